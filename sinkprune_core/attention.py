@@ -1,0 +1,108 @@
+"""The one attention function: what SDPA returns, plus the attention mass every key receives.
+
+Mass is the column sum of the softmax over queries. It is streamed in query chunks, so a T x T map never exists; memory
+is O(chunk x T) per head.
+
+Dimensions: B batch, H query heads, G key-value heads, R query heads per key-value head, Q queries, C queries of a
+chunk, K keys, E head width, L layers, S windows of queries (steps of a causal model).
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "sinkprune"
+Windows = Sequence[tuple[int, int]]
+
+
+class Tracker:
+    """Collects attention mass during forwards: per layer float32 (B, H, S, K), a sum over the queries of each window."""
+
+    def __init__(self, windows: Windows | None, chunk: int):
+        self.windows, self.chunk, self.layers = windows, chunk, {}
+
+    def add(self, layer: int, query_BHQE, key_BGKE, attention_mask, scaling: float, causal: bool) -> None:
+        if layer in self.layers:
+            raise RuntimeError(f"layer {layer} ran twice: call `take()` after every forward")
+        windows = self.windows or [(0, query_BHQE.shape[2])]
+        parts = [self._mass(query_BHQE, key_BGKE, attention_mask, scaling, causal, *window) for window in windows]
+        self.layers[layer] = torch.stack(parts, dim=2)
+
+    def _mass(self, query_BHQE, key_BGKE, attention_mask, scaling, causal, first: int, last: int) -> torch.Tensor:
+        batch, heads, _, width = query_BHQE.shape
+        groups, keys = key_BGKE.shape[1], key_BGKE.shape[2]
+        mass_BGRK = query_BHQE.new_zeros(batch, groups, heads // groups, keys, dtype=torch.float32)
+        for start in range(first, last, self.chunk):
+            stop = min(start + self.chunk, last)
+            seen = min(stop, keys) if causal else keys  # no query of this chunk looks further
+            query_BGXE = query_BHQE[:, :, start:stop].reshape(batch, groups, -1, width)  # X = R * C
+            score_BGXK = torch.matmul(query_BGXE * scaling, key_BGKE[:, :, :seen].transpose(2, 3))
+            score_BGRCK = score_BGXK.view(batch, groups, heads // groups, stop - start, seen).float()
+            if causal:
+                future_CC = torch.ones(stop - start, stop - start, dtype=torch.bool, device=query_BHQE.device).triu(1)
+                score_BGRCK[..., start:stop].masked_fill_(future_CC, -torch.inf)  # only the diagonal block has a future
+            elif attention_mask is not None:
+                mask_B11CK = attention_mask[:, :, None, start:stop, :seen]
+                score_BGRCK = score_BGRCK.masked_fill(~mask_B11CK, -torch.inf) if mask_B11CK.dtype == torch.bool else score_BGRCK + mask_B11CK
+            mass_BGRK[..., :seen] += torch.softmax(score_BGRCK, dim=-1).sum(3)
+        return mass_BGRK.view(batch, heads, keys)
+
+    def take(self) -> torch.Tensor:
+        """Return the mass of the last forward, float32 (B, L, H, S, K), and forget it."""
+        if not self.layers:
+            raise RuntimeError("no forward ran since the last `take()`")
+        mass_BLHSK = torch.stack([self.layers[layer] for layer in sorted(self.layers)], dim=1)
+        self.layers = {}
+        return mass_BLHSK
+
+
+def attention(module: nn.Module, query, key, value, attention_mask, scaling: float | None = None, is_causal: bool | None = None, **kwargs):
+    """Attend as transformers' SDPA does, and hand queries and keys to the module's tracker if it has one."""
+    tracker = module.__dict__.get("_sink_tracker")
+    if tracker is not None:
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+        causal = causal and attention_mask is None and query.shape[2] > 1
+        tracker.add(module.layer_idx, query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling, causal)
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs)
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@contextmanager
+def track(model: PreTrainedModel, windows: Windows | None = None, chunk: int = 128) -> Iterator[Tracker]:
+    """Track attention mass in every forward of `model` inside the block; `tracker.take()` reads it after each.
+
+    `windows` are half-open ranges of queries whose mass is kept apart (steps of a causal model); None is one window of
+    all queries. The former attention implementation comes back whatever happens inside.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk={chunk} must be at least 1 query")
+    tracker, former = Tracker(windows, chunk), model.config._attn_implementation
+    modules = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")]
+    try:
+        for module in modules:
+            module.__dict__["_sink_tracker"] = tracker
+        model.set_attn_implementation(NAME)
+        yield tracker
+    finally:
+        model.set_attn_implementation(former)
+        for module in modules:
+            module.__dict__.pop("_sink_tracker", None)
+
+
+def even_share(queries: int, windows: Windows | None = None, causal: bool = False) -> torch.Tensor:
+    """Return the mass every key would get from evenly spread attention, float32 (S, K) with K = `queries`.
+
+    A bidirectional query gives each key 1/K, a causal query at position q gives 1/(q+1) to each key up to itself; keys
+    that no query of a window can see get 0. Measured mass over this share is 1 where attention is even.
+    """
+    query_Q1 = torch.arange(queries)[:, None]
+    share_QK = torch.where(torch.arange(queries) <= query_Q1, 1 / (query_Q1 + 1), 0.0) if causal else torch.full((queries, queries), 1 / queries)
+    return torch.stack([share_QK[first:last].sum(0) for first, last in windows or [(0, queries)]])

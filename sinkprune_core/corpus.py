@@ -1,0 +1,150 @@
+"""Text that needs no download: the autoregressive model's own samples, and the documentation of this installation.
+
+Both are deterministic, deduplicated and split by content: a paragraph's hash decides once and everywhere whether it is
+held out, so no machine ever trains on what another one evaluates on.
+
+Dimensions: N sequences, T tokens per sequence, B batch, K kept candidates of the sampler.
+"""
+
+import ast
+import hashlib
+import re
+import sysconfig
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+from transformers import StaticCache
+
+from .embedded import START_TOKEN_ID
+from .paths import PACKAGE, atomic, cache_dir
+from .seeds import generator
+
+HELD_OUT_SHARE = 32  # one paragraph in 32 is held out
+SHARD = 128  # sequences sampled together and saved together
+TOP_K = 50
+TURN = "<|im_start|>assistant\n"
+RESERVED = range(3, 17)  # special entries of the vocabulary that belong in no text, the mask token among them
+SAMPLES = PACKAGE / "data" / "ar_samples.jsonl"  # shipped: calibration and held-out samples of the autoregressive model
+
+_WORD = re.compile(r"[A-Za-z][a-z]+")
+
+
+def is_held_out(text: str) -> bool:
+    """Return whether a paragraph belongs to the held-out split: a property of its words alone."""
+    words = " ".join(_WORD.findall(text)).lower()
+    return hashlib.sha256(words.encode()).digest()[0] % HELD_OUT_SHARE == 0
+
+
+def _is_english(paragraph: str) -> bool:
+    """Prose, not code, tables or lists of names: enough words, mostly letters, ordinary word lengths, a sentence end."""
+    words = paragraph.split()
+    if not 20 <= len(words) <= 400 or ">>>" in paragraph or "::" in paragraph or "http" in paragraph:
+        return False
+    letters = sum(character.isalpha() or character.isspace() or character in ".,;'" for character in paragraph)
+    plain = sum(_WORD.fullmatch(word.strip(".,;:()'\"")) is not None or word in ("a", "A", "I") for word in words)
+    return paragraph[0].isupper() and paragraph.rstrip()[-1] in ".!?" and letters >= 0.93 * len(paragraph) and plain >= 0.8 * len(words)
+
+
+def _docstrings(file: Path) -> Iterator[str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError, RecursionError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield ast.get_docstring(node) or ""
+
+
+def documentation(scope: str = "stdlib") -> Iterator[str]:
+    """Yield deduplicated English paragraphs of docstrings: of the standard library, or of `"everything"` installed too.
+
+    Order is by path, so the stream depends on nothing but what is installed. The standard library alone changes with
+    the Python version only; use it wherever numbers are compared.
+    """
+    roots = {"stdlib": ["stdlib"], "everything": ["stdlib", "purelib"]}
+    if scope not in roots:
+        raise ValueError(f"scope={scope!r} is unknown; choose one of {', '.join(roots)}")
+    seen = set()
+    for root in dict.fromkeys(Path(sysconfig.get_path(name)) for name in roots[scope]):
+        for file in sorted(root.rglob("*.py")):
+            parts = file.relative_to(root).parts
+            if parts[0] in ("site-packages", "dist-packages", "test", "idlelib") or "tests" in parts:
+                continue
+            for text in _docstrings(file):
+                for paragraph in re.split(r"\n\s*\n", text):
+                    paragraph = " ".join(paragraph.split())
+                    key = " ".join(_WORD.findall(paragraph)).lower()
+                    if key not in seen and _is_english(paragraph):
+                        seen.add(key)
+                        yield paragraph
+
+
+def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
+    """Join texts with the document separator and cut into sequences that start with it, int64 (N, T); the rest is dropped.
+
+    Raises ValueError when there is too little text for one sequence.
+    """
+    stream: list[int] = []
+    for ids in tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []:
+        stream += ids + [START_TOKEN_ID]
+    rows = len(stream) // (length - 1)
+    if rows == 0:
+        raise ValueError(f"the corpus has {len(stream)} tokens, too few for one sequence of {length}: give more text or shorter sequences")
+    body_NT = torch.tensor(stream[: rows * (length - 1)], dtype=torch.long).view(rows, length - 1)
+    return torch.cat([torch.full((rows, 1), START_TOKEN_ID), body_NT], dim=1)
+
+
+def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:
+    """Return packed documentation of one split, int64 (N, T), in path order."""
+    return pack([text for text in documentation(scope) if is_held_out(text) == held_out], tokenizer, length)
+
+
+@torch.inference_mode()
+def sample_batch(lm, length: int, first: int, count: int, seed: int) -> torch.Tensor:
+    """Draw sequences `first … first + count - 1` from an autoregressive model at temperature 1, top-50; int64 (B, T).
+
+    The model speaks as in an assistant's turn, where its prose is best; the turn marker is then replaced by the
+    document separator, so that every sequence of every source starts alike. End-of-turn tokens do not stop a sample.
+    Every (seed, sequence) has its own generator and a token is the inverse of the cumulative distribution at one
+    uniform number, so that a sample does not depend on its batch.
+    """
+    turn = lm.encode(TURN)
+    ids_BT = torch.cat([turn.expand(count, -1), torch.full((count, length - 1), START_TOKEN_ID)], dim=1)
+    uniform_BT = torch.stack([torch.rand(ids_BT.shape[1], generator=generator(seed, "ar-sample", first + row)) for row in range(count)])
+    cache = StaticCache(config=lm.model.config, max_cache_len=ids_BT.shape[1])
+    fresh = 0
+    for position in range(len(turn), ids_BT.shape[1]):
+        logits_BV = lm.next_logits(ids_BT[:, fresh:position], cache)
+        logits_BV[:, RESERVED.start : RESERVED.stop] = -torch.inf
+        top_BK = logits_BV.topk(TOP_K)
+        cumulative_BK = top_BK.values.softmax(-1).cumsum(-1)
+        choice_B1 = torch.searchsorted(cumulative_BK, uniform_BT[:, position : position + 1].contiguous()).clamp_max(TOP_K - 1)
+        ids_BT[:, position : position + 1] = top_BK.indices.gather(1, choice_B1)
+        fresh = position
+    return torch.cat([torch.full((count, 1), START_TOKEN_ID), ids_BT[:, len(turn) :]], dim=1)
+
+
+def self_samples(sequences: int, length: int, seed: int = 0, cache: Path | None = None) -> torch.Tensor:
+    """Return the first `sequences` samples of smol-ar, int64 (N, T), sampling only the shards not yet in the cache.
+
+    A kill loses at most the shard in work. Sequences that repeat an earlier one are dropped.
+    """
+    from .models import load
+
+    folder = (cache or cache_dir()) / f"ar-samples-{length}-seed{seed}"
+    shards = [folder / f"{index:05d}.safetensors" for index in range(-(-sequences // SHARD))]
+    missing = [index for index, shard in enumerate(shards) if not shard.exists()]
+    lm = load("smol-ar", "bfloat16") if missing else None
+    for index in tqdm(missing, desc="sample smol-ar", unit="shard", disable=not missing):
+        ids_BT = sample_batch(lm, length, index * SHARD, SHARD, seed)
+        with atomic(shards[index]) as partial:
+            save_file({"ids": ids_BT.int()}, partial)
+    ids_NT = torch.cat([load_file(shard)["ids"] for shard in shards]).long()[:sequences]
+    unique = dict.fromkeys(map(tuple, ids_NT.tolist()))
+    return torch.tensor(list(unique), dtype=torch.long)

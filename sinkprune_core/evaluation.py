@@ -1,0 +1,71 @@
+"""Likelihood on held-out text, with common random numbers so that variants of a model can be compared in pairs.
+
+Dimensions: N sequences, S draws, B batch, T sequence position, L maskable positions, V vocabulary.
+"""
+
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from .diffusion import corrupt, random_mask, stratified_counts
+from .models import LanguageModel
+from .seeds import generator
+
+
+@torch.inference_mode()
+def nelbo(lm: LanguageModel, ids_NT: torch.Tensor, draws: int = 8, seed: int = 0, batch: int = 32, progress: bool = False) -> pd.DataFrame:
+    """Estimate the negative evidence lower bound of a diffusion model; one row per sequence and draw.
+
+    Columns: `sequence`, `draw`, `noise` (masked share of the maskable positions), `value` (nats per token: mean cross
+    entropy at the masks, an unbiased estimate of the per-token NELBO when the number of masks is uniform on 1 … L).
+    Noise depends on (seed, sequence) alone: not on the batch, not on the model. Position 0 is context.
+    """
+    if not lm.is_diffusion:
+        raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is exact, use `nll`")
+    count, length = ids_NT.shape
+    maskable_T = torch.arange(length) > 0
+    rows = []
+    for sequence in range(count):
+        rng = generator(seed, "nelbo", sequence)
+        for draw, masks in enumerate(stratified_counts(draws, length - 1, rng).tolist()):
+            rows.append((sequence, draw, masks, random_mask(maskable_T, masks, rng)))
+    rows.sort(key=lambda row: row[2])  # batches of like noise level need logits for like numbers of positions
+    values = []
+    for start in tqdm(range(0, len(rows), batch), desc=f"NELBO {lm.name}", unit="batch", disable=not progress, leave=False):
+        part = rows[start : start + batch]
+        where_BT = torch.stack([row[3] for row in part])
+        ids_BT = ids_NT[[row[0] for row in part]]
+        values += _mean_cross_entropy(lm, corrupt(ids_BT, where_BT, lm.mask_token_id), where_BT, ids_BT)
+    frame = pd.DataFrame({"sequence": [r[0] for r in rows], "draw": [r[1] for r in rows], "noise": [r[2] / (length - 1) for r in rows], "value": values})
+    return frame.sort_values(["sequence", "draw"], ignore_index=True)
+
+
+@torch.inference_mode()
+def nll(lm: LanguageModel, ids_NT: torch.Tensor, batch: int = 32, progress: bool = False) -> pd.DataFrame:
+    """Return the exact negative log-likelihood of an autoregressive model; columns `sequence`, `value` (nats per token).
+
+    Position 0 is context, as in `nelbo`, so that both count the same tokens.
+    """
+    if lm.is_diffusion:
+        raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is bounded, use `nelbo`")
+    values = []
+    for start in tqdm(range(0, len(ids_NT), batch), desc=f"NLL {lm.name}", unit="batch", disable=not progress, leave=False):
+        ids_BT = ids_NT[start : start + batch]
+        where_BT = (torch.arange(ids_BT.shape[1]) > 0).expand_as(ids_BT)
+        values += _mean_cross_entropy(lm, ids_BT, where_BT, ids_BT)
+    return pd.DataFrame({"sequence": range(len(values)), "value": values})
+
+
+def score(lm: LanguageModel, ids_NT: torch.Tensor, draws: int = 8, seed: int = 0, batch: int = 32, progress: bool = False) -> pd.DataFrame:
+    """Return nats per token and sequence by the estimator that fits the model; columns `sequence`, `value`."""
+    if not lm.is_diffusion:
+        return nll(lm, ids_NT, batch, progress)
+    return nelbo(lm, ids_NT, draws, seed, batch, progress).groupby("sequence", as_index=False).value.mean()
+
+
+def _mean_cross_entropy(lm: LanguageModel, input_BT: torch.Tensor, where_BT: torch.Tensor, target_BT: torch.Tensor) -> list[float]:
+    """Return the mean cross-entropy at `where_BT` of every row; the output head runs in slices of bounded memory."""
+    counts_B = where_BT.sum(1)
+    hidden_NV = lm.logits_at(input_BT, where_BT)
+    loss_N = torch.nn.functional.cross_entropy(hidden_NV, target_BT[where_BT].to(hidden_NV.device), reduction="none").double().cpu()
+    return [float(part.mean()) for part in loss_N.split(counts_B.tolist())]

@@ -1,0 +1,107 @@
+"""Attention on the states a model really visits while it generates.
+
+For a diffusion model a step is a denoising step: every query runs again and the whole sequence attends. For a causal
+model a query is computed once, when its token is the newest, so a step is a chunk of consecutive queries.
+
+Dimensions: B prompt, S step, K key position (= sequence position), L layer, H head.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+
+from . import attention, sinks
+from .diffusion import LLADA, Sampler, decode, generate
+from .models import LanguageModel
+from .paths import atomic
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Attention over a trajectory, in even shares (1 is even).
+
+    `ids_BSK` int64: the state each step attends to. `layers_BSLK` float32: mean over heads. `heads_BLHK` float32: mean
+    over steps. `visible_SK` bool: which keys a step can see. `prompt_length` in tokens.
+    """
+
+    ids_BSK: torch.Tensor
+    layers_BSLK: torch.Tensor
+    heads_BLHK: torch.Tensor
+    visible_SK: torch.Tensor
+    prompt_length: int
+
+    @property
+    def profile_BSK(self) -> torch.Tensor:
+        """Mean over layers and heads: the sink profile."""
+        return self.layers_BSLK.mean(2)
+
+    def sinks(self, deviations: float = 2.0) -> torch.Tensor:
+        return sinks.sink_sets(self.profile_BSK, self.visible_SK, deviations)
+
+    def save(self, file: Path | str) -> None:
+        with atomic(file) as partial:
+            tensors = {name: getattr(self, name).contiguous() for name in ("ids_BSK", "layers_BSLK", "heads_BLHK", "visible_SK")}
+            save_file(tensors, partial, metadata={"prompt_length": str(self.prompt_length)})
+
+    @classmethod
+    def load(cls, file: Path | str) -> "Trace":
+        from safetensors import safe_open
+
+        with safe_open(file, "pt") as handle:
+            prompt_length = int(handle.metadata()["prompt_length"])
+        return cls(**load_file(file), prompt_length=prompt_length)
+
+
+def trace(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler = LLADA, seed: int = 0, batch: int = 16, progress: bool = True) -> Trace:
+    """Generate from every prompt and record the attention of every step; both kinds of model give as many steps.
+
+    A causal model decodes `sampler.length` tokens at `sampler.temperature` (greedy at 0) and its generated queries are
+    cut into `sampler.steps` windows, the last one taking up the remainder. Raises ValueError when there are fewer
+    tokens than steps.
+    """
+    if not lm.is_diffusion and sampler.steps > sampler.length:
+        raise ValueError(f"steps={sampler.steps} exceed length={sampler.length}: a causal step is at least one query")
+    one = _trace_diffusion if lm.is_diffusion else _trace_causal
+    starts = tqdm(range(0, len(prompt_BT), batch), desc=f"trace {lm.name}", unit="batch", disable=not progress, leave=False)
+    parts = [one(lm, prompt_BT[start : start + batch], sampler, seed + start) for start in starts]
+    first = parts[0]
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("ids_BSK", "layers_BSLK", "heads_BLHK")}
+    return Trace(**joined, visible_SK=first.visible_SK, prompt_length=first.prompt_length)
+
+
+def _trace_diffusion(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int) -> Trace:
+    states, layers, heads = [], [], 0.0
+    with attention.track(lm.model) as tracker:
+
+        def watch(step: int, ids_BT: torch.Tensor) -> None:
+            nonlocal heads
+            mass_BLHK = tracker.take()[:, :, :, 0].cpu()  # the even share of a bidirectional key is 1
+            states.append(ids_BT.clone())
+            layers.append(mass_BLHK.mean(2))
+            heads = heads + mass_BLHK / sampler.steps
+
+        generate(lm, prompt_BT, sampler, seed, watch)
+    length = prompt_BT.shape[1] + sampler.length
+    return Trace(torch.stack(states, 1), torch.stack(layers, 1), heads, torch.ones(sampler.steps, length, dtype=torch.bool), prompt_BT.shape[1])
+
+
+def query_windows(first: int, last: int, steps: int) -> list[tuple[int, int]]:
+    """Cut the queries [first, last) into `steps` windows of equal width, the last one taking up the remainder."""
+    width = (last - first) // steps
+    return [(first + step * width, last if step == steps - 1 else first + (step + 1) * width) for step in range(steps)]
+
+
+@torch.inference_mode()
+def _trace_causal(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int) -> Trace:
+    start, length = prompt_BT.shape[1], prompt_BT.shape[1] + sampler.length
+    ids_BT = decode(lm, prompt_BT, sampler.length, sampler.temperature, seed)
+    windows = query_windows(start, length, sampler.steps)
+    even_SK = attention.even_share(length, windows, causal=True)
+    with attention.track(lm.model, windows) as tracker:
+        lm.hidden(ids_BT)
+        mass_BLHSK = tracker.take().cpu() / even_SK.masked_fill(even_SK == 0, torch.inf)
+    ids_BSK = ids_BT[:, None].expand(-1, sampler.steps, -1)
+    return Trace(ids_BSK, mass_BLHSK.mean(2).transpose(1, 2), mass_BLHSK.mean(3), even_SK > 0, start)

@@ -1,0 +1,231 @@
+"""Turn a causal language model into a masked diffusion model with a LoRA adapter, resumably.
+
+Attention becomes bidirectional, a reserved vocabulary entry becomes the absorbing mask token, logits stay shifted
+(position i-1 predicts token i), as Dream was adapted from Qwen2.5. Data, learning rate and stopping are chosen by
+held-out NELBO and nothing else.
+
+Dimensions: B batch, T sequence position, L maskable positions, N sequences.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from tqdm.auto import tqdm
+
+from . import corpus, embedded
+from .diffusion import corrupt, random_mask, stratified_counts
+from .evaluation import nelbo
+from .models import LanguageModel, from_folder, set_direction
+from .paths import atomic, write_json
+from .seeds import generator
+
+HELD_OUT_SAMPLES = 2 * corpus.SHARD  # the first samples of the autoregressive model are never trained on
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a run is; two runs with equal fields on equal data are the same run. Lengths in tokens.
+
+    The learning rate warms up linearly, stays, and falls linearly to zero over the last `decay_share` of the run, so
+    that a longer run continues from the flat part.
+    """
+
+    tokens: int = 1_250_000
+    length: int = 128
+    batch: int = 16
+    learning_rate: float = 1e-3
+    rank: int = 32
+    alpha: int = 64
+    warmup_steps: int = 20
+    decay_share: float = 0.2
+    samples: int = 4608
+    seed: int = 0
+
+    def __post_init__(self):
+        for field in ("tokens", "length", "batch", "rank", "alpha", "samples"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if not 0 <= self.decay_share <= 1:
+            raise ValueError(f"decay_share={self.decay_share} must lie in [0, 1]")
+        if self.samples <= HELD_OUT_SAMPLES:
+            raise ValueError(f"samples={self.samples} must exceed the {HELD_OUT_SAMPLES} that are held out")
+
+    @property
+    def steps(self) -> int:
+        return -(-self.tokens // (self.batch * self.length))
+
+    def rate(self, step: int, first: int = 0) -> float:
+        """Return the learning rate at `step` of a run that (re)started at `first`."""
+        flat = min(1.0, (step - first + 1) / self.warmup_steps)
+        return self.learning_rate * min(flat, (self.steps - step) / max(1.0, self.steps * self.decay_share))
+
+
+class Mixture:
+    """An endless, shuffled, half-and-half stream of several sets of sequences, addressed by position.
+
+    Sequence number i is a pure function of (seed, i), so a run can stop and go on anywhere.
+    """
+
+    def __init__(self, sources: list[torch.Tensor], seed: int):
+        self.sources, self.seed, self.orders = sources, seed, {}
+
+    def batch(self, start: int, count: int) -> torch.Tensor:
+        return torch.stack([self._sequence(index) for index in range(start, start + count)])  # (B, T)
+
+    def _sequence(self, index: int) -> torch.Tensor:
+        turn, which = divmod(index, len(self.sources))
+        epoch, place = divmod(turn, len(self.sources[which]))
+        if (which, epoch) not in self.orders:
+            self.orders[which, epoch] = torch.randperm(len(self.sources[which]), generator=generator(self.seed, "order", which, epoch))
+        return self.sources[which][self.orders[which, epoch][place]]
+
+
+def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Return a one-batch estimate of the NELBO in nats per token: stratified noise levels, logits at masks only.
+
+    Position 0 has no predecessor to predict it and is never masked.
+    """
+    batch, length = ids_BT.shape
+    maskable_T = torch.arange(length) > 0
+    counts_B = stratified_counts(batch, length - 1, rng)
+    where_BT = torch.stack([random_mask(maskable_T, int(count), rng) for count in counts_B])
+    logits_NV = lm.logits_at(corrupt(ids_BT, where_BT, lm.mask_token_id), where_BT)
+    loss_N = torch.nn.functional.cross_entropy(logits_NV, ids_BT[where_BT], reduction="none")
+    return (loss_N / counts_B.repeat_interleave(counts_B)).sum() / batch
+
+
+def prepare_data(config: Training, tokenizer, folder: Path) -> dict[str, torch.Tensor]:
+    """Return training and held-out sequences of both sources; they are kept in `folder` so that a resumed run sees the same."""
+    file = folder / "data.safetensors"
+    if not file.exists():
+        samples_NT = corpus.self_samples(config.samples, config.length, config.seed)
+        data = {
+            "train_samples": samples_NT[HELD_OUT_SAMPLES:],
+            "train_documentation": corpus.documentation_sequences(tokenizer, config.length, held_out=False, scope="everything"),
+            "held_out_samples": samples_NT[:HELD_OUT_SAMPLES],
+            "held_out_documentation": corpus.documentation_sequences(tokenizer, config.length, held_out=True, scope="everything"),
+        }
+        with atomic(file) as partial:
+            save_file({name: ids_NT.int().contiguous() for name, ids_NT in data.items()}, partial)
+    return {name: ids_NT.long() for name, ids_NT in load_file(file).items()}
+
+
+def train(config: Training, folder: Path, start_from: Path | None = None, check_every: int = 100, held_out: int = 32, draws: int = 4) -> Path:
+    """Train the adapter in `folder`, going on from its last checkpoint if there is one; return the adapter's folder.
+
+    `log.jsonl` there receives training loss and held-out NELBO (nats per token), learning rate and speed. Raises
+    ValueError when `folder` holds a run with other settings.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings, known = asdict(config), folder / "training.json"
+    if known.exists() and (former := json.loads(known.read_text())) != settings:
+        differing = sorted(key for key in settings if former.get(key) != settings[key])
+        raise ValueError(f"{folder} holds a run with other settings ({', '.join(differing)}): use another folder, or the former settings in {known.name}")
+    write_json(known, settings)
+
+    model, tokenizer = from_folder(embedded.base_folder(), torch.bfloat16)
+    data = prepare_data(config, tokenizer, folder)
+    checkpoint = folder / "checkpoint"
+    source = checkpoint if checkpoint.exists() else start_from
+    if source is not None:
+        model = PeftModel.from_pretrained(model, source, is_trainable=True)
+    else:
+        torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
+        targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        model = get_peft_model(model, LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM"))
+    lm = LanguageModel(set_direction(model.get_base_model(), causal=False), tokenizer, "smol-dlm", "diffusion", embedded.MASK_TOKEN_ID, logits_shifted=True)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    first = _restore(optimizer, checkpoint)
+    mixture = Mixture([data["train_samples"], data["train_documentation"]], config.seed)
+    tokens_per_step = config.batch * config.length
+
+    bar = tqdm(total=config.steps * tokens_per_step, initial=first * tokens_per_step, unit="tok", unit_scale=True, desc="train")
+    since, losses = time.perf_counter(), []
+    for step in range(first, config.steps):
+        ids_BT = mixture.batch(step * config.batch, config.batch)
+        for group in optimizer.param_groups:
+            group["lr"] = config.rate(step, first)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = masked_cross_entropy(lm, ids_BT, generator(config.seed, "train", step))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        bar.update(tokens_per_step)
+        done = step + 1
+        if done % check_every == 0 or done == config.steps:
+            speed = len(losses) * tokens_per_step / (time.perf_counter() - since)
+            row = {"step": done, "tokens": done * tokens_per_step, "train_nelbo": sum(losses) / len(losses), "learning_rate": config.rate(step, first), "tokens_per_second": speed}
+            row |= {f"nelbo_{name}": _held_out_nelbo(lm, data[f"held_out_{name}"][:held_out], draws) for name in ("samples", "documentation")}
+            _save(model, optimizer, checkpoint, done)
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(row) + "\n")
+            bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if "nelbo" in key})
+            since, losses = time.perf_counter(), []
+    bar.close()
+    return checkpoint
+
+
+def _held_out_nelbo(lm: LanguageModel, ids_NT: torch.Tensor, draws: int) -> float:
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        return float(nelbo(lm, ids_NT, draws=draws, seed=0).value.mean())
+
+
+def _save(model: PeftModel, optimizer: torch.optim.Optimizer, folder: Path, step: int) -> None:
+    """Replace the checkpoint: adapter, AdamW's two moments and the step, all as safetensors."""
+    state = {f"{key}.{index}": moments[key] for index, moments in optimizer.state_dict()["state"].items() for key in ("exp_avg", "exp_avg_sq")}
+    fresh, old = folder.with_name("checkpoint.new"), folder.with_name("checkpoint.old")
+    for leftover in (fresh, old):
+        _remove(leftover)
+    model.save_pretrained(fresh)
+    save_file(state, fresh / "optimizer.safetensors", metadata={"step": str(step)})
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _restore(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
+    """Load the optimizer's moments if the checkpoint has them; return the step to go on from."""
+    file = checkpoint / "optimizer.safetensors"
+    if not file.exists():
+        return 0
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as handle:
+        step = int(handle.metadata()["step"])
+        state = optimizer.state_dict()
+        count = len(state["param_groups"][0]["params"])
+        state["state"] = {
+            index: {"step": torch.tensor(float(step)), **{key: handle.get_tensor(f"{key}.{index}") for key in ("exp_avg", "exp_avg_sq")}}
+            for index in range(count)
+        }
+    optimizer.load_state_dict(state)
+    return step
+
+
+def export(checkpoint: Path, folder: Path) -> Path:
+    """Write the trained adapter alone, in bfloat16, to `folder`: what is committed and what `load("smol-dlm")` merges."""
+    with atomic(folder) as partial:
+        partial.mkdir()
+        tensors = load_file(checkpoint / "adapter_model.safetensors")
+        save_file({key: value.to(torch.bfloat16).contiguous() for key, value in tensors.items()}, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+        settings = json.loads((checkpoint / "adapter_config.json").read_text())
+        settings["base_model_name_or_path"] = f"{embedded.BASE.package}=={embedded.BASE.version}"
+        write_json(partial / "adapter_config.json", settings)
+    return folder
