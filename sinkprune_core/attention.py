@@ -49,7 +49,10 @@ class Tracker:
             elif attention_mask is not None:
                 mask_B11CK = attention_mask[:, :, None, start:stop, :seen]
                 score_BGRCK = score_BGRCK.masked_fill(~mask_B11CK, -torch.inf) if mask_B11CK.dtype == torch.bool else score_BGRCK + mask_B11CK
-            mass_BGRK[..., :seen] += torch.softmax(score_BGRCK, dim=-1).sum(3)
+            share_BGRCK = torch.softmax(score_BGRCK, dim=-1)
+            if attention_mask is not None and attention_mask.dtype == torch.bool:
+                share_BGRCK = share_BGRCK.masked_fill(~mask_B11CK.any(-1, keepdim=True), 0)  # padding that sees no key gives none, as in SDPA
+            mass_BGRK[..., :seen] += share_BGRCK.sum(3)
         return mass_BGRK.view(batch, heads, keys)
 
     def take(self) -> torch.Tensor:

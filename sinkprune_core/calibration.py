@@ -89,6 +89,8 @@ def sink_masks(lm: LanguageModel, calibration: Calibration, levels: int, deviati
     if lm.is_diffusion:
         ids_RT, windows, visible_ST = noised_trajectory(lm, calibration, levels).flatten(0, 1), None, torch.ones(levels, length, dtype=torch.bool)
     else:
+        if levels > length:
+            raise ValueError(f"levels={levels} exceed the {length} tokens of a calibration sequence: a causal step is at least one query; use fewer levels")
         windows = query_windows(0, length, levels)
         even_ST = attention.even_share(length, windows, causal=True)
         ids_RT, visible_ST = calibration.ids_NT, even_ST > 0

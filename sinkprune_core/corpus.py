@@ -23,12 +23,13 @@ from .embedded import START_TOKEN_ID
 from .paths import PACKAGE, atomic, cache_dir
 from .seeds import generator
 
-HELD_OUT_SHARE = 32  # one paragraph in 32 is held out
+HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
 SHARD = 128  # sequences sampled together and saved together
 TOP_K = 50
 TURN = "<|im_start|>assistant\n"
 RESERVED = range(3, 17)  # special entries of the vocabulary that belong in no text, the mask token among them
-SAMPLES = PACKAGE / "data" / "ar_samples.jsonl"  # shipped: calibration and held-out samples of the autoregressive model
+SAMPLES = PACKAGE / "data" / "ar_samples.safetensors"  # shipped: the first samples of smol-ar, int32 (N, 128), as `sinkprune train` draws them
+HELD_OUT_SAMPLES = 2 * SHARD  # of which these are never trained on
 
 _WORD = re.compile(r"[A-Za-z][a-z]+")
 
@@ -148,3 +149,30 @@ def self_samples(sequences: int, length: int, seed: int = 0, cache: Path | None 
     ids_NT = torch.cat([load_file(shard)["ids"] for shard in shards]).long()[:sequences]
     unique = dict.fromkeys(map(tuple, ids_NT.tolist()))
     return torch.tensor(list(unique), dtype=torch.long)
+
+
+def shipped_samples(length: int, held_out: bool) -> torch.Tensor:
+    """Return the samples of smol-ar that come with the package, int64 (N, T), cut to `length` tokens.
+
+    Raises ValueError for more tokens than a sample has.
+    """
+    ids_NT = load_file(SAMPLES)["ids"].long()
+    if not 2 <= length <= ids_NT.shape[1]:
+        raise ValueError(f"length={length} must lie in 2 … {ids_NT.shape[1]}, the length of the shipped samples")
+    return (ids_NT[:HELD_OUT_SAMPLES] if held_out else ids_NT[HELD_OUT_SAMPLES:])[:, :length]
+
+
+def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return `sequences` sequences, half of them samples of smol-ar and half standard-library documentation, int64 (N, T).
+
+    The choice is a draw without replacement that depends on (seed, split) alone. Held-out text is for evaluation, the
+    other split for calibration. Raises ValueError when a source has too few sequences.
+    """
+    sources = {"samples": shipped_samples(length, held_out), "documentation": documentation_sequences(tokenizer, length, held_out)}
+    chosen = {}
+    for name, wanted in (("samples", sequences - sequences // 2), ("documentation", sequences // 2)):
+        if wanted > len(sources[name]):
+            raise ValueError(f"sequences={sequences} asks for {wanted} of {name}, which has {len(sources[name])} of {length} tokens in this split: ask for fewer")
+        order = torch.randperm(len(sources[name]), generator=generator(seed, "texts", name, held_out))
+        chosen[name] = sources[name][order[:wanted].sort().values]
+    return chosen

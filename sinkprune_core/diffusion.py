@@ -26,6 +26,11 @@ def stratified_counts(draws: int, maskable: int, rng: torch.Generator) -> torch.
     return 1 + ((shift + torch.arange(draws, dtype=torch.float64) / draws) % 1 * maskable).long()
 
 
+def even_split(items: int, parts: int) -> list[int]:
+    """Return how many of `items` each of `parts` gets, as even as can be, the larger shares first."""
+    return [items // parts + (part < items % parts) for part in range(parts)]
+
+
 def random_mask(maskable_T: torch.Tensor, count: int, rng: torch.Generator) -> torch.Tensor:
     """Return a bool mask (T,) of exactly `count` positions drawn without replacement from `maskable_T`."""
     candidates = maskable_T.nonzero().squeeze(-1)
@@ -87,7 +92,7 @@ class Sampler:
         for _ in range(self.blocks):
             left = self.block_length
             if self.schedule == "even":
-                counts += [left // steps + (step < left % steps) for step in range(steps)]
+                counts += even_split(left, steps)
             else:
                 time = torch.linspace(1, 1e-3, steps + 1, dtype=torch.float64)
                 for step in range(steps):
@@ -104,11 +109,12 @@ Watcher = Callable[[int, torch.Tensor], None]
 
 
 @torch.inference_mode()
-def generate(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler = LLADA, seed: int = 0, watch: Watcher | None = None) -> torch.Tensor:
+def generate(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler = LLADA, seed: int = 0, watch: Watcher | None = None, first: int = 0) -> torch.Tensor:
     """Denoise a continuation of every prompt; return prompt and continuation, int64 (B, T).
 
     `watch(step, ids_BT)` is called after each forward with the state that was its input, before tokens are committed.
-    Committed tokens never change. Row b's random numbers come from (seed, b) alone.
+    Committed tokens never change. Row b's random numbers come from (seed, first + b) alone: `first` is the number of the
+    first prompt where a batch is a part of many.
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `decode`")
@@ -116,7 +122,7 @@ def generate(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler = LLAD
         raise ValueError(f"prompts have shape {tuple(prompt_BT.shape)}; expected (batch, at least one token): shifted logits need a predecessor")
     batch, start = prompt_BT.shape
     ids_BT = torch.cat([prompt_BT.cpu(), torch.full((batch, sampler.length), lm.mask_token_id)], dim=1)
-    rngs = [generator(seed, "generate", row) for row in range(batch)]
+    rngs = [generator(seed, "generate", first + row) for row in range(batch)]
     per_block = sampler.steps // sampler.blocks
     for step, count in enumerate(sampler.reveals()):
         where_BT = ids_BT == lm.mask_token_id
@@ -151,11 +157,11 @@ def _propose(logits_LV: torch.Tensor, sampler: Sampler, rng: torch.Generator) ->
 
 
 @torch.inference_mode()
-def decode(lm: LanguageModel, prompt_BT: torch.Tensor, length: int, temperature: float = 0.0, seed: int = 0) -> torch.Tensor:
+def decode(lm: LanguageModel, prompt_BT: torch.Tensor, length: int, temperature: float = 0.0, seed: int = 0, first: int = 0) -> torch.Tensor:
     """Continue every prompt by `length` tokens, left to right with a KV cache; return int64 (B, T). Never stops early."""
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `generate`")
-    rngs = [generator(seed, "decode", row) for row in range(len(prompt_BT))]
+    rngs = [generator(seed, "decode", first + row) for row in range(len(prompt_BT))]
     ids_BT, fresh_BT, cache = prompt_BT.to(lm.device), prompt_BT.to(lm.device), DynamicCache(config=lm.model.config)
     for _ in range(length):
         logits_BV = lm.next_logits(fresh_BT, cache)

@@ -7,27 +7,38 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from .diffusion import corrupt, random_mask, stratified_counts
+from .diffusion import corrupt, even_split, random_mask, stratified_counts
 from .models import LanguageModel
 from .seeds import generator
 
+HEAD_SLICE = 1024  # positions whose logits are held at once: 200 MB at a vocabulary of 49,152
+
 
 @torch.inference_mode()
-def nelbo(lm: LanguageModel, ids_NT: torch.Tensor, draws: int = 8, seed: int = 0, batch: int = 32, progress: bool = False) -> pd.DataFrame:
+def nelbo(lm: LanguageModel, ids_NT: torch.Tensor, draws: int = 8, seed: int = 0, batch: int = 32, progress: bool = False, steps: int | None = None) -> pd.DataFrame:
     """Estimate the negative evidence lower bound of a diffusion model; one row per sequence and draw.
 
     Columns: `sequence`, `draw`, `noise` (masked share of the maskable positions), `value` (nats per token: mean cross
     entropy at the masks, an unbiased estimate of the per-token NELBO when the number of masks is uniform on 1 … L).
     Noise depends on (seed, sequence) alone: not on the batch, not on the model. Position 0 is context.
+
+    `steps` bounds generation in that many denoising steps instead: tokens are revealed in random order, in groups of
+    even size, each group predicted in parallel from what was revealed before. A uniform token of that order belongs to
+    a group, and pays the cross entropy at the masks that were there when its group was predicted. As many steps as
+    tokens give the ordinary NELBO; fewer steps can only cost more. Raises ValueError for steps outside 1 … L.
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is exact, use `nll`")
     count, length = ids_NT.shape
+    if steps is not None and not 1 <= steps <= length - 1:
+        raise ValueError(f"steps={steps} must lie in 1 … {length - 1}, the number of tokens to reveal")
     maskable_T = torch.arange(length) > 0
+    borders = torch.tensor(even_split(length - 1, steps or length - 1)).flip(0).cumsum(0)  # masks before each step, ascending
     rows = []
     for sequence in range(count):
         rng = generator(seed, "nelbo", sequence)
-        for draw, masks in enumerate(stratified_counts(draws, length - 1, rng).tolist()):
+        ranks_S = stratified_counts(draws, length - 1, rng)
+        for draw, masks in enumerate(borders[torch.searchsorted(borders, ranks_S)].tolist()):
             rows.append((sequence, draw, masks, random_mask(maskable_T, masks, rng)))
     rows.sort(key=lambda row: row[2])  # batches of like noise level need logits for like numbers of positions
     values = []
@@ -65,7 +76,7 @@ def score(lm: LanguageModel, ids_NT: torch.Tensor, draws: int = 8, seed: int = 0
 
 def _mean_cross_entropy(lm: LanguageModel, input_BT: torch.Tensor, where_BT: torch.Tensor, target_BT: torch.Tensor) -> list[float]:
     """Return the mean cross-entropy at `where_BT` of every row; the output head runs in slices of bounded memory."""
-    counts_B = where_BT.sum(1)
-    hidden_NV = lm.logits_at(input_BT, where_BT)
-    loss_N = torch.nn.functional.cross_entropy(hidden_NV, target_BT[where_BT].to(hidden_NV.device), reduction="none").double().cpu()
-    return [float(part.mean()) for part in loss_N.split(counts_B.tolist())]
+    hidden_ND, target_N = lm.hidden_at(input_BT, where_BT), target_BT[where_BT].to(lm.device)
+    slices = zip(hidden_ND.split(HEAD_SLICE), target_N.split(HEAD_SLICE), strict=True)
+    loss_N = torch.cat([torch.nn.functional.cross_entropy(lm.head(hidden), target, reduction="none") for hidden, target in slices])
+    return [float(part.mean()) for part in loss_N.double().cpu().split(where_BT.sum(1).tolist())]

@@ -71,10 +71,14 @@ class LanguageModel:
         return self.model.base_model(ids_BT, attention_mask=attention_mask_BT, use_cache=False).last_hidden_state
 
     def logits_at(self, ids_BT: torch.Tensor, where_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the logits that predict the tokens at the positions `where_BT` (bool), float32 (N, V), in row-major order.
+        """Return the logits that predict the tokens at the positions `where_BT` (bool), float32 (N, V), in row-major order."""
+        return self.head(self.hidden_at(ids_BT, where_BT, attention_mask_BT))
 
-        The output head runs at these positions only. With shifted logits position 0 has no predecessor and keeps its
-        own output, as in Dream's reference sampler; nothing else may ask an autoregressive model for position 0.
+    def hidden_at(self, ids_BT: torch.Tensor, where_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the last hidden states that predict the tokens at the positions `where_BT` (bool), (N, D), in row-major order.
+
+        With shifted logits position 0 has no predecessor and keeps its own output, as in Dream's reference sampler.
+        Raises ValueError when an autoregressive model is asked for position 0.
         """
         where_BT = where_BT.to(self.device)
         if not self.is_diffusion and bool(where_BT[:, 0].any()):
@@ -83,12 +87,16 @@ class LanguageModel:
         row_N, position_N = where_BT.nonzero(as_tuple=True)
         if self.logits_shifted:
             position_N = (position_N - 1).clamp_min(0)
-        return self.model.get_output_embeddings()(hidden_BTD[row_N, position_N]).float()  # (N, V)
+        return hidden_BTD[row_N, position_N]  # (N, D)
+
+    def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        """Return the logits of last hidden states, float32 (N, V)."""
+        return self.model.get_output_embeddings()(hidden_ND).float()
 
     def next_logits(self, fresh_BT: torch.Tensor, cache) -> torch.Tensor:
         """Feed new tokens to an autoregressive model with a KV cache; return the logits of the next token, float32 (B, V)."""
-        hidden_BTD = self.model.base_model(fresh_BT.to(self.device), past_key_values=cache, use_cache=True).last_hidden_state
-        return self.model.get_output_embeddings()(hidden_BTD[:, -1].contiguous()).float()
+        hidden_BTD = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True).last_hidden_state
+        return self.head(hidden_BTD[:, -1].contiguous())
 
     def encode(self, text: str) -> torch.Tensor:
         """Return the token ids of `text`, int64 (T,), without special tokens."""
@@ -134,8 +142,8 @@ def from_folder(folder: Path | str, dtype: torch.dtype, causal: bool | None = No
     """Load a transformers folder strictly: any missing, unexpected or mismatched key is an error that lists them."""
     config = AutoConfig.from_pretrained(folder)
     model, info = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, output_loading_info=True
-    )
+        folder, config=config, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+    )  # mismatched sizes are let through here because transformers' own error does not name the keys
     wrong = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(key)}
     if wrong:
         raise ValueError(f"the weights in {folder} do not fit {type(model).__name__}: {wrong}")
@@ -171,6 +179,12 @@ MODELS: dict[str, KnownModel] = {
 }
 
 
+def check_name(name: str | os.PathLike) -> None:
+    """Raise ValueError unless `name` is in the table of models or a folder written by `LanguageModel.save`."""
+    if os.fspath(name) not in MODELS and not (Path(name) / CARD).is_file():
+        raise ValueError(f"unknown model {os.fspath(name)!r}; known names: {', '.join(MODELS)}; or give a folder saved by this package (it holds {CARD})")
+
+
 def load(name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu") -> LanguageModel:
     """Load a model of the table (`"smol-ar"`, `"smol-dlm"`) or a folder written by `LanguageModel.save`.
 
@@ -180,15 +194,14 @@ def load(name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: 
         if dtype not in DTYPES:
             raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
         dtype = DTYPES[dtype]
+    check_name(name)
     name = os.fspath(name)
     if name in MODELS:
         lm = MODELS[name].build(dtype)
-    elif (Path(name) / CARD).is_file():
+    else:
         card = json.loads((Path(name) / CARD).read_text(encoding="utf-8"))
         model, tokenizer = from_folder(name, dtype, causal=card["kind"] == "autoregressive")
         lm = LanguageModel(model, tokenizer, card["name"], card["kind"], card["mask_token_id"], card["logits_shifted"])
-    else:
-        raise ValueError(f"unknown model {name!r}; known names: {', '.join(MODELS)}; or give a folder saved by this package (it holds {CARD})")
     lm.model.requires_grad_(False)
     lm.model.to(device)
     return lm

@@ -86,3 +86,12 @@ def variability(profile_BSK: torch.Tensor, visible_BSK: torch.Tensor | None = No
             "top_share": float((mass_SK.amax(-1) / visible_SK.sum(-1)).mean()),
         })
     return pd.DataFrame(rows).rename_axis("prompt").reset_index()
+
+
+def token_table(ids_BSK: torch.Tensor, sinks_BSK: torch.Tensor, tokenizer) -> pd.DataFrame:
+    """Return which tokens the sinks are, most frequent first: `token`, `share` of all sink occurrences, `persistence` of its positions."""
+    persistence_BSK = persistence(sinks_BSK).unsqueeze(-2).expand(sinks_BSK.shape)
+    frame = pd.DataFrame({"id": ids_BSK[sinks_BSK].numpy(), "persistence": persistence_BSK[sinks_BSK].numpy()})
+    table = frame.groupby("id").persistence.agg(["size", "mean"]).sort_values("size", ascending=False)
+    tokens = [repr(tokenizer.decode([int(token)])) for token in table.index]
+    return pd.DataFrame({"token": tokens, "share": (table["size"] / len(frame)).round(3).to_numpy(), "persistence": table["mean"].round(3).to_numpy()})

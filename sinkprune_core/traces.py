@@ -6,10 +6,11 @@ model a query is computed once, when its token is the newest, so a step is a chu
 Dimensions: B prompt, S step, K key position (= sequence position), L layer, H head.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
@@ -23,11 +24,12 @@ from .paths import atomic
 class Trace:
     """Attention over a trajectory, in even shares (1 is even).
 
-    `ids_BSK` int64: the state each step attends to. `layers_BSLK` float32: mean over heads. `heads_BLHK` float32: mean
+    `ids_BSK` int64: the state each step attends to. `final_BK` int64: the finished text. `layers_BSLK` float32: mean over heads. `heads_BLHK` float32: mean
     over steps. `visible_SK` bool: which keys a step can see. `prompt_length` in tokens.
     """
 
     ids_BSK: torch.Tensor
+    final_BK: torch.Tensor
     layers_BSLK: torch.Tensor
     heads_BLHK: torch.Tensor
     visible_SK: torch.Tensor
@@ -43,13 +45,11 @@ class Trace:
 
     def save(self, file: Path | str) -> None:
         with atomic(file) as partial:
-            tensors = {name: getattr(self, name).contiguous() for name in ("ids_BSK", "layers_BSLK", "heads_BLHK", "visible_SK")}
+            tensors = {name: getattr(self, name).contiguous() for name in ("ids_BSK", "final_BK", "layers_BSLK", "heads_BLHK", "visible_SK")}
             save_file(tensors, partial, metadata={"prompt_length": str(self.prompt_length)})
 
     @classmethod
     def load(cls, file: Path | str) -> "Trace":
-        from safetensors import safe_open
-
         with safe_open(file, "pt") as handle:
             prompt_length = int(handle.metadata()["prompt_length"])
         return cls(**load_file(file), prompt_length=prompt_length)
@@ -66,13 +66,13 @@ def trace(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler = LLADA, 
         raise ValueError(f"steps={sampler.steps} exceed length={sampler.length}: a causal step is at least one query")
     one = _trace_diffusion if lm.is_diffusion else _trace_causal
     starts = tqdm(range(0, len(prompt_BT), batch), desc=f"trace {lm.name}", unit="batch", disable=not progress, leave=False)
-    parts = [one(lm, prompt_BT[start : start + batch], sampler, seed + start) for start in starts]
+    parts = [one(lm, prompt_BT[start : start + batch], sampler, seed, start) for start in starts]
     first = parts[0]
-    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("ids_BSK", "layers_BSLK", "heads_BLHK")}
+    joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("ids_BSK", "final_BK", "layers_BSLK", "heads_BLHK")}
     return Trace(**joined, visible_SK=first.visible_SK, prompt_length=first.prompt_length)
 
 
-def _trace_diffusion(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int) -> Trace:
+def _trace_diffusion(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int, first: int) -> Trace:
     states, layers, heads = [], [], 0.0
     with attention.track(lm.model) as tracker:
 
@@ -83,9 +83,22 @@ def _trace_diffusion(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sample
             layers.append(mass_BLHK.mean(2))
             heads = heads + mass_BLHK / sampler.steps
 
-        generate(lm, prompt_BT, sampler, seed, watch)
+        final_BK = generate(lm, prompt_BT, sampler, seed, watch, first)
     length = prompt_BT.shape[1] + sampler.length
-    return Trace(torch.stack(states, 1), torch.stack(layers, 1), heads, torch.ones(sampler.steps, length, dtype=torch.bool), prompt_BT.shape[1])
+    return Trace(torch.stack(states, 1), final_BK, torch.stack(layers, 1), heads, torch.ones(sampler.steps, length, dtype=torch.bool), prompt_BT.shape[1])
+
+
+def cumulative(trace: Trace) -> Trace:
+    """Return a causal trace whose step sees all queries of the continuation so far, not only its own window.
+
+    The stricter reading of a step for a causal model: statistics can only settle, as they do when mass is averaged.
+    """
+    length = trace.ids_BSK.shape[-1]
+    windows = query_windows(trace.prompt_length, length, trace.ids_BSK.shape[1])
+    even_SK = attention.even_share(length, windows, causal=True)
+    total_SK = even_SK.cumsum(0)
+    layers_BSLK = (trace.layers_BSLK * even_SK[:, None]).cumsum(1) / total_SK.masked_fill(total_SK == 0, torch.inf)[:, None]
+    return replace(trace, layers_BSLK=layers_BSLK, visible_SK=total_SK > 0)
 
 
 def query_windows(first: int, last: int, steps: int) -> list[tuple[int, int]]:
@@ -95,13 +108,13 @@ def query_windows(first: int, last: int, steps: int) -> list[tuple[int, int]]:
 
 
 @torch.inference_mode()
-def _trace_causal(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int) -> Trace:
+def _trace_causal(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int, first: int) -> Trace:
     start, length = prompt_BT.shape[1], prompt_BT.shape[1] + sampler.length
-    ids_BT = decode(lm, prompt_BT, sampler.length, sampler.temperature, seed)
+    ids_BT = decode(lm, prompt_BT, sampler.length, sampler.temperature, seed, first)
     windows = query_windows(start, length, sampler.steps)
     even_SK = attention.even_share(length, windows, causal=True)
     with attention.track(lm.model, windows) as tracker:
         lm.hidden(ids_BT)
         mass_BLHSK = tracker.take().cpu() / even_SK.masked_fill(even_SK == 0, torch.inf)
     ids_BSK = ids_BT[:, None].expand(-1, sampler.steps, -1)
-    return Trace(ids_BSK, mass_BLHSK.mean(2).transpose(1, 2), mass_BLHSK.mean(3), even_SK > 0, start)
+    return Trace(ids_BSK.contiguous(), ids_BT, mass_BLHSK.mean(2).transpose(1, 2), mass_BLHSK.mean(3), even_SK > 0, start)

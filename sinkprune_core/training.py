@@ -8,24 +8,24 @@ Dimensions: B batch, T sequence position, L maskable positions, N sequences.
 """
 
 import json
+import shutil
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.utils import get_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
 from . import corpus, embedded
+from .allocator import keep_freed_memory
 from .diffusion import corrupt, random_mask, stratified_counts
 from .evaluation import nelbo
 from .models import LanguageModel, from_folder, set_direction
 from .paths import atomic, write_json
 from .seeds import generator
-
-HELD_OUT_SAMPLES = 2 * corpus.SHARD  # the first samples of the autoregressive model are never trained on
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Training:
     that a longer run continues from the flat part.
     """
 
-    tokens: int = 1_250_000
+    tokens: int = 1_100_000
     length: int = 128
     batch: int = 16
     learning_rate: float = 1e-3
@@ -53,8 +53,8 @@ class Training:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
         if not 0 <= self.decay_share <= 1:
             raise ValueError(f"decay_share={self.decay_share} must lie in [0, 1]")
-        if self.samples <= HELD_OUT_SAMPLES:
-            raise ValueError(f"samples={self.samples} must exceed the {HELD_OUT_SAMPLES} that are held out")
+        if self.samples <= corpus.HELD_OUT_SAMPLES:
+            raise ValueError(f"samples={self.samples} must exceed the {corpus.HELD_OUT_SAMPLES} that are held out")
 
     @property
     def steps(self) -> int:
@@ -106,9 +106,9 @@ def prepare_data(config: Training, tokenizer, folder: Path) -> dict[str, torch.T
     if not file.exists():
         samples_NT = corpus.self_samples(config.samples, config.length, config.seed)
         data = {
-            "train_samples": samples_NT[HELD_OUT_SAMPLES:],
+            "train_samples": samples_NT[corpus.HELD_OUT_SAMPLES:],
             "train_documentation": corpus.documentation_sequences(tokenizer, config.length, held_out=False, scope="everything"),
-            "held_out_samples": samples_NT[:HELD_OUT_SAMPLES],
+            "held_out_samples": samples_NT[:corpus.HELD_OUT_SAMPLES],
             "held_out_documentation": corpus.documentation_sequences(tokenizer, config.length, held_out=True, scope="everything"),
         }
         with atomic(file) as partial:
@@ -129,6 +129,7 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
         differing = sorted(key for key in settings if former.get(key) != settings[key])
         raise ValueError(f"{folder} holds a run with other settings ({', '.join(differing)}): use another folder, or the former settings in {known.name}")
     write_json(known, settings)
+    keep_freed_memory()
 
     model, tokenizer = from_folder(embedded.base_folder(), torch.bfloat16)
     data = prepare_data(config, tokenizer, folder)
@@ -185,19 +186,13 @@ def _save(model: PeftModel, optimizer: torch.optim.Optimizer, folder: Path, step
     state = {f"{key}.{index}": moments[key] for index, moments in optimizer.state_dict()["state"].items() for key in ("exp_avg", "exp_avg_sq")}
     fresh, old = folder.with_name("checkpoint.new"), folder.with_name("checkpoint.old")
     for leftover in (fresh, old):
-        _remove(leftover)
+        shutil.rmtree(leftover, ignore_errors=True)
     model.save_pretrained(fresh)
     save_file(state, fresh / "optimizer.safetensors", metadata={"step": str(step)})
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
-    _remove(old)
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _restore(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
@@ -205,8 +200,6 @@ def _restore(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
     file = checkpoint / "optimizer.safetensors"
     if not file.exists():
         return 0
-    from safetensors import safe_open
-
     with safe_open(file, "pt") as handle:
         step = int(handle.metadata()["step"])
         state = optimizer.state_dict()

@@ -1,0 +1,56 @@
+# The front door. Every target first makes .venv with all that it needs; nothing else has to be installed by hand.
+
+PYTHON  ?= python3
+PROFILE ?= quick
+VENV    ?= .venv
+ARGS    ?=
+
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+RECENT := sys.exit(sys.version_info < (3, 11))
+
+.PHONY: help venv reproduce test lab train publish benchmark clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+reproduce: $(READY) ## run the notebooks in order and print the claims table (PROFILE=quick or full)
+	$(BIN)/sinkprune reproduce --profile $(PROFILE) $(ARGS)
+
+test: $(READY) ## check the style and run the tests
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m pytest -q $(ARGS)
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks $(ARGS)
+
+train: $(READY) ## train the adapter of the embedded diffusion model, or go on training it
+	$(BIN)/sinkprune train $(ARGS)
+
+publish: $(READY) ## put the results of a run into notebooks/, figures/ and README.md
+	$(BIN)/sinkprune publish $(ARGS)
+
+benchmark: $(READY) ## measure the time and memory of the core
+	$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
+
+venv: $(READY) ## only make .venv
+
+clean: ## remove .venv and what tools leave behind; results in runs/ and downloaded weights stay
+	rm -rf $(VENV) build dist sinkprune.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp comes last, so whatever interrupts this rule, the next make takes it up again. An environment that works is
+# kept and updated; one that does not (half made, or its Python has gone or is too old) is made anew.
+$(READY): pyproject.toml
+	@$(BIN)/python -c 'import sys, pip; $(RECENT)' >/dev/null 2>&1 || { \
+	  found=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || found=missing; \
+	  $(PYTHON) -c 'import sys; $(RECENT)' 2>/dev/null || { \
+	    echo "error: Python 3.11 or newer is needed and $(PYTHON) is $$found; name another one: make PYTHON=python3.12" >&2; exit 1; }; \
+	  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python$$found-venv" >&2; exit 1; }; \
+	  echo "making $(VENV) with Python $$found"; \
+	  $(PYTHON) -m venv --clear $(VENV); }
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --editable '.[notebooks,eval,dev]'
+	@touch $@

@@ -1,0 +1,190 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 · Start here
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sinkprune/sinkprune/blob/v0.1.0/notebooks/00_start_here.ipynb)
+# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/00_start_here.ipynb)
+#
+# **Question.** What is sink-aware pruning of diffusion language models, on what does this companion try it, and what does
+# one pruned model look like?
+#
+# | profile | time on 2 cores | peak memory |
+# |---|---|---|
+# | quick | COST_QUICK | MEM_QUICK |
+# | full | COST_FULL | MEM_FULL |
+#
+# A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens over many steps, each a
+# full forward pass of the whole sequence. *Pruning* sets weights to zero to make that cheaper. Criteria such as Wanda ask
+# which weights matter on some calibration text, and a few tokens, the *attention sinks*, weigh in heavily there. The paper
+# [Sink-Aware Pruning for Diffusion Language Models](https://arxiv.org/abs/2602.17664) says that in DLMs sinks come and go,
+# and that weights should be scored without them.
+
+# %% [markdown]
+# **Parameters.**
+
+# %% tags=["parameters"]
+profile: str = "manual"  # results go to runs/<profile>
+model: str = "smol-dlm"  # the diffusion model
+twin: str = "smol-ar"  # its autoregressive counterpart
+sequences: int = 32  # held-out sequences to measure on, half samples of the AR model, half documentation
+draws: int = 4  # noise draws per sequence
+calibration: int = 16  # calibration sequences for the pruned model
+length: int = 128  # tokens per sequence
+sparsity: float = 0.5  # share of zeros in the blocks' linear maps
+seed: int = 0  # of the calibration draw
+dtype: str = "bfloat16"  # of the weights
+
+# % [markdown]
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
+# results go.
+
+# % tags=["setup"]
+try:
+    import sinkprune_core  # noqa: F401
+except ModuleNotFoundError:  # a place that has only this notebook
+    import subprocess
+    import sys
+
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0"])
+from sinkprune_core.notebook import start
+
+run = start("00_start_here", globals())
+
+# %% [markdown]
+# ## The pair
+#
+# Two models with the same base weights, tokenizer and architecture. `smol-ar` is SmolLM2-135M-Instruct, a causal model.
+# `smol-dlm` is the same with attention in both directions, a mask token, and a LoRA adapter trained by this project until
+# it could fill masks. The first use fetches 93 MB; after that, everything works offline.
+
+# %%
+import pandas as pd
+
+from sinkprune_core import compute
+from sinkprune_core.models import load
+
+dlm, ar = load(model, dtype), load(twin, dtype)
+pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis=1)
+
+# %% [markdown]
+# **Is it really bidirectional?** Change the last token of a text and see which predictions notice. In a causal model
+# nothing before it can change; in a DLM everything may.
+
+# %%
+import torch
+
+from sinkprune_core import corpus
+
+texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
+ids_T = texts["documentation"][0]
+changed_T = torch.cat([ids_T[:-1], ids_T[:1]])
+with torch.inference_mode():
+    moved = {lm.name: (lm.hidden(ids_T[None]) - lm.hidden(changed_T[None])).abs().amax(-1)[0].float() for lm in (ar, dlm)}
+pd.DataFrame({name: {"position 0": float(change[0]), "largest before the last": float(change[:-1].max()), "last": float(change[-1])} for name, change in moved.items()}).round(3)
+
+# %% [markdown]
+# ## How good is it?
+#
+# The AR model's negative log-likelihood is exact; a DLM's is bounded from above by its NELBO, estimated over noise levels.
+# Both in nats per token, on text that was never trained on, with 95 % bootstrap intervals over sequences.
+
+# %%
+from sinkprune_core.experiments import calibration_draw, variant_scores
+from sinkprune_core.results import interval
+
+prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
+dense = {lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense") for lm in (ar, dlm)}
+quality = pd.DataFrame({name: {text: str(interval(part.value)) for text, part in frame.groupby("text")} for name, frame in dense.items()})
+quality
+
+# %% [markdown]
+# How the adapter got there: held-out NELBO along its training. Nothing but this curve chose its settings. The dashed lines
+# are the AR model on the text measured above: the place to reach.
+
+# %%
+from sinkprune_core import figures
+from sinkprune_core.embedded import ADAPTER
+
+log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
+curve = log.melt("tokens", ["nelbo_samples", "nelbo_documentation"], "text", "nelbo").replace({"nelbo_samples": "DLM, samples of the AR model", "nelbo_documentation": "DLM, documentation"})
+reference = {f"AR, {text}": float(part.value.mean()) for text, part in dense[ar.name].groupby("text")}
+drawn = figures.plot_curves(curve, "tokens", "nelbo", "text", {"tokens": "training tokens", "nelbo": "held-out NELBO (nats per token)"}, reference=reference)
+figures.save_figure(run, drawn, "learning_curve", curve, "held-out NELBO of the adapter along its training")
+
+# %% [markdown]
+# ## What it writes
+#
+# The same prompt, continued by both: the DLM in 48 denoising steps, the AR model one token at a time.
+
+# %%
+from sinkprune_core.diffusion import LLADA, decode, generate
+
+prompt_BT = dlm.encode(" The best way to learn a new language is")[None]
+prompt_BT = torch.cat([torch.zeros(1, 1, dtype=torch.long), prompt_BT], dim=1)
+written = {ar.name: decode(ar, prompt_BT, LLADA.length), dlm.name: generate(dlm, prompt_BT, LLADA)}
+for lm in (ar, dlm):
+    print(f"{lm.name}:{lm.tokenizer.decode(written[lm.name][0, 1:])}\n")
+
+# %% [markdown]
+# ## One pruned model
+#
+# Ten lines: calibration text, a recipe, `prune`. The recipe `unstable` finds the sinks of the calibration text at every
+# noise level, calls those unstable that are sinks in less than 80 % of the levels, leaves them out of the statistics, and
+# scores weights as Wanda does. Beside it the two simplest baselines at the same sparsity.
+
+# %%
+from sinkprune_core.pruning import preset
+
+recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
+drawn_text = calibration_draw(dlm, calibration, length, seed)
+scores = {"dense": dense[dlm.name]}
+for name, recipe in recipes.items():
+    scores[name] = variant_scores(run, dlm, prints[dlm.name], recipe, drawn_text, texts, draws, variant=name)
+summary = pd.DataFrame({name: {"NELBO (nats per token)": str(interval(frame.value)), "zeros in the blocks": frame.zeros.iloc[0], "seconds to prune": round(frame.prune_seconds.iloc[0], 1)} for name, frame in scores.items()}).T
+summary
+
+# %% [markdown]
+# Differences are read in pairs: the same sequences under the same noise. One calibration draw proves nothing; notebook 03
+# repeats this over several.
+
+# %%
+import numpy as np
+
+pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
+forest = {f"{one} − {other}": interval(np.subtract(scores[one].value, scores[other].value)) for one, other in pairs}
+table = pd.DataFrame([{"difference": label, "value": e.value, "low": e.low, "high": e.high} for label, e in forest.items()])
+figures.save_figure(run, figures.plot_forest(forest, f"difference in NELBO at {sparsity:.0%} sparsity (nats per token)"), "first_look", table, "paired differences, one calibration draw, intervals over sequences")
+
+# %% [markdown]
+# The pruned model's text, from the same prompt:
+
+# %%
+from sinkprune_core.pruning import prune, weights_kept
+
+with weights_kept(dlm):
+    report = prune(dlm, recipes["unstable"], drawn_text)
+    print(f"{report.sparsity:.1%} zeros:{dlm.tokenizer.decode(generate(dlm, prompt_BT, LLADA)[0, 1:])}")
+run.find({})
+
+# %% [markdown]
+# ## Where to go on
+#
+# * [01 · Do sinks move more in DLMs?](01_sink_variance.ipynb)
+# * [03 · Does leaving them out give better pruned models?](03_pruning_results.ipynb)
+# * [04 · And at matched compute?](04_matched_compute.ipynb)
+#
+# The verdicts of all of them stand in the claims table of the [README](../README.md), computed from
+# [`claims.yml`](claims.yml) and the records of a run.

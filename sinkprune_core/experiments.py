@@ -1,0 +1,62 @@
+"""Prune, measure, undo: what the notebooks repeat for every recipe, calibration draw and number of steps.
+
+Dimensions: N sequences, T tokens per sequence.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import pandas as pd
+import torch
+
+from . import corpus
+from .calibration import Calibration
+from .evaluation import nelbo, nll
+from .models import LanguageModel
+from .pruning import Recipe, prune, weights_kept
+from .results import Run
+
+EVALUATION_SEED = 0  # the same noise for every variant of a model: differences are paired
+
+
+def calibration_draw(lm: LanguageModel, sequences: int, length: int, seed: int) -> Calibration:
+    """Return calibration text from the training split: half samples of smol-ar, half documentation, drawn by `seed`."""
+    ids_NT = torch.cat(list(corpus.texts(lm.tokenizer, sequences, length, held_out=False, seed=seed).values()))
+    return Calibration(ids_NT, seed)
+
+
+def score_texts(lm: LanguageModel, texts: dict[str, torch.Tensor], draws: int, steps: Sequence[int | None] = (None,), batch: int = 32) -> pd.DataFrame:
+    """Return nats per token of every sequence: columns `sequence` (numbered through), `text` (its source), `steps`, `value`.
+
+    A diffusion model's value is its NELBO, or the bound for generation in so many `steps`; an autoregressive model's is
+    exact and knows no steps. `steps` is 0 where it is None.
+    """
+    ids_NT = torch.cat(list(texts.values()))
+    source = [name for name, ids in texts.items() for _ in range(len(ids))]
+    parts = []
+    for count in steps if lm.is_diffusion else (None,):
+        if lm.is_diffusion:
+            frame = nelbo(lm, ids_NT, draws, EVALUATION_SEED, batch, steps=count, progress=True).groupby("sequence", as_index=False).value.mean()
+        else:
+            frame = nll(lm, ids_NT, batch, progress=True)
+        parts.append(frame.assign(text=source, steps=count or 0))
+    return pd.concat(parts, ignore_index=True)
+
+
+def variant_scores(run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe | None, calibration: Calibration | None, texts: dict[str, torch.Tensor], draws: int, steps: Sequence[int | None] = (None,), **labels: object) -> pd.DataFrame:
+    """Return the record of one variant of `lm`, pruned by `recipe` or dense (None); its weights come back afterwards.
+
+    Columns are those of `score_texts` and `labels`, and what pruning reported: `zeros`, their share in the block linears,
+    `calibration_tokens`, `left_out_share`, `prune_seconds`. `fingerprint` is that of the dense model.
+    """
+    data = hashlib.sha256(b"".join(name.encode() + ids.numpy().tobytes() for name, ids in texts.items())).hexdigest()[:16]
+    drawn = calibration and calibration.fingerprint
+
+    def compute() -> pd.DataFrame:
+        with weights_kept(lm):
+            report = prune(lm, recipe, calibration) if recipe else None
+            scores = score_texts(lm, texts, draws, steps)
+        cost = {"calibration_tokens": report.calibration_tokens, "left_out_share": report.left_out_share, "prune_seconds": report.seconds} if report else {"calibration_tokens": 0, "left_out_share": 0.0, "prune_seconds": 0.0}
+        return scores.assign(zeros=report.sparsity if report else 0.0, **cost)
+
+    return run.record("scores", compute, **labels, model=lm.name, fingerprint=fingerprint, recipe=recipe, calibration=drawn, data=data, draws=draws, steps_measured=list(steps), evaluation_seed=EVALUATION_SEED)

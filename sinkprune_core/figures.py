@@ -1,0 +1,214 @@
+"""One style, one saver, one function per figure; every function takes a table and knows nothing of its origin.
+
+Colours are Okabe and Ito's, safe for colour-blind readers, and every series has a marker or line style of its own.
+Interval bars are 95 % bootstrap intervals wherever a figure shows them, and say so.
+
+Dimensions: S step, K key position.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from .claims import DIRECTION, ELSEWHERE, REFUTED, REPRODUCED
+from .paths import atomic, write_json
+from .results import Estimate, Run
+
+ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK, BLACK = "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000"
+SERIES = list(zip([BLACK, BLUE, ORANGE, GREEN, RED, PINK, SKY, "#7F7F7F", YELLOW], "osD^vPX*h", ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (2, 3))], strict=True))
+KIND = {"diffusion": (BLUE, "o", "diffusion"), "autoregressive": (RED, "s", "autoregressive")}
+VERDICT_COLOURS = {REPRODUCED: GREEN, DIRECTION: ORANGE, REFUTED: RED, ELSEWHERE: "#BBBBBB"}
+VERDICT_MARKS = {REPRODUCED: "o", DIRECTION: "D", REFUTED: "X", ELSEWHERE: "_"}
+STYLE = {
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "sinkprune",
+}
+
+
+def _figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.6), **kwargs) -> tuple[Figure, np.ndarray]:
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **kwargs)
+    return figure, axes
+
+
+def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
+    """Write PNG, PDF, the data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`; return the closed figure.
+
+    Files are the same to the byte for the same data, so that a diff shows a change of the result.
+    """
+    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
+    base = run.folder / "figures" / run.notebook / name
+    for suffix, options in (("png", {"dpi": 110, "metadata": {"Software": None}}), ("pdf", {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}})):
+        with atomic(base.with_suffix(f".{suffix}")) as partial, plt.rc_context(STYLE):
+            figure.savefig(partial, format=suffix, **options)
+    with atomic(base.with_suffix(".csv")) as partial:
+        data.to_csv(partial, index=False, float_format="%.8g")
+    write_json(base.with_suffix(".json"), json.loads(json.dumps({"caption": caption, **run.provenance})))
+    plt.close(figure)
+    return figure
+
+
+def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
+    """Return short printable names of tokens: visible spaces, line ends and special tokens."""
+    labels = []
+    for token in ids:
+        text = tokenizer.decode([int(token)])
+        labels.append({"": "∅"}.get(text, text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$"))[:12])
+    return labels
+
+
+def plot_sink_positions(panels: list[dict], vmax: float = 30.0) -> Figure:
+    """Draw attention per key position (across) and step (down), one panel per model, tokens written along the axis.
+
+    A panel has `title`, `profile_SK` in even shares (1 is even), `visible_SK`, `sinks_SK`, `labels` (K), `prompt_length`.
+    Sinks are ringed; keys that a step cannot see are hatched grey.
+    """
+    figure, axes = _figure(len(panels), 1, (12.5, 4.4 * len(panels)))
+    for axis, panel in zip(axes[:, 0], panels, strict=True):
+        profile = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
+        axis.set_facecolor("#DDDDDD")
+        norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
+        image = axis.imshow(profile, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
+        step, position = np.nonzero(panel["sinks_SK"])
+        axis.plot(position, step, "o", mfc="none", mec=ORANGE, ms=3.2, mew=0.7)
+        axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
+        axis.set_xticks(range(len(panel["labels"])), panel["labels"], rotation=90, fontsize=4.6, family="DejaVu Sans Mono")
+        axis.tick_params(axis="x", length=1.5, pad=1)
+        axis.set(title=panel["title"], ylabel="step of the trajectory")
+        axis.grid(False)
+        figure.colorbar(image, ax=axis, pad=0.01, label="attention received (1 = even share)")
+    axes[-1, 0].set_xlabel("key position; tokens of the finished text (· space, ⏎ line end); dashed: end of the prompt; orange rings: sinks")
+    return figure
+
+
+def positions_table(panels: list[dict]) -> pd.DataFrame:
+    """Return the data of `plot_sink_positions` in long form: panel, step, position, token, attention, sink."""
+    parts = []
+    for panel in panels:
+        step, position = np.nonzero(panel["visible_SK"])
+        labels = np.asarray(panel["labels"], dtype=object)
+        parts.append(pd.DataFrame({"panel": panel["title"], "step": step, "position": position, "token": labels[position], "attention": panel["profile_SK"][step, position], "sink": panel["sinks_SK"][step, position]}))
+    return pd.concat(parts, ignore_index=True)
+
+
+def plot_variability(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
+    """Draw one panel per metric: every prompt as a point, mean and 95 % bootstrap interval per kind of model.
+
+    `frame` has `kind`, `model` and a column per metric; `metrics` maps columns to axis labels with units.
+    """
+    from .results import interval
+
+    columns = 4
+    rows = -(-len(metrics) // columns)
+    figure, axes = _figure(rows, columns, (11.5, 2.7 * rows))
+    kinds = [kind for kind in KIND if kind in set(frame.kind)]
+    for axis, (metric, label) in zip(axes.flat, metrics.items(), strict=False):
+        for place, kind in enumerate(kinds):
+            colour, marker, _ = KIND[kind]
+            values = frame.loc[frame.kind == kind, metric].dropna().to_numpy()
+            spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(len(values))
+            axis.plot(place + spread, values, marker, color=colour, alpha=0.3, ms=3, mew=0)
+            if len(values) > 1:
+                found = interval(values)
+                axis.errorbar(place + 0.28, found.value, [[found.value - found.low], [found.high - found.value]], color=colour, marker=marker, ms=6, capsize=3)
+        axis.set_xticks(range(len(kinds)), [KIND[kind][2] for kind in kinds])
+        axis.set(xlim=(-0.5, len(kinds) - 0.3), title=label)
+    for axis in list(axes.flat)[len(metrics) :]:
+        axis.axis("off")
+    figure.supxlabel("small points: prompts; large points with bars: mean and 95 % bootstrap interval over prompts", fontsize=8)
+    return figure
+
+
+def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str, str], interval_columns: tuple[str, str] | None = None, logx: bool = False, reference: dict[str, float] | None = None) -> Figure:
+    """Draw y against x, one line with its own colour, marker and dash per value of `hue`; bars are 95 % intervals."""
+    figure, axes = _figure(size=(6.8, 4.0))
+    axis = axes[0, 0]
+    for (name, part), (colour, marker, dash) in zip(frame.groupby(hue, sort=False), SERIES * 3, strict=False):
+        part = part.sort_values(x)
+        errors = None if interval_columns is None else [part[y] - part[interval_columns[0]], part[interval_columns[1]] - part[y]]
+        axis.errorbar(part[x], part[y], errors, color=colour, marker=marker, ls=dash, ms=4.5, lw=1.3, capsize=2, label=name)
+    for (name, value), dash in zip((reference or {}).items(), ["--", ":", "-."], strict=False):
+        axis.axhline(value, color="#555555", lw=1, ls=dash, label=name)
+    if logx:
+        axis.set_xscale("log")
+    axis.set(xlabel=labels[x], ylabel=labels[y])
+    axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def plot_forest(estimates: dict[str, Estimate], xlabel: str, groups: dict[str, str] | None = None, better: str = "← better") -> Figure:
+    """Draw differences with 95 % intervals against a zero line, one row each; filled where the interval leaves zero out."""
+    figure, axes = _figure(size=(7.6, 0.9 + 0.33 * len(estimates)))
+    axis = axes[0, 0]
+    names = sorted(set((groups or {}).values()), key=list((groups or {}).values()).index)
+    for row, (label, found) in enumerate(estimates.items()):
+        colour, marker, _ = SERIES[1 + names.index(groups[label])] if groups else SERIES[1]
+        clear = found.low > 0 or found.high < 0
+        axis.plot([found.low, found.high], [row, row], color=colour, lw=1.5)
+        axis.plot(found.value, row, marker, color=colour, ms=6, mfc=colour if clear else "white")
+    axis.axvline(0, color=BLACK, lw=0.9)
+    axis.set_yticks(range(len(estimates)), list(estimates), fontsize=8)
+    axis.set_ylim(len(estimates) - 0.5, -0.5)
+    axis.set_xlabel(f"{xlabel}\n{better}; bars: 95 % bootstrap interval, open markers: zero inside it")
+    if len(names) > 1:
+        handles = [Line2D([], [], color=SERIES[1 + place][0], marker=SERIES[1 + place][1], label=name) for place, name in enumerate(names)]
+        axis.legend(handles=handles, fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
+    """Draw a metric against depth, one line per kind of model, with a band for the 95 % interval over prompts."""
+    figure, axes = _figure(1, len(metrics), (5.2 * len(metrics), 3.2))
+    for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
+        for kind, part in frame.groupby("kind"):
+            colour, marker, name = KIND[kind]
+            sns.lineplot(part, x="layer", y=metric, ax=axis, color=colour, marker=marker, ls="-" if kind == "diffusion" else "--", label=name, errorbar=("ci", 95), seed=0, n_boot=500)
+        axis.set(xlabel="layer (0 is the first)", ylabel=label)
+        axis.legend(fontsize=8)
+    return figure
+
+
+def plot_bars(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str, str]) -> Figure:
+    """Draw grouped bars, each group member with a hatch of its own."""
+    figure, axes = _figure(size=(7.2, 3.4))
+    axis = axes[0, 0]
+    members = list(dict.fromkeys(frame[hue]))
+    sns.barplot(frame, x=x, y=y, hue=hue, ax=axis, palette=dict(zip(members, [colour for colour, _, _ in SERIES[1:]], strict=False)), errorbar=None)
+    for container, hatch in zip(axis.containers, ["", "///", "...", "xxx", "---", "\\\\\\"] * 3, strict=False):
+        for patch in container:
+            patch.set(hatch=hatch, edgecolor="white", linewidth=0.5)
+    axis.set(xlabel=labels[x], ylabel=labels[y])
+    axis.tick_params(axis="x", labelrotation=20)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def plot_verdicts(table: pd.DataFrame) -> Figure:
+    """Draw the claims table: a row per claim with its verdict as colour and marker, and the measured number."""
+    figure, axes = _figure(size=(10.5, 0.6 + 0.32 * len(table)))
+    axis = axes[0, 0]
+    for row, claim in enumerate(table.itertuples()):
+        axis.plot(0, row, VERDICT_MARKS[claim.verdict], color=VERDICT_COLOURS[claim.verdict], ms=9, mew=2)
+        prefix = "" if claim.kind == "claim" else "control: "
+        axis.text(0.12, row, prefix + claim.claim, va="center", fontsize=8.5)
+        axis.text(6.4, row, f"{claim.here} {claim.interval}", va="center", fontsize=8.5, family="DejaVu Sans Mono")
+        axis.text(9.0, row, claim.verdict, va="center", fontsize=8.5, color="#333333")
+    axis.set(xlim=(-0.2, 10.6), ylim=(len(table) - 0.5, -0.5))
+    axis.axis("off")
+    return figure

@@ -1,0 +1,194 @@
+"""Records: one table per measurement, with everything needed to know where its numbers come from.
+
+A record is computed once per (name, parameters, model, data, core source) and read ever after, so a killed run goes on
+where it was and drawing never repeats a computation.
+
+Dimensions: R repetitions (calibration draws), N sequences.
+"""
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from .paths import PACKAGE, atomic, project_root, write_json
+
+DRAWING = ("cli", "claims", "figures", "notebook", "publish", "results")  # modules that no measured number depends on
+PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95 % interval, how many units it rests on and how the interval was made."""
+
+    value: float
+    low: float
+    high: float
+    units: int
+    method: str
+
+    def __str__(self) -> str:
+        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+
+def interval(values: Sequence[float], seed: int = 0) -> Estimate:
+    """Return the mean of independent units with a 95 % percentile bootstrap interval; NaN units are left out.
+
+    Raises ValueError with fewer than two units: one lucky run has no interval.
+    """
+    units = np.asarray(values, dtype=float)
+    units = units[~np.isnan(units)]
+    if len(units) < 2:
+        raise ValueError(f"an interval needs at least 2 units, got {len(units)}")
+    if np.ptp(units) == 0:
+        low = high = float(units[0])
+    else:
+        low, high = stats.bootstrap((units,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=np.random.default_rng(seed)).confidence_interval
+    return Estimate(float(units.mean()), float(low), float(high), len(units), "bootstrap over units")
+
+
+def crossed_interval(values_RN: np.ndarray, seed: int = 0) -> Estimate:
+    """Return the mean over repetitions x sequences, 95 % bootstrap interval resampling both sides at once.
+
+    Differences between two methods go in here as they are, on the same sequences and noise: the pairing removes what
+    the methods share. Resampling repetitions and sequences together counts both sources of chance (Owen 2007, the
+    pigeonhole bootstrap, is conservative). Raises ValueError unless there are two sequences at least; with a single
+    repetition only sequences are resampled, and `method` says so.
+    """
+    values_RN = np.asarray(values_RN, dtype=float)
+    if values_RN.ndim != 2 or values_RN.shape[1] < 2:
+        raise ValueError(f"values have shape {values_RN.shape}; expected (repetitions, at least 2 sequences)")
+    rng, (repetitions, sequences) = np.random.default_rng(seed), values_RN.shape
+    times_R = rng.multinomial(repetitions, np.full(repetitions, 1 / repetitions), size=RESAMPLES) / repetitions
+    times_N = rng.multinomial(sequences, np.full(sequences, 1 / sequences), size=RESAMPLES) / sequences
+    means = np.einsum("br,rn,bn->b", times_R, values_RN, times_N, optimize=True)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    method = "bootstrap over calibration draws and sequences" if repetitions > 1 else "bootstrap over sequences, one calibration draw"
+    return Estimate(float(values_RN.mean()), float(low), float(high), sequences, method)
+
+
+def pivot(frame: pd.DataFrame, repetition: str = "seed", unit: str = "sequence", value: str = "value") -> np.ndarray:
+    """Return the values of one variant as an array (R, N); raises ValueError when a cell is missing."""
+    values_RN = frame.pivot(index=repetition, columns=unit, values=value).to_numpy()
+    if np.isnan(values_RN).any():
+        raise ValueError("some repetitions lack some sequences: differences would not be paired")
+    return values_RN
+
+
+def paired(frame: pd.DataFrame, variant: dict, other: dict, seed: int = 0) -> Estimate:
+    """Return variant - other in `value`, paired by repetition and sequence; a side without repetitions serves all of them."""
+
+    def select(where: dict) -> np.ndarray:
+        chosen = frame[np.logical_and.reduce([frame[column] == value for column, value in where.items()])]
+        if chosen.empty:
+            raise ValueError(f"no record has {where}")
+        return pivot(chosen)
+
+    return crossed_interval(select(variant) - select(other), seed)
+
+
+@cache
+def source_fingerprint() -> str:
+    """Return a SHA-256 prefix over the core modules that measured numbers depend on."""
+    digest = hashlib.sha256()
+    for file in sorted(PACKAGE.glob("*.py")):
+        if file.stem not in DRAWING:
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def environment() -> dict:
+    """Return versions and the git commit (with `-dirty` where the tree differs from it)."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    commit = None
+    try:
+        run = {"cwd": PACKAGE, "capture_output": True, "text": True, "timeout": 20}
+        head = subprocess.run(["git", "rev-parse", "HEAD"], **run)
+        if head.returncode == 0:
+            changed = subprocess.run(["git", "status", "--porcelain", "--", str(PACKAGE)], **run).stdout.strip()
+            commit = head.stdout.strip() + ("-dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return {"versions": versions, "git_commit": commit, "core_source": source_fingerprint(), "platform": f"{sys.platform} {platform.machine()}"}
+
+
+def _plain(value: object) -> object:
+    """Return JSON values for dataclasses, paths and numpy scalars."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__, **_plain(asdict(value))}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{value!r} of type {type(value).__name__} cannot be part of a record's key: give a fingerprint instead")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where one notebook of one profile puts what it makes: `runs/<profile>/{records,findings,figures}`."""
+
+    notebook: str
+    profile: str
+    parameters: dict
+
+    @property
+    def folder(self) -> Path:
+        return project_root() / "runs" / self.profile
+
+    @property
+    def provenance(self) -> dict:
+        return {"notebook": self.notebook, "profile": self.profile, "parameters": self.parameters, **environment()}
+
+    def record(self, name: str, compute: Callable[[], pd.DataFrame], **key: object) -> pd.DataFrame:
+        """Return the table `compute()` gives, computing it at most once per key and core source.
+
+        `key` holds all that the numbers depend on: recipes, seeds, fingerprints of models and data. Its plain values
+        become columns.
+        """
+        constants = {column: value for column, value in key.items() if isinstance(value, (bool, int, float, str))}
+        write = lambda frame, file: frame.assign(**{c: v for c, v in constants.items() if c not in frame}).to_csv(file, index=False)  # noqa: E731
+        return self._once(name, "csv", compute, write, pd.read_csv, key)
+
+    def artifact(self, name: str, kind: type, compute: Callable[[], object], **key: object) -> object:
+        """Return what `compute()` gives, an object of class `kind` with `save(file)` and `load(file)`; once, as `record`."""
+        return self._once(name, "safetensors", compute, lambda value, file: value.save(file), kind.load, key)
+
+    def _once(self, name: str, suffix: str, compute: Callable, write: Callable, read: Callable, key: dict) -> object:
+        """Compute unless the file is there; value and provenance (JSON) lie side by side and are written atomically."""
+        plain = {"name": name, "key": _plain(key), "core_source": source_fingerprint()}
+        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+        file = self.folder / "records" / self.notebook / f"{name}-{digest}.{suffix}"
+        if not file.exists():
+            value = compute()
+            write_json(file.with_suffix(".json"), {**self.provenance, "record": name, "key": plain["key"]})
+            with atomic(file) as partial:
+                write(value, partial)
+        return read(file)
+
+    def find(self, findings: dict[str, Estimate | None]) -> Path:
+        """Write what this notebook found, by the names that `claims.yml` uses; None for what could not be measured."""
+        file = self.folder / "findings" / f"{self.notebook}.json"
+        write_json(file, {"findings": {name: found and _plain(asdict(found)) for name, found in findings.items()}, "provenance": self.provenance})
+        return file
