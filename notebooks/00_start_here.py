@@ -47,11 +47,11 @@ sparsity: float = 0.5  # share of zeros in the blocks' linear maps
 seed: int = 0  # of the calibration draw
 dtype: str = "bfloat16"  # of the weights
 
-# % [markdown]
+# %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
 # results go.
 
-# % tags=["setup"]
+# %% tags=["setup"]
 try:
     import sinkprune_core  # noqa: F401
 except ModuleNotFoundError:  # a place that has only this notebook

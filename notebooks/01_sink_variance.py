@@ -46,11 +46,11 @@ stable_from: float = 0.8  # a position that is a sink in this share of steps is 
 seed: int = 0  # of the choice of prompts and of the samplers
 dtype: str = "bfloat16"  # of the weights
 
-# % [markdown]
+# %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
 # results go.
 
-# % tags=["setup"]
+# %% tags=["setup"]
 try:
     import sinkprune_core  # noqa: F401
 except ModuleNotFoundError:  # a place that has only this notebook

@@ -37,6 +37,7 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
 twin: str = "smol-ar"  # its autoregressive counterpart, pruned as a control
 sparsities: list[float] = [0.5, 0.75]  # shares of zeros in the blocks' linear maps; verdicts are read at 0.5
+recipes: list[str] = ["magnitude", "wanda", "dwanda", "noised-dense", "all-sinks", "unstable", "stable", "random", "only-sinks"]  # presets
 sequences: int = 48  # held-out sequences, half samples of the AR model, half documentation
 draws: int = 4  # noise draws per sequence
 calibration: int = 16  # calibration sequences
@@ -47,11 +48,11 @@ deviations: float = 2.0  # a sink gets more than mean + this many standard devia
 stable_from: float = 0.8  # a position that is a sink in this share of levels is stable
 dtype: str = "bfloat16"  # of the weights
 
-# % [markdown]
+# %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
 # results go.
 
-# % tags=["setup"]
+# %% tags=["setup"]
 try:
     import sinkprune_core  # noqa: F401
 except ModuleNotFoundError:  # a place that has only this notebook
@@ -91,38 +92,39 @@ run = start("03_pruning_results", globals())
 # | `only-sinks` | noised | dense | everything but the sinks |
 
 # %%
-from sinkprune_core.pruning import PRESETS, Recipe, preset
+from sinkprune_core.pruning import Recipe, preset
 
 switches = {"levels": levels, "deviations": deviations, "stable_from": stable_from}
-recipes = {(name, share): preset(name, sparsity=share, **switches) for share in sparsities for name in PRESETS}
-causal = {("wanda, " + tokens, share): Recipe(sparsity=share, tokens=tokens, **switches) for share in sparsities for tokens in ("none", "all", "unstable", "random")}
-print(f"{len(recipes)} recipes for the DLM, {len(causal)} for the AR model, {seeds} calibration draws")
+grid = {(name, share): preset(name, sparsity=share, **switches) for share in sparsities for name in recipes}
+causal = {("wanda, " + tokens, share): Recipe(sparsity=share, tokens=tokens, **switches) for share in sparsities for tokens in ("none", "all", "random")}
+print(f"{len(grid)} variants of the DLM, {len(causal)} of the AR model, {seeds} calibration draws")
 
 # %% [markdown]
 # Load the pair and the text. Every recipe's result is a record: a run that was killed goes on where it was.
 
 # %%
 from sinkprune_core import corpus
-from sinkprune_core.experiments import calibration_draw, variant_scores
+from sinkprune_core.experiments import SharedStatistics, calibration_draw, variant_scores
 from sinkprune_core.models import load
 
 dlm, ar = load(model, dtype), load(twin, dtype)
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 draw = [calibration_draw(dlm, calibration, length, seed) for seed in range(seeds)]
+shared = [SharedStatistics(dlm, grid.values(), text) for text in draw]
 
 # %% [markdown]
-# Prune, measure, put the weights back.
+# Prune, measure, put the weights back. Recipes with dense propagation share their pass over the calibration text: what a
+# dense model computes depends on no recipe.
 
 # %%
 import pandas as pd
 from tqdm.auto import tqdm
 
-jobs = [(dlm, name, share, recipe, seed) for (name, share), recipe in recipes.items() for seed in range(seeds)]
-jobs += [(ar, name, share, recipe, seed) for (name, share), recipe in causal.items() for seed in range(seeds)]
-parts = [variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense", sparsity=0.0, seed=seed) for lm in (dlm, ar) for seed in range(1)]
+jobs = [(lm, name, share, recipe, seed) for seed in range(seeds) for lm, recipes_of in ((dlm, grid), (ar, causal)) for (name, share), recipe in recipes_of.items()]
+parts = [variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense", sparsity=0.0, seed=0) for lm in (dlm, ar)]
 for lm, name, share, recipe, seed in tqdm(jobs, desc="prune and measure", unit="variant"):
-    parts.append(variant_scores(run, lm, prints[lm.name], recipe, draw[seed], texts, draws, variant=name, sparsity=share, seed=seed))
+    parts.append(variant_scores(run, lm, prints[lm.name], recipe, draw[seed], texts, draws, shared=shared[seed] if lm is dlm else None, variant=name, sparsity=share, seed=seed))
 scores = pd.concat(parts, ignore_index=True)
 
 # %% [markdown]
@@ -175,7 +177,7 @@ COMPARISONS = {
 
 
 def compare(lm, one: str, other: str, share: float):
-    if share not in sparsities:
+    if share not in sparsities or (lm is dlm and not {one, other} <= set(recipes)):
         return None
     return paired(scores, {"model": lm.name, "variant": one, "sparsity": share}, {"model": lm.name, "variant": other, "sparsity": share})
 
@@ -187,15 +189,16 @@ def compare(lm, one: str, other: str, share: float):
 from IPython.display import display
 
 for share in sparsities:
-    forest = {f"{one} − {other}": compare(dlm, one, other, share) for one, other, _ in COMPARISONS.values() if (one, other) != ("only-sinks", "noised-dense")}
-    groups = {f"{one} − {other}": group for one, other, group in COMPARISONS.values()}
+    forest = {f"{one} − {other}": compare(dlm, one, other, share) for one, other, _ in COMPARISONS.values() if one != "only-sinks"}
+    forest = {label: estimate for label, estimate in forest.items() if estimate is not None}
+    groups = {f"{one} − {other}": group for one, other, group in COMPARISONS.values() if f"{one} − {other}" in forest}
     data = pd.DataFrame([{"comparison": label, "value": e.value, "low": e.low, "high": e.high, "sequences": e.units, "interval": e.method} for label, e in forest.items()])
     drawn = figures.plot_forest(forest, f"difference in NELBO at {share:.0%} sparsity (nats per token)", groups)
     display(figures.save_figure(run, drawn, f"differences_{share:g}", data, f"paired differences at {share:g} sparsity"))
 
 # %% [markdown]
 # `only-sinks` stands apart: statistics from sinks alone. If sinks were mere noise in the statistics, scoring weights on
-# them alone would ruin the model.
+# them alone would ruin the model. (None: not among the recipes of this run.)
 
 # %%
 rows = [{"sparsity": share, "only-sinks − noised-dense (nats per token)": str(compare(dlm, "only-sinks", "noised-dense", share))} for share in sparsities]
@@ -207,7 +210,7 @@ pd.DataFrame(rows).set_index("sparsity")
 # The share of calibration tokens that each recipe takes out of the statistics.
 
 # %%
-scores[scores.model == dlm.name].groupby(["variant", "sparsity"], sort=False)[["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]].mean().round(4)
+scores[scores.model == dlm.name].groupby(["variant", "sparsity"], sort=False)[["left_out_share", "zeros", "calibration_tokens"]].mean().round(4)
 
 # %% [markdown]
 # ## The control: the same on the AR twin
@@ -216,7 +219,7 @@ scores[scores.model == dlm.name].groupby(["variant", "sparsity"], sort=False)[["
 # log-likelihood.
 
 # %%
-NAMES = [("wanda, all", "all sinks left out"), ("wanda, unstable", "unstable sinks left out"), ("wanda, random", "as many random tokens left out")]
+NAMES = [("wanda, all", "all sinks left out"), ("wanda, random", "as many random tokens left out")]
 forest = {f"AR, {share:.0%}: {label} − none": compare(ar, name, "wanda, none", share) for share in sparsities for name, label in NAMES}
 data = pd.DataFrame([{"comparison": label, "value": e.value, "low": e.low, "high": e.high} for label, e in forest.items()])
 figures.save_figure(run, figures.plot_forest(forest, "difference in negative log-likelihood (nats per token)"), "differences_ar", data, "paired differences of the pruned AR model")
@@ -230,7 +233,7 @@ figures.save_figure(run, figures.plot_forest(forest, "difference in negative log
 found = {finding: compare(dlm, one, other, SPARSITY) for finding, (one, other, _) in COMPARISONS.items()}
 found["ar_all_minus_none"] = compare(ar, "wanda, all", "wanda, none", SPARSITY)
 highest, growth = max(sparsities), None
-if SPARSITY in sparsities and highest > SPARSITY:
+if SPARSITY in sparsities and highest > SPARSITY and {"unstable", "wanda"} <= set(recipes):
     values = {(v, s): pivot(scores[(scores.model == dlm.name) & (scores.variant == v) & (scores.sparsity == s)]) for v in ("unstable", "wanda") for s in (SPARSITY, highest)}
     growth = crossed_interval((values["unstable", highest] - values["wanda", highest]) - (values["unstable", SPARSITY] - values["wanda", SPARSITY]))
 found["gain_growth"] = growth

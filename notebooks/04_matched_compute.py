@@ -45,11 +45,11 @@ length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
 dtype: str = "bfloat16"  # of the weights
 
-# % [markdown]
+# %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
 # results go.
 
-# % tags=["setup"]
+# %% tags=["setup"]
 try:
     import sinkprune_core  # noqa: F401
 except ModuleNotFoundError:  # a place that has only this notebook
@@ -141,7 +141,8 @@ for seed in tqdm(range(seeds), desc="calibration draws"):
     for name, recipe in recipes.items():
         rows = calibration * (levels if recipe.inputs == "clean" else 1)
         drawn_text = calibration_draw(dlm, rows, length, seed)
-        parts.append(variant_scores(run, dlm, fingerprint, recipe, drawn_text, texts, draws, [None, *steps], variant=name, seed=seed))
+        measured = [None, *steps] if name in ("wanda", "unstable") else [None]
+        parts.append(variant_scores(run, dlm, fingerprint, recipe, drawn_text, texts, draws, measured, variant=name, seed=seed))
 scores = pd.concat(parts, ignore_index=True)
 scores.groupby("variant", sort=False)[["zeros", "calibration_tokens", "left_out_share", "prune_seconds"]].mean().round(3)
 

@@ -15,7 +15,7 @@ from . import attention, sinks
 from .diffusion import corrupt, random_mask
 from .models import LanguageModel
 from .seeds import generator
-from .traces import query_windows
+from .traces import query_windows, visible
 
 TOKENS = ("none", "all", "unstable", "stable", "random", "only")
 INPUTS = ("clean", "noised")
@@ -53,6 +53,11 @@ class Rows:
     def tokens(self) -> int:
         return self.ids_RT.numel()
 
+    @property
+    def left_out_share(self) -> float:
+        """The share of tokens whose weight is below 1."""
+        return 0.0 if self.weight_RT is None else float((self.weight_RT < 1).float().mean())
+
 
 def noise_counts(levels: int, maskable: int) -> list[int]:
     """Return the numbers of masks of an even grid of noise levels, from the most noised to the least, none of them 0.
@@ -82,18 +87,18 @@ def noised_trajectory(lm: LanguageModel, calibration: Calibration, levels: int) 
 def sink_masks(lm: LanguageModel, calibration: Calibration, levels: int, deviations: float, progress: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sinks of every calibration sequence along its trajectory and which keys are visible: bool (N, S, T) and (S, T).
 
-    A diffusion model's trajectory are its noise levels; a causal model has one forward, cut into `levels` windows of
-    queries. Mass is averaged over layers and heads.
+    A diffusion model's trajectory are its noise levels; a causal model has one forward, whose queries after the first
+    stretch are cut into `levels` windows. Mass is averaged over layers and heads.
     """
     count, length = calibration.ids_NT.shape
     if lm.is_diffusion:
         ids_RT, windows, visible_ST = noised_trajectory(lm, calibration, levels).flatten(0, 1), None, torch.ones(levels, length, dtype=torch.bool)
     else:
-        if levels > length:
-            raise ValueError(f"levels={levels} exceed the {length} tokens of a calibration sequence: a causal step is at least one query; use fewer levels")
-        windows = query_windows(0, length, levels)
+        if levels >= length:
+            raise ValueError(f"levels={levels} must be below the {length} tokens of a calibration sequence: a causal step is at least one query; use fewer levels")
+        windows = query_windows(length // (levels + 1), length, levels)  # as many levels as there are equal stretches, less the first
         even_ST = attention.even_share(length, windows, causal=True)
-        ids_RT, visible_ST = calibration.ids_NT, even_ST > 0
+        ids_RT, visible_ST = calibration.ids_NT, visible(length, windows)
     profiles = []
     with attention.track(lm.model, windows) as tracker:
         for start in tqdm(range(0, len(ids_RT), calibration.batch), desc="sinks of the calibration text", unit="batch", disable=not progress, leave=False):
@@ -122,8 +127,11 @@ def left_out(masks_NST: torch.Tensor, visible_ST: torch.Tensor, tokens: str, sta
     return stable_NST if tokens == "stable" else unstable_NST
 
 
-def rows_for(lm: LanguageModel, calibration: Calibration, inputs: str, tokens: str, levels: int, deviations: float, stable_from: float, progress: bool = True) -> Rows:
-    """Return the calibration rows of a recipe.
+Masks = tuple[torch.Tensor, torch.Tensor]  # what `sink_masks` returns
+
+
+def rows_for(lm: LanguageModel, calibration: Calibration, inputs: str, tokens: str, levels: int, deviations: float, stable_from: float, progress: bool = True, masks: Masks | None = None) -> Rows:
+    """Return the calibration rows of a recipe; `masks` are its sinks where they are known already.
 
     Noised inputs keep one weight per row and token, so a token is left out exactly at the steps where it is a sink.
     Clean inputs have one row per sequence; its weights are 1 minus the share of steps in which a token is left out.
@@ -131,7 +139,7 @@ def rows_for(lm: LanguageModel, calibration: Calibration, inputs: str, tokens: s
     """
     out_NST = None
     if tokens != "none":
-        out_NST = left_out(*sink_masks(lm, calibration, levels, deviations, progress), tokens, stable_from, calibration.seed)
+        out_NST = left_out(*(masks or sink_masks(lm, calibration, levels, deviations, progress)), tokens, stable_from, calibration.seed)
     if inputs == "noised":
         ids_RT = noised_trajectory(lm, calibration, levels).flatten(0, 1)
         weight_RT = None if out_NST is None else 1.0 - out_NST.flatten(0, 1).float()

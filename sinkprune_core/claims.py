@@ -17,6 +17,7 @@ REPRODUCED, DIRECTION, REFUTED, ELSEWHERE = "reproduced", "direction only", "not
 VERDICTS = (REPRODUCED, DIRECTION, REFUTED, ELSEWHERE)
 SIDES = ("above", "below")
 KINDS = ("claim", "control")
+COLUMNS = ("claim", "kind", "metric", "published", "here", "interval", "claimed", "verdict", "notebook")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def verdicts(claims: list[Claim], found: dict[str, Estimate], notebook: str | No
             "notebook": (claim.finding or "").split("/")[0],
             "id": claim.id,
         })
-    return pd.DataFrame(rows).set_index("id")
+    return pd.DataFrame(rows, columns=["id", *COLUMNS]).set_index("id")
 
 
 def as_text(table: pd.DataFrame, width: int = 60) -> str:

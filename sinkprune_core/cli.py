@@ -56,7 +56,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         raise ValueError(f"profile {options.profile!r} is unknown; choose one of {', '.join(known)}" if known else f"there is no workflow in {root}: run this in a clone of the repository")
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile"), "--directory", str(root)]
     snakemake += ["--workflow-profile", str(root / "workflow" / "profiles" / "local"), "--configfile", str(config)]
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")}
     (root / "runs").mkdir(exist_ok=True)
     try:
         with FileLock(root / "runs" / ".lock", timeout=0):
@@ -80,7 +80,11 @@ def _failures(folder: Path) -> list[str]:
 
     lines = []
     for file in sorted(folder.glob("*.ipynb")):
-        for cell in nbformat.read(file, 4).cells:
+        try:
+            cells = nbformat.read(file, 4).cells
+        except (ValueError, nbformat.reader.NotJSONError):  # the job failed before papermill wrote anything
+            continue
+        for cell in cells:
             lines += [f"error in {file.stem}: {output.ename}: {output.evalue}" for output in cell.get("outputs", []) if output.output_type == "error"]
     return lines
 

@@ -12,6 +12,7 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -62,8 +63,9 @@ def _docstrings(file: Path) -> Iterator[str]:
             yield ast.get_docstring(node) or ""
 
 
-def documentation(scope: str = "stdlib") -> Iterator[str]:
-    """Yield deduplicated English paragraphs of docstrings: of the standard library, or of `"everything"` installed too.
+@cache
+def documentation(scope: str) -> tuple[str, ...]:
+    """Return deduplicated English paragraphs of docstrings: of the standard library, or of `"everything"` installed too.
 
     Order is by path, so the stream depends on nothing but what is installed. The standard library alone changes with
     the Python version only; use it wherever numbers are compared.
@@ -71,7 +73,7 @@ def documentation(scope: str = "stdlib") -> Iterator[str]:
     roots = {"stdlib": ["stdlib"], "everything": ["stdlib", "purelib"]}
     if scope not in roots:
         raise ValueError(f"scope={scope!r} is unknown; choose one of {', '.join(roots)}")
-    seen = set()
+    paragraphs: dict[str, str] = {}
     for root in dict.fromkeys(Path(sysconfig.get_path(name)) for name in roots[scope]):
         for file in sorted(root.rglob("*.py")):
             parts = file.relative_to(root).parts
@@ -81,9 +83,9 @@ def documentation(scope: str = "stdlib") -> Iterator[str]:
                 for paragraph in re.split(r"\n\s*\n", text):
                     paragraph = " ".join(paragraph.split())
                     key = " ".join(_WORD.findall(paragraph)).lower()
-                    if key not in seen and _is_english(paragraph):
-                        seen.add(key)
-                        yield paragraph
+                    if key not in paragraphs and _is_english(paragraph):
+                        paragraphs[key] = paragraph
+    return tuple(paragraphs.values())
 
 
 def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
@@ -91,8 +93,8 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
 
     Raises ValueError when there is too little text for one sequence.
     """
-    stream: list[int] = []
-    for ids in tokenizer(list(texts), add_special_tokens=False).input_ids if texts else []:
+    stream, texts = [], list(texts)
+    for ids in tokenizer(texts, add_special_tokens=False).input_ids if texts else []:
         stream += ids + [START_TOKEN_ID]
     rows = len(stream) // (length - 1)
     if rows == 0:
@@ -131,14 +133,14 @@ def sample_batch(lm, length: int, first: int, count: int, seed: int) -> torch.Te
     return torch.cat([torch.full((count, 1), START_TOKEN_ID), ids_BT[:, len(turn) :]], dim=1)
 
 
-def self_samples(sequences: int, length: int, seed: int = 0, cache: Path | None = None) -> torch.Tensor:
+def self_samples(sequences: int, length: int, seed: int = 0, folder: Path | None = None) -> torch.Tensor:
     """Return the first `sequences` samples of smol-ar, int64 (N, T), sampling only the shards not yet in the cache.
 
     A kill loses at most the shard in work. Sequences that repeat an earlier one are dropped.
     """
     from .models import load
 
-    folder = (cache or cache_dir()) / f"ar-samples-{length}-seed{seed}"
+    folder = (folder or cache_dir()) / f"ar-samples-{length}-seed{seed}"
     shards = [folder / f"{index:05d}.safetensors" for index in range(-(-sequences // SHARD))]
     missing = [index for index, shard in enumerate(shards) if not shard.exists()]
     lm = load("smol-ar", "bfloat16") if missing else None

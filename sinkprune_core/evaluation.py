@@ -25,7 +25,7 @@ def nelbo(lm: LanguageModel, ids_NT: torch.Tensor, draws: int = 8, seed: int = 0
     `steps` bounds generation in that many denoising steps instead: tokens are revealed in random order, in groups of
     even size, each group predicted in parallel from what was revealed before. A uniform token of that order belongs to
     a group, and pays the cross entropy at the masks that were there when its group was predicted. As many steps as
-    tokens give the ordinary NELBO; fewer steps can only cost more. Raises ValueError for steps outside 1 … L.
+    tokens give the ordinary NELBO. Raises ValueError for steps outside 1 … L.
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is exact, use `nll`")

@@ -4,7 +4,7 @@ Dimensions: N sequences, T tokens per sequence.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import torch
@@ -13,7 +13,7 @@ from . import corpus
 from .calibration import Calibration
 from .evaluation import nelbo, nll
 from .models import LanguageModel
-from .pruning import Recipe, prune, weights_kept
+from .pruning import DenseStatistics, Recipe, dense_statistics, prune, weights_kept
 from .results import Run
 
 EVALUATION_SEED = 0  # the same noise for every variant of a model: differences are paired
@@ -23,6 +23,23 @@ def calibration_draw(lm: LanguageModel, sequences: int, length: int, seed: int) 
     """Return calibration text from the training split: half samples of smol-ar, half documentation, drawn by `seed`."""
     ids_NT = torch.cat(list(corpus.texts(lm.tokenizer, sequences, length, held_out=False, seed=seed).values()))
     return Calibration(ids_NT, seed)
+
+
+class SharedStatistics:
+    """The statistics of all recipes with dense propagation on one calibration draw, taken once, when first asked for."""
+
+    def __init__(self, lm: LanguageModel, recipes: Iterable[Recipe], calibration: Calibration):
+        self.lm, self.calibration = lm, calibration
+        self.recipes = [recipe for recipe in recipes if recipe.propagation == "dense"]
+        self._found: dict[tuple, DenseStatistics] | None = None
+
+    def of(self, recipe: Recipe) -> DenseStatistics | None:
+        """Return the statistics of one recipe, None where propagation is sequential. The model must be dense at this moment."""
+        if recipe.propagation != "dense":
+            return None
+        if self._found is None:
+            self._found = dense_statistics(self.lm, self.recipes, self.calibration)
+        return self._found[recipe.looks_at]
 
 
 def score_texts(lm: LanguageModel, texts: dict[str, torch.Tensor], draws: int, steps: Sequence[int | None] = (None,), batch: int = 32) -> pd.DataFrame:
@@ -43,18 +60,18 @@ def score_texts(lm: LanguageModel, texts: dict[str, torch.Tensor], draws: int, s
     return pd.concat(parts, ignore_index=True)
 
 
-def variant_scores(run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe | None, calibration: Calibration | None, texts: dict[str, torch.Tensor], draws: int, steps: Sequence[int | None] = (None,), **labels: object) -> pd.DataFrame:
+def variant_scores(run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe | None, calibration: Calibration | None, texts: dict[str, torch.Tensor], draws: int, steps: Sequence[int | None] = (None,), shared: SharedStatistics | None = None, **labels: object) -> pd.DataFrame:
     """Return the record of one variant of `lm`, pruned by `recipe` or dense (None); its weights come back afterwards.
 
     Columns are those of `score_texts` and `labels`, and what pruning reported: `zeros`, their share in the block linears,
-    `calibration_tokens`, `left_out_share`, `prune_seconds`. `fingerprint` is that of the dense model.
+    `calibration_tokens`, `left_out_share`, `prune_seconds`. `fingerprint` is that of the dense model; `shared` holds statistics of `calibration` for several recipes.
     """
     data = hashlib.sha256(b"".join(name.encode() + ids.numpy().tobytes() for name, ids in texts.items())).hexdigest()[:16]
     drawn = calibration and calibration.fingerprint
 
     def compute() -> pd.DataFrame:
         with weights_kept(lm):
-            report = prune(lm, recipe, calibration) if recipe else None
+            report = prune(lm, recipe, calibration, statistics=shared and shared.of(recipe)) if recipe else None
             scores = score_texts(lm, texts, draws, steps)
         cost = {"calibration_tokens": report.calibration_tokens, "left_out_share": report.left_out_share, "prune_seconds": report.seconds} if report else {"calibration_tokens": 0, "left_out_share": 0.0, "prune_seconds": 0.0}
         return scores.assign(zeros=report.sparsity if report else 0.0, **cost)

@@ -77,7 +77,7 @@ def plot_sink_positions(panels: list[dict], vmax: float = 30.0) -> Figure:
     """Draw attention per key position (across) and step (down), one panel per model, tokens written along the axis.
 
     A panel has `title`, `profile_SK` in even shares (1 is even), `visible_SK`, `sinks_SK`, `labels` (K), `prompt_length`.
-    Sinks are ringed; keys that a step cannot see are hatched grey.
+    Sinks are ringed; keys that some query of a step cannot see are grey.
     """
     figure, axes = _figure(len(panels), 1, (12.5, 4.4 * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
@@ -86,14 +86,15 @@ def plot_sink_positions(panels: list[dict], vmax: float = 30.0) -> Figure:
         norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
         image = axis.imshow(profile, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
         step, position = np.nonzero(panel["sinks_SK"])
-        axis.plot(position, step, "o", mfc="none", mec=ORANGE, ms=3.2, mew=0.7)
+        axis.plot(position, step, "o", mfc="none", mec="white", ms=4.4, mew=1.6)
+        axis.plot(position, step, "o", mfc="none", mec=RED, ms=4.4, mew=0.9)
         axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
         axis.set_xticks(range(len(panel["labels"])), panel["labels"], rotation=90, fontsize=4.6, family="DejaVu Sans Mono")
         axis.tick_params(axis="x", length=1.5, pad=1)
         axis.set(title=panel["title"], ylabel="step of the trajectory")
         axis.grid(False)
         figure.colorbar(image, ax=axis, pad=0.01, label="attention received (1 = even share)")
-    axes[-1, 0].set_xlabel("key position; tokens of the finished text (· space, ⏎ line end); dashed: end of the prompt; orange rings: sinks")
+    axes[-1, 0].set_xlabel("key position; tokens of the finished text (· space, ⏎ line end); dashed: end of the prompt; red rings: sinks")
     return figure
 
 

@@ -68,7 +68,7 @@ class LanguageModel:
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), without the output head."""
         ids_BT = ids_BT.to(self.device)
-        return self.model.base_model(ids_BT, attention_mask=attention_mask_BT, use_cache=False).last_hidden_state
+        return self.model.base_model(ids_BT, attention_mask=None if attention_mask_BT is None else attention_mask_BT.to(self.device), use_cache=False).last_hidden_state
 
     def logits_at(self, ids_BT: torch.Tensor, where_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits that predict the tokens at the positions `where_BT` (bool), float32 (N, V), in row-major order."""
@@ -128,8 +128,8 @@ class LanguageModel:
 def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
     """Make attention causal or bidirectional for full forwards and for blocks called one by one.
 
-    `config.is_causal` alone governs full forwards; a block called directly falls back on its attention module's own
-    flag (SDPA with no mask would otherwise be silently causal), so both are set.
+    `config.is_causal` alone governs full forwards; a block called without that argument falls back on its attention
+    module's own flag (SDPA with no mask would otherwise be silently causal), so both are set.
     """
     model.config.is_causal = causal
     for module in model.modules():

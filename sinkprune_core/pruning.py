@@ -7,7 +7,7 @@ Dimensions: R calibration rows, B batch, T position, D hidden width, O output fe
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .calibration import INPUTS, TOKENS, Calibration, Rows, rows_for
+from .calibration import INPUTS, TOKENS, Calibration, Masks, Rows, rows_for, sink_masks
 from .criteria import CRITERIA
 from .models import LanguageModel
 from .patterns import PATTERNS
@@ -54,12 +54,12 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
         if isinstance(self.sparsity, bool) or not isinstance(self.sparsity, (int, float)) or not 0 <= self.sparsity < 1:
             raise ValueError(f"sparsity={self.sparsity!r} must be a number in [0, 1): it is the share of weights set to zero")
-        if not isinstance(self.levels, int) or self.levels < 1:
+        if type(self.levels) is not int or self.levels < 1:
             raise ValueError(f"levels={self.levels!r} must be a whole number of at least 1")
         if not 0 <= self.stable_from <= 1:
             raise ValueError(f"stable_from={self.stable_from} must lie in [0, 1]: it is a share of steps")
-        if self.deviations < 0:
-            raise ValueError(f"deviations={self.deviations} must not be negative")
+        if not self.deviations >= 0:
+            raise ValueError(f"deviations={self.deviations} must be a number of at least 0")
         if not CRITERIA[self.criterion].calibrated and (self.tokens != "none" or self.inputs != "clean"):
             raise ValueError(f"criterion={self.criterion!r} looks at no calibration token: it takes inputs='clean' and tokens='none' only")
 
@@ -69,6 +69,12 @@ class Recipe:
         if not CRITERIA[self.criterion].calibrated:
             return self.criterion
         return " ".join([self.criterion, self.inputs, self.propagation] + ([self.tokens] if self.tokens != "none" else []))
+
+
+    @property
+    def looks_at(self) -> tuple:
+        """What decides the statistics of a dense model: recipes with equal values here share them."""
+        return self.inputs, self.tokens, self.levels, self.deviations, self.stable_from
 
 
 PRESETS: dict[str, dict] = {
@@ -113,48 +119,98 @@ class Report:
         return {"recipe": asdict(self.recipe), "model": self.model, "sparsity": self.sparsity, "pruned_parameters": int(self.linears.weights.sum()), "untouched_parameters": self.untouched, "calibration_tokens": self.calibration_tokens, "left_out_share": self.left_out_share, "seconds": self.seconds}
 
 
-@torch.no_grad()
-def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = None, progress: bool = True) -> Report:
-    """Zero the weights that `recipe` chooses, in place; see `weights_kept` to have them back.
+@dataclass(frozen=True)
+class DenseStatistics:
+    """Input norms of every linear of a dense model, by layer and name, float32 (I,), and what they cost."""
 
-    Raises ValueError before any work for a recipe that does not fit the model or its calibration text, and for weights
-    or activations that are not finite (naming the linear).
+    norms: list[dict[str, torch.Tensor]]
+    tokens: int
+    left_out_share: float
+    seconds: float
+
+
+@torch.no_grad()
+def dense_statistics(lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration, progress: bool = True) -> dict[tuple, DenseStatistics]:
+    """Return the statistics of several recipes with dense propagation, by `recipe.looks_at`, from one pass per kind of input.
+
+    Activations of a dense model depend on no recipe, only the weights of tokens do: all controls cost as much as one.
+    Sinks are looked for once per threshold. Raises ValueError for a recipe with sequential propagation.
     """
-    criterion, select = CRITERIA[recipe.criterion], PATTERNS[recipe.pattern]
+    for recipe in recipes:
+        check(lm, recipe, calibration)
+        if recipe.propagation != "dense":
+            raise ValueError(f"recipe {recipe.name!r} has propagation={recipe.propagation!r}: its statistics depend on what it pruned before")
+    found: dict[tuple, DenseStatistics] = {}
+    masks: dict[tuple, Masks] = {}
+    for inputs, levels in dict.fromkeys((recipe.inputs, recipe.levels) for recipe in recipes):
+        begun = time.perf_counter()
+        group = {recipe.looks_at: recipe for recipe in recipes if (recipe.inputs, recipe.levels) == (inputs, levels)}
+        rows = {}
+        for key, recipe in group.items():
+            threshold = (levels, recipe.deviations)
+            if recipe.tokens != "none" and threshold not in masks:
+                masks[threshold] = sink_masks(lm, calibration, levels, recipe.deviations, progress)
+            rows[key] = rows_for(lm, calibration, *key, progress, masks.get(threshold))
+        ids_RT = next(iter(rows.values())).ids_RT
+        weight_WRT = torch.stack([torch.ones(ids_RT.shape) if each.weight_RT is None else each.weight_RT for each in rows.values()])
+        states = block_inputs(lm, Rows(ids_RT, weight_WRT), calibration.batch)
+        layers: list[dict[str, torch.Tensor]] = []
+        for block in tqdm(lm.blocks, desc=f"statistics of {lm.name}", unit="block", disable=not progress, leave=False):
+            with observe(lm.linears(block), len(rows)) as observer:
+                states = run_block(block, states, observer)
+            layers.append({name: norms.norms_WI for name, norms in observer.norms.items()})
+        seconds = time.perf_counter() - begun
+        for choice, (key, each) in enumerate(rows.items()):
+            norms = [{name: norms_WI[choice] for name, norms_WI in layer.items()} for layer in layers]
+            found[key] = DenseStatistics(norms, each.tokens, each.left_out_share, seconds)
+    return found
+
+
+def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
+    """Raise ValueError when a recipe does not fit the model or its calibration text."""
+    criterion = CRITERIA[recipe.criterion]
     if recipe.inputs == "noised" and not lm.is_diffusion:
         raise ValueError(f"inputs='noised' needs a diffusion model with a mask token; {lm.name} is {lm.kind}: use inputs='clean'")
     if criterion.calibrated and calibration is None:
         raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
     if criterion.calibrated and calibration.ids_NT.shape[1] > lm.model.config.max_position_embeddings:
         raise ValueError(f"calibration sequences of {calibration.ids_NT.shape[1]} tokens exceed the model's {lm.model.config.max_position_embeddings} positions: cut them")
-    begun, rows, states = time.perf_counter(), None, []
-    if criterion.calibrated:
-        rows = rows_for(lm, calibration, recipe.inputs, recipe.tokens, recipe.levels, recipe.deviations, recipe.stable_from, progress)
-        states = block_inputs(lm, rows, calibration.batch)
+
+
+@torch.no_grad()
+def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = None, progress: bool = True, statistics: DenseStatistics | None = None) -> Report:
+    """Zero the weights that `recipe` chooses, in place; see `weights_kept` to have them back.
+
+    `statistics` are those of this recipe from `dense_statistics` of this model, where they are known already. Raises
+    ValueError before any work for a recipe that does not fit the model or its calibration text, and for weights or
+    activations that are not finite (naming the linear).
+    """
+    check(lm, recipe, calibration)
+    criterion, select = CRITERIA[recipe.criterion], PATTERNS[recipe.pattern]
+    begun, states, tokens, left_out_share = time.perf_counter(), [], 0, 0.0
+    if criterion.calibrated and recipe.propagation == "dense":
+        statistics = statistics or dense_statistics(lm, [recipe], calibration, progress)[recipe.looks_at]
+        tokens, left_out_share, begun = statistics.tokens, statistics.left_out_share, time.perf_counter() - statistics.seconds
+    elif criterion.calibrated:
+        rows = rows_for(lm, calibration, *recipe.looks_at, progress)
+        states, tokens, left_out_share = block_inputs(lm, rows, calibration.batch), rows.tokens, rows.left_out_share
     table = []
     for layer, block in enumerate(tqdm(lm.blocks, desc=f"prune {lm.name}: {recipe.name}", unit="block", disable=not progress, leave=False)):
         linears = lm.linears(block)
         with observe(linears) as observer:
-            outputs = run_block(block, states, observer)
+            run_block(block, states, observer)
+        norms = statistics.norms[layer] if statistics else {name: seen.norm_I for name, seen in observer.norms.items()}
         for name, linear in linears.items():
-            norms = observer.norms.get(name)
-            score_OI = criterion.score(linear.weight, norms and norms.norm_I)
+            score_OI = criterion.score(linear.weight, norms.get(name))
             if not bool(torch.isfinite(score_OI).all()):
                 raise ValueError(f"block {layer} {name}: weights or activations are not finite; nothing of this linear was changed")
             pruned_OI = select(score_OI, recipe.sparsity)
             linear.weight.masked_fill_(pruned_OI, 0)
             table.append({"layer": layer, "name": name, "rows": linear.out_features, "columns": linear.in_features, "weights": pruned_OI.numel(), "zeros": int(pruned_OI.sum())})
-        states = run_block(block, states) if recipe.propagation == "sequential" and states else outputs
+        states = run_block(block, states)
     linears = pd.DataFrame(table)
-    return Report(
-        recipe,
-        lm.name,
-        linears,
-        calibration_tokens=rows.tokens if rows else 0,
-        left_out_share=0.0 if rows is None or rows.weight_RT is None else float((rows.weight_RT < 1).float().mean()),
-        seconds=time.perf_counter() - begun,
-        untouched=sum(parameter.numel() for parameter in lm.model.parameters()) - int(linears.weights.sum()),
-    )
+    untouched = sum(parameter.numel() for parameter in lm.model.parameters()) - int(linears.weights.sum())
+    return Report(recipe, lm.name, linears, tokens, left_out_share, time.perf_counter() - begun, untouched)
 
 
 @dataclass(frozen=True)
@@ -163,7 +219,7 @@ class BlockInput:
 
     hidden_BTD: torch.Tensor
     arguments: dict
-    weight_BT: torch.Tensor | None
+    weight_BT: torch.Tensor | None  # or (W, B, T), several choices at once
 
 
 class _Captured(Exception):
@@ -189,7 +245,7 @@ def block_inputs(lm: LanguageModel, rows: Rows, batch: int) -> list[BlockInput]:
         handle.remove()
     if rows.weight_RT is None:
         return captured
-    return [BlockInput(state.hidden_BTD, state.arguments, weight) for state, weight in zip(captured, rows.weight_RT.split(batch), strict=True)]
+    return [BlockInput(state.hidden_BTD, state.arguments, weight) for state, weight in zip(captured, rows.weight_RT.split(batch, dim=-2), strict=True)]
 
 
 def run_block(block: nn.Module, states: list[BlockInput], observer=None) -> list[BlockInput]:
@@ -197,7 +253,7 @@ def run_block(block: nn.Module, states: list[BlockInput], observer=None) -> list
     outputs = []
     for state in states:
         if observer is not None:
-            observer.weight_BT = state.weight_BT
+            observer.weight_WBT = state.weight_BT
         output = block(state.hidden_BTD, **state.arguments)
         outputs.append(BlockInput(output[0] if isinstance(output, tuple) else output, state.arguments, state.weight_BT))
     return outputs

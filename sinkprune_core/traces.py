@@ -25,7 +25,7 @@ class Trace:
     """Attention over a trajectory, in even shares (1 is even).
 
     `ids_BSK` int64: the state each step attends to. `final_BK` int64: the finished text. `layers_BSLK` float32: mean over heads. `heads_BLHK` float32: mean
-    over steps. `visible_SK` bool: which keys a step can see. `prompt_length` in tokens.
+    over steps. `visible_SK` bool: which keys all queries of a step can see. `prompt_length` in tokens.
     """
 
     ids_BSK: torch.Tensor
@@ -98,7 +98,16 @@ def cumulative(trace: Trace) -> Trace:
     even_SK = attention.even_share(length, windows, causal=True)
     total_SK = even_SK.cumsum(0)
     layers_BSLK = (trace.layers_BSLK * even_SK[:, None]).cumsum(1) / total_SK.masked_fill(total_SK == 0, torch.inf)[:, None]
-    return replace(trace, layers_BSLK=layers_BSLK, visible_SK=total_SK > 0)
+    return replace(trace, layers_BSLK=layers_BSLK)
+
+
+def visible(length: int, windows: attention.Windows) -> torch.Tensor:
+    """Return which keys every query of a causal window can see, bool (S, K).
+
+    Keys inside a window are seen by some of its queries only, each looking at itself among them: set against an even
+    share they would all pass for sinks.
+    """
+    return torch.stack([torch.arange(length) <= first for first, _ in windows])
 
 
 def query_windows(first: int, last: int, steps: int) -> list[tuple[int, int]]:
@@ -117,4 +126,4 @@ def _trace_causal(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, 
         lm.hidden(ids_BT)
         mass_BLHSK = tracker.take().cpu() / even_SK.masked_fill(even_SK == 0, torch.inf)
     ids_BSK = ids_BT[:, None].expand(-1, sampler.steps, -1)
-    return Trace(ids_BSK.contiguous(), ids_BT, mass_BLHSK.mean(2).transpose(1, 2), mass_BLHSK.mean(3), even_SK > 0, start)
+    return Trace(ids_BSK.contiguous(), ids_BT, mass_BLHSK.mean(2).transpose(1, 2), mass_BLHSK.mean(3), visible(length, windows), start)

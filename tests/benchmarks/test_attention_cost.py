@@ -1,0 +1,60 @@
+"""Time and memory of sink tracking against plain SDPA on the embedded model, as ratios measured in one run."""
+
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from sinkprune_core import attention
+from sinkprune_core.models import load
+
+LENGTH = 1024
+PEAK = """
+import resource, sys, torch
+from contextlib import nullcontext
+from sinkprune_core import attention
+from sinkprune_core.models import load
+lm = load(sys.argv[1])
+ids = torch.arange(1024)[None] % 40000 + 20
+with torch.inference_mode(), (attention.track(lm.model) if sys.argv[2] == "tracked" else nullcontext()) as tracker:
+    lm.hidden(ids)
+    if tracker:
+        tracker.take()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
+def test_tracking_costs_at_most_twice_the_time_of_plain_sdpa(name):
+    lm = load(name)
+    ids_BT = torch.arange(LENGTH)[None] % 40000 + 20
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        lm.hidden(ids_BT)
+        return time.perf_counter() - begun
+
+    def tracked() -> float:
+        begun = time.perf_counter()
+        with attention.track(lm.model) as tracker:
+            lm.hidden(ids_BT)
+            tracker.take()
+        return time.perf_counter() - begun
+
+    with torch.inference_mode():
+        seconds(), tracked()
+        pairs = [(seconds(), tracked()) for _ in range(7)]
+    ratio = statistics.median(after / before for before, after in pairs)
+    print(f"\n{name}: tracked / plain time at {LENGTH} tokens {ratio:.2f} (plain {statistics.median(b for b, _ in pairs):.2f} s)")
+    assert ratio <= 2
+
+
+@pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
+def test_tracking_needs_at_most_a_tenth_more_peak_memory(name):
+    peaks = {how: int(subprocess.run([sys.executable, "-W", "ignore", "-c", PEAK, name, how], capture_output=True, text=True, check=True).stdout.split()[-1]) for how in ("plain", "tracked")}
+    ratio = peaks["tracked"] / peaks["plain"]
+    print(f"\n{name}: tracked / plain peak memory {ratio:.3f} ({peaks['plain'] / 1e6:.2f} GB)")
+    assert ratio <= 1.1

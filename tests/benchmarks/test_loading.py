@@ -1,0 +1,18 @@
+"""`load` answers in seconds from the cache, in either precision."""
+
+import time
+
+import pytest
+
+from sinkprune_core.models import load
+
+
+@pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_from_the_cache_takes_less_than_ten_seconds(name, dtype):
+    load(name, dtype)
+    begun = time.perf_counter()
+    load(name, dtype)
+    seconds = time.perf_counter() - begun
+    print(f"\n{name} {dtype}: {seconds:.1f} s")
+    assert seconds < 10

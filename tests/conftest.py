@@ -1,0 +1,114 @@
+"""Tiny random models in the real format: Llama weights and a word tokenizer, seeded, with attention sharp enough for sinks."""
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from sinkprune_core.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
+from sinkprune_core.models import LanguageModel, set_direction
+
+VOCABULARY = 72  # 17 special entries as in the real vocabulary, 55 words: the sampler's top 50 must exist
+SHAPES = {
+    "gqa": {"hidden_size": 32, "intermediate_size": 45, "num_attention_heads": 4, "num_key_value_heads": 2},
+    "mha": {"hidden_size": 36, "intermediate_size": 40, "num_attention_heads": 3, "num_key_value_heads": 3},
+}
+
+torch.set_num_threads(1)  # models of this size only lose time to threads
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a tokenizer of one word per token; what it does not know becomes the document separator."""
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", MASK_TOKEN] + [f"<special{index}>" for index in range(5, 17)]
+    words = ["assistant", "the", "of", "is", "a", "list", "file", "return", "object", "value"]
+    words += [f"word{index}" for index in range(len(special) + len(words), VOCABULARY)]
+    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(special + words)}, unk_token=special[0]))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.add_special_tokens(special)
+    return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token=special[0], eos_token=special[0])
+
+
+def tiny_llama(shape: str, seed: int, layers: int = 3, sharpness: float = 0.35) -> LlamaForCausalLM:
+    """Return a Llama with random weights, float32, on SDPA. `sharpness` is the standard deviation of the weights."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        num_hidden_layers=layers,
+        max_position_embeddings=64,
+        initializer_range=sharpness,
+        tie_word_embeddings=True,
+        bos_token_id=START_TOKEN_ID,
+        eos_token_id=START_TOKEN_ID,
+        attn_implementation="sdpa",
+        **SHAPES[shape],
+    )
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if "norm" in name:  # gains of 1 would hide a gain that is left out
+            parameter.copy_(1 + 0.2 * torch.randn(parameter.shape))
+    return model
+
+
+def tiny_lm(kind: str, shape: str = "gqa", seed: int = 0, **options) -> LanguageModel:
+    """Return a tiny model of a kind; equal arguments give equal weights, so both kinds share theirs."""
+    model = set_direction(tiny_llama(shape, seed, **options), causal=kind == "autoregressive")
+    return LanguageModel(model, word_tokenizer(), f"tiny-{kind}", kind, MASK_TOKEN_ID if kind == "diffusion" else None, logits_shifted=True)
+
+
+def anchored(lm: LanguageModel) -> LanguageModel:
+    """Give `lm` one sink that never moves: every query of every head looks at the document separator.
+
+    Two directions of the residual stream are reserved: one that every token has and queries read, one that only the
+    separator has and keys read. Both use the slowest rotary frequency, so that distance does not matter.
+    """
+    embedding_VD = lm.model.get_input_embeddings().weight
+    embedding_VD[:, 0], embedding_VD[:, 1] = 3.0, 0.0
+    embedding_VD[START_TOKEN_ID, 1] = 3.0
+    for block in lm.blocks:
+        attention, width = block.self_attn, block.self_attn.head_dim
+        for projection, direction in ((attention.q_proj, 0), (attention.k_proj, 1)):
+            slowest = slice(width // 2 - 1, None, width)
+            projection.weight[slowest] = 0.0
+            projection.weight[slowest, direction] = 60.0
+        for projection in (attention.o_proj, block.mlp.down_proj):
+            projection.weight[:2] = 0.0
+    return lm
+
+
+@pytest.fixture(scope="session")
+def make_anchored_lm():
+    """A function that builds a tiny model whose only sink is the document separator, at every step."""
+    return lambda kind, shape="gqa", **options: anchored(tiny_lm(kind, shape, **options))
+
+
+@pytest.fixture(scope="session")
+def make_lm():
+    """The function that builds tiny models, for tests that want several or another shape."""
+    return tiny_lm
+
+
+@pytest.fixture(scope="session")
+def make_ids():
+    """A function that draws token ids of words, int64 (rows, length): never the mask or another special token."""
+    return lambda rows, length, seed=0: torch.randint(17, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def tiny_ar() -> LanguageModel:
+    return tiny_lm("autoregressive")
+
+
+@pytest.fixture
+def tiny_dlm() -> LanguageModel:
+    return tiny_lm("diffusion")
+
+
+@pytest.fixture
+def tiny_base(tiny_ar, tmp_path, monkeypatch):
+    """The folder of a tiny model that lies in an empty cache in place of the embedded base, in bfloat16 as that one is."""
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "cache" / f"smollm2-135m-instruct-{BASE.member_sha256[:12]}"
+    tiny_ar.model.to(torch.bfloat16).save_pretrained(folder)
+    tiny_ar.tokenizer.save_pretrained(folder)
+    assert base_folder() == folder
+    return folder

@@ -1,0 +1,191 @@
+"""Attention mass: the column sums of real attention, measured without changing what the model computes."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sinkprune_core.attention import Tracker, even_share, track
+
+KINDS = ("autoregressive", "diffusion")
+SHAPES = ("gqa", "mha")
+
+
+def eager_maps(lm, ids_BT, attention_mask_BT=None) -> torch.Tensor:
+    """Return transformers' own attention maps, (B, L, H, Q, K), with queries that see no key at all set to zero."""
+    former = lm.model.config._attn_implementation
+    lm.model.set_attn_implementation("eager")
+    try:
+        maps = lm.model.base_model(ids_BT, attention_mask=attention_mask_BT, use_cache=False, output_attentions=True).attentions
+    finally:
+        lm.model.set_attn_implementation(former)
+    maps_BLHQK = torch.stack(maps, dim=1)
+    if attention_mask_BT is None:
+        return maps_BLHQK
+    sees_BQK = attention_mask_BT.bool()[:, None, :].expand(-1, ids_BT.shape[1], -1)
+    if not lm.is_diffusion:
+        sees_BQK = sees_BQK.tril()
+    return maps_BLHQK * sees_BQK.any(-1)[:, None, None, :, None]
+
+
+def mass_of(lm, ids_BT, windows=None, chunk=128, attention_mask_BT=None) -> torch.Tensor:
+    with track(lm.model, windows, chunk) as tracker:
+        lm.hidden(ids_BT, attention_mask_BT)
+        return tracker.take()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_mass_is_the_column_sum_of_eager_attention(make_lm, make_ids, kind, shape):
+    lm, ids_BT = make_lm(kind, shape), make_ids(3, 17)
+    maps_BLHQK = eager_maps(lm, ids_BT)
+    mass_BLHSK = mass_of(lm, ids_BT)
+    assert mass_BLHSK.shape == (3, 3, lm.model.config.num_attention_heads, 1, 17) and mass_BLHSK.dtype == torch.float32
+    torch.testing.assert_close(mass_BLHSK[:, :, :, 0], maps_BLHQK.sum(3), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(mass_BLHSK[:, :, :, 0], maps_BLHQK.sum(4), atol=1e-2)  # row sums are 1 and would say nothing
+    assert not torch.allclose(mass_BLHSK, mass_BLHSK.flip(2), atol=1e-2)  # heads in another order would be seen
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_mass_respects_padding(make_lm, make_ids, kind, shape, side):
+    lm, ids_BT = make_lm(kind, shape), make_ids(3, 11)
+    padding = slice(0, 4) if side == "left" else slice(7, 11)
+    attention_mask_BT = torch.ones_like(ids_BT)
+    attention_mask_BT[0, padding] = 0
+    mass_BLHSK = mass_of(lm, ids_BT, chunk=3, attention_mask_BT=attention_mask_BT)
+    torch.testing.assert_close(mass_BLHSK[:, :, :, 0], eager_maps(lm, ids_BT, attention_mask_BT).sum(3), atol=1e-5, rtol=1e-5)
+    assert not mass_BLHSK[0, ..., padding].any()
+    assert mass_BLHSK[1:, ..., padding].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mass_sums_to_queries_times_heads(make_lm, make_ids, kind):
+    lm = make_lm(kind)
+    mass_BLHSK = mass_of(lm, make_ids(2, 19))
+    torch.testing.assert_close(mass_BLHSK.sum((2, 3, 4)), torch.full((2, 3), 19.0 * lm.model.config.num_attention_heads))
+
+
+def test_directions_differ_in_mass(tiny_ar, tiny_dlm, make_ids):
+    ids_BT = make_ids(1, 9)
+    causal_BLHSK, both_BLHSK = mass_of(tiny_ar, ids_BT), mass_of(tiny_dlm, ids_BT)
+    assert (causal_BLHSK[..., -1] <= 1 + 1e-6).all()  # one query sees the last key
+    assert (both_BLHSK[..., -1] > 1).any()
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(kind=st.sampled_from(KINDS), shape=st.sampled_from(SHAPES), length=st.integers(1, 20), chunk=st.integers(1, 25), batch=st.integers(1, 4))
+def test_mass_is_the_same_for_any_chunk_and_batch(make_lm, make_ids, kind, shape, length, chunk, batch):
+    lm, ids_BT = make_lm(kind, shape), make_ids(4, length)
+    parts = [mass_of(lm, part_BT, chunk=chunk) for part_BT in ids_BT.split(batch)]
+    torch.testing.assert_close(torch.cat(parts), mass_of(lm, ids_BT), atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(kind=st.sampled_from(KINDS), cuts=st.sets(st.integers(1, 15), max_size=5), chunk=st.integers(1, 20))
+def test_windows_add_up_to_the_whole(make_lm, make_ids, kind, cuts, chunk):
+    lm, ids_BT = make_lm(kind), make_ids(2, 16)
+    edges = [0, *sorted(cuts), 16]
+    windows = list(zip(edges[:-1], edges[1:], strict=True))
+    mass_BLHSK = mass_of(lm, ids_BT, windows, chunk)
+    torch.testing.assert_close(mass_BLHSK.sum(3, keepdim=True), mass_of(lm, ids_BT), atol=1e-5, rtol=1e-5)
+    maps_BLHQK = eager_maps(lm, ids_BT)
+    for window, (first, last) in enumerate(windows):
+        torch.testing.assert_close(mass_BLHSK[:, :, :, window], maps_BLHQK[:, :, :, first:last].sum(3), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_tracking_changes_no_bit_of_the_output(make_lm, make_ids, kind, shape):
+    lm, ids_BT = make_lm(kind, shape), make_ids(3, 13)
+    before_BTD = lm.hidden(ids_BT)
+    with track(lm.model, chunk=5) as tracker:
+        during_BTD = lm.hidden(ids_BT)
+        tracker.take()
+    assert torch.equal(before_BTD, during_BTD)
+    assert torch.equal(before_BTD, lm.hidden(ids_BT))
+
+
+@pytest.mark.parametrize("former", ["sdpa", "eager"])
+def test_the_former_implementation_comes_back_after_an_exception(tiny_dlm, make_ids, former):
+    tiny_dlm.model.set_attn_implementation(former)
+    before = [dict(module.__dict__) for module in tiny_dlm.model.modules()]
+    with pytest.raises(KeyboardInterrupt), track(tiny_dlm.model) as tracker:
+        tiny_dlm.hidden(make_ids(1, 5))
+        raise KeyboardInterrupt
+    assert tiny_dlm.model.config._attn_implementation == former
+    assert [module.__dict__.keys() for module in tiny_dlm.model.modules()] == [attributes.keys() for attributes in before]
+    held = tracker.take()
+    tiny_dlm.hidden(make_ids(1, 5))
+    assert held.shape[-1] == 5
+    with pytest.raises(RuntimeError):  # a forward after the block leaves nothing behind
+        tracker.take()
+
+
+def test_queries_one_at_a_time_with_a_cache_give_the_same_mass(tiny_ar, make_ids):
+    from transformers import DynamicCache
+
+    ids_BT = make_ids(2, 8)
+    cache, total_BLHK = DynamicCache(config=tiny_ar.model.config), torch.zeros(2, 3, 4, 8)
+    with track(tiny_ar.model) as tracker:
+        for position in range(8):
+            tiny_ar.next_logits(ids_BT[:, position : position + 1], cache)
+            total_BLHK[..., : position + 1] += tracker.take()[:, :, :, 0]
+    torch.testing.assert_close(total_BLHK, mass_of(tiny_ar, ids_BT)[:, :, :, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_an_additive_mask_counts_like_a_bool_mask():
+    query_BHQE, key_BGKE = torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0)), torch.randn(2, 2, 6, 8, generator=torch.Generator().manual_seed(1))
+    allowed_B1QK = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(2)) < 0.6
+    allowed_B1QK |= torch.eye(6, dtype=torch.bool)
+    added_B1QK = torch.zeros(2, 1, 6, 6).masked_fill(~allowed_B1QK, -torch.inf)
+    expected_BHK = (query_BHQE @ key_BGKE.repeat_interleave(2, 1).transpose(2, 3) * 0.5 + added_B1QK).softmax(-1).sum(2)
+    for mask in (allowed_B1QK, added_B1QK):
+        tracker = Tracker(None, chunk=4)
+        tracker.add(0, query_BHQE, key_BGKE, mask, scaling=0.5, causal=False)
+        torch.testing.assert_close(tracker.take()[:, 0, :, 0], expected_BHK, atol=1e-5, rtol=1e-5)
+
+
+def test_taking_twice_is_an_error(tiny_dlm, make_ids):
+    with track(tiny_dlm.model) as tracker:
+        tiny_dlm.hidden(make_ids(1, 5))
+        tracker.take()
+        with pytest.raises(RuntimeError, match="no forward ran"):
+            tracker.take()
+
+
+def test_a_second_forward_without_taking_is_an_error(tiny_dlm, make_ids):
+    with track(tiny_dlm.model):
+        tiny_dlm.hidden(make_ids(1, 5))
+        with pytest.raises(RuntimeError, match="layer 0 ran twice"):
+            tiny_dlm.hidden(make_ids(1, 5))
+    assert tiny_dlm.model.config._attn_implementation == "sdpa"
+
+
+def test_a_chunk_of_no_query_is_refused_before_anything_changes(tiny_dlm):
+    with pytest.raises(ValueError, match="chunk=0 must be at least 1"), track(tiny_dlm.model, chunk=0):
+        pass
+    assert tiny_dlm.model.config._attn_implementation == "sdpa"
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(queries=st.integers(1, 12), data=st.data(), causal=st.booleans())
+def test_even_share_by_brute_force(queries, data, causal):
+    cuts = data.draw(st.lists(st.integers(0, queries), min_size=2, max_size=2).map(sorted))
+    windows = [tuple(cuts), (0, queries)]
+    share_SK = even_share(queries, windows, causal)
+    for window, (first, last) in enumerate(windows):
+        for key in range(queries):
+            expected = sum(1 / (query + 1) if causal else 1 / queries for query in range(first, last) if not causal or key <= query)
+            assert share_SK[window, key].item() == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_without_preference_measures_the_even_share(make_lm, make_ids, kind):
+    lm = make_lm(kind)
+    for block in lm.blocks:
+        block.self_attn.q_proj.weight.zero_()
+    windows = [(0, 4), (4, 11)]
+    mass_BLHSK = mass_of(lm, make_ids(2, 11), windows)
+    torch.testing.assert_close(mass_BLHSK, even_share(11, windows, causal=kind == "autoregressive").expand_as(mass_BLHSK), atol=1e-5, rtol=1e-5)

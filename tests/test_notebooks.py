@@ -1,0 +1,198 @@
+"""The notebooks as readers get them: pairs in step, one set-up for all, typed parameters that fail early, clean outputs."""
+
+import json
+import re
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from sinkprune_core.notebook import ParameterError, declared, fits
+from sinkprune_core.publish import WIDGETS, clean_notebook
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+NAMES = [source.stem for source in SOURCES]
+COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def cells(name: str, kind: str | None = None) -> list:
+    read = jupytext.read(ROOT / "notebooks" / f"{name}.py")
+    return [cell for cell in read.cells if kind is None or cell.cell_type == kind]
+
+
+def tagged(name: str, tag: str) -> str:
+    (source,) = [cell.source for cell in cells(name, "code") if tag in cell.metadata.get("tags", [])]
+    return source
+
+
+def test_every_notebook_is_a_pair():
+    assert NAMES and NAMES == [path.stem for path in COMMITTED]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_notebook_has_the_cells_of_its_reviewed_source(name):
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [(cell.cell_type, cell.source) for cell in cells(name)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_set_up_cell_differs_in_the_notebook_name_only(name):
+    assert tagged(name, "setup").replace(name, "NAME") == tagged(NAMES[0], "setup").replace(NAMES[0], "NAME")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_badges_and_set_up_name_the_repository_and_version_of_pyproject(name):
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    repository = project["urls"]["Repository"].removeprefix("https://github.com/")
+    opening = cells(name)[0].source
+    assert f"colab.research.google.com/github/{repository}/blob/v{project['version']}/notebooks/{name}.ipynb" in opening
+    assert f"mybinder.org/v2/gh/{repository}/v{project['version']}?urlpath=lab/tree/notebooks/{name}.ipynb" in opening
+    assert f"github.com/{repository}@v{project['version']}" in tagged(name, "setup")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_code_cell_has_words_before_it_and_is_short(name):
+    every = cells(name)
+    for before, cell in zip(every, every[1:], strict=False):
+        if cell.cell_type == "code":
+            assert before.cell_type == "markdown"
+            assert len(cell.source.splitlines()) <= 24, cell.source
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_has_a_type_a_default_and_a_comment(name):
+    lines = tagged(name, "parameters").splitlines()
+    assert all(re.fullmatch(r"\w+: [\w\[\] |]+ = .+  # .+", line) for line in lines), lines
+    assert list(declared(["1 + 1", "\n".join(lines)])) == [line.split(":")[0] for line in lines]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_profile_sets_parameters_that_exist(name):
+    known = declared([tagged(name, "parameters")])
+    for config in (ROOT / "workflow" / "config").glob("*.yml"):
+        for parameter, value in (yaml.safe_load(config.read_text())["notebooks"][name] or {}).items():
+            assert fits(value, known[parameter]), (config.name, parameter, value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_committed_outputs_are_clean(name):
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    notebook = nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    assert "widgets" not in notebook.metadata and "papermill" not in notebook.metadata
+    assert notebook.metadata.kernelspec.name == "python3"
+    for cell in notebook.cells:
+        assert "injected-parameters" not in cell.metadata.get("tags", []) and "papermill" not in cell.metadata
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error" and output.get("name") != "stderr"
+            assert WIDGETS not in output.get("data", {})
+            assert len(output.get("data", {}).get("image/png", "")) < 4 / 3 * 300_000
+    assert not re.search(r"/(?:root|home|Users)/\w", path.read_text(encoding="utf-8"))
+
+
+def test_claims_are_decided_by_findings_that_notebooks_write():
+    from sinkprune_core.claims import ledger
+
+    written = "\n".join(source.read_text(encoding="utf-8") for source in SOURCES)
+    for claim in ledger():
+        if claim.finding:
+            notebook, name = claim.finding.split("/")
+            assert notebook in NAMES
+            stem = name.removesuffix("_difference").removeprefix("unstable_minus_")
+            assert name in written or stem in written, claim.finding
+
+
+# parameters
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "ok"),
+    [
+        (1, int, True),
+        (True, int, False),
+        (1.5, int, False),
+        (1, float, True),
+        (True, float, False),
+        ("a", str, True),
+        (1, str, False),
+        ([1, 2.5], list[float], True),
+        ([1, "b"], list[float], False),
+        (0.5, list[float], False),
+        (None, int | None, True),
+        ("x", int | None, False),
+    ],
+)
+def test_types_are_checked(value, annotation, ok):
+    assert fits(value, annotation) is ok
+
+
+def test_the_last_parameters_cell_counts():
+    assert list(declared(["a: int = 1", "x = 2", "b: str = 'c'", "for"])) == ["b"]
+    with pytest.raises(ParameterError, match="top"):
+        declared(["x = 1"])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"sparsty": 0.5}, "parameter 'sparsty' does not exist in 00_start_here; it has: profile, model"),
+        ({"sequences": "many"}, "sequences='many' is a str; it must be int"),
+        ({"sparsity": 1.2}, r"sparsity: 1.2 must lie in \[0, 1\)"),
+        ({"model": "gpt-9"}, "model: unknown model 'gpt-9'; known names: smol-ar, smol-dlm"),
+        ({"draws": 0}, "draws: 0 must be at least 1"),
+        ({"profile": "../x"}, "profile='../x' names a folder"),
+    ],
+)
+def test_a_bad_parameter_stops_the_notebook_before_any_work(parameters, message, tmp_path):
+    """Through papermill, as a user would: one clear error in the set-up cell, and no later cell has run."""
+    source = tmp_path / "in.ipynb"
+    nbformat.write(jupytext.read(ROOT / "notebooks" / "00_start_here.py"), source)
+    with pytest.raises(PapermillExecutionError, match=message):
+        papermill.execute_notebook(source, tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False)
+    ran = nbformat.read(tmp_path / "out.ipynb", 4)
+    errors = [output for cell in ran.cells for output in cell.get("outputs", []) if output.output_type == "error"]
+    assert len(errors) == 1 and len(errors[0].traceback) == 1, "one line, not a traceback"
+    assert not [cell for cell in ran.cells if cell.cell_type == "code" and cell.execution_count and cell.source.startswith("import pandas")]
+
+
+# publishing
+
+
+def executed() -> tuple:
+    source = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# t"), nbformat.v4.new_code_cell("a: int = 1", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("a")])
+    ran = nbformat.from_dict(json.loads(json.dumps(source)))
+    ran.cells.insert(2, nbformat.v4.new_code_cell("# Parameters\na = 2\n", metadata={"tags": ["injected-parameters"]}))
+    bar = nbformat.v4.new_output("display_data", {WIDGETS: {"model_id": "x"}, "text/plain": "0%"})
+    ran.cells[3].outputs = [nbformat.v4.new_output("stream", name="stderr", text="warning"), bar, nbformat.v4.new_output("execute_result", {"text/plain": "2"}, execution_count=9)]
+    ran.metadata = {"widgets": {"state": {}}, "papermill": {"output_path": "x"}, "kernelspec": {"name": "python3", "display_name": "x"}}
+    return ran, source
+
+
+def test_publishing_keeps_results_and_nothing_else():
+    clean = clean_notebook(*executed())
+    assert [cell.source for cell in clean.cells] == ["# t", "a: int = 1", "a"]
+    assert [output.output_type for output in clean.cells[2].outputs] == ["execute_result"]
+    assert clean.cells[2].outputs[0].execution_count == clean.cells[2].execution_count == 2
+    assert set(clean.metadata) == {"kernelspec", "language_info"}
+
+
+def test_publishing_refuses_stale_failed_and_leaking_runs():
+    ran, source = executed()
+    source.cells[2].source = "a + 1"
+    with pytest.raises(ValueError, match="other cells"):
+        clean_notebook(ran, source)
+    ran, source = executed()
+    ran.cells[3].outputs = [nbformat.v4.new_output("error", ename="E", evalue="boom", traceback=[])]
+    with pytest.raises(ValueError, match="boom"):
+        clean_notebook(ran, source)
+    ran, source = executed()
+    ran.cells[3].outputs = [nbformat.v4.new_output("stream", name="stdout", text="/" + "home/someone/x")]
+    with pytest.raises(ValueError, match="path"):
+        clean_notebook(ran, source)
