@@ -166,7 +166,7 @@ def statistics(one: Trace) -> pd.DataFrame:
 table = pd.concat([statistics(one).assign(kind=kind, how=how) for (kind, how), one in traces.items()], ignore_index=True)
 METRICS = {
     "temporal_variance": "temporal variance (positions²)",
-    "temporal_variance_relative": "… of position / length",
+    "temporal_variance_relative": "the same of position / length",
     "overlap": "overlap of consecutive sink sets",
     "stable_share": "share of stable sinks",
     "spatial_variance": "spatial variance (even shares²)",

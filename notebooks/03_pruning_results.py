@@ -147,7 +147,7 @@ def summarise(lm) -> pd.DataFrame:
 
 quality = summarise(dlm)
 dense = float(quality.loc[quality.recipe == "dense", "value"].iloc[0])
-drawn = figures.plot_curves(quality[quality.recipe != "dense"], "sparsity", "value", "recipe", {"sparsity": "sparsity of the blocks' linear maps", "value": "NELBO (nats per token)"}, ("low", "high"), reference={"dense": dense})
+drawn = figures.plot_curves(quality[quality.recipe != "dense"], "sparsity", "value", "recipe", {"sparsity": "sparsity of the blocks' linear maps", "value": "NELBO (nats per token)"}, ("low", "high"), reference={"dense": dense}, dodge=0.006)
 figures.save_figure(run, drawn, "quality", quality, "NELBO against sparsity; bars: 95 % bootstrap interval over calibration draws and sequences")
 
 # %% [markdown]
@@ -194,7 +194,7 @@ for share in sparsities:
     groups = {f"{one} − {other}": group for one, other, group in COMPARISONS.values() if f"{one} − {other}" in forest}
     data = pd.DataFrame([{"comparison": label, "value": e.value, "low": e.low, "high": e.high, "sequences": e.units, "interval": e.method} for label, e in forest.items()])
     drawn = figures.plot_forest(forest, f"difference in NELBO at {share:.0%} sparsity (nats per token)", groups)
-    display(figures.save_figure(run, drawn, f"differences_{share:g}", data, f"paired differences at {share:g} sparsity"))
+    display(figures.save_figure(run, drawn, f"differences_{100 * share:.0f}", data, f"paired differences at {share:.0%} sparsity"))
 
 # %% [markdown]
 # `only-sinks` stands apart: statistics from sinks alone. If sinks were mere noise in the statistics, scoring weights on

@@ -94,8 +94,8 @@ def sink_masks(lm: LanguageModel, calibration: Calibration, levels: int, deviati
     if lm.is_diffusion:
         ids_RT, windows, visible_ST = noised_trajectory(lm, calibration, levels).flatten(0, 1), None, torch.ones(levels, length, dtype=torch.bool)
     else:
-        if levels >= length:
-            raise ValueError(f"levels={levels} must be below the {length} tokens of a calibration sequence: a causal step is at least one query; use fewer levels")
+        if levels > length:
+            raise ValueError(f"levels={levels} exceed the {length} tokens of a calibration sequence: a causal step is at least one query; use fewer levels")
         windows = query_windows(length // (levels + 1), length, levels)  # as many levels as there are equal stretches, less the first
         even_ST = attention.even_share(length, windows, causal=True)
         ids_RT, visible_ST = calibration.ids_NT, visible(length, windows)

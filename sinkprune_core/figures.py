@@ -53,13 +53,13 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     Files are the same to the byte for the same data, so that a diff shows a change of the result.
     """
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
-    base = run.folder / "figures" / run.notebook / name
+    folder = run.folder / "figures" / run.notebook
     for suffix, options in (("png", {"dpi": 110, "metadata": {"Software": None}}), ("pdf", {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}})):
-        with atomic(base.with_suffix(f".{suffix}")) as partial, plt.rc_context(STYLE):
+        with atomic(folder / f"{name}.{suffix}") as partial, plt.rc_context(STYLE):
             figure.savefig(partial, format=suffix, **options)
-    with atomic(base.with_suffix(".csv")) as partial:
+    with atomic(folder / f"{name}.csv") as partial:
         data.to_csv(partial, index=False, float_format="%.8g")
-    write_json(base.with_suffix(".json"), json.loads(json.dumps({"caption": caption, **run.provenance})))
+    write_json(folder / f"{name}.json", json.loads(json.dumps({"caption": caption, **run.provenance})))
     plt.close(figure)
     return figure
 
@@ -136,14 +136,18 @@ def plot_variability(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     return figure
 
 
-def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str, str], interval_columns: tuple[str, str] | None = None, logx: bool = False, reference: dict[str, float] | None = None) -> Figure:
-    """Draw y against x, one line with its own colour, marker and dash per value of `hue`; bars are 95 % intervals."""
+def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str, str], interval_columns: tuple[str, str] | None = None, logx: bool = False, reference: dict[str, float] | None = None, dodge: float = 0.0) -> Figure:
+    """Draw y against x, one line with its own colour, marker and dash per value of `hue`; bars are 95 % intervals.
+
+    `dodge` moves each line a little to the right of the one before, so that bars at the same x stay readable.
+    """
     figure, axes = _figure(size=(6.8, 4.0))
     axis = axes[0, 0]
-    for (name, part), (colour, marker, dash) in zip(frame.groupby(hue, sort=False), SERIES * 3, strict=False):
+    count = frame[hue].nunique()
+    for place, ((name, part), (colour, marker, dash)) in enumerate(zip(frame.groupby(hue, sort=False), SERIES * 3, strict=False)):
         part = part.sort_values(x)
         errors = None if interval_columns is None else [part[y] - part[interval_columns[0]], part[interval_columns[1]] - part[y]]
-        axis.errorbar(part[x], part[y], errors, color=colour, marker=marker, ls=dash, ms=4.5, lw=1.3, capsize=2, label=name)
+        axis.errorbar(part[x] + dodge * (place - (count - 1) / 2), part[y], errors, color=colour, marker=marker, ls=dash, ms=4.5, lw=1.3, capsize=2, label=name)
     for (name, value), dash in zip((reference or {}).items(), ["--", ":", "-."], strict=False):
         axis.axhline(value, color="#555555", lw=1, ls=dash, label=name)
     if logx:

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from . import embedded
+from .allocator import release_freed_memory
 from .paths import atomic, write_json
 
 KINDS = ("autoregressive", "diffusion")
@@ -204,4 +205,5 @@ def load(name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: 
         lm = LanguageModel(model, tokenizer, card["name"], card["kind"], card["mask_token_id"], card["logits_shifted"])
     lm.model.requires_grad_(False)
     lm.model.to(device)
+    release_freed_memory()  # what conversion and merging needed
     return lm

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable
 
 import matplotlib
+import pandas
 
 from .allocator import keep_freed_memory
 from .models import check_name
@@ -109,4 +110,5 @@ def start(notebook: str, namespace: dict) -> Run:
         raise ParameterError(f"profile={profile!r} names a folder below runs/: use letters, digits, - and _")
     keep_freed_memory()
     matplotlib.rcParams["figure.dpi"] = 110
+    pandas.set_option("display.max_colwidth", None)
     return Run(notebook, profile, parameters)

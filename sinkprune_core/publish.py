@@ -50,7 +50,7 @@ def clean_notebook(executed, source):
     if "jupytext" in source.metadata:
         clean.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
     text = nbformat.writes(clean)
-    if match := re.search(r"(/home/|/Users/|/root/|[A-Z]:\\\\Users)[^\"\\ ]*", text):
+    if match := re.search(rf"(/home/|/Users/|/root/|[A-Z]:\\\\Users|{re.escape(str(project_root()))})[^\"\\ ]*", text):
         raise ValueError(f"an output names the path {match.group()!r}: print paths relative to the project")
     return clean
 

@@ -187,8 +187,6 @@ class Run:
                 write(value, partial)
         return read(file)
 
-    def find(self, findings: dict[str, Estimate | None]) -> Path:
+    def find(self, findings: dict[str, Estimate | None]) -> None:
         """Write what this notebook found, by the names that `claims.yml` uses; None for what could not be measured."""
-        file = self.folder / "findings" / f"{self.notebook}.json"
-        write_json(file, {"findings": {name: found and _plain(asdict(found)) for name, found in findings.items()}, "provenance": self.provenance})
-        return file
+        write_json(self.folder / "findings" / f"{self.notebook}.json", {"findings": {name: found and _plain(asdict(found)) for name, found in findings.items()}, "provenance": self.provenance})

@@ -130,7 +130,7 @@ def test_an_anchored_model_has_one_sink_that_never_moves(make_anchored_lm, make_
 
 def test_a_causal_model_refuses_more_levels_than_queries(tiny_ar, tiny_dlm, make_ids):
     calibration = Calibration(make_ids(2, 6))
-    with pytest.raises(ValueError, match="levels=7 must be below the 6 tokens"):
+    with pytest.raises(ValueError, match="levels=7 exceed the 6 tokens"):
         sink_masks(tiny_ar, calibration, 7, 2.0, progress=False)
     assert sink_masks(tiny_ar, calibration, 6, 2.0, progress=False)[0].shape == (2, 6, 6)
     assert sink_masks(tiny_dlm, calibration, 7, 2.0, progress=False)[0].shape == (2, 7, 6)

@@ -419,7 +419,7 @@ def test_an_unknown_preset_lists_the_known_ones():
     "kind, recipe, length, said",
     [
         ("autoregressive", Recipe(inputs="noised"), 6, "inputs='noised' needs a diffusion model with a mask token; tiny-autoregressive is autoregressive: use inputs='clean'"),
-        ("autoregressive", Recipe(tokens="all", levels=7), 6, "levels=7 must be below the 6 tokens"),
+        ("autoregressive", Recipe(tokens="all", levels=7), 6, "levels=7 exceed the 6 tokens"),
         ("diffusion", Recipe(), None, "criterion='wanda' needs calibration text: pass a Calibration"),
         ("diffusion", Recipe(), 65, "calibration sequences of 65 tokens exceed the model's 64 positions"),
     ],
