@@ -3,6 +3,7 @@
 Only the pipeline writes committed outputs, so what GitHub shows is what `make reproduce` made.
 """
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -81,8 +82,18 @@ def publish(profile: str) -> list[Path]:
             shutil.copyfile(source, target)
             written.append(target)
     readme = root / "README.md"
-    readme.write_text(with_table(readme.read_text(encoding="utf-8"), claims.as_markdown(claims.verdicts(claims.ledger(), claims.findings(folder)))), encoding="utf-8")
+    table = claims.as_markdown(claims.verdicts(claims.ledger(), claims.findings(folder))) + "\n\n" + origin(folder)
+    readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
     return [*written, readme]
+
+
+def origin(folder: Path) -> str:
+    """Return one sentence on where a run's numbers come from: profile, commits, sources and versions."""
+    runs = [json.loads(file.read_text(encoding="utf-8"))["provenance"] for file in sorted((folder / "findings").glob("*.json"))]
+    commits = ", ".join(sorted({str(run["git_commit"])[:12] for run in runs}))
+    sources = ", ".join(sorted({run["core_source"] for run in runs}))
+    versions = {package: runs[0]["versions"][package] for package in ("python", "torch", "transformers")}
+    return f"From profile `{folder.name}`; commit {commits}; core source {sources}; " + ", ".join(f"{name} {number}" for name, number in versions.items()) + "."
 
 
 def with_table(readme: str, table: str) -> str:

@@ -1,0 +1,83 @@
+"""README keeps its word: its commands exist, its example runs, its links lead somewhere, its table is the ledger's."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sinkprune_core import claims, publish
+from sinkprune_core.cli import main
+from sinkprune_core.notebook import declared
+from sinkprune_core.pruning import PRESETS
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL) for language in ("bash", "python")}
+
+
+def test_every_make_target_exists():
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(re.findall(r"`make (\w+)|^make (\w+)", TEXT, re.MULTILINE))
+    assert {name for pair in named for name in pair if name} <= targets
+
+
+def test_the_first_commands_are_the_two():
+    assert [line.split("#")[0].strip() for line in BLOCKS["bash"][0].splitlines()] == ["make reproduce", "make test"]
+
+
+def test_every_subcommand_exists(capsys):
+    for name in set(re.findall(r"`sinkprune (\w+)", TEXT)):
+        with pytest.raises(SystemExit) as stopped:
+            main([name, "--help"])
+        assert stopped.value.code == 0
+    assert "usage: sinkprune" in capsys.readouterr().out
+
+
+def test_papermill_commands_name_parameters_that_exist():
+    import jupytext
+
+    for line in "\n".join(BLOCKS["bash"]).splitlines():
+        if line.startswith("papermill") and " -p " in line:
+            name = re.search(r"notebooks/(\w+)\.ipynb", line).group(1)
+            (cell,) = [cell for cell in jupytext.read(ROOT / "notebooks" / f"{name}.py").cells if "parameters" in cell.metadata.get("tags", [])]
+            assert set(re.findall(r"-p (\w+)", line)) <= set(declared([cell.source]))
+
+
+def test_every_link_and_picture_is_there():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
+
+
+def test_every_preset_is_explained():
+    table = TEXT[TEXT.index("| preset |") :]
+    assert set(re.findall(r"`([\w-]+)`", table[: table.index("\n\n")])) == set(PRESETS)
+
+
+def test_the_claims_table_lists_every_claim_with_a_verdict():
+    table = TEXT.split(publish.BEGIN)[1].split(publish.END)[0]
+    for claim in claims.ledger():
+        (line,) = [line for line in table.splitlines() if claim.says in line]
+        assert any(verdict in line for verdict in claims.VERDICTS)
+
+
+@pytest.mark.slow
+def test_the_example_runs(tmp_path):
+    (code,) = BLOCKS["python"]
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=900, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert ran.returncode == 0, ran.stderr
+    sparsity, nelbo = map(float, ran.stdout.split())
+    assert sparsity == 0.5 and 1 < nelbo < 11
+    assert (tmp_path / "smol-dlm-pruned" / "model.safetensors").exists()
+
+
+def test_an_expected_error_of_the_command_is_one_line(capsys):
+    assert main(["claims", "--profile", "no-such-run"]) == 1
+    assert capsys.readouterr().err == "error: no findings in runs/no-such-run: run `sinkprune reproduce --profile no-such-run` first\n"
+    assert main(["reproduce", "--profile", "no-such-profile"]) == 1
+    assert "choose one of full, quick" in capsys.readouterr().err
+    assert main(["train", "--tokens", "0"]) == 1
+    assert "tokens=0 must be at least 1" in capsys.readouterr().err
