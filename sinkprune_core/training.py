@@ -247,6 +247,7 @@ def export(checkpoint: Path, folder: Path) -> Path:
         tensors = load_file(checkpoint / "adapter_model.safetensors")
         save_file({key: value.to(torch.bfloat16).contiguous() for key, value in tensors.items()}, partial / "adapter_model.safetensors", metadata={"format": "pt"})
         adapter = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+        adapter["target_modules"] = sorted(adapter["target_modules"])  # a set: its order would change from run to run
         adapter["base_model_name_or_path"] = f"{embedded.BASE.package}=={embedded.BASE.version}"
         write_json(partial / "adapter_config.json", adapter)
         (partial / "training_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
