@@ -150,7 +150,7 @@ figures.save_figure(run, figures.plot_sink_positions(panels), "sink_positions_dr
 #
 # The published measures are the spatial variance of mean mass, $\mathrm{Var}_i(\overline{m}_i)$, and the temporal
 # variance of the sink centroid, $\mathrm{Var}_t(c_t)$, which is in squared positions and stays unmoved when two sinks
-# swap. Beside them: the same over length, the overlap of consecutive sink sets, the share of stable sinks, and how many
+# swap. A key's mean runs over the steps that can see it. Beside them: the same over length, the overlap of consecutive sink sets, the share of stable sinks, and how many
 # sinks there are.
 
 # %%
@@ -205,7 +205,7 @@ figures.save_figure(run, figures.plot_layers(layers, labels), "layers", layers, 
 # the token is the one that the step attends to, so it can be the mask token.
 
 # %%
-tokens = pd.concat([sinks.token_table(one.ids_BSK, one.sinks(deviations), models[kind].tokenizer).assign(kind=kind) for (kind, how), one in traces.items() if how in set(main.how)])
+tokens = pd.concat([sinks.token_table(one.ids_BSK, one.sinks(deviations), models[kind].tokenizer, one.visible_SK).assign(kind=kind) for (kind, how), one in traces.items() if how in set(main.how)])
 tokens.groupby("kind").head(8).reset_index(drop=True)
 
 # %% [markdown]

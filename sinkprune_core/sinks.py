@@ -72,10 +72,11 @@ def variability(profile_BSK: torch.Tensor, visible_BSK: torch.Tensor | None = No
     for profile_SK, sinks_SK, stable_SK, visible_SK in zip(profile_BSK, sinks_BSK, stable_BSK, visible_BSK, strict=True):
         center_S = centroid(profile_SK, sinks_SK)
         center_S = center_S[~center_S.isnan()]
-        seen_K = visible_SK.all(0)  # the mean over time compares only keys that every step can see
         mass_SK = profile_SK.masked_fill(~visible_SK, 0)
+        seen_K = visible_SK.any(0)  # a key's mean over time is that of the steps that can see it
+        mean_K = mass_SK.sum(0)[seen_K] / visible_SK.sum(0)[seen_K]
         rows.append({
-            "spatial_variance": float(mass_SK[:, seen_K].mean(0).var(correction=0)),
+            "spatial_variance": float(mean_K.var(correction=0)),
             "temporal_variance": float(center_S.var(correction=0)),
             "temporal_variance_relative": float((center_S / length).var(correction=0)),
             "centroid_jump": float((center_S.diff().abs() / length).mean()),
@@ -88,9 +89,9 @@ def variability(profile_BSK: torch.Tensor, visible_BSK: torch.Tensor | None = No
     return pd.DataFrame(rows).rename_axis("prompt").reset_index()
 
 
-def token_table(ids_BSK: torch.Tensor, sinks_BSK: torch.Tensor, tokenizer) -> pd.DataFrame:
+def token_table(ids_BSK: torch.Tensor, sinks_BSK: torch.Tensor, tokenizer, visible_SK: torch.Tensor | None = None) -> pd.DataFrame:
     """Return which tokens the sinks are, most frequent first: `token`, `share` of all sink occurrences, `persistence` of its positions."""
-    persistence_BSK = persistence(sinks_BSK).unsqueeze(-2).expand(sinks_BSK.shape)
+    persistence_BSK = persistence(sinks_BSK, visible_SK).unsqueeze(-2).expand(sinks_BSK.shape)
     frame = pd.DataFrame({"id": ids_BSK[sinks_BSK].numpy(), "persistence": persistence_BSK[sinks_BSK].numpy()})
     table = frame.groupby("id").persistence.agg(["size", "mean"]).sort_values("size", ascending=False)
     tokens = [repr(tokenizer.decode([int(token)])) for token in table.index]
