@@ -23,8 +23,8 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2 minutes | 1.9 GB |
-# | full | an estimated 35 minutes | 2.5 GB |
+# | quick | about 2 minutes | 1.8 GB |
+# | full | an estimated 20 minutes | 2.5 GB |
 #
 # Everything here is measured on states that a sampler really visits, on a matched pair: the same base weights, tokenizer
 # and architecture, one causal, one bidirectional.
