@@ -16,6 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from .claims import DIRECTION, ELSEWHERE, REFUTED, REPRODUCED
 from .paths import atomic, write_json
@@ -152,6 +153,9 @@ def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str,
         axis.axhline(value, color="#555555", lw=1, ls=dash, label=name)
     if logx:
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     axis.set(xlabel=labels[x], ylabel=labels[y])
     axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure

@@ -11,7 +11,6 @@ from sinkprune_core import embedded
 from sinkprune_core.calibration import Rows
 from sinkprune_core.evaluation import score
 from sinkprune_core.models import CARD, MODELS, LanguageModel, from_folder, load, set_direction
-from sinkprune_core.paths import cache_dir
 from sinkprune_core.pruning import block_inputs, run_block
 
 KINDS = ("autoregressive", "diffusion")
@@ -256,18 +255,10 @@ def test_the_fingerprint_follows_every_weight(tiny_dlm, make_lm):
 PROSE = "The water in the river is cold, but the children swim in it every summer, and their parents watch them from the bank."
 
 
-def embedded_model(name: str) -> LanguageModel:
-    if not (cache_dir() / f"smollm2-135m-instruct-{embedded.BASE.member_sha256[:12]}").exists():
-        pytest.skip("the embedded base is not in the cache")
-    if name == "smol-dlm" and not (embedded.ADAPTER / "adapter_model.safetensors").exists():
-        pytest.skip("no adapter here")
-    return load(name)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_the_embedded_models_are_what_the_table_says(name):
-    lm = embedded_model(name)
+    lm = load(name)
     known = MODELS[name]
     assert (lm.name, lm.kind) == (name, known.kind)
     assert sum(parameter.numel() for parameter in lm.model.parameters()) == known.parameters
