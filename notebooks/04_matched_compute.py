@@ -167,7 +167,7 @@ for variant, count in scores[["variant", "steps"]].drop_duplicates().itertuples(
     share = 0.0 if variant == "dense" else sparsity
     rows.append({"variant": variant, "steps": count or tokens, "tflop": compute.generation_flops(dlm, tokens, 1, count or tokens, share) / 1e12, "excess": found.value, "low": found.low, "high": found.high})
 front = pd.DataFrame(rows)
-labels = {"tflop": "effective TFLOP per generated sequence", "excess": "bound in K steps above the dense NELBO (nats per token)"}
+labels = {"tflop": "effective TFLOP per generated sequence", "excess": "bound above the dense NELBO (nats per token)"}
 figures.save_figure(run, figures.plot_curves(front, "tflop", "excess", "variant", labels, ("low", "high"), logx=True), "front", front, "quality against effective generation FLOPs; bars: 95 % bootstrap interval over calibration draws and sequences")
 
 # %% [markdown]
