@@ -23,7 +23,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 4 minutes | 1.7 GB |
+# | quick | about 3 minutes | 1.7 GB |
 # | full | an estimated 70 minutes | 2.5 GB |
 #
 # *Matched* means here, each time said which: the same sparsity of the same weights; the same number of calibration tokens;
