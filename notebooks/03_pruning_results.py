@@ -25,7 +25,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 6 minutes | 2.1 GB |
-# | full | an estimated 2 hours | 2.5 GB |
+# | full | an estimated 2 hours | not measured |
 #
 # Every variant is measured on the same held-out sequences under the same noise, and repeated over calibration draws.
 
@@ -85,7 +85,7 @@ run = start("03_pruning_results", globals())
 # | `wanda` | clean | sequential | nothing |
 # | `dwanda` | noised | sequential | nothing |
 # | `noised-dense` | noised | dense | nothing |
-# | `all-sinks` | noised | dense | all sinks (the published method with hard masks) |
+# | `all-sinks` | noised | dense | all sinks (after the published method, with hard masks) |
 # | `unstable` | noised | dense | unstable sinks |
 # | `stable` | noised | dense | stable sinks |
 # | `random` | noised | dense | as many random tokens as `all-sinks` |

@@ -24,7 +24,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 3 minutes | 1.7 GB |
-# | full | an estimated 70 minutes | 2.5 GB |
+# | full | an estimated 70 minutes | not measured |
 #
 # *Matched* means here, each time said which: the same sparsity of the same weights; the same number of calibration tokens;
 # the same effective FLOPs of generation, where a zero weight counts as skipped work.

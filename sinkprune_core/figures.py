@@ -193,21 +193,6 @@ def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     return figure
 
 
-def plot_bars(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str, str]) -> Figure:
-    """Draw grouped bars, each group member with a hatch of its own."""
-    figure, axes = _figure(size=(7.2, 3.4))
-    axis = axes[0, 0]
-    members = list(dict.fromkeys(frame[hue]))
-    sns.barplot(frame, x=x, y=y, hue=hue, ax=axis, palette=dict(zip(members, [colour for colour, _, _ in SERIES[1:]], strict=False)), errorbar=None)
-    for container, hatch in zip(axis.containers, ["", "///", "...", "xxx", "---", "\\\\\\"] * 3, strict=False):
-        for patch in container:
-            patch.set(hatch=hatch, edgecolor="white", linewidth=0.5)
-    axis.set(xlabel=labels[x], ylabel=labels[y])
-    axis.tick_params(axis="x", labelrotation=20)
-    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return figure
-
-
 def plot_verdicts(table: pd.DataFrame) -> Figure:
     """Draw the claims table: a row per claim with its verdict as colour and marker, and the measured number."""
     figure, axes = _figure(size=(10.5, 0.6 + 0.32 * len(table)))

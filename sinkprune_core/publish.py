@@ -4,7 +4,7 @@ Only the pipeline writes committed outputs, so what GitHub shows is what `make r
 """
 
 import json
-import re
+import os
 import shutil
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def clean_notebook(executed, source):
     """Return the notebook `source` with the outputs of `executed`, and nothing else of it.
 
     The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out. Raises
-    ValueError when the cells differ, an output is an error, or an output names a home directory.
+    ValueError when the cells differ, an output is an error, or an output names the home or the project directory.
     """
     import nbformat
 
@@ -38,9 +38,8 @@ def clean_notebook(executed, source):
             if output.get("name") == "stderr" or WIDGETS in output.get("data", {}):
                 continue
             output.pop("transient", None)
-            output["metadata"] = {} if "metadata" in output else output.get("metadata")
-            if output["metadata"] is None:
-                del output["metadata"]
+            if "metadata" in output:
+                output["metadata"] = {}
             if output.output_type == "execute_result":
                 output["execution_count"] = count
             outputs.append(output)
@@ -51,8 +50,9 @@ def clean_notebook(executed, source):
     if "jupytext" in source.metadata:
         clean.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
     text = nbformat.writes(clean)
-    if match := re.search(rf"(/home/|/Users/|/root/|[A-Z]:\\\\Users|{re.escape(str(project_root()))})[^\"\\ ]*", text):
-        raise ValueError(f"an output names the path {match.group()!r}: print paths relative to the project")
+    for place in {str(Path.home()), str(project_root())} - {os.sep}:
+        if json.dumps(place).strip('"') in text:
+            raise ValueError(f"an output names {place!r}: print paths relative to the project")
     return clean
 
 

@@ -127,13 +127,18 @@ def test_steps_cover_all_tokens():
 # checkpoints
 
 
-def test_a_checkpoint_brings_adapter_and_moments_back(tiny_ar, make_lm, make_ids, tmp_path):
-    ids_BT, checkpoint = make_ids(3, 7), tmp_path / "checkpoint"
+def saved_and_loaded(tiny_ar, make_lm, ids_BT, checkpoint) -> tuple:
+    """Return a model and optimizer after three steps and a checkpoint, and a second model loaded from it."""
     model = with_adapter(tiny_ar.model)
     optimizer = adam(model)
     some_steps(model, optimizer, ids_BT, 3)
     _save(model, optimizer, checkpoint, 3)
-    again = PeftModel.from_pretrained(make_lm("autoregressive").model, checkpoint, is_trainable=True)
+    return model, optimizer, PeftModel.from_pretrained(make_lm("autoregressive").model, checkpoint, is_trainable=True)
+
+
+def test_a_checkpoint_brings_adapter_and_moments_back(tiny_ar, make_lm, make_ids, tmp_path):
+    ids_BT, checkpoint = make_ids(3, 7), tmp_path / "checkpoint"
+    model, optimizer, again = saved_and_loaded(tiny_ar, make_lm, ids_BT, checkpoint)
     restored = adam(again)
     assert _restore(restored, checkpoint) == 3
     for index, moments in optimizer.state_dict()["state"].items():
@@ -148,11 +153,7 @@ def test_a_checkpoint_brings_adapter_and_moments_back(tiny_ar, make_lm, make_ids
 def test_without_moments_the_next_step_would_differ(tiny_ar, make_lm, make_ids, tmp_path):
     """The control for the test above."""
     ids_BT, checkpoint = make_ids(3, 7), tmp_path / "checkpoint"
-    model = with_adapter(tiny_ar.model)
-    optimizer = adam(model)
-    some_steps(model, optimizer, ids_BT, 3)
-    _save(model, optimizer, checkpoint, 3)
-    again = PeftModel.from_pretrained(make_lm("autoregressive").model, checkpoint, is_trainable=True)
+    model, optimizer, again = saved_and_loaded(tiny_ar, make_lm, ids_BT, checkpoint)
     some_steps(model, optimizer, ids_BT, 1)
     some_steps(again, adam(again), ids_BT, 1)
     assert any(not torch.allclose(one, other, atol=1e-4) for one, other in zip(model.parameters(), again.parameters(), strict=True))
