@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from . import embedded
 from .allocator import release_freed_memory
@@ -60,11 +61,12 @@ class LanguageModel:
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, in order."""
-        return self.model.base_model.layers
+        base = self.model.base_model
+        return base.h if hasattr(base, "h") else base.layers  # GPT-2 names them h
 
-    def linears(self, block: nn.Module) -> dict[str, nn.Linear]:
+    def linears(self, block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
         """Return the prunable linear maps of a block by name: what a stated sparsity is a share of."""
-        return {name: module for name, module in block.named_modules() if isinstance(module, nn.Linear)}
+        return {name: module for name, module in block.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), without the output head."""
@@ -124,6 +126,11 @@ class LanguageModel:
             self.tokenizer.save_pretrained(partial)
             write_json(partial / CARD, {"name": self.name, "kind": self.kind, "mask_token_id": self.mask_token_id, "logits_shifted": self.logits_shifted, **card})
         return folder
+
+
+def weight_OI(linear: nn.Linear | Conv1D) -> torch.Tensor:
+    """Return the weight as (output, input) features, a view that writes through: GPT-2's Conv1D stores the transpose."""
+    return linear.weight.T if isinstance(linear, Conv1D) else linear.weight
 
 
 def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
