@@ -19,6 +19,7 @@ from .traces import query_windows, visible
 
 TOKENS = ("none", "all", "unstable", "stable", "random", "only")
 INPUTS = ("clean", "noised")
+Masks = tuple[torch.Tensor, torch.Tensor]  # sinks (N, S, T) and visible keys (S, T)
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def noised_trajectory(lm: LanguageModel, calibration: Calibration, levels: int) 
 
 
 @torch.inference_mode()
-def sink_masks(lm: LanguageModel, calibration: Calibration, levels: int, deviations: float, progress: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the sinks of every calibration sequence along its trajectory and which keys are visible: bool (N, S, T) and (S, T).
+def sink_profiles(lm: LanguageModel, calibration: Calibration, levels: int, progress: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return attention mass in even shares of every calibration sequence along its trajectory, (N, S, T), and which keys are visible, (S, T).
 
     A diffusion model's trajectory are its noise levels; a causal model has one forward, whose queries after the first
     stretch are cut into `levels` windows. Mass is averaged over layers and heads.
@@ -105,7 +106,12 @@ def sink_masks(lm: LanguageModel, calibration: Calibration, levels: int, deviati
             lm.hidden(ids_RT[start : start + calibration.batch])
             mass_BST = tracker.take().mean((1, 2)).cpu()
             profiles.append(mass_BST if windows is None else mass_BST / even_ST.masked_fill(even_ST == 0, torch.inf))
-    profile_NST = torch.cat(profiles).view(count, levels, length)
+    return torch.cat(profiles).view(count, levels, length), visible_ST
+
+
+def sink_masks(lm: LanguageModel, calibration: Calibration, levels: int, deviations: float, progress: bool = True) -> Masks:
+    """Return the sinks of every calibration sequence along its trajectory and which keys are visible: bool (N, S, T) and (S, T)."""
+    profile_NST, visible_ST = sink_profiles(lm, calibration, levels, progress)
     return sinks.sink_sets(profile_NST, visible_ST, deviations), visible_ST
 
 
@@ -125,9 +131,6 @@ def left_out(masks_NST: torch.Tensor, visible_ST: torch.Tensor, tokens: str, sta
         return torch.stack(drawn).view_as(masks_NST)
     stable_NST, unstable_NST = sinks.split_by_persistence(masks_NST, visible_ST, stable_from)
     return stable_NST if tokens == "stable" else unstable_NST
-
-
-Masks = tuple[torch.Tensor, torch.Tensor]  # what `sink_masks` returns
 
 
 def rows_for(lm: LanguageModel, calibration: Calibration, inputs: str, tokens: str, levels: int, deviations: float, stable_from: float, progress: bool = True, masks: Masks | None = None) -> Rows:

@@ -27,11 +27,13 @@ def main(arguments: list[str] | None = None) -> int:
     publish.add_argument("--profile", default="full")
     publish.set_defaults(run=_publish)
 
-    train = commands.add_parser("train", help="train the adapter that turns smol-ar into smol-dlm, or go on training it")
+    train = commands.add_parser("train", help="train the adapter that turns smol-ar into smol-dlm (or into its adapted twin), or go on training it")
+    train.add_argument("--kind", choices=("diffusion", "autoregressive"), default="diffusion", help="what the base becomes: smol-dlm, or its autoregressive twin on the same data")
     train.add_argument("--tokens", type=int, help="training tokens in all (default: see sinkprune_core/training.py)")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--folder", type=Path, help="checkpoints and log (default: training/smol-dlm in the cache)")
-    train.add_argument("--start-from", type=Path, help="an adapter to start from instead of a fresh one")
+    train.add_argument("--folder", type=Path, help="checkpoints and log (default: training/<kind> in the cache)")
+    train.add_argument("--start-from", type=Path, help="an exported adapter to go on from, at its place in the data, instead of a fresh one")
+    train.add_argument("--decay-share", type=float, help="share of all steps over which the learning rate falls to zero at the end")
     train.add_argument("--export", type=Path, help="where the finished adapter goes (default: only the checkpoint stays)")
     train.set_defaults(run=_train)
 
@@ -113,8 +115,9 @@ def _publish(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     from .training import Training, export, train
 
-    config = Training(seed=options.seed, **({} if options.tokens is None else {"tokens": options.tokens}))
-    checkpoint = train(config, options.folder or cache_dir() / "training" / "smol-dlm", options.start_from)
+    given = {name: getattr(options, name) for name in ("tokens", "decay_share") if getattr(options, name) is not None}
+    config = Training(kind=options.kind, seed=options.seed, **given)
+    checkpoint = train(config, options.folder or cache_dir() / "training" / options.kind, options.start_from)
     if options.export is not None:
         print(f"adapter written to {export(checkpoint, options.export)}")
     return 0

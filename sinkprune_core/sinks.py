@@ -72,6 +72,7 @@ def variability(profile_BSK: torch.Tensor, visible_BSK: torch.Tensor | None = No
     for profile_SK, sinks_SK, stable_SK, visible_SK in zip(profile_BSK, sinks_BSK, stable_BSK, visible_BSK, strict=True):
         center_S = centroid(profile_SK, sinks_SK)
         center_S = center_S[~center_S.isnan()]
+        center_S = center_S if len(center_S) else torch.full((1,), torch.nan)  # no step has a sink: no number, no warning
         mass_SK = profile_SK.masked_fill(~visible_SK, 0)
         seen_K = visible_SK.any(0)  # a key's mean over time is that of the steps that can see it
         mean_K = mass_SK.sum(0)[seen_K] / visible_SK.sum(0)[seen_K]

