@@ -1,25 +1,28 @@
-"""What a pruning criterion sees: token sequences x noise levels x a weight per token.
+"""What a pruning criterion sees: token sequences x states of their trajectory x a weight per token.
 
-Sink-awareness is a weight on calibration tokens. Every control of the method is a choice of these weights.
+Sink-awareness is a weight on calibration tokens. Every control of the method is a choice of these weights, a row of the
+table TOKENS; a function of your own becomes a choice by adding it there.
 
-Dimensions: N clean sequences, S noise levels (or query windows of a causal model), R = N * S rows, B batch, T position.
+Dimensions: N clean sequences, S states of a trajectory (noise levels, denoising steps, or query windows of a causal
+model), R = N * S rows, B batch, T position, W choices of token weights.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from tqdm.auto import tqdm
 
 from . import attention, sinks
-from .diffusion import corrupt, random_mask
+from .blocks import block_inputs, run_block, visit
+from .diffusion import Sampler, corrupt, generate, random_mask, stratified_counts
 from .models import LanguageModel
 from .seeds import generator
 from .traces import query_windows, visible
 
-TOKENS = ("none", "all", "unstable", "stable", "random", "only")
 INPUTS = ("clean", "noised")
-Masks = tuple[torch.Tensor, torch.Tensor]  # sinks (N, S, T) and visible keys (S, T)
+OFFICIAL_EPSILON = 1e-3  # the official code masks with probability (1 - epsilon) t + epsilon
+ROLLOUT_PROMPT = 4  # a rollout keeps the first 1/4 of a sequence as its prompt
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,24 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Look:
+    """How calibration text is looked at: the part of a recipe that decides its rows and the weights of their tokens."""
+
+    inputs: str
+    noise: str
+    levels: int
+    tokens: str
+    deviations: float
+    alpha: float | None
+    stable_from: float
+
+    @property
+    def trajectory(self) -> tuple:
+        """What decides the states that are visited; looks with equal values here share their forwards."""
+        return self.inputs, self.noise, self.levels
+
+
+@dataclass(frozen=True)
 class Rows:
     """What goes through the model: `ids_RT` int64 and `weight_RT` float32 (None: every token counts as 1)."""
 
@@ -60,6 +81,9 @@ class Rows:
         return 0.0 if self.weight_RT is None else float((self.weight_RT < 1).float().mean())
 
 
+# the states of a trajectory
+
+
 def noise_counts(levels: int, maskable: int) -> list[int]:
     """Return the numbers of masks of an even grid of noise levels, from the most noised to the least, none of them 0.
 
@@ -69,86 +93,206 @@ def noise_counts(levels: int, maskable: int) -> list[int]:
     return [max(1, round(maskable * (levels - level - 0.5) / levels)) for level in range(levels)]
 
 
-def noised_trajectory(lm: LanguageModel, calibration: Calibration, levels: int) -> torch.Tensor:
-    """Return every sequence at every noise level, int64 (N, S, T); masks are nested, as they are along a denoising run.
+def _nested(ids_T: torch.Tensor, counts: list[int], seed: int, sequence: int) -> torch.Tensor:
+    """Masks that only ever disappear, as along a denoising run, bool (S, T); position 0 is never masked."""
+    maskable_T = torch.arange(len(ids_T)) > 0
+    return torch.stack([random_mask(maskable_T, count, generator(seed, "noise", sequence)) for count in counts])
 
-    The order in which a sequence is masked depends on (seed, sequence) alone. Position 0 is never masked.
+
+def grid(ids_T: torch.Tensor, levels: int, seed: int, sequence: int) -> torch.Tensor:
+    """The same noise levels for every sequence, evenly spaced."""
+    return _nested(ids_T, noise_counts(levels, len(ids_T) - 1), seed, sequence)
+
+
+def stratified(ids_T: torch.Tensor, levels: int, seed: int, sequence: int) -> torch.Tensor:
+    """Numbers of masks uniform on 1 … T - 1, one per stratum, drawn anew for every sequence."""
+    counts_S = stratified_counts(levels, len(ids_T) - 1, generator(seed, "levels", sequence))
+    return _nested(ids_T, counts_S.sort(descending=True).values.tolist(), seed, sequence)
+
+
+def official(ids_T: torch.Tensor, levels: int, seed: int, sequence: int) -> torch.Tensor:
+    """The official code's grid for LLaDA: t = 1/S … 1, every position masked on its own; at t = 1 nothing is left."""
+    rate_S1 = (1 - OFFICIAL_EPSILON) * torch.arange(1, levels + 1)[:, None] / levels + OFFICIAL_EPSILON
+    return torch.rand(levels, len(ids_T), generator=generator(seed, "noise", sequence)) < rate_S1
+
+
+def dream(ids_T: torch.Tensor, levels: int, seed: int, sequence: int) -> torch.Tensor:
+    """The official code's rule for Dream: it ignores the step and draws t uniformly; first and last position stay."""
+    rng = generator(seed, "noise", sequence)
+    rate_S1 = (1 - OFFICIAL_EPSILON) * torch.rand(levels, 1, generator=rng) + OFFICIAL_EPSILON
+    where_ST = torch.rand(levels, len(ids_T), generator=rng) < rate_S1
+    where_ST[:, [0, -1]] = False
+    return where_ST
+
+
+NOISE: dict[str, Callable | None] = {"grid": grid, "stratified": stratified, "official": official, "dream": dream, "rollout": None}
+
+
+def trajectory(lm: LanguageModel, calibration: Calibration, levels: int, noise: str = "grid") -> torch.Tensor:
+    """Return every sequence in every state, int64 (N, S, T): noised by a rule of NOISE, or as the sampler visits it.
+
+    Noise depends on (seed, sequence) alone. A `rollout` continues the first quarter of every sequence in `levels`
+    denoising steps (low confidence, one block); its states are what the model really sees while it writes.
     """
+    if noise == "rollout":
+        return _rollout(lm, calibration, levels)
+    states = [corrupt(ids_T.expand(levels, -1), NOISE[noise](ids_T, levels, calibration.seed, sequence), lm.mask_token_id) for sequence, ids_T in enumerate(calibration.ids_NT)]
+    return torch.stack(states)
+
+
+def _rollout(lm: LanguageModel, calibration: Calibration, levels: int) -> torch.Tensor:
     count, length = calibration.ids_NT.shape
-    maskable_T = torch.arange(length) > 0
-    masks = noise_counts(levels, length - 1)
-    trajectory = []
-    for sequence in range(count):
-        where_ST = torch.stack([random_mask(maskable_T, number, generator(calibration.seed, "noise", sequence)) for number in masks])
-        trajectory.append(corrupt(calibration.ids_NT[sequence].expand(levels, -1), where_ST, lm.mask_token_id))
-    return torch.stack(trajectory)
+    prompt = max(1, length // ROLLOUT_PROMPT)
+    if levels > length - prompt:
+        raise ValueError(f"levels={levels} exceed the {length - prompt} tokens a rollout writes: use fewer levels or longer sequences")
+    sampler = Sampler(length=length - prompt, steps=levels, block=None)
+    parts = []
+    for start in range(0, count, calibration.batch):
+        states: list[torch.Tensor] = []
+        prompt_BT = calibration.ids_NT[start : start + calibration.batch, :prompt]
+        generate(lm, prompt_BT, sampler, calibration.seed, lambda step, ids_BT, states=states: states.append(ids_BT.cpu().clone()), start)
+        parts.append(torch.stack(states, 1))
+    return torch.cat(parts)
 
 
-@torch.inference_mode()
-def sink_profiles(lm: LanguageModel, calibration: Calibration, levels: int, progress: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+def windows_of(lm: LanguageModel, length: int, levels: int) -> attention.Windows | None:
+    """Return the query windows that are a causal model's steps, None for a diffusion model, whose states are forwards of their own.
+
+    The windows cut the queries after the first stretch; raises ValueError for more levels than tokens.
+    """
+    if lm.is_diffusion:
+        return None
+    if levels > length:
+        raise ValueError(f"levels={levels} exceed the {length} tokens of a calibration sequence: a causal step is at least one query; use fewer levels")
+    return query_windows(length // (levels + 1), length, levels)  # as many levels as there are equal stretches, less the first
+
+
+def tracked_rows(lm: LanguageModel, calibration: Calibration, levels: int, noise: str) -> torch.Tensor:
+    """Return the rows whose forwards show the sinks, int64 (R, T): a causal model has one forward per sequence."""
+    return trajectory(lm, calibration, levels, noise).flatten(0, 1) if lm.is_diffusion else calibration.ids_NT
+
+
+def profile(mass_BST: torch.Tensor, windows: attention.Windows | None, levels: int) -> torch.Tensor:
+    """Return attention mass in even shares by sequence and step, (N, S, T), of mass averaged over layers and heads."""
+    if windows is None:
+        return mass_BST.view(-1, levels, mass_BST.shape[-1])
+    even_ST = attention.even_share(mass_BST.shape[-1], windows, causal=True)
+    return mass_BST / even_ST.masked_fill(even_ST == 0, torch.inf)
+
+
+def visible_keys(length: int, windows: attention.Windows | None, levels: int) -> torch.Tensor:
+    """Return which keys every query of a step can see, bool (S, T)."""
+    return torch.ones(levels, length, dtype=torch.bool) if windows is None else visible(length, windows)
+
+
+@torch.no_grad()
+def sink_profiles(lm: LanguageModel, calibration: Calibration, levels: int, noise: str = "grid", progress: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """Return attention mass in even shares of every calibration sequence along its trajectory, (N, S, T), and which keys are visible, (S, T).
 
-    A diffusion model's trajectory are its noise levels; a causal model has one forward, whose queries after the first
-    stretch are cut into `levels` windows. Mass is averaged over layers and heads.
+    Blocks are visited one by one with all rows, so that a model whose blocks come from disk is read once.
     """
-    count, length = calibration.ids_NT.shape
-    if lm.is_diffusion:
-        ids_RT, windows, visible_ST = noised_trajectory(lm, calibration, levels).flatten(0, 1), None, torch.ones(levels, length, dtype=torch.bool)
-    else:
-        if levels > length:
-            raise ValueError(f"levels={levels} exceed the {length} tokens of a calibration sequence: a causal step is at least one query; use fewer levels")
-        windows = query_windows(length // (levels + 1), length, levels)  # as many levels as there are equal stretches, less the first
-        even_ST = attention.even_share(length, windows, causal=True)
-        ids_RT, visible_ST = calibration.ids_NT, visible(length, windows)
-    profiles = []
+    length = calibration.ids_NT.shape[1]
+    windows = windows_of(lm, length, levels)
+    ids_RT = tracked_rows(lm, calibration, levels, noise)
+    total_RST = torch.zeros(len(ids_RT), 1 if windows is None else levels, length)
+    states = block_inputs(lm, Rows(ids_RT, None), calibration.batch)
     with attention.track(lm.model, windows) as tracker:
-        for start in tqdm(range(0, len(ids_RT), calibration.batch), desc="sinks of the calibration text", unit="batch", disable=not progress, leave=False):
-            lm.hidden(ids_RT[start : start + calibration.batch])
-            mass_BST = tracker.take().mean((1, 2)).cpu()
-            profiles.append(mass_BST if windows is None else mass_BST / even_ST.masked_fill(even_ST == 0, torch.inf))
-    return torch.cat(profiles).view(count, levels, length), visible_ST
+        for block in visit(lm, progress, "sinks of the calibration text"):
+            fresh, start = [], 0
+            for state in states:
+                fresh += run_block(block, [state])
+                mass_BST = tracker.take().mean((1, 2)).cpu()
+                total_RST[start : start + len(mass_BST)] += mass_BST / len(lm.blocks)
+                start += len(mass_BST)
+            states = fresh
+    return profile(total_RST, windows, levels), visible_keys(length, windows, levels)
 
 
-def sink_masks(lm: LanguageModel, calibration: Calibration, levels: int, deviations: float, progress: bool = True) -> Masks:
-    """Return the sinks of every calibration sequence along its trajectory and which keys are visible: bool (N, S, T) and (S, T)."""
-    profile_NST, visible_ST = sink_profiles(lm, calibration, levels, progress)
-    return sinks.sink_sets(profile_NST, visible_ST, deviations), visible_ST
+# the weights of tokens
 
 
-def left_out(masks_NST: torch.Tensor, visible_ST: torch.Tensor, tokens: str, stable_from: float, seed: int) -> torch.Tensor:
-    """Return which tokens of which step are left out of the statistics, bool (N, S, T).
+@dataclass(frozen=True)
+class Sighting:
+    """What a choice of token weights may look at: profiles in even shares (N, S, T), visible keys (S, T), and the look.
 
-    `random` draws, in every step, as many visible positions as `all` would leave out.
+    `units` are layers x heads: what one even share is in the official code's unnormalised sums. `first` is the number
+    of the first sequence, so that random choices depend on the sequence and not on the batch.
     """
-    if tokens == "none":
-        return torch.zeros_like(masks_NST)
-    if tokens == "all":
-        return masks_NST
-    if tokens == "only":
-        return ~masks_NST
-    if tokens == "random":
-        drawn = [random_mask(visible_ST[step], int(masks_NST[n, step].sum()), generator(seed, "random tokens", n, step)) for n in range(len(masks_NST)) for step in range(masks_NST.shape[1])]
-        return torch.stack(drawn).view_as(masks_NST)
-    stable_NST, unstable_NST = sinks.split_by_persistence(masks_NST, visible_ST, stable_from)
-    return stable_NST if tokens == "stable" else unstable_NST
+
+    profile_NST: torch.Tensor
+    visible_ST: torch.Tensor
+    look: Look
+    units: int
+    seed: int
+    first: int
+
+    @property
+    def sinks_NST(self) -> torch.Tensor:
+        return sinks.sink_sets(self.profile_NST, self.visible_ST, self.look.deviations)
+
+    def sigmoid(self, alpha: float) -> torch.Tensor:
+        """Return the soft sink mask, sigmoid(alpha (m - threshold)) with the mean + deviations x std of visible keys, (N, S, T)."""
+        visible_NST = self.visible_ST.expand_as(self.profile_NST)
+        count_NS1 = visible_NST.sum(-1, keepdim=True)
+        mean_NS1 = self.profile_NST.masked_fill(~visible_NST, 0).sum(-1, keepdim=True) / count_NS1
+        std_NS1 = ((self.profile_NST - mean_NS1).square().masked_fill(~visible_NST, 0).sum(-1, keepdim=True) / count_NS1).sqrt()
+        return torch.sigmoid(alpha * (self.profile_NST - mean_NS1 - self.look.deviations * std_NS1)).masked_fill(~visible_NST, 0)
 
 
-def rows_for(lm: LanguageModel, calibration: Calibration, inputs: str, tokens: str, levels: int, deviations: float, stable_from: float, progress: bool = True, masks: Masks | None = None) -> Rows:
-    """Return the calibration rows of a recipe; `masks` are its sinks where they are known already.
+def _random(seen: Sighting) -> torch.Tensor:
+    """As many visible positions in every step as `all` leaves out, drawn at random."""
+    sinks_NST = seen.sinks_NST
+    drawn = [random_mask(seen.visible_ST[step], int(sinks_NST[n, step].sum()), generator(seen.seed, "random tokens", seen.first + n, step)) for n in range(len(sinks_NST)) for step in range(sinks_NST.shape[1])]
+    return torch.stack(drawn).view_as(sinks_NST)
+
+
+def _split(seen: Sighting) -> tuple[torch.Tensor, torch.Tensor]:
+    return sinks.split_by_persistence(seen.sinks_NST, seen.visible_ST, seen.look.stable_from)
+
+
+# How much of a token is left out in each step, (N, S, T), bool or between 0 and 1.
+TOKENS: dict[str, Callable[[Sighting], torch.Tensor]] = {
+    "none": lambda seen: torch.zeros_like(seen.profile_NST, dtype=torch.bool),
+    "all": lambda seen: seen.sinks_NST if seen.look.alpha is None else seen.sigmoid(seen.look.alpha),
+    "official": lambda seen: seen.sigmoid((OFFICIAL_ALPHA if seen.look.alpha is None else seen.look.alpha) * seen.units),
+    "unstable": lambda seen: _split(seen)[1],
+    "stable": lambda seen: _split(seen)[0],
+    "random": _random,
+    "only": lambda seen: ~seen.sinks_NST,
+}
+OFFICIAL_ALPHA = 5.0  # per unit of summed mass; one even share is layers x heads such units
+SOFT = ("all", "official")  # choices that know `alpha`
+
+
+def token_weights(lm: LanguageModel, look: Look, profile_NST: torch.Tensor, visible_ST: torch.Tensor, seed: int, first: int = 0) -> torch.Tensor:
+    """Return the weights of the rows of a look, float32 (R, T).
 
     Noised inputs keep one weight per row and token, so a token is left out exactly at the steps where it is a sink.
-    Clean inputs have one row per sequence; its weights are 1 minus the share of steps in which a token is left out.
-    Raises ValueError when the weights leave nothing to look at.
+    Clean inputs have one row per sequence; its weights are 1 minus the mean over steps of what is left out (the
+    averaged mask of the official SparseGPT path). Raises ValueError for weights outside [0, 1].
     """
-    out_NST = None
-    if tokens != "none":
-        out_NST = left_out(*(masks or sink_masks(lm, calibration, levels, deviations, progress)), tokens, stable_from, calibration.seed)
-    if inputs == "noised":
-        ids_RT = noised_trajectory(lm, calibration, levels).flatten(0, 1)
-        weight_RT = None if out_NST is None else 1.0 - out_NST.flatten(0, 1).float()
-    else:
-        ids_RT = calibration.ids_NT
-        weight_RT = None if out_NST is None else 1.0 - out_NST.float().mean(1)
-    if weight_RT is not None and not bool(weight_RT.any()):
+    config = lm.model.config
+    out_NST = TOKENS[look.tokens](Sighting(profile_NST, visible_ST, look, config.num_hidden_layers * config.num_attention_heads, seed, first)).float()
+    if out_NST.shape != profile_NST.shape or not bool(((out_NST >= 0) & (out_NST <= 1)).all()):
+        raise ValueError(f"tokens={look.tokens!r} must leave out a share in [0, 1] of every token, shape {tuple(profile_NST.shape)}; got shape {tuple(out_NST.shape)}")
+    return 1.0 - (out_NST.flatten(0, 1) if look.inputs == "noised" else out_NST.mean(1))
+
+
+def check_weights(weight_RT: torch.Tensor, tokens: str) -> None:
+    """Raise ValueError when weights leave nothing to look at."""
+    if not bool(weight_RT.any()):
         raise ValueError(f"tokens={tokens!r} leaves no calibration token with a weight above 0: there is no sink to look at; use more text or a lower threshold")
+
+
+Profiles = tuple[torch.Tensor, torch.Tensor]  # what `sink_profiles` returns
+
+
+def rows_for(lm: LanguageModel, calibration: Calibration, look: Look, progress: bool = True, profiles: Profiles | None = None) -> Rows:
+    """Return the calibration rows of a look; `profiles` are those of its trajectory where they are known already."""
+    ids_RT = trajectory(lm, calibration, look.levels, look.noise).flatten(0, 1) if look.inputs == "noised" else calibration.ids_NT
+    if look.tokens == "none":
+        return Rows(ids_RT, None)
+    weight_RT = token_weights(lm, look, *(profiles or sink_profiles(lm, calibration, look.levels, look.noise, progress)), calibration.seed)
+    check_weights(weight_RT, look.tokens)
     return Rows(ids_RT, weight_RT)
+

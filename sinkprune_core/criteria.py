@@ -1,14 +1,18 @@
-"""Which weights matter: a score per weight, the higher the more it is kept.
+"""Which weights matter: a score per weight, the higher the more it is kept; and SparseGPT, which also repairs what is left.
 
 Sink-awareness is no criterion of its own: it reaches these functions as weights on the calibration tokens.
 
-Dimensions: O output features, I input features.
+Dimensions: O output features, I input features, P columns of a piece.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+
+from .patterns import Select
+
+INNER = 32  # columns that are updated one by one; everything to the right of them waits for one matrix product
 
 
 def magnitude(weight_OI: torch.Tensor, norm_I: torch.Tensor | None) -> torch.Tensor:
@@ -20,20 +24,91 @@ def wanda(weight_OI: torch.Tensor, norm_I: torch.Tensor | None) -> torch.Tensor:
     """Return |W_ij| * ||x_j||_2, float32 (O, I) (Sun et al. 2023, Eq. 1).
 
     The norm is the root of the summed squares over all calibration tokens, as in Wanda's own code. The official
-    sink-aware code sums one norm per forward instead, which weighs noise levels differently.
+    sink-aware code sums one norm per forward instead, which weighs noise levels differently: `Recipe(norm="sum")`.
     """
     return weight_OI.detach().float().abs() * norm_I.to(weight_OI.device)
 
 
+class SingularGram(ValueError):
+    """The Gram matrix of an input stays singular after damping."""
+
+
+def sparsegpt(weights: list[torch.Tensor], gram_II: torch.Tensor, selects: list[Select], group: int | None, damping: float, piece: int) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Prune linears that share one input and update what is left; return new weights, float32 (O, I), and masks.
+
+    SparseGPT (Frantar & Alistarh 2023, Alg. 1): columns are visited in order; the error of a pruned weight is pushed
+    onto the columns to its right through the Cholesky factor of the inverse Gram matrix. Scores are W^2 / U_jj^2, taken
+    when a piece of `piece` columns begins, or for an N:M pattern when a `group` of columns begins. Linears with one
+    input share the factor and are solved together. Differences from the published code: inputs that are always zero
+    are pruned first instead of being zeroed beyond the count, and counts are exact per row.
+
+    Raises SingularGram when the factorisation fails.
+    """
+    work_IO = torch.cat([weight_OI.detach().float() for weight_OI in weights]).T.contiguous()
+    sizes, columns = [len(weight_OI) for weight_OI in weights], len(work_IO)
+    upper_II, dead_I = _inverse_factor(gram_II.to(work_IO.device), damping)
+    diagonal_I = upper_II.diagonal()
+    pruned_IO = torch.zeros_like(work_IO, dtype=torch.bool)
+
+    def choose(first: int, last: int) -> None:
+        score_PO = (work_IO[first:last] / diagonal_I[first:last, None]).square()
+        score_PO[dead_I[first:last]] = -1.0
+        parts = [select(score_PO[:, start : start + size].T.contiguous(), first, last).T for select, size, start in zip(selects, sizes, _starts(sizes), strict=True)]
+        pruned_IO[first:last] = torch.cat(parts, dim=1)
+
+    step = group or piece
+    piece = piece if group is None else -(-piece // group) * group
+    for first in range(0, columns, piece):
+        last = min(first + piece, columns)
+        error_PO = torch.zeros_like(work_IO[first:last])
+        for start in range(first, last, INNER if group is None else group):
+            stop = min(start + (INNER if group is None else group), last)
+            if (start - first) % step == 0:
+                choose(start, min(start + step, last))
+            for column in range(start, stop):
+                error_O = torch.where(pruned_IO[column], work_IO[column] / diagonal_I[column], 0.0)
+                work_IO[column + 1 : stop].addr_(upper_II[column, column + 1 : stop], error_O, alpha=-1)
+                error_PO[column - first] = error_O
+            work_IO[stop:last].addmm_(upper_II[start:stop, stop:last].T, error_PO[start - first : stop - first], alpha=-1)
+        work_IO[last:].addmm_(upper_II[first:last, last:].T, error_PO, alpha=-1)
+    work_IO.masked_fill_(pruned_IO, 0)
+    return [part.T for part in work_IO.split(sizes, dim=1)], [part.T for part in pruned_IO.split(sizes, dim=1)]
+
+
+def _starts(sizes: list[int]) -> list[int]:
+    return [sum(sizes[:index]) for index in range(len(sizes))]
+
+
+def _inverse_factor(gram_II: torch.Tensor, damping: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the upper Cholesky factor of the inverse of the damped Gram matrix, and which inputs are always zero."""
+    gram_II = gram_II.clone()
+    diagonal_I = gram_II.diagonal()
+    dead_I = diagonal_I == 0
+    diagonal_I[dead_I] = 1.0
+    diagonal_I += damping * diagonal_I.mean()
+    lower_II, failed = torch.linalg.cholesky_ex(gram_II)
+    if int(failed) == 0:
+        upper_II, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower_II), upper=True)
+    if int(failed) != 0:
+        raise SingularGram(f"the Gram matrix of the inputs stays singular with damping={damping}: use more damping or more calibration text")
+    return upper_II, dead_I
+
+
 @dataclass(frozen=True)
 class Criterion:
-    """A score function and whether it needs calibration activations."""
+    """A score function (None: it has its own procedure) and which statistics of the inputs it needs."""
 
-    score: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
-    calibrated: bool
+    score: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor] | None
+    needs: str | None  # None, "norms", "gram" or "moments"
+
+    @property
+    def calibrated(self) -> bool:
+        return self.needs is not None
 
 
 CRITERIA: dict[str, Criterion] = {
-    "magnitude": Criterion(magnitude, calibrated=False),
-    "wanda": Criterion(wanda, calibrated=True),
+    "magnitude": Criterion(magnitude, None),
+    "wanda": Criterion(wanda, "norms"),
+    "sparsegpt": Criterion(None, "gram"),
+    "flap": Criterion(None, "moments"),  # structured pruning only: see structured.py
 }

@@ -9,7 +9,8 @@ Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary,
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,13 @@ class LanguageModel:
         """The transformer blocks, in order."""
         base = self.model.base_model
         return base.h if hasattr(base, "h") else base.layers  # GPT-2 names them h
+
+    is_streamed = False  # whether blocks come from disk one at a time (see streaming.py)
+
+    @contextmanager
+    def resident(self, layer: int) -> Iterator[nn.Module]:
+        """Yield a block with its weights in memory; here they always are, in a streamed model only meanwhile."""
+        yield self.blocks[layer]
 
     def linears(self, block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
         """Return the prunable linear maps of a block by name: what a stated sparsity is a share of."""

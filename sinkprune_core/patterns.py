@@ -1,26 +1,153 @@
-"""From scores to pruned weights, with exact counts. Ties are pruned by lowest index first.
+"""From scores to pruned weights, with exact counts, and from one sparsity to one per layer.
 
-Dimensions: O output features (rows), I input features (columns).
+Ties are pruned by lowest index first, everywhere.
+
+Dimensions: O output features (rows), I input features (columns), P columns of a piece of a linear, L layers.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 
+PATTERNS = ("row", "layer", "global", "structured")  # and N:M, e.g. 2:4
+ALLOCATIONS = ("uniform", "owl", "linear", "linear-reverse")
+Select = Callable[[torch.Tensor, int, int], torch.Tensor]  # scores (O, P) of columns first … last, first, last -> bool (O, P)
 
-def rowwise(score_OI: torch.Tensor, sparsity: float) -> torch.Tensor:
-    """Return the mask of pruned weights, bool (O, I): exactly floor(I * sparsity) per row, the lowest scores.
+
+def n_and_m(pattern: str) -> tuple[int, int] | None:
+    """Return (N, M) of a pattern such as `2:4`, N zeros in every M consecutive inputs; None for another pattern.
+
+    Raises ValueError unless 1 <= N < M.
+    """
+    found = re.fullmatch(r"(\d+):(\d+)", pattern)
+    if not found:
+        return None
+    zeros, group = int(found[1]), int(found[2])
+    if not 1 <= zeros < group:
+        raise ValueError(f"pattern={pattern!r} must have 1 <= N < M: N of every M consecutive inputs become zero")
+    return zeros, group
+
+
+def lowest(score_OP: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the mask of the `count` lowest scores of every row, bool (O, P).
 
     Selection is by the k-th smallest value of each row instead of a full sort; equal values at the border are taken
     from the left.
     """
-    count = int(score_OI.shape[1] * sparsity)
     if count == 0:
-        return torch.zeros_like(score_OI, dtype=torch.bool)
-    border_O1 = score_OI.kthvalue(count, dim=1, keepdim=True).values
-    below_OI, at_OI = score_OI < border_O1, score_OI == border_O1
-    wanted_O1 = count - below_OI.sum(1, keepdim=True)
-    return below_OI | (at_OI & (at_OI.cumsum(1) <= wanted_O1))
+        return torch.zeros_like(score_OP, dtype=torch.bool)
+    border_O1 = score_OP.kthvalue(count, dim=1, keepdim=True).values
+    below_OP, at_OP = score_OP < border_O1, score_OP == border_O1
+    wanted_O1 = count - below_OP.sum(1, keepdim=True)
+    return below_OP | (at_OP & (at_OP.cumsum(1) <= wanted_O1))
 
 
-PATTERNS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {"row": rowwise}
+def n_of_m(score_OP: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
+    """Return the mask of the `zeros` lowest scores in every `group` consecutive columns, bool (O, P).
+
+    Ranks come from comparing pairs inside a group, which beats sorting for the small groups hardware knows.
+    """
+    rows = len(score_OP)
+    score_MG = score_OP.reshape(-1, group).T.contiguous()  # G groups
+    rank_MG = torch.zeros(score_MG.shape, dtype=torch.uint8 if group < 256 else torch.int32, device=score_OP.device)
+    for right in range(1, group):
+        for left in range(right):
+            right_lower_G = score_MG[right] < score_MG[left]
+            rank_MG[left] += right_lower_G
+            rank_MG[right] += ~right_lower_G  # a tie puts the left one first
+    return (rank_MG < zeros).T.reshape(rows, -1)
+
+
+def select(pattern: str, sparsity: float, border: "Border | None" = None) -> Select:
+    """Return the function that chooses what to prune in one linear, whole or column piece by column piece.
+
+    Counts of pieces are differences of whole counts, so that they add up: floor(I x sparsity) zeros in every row for
+    `row`, floor(O x I x sparsity) in the linear for `layer`.
+    """
+    if border is not None:
+        return lambda score_OP, first, last: border.take(score_OP)
+    if ratio := n_and_m(pattern):
+        return lambda score_OP, first, last: n_of_m(score_OP, *ratio)
+    if pattern == "row":
+        return lambda score_OP, first, last: lowest(score_OP, int(last * sparsity) - int(first * sparsity))
+
+    def layerwise(score_OP: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        rows = len(score_OP)
+        return lowest(score_OP.reshape(1, -1), int(rows * last * sparsity) - int(rows * first * sparsity)).view(score_OP.shape)
+
+    return layerwise
+
+
+class Border:
+    """The one score that separates pruned from kept weights of a whole model, and how many of its equals are pruned.
+
+    Found exactly in two passes over the scores, by histograms of the upper and the lower half of their float32 bits,
+    which order non-negative numbers; no pass holds more than one linear's scores.
+    """
+
+    def __init__(self, scores: Callable[[], Iterable[torch.Tensor]], sparsity: float):
+        upper = self._histogram(score.view(torch.int32) >> 16 for score in self._flat(scores()))
+        count = int(int(upper.sum()) * sparsity)
+        high, below = self._bin(upper, count)
+        lower = self._histogram(bits[bits >> 16 == high] & 0xFFFF for bits in (score.view(torch.int32) for score in self._flat(scores())))
+        low, below_low = self._bin(lower, count - below)
+        self.value = torch.tensor((high << 16) + low, dtype=torch.int32).view(torch.float32)
+        self.ties = count - below - below_low  # equal scores that are still to be pruned
+
+    @staticmethod
+    def _flat(scores: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        for score_OI in scores:
+            yield score_OI.float().flatten().contiguous().cpu() + 0.0  # no negative zero
+
+    @staticmethod
+    def _histogram(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+        total = torch.zeros(1 << 16, dtype=torch.long)
+        for part in parts:
+            total += torch.bincount(part.long(), minlength=1 << 16)
+        return total
+
+    @staticmethod
+    def _bin(histogram: torch.Tensor, count: int) -> tuple[int, int]:
+        """Return the first bin whose running total reaches `count`, and the total before it."""
+        running = histogram.cumsum(0)
+        place = int(torch.searchsorted(running, max(count, 1)))
+        return place, int(running[place] - histogram[place])
+
+    def take(self, score_OI: torch.Tensor) -> torch.Tensor:
+        """Return the mask of one linear, bool (O, I); call it once per linear, in order: ties are counted down."""
+        value = self.value.to(score_OI.device)
+        below_OI, at = score_OI < value, (score_OI == value).flatten()
+        taken = at & (at.cumsum(0) <= self.ties)
+        self.ties -= int(taken.sum())
+        return below_OI | taken.view(score_OI.shape)
+
+
+def allocate(allocation: str, sparsity: float, layers: int, spread: float, outliers_L: Sequence[float] | None = None) -> list[float]:
+    """Return the sparsity of every layer; their mean is `sparsity`.
+
+    `linear`: from sparsity + spread in the first layer to sparsity - spread in the last (early layers of LLaDA are the
+    most redundant, Layer Collapse, arXiv 2605.06366); `linear-reverse`: the other way round. `owl`: layers with a
+    larger share of outlier scores keep more (Yin et al. 2024), within twice `spread` of each other. Raises ValueError
+    where a layer would leave [0, 1).
+    """
+    if allocation == "uniform":
+        return [sparsity] * layers
+    if allocation == "owl":
+        ratio_L = torch.tensor(outliers_L, dtype=torch.float64)
+        width = ratio_L.max() - ratio_L.min()
+        kept_L = (ratio_L - ratio_L.min()) / width * 2 * spread if width > 0 else torch.zeros_like(ratio_L)
+        sparsity_L = sparsity - (kept_L - kept_L.mean())
+    else:
+        slope_L = torch.linspace(1, -1, layers, dtype=torch.float64) if layers > 1 else torch.zeros(1, dtype=torch.float64)
+        sparsity_L = sparsity + spread * (slope_L if allocation == "linear" else -slope_L)
+    for layer, value in enumerate(sparsity_L.tolist()):
+        if not 0 <= value < 1:
+            raise ValueError(f"allocation={allocation!r} with spread={spread} asks for sparsity {value:.3f} in layer {layer}, outside [0, 1): use a smaller spread")
+    return sparsity_L.tolist()
+
+
+def outlier_share(scores: Iterable[torch.Tensor], times: float) -> float:
+    """Return the share of a block's scores above `times` their mean: OWL's layer-wise outlier distribution."""
+    flat = torch.cat([score_OI.flatten() for score_OI in scores])
+    return float((flat > times * flat.mean()).double().mean())

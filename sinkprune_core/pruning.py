@@ -3,98 +3,33 @@
 Blocks are visited in order. Each sees its calibration input, statistics are taken, its linears are pruned, and the
 next block's input is what the recipe says: the dense block's output or the pruned one's.
 
-Dimensions: R calibration rows, B batch, T position, D hidden width, O output features, I input features.
+Dimensions: R calibration rows, T position, O output features, I input features, W choices of token weights.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
+from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from .calibration import INPUTS, TOKENS, Calibration, Masks, Rows, rows_for, sink_masks
-from .criteria import CRITERIA
-from .models import LanguageModel
-from .patterns import PATTERNS
-from .sinks import STABLE_FROM
-from .statistics import observe
+from . import attention, structured
+from .blocks import block_inputs, run_block, visit, weights_kept
+from .calibration import Calibration, Look, Rows, check_weights, profile, rows_for, sink_profiles, token_weights, tracked_rows, trajectory, visible_keys, windows_of
+from .criteria import CRITERIA, SingularGram, sparsegpt
+from .durable import Work
+from .models import LanguageModel, weight_OI
+from .patterns import Border, Select, allocate, n_and_m, outlier_share, select
+from .recipes import PRESETS, Recipe, preset
+from .statistics import Observer, Seen, observe
 
-PROPAGATION = ("sequential", "dense")
+__all__ = ["PRESETS", "DenseStatistics", "Recipe", "Report", "check", "dense_statistics", "preset", "prune", "weights_kept"]
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to prune. `sparsity` is the share of zeros in every row of every linear of the blocks, nothing else.
-
-    `inputs`: clean or noised calibration text. `propagation`: later blocks are calibrated on the output of pruned
-    (`sequential`) or dense blocks. `tokens`: which calibration tokens are left out of the statistics: none, all sinks,
-    unstable or stable ones, as many random tokens, or everything but the sinks (`only`). `levels`: noise levels per
-    sequence (steps of a causal model). `deviations`: the sink threshold above the mean. `stable_from`: the persistence
-    from which a sink is stable.
-    """
-
-    criterion: str = "wanda"
-    sparsity: float = 0.5
-    inputs: str = "clean"
-    propagation: str = "sequential"
-    tokens: str = "none"
-    pattern: str = "row"
-    levels: int = 8
-    deviations: float = 2.0
-    stable_from: float = STABLE_FROM
-
-    def __post_init__(self):
-        choices = {"criterion": CRITERIA, "inputs": INPUTS, "propagation": PROPAGATION, "tokens": TOKENS, "pattern": PATTERNS}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}")
-        if isinstance(self.sparsity, bool) or not isinstance(self.sparsity, (int, float)) or not 0 <= self.sparsity < 1:
-            raise ValueError(f"sparsity={self.sparsity!r} must be a number in [0, 1): it is the share of weights set to zero")
-        if type(self.levels) is not int or self.levels < 1:
-            raise ValueError(f"levels={self.levels!r} must be a whole number of at least 1")
-        if not 0 <= self.stable_from <= 1:
-            raise ValueError(f"stable_from={self.stable_from} must lie in [0, 1]: it is a share of steps")
-        if not self.deviations >= 0:
-            raise ValueError(f"deviations={self.deviations} must be a number of at least 0")
-        if not CRITERIA[self.criterion].calibrated and (self.tokens != "none" or self.inputs != "clean"):
-            raise ValueError(f"criterion={self.criterion!r} looks at no calibration token: it takes inputs='clean' and tokens='none' only")
-
-    @property
-    def name(self) -> str:
-        """A short label, e.g. `wanda noised dense unstable`."""
-        if not CRITERIA[self.criterion].calibrated:
-            return self.criterion
-        return " ".join([self.criterion, self.inputs, self.propagation] + ([self.tokens] if self.tokens != "none" else []))
-
-
-    @property
-    def looks_at(self) -> tuple:
-        """What decides the statistics of a dense model: recipes with equal values here share them."""
-        return self.inputs, self.tokens, self.levels, self.deviations, self.stable_from
-
-
-PRESETS: dict[str, dict] = {
-    "magnitude": {"criterion": "magnitude"},
-    "wanda": {},
-    "dwanda": {"inputs": "noised"},
-    "noised-dense": {"inputs": "noised", "propagation": "dense"},
-    "all-sinks": {"inputs": "noised", "propagation": "dense", "tokens": "all"},
-    "unstable": {"inputs": "noised", "propagation": "dense", "tokens": "unstable"},
-    "stable": {"inputs": "noised", "propagation": "dense", "tokens": "stable"},
-    "random": {"inputs": "noised", "propagation": "dense", "tokens": "random"},
-    "only-sinks": {"inputs": "noised", "propagation": "dense", "tokens": "only"},
-}
-
-
-def preset(name: str, **changes) -> Recipe:
-    """Return the recipe of a name from the literature, with fields changed; raises ValueError for an unknown name."""
-    if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
-    return Recipe(**{**PRESETS[name], **changes})
+WAITING_BYTES = 1 << 30  # inputs that may be held until the weights of their tokens are known
 
 
 @dataclass(frozen=True)
@@ -108,6 +43,7 @@ class Report:
     left_out_share: float  # share of calibration tokens whose weight is below 1
     seconds: float
     untouched: int = field(default=0)  # parameters outside the blocks' linears: embeddings, head, norms, biases
+    keep: tuple = ()  # structured pruning: what every block keeps, for `structured.shrink`
 
     @property
     def sparsity(self) -> float:
@@ -121,49 +57,12 @@ class Report:
 
 @dataclass(frozen=True)
 class DenseStatistics:
-    """Input norms of every linear of a dense model, by layer and name, float32 (I,), and what they cost."""
+    """What every linear of a dense model sees, by layer and name, and what it cost to look."""
 
-    norms: list[dict[str, torch.Tensor]]
+    seen: list[dict[str, Seen]]
     tokens: int
     left_out_share: float
     seconds: float
-
-
-@torch.no_grad()
-def dense_statistics(lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration, progress: bool = True) -> dict[tuple, DenseStatistics]:
-    """Return the statistics of several recipes with dense propagation, by `recipe.looks_at`, from one pass per kind of input.
-
-    Activations of a dense model depend on no recipe, only the weights of tokens do: all controls cost as much as one.
-    Sinks are looked for once per threshold. Raises ValueError for a recipe with sequential propagation.
-    """
-    for recipe in recipes:
-        check(lm, recipe, calibration)
-        if recipe.propagation != "dense":
-            raise ValueError(f"recipe {recipe.name!r} has propagation={recipe.propagation!r}: its statistics depend on what it pruned before")
-    found: dict[tuple, DenseStatistics] = {}
-    masks: dict[tuple, Masks] = {}
-    for inputs, levels in dict.fromkeys((recipe.inputs, recipe.levels) for recipe in recipes):
-        begun = time.perf_counter()
-        group = {recipe.looks_at: recipe for recipe in recipes if (recipe.inputs, recipe.levels) == (inputs, levels)}
-        rows = {}
-        for key, recipe in group.items():
-            threshold = (levels, recipe.deviations)
-            if recipe.tokens != "none" and threshold not in masks:
-                masks[threshold] = sink_masks(lm, calibration, levels, recipe.deviations, progress)
-            rows[key] = rows_for(lm, calibration, *key, progress, masks.get(threshold))
-        ids_RT = next(iter(rows.values())).ids_RT
-        weight_WRT = torch.stack([torch.ones(ids_RT.shape) if each.weight_RT is None else each.weight_RT for each in rows.values()])
-        states = block_inputs(lm, Rows(ids_RT, weight_WRT), calibration.batch)
-        layers: list[dict[str, torch.Tensor]] = []
-        for block in tqdm(lm.blocks, desc=f"statistics of {lm.name}", unit="block", disable=not progress, leave=False):
-            with observe(lm.linears(block), len(rows)) as observer:
-                states = run_block(block, states, observer)
-            layers.append({name: norms.norms_WI for name, norms in observer.norms.items()})
-        seconds = time.perf_counter() - begun
-        for choice, (key, each) in enumerate(rows.items()):
-            norms = [{name: norms_WI[choice] for name, norms_WI in layer.items()} for layer in layers]
-            found[key] = DenseStatistics(norms, each.tokens, each.left_out_share, seconds)
-    return found
 
 
 def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
@@ -175,98 +74,206 @@ def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) ->
         raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
     if criterion.calibrated and calibration.ids_NT.shape[1] > lm.model.config.max_position_embeddings:
         raise ValueError(f"calibration sequences of {calibration.ids_NT.shape[1]} tokens exceed the model's {lm.model.config.max_position_embeddings} positions: cut them")
+    if ratio := n_and_m(recipe.pattern):
+        for name, linear in lm.linears(lm.blocks[0]).items():
+            if weight_OI(linear).shape[1] % ratio[1]:
+                raise ValueError(f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {weight_OI(linear).shape[1]}: use another M")
+    allocate_check = recipe.allocation if recipe.allocation != "owl" else "uniform"  # owl is checked when its outliers are known
+    allocate(allocate_check, recipe.sparsity, len(lm.blocks), recipe.spread)
+
+
+# statistics of the dense model, shared by recipes
 
 
 @torch.no_grad()
-def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = None, progress: bool = True, statistics: DenseStatistics | None = None) -> Report:
-    """Zero the weights that `recipe` chooses, in place; see `weights_kept` to have them back.
+def dense_statistics(lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration, progress: bool = True) -> dict[Look, DenseStatistics]:
+    """Return the statistics of several recipes with dense propagation, by `recipe.looks_at`, from one pass per kind of input.
 
-    `statistics` are those of this recipe from `dense_statistics` of this model, where they are known already. Raises
-    ValueError before any work for a recipe that does not fit the model or its calibration text, and for weights or
-    activations that are not finite (naming the linear).
+    Activations of a dense model depend on no recipe, only the weights of tokens do: all controls cost as much as one.
+    Where the forwards that show the sinks are those whose inputs are wanted, one forward serves both. Raises ValueError
+    for a recipe with sequential propagation, or one that needs Gram matrices, which are too large to keep.
+    """
+    for recipe in recipes:
+        check(lm, recipe, calibration)
+        if recipe.propagation != "dense":
+            raise ValueError(f"recipe {recipe.name!r} has propagation={recipe.propagation!r}: its statistics depend on what it pruned before")
+        if CRITERIA[recipe.criterion].needs == "gram":
+            raise ValueError(f"recipe {recipe.name!r} needs a Gram matrix per input: those are used block by block and not kept")
+    looks = list(dict.fromkeys(recipe.looks_at for recipe in recipes))
+    found: dict[Look, DenseStatistics] = {}
+    for _, group in groupby(sorted(looks, key=lambda look: look.trajectory), key=lambda look: look.trajectory):
+        found |= _statistics_of(lm, list(group), calibration, progress)
+    return found
+
+
+def _statistics_of(lm: LanguageModel, looks: list[Look], calibration: Calibration, progress: bool) -> dict[Look, DenseStatistics]:
+    """Return the statistics of looks that share their trajectory."""
+    begun, first = time.perf_counter(), looks[0]
+    sequences = _sequences_at_once(lm, first, calibration)
+    if sequences and any(look.tokens != "none" for look in looks):
+        ids_RT, weight_WRT, observer = _look_once(lm, looks, calibration, sequences, progress)
+        layers = [(layer, name) for layer in range(len(lm.blocks)) for name in lm.linears(lm.blocks[layer])]
+        seen = [observer.seen(choice) for choice in range(len(looks))]
+        by_look = [[{name: seen[choice][layer, name] for at, name in layers if at == layer} for layer in range(len(lm.blocks))] for choice in range(len(looks))]
+    else:
+        profiles = sink_profiles(lm, calibration, first.levels, first.noise, progress) if any(look.tokens != "none" for look in looks) else None
+        rows = [rows_for(lm, calibration, look, progress, profiles) for look in looks]
+        ids_RT = rows[0].ids_RT
+        weight_WRT = torch.stack([torch.ones(ids_RT.shape) if each.weight_RT is None else each.weight_RT for each in rows])
+        states, by_look = block_inputs(lm, Rows(ids_RT, weight_WRT), calibration.batch), [[] for _ in looks]
+        for block in visit(lm, progress, f"statistics of {lm.name}"):
+            with observe(lm.linears(block), len(looks)) as observer:
+                states = run_block(block, states, observer)
+            for choice, layers in enumerate(by_look):
+                layers.append(observer.seen(choice))
+    for look, weight_RT in zip(looks, weight_WRT, strict=True):
+        check_weights(weight_RT, look.tokens)
+    seconds = time.perf_counter() - begun
+    return {look: DenseStatistics(seen, ids_RT.numel(), Rows(ids_RT, weight_RT).left_out_share, seconds) for look, seen, weight_RT in zip(looks, by_look, weight_WRT, strict=True)}
+
+
+def _sequences_at_once(lm: LanguageModel, look: Look, calibration: Calibration) -> int:
+    """Return of how many sequences all inputs can be held until sinks are known; 0 where sinks show in other forwards."""
+    if lm.is_streamed or (lm.is_diffusion and look.inputs == "clean"):
+        return 0
+    states = look.levels if lm.is_diffusion else 1
+    widths = sum(weight_OI(linear).shape[1] for linear in lm.linears(lm.blocks[0]).values()) * len(lm.blocks)
+    size = states * calibration.ids_NT.shape[1] * widths * lm.model.dtype.itemsize
+    return min(max(1, calibration.batch // states), WAITING_BYTES // size)
+
+
+def _look_once(lm: LanguageModel, looks: list[Look], calibration: Calibration, sequences: int, progress: bool) -> tuple[torch.Tensor, torch.Tensor, Observer]:
+    """Run every state of the trajectory once: its attention says how much the tokens of its inputs weigh."""
+    first, length = looks[0], calibration.ids_NT.shape[1]
+    windows = windows_of(lm, length, first.levels)
+    ids_RT = tracked_rows(lm, calibration, first.levels, first.noise)
+    visible_ST, states, weights = visible_keys(length, windows, first.levels), first.levels if lm.is_diffusion else 1, []
+    linears = {(layer, name): linear for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
+    starts = tqdm(range(0, len(ids_RT), sequences * states), desc=f"sinks and statistics of {lm.name}", unit="batch", disable=not progress, leave=False)
+    with attention.track(lm.model, windows) as tracker, observe(linears, len(looks), deferred=True) as observer:
+        for start in starts:
+            lm.hidden(ids_RT[start : start + sequences * states])
+            profile_NST = profile(tracker.take().mean((1, 2)).cpu(), windows, first.levels)
+            weights.append(torch.stack([token_weights(lm, look, profile_NST, visible_ST, calibration.seed, start // states) for look in looks]))
+            observer.settle(weights[-1])
+        return ids_RT, torch.cat(weights, dim=1), observer
+
+
+# the loop
+
+
+@torch.no_grad()
+def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = None, progress: bool = True, statistics: DenseStatistics | None = None, work: Path | str | None = None) -> Report:
+    """Prune the weights that `recipe` chooses, in place; see `weights_kept` to have them back.
+
+    `statistics` are those of this recipe from `dense_statistics` of this model, where they are known already. `work` is
+    a folder in which finished blocks and statistics are kept, so that a killed run goes on where it was and another
+    sparsity needs no forward. A structured recipe zeroes whole units; `structured.shrink(lm, report.keep)` removes them.
+
+    Raises ValueError before any work for a recipe that does not fit the model or its calibration text, and, naming the
+    linear, for weights or activations that are not finite and for a Gram matrix that stays singular.
     """
     check(lm, recipe, calibration)
-    criterion, select = CRITERIA[recipe.criterion], PATTERNS[recipe.pattern]
-    begun, states, tokens, left_out_share = time.perf_counter(), [], 0, 0.0
-    if criterion.calibrated and recipe.propagation == "dense":
-        statistics = statistics or dense_statistics(lm, [recipe], calibration, progress)[recipe.looks_at]
-        tokens, left_out_share, begun = statistics.tokens, statistics.left_out_share, time.perf_counter() - statistics.seconds
+    begun, criterion, dense = time.perf_counter(), CRITERIA[recipe.criterion], recipe.propagation == "dense"
+    job = Work(Path(work), lm, recipe, calibration) if work is not None else None
+    known, rows = None, None
+    if criterion.calibrated and dense and criterion.needs != "gram":
+        known = statistics or _known(lm, recipe, calibration, progress, job)
+        if statistics:
+            begun -= statistics.seconds
     elif criterion.calibrated:
-        rows = rows_for(lm, calibration, *recipe.looks_at, progress)
-        states, tokens, left_out_share = block_inputs(lm, rows, calibration.batch), rows.tokens, rows.left_out_share
-    table = []
-    for layer, block in enumerate(tqdm(lm.blocks, desc=f"prune {lm.name}: {recipe.name}", unit="block", disable=not progress, leave=False)):
-        linears = lm.linears(block)
-        with observe(linears) as observer:
-            run_block(block, states, observer)
-        norms = statistics.norms[layer] if statistics else {name: seen.norm_I for name, seen in observer.norms.items()}
-        for name, linear in linears.items():
-            score_OI = criterion.score(linear.weight, norms.get(name))
-            if not bool(torch.isfinite(score_OI).all()):
-                raise ValueError(f"block {layer} {name}: weights or activations are not finite; nothing of this linear was changed")
-            pruned_OI = select(score_OI, recipe.sparsity)
-            linear.weight.masked_fill_(pruned_OI, 0)
-            table.append({"layer": layer, "name": name, "rows": linear.out_features, "columns": linear.in_features, "weights": pruned_OI.numel(), "zeros": int(pruned_OI.sum())})
-        states = run_block(block, states)
+        rows = job.rows(lambda: rows_for(lm, calibration, recipe.looks_at, progress)) if job else rows_for(lm, calibration, recipe.looks_at, progress)
+    selects = _selects(lm, recipe, calibration, known, progress, job)
+    plan = structured.plan(lm, recipe.sparsity) if recipe.pattern == "structured" else None
+
+    first, table, keep = (job.done, job.table, job.keep) if job else (0, [], [])
+    for layer in range(first) if job and not lm.is_streamed else ():
+        job.restore(layer, lm.blocks[layer])
+    states = [] if rows is None else job.states(lm, rows, calibration.batch) if job else block_inputs(lm, rows, calibration.batch)
+    for layer in tqdm(range(first, len(lm.blocks)), desc=f"prune {lm.name}: {recipe.name}", initial=first, total=len(lm.blocks), unit="block", disable=not progress, leave=False):
+        store = job.store(layer + 1) if job and states else None
+        with lm.resident(layer) as block:
+            linears = lm.linears(block)
+            with observe(linears, gram=criterion.needs == "gram") as observer:
+                outputs = run_block(block, states, observer, store)
+            seen = known.seen[layer] if known else observer.seen()
+            if plan is not None:
+                kept, rows_of_table = _prune_units(lm, block, layer, recipe, plan, seen)
+                keep.append(kept)
+            else:
+                rows_of_table = _prune_weights(linears, layer, recipe, selects[layer], seen)
+            table += rows_of_table
+            states = outputs if dense else run_block(block, states, store_RTD=store)
+            if job:
+                job.finish(layer, block, table, keep)
     linears = pd.DataFrame(table)
     untouched = sum(parameter.numel() for parameter in lm.model.parameters()) - int(linears.weights.sum())
-    return Report(recipe, lm.name, linears, tokens, left_out_share, time.perf_counter() - begun, untouched)
+    looked = known or rows
+    report = Report(recipe, lm.name, linears, looked.tokens if looked else 0, looked.left_out_share if looked else 0.0, time.perf_counter() - begun, untouched, tuple(keep))
+    if job and not lm.is_streamed:
+        job.remove()
+    return report
 
 
-@dataclass(frozen=True)
-class BlockInput:
-    """One calibration batch on its way through the blocks: hidden states (B, T, D), the block's other arguments, token weights."""
-
-    hidden_BTD: torch.Tensor
-    arguments: dict
-    weight_BT: torch.Tensor | None  # or (W, B, T), several choices at once
+def _known(lm: LanguageModel, recipe: Recipe, calibration: Calibration, progress: bool, job: Work | None) -> DenseStatistics:
+    compute = lambda: dense_statistics(lm, [recipe], calibration, progress)[recipe.looks_at]  # noqa: E731
+    return DenseStatistics(*job.statistics(recipe.looks_at, compute)) if job else compute()
 
 
-class _Captured(Exception):
-    """Ends a forward at the first block."""
+def _selects(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None, known: DenseStatistics | None, progress: bool, job: Work | None) -> list[Select]:
+    """Return what chooses the pruned weights of every layer."""
+    border, outliers, criterion = None, None, CRITERIA[recipe.criterion]
+    if recipe.allocation == "owl":
+        scores = replace(recipe, criterion="wanda", pattern="row", propagation="dense", allocation="uniform")
+        dense = known or _known(lm, scores, calibration, progress, job)
+        score = CRITERIA["wanda"].score
+        outliers = [outlier_share((score(weight_OI(linear), dense.seen[layer][name].norms(recipe.norm)) for name, linear in lm.linears(block).items()), recipe.outlier) for layer, block in enumerate(visit(lm, progress, "outliers"))]
+    if recipe.pattern == "global":
 
-
-def block_inputs(lm: LanguageModel, rows: Rows, batch: int) -> list[BlockInput]:
-    """Return what the first block receives for every batch, with the masks and position embeddings that go with it."""
-    captured: list[BlockInput] = []
-
-    def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        captured.append(BlockInput(args[0], kwargs, None))
-        raise _Captured
-
-    handle = lm.blocks[0].register_forward_pre_hook(capture, with_kwargs=True)
-    try:
-        for start in range(0, len(rows.ids_RT), batch):
-            try:
-                lm.hidden(rows.ids_RT[start : start + batch])
-            except _Captured:
-                pass
-    finally:
-        handle.remove()
-    if rows.weight_RT is None:
-        return captured
-    return [BlockInput(state.hidden_BTD, state.arguments, weight) for state, weight in zip(captured, rows.weight_RT.split(batch, dim=-2), strict=True)]
-
-
-def run_block(block: nn.Module, states: list[BlockInput], observer=None) -> list[BlockInput]:
-    """Send every batch through a block, telling the observer each batch's token weights; return the next block's inputs."""
-    outputs = []
-    for state in states:
-        if observer is not None:
-            observer.weight_WBT = state.weight_BT
-        output = block(state.hidden_BTD, **state.arguments)
-        outputs.append(BlockInput(output[0] if isinstance(output, tuple) else output, state.arguments, state.weight_BT))
-    return outputs
-
-
-@contextmanager
-def weights_kept(lm: LanguageModel) -> Iterator[None]:
-    """Copy the blocks' linears and put them back at the end, whatever happens inside: prune, measure, undo."""
-    kept = [{name: linear.weight.detach().clone() for name, linear in lm.linears(block).items()} for block in lm.blocks]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for block, weights in zip(lm.blocks, kept, strict=True):
+        def scores():
+            for layer, block in enumerate(visit(lm, progress, "scores of all layers")):
                 for name, linear in lm.linears(block).items():
-                    linear.weight.copy_(weights[name])
+                    yield finite(criterion.score(weight_OI(linear), known and known.seen[layer][name].norms(recipe.norm)), layer, name)
+
+        border = Border(scores, recipe.sparsity)
+    return [select(recipe.pattern, sparsity, border) for sparsity in allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.spread, outliers)]
+
+
+def finite(value: torch.Tensor, layer: int, name: str) -> torch.Tensor:
+    """Return `value`, or raise ValueError with the linear's name where it has a number that is not finite."""
+    if not bool(torch.isfinite(value).all()):
+        raise ValueError(f"block {layer} {name}: weights or activations are not finite; nothing of this linear was changed")
+    return value
+
+
+def _prune_weights(linears: dict[str, nn.Module], layer: int, recipe: Recipe, choose: Select, seen: dict[str, Seen]) -> list[dict]:
+    """Prune the linears of one block and return a row per linear; those with one input are handed on together."""
+    criterion, masks = CRITERIA[recipe.criterion], {}
+    if criterion.score is not None:
+        for name, linear in linears.items():
+            weight = weight_OI(linear)
+            score_OI = finite(criterion.score(weight, seen[name].norms(recipe.norm) if criterion.calibrated else None), layer, name)
+            masks[name] = choose(score_OI, 0, score_OI.shape[1])
+            weight.masked_fill_(masks[name], 0)
+    else:
+        shared: dict[int, list[str]] = {}
+        for name in linears:
+            shared.setdefault(id(seen[name]), []).append(name)
+        ratio = n_and_m(recipe.pattern)
+        for names in shared.values():
+            weights = [finite(weight_OI(linears[name]), layer, name) for name in names]
+            gram_II = finite(seen[names[0]].gram_II, layer, names[0])
+            try:
+                repaired, pruned = sparsegpt(weights, gram_II, [choose] * len(names), ratio and ratio[1], recipe.damping, recipe.piece)
+            except SingularGram as error:
+                raise SingularGram(f"block {layer} {names[0]}: {error}") from None
+            for name, weight, new_OI, pruned_OI in zip(names, weights, repaired, pruned, strict=True):
+                weight.copy_(new_OI)
+                masks[name] = pruned_OI
+    shapes = {name: tuple(weight_OI(linear).shape) for name, linear in linears.items()}
+    return [{"layer": layer, "name": name, "rows": shapes[name][0], "columns": shapes[name][1], "weights": masks[name].numel(), "zeros": int(masks[name].sum())} for name in linears]
+
+
+def _prune_units(lm: LanguageModel, block: nn.Module, layer: int, recipe: Recipe, plan: "structured.Plan", seen: dict[str, Seen]) -> tuple[object, list[dict]]:
+    """Zero the key-value groups and MLP channels a structured recipe gives up; return what is kept and a row per linear."""
+    raise NotImplementedError
