@@ -93,5 +93,9 @@ def weights_kept(lm: LanguageModel) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for block, values in zip(lm.blocks, kept, strict=True):
-                for name, value in block.named_parameters():
-                    value.copy_(values[name])
+                for name, value in list(block.named_parameters()):
+                    if name in values:
+                        value.copy_(values[name])
+                    else:  # a bias that compensates removed units
+                        parent, _, leaf = name.rpartition(".")
+                        block.get_submodule(parent).register_parameter(leaf, None)

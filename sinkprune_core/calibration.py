@@ -77,8 +77,8 @@ class Rows:
 
     @property
     def left_out_share(self) -> float:
-        """The share of tokens whose weight is below 1."""
-        return 0.0 if self.weight_RT is None else float((self.weight_RT < 1).float().mean())
+        """The share of the calibration text that is left out: 1 minus the mean weight of a token."""
+        return 0.0 if self.weight_RT is None else float((1 - self.weight_RT.double()).mean())
 
 
 # the states of a trajectory

@@ -10,7 +10,8 @@ import pandas as pd
 import torch
 
 from . import corpus
-from .calibration import Calibration
+from .calibration import Calibration, Look
+from .criteria import CRITERIA
 from .evaluation import nelbo, nll
 from .models import LanguageModel
 from .pruning import DenseStatistics, Recipe, dense_statistics, prune, weights_kept
@@ -30,12 +31,17 @@ class SharedStatistics:
 
     def __init__(self, lm: LanguageModel, recipes: Iterable[Recipe], calibration: Calibration):
         self.lm, self.calibration = lm, calibration
-        self.recipes = [recipe for recipe in recipes if recipe.propagation == "dense"]
-        self._found: dict[tuple, DenseStatistics] | None = None
+        self.recipes = [recipe for recipe in recipes if self.shared(recipe)]
+        self._found: dict[Look, DenseStatistics] | None = None
+
+    @staticmethod
+    def shared(recipe: Recipe) -> bool:
+        """Return whether a recipe's statistics are norms of the dense model's inputs, which others can share."""
+        return recipe.propagation == "dense" and CRITERIA[recipe.criterion].needs in ("norms", "moments")
 
     def of(self, recipe: Recipe) -> DenseStatistics | None:
-        """Return the statistics of one recipe, None where propagation is sequential. The model must be dense at this moment."""
-        if recipe.propagation != "dense":
+        """Return the statistics of one recipe, None where they are its own. The model must be dense at this moment."""
+        if not self.shared(recipe):
             return None
         if self._found is None:
             self._found = dense_statistics(self.lm, self.recipes, self.calibration)

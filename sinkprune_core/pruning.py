@@ -19,7 +19,19 @@ from tqdm.auto import tqdm
 
 from . import attention, structured
 from .blocks import block_inputs, run_block, visit, weights_kept
-from .calibration import Calibration, Look, Rows, check_weights, profile, rows_for, sink_profiles, token_weights, tracked_rows, trajectory, visible_keys, windows_of
+from .calibration import (
+    Calibration,
+    Look,
+    Rows,
+    check_weights,
+    profile,
+    rows_for,
+    sink_profiles,
+    token_weights,
+    tracked_rows,
+    visible_keys,
+    windows_of,
+)
 from .criteria import CRITERIA, SingularGram, sparsegpt
 from .durable import Work
 from .models import LanguageModel, weight_OI
@@ -40,10 +52,10 @@ class Report:
     model: str
     linears: pd.DataFrame
     calibration_tokens: int  # tokens that went through the blocks for statistics
-    left_out_share: float  # share of calibration tokens whose weight is below 1
+    left_out_share: float  # 1 minus the mean weight of a calibration token
     seconds: float
     untouched: int = field(default=0)  # parameters outside the blocks' linears: embeddings, head, norms, biases
-    keep: tuple = ()  # structured pruning: what every block keeps, for `structured.shrink`
+    keep: tuple[dict[str, list[int]], ...] = ()  # structured pruning: the units every block keeps, for `structured.shrink`
 
     @property
     def sparsity(self) -> float:
@@ -78,6 +90,10 @@ def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) ->
         for name, linear in lm.linears(lm.blocks[0]).items():
             if weight_OI(linear).shape[1] % ratio[1]:
                 raise ValueError(f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {weight_OI(linear).shape[1]}: use another M")
+    if recipe.pattern == "structured":
+        structured.plan(lm, recipe.sparsity)
+        if recipe.compensate:
+            structured.check_compensation(lm)
     allocate_check = recipe.allocation if recipe.allocation != "owl" else "uniform"  # owl is checked when its outliers are known
     allocate(allocate_check, recipe.sparsity, len(lm.blocks), recipe.spread)
 
@@ -274,6 +290,16 @@ def _prune_weights(linears: dict[str, nn.Module], layer: int, recipe: Recipe, ch
     return [{"layer": layer, "name": name, "rows": shapes[name][0], "columns": shapes[name][1], "weights": masks[name].numel(), "zeros": int(masks[name].sum())} for name in linears]
 
 
-def _prune_units(lm: LanguageModel, block: nn.Module, layer: int, recipe: Recipe, plan: "structured.Plan", seen: dict[str, Seen]) -> tuple[object, list[dict]]:
-    """Zero the key-value groups and MLP channels a structured recipe gives up; return what is kept and a row per linear."""
-    raise NotImplementedError
+def _prune_units(lm: LanguageModel, block: nn.Module, layer: int, recipe: Recipe, plan: structured.Plan, seen: dict[str, Seen]) -> tuple[dict[str, list[int]], list[dict]]:
+    """Zero the key-value groups and MLP channels a structured recipe gives up; return what stays and a row per linear."""
+    linears, calibrated = lm.linears(block), CRITERIA[recipe.criterion].calibrated
+    for name, linear in linears.items():
+        finite(weight_OI(linear), layer, name)
+    known = {name: replace(each, norm_I=each.norms(recipe.norm)) for name, each in seen.items()} if calibrated else None
+    scores = structured.scores(lm, block, recipe.criterion, known)
+    stays = {kind: structured.choose(finite(score_U, layer, kind), plan.removed[kind]) for kind, score_U in scores.items()}
+    structured.mask(lm, block, stays, known if recipe.compensate else None)
+    shapes = {name: tuple(weight_OI(linear).shape) for name, linear in linears.items()}
+    zeros = structured.zeros(lm, plan)
+    table = [{"layer": layer, "name": name, "rows": shapes[name][0], "columns": shapes[name][1], "weights": linear.weight.numel(), "zeros": zeros.get(name, 0)} for name, linear in linears.items()]
+    return {kind: units_U.tolist() for kind, units_U in stays.items()}, table

@@ -27,7 +27,8 @@ class Recipe:
     `deviations`: the sink threshold above the mean, in standard deviations. `alpha`: steepness of a soft threshold, per
     even share (`all`) or official unit (`official`). `stable_from`: the persistence from which a sink is stable.
     `spread`: how far a layer's sparsity may lie from the mean. `outlier`: OWL's multiple of the mean score. `damping`,
-    `piece`: SparseGPT's share of the mean diagonal and the columns it updates together.
+    `piece`: SparseGPT's share of the mean diagonal and the columns it updates together. `compensate`: give what removed
+    units contributed on average back as a bias (FLAP), where the model's class has one.
     """
 
     criterion: str = "wanda"
@@ -47,6 +48,7 @@ class Recipe:
     outlier: float = 5.0
     damping: float = 0.01
     piece: int = 128
+    compensate: bool = False
 
     def __post_init__(self):
         choices = {"criterion": CRITERIA, "inputs": INPUTS, "propagation": PROPAGATION, "tokens": TOKENS, "allocation": ALLOCATIONS, "noise": NOISE, "norm": NORMS}
@@ -90,6 +92,8 @@ class Recipe:
             raise ValueError("pattern='global' compares scores of all layers before anything is pruned: it needs propagation='dense'")
         if self.allocation == "owl" and not criterion.calibrated:
             raise ValueError(f"allocation='owl' needs calibrated scores: criterion={self.criterion!r} has none")
+        if self.compensate and (self.pattern != "structured" or not criterion.calibrated):
+            raise ValueError("compensate=True gives back the mean of removed units: it needs pattern='structured' and a calibrated criterion")
         if self.alpha is not None and self.tokens not in SOFT:
             raise ValueError(f"alpha={self.alpha} softens the threshold of tokens={' or '.join(map(repr, SOFT))} only, not of tokens={self.tokens!r}")
 
@@ -124,7 +128,7 @@ PRESETS: dict[str, dict] = {
     "paper-sparsegpt": {"criterion": "sparsegpt", "tokens": "official", "noise": "official", "levels": 10, "pattern": "layer"},
     "structured": {"criterion": "wanda", "pattern": "structured"},
     "structured-sink": {"criterion": "wanda", "pattern": "structured", **_NOISED_DENSE, "tokens": "official", "noise": "official", "norm": "sum", "levels": 10},
-    "flap": {"criterion": "flap", "pattern": "structured"},
+    "flap": {"criterion": "flap", "pattern": "structured", "compensate": True},
 }
 
 

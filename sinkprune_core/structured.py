@@ -218,10 +218,16 @@ def plan(lm: LanguageModel, ratio: float) -> Plan:
     return Plan(ratio, removed, total, groups * group + channels * channel)
 
 
+def zeros(lm: LanguageModel, plan: Plan) -> dict[str, int]:
+    """Return how many weights of each linear of a block leave under a plan, by name."""
+    linears, config = lm.linears(lm.blocks[0]), lm.model.config
+    return {name: linears[name].weight.numel() // units.count(config) * plan.removed[kind] for kind, units in removable(lm).items() for name in (*units.rows, units.columns)}
+
+
 # what remains
 
 
-Kept = dict[str, torch.Tensor]  # by kind, the units of a block that stay, int64, ascending
+Kept = dict[str, Sequence[int] | torch.Tensor]  # by kind, the units of a block that stay, ascending
 
 
 @torch.no_grad()
@@ -237,7 +243,7 @@ def mask(lm: LanguageModel, block: nn.Module, kept: Kept, compensate: dict[str, 
     linears = lm.linears(block)
     for kind, units in removable(lm).items():
         gone_U = torch.ones(units.count(lm.model.config), dtype=torch.bool)
-        gone_U[kept[kind].cpu()] = False
+        gone_U[torch.as_tensor(kept[kind]).cpu()] = False
         reader = linears[units.columns]
         gone_I = _stretches(gone_U, weight_OI(reader).shape[1]).to(reader.weight.device)
         if compensate is not None:
@@ -278,7 +284,7 @@ def shrink(lm: LanguageModel, kept: Sequence[Kept]) -> LanguageModel:
         linears = lm.linears(block)
         for kind, units in kinds.items():
             stays_U = torch.zeros(units.count(config), dtype=torch.bool)
-            stays_U[stays[kind].cpu()] = True
+            stays_U[torch.as_tensor(stays[kind]).cpu()] = True
             for name in (*units.rows, units.columns):
                 linear, reads = linears[name], name == units.columns
                 rows, columns = weight_OI(linear).shape
@@ -302,7 +308,7 @@ def _check_kept(lm: LanguageModel, kept: Sequence[Kept]) -> None:
         if set(stays) != set(kinds):
             raise ValueError(f"kept[{layer}] names {sorted(stays)}; {lm.name} has units of kind {', '.join(kinds)}: name each of them")
         for kind, units in kinds.items():
-            places, count = stays[kind].tolist(), units.count(lm.model.config)
+            places, count = torch.as_tensor(stays[kind]).tolist(), units.count(lm.model.config)
             if not places or places != sorted(set(places)) or not 0 <= places[0] <= places[-1] < count:
                 raise ValueError(f"kept[{layer}][{kind!r}] must be at least one unit of 0 … {count - 1}, each once, ascending")
             if len(places) != len(kept[0][kind]):
