@@ -44,7 +44,7 @@ def block_inputs(lm: LanguageModel, rows, batch: int, store_RTD: torch.Tensor | 
     try:
         for start in range(0, len(rows.ids_RT), batch):
             try:
-                lm.hidden(rows.ids_RT[start : start + batch])
+                lm.model.base_model(rows.ids_RT[start : start + batch].to(lm.device), use_cache=False)
             except _Captured:
                 pass
             captured[-1] = _stored(captured[-1], store_RTD, start)

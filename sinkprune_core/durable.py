@@ -53,7 +53,9 @@ class Work:
         progress = self.folder / "progress.json"
         state = json.loads(progress.read_text(encoding="utf-8")) if progress.exists() else {"done": 0, "table": [], "keep": []}
         self.done, self.table, self.keep = state["done"], state["table"], state["keep"]
-        self._shape: tuple | None = None
+        self._blocks_name, self._shape = lm.blocks_name, None
+        if lm.is_streamed:
+            lm.finished |= {layer: self.block_file(layer) for layer in range(self.done)}
 
     def rows(self, compute: Callable[[], Rows]) -> Rows:
         """Return the calibration rows of this run, computed once."""
@@ -109,16 +111,21 @@ class Work:
     def block_file(self, layer: int) -> Path:
         return self.folder / "blocks" / f"{layer:05d}.safetensors"
 
-    def finish(self, layer: int, block: nn.Module, table: list[dict], keep: list) -> None:
-        """Write a finished block, then the progress that makes it count."""
+    def finish(self, lm: LanguageModel, layer: int, block: nn.Module, table: list[dict], keep: list) -> None:
+        """Write a finished block under its native names, then the progress that makes it count."""
         with atomic(self.block_file(layer)) as partial:
-            save_file({name: value.contiguous() for name, value in block.state_dict().items()}, partial, metadata={"format": "pt"})
+            save_file({f"{self._blocks_name}.{layer}.{name}": value.contiguous() for name, value in block.named_parameters()}, partial, metadata={"format": "pt"})
+        if lm.is_streamed:
+            lm.finished[layer] = self.block_file(layer)
         self.done, self.table, self.keep = layer + 1, table, keep
         write_json(self.folder / "progress.json", {"done": self.done, "table": table, "keep": keep})
 
     def restore(self, layer: int, block: nn.Module) -> None:
         """Put a finished block's weights back into a model in memory."""
-        block.load_state_dict(load_file(self.block_file(layer)), strict=True)
+        prefix = f"{self._blocks_name}.{layer}."
+        for name, value in load_file(self.block_file(layer)).items():
+            parent, _, leaf = name.removeprefix(prefix).rpartition(".")
+            setattr(block.get_submodule(parent), leaf, nn.Parameter(value, requires_grad=False))  # a compensating bias may be new
 
     def remove(self) -> None:
         """Remove this recipe's blocks and states; statistics of the dense model stay for others."""

@@ -62,8 +62,12 @@ class LanguageModel:
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks, in order."""
-        base = self.model.base_model
-        return base.h if hasattr(base, "h") else base.layers  # GPT-2 names them h
+        return blocks_of(self.model)
+
+    @property
+    def blocks_name(self) -> str:
+        """What the list of blocks is called in the model, e.g. `model.layers`."""
+        return next(name for name, module in self.model.named_modules() if module is self.blocks)
 
     is_streamed = False  # whether blocks come from disk one at a time (see streaming.py)
 
@@ -134,6 +138,12 @@ class LanguageModel:
             self.tokenizer.save_pretrained(partial)
             write_json(partial / CARD, {"name": self.name, "kind": self.kind, "mask_token_id": self.mask_token_id, "logits_shifted": self.logits_shifted, **card})
         return folder
+
+
+def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the transformer blocks of a native model; GPT-2 calls them h."""
+    base = model.base_model
+    return base.h if hasattr(base, "h") else base.layers
 
 
 def weight_OI(linear: nn.Linear | Conv1D) -> torch.Tensor:

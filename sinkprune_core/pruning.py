@@ -94,6 +94,8 @@ def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) ->
         structured.plan(lm, recipe.sparsity)
         if recipe.compensate:
             structured.check_compensation(lm)
+    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
+        raise ValueError(f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model in memory")
     allocate_check = recipe.allocation if recipe.allocation != "owl" else "uniform"  # owl is checked when its outliers are known
     allocate(allocate_check, recipe.sparsity, len(lm.blocks), recipe.spread)
 
@@ -191,6 +193,8 @@ def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = N
     """
     check(lm, recipe, calibration)
     begun, criterion, dense = time.perf_counter(), CRITERIA[recipe.criterion], recipe.propagation == "dense"
+    if lm.is_streamed and work is None:
+        raise ValueError(f"{lm.name} is streamed from disk: pass work=, a folder for its finished blocks")
     job = Work(Path(work), lm, recipe, calibration) if work is not None else None
     known, rows = None, None
     if criterion.calibrated and dense and criterion.needs != "gram":
@@ -221,7 +225,7 @@ def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = N
             table += rows_of_table
             states = outputs if dense else run_block(block, states, store_RTD=store)
             if job:
-                job.finish(layer, block, table, keep)
+                job.finish(lm, layer, block, table, keep)
     linears = pd.DataFrame(table)
     untouched = sum(parameter.numel() for parameter in lm.model.parameters()) - int(linears.weights.sum())
     looked = known or rows
