@@ -125,7 +125,7 @@ class Work:
         prefix = f"{self._blocks_name}.{layer}."
         for name, value in load_file(self.block_file(layer)).items():
             parent, _, leaf = name.removeprefix(prefix).rpartition(".")
-            setattr(block.get_submodule(parent), leaf, nn.Parameter(value, requires_grad=False))  # a compensating bias may be new
+            setattr(block.get_submodule(parent), leaf, nn.Parameter(value.clone(), requires_grad=False))  # a compensating bias may be new
 
     def remove(self) -> None:
         """Remove this recipe's blocks and states; statistics of the dense model stay for others."""
