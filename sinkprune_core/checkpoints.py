@@ -58,14 +58,10 @@ class Files:
             raise FormatError(f"no safetensors in {folder}" + (f", only {pickled}: pickled weights are not loaded, convert them to safetensors" if pickled else ""))
         if len(names) > 1 and not index:
             raise FormatError(f"{folder} holds {len(names)} safetensors files and no model.safetensors.index.json: which belong together? Keep one model per folder")
-        self.handles, self.where, self.shapes, self.dtypes = {}, {}, {}, {}
+        self.folder, self.handles, self.where, self.shapes, self.dtypes = folder, {}, {}, {}, {}
         for name in names:
-            try:
-                self.handles[name] = safe_open(folder / name, framework="pt")
-            except (OSError, SafetensorError) as error:
-                raise FormatError(f"{folder / name} cannot be read ({error}): the download is incomplete or broken, fetch it again") from None
-            for key in self.handles[name].keys():  # noqa: SIM118  it is no dict
-                part = self.handles[name].get_slice(key)
+            for key in self.handle(name).keys():  # noqa: SIM118  it is no dict
+                part = self.handle(name).get_slice(key)
                 if part.get_dtype() not in STORED_DTYPES:
                     raise FormatError(f"{key} in {folder / name} is stored as {part.get_dtype()}: quantised weights are not covered, take the {', '.join(DTYPES)} files")
                 self.where[key], self.shapes[key], self.dtypes[key] = name, tuple(part.get_shape()), STORED_DTYPES[part.get_dtype()]
@@ -76,8 +72,21 @@ class Files:
     def bytes(self) -> int:
         return sum(torch.Size(shape).numel() * self.dtypes[name].itemsize for name, shape in self.shapes.items())
 
+    def handle(self, name: str):
+        """Return an open file of the folder, opening it where it is not."""
+        if name not in self.handles:
+            try:
+                self.handles[name] = safe_open(self.folder / name, framework="pt")
+            except (OSError, SafetensorError) as error:
+                raise FormatError(f"{self.folder / name} cannot be read ({error}): the download is incomplete or broken, fetch it again") from None
+        return self.handles[name]
+
+    def close(self) -> None:
+        """Close all files, so that pages read from them stop counting as this process's memory; they reopen when needed."""
+        self.handles.clear()
+
     def tensor(self, stored: str) -> torch.Tensor:
-        return self.handles[self.where[stored]].get_tensor(stored)
+        return self.handle(self.where[stored]).get_tensor(stored)
 
 
 class Checkpoint:

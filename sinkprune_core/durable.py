@@ -55,7 +55,7 @@ class Work:
         self.done, self.table, self.keep = state["done"], state["table"], state["keep"]
         self._blocks_name, self._shape = lm.blocks_name, None
         if lm.is_streamed:
-            lm.finished |= {layer: self.block_file(layer) for layer in range(self.done)}
+            lm.finished.update({layer: self.block_file(layer) for layer in range(self.done)})
 
     def rows(self, compute: Callable[[], Rows]) -> Rows:
         """Return the calibration rows of this run, computed once."""

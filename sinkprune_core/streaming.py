@@ -4,7 +4,6 @@ Dimensions: B batch, T sequence position, D hidden width, N selected positions.
 """
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
