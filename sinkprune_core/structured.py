@@ -294,9 +294,9 @@ def shrink(lm: LanguageModel, kept: Sequence[Kept]) -> LanguageModel:
                 if bias_O is not None:
                     cut[f"{prefixes[block]}.{name}.bias"] = bias_O.clone() if reads else bias_O[index]
     state = {**{name: tensor.clone() for name, tensor in lm.model.state_dict().items() if name not in cut}, **cut}
-    model = type(lm.model).from_pretrained(None, config=smaller, state_dict=state, dtype=lm.model.dtype, attn_implementation=config._attn_implementation)
+    model = type(lm.model).from_pretrained(None, config=smaller, state_dict=state, dtype=lm.model.dtype)
     model.generation_config = copy.deepcopy(lm.model.generation_config)
-    set_direction(model, causal=not lm.is_diffusion).eval().requires_grad_(False).to(lm.device)
+    set_direction(model, causal=not lm.is_diffusion).requires_grad_(False).to(lm.device)
     return dataclasses.replace(lm, model=model)
 
 

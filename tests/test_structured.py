@@ -321,12 +321,14 @@ def test_keeping_everything_is_the_identity_in_memory_of_its_own(build, make_ids
     assert masked(lm, everything).fingerprint() == before
 
 
-def test_a_shrunk_model_keeps_dtype_and_generation_settings_and_the_precision_of_its_angles(tiny_dlm, tmp_path, make_ids):
-    lm = load(tiny_dlm.save(tmp_path / "model"), "bfloat16")
+def test_a_shrunk_model_keeps_dtype_and_settings_and_the_precision_of_its_angles(tiny_dlm, tmp_path, make_ids):
+    lm = load(tiny_dlm.save(tmp_path / "model"))
+    lm.model.to(torch.bfloat16).set_attn_implementation("eager")
     lm.model.generation_config.max_new_tokens = 7
     smaller = shrink(lm, some_kept(lm))
     assert smaller.model.generation_config.max_new_tokens == 7
     assert {parameter.dtype for parameter in smaller.model.parameters()} == {torch.bfloat16}
+    assert smaller.model.config._attn_implementation == "eager"
     assert smaller.model.base_model.rotary_emb.inv_freq.dtype == torch.float32
     assert not any(parameter.requires_grad for parameter in smaller.model.parameters()) and not smaller.model.training
     assert bool(torch.isfinite(logits(smaller, make_ids(1, 5))).all())
