@@ -69,10 +69,7 @@ class StreamedModel(LanguageModel):
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         head = self.model.get_output_embeddings()
         if head.weight.is_meta:
-            if self.model.config.tie_word_embeddings:
-                head.weight = self.model.get_input_embeddings().weight
-            else:
-                self.checkpoint.fill(head, _name_of(self.model, head), self.dtype, self.device)
+            self.checkpoint.fill(head, _name_of(self.model, head), self.dtype, self.device)
         return super().head(hidden_ND)
 
     def fingerprint(self) -> str:
@@ -145,4 +142,6 @@ def stream(checkpoint: Checkpoint, name: str, dtype: torch.dtype, device: torch.
             checkpoint.fill(module, f"{model.base_model_prefix}.{child}", dtype, device)
             _assign(module, {key: value.detach().clone() for key, value in module.named_parameters()})
     checkpoint.files.close()
+    if model.config.tie_word_embeddings:
+        model.get_output_embeddings().weight = model.get_input_embeddings().weight
     return StreamedModel(model.requires_grad_(False), tokenizer, name, checkpoint.kind, checkpoint.mask_token_id(tokenizer), checkpoint.logits_shifted, checkpoint)
