@@ -1,4 +1,4 @@
-"""The command `sinkprune`: reproduce the paper's claims, print the ledger, publish a run, train the embedded adapter."""
+"""The command `sinkprune`: prune, trace and evaluate models; reproduce the paper's claims; train the embedded adapter."""
 
 import argparse
 import os
@@ -7,12 +7,42 @@ import sys
 from pathlib import Path
 
 from .paths import cache_dir, project_root
+from .recipes import PRESETS
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; an expected error is one line on stderr and exit status 1."""
     parser = argparse.ArgumentParser(prog="sinkprune", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
+
+    prune = _model_command(commands, "prune", "prune a model and save it in transformers format", sequences=128)
+    prune.add_argument("--out", type=Path, help="folder for the pruned model; it must not exist")
+    prune.add_argument("--preset", default="unstable", help=f"a recipe of the literature: {', '.join(PRESETS)} (default: unstable)")
+    prune.add_argument("--sparsity", type=float, help="share of zeros in the blocks' linears (default: 0.5)")
+    prune.add_argument("--pattern", help="row, layer, global, N:M such as 2:4, or structured")
+    prune.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of a recipe, e.g. --set allocation=owl (repeatable)")
+    prune.add_argument("--work", type=Path, help="folder that keeps finished blocks and statistics: a killed run goes on, another sparsity needs no forward (default: OUT.work, removed at the end)")
+    prune.add_argument("--stream", action="store_true", help="read blocks from disk one at a time (default: only where the model does not fit well into memory)")
+    prune.add_argument("--masked", action="store_true", help="structured: keep the dense shape with zeros instead of a smaller model")
+    prune.add_argument("--dry-run", action="store_true", help="say what it takes, and stop")
+    prune.set_defaults(run=_run("run_prune"), json=None)
+
+    trace = _model_command(commands, "trace", "generate and record where attention goes, step by step", sequences=8)
+    trace.add_argument("--out", type=Path, help="file for the trace (safetensors)")
+    trace.add_argument("--prompt", type=int, default=32, help="prompt tokens (default: 32)")
+    trace.add_argument("--tokens", type=int, default=64, help="tokens to generate (default: 64)")
+    trace.add_argument("--steps", type=int, default=32, help="denoising steps, or query windows of an autoregressive model (default: 32)")
+    trace.add_argument("--block", type=int, help="block length of semi-autoregressive sampling (default: one block)")
+    trace.add_argument("--temperature", type=float, default=0.0)
+    trace.add_argument("--json", type=Path, help="file for the table")
+    trace.set_defaults(run=_run("run_trace"))
+
+    evaluate = _model_command(commands, "evaluate", "likelihood on held-out text, or tasks", sequences=32)
+    evaluate.add_argument("--tasks", nargs="+", help="tasks of lm-evaluation-harness, or a preset: paper")
+    evaluate.add_argument("--limit", type=int, help="items per task (default: all)")
+    evaluate.add_argument("--draws", type=int, default=8, help="noise levels per sequence of a diffusion model's NELBO (default: 8)")
+    evaluate.add_argument("--json", type=Path, help="file for the table")
+    evaluate.set_defaults(run=_run("run_evaluate"))
 
     reproduce = commands.add_parser("reproduce", help="run the notebooks in order and print the claims table")
     reproduce.add_argument("--profile", default="quick", help="a file of workflow/config without its ending (default: quick)")
@@ -46,6 +76,35 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
+
+
+def _model_command(commands, name: str, help: str, sequences: int) -> argparse.ArgumentParser:
+    """Return the parser of a command on one model and some text, with the flags all of them share."""
+    parser = commands.add_parser(name, help=help, description=help)
+    parser.add_argument("model", help="smol-dlm, smol-ar, a hub id of the table of models, or a folder")
+    parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
+    parser.add_argument("--device", default="cuda" if _cuda() else "cpu", help="default: a GPU where there is one")
+    parser.add_argument("--text", type=Path, help="text file to take sequences from (default: documentation of this installation, and samples of smol-ar for its own vocabulary)")
+    parser.add_argument("--sequences", type=int, default=sequences, help=f"sequences of text (default: {sequences})")
+    parser.add_argument("--length", type=int, help="tokens per sequence (default: 128, with --text 512)")
+    parser.add_argument("--batch", type=int, default=16, help="sequences at once; it changes speed and memory only (default: 16)")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _run(name: str):
+    def run(options: argparse.Namespace) -> int:
+        from . import commands
+
+        return getattr(commands, name)(options)
+
+    return run
 
 
 def _reproduce(options: argparse.Namespace) -> int:

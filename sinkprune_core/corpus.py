@@ -88,19 +88,30 @@ def documentation(scope: str) -> tuple[str, ...]:
     return tuple(paragraphs.values())
 
 
+def separator(tokenizer) -> int:
+    """Return the token that separates documents: `<|endoftext|>` where the vocabulary has it, else begin or end of text.
+
+    Raises ValueError for a tokenizer with none of them.
+    """
+    for token in (tokenizer.get_vocab().get("<|endoftext|>"), tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return token
+    raise ValueError("the tokenizer has no <|endoftext|>, begin-of-text or end-of-text token to separate documents with: declare one in its tokenizer_config.json")
+
+
 def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
     """Join texts with the document separator and cut into sequences that start with it, int64 (N, T); the rest is dropped.
 
     Raises ValueError when there is too little text for one sequence.
     """
-    stream, texts = [], list(texts)
+    stream, texts, between = [], list(texts), separator(tokenizer)
     for ids in tokenizer(texts, add_special_tokens=False).input_ids if texts else []:
-        stream += ids + [START_TOKEN_ID]
+        stream += ids + [between]
     rows = len(stream) // (length - 1)
     if rows == 0:
         raise ValueError(f"the corpus has {len(stream)} tokens, too few for one sequence of {length}: give more text or shorter sequences")
     body_NT = torch.tensor(stream[: rows * (length - 1)], dtype=torch.long).view(rows, length - 1)
-    return torch.cat([torch.full((rows, 1), START_TOKEN_ID), body_NT], dim=1)
+    return torch.cat([torch.full((rows, 1), between), body_NT], dim=1)
 
 
 def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:

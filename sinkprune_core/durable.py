@@ -8,7 +8,6 @@ Dimensions: R calibration rows, T position, D hidden width.
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -126,7 +125,3 @@ class Work:
         for name, value in load_file(self.block_file(layer)).items():
             parent, _, leaf = name.removeprefix(prefix).rpartition(".")
             setattr(block.get_submodule(parent), leaf, nn.Parameter(value.clone(), requires_grad=False))  # a compensating bias may be new
-
-    def remove(self) -> None:
-        """Remove this recipe's blocks and states; statistics of the dense model stay for others."""
-        shutil.rmtree(self.folder)

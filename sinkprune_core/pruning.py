@@ -39,7 +39,7 @@ from .patterns import Border, Select, allocate, n_and_m, outlier_share, select
 from .recipes import PRESETS, Recipe, preset
 from .statistics import Observer, Seen, observe
 
-__all__ = ["PRESETS", "DenseStatistics", "Recipe", "Report", "check", "dense_statistics", "preset", "prune", "weights_kept"]
+__all__ = ["PRESETS", "DenseStatistics", "Recipe", "Report", "check", "dense_statistics", "one_pass", "preset", "prune", "weights_kept"]
 
 WAITING_BYTES = 1 << 30  # inputs that may be held until the weights of their tokens are known
 
@@ -56,6 +56,7 @@ class Report:
     seconds: float
     untouched: int = field(default=0)  # parameters outside the blocks' linears: embeddings, head, norms, biases
     keep: tuple[dict[str, list[int]], ...] = ()  # structured pruning: the units every block keeps, for `structured.shrink`
+    job: Path | None = None  # the folder of finished blocks in the work folder; yours to remove once the model is saved
 
     @property
     def sparsity(self) -> float:
@@ -127,7 +128,7 @@ def dense_statistics(lm: LanguageModel, recipes: Sequence[Recipe], calibration: 
 def _statistics_of(lm: LanguageModel, looks: list[Look], calibration: Calibration, progress: bool) -> dict[Look, DenseStatistics]:
     """Return the statistics of looks that share their trajectory."""
     begun, first = time.perf_counter(), looks[0]
-    sequences = _sequences_at_once(lm, first, calibration)
+    sequences = one_pass(lm, first, calibration)
     if sequences and any(look.tokens != "none" for look in looks):
         ids_RT, weight_WRT, observer = _look_once(lm, looks, calibration, sequences, progress)
         layers = [(layer, name) for layer in range(len(lm.blocks)) for name in lm.linears(lm.blocks[layer])]
@@ -150,8 +151,11 @@ def _statistics_of(lm: LanguageModel, looks: list[Look], calibration: Calibratio
     return {look: DenseStatistics(seen, ids_RT.numel(), Rows(ids_RT, weight_RT).left_out_share, seconds) for look, seen, weight_RT in zip(looks, by_look, weight_WRT, strict=True)}
 
 
-def _sequences_at_once(lm: LanguageModel, look: Look, calibration: Calibration) -> int:
-    """Return of how many sequences all inputs can be held until sinks are known; 0 where sinks show in other forwards."""
+def one_pass(lm: LanguageModel, look: Look, calibration: Calibration) -> int:
+    """Return for how many sequences at a time one pass can serve sinks and statistics, all inputs held until sinks are known.
+
+    0 where sinks show in other forwards than those whose inputs are wanted, or memory (WAITING_BYTES) is too small.
+    """
     if lm.is_streamed or (lm.is_diffusion and look.inputs == "clean"):
         return 0
     states = look.levels if lm.is_diffusion else 1
@@ -229,10 +233,7 @@ def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = N
     linears = pd.DataFrame(table)
     untouched = sum(parameter.numel() for parameter in lm.model.parameters()) - int(linears.weights.sum())
     looked = known or rows
-    report = Report(recipe, lm.name, linears, looked.tokens if looked else 0, looked.left_out_share if looked else 0.0, time.perf_counter() - begun, untouched, tuple(keep))
-    if job and not lm.is_streamed:
-        job.remove()
-    return report
+    return Report(recipe, lm.name, linears, looked.tokens if looked else 0, looked.left_out_share if looked else 0.0, time.perf_counter() - begun, untouched, tuple(keep), job and job.folder)
 
 
 def _known(lm: LanguageModel, recipe: Recipe, calibration: Calibration, progress: bool, job: Work | None) -> DenseStatistics:

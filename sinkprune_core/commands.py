@@ -1,0 +1,163 @@
+"""What the shell commands `prune`, `trace` and `evaluate` do: the same engine as in Python, with a plan before and a table after."""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import types
+import typing
+from argparse import Namespace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from . import corpus
+from .calibration import Calibration
+from .embedded import ADAPTER
+from .experiments import score_texts
+from .hub import available_memory, choose_dtype, parse
+from .models import LanguageModel, load, open_checkpoint
+from .paths import atomic
+from .planning import pruning_cost
+from .pruning import Recipe, check, preset, prune
+from .results import interval
+from .sinks import variability
+from .streaming import stream
+from .structured import shrink
+from .table import EMBEDDED
+from .traces import trace
+
+ROOM = 0.6  # a model larger than this share of the free memory is streamed from disk
+
+
+def recipe_of(options: Namespace) -> Recipe:
+    """Return the recipe a command line asks for: a preset, its common flags, and any field by `--set name=value`.
+
+    Raises ValueError for a field that does not exist or a value of another type.
+    """
+    changes: dict[str, object] = {name: getattr(options, name) for name in ("sparsity", "pattern") if getattr(options, name) is not None}
+    hints = typing.get_type_hints(Recipe)
+    for item in options.set:
+        name, _, text = item.partition("=")
+        if name not in hints:
+            raise ValueError(f"--set {item}: a recipe has no {name!r}; it has {', '.join(hints)}")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text  # a word needs no quotes
+        changes[name] = value
+        kinds = tuple(float | int if kind is float else kind for kind in (hints[name].__args__ if isinstance(hints[name], types.UnionType) else (hints[name],)))
+        if not any(isinstance(value, kind) for kind in kinds):
+            raise ValueError(f"--set {item}: {name} takes {hints[name]}, not {value!r}")
+    return preset(options.preset, **changes)
+
+
+def open_model(options: Namespace, stream_it: bool | None = False) -> LanguageModel:
+    """Load a model, or stream it from disk where asked to (None: where it would not fit well into memory)."""
+    row, _ = parse(options.model)
+    dtype = choose_dtype(options.dtype, options.device)
+    if row is not None and row.id == "smol-dlm":
+        if stream_it:
+            raise ValueError(f"smol-dlm is merged from a base and {ADAPTER.name}'s adapter when it is loaded: it cannot be streamed, and needs not be")
+        return load(options.model, dtype, options.device)
+    if stream_it is None and (row is None or row.id not in EMBEDDED):
+        stream_it = open_checkpoint(options.model).parameters * dtype.itemsize > ROOM * available_memory(options.device)
+    if stream_it:
+        return stream(open_checkpoint(options.model), Path(options.model).name, dtype, options.device)
+    return load(options.model, dtype, options.device)
+
+
+def texts_of(lm: LanguageModel, options: Namespace, held_out: bool) -> dict[str, torch.Tensor]:
+    """Return token sequences by source, int64 (N, T): a text file of the user's, or what comes with every installation.
+
+    Raises ValueError when a source has fewer sequences than asked for.
+    """
+    length = options.length or min(512 if options.text else 128, lm.model.config.max_position_embeddings)
+    if options.text is None and lm.tokenizer.get_vocab() == corpus_vocabulary() and length <= 128:
+        return corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
+    if options.text is None:
+        name, ids_NT = "documentation", corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
+    else:
+        name, ids_NT = options.text.name, corpus.pack(options.text.read_text(encoding="utf-8").split("\n\n"), lm.tokenizer, length)
+    if len(ids_NT) < options.sequences:
+        raise ValueError(f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: ask for fewer or shorter ones, or give more text")
+    order = torch.randperm(len(ids_NT), generator=corpus.generator(options.seed, "texts", name, held_out))
+    return {name: ids_NT[order[: options.sequences].sort().values]}
+
+
+def corpus_vocabulary() -> dict[str, int]:
+    """Return the vocabulary in which the shipped samples are written."""
+    return open_checkpoint("smol-ar").tokenizer().get_vocab()
+
+
+def run_prune(options: Namespace) -> int:
+    """`sinkprune prune`: say what it takes, prune, save, and only then remove the work folder."""
+    recipe, out = recipe_of(options), options.out
+    if out is None and not options.dry_run:
+        raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
+    if out is not None and out.exists():
+        raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
+    lm = open_model(options, options.stream or None)
+    calibration = Calibration(torch.cat(list(texts_of(lm, options, held_out=False).values())), options.seed, options.batch)
+    check(lm, recipe, calibration)
+    work = options.work or (out and out.with_name(out.name + ".work"))
+    cost = pruning_cost(lm, recipe, calibration, out, work)
+    print(f"{lm.name}{' streamed from disk' if lm.is_streamed else ''}, {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
+    if cost.missing:
+        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
+    if options.dry_run:
+        return 0
+    report = prune(lm, recipe, calibration, work=work)
+    if report.keep and not options.masked:
+        lm = shrink(lm, report.keep)
+    lm.save(out, **report.card())
+    with atomic(out / "sinkprune-linears.csv") as partial:
+        report.linears.to_csv(partial, index=False)
+    shutil.rmtree(report.job if options.work else work)
+    print(f"{out}: {report.sparsity:.4f} of {int(report.linears.weights.sum()):,} weights in the blocks' linears are zero{' and gone' if report.keep and not options.masked else ''}; {report.untouched:,} other parameters untouched")
+    return 0
+
+
+def run_trace(options: Namespace) -> int:
+    """`sinkprune trace`: generate from prompts, record attention at every step, print how much sinks move."""
+    from .diffusion import Sampler
+
+    lm = open_model(options)
+    prompts = Namespace(**{**vars(options), "length": options.prompt})
+    prompt_BT = torch.cat(list(texts_of(lm, prompts, held_out=True).values()))
+    sampler = Sampler(length=options.tokens, steps=options.steps, block=options.block, temperature=options.temperature)
+    found = trace(lm, prompt_BT, sampler, options.seed, options.batch)
+    frame = variability(found.profile_BSK, found.visible_SK)
+    if options.out is not None:
+        found.save(options.out)
+    _print(pd.DataFrame({name: _estimate(frame[name]) for name in frame.columns if name != "prompt"}).T, options)
+    return 0
+
+
+def run_evaluate(options: Namespace) -> int:
+    """`sinkprune evaluate`: likelihood on held-out text, or tasks of the evaluation harness."""
+    lm = open_model(options)
+    if options.tasks:
+        from .harness import evaluate
+
+        frame = evaluate(lm, options.tasks, limit=options.limit)
+    else:
+        scores = score_texts(lm, texts_of(lm, options, held_out=True), options.draws)
+        measure = "NELBO" if lm.is_diffusion else "negative log-likelihood"
+        frame = pd.DataFrame({text: {"measure": f"{measure}, nats per token", **_estimate(group.value)} for text, group in scores.groupby("text")}).T
+    _print(frame, options)
+    return 0
+
+
+def _estimate(values: pd.Series) -> dict[str, object]:
+    found = interval(values.dropna()) if values.notna().sum() > 1 else None
+    return dataclasses.asdict(found) if found else {"value": float("nan")}
+
+
+def _print(frame: pd.DataFrame, options: Namespace) -> None:
+    print(frame.to_string(float_format=lambda value: f"{value:.4g}"))
+    if options.json is not None:
+        with atomic(options.json) as partial:
+            partial.write_text(frame.reset_index().to_json(orient="records", indent=1) + os.linesep, encoding="utf-8")

@@ -1,0 +1,106 @@
+"""What a pruning run will take, said before it starts: FLOPs, time, memory and disk; and a refusal where they lack.
+
+Dimensions: R calibration rows, T position, D hidden width, I input features, O output features.
+"""
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .calibration import Calibration
+from .compute import forward_cost
+from .criteria import CRITERIA
+from .hub import available_memory
+from .models import LanguageModel, weight_OI
+from .pruning import one_pass
+from .recipes import Recipe
+
+PROBE_SECONDS = 0.5  # how long the speed of this machine is measured
+PROCESS_BYTES = 700 << 20  # the interpreter with its libraries
+
+
+@dataclass(frozen=True)
+class PruningCost:
+    """Expected cost of a run. `passes`: of all calibration rows through the blocks. `flops` of the whole run; `seconds` at
+    the speed of a matrix product measured just now, so a lower bound; `memory` at its peak and `disk` in bytes.
+    `missing`: what this machine lacks, in sentences.
+    """
+
+    tokens: int
+    passes: int
+    flops: float
+    seconds: float
+    memory: int
+    disk: int
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        hours, rest = divmod(round(self.seconds), 3600)
+        return (
+            f"{self.tokens:,} calibration tokens x {self.passes} passes, {self.flops / 1e12:.3g} TFLOP, at least {hours} h {rest // 60} min {rest % 60} s at this machine's speed now; "
+            f"peak memory about {self.memory / 1e9:.1f} GB, disk {self.disk / 1e9:.1f} GB"
+        )
+
+
+def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, out: Path | None = None, work: Path | None = None) -> PruningCost:
+    """Return what `prune` with these arguments will take, from shapes and one short measurement; nothing is changed."""
+    criterion, states = CRITERIA[recipe.criterion], recipe.levels if recipe.inputs == "noised" else 1
+    count, length = calibration.ids_NT.shape
+    rows = count * states if criterion.calibrated else 0
+    passes, sink_rows = _passes(lm, recipe, calibration)
+    forward = forward_cost(lm, length, 0).total
+    linears = lm.linears(lm.blocks[0])
+    inputs = {weight_OI(linear).shape[1]: 0 for linear in linears.values()}
+    for linear in linears.values():
+        inputs[weight_OI(linear).shape[1]] += weight_OI(linear).shape[0]
+    flops = forward * (rows * passes + sink_rows)
+    if criterion.needs == "gram":
+        flops += len(lm.blocks) * sum(1.2 * rows * length * features**2 + features**3 + 2 * outputs * features**2 for features, outputs in inputs.items())
+    size, width = lm.model.dtype.itemsize, lm.model.config.hidden_size
+    block = sum(value.numel() for value in lm.blocks[0].parameters())
+    whole = sum(value.numel() for value in lm.model.parameters())
+    hidden = rows * length * width * size
+    widest = max(max(weight_OI(linear).shape) for linear in linears.values())
+    batch = calibration.batch * length * (4 * widest * 4 + 2 * width * size)
+    largest = max(linear.weight.numel() for linear in linears.values())
+    gram = 3 * 4 * sum(features**2 for features in inputs) if criterion.needs == "gram" else 0
+    weights = (whole - block * len(lm.blocks)) + 2 * block if lm.is_streamed else whole
+    memory = PROCESS_BYTES + weights * size + 4 * 4 * largest + gram + batch + (0 if work else 2 * hidden)
+    disk = (whole * size if out else 0) + (2 * hidden if work else 0) + (block * len(lm.blocks) * size if work and not lm.is_streamed else 0)
+    missing = []
+    if memory > (free := available_memory("cpu") + (0 if lm.is_streamed else whole * size)):
+        missing.append(f"{memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are available: use fewer or shorter sequences, a smaller batch, or stream the model from disk")
+    for place in {place for place in (out, work) if place is not None}:
+        if disk > (free := shutil.disk_usage(_existing(Path(place))).free):
+            missing.append(f"{disk / 1e9:.1f} GB of disk at {place}, which has {free / 1e9:.1f} GB free: make room or choose another place")
+    return PruningCost(rows * length, passes, flops, flops / _speed(lm), memory, disk, tuple(missing))
+
+
+def _passes(lm: LanguageModel, recipe: Recipe, calibration: Calibration) -> tuple[int, int]:
+    """Return passes of the calibration rows, and rows of the forwards that only look for sinks."""
+    criterion = CRITERIA[recipe.criterion]
+    if not criterion.calibrated:
+        return 0, 0
+    sinks = len(calibration.ids_NT) * (recipe.levels if lm.is_diffusion else 1) if recipe.tokens != "none" else 0
+    dense = recipe.propagation == "dense"
+    if dense and criterion.needs != "gram" and one_pass(lm, recipe.looks_at, calibration):
+        sinks = 0
+    return (1 if dense else 2) + (recipe.allocation == "owl" and not (dense and criterion.needs != "gram")), sinks
+
+
+def _speed(lm: LanguageModel) -> float:
+    """Return FLOPs per second of a matrix product in the model's dtype and widths on its device."""
+    rows, columns = max((tuple(weight_OI(linear).shape) for linear in lm.linears(lm.blocks[0]).values()), key=lambda shape: shape[0] * shape[1])
+    left, right = (torch.ones(size, device=lm.device, dtype=lm.model.dtype) for size in ((256, columns), (columns, rows)))
+    begun, done = time.perf_counter(), 0
+    while (spent := time.perf_counter() - begun) < PROBE_SECONDS:
+        float((left @ right)[0, 0])  # waits for a device
+        done += 1
+    return done * 2 * 256 * rows * columns / spent
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.absolute().parent)
