@@ -49,7 +49,7 @@ def test_the_shell_prunes_as_python_does(model, tmp_path, name, fields, flags, c
     state = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).state_dict()
     assert all(torch.equal(state[key], value) for key, value in lm.model.state_dict().items())
     card = json.loads((out / "sinkprune.json").read_text())
-    assert Recipe(**card["recipe"]) == recipe and card["sparsity"] == pytest.approx(0.4, abs=0.02)
+    assert Recipe(**card["recipe"]) == recipe and card["sparsity"] == pytest.approx(0.4, abs=0.03)
     assert set(pd.read_csv(out / "sinkprune-linears.csv").layer) == {0, 1, 2}
     assert not (tmp_path / "out.work").exists()
 
