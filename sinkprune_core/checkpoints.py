@@ -198,10 +198,10 @@ class Checkpoint:
         """
         folder = self.tokenizer_folder
         said = read_json(folder / "tokenizer_config.json")
-        if self.family == "native" or folder != self.folder:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        elif (folder / "tokenizer.json").is_file():
+        if (folder / "tokenizer.json").is_file():  # read as it is: a class chosen by the model's type would build its own rules around the vocabulary
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        elif self.family == "native" or folder != self.folder:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():  # Dream's own class is Qwen2's
             tokenizer = (GPT2Tokenizer if self.family == "diffugpt" else Qwen2Tokenizer).from_pretrained(folder)
         else:
@@ -210,6 +210,7 @@ class Checkpoint:
         vocabulary = tokenizer.get_vocab()
         if moved := [f"{token} is {vocabulary.get(token)} instead of {index}" for token, index in stated.items() if vocabulary.get(token) != index]:
             raise FormatError(f"the tokenizer in {folder} gives other ids than its files state: {', '.join(moved[:5])}")
+        tokenizer.init_kwargs.pop("auto_map", None)  # or a saved folder would ask for the code that was not needed
         return tokenizer
 
     def mask_token_id(self, tokenizer) -> int | None:
