@@ -15,7 +15,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer, GPT2Tokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from .families import FAMILIES, FormatError, Source, detect, sources
+from .families import FormatError, Source, detect, sources
 from .table import KnownModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -94,10 +94,9 @@ class Checkpoint:
         self.files = Files(self.folder, file)
         self.raw = read_json(self.folder / "config.json") or read_json(self.folder / "lit_config.json")
         self.card = read_json(self.folder / CARD)
-        found = detect(self.raw, self.files.shapes)
-        if family not in (None, found.name) and not (family == "illada" and found.name == "native"):
-            raise FormatError(f"{self.folder} was expected to be of the family {family!r} and looks like {found.name!r}")
-        self._family = FAMILIES[family or found.name]
+        self._family = detect(self.raw, self.files.shapes, family)
+        if family not in (None, self.family):
+            raise FormatError(f"{self.folder} was expected to be of the family {family!r} and looks like {self.family!r}")
         self._causal = causal
 
     @property
@@ -219,14 +218,14 @@ class Checkpoint:
             return None
         if self.card.get("mask_token_id") is not None:
             return self.card["mask_token_id"]
-        string = (self.row and self.row.mask_token) or self._family.mask_token
+        vocabulary = tokenizer.get_vocab()
         said = {
             "the table of models": self.row and self.row.mask_token_id,
             "config.json": self.raw.get("mask_token_id"),
             "the tokenizer": tokenizer.mask_token_id,
-            f"the entry {string} of the vocabulary": tokenizer.get_vocab().get(string),
             "the embedding without an output": self.config.vocab_size - 1 if self.family == "smdm" else None,
         }
+        said |= {f"the entry {string} of the vocabulary": vocabulary.get(string) for string in (*self._family.mask_tokens, self.row and self.row.mask_token) if string}
         said = {who: token for who, token in said.items() if token is not None}
         if not said:
             raise FormatError(f"nothing in {self.folder} says which token is the mask: add mask_token_id to its config.json")

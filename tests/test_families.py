@@ -433,6 +433,26 @@ def test_every_family_goes_the_whole_way(method, name, written, tmp_path):
     assert torch.equal(write_on(again), write_on(lm)) and write_on(again).shape == (2, 12)
 
 
+@pytest.mark.parametrize("model_type", ["llama", "something_new"])
+def test_illada_is_read_by_its_fields_whatever_its_model_type(fresh, model_type):
+    folder = fresh("illada")
+    edit(folder, model_type=model_type)
+    assert Checkpoint(folder, "illada").kind == "diffusion"
+    with pytest.raises(FormatError, match="expected to be of the family 'dream' and looks like|is not covered"):
+        Checkpoint(folder, "dream")
+
+
+def test_llama_3_s_scaled_rotary_frequencies_are_those_of_transformers(fresh):
+    folder = fresh("llama")
+    scaling = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16, "rope_type": "llama3"}
+    edit(folder, rope_scaling=scaling)
+    stock, ids_BT = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), some_ids(CASES["llama"])
+    lm = load(folder)
+    assert lm.model.config.rope_parameters["rope_type"] == "llama3"
+    assert torch.equal(lm.model(ids_BT, use_cache=False).logits, stock(ids_BT, use_cache=False).logits)
+    assert torch.equal(lm.model.model.rotary_emb.inv_freq, stock.model.rotary_emb.inv_freq)
+
+
 def test_a_checkpoint_of_many_files_in_one_folder_is_asked_for_one(fresh, tmp_path):
     """SMDM's repository is one folder of many models."""
     folder, case = fresh("smdm"), CASES["smdm"]

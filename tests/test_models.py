@@ -326,7 +326,7 @@ def test_the_table_counts_parameters_as_the_published_shapes_do(name):
 
 @pytest.mark.parametrize("row", MODELS.values(), ids=MODELS)
 def test_a_row_of_the_table_is_whole(row):
-    assert row.kind in KINDS and row.context > 0 and row.licence and row.certainty
+    assert row.kind in KINDS and (row.context is None or row.context > 0) and row.licence and row.certainty
     assert row.certainty in ("hub card", "official repository", "third-party code", "inferred", "measured here")
     assert FAMILIES[row.family].kind in (row.kind, None) and FAMILIES[row.family].logits_shifted in (row.logits_shifted, None)
     assert row.id not in REFUSED
@@ -414,7 +414,15 @@ def test_requirements_of_a_table_row_are_known_without_a_download(hub):
     need = requirements("GSAI-ML/LLaDA-8B-Base", "bfloat16")
     assert (need.parameters, need.download, need.disk, need.memory) == (8_015_581_184, 16_031_162_368, 16_031_162_368, 16_031_162_368)
     assert requirements("GSAI-ML/LLaDA-8B-Base").memory == 2 * need.memory
-    assert requirements("smol-dlm").download == 0
+    assert requirements("openai-community/gpt2").disk == 124_439_808 * 4
+
+
+def test_requirements_of_the_embedded_pair_know_the_cache(tiny_base, tmp_path, monkeypatch):
+    parameters = sum(tensor.numel() for tensor in load_file(tiny_base / "model.safetensors").values())
+    ar, dlm = requirements("smol-ar", "bfloat16"), requirements("smol-dlm", "bfloat16")
+    assert (ar.parameters, ar.download, ar.disk) == (parameters, 0, 2 * parameters) and dlm.memory - ar.memory == 2 * parameters
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "empty"))
+    assert requirements("smol-dlm").download == embedded.BASE.wheel_bytes and requirements("smol-ar").parameters == 134_515_008
 
 
 def test_requirements_of_a_folder_come_from_its_headers(hub, tmp_path):
