@@ -77,6 +77,7 @@ class Files:
         return sum(torch.Size(shape).numel() * self.dtypes[name].itemsize for name, shape in self.shapes.items())
 
     def tensor(self, stored: str) -> torch.Tensor:
+        """Return a stored tensor, which shares its memory with the mapped file: not to be written to."""
         return self.handles[self.where[stored]].get_tensor(stored)
 
 
@@ -163,7 +164,10 @@ class Checkpoint:
         return self.files.dtypes[self._known(name).stored]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read one parameter by its native name, in the dtype in which it is stored. A tied head reads the embedding."""
+        """Read one parameter by its native name, in the dtype in which it is stored. A tied head reads the embedding.
+
+        It may share memory with the mapped file: not to be written to (`fill` copies).
+        """
         source = self._known(name)
         return source.read(self.files.tensor(source.stored))
 
@@ -253,7 +257,7 @@ class Checkpoint:
         parameters = list(module.named_parameters())
         for name, parameter in tqdm(parameters, desc=f"load {prefix or self.folder.name}", unit="tensor", disable=not progress, leave=False):
             *path, leaf = name.split(".")
-            value = self.tensor(_join(prefix, name)).to(device=device, dtype=dtype)
+            value = self.tensor(_join(prefix, name)).to(device=device, dtype=dtype, copy=True)  # never the file's own pages
             setattr(module.get_submodule(".".join(path)), leaf, nn.Parameter(value, requires_grad=parameter.requires_grad))
         if isinstance(module, PreTrainedModel):
             module.tie_weights()

@@ -183,6 +183,18 @@ def test_a_block_is_read_without_reading_another(written, monkeypatch):
     assert skeleton.model.layers[0].mlp.up_proj.weight.is_meta
 
 
+def test_what_is_loaded_does_not_hang_on_its_file(fresh):
+    """Mapped memory would: writing to it changes what is read next, and a file that is cut short takes the process along."""
+    folder = fresh("smdm grouped")
+    checkpoint = Checkpoint(folder)
+    model, before = checkpoint.load(), checkpoint.tensor("model.layers.0.mlp.up_proj.weight").clone()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert torch.equal(checkpoint.tensor("model.layers.0.mlp.up_proj.weight"), before)
+    assert torch.equal(Checkpoint(folder).load().model.layers[0].mlp.up_proj.weight, before)
+
+
 def test_a_tied_head_is_read_from_the_embedding(written):
     checkpoint = Checkpoint(written("illada")[0])
     assert "lm_head.weight" not in checkpoint.names() and "lm_head.weight" in checkpoint
