@@ -15,7 +15,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer, GPT2Tokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from .families import FAMILIES, FormatError, Source, detect, sources
+from .families import FormatError, Source, detect, sources
 from .table import KnownModel
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -86,6 +86,7 @@ class Files:
         self.handles.clear()
 
     def tensor(self, stored: str) -> torch.Tensor:
+        """Return a stored tensor, which shares its memory with the mapped file: not to be written to."""
         return self.handle(self.where[stored]).get_tensor(stored)
 
 
@@ -103,10 +104,9 @@ class Checkpoint:
         self.files = Files(self.folder, file)
         self.raw = read_json(self.folder / "config.json") or read_json(self.folder / "lit_config.json")
         self.card = read_json(self.folder / CARD)
-        found = detect(self.raw, self.files.shapes)
-        if family not in (None, found.name) and not (family == "illada" and found.name == "native"):
-            raise FormatError(f"{self.folder} was expected to be of the family {family!r} and looks like {found.name!r}")
-        self._family = FAMILIES[family or found.name]
+        self._family = detect(self.raw, self.files.shapes, family)
+        if family not in (None, self.family):
+            raise FormatError(f"{self.folder} was expected to be of the family {family!r} and looks like {self.family!r}")
         self._causal = causal
 
     @property
@@ -173,7 +173,10 @@ class Checkpoint:
         return self.files.dtypes[self._known(name).stored]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read one parameter by its native name, in the dtype in which it is stored. A tied head reads the embedding."""
+        """Read one parameter by its native name, in the dtype in which it is stored. A tied head reads the embedding.
+
+        It may share memory with the mapped file: not to be written to (`fill` copies).
+        """
         source = self._known(name)
         return source.read(self.files.tensor(source.stored))
 
@@ -207,10 +210,10 @@ class Checkpoint:
         """
         folder = self.tokenizer_folder
         said = read_json(folder / "tokenizer_config.json")
-        if self.family == "native" or folder != self.folder:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-        elif (folder / "tokenizer.json").is_file():
+        if (folder / "tokenizer.json").is_file():  # read as it is: a class chosen by the model's type would build its own rules around the vocabulary
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        elif self.family == "native" or folder != self.folder:
+            tokenizer = AutoTokenizer.from_pretrained(folder)
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():  # Dream's own class is Qwen2's
             tokenizer = (GPT2Tokenizer if self.family == "diffugpt" else Qwen2Tokenizer).from_pretrained(folder)
         else:
@@ -219,6 +222,7 @@ class Checkpoint:
         vocabulary = tokenizer.get_vocab()
         if moved := [f"{token} is {vocabulary.get(token)} instead of {index}" for token, index in stated.items() if vocabulary.get(token) != index]:
             raise FormatError(f"the tokenizer in {folder} gives other ids than its files state: {', '.join(moved[:5])}")
+        tokenizer.init_kwargs.pop("auto_map", None)  # or a saved folder would ask for the code that was not needed
         return tokenizer
 
     def mask_token_id(self, tokenizer) -> int | None:
@@ -227,14 +231,14 @@ class Checkpoint:
             return None
         if self.card.get("mask_token_id") is not None:
             return self.card["mask_token_id"]
-        string = (self.row and self.row.mask_token) or self._family.mask_token
+        vocabulary = tokenizer.get_vocab()
         said = {
             "the table of models": self.row and self.row.mask_token_id,
             "config.json": self.raw.get("mask_token_id"),
             "the tokenizer": tokenizer.mask_token_id,
-            f"the entry {string} of the vocabulary": tokenizer.get_vocab().get(string),
             "the embedding without an output": self.config.vocab_size - 1 if self.family == "smdm" else None,
         }
+        said |= {f"the entry {string} of the vocabulary": vocabulary.get(string) for string in (*self._family.mask_tokens, self.row and self.row.mask_token) if string}
         said = {who: token for who, token in said.items() if token is not None}
         if not said:
             raise FormatError(f"nothing in {self.folder} says which token is the mask: add mask_token_id to its config.json")
@@ -262,7 +266,7 @@ class Checkpoint:
         parameters = list(module.named_parameters())
         for name, parameter in tqdm(parameters, desc=f"load {prefix or self.folder.name}", unit="tensor", disable=not progress, leave=False):
             *path, leaf = name.split(".")
-            value = self.tensor(_join(prefix, name)).to(device=device, dtype=dtype)
+            value = self.tensor(_join(prefix, name)).to(device=device, dtype=dtype, copy=True)  # never the file's own pages
             setattr(module.get_submodule(".".join(path)), leaf, nn.Parameter(value, requires_grad=parameter.requires_grad))
         if isinstance(module, PreTrainedModel):
             module.tie_weights()

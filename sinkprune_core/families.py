@@ -205,17 +205,17 @@ class Family:
     logits_shifted: bool | None
     config: Callable[[dict, Shapes], PretrainedConfig]
     keys: tuple[tuple[str, str], ...] = ()
-    mask_token: str | None = None  # where neither configuration nor tokenizer declares it
+    mask_tokens: tuple[str, ...] = ()  # what it may be called, where neither configuration nor tokenizer declares it
 
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
-        Family("llada", "diffusion", False, _llada, LLADA_KEYS, "<|mdm_mask|>"),
-        Family("mmada", "diffusion", False, _llada, LLADA_KEYS, "<|mdm_mask|>"),
-        Family("illada", "diffusion", False, _illada, (), "<[MASK]>"),
-        Family("dream", "diffusion", True, _dream, (), "<|mask|>"),
-        Family("a2d", "diffusion", False, _a2d, (), "<|mask|>"),
+        Family("llada", "diffusion", False, _llada, LLADA_KEYS, ("<|mdm_mask|>",)),
+        Family("mmada", "diffusion", False, _llada, LLADA_KEYS, ("<|mdm_mask|>",)),
+        Family("illada", "diffusion", False, _illada, (), ("<[MASK]>",)),
+        Family("dream", "diffusion", True, _dream, (), ("<|mask|>", "<|MASK|>")),
+        Family("a2d", "diffusion", False, _a2d, (), ("<|mask|>", "<|MASK|>")),
         Family("diffugpt", "diffusion", True, _diffugpt, DIFFUGPT_KEYS),
         Family("diffullama", "diffusion", True, _diffullama, DIFFULLAMA_KEYS),
         Family("smdm", "diffusion", False, _smdm, SMDM_KEYS),
@@ -227,8 +227,11 @@ UNCOVERED = {"sdar": BLOCK_CAUSAL, "sdar_moe": BLOCK_CAUSAL, "fast_dllm_qwen": B
 UNCOVERED |= dict.fromkeys(("lladamoe", "llada_moe", "llada2_moe"), MIXTURE)
 
 
-def detect(raw: dict, shapes: Shapes) -> Family:
-    """Return the family of a folder from its configuration and stored names; raise FormatError where none is covered."""
+def detect(raw: dict, shapes: Shapes, expected: str | None = None) -> Family:
+    """Return the family of a folder from its configuration and stored names; raise FormatError where none is covered.
+
+    `expected` counts where the model type says nothing: iLLaDA's, with the usual field names, is not documented.
+    """
     model_type = str(raw.get("model_type", ""))
     if model_type.lower() in UNCOVERED:
         raise FormatError(f"model_type={model_type!r} is not covered: {UNCOVERED[model_type.lower()]}")
@@ -242,6 +245,8 @@ def detect(raw: dict, shapes: Shapes) -> Family:
         return FAMILIES[model_type if model_type != "llada" or "d_model" in raw else "illada"]
     if model_type.lower() == "dream" or model_type in A2D:
         return FAMILIES["a2d" if model_type in A2D else "dream"]
+    if expected == "illada" and "hidden_size" in raw:
+        return FAMILIES[expected]
     if model_type in CONFIG_MAPPING:
         return FAMILIES["native"]
     raise FormatError(f"model_type={raw.get('model_type')!r} is not covered; covered are llada, mmada, illada, Dream, {', '.join(A2D)}, DiffuGPT, DiffuLLaMA, SMDM and the model types of transformers")

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 
 from .checkpoints import DTYPES, Files
-from .embedded import FetchError
+from .embedded import BASE, FetchError
+from .families import FormatError
+from .paths import cache_dir
 from .table import EMBEDDED, MODELS, REFUSED, KnownModel
 
 WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]  # weights, configuration, tokenizer: never code, never pickles
@@ -86,26 +88,36 @@ def requirements(name: str | os.PathLike, dtype: str | torch.dtype = "float32", 
     """
     dtype = choose_dtype(dtype, device)
     row, revision = parse(name)
-    folder = None if row else Path(name)
-    if row and row.id not in EMBEDDED:
-        try:
-            folder, _ = fetch(row, revision, local=True)
-        except FetchError:
-            pass
-    if folder is None:
-        parameters, disk, largest = row.parameters, row.bytes, 0
-        download = 0 if row.id in EMBEDDED else row.bytes
+    try:
+        files = _files_here(name, row, revision)
+    except (FetchError, FormatError):
+        if row is None:
+            raise
+        files = None
+    if files is None:
+        parameters, disk, download, largest = row.parameters, row.bytes, BASE.wheel_bytes if row.id in EMBEDDED else row.bytes, 0
     else:
-        files = Files(folder, row.file if row else None)
         parameters, disk, download = sum(torch.Size(shape).numel() for shape in files.shapes.values()), files.bytes, 0
         largest = max(torch.Size(shape).numel() * files.dtypes[key].itemsize for key, shape in files.shapes.items())
-    memory = parameters * dtype.itemsize + largest
+    memory = parameters * (4 if row and row.id == "smol-dlm" else dtype.itemsize) + largest  # an adapter is merged in float32
     missing = []
     if download and (free := shutil.disk_usage(_existing(_hub_cache())).free) < download:
         missing.append(f"{download / 1e9:.1f} GB of disk in {_hub_cache()}, which has {free / 1e9:.1f} GB free: make room, or set HF_HOME to a larger disk")
     if memory > (free := available_memory(device)):
         missing.append(f"{memory / 1e9:.1f} GB of memory for {parameters / 1e9:.2f} billion parameters in {_name(dtype)}, and {device} has {free / 1e9:.1f} GB available: take a smaller dtype or model, or a larger machine")
     return Requirements(os.fspath(name), _name(dtype), str(device), parameters, download, disk, memory, tuple(missing))
+
+
+def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str | None) -> Files:
+    """Open what this machine already has of a model; raise FetchError or FormatError where it is not all there."""
+    if row is None:
+        return Files(Path(name))
+    if row.id in EMBEDDED:
+        folder = next(cache_dir().glob("smollm2-135m-instruct-*"), None)
+        if folder is None:
+            raise FetchError("the embedded base is not fetched yet")
+        return Files(folder)
+    return Files(fetch(row, revision, local=True)[0], row.file)
 
 
 def choose_dtype(dtype: str | torch.dtype, device: str = "cpu") -> torch.dtype:

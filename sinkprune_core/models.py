@@ -79,6 +79,10 @@ class LanguageModel:
         """Yield a block with its weights in memory; here they always are, in a streamed model only meanwhile."""
         yield self.blocks[layer]
 
+    def name_of(self, module: nn.Module) -> str:
+        """Return the name of a part of the model, e.g. `model.layers.3`: what `Checkpoint.fill` calls its prefix."""
+        return next(name for name, part in self.model.named_modules() if part is module)
+
     def linears(self, block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
         """Return the prunable linear maps of a block by name: what a stated sparsity is a share of."""
         return {name: module for name, module in block.named_modules() if isinstance(module, (nn.Linear, Conv1D))}

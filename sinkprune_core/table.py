@@ -10,7 +10,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A row. `parameters` counts all, embeddings included, tied ones once; `context` in tokens is the trained one.
+    """A row. `parameters` counts all, embeddings included, tied ones once; `context` in tokens, None where not published.
 
     `family` names a public format of `families`. `stored` is the dtype on the hub. `file` is the one weight file of a
     repository that holds many models, `tokenizer` the repository of the tokenizer where it lies elsewhere. `twin` is the
@@ -22,7 +22,7 @@ class KnownModel:
     kind: str
     parameters: int
     stored: str
-    context: int
+    context: int | None
     licence: str
     certainty: str
     mask_token_id: int | None = None
@@ -80,11 +80,11 @@ ROWS = [
     KnownModel("apple/DiffuCoder-7B-Base", licence="apple-amlr", certainty=CARD, twin="Qwen/Qwen2.5-Coder-7B", **DREAM),
     KnownModel("apple/DiffuCoder-7B-Instruct", licence="apple-amlr", certainty=CARD, twin="Qwen/Qwen2.5-Coder-7B", **DREAM),
     KnownModel("apple/DiffuCoder-7B-cpGRPO", licence="apple-amlr", certainty=CARD, twin="Qwen/Qwen2.5-Coder-7B", **DREAM),
-    KnownModel("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", "a2d", "diffusion", 751_632_384, "bfloat16", 1024, "Apache-2.0 (of its base, inferred)", CARD, 151669, "<|mask|>", False, "Qwen/Qwen3-0.6B", INIT, note="output head not tied, as its size says"),
-    KnownModel("dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1", "a2d", "diffusion", 630_167_424, "bfloat16", 1024, "Apache-2.0 (of its base, inferred)", THIRD_PARTY, None, "<|mask|>", False, "Qwen/Qwen2.5-Coder-0.5B-Instruct", INIT, note="output head not tied, though its configuration says so; mask token as its tokenizer has it (151665 inferred)"),
+    KnownModel("dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1", "a2d", "diffusion", 751_632_384, "bfloat16", None, "Apache-2.0 (of its base, inferred)", CARD, 151669, "<|mask|>", False, "Qwen/Qwen3-0.6B", INIT, note="output head not tied, as its size says"),
+    KnownModel("dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1", "a2d", "diffusion", 630_167_424, "bfloat16", None, "Apache-2.0 (of its base, inferred)", THIRD_PARTY, None, "<|mask|>", False, "Qwen/Qwen2.5-Coder-0.5B-Instruct", INIT, note="output head not tied, though its configuration says so; mask token as its tokenizer has it (151665 inferred)"),
     KnownModel("diffusionfamily/diffugpt-s", "diffugpt", "diffusion", 124_439_808, "float16", 1024, "Apache-2.0", OFFICIAL, 10541, twin="openai-community/gpt2", kinship=INIT, note="the mask is an ordinary GPT-2 token that text may contain"),
     KnownModel("diffusionfamily/diffugpt-m", "diffugpt", "diffusion", 354_824_192, "float32", 1024, "Apache-2.0", OFFICIAL, 50257, "[¨M¨]", twin="openai-community/gpt2-medium", kinship=INIT),
-    KnownModel("diffusionfamily/diffullama", "diffullama", "diffusion", 6_738_415_616, "bfloat16", 4096, "Apache-2.0 (of the code; weights derive from Llama 2)", OFFICIAL, 811, twin="meta-llama/Llama-2-7b-hf", kinship=INIT, note="the mask is an ordinary Llama token that text may contain"),
+    KnownModel("diffusionfamily/diffullama", "diffullama", "diffusion", 6_738_415_616, "bfloat16", None, "Apache-2.0 (of the code; weights derive from Llama 2)", OFFICIAL, 811, twin="meta-llama/Llama-2-7b-hf", kinship=INIT, note="the mask is an ordinary Llama token that text may contain"),
     *_smdm_pair("19M", "10e18", 43_457_664, 43_456_896, THIRD_PARTY),
     *_smdm_pair("170M", "100e18", 219_051_264, 219_049_728, INFERRED),
     *_smdm_pair("1028M", "100e18", 1_142_369_536, 1_142_365_952, INFERRED),
