@@ -122,7 +122,8 @@ def outlier_sparsities(lm, sparsity: float, ids_RT, times: float, spread: float)
             if at == layer:
                 norms = column_norms(inputs[at, name], [[1.0] * ids_RT.shape[1]] * len(ids_RT), "root")
                 scores += [abs(value) * scale for row in matrix(linear).tolist() for value, scale in zip(row, norms, strict=True)]
-        shares.append(sum(score > times * statistics.fmean(scores) for score in scores) / len(scores))
+        border = times * statistics.fmean(scores)
+        shares.append(sum(score > border for score in scores) / len(scores))
     kept = [(share - min(shares)) / (max(shares) - min(shares)) * 2 * spread for share in shares]
     return [sparsity - value + statistics.fmean(kept) for value in kept]
 
