@@ -117,8 +117,14 @@ class Work:
         write_json(self.folder / "progress.json", {"done": self.done, "table": table, "keep": keep})
 
     def restore(self, layer: int, block: nn.Module) -> None:
-        """Put a finished block's weights back into a model in memory."""
-        block.load_state_dict(load_file(self.block_file(layer)), strict=True)
+        """Put a finished block's weights back into a model in memory, with the biases that compensation added."""
+        state = load_file(self.block_file(layer))
+        for name, value in state.items():
+            parent, _, leaf = name.rpartition(".")
+            module = block.get_submodule(parent)
+            if getattr(module, leaf) is None:
+                module.register_parameter(leaf, nn.Parameter(module.weight.new_empty(value.shape), requires_grad=False))
+        block.load_state_dict(state, strict=True)
 
     def remove(self) -> None:
         """Remove this recipe's blocks and states; statistics of the dense model stay for others."""
