@@ -9,7 +9,7 @@ Dimensions: R calibration rows, T position, O output features, I input features,
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 import pandas as pd
@@ -257,6 +257,8 @@ def _selects(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None,
                     yield finite(criterion.score(weight_OI(linear), known and known.seen[layer][name].norms(recipe.norm)), layer, name)
 
         border = Border(scores, recipe.sparsity)
+        for score_OI in islice(scores(), len(job.table) if job else 0):
+            border.take(score_OI)  # finished blocks have had their share of the ties
     return [select(recipe.pattern, sparsity, border) for sparsity in allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.spread, outliers)]
 
 

@@ -48,7 +48,6 @@ class StreamedModel(LanguageModel):
             _assign(block, {name.removeprefix(f"{prefix}."): value for name, value in load_file(self.finished[layer]).items()})
         else:
             self.checkpoint.fill(block, prefix, self.dtype, self.device)
-            _assign(block, {name: value.detach().clone() for name, value in block.named_parameters()})
             self.checkpoint.files.close()  # or every page ever read would count as this process's memory
         try:
             yield block
@@ -140,7 +139,6 @@ def stream(checkpoint: Checkpoint, name: str, dtype: torch.dtype, device: torch.
     for child, module in model.base_model.named_children():
         if module is not blocks_of(model) and any(True for _ in module.parameters()):
             checkpoint.fill(module, f"{model.base_model_prefix}.{child}", dtype, device)
-            _assign(module, {key: value.detach().clone() for key, value in module.named_parameters()})
     checkpoint.files.close()
     if model.config.tie_word_embeddings:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from sinkprune_core.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
 from sinkprune_core.models import LanguageModel, set_direction
@@ -12,7 +12,10 @@ VOCABULARY = 72  # 17 special entries as in the real vocabulary, 55 words: the s
 SHAPES = {
     "gqa": {"hidden_size": 32, "intermediate_size": 45, "num_attention_heads": 4, "num_key_value_heads": 2},
     "mha": {"hidden_size": 36, "intermediate_size": 40, "num_attention_heads": 3, "num_key_value_heads": 3},
+    "gqa-24": {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2},  # inputs in groups of 3, 4 and 8
+    "mha-24": {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 3, "num_key_value_heads": 3},
 }
+FAMILIES = ("llama-mha", "llama-gqa", "qwen2", "gpt2")
 
 torch.set_num_threads(1)  # models of this size only lose time to threads
 
@@ -46,6 +49,22 @@ def tiny_llama(shape: str, seed: int, layers: int = 3, sharpness: float = 0.35) 
     for name, parameter in model.named_parameters():
         if "norm" in name:  # gains of 1 would hide a gain that is left out
             parameter.copy_(1 + 0.2 * torch.randn(parameter.shape))
+    return model
+
+
+def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0.35) -> PreTrainedModel:
+    """Return a model of FAMILIES with random weights, gains and biases, whose linears have 24 or 48 inputs."""
+    if family.startswith("llama"):
+        return tiny_llama(family.removeprefix("llama-") + "-24", seed, layers, sharpness)
+    common = {"vocab_size": VOCABULARY, "initializer_range": sharpness, "bos_token_id": START_TOKEN_ID, "eos_token_id": START_TOKEN_ID, "attn_implementation": "sdpa"}
+    torch.manual_seed(seed)
+    if family == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(**common, **SHAPES["gqa-24"], num_hidden_layers=layers, max_position_embeddings=64, tie_word_embeddings=True))
+    else:
+        model = GPT2LMHeadModel(GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=48, n_head=3))
+    for name, parameter in model.eval().requires_grad_(False).named_parameters():
+        if "norm" in name or "ln_" in name or name.endswith("bias"):
+            parameter.copy_(("bias" not in name) + 0.2 * torch.randn(parameter.shape))
     return model
 
 
@@ -85,6 +104,17 @@ def make_anchored_lm():
 def make_lm():
     """The function that builds tiny models, for tests that want several or another shape."""
     return tiny_lm
+
+
+@pytest.fixture(scope="session")
+def make_family():
+    """A function that builds a tiny model of a family of FAMILIES: other architectures, other layouts of weights."""
+
+    def make(family: str, kind: str = "diffusion", seed: int = 0, **options) -> LanguageModel:
+        model = set_direction(tiny_of_family(family, seed, **options), causal=kind == "autoregressive")
+        return LanguageModel(model, word_tokenizer(), f"tiny-{family}-{kind}", kind, MASK_TOKEN_ID if kind == "diffusion" else None, logits_shifted=True)
+
+    return make
 
 
 @pytest.fixture(scope="session")
