@@ -88,7 +88,8 @@ def log_likelihood(lm: LanguageModel, pairs: Sequence[Pair], how: str | Protocol
 
     Columns: `sequence`, `draw`, `grid` (draws of one grid share noise levels), `masks`, `tokens` (L), `value` (nats for
     the whole target, 0 for a draw without masks). Noise depends on (seed, tokens of the pair) alone: not on the batch,
-    the other pairs or the model. A target of one token is exact in one draw. `how` names a protocol or is one.
+    the other pairs or the model. A target of one token is exact in one draw, and all such targets of a prompt share
+    one forward. `how` names a protocol or is one.
     Raises ValueError for an autoregressive model, an unknown protocol, an empty target and more tokens than positions.
     """
     if not lm.is_diffusion:
@@ -98,24 +99,26 @@ def log_likelihood(lm: LanguageModel, pairs: Sequence[Pair], how: str | Protocol
     if how.visible_end and lm.tokenizer.eos_token_id is None:
         raise ValueError(f"visible_end=True needs an end-of-text token, and the tokenizer of {lm.name} has none: set visible_end=False")
     end = torch.tensor([lm.tokenizer.eos_token_id] if how.visible_end else [], dtype=torch.long)
-    order = sorted(range(len(pairs)), key=lambda sequence: sum(map(len, pairs[sequence])))  # like lengths share a batch
 
-    def draws() -> Iterator[tuple[int, int, torch.Tensor, float]]:
-        for sequence in tqdm(order, desc=f"likelihood {lm.name}", unit="target", disable=not progress, leave=False):
-            prompt, target = pairs[sequence]
+    def draws() -> Iterator[tuple[list[int], int, torch.Tensor, float]]:
+        for sharing in tqdm(_sharing(pairs), desc=f"likelihood {lm.name}", unit="target", disable=not progress, leave=False):
+            prompt, target = pairs[sharing[0]]
             for draw, (where_L, weight) in enumerate(how.noise(len(target), generator(seed, "likelihood", prompt.tolist(), target.tolist()))):
-                yield sequence, draw, where_L, weight
+                yield sharing, draw, where_L, weight
 
     rows = []
     for part in _batches(draws(), batch):
-        lengths = [(len(pairs[sequence][0]), len(pairs[sequence][1])) for sequence, *_ in part]
-        target_BT, visible_BT = _padded([torch.cat([*pairs[sequence], end]) for sequence, *_ in part])
-        where_BT = torch.zeros_like(target_BT, dtype=torch.bool)
+        lengths = [tuple(map(len, pairs[sharing[0]])) for sharing, *_ in part]
+        ids_BT, visible_BT = _padded([torch.cat([*pairs[sharing[0]], end]) for sharing, *_ in part])
+        where_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
         for row, (_, _, where_L, _) in enumerate(part):
             where_BT[row, lengths[row][0] : sum(lengths[row])] = where_L
-        prompt_BT = torch.arange(target_BT.shape[1]) < torch.tensor([[prompt] for prompt, _ in lengths])
-        loss_N, _ = _cross_entropy(lm, corrupt(target_BT, where_BT, lm.mask_token_id), where_BT, target_BT, visible_BT, prompt_BT, how.guidance)
-        for (sequence, draw, where_L, weight), loss_L in zip(part, loss_N.split(where_BT.sum(1).tolist()), strict=True):
+        prompt_BT = torch.arange(ids_BT.shape[1]) < torch.tensor([[prompt] for prompt, _ in lengths])
+        target_N = torch.cat([pairs[sequence][1][where_L] for sharing, _, where_L, _ in part for sequence in sharing])
+        copies_N = torch.cat([torch.full((int(where_L.sum()),), len(sharing)) for sharing, _, where_L, _ in part])
+        loss_N, _ = _cross_entropy(lm, corrupt(ids_BT, where_BT, lm.mask_token_id), where_BT, target_N, visible_BT, prompt_BT, how.guidance, copies_N)
+        owners = [(sequence, draw, where_L, weight) for sharing, draw, where_L, weight in part for sequence in sharing]
+        for (sequence, draw, where_L, weight), loss_L in zip(owners, loss_N.split([int(where_L.sum()) for _, _, where_L, _ in owners]), strict=True):
             rows.append((sequence, draw, draw // how.grid, int(where_L.sum()), len(where_L), -weight * float(loss_L.sum())))
     frame = pd.DataFrame(rows, columns=["sequence", "draw", "grid", "masks", "tokens", "value"])
     return frame.sort_values(["sequence", "draw"], ignore_index=True)
@@ -134,15 +137,18 @@ def exact_log_likelihood(lm: LanguageModel, pairs: Sequence[Pair], batch: int = 
     for sequence, (prompt, _) in enumerate(pairs):
         if len(prompt) == 0:
             raise ValueError(f"the prompt of pair {sequence} is empty: an autoregressive model does not predict position 0, give it a first token")
-    order = sorted(range(len(pairs)), key=lambda sequence: sum(map(len, pairs[sequence])))
     rows = []
-    for part in _batches(tqdm(order, desc=f"likelihood {lm.name}", unit="target", disable=not progress, leave=False), batch):
-        ids_BT, visible_BT = _padded([torch.cat(pairs[sequence]) for sequence in part])
-        where_BT = torch.stack([(torch.arange(ids_BT.shape[1]) >= len(prompt)) & (torch.arange(ids_BT.shape[1]) < len(prompt) + len(target)) for prompt, target in (pairs[sequence] for sequence in part)])
-        hidden_BTD = lm.hidden(ids_BT[:, :-1], None if visible_BT is None else visible_BT[:, :-1])
-        loss_N, greedy_N = _head_losses(lm, hidden_BTD[where_BT[:, 1:].to(lm.device)], ids_BT[where_BT])
-        counts = where_BT.sum(1).tolist()
-        for sequence, loss_L, greedy_L in zip(part, loss_N.split(counts), greedy_N.split(counts), strict=True):
+    for part in _batches(tqdm(_sharing(pairs), desc=f"likelihood {lm.name}", unit="target", disable=not progress, leave=False), batch):
+        lengths_B2 = torch.tensor([[len(tensor) for tensor in pairs[sharing[0]]] for sharing in part])
+        ids_BT, visible_BT = _padded([torch.cat(pairs[sharing[0]])[:-1] for sharing in part])
+        place_T = torch.arange(ids_BT.shape[1]) + 1  # of the token that is predicted
+        where_BT = (place_T >= lengths_B2[:, :1]) & (place_T < lengths_B2.sum(1, keepdim=True))
+        owners = [sequence for sharing in part for sequence in sharing]
+        copies_N = torch.tensor([len(sharing) for sharing in part]).repeat_interleave(lengths_B2[:, 1])
+        hidden_ND = lm.hidden(ids_BT, visible_BT)[where_BT.to(lm.device)].repeat_interleave(copies_N.to(lm.device), dim=0)
+        loss_N, greedy_N = _head_losses(lm, hidden_ND, torch.cat([pairs[sequence][1] for sequence in owners]))
+        counts = [len(pairs[sequence][1]) for sequence in owners]
+        for sequence, loss_L, greedy_L in zip(owners, loss_N.split(counts), greedy_N.split(counts), strict=True):
             rows.append((sequence, len(loss_L), -float(loss_L.sum()), bool(greedy_L.all())))
     return pd.DataFrame(rows, columns=["sequence", "tokens", "value", "greedy"]).sort_values("sequence", ignore_index=True)
 
@@ -191,6 +197,8 @@ def perplexity(lm: LanguageModel, ids_T: torch.Tensor, how: str | Protocol = "pp
     how = protocol(how)
     pairs = how.windows(ids_T)
     if not lm.is_diffusion:
+        if how.guidance > 0:
+            raise ValueError(f"guidance={how.guidance} cannot be used: {lm.name} is autoregressive and never sees masks for a prompt")
         return estimate(exact_log_likelihood(lm, pairs, batch, progress))
     return estimate(log_likelihood(lm, pairs, how, seed, batch, progress))
 
@@ -201,6 +209,14 @@ def check_pairs(lm: LanguageModel, pairs: Sequence[Pair], extra: int) -> None:
         if len(target) == 0:
             raise ValueError(f"the target of pair {sequence} is empty: there is nothing to score")
     check_positions(lm, max((len(prompt) + len(target) + extra for prompt, target in pairs), default=0))
+
+
+def _sharing(pairs: Sequence[Pair]) -> list[list[int]]:
+    """Return the pairs by number, shortest first so that like lengths share a batch; one-token targets of one prompt together."""
+    groups: dict[object, list[int]] = {}
+    for sequence, (prompt, target) in enumerate(pairs):
+        groups.setdefault(tuple(prompt.tolist()) if len(target) == 1 else sequence, []).append(sequence)
+    return sorted(groups.values(), key=lambda sharing: sum(map(len, pairs[sharing[0]])))
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:
@@ -218,7 +234,7 @@ def _padded(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None
 
 def _mean_cross_entropy(lm: LanguageModel, input_BT: torch.Tensor, where_BT: torch.Tensor, target_BT: torch.Tensor) -> list[float]:
     """Return the mean cross-entropy at `where_BT` of every row."""
-    loss_N, _ = _cross_entropy(lm, input_BT, where_BT, target_BT)
+    loss_N, _ = _cross_entropy(lm, input_BT, where_BT, target_BT[where_BT])
     return [float(part.mean()) for part in loss_N.split(where_BT.sum(1).tolist())]
 
 
@@ -226,15 +242,22 @@ def _cross_entropy(
     lm: LanguageModel,
     input_BT: torch.Tensor,
     where_BT: torch.Tensor,
-    target_BT: torch.Tensor,
+    target_N: torch.Tensor,
     visible_BT: torch.Tensor | None = None,
     prompt_BT: torch.Tensor | None = None,
     guidance: float = 0.0,
+    copies_N: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the cross-entropy at `where_BT`, float64 (N,), and whether the target is the most probable token, bool (N,)."""
+    """Return the cross-entropy at `where_BT`, float64 (N,), and whether the target is the most probable token, bool (N,).
+
+    `copies_N` says how many targets in a row a position is for.
+    """
     hidden_ND = lm.hidden_at(input_BT, where_BT, visible_BT)
     blind_ND = lm.hidden_at(corrupt(input_BT, prompt_BT, lm.mask_token_id), where_BT, visible_BT) if guidance > 0 else None
-    return _head_losses(lm, hidden_ND, target_BT[where_BT], blind_ND, guidance)
+    if copies_N is not None:
+        copies_N = copies_N.to(lm.device)
+        hidden_ND, blind_ND = (tensor if tensor is None else tensor.repeat_interleave(copies_N, dim=0) for tensor in (hidden_ND, blind_ND))
+    return _head_losses(lm, hidden_ND, target_N, blind_ND, guidance)
 
 
 def _head_losses(lm: LanguageModel, hidden_ND: torch.Tensor, target_N: torch.Tensor, blind_ND: torch.Tensor | None = None, guidance: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -173,8 +173,8 @@ def in_any_order(lm, prompt: list[int], target: list[int], how: Protocol) -> flo
     return -sum(naive_costs(lm, prompt, target, order[step:], how)[0] for order in orders for step in range(len(target))) / len(orders)
 
 
-EVERY = [Protocol("count", 6000, 1), Protocol("count", 6000, 8), Protocol("count", 6000, 8, guidance=0.5)]
-EVERY += [Protocol("bernoulli", 9000, 1), Protocol("bernoulli", 9600, 32, visible_end=True), Protocol("bernoulli", 9600, 32, guidance=1.0)]
+EVERY = [Protocol("count", 3000, 1), Protocol("count", 3200, 8), Protocol("count", 3200, 8, guidance=0.5)]
+EVERY += [Protocol("bernoulli", 5000, 1), Protocol("bernoulli", 4800, 32, visible_end=True), Protocol("bernoulli", 4800, 32, guidance=1.0)]
 every_protocol = pytest.mark.parametrize("how", EVERY, ids=lambda how: f"{how.masking}-{how.grid}-{how.guidance}-{how.visible_end}")
 LENGTHS = ((3, 4), (5, 1), (1, 7), (4, 2))  # tokens of prompt and target
 
@@ -273,6 +273,20 @@ def test_the_exact_likelihood_is_the_chain_rule(tiny_ar, make_ids, batch):
     assert exact_log_likelihood(tiny_ar, [(prompt, best)]).greedy.tolist() == [True] and not frame.greedy.all()
 
 
+@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
+def test_one_token_targets_of_a_prompt_share_a_forward(make_lm, make_ids, kind):
+    lm, rows = make_lm(kind), []
+    lm.model.get_input_embeddings().register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    score_pairs = (lambda pairs: exact_log_likelihood(lm, pairs)) if kind == "autoregressive" else (lambda pairs: log_likelihood(lm, pairs, Protocol("count", 8, 8, guidance=0.5)))
+    first, second = make_ids(2, 6)
+    choices = [token[None] for token in make_ids(1, 4, seed=3)[0]]
+    pairs = [(first, choices[0]), (second, choices[1]), (first, choices[2]), (second, make_ids(1, 2)[0]), (first, choices[3])]
+    together = score_pairs(pairs)
+    assert sum(rows) == {"autoregressive": 3, "diffusion": 2 * (2 + 8)}[kind]
+    alone = [score_pairs([pair]).value.mean() for pair in pairs]
+    assert together.groupby("sequence").value.mean().tolist() == pytest.approx(alone, rel=1e-5)
+
+
 # standard errors
 
 
@@ -368,6 +382,7 @@ def test_what_cannot_be_scored_is_refused_before_any_work(tiny_ar, tiny_dlm, mak
         (lambda: exact_log_likelihood(tiny_ar, [(torch.cat([prompt, target]), target)]), "exceeds the 64 positions of tiny-autoregressive"),
         (lambda: log_likelihood(tiny_dlm, [(target, target), (target, none)]), "the target of pair 1 is empty"),
         (lambda: exact_log_likelihood(tiny_ar, [(none, target)]), "the prompt of pair 0 is empty"),
+        (lambda: perplexity(tiny_ar, prompt, Protocol(guidance=0.5, chunk=9, context=9)), "guidance=0.5 cannot be used: tiny-autoregressive is autoregressive"),
         (lambda: perplexity(tiny_dlm, prompt, "llada"), "take one with chunk and context for a running text"),
         (lambda: perplexity(tiny_dlm, prompt, "ppl_llada"), "a text of 60 tokens is too short: scoring chunks of 64 takes more than 128"),
     ]
