@@ -1,4 +1,4 @@
-"""The one attention function: what SDPA returns, plus the attention mass every key receives.
+"""The one attention function: what SDPA returns, plus the attention mass every key receives, with keys hidden on demand.
 
 Mass is the column sum of the softmax over queries. It is streamed in query chunks, so a T x T map never exists; memory
 is O(chunk x T) per head.
@@ -7,7 +7,7 @@ Dimensions: B batch, H query heads, G key-value heads, R query heads per key-val
 chunk, K keys, E head width, L layers, S windows of queries (steps of a causal model).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -18,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "sinkprune"
 Windows = Sequence[tuple[int, int]]
+Hidden = torch.Tensor | Callable[[int], torch.Tensor | None]  # bool (B, K), or what returns it for a layer
 
 
 class Tracker:
@@ -65,7 +66,13 @@ class Tracker:
 
 
 def attention(module: nn.Module, query, key, value, attention_mask, scaling: float | None = None, is_causal: bool | None = None, **kwargs):
-    """Attend as transformers' SDPA does, and hand queries and keys to the module's tracker if it has one."""
+    """Attend as transformers' SDPA does, without the module's hidden keys, and hand queries and keys to its tracker, if it has any."""
+    hidden = module.__dict__.get("_hidden_keys")
+    if hidden is not None:
+        hidden_BK = hidden(module.layer_idx) if callable(hidden) else hidden
+        if hidden_BK is not None:
+            causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+            attention_mask = _without(hidden_BK, query, key, attention_mask, causal)
     tracker = module.__dict__.get("_sink_tracker")
     if tracker is not None:
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
@@ -78,6 +85,45 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
+def _without(hidden_BK: torch.Tensor, query_BHQE, key_BGKE, attention_mask, causal: bool) -> torch.Tensor:
+    """Return the attention mask (B, 1, Q, K) that leaves out the hidden keys for every query but their own."""
+    _check_hidden(hidden_BK)
+    batch, queries, keys = query_BHQE.shape[0], query_BHQE.shape[2], key_BGKE.shape[2]
+    if queries != keys:
+        raise ValueError(f"{queries} queries and {keys} keys: keys can be hidden in full forwards only, without a cache")
+    if hidden_BK.shape not in ((batch, keys), (1, keys)):
+        raise ValueError(f"hidden keys have shape {tuple(hidden_BK.shape)}; expected ({batch}, {keys}), or (1, {keys}) for all rows alike")
+    own_QK = torch.eye(keys, dtype=torch.bool, device=key_BGKE.device)
+    allowed_B1QK = (~hidden_BK.to(key_BGKE.device)[:, None, None, :] | own_QK).expand(batch, -1, -1, -1)
+    if attention_mask is None:
+        return allowed_B1QK & torch.ones_like(own_QK).tril() if causal else allowed_B1QK
+    return attention_mask & allowed_B1QK if attention_mask.dtype == torch.bool else attention_mask.masked_fill(~allowed_B1QK, -torch.inf)
+
+
+def _check_hidden(hidden_BK: object) -> None:
+    if not isinstance(hidden_BK, torch.Tensor) or hidden_BK.dtype != torch.bool or hidden_BK.dim() != 2:
+        got = f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}" if isinstance(hidden_BK, torch.Tensor) else repr(hidden_BK)
+        raise ValueError(f"hidden keys are {got}; expected a bool tensor of (batch, keys), or a function of the layer's index that returns one or None")
+
+
+@contextmanager
+def _switched(model: PreTrainedModel, attribute: str, value: object) -> Iterator[None]:
+    """Give `attribute` to every attention module and let all of them call `attention`; the former state comes back whatever happens."""
+    former = model.config._attn_implementation
+    modules = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")]
+    if any(attribute in module.__dict__ for module in modules):
+        raise RuntimeError(f"{attribute} is set already: a block of one kind cannot stand in another of its kind")
+    try:
+        for module in modules:
+            module.__dict__[attribute] = value
+        model.set_attn_implementation(NAME)
+        yield
+    finally:
+        model.set_attn_implementation(former)
+        for module in modules:
+            module.__dict__.pop(attribute, None)
+
+
 @contextmanager
 def track(model: PreTrainedModel, windows: Windows | None = None, chunk: int = 128) -> Iterator[Tracker]:
     """Track attention mass in every forward of `model` inside the block; `tracker.take()` reads it after each.
@@ -87,17 +133,26 @@ def track(model: PreTrainedModel, windows: Windows | None = None, chunk: int = 1
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1 query")
-    tracker, former = Tracker(windows, chunk), model.config._attn_implementation
-    modules = [module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")]
-    try:
-        for module in modules:
-            module.__dict__["_sink_tracker"] = tracker
-        model.set_attn_implementation(NAME)
+    tracker = Tracker(windows, chunk)
+    with _switched(model, "_sink_tracker", tracker):
         yield tracker
-    finally:
-        model.set_attn_implementation(former)
-        for module in modules:
-            module.__dict__.pop("_sink_tracker", None)
+
+
+@contextmanager
+def hide(model: PreTrainedModel, keys: Hidden) -> Iterator[None]:
+    """Hide keys from attention in every forward of `model` inside the block, in all heads.
+
+    `keys` is bool (B, K), or (1, K) for all rows alike, True where a key is hidden; or a function of the layer's index
+    that returns such a tensor, or None to hide nothing in that layer. A hidden key gets attention from its own query
+    only, so that no query is left without a key; the weights of the others are renormalised over what they still see.
+    Works inside and around `track`, which then measures what is left. Needs a mask of (B, 1, K, K) bool and full
+    forwards (no cache). Raises ValueError for keys of another shape or dtype, before or in the first forward; the
+    former attention implementation comes back whatever happens inside.
+    """
+    if not callable(keys):
+        _check_hidden(keys)
+    with _switched(model, "_hidden_keys", keys):
+        yield
 
 
 def even_share(queries: int, windows: Windows | None = None, causal: bool = False) -> torch.Tensor:

@@ -87,8 +87,8 @@ def pivot(frame: pd.DataFrame, repetition: str = "seed", unit: str = "sequence",
     return values_RN
 
 
-def paired(frame: pd.DataFrame, variant: dict, other: dict, seed: int = 0) -> Estimate:
-    """Return variant - other in `value`, paired by repetition and sequence; a side without repetitions serves all of them."""
+def differences(frame: pd.DataFrame, variant: dict, other: dict) -> np.ndarray:
+    """Return variant - other in `value`, (R, N), paired by repetition and sequence; a side without repetitions serves all of them."""
 
     def select(where: dict) -> np.ndarray:
         chosen = frame[np.logical_and.reduce([frame[column] == value for column, value in where.items()])]
@@ -96,7 +96,113 @@ def paired(frame: pd.DataFrame, variant: dict, other: dict, seed: int = 0) -> Es
             raise ValueError(f"no record has {where}")
         return pivot(chosen)
 
-    return crossed_interval(select(variant) - select(other), seed)
+    return select(variant) - select(other)
+
+
+def paired(frame: pd.DataFrame, variant: dict, other: dict, seed: int = 0) -> Estimate:
+    """Return the mean of `differences` with its `crossed_interval`."""
+    return crossed_interval(differences(frame, variant, other), seed)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Standard errors of a mean over repetitions x sequences by source of chance, in units of the values.
+
+    `total` adds the squares of the three; `freedom` is its degrees of freedom. With a single repetition `draws` and
+    `residual` cannot be told from `sequences` and are NaN.
+    """
+
+    sequences: float
+    draws: float
+    residual: float
+    total: float
+    freedom: float
+
+
+def components(values_RN: np.ndarray) -> Components:
+    """Return the variance components of values (R, N) or (N,): what sequences, calibration draws and the rest each add.
+
+    Two-way random effects without replication, by mean squares; a component that would be negative counts as none.
+    Degrees of freedom follow Satterthwaite (1946). Raises ValueError for fewer than 2 sequences or a missing value.
+    """
+    values_RN = np.atleast_2d(np.asarray(values_RN, dtype=float))
+    if values_RN.ndim != 2 or values_RN.shape[1] < 2 or np.isnan(values_RN).any():
+        raise ValueError(f"values have shape {values_RN.shape} and {np.isnan(values_RN).sum()} are missing; expected (repetitions, at least 2 sequences), complete")
+    repetitions, sequences = values_RN.shape
+    cells, by_sequence = values_RN.size, repetitions * values_RN.mean(0).var(ddof=1)  # mean squares, here and below
+    if repetitions == 1:
+        error = float(np.sqrt(by_sequence / cells))
+        return Components(error, np.nan, np.nan, error, sequences - 1)
+    by_draw = sequences * values_RN.mean(1).var(ddof=1)
+    rest_RN = values_RN - values_RN.mean(0) - values_RN.mean(1, keepdims=True) + values_RN.mean()
+    rest = np.square(rest_RN).sum() / ((repetitions - 1) * (sequences - 1))
+    parts = np.array([max(by_sequence - rest, 0), max(by_draw - rest, 0), rest])
+    signs = np.array([parts[0] > 0, parts[1] > 0, 1 - (parts[0] > 0) - (parts[1] > 0)])  # of each mean square in their sum
+    spread = ((signs * [by_sequence, by_draw, rest]) ** 2 / [sequences - 1, repetitions - 1, (repetitions - 1) * (sequences - 1)]).sum()
+    return Components(*map(float, np.sqrt(parts / cells)), float(np.sqrt(parts.sum() / cells)), float(parts.sum() ** 2 / spread) if spread else np.inf)
+
+
+def signed_rank(values_RN: np.ndarray) -> float:
+    """Return the two-sided p-value of Wilcoxon's signed-rank test that paired differences (R, N) or (N,) lie around 0.
+
+    Its units are sequences, each the mean over repetitions, so it speaks about these calibration draws; zeros are left
+    out, and differences that are all zero give 1.
+    """
+    values_N = np.atleast_2d(np.asarray(values_RN, dtype=float)).mean(0)
+    return float(stats.wilcoxon(values_N).pvalue) if values_N.any() else 1.0
+
+
+def equivalence(values_RN: np.ndarray, margin: float) -> float:
+    """Return the p-value of two one-sided t tests (TOST) that the mean of paired differences lies within ± `margin`.
+
+    A small value is a finding: there is no difference of `margin` (nats per token, like the differences) or more. A
+    large one says nothing. Standard error and degrees of freedom are those of `components`, so with several
+    calibration draws both sources of chance count. Schuirmann (1987). Raises ValueError unless `margin` > 0.
+    """
+    if not margin > 0:
+        raise ValueError(f"margin={margin} must be positive: the smallest difference that would matter, in nats per token")
+    found, mean = components(values_RN), float(np.mean(values_RN))
+    if found.total == 0:
+        return 0.0 if abs(mean) < margin else 1.0
+    return float(stats.t.sf((margin - abs(mean)) / found.total, found.freedom))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Return p-values adjusted for a family of claims, in order: Holm (1979) bounds the chance of any false finding.
+
+    Raises ValueError for a value outside [0, 1].
+    """
+    p_values = np.asarray(p_values, dtype=float)
+    if not ((p_values >= 0) & (p_values <= 1)).all():
+        raise ValueError(f"p-values {p_values.tolist()} must lie in [0, 1]")
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    return np.minimum(adjusted, 1)[np.argsort(order, kind="stable")]
+
+
+def family(frame: pd.DataFrame, comparisons: dict[str, tuple[dict, dict]], margin: float, seed: int = 0) -> pd.DataFrame:
+    """Return one row per comparison {name: (variant, other)} of a family of claims that are read together.
+
+    Columns: `comparison`; `value`, `low`, `high` (of `paired`); `p` and `p_holm` (`signed_rank`: there is a difference);
+    `p_equivalent` and `p_equivalent_holm` (`equivalence` within `margin`: there is none); `error_sequences` and
+    `error_draws` (`components`).
+    """
+    rows = []
+    for name, (variant, other) in comparisons.items():
+        values_RN = differences(frame, variant, other)
+        found, parts = crossed_interval(values_RN, seed), components(values_RN)
+        rows.append({
+            "comparison": name,
+            "value": found.value,
+            "low": found.low,
+            "high": found.high,
+            "p": signed_rank(values_RN),
+            "p_equivalent": equivalence(values_RN, margin),
+            "error_sequences": parts.sequences,
+            "error_draws": parts.draws,
+        })
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table.p), p_equivalent_holm=holm(table.p_equivalent))
 
 
 @cache

@@ -9,6 +9,8 @@ Dimensions: B prompt, S step of the trajectory, K key position, L layer.
 import pandas as pd
 import torch
 
+from .diffusion import random_mask
+
 STABLE_FROM = 0.8  # share of steps from which a sink counts as stable
 
 
@@ -23,6 +25,24 @@ def sink_sets(profile_SK: torch.Tensor, visible_SK: torch.Tensor | None = None, 
     mean = profile_SK.masked_fill(~visible_SK, 0).sum(-1, keepdim=True) / count
     std = ((profile_SK - mean).square().masked_fill(~visible_SK, 0).sum(-1, keepdim=True) / count).sqrt()
     return visible_SK & (profile_SK > mean + deviations * std) & (std > 1e-6 * mean)
+
+
+def top_keys(profile_K: torch.Tensor, count: int, visible_K: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the `count` visible keys of most mass in every row, bool (..., K); of equal keys the earlier ones.
+
+    Raises ValueError when a row has fewer visible keys.
+    """
+    visible_K = torch.ones_like(profile_K, dtype=torch.bool) if visible_K is None else visible_K.expand_as(profile_K)
+    fewest = int(visible_K.sum(-1).min())
+    if not 0 <= count <= fewest:
+        raise ValueError(f"count={count} must lie in 0 … {fewest}, the visible keys of the shortest row")
+    order_K = profile_K.masked_fill(~visible_K, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
+    return torch.zeros_like(visible_K).scatter(-1, order_K[..., :count], True)
+
+
+def random_keys(sinks_K: torch.Tensor, count: int, rng: torch.Generator, visible_K: torch.Tensor | None = None) -> torch.Tensor:
+    """Return `count` keys of one row drawn without replacement from the visible ones that are no sink, bool (K,): the control to `top_keys`."""
+    return random_mask(~sinks_K if visible_K is None else visible_K & ~sinks_K, count, rng)
 
 
 def persistence(sinks_SK: torch.Tensor, visible_SK: torch.Tensor | None = None) -> torch.Tensor:

@@ -8,7 +8,8 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sinkprune_core.sinks import centroid, overlap, persistence, sink_sets, split_by_persistence, token_table, variability
+from sinkprune_core.seeds import generator
+from sinkprune_core.sinks import centroid, overlap, persistence, random_keys, sink_sets, split_by_persistence, token_table, top_keys, variability
 
 quick = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -241,3 +242,37 @@ def test_the_table_of_tokens_by_hand(tiny_ar):
     assert table.index[0] == "'the'"
     assert table.share.to_dict() == {"'the'": 0.4, "'<reponame>'": 0.2, "'list'": 0.2, "'is'": 0.2}
     assert table.persistence.to_dict() == {"'the'": 1, "'<reponame>'": 0.5, "'list'": 0.5, "'is'": 0.5}
+
+
+# keys to hide
+
+
+def test_the_top_keys_are_those_of_most_mass_that_can_be_seen():
+    profile_BK = torch.tensor([[1.0, 9, 3, 9, 2], [5, 4, 3, 2, 1]])
+    visible_BK = torch.tensor([[True, True, True, True, False], [False, True, True, True, True]])
+    assert top_keys(profile_BK, 1, visible_BK).nonzero().tolist() == [[0, 1], [1, 1]]  # the earlier of equal keys
+    assert top_keys(profile_BK, 3, visible_BK).nonzero().tolist() == [[0, 1], [0, 2], [0, 3], [1, 1], [1, 2], [1, 3]]
+    assert top_keys(profile_BK, 2)[1].tolist() == [True, True, False, False, False]
+    assert not top_keys(profile_BK, 0).any()
+    with pytest.raises(ValueError, match="count=5 must lie in 0 … 4"):
+        top_keys(profile_BK, 5, visible_BK)
+
+
+@quick
+@given(case=profiles(), seed=st.integers(0, 5), data=st.data())
+def test_random_keys_are_visible_and_no_sinks(case, seed, data):
+    profile_SK, visible_SK = case
+    sinks_K, visible_K = sink_sets(profile_SK, visible_SK)[0], visible_SK.expand_as(profile_SK)[0]
+    free = int((visible_K & ~sinks_K).sum())
+    count = data.draw(st.integers(0, free))
+    keys_K = random_keys(sinks_K, count, generator(seed), visible_K)
+    assert keys_K.sum() == count and not (keys_K & (sinks_K | ~visible_K)).any()
+    assert torch.equal(keys_K, random_keys(sinks_K, count, generator(seed), visible_K))
+    with pytest.raises(ValueError, match="do not fit"):
+        random_keys(sinks_K, free + 1, generator(seed), visible_K)
+
+
+def test_random_keys_reach_every_key_that_is_free():
+    sinks_K = torch.tensor([True, False, False, False])
+    drawn = torch.stack([random_keys(sinks_K, 1, generator("draw", index)) for index in range(300)]).sum(0)
+    assert drawn[0] == 0 and (drawn[1:] > 60).all()
