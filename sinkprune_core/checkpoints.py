@@ -5,6 +5,7 @@ happen on the way.
 """
 
 import json
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class Files:
     """The safetensors of a folder: one file, or shards with an index. Shapes and dtypes come from the headers alone."""
 
     def __init__(self, folder: Path, only: str | None = None):
-        index = read_json(folder / "model.safetensors.index.json").get("weight_map")
+        index = None if only else read_json(folder / "model.safetensors.index.json").get("weight_map")
         names = [only] if only else sorted(set(index.values())) if index else sorted(file.name for file in folder.glob("*.safetensors"))
         if not names:
             pickled = ", ".join(sorted(file.name for file in folder.glob("*.bin")))
@@ -232,13 +233,14 @@ class Checkpoint:
         if self.card.get("mask_token_id") is not None:
             return self.card["mask_token_id"]
         vocabulary = tokenizer.get_vocab()
+        string = next((string for string in (self.row and self.row.mask_token, *self._family.mask_tokens) if string in vocabulary), None)
         said = {
             "the table of models": self.row and self.row.mask_token_id,
             "config.json": self.raw.get("mask_token_id"),
             "the tokenizer": tokenizer.mask_token_id,
+            f"the entry {string} of the vocabulary": vocabulary.get(string),
             "the embedding without an output": self.config.vocab_size - 1 if self.family == "smdm" else None,
         }
-        said |= {f"the entry {string} of the vocabulary": vocabulary.get(string) for string in (*self._family.mask_tokens, self.row and self.row.mask_token) if string}
         said = {who: token for who, token in said.items() if token is not None}
         if not said:
             raise FormatError(f"nothing in {self.folder} says which token is the mask: add mask_token_id to its config.json")
@@ -252,7 +254,7 @@ class Checkpoint:
         Buffers (rotary frequencies) are float32 and stay so: casting a finished model would round them.
         """
         with init_empty_weights():
-            model = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)](self.config)
+            model = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)](deepcopy(self.config))  # each model switches its own
         model.tie_weights()
         return set_direction(model.eval(), causal=self.kind == "autoregressive")
 

@@ -79,6 +79,7 @@ def _rotary(raw: dict) -> str:
 
 def _llada(raw: dict, shapes: Shapes) -> LlamaConfig:
     needed = ("d_model", "n_layers", "n_heads", "max_sequence_length", "rms_norm_eps", "rope_theta", "rope", "vocab_size", "weight_tying", "block_type", "activation_type", "layer_norm_type", "include_bias")
+    needed += () if raw.get("mlp_ratio") else ("mlp_hidden_size",)
     off = ("alibi", "scale_logits", "input_emb_norm", "attention_layer_norm", "bias_for_layer_norm", "include_bias", "include_qkv_bias", "residual_dropout", "embedding_dropout", "clip_qkv")
     fixed = {"rope": (True,), "block_type": ("llama",), "block_group_size": (1, None), "activation_type": ("silu",), "layer_norm_type": ("rms",), "layer_norm_with_affine": (True, None)}
     _check(LlamaConfig, raw, needed, dict.fromkeys(off, (False, None)) | fixed)
@@ -136,9 +137,14 @@ SMDM_HEADS = {256: 4, 384: 6, 512: 8, 576: 9, 640: 10, 768: 12, 896: 14, 1024: 1
 
 
 def _smdm(raw: dict, shapes: Shapes) -> LlamaConfig:
-    """SMDM publishes weights alone: shapes, the repository's list of sizes, or a `lit_config.json` beside them say the rest."""
+    """SMDM publishes weights alone: shapes, the repository's list of sizes, or a `lit_config.json` beside them say the rest.
+
+    Its mask has an embedding and no output; the native class needs one, whose row of zeros gives the mask a logit of 0.
+    """
     fixed = {"bias": (False,), "rotary_percentage": (1.0,), "parallel_residual": (False,), "shared_attention_norm": (False,), "condense_ratio": (1,), "_mlp_class": ("LLaMAMLP",), "_norm_class": ("RMSNorm", "FusedRMSNorm")}
     _check(LlamaConfig, raw, (), fixed)
+    if absent := {"transformer.wte.weight", "transformer.h.0.mlp.swiglu.w1.weight"} - shapes.keys():
+        raise FormatError(f"the weights lack {', '.join(sorted(absent))}, without which the shape of an SMDM model is not known")
     vocabulary, width = shapes["transformer.wte.weight"]
     layers = 1 + max(int(match[1]) for name in shapes if (match := re.match(r"transformer\.h\.(\d+)\.", name)))
     heads = raw.get("n_head") or (8 if (width, layers) == (640, 16) else SMDM_HEADS.get(width))
@@ -236,7 +242,8 @@ def detect(raw: dict, shapes: Shapes, expected: str | None = None) -> Family:
     if model_type.lower() in UNCOVERED:
         raise FormatError(f"model_type={model_type!r} is not covered: {UNCOVERED[model_type.lower()]}")
     if any(".attn.attn." in name for name in shapes):
-        return FAMILIES["smdm" if shapes["transformer.wte.weight"][0] > shapes["lm_head.weight"][0] else "smdm-ar"]
+        rows = [shapes.get(name, (0,))[0] for name in ("transformer.wte.weight", "lm_head.weight")]
+        return FAMILIES["smdm" if rows[0] > rows[1] else "smdm-ar"]
     if any(name.startswith("denoise_model.") for name in shapes):
         return FAMILIES["diffugpt" if any(name.startswith("denoise_model.h.") for name in shapes) else "diffullama"]
     if model_type in ("llada", "illada", "Dream") and any(raw.get(name) for name in ("num_experts", "n_routed_experts")):

@@ -12,6 +12,7 @@ from families import CASES, draw, reference, smdm, write, write_weights
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sinkprune_core import attention
 from sinkprune_core.calibration import Calibration
 from sinkprune_core.checkpoints import Checkpoint, Files
 from sinkprune_core.diffusion import Sampler, decode, generate
@@ -195,6 +196,14 @@ def test_what_is_loaded_does_not_hang_on_its_file(fresh):
     assert torch.equal(Checkpoint(folder).load().model.layers[0].mlp.up_proj.weight, before)
 
 
+def test_two_models_of_one_checkpoint_share_nothing(written):
+    checkpoint = Checkpoint(written("dream")[0])
+    first, second = checkpoint.load(), checkpoint.load()
+    with attention.track(first):
+        assert second.config._attn_implementation == "sdpa" != first.config._attn_implementation
+    assert not {parameter.data_ptr() for parameter in first.parameters()} & {parameter.data_ptr() for parameter in second.parameters()}
+
+
 def test_a_tied_head_is_read_from_the_embedding(written):
     checkpoint = Checkpoint(written("illada")[0])
     assert "lm_head.weight" not in checkpoint.names() and "lm_head.weight" in checkpoint
@@ -298,6 +307,16 @@ def test_smdm_needs_its_heads_from_somewhere(fresh):
         load(folder)
 
 
+@pytest.mark.parametrize("lost, said", [("transformer.wte.weight", "the weights lack transformer.wte.weight"), ("transformer.h.0.mlp.swiglu.w1.weight", "lack transformer.h.0.mlp.swiglu.w1.weight"), ("lm_head.weight", "missing_keys.*lm_head.weight")])
+def test_smdm_without_a_tensor_that_shapes_are_read_from_is_an_error(fresh, lost, said):
+    folder = fresh("smdm")
+    weights = load_file(folder / "model.safetensors")
+    del weights[lost]
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(FormatError, match=said):
+        load(folder)
+
+
 def test_a_published_size_of_smdm_needs_no_configuration(tmp_path):
     shape = replace(CASES["smdm"].shape, width=256, head_width=64, layers=1, mlp=64)
     parts = write(replace(CASES["smdm"], shape=shape), tmp_path / "smdm")
@@ -379,6 +398,10 @@ def test_a_mask_token_that_nothing_declares_is_found_by_its_name(fresh, name):
     edit(folder, drop=("mask_token_id",))
     lm = load(folder)
     assert (lm.mask_token_id, lm.tokenizer.mask_token_id) == (5, None)
+
+
+def test_dllm_s_mask_token_has_two_spellings(fresh):
+    assert load(fresh("a2d qwen3", mask_string="<|MASK|>")).mask_token_id == 5
 
 
 def test_a_mask_token_that_nothing_names_is_an_error_with_the_way_out(fresh):
