@@ -29,7 +29,7 @@ SHARD = 128  # sequences sampled together and saved together
 TOP_K = 50
 TURN = "<|im_start|>assistant\n"
 RESERVED = range(3, 17)  # special entries of the vocabulary that belong in no text, the mask token among them
-SAMPLES = PACKAGE / "data" / "ar_samples.safetensors"  # shipped: the first samples of smol-ar, int32 (N, 128), as `sinkprune train` draws them
+SAMPLES = PACKAGE / "data" / "ar_samples.safetensors"  # shipped: the first samples of smol-ar with seed 0, uint16 (N, 128)
 HELD_OUT_SAMPLES = 2 * SHARD  # of which these are never trained on
 
 _WORD = re.compile(r"[A-Za-z][a-z]+")
@@ -145,21 +145,23 @@ def sample_batch(lm, length: int, first: int, count: int, seed: int) -> torch.Te
 
 
 def self_samples(sequences: int, length: int, seed: int = 0, folder: Path | None = None) -> torch.Tensor:
-    """Return the first `sequences` samples of smol-ar, int64 (N, T), sampling only the shards not yet in the cache.
+    """Return the first `sequences` samples of smol-ar, int64 (N, T), sampling only what is neither shipped nor in the cache.
 
     A kill loses at most the shard in work. Sequences that repeat an earlier one are dropped.
     """
     from .models import load
 
+    shipped_NT = load_file(SAMPLES)["ids"].long() if seed == 0 and SAMPLES.exists() else torch.zeros(0, length, dtype=torch.long)
+    known = len(shipped_NT) // SHARD if shipped_NT.shape[1] == length else 0
     folder = (folder or cache_dir()) / f"ar-samples-{length}-seed{seed}"
-    shards = [folder / f"{index:05d}.safetensors" for index in range(-(-sequences // SHARD))]
-    missing = [index for index, shard in enumerate(shards) if not shard.exists()]
+    shards = {index: folder / f"{index:05d}.safetensors" for index in range(known, -(-sequences // SHARD))}
+    missing = [index for index, shard in shards.items() if not shard.exists()]
     lm = load("smol-ar", "bfloat16") if missing else None
     for index in tqdm(missing, desc="sample smol-ar", unit="shard", disable=not missing):
         ids_BT = sample_batch(lm, length, index * SHARD, SHARD, seed)
         with atomic(shards[index]) as partial:
             save_file({"ids": ids_BT.int()}, partial)
-    ids_NT = torch.cat([load_file(shard)["ids"] for shard in shards]).long()[:sequences]
+    ids_NT = torch.cat([shipped_NT[: known * SHARD]] * (known > 0) + [load_file(shard)["ids"].long() for shard in shards.values()])[:sequences]
     unique = dict.fromkeys(map(tuple, ids_NT.tolist()))
     return torch.tensor(list(unique), dtype=torch.long)
 

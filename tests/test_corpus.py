@@ -16,6 +16,7 @@ from sinkprune_core import corpus
 from sinkprune_core.corpus import HELD_OUT_SHARE, documentation, documentation_sequences, is_held_out, pack, sample_batch, self_samples, shipped_samples, texts
 from sinkprune_core.embedded import START_TOKEN_ID
 from sinkprune_core.seeds import generator
+from sinkprune_core.training import Training
 
 PROSE = "Return the number of {} that were found in the given folder, which must exist and must be readable by the user who calls this function."
 
@@ -196,6 +197,11 @@ def test_samples_are_drawn_once_and_kept(tiny_base, tmp_path):
     assert torch.equal(self_samples(20, 8, seed=0, folder=cache), samples_NT[:20])
 
 
+def test_the_shipped_samples_are_those_that_would_be_drawn(tmp_path):
+    assert torch.equal(self_samples(300, 128, folder=tmp_path), load_file(corpus.SAMPLES)["ids"].long()[:300])
+    assert not list(tmp_path.iterdir())
+
+
 def test_repeated_samples_are_dropped_and_order_stays(tmp_path):
     shard = tmp_path / "ar-samples-4-seed0" / "00000.safetensors"
     shard.parent.mkdir()
@@ -248,8 +254,9 @@ def test_more_sequences_than_there_are_is_an_error_with_the_numbers(shipped, tin
 
 @pytest.mark.skipif(not corpus.SAMPLES.exists(), reason="no shipped samples here")
 def test_the_shipped_samples_are_whole():
-    ids_NT = load_file(corpus.SAMPLES)["ids"]
-    assert ids_NT.dtype == torch.int32 and ids_NT.shape[1] == 128 and len(ids_NT) > corpus.HELD_OUT_SAMPLES
+    stored_NT = load_file(corpus.SAMPLES)["ids"]
+    assert stored_NT.dtype == torch.uint16 and stored_NT.shape[1] == 128 and len(stored_NT) >= Training().samples
+    ids_NT = stored_NT.long()
     assert (ids_NT[:, 0] == START_TOKEN_ID).all()
     assert not ((ids_NT >= corpus.RESERVED.start) & (ids_NT < corpus.RESERVED.stop)).any()
     assert len(set(map(tuple, ids_NT.tolist()))) == len(ids_NT)
