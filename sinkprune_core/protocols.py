@@ -6,11 +6,13 @@ All estimators estimate the same bound. Revealing the L tokens of a target in ra
 Dimensions: T tokens of a text, L tokens of a target, S draws.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from .diffusion import random_mask, stratified_counts
+from .models import LanguageModel
 
 MASKINGS = ("count", "bernoulli")
 FLOOR = 1e-3  # Dream's least noise level
@@ -144,3 +146,16 @@ PAPER: dict[str, tuple[Benchmark, ...]] = {
     ),
     "autoregressive": tuple(replace(benchmark, settings={}) for benchmark in LLADA),
 }
+
+
+def benchmarks(lm: LanguageModel, tasks: str | Sequence[str | dict | Benchmark], family: str | None = None, shots: int | None = None) -> list[Benchmark]:
+    """Return the tasks with their settings; `"paper"` stands for the eight of the paper, set up for a family of `PAPER`.
+
+    Raises ValueError for an unknown family.
+    """
+    family = family or ("llada" if lm.is_diffusion else "autoregressive")
+    if family not in PAPER:
+        raise ValueError(f"family={family!r} is unknown; choose one of {', '.join(PAPER)}")
+    if tasks == "paper":
+        return [benchmark if shots is None else replace(benchmark, shots=shots) for benchmark in PAPER[family]]
+    return [task if isinstance(task, Benchmark) else Benchmark(task, shots) for task in ([tasks] if isinstance(tasks, str) else tasks)]
