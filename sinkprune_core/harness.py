@@ -286,7 +286,8 @@ def evaluate(
     `cache` is a folder where answers are kept by model, settings and request, for an interrupted run to go on.
     Columns: `task`, `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`, `guidance`; or
     `task`, `metric`, `filter`, `document`, `value` for members of groups and the metrics that are one number.
-    The data of every task is loaded before any work. Raises ValueError for an unknown task, family or setting.
+    The data of every task is loaded before any work. Raises ValueError for an unknown task, family or setting, and
+    OSError for data that cannot be had.
     """
     chosen = benchmarks(lm, tasks, family, shots)
     models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
@@ -323,8 +324,11 @@ def _manager(tasks: list[str | dict], include: Path | str | None) -> TaskManager
 
 
 def _top(manager: TaskManager, task: str | dict) -> list:
-    """Return the task or group itself, its data loaded; members of a group come with it."""
-    loaded = manager.load([task])
+    """Return the task or group itself, its data loaded; members of a group come with it. Raises OSError where there is no data."""
+    try:
+        loaded = manager.load([task])
+    except OSError as error:
+        raise OSError(f"the data of task {task!r} cannot be loaded ({error}); the harness's tasks need the Hugging Face hub once, gated ones (GPQA) a login too; HF_HUB_OFFLINE=1 takes what is cached") from error
     members = {name for names in loaded["group_map"].values() for name in names}
     return [item for name, item in {**loaded["groups"], **loaded["tasks"]}.items() if name not in members]
 

@@ -84,10 +84,9 @@ class Protocol:
 #   its counts are even. Ours are uniform.
 # - dream (eval/eval.py of DreamLM/Dream, log_type ftb, nll_type mc): levels end at 0.001, there and here; the cost
 #   above is integrated over 99.9 % of the noise levels. A target of one token is drawn at random there, exact here.
-# - ppl_llada (seed 2025, WikiText-2 raw test, non-blank lines joined by a newline), main_llada (seed 0, the first 128
-#   lines) and main_dream, of the sink-aware pruning code. main_dream there never masks a chunk's last token and yet
-#   counts it, and skips draws without a mask; ours masks every token and counts such draws as 0. We found no statement
-#   of main_dream's windows: main_llada's are assumed.
+# - ppl_llada (seed 2025, WikiText-2 raw test, non-blank lines joined by a newline), main_llada and main_dream (seed 0,
+#   of its first 128 lines), of the sink-aware pruning code. main_dream there never masks a chunk's last token and yet
+#   counts it, and leaves out draws without a mask; ours masks every token and counts such draws as 0.
 # The published grid is the batch of the forward pass; here a batch changes nothing.
 PROTOCOLS: dict[str, Protocol] = {
     "llada": Protocol("count", draws=128, grid=8),
