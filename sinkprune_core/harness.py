@@ -19,7 +19,11 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from lm_eval import simple_evaluate, utils
+
+try:
+    from lm_eval import simple_evaluate, utils
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("benchmarks need lm-evaluation-harness: pip install 'sinkprune[eval]'") from error
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -30,7 +34,7 @@ from tqdm.auto import tqdm
 from .diffusion import SAMPLERS, Sampler, decode, generate
 from .evaluation import exact_log_likelihood, log_likelihood
 from .models import LanguageModel, load
-from .protocols import PAPER, Benchmark, protocol
+from .protocols import Benchmark, benchmarks, protocol
 
 WAVE = 16  # batches between two saves of finished requests into the harness's cache
 SAMPLER_OPTIONS = [field.name for field in fields(Sampler) if field.name not in ("length", "guidance")]
@@ -85,6 +89,8 @@ class HarnessModel(TemplateLM):
         asked = {"protocol": protocol, "mc_num": mc_num, "guidance": guidance, "sampler": sampler, **options, "is_check_greedy": is_check_greedy or None}
         if not lm.is_diffusion and (asked := {name: value for name, value in asked.items() if value is not None}):
             raise ValueError(f"{', '.join(f'{name}={value}' for name, value in asked.items())} cannot be used: {lm.name} is autoregressive, its likelihood is exact and it writes from left to right")
+        if lm.tokenizer.eos_token_id is None:
+            raise ValueError(f"the tokenizer of {lm.name} has no end-of-text token, with which texts begin and end here: set tokenizer.eos_token")
         if add_bos_token and lm.tokenizer.bos_token_id is None:
             raise ValueError(f"add_bos_token=True needs a tokenizer with a first token, and that of {lm.name} has none: leave it out")
         positions = resolve_max_length(lm.model.config, lm.tokenizer)
@@ -95,8 +101,8 @@ class HarnessModel(TemplateLM):
         self.sampler, self.options = SAMPLERS[sampler or "llada"], {**options, "guidance": guidance or 0.0}
         self.gen_length, self.temperature, self.seed = gen_length, temperature, seed
         self.truncation, self.add_bos_token, self.is_check_greedy = truncation, add_bos_token, is_check_greedy
-        for length in [gen_length] if gen_length is not None and lm.is_diffusion else []:
-            self._sampler(length, {})  # options that do not fit one another are told now
+        if gen_length is not None:
+            self._sampler(gen_length, {})  # options that do not fit one another are told now
 
     # what the harness asks about
 
@@ -172,7 +178,7 @@ class HarnessModel(TemplateLM):
         for request in requests:
             context, asked = request.args
             kwargs = dict(normalize_gen_kwargs(asked, 256))
-            length = self.gen_length or kwargs.pop("max_gen_toks")
+            length = kwargs["max_gen_toks"] if self.gen_length is None else self.gen_length
             sampler = self._sampler(length, kwargs)
             prompt, _ = self._fit(self.tok_encode(context) or [self.prefix_token_id], [self.eot_token_id] * length, 0)
             name = tuple(prompt.tolist())
@@ -261,19 +267,6 @@ def _protocol(name: str | None, mc_num: int | None, guidance: float | None):
     return replace(how, draws=draws, grid=math.gcd(draws, how.grid), guidance=how.guidance if guidance is None else guidance)
 
 
-def benchmarks(lm: LanguageModel, tasks: str | Sequence[str | dict | Benchmark], family: str | None = None, shots: int | None = None) -> list[Benchmark]:
-    """Return the tasks with their settings; `"paper"` stands for the eight of the paper, set up for a family of `PAPER`.
-
-    Raises ValueError for an unknown family.
-    """
-    family = family or ("llada" if lm.is_diffusion else "autoregressive")
-    if family not in PAPER:
-        raise ValueError(f"family={family!r} is unknown; choose one of {', '.join(PAPER)}")
-    if tasks == "paper":
-        return [benchmark if shots is None else replace(benchmark, shots=shots) for benchmark in PAPER[family]]
-    return [task if isinstance(task, Benchmark) else Benchmark(task, shots) for task in ([tasks] if isinstance(tasks, str) else tasks)]
-
-
 def evaluate(
     lm: LanguageModel,
     tasks: str | Sequence[str | dict | Benchmark],
@@ -283,15 +276,18 @@ def evaluate(
     include: Path | str | None = None,
     chat: bool = False,
     cache: Path | str | None = None,
+    per_document: bool = False,
     **settings: object,
 ) -> pd.DataFrame:
-    """Run tasks of lm-evaluation-harness; one row per task and metric.
+    """Run tasks of lm-evaluation-harness; one row per task and metric, or also per document, for comparisons in pairs.
 
     `tasks`: `"paper"`, or names, YAML files, configurations or `Benchmark`s; `include` is a folder of further tasks;
     `limit` is documents per task; `settings` are arguments of `HarnessModel` and override those of a benchmark.
     `cache` is a folder where answers are kept by model, settings and request, for an interrupted run to go on.
-    Columns: `task`, `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`, `guidance`.
-    The data of every task is loaded before any work. Raises ValueError for an unknown task, family or setting.
+    Columns: `task`, `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`, `guidance`; or
+    `task`, `metric`, `filter`, `document`, `value` for members of groups and the metrics that are one number.
+    The data of every task is loaded before any work. Raises ValueError for an unknown task, family or setting, and
+    OSError for data that cannot be had.
     """
     chosen = benchmarks(lm, tasks, family, shots)
     models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
@@ -302,9 +298,9 @@ def evaluate(
     for benchmark, model, top in zip(chosen, models, loaded, strict=True):
         kept = None if cache is None else str(Path(cache) / hashlib.sha256(json.dumps([identity, model.get_model_info()], sort_keys=True).encode()).hexdigest()[:16])
         results = simple_evaluate(
-            model, tasks=top, num_fewshot=benchmark.shots, limit=limit, task_manager=manager, use_cache=kept, apply_chat_template=chat, fewshot_as_multiturn=chat, bootstrap_iters=1000, log_samples=False
+            model, tasks=top, num_fewshot=benchmark.shots, limit=limit, task_manager=manager, use_cache=kept, apply_chat_template=chat, fewshot_as_multiturn=chat, bootstrap_iters=1000, log_samples=per_document
         )
-        rows += _rows(results, model)
+        rows += _document_rows(results) if per_document else _rows(results, model)
     return pd.DataFrame(rows)
 
 
@@ -328,8 +324,11 @@ def _manager(tasks: list[str | dict], include: Path | str | None) -> TaskManager
 
 
 def _top(manager: TaskManager, task: str | dict) -> list:
-    """Return the task or group itself, its data loaded; members of a group come with it."""
-    loaded = manager.load([task])
+    """Return the task or group itself, its data loaded; members of a group come with it. Raises OSError where there is no data."""
+    try:
+        loaded = manager.load([task])
+    except OSError as error:
+        raise OSError(f"the data of task {task!r} cannot be loaded ({error}); the harness's tasks need the Hugging Face hub once, gated ones (GPQA) a login too; HF_HUB_OFFLINE=1 takes what is cached") from error
     members = {name for names in loaded["group_map"].values() for name in names}
     return [item for name, item in {**loaded["groups"], **loaded["tasks"]}.items() if name not in members]
 
@@ -346,6 +345,16 @@ def _rows(results: dict, model: HarnessModel) -> list[dict[str, object]]:
                 row = {"task": task, "metric": metric, "filter": name, "value": value, "stderr": error if isinstance(error, float) else math.nan, "documents": found["sample_len"]}
                 rows.append({**row, "shots": results["n-shot"].get(task, 0), **how})
     return rows
+
+
+def _document_rows(results: dict) -> list[dict[str, object]]:
+    samples = [(task, sample) for task, found in results["samples"].items() for sample in found]
+    return [
+        {"task": task, "metric": metric, "filter": sample["filter"], "document": sample["doc_id"], "value": float(sample[metric])}
+        for task, sample in samples
+        for metric in sample["metrics"]
+        if isinstance(sample[metric], (bool, int, float))
+    ]
 
 
 def main() -> None:

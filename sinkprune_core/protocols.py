@@ -6,11 +6,13 @@ All estimators estimate the same bound. Revealing the L tokens of a target in ra
 Dimensions: T tokens of a text, L tokens of a target, S draws.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from .diffusion import random_mask, stratified_counts
+from .models import LanguageModel
 
 MASKINGS = ("count", "bernoulli")
 FLOOR = 1e-3  # Dream's least noise level
@@ -82,10 +84,9 @@ class Protocol:
 #   its counts are even. Ours are uniform.
 # - dream (eval/eval.py of DreamLM/Dream, log_type ftb, nll_type mc): levels end at 0.001, there and here; the cost
 #   above is integrated over 99.9 % of the noise levels. A target of one token is drawn at random there, exact here.
-# - ppl_llada (seed 2025, WikiText-2 raw test, non-blank lines joined by a newline), main_llada (seed 0, the first 128
-#   lines) and main_dream, of the sink-aware pruning code. main_dream there never masks a chunk's last token and yet
-#   counts it, and skips draws without a mask; ours masks every token and counts such draws as 0. We found no statement
-#   of main_dream's windows: main_llada's are assumed.
+# - ppl_llada (seed 2025, WikiText-2 raw test, non-blank lines joined by a newline), main_llada and main_dream (seed 0,
+#   of its first 128 lines), of the sink-aware pruning code. main_dream there never masks a chunk's last token and yet
+#   counts it, and leaves out draws without a mask; ours masks every token and counts such draws as 0.
 # The published grid is the batch of the forward pass; here a batch changes nothing.
 PROTOCOLS: dict[str, Protocol] = {
     "llada": Protocol("count", draws=128, grid=8),
@@ -144,3 +145,16 @@ PAPER: dict[str, tuple[Benchmark, ...]] = {
     ),
     "autoregressive": tuple(replace(benchmark, settings={}) for benchmark in LLADA),
 }
+
+
+def benchmarks(lm: LanguageModel, tasks: str | Sequence[str | dict | Benchmark], family: str | None = None, shots: int | None = None) -> list[Benchmark]:
+    """Return the tasks with their settings; `"paper"` stands for the eight of the paper, set up for a family of `PAPER`.
+
+    Raises ValueError for an unknown family.
+    """
+    family = family or ("llada" if lm.is_diffusion else "autoregressive")
+    if family not in PAPER:
+        raise ValueError(f"family={family!r} is unknown; choose one of {', '.join(PAPER)}")
+    if tasks == "paper":
+        return [benchmark if shots is None else replace(benchmark, shots=shots) for benchmark in PAPER[family]]
+    return [task if isinstance(task, Benchmark) else Benchmark(task, shots) for task in ([tasks] if isinstance(tasks, str) else tasks)]

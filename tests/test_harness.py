@@ -1,11 +1,15 @@
 """The harness model: the harness's own answers where they exist, our estimators where they do not, on tiny tasks in a folder."""
 
+import importlib
 import json
 import math
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import datasets
+import lm_eval.tasks
 import pandas as pd
 import pytest
 import torch
@@ -20,8 +24,9 @@ from sinkprune_core.diffusion import SAMPLERS, Sampler, decode, generate
 from sinkprune_core.evaluation import log_likelihood
 from sinkprune_core.harness import HarnessModel, evaluate
 from sinkprune_core.models import CARD
-from sinkprune_core.protocols import PAPER, Benchmark, Protocol
+from sinkprune_core.protocols import PAPER, Benchmark, Protocol, benchmarks
 
+BENCHMARKS = ("mmlu", "arc", "piqa", "winogrande", "gsm8k", "hellaswag", "gpqa", "race")
 WORDS = [f"word{index}" for index in range(27, 72)]
 TASKS = {
     "tiny_choice": {
@@ -248,7 +253,7 @@ def test_the_harness_caches_answers_and_requests(tiny_dlm, manager, tmp_path, mo
 def test_the_harness_s_command_knows_the_model(tiny_ar, tmp_path, folder):
     saved = tiny_ar.save(tmp_path / "model")
     command = [sys.executable, "-m", "sinkprune_core.harness", "run", "--model", "sinkprune", "--model_args", f"pretrained={saved}", "--device", "cpu", "--tasks", str(folder / "tiny_choice.yaml")]
-    ran = subprocess.run([*command, "--output_path", str(tmp_path / "out")], capture_output=True, text=True)
+    ran = subprocess.run([*command, "--output_path", str(tmp_path / "out")], capture_output=True, text=True, env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")})
     assert ran.returncode == 0 and "|tiny_choice|" in ran.stdout, ran.stderr
     [written] = (tmp_path / "out").rglob("results*.json")
     assert json.loads(written.read_text())["config"]["model"] == "sinkprune"
@@ -276,6 +281,16 @@ def test_benchmarks_carry_their_own_settings(tiny_ar, tiny_dlm, folder):
     assert exact.draws.isna().all() and exact.stderr.notna().all()
 
 
+def test_documents_are_told_one_by_one(tiny_dlm, folder):
+    options = {"include": folder, "limit": 4, "mc_num": 4}
+    tasks, apart = evaluate(tiny_dlm, ["tiny_pair", "tiny_rolling"], **options), evaluate(tiny_dlm, ["tiny_pair", "tiny_rolling"], per_document=True, **options)
+    assert apart.columns.tolist() == ["task", "metric", "filter", "document", "value"]
+    acc = apart[apart.metric == "acc"]
+    assert acc.groupby("task").document.apply(list).to_dict() == {"tiny_choice": [0, 1, 2, 3], "tiny_last": [0, 1, 2, 3]}
+    assert tasks.value[0] == pytest.approx(acc.value.mean())
+    assert set(apart.metric) == {"acc", "acc_norm", "perplexity"}  # a word perplexity is two numbers per document
+
+
 def test_a_cache_belongs_to_one_model_and_its_settings(tiny_dlm, make_lm, folder, tmp_path):
     options = {"include": folder, "cache": tmp_path / "cache"}
     first = evaluate(tiny_dlm, "tiny_last", mc_num=4, **options)
@@ -285,12 +300,19 @@ def test_a_cache_belongs_to_one_model_and_its_settings(tiny_dlm, make_lm, folder
     assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
+@pytest.fixture(scope="module")
+def known():
+    """The names of the tasks in those folders of the harness that the paper's benchmarks come from."""
+    tasks = Path(lm_eval.tasks.__file__).parent
+    return TaskManager(include_path=[tasks / name for name in BENCHMARKS], include_defaults=False).all_tasks
+
+
 @pytest.mark.parametrize("family", PAPER)
-def test_the_paper_s_benchmarks_are_tasks_of_the_harness(make_lm, family):
+def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family):
     lm = make_lm("autoregressive" if family == "autoregressive" else "diffusion")
-    chosen = harness.benchmarks(lm, "paper", family)
-    assert {benchmark.task.split("_")[0] for benchmark in chosen} == {"mmlu", "arc", "piqa", "winogrande", "gsm8k", "hellaswag", "gpqa", "race"}
-    assert all(benchmark.task in harness.installed().all_tasks for benchmark in chosen)
+    chosen = benchmarks(lm, "paper", family)
+    assert sorted(benchmark.task.split("_")[0] for benchmark in chosen) == sorted(BENCHMARKS)
+    assert all(benchmark.task in known for benchmark in chosen)
     lm.model.config.max_position_embeddings = 4096
     lm.tokenizer.bos_token = "<|endoftext|>"
     models = {benchmark.task: HarnessModel(lm, **benchmark.settings) for benchmark in chosen}
@@ -308,9 +330,14 @@ def test_the_paper_s_benchmarks_are_tasks_of_the_harness(make_lm, family):
 # refusals
 
 
+def test_an_installation_without_the_harness_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ModuleNotFoundError, match=r"benchmarks need lm-evaluation-harness: pip install 'sinkprune\[eval\]'"):
+        importlib.reload(harness)
+
+
 def test_what_cannot_be_asked_is_refused_before_any_work(tiny_ar, tiny_dlm):
     refused = [
-        (lambda: evaluate(tiny_dlm, ["piqa", "arc_chalenge"]), "unknown task 'arc_chalenge'; did you mean arc_challenge"),
         (lambda: evaluate(tiny_dlm, "paper", family="mamba"), "family='mamba' is unknown; choose one of llada, dream, autoregressive"),
         (lambda: HarnessModel(tiny_dlm, protocol="llama"), "protocol='llama' is unknown; choose one of llada, dream"),
         (lambda: HarnessModel(tiny_dlm, sampler="d3pm"), "sampler='d3pm' is unknown; choose one of llada, dream"),
@@ -318,7 +345,7 @@ def test_what_cannot_be_asked_is_refused_before_any_work(tiny_ar, tiny_dlm):
         (lambda: HarnessModel(tiny_dlm, cfg=1.0), "unknown model argument 'cfg'"),
         (lambda: HarnessModel(tiny_dlm, batch_size="auto"), "batch_size='auto' must be a positive number"),
         (lambda: HarnessModel(tiny_dlm, max_length=65), "max_length=65 must lie in 2 … 64, the positions of tiny-diffusion"),
-        (lambda: HarnessModel(tiny_dlm, add_bos_token=True), "add_bos_token=True needs a tokenizer with a first token"),
+        (lambda: HarnessModel(tiny_ar, gen_length=0), "length=0 and steps=0 must be at least 1"),
         (lambda: HarnessModel(tiny_dlm, gen_length=10, block=4), "length=10 is not a multiple of block=4"),
         (lambda: HarnessModel(tiny_ar, guidance=0.5, mc_num=8), "mc_num=8, guidance=0.5 cannot be used: tiny-autoregressive is autoregressive"),
         (lambda: HarnessModel(tiny_ar, order="entropy"), "order=entropy cannot be used"),
@@ -343,6 +370,39 @@ def test_a_device_that_is_not_there_is_told_and_the_cpu_taken(tiny_ar, tmp_path)
         pytest.skip("this machine has the device")
     with pytest.warns(UserWarning, match="device='cuda:0' is not there: using the CPU"):
         assert HarnessModel(folder, device="cuda:0").lm.device.type == "cpu"
+
+
+@pytest.mark.slow
+def test_an_unknown_task_is_refused_with_those_of_like_names(tiny_dlm):
+    tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
+    with pytest.raises(ValueError, match="unknown task 'arc_chalenge'; did you mean arc_challenge"):
+        evaluate(tiny_dlm, ["piqa", "arc_chalenge"])
+
+
+def test_data_that_cannot_be_had_is_told_before_any_work(tiny_dlm, folder):
+    task = yaml.safe_load((folder / "tiny_last.yaml").read_text())
+    task |= {"task": "tiny_lost", "dataset_kwargs": {"data_files": {"test": str(folder / "gone.jsonl")}}}
+    tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
+    with pytest.raises(OSError, match="the data of task .*tiny_lost.* cannot be loaded .*gone.jsonl"):
+        evaluate(tiny_dlm, ["tiny_last", task], include=folder)
+
+
+def test_a_first_token_is_put_before_a_context_once(tiny_ar, make_ids):
+    with pytest.raises(ValueError, match="add_bos_token=True needs a tokenizer with a first token"):
+        HarnessModel(tiny_ar, add_bos_token=True)
+    tiny_ar.tokenizer.bos_token = "<|im_start|>"
+    model = HarnessModel(tiny_ar, add_bos_token=True)
+    assert model.tok_encode("word30 the") == model.tok_encode("<|im_start|> word30 the") == [1, 30, 18]
+    assert model.tok_encode("word30", add_special_tokens=False) == HarnessModel(tiny_ar).tok_encode("word30") == [30]
+    [(with_first, _)], [(plain, _)] = (one.loglikelihood(requests(("the of", " word40"))) for one in (model, HarnessModel(tiny_ar)))
+    [(expected, _)] = HarnessModel(tiny_ar).loglikelihood(requests(("<|im_start|> the of", " word40")))
+    assert with_first == expected != plain
+
+
+def test_a_tokenizer_without_an_end_is_refused(tiny_dlm):
+    tiny_dlm.tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="the tokenizer of tiny-diffusion has no end-of-text token"):
+        HarnessModel(tiny_dlm)
 
 
 def test_contexts_are_cut_from_the_left_on_request(tiny_dlm, tiny_ar):
