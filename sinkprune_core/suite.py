@@ -81,7 +81,7 @@ def _pair(line: str, chosen: dict[tuple[str, str], dict]) -> tuple[list[str], li
 def build(group: str) -> list[dict]:
     """Return the items of a group, always the same: dicts of `pair`, `template`, `context`, `choices`, `answer`.
 
-    A pair is drawn again when its two endings or contexts are equal, when one of its sentences exists already, or when
+    A pair is drawn again when it uses a row twice, when its two endings or contexts are equal, when one of its sentences exists already, or when
     its numbers differ in their count of digits. Raises ValueError when a line does not give the pairs it should.
     """
     source = yaml.safe_load((TASKS / "sources" / f"{group}.yml").read_text(encoding="utf-8"))
@@ -98,7 +98,8 @@ def build(group: str) -> list[dict]:
             contexts, endings = _pair(line, chosen)
             sentences = {f"{context} {ending}" for context, ending in zip(contexts, endings, strict=True)}
             digits = {sum(character.isdigit() for character in ending) for ending in endings}
-            if len(set(contexts)) == len(set(endings)) == 2 and len(digits) == 1 and not sentences & seen:
+            rows = {id(row) for row in chosen.values()}  # a round can end between the rows of one pair
+            if len(rows) == len(slots) and len(set(contexts)) == len(set(endings)) == 2 and len(digits) == 1 and not sentences & seen:
                 pairs.append((template, contexts, endings))
                 seen |= sentences
             if len(pairs) == wanted:
