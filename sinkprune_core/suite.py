@@ -66,22 +66,22 @@ def _deal(rows: list[dict], rng: torch.Generator) -> Iterator[dict]:
         yield from (rows[index] for index in torch.randperm(len(rows), generator=rng).tolist())
 
 
+def _fill(text: str, side: int, chosen: dict[tuple[str, str], dict]) -> str:
+    """Return `text` with alternative 1 or 2 of its braces and its slots filled from the rows `chosen` by (list, number)."""
+    return _SLOT.sub(lambda slot: chosen[slot[1], slot[2]][slot[3] or ""], _BRACES.sub(lambda braces: braces[side], text))
+
+
 def _pair(line: str, chosen: dict[tuple[str, str], dict]) -> tuple[list[str], list[str]]:
-    """Return the two contexts and the two endings of a line whose slots are filled from `chosen`."""
-    last = list(_BRACES.finditer(line))[-1]
-    contexts, endings = [], []
-    for side in (1, 2):
-        fill = lambda text: _SLOT.sub(lambda slot: chosen[slot[1], slot[2]][slot[3] or ""], _BRACES.sub(lambda braces: braces[side], text))  # noqa: B023, E731
-        context = fill(line[: last.start()]).rstrip()
-        contexts.append(context[0].upper() + context[1:])
-        endings.append(fill(line[last.start() :]))
-    return contexts, endings
+    """Return the two contexts and the two endings of a line; an ending begins with the last braces."""
+    ending = list(_BRACES.finditer(line))[-1].start()
+    contexts = [_fill(line[:ending], side, chosen).rstrip() for side in (1, 2)]
+    return [context[0].upper() + context[1:] for context in contexts], [_fill(line[ending:], side, chosen) for side in (1, 2)]
 
 
 def build(group: str) -> list[dict]:
     """Return the items of a group, always the same: dicts of `pair`, `template`, `context`, `choices`, `answer`.
 
-    A pair is drawn again when its two endings or contexts are equal, when one of its sentences exists already, or when
+    A pair is drawn again when it uses a row twice, when its two endings or contexts are equal, when one of its sentences exists already, or when
     its numbers differ in their count of digits. Raises ValueError when a line does not give the pairs it should.
     """
     source = yaml.safe_load((TASKS / "sources" / f"{group}.yml").read_text(encoding="utf-8"))
@@ -98,7 +98,8 @@ def build(group: str) -> list[dict]:
             contexts, endings = _pair(line, chosen)
             sentences = {f"{context} {ending}" for context, ending in zip(contexts, endings, strict=True)}
             digits = {sum(character.isdigit() for character in ending) for ending in endings}
-            if len(set(contexts)) == len(set(endings)) == 2 and len(digits) == 1 and not sentences & seen:
+            rows = {id(row) for row in chosen.values()}  # a round can end between the rows of one pair
+            if len(rows) == len(slots) and len(set(contexts)) == len(set(endings)) == 2 and len(digits) == 1 and not sentences & seen:
                 pairs.append((template, contexts, endings))
                 seen |= sentences
             if len(pairs) == wanted:

@@ -1,5 +1,7 @@
 """Attention mass, measured without changing what the model computes; and keys hidden from attention, measured by what changes."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -239,6 +241,15 @@ def test_hiding_respects_padding(make_lm, make_ids, kind, side):
         found_BTD = lm.hidden(ids_BT, attention_mask_BT)
     real_BT = attention_mask_BT.bool()
     torch.testing.assert_close(found_BTD[real_BT], eager_hidden(lm, ids_BT, hidden_BK, attention_mask_BT)[real_BT], atol=1e-4, rtol=1e-4)
+
+
+def test_an_additive_mask_is_kept_where_keys_are_hidden(tiny_dlm, make_ids):
+    ids_BT, hidden_BK = make_ids(2, 8), draw_hidden(2, 8)
+    causal_11QK = torch.full((8, 8), -torch.inf).triu(1)[None, None]
+    with hide(tiny_dlm.model, hidden_BK):
+        found_BTD = tiny_dlm.model.base_model(ids_BT, attention_mask=causal_11QK, use_cache=False).last_hidden_state
+    twin = dataclasses.replace(tiny_dlm, kind="autoregressive", mask_token_id=None)  # only tells the loop below to look back
+    torch.testing.assert_close(found_BTD, eager_hidden(twin, ids_BT, hidden_BK), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

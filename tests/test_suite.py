@@ -227,6 +227,12 @@ def test_slots_take_rows_that_differ_and_all_rows_in_turn(build_from):
     assert all(item["choices"][item["answer"]].startswith(sounds[item["context"]]) for item in made)
 
 
+def test_no_row_is_used_twice_in_one_pair(build_from):
+    made = build_from({"words": {"name": ["Tom", "Ann", "Ben"]}, "templates": {6: ["{Both|Neither} <name1> {and|nor} <name2> came."]}})
+    assert len({sentence(item) for item in made}) == 12  # all ordered pairs of three names
+    assert all(first != second for first, second in (re.findall("Tom|Ann|Ben", sentence(item)) for item in made))
+
+
 @pytest.mark.parametrize("line", ["The {cat|dog} {ran|ran}.", "The cat {ran|hid}.", "{<word>|<word>} {is here|is not}.", "{1|2} is {5|10}."])
 def test_a_line_that_gives_too_few_pairs_is_an_error(build_from, line):
     with pytest.raises(ValueError, match="gives fewer than 2 different pairs"):
