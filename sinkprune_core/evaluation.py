@@ -107,7 +107,7 @@ def log_likelihood(lm: LanguageModel, pairs: Sequence[Pair], how: str | Protocol
                 yield sharing, draw, where_L, weight
 
     rows = []
-    for part in _batches(draws(), batch):
+    for part in batches(draws(), batch):
         lengths = [tuple(map(len, pairs[sharing[0]])) for sharing, *_ in part]
         ids_BT, visible_BT = _padded([torch.cat([*pairs[sharing[0]], end]) for sharing, *_ in part])
         where_BT = torch.zeros_like(ids_BT, dtype=torch.bool)
@@ -138,7 +138,7 @@ def exact_log_likelihood(lm: LanguageModel, pairs: Sequence[Pair], batch: int = 
         if len(prompt) == 0:
             raise ValueError(f"the prompt of pair {sequence} is empty: an autoregressive model does not predict position 0, give it a first token")
     rows = []
-    for part in _batches(tqdm(_sharing(pairs), desc=f"likelihood {lm.name}", unit="target", disable=not progress, leave=False), batch):
+    for part in batches(tqdm(_sharing(pairs), desc=f"likelihood {lm.name}", unit="target", disable=not progress, leave=False), batch):
         lengths_B2 = torch.tensor([[len(tensor) for tensor in pairs[sharing[0]]] for sharing in part])
         ids_BT, visible_BT = _padded([torch.cat(pairs[sharing[0]])[:-1] for sharing in part])
         place_T = torch.arange(ids_BT.shape[1]) + 1  # of the token that is predicted
@@ -219,7 +219,8 @@ def _sharing(pairs: Sequence[Pair]) -> list[list[int]]:
     return sorted(groups.values(), key=lambda sharing: sum(map(len, pairs[sharing[0]])))
 
 
-def _batches(items: Iterable, size: int) -> Iterator[list]:
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    """Yield the items in lists of `size`, the last one perhaps shorter."""
     items = iter(items)
     while part := list(islice(items, size)):
         yield part

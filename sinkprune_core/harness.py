@@ -1,4 +1,4 @@
-"""Every model that `load` returns, dense or pruned, as a model of lm-evaluation-harness, and a table of results.
+"""Every model that `load` returns, dense or pruned, as a model of lm-evaluation-harness.
 
 The harness finds models by import, so its own command has to come through this module:
 `python -m sinkprune_core.harness run --model sinkprune --model_args pretrained=smol-dlm,mc_num=32 --tasks piqa`.
@@ -6,35 +6,28 @@ The harness finds models by import, so its own command has to come through this 
 Dimensions: B batch, T sequence position.
 """
 
-import difflib
-import hashlib
-import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
-from functools import cache as cached
-from pathlib import Path
 
-import pandas as pd
 import torch
 
 try:
-    from lm_eval import simple_evaluate, utils
+    from lm_eval import utils
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("benchmarks need lm-evaluation-harness: pip install 'sinkprune[eval]'") from error
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
-from lm_eval.tasks import TaskManager
 from tqdm.auto import tqdm
 
 from .diffusion import SAMPLERS, Sampler, decode, generate
-from .evaluation import exact_log_likelihood, log_likelihood
+from .evaluation import batches, exact_log_likelihood, log_likelihood
 from .models import LanguageModel, load
-from .protocols import Benchmark, benchmarks, protocol
+from .protocols import protocol
 
 WAVE = 16  # batches between two saves of finished requests into the harness's cache
 SAMPLER_OPTIONS = [field.name for field in fields(Sampler) if field.name not in ("length", "guidance")]
@@ -141,7 +134,7 @@ class HarnessModel(TemplateLM):
         pairs = [self._fit(context, target, extra) for _, context, target in requests]
         answers: list = [None] * len(requests)
         order = sorted(range(len(requests)), key=lambda index: len(requests[index][1]) + len(requests[index][2]))
-        for part in self._waves(order, self.batch_size * WAVE, "loglikelihood", disable_tqdm):
+        for part in self._parts(order, self.batch_size * WAVE, "loglikelihood", disable_tqdm):
             for index, answer in zip(part, self._score([pairs[index] for index in part]), strict=True):
                 answers[index] = answer
                 self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
@@ -151,11 +144,12 @@ class HarnessModel(TemplateLM):
         """Return the log-likelihood of whole texts, in nats, in windows of `max_length` as the harness's own models do; a bound for a diffusion model."""
         answers, room = [], self.max_length - self.lm.is_diffusion  # a causal model never sees the last token of a window
         how = replace(self.how, visible_end=False) if self.lm.is_diffusion else None  # the end of a window is not that of the text
-        for request in tqdm([request.args for request in requests], desc="loglikelihood_rolling", disable=disable_tqdm):
-            windows = utils.get_rolling_token_windows(self.tok_encode(request[0]), prefix_token=self.prefix_token_id, max_seq_len=room, context_len=1)
-            pairs = [tuple(map(torch.tensor, utils.make_disjoint_window(window))) for window in windows]
-            answers.append(sum(value for value, _ in self._score(pairs, how)) if pairs else 0.0)
-            self.cache_hook.add_partial("loglikelihood_rolling", request, answers[-1])
+        for part in self._parts([request.args for request in requests], self.batch_size, "loglikelihood_rolling", disable_tqdm):
+            windows = [list(utils.get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, room, context_len=1)) for (text,) in part]
+            values = iter(self._score([tuple(map(torch.tensor, utils.make_disjoint_window(window))) for texts in windows for window in texts], how))
+            for args, texts in zip(part, windows, strict=True):
+                answers.append(float(sum(next(values)[0] for _ in texts)))
+                self.cache_hook.add_partial("loglikelihood_rolling", args, answers[-1])
         return answers
 
     def _score(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], how=None) -> list[tuple[float, bool]]:
@@ -186,7 +180,7 @@ class HarnessModel(TemplateLM):
             seen[name] += 1  # repetitions of a request are different samples
         answers: list = [None] * len(jobs)
         order = sorted(range(len(jobs)), key=lambda index: (repr(jobs[index][2:4]), jobs[index][0]))
-        for part in self._waves(order, self.batch_size, "generate_until", disable_tqdm):
+        for part in self._parts(order, self.batch_size, "generate_until", disable_tqdm):
             while part:  # requests with other settings than the first one's wait for the next round
                 now = [index for index in part if jobs[index][2:4] == jobs[part[0]][2:4]]
                 part = [index for index in part if index not in now]
@@ -243,21 +237,15 @@ class HarnessModel(TemplateLM):
             raise ValueError(f"a context of {len(context)} tokens and a target of {len(target)} exceed max_length={self.max_length} of {self.lm.name}: {way}")
         return torch.tensor(context[-room:], dtype=torch.long), torch.tensor(target, dtype=torch.long)
 
-    def _waves(self, order: list[int], size: int, name: str, disable_tqdm: bool) -> Iterator[list[int]]:
-        with tqdm(total=len(order), desc=f"{name} {self.lm.name}", unit="request", disable=disable_tqdm) as bar:
-            for start in range(0, len(order), size):
-                yield order[start : start + size]
-                bar.update(len(order[start : start + size]))
+    def _parts(self, items: list, size: int, name: str, disable_tqdm: bool) -> tqdm:
+        return tqdm(list(batches(items, size)), desc=f"{name} {self.lm.name}", unit="batch", disable=disable_tqdm)
 
 
 def _device(name: str | None) -> str:
     """Return the device; the harness's command asks for `cuda:0` even where there is none, so that falls back as its own models do."""
-    if name is not None and not name.startswith("cuda"):
-        return name
-    if torch.cuda.is_available():
-        return name or "cuda"
-    if name is not None:
-        warnings.warn(f"device={name!r} is not there: using the CPU", stacklevel=3)
+    if name is None or not name.startswith("cuda") or torch.cuda.is_available():
+        return name or ("cuda" if torch.cuda.is_available() else "cpu")
+    warnings.warn(f"device={name!r} is not there: using the CPU", stacklevel=3)
     return "cpu"
 
 
@@ -265,96 +253,6 @@ def _protocol(name: str | None, mc_num: int | None, guidance: float | None):
     how = protocol(name or "llada")
     draws = how.draws if mc_num is None else mc_num
     return replace(how, draws=draws, grid=math.gcd(draws, how.grid), guidance=how.guidance if guidance is None else guidance)
-
-
-def evaluate(
-    lm: LanguageModel,
-    tasks: str | Sequence[str | dict | Benchmark],
-    limit: int | float | None = None,
-    shots: int | None = None,
-    family: str | None = None,
-    include: Path | str | None = None,
-    chat: bool = False,
-    cache: Path | str | None = None,
-    per_document: bool = False,
-    **settings: object,
-) -> pd.DataFrame:
-    """Run tasks of lm-evaluation-harness; one row per task and metric, or also per document, for comparisons in pairs.
-
-    `tasks`: `"paper"`, or names, YAML files, configurations or `Benchmark`s; `include` is a folder of further tasks;
-    `limit` is documents per task; `settings` are arguments of `HarnessModel` and override those of a benchmark.
-    `cache` is a folder where answers are kept by model, settings and request, for an interrupted run to go on.
-    Columns: `task`, `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`, `guidance`; or
-    `task`, `metric`, `filter`, `document`, `value` for members of groups and the metrics that are one number.
-    The data of every task is loaded before any work. Raises ValueError for an unknown task, family or setting, and
-    OSError for data that cannot be had.
-    """
-    chosen = benchmarks(lm, tasks, family, shots)
-    models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
-    manager = _manager([benchmark.task for benchmark in chosen], include)
-    loaded = [_top(manager, benchmark.task) for benchmark in chosen]
-    identity = lm.fingerprint() if cache is not None else None
-    rows = []
-    for benchmark, model, top in zip(chosen, models, loaded, strict=True):
-        kept = None if cache is None else str(Path(cache) / hashlib.sha256(json.dumps([identity, model.get_model_info()], sort_keys=True).encode()).hexdigest()[:16])
-        results = simple_evaluate(
-            model, tasks=top, num_fewshot=benchmark.shots, limit=limit, task_manager=manager, use_cache=kept, apply_chat_template=chat, fewshot_as_multiturn=chat, bootstrap_iters=1000, log_samples=per_document
-        )
-        rows += _document_rows(results) if per_document else _rows(results, model)
-    return pd.DataFrame(rows)
-
-
-@cached
-def installed() -> TaskManager:
-    """Return the index of the harness's own tasks; to make it takes seconds."""
-    return TaskManager()
-
-
-def _manager(tasks: list[str | dict], include: Path | str | None) -> TaskManager:
-    """Return a manager that knows all tasks; raise ValueError for a name that is unknown."""
-    named = [task for task in tasks if isinstance(task, str) and not Path(task).is_file()]
-    manager = TaskManager(include_path=None if include is None else str(include), include_defaults=False)
-    if set(named) - set(manager.all_tasks):
-        manager = installed() if include is None else TaskManager(include_path=str(include))
-    for name in named:
-        if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks, 3)
-            raise ValueError(f"unknown task {name!r}; {'did you mean ' + ', '.join(near) + '? ' if near else ''}Tasks are named by lm-evaluation-harness (`python -m sinkprune_core.harness ls tasks`), or lie in the folder `include`, or are 'paper'")
-    return manager
-
-
-def _top(manager: TaskManager, task: str | dict) -> list:
-    """Return the task or group itself, its data loaded; members of a group come with it. Raises OSError where there is no data."""
-    try:
-        loaded = manager.load([task])
-    except OSError as error:
-        raise OSError(f"the data of task {task!r} cannot be loaded ({error}); the harness's tasks need the Hugging Face hub once, gated ones (GPQA) a login too; HF_HUB_OFFLINE=1 takes what is cached") from error
-    members = {name for names in loaded["group_map"].values() for name in names}
-    return [item for name, item in {**loaded["groups"], **loaded["tasks"]}.items() if name not in members]
-
-
-def _rows(results: dict, model: HarnessModel) -> list[dict[str, object]]:
-    members = {name for group in results.get("groups", {}) for name in results["group_subtasks"][group]}  # of groups that have a value of their own
-    how = {"draws": math.nan, "guidance": math.nan} if model.how is None else {"draws": model.how.draws, "guidance": model.how.guidance}
-    rows = []
-    for task, found in results["results"].items():
-        for key, value in found.items() if task not in members else ():
-            metric, _, name = key.partition(",")
-            if name and not metric.endswith("_stderr"):
-                error = found.get(f"{metric}_stderr,{name}")
-                row = {"task": task, "metric": metric, "filter": name, "value": value, "stderr": error if isinstance(error, float) else math.nan, "documents": found["sample_len"]}
-                rows.append({**row, "shots": results["n-shot"].get(task, 0), **how})
-    return rows
-
-
-def _document_rows(results: dict) -> list[dict[str, object]]:
-    samples = [(task, sample) for task, found in results["samples"].items() for sample in found]
-    return [
-        {"task": task, "metric": metric, "filter": sample["filter"], "document": sample["doc_id"], "value": float(sample[metric])}
-        for task, sample in samples
-        for metric in sample["metrics"]
-        if isinstance(sample[metric], (bool, int, float))
-    ]
 
 
 def main() -> None:

@@ -1,18 +1,16 @@
-"""Published ways to measure quality, as two tables: estimators of what a text costs a diffusion model, and benchmarks.
+"""Published ways to estimate what a text costs a diffusion model, as one table: noise, guidance and windows.
 
-All estimators estimate the same bound. Revealing the L tokens of a target in random order, one at a time, costs
+All of them estimate the same bound. Revealing the L tokens of a target in random order, one at a time, costs
 -log p(target | prompt) at most; the cross entropies at one random mask, suitably weighted, are unbiased for that cost.
 
 Dimensions: T tokens of a text, L tokens of a target, S draws.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 
 from .diffusion import random_mask, stratified_counts
-from .models import LanguageModel
 
 MASKINGS = ("count", "bernoulli")
 FLOOR = 1e-3  # Dream's least noise level
@@ -104,57 +102,3 @@ def protocol(name: str | Protocol) -> Protocol:
     if name not in PROTOCOLS:
         raise ValueError(f"protocol={name!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """A task of lm-evaluation-harness with its settings: `shots` (None: the task's own) and arguments of the harness model."""
-
-    task: str
-    shots: int | None = None
-    settings: dict[str, object] = field(default_factory=dict)
-
-
-LLADA = (
-    Benchmark("mmlu", 5, {"protocol": "llada", "mc_num": 1}),
-    Benchmark("arc_challenge", 0, {"protocol": "llada", "guidance": 0.5}),
-    Benchmark("piqa", 0, {"protocol": "llada", "guidance": 0.5}),
-    Benchmark("winogrande", 5, {"protocol": "llada"}),
-    Benchmark("gsm8k", 5, {"sampler": "llada", "gen_length": 1024}),
-    Benchmark("hellaswag", 0, {"protocol": "llada", "guidance": 0.5}),
-    Benchmark("gpqa_main_n_shot", 5, {"protocol": "llada", "guidance": 0.5}),
-    Benchmark("race", 0, {"protocol": "llada", "guidance": 0.5}),
-)
-DREAM = {"add_bos_token": True, "max_length": 2048, "truncation": True}  # for every task
-DREAM_SCORED = {**DREAM, "protocol": "dream"}
-
-# The eight benchmarks of the sink-aware pruning paper (arXiv 2602.17664) by model family: `llada` from eval_llada.sh of
-# ML-GSAI/LLaDA (which lacks RACE: taken as the other questions without shots), `dream` from eval/ of DreamLM/Dream,
-# `autoregressive` with LLaDA's shots. One-token answers, as MMLU's, are exact under every protocol.
-PAPER: dict[str, tuple[Benchmark, ...]] = {
-    "llada": LLADA,
-    "dream": (
-        Benchmark("mmlu", 5, DREAM_SCORED),
-        Benchmark("arc_challenge", 0, DREAM_SCORED),
-        Benchmark("piqa", 0, DREAM_SCORED),
-        Benchmark("winogrande", 5, DREAM_SCORED),
-        Benchmark("gsm8k_cot", 8, {**DREAM, "sampler": "dream", "gen_length": 256}),
-        Benchmark("hellaswag", 0, DREAM_SCORED),
-        Benchmark("gpqa_main_n_shot", 5, DREAM_SCORED),
-        Benchmark("race", 0, DREAM_SCORED),
-    ),
-    "autoregressive": tuple(replace(benchmark, settings={}) for benchmark in LLADA),
-}
-
-
-def benchmarks(lm: LanguageModel, tasks: str | Sequence[str | dict | Benchmark], family: str | None = None, shots: int | None = None) -> list[Benchmark]:
-    """Return the tasks with their settings; `"paper"` stands for the eight of the paper, set up for a family of `PAPER`.
-
-    Raises ValueError for an unknown family.
-    """
-    family = family or ("llada" if lm.is_diffusion else "autoregressive")
-    if family not in PAPER:
-        raise ValueError(f"family={family!r} is unknown; choose one of {', '.join(PAPER)}")
-    if tasks == "paper":
-        return [benchmark if shots is None else replace(benchmark, shots=shots) for benchmark in PAPER[family]]
-    return [task if isinstance(task, Benchmark) else Benchmark(task, shots) for task in ([tasks] if isinstance(tasks, str) else tasks)]

@@ -1,14 +1,17 @@
 """Noising and sampling: exact counts, committed tokens that stay, rows that do not know of each other, and a naive sampler to agree with."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from sinkprune_core.diffusion import DREAM, LLADA, ORDERS, SAMPLERS, SCHEDULES, Sampler, corrupt, decode, even_split, generate, random_mask, stratified_counts
 from sinkprune_core.embedded import MASK_TOKEN_ID
+from sinkprune_core.models import LanguageModel, set_direction
 from sinkprune_core.seeds import generator
 
 
@@ -70,7 +73,7 @@ def naive_generate(lm, prompt: list[int], sampler, seed: int, row: int) -> list[
             uniform = torch.rand(len(masked), 1 if sampler.proposal == "filtered" else logits_TV.shape[1], generator=rng, dtype=torch.float64)
         proposals = []
         for place, position in enumerate(masked):
-            logits = logits_TV[position - 1].tolist()
+            logits = logits_TV[position - lm.logits_shifted].tolist()
             logits[MASK_TOKEN_ID] = -math.inf
             if sampler.logits_eos_inf:
                 logits[lm.tokenizer.eos_token_id] = -math.inf
@@ -152,6 +155,13 @@ def test_a_naive_sampler_writes_the_same_text(tiny_dlm, make_ids, sampler):
     prompt_BT = make_ids(2, 4)
     expected = [naive_generate(tiny_dlm, prompt_BT[row].tolist(), sampler, seed=3, row=row) for row in range(2)]
     assert generate(tiny_dlm, prompt_BT, sampler, seed=3).tolist() == expected
+
+
+@pytest.mark.parametrize("sampler", [SAMPLED[0], SAMPLED[-4], CHANCE[0]], ids=name_of)
+def test_unshifted_logits_are_read_in_place(tiny_dlm, make_ids, sampler):
+    lm, prompt_BT = replace(tiny_dlm, logits_shifted=False), make_ids(2, 4)
+    expected = [naive_generate(lm, prompt_BT[row].tolist(), sampler, seed=3, row=row) for row in range(2)]
+    assert generate(lm, prompt_BT, sampler, seed=3).tolist() == expected
 
 
 @every_counted_sampler
@@ -262,7 +272,17 @@ def test_each_kind_has_its_own_generator(tiny_ar, tiny_dlm, make_ids):
         decode(tiny_dlm, make_ids(1, 3), 2)
 
 
-def test_rows_of_unequal_length_are_padded_without_a_trace(tiny_dlm, tiny_ar, make_ids):
+def tiny_gpt2(like) -> LanguageModel:
+    """Return a tiny model with a learned vector per position, of the kind of `like`: it shows where a position is counted from."""
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=72, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.4)).eval().requires_grad_(False)
+    return replace(like, model=set_direction(model, causal=not like.is_diffusion))
+
+
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_rows_of_unequal_length_are_padded_without_a_trace(tiny_dlm, tiny_ar, make_ids, positions):
+    if positions == "learned":
+        tiny_dlm, tiny_ar = tiny_gpt2(tiny_dlm), tiny_gpt2(tiny_ar)
     prompts = [make_ids(1, length, seed=length)[0] for length in (7, 2, 5)]
     padded_BT, mask_BT = torch.full((3, 7), MASK_TOKEN_ID), torch.zeros(3, 7, dtype=torch.long)
     for row, prompt in enumerate(prompts):

@@ -1,6 +1,5 @@
 """The harness model: the harness's own answers where they exist, our estimators where they do not, on tiny tasks in a folder."""
 
-import importlib
 import json
 import math
 import os
@@ -19,12 +18,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from sinkprune_core import harness
+from sinkprune_core.benchmarks import PAPER, Benchmark, choose, evaluate
 from sinkprune_core.diffusion import SAMPLERS, Sampler, decode, generate
 from sinkprune_core.evaluation import log_likelihood
-from sinkprune_core.harness import HarnessModel, evaluate
+from sinkprune_core.harness import HarnessModel
 from sinkprune_core.models import CARD
-from sinkprune_core.protocols import PAPER, Benchmark, Protocol, benchmarks
+from sinkprune_core.protocols import Protocol
 
 BENCHMARKS = ("mmlu", "arc", "piqa", "winogrande", "gsm8k", "hellaswag", "gpqa", "race")
 WORDS = [f"word{index}" for index in range(27, 72)]
@@ -310,7 +309,7 @@ def known():
 @pytest.mark.parametrize("family", PAPER)
 def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family):
     lm = make_lm("autoregressive" if family == "autoregressive" else "diffusion")
-    chosen = benchmarks(lm, "paper", family)
+    chosen = choose(lm, "paper", family)
     assert sorted(benchmark.task.split("_")[0] for benchmark in chosen) == sorted(BENCHMARKS)
     assert all(benchmark.task in known for benchmark in chosen)
     lm.model.config.max_position_embeddings = 4096
@@ -330,14 +329,17 @@ def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family)
 # refusals
 
 
-def test_an_installation_without_the_harness_says_what_to_install(monkeypatch):
+def test_an_installation_without_the_harness_says_what_to_install(tiny_dlm, monkeypatch):
+    monkeypatch.delitem(sys.modules, "sinkprune_core.harness")
     monkeypatch.setitem(sys.modules, "lm_eval", None)
+    assert [benchmark.task for benchmark in choose(tiny_dlm, "paper")][:2] == ["mmlu", "arc_challenge"]  # the settings need no harness
     with pytest.raises(ModuleNotFoundError, match=r"benchmarks need lm-evaluation-harness: pip install 'sinkprune\[eval\]'"):
-        importlib.reload(harness)
+        evaluate(tiny_dlm, "paper")
 
 
 def test_what_cannot_be_asked_is_refused_before_any_work(tiny_ar, tiny_dlm):
     refused = [
+        (lambda: evaluate(tiny_dlm, "piqa", limit=0), "limit=0 must be above 0"),
         (lambda: evaluate(tiny_dlm, "paper", family="mamba"), "family='mamba' is unknown; choose one of llada, dream, autoregressive"),
         (lambda: HarnessModel(tiny_dlm, protocol="llama"), "protocol='llama' is unknown; choose one of llada, dream"),
         (lambda: HarnessModel(tiny_dlm, sampler="d3pm"), "sampler='d3pm' is unknown; choose one of llada, dream"),
