@@ -12,6 +12,7 @@ import torch
 
 PATTERNS = ("row", "layer", "global", "structured")  # and N:M, e.g. 2:4
 ALLOCATIONS = ("uniform", "owl", "linear", "linear-reverse")
+RANKED = 1 << 20  # scores that are ranked together: what a processor's cache holds
 Select = Callable[[torch.Tensor, int, int], torch.Tensor]  # scores (O, P) of columns first … last, first, last -> bool (O, P)
 
 
@@ -38,6 +39,9 @@ def lowest(score_OP: torch.Tensor, count: int) -> torch.Tensor:
     if count == 0:
         return torch.zeros_like(score_OP, dtype=torch.bool)
     border_O1 = score_OP.kthvalue(count, dim=1, keepdim=True).values
+    within_OP = score_OP <= border_O1
+    if int(torch.count_nonzero(within_OP)) == count * len(score_OP):
+        return within_OP  # no row has a tie at its border
     below_OP, at_OP = score_OP < border_O1, score_OP == border_O1
     wanted_O1 = count - below_OP.sum(1, keepdim=True)
     return below_OP | (at_OP & (at_OP.cumsum(1) <= wanted_O1))
@@ -48,15 +52,19 @@ def n_of_m(score_OP: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
 
     Ranks come from comparing pairs inside a group, which beats sorting for the small groups hardware knows.
     """
-    rows = len(score_OP)
-    score_MG = score_OP.reshape(-1, group).T.contiguous()  # G groups
-    rank_MG = torch.zeros(score_MG.shape, dtype=torch.uint8 if group < 256 else torch.int32, device=score_OP.device)
-    for right in range(1, group):
-        for left in range(right):
-            right_lower_G = score_MG[right] < score_MG[left]
-            rank_MG[left] += right_lower_G
-            rank_MG[right] += ~right_lower_G  # a tie puts the left one first
-    return (rank_MG < zeros).T.reshape(rows, -1)
+    score_GM = score_OP.reshape(-1, group)  # G groups
+    pruned_GM = torch.empty_like(score_GM, dtype=torch.bool)
+    size = max(1, RANKED // group)
+    for part_GM, mask_GM in zip(score_GM.split(size), pruned_GM.split(size), strict=True):
+        columns = [score_G.contiguous() for score_G in part_GM.unbind(1)]
+        rank_MG = torch.arange(group, dtype=torch.uint8 if group < 256 else torch.int32, device=score_OP.device)[:, None].repeat(1, len(part_GM))
+        for right in range(1, group):
+            for left in range(right):
+                right_lower_G = (columns[right] < columns[left]).view(torch.uint8)
+                rank_MG[left] += right_lower_G
+                rank_MG[right] -= right_lower_G  # a tie leaves the left one first
+        mask_GM.copy_((rank_MG < zeros).T)
+    return pruned_GM.view(score_OP.shape)
 
 
 def select(pattern: str, sparsity: float, border: "Border | None" = None) -> Select:

@@ -1,0 +1,235 @@
+"""What pruning costs against the straightforward method, written out here: ratios of processor time measured in turns in one run.
+
+Straightforward is how published code does it: two full forwards with the output head and attention maps held as a whole,
+one statistic per linear with a masked copy of its input, sorts of all scores, loops over columns. Both get the same rows in
+the same batches, and their results are compared before their times are. Time is that of the process on one thread, which
+other work on the machine hardly disturbs.
+
+Dimensions: B batch, T position, O output features, I input features.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from sinkprune_core.calibration import Calibration, rows_for
+from sinkprune_core.criteria import wanda
+from sinkprune_core.models import LanguageModel, load, set_direction
+from sinkprune_core.patterns import lowest, n_of_m, select
+from sinkprune_core.pruning import Recipe, dense_statistics, preset, prune, weights_kept
+
+
+def in_turns(straightforward: Callable, ours: Callable, rounds: int) -> tuple[float, float, float]:
+    """Return the median ratio of the times of the two, and the median times in seconds; both have run before."""
+    pairs = []
+    for _ in range(rounds):
+        times = []
+        for run in (straightforward, ours):
+            begun = time.process_time()
+            run()
+            times.append(time.process_time() - begun)
+        pairs.append(times)
+    before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
+    return statistics.median(one / other for one, other in pairs), before, after
+
+
+def agreement(masks, others) -> float:
+    """Return the share of weights that two sets of masks treat alike."""
+    return sum(int((one == other).sum()) for one, other in zip(masks, others, strict=True)) / sum(mask.numel() for mask in masks)
+
+
+# calibration of Wanda: noised inputs, dense propagation, sinks left out
+
+
+def smol(length: int = 256) -> tuple[LanguageModel, Calibration]:
+    return load("smol-dlm"), Calibration(torch.arange(length).view(1, length) * 7919 % 40000 + 20, batch=4)
+
+
+def llada_block(length: int = 64) -> tuple[LanguageModel, Calibration]:
+    """One random block of LLaDA-8B's shape; the vocabulary is small, since the head of 32 blocks is not one block's."""
+    config = LlamaConfig(vocab_size=1000, hidden_size=4096, intermediate_size=12288, num_attention_heads=32, num_key_value_heads=32, num_hidden_layers=1, max_position_embeddings=4096, attn_implementation="sdpa")
+    torch.manual_seed(0)
+    model = set_direction(LlamaForCausalLM(config).eval().requires_grad_(False), causal=False)
+    return LanguageModel(model, None, "llada-block", "diffusion", 999, logits_shifted=False), Calibration(torch.arange(length).view(1, length) * 37 % 990, batch=4)
+
+
+@torch.no_grad()
+def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor, batch: int) -> tuple[torch.Tensor, dict]:
+    """Return the weights of all tokens and the norm of every linear's weighted input, from two forwards per batch."""
+    linears = {(layer, name): linear for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
+    squares, weights = {place: torch.zeros(linear.in_features) for place, linear in linears.items()}, []
+    former = lm.model.config._attn_implementation
+    for start in range(0, len(ids_RT), batch):
+        ids_BT = ids_RT[start : start + batch]
+        lm.model.set_attn_implementation("eager")
+        maps = lm.model(ids_BT, use_cache=False, output_attentions=True).attentions
+        mass_BT = sum(map_BHQK.float().sum((1, 2)) for map_BHQK in maps)
+        border_B1 = mass_BT.mean(-1, keepdim=True) + 2 * mass_BT.std(-1, correction=0, keepdim=True)
+        weights.append((mass_BT <= border_B1).float())
+        lm.model.set_attn_implementation(former)  # the second forward has no maps to show
+
+        def observe(module, args, place, weight_BT=weights[-1]):
+            masked_BTI = args[0].float() * weight_BT[..., None]
+            squares[place] += masked_BTI.norm(dim=(0, 1)) ** 2
+
+        handles = [linear.register_forward_pre_hook(lambda module, args, place=place: observe(module, args, place)) for place, linear in linears.items()]
+        lm.model(ids_BT, use_cache=False)
+        for handle in handles:
+            handle.remove()
+    return torch.cat(weights), {place: square_I.sqrt() for place, square_I in squares.items()}
+
+
+@pytest.mark.parametrize("build, rounds", [(smol, 3), (llada_block, 3)])
+def test_noised_calibration_that_leaves_sinks_out(build, rounds):
+    (lm, calibration), recipe = build(), preset("all-sinks", levels=4)
+    rows = rows_for(lm, calibration, recipe.looks_at, progress=False)
+    found = {}
+
+    def straightforward():
+        found["weights"], found["norms"] = straightforward_norms(lm, rows.ids_RT, calibration.batch)
+
+    def ours():
+        found["ours"] = dense_statistics(lm, [recipe], calibration, progress=False)[recipe.looks_at]
+
+    straightforward(), ours()
+    assert torch.equal(found["weights"], rows.weight_RT) and 0 < found["ours"].left_out_share < 0.5
+    places = [(layer, name, linear.weight) for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()]
+    choose = select("row", 0.5)
+    masks = ([choose(wanda(weight_OI, norm_I), 0, weight_OI.shape[1]) for weight_OI, norm_I in chosen] for chosen in (
+        [(weight_OI, found["norms"][layer, name]) for layer, name, weight_OI in places],
+        [(weight_OI, found["ours"].seen[layer][name].norm_I) for layer, name, weight_OI in places],
+    ))  # fmt: skip
+    alike = agreement(*masks)
+    ratio, before, after = in_turns(straightforward, ours, rounds)
+    print(f"\n{lm.name}: straightforward / one pass {ratio:.2f} ({before:.1f} s, {after:.1f} s for {rows.tokens} tokens); {alike:.6%} of the masks alike")
+    assert alike > 0.9999
+
+
+# SparseGPT
+
+
+@torch.no_grad()
+def straightforward_sparsegpt(lm: LanguageModel, ids_RT: torch.Tensor, batch: int, sparsity: float = 0.5, piece: int = 128, damping: float = 0.01) -> None:
+    """Prune every linear with a Gram matrix, a factorisation and a loop over columns of its own; blocks see pruned inputs."""
+    states = []
+
+    def capture(module, args, kwargs):
+        states.append((args, kwargs))
+        raise InterruptedError
+
+    handle = lm.blocks[0].register_forward_pre_hook(capture, with_kwargs=True)
+    for start in range(0, len(ids_RT), batch):
+        with pytest.raises(InterruptedError):
+            lm.model(ids_RT[start : start + batch], use_cache=False)
+    handle.remove()
+    for block in lm.blocks:
+        linears = lm.linears(block)
+        grams, counts, handles = {name: torch.zeros(linear.in_features, linear.in_features) for name, linear in linears.items()}, dict.fromkeys(linears, 0), []
+
+        def observe(module, args, name, grams=grams, counts=counts):
+            input_NI = args[0].flatten(0, 1).float()
+            grams[name] *= counts[name] / (counts[name] + len(input_NI))
+            counts[name] += len(input_NI)
+            scaled_NI = input_NI * (2 / counts[name]) ** 0.5
+            grams[name] += scaled_NI.T @ scaled_NI
+
+        for name, linear in linears.items():
+            handles.append(linear.register_forward_pre_hook(lambda module, args, name=name, observe=observe: observe(module, args, name)))
+        for args, kwargs in states:
+            block(*args, **kwargs)
+        for handle in handles:
+            handle.remove()
+        for name, linear in linears.items():
+            linear.weight.copy_(_solve(linear.weight.clone(), grams[name], sparsity, piece, damping))
+        outputs = [block(*args, **kwargs) for args, kwargs in states]
+        states = [(((output[0] if isinstance(output, tuple) else output), *args[1:]), kwargs) for output, (args, kwargs) in zip(outputs, states, strict=True)]
+
+
+def _solve(weight_OI, gram_II, sparsity: float, piece: int, damping: float) -> torch.Tensor:
+    columns = weight_OI.shape[1]
+    gram_II.diagonal().add_(damping * gram_II.diagonal().mean())
+    inverse_II = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram_II)), upper=True)
+    for first in range(0, columns, piece):
+        last = min(first + piece, columns)
+        part_OP, errors_OP = weight_OI[:, first:last].clone(), torch.zeros(len(weight_OI), last - first)
+        upper_PP = inverse_II[first:last, first:last]
+        score_OP = part_OP**2 / upper_PP.diagonal() ** 2
+        border = score_OP.flatten().sort().values[int(score_OP.numel() * sparsity)]
+        for column in range(last - first):
+            kept_O = torch.where(score_OP[:, column] < border, 0.0, part_OP[:, column])
+            error_O = (part_OP[:, column] - kept_O) / upper_PP[column, column]
+            part_OP[:, column:] -= error_O[:, None] @ upper_PP[None, column, column:]
+            part_OP[:, column] = kept_O
+            errors_OP[:, column] = error_O
+        weight_OI[:, first:last] = part_OP
+        weight_OI[:, last:] -= errors_OP @ inverse_II[first:last, last:]
+    return weight_OI
+
+
+def test_sparsegpt_calibration_and_solve():
+    lm, calibration = smol(1024)
+    lm.model.base_model.layers = lm.model.base_model.layers[:1]  # on a second one rounding in the first would decide what both see
+    recipe, results = Recipe("sparsegpt", pattern="layer"), []
+
+    def straightforward():
+        straightforward_sparsegpt(lm, calibration.ids_NT, calibration.batch)
+
+    def ours():
+        prune(lm, recipe, calibration, progress=False)
+
+    def restored(run: Callable) -> float:
+        with weights_kept(lm):
+            begun = time.process_time()
+            run()
+            seconds = time.process_time() - begun
+            results.append([linear.weight.clone() for block in lm.blocks for linear in lm.linears(block).values()])
+        return seconds
+
+    restored(straightforward), restored(ours)
+    alike = agreement(*([weight_OI == 0 for weight_OI in weights] for weights in results))
+    pairs = [(restored(straightforward), restored(ours)) for _ in range(5)]
+    ratio = statistics.median(before / after for before, after in pairs)
+    before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
+    print(f"\nSparseGPT, one block of smol-dlm: straightforward / shared {ratio:.2f} ({before:.2f} s, {after:.2f} s for {calibration.ids_NT.numel()} tokens); {alike:.4%} of the masks alike")
+    assert alike > 0.999
+
+
+# selection
+
+
+def without_ties(shape: tuple[int, int]) -> torch.Tensor:
+    """Return scores that all differ, float32: `topk` breaks ties in no stated order."""
+    return torch.randperm(shape[0] * shape[1], generator=torch.Generator().manual_seed(0)).float().view(shape)
+
+
+def columns_one_by_one(score_OI: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
+    mask_OI = torch.zeros_like(score_OI, dtype=torch.bool)
+    for column in range(0, score_OI.shape[1], group):
+        part_OM = score_OI[:, column : column + group]
+        mask_OI.scatter_(1, column + part_OM.topk(zeros, dim=1, largest=False).indices, True)
+    return mask_OI
+
+
+def by_sorting(score_OI: torch.Tensor, count: int) -> torch.Tensor:
+    order_OI = score_OI.sort(dim=-1, stable=True).indices
+    return torch.zeros_like(score_OI, dtype=torch.bool).scatter_(1, order_OI[:, :count], True)
+
+
+@pytest.mark.parametrize("shape", [(576, 576), (1536, 576), (576, 1536), (4096, 4096)])
+def test_n_of_m_selection(shape):
+    score_OI = without_ties(shape)
+    assert torch.equal(columns_one_by_one(score_OI, 2, 4), n_of_m(score_OI, 2, 4))
+    ratio, before, after = in_turns(lambda: columns_one_by_one(score_OI, 2, 4), lambda: n_of_m(score_OI, 2, 4), 7)
+    print(f"\n2:4 of {shape}: columns one by one / compared in pairs {ratio:.1f} ({before * 1e3:.1f} ms, {after * 1e3:.1f} ms)")
+
+
+@pytest.mark.parametrize("shape", [(576, 576), (1536, 576), (576, 1536), (4096, 4096)])
+def test_row_selection(shape):
+    score_OI = without_ties(shape)
+    assert torch.equal(by_sorting(score_OI, shape[1] // 2), lowest(score_OI, shape[1] // 2))
+    ratio, before, after = in_turns(lambda: by_sorting(score_OI, shape[1] // 2), lambda: lowest(score_OI, shape[1] // 2), 7)
+    print(f"\nhalf of every row of {shape}: sorting / k-th smallest {ratio:.1f} ({before * 1e3:.1f} ms, {after * 1e3:.1f} ms)")
