@@ -38,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     trace.set_defaults(run=_run("run_trace"))
 
     evaluate = _model_command(commands, "evaluate", "likelihood on held-out text, or tasks", sequences=32)
-    evaluate.add_argument("--tasks", nargs="+", help="tasks of lm-evaluation-harness, or a preset: paper")
+    evaluate.add_argument("--tasks", nargs="+", help="tasks of lm-evaluation-harness; suite (this project's own, offline); or paper (the paper's eight benchmarks)")
+    evaluate.add_argument("--family", choices=("llada", "dream", "autoregressive"), help="whose published settings the paper's benchmarks take (default: llada, or autoregressive)")
     evaluate.add_argument("--limit", type=int, help="items per task (default: all)")
     evaluate.add_argument("--draws", type=int, default=8, help="noise levels per sequence of a diffusion model's NELBO (default: 8)")
     evaluate.add_argument("--json", type=Path, help="file for the table")

@@ -26,6 +26,7 @@ from .results import interval
 from .sinks import variability
 from .streaming import stream
 from .structured import shrink
+from .suite import TASKS
 from .table import EMBEDDED
 from .traces import trace
 
@@ -140,9 +141,10 @@ def run_evaluate(options: Namespace) -> int:
     """`sinkprune evaluate`: likelihood on held-out text, or tasks of the evaluation harness."""
     lm = open_model(options)
     if options.tasks:
-        from .harness import evaluate
+        from .benchmarks import evaluate
 
-        frame = evaluate(lm, options.tasks, limit=options.limit)
+        tasks = ["sinkprune_suite" if task == "suite" else task for task in options.tasks]
+        frame = evaluate(lm, tasks[0] if tasks == ["paper"] else tasks, limit=options.limit, family=options.family, include=TASKS)
     else:
         scores = score_texts(lm, texts_of(lm, options, held_out=True), options.draws)
         measure = "NELBO" if lm.is_diffusion else "negative log-likelihood"

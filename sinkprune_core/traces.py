@@ -64,6 +64,8 @@ def trace(lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler = LLADA, 
     """
     if not lm.is_diffusion and sampler.steps > sampler.length:
         raise ValueError(f"steps={sampler.steps} exceed length={sampler.length}: a causal step is at least one query")
+    if sampler.guidance:
+        raise ValueError(f"guidance={sampler.guidance} runs two forwards per step, whose attention would be mixed up: trace with guidance=0")
     one = _trace_diffusion if lm.is_diffusion else _trace_causal
     starts = tqdm(range(0, len(prompt_BT), batch), desc=f"trace {lm.name}", unit="batch", disable=not progress, leave=False)
     parts = [one(lm, prompt_BT[start : start + batch], sampler, seed, start) for start in starts]

@@ -142,3 +142,8 @@ def test_both_kinds_give_as_many_steps(tiny_ar, tiny_dlm, make_ids):
     shapes = {tuple(getattr(traced(lm, make_ids(2, PROMPT)), name).shape) for lm in (tiny_ar, tiny_dlm) for name in ("layers_BSLK",)}
     assert shapes == {(2, 4, 3, LENGTH)}
     assert traces.LLADA.steps == 48
+
+
+def test_a_guided_sampler_is_refused(tiny_dlm, make_ids):
+    with pytest.raises(ValueError, match="guidance=1.0 runs two forwards per step"):
+        trace(tiny_dlm, make_ids(1, 4), Sampler(length=4, steps=2, block=None, guidance=1.0), progress=False)
