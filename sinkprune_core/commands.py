@@ -26,7 +26,7 @@ from .results import interval
 from .sinks import variability
 from .streaming import stream
 from .structured import shrink
-from .suite import TASKS
+from .suite import GROUPS, TASKS
 from .table import EMBEDDED
 from .traces import trace
 
@@ -143,7 +143,7 @@ def run_evaluate(options: Namespace) -> int:
     if options.tasks:
         from .benchmarks import evaluate
 
-        tasks = ["sinkprune_suite" if task == "suite" else task for task in options.tasks]
+        tasks = [name for task in options.tasks for name in ([f"sinkprune_suite_{group}" for group in GROUPS] if task == "suite" else [task])]
         frame = evaluate(lm, tasks[0] if tasks == ["paper"] else tasks, limit=options.limit, family=options.family, include=TASKS)
     else:
         scores = score_texts(lm, texts_of(lm, options, held_out=True), options.draws)
