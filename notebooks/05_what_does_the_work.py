@@ -225,9 +225,12 @@ print("\n".join(table.words))
 
 # %% [markdown]
 # How sure can a run of this size be? The standard error of a typical effect by its source: other sequences, other
-# calibration draws.
+# calibration draws. And a test on few sequences cannot find anything, however large: the smallest p-value it can give
+# must stay below 0.05 when it is multiplied by the size of its family.
 
 # %%
+smallest = 2.0 ** (1 - sequences) * table.section.value_counts().max()
+print(f"smallest corrected p-value that {sequences} sequences can give: {smallest:.2g}")
 table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median().round(4)
 
 # %% [markdown]
@@ -247,8 +250,8 @@ verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.not
 verdicts[["claim", "metric", "here", "interval", "claimed", "verdict"]]
 
 # %% [markdown]
-# **What this does not show.** One small model, Wanda scores, row-wise zeros, likelihood only. Sequential recipes with clean
-# text see one row per sequence, noised ones one per level, so *noised text* includes seeing more of it. Rollouts differ
-# from noised text in more than their sinks: three quarters of them the model wrote itself. Intervals resample few calibration draws, and
-# with two or three of them are too narrow if draws differ much; the corrected p-values speak of these draws only. Settings
-# are changed one at a time, so what two of them do together is not seen.
+# **What this does not show.** One small model, Wanda scores, row-wise zeros, likelihood only. Recipes with clean text see
+# one row per sequence, noised ones one per level, so *noised text* includes seeing more of it (notebook 04 matches the
+# tokens). Rollouts differ from noised text in more than their sinks: the model wrote three quarters of them itself.
+# Intervals resample few calibration draws, and are too narrow where draws differ much; the corrected p-values speak of
+# these draws only. Settings are changed one at a time, so what two of them do together is not seen.

@@ -30,6 +30,7 @@ from sinkprune_core.contrasts import (
     reading,
     verdict,
 )
+from sinkprune_core.notebook import CHECKS
 from sinkprune_core.pruning import Recipe, preset
 
 SWITCHES = [Switch("inputs", "clean", "noised", "noised text"), Switch("propagation", "sequential", "dense", "dense propagation"), Switch("tokens", "none", "all", "sinks left out")]
@@ -203,6 +204,12 @@ def test_the_reading_names_every_effect_once_under_its_verdict():
     assert lines[EQUIVALENT].startswith("dense propagation, ") and set(table.section) == {"all"}
     turned, _ = scores_with({frozenset(["inputs"]): 0.3, frozenset(["tokens"]): -0.3}, noise=0.01)
     assert reading(judge(effects(turned, factorial, SWITCHES), 0.05)).startswith("helps: sinks left out\nhurts: noised text\n")
+
+
+@pytest.mark.parametrize("margin", [0, -0.1, float("nan")])
+def test_a_margin_that_is_none_is_refused_before_any_work(margin):
+    with pytest.raises(ValueError, match="must be above 0: it is the smallest difference that would matter"):
+        CHECKS["margin"](margin)
 
 
 # figures
