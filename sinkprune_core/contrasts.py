@@ -135,13 +135,16 @@ def number(value: float) -> str:
 
 def words(label: str, value: float, low: float, high: float, p: float, p_equivalent: float, margin: float) -> str:
     """Return one sentence on an effect in nats per token, computed from its numbers."""
-    found, clear = verdict(low, high, p, p_equivalent), low > 0 or high < 0
-    says = found
-    if found == EQUIVALENT:
+    says = verdict(low, high, p, p_equivalent)
+    if says == EQUIVALENT:
         size = "a measurable gain, too small to matter" if high < 0 else "a measurable loss, too small to matter" if low > 0 else "no measurable effect"
         says = f"{size}; equivalent within ±{margin:g}"
-    elif found == OPEN:
-        says += ": the interval leaves zero out, the correction for several comparisons does not" if clear else f": the interval holds zero, and more than ±{margin:g} is not excluded"
+    elif says == OPEN and (low > 0 or high < 0):
+        says += ": the interval leaves zero out, the correction for several comparisons does not"
+    elif says == OPEN and max(-low, high) < margin:
+        says += f": the interval lies within ±{margin:g}, the corrected equivalence test does not confirm it"
+    elif says == OPEN:
+        says += f": the interval holds zero, and more than ±{margin:g} is not excluded"
     return f"{label}: {number(value)} [{number(low)}, {number(high)}] nats per token: {says}"
 
 

@@ -29,6 +29,7 @@ from sinkprune_core.contrasts import (
     path,
     reading,
     verdict,
+    words,
 )
 from sinkprune_core.notebook import CHECKS
 from sinkprune_core.pruning import Recipe, preset
@@ -189,6 +190,11 @@ def test_looking_at_more_makes_a_weak_effect_inconclusive():
     assert alone.verdict[0] == HURTS and among.verdict[0] == OPEN
     assert (alone.value[0], alone.low[0], alone.high[0]) == (among.value[0], among.low[0], among.high[0]) and among.low[0] > 0
     assert "the correction for several comparisons does not" in among.words[0]
+
+
+def test_a_narrow_interval_without_a_test_that_confirms_it_says_so():
+    assert words("x", 0.0, -0.01, 0.01, 1.0, 0.2, 0.02).endswith("inconclusive: the interval lies within ±0.02, the corrected equivalence test does not confirm it")
+    assert words("x", 0.0, -0.01, 0.03, 1.0, 0.2, 0.02).endswith("inconclusive: the interval holds zero, and more than ±0.02 is not excluded")
 
 
 def test_recipes_that_do_the_same_are_a_finding():
