@@ -160,6 +160,13 @@ print(f"dense: {dense.mean():.4f} nats per token")
 pd.DataFrame(rows).set_index(["sparsity", "text", "propagation", "sinks left out"])
 
 # %% [markdown]
+# And the share that each choice of tokens, and each setting, takes out of the statistics.
+
+# %%
+named = {f"left out: {each}": recipe for each, recipe in choice.items()} | {f"{field} {value}": recipe for (field, value), recipe in setting.items()}
+pd.Series({label: scores[scores.variant == name(recipe, wanda)].left_out_share.mean() for label, recipe in named.items()}, name="share left out", dtype=float).round(4).to_frame()
+
+# %% [markdown]
 # ## Effects
 #
 # Left of zero helps. Each section is a family of questions that are read together, and its p-values are corrected for
@@ -214,14 +221,13 @@ figures.save_figure(run, drawn, "simple_effects", simple, "one switch changed, t
 # %% [markdown]
 # ## The reading
 #
-# Computed from the table, section by section: first what each comes to, then every effect in words.
+# Computed from the table: what each section comes to, then its effects in words.
 
 # %%
 from sinkprune_core.contrasts import reading
 
 for section, part in table.groupby("section", sort=False):
-    print(f"{section}\n{reading(part)}\n")
-print("\n".join(table.words))
+    print(f"[{section}]", reading(part), "", *part.words, "\n", sep="\n")
 
 # %% [markdown]
 # How sure can a run of this size be? The standard error of a typical effect by its source: other sequences, other
@@ -241,10 +247,10 @@ table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median(
 # %%
 from sinkprune_core import claims
 
-named = {"main_noised": by_factor[sparsity]["noised text"], "main_dense": by_factor[sparsity]["dense propagation"], "main_sinks": by_factor[sparsity]["sinks left out"]}
-named |= {"official_without_weights": -on_path["+ official sink weights"], "official_minus_wanda": on_path["all of it"]}
-named |= {"unstable_minus_all": by_choice.get("unstable − all"), "rollout_minus_grid": by_setting.get("noise rollout, not grid")}
-found = {finding: None if values is None else crossed_interval(values) for finding, values in named.items()}
+values = {"main_noised": by_factor[sparsity]["noised text"], "main_dense": by_factor[sparsity]["dense propagation"], "main_sinks": by_factor[sparsity]["sinks left out"]}
+values |= {"official_without_weights": -on_path["+ official sink weights"], "official_minus_wanda": on_path["all of it"]}
+values |= {"unstable_minus_all": by_choice.get("unstable − all"), "rollout_minus_grid": by_setting.get("noise rollout, not grid")}
+found = {finding: None if values_RN is None else crossed_interval(values_RN) for finding, values_RN in values.items()}
 run.find(found if sparsity == 0.5 else {})
 verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook)
 verdicts[["claim", "metric", "here", "interval", "claimed", "verdict"]]
