@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from .claims import DIRECTION, ELSEWHERE, REFUTED, REPRODUCED
+from .contrasts import EQUIVALENT, HELPS, HURTS, OPEN, number
 from .paths import atomic, write_json
 from .results import Estimate, Run
 
@@ -27,6 +28,7 @@ SERIES = list(zip([BLACK, BLUE, ORANGE, GREEN, RED, PINK, SKY, "#7F7F7F", YELLOW
 KIND = {"diffusion": (BLUE, "o", "diffusion"), "autoregressive": (RED, "s", "autoregressive")}
 VERDICT_COLOURS = {REPRODUCED: GREEN, DIRECTION: ORANGE, REFUTED: RED, ELSEWHERE: "#BBBBBB"}
 VERDICT_MARKS = {REPRODUCED: "o", DIRECTION: "D", REFUTED: "X", ELSEWHERE: "_"}
+EFFECT_MARKS = {HELPS: (BLUE, "<"), HURTS: (RED, ">"), EQUIVALENT: (GREEN, "D"), OPEN: ("#7F7F7F", "o")}
 STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -178,6 +180,44 @@ def plot_forest(estimates: dict[str, Estimate], xlabel: str, groups: dict[str, s
     if len(names) > 1:
         handles = [Line2D([], [], color=SERIES[1 + place][0], marker=SERIES[1 + place][1], label=name) for place, name in enumerate(names)]
         axis.legend(handles=handles, fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -> Figure:
+    """Draw effects as `contrasts.judge` returns them: a row each below its section, the mark by verdict, the margin as a band.
+
+    The axis ends at `reach` (default: four times the median of what intervals reach, or less where all fit); an interval
+    that goes beyond ends in an arrow, and its numbers stand at the right like all others.
+    """
+    ends = table[["low", "high"]].abs().max(axis=1)
+    reach = reach or 1.08 * max(min(ends.max(), 4 * ends.median()), table.margin.max())
+    labels: list[tuple[str, bool]] = []
+    figure, axes = _figure(size=(8.6, 1.3 + 0.26 * (len(table) + table.section.nunique())))
+    axis = axes[0, 0]
+    axis.axvspan(-table.margin.max(), table.margin.max(), color=GREEN, alpha=0.1, lw=0)
+    axis.axvline(0, color=BLACK, lw=0.9)
+    for section, part in table.groupby("section", sort=False):
+        labels.append((section, True))
+        for row in part.itertuples():
+            colour, marker = EFFECT_MARKS[row.verdict]
+            low, value, high = np.clip([row.low, row.value, row.high], -reach, reach)
+            axis.plot([low, high], [len(labels)] * 2, color=colour, lw=1.5)
+            for edge, beyond, arrow in ((-reach, row.low < -reach, 4), (reach, row.high > reach, 5)):
+                if beyond:
+                    axis.plot(edge, len(labels), marker=arrow, color=colour, ms=7, clip_on=False)
+            if abs(row.value) <= reach:
+                axis.plot(value, len(labels), marker, color=colour, ms=6, mfc="white" if row.verdict == OPEN else colour, gid="effect")
+            axis.text(1.01, len(labels), f"{number(row.value)} [{number(row.low)}, {number(row.high)}]", transform=axis.get_yaxis_transform(), va="center", fontsize=7.5, family="DejaVu Sans Mono")
+            labels.append((row.comparison, False))
+    axis.set_yticks(range(len(labels)), [label for label, _ in labels], fontsize=8)
+    for tick, (_, heading) in zip(axis.get_yticklabels(), labels, strict=True):
+        tick.set_fontweight("bold" if heading else "normal")
+    axis.tick_params(axis="y", length=0)
+    axis.grid(False, axis="y")
+    axis.set(xlim=(-reach, reach), ylim=(len(labels) - 0.5, -0.7))
+    axis.set_xlabel(f"{xlabel}\n← better; bars: 95 % bootstrap interval; band: ± {table.margin.max():g}, too small to matter; arrows: goes on", fontsize=8)
+    handles = [Line2D([], [], color=colour, marker=marker, mfc="white" if each == OPEN else colour, label=each) for each, (colour, marker) in EFFECT_MARKS.items()]
+    figure.legend(handles=handles, fontsize=7.5, loc="outside upper right", ncols=len(handles))
     return figure
 
 

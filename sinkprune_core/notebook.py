@@ -33,12 +33,18 @@ def _check_positive(value: int) -> None:
         raise ValueError(f"{value} must be at least 1")
 
 
+def _check_margin(value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{value} must be above 0: it is the smallest difference that would matter, in nats per token, e.g. 0.02")
+
+
 # What a name means is the same in every notebook, and so is what it may be. A list is checked item by item.
 CHECKS: dict[str, Callable] = {
     "model": check_name,
     "twin": check_name,
     "sparsity": _check_sparsity,
     "sparsities": _check_sparsity,
+    "margin": _check_margin,
     **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch"], _check_positive),
 }
 

@@ -11,7 +11,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ from scipy import stats
 
 from .paths import PACKAGE, atomic, project_root, write_json
 
-DRAWING = ("allocator", "claims", "cli", "commands", "figures", "notebook", "planning", "publish", "results", "training")  # modules that no measured number depends on
+DRAWING = ("allocator", "claims", "cli", "commands", "contrasts", "figures", "notebook", "planning", "publish", "results", "training")  # modules that no measured number depends on
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -187,9 +187,13 @@ def family(frame: pd.DataFrame, comparisons: dict[str, tuple[dict, dict]], margi
     `p_equivalent` and `p_equivalent_holm` (`equivalence` within `margin`: there is none); `error_sequences` and
     `error_draws` (`components`).
     """
+    return family_of({name: differences(frame, variant, other) for name, (variant, other) in comparisons.items()}, margin, seed)
+
+
+def family_of(values: Mapping[str, np.ndarray], margin: float, seed: int = 0) -> pd.DataFrame:
+    """Return the table of `family` for paired effects that are known already, {name: (R, N)}, be they differences or contrasts of more."""
     rows = []
-    for name, (variant, other) in comparisons.items():
-        values_RN = differences(frame, variant, other)
+    for name, values_RN in values.items():
         found, parts = crossed_interval(values_RN, seed), components(values_RN)
         rows.append({
             "comparison": name,
