@@ -187,6 +187,7 @@ run.find({})
 # ## Where to go on
 #
 # * [01 · Do sinks move more in DLMs?](01_sink_variance.ipynb)
+# * [02 · Does a model need its sinks?](02_hiding_sinks.ipynb)
 # * [03 · Does leaving them out give better pruned models?](03_pruning_results.ipynb)
 # * [04 · And at matched compute?](04_matched_compute.ipynb)
 #

@@ -98,11 +98,11 @@ def hiding_scores(run: Run, lm: LanguageModel, fingerprint: str, hidings: Sequen
     noise; `label`, `keys` and `count` of the hiding (0: untouched); and means over all rows of all forwards: `attention`,
     the share of attention that was hidden, `first`, how often the first token was, `masks`, how many masks were.
     """
-    data = _digest(texts)
+    data, seen = _digest(texts), {}
 
     def one(hiding: Hiding) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
-            blind = hiding_model(lm, hiding)
+            blind = hiding_model(lm, hiding, seen=seen)
             return _described(score_texts(blind, texts, draws), blind)
 
         return run.record("hiding", compute, model=lm.name, kind=lm.kind, fingerprint=fingerprint, hiding=hiding, data=data, draws=draws, evaluation_seed=EVALUATION_SEED)

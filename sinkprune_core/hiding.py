@@ -74,31 +74,45 @@ class HidingModel(LanguageModel):
     diffusion model may lose any key, masks included. In a causal model only the later half of the queries is asked, and
     only keys that all of these can see may be hidden, so that no key passes for a sink because few queries see it; the
     choice has then seen the whole text, so the value is that of an intervention and no likelihood. Random keys depend
-    on (seed, tokens of the row) alone. `log` collects, per row of every forward, the share of attention that was
-    hidden, whether the first token was, and how many masks were.
+    on (seed, tokens of the row) alone. `seen` remembers the attention of every state, for variants of one model to
+    share. `log` collects, per row of every forward, the share of attention that was hidden, whether the first token
+    was, and how many masks were.
     """
 
     hiding: Hiding = Hiding()
     seed: int = 0
-    log: list[dict[str, float]] = field(default_factory=list)
+    seen: dict[bytes, torch.Tensor] = field(default_factory=dict, repr=False)
+    log: list[dict[str, float]] = field(default_factory=list, repr=False)
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states without the hidden keys, (B, T, D). Raises ValueError for padded rows."""
-        if self.hiding.count == 0:
-            return super().hidden(ids_BT, attention_mask_BT)
         if attention_mask_BT is not None:
             raise ValueError("attention_mask is given: keys are hidden in rows without padding only, so give rows of equal length")
+        if self.hiding.count == 0:
+            return self.look(ids_BT)
         with attention.hide(self.model, self.keys(ids_BT)):
             return super().hidden(ids_BT)
+
+    def look(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states of the untouched model, (B, T, D), and remember the attention every key received."""
+        length = ids_BT.shape[1]
+        with attention.track(self.model, [(self.asked(length), length)]) as tracker:
+            hidden_BTD = super().hidden(ids_BT)
+            mass_BK = tracker.take().mean((1, 2))[:, 0].cpu()
+        self.seen.update(zip(map(_key, ids_BT), mass_BK, strict=True))
+        return hidden_BTD
+
+    def asked(self, length: int) -> int:
+        """Return the first of the queries whose attention decides."""
+        return 0 if self.is_diffusion else length // 2
 
     def keys(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the keys to hide in a state, bool (B, K), on the CPU."""
         ids_BT, length = ids_BT.cpu(), ids_BT.shape[1]
-        first = 0 if self.is_diffusion else length // 2
-        with attention.track(self.model, [(first, length)]) as tracker:
-            super().hidden(ids_BT)
-            mass_BK = tracker.take().mean((1, 2))[:, 0].cpu()
-        visible_BK = (torch.arange(length) <= (length if self.is_diffusion else first)).expand_as(mass_BK)
+        if not all(_key(row_T) in self.seen for row_T in ids_BT):
+            self.look(ids_BT)
+        mass_BK = torch.stack([self.seen[_key(row_T)] for row_T in ids_BT])
+        visible_BK = (torch.arange(length) <= (length if self.is_diffusion else self.asked(length))).expand_as(mass_BK)
         masked_BK = ids_BT == self.mask_token_id if self.is_diffusion else torch.zeros_like(visible_BK)
         hidden_BK = self.hiding.choose(mass_BK, visible_BK, masked_BK, [generator(self.seed, "hidden keys", row_T.tolist()) for row_T in ids_BT])
         share_B = (mass_BK * hidden_BK).sum(1) / mass_BK.sum(1)
@@ -108,11 +122,15 @@ class HidingModel(LanguageModel):
     def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
         """Return the logits of the next token, float32 (B, V), by a full forward over all that was fed: the cache remembers tokens only."""
         if self.hiding.count == 0:
-            return super().next_logits(fresh_BT, cache, **padding)
+            return super().next_logits(fresh_BT, cache, **padding)  # with the cache at work, as fast as ever
         cache.fed_BT = torch.cat([cache.fed_BT, fresh_BT], dim=1) if hasattr(cache, "fed_BT") else fresh_BT
         return self.head(self.hidden(cache.fed_BT, padding.get("attention_mask"))[:, -1].contiguous())
 
 
-def hiding_model(lm: LanguageModel, hiding: Hiding, seed: int = 0) -> HidingModel:
-    """Return `lm`, the same weights, without the keys of `hiding`."""
-    return HidingModel(**{part.name: getattr(lm, part.name) for part in fields(LanguageModel)}, hiding=hiding, seed=seed)
+def hiding_model(lm: LanguageModel, hiding: Hiding, seed: int = 0, seen: dict[bytes, torch.Tensor] | None = None) -> HidingModel:
+    """Return `lm`, the same weights, without the keys of `hiding`; variants that are given one `seen` look at each state once."""
+    return HidingModel(**{part.name: getattr(lm, part.name) for part in fields(LanguageModel)}, hiding=hiding, seed=seed, seen={} if seen is None else seen)
+
+
+def _key(row_T: torch.Tensor) -> bytes:
+    return row_T.cpu().numpy().tobytes()

@@ -142,6 +142,16 @@ def test_keys_depend_on_the_row_alone(make_lm, make_ids, kind, keys):
     assert torch.equal(blind.keys(ids_BT.flip(0)), one_by_one.flip(0))
 
 
+def test_variants_that_share_what_they_saw_look_once_and_hide_the_same(make_lm, make_ids, monkeypatch):
+    lm = make_lm("diffusion")
+    ids_BT, seen = noised(lm, make_ids(3, 16)), {}
+    hiding_model(lm, Hiding(count=0), seen=seen).hidden(ids_BT)
+    alone_BTD = hiding_model(lm, Hiding("top", 3)).hidden(ids_BT)
+    shared = hiding_model(lm, Hiding("top", 3), seen=seen)
+    monkeypatch.setattr(type(shared), "look", None)
+    torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
+
+
 def test_the_log_says_what_was_hidden(make_lm, make_ids):
     lm = make_lm("diffusion")
     ids_BT = noised(lm, make_ids(3, 16))
