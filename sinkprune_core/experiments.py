@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from . import corpus
+from . import corpus, suite
 from .calibration import Calibration, Look
 from .criteria import CRITERIA
 from .diffusion import Sampler, decode, generate
@@ -148,3 +148,12 @@ def _described(frame: pd.DataFrame, blind: HidingModel) -> pd.DataFrame:
 
 def _digest(texts: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(b"".join(name.encode() + ids.numpy().tobytes() for name, ids in texts.items())).hexdigest()[:16]
+
+
+def suite_answers(run: Run, lm: LanguageModel, fingerprint: str, items: int, draws: int) -> pd.DataFrame:
+    """Return the record of one model's answers to about `items` items of the offline suite; columns as in `suite.accuracy`.
+
+    Noise of a diffusion model depends on the item alone, so that models and variants are compared in pairs.
+    """
+    compute = lambda: suite.accuracy(lm, suite.sample(items), draws, EVALUATION_SEED, progress=True)  # noqa: E731
+    return run.record("suite", compute, model=lm.name, kind=lm.kind, fingerprint=fingerprint, items=items, draws=draws, evaluation_seed=EVALUATION_SEED)

@@ -207,6 +207,26 @@ def plot_hiding(frame: pd.DataFrame, ylabel: str) -> Figure:
     return figure
 
 
+def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
+    """Draw the share of right answers per group of tasks, a point with its 95 % interval per model, beside the line of chance.
+
+    `frame` has `model`, `kind`, `group`, `value`, `low` and `high`.
+    """
+    groups, models = list(dict.fromkeys(frame.group)), list(dict.fromkeys(frame.model))
+    figure, axes = _figure(size=(7.6, 3.0))
+    axis = axes[0, 0]
+    for place, model in enumerate(models):
+        part = frame[frame.model == model].set_index("group").loc[groups]
+        colour, marker, kind = KIND[part.kind.iloc[0]]
+        x = np.arange(len(groups)) + 0.18 * (place - (len(models) - 1) / 2)
+        axis.errorbar(x, 100 * part.value, 100 * np.array([part.value - part.low, part.high - part.value]), color=colour, marker=marker, ls="none", ms=5, capsize=2, label=f"{model} ({kind})")
+    axis.axhline(100 * chance, color=BLACK, lw=0.9, ls="--", label="chance")
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set(xlabel="group of items", ylabel="right answers (%)", ylim=(0, 102))
+    axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
 def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     """Draw a metric against depth, one line per kind of model, with a band for the 95 % interval over prompts."""
     figure, axes = _figure(1, len(metrics), (5.2 * len(metrics), 3.2))

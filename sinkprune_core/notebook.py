@@ -39,7 +39,7 @@ CHECKS: dict[str, Callable] = {
     "twin": check_name,
     "sparsity": _check_sparsity,
     "sparsities": _check_sparsity,
-    **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch", "counts"], _check_positive),
+    **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch", "counts", "items"], _check_positive),
 }
 
 
