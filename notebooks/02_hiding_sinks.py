@@ -75,7 +75,7 @@ run = start("02_hiding_sinks", globals())
 # softmax does. Which keys? A first forward over the same state tells how much attention each receives.
 #
 # * **strongest**: the keys that receive most. In the DLM, of each noised state; masks are keys like others. In the AR model
-#   the later half of the queries decides, and only keys that all of them see can be hidden; earlier queries lose nothing.
+#   the later half of the queries decides, and only keys that all of them see can be hidden, from every query behind them.
 # * **random**: as many that are neither among those nor sinks, and as many masks among them. Without that last condition
 #   a text would be compared with blanks.
 # * **first token kept**: the strongest keys other than position 0, which is the one sink that never moves.
@@ -88,8 +88,10 @@ from sinkprune_core.hiding import Hiding
 from sinkprune_core.models import load
 
 COUNT = 5  # where verdicts are read, as the ledger says
-if not max(counts) <= length // 8:
+if max(counts) > length // 8:
     raise ValueError(f"counts={counts} must not exceed {length // 8}, an eighth of length={length}: as many random keys must be left")
+if min(sequences, prompts) < 2 or prompt_length < 8 * COUNT // 2:
+    raise ValueError(f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and prompt_length={prompt_length} at least {8 * COUNT // 2}, so that keys are left")
 hidings = [Hiding("first", 1)] + [hiding for count in counts for hiding in (Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False))]
 sampler = Sampler(written, steps, block=None, temperature=temperature)
 dlm, ar = load(model, dtype), load(twin, dtype)
@@ -236,4 +238,5 @@ verdicts[["kind", "claim", "metric", "here", "interval", "claimed", "verdict"]]
 # **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR model's likelihood are
 # not the same loss, and the AR model has more to lose because it predicts better. Attention that cannot go to a hidden
 # sink goes elsewhere, to a place it was not trained for: a model trained without sinks may need none. Keys are hidden in
-# all layers at once, and chosen by their mean over layers and heads.
+# all layers at once, and chosen by their mean over layers and heads; in the AR model the choice has seen the whole text.
+# The AR model's opinion of a text is not a reader's.
