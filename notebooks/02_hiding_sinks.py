@@ -90,8 +90,8 @@ from sinkprune_core.models import load
 COUNT = 5  # where verdicts are read, as the ledger says
 if max(counts) > length // 8:
     raise ValueError(f"counts={counts} must not exceed {length // 8}, an eighth of length={length}: as many random keys must be left")
-if min(sequences, prompts) < 2 or prompt_length < 8 * COUNT // 2:
-    raise ValueError(f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and prompt_length={prompt_length} at least {8 * COUNT // 2}, so that keys are left")
+if min(sequences, prompts) < 2 or prompt_length < 4 * COUNT:
+    raise ValueError(f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and prompt_length={prompt_length} at least {4 * COUNT}, so that keys are left")
 hidings = [Hiding("first", 1)] + [hiding for count in counts for hiding in (Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False))]
 sampler = Sampler(written, steps, block=None, temperature=temperature)
 dlm, ar = load(model, dtype), load(twin, dtype)
