@@ -239,4 +239,5 @@ verdicts[["kind", "claim", "metric", "here", "interval", "claimed", "verdict"]]
 # not the same loss, and the AR model has more to lose because it predicts better. Attention that cannot go to a hidden
 # sink goes elsewhere, to a place it was not trained for: a model trained without sinks may need none. Keys are hidden in
 # all layers at once, and chosen by their mean over layers and heads; in the AR model the choice has seen the whole text.
-# The AR model's opinion of a text is not a reader's.
+# And without position 0, a causal model's next token sees itself alone, as the first one did: it may take over the role,
+# which nothing can do in a DLM. The AR model's opinion of a text is not a reader's.
