@@ -112,11 +112,13 @@ import pandas as pd
 from sinkprune_core.experiments import hiding_scores
 
 scores = pd.concat([hiding_scores(run, lm, prints[lm.name], hidings, texts, draws) for lm in (dlm, ar)], ignore_index=True)
-scores.groupby(["model", "label", "count"], sort=False)[["value", "excess", "attention", "first", "masks"]].mean().round(3)
+scores.groupby(["model", "label", "count"], sort=False)[["value", "excess", "attention", "first", "masks", "left", "second"]].mean().round(3)
 
 # %% [markdown]
 # `attention` is the share of all attention that the hidden keys had received, `first` how often position 0 was among
-# them, `masks` how many of them were masks.
+# them, `masks` how many of them were masks. `left` is the share that the strongest key receives once they are hidden, and
+# `second` how often that is position 1: a new sink may take over. Without position 0, the second token of a causal model
+# sees itself alone, as the first one did.
 #
 # ## The figure: what hiding costs
 
@@ -239,5 +241,4 @@ verdicts[["kind", "claim", "metric", "here", "interval", "claimed", "verdict"]]
 # not the same loss, and the AR model has more to lose because it predicts better. Attention that cannot go to a hidden
 # sink goes elsewhere, to a place it was not trained for: a model trained without sinks may need none. Keys are hidden in
 # all layers at once, and chosen by their mean over layers and heads; in the AR model the choice has seen the whole text.
-# And without position 0, a causal model's next token sees itself alone, as the first one did: it may take over the role,
-# which nothing can do in a DLM. The AR model's opinion of a text is not a reader's.
+# The AR model's opinion of a text is not a reader's.

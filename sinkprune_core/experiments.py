@@ -95,8 +95,7 @@ def hiding_scores(run: Run, lm: LanguageModel, fingerprint: str, hidings: Sequen
     """Return the records of one model that scores text without the keys of each of `hidings`, and untouched.
 
     Columns are those of `score_texts`; `excess`, the value less that of the untouched model on the same sequence and
-    noise; `label`, `keys` and `count` of the hiding (0: untouched); and means over all rows of all forwards: `attention`,
-    the share of attention that was hidden, `first`, how often the first token was, `masks`, how many masks were.
+    noise; `label`, `keys` and `count` of the hiding (0: untouched); and the means of a `HidingModel`'s log.
     """
     data, seen = _digest(texts), {}
 
@@ -142,7 +141,7 @@ def hiding_texts(run: Run, lm: LanguageModel, judge: LanguageModel, fingerprints
 
 def _described(frame: pd.DataFrame, blind: HidingModel) -> pd.DataFrame:
     """Return `frame` with what was hidden, means over all rows of all forwards, 0 where nothing was."""
-    hidden = pd.DataFrame(blind.log, columns=["attention", "first", "masks"]).mean().fillna(0.0)
+    hidden = pd.DataFrame(blind.log, columns=["attention", "first", "masks", "left", "second"]).mean().fillna(0.0)
     return frame.assign(label=blind.hiding.label, keys=blind.hiding.keys, count=blind.hiding.count, **hidden)
 
 

@@ -75,8 +75,8 @@ class HidingModel(LanguageModel):
     only keys that all of these can see may be hidden, so that no key passes for a sink because few queries see it; the
     choice has then seen the whole text, so the value is that of an intervention and no likelihood. Random keys depend
     on (seed, tokens of the row) alone. `seen` remembers the attention of every state, for variants of one model to
-    share. `log` collects, per row of every forward, the share of attention that was hidden, whether the first token
-    was, and how many masks were.
+    share. `log` collects, per row of every forward, the share of `attention` that was hidden, whether the `first` token
+    was, how many `masks` were, the share that the strongest key gets of what is `left`, and whether that is the `second` token.
     """
 
     hiding: Hiding = Hiding()
@@ -90,17 +90,35 @@ class HidingModel(LanguageModel):
             raise ValueError("attention_mask is given: keys are hidden in rows without padding only, so give rows of equal length")
         if self.hiding.count == 0:
             return self.look(ids_BT)
-        with attention.hide(self.model, self.keys(ids_BT)):
-            return super().hidden(ids_BT)
+        hidden_BK = self.keys(ids_BT)
+        with attention.hide(self.model, hidden_BK):
+            hidden_BTD, left_BK = self._measured(ids_BT)
+        for row_T, keys_K, left_K in zip(ids_BT.cpu(), hidden_BK, left_BK, strict=True):
+            mass_K, heir = self.seen[_key(row_T)], int(left_K.argmax())
+            self.log.append({
+                "attention": float(mass_K[keys_K].sum() / mass_K.sum()),
+                "first": float(keys_K[0]),
+                "masks": float((keys_K & self._masked(row_T)).sum()),
+                "left": float(left_K[heir] / left_K.sum()),
+                "second": float(heir == 1),
+            })
+        return hidden_BTD
 
     def look(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states of the untouched model, (B, T, D), and remember the attention every key received."""
+        hidden_BTD, mass_BK = self._measured(ids_BT)
+        self.seen.update(zip(map(_key, ids_BT), mass_BK, strict=True))
+        return hidden_BTD
+
+    def _measured(self, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the last hidden states of a forward and the mass that the asked queries gave to every key, mean over layers and heads, (B, K)."""
         length = ids_BT.shape[1]
         with attention.track(self.model, [(self.asked(length), length)]) as tracker:
             hidden_BTD = super().hidden(ids_BT)
-            mass_BK = tracker.take().mean((1, 2))[:, 0].cpu()
-        self.seen.update(zip(map(_key, ids_BT), mass_BK, strict=True))
-        return hidden_BTD
+            return hidden_BTD, tracker.take().mean((1, 2))[:, 0].cpu()
+
+    def _masked(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        return ids_BT == self.mask_token_id if self.is_diffusion else torch.zeros_like(ids_BT, dtype=torch.bool)
 
     def asked(self, length: int) -> int:
         """Return the first of the queries whose attention decides."""
@@ -113,11 +131,7 @@ class HidingModel(LanguageModel):
             self.look(ids_BT)
         mass_BK = torch.stack([self.seen[_key(row_T)] for row_T in ids_BT])
         visible_BK = (torch.arange(length) <= (length if self.is_diffusion else self.asked(length))).expand_as(mass_BK)
-        masked_BK = ids_BT == self.mask_token_id if self.is_diffusion else torch.zeros_like(visible_BK)
-        hidden_BK = self.hiding.choose(mass_BK, visible_BK, masked_BK, [generator(self.seed, "hidden keys", row_T.tolist()) for row_T in ids_BT])
-        share_B = (mass_BK * hidden_BK).sum(1) / mass_BK.sum(1)
-        self.log.extend({"attention": share, "first": float(keys_K[0]), "masks": float(masks)} for share, keys_K, masks in zip(share_B.tolist(), hidden_BK, (hidden_BK & masked_BK).sum(1), strict=True))
-        return hidden_BK
+        return self.hiding.choose(mass_BK, visible_BK, self._masked(ids_BT), [generator(self.seed, "hidden keys", row_T.tolist()) for row_T in ids_BT])
 
     def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
         """Return the logits of the next token, float32 (B, V), by a full forward over all that was fed: the cache remembers tokens only."""

@@ -152,15 +152,20 @@ def test_variants_that_share_what_they_saw_look_once_and_hide_the_same(make_lm, 
     torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
 
 
-def test_the_log_says_what_was_hidden(make_lm, make_ids):
+def test_the_log_says_what_was_hidden_and_what_is_left(make_lm, make_ids):
     lm = make_lm("diffusion")
     ids_BT = noised(lm, make_ids(3, 16))
     blind = hiding_model(lm, Hiding("top", 4))
     hidden_BK = blind.keys(ids_BT)
+    assert blind.log == []
+    blind.hidden(ids_BT)
     _, maps_BLHQK = maps_of(lm, ids_BT)
+    _, left_BLHQK = maps_of(lm, ids_BT, ~hidden_BK[:, None] | torch.eye(16, dtype=torch.bool))
     for row, said in enumerate(blind.log):
+        left_K = left_BLHQK[row].mean((0, 1, 2))
         assert said["attention"] == pytest.approx(float(maps_BLHQK[row][..., hidden_BK[row]].sum(-1).mean()), abs=1e-5)
         assert said["first"] == float(hidden_BK[row, 0]) and said["masks"] == int((hidden_BK[row] & (ids_BT[row] == lm.mask_token_id)).sum())
+        assert said["left"] == pytest.approx(float(left_K.max()), abs=1e-5) and said["second"] == float(left_K.argmax() == 1)
     assert len(blind.log) == 3
 
 
@@ -204,6 +209,7 @@ def test_a_causal_model_stays_causal(make_lm, make_ids):
     other_BT[0, 12] = 17 + (ids_BT[0, 12] - 16) % 50
     blind = hiding_model(lm, Hiding("top", 2, first=False))
     hidden_BK = blind.keys(ids_BT)
+    blind.look(other_BT)  # what it hides is noted beside what it saw
     fixed = dataclasses.replace(blind)
     object.__setattr__(fixed, "keys", lambda _: hidden_BK)
     torch.testing.assert_close(fixed.hidden(ids_BT)[:, :12], fixed.hidden(other_BT)[:, :12], atol=1e-5, rtol=1e-5)
