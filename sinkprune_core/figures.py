@@ -221,6 +221,52 @@ def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -
     return figure
 
 
+def plot_hiding(frame: pd.DataFrame, ylabel: str) -> Figure:
+    """Draw what hiding keys costs against how many are hidden, one panel per model, one line per choice of keys; bars are 95 % intervals.
+
+    `frame` has `model`, `kind`, `label` (which keys), `count`, `value`, `low` and `high`. Panels share the vertical axis,
+    linear up to 0.1 around zero and logarithmic beyond.
+    """
+    models = list(dict.fromkeys(frame.model))
+    figure, axes = _figure(1, len(models), (1.4 + 3.6 * len(models), 3.8), sharey=True)
+    styles = dict(zip(dict.fromkeys(frame.label), SERIES[1:], strict=False))
+    counts = sorted(set(frame["count"]))
+    for axis, model in zip(axes[0], models, strict=True):
+        part = frame[frame.model == model]
+        for place, (label, (colour, marker, dash)) in enumerate(styles.items()):
+            line = part[part.label == label].sort_values("count")
+            x = [counts.index(count) + 0.09 * (place - (len(styles) - 1) / 2) for count in line["count"]]
+            axis.errorbar(x, line.value, [line.value - line.low, line.high - line.value], color=colour, marker=marker, ls=dash, ms=5, lw=1.3, capsize=2, label=label)
+        axis.axhline(0, color=BLACK, lw=0.9)
+        axis.set_yscale("symlog", linthresh=0.1, linscale=0.7)
+        axis.set_xticks(range(len(counts)), counts)
+        axis.set(title=f"{model} ({KIND[part.kind.iloc[0]][2]})", xlabel="keys hidden")
+    axes[0, 0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, -1].legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5), title="hidden keys", title_fontsize=8)
+    return figure
+
+
+def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
+    """Draw the share of right answers per group of tasks, a point with its 95 % interval per model, beside the line of chance.
+
+    `frame` has `model`, `kind`, `group`, `value`, `low` and `high`.
+    """
+    groups, models = list(dict.fromkeys(frame.group)), list(dict.fromkeys(frame.model))
+    figure, axes = _figure(size=(7.6, 3.0))
+    axis = axes[0, 0]
+    for place, model in enumerate(models):
+        part = frame[frame.model == model].set_index("group").loc[groups]
+        colour, marker, kind = KIND[part.kind.iloc[0]]
+        x = np.arange(len(groups)) + 0.18 * (place - (len(models) - 1) / 2)
+        axis.errorbar(x, 100 * part.value, 100 * np.array([part.value - part.low, part.high - part.value]), color=colour, marker=marker, ls="none", ms=5, capsize=2, label=f"{model} ({kind})")
+    axis.axhline(100 * chance, color=BLACK, lw=0.9, ls="--", label="chance")
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set(xlabel="group of items", ylabel="right answers (%)", ylim=(0, 102))
+    axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
 def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     """Draw a metric against depth, one line per kind of model, with a band for the 95 % interval over prompts."""
     figure, axes = _figure(1, len(metrics), (5.2 * len(metrics), 3.2))

@@ -45,7 +45,7 @@ CHECKS: dict[str, Callable] = {
     "sparsity": _check_sparsity,
     "sparsities": _check_sparsity,
     "margin": _check_margin,
-    **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch"], _check_positive),
+    **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch", "counts", "items"], _check_positive),
 }
 
 
