@@ -39,6 +39,8 @@ CHECKS: dict[str, Callable] = {
     "twin": check_name,
     "sparsity": _check_sparsity,
     "sparsities": _check_sparsity,
+    **dict.fromkeys(["sparsegpt_sparsities", "twin_sparsities", "ratios"], _check_sparsity),
+    "pattern_draws": _check_positive,
     **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch"], _check_positive),
 }
 
