@@ -13,6 +13,8 @@ import pandas
 
 from .allocator import keep_freed_memory
 from .models import check_name
+from .patterns import n_and_m
+from .recipes import preset
 from .results import Run
 
 
@@ -33,6 +35,11 @@ def _check_positive(value: int) -> None:
         raise ValueError(f"{value} must be at least 1")
 
 
+def _check_pattern(value: str) -> None:
+    if n_and_m(value) is None:
+        raise ValueError(f"{value!r} must read N:M, N zeros in every M consecutive inputs, e.g. 2:4")
+
+
 # What a name means is the same in every notebook, and so is what it may be. A list is checked item by item.
 CHECKS: dict[str, Callable] = {
     "model": check_name,
@@ -41,6 +48,8 @@ CHECKS: dict[str, Callable] = {
     "sparsities": _check_sparsity,
     **dict.fromkeys(["sparsegpt_sparsities", "twin_sparsities", "ratios"], _check_sparsity),
     "pattern_draws": _check_positive,
+    "patterns": _check_pattern,
+    **dict.fromkeys(["recipes", "sparsegpt_recipes", "pattern_recipes", "structured_recipes"], preset),
     **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch"], _check_positive),
 }
 
