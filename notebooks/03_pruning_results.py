@@ -38,9 +38,8 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
 twin: str = "smol-ar"  # its autoregressive counterpart, pruned as a control
 sparsities: list[float] = [0.25, 0.5, 0.75]  # shares of zeros in the blocks' linear maps; verdicts are read at 0.5
-recipes: list[str] = ["magnitude", "wanda", "dwanda", "noised-dense", "paper", "paper-no-sinks", "all-sinks", "unstable", "stable", "random", "only-sinks"]  # presets
-sparsegpt_sparsities: list[float] = [0.25, 0.5, 0.75]  # the same for SparseGPT
-sparsegpt_recipes: list[str] = ["sparsegpt", "paper-sparsegpt", "sparsegpt-unstable"]  # presets
+recipes: list[str] = ["magnitude", "wanda", "dwanda", "noised-dense", "paper", "paper-no-sinks", "all-sinks", "unstable", "stable", "random", "only-sinks", "sparsegpt", "paper-sparsegpt", "sparsegpt-unstable"]  # presets, at 0.5
+curve_recipes: list[str] = ["magnitude", "wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]  # presets, at all other sparsities
 patterns: list[str] = ["2:4", "4:8"]  # N zeros in every M consecutive inputs
 pattern_recipes: list[str] = ["magnitude", "wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]  # presets
 ratios: list[float] = [0.3, 0.5]  # shares of the width that structured pruning removes
@@ -115,6 +114,7 @@ from dataclasses import replace
 from sinkprune_core.patterns import n_and_m
 from sinkprune_core.pruning import Recipe, preset
 
+SPARSITY = 0.5
 switches = {"levels": levels, "deviations": deviations, "stable_from": stable_from}
 
 
@@ -123,8 +123,7 @@ def recipe_of(name: str, **changes) -> Recipe:
     return found if found.noise == "official" else replace(found, **switches)  # the paper's own recipes keep their values
 
 
-grid = {("unstructured", share, name): recipe_of(name, sparsity=share) for share in sparsities for name in recipes}
-grid |= {("unstructured", share, name): recipe_of(name, sparsity=share) for share in sparsegpt_sparsities for name in sparsegpt_recipes}
+grid = {("unstructured", share, name): recipe_of(name, sparsity=share) for share in sparsities for name in (recipes if share == SPARSITY else curve_recipes)}
 for pattern, (zeros, group) in zip(patterns, map(n_and_m, patterns), strict=True):
     grid |= {(pattern, zeros / group, name): recipe_of(name, sparsity=zeros / group, pattern=pattern) for name in pattern_recipes}
 grid |= {("structured", ratio, name): recipe_of(name, sparsity=ratio) for ratio in ratios for name in structured_recipes}
@@ -200,7 +199,6 @@ figures.save_figure(run, drawn, "quality", quality, "NELBO above the dense model
 # %%
 from IPython.display import display
 
-SPARSITY = 0.5
 excess["panel"] = [pattern if n_and_m(pattern) else f"{pattern}, {share:.0%}" for pattern, share in zip(excess.pattern, excess.sparsity, strict=True)]
 excess["shown"] = [f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in excess.itertuples()]
 at_half = excess[excess.sparsity.isin(excess.sparsity[excess.pattern.isin(patterns)]) & (excess.pattern != "structured") & excess.recipe.isin(pattern_recipes)]

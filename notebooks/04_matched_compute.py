@@ -37,6 +37,7 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 sparsity: float = 0.5  # share of zeros in the blocks' linear maps, and of the width that structured pruning removes
 steps: list[int] = [8, 16, 32, 64]  # numbers of denoising steps at which pruned models are measured
+baselines: list[str] = ["wanda", "dwanda", "noised-dense"]  # presets that `unstable` is compared with, at as many calibration tokens
 sequences: int = 32  # held-out sequences, half samples of the AR model, half documentation
 draws: int = 4  # noise draws per sequence
 calibration: int = 16  # calibration sequences of the noised recipes
@@ -90,7 +91,7 @@ from sinkprune_core.pruning import preset
 for count in steps:
     if not 1 <= count < length:
         raise ValueError(f"steps={count} must lie in 1 … {length - 1}, the number of tokens to reveal")
-recipes = {name: preset(name, sparsity=sparsity, levels=levels) for name in ("wanda", "dwanda", "noised-dense", "unstable")}
+recipes = {name: preset(name, sparsity=sparsity, levels=levels) for name in (*baselines, "unstable")}
 recipes["structured-sink"] = preset("structured-sink", sparsity=sparsity)
 dlm = load(model, dtype)
 fingerprint = dlm.fingerprint()
@@ -185,9 +186,8 @@ grid = sorted({int(count) for count in matched.to_numpy().flatten()})
 parts = [variant_scores(run, dlm, fingerprint, None, None, texts, draws, [None, *grid], variant="dense", seed=0)]
 for seed in tqdm(range(seeds), desc="calibration draws"):
     for name, recipe in recipes.items():
-        rows = calibration * (levels if recipe.inputs == "clean" else 1)
-        drawn_text = calibration_draw(dlm, rows, length, seed)
-        measured = [None, *steps] if name in ("wanda", "unstable", "structured-sink") else [None]
+        drawn_text = calibration_draw(dlm, calibration * (levels if recipe.inputs == "clean" else 1), length, seed)
+        measured = {"unstable": [None, *steps], "structured-sink": steps}.get(name, [None])
         parts.append(variant_scores(run, dlm, fingerprint, recipe, drawn_text, texts, draws, measured, variant=name, seed=seed))
 scores = pd.concat(parts, ignore_index=True)
 scores.groupby("variant", sort=False)[["zeros", "calibration_tokens", "left_out_share", "prune_seconds"]].mean().round(3)
@@ -243,7 +243,7 @@ for variant, column, match in MATCHES:
     for count, of_dense in zip(matched.steps, matched[column], strict=True):
         label = f"{variant}, {count} steps − dense, {of_dense} steps ({match.split()[-1]})"
         forest[label], groups[label] = compare(scores, at(variant, count), at("dense", of_dense)), match
-for other in ("wanda", "dwanda", "noised-dense"):
+for other in baselines:
     label = f"unstable − {other}, NELBO"
     forest[label], groups[label] = compare(scores, at("unstable", 0), at(other, 0)), "equal sparsity, FLOPs and calibration tokens"
 figures.save_figure(run, figures.plot_forest(forest, "difference at matched compute (nats per token)", groups), "differences", forest_table(forest), "paired differences at matched compute")
@@ -251,15 +251,17 @@ figures.save_figure(run, figures.plot_forest(forest, "difference at matched comp
 # %% [markdown]
 # ## What calibration costs
 #
-# Passes and FLOPs by the core's own plan of each run (sequential propagation passes twice, dense propagation once; where
-# sinks show in the same forwards they cost no more), and the seconds that pruning took here.
+# For as many calibration sequences as here: tokens, passes and FLOPs by the core's own plan of each run (sequential
+# propagation passes twice, dense propagation once; where sinks show in the forwards whose inputs are wanted they cost no
+# more), and the seconds that pruning took here, where it did. The recipes compared above have equal calibration tokens.
 
 # %%
 from sinkprune_core.planning import pruning_cost
 
+planned = {**{name: preset(name, sparsity=sparsity) for name in ("paper", "structured", "sparsegpt", "paper-sparsegpt")}, **recipes}
 rows = []
-for name, recipe in recipes.items():
-    plan = pruning_cost(dlm, recipe, calibration_draw(dlm, calibration * (levels if recipe.inputs == "clean" else 1), length, 0))
+for name, recipe in planned.items():
+    plan = pruning_cost(dlm, recipe, calibration_draw(dlm, calibration * (levels if recipe.inputs == "clean" and name in recipes else 1), length, 0))
     rows.append({"recipe": name, "calibration tokens": plan.tokens, "passes": plan.passes, "TFLOP": plan.flops / 1e12, "seconds here": scores[scores.variant == name].prune_seconds.mean()})
 costs = pd.DataFrame(rows).set_index("recipe")
 costs["generated sequences worth as many FLOPs"] = costs.TFLOP * 1e12 / flops["dense"][max(steps)]
@@ -283,8 +285,8 @@ def over_steps(variant: str, column: str):
 
 found = {"pruned_minus_dense_steps": over_steps("unstable", "dense, FLOPs of unstructured")}
 found |= {"structured_minus_dense_steps": over_steps("structured-sink", "dense, FLOPs of structured"), "structured_minus_dense_latency": over_steps("structured-sink", "dense, time of structured")}
-found |= {f"unstable_minus_{other.replace('-', '_')}": forest[f"unstable − {other}, NELBO"] for other in ("wanda", "dwanda", "noised-dense")}
-matches = ["effective FLOPs", "effective FLOPs", "measured time"] + ["sparsity, FLOPs, calibration tokens"] * 3
+found |= {f"unstable_minus_{other.replace('-', '_')}": forest[f"unstable − {other}, NELBO"] for other in baselines}
+matches = ["effective FLOPs", "effective FLOPs", "measured time"] + ["sparsity, FLOPs, calibration tokens"] * len(baselines)
 run.find(found if sparsity == 0.5 else {})
 for (finding, estimate), match in zip(found.items(), matches, strict=True):
     print(f"{finding:<32} {estimate!s:<32} equal {match}; {estimate.method}")

@@ -46,10 +46,10 @@ CHECKS: dict[str, Callable] = {
     "twin": check_name,
     "sparsity": _check_sparsity,
     "sparsities": _check_sparsity,
-    **dict.fromkeys(["sparsegpt_sparsities", "twin_sparsities", "ratios"], _check_sparsity),
+    **dict.fromkeys(["twin_sparsities", "ratios"], _check_sparsity),
     "pattern_draws": _check_positive,
     "patterns": _check_pattern,
-    **dict.fromkeys(["recipes", "sparsegpt_recipes", "pattern_recipes", "structured_recipes"], preset),
+    **dict.fromkeys(["recipes", "curve_recipes", "pattern_recipes", "structured_recipes", "baselines"], preset),
     **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch"], _check_positive),
 }
 
