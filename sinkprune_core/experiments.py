@@ -1,11 +1,12 @@
 """Prune, measure, undo: what the notebooks repeat for every recipe, calibration draw and number of steps.
 
-Dimensions: N sequences, T tokens per sequence.
+Dimensions: N sequences, T tokens per sequence, O output features, I input features.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
@@ -16,7 +17,7 @@ from .criteria import CRITERIA
 from .diffusion import Sampler, decode, generate
 from .evaluation import exact_log_likelihood, nelbo, nll
 from .hiding import Hiding, HidingModel, hiding_model
-from .models import LanguageModel
+from .models import LanguageModel, weight_OI
 from .pruning import DenseStatistics, Recipe, dense_statistics, prune, weights_kept
 from .results import Run
 
@@ -156,3 +157,31 @@ def suite_answers(run: Run, lm: LanguageModel, fingerprint: str, items: int, dra
     """
     compute = lambda: suite.accuracy(lm, suite.sample(items), draws, EVALUATION_SEED, progress=True)  # noqa: E731
     return run.record("suite", compute, model=lm.name, kind=lm.kind, fingerprint=fingerprint, items=items, draws=draws, evaluation_seed=EVALUATION_SEED)
+
+
+# where methods prune differently
+
+
+def kept_masks(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None, shared: SharedStatistics | None = None) -> dict[tuple[int, str], np.ndarray]:
+    """Return which weights are not zero after pruning by `recipe`, packed bits of (O, I) by layer and linear; weights come back."""
+    with weights_kept(lm):
+        prune(lm, recipe, calibration, progress=False, statistics=shared and shared.of(recipe))
+        return {(layer, name): np.packbits((weight_OI(linear) != 0).cpu().numpy()) for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
+
+
+def mask_differences(lm: LanguageModel, variants: dict[str, tuple[Recipe, Calibration | None, SharedStatistics | None]], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Return the share of kept weights that differ between two masks, for every pair, layer and linear.
+
+    Columns `one`, `other`, `layer`, `linear`, `differ` = 1 - (kept by both) / (mean number kept): 0 for equal masks, 1 for
+    masks that keep nothing in common; two random masks of sparsity s have s. `variants` maps names to a recipe, its
+    calibration text and the statistics it shares with others. Raises ValueError for a pair that names no variant.
+    """
+    if unknown := {name for pair in pairs for name in pair} - set(variants):
+        raise ValueError(f"pairs name {sorted(unknown)}, which are no variants: give them, or pairs of {', '.join(variants)}")
+    masks = {name: kept_masks(lm, *variants[name]) for name in dict.fromkeys(name for pair in pairs for name in pair)}
+    rows = []
+    for one, other in pairs:
+        for (layer, name), bits in masks[one].items():
+            both, *kept = (int(np.bitwise_count(each).sum()) for each in (bits & masks[other][layer, name], bits, masks[other][layer, name]))
+            rows.append({"one": one, "other": other, "layer": layer, "linear": name, "differ": 1 - 2 * both / sum(kept)})
+    return pd.DataFrame(rows)

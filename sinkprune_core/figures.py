@@ -150,7 +150,7 @@ def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str,
     for place, ((name, part), (colour, marker, dash)) in enumerate(zip(frame.groupby(hue, sort=False), SERIES * 3, strict=False)):
         part = part.sort_values(x)
         errors = None if interval_columns is None else [part[y] - part[interval_columns[0]], part[interval_columns[1]] - part[y]]
-        axis.errorbar(part[x] + dodge * (place - (count - 1) / 2), part[y], errors, color=colour, marker=marker, ls=dash, ms=4.5, lw=1.3, capsize=2, label=name)
+        axis.errorbar(part[x] + dodge * (place - (count - 1) / 2), part[y], errors, color=colour, marker=marker, mfc=colour if place < len(SERIES) else "white", ls=dash, ms=4.5, lw=1.3, capsize=2, label=name)
     for (name, value), dash in zip((reference or {}).items(), ["--", ":", "-."], strict=False):
         axis.axhline(value, color="#555555", lw=1, ls=dash, label=name)
     if logx:
@@ -264,6 +264,43 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
     axis.set_xticks(range(len(groups)), groups)
     axis.set(xlabel="group of items", ylabel="right answers (%)", ylim=(0, 102))
     axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figure:
+    """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of the other.
+
+    A row that a panel lacks stays empty. Every row has its own colour and marker in all panels.
+    """
+    panels, rows = frame[panel].drop_duplicates().tolist(), frame[row].drop_duplicates().tolist()
+    figure, axes = _figure(1, len(panels), (2.6 + 3.0 * len(panels), 1.2 + 0.28 * len(rows)), sharey=True)
+    for axis, name in zip(axes[0], panels, strict=True):
+        for found in frame[frame[panel] == name].itertuples():
+            place = rows.index(getattr(found, row))
+            colour, marker, _ = SERIES[place % len(SERIES)]
+            axis.errorbar(found.value, place, xerr=[[found.value - found.low], [found.high - found.value]], color=colour, marker=marker, mfc=colour if place < len(SERIES) else "white", ms=5, capsize=2.5)
+        axis.set(title=name, ylim=(len(rows) - 0.5, -0.5))
+        axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    figure.supxlabel(f"{xlabel}\n← better; bars: 95 % bootstrap interval", fontsize=9)
+    return figure
+
+
+def plot_mask_differences(frame: pd.DataFrame) -> Figure:
+    """Draw the table of `experiments.mask_differences`: one heat map per pair of methods, layers across, linears down."""
+    pairs = frame[["one", "other"]].drop_duplicates().itertuples(index=False)
+    parts = [(f"{one} / {other}", frame[(frame.one == one) & (frame.other == other)].pivot(index="linear", columns="layer", values="differ")) for one, other in pairs]
+    order, columns = frame.linear.drop_duplicates().tolist(), min(2, len(parts))
+    figure, axes = _figure(-(-len(parts) // columns), columns, (5.2 * columns + 0.8, 1.9 * -(-len(parts) // columns) + 0.4), sharex=True, sharey=True)
+    for axis, (title, table) in zip(axes.flat, parts, strict=False):
+        image = axis.imshow(table.loc[order], aspect="auto", cmap="cividis", vmin=0, vmax=frame.differ.max(), interpolation="nearest")
+        axis.set_yticks(range(len(order)), [name.split(".")[-1] for name in order], fontsize=8)
+        axis.set_title(f"{title}: {table.to_numpy().mean():.1%} on average", fontsize=9)
+        axis.grid(False)
+    for axis in list(axes.flat)[len(parts) :]:
+        axis.axis("off")
+    for axis in axes[-1]:
+        axis.set_xlabel("layer (0 is the first)")
+    figure.colorbar(image, ax=axes, pad=0.01, label="share of kept weights that differ")
     return figure
 
 

@@ -13,6 +13,8 @@ import pandas
 
 from .allocator import keep_freed_memory
 from .models import check_name
+from .patterns import n_and_m
+from .recipes import preset
 from .results import Run
 
 
@@ -38,6 +40,11 @@ def _check_margin(value: float) -> None:
         raise ValueError(f"{value} must be above 0: it is the smallest difference that would matter, in nats per token, e.g. 0.02")
 
 
+def _check_pattern(value: str) -> None:
+    if n_and_m(value) is None:
+        raise ValueError(f"{value!r} must read N:M, N zeros in every M consecutive inputs, e.g. 2:4")
+
+
 # What a name means is the same in every notebook, and so is what it may be. A list is checked item by item.
 CHECKS: dict[str, Callable] = {
     "model": check_name,
@@ -45,6 +52,10 @@ CHECKS: dict[str, Callable] = {
     "sparsity": _check_sparsity,
     "sparsities": _check_sparsity,
     "margin": _check_margin,
+    **dict.fromkeys(["twin_sparsities", "ratios"], _check_sparsity),
+    "pattern_draws": _check_positive,
+    "patterns": _check_pattern,
+    **dict.fromkeys(["recipes", "curve_recipes", "pattern_recipes", "structured_recipes", "baselines"], preset),
     **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch", "counts", "items"], _check_positive),
 }
 
