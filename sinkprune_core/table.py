@@ -39,10 +39,18 @@ class KnownModel:
         return "/".join(self.id.split("/")[:2])
 
     @property
+    def native(self) -> str:
+        """Name of the transformers class that holds it."""
+        return CLASSES.get(self.family) or next(name for part, name in NAMED.items() if part in self.id)
+
+    @property
     def bytes(self) -> int:
         """Size of the weights as published."""
         return self.parameters * BYTES[self.stored]
 
+
+CLASSES = dict.fromkeys(("llada", "mmada", "illada", "diffullama", "smdm", "smdm-ar"), "LlamaForCausalLM") | {"dream": "Qwen2ForCausalLM", "diffugpt": "GPT2LMHeadModel"}  # by family, or by what the name holds
+NAMED = {"Qwen3": "Qwen3ForCausalLM", "Qwen2.5": "Qwen2ForCausalLM", "gpt2": "GPT2LMHeadModel", "Llama": "LlamaForCausalLM", "SmolLM2": "LlamaForCausalLM", "smol-": "LlamaForCausalLM"}
 
 CARD, OFFICIAL, THIRD_PARTY, INFERRED, MEASURED = "hub card", "official repository", "third-party code", "inferred", "measured here"
 

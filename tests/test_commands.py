@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import pytest
 import torch
-from families import CASES, write
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core import cli, corpus, planning
@@ -15,6 +14,7 @@ from sinkprune_core.models import load
 from sinkprune_core.planning import pruning_cost
 from sinkprune_core.pruning import Recipe, preset, prune
 from sinkprune_core.streaming import StreamedModel
+from sinkprune_core.tiny import CASES, write
 
 TEXT = "\n\n".join(" ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20))
 

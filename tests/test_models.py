@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import CASES, write
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core import embedded
@@ -17,6 +16,7 @@ from sinkprune_core.families import FAMILIES, FormatError
 from sinkprune_core.hub import available_memory
 from sinkprune_core.models import CARD, EMBEDDED, MODELS, REFUSED, LanguageModel, from_folder, load, open_checkpoint, requirements, set_direction
 from sinkprune_core.pruning import block_inputs, run_block
+from sinkprune_core.tiny import CASES, write
 
 KINDS = ("autoregressive", "diffusion")
 
