@@ -10,8 +10,8 @@ from .paths import cache_dir, project_root
 from .recipes import PRESETS
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one subcommand; an expected error is one line on stderr and exit status 1."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all subcommands; what it parses has `run`, a function of the options."""
     parser = argparse.ArgumentParser(prog="sinkprune", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     evaluate = _model_command(commands, "evaluate", "likelihood on held-out text, or tasks", sequences=32)
     evaluate.add_argument("--tasks", nargs="+", help="tasks of lm-evaluation-harness; suite (this project's own, offline); or paper (the paper's eight benchmarks)")
-    evaluate.add_argument("--family", choices=("llada", "dream", "autoregressive"), help="whose published settings the paper's benchmarks take (default: llada, or autoregressive)")
+    evaluate.add_argument("--family", choices=("llada", "dream", "autoregressive"), help="whose published settings the paper's benchmarks take, alone or by name (default, for all eight: llada, or autoregressive)")
     evaluate.add_argument("--limit", type=int, help="items per task (default: all)")
     evaluate.add_argument("--draws", type=int, default=8, help="noise levels per sequence of a diffusion model's NELBO (default: 8)")
     evaluate.add_argument("--json", type=Path, help="file for the table")
@@ -68,7 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--export", type=Path, help="where the finished adapter goes (default: only the checkpoint stays)")
     train.set_defaults(run=_train)
 
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; an expected error is one line on stderr and exit status 1."""
+    options = parser().parse_args(arguments)
     try:
         return options.run(options)
     except (ValueError, OSError, RuntimeError) as error:

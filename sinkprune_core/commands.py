@@ -17,10 +17,10 @@ from . import corpus
 from .calibration import Calibration
 from .embedded import ADAPTER
 from .experiments import score_texts
-from .hub import available_memory, choose_dtype, parse
+from .hub import available_memory, choose_dtype, parse, requirements
 from .models import LanguageModel, load, open_checkpoint
 from .paths import atomic
-from .planning import pruning_cost
+from .planning import pruning_cost, unfetched
 from .pruning import Recipe, check, preset, prune
 from .results import interval
 from .sinks import variability
@@ -93,6 +93,23 @@ def corpus_vocabulary() -> dict[str, int]:
     return open_checkpoint("smol-ar").tokenizer().get_vocab()
 
 
+def plan_unfetched(options: Namespace, recipe: Recipe) -> bool:
+    """Print what a model that this machine lacks would take, download included; return False where there is nothing to download."""
+    row, _ = parse(options.model)
+    need = requirements(options.model, options.dtype, options.device)
+    if row is None or row.id in EMBEDDED or not need.download:
+        return False
+    dtype, streamed = choose_dtype(options.dtype, options.device), options.stream or need.memory > ROOM * available_memory(options.device)
+    length = options.length or min(512 if options.text else 128, row.context or 2048)
+    lm, calibration = unfetched(row, dtype, streamed), Calibration(torch.zeros(options.sequences, length, dtype=torch.long), options.seed, options.batch)
+    check(lm, recipe, calibration)
+    cost = pruning_cost(lm, recipe, calibration, options.out or Path(), options.work or (Path() if streamed else None))
+    print(f"{row.id} is not on this machine: {need.download / 1e9:.1f} GB to download; then{' streamed from disk,' if streamed else ''} {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
+    for lacks in (*(lack for lack in need.missing if not streamed or "disk" in lack), *cost.missing):
+        print(f"this machine lacks {lacks}", file=sys.stderr)
+    return True
+
+
 def run_prune(options: Namespace) -> int:
     """`sinkprune prune`: say what it takes, prune, save, and only then remove the work folder."""
     recipe, out = recipe_of(options), options.out
@@ -100,6 +117,8 @@ def run_prune(options: Namespace) -> int:
         raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
     if out is not None and out.exists():
         raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
+    if options.dry_run and plan_unfetched(options, recipe):
+        return 0
     lm = open_model(options, options.stream or None)
     calibration = Calibration(torch.cat(list(texts_of(lm, options, held_out=False).values())), options.seed, options.batch)
     check(lm, recipe, calibration)
