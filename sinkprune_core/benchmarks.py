@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from .models import LanguageModel
+from .suite import GROUPS, TASKS
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -129,6 +130,12 @@ def evaluate(
         )
         rows += _document_rows(results) if per_document else _rows(results, model)
     return pd.DataFrame(rows)
+
+
+def evaluate_named(lm: LanguageModel, tasks: Sequence[str], limit: int | float | None = None, family: str | None = None) -> pd.DataFrame:
+    """Return `evaluate` of tasks by name, where `suite` stands for all groups of this project's own and `paper`, alone, for the paper's eight."""
+    names = [name for task in tasks for name in ([f"sinkprune_suite_{group}" for group in GROUPS] if task == "suite" else [task])]
+    return evaluate(lm, "paper" if names == ["paper"] else names, limit=limit, family=family, include=TASKS)
 
 
 @cached

@@ -26,7 +26,6 @@ from .results import interval
 from .sinks import variability
 from .streaming import stream
 from .structured import shrink
-from .suite import GROUPS, TASKS
 from .table import EMBEDDED
 from .traces import trace
 
@@ -160,10 +159,9 @@ def run_evaluate(options: Namespace) -> int:
     """`sinkprune evaluate`: likelihood on held-out text, or tasks of the evaluation harness."""
     lm = open_model(options)
     if options.tasks:
-        from .benchmarks import evaluate
+        from .benchmarks import evaluate_named
 
-        tasks = [name for task in options.tasks for name in ([f"sinkprune_suite_{group}" for group in GROUPS] if task == "suite" else [task])]
-        frame = evaluate(lm, tasks[0] if tasks == ["paper"] else tasks, limit=options.limit, family=options.family, include=TASKS)
+        frame = evaluate_named(lm, options.tasks, options.limit, options.family)
     else:
         scores = score_texts(lm, texts_of(lm, options, held_out=True), options.draws)
         measure = "NELBO" if lm.is_diffusion else "negative log-likelihood"

@@ -5,9 +5,11 @@ Dimensions: R calibration rows, T position, D hidden width, I input features, O 
 
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import init_empty_weights
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config
@@ -15,8 +17,8 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GPT2Config, LlamaConfig, Q
 from .calibration import Calibration
 from .compute import forward_cost
 from .criteria import CRITERIA
-from .hub import available_memory, choose_dtype
-from .models import LanguageModel, weight_OI
+from .hub import available_memory, choose_dtype, parse, requirements
+from .models import Checkpoint, LanguageModel, language_model, weight_OI
 from .pruning import one_pass
 from .recipes import Recipe
 from .table import KnownModel, shape_of
@@ -53,6 +55,40 @@ class Outline(LanguageModel):
     """A model without weights or tokenizer, for plans: parameters on the meta device."""
 
     is_streamed: bool = False
+
+
+def costs(names: Sequence[str], recipe: Recipe, rows: int, length: int, forwards: int, dtype: str = "auto") -> pd.DataFrame:
+    """Return a row per model of what this machine would spend on it; nothing is downloaded or loaded.
+
+    Pruning takes `rows` calibration sequences of `length` tokens, evaluation `forwards` sequences in all. Columns: GB to
+    `download`, on `disk` (with one pruned copy) and in `memory`; TFLOP of both jobs and hours, at least, at the speed of
+    a matrix product here and now; what this machine `lacks`, in words.
+    """
+    table = []
+    for name in names:
+        row, _ = parse(name)
+        need, outline = requirements(name, dtype), unfetched(row, dtype) if row else _outline(name)
+        known = recipe if outline.is_diffusion else replace(recipe, inputs="clean", noise="grid")
+        cost = pruning_cost(outline, known, Calibration(torch.zeros(rows, length, dtype=torch.long)), Path())
+        scoring = forwards * forward_cost(outline, length, length // 2).total
+        speed = cost.flops / cost.seconds if cost.flops else speed_here(outline)
+        table.append({
+            "model": name,
+            "billion parameters": need.parameters / 1e9,
+            "download GB": need.download / 1e9,
+            "disk GB": (need.disk + cost.disk) / 1e9,
+            "memory GB": max(need.memory, cost.memory) / 1e9,
+            "pruning TFLOP": cost.flops / 1e12,
+            "scoring TFLOP": scoring / 1e12,
+            "hours, at least": (cost.flops + scoring) / speed / 3600,
+            "lacks": "; ".join(dict.fromkeys([*need.missing, *cost.missing])),
+        })
+    return pd.DataFrame(table).set_index("model")
+
+
+def _outline(folder: str) -> LanguageModel:
+    checkpoint = Checkpoint(folder)
+    return language_model(checkpoint, checkpoint.skeleton())
 
 
 CONFIGS = {"LlamaForCausalLM": LlamaConfig, "Qwen2ForCausalLM": Qwen2Config, "Qwen3ForCausalLM": Qwen3Config, "GPT2LMHeadModel": GPT2Config}

@@ -141,6 +141,20 @@ def unprinted() -> list[Result]:
     ]
 
 
+def comparable(tasks: pd.DataFrame, model: str, name: str | None, sparsity: float) -> pd.DataFrame:
+    """Return what `benchmarks.evaluate` measured of a model pruned by a preset (None: dense) as `beside` takes it: `method`, `sparsity`, `task`, `value`.
+
+    Accuracy, or exact match where there is none, in the published unit; that the published numbers are these is inferred.
+    """
+    rows = []
+    for result in results():
+        if (result.model, result.preset, round(result.sparsity, 6)) == (model, name, round(sparsity, 6)):
+            scale = 100 if "percent" in result.unit else 1
+            found = tasks[tasks.metric.isin(["acc", "exact_match"]) & tasks.task.isin(result.values) & ~tasks["filter"].str.startswith("strict")]
+            rows += [{"method": result.method, "sparsity": sparsity, "task": row.task, "value": scale * row.value} for row in found.itertuples()]
+    return pd.DataFrame(rows, columns=["method", "sparsity", "task", "value"])
+
+
 def beside(model: str, measured: pd.DataFrame | None = None) -> pd.DataFrame:
     """Return the published numbers of a model, one row per method, sparsity and task, with ours beside them.
 

@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from .hub import parse
 from .paths import atomic
-from .table import KnownModel
+from .table import EMBEDDED, KnownModel
 
 
 @dataclass(frozen=True)
@@ -280,6 +281,15 @@ def write_weights(stored: dict, folder: Path, shards: int = 1) -> None:
         where |= dict.fromkeys(mine, file)
     total = sum(tensor.nbytes for tensor in stored.values())
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": where}))
+
+
+def instead_of(name: str, folder: Path, seed: int = 0) -> Path | str:
+    """Return what to load where no weights are wanted: a stand-in below `folder` for a hub id, and the name itself for the embedded pair or a folder.
+
+    Raises ValueError for an unknown name, as `load` does.
+    """
+    row, _ = parse(name)
+    return name if row is None or row.id in EMBEDDED else stand_in(row, folder / f"tiny-random-{row.id.replace('/', '--')}", seed)
 
 
 def word_tokenizer(case: Case, folder: Path) -> None:
