@@ -90,6 +90,7 @@ def _model_command(commands, name: str, help: str, sequences: int) -> argparse.A
     parser.add_argument("model", help="smol-dlm, smol-ar, a hub id of the table of models, or a folder")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
     parser.add_argument("--device", default="cuda" if _cuda() else "cpu", help="default: a GPU where there is one")
+    parser.add_argument("--device-map", help="spread the model over several devices: auto (all GPUs), or a JSON object of parts and devices (default: --device alone)")
     parser.add_argument("--text", type=Path, help="text file to take sequences from (default: documentation of this installation, and samples of smol-ar for its own vocabulary)")
     parser.add_argument("--sequences", type=int, default=sequences, help=f"sequences of text (default: {sequences})")
     parser.add_argument("--length", type=int, help="tokens per sequence (default: 128, with --text 512)")

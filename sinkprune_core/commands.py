@@ -20,6 +20,7 @@ from .experiments import score_texts
 from .hub import available_memory, choose_dtype, parse, requirements
 from .models import LanguageModel, load, open_checkpoint
 from .paths import atomic
+from .placement import DeviceMap
 from .planning import pruning_cost, unfetched
 from .pruning import Recipe, check, preset, prune
 from .results import interval
@@ -54,10 +55,24 @@ def recipe_of(options: Namespace) -> Recipe:
     return preset(options.preset, **changes)
 
 
+def device_map_of(text: str) -> DeviceMap:
+    """Return the device map of a command line: a word, or a JSON object. Raises ValueError for broken JSON."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--device-map {text}: {error}; give auto, a device, or a JSON object such as '{{\"\": \"cuda:1\"}}'") from None
+
+
 def open_model(options: Namespace, stream_it: bool | None = False) -> LanguageModel:
     """Load a model, or stream it from disk where asked to (None: where it would not fit well into memory)."""
     row, _ = parse(options.model)
     dtype = choose_dtype(options.dtype, options.device)
+    if options.device_map is not None:
+        if stream_it:
+            raise ValueError("--stream and --device-map exclude each other: a model comes from disk block by block, or lies on its devices")
+        return load(options.model, options.dtype, device_map=device_map_of(options.device_map))
     if row is not None and row.id == "smol-dlm":
         if stream_it:
             raise ValueError(f"smol-dlm is merged from a base and {ADAPTER.name}'s adapter when it is loaded: it cannot be streamed, and needs not be")

@@ -104,6 +104,13 @@ papers' formulas ([test_families.py](../tests/test_families.py)).
 
 {_table(columns, rows)}
 
+## Where a model lies
+
+One device by default. `load(name, dtype, device_map="auto")`, or `--device-map auto`, spreads whole blocks over all GPUs of a
+machine, reading every weight straight to its place; a mapping such as `{{"": 0, "model.layers.20": 1}}` says it by hand. A model that
+fits neither memory nor GPUs is streamed from disk, a block at a time (`sinkprune prune --stream`, chosen by itself where memory
+is short). Several GPUs were not at hand: hooks were tested on one device, and maps for machines with two.
+
 ## Not covered
 
 {_table(["model", "why"], [[name, why] for name, why in REFUSED.items()])}
