@@ -5,6 +5,7 @@ Dimensions: N sequences, T tokens per sequence, O output features, I input featu
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,10 @@ from .evaluation import exact_log_likelihood, nelbo, nll
 from .hiding import Hiding, HidingModel, hiding_model
 from .models import LanguageModel, weight_OI
 from .pruning import DenseStatistics, Recipe, dense_statistics, prune, weights_kept
-from .results import Run
+from .results import Run, source_fingerprint
+from .structured import shrink
 
+LETTERS = 10  # no vocabulary puts more letters of English into a token on average
 EVALUATION_SEED = 0  # the same noise for every variant of a model: differences are paired
 
 
@@ -185,3 +188,34 @@ def mask_differences(lm: LanguageModel, variants: dict[str, tuple[Recipe, Calibr
             both, *kept = (int(np.bitwise_count(each).sum()) for each in (bits & masks[other][layer, name], bits, masks[other][layer, name]))
             rows.append({"one": one, "other": other, "layer": layer, "linear": name, "differ": 1 - 2 * both / sum(kept)})
     return pd.DataFrame(rows)
+
+
+def any_text(lm: LanguageModel, sequences: int, length: int, held_out: bool, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return standard-library documentation in a model's own vocabulary, int64 (N, T): text for models that no shipped sample is written for.
+
+    Raises ValueError when there are fewer sequences than asked for.
+    """
+    texts = [text for text in corpus.documentation("stdlib") if corpus.is_held_out(text) == held_out]
+    enough, chosen = LETTERS * sequences * length, []
+    for index in torch.randperm(len(texts), generator=corpus.generator(seed, "texts", "documentation", held_out)).tolist():
+        chosen.append(texts[index])
+        if (enough := enough - len(texts[index])) < 0:
+            break
+    ids_NT = corpus.pack(chosen, lm.tokenizer, length)[:sequences]
+    if len(ids_NT) < sequences:
+        raise ValueError(f"sequences={sequences}: the documentation has {len(ids_NT)} of {length} tokens in this split: ask for fewer or shorter ones")
+    return {"documentation": ids_NT}
+
+
+def saved_variant(run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe, calibration: Calibration | None) -> Path:
+    """Return the folder of `lm` pruned by `recipe`, in `runs/<profile>/models`, pruning and saving it at most once; `lm` stays dense.
+
+    `fingerprint` is that of the dense model. A structured recipe is saved smaller.
+    """
+    key = f"{fingerprint} {recipe} {calibration and calibration.fingerprint} {source_fingerprint()}"
+    folder = run.folder / "models" / f"{lm.name.replace('/', '--')}-{recipe.sparsity:g}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    if not folder.exists():
+        with weights_kept(lm):
+            report = prune(lm, recipe, calibration)
+            (shrink(lm, report.keep) if report.keep else lm).save(folder, **report.card())
+    return folder

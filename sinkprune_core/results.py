@@ -23,7 +23,7 @@ from scipy import stats
 
 from .paths import PACKAGE, atomic, project_root, write_json
 
-DRAWING = ("allocator", "claims", "cli", "commands", "contrasts", "figures", "notebook", "planning", "publish", "results", "training")  # modules that no measured number depends on
+DRAWING = ("allocator", "claims", "cli", "commands", "contrasts", "documents", "figures", "notebook", "planning", "publish", "published", "results", "tiny", "training")  # modules that no measured number depends on
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
