@@ -44,6 +44,7 @@ calibration: int = 16  # calibration sequences
 levels: int = 8  # noise levels per calibration sequence
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
+first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 deviations: float = 2.0  # a sink gets more than mean + this many standard deviations
 stable_from: float = 0.8  # a position that is a sink in this share of levels is stable
 dtype: str = "bfloat16"  # of the weights
@@ -110,8 +111,8 @@ from sinkprune_core.models import load
 dlm, ar = load(model, dtype), load(twin, dtype)
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
-draw = [calibration_draw(dlm, calibration, length, seed) for seed in range(seeds)]
-shared = [SharedStatistics(dlm, grid.values(), text) for text in draw]
+draw = {seed: calibration_draw(dlm, calibration, length, seed) for seed in range(first_seed, first_seed + seeds)}
+shared = {seed: SharedStatistics(dlm, grid.values(), text) for seed, text in draw.items()}
 
 # %% [markdown]
 # Prune, measure, put the weights back. Recipes with dense propagation share their pass over the calibration text: what a
@@ -121,7 +122,7 @@ shared = [SharedStatistics(dlm, grid.values(), text) for text in draw]
 import pandas as pd
 from tqdm.auto import tqdm
 
-jobs = [(lm, name, share, recipe, seed) for seed in range(seeds) for lm, recipes_of in ((dlm, grid), (ar, causal)) for (name, share), recipe in recipes_of.items()]
+jobs = [(lm, name, share, recipe, seed) for seed in draw for lm, recipes_of in ((dlm, grid), (ar, causal)) for (name, share), recipe in recipes_of.items()]
 parts = [variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense", sparsity=0.0, seed=0) for lm in (dlm, ar)]
 for lm, name, share, recipe, seed in tqdm(jobs, desc="prune and measure", unit="variant"):
     parts.append(variant_scores(run, lm, prints[lm.name], recipe, draw[seed], texts, draws, shared=shared[seed] if lm is dlm else None, variant=name, sparsity=share, seed=seed))

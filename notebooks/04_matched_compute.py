@@ -43,6 +43,7 @@ calibration: int = 16  # calibration sequences of the noised recipes
 levels: int = 8  # noise levels per calibration sequence
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
+first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
@@ -137,7 +138,7 @@ from tqdm.auto import tqdm
 
 grid = sorted({*steps, *matched.dense_steps})
 parts = [variant_scores(run, dlm, fingerprint, None, None, texts, draws, [None, *grid], variant="dense", seed=0)]
-for seed in tqdm(range(seeds), desc="calibration draws"):
+for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"):
     for name, recipe in recipes.items():
         rows = calibration * (levels if recipe.inputs == "clean" else 1)
         drawn_text = calibration_draw(dlm, rows, length, seed)
