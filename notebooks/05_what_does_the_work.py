@@ -43,6 +43,7 @@ draws: int = 2  # noise draws per sequence
 calibration: int = 8  # calibration sequences
 length: int = 128  # tokens per sequence
 seeds: int = 3  # calibration draws
+first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 left_out: list[str] = ["all", "soft", "official", "unstable", "stable", "random", "only"]  # choices of tokens, or `soft`
 alpha: float = 1.0  # steepness of the soft threshold, per even share
 levels: int = 8  # noise levels per calibration sequence
@@ -136,7 +137,7 @@ dlm = load(model, dtype)
 fingerprint = dlm.fingerprint()
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 parts = [variant_scores(run, dlm, fingerprint, None, None, texts, draws, variant="dense", seed=0)]
-for seed in tqdm(range(seeds), desc="calibration draws"):
+for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"):
     text = calibration_draw(dlm, calibration, length, seed)
     shared = SharedStatistics(dlm, recipes, text)
     for recipe in tqdm(recipes, desc="prune and measure", unit="recipe", leave=False):

@@ -6,9 +6,11 @@ Interval bars are 95 % bootstrap intervals wherever a figure shows them, and say
 Dimensions: S step, K key position.
 """
 
+import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -313,6 +315,105 @@ def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
             sns.lineplot(part, x="layer", y=metric, ax=axis, color=colour, marker=marker, ls="-" if kind == "diffusion" else "--", label=name, errorbar=("ci", 95), seed=0, n_boot=500)
         axis.set(xlabel="layer (0 is the first)", ylabel=label)
         axis.legend(fontsize=8)
+    return figure
+
+
+def plot_writing(panels: list[dict], step: int, columns: int = 16, vmax: float = 30.0) -> Figure:
+    """Draw one step of writing, one panel per model: the text so far, every token coloured by the attention it receives.
+
+    Panels are those of `plot_sink_positions` with `states_SK` besides: what stands at every position at every step (S lists
+    of K names, "" for a mask). Sinks have a red frame; tokens that do not exist yet are grey.
+    """
+    figure, axes = _figure(1, len(panels), (4.7 * len(panels), 2.6))
+    norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
+    for axis, panel in zip(axes[0], panels, strict=True):
+        profile_K, visible_K, sinks_K = (np.asarray(panel[name][step]) for name in ("profile_SK", "visible_SK", "sinks_SK"))
+        rows = -(-len(profile_K) // columns)
+        grid = np.full(rows * columns, np.nan)
+        grid[: len(profile_K)] = np.where(visible_K, profile_K, np.nan)
+        axis.set_facecolor("#DDDDDD")
+        image = axis.imshow(grid.reshape(rows, columns), aspect="auto", cmap="cividis", norm=norm)
+        for position, token in enumerate(panel["states_SK"][step]):
+            row, column = divmod(position, columns)
+            if visible_K[position]:
+                axis.text(column, row, token[:7], ha="center", va="center", fontsize=5, family="DejaVu Sans Mono", color="white" if profile_K[position] < 3 else "black")
+            if sinks_K[position]:
+                axis.add_patch(plt.Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=RED, lw=1.8))
+        axis.set_xticks(np.arange(columns + 1) - 0.5, [])
+        axis.set_yticks(np.arange(rows + 1) - 0.5, [])
+        axis.tick_params(length=0)
+        axis.grid(color="white", alpha=1, lw=0.6)
+        axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=8)
+    figure.colorbar(image, ax=axes[0, -1], pad=0.02, label="attention (1 = even share)")
+    return figure
+
+
+def step_slider(panels: list[dict]) -> object:
+    """Return a widget that shows `plot_writing` of the step its slider stands at (ipywidgets; it needs a running kernel)."""
+    from ipywidgets import IntSlider, interactive
+
+    def show(step: int) -> Figure:
+        figure = plot_writing(panels, step - 1)
+        plt.close(figure)  # or the inline backend would show it a second time
+        return figure
+
+    steps = len(panels[0]["states_SK"])
+    return interactive(show, step=IntSlider(steps, 1, steps, description="step", continuous_update=False))
+
+
+def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float = 0.4, colours: int = 48) -> Path:
+    """Write figures as a GIF that plays for ever and rests on its last frame, beside the figure `name`, whose data it shows; return its path.
+
+    Every frame takes the palette of the last one, without dithering, so that the file is small and the same to the byte for the same data.
+    """
+    from PIL import Image
+
+    images = []
+    for frame in frames:
+        buffer = io.BytesIO()
+        with plt.rc_context(STYLE):
+            frame.savefig(buffer, format="png", dpi=90)
+        plt.close(frame)
+        images.append(Image.open(buffer).convert("RGB"))
+    palette = images[-1].quantize(colours, dither=Image.Dither.NONE)
+    indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    duration = [round(1000 * seconds)] * (len(indexed) - 1) + [round(4000 * seconds)]
+    file = run.folder / "figures" / run.notebook / f"{name}.gif"
+    with atomic(file) as partial:
+        indexed[0].save(partial, format="GIF", save_all=True, append_images=indexed[1:], duration=duration, loop=0, optimize=False)
+    return file
+
+
+def plot_heads(maps: dict[str, np.ndarray], label: str) -> Figure:
+    """Draw one map of layers (down) by heads (across) per model, `maps[title]` float (L, H), on one logarithmic colour scale."""
+    figure, axes = _figure(1, len(maps), (3.4 * len(maps), 4.6))
+    values = np.concatenate([map_LH.ravel() for map_LH in maps.values()])
+    norm = plt.matplotlib.colors.LogNorm(max(values.min(), 1e-3), values.max())
+    for axis, (title, map_LH) in zip(axes[0], maps.items(), strict=True):
+        image = axis.imshow(map_LH, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
+        axis.set(title=title, xlabel="head", ylabel="layer (0 is the first)")
+        axis.grid(False)
+    figure.colorbar(image, ax=axes[0, -1], pad=0.03, label=label)
+    return figure
+
+
+def plot_training(log: pd.DataFrame, metrics: dict[str, dict[str, str]]) -> Figure:
+    """Draw a training log against training tokens: `metrics` maps the label of each panel to its columns and their names.
+
+    Columns that the log lacks, or has in later rows only, are drawn as far as they go; panels without any value say so.
+    """
+    figure, axes = _figure(1, len(metrics), (4.2 * len(metrics), 3.0))
+    for axis, (label, columns) in zip(axes[0], metrics.items(), strict=True):
+        known = log.reindex(columns=["tokens", *columns]).astype(float)
+        for (column, name), (colour, marker, dash) in zip(columns.items(), SERIES, strict=False):
+            part = known[["tokens", column]].dropna()
+            if len(part):
+                axis.plot(part.tokens / 1e6, part[column], color=colour, marker=marker, ls=dash, ms=4, lw=1.3, label=name)
+        axis.set(xlabel="training tokens (millions)", ylabel=label)
+        if axis.lines:
+            axis.legend(fontsize=7.5)
+        else:
+            axis.text(0.5, 0.5, "the log of this adapter\nhas no such column", transform=axis.transAxes, ha="center", va="center", fontsize=8)
     return figure
 
 

@@ -304,7 +304,11 @@ def _plain(value: object) -> object:
 
 @dataclass(frozen=True)
 class Run:
-    """Where one notebook of one profile puts what it makes: `runs/<profile>/{records,findings,figures}`."""
+    """Where one notebook of one profile puts what it makes: `runs/<profile>/{records,findings,figures}`.
+
+    The profile `<profile>@<cell>` names one cell of a sweep: it shares the records of the profile, and keeps findings and
+    figures, which rest on its part alone, in `runs/<profile>/cells/<notebook>/<cell>`.
+    """
 
     notebook: str
     profile: str
@@ -312,7 +316,13 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        return project_root() / "runs" / self.profile
+        profile, _, cell = self.profile.partition("@")
+        shared = project_root() / "runs" / profile
+        return shared / "cells" / self.notebook / cell if cell else shared
+
+    @property
+    def records(self) -> Path:
+        return project_root() / "runs" / self.profile.partition("@")[0] / "records" / self.notebook
 
     @property
     def provenance(self) -> dict:
@@ -336,7 +346,7 @@ class Run:
         """Compute unless the file is there; value and provenance (JSON) lie side by side and are written atomically."""
         plain = {"name": name, "key": _plain(key), "core_source": source_fingerprint()}
         digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-        file = self.folder / "records" / self.notebook / f"{name}-{digest}.{suffix}"
+        file = self.records / f"{name}-{digest}.{suffix}"
         if not file.exists():
             value = compute()
             write_json(file.with_suffix(".json"), {**self.provenance, "record": name, "key": plain["key"]})

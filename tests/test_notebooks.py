@@ -74,11 +74,18 @@ def test_every_parameter_has_a_type_a_default_and_a_comment(name):
     assert list(declared(["1 + 1", "\n".join(lines)])) == [line.split(":")[0] for line in lines]
 
 
+def stated_values(config: Path, name: str) -> list[tuple[str, object]]:
+    """Return every parameter that a profile sets for a notebook, those of its sweep value by value."""
+    stated = yaml.safe_load(config.read_text())
+    swept = (stated.get("sweep", {}).get(name) or {}).items()
+    return [*(stated["notebooks"].get(name) or {}).items(), *((parameter, value) for parameter, values in swept for value in values)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_profile_sets_parameters_that_exist(name):
     known = declared([tagged(name, "parameters")])
     for config in (ROOT / "workflow" / "config").glob("*.yml"):
-        for parameter, value in (yaml.safe_load(config.read_text())["notebooks"][name] or {}).items():
+        for parameter, value in stated_values(config, name):
             assert fits(value, known[parameter]), (config.name, parameter, value)
 
 
