@@ -245,9 +245,9 @@ verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.not
 verdicts[["kind", "claim", "metric", "here", "interval", "claimed", "verdict"]]
 
 # %% [markdown]
-# **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR model's likelihood are
-# not the same loss, and the AR model has more to lose because it predicts better. A model that makes itself a new sink
-# does not show that it needs none. Attention that cannot go to a hidden
-# sink goes elsewhere, to a place it was not trained for: a model trained without sinks may need none. Keys are hidden in
-# all layers at once, and chosen by their mean over layers and heads; in the AR model the choice has seen the whole text.
-# The AR model's opinion of a text is not a reader's.
+# **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR model's likelihood
+# are not the same loss, and the AR model has more to lose because it predicts better. A model that makes itself a new
+# sink does not show that it needs none. Attention that cannot go to a hidden sink goes elsewhere, to a place it was not
+# trained for: a model trained without sinks may need none. Keys are hidden in all layers at once, and chosen by their
+# mean over layers and heads; in the AR model the choice has seen the whole text. The AR model's opinion of a text is
+# not a reader's.
