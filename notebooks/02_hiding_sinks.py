@@ -209,7 +209,15 @@ for finding, estimate in found.items():
     print(f"{finding:<32} {estimate}")
 
 # %% [markdown]
-# The same as a figure, the two kinds of test apart.
+# Why would a causal model not miss its first token? Because it makes another one, where this says so.
+
+# %%
+for name, part in scores[scores.label == "first token"].groupby("model", sort=False):
+    before = scores[(scores.model == name) & (scores.label == "strongest") & (scores["count"] == 1)].attention.mean()
+    print(f"{name}: the strongest key got {before:.0%} of attention; without the first token it gets {part.left.mean():.0%}, and is the second token in {part.second.mean():.0%} of all states")
+
+# %% [markdown]
+# The findings as a figure, the two kinds of test apart.
 
 # %%
 NAMES = {
@@ -237,8 +245,9 @@ verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.not
 verdicts[["kind", "claim", "metric", "here", "interval", "claimed", "verdict"]]
 
 # %% [markdown]
-# **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR model's likelihood are
-# not the same loss, and the AR model has more to lose because it predicts better. Attention that cannot go to a hidden
-# sink goes elsewhere, to a place it was not trained for: a model trained without sinks may need none. Keys are hidden in
-# all layers at once, and chosen by their mean over layers and heads; in the AR model the choice has seen the whole text.
-# The AR model's opinion of a text is not a reader's.
+# **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR model's likelihood
+# are not the same loss, and the AR model has more to lose because it predicts better. A model that makes itself a new
+# sink does not show that it needs none. Attention that cannot go to a hidden sink goes elsewhere, to a place it was not
+# trained for: a model trained without sinks may need none. Keys are hidden in all layers at once, and chosen by their
+# mean over layers and heads; in the AR model the choice has seen the whole text. The AR model's opinion of a text is
+# not a reader's.
