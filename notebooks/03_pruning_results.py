@@ -51,7 +51,8 @@ calibration: int = 16  # calibration sequences
 levels: int = 8  # noise levels per calibration sequence; the paper's own recipes take 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
-pattern_draws: int = 2  # calibration draws for SparseGPT, N:M and structured pruning
+first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
+pattern_draws: int = 2  # calibration draws for SparseGPT, N:M and structured pruning, at most `seeds`
 deviations: float = 2.0  # a sink gets more than mean + this many standard deviations
 stable_from: float = 0.8  # a position that is a sink in this share of levels is stable
 dtype: str = "bfloat16"  # of the weights
@@ -128,7 +129,7 @@ for pattern, (zeros, group) in zip(patterns, map(n_and_m, patterns), strict=True
     grid |= {(pattern, zeros / group, name): recipe_of(name, sparsity=zeros / group, pattern=pattern) for name in pattern_recipes}
 grid |= {("structured", ratio, name): recipe_of(name, sparsity=ratio) for ratio in ratios for name in structured_recipes}
 causal = {("unstructured", share, "wanda, " + tokens): Recipe(sparsity=share, tokens=tokens, **switches) for share in twin_sparsities for tokens in ("none", "all", "random")}
-print(f"{len(grid)} variants of the DLM, {len(causal)} of the AR model, up to {max(seeds, pattern_draws)} calibration draws")
+print(f"{len(grid)} variants of the DLM, {len(causal)} of the AR model, {seeds} calibration draws")
 
 # %% [markdown]
 # Load the pair and the text. Every recipe's result is a record: a run that was killed goes on where it was.
@@ -141,8 +142,8 @@ from sinkprune_core.models import load
 dlm, ar = load(model, dtype), load(twin, dtype)
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
-draw = [calibration_draw(dlm, calibration, length, seed) for seed in range(max(seeds, pattern_draws))]
-shared = [SharedStatistics(dlm, grid.values(), text) for text in draw]
+draw = {seed: calibration_draw(dlm, calibration, length, seed) for seed in range(first_seed, first_seed + seeds)}
+shared = {seed: SharedStatistics(dlm, grid.values(), text) for seed, text in draw.items()}
 
 # %% [markdown]
 # Prune, measure, put the weights back. Recipes with dense propagation share their pass over the calibration text: what a
@@ -155,15 +156,15 @@ from tqdm.auto import tqdm
 from sinkprune_core.criteria import CRITERIA
 
 
-def repetitions(pattern: str, recipe: Recipe) -> int:
-    calibrated = seeds if pattern == "unstructured" and recipe.criterion == "wanda" else pattern_draws
-    return calibrated if CRITERIA[recipe.criterion].calibrated else 1
+def draws_of(pattern: str, recipe: Recipe) -> list[int | None]:
+    count = seeds if pattern == "unstructured" and recipe.criterion == "wanda" else pattern_draws
+    return list(draw)[:count] if CRITERIA[recipe.criterion].calibrated else [None]
 
 
-jobs = [(lm, *key, recipe, seed) for seed in range(len(draw)) for lm, variants in ((dlm, grid), (ar, causal)) for key, recipe in variants.items() if seed < repetitions(key[0], recipe)]
+jobs = [(lm, *key, recipe, seed) for lm, variants in ((dlm, grid), (ar, causal)) for key, recipe in variants.items() for seed in draws_of(key[0], recipe)]
 parts = [variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense", pattern="dense", sparsity=0.0, seed=0) for lm in (dlm, ar)]
 for lm, pattern, share, name, recipe, seed in tqdm(jobs, desc="prune and measure", unit="variant"):
-    parts.append(variant_scores(run, lm, prints[lm.name], recipe, draw[seed], texts, draws, shared=shared[seed] if lm is dlm else None, variant=name, pattern=pattern, sparsity=share, seed=seed))
+    parts.append(variant_scores(run, lm, prints[lm.name], recipe, draw.get(seed), texts, draws, shared=shared.get(seed) if lm is dlm else None, variant=name, pattern=pattern, sparsity=share, seed=seed or 0))
 scores = pd.concat(parts, ignore_index=True)
 
 # %% [markdown]
@@ -291,8 +292,8 @@ pd.DataFrame(rows).set_index("sparsity")
 # %%
 from sinkprune_core.experiments import mask_differences
 
-other_text = calibration_draw(dlm, calibration, length, seed=1)
-variants = {name: (recipe_of(name, sparsity=SPARSITY), draw[0], shared[0]) for name in ("wanda", "noised-dense", "unstable", "paper")}
+other_text = calibration_draw(dlm, calibration, length, first_seed + 1)
+variants = {name: (recipe_of(name, sparsity=SPARSITY), draw[first_seed], shared[first_seed]) for name in ("wanda", "noised-dense", "unstable", "paper")}
 variants["wanda, other text"] = (variants["wanda"][0], other_text, None)
 pairs = [("wanda", "wanda, other text"), ("wanda", "noised-dense"), ("noised-dense", "unstable"), ("wanda", "paper")]
 key = {name: [recipe, text.fingerprint] for name, (recipe, text, _) in variants.items()}

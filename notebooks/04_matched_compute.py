@@ -45,6 +45,7 @@ calibration: int = 16  # calibration sequences of the noised recipes
 levels: int = 8  # noise levels per calibration sequence; the paper's own weights take 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
+first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 batch: int = 8  # sequences per step when time is measured
 dtype: str = "bfloat16"  # of the weights
 
@@ -186,7 +187,7 @@ from tqdm.auto import tqdm
 
 grid = sorted({int(count) for count in matched.to_numpy().flatten()})
 parts = [variant_scores(run, dlm, fingerprint, None, None, texts, draws, [None, *grid], variant="dense", seed=0)]
-for seed in tqdm(range(seeds), desc="calibration draws"):
+for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"):
     for name, recipe in recipes.items():
         drawn_text = calibration_draw(dlm, calibration * (levels if recipe.inputs == "clean" else 1), length, seed)
         measured = [None] * (name not in structured_recipes) + steps * (name not in baselines)
