@@ -221,7 +221,8 @@ wide.pivot(index="recipe", columns="panel", values="shown").fillna("–")
 # %% [markdown]
 # ## Paired differences
 #
-# Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
+# Each row compares two recipes with one pattern at one sparsity; left of zero the first is better. Matched are the pattern
+# and the number of zeros, not the calibration tokens, which the table further down counts; notebook 04 matches those too.
 
 # %%
 COMPARISONS = {
