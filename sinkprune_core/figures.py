@@ -275,7 +275,7 @@ def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figu
     A row that a panel lacks stays empty. Every row has its own colour and marker in all panels.
     """
     panels, rows = frame[panel].drop_duplicates().tolist(), frame[row].drop_duplicates().tolist()
-    figure, axes = _figure(1, len(panels), (2.6 + 3.0 * len(panels), 1.2 + 0.28 * len(rows)), sharey=True)
+    figure, axes = _figure(1, len(panels), (2.6 + 3.0 * len(panels), 1.2 + 0.28 * len(rows)), sharex=True, sharey=True)
     for axis, name in zip(axes[0], panels, strict=True):
         for found in frame[frame[panel] == name].itertuples():
             place = rows.index(getattr(found, row))

@@ -131,6 +131,7 @@ PRESETS: dict[str, dict] = {
     "structured-magnitude": {"criterion": "magnitude", "pattern": "structured"},
     "structured": {"criterion": "wanda", "pattern": "structured"},
     "structured-sink": {"criterion": "wanda", "pattern": "structured", **_NOISED_DENSE, "tokens": "official", "noise": "official", "norm": "sum", "levels": 10},
+    "structured-no-sinks": {"criterion": "wanda", "pattern": "structured", **_NOISED_DENSE, "noise": "official", "norm": "sum", "levels": 10},
     "flap": {"criterion": "flap", "pattern": "structured", "compensate": True},
 }
 
