@@ -52,5 +52,5 @@ $(READY): pyproject.toml
 	  echo "making $(VENV) with Python $$found"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --editable '.[notebooks,eval,dev]'
+	$(BIN)/python -m pip install --editable '.[notebooks,eval,slurm,dev]'
 	@touch $@

@@ -127,22 +127,40 @@ from sinkprune_core import figures
 
 
 def panel(kind: str, how: str, prompt: int) -> dict:
-    one = traces[kind, how]
-    labels = figures.token_labels(models[kind].tokenizer, generated[kind][prompt])
-    return {"title": f"{figures.KIND[kind][2]} ({models[kind].name}, {how})", "profile_SK": one.profile_BSK[prompt].numpy(), "visible_SK": one.visible_SK.numpy(), "sinks_SK": one.sinks(deviations)[prompt].numpy(), "labels": labels, "prompt_length": one.prompt_length}
+    one, tokenizer = traces[kind, how], models[kind].tokenizer
+    seen = {"profile_SK": one.profile_BSK[prompt].numpy(), "visible_SK": one.visible_SK.numpy(), "sinks_SK": one.sinks(deviations)[prompt].numpy()}
+    states = [["" if token == models[kind].mask_token_id else label for token, label in zip(state, figures.token_labels(tokenizer, state), strict=True)] for state in one.ids_BSK[prompt].tolist()]
+    return {"title": f"{figures.KIND[kind][2]} ({models[kind].name}, {how})", "labels": figures.token_labels(tokenizer, one.final_BK[prompt]), "states_SK": states, "prompt_length": one.prompt_length, **seen}
 
 
-generated = {"diffusion": traces["diffusion", "LLaDA's sampler"].final_BK, "autoregressive": causal.final_BK}
 panels = [panel("diffusion", "LLaDA's sampler", 0), panel("autoregressive", "window of queries", 0)]
 figures.save_figure(run, figures.plot_sink_positions(panels), "sink_positions", figures.positions_table(panels), "attention received per key position and step, one prompt")
+
+# %% [markdown]
+# The same one step at a time, in reading order: move the slider and watch the text being written. Empty cells are masks,
+# grey ones do not exist yet, red frames mark sinks. Without a kernel there is no slider, only the picture of the last step.
+
+# %%
+from IPython.display import display
+
+last = figures.positions_table(panels).query("step == @steps - 1")
+display(figures.save_figure(run, figures.plot_writing(panels, steps - 1), "writing", last, "the text and its sinks at the last step, one prompt"), figures.step_slider(panels))
+
+# %% [markdown]
+# ![All steps in turn: the diffusion model fills in masks while its sinks move, the autoregressive model appends tokens](../figures/01_sink_variance/sink_positions.gif)
+#
+# All steps in turn, as a file beside the figure above.
+
+# %%
+shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 24 frames at most
+animation = figures.save_animation(run, (figures.plot_writing(panels, step) for step in shown), "sink_positions")
+print(f"{animation.name}: {len(shown)} frames, {animation.stat().st_size / 1000:.0f} kB")
 
 # %% [markdown]
 # The same for another kind of text, with Dream's sampler.
 
 # %%
 panels = [panel("diffusion", "Dream's sampler", -1), panel("autoregressive", "all queries so far", -1)]
-generated["diffusion"] = traces["diffusion", "Dream's sampler"].final_BK
-panels[0]["labels"] = figures.token_labels(models["diffusion"].tokenizer, generated["diffusion"][-1])
 figures.save_figure(run, figures.plot_sink_positions(panels), "sink_positions_dream", figures.positions_table(panels), "attention received per key position and step, another prompt, Dream's sampler; the AR steps see all queries so far")
 
 # %% [markdown]
@@ -199,6 +217,18 @@ labels = {"overlap": "overlap of consecutive sink sets", "stable_share": "share 
 figures.save_figure(run, figures.plot_layers(layers, labels), "layers", layers, "sink statistics by layer; bands are 95 % bootstrap intervals over prompts")
 
 # %% [markdown]
+# And head by head, for the first prompt: how much attention a head gives to its strongest key, among the keys that every
+# step sees, as a mean over steps. A key that is a sink in passing counts less here than an anchor.
+
+# %%
+maps = {}
+for kind, how in [("diffusion", "LLaDA's sampler"), ("autoregressive", "window of queries")]:
+    one = traces[kind, how]
+    maps[figures.KIND[kind][2]] = one.heads_BLHK[0][:, :, one.visible_SK.all(0)].amax(-1).numpy()
+heads = pd.concat([pd.DataFrame(map_LH).rename_axis("layer").reset_index().melt("layer", var_name="head", value_name="even_shares").assign(kind=kind) for kind, map_LH in maps.items()])
+figures.save_figure(run, figures.plot_heads(maps, "attention to the strongest key (1 = even share)"), "heads", heads, "attention to the strongest key by layer and head, mean over steps, one prompt")
+
+# %% [markdown]
 # ## Which tokens are sinks
 #
 # Persistence is the share of steps in which a position is a sink. From 0.8 upwards a sink counts as stable. For the DLM
@@ -241,6 +271,24 @@ verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.not
 verdicts[["claim", "metric", "here", "interval", "claimed", "verdict"]]
 
 # %% [markdown]
+# ## Appendix: sinks while the adapter was trained
+#
+# The log of the adapter's training: held-out loss, by which it was chosen, and sink statistics on held-out text along its
+# noise levels, which decided nothing. An older log has losses only.
+
+# %%
+from sinkprune_core.embedded import ADAPTER
+
+log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
+PANELS = {
+    "held-out NELBO (nats per token)": {"nelbo_samples": "samples of the AR model", "nelbo_documentation": "documentation"},
+    "sinks per noise level": {"sinks_sinks_per_step": "sinks"},
+    "share": {"sinks_stable_share": "stable sinks among sinks", "sinks_overlap": "overlap of consecutive sink sets", "sinks_top_share": "attention to the strongest key"},
+}
+known = log.reindex(columns=["tokens", *(column for columns in PANELS.values() for column in columns)])
+figures.save_figure(run, figures.plot_training(log, PANELS), "training", known, "held-out loss and sink statistics along the training of the adapter")
+
+# %% [markdown]
 # **What this does not show.** One pair of small models (135M parameters), one length, texts of one kind each. The pair
 # differs in direction, objective and an adapter trained on about a million tokens. Whether a sink that moves is also
-# *needed* less is another question: hiding it would tell, and this notebook does not.
+# *needed* less is another question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.

@@ -4,6 +4,7 @@ import argparse
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from .paths import cache_dir, project_root
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
     reproduce = commands.add_parser("reproduce", help="run the notebooks in order and print the claims table")
     reproduce.add_argument("--profile", default="quick", help="a file of workflow/config without its ending (default: quick)")
+    reproduce.add_argument("--on", default="local", help="a folder of workflow/profiles: local (one machine, default) or slurm (a cluster; needs the extra `slurm`)")
     reproduce.add_argument("--dry-run", action="store_true", help="say what would run, and why")
     reproduce.set_defaults(run=_reproduce)
 
@@ -122,8 +124,13 @@ def _reproduce(options: argparse.Namespace) -> int:
     if not config.is_file():
         known = sorted(file.stem for file in config.parent.glob("*.yml"))
         raise ValueError(f"profile {options.profile!r} is unknown; choose one of {', '.join(known)}" if known else f"there is no workflow in {root}: run this in a clone of the repository")
+    places = sorted(file.parent.name for file in (root / "workflow" / "profiles").glob("*/config.yaml"))
+    if options.on not in places:
+        raise ValueError(f"--on {options.on}: choose one of {', '.join(places)}")
+    if options.on == "slurm" and find_spec("snakemake_executor_plugin_slurm") is None:
+        raise ValueError("--on slurm needs snakemake-executor-plugin-slurm: pip install 'sinkprune[slurm]'")
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile"), "--directory", str(root)]
-    snakemake += ["--workflow-profile", str(root / "workflow" / "profiles" / "local"), "--configfile", str(config)]
+    snakemake += ["--workflow-profile", str(root / "workflow" / "profiles" / options.on), "--configfile", str(config)]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")}
     (root / "runs").mkdir(exist_ok=True)
     try:
@@ -135,7 +142,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     except Timeout:
         raise RuntimeError("another `sinkprune reproduce` is running here: wait for it or stop it") from None
     if status:
-        for line in _failures(root / "runs" / options.profile / "notebooks"):
+        for line in _failures(root / "runs" / options.profile):
             print(line, file=sys.stderr)
         print("error: not everything ran; finished notebooks and records are kept, and the same command goes on from here", file=sys.stderr)
         return status
@@ -143,17 +150,18 @@ def _reproduce(options: argparse.Namespace) -> int:
 
 
 def _failures(folder: Path) -> list[str]:
-    """Return one line per executed notebook that ended with an error."""
+    """Return one line per executed notebook of a run, cells of sweeps included, that ended with an error."""
     import nbformat
 
     lines = []
-    for file in sorted(folder.glob("*.ipynb")):
+    for file in [*sorted(folder.glob("notebooks/*.ipynb")), *sorted(folder.glob("cells/*/*/*.ipynb"))]:
         try:
             cells = nbformat.read(file, 4).cells
         except (ValueError, nbformat.reader.NotJSONError):  # the job failed before papermill wrote anything
             continue
         for cell in cells:
-            lines += [f"error in {file.stem}: {output.ename}: {output.evalue}" for output in cell.get("outputs", []) if output.output_type == "error"]
+            where = file.stem if file.parent.name == "notebooks" else f"{file.stem}, cell {file.parent.name}"
+            lines += [f"error in {where}: {output.ename}: {output.evalue}" for output in cell.get("outputs", []) if output.output_type == "error"]
     return lines
 
 

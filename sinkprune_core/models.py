@@ -116,9 +116,12 @@ class LanguageModel:
         """Return the logits of last hidden states, float32 (N, V)."""
         return self.model.get_output_embeddings()(hidden_ND).float().to(hidden_ND.device)
 
-    def next_logits(self, fresh_BT: torch.Tensor, cache) -> torch.Tensor:
-        """Feed new tokens to an autoregressive model with a KV cache; return the logits of the next token, float32 (B, V)."""
-        hidden_BTD = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True).last_hidden_state
+    def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
+        """Feed new tokens to an autoregressive model with a KV cache; return the logits of the next token, float32 (B, V).
+
+        Padded rows come with `attention_mask` of all tokens so far and `position_ids` of the new ones.
+        """
+        hidden_BTD = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding).last_hidden_state
         return self.head(hidden_BTD[:, -1].contiguous().to(self.device))
 
     def encode(self, text: str) -> torch.Tensor:

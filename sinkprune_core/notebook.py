@@ -4,6 +4,7 @@ papermill only warns of a parameter that does not exist and takes any type; `sta
 """
 
 import ast
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pandas
 
 from .allocator import keep_freed_memory
 from .models import check_name
+from .patterns import n_and_m
+from .recipes import preset
 from .results import Run
 
 
@@ -33,13 +36,34 @@ def _check_positive(value: int) -> None:
         raise ValueError(f"{value} must be at least 1")
 
 
+def _check_margin(value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{value} must be above 0: it is the smallest difference that would matter, in nats per token, e.g. 0.02")
+
+
+def _check_pattern(value: str) -> None:
+    if n_and_m(value) is None:
+        raise ValueError(f"{value!r} must read N:M, N zeros in every M consecutive inputs, e.g. 2:4")
+
+
+def _check_number(value: int) -> None:
+    if value < 0:
+        raise ValueError(f"{value} must be 0 or more")
+
+
 # What a name means is the same in every notebook, and so is what it may be. A list is checked item by item.
 CHECKS: dict[str, Callable] = {
     "model": check_name,
     "twin": check_name,
     "sparsity": _check_sparsity,
     "sparsities": _check_sparsity,
-    **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch"], _check_positive),
+    "first_seed": _check_number,
+    "margin": _check_margin,
+    **dict.fromkeys(["twin_sparsities", "ratios"], _check_sparsity),
+    "pattern_draws": _check_positive,
+    "patterns": _check_pattern,
+    **dict.fromkeys(["recipes", "curve_recipes", "pattern_recipes", "structured_recipes", "baselines"], preset),
+    **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch", "counts", "items"], _check_positive),
 }
 
 
@@ -106,8 +130,8 @@ def start(notebook: str, namespace: dict) -> Run:
                 except ValueError as error:
                     raise ParameterError(f"{name}: {error}") from None
     profile = parameters["profile"]
-    if not profile or set(profile) & set("/\\. "):
-        raise ParameterError(f"profile={profile!r} names a folder below runs/: use letters, digits, - and _")
+    if not re.fullmatch(r"[\w-]+(@[\w.-]*\w)?", profile):
+        raise ParameterError(f"profile={profile!r} names a folder below runs/: use letters, digits, - and _, and profile@cell for one cell of a sweep")
     keep_freed_memory()
     matplotlib.rcParams["figure.dpi"] = 110
     pandas.set_option("display.max_colwidth", None)

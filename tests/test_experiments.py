@@ -1,84 +1,115 @@
-"""Plans and saved variants: what notebook 06 does before and around a model that is too large to try."""
+"""What the notebooks repeat: comparisons on common draws, and where methods prune differently, against independent counts."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from sinkprune_core import corpus, experiments, planning
+from sinkprune_core import figures
 from sinkprune_core.calibration import Calibration
-from sinkprune_core.compute import forward_cost
-from sinkprune_core.experiments import any_text, saved_variant
-from sinkprune_core.models import MODELS, load
-from sinkprune_core.planning import costs, pruning_cost, unfetched
-from sinkprune_core.pruning import preset, prune
-from sinkprune_core.results import Run
-from sinkprune_core.tiny import case_of, stand_in, write
+from sinkprune_core.experiments import SharedStatistics, mask_differences
+from sinkprune_core.pruning import preset, prune, weights_kept
+from sinkprune_core.results import compare, crossed_interval, forest_table, growth
+
+SEQUENCES = 6
+
+
+def table(variant: str, draws: int, sparsity: float = 0.5, calibrated: bool = True) -> pd.DataFrame:
+    """Return made-up scores of one variant: random, on so many calibration draws."""
+    values = np.random.default_rng(abs(hash((variant, sparsity))) % 2**32).normal(size=(draws, SEQUENCES))
+    rows = [{"variant": variant, "sparsity": sparsity, "seed": r, "sequence": n, "value": values[r, n], "calibration_tokens": 64 * calibrated} for r in range(draws) for n in range(SEQUENCES)]
+    return pd.DataFrame(rows)
+
+
+def values(frame: pd.DataFrame) -> np.ndarray:
+    return frame.sort_values(["seed", "sequence"]).value.to_numpy().reshape(-1, SEQUENCES)
+
+
+# comparisons
+
+
+def test_variants_are_compared_on_the_draws_that_both_have():
+    many, few = table("many", 3), table("few", 2)
+    found = compare(pd.concat([many, few]), {"variant": "many"}, {"variant": "few"})
+    assert found == crossed_interval(values(many)[:2] - values(few))
+
+
+def test_a_variant_without_calibration_serves_every_draw():
+    many, dense = table("many", 3), table("dense", 1, calibrated=False)
+    found = compare(pd.concat([many, dense]), {"variant": "many"}, {"variant": "dense"})
+    assert found == crossed_interval(values(many) - values(dense))
+
+
+def test_what_was_not_measured_gives_none_and_draws_apart_are_refused():
+    many, later = table("many", 2), table("later", 2).assign(seed=lambda frame: frame.seed + 5)
+    scores = pd.concat([many, later])
+    assert compare(scores, {"variant": "many"}, {"variant": "other"}) is None
+    assert growth(scores, {"variant": "many"}, {"variant": "many"}, "sparsity", 0.5, 0.75) is None
+    with pytest.raises(ValueError, match="share no calibration draw"):
+        compare(scores, {"variant": "many"}, {"variant": "later"})
+
+
+def test_growth_is_a_difference_of_differences():
+    parts = {(name, share): table(name, 2, share) for name in ("a", "b") for share in (0.5, 0.75)}
+    found = growth(pd.concat(parts.values()), {"variant": "a"}, {"variant": "b"}, "sparsity", 0.5, 0.75)
+    by_hand = (values(parts["a", 0.75]) - values(parts["b", 0.75])) - (values(parts["a", 0.5]) - values(parts["b", 0.5]))
+    assert found.value == pytest.approx(by_hand.mean()) and found == crossed_interval(by_hand)
+    assert growth(pd.concat(parts.values()), {"variant": "a"}, {"variant": "b"}, "sparsity", 0.5, 0.5) is None
+
+
+def test_a_forest_table_has_a_row_per_estimate():
+    estimate = crossed_interval(values(table("a", 2)))
+    assert forest_table({"a − b": estimate}).to_dict("records") == [{"comparison": "a − b", "value": estimate.value, "low": estimate.low, "high": estimate.high, "sequences": SEQUENCES, "interval": estimate.method}]
+
+
+# where methods prune differently
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_core.results.project_root", lambda: tmp_path)
-    return Run("06_real_models", "test", {})
+def calibration(make_ids) -> Calibration:
+    return Calibration(make_ids(4, 12), batch=2)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_an_outline_has_the_parameters_of_the_published_model_and_no_weights(name):
-    row = MODELS[name]
-    outline = unfetched(row)
-    assert sum(parameter.numel() for parameter in outline.model.parameters()) == row.parameters
-    assert {parameter.device.type for parameter in outline.model.parameters()} == {"meta"}
-    assert (type(outline.model).__name__, outline.kind, outline.logits_shifted) == (row.native, row.kind, row.logits_shifted)
+def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, calibration):
+    recipes = {"wanda": preset("wanda", sparsity=0.5), "unstable": preset("unstable", sparsity=0.7, levels=2)}
+    shared = SharedStatistics(tiny_dlm, recipes.values(), calibration)
+    before = {name: value.clone() for name, value in tiny_dlm.model.state_dict().items()}
+    found = mask_differences(tiny_dlm, {name: (recipe, calibration, shared) for name, recipe in recipes.items()}, [("wanda", "unstable")])
+    assert all(torch.equal(value, before[name]) for name, value in tiny_dlm.model.state_dict().items()), "weights come back"
+
+    kept = {}
+    for name, recipe in recipes.items():
+        with weights_kept(tiny_dlm):
+            prune(tiny_dlm, recipe, calibration, progress=False)
+            kept[name] = {(layer, linear): set((module.weight.flatten() != 0).nonzero().flatten().tolist()) for layer, block in enumerate(tiny_dlm.blocks) for linear, module in tiny_dlm.linears(block).items()}
+    assert list(zip(found.layer, found.linear, strict=True)) == list(kept["wanda"])
+    for row in found.itertuples():
+        one, other = kept["wanda"][row.layer, row.linear], kept["unstable"][row.layer, row.linear]
+        assert row.differ == pytest.approx(len(one ^ other) / (len(one) + len(other)))
+    assert found.differ.between(0.05, 0.9).all()
 
 
-def test_an_outline_costs_what_the_model_does(tmp_path):
-    """A plan without weights and one with them agree, on a model of the same shape."""
-    row = MODELS["smol-ar"]
-    calibration = Calibration(torch.zeros(4, 64, dtype=torch.long))
-    write(case_of(MODELS["meta-llama/Llama-3.1-8B"]), tmp_path / "llama")
-    with_weights, outline = load(tmp_path / "llama"), planning._outline(tmp_path / "llama")
-    for name in ("wanda", "sparsegpt"):
-        one, other = (pruning_cost(lm, preset(name), calibration, speed=1e9) for lm in (with_weights, outline))
-        assert (one.flops, one.memory, one.passes, one.seconds) == (other.flops, other.memory, other.passes, other.flops / 1e9)
-    assert pruning_cost(unfetched(row), preset("wanda"), calibration, speed=1e12).flops == 2 * 4 * forward_cost(unfetched(row), 64, 0).total
-    streamed, whole = (pruning_cost(unfetched(row, streamed=streamed), preset("magnitude"), calibration, speed=1e12).memory for streamed in (True, False))
-    assert streamed < whole
+def test_equal_masks_differ_nowhere_and_unrelated_ones_by_their_sparsity(make_lm, make_ids):
+    lm, variants = make_lm("diffusion", seed=3), {name: (preset("magnitude", sparsity=0.5), None, None) for name in ("one", "again")}
+    same = mask_differences(lm, variants, [("one", "again")])
+    assert (same.differ == 0).all()
+    units = preset("structured-magnitude", sparsity=0.5)  # whole rows and columns against single weights
+    apart = mask_differences(lm, {**variants, "units": (units, None, None)}, [("one", "units")])
+    assert apart.differ.mean() == pytest.approx(0.5, abs=0.12)
 
 
-def test_costs_are_said_for_any_name_without_a_download(tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, local_files_only, **more: (_ for _ in ()).throw(FileNotFoundError("not here")) if local_files_only else pytest.fail("downloaded"))
-    monkeypatch.setattr(planning, "speed_here", lambda lm: 1e12)
-    folder = stand_in(MODELS["Dream-org/Dream-v0-Base-7B"], tmp_path / "dream")
-    table = costs(["GSAI-ML/LLaDA-8B-Base", "meta-llama/Llama-3.1-8B", str(folder)], preset("unstable"), 8, 128, 32, "bfloat16")
-    llada = table.loc["GSAI-ML/LLaDA-8B-Base"]
-    assert llada["download GB"] == pytest.approx(16.031, abs=1e-3) and llada["disk GB"] == pytest.approx(2 * 16.031, abs=1e-2)
-    assert llada["scoring TFLOP"] == pytest.approx(32 * forward_cost(unfetched(MODELS["GSAI-ML/LLaDA-8B-Base"]), 128, 64).total / 1e12)
-    assert llada["hours, at least"] == pytest.approx((llada["pruning TFLOP"] + llada["scoring TFLOP"]) / 3600)
-    assert table.loc[str(folder)]["download GB"] == 0 and table.loc[str(folder)]["lacks"] == ""
-    monkeypatch.setattr(planning, "available_memory", lambda device: 1000)
-    assert "GB of memory" in costs(["GSAI-ML/LLaDA-8B-Base"], preset("wanda"), 8, 128, 32)["lacks"].item()
+def test_a_pair_without_its_variant_is_refused_before_any_work(tiny_dlm):
+    with pytest.raises(ValueError, match=r"pairs name \['flap'\].*pairs of magnitude"):
+        mask_differences(tiny_dlm, {"magnitude": (preset("magnitude"), None, None)}, [("magnitude", "flap")])
 
 
-def test_text_of_any_vocabulary_is_a_draw_from_one_split(tmp_path):
-    lm = load(stand_in(MODELS["GSAI-ML/LLaDA-8B-Base"], tmp_path / "llada"))
-    drawn = {(held_out, seed): any_text(lm, 6, 64, held_out, seed)["documentation"] for held_out in (True, False) for seed in (0, 1)}
-    assert all(ids_NT.shape == (6, 64) and ids_NT.dtype == torch.long for ids_NT in drawn.values())
-    assert torch.equal(drawn[True, 0], any_text(lm, 6, 64, True, 0)["documentation"])
-    assert not torch.equal(drawn[True, 0], drawn[True, 1]) and not torch.equal(drawn[True, 0], drawn[False, 0])
-    paragraph = lm.tokenizer.decode(drawn[True, 0][0, 1:]).split("<|endoftext|>")[0]
-    (source,) = {text for text in corpus.documentation("stdlib") if text.startswith(paragraph)}
-    assert corpus.is_held_out(source)
-    with pytest.raises(ValueError, match=r"sequences=100000: the documentation has \d+ of 1000 tokens in this split: ask for fewer"):
-        any_text(lm, 100_000, 1000, True)
-
-
-def test_a_saved_variant_is_pruned_once_and_leaves_the_model_dense(run, tmp_path, monkeypatch):
-    lm = load(stand_in(MODELS["GSAI-ML/LLaDA-8B-Base"], tmp_path / "llada"))
-    dense, text = lm.fingerprint(), Calibration(any_text(lm, 4, 64, False)["documentation"])
-    folder = saved_variant(run, lm, dense, preset("unstable", levels=3), text)
-    assert lm.fingerprint() == dense and folder.is_relative_to(tmp_path / "runs" / "test" / "models")
-    other = saved_variant(run, lm, dense, preset("unstable", levels=3, sparsity=0.6), text)
-    smaller = saved_variant(run, lm, dense, preset("structured"), text)
-    assert len({folder, other, smaller}) == 3 and load(smaller).model.num_parameters() < lm.model.num_parameters()
-    monkeypatch.setattr(experiments, "prune", lambda *args, **more: pytest.fail("pruned again"))
-    assert saved_variant(run, lm, dense, preset("unstable", levels=3), text) == folder
-    prune(lm, preset("unstable", levels=3), text, progress=False)
-    assert load(folder).fingerprint() == lm.fingerprint() != dense
+def test_figures_of_masks_and_methods_show_every_panel(tiny_dlm):
+    variants = {name: (preset("magnitude", sparsity=share), None, None) for name, share in (("half", 0.5), ("more", 0.7), ("most", 0.9))}
+    frame = mask_differences(tiny_dlm, variants, [("half", "more"), ("more", "most"), ("half", "most")])
+    drawn = figures.plot_mask_differences(frame)
+    titles = [axis.get_title() for axis in drawn.axes]
+    assert [title.split(":")[0] for title in titles if title] == ["half / more", "more / most", "half / most"]
+    methods = pd.DataFrame([{"pattern": pattern, "recipe": recipe, "value": 1.0, "low": 0.5, "high": 2.0} for pattern, recipe in (("2:4", "wanda"), ("4:8", "wanda"), ("4:8", "paper"))])
+    left, right = figures.plot_methods(methods, "pattern", "recipe", "excess").axes
+    assert (len(left.containers), len(right.containers)) == (1, 2)
+    assert [label.get_text() for label in left.get_yticklabels()] == ["wanda", "paper"]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from sinkprune_core.notebook import ParameterError, declared, fits
+from sinkprune_core.notebook import CHECKS, ParameterError, declared, fits
 from sinkprune_core.publish import WIDGETS, clean_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,11 +74,18 @@ def test_every_parameter_has_a_type_a_default_and_a_comment(name):
     assert list(declared(["1 + 1", "\n".join(lines)])) == [line.split(":")[0] for line in lines]
 
 
+def stated_values(config: Path, name: str) -> list[tuple[str, object]]:
+    """Return every parameter that a profile sets for a notebook, those of its sweep value by value."""
+    stated = yaml.safe_load(config.read_text())
+    swept = (stated.get("sweep", {}).get(name) or {}).items()
+    return [*(stated["notebooks"].get(name) or {}).items(), *((parameter, value) for parameter, values in swept for value in values)]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_profile_sets_parameters_that_exist(name):
     known = declared([tagged(name, "parameters")])
     for config in (ROOT / "workflow" / "config").glob("*.yml"):
-        for parameter, value in (yaml.safe_load(config.read_text())["notebooks"][name] or {}).items():
+        for parameter, value in stated_values(config, name):
             assert fits(value, known[parameter]), (config.name, parameter, value)
 
 
@@ -134,6 +141,22 @@ def test_the_last_parameters_cell_counts():
     assert list(declared(["a: int = 1", "x = 2", "b: str = 'c'", "for"])) == ["b"]
     with pytest.raises(ParameterError, match="top"):
         declared(["x = 1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good", "message"),
+    [
+        ("patterns", "row", "4:8", "'row' must read N:M"),
+        ("patterns", "4:2", "2:4", "must have 1 <= N < M"),
+        ("curve_recipes", "wnda", "wanda", "preset 'wnda' is unknown; choose one of magnitude, wanda"),
+        ("ratios", 1.0, 0.3, r"1.0 must lie in \[0, 1\)"),
+        ("pattern_draws", 0, 1, "0 must be at least 1"),
+    ],
+)
+def test_every_name_has_its_check(name, bad, good, message):
+    CHECKS[name](good)
+    with pytest.raises(ValueError, match=message):
+        CHECKS[name](bad)
 
 
 @pytest.mark.parametrize(

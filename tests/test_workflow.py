@@ -1,6 +1,7 @@
 """`sinkprune reproduce` on a small project of two notebooks: order, second runs, changed parameters, kills and failures."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,11 +17,15 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals and shell of POSIX")]
 
+CONFIGS = sorted((ROOT / "workflow" / "config").glob("*.yml"))
+
 NOTEBOOK = """
 # %% tags=["parameters"]
 profile: str = "manual"  # where
 size: int = 1  # a number
 pause: float = 0.0  # seconds before the second record
+seeds: int = 1  # draws
+first_seed: int = 0  # number of the first draw
 # %%
 import time
 import pandas as pd
@@ -31,6 +36,7 @@ run = start("NAME", globals())
 first = run.record("first", lambda: pd.DataFrame({"x": [time.time()]}), size=size)
 time.sleep(pause)
 second = run.record("second", lambda: pd.DataFrame({"x": [1.0 / (size - 13), 2.0]}), size=size)
+drawn = pd.concat([run.record("draw", lambda: pd.DataFrame({"x": [seed + time.time()]}), seed=seed) for seed in range(first_seed, first_seed + seeds)])
 run.find({"mean": interval(second.x)})
 """
 CLAIMS = {"claims": [{"id": "c", "says": "the mean is above zero", "quote": "q", "source": "s", "metric": "m", "falsifier": "f", "scale": "any", "finding": "00_one/mean", "side": "above", "against": -5.0}]}
@@ -50,10 +56,10 @@ def project(tmp_path) -> Path:
     return tmp_path
 
 
-def configure(project: Path, one: dict | None = None, two: dict | None = None) -> None:
+def configure(project: Path, one: dict | None = None, two: dict | None = None, **more: dict) -> None:
     for config in (project / "workflow" / "config").glob("*.yml"):
         config.unlink()
-    (project / "workflow" / "config" / "tiny.yml").write_text(yaml.safe_dump({"profile": "tiny", "notebooks": {"00_one": one or {"size": 2}, "01_two": two or {"size": 3}}}))
+    (project / "workflow" / "config" / "tiny.yml").write_text(yaml.safe_dump({"profile": "tiny", "notebooks": {"00_one": one or {"size": 2}, "01_two": two or {"size": 3}}, **more}))
 
 
 def command(project: Path, *arguments: str) -> dict:
@@ -88,6 +94,43 @@ def test_a_run_ends_with_the_claims_and_a_second_one_has_nothing_to_do_until_a_p
     assert changed == {"01_two.json"}
     provenance = json.loads((project / "runs" / "tiny" / "findings" / "01_two.json").read_text())["provenance"]
     assert provenance["parameters"]["size"] == 4 and provenance["versions"]["torch"]
+
+
+def test_a_sweep_shares_the_work_and_the_notebook_only_reads(project):
+    configure(project, two={"size": 3, "seeds": 2}, sweep={"01_two": {"first_seed": [0, 1], "seeds": [1]}})
+    assert reproduce(project).returncode == 0
+    run = project / "runs" / "tiny"
+    assert sorted(path.parent.parent.name for path in run.glob("cells/01_two/*/findings/01_two.json")) == ["first_seed-0", "first_seed-1"]
+    assert len(list(run.glob("cells/01_two/*/01_two.ipynb"))) == 2, "the executed notebook of every cell is kept"
+    made_by = {record["key"]["seed"]: record["profile"] for record in (json.loads(path.read_text()) for path in run.glob("records/01_two/draw-*.json"))}
+    assert made_by == {0: "tiny@first_seed-0", 1: "tiny@first_seed-1"}, "the notebook itself computed none"
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.suffix in (".csv", ".json") and path.parent.name != "figures"}
+
+    assert "Nothing to be done" in (again := reproduce(project)).stderr + again.stdout
+
+    configure(project, two={"size": 3, "seeds": 3}, sweep={"01_two": {"first_seed": [0, 1, 2], "seeds": [1]}})
+    planned = reproduce(project, "--dry-run")
+    assert "cell first_seed-2" in planned.stdout + planned.stderr
+    assert reproduce(project).returncode == 0
+    changed = {path.relative_to(run).as_posix() for path, stamp in before.items() if path.stat().st_mtime_ns != stamp}
+    assert "records/01_two" not in {str(Path(path).parent) for path in changed}, "no record is computed again"
+    assert "findings/01_two.json" in changed and "findings/00_one.json" not in changed
+    assert len(list(run.glob("records/01_two/draw-*.csv"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("sweep", "message"),
+    [
+        ({"09_none": {"size": [1]}}, "sweep or resources name 09_none"),
+        ({"01_two": {"size": 3}}, "size=3 must be a list"),
+        ({"01_two": {"size": [3, 3]}}, "two cells are called size-3"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project, sweep, message):
+    configure(project, sweep=sweep)
+    refused = reproduce(project)
+    assert refused.returncode != 0 and message in refused.stderr + refused.stdout
+    assert not (project / "runs" / "tiny").exists()
 
 
 def test_a_killed_run_goes_on_from_its_records(project):
@@ -125,10 +168,100 @@ def test_an_unknown_profile_gives_one_clear_error(project):
     assert refused.stderr == "error: profile 'huge' is unknown; choose one of tiny\n"
 
 
-def test_every_profile_names_every_notebook():
+def test_a_profile_names_itself_and_every_notebook():
     names = {path.stem for path in (ROOT / "notebooks").glob("*.py")}
-    for config in (ROOT / "workflow" / "config").glob("*.yml"):
+    for config in CONFIGS:
         stated = yaml.safe_load(config.read_text())
         assert stated["profile"] == config.stem
-        assert set(stated["notebooks"]) == names
+        assert set(stated["notebooks"]) == names or config.stem == "paper"  # the paper's models are the matter of one notebook
     assert all(jupytext.read(ROOT / "notebooks" / f"{name}.py").cells for name in names)
+
+
+# a cluster
+
+
+def fake_cluster(project: Path) -> Path:
+    """Write SLURM's commands as far as the plugin calls them; `sbatch` keeps its arguments and runs the job at once."""
+    folder = project / "cluster"
+    folder.mkdir()
+    scripts = {
+        "sbatch": """
+import json, os, pathlib, subprocess, sys
+folder = pathlib.Path(__file__).parent
+number = str(os.getpid())
+(wrapped,) = [a.removeprefix("--wrap=") for a in sys.argv if a.startswith("--wrap=")]
+(folder / f"{number}.call").write_text(json.dumps(sys.argv[1:]))
+done = subprocess.run(wrapped, shell=True, env={**os.environ, "SLURM_JOB_ID": number}, stdout=(folder / f"{number}.log").open("w"), stderr=subprocess.STDOUT)
+(folder / f"{number}.state").write_text("FAILED" if done.returncode else "COMPLETED")
+print(number)
+""",
+        "sacct": """
+import pathlib
+for state in pathlib.Path(__file__).parent.glob("*.state"):
+    print(f"{state.stem}|{state.read_text()}")
+""",
+        "srun": """
+import os, sys
+command = sys.argv[1:]
+while command[0].startswith("-"):
+    command.pop(0)
+os.execvp(command[0], command)
+""",
+        "sinfo": "print('PARTITION work* gpu')",
+        "sacctmgr": "print('someone')",
+        "sshare": "print('someone')",
+        "squeue": "",
+        "scontrol": "",
+        "scancel": "",
+    }
+    for name, code in scripts.items():
+        (folder / name).write_text(f"#!{sys.executable}\n{code}")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def snakemake(project: Path, place: str, *more: str) -> subprocess.CompletedProcess:
+    options = command(project)
+    options["args"] = [sys.executable, "-m", "snakemake", "--workflow-profile", str(project / "workflow" / "profiles" / place), *more]
+    options["env"]["PATH"] = f"{project / 'cluster'}{os.pathsep}{options['env']['PATH']}"
+    return subprocess.run(**options, capture_output=True, timeout=300)
+
+
+def test_on_a_cluster_every_job_is_a_submission_with_what_it_needs(project):
+    pytest.importorskip("snakemake_executor_plugin_slurm")
+    configure(project, sweep={"01_two": {"size": [3]}}, resources={"01_two": {"gpu": 1, "threads": 4, "mem_mb": 9000, "runtime": 30}})
+    cluster = fake_cluster(project)
+    quick = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1", "--latency-wait", "5", "--default-resources", "slurm_account=someone"]
+    done = snakemake(project, "slurm", "--configfile", "workflow/config/tiny.yml", *quick)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (project / "runs" / "tiny" / "figures" / "claims.md").exists()
+    calls = {}
+    for file in cluster.glob("*.call"):
+        arguments = json.loads(file.read_text())
+        calls[arguments[arguments.index("--comment") + 1].split("_wildcards")[0]] = " ".join(arguments)
+    assert set(calls) == {"rule_notebook_00_one", "rule_cell_01_two", "rule_notebook_01_two", "rule_claims"}
+    for rule in ("rule_cell_01_two", "rule_notebook_01_two"):
+        assert " -t 30 " in calls[rule] and " --mem 9000 " in calls[rule] and "--gpus=1" in calls[rule] and "=4 " in calls[rule]
+    assert "--gpus" not in calls["rule_notebook_00_one"] and "--gpus" not in calls["rule_claims"]
+    assert all(" -p work " in call and " -A someone " in call for call in calls.values())
+
+
+@pytest.mark.parametrize("place", ["local", "slurm"])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
+def test_every_profile_can_be_planned_everywhere(config, place):
+    """The real notebooks and profiles: how many jobs, without running any."""
+    if place == "slurm":
+        pytest.importorskip("snakemake_executor_plugin_slurm")
+    stated = yaml.safe_load(config.read_text())
+    cells = sum(math.prod(map(len, grid.values())) for grid in stated.get("sweep", {}).values())
+    options = command(ROOT)
+    options["args"] = [sys.executable, "-m", "snakemake", "--workflow-profile", f"workflow/profiles/{place}", "--configfile", str(config), "--dry-run", "--forceall", "--nolock"]
+    planned = subprocess.run(**options, capture_output=True, timeout=120)
+    assert planned.returncode == 0, planned.stderr[-2000:]
+    (total,) = {line.split()[1] for line in (planned.stdout + planned.stderr).splitlines() if line.startswith("total ")}
+    assert int(total) == len(stated["notebooks"]) + cells + 2  # the claims table and the target
+
+
+def test_a_place_that_does_not_exist_gives_one_clear_error(project):
+    refused = subprocess.run(**command(project, "reproduce", "--profile", "tiny", "--on", "moon"), capture_output=True, timeout=60)
+    assert refused.returncode == 1 and refused.stderr == "error: --on moon: choose one of local, slurm\n"
