@@ -23,7 +23,8 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick, full | about 20 seconds, random weights | 1 GB |
+# | quick | about 25 seconds, random weights | 1.0 GB |
+# | full | an estimated minute, random weights | not measured |
 # | `real=True` | said by the first table below, before anything is downloaded | likewise |
 #
 # By default **no real model is run here**: a tiny random checkpoint, written in the public format of the chosen model,
@@ -164,10 +165,13 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune_core.calibration import Calibration
 from sinkprune_core.experiments import saved_variant
+from sinkprune_core.pruning import check
 
 text = Calibration(any_text(dlm, calibration, length, held_out=False, seed=seed)["documentation"], seed)
 held_out = any_text(dlm, sequences, length, held_out=True, seed=seed)
 ids_BT = held_out["documentation"][:2].to(dlm.device)
+for recipe in recipes.values():
+    check(dlm, recipe, text)  # all of them before the first is run
 pruned = {}
 for sparsity, recipe in recipes.items():
     folder = saved_variant(run, dlm, prints[model], recipe, text)

@@ -127,9 +127,10 @@ def precision() -> str:
     return f"""
 ## What precision costs
 
-Measured on the embedded pair against `float32`, on {frame.sequences.iloc[0]} sequences of {frame.length.iloc[0]} held-out tokens, by
-`python tests/benchmarks/precision.py`. Rotary frequencies and norms stay in float32 whatever the dtype; `auto` takes `bfloat16` on a GPU
-that has it, `float16` on another and `float32` on a CPU.
+Measured on the embedded pair against `float32`, on {frame.sequences.iloc[0]} sequences of {frame.length.iloc[0]} held-out tokens
+({frame.positions.iloc[0]} positions), on a CPU, by `python tests/benchmarks/precision.py`. `auto` takes `bfloat16` on a GPU that has it, `float16` on
+another and `float32` on a CPU. Rotary frequencies stay in float32 whatever the dtype: a finished model that is cast as a whole rounds
+them and loses more. A change of dtype can shift a likelihood by as much as two recipes differ, so only variants of one dtype are compared.
 
 {_table(["model", "dtype", "logits, root mean square error", "same first choice", "KL divergence (nats)", "change of the (bound on the) negative log-likelihood (nats per token, 95 % interval)"], rows)}
 """
