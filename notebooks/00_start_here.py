@@ -43,6 +43,7 @@ sequences: int = 32  # held-out sequences to measure on, half samples of the AR 
 draws: int = 4  # noise draws per sequence
 calibration: int = 16  # calibration sequences for the pruned model
 length: int = 128  # tokens per sequence
+items: int = 240  # items of the offline suite to answer, of 1,512
 sparsity: float = 0.5  # share of zeros in the blocks' linear maps
 seed: int = 0  # of the calibration draw and of the samples
 dtype: str = "bfloat16"  # of the weights
@@ -125,6 +126,36 @@ drawn = figures.plot_curves(curve, "tokens", "nelbo", "text", {"tokens": "traini
 figures.save_figure(run, drawn, "learning_curve", curve, "held-out NELBO of the adapter along its training")
 
 # %% [markdown]
+# ## What can the two models do?
+#
+# The package brings [1,512 items](../sinkprune_core/tasks/README.md) with two endings each, in six groups; a model answers
+# with the ending it finds more likely. Items come in pairs in which each ending is right once, so whoever looks at endings
+# alone is right in half of all. In a pair *told apart*, the context turns the preference the right way, whatever an ending
+# is worth by itself; chance is one half again. The DLM's likelihoods are bounds, from as many noise draws as above.
+
+# %%
+from sinkprune_core import suite
+from sinkprune_core.experiments import suite_answers
+
+answers = {lm.name: suite_answers(run, lm, prints[lm.name], items, draws) for lm in (ar, dlm)}
+rows, told = [], {}
+for lm in (ar, dlm):
+    told[lm.name] = suite.by_group(suite.matched(answers[lm.name]))
+    rows += [{"model": lm.name, "kind": lm.kind, "group": group, "value": e.value, "low": e.low, "high": e.high} for group, e in suite.by_group(answers[lm.name]).items()]
+accuracy = pd.DataFrame(rows)
+figures.save_figure(run, figures.plot_accuracy(accuracy), "suite", accuracy, "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs of items")
+
+# %% [markdown]
+# The same as a table, in percent. An interval without width says that all were right here, not that all would be.
+
+# %%
+percent = lambda value, low, high: f"{value:.0%} [{low:.0%}, {high:.0%}]"  # noqa: E731
+shown = pd.DataFrame({("right answers", name): {row.group: percent(row.value, row.low, row.high) for row in part.itertuples()} for name, part in accuracy.groupby("model", sort=False)})
+for name, groups in told.items():
+    shown["pairs told apart", name] = {group: percent(e.value, e.low, e.high) for group, e in groups.items()}
+shown
+
+# %% [markdown]
 # ## What it writes
 #
 # The same prompt, continued by both: the DLM in 48 denoising steps, the AR model one token at a time; sampled at
@@ -187,6 +218,7 @@ run.find({})
 # ## Where to go on
 #
 # * [01 · Do sinks move more in DLMs?](01_sink_variance.ipynb)
+# * [02 · Does a model need its sinks?](02_hiding_sinks.ipynb)
 # * [03 · Does leaving them out give better pruned models?](03_pruning_results.ipynb)
 # * [04 · And at matched compute?](04_matched_compute.ipynb)
 #

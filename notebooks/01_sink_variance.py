@@ -129,7 +129,7 @@ from sinkprune_core import figures
 def panel(kind: str, how: str, prompt: int) -> dict:
     one, tokenizer = traces[kind, how], models[kind].tokenizer
     seen = {"profile_SK": one.profile_BSK[prompt].numpy(), "visible_SK": one.visible_SK.numpy(), "sinks_SK": one.sinks(deviations)[prompt].numpy()}
-    states = [["" if token == models[kind].mask_token_id else label for token, label in zip(state, figures.token_labels(tokenizer, state))] for state in one.ids_BSK[prompt].tolist()]
+    states = [["" if token == models[kind].mask_token_id else label for token, label in zip(state, figures.token_labels(tokenizer, state), strict=True)] for state in one.ids_BSK[prompt].tolist()]
     return {"title": f"{figures.KIND[kind][2]} ({models[kind].name}, {how})", "labels": figures.token_labels(tokenizer, one.final_BK[prompt]), "states_SK": states, "prompt_length": one.prompt_length, **seen}
 
 
@@ -291,4 +291,4 @@ figures.save_figure(run, figures.plot_training(log, PANELS), "training", known, 
 # %% [markdown]
 # **What this does not show.** One pair of small models (135M parameters), one length, texts of one kind each. The pair
 # differs in direction, objective and an adapter trained on about a million tokens. Whether a sink that moves is also
-# *needed* less is another question: hiding it would tell, and this notebook does not.
+# *needed* less is another question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.

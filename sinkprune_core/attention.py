@@ -60,7 +60,8 @@ class Tracker:
         """Return the mass of the last forward, float32 (B, L, H, S, K), and forget it."""
         if not self.layers:
             raise RuntimeError("no forward ran since the last `take()`")
-        mass_BLHSK = torch.stack([self.layers[layer] for layer in sorted(self.layers)], dim=1)
+        first = self.layers[min(self.layers)].device  # layers may lie on several
+        mass_BLHSK = torch.stack([self.layers[layer].to(first) for layer in sorted(self.layers)], dim=1)
         self.layers = {}
         return mass_BLHSK
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from .models import LanguageModel
+from .suite import GROUPS, TASKS
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -64,17 +65,28 @@ PAPER: dict[str, tuple[Benchmark, ...]] = {
 }
 
 
+def named(family: str) -> dict[str, Benchmark]:
+    """Return the published settings of a family by task: the paper's eight, and ARC-Easy, which its structured table has, as ARC-Challenge."""
+    known = {benchmark.task: benchmark for benchmark in PAPER[family]}
+    return known | {"arc_easy": replace(known["arc_challenge"], task="arc_easy")}
+
+
 def choose(lm: LanguageModel, tasks: str | Sequence[str | dict | Benchmark], family: str | None = None, shots: int | None = None) -> list[Benchmark]:
     """Return the tasks with their settings; `"paper"` stands for the eight of the paper, set up for a family of `PAPER`.
 
-    Raises ValueError for an unknown family.
+    Where a family is asked for, a task that it has published settings for takes them by name too. Raises ValueError for
+    an unknown family.
     """
-    family = family or ("llada" if lm.is_diffusion else "autoregressive")
+    asked, family = family, family or ("llada" if lm.is_diffusion else "autoregressive")
     if family not in PAPER:
         raise ValueError(f"family={family!r} is unknown; choose one of {', '.join(PAPER)}")
     if tasks == "paper":
-        return [benchmark if shots is None else replace(benchmark, shots=shots) for benchmark in PAPER[family]]
-    return [task if isinstance(task, Benchmark) else Benchmark(task, shots) for task in ([tasks] if isinstance(tasks, str) else tasks)]
+        chosen = list(PAPER[family])
+    else:
+        known = named(family) if asked else {}
+        chosen = [task if isinstance(task, Benchmark) else (isinstance(task, str) and known.get(task)) or Benchmark(task) for task in ([tasks] if isinstance(tasks, str) else tasks)]
+    given = [] if isinstance(tasks, str) else [task for task in tasks if isinstance(task, Benchmark)]  # their shots are their own
+    return [benchmark if shots is None or benchmark in given else replace(benchmark, shots=shots) for benchmark in chosen]
 
 
 def evaluate(
@@ -118,6 +130,12 @@ def evaluate(
         )
         rows += _document_rows(results) if per_document else _rows(results, model)
     return pd.DataFrame(rows)
+
+
+def evaluate_named(lm: LanguageModel, tasks: Sequence[str], limit: int | float | None = None, family: str | None = None) -> pd.DataFrame:
+    """Return `evaluate` of tasks by name, where `suite` stands for all groups of this project's own and `paper`, alone, for the paper's eight."""
+    names = [name for task in tasks for name in ([f"sinkprune_suite_{group}" for group in GROUPS] if task == "suite" else [task])]
+    return evaluate(lm, "paper" if names == ["paper"] else names, limit=limit, family=family, include=TASKS)
 
 
 @cached

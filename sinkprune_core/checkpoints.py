@@ -5,6 +5,7 @@ happen on the way.
 """
 
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -258,8 +259,10 @@ class Checkpoint:
         model.tie_weights()
         return set_direction(model.eval(), causal=self.kind == "autoregressive")
 
-    def fill(self, module: nn.Module, prefix: str = "", dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", progress: bool = False) -> nn.Module:
+    def fill(self, module: nn.Module, prefix: str = "", dtype: torch.dtype = torch.float32, device: torch.device | str | Callable[[str], torch.device] = "cpu", progress: bool = False) -> nn.Module:
         """Materialise the parameters of `module`, which is called `prefix` in the native model (e.g. `model.layers.3`).
+
+        `device` is one for all, or a function of a parameter's native name.
 
         Strict: one FormatError lists every parameter that is missing, not expected, or of another shape. Buffers are
         left alone; give the module back with `module.to("meta")`.
@@ -268,7 +271,8 @@ class Checkpoint:
         parameters = list(module.named_parameters())
         for name, parameter in tqdm(parameters, desc=f"load {prefix or self.folder.name}", unit="tensor", disable=not progress, leave=False):
             *path, leaf = name.split(".")
-            value = self.tensor(_join(prefix, name)).to(device=device, dtype=dtype, copy=True)  # never the file's own pages
+            native = _join(prefix, name)
+            value = self.tensor(native).to(device=device(native) if callable(device) else device, dtype=dtype, copy=True)  # never the file's own pages
             setattr(module.get_submodule(".".join(path)), leaf, nn.Parameter(value, requires_grad=parameter.requires_grad))
         if isinstance(module, PreTrainedModel):
             module.tie_weights()

@@ -117,13 +117,26 @@ def as_text(table: pd.DataFrame, width: int = 60) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(table: pd.DataFrame) -> str:
-    """Return the table for README: claims first, then our own controls."""
+def as_markdown(table: pd.DataFrame, root: str = "") -> str:
+    """Return the table in Markdown for a page from which `root` leads to the project: rows as they come, controls marked."""
     mark = {REPRODUCED: "✅", DIRECTION: "🔶", REFUTED: "❌", ELSEWHERE: "▫️"}
     lines = ["| claim | measured | published | here (95 % interval) | verdict |", "|---|---|---|---|---|"]
     for row in table.itertuples():
-        where = f"[{row.notebook[:2]}](notebooks/{row.notebook}.ipynb)" if row.notebook else ""
+        where = f"[{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)" if row.notebook else ""
         says = row.claim if row.kind == "claim" else f"*control:* {row.claim}"
         here = f"{row.here} {row.interval}" if row.here else "–"
         lines.append(f"| {says} | {row.metric} {where} | {row.published or '–'} | {here} | {mark[row.verdict]} {row.verdict} |")
     return "\n".join(lines)
+
+
+def counted(table: pd.DataFrame, what: str) -> str:
+    """Return one sentence: how many of the rows of a table have which verdict."""
+    counts = table.verdict.value_counts()
+    return f"Of {len(table)} {what}: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in (REPRODUCED, DIRECTION, REFUTED, ELSEWHERE) if verdict in counts) + "."
+
+
+def for_readme(table: pd.DataFrame) -> str:
+    """Return the claims with their count in Markdown, and our own controls folded away below them."""
+    claimed, controls = table[table.kind == "claim"], table[table.kind != "claim"]
+    folded = ["<details>", f"<summary>{counted(controls, 'controls of ours')}</summary>", "", as_markdown(controls), "", "</details>"]
+    return "\n".join([f"**{counted(claimed, 'claims of the paper')}**", "", as_markdown(claimed), "", *folded])

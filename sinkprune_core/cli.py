@@ -11,8 +11,8 @@ from .paths import cache_dir, project_root
 from .recipes import PRESETS
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one subcommand; an expected error is one line on stderr and exit status 1."""
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all subcommands; what it parses has `run`, a function of the options."""
     parser = argparse.ArgumentParser(prog="sinkprune", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
 
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     evaluate = _model_command(commands, "evaluate", "likelihood on held-out text, or tasks", sequences=32)
     evaluate.add_argument("--tasks", nargs="+", help="tasks of lm-evaluation-harness; suite (this project's own, offline); or paper (the paper's eight benchmarks)")
-    evaluate.add_argument("--family", choices=("llada", "dream", "autoregressive"), help="whose published settings the paper's benchmarks take (default: llada, or autoregressive)")
+    evaluate.add_argument("--family", choices=("llada", "dream", "autoregressive"), help="whose published settings the paper's benchmarks take, alone or by name (default, for all eight: llada, or autoregressive)")
     evaluate.add_argument("--limit", type=int, help="items per task (default: all)")
     evaluate.add_argument("--draws", type=int, default=8, help="noise levels per sequence of a diffusion model's NELBO (default: 8)")
     evaluate.add_argument("--json", type=Path, help="file for the table")
@@ -70,7 +70,12 @@ def main(arguments: list[str] | None = None) -> int:
     train.add_argument("--export", type=Path, help="where the finished adapter goes (default: only the checkpoint stays)")
     train.set_defaults(run=_train)
 
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one subcommand; an expected error is one line on stderr and exit status 1."""
+    options = parser().parse_args(arguments)
     try:
         return options.run(options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -87,6 +92,7 @@ def _model_command(commands, name: str, help: str, sequences: int) -> argparse.A
     parser.add_argument("model", help="smol-dlm, smol-ar, a hub id of the table of models, or a folder")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
     parser.add_argument("--device", default="cuda" if _cuda() else "cpu", help="default: a GPU where there is one")
+    parser.add_argument("--device-map", help="spread the model over several devices: auto (all GPUs), or a JSON object of parts and devices (default: --device alone)")
     parser.add_argument("--text", type=Path, help="text file to take sequences from (default: documentation of this installation, and samples of smol-ar for its own vocabulary)")
     parser.add_argument("--sequences", type=int, default=sequences, help=f"sequences of text (default: {sequences})")
     parser.add_argument("--length", type=int, help="tokens per sequence (default: 128, with --text 512)")

@@ -17,16 +17,16 @@ from . import corpus
 from .calibration import Calibration
 from .embedded import ADAPTER
 from .experiments import score_texts
-from .hub import available_memory, choose_dtype, parse
+from .hub import available_memory, choose_dtype, parse, requirements
 from .models import LanguageModel, load, open_checkpoint
 from .paths import atomic
-from .planning import pruning_cost
+from .placement import DeviceMap
+from .planning import pruning_cost, unfetched
 from .pruning import Recipe, check, preset, prune
 from .results import interval
 from .sinks import variability
 from .streaming import stream
 from .structured import shrink
-from .suite import GROUPS, TASKS
 from .table import EMBEDDED
 from .traces import trace
 
@@ -55,10 +55,24 @@ def recipe_of(options: Namespace) -> Recipe:
     return preset(options.preset, **changes)
 
 
+def device_map_of(text: str) -> DeviceMap:
+    """Return the device map of a command line: a word, or a JSON object. Raises ValueError for broken JSON."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--device-map {text}: {error}; give auto, a device, or a JSON object such as '{{\"\": \"cuda:1\"}}'") from None
+
+
 def open_model(options: Namespace, stream_it: bool | None = False) -> LanguageModel:
     """Load a model, or stream it from disk where asked to (None: where it would not fit well into memory)."""
     row, _ = parse(options.model)
     dtype = choose_dtype(options.dtype, options.device)
+    if options.device_map is not None:
+        if stream_it:
+            raise ValueError("--stream and --device-map exclude each other: a model comes from disk block by block, or lies on its devices")
+        return load(options.model, options.dtype, device_map=device_map_of(options.device_map))
     if row is not None and row.id == "smol-dlm":
         if stream_it:
             raise ValueError(f"smol-dlm is merged from a base and {ADAPTER.name}'s adapter when it is loaded: it cannot be streamed, and needs not be")
@@ -93,6 +107,23 @@ def corpus_vocabulary() -> dict[str, int]:
     return open_checkpoint("smol-ar").tokenizer().get_vocab()
 
 
+def plan_unfetched(options: Namespace, recipe: Recipe) -> bool:
+    """Print what a model that this machine lacks would take, download included; return False where there is nothing to download."""
+    row, _ = parse(options.model)
+    need = requirements(options.model, options.dtype, options.device)
+    if row is None or row.id in EMBEDDED or not need.download:
+        return False
+    dtype, streamed = choose_dtype(options.dtype, options.device), options.stream or need.memory > ROOM * available_memory(options.device)
+    length = options.length or min(512 if options.text else 128, row.context or 2048)
+    lm, calibration = unfetched(row, dtype, streamed), Calibration(torch.zeros(options.sequences, length, dtype=torch.long), options.seed, options.batch)
+    check(lm, recipe, calibration)
+    cost = pruning_cost(lm, recipe, calibration, options.out or Path(), options.work or (Path() if streamed else None))
+    print(f"{row.id} is not on this machine: {need.download / 1e9:.1f} GB to download; then{' streamed from disk,' if streamed else ''} {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
+    for lacks in (*(lack for lack in need.missing if not streamed or "disk" in lack), *cost.missing):
+        print(f"this machine lacks {lacks}", file=sys.stderr)
+    return True
+
+
 def run_prune(options: Namespace) -> int:
     """`sinkprune prune`: say what it takes, prune, save, and only then remove the work folder."""
     recipe, out = recipe_of(options), options.out
@@ -100,6 +131,8 @@ def run_prune(options: Namespace) -> int:
         raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
     if out is not None and out.exists():
         raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
+    if options.dry_run and plan_unfetched(options, recipe):
+        return 0
     lm = open_model(options, options.stream or None)
     calibration = Calibration(torch.cat(list(texts_of(lm, options, held_out=False).values())), options.seed, options.batch)
     check(lm, recipe, calibration)
@@ -141,10 +174,9 @@ def run_evaluate(options: Namespace) -> int:
     """`sinkprune evaluate`: likelihood on held-out text, or tasks of the evaluation harness."""
     lm = open_model(options)
     if options.tasks:
-        from .benchmarks import evaluate
+        from .benchmarks import evaluate_named
 
-        tasks = [name for task in options.tasks for name in ([f"sinkprune_suite_{group}" for group in GROUPS] if task == "suite" else [task])]
-        frame = evaluate(lm, tasks[0] if tasks == ["paper"] else tasks, limit=options.limit, family=options.family, include=TASKS)
+        frame = evaluate_named(lm, options.tasks, options.limit, options.family)
     else:
         scores = score_texts(lm, texts_of(lm, options, held_out=True), options.draws)
         measure = "NELBO" if lm.is_diffusion else "negative log-likelihood"

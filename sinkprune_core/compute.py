@@ -1,13 +1,15 @@
-"""What a model costs: parameters, non-zero weights and FLOPs, and what "matched compute" means here.
+"""What a model costs: parameters, non-zero weights, bytes, FLOPs and time, and what "matched compute" means here.
 
-Matched compute is one of three things, always said which: the same sparsity of the same weights; the same number of
-calibration tokens through the blocks; the same effective FLOPs of generation. Effective FLOPs count a zero weight as
-skipped work. That is an idealisation: dense kernels multiply zeros as fast as other numbers, so unstructured sparsity
-saves no time on today's hardware, and latency is reported beside it.
+Matched compute is one of four things, always said which: the same sparsity of the same weights; the same number of
+calibration tokens through the blocks; the same effective FLOPs of generation; the same measured time. Effective FLOPs
+count a zero weight as skipped work. That is an idealisation: dense kernels multiply zeros as fast as other numbers, so
+unstructured sparsity saves no time on today's hardware, and latency is reported beside it.
 
 A multiply-add counts as two FLOPs. Dimensions: T sequence length, P positions whose logits are needed.
 """
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -92,10 +94,63 @@ def generation_flops(lm: LanguageModel, length: int, prompt: int, steps: int, sp
     return total
 
 
-def calibration_flops(lm: LanguageModel, length: int, rows: int, passes: int) -> float:
-    """Return FLOPs of `passes` passes of `rows` calibration sequences through the blocks, without the head.
+def affordable_steps(cost: Callable[[int], float], budget: float, most: int) -> int:
+    """Return the largest number of steps up to `most` whose `cost` is within `budget`, at least 1."""
+    return max((count for count in range(1, most + 1) if cost(count) <= budget), default=1)
 
-    Pruning with sequential propagation needs two passes (statistics, then the pruned output), dense propagation one,
-    finding sinks one more.
+
+def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> pd.DataFrame:
+    """Return one row per kind of module: parameters, non-zero weights, bytes as stored, and FLOPs of one real forward.
+
+    Kinds are the parts of a block that hold linears (`self_attn linears`, `mlp linears`), `attention products`,
+    `embeddings and head`, `rest` and `total`. `flops` come from shapes, `effective_flops` count no zeros; `counted_flops`,
+    of the total only, is what torch's own counter finds. The forward has ids (B, T) and logits where `where_BT` is true.
     """
-    return forward_cost(lm, length, 0).total * rows * passes
+    (rows, length), positions, linears = ids_BT.shape, int(where_BT.sum()), {}
+    for block in lm.blocks:
+        for name, linear in lm.linears(block).items():
+            linears.setdefault(f"{name.split('.')[0]} linears", []).append(linear.weight)
+    forward = forward_cost(lm, length, 0)
+    outer = {id(each): each for each in (lm.model.get_input_embeddings().weight, lm.model.get_output_embeddings().weight)}
+    known = {id(weight) for group in linears.values() for weight in group} | set(outer)
+    rest = [parameter for parameter in lm.model.parameters() if id(parameter) not in known]
+    groups = {**linears, "attention products": [], "embeddings and head": list(outer.values()), "rest": rest}
+    flops = {kind: 2.0 * rows * length * sum(weight.numel() for weight in group) for kind, group in linears.items()}
+    flops |= {"attention products": rows * forward.attention, "embeddings and head": 2.0 * positions * lm.model.get_output_embeddings().weight.numel()}
+    table = pd.DataFrame([{"kind": kind, "parameters": sum(p.numel() for p in group), "nonzero": sum(int(p.count_nonzero()) for p in group), "bytes": sum(p.nbytes for p in group), "flops": flops.get(kind, 0.0)} for kind, group in groups.items()]).set_index("kind")
+    table["effective_flops"] = table.flops * (table.nonzero / table.parameters).where(table.index.isin(list(linears)), 1.0)
+    table.loc["total"] = table.sum()
+    return table.assign(counted_flops=[float("nan")] * len(groups) + [float(counted_flops(lm, ids_BT, where_BT))])
+
+
+@torch.inference_mode()
+def latency(models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: torch.Tensor, rounds: int = 9) -> pd.DataFrame:
+    """Return the seconds of one denoising step of every model, measured in turns after a warm-up: `variant`, `round`, `seconds`.
+
+    A step is a forward over ids (B, T) with logits where `where_BT` is true. Models are compared within a round, since
+    the speed of a machine drifts.
+    """
+    rows = []
+    for turn in range(-1, rounds):
+        for name, lm in models.items():
+            begun = time.perf_counter()
+            logits_NV = lm.logits_at(ids_BT, where_BT)
+            float(logits_NV[0, 0])  # waits for a device
+            rows.append({"variant": name, "round": turn, "seconds": time.perf_counter() - begun})
+    return pd.DataFrame([row for row in rows if row["round"] >= 0])
+
+
+def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
+    """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors; return it.
+
+    Raises ValueError without a CUDA device, where torch has no kernels for them, and for another dtype than those of
+    the kernels.
+    """
+    if lm.device.type != "cuda":
+        raise ValueError(f"2:4 kernels need a CUDA device, and {lm.name} is on {lm.device}: move it there, or leave them out")
+    if lm.model.dtype not in (torch.float16, torch.bfloat16):
+        raise ValueError(f"2:4 kernels need float16 or bfloat16 weights, not {lm.model.dtype}: load the model with that dtype")
+    for block in lm.blocks:
+        for linear in lm.linears(block).values():
+            linear.weight = torch.nn.Parameter(torch.sparse.to_sparse_semi_structured(linear.weight.detach()), requires_grad=False)
+    return lm

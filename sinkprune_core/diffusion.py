@@ -326,13 +326,11 @@ def decode(
     rngs = [generator(seed, "decode", name) for name in (range(first, first + len(prompt_BT)) if names is None else names)]
     ids_BT, fresh_BT, cache = prompt_BT.to(lm.device), prompt_BT.to(lm.device), DynamicCache(config=lm.model.config)
     for _ in range(length):
+        padding = {}
         if bool(padding_B.any()):
             place_BT = torch.arange(ids_BT.shape[1]) - padding_B[:, None]
-            visible_BT, position_BT = (place_BT >= 0).long().to(lm.device), place_BT.clamp_min(0)[:, -fresh_BT.shape[1] :].to(lm.device)
-            hidden_BTD = lm.model.base_model(fresh_BT, attention_mask=visible_BT, position_ids=position_BT, cache=cache, use_cache=True).last_hidden_state
-            logits_BV = lm.head(hidden_BTD[:, -1].contiguous())
-        else:
-            logits_BV = lm.next_logits(fresh_BT, cache)
+            padding = {"attention_mask": (place_BT >= 0).long().to(lm.device), "position_ids": place_BT.clamp_min(0)[:, -fresh_BT.shape[1] :].to(lm.device)}
+        logits_BV = lm.next_logits(fresh_BT, cache, **padding)
         if temperature > 0:
             uniform_BV = torch.stack([torch.rand(logits_BV.shape[1], generator=rng, dtype=torch.float64) for rng in rngs]).clamp_min(1e-300)
             logits_BV = logits_BV.double() - temperature * (-uniform_BV.log()).log().to(logits_BV.device)

@@ -105,6 +105,11 @@ class Work:
                 handle.truncate(count)
         return torch.from_file(str(file), shared=True, size=count // self._dtype.itemsize, dtype=self._dtype).view(self._shape)
 
+    def forget_states(self) -> None:
+        """Remove the hidden states, the bulk of the folder, when no block is left to prune."""
+        for file in self.folder.glob("hidden-*.bin"):
+            file.unlink()
+
     # finished blocks
 
     def block_file(self, layer: int) -> Path:

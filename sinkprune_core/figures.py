@@ -21,6 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from .claims import DIRECTION, ELSEWHERE, REFUTED, REPRODUCED
+from .contrasts import EQUIVALENT, HELPS, HURTS, OPEN, number
 from .paths import atomic, write_json
 from .results import Estimate, Run
 
@@ -29,6 +30,7 @@ SERIES = list(zip([BLACK, BLUE, ORANGE, GREEN, RED, PINK, SKY, "#7F7F7F", YELLOW
 KIND = {"diffusion": (BLUE, "o", "diffusion"), "autoregressive": (RED, "s", "autoregressive")}
 VERDICT_COLOURS = {REPRODUCED: GREEN, DIRECTION: ORANGE, REFUTED: RED, ELSEWHERE: "#BBBBBB"}
 VERDICT_MARKS = {REPRODUCED: "o", DIRECTION: "D", REFUTED: "X", ELSEWHERE: "_"}
+EFFECT_MARKS = {HELPS: (BLUE, "<"), HURTS: (RED, ">"), EQUIVALENT: (GREEN, "D"), OPEN: ("#7F7F7F", "o")}
 STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -150,7 +152,7 @@ def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str,
     for place, ((name, part), (colour, marker, dash)) in enumerate(zip(frame.groupby(hue, sort=False), SERIES * 3, strict=False)):
         part = part.sort_values(x)
         errors = None if interval_columns is None else [part[y] - part[interval_columns[0]], part[interval_columns[1]] - part[y]]
-        axis.errorbar(part[x] + dodge * (place - (count - 1) / 2), part[y], errors, color=colour, marker=marker, ls=dash, ms=4.5, lw=1.3, capsize=2, label=name)
+        axis.errorbar(part[x] + dodge * (place - (count - 1) / 2), part[y], errors, color=colour, marker=marker, mfc=colour if place < len(SERIES) else "white", ls=dash, ms=4.5, lw=1.3, capsize=2, label=name)
     for (name, value), dash in zip((reference or {}).items(), ["--", ":", "-."], strict=False):
         axis.axhline(value, color="#555555", lw=1, ls=dash, label=name)
     if logx:
@@ -180,6 +182,127 @@ def plot_forest(estimates: dict[str, Estimate], xlabel: str, groups: dict[str, s
     if len(names) > 1:
         handles = [Line2D([], [], color=SERIES[1 + place][0], marker=SERIES[1 + place][1], label=name) for place, name in enumerate(names)]
         axis.legend(handles=handles, fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -> Figure:
+    """Draw effects as `contrasts.judge` returns them: a row each below its section, the mark by verdict, the margin as a band.
+
+    The axis ends at `reach` (default: four times the median of what intervals reach, or less where all fit); an interval
+    that goes beyond ends in an arrow, and its numbers stand at the right like all others.
+    """
+    ends = table[["low", "high"]].abs().max(axis=1)
+    reach = reach or 1.08 * max(min(ends.max(), 4 * ends.median()), table.margin.max())
+    labels: list[tuple[str, bool]] = []
+    figure, axes = _figure(size=(8.6, 1.3 + 0.26 * (len(table) + table.section.nunique())))
+    axis = axes[0, 0]
+    axis.axvspan(-table.margin.max(), table.margin.max(), color=GREEN, alpha=0.1, lw=0)
+    axis.axvline(0, color=BLACK, lw=0.9)
+    for section, part in table.groupby("section", sort=False):
+        labels.append((section, True))
+        for row in part.itertuples():
+            colour, marker = EFFECT_MARKS[row.verdict]
+            low, value, high = np.clip([row.low, row.value, row.high], -reach, reach)
+            axis.plot([low, high], [len(labels)] * 2, color=colour, lw=1.5)
+            for edge, beyond, arrow in ((-reach, row.low < -reach, 4), (reach, row.high > reach, 5)):
+                if beyond:
+                    axis.plot(edge, len(labels), marker=arrow, color=colour, ms=7, clip_on=False)
+            if abs(row.value) <= reach:
+                axis.plot(value, len(labels), marker, color=colour, ms=6, mfc="white" if row.verdict == OPEN else colour, gid="effect")
+            axis.text(1.01, len(labels), f"{number(row.value)} [{number(row.low)}, {number(row.high)}]", transform=axis.get_yaxis_transform(), va="center", fontsize=7.5, family="DejaVu Sans Mono")
+            labels.append((row.comparison, False))
+    axis.set_yticks(range(len(labels)), [label for label, _ in labels], fontsize=8)
+    for tick, (_, heading) in zip(axis.get_yticklabels(), labels, strict=True):
+        tick.set_fontweight("bold" if heading else "normal")
+    axis.tick_params(axis="y", length=0)
+    axis.grid(False, axis="y")
+    axis.set(xlim=(-reach, reach), ylim=(len(labels) - 0.5, -0.7))
+    axis.set_xlabel(f"{xlabel}\n← better; bars: 95 % bootstrap interval; band: ± {table.margin.max():g}, too small to matter; arrows: goes on", fontsize=8)
+    handles = [Line2D([], [], color=colour, marker=marker, mfc="white" if each == OPEN else colour, label=each) for each, (colour, marker) in EFFECT_MARKS.items()]
+    figure.legend(handles=handles, fontsize=7.5, loc="outside upper right", ncols=len(handles))
+    return figure
+
+
+def plot_hiding(frame: pd.DataFrame, ylabel: str) -> Figure:
+    """Draw what hiding keys costs against how many are hidden, one panel per model, one line per choice of keys; bars are 95 % intervals.
+
+    `frame` has `model`, `kind`, `label` (which keys), `count`, `value`, `low` and `high`. Panels share the vertical axis,
+    linear up to 0.1 around zero and logarithmic beyond.
+    """
+    models = list(dict.fromkeys(frame.model))
+    figure, axes = _figure(1, len(models), (1.4 + 3.6 * len(models), 3.8), sharey=True)
+    styles = dict(zip(dict.fromkeys(frame.label), SERIES[1:], strict=False))
+    counts = sorted(set(frame["count"]))
+    for axis, model in zip(axes[0], models, strict=True):
+        part = frame[frame.model == model]
+        for place, (label, (colour, marker, dash)) in enumerate(styles.items()):
+            line = part[part.label == label].sort_values("count")
+            x = [counts.index(count) + 0.09 * (place - (len(styles) - 1) / 2) for count in line["count"]]
+            axis.errorbar(x, line.value, [line.value - line.low, line.high - line.value], color=colour, marker=marker, ls=dash, ms=5, lw=1.3, capsize=2, label=label)
+        axis.axhline(0, color=BLACK, lw=0.9)
+        axis.set_yscale("symlog", linthresh=0.1, linscale=0.7)
+        axis.set_xticks(range(len(counts)), counts)
+        axis.set(title=f"{model} ({KIND[part.kind.iloc[0]][2]})", xlabel="keys hidden")
+    axes[0, 0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes[0, 0].set_ylabel(ylabel)
+    axes[0, -1].legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5), title="hidden keys", title_fontsize=8)
+    return figure
+
+
+def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
+    """Draw the share of right answers per group of tasks, a point with its 95 % interval per model, beside the line of chance.
+
+    `frame` has `model`, `kind`, `group`, `value`, `low` and `high`.
+    """
+    groups, models = list(dict.fromkeys(frame.group)), list(dict.fromkeys(frame.model))
+    figure, axes = _figure(size=(7.6, 3.0))
+    axis = axes[0, 0]
+    for place, model in enumerate(models):
+        part = frame[frame.model == model].set_index("group").loc[groups]
+        colour, marker, kind = KIND[part.kind.iloc[0]]
+        x = np.arange(len(groups)) + 0.18 * (place - (len(models) - 1) / 2)
+        axis.errorbar(x, 100 * part.value, 100 * np.array([part.value - part.low, part.high - part.value]), color=colour, marker=marker, ls="none", ms=5, capsize=2, label=f"{model} ({kind})")
+    axis.axhline(100 * chance, color=BLACK, lw=0.9, ls="--", label="chance")
+    axis.set_xticks(range(len(groups)), groups)
+    axis.set(xlabel="group of items", ylabel="right answers (%)", ylim=(0, 102))
+    axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figure:
+    """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of the other.
+
+    A row that a panel lacks stays empty. Every row has its own colour and marker in all panels.
+    """
+    panels, rows = frame[panel].drop_duplicates().tolist(), frame[row].drop_duplicates().tolist()
+    figure, axes = _figure(1, len(panels), (2.6 + 3.0 * len(panels), 1.2 + 0.28 * len(rows)), sharey=True)
+    for axis, name in zip(axes[0], panels, strict=True):
+        for found in frame[frame[panel] == name].itertuples():
+            place = rows.index(getattr(found, row))
+            colour, marker, _ = SERIES[place % len(SERIES)]
+            axis.errorbar(found.value, place, xerr=[[found.value - found.low], [found.high - found.value]], color=colour, marker=marker, mfc=colour if place < len(SERIES) else "white", ms=5, capsize=2.5)
+        axis.set(title=name, ylim=(len(rows) - 0.5, -0.5))
+        axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    figure.supxlabel(f"{xlabel}\n← better; bars: 95 % bootstrap interval", fontsize=9)
+    return figure
+
+
+def plot_mask_differences(frame: pd.DataFrame) -> Figure:
+    """Draw the table of `experiments.mask_differences`: one heat map per pair of methods, layers across, linears down."""
+    pairs = frame[["one", "other"]].drop_duplicates().itertuples(index=False)
+    parts = [(f"{one} / {other}", frame[(frame.one == one) & (frame.other == other)].pivot(index="linear", columns="layer", values="differ")) for one, other in pairs]
+    order, columns = frame.linear.drop_duplicates().tolist(), min(2, len(parts))
+    figure, axes = _figure(-(-len(parts) // columns), columns, (5.2 * columns + 0.8, 1.9 * -(-len(parts) // columns) + 0.4), sharex=True, sharey=True)
+    for axis, (title, table) in zip(axes.flat, parts, strict=False):
+        image = axis.imshow(table.loc[order], aspect="auto", cmap="cividis", vmin=0, vmax=frame.differ.max(), interpolation="nearest")
+        axis.set_yticks(range(len(order)), [name.split(".")[-1] for name in order], fontsize=8)
+        axis.set_title(f"{title}: {table.to_numpy().mean():.1%} on average", fontsize=9)
+        axis.grid(False)
+    for axis in list(axes.flat)[len(parts) :]:
+        axis.axis("off")
+    for axis in axes[-1]:
+        axis.set_xlabel("layer (0 is the first)")
+    figure.colorbar(image, ax=axes, pad=0.01, label="share of kept weights that differ")
     return figure
 
 

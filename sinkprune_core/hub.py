@@ -59,6 +59,8 @@ def fetch(row: KnownModel, revision: str | None = None, local: bool = False) -> 
     folder = _snapshot(row.repository, revision, [row.file] if row.file else WANTED, local)
     if row.file and not (folder / row.file).is_file():
         raise FetchError(f"{row.repository} has no file {row.file} (that name is {row.certainty}): look at https://huggingface.co/{row.repository}/tree/main")
+    if not row.file and not any(folder.glob("*.safetensors")):
+        raise FetchError(f"{row.repository} publishes no safetensors{f' at {revision}' if revision else ''}: pickled weights can run code and are not fetched; take another revision (name@revision), or convert them and load that folder")
     return folder, _snapshot(row.tokenizer, None, [name for name in WANTED if name != "*.safetensors"], local) if row.tokenizer else folder
 
 
@@ -67,6 +69,7 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str], local:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 
     page = f"https://huggingface.co/{repository}"
+    broken = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")  # of the library behind the hub's client, for what is no OSError
     try:
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local))
     except GatedRepoError:
@@ -75,8 +78,10 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str], local:
         reason = f"the hub has no such repository or does not show it to you: look at {page}; private ones need HF_TOKEN"
     except RevisionNotFoundError:
         reason = f"it has no revision {revision!r}: see {page}/commits"
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        said = re.split(r"[.\n]", str(error), maxsplit=1)[0]
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, broken) as error:
+        said = re.split(r"\. |\n", str(error) or type(error).__name__, maxsplit=1)[0].rstrip(".")
+        if isinstance(error, broken) and not isinstance(error, HfHubHTTPError):
+            raise FetchError(f"{repository} could not be fetched: the connection broke off ({said}): run the same again, files that arrived whole are kept") from None
         reason = f"the hub cannot be reached and its cache does not hold it ({said}): run once with a network, or copy a folder of it here and load that folder; HF_HOME says where the cache is"
     raise FetchError(f"{repository} could not be fetched: {reason}")
 

@@ -24,6 +24,7 @@ from .checkpoints import CARD, DTYPES, LARGE, Checkpoint, set_direction
 from .families import FormatError
 from .hub import Requirements, choose_dtype, fetch, parse, requirements
 from .paths import atomic, write_json
+from .placement import DeviceMap, device_of, dispatch, place
 from .table import EMBEDDED, MODELS, REFUSED, KnownModel
 
 __all__ = ["CARD", "DTYPES", "EMBEDDED", "KINDS", "MODELS", "REFUSED", "Checkpoint", "FormatError", "KnownModel", "LanguageModel", "Requirements", "check_name", "from_folder", "language_model", "load", "open_checkpoint", "requirements", "set_direction", "weight_OI"]
@@ -90,7 +91,7 @@ class LanguageModel:
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), without the output head."""
         ids_BT = ids_BT.to(self.device)
-        return self.model.base_model(ids_BT, attention_mask=None if attention_mask_BT is None else attention_mask_BT.to(self.device), use_cache=False).last_hidden_state
+        return self.model.base_model(ids_BT, attention_mask=None if attention_mask_BT is None else attention_mask_BT.to(self.device), use_cache=False).last_hidden_state.to(self.device)
 
     def logits_at(self, ids_BT: torch.Tensor, where_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the logits that predict the tokens at the positions `where_BT` (bool), float32 (N, V), in row-major order."""
@@ -113,12 +114,15 @@ class LanguageModel:
 
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states, float32 (N, V)."""
-        return self.model.get_output_embeddings()(hidden_ND).float()
+        return self.model.get_output_embeddings()(hidden_ND).float().to(hidden_ND.device)
 
-    def next_logits(self, fresh_BT: torch.Tensor, cache) -> torch.Tensor:
-        """Feed new tokens to an autoregressive model with a KV cache; return the logits of the next token, float32 (B, V)."""
-        hidden_BTD = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True).last_hidden_state
-        return self.head(hidden_BTD[:, -1].contiguous())
+    def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
+        """Feed new tokens to an autoregressive model with a KV cache; return the logits of the next token, float32 (B, V).
+
+        Padded rows come with `attention_mask` of all tokens so far and `position_ids` of the new ones.
+        """
+        hidden_BTD = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding).last_hidden_state
+        return self.head(hidden_BTD[:, -1].contiguous().to(self.device))
 
     def encode(self, text: str) -> torch.Tensor:
         """Return the token ids of `text`, int64 (T,), without special tokens."""
@@ -202,27 +206,39 @@ def _smol_dlm(dtype: torch.dtype) -> LanguageModel:
     return LanguageModel(set_direction(model, causal=False), tokenizer, "smol-dlm", "diffusion", embedded.MASK_TOKEN_ID, logits_shifted=True)
 
 
-def load(name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu") -> LanguageModel:
+def load(name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu", device_map: DeviceMap | None = None) -> LanguageModel:
     """Load a model by its name in the table (`"smol-dlm"`, a hub id, a hub id with `@revision`) or from a folder.
 
     A folder is in the public format of a family, in transformers' own, or written by `LanguageModel.save`. `dtype`:
-    float32, bfloat16, float16, or `auto`, what the device is best at.
+    float32, bfloat16, float16, or `auto`, what the device is best at. `device_map` spreads it over several devices
+    instead of one (`auto`, or part -> device, see `placement.place`); every weight is read straight to its place.
 
     Raises ValueError for an unknown name or dtype and for weights that do not fit, RuntimeError for a machine without the
     memory or disk it takes (before any download), and `embedded.FetchError` when files cannot be fetched.
     """
+    if device_map is not None and torch.cuda.is_available():
+        device = "cuda"  # what `auto` is about
     dtype = choose_dtype(dtype, device)
     row, _ = parse(name)
     if row is None or row.id not in EMBEDDED:
-        if lacking := requirements(name, dtype, device).missing:
+        lacking = [lack for lack in requirements(name, dtype, device).missing if device_map is None or "of disk" in lack]
+        if lacking:
             raise RuntimeError(f"{os.fspath(name)} cannot be loaded here; missing: {'; '.join(lacking)}")
+    places = None
     if row is not None and row.id == "smol-dlm":
         lm = _smol_dlm(dtype)
+        if device_map is not None:
+            places = place(lm.model, lm.blocks_name, device_map, dtype)
     else:
         checkpoint = open_checkpoint(name)
         lm = language_model(checkpoint, checkpoint.skeleton())  # every error that needs no weights comes before them
-        checkpoint.fill(lm.model, dtype=dtype, device=device, progress=checkpoint.bytes > LARGE)
+        if device_map is not None:
+            places = place(lm.model, lm.blocks_name, device_map, dtype)
+        checkpoint.fill(lm.model, dtype=dtype, device=device if places is None else lambda part: device_of(part, places), progress=checkpoint.bytes > LARGE)
     lm.model.requires_grad_(False)
-    lm.model.to(device)
+    if places is None:
+        lm.model.to(device)
+    else:
+        dispatch(lm.model, places)
     release_freed_memory()  # what conversion and merging needed
     return lm

@@ -14,6 +14,8 @@ import pandas
 
 from .allocator import keep_freed_memory
 from .models import check_name
+from .patterns import n_and_m
+from .recipes import preset
 from .results import Run
 
 
@@ -34,6 +36,16 @@ def _check_positive(value: int) -> None:
         raise ValueError(f"{value} must be at least 1")
 
 
+def _check_margin(value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{value} must be above 0: it is the smallest difference that would matter, in nats per token, e.g. 0.02")
+
+
+def _check_pattern(value: str) -> None:
+    if n_and_m(value) is None:
+        raise ValueError(f"{value!r} must read N:M, N zeros in every M consecutive inputs, e.g. 2:4")
+
+
 def _check_number(value: int) -> None:
     if value < 0:
         raise ValueError(f"{value} must be 0 or more")
@@ -46,7 +58,12 @@ CHECKS: dict[str, Callable] = {
     "sparsity": _check_sparsity,
     "sparsities": _check_sparsity,
     "first_seed": _check_number,
-    **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch"], _check_positive),
+    "margin": _check_margin,
+    **dict.fromkeys(["twin_sparsities", "ratios"], _check_sparsity),
+    "pattern_draws": _check_positive,
+    "patterns": _check_pattern,
+    **dict.fromkeys(["recipes", "curve_recipes", "pattern_recipes", "structured_recipes", "baselines"], preset),
+    **dict.fromkeys(["prompts", "sequences", "calibration", "draws", "seeds", "levels", "steps", "length", "batch", "counts", "items"], _check_positive),
 }
 
 

@@ -5,18 +5,23 @@ Dimensions: R calibration rows, T position, D hidden width, I input features, O 
 
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pandas as pd
 import torch
+from accelerate import init_empty_weights
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, GPT2Config, LlamaConfig, Qwen2Config, Qwen3Config
 
 from .calibration import Calibration
 from .compute import forward_cost
 from .criteria import CRITERIA
-from .hub import available_memory
-from .models import LanguageModel, weight_OI
+from .hub import available_memory, choose_dtype, parse, requirements
+from .models import Checkpoint, LanguageModel, language_model, weight_OI
 from .pruning import one_pass
 from .recipes import Recipe
+from .table import KnownModel, shape_of
 
 PROBE_SECONDS = 0.5  # how long the speed of this machine is measured
 PROCESS_BYTES = 700 << 20  # the interpreter with its libraries
@@ -45,8 +50,69 @@ class PruningCost:
         )
 
 
-def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, out: Path | None = None, work: Path | None = None) -> PruningCost:
-    """Return what `prune` with these arguments will take, from shapes and one short measurement; nothing is changed."""
+@dataclass(frozen=True)
+class Outline(LanguageModel):
+    """A model without weights or tokenizer, for plans: parameters on the meta device."""
+
+    is_streamed: bool = False
+
+
+def costs(names: Sequence[str], recipe: Recipe, rows: int, length: int, forwards: int, dtype: str = "auto") -> pd.DataFrame:
+    """Return a row per model of what this machine would spend on it; nothing is downloaded or loaded.
+
+    Pruning takes `rows` calibration sequences of `length` tokens, evaluation `forwards` sequences in all. Columns: GB to
+    `download`, on `disk` (with one pruned copy) and in `memory`; TFLOP of both jobs and hours, at least, at the speed of
+    a matrix product here and now; what this machine `lacks`, in words.
+    """
+    table = []
+    for name in names:
+        row, _ = parse(name)
+        need, outline = requirements(name, dtype), unfetched(row, dtype) if row else _outline(name)
+        known = recipe if outline.is_diffusion else replace(recipe, inputs="clean", noise="grid")
+        cost = pruning_cost(outline, known, Calibration(torch.zeros(rows, length, dtype=torch.long)), Path())
+        scoring = forwards * forward_cost(outline, length, length // 2).total
+        speed = cost.flops / cost.seconds if cost.flops else speed_here(outline)
+        table.append({
+            "model": name,
+            "billion parameters": need.parameters / 1e9,
+            "download GB": need.download / 1e9,
+            "disk GB": (need.disk + cost.disk) / 1e9,
+            "memory GB": max(need.memory, cost.memory) / 1e9,
+            "pruning TFLOP": cost.flops / 1e12,
+            "scoring TFLOP": scoring / 1e12,
+            "hours, at least": (cost.flops + scoring) / speed / 3600,
+            "lacks": "; ".join(dict.fromkeys([*need.missing, *cost.missing])),
+        })
+    return pd.DataFrame(table).set_index("model")
+
+
+def _outline(folder: str) -> LanguageModel:
+    checkpoint = Checkpoint(folder)
+    return language_model(checkpoint, checkpoint.skeleton())
+
+
+CONFIGS = {"LlamaForCausalLM": LlamaConfig, "Qwen2ForCausalLM": Qwen2Config, "Qwen3ForCausalLM": Qwen3Config, "GPT2LMHeadModel": GPT2Config}
+
+
+def unfetched(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed: bool = False) -> Outline:
+    """Return the outline of a row's published shape: what a plan is made with before a byte is fetched."""
+    vocabulary, width, mlp, layers, heads, groups, head_width, extra = shape_of(row)
+    positions, config = row.context or 2048, CONFIGS[row.native]
+    if config is GPT2Config:
+        config = config(vocab_size=vocabulary, n_embd=width, n_inner=mlp, n_layer=layers, n_head=heads, n_positions=positions)
+    else:
+        config = config(vocab_size=vocabulary, hidden_size=width, intermediate_size=mlp, num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=groups, head_dim=head_width, max_position_embeddings=positions, tie_word_embeddings="tied" in extra)
+    with init_empty_weights(include_buffers=True):
+        model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).to(choose_dtype(dtype))
+    model.tie_weights()
+    return Outline(model, None, row.id, row.kind, (row.mask_token_id or 0) if row.kind == "diffusion" else None, row.logits_shifted, streamed)
+
+
+def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, out: Path | None = None, work: Path | None = None, speed: float | None = None) -> PruningCost:
+    """Return what `prune` with these arguments will take, from shapes and one short measurement; nothing is changed.
+
+    `lm` may be `unfetched`; `speed` in FLOPs per second stands for another machine than this one.
+    """
     criterion, states = CRITERIA[recipe.criterion], recipe.levels if recipe.inputs == "noised" else 1
     count, length = calibration.ids_NT.shape
     rows = count * states if criterion.calibrated else 0
@@ -71,12 +137,12 @@ def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, ou
     memory = PROCESS_BYTES + weights * size + 4 * 4 * largest + gram + batch + (0 if work else 2 * hidden)
     disk = (whole * size if out else 0) + (2 * hidden if work else 0) + (block * len(lm.blocks) * size if work and not lm.is_streamed else 0)
     missing = []
-    if memory > (free := available_memory("cpu") + (0 if lm.is_streamed else whole * size)):
+    if memory > (free := available_memory("cpu") + (0 if lm.is_streamed or lm.device.type == "meta" else whole * size)):
         missing.append(f"{memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are available: use fewer or shorter sequences, a smaller batch, or stream the model from disk")
     for place in {place for place in (out, work) if place is not None}:
         if disk > (free := shutil.disk_usage(_existing(Path(place))).free):
             missing.append(f"{disk / 1e9:.1f} GB of disk at {place}, which has {free / 1e9:.1f} GB free: make room or choose another place")
-    return PruningCost(rows * length, passes, flops, flops / _speed(lm), memory, disk, tuple(missing))
+    return PruningCost(rows * length, passes, flops, flops / (speed or speed_here(lm)), memory, disk, tuple(missing))
 
 
 def _passes(lm: LanguageModel, recipe: Recipe, calibration: Calibration) -> tuple[int, int]:
@@ -91,10 +157,11 @@ def _passes(lm: LanguageModel, recipe: Recipe, calibration: Calibration) -> tupl
     return (1 if dense else 2) + (recipe.allocation == "owl" and not (dense and criterion.needs != "gram")), sinks
 
 
-def _speed(lm: LanguageModel) -> float:
-    """Return FLOPs per second of a matrix product in the model's dtype and widths on its device."""
+def speed_here(lm: LanguageModel) -> float:
+    """Return FLOPs per second of a matrix product in the model's dtype and widths, on its device or, without weights, on the CPU."""
+    device = "cpu" if lm.device.type == "meta" else lm.device
     rows, columns = max((tuple(weight_OI(linear).shape) for linear in lm.linears(lm.blocks[0]).values()), key=lambda shape: shape[0] * shape[1])
-    left, right = (torch.ones(size, device=lm.device, dtype=lm.model.dtype) for size in ((256, columns), (columns, rows)))
+    left, right = (torch.ones(size, device=device, dtype=lm.model.dtype) for size in ((256, columns), (columns, rows)))
     begun, done = time.perf_counter(), 0
     while (spent := time.perf_counter() - begun) < PROBE_SECONDS:
         float((left @ right)[0, 0])  # waits for a device

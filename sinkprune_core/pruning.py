@@ -213,7 +213,7 @@ def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = N
     first, table, keep = (job.done, job.table, job.keep) if job else (0, [], [])
     for layer in range(first) if job and not lm.is_streamed else ():
         job.restore(layer, lm.blocks[layer])
-    states = [] if rows is None else job.states(lm, rows, calibration.batch) if job else block_inputs(lm, rows, calibration.batch)
+    states = [] if rows is None or first == len(lm.blocks) else job.states(lm, rows, calibration.batch) if job else block_inputs(lm, rows, calibration.batch)
     for layer in tqdm(range(first, len(lm.blocks)), desc=f"prune {lm.name}: {recipe.name}", initial=first, total=len(lm.blocks), unit="block", disable=not progress, leave=False):
         store = job.store(layer + 1) if job and states else None
         with lm.resident(layer) as block:
@@ -230,6 +230,8 @@ def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = N
             states = outputs if dense else run_block(block, states, store_RTD=store)
             if job:
                 job.finish(lm, layer, block, table, keep)
+    if job:
+        job.forget_states()
     linears = pd.DataFrame(table)
     untouched = sum(parameter.numel() for parameter in lm.model.parameters()) - int(linears.weights.sum())
     looked = known or rows

@@ -82,7 +82,7 @@ def publish(profile: str) -> list[Path]:
             shutil.copyfile(source, target)
             written.append(target)
     readme = root / "README.md"
-    table = claims.as_markdown(claims.verdicts(claims.ledger(), claims.findings(folder))) + "\n\n" + origin(folder)
+    table = claims.for_readme(claims.verdicts(claims.ledger(), claims.findings(folder))) + "\n\n" + origin(folder)
     readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
     return [*written, readme]
 
@@ -110,5 +110,5 @@ def write_claims(profile: str) -> Path:
     table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
     figures.save_figure(run, figures.plot_verdicts(table), "claims", table.reset_index(), "every claim with its verdict, computed from the findings of this run")
     with atomic(run.folder / "figures" / "claims.md") as partial:
-        partial.write_text(claims.as_markdown(table) + "\n", encoding="utf-8")
+        partial.write_text(claims.as_markdown(table, "../") + "\n", encoding="utf-8")
     return run.folder / "figures" / "claims.md"

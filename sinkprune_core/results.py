@@ -11,7 +11,7 @@ import json
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +23,7 @@ from scipy import stats
 
 from .paths import PACKAGE, atomic, project_root, write_json
 
-DRAWING = ("allocator", "claims", "cli", "commands", "figures", "notebook", "planning", "publish", "results", "training")  # modules that no measured number depends on
+DRAWING = ("allocator", "claims", "cli", "commands", "contrasts", "documents", "figures", "notebook", "planning", "publish", "published", "results", "tiny", "training")  # modules that no measured number depends on
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -87,11 +87,16 @@ def pivot(frame: pd.DataFrame, repetition: str = "seed", unit: str = "sequence",
     return values_RN
 
 
+def rows_where(frame: pd.DataFrame, where: dict[str, object]) -> pd.DataFrame:
+    """Return the rows of a table in which every column of `where` has its value."""
+    return frame[np.logical_and.reduce([frame[column] == value for column, value in where.items()])]
+
+
 def differences(frame: pd.DataFrame, variant: dict, other: dict) -> np.ndarray:
     """Return variant - other in `value`, (R, N), paired by repetition and sequence; a side without repetitions serves all of them."""
 
     def select(where: dict) -> np.ndarray:
-        chosen = frame[np.logical_and.reduce([frame[column] == value for column, value in where.items()])]
+        chosen = rows_where(frame, where)
         if chosen.empty:
             raise ValueError(f"no record has {where}")
         return pivot(chosen)
@@ -102,6 +107,48 @@ def differences(frame: pd.DataFrame, variant: dict, other: dict) -> np.ndarray:
 def paired(frame: pd.DataFrame, variant: dict, other: dict, seed: int = 0) -> Estimate:
     """Return the mean of `differences` with its `crossed_interval`."""
     return crossed_interval(differences(frame, variant, other), seed)
+
+
+def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.ndarray] | None:
+    """Return the values of several variants, (R, N) each, on the calibration draws that all have; None where one was not measured.
+
+    A variant without calibration (dense, magnitude) has one row, which serves every draw. Raises ValueError where
+    calibrated variants have no draw in common.
+    """
+    parts = [rows_where(scores, where) for where in sides]
+    if any(part.empty for part in parts):
+        return None
+    calibrated = [part.calibration_tokens.max() > 0 for part in parts]
+    draws = [set(part.seed) for part, has_draws in zip(parts, calibrated, strict=True) if has_draws]
+    common = set.intersection(*draws) if draws else set()
+    if draws and not common:
+        raise ValueError(f"variants {sides} share no calibration draw: their differences would not be paired")
+    return [pivot(part[part.seed.isin(common)] if has_draws else part[part.seed == part.seed.min()]) for part, has_draws in zip(parts, calibrated, strict=True)]
+
+
+def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:
+    """Return the mean of variant - other in `value` with its interval, paired by calibration draw and sequence.
+
+    None where one of the two was not measured; draws are those of `on_common_draws`.
+    """
+    values = on_common_draws(scores, variant, other)
+    return values and crossed_interval(values[0] - values[1])
+
+
+def growth(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object], column: str, start: object, end: object) -> Estimate | None:
+    """Return how much variant - other in `value` grows as `column` goes from `start` to `end`, with its interval.
+
+    None where one of the four was not measured, or start and end are the same.
+    """
+    if start == end:
+        return None
+    values = on_common_draws(scores, *({**where, column: place} for place in (end, start) for where in (variant, other)))
+    return values and crossed_interval((values[0] - values[1]) - (values[2] - values[3]))
+
+
+def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
+    """Return the data of a forest plot: `comparison`, `value`, `low`, `high`, `sequences`, `interval` (how it was made)."""
+    return pd.DataFrame([{"comparison": label, "value": e.value, "low": e.low, "high": e.high, "sequences": e.units, "interval": e.method} for label, e in estimates.items()])
 
 
 @dataclass(frozen=True)
@@ -187,9 +234,13 @@ def family(frame: pd.DataFrame, comparisons: dict[str, tuple[dict, dict]], margi
     `p_equivalent` and `p_equivalent_holm` (`equivalence` within `margin`: there is none); `error_sequences` and
     `error_draws` (`components`).
     """
+    return family_of({name: differences(frame, variant, other) for name, (variant, other) in comparisons.items()}, margin, seed)
+
+
+def family_of(values: Mapping[str, np.ndarray], margin: float, seed: int = 0) -> pd.DataFrame:
+    """Return the table of `family` for paired effects that are known already, {name: (R, N)}, be they differences or contrasts of more."""
     rows = []
-    for name, (variant, other) in comparisons.items():
-        values_RN = differences(frame, variant, other)
+    for name, values_RN in values.items():
         found, parts = crossed_interval(values_RN, seed), components(values_RN)
         rows.append({
             "comparison": name,

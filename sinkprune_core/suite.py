@@ -126,6 +126,21 @@ def items(groups: Sequence[str] = GROUPS) -> list[dict]:
     return [{"group": group, **json.loads(line)} for group in groups for line in (TASKS / f"{group}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
+def sample(count: int) -> list[dict]:
+    """Return about `count` items, whole pairs, the first of every group: its share of all items, 2 pairs at least.
+
+    Items lie in a shuffled order, so the first are a draw. Raises ValueError for fewer than 24 items.
+    """
+    if count < 4 * len(GROUPS):
+        raise ValueError(f"items={count} must be at least {4 * len(GROUPS)}: two pairs of each group, else there is no interval")
+    every = items()
+    chosen = []
+    for group in GROUPS:
+        own = [item for item in every if item["group"] == group]
+        chosen += own[: 2 * max(2, round(len(own) * min(count, len(every)) / len(every) / 2))]
+    return chosen
+
+
 def dataset(group: str, **_: object):
     """Return a group as lm-evaluation-harness wants it, a datasets.DatasetDict: `custom_dataset` of the task files.
 

@@ -1,6 +1,8 @@
 """The one table of models: what is known of each before a byte is fetched, and how surely.
 
 Every row is a lead that loading checks against the files: family, shapes and mask token are errors if they disagree.
+
+Dimensions: V vocabulary, D hidden width, F width of the MLP, H query heads, G key-value heads, E head width.
 """
 
 from dataclasses import dataclass
@@ -39,10 +41,18 @@ class KnownModel:
         return "/".join(self.id.split("/")[:2])
 
     @property
+    def native(self) -> str:
+        """Name of the transformers class that holds it."""
+        return CLASSES.get(self.family) or next(name for part, name in NAMED.items() if part in self.id)
+
+    @property
     def bytes(self) -> int:
         """Size of the weights as published."""
         return self.parameters * BYTES[self.stored]
 
+
+CLASSES = dict.fromkeys(("llada", "mmada", "illada", "diffullama", "smdm", "smdm-ar"), "LlamaForCausalLM") | {"dream": "Qwen2ForCausalLM", "diffugpt": "GPT2LMHeadModel"}  # by family, or by what the name holds
+NAMED = {"Qwen3": "Qwen3ForCausalLM", "Qwen2.5": "Qwen2ForCausalLM", "gpt2": "GPT2LMHeadModel", "Llama": "LlamaForCausalLM", "SmolLM2": "LlamaForCausalLM", "smol-": "LlamaForCausalLM"}
 
 CARD, OFFICIAL, THIRD_PARTY, INFERRED, MEASURED = "hub card", "official repository", "third-party code", "inferred", "measured here"
 
@@ -102,6 +112,37 @@ ROWS = [
     KnownModel("HuggingFaceTB/SmolLM2-360M", "native", "autoregressive", 361_821_120, "bfloat16", 8192, "Apache-2.0", CARD),
 ]
 MODELS: dict[str, KnownModel] = {row.id: row for row in ROWS}
+
+# Published shapes: V, D, F, layers, H, G, E, and what else has parameters. A row that is not here has as many parameters
+# in the same class as one that is, and its shape.
+LLADA_8B, QWEN_7B, QWEN_06B, QWEN_05B, LLAMA_7B = (126464, 4096, 12288, 32, 32, 32, 128), (152064, 3584, 18944, 28, 28, 4, 128), (151936, 1024, 3072, 28, 16, 8, 128), (151936, 896, 4864, 24, 14, 2, 64), (32000, 4096, 11008, 32, 32, 32, 128)
+SHAPES: dict[str, tuple] = {
+    "GSAI-ML/LLaDA-8B-Base": (*LLADA_8B, ""),
+    "Gen-Verse/MMaDA-8B-Base": (134656, *LLADA_8B[1:], ""),
+    "GSAI-ML/iLLaDA-8B-Base": (155136, 4096, 14336, 32, 32, 8, 128, "tied"),
+    "Dream-org/Dream-v0-Base-7B": (*QWEN_7B, "bias"),
+    "dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1": (*QWEN_06B, "head norm"),
+    "Qwen/Qwen3-0.6B": (*QWEN_06B, "tied, head norm"),
+    "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1": (*QWEN_05B, "bias"),
+    "Qwen/Qwen2.5-Coder-0.5B-Instruct": (*QWEN_05B, "tied, bias"),
+    "diffusionfamily/diffullama": (*LLAMA_7B, ""),
+    "meta-llama/Llama-3.1-8B": (128256, 4096, 14336, 32, 32, 8, 128, ""),
+    **{f"nieshen/SMDM/{kind}-19M-10e18": (32000 + (kind == "mdm"), 384, 1536, 8, 6, 6, 64, "") for kind in ("mdm", "ar")},
+    **{f"nieshen/SMDM/{kind}-170M-100e18": (32000 + (kind == "mdm"), 768, 3072, 18, 12, 12, 64, "") for kind in ("mdm", "ar")},
+    **{f"nieshen/SMDM/{kind}-1028M-100e18": (32000 + (kind == "mdm"), 1792, 7168, 20, 14, 14, 128, "") for kind in ("mdm", "ar")},
+    "smol-dlm": (49152, 576, 1536, 30, 9, 3, 64, "tied"),
+    "HuggingFaceTB/SmolLM2-360M": (49152, 960, 2560, 32, 15, 5, 64, "tied"),
+    "openai-community/gpt2": (50257, 768, 3072, 12, 12, 12, 64, "gpt2"),
+    "openai-community/gpt2-medium": (50257, 1024, 4096, 24, 16, 16, 64, "gpt2"),
+    "diffusionfamily/diffugpt-m": (50258, 1024, 4096, 24, 16, 16, 64, "gpt2"),
+}
+
+
+def shape_of(row: KnownModel) -> tuple:
+    """Return V, D, F, layers, H, G, E and the rest of a row's published shape."""
+    return SHAPES.get(row.id) or next(shape for name, shape in SHAPES.items() if (MODELS[name].parameters, MODELS[name].native) == (row.parameters, row.native))
+
+
 EMBEDDED = ("smol-ar", "smol-dlm")  # built from what ships with the project
 
 BLOCK_CAUSAL = "it attends block by block and causally between blocks, which neither a causal nor a bidirectional native class does"

@@ -5,7 +5,6 @@ import json
 import pandas as pd
 import pytest
 import torch
-from families import CASES, write
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core import cli, corpus, planning
@@ -15,6 +14,7 @@ from sinkprune_core.models import load
 from sinkprune_core.planning import pruning_cost
 from sinkprune_core.pruning import Recipe, preset, prune
 from sinkprune_core.streaming import StreamedModel
+from sinkprune_core.tiny import CASES, write
 
 TEXT = "\n\n".join(" ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20))
 
@@ -141,3 +141,18 @@ def test_evaluate_runs_the_offline_suite(model, tmp_path):
     assert cli.main(["evaluate", str(model), "--tasks", "suite", "--limit", "1", "--dtype", "float32", "--json", str(tmp_path / "found.json")]) == 0
     rows = json.loads((tmp_path / "found.json").read_text())
     assert {"sinkprune_suite_facts", "sinkprune_suite_grammar"} <= {row["task"] for row in rows}
+
+
+def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(tmp_path, monkeypatch, capsys):
+    """From the published shape: the download, FLOPs by hand, and what this machine lacks, without the hub."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, local_files_only, **more: (_ for _ in ()).throw(FileNotFoundError("not here")) if local_files_only else pytest.fail("downloaded"))
+    flags = ["--preset", "wanda", "--sequences", "8", "--length", "256", "--dtype", "bfloat16", "--dry-run"]
+    assert cli.main(["prune", "GSAI-ML/LLaDA-8B-Base", *flags]) == 0
+    said = capsys.readouterr().err
+    flop = 2 * 8 * 32 * (2 * (4 * 4096**2 + 3 * 4096 * 12288) * 256 + 4 * 256**2 * 4096)
+    assert "16.0 GB to download" in said and f"2,048 calibration tokens x 2 passes, {flop / 1e12:.3g} TFLOP" in said
+    assert cli.main(["prune", "GSAI-ML/LLaDA-8B-Base", *flags, "--length", "5000"]) == 1
+    assert "5000 tokens exceed the model's 4096 positions" in capsys.readouterr().err

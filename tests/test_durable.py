@@ -66,10 +66,10 @@ def kill_at(monkeypatch, moment: str, layer: int) -> None:
             monkeypatch.setattr(pruning, name, die_in)
     elif moment == "writing":
 
-        def die_before_writing(self, at, *rest, former=Work.finish):
+        def die_before_writing(self, lm, at, *rest, former=Work.finish):
             if at == layer:
                 raise Killed
-            former(self, at, *rest)
+            former(self, lm, at, *rest)
 
         monkeypatch.setattr(Work, "finish", die_before_writing)
     else:
@@ -166,11 +166,17 @@ def test_owl_of_a_sequential_recipe_takes_its_outliers_from_the_folder(make_lm, 
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_finished_run_leaves_only_what_serves_others(make_lm, calibration, tmp_path, name):
-    prune(make_lm("diffusion"), RECIPES[name], calibration, progress=False, work=tmp_path / "work")
+def test_a_finished_run_leaves_its_blocks_and_what_serves_others(make_lm, calibration, tmp_path, count_calls, name):
+    lm = make_lm("diffusion")
+    report = prune(lm, RECIPES[name], calibration, progress=False, work=tmp_path / "work")
     left = {path.name.split("-")[0] for path in (tmp_path / "work").iterdir()}
+    assert {path.name for path in report.job.iterdir()} <= {"blocks", "progress.json", "rows.safetensors"}
+    again = make_lm("diffusion")
+    calls = count_calls(again)
+    assert_same(outcome(again, prune(again, RECIPES[name], calibration, progress=False, work=tmp_path / "work")), outcome(lm, report))
+    assert calls == [0] * LAYERS
     statistics = RECIPES[name].criterion in ("wanda", "flap") and (RECIPES[name].propagation == "dense" or RECIPES[name].allocation == "owl")
-    assert left == ({"work.json", "statistics"} if statistics else {"work.json"})
+    assert left == {"work.json", "job"} | ({"statistics"} if statistics else set())
 
 
 def test_a_killed_compensated_run_shrinks_as_one_that_was_not(make_lm, make_ids, calibration, tmp_path, monkeypatch):
@@ -189,7 +195,7 @@ def test_a_killed_compensated_run_shrinks_as_one_that_was_not(make_lm, make_ids,
 def test_the_folder_of_another_run_is_refused_and_says_what_differs(make_lm, calibration, make_ids, tmp_path):
     recipe, work = RECIPES["wanda dense"], tmp_path / "work"
     prune(make_lm("diffusion"), recipe, calibration, progress=False, work=work)
-    before = {path: path.read_bytes() for path in work.iterdir()}
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
     other_model, other_text = make_lm("diffusion", seed=1), Calibration(make_ids(5, 12, seed=8), seed=3)
     untouched = weights_of(other_model)
     for lm, text, said in [
@@ -201,7 +207,7 @@ def test_the_folder_of_another_run_is_refused_and_says_what_differs(make_lm, cal
         with pytest.raises(ValueError, match=rf"the work folder .*work belongs to another run; {said}"):
             prune(lm, recipe, text, progress=False, work=work)
     assert same(weights_of(other_model), untouched)
-    assert {path: path.read_bytes() for path in work.iterdir()} == before
+    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
 
 
 def test_the_folder_of_another_version_is_refused(make_lm, calibration, tmp_path):

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from families import CASES, draw, reference, smdm, write, write_weights
+from families import reference
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sinkprune_core import attention
+from sinkprune_core.benchmarks import evaluate_named
 from sinkprune_core.calibration import Calibration
 from sinkprune_core.checkpoints import Checkpoint, Files
 from sinkprune_core.diffusion import Sampler, decode, generate
@@ -20,6 +21,8 @@ from sinkprune_core.evaluation import nelbo, nll
 from sinkprune_core.families import FormatError, Source
 from sinkprune_core.models import language_model, load
 from sinkprune_core.pruning import preset, prune
+from sinkprune_core.table import MODELS
+from sinkprune_core.tiny import CASES, case_of, draw, smdm, stand_in, write, write_weights
 from sinkprune_core.traces import trace
 
 LENGTH = 11
@@ -442,13 +445,12 @@ def test_a_bidirectional_folder_without_a_card_leaves_the_shift_open(fresh):
 
 # the whole way
 
-NOT_YET = pytest.mark.xfail(strict=True, raises=AttributeError, reason="pruning reads nn.Linear only, GPT-2's maps are Conv1D")
 SAMPLER = Sampler(length=8, steps=4, block=4)
 
 
-@pytest.mark.parametrize("method, name", [pytest.param(method, name, marks=NOT_YET if CASES[name].shape.gpt2 else ()) for method, names in (("wanda", CASES), ("unstable", DIFFUSION)) for name in names])
+@pytest.mark.parametrize("method, name", [(method, name) for method, names in (("wanda", CASES), ("unstable", DIFFUSION)) for name in names])
 def test_every_family_goes_the_whole_way(method, name, written, tmp_path):
-    """Load, trace, prune, save, reload, evaluate, generate; and stock transformers reads what was saved."""
+    """Load, trace, prune, save, reload, score, answer a benchmark, generate; and stock transformers reads what was saved."""
     case, lm = CASES[name], load(written(name)[0])
     texts_NT = torch.randint(21, 66, (6, 16), generator=torch.Generator().manual_seed(1))
     steps = trace(lm, texts_NT[:2, :4], SAMPLER, progress=False)
@@ -465,6 +467,8 @@ def test_every_family_goes_the_whole_way(method, name, written, tmp_path):
     assert (again.mask_token_id, again.logits_shifted, again.kind, again.name) == (lm.mask_token_id, lm.logits_shifted, lm.kind, lm.name)
     measure, write_on = (nll, lambda each: decode(each, texts_NT[:2, :4], 8)) if case.causal else (lambda each, ids: nelbo(each, ids, draws=2), lambda each: generate(each, texts_NT[:2, :4], SAMPLER))
     assert measure(again, texts_NT).equals(measure(lm, texts_NT))
+    answers = evaluate_named(again, ["sinkprune_suite_facts"], limit=1)
+    assert set(answers.task) == {"sinkprune_suite_facts"} and answers.value.between(0, 1).all()
     assert torch.equal(write_on(again), write_on(lm)) and write_on(again).shape == (2, 12)
 
 
@@ -498,3 +502,26 @@ def test_a_checkpoint_of_many_files_in_one_folder_is_asked_for_one(fresh, tmp_pa
         Checkpoint(folder)
     tensors = [Checkpoint(folder, "smdm", file).tensor("lm_head.weight") for file in ("model.safetensors", "mdm-other.safetensors")]
     assert not torch.equal(*tensors)
+
+
+def test_a_stand_in_takes_the_place_of_a_hub_id_and_of_nothing_else(tmp_path):
+    from sinkprune_core.tiny import instead_of
+
+    folder = instead_of("apple/DiffuCoder-7B-Base@main", tmp_path)
+    assert folder.parent == tmp_path and load(folder).name == "tiny-random-apple--DiffuCoder-7B-Base"
+    assert instead_of("smol-dlm", tmp_path) == "smol-dlm" and instead_of(str(folder), tmp_path) == str(folder)
+    with pytest.raises(ValueError, match="unknown model 'no/such'"):
+        instead_of("no/such", tmp_path)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_row_of_the_table_has_a_stand_in_that_spells_any_text(name, tmp_path):
+    row, folder = MODELS[name], stand_in(MODELS[name], tmp_path / "tiny")
+    if row.family == "native" and row.kind == "diffusion":
+        pytest.skip("a native folder without a card is autoregressive")
+    lm = load(folder)
+    assert (type(lm.model).__name__, lm.kind, lm.logits_shifted, lm.mask_token_id) == (row.native, row.kind, row.logits_shifted, case_of(row).mask)
+    ids_T = lm.encode("The cat sat on <a> mat: 1 + 1 = 2.\n")
+    assert lm.tokenizer.decode(ids_T) == "The cat sat on <a> mat: 1 + 1 = 2.\n" and lm.mask_token_id not in ids_T.tolist()
+    assert lm.tokenizer.eos_token_id is not None and lm.model.config.max_position_embeddings == 1024
+    assert stand_in(row, folder) == folder and load(folder).fingerprint() == lm.fingerprint()

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from families import CASES, write
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core import embedded
@@ -17,6 +16,8 @@ from sinkprune_core.families import FAMILIES, FormatError
 from sinkprune_core.hub import available_memory
 from sinkprune_core.models import CARD, EMBEDDED, MODELS, REFUSED, LanguageModel, from_folder, load, open_checkpoint, requirements, set_direction
 from sinkprune_core.pruning import block_inputs, run_block
+from sinkprune_core.table import shape_of
+from sinkprune_core.tiny import CASES, write
 
 KINDS = ("autoregressive", "diffusion")
 
@@ -284,37 +285,9 @@ def test_the_embedded_models_are_what_the_table_says(name):
 
 # the table of models
 
-# V, D, F, layers, H, G, E, and what else has parameters: the published configurations
-LLADA_8B, QWEN_7B = (126464, 4096, 12288, 32, 32, 32, 128), (152064, 3584, 18944, 28, 28, 4, 128)
-PUBLISHED = {
-    "GSAI-ML/LLaDA-8B-Base": (*LLADA_8B, ""),
-    "Gen-Verse/MMaDA-8B-Base": (134656, *LLADA_8B[1:], ""),
-    "GSAI-ML/iLLaDA-8B-Base": (155136, 4096, 14336, 32, 32, 8, 128, "tied"),
-    "Dream-org/Dream-v0-Base-7B": (*QWEN_7B, "bias"),
-    "Qwen/Qwen2.5-7B": (*QWEN_7B, "bias"),
-    "dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1": (151936, 1024, 3072, 28, 16, 8, 128, "head norm"),
-    "Qwen/Qwen3-0.6B": (151936, 1024, 3072, 28, 16, 8, 128, "tied, head norm"),
-    "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1": (151936, 896, 4864, 24, 14, 2, 64, "bias"),
-    "Qwen/Qwen2.5-Coder-0.5B-Instruct": (151936, 896, 4864, 24, 14, 2, 64, "tied, bias"),
-    "diffusionfamily/diffullama": (32000, 4096, 11008, 32, 32, 32, 128, ""),
-    "meta-llama/Llama-2-7b-hf": (32000, 4096, 11008, 32, 32, 32, 128, ""),
-    "meta-llama/Llama-3.1-8B": (128256, 4096, 14336, 32, 32, 8, 128, ""),
-    "nieshen/SMDM/mdm-19M-10e18": (32001, 384, 1536, 8, 6, 6, 64, ""),
-    "nieshen/SMDM/mdm-170M-100e18": (32001, 768, 3072, 18, 12, 12, 64, ""),
-    "nieshen/SMDM/ar-170M-100e18": (32000, 768, 3072, 18, 12, 12, 64, ""),
-    "nieshen/SMDM/mdm-1028M-100e18": (32001, 1792, 7168, 20, 14, 14, 128, ""),
-    "smol-dlm": (49152, 576, 1536, 30, 9, 3, 64, "tied"),
-    "HuggingFaceTB/SmolLM2-360M": (49152, 960, 2560, 32, 15, 5, 64, "tied"),
-    "openai-community/gpt2": (50257, 768, 3072, 12, 12, 12, 64, "gpt2"),
-    "diffusionfamily/diffugpt-s": (50257, 768, 3072, 12, 12, 12, 64, "gpt2"),
-    "openai-community/gpt2-medium": (50257, 1024, 4096, 24, 16, 16, 64, "gpt2"),
-    "diffusionfamily/diffugpt-m": (50258, 1024, 4096, 24, 16, 16, 64, "gpt2"),
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", MODELS)
 def test_the_table_counts_parameters_as_the_published_shapes_do(name):
-    V, D, F, layers, H, G, E, extra = PUBLISHED[name]
+    V, D, F, layers, H, G, E, extra = shape_of(MODELS[name])
     if extra == "gpt2":
         count = V * D + 1024 * D + layers * (4 * D * D + 2 * D * F + 9 * D + F) + 2 * D
     else:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from sinkprune_core.notebook import ParameterError, declared, fits
+from sinkprune_core.notebook import CHECKS, ParameterError, declared, fits
 from sinkprune_core.publish import WIDGETS, clean_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,6 +141,22 @@ def test_the_last_parameters_cell_counts():
     assert list(declared(["a: int = 1", "x = 2", "b: str = 'c'", "for"])) == ["b"]
     with pytest.raises(ParameterError, match="top"):
         declared(["x = 1"])
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good", "message"),
+    [
+        ("patterns", "row", "4:8", "'row' must read N:M"),
+        ("patterns", "4:2", "2:4", "must have 1 <= N < M"),
+        ("curve_recipes", "wnda", "wanda", "preset 'wnda' is unknown; choose one of magnitude, wanda"),
+        ("ratios", 1.0, 0.3, r"1.0 must lie in \[0, 1\)"),
+        ("pattern_draws", 0, 1, "0 must be at least 1"),
+    ],
+)
+def test_every_name_has_its_check(name, bad, good, message):
+    CHECKS[name](good)
+    with pytest.raises(ValueError, match=message):
+        CHECKS[name](bad)
 
 
 @pytest.mark.parametrize(

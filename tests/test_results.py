@@ -257,6 +257,16 @@ def test_a_verdict_changes_when_the_data_do(run):
     assert "❌ not reproduced" in claims.as_markdown(table) and "not reproduced" in claims.as_text(table)
 
 
+def test_the_readme_counts_verdicts_and_shows_every_row_once(run):
+    ledger = [claim(finding="00_test/x"), claim(id="b", says="B", finding="00_test/y"), claim(id="c", says="C", kind="control", finding="00_test/x"), claim(id="d", says="D", finding=None)]
+    run.find({"x": interval([-1.0, -1.1, -0.9]), "y": interval([1.0, 1.1, 0.9])})
+    text = claims.for_readme(claims.verdicts(ledger, claims.findings(run.folder)))
+    assert "Of 3 claims of the paper: 1 reproduced, 1 not reproduced, 1 not run at this scale." in text
+    assert "Of 1 controls of ours: 1 reproduced." in text
+    assert text.index("| D |") < text.index("<details>") < text.index("*control:* C")
+    assert [text.count(f" {row.says} |") for row in ledger] == [1, 1, 1, 1]
+
+
 @pytest.mark.parametrize("fields, message", [({"side": "left"}, "side='left'"), ({"kind": "x"}, "kind='x'"), ({"finding": "x"}, "notebook/name")])
 def test_a_claim_says_what_is_wrong_with_it(fields, message):
     with pytest.raises(ValueError, match=message):

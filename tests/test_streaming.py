@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from families import CASES, write
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core import durable
@@ -11,6 +10,7 @@ from sinkprune_core.evaluation import score
 from sinkprune_core.models import load, open_checkpoint
 from sinkprune_core.pruning import Recipe, preset, prune
 from sinkprune_core.streaming import stream
+from sinkprune_core.tiny import CASES, write
 
 FAMILIES = ("llada", "dream", "a2d qwen3", "diffugpt", "smdm", "llama")
 RECIPES = {
