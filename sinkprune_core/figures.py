@@ -324,7 +324,7 @@ def plot_writing(panels: list[dict], step: int, columns: int = 16, vmax: float =
     Panels are those of `plot_sink_positions` with `states_SK` besides: what stands at every position at every step (S lists
     of K names, "" for a mask). Sinks have a red frame; tokens that do not exist yet are grey.
     """
-    figure, axes = _figure(1, len(panels), (4.7 * len(panels), 2.6))
+    figure, axes = _figure(1, len(panels), (5.0 * len(panels), 2.5))
     norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
     for axis, panel in zip(axes[0], panels, strict=True):
         profile_K, visible_K, sinks_K = (np.asarray(panel[name][step]) for name in ("profile_SK", "visible_SK", "sinks_SK"))
@@ -332,11 +332,12 @@ def plot_writing(panels: list[dict], step: int, columns: int = 16, vmax: float =
         grid = np.full(rows * columns, np.nan)
         grid[: len(profile_K)] = np.where(visible_K, profile_K, np.nan)
         axis.set_facecolor("#DDDDDD")
-        image = axis.imshow(grid.reshape(rows, columns), aspect="auto", cmap="cividis", norm=norm)
+        image = axis.imshow(grid.reshape(rows, columns), aspect="auto", cmap=plt.get_cmap("cividis", 12), norm=norm)
         for position, token in enumerate(panel["states_SK"][step]):
             row, column = divmod(position, columns)
             if visible_K[position]:
-                axis.text(column, row, token[:7], ha="center", va="center", fontsize=5, family="DejaVu Sans Mono", color="white" if profile_K[position] < 3 else "black")
+                word = token.removeprefix("<|").strip("·")[:7] or token
+                axis.text(column, row, word, ha="center", va="center", fontsize=4.9, family="DejaVu Sans Mono", color="white" if profile_K[position] < 3 else "black")
             if sinks_K[position]:
                 axis.add_patch(plt.Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=RED, lw=1.8))
         axis.set_xticks(np.arange(columns + 1) - 0.5, [])
@@ -361,10 +362,11 @@ def step_slider(panels: list[dict]) -> object:
     return interactive(show, step=IntSlider(steps, 1, steps, description="step", continuous_update=False))
 
 
-def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float = 0.4, colours: int = 48) -> Path:
+def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float = 0.4, colours: int = 36) -> Path:
     """Write figures as a GIF that plays for ever and rests on its last frame, beside the figure `name`, whose data it shows; return its path.
 
-    Every frame takes the palette of the last one, without dithering, so that the file is small and the same to the byte for the same data.
+    Every frame takes the palette of the last one and the accents of this module, without dithering, and repeats no pixel of the frame before, so that the
+    file is small; it is the same to the byte for the same data.
     """
     from PIL import Image
 
@@ -372,15 +374,20 @@ def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float
     for frame in frames:
         buffer = io.BytesIO()
         with plt.rc_context(STYLE):
-            frame.savefig(buffer, format="png", dpi=90)
+            frame.savefig(buffer, format="png", dpi=110)
         plt.close(frame)
         images.append(Image.open(buffer).convert("RGB"))
-    palette = images[-1].quantize(colours, dither=Image.Dither.NONE)
-    indexed = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+    palette = Image.new("P", (1, 1))
+    accents = [int(colour[place : place + 2], 16) for colour in (RED, BLUE, GREEN, ORANGE) for place in (1, 3, 5)]  # rare in area, so listed by name
+    palette.putpalette(images[-1].quantize(colours - 4, dither=Image.Dither.NONE).getpalette()[: 3 * (colours - 4)] + accents)
+    values = [np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE)) for image in images]
+    indexed = [Image.fromarray(value) for value in (values[0], *(np.where(after == before, colours, after) for before, after in zip(values, values[1:], strict=False)))]
+    for image in indexed:
+        image.putpalette(palette.getpalette()[: 3 * colours] + [0, 0, 0])
     duration = [round(1000 * seconds)] * (len(indexed) - 1) + [round(4000 * seconds)]
     file = run.folder / "figures" / run.notebook / f"{name}.gif"
     with atomic(file) as partial:
-        indexed[0].save(partial, format="GIF", save_all=True, append_images=indexed[1:], duration=duration, loop=0, optimize=False)
+        indexed[0].save(partial, format="GIF", save_all=True, append_images=indexed[1:], duration=duration, loop=0, optimize=False, transparency=colours, disposal=1)
     return file
 
 
@@ -391,8 +398,9 @@ def plot_heads(maps: dict[str, np.ndarray], label: str) -> Figure:
     norm = plt.matplotlib.colors.LogNorm(max(values.min(), 1e-3), values.max())
     for axis, (title, map_LH) in zip(axes[0], maps.items(), strict=True):
         image = axis.imshow(map_LH, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
-        axis.set(title=title, xlabel="head", ylabel="layer (0 is the first)")
+        axis.set(title=title, xlabel="head")
         axis.grid(False)
+    axes[0, 0].set_ylabel("layer (0 is the first)")
     figure.colorbar(image, ax=axes[0, -1], pad=0.03, label=label)
     return figure
 

@@ -1,0 +1,92 @@
+"""Figures draw what their table says, step by step as well, and the same data give the same bytes."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from sinkprune_core import figures, results
+from sinkprune_core.publish import WIDGETS
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def panels() -> list[dict]:
+    """Two small trajectories of 3 steps over 6 keys: masks that are filled in, keys that do not exist yet."""
+    generator = np.random.default_rng(0)
+    profile_SK = generator.uniform(0.4, 3, (3, 6))
+    sinks_SK = np.zeros((3, 6), bool)
+    sinks_SK[[0, 1, 2], [0, 3, 0]] = True
+    states = [["a", "b", "", "", "", ""], ["a", "b", "c", "", "", "f"], list("abcdef")]
+    whole = {"title": "one", "labels": list("abcdef"), "prompt_length": 2, "profile_SK": profile_SK, "visible_SK": np.ones((3, 6), bool), "sinks_SK": sinks_SK, "states_SK": states}
+    return [whole, {**whole, "title": "two", "visible_SK": np.tri(3, 6, 3, dtype=bool), "states_SK": [list("abcdef")] * 3}]
+
+
+def framed(axis) -> list[tuple[int, int]]:
+    return [(round(patch.get_x() + 0.46), round(patch.get_y() + 0.44)) for patch in axis.patches]
+
+
+def test_a_step_of_writing_shows_its_tokens_its_sinks_and_what_does_not_exist(panels):
+    left, right = figures.plot_writing(panels, 1, columns=4).axes[:2]
+    assert [text.get_text() for text in left.texts] == ["a", "b", "c", "", "", "f"]
+    assert [text.get_text() for text in right.texts] == list("abcde"), "a key that no query sees has no label"
+    assert framed(left) == framed(right) == [(3, 0)]
+    shown = left.images[0].get_array()
+    assert shown.shape == (2, 4) and np.allclose(shown.compressed(), panels[0]["profile_SK"][1])
+    assert right.images[0].get_array().count() == 5
+    assert "step 2 of 3" in left.get_title(loc="left") + left.get_title()
+
+
+def test_the_slider_stands_at_the_last_step_and_leaves_no_figure_open(panels):
+    slider = figures.step_slider(panels)
+    (step,) = [child for child in slider.children if hasattr(child, "max")]
+    assert (step.min, step.max, step.value) == (1, 3, 3)
+    assert slider.f(2).axes[0].get_title(loc="left").endswith("step 2 of 3") or slider.f(2).axes[0].get_title().endswith("step 2 of 3")
+    assert not plt.get_fignums()
+    assert WIDGETS in slider._repr_mimebundle_(), "publishing leaves this output out and keeps the picture beside it"
+
+
+def test_an_animation_is_the_same_to_the_byte_and_keeps_every_frame(panels, tmp_path, monkeypatch):
+    monkeypatch.setattr(results.Run, "folder", tmp_path)
+    run = results.Run("01_x", "p", {})
+
+    def written() -> bytes:
+        return figures.save_animation(run, (figures.plot_writing(panels, step) for step in range(3)), "a", seconds=0.2).read_bytes()
+
+    first = written()
+    assert written() == first
+    assert not plt.get_fignums()
+    with Image.open(tmp_path / "figures" / "01_x" / "a.gif") as image:
+        assert image.n_frames == 3 and image.info["loop"] == 0
+        red = np.array(to_rgb(figures.RED)) * 255
+        for step in range(3):
+            image.seek(step)
+            assert image.info["duration"] == (800 if step == 2 else 200)
+            frame = np.asarray(image.convert("RGB")).astype(float)
+            figure = figures.plot_writing(panels, step)
+            figure.set_dpi(110)
+            figure.canvas.draw()
+            drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(float)
+            assert np.abs(frame - drawn).mean() < 4, "what is transparent shows the frame before, so the whole is the figure"
+            assert (np.abs(frame - red).max(-1) < 3).any(), "the colour of sinks is in the palette"
+
+
+def test_heads_share_one_scale():
+    maps = {"one": np.array([[0.5, 1.0], [2.0, 4.0]]), "two": np.array([[8.0, 1.0], [2.0, 40.0]])}
+    axes = figures.plot_heads(maps, "share").axes
+    assert [axis.images[0].norm.vmax for axis in axes[:2]] == [40.0, 40.0] and axes[0].images[0].norm.vmin == axes[1].images[0].norm.vmin == 0.5
+
+
+def test_a_training_log_may_begin_without_sinks_or_never_have_them():
+    log = pd.DataFrame({"tokens": [1e6, 2e6, 3e6], "loss": [3.0, 2.0, 1.0], "sinks": [None, 4.0, 5.0]})
+    axes = figures.plot_training(log, {"loss": {"loss": "held out"}, "sinks": {"sinks": "per step"}, "share": {"gone": "stable"}}).axes
+    assert [len(axis.lines) for axis in axes] == [1, 1, 0]
+    assert list(axes[1].lines[0].get_xdata()) == [2.0, 3.0]
+    assert "no such column" in axes[2].texts[0].get_text()
