@@ -290,5 +290,5 @@ figures.save_figure(run, figures.plot_training(log, PANELS), "training", known, 
 
 # %% [markdown]
 # **What this does not show.** One pair of small models (135M parameters), one length, texts of one kind each. The pair
-# differs in direction, objective and an adapter trained on about a million tokens. Whether a sink that moves is also
+# differs in direction, objective and an adapter trained on two million tokens. Whether a sink that moves is also
 # *needed* less is another question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.
