@@ -47,8 +47,8 @@ class SharedStatistics:
         return recipe.propagation == "dense" and CRITERIA[recipe.criterion].needs in ("norms", "moments")
 
     def of(self, recipe: Recipe) -> DenseStatistics | None:
-        """Return the statistics of one recipe, None where they are its own. The model must be dense at this moment."""
-        if not self.shared(recipe):
+        """Return the statistics of one recipe, None where they are its own or it was not announced. The model must be dense at this moment."""
+        if not self.shared(recipe) or recipe.looks_at not in {each.looks_at for each in self.recipes}:
             return None
         if self._found is None:
             self._found = dense_statistics(self.lm, self.recipes, self.calibration)

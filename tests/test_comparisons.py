@@ -89,6 +89,15 @@ def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, 
     assert found.differ.between(0.05, 0.9).all()
 
 
+def test_a_recipe_that_was_not_announced_takes_statistics_of_its_own(tiny_dlm, calibration):
+    announced, other = preset("noised-dense", levels=2), preset("unstable", levels=2)
+    shared = SharedStatistics(tiny_dlm, [announced], calibration)
+    assert shared.of(other) is None and shared.of(announced) is not None
+    pairs, variants = [("one", "two")], {"one": (announced, calibration, shared), "two": (other, calibration, shared)}
+    apart = {name: (recipe, text, None) for name, (recipe, text, _) in variants.items()}
+    pd.testing.assert_frame_equal(mask_differences(tiny_dlm, variants, pairs), mask_differences(tiny_dlm, apart, pairs))
+
+
 def test_equal_masks_differ_nowhere_and_unrelated_ones_by_their_sparsity(make_lm, make_ids):
     lm, variants = make_lm("diffusion", seed=3), {name: (preset("magnitude", sparsity=0.5), None, None) for name in ("one", "again")}
     same = mask_differences(lm, variants, [("one", "again")])
