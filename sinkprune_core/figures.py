@@ -84,12 +84,12 @@ def plot_sink_positions(panels: list[dict], vmax: float = 30.0) -> Figure:
     A panel has `title`, `profile_SK` in even shares (1 is even), `visible_SK`, `sinks_SK`, `labels` (K), `prompt_length`.
     Sinks are ringed; keys that some query of a step cannot see are grey.
     """
-    figure, axes = _figure(len(panels), 1, (12.5, 4.4 * len(panels)))
+    figure, axes = _figure(len(panels), 1, (12.0, 3.9 * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         profile = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
         axis.set_facecolor("#DDDDDD")
         norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
-        image = axis.imshow(profile, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
+        image = axis.imshow(profile, aspect="auto", cmap=plt.get_cmap("cividis", 16), norm=norm, interpolation="nearest")
         step, position = np.nonzero(panel["sinks_SK"])
         axis.plot(position, step, "o", mfc="none", mec="white", ms=4.4, mew=1.6)
         axis.plot(position, step, "o", mfc="none", mec=RED, ms=4.4, mew=0.9)
@@ -308,7 +308,7 @@ def plot_mask_differences(frame: pd.DataFrame) -> Figure:
 
 def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     """Draw a metric against depth, one line per kind of model, with a band for the 95 % interval over prompts."""
-    figure, axes = _figure(1, len(metrics), (5.2 * len(metrics), 3.2))
+    figure, axes = _figure(1, len(metrics), (4.3 * len(metrics), 2.9))
     for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
         for kind, part in frame.groupby("kind"):
             colour, marker, name = KIND[kind]
