@@ -51,6 +51,7 @@ calibration: int = 8  # calibration sequences
 length: int = 128  # tokens per sequence
 seed: int = 0  # of prompts, calibration text and random weights
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or what the device is best at
+device: str | None = None  # cpu or cuda; null: a GPU where there is one and the published weights are asked for
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
@@ -83,16 +84,19 @@ run = start("06_real_models", globals())
 # machine, from the speed of one matrix product just now. The benchmarks of the harness come on top.
 
 # %%
+import torch
+
 from sinkprune_core.hub import parse
 from sinkprune_core.planning import costs
 from sinkprune_core.pruning import preset as recipe_of
 
 row, _ = parse(model)
+device = device or ("cuda" if real and torch.cuda.is_available() else "cpu")
 twin = twin or (row.twin if row else None)
 recipes = {sparsity: recipe_of(preset, sparsity=sparsity) for sparsity in sparsities}
 names = [name for name in (model, twin) if name]
 forwards = sequences * draws * (1 + len(recipes))
-plan = costs(names, recipes[sparsities[0]], calibration, length, forwards, dtype)
+plan = costs(names, recipes[sparsities[0]], calibration, length, forwards, dtype, device)
 if real and any(plan.lacks):
     raise RuntimeError(f"this machine lacks {'; '.join(lack for lack in plan.lacks if lack)}")
 plan.drop(columns="lacks").round(2)
@@ -115,7 +119,7 @@ import pandas as pd
 from sinkprune_core import tiny
 from sinkprune_core.models import load
 
-models = {name: load(name if real else tiny.instead_of(name, run.folder / "stand-ins", seed), dtype) for name in names}
+models = {name: load(name if real else tiny.instead_of(name, run.folder / "stand-ins", seed), dtype, device) for name in names}
 dlm = models[model]
 if not dlm.is_diffusion:
     raise ValueError(f"model={model!r} is autoregressive: name a diffusion model, its counterpart goes into `twin`")
@@ -151,7 +155,9 @@ figures.save_figure(run, figures.plot_sink_positions(panels), "sink_positions", 
 # %%
 from sinkprune_core.sinks import variability
 
-pd.DataFrame({models[name].name: variability(one.profile_BSK, one.visible_SK).drop(columns="prompt").mean() for name, one in traced.items()}).round(3)
+moves = pd.DataFrame({models[name].name: variability(one.profile_BSK, one.visible_SK).drop(columns="prompt").mean() for name, one in traced.items()})
+models = {model: dlm}  # its counterpart has done its part, and memory is short with 8B models
+moves.round(3)
 
 # %% [markdown]
 # ## Pruning, saving, reloading
@@ -160,7 +166,6 @@ pd.DataFrame({models[name].name: variability(one.profile_BSK, one.visible_SK).dr
 # those of what was saved.
 
 # %%
-import torch
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core.calibration import Calibration
@@ -175,7 +180,7 @@ for recipe in recipes.values():
 pruned = {}
 for sparsity, recipe in recipes.items():
     folder = saved_variant(run, dlm, prints[model], recipe, text)
-    pruned[sparsity] = lm = load(folder, dtype)
+    pruned[sparsity] = lm = load(folder, dtype, device)
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=lm.model.dtype).to(lm.device)
     with torch.inference_mode():
         same = torch.equal(stock(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits)

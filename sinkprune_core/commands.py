@@ -117,7 +117,7 @@ def plan_unfetched(options: Namespace, recipe: Recipe) -> bool:
     length = options.length or min(512 if options.text else 128, row.context or 2048)
     lm, calibration = unfetched(row, dtype, streamed), Calibration(torch.zeros(options.sequences, length, dtype=torch.long), options.seed, options.batch)
     check(lm, recipe, calibration)
-    cost = pruning_cost(lm, recipe, calibration, options.out or Path(), options.work or (Path() if streamed else None))
+    cost = pruning_cost(lm, recipe, calibration, options.out or Path(), options.work or (Path() if streamed else None), device=options.device)
     print(f"{row.id} is not on this machine: {need.download / 1e9:.1f} GB to download; then{' streamed from disk,' if streamed else ''} {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
     for lacks in (*(lack for lack in need.missing if not streamed or "disk" in lack), *cost.missing):
         print(f"this machine lacks {lacks}", file=sys.stderr)

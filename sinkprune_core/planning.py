@@ -57,21 +57,21 @@ class Outline(LanguageModel):
     is_streamed: bool = False
 
 
-def costs(names: Sequence[str], recipe: Recipe, rows: int, length: int, forwards: int, dtype: str = "auto") -> pd.DataFrame:
+def costs(names: Sequence[str], recipe: Recipe, rows: int, length: int, forwards: int, dtype: str = "auto", device: str = "cpu") -> pd.DataFrame:
     """Return a row per model of what this machine would spend on it; nothing is downloaded or loaded.
 
     Pruning takes `rows` calibration sequences of `length` tokens, evaluation `forwards` sequences in all. Columns: GB to
     `download`, on `disk` (with one pruned copy) and in `memory`; TFLOP of both jobs and hours, at least, at the speed of
-    a matrix product here and now; what this machine `lacks`, in words.
+    a matrix product on `device` here and now; what this machine `lacks`, in words.
     """
     table = []
     for name in names:
         row, _ = parse(name)
-        need, outline = requirements(name, dtype), unfetched(row, dtype) if row else _outline(name)
+        need, outline = requirements(name, dtype, device), unfetched(row, choose_dtype(dtype, device)) if row else _outline(name)
         known = recipe if outline.is_diffusion else replace(recipe, inputs="clean", noise="grid")
-        cost = pruning_cost(outline, known, Calibration(torch.zeros(rows, length, dtype=torch.long)), Path())
+        cost = pruning_cost(outline, known, Calibration(torch.zeros(rows, length, dtype=torch.long)), Path(), device=device)
         scoring = forwards * forward_cost(outline, length, length // 2).total
-        speed = cost.flops / cost.seconds if cost.flops else speed_here(outline)
+        speed = cost.flops / cost.seconds if cost.flops else speed_here(outline, device)
         table.append({
             "model": name,
             "billion parameters": need.parameters / 1e9,
@@ -108,10 +108,10 @@ def unfetched(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed: 
     return Outline(model, None, row.id, row.kind, (row.mask_token_id or 0) if row.kind == "diffusion" else None, row.logits_shifted, streamed)
 
 
-def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, out: Path | None = None, work: Path | None = None, speed: float | None = None) -> PruningCost:
+def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, out: Path | None = None, work: Path | None = None, speed: float | None = None, device: str | torch.device | None = None) -> PruningCost:
     """Return what `prune` with these arguments will take, from shapes and one short measurement; nothing is changed.
 
-    `lm` may be `unfetched`; `speed` in FLOPs per second stands for another machine than this one.
+    `lm` may be `unfetched`, then `device` says where it would be; `speed` in FLOPs per second stands for another machine.
     """
     criterion, states = CRITERIA[recipe.criterion], recipe.levels if recipe.inputs == "noised" else 1
     count, length = calibration.ids_NT.shape
@@ -137,12 +137,12 @@ def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, ou
     memory = PROCESS_BYTES + weights * size + 4 * 4 * largest + gram + batch + (0 if work else 2 * hidden)
     disk = (whole * size if out else 0) + (2 * hidden if work else 0) + (block * len(lm.blocks) * size if work and not lm.is_streamed else 0)
     missing = []
-    if memory > (free := available_memory("cpu") + (0 if lm.is_streamed or lm.device.type == "meta" else whole * size)):
+    if memory > (free := available_memory(_where(lm, device)) + (0 if lm.is_streamed or lm.device.type == "meta" else whole * size)):
         missing.append(f"{memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are available: use fewer or shorter sequences, a smaller batch, or stream the model from disk")
     for place in {place for place in (out, work) if place is not None}:
         if disk > (free := shutil.disk_usage(_existing(Path(place))).free):
             missing.append(f"{disk / 1e9:.1f} GB of disk at {place}, which has {free / 1e9:.1f} GB free: make room or choose another place")
-    return PruningCost(rows * length, passes, flops, flops / (speed or speed_here(lm)), memory, disk, tuple(missing))
+    return PruningCost(rows * length, passes, flops, flops / (speed or speed_here(lm, device)), memory, disk, tuple(missing))
 
 
 def _passes(lm: LanguageModel, recipe: Recipe, calibration: Calibration) -> tuple[int, int]:
@@ -157,9 +157,14 @@ def _passes(lm: LanguageModel, recipe: Recipe, calibration: Calibration) -> tupl
     return (1 if dense else 2) + (recipe.allocation == "owl" and not (dense and criterion.needs != "gram")), sinks
 
 
-def speed_here(lm: LanguageModel) -> float:
-    """Return FLOPs per second of a matrix product in the model's dtype and widths, on its device or, without weights, on the CPU."""
-    device = "cpu" if lm.device.type == "meta" else lm.device
+def _where(lm: LanguageModel, device: str | torch.device | None) -> str | torch.device:
+    """Return the device of a model, for an outline the one it would be on."""
+    return lm.device if lm.device.type != "meta" else device or "cpu"
+
+
+def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> float:
+    """Return FLOPs per second of a matrix product in the model's dtype and widths, on its device; `device` is that of an outline."""
+    device = _where(lm, device)
     rows, columns = max((tuple(weight_OI(linear).shape) for linear in lm.linears(lm.blocks[0]).values()), key=lambda shape: shape[0] * shape[1])
     left, right = (torch.ones(size, device=device, dtype=lm.model.dtype) for size in ((256, columns), (columns, rows)))
     begun, done = time.perf_counter(), 0

@@ -45,7 +45,7 @@ def test_an_outline_costs_what_the_model_does(tmp_path):
 
 def test_costs_are_said_for_any_name_without_a_download(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, local_files_only, **more: (_ for _ in ()).throw(FileNotFoundError("not here")) if local_files_only else pytest.fail("downloaded"))
-    monkeypatch.setattr(planning, "speed_here", lambda lm: 1e12)
+    monkeypatch.setattr(planning, "speed_here", lambda lm, device: 1e12)
     folder = stand_in(MODELS["Dream-org/Dream-v0-Base-7B"], tmp_path / "dream")
     table = costs(["GSAI-ML/LLaDA-8B-Base", "meta-llama/Llama-3.1-8B", str(folder)], preset("unstable"), 8, 128, 32, "bfloat16")
     llada = table.loc["GSAI-ML/LLaDA-8B-Base"]
@@ -82,3 +82,12 @@ def test_a_saved_variant_is_pruned_once_and_leaves_the_model_dense(run, tmp_path
     assert saved_variant(run, lm, dense, preset("unstable", levels=3), text) == folder
     prune(lm, preset("unstable", levels=3), text, progress=False)
     assert load(folder).fingerprint() == lm.fingerprint() != dense
+
+
+def test_a_plan_asks_the_device_that_the_model_would_be_on(monkeypatch):
+    asked = set()
+    monkeypatch.setattr(planning, "available_memory", lambda device: asked.add(str(device)) or 1000)
+    monkeypatch.setattr("sinkprune_core.hub.available_memory", lambda device: 1 << 40)
+    monkeypatch.setattr(planning, "speed_here", lambda lm, device: 1e12)
+    found = costs(["smol-ar"], preset("wanda"), 8, 128, 32, "bfloat16", "cuda")
+    assert asked == {"cuda"} and "GB of memory" in found["lacks"].item()
