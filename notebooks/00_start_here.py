@@ -23,7 +23,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2 minutes | 2.0 GB |
+# | quick | about 2 minutes | 2.4 GB |
 # | full | an estimated 10 minutes | not measured |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens over many steps, each a

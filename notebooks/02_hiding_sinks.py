@@ -23,7 +23,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 1 minute | 1.8 GB |
+# | quick | about 1 minute | 1.7 GB |
 # | full | an estimated 25 minutes | not measured |
 
 # %% [markdown]
