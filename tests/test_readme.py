@@ -71,7 +71,7 @@ def test_the_example_runs(tmp_path):
     assert ran.returncode == 0, ran.stderr
     sparsity, nelbo = map(float, ran.stdout.split())
     assert sparsity == 0.5 and 1 < nelbo < 11
-    assert (tmp_path / "smol-dlm-pruned" / "model.safetensors").exists()
+    assert (tmp_path / "smol-dlm-pruned-too" / "model.safetensors").exists()
 
 
 def test_an_expected_error_of_the_command_is_one_line(capsys):
