@@ -1,7 +1,9 @@
-"""The pages that are written from tables: docs/results.md, docs/models.md and README's table of the paper's results.
+"""The pages that are written from tables: docs/results.md, docs/models.md, docs/performance.md and README's table of the paper's results.
 
 `python -m sinkprune_core.documents` writes them; a test checks that they are in step with what they are written from.
 """
+
+import json
 
 import pandas as pd
 
@@ -60,8 +62,7 @@ paragraphs with a separator):
         rows = [result for result in every if result.table == table]
         first = rows[0]
         numbers = _table(["method", *(TASKS[task] for task in first.values), "hours", "here"], [[row.method, *_printed(row), _hours(row), published.NOT_RUN] for row in rows])
-        commands = "\n\n".join("\n".join([f"# {row.method}", *row.commands()]) for row in rows)
-        parts.append(f"## {first.title}\n\n{first.unit[0].upper()}{first.unit[1:]}; source: {first.source}. {first.note} That the published LLaDA-8B is the base model, not the instruct one, is inferred from its scores.\n\n{numbers}\n\n```bash\n{commands}\n```")
+        parts.append(f"## {first.title}\n\n{first.unit[0].upper()}{first.unit[1:]}; source: {first.source}. {first.note} That the published LLaDA-8B is the base model, not the instruct one, is inferred from its scores.\n\n{numbers}\n\n{_commands(rows)}")
     lines = ["\n".join([f"# {row.model}, {row.sparsity:.0%}, about {_hours(row)} hours", *row.commands()]) for row in published.unprinted()]
     parts.append(
         "## Settings the paper reports on whose numbers we do not have\n\nThe paper also evaluates 25 % and 75 % sparsity, Dream, LLaDA-1.5 and MMaDA. Those tables were not at hand, so no number is given; the commands are the same, "
@@ -71,13 +72,22 @@ paragraphs with a separator):
 
 
 def readme_table() -> str:
-    """Return README's tables of the paper's results: one for each set of benchmarks."""
-    tables = []
-    for tasks in dict.fromkeys(tuple(result.values) for result in published.results()):
-        group = [result for result in published.results() if tuple(result.values) == tasks]
-        rows = [[row.title, row.method, *_printed(row), published.NOT_RUN] for row in group]
-        tables.append(_table(["published", "method", *(TASKS[task] for task in tasks), "here"], rows))
-    return "\n\n".join(tables)
+    """Return README's tables of the paper's results, one for each set of benchmarks, and the commands that measure every row."""
+    every, tables = published.results(), []
+    for tasks in dict.fromkeys(tuple(result.values) for result in every):
+        group = [result for result in every if tuple(result.values) == tasks]
+        rows = [[row.title, row.method, *_printed(row), _hours(row), published.NOT_RUN] for row in group]
+        tables.append(_table(["published", "method", *(TASKS[task] for task in tasks), "hours", "here"], rows))
+    return "\n\n".join([*tables, f"Hours of pruning + evaluation on {published.HARDWARE}, estimated from FLOPs: a lower bound.", _folded("The command of every row", _commands(every))])
+
+
+def _commands(results: list[published.Result]) -> str:
+    """Return one shell block with the commands of every row below the row's name."""
+    return "```bash\n" + "\n\n".join("\n".join([f"# {row.title}, {row.method}", *row.commands()]) for row in results) + "\n```"
+
+
+def _folded(summary: str, text: str) -> str:
+    return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
 
 
 def models_page() -> str:
@@ -136,13 +146,39 @@ them and loses more. A change of dtype can shift a likelihood by as much as two 
 """
 
 
+def performance_page() -> str:
+    """Return docs/performance.md: what a checkpoint of LLaDA-8B's size takes, from docs/performance.json."""
+    found = json.loads((project_root() / "docs" / "performance.json").read_text(encoding="utf-8"))
+    rows = [["from command to saved model", f"{found['seconds'] / 60:.1f} minutes", "90 minutes"], ["peak resident memory", f"{found['peak_bytes'] / 2**30:.2f} GiB", "6 GiB"]]
+    return f"""# How fast, and in how much memory
+
+Written by `python -m sinkprune_core.documents` from [performance.json](performance.json). Ratios to straightforward code, in turns
+in one run: `make benchmark`.
+
+## A model that does not fit
+
+A random checkpoint in LLaDA-8B's public format and size ({found['bytes'] / 1e9:.2f} GB, bfloat16, {found['blocks']} blocks), streamed from disk on
+{found['threads']} cores without a GPU, {found['memory_bytes'] / 2**30:.0f} GiB of memory ({found['platform']}, torch {found['versions']['torch']}):
+
+```bash
+python tests/benchmarks/prune_large.py FOLDER
+```
+
+It writes the checkpoint and calls `sinkprune prune --preset {found['preset']} --stream` with {found['sequences']} sequences of {found['length']} tokens at {found['levels']} noise levels.
+
+{_table(["", "measured", "goal"], rows)}
+
+The weights are random: nothing is said about a model's quality.
+"""
+
+
 def pages() -> dict[str, str]:
     """Return the text of every written page by its path in the repository."""
     readme = (project_root() / "README.md").read_text(encoding="utf-8")
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise ValueError(f"README.md must hold the markers {BEGIN} and {END} once each")
     head, rest = readme.split(BEGIN)
-    return {"docs/results.md": results_page(), "docs/models.md": models_page(), "README.md": f"{head}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}"}
+    return {"docs/results.md": results_page(), "docs/models.md": models_page(), "docs/performance.md": performance_page(), "README.md": f"{head}{BEGIN}\n{readme_table()}\n{END}{rest.split(END)[1]}"}
 
 
 def main() -> None:

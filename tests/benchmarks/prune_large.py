@@ -1,6 +1,7 @@
 """Prune a random checkpoint in LLaDA-8B's public format and size on a small machine, and say what it took.
 
-Not a test: it writes 16 GB, takes about an hour on two cores and is run by hand:
+Not a test: it writes 16 GB three times, takes a part of an hour on two cores and is run by hand. What it measures goes into
+docs/performance.json, from which `python -m sinkprune_core.documents` writes docs/performance.md:
 
     python tests/benchmarks/prune_large.py FOLDER [--blocks 32]
 
@@ -15,11 +16,16 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from sinkprune_core.paths import project_root, write_json
+from sinkprune_core.results import environment
+
+SEQUENCES, LENGTH, LEVELS = 8, 256, 4
 WIDTH, MLP, HEADS, VOCABULARY, MASK = 4096, 12288, 32, 126464, 126336
 CONFIG = {
     "model_type": "llada", "architectures": ["LLaDAModelLM"], "d_model": WIDTH, "n_layers": 32, "n_heads": HEADS, "n_kv_heads": HEADS, "mlp_hidden_size": MLP, "mlp_ratio": 4,
@@ -66,13 +72,26 @@ def main() -> None:
     if not source.exists():
         write_checkpoint(source, options.blocks)
     rng = torch.Generator().manual_seed(1)
-    text.write_text("\n\n".join(" ".join(f"word{word}" for word in torch.randint(100_000, (600,), generator=rng).tolist()) for _ in range(8)))
-    command = [sys.executable, "-m", "sinkprune_core.cli", "prune", str(source), "--preset", options.preset, "--set", "levels=4", "--stream", "--dtype", "bfloat16", "--text", str(text), "--sequences", "8", "--length", "256", "--out", str(out)]
+    text.write_text("\n\n".join(" ".join(f"word{word}" for word in torch.randint(100_000, (600,), generator=rng).tolist()) for _ in range(SEQUENCES)))
+    command = [sys.executable, "-m", "sinkprune_core.cli", "prune", str(source), "--preset", options.preset, "--set", f"levels={LEVELS}", "--stream", "--dtype", "bfloat16", "--text", str(text), "--sequences", str(SEQUENCES), "--length", str(LENGTH), "--out", str(out)]
     begun = time.perf_counter()
     subprocess.run(command, check=True)
     seconds, peak = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-    size = sum(file.stat().st_size for file in source.glob("*.safetensors"))
-    print(f"{size / 1e9:.2f} GB, {options.blocks} blocks, preset {options.preset}: {seconds / 60:.1f} minutes, peak resident memory {peak / 2**30:.2f} GiB, {torch.get_num_threads()} threads")
+    record = {
+        "bytes": sum(file.stat().st_size for file in source.glob("*.safetensors")),
+        "blocks": options.blocks,
+        "preset": options.preset,
+        "sequences": SEQUENCES,
+        "length": LENGTH,
+        "levels": LEVELS,
+        "seconds": seconds,
+        "peak_bytes": peak,
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        **environment(),
+    }
+    write_json(project_root() / "docs" / "performance.json", record)
+    print(json.dumps(record, indent=1))
 
 
 if __name__ == "__main__":
