@@ -36,6 +36,11 @@ def read_json(file: Path) -> dict:
         raise FormatError(f"{file} is not JSON ({error}): fetch it again") from None
 
 
+def part_name(model: PreTrainedModel, part: nn.Module) -> str:
+    """Return what a part is called in its model, e.g. `model.layers.3`: the prefix that `Checkpoint.fill` takes."""
+    return next(name for name, module in model.named_modules() if module is part)
+
+
 def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
     """Make attention causal or bidirectional for full forwards and for blocks called one by one.
 

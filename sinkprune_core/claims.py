@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from .comparisons import Estimate
 from .paths import project_root
-from .results import Estimate
 
 REPRODUCED, DIRECTION, REFUTED, ELSEWHERE = "reproduced", "direction only", "not reproduced", "not run at this scale"
 VERDICTS = (REPRODUCED, DIRECTION, REFUTED, ELSEWHERE)

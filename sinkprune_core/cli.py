@@ -187,7 +187,8 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from .training import Training, export, train
+    from .export import export
+    from .training import Training, train
 
     given = {name: getattr(options, name) for name in ("tokens", "decay_share") if getattr(options, name) is not None}
     config = Training(kind=options.kind, seed=options.seed, **given)

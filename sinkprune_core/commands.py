@@ -15,6 +15,7 @@ import torch
 
 from . import corpus
 from .calibration import Calibration
+from .comparisons import interval
 from .embedded import ADAPTER
 from .experiments import score_texts
 from .hub import available_memory, choose_dtype, parse, requirements
@@ -23,7 +24,6 @@ from .paths import atomic
 from .placement import DeviceMap
 from .planning import pruning_cost, unfetched
 from .pruning import Recipe, check, preset, prune
-from .results import interval
 from .sinks import variability
 from .streaming import stream
 from .structured import shrink

@@ -48,12 +48,6 @@ def parameters(lm: LanguageModel) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("kind")
 
 
-def sparsity(lm: LanguageModel) -> float:
-    """Return the share of zeros in the blocks' linears, counted."""
-    counts = parameters(lm).loc["block linears"]
-    return float(1 - counts.nonzero / counts.parameters)
-
-
 def forward_cost(lm: LanguageModel, length: int, positions: int) -> ForwardCost:
     """Return the FLOPs of a forward over `length` tokens with logits at `positions` of them, from the model's shapes.
 

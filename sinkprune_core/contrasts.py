@@ -13,8 +13,8 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 
+from .comparisons import CONFIDENCE, family, pivot
 from .recipes import Recipe
-from .results import CONFIDENCE, differences, family_of, pivot
 
 FIELDS = tuple(field.name for field in fields(Recipe))
 HELPS, HURTS, EQUIVALENT, OPEN = VERDICTS = ("helps", "hurts", "no difference", "inconclusive")
@@ -108,7 +108,8 @@ def effects(scores: pd.DataFrame, factorial: Mapping[Cell, str], switches: Seque
 
 def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
     """Return variant - other of every comparison {label: (variant, other)}, (R, N)."""
-    return {label: differences(scores, {"variant": variant}, {"variant": other}) for label, (variant, other) in comparisons.items()}
+    values = {variant: pivot(scores[scores.variant == variant]) for pair in comparisons.values() for variant in pair}
+    return {label: values[variant] - values[other] for label, (variant, other) in comparisons.items()}
 
 
 # verdicts
@@ -149,11 +150,11 @@ def words(label: str, value: float, low: float, high: float, p: float, p_equival
 
 
 def judge(values: Mapping[str, np.ndarray], margin: float, section: str = "") -> pd.DataFrame:
-    """Return one row per effect {label: (R, N)} of a family that is read together: columns of `results.family`, `section`, `margin`, `verdict`, `words`.
+    """Return one row per effect {label: (R, N)} of a family that is read together: columns of `comparisons.family`, `section`, `margin`, `verdict`, `words`.
 
     p-values are adjusted over this family (Holm). Raises ValueError unless `margin` > 0.
     """
-    table = family_of(values, margin).assign(section=section, margin=margin)
+    table = family(values, margin).assign(section=section, margin=margin)
     table["verdict"] = [verdict(row.low, row.high, row.p_holm, row.p_equivalent_holm) for row in table.itertuples()]
     table["words"] = [words(row.comparison, row.value, row.low, row.high, row.p_holm, row.p_equivalent_holm, margin) for row in table.itertuples()]
     return table

@@ -2,16 +2,11 @@
 
 Colours are Okabe and Ito's, safe for colour-blind readers, and every series has a marker or line style of its own.
 Interval bars are 95 % bootstrap intervals wherever a figure shows them, and say so.
-
-Dimensions: S step, K key position.
 """
 
-import io
 import json
 import os
 import textwrap
-from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,9 +17,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from .claims import DIRECTION, ELSEWHERE, REFUTED, REPRODUCED
+from .comparisons import Estimate, interval
 from .contrasts import EQUIVALENT, HELPS, HURTS, OPEN, number
 from .paths import atomic, write_json
-from .results import Estimate, Run
+from .results import Run
 
 ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK, BLACK = "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#000000"
 SERIES = list(zip([BLACK, BLUE, ORANGE, GREEN, RED, PINK, SKY, "#7F7F7F", YELLOW], "osD^vPX*h", ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (2, 3))], strict=True))
@@ -47,7 +43,8 @@ STYLE = {
 }
 
 
-def _figure(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.6), **kwargs) -> tuple[Figure, np.ndarray]:
+def canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.6), **kwargs) -> tuple[Figure, np.ndarray]:
+    """Return an empty figure in the project's style, `size` in inches, and its axes (rows, columns)."""
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **kwargs)
     return figure, axes
@@ -70,60 +67,14 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     return figure
 
 
-def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
-    """Return short printable names of tokens: visible spaces, line ends and special tokens."""
-    labels = []
-    for token in ids:
-        text = tokenizer.decode([int(token)])
-        labels.append({"": "∅"}.get(text, text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$"))[:12])
-    return labels
-
-
-def plot_sink_positions(panels: list[dict], vmax: float = 30.0) -> Figure:
-    """Draw attention per key position (across) and step (down), one panel per model, tokens written along the axis.
-
-    A panel has `title`, `profile_SK` in even shares (1 is even), `visible_SK`, `sinks_SK`, `labels` (K), `prompt_length`.
-    Sinks are ringed; keys that some query of a step cannot see are grey.
-    """
-    figure, axes = _figure(len(panels), 1, (12.0, 3.9 * len(panels)))
-    for axis, panel in zip(axes[:, 0], panels, strict=True):
-        profile = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
-        axis.set_facecolor("#DDDDDD")
-        norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
-        image = axis.imshow(profile, aspect="auto", cmap=plt.get_cmap("cividis", 16), norm=norm, interpolation="nearest")
-        step, position = np.nonzero(panel["sinks_SK"])
-        axis.plot(position, step, "o", mfc="none", mec="white", ms=4.4, mew=1.6)
-        axis.plot(position, step, "o", mfc="none", mec=RED, ms=4.4, mew=0.9)
-        axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
-        axis.set_xticks(range(len(panel["labels"])), panel["labels"], rotation=90, fontsize=4.6, family="DejaVu Sans Mono")
-        axis.tick_params(axis="x", length=1.5, pad=1)
-        axis.set(title=panel["title"], ylabel="step of the trajectory")
-        axis.grid(False)
-        figure.colorbar(image, ax=axis, pad=0.01, label="attention received (1 = even share)")
-    axes[-1, 0].set_xlabel("key position; tokens of the finished text (· space, ⏎ line end); dashed: end of the prompt; red rings: sinks")
-    return figure
-
-
-def positions_table(panels: list[dict]) -> pd.DataFrame:
-    """Return the data of `plot_sink_positions` in long form: panel, step, position, token, attention, sink."""
-    parts = []
-    for panel in panels:
-        step, position = np.nonzero(panel["visible_SK"])
-        labels = np.asarray(panel["labels"], dtype=object)
-        parts.append(pd.DataFrame({"panel": panel["title"], "step": step, "position": position, "token": labels[position], "attention": panel["profile_SK"][step, position], "sink": panel["sinks_SK"][step, position]}))
-    return pd.concat(parts, ignore_index=True)
-
-
 def plot_variability(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     """Draw one panel per metric: every prompt as a point, mean and 95 % bootstrap interval per kind of model.
 
     `frame` has `kind`, `model` and a column per metric; `metrics` maps columns to axis labels with units.
     """
-    from .results import interval
-
     columns = 4
     rows = -(-len(metrics) // columns)
-    figure, axes = _figure(rows, columns, (11.5, 2.7 * rows))
+    figure, axes = canvas(rows, columns, (11.5, 2.7 * rows))
     kinds = [kind for kind in KIND if kind in set(frame.kind)]
     for axis, (metric, label) in zip(axes.flat, metrics.items(), strict=False):
         for place, kind in enumerate(kinds):
@@ -147,7 +98,7 @@ def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str,
 
     `dodge` moves each line a little to the right of the one before, so that bars at the same x stay readable.
     """
-    figure, axes = _figure(size=(6.8, 4.0))
+    figure, axes = canvas(size=(6.8, 4.0))
     axis = axes[0, 0]
     count = frame[hue].nunique()
     for place, ((name, part), (colour, marker, dash)) in enumerate(zip(frame.groupby(hue, sort=False), SERIES * 3, strict=False)):
@@ -168,7 +119,7 @@ def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str,
 
 def plot_forest(estimates: dict[str, Estimate], xlabel: str, groups: dict[str, str] | None = None, better: str = "← better") -> Figure:
     """Draw differences with 95 % intervals against a zero line, one row each; filled where the interval leaves zero out."""
-    figure, axes = _figure(size=(7.6, 0.9 + 0.33 * len(estimates)))
+    figure, axes = canvas(size=(7.6, 0.9 + 0.33 * len(estimates)))
     axis = axes[0, 0]
     names = sorted(set((groups or {}).values()), key=list((groups or {}).values()).index)
     for row, (label, found) in enumerate(estimates.items()):
@@ -195,7 +146,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -
     ends = table[["low", "high"]].abs().max(axis=1)
     reach = reach or 1.08 * max(min(ends.max(), 4 * ends.median()), table.margin.max())
     labels: list[tuple[str, bool]] = []
-    figure, axes = _figure(size=(8.6, 1.3 + 0.26 * (len(table) + table.section.nunique())))
+    figure, axes = canvas(size=(8.6, 1.3 + 0.26 * (len(table) + table.section.nunique())))
     axis = axes[0, 0]
     axis.axvspan(-table.margin.max(), table.margin.max(), color=GREEN, alpha=0.1, lw=0)
     axis.axvline(0, color=BLACK, lw=0.9)
@@ -231,7 +182,7 @@ def plot_hiding(frame: pd.DataFrame, ylabel: str) -> Figure:
     linear up to 0.1 around zero and logarithmic beyond.
     """
     models = list(dict.fromkeys(frame.model))
-    figure, axes = _figure(1, len(models), (1.4 + 3.6 * len(models), 3.8), sharey=True)
+    figure, axes = canvas(1, len(models), (1.4 + 3.6 * len(models), 3.8), sharey=True)
     styles = dict(zip(dict.fromkeys(frame.label), SERIES[1:], strict=False))
     counts = sorted(set(frame["count"]))
     for axis, model in zip(axes[0], models, strict=True):
@@ -256,7 +207,7 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
     `frame` has `model`, `kind`, `group`, `value`, `low` and `high`.
     """
     groups, models = list(dict.fromkeys(frame.group)), list(dict.fromkeys(frame.model))
-    figure, axes = _figure(size=(7.6, 3.0))
+    figure, axes = canvas(size=(7.6, 3.0))
     axis = axes[0, 0]
     for place, model in enumerate(models):
         part = frame[frame.model == model].set_index("group").loc[groups]
@@ -276,7 +227,7 @@ def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figu
     A row that a panel lacks stays empty. Every row has its own colour and marker in all panels.
     """
     panels, rows = frame[panel].drop_duplicates().tolist(), frame[row].drop_duplicates().tolist()
-    figure, axes = _figure(1, len(panels), (2.6 + 3.0 * len(panels), 1.2 + 0.28 * len(rows)), sharex=True, sharey=True)
+    figure, axes = canvas(1, len(panels), (2.6 + 3.0 * len(panels), 1.2 + 0.28 * len(rows)), sharex=True, sharey=True)
     for axis, name in zip(axes[0], panels, strict=True):
         for found in frame[frame[panel] == name].itertuples():
             place = rows.index(getattr(found, row))
@@ -293,7 +244,7 @@ def plot_mask_differences(frame: pd.DataFrame) -> Figure:
     pairs = frame[["one", "other"]].drop_duplicates().itertuples(index=False)
     parts = [(f"{one} / {other}", frame[(frame.one == one) & (frame.other == other)].pivot(index="linear", columns="layer", values="differ")) for one, other in pairs]
     order, columns = frame.linear.drop_duplicates().tolist(), min(2, len(parts))
-    figure, axes = _figure(-(-len(parts) // columns), columns, (5.2 * columns + 0.8, 1.9 * -(-len(parts) // columns) + 0.4), sharex=True, sharey=True)
+    figure, axes = canvas(-(-len(parts) // columns), columns, (5.2 * columns + 0.8, 1.9 * -(-len(parts) // columns) + 0.4), sharex=True, sharey=True)
     for axis, (title, table) in zip(axes.flat, parts, strict=False):
         image = axis.imshow(table.loc[order], aspect="auto", cmap="cividis", vmin=0, vmax=frame.differ.max(), interpolation="nearest")
         axis.set_yticks(range(len(order)), [name.split(".")[-1] for name in order], fontsize=8)
@@ -309,7 +260,7 @@ def plot_mask_differences(frame: pd.DataFrame) -> Figure:
 
 def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     """Draw a metric against depth, one line per kind of model, with a band for the 95 % interval over prompts."""
-    figure, axes = _figure(1, len(metrics), (4.3 * len(metrics), 2.9))
+    figure, axes = canvas(1, len(metrics), (4.3 * len(metrics), 2.9))
     for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
         for kind, part in frame.groupby("kind"):
             colour, marker, name = KIND[kind]
@@ -319,99 +270,12 @@ def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     return figure
 
 
-def plot_writing(panels: list[dict], step: int, columns: int = 16, vmax: float = 30.0) -> Figure:
-    """Draw one step of writing, one panel per model: the text so far, every token coloured by the attention it receives.
-
-    Panels are those of `plot_sink_positions` with `states_SK` besides: what stands at every position at every step (S lists
-    of K names, "" for a mask). Sinks have a red frame; tokens that do not exist yet are grey.
-    """
-    figure, axes = _figure(1, len(panels), (5.0 * len(panels), 2.5))
-    norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
-    for axis, panel in zip(axes[0], panels, strict=True):
-        profile_K, visible_K, sinks_K = (np.asarray(panel[name][step]) for name in ("profile_SK", "visible_SK", "sinks_SK"))
-        rows = -(-len(profile_K) // columns)
-        grid = np.full(rows * columns, np.nan)
-        grid[: len(profile_K)] = np.where(visible_K, profile_K, np.nan)
-        axis.set_facecolor("#DDDDDD")
-        image = axis.imshow(grid.reshape(rows, columns), aspect="auto", cmap=plt.get_cmap("cividis", 12), norm=norm)
-        for position, token in enumerate(panel["states_SK"][step]):
-            row, column = divmod(position, columns)
-            if visible_K[position]:
-                word = token.removeprefix("<|").strip("·")[:7] or token
-                axis.text(column, row, word, ha="center", va="center", fontsize=4.9, family="DejaVu Sans Mono", color="white" if profile_K[position] < 3 else "black")
-            if sinks_K[position]:
-                axis.add_patch(plt.Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=RED, lw=1.8))
-        axis.set_xticks(np.arange(columns + 1) - 0.5, [])
-        axis.set_yticks(np.arange(rows + 1) - 0.5, [])
-        axis.tick_params(length=0)
-        axis.grid(color="white", alpha=1, lw=0.6)
-        axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=8)
-    figure.colorbar(image, ax=axes[0, -1], pad=0.02, label="attention (1 = even share)")
-    return figure
-
-
-def step_slider(panels: list[dict]) -> object:
-    """Return a widget that shows `plot_writing` of the step its slider stands at (ipywidgets; it needs a running kernel)."""
-    from ipywidgets import IntSlider, interactive
-
-    def show(step: int) -> Figure:
-        figure = plot_writing(panels, step - 1)
-        plt.close(figure)  # or the inline backend would show it a second time
-        return figure
-
-    steps = len(panels[0]["states_SK"])
-    return interactive(show, step=IntSlider(steps, 1, steps, description="step", continuous_update=False))
-
-
-def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float = 0.4, colours: int = 36) -> Path:
-    """Write figures as a GIF that plays for ever and rests on its last frame, beside the figure `name`, whose data it shows; return its path.
-
-    Every frame takes the palette of the last one and the accents of this module, without dithering, and repeats no pixel of the frame before, so that the
-    file is small; it is the same to the byte for the same data.
-    """
-    from PIL import Image
-
-    images = []
-    for frame in frames:
-        buffer = io.BytesIO()
-        with plt.rc_context(STYLE):
-            frame.savefig(buffer, format="png", dpi=110)
-        plt.close(frame)
-        images.append(Image.open(buffer).convert("RGB"))
-    palette = Image.new("P", (1, 1))
-    accents = [int(colour[place : place + 2], 16) for colour in (RED, BLUE, GREEN, ORANGE) for place in (1, 3, 5)]  # rare in area, so listed by name
-    palette.putpalette(images[-1].quantize(colours - 4, dither=Image.Dither.NONE).getpalette()[: 3 * (colours - 4)] + accents)
-    values = [np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE)) for image in images]
-    indexed = [Image.fromarray(value) for value in (values[0], *(np.where(after == before, colours, after) for before, after in zip(values, values[1:], strict=False)))]
-    for image in indexed:
-        image.putpalette(palette.getpalette()[: 3 * colours] + [0, 0, 0])
-    duration = [round(1000 * seconds)] * (len(indexed) - 1) + [round(4000 * seconds)]
-    file = run.folder / "figures" / run.notebook / f"{name}.gif"
-    with atomic(file) as partial:
-        indexed[0].save(partial, format="GIF", save_all=True, append_images=indexed[1:], duration=duration, loop=0, optimize=False, transparency=colours, disposal=1)
-    return file
-
-
-def plot_heads(maps: dict[str, np.ndarray], label: str) -> Figure:
-    """Draw one map of layers (down) by heads (across) per model, `maps[title]` float (L, H), on one logarithmic colour scale."""
-    figure, axes = _figure(1, len(maps), (3.4 * len(maps), 4.6))
-    values = np.concatenate([map_LH.ravel() for map_LH in maps.values()])
-    norm = plt.matplotlib.colors.LogNorm(max(values.min(), 1e-3), values.max())
-    for axis, (title, map_LH) in zip(axes[0], maps.items(), strict=True):
-        image = axis.imshow(map_LH, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
-        axis.set(title=title, xlabel="head")
-        axis.grid(False)
-    axes[0, 0].set_ylabel("layer (0 is the first)")
-    figure.colorbar(image, ax=axes[0, -1], pad=0.03, label=label)
-    return figure
-
-
 def plot_training(log: pd.DataFrame, metrics: dict[str, dict[str, str]]) -> Figure:
     """Draw a training log against training tokens: `metrics` maps the label of each panel to its columns and their names.
 
     Columns that the log lacks, or has in later rows only, are drawn as far as they go; panels without any value say so.
     """
-    figure, axes = _figure(1, len(metrics), (4.2 * len(metrics), 3.0))
+    figure, axes = canvas(1, len(metrics), (4.2 * len(metrics), 3.0))
     for axis, (label, columns) in zip(axes[0], metrics.items(), strict=True):
         known = log.reindex(columns=["tokens", *columns]).astype(float)
         for (column, name), (colour, marker, dash) in zip(columns.items(), SERIES, strict=False):
@@ -428,7 +292,7 @@ def plot_training(log: pd.DataFrame, metrics: dict[str, dict[str, str]]) -> Figu
 
 def plot_verdicts(table: pd.DataFrame) -> Figure:
     """Draw the claims table: a row per claim with its verdict as colour and marker, and the measured number."""
-    figure, axes = _figure(size=(10.5, 0.6 + 0.32 * len(table)))
+    figure, axes = canvas(size=(10.5, 0.6 + 0.32 * len(table)))
     axis = axes[0, 0]
     for row, claim in enumerate(table.itertuples()):
         axis.plot(0, row, VERDICT_MARKS[claim.verdict], color=VERDICT_COLOURS[claim.verdict], ms=9, mew=2)

@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from . import embedded
 from .allocator import release_freed_memory
-from .checkpoints import CARD, DTYPES, LARGE, Checkpoint, set_direction
+from .checkpoints import CARD, DTYPES, LARGE, Checkpoint, part_name, set_direction
 from .families import FormatError
 from .hub import Requirements, choose_dtype, fetch, parse, requirements
 from .paths import atomic, write_json
@@ -71,7 +71,7 @@ class LanguageModel:
     @property
     def blocks_name(self) -> str:
         """What the list of blocks is called in the model, e.g. `model.layers`."""
-        return next(name for name, module in self.model.named_modules() if module is self.blocks)
+        return part_name(self.model, self.blocks)
 
     is_streamed = False  # whether blocks come from disk one at a time (see streaming.py)
 
@@ -79,10 +79,6 @@ class LanguageModel:
     def resident(self, layer: int) -> Iterator[nn.Module]:
         """Yield a block with its weights in memory; here they always are, in a streamed model only meanwhile."""
         yield self.blocks[layer]
-
-    def name_of(self, module: nn.Module) -> str:
-        """Return the name of a part of the model, e.g. `model.layers.3`: what `Checkpoint.fill` calls its prefix."""
-        return next(name for name, part in self.model.named_modules() if part is module)
 
     def linears(self, block: nn.Module) -> dict[str, nn.Linear | Conv1D]:
         """Return the prunable linear maps of a block by name: what a stated sparsity is a share of."""

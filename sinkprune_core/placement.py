@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import torch
 from accelerate import dispatch_model, infer_auto_device_map
 from accelerate.utils import check_device_map
-from torch import nn
 from transformers import PreTrainedModel
 
+from .checkpoints import part_name
 from .hub import available_memory
 
 SHARE = 0.9  # of a device's free memory that weights may take: activations come on top
@@ -47,7 +47,7 @@ def place(skeleton: PreTrainedModel, blocks: str, device_map: DeviceMap, dtype: 
     if len({device.type for device in devices.values()}) > 1:
         raise ValueError(f"device_map mixes {', '.join(sorted({device.type for device in devices.values()}))}: parts that wait on the CPU for their turn cannot be pruned; stream the model from disk instead")
     head, table = skeleton.get_output_embeddings(), skeleton.get_input_embeddings()
-    if skeleton.config.tie_word_embeddings and (ends := [device_of(_name(skeleton, module), devices) for module in (head, table)])[0] != ends[1]:
+    if skeleton.config.tie_word_embeddings and (ends := [device_of(part_name(skeleton, module), devices) for module in (head, table)])[0] != ends[1]:
         raise ValueError(f"device_map puts the output head on {ends[0]} and the input embedding on {ends[1]}, but they are one tensor in this model: put both on one device")
     needed: dict[torch.device, int] = {}
     for name, parameter in skeleton.named_parameters():
@@ -93,7 +93,3 @@ def _device(name: str, value: object) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
         raise ValueError(f"device_map puts {name!r} on {device}, and there are {count} GPUs here")
     return torch.device("cpu") if device.type == "cpu" else device
-
-
-def _name(model: nn.Module, wanted: nn.Module) -> str:
-    return next(name for name, module in model.named_modules() if module is wanted)

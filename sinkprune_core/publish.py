@@ -48,7 +48,7 @@ def clean_notebook(executed, source):
         cell.id = f"cell-{number:02d}"
     clean.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}, "language_info": {"name": "python"}}
     if "jupytext" in source.metadata:
-        clean.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
+        clean.metadata["jupytext"] = {name: value for name, value in source.metadata["jupytext"].items() if name != "text_representation"}
     text = nbformat.writes(clean)
     for place in {str(Path.home()), str(project_root())} - {os.sep}:
         if json.dumps(place).strip('"') in text:

@@ -17,7 +17,7 @@ from torch import nn
 
 from .blocks import block_inputs, run_block
 from .calibration import Rows
-from .checkpoints import CARD, Checkpoint
+from .checkpoints import CARD, Checkpoint, part_name
 from .models import LanguageModel, blocks_of
 from .paths import atomic, write_json
 
@@ -68,7 +68,7 @@ class StreamedModel(LanguageModel):
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         head = self.model.get_output_embeddings()
         if head.weight.is_meta:
-            self.checkpoint.fill(head, _name_of(self.model, head), self.dtype, self.device)
+            self.checkpoint.fill(head, part_name(self.model, head), self.dtype, self.device)
         return super().head(hidden_ND)
 
     def fingerprint(self) -> str:
@@ -127,10 +127,6 @@ def _assign(module: nn.Module, values: dict[str, torch.Tensor]) -> None:
     for name, value in values.items():
         parent, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(parent), leaf, nn.Parameter(value, requires_grad=False))
-
-
-def _name_of(model: nn.Module, wanted: nn.Module) -> str:
-    return next(name for name, module in model.named_modules() if module is wanted)
 
 
 def stream(checkpoint: Checkpoint, name: str, dtype: torch.dtype, device: torch.device | str = "cpu") -> StreamedModel:

@@ -18,10 +18,10 @@ import torch
 import yaml
 from tqdm.auto import tqdm
 
+from .comparisons import Estimate, interval
 from .diffusion import corrupt, stratified_counts
 from .models import LanguageModel
 from .paths import PACKAGE, atomic
-from .results import Estimate, interval
 from .seeds import generator
 
 TASKS = PACKAGE / "tasks"  # `lm_eval --include_path` takes this folder

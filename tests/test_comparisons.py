@@ -7,16 +7,16 @@ import torch
 
 from sinkprune_core import figures
 from sinkprune_core.calibration import Calibration
+from sinkprune_core.comparisons import compare, crossed_interval, forest_table, growth
 from sinkprune_core.experiments import SharedStatistics, mask_differences
 from sinkprune_core.pruning import preset, prune, weights_kept
-from sinkprune_core.results import compare, crossed_interval, forest_table, growth
 
 SEQUENCES = 6
 
 
 def table(variant: str, draws: int, sparsity: float = 0.5, calibrated: bool = True) -> pd.DataFrame:
     """Return made-up scores of one variant: random, on so many calibration draws."""
-    values = np.random.default_rng(abs(hash((variant, sparsity))) % 2**32).normal(size=(draws, SEQUENCES))
+    values = np.random.default_rng(list(f"{variant} {sparsity}".encode())).normal(size=(draws, SEQUENCES))
     rows = [{"variant": variant, "sparsity": sparsity, "seed": r, "sequence": n, "value": values[r, n], "calibration_tokens": 64 * calibrated} for r in range(draws) for n in range(SEQUENCES)]
     return pd.DataFrame(rows)
 

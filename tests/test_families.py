@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sinkprune_core import attention
 from sinkprune_core.benchmarks import evaluate_named
 from sinkprune_core.calibration import Calibration
-from sinkprune_core.checkpoints import Checkpoint, Files
+from sinkprune_core.checkpoints import Checkpoint, Files, part_name
 from sinkprune_core.diffusion import Sampler, decode, generate
 from sinkprune_core.evaluation import nelbo, nll
 from sinkprune_core.families import FormatError, Source
@@ -156,7 +156,7 @@ def test_a_model_filled_block_by_block_is_the_whole_model(name, written):
     lm = language_model(checkpoint, skeleton)
     parts = [*lm.blocks, skeleton.get_input_embeddings(), *(module for key, module in skeleton.base_model.named_children() if key in ("norm", "ln_f", "wpe")), skeleton.get_output_embeddings()]
     for part in parts:
-        checkpoint.fill(part, lm.name_of(part))
+        checkpoint.fill(part, part_name(lm.model, part))
     skeleton.tie_weights()
     whole, ids_BT = load(written(name)[0]), some_ids(CASES[name])
     assert torch.equal(outputs(lm, ids_BT), outputs(whole, ids_BT))

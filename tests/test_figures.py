@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from sinkprune_core import figures, results
+from sinkprune_core import figures, results, trajectories
 from sinkprune_core.publish import WIDGETS
 
 
@@ -34,7 +34,7 @@ def framed(axis) -> list[tuple[int, int]]:
 
 
 def test_a_step_of_writing_shows_its_tokens_its_sinks_and_what_does_not_exist(panels):
-    left, right = figures.plot_writing(panels, 1, columns=4).axes[:2]
+    left, right = trajectories.plot_writing(panels, 1, columns=4).axes[:2]
     assert [text.get_text() for text in left.texts] == ["a", "b", "c", "", "", "f"]
     assert [text.get_text() for text in right.texts] == list("abcde"), "a key that no query sees has no label"
     assert framed(left) == framed(right) == [(3, 0)]
@@ -45,7 +45,7 @@ def test_a_step_of_writing_shows_its_tokens_its_sinks_and_what_does_not_exist(pa
 
 
 def test_the_slider_stands_at_the_last_step_and_leaves_no_figure_open(panels):
-    slider = figures.step_slider(panels)
+    slider = trajectories.step_slider(panels)
     (step,) = [child for child in slider.children if hasattr(child, "max")]
     assert (step.min, step.max, step.value) == (1, 3, 3)
     assert slider.f(2).axes[0].get_title(loc="left").endswith("step 2 of 3") or slider.f(2).axes[0].get_title().endswith("step 2 of 3")
@@ -58,7 +58,7 @@ def test_an_animation_is_the_same_to_the_byte_and_keeps_every_frame(panels, tmp_
     run = results.Run("01_x", "p", {})
 
     def written() -> bytes:
-        return figures.save_animation(run, (figures.plot_writing(panels, step) for step in range(3)), "a", seconds=0.2).read_bytes()
+        return trajectories.save_animation(run, (trajectories.plot_writing(panels, step) for step in range(3)), "a", seconds=0.2).read_bytes()
 
     first = written()
     assert written() == first
@@ -70,7 +70,7 @@ def test_an_animation_is_the_same_to_the_byte_and_keeps_every_frame(panels, tmp_
             image.seek(step)
             assert image.info["duration"] == (800 if step == 2 else 200)
             frame = np.asarray(image.convert("RGB")).astype(float)
-            figure = figures.plot_writing(panels, step)
+            figure = trajectories.plot_writing(panels, step)
             figure.set_dpi(110)
             figure.canvas.draw()
             drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(float)
@@ -80,7 +80,7 @@ def test_an_animation_is_the_same_to_the_byte_and_keeps_every_frame(panels, tmp_
 
 def test_heads_share_one_scale():
     maps = {"one": np.array([[0.5, 1.0], [2.0, 4.0]]), "two": np.array([[8.0, 1.0], [2.0, 40.0]])}
-    axes = figures.plot_heads(maps, "share").axes
+    axes = trajectories.plot_heads(maps, "share").axes
     assert [axis.images[0].norm.vmax for axis in axes[:2]] == [40.0, 40.0] and axes[0].images[0].norm.vmin == axes[1].images[0].norm.vmin == 0.5
 
 

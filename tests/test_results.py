@@ -10,8 +10,9 @@ from scipy import stats
 
 from sinkprune_core import claims, figures, publish, results
 from sinkprune_core.claims import DIRECTION, ELSEWHERE, REFUTED, REPRODUCED, Claim
+from sinkprune_core.comparisons import Estimate, compare, components, crossed_interval, equivalence, family, holm, interval, pivot, signed_rank
 from sinkprune_core.pruning import preset
-from sinkprune_core.results import Estimate, Run, components, crossed_interval, differences, equivalence, family, holm, interval, paired, pivot, signed_rank
+from sinkprune_core.results import Run
 
 
 @pytest.fixture
@@ -86,19 +87,14 @@ def test_the_crossed_interval_sees_both_sources_of_chance():
 def test_pairing_removes_what_variants_share():
     rng = np.random.default_rng(0)
     hard = rng.normal(0, 10, 50)
-    rows = [{"variant": v, "seed": s, "sequence": n, "value": hard[n] + gain + 0.01 * rng.normal()} for v, gain in (("a", 0.0), ("b", -0.1)) for s in range(3) for n in range(50)]
+    rows = [{"variant": v, "seed": s, "sequence": n, "calibration_tokens": 64, "value": hard[n] + gain + 0.01 * rng.normal()} for v, gain in (("a", 0.0), ("b", -0.1)) for s in range(3) for n in range(50)]
     frame = pd.DataFrame(rows)
-    found = paired(frame, {"variant": "b"}, {"variant": "a"})
+    found = compare(frame, {"variant": "b"}, {"variant": "a"})
     assert found.high < 0 and found.value == pytest.approx(-0.1, abs=0.01)
     with pytest.raises(ValueError, match="no record"):
-        paired(frame, {"variant": "c"}, {"variant": "a"})
+        pivot(frame[frame.variant == "c"])
     with pytest.raises(ValueError, match="not be paired"):
         pivot(frame[(frame.variant == "a")].iloc[1:])
-
-
-def test_a_dense_model_measured_once_pairs_with_every_repetition():
-    frame = pd.DataFrame([{"variant": v, "seed": s, "sequence": n, "value": float(n + s)} for v, seeds in (("dense", 1), ("pruned", 3)) for s in range(seeds) for n in range(4)])
-    assert paired(frame, {"variant": "pruned"}, {"variant": "dense"}).value == 1.0
 
 
 # tests, equivalence, sources of chance
@@ -206,14 +202,14 @@ def test_a_family_of_claims_in_one_table():
     gains = {"dense": 0.0, "same": 0.0, "better": -0.2}
     rows = [{"variant": v, "seed": s, "sequence": n, "value": hard[n] + gain + 0.05 * rng.normal()} for v, gain in gains.items() for s in range(4) for n in range(60)]
     frame = pd.DataFrame(rows)
-    comparisons = {name: ({"variant": name}, {"variant": "dense"}) for name in ("same", "better")}
-    table = family(frame, comparisons, margin=0.05).set_index("comparison")
+    values = {name: pivot(frame[frame.variant == name]) - pivot(frame[frame.variant == "dense"]) for name in ("same", "better")}
+    table = family(values, margin=0.05).set_index("comparison")
     assert table.loc["better", "p_holm"] < 0.01 and table.loc["better", "p_equivalent"] > 0.99
     assert table.loc["same", "p_equivalent_holm"] < 0.01 and table.loc["same", "p_holm"] > 0.05
-    expected = paired(frame, *comparisons["better"])
+    expected = crossed_interval(values["better"])
     assert tuple(table.loc["better", ["value", "low", "high"]]) == (expected.value, expected.low, expected.high)
     assert table.loc["same", "p_holm"] == pytest.approx(max(table.p)) and table.loc["better", "p_holm"] == pytest.approx(2 * min(table.p))
-    parts = components(differences(frame, *comparisons["same"]))
+    parts = components(values["same"])
     assert tuple(table.loc["same", ["error_sequences", "error_draws"]]) == (parts.sequences, parts.draws)
 
 

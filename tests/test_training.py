@@ -13,9 +13,10 @@ from sinkprune_core import corpus, embedded, training
 from sinkprune_core.diffusion import random_mask, stratified_counts
 from sinkprune_core.embedded import MASK_TOKEN_ID, merge_adapter
 from sinkprune_core.evaluation import nll
+from sinkprune_core.export import export
 from sinkprune_core.models import from_folder, load, set_direction
 from sinkprune_core.seeds import generator
-from sinkprune_core.training import Mixture, Training, _restore, _save, export, masked_cross_entropy, next_token_cross_entropy, train
+from sinkprune_core.training import Mixture, Training, _restore, _save, masked_cross_entropy, next_token_cross_entropy, train
 
 SHORT = {"tokens": 64, "length": 8, "batch": 2, "rank": 4, "alpha": 8, "warmup_steps": 1, "decay_share": 1.0, "samples": 300}  # four steps, each with a rate of its own
 

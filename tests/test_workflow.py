@@ -30,7 +30,7 @@ first_seed: int = 0  # number of the first draw
 import time
 import pandas as pd
 from sinkprune_core.notebook import start
-from sinkprune_core.results import interval
+from sinkprune_core.comparisons import interval
 run = start("NAME", globals())
 # %%
 first = run.record("first", lambda: pd.DataFrame({"x": [time.time()]}), size=size)

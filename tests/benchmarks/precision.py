@@ -12,11 +12,11 @@ import torch
 from tqdm.auto import tqdm
 
 from sinkprune_core import corpus
+from sinkprune_core.comparisons import interval
 from sinkprune_core.diffusion import corrupt
 from sinkprune_core.evaluation import score
 from sinkprune_core.models import DTYPES, EMBEDDED, load
 from sinkprune_core.paths import atomic, project_root
-from sinkprune_core.results import interval
 from sinkprune_core.seeds import generator
 
 SHARE = 0.5  # of positions that a diffusion model sees masked
