@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -103,8 +105,8 @@ pd.DataFrame({name: {"position 0": float(change[0]), "largest before the last": 
 # Both in nats per token, on text that was never trained on, with 95 % bootstrap intervals over sequences.
 
 # %%
+from sinkprune_core.comparisons import forest_table, interval
 from sinkprune_core.experiments import calibration_draw, variant_scores
-from sinkprune_core.results import interval
 
 prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
 dense = {lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense") for lm in (ar, dlm)}
@@ -200,8 +202,7 @@ import numpy as np
 
 pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
 forest = {f"{one} − {other}": interval(np.subtract(scores[one].value, scores[other].value)) for one, other in pairs}
-table = pd.DataFrame([{"difference": label, "value": e.value, "low": e.low, "high": e.high} for label, e in forest.items()])
-figures.save_figure(run, figures.plot_forest(forest, f"difference in NELBO at {sparsity:.0%} sparsity (nats per token)"), "first_look", table, "paired differences, one calibration draw, intervals over sequences")
+figures.save_figure(run, figures.plot_forest(forest, f"difference in NELBO at {sparsity:.0%} sparsity (nats per token)"), "first_look", forest_table(forest), "paired differences, one calibration draw, intervals over sequences")
 
 # %% [markdown]
 # The pruned model's text, from the same prompt:
@@ -221,6 +222,8 @@ run.find({})
 # * [02 · Does a model need its sinks?](02_hiding_sinks.ipynb)
 # * [03 · Does leaving them out give better pruned models?](03_pruning_results.ipynb)
 # * [04 · And at matched compute?](04_matched_compute.ipynb)
+# * [05 · What does the work?](05_what_does_the_work.ipynb)
+# * [06 · The paper's models](06_real_models.ipynb)
 #
 # The verdicts of all of them stand in the claims table of the [README](../README.md), computed from
 # [`claims.yml`](claims.yml) and the records of a run.

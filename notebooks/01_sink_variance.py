@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -123,18 +125,18 @@ traces |= {("autoregressive", "window of queries"): causal, ("autoregressive", "
 # share, rings mark sinks. A stable anchor is a column ringed from top to bottom.
 
 # %%
-from sinkprune_core import figures
+from sinkprune_core import figures, trajectories
 
 
 def panel(kind: str, how: str, prompt: int) -> dict:
     one, tokenizer = traces[kind, how], models[kind].tokenizer
     seen = {"profile_SK": one.profile_BSK[prompt].numpy(), "visible_SK": one.visible_SK.numpy(), "sinks_SK": one.sinks(deviations)[prompt].numpy()}
-    states = [["" if token == models[kind].mask_token_id else label for token, label in zip(state, figures.token_labels(tokenizer, state), strict=True)] for state in one.ids_BSK[prompt].tolist()]
-    return {"title": f"{figures.KIND[kind][2]} ({models[kind].name}, {how})", "labels": figures.token_labels(tokenizer, one.final_BK[prompt]), "states_SK": states, "prompt_length": one.prompt_length, **seen}
+    states = [["" if token == models[kind].mask_token_id else label for token, label in zip(state, trajectories.token_labels(tokenizer, state), strict=True)] for state in one.ids_BSK[prompt].tolist()]
+    return {"title": f"{figures.KIND[kind][2]} ({models[kind].name}, {how})", "labels": trajectories.token_labels(tokenizer, one.final_BK[prompt]), "states_SK": states, "prompt_length": one.prompt_length, **seen}
 
 
 panels = [panel("diffusion", "LLaDA's sampler", 0), panel("autoregressive", "window of queries", 0)]
-figures.save_figure(run, figures.plot_sink_positions(panels), "sink_positions", figures.positions_table(panels), "attention received per key position and step, one prompt")
+figures.save_figure(run, trajectories.plot_sink_positions(panels), "sink_positions", trajectories.positions_table(panels), "attention received per key position and step, one prompt")
 
 # %% [markdown]
 # The same one step at a time, in reading order: move the slider and watch the text being written. Empty cells are masks,
@@ -143,8 +145,8 @@ figures.save_figure(run, figures.plot_sink_positions(panels), "sink_positions", 
 # %%
 from IPython.display import display
 
-last = figures.positions_table(panels).query("step == @steps - 1")
-display(figures.save_figure(run, figures.plot_writing(panels, steps - 1), "writing", last, "the text and its sinks at the last step, one prompt"), figures.step_slider(panels))
+last = trajectories.positions_table(panels).query("step == @steps - 1")
+display(figures.save_figure(run, trajectories.plot_writing(panels, steps - 1), "writing", last, "the text and its sinks at the last step, one prompt"), trajectories.step_slider(panels))
 
 # %% [markdown]
 # ![All steps in turn: the diffusion model fills in masks while its sinks move, the autoregressive model appends tokens](../figures/01_sink_variance/sink_positions.gif)
@@ -153,7 +155,7 @@ display(figures.save_figure(run, figures.plot_writing(panels, steps - 1), "writi
 
 # %%
 shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 24 frames at most
-animation = figures.save_animation(run, (figures.plot_writing(panels, step) for step in shown), "sink_positions")
+animation = trajectories.save_animation(run, (trajectories.plot_writing(panels, step) for step in shown), "sink_positions")
 print(f"{animation.name}: {len(shown)} frames, {animation.stat().st_size / 1000:.0f} kB")
 
 # %% [markdown]
@@ -161,7 +163,7 @@ print(f"{animation.name}: {len(shown)} frames, {animation.stat().st_size / 1000:
 
 # %%
 panels = [panel("diffusion", "Dream's sampler", -1), panel("autoregressive", "all queries so far", -1)]
-figures.save_figure(run, figures.plot_sink_positions(panels), "sink_positions_dream", figures.positions_table(panels), "attention received per key position and step, another prompt, Dream's sampler; the AR steps see all queries so far")
+figures.save_figure(run, trajectories.plot_sink_positions(panels), "sink_positions_dream", trajectories.positions_table(panels), "attention received per key position and step, another prompt, Dream's sampler; the AR steps see all queries so far")
 
 # %% [markdown]
 # ## All prompts
@@ -226,7 +228,7 @@ for kind, how in [("diffusion", "LLaDA's sampler"), ("autoregressive", "window o
     one = traces[kind, how]
     maps[figures.KIND[kind][2]] = one.heads_BLHK[0][:, :, one.visible_SK.all(0)].amax(-1).numpy()
 heads = pd.concat([pd.DataFrame(map_LH).rename_axis("layer").reset_index().melt("layer", var_name="head", value_name="even_shares").assign(kind=kind) for kind, map_LH in maps.items()])
-figures.save_figure(run, figures.plot_heads(maps, "attention to the strongest key (1 = even share)"), "heads", heads, "attention to the strongest key by layer and head, mean over steps, one prompt")
+figures.save_figure(run, trajectories.plot_heads(maps, "attention to the strongest key (1 = even share)"), "heads", heads, "attention to the strongest key by layer and head, mean over steps, one prompt")
 
 # %% [markdown]
 # ## Which tokens are sinks
@@ -244,7 +246,7 @@ tokens.groupby("kind").head(8).reset_index(drop=True)
 # Computed from the table: differences are paired by prompt, intervals are bootstrap intervals over prompts.
 
 # %%
-from sinkprune_core.results import interval
+from sinkprune_core.comparisons import interval
 
 
 def by_prompt(kind: str, metric: str):
@@ -290,5 +292,5 @@ figures.save_figure(run, figures.plot_training(log, PANELS), "training", known, 
 
 # %% [markdown]
 # **What this does not show.** One pair of small models (135M parameters), one length, texts of one kind each. The pair
-# differs in direction, objective and an adapter trained on two million tokens. Whether a sink that moves is also
+# differs in direction, objective and an adapter that has seen few tokens (the curve above). Whether a sink that moves is also
 # *needed* less is another question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -124,7 +126,7 @@ scores.groupby(["model", "label", "count"], sort=False)[["value", "excess", "att
 
 # %%
 from sinkprune_core import figures
-from sinkprune_core.results import interval
+from sinkprune_core.comparisons import interval
 
 rows = []
 for (name, kind, label, count), part in scores[scores["count"] > 0].groupby(["model", "kind", "label", "count"], sort=False):
@@ -220,6 +222,8 @@ for name, part in scores[scores.label == "first token"].groupby("model", sort=Fa
 # The findings as a figure, the two kinds of test apart.
 
 # %%
+from sinkprune_core.comparisons import forest_table
+
 NAMES = {
     "excess_difference": "strongest hidden: DLM − AR",
     "excess_difference_without_first": "the same, first token kept: DLM − AR",
@@ -232,8 +236,7 @@ NAMES = {
 }
 forest = {NAMES[finding]: estimate for finding, estimate in found.items() if estimate is not None}
 groups = {NAMES[finding]: "writing" if "written" in finding else "scoring" for finding in found}
-data = pd.DataFrame([{"comparison": label, "value": e.value, "low": e.low, "high": e.high} for label, e in forest.items()])
-figures.save_figure(run, figures.plot_forest(forest, "difference of excess (nats per token)", groups, better="← costs less"), "differences", data, "paired differences of what hiding costs")
+figures.save_figure(run, figures.plot_forest(forest, "difference of excess (nats per token)", groups, better="← costs less"), "differences", forest_table(forest), "paired differences of what hiding costs")
 
 # %% [markdown]
 # ## The verdict

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -175,7 +177,7 @@ scores = pd.concat(parts, ignore_index=True)
 
 # %%
 from sinkprune_core import figures
-from sinkprune_core.results import compare, forest_table, growth, rows_where
+from sinkprune_core.comparisons import compare, forest_table, growth, rows_where
 
 
 def at(pattern: str, share: float, variant: str, lm=dlm) -> dict:

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -144,7 +146,7 @@ shown.round(2)
 # every model, measured in turns in one run. Kernels for 2:4 exist on CUDA devices only.
 
 # %%
-from sinkprune_core.results import interval
+from sinkprune_core.comparisons import interval
 
 if device == "cuda":
     models["2:4 kernels"] = compute.on_2_4_kernels(copy.deepcopy(models["2:4"]))
@@ -203,7 +205,7 @@ scores.groupby("variant", sort=False)[["zeros", "calibration_tokens", "left_out_
 
 # %%
 from sinkprune_core import figures
-from sinkprune_core.results import compare
+from sinkprune_core.comparisons import compare
 
 KIND = {"dense": "dense", **dict.fromkeys(structured_recipes, "structured")}  # of model; the others have unstructured zeros
 
@@ -233,7 +235,7 @@ figures.save_figure(run, figures.plot_curves(front, "seconds", "excess", "varian
 # last against other recipes.
 
 # %%
-from sinkprune_core.results import forest_table
+from sinkprune_core.comparisons import forest_table
 
 MATCHES = [("unstable", "dense, FLOPs of unstructured", "equal effective FLOPs")]
 MATCHES += [(name, "dense, FLOPs of structured", "equal effective FLOPs") for name in structured_recipes]
@@ -276,7 +278,7 @@ costs.round(2)
 # %%
 import numpy as np
 
-from sinkprune_core.results import crossed_interval, on_common_draws
+from sinkprune_core.comparisons import crossed_interval, on_common_draws
 
 
 def over_steps(variant: str, column: str):

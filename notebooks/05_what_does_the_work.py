@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -149,7 +151,7 @@ scores = pd.concat(parts, ignore_index=True)
 # they leave out.
 
 # %%
-from sinkprune_core.results import crossed_interval, pivot
+from sinkprune_core.comparisons import crossed_interval, pivot
 
 dense = pivot(scores[scores.variant == "dense"])
 rows = []

@@ -1,7 +1,9 @@
 # ---
 # jupyter:
 #   jupytext:
+#     cell_metadata_filter: tags,-all
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
@@ -134,7 +136,7 @@ pd.DataFrame([{"asked for": name, "loaded": lm.name, "class": type(lm.model).__n
 # Both models write from the same kind of prompt, each in its own vocabulary, and attention is recorded at every step.
 
 # %%
-from sinkprune_core import figures
+from sinkprune_core import figures, trajectories
 from sinkprune_core.diffusion import Sampler
 from sinkprune_core.experiments import any_text
 from sinkprune_core.traces import Trace, trace
@@ -145,8 +147,8 @@ for name, lm in models.items():
     prompt_BT = any_text(lm, prompts, 32, held_out=True, seed=seed)["documentation"]
     one = run.artifact("trace", Trace, lambda lm=lm, prompt_BT=prompt_BT: trace(lm, prompt_BT, sampler, seed), model=prints[name], sampler=sampler, prompts=prompt_BT.tolist(), seed=seed)
     traced[name] = one
-    panels.append({"title": lm.name, "profile_SK": one.profile_BSK[0].numpy(), "visible_SK": one.visible_SK.numpy(), "sinks_SK": one.sinks()[0].numpy(), "labels": figures.token_labels(lm.tokenizer, one.final_BK[0]), "prompt_length": one.prompt_length})
-figures.save_figure(run, figures.plot_sink_positions(panels), "sink_positions", figures.positions_table(panels), "attention received per key position and step, one prompt" + ", random weights" * stands_in)
+    panels.append({"title": lm.name, "profile_SK": one.profile_BSK[0].numpy(), "visible_SK": one.visible_SK.numpy(), "sinks_SK": one.sinks()[0].numpy(), "labels": trajectories.token_labels(lm.tokenizer, one.final_BK[0]), "prompt_length": one.prompt_length})
+figures.save_figure(run, trajectories.plot_sink_positions(panels), "sink_positions", trajectories.positions_table(panels), "attention received per key position and step, one prompt" + ", random weights" * stands_in)
 
 # %% [markdown]
 # The paper's measures of how much sinks move, mean over prompts. What notebook 01 asks of the embedded pair can be asked of
@@ -193,15 +195,14 @@ for sparsity, recipe in recipes.items():
 # a record, so a run that was stopped goes on where it was.
 
 # %%
+from sinkprune_core.comparisons import forest_table, interval
 from sinkprune_core.experiments import variant_scores
-from sinkprune_core.results import interval
 
 variants = {0.0: dlm, **pruned}
 scores = {sparsity: variant_scores(run, lm, lm.fingerprint(), None, None, held_out, draws, sparsity=sparsity, preset=preset) for sparsity, lm in variants.items()}
 forest = {f"{preset}, {sparsity:.0%} − dense": interval(scores[sparsity].value - scores[0.0].value) for sparsity in pruned}
-data = pd.DataFrame([{"comparison": label, "value": found.value, "low": found.low, "high": found.high} for label, found in forest.items()])
 label = f"difference in NELBO (nats per token), {dlm.name}"
-figures.save_figure(run, figures.plot_forest(forest, label), "likelihood", data, "paired differences to the dense model, intervals over sequences" + ", random weights" * stands_in)
+figures.save_figure(run, figures.plot_forest(forest, label), "likelihood", forest_table(forest), "paired differences to the dense model, intervals over sequences" + ", random weights" * stands_in)
 
 # %% [markdown]
 # The benchmarks: tasks of lm-evaluation-harness under the published protocol of the family, or this project's offline suite,
