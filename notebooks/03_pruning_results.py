@@ -27,7 +27,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 6½ minutes | 2.3 GB |
+# | quick | about 5 minutes | 2.3 GB |
 # | full | an estimated 2 hours | not measured |
 #
 # Every variant is measured on the same held-out sequences under the same noise, and repeated over calibration draws.

@@ -25,7 +25,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2½ minutes | 2.4 GB |
+# | quick | about 2 minutes | 2.4 GB |
 # | full | an estimated 55 minutes | not measured |
 #
 # *Matched* means here, each time said which: the same sparsity of the same weights; the same number of calibration tokens;

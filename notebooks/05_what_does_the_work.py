@@ -25,7 +25,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2½ minutes | 1.9 GB |
+# | quick | about 2 minutes | 2.0 GB |
 # | full | an estimated 70 minutes | not measured |
 #
 # Every recipe is measured on the same held-out sequences under the same noise, and repeated over calibration draws. That

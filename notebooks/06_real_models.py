@@ -25,7 +25,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 25 seconds, random weights | 1.0 GB |
+# | quick | about half a minute, random weights | 1.2 GB |
 # | full | an estimated minute, random weights | not measured |
 # | `real=True` | said by the first table below, before anything is downloaded | likewise |
 #

@@ -260,7 +260,7 @@ def plot_mask_differences(frame: pd.DataFrame) -> Figure:
 
 def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     """Draw a metric against depth, one line per kind of model, with a band for the 95 % interval over prompts."""
-    figure, axes = canvas(1, len(metrics), (4.3 * len(metrics), 2.9))
+    figure, axes = canvas(1, len(metrics), (3.7 * len(metrics), 2.7))
     for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
         for kind, part in frame.groupby("kind"):
             colour, marker, name = KIND[kind]
