@@ -119,6 +119,8 @@ def _run(name: str):
 def _reproduce(options: argparse.Namespace) -> int:
     from filelock import FileLock, Timeout
 
+    from .hub import available_memory
+
     root = project_root()
     config = root / "workflow" / "config" / f"{options.profile}.yml"
     if not config.is_file():
@@ -131,6 +133,8 @@ def _reproduce(options: argparse.Namespace) -> int:
         raise ValueError("--on slurm needs snakemake-executor-plugin-slurm: pip install 'sinkprune[slurm]'")
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile"), "--directory", str(root)]
     snakemake += ["--workflow-profile", str(root / "workflow" / "profiles" / options.on), "--configfile", str(config)]
+    if options.on == "local":
+        snakemake += ["--resources", f"mem_mb={available_memory() >> 20}"]  # jobs share a machine as far as its memory goes
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")}
     (root / "runs").mkdir(exist_ok=True)
     try:
