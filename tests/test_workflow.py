@@ -118,6 +118,16 @@ def test_a_sweep_shares_the_work_and_the_notebook_only_reads(project):
     assert len(list(run.glob("records/01_two/draw-*.csv"))) == 3
 
 
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two jobs side by side need two cores")
+def test_jobs_of_one_thread_share_a_machine_as_far_as_its_memory_goes(project):
+    """A job that asks for more than the machine has gets all of it, and so runs alone."""
+    sizes, needs = {"size": 2, "pause": 5.0}, {"threads": 1, "mem_mb": 10**8}
+    configure(project, sizes, sizes, resources={"00_one": needs, "01_two": needs})
+    assert reproduce(project).returncode == 0
+    written = lambda notebook, record: next((project / "runs" / "tiny" / "records" / notebook).glob(f"{record}-*.csv")).stat().st_mtime  # noqa: E731
+    assert written("01_two", "first") > written("00_one", "second") or written("00_one", "first") > written("01_two", "second")
+
+
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
