@@ -9,6 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -93,7 +94,7 @@ def _read(file: Path) -> str:
 def _parquet(files: Sequence[Path], *columns: str) -> list[dict[str, object]]:
     """Return the rows of parquet files with those of the columns that they have; raise ValueError where they have none."""
     try:
-        from pyarrow.lib import ArrowInvalid
+        from pyarrow import ArrowInvalid
         from pyarrow.parquet import ParquetFile
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("parquet files need pyarrow: pip install 'sinkprune[eval]'") from error
@@ -200,6 +201,7 @@ def _wikitext_files_of(folder: Path | str, split: str) -> list[Path]:
 # the harness's tasks
 
 
+@cache
 def _harness(name: str) -> dict[str, tuple[Path, dict]]:
     """Return the tasks of a folder of the harness by name: YAML file and configuration."""
     from . import harness  # noqa: F401, says what to install where the harness is missing
