@@ -214,7 +214,13 @@ def _tasks(options: Namespace) -> pd.DataFrame:
     from .benchmarks import evaluate, evaluate_named
 
     if options.data is None:
-        return evaluate_named(open_model(options), names, options.limit, options.family)
+        lm = open_model(options)
+        try:
+            return evaluate_named(lm, names, options.limit, options.family)
+        except OSError as error:
+            if any(name.startswith(("blimp", "wikitext")) for name in names):
+                raise OSError(f"{error}; or give a local folder of BLiMP and WikiText-2: --data FOLDER") from error
+            raise
     with localdata.local_tasks(options.data, names, options.split or "test") as (tasks, include):
         return evaluate(open_model(options), tasks, limit=options.limit, family=options.family, include=include)
 

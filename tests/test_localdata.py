@@ -258,6 +258,16 @@ def test_calibration_takes_train_and_a_file_of_that_name_comes_first(folder, tmp
     assert documents_of(Namespace(text=Path("wikitext-2"), data=None, split=None), held_out=True) == ["mine", "own"]
 
 
+def test_a_hub_that_is_out_of_reach_says_that_a_folder_will_do(model, capsys, monkeypatch):
+    def offline(*_, **__):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    assert cli.main(["evaluate", model("autoregressive"), "--tasks", "wikitext"]) == 1
+    error = capsys.readouterr().err
+    assert "the data of task 'wikitext' cannot be loaded (no route)" in error and error.endswith("; or give a local folder of BLiMP and WikiText-2: --data FOLDER\n")
+
+
 def broken(name: str, text: str | bytes):
     def damage(folder: Path) -> None:
         file = folder / name
