@@ -10,6 +10,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import datasets
+import lm_eval.tasks
 import pandas as pd
 import pytest
 import torch
@@ -126,7 +127,7 @@ def test_parquet_files_and_shards_are_as_good(tiny_ar, folder, tmp_path):
 
 
 def test_all_paradigms_are_blimp_and_fewer_are_not(tiny_ar, tmp_path):
-    known = TaskManager(include_path=Path(datasets.__file__).parents[1] / "lm_eval" / "tasks" / "blimp", include_defaults=False)
+    known = TaskManager(include_path=Path(lm_eval.tasks.__file__).parent / "blimp", include_defaults=False)
     paradigms = [entry.cfg["dataset_name"] for name, entry in known.task_index.items() if name != "blimp"]
     assert len(paradigms) == 67
     for place, name in enumerate(paradigms):
@@ -196,7 +197,7 @@ def test_the_hub_gives_what_the_harness_reads(monkeypatch):
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: asked.append((args, options)) or datasets.Dataset.from_list([{"page": page} for page in PAGES]))
     assert wikitext(None, "validation") == PAGES
-    entry = TaskManager(include_path=Path(datasets.__file__).parents[1] / "lm_eval" / "tasks" / "wikitext", include_defaults=False).task_index["wikitext"].cfg
+    entry = TaskManager(include_path=Path(lm_eval.tasks.__file__).parent / "wikitext", include_defaults=False).task_index["wikitext"].cfg
     assert asked == [((entry["dataset_path"], entry["dataset_name"]), {"split": "validation"})]
 
     def offline(*_, **__):
@@ -258,6 +259,7 @@ def test_calibration_takes_train_and_a_file_of_that_name_comes_first(folder, tmp
     assert documents_of(Namespace(text=Path("wikitext-2"), data=None, split=None), held_out=True) == ["mine", "own"]
 
 
+@pytest.mark.slow
 def test_a_hub_that_is_out_of_reach_says_that_a_folder_will_do(model, capsys, monkeypatch):
     def offline(*_, **__):
         raise ConnectionError("no route")
