@@ -39,9 +39,10 @@ def parser() -> argparse.ArgumentParser:
     trace.set_defaults(run=_run("run_trace"))
 
     evaluate = _model_command(commands, "evaluate", "likelihood on held-out text, or tasks", sequences=32)
-    evaluate.add_argument("--tasks", nargs="+", help="tasks of lm-evaluation-harness; suite (this project's own, offline); or paper (the paper's eight benchmarks)")
+    evaluate.add_argument("--tasks", nargs="+", help="tasks of lm-evaluation-harness, by spaces or commas, with --data blimp and wikitext from a local folder; suite (this project's own, offline); or paper (the paper's eight benchmarks)")
     evaluate.add_argument("--family", choices=("llada", "dream", "autoregressive"), help="whose published settings the paper's benchmarks take, alone or by name (default, for all eight: llada, or autoregressive)")
-    evaluate.add_argument("--limit", type=int, help="items per task (default: all)")
+    evaluate.add_argument("--limit", type=int, help="items per task, or windows of --protocol (default: all)")
+    evaluate.add_argument("--protocol", help="score the whole --text in windows by a published perplexity protocol: ppl_llada, main_llada or main_dream (default: sequences drawn from it)")
     evaluate.add_argument("--draws", type=int, default=8, help="noise levels per sequence of a diffusion model's NELBO (default: 8)")
     evaluate.add_argument("--json", type=Path, help="file for the table")
     evaluate.set_defaults(run=_run("run_evaluate"))
@@ -78,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -93,7 +94,9 @@ def _model_command(commands, name: str, help: str, sequences: int) -> argparse.A
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
     parser.add_argument("--device", default="cuda" if _cuda() else "cpu", help="default: a GPU where there is one")
     parser.add_argument("--device-map", help="spread the model over several devices: auto (all GPUs), or a JSON object of parts and devices (default: --device alone)")
-    parser.add_argument("--text", type=Path, help="text file to take sequences from (default: documentation of this installation, and samples of smol-ar for its own vocabulary)")
+    parser.add_argument("--text", type=Path, help="text file to take sequences from, or wikitext-2 (default: documentation of this installation, and samples of smol-ar for its own vocabulary)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder that holds WikiText-2 or BLiMP as published, as text, JSON lines or parquet (default: the hub)")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="split of wikitext-2 (default: train for calibration, test for evaluation)")
     parser.add_argument("--sequences", type=int, default=sequences, help=f"sequences of text (default: {sequences})")
     parser.add_argument("--length", type=int, help="tokens per sequence (default: 128, with --text 512)")
     parser.add_argument("--batch", type=int, default=16, help="sequences at once; it changes speed and memory only (default: 16)")

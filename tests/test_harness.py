@@ -5,6 +5,8 @@ import math
 import os
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import datasets
@@ -15,6 +17,7 @@ import torch
 import yaml
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
@@ -256,6 +259,12 @@ def test_the_harness_s_command_knows_the_model(tiny_ar, tmp_path, folder):
     assert ran.returncode == 0 and "|tiny_choice|" in ran.stdout, ran.stderr
     [written] = (tmp_path / "out").rglob("results*.json")
     assert json.loads(written.read_text())["config"]["model"] == "sinkprune"
+
+
+def test_the_console_command_is_the_harness_s_own():
+    scripts = tomllib.loads((Path(__file__).resolve().parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    command = EntryPoint("sinkprune-lm-eval", scripts["sinkprune-lm-eval"], "console_scripts").load()
+    assert command.__module__ == HarnessModel.__module__ and get_model("sinkprune") is HarnessModel
 
 
 # the table of results
