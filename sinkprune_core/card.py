@@ -68,7 +68,7 @@ def write_measures(folder: Path, sequences: int = 64, draws: int = 4, items: int
         "environment": environment(),
         "rows": rows,
         "samples": quality.samples(lm, seed=seed),
-        "learning_curve": {name: extrapolate(log, f"nelbo_{name}", [*AHEAD, tokens], gaps[name] - GOAL_NATS) for name in SOURCES},
+        "learning_curve": {name: extrapolate(log, f"nelbo_{name}", [*AHEAD, tokens], gaps[name] - GOAL_NATS, REFITS) for name in SOURCES},
         "gpu_hour": {"hardware": published.HARDWARE, "flops_per_second": published.SPEED, "flops_per_token": published.SPEED * 3600 / tokens, "tokens": tokens},
     })
     return write_card(folder)
@@ -90,7 +90,7 @@ def power_law(tokens: np.ndarray, floor: float, scale: float, exponent: float) -
     return floor + scale * (np.asarray(tokens, dtype=float) / 1e6) ** -exponent
 
 
-def extrapolate(log: Sequence[dict], column: str, ahead: Sequence[float], needed: float, refits: int = REFITS, seed: int = 0) -> dict:
+def extrapolate(log: Sequence[dict], column: str, ahead: Sequence[float], needed: float, refits: int, seed: int = 0) -> dict:
     """Fit a power law to `column` of a training log at its flat learning rate, and say how far more tokens would bring it.
 
     Returns `points`, the fitted `floor`, `scale` and `exponent`, `residual` (nats); `gains`, for every number of tokens
