@@ -221,7 +221,7 @@ def test_a_whole_measurement_of_a_tiny_adapter_ends_in_a_card(tiny_base, tiny_ar
     monkeypatch.setattr(card.corpus, "texts", lambda *_, **__: texts)
     monkeypatch.setattr(card, "REFITS", 3)
     monkeypatch.setattr(quality, "SAMPLE_TOKENS", 32)
-    monkeypatch.setattr(quality, "STEPS", (2, 4))
+    monkeypatch.setattr(card.quality, "samples", lambda lm, seed, original=quality.samples: original(lm, ["the list of"], (2, 4), seed))
     answers = pd.DataFrame({"group": "g", "pair": [0, 0, 1, 1], "template": 0, "margin": 1.0, "margin_mean": 1.0, "correct": True})
     monkeypatch.setattr(quality, "offline_suite", lambda *_, **__: lambda lm: answers)
     text = card.write_measures(folder, draws=2, texts={card.WIKITEXT: make_ids(3, 9, 3)}, tasks={card.BLIMP: lambda lm: answers}).read_text(encoding="utf-8")
