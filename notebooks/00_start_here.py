@@ -136,7 +136,7 @@ figures.save_figure(run, drawn, "learning_curve", curve, "held-out NELBO of the 
 # %%
 from sinkprune_core import quality
 
-part_NT = torch.cat([ids_NT[: max(2, sequences // 4)] for ids_NT in texts.values()])
+part_NT = torch.cat([ids_NT[: max(2, sequences // 5)] for ids_NT in texts.values()])
 filled = run.record("filling", lambda: quality.filling(dlm, ar, part_NT, progress=True), fingerprints=prints, data=part_NT.tolist(), source=quality.source())
 figures.save_figure(run, figures.plot_filling(filled), "filling", filled, "filling masks by noise level beside the AR model's next-token prediction of the same tokens; bars: 95 % bootstrap interval over sequences")
 

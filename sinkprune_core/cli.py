@@ -207,7 +207,7 @@ def _train(options: argparse.Namespace) -> int:
     config = Training(kind=options.kind, seed=options.seed, **given)
     checkpoint = train(config, options.folder or cache_dir() / "training" / options.kind, options.start_from)
     if options.export is not None:
-        print(f"adapter written to {export(checkpoint, options.export)}; measures for its model card: sinkprune card --folder {options.export}")
+        print(f"adapter written to {export(checkpoint, options.export)}{f'; measures for its model card: sinkprune card --folder {options.export}' if options.kind == 'diffusion' else ''}")
     return 0
 
 
