@@ -128,6 +128,29 @@ drawn = figures.plot_curves(curve, "tokens", "nelbo", "text", {"tokens": "traini
 figures.save_figure(run, drawn, "learning_curve", curve, "held-out NELBO of the adapter along its training")
 
 # %% [markdown]
+# **Where it falls behind.** The NELBO averages over noise levels; here are three of them one by one. The DLM fills the masked
+# tokens from both sides, all at once; the AR model predicts the same tokens, each from everything that stands before it, so that
+# masks are nothing to it. With few masks both sides of a gap are there to see, with many hardly anything is. The [model
+# card](../sinkprune_core/adapters/smol-dlm/README.md) measures the same on more text.
+
+# %%
+from sinkprune_core import quality
+
+part_NT = torch.cat([ids_NT[: max(2, sequences // 5)] for ids_NT in texts.values()])
+filled = run.record("filling", lambda: quality.filling(dlm, ar, part_NT, progress=True), fingerprints=prints, data=part_NT.tolist(), source=quality.source())
+figures.save_figure(run, figures.plot_filling(filled), "filling", filled, "filling masks by noise level beside the AR model's next-token prediction of the same tokens; bars: 95 % bootstrap interval over sequences")
+
+# %% [markdown]
+# The same in words, computed:
+
+# %%
+wide = filled.pivot_table(index=["share", "sequence"], columns="model", values="correct")
+for share, part in wide.groupby(level="share"):
+    lead = interval(part[dlm.name] - part[ar.name])
+    side = "more than" if lead.low > 0 else "fewer than" if lead.high < 0 else "as far as this text can tell as many as"
+    print(f"{share:.0%} masked: the DLM fills {part[dlm.name].mean():.0%} right, {side} the AR model's {part[ar.name].mean():.0%} (difference {100 * lead.value:+.0f} points [{100 * lead.low:+.0f}, {100 * lead.high:+.0f}])")
+
+# %% [markdown]
 # ## What can the two models do?
 #
 # The package brings [1,512 items](../sinkprune_core/tasks/README.md) with two endings each, in six groups; a model answers

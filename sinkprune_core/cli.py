@@ -71,6 +71,15 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--export", type=Path, help="where the finished adapter goes (default: only the checkpoint stays)")
     train.set_defaults(run=_train)
 
+    card = commands.add_parser("card", help="measure a diffusion adapter beside smol-ar and write its model card")
+    card.add_argument("--folder", type=Path, help="an exported adapter (default: the one that ships with the package)")
+    card.add_argument("--sequences", type=int, default=64, help="held-out sequences, half of each source (default: 64)")
+    card.add_argument("--draws", type=int, default=4, help="noise draws per sequence and per two-choice item (default: 4)")
+    card.add_argument("--items", type=int, default=504, help="items of the offline suite, of 1,512 (default: 504)")
+    card.add_argument("--seed", type=int, default=0, help="of the choice of text, of noise and of the samples (default: 0)")
+    card.add_argument("--render", action="store_true", help="measure nothing: write the card anew from the files beside the adapter")
+    card.set_defaults(run=_card)
+
     return parser
 
 
@@ -201,7 +210,16 @@ def _train(options: argparse.Namespace) -> int:
     config = Training(kind=options.kind, seed=options.seed, **given)
     checkpoint = train(config, options.folder or cache_dir() / "training" / options.kind, options.start_from)
     if options.export is not None:
-        print(f"adapter written to {export(checkpoint, options.export)}")
+        print(f"adapter written to {export(checkpoint, options.export)}{f'; measures for its model card: sinkprune card --folder {options.export}' if options.kind == 'diffusion' else ''}")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from .card import write_card, write_measures
+    from .embedded import ADAPTER
+
+    folder = options.folder or ADAPTER
+    print(write_card(folder) if options.render else write_measures(folder, options.sequences, options.draws, options.items, options.seed))
     return 0
 
 

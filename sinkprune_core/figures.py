@@ -221,6 +221,25 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
     return figure
 
 
+def plot_filling(frame: pd.DataFrame) -> Figure:
+    """Draw what `quality.filling` returns against the share of masked tokens: nats per masked token, and how many are right; 95 % intervals over sequences."""
+    figure, axes = canvas(1, 2, (8.6, 3.2))
+    models = frame.model.drop_duplicates().tolist()
+    for axis, (column, scale, label) in zip(axes[0], [("value", 1, "nats per masked token"), ("correct", 100, "masked tokens filled right (%)")], strict=True):
+        for place, model in enumerate(models):
+            part = frame[frame.model == model]
+            colour, marker, kind = KIND[part.kind.iloc[0]]
+            found = {share: interval(scale * values) for share, values in part.groupby("share")[column]}
+            x = [100 * share + 1.6 * (place - (len(models) - 1) / 2) for share in found]
+            errors = [[each.value - each.low for each in found.values()], [each.high - each.value for each in found.values()]]
+            axis.errorbar(x, [each.value for each in found.values()], errors, color=colour, marker=marker, ls="-" if kind == "diffusion" else "--", ms=5, capsize=2, label=f"{model} ({kind})")
+        axis.set_xticks([100 * share for share in sorted(set(frame.share))])
+        axis.set(xlabel="masked tokens (%)", ylabel=label, xlim=(0, 100))
+        axis.set_ylim(bottom=0)
+    axes[0, 1].legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
 def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figure:
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of the other.
 

@@ -90,3 +90,10 @@ def test_a_training_log_may_begin_without_sinks_or_never_have_them():
     assert [len(axis.lines) for axis in axes] == [1, 1, 0]
     assert list(axes[1].lines[0].get_xdata()) == [2.0, 3.0]
     assert "no such column" in axes[2].texts[0].get_text()
+
+
+def test_filling_is_drawn_per_model_at_its_means_in_nats_and_percent():
+    rows = [{"model": kind, "kind": kind, "share": share, "sequence": sequence, "value": 2 + share + sequence, "correct": 0.25 * sequence} for kind in ("autoregressive", "diffusion") for share in (0.15, 0.85) for sequence in (0, 1, 2)]
+    nats, right = figures.plot_filling(pd.DataFrame(rows)).axes[:2]
+    assert [line.get_ydata().tolist() for line in nats.lines if len(line.get_ydata()) == 2 and line.get_linestyle() in ("-", "--")] == [[pytest.approx(3.15), pytest.approx(3.85)]] * 2
+    assert all(value == pytest.approx(25) for line in right.lines if line.get_linestyle() in ("-", "--") for value in line.get_ydata())

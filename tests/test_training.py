@@ -209,7 +209,7 @@ def test_an_export_tells_the_run_up_to_its_checkpoint_without_repeats(prepared, 
     card = (folder / "README.md").read_text()
     assert "Trained tokens: 64 in 4 steps" in card
     for row in told:
-        assert f"| {row['tokens']} | {row['train_nelbo']:.3f} | {row['nelbo_samples']:.3f} | {row['nelbo_documentation']:.3f} |" in card
+        assert f"| {row['tokens']} | {row['learning_rate']:.2g} | {row['train_nelbo']:.3f} | {row['nelbo_samples']:.3f} | {row['nelbo_documentation']:.3f} |" in card
     assert "| `length` | 8 |" in card and str(tmp_path) not in card
 
 
