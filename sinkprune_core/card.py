@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from scipy.optimize import curve_fit
 
-from . import compute, corpus, embedded, published, quality
+from . import compute, corpus, embedded, localdata, published, quality
 from .comparisons import CONFIDENCE
 from .documents import _table
 from .models import LanguageModel, from_folder, load, set_direction
 from .paths import atomic, write_json
 from .results import environment
+from .seeds import generator
 from .training import MEASURES
 
 MEASURED = "measures.json"
@@ -48,16 +49,20 @@ def merged(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
     return LanguageModel(set_direction(model, causal=False).requires_grad_(False), tokenizer, "smol-dlm", "diffusion", embedded.MASK_TOKEN_ID, logits_shifted=True)
 
 
-def write_measures(folder: Path, sequences: int = 64, draws: int = 4, items: int = 504, seed: int = 0, texts: dict[str, torch.Tensor] | None = None, tasks: dict[str, quality.Task] | None = None) -> Path:
+def write_measures(folder: Path, sequences: int = 64, draws: int = 4, items: int = 504, seed: int = 0, data: Path | None = None) -> Path:
     """Measure the adapter in `folder` beside smol-ar, write `measures.json` and the card there, and return the card.
 
-    `sequences` are halved between the two held-out sources; `texts`, token ids (N, T), and `tasks` are measured besides, the
-    card has rows for WIKITEXT and BLIMP. Noise and items depend on `seed`. Raises what `merged` raises.
+    `sequences` are halved between the two held-out sources. `data` is a folder with WikiText-2 and BLiMP, either or both: as
+    many sequences of the one and about as many items of the other are measured besides. Noise and items depend on `seed`.
+    Raises what `merged` and `local_data` raise.
     """
     lm = merged(folder)
     length, ar = _settings(folder)["length"], load("smol-ar", lm.model.dtype)
-    texts = corpus.texts(lm.tokenizer, sequences, length, held_out=True, seed=seed) | (texts or {})
-    tasks = {SUITE: quality.offline_suite(items, draws, seed, progress=True)} | (tasks or {})
+    texts = corpus.texts(lm.tokenizer, sequences, length, held_out=True, seed=seed)
+    tasks = {SUITE: quality.offline_suite(items, draws, seed, progress=True)}
+    if data is not None:
+        more_texts, more_tasks = local_data(data, lm, sequences, length, items, draws, seed)
+        texts, tasks = texts | more_texts, tasks | more_tasks
     rows = quality.measure(lm, ar, texts, tasks, draws, seed, progress=True)
     log, tokens = _log(folder), tokens_per_hour(lm, length)
     gaps = {row["on"]: row["value"] for row in rows if row["measure"] == "likelihood" and row["model"] == "difference"}
@@ -72,6 +77,26 @@ def write_measures(folder: Path, sequences: int = 64, draws: int = 4, items: int
         "gpu_hour": {"hardware": published.HARDWARE, "flops_per_second": published.SPEED, "flops_per_token": published.SPEED * 3600 / tokens, "tokens": tokens},
     })
     return write_card(folder)
+
+
+def local_data(folder: Path, lm: LanguageModel, sequences: int, length: int, items: int, draws: int, seed: int) -> tuple[dict[str, torch.Tensor], dict[str, quality.Task]]:
+    """Return text of WikiText-2's validation split, ids (N, T), and the task of BLiMP, from what of the two `folder` holds.
+
+    About `items` items are divided among the paradigms; items and sequences are drawn by `seed`. Raises ValueError for a
+    folder with neither, and OSError for one that is none.
+    """
+    texts, tasks = {}, {}
+    if "validation" in localdata.wikitext_files(folder):
+        ids_NT = corpus.pack(localdata.wikitext(folder, "validation"), lm.tokenizer, length)
+        texts[WIKITEXT] = ids_NT[torch.randperm(len(ids_NT), generator=generator(seed, "card", WIKITEXT))[:sequences]]
+    if found := localdata.blimp_files(folder):
+        per, paradigms = max(2, items // len(found)), {name: localdata.pairs(files) for name, files in found.items()}
+        drawn = {name: [rows[index] for index in torch.randperm(len(rows), generator=generator(seed, "card", name))[:per].tolist()] for name, rows in paradigms.items()}
+        name = BLIMP if len(found) == localdata.PARADIGMS else f"{BLIMP}, {len(found)} of {localdata.PARADIGMS} paradigms"
+        tasks[name] = quality.minimal_pairs(drawn, draws, seed, progress=True)
+    if not texts and not tasks:
+        raise ValueError(f"{folder} holds neither WikiText-2's validation split nor BLiMP: {localdata.EXPECTED['wikitext']}; {localdata.EXPECTED['blimp']}")
+    return texts, tasks
 
 
 def tokens_per_hour(lm: LanguageModel, length: int) -> float:
@@ -256,7 +281,7 @@ def _quality(measures: dict | None, kind: str) -> str:
     by_level = [[SOURCES.get(text, text), *(_estimate(rows["level", text, level, "smol-dlm"]) if ("level", text, level, "smol-dlm") in rows else "–" for level in levels)] for text in dict.fromkeys(text for text, _ in pick("level"))]
     filled = [[SOURCES.get(text, text), f"{share:.0%}", *(_estimate(rows[measure, text, share, model], measure == "correct") for measure in ("correct", "nats") for model in ("smol-dlm", "smol-ar"))] for text, share in pick("correct")]
     answers = [[task, group, *(_estimate(rows[measure, task, group, model], True) if (measure, task, group, model) in rows else "–" for measure in ("items", "pairs") for model in ("smol-dlm", "smol-ar"))] for task, group in pick("items")]
-    answers += [[BLIMP, "all", *["not measured"] * 2, "–", "–"]] * (BLIMP not in {task for task, _ in pick("items")})
+    answers += [[BLIMP, "all", *["not measured"] * 2, "–", "–"]] * (not any(task.startswith(BLIMP) for task, _ in pick("items")))
     written = "\n\n".join(f"`{prompt}` …\n\n" + "\n\n".join(f"~~~~text\n[{each['steps']} steps]{each['text']}\n~~~~" for each in measures["samples"] if each["prompt"] == prompt) for prompt in dict.fromkeys(each["prompt"] for each in measures["samples"]))
     return f"""## How good it is
 

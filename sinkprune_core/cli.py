@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     card.add_argument("--draws", type=int, default=4, help="noise draws per sequence and per two-choice item (default: 4)")
     card.add_argument("--items", type=int, default=504, help="items of the offline suite, of 1,512 (default: 504)")
     card.add_argument("--seed", type=int, default=0, help="of the choice of text, of noise and of the samples (default: 0)")
+    card.add_argument("--data", type=Path, help="a folder with WikiText-2, BLiMP or both, measured besides")
     card.add_argument("--render", action="store_true", help="measure nothing: write the card anew from the files beside the adapter")
     card.set_defaults(run=_card)
 
@@ -219,7 +220,7 @@ def _card(options: argparse.Namespace) -> int:
     from .embedded import ADAPTER
 
     folder = options.folder or ADAPTER
-    print(write_card(folder) if options.render else write_measures(folder, options.sequences, options.draws, options.items, options.seed))
+    print(write_card(folder) if options.render else write_measures(folder, options.sequences, options.draws, options.items, options.seed, options.data))
     return 0
 
 

@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
+PARADIGMS = 67  # of BLiMP
 SPLITS = ("train", "validation", "test")
 HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
 EXPECTED = {

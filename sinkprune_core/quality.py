@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from . import suite
 from .comparisons import Estimate, interval
+from .corpus import separator
 from .diffusion import LLADA, corrupt, generate, random_mask
 from .evaluation import nelbo, nll
 from .models import LanguageModel
@@ -100,6 +101,20 @@ def samples(dlm: LanguageModel, prompts: Sequence[str] = PROMPTS, steps: Sequenc
 def offline_suite(items: int, draws: int, seed: int = 0, progress: bool = False) -> Task:
     """Return the task of about `items` items of the offline suite, a diffusion model's bounds from `draws` maskings."""
     return lambda lm: suite.accuracy(lm, suite.sample(items), draws, seed, progress=progress)
+
+
+def minimal_pairs(paradigms: Mapping[str, Sequence[Mapping[str, str]]], draws: int, seed: int = 0, progress: bool = False) -> Task:
+    """Return the task of telling `sentence_good` from `sentence_bad` in every pair, whole sentences after the separator of documents.
+
+    A diffusion model's likelihoods are bounds from `draws` maskings, the same for both sentences of a pair.
+    """
+
+    def task(lm: LanguageModel) -> pd.DataFrame:
+        start = lm.tokenizer.decode([separator(lm.tokenizer)])
+        items = [{"group": name, "pair": number, "template": 0, "context": start, "choices": [pair["sentence_good"], pair["sentence_bad"]], "answer": 0} for name, pairs in paradigms.items() for number, pair in enumerate(pairs)]
+        return suite.accuracy(lm, items, draws, seed, progress=progress)
+
+    return task
 
 
 def measure(dlm: LanguageModel, ar: LanguageModel, texts: Mapping[str, torch.Tensor], tasks: Mapping[str, Task], draws: int = 4, seed: int = 0, batch: int = 16, progress: bool = False) -> list[dict]:

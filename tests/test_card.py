@@ -11,6 +11,7 @@ import torch
 
 from sinkprune_core import card, quality
 from sinkprune_core.cli import main
+from sinkprune_core.corpus import separator
 from sinkprune_core.diffusion import random_mask
 from sinkprune_core.embedded import ADAPTER, MASK_TOKEN_ID
 from sinkprune_core.evaluation import nelbo, nll
@@ -224,6 +225,28 @@ def test_a_whole_measurement_of_a_tiny_adapter_ends_in_a_card(tiny_base, tiny_ar
     monkeypatch.setattr(card.quality, "samples", lambda lm, seed, original=quality.samples: original(lm, ["the list of"], (2, 4), seed))
     answers = pd.DataFrame({"group": "g", "pair": [0, 0, 1, 1], "template": 0, "margin": 1.0, "margin_mean": 1.0, "correct": True})
     monkeypatch.setattr(quality, "offline_suite", lambda *_, **__: lambda lm: answers)
-    text = card.write_measures(folder, draws=2, texts={card.WIKITEXT: make_ids(3, 9, 3)}, tasks={card.BLIMP: lambda lm: answers}).read_text(encoding="utf-8")
-    assert "not measured |" not in text and f"| {card.BLIMP} | g | 100%" in text
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "wiki.valid.raw").write_text(" = A title = \n \n" + " some words of a page of which there are many \n" * 20, encoding="utf-8")
+    for name in ("wh_island", "passive_1"):
+        (data / f"{name}.jsonl").write_text("".join(json.dumps({"sentence_good": f"the list of {number}", "sentence_bad": f"list the of {number}"}) + "\n" for number in range(5)), encoding="utf-8")
+    text = card.write_measures(folder, sequences=3, draws=2, items=6, data=data).read_text(encoding="utf-8")
+    assert "not measured |" not in text and "| offline suite | g | 100%" in text
+    assert [row["units"] for row in json.loads((folder / card.MEASURED).read_text())["rows"] if row["on"] == card.WIKITEXT and row["measure"] == "likelihood"] == [3] * 3
+    assert all(f"| BLiMP, 2 of 67 paradigms | {group} |" in text for group in ("wh_island", "passive_1", "all"))
+    with pytest.raises(ValueError, match="holds neither WikiText-2's validation split nor BLiMP"):
+        card.local_data(folder, tiny_ar, 3, 9, 6, 2, 0)
     assert card.write_card(folder).read_text(encoding="utf-8") == text
+
+
+def test_minimal_pairs_are_scored_as_whole_sentences(tiny_ar):
+    pairs = [{"sentence_good": "the list of names", "sentence_bad": "list the names of"}, {"sentence_good": "a value", "sentence_bad": "value a"}]
+    start = separator(tiny_ar.tokenizer)
+
+    def naive(text: str) -> float:
+        ids_T = torch.cat([torch.tensor([start]), tiny_ar.encode(f" {text}")])
+        log_p_TV = tiny_ar.model(ids_T[None]).logits[0].double().log_softmax(-1)
+        return float(log_p_TV[:-1].gather(1, ids_T[1:, None]).sum())
+
+    margin = quality.minimal_pairs({"p": pairs}, draws=1)(tiny_ar).margin
+    assert margin.tolist() == pytest.approx([naive(pair["sentence_good"]) - naive(pair["sentence_bad"]) for pair in pairs], abs=1e-4)
