@@ -90,3 +90,35 @@ def test_a_training_log_may_begin_without_sinks_or_never_have_them():
     assert [len(axis.lines) for axis in axes] == [1, 1, 0]
     assert list(axes[1].lines[0].get_xdata()) == [2.0, 3.0]
     assert "no such column" in axes[2].texts[0].get_text()
+
+
+def test_the_strongest_keys_are_named_and_no_two_beside_each_other(panels):
+    assert trajectories.strongest_apart(panels[0], apart=1 / 6) == list(range(6)), "all, where there is room"
+    named = trajectories.strongest_apart(panels[0], apart=2 / 6)
+    assert {0, 3} <= set(named), "sinks first"
+    assert min(np.diff(named)) >= 2
+    axis = trajectories.plot_sink_positions(panels).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == [panels[0]["labels"][key] for key in axis.get_xticks()]
+
+
+def test_what_is_added_to_a_figure_after_it_was_made_has_the_style_too():
+    with plt.rc_context():
+        plt.rcdefaults()
+        frame = pd.DataFrame({"tokens": [1e6, 2e6], "loss": [3.0, 2.0], "kind": "one"})
+        axis = figures.plot_curves(frame, "tokens", "loss", "kind", {"tokens": "tokens", "loss": "loss"}).axes[0]
+        axis.figure.canvas.draw()
+        assert not axis.get_legend().get_frame_on()
+        assert axis.xaxis.label.get_fontsize() == figures.STYLE["font.size"]
+        assert "2 M" in [label.get_text() for label in axis.get_xticklabels()], "no power of ten in a corner"
+
+
+def test_a_saved_figure_tells_a_notebook_its_caption(tmp_path, monkeypatch):
+    from IPython.core.formatters import DisplayFormatter
+
+    monkeypatch.setattr(results.Run, "folder", tmp_path)
+    frame = pd.DataFrame({"x": [1, 2], "y": [3.0, 2.0], "kind": "one"})
+    figure = figures.save_figure(results.Run("01_x", "p", {}), figures.plot_curves(frame, "x", "y", "kind", {"x": "x", "y": "y"}), "a", frame, "what it shows")
+    formatter = DisplayFormatter()
+    formatter.formatters["image/png"].for_type(type(figure), lambda _: b"picture")
+    data, about = formatter.format(figure)
+    assert data["image/png"] == b"picture" and about["image/png"] == {"alt": "what it shows"}
