@@ -113,13 +113,13 @@ Every name below works wherever a model is asked for: `load("…")`, `sinkprune 
 by renaming weights: no remote code runs, pickled weights are not read, and what is saved loads with plain `from_pretrained`.
 Downloads take {', '.join(f'`{pattern}`' for pattern in WANTED)} and nothing else.
 
-No model of this table except the embedded pair was run by this project. Facts are leads: loading compares them with the
+No model of these tables except the embedded pair was run by this project. Facts are leads: loading compares them with the
 files, and a contradiction is an error that names both sides. The formats are checked on tiny random checkpoints against the
 papers' formulas ([test_families.py](../tests/test_families.py)).
 
 {_table(shape, shapes)}
 
-## What is known of it, and how surely
+## What is known of them, and how surely
 
 {_table(source, sources)}
 
