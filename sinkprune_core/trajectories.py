@@ -109,11 +109,11 @@ def step_slider(panels: list[dict]) -> object:
 
     def show(step: int) -> Figure:
         figure = plot_writing(panels, step - 1)
-        plt.close(figure)  # or the inline backend would show it a second time
+        plt.close(figure)  # or the inline backend would show it a second time, beside what `auto_display` shows
         return figure
 
     steps = len(panels[0]["states_SK"])
-    return interactive(show, step=IntSlider(steps, 1, steps, description="step", continuous_update=False))
+    return interactive(show, {"auto_display": True}, step=IntSlider(steps, 1, steps, description="step", continuous_update=False))
 
 
 def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float = 0.4, colours: int = 36) -> Path:

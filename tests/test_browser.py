@@ -175,8 +175,9 @@ def test_the_slider_of_the_second_notebook_draws_another_step_when_it_is_moved(l
     with browser(tmp_path / "profile") as driver:
         run_all(driver, address, notebooks / "01_sink_variance.ipynb")
         handle = wait_for(lambda: driver.find_elements("css selector", ".widget-slider .noUi-handle"), 30, "the slider is there")[0]
-        (before,) = wait_for(lambda: pictures(driver, ".jupyter-widgets"), 30, "the slider has a picture")
+        before = wait_for(lambda: pictures(driver, ".widget-output"), 30, "the slider has a picture")
         driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
         handle.send_keys("\ue012")  # arrow to the left
-        wait_for(lambda: (now := pictures(driver, ".jupyter-widgets")) and now != [before], 30, "another step is drawn")
+        wait_for(lambda: (now := pictures(driver, ".widget-output")) and now != before, 60, "another step is drawn")
+        assert len(before) == len(pictures(driver, ".widget-output")) == 1, "one picture, in place of the one before"
         keep(driver, "01_sink_variance")

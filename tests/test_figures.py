@@ -50,6 +50,7 @@ def test_the_slider_stands_at_the_last_step_and_leaves_no_figure_open(panels):
     assert (step.min, step.max, step.value) == (1, 3, 3)
     assert slider.f(2).axes[0].get_title(loc="left").endswith("step 2 of 3") or slider.f(2).axes[0].get_title().endswith("step 2 of 3")
     assert not plt.get_fignums()
+    assert slider.auto_display, "what the function returns is shown"
     assert WIDGETS in slider._repr_mimebundle_(), "publishing leaves this output out and keeps the picture beside it"
 
 
