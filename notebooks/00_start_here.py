@@ -171,7 +171,7 @@ accuracy = pd.DataFrame(rows)
 figures.save_figure(run, figures.plot_accuracy(accuracy), "suite", accuracy, "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs of items")
 
 # %% [markdown]
-# The same as a table, in percent. An interval without width says that all were right here, not that all would be.
+# The same as a table, in percent. An interval without width says that all pairs came out alike here, not that all would.
 
 # %%
 percent = lambda value, low, high: f"{value:.0%} [{low:.0%}, {high:.0%}]"  # noqa: E731

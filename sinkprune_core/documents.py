@@ -61,8 +61,7 @@ paragraphs with a separator):
     for table in dict.fromkeys(result.table for result in every):
         rows = [result for result in every if result.table == table]
         first = rows[0]
-        numbers = _table(["method", *(TASKS[task] for task in first.values), "hours", "here"], [[row.method, *_printed(row), _hours(row), published.NOT_RUN] for row in rows])
-        parts.append(f"## {first.title}\n\n{first.unit[0].upper()}{first.unit[1:]}; source: {first.source}. {first.note} That the published LLaDA-8B is the base model, not the instruct one, is inferred from its scores.\n\n{numbers}\n\n{_commands(rows)}")
+        parts.append(f"## {first.title}\n\n{first.unit[0].upper()}{first.unit[1:]}; source: {first.source}. {first.note} That the published LLaDA-8B is the base model, not the instruct one, is inferred from its scores.\n\n{_numbers(rows)}\n\n{_commands(rows)}")
     lines = ["\n".join([f"# {row.model}, {row.sparsity:.0%}, about {_hours(row)} hours", *row.commands()]) for row in published.unprinted()]
     parts.append(
         "## Settings the paper reports on whose numbers we do not have\n\nThe paper also evaluates 25 % and 75 % sparsity, Dream, LLaDA-1.5 and MMaDA. Those tables were not at hand, so no number is given; the commands are the same, "
@@ -72,13 +71,17 @@ paragraphs with a separator):
 
 
 def readme_table() -> str:
-    """Return README's tables of the paper's results, one for each set of benchmarks, and the commands that measure every row."""
-    every, tables = published.results(), []
-    for tasks in dict.fromkeys(tuple(result.values) for result in every):
-        group = [result for result in every if tuple(result.values) == tasks]
-        rows = [[row.title, row.method, *_printed(row), _hours(row), published.NOT_RUN] for row in group]
-        tables.append(_table(["published", "method", *(TASKS[task] for task in tasks), "hours", "here"], rows))
-    return "\n\n".join([*tables, f"Hours of pruning + evaluation on {published.HARDWARE}, estimated from FLOPs: a lower bound.", _folded("The command of every row", _commands(every))])
+    """Return README's tables of the paper's results, one below the name of each, and the commands that measure every row."""
+    every, parts = published.results(), []
+    for table in dict.fromkeys(result.table for result in every):
+        rows = [result for result in every if result.table == table]
+        parts.append(f"**{rows[0].title}**\n\n{_numbers(rows)}")
+    return "\n\n".join([*parts, f"Hours of pruning + evaluation on {published.HARDWARE}, estimated from FLOPs: a lower bound.", _folded("The command of every row", _commands(every))])
+
+
+def _numbers(rows: list[published.Result]) -> str:
+    """Return the table of one set of published rows."""
+    return _table(["method", *(TASKS[task] for task in rows[0].values), "hours", "here"], [[row.method, *_printed(row), _hours(row), published.NOT_RUN] for row in rows])
 
 
 def _commands(results: list[published.Result]) -> str:
@@ -92,13 +95,15 @@ def _folded(summary: str, text: str) -> str:
 
 def models_page() -> str:
     """Return docs/models.md: the table of models, those that are refused with the reason, and what precision costs."""
-    rows = []
+    shapes, sources = [], []
     for row in MODELS.values():
         mask = "–" if row.kind == "autoregressive" else f"{row.mask_token_id if row.mask_token_id is not None else 'from its tokenizer'}{f' `{row.mask_token}`' if row.mask_token else ''}"
         name = row.id if row.id in EMBEDDED else f"[{row.id}](https://huggingface.co/{row.repository})"
         twin = f"{row.twin} ({row.kinship})" if row.twin else "–"
-        rows.append([name, f"{row.parameters / 1e9:.3g} B, {row.bytes / 1e9:.3g} GB", f"`{row.native}`", "both" if row.kind == "diffusion" else "causal", mask, "yes" if row.logits_shifted else "no", row.context or "not published", twin, row.licence, row.certainty, row.note])
-    columns = ["model", "size", "transformers class", "attention", "mask token", "logits shifted", "context", "autoregressive counterpart", "licence", "source of these facts", "note"]
+        shapes.append([name, f"{row.parameters / 1e9:.3g} B, {row.bytes / 1e9:.3g} GB", f"`{row.native}`", "both" if row.kind == "diffusion" else "causal", mask, "yes" if row.logits_shifted else "no", row.context or "not published"])
+        sources.append([name, twin, row.licence, row.certainty, row.note])
+    shape = ["model", "size", "transformers class", "attention", "mask token", "logits shifted", "context"]
+    source = ["model", "autoregressive counterpart", "licence", "source of these facts", "note"]
     return f"""# Models
 
 Written by `python -m sinkprune_core.documents` from [table.py](../sinkprune_core/table.py).
@@ -108,11 +113,15 @@ Every name below works wherever a model is asked for: `load("…")`, `sinkprune 
 by renaming weights: no remote code runs, pickled weights are not read, and what is saved loads with plain `from_pretrained`.
 Downloads take {', '.join(f'`{pattern}`' for pattern in WANTED)} and nothing else.
 
-No model of this table except the embedded pair was run by this project. Facts are leads: loading compares them with the
+No model of these tables except the embedded pair was run by this project. Facts are leads: loading compares them with the
 files, and a contradiction is an error that names both sides. The formats are checked on tiny random checkpoints against the
 papers' formulas ([test_families.py](../tests/test_families.py)).
 
-{_table(columns, rows)}
+{_table(shape, shapes)}
+
+## What is known of them, and how surely
+
+{_table(source, sources)}
 
 ## Where a model lies
 

@@ -50,6 +50,7 @@ def test_the_slider_stands_at_the_last_step_and_leaves_no_figure_open(panels):
     assert (step.min, step.max, step.value) == (1, 3, 3)
     assert slider.f(2).axes[0].get_title(loc="left").endswith("step 2 of 3") or slider.f(2).axes[0].get_title().endswith("step 2 of 3")
     assert not plt.get_fignums()
+    assert slider.auto_display, "what the function returns is shown"
     assert WIDGETS in slider._repr_mimebundle_(), "publishing leaves this output out and keeps the picture beside it"
 
 
@@ -97,3 +98,35 @@ def test_filling_is_drawn_per_model_at_its_means_in_nats_and_percent():
     nats, right = figures.plot_filling(pd.DataFrame(rows)).axes[:2]
     assert [line.get_ydata().tolist() for line in nats.lines if len(line.get_ydata()) == 2 and line.get_linestyle() in ("-", "--")] == [[pytest.approx(3.15), pytest.approx(3.85)]] * 2
     assert all(value == pytest.approx(25) for line in right.lines if line.get_linestyle() in ("-", "--") for value in line.get_ydata())
+
+
+def test_the_strongest_keys_are_named_and_no_two_beside_each_other(panels):
+    assert trajectories.strongest_apart(panels[0], apart=1 / 6) == list(range(6)), "all, where there is room"
+    named = trajectories.strongest_apart(panels[0], apart=2 / 6)
+    assert {0, 3} <= set(named), "sinks first"
+    assert min(np.diff(named)) >= 2
+    axis = trajectories.plot_sink_positions(panels).axes[0]
+    assert [label.get_text() for label in axis.get_xticklabels()] == [panels[0]["labels"][key] for key in axis.get_xticks()]
+
+
+def test_what_is_added_to_a_figure_after_it_was_made_has_the_style_too():
+    with plt.rc_context():
+        plt.rcdefaults()
+        frame = pd.DataFrame({"tokens": [1e6, 2e6], "loss": [3.0, 2.0], "kind": "one"})
+        axis = figures.plot_curves(frame, "tokens", "loss", "kind", {"tokens": "tokens", "loss": "loss"}).axes[0]
+        axis.figure.canvas.draw()
+        assert not axis.get_legend().get_frame_on()
+        assert axis.xaxis.label.get_fontsize() == figures.STYLE["font.size"]
+        assert "2 M" in [label.get_text() for label in axis.get_xticklabels()], "no power of ten in a corner"
+
+
+def test_a_saved_figure_tells_a_notebook_its_caption(tmp_path, monkeypatch):
+    from IPython.core.formatters import DisplayFormatter
+
+    monkeypatch.setattr(results.Run, "folder", tmp_path)
+    frame = pd.DataFrame({"x": [1, 2], "y": [3.0, 2.0], "kind": "one"})
+    figure = figures.save_figure(results.Run("01_x", "p", {}), figures.plot_curves(frame, "x", "y", "kind", {"x": "x", "y": "y"}), "a", frame, "what it shows")
+    formatter = DisplayFormatter()
+    formatter.formatters["image/png"].for_type(type(figure), lambda _: b"picture")
+    data, about = formatter.format(figure)
+    assert data["image/png"] == b"picture" and about["image/png"] == {"alt": "what it shows"}

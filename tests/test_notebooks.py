@@ -211,7 +211,7 @@ def executed() -> tuple:
     ran = nbformat.from_dict(json.loads(json.dumps(source)))
     ran.cells.insert(2, nbformat.v4.new_code_cell("# Parameters\na = 2\n", metadata={"tags": ["injected-parameters"]}))
     bar = nbformat.v4.new_output("display_data", {WIDGETS: {"model_id": "x"}, "text/plain": "0%"})
-    ran.cells[3].outputs = [nbformat.v4.new_output("stream", name="stderr", text="warning"), bar, nbformat.v4.new_output("execute_result", {"text/plain": "2"}, execution_count=9)]
+    ran.cells[3].outputs = [nbformat.v4.new_output("stream", name="stderr", text="warning"), bar, nbformat.v4.new_output("execute_result", {"text/plain": "2"}, execution_count=9, metadata={"image/png": {"alt": "a line", "width": 9}, "scrolled": True})]
     ran.metadata = {"widgets": {"state": {}}, "papermill": {"output_path": "x"}, "kernelspec": {"name": "python3", "display_name": "x"}}
     return ran, source
 
@@ -221,6 +221,7 @@ def test_publishing_keeps_results_and_nothing_else():
     assert [cell.source for cell in clean.cells] == ["# t", "a: int = 1", "a"]
     assert [output.output_type for output in clean.cells[2].outputs] == ["execute_result"]
     assert clean.cells[2].outputs[0].execution_count == clean.cells[2].execution_count == 2
+    assert clean.cells[2].outputs[0].metadata == {"image/png": {"alt": "a line"}}
     assert set(clean.metadata) == {"kernelspec", "language_info"}
 
 

@@ -261,6 +261,9 @@ def test_the_readme_counts_verdicts_and_shows_every_row_once(run):
     assert "Of 1 controls of ours: 1 reproduced." in text
     assert text.index("| D |") < text.index("<details>") < text.index("*control:* C")
     assert [text.count(f" {row.says} |") for row in ledger] == [1, 1, 1, 1]
+    (line,) = [line for line in text.splitlines() if line.startswith("| B |")]
+    assert [cell.strip()[:3] for cell in line.split("|")[1:4]] == ["B", "❌ n", "1 ["], "claim, verdict and number first: a narrow screen shows them"
+    assert "1 [0.9,\N{NO-BREAK SPACE}1.1]" in line, "an interval stays on one line"
 
 
 @pytest.mark.parametrize("fields, message", [({"side": "left"}, "side='left'"), ({"kind": "x"}, "kind='x'"), ({"finding": "x"}, "notebook/name")])
