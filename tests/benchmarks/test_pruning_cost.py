@@ -114,7 +114,10 @@ def test_noised_calibration_that_leaves_sinks_out(build, rounds):
 
 @torch.no_grad()
 def straightforward_sparsegpt(lm: LanguageModel, ids_RT: torch.Tensor, batch: int, sparsity: float = 0.5, piece: int = 128, damping: float = 0.01) -> None:
-    """Prune every linear with a Gram matrix, a factorisation and a loop over columns of its own; blocks see pruned inputs."""
+    """Prune every linear with a Gram matrix, a factorisation and a loop over columns of its own; blocks see pruned inputs.
+
+    As in published code, every column leaves its kept weights, its losses and its errors in matrices of their own.
+    """
     states = []
 
     def capture(module, args, kwargs):
@@ -145,27 +148,33 @@ def straightforward_sparsegpt(lm: LanguageModel, ids_RT: torch.Tensor, batch: in
             handle.remove()
         for name, linear in linears.items():
             linear.weight.copy_(_solve(linear.weight.clone(), grams[name], sparsity, piece, damping))
+        if block is lm.blocks[-1]:
+            break  # what published code computes here is left out on both sides: on a single block it would count for too much
         outputs = [block(*args, **kwargs) for args, kwargs in states]
         states = [(((output[0] if isinstance(output, tuple) else output), *args[1:]), kwargs) for output, (args, kwargs) in zip(outputs, states, strict=True)]
 
 
 def _solve(weight_OI, gram_II, sparsity: float, piece: int, damping: float) -> torch.Tensor:
-    columns = weight_OI.shape[1]
+    columns, losses_O = weight_OI.shape[1], torch.zeros(len(weight_OI))
     gram_II.diagonal().add_(damping * gram_II.diagonal().mean())
     inverse_II = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram_II)), upper=True)
     for first in range(0, columns, piece):
         last = min(first + piece, columns)
-        part_OP, errors_OP = weight_OI[:, first:last].clone(), torch.zeros(len(weight_OI), last - first)
-        upper_PP = inverse_II[first:last, first:last]
+        part_OP, upper_PP = weight_OI[:, first:last].clone(), inverse_II[first:last, first:last]
+        kept_OP, errors_OP, losses_OP = torch.zeros_like(part_OP), torch.zeros_like(part_OP), torch.zeros_like(part_OP)
         score_OP = part_OP**2 / upper_PP.diagonal() ** 2
-        border = score_OP.flatten().sort().values[int(score_OP.numel() * sparsity)]
+        pruned_OP = score_OP < score_OP.flatten().sort().values[int(score_OP.numel() * sparsity)]
         for column in range(last - first):
-            kept_O = torch.where(score_OP[:, column] < border, 0.0, part_OP[:, column])
-            error_O = (part_OP[:, column] - kept_O) / upper_PP[column, column]
+            weight_O, scale = part_OP[:, column], upper_PP[column, column]
+            kept_O = weight_O.clone()
+            kept_O[pruned_OP[:, column]] = 0
+            kept_OP[:, column] = kept_O
+            losses_OP[:, column] = (weight_O - kept_O) ** 2 / scale**2
+            error_O = (weight_O - kept_O) / scale
             part_OP[:, column:] -= error_O[:, None] @ upper_PP[None, column, column:]
-            part_OP[:, column] = kept_O
             errors_OP[:, column] = error_O
-        weight_OI[:, first:last] = part_OP
+        weight_OI[:, first:last] = kept_OP
+        losses_O += losses_OP.sum(1) / 2
         weight_OI[:, last:] -= errors_OP @ inverse_II[first:last, last:]
     return weight_OI
 
