@@ -201,9 +201,9 @@ Measured on {', '.join(hosts)}. What *straightforward* code does, after publishe
 
 {_table(["what", "compared with", "here", "ratio", "goal", "reached"], rows)}
 
-Calibration has a limit that no implementation with the same masks can pass: both run the linears in the same precision, once here
-and twice there with the output head. On smol-dlm the head has 0.27 times the weights of the blocks, so two forwards with it are 2.5
-times the linears of one without; attention and statistics decide how far from that a ratio lies.
+Why calibration stays near 2.5: for identical masks both sides run the linears in the same precision, once here and twice there with
+the output head. On smol-dlm the head has 0.27 times the weights of the blocks, so the matrix products alone are 2.5 to 1; what
+attention and statistics cost more there, tracking and the rest of a forward take back here.
 """
 
 
