@@ -31,8 +31,9 @@ train: $(READY) ## train the adapter of the embedded diffusion model, or go on t
 publish: $(READY) ## put the results of a run into notebooks/, figures/ and README.md
 	$(BIN)/sinkprune publish $(ARGS)
 
-benchmark: $(READY) ## measure the time and memory of the core
-	$(BIN)/python -m pytest tests/benchmarks -s $(ARGS)
+benchmark: $(READY) ## measure time and memory, and write docs/performance.md
+	$(BIN)/python -m pytest tests/benchmarks -s --record $(ARGS)
+	$(BIN)/python -m sinkprune_core.documents
 
 venv: $(READY) ## only make .venv
 

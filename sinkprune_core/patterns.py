@@ -8,6 +8,7 @@ Dimensions: O output features (rows), I input features (columns), P columns of a
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import numpy as np
 import torch
 
 PATTERNS = ("row", "layer", "global", "structured")  # and N:M, e.g. 2:4
@@ -38,7 +39,10 @@ def lowest(score_OP: torch.Tensor, count: int) -> torch.Tensor:
     """
     if count == 0:
         return torch.zeros_like(score_OP, dtype=torch.bool)
-    border_O1 = score_OP.kthvalue(count, dim=1, keepdim=True).values
+    if score_OP.is_cpu and score_OP.dtype == torch.float32:
+        border_O1 = torch.from_numpy(np.partition(score_OP.detach().numpy(), count - 1, axis=1)[:, count - 1 : count])  # two to three times as fast as kthvalue
+    else:
+        border_O1 = score_OP.kthvalue(count, dim=1, keepdim=True).values
     within_OP = score_OP <= border_O1
     if int(torch.count_nonzero(within_OP)) == count * len(score_OP):
         return within_OP  # no row has a tie at its border
@@ -53,18 +57,19 @@ def n_of_m(score_OP: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
     Ranks come from comparing pairs inside a group, which beats sorting for the small groups hardware knows.
     """
     score_GM = score_OP.reshape(-1, group)  # G groups
-    pruned_GM = torch.empty_like(score_GM, dtype=torch.bool)
+    pruned_GM = torch.empty_like(score_GM, dtype=torch.uint8)
     size = max(1, RANKED // group)
     for part_GM, mask_GM in zip(score_GM.split(size), pruned_GM.split(size), strict=True):
-        columns = [score_G.contiguous() for score_G in part_GM.unbind(1)]
+        columns = part_GM.unbind(1)
         rank_MG = torch.arange(group, dtype=torch.uint8 if group < 256 else torch.int32, device=score_OP.device)[:, None].repeat(1, len(part_GM))
         for right in range(1, group):
             for left in range(right):
                 right_lower_G = (columns[right] < columns[left]).view(torch.uint8)
                 rank_MG[left] += right_lower_G
                 rank_MG[right] -= right_lower_G  # a tie leaves the left one first
-        mask_GM.copy_((rank_MG < zeros).T)
-    return pruned_GM.view(score_OP.shape)
+        for low_G, mask_G in zip(rank_MG.lt_(zeros), mask_GM.unbind(1), strict=True):  # in place and byte by byte: several times faster than a transposed copy
+            mask_G.copy_(low_G)
+    return pruned_GM.view(torch.bool).view(score_OP.shape)
 
 
 def select(pattern: str, sparsity: float, border: "Border | None" = None) -> Select:

@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from .models import weight_OI
 
-GRAM_STRIP = 512  # columns of a Gram matrix computed together; only its upper strips are
+GRAM_STRIP = 256  # columns of a Gram matrix computed together; only its upper strips are
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,13 @@ def add_gram(gram_II: torch.Tensor, input_NI: torch.Tensor) -> torch.Tensor:
 
 
 def mirrored(gram_II: torch.Tensor) -> torch.Tensor:
-    """Return the whole symmetric matrix of one whose upper strips were added up."""
-    return torch.triu(gram_II) + torch.triu(gram_II, 1).T
+    """Return the same matrix, in place, with what its upper strips hold copied to the other side of the diagonal."""
+    for start in range(0, len(gram_II), GRAM_STRIP):
+        stop = min(start + GRAM_STRIP, len(gram_II))
+        corner_SS = gram_II[start:stop, start:stop]
+        corner_SS.copy_(corner_SS.triu() + corner_SS.triu(1).T)
+        gram_II[stop:, start:stop] = gram_II[start:stop, stop:].T
+    return gram_II
 
 
 class Observer:

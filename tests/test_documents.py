@@ -1,5 +1,6 @@
 """Pages written from tables: in step with them, their commands are ones the program takes, and published numbers are as printed."""
 
+import json
 import shlex
 
 import pandas as pd
@@ -15,7 +16,7 @@ from sinkprune_core.table import MODELS, REFUSED
 EVERY = [*published.results(), *published.unprinted()]
 
 
-@pytest.mark.parametrize("name", ["docs/results.md", "docs/models.md", "README.md"])
+@pytest.mark.parametrize("name", ["docs/results.md", "docs/models.md", "docs/performance.md", "README.md"])
 def test_a_written_page_is_in_step_with_what_it_is_written_from(name):
     assert (project_root() / name).read_text(encoding="utf-8") == documents.pages()[name], "run python -m sinkprune_core.documents"
 
@@ -90,6 +91,21 @@ def test_the_models_page_has_every_row_and_every_refusal():
         assert f"| {name} | {why} |" in page
     for lines in tables:
         assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1, "a mask token splits a cell"
+
+
+def test_the_performance_page_says_where_a_goal_is_not_reached(tmp_path, monkeypatch):
+    large = documents.performance()[documents.LARGE]
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "performance.json").write_text(json.dumps({documents.LARGE: large}))
+    monkeypatch.setattr(documents, "project_root", lambda: tmp_path)
+    assert "| ratio |" not in documents.performance_page()
+    entry = {"value": 1.5, "before": 3.0, "after": 2.0, "names": ["plain", "ours"], "unit": "s", "goal": "at least 2", "reached": False, "threads": 1, "platform": large["platform"], "versions": large["versions"]}
+    documents.note_performance("a thing", {**entry, "value": 9.0, "reached": True})
+    documents.note_performance("another", {**entry, "before": None})
+    documents.note_performance("a thing", entry)
+    page = documents.performance_page()
+    assert "| a thing | plain 3 s | ours 2 s | 1.50 | at least 2 | **no** |\n| another | – | ours 2 s |" in page
+    assert documents.performance()[documents.LARGE] == large
 
 
 def test_a_readme_without_its_markers_is_refused(tmp_path, monkeypatch):

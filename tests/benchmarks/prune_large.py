@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sinkprune_core.paths import project_root, write_json
+from sinkprune_core.documents import LARGE, note_performance
 from sinkprune_core.results import environment
 
 SEQUENCES, LENGTH, LEVELS = 8, 256, 4
@@ -90,7 +90,7 @@ def main() -> None:
         "memory_bytes": psutil.virtual_memory().total,
         **environment(),
     }
-    write_json(project_root() / "docs" / "performance.json", record)
+    note_performance(LARGE, record)
     print(json.dumps(record, indent=1))
 
 

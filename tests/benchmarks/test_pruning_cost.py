@@ -1,9 +1,9 @@
 """What pruning costs against the straightforward method, written out here: ratios of processor time measured in turns in one run.
 
 Straightforward is how published code does it: two full forwards with the output head and attention maps held as a whole,
-one statistic per linear with a masked copy of its input, sorts of all scores, loops over columns. Both get the same rows in
-the same batches, and their results are compared before their times are. Time is that of the process on one thread, which
-other work on the machine hardly disturbs.
+one statistic per linear with a masked copy of its input, sorts of all scores, loops over columns. Both get the same rows,
+and their results are compared before their times are. Time is that of the process on one thread, which other work on the
+machine hardly disturbs. A goal that is not reached is said so in docs/performance.md; the assertion below it guards what is.
 
 Dimensions: B batch, T position, O output features, I input features.
 """
@@ -14,13 +14,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig, LlamaForCausalLM
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from sinkprune_core.calibration import Calibration, rows_for
 from sinkprune_core.criteria import wanda
 from sinkprune_core.models import LanguageModel, load, set_direction
 from sinkprune_core.patterns import lowest, n_of_m, select
 from sinkprune_core.pruning import Recipe, dense_statistics, preset, prune, weights_kept
+
+NAMES = ("straightforward", "ours")
 
 
 def in_turns(straightforward: Callable, ours: Callable, rounds: int) -> tuple[float, float, float]:
@@ -49,7 +53,7 @@ def smol(length: int = 256) -> tuple[LanguageModel, Calibration]:
     return load("smol-dlm"), Calibration(torch.arange(length).view(1, length) * 7919 % 40000 + 20, batch=4)
 
 
-def llada_block(length: int = 64) -> tuple[LanguageModel, Calibration]:
+def llada_block(length: int = 256) -> tuple[LanguageModel, Calibration]:
     """One random block of LLaDA-8B's shape; the vocabulary is small, since the head of 32 blocks is not one block's."""
     config = LlamaConfig(vocab_size=1000, hidden_size=4096, intermediate_size=12288, num_attention_heads=32, num_key_value_heads=32, num_hidden_layers=1, max_position_embeddings=4096, attn_implementation="sdpa")
     torch.manual_seed(0)
@@ -57,20 +61,38 @@ def llada_block(length: int = 64) -> tuple[LanguageModel, Calibration]:
     return LanguageModel(model, None, "llada-block", "diffusion", 999, logits_shifted=False), Calibration(torch.arange(length).view(1, length) * 37 % 990, batch=4)
 
 
+MASSES: list[torch.Tensor] = []
+
+
+def materialised(module, query, key, value, attention_mask, scaling, **kwargs):
+    """Attend with SDPA and, beside it, with a whole map (B, H, Q, K) of which the columns are summed up."""
+    map_BHQK = torch.softmax(query @ key.repeat_interleave(module.num_key_value_groups, 1).transpose(2, 3) * scaling, -1, dtype=torch.float32)
+    MASSES.append(map_BHQK.sum(2).sum(1))
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+
+
+AttentionInterface.register("materialised", materialised)
+AttentionMaskInterface.register("materialised", sdpa_mask)
+
+
 @torch.no_grad()
-def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor, batch: int) -> tuple[torch.Tensor, dict]:
-    """Return the weights of all tokens and the norm of every linear's weighted input, from two forwards per batch."""
+def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor) -> tuple[torch.Tensor, dict]:
+    """Return the weights of all tokens and the norm of every linear's weighted input, from two forwards per row.
+
+    As published code does it by default: one sequence at one noise level at a time; the first forward computes a map
+    beside the attention the model really uses, the second has hooks on all seven linears of a block.
+    """
     linears = {(layer, name): linear for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
     squares, weights = {place: torch.zeros(linear.in_features) for place, linear in linears.items()}, []
     former = lm.model.config._attn_implementation
-    for start in range(0, len(ids_RT), batch):
-        ids_BT = ids_RT[start : start + batch]
-        lm.model.set_attn_implementation("eager")
-        maps = lm.model(ids_BT, use_cache=False, output_attentions=True).attentions
-        mass_BT = sum(map_BHQK.float().sum((1, 2)) for map_BHQK in maps)
+    for ids_BT in ids_RT.split(1):
+        MASSES.clear()
+        lm.model.set_attn_implementation("materialised")
+        lm.model(ids_BT, use_cache=False)
+        lm.model.set_attn_implementation(former)
+        mass_BT = sum(MASSES)
         border_B1 = mass_BT.mean(-1, keepdim=True) + 2 * mass_BT.std(-1, correction=0, keepdim=True)
         weights.append((mass_BT <= border_B1).float())
-        lm.model.set_attn_implementation(former)  # the second forward has no maps to show
 
         def observe(module, args, place, weight_BT=weights[-1]):
             masked_BTI = args[0].float() * weight_BT[..., None]
@@ -83,14 +105,14 @@ def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor, batch: int) -
     return torch.cat(weights), {place: square_I.sqrt() for place, square_I in squares.items()}
 
 
-@pytest.mark.parametrize("build, rounds", [(smol, 3), (llada_block, 3)])
-def test_noised_calibration_that_leaves_sinks_out(build, rounds):
+@pytest.mark.parametrize("build, rounds, goal, at_least", [(smol, 3, 3, 2.2), (llada_block, 2, 2, 2)])
+def test_noised_calibration_that_leaves_sinks_out(build, rounds, goal, at_least, record):
     (lm, calibration), recipe = build(), preset("all-sinks", levels=4)
     rows = rows_for(lm, calibration, recipe.looks_at, progress=False)
     found = {}
 
     def straightforward():
-        found["weights"], found["norms"] = straightforward_norms(lm, rows.ids_RT, calibration.batch)
+        found["weights"], found["norms"] = straightforward_norms(lm, rows.ids_RT)
 
     def ours():
         found["ours"] = dense_statistics(lm, [recipe], calibration, progress=False)[recipe.looks_at]
@@ -105,8 +127,9 @@ def test_noised_calibration_that_leaves_sinks_out(build, rounds):
     ))  # fmt: skip
     alike = agreement(*masks)
     ratio, before, after = in_turns(straightforward, ours, rounds)
-    print(f"\n{lm.name}: straightforward / one pass {ratio:.2f} ({before:.1f} s, {after:.1f} s for {rows.tokens} tokens); {alike:.6%} of the masks alike")
-    assert alike > 0.9999
+    record(f"calibration that leaves sinks out, {lm.name}, {rows.tokens} tokens", ratio, before, after, NAMES, at_least=goal)
+    print(f"{alike:.6%} of the masks alike")
+    assert alike > 0.9999 and ratio >= at_least
 
 
 # SparseGPT
@@ -114,7 +137,10 @@ def test_noised_calibration_that_leaves_sinks_out(build, rounds):
 
 @torch.no_grad()
 def straightforward_sparsegpt(lm: LanguageModel, ids_RT: torch.Tensor, batch: int, sparsity: float = 0.5, piece: int = 128, damping: float = 0.01) -> None:
-    """Prune every linear with a Gram matrix, a factorisation and a loop over columns of its own; blocks see pruned inputs."""
+    """Prune every linear with a Gram matrix, a factorisation and a loop over columns of its own; blocks see pruned inputs.
+
+    As in published code, every column leaves its kept weights, its losses and its errors in matrices of their own.
+    """
     states = []
 
     def capture(module, args, kwargs):
@@ -145,32 +171,38 @@ def straightforward_sparsegpt(lm: LanguageModel, ids_RT: torch.Tensor, batch: in
             handle.remove()
         for name, linear in linears.items():
             linear.weight.copy_(_solve(linear.weight.clone(), grams[name], sparsity, piece, damping))
+        if block is lm.blocks[-1]:
+            break  # what published code computes here is left out on both sides: on a single block it would count for too much
         outputs = [block(*args, **kwargs) for args, kwargs in states]
         states = [(((output[0] if isinstance(output, tuple) else output), *args[1:]), kwargs) for output, (args, kwargs) in zip(outputs, states, strict=True)]
 
 
 def _solve(weight_OI, gram_II, sparsity: float, piece: int, damping: float) -> torch.Tensor:
-    columns = weight_OI.shape[1]
+    columns, losses_O = weight_OI.shape[1], torch.zeros(len(weight_OI))
     gram_II.diagonal().add_(damping * gram_II.diagonal().mean())
     inverse_II = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram_II)), upper=True)
     for first in range(0, columns, piece):
         last = min(first + piece, columns)
-        part_OP, errors_OP = weight_OI[:, first:last].clone(), torch.zeros(len(weight_OI), last - first)
-        upper_PP = inverse_II[first:last, first:last]
+        part_OP, upper_PP = weight_OI[:, first:last].clone(), inverse_II[first:last, first:last]
+        kept_OP, errors_OP, losses_OP = torch.zeros_like(part_OP), torch.zeros_like(part_OP), torch.zeros_like(part_OP)
         score_OP = part_OP**2 / upper_PP.diagonal() ** 2
-        border = score_OP.flatten().sort().values[int(score_OP.numel() * sparsity)]
+        pruned_OP = score_OP < score_OP.flatten().sort().values[int(score_OP.numel() * sparsity)]
         for column in range(last - first):
-            kept_O = torch.where(score_OP[:, column] < border, 0.0, part_OP[:, column])
-            error_O = (part_OP[:, column] - kept_O) / upper_PP[column, column]
+            weight_O, scale = part_OP[:, column], upper_PP[column, column]
+            kept_O = weight_O.clone()
+            kept_O[pruned_OP[:, column]] = 0
+            kept_OP[:, column] = kept_O
+            losses_OP[:, column] = (weight_O - kept_O) ** 2 / scale**2
+            error_O = (weight_O - kept_O) / scale
             part_OP[:, column:] -= error_O[:, None] @ upper_PP[None, column, column:]
-            part_OP[:, column] = kept_O
             errors_OP[:, column] = error_O
-        weight_OI[:, first:last] = part_OP
+        weight_OI[:, first:last] = kept_OP
+        losses_O += losses_OP.sum(1) / 2
         weight_OI[:, last:] -= errors_OP @ inverse_II[first:last, last:]
     return weight_OI
 
 
-def test_sparsegpt_calibration_and_solve():
+def test_sparsegpt_calibration_and_solve(record):
     lm, calibration = smol(1024)
     lm.model.base_model.layers = lm.model.base_model.layers[:1]  # on a second one rounding in the first would decide what both see
     recipe, results = Recipe("sparsegpt", pattern="layer"), []
@@ -194,8 +226,9 @@ def test_sparsegpt_calibration_and_solve():
     pairs = [(restored(straightforward), restored(ours)) for _ in range(5)]
     ratio = statistics.median(before / after for before, after in pairs)
     before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
-    print(f"\nSparseGPT, one block of smol-dlm: straightforward / shared {ratio:.2f} ({before:.2f} s, {after:.2f} s for {calibration.ids_NT.numel()} tokens); {alike:.4%} of the masks alike")
-    assert alike > 0.999
+    record(f"SparseGPT, calibration and solve, a block of smol-dlm, {calibration.ids_NT.numel()} tokens", ratio, before, after, NAMES, at_least=2.5)
+    print(f"{alike:.4%} of the masks alike")
+    assert alike > 0.999 and ratio >= 2.2
 
 
 # selection
@@ -220,16 +253,18 @@ def by_sorting(score_OI: torch.Tensor, count: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("shape", [(576, 576), (1536, 576), (576, 1536), (4096, 4096)])
-def test_n_of_m_selection(shape):
+def test_n_of_m_selection(shape, record):
     score_OI = without_ties(shape)
     assert torch.equal(columns_one_by_one(score_OI, 2, 4), n_of_m(score_OI, 2, 4))
     ratio, before, after = in_turns(lambda: columns_one_by_one(score_OI, 2, 4), lambda: n_of_m(score_OI, 2, 4), 7)
-    print(f"\n2:4 of {shape}: columns one by one / compared in pairs {ratio:.1f} ({before * 1e3:.1f} ms, {after * 1e3:.1f} ms)")
+    record(f"2:4 masks of {shape[0]} x {shape[1]} scores", ratio, before * 1e3, after * 1e3, NAMES, "ms", at_least=5)
+    assert ratio >= 5
 
 
 @pytest.mark.parametrize("shape", [(576, 576), (1536, 576), (576, 1536), (4096, 4096)])
-def test_row_selection(shape):
+def test_row_selection(shape, record):
     score_OI = without_ties(shape)
     assert torch.equal(by_sorting(score_OI, shape[1] // 2), lowest(score_OI, shape[1] // 2))
     ratio, before, after = in_turns(lambda: by_sorting(score_OI, shape[1] // 2), lambda: lowest(score_OI, shape[1] // 2), 7)
-    print(f"\nhalf of every row of {shape}: sorting / k-th smallest {ratio:.1f} ({before * 1e3:.1f} ms, {after * 1e3:.1f} ms)")
+    record(f"half of every row of {shape[0]} x {shape[1]} scores", ratio, before * 1e3, after * 1e3, NAMES, "ms", at_least=3)
+    assert ratio >= 3

@@ -1,4 +1,4 @@
-"""What structured pruning saves in time: the blocks of the embedded pair, shrunk against dense, as a ratio measured in one run."""
+"""What structured pruning saves in time of the process: the blocks of the embedded pair, shrunk against dense, as a ratio measured in one run."""
 
 import statistics
 import time
@@ -13,7 +13,7 @@ RATIO, BATCH, LENGTH, PAIRS = 0.5, 8, 128, 7
 
 
 @pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
-def test_half_of_the_weights_needs_at_most_three_fifths_of_the_time(name):
+def test_half_of_the_weights_needs_at_most_three_fifths_of_the_time(name, record):
     lm = load(name)
     planned = plan(lm, RATIO)
     kept = [{kind: choose(score_U, planned.removed[kind]) for kind, score_U in scores(lm, block, "magnitude").items()} for block in lm.blocks]
@@ -21,14 +21,13 @@ def test_half_of_the_weights_needs_at_most_three_fifths_of_the_time(name):
     ids_BT = torch.arange(BATCH * LENGTH).view(BATCH, LENGTH) % 40000 + 20
 
     def seconds(model) -> float:
-        begun = time.perf_counter()
+        begun = time.process_time()
         model.hidden(ids_BT)
-        return time.perf_counter() - begun
+        return time.process_time() - begun
 
     with torch.inference_mode():
         seconds(lm), seconds(smaller)
         pairs = [(seconds(lm), seconds(smaller)) for _ in range(PAIRS)]
     ratio = statistics.median(after / before for before, after in pairs)
     dense, shrunk = (statistics.median(times) for times in zip(*pairs, strict=True))
-    print(f"\n{name}: {planned.removed} leave every block, {planned.reached:.4f} of its weights; shrunk / dense time at {BATCH} x {LENGTH} tokens {ratio:.3f} ({dense:.2f} s, {shrunk:.2f} s)")
-    assert ratio <= 0.6
+    assert record(f"time of a forward of {name} with {planned.reached:.2%} of its block weights gone as whole units, {BATCH} x {LENGTH} tokens", ratio, dense, shrunk, ("dense", "shrunk"), at_most=0.6)
