@@ -109,6 +109,7 @@ texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 
 # %%
 import copy
+from dataclasses import replace
 
 import torch
 
@@ -117,9 +118,9 @@ from sinkprune_core.structured import shrink
 
 kinds = {"unstructured": preset("magnitude", sparsity=sparsity), "2:4": preset("magnitude", pattern="2:4"), "structured": preset("structured-magnitude", sparsity=sparsity)}
 device = "cuda" if torch.cuda.is_available() else "cpu"
-models = {"dense": copy.deepcopy(dlm) if device == "cuda" else dlm}
+models = {"dense": replace(dlm, model=copy.deepcopy(dlm.model)) if device == "cuda" else dlm}
 for name, recipe in kinds.items():
-    models[name] = copy.deepcopy(dlm)
+    models[name] = replace(dlm, model=copy.deepcopy(dlm.model))
     report = prune(models[name], recipe, progress=False)
     models[name] = shrink(models[name], report.keep) if report.keep else models[name]
 for lm in models.values():
@@ -149,7 +150,7 @@ shown.round(2)
 from sinkprune_core.comparisons import interval
 
 if device == "cuda":
-    models["2:4 kernels"] = compute.on_2_4_kernels(copy.deepcopy(models["2:4"]))
+    models["2:4 kernels"] = compute.on_2_4_kernels(replace(dlm, model=copy.deepcopy(models["2:4"].model)))
 clock = run.record("latency", lambda: compute.latency(models, ids_BT, where_BT), fingerprint=fingerprint, kinds=kinds, batch=batch, length=length, device=device, threads=torch.get_num_threads())
 per_round = clock.pivot(index="round", columns="variant", values="seconds")
 relative = per_round.div(per_round.dense, axis=0)
@@ -175,6 +176,7 @@ for name in ("unstructured", "structured"):
     matched[f"dense, FLOPs of {name}"] = [compute.affordable_steps(flops["dense"].get, flops[name][k], tokens) for k in steps]
 matched["dense, time of structured"] = [compute.affordable_steps(float, k * relative.structured.median(), tokens) for k in steps]
 models.clear()  # their weights are not needed any more
+del lm
 matched.set_index("steps")
 
 # %% [markdown]
