@@ -118,11 +118,14 @@ from sinkprune_core.structured import shrink
 
 kinds = {"unstructured": preset("magnitude", sparsity=sparsity), "2:4": preset("magnitude", pattern="2:4"), "structured": preset("structured-magnitude", sparsity=sparsity)}
 device = "cuda" if torch.cuda.is_available() else "cpu"
+embeddings = dlm.model.get_input_embeddings().weight
+common = {} if device == "cuda" else {id(embeddings): embeddings}  # never pruned, so copies can share them
 models = {"dense": replace(dlm, model=copy.deepcopy(dlm.model)) if device == "cuda" else dlm}
-for name, recipe in kinds.items():
-    models[name] = replace(dlm, model=copy.deepcopy(dlm.model))
+for name, recipe in reversed(kinds.items()):  # the one that shrinks first, while there is room
+    models[name] = replace(dlm, model=copy.deepcopy(dlm.model, dict(common)))
     report = prune(models[name], recipe, progress=False)
     models[name] = shrink(models[name], report.keep) if report.keep else models[name]
+models = {name: models[name] for name in ("dense", *kinds)}
 for lm in models.values():
     lm.model.to(device)
 
@@ -266,7 +269,7 @@ from sinkprune_core.planning import pruning_cost
 planned = {**{name: preset(name, sparsity=sparsity) for name in ("paper", "structured", "sparsegpt", "paper-sparsegpt")}, **recipes}
 rows = []
 for name, recipe in planned.items():
-    plan = pruning_cost(dlm, recipe, calibration_draw(dlm, calibration * (levels if recipe.inputs == "clean" and name in recipes else 1), length, 0))
+    plan = pruning_cost(dlm, recipe, calibration_draw(dlm, calibration * (levels if recipe.inputs == "clean" and name in recipes else 1), length, 0), speed=1.0)
     rows.append({"recipe": name, "calibration tokens": plan.tokens, "passes": plan.passes, "TFLOP": plan.flops / 1e12, "seconds here": scores[scores.variant == name].prune_seconds.mean()})
 costs = pd.DataFrame(rows).set_index("recipe")
 costs["generated sequences worth as many FLOPs"] = costs.TFLOP * 1e12 / flops["dense"][max(steps)]

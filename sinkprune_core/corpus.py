@@ -16,7 +16,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -138,8 +138,9 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
     return torch.cat([torch.full((rows, 1), between), body_NT], dim=1)
 
 
+@lru_cache(maxsize=8)
 def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:
-    """Return packed documentation of one split, int64 (N, T), in path order."""
+    """Return packed documentation of one split, int64 (N, T), in path order; the same tensor every time, not to be changed."""
     return pack([text for text in documentation(scope) if is_held_out(text) == held_out], tokenizer, length)
 
 
