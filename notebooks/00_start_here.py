@@ -166,6 +166,7 @@ shown
 # %%
 from dataclasses import replace
 
+from sinkprune_core.allocator import release_freed_memory
 from sinkprune_core.diffusion import LLADA, decode, generate
 
 sampler = replace(LLADA, temperature=1.0)
@@ -180,6 +181,7 @@ def written(lm, write, **key) -> str:
 print(f"{ar.name}:{written(ar, lambda: decode(ar, prompt_BT, sampler.length, sampler.temperature, seed))}\n")
 print(f"{dlm.name}:{written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed))}\n")
 ar = None
+release_freed_memory()
 
 # %% [markdown]
 # ## One pruned model

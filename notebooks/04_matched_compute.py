@@ -169,6 +169,8 @@ latency.loc[list(models)]
 # FLOPs of generation, and in the same measured time? Unstructured zeros save no time, so there it is *K* itself.
 
 # %%
+from sinkprune_core.allocator import release_freed_memory
+
 tokens = length - 1
 flops = {"dense": {k: compute.generation_flops(dlm, tokens, 1, k) for k in range(1, length)}}
 flops["unstructured"] = {k: compute.generation_flops(dlm, tokens, 1, k, sparsity) for k in steps}
@@ -180,6 +182,7 @@ for name in ("unstructured", "structured"):
 matched["dense, time of structured"] = [compute.affordable_steps(float, k * relative.structured.median(), tokens) for k in steps]
 models.clear()  # their weights are not needed any more
 del lm
+release_freed_memory()
 matched.set_index("steps")
 
 # %% [markdown]
