@@ -10,7 +10,7 @@ A multiply-add counts as two FLOPs. Dimensions: T sequence length, P positions w
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
@@ -81,9 +81,9 @@ def generation_flops(lm: LanguageModel, length: int, prompt: int, steps: int, sp
 
     Every step runs the whole sequence and takes logits at what is still masked.
     """
-    left, total = length, 0.0
+    left, total, forward = length, 0.0, forward_cost(lm, prompt + length, 1)  # of which logits alone differ from step to step
     for count in Sampler(length=length, steps=steps, block=None).reveals():
-        total += forward_cost(lm, prompt + length, left).effective(sparsity)
+        total += replace(forward, head=left * forward.head).effective(sparsity)
         left -= count
     return total
 

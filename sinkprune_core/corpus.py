@@ -8,11 +8,15 @@ Dimensions: N sequences, T tokens per sequence, B batch, K kept candidates of th
 
 import ast
 import hashlib
+import json
+import os
 import re
+import sys
 import sysconfig
 import warnings
 from collections.abc import Iterable, Iterator
-from functools import cache
+from contextlib import suppress
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -21,7 +25,7 @@ from tqdm.auto import tqdm
 from transformers import StaticCache
 
 from .embedded import START_TOKEN_ID
-from .paths import PACKAGE, atomic, cache_dir
+from .paths import PACKAGE, atomic, cache_dir, write_json
 from .seeds import generator
 
 HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
@@ -33,6 +37,7 @@ SAMPLES = PACKAGE / "data" / "ar_samples.safetensors"  # shipped: the first samp
 HELD_OUT_SAMPLES = 2 * SHARD  # of which these are never trained on
 
 _WORD = re.compile(r"[A-Za-z][a-z]+")
+_BODIES = ("body", "handlers", "orelse", "finalbody", "cases")  # where statements keep statements, in the order of the syntax tree
 
 
 def is_held_out(text: str) -> bool:
@@ -58,9 +63,21 @@ def _docstrings(file: Path) -> Iterator[str]:
             tree = ast.parse(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError, RecursionError):
         return
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield ast.get_docstring(node) or ""
+    level = [tree]
+    while level:  # breadth first, through statements only: no definition stands inside an expression
+        for node in level:
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                yield ast.get_docstring(node) or ""
+        level = [child for node in level for name in _BODIES for child in getattr(node, name, ())]
+
+
+def _sources(root: Path) -> list[Path]:
+    """Return the Python files below `root` in order of path, without tests and installed packages."""
+    found = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = [name for name in inner if name != "tests" and not (folder == str(root) and name in ("site-packages", "dist-packages", "test", "idlelib"))]
+        found += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(found)
 
 
 @cache
@@ -68,23 +85,30 @@ def documentation(scope: str) -> tuple[str, ...]:
     """Return deduplicated English paragraphs of docstrings: of the standard library, or of `"everything"` installed too.
 
     Order is by path, so the stream depends on nothing but what is installed. The standard library alone changes with
-    the Python version only; use it wherever numbers are compared.
+    the Python version only; use it wherever numbers are compared. What was found is kept in the cache until a file changes.
     """
     roots = {"stdlib": ["stdlib"], "everything": ["stdlib", "purelib"]}
     if scope not in roots:
         raise ValueError(f"scope={scope!r} is unknown; choose one of {', '.join(roots)}")
+    files = [file for root in dict.fromkeys(Path(sysconfig.get_path(name)) for name in roots[scope]) for file in _sources(root)]
+    state = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode())
+    for file in files:
+        with suppress(OSError):
+            found = file.stat()
+            state.update(f"{file} {found.st_size} {found.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    kept = cache_dir() / f"documentation-{scope}-{state.hexdigest()[:16]}.json"
+    if kept.exists():
+        return tuple(json.loads(kept.read_text(encoding="utf-8")))
     paragraphs: dict[str, str] = {}
-    for root in dict.fromkeys(Path(sysconfig.get_path(name)) for name in roots[scope]):
-        for file in sorted(root.rglob("*.py")):
-            parts = file.relative_to(root).parts
-            if parts[0] in ("site-packages", "dist-packages", "test", "idlelib") or "tests" in parts:
-                continue
-            for text in _docstrings(file):
-                for paragraph in re.split(r"\n\s*\n", text):
-                    paragraph = " ".join(paragraph.split())
-                    key = " ".join(_WORD.findall(paragraph)).lower()
-                    if key not in paragraphs and _is_english(paragraph):
-                        paragraphs[key] = paragraph
+    for file in files:
+        for text in _docstrings(file):
+            for paragraph in re.split(r"\n\s*\n", text):
+                paragraph = " ".join(paragraph.split())
+                key = " ".join(_WORD.findall(paragraph)).lower()
+                if key not in paragraphs and _is_english(paragraph):
+                    paragraphs[key] = paragraph
+    with suppress(OSError):  # a cache that cannot be written costs time only
+        write_json(kept, list(paragraphs.values()))
     return tuple(paragraphs.values())
 
 
@@ -114,8 +138,9 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
     return torch.cat([torch.full((rows, 1), between), body_NT], dim=1)
 
 
+@lru_cache(maxsize=8)
 def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:
-    """Return packed documentation of one split, int64 (N, T), in path order."""
+    """Return packed documentation of one split, int64 (N, T), in path order; the same tensor every time, not to be changed."""
     return pack([text for text in documentation(scope) if is_held_out(text) == held_out], tokenizer, length)
 
 

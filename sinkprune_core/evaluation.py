@@ -17,7 +17,7 @@ from .models import LanguageModel
 from .protocols import Protocol, protocol
 from .seeds import generator
 
-HEAD_SLICE = 512  # positions whose logits are held at once: 100 MB at a vocabulary of 49,152
+HEAD_SLICE = 256  # positions whose logits are held at once: 50 MB at a vocabulary of 49,152
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # a prompt, int64 (P,), and the target that follows it, int64 (L,)
 

@@ -63,6 +63,7 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     for suffix, options in (("png", {"dpi": 110, "metadata": {"Software": None}}), ("pdf", {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}})):
         with atomic(folder / f"{name}.{suffix}") as partial:
             figure.savefig(partial, format=suffix, **options)
+        figure.set_layout_engine(None)  # the layout is found once, for the first file
     with atomic(folder / f"{name}.csv") as partial:
         data.to_csv(partial, index=False, float_format="%.8g")
     write_json(folder / f"{name}.json", json.loads(json.dumps({"caption": caption, **run.provenance})))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from .allocator import free_memory
 from .checkpoints import DTYPES, Files
 from .embedded import BASE, FetchError
 from .families import FormatError
@@ -142,16 +143,7 @@ def available_memory(device: str = "cpu") -> int:
     """Return the bytes that can be allocated on a device now; a container's limit counts."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(torch.device(device))[0]
-    try:
-        free = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) * 1024
-    except (OSError, TypeError):  # no Linux
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 62
-    group = Path("/sys/fs/cgroup")
-    try:
-        free = min(free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text()))
-    except (OSError, ValueError):  # no container, or one without a limit
-        pass
-    return free
+    return free_memory()
 
 
 def _hub_cache() -> Path:

@@ -42,6 +42,7 @@ from .statistics import Observer, Seen, observe
 __all__ = ["PRESETS", "DenseStatistics", "Recipe", "Report", "check", "dense_statistics", "one_pass", "preset", "prune", "weights_kept"]
 
 WAITING_BYTES = 1 << 30  # inputs that may be held until the weights of their tokens are known
+ENOUGH_BYTES = 3 << 27  # and how many are worth it: with more sequences at a time a forward is no faster
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ def one_pass(lm: LanguageModel, look: Look, calibration: Calibration) -> int:
     states = look.levels if lm.is_diffusion else 1
     widths = sum(weight_OI(linear).shape[1] for linear in lm.linears(lm.blocks[0]).values()) * len(lm.blocks)
     size = states * calibration.ids_NT.shape[1] * widths * lm.model.dtype.itemsize
-    return min(max(1, calibration.batch // states), WAITING_BYTES // size)
+    return 0 if size > WAITING_BYTES else min(max(1, calibration.batch // states), max(1, ENOUGH_BYTES // size))
 
 
 def _look_once(lm: LanguageModel, looks: list[Look], calibration: Calibration, sequences: int, progress: bool) -> tuple[torch.Tensor, torch.Tensor, Observer]:

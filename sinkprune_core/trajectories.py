@@ -124,10 +124,15 @@ def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float
     """
     from PIL import Image
 
-    images = []
+    images, places = [], None
     for frame in frames:
         buffer = io.BytesIO()
+        if places is not None:  # the layout of the first frame serves all of them
+            frame.set_layout_engine(None)
+            for axis, place in zip(frame.axes, places, strict=True):
+                axis.set_position(place)
         frame.savefig(buffer, format="png", dpi=110)
+        places = places or [axis.get_position() for axis in frame.axes]
         plt.close(frame)
         images.append(Image.open(buffer).convert("RGB"))
     palette = Image.new("P", (1, 1))

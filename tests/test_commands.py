@@ -1,6 +1,8 @@
 """The shell commands on models: they prune, trace and score as Python does, plan before they start, and fail in one line."""
 
 import json
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -156,3 +158,8 @@ def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(tmp_path, monke
     assert "16.0 GB to download" in said and f"2,048 calibration tokens x 2 passes, {flop / 1e12:.3g} TFLOP" in said
     assert cli.main(["prune", "GSAI-ML/LLaDA-8B-Base", *flags, "--length", "5000"]) == 1
     assert "5000 tokens exceed the model's 4096 positions" in capsys.readouterr().err
+
+
+def test_the_command_that_drives_the_notebooks_holds_no_torch():
+    look = "import sys; from sinkprune_core import cli; cli.parser(light=True).parse_args(['reproduce']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look]).returncode == 0, "its memory would count beside every notebook"

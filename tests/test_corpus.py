@@ -31,6 +31,7 @@ def paragraphs() -> tuple[str, ...]:
 def tree(tmp_path, monkeypatch):
     """A folder stands in for what is installed; a function that writes a module into it."""
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path / name))
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "cache"))
 
     def write(path: str, *docstrings: str, code: str = "") -> None:
         file = tmp_path / path
@@ -260,3 +261,20 @@ def test_the_shipped_samples_are_whole():
     assert (ids_NT[:, 0] == START_TOKEN_ID).all()
     assert not ((ids_NT >= corpus.RESERVED.start) & (ids_NT < corpus.RESERVED.stop)).any()
     assert len(set(map(tuple, ids_NT.tolist()))) == len(ids_NT)
+
+
+def test_documentation_is_read_once_until_a_file_changes(tmp_path, monkeypatch):
+    sentence = "This paragraph has as many plain words as one needs to count as prose, so that it is kept by whoever reads the {} of it."
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(corpus.sysconfig, "get_path", lambda name: str(tmp_path / "lib"))
+    (tmp_path / "lib" / "tests").mkdir(parents=True)
+    (tmp_path / "lib" / "tests" / "b.py").write_text(f'"""{sentence.format("tests")}"""')
+    file = tmp_path / "lib" / "a.py"
+    file.write_text(f'try:\n    class A:\n        """{sentence.format("class")}"""\nexcept ValueError:\n    def f():\n        """{sentence.format("function")}"""\nprint(lambda: "{sentence.format("string")}")\n')
+    read = corpus.documentation.__wrapped__
+    assert read("stdlib") == (sentence.format("class"), sentence.format("function"))
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "_docstrings", lambda file: 1 / 0)
+        assert read("stdlib") == (sentence.format("class"), sentence.format("function")), "from the cache"
+    file.write_text(f'"""{sentence.format("module")}"""')
+    assert read("stdlib") == (sentence.format("module"),)
