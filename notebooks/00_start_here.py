@@ -106,7 +106,7 @@ pd.DataFrame({name: {"position 0": float(change[0]), "largest before the last": 
 
 # %%
 from sinkprune_core.comparisons import forest_table, interval
-from sinkprune_core.experiments import calibration_draw, variant_scores
+from sinkprune_core.experiments import SharedStatistics, calibration_draw, variant_scores
 
 prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
 dense = {lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense") for lm in (ar, dlm)}
@@ -126,6 +126,29 @@ curve = log.melt("tokens", ["nelbo_samples", "nelbo_documentation"], "text", "ne
 reference = {f"AR, {text}": float(part.value.mean()) for text, part in dense[ar.name].groupby("text")}
 drawn = figures.plot_curves(curve, "tokens", "nelbo", "text", {"tokens": "training tokens", "nelbo": "held-out NELBO (nats per token)"}, reference=reference)
 figures.save_figure(run, drawn, "learning_curve", curve, "held-out NELBO of the adapter along its training")
+
+# %% [markdown]
+# **Where it falls behind.** The NELBO averages over noise levels; here are three of them one by one. The DLM fills the masked
+# tokens from both sides, all at once; the AR model predicts the same tokens, each from everything that stands before it, so that
+# masks are nothing to it. With few masks both sides of a gap are there to see, with many hardly anything is. The [model
+# card](../sinkprune_core/adapters/smol-dlm/README.md) measures the same on more text.
+
+# %%
+from sinkprune_core import quality
+
+part_NT = torch.cat([ids_NT[: max(2, sequences // 5)] for ids_NT in texts.values()])
+filled = run.record("filling", lambda: quality.filling(dlm, ar, part_NT, progress=True), fingerprints=prints, data=part_NT.tolist(), source=quality.source())
+figures.save_figure(run, figures.plot_filling(filled), "filling", filled, "filling masks by noise level beside the AR model's next-token prediction of the same tokens; bars: 95 % bootstrap interval over sequences")
+
+# %% [markdown]
+# The same in words, computed:
+
+# %%
+wide = filled.pivot_table(index=["share", "sequence"], columns="model", values="correct")
+for share, part in wide.groupby(level="share"):
+    lead = interval(part[dlm.name] - part[ar.name])
+    side = "more than" if lead.low > 0 else "fewer than" if lead.high < 0 else "as far as this text can tell as many as"
+    print(f"{share:.0%} masked: the DLM fills {part[dlm.name].mean():.0%} right, {side} the AR model's {part[ar.name].mean():.0%} (difference {100 * lead.value:+.0f} points [{100 * lead.low:+.0f}, {100 * lead.high:+.0f}])")
 
 # %% [markdown]
 # ## What can the two models do?
@@ -148,7 +171,7 @@ accuracy = pd.DataFrame(rows)
 figures.save_figure(run, figures.plot_accuracy(accuracy), "suite", accuracy, "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs of items")
 
 # %% [markdown]
-# The same as a table, in percent. An interval without width says that all were right here, not that all would be.
+# The same as a table, in percent. An interval without width says that all pairs came out alike here, not that all would.
 
 # %%
 percent = lambda value, low, high: f"{value:.0%} [{low:.0%}, {high:.0%}]"  # noqa: E731
@@ -161,19 +184,27 @@ shown
 # ## What it writes
 #
 # The same prompt, continued by both: the DLM in 48 denoising steps, the AR model one token at a time; sampled at
-# temperature 1, as it came.
+# temperature 1, as it came. After this the AR model has served and leaves the memory.
 
 # %%
 from dataclasses import replace
 
+from sinkprune_core.allocator import release_freed_memory
 from sinkprune_core.diffusion import LLADA, decode, generate
 
 sampler = replace(LLADA, temperature=1.0)
-prompt_BT = dlm.encode(" The best way to learn a new language is")[None]
-prompt_BT = torch.cat([torch.zeros(1, 1, dtype=torch.long), prompt_BT], dim=1)
-written = {ar.name: decode(ar, prompt_BT, sampler.length, sampler.temperature, seed), dlm.name: generate(dlm, prompt_BT, sampler, seed)}
-for lm in (ar, dlm):
-    print(f"{lm.name}:{lm.tokenizer.decode(written[lm.name][0, 1:])}\n")
+prompt_BT = torch.cat([torch.zeros(1, dtype=torch.long), dlm.encode(" The best way to learn a new language is")])[None]
+
+
+def written(lm, write, **key) -> str:
+    tokens = run.record("written", lambda: pd.DataFrame({"token": write()[0, 1:].tolist()}), fingerprint=prints[lm.name], prompt=prompt_BT[0].tolist(), sampler=sampler, seed=seed, **key)
+    return lm.tokenizer.decode(tokens.token.tolist())
+
+
+print(f"{ar.name}:{written(ar, lambda: decode(ar, prompt_BT, sampler.length, sampler.temperature, seed))}\n")
+print(f"{dlm.name}:{written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed))}\n")
+ar = None
+release_freed_memory()
 
 # %% [markdown]
 # ## One pruned model
@@ -187,9 +218,10 @@ from sinkprune_core.pruning import preset
 
 recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
 drawn_text = calibration_draw(dlm, calibration, length, seed)
+shared = SharedStatistics(dlm, recipes.values(), drawn_text)  # taken once, when first asked for
 scores = {"dense": dense[dlm.name]}
 for name, recipe in recipes.items():
-    scores[name] = variant_scores(run, dlm, prints[dlm.name], recipe, drawn_text, texts, draws, variant=name)
+    scores[name] = variant_scores(run, dlm, prints[dlm.name], recipe, drawn_text, texts, draws, shared=shared, variant=name)
 summary = pd.DataFrame({name: {"NELBO (nats per token)": str(interval(frame.value)), "zeros in the blocks": frame.zeros.iloc[0], "seconds to prune": round(frame.prune_seconds.iloc[0], 1)} for name, frame in scores.items()}).T
 summary
 
@@ -210,9 +242,15 @@ figures.save_figure(run, figures.plot_forest(forest, f"difference in NELBO at {s
 # %%
 from sinkprune_core.pruning import prune, weights_kept
 
-with weights_kept(dlm):
-    report = prune(dlm, recipes["unstable"], drawn_text)
-    print(f"{report.sparsity:.1%} zeros:{dlm.tokenizer.decode(generate(dlm, prompt_BT, sampler, seed)[0, 1:])}")
+
+def write_pruned() -> torch.Tensor:
+    with weights_kept(dlm):
+        prune(dlm, recipes["unstable"], drawn_text, statistics=shared.of(recipes["unstable"]))
+        return generate(dlm, prompt_BT, sampler, seed)
+
+
+text = written(dlm, write_pruned, recipe=recipes["unstable"], calibration=drawn_text.fingerprint)
+print(f"{scores['unstable'].zeros.iloc[0]:.1%} zeros:{text}")
 run.find({})
 
 # %% [markdown]

@@ -122,7 +122,7 @@ traces |= {("autoregressive", "window of queries"): causal, ("autoregressive", "
 # ## The figure: where attention goes, step by step
 #
 # One prompt, the two models. Every column is a token, every row a step; bright columns receive many times their even
-# share, rings mark sinks. A stable anchor is a column ringed from top to bottom.
+# share, rings mark sinks. A stable anchor is a column ringed from top to bottom. Tokens with much attention are named.
 
 # %%
 from sinkprune_core import figures, trajectories

@@ -134,15 +134,15 @@ causal = {("unstructured", share, "wanda, " + tokens): Recipe(sparsity=share, to
 print(f"{len(grid)} variants of the DLM, {len(causal)} of the AR model, {seeds} calibration draws")
 
 # %% [markdown]
-# Load the pair and the text. Every recipe's result is a record: a run that was killed goes on where it was.
+# Load the DLM and the text; its twin comes later. Every recipe's result is a record: a run that was killed goes on where it was.
 
 # %%
 from sinkprune_core import corpus
 from sinkprune_core.experiments import SharedStatistics, calibration_draw, variant_scores
 from sinkprune_core.models import load
 
-dlm, ar = load(model, dtype), load(twin, dtype)
-prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
+dlm = load(model, dtype)
+prints = {dlm.name: dlm.fingerprint()}
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 draw = {seed: calibration_draw(dlm, calibration, length, seed) for seed in range(first_seed, first_seed + seeds)}
 shared = {seed: SharedStatistics(dlm, grid.values(), text) for seed, text in draw.items()}
@@ -163,11 +163,15 @@ def draws_of(pattern: str, recipe: Recipe) -> list[int | None]:
     return [seed for seed in draw if quick or seed < pattern_draws] if CRITERIA[recipe.criterion].calibrated else [None]
 
 
-jobs = [(lm, *key, recipe, seed) for lm, variants in ((dlm, grid), (ar, causal)) for key, recipe in variants.items() for seed in draws_of(key[0], recipe)]
-parts = [variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense", pattern="dense", sparsity=0.0, seed=0) for lm in (dlm, ar)]
-for lm, pattern, share, name, recipe, seed in tqdm(jobs, desc="prune and measure", unit="variant"):
-    parts.append(variant_scores(run, lm, prints[lm.name], recipe, draw.get(seed), texts, draws, shared=shared.get(seed) if lm is dlm else None, variant=name, pattern=pattern, sparsity=share, seed=seed or 0))
-scores = pd.concat(parts, ignore_index=True)
+def measured(lm, variants: dict, shared: dict) -> pd.DataFrame:
+    jobs = [(*key, recipe, seed) for key, recipe in variants.items() for seed in draws_of(key[0], recipe)]
+    parts = [variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense", pattern="dense", sparsity=0.0, seed=0)]
+    for pattern, share, name, recipe, seed in tqdm(jobs, desc=f"prune and measure {lm.name}", unit="variant"):
+        parts.append(variant_scores(run, lm, prints[lm.name], recipe, draw.get(seed), texts, draws, shared=shared.get(seed), variant=name, pattern=pattern, sparsity=share, seed=seed or 0))
+    return pd.concat(parts, ignore_index=True)
+
+
+scores = measured(dlm, grid, shared)
 
 # %% [markdown]
 # ## The figure: what pruning costs
@@ -318,6 +322,9 @@ scores[(scores.model == dlm.name) & (scores.sparsity == SPARSITY)].groupby(["pat
 # log-likelihood.
 
 # %%
+ar = load(twin, dtype)
+prints[ar.name] = ar.fingerprint()
+scores = pd.concat([scores, measured(ar, causal, {})], ignore_index=True)
 NAMES = [("wanda, all", "all sinks left out"), ("wanda, random", "as many random tokens left out")]
 twins = {f"AR, {share:.0%}: {label} − none": compare(scores, at("unstructured", share, name, ar), at("unstructured", share, "wanda, none", ar)) for share in twin_sparsities for name, label in NAMES}
 figures.save_figure(run, figures.plot_forest(twins, "difference in negative log-likelihood (nats per token)"), "differences_ar", forest_table(twins), "paired differences of the pruned AR model")

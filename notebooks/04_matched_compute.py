@@ -109,6 +109,7 @@ texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 
 # %%
 import copy
+from dataclasses import replace
 
 import torch
 
@@ -117,11 +118,14 @@ from sinkprune_core.structured import shrink
 
 kinds = {"unstructured": preset("magnitude", sparsity=sparsity), "2:4": preset("magnitude", pattern="2:4"), "structured": preset("structured-magnitude", sparsity=sparsity)}
 device = "cuda" if torch.cuda.is_available() else "cpu"
-models = {"dense": copy.deepcopy(dlm) if device == "cuda" else dlm}
-for name, recipe in kinds.items():
-    models[name] = copy.deepcopy(dlm)
+embeddings = dlm.model.get_input_embeddings().weight
+common = {} if device == "cuda" else {id(embeddings): embeddings}  # never pruned, so copies can share them
+models = {"dense": replace(dlm, model=copy.deepcopy(dlm.model)) if device == "cuda" else dlm}
+for name, recipe in reversed(kinds.items()):  # the one that shrinks first, while there is room
+    models[name] = replace(dlm, model=copy.deepcopy(dlm.model, dict(common)))
     report = prune(models[name], recipe, progress=False)
     models[name] = shrink(models[name], report.keep) if report.keep else models[name]
+models = {name: models[name] for name in ("dense", *kinds)}
 for lm in models.values():
     lm.model.to(device)
 
@@ -149,7 +153,7 @@ shown.round(2)
 from sinkprune_core.comparisons import interval
 
 if device == "cuda":
-    models["2:4 kernels"] = compute.on_2_4_kernels(copy.deepcopy(models["2:4"]))
+    models["2:4 kernels"] = compute.on_2_4_kernels(replace(dlm, model=copy.deepcopy(models["2:4"].model)))
 clock = run.record("latency", lambda: compute.latency(models, ids_BT, where_BT), fingerprint=fingerprint, kinds=kinds, batch=batch, length=length, device=device, threads=torch.get_num_threads())
 per_round = clock.pivot(index="round", columns="variant", values="seconds")
 relative = per_round.div(per_round.dense, axis=0)
@@ -165,6 +169,8 @@ latency.loc[list(models)]
 # FLOPs of generation, and in the same measured time? Unstructured zeros save no time, so there it is *K* itself.
 
 # %%
+from sinkprune_core.allocator import release_freed_memory
+
 tokens = length - 1
 flops = {"dense": {k: compute.generation_flops(dlm, tokens, 1, k) for k in range(1, length)}}
 flops["unstructured"] = {k: compute.generation_flops(dlm, tokens, 1, k, sparsity) for k in steps}
@@ -175,6 +181,8 @@ for name in ("unstructured", "structured"):
     matched[f"dense, FLOPs of {name}"] = [compute.affordable_steps(flops["dense"].get, flops[name][k], tokens) for k in steps]
 matched["dense, time of structured"] = [compute.affordable_steps(float, k * relative.structured.median(), tokens) for k in steps]
 models.clear()  # their weights are not needed any more
+del lm
+release_freed_memory()
 matched.set_index("steps")
 
 # %% [markdown]
@@ -264,7 +272,7 @@ from sinkprune_core.planning import pruning_cost
 planned = {**{name: preset(name, sparsity=sparsity) for name in ("paper", "structured", "sparsegpt", "paper-sparsegpt")}, **recipes}
 rows = []
 for name, recipe in planned.items():
-    plan = pruning_cost(dlm, recipe, calibration_draw(dlm, calibration * (levels if recipe.inputs == "clean" and name in recipes else 1), length, 0))
+    plan = pruning_cost(dlm, recipe, calibration_draw(dlm, calibration * (levels if recipe.inputs == "clean" and name in recipes else 1), length, 0), speed=1.0)
     rows.append({"recipe": name, "calibration tokens": plan.tokens, "passes": plan.passes, "TFLOP": plan.flops / 1e12, "seconds here": scores[scores.variant == name].prune_seconds.mean()})
 costs = pd.DataFrame(rows).set_index("recipe")
 costs["generated sequences worth as many FLOPs"] = costs.TFLOP * 1e12 / flops["dense"][max(steps)]

@@ -118,14 +118,18 @@ def as_text(table: pd.DataFrame, width: int = 60) -> str:
 
 
 def as_markdown(table: pd.DataFrame, root: str = "") -> str:
-    """Return the table in Markdown for a page from which `root` leads to the project: rows as they come, controls marked."""
+    """Return the table in Markdown for a page from which `root` leads to the project: rows as they come, controls marked.
+
+    Claim, verdict and number come first, so that they are what a narrow screen shows; an interval stays on one line.
+    """
     mark = {REPRODUCED: "✅", DIRECTION: "🔶", REFUTED: "❌", ELSEWHERE: "▫️"}
-    lines = ["| claim | measured | published | here (95 % interval) | verdict |", "|---|---|---|---|---|"]
+    lines = ["| claim | verdict | here (95 % interval) | measured | published |", "|---|---|---|---|---|"]
     for row in table.itertuples():
-        where = f"[{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)" if row.notebook else ""
+        where = f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)" if row.notebook else ""
         says = row.claim if row.kind == "claim" else f"*control:* {row.claim}"
-        here = f"{row.here} {row.interval}" if row.here else "–"
-        lines.append(f"| {says} | {row.metric} {where} | {row.published or '–'} | {here} | {mark[row.verdict]} {row.verdict} |")
+        interval = row.interval.replace(" ", "\N{NO-BREAK SPACE}")
+        here = f"{row.here} {interval}" if row.here else "–"
+        lines.append(f"| {says} | {mark[row.verdict]} {row.verdict} | {here} | {row.metric}{where} | {row.published or '–'} |")
     return "\n".join(lines)
 
 

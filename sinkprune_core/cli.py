@@ -8,17 +8,22 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .paths import cache_dir, project_root
-from .recipes import PRESETS
+
+LIGHT = ("reproduce", "claims", "publish")  # commands that need no torch: a graph of notebooks would hold its 300 MB all the time
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of all subcommands; what it parses has `run`, a function of the options."""
+def parser(light: bool = False) -> argparse.ArgumentParser:
+    """Return the parser of all subcommands; what it parses has `run`, a function of the options.
+
+    A `light` one serves the commands LIGHT only: it knows neither presets nor devices, which take torch.
+    """
     parser = argparse.ArgumentParser(prog="sinkprune", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
+    presets, cuda = ((), False) if light else _presets_and_cuda()
 
-    prune = _model_command(commands, "prune", "prune a model and save it in transformers format", sequences=128)
+    prune = _model_command(commands, "prune", "prune a model and save it in transformers format", sequences=128, cuda=cuda)
     prune.add_argument("--out", type=Path, help="folder for the pruned model; it must not exist")
-    prune.add_argument("--preset", default="unstable", help=f"a recipe of the literature: {', '.join(PRESETS)} (default: unstable)")
+    prune.add_argument("--preset", default="unstable", help=f"a recipe of the literature: {', '.join(presets)} (default: unstable)")
     prune.add_argument("--sparsity", type=float, help="share of zeros in the blocks' linears (default: 0.5)")
     prune.add_argument("--pattern", help="row, layer, global, N:M such as 2:4, or structured")
     prune.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="any other field of a recipe, e.g. --set allocation=owl (repeatable)")
@@ -28,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("--dry-run", action="store_true", help="say what it takes, and stop")
     prune.set_defaults(run=_run("run_prune"), json=None)
 
-    trace = _model_command(commands, "trace", "generate and record where attention goes, step by step", sequences=8)
+    trace = _model_command(commands, "trace", "generate and record where attention goes, step by step", sequences=8, cuda=cuda)
     trace.add_argument("--out", type=Path, help="file for the trace (safetensors)")
     trace.add_argument("--prompt", type=int, default=32, help="prompt tokens (default: 32)")
     trace.add_argument("--tokens", type=int, default=64, help="tokens to generate (default: 64)")
@@ -38,10 +43,11 @@ def parser() -> argparse.ArgumentParser:
     trace.add_argument("--json", type=Path, help="file for the table")
     trace.set_defaults(run=_run("run_trace"))
 
-    evaluate = _model_command(commands, "evaluate", "likelihood on held-out text, or tasks", sequences=32)
-    evaluate.add_argument("--tasks", nargs="+", help="tasks of lm-evaluation-harness; suite (this project's own, offline); or paper (the paper's eight benchmarks)")
+    evaluate = _model_command(commands, "evaluate", "likelihood on held-out text, or tasks", sequences=32, cuda=cuda)
+    evaluate.add_argument("--tasks", nargs="+", help="tasks of lm-evaluation-harness, by spaces or commas, with --data blimp and wikitext from a local folder; suite (this project's own, offline); or paper (the paper's eight benchmarks)")
     evaluate.add_argument("--family", choices=("llada", "dream", "autoregressive"), help="whose published settings the paper's benchmarks take, alone or by name (default, for all eight: llada, or autoregressive)")
-    evaluate.add_argument("--limit", type=int, help="items per task (default: all)")
+    evaluate.add_argument("--limit", type=int, help="items per task, or windows of --protocol (default: all)")
+    evaluate.add_argument("--protocol", help="score the whole --text in windows by a published perplexity protocol: ppl_llada, main_llada or main_dream (default: sequences drawn from it)")
     evaluate.add_argument("--draws", type=int, default=8, help="noise levels per sequence of a diffusion model's NELBO (default: 8)")
     evaluate.add_argument("--json", type=Path, help="file for the table")
     evaluate.set_defaults(run=_run("run_evaluate"))
@@ -70,15 +76,26 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--export", type=Path, help="where the finished adapter goes (default: only the checkpoint stays)")
     train.set_defaults(run=_train)
 
+    card = commands.add_parser("card", help="measure a diffusion adapter beside smol-ar and write its model card")
+    card.add_argument("--folder", type=Path, help="an exported adapter (default: the one that ships with the package)")
+    card.add_argument("--sequences", type=int, default=64, help="held-out sequences, half of each source (default: 64)")
+    card.add_argument("--draws", type=int, default=4, help="noise draws per sequence and per two-choice item (default: 4)")
+    card.add_argument("--items", type=int, default=504, help="items of the offline suite, of 1,512 (default: 504)")
+    card.add_argument("--seed", type=int, default=0, help="of the choice of text, of noise and of the samples (default: 0)")
+    card.add_argument("--data", type=Path, help="a folder with WikiText-2, BLiMP or both, measured besides")
+    card.add_argument("--render", action="store_true", help="measure nothing: write the card anew from the files beside the adapter")
+    card.set_defaults(run=_card)
+
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one subcommand; an expected error is one line on stderr and exit status 1."""
-    options = parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = parser(light=arguments[:1] != [] and arguments[0] in LIGHT).parse_args(arguments)
     try:
         return options.run(options)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -86,14 +103,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _model_command(commands, name: str, help: str, sequences: int) -> argparse.ArgumentParser:
+def _model_command(commands, name: str, help: str, sequences: int, cuda: bool) -> argparse.ArgumentParser:
     """Return the parser of a command on one model and some text, with the flags all of them share."""
     parser = commands.add_parser(name, help=help, description=help)
     parser.add_argument("model", help="smol-dlm, smol-ar, a hub id of the table of models, or a folder")
     parser.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
-    parser.add_argument("--device", default="cuda" if _cuda() else "cpu", help="default: a GPU where there is one")
+    parser.add_argument("--device", default="cuda" if cuda else "cpu", help="default: a GPU where there is one")
     parser.add_argument("--device-map", help="spread the model over several devices: auto (all GPUs), or a JSON object of parts and devices (default: --device alone)")
-    parser.add_argument("--text", type=Path, help="text file to take sequences from (default: documentation of this installation, and samples of smol-ar for its own vocabulary)")
+    parser.add_argument("--text", type=Path, help="text file to take sequences from, or wikitext-2 (default: documentation of this installation, and samples of smol-ar for its own vocabulary)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="folder that holds WikiText-2 or BLiMP as published, as text, JSON lines or parquet (default: the hub)")
+    parser.add_argument("--split", choices=("train", "validation", "test"), help="split of wikitext-2 (default: train for calibration, test for evaluation)")
     parser.add_argument("--sequences", type=int, default=sequences, help=f"sequences of text (default: {sequences})")
     parser.add_argument("--length", type=int, help="tokens per sequence (default: 128, with --text 512)")
     parser.add_argument("--batch", type=int, default=16, help="sequences at once; it changes speed and memory only (default: 16)")
@@ -101,10 +120,13 @@ def _model_command(commands, name: str, help: str, sequences: int) -> argparse.A
     return parser
 
 
-def _cuda() -> bool:
+def _presets_and_cuda() -> tuple[tuple[str, ...], bool]:
+    """Return the names of all presets and whether there is a GPU."""
     import torch
 
-    return torch.cuda.is_available()
+    from .recipes import PRESETS
+
+    return tuple(PRESETS), torch.cuda.is_available()
 
 
 def _run(name: str):
@@ -119,7 +141,7 @@ def _run(name: str):
 def _reproduce(options: argparse.Namespace) -> int:
     from filelock import FileLock, Timeout
 
-    from .hub import available_memory
+    from .allocator import free_memory
 
     root = project_root()
     config = root / "workflow" / "config" / f"{options.profile}.yml"
@@ -134,7 +156,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     snakemake = [sys.executable, "-m", "snakemake", "--snakefile", str(root / "workflow" / "Snakefile"), "--directory", str(root)]
     snakemake += ["--workflow-profile", str(root / "workflow" / "profiles" / options.on), "--configfile", str(config)]
     if options.on == "local":
-        snakemake += ["--resources", f"mem_mb={available_memory() >> 20}"]  # jobs share a machine as far as its memory goes
+        snakemake += ["--resources", f"mem_mb={free_memory() >> 20}"]  # jobs share a machine as far as its memory goes
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore")}
     (root / "runs").mkdir(exist_ok=True)
     try:
@@ -198,7 +220,16 @@ def _train(options: argparse.Namespace) -> int:
     config = Training(kind=options.kind, seed=options.seed, **given)
     checkpoint = train(config, options.folder or cache_dir() / "training" / options.kind, options.start_from)
     if options.export is not None:
-        print(f"adapter written to {export(checkpoint, options.export)}")
+        print(f"adapter written to {export(checkpoint, options.export)}{f'; measures for its model card: sinkprune card --folder {options.export}' if options.kind == 'diffusion' else ''}")
+    return 0
+
+
+def _card(options: argparse.Namespace) -> int:
+    from .card import write_card, write_measures
+    from .embedded import ADAPTER
+
+    folder = options.folder or ADAPTER
+    print(write_card(folder) if options.render else write_measures(folder, options.sequences, options.draws, options.items, options.seed, options.data))
     return 0
 
 

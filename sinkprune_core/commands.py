@@ -13,16 +13,18 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from . import corpus
+from . import corpus, localdata
 from .calibration import Calibration
 from .comparisons import interval
 from .embedded import ADAPTER
+from .evaluation import perplexity
 from .experiments import score_texts
 from .hub import available_memory, choose_dtype, parse, requirements
 from .models import LanguageModel, load, open_checkpoint
 from .paths import atomic
 from .placement import DeviceMap
 from .planning import pruning_cost, unfetched
+from .protocols import PROTOCOLS
 from .pruning import Recipe, check, preset, prune
 from .sinks import variability
 from .streaming import stream
@@ -84,8 +86,23 @@ def open_model(options: Namespace, stream_it: bool | None = False) -> LanguageMo
     return load(options.model, dtype, options.device)
 
 
-def texts_of(lm: LanguageModel, options: Namespace, held_out: bool) -> dict[str, torch.Tensor]:
-    """Return token sequences by source, int64 (N, T): a text file of the user's, or what comes with every installation.
+def documents_of(options: Namespace, held_out: bool) -> list[str] | None:
+    """Return the documents of `--text`: paragraphs of a file, or articles of WikiText-2; None where it is not given.
+
+    Raises ValueError for flags that say where to find a WikiText-2 that is not asked for, and OSError for a file that is not there.
+    """
+    named = options.text is not None and str(options.text) == localdata.WIKITEXT and not options.text.is_file()
+    for flag in ("data", "split"):
+        if getattr(options, flag) is not None and not named:
+            raise ValueError(f"--{flag} {getattr(options, flag)} is for --text {localdata.WIKITEXT}, and in evaluate for --tasks blimp and wikitext: give one of them or leave it out")
+    if named:
+        found = localdata.wikitext(options.data, options.split or ("test" if held_out else "train"))
+        return [localdata.running_text([page]) for page in found]
+    return None if options.text is None else options.text.read_text(encoding="utf-8").split("\n\n")
+
+
+def texts_of(lm: LanguageModel, options: Namespace, held_out: bool, documents: list[str] | None) -> dict[str, torch.Tensor]:
+    """Return token sequences by source, int64 (N, T): of the documents of `--text`, or of what comes with every installation.
 
     Raises ValueError when a source has fewer sequences than asked for.
     """
@@ -95,7 +112,7 @@ def texts_of(lm: LanguageModel, options: Namespace, held_out: bool) -> dict[str,
     if options.text is None:
         name, ids_NT = "documentation", corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
     else:
-        name, ids_NT = options.text.name, corpus.pack(options.text.read_text(encoding="utf-8").split("\n\n"), lm.tokenizer, length)
+        name, ids_NT = options.text.name, corpus.pack(documents, lm.tokenizer, length)
     if len(ids_NT) < options.sequences:
         raise ValueError(f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: ask for fewer or shorter ones, or give more text")
     order = torch.randperm(len(ids_NT), generator=corpus.generator(options.seed, "texts", name, held_out))
@@ -133,8 +150,9 @@ def run_prune(options: Namespace) -> int:
         raise FileExistsError(f"output folder {out} exists: choose another name or remove it first")
     if options.dry_run and plan_unfetched(options, recipe):
         return 0
+    documents = documents_of(options, held_out=False)
     lm = open_model(options, options.stream or None)
-    calibration = Calibration(torch.cat(list(texts_of(lm, options, held_out=False).values())), options.seed, options.batch)
+    calibration = Calibration(torch.cat(list(texts_of(lm, options, False, documents).values())), options.seed, options.batch)
     check(lm, recipe, calibration)
     work = options.work or (out and out.with_name(out.name + ".work"))
     cost = pruning_cost(lm, recipe, calibration, out, work)
@@ -158,9 +176,10 @@ def run_trace(options: Namespace) -> int:
     """`sinkprune trace`: generate from prompts, record attention at every step, print how much sinks move."""
     from .diffusion import Sampler
 
+    documents = documents_of(options, held_out=True)
     lm = open_model(options)
     prompts = Namespace(**{**vars(options), "length": options.prompt})
-    prompt_BT = torch.cat(list(texts_of(lm, prompts, held_out=True).values()))
+    prompt_BT = torch.cat(list(texts_of(lm, prompts, True, documents).values()))
     sampler = Sampler(length=options.tokens, steps=options.steps, block=options.block, temperature=options.temperature)
     found = trace(lm, prompt_BT, sampler, options.seed, options.batch)
     frame = variability(found.profile_BSK, found.visible_SK)
@@ -171,18 +190,59 @@ def run_trace(options: Namespace) -> int:
 
 
 def run_evaluate(options: Namespace) -> int:
-    """`sinkprune evaluate`: likelihood on held-out text, or tasks of the evaluation harness."""
-    lm = open_model(options)
+    """`sinkprune evaluate`: likelihood on held-out text, or tasks of the evaluation harness; what is missing is told before the model is loaded."""
+    if options.protocol is not None and (options.tasks or options.text is None):
+        raise ValueError(f"--protocol {options.protocol} scores a running text: give --text and no --tasks")
     if options.tasks:
-        from .benchmarks import evaluate_named
-
-        frame = evaluate_named(lm, options.tasks, options.limit, options.family)
+        frame = _tasks(options)
+    elif options.protocol is not None:
+        frame = _perplexity(options)
     else:
-        scores = score_texts(lm, texts_of(lm, options, held_out=True), options.draws)
-        measure = "NELBO" if lm.is_diffusion else "negative log-likelihood"
-        frame = pd.DataFrame({text: {"measure": f"{measure}, nats per token", **_estimate(group.value)} for text, group in scores.groupby("text")}).T
+        documents = documents_of(options, held_out=True)
+        lm = open_model(options)
+        scores = score_texts(lm, texts_of(lm, options, True, documents), options.draws)
+        frame = pd.DataFrame({text: {"measure": _measure(lm), **_estimate(group.value)} for text, group in scores.groupby("text")}).T
     _print(frame, options)
     return 0
+
+
+def _tasks(options: Namespace) -> pd.DataFrame:
+    """Return the results of `--tasks`, the data of BLiMP and WikiText-2 from `--data` where that is given."""
+    names = [name for part in options.tasks for name in part.split(",") if name]
+    if options.data is None and options.split is not None:
+        raise ValueError(f"--split {options.split} chooses among local files of WikiText-2: give --data FOLDER, or leave it out (the harness takes test)")
+    from .benchmarks import evaluate, evaluate_named
+
+    if options.data is None:
+        lm = open_model(options)
+        try:
+            return evaluate_named(lm, names, options.limit, options.family)
+        except OSError as error:
+            if any(name.startswith(("blimp", "wikitext")) for name in names):
+                raise OSError(f"{error}; or give a local folder of BLiMP and WikiText-2: --data FOLDER") from error
+            raise
+    with localdata.local_tasks(options.data, names, options.split or "test") as (tasks, include):
+        return evaluate(open_model(options), tasks, limit=options.limit, family=options.family, include=include)
+
+
+def _perplexity(options: Namespace) -> pd.DataFrame:
+    """Return nats per token of the whole of `--text`, or its first `--limit` windows, by a published protocol."""
+    running = {name: how for name, how in PROTOCOLS.items() if how.chunk is not None}
+    if options.protocol not in running:
+        raise ValueError(f"--protocol {options.protocol} is not one for a running text; choose one of {', '.join(running)}")
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f"--limit {options.limit} must be at least 1, a number of windows")
+    how, documents = running[options.protocol], documents_of(options, held_out=True)
+    lm = open_model(options)
+    ids_T = lm.encode(localdata.running_text(documents))
+    if options.limit is not None:
+        ids_T = ids_T[: how.chunk * (options.limit + 1) + 1]
+    found = perplexity(lm, ids_T, how, options.seed, options.batch, progress=True)
+    return pd.DataFrame({options.text.name: {"measure": f"{_measure(lm)}, {options.protocol}", **dataclasses.asdict(found), "perplexity": found.perplexity}}).T
+
+
+def _measure(lm: LanguageModel) -> str:
+    return f"{'NELBO' if lm.is_diffusion else 'negative log-likelihood'}, nats per token"
 
 
 def _estimate(values: pd.Series) -> dict[str, object]:

@@ -9,11 +9,12 @@ import pandas as pd
 
 from . import published
 from .hub import WANTED
-from .paths import atomic, project_root
+from .paths import atomic, project_root, write_json
 from .table import EMBEDDED, MODELS, REFUSED
 
 BEGIN, END = "<!-- published: written by `python -m sinkprune_core.documents` -->", "<!-- end of published -->"
 TASKS = {"average": "average of 8", "mmlu": "MMLU", "arc_challenge": "ARC-C", "arc_easy": "ARC-E", "piqa": "PIQA", "winogrande": "WinoGrande", "gsm8k": "GSM8K", "hellaswag": "HellaSwag"}
+LARGE = "large"  # the entry of docs/performance.json that prune_large.py writes
 WIKITEXT = f"""python -c "from datasets import load_dataset as load; open('{published.TEXT}', 'w').write('\\n\\n'.join(load('Salesforce/wikitext', 'wikitext-2-raw-v1', split='train')['text']))\""""
 
 
@@ -61,8 +62,7 @@ paragraphs with a separator):
     for table in dict.fromkeys(result.table for result in every):
         rows = [result for result in every if result.table == table]
         first = rows[0]
-        numbers = _table(["method", *(TASKS[task] for task in first.values), "hours", "here"], [[row.method, *_printed(row), _hours(row), published.NOT_RUN] for row in rows])
-        parts.append(f"## {first.title}\n\n{first.unit[0].upper()}{first.unit[1:]}; source: {first.source}. {first.note} That the published LLaDA-8B is the base model, not the instruct one, is inferred from its scores.\n\n{numbers}\n\n{_commands(rows)}")
+        parts.append(f"## {first.title}\n\n{first.unit[0].upper()}{first.unit[1:]}; source: {first.source}. {first.note} That the published LLaDA-8B is the base model, not the instruct one, is inferred from its scores.\n\n{_numbers(rows)}\n\n{_commands(rows)}")
     lines = ["\n".join([f"# {row.model}, {row.sparsity:.0%}, about {_hours(row)} hours", *row.commands()]) for row in published.unprinted()]
     parts.append(
         "## Settings the paper reports on whose numbers we do not have\n\nThe paper also evaluates 25 % and 75 % sparsity, Dream, LLaDA-1.5 and MMaDA. Those tables were not at hand, so no number is given; the commands are the same, "
@@ -72,13 +72,17 @@ paragraphs with a separator):
 
 
 def readme_table() -> str:
-    """Return README's tables of the paper's results, one for each set of benchmarks, and the commands that measure every row."""
-    every, tables = published.results(), []
-    for tasks in dict.fromkeys(tuple(result.values) for result in every):
-        group = [result for result in every if tuple(result.values) == tasks]
-        rows = [[row.title, row.method, *_printed(row), _hours(row), published.NOT_RUN] for row in group]
-        tables.append(_table(["published", "method", *(TASKS[task] for task in tasks), "hours", "here"], rows))
-    return "\n\n".join([*tables, f"Hours of pruning + evaluation on {published.HARDWARE}, estimated from FLOPs: a lower bound.", _folded("The command of every row", _commands(every))])
+    """Return README's tables of the paper's results, one below the name of each, and the commands that measure every row."""
+    every, parts = published.results(), []
+    for table in dict.fromkeys(result.table for result in every):
+        rows = [result for result in every if result.table == table]
+        parts.append(f"**{rows[0].title}**\n\n{_numbers(rows)}")
+    return "\n\n".join([*parts, f"Hours of pruning + evaluation on {published.HARDWARE}, estimated from FLOPs: a lower bound.", _folded("The command of every row", _commands(every))])
+
+
+def _numbers(rows: list[published.Result]) -> str:
+    """Return the table of one set of published rows."""
+    return _table(["method", *(TASKS[task] for task in rows[0].values), "hours", "here"], [[row.method, *_printed(row), _hours(row), published.NOT_RUN] for row in rows])
 
 
 def _commands(results: list[published.Result]) -> str:
@@ -92,13 +96,15 @@ def _folded(summary: str, text: str) -> str:
 
 def models_page() -> str:
     """Return docs/models.md: the table of models, those that are refused with the reason, and what precision costs."""
-    rows = []
+    shapes, sources = [], []
     for row in MODELS.values():
         mask = "–" if row.kind == "autoregressive" else f"{row.mask_token_id if row.mask_token_id is not None else 'from its tokenizer'}{f' `{row.mask_token}`' if row.mask_token else ''}"
         name = row.id if row.id in EMBEDDED else f"[{row.id}](https://huggingface.co/{row.repository})"
         twin = f"{row.twin} ({row.kinship})" if row.twin else "–"
-        rows.append([name, f"{row.parameters / 1e9:.3g} B, {row.bytes / 1e9:.3g} GB", f"`{row.native}`", "both" if row.kind == "diffusion" else "causal", mask, "yes" if row.logits_shifted else "no", row.context or "not published", twin, row.licence, row.certainty, row.note])
-    columns = ["model", "size", "transformers class", "attention", "mask token", "logits shifted", "context", "autoregressive counterpart", "licence", "source of these facts", "note"]
+        shapes.append([name, f"{row.parameters / 1e9:.3g} B, {row.bytes / 1e9:.3g} GB", f"`{row.native}`", "both" if row.kind == "diffusion" else "causal", mask, "yes" if row.logits_shifted else "no", row.context or "not published"])
+        sources.append([name, twin, row.licence, row.certainty, row.note])
+    shape = ["model", "size", "transformers class", "attention", "mask token", "logits shifted", "context"]
+    source = ["model", "autoregressive counterpart", "licence", "source of these facts", "note"]
     return f"""# Models
 
 Written by `python -m sinkprune_core.documents` from [table.py](../sinkprune_core/table.py).
@@ -108,11 +114,15 @@ Every name below works wherever a model is asked for: `load("…")`, `sinkprune 
 by renaming weights: no remote code runs, pickled weights are not read, and what is saved loads with plain `from_pretrained`.
 Downloads take {', '.join(f'`{pattern}`' for pattern in WANTED)} and nothing else.
 
-No model of this table except the embedded pair was run by this project. Facts are leads: loading compares them with the
+No model of these tables except the embedded pair was run by this project. Facts are leads: loading compares them with the
 files, and a contradiction is an error that names both sides. The formats are checked on tiny random checkpoints against the
 papers' formulas ([test_families.py](../tests/test_families.py)).
 
-{_table(columns, rows)}
+{_table(shape, shapes)}
+
+## What is known of them, and how surely
+
+{_table(source, sources)}
 
 ## Where a model lies
 
@@ -146,14 +156,24 @@ them and loses more. A change of dtype can shift a likelihood by as much as two 
 """
 
 
+def performance() -> dict[str, dict]:
+    """Return what was measured by what was measured, from docs/performance.json: the checkpoint of `LARGE`, and every benchmark."""
+    return json.loads((project_root() / "docs" / "performance.json").read_text(encoding="utf-8"))
+
+
+def note_performance(what: str, entry: dict) -> None:
+    """Put one measurement into docs/performance.json, in the place of an older one of the same name."""
+    write_json(project_root() / "docs" / "performance.json", {**performance(), what: entry})
+
+
 def performance_page() -> str:
-    """Return docs/performance.md: what a checkpoint of LLaDA-8B's size takes, from docs/performance.json."""
-    found = json.loads((project_root() / "docs" / "performance.json").read_text(encoding="utf-8"))
+    """Return docs/performance.md: what a checkpoint of LLaDA-8B's size takes, and every benchmark, from docs/performance.json."""
+    measured = performance()
+    found = measured.pop(LARGE)
     rows = [["from command to saved model", f"{found['seconds'] / 60:.1f} minutes", "90 minutes"], ["peak resident memory", f"{found['peak_bytes'] / 2**30:.2f} GiB", "6 GiB"]]
     return f"""# How fast, and in how much memory
 
-Written by `python -m sinkprune_core.documents` from [performance.json](performance.json). Ratios to straightforward code, in turns
-in one run: `make benchmark`.
+Written by `python -m sinkprune_core.documents` from [performance.json](performance.json).
 
 ## A model that does not fit
 
@@ -169,6 +189,30 @@ It writes the checkpoint and calls `sinkprune prune --preset {found['preset']} -
 {_table(["", "measured", "goal"], rows)}
 
 The weights are random: nothing is said about a model's quality.
+{_ratios(measured)}"""
+
+
+def _ratios(measured: dict[str, dict]) -> str:
+    """Return the section on benchmarks; empty where none was recorded."""
+    if not measured:
+        return ""
+    rows = []
+    for what, found in measured.items():
+        before, after = (f"{name} {amount:.3g} {found['unit']}" if amount is not None else "–" for name, amount in zip(found["names"], (found["before"], found["after"]), strict=True))
+        rows.append([what, before, after, f"{found['value']:.2f}", found["goal"], "yes" if found["reached"] else "**no**"])
+    hosts = sorted({f"{found['threads']} {'thread' if found['threads'] == 1 else 'threads'} ({found['platform']}, torch {found['versions']['torch']})" for found in measured.values()})
+    return f"""
+## Against other ways to do the same
+
+`make benchmark` measures every row in turns in one run, so the ratio is what counts and not the seconds, and writes this table.
+Measured on {', '.join(hosts)}. What *straightforward* code does, after published code, is written out in
+[test_pruning_cost.py](../tests/benchmarks/test_pruning_cost.py); masks agree with its masks but for rounding.
+
+{_table(["what", "compared with", "here", "ratio", "goal", "reached"], rows)}
+
+Why calibration stays near 2.5: for identical masks both sides run the linears in the same precision, once here and twice there with
+the output head. On smol-dlm the head has 0.27 times the weights of the blocks, so the matrix products alone are 2.5 to 1; what
+attention and statistics cost more there, tracking and the rest of a forward take back here.
 """
 
 

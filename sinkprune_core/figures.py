@@ -14,7 +14,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullFormatter
 
 from .claims import DIRECTION, ELSEWHERE, REFUTED, REPRODUCED
 from .comparisons import Estimate, interval
@@ -44,26 +44,31 @@ STYLE = {
 
 
 def canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.6), **kwargs) -> tuple[Figure, np.ndarray]:
-    """Return an empty figure in the project's style, `size` in inches, and its axes (rows, columns)."""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **kwargs)
-    return figure, axes
+    """Return an empty figure in the project's style, `size` in inches, and its axes (rows, columns).
+
+    The style stays set: titles, legends and ticks that come later, and the picture in a notebook, are made with it too.
+    """
+    plt.rcParams.update(STYLE)
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **kwargs)
 
 
 def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
     """Write PNG, PDF, the data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`; return the closed figure.
 
-    Files are the same to the byte for the same data, so that a diff shows a change of the result.
+    Files are the same to the byte for the same data, so that a diff shows a change of the result. A notebook keeps the
+    caption as the alternative text of the picture.
     """
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
     folder = run.folder / "figures" / run.notebook
     for suffix, options in (("png", {"dpi": 110, "metadata": {"Software": None}}), ("pdf", {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}})):
-        with atomic(folder / f"{name}.{suffix}") as partial, plt.rc_context(STYLE):
+        with atomic(folder / f"{name}.{suffix}") as partial:
             figure.savefig(partial, format=suffix, **options)
+        figure.set_layout_engine(None)  # the layout is found once, for the first file
     with atomic(folder / f"{name}.csv") as partial:
         data.to_csv(partial, index=False, float_format="%.8g")
     write_json(folder / f"{name}.json", json.loads(json.dumps({"caption": caption, **run.provenance})))
     plt.close(figure)
+    figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": caption}})  # IPython adds the picture itself
     return figure
 
 
@@ -112,6 +117,8 @@ def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str,
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.xaxis.set_minor_formatter(NullFormatter())
+    elif frame[x].max() >= 1e5:
+        axis.xaxis.set_major_formatter(EngFormatter())
     axis.set(xlabel=labels[x], ylabel=labels[y])
     axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
@@ -218,6 +225,25 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
     axis.set_xticks(range(len(groups)), groups)
     axis.set(xlabel="group of items", ylabel="right answers (%)", ylim=(0, 102))
     axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def plot_filling(frame: pd.DataFrame) -> Figure:
+    """Draw what `quality.filling` returns against the share of masked tokens: nats per masked token, and how many are right; 95 % intervals over sequences."""
+    figure, axes = canvas(1, 2, (8.6, 3.2))
+    models = frame.model.drop_duplicates().tolist()
+    for axis, (column, scale, label) in zip(axes[0], [("value", 1, "nats per masked token"), ("correct", 100, "masked tokens filled right (%)")], strict=True):
+        for place, model in enumerate(models):
+            part = frame[frame.model == model]
+            colour, marker, kind = KIND[part.kind.iloc[0]]
+            found = {share: interval(scale * values) for share, values in part.groupby("share")[column]}
+            x = [100 * share + 1.6 * (place - (len(models) - 1) / 2) for share in found]
+            errors = [[each.value - each.low for each in found.values()], [each.high - each.value for each in found.values()]]
+            axis.errorbar(x, [each.value for each in found.values()], errors, color=colour, marker=marker, ls="-" if kind == "diffusion" else "--", ms=5, capsize=2, label=f"{model} ({kind})")
+        axis.set_xticks([100 * share for share in sorted(set(frame.share))])
+        axis.set(xlabel="masked tokens (%)", ylabel=label, xlim=(0, 100))
+        axis.set_ylim(bottom=0)
+    axes[0, 1].legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure
 
 

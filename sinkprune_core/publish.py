@@ -19,7 +19,8 @@ WIDGETS = "application/vnd.jupyter.widget-view+json"
 def clean_notebook(executed, source):
     """Return the notebook `source` with the outputs of `executed`, and nothing else of it.
 
-    The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out. Raises
+    The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out; the alternative
+    text of pictures stays. Raises
     ValueError when the cells differ, an output is an error, or an output names the home or the project directory.
     """
     import nbformat
@@ -39,7 +40,7 @@ def clean_notebook(executed, source):
                 continue
             output.pop("transient", None)
             if "metadata" in output:
-                output["metadata"] = {}
+                output["metadata"] = {kind: {"alt": about["alt"]} for kind, about in output["metadata"].items() if isinstance(about, dict) and "alt" in about}
             if output.output_type == "execute_result":
                 output["execution_count"] = count
             outputs.append(output)

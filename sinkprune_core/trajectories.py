@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .figures import BLUE, GREEN, ORANGE, RED, STYLE, canvas
+from .figures import BLUE, GREEN, ORANGE, RED, canvas
 from .paths import atomic
 from .results import Run
 
@@ -26,13 +26,23 @@ def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
     return labels
 
 
+def strongest_apart(panel: dict, apart: float = 1 / 45) -> list[int]:
+    """Return which keys of a panel to name: those that are sinks most often, then those with most attention, no two nearer than `apart` of the axis."""
+    seen_K = np.where(panel["visible_SK"], panel["profile_SK"], 0).mean(0)
+    named: list[int] = []
+    for key in np.lexsort((-seen_K, -panel["sinks_SK"].sum(0))):
+        if all(abs(key - other) >= apart * len(seen_K) for other in named):
+            named.append(int(key))
+    return sorted(named)
+
+
 def plot_sink_positions(panels: list[dict], vmax: float = 30.0) -> Figure:
-    """Draw attention per key position (across) and step (down), one panel per model, tokens written along the axis.
+    """Draw attention per key position (across) and step (down), one panel per model; the strongest tokens are named along the axis.
 
     A panel has `title`, `profile_SK` in even shares (1 is even), `visible_SK`, `sinks_SK`, `labels` (K), `prompt_length`.
     Sinks are ringed; keys that some query of a step cannot see are grey.
     """
-    figure, axes = canvas(len(panels), 1, (11.6, 3.8 * len(panels)))
+    figure, axes = canvas(len(panels), 1, (9.2, 3.3 * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         profile = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
         axis.set_facecolor("#DDDDDD")
@@ -42,12 +52,13 @@ def plot_sink_positions(panels: list[dict], vmax: float = 30.0) -> Figure:
         axis.plot(position, step, "o", mfc="none", mec="white", ms=4.4, mew=1.6)
         axis.plot(position, step, "o", mfc="none", mec=RED, ms=4.4, mew=0.9)
         axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
-        axis.set_xticks(range(len(panel["labels"])), panel["labels"], rotation=90, fontsize=4.6, family="DejaVu Sans Mono")
-        axis.tick_params(axis="x", length=1.5, pad=1)
+        named = strongest_apart(panel)
+        axis.set_xticks(named, [panel["labels"][key] for key in named], rotation=45, ha="right", rotation_mode="anchor", fontsize=7, family="DejaVu Sans Mono")
+        axis.tick_params(axis="x", length=2, pad=1)
         axis.set(title=panel["title"], ylabel="step of the trajectory")
         axis.grid(False)
-        figure.colorbar(image, ax=axis, pad=0.01, label="attention received (1 = even share)")
-    axes[-1, 0].set_xlabel("key position; tokens of the finished text (· space, ⏎ line end); dashed: end of the prompt; red rings: sinks")
+    figure.colorbar(image, ax=axes, pad=0.01, label="attention received (1 = even share)")
+    axes[-1, 0].set_xlabel("key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\ndashed: end of the prompt; red rings: sinks")
     return figure
 
 
@@ -62,16 +73,16 @@ def positions_table(panels: list[dict]) -> pd.DataFrame:
 
 
 def plot_writing(panels: list[dict], step: int, columns: int = 16, vmax: float = 30.0) -> Figure:
-    """Draw one step of writing, one panel per model: the text so far, every token coloured by the attention it receives.
+    """Draw one step of writing, one panel per model below the other: the text so far, every token coloured by the attention it receives.
 
     Panels are those of `plot_sink_positions` with `states_SK` besides: what stands at every position at every step (S lists
     of K names, "" for a mask). Sinks have a red frame; tokens that do not exist yet are grey.
     """
-    figure, axes = canvas(1, len(panels), (5.0 * len(panels), 2.5))
+    rows = -(-max(len(panel["labels"]) for panel in panels) // columns)
+    figure, axes = canvas(len(panels), 1, (8.6, (0.3 + 0.24 * rows) * len(panels)))
     norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
-    for axis, panel in zip(axes[0], panels, strict=True):
+    for axis, panel in zip(axes[:, 0], panels, strict=True):
         profile_K, visible_K, sinks_K = (np.asarray(panel[name][step]) for name in ("profile_SK", "visible_SK", "sinks_SK"))
-        rows = -(-len(profile_K) // columns)
         grid = np.full(rows * columns, np.nan)
         grid[: len(profile_K)] = np.where(visible_K, profile_K, np.nan)
         axis.set_facecolor("#DDDDDD")
@@ -79,16 +90,16 @@ def plot_writing(panels: list[dict], step: int, columns: int = 16, vmax: float =
         for position, token in enumerate(panel["states_SK"][step]):
             row, column = divmod(position, columns)
             if visible_K[position]:
-                word = token.removeprefix("<|").strip("·")[:7] or token
-                axis.text(column, row, word, ha="center", va="center", fontsize=4.9, family="DejaVu Sans Mono", color="white" if profile_K[position] < 3 else "black")
+                word = token.removeprefix("<|").strip("·")[:8] or token
+                axis.text(column, row, word, ha="center", va="center", fontsize=6.6, family="DejaVu Sans Mono", color="white" if profile_K[position] < 3 else "black")
             if sinks_K[position]:
                 axis.add_patch(plt.Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=RED, lw=1.8))
         axis.set_xticks(np.arange(columns + 1) - 0.5, [])
         axis.set_yticks(np.arange(rows + 1) - 0.5, [])
         axis.tick_params(length=0)
         axis.grid(color="white", alpha=1, lw=0.6)
-        axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=8)
-    figure.colorbar(image, ax=axes[0, -1], pad=0.02, label="attention (1 = even share)")
+        axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=9)
+    figure.colorbar(image, ax=axes, pad=0.02, label="attention (1 = even share)")
     return figure
 
 
@@ -98,11 +109,11 @@ def step_slider(panels: list[dict]) -> object:
 
     def show(step: int) -> Figure:
         figure = plot_writing(panels, step - 1)
-        plt.close(figure)  # or the inline backend would show it a second time
+        plt.close(figure)  # or the inline backend would show it a second time, beside what `auto_display` shows
         return figure
 
     steps = len(panels[0]["states_SK"])
-    return interactive(show, step=IntSlider(steps, 1, steps, description="step", continuous_update=False))
+    return interactive(show, {"auto_display": True}, step=IntSlider(steps, 1, steps, description="step", continuous_update=False))
 
 
 def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float = 0.4, colours: int = 36) -> Path:
@@ -113,11 +124,15 @@ def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float
     """
     from PIL import Image
 
-    images = []
+    images, places = [], None
     for frame in frames:
         buffer = io.BytesIO()
-        with plt.rc_context(STYLE):
-            frame.savefig(buffer, format="png", dpi=110)
+        if places is not None:  # the layout of the first frame serves all of them
+            frame.set_layout_engine(None)
+            for axis, place in zip(frame.axes, places, strict=True):
+                axis.set_position(place)
+        frame.savefig(buffer, format="png", dpi=110)
+        places = places or [axis.get_position() for axis in frame.axes]
         plt.close(frame)
         images.append(Image.open(buffer).convert("RGB"))
     palette = Image.new("P", (1, 1))

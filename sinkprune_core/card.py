@@ -1,0 +1,366 @@
+"""The model card of an adapter: what it was trained on, how well it went, and how good it is beside its twin, all from files.
+
+`measures.json` beside the adapter holds what was measured; the card is a function of it, of the training settings and of
+the log, so that neither can be edited without the other. The learning curve is extrapolated by a power law of the held-out
+NELBO at a flat learning rate.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import curve_fit
+
+from . import compute, corpus, embedded, localdata, published, quality
+from .comparisons import CONFIDENCE
+from .documents import _table
+from .models import LanguageModel, from_folder, load, set_direction
+from .paths import atomic, write_json
+from .results import environment
+from .seeds import generator
+from .training import MEASURES
+
+MEASURED = "measures.json"
+GOAL_NATS, GOAL_PAIRS = 0.6, 0.75  # NELBO above the twin's likelihood at most, right answers on two-choice items at least
+AHEAD = (10e6, 100e6)  # training tokens for which the learning curve is extrapolated, besides a GPU hour's
+REFITS = 500  # of the power law, to residuals drawn with replacement
+WIKITEXT, BLIMP, SUITE = "WikiText-2 validation", "BLiMP", "offline suite"
+SOURCES = {"samples": "samples of the AR model", "documentation": "documentation"}
+
+
+# measuring
+
+
+def merged(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
+    """Return the embedded base with the diffusion adapter of `folder` merged into it.
+
+    Raises FileNotFoundError where the folder is no exported adapter, and ValueError for one of another kind.
+    """
+    if not (folder / "training.json").is_file():
+        raise FileNotFoundError(f"{folder} has no training.json: give a folder that `sinkprune train --export` wrote")
+    kind = _settings(folder)["kind"]
+    if kind != "diffusion":
+        raise ValueError(f"the adapter in {folder} is {kind}: a card's measures compare a diffusion model with smol-ar, give a diffusion adapter")
+    model, tokenizer = from_folder(embedded.base_folder(), torch.float32, causal=False)
+    model = embedded.merge_adapter(model, folder, dtype)
+    return LanguageModel(set_direction(model, causal=False).requires_grad_(False), tokenizer, "smol-dlm", "diffusion", embedded.MASK_TOKEN_ID, logits_shifted=True)
+
+
+def write_measures(folder: Path, sequences: int = 64, draws: int = 4, items: int = 504, seed: int = 0, data: Path | None = None) -> Path:
+    """Measure the adapter in `folder` beside smol-ar, write `measures.json` and the card there, and return the card.
+
+    `sequences` are halved between the two held-out sources. `data` is a folder with WikiText-2 and BLiMP, either or both: as
+    many sequences of the one and about as many items of the other are measured besides. Noise and items depend on `seed`.
+    Raises what `merged` and `local_data` raise.
+    """
+    lm = merged(folder)
+    length, ar = _settings(folder)["length"], load("smol-ar", lm.model.dtype)
+    texts = corpus.texts(lm.tokenizer, sequences, length, held_out=True, seed=seed)
+    tasks = {SUITE: quality.offline_suite(items, draws, seed, progress=True)}
+    if data is not None:
+        more_texts, more_tasks = local_data(data, lm, sequences, length, items, draws, seed)
+        texts, tasks = texts | more_texts, tasks | more_tasks
+    rows = quality.measure(lm, ar, texts, tasks, draws, seed, progress=True)
+    log, tokens = _log(folder), tokens_per_hour(lm, length)
+    gaps = {row["on"]: row["value"] for row in rows if row["measure"] == "likelihood" and row["model"] == "difference"}
+    write_json(folder / MEASURED, {
+        "adapter": _digest(folder),
+        "settings": {"sequences": sequences, "draws": draws, "items": items, "length": length, "seed": seed, "dtype": str(lm.model.dtype).removeprefix("torch.")},
+        "fingerprints": {each.name: each.fingerprint() for each in (lm, ar)} | {name: hashlib.sha256(ids_NT.numpy().tobytes()).hexdigest()[:16] for name, ids_NT in texts.items()},
+        "environment": {name: value for name, value in environment().items() if name != "git_commit"} | {"quality_source": quality.source()},
+        "rows": rows,
+        "samples": quality.samples(lm, seed=seed),
+        "learning_curve": {name: extrapolate(log, f"nelbo_{name}", [*AHEAD, tokens], gaps[name] - GOAL_NATS, REFITS) for name in SOURCES},
+        "gpu_hour": {"hardware": published.HARDWARE, "flops_per_second": published.SPEED, "flops_per_token": published.SPEED * 3600 / tokens, "tokens": tokens},
+    })
+    return write_card(folder)
+
+
+def local_data(folder: Path, lm: LanguageModel, sequences: int, length: int, items: int, draws: int, seed: int) -> tuple[dict[str, torch.Tensor], dict[str, quality.Task]]:
+    """Return text of WikiText-2's validation split, ids (N, T), and the task of BLiMP, from what of the two `folder` holds.
+
+    About `items` items are divided among the paradigms; items and sequences are drawn by `seed`. Raises ValueError for a
+    folder with neither, and OSError for one that is none.
+    """
+    texts, tasks = {}, {}
+    if "validation" in localdata.wikitext_files(folder):
+        ids_NT = corpus.pack(localdata.wikitext(folder, "validation"), lm.tokenizer, length)
+        texts[WIKITEXT] = ids_NT[torch.randperm(len(ids_NT), generator=generator(seed, "card", WIKITEXT))[:sequences]]
+    if found := localdata.blimp_files(folder):
+        per, paradigms = max(2, items // len(found)), {name: localdata.pairs(files) for name, files in found.items()}
+        drawn = {name: [rows[index] for index in torch.randperm(len(rows), generator=generator(seed, "card", name))[:per].tolist()] for name, rows in paradigms.items()}
+        name = BLIMP if len(found) == localdata.PARADIGMS else f"{BLIMP}, {len(found)} of {localdata.PARADIGMS} paradigms"
+        tasks[name] = quality.minimal_pairs(drawn, draws, seed, progress=True)
+    if not texts and not tasks:
+        raise ValueError(f"{folder} holds neither WikiText-2's validation split nor BLiMP: {localdata.EXPECTED['wikitext']}; {localdata.EXPECTED['blimp']}")
+    return texts, tasks
+
+
+def tokens_per_hour(lm: LanguageModel, length: int) -> float:
+    """Return how many tokens one hour trains on at `published.SPEED` FLOPs per second, an upper bound.
+
+    A backward pass counts as two forwards (LoRA needs less: no gradients of frozen weights); half of all positions have logits.
+    """
+    return published.SPEED * 3600 / (3 * compute.forward_cost(lm, length, length // 2).total / length)
+
+
+# the learning curve
+
+
+def power_law(tokens: np.ndarray, floor: float, scale: float, exponent: float) -> np.ndarray:
+    """Return floor + scale (tokens / 1e6)^-exponent, nats per token."""
+    return floor + scale * (np.asarray(tokens, dtype=float) / 1e6) ** -exponent
+
+
+def extrapolate(log: Sequence[dict], column: str, ahead: Sequence[float], needed: float, refits: int, seed: int = 0) -> dict:
+    """Fit a power law to `column` of a training log at its flat learning rate, and say how far more tokens would bring it.
+
+    Returns `points`, the fitted `floor`, `scale` and `exponent`, `residual` (nats); `gains`, for every number of tokens
+    in `ahead` the fall of the curve from the log's last row, `value`, `low`, `high`; `needed`, and `tokens` at which the fall
+    reaches it, each with 95 % intervals from refits to resampled residuals; None stands for never. An interval is about the
+    fit: whether a power law goes on holding it cannot say. Raises ValueError for fewer than 5 rows at the flat rate.
+    """
+    flat = [row for row in log if row["learning_rate"] == max(each["learning_rate"] for each in log)]
+    if len(flat) < 5:
+        raise ValueError(f"the log has {len(flat)} rows at its flat learning rate, and three parameters need 5 at least: train longer or log more often")
+    x, y, now = np.array([row["tokens"] for row in flat], dtype=float), np.array([row[column] for row in flat]), float(log[-1]["tokens"])
+
+    def fit(values: np.ndarray) -> np.ndarray:
+        return curve_fit(power_law, x, values, p0=(0.8 * values.min(), 0.2 * values.min(), 0.3), bounds=([0, 0, 0.01], [values.min(), np.inf, 3]), max_nfev=2000)[0]
+
+    best = fit(y)
+    residual = (y - power_law(x, *best)) * np.sqrt(len(x) / (len(x) - 3))
+    rng = np.random.default_rng(seed)
+    refitted = [fit(power_law(x, *best) + rng.choice(residual, len(x))) for _ in range(refits)]
+    gain = lambda parameters, tokens: float(power_law(now, *parameters) - power_law(tokens, *parameters))  # noqa: E731
+
+    def reach(parameters: np.ndarray) -> float:
+        floor, scale, exponent = parameters
+        left = power_law(now, *parameters) - needed - floor  # what may remain above the floor
+        return 1e6 * (left / scale) ** (-1 / exponent) if left > 0 else np.inf
+
+    def summary(of) -> dict:
+        low, high = np.quantile([of(parameters) for parameters in refitted], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest")
+        return {name: None if not np.isfinite(value) else float(value) for name, value in (("value", of(best)), ("low", low), ("high", high))}
+
+    return {
+        "points": len(x),
+        **{name: summary(lambda parameters, place=place: parameters[place]) for place, name in enumerate(("floor", "scale", "exponent"))},
+        "residual": float(np.sqrt(np.mean(residual**2))),
+        "now": now,
+        "gains": [{"tokens": tokens, **summary(lambda parameters, tokens=tokens: gain(parameters, tokens))} for tokens in ahead],
+        "needed": needed,
+        "tokens": summary(reach),
+    }
+
+
+# the card
+
+
+def write_card(folder: Path) -> Path:
+    """Write README.md in `folder` from training.json, training_log.jsonl and, where it is there, measures.json; return it.
+
+    Raises ValueError where the measures belong to another adapter.
+    """
+    file = folder / MEASURED
+    measures = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if measures is not None and measures["adapter"] != _digest(folder):
+        raise ValueError(f"{file} was measured on another adapter than the one beside it: run `sinkprune card --folder {folder}`")
+    with atomic(folder / "README.md") as partial:
+        partial.write_text(render(_settings(folder), _log(folder), measures), encoding="utf-8")
+    return folder / "README.md"
+
+
+def _settings(folder: Path) -> dict:
+    return {"kind": "diffusion", **json.loads((folder / "training.json").read_text(encoding="utf-8"))}
+
+
+def _log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def _digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def render(settings: dict, log: Sequence[dict], measures: dict | None) -> str:
+    """Return the model card: data and training from `settings` and `log`, quality from `measures` (None: not measured yet)."""
+    kind, last = settings["kind"], log[-1]
+    measure = MEASURES[kind]
+    name = {"nelbo": "NELBO", "nll": "negative log-likelihood"}[measure]
+    title, how, loss = {
+        "diffusion": (
+            "smol-dlm: SmolLM2-135M-Instruct as a masked diffusion language model",
+            f"""`sinkprune_core.load("smol-dlm")` fetches the base, makes
+attention bidirectional and merges the adapter. The mask token is the reserved entry `{embedded.MASK_TOKEN}` (id
+{embedded.MASK_TOKEN_ID}); logits are shifted, position i-1 predicts token i.""",
+            "masked cross-entropy weighted to the NELBO in nats per token, a uniform number of masks, stratified in\neach batch",
+        ),
+        "autoregressive": (
+            "smol-ar-adapted: the autoregressive twin of smol-dlm",
+            """`sinkprune_core.load("smol-ar-adapted")` fetches the base and
+merges the adapter. Recipe and data are those of smol-dlm, the loss is that of the next token: what then differs between
+the two models is objective and direction, not domain.""",
+            "cross-entropy of the next token",
+        ),
+    }[kind]
+    shown = log[:: max(1, len(log) // 15)]
+    shown = shown if shown[-1] is last else [*shown, last]
+    curve = _table(["tokens", "learning rate", "training", "samples of the base", "documentation"], [[f"{row['tokens']:,}", f"{row['learning_rate']:.2g}", *(f"{row[column]:.3f}" for column in (f"train_{measure}", f"{measure}_samples", f"{measure}_documentation"))] for row in shown])
+    fields = _table(["setting", "value"], [[f"`{field}`", f"{value:,}" if isinstance(value, int) else value] for field, value in settings.items()])
+    return f"""# {title}
+
+A LoRA adapter (peft, bfloat16, safetensors) for the base in the PyPI wheel `{embedded.BASE.package}` {embedded.BASE.version}
+(SHA-256 of its GGUF `{embedded.BASE.member_sha256}`, Apache-2.0). {how} Licence of the adapter: Apache-2.0.
+
+## What it is for
+
+Experiments on attention sinks and pruning that need a diffusion model and its autoregressive twin on a small machine. It is
+no assistant: it has seen {last["tokens"]:,} tokens of this training.
+
+{_quality(measures, kind)}
+## Data
+
+Half samples of the base model itself (temperature 1, top-{corpus.TOP_K}, {settings["length"]} tokens, an assistant's turn; seed
+{settings["seed"]}; the first {corpus.HELD_OUT_SAMPLES} are held out), half English paragraphs from docstrings of the standard
+library and of installed packages (deduplicated; a paragraph is held out by a hash of its words, one in
+{corpus.HELD_OUT_SHARE}). No held-out text was ever trained on.
+
+## Training
+
+`sinkprune train`: {loss}; AdamW (0.9, 0.95), no weight decay, gradients clipped at 1; linear warm-up, flat, linear decay
+at the end; bfloat16 autocast on a CPU.
+
+**Never chosen by the outcome.** Settings and stopping were chosen by held-out loss alone, never by what sinks do or by how
+pruning comes out. `training_log.jsonl` has sink statistics along the run, which decide nothing; notebook 01 draws them in
+its appendix.
+
+{fields}
+
+Trained tokens: {last["tokens"]:,} in {last["step"]:,} steps.
+
+## Learning curve
+
+Held-out {name} while training, nats per token, on a few sequences that are the same in every row{"; the tables above measure more" if measures else ""}.
+
+{curve}
+{_outlook(measures)}"""
+
+
+def _estimate(row: dict, percent: bool = False) -> str:
+    return ("{:.0%} [{:.0%}, {:.0%}]" if percent else "{:.2f} [{:.2f}, {:.2f}]").format(row["value"], row["low"], row["high"])
+
+
+def _verdict(row: dict, goal: float, above: bool) -> str:
+    """Return whether a goal is met: the interval must say so, else it is open."""
+    low, high = (row["low"], row["high"]) if above else (-row["high"], -row["low"])
+    goal = goal if above else -goal
+    return "met" if low >= goal else "missed" if high < goal else "open: the interval holds both"
+
+
+def _goals(rows: dict) -> list[list[str]]:
+    """Return the rows of the table of goals: goal, measured, verdict."""
+    found = [[f"NELBO on {text} at most {GOAL_NATS} nats per token above the AR model", rows["likelihood", source, None, "difference"], GOAL_NATS, False] for source, text in SOURCES.items()]
+    found.append([f"right answers on two-choice items at least {GOAL_PAIRS:.0%}", rows["items", SUITE, "all", "smol-dlm"], GOAL_PAIRS, True])
+    return [[goal, _estimate(row, above), _verdict(row, limit, above)] for goal, row, limit, above in found]
+
+
+def _quality(measures: dict | None, kind: str) -> str:
+    """Return the section on quality, "" for a kind of adapter that is not measured."""
+    if measures is None:
+        return "" if kind != "diffusion" else "## How good it is\n\nNot measured yet: `sinkprune card` does.\n"
+    rows = {(row["measure"], row["on"], tuple(row["level"]) if isinstance(row["level"], list) else row["level"], row["model"]): row for row in measures["rows"]}
+    pick = lambda measure: {key[1:3]: row for key, row in rows.items() if key[0] == measure and key[3] == "smol-dlm"}  # noqa: E731
+    settings, versions = measures["settings"], measures["environment"]["versions"]
+    likelihood = [[SOURCES.get(text, text), *(_estimate(rows["likelihood", text, None, model]) for model in ("smol-ar", "smol-dlm", "difference")), row["units"]] for (text, _), row in pick("likelihood").items()]
+    likelihood += [[WIKITEXT, *["not measured"] * 3, "–"]] * (WIKITEXT not in {text for text, _ in pick("likelihood")})
+    levels = sorted({level for _, level in pick("level")})
+    by_level = [[SOURCES.get(text, text), *(_estimate(rows["level", text, level, "smol-dlm"]) if ("level", text, level, "smol-dlm") in rows else "–" for level in levels)] for text in dict.fromkeys(text for text, _ in pick("level"))]
+    filled = [[SOURCES.get(text, text), f"{share:.0%}", *(_estimate(rows[measure, text, share, model], measure == "correct") for measure in ("correct", "nats") for model in ("smol-dlm", "smol-ar"))] for text, share in pick("correct")]
+    answers = [[task, group, *(_estimate(rows[measure, task, group, model], True) if (measure, task, group, model) in rows else "–" for measure in ("items", "pairs") for model in ("smol-dlm", "smol-ar"))] for task, group in pick("items")]
+    answers += [[BLIMP, "all", *["not measured"] * 2, "–", "–"]] * (not any(task.startswith(BLIMP) for task, _ in pick("items")))
+    written = "\n\n".join(f"`{prompt}` …\n\n" + "\n\n".join(f"~~~~text\n[{each['steps']} steps]{each['text']}\n~~~~" for each in measures["samples"] if each["prompt"] == prompt) for prompt in dict.fromkeys(each["prompt"] for each in measures["samples"]))
+    return f"""## How good it is
+
+Measured by `sinkprune card` and written to `{MEASURED}`: {settings["sequences"]} held-out sequences of {settings["length"]} tokens, half of each source, each at {settings["draws"]} noise levels,
+in {settings["dtype"]}, seed {settings["seed"]} (torch {versions["torch"]}, transformers {versions["transformers"]}, {measures["environment"]["platform"]}). Brackets are 95 % bootstrap intervals over sequences, for tasks over
+pairs of items. The AR model is `smol-ar`, the base as it is.
+
+{_table(["goal", "measured", ""], _goals(rows))}
+
+### Likelihood (nats per token)
+
+The AR model's is exact, the DLM's is bounded by its NELBO, on the same tokens. The adapter was trained on documentation of this
+kind and the AR model was not, so that there the difference is one of domain as well; its own samples are the AR model's home ground.
+
+{_table(["held-out text", "AR model", "DLM, NELBO", "difference, paired", "sequences"], likelihood)}
+
+### By noise level (nats per token)
+
+The same NELBO by the share of tokens that are masked; its mean over all shares is the NELBO.
+
+{_table(["held-out text", *(f"{low:.0%} – {high:.0%} masked" for low, high in levels)], by_level)}
+
+### Filling masks
+
+The DLM fills masked tokens from both sides at once; the AR model predicts the same tokens from everything before them.
+
+{_table(["held-out text", "masked", "DLM, right", "AR model, right", "DLM, nats per token", "AR model, nats per token"], filled)}
+
+### Two-choice tasks
+
+Right answers, and pairs of items that are told apart by their contexts (chance is one half for both); likelihoods of the
+DLM are bounds from {settings["draws"]} maskings.
+
+{_table(["task", "group", "DLM", "AR model", "DLM, pairs told apart", "AR model, pairs told apart"], answers)}
+
+### Samples
+
+Temperature 1, {quality.SAMPLE_TOKENS} tokens, seed {settings["seed"]}, as they came.
+
+{written}
+"""
+
+
+def _millions(tokens: float | None) -> str:
+    return "never" if tokens is None else f"{tokens / 1e6:,.3g} million" if tokens < 1e9 else f"{tokens / 1e9:,.3g} billion" if tokens < 1e13 else "over 10,000 billion"
+
+
+def _outlook(measures: dict | None) -> str:
+    """Return what more training would bring by the learning curve, "" where nothing was measured."""
+    if measures is None:
+        return ""
+    curves, hour = measures["learning_curve"], measures["gpu_hour"]
+    fits = [[SOURCES[name], curve["points"], *(_estimate(curve[each]) for each in ("floor", "scale", "exponent")), f"{curve['residual']:.3f}"] for name, curve in curves.items()]
+    rows = []
+    for place, tokens in enumerate(gain["tokens"] for gain in next(iter(curves.values()))["gains"]):
+        left = []
+        for curve in curves.values():
+            gain, gap = curve["gains"][place], curve["needed"] + GOAL_NATS
+            left.append(_estimate({"value": gap - gain["value"], "low": gap - gain["high"], "high": gap - gain["low"]}))
+        rows.append([_millions(tokens) + (" (one GPU hour)" if tokens == hour["tokens"] else ""), *left])
+    now = next(iter(curves.values()))["now"]
+    today = [f"{_millions(now)} (this adapter)", *(f"{curve['needed'] + GOAL_NATS:.2f}" for curve in curves.values())]
+    spans = {name: [_millions(curve["tokens"][each]) for each in ("value", "low", "high")] for name, curve in curves.items()}
+    reach = [f"needed for {GOAL_NATS}, by this curve", *("met already" if curve["needed"] <= 0 else "never: above it at any number" if set(spans[name]) == {"never"} else "{} [{}, {}]".format(*spans[name]) for name, curve in curves.items())]
+    return f"""
+### What more training would bring
+
+A power law, floor + scale · (tokens / million)^-exponent, fitted to the rows at the flat learning rate (the rate's decay
+at the end of a run brings a little more, once). Brackets: 95 %, from {REFITS} refits to resampled residuals; they take the power
+law for granted and residuals as independent, so they are too narrow.
+
+{_table(["", "rows", "floor (nats)", "scale (nats)", "exponent", "residual (nats)"], fits)}
+
+The distance to the AR model measured above, less the fall of this curve from {_millions(now)} tokens on:
+
+{_table(["training tokens", *(f"NELBO above the AR model, {SOURCES[name]}" for name in curves)], [today, *rows, reach])}
+
+A GPU hour is an **estimate, not measured**: {hour["hardware"]} at an assumed {hour["flops_per_second"] / 1e12:.0f} TFLOP/s and {hour["flops_per_token"] / 1e9:.2f} GFLOP per
+token (forward, and twice as much backward) would train on {hour["tokens"] / 1e6:,.0f} million tokens; a model as small as this one keeps no GPU that busy.
+An extrapolation to {hour["tokens"] / now:,.0f} times the tokens seen assumes fresh data, a rank of the adapter that stays sufficient and a power
+law that goes on: read it as a direction.
+"""
