@@ -116,7 +116,7 @@ def test_figures_of_masks_and_methods_show_every_panel(tiny_dlm):
     variants = {name: (preset("magnitude", sparsity=share), None, None) for name, share in (("half", 0.5), ("more", 0.7), ("most", 0.9))}
     frame = mask_differences(tiny_dlm, variants, [("half", "more"), ("more", "most"), ("half", "most")])
     drawn = figures.plot_mask_differences(frame)
-    titles = [axis.get_title() for axis in drawn.axes]
+    titles = [axis.get_title(loc="left") for axis in drawn.axes]
     assert [title.split(":")[0] for title in titles if title] == ["half / more", "more / most", "half / most"]
     methods = pd.DataFrame([{"pattern": pattern, "recipe": recipe, "value": 1.0, "low": 0.5, "high": 2.0} for pattern, recipe in (("2:4", "wanda"), ("4:8", "wanda"), ("4:8", "paper"))])
     left, right = figures.plot_methods(methods, "pattern", "recipe", "excess").axes

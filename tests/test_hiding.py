@@ -313,7 +313,7 @@ def test_the_figure_shows_every_number_with_its_interval():
 
     rows = [{"model": model, "kind": kind, "label": label, "count": count, "value": 0.1 * count, "low": 0.05 * count, "high": 0.2 * count} for model, kind in zip("ab", KINDS, strict=True) for label in ("strongest", "random") for count in (1, 5, 10)]
     drawn = plot_hiding(pd.DataFrame(rows), "excess")
-    assert [axis.get_title() for axis in drawn.axes] == ["a (autoregressive)", "b (diffusion)"]
+    assert [axis.get_title(loc="left") for axis in drawn.axes] == ["a (autoregressive)", "b (diffusion)"]
     for axis in drawn.axes:
         for container in axis.containers:
             line, _, (bars,) = container
