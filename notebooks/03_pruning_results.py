@@ -190,8 +190,8 @@ def at(pattern: str, share: float, variant: str, lm=dlm) -> dict:
 
 DENSE, rows = at("dense", 0.0, "dense"), []
 for place in grid:
-    found, nelbo = compare(scores, at(*place), DENSE), rows_where(scores, at(*place)).value.mean()
-    rows.append({"pattern": place[0], "sparsity": place[1], "recipe": place[2], "value": found.value, "low": found.low, "high": found.high, "nelbo": nelbo})
+    if (found := compare(scores, at(*place), DENSE)) is not None:  # a cell of a sweep may have draws of some recipes only
+        rows.append({"pattern": place[0], "sparsity": place[1], "recipe": place[2], "value": found.value, "low": found.low, "high": found.high, "nelbo": rows_where(scores, at(*place)).value.mean()})
 excess = pd.DataFrame(rows).assign(dense_nelbo=rows_where(scores, DENSE).value.mean())
 quality = excess[excess.pattern == "unstructured"]
 labels = {"sparsity": "sparsity of the blocks' linear maps", "value": "NELBO above the dense model's (nats per token)"}
@@ -279,8 +279,9 @@ for name, chosen in {"patterns": excess.pattern.isin(patterns), "structured": ex
     for pattern, share, panel in excess[chosen][["pattern", "sparsity", "panel"]].drop_duplicates().itertuples(index=False):
         more, their_groups = forest(pattern, share, f"{panel}: ")
         estimates, groups = estimates | more, groups | their_groups
-    drawn = figures.plot_forest(estimates, "difference in NELBO (nats per token)", groups)
-    display(figures.save_figure(run, drawn, f"differences_{name}", forest_table(estimates), f"paired differences, {name}"))
+    if estimates:
+        drawn = figures.plot_forest(estimates, "difference in NELBO (nats per token)", groups)
+        display(figures.save_figure(run, drawn, f"differences_{name}", forest_table(estimates), f"paired differences, {name}"))
 
 # %% [markdown]
 # `only-sinks` stands apart: statistics from sinks alone. If sinks were mere noise in the statistics, scoring weights on
