@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, safe for colour-blind readers, and every series has
 Interval bars are 95 % bootstrap intervals wherever a figure shows them, and say so.
 """
 
+import io
 import json
 import os
 import textwrap
@@ -63,6 +64,8 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     for suffix, options in (("png", {"dpi": 110, "metadata": {"Software": None}}), ("pdf", {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}})):
         with atomic(folder / f"{name}.{suffix}") as partial:
             figure.savefig(partial, format=suffix, **options)
+            if suffix == "png":
+                partial.write_bytes(with_palette(partial.read_bytes()))
         figure.set_layout_engine(None)  # the layout is found once, for the first file
     with atomic(folder / f"{name}.csv") as partial:
         data.to_csv(partial, index=False, float_format="%.8g")
@@ -70,6 +73,15 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     plt.close(figure)
     figure._repr_mimebundle_ = lambda **_: ({}, {"image/png": {"alt": caption}})  # IPython adds the picture itself
     return figure
+
+
+def with_palette(png: bytes) -> bytes:
+    """Return a PNG with at most 256 colours, without dithering, where that makes it smaller: a third of the bytes of most figures."""
+    from PIL import Image
+
+    packed = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(packed, format="PNG", optimize=True)
+    return min(png, packed.getvalue(), key=len)
 
 
 def plot_variability(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
@@ -310,7 +322,7 @@ def plot_training(log: pd.DataFrame, metrics: dict[str, dict[str, str]]) -> Figu
                 axis.plot(part.tokens / 1e6, part[column], color=colour, marker=marker, ls=dash, ms=4, lw=1.3, label=name)
         axis.set(xlabel="training tokens (millions)", ylabel=label)
         if axis.lines:
-            axis.legend(fontsize=7.5)
+            axis.legend(fontsize=7.5, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.3)  # above the axes: lines may lie anywhere
         else:
             axis.text(0.5, 0.5, "the log of this adapter\nhas no such column", transform=axis.transAxes, ha="center", va="center", fontsize=8)
     return figure

@@ -6,6 +6,7 @@ Only the pipeline writes committed outputs, so what GitHub shows is what `make r
 import json
 import os
 import shutil
+from base64 import b64decode, b64encode
 from pathlib import Path
 
 from . import claims, figures
@@ -41,6 +42,8 @@ def clean_notebook(executed, source):
             output.pop("transient", None)
             if "metadata" in output:
                 output["metadata"] = {kind: {"alt": about["alt"]} for kind, about in output["metadata"].items() if isinstance(about, dict) and "alt" in about}
+            if "image/png" in output.get("data", {}):
+                output["data"]["image/png"] = b64encode(figures.with_palette(b64decode(output["data"]["image/png"]))).decode()
             if output.output_type == "execute_result":
                 output["execution_count"] = count
             outputs.append(output)
