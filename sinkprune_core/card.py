@@ -1,8 +1,7 @@
 """The model card of an adapter: what it was trained on, how well it went, and how good it is beside its twin, all from files.
 
 `measures.json` beside the adapter holds what was measured; the card is a function of it, of the training settings and of
-the log, so that neither can be edited without the other. The learning curve is extrapolated by a power law of the held-out
-NELBO at a flat learning rate.
+the log, so that neither can be edited without the other.
 """
 
 import hashlib
@@ -10,13 +9,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.optimize import curve_fit
 
-from . import compute, corpus, embedded, localdata, published, quality
-from .comparisons import CONFIDENCE
+from . import corpus, embedded, localdata, published, quality
 from .documents import _table
+from .learning_curve import extrapolate, tokens_per_hour
 from .models import LanguageModel, from_folder, load, set_direction
 from .paths import atomic, write_json
 from .results import environment
@@ -26,7 +23,7 @@ from .training import MEASURES
 MEASURED = "measures.json"
 GOAL_NATS, GOAL_PAIRS = 0.6, 0.75  # NELBO above the twin's likelihood at most, right answers on two-choice items at least
 AHEAD = (10e6, 100e6)  # training tokens for which the learning curve is extrapolated, besides a GPU hour's
-REFITS = 500  # of the power law, to residuals drawn with replacement
+REFITS = 500  # of its power law, to residuals drawn with replacement
 WIKITEXT, BLIMP, SUITE = "WikiText-2 validation", "BLiMP", "offline suite"
 SOURCES = {"samples": "samples of the AR model", "documentation": "documentation"}
 
@@ -97,64 +94,6 @@ def local_data(folder: Path, lm: LanguageModel, sequences: int, length: int, ite
     if not texts and not tasks:
         raise ValueError(f"{folder} holds neither WikiText-2's validation split nor BLiMP: {localdata.EXPECTED['wikitext']}; {localdata.EXPECTED['blimp']}")
     return texts, tasks
-
-
-def tokens_per_hour(lm: LanguageModel, length: int) -> float:
-    """Return how many tokens one hour trains on at `published.SPEED` FLOPs per second, an upper bound.
-
-    A backward pass counts as two forwards (LoRA needs less: no gradients of frozen weights); half of all positions have logits.
-    """
-    return published.SPEED * 3600 / (3 * compute.forward_cost(lm, length, length // 2).total / length)
-
-
-# the learning curve
-
-
-def power_law(tokens: np.ndarray, floor: float, scale: float, exponent: float) -> np.ndarray:
-    """Return floor + scale (tokens / 1e6)^-exponent, nats per token."""
-    return floor + scale * (np.asarray(tokens, dtype=float) / 1e6) ** -exponent
-
-
-def extrapolate(log: Sequence[dict], column: str, ahead: Sequence[float], needed: float, refits: int, seed: int = 0) -> dict:
-    """Fit a power law to `column` of a training log at its flat learning rate, and say how far more tokens would bring it.
-
-    Returns `points`, the fitted `floor`, `scale` and `exponent`, `residual` (nats); `gains`, for every number of tokens
-    in `ahead` the fall of the curve from the log's last row, `value`, `low`, `high`; `needed`, and `tokens` at which the fall
-    reaches it, each with 95 % intervals from refits to resampled residuals; None stands for never. An interval is about the
-    fit: whether a power law goes on holding it cannot say. Raises ValueError for fewer than 5 rows at the flat rate.
-    """
-    flat = [row for row in log if row["learning_rate"] == max(each["learning_rate"] for each in log)]
-    if len(flat) < 5:
-        raise ValueError(f"the log has {len(flat)} rows at its flat learning rate, and three parameters need 5 at least: train longer or log more often")
-    x, y, now = np.array([row["tokens"] for row in flat], dtype=float), np.array([row[column] for row in flat]), float(log[-1]["tokens"])
-
-    def fit(values: np.ndarray) -> np.ndarray:
-        return curve_fit(power_law, x, values, p0=(0.8 * values.min(), 0.2 * values.min(), 0.3), bounds=([0, 0, 0.01], [values.min(), np.inf, 3]), max_nfev=2000)[0]
-
-    best = fit(y)
-    residual = (y - power_law(x, *best)) * np.sqrt(len(x) / (len(x) - 3))
-    rng = np.random.default_rng(seed)
-    refitted = [fit(power_law(x, *best) + rng.choice(residual, len(x))) for _ in range(refits)]
-    gain = lambda parameters, tokens: float(power_law(now, *parameters) - power_law(tokens, *parameters))  # noqa: E731
-
-    def reach(parameters: np.ndarray) -> float:
-        floor, scale, exponent = parameters
-        left = power_law(now, *parameters) - needed - floor  # what may remain above the floor
-        return 1e6 * (left / scale) ** (-1 / exponent) if left > 0 else np.inf
-
-    def summary(of) -> dict:
-        low, high = np.quantile([of(parameters) for parameters in refitted], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="nearest")
-        return {name: None if not np.isfinite(value) else float(value) for name, value in (("value", of(best)), ("low", low), ("high", high))}
-
-    return {
-        "points": len(x),
-        **{name: summary(lambda parameters, place=place: parameters[place]) for place, name in enumerate(("floor", "scale", "exponent"))},
-        "residual": float(np.sqrt(np.mean(residual**2))),
-        "now": now,
-        "gains": [{"tokens": tokens, **summary(lambda parameters, tokens=tokens: gain(parameters, tokens))} for tokens in ahead],
-        "needed": needed,
-        "tokens": summary(reach),
-    }
 
 
 # the card

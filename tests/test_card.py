@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sinkprune_core import card, quality
+from sinkprune_core import card, learning_curve, quality
 from sinkprune_core.cli import main
 from sinkprune_core.corpus import separator
 from sinkprune_core.diffusion import random_mask
@@ -110,12 +110,12 @@ def test_the_modules_of_the_card_leave_records_of_pruning_alone():
 def curve(floor: float, scale: float, exponent: float, noise: float = 0.0, rows: int = 12) -> list[dict]:
     """A log on a power law at a flat rate, with two rows of a falling rate that do not lie on it."""
     rng = np.random.default_rng(0)
-    log = [{"tokens": 100_000 * step, "learning_rate": 1.0, "nelbo": float(card.power_law(100_000 * step, floor, scale, exponent)) + noise * rng.normal()} for step in range(1, rows + 1)]
+    log = [{"tokens": 100_000 * step, "learning_rate": 1.0, "nelbo": float(learning_curve.power_law(100_000 * step, floor, scale, exponent)) + noise * rng.normal()} for step in range(1, rows + 1)]
     return [*log[:6], {"tokens": 650_000, "learning_rate": 0.5, "nelbo": 0.1}, *log[6:], {"tokens": 100_000 * rows + 50_000, "learning_rate": 0.0, "nelbo": 0.2}]
 
 
 def test_the_fit_finds_the_power_law_that_went_in_and_leaves_falling_rates_out():
-    found = card.extrapolate(curve(2.0, 0.5, 0.4), "nelbo", [2_000_000], needed=0.1, refits=3)
+    found = learning_curve.extrapolate(curve(2.0, 0.5, 0.4), "nelbo", [2_000_000], needed=0.1, refits=3)
     assert found["points"] == 12 and found["residual"] < 1e-4
     for name, value in (("floor", 2.0), ("scale", 0.5), ("exponent", 0.4)):
         assert found[name]["value"] == pytest.approx(value, abs=1e-2)
@@ -125,15 +125,15 @@ def test_the_fit_finds_the_power_law_that_went_in_and_leaves_falling_rates_out()
 
 
 def test_what_lies_below_the_floor_is_never_reached_and_noise_widens_the_interval():
-    calm, noisy = (card.extrapolate(curve(2.0, 0.5, 0.4, noise), "nelbo", [1e8], needed=0.6, refits=40)["gains"][0] for noise in (0.002, 0.02))
+    calm, noisy = (learning_curve.extrapolate(curve(2.0, 0.5, 0.4, noise), "nelbo", [1e8], needed=0.6, refits=40)["gains"][0] for noise in (0.002, 0.02))
     assert noisy["high"] - noisy["low"] > 3 * (calm["high"] - calm["low"]) > 0
     assert calm["low"] <= 0.5 * (1.25**-0.4 - 100**-0.4) <= calm["high"]
-    assert card.extrapolate(curve(2.0, 0.5, 0.4), "nelbo", [1e8], needed=0.6, refits=3)["tokens"] == {"value": None, "low": None, "high": None}
+    assert learning_curve.extrapolate(curve(2.0, 0.5, 0.4), "nelbo", [1e8], needed=0.6, refits=3)["tokens"] == {"value": None, "low": None, "high": None}
 
 
 def test_three_parameters_need_five_rows():
     with pytest.raises(ValueError, match="has 4 rows at its flat learning rate, and three parameters need 5"):
-        card.extrapolate([{"tokens": step, "learning_rate": 1.0, "nelbo": 1.0} for step in range(1, 5)], "nelbo", [10.0], 0.1, 3)
+        learning_curve.extrapolate([{"tokens": step, "learning_rate": 1.0, "nelbo": 1.0} for step in range(1, 5)], "nelbo", [10.0], 0.1, 3)
 
 
 # the card
