@@ -210,9 +210,8 @@ Measured on {', '.join(hosts)}. What *straightforward* code does, after publishe
 
 {_table(["what", "compared with", "here", "ratio", "goal", "reached"], rows)}
 
-Why calibration stays near 2.5: for identical masks both sides run the linears in the same precision, once here and twice there with
-the output head. On smol-dlm the head has 0.27 times the weights of the blocks, so the matrix products alone are 2.5 to 1; what
-attention and statistics cost more there, tracking and the rest of a forward take back here.
+Why calibration stays there: for identical masks both sides run the linears in the same precision, once here and twice there with
+the output head. What attention and statistics cost more there, tracking and the rest of a forward take back here.
 """
 
 
