@@ -121,6 +121,21 @@ LOSSES = {"diffusion": masked_cross_entropy, "autoregressive": next_token_cross_
 MEASURES = {"diffusion": "nelbo", "autoregressive": "nll"}
 
 
+def trainable(config: Training, adapter: Path | None = None) -> tuple[PeftModel, LanguageModel]:
+    """Return the bfloat16 base with `adapter` (or a fresh one) that can be trained, and the language model around it."""
+    base, tokenizer = from_folder(embedded.base_folder(), torch.bfloat16)
+    base.set_attn_implementation("eager")  # on a CPU its backward pass takes a quarter of the fused one's time
+    if adapter is not None:
+        model = PeftModel.from_pretrained(base, adapter, is_trainable=True)
+    else:
+        torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
+        targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+        model = get_peft_model(base, LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM"))
+    diffusion = config.kind == "diffusion"
+    base = set_direction(model.get_base_model(), causal=not diffusion)
+    return model, LanguageModel(base, tokenizer, "smol-dlm" if diffusion else "smol-ar-adapted", config.kind, embedded.MASK_TOKEN_ID if diffusion else None, logits_shifted=True)
+
+
 def prepare_data(config: Training, tokenizer, folder: Path) -> dict[str, torch.Tensor]:
     """Return training and held-out sequences of both sources; they are kept in `folder` so that a resumed run sees the same."""
     file = folder / "data.safetensors"
@@ -159,17 +174,8 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
     write_json(folder / "training.json", asdict(config))
     keep_freed_memory()
 
-    model, tokenizer = from_folder(embedded.base_folder(), torch.bfloat16)
-    data = prepare_data(config, tokenizer, folder)
-    source = checkpoint if checkpoint.exists() else start_from
-    if source is not None:
-        model = PeftModel.from_pretrained(model, source, is_trainable=True)
-    else:
-        torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
-        targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-        model = get_peft_model(model, LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM"))
-    diffusion = config.kind == "diffusion"
-    lm = LanguageModel(set_direction(model.get_base_model(), causal=not diffusion), tokenizer, "smol-dlm" if diffusion else "smol-ar-adapted", config.kind, embedded.MASK_TOKEN_ID if diffusion else None, logits_shifted=True)
+    model, lm = trainable(config, checkpoint if checkpoint.exists() else start_from)
+    data = prepare_data(config, lm.tokenizer, folder)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     first = _restore(optimizer, checkpoint) or first
