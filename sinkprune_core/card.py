@@ -12,13 +12,14 @@ from pathlib import Path
 import torch
 
 from . import corpus, embedded, localdata, published, quality
+from .bases import EMBEDDED_BASE
 from .documents import _table
 from .learning_curve import extrapolate, tokens_per_hour
-from .models import LanguageModel, from_folder, load, set_direction
+from .models import CARD, LanguageModel, from_folder, load, set_direction
 from .paths import atomic, write_json
 from .results import environment
 from .seeds import generator
-from .training import MEASURES
+from .training import MEASURES, settings_of
 
 MEASURED = "measures.json"
 GOAL_NATS, GOAL_PAIRS = 0.6, 0.75  # NELBO above the twin's likelihood at most, right answers on two-choice items at least
@@ -26,6 +27,7 @@ AHEAD = (10e6, 100e6)  # training tokens for which the learning curve is extrapo
 REFITS = 500  # of its power law, to residuals drawn with replacement
 WIKITEXT, BLIMP, SUITE = "WikiText-2 validation", "BLiMP", "offline suite"
 SOURCES = {"samples": "samples of the AR model", "documentation": "documentation"}
+COLUMNS = {"samples": "samples of the base", "documentation": "documentation", "text": "held-out text"}
 
 
 # measuring
@@ -39,6 +41,8 @@ def merged(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
     if not (folder / "training.json").is_file():
         raise FileNotFoundError(f"{folder} has no training.json: give a folder that `sinkprune train --export` wrote")
     kind = _settings(folder)["kind"]
+    if (base := _settings(folder)["base"]) != EMBEDDED_BASE:
+        raise ValueError(f"the model in {folder} was made from {base}: a card's measures compare the embedded pair, for another use `sinkprune evaluate`")
     if kind != "diffusion":
         raise ValueError(f"the adapter in {folder} is {kind}: a card's measures compare a diffusion model with smol-ar, give a diffusion adapter")
     model, tokenizer = from_folder(embedded.base_folder(), torch.float32, causal=False)
@@ -114,7 +118,7 @@ def write_card(folder: Path) -> Path:
 
 
 def _settings(folder: Path) -> dict:
-    return {"kind": "diffusion", **json.loads((folder / "training.json").read_text(encoding="utf-8"))}
+    return settings_of(folder / "training.json")
 
 
 def _log(folder: Path) -> list[dict]:
@@ -127,55 +131,29 @@ def _digest(folder: Path) -> str:
 
 def render(settings: dict, log: Sequence[dict], measures: dict | None) -> str:
     """Return the model card: data and training from `settings` and `log`, quality from `measures` (None: not measured yet)."""
-    kind, last = settings["kind"], log[-1]
+    kind, last, embeds = settings["kind"], log[-1], settings["base"] == EMBEDDED_BASE
     measure = MEASURES[kind]
     name = {"nelbo": "NELBO", "nll": "negative log-likelihood"}[measure]
-    title, how, loss = {
-        "diffusion": (
-            "smol-dlm: SmolLM2-135M-Instruct as a masked diffusion language model",
-            f"""`sinkprune_core.load("smol-dlm")` fetches the base, makes
-attention bidirectional and merges the adapter. The mask token is the reserved entry `{embedded.MASK_TOKEN}` (id
-{embedded.MASK_TOKEN_ID}); logits are shifted, position i-1 predicts token i.""",
-            "masked cross-entropy weighted to the NELBO in nats per token, a uniform number of masks, stratified in\neach batch",
-        ),
-        "autoregressive": (
-            "smol-ar-adapted: the autoregressive twin of smol-dlm",
-            """`sinkprune_core.load("smol-ar-adapted")` fetches the base and
-merges the adapter. Recipe and data are those of smol-dlm, the loss is that of the next token: what then differs between
-the two models is objective and direction, not domain.""",
-            "cross-entropy of the next token",
-        ),
-    }[kind]
+    loss = {"diffusion": "masked cross-entropy weighted to the NELBO in nats per token, a uniform number of masks, stratified in\neach batch", "autoregressive": "cross-entropy of the next token"}[kind]
     shown = log[:: max(1, len(log) // 15)]
     shown = shown if shown[-1] is last else [*shown, last]
-    curve = _table(["tokens", "learning rate", "training", "samples of the base", "documentation"], [[f"{row['tokens']:,}", f"{row['learning_rate']:.2g}", *(f"{row[column]:.3f}" for column in (f"train_{measure}", f"{measure}_samples", f"{measure}_documentation"))] for row in shown])
-    fields = _table(["setting", "value"], [[f"`{field}`", f"{value:,}" if isinstance(value, int) else value] for field, value in settings.items()])
-    return f"""# {title}
-
-A LoRA adapter (peft, bfloat16, safetensors) for the base in the PyPI wheel `{embedded.BASE.package}` {embedded.BASE.version}
-(SHA-256 of its GGUF `{embedded.BASE.member_sha256}`, Apache-2.0). {how} Licence of the adapter: Apache-2.0.
-
-## What it is for
-
-Experiments on attention sinks and pruning that need a diffusion model and its autoregressive twin on a small machine. It is
-no assistant: it has seen {last["tokens"]:,} tokens of this training.
-
-{_quality(measures, kind)}
+    columns = {f"train_{measure}": "training"} | {f"{measure}_{source}": title for source, title in COLUMNS.items() if f"{measure}_{source}" in last}
+    curve = _table(["tokens", "learning rate", *columns.values()], [[f"{row['tokens']:,}", f"{row['learning_rate']:.2g}", *(f"{row[column]:.3f}" for column in columns)] for row in shown])
+    fields = _table(["setting", "value"], [[f"`{field}`", f"{value:,}" if isinstance(value, int) else value] for field, value in settings.items() if value is not None])
+    appendix = "; notebook 01 draws them in\nits appendix" if embeds else ""
+    return f"""{(_embedded_head if embeds else _other_head)(settings, last)}
+{_quality(measures, kind) if embeds else ""}
 ## Data
 
-Half samples of the base model itself (temperature 1, top-{corpus.TOP_K}, {settings["length"]} tokens, an assistant's turn; seed
-{settings["seed"]}; the first {corpus.HELD_OUT_SAMPLES} are held out), half English paragraphs from docstrings of the standard
-library and of installed packages (deduplicated; a paragraph is held out by a hash of its words, one in
-{corpus.HELD_OUT_SHARE}). No held-out text was ever trained on.
+{_data(settings, log)}
 
 ## Training
 
 `sinkprune train`: {loss}; AdamW (0.9, 0.95), no weight decay, gradients clipped at 1; linear warm-up, flat, linear decay
-at the end; bfloat16 autocast on a CPU.
+at the end; bfloat16 autocast{" on a CPU" if embeds else ""}.
 
 **Never chosen by the outcome.** Settings and stopping were chosen by held-out loss alone, never by what sinks do or by how
-pruning comes out. `training_log.jsonl` has sink statistics along the run, which decide nothing; notebook 01 draws them in
-its appendix.
+pruning comes out. `training_log.jsonl` has sink statistics along the run, which decide nothing{appendix}.
 
 {fields}
 
@@ -187,6 +165,51 @@ Held-out {name} while training, nats per token, on a few sequences that are the 
 
 {curve}
 {_outlook(measures)}"""
+
+
+def _embedded_head(settings: dict, last: dict) -> str:
+    title, how = {
+        "diffusion": (
+            "smol-dlm: SmolLM2-135M-Instruct as a masked diffusion language model",
+            f"""`sinkprune_core.load("smol-dlm")` fetches the base, makes
+attention bidirectional and merges the adapter. The mask token is the reserved entry `{embedded.MASK_TOKEN}` (id
+{embedded.MASK_TOKEN_ID}); logits are shifted, position i-1 predicts token i.""",
+        ),
+        "autoregressive": (
+            "smol-ar-adapted: the autoregressive twin of smol-dlm",
+            """`sinkprune_core.load("smol-ar-adapted")` fetches the base and
+merges the adapter. Recipe and data are those of smol-dlm, the loss is that of the next token: what then differs between
+the two models is objective and direction, not domain.""",
+        ),
+    }[settings["kind"]]
+    return f"""# {title}
+
+A LoRA adapter (peft, bfloat16, safetensors) for the base in the PyPI wheel `{embedded.BASE.package}` {embedded.BASE.version}
+(SHA-256 of its GGUF `{embedded.BASE.member_sha256}`, Apache-2.0). {how} Licence of the adapter: Apache-2.0.
+
+## What it is for
+
+Experiments on attention sinks and pruning that need a diffusion model and its autoregressive twin on a small machine. It is
+no assistant: it has seen {last["tokens"]:,} tokens of this training.
+"""
+
+
+def _other_head(settings: dict, last: dict) -> str:
+    base, mask = Path(settings["base"]).name, "" if settings["kind"] != "diffusion" else f" The number of\nits mask token is in `{CARD}`; logits are shifted, position i-1 predicts token i."
+    what = "a masked diffusion language model" if mask else "an autoregressive language model, trained on"
+    return f"""# {base} as {what}
+
+A LoRA adapter was trained on {base} and merged into it (bfloat16, safetensors); `sinkprune_core.load` reads this folder.{mask}
+The licence is that of the base. It has seen {last["tokens"]:,} tokens of this training.
+"""
+
+
+def _data(settings: dict, log: Sequence[dict]) -> str:
+    own = "English paragraphs from docstrings of the standard\nlibrary and of installed packages (deduplicated" if not any(name.endswith("_text") for name in log[-1]) else "paragraphs of a text of the user's own (as they stand"
+    samples = f"""Half samples of the base model itself (temperature 1, top-{corpus.TOP_K}, {settings["length"]} tokens, an assistant's turn; seed
+{settings["seed"]}; the first {corpus.HELD_OUT_SAMPLES} are held out), half """
+    return f"""{samples if settings["base"] == EMBEDDED_BASE else ""}{own}; a paragraph is held out by a hash of its words, one in
+{corpus.HELD_OUT_SHARE}). No held-out text was ever trained on."""
 
 
 def _estimate(row: dict, percent: bool = False) -> str:

@@ -66,14 +66,22 @@ def parser(light: bool = False) -> argparse.ArgumentParser:
     publish.add_argument("--profile", default="full")
     publish.set_defaults(run=_publish)
 
-    train = commands.add_parser("train", help="train the adapter that turns smol-ar into smol-dlm (or into its adapted twin), or go on training it")
-    train.add_argument("--kind", choices=("diffusion", "autoregressive"), default="diffusion", help="what the base becomes: smol-dlm, or its autoregressive twin on the same data")
+    train = commands.add_parser("train", help="make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model, by training an adapter")
+    train.add_argument("base", nargs="?", default="smol-ar", help="smol-ar (default; its adapter is what smol-dlm is), a hub id of the table of models, or a folder")
+    train.add_argument("--kind", choices=("diffusion", "autoregressive"), default="diffusion", help="what the base becomes: a diffusion model, or its autoregressive twin on the same data")
+    train.add_argument("--text", type=Path, help="text file to learn, paragraphs parted by blank lines (default: documentation of this installation); smol-ar learns samples of its own besides")
+    train.add_argument("--mask-token", help="token of another base, or its number, that stands for a mask (default: one that no text produces)")
     train.add_argument("--tokens", type=int, help="training tokens in all (default: see sinkprune_core/training.py)")
+    train.add_argument("--length", type=int, help="tokens per sequence (default: 128)")
+    train.add_argument("--batch", type=int, help="sequences per step (default: 16)")
+    train.add_argument("--learning-rate", type=float, help="(default: 0.001)")
+    train.add_argument("--rank", type=int, help="of the adapter (default: 32)")
+    train.add_argument("--device", default="cuda" if cuda else "cpu", help="default: a GPU where there is one")
     train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--folder", type=Path, help="checkpoints and log (default: training/<kind> in the cache)")
+    train.add_argument("--folder", type=Path, help="checkpoints and log (default: a folder of the base's name in the cache)")
     train.add_argument("--start-from", type=Path, help="an exported adapter to go on from, at its place in the data, instead of a fresh one")
     train.add_argument("--decay-share", type=float, help="share of all steps over which the learning rate falls to zero at the end")
-    train.add_argument("--export", type=Path, help="where the finished adapter goes (default: only the checkpoint stays)")
+    train.add_argument("--export", type=Path, help="where the adapter of smol-ar goes, or the whole model made from another base (default: only the checkpoint stays)")
     train.set_defaults(run=_train)
 
     card = commands.add_parser("card", help="measure a diffusion adapter beside smol-ar and write its model card")
@@ -213,14 +221,23 @@ def _publish(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from .bases import EMBEDDED_BASE
     from .export import export
     from .training import Training, train
 
-    given = {name: getattr(options, name) for name in ("tokens", "decay_share") if getattr(options, name) is not None}
-    config = Training(kind=options.kind, seed=options.seed, **given)
-    checkpoint = train(config, options.folder or cache_dir() / "training" / options.kind, options.start_from)
+    embeds = options.base == EMBEDDED_BASE
+    if options.export is not None and not embeds and options.export.exists():
+        raise FileExistsError(f"--export {options.export} exists: choose another name or remove it first")
+    given = {name: getattr(options, name) for name in ("tokens", "length", "batch", "learning_rate", "rank", "decay_share") if getattr(options, name) is not None}
+    if "rank" in given:
+        given["alpha"] = 2 * given["rank"]
+    config = Training(kind=options.kind, base=options.base, mask_token=options.mask_token, seed=options.seed, **({} if embeds else {"samples": 0}), **given)
+    text = None if options.text is None else options.text.read_text(encoding="utf-8")
+    folder = options.folder or cache_dir() / "training" / (options.kind if embeds else f"{Path(options.base).name}-{options.kind}")
+    checkpoint = train(config, folder, options.start_from, text=text, device=options.device)
     if options.export is not None:
-        print(f"adapter written to {export(checkpoint, options.export)}{f'; measures for its model card: sinkprune card --folder {options.export}' if options.kind == 'diffusion' else ''}")
+        more = f"; measures for its model card: sinkprune card --folder {options.export}" if embeds and options.kind == "diffusion" else f"; prune it: sinkprune prune {options.export} --out ..." if not embeds else ""
+        print(f"{'adapter' if embeds else 'model'} written to {export(checkpoint, options.export)}{more}")
     return 0
 
 

@@ -41,8 +41,8 @@ _BODIES = ("body", "handlers", "orelse", "finalbody", "cases")  # where statemen
 
 
 def is_held_out(text: str) -> bool:
-    """Return whether a paragraph belongs to the held-out split: a property of its words alone."""
-    words = " ".join(_WORD.findall(text)).lower()
+    """Return whether a paragraph belongs to the held-out split: a property of its words alone, or of all of it where it has no word of Latin letters."""
+    words = " ".join(_WORD.findall(text)).lower() or text
     return hashlib.sha256(words.encode()).digest()[0] % HELD_OUT_SHARE == 0
 
 
@@ -110,6 +110,11 @@ def documentation(scope: str) -> tuple[str, ...]:
     with suppress(OSError):  # a cache that cannot be written costs time only
         write_json(kept, list(paragraphs.values()))
     return tuple(paragraphs.values())
+
+
+def paragraphs(text: str) -> list[str]:
+    """Return the paragraphs of a text, which blank lines part."""
+    return [part for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
 def separator(tokenizer) -> int:

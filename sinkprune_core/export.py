@@ -1,4 +1,4 @@
-"""What is committed of a training run: the adapter, its settings, its log, and the model card of `card`."""
+"""What is kept of a training run: the adapter of the embedded base, or a whole model made from another, and a model card."""
 
 import json
 from pathlib import Path
@@ -7,22 +7,29 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from . import embedded
+from .bases import open_base
 from .card import write_card
+from .embedded import merge_adapter
+from .models import LanguageModel, set_direction
 from .paths import atomic, write_json
+from .training import settings_of
+
+LOG = "training_log.jsonl"
 
 
 def export(checkpoint: Path, folder: Path) -> Path:
-    """Write what is committed and what `load("smol-dlm")` merges: the adapter in bfloat16, its log and its model card, without measures; return `folder`.
+    """Write what a finished run leaves, its settings, its log and its model card (without measures) to `folder`; return it.
 
-    `checkpoint` is what `train` returned. Raises FileNotFoundError where it is no part of a training run, and ValueError
-    where the log has no row up to it.
+    Of the embedded base that is the adapter in bfloat16, what `load("smol-dlm")` merges; of another base the whole model in
+    bfloat16 with the adapter merged in, which `load(folder)` reads. `checkpoint` is what `train` returned. Raises
+    FileNotFoundError where it is no part of a training run, ValueError where the log has no row up to it, and
+    FileExistsError where a model would overwrite a folder.
     """
     run = checkpoint.parent
     missing = [name for name in ("training.json", "log.jsonl") if not (run / name).exists()]
     if missing:
         raise FileNotFoundError(f"{run} has no {' and no '.join(missing)}: export needs the folder of a training run")
-    settings = json.loads((run / "training.json").read_text(encoding="utf-8"))
+    settings = settings_of(run / "training.json")
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     rows = list({row["step"]: row for row in rows}.values())  # a resumed run may log a step again
     with safe_open(checkpoint / "optimizer.safetensors", "pt") as handle:
@@ -30,16 +37,32 @@ def export(checkpoint: Path, folder: Path) -> Path:
     rows = [row for row in rows if row["step"] <= step]
     if not rows:
         raise ValueError(f"log.jsonl in {run} has no row up to step {step}, the checkpoint's")
+    base = open_base(settings["base"], settings["mask_token"])
+    if not base.is_embedded and folder.exists():
+        raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
     with atomic(folder) as partial:
-        partial.mkdir()
-        tensors = load_file(checkpoint / "adapter_model.safetensors")
-        save_file({key: value.to(torch.bfloat16).contiguous() for key, value in tensors.items()}, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-        adapter = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
-        adapter["target_modules"] = sorted(adapter["target_modules"])  # a set: its order would change from run to run
-        adapter["base_model_name_or_path"] = f"{embedded.BASE.package}=={embedded.BASE.version}"
-        write_json(partial / "adapter_config.json", adapter)
+        if base.is_embedded:
+            partial.mkdir()
+            _write_adapter(checkpoint, partial, base.origin)
+        else:
+            _merged(base, settings["kind"], checkpoint).save(partial, base=base.name, trained_tokens=rows[-1]["tokens"])
         write_json(partial / "training.json", settings)
-        (partial / "training_log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        (partial / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         write_card(partial)
     return folder
 
+
+def _write_adapter(checkpoint: Path, folder: Path, origin: str) -> None:
+    tensors = load_file(checkpoint / "adapter_model.safetensors")
+    save_file({key: value.to(torch.bfloat16).contiguous() for key, value in tensors.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    adapter = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+    adapter["target_modules"] = sorted(adapter["target_modules"])  # a set: its order would change from run to run
+    adapter["base_model_name_or_path"] = origin
+    write_json(folder / "adapter_config.json", adapter)
+
+
+def _merged(base, kind: str, checkpoint: Path) -> LanguageModel:
+    """Return the trained model as one: the sum of base and adapter is formed in float32 and rounded once."""
+    model, tokenizer = base.load(torch.float32)
+    model = set_direction(merge_adapter(model, checkpoint, torch.bfloat16), causal=kind == "autoregressive")
+    return LanguageModel(model, tokenizer, base.called(kind), kind, base.mask_token_id if kind == "diffusion" else None, logits_shifted=True)

@@ -2,12 +2,14 @@
 
 Attention becomes bidirectional, a reserved vocabulary entry becomes the absorbing mask token, logits stay shifted
 (position i-1 predicts token i), as Dream was adapted from Qwen2.5. The same recipe with the next-token loss and causal
-attention gives an autoregressive twin that has seen the same data. Data, learning rate and stopping are chosen by
-held-out loss and nothing else; sink statistics are logged, and decide nothing.
+attention gives an autoregressive twin that has seen the same data. The base is the embedded one or any other that
+`bases` opens. Data, learning rate and stopping are chosen by held-out loss and nothing else; sink statistics are logged,
+and decide nothing.
 
 Dimensions: B batch, T sequence position, L maskable positions, N sequences.
 """
 
+import hashlib
 import json
 import shutil
 import time
@@ -20,12 +22,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
-from . import corpus, embedded, sinks
+from . import corpus, sinks
 from .allocator import keep_freed_memory
+from .bases import EMBEDDED_BASE, LINEARS, Base, open_base
 from .calibration import Calibration, sink_profiles
 from .diffusion import corrupt, random_mask, stratified_counts
 from .evaluation import score
-from .models import KINDS, LanguageModel, from_folder, set_direction
+from .models import KINDS, LanguageModel, set_direction
 from .paths import atomic, write_json
 from .seeds import generator
 
@@ -40,9 +43,13 @@ class Training:
 
     The learning rate warms up linearly, stays, and falls linearly to zero over the last `decay_share` of the run, so
     that a longer run continues from the flat part. `kind` is what the model becomes: it decides attention and loss.
+    `base` and `mask_token` are what `bases.open_base` takes. `samples` of the base itself are drawn for the embedded one
+    only.
     """
 
     kind: str = "diffusion"
+    base: str = EMBEDDED_BASE
+    mask_token: str | None = None
     tokens: int = 1_024_000
     length: int = 128
     batch: int = 16
@@ -57,15 +64,21 @@ class Training:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is not one of {KINDS}")
-        for field in ("tokens", "length", "batch", "rank", "alpha", "warmup_steps", "samples"):
+        for field in ("tokens", "batch", "rank", "alpha", "warmup_steps"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if self.length < 2:
+            raise ValueError(f"length={self.length} must be at least 2: the first token is context")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
         if not 0 <= self.decay_share <= 1:
             raise ValueError(f"decay_share={self.decay_share} must lie in [0, 1]")
-        if self.samples <= corpus.HELD_OUT_SAMPLES:
+        if self.base == EMBEDDED_BASE and self.samples <= corpus.HELD_OUT_SAMPLES:
             raise ValueError(f"samples={self.samples} must exceed the {corpus.HELD_OUT_SAMPLES} that are held out")
+        if self.base == EMBEDDED_BASE and self.mask_token is not None:
+            raise ValueError(f"mask_token={self.mask_token!r} is for other bases: {EMBEDDED_BASE} has its own; leave it out")
+        if self.base != EMBEDDED_BASE and self.samples:
+            raise ValueError(f"samples={self.samples} are drawn from {EMBEDDED_BASE} only: give samples=0 and a text for base {self.base}")
 
     @property
     def steps(self) -> int:
@@ -107,79 +120,95 @@ def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Gen
     counts_B = stratified_counts(batch, length - 1, rng)
     where_BT = torch.stack([random_mask(maskable_T, int(count), rng) for count in counts_B])
     logits_NV = lm.logits_at(corrupt(ids_BT, where_BT, lm.mask_token_id), where_BT)
-    loss_N = torch.nn.functional.cross_entropy(logits_NV, ids_BT[where_BT], reduction="none")
-    return (loss_N / counts_B.repeat_interleave(counts_B)).sum() / batch
+    loss_N = torch.nn.functional.cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device), reduction="none")
+    return (loss_N / counts_B.repeat_interleave(counts_B).to(loss_N)).sum() / batch
 
 
 def next_token_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Return the mean negative log-likelihood of a batch in nats per token; position 0 is context. Nothing here is random."""
     where_BT = (torch.arange(ids_BT.shape[1]) > 0).expand_as(ids_BT)
-    return torch.nn.functional.cross_entropy(lm.logits_at(ids_BT, where_BT), ids_BT[where_BT])
+    logits_NV = lm.logits_at(ids_BT, where_BT)
+    return torch.nn.functional.cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device))
 
 
 LOSSES = {"diffusion": masked_cross_entropy, "autoregressive": next_token_cross_entropy}
 MEASURES = {"diffusion": "nelbo", "autoregressive": "nll"}
 
 
-def trainable(config: Training, adapter: Path | None = None) -> tuple[PeftModel, LanguageModel]:
-    """Return the bfloat16 base with `adapter` (or a fresh one) that can be trained, and the language model around it."""
-    base, tokenizer = from_folder(embedded.base_folder(), torch.bfloat16)
-    base.set_attn_implementation("eager")  # on a CPU its backward pass takes a quarter of the fused one's time
+def trainable(config: Training, base: Base, adapter: Path | None = None, device: str = "cpu") -> tuple[PeftModel, LanguageModel]:
+    """Return the base in bfloat16 with `adapter` (or a fresh one) that can be trained, and the language model around it."""
+    model, tokenizer = base.load(torch.bfloat16)
+    if torch.device(device).type == "cpu":
+        model.set_attn_implementation("eager")  # its backward pass takes a quarter of the fused one's time there
     if adapter is not None:
-        model = PeftModel.from_pretrained(base, adapter, is_trainable=True)
+        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     else:
         torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
-        targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-        model = get_peft_model(base, LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=targets, task_type="CAUSAL_LM"))
+        model = get_peft_model(model, LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM"))
     diffusion = config.kind == "diffusion"
-    base = set_direction(model.get_base_model(), causal=not diffusion)
-    return model, LanguageModel(base, tokenizer, "smol-dlm" if diffusion else "smol-ar-adapted", config.kind, embedded.MASK_TOKEN_ID if diffusion else None, logits_shifted=True)
+    inner = set_direction(model.to(device).get_base_model(), causal=not diffusion)
+    return model, LanguageModel(inner, tokenizer, base.called(config.kind), config.kind, base.mask_token_id if diffusion else None, logits_shifted=True)
 
 
-def prepare_data(config: Training, tokenizer, folder: Path) -> dict[str, torch.Tensor]:
-    """Return training and held-out sequences of both sources; they are kept in `folder` so that a resumed run sees the same."""
+def prepare_data(config: Training, tokenizer, folder: Path, text: str | None = None) -> dict[str, torch.Tensor]:
+    """Return training and held-out sequences by split and source, int64 (N, T); they are kept in `folder` so that a resumed run sees the same.
+
+    Sources are samples of the embedded base, where that is the base, and paragraphs of `text` (None: documentation of
+    this installation); a hash of a paragraph's words decides whether it is held out. Raises ValueError for too little
+    text, and where `folder` keeps data of another split or text.
+    """
     file = folder / "data.safetensors"
-    split = {"held_out_share": str(corpus.HELD_OUT_SHARE)}
+    told = {"held_out_share": str(corpus.HELD_OUT_SHARE)} | ({} if text is None else {"text": hashlib.sha256(text.encode()).hexdigest()[:16]})
     if file.exists():
         with safe_open(file, "pt") as handle:
-            if (handle.metadata() or split) != split:
-                raise ValueError(f"{file} was made with another held-out split: use another folder, or remove it to make the data anew")
+            if (handle.metadata() or told) != told:
+                raise ValueError(f"{file} was made with another held-out split or text: use another folder, or remove it to make the data anew")
     else:
-        samples_NT = corpus.self_samples(config.samples, config.length, config.seed)
-        data = {
-            "train_samples": samples_NT[corpus.HELD_OUT_SAMPLES:],
-            "train_documentation": corpus.documentation_sequences(tokenizer, config.length, held_out=False, scope="everything"),
-            "held_out_samples": samples_NT[:corpus.HELD_OUT_SAMPLES],
-            "held_out_documentation": corpus.documentation_sequences(tokenizer, config.length, held_out=True, scope="everything"),
-        }
+        data = {}
+        for split in ("train", "held_out"):
+            if text is None:
+                data[f"{split}_documentation"] = corpus.documentation_sequences(tokenizer, config.length, split == "held_out", scope="everything")
+            else:
+                data[f"{split}_text"] = corpus.pack([part for part in corpus.paragraphs(text) if corpus.is_held_out(part) == (split == "held_out")], tokenizer, config.length)
+        if config.base == EMBEDDED_BASE:
+            samples_NT = corpus.self_samples(config.samples, config.length, config.seed)
+            data |= {"train_samples": samples_NT[corpus.HELD_OUT_SAMPLES :], "held_out_samples": samples_NT[: corpus.HELD_OUT_SAMPLES]}
         with atomic(file) as partial:
-            save_file({name: ids_NT.int().contiguous() for name, ids_NT in data.items()}, partial, metadata=split)
+            save_file({name: ids_NT.int().contiguous() for name, ids_NT in data.items()}, partial, metadata=told)
     return {name: ids_NT.long() for name, ids_NT in load_file(file).items()}
 
 
-def train(config: Training, folder: Path, start_from: Path | None = None, check_every: int = 100, held_out: int = 32, draws: int = 4) -> Path:
+def sources_of(data: dict[str, torch.Tensor], split: str) -> dict[str, torch.Tensor]:
+    """Return the sequences of a split by source, samples of the base first."""
+    found = {name.removeprefix(f"{split}_"): ids_NT for name, ids_NT in data.items() if name.startswith(f"{split}_")}
+    return dict(sorted(found.items(), key=lambda item: item[0] != "samples"))
+
+
+def train(config: Training, folder: Path, start_from: Path | None = None, check_every: int = 100, held_out: int = 32, draws: int = 4, text: str | None = None, device: str = "cpu") -> Path:
     """Train the adapter in `folder`, going on from its last checkpoint if there is one; return the adapter's folder.
 
     `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its log, only the
-    optimizer starts afresh, after a warm-up. `log.jsonl` receives training loss and held-out loss (nats per token),
-    sink statistics, learning rate and speed. Raises ValueError when `folder` or `start_from` holds another run.
+    optimizer starts afresh, after a warm-up. `text` is what `prepare_data` takes. `log.jsonl` receives training loss and held-out loss (nats per token),
+    sink statistics, learning rate and speed. Raises ValueError when `folder` or `start_from` holds another run, and what
+    `open_base` and `prepare_data` raise.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = _newest(folder)
     _check_settings(config, folder)
+    base = open_base(config.base, config.mask_token, config.length)
     first = 0
     if not checkpoint.exists() and start_from is not None:
-        first = _adopt(config, Path(start_from), folder)
+        first = _adopt(config, base, Path(start_from), folder)
+    data = prepare_data(config, base.checkpoint.tokenizer(), folder, text)
     write_json(folder / "training.json", asdict(config))
     keep_freed_memory()
 
-    model, lm = trainable(config, checkpoint if checkpoint.exists() else start_from)
-    data = prepare_data(config, lm.tokenizer, folder)
+    model, lm = trainable(config, base, checkpoint if checkpoint.exists() else start_from, device)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     first = _restore(optimizer, checkpoint) or first
-    mixture = Mixture([data["train_samples"], data["train_documentation"]], config.seed)
+    mixture = Mixture(list(sources_of(data, "train").values()), config.seed)
     tokens_per_step, measure, loss_of = config.batch * config.length, MEASURES[config.kind], LOSSES[config.kind]
 
     bar = tqdm(total=config.steps * tokens_per_step, initial=first * tokens_per_step, unit="tok", unit_scale=True, desc="train")
@@ -188,7 +217,7 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
         ids_BT = mixture.batch(step * config.batch, config.batch)
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step, first)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with half_precision(lm):
             loss = loss_of(lm, ids_BT, generator(config.seed, "train", step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -210,39 +239,50 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
     return checkpoint
 
 
+def half_precision(lm: LanguageModel) -> torch.autocast:
+    """Return bfloat16 autocast for the model's device: adapters and their moments stay float32."""
+    return torch.autocast(lm.device.type, dtype=torch.bfloat16)
+
+
 def held_out_losses(lm: LanguageModel, data: dict[str, torch.Tensor], measure: str, count: int, draws: int) -> dict[str, float]:
     """Return NELBO or negative log-likelihood of the first `count` held-out sequences of each source, nats per token."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        return {f"{measure}_{name}": float(score(lm, data[f"held_out_{name}"][:count], draws, seed=0).value.mean()) for name in ("samples", "documentation")}
+    with half_precision(lm):
+        return {f"{measure}_{name}": float(score(lm, ids_NT[:count], draws, seed=0).value.mean()) for name, ids_NT in sources_of(data, "held_out").items()}
 
 
 def sink_row(lm: LanguageModel, data: dict[str, torch.Tensor]) -> dict[str, float]:
     """Return mean sink statistics on held-out text along its noise levels (see `sinks.variability`), to be logged and no more."""
-    ids_NT = torch.cat([data["held_out_samples"][:SINK_SEQUENCES], data["held_out_documentation"][:SINK_SEQUENCES]])
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    ids_NT = torch.cat([ids_NT[:SINK_SEQUENCES] for ids_NT in sources_of(data, "held_out").values()])
+    with half_precision(lm):
         profile_NST, visible_ST = sink_profiles(lm, Calibration(ids_NT), min(SINK_LEVELS, ids_NT.shape[1] - 1), progress=False)
     means = sinks.variability(profile_NST, visible_ST)[list(SINK_COLUMNS)].mean()
     return {f"sinks_{name}": None if means.isna()[name] else float(means[name]) for name in SINK_COLUMNS}
+
+
+def settings_of(file: Path) -> dict:
+    """Return the settings of a run, those included that it does not name because it is older than they are."""
+    later = {name: getattr(Training(), name) for name in ("kind", "base", "mask_token")}
+    return later | json.loads(file.read_text(encoding="utf-8"))
 
 
 def _check_settings(config: Training, folder: Path) -> None:
     """Raise ValueError when `folder` holds the settings of a run that `config` does not go on with."""
     file, settings = folder / "training.json", asdict(config)
     if file.exists():
-        former = {"kind": "diffusion", **json.loads(file.read_text(encoding="utf-8"))}
+        former = settings_of(file)
         differing = sorted(key for key in settings if key not in FREE and former.get(key) != settings[key])
         if differing:
             raise ValueError(f"{folder} holds a run with other settings ({', '.join(differing)}): use another folder, or the former settings in {file.name}")
 
 
-def _adopt(config: Training, adapter: Path, folder: Path) -> int:
+def _adopt(config: Training, base: Base, adapter: Path, folder: Path) -> int:
     """Check an exported adapter, begin the log with its own, and return the step it stands at."""
     missing = [name for name in ("adapter_config.json", "adapter_model.safetensors", "training.json", "training_log.jsonl") if not (adapter / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{adapter} has no {' and no '.join(missing)}: start from a folder that `sinkprune train --export` wrote")
-    base, known = f"{embedded.BASE.package}=={embedded.BASE.version}", json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    if known != base:
-        raise ValueError(f"the adapter in {adapter} belongs to the base {known!r}, not to {base!r}: start from another, or from none")
+    known = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if known != base.origin:
+        raise ValueError(f"the adapter in {adapter} belongs to the base {known!r}, not to {base.origin!r}: start from another, or from none")
     _check_settings(config, adapter)
     log = (adapter / "training_log.jsonl").read_text(encoding="utf-8")
     step = json.loads(log.splitlines()[-1])["step"]

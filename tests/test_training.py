@@ -94,13 +94,15 @@ def test_the_loss_of_an_untrained_output_is_the_logarithm_of_the_vocabulary(tiny
 # settings
 
 
-@pytest.mark.parametrize("field", ["tokens", "length", "batch", "rank", "alpha", "samples"])
+@pytest.mark.parametrize("field", ["tokens", "batch", "rank", "alpha"])
 def test_settings_below_1_are_refused(field):
     with pytest.raises(ValueError, match=f"{field}=0 must be at least 1"):
         Training(**{field: 0})
 
 
 def test_other_settings_that_cannot_work_are_refused():
+    with pytest.raises(ValueError, match="length=1 must be at least 2"):
+        Training(length=1)
     with pytest.raises(ValueError, match="kind='encoder' is not one of"):
         Training(kind="encoder")
     with pytest.raises(ValueError, match=r"decay_share=1\.5 must lie in \[0, 1\]"):

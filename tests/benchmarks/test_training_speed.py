@@ -8,6 +8,7 @@ import torch
 
 from sinkprune_core import corpus, embedded
 from sinkprune_core.allocator import keep_freed_memory
+from sinkprune_core.bases import open_base
 from sinkprune_core.diffusion import corrupt, random_mask, stratified_counts
 from sinkprune_core.models import LanguageModel
 from sinkprune_core.seeds import generator
@@ -18,7 +19,7 @@ CONFIG = Training()
 
 @pytest.fixture(scope="module")
 def trainee() -> tuple[LanguageModel, list[torch.nn.Parameter]]:
-    model, lm = trainable(CONFIG, embedded.ADAPTER)  # a fresh one has gradients that bfloat16 does not resolve
+    model, lm = trainable(CONFIG, open_base(CONFIG.base), embedded.ADAPTER)  # a fresh one has gradients that bfloat16 does not resolve
     return lm, [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
