@@ -154,7 +154,7 @@ def _passes(lm: LanguageModel, recipe: Recipe, calibration: Calibration, device:
     sinks = len(calibration.ids_NT) * (recipe.levels if lm.is_diffusion else 1) if recipe.tokens != "none" else 0
     dense, at_once = recipe.propagation == "dense", 0
     if sinks and dense and criterion.needs != "gram":
-        at_once = one_pass(lm, [recipe.looks_at], calibration, waiting_room(_where(lm, device)) if room is None else room)
+        at_once = min(sinks, one_pass(lm, [recipe.looks_at], calibration, waiting_room(_where(lm, device)) if room is None else room))
     return (1 if dense else 2) + (recipe.allocation == "owl" and not (dense and criterion.needs != "gram")), 0 if at_once else sinks, at_once * row_bytes(lm, calibration.ids_NT.shape[1])
 
 
