@@ -1,7 +1,8 @@
 """What a pruning criterion sees: token sequences x states of their trajectory x a weight per token.
 
 Sink-awareness is a weight on calibration tokens. Every control of the method is a choice of these weights, a row of the
-table TOKENS; a function of your own becomes a choice by adding it there.
+table TOKENS; a function of your own becomes a choice by adding it there, and to BY_ROW where the weights
+of a state follow from that state alone.
 
 Dimensions: N clean sequences, S states of a trajectory (noise levels, denoising steps, or query windows of a causal
 model), R = N * S rows, B batch, T position, W choices of token weights.
@@ -262,6 +263,11 @@ TOKENS: dict[str, Callable[[Sighting], torch.Tensor]] = {
 }
 OFFICIAL_ALPHA = 5.0  # per unit of summed mass; one even share is layers x heads such units
 SOFT = ("all", "official")  # choices that know `alpha`
+
+# Choices whose weights of a state follow from that state's own profile: they give the same for (N, S, T) and (N * S, 1, T), and
+# read neither `seed` nor `first`. States of noised inputs need not wait for each other then; any other choice gets whole
+# trajectories.
+BY_ROW = {"none", "all", "official", "only"}
 
 
 def token_weights(lm: LanguageModel, look: Look, profile_NST: torch.Tensor, visible_ST: torch.Tensor, seed: int, first: int = 0) -> torch.Tensor:

@@ -8,8 +8,10 @@ import json
 import pandas as pd
 
 from . import published
+from .calibration import BY_ROW, TOKENS
 from .hub import WANTED
 from .paths import atomic, project_root, write_json
+from .pruning import WAITING_BYTES, WAITING_SHARE
 from .table import EMBEDDED, MODELS, REFUSED
 
 BEGIN, END = "<!-- published: written by `python -m sinkprune_core.documents` -->", "<!-- end of published -->"
@@ -211,7 +213,9 @@ Measured on {', '.join(hosts)}. What *straightforward* code does, after publishe
 {_table(["what", "compared with", "here", "ratio", "goal", "reached"], rows)}
 
 Why calibration stays there: for identical masks both sides run the linears in the same precision, once here and twice there with
-the output head. What attention and statistics cost more there, tracking and the rest of a forward take back here.
+the output head. What attention and statistics cost more there, tracking and the rest of a forward take back here. Once is enough
+as long as {WAITING_BYTES >> 30} GiB, or {WAITING_SHARE:.0%} of a GPU's memory, hold the inputs of one state, or of all states of a sequence where choices of
+tokens need all of them ({', '.join(f'`{tokens}`' for tokens in TOKENS if tokens not in BY_ROW)}); beyond that it is twice here too.
 """
 
 

@@ -19,7 +19,7 @@ from .compute import forward_cost
 from .criteria import CRITERIA
 from .hub import available_memory, choose_dtype, parse, requirements
 from .models import Checkpoint, LanguageModel, language_model, weight_OI
-from .pruning import one_pass
+from .pruning import one_pass, row_bytes, waiting_room
 from .recipes import Recipe
 from .table import KnownModel, shape_of
 
@@ -108,15 +108,16 @@ def unfetched(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed: 
     return Outline(model, None, row.id, row.kind, (row.mask_token_id or 0) if row.kind == "diffusion" else None, row.logits_shifted, streamed)
 
 
-def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, out: Path | None = None, work: Path | None = None, speed: float | None = None, device: str | torch.device | None = None) -> PruningCost:
+def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, out: Path | None = None, work: Path | None = None, speed: float | None = None, device: str | torch.device | None = None, room: int | None = None) -> PruningCost:
     """Return what `prune` with these arguments will take, from shapes and one short measurement; nothing is changed.
 
-    `lm` may be `unfetched`, then `device` says where it would be; `speed` in FLOPs per second stands for another machine.
+    `lm` may be `unfetched`, then `device` says where it would be; `speed` in FLOPs per second and `room`, what
+    `waiting_room` says in bytes, stand for another machine.
     """
     criterion, states = CRITERIA[recipe.criterion], recipe.levels if recipe.inputs == "noised" else 1
     count, length = calibration.ids_NT.shape
     rows = count * states if criterion.calibrated else 0
-    passes, sink_rows = _passes(lm, recipe, calibration)
+    passes, sink_rows, waiting = _passes(lm, recipe, calibration, device, room)
     forward = forward_cost(lm, length, 0).total
     linears = lm.linears(lm.blocks[0])
     inputs = {weight_OI(linear).shape[1]: 0 for linear in linears.values()}
@@ -134,7 +135,7 @@ def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, ou
     largest = max(linear.weight.numel() for linear in linears.values())
     gram = 3 * 4 * sum(features**2 for features in inputs) if criterion.needs == "gram" else 0
     weights = (whole - block * len(lm.blocks)) + 2 * block if lm.is_streamed else whole
-    memory = PROCESS_BYTES + weights * size + 4 * 4 * largest + gram + batch + (0 if work else 2 * hidden)
+    memory = PROCESS_BYTES + weights * size + 4 * 4 * largest + gram + batch + (waiting or (0 if work else 2 * hidden))
     disk = (whole * size if out else 0) + (2 * hidden if work else 0) + (block * len(lm.blocks) * size if work and not lm.is_streamed else 0)
     missing = []
     if memory > (free := available_memory(_where(lm, device)) + (0 if lm.is_streamed or lm.device.type == "meta" else whole * size)):
@@ -145,16 +146,16 @@ def pruning_cost(lm: LanguageModel, recipe: Recipe, calibration: Calibration, ou
     return PruningCost(rows * length, passes, flops, flops / (speed or speed_here(lm, device)), memory, disk, tuple(missing))
 
 
-def _passes(lm: LanguageModel, recipe: Recipe, calibration: Calibration) -> tuple[int, int]:
-    """Return passes of the calibration rows, and rows of the forwards that only look for sinks."""
+def _passes(lm: LanguageModel, recipe: Recipe, calibration: Calibration, device: str | torch.device | None, room: int | None) -> tuple[int, int, int]:
+    """Return passes of the calibration rows, rows of the forwards that only look for sinks, and bytes of inputs that wait where there are none."""
     criterion = CRITERIA[recipe.criterion]
     if not criterion.calibrated:
-        return 0, 0
+        return 0, 0, 0
     sinks = len(calibration.ids_NT) * (recipe.levels if lm.is_diffusion else 1) if recipe.tokens != "none" else 0
-    dense = recipe.propagation == "dense"
-    if dense and criterion.needs != "gram" and one_pass(lm, recipe.looks_at, calibration):
-        sinks = 0
-    return (1 if dense else 2) + (recipe.allocation == "owl" and not (dense and criterion.needs != "gram")), sinks
+    dense, at_once = recipe.propagation == "dense", 0
+    if sinks and dense and criterion.needs != "gram":
+        at_once = min(sinks, one_pass(lm, [recipe.looks_at], calibration, waiting_room(_where(lm, device)) if room is None else room))
+    return (1 if dense else 2) + (recipe.allocation == "owl" and not (dense and criterion.needs != "gram")), 0 if at_once else sinks, at_once * row_bytes(lm, calibration.ids_NT.shape[1])
 
 
 def _where(lm: LanguageModel, device: str | torch.device | None) -> str | torch.device:

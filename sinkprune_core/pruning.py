@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from . import attention, structured
 from .blocks import block_inputs, run_block, visit, weights_kept
 from .calibration import (
+    BY_ROW,
     Calibration,
     Look,
     Rows,
@@ -39,9 +40,10 @@ from .patterns import Border, Select, allocate, n_and_m, outlier_share, select
 from .recipes import PRESETS, Recipe, preset
 from .statistics import Observer, Seen, observe
 
-__all__ = ["PRESETS", "DenseStatistics", "Recipe", "Report", "check", "dense_statistics", "one_pass", "preset", "prune", "weights_kept"]
+__all__ = ["PRESETS", "DenseStatistics", "Recipe", "Report", "check", "dense_statistics", "one_pass", "preset", "prune", "row_bytes", "waiting_room", "weights_kept"]
 
-WAITING_BYTES = 1 << 30  # inputs that may be held until the weights of their tokens are known
+WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
+WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
 ENOUGH_BYTES = 3 << 27  # and how many are worth it: with more sequences at a time a forward is no faster
 
 
@@ -129,9 +131,9 @@ def dense_statistics(lm: LanguageModel, recipes: Sequence[Recipe], calibration: 
 def _statistics_of(lm: LanguageModel, looks: list[Look], calibration: Calibration, progress: bool) -> dict[Look, DenseStatistics]:
     """Return the statistics of looks that share their trajectory."""
     begun, first = time.perf_counter(), looks[0]
-    sequences = one_pass(lm, first, calibration)
-    if sequences and any(look.tokens != "none" for look in looks):
-        ids_RT, weight_WRT, observer = _look_once(lm, looks, calibration, sequences, progress)
+    rows_at_once = one_pass(lm, looks, calibration, waiting_room(lm.device)) if any(look.tokens != "none" for look in looks) else 0
+    if rows_at_once:
+        ids_RT, weight_WRT, observer = _look_once(lm, looks, calibration, rows_at_once, progress)
         layers = [(layer, name) for layer in range(len(lm.blocks)) for name in lm.linears(lm.blocks[layer])]
         seen = [observer.seen(choice) for choice in range(len(looks))]
         by_look = [[{name: seen[choice][layer, name] for at, name in layers if at == layer} for layer in range(len(lm.blocks))] for choice in range(len(looks))]
@@ -152,32 +154,50 @@ def _statistics_of(lm: LanguageModel, looks: list[Look], calibration: Calibratio
     return {look: DenseStatistics(seen, ids_RT.numel(), Rows(ids_RT, weight_RT).left_out_share, seconds) for look, seen, weight_RT in zip(looks, by_look, weight_WRT, strict=True)}
 
 
-def one_pass(lm: LanguageModel, look: Look, calibration: Calibration) -> int:
-    """Return for how many sequences at a time one pass can serve sinks and statistics, all inputs held until sinks are known.
+def waiting_room(device: torch.device | str) -> int:
+    """Return the bytes of inputs that may wait for the weights of their tokens: fixed on a CPU, so that results do not depend on the machine."""
+    return int(WAITING_SHARE * torch.cuda.mem_get_info(device)[1]) if torch.device(device).type == "cuda" else WAITING_BYTES
 
-    0 where sinks show in other forwards than those whose inputs are wanted, or memory (WAITING_BYTES) is too small.
+
+def row_bytes(lm: LanguageModel, length: int) -> int:
+    """Return the bytes of all distinct inputs of a row's linears: those of a module read what enters it, its last one what they made."""
+    parts: dict[str, list[int]] = {}
+    for name, linear in lm.linears(lm.blocks[0]).items():
+        parts.setdefault(name.rpartition(".")[0], []).append(weight_OI(linear).shape[1])
+    return length * len(lm.blocks) * sum(widths[0] + widths[-1] for widths in parts.values()) * lm.model.dtype.itemsize
+
+
+def _together(lm: LanguageModel, looks: list[Look]) -> int:
+    """Return how many rows must be seen before their tokens can be weighed: a whole trajectory, or one where that is enough for every look."""
+    return 1 if not lm.is_diffusion or all(look.tokens in BY_ROW for look in looks) else looks[0].levels
+
+
+def one_pass(lm: LanguageModel, looks: list[Look], calibration: Calibration, room: int) -> int:
+    """Return for how many rows at a time one pass can serve sinks and statistics of looks that share their trajectory, all inputs held until sinks are known.
+
+    Follows from shapes alone. 0 where sinks show in other forwards than those whose inputs are wanted, or `room` bytes
+    are too few.
     """
-    if lm.is_streamed or (lm.is_diffusion and look.inputs == "clean"):
+    if lm.is_streamed or (lm.is_diffusion and looks[0].inputs == "clean"):
         return 0
-    states = look.levels if lm.is_diffusion else 1
-    widths = sum(weight_OI(linear).shape[1] for linear in lm.linears(lm.blocks[0]).values()) * len(lm.blocks)
-    size = states * calibration.ids_NT.shape[1] * widths * lm.model.dtype.itemsize
-    return 0 if size > WAITING_BYTES else min(max(1, calibration.batch // states), max(1, ENOUGH_BYTES // size))
+    together = _together(lm, looks)
+    size = together * row_bytes(lm, calibration.ids_NT.shape[1])
+    return 0 if size > room else together * min(max(1, calibration.batch // together), max(1, ENOUGH_BYTES // size))
 
 
-def _look_once(lm: LanguageModel, looks: list[Look], calibration: Calibration, sequences: int, progress: bool) -> tuple[torch.Tensor, torch.Tensor, Observer]:
-    """Run every state of the trajectory once: its attention says how much the tokens of its inputs weigh."""
-    first, length = looks[0], calibration.ids_NT.shape[1]
-    windows = windows_of(lm, length, first.levels)
-    ids_RT = tracked_rows(lm, calibration, first.levels, first.noise)
-    visible_ST, states, weights = visible_keys(length, windows, first.levels), first.levels if lm.is_diffusion else 1, []
+def _look_once(lm: LanguageModel, looks: list[Look], calibration: Calibration, rows: int, progress: bool) -> tuple[torch.Tensor, torch.Tensor, Observer]:
+    """Run every state of the trajectory once, `rows` at a time: its attention says how much the tokens of its inputs weigh."""
+    first, length, together = looks[0], calibration.ids_NT.shape[1], _together(lm, looks)
+    windows, weights = windows_of(lm, length, first.levels), []
+    levels = together if windows is None else first.levels  # a state that is weighed alone counts as a trajectory of its own
+    ids_RT, visible_ST = tracked_rows(lm, calibration, first.levels, first.noise), visible_keys(length, windows, levels)
     linears = {(layer, name): linear for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
-    starts = tqdm(range(0, len(ids_RT), sequences * states), desc=f"sinks and statistics of {lm.name}", unit="batch", disable=not progress, leave=False)
+    starts = tqdm(range(0, len(ids_RT), rows), desc=f"sinks and statistics of {lm.name}", unit="batch", disable=not progress, leave=False)
     with attention.track(lm.model, windows) as tracker, observe(linears, len(looks), deferred=True) as observer:
         for start in starts:
-            lm.hidden(ids_RT[start : start + sequences * states])
-            profile_NST = profile(tracker.take().mean((1, 2)).cpu(), windows, first.levels)
-            weights.append(torch.stack([token_weights(lm, look, profile_NST, visible_ST, calibration.seed, start // states) for look in looks]))
+            lm.hidden(ids_RT[start : start + rows])
+            profile_NST = profile(tracker.take().mean((1, 2)).cpu(), windows, levels)
+            weights.append(torch.stack([token_weights(lm, look, profile_NST, visible_ST, calibration.seed, start // together) for look in looks]))
             observer.settle(weights[-1])
         return ids_RT, torch.cat(weights, dim=1), observer
 

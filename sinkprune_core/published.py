@@ -18,12 +18,13 @@ from .calibration import Calibration
 from .compute import forward_cost
 from .paths import PACKAGE
 from .planning import PruningCost, pruning_cost, unfetched
+from .pruning import WAITING_SHARE
 from .recipes import preset
 from .table import MODELS
 
 FILE = PACKAGE / "data" / "published.yml"
 SEQUENCES, LENGTH = 128, 4096  # of the official calibration
-HARDWARE, SPEED = "one GPU of 80 GB (H100)", 4e14  # FLOPs per second in bfloat16, assumed
+HARDWARE, MEMORY, SPEED = "one GPU of 80 GB (H100)", 80e9, 4e14  # bytes, and FLOPs per second in bfloat16, assumed
 TEXT = "wikitext2-train.txt"
 NOT_RUN = "not run here"
 
@@ -100,7 +101,7 @@ class Result:
 @cache
 def _pruning(model: str, name: str, length: int) -> PruningCost:
     calibration = Calibration(torch.zeros(SEQUENCES, length, dtype=torch.long), batch=1)
-    return pruning_cost(unfetched(MODELS[model]), preset(name), calibration, speed=SPEED)
+    return pruning_cost(unfetched(MODELS[model]), preset(name), calibration, speed=SPEED, room=int(WAITING_SHARE * MEMORY))
 
 
 @cache

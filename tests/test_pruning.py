@@ -10,15 +10,17 @@ import torch
 from naive import linears_of, same, weights_of, zeros_of
 
 from sinkprune_core import pruning
-from sinkprune_core.calibration import TOKENS, Calibration, Rows, rows_for, trajectory
+from sinkprune_core.calibration import BY_ROW, TOKENS, Calibration, Rows, Sighting, rows_for, trajectory
 from sinkprune_core.criteria import CRITERIA, wanda
 from sinkprune_core.embedded import START_TOKEN_ID
 from sinkprune_core.models import weight_OI
 from sinkprune_core.patterns import select
+from sinkprune_core.planning import pruning_cost, unfetched
 from sinkprune_core.pruning import PRESETS, Recipe, block_inputs, dense_statistics, preset, prune, run_block, weights_kept
 from sinkprune_core.recipes import PROPAGATION
 from sinkprune_core.statistics import observe
 from sinkprune_core.structured import plan, shrink
+from sinkprune_core.table import MODELS
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
 NOISED = {"inputs": "noised", "levels": LEVELS}
@@ -307,6 +309,16 @@ def test_statistics_shared_by_many_recipes_prune_as_each_recipe_alone_does(tiny_
     assert len(results) > 6, "recipes that all prune alike would show nothing"
 
 
+def saw_the_same(once, walked, rtol: float = 1e-6) -> None:
+    assert (once.tokens, once.left_out_share) == (walked.tokens, pytest.approx(walked.left_out_share, abs=rtol))
+    for layer_once, layer_walked in zip(once.seen, walked.seen, strict=True):
+        assert list(layer_once) == list(layer_walked)
+        for name, seen in layer_once.items():
+            for field in ("norm_I", "summed_I", "mean_I", "variance_I"):
+                torch.testing.assert_close(getattr(seen, field), getattr(layer_walked[name], field), rtol=rtol, atol=2 * rtol)
+            assert seen.count == pytest.approx(layer_walked[name].count, rel=rtol)
+
+
 @pytest.mark.parametrize("kind, names", [("diffusion", ["noised-dense", "all-sinks", "unstable", "random", "paper", "paper-dream"]), ("autoregressive", ["wanda"])])
 def test_one_pass_and_a_walk_by_blocks_find_the_same(make_lm, calibration, monkeypatch, kind, names):
     """A model whose inputs cannot all wait is looked at twice: once for its sinks, once block by block."""
@@ -317,16 +329,92 @@ def test_one_pass_and_a_walk_by_blocks_find_the_same(make_lm, calibration, monke
         found.append(dense_statistics(lm, recipes, calibration, progress=False))
     for recipe in recipes:
         once, walked = (each[recipe.looks_at] for each in found)
-        assert (once.tokens, once.left_out_share) == (walked.tokens, pytest.approx(walked.left_out_share, abs=1e-6))
-        for layer_once, layer_walked in zip(once.seen, walked.seen, strict=True):
-            assert list(layer_once) == list(layer_walked)
-            for name, seen in layer_once.items():
-                for field in ("norm_I", "summed_I", "mean_I", "variance_I"):
-                    torch.testing.assert_close(getattr(seen, field), getattr(layer_walked[name], field), rtol=1e-6, atol=2e-6)
-                assert seen.count == pytest.approx(layer_walked[name].count, rel=1e-6)
+        saw_the_same(once, walked)
         results = []
         for known in (once, walked):
             with weights_kept(lm):
                 prune(lm, recipe, calibration, progress=False, statistics=known)
                 results.append(weights_of(lm))
         assert same(*results)
+
+
+LOOKS = {tokens: Recipe(tokens=tokens, propagation="dense", stable_from=0.6, **NOISED) for tokens in TOKENS}
+
+
+@pytest.mark.parametrize("choices", [*([tokens] for tokens in TOKENS), ["all", "only", "official"], ["all", "random"], [*TOKENS]], ids=" ".join)
+def test_every_choice_of_tokens_sees_in_one_pass_what_it_sees_in_two_whatever_the_batch(tiny_dlm, calibration, monkeypatch, choices):
+    """One state at a time where the choices allow it, else one trajectory; one that may see more than its row needs all of it."""
+    recipes, shapes, hidden = [LOOKS[tokens] for tokens in choices], [], type(tiny_dlm).hidden
+    monkeypatch.setattr(type(tiny_dlm), "hidden", lambda lm, ids_BT, *masks: shapes.append(len(ids_BT)) or hidden(lm, ids_BT, *masks))
+    found = {}
+    for batch in (1, 4, 64):
+        found[batch] = dense_statistics(tiny_dlm, recipes, dataclasses.replace(calibration, batch=batch), progress=False)
+        rows = batch if set(choices) <= BY_ROW else LEVELS * max(1, batch // LEVELS)
+        assert shapes == [] if choices == ["none"] else max(shapes) == min(rows, LEVELS * SEQUENCES) and sum(shapes) == LEVELS * SEQUENCES
+        shapes.clear()
+    monkeypatch.setattr(pruning, "WAITING_BYTES", 0)
+    walked = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
+    assert not shapes
+    for recipe in recipes:
+        for each in found.values():
+            saw_the_same(each[recipe.looks_at], walked[recipe.looks_at], rtol=1e-4 if recipe.tokens == "official" else 1e-6)  # its sigmoid is steep
+
+
+def test_choices_by_row_are_those_whose_weights_ignore_the_other_states():
+    """And no choice that looks at a trajectory is among them."""
+    profile_NST, visible_ST = torch.rand(4, 5, 40, generator=torch.Generator().manual_seed(0)).pow(4), torch.ones(5, 40, dtype=torch.bool)
+
+    def chosen(tokens: str, levels: int, alpha: float | None = None):
+        look = dataclasses.replace(LOOKS[tokens].looks_at, alpha=alpha)
+        return TOKENS[tokens](Sighting(profile_NST.view(-1, levels, 40), visible_ST[:levels], look, units=9, seed=0, first=0)).view_as(profile_NST)
+
+    assert {tokens for tokens in TOKENS if torch.equal(chosen(tokens, 1), chosen(tokens, 5))} == BY_ROW
+    assert all(torch.equal(chosen(tokens, 1, 3.0), chosen(tokens, 5, 3.0)) for tokens in ("all", "official"))
+
+
+def test_a_choice_of_ones_own_sees_whole_trajectories_unless_it_is_declared_by_row(tiny_dlm, calibration, monkeypatch):
+    seen = []
+    monkeypatch.setitem(TOKENS, "mine", lambda sighting: seen.append(tuple(sighting.profile_NST.shape[:2])) or sighting.sinks_NST)
+    recipes = [Recipe(tokens=tokens, propagation="dense", **NOISED) for tokens in ("mine", "all")]
+    dense_statistics(tiny_dlm, recipes, calibration, progress=False)
+    assert set(seen) == {(1, LEVELS)}
+    monkeypatch.setattr(pruning, "BY_ROW", BY_ROW | {"mine"})
+    found = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
+    assert set(seen[SEQUENCES:]) == {(4, 1), (3, 1)}, "15 rows in batches of 4"
+    saw_the_same(found[recipes[0].looks_at], found[recipes[1].looks_at])
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
+@pytest.mark.parametrize("family", ["llama-mha", "llama-gqa", "qwen2", "gpt2"])
+def test_a_row_takes_the_bytes_that_its_inputs_hold(make_family, make_ids, family, kind):
+    """Linears that read one tensor hold it once."""
+    lm = make_family(family, kind)
+    linears = {(layer, name): linear for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
+    with observe(linears, deferred=True) as observer:
+        lm.hidden(make_ids(3, 10))
+        held = {input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for _, input_BTI in observer._waiting}
+    assert sum(held.values()) == 3 * pruning.row_bytes(lm, 10) and len(held) == 4 * len(lm.blocks)
+
+
+def test_one_pass_needs_room_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, calibration):
+    size = pruning.row_bytes(tiny_dlm, LENGTH)
+    one_pass = lambda choices, room, lm=tiny_dlm, **fields: pruning.one_pass(lm, [dataclasses.replace(LOOKS[tokens], **fields).looks_at for tokens in choices], calibration, room)  # noqa: E731
+    assert [one_pass(["all", "official"], room) for room in (size - 1, size)] == [0, 4]
+    assert [one_pass(["all", "unstable"], room) for room in (size * LEVELS - 1, size * LEVELS)] == [0, LEVELS]
+    assert one_pass(["all"], size, inputs="clean") == 0, "sinks show in other forwards than those whose inputs are wanted"
+    assert one_pass(["unstable"], size, tiny_ar, inputs="clean") == 4, "a causal trajectory is one forward"
+
+
+def test_an_8b_model_at_4096_tokens_gets_one_pass_on_a_gpu_of_80_gb(monkeypatch):
+    """From shapes alone: a row fits beside the model, a trajectory does not; on a CPU neither does."""
+    lm, text = unfetched(MODELS["GSAI-ML/LLaDA-8B-Base"], "bfloat16"), Calibration(torch.zeros(2, 4096, dtype=torch.long), batch=1)
+    assert pruning.row_bytes(lm, 4096) == 32 * (3 * 4096 + 12288) * 4096 * 2
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, int(80e9)))
+    rooms = {device: pruning.waiting_room(device) for device in ("cpu", "cuda", torch.device("cuda", 1))}
+    assert rooms == {"cpu": 1 << 30, "cuda": 20e9, torch.device("cuda", 1): 20e9}
+    once = {device: {name for name in ("all-sinks", "paper", "only-sinks", "unstable", "random") if pruning.one_pass(lm, [preset(name).looks_at], text, rooms[device])} for device in ("cpu", "cuda")}
+    assert once == {"cpu": set(), "cuda": {"all-sinks", "paper", "only-sinks"}}
+    costs = {name: pruning_cost(lm, preset(name), text, speed=1.0, room=rooms["cuda"]) for name in ("noised-dense", "paper", "unstable")}
+    assert costs["noised-dense"].flops * preset("paper").levels / preset("noised-dense").levels == costs["paper"].flops
+    assert costs["unstable"].flops == 2 * costs["noised-dense"].flops
+    assert pruning.row_bytes(lm, 4096) < costs["paper"].memory - 16.03e9 < 2 * pruning.row_bytes(lm, 4096)
