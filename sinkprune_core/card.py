@@ -15,7 +15,7 @@ from . import corpus, embedded, localdata, published, quality
 from .bases import EMBEDDED_BASE
 from .documents import _table
 from .learning_curve import extrapolate, tokens_per_hour
-from .models import CARD, LanguageModel, from_folder, load, set_direction
+from .models import CARD, MODELS, LanguageModel, load, with_adapter
 from .paths import atomic, write_json
 from .results import environment
 from .seeds import generator
@@ -45,9 +45,9 @@ def merged(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
         raise ValueError(f"the model in {folder} was made from {base}: a card's measures compare the embedded pair, for another use `sinkprune evaluate`")
     if kind != "diffusion":
         raise ValueError(f"the adapter in {folder} is {kind}: a card's measures compare a diffusion model with smol-ar, give a diffusion adapter")
-    model, tokenizer = from_folder(embedded.base_folder(), torch.float32, causal=False)
-    model = embedded.merge_adapter(model, folder, dtype)
-    return LanguageModel(set_direction(model, causal=False).requires_grad_(False), tokenizer, "smol-dlm", "diffusion", embedded.MASK_TOKEN_ID, logits_shifted=True)
+    lm = with_adapter(MODELS["smol-dlm"], folder, dtype)
+    lm.model.requires_grad_(False)
+    return lm
 
 
 def write_measures(folder: Path, sequences: int = 64, draws: int = 4, items: int = 504, seed: int = 0, data: Path | None = None) -> Path:

@@ -16,7 +16,7 @@ import torch
 from . import corpus, localdata
 from .calibration import Calibration
 from .comparisons import interval
-from .embedded import ADAPTER
+from .embedded import ADAPTERS
 from .evaluation import perplexity
 from .experiments import score_texts
 from .hub import available_memory, choose_dtype, parse, requirements
@@ -75,9 +75,9 @@ def open_model(options: Namespace, stream_it: bool | None = False) -> LanguageMo
         if stream_it:
             raise ValueError("--stream and --device-map exclude each other: a model comes from disk block by block, or lies on its devices")
         return load(options.model, options.dtype, device_map=device_map_of(options.device_map))
-    if row is not None and row.id == "smol-dlm":
+    if row is not None and row.id in ADAPTERS:
         if stream_it:
-            raise ValueError(f"smol-dlm is merged from a base and {ADAPTER.name}'s adapter when it is loaded: it cannot be streamed, and needs not be")
+            raise ValueError(f"{row.id} is merged from a base and an adapter when it is loaded: it cannot be streamed, and needs not be")
         return load(options.model, dtype, options.device)
     if stream_it is None and (row is None or row.id not in EMBEDDED):
         stream_it = open_checkpoint(options.model).parameters * dtype.itemsize > ROOM * available_memory(options.device)

@@ -25,7 +25,8 @@ from .paths import PACKAGE, atomic, cache_dir
 MASK_TOKEN = "<reponame>"  # a reserved entry of the vocabulary that no text produces; the absorbing state
 MASK_TOKEN_ID = 4
 START_TOKEN_ID = 0  # <|endoftext|>: what separated documents in pre-training, so where a fresh text begins
-ADAPTER = PACKAGE / "adapters" / "smol-dlm"
+ADAPTERS = {name: PACKAGE / "adapters" / name for name in ("smol-dlm", "smol-ar-adapted")}  # trained by this project on the base
+ADAPTER = ADAPTERS["smol-dlm"]
 
 
 class FetchError(RuntimeError):

@@ -172,14 +172,14 @@ def check_name(name: str | os.PathLike) -> None:
 def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
     """Return the weights behind a name without reading them: for work that goes block by block.
 
-    A hub id of the table is downloaded first. Raises ValueError for an unknown name, and for `smol-dlm`, which exists only
-    once its adapter is merged: load and save it, then give the folder.
+    A hub id of the table is downloaded first. Raises ValueError for an unknown name, and for a base with an adapter, which
+    exists only once that is merged: load and save it, then give the folder.
     """
     row, revision = parse(name)
     if row is None:
         return Checkpoint(name)
-    if row.id == "smol-dlm":
-        raise ValueError("smol-dlm is a base with an adapter, not a folder: save it with load('smol-dlm').save(folder) and give that folder")
+    if row.id in embedded.ADAPTERS:
+        raise ValueError(f"{row.id} is a base with an adapter, not a folder: save it with load({row.id!r}).save(folder) and give that folder")
     if row.id == "smol-ar":
         return Checkpoint(embedded.base_folder(), causal=True, row=row)
     folder, tokenizer = fetch(row, revision)
@@ -196,10 +196,12 @@ def language_model(checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: ob
     return LanguageModel(model, tokenizer, name, checkpoint.kind, checkpoint.mask_token_id(tokenizer), checkpoint.logits_shifted)
 
 
-def _smol_dlm(dtype: torch.dtype) -> LanguageModel:
-    model, tokenizer = from_folder(embedded.base_folder(), torch.float32, causal=False)
-    model = embedded.merge_adapter(model, embedded.ADAPTER, dtype)
-    return LanguageModel(set_direction(model, causal=False), tokenizer, "smol-dlm", "diffusion", embedded.MASK_TOKEN_ID, logits_shifted=True)
+def with_adapter(row: KnownModel, adapter: Path, dtype: torch.dtype) -> LanguageModel:
+    """Return the embedded base with an adapter of a row's kind merged into it, its parameters in `dtype`."""
+    causal = row.kind == "autoregressive"
+    model, tokenizer = from_folder(embedded.base_folder(), torch.float32, causal=causal)
+    model = embedded.merge_adapter(model, adapter, dtype)
+    return LanguageModel(set_direction(model, causal=causal), tokenizer, row.id, row.kind, row.mask_token_id, row.logits_shifted)
 
 
 def load(name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu", device_map: DeviceMap | None = None) -> LanguageModel:
@@ -221,8 +223,8 @@ def load(name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: 
         if lacking:
             raise RuntimeError(f"{os.fspath(name)} cannot be loaded here; missing: {'; '.join(lacking)}")
     places = None
-    if row is not None and row.id == "smol-dlm":
-        lm = _smol_dlm(dtype)
+    if row is not None and row.id in embedded.ADAPTERS:
+        lm = with_adapter(row, embedded.ADAPTERS[row.id], dtype)
         if device_map is not None:
             places = place(lm.model, lm.blocks_name, device_map, dtype)
     else:

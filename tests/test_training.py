@@ -330,7 +330,7 @@ def test_sinks_are_logged_along_the_run_and_change_nothing(prepared, tmp_path, m
 def test_the_trained_pair_is_loaded_by_its_names(prepared, make_ids, monkeypatch):
     """The whole way: train on a base, export, and read both models back as everybody does."""
     adapter = export(train(Training(**SHORT, learning_rate=1e-2), prepared), prepared.parent / "adapter")
-    monkeypatch.setattr(embedded, "ADAPTER", adapter)
+    monkeypatch.setitem(embedded.ADAPTERS, "smol-dlm", adapter)
     ar, dlm = load("smol-ar"), load("smol-dlm")
     assert (ar.kind, dlm.kind, dlm.mask_token_id) == ("autoregressive", "diffusion", MASK_TOKEN_ID)
     assert ar.model.dtype == dlm.model.dtype == torch.float32
@@ -347,6 +347,6 @@ def test_the_trained_pair_is_loaded_by_its_names(prepared, make_ids, monkeypatch
 
 
 def test_a_missing_adapter_says_how_to_make_one(tiny_base, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedded, "ADAPTER", tmp_path / "nowhere")
+    monkeypatch.setitem(embedded.ADAPTERS, "smol-dlm", tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere: train one with `sinkprune train`"):
         load("smol-dlm")
