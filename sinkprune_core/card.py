@@ -9,98 +9,19 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from . import corpus, embedded, localdata, published, quality
+from . import corpus, embedded, quality
 from .bases import EMBEDDED_BASE
 from .documents import _table
-from .learning_curve import extrapolate, tokens_per_hour
-from .models import CARD, MODELS, LanguageModel, load, with_adapter
-from .paths import atomic, write_json
-from .results import environment
-from .seeds import generator
+from .models import CARD
+from .paths import atomic
 from .training import MEASURES, settings_of
 
 MEASURED = "measures.json"
 GOAL_NATS, GOAL_PAIRS = 0.6, 0.75  # NELBO above the twin's likelihood at most, right answers on two-choice items at least
-AHEAD = (10e6, 100e6)  # training tokens for which the learning curve is extrapolated, besides a GPU hour's
-REFITS = 500  # of its power law, to residuals drawn with replacement
+REFITS = 500  # of the learning curve's power law, to residuals drawn with replacement
 WIKITEXT, BLIMP, SUITE = "WikiText-2 validation", "BLiMP", "offline suite"
 SOURCES = {"samples": "samples of the AR model", "documentation": "documentation"}
 COLUMNS = {"samples": "samples of the base", "documentation": "documentation", "text": "held-out text"}
-
-
-# measuring
-
-
-def merged(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
-    """Return the embedded base with the diffusion adapter of `folder` merged into it.
-
-    Raises FileNotFoundError where the folder is no exported adapter, and ValueError for one of another kind.
-    """
-    if not (folder / "training.json").is_file():
-        raise FileNotFoundError(f"{folder} has no training.json: give a folder that `sinkprune train --export` wrote")
-    kind = _settings(folder)["kind"]
-    if (base := _settings(folder)["base"]) != EMBEDDED_BASE:
-        raise ValueError(f"the model in {folder} was made from {base}: a card's measures compare the embedded pair, for another use `sinkprune evaluate`")
-    if kind != "diffusion":
-        raise ValueError(f"the adapter in {folder} is {kind}: a card's measures compare a diffusion model with smol-ar, give a diffusion adapter")
-    lm = with_adapter(MODELS["smol-dlm"], folder, dtype)
-    lm.model.requires_grad_(False)
-    return lm
-
-
-def write_measures(folder: Path, sequences: int = 64, draws: int = 4, items: int = 504, seed: int = 0, data: Path | None = None) -> Path:
-    """Measure the adapter in `folder` beside smol-ar, write `measures.json` and the card there, and return the card.
-
-    `sequences` are halved between the two held-out sources. `data` is a folder with WikiText-2 and BLiMP, either or both: as
-    many sequences of the one and about as many items of the other are measured besides. Noise and items depend on `seed`.
-    Raises what `merged` and `local_data` raise.
-    """
-    lm = merged(folder)
-    length, ar = _settings(folder)["length"], load("smol-ar", lm.model.dtype)
-    texts = corpus.texts(lm.tokenizer, sequences, length, held_out=True, seed=seed)
-    tasks = {SUITE: quality.offline_suite(items, draws, seed, progress=True)}
-    if data is not None:
-        more_texts, more_tasks = local_data(data, lm, sequences, length, items, draws, seed)
-        texts, tasks = texts | more_texts, tasks | more_tasks
-    rows = quality.measure(lm, ar, texts, tasks, draws, seed, progress=True)
-    log, tokens = _log(folder), tokens_per_hour(lm, length)
-    gaps = {row["on"]: row["value"] for row in rows if row["measure"] == "likelihood" and row["model"] == "difference"}
-    write_json(folder / MEASURED, {
-        "adapter": _digest(folder),
-        "settings": {"sequences": sequences, "draws": draws, "items": items, "length": length, "seed": seed, "dtype": str(lm.model.dtype).removeprefix("torch.")},
-        "fingerprints": {each.name: each.fingerprint() for each in (lm, ar)} | {name: hashlib.sha256(ids_NT.numpy().tobytes()).hexdigest()[:16] for name, ids_NT in texts.items()},
-        "environment": {name: value for name, value in environment().items() if name != "git_commit"} | {"quality_source": quality.source()},
-        "rows": rows,
-        "samples": quality.samples(lm, seed=seed),
-        "learning_curve": {name: extrapolate(log, f"nelbo_{name}", [*AHEAD, tokens], gaps[name] - GOAL_NATS, REFITS) for name in SOURCES},
-        "gpu_hour": {"hardware": published.HARDWARE, "flops_per_second": published.SPEED, "flops_per_token": published.SPEED * 3600 / tokens, "tokens": tokens},
-    })
-    return write_card(folder)
-
-
-def local_data(folder: Path, lm: LanguageModel, sequences: int, length: int, items: int, draws: int, seed: int) -> tuple[dict[str, torch.Tensor], dict[str, quality.Task]]:
-    """Return text of WikiText-2's validation split, ids (N, T), and the task of BLiMP, from what of the two `folder` holds.
-
-    About `items` items are divided among the paradigms; items and sequences are drawn by `seed`. Raises ValueError for a
-    folder with neither, and OSError for one that is none.
-    """
-    texts, tasks = {}, {}
-    if "validation" in localdata.wikitext_files(folder):
-        ids_NT = corpus.pack(localdata.wikitext(folder, "validation"), lm.tokenizer, length)
-        texts[WIKITEXT] = ids_NT[torch.randperm(len(ids_NT), generator=generator(seed, "card", WIKITEXT))[:sequences]]
-    if found := localdata.blimp_files(folder):
-        per, paradigms = max(2, items // len(found)), {name: localdata.pairs(files) for name, files in found.items()}
-        drawn = {name: [rows[index] for index in torch.randperm(len(rows), generator=generator(seed, "card", name))[:per].tolist()] for name, rows in paradigms.items()}
-        name = BLIMP if len(found) == localdata.PARADIGMS else f"{BLIMP}, {len(found)} of {localdata.PARADIGMS} paradigms"
-        tasks[name] = quality.minimal_pairs(drawn, draws, seed, progress=True)
-    if not texts and not tasks:
-        raise ValueError(f"{folder} holds neither WikiText-2's validation split nor BLiMP: {localdata.EXPECTED['wikitext']}; {localdata.EXPECTED['blimp']}")
-    return texts, tasks
-
-
-# the card
 
 
 def write_card(folder: Path) -> Path:
@@ -110,22 +31,20 @@ def write_card(folder: Path) -> Path:
     """
     file = folder / MEASURED
     measures = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    if measures is not None and measures["adapter"] != _digest(folder):
+    if measures is not None and measures["adapter"] != adapter_digest(folder):
         raise ValueError(f"{file} was measured on another adapter than the one beside it: run `sinkprune card --folder {folder}`")
     with atomic(folder / "README.md") as partial:
-        partial.write_text(render(_settings(folder), _log(folder), measures), encoding="utf-8")
+        partial.write_text(render(settings_of(folder / "training.json"), log_of(folder), measures), encoding="utf-8")
     return folder / "README.md"
 
 
-def _settings(folder: Path) -> dict:
-    return settings_of(folder / "training.json")
-
-
-def _log(folder: Path) -> list[dict]:
+def log_of(folder: Path) -> list[dict]:
+    """Return the rows of an exported training log."""
     return [json.loads(line) for line in (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def _digest(folder: Path) -> str:
+def adapter_digest(folder: Path) -> str:
+    """Return the SHA-256 of an exported adapter."""
     return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
 
 

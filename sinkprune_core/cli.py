@@ -242,8 +242,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _card(options: argparse.Namespace) -> int:
-    from .card import write_card, write_measures
+    from .card import write_card
     from .embedded import ADAPTER
+    from .measuring import write_measures
 
     folder = options.folder or ADAPTER
     print(write_card(folder) if options.render else write_measures(folder, options.sequences, options.draws, options.items, options.seed, options.data))

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sinkprune_core import card, learning_curve, quality
+from sinkprune_core import card, learning_curve, measuring, quality
 from sinkprune_core.cli import main
 from sinkprune_core.corpus import separator
 from sinkprune_core.diffusion import random_mask
@@ -17,6 +17,7 @@ from sinkprune_core.embedded import ADAPTER, MASK_TOKEN_ID
 from sinkprune_core.evaluation import nelbo, nll
 from sinkprune_core.results import DRAWING
 from sinkprune_core.seeds import generator
+from sinkprune_core.training import settings_of
 
 COMMITTED = ADAPTER / card.MEASURED
 
@@ -148,19 +149,19 @@ def adapter(tmp_path):
         shutil.copy(ADAPTER / name, folder)
     (folder / "adapter_model.safetensors").write_bytes(b"weights")
     measures = json.loads(COMMITTED.read_text(encoding="utf-8"))
-    (folder / card.MEASURED).write_text(json.dumps({**measures, "adapter": card._digest(folder)}))
+    (folder / card.MEASURED).write_text(json.dumps({**measures, "adapter": card.adapter_digest(folder)}))
     return folder
 
 
 def test_the_committed_card_is_in_step_with_its_measures_its_log_and_its_adapter():
     measures = json.loads(COMMITTED.read_text(encoding="utf-8"))
-    assert measures["adapter"] == card._digest(ADAPTER), "run `sinkprune card`"
-    assert (ADAPTER / "README.md").read_text(encoding="utf-8") == card.render(card._settings(ADAPTER), card._log(ADAPTER), measures), "run `sinkprune card --render`"
+    assert measures["adapter"] == card.adapter_digest(ADAPTER), "run `sinkprune card`"
+    assert (ADAPTER / "README.md").read_text(encoding="utf-8") == card.render(settings_of(ADAPTER / "training.json"), card.log_of(ADAPTER), measures), "run `sinkprune card --render`"
 
 
 def test_the_card_has_every_number_and_says_what_was_not_measured():
     measures = json.loads(COMMITTED.read_text(encoding="utf-8"))
-    text = card.render(card._settings(ADAPTER), card._log(ADAPTER), measures)
+    text = card.render(settings_of(ADAPTER / "training.json"), card.log_of(ADAPTER), measures)
     for row in measures["rows"]:
         assert card._estimate(row, row["measure"] in ("correct", "items", "pairs")) in text, row
     for sample in measures["samples"]:
@@ -178,7 +179,7 @@ def test_goals_follow_the_intervals():
             bounds = difference if row["model"] == "difference" else right if (row["measure"], row["level"], row["model"]) == ("items", "all", "smol-dlm") else None
             if bounds:
                 row["low"], row["high"] = bounds
-        text = card.render(card._settings(ADAPTER), card._log(ADAPTER), changed)
+        text = card.render(settings_of(ADAPTER / "training.json"), card.log_of(ADAPTER), changed)
         return [line.split(" | ")[-1].strip(" |") for line in text.splitlines() if line.startswith(("| NELBO on", "| right answers"))]
 
     assert verdicts((0.3, 0.6), (0.75, 0.8)) == ["met", "met", "met"]
@@ -204,10 +205,10 @@ def test_measures_of_another_adapter_are_refused_and_none_are_said_to_be_missing
 
 def test_only_exported_diffusion_adapters_are_measured(adapter):
     with pytest.raises(FileNotFoundError, match=r"has no training\.json: give a folder that"):
-        card.merged(adapter / "nothing")
-    (adapter / "training.json").write_text(json.dumps({**card._settings(adapter), "kind": "autoregressive"}))
+        measuring.merged(adapter / "nothing")
+    (adapter / "training.json").write_text(json.dumps({**settings_of(adapter / "training.json"), "kind": "autoregressive"}))
     with pytest.raises(ValueError, match="is autoregressive: a card's measures compare a diffusion model"):
-        card.merged(adapter)
+        measuring.merged(adapter)
 
 
 def test_a_whole_measurement_of_a_tiny_adapter_ends_in_a_card(tiny_base, tiny_ar, make_ids, tmp_path, monkeypatch):
@@ -222,7 +223,7 @@ def test_a_whole_measurement_of_a_tiny_adapter_ends_in_a_card(tiny_base, tiny_ar
     monkeypatch.setattr(card.corpus, "texts", lambda *_, **__: texts)
     monkeypatch.setattr(card, "REFITS", 3)
     monkeypatch.setattr(quality, "SAMPLE_TOKENS", 32)
-    monkeypatch.setattr(card.quality, "samples", lambda lm, seed, original=quality.samples: original(lm, ["the list of"], (2, 4), seed))
+    monkeypatch.setattr(measuring.quality, "samples", lambda lm, seed, original=quality.samples: original(lm, ["the list of"], (2, 4), seed))
     answers = pd.DataFrame({"group": "g", "pair": [0, 0, 1, 1], "template": 0, "margin": 1.0, "margin_mean": 1.0, "correct": True})
     monkeypatch.setattr(quality, "offline_suite", lambda *_, **__: lambda lm: answers)
     data = tmp_path / "data"
@@ -230,12 +231,12 @@ def test_a_whole_measurement_of_a_tiny_adapter_ends_in_a_card(tiny_base, tiny_ar
     (data / "wiki.valid.raw").write_text(" = A title = \n \n" + " some words of a page of which there are many \n" * 20, encoding="utf-8")
     for name in ("wh_island", "passive_1"):
         (data / f"{name}.jsonl").write_text("".join(json.dumps({"sentence_good": f"the list of {number}", "sentence_bad": f"list the of {number}"}) + "\n" for number in range(5)), encoding="utf-8")
-    text = card.write_measures(folder, sequences=3, draws=2, items=6, data=data).read_text(encoding="utf-8")
+    text = measuring.write_measures(folder, sequences=3, draws=2, items=6, data=data).read_text(encoding="utf-8")
     assert "not measured |" not in text and "| offline suite | g | 100%" in text
     assert [row["units"] for row in json.loads((folder / card.MEASURED).read_text())["rows"] if row["on"] == card.WIKITEXT and row["measure"] == "likelihood"] == [3] * 3
     assert all(f"| BLiMP, 2 of 67 paradigms | {group} |" in text for group in ("wh_island", "passive_1", "all"))
     with pytest.raises(ValueError, match="holds neither WikiText-2's validation split nor BLiMP"):
-        card.local_data(folder, tiny_ar, 3, 9, 6, 2, 0)
+        measuring.local_data(folder, tiny_ar, 3, 9, 6, 2, 0)
     assert card.write_card(folder).read_text(encoding="utf-8") == text
 
 
