@@ -262,7 +262,7 @@ print("What ran: " + ("random weights in its format, from loading to text." if s
 from sinkprune_core import claims
 
 verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder))
-verdicts[verdicts.index.str.startswith("llada")][["claim", "metric", "published", "verdict"]]
+claims.shown(verdicts[verdicts.index.str.startswith("llada")])
 
 # %% [markdown]
 # **What this does not show.** With random weights, nothing about any model: sinks, differences and accuracies are those of noise.
