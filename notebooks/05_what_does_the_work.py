@@ -160,7 +160,7 @@ for share, by_cell in factorial.items():
         part = scores[scores.variant == name(recipe, wanda)]
         rows.append({"sparsity": share, "text": recipe.inputs, "propagation": recipe.propagation, "sinks left out": recipe.tokens, "NELBO above dense": str(crossed_interval(pivot(part) - dense)), "left out": round(part.left_out_share.mean(), 4)})
 print(f"dense: {dense.mean():.4f} nats per token")
-pd.DataFrame(rows).set_index(["sparsity", "text", "propagation", "sinks left out"])
+pd.DataFrame(rows).set_index(["sparsity", "text", "propagation", "sinks left out"]).unstack(sort=False)
 
 # %% [markdown]
 # And the share that each choice of tokens, and each setting, takes out of the statistics.

@@ -122,9 +122,9 @@ def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
 
 
 def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:
-    """Return findings to read, a row each: the number with its interval, on one line, and `columns` (a value per finding) after it."""
+    """Return findings to read, a row each: the number with its interval first, on one line, its name, and `columns` (a value per finding)."""
     numbers = [str(estimate).replace(" ", "\N{NO-BREAK SPACE}") for estimate in estimates.values()]
-    return pd.DataFrame({"mean [95 % interval]": numbers, **columns}, index=pd.Index(estimates, name="finding"))
+    return pd.DataFrame({"finding": list(estimates), **columns}, index=pd.Index(numbers, name="mean [95 % interval]"))
 
 
 @dataclass(frozen=True)

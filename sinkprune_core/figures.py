@@ -54,10 +54,14 @@ def canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.
 
 
 def legend_above(figure: Figure, handles: list, labels: list[str] | None = None, **kwargs) -> None:
-    """Put one legend above all axes, in as many columns as the width has room for: beside them it would take a third of a narrow picture."""
+    """Put one legend above all axes, and make the figure higher by as much: beside them it would take a third of a narrow picture.
+
+    It has as few rows as the width allows, and columns of one height as far as they go.
+    """
     labels = labels or [handle.get_label() for handle in handles]
-    columns = int(figure.get_figwidth() / (0.55 + 0.06 * max(map(len, labels))))
-    figure.legend(handles, labels, fontsize=7.5, loc="outside upper left", ncols=max(1, min(len(labels), columns)), **kwargs)
+    rows = -(-len(labels) // max(1, int(figure.get_figwidth() / (0.5 + 0.055 * max(map(len, labels))))))  # inches: the handle, a letter
+    figure.set_figheight(figure.get_figheight() + 0.17 * rows)
+    figure.legend(handles, labels, fontsize=7.5, loc="outside upper left", ncols=-(-len(labels) // rows), **kwargs)
 
 
 def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
@@ -122,7 +126,7 @@ def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str,
 
     `dodge` moves what stands at the same x apart, around it, so that bars stay readable; the axis then names these x alone.
     """
-    figure, axes = canvas(size=(6.4, 4.2))
+    figure, axes = canvas(size=(6.4, 3.8))
     axis = axes[0, 0]
     at = frame.groupby(x)[hue].unique()
     for place, ((name, part), (colour, marker, dash)) in enumerate(zip(frame.groupby(hue, sort=False), SERIES * 3, strict=False)):
@@ -159,7 +163,7 @@ def plot_forest(estimates: dict[str, Estimate], xlabel: str, groups: dict[str, s
     axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_yticks(range(len(estimates)), list(estimates), fontsize=8)
     axis.set_ylim(len(estimates) - 0.5, -0.5)
-    axis.set_xlabel(f"{xlabel}\n{better}; bars: 95 % bootstrap interval, open markers: zero inside it")
+    figure.supxlabel(f"{xlabel}\n{better}; bars: 95 % bootstrap interval, open markers: zero inside it", fontsize=9)  # the axis may be narrower than the words
     if len(names) > 1:
         handles = [Line2D([], [], color=SERIES[1 + place][0], marker=SERIES[1 + place][1], label=name) for place, name in enumerate(names)]
         legend_above(figure, handles)
@@ -211,7 +215,7 @@ def plot_hiding(frame: pd.DataFrame, ylabel: str) -> Figure:
     linear up to 0.1 around zero and logarithmic beyond.
     """
     models = list(dict.fromkeys(frame.model))
-    figure, axes = canvas(1, len(models), (0.6 + 3.1 * len(models), 4.0), sharey=True)
+    figure, axes = canvas(1, len(models), (0.6 + 3.1 * len(models), 3.7), sharey=True)
     styles = dict(zip(dict.fromkeys(frame.label), SERIES[1:], strict=False))
     counts = sorted(set(frame["count"]))
     for axis, model in zip(axes[0], models, strict=True):
@@ -236,7 +240,7 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
     `frame` has `model`, `kind`, `group`, `value`, `low` and `high`.
     """
     groups, models = list(dict.fromkeys(frame.group)), list(dict.fromkeys(frame.model))
-    figure, axes = canvas(size=(6.4, 3.2))
+    figure, axes = canvas(size=(6.4, 3.0))
     axis = axes[0, 0]
     for place, model in enumerate(models):
         part = frame[frame.model == model].set_index("group").loc[groups]
@@ -252,7 +256,7 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
 
 def plot_filling(frame: pd.DataFrame) -> Figure:
     """Draw what `quality.filling` returns against the share of masked tokens: nats per masked token, and how many are right; 95 % intervals over sequences."""
-    figure, axes = canvas(1, 2, (6.8, 3.3))
+    figure, axes = canvas(1, 2, (6.8, 3.1))
     models = frame.model.drop_duplicates().tolist()
     for axis, (column, scale, label) in zip(axes[0], [("value", 1, "nats per masked token"), ("correct", 100, "masked tokens filled right (%)")], strict=True):
         for place, model in enumerate(models):

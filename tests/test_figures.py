@@ -130,13 +130,14 @@ def extent(artist, figure) -> tuple[float, float, float, float]:
 @pytest.mark.parametrize("names", [["a", "b"], [f"a rather long name, {number}" for number in range(14)]])
 def test_a_legend_stands_above_the_axes_and_inside_the_picture(names):
     frame = pd.DataFrame([{"x": x, "y": x, "name": name} for name in names for x in (0.25, 0.5)])
-    estimates = {name: Estimate(0.1, 0.0, 0.2, 9, "by hand") for name in names}
-    for figure in (figures.plot_curves(frame, "x", "y", "name", {"x": "x", "y": "y"}), figures.plot_forest(estimates, "x", {name: f"group {place % 3}" for place, name in enumerate(names)})):
+    estimates = {"a long name of a comparison of two recipes, " + name: Estimate(0.1, 0.0, 0.2, 9, "by hand") for name in names}
+    for figure in (figures.plot_curves(frame, "x", "y", "name", {"x": "x", "y": "y"}), figures.plot_forest(estimates, "x", {name: f"group {place % 3}" for place, name in enumerate(estimates)})):
         figure.canvas.draw()
         (legend,) = figure.legends
         left, bottom, right, top = extent(legend, figure)
         assert left >= 0 and right <= 1 and top <= 1 and bottom >= extent(figure.axes[0], figure)[3]
         assert extent(figure.axes[0], figure)[2] > 0.95, "the axes take the whole width"
+        assert all(0 <= left and right <= 1 for left, _, right, _ in (extent(text, figure) for text in figure.texts)), "no words are cut"
 
 
 def test_lines_that_are_moved_apart_stand_around_their_place_and_the_axis_names_it():
