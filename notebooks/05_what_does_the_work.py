@@ -232,7 +232,7 @@ from IPython.display import Markdown, display
 from sinkprune_core.contrasts import reading
 
 for section, part in table.groupby("section", sort=False):
-    display(Markdown(f"**{section}**\n\n" + "\n".join(f"- {line}" for line in [*reading(part).splitlines(), *part.words])))
+    display(Markdown(f"**{section}**\n\n" + "\n".join("- **" + line.replace(":", ":**", 1) for line in [*reading(part).splitlines(), *part.words])))
 
 # %% [markdown]
 # How sure can a run of this size be? The standard error of a typical effect by its source: other sequences, other

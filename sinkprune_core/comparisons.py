@@ -122,9 +122,9 @@ def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
 
 
 def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:
-    """Return findings to read, a row each: the number with its interval first, on one line, its name, and `columns` (a value per finding)."""
-    numbers = [str(estimate).replace(" ", "\N{NO-BREAK SPACE}") for estimate in estimates.values()]
-    return pd.DataFrame({"finding": list(estimates), **columns}, index=pd.Index(numbers, name="mean [95 % interval]"))
+    """Return findings to read, a row each: the name in words, which wrap where a name does not, the number with an unbroken interval, and `columns` (a value per finding)."""
+    numbers = [str(estimate).replace(", ", ",\N{NO-BREAK SPACE}") for estimate in estimates.values()]
+    return pd.DataFrame({"mean [95 % interval]": numbers, **columns}, index=pd.Index([name.replace("_", " ") for name in estimates], name="finding"))
 
 
 @dataclass(frozen=True)

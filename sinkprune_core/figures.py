@@ -351,7 +351,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
     for row, claim in enumerate(table.itertuples()):
         axis.plot(0, row, VERDICT_MARKS[claim.verdict], color=VERDICT_COLOURS[claim.verdict], ms=9, mew=2)
         prefix = "" if claim.kind == "claim" else "control: "
-        axis.text(0.2, row, textwrap.fill(prefix + claim.claim, 84), va="center", fontsize=8.5)
+        axis.text(0.2, row, textwrap.fill(prefix + claim.claim, 92), va="center", fontsize=8.5)
         axis.text(6.4, row, f"{claim.here} {claim.interval}", va="center", fontsize=8.5, family="DejaVu Sans Mono")
         axis.text(9.0, row, claim.verdict, va="center", fontsize=8.5, color="#333333")
     axis.set(xlim=(-0.2, 10.6), ylim=(len(table) - 0.5, -0.5))
