@@ -21,7 +21,7 @@ import pandas as pd
 from .comparisons import Estimate
 from .paths import PACKAGE, atomic, project_root, write_json
 
-DRAWING = ("allocator", "card", "claims", "cli", "commands", "comparisons", "contrasts", "documents", "export", "figures", "localdata", "notebook", "planning", "publish", "published", "quality", "results", "tiny", "training", "trajectories")  # modules that no measured number depends on; `quality` is part of the keys of its own records (`quality.source`)
+DRAWING = ("allocator", "card", "claims", "cli", "commands", "comparisons", "contrasts", "documents", "export", "figures", "learning_curve", "localdata", "notebook", "planning", "publish", "published", "quality", "results", "tiny", "training", "trajectories")  # modules that no measured number depends on; `quality` is part of the keys of its own records (`quality.source`)
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 
 
@@ -88,6 +88,11 @@ class Run:
         profile, _, cell = self.profile.partition("@")
         shared = project_root() / "runs" / profile
         return shared / "cells" / self.notebook / cell if cell else shared
+
+    @property
+    def is_cell(self) -> bool:
+        """Whether this is one cell of a sweep: its records count, and what it draws rests on its part alone."""
+        return "@" in self.profile
 
     @property
     def records(self) -> Path:
