@@ -238,7 +238,7 @@ figures.save_figure(run, trajectories.plot_heads(maps, "attention to the stronge
 
 # %%
 tokens = pd.concat([sinks.token_table(one.ids_BSK, one.sinks(deviations), models[kind].tokenizer, one.visible_SK).assign(kind=kind) for (kind, how), one in traces.items() if how in set(main.how)])
-tokens.groupby("kind").head(8).reset_index(drop=True)
+tokens.groupby("kind").head(8).set_index(["kind", "token"])
 
 # %% [markdown]
 # ## The reading
@@ -246,7 +246,7 @@ tokens.groupby("kind").head(8).reset_index(drop=True)
 # Computed from the table: differences are paired by prompt, intervals are bootstrap intervals over prompts.
 
 # %%
-from sinkprune_core.comparisons import interval
+from sinkprune_core.comparisons import interval, listed
 
 
 def by_prompt(kind: str, metric: str):
@@ -260,8 +260,7 @@ def difference(metric: str):
 found = {f"{metric}_difference": difference(metric) for metric in ("temporal_variance", "temporal_variance_relative", "overlap", "spatial_variance")}
 found |= {"stable_share_dlm": interval(by_prompt("diffusion", "stable_share")), "stable_share_ar": interval(by_prompt("autoregressive", "stable_share"))}
 run.find(found)
-for finding, estimate in found.items():
-    print(f"{finding:<38} {estimate}   ({estimate.units} prompts)")
+listed(found, prompts=[estimate.units for estimate in found.values()])
 
 # %% [markdown]
 # ## The verdict
@@ -269,8 +268,7 @@ for finding, estimate in found.items():
 # %%
 from sinkprune_core import claims
 
-verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook)
-verdicts[["claim", "metric", "here", "interval", "claimed", "verdict"]]
+claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # ## Appendix: sinks while the adapter was trained

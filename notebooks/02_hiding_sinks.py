@@ -196,6 +196,8 @@ def beyond(frame: pd.DataFrame, lm):
 # Every finding is one line of the ledger.
 
 # %%
+from sinkprune_core.comparisons import listed
+
 found = {
     "excess_difference": difference(excess(scores, dlm, "strongest"), excess(scores, ar, "strongest")),
     "excess_difference_without_first": difference(excess(scores, dlm, "strongest, first token kept"), excess(scores, ar, "strongest, first token kept")),
@@ -207,8 +209,7 @@ found = {
     "written_top_minus_random_dlm": difference(excess(texts_written, dlm, "strongest"), excess(texts_written, dlm, "random")),
 }
 run.find(found)
-for finding, estimate in found.items():
-    print(f"{finding:<32} {estimate}")
+listed(found)
 
 # %% [markdown]
 # Why would a causal model not miss its first token? Because it makes another one, where this says so.
@@ -244,8 +245,7 @@ figures.save_figure(run, figures.plot_forest(forest, "difference of excess (nats
 # %%
 from sinkprune_core import claims
 
-verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook)
-verdicts[["kind", "claim", "metric", "here", "interval", "claimed", "verdict"]]
+claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR model's likelihood

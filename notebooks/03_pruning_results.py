@@ -181,7 +181,7 @@ scores = measured(dlm, grid, shared)
 
 # %%
 from sinkprune_core import figures
-from sinkprune_core.comparisons import compare, forest_table, growth, rows_where
+from sinkprune_core.comparisons import compare, forest_table, growth, listed, rows_where
 
 
 def at(pattern: str, share: float, variant: str, lm=dlm) -> dict:
@@ -211,7 +211,7 @@ excess["shown"] = [f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in
 at_half = excess[excess.sparsity.isin(excess.sparsity[excess.pattern.isin(patterns)]) & (excess.pattern != "structured") & excess.recipe.isin(pattern_recipes)]
 drawn = figures.plot_methods(at_half, "panel", "recipe", labels["value"])
 display(figures.save_figure(run, drawn, "patterns", at_half, "NELBO above the dense model by pattern and recipe at the same sparsity; bars: 95 % bootstrap interval"))
-at_half.pivot(index="recipe", columns="panel", values="shown").fillna("–")
+at_half.pivot(index="recipe", columns="panel", values="shown").loc[at_half.recipe.unique(), at_half.panel.unique()].fillna("–")
 
 # %% [markdown]
 # ## Structured
@@ -222,7 +222,7 @@ at_half.pivot(index="recipe", columns="panel", values="shown").fillna("–")
 wide = excess[excess.pattern == "structured"]
 drawn = figures.plot_methods(wide, "panel", "recipe", labels["value"])
 display(figures.save_figure(run, drawn, "structured", wide, "NELBO above the dense model by ratio and recipe, structured; bars: 95 % bootstrap interval"))
-wide.pivot(index="recipe", columns="panel", values="shown").fillna("–")
+wide.pivot(index="recipe", columns="panel", values="shown").loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
 
 # %% [markdown]
 # ## Paired differences
@@ -295,7 +295,8 @@ pd.DataFrame(rows).set_index("sparsity")
 # ## Where the masks differ
 #
 # The share of kept weights that two methods do not have in common, at 50 %, by layer and linear map, on one calibration
-# draw. The first pair gives the scale: Wanda against Wanda on other text. Two random masks would differ by 50 %.
+# draw. The first pair gives the scale: Wanda against Wanda on other text. Two random masks would differ by 50 %. (Of a
+# sweep's cells only that with draw 0 measures this: it is the one that the whole run shows.)
 
 # %%
 from sinkprune_core.experiments import mask_differences
@@ -305,8 +306,9 @@ variants = {name: (recipe_of(name, sparsity=SPARSITY), draw[first_seed], shared[
 variants["wanda, other text"] = (variants["wanda"][0], other_text, None)
 pairs = [("wanda", "wanda, other text"), ("wanda", "noised-dense"), ("noised-dense", "unstable"), ("wanda", "paper")]
 key = {name: [recipe, text.fingerprint] for name, (recipe, text, _) in variants.items()}
-masks = run.record("masks", lambda: mask_differences(dlm, variants, pairs), variants=key, pairs=pairs, fingerprint=prints[dlm.name])
-figures.save_figure(run, figures.plot_mask_differences(masks), "masks", masks, "share of kept weights that differ between two methods' masks at 50 % sparsity, by layer and linear map")
+if first_seed == 0 or not run.is_cell:
+    masks = run.record("masks", lambda: mask_differences(dlm, variants, pairs), variants=key, pairs=pairs, fingerprint=prints[dlm.name])
+    display(figures.save_figure(run, figures.plot_mask_differences(masks), "masks", masks, "share of kept weights that differ between two methods' masks at 50 % sparsity, by layer and linear map"))
 
 # %% [markdown]
 # ## How much is left out
@@ -347,8 +349,7 @@ for finding, (one, other) in {"gain_growth": ("unstable", "wanda"), "gain_growth
     sides = ({"model": dlm.name, "pattern": "unstructured", "variant": name} for name in (one, other))
     found[finding] = growth(scores, *sides, "sparsity", SPARSITY, max(sparsities))
 run.find(found)
-for finding, estimate in found.items():
-    print(f"{finding:<40} {estimate}")
+listed(found)
 
 # %% [markdown]
 # ## The verdict
@@ -356,8 +357,7 @@ for finding, estimate in found.items():
 # %%
 from sinkprune_core import claims
 
-verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook)
-verdicts[["kind", "claim", "here", "interval", "claimed", "verdict"]]
+claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # **What this does not show.** One small model whose NELBO is still far above its twin's likelihood, and likelihood only:

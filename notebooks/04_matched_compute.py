@@ -286,7 +286,7 @@ costs.round(2)
 # %%
 import numpy as np
 
-from sinkprune_core.comparisons import crossed_interval, on_common_draws
+from sinkprune_core.comparisons import crossed_interval, listed, on_common_draws
 
 
 def over_steps(variant: str, column: str):
@@ -301,8 +301,7 @@ for name in structured_recipes:
 found |= {f"unstable_minus_{other.replace('-', '_')}": forest[f"unstable − {other}, NELBO"] for other in baselines}
 matches = ["effective FLOPs"] + ["effective FLOPs", "measured time"] * len(structured_recipes) + ["sparsity, FLOPs, calibration tokens"] * len(baselines)
 run.find(found if sparsity == 0.5 else {})
-for (finding, estimate), match in zip(found.items(), matches, strict=True):
-    print(f"{finding:<38} {estimate!s:<32} equal {match}; {estimate.method}")
+listed(found, equal=matches, interval=[estimate.method for estimate in found.values()])
 
 # %% [markdown]
 # ## The verdict
@@ -310,8 +309,7 @@ for (finding, estimate), match in zip(found.items(), matches, strict=True):
 # %%
 from sinkprune_core import claims
 
-verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook)
-verdicts[["claim", "metric", "here", "interval", "claimed", "verdict"]]
+claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # **What this does not show.** Random order, not the confident order that samplers use; likelihood, not task accuracy; a

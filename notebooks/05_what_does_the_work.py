@@ -160,7 +160,7 @@ for share, by_cell in factorial.items():
         part = scores[scores.variant == name(recipe, wanda)]
         rows.append({"sparsity": share, "text": recipe.inputs, "propagation": recipe.propagation, "sinks left out": recipe.tokens, "NELBO above dense": str(crossed_interval(pivot(part) - dense)), "left out": round(part.left_out_share.mean(), 4)})
 print(f"dense: {dense.mean():.4f} nats per token")
-pd.DataFrame(rows).set_index(["sparsity", "text", "propagation", "sinks left out"])
+pd.DataFrame(rows).set_index(["sparsity", "text", "propagation", "sinks left out"]).unstack(sort=False)
 
 # %% [markdown]
 # And the share that each choice of tokens, and each setting, takes out of the statistics.
@@ -227,10 +227,12 @@ figures.save_figure(run, drawn, "simple_effects", simple, "one switch changed, t
 # Computed from the table: what each section comes to, then its effects in words.
 
 # %%
+from IPython.display import Markdown, display
+
 from sinkprune_core.contrasts import reading
 
 for section, part in table.groupby("section", sort=False):
-    print(f"[{section}]", reading(part), "", *part.words, "\n", sep="\n")
+    display(Markdown(f"**{section}**\n\n" + "\n".join("- **" + line.replace(":", ":**", 1) for line in [*reading(part).splitlines(), *part.words])))
 
 # %% [markdown]
 # How sure can a run of this size be? The standard error of a typical effect by its source: other sequences, other
@@ -255,8 +257,7 @@ values |= {"official_without_weights": -on_path["+ official sink weights"], "off
 values |= {"unstable_minus_all": by_choice.get("unstable − all"), "rollout_minus_grid": by_setting.get("noise rollout, not grid")}
 found = {finding: None if values_RN is None else crossed_interval(values_RN) for finding, values_RN in values.items()}
 run.find(found if sparsity == 0.5 else {})
-verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook)
-verdicts[["claim", "metric", "here", "interval", "claimed", "verdict"]]
+claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # **What this does not show.** One small model, Wanda scores, row-wise zeros, likelihood only. Recipes with clean text see

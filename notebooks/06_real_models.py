@@ -233,7 +233,7 @@ for sparsity, lm in variants.items():
 # %% [markdown]
 # ## Beside the published numbers
 #
-# A number of ours stands here only where the published weights ran on the whole of the same benchmark.
+# A number of ours stands here, in brackets, only where the published weights ran on the whole of the same benchmark.
 
 # %%
 from sinkprune_core import published
@@ -241,7 +241,7 @@ from sinkprune_core import published
 comparable = [published.comparable(found, model, preset if sparsity else None, sparsity) for sparsity, found in results.items()]
 ours = None if stands_in or limit is not None else pd.concat(comparable)
 table = published.beside(model, ours)
-cells = table.assign(cell=[f"{row.published:g} ({row.here})" for row in table.itertuples()])
+cells = table.assign(cell=[f"{row.published:g}" + f" ({row.here})" * (row.here != published.NOT_RUN) for row in table.itertuples()])
 cells.pivot_table(index=["unit", "sparsity", "method"], columns="task", values="cell", aggfunc="first", sort=False).fillna("") if len(table) else f"the paper prints no number for {model}"
 
 # %% [markdown]
@@ -262,7 +262,7 @@ print("What ran: " + ("random weights in its format, from loading to text." if s
 from sinkprune_core import claims
 
 verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder))
-verdicts[verdicts.index.str.startswith("llada")][["claim", "metric", "published", "verdict"]]
+claims.shown(verdicts[verdicts.index.str.startswith("llada")])
 
 # %% [markdown]
 # **What this does not show.** With random weights, nothing about any model: sinks, differences and accuracies are those of noise.

@@ -117,20 +117,29 @@ def as_text(table: pd.DataFrame, width: int = 60) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(table: pd.DataFrame, root: str = "") -> str:
+def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
     """Return the table in Markdown for a page from which `root` leads to the project: rows as they come, controls marked.
 
     Claim, verdict and number come first, so that they are what a narrow screen shows; an interval stays on one line.
+    Without `root` (None) no row names its notebook.
     """
     mark = {REPRODUCED: "✅", DIRECTION: "🔶", REFUTED: "❌", ELSEWHERE: "▫️"}
     lines = ["| claim | verdict | here (95 % interval) | measured | published |", "|---|---|---|---|---|"]
     for row in table.itertuples():
-        where = f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)" if row.notebook else ""
+        side = f" (claimed: {row.claimed})" if row.claimed else ""
+        where = f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)" if row.notebook and root is not None else ""
         says = row.claim if row.kind == "claim" else f"*control:* {row.claim}"
         interval = row.interval.replace(" ", "\N{NO-BREAK SPACE}")
         here = f"{row.here} {interval}" if row.here else "–"
-        lines.append(f"| {says} | {mark[row.verdict]} {row.verdict} | {here} | {row.metric}{where} | {row.published or '–'} |")
+        lines.append(f"| {says} | {mark[row.verdict]} {row.verdict} | {here} | {row.metric}{side}{where} | {row.published or '–'} |")
     return "\n".join(lines)
+
+
+def shown(table: pd.DataFrame) -> object:
+    """Return the table as a notebook shows it: Markdown, which wraps on a narrow screen, without links to the notebook that it stands in."""
+    from IPython.display import Markdown
+
+    return Markdown(as_markdown(table, None))
 
 
 def counted(table: pd.DataFrame, what: str) -> str:

@@ -121,6 +121,12 @@ def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
     return pd.DataFrame([{"comparison": label, "value": e.value, "low": e.low, "high": e.high, "sequences": e.units, "interval": e.method} for label, e in estimates.items()])
 
 
+def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:
+    """Return findings to read, a row each: the name in words, which wrap where a name does not, the number with an unbroken interval, and `columns` (a value per finding)."""
+    numbers = [str(estimate).replace(", ", ",\N{NO-BREAK SPACE}") for estimate in estimates.values()]
+    return pd.DataFrame({"mean [95 % interval]": numbers, **columns}, index=pd.Index([name.replace("_", " ") for name in estimates], name="finding"))
+
+
 @dataclass(frozen=True)
 class Components:
     """Standard errors of a mean over repetitions x sequences by source of chance, in units of the values.

@@ -102,9 +102,9 @@ def models_page() -> str:
     for row in MODELS.values():
         mask = "–" if row.kind == "autoregressive" else f"{row.mask_token_id if row.mask_token_id is not None else 'from its tokenizer'}{f' `{row.mask_token}`' if row.mask_token else ''}"
         name = row.id if row.id in EMBEDDED else f"[{row.id}](https://huggingface.co/{row.repository})"
-        twin = f"{row.twin} ({row.kinship})" if row.twin else "–"
-        shapes.append([name, f"{row.parameters / 1e9:.3g} B, {row.bytes / 1e9:.3g} GB", f"`{row.native}`", "both" if row.kind == "diffusion" else "causal", mask, "yes" if row.logits_shifted else "no", row.context or "not published"])
-        sources.append([name, twin, row.licence, row.certainty, row.note])
+        note = "; ".join(filter(None, [row.kinship and f"counterpart: {row.kinship}", row.note]))
+        shapes.append([name, f"{row.parameters / 1e9:.3g}\N{NO-BREAK SPACE}B, {row.bytes / 1e9:.3g}\N{NO-BREAK SPACE}GB", f"`{row.native}`", "both" if row.kind == "diffusion" else "causal", mask, "yes" if row.logits_shifted else "no", row.context or "not published"])
+        sources.append([name, row.twin or "–", row.licence, row.certainty, note])
     shape = ["model", "size", "transformers class", "attention", "mask token", "logits shifted", "context"]
     source = ["model", "autoregressive counterpart", "licence", "source of these facts", "note"]
     return f"""# Models

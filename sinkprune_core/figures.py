@@ -53,6 +53,17 @@ def canvas(rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **kwargs)
 
 
+def legend_above(figure: Figure, handles: list, labels: list[str] | None = None, **kwargs) -> None:
+    """Put one legend above all axes, and make the figure higher by as much: beside them it would take a third of a narrow picture.
+
+    It has as few rows as the width allows, and columns of one height as far as they go.
+    """
+    labels = labels or [handle.get_label() for handle in handles]
+    rows = -(-len(labels) // max(1, int(figure.get_figwidth() / (0.5 + 0.055 * max(map(len, labels))))))  # inches: the handle, a letter
+    figure.set_figheight(figure.get_figheight() + 0.17 * rows)
+    figure.legend(handles, labels, fontsize=7.5, loc="outside upper left", ncols=-(-len(labels) // rows), **kwargs)
+
+
 def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
     """Write PNG, PDF, the data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`; return the closed figure.
 
@@ -89,9 +100,9 @@ def plot_variability(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
 
     `frame` has `kind`, `model` and a column per metric; `metrics` maps columns to axis labels with units.
     """
-    columns = 4
+    columns = 2
     rows = -(-len(metrics) // columns)
-    figure, axes = canvas(rows, columns, (11.5, 2.7 * rows))
+    figure, axes = canvas(rows, columns, (6.8, 2.0 * rows))
     kinds = [kind for kind in KIND if kind in set(frame.kind)]
     for axis, (metric, label) in zip(axes.flat, metrics.items(), strict=False):
         for place, kind in enumerate(kinds):
@@ -113,15 +124,16 @@ def plot_variability(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
 def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str, str], interval_columns: tuple[str, str] | None = None, logx: bool = False, reference: dict[str, float] | None = None, dodge: float = 0.0) -> Figure:
     """Draw y against x, one line with its own colour, marker and dash per value of `hue`; bars are 95 % intervals.
 
-    `dodge` moves each line a little to the right of the one before, so that bars at the same x stay readable.
+    `dodge` moves what stands at the same x apart, around it, so that bars stay readable; the axis then names these x alone.
     """
-    figure, axes = canvas(size=(6.8, 4.0))
+    figure, axes = canvas(size=(6.4, 3.8))
     axis = axes[0, 0]
-    count = frame[hue].nunique()
+    at = frame.groupby(x)[hue].unique()
     for place, ((name, part), (colour, marker, dash)) in enumerate(zip(frame.groupby(hue, sort=False), SERIES * 3, strict=False)):
         part = part.sort_values(x)
         errors = None if interval_columns is None else [part[y] - part[interval_columns[0]], part[interval_columns[1]] - part[y]]
-        axis.errorbar(part[x] + dodge * (place - (count - 1) / 2), part[y], errors, color=colour, marker=marker, mfc=colour if place < len(SERIES) else "white", ls=dash, ms=4.5, lw=1.3, capsize=2, label=name)
+        moved = [value + dodge * (list(at[value]).index(name) - (len(at[value]) - 1) / 2) for value in part[x]]
+        axis.errorbar(moved, part[y], errors, color=colour, marker=marker, mfc=colour if place < len(SERIES) else "white", ls=dash, ms=4.5, lw=1.3, capsize=2, label=name)
     for (name, value), dash in zip((reference or {}).items(), ["--", ":", "-."], strict=False):
         axis.axhline(value, color="#555555", lw=1, ls=dash, label=name)
     if logx:
@@ -131,14 +143,16 @@ def plot_curves(frame: pd.DataFrame, x: str, y: str, hue: str, labels: dict[str,
         axis.xaxis.set_minor_formatter(NullFormatter())
     elif frame[x].max() >= 1e5:
         axis.xaxis.set_major_formatter(EngFormatter())
+    if dodge:
+        axis.set_xticks(at.index)
     axis.set(xlabel=labels[x], ylabel=labels[y])
-    axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    legend_above(figure, *axis.get_legend_handles_labels())
     return figure
 
 
 def plot_forest(estimates: dict[str, Estimate], xlabel: str, groups: dict[str, str] | None = None, better: str = "← better") -> Figure:
     """Draw differences with 95 % intervals against a zero line, one row each; filled where the interval leaves zero out."""
-    figure, axes = canvas(size=(7.6, 0.9 + 0.33 * len(estimates)))
+    figure, axes = canvas(size=(6.8, 0.9 + 0.3 * len(estimates)))
     axis = axes[0, 0]
     names = sorted(set((groups or {}).values()), key=list((groups or {}).values()).index)
     for row, (label, found) in enumerate(estimates.items()):
@@ -149,10 +163,10 @@ def plot_forest(estimates: dict[str, Estimate], xlabel: str, groups: dict[str, s
     axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_yticks(range(len(estimates)), list(estimates), fontsize=8)
     axis.set_ylim(len(estimates) - 0.5, -0.5)
-    axis.set_xlabel(f"{xlabel}\n{better}; bars: 95 % bootstrap interval, open markers: zero inside it")
+    figure.supxlabel(f"{xlabel}\n{better}; bars: 95 % bootstrap interval, open markers: zero inside it", fontsize=9)  # the axis may be narrower than the words
     if len(names) > 1:
         handles = [Line2D([], [], color=SERIES[1 + place][0], marker=SERIES[1 + place][1], label=name) for place, name in enumerate(names)]
-        axis.legend(handles=handles, fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        legend_above(figure, handles)
     return figure
 
 
@@ -180,7 +194,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -
                     axis.plot(edge, len(labels), marker=arrow, color=colour, ms=7, clip_on=False)
             if abs(row.value) <= reach:
                 axis.plot(value, len(labels), marker, color=colour, ms=6, mfc="white" if row.verdict == OPEN else colour, gid="effect")
-            axis.text(1.01, len(labels), f"{number(row.value)} [{number(row.low)}, {number(row.high)}]", transform=axis.get_yaxis_transform(), va="center", fontsize=7.5, family="DejaVu Sans Mono")
+            axis.text(1.025, len(labels), f"{number(row.value)} [{number(row.low)}, {number(row.high)}]", transform=axis.get_yaxis_transform(), va="center", fontsize=7.5, family="DejaVu Sans Mono")
             labels.append((row.comparison, False))
     axis.set_yticks(range(len(labels)), [label for label, _ in labels], fontsize=8)
     for tick, (_, heading) in zip(axis.get_yticklabels(), labels, strict=True):
@@ -201,7 +215,7 @@ def plot_hiding(frame: pd.DataFrame, ylabel: str) -> Figure:
     linear up to 0.1 around zero and logarithmic beyond.
     """
     models = list(dict.fromkeys(frame.model))
-    figure, axes = canvas(1, len(models), (1.4 + 3.6 * len(models), 3.8), sharey=True)
+    figure, axes = canvas(1, len(models), (0.6 + 3.1 * len(models), 3.7), sharey=True)
     styles = dict(zip(dict.fromkeys(frame.label), SERIES[1:], strict=False))
     counts = sorted(set(frame["count"]))
     for axis, model in zip(axes[0], models, strict=True):
@@ -216,7 +230,7 @@ def plot_hiding(frame: pd.DataFrame, ylabel: str) -> Figure:
         axis.set(title=f"{model} ({KIND[part.kind.iloc[0]][2]})", xlabel="keys hidden")
     axes[0, 0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes[0, 0].set_ylabel(ylabel)
-    axes[0, -1].legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5), title="hidden keys", title_fontsize=8)
+    legend_above(figure, *axes[0, 0].get_legend_handles_labels(), title="hidden keys", title_fontsize=8, alignment="left")
     return figure
 
 
@@ -226,7 +240,7 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
     `frame` has `model`, `kind`, `group`, `value`, `low` and `high`.
     """
     groups, models = list(dict.fromkeys(frame.group)), list(dict.fromkeys(frame.model))
-    figure, axes = canvas(size=(7.6, 3.0))
+    figure, axes = canvas(size=(6.4, 3.0))
     axis = axes[0, 0]
     for place, model in enumerate(models):
         part = frame[frame.model == model].set_index("group").loc[groups]
@@ -236,13 +250,13 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
     axis.axhline(100 * chance, color=BLACK, lw=0.9, ls="--", label="chance")
     axis.set_xticks(range(len(groups)), groups)
     axis.set(xlabel="group of items", ylabel="right answers (%)", ylim=(0, 102))
-    axis.legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    legend_above(figure, *axis.get_legend_handles_labels())
     return figure
 
 
 def plot_filling(frame: pd.DataFrame) -> Figure:
     """Draw what `quality.filling` returns against the share of masked tokens: nats per masked token, and how many are right; 95 % intervals over sequences."""
-    figure, axes = canvas(1, 2, (8.6, 3.2))
+    figure, axes = canvas(1, 2, (6.8, 3.1))
     models = frame.model.drop_duplicates().tolist()
     for axis, (column, scale, label) in zip(axes[0], [("value", 1, "nats per masked token"), ("correct", 100, "masked tokens filled right (%)")], strict=True):
         for place, model in enumerate(models):
@@ -255,7 +269,7 @@ def plot_filling(frame: pd.DataFrame) -> Figure:
         axis.set_xticks([100 * share for share in sorted(set(frame.share))])
         axis.set(xlabel="masked tokens (%)", ylabel=label, xlim=(0, 100))
         axis.set_ylim(bottom=0)
-    axes[0, 1].legend(fontsize=7.5, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    legend_above(figure, *axes[0, 1].get_legend_handles_labels())
     return figure
 
 
@@ -265,7 +279,7 @@ def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figu
     A row that a panel lacks stays empty. Every row has its own colour and marker in all panels.
     """
     panels, rows = frame[panel].drop_duplicates().tolist(), frame[row].drop_duplicates().tolist()
-    figure, axes = canvas(1, len(panels), (2.6 + 3.0 * len(panels), 1.2 + 0.28 * len(rows)), sharex=True, sharey=True)
+    figure, axes = canvas(1, len(panels), (1.6 + 2.0 * len(panels), 1.2 + 0.28 * len(rows)), sharex=True, sharey=True)
     for axis, name in zip(axes[0], panels, strict=True):
         for found in frame[frame[panel] == name].itertuples():
             place = rows.index(getattr(found, row))
@@ -282,7 +296,7 @@ def plot_mask_differences(frame: pd.DataFrame) -> Figure:
     pairs = frame[["one", "other"]].drop_duplicates().itertuples(index=False)
     parts = [(f"{one} / {other}", frame[(frame.one == one) & (frame.other == other)].pivot(index="linear", columns="layer", values="differ")) for one, other in pairs]
     order, columns = frame.linear.drop_duplicates().tolist(), min(2, len(parts))
-    figure, axes = canvas(-(-len(parts) // columns), columns, (5.2 * columns + 0.8, 1.9 * -(-len(parts) // columns) + 0.4), sharex=True, sharey=True)
+    figure, axes = canvas(-(-len(parts) // columns), columns, (3.6 * columns + 0.8, 1.9 * -(-len(parts) // columns) + 0.4), sharex=True, sharey=True)
     for axis, (title, table) in zip(axes.flat, parts, strict=False):
         image = axis.imshow(table.loc[order], aspect="auto", cmap="cividis", vmin=0, vmax=frame.differ.max(), interpolation="nearest")
         axis.set_yticks(range(len(order)), [name.split(".")[-1] for name in order], fontsize=8)
@@ -298,13 +312,15 @@ def plot_mask_differences(frame: pd.DataFrame) -> Figure:
 
 def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
     """Draw a metric against depth, one line per kind of model, with a band for the 95 % interval over prompts."""
-    figure, axes = canvas(1, len(metrics), (3.7 * len(metrics), 2.7))
+    figure, axes = canvas(1, len(metrics), (2.6 * len(metrics), 2.9))
     for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
         for kind, part in frame.groupby("kind"):
             colour, marker, name = KIND[kind]
             sns.lineplot(part, x="layer", y=metric, ax=axis, color=colour, marker=marker, ls="-" if kind == "diffusion" else "--", label=name, errorbar=("ci", 95), seed=0, n_boot=500)
         axis.set(xlabel="layer (0 is the first)", ylabel=label)
-        axis.legend(fontsize=8)
+        axis.get_legend().remove()
+    legend_above(figure, *axes[0, 0].get_legend_handles_labels())
+    figure.supxlabel("lines: means; bands: 95 % bootstrap intervals over prompts", fontsize=8)
     return figure
 
 
@@ -313,7 +329,7 @@ def plot_training(log: pd.DataFrame, metrics: dict[str, dict[str, str]]) -> Figu
 
     Columns that the log lacks, or has in later rows only, are drawn as far as they go; panels without any value say so.
     """
-    figure, axes = canvas(1, len(metrics), (4.2 * len(metrics), 3.0))
+    figure, axes = canvas(1, len(metrics), (2.9 * len(metrics), 3.0))
     for axis, (label, columns) in zip(axes[0], metrics.items(), strict=True):
         known = log.reindex(columns=["tokens", *columns]).astype(float)
         for (column, name), (colour, marker, dash) in zip(columns.items(), SERIES, strict=False):
@@ -335,7 +351,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
     for row, claim in enumerate(table.itertuples()):
         axis.plot(0, row, VERDICT_MARKS[claim.verdict], color=VERDICT_COLOURS[claim.verdict], ms=9, mew=2)
         prefix = "" if claim.kind == "claim" else "control: "
-        axis.text(0.2, row, textwrap.shorten(prefix + claim.claim, 92, placeholder=" …"), va="center", fontsize=8.5)
+        axis.text(0.2, row, textwrap.fill(prefix + claim.claim, 92), va="center", fontsize=8.5)
         axis.text(6.4, row, f"{claim.here} {claim.interval}", va="center", fontsize=8.5, family="DejaVu Sans Mono")
         axis.text(9.0, row, claim.verdict, va="center", fontsize=8.5, color="#333333")
     axis.set(xlim=(-0.2, 10.6), ylim=(len(table) - 0.5, -0.5))

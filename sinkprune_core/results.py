@@ -90,6 +90,11 @@ class Run:
         return shared / "cells" / self.notebook / cell if cell else shared
 
     @property
+    def is_cell(self) -> bool:
+        """Whether this is one cell of a sweep: its records count, and what it draws rests on its part alone."""
+        return "@" in self.profile
+
+    @property
     def records(self) -> Path:
         return project_root() / "runs" / self.profile.partition("@")[0] / "records" / self.notebook
 

@@ -22,7 +22,7 @@ def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
     labels = []
     for token in ids:
         text = tokenizer.decode([int(token)])
-        labels.append({"": "∅"}.get(text, text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$"))[:12])
+        labels.append({"": "∅"}.get(text, text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$"))[:13])
     return labels
 
 
@@ -90,8 +90,9 @@ def plot_writing(panels: list[dict], step: int, columns: int = 16, vmax: float =
         for position, token in enumerate(panel["states_SK"][step]):
             row, column = divmod(position, columns)
             if visible_K[position]:
-                word = token.removeprefix("<|").strip("·")[:8] or token
-                axis.text(column, row, word, ha="center", va="center", fontsize=6.6, family="DejaVu Sans Mono", color="white" if profile_K[position] < 3 else "black")
+                word = token.removeprefix("<|").removesuffix("|>").strip("·") or token
+                word = word if len(word) <= 8 else word[:7] + "…"
+                axis.text(column, row, word, ha="center", va="center", fontsize=6.3, family="DejaVu Sans Mono", color="white" if profile_K[position] < 3 else "black")
             if sinks_K[position]:
                 axis.add_patch(plt.Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=RED, lw=1.8))
         axis.set_xticks(np.arange(columns + 1) - 0.5, [])

@@ -8,6 +8,7 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from sinkprune_core import figures, results, trajectories
+from sinkprune_core.comparisons import Estimate
 from sinkprune_core.publish import WIDGETS
 
 
@@ -115,9 +116,48 @@ def test_what_is_added_to_a_figure_after_it_was_made_has_the_style_too():
         frame = pd.DataFrame({"tokens": [1e6, 2e6], "loss": [3.0, 2.0], "kind": "one"})
         axis = figures.plot_curves(frame, "tokens", "loss", "kind", {"tokens": "tokens", "loss": "loss"}).axes[0]
         axis.figure.canvas.draw()
-        assert not axis.get_legend().get_frame_on()
+        (legend,) = axis.figure.legends
+        assert not legend.get_frame_on()
         assert axis.xaxis.label.get_fontsize() == figures.STYLE["font.size"]
         assert "2 M" in [label.get_text() for label in axis.get_xticklabels()], "no power of ten in a corner"
+
+
+def extent(artist, figure) -> tuple[float, float, float, float]:
+    """Left, bottom, right and top of what an artist takes, in shares of the figure."""
+    return artist.get_window_extent(figure.canvas.get_renderer()).transformed(figure.transFigure.inverted()).extents
+
+
+@pytest.mark.parametrize("names", [["a", "b"], [f"a rather long name, {number}" for number in range(14)]])
+def test_a_legend_stands_above_the_axes_and_inside_the_picture(names):
+    frame = pd.DataFrame([{"x": x, "y": x, "name": name} for name in names for x in (0.25, 0.5)])
+    estimates = {"a long name of a comparison of two recipes, " + name: Estimate(0.1, 0.0, 0.2, 9, "by hand") for name in names}
+    for figure in (figures.plot_curves(frame, "x", "y", "name", {"x": "x", "y": "y"}), figures.plot_forest(estimates, "x", {name: f"group {place % 3}" for place, name in enumerate(estimates)})):
+        figure.canvas.draw()
+        (legend,) = figure.legends
+        left, bottom, right, top = extent(legend, figure)
+        assert left >= 0 and right <= 1 and top <= 1 and bottom >= extent(figure.axes[0], figure)[3]
+        assert extent(figure.axes[0], figure)[2] > 0.95, "the axes take the whole width"
+        assert all(0 <= left and right <= 1 for left, _, right, _ in (extent(text, figure) for text in figure.texts)), "no words are cut"
+
+
+def test_lines_that_are_moved_apart_stand_around_their_place_and_the_axis_names_it():
+    frame = pd.DataFrame([{"x": x, "y": 1.0, "name": name} for x, names in {0.25: "ab", 0.5: "abcd"}.items() for name in names])
+    axis = figures.plot_curves(frame, "x", "y", "name", {"x": "x", "y": "y"}, dodge=0.01).axes[0]
+    places = np.concatenate([line.get_xdata() for line in axis.lines])
+    assert sorted(places) == pytest.approx([0.245, 0.255, 0.485, 0.495, 0.505, 0.515])
+    assert axis.get_xticks().tolist() == [0.25, 0.5]
+
+
+def test_the_figure_of_verdicts_cuts_no_claim():
+    says = "a claim " * 15
+    table = pd.DataFrame([{"claim": says, "kind": "control", "here": "", "interval": "", "verdict": "not run at this scale"}])
+    assert figures.plot_verdicts(table).axes[0].texts[0].get_text().split() == ("control: " + says).split()
+
+
+def test_a_word_that_is_cut_says_so(panels):
+    states = [["<|endoftext|>", "·rebellion", "·eightlet", "d", "e", "f"]] * 3
+    axis = trajectories.plot_writing([{**panels[0], "states_SK": states}], 0, columns=4).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["endofte…", "rebelli…", "eightlet", "d", "e", "f"]
 
 
 def test_a_saved_figure_tells_a_notebook_its_caption(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from scipy import stats
 
 from sinkprune_core import claims, figures, publish, results
 from sinkprune_core.claims import DIRECTION, ELSEWHERE, REFUTED, REPRODUCED, Claim
-from sinkprune_core.comparisons import Estimate, compare, components, crossed_interval, equivalence, family, holm, interval, pivot, signed_rank
+from sinkprune_core.comparisons import Estimate, compare, components, crossed_interval, equivalence, family, holm, interval, listed, pivot, signed_rank
 from sinkprune_core.pruning import preset
 from sinkprune_core.results import Run
 
@@ -251,6 +251,29 @@ def test_a_verdict_changes_when_the_data_do(run):
     assert table.verdict.tolist() == [REFUTED]
     assert claims.verdicts(ledger, claims.findings(run.folder), "01_other").empty
     assert "❌ not reproduced" in claims.as_markdown(table) and "not reproduced" in claims.as_text(table)
+
+
+def test_a_notebook_shows_the_essentials_first_and_no_link_to_itself(run):
+    run.find({"x": interval([1.0, 1.1, 0.9])})
+    table = claims.verdicts([claim(finding="00_test/x", metric="how far")], claims.findings(run.folder))
+    heading, _, row = claims.shown(table).data.splitlines()
+    assert heading == "| claim | verdict | here (95 % interval) | measured | published |"
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1] == "❌ not reproduced" and cells[2].startswith("1 [") and cells[2].count(" ") == 1, "an interval does not break"
+    assert cells[3] == "how far (claimed: below 0)"
+    assert "(notebooks/00_test.ipynb)" in claims.as_markdown(table) and "(../notebooks/00_test.ipynb)" in claims.as_markdown(table, "../")
+
+
+def test_findings_are_listed_with_numbers_that_do_not_break():
+    table = listed({"one_minus_other": interval([1.0, 1.1, 0.9]), "b": None}, equal=["time", "FLOPs"])
+    assert table.index.tolist() == ["one minus other", "b"]
+    number, missing = table["mean [95 % interval]"]
+    assert number.replace("\N{NO-BREAK SPACE}", " ") == str(interval([1.0, 1.1, 0.9])) and " " not in number[number.index("[") :]
+    assert missing == "None" and table.equal.tolist() == ["time", "FLOPs"]
+
+
+def test_only_a_profile_with_a_cell_is_a_cell_of_a_sweep():
+    assert Run("03_x", "full@first_seed-1", {}).is_cell and not Run("03_x", "full", {}).is_cell
 
 
 def test_the_readme_counts_verdicts_and_shows_every_row_once(run):
