@@ -272,4 +272,5 @@ def _head_losses(lm: LanguageModel, hidden_ND: torch.Tensor, target_N: torch.Ten
             logits_NV = blind_NV + (guidance + 1) * (logits_NV - blind_NV)
         loss.append(torch.nn.functional.cross_entropy(logits_NV, target, reduction="none").double().cpu())
         greedy.append((logits_NV.argmax(-1) == target).cpu())
+        del logits_NV  # or it would be held beside that of the next slice
     return (torch.cat(loss), torch.cat(greedy)) if loss else (torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))

@@ -5,6 +5,7 @@ Dimensions: N sequences, T tokens per sequence, O output features, I input featu
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -83,8 +84,9 @@ def variant_scores(run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe
     drawn = calibration and calibration.fingerprint
 
     def compute() -> pd.DataFrame:
-        with weights_kept(lm):
-            report = prune(lm, recipe, calibration, statistics=shared and shared.of(recipe)) if recipe else None
+        statistics = shared and recipe and shared.of(recipe)  # before the weights are copied: taking them needs as much memory again
+        with weights_kept(lm) if recipe else nullcontext():
+            report = prune(lm, recipe, calibration, statistics=statistics) if recipe else None
             scores = score_texts(lm, texts, draws, steps)
         cost = {"calibration_tokens": report.calibration_tokens, "left_out_share": report.left_out_share, "prune_seconds": report.seconds} if report else {"calibration_tokens": 0, "left_out_share": 0.0, "prune_seconds": 0.0}
         return scores.assign(zeros=report.sparsity if report else 0.0, **cost)
@@ -167,8 +169,9 @@ def suite_answers(run: Run, lm: LanguageModel, fingerprint: str, items: int, dra
 
 def kept_masks(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None, shared: SharedStatistics | None = None) -> dict[tuple[int, str], np.ndarray]:
     """Return which weights are not zero after pruning by `recipe`, packed bits of (O, I) by layer and linear; weights come back."""
+    statistics = shared and shared.of(recipe)
     with weights_kept(lm):
-        prune(lm, recipe, calibration, progress=False, statistics=shared and shared.of(recipe))
+        prune(lm, recipe, calibration, progress=False, statistics=statistics)
         return {(layer, name): np.packbits((weight_OI(linear) != 0).cpu().numpy()) for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
 
 

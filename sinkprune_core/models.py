@@ -197,7 +197,7 @@ def language_model(checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: ob
 
 
 def _smol_dlm(dtype: torch.dtype) -> LanguageModel:
-    model, tokenizer = from_folder(embedded.base_folder(), torch.float32, causal=False)
+    model, tokenizer = from_folder(embedded.base_folder(), torch.bfloat16, causal=False)  # as it is stored
     model = embedded.merge_adapter(model, embedded.ADAPTER, dtype)
     return LanguageModel(set_direction(model, causal=False), tokenizer, "smol-dlm", "diffusion", embedded.MASK_TOKEN_ID, logits_shifted=True)
 

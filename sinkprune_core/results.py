@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .allocator import release_freed_memory
 from .comparisons import Estimate
 from .paths import PACKAGE, atomic, project_root, write_json
 
@@ -118,6 +119,7 @@ class Run:
         file = self.records / f"{name}-{digest}.{suffix}"
         if not file.exists():
             value = compute()
+            release_freed_memory()  # what one record needed would not fit the next, and lie beside it
             write_json(file.with_suffix(".json"), {**self.provenance, "record": name, "key": plain["key"]})
             with atomic(file) as partial:
                 write(value, partial)
