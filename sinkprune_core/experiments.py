@@ -56,6 +56,11 @@ class SharedStatistics:
         return self._found[recipe.looks_at]
 
 
+def _statistics(lm: LanguageModel, recipe: Recipe | None, calibration: Calibration | None, shared: SharedStatistics | None) -> DenseStatistics | None:
+    """Return the dense statistics of a recipe that has such: to be asked for before the weights are copied, as taking them needs more memory than the copy."""
+    return recipe and (shared or SharedStatistics(lm, [recipe], calibration)).of(recipe)
+
+
 def score_texts(lm: LanguageModel, texts: dict[str, torch.Tensor], draws: int, steps: Sequence[int | None] = (None,), batch: int = 32) -> pd.DataFrame:
     """Return nats per token of every sequence: columns `sequence` (numbered through), `text` (its source), `steps`, `value`.
 
@@ -84,7 +89,7 @@ def variant_scores(run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe
     drawn = calibration and calibration.fingerprint
 
     def compute() -> pd.DataFrame:
-        statistics = shared and recipe and shared.of(recipe)  # before the weights are copied: taking them needs as much memory again
+        statistics = _statistics(lm, recipe, calibration, shared)
         with weights_kept(lm) if recipe else nullcontext():
             report = prune(lm, recipe, calibration, statistics=statistics) if recipe else None
             scores = score_texts(lm, texts, draws, steps)
@@ -169,7 +174,7 @@ def suite_answers(run: Run, lm: LanguageModel, fingerprint: str, items: int, dra
 
 def kept_masks(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None, shared: SharedStatistics | None = None) -> dict[tuple[int, str], np.ndarray]:
     """Return which weights are not zero after pruning by `recipe`, packed bits of (O, I) by layer and linear; weights come back."""
-    statistics = shared and shared.of(recipe)
+    statistics = _statistics(lm, recipe, calibration, shared)
     with weights_kept(lm):
         prune(lm, recipe, calibration, progress=False, statistics=statistics)
         return {(layer, name): np.packbits((weight_OI(linear) != 0).cpu().numpy()) for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
