@@ -119,7 +119,7 @@ class Run:
         file = self.records / f"{name}-{digest}.{suffix}"
         if not file.exists():
             value = compute()
-            release_freed_memory()  # what one record needed would not fit the next, and lie beside it
+            release_freed_memory()  # or what one record freed, in pieces that do not fit the next, would add up
             write_json(file.with_suffix(".json"), {**self.provenance, "record": name, "key": plain["key"]})
             with atomic(file) as partial:
                 write(value, partial)
