@@ -24,6 +24,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 STORED_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
 LARGE = 1 << 30  # bytes from which reading shows a bar
+MAPPED = 1 << 26  # bytes that are read before a file's pages are let go
 
 
 def read_json(file: Path) -> dict:
@@ -273,12 +274,15 @@ class Checkpoint:
         left alone; give the module back with `module.to("meta")`.
         """
         self._compare(module, prefix)
-        parameters = list(module.named_parameters())
+        parameters, read = list(module.named_parameters()), 0
         for name, parameter in tqdm(parameters, desc=f"load {prefix or self.folder.name}", unit="tensor", disable=not progress, leave=False):
             *path, leaf = name.split(".")
             native = _join(prefix, name)
             value = self.tensor(native).to(device=device(native) if callable(device) else device, dtype=dtype, copy=True)  # never the file's own pages
             setattr(module.get_submodule(".".join(path)), leaf, nn.Parameter(value, requires_grad=parameter.requires_grad))
+            if (read := read + value.nbytes) > MAPPED:
+                self.files.close()
+                read = 0
         if isinstance(module, PreTrainedModel):
             module.tie_weights()
             module.config.dtype = dtype

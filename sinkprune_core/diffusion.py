@@ -253,13 +253,14 @@ def generate(
             else:
                 chosen = confidence_L.sort(descending=True, stable=True).indices[:amount]
             ids_BT[row, position_L[chosen]] = token_L[chosen]
+        logits_NV = logits_LV = blind_NV = None  # or they would be held beside those of the next step
         if until is not None and (step + 1) % per_block == 0 and until(ids_BT):
             break
     return ids_BT
 
 
 def _gumbel(like: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    return -(-torch.rand(like.shape, generator=rng, dtype=torch.float64).clamp_min(1e-300).log()).log().to(like.device)
+    return torch.rand(like.shape, generator=rng, dtype=torch.float64).clamp_min_(1e-300).log_().neg_().log_().neg_().to(like.device)  # in place: with the vocabulary it is the largest tensor of a step
 
 
 def _filter(logits_LV: torch.Tensor, sampler: Sampler) -> torch.Tensor:
@@ -286,7 +287,7 @@ def _propose(logits_LV: torch.Tensor, sampler: Sampler, rng: torch.Generator, en
         else:
             token_L = logits_LV.argmax(-1)
     elif sampler.temperature > 0:
-        token_L = (logits_LV.double() + sampler.temperature * _gumbel(logits_LV, rng)).argmax(-1)
+        token_L = _gumbel(logits_LV, rng).mul_(sampler.temperature).add_(logits_LV).argmax(-1)
     else:
         token_L = logits_LV.argmax(-1)
     if sampler.order == "random":

@@ -175,16 +175,24 @@ def _dequantise(gguf: Path, folder: Path) -> None:
 
 
 def merge_adapter(model, adapter: Path, dtype: torch.dtype):
-    """Return `model` (float32) with the LoRA adapter folded into its weights, then its parameters in `dtype`.
+    """Return `model` with the LoRA adapter folded into its weights, then its parameters in `dtype`.
 
-    The sum is formed in float32. Only parameters are converted: rotary frequencies are buffers and stay float32.
-    Raises FileNotFoundError if the adapter is not there.
+    The sum is formed in float32, one linear at a time, so the base may be in bfloat16, which holds it exactly. Only
+    parameters are converted: rotary frequencies are buffers and stay float32. Raises FileNotFoundError if the adapter
+    is not there.
     """
     from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
 
     if not (adapter / "adapter_model.safetensors").is_file():
         raise FileNotFoundError(f"no adapter in {adapter}: train one with `sinkprune train`")
-    model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    model = PeftModel.from_pretrained(model, adapter)
+    for layer in [module for module in model.modules() if isinstance(module, LoraLayer)]:
+        weight = layer.get_base_layer().weight
+        weight.data = weight.data.float()
+        layer.merge()
+        weight.data = weight.data.to(dtype)
+    model = model.unload()
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
     model.config.dtype = dtype

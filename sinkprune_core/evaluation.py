@@ -116,7 +116,7 @@ def log_likelihood(lm: LanguageModel, pairs: Sequence[Pair], how: str | Protocol
         prompt_BT = torch.arange(ids_BT.shape[1]) < torch.tensor([[prompt] for prompt, _ in lengths])
         target_N = torch.cat([pairs[sequence][1][where_L] for sharing, _, where_L, _ in part for sequence in sharing])
         copies_N = torch.cat([torch.full((int(where_L.sum()),), len(sharing)) for sharing, _, where_L, _ in part])
-        loss_N, _ = _cross_entropy(lm, corrupt(ids_BT, where_BT, lm.mask_token_id), where_BT, target_N, visible_BT, prompt_BT, how.guidance, copies_N)
+        loss_N, _ = token_losses(lm, corrupt(ids_BT, where_BT, lm.mask_token_id), where_BT, target_N, visible_BT, prompt_BT, how.guidance, copies_N)
         owners = [(sequence, draw, where_L, weight) for sharing, draw, where_L, weight in part for sequence in sharing]
         for (sequence, draw, where_L, weight), loss_L in zip(owners, loss_N.split([int(where_L.sum()) for _, _, where_L, _ in owners]), strict=True):
             rows.append((sequence, draw, draw // how.grid, int(where_L.sum()), len(where_L), -weight * float(loss_L.sum())))
@@ -235,11 +235,11 @@ def _padded(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None
 
 def _mean_cross_entropy(lm: LanguageModel, input_BT: torch.Tensor, where_BT: torch.Tensor, target_BT: torch.Tensor) -> list[float]:
     """Return the mean cross-entropy at `where_BT` of every row."""
-    loss_N, _ = _cross_entropy(lm, input_BT, where_BT, target_BT[where_BT])
+    loss_N, _ = token_losses(lm, input_BT, where_BT, target_BT[where_BT])
     return [float(part.mean()) for part in loss_N.split(where_BT.sum(1).tolist())]
 
 
-def _cross_entropy(
+def token_losses(
     lm: LanguageModel,
     input_BT: torch.Tensor,
     where_BT: torch.Tensor,
@@ -272,4 +272,5 @@ def _head_losses(lm: LanguageModel, hidden_ND: torch.Tensor, target_N: torch.Ten
             logits_NV = blind_NV + (guidance + 1) * (logits_NV - blind_NV)
         loss.append(torch.nn.functional.cross_entropy(logits_NV, target, reduction="none").double().cpu())
         greedy.append((logits_NV.argmax(-1) == target).cpu())
+        del logits_NV  # or it would be held beside that of the next slice
     return (torch.cat(loss), torch.cat(greedy)) if loss else (torch.zeros(0, dtype=torch.float64), torch.zeros(0, dtype=torch.bool))

@@ -5,6 +5,7 @@ Dimensions: N sequences, T tokens per sequence, O output features, I input featu
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,11 @@ class SharedStatistics:
         return self._found[recipe.looks_at]
 
 
+def _statistics(lm: LanguageModel, recipe: Recipe | None, calibration: Calibration | None, shared: SharedStatistics | None) -> DenseStatistics | None:
+    """Return the dense statistics of a recipe that has such: to be asked for before the weights are copied, as taking them needs more memory than the copy."""
+    return recipe and (shared or SharedStatistics(lm, [recipe], calibration)).of(recipe)
+
+
 def score_texts(lm: LanguageModel, texts: dict[str, torch.Tensor], draws: int, steps: Sequence[int | None] = (None,), batch: int = 32) -> pd.DataFrame:
     """Return nats per token of every sequence: columns `sequence` (numbered through), `text` (its source), `steps`, `value`.
 
@@ -83,8 +89,9 @@ def variant_scores(run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe
     drawn = calibration and calibration.fingerprint
 
     def compute() -> pd.DataFrame:
-        with weights_kept(lm):
-            report = prune(lm, recipe, calibration, statistics=shared and shared.of(recipe)) if recipe else None
+        statistics = _statistics(lm, recipe, calibration, shared)
+        with weights_kept(lm) if recipe else nullcontext():
+            report = prune(lm, recipe, calibration, statistics=statistics) if recipe else None
             scores = score_texts(lm, texts, draws, steps)
         cost = {"calibration_tokens": report.calibration_tokens, "left_out_share": report.left_out_share, "prune_seconds": report.seconds} if report else {"calibration_tokens": 0, "left_out_share": 0.0, "prune_seconds": 0.0}
         return scores.assign(zeros=report.sparsity if report else 0.0, **cost)
@@ -167,8 +174,9 @@ def suite_answers(run: Run, lm: LanguageModel, fingerprint: str, items: int, dra
 
 def kept_masks(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None, shared: SharedStatistics | None = None) -> dict[tuple[int, str], np.ndarray]:
     """Return which weights are not zero after pruning by `recipe`, packed bits of (O, I) by layer and linear; weights come back."""
+    statistics = _statistics(lm, recipe, calibration, shared)
     with weights_kept(lm):
-        prune(lm, recipe, calibration, progress=False, statistics=shared and shared.of(recipe))
+        prune(lm, recipe, calibration, progress=False, statistics=statistics)
         return {(layer, name): np.packbits((weight_OI(linear) != 0).cpu().numpy()) for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
 
 

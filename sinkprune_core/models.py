@@ -199,7 +199,7 @@ def language_model(checkpoint: Checkpoint, model: PreTrainedModel, tokenizer: ob
 def with_adapter(row: KnownModel, adapter: Path, dtype: torch.dtype) -> LanguageModel:
     """Return the embedded base with an adapter of a row's kind merged into it, its parameters in `dtype`."""
     causal = row.kind == "autoregressive"
-    model, tokenizer = from_folder(embedded.base_folder(), torch.float32, causal=causal)
+    model, tokenizer = from_folder(embedded.base_folder(), torch.bfloat16, causal=causal)  # as it is stored
     model = embedded.merge_adapter(model, adapter, dtype)
     return LanguageModel(set_direction(model, causal=causal), tokenizer, row.id, row.kind, row.mask_token_id, row.logits_shifted)
 

@@ -20,7 +20,7 @@ from . import suite
 from .comparisons import Estimate, interval
 from .corpus import separator
 from .diffusion import LLADA, corrupt, generate, random_mask
-from .evaluation import nelbo, nll
+from .evaluation import nelbo, nll, token_losses
 from .models import LanguageModel
 from .seeds import generator
 
@@ -69,9 +69,7 @@ def _predictions(lm: LanguageModel, ids_NT: torch.Tensor, rows: list[tuple[int, 
     for start in tqdm(range(0, len(rows), batch), desc=f"fill {lm.name}", unit="batch", disable=not progress, leave=False):
         part = rows[start : start + batch]
         ids_BT, where_BT = ids_NT[[sequence for sequence, _ in part]], torch.stack([where_T for _, where_T in part])
-        logits_NV = lm.logits_at(corrupt(ids_BT, where_BT, lm.mask_token_id) if lm.is_diffusion else ids_BT, where_BT)
-        target_N = ids_BT[where_BT].to(logits_NV.device)
-        loss_N, hit_N = torch.nn.functional.cross_entropy(logits_NV, target_N, reduction="none").double().cpu(), (logits_NV.argmax(-1) == target_N).cpu()
+        loss_N, hit_N = token_losses(lm, corrupt(ids_BT, where_BT, lm.mask_token_id) if lm.is_diffusion else ids_BT, where_BT, ids_BT[where_BT])
         counts = where_BT.sum(1).tolist()
         found += zip(loss_N.split(counts), hit_N.split(counts), strict=True)
     return found

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from .allocator import release_freed_memory
 from .comparisons import Estimate
 from .paths import PACKAGE, atomic, project_root, write_json
 
@@ -123,6 +124,7 @@ class Run:
         file = self.records / f"{name}-{digest}.{suffix}"
         if not file.exists():
             value = compute()
+            release_freed_memory()  # or what one record freed, in pieces that do not fit the next, would add up
             write_json(file.with_suffix(".json"), {**self.provenance, "record": name, "key": plain["key"]})
             with atomic(file) as partial:
                 write(value, partial)
