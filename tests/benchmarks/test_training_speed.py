@@ -1,7 +1,10 @@
-"""Time of the process for one training step against the plain loop, as a ratio measured in one run."""
+"""Time of the process for one training step against the plain loop, as a ratio measured in one run; and speeds on all cores."""
 
+import os
 import statistics
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -10,9 +13,9 @@ from sinkprune_core import corpus, embedded
 from sinkprune_core.allocator import keep_freed_memory
 from sinkprune_core.bases import open_base
 from sinkprune_core.diffusion import corrupt, random_mask, stratified_counts
-from sinkprune_core.models import LanguageModel
+from sinkprune_core.models import LanguageModel, load
 from sinkprune_core.seeds import generator
-from sinkprune_core.training import Training, masked_cross_entropy, trainable
+from sinkprune_core.training import Training, half_precision, masked_cross_entropy, trainable
 
 CONFIG = Training()
 
@@ -63,3 +66,44 @@ def test_a_step_is_faster_than_the_plain_loop_and_has_its_gradients(trainee, rec
     ratio = statistics.median(theirs / ours for ours, theirs in pairs)
     after, before = (statistics.median(times) for times in zip(*pairs, strict=True))
     assert record(f"a training step of {ids_BT.numel()} tokens", ratio, before, after, ("plain", "ours"), at_least=1.1)
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    former = torch.get_num_threads()
+    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    try:
+        yield
+    finally:
+        torch.set_num_threads(former)
+
+
+def test_steps_on_all_cores(trainee, record):
+    lm, trained = trainee
+    keep_freed_memory()
+    optimizer, ids_BT = torch.optim.AdamW(trained), corpus.shipped_samples(CONFIG.length, held_out=False)[: CONFIG.batch]
+
+    def step(number: int) -> None:
+        with half_precision(lm):
+            loss = masked_cross_entropy(lm, ids_BT, generator(number))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    with all_cores():
+        step(0)
+        begun = time.perf_counter()
+        for number in range(1, 6):
+            step(number)
+        speed = 5 * ids_BT.numel() / (time.perf_counter() - begun)
+        record("training tokens per second, smol-dlm", speed, None, speed, ("", "here"), "tokens/s", at_least=400)
+
+
+def test_samples_on_all_cores(record):
+    lm = load("smol-ar", "bfloat16")
+    keep_freed_memory()
+    with all_cores():
+        begun = time.perf_counter()
+        ids_BT = corpus.sample_batch(lm, CONFIG.length, 0, corpus.SHARD, seed=1)
+        speed = ids_BT.numel() / (time.perf_counter() - begun)
+        record("sampled tokens per second, smol-ar", speed, None, speed, ("", "here"), "tokens/s", at_least=500)
