@@ -40,7 +40,8 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
-twin: str = "smol-ar"  # its autoregressive counterpart
+twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
+base: str = "smol-ar"  # what both were trained from, reported beside them
 sequences: int = 32  # held-out sequences to measure on, half samples of the AR model, half documentation
 draws: int = 4  # noise draws per sequence
 calibration: int = 16  # calibration sequences for the pruned model
@@ -69,9 +70,11 @@ run = start("00_start_here", globals())
 # %% [markdown]
 # ## The pair
 #
-# Two models with the same base weights, tokenizer and architecture. `smol-ar` is SmolLM2-135M-Instruct, a causal model.
-# `smol-dlm` is the same with attention in both directions, a mask token, and a LoRA adapter trained by this project until
-# it could fill masks. The first use fetches 93 MB; after that, everything works offline.
+# Two models with the same base weights, tokenizer and architecture. The base, `smol-ar`, is SmolLM2-135M-Instruct, a causal
+# model. `smol-dlm` is the same with attention in both directions, a mask token, and a LoRA adapter trained by this project
+# until it could fill masks. `smol-ar-adapted` stayed causal and got an adapter from the same text and recipe with the next-token loss,
+# so that the pair differs in objective and direction, not in what it has read. The first use fetches 93 MB; after that,
+# everything works offline.
 
 # %%
 import pandas as pd
@@ -110,6 +113,9 @@ from sinkprune_core.experiments import SharedStatistics, calibration_draw, varia
 
 prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
 dense = {lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense") for lm in (ar, dlm)}
+untouched = load(base, dtype)
+dense[f"{untouched.name}, untouched"] = variant_scores(run, untouched, untouched.fingerprint(), None, None, texts, draws, variant="dense")
+del untouched
 quality = pd.DataFrame({name: {text: str(interval(part.value)) for text, part in frame.groupby("text")} for name, frame in dense.items()})
 quality
 

@@ -37,7 +37,8 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model: a name of the table of models or a saved folder
-twin: str = "smol-ar"  # its autoregressive counterpart
+twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
+base: str = "smol-ar"  # what both were trained from, reported beside them
 prompts: int = 12  # held-out prompts, half samples of the AR model, half documentation
 prompt_length: int = 32  # tokens of each prompt
 length: int = 96  # tokens to generate
@@ -96,6 +97,7 @@ models = {"diffusion": load(model, dtype), "autoregressive": load(twin, dtype)}
 for kind, lm in models.items():
     if lm.kind != kind:
         raise ValueError(f"{lm.name} is {lm.kind}; the parameter `{'model' if kind == 'diffusion' else 'twin'}` needs a {kind} model")
+untouched = load(base, dtype)
 texts = corpus.texts(models["diffusion"].tokenizer, prompts, prompt_length, held_out=True, seed=seed)
 
 # %% [markdown]
@@ -109,14 +111,14 @@ from sinkprune_core.traces import Trace, cumulative, trace
 prompt_BT = torch.cat(list(texts.values()))
 
 
-def traced(kind: str, sampler: Sampler) -> Trace:
-    lm = models[kind]
-    return run.artifact(f"trace-{kind}", Trace, lambda: trace(lm, prompt_BT, sampler, seed, batch=6), model=lm.fingerprint(), sampler=sampler, prompts=prompt_BT.tolist(), seed=seed)
+def traced(lm, sampler: Sampler) -> Trace:
+    return run.artifact(f"trace-{lm.kind}", Trace, lambda: trace(lm, prompt_BT, sampler, seed, batch=6), model=lm.fingerprint(), sampler=sampler, prompts=prompt_BT.tolist(), seed=seed)
 
 
-causal = traced("autoregressive", SAMPLERS["LLaDA's sampler"])
-traces = {("diffusion", name): traced("diffusion", sampler) for name, sampler in SAMPLERS.items()}
+causal = traced(models["autoregressive"], SAMPLERS["LLaDA's sampler"])
+traces = {("diffusion", name): traced(models["diffusion"], sampler) for name, sampler in SAMPLERS.items()}
 traces |= {("autoregressive", "window of queries"): causal, ("autoregressive", "all queries so far"): cumulative(causal)}
+traces |= {("autoregressive", f"{untouched.name}, untouched"): traced(untouched, SAMPLERS["LLaDA's sampler"])}
 
 # %% [markdown]
 # ## The figure: where attention goes, step by step
@@ -198,7 +200,8 @@ main = table[table.how.isin(["LLaDA's sampler", "window of queries"])]
 figures.save_figure(run, figures.plot_variability(main, METRICS), "variability", table, "sink statistics per prompt, mean and 95 % bootstrap interval")
 
 # %% [markdown]
-# The means for every reading of a step. If a verdict hung on how a causal step is defined, the last two rows would differ.
+# The means for every reading of a step, and for the base before any training. If a verdict hung on how a causal step is
+# defined, or on the training of the twin, the rows of the AR model would differ.
 
 # %%
 table.groupby(["kind", "how"], sort=False)[list(METRICS)].mean().round(3)
@@ -259,6 +262,8 @@ def difference(metric: str):
 
 found = {f"{metric}_difference": difference(metric) for metric in ("temporal_variance", "temporal_variance_relative", "overlap", "spatial_variance")}
 found |= {"stable_share_dlm": interval(by_prompt("diffusion", "stable_share")), "stable_share_ar": interval(by_prompt("autoregressive", "stable_share"))}
+before = table[table.how == f"{untouched.name}, untouched"].sort_values("prompt").temporal_variance.to_numpy()
+found["temporal_variance_difference_base"] = interval(by_prompt("diffusion", "temporal_variance") - before)
 run.find(found)
 listed(found, prompts=[estimate.units for estimate in found.values()])
 

@@ -34,7 +34,8 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
-twin: str = "smol-ar"  # its autoregressive counterpart
+twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
+base: str = "smol-ar"  # what both were trained from, reported beside them
 counts: list[int] = [1, 5, 10]  # numbers of keys to hide; verdicts are read at 5
 sequences: int = 16  # held-out sequences to score, half samples of the AR model, half documentation
 draws: int = 4  # noise draws per sequence
@@ -96,10 +97,10 @@ if min(sequences, prompts) < 2 or prompt_length < 4 * COUNT:
     raise ValueError(f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and prompt_length={prompt_length} at least {4 * COUNT}, so that keys are left")
 hidings = [Hiding("first", 1)] + [hiding for count in counts for hiding in (Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False))]
 sampler = Sampler(written, steps, block=None, temperature=temperature)
-dlm, ar = load(model, dtype), load(twin, dtype)
+dlm, ar, untouched = load(model, dtype), load(twin, dtype), load(base, dtype)
 if not dlm.is_diffusion or ar.is_diffusion:
     raise ValueError(f"model={model} must be a diffusion model and twin={twin} an autoregressive one; they are {dlm.kind} and {ar.kind}")
-prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
+prints = {lm.name: lm.fingerprint() for lm in (dlm, ar, untouched)}
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 
 # %% [markdown]
@@ -113,7 +114,7 @@ import pandas as pd
 
 from sinkprune_core.experiments import hiding_scores
 
-scores = pd.concat([hiding_scores(run, lm, prints[lm.name], hidings, texts, draws) for lm in (dlm, ar)], ignore_index=True)
+scores = pd.concat([hiding_scores(run, lm, prints[lm.name], hidings, texts, draws) for lm in (dlm, ar, untouched)], ignore_index=True)
 scores.groupby(["model", "label", "count"], sort=False)[["value", "excess", "attention", "first", "masks", "left", "second"]].mean().round(3)
 
 # %% [markdown]
@@ -129,7 +130,7 @@ from sinkprune_core import figures
 from sinkprune_core.comparisons import interval
 
 rows = []
-for (name, kind, label, count), part in scores[scores["count"] > 0].groupby(["model", "kind", "label", "count"], sort=False):
+for (name, kind, label, count), part in scores[(scores["count"] > 0) & (scores.model != untouched.name)].groupby(["model", "kind", "label", "count"], sort=False):
     found = interval(part.excess)
     rows.append({"model": name, "kind": kind, "label": label, "count": count, "value": found.value, "low": found.low, "high": found.high})
 costs = pd.DataFrame(rows)
@@ -204,6 +205,7 @@ found = {
     "top_minus_random_dlm": difference(excess(scores, dlm, "strongest"), excess(scores, dlm, "random")),
     "top_minus_random_ar": difference(excess(scores, ar, "strongest"), excess(scores, ar, "random")),
     "beyond_random_difference": difference(beyond(scores, dlm), beyond(scores, ar)),
+    "excess_difference_base": difference(excess(scores, dlm, "strongest"), excess(scores, untouched, "strongest")),
     "first_minus_other_dlm": difference(excess(scores, dlm, "first token", 1), excess(scores, dlm, "strongest, first token kept", 1)),
     "written_difference": difference(excess(texts_written, dlm, "strongest"), excess(texts_written, ar, "strongest")),
     "written_top_minus_random_dlm": difference(excess(texts_written, dlm, "strongest"), excess(texts_written, dlm, "random")),
@@ -229,6 +231,7 @@ NAMES = {
     "excess_difference": "strongest hidden: DLM − AR",
     "excess_difference_without_first": "the same, first token kept: DLM − AR",
     "beyond_random_difference": "strongest beyond random: DLM − AR",
+    "excess_difference_base": "strongest hidden: DLM − untouched base",
     "top_minus_random_dlm": "strongest − random: DLM",
     "top_minus_random_ar": "strongest − random: AR",
     "first_minus_other_dlm": "first token − strongest other: DLM",

@@ -38,7 +38,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-twin: str = "smol-ar"  # its autoregressive counterpart, pruned as a control
+twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text and pruned as a control
 sparsities: list[float] = [0.25, 0.5, 0.75]  # shares of zeros in the blocks' linear maps; verdicts are read at 0.5
 recipes: list[str] = ["magnitude", "wanda", "dwanda", "noised-dense", "paper", "paper-no-sinks", "all-sinks", "unstable", "stable", "random", "only-sinks", "sparsegpt", "paper-sparsegpt", "sparsegpt-unstable"]  # presets, at 0.5
 curve_recipes: list[str] = ["magnitude", "wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]  # presets, at all other sparsities
