@@ -25,7 +25,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2 minutes | 1.9 GB |
+# | quick | about 2 minutes | 1.6 GB |
 # | full | about 10 minutes | 2.3 GB a job |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens over many steps, each a

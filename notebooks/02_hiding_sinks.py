@@ -25,7 +25,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about a minute | 1.6 GB |
+# | quick | about a minute | 1.4 GB |
 # | full | about 5 minutes | 1.9 GB a job |
 
 # %% [markdown]

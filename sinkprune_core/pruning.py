@@ -44,7 +44,7 @@ __all__ = ["PRESETS", "DenseStatistics", "Recipe", "Report", "check", "dense_sta
 
 WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
 WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
-ENOUGH_BYTES = 3 << 27  # and how many are worth it: with more sequences at a time a forward is no faster
+ENOUGH_BYTES = 3 << 26  # and how many are worth it: with more sequences at a time a forward is no faster
 
 
 @dataclass(frozen=True)

@@ -346,6 +346,16 @@ def test_the_trained_pair_is_loaded_by_its_names(prepared, make_ids, monkeypatch
         assert torch.equal(halved.model.get_parameter(name), parameter.to(torch.bfloat16)), name
 
 
+def test_the_adapted_twin_is_loaded_by_its_name_and_stays_causal(prepared, make_ids, monkeypatch):
+    config = Training(**{**SHORT, "kind": "autoregressive", "learning_rate": 1e-2})
+    monkeypatch.setitem(embedded.ADAPTERS, "smol-ar-adapted", export(train(config, prepared), prepared.parent / "twin"))
+    before, twin, ids_BT = load("smol-ar"), load("smol-ar-adapted"), make_ids(2, 8)
+    assert (twin.name, twin.kind, twin.mask_token_id) == ("smol-ar-adapted", "autoregressive", None)
+    changed_BT = torch.cat([ids_BT[:, :-1], (ids_BT[:, -1:] - 16) % 55 + 17], dim=1)
+    assert torch.equal(twin.hidden(ids_BT)[:, :-1], twin.hidden(changed_BT)[:, :-1])  # no position sees what follows
+    assert not torch.allclose(twin.hidden(ids_BT), before.hidden(ids_BT), atol=1e-3)
+
+
 def test_a_missing_adapter_says_how_to_make_one(tiny_base, tmp_path, monkeypatch):
     monkeypatch.setitem(embedded.ADAPTERS, "smol-dlm", tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="nowhere: train one with `sinkprune train`"):
