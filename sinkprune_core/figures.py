@@ -276,16 +276,17 @@ def plot_filling(frame: pd.DataFrame) -> Figure:
 def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figure:
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of the other.
 
-    A row that a panel lacks stays empty. Every row has its own colour and marker in all panels.
+    A row that a panel lacks stays empty, and so does the one panel of a table without rows, which a cell of a sweep may
+    have. Every row has its own colour and marker in all panels.
     """
-    panels, rows = frame[panel].drop_duplicates().tolist(), frame[row].drop_duplicates().tolist()
+    panels, rows = frame[panel].drop_duplicates().tolist() or ["nothing measured"], frame[row].drop_duplicates().tolist()
     figure, axes = canvas(1, len(panels), (1.6 + 2.0 * len(panels), 1.2 + 0.28 * len(rows)), sharex=True, sharey=True)
     for axis, name in zip(axes[0], panels, strict=True):
         for found in frame[frame[panel] == name].itertuples():
             place = rows.index(getattr(found, row))
             colour, marker, _ = SERIES[place % len(SERIES)]
             axis.errorbar(found.value, place, xerr=[[found.value - found.low], [found.high - found.value]], color=colour, marker=marker, mfc=colour if place < len(SERIES) else "white", ms=5, capsize=2.5)
-        axis.set(title=name, ylim=(len(rows) - 0.5, -0.5))
+        axis.set(title=name, ylim=(max(1, len(rows)) - 0.5, -0.5))
         axis.set_yticks(range(len(rows)), rows, fontsize=8)
     figure.supxlabel(f"{xlabel}\n← better; bars: 95 % bootstrap interval", fontsize=9)
     return figure

@@ -170,3 +170,12 @@ def test_a_saved_figure_tells_a_notebook_its_caption(tmp_path, monkeypatch):
     formatter.formatters["image/png"].for_type(type(figure), lambda _: b"picture")
     data, about = formatter.format(figure)
     assert data["image/png"] == b"picture" and about["image/png"] == {"alt": "what it shows"}
+
+
+def test_a_cell_of_a_sweep_without_a_row_for_a_figure_still_draws_it():
+    columns = ["panel", "recipe", "value", "low", "high"]
+    empty = pd.DataFrame(columns=columns)
+    (axis,) = figures.plot_methods(empty, "panel", "recipe", "nats").axes
+    assert axis.get_title("left") == "nothing measured" and not axis.lines
+    full = pd.DataFrame([["2:4", "wanda", 1.0, 0.5, 1.5], ["4:8", "wanda", 2.0, 1.5, 2.5]], columns=columns)
+    assert [axis.get_title("left") for axis in figures.plot_methods(full, "panel", "recipe", "nats").axes] == ["2:4", "4:8"]
