@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from . import embedded
-from .models import Checkpoint, open_checkpoint
+from .models import Checkpoint, LanguageModel, open_checkpoint, set_direction
 
 EMBEDDED_BASE = "smol-ar"
 TYPES = ("llama", "qwen2", "qwen3")  # configurations whose linears the adapter knows by name
@@ -33,8 +33,11 @@ class Base:
     def is_embedded(self) -> bool:
         return self.name == EMBEDDED_BASE
 
-    def called(self, kind: str) -> str:
-        return f"{self.stem}-dlm" if kind == "diffusion" else f"{self.stem}-ar-adapted"
+    def member(self, model: PreTrainedModel, tokenizer, kind: str) -> LanguageModel:
+        """Return `model`, this base with an adapter of a kind, as a language model: direction set, logits shifted."""
+        diffusion = kind == "diffusion"
+        name = f"{self.stem}-dlm" if diffusion else f"{self.stem}-ar-adapted"
+        return LanguageModel(set_direction(model, causal=not diffusion), tokenizer, name, kind, self.mask_token_id if diffusion else None, logits_shifted=True)
 
     def load(self, dtype: torch.dtype) -> tuple[PreTrainedModel, object]:
         """Return the weights and the tokenizer."""
@@ -82,4 +85,3 @@ def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None) -> int:
     if not reserved:
         raise ValueError(f"no token of the {vocabulary} is a mask, reserved or unused: name one that no text contains with --mask-token")
     return reserved[0]
-

@@ -7,10 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from .bases import open_base
+from .bases import Base, open_base
 from .card import write_card
 from .embedded import merge_adapter
-from .models import LanguageModel, set_direction
+from .models import LanguageModel
 from .paths import atomic, write_json
 from .training import settings_of
 
@@ -61,8 +61,7 @@ def _write_adapter(checkpoint: Path, folder: Path, origin: str) -> None:
     write_json(folder / "adapter_config.json", adapter)
 
 
-def _merged(base, kind: str, checkpoint: Path) -> LanguageModel:
+def _merged(base: Base, kind: str, checkpoint: Path) -> LanguageModel:
     """Return the trained model as one: the sum of base and adapter is formed in float32 and rounded once."""
     model, tokenizer = base.load(torch.float32)
-    model = set_direction(merge_adapter(model, checkpoint, torch.bfloat16), causal=kind == "autoregressive")
-    return LanguageModel(model, tokenizer, base.called(kind), kind, base.mask_token_id if kind == "diffusion" else None, logits_shifted=True)
+    return base.member(merge_adapter(model, checkpoint, torch.bfloat16), tokenizer, kind)

@@ -10,7 +10,7 @@ import torch
 
 from .allocator import free_memory
 from .checkpoints import DTYPES, Files
-from .embedded import ADAPTERS, BASE, FetchError
+from .embedded import BASE, FetchError
 from .families import FormatError
 from .paths import cache_dir
 from .table import EMBEDDED, MODELS, REFUSED, KnownModel
@@ -105,7 +105,7 @@ def requirements(name: str | os.PathLike, dtype: str | torch.dtype = "float32", 
     else:
         parameters, disk, download = sum(torch.Size(shape).numel() for shape in files.shapes.values()), files.bytes, 0
         largest = max(torch.Size(shape).numel() * files.dtypes[key].itemsize for key, shape in files.shapes.items())
-    memory = parameters * (4 if row and row.id in ADAPTERS else dtype.itemsize) + largest  # an adapter is merged in float32
+    memory = parameters * dtype.itemsize + largest
     missing = []
     if download and (free := shutil.disk_usage(_existing(_hub_cache())).free) < download:
         missing.append(f"{download / 1e9:.1f} GB of disk in {_hub_cache()}, which has {free / 1e9:.1f} GB free: make room, or set HF_HOME to a larger disk")

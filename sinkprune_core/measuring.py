@@ -28,8 +28,9 @@ def merged(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
     """
     if not (folder / "training.json").is_file():
         raise FileNotFoundError(f"{folder} has no training.json: give a folder that `sinkprune train --export` wrote")
-    kind = settings_of(folder / "training.json")["kind"]
-    if (base := settings_of(folder / "training.json")["base"]) != EMBEDDED_BASE:
+    settings = settings_of(folder / "training.json")
+    kind, base = settings["kind"], settings["base"]
+    if base != EMBEDDED_BASE:
         raise ValueError(f"the model in {folder} was made from {base}: a card's measures compare the embedded pair, for another use `sinkprune evaluate`")
     if kind != "diffusion":
         raise ValueError(f"the adapter in {folder} is {kind}: a card's measures compare a diffusion model with smol-ar, give a diffusion adapter")

@@ -9,7 +9,7 @@ import shutil
 from base64 import b64decode, b64encode
 from pathlib import Path
 
-from . import claims, figures
+from . import claims, drawing, figures
 from .paths import atomic, project_root
 from .results import Run
 
@@ -43,7 +43,7 @@ def clean_notebook(executed, source):
             if "metadata" in output:
                 output["metadata"] = {kind: {"alt": about["alt"]} for kind, about in output["metadata"].items() if isinstance(about, dict) and "alt" in about}
             if "image/png" in output.get("data", {}):
-                output["data"]["image/png"] = b64encode(figures.with_palette(b64decode(output["data"]["image/png"]))).decode()
+                output["data"]["image/png"] = b64encode(drawing.with_palette(b64decode(output["data"]["image/png"]))).decode()
             if output.output_type == "execute_result":
                 output["execution_count"] = count
             outputs.append(output)

@@ -22,7 +22,7 @@ from .allocator import release_freed_memory
 from .comparisons import Estimate
 from .paths import PACKAGE, atomic, project_root, write_json
 
-DRAWING = ("allocator", "bases", "card", "claims", "cli", "commands", "comparisons", "contrasts", "documents", "export", "figures", "learning_curve", "localdata", "measuring", "notebook", "planning", "publish", "published", "quality", "results", "tiny", "training", "trajectories")  # modules that no measured number depends on; `quality` is part of the keys of its own records (`quality.source`)
+DRAWING = ("allocator", "bases", "card", "claims", "cli", "commands", "comparisons", "contrasts", "documents", "drawing", "export", "figures", "learning_curve", "localdata", "measuring", "notebook", "planning", "publish", "published", "quality", "results", "tiny", "training", "trajectories")  # modules that no measured number depends on; `quality` is part of the keys of its own records (`quality.source`)
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 
 

@@ -28,7 +28,7 @@ from .bases import EMBEDDED_BASE, LINEARS, Base, open_base
 from .calibration import Calibration, sink_profiles
 from .diffusion import corrupt, random_mask, stratified_counts
 from .evaluation import score
-from .models import KINDS, LanguageModel, set_direction
+from .models import KINDS, LanguageModel
 from .paths import atomic, write_json
 from .seeds import generator
 
@@ -139,15 +139,13 @@ def trainable(config: Training, base: Base, adapter: Path | None = None, device:
     """Return the base in bfloat16 with `adapter` (or a fresh one) that can be trained, and the language model around it."""
     model, tokenizer = base.load(torch.bfloat16)
     if torch.device(device).type == "cpu":
-        model.set_attn_implementation("eager")  # its backward pass takes a quarter of the fused one's time there
+        model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
     if adapter is not None:
         model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
     else:
         torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
         model = get_peft_model(model, LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM"))
-    diffusion = config.kind == "diffusion"
-    inner = set_direction(model.to(device).get_base_model(), causal=not diffusion)
-    return model, LanguageModel(inner, tokenizer, base.called(config.kind), config.kind, base.mask_token_id if diffusion else None, logits_shifted=True)
+    return model, base.member(model.to(device).get_base_model(), tokenizer, config.kind)
 
 
 def prepare_data(config: Training, tokenizer, folder: Path, text: str | None = None) -> dict[str, torch.Tensor]:
@@ -158,10 +156,11 @@ def prepare_data(config: Training, tokenizer, folder: Path, text: str | None = N
     text, and where `folder` keeps data of another split or text.
     """
     file = folder / "data.safetensors"
-    told = {"held_out_share": str(corpus.HELD_OUT_SHARE)} | ({} if text is None else {"text": hashlib.sha256(text.encode()).hexdigest()[:16]})
+    split = {"held_out_share": str(corpus.HELD_OUT_SHARE)}
+    told = split | ({} if text is None else {"text": hashlib.sha256(text.encode()).hexdigest()[:16]})
     if file.exists():
         with safe_open(file, "pt") as handle:
-            if (handle.metadata() or told) != told:
+            if (handle.metadata() or split) != told:
                 raise ValueError(f"{file} was made with another held-out split or text: use another folder, or remove it to make the data anew")
     else:
         data = {}

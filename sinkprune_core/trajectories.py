@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from .figures import BLUE, GREEN, ORANGE, RED, canvas
+from .drawing import BLUE, GREEN, ORANGE, RED, canvas
 from .paths import atomic
 from .results import Run
 

@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from sinkprune_core import figures, results, trajectories
+from sinkprune_core import drawing, figures, results, trajectories
 from sinkprune_core.comparisons import Estimate
 from sinkprune_core.publish import WIDGETS
 
@@ -118,7 +118,7 @@ def test_what_is_added_to_a_figure_after_it_was_made_has_the_style_too():
         axis.figure.canvas.draw()
         (legend,) = axis.figure.legends
         assert not legend.get_frame_on()
-        assert axis.xaxis.label.get_fontsize() == figures.STYLE["font.size"]
+        assert axis.xaxis.label.get_fontsize() == drawing.STYLE["font.size"]
         assert "2 M" in [label.get_text() for label in axis.get_xticklabels()], "no power of ten in a corner"
 
 

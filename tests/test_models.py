@@ -393,7 +393,7 @@ def test_requirements_of_a_table_row_are_known_without_a_download(hub):
 def test_requirements_of_the_embedded_pair_know_the_cache(tiny_base, tmp_path, monkeypatch):
     parameters = sum(tensor.numel() for tensor in load_file(tiny_base / "model.safetensors").values())
     ar, dlm = requirements("smol-ar", "bfloat16"), requirements("smol-dlm", "bfloat16")
-    assert (ar.parameters, ar.download, ar.disk) == (parameters, 0, 2 * parameters) and dlm.memory - ar.memory == 2 * parameters
+    assert (ar.parameters, ar.download, ar.disk) == (parameters, 0, 2 * parameters) and dlm.memory == ar.memory  # an adapter is merged one linear at a time
     monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "empty"))
     assert requirements("smol-dlm").download == embedded.BASE.wheel_bytes and requirements("smol-ar").parameters == 134_515_008
 
