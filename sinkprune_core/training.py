@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.helpers import disable_input_dtype_casting
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
@@ -84,9 +85,9 @@ class Training:
     def steps(self) -> int:
         return -(-self.tokens // (self.batch * self.length))
 
-    def rate(self, step: int, first: int = 0) -> float:
-        """Return the learning rate at `step` of a run that (re)started at `first`."""
-        flat = min(1.0, (step - first + 1) / self.warmup_steps)
+    def rate(self, step: int, begun: int = 0) -> float:
+        """Return the learning rate at `step` of a run whose optimizer began at step `begun`."""
+        flat = min(1.0, (step - begun + 1) / self.warmup_steps)
         return self.learning_rate * min(flat, (self.steps - step) / max(1.0, self.steps * self.decay_share))
 
 
@@ -183,12 +184,13 @@ def sources_of(data: dict[str, torch.Tensor], split: str) -> dict[str, torch.Ten
     return dict(sorted(found.items(), key=lambda item: item[0] != "samples"))
 
 
-def train(config: Training, folder: Path, start_from: Path | None = None, check_every: int = 100, held_out: int = 32, draws: int = 4, text: str | None = None, device: str = "cpu") -> Path:
+def train(config: Training, folder: Path, start_from: Path | None = None, check_every: int = 100, save_every: int = 20, held_out: int = 32, draws: int = 4, text: str | None = None, device: str = "cpu") -> Path:
     """Train the adapter in `folder`, going on from its last checkpoint if there is one; return the adapter's folder.
 
     `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its log, only the
-    optimizer starts afresh, after a warm-up. `text` is what `prepare_data` takes. `log.jsonl` receives training loss and held-out loss (nats per token),
-    sink statistics, learning rate and speed. Raises ValueError when `folder` or `start_from` holds another run, and what
+    optimizer starts afresh, after a warm-up. `text` is what `prepare_data` takes. Every `check_every` steps `log.jsonl`
+    receives training loss since the last row or start and held-out loss (nats per token), sink statistics, learning rate and
+    speed; every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when `folder` or `start_from` holds another run, and what
     `open_base` and `prepare_data` raise.
     """
     folder = Path(folder)
@@ -207,6 +209,7 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     first = _restore(optimizer, checkpoint) or first
+    begun = first - next((int(state["step"]) for state in optimizer.state.values()), 0)  # where the optimizer did: it warms up once
     mixture = Mixture(list(sources_of(data, "train").values()), config.seed)
     tokens_per_step, measure, loss_of = config.batch * config.length, MEASURES[config.kind], LOSSES[config.kind]
 
@@ -215,8 +218,8 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
     for step in range(first, config.steps):
         ids_BT = mixture.batch(step * config.batch, config.batch)
         for group in optimizer.param_groups:
-            group["lr"] = config.rate(step, first)
-        with half_precision(lm):
+            group["lr"] = config.rate(step, begun)
+        with half_precision(lm), disable_input_dtype_casting(model):  # autocast casts already; the result is the same, bit by bit
             loss = loss_of(lm, ids_BT, generator(config.seed, "train", step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -227,13 +230,14 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
         done = step + 1
         if done % check_every == 0 or done == config.steps:
             speed = len(losses) * tokens_per_step / (time.perf_counter() - since)
-            row = {"step": done, "tokens": done * tokens_per_step, f"train_{measure}": sum(losses) / len(losses), "learning_rate": config.rate(step, first), "tokens_per_second": speed}
+            row = {"step": done, "tokens": done * tokens_per_step, f"train_{measure}": sum(losses) / len(losses), "learning_rate": config.rate(step, begun), "tokens_per_second": speed}
             row |= held_out_losses(lm, data, measure, held_out, draws) | sink_row(lm, data)
-            _save(model, optimizer, checkpoint, done)
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(row) + "\n")
             bar.set_postfix({key: f"{value:.3f}" for key, value in row.items() if measure in key})
             since, losses = time.perf_counter(), []
+        if not losses or done % save_every == 0:
+            _save(model, optimizer, checkpoint, done)
     bar.close()
     return checkpoint
 
@@ -301,8 +305,8 @@ def _newest(folder: Path) -> Path:
 
 
 def _save(model: PeftModel, optimizer: torch.optim.Optimizer, folder: Path, step: int) -> None:
-    """Replace the checkpoint: adapter, AdamW's two moments and the step, all as safetensors."""
-    state = {f"{key}.{index}": moments[key] for index, moments in optimizer.state_dict()["state"].items() for key in ("exp_avg", "exp_avg_sq")}
+    """Replace the checkpoint: adapter, AdamW's moments and count, and the step, all as safetensors."""
+    state = {f"{key}.{index}": value for index, moments in optimizer.state_dict()["state"].items() for key, value in moments.items()}
     fresh, old = folder.with_name("checkpoint.new"), folder.with_name("checkpoint.old")
     for leftover in (fresh, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -315,17 +319,15 @@ def _save(model: PeftModel, optimizer: torch.optim.Optimizer, folder: Path, step
 
 
 def _restore(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
-    """Load the optimizer's moments if the checkpoint has them; return the step to go on from."""
+    """Load the optimizer's state if the checkpoint has it; return the step to go on from."""
     file = checkpoint / "optimizer.safetensors"
     if not file.exists():
         return 0
     with safe_open(file, "pt") as handle:
         step = int(handle.metadata()["step"])
         state = optimizer.state_dict()
-        count = len(state["param_groups"][0]["params"])
-        state["state"] = {
-            index: {"step": torch.tensor(float(step)), **{key: handle.get_tensor(f"{key}.{index}") for key in ("exp_avg", "exp_avg_sq")}}
-            for index in range(count)
-        }
+        for name in handle.keys():
+            key, index = name.split(".")
+            state["state"].setdefault(int(index), {})[key] = handle.get_tensor(name)
     optimizer.load_state_dict(state)
     return step

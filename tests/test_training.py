@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core import corpus, embedded, training
@@ -123,7 +124,7 @@ def test_the_rate_warms_up_stays_and_falls_to_zero():
 
 def test_a_run_that_goes_on_warms_up_again():
     config = Training(tokens=100 * 8, length=4, batch=2, learning_rate=1.0, warmup_steps=10, decay_share=0.2)
-    assert [config.rate(step, first=40) for step in range(40, 52)] == pytest.approx([(step + 1) / 10 for step in range(10)] + [1.0, 1.0])
+    assert [config.rate(step, begun=40) for step in range(40, 52)] == pytest.approx([(step + 1) / 10 for step in range(10)] + [1.0, 1.0])
 
 
 def test_steps_cover_all_tokens():
@@ -218,8 +219,9 @@ def test_an_export_tells_the_run_up_to_its_checkpoint_without_repeats(prepared, 
 # runs
 
 
-def test_a_killed_run_ends_as_if_it_had_not_been(prepared, tmp_path, monkeypatch):
-    config, loss, calls = Training(**SHORT), masked_cross_entropy, []
+@pytest.mark.parametrize("save_every", [1, 100])  # it goes on from the step it was killed in, or from the last row of the log
+def test_a_killed_run_ends_as_if_it_had_not_been(prepared, tmp_path, monkeypatch, save_every):
+    config, loss, calls = Training(**{**SHORT, "warmup_steps": 3}), masked_cross_entropy, []  # the warm-up is not repeated
 
     def killed_at_the_fourth(*arguments):
         calls.append(arguments)
@@ -233,14 +235,16 @@ def test_a_killed_run_ends_as_if_it_had_not_been(prepared, tmp_path, monkeypatch
     train(config, whole, check_every=2)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setitem(training.LOSSES, "diffusion", killed_at_the_fourth)
-        train(config, prepared, check_every=2)
+        train(config, prepared, check_every=2, save_every=save_every)
+    with safe_open(prepared / "checkpoint" / "optimizer.safetensors", "pt") as handle:
+        assert handle.metadata() == {"step": "3" if save_every == 1 else "2"}
     train(config, prepared, check_every=2)
     results = [load_file(folder / "checkpoint" / "adapter_model.safetensors") for folder in (whole, prepared)]
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
     logs = [[json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()] for folder in (whole, prepared)]
     assert [[row["step"] for row in log] for log in logs] == [[2, 4], [2, 4]]
     for one, other in zip(*logs, strict=True):
-        for key in ("tokens", "train_nelbo", "learning_rate", "nelbo_samples", "nelbo_documentation"):
+        for key in ("tokens", "learning_rate", *(["train_nelbo"] if save_every > 1 else []), "nelbo_samples", "nelbo_documentation"):
             assert one[key] == other[key], key
 
 
