@@ -72,9 +72,9 @@ run = start("00_start_here", globals())
 #
 # Two models with the same base weights, tokenizer and architecture. The base, `smol-ar`, is SmolLM2-135M-Instruct, a causal
 # model. `smol-dlm` is the same with attention in both directions, a mask token, and a LoRA adapter trained by this project
-# until it could fill masks. `smol-ar-adapted` stayed causal and got an adapter from the same text and recipe with the next-token loss,
-# so that the pair differs in objective and direction, not in what it has read. The first use fetches 93 MB; after that,
-# everything works offline.
+# until it could fill masks. `smol-ar-adapted` stayed causal and got an adapter by the same recipe, on text from the same
+# sources, with the next-token loss, so that the pair differs in objective and direction and not in the kind of text it has
+# read. The first use fetches 93 MB; after that, everything works offline.
 
 # %%
 import pandas as pd
@@ -113,9 +113,9 @@ from sinkprune_core.experiments import SharedStatistics, calibration_draw, varia
 
 prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
 dense = {lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense") for lm in (ar, dlm)}
-untouched = load(base, dtype)
-dense[f"{untouched.name}, untouched"] = variant_scores(run, untouched, untouched.fingerprint(), None, None, texts, draws, variant="dense")
-del untouched
+original = load(base, dtype)
+dense[f"{original.name}, the base"] = variant_scores(run, original, original.fingerprint(), None, None, texts, draws, variant="dense")
+del original
 quality = pd.DataFrame({name: {text: str(interval(part.value)) for text, part in frame.groupby("text")} for name, frame in dense.items()})
 quality
 

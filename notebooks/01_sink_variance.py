@@ -97,7 +97,6 @@ models = {"diffusion": load(model, dtype), "autoregressive": load(twin, dtype)}
 for kind, lm in models.items():
     if lm.kind != kind:
         raise ValueError(f"{lm.name} is {lm.kind}; the parameter `{'model' if kind == 'diffusion' else 'twin'}` needs a {kind} model")
-untouched = load(base, dtype)
 texts = corpus.texts(models["diffusion"].tokenizer, prompts, prompt_length, held_out=True, seed=seed)
 
 # %% [markdown]
@@ -115,10 +114,10 @@ def traced(lm, sampler: Sampler) -> Trace:
     return run.artifact(f"trace-{lm.kind}", Trace, lambda: trace(lm, prompt_BT, sampler, seed, batch=6), model=lm.fingerprint(), sampler=sampler, prompts=prompt_BT.tolist(), seed=seed)
 
 
+original = traced(load(base, dtype), SAMPLERS["LLaDA's sampler"])  # of this model only the trace is kept
 causal = traced(models["autoregressive"], SAMPLERS["LLaDA's sampler"])
 traces = {("diffusion", name): traced(models["diffusion"], sampler) for name, sampler in SAMPLERS.items()}
-traces |= {("autoregressive", "window of queries"): causal, ("autoregressive", "all queries so far"): cumulative(causal)}
-traces |= {("autoregressive", f"{untouched.name}, untouched"): traced(untouched, SAMPLERS["LLaDA's sampler"])}
+traces |= {("autoregressive", "window of queries"): causal, ("autoregressive", "all queries so far"): cumulative(causal), ("autoregressive", "window, the base"): original}
 
 # %% [markdown]
 # ## The figure: where attention goes, step by step
@@ -262,7 +261,7 @@ def difference(metric: str):
 
 found = {f"{metric}_difference": difference(metric) for metric in ("temporal_variance", "temporal_variance_relative", "overlap", "spatial_variance")}
 found |= {"stable_share_dlm": interval(by_prompt("diffusion", "stable_share")), "stable_share_ar": interval(by_prompt("autoregressive", "stable_share"))}
-before = table[table.how == f"{untouched.name}, untouched"].sort_values("prompt").temporal_variance.to_numpy()
+before = table[table.how == "window, the base"].sort_values("prompt").temporal_variance.to_numpy()
 found["temporal_variance_difference_base"] = interval(by_prompt("diffusion", "temporal_variance") - before)
 run.find(found)
 listed(found, prompts=[estimate.units for estimate in found.values()])
@@ -295,5 +294,5 @@ figures.save_figure(run, figures.plot_training(log, PANELS), "training", known, 
 
 # %% [markdown]
 # **What this does not show.** One pair of small models (135M parameters), one length, texts of one kind each. The pair
-# differs in direction, objective and an adapter that has seen few tokens (the curve above). Whether a sink that moves is also
-# *needed* less is another question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.
+# differs in direction and objective; its adapters have seen few tokens (the curve above), and not equally many. Whether a
+# sink that moves is also *needed* less is another question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.

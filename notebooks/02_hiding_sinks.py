@@ -97,25 +97,28 @@ if min(sequences, prompts) < 2 or prompt_length < 4 * COUNT:
     raise ValueError(f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and prompt_length={prompt_length} at least {4 * COUNT}, so that keys are left")
 hidings = [Hiding("first", 1)] + [hiding for count in counts for hiding in (Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False))]
 sampler = Sampler(written, steps, block=None, temperature=temperature)
-dlm, ar, untouched = load(model, dtype), load(twin, dtype), load(base, dtype)
+dlm, ar = load(model, dtype), load(twin, dtype)
 if not dlm.is_diffusion or ar.is_diffusion:
     raise ValueError(f"model={model} must be a diffusion model and twin={twin} an autoregressive one; they are {dlm.kind} and {ar.kind}")
-prints = {lm.name: lm.fingerprint() for lm in (dlm, ar, untouched)}
+prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 
 # %% [markdown]
 # ## Scoring without sinks
 #
 # The DLM's NELBO under the same noise for every variant, the AR model's exact likelihood, on the same held-out text. The
-# *excess* is what a hiding costs: nats per token above the untouched model, paired by sequence and noise.
+# *excess* is what a hiding costs: nats per token above the model that sees all keys, paired by sequence and noise.
 
 # %%
 import pandas as pd
 
 from sinkprune_core.experiments import hiding_scores
 
-scores = pd.concat([hiding_scores(run, lm, prints[lm.name], hidings, texts, draws) for lm in (dlm, ar, untouched)], ignore_index=True)
-scores.groupby(["model", "label", "count"], sort=False)[["value", "excess", "attention", "first", "masks", "left", "second"]].mean().round(3)
+original = load(base, dtype)
+before = hiding_scores(run, original, original.fingerprint(), hidings, texts, draws).replace({"model": {original.name: "the base"}})
+del original
+scores = pd.concat([hiding_scores(run, lm, prints[lm.name], hidings, texts, draws) for lm in (dlm, ar)], ignore_index=True)
+pd.concat([scores, before]).groupby(["model", "label", "count"], sort=False)[["value", "excess", "attention", "first", "masks", "left", "second"]].mean().round(3)
 
 # %% [markdown]
 # `attention` is the share of all attention that the hidden keys had received, `first` how often position 0 was among
@@ -130,7 +133,7 @@ from sinkprune_core import figures
 from sinkprune_core.comparisons import interval
 
 rows = []
-for (name, kind, label, count), part in scores[(scores["count"] > 0) & (scores.model != untouched.name)].groupby(["model", "kind", "label", "count"], sort=False):
+for (name, kind, label, count), part in scores[scores["count"] > 0].groupby(["model", "kind", "label", "count"], sort=False):
     found = interval(part.excess)
     rows.append({"model": name, "kind": kind, "label": label, "count": count, "value": found.value, "low": found.low, "high": found.high})
 costs = pd.DataFrame(rows)
@@ -149,9 +152,9 @@ by_text.round(3)
 # %% [markdown]
 # ## Writing without sinks
 #
-# Both models continue the same prompts, and at every step the keys that are strongest *then* are hidden. The untouched AR
-# model reads the result: nats per token, the same random numbers for every variant. It likes repetition, so the share of
-# distinct neighbours stands beside it.
+# Both models continue the same prompts, and at every step the keys that are strongest *then* are hidden. The AR model, with
+# nothing hidden from it, reads the result: nats per token, the same random numbers for every variant. It likes repetition,
+# so the share of distinct neighbours stands beside it.
 
 # %%
 import torch
@@ -178,9 +181,9 @@ for row in shown.itertuples():
 # Differences are paired by sequence, or by prompt; intervals are bootstrap intervals over them.
 
 # %%
-def excess(frame: pd.DataFrame, lm, label: str, count: int = COUNT):
+def excess(frame: pd.DataFrame, name: str, label: str, count: int = COUNT):
     """The excess of one model and hiding, by sequence; None where it was not measured."""
-    part = frame[(frame.model == lm.name) & (frame.label == label) & (frame["count"] == count)]
+    part = frame[(frame.model == name) & (frame.label == label) & (frame["count"] == count)]
     return part.sort_values("sequence").excess.to_numpy() if len(part) else None
 
 
@@ -188,9 +191,9 @@ def difference(one, other):
     return None if one is None or other is None else interval(one - other)
 
 
-def beyond(frame: pd.DataFrame, lm):
+def beyond(frame: pd.DataFrame, name: str):
     """What the strongest keys cost beyond as many random ones, by sequence."""
-    top, random = excess(frame, lm, "strongest"), excess(frame, lm, "random")
+    top, random = excess(frame, name, "strongest"), excess(frame, name, "random")
     return None if top is None else top - random
 
 # %% [markdown]
@@ -200,15 +203,15 @@ def beyond(frame: pd.DataFrame, lm):
 from sinkprune_core.comparisons import listed
 
 found = {
-    "excess_difference": difference(excess(scores, dlm, "strongest"), excess(scores, ar, "strongest")),
-    "excess_difference_without_first": difference(excess(scores, dlm, "strongest, first token kept"), excess(scores, ar, "strongest, first token kept")),
-    "top_minus_random_dlm": difference(excess(scores, dlm, "strongest"), excess(scores, dlm, "random")),
-    "top_minus_random_ar": difference(excess(scores, ar, "strongest"), excess(scores, ar, "random")),
-    "beyond_random_difference": difference(beyond(scores, dlm), beyond(scores, ar)),
-    "excess_difference_base": difference(excess(scores, dlm, "strongest"), excess(scores, untouched, "strongest")),
-    "first_minus_other_dlm": difference(excess(scores, dlm, "first token", 1), excess(scores, dlm, "strongest, first token kept", 1)),
-    "written_difference": difference(excess(texts_written, dlm, "strongest"), excess(texts_written, ar, "strongest")),
-    "written_top_minus_random_dlm": difference(excess(texts_written, dlm, "strongest"), excess(texts_written, dlm, "random")),
+    "excess_difference": difference(excess(scores, dlm.name, "strongest"), excess(scores, ar.name, "strongest")),
+    "excess_difference_without_first": difference(excess(scores, dlm.name, "strongest, first token kept"), excess(scores, ar.name, "strongest, first token kept")),
+    "top_minus_random_dlm": difference(excess(scores, dlm.name, "strongest"), excess(scores, dlm.name, "random")),
+    "top_minus_random_ar": difference(excess(scores, ar.name, "strongest"), excess(scores, ar.name, "random")),
+    "beyond_random_difference": difference(beyond(scores, dlm.name), beyond(scores, ar.name)),
+    "excess_difference_base": difference(excess(scores, dlm.name, "strongest"), excess(before, "the base", "strongest")),
+    "first_minus_other_dlm": difference(excess(scores, dlm.name, "first token", 1), excess(scores, dlm.name, "strongest, first token kept", 1)),
+    "written_difference": difference(excess(texts_written, dlm.name, "strongest"), excess(texts_written, ar.name, "strongest")),
+    "written_top_minus_random_dlm": difference(excess(texts_written, dlm.name, "strongest"), excess(texts_written, dlm.name, "random")),
 }
 run.find(found)
 listed(found)
@@ -231,7 +234,7 @@ NAMES = {
     "excess_difference": "strongest hidden: DLM − AR",
     "excess_difference_without_first": "the same, first token kept: DLM − AR",
     "beyond_random_difference": "strongest beyond random: DLM − AR",
-    "excess_difference_base": "strongest hidden: DLM − untouched base",
+    "excess_difference_base": "strongest hidden: DLM − its base",
     "top_minus_random_dlm": "strongest − random: DLM",
     "top_minus_random_ar": "strongest − random: AR",
     "first_minus_other_dlm": "first token − strongest other: DLM",

