@@ -26,7 +26,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 2 minutes | 1.6 GB |
-# | full | about 10 minutes | 2.3 GB a job |
+# | full | about 12 minutes | 1.7 GB a job |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens over many steps, each a
 # full forward pass of the whole sequence. *Pruning* sets weights to zero to make that cheaper. Criteria such as Wanda ask

@@ -26,7 +26,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about a minute | 1.4 GB |
-# | full | about 5 minutes | 1.9 GB a job |
+# | full | about 11 minutes | 1.6 GB a job |
 
 # %% [markdown]
 # **Parameters.**

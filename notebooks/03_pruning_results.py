@@ -28,7 +28,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 4 minutes | 1.7 GB |
-# | full | about 30 minutes | 2.2 GB a job |
+# | full | about 27 minutes | 1.8 GB a job |
 #
 # Every variant is measured on the same held-out sequences under the same noise, and repeated over calibration draws.
 

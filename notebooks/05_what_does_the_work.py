@@ -26,7 +26,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 2 minutes | 1.6 GB |
-# | full | about 20 minutes | 2.2 GB a job |
+# | full | about 20 minutes | 1.5 GB a job |
 #
 # Every recipe is measured on the same held-out sequences under the same noise, and repeated over calibration draws. That
 # nothing changes is a finding here, too, and needs its own test.

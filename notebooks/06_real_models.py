@@ -26,7 +26,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about half a minute, random weights | 1.0 GB |
-# | full | about half a minute, random weights | 1.3 GB a job |
+# | full | about half a minute, random weights | 1.1 GB a job |
 # | `real=True` | said by the first table below, before anything is downloaded | likewise |
 #
 # By default **no real model is run here**: a tiny random checkpoint, written in the public format of the chosen model,

@@ -275,14 +275,14 @@ def plot_training(log: pd.DataFrame, metrics: dict[str, dict[str, str]]) -> Figu
 
 def plot_verdicts(table: pd.DataFrame) -> Figure:
     """Draw the claims table: a row per claim with its verdict as colour and marker, and the measured number."""
-    figure, axes = canvas(size=(10.5, 0.6 + 0.32 * len(table)))
+    figure, axes = canvas(size=(9.8, 0.5 + 0.29 * len(table)))
     axis = axes[0, 0]
     for row, claim in enumerate(table.itertuples()):
         axis.plot(0, row, VERDICT_MARKS[claim.verdict], color=VERDICT_COLOURS[claim.verdict], ms=9, mew=2)
         prefix = "" if claim.kind == "claim" else "control: "
-        axis.text(0.2, row, textwrap.fill(prefix + claim.claim, 92), va="center", fontsize=8.5)
-        axis.text(6.4, row, f"{claim.here} {claim.interval}", va="center", fontsize=8.5, family="DejaVu Sans Mono")
-        axis.text(9.0, row, claim.verdict, va="center", fontsize=8.5, color="#333333")
+        axis.text(0.2, row, textwrap.fill(prefix + claim.claim, 92), va="center", fontsize=8)
+        axis.text(6.4, row, f"{claim.here} {claim.interval}", va="center", fontsize=8, family="DejaVu Sans Mono")
+        axis.text(9.0, row, claim.verdict, va="center", fontsize=8, color="#333333")
     axis.set(xlim=(-0.2, 10.6), ylim=(len(table) - 0.5, -0.5))
     axis.axis("off")
     return figure
