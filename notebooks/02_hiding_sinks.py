@@ -25,7 +25,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about a minute | 1.4 GB |
+# | quick | about 1.5 minutes | 1.5 GB |
 # | full | about 11 minutes | 1.6 GB a job |
 
 # %% [markdown]
