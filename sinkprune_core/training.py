@@ -13,6 +13,8 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -190,8 +192,8 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
     `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its log, only the
     optimizer starts afresh, after a warm-up. `text` is what `prepare_data` takes. Every `check_every` steps `log.jsonl`
     receives training loss since the last row or start and held-out loss (nats per token), sink statistics, learning rate and
-    speed; every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when `folder` or `start_from` holds another run, and what
-    `open_base` and `prepare_data` raise.
+    speed; every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when `folder` or `start_from`
+    holds another run, and what `open_base` and `prepare_data` raise.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -219,7 +221,7 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
         ids_BT = mixture.batch(step * config.batch, config.batch)
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step, begun)
-        with half_precision(lm), disable_input_dtype_casting(model):  # autocast casts already; the result is the same, bit by bit
+        with half_precision(lm):
             loss = loss_of(lm, ids_BT, generator(config.seed, "train", step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -242,9 +244,11 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
     return checkpoint
 
 
-def half_precision(lm: LanguageModel) -> torch.autocast:
-    """Return bfloat16 autocast for the model's device: adapters and their moments stay float32."""
-    return torch.autocast(lm.device.type, dtype=torch.bfloat16)
+@contextmanager
+def half_precision(lm: LanguageModel) -> Iterator[None]:
+    """Compute in bfloat16 on the model's device: adapters and their moments stay float32, and no input is cast to that and back."""
+    with torch.autocast(lm.device.type, dtype=torch.bfloat16), disable_input_dtype_casting(lm.model):
+        yield
 
 
 def held_out_losses(lm: LanguageModel, data: dict[str, torch.Tensor], measure: str, count: int, draws: int) -> dict[str, float]:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -17,7 +18,7 @@ from sinkprune_core.evaluation import nll
 from sinkprune_core.export import export
 from sinkprune_core.models import from_folder, load, set_direction
 from sinkprune_core.seeds import generator
-from sinkprune_core.training import Mixture, Training, _restore, _save, masked_cross_entropy, next_token_cross_entropy, train
+from sinkprune_core.training import Mixture, Training, _restore, _save, half_precision, masked_cross_entropy, next_token_cross_entropy, train
 
 SHORT = {"tokens": 64, "length": 8, "batch": 2, "rank": 4, "alpha": 8, "warmup_steps": 1, "decay_share": 1.0, "samples": 300}  # four steps, each with a rate of its own
 
@@ -122,13 +123,30 @@ def test_the_rate_warms_up_stays_and_falls_to_zero():
     assert config.rate(100) == 0
 
 
-def test_a_run_that_goes_on_warms_up_again():
+def test_an_optimizer_that_starts_afresh_warms_up_again():
     config = Training(tokens=100 * 8, length=4, batch=2, learning_rate=1.0, warmup_steps=10, decay_share=0.2)
     assert [config.rate(step, begun=40) for step in range(40, 52)] == pytest.approx([(step + 1) / 10 for step in range(10)] + [1.0, 1.0])
 
 
 def test_steps_cover_all_tokens():
     assert [Training(tokens=tokens, length=4, batch=2).steps for tokens in (1, 8, 9, 16, 17)] == [1, 1, 2, 2, 3]
+
+
+def test_inputs_that_are_not_cast_twice_give_the_same_gradients_to_the_bit(tiny_ar, make_ids):
+    model, ids_BT = with_adapter(tiny_ar.model.bfloat16()), make_ids(3, 7)
+    casts = lambda: [module.cast_input_dtype_enabled for module in model.modules() if isinstance(module, BaseTunerLayer)]  # noqa: E731
+
+    def gradients(precision) -> list[torch.Tensor]:
+        model.zero_grad()
+        with precision:
+            next_token_cross_entropy(tiny_ar, ids_BT, generator(0)).backward()
+        return [parameter.grad.clone() for parameter in model.parameters() if parameter.requires_grad]
+
+    plain, ours = gradients(torch.autocast("cpu", dtype=torch.bfloat16)), gradients(half_precision(tiny_ar))
+    assert any(grad.any() for grad in plain) and all(torch.equal(one, other) for one, other in zip(plain, ours, strict=True))
+    with half_precision(tiny_ar):
+        assert casts() and not any(casts())
+    assert all(casts()), "what was switched off is on again"
 
 
 # checkpoints
