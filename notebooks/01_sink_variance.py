@@ -114,9 +114,11 @@ def traced(lm, sampler: Sampler) -> Trace:
     return run.artifact(f"trace-{lm.kind}", Trace, lambda: trace(lm, prompt_BT, sampler, seed, batch=6), model=lm.fingerprint(), sampler=sampler, prompts=prompt_BT.tolist(), seed=seed)
 
 
-original = traced(load(base, dtype), SAMPLERS["LLaDA's sampler"])  # of this model only the trace is kept
 causal = traced(models["autoregressive"], SAMPLERS["LLaDA's sampler"])
 traces = {("diffusion", name): traced(models["diffusion"], sampler) for name, sampler in SAMPLERS.items()}
+for lm in models.values():
+    lm.model.to("meta")  # only their tokenizers are needed from here on: the base gets their room
+original = traced(load(base, dtype), SAMPLERS["LLaDA's sampler"])
 traces |= {("autoregressive", "window of queries"): causal, ("autoregressive", "all queries so far"): cumulative(causal), ("autoregressive", "window, the base"): original}
 
 # %% [markdown]

@@ -325,6 +325,7 @@ scores[(scores.model == dlm.name) & (scores.sparsity == SPARSITY)].groupby(["pat
 # log-likelihood.
 
 # %%
+dlm.model.to("meta")  # its weights have served; the twin gets their room
 ar = load(twin, dtype)
 prints[ar.name] = ar.fingerprint()
 scores = pd.concat([scores, measured(ar, causal, {})], ignore_index=True)

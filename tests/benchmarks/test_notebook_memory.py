@@ -1,0 +1,61 @@
+"""The notebooks of profile `quick` fit into the memory that Binder promises, one kernel at a time."""
+
+import shutil
+import threading
+from contextlib import contextmanager
+
+import jupytext
+import papermill
+import psutil
+import pytest
+import yaml
+
+from sinkprune_core.paths import project_root
+
+ROOT = project_root()
+PROFILE = yaml.safe_load((ROOT / "workflow" / "config" / "quick.yml").read_text(encoding="utf-8"))["notebooks"]
+EVERY = 0.1  # seconds between two looks
+
+
+def kernel_bytes() -> int:
+    """Return the proportional set size of the kernels below this process: their own memory, and their part in shared libraries."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if "ipykernel_launcher" in process.cmdline():
+                total += process.memory_full_info().pss
+        except psutil.Error:  # it has just ended
+            pass
+    return total
+
+
+@contextmanager
+def watched():
+    """Yield a list whose one entry is the largest `kernel_bytes` while the block runs."""
+    peak, ended = [0], threading.Event()
+
+    def look():
+        while not ended.wait(EVERY):
+            peak[0] = max(peak[0], kernel_bytes())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", PROFILE)
+def test_a_kernel_of_profile_quick_stays_below_one_and_a_half_gigabytes(name, tmp_path, record):
+    jupytext.write(jupytext.read(ROOT / "notebooks" / f"{name}.py"), tmp_path / "in.ipynb")
+    profile = "peak-memory"  # of its own, so that nothing is computed already
+    shutil.rmtree(ROOT / "runs" / profile, ignore_errors=True)
+    try:
+        with watched() as peak:
+            papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {**(PROFILE[name] or {}), "profile": profile}, kernel_name="python3", progress_bar=False)
+    finally:
+        shutil.rmtree(ROOT / "runs" / profile, ignore_errors=True)
+    assert peak[0] > 2e8, "no kernel was seen"
+    assert record(f"peak memory of the kernel of {name}, profile quick", peak[0] / 1e9, None, peak[0] / 1e9, ("", "here"), "GB", at_most=1.5)
