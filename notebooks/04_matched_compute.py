@@ -25,7 +25,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 1.5 minutes | 1.6 GB |
+# | quick | about 1.5 minutes | 1.5 GB |
 # | full | about 11 minutes | 1.9 GB a job |
 #
 # *Matched* means here, each time said which: the same sparsity of the same weights; the same number of calibration tokens;
