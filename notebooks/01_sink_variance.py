@@ -26,7 +26,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 2 minutes | 1.4 GB |
-# | full | about 11 minutes | 1.8 GB a job |
+# | full | about 11 minutes | 1.6 GB a job |
 #
 # Everything here is measured on states that a sampler really visits, on a matched pair: the same base weights, tokenizer
 # and architecture, one causal, one bidirectional.

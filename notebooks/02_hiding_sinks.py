@@ -26,7 +26,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 1.5 minutes | 1.5 GB |
-# | full | about 11 minutes | 1.6 GB a job |
+# | full | about 11 minutes | 1.7 GB a job |
 
 # %% [markdown]
 # **Parameters.**

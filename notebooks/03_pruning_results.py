@@ -28,7 +28,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 4 minutes | 1.3 GB |
-# | full | about 27 minutes | 1.8 GB a job |
+# | full | about 27 minutes | 1.5 GB a job |
 #
 # Every variant is measured on the same held-out sequences under the same noise, and repeated over calibration draws.
 

@@ -1,6 +1,7 @@
 """The notebooks of profile `quick` fit into the memory that Binder promises, one kernel at a time."""
 
 import shutil
+import sys
 import threading
 from contextlib import contextmanager
 
@@ -47,6 +48,7 @@ def watched():
         thread.join()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's part in shared memory")
 @pytest.mark.parametrize("name", PROFILE)
 def test_a_kernel_of_profile_quick_stays_below_one_and_a_half_gigabytes(name, tmp_path, record):
     jupytext.write(jupytext.read(ROOT / "notebooks" / f"{name}.py"), tmp_path / "in.ipynb")
