@@ -113,9 +113,6 @@ from sinkprune_core.experiments import SharedStatistics, calibration_draw, varia
 
 prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
 dense = {lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense") for lm in (ar, dlm)}
-original = load(base, dtype)
-dense[f"{original.name}, the base"] = variant_scores(run, original, original.fingerprint(), None, None, texts, draws, variant="dense")
-del original
 quality = pd.DataFrame({name: {text: str(interval(part.value)) for text, part in frame.groupby("text")} for name, frame in dense.items()})
 quality
 
@@ -190,12 +187,11 @@ shown
 # ## What it writes
 #
 # The same prompt, continued by both: the DLM in 48 denoising steps, the AR model one token at a time; sampled at
-# temperature 1, as it came. After this the AR model has served and leaves the memory.
+# temperature 1, as it came.
 
 # %%
 from dataclasses import replace
 
-from sinkprune_core.allocator import release_freed_memory
 from sinkprune_core.diffusion import LLADA, decode, generate
 
 sampler = replace(LLADA, temperature=1.0)
@@ -209,8 +205,20 @@ def written(lm, write, **key) -> str:
 
 print(f"{ar.name}:{written(ar, lambda: decode(ar, prompt_BT, sampler.length, sampler.temperature, seed))}\n")
 print(f"{dlm.name}:{written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed))}\n")
-ar = None
-release_freed_memory()
+
+# %% [markdown]
+# ## What training did to the AR model
+#
+# An adapter can also make a model worse. Here is the AR model beside the base that it and the DLM were trained from, paired
+# by sequence; below zero, training helped. The AR model has served and gives its memory to the base.
+
+# %%
+ar.model.to("meta")  # its name and its numbers are still here
+original = load(base, dtype)
+of_base = variant_scores(run, original, original.fingerprint(), None, None, texts, draws, variant="dense")
+change = dense[ar.name].value - of_base.value
+rows = {f"{original.name} (nats per token)": of_base.value, f"{ar.name} − {original.name}": change}
+pd.DataFrame({name: {text: str(interval(part)) for text, part in values.groupby(of_base.text)} for name, values in rows.items()})
 
 # %% [markdown]
 # ## One pruned model
@@ -222,6 +230,7 @@ release_freed_memory()
 # %%
 from sinkprune_core.pruning import preset
 
+original.model.to("meta")
 recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
 drawn_text = calibration_draw(dlm, calibration, length, seed)
 shared = SharedStatistics(dlm, recipes.values(), drawn_text)  # taken once, when first asked for

@@ -113,21 +113,23 @@ from dataclasses import replace
 
 import torch
 
+from sinkprune_core.allocator import release_freed_memory
 from sinkprune_core.pruning import prune
 from sinkprune_core.structured import shrink
 
 kinds = {"unstructured": preset("magnitude", sparsity=sparsity), "2:4": preset("magnitude", pattern="2:4"), "structured": preset("structured-magnitude", sparsity=sparsity)}
 device = "cuda" if torch.cuda.is_available() else "cpu"
-embeddings = dlm.model.get_input_embeddings().weight
-common = {} if device == "cuda" else {id(embeddings): embeddings}  # never pruned, so copies can share them
 models = {"dense": replace(dlm, model=copy.deepcopy(dlm.model)) if device == "cuda" else dlm}
 for name, recipe in reversed(kinds.items()):  # the one that shrinks first, while there is room
-    models[name] = replace(dlm, model=copy.deepcopy(dlm.model, dict(common)))
-    report = prune(models[name], recipe, progress=False)
-    models[name] = shrink(models[name], report.keep) if report.keep else models[name]
+    lm = replace(dlm, model=copy.deepcopy(dlm.model))
+    report = prune(lm, recipe, progress=False)
+    models[name] = shrink(lm, report.keep) if report.keep else lm
+    models[name].model.set_input_embeddings(models["dense"].model.get_input_embeddings())  # never pruned: all share them
+    models[name].model.tie_weights()
 models = {name: models[name] for name in ("dense", *kinds)}
 for lm in models.values():
     lm.model.to(device)
+release_freed_memory()  # of the full copy that was shrunk
 
 # %% [markdown]
 # Parameters, non-zero weights and bytes as stored; FLOPs of one denoising step of one sequence (all its tokens, logits at
@@ -169,8 +171,6 @@ latency.loc[list(models)]
 # FLOPs of generation, and in the same measured time? Unstructured zeros save no time, so there it is *K* itself.
 
 # %%
-from sinkprune_core.allocator import release_freed_memory
-
 tokens = length - 1
 flops = {"dense": {k: compute.generation_flops(dlm, tokens, 1, k) for k in range(1, length)}}
 flops["unstructured"] = {k: compute.generation_flops(dlm, tokens, 1, k, sparsity) for k in steps}

@@ -131,6 +131,7 @@ def latency(models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: to
             logits_NV = lm.logits_at(ids_BT, where_BT)
             float(logits_NV[0, 0])  # waits for a device
             rows.append({"variant": name, "round": turn, "seconds": time.perf_counter() - begun})
+            del logits_NV  # or they would be held beside those of the next model
     return pd.DataFrame([row for row in rows if row["round"] >= 0])
 
 

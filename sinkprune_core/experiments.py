@@ -14,6 +14,7 @@ import torch
 from tqdm.auto import tqdm
 
 from . import corpus, suite
+from .allocator import release_freed_memory
 from .calibration import Calibration, Look
 from .criteria import CRITERIA
 from .diffusion import Sampler, decode, generate
@@ -58,7 +59,9 @@ class SharedStatistics:
 
 def _statistics(lm: LanguageModel, recipe: Recipe | None, calibration: Calibration | None, shared: SharedStatistics | None) -> DenseStatistics | None:
     """Return the dense statistics of a recipe that has such: to be asked for before the weights are copied, as taking them needs more memory than the copy."""
-    return recipe and (shared or SharedStatistics(lm, [recipe], calibration)).of(recipe)
+    found = recipe and (shared or SharedStatistics(lm, [recipe], calibration)).of(recipe)
+    release_freed_memory()  # or the copy would come on top of what taking them needed
+    return found
 
 
 def score_texts(lm: LanguageModel, texts: dict[str, torch.Tensor], draws: int, steps: Sequence[int | None] = (None,), batch: int = 32) -> pd.DataFrame:

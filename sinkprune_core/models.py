@@ -222,6 +222,7 @@ def load(name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: 
         lacking = [lack for lack in requirements(name, dtype, device).missing if device_map is None or "of disk" in lack]
         if lacking:
             raise RuntimeError(f"{os.fspath(name)} cannot be loaded here; missing: {'; '.join(lacking)}")
+    release_freed_memory()  # what earlier work freed in pieces too small for a model
     places = None
     if row is not None and row.id in embedded.ADAPTERS:
         lm = with_adapter(row, embedded.ADAPTERS[row.id], dtype)
