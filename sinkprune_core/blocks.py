@@ -57,13 +57,14 @@ def block_inputs(lm: LanguageModel, rows, batch: int, store_RTD: torch.Tensor | 
 def run_block(block: nn.Module, states: list[BlockInput], observer=None, store_RTD: torch.Tensor | None = None) -> list[BlockInput]:
     """Send every batch through a block, telling the observer each batch's token weights; return the next block's inputs.
 
-    They go into `store_RTD` where one is given.
+    They go into `store_RTD` where one is given. Hidden states that wait elsewhere, in main memory or a file, come to the
+    block's device batch by batch.
     """
-    outputs, start = [], 0
+    outputs, start, device = [], 0, next(block.parameters()).device
     for state in states:
         if observer is not None:
             observer.weight_WBT = state.weight_BT
-        output = block(state.hidden_BTD, *state.others, **state.arguments)
+        output = block(state.hidden_BTD.to(device), *state.others, **state.arguments)
         outputs.append(_stored(replace(state, hidden_BTD=output[0] if isinstance(output, tuple) else output), store_RTD, start))
         start += len(state.hidden_BTD)
     return outputs

@@ -89,12 +89,16 @@ class Work:
 
     def states(self, lm: LanguageModel, rows: Rows, batch: int) -> list[BlockInput]:
         """Return the inputs of the next block to be pruned, in memory-mapped files."""
-        self._shape, self._dtype = (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype
-        states = block_inputs(lm, rows, batch, self.store(self.done if self.done == 0 else self.done + 1))
+        states = block_inputs(lm, rows, batch, self.stores(lm, rows)(self.done if self.done == 0 else self.done + 1))
         if self.done == 0:
             return states
         places = self.store(self.done, fresh=False).split([len(state.hidden_BTD) for state in states])
         return [replace(state, hidden_BTD=place) for state, place in zip(states, places, strict=True)]
+
+    def stores(self, lm: LanguageModel, rows: Rows) -> Callable[[int], torch.Tensor]:
+        """Return `store` for the hidden states of `rows`."""
+        self._shape, self._dtype = (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype
+        return self.store
 
     def store(self, layer: int, fresh: bool = True) -> torch.Tensor:
         """Return the file of the hidden states before block `layer` as a tensor (R, T, D)."""

@@ -108,12 +108,12 @@ def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) ->
 
 
 @torch.no_grad()
-def dense_statistics(lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration, progress: bool = True) -> dict[Look, DenseStatistics]:
+def dense_statistics(lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration, progress: bool = True, job: Work | None = None) -> dict[Look, DenseStatistics]:
     """Return the statistics of several recipes with dense propagation, by `recipe.looks_at`, from one pass per kind of input.
 
     Activations of a dense model depend on no recipe, only the weights of tokens do: all controls cost as much as one.
-    Where the forwards that show the sinks are those whose inputs are wanted, one forward serves both. Raises ValueError
-    for a recipe with sequential propagation, or one that needs Gram matrices, which are too large to keep.
+    Where the forwards that show the sinks are those whose inputs are wanted, one forward serves both. Hidden states that
+    wait for the next block lie in the work folder of `job`, or with the model. Raises ValueError for a recipe with sequential propagation, or one that needs Gram matrices, which are too large to keep.
     """
     for recipe in recipes:
         check(lm, recipe, calibration)
@@ -124,11 +124,11 @@ def dense_statistics(lm: LanguageModel, recipes: Sequence[Recipe], calibration: 
     looks = list(dict.fromkeys(recipe.looks_at for recipe in recipes))
     found: dict[Look, DenseStatistics] = {}
     for _, group in groupby(sorted(looks, key=lambda look: look.trajectory), key=lambda look: look.trajectory):
-        found |= _statistics_of(lm, list(group), calibration, progress)
+        found |= _statistics_of(lm, list(group), calibration, progress, job)
     return found
 
 
-def _statistics_of(lm: LanguageModel, looks: list[Look], calibration: Calibration, progress: bool) -> dict[Look, DenseStatistics]:
+def _statistics_of(lm: LanguageModel, looks: list[Look], calibration: Calibration, progress: bool, job: Work | None) -> dict[Look, DenseStatistics]:
     """Return the statistics of looks that share their trajectory."""
     begun, first = time.perf_counter(), looks[0]
     rows_at_once = one_pass(lm, looks, calibration, waiting_room(lm.device)) if any(look.tokens != "none" for look in looks) else 0
@@ -142,10 +142,12 @@ def _statistics_of(lm: LanguageModel, looks: list[Look], calibration: Calibratio
         rows = [rows_for(lm, calibration, look, progress, profiles) for look in looks]
         ids_RT = rows[0].ids_RT
         weight_WRT = torch.stack([torch.ones(ids_RT.shape) if each.weight_RT is None else each.weight_RT for each in rows])
-        states, by_look = block_inputs(lm, Rows(ids_RT, weight_WRT), calibration.batch), [[] for _ in looks]
-        for block in visit(lm, progress, f"statistics of {lm.name}"):
+        joined, by_look = Rows(ids_RT, weight_WRT), [[] for _ in looks]
+        store = job.stores(lm, joined) if job else lambda layer: None
+        states = block_inputs(lm, joined, calibration.batch, store(0))
+        for layer, block in enumerate(visit(lm, progress, f"statistics of {lm.name}"), start=1):
             with observe(lm.linears(block), len(looks)) as observer:
-                states = run_block(block, states, observer)
+                states = run_block(block, states, observer, store(layer))
             for choice, layers in enumerate(by_look):
                 layers.append(observer.seen(choice))
     for look, weight_RT in zip(looks, weight_WRT, strict=True):
@@ -260,7 +262,7 @@ def prune(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None = N
 
 
 def _known(lm: LanguageModel, recipe: Recipe, calibration: Calibration, progress: bool, job: Work | None) -> DenseStatistics:
-    compute = lambda: dense_statistics(lm, [recipe], calibration, progress)[recipe.looks_at]  # noqa: E731
+    compute = lambda: dense_statistics(lm, [recipe], calibration, progress, job)[recipe.looks_at]  # noqa: E731
     return DenseStatistics(*job.statistics(recipe.looks_at, compute)) if job else compute()
 
 

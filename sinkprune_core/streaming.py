@@ -45,7 +45,7 @@ class StreamedModel(LanguageModel):
         """Read a block, yield it, and forget it again, whatever happens meanwhile."""
         block, prefix = self.blocks[layer], f"{self.blocks_name}.{layer}"
         if layer in self.finished:
-            _assign(block, {name.removeprefix(f"{prefix}."): value for name, value in load_file(self.finished[layer]).items()})
+            _assign(block, {name.removeprefix(f"{prefix}."): value.to(self.device) for name, value in load_file(self.finished[layer]).items()})
         else:
             self.checkpoint.fill(block, prefix, self.dtype, self.device)
             self.checkpoint.files.close()  # or every page ever read would count as this process's memory
