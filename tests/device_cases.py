@@ -6,12 +6,14 @@ own, which test_devices.py starts.
 
 import math
 from contextlib import nullcontext
+from itertools import product
 
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from sinkprune_core import compute, durable, pruning, quality, structured
+from sinkprune_core import compute, durable, pruning, quality, structured, training
 from sinkprune_core.calibration import Calibration
 from sinkprune_core.diffusion import Sampler, decode, generate
 from sinkprune_core.evaluation import exact_log_likelihood, log_likelihood, nelbo, nll, perplexity
@@ -25,12 +27,9 @@ from sinkprune_core.tiny import CASES, write
 from sinkprune_core.traces import trace
 
 if torch.cuda.is_available():
-    PLACE, send, second_device = torch.device("cuda", 0), lambda model: model.to("cuda:0"), nullcontext
+    PLACE, second_device = torch.device("cuda", 0), nullcontext
 else:
-    from elsewhere import PLACE, Elsewhere, second_device, send
-
-    write_file = durable.save_file
-    durable.save_file = lambda tensors, *args, **kwargs: write_file({name: value.here if isinstance(value, Elsewhere) else value for name, value in tensors.items()}, *args, **kwargs)
+    from elsewhere import PLACE, second_device
 
 LEVELS = {"levels": 3}
 RECIPES = {name: preset(name, **({} if "levels" in fields else LEVELS)) for name, fields in PRESETS.items()}
@@ -56,7 +55,7 @@ def pair(make_lm):
 
     def make(kind: str = "diffusion", shape: str = "gqa"):
         here, there = make_lm(kind, shape), make_lm(kind, shape)
-        send(there.model)
+        there.model.to(PLACE)
         assert there.device == PLACE
         return here, there
 
@@ -216,6 +215,24 @@ def test_hiding(pair, make_ids, kind, keys):
     blind = [hiding_model(lm, Hiding(keys, 2)) for lm in (here, there)]
     assert_frames(*((nelbo if lm.is_diffusion else nll)(lm, ids_NT) for lm in blind))
     assert_frames(*(pd.DataFrame(lm.log) for lm in blind))
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+def test_training(tiny_base, make_ids, tmp_path, monkeypatch, kind):
+    """Six steps there, the last two of them after a restart."""
+    settings = {"kind": kind, "length": 8, "batch": 2, "rank": 4, "alpha": 8, "warmup_steps": 1, "learning_rate": 1e-2, "samples": 300}
+    data = {f"{split}_{source}": make_ids(10, 8, seed).int() for seed, (split, source) in enumerate(product(("train", "held_out"), ("samples", "documentation")))}
+    if PLACE.type != "cuda":
+        monkeypatch.setattr(training, "half_precision", nullcontext)  # autocast knows the devices that torch brings
+    for device, stops in (("cpu", [6]), (PLACE, [4, 6])):
+        folder = tmp_path / str(device)
+        folder.mkdir()
+        save_file(data, folder / "data.safetensors")
+        for steps in stops:
+            checkpoint = training.train(training.Training(tokens=steps * 16, decay_share=0.0, **settings), folder, check_every=2, draws=1, device=device)
+    here, there = (pd.read_json(tmp_path / str(device) / "log.jsonl", lines=True).filter(regex="^step$|nelbo|nll") for device in ("cpu", PLACE))
+    assert here.step.tolist() == [2, 4, 6] and checkpoint.is_dir()
+    pd.testing.assert_frame_equal(here, there, rtol=0.02)  # of bfloat16, through another kernel of attention
 
 
 def test_costs(pair, make_ids):

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 backend_registration._setup_privateuseone_for_python_backend("elsewhere")
+torch.__future__.set_swap_module_params_on_conversion(True)  # or `module.to` would give the old tensors new data
 PLACE = torch.device("elsewhere", 0)
 ATEN = torch.ops.aten
 MEETING = {ATEN.copy_.default, ATEN._to_copy.default, ATEN.to.other, ATEN.index.Tensor, ATEN.index_put_.default}  # take sources or indices of the CPU on every device
@@ -31,6 +32,12 @@ class Elsewhere(torch.Tensor):
 
     def tolist(self) -> list:
         return self.here.tolist()
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        return self.here.untyped_storage()
+
+    def data_ptr(self) -> int:
+        return self.here.data_ptr()
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
@@ -78,13 +85,3 @@ def second_device():
             yield
     finally:
         torch._C._set_only_lift_cpu_tensors(False)
-
-
-def send(model: torch.nn.Module) -> None:
-    """Move a model to PLACE as `model.to` does, which knows no such tensors; tied weights stay tied."""
-    moved: dict[int, torch.nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():
-            if parameter is not None:
-                module._parameters[name] = moved.setdefault(id(parameter), torch.nn.Parameter(Elsewhere(parameter.detach()), requires_grad=False))
-        module._buffers.update({name: Elsewhere(buffer) for name, buffer in module._buffers.items() if buffer is not None})

@@ -48,6 +48,7 @@ def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(family
     after = score(dlm, held_out_NT, 4, 0).value.mean()
     assert after < before - 0.2, (before, after)
     assert f"tiny-{family} as a masked diffusion language model" in (out / "README.md").read_text()
+    assert not [file.name for file in out.iterdir() if str(tmp_path).encode() in file.read_bytes()]  # no word of where things lay
 
     pruned = tmp_path / "pruned"
     assert main(["prune", str(out), "--preset", "unstable", "--text", str(text), "--sequences", "4", "--length", "16", "--set", "levels=2", "--out", str(pruned)]) == 0
