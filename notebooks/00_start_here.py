@@ -25,7 +25,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2 minutes | 1.5 GB |
+# | quick | about 2 minutes | 1.4 GB |
 # | full | about 12 minutes | 1.7 GB a job |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens over many steps, each a

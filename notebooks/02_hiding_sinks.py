@@ -25,8 +25,8 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 1.5 minutes | 1.5 GB |
-# | full | about 11 minutes | 1.7 GB a job |
+# | quick | about 1.5 minutes | 1.2 GB |
+# | full | about 11 minutes | 1.6 GB a job |
 
 # %% [markdown]
 # **Parameters.**
