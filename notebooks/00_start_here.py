@@ -230,7 +230,7 @@ pd.DataFrame({name: {text: str(interval(part)) for text, part in values.groupby(
 # %%
 from sinkprune_core.pruning import preset
 
-original.model.to("meta")
+original.model.to("meta")  # the base has served, too
 recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
 drawn_text = calibration_draw(dlm, calibration, length, seed)
 shared = SharedStatistics(dlm, recipes.values(), drawn_text)  # taken once, when first asked for

@@ -126,10 +126,10 @@ for name, recipe in reversed(kinds.items()):  # the one that shrinks first, whil
     models[name] = shrink(lm, report.keep) if report.keep else lm
     models[name].model.set_input_embeddings(models["dense"].model.get_input_embeddings())  # never pruned: all share them
     models[name].model.tie_weights()
+release_freed_memory()  # of the full copy that was shrunk
 models = {name: models[name] for name in ("dense", *kinds)}
 for lm in models.values():
     lm.model.to(device)
-release_freed_memory()  # of the full copy that was shrunk
 
 # %% [markdown]
 # Parameters, non-zero weights and bytes as stored; FLOPs of one denoising step of one sequence (all its tokens, logits at
