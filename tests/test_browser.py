@@ -163,7 +163,7 @@ def test_the_first_notebook_runs_from_top_to_bottom_and_shows_its_figures(lab, t
         cells = run_all(driver, address, notebooks / "00_start_here.ipynb")
         figures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
         shown = pictures(driver, ".jp-OutputArea-output")
-        assert figures == len(shown) == 3
+        assert figures == len(shown) == sum(cell.source.count("figures.save_figure(") for cell in cells) > 0
         driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", driver.find_elements("css selector", ".jp-OutputArea-output img")[1])
         time.sleep(1)
         keep(driver, "00_start_here")
