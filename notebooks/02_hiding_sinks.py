@@ -176,7 +176,7 @@ for row in shown.itertuples():
 # %% [markdown]
 # ## The base
 #
-# Was the DLM made to need its sinks less, or was the model it was trained from like that already? The same scoring of
+# What were sinks worth to the model that both were trained from? The same scoring of
 # `base`, which the ledger reports beside the pair. The pair has served and leaves the memory.
 
 # %%

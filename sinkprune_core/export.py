@@ -38,7 +38,7 @@ def export(checkpoint: Path, folder: Path) -> Path:
     if not rows:
         raise ValueError(f"log.jsonl in {run} has no row up to step {step}, the checkpoint's")
     base = open_base(settings["base"], settings["mask_token"])
-    told = dict(settings)
+    origin = base.stem if not base.is_embedded and Path(base.name).is_dir() else base.name  # where a folder lies is nobody's business
     if not base.is_embedded and folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
     with atomic(folder) as partial:
@@ -46,9 +46,8 @@ def export(checkpoint: Path, folder: Path) -> Path:
             partial.mkdir()
             _write_adapter(checkpoint, partial, base.origin)
         else:
-            told["base"] = base.stem if Path(base.name).is_dir() else base.name  # where a folder lies is nobody's business
-            _merged(base, settings["kind"], checkpoint).save(partial, base=told["base"], trained_tokens=rows[-1]["tokens"])
-        write_json(partial / "training.json", told)
+            _merged(base, settings["kind"], checkpoint).save(partial, base=origin, trained_tokens=rows[-1]["tokens"])
+        write_json(partial / "training.json", settings | {"base": origin})
         (partial / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         write_card(partial)
     return folder

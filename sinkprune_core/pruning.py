@@ -113,7 +113,8 @@ def dense_statistics(lm: LanguageModel, recipes: Sequence[Recipe], calibration: 
 
     Activations of a dense model depend on no recipe, only the weights of tokens do: all controls cost as much as one.
     Where the forwards that show the sinks are those whose inputs are wanted, one forward serves both. Hidden states that
-    wait for the next block lie in the work folder of `job`, or with the model. Raises ValueError for a recipe with sequential propagation, or one that needs Gram matrices, which are too large to keep.
+    wait for the next block lie in the work folder of `job`, where there is one, or on the model's device. Raises ValueError
+    for a recipe with sequential propagation, or one that needs Gram matrices, which are too large to keep.
     """
     for recipe in recipes:
         check(lm, recipe, calibration)

@@ -1,10 +1,13 @@
 """Tiny random models in the real format: Llama weights and a word tokenizer, seeded, with attention sharp enough for sinks."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from sinkprune_core.durable import Work
 from sinkprune_core.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
 from sinkprune_core.models import LanguageModel, set_direction
 
@@ -131,6 +134,24 @@ def tiny_ar() -> LanguageModel:
 @pytest.fixture
 def tiny_dlm() -> LanguageModel:
     return tiny_lm("diffusion")
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """A function that returns a context in which a pruning run is killed before block `layer` is written; it fails where none was."""
+
+    @contextmanager
+    def kill(layer: int):
+        def die(work, lm, at, *rest, former=Work.finish):
+            if at == layer:
+                raise KeyboardInterrupt
+            former(work, lm, at, *rest)
+
+        with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
+            patches.setattr(Work, "finish", die)
+            yield
+
+    return kill
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sinkprune_core import compute, durable, pruning, quality, structured, training
+from sinkprune_core import compute, pruning, quality, structured, training
 from sinkprune_core.calibration import Calibration
 from sinkprune_core.cli import main
 from sinkprune_core.diffusion import Sampler, decode, generate
-from sinkprune_core.evaluation import exact_log_likelihood, log_likelihood, nelbo, nll, perplexity
+from sinkprune_core.evaluation import exact_log_likelihood, log_likelihood, perplexity, score
 from sinkprune_core.hiding import Hiding, hiding_model
 from sinkprune_core.models import load, open_checkpoint
 from sinkprune_core.protocols import Protocol
@@ -96,18 +96,10 @@ def test_pruning(pair, make_ids, tmp_path, name, kept):
 
 
 @pytest.mark.parametrize("name", ["wanda", "unstable", "sparsegpt"])
-def test_a_killed_run_goes_on(pair, make_ids, tmp_path, monkeypatch, name):
+def test_a_killed_run_goes_on(pair, make_ids, tmp_path, killed_at, name):
     text, (here, there) = Calibration(make_ids(4, 24), 0, batch=2), pair()
     prune(here, RECIPES[name], text, progress=False)
-    finish = durable.Work.finish
-
-    def killed(work, lm, layer, *args):
-        finish(work, lm, layer, *args)
-        if layer == 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
-        patches.setattr(durable.Work, "finish", killed)
+    with killed_at(2):
         prune(there, RECIPES[name], text, progress=False, work=tmp_path / "work")
     _, again = pair()
     prune(again, RECIPES[name], text, progress=False, work=tmp_path / "work")
@@ -129,21 +121,14 @@ def test_hidden_states_of_a_run_with_a_work_folder_take_no_room_beside_the_model
 
 
 @pytest.mark.parametrize("name", ["wanda", "unstable", "sparsegpt"])
-def test_streaming(make_ids, tmp_path, monkeypatch, name):
-    """Pruned in two goes, so that finished blocks come back from the work folder, then scored and saved."""
+def test_streaming(tmp_path, killed_at, name):
+    """Pruned in two goes, so that finished blocks come back from the work folder, then scored."""
     write(CASES["llada"], tmp_path / "llada")
     checkpoint = open_checkpoint(tmp_path / "llada")
     here, there = (stream(checkpoint, "streamed", torch.float32, place) for place in ("cpu", PLACE))
     text = Calibration(torch.randint(21, here.model.config.vocab_size - 1, (4, 20), generator=torch.Generator().manual_seed(1)), 0, batch=2)
     prune(here, RECIPES[name], text, progress=False, work=tmp_path / "here")
-    finish = durable.Work.finish
-
-    def killed(work, lm, layer, *args):
-        finish(work, lm, layer, *args)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
-        patches.setattr(durable.Work, "finish", killed)
+    with killed_at(1):
         prune(there, RECIPES[name], text, progress=False, work=tmp_path / "there")
     again = stream(checkpoint, "streamed", torch.float32, PLACE)
     prune(again, RECIPES[name], text, progress=False, work=tmp_path / "there")
@@ -151,7 +136,7 @@ def test_streaming(make_ids, tmp_path, monkeypatch, name):
         with here.resident(layer) as one, again.resident(layer) as other:
             assert next(other.parameters()).device == PLACE
             assert_alike(dict(one.named_parameters()), {key: value.detach().cpu() for key, value in other.named_parameters()})
-    assert_frames(nelbo(here, text.ids_NT, draws=2), nelbo(again, text.ids_NT, draws=2))
+    assert_frames(*(score(lm, text.ids_NT, draws=2) for lm in (here, again)))
 
 
 def test_weights_come_back(pair, make_ids):
@@ -165,7 +150,7 @@ def test_weights_come_back(pair, make_ids):
 @pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
 def test_scores(pair, make_ids, kind):
     (here, there), ids_NT = pair(kind), make_ids(3, 20)
-    assert_frames(*((nelbo if lm.is_diffusion else nll)(lm, ids_NT) for lm in (here, there)))
+    assert_frames(*(score(lm, ids_NT) for lm in (here, there)))
     pairs = [(row_T[: 5 + index], row_T[5 + index : 12]) for index, row_T in enumerate(ids_NT)]
     assert_frames(*((log_likelihood if lm.is_diffusion else exact_log_likelihood)(lm, pairs) for lm in (here, there)))
     one, other = (perplexity(lm, make_ids(1, 90)[0], Protocol(chunk=16, context=16)) for lm in (here, there))
@@ -214,7 +199,7 @@ def test_traces(pair, make_ids, kind):
 def test_hiding(pair, make_ids, kind, keys):
     (here, there), ids_NT = pair(kind), make_ids(2, 24)
     blind = [hiding_model(lm, Hiding(keys, 2)) for lm in (here, there)]
-    assert_frames(*((nelbo if lm.is_diffusion else nll)(lm, ids_NT) for lm in blind))
+    assert_frames(*(score(lm, ids_NT) for lm in blind))
     assert_frames(*(pd.DataFrame(lm.log) for lm in blind))
 
 
@@ -239,7 +224,7 @@ def test_training(tiny_base, make_ids, tmp_path, monkeypatch, kind):
 def test_costs(pair, make_ids):
     (here, there), ids_BT = pair(), make_ids(2, 12)
     where_BT = torch.arange(12).expand_as(ids_BT) > 5
-    assert_frames(compute.account(here, ids_BT, where_BT).drop(columns="counted_flops"), compute.account(there, ids_BT, where_BT).drop(columns="counted_flops"))
+    assert_frames(*(compute.account(lm, ids_BT, where_BT) for lm in (here, there)))
     assert len(compute.latency({"there": there}, ids_BT, where_BT, rounds=2)) == 2
 
 

@@ -4,7 +4,6 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sinkprune_core import durable
 from sinkprune_core.calibration import Calibration
 from sinkprune_core.evaluation import score
 from sinkprune_core.models import load, open_checkpoint
@@ -93,20 +92,12 @@ def test_a_streamed_model_scores_as_one_in_memory(name, folder):
 
 
 @pytest.mark.parametrize("recipe", ["wanda", "unstable"])
-@pytest.mark.parametrize("killed_at", [0, 1, 2])
-def test_a_killed_streamed_run_goes_on(recipe, killed_at, folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_killed_streamed_run_goes_on(recipe, layer, folder, tmp_path, killed_at):
     lm, streamed = both(folder("llada"))
     calibration, work = Calibration(text(lm), batch=3), tmp_path / "work"
     prune(lm, RECIPES[recipe], calibration, progress=False)
-    finish = durable.Work.finish
-
-    def killed(self, lm, layer, *rest):
-        if layer == killed_at:
-            raise KeyboardInterrupt
-        finish(self, lm, layer, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(durable.Work, "finish", killed)
+    with killed_at(layer):
         prune(streamed, RECIPES[recipe], calibration, progress=False, work=work)
     fresh = stream(streamed.checkpoint, "streamed", torch.float32)
     prune(fresh, RECIPES[recipe], calibration, progress=False, work=work)

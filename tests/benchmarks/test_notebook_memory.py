@@ -1,8 +1,9 @@
-"""The notebooks of profile `quick` fit into the memory that Binder promises, one kernel at a time."""
+"""The notebooks of profile `quick` fit into the memory that Binder promises and into five minutes, one kernel at a time."""
 
 import shutil
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import jupytext
@@ -50,14 +51,17 @@ def watched():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's part in shared memory")
 @pytest.mark.parametrize("name", PROFILE)
-def test_a_kernel_of_profile_quick_stays_below_one_and_a_half_gigabytes(name, tmp_path, record):
+def test_a_notebook_of_profile_quick_stays_below_one_and_a_half_gigabytes_and_five_minutes(name, tmp_path, record):
     jupytext.write(jupytext.read(ROOT / "notebooks" / f"{name}.py"), tmp_path / "in.ipynb")
     profile = "peak-memory"  # of its own, so that nothing is computed already
     shutil.rmtree(ROOT / "runs" / profile, ignore_errors=True)
     try:
+        begun = time.perf_counter()
         with watched() as peak:
             papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {**(PROFILE[name] or {}), "profile": profile}, kernel_name="python3", progress_bar=False)
     finally:
         shutil.rmtree(ROOT / "runs" / profile, ignore_errors=True)
+    minutes = (time.perf_counter() - begun) / 60
     assert peak[0] > 2e8, "no kernel was seen"
+    assert record(f"time of {name}, profile quick", minutes, None, minutes, ("", "here"), "min", at_most=5)
     assert record(f"peak memory of the kernel of {name}, profile quick", peak[0] / 1e9, None, peak[0] / 1e9, ("", "here"), "GB", at_most=1.5)
