@@ -25,8 +25,8 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2 minutes | 1.4 GB |
-# | full | about 12 minutes | 1.7 GB a job |
+# | quick | about a minute | 1.4 GB |
+# | full | about 7 core-minutes | 1.7 GB a job |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens over many steps, each a
 # full forward pass of the whole sequence. *Pruning* sets weights to zero to make that cheaper. Criteria such as Wanda ask

@@ -25,8 +25,8 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2 minutes | 1.4 GB |
-# | full | about 11 minutes | 1.6 GB a job |
+# | quick | about 1.5 minutes | 1.4 GB |
+# | full | about 7 core-minutes | 1.6 GB a job |
 #
 # Everything here is measured on states that a sampler really visits, on a matched pair: the same base weights, tokenizer
 # and architecture, one causal, one bidirectional.

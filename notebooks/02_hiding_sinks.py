@@ -25,8 +25,8 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 1.5 minutes | 1.2 GB |
-# | full | about 11 minutes | 1.6 GB a job |
+# | quick | about a minute | 1.2 GB |
+# | full | about 5 core-minutes | 1.6 GB a job |
 
 # %% [markdown]
 # **Parameters.**

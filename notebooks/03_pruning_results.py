@@ -27,8 +27,8 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 4 minutes | 1.3 GB |
-# | full | about 27 minutes | 1.5 GB a job |
+# | quick | about 2.5 minutes | 1.3 GB |
+# | full | about 28 core-minutes | 1.5 GB a job |
 #
 # Every variant is measured on the same held-out sequences under the same noise, and repeated over calibration draws.
 

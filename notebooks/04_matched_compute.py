@@ -25,8 +25,8 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 1.5 minutes | 1.4 GB |
-# | full | about 11 minutes | 1.7 GB a job |
+# | quick | about a minute | 1.4 GB |
+# | full | about 11 core-minutes | 1.7 GB a job |
 #
 # *Matched* means here, each time said which: the same sparsity of the same weights; the same number of calibration tokens;
 # the same effective FLOPs of generation, where a zero weight counts as skipped work; the same measured time.

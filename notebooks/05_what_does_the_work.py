@@ -25,8 +25,8 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2 minutes | 1.2 GB |
-# | full | about 20 minutes | 1.5 GB a job |
+# | quick | about a minute | 1.2 GB |
+# | full | about 18 core-minutes | 1.5 GB a job |
 #
 # Every recipe is measured on the same held-out sequences under the same noise, and repeated over calibration draws. That
 # nothing changes is a finding here, too, and needs its own test.

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
+from sinkprune_core import documents
 from sinkprune_core.notebook import CHECKS, ParameterError, declared, fits
 from sinkprune_core.publish import WIDGETS, clean_notebook
 
@@ -238,3 +239,13 @@ def test_publishing_refuses_stale_failed_and_leaking_runs():
     ran.cells[3].outputs = [nbformat.v4.new_output("stream", name="stdout", text=str(Path.home() / "x"))]
     with pytest.raises(ValueError, match="print paths relative"):
         clean_notebook(ran, source)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_head_says_of_profile_quick_what_was_measured(name):
+    """By `tests/benchmarks/test_notebook_memory.py --record`; minutes are rounded to halves, but never to nothing."""
+    measured = documents.performance()
+    minutes = max(0.5, round(2 * measured[f"time of {name}, profile quick"]["value"]) / 2)
+    gigabytes = measured[f"peak memory of the kernel of {name}, profile quick"]["value"]
+    time = {0.5: "half a minute", 1.0: "a minute"}.get(minutes, f"{minutes:g} minutes")
+    assert re.search(rf"^# \| quick \| about {time}(, random weights)? \| {gigabytes:.1f} GB \|$", (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8"), re.MULTILINE)
