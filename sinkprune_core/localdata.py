@@ -186,6 +186,23 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
     return found
 
 
+def detokenised(text: str) -> str:
+    """Return pre-tokenised text of WikiText as it is written: no spaces before punctuation, no @-@; <unk> stays."""
+    text = re.sub(r" @([-,.])@ ", r"\1", text)
+    text = re.sub(r" ([.,;:!?%)\]])", r"\1", text)
+    text = re.sub(r"([(\[$£]) ", r"\1", text)
+    text = re.sub(r'" ([^"]*?) "', r'"\1"', text)
+    text = re.sub(r" '(s|t|re|ve|ll|d|m)\b", r"'\1", text)
+    text = re.sub(r"s ' ", "s' ", text)
+    return text.replace(" n't", "n't")
+
+
+def wikitext_paragraphs(folder: Path | str, split: str) -> list[str]:
+    """Return the paragraphs of a split of WikiText-2 as they are written, without headings; <unk> stands for rare words."""
+    lines = [line.strip() for page in articles(_wikitext_files_of(folder, split)) for line in page.split("\n")]
+    return [detokenised(line) for line in lines if line and not line.startswith("=")]
+
+
 def running_text(found: Sequence[str]) -> str:
     """Return articles as the published perplexity protocols read them: non-blank lines, joined by a newline."""
     return "\n".join(line for page in found for line in page.split("\n") if line.strip())

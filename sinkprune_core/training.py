@@ -9,7 +9,6 @@ and decide nothing.
 Dimensions: B batch, T sequence position, L maskable positions, N sequences.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -22,17 +21,18 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from . import corpus, sinks
 from .allocator import keep_freed_memory
 from .bases import EMBEDDED_BASE, LINEARS, Base, open_base
 from .calibration import Calibration, sink_profiles
+from .crops import HELD_OUT_LENGTH, Crops, prepare_data
 from .diffusion import corrupt, random_mask, stratified_counts
 from .evaluation import score
 from .models import KINDS, LanguageModel
-from .paths import atomic, write_json
+from .paths import write_json
 from .seeds import generator
 
 FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps")  # a run may go on with others of these
@@ -46,32 +46,36 @@ class Training:
 
     The learning rate warms up linearly, stays, and falls linearly to zero over the last `decay_share` of the run, so
     that a longer run continues from the flat part. `kind` is what the model becomes: it decides attention and loss.
-    `base` and `mask_token` are what `bases.open_base` takes. `samples` of the base itself are drawn for the embedded one
-    only.
+    `base` and `mask_token` are what `bases.open_base` takes. `samples` of the base itself, drawn with `data_seed`, are
+    for the embedded one only. A step sees `batch_tokens` tokens in crops of one of `lengths`; `seed` decides which.
     """
 
     kind: str = "diffusion"
     base: str = EMBEDDED_BASE
     mask_token: str | None = None
     tokens: int = 1_024_000
-    length: int = 128
-    batch: int = 16
+    lengths: tuple[int, ...] = (64, 128, 256, 512)
+    batch_tokens: int = 2048
     learning_rate: float = 1e-3
     rank: int = 32
     alpha: int = 64
     warmup_steps: int = 20
     decay_share: float = 0.2
     samples: int = 4608
+    data_seed: int = 0
     seed: int = 0
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is not one of {KINDS}")
-        for field in ("tokens", "batch", "rank", "alpha", "warmup_steps"):
+        object.__setattr__(self, "lengths", tuple(self.lengths))  # JSON has lists
+        for field in ("tokens", "batch_tokens", "rank", "alpha", "warmup_steps"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
-        if self.length < 2:
-            raise ValueError(f"length={self.length} must be at least 2: the first token is context")
+        if not self.lengths or min(self.lengths) < 2:
+            raise ValueError(f"lengths={self.lengths} must be at least 2 each: the first token is context")
+        if max(self.lengths) > self.batch_tokens:
+            raise ValueError(f"lengths={self.lengths} must not exceed batch_tokens={self.batch_tokens}: a batch holds at least one crop")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
         if not 0 <= self.decay_share <= 1:
@@ -85,7 +89,7 @@ class Training:
 
     @property
     def steps(self) -> int:
-        return -(-self.tokens // (self.batch * self.length))
+        return -(-self.tokens // self.batch_tokens)
 
     def rate(self, step: int, begun: int = 0) -> float:
         """Return the learning rate at `step` of a run whose optimizer began at step `begun`."""
@@ -93,36 +97,19 @@ class Training:
         return self.learning_rate * min(flat, (self.steps - step) / max(1.0, self.steps * self.decay_share))
 
 
-class Mixture:
-    """An endless, shuffled, half-and-half stream of several sets of sequences, addressed by position.
-
-    Sequence number i is a pure function of (seed, i), so a run can stop and go on anywhere.
-    """
-
-    def __init__(self, sources: list[torch.Tensor], seed: int):
-        self.sources, self.seed, self.orders = sources, seed, {}
-
-    def batch(self, start: int, count: int) -> torch.Tensor:
-        return torch.stack([self._sequence(index) for index in range(start, start + count)])  # (B, T)
-
-    def _sequence(self, index: int) -> torch.Tensor:
-        turn, which = divmod(index, len(self.sources))
-        epoch, place = divmod(turn, len(self.sources[which]))
-        if (which, epoch) not in self.orders:
-            self.orders[which, epoch] = torch.randperm(len(self.sources[which]), generator=generator(self.seed, "order", which, epoch))
-        return self.sources[which][self.orders[which, epoch][place]]
-
-
 def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Return a one-batch estimate of the NELBO in nats per token: stratified noise levels, logits at masks only.
 
-    Position 0 has no predecessor to predict it and is never masked.
+    Position 0 is masked as often as any other, so no model learns that a first token is always there. It is never
+    predicted: logits are shifted, and nothing precedes it.
     """
     batch, length = ids_BT.shape
-    maskable_T = torch.arange(length) > 0
+    predicted_T = torch.arange(length) > 0
     counts_B = stratified_counts(batch, length - 1, rng)
-    where_BT = torch.stack([random_mask(maskable_T, int(count), rng) for count in counts_B])
-    logits_NV = lm.logits_at(corrupt(ids_BT, where_BT, lm.mask_token_id), where_BT)
+    where_BT = torch.stack([random_mask(predicted_T, int(count), rng) for count in counts_B])
+    masked_BT = where_BT.clone()
+    masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)
+    logits_NV = lm.logits_at(corrupt(ids_BT, masked_BT, lm.mask_token_id), where_BT)
     loss_N = torch.nn.functional.cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device), reduction="none")
     return (loss_N / counts_B.repeat_interleave(counts_B).to(loss_N)).sum() / batch
 
@@ -151,42 +138,13 @@ def trainable(config: Training, base: Base, adapter: Path | None = None, device:
     return model, base.member(model.to(device).get_base_model(), tokenizer, config.kind)
 
 
-def prepare_data(config: Training, tokenizer, folder: Path, text: str | None = None) -> dict[str, torch.Tensor]:
-    """Return training and held-out sequences by split and source, int64 (N, T); they are kept in `folder` so that a resumed run sees the same.
-
-    Sources are samples of the embedded base, where that is the base, and paragraphs of `text` (None: documentation of
-    this installation); a hash of a paragraph's words decides whether it is held out. Raises ValueError for too little
-    text, and where `folder` keeps data of another split or text.
-    """
-    file = folder / "data.safetensors"
-    split = {"held_out_share": str(corpus.HELD_OUT_SHARE)}
-    told = split | ({} if text is None else {"text": hashlib.sha256(text.encode()).hexdigest()[:16]})
-    if file.exists():
-        with safe_open(file, "pt") as handle:
-            if (handle.metadata() or split) != told:
-                raise ValueError(f"{file} was made with another held-out split or text: use another folder, or remove it to make the data anew")
-    else:
-        data = {}
-        for split in ("train", "held_out"):
-            if text is None:
-                data[f"{split}_documentation"] = corpus.documentation_sequences(tokenizer, config.length, split == "held_out", scope="everything")
-            else:
-                data[f"{split}_text"] = corpus.pack([part for part in corpus.paragraphs(text) if corpus.is_held_out(part) == (split == "held_out")], tokenizer, config.length)
-        if config.base == EMBEDDED_BASE:
-            samples_NT = corpus.self_samples(config.samples, config.length, config.seed)
-            data |= {"train_samples": samples_NT[corpus.HELD_OUT_SAMPLES :], "held_out_samples": samples_NT[: corpus.HELD_OUT_SAMPLES]}
-        with atomic(file) as partial:
-            save_file({name: ids_NT.int().contiguous() for name, ids_NT in data.items()}, partial, metadata=told)
-    return {name: ids_NT.long() for name, ids_NT in load_file(file).items()}
-
-
 def sources_of(data: dict[str, torch.Tensor], split: str) -> dict[str, torch.Tensor]:
-    """Return the sequences of a split by source, samples of the base first."""
+    """Return the text of a split by source (and kind, if held out), samples of the base first."""
     found = {name.removeprefix(f"{split}_"): ids_NT for name, ids_NT in data.items() if name.startswith(f"{split}_")}
-    return dict(sorted(found.items(), key=lambda item: item[0] != "samples"))
+    return dict(sorted(found.items(), key=lambda item: not item[0].startswith("samples")))
 
 
-def train(config: Training, folder: Path, start_from: Path | None = None, check_every: int = 100, save_every: int = 20, held_out: int = 32, draws: int = 4, text: str | None = None, device: str = "cpu") -> Path:
+def train(config: Training, folder: Path, start_from: Path | None = None, check_every: int = 250, save_every: int = 20, held_out: int = 32, draws: int = 2, text: str | None = None, device: str = "cpu") -> Path:
     """Train the adapter in `folder`, going on from its last checkpoint if there is one; return the adapter's folder.
 
     `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its log, only the
@@ -199,11 +157,12 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = _newest(folder)
     _check_settings(config, folder)
-    base = open_base(config.base, config.mask_token, config.length)
+    base = open_base(config.base, config.mask_token, max(config.lengths))
     first = 0
     if not checkpoint.exists() and start_from is not None:
         first = _adopt(config, base, Path(start_from), folder)
-    data = prepare_data(config, base.checkpoint.tokenizer(), folder, text)
+    held_out_length = min(HELD_OUT_LENGTH, max(config.lengths))
+    data = prepare_data(base.checkpoint.tokenizer(), folder, config.samples, config.data_seed, text, held_out_length)
     write_json(folder / "training.json", asdict(config))
     keep_freed_memory()
 
@@ -212,13 +171,13 @@ def train(config: Training, folder: Path, start_from: Path | None = None, check_
     optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     first = _restore(optimizer, checkpoint) or first
     begun = first - next((int(state["step"]) for state in optimizer.state.values()), 0)  # where the optimizer did: it warms up once
-    mixture = Mixture(list(sources_of(data, "train").values()), config.seed)
-    tokens_per_step, measure, loss_of = config.batch * config.length, MEASURES[config.kind], LOSSES[config.kind]
+    crops = Crops(list(sources_of(data, "train").values()), config.lengths, config.batch_tokens, config.seed)
+    tokens_per_step, measure, loss_of = config.batch_tokens, MEASURES[config.kind], LOSSES[config.kind]
 
     bar = tqdm(total=config.steps * tokens_per_step, initial=first * tokens_per_step, unit="tok", unit_scale=True, desc="train")
     since, losses = time.perf_counter(), []
     for step in range(first, config.steps):
-        ids_BT = mixture.batch(step * config.batch, config.batch)
+        ids_BT = crops.batch(step)
         for group in optimizer.param_groups:
             group["lr"] = config.rate(step, begun)
         with half_precision(lm):
@@ -268,7 +227,7 @@ def sink_row(lm: LanguageModel, data: dict[str, torch.Tensor]) -> dict[str, floa
 
 def settings_of(file: Path) -> dict:
     """Return the settings of a run, those included that it does not name because it is older than they are."""
-    later = {name: getattr(Training(), name) for name in ("kind", "base", "mask_token")}
+    later = {name: getattr(Training(), name) for name in ("kind", "base", "mask_token", "data_seed")}
     return later | json.loads(file.read_text(encoding="utf-8"))
 
 
@@ -277,6 +236,7 @@ def _check_settings(config: Training, folder: Path) -> None:
     file, settings = folder / "training.json", asdict(config)
     if file.exists():
         former = settings_of(file)
+        settings["lengths"] = list(config.lengths)
         differing = sorted(key for key in settings if key not in FREE and former.get(key) != settings[key])
         if differing:
             raise ValueError(f"{folder} holds a run with other settings ({', '.join(differing)}): use another folder, or the former settings in {file.name}")
@@ -294,7 +254,7 @@ def _adopt(config: Training, base: Base, adapter: Path, folder: Path) -> int:
     log = (adapter / "training_log.jsonl").read_text(encoding="utf-8")
     step = json.loads(log.splitlines()[-1])["step"]
     if step >= config.steps:
-        raise ValueError(f"tokens={config.tokens} are not more than the {step * config.batch * config.length} the adapter in {adapter} has seen: ask for more in all")
+        raise ValueError(f"tokens={config.tokens} are not more than the {step * config.batch_tokens} the adapter in {adapter} has seen: ask for more in all")
     (folder / "log.jsonl").write_text(log, encoding="utf-8")
     return step
 
