@@ -33,7 +33,7 @@ publish: $(READY) ## put the results of a run into notebooks/, figures/ and READ
 
 benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 	$(BIN)/python -m pytest tests/benchmarks -s --record $(ARGS)
-	$(BIN)/python -m sinkprune_core.documents
+	$(BIN)/python -m sinkprune_core.companion.pages
 
 venv: $(READY) ## only make .venv
 

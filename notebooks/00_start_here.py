@@ -42,7 +42,9 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
 base: str = "smol-ar"  # what both were trained from, reported beside them
-sequences: int = 32  # held-out sequences to measure on, half samples of the AR model, half documentation
+sequences: int = (
+    32  # held-out sequences to measure on, half samples of the AR model, half documentation
+)
 draws: int = 4  # noise draws per sequence
 calibration: int = 16  # calibration sequences for the pruned model
 length: int = 128  # tokens per sequence
@@ -57,13 +59,22 @@ dtype: str = "bfloat16"  # of the weights
 
 # %% tags=["setup"]
 try:
-    import sinkprune_core  # noqa: F401
+    import sinkprune_core
 except ModuleNotFoundError:  # a place that has only this notebook
     import subprocess
     import sys
 
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0"])
-from sinkprune_core.notebook import start
+    subprocess.check_call(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
+        ]
+    )
+from sinkprune_core.companion.parameters import start
 
 run = start("00_start_here", globals())
 
@@ -78,9 +89,8 @@ run = start("00_start_here", globals())
 
 # %%
 import pandas as pd
-
-from sinkprune_core import compute
-from sinkprune_core.models import load
+from sinkprune_core.diffusion import compute
+from sinkprune_core.models.language_model import load
 
 dlm, ar = load(model, dtype), load(twin, dtype)
 pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis=1)
@@ -91,15 +101,26 @@ pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis
 
 # %%
 import torch
-
 from sinkprune_core import corpus
 
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 ids_T = texts["documentation"][0]
 changed_T = torch.cat([ids_T[:-1], ids_T[:1]])
 with torch.inference_mode():
-    moved = {lm.name: (lm.hidden(ids_T[None]) - lm.hidden(changed_T[None])).abs().amax(-1)[0].float() for lm in (ar, dlm)}
-pd.DataFrame({name: {"position 0": float(change[0]), "largest before the last": float(change[:-1].max()), "last": float(change[-1])} for name, change in moved.items()}).round(3)
+    moved = {
+        lm.name: (lm.hidden(ids_T[None]) - lm.hidden(changed_T[None])).abs().amax(-1)[0].float()
+        for lm in (ar, dlm)
+    }
+pd.DataFrame(
+    {
+        name: {
+            "position 0": float(change[0]),
+            "largest before the last": float(change[:-1].max()),
+            "last": float(change[-1]),
+        }
+        for name, change in moved.items()
+    }
+).round(3)
 
 # %% [markdown]
 # ## How good is it?
@@ -108,12 +129,20 @@ pd.DataFrame({name: {"position 0": float(change[0]), "largest before the last": 
 # Both in nats per token, on text that was never trained on, with 95 % bootstrap intervals over sequences.
 
 # %%
-from sinkprune_core.comparisons import forest_table, interval
-from sinkprune_core.experiments import SharedStatistics, calibration_draw, variant_scores
+from sinkprune_core.companion.variants import SharedStatistics, calibration_draw, variant_scores
+from sinkprune_core.evaluation.intervals import forest_table, interval
 
 prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
-dense = {lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense") for lm in (ar, dlm)}
-quality = pd.DataFrame({name: {text: str(interval(part.value)) for text, part in frame.groupby("text")} for name, frame in dense.items()})
+dense = {
+    lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense")
+    for lm in (ar, dlm)
+}
+quality = pd.DataFrame(
+    {
+        name: {text: str(interval(part.value)) for text, part in frame.groupby("text")}
+        for name, frame in dense.items()
+    }
+)
 quality
 
 # %% [markdown]
@@ -121,27 +150,52 @@ quality
 # are the AR model on the text measured above: the place to reach.
 
 # %%
-from sinkprune_core import figures
-from sinkprune_core.embedded import ADAPTER
+from sinkprune_core.companion import figures
+from sinkprune_core.models.embedded import ADAPTER
 
 log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
-curve = log.melt("tokens", ["nelbo_samples", "nelbo_documentation"], "text", "nelbo").replace({"nelbo_samples": "DLM, samples of the AR model", "nelbo_documentation": "DLM, documentation"})
-reference = {f"AR, {text}": float(part.value.mean()) for text, part in dense[ar.name].groupby("text")}
-drawn = figures.plot_curves(curve, "tokens", "nelbo", "text", {"tokens": "training tokens", "nelbo": "held-out NELBO (nats per token)"}, reference=reference)
-figures.save_figure(run, drawn, "learning_curve", curve, "held-out NELBO of the adapter along its training")
+curve = log.melt("exclude", ["nelbo_samples", "nelbo_documentation"], "text", "nelbo").replace(
+    {"nelbo_samples": "DLM, samples of the AR model", "nelbo_documentation": "DLM, documentation"}
+)
+reference = {
+    f"AR, {text}": float(part.value.mean()) for text, part in dense[ar.name].groupby("text")
+}
+drawn = figures.plot_curves(
+    curve,
+    "exclude",
+    "nelbo",
+    "text",
+    {"exclude": "training tokens", "nelbo": "held-out NELBO (nats per token)"},
+    reference=reference,
+)
+figures.save_figure(
+    run, drawn, "learning_curve", curve, "held-out NELBO of the adapter along its training"
+)
 
 # %% [markdown]
 # **Where it falls behind.** The NELBO averages over noise levels; here are three of them one by one. The DLM fills the masked
 # tokens from both sides, all at once; the AR model predicts the same tokens, each from everything that stands before it, so that
 # masks are nothing to it. With few masks both sides of a gap are there to see, with many hardly anything is. The [model
-# card](../sinkprune_core/adapters/smol-dlm/README.md) measures the same on more text.
+# card](../sinkprune_core/data/adapters/smol-dlm/README.md) measures the same on more text.
 
 # %%
-from sinkprune_core import quality
+from sinkprune_core.evaluation import quality
 
 part_NT = torch.cat([ids_NT[: max(2, sequences // 5)] for ids_NT in texts.values()])
-filled = run.record("filling", lambda: quality.filling(dlm, ar, part_NT, progress=True), fingerprints=prints, data=part_NT.tolist(), source=quality.source())
-figures.save_figure(run, figures.plot_filling(filled), "filling", filled, "filling masks by noise level beside the AR model's next-token prediction of the same tokens; bars: 95 % bootstrap interval over sequences")
+filled = run.record(
+    "filling",
+    lambda: quality.filling(dlm, ar, part_NT, progress=True),
+    fingerprints=prints,
+    data=part_NT.tolist(),
+    source=quality.source(),
+)
+figures.save_figure(
+    run,
+    figures.plot_filling(filled),
+    "filling",
+    filled,
+    "filling masks by noise level beside the AR model's next-token prediction of the same tokens; bars: 95 % bootstrap interval over sequences",
+)
 
 # %% [markdown]
 # The same in words, computed:
@@ -150,37 +204,70 @@ figures.save_figure(run, figures.plot_filling(filled), "filling", filled, "filli
 wide = filled.pivot_table(index=["share", "sequence"], columns="model", values="correct")
 for share, part in wide.groupby(level="share"):
     lead = interval(part[dlm.name] - part[ar.name])
-    side = "more than" if lead.low > 0 else "fewer than" if lead.high < 0 else "as far as this text can tell as many as"
-    print(f"{share:.0%} masked: the DLM fills {part[dlm.name].mean():.0%} right, {side} the AR model's {part[ar.name].mean():.0%} (difference {100 * lead.value:+.0f} points [{100 * lead.low:+.0f}, {100 * lead.high:+.0f}])")
+    side = (
+        "more than"
+        if lead.low > 0
+        else "fewer than"
+        if lead.high < 0
+        else "as far as this text can tell as many as"
+    )
+    print(
+        f"{share:.0%} masked: the DLM fills {part[dlm.name].mean():.0%} right, {side} the AR model's {part[ar.name].mean():.0%} (difference {100 * lead.value:+.0f} points [{100 * lead.low:+.0f}, {100 * lead.high:+.0f}])"
+    )
 
 # %% [markdown]
 # ## What can the two models do?
 #
-# The package brings [1,512 items](../sinkprune_core/tasks/README.md) with two endings each, in six groups; a model answers
+# The package brings [1,512 items](../sinkprune_core/data/tasks/README.md) with two endings each, in six groups; a model answers
 # with the ending it finds more likely. Items come in pairs in which each ending is right once, so whoever looks at endings
 # alone is right in half of all. In a pair *told apart*, the context turns the preference the right way, whatever an ending
 # is worth by itself; chance is one half again. The DLM's likelihoods are bounds, from as many noise draws as above.
 
 # %%
-from sinkprune_core import suite
-from sinkprune_core.experiments import suite_answers
+from sinkprune_core.companion.variants import suite_answers
+from sinkprune_core.evaluation import suite
 
 answers = {lm.name: suite_answers(run, lm, prints[lm.name], items, draws) for lm in (ar, dlm)}
 rows, told = [], {}
 for lm in (ar, dlm):
     told[lm.name] = suite.by_group(suite.matched(answers[lm.name]))
-    rows += [{"model": lm.name, "kind": lm.kind, "group": group, "value": e.value, "low": e.low, "high": e.high} for group, e in suite.by_group(answers[lm.name]).items()]
+    rows += [
+        {
+            "model": lm.name,
+            "kind": lm.kind,
+            "group": group,
+            "value": e.value,
+            "low": e.low,
+            "high": e.high,
+        }
+        for group, e in suite.by_group(answers[lm.name]).items()
+    ]
 accuracy = pd.DataFrame(rows)
-figures.save_figure(run, figures.plot_accuracy(accuracy), "suite", accuracy, "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs of items")
+figures.save_figure(
+    run,
+    figures.plot_accuracy(accuracy),
+    "suite",
+    accuracy,
+    "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs of items",
+)
 
 # %% [markdown]
 # The same as a table, in percent. An interval without width says that all pairs came out alike here, not that all would.
 
 # %%
-percent = lambda value, low, high: f"{value:.0%} [{low:.0%}, {high:.0%}]"  # noqa: E731
-shown = pd.DataFrame({("right answers", name): {row.group: percent(row.value, row.low, row.high) for row in part.itertuples()} for name, part in accuracy.groupby("model", sort=False)})
+percent = lambda value, low, high: f"{value:.0%} [{low:.0%}, {high:.0%}]"
+shown = pd.DataFrame(
+    {
+        ("right answers", name): {
+            row.group: percent(row.value, row.low, row.high) for row in part.itertuples()
+        }
+        for name, part in accuracy.groupby("model", sort=False)
+    }
+)
 for name, groups in told.items():
-    shown["pairs told apart", name] = {group: percent(e.value, e.low, e.high) for group, e in groups.items()}
+    shown["pairs told apart", name] = {
+        group: percent(e.value, e.low, e.high) for group, e in groups.items()
+    }
 shown
 
 # %% [markdown]
@@ -192,18 +279,30 @@ shown
 # %%
 from dataclasses import replace
 
-from sinkprune_core.diffusion import LLADA, decode, generate
+from sinkprune_core.diffusion.sampling import LLADA, decode, generate
 
 sampler = replace(LLADA, temperature=1.0)
-prompt_BT = torch.cat([torch.zeros(1, dtype=torch.long), dlm.encode(" The best way to learn a new language is")])[None]
+prompt_BT = torch.cat(
+    [torch.zeros(1, dtype=torch.long), dlm.encode(" The best way to learn a new language is")]
+)[None]
 
 
 def written(lm, write, **key) -> str:
-    tokens = run.record("written", lambda: pd.DataFrame({"token": write()[0, 1:].tolist()}), fingerprint=prints[lm.name], prompt=prompt_BT[0].tolist(), sampler=sampler, seed=seed, **key)
+    tokens = run.record(
+        "written",
+        lambda: pd.DataFrame({"token": write()[0, 1:].tolist()}),
+        fingerprint=prints[lm.name],
+        prompt=prompt_BT[0].tolist(),
+        sampler=sampler,
+        seed=seed,
+        **key,
+    )
     return lm.tokenizer.decode(tokens.token.tolist())
 
 
-print(f"{ar.name}:{written(ar, lambda: decode(ar, prompt_BT, sampler.length, sampler.temperature, seed))}\n")
+print(
+    f"{ar.name}:{written(ar, lambda: decode(ar, prompt_BT, sampler.length, sampler.temperature, seed))}\n"
+)
 print(f"{dlm.name}:{written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed))}\n")
 
 # %% [markdown]
@@ -215,10 +314,17 @@ print(f"{dlm.name}:{written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed)
 # %%
 ar.model.to("meta")  # its name and its numbers are still here
 original = load(base, dtype)
-of_base = variant_scores(run, original, original.fingerprint(), None, None, texts, draws, variant="dense")
+of_base = variant_scores(
+    run, original, original.fingerprint(), None, None, texts, draws, variant="dense"
+)
 change = dense[ar.name].value - of_base.value
 rows = {f"{original.name} (nats per token)": of_base.value, f"{ar.name} − {original.name}": change}
-pd.DataFrame({name: {text: str(interval(part)) for text, part in values.groupby(of_base.text)} for name, values in rows.items()})
+pd.DataFrame(
+    {
+        name: {text: str(interval(part)) for text, part in values.groupby(of_base.text)}
+        for name, values in rows.items()
+    }
+)
 
 # %% [markdown]
 # ## One pruned model
@@ -228,7 +334,7 @@ pd.DataFrame({name: {text: str(interval(part)) for text, part in values.groupby(
 # scores weights as Wanda does. Beside it the two simplest baselines at the same sparsity.
 
 # %%
-from sinkprune_core.pruning import preset
+from sinkprune_core.pruning.engine import preset
 
 original.model.to("meta")  # the base has served, too
 recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
@@ -236,8 +342,19 @@ drawn_text = calibration_draw(dlm, calibration, length, seed)
 shared = SharedStatistics(dlm, recipes.values(), drawn_text)  # taken once, when first asked for
 scores = {"dense": dense[dlm.name]}
 for name, recipe in recipes.items():
-    scores[name] = variant_scores(run, dlm, prints[dlm.name], recipe, drawn_text, texts, draws, shared=shared, variant=name)
-summary = pd.DataFrame({name: {"NELBO (nats per token)": str(interval(frame.value)), "zeros in the blocks": frame.zeros.iloc[0], "seconds to prune": round(frame.prune_seconds.iloc[0], 1)} for name, frame in scores.items()}).T
+    scores[name] = variant_scores(
+        run, dlm, prints[dlm.name], recipe, drawn_text, texts, draws, shared=shared, variant=name
+    )
+summary = pd.DataFrame(
+    {
+        name: {
+            "NELBO (nats per token)": str(interval(frame.value)),
+            "zeros in the blocks": frame.zeros.iloc[0],
+            "seconds to prune": round(frame.prune_seconds.iloc[0], 1),
+        }
+        for name, frame in scores.items()
+    }
+).T
 summary
 
 # %% [markdown]
@@ -248,14 +365,23 @@ summary
 import numpy as np
 
 pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
-forest = {f"{one} − {other}": interval(np.subtract(scores[one].value, scores[other].value)) for one, other in pairs}
-figures.save_figure(run, figures.plot_forest(forest, f"difference in NELBO at {sparsity:.0%} sparsity (nats per token)"), "first_look", forest_table(forest), "paired differences, one calibration draw, intervals over sequences")
+forest = {
+    f"{one} − {other}": interval(np.subtract(scores[one].value, scores[other].value))
+    for one, other in pairs
+}
+figures.save_figure(
+    run,
+    figures.plot_forest(forest, f"difference in NELBO at {sparsity:.0%} sparsity (nats per token)"),
+    "first_look",
+    forest_table(forest),
+    "paired differences, one calibration draw, intervals over sequences",
+)
 
 # %% [markdown]
 # The pruned model's text, from the same prompt:
 
 # %%
-from sinkprune_core.pruning import prune, weights_kept
+from sinkprune_core.pruning.engine import prune, weights_kept
 
 
 def write_pruned() -> torch.Tensor:

@@ -43,9 +43,11 @@ prompts: int = 12  # held-out prompts, half samples of the AR model, half docume
 prompt_length: int = 32  # tokens of each prompt
 length: int = 96  # tokens to generate
 steps: int = 48  # denoising steps; the AR model's queries are cut into as many windows
-temperature: float = 1.0  # 1 samples from the model; 0 is greedy, to which a young DLM answers with repetition
-deviations: float = 2.0  # a sink gets more than mean + this many standard deviations
-stable_from: float = 0.8  # a position that is a sink in this share of steps is stable
+temperature: float = (
+    1.0  # 1 samples from the model; 0 is greedy, to which a young DLM answers with repetition
+)
+sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
+stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
 seed: int = 0  # of the choice of prompts and of the samplers
 dtype: str = "bfloat16"  # of the weights
 
@@ -55,13 +57,22 @@ dtype: str = "bfloat16"  # of the weights
 
 # %% tags=["setup"]
 try:
-    import sinkprune_core  # noqa: F401
+    import sinkprune_core
 except ModuleNotFoundError:  # a place that has only this notebook
     import subprocess
     import sys
 
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0"])
-from sinkprune_core.notebook import start
+    subprocess.check_call(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
+        ]
+    )
+from sinkprune_core.companion.parameters import start
 
 run = start("01_sink_variance", globals())
 
@@ -86,40 +97,66 @@ run = start("01_sink_variance", globals())
 
 # %%
 from sinkprune_core import corpus
-from sinkprune_core.diffusion import Sampler
-from sinkprune_core.models import load
+from sinkprune_core.diffusion.sampling import Sampler
+from sinkprune_core.models.language_model import load
 
 SAMPLERS = {
-    "LLaDA's sampler": Sampler(length, steps, block=length // 3, order="low_confidence", schedule="even", temperature=temperature),
-    "Dream's sampler": Sampler(length, steps, block=None, order="entropy", schedule="time", temperature=temperature),
+    "LLaDA's sampler": Sampler(
+        length,
+        steps,
+        block=length // 3,
+        order="low_confidence",
+        schedule="even",
+        temperature=temperature,
+    ),
+    "Dream's sampler": Sampler(
+        length, steps, block=None, order="entropy", schedule="time", temperature=temperature
+    ),
 }
 models = {"diffusion": load(model, dtype), "autoregressive": load(twin, dtype)}
 for kind, lm in models.items():
     if lm.kind != kind:
-        raise ValueError(f"{lm.name} is {lm.kind}; the parameter `{'model' if kind == 'diffusion' else 'twin'}` needs a {kind} model")
-texts = corpus.texts(models["diffusion"].tokenizer, prompts, prompt_length, held_out=True, seed=seed)
+        raise ValueError(
+            f"{lm.name} is {lm.kind}; the parameter `{'model' if kind == 'diffusion' else 'twin'}` needs a {kind} model"
+        )
+texts = corpus.texts(
+    models["diffusion"].tokenizer, prompts, prompt_length, held_out=True, seed=seed
+)
 
 # %% [markdown]
 # Generate from every prompt and record attention at every step. Traces are records: computed once, read ever after.
 
 # %%
 import torch
-
-from sinkprune_core.traces import Trace, cumulative, trace
+from sinkprune_core.sinks.trace import Trace, cumulative, trace
 
 prompt_BT = torch.cat(list(texts.values()))
 
 
 def traced(lm, sampler: Sampler) -> Trace:
-    return run.artifact(f"trace-{lm.kind}", Trace, lambda: trace(lm, prompt_BT, sampler, seed, batch=6), model=lm.fingerprint(), sampler=sampler, prompts=prompt_BT.tolist(), seed=seed)
+    return run.artifact(
+        f"trace-{lm.kind}",
+        Trace,
+        lambda: trace(lm, prompt_BT, sampler, seed, batch=6),
+        model=lm.fingerprint(),
+        sampler=sampler,
+        prompts=prompt_BT.tolist(),
+        seed=seed,
+    )
 
 
 causal = traced(models["autoregressive"], SAMPLERS["LLaDA's sampler"])
-traces = {("diffusion", name): traced(models["diffusion"], sampler) for name, sampler in SAMPLERS.items()}
+traces = {
+    ("diffusion", name): traced(models["diffusion"], sampler) for name, sampler in SAMPLERS.items()
+}
 for lm in models.values():
     lm.model.to("meta")  # only their tokenizers are needed from here on: the base gets their room
 original = traced(load(base, dtype), SAMPLERS["LLaDA's sampler"])
-traces |= {("autoregressive", "window of queries"): causal, ("autoregressive", "all queries so far"): cumulative(causal), ("autoregressive", "window, the base"): original}
+traces |= {
+    ("autoregressive", "window of queries"): causal,
+    ("autoregressive", "all queries so far"): cumulative(causal),
+    ("autoregressive", "window, the base"): original,
+}
 
 # %% [markdown]
 # ## The figure: where attention goes, step by step
@@ -128,18 +165,40 @@ traces |= {("autoregressive", "window of queries"): causal, ("autoregressive", "
 # share, rings mark sinks. A stable anchor is a column ringed from top to bottom. Tokens with much attention are named.
 
 # %%
-from sinkprune_core import figures, trajectories
+from sinkprune_core.companion import figures, trajectories
 
 
 def panel(kind: str, how: str, prompt: int) -> dict:
     one, tokenizer = traces[kind, how], models[kind].tokenizer
-    seen = {"profile_SK": one.profile_BSK[prompt].numpy(), "visible_SK": one.visible_SK.numpy(), "sinks_SK": one.sinks(deviations)[prompt].numpy()}
-    states = [["" if token == models[kind].mask_token_id else label for token, label in zip(state, trajectories.token_labels(tokenizer, state), strict=True)] for state in one.ids_BSK[prompt].tolist()]
-    return {"title": f"{figures.KIND[kind][2]} ({models[kind].name}, {how})", "labels": trajectories.token_labels(tokenizer, one.final_BK[prompt]), "states_SK": states, "prompt_length": one.prompt_length, **seen}
+    seen = {
+        "profile_SK": one.profile_BSK[prompt].numpy(),
+        "visible_SK": one.visible_SK.numpy(),
+        "sinks_SK": one.sinks(sink_std)[prompt].numpy(),
+    }
+    states = [
+        [
+            "" if token == models[kind].mask_token_id else label
+            for token, label in zip(state, trajectories.token_labels(tokenizer, state), strict=True)
+        ]
+        for state in one.ids_BSK[prompt].tolist()
+    ]
+    return {
+        "title": f"{figures.KIND[kind][2]} ({models[kind].name}, {how})",
+        "labels": trajectories.token_labels(tokenizer, one.final_BK[prompt]),
+        "states_SK": states,
+        "prompt_length": one.prompt_length,
+        **seen,
+    }
 
 
 panels = [panel("diffusion", "LLaDA's sampler", 0), panel("autoregressive", "window of queries", 0)]
-figures.save_figure(run, trajectories.plot_sink_positions(panels), "sink_positions", trajectories.positions_table(panels), "attention received per key position and step, one prompt")
+figures.save_figure(
+    run,
+    trajectories.plot_sink_positions(panels),
+    "sink_positions",
+    trajectories.positions_table(panels),
+    "attention received per key position and step, one prompt",
+)
 
 # %% [markdown]
 # The same one step at a time, in reading order: move the slider and watch the text being written. Empty cells are masks,
@@ -149,7 +208,16 @@ figures.save_figure(run, trajectories.plot_sink_positions(panels), "sink_positio
 from IPython.display import display
 
 last = trajectories.positions_table(panels).query("step == @steps - 1")
-display(figures.save_figure(run, trajectories.plot_writing(panels, steps - 1), "writing", last, "the text and its sinks at the last step, one prompt"), trajectories.step_slider(panels))
+display(
+    figures.save_figure(
+        run,
+        trajectories.plot_writing(panels, steps - 1),
+        "writing",
+        last,
+        "the text and its sinks at the last step, one prompt",
+    ),
+    trajectories.step_slider(panels),
+)
 
 # %% [markdown]
 # ![All steps in turn: the diffusion model fills in masks while its sinks move, the autoregressive model appends tokens](../figures/01_sink_variance/sink_positions.gif)
@@ -158,15 +226,26 @@ display(figures.save_figure(run, trajectories.plot_writing(panels, steps - 1), "
 
 # %%
 shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 24 frames at most
-animation = trajectories.save_animation(run, (trajectories.plot_writing(panels, step) for step in shown), "sink_positions")
+animation = trajectories.save_animation(
+    run, (trajectories.plot_writing(panels, step) for step in shown), "sink_positions"
+)
 print(f"{animation.name}: {len(shown)} frames, {animation.stat().st_size / 1000:.0f} kB")
 
 # %% [markdown]
 # The same for another kind of text, with Dream's sampler.
 
 # %%
-panels = [panel("diffusion", "Dream's sampler", -1), panel("autoregressive", "all queries so far", -1)]
-figures.save_figure(run, trajectories.plot_sink_positions(panels), "sink_positions_dream", trajectories.positions_table(panels), "attention received per key position and step, another prompt, Dream's sampler; the AR steps see all queries so far")
+panels = [
+    panel("diffusion", "Dream's sampler", -1),
+    panel("autoregressive", "all queries so far", -1),
+]
+figures.save_figure(
+    run,
+    trajectories.plot_sink_positions(panels),
+    "sink_positions_dream",
+    trajectories.positions_table(panels),
+    "attention received per key position and step, another prompt, Dream's sampler; the AR steps see all queries so far",
+)
 
 # %% [markdown]
 # ## All prompts
@@ -178,15 +257,17 @@ figures.save_figure(run, trajectories.plot_sink_positions(panels), "sink_positio
 
 # %%
 import pandas as pd
-
-from sinkprune_core import sinks
+from sinkprune_core.sinks import detection
 
 
 def statistics(one: Trace) -> pd.DataFrame:
-    return sinks.variability(one.profile_BSK, one.visible_SK, deviations, stable_from)
+    return detection.variability(one.profile_BSK, one.visible_SK, sink_std, stability_threshold)
 
 
-table = pd.concat([statistics(one).assign(kind=kind, how=how) for (kind, how), one in traces.items()], ignore_index=True)
+table = pd.concat(
+    [statistics(one).assign(kind=kind, how=how) for (kind, how), one in traces.items()],
+    ignore_index=True,
+)
 METRICS = {
     "temporal_variance": "temporal variance (positions²)",
     "temporal_variance_relative": "the same of position / length",
@@ -198,7 +279,13 @@ METRICS = {
     "top_share": "attention to the strongest key",
 }
 main = table[table.how.isin(["LLaDA's sampler", "window of queries"])]
-figures.save_figure(run, figures.plot_variability(main, METRICS), "variability", table, "sink statistics per prompt, mean and 95 % bootstrap interval")
+figures.save_figure(
+    run,
+    figures.plot_variability(main, METRICS),
+    "variability",
+    table,
+    "sink statistics per prompt, mean and 95 % bootstrap interval",
+)
 
 # %% [markdown]
 # The means for every reading of a step, and for the base before any training. If a verdict hung on how a causal step is
@@ -217,10 +304,24 @@ rows = []
 for kind, how in [("diffusion", "LLaDA's sampler"), ("autoregressive", "window of queries")]:
     one = traces[kind, how]
     for layer in range(one.layers_BSLK.shape[2]):
-        rows.append(sinks.variability(one.layers_BSLK[:, :, layer], one.visible_SK, deviations, stable_from).assign(layer=layer, kind=kind))
+        rows.append(
+            detection.variability(
+                one.layers_BSLK[:, :, layer], one.visible_SK, sink_std, stability_threshold
+            ).assign(layer=layer, kind=kind)
+        )
 layers = pd.concat(rows, ignore_index=True)
-labels = {"overlap": "overlap of consecutive sink sets", "stable_share": "share of stable sinks", "top_share": "attention to the strongest key"}
-figures.save_figure(run, figures.plot_layers(layers, labels), "layers", layers, "sink statistics by layer; bands are 95 % bootstrap intervals over prompts")
+labels = {
+    "overlap": "overlap of consecutive sink sets",
+    "stable_share": "share of stable sinks",
+    "top_share": "attention to the strongest key",
+}
+figures.save_figure(
+    run,
+    figures.plot_layers(layers, labels),
+    "layers",
+    layers,
+    "sink statistics by layer; bands are 95 % bootstrap intervals over prompts",
+)
 
 # %% [markdown]
 # And head by head, for the first prompt: how much attention a head gives to its strongest key, among the keys that every
@@ -231,8 +332,23 @@ maps = {}
 for kind, how in [("diffusion", "LLaDA's sampler"), ("autoregressive", "window of queries")]:
     one = traces[kind, how]
     maps[figures.KIND[kind][2]] = one.heads_BLHK[0][:, :, one.visible_SK.all(0)].amax(-1).numpy()
-heads = pd.concat([pd.DataFrame(map_LH).rename_axis("layer").reset_index().melt("layer", var_name="head", value_name="even_shares").assign(kind=kind) for kind, map_LH in maps.items()])
-figures.save_figure(run, trajectories.plot_heads(maps, "attention to the strongest key (1 = even share)"), "heads", heads, "attention to the strongest key by layer and head, mean over steps, one prompt")
+heads = pd.concat(
+    [
+        pd.DataFrame(map_LH)
+        .rename_axis("layer")
+        .reset_index()
+        .melt("layer", var_name="head", value_name="even_shares")
+        .assign(kind=kind)
+        for kind, map_LH in maps.items()
+    ]
+)
+figures.save_figure(
+    run,
+    trajectories.plot_heads(maps, "attention to the strongest key (1 = even share)"),
+    "heads",
+    heads,
+    "attention to the strongest key by layer and head, mean over steps, one prompt",
+)
 
 # %% [markdown]
 # ## Which tokens are sinks
@@ -241,7 +357,15 @@ figures.save_figure(run, trajectories.plot_heads(maps, "attention to the stronge
 # the token is the one that the step attends to, so it can be the mask token.
 
 # %%
-tokens = pd.concat([sinks.token_table(one.ids_BSK, one.sinks(deviations), models[kind].tokenizer, one.visible_SK).assign(kind=kind) for (kind, how), one in traces.items() if how in set(main.how)])
+tokens = pd.concat(
+    [
+        detection.token_table(
+            one.ids_BSK, one.sinks(sink_std), models[kind].tokenizer, one.visible_SK
+        ).assign(kind=kind)
+        for (kind, how), one in traces.items()
+        if how in set(main.how)
+    ]
+)
 tokens.groupby("kind").head(8).set_index(["kind", "token"])
 
 # %% [markdown]
@@ -250,7 +374,7 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # Computed from the table: differences are paired by prompt, intervals are bootstrap intervals over prompts.
 
 # %%
-from sinkprune_core.comparisons import interval, listed
+from sinkprune_core.evaluation.intervals import interval, listed
 
 
 def by_prompt(kind: str, metric: str):
@@ -261,10 +385,18 @@ def difference(metric: str):
     return interval(by_prompt("diffusion", metric) - by_prompt("autoregressive", metric))
 
 
-found = {f"{metric}_difference": difference(metric) for metric in ("temporal_variance", "temporal_variance_relative", "overlap", "spatial_variance")}
-found |= {"stable_share_dlm": interval(by_prompt("diffusion", "stable_share")), "stable_share_ar": interval(by_prompt("autoregressive", "stable_share"))}
+found = {
+    f"{metric}_difference": difference(metric)
+    for metric in ("temporal_variance", "temporal_variance_relative", "overlap", "spatial_variance")
+}
+found |= {
+    "stable_share_dlm": interval(by_prompt("diffusion", "stable_share")),
+    "stable_share_ar": interval(by_prompt("autoregressive", "stable_share")),
+}
 before = table[table.how == "window, the base"].sort_values("prompt").temporal_variance.to_numpy()
-found["temporal_variance_difference_base"] = interval(by_prompt("diffusion", "temporal_variance") - before)
+found["temporal_variance_difference_base"] = interval(
+    by_prompt("diffusion", "temporal_variance") - before
+)
 run.find(found)
 listed(found, prompts=[estimate.units for estimate in found.values()])
 
@@ -272,7 +404,7 @@ listed(found, prompts=[estimate.units for estimate in found.values()])
 # ## The verdict
 
 # %%
-from sinkprune_core import claims
+from sinkprune_core.companion import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
@@ -283,16 +415,31 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # noise levels, which decided nothing. An older log has losses only.
 
 # %%
-from sinkprune_core.embedded import ADAPTER
+from sinkprune_core.models.embedded import ADAPTER
 
 log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
 PANELS = {
-    "held-out NELBO (nats per token)": {"nelbo_samples": "samples of the AR model", "nelbo_documentation": "documentation"},
+    "held-out NELBO (nats per token)": {
+        "nelbo_samples": "samples of the AR model",
+        "nelbo_documentation": "documentation",
+    },
     "sinks per noise level": {"sinks_sinks_per_step": "sinks"},
-    "share": {"sinks_stable_share": "stable sinks among sinks", "sinks_overlap": "overlap of consecutive sink sets", "sinks_top_share": "attention to the strongest key"},
+    "share": {
+        "sinks_stable_share": "stable sinks among sinks",
+        "sinks_overlap": "overlap of consecutive sink sets",
+        "sinks_top_share": "attention to the strongest key",
+    },
 }
-known = log.reindex(columns=["tokens", *(column for columns in PANELS.values() for column in columns)])
-figures.save_figure(run, figures.plot_training(log, PANELS), "training", known, "held-out loss and sink statistics along the training of the adapter")
+known = log.reindex(
+    columns=["exclude", *(column for columns in PANELS.values() for column in columns)]
+)
+figures.save_figure(
+    run,
+    figures.plot_training(log, PANELS),
+    "training",
+    known,
+    "held-out loss and sink statistics along the training of the adapter",
+)
 
 # %% [markdown]
 # **What this does not show.** One pair of small models (135M parameters), one length, texts of one kind each. The pair

@@ -54,13 +54,22 @@ dtype: str = "bfloat16"  # of the weights
 
 # %% tags=["setup"]
 try:
-    import sinkprune_core  # noqa: F401
+    import sinkprune_core
 except ModuleNotFoundError:  # a place that has only this notebook
     import subprocess
     import sys
 
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0"])
-from sinkprune_core.notebook import start
+    subprocess.check_call(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
+        ]
+    )
+from sinkprune_core.companion.parameters import start
 
 run = start("02_hiding_sinks", globals())
 
@@ -86,20 +95,30 @@ run = start("02_hiding_sinks", globals())
 
 # %%
 from sinkprune_core import corpus
-from sinkprune_core.diffusion import Sampler
-from sinkprune_core.hiding import Hiding
-from sinkprune_core.models import load
+from sinkprune_core.diffusion.sampling import Sampler
+from sinkprune_core.models.language_model import load
+from sinkprune_core.sinks.hiding import Hiding
 
 COUNT = 5  # where verdicts are read, as the ledger says
 if max(counts) > length // 8:
-    raise ValueError(f"counts={counts} must not exceed {length // 8}, an eighth of length={length}: as many random keys must be left")
+    raise ValueError(
+        f"counts={counts} must not exceed {length // 8}, an eighth of length={length}: as many random keys must be left"
+    )
 if min(sequences, prompts) < 2 or prompt_length < 4 * COUNT:
-    raise ValueError(f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and prompt_length={prompt_length} at least {4 * COUNT}, so that keys are left")
-hidings = [Hiding("first", 1)] + [hiding for count in counts for hiding in (Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False))]
+    raise ValueError(
+        f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and prompt_length={prompt_length} at least {4 * COUNT}, so that keys are left"
+    )
+hidings = [Hiding("first", 1)] + [
+    hiding
+    for count in counts
+    for hiding in (Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False))
+]
 sampler = Sampler(written, steps, block=None, temperature=temperature)
 dlm, ar = load(model, dtype), load(twin, dtype)
 if not dlm.is_diffusion or ar.is_diffusion:
-    raise ValueError(f"model={model} must be a diffusion model and twin={twin} an autoregressive one; they are {dlm.kind} and {ar.kind}")
+    raise ValueError(
+        f"model={model} must be a diffusion model and twin={twin} an autoregressive one; they are {dlm.kind} and {ar.kind}"
+    )
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 
@@ -111,11 +130,13 @@ texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 
 # %%
 import pandas as pd
-
-from sinkprune_core.experiments import hiding_scores
+from sinkprune_core.companion.variants import hiding_scores
 
 DESCRIBED = ["value", "excess", "attention", "first", "masks", "left", "second"]
-scores = pd.concat([hiding_scores(run, lm, prints[lm.name], hidings, texts, draws) for lm in (dlm, ar)], ignore_index=True)
+scores = pd.concat(
+    [hiding_scores(run, lm, prints[lm.name], hidings, texts, draws) for lm in (dlm, ar)],
+    ignore_index=True,
+)
 scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
 
 # %% [markdown]
@@ -127,15 +148,33 @@ scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(
 # ## The figure: what hiding costs
 
 # %%
-from sinkprune_core import figures
-from sinkprune_core.comparisons import interval
+from sinkprune_core.companion import figures
+from sinkprune_core.evaluation.intervals import interval
 
 rows = []
-for (name, kind, label, count), part in scores[scores["count"] > 0].groupby(["model", "kind", "label", "count"], sort=False):
+for (name, kind, label, count), part in scores[scores["count"] > 0].groupby(
+    ["model", "kind", "label", "count"], sort=False
+):
     found = interval(part.excess)
-    rows.append({"model": name, "kind": kind, "label": label, "count": count, "value": found.value, "low": found.low, "high": found.high})
+    rows.append(
+        {
+            "model": name,
+            "kind": kind,
+            "label": label,
+            "count": count,
+            "value": found.value,
+            "low": found.low,
+            "high": found.high,
+        }
+    )
 costs = pd.DataFrame(rows)
-figures.save_figure(run, figures.plot_hiding(costs, "excess (nats per token)"), "costs", costs, "what hiding keys from attention costs; bars: 95 % bootstrap interval over sequences")
+figures.save_figure(
+    run,
+    figures.plot_hiding(costs, "excess (nats per token)"),
+    "costs",
+    costs,
+    "what hiding keys from attention costs; bars: 95 % bootstrap interval over sequences",
+)
 
 # %% [markdown]
 # ## The two kinds of text
@@ -144,7 +183,9 @@ figures.save_figure(run, figures.plot_hiding(costs, "excess (nats per token)"), 
 # one of them.
 
 # %%
-by_text = scores[scores["count"].isin([0, COUNT])].pivot_table("excess", ["model", "text"], "label", sort=False)
+by_text = scores[scores["count"].isin([0, COUNT])].pivot_table(
+    "excess", ["model", "text"], "label", sort=False
+)
 by_text.round(3)
 
 # %% [markdown]
@@ -156,13 +197,19 @@ by_text.round(3)
 
 # %%
 import torch
+from sinkprune_core.companion.variants import hiding_texts
 
-from sinkprune_core.experiments import hiding_texts
-
-prompt_NT = torch.cat(list(corpus.texts(dlm.tokenizer, prompts, prompt_length, held_out=True, seed=seed).values()))
+prompt_NT = torch.cat(
+    list(corpus.texts(dlm.tokenizer, prompts, prompt_length, held_out=True, seed=seed).values())
+)
 variants = [Hiding("top", COUNT), Hiding("random", COUNT)]
-texts_written = pd.concat([hiding_texts(run, lm, ar, prints, variants, prompt_NT, sampler, seed) for lm in (dlm, ar)], ignore_index=True)
-texts_written.groupby(["model", "label"], sort=False)[["value", "excess", "changed", "distinct", "attention"]].mean().round(3)
+texts_written = pd.concat(
+    [hiding_texts(run, lm, ar, prints, variants, prompt_NT, sampler, seed) for lm in (dlm, ar)],
+    ignore_index=True,
+)
+texts_written.groupby(["model", "label"], sort=False)[
+    ["value", "excess", "changed", "distinct", "attention"]
+].mean().round(3)
 
 # %% [markdown]
 # One prompt, as it came.
@@ -171,7 +218,9 @@ texts_written.groupby(["model", "label"], sort=False)[["value", "excess", "chang
 shown = texts_written[texts_written.sequence == 0]
 print(f"prompt: {dlm.tokenizer.decode(prompt_NT[0])!r}")
 for row in shown.itertuples():
-    print(f"{row.model}, hidden: {row.label}: {dlm.tokenizer.decode([int(token) for token in row.tokens.split()])!r}")
+    print(
+        f"{row.model}, hidden: {row.label}: {dlm.tokenizer.decode([int(token) for token in row.tokens.split()])!r}"
+    )
 
 # %% [markdown]
 # ## The base
@@ -191,6 +240,7 @@ base_scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().r
 #
 # Differences are paired by sequence, or by prompt; intervals are bootstrap intervals over them.
 
+
 # %%
 def excess(frame: pd.DataFrame, name: str, label: str, count: int = COUNT):
     """The excess of one model and hiding, by sequence; None where it was not measured."""
@@ -207,22 +257,41 @@ def beyond(frame: pd.DataFrame, name: str):
     top, random = excess(frame, name, "strongest"), excess(frame, name, "random")
     return None if top is None else top - random
 
+
 # %% [markdown]
 # Every finding is one line of the ledger.
 
 # %%
-from sinkprune_core.comparisons import listed
+from sinkprune_core.evaluation.intervals import listed
 
 found = {
-    "excess_difference": difference(excess(scores, dlm.name, "strongest"), excess(scores, ar.name, "strongest")),
-    "excess_difference_without_first": difference(excess(scores, dlm.name, "strongest, first token kept"), excess(scores, ar.name, "strongest, first token kept")),
-    "top_minus_random_dlm": difference(excess(scores, dlm.name, "strongest"), excess(scores, dlm.name, "random")),
-    "top_minus_random_ar": difference(excess(scores, ar.name, "strongest"), excess(scores, ar.name, "random")),
+    "excess_difference": difference(
+        excess(scores, dlm.name, "strongest"), excess(scores, ar.name, "strongest")
+    ),
+    "excess_difference_without_first": difference(
+        excess(scores, dlm.name, "strongest, first token kept"),
+        excess(scores, ar.name, "strongest, first token kept"),
+    ),
+    "top_minus_random_dlm": difference(
+        excess(scores, dlm.name, "strongest"), excess(scores, dlm.name, "random")
+    ),
+    "top_minus_random_ar": difference(
+        excess(scores, ar.name, "strongest"), excess(scores, ar.name, "random")
+    ),
     "beyond_random_difference": difference(beyond(scores, dlm.name), beyond(scores, ar.name)),
-    "excess_difference_base": difference(excess(scores, dlm.name, "strongest"), excess(base_scores, original.name, "strongest")),
-    "first_minus_other_dlm": difference(excess(scores, dlm.name, "first token", 1), excess(scores, dlm.name, "strongest, first token kept", 1)),
-    "written_difference": difference(excess(texts_written, dlm.name, "strongest"), excess(texts_written, ar.name, "strongest")),
-    "written_top_minus_random_dlm": difference(excess(texts_written, dlm.name, "strongest"), excess(texts_written, dlm.name, "random")),
+    "excess_difference_base": difference(
+        excess(scores, dlm.name, "strongest"), excess(base_scores, original.name, "strongest")
+    ),
+    "first_minus_other_dlm": difference(
+        excess(scores, dlm.name, "first token", 1),
+        excess(scores, dlm.name, "strongest, first token kept", 1),
+    ),
+    "written_difference": difference(
+        excess(texts_written, dlm.name, "strongest"), excess(texts_written, ar.name, "strongest")
+    ),
+    "written_top_minus_random_dlm": difference(
+        excess(texts_written, dlm.name, "strongest"), excess(texts_written, dlm.name, "random")
+    ),
 }
 run.find(found)
 listed(found)
@@ -232,14 +301,18 @@ listed(found)
 
 # %%
 for name, part in scores[scores.label == "first token"].groupby("model", sort=False):
-    before = scores[(scores.model == name) & (scores.label == "strongest") & (scores["count"] == 1)].attention.mean()
-    print(f"{name}: the strongest key got {before:.0%} of attention; without the first token it gets {part.left.mean():.0%}, and is the second token in {part.second.mean():.0%} of all states")
+    before = scores[
+        (scores.model == name) & (scores.label == "strongest") & (scores["count"] == 1)
+    ].attention.mean()
+    print(
+        f"{name}: the strongest key got {before:.0%} of attention; without the first token it gets {part.left.mean():.0%}, and is the second token in {part.second.mean():.0%} of all states"
+    )
 
 # %% [markdown]
 # The findings as a figure, the two kinds of test apart.
 
 # %%
-from sinkprune_core.comparisons import forest_table
+from sinkprune_core.evaluation.intervals import forest_table
 
 NAMES = {
     "excess_difference": "strongest hidden: DLM − AR",
@@ -254,13 +327,21 @@ NAMES = {
 }
 forest = {NAMES[finding]: estimate for finding, estimate in found.items() if estimate is not None}
 groups = {NAMES[finding]: "writing" if "written" in finding else "scoring" for finding in found}
-figures.save_figure(run, figures.plot_forest(forest, "difference of excess (nats per token)", groups, better="← costs less"), "differences", forest_table(forest), "paired differences of what hiding costs")
+figures.save_figure(
+    run,
+    figures.plot_forest(
+        forest, "difference of excess (nats per token)", groups, better="← costs less"
+    ),
+    "differences",
+    forest_table(forest),
+    "paired differences of what hiding costs",
+)
 
 # %% [markdown]
 # ## The verdict
 
 # %%
-from sinkprune_core import claims
+from sinkprune_core.companion import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 

@@ -39,24 +39,70 @@
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text and pruned as a control
-sparsities: list[float] = [0.25, 0.5, 0.75]  # shares of zeros in the blocks' linear maps; verdicts are read at 0.5
-recipes: list[str] = ["magnitude", "wanda", "dwanda", "noised-dense", "paper", "paper-no-sinks", "all-sinks", "unstable", "stable", "random", "only-sinks", "sparsegpt", "paper-sparsegpt", "sparsegpt-unstable"]  # presets, at 0.5
-curve_recipes: list[str] = ["magnitude", "wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]  # presets, at all other sparsities
+sparsities: list[float] = [
+    0.25,
+    0.5,
+    0.75,
+]  # shares of zeros in the blocks' linear maps; verdicts are read at 0.5
+recipes: list[str] = [
+    "magnitude",
+    "wanda",
+    "dwanda",
+    "noised-dense",
+    "paper",
+    "paper-no-sinks",
+    "all-sinks",
+    "unstable",
+    "stable",
+    "random",
+    "only-sinks",
+    "sparsegpt",
+    "paper-sparsegpt",
+    "sparsegpt-unstable",
+]  # presets, at 0.5
+curve_recipes: list[str] = [
+    "magnitude",
+    "wanda",
+    "noised-dense",
+    "paper",
+    "unstable",
+    "sparsegpt",
+    "paper-sparsegpt",
+]  # presets, at all other sparsities
 patterns: list[str] = ["2:4", "4:8"]  # N zeros in every M consecutive inputs
-pattern_recipes: list[str] = ["magnitude", "wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]  # presets
-ratios: list[float] = [0.3, 0.5]  # shares of the blocks' weights that structured pruning removes, in whole units
-structured_recipes: list[str] = ["structured-magnitude", "structured", "flap", "structured-sink", "structured-no-sinks"]  # presets
+pattern_recipes: list[str] = [
+    "magnitude",
+    "wanda",
+    "noised-dense",
+    "paper",
+    "unstable",
+    "sparsegpt",
+    "paper-sparsegpt",
+]  # presets
+ratios: list[float] = [
+    0.3,
+    0.5,
+]  # shares of the blocks' weights that structured pruning removes, in whole units
+structured_recipes: list[str] = [
+    "structured-magnitude",
+    "structured",
+    "flap",
+    "structured-sink",
+    "structured-no-sinks",
+]  # presets
 twin_sparsities: list[float] = [0.25, 0.5, 0.75]  # shares of zeros in the AR twin
 sequences: int = 48  # held-out sequences, half samples of the AR model, half documentation
 draws: int = 4  # noise draws per sequence
 calibration: int = 16  # calibration sequences
-levels: int = 8  # noise levels per calibration sequence; the paper's own recipes take 10
+noise_levels: int = 8  # noise levels per calibration sequence; the paper's own recipes take 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
-pattern_draws: int = 2  # calibration draws for SparseGPT, N:M and structured pruning, at most `seeds`
-deviations: float = 2.0  # a sink gets more than mean + this many standard deviations
-stable_from: float = 0.8  # a position that is a sink in this share of levels is stable
+pattern_draws: int = (
+    2  # calibration draws for SparseGPT, N:M and structured pruning, at most `seeds`
+)
+sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
+stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
@@ -65,13 +111,22 @@ dtype: str = "bfloat16"  # of the weights
 
 # %% tags=["setup"]
 try:
-    import sinkprune_core  # noqa: F401
+    import sinkprune_core
 except ModuleNotFoundError:  # a place that has only this notebook
     import subprocess
     import sys
 
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0"])
-from sinkprune_core.notebook import start
+    subprocess.check_call(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
+        ]
+    )
+from sinkprune_core.companion.parameters import start
 
 run = start("03_pruning_results", globals())
 
@@ -114,23 +169,44 @@ run = start("03_pruning_results", globals())
 # %%
 from dataclasses import replace
 
-from sinkprune_core.patterns import n_and_m
-from sinkprune_core.pruning import Recipe, preset
+from sinkprune_core.pruning.engine import Recipe, preset
+from sinkprune_core.pruning.patterns import n_and_m
 
 SPARSITY = 0.5
-switches = {"levels": levels, "deviations": deviations, "stable_from": stable_from}
+switches = {
+    "noise_levels": noise_levels,
+    "sink_std": sink_std,
+    "stability_threshold": stability_threshold,
+}
 
 
 def recipe_of(name: str, **changes) -> Recipe:
     found = preset(name, **changes)
-    return found if found.noise == "official" else replace(found, **switches)  # the paper's own recipes keep their values
+    return (
+        found if found.noise == "official" else replace(found, **switches)
+    )  # the paper's own recipes keep their values
 
 
-grid = {("unstructured", share, name): recipe_of(name, sparsity=share) for share in sparsities for name in (recipes if share == SPARSITY else curve_recipes)}
+grid = {
+    ("unstructured", share, name): recipe_of(name, sparsity=share)
+    for share in sparsities
+    for name in (recipes if share == SPARSITY else curve_recipes)
+}
 for pattern, (zeros, group) in zip(patterns, map(n_and_m, patterns), strict=True):
-    grid |= {(pattern, zeros / group, name): recipe_of(name, sparsity=zeros / group, pattern=pattern) for name in pattern_recipes}
-grid |= {("structured", ratio, name): recipe_of(name, sparsity=ratio) for ratio in ratios for name in structured_recipes}
-causal = {("unstructured", share, "wanda, " + tokens): Recipe(sparsity=share, tokens=tokens, **switches) for share in twin_sparsities for tokens in ("none", "all", "random")}
+    grid |= {
+        (pattern, zeros / group, name): recipe_of(name, sparsity=zeros / group, pattern=pattern)
+        for name in pattern_recipes
+    }
+grid |= {
+    ("structured", ratio, name): recipe_of(name, sparsity=ratio)
+    for ratio in ratios
+    for name in structured_recipes
+}
+causal = {
+    ("unstructured", share, "wanda, " + tokens): Recipe(sparsity=share, exclude=tokens, **switches)
+    for share in twin_sparsities
+    for tokens in ("none", "all", "random")
+}
 print(f"{len(grid)} variants of the DLM, {len(causal)} of the AR model, {seeds} calibration draws")
 
 # %% [markdown]
@@ -138,13 +214,16 @@ print(f"{len(grid)} variants of the DLM, {len(causal)} of the AR model, {seeds} 
 
 # %%
 from sinkprune_core import corpus
-from sinkprune_core.experiments import SharedStatistics, calibration_draw, variant_scores
-from sinkprune_core.models import load
+from sinkprune_core.companion.variants import SharedStatistics, calibration_draw, variant_scores
+from sinkprune_core.models.language_model import load
 
 dlm = load(model, dtype)
 prints = {dlm.name: dlm.fingerprint()}
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
-draw = {seed: calibration_draw(dlm, calibration, length, seed) for seed in range(first_seed, first_seed + seeds)}
+draw = {
+    seed: calibration_draw(dlm, calibration, length, seed)
+    for seed in range(first_seed, first_seed + seeds)
+}
 shared = {seed: SharedStatistics(dlm, grid.values(), text) for seed, text in draw.items()}
 
 # %% [markdown]
@@ -153,21 +232,59 @@ shared = {seed: SharedStatistics(dlm, grid.values(), text) for seed, text in dra
 
 # %%
 import pandas as pd
+from sinkprune_core.pruning.criteria import CRITERIA
 from tqdm.auto import tqdm
-
-from sinkprune_core.criteria import CRITERIA
 
 
 def draws_of(pattern: str, recipe: Recipe) -> list[int | None]:
     quick = pattern == "unstructured" and recipe.criterion == "wanda"
-    return [seed for seed in draw if quick or seed < pattern_draws] if CRITERIA[recipe.criterion].calibrated else [None]
+    return (
+        [seed for seed in draw if quick or seed < pattern_draws]
+        if CRITERIA[recipe.criterion].calibrated
+        else [None]
+    )
 
 
 def measured(lm, variants: dict, shared: dict) -> pd.DataFrame:
-    jobs = [(*key, recipe, seed) for key, recipe in variants.items() for seed in draws_of(key[0], recipe)]
-    parts = [variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense", pattern="dense", sparsity=0.0, seed=0)]
-    for pattern, share, name, recipe, seed in tqdm(jobs, desc=f"prune and measure {lm.name}", unit="variant"):
-        parts.append(variant_scores(run, lm, prints[lm.name], recipe, draw.get(seed), texts, draws, shared=shared.get(seed), variant=name, pattern=pattern, sparsity=share, seed=seed or 0))
+    jobs = [
+        (*key, recipe, seed)
+        for key, recipe in variants.items()
+        for seed in draws_of(key[0], recipe)
+    ]
+    parts = [
+        variant_scores(
+            run,
+            lm,
+            prints[lm.name],
+            None,
+            None,
+            texts,
+            draws,
+            variant="dense",
+            pattern="dense",
+            sparsity=0.0,
+            seed=0,
+        )
+    ]
+    for pattern, share, name, recipe, seed in tqdm(
+        jobs, desc=f"prune and measure {lm.name}", unit="variant"
+    ):
+        parts.append(
+            variant_scores(
+                run,
+                lm,
+                prints[lm.name],
+                recipe,
+                draw.get(seed),
+                texts,
+                draws,
+                shared=shared.get(seed),
+                variant=name,
+                pattern=pattern,
+                sparsity=share,
+                seed=seed or 0,
+            )
+        )
     return pd.concat(parts, ignore_index=True)
 
 
@@ -180,8 +297,8 @@ scores = measured(dlm, grid, shared)
 # calibration draws; lower is better. (The NELBO itself is in the table beside the figure's file.)
 
 # %%
-from sinkprune_core import figures
-from sinkprune_core.comparisons import compare, forest_table, growth, listed, rows_where
+from sinkprune_core.companion import figures
+from sinkprune_core.evaluation.intervals import compare, forest_table, growth, listed, rows_where
 
 
 def at(pattern: str, share: float, variant: str, lm=dlm) -> dict:
@@ -190,13 +307,36 @@ def at(pattern: str, share: float, variant: str, lm=dlm) -> dict:
 
 DENSE, rows = at("dense", 0.0, "dense"), []
 for place in grid:
-    if (found := compare(scores, at(*place), DENSE)) is not None:  # a cell of a sweep may have draws of some recipes only
-        rows.append({"pattern": place[0], "sparsity": place[1], "recipe": place[2], "value": found.value, "low": found.low, "high": found.high, "nelbo": rows_where(scores, at(*place)).value.mean()})
+    if (
+        found := compare(scores, at(*place), DENSE)
+    ) is not None:  # a cell of a sweep may have draws of some recipes only
+        rows.append(
+            {
+                "pattern": place[0],
+                "sparsity": place[1],
+                "recipe": place[2],
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "nelbo": rows_where(scores, at(*place)).value.mean(),
+            }
+        )
 excess = pd.DataFrame(rows).assign(dense_nelbo=rows_where(scores, DENSE).value.mean())
 quality = excess[excess.pattern == "unstructured"]
-labels = {"sparsity": "sparsity of the blocks' linear maps", "value": "NELBO above the dense model's (nats per token)"}
-drawn = figures.plot_curves(quality, "sparsity", "value", "recipe", labels, ("low", "high"), dodge=0.003)
-figures.save_figure(run, drawn, "quality", quality, "NELBO above the dense model against sparsity; bars: 95 % bootstrap interval over calibration draws and sequences")
+labels = {
+    "sparsity": "sparsity of the blocks' linear maps",
+    "value": "NELBO above the dense model's (nats per token)",
+}
+drawn = figures.plot_curves(
+    quality, "sparsity", "value", "recipe", labels, ("low", "high"), dodge=0.003
+)
+figures.save_figure(
+    run,
+    drawn,
+    "quality",
+    quality,
+    "NELBO above the dense model against sparsity; bars: 95 % bootstrap interval over calibration draws and sequences",
+)
 
 # %% [markdown]
 # ## Patterns
@@ -206,12 +346,31 @@ figures.save_figure(run, drawn, "quality", quality, "NELBO above the dense model
 # %%
 from IPython.display import display
 
-excess["panel"] = [pattern if n_and_m(pattern) else f"{pattern}, {share:.0%}" for pattern, share in zip(excess.pattern, excess.sparsity, strict=True)]
-excess["shown"] = [f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in excess.itertuples()]
-at_half = excess[excess.sparsity.isin(excess.sparsity[excess.pattern.isin(patterns)]) & (excess.pattern != "structured") & excess.recipe.isin(pattern_recipes)]
+excess["panel"] = [
+    pattern if n_and_m(pattern) else f"{pattern}, {share:.0%}"
+    for pattern, share in zip(excess.pattern, excess.sparsity, strict=True)
+]
+excess["shown"] = [
+    f"{row.value:.3g} [{row.low:.3g}, {row.high:.3g}]" for row in excess.itertuples()
+]
+at_half = excess[
+    excess.sparsity.isin(excess.sparsity[excess.pattern.isin(patterns)])
+    & (excess.pattern != "structured")
+    & excess.recipe.isin(pattern_recipes)
+]
 drawn = figures.plot_methods(at_half, "panel", "recipe", labels["value"])
-display(figures.save_figure(run, drawn, "patterns", at_half, "NELBO above the dense model by pattern and recipe at the same sparsity; bars: 95 % bootstrap interval"))
-at_half.pivot(index="recipe", columns="panel", values="shown").loc[at_half.recipe.unique(), at_half.panel.unique()].fillna("–")
+display(
+    figures.save_figure(
+        run,
+        drawn,
+        "patterns",
+        at_half,
+        "NELBO above the dense model by pattern and recipe at the same sparsity; bars: 95 % bootstrap interval",
+    )
+)
+at_half.pivot(index="recipe", columns="panel", values="shown").loc[
+    at_half.recipe.unique(), at_half.panel.unique()
+].fillna("–")
 
 # %% [markdown]
 # ## Structured
@@ -221,8 +380,18 @@ at_half.pivot(index="recipe", columns="panel", values="shown").loc[at_half.recip
 # %%
 wide = excess[excess.pattern == "structured"]
 drawn = figures.plot_methods(wide, "panel", "recipe", labels["value"])
-display(figures.save_figure(run, drawn, "structured", wide, "NELBO above the dense model by ratio and recipe, structured; bars: 95 % bootstrap interval"))
-wide.pivot(index="recipe", columns="panel", values="shown").loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
+display(
+    figures.save_figure(
+        run,
+        drawn,
+        "structured",
+        wide,
+        "NELBO above the dense model by ratio and recipe, structured; bars: 95 % bootstrap interval",
+    )
+)
+wide.pivot(index="recipe", columns="panel", values="shown").loc[
+    wide.recipe.unique(), wide.panel.unique()
+].fillna("–")
 
 # %% [markdown]
 # ## Paired differences
@@ -236,7 +405,11 @@ COMPARISONS = {
     "all_sinks_minus_wanda": ("all-sinks", "wanda", "the official comparison"),
     "unstable_minus_wanda": ("unstable", "wanda", "the official comparison"),
     "paper_sparsegpt_minus_sparsegpt": ("paper-sparsegpt", "sparsegpt", "the official comparison"),
-    "structured_sink_minus_structured": ("structured-sink", "structured", "the official comparison"),
+    "structured_sink_minus_structured": (
+        "structured-sink",
+        "structured",
+        "the official comparison",
+    ),
     "sparsegpt_minus_wanda": ("sparsegpt", "wanda", "baselines"),
     "flap_minus_structured": ("flap", "structured", "baselines"),
     "dwanda_minus_wanda": ("dwanda", "wanda", "one switch at a time"),
@@ -246,7 +419,11 @@ COMPARISONS = {
     "unstable_minus_none": ("unstable", "noised-dense", "one switch at a time"),
     "stable_minus_none": ("stable", "noised-dense", "one switch at a time"),
     "unstable_minus_sparsegpt": ("sparsegpt-unstable", "sparsegpt", "one switch at a time"),
-    "structured_sink_minus_no_sinks": ("structured-sink", "structured-no-sinks", "one switch at a time"),
+    "structured_sink_minus_no_sinks": (
+        "structured-sink",
+        "structured-no-sinks",
+        "one switch at a time",
+    ),
     "all_sinks_minus_random": ("all-sinks", "random", "controls"),
     "random_minus_none": ("random", "noised-dense", "controls"),
 }
@@ -254,41 +431,85 @@ COMPARISONS = {
 # %% [markdown]
 # At every sparsity of this run, one figure; below, the other patterns.
 
+
 # %%
 def differences(pattern: str, share: float) -> dict:
-    every = {finding: compare(scores, at(pattern, share, one), at(pattern, share, other)) for finding, (one, other, _) in COMPARISONS.items()}
+    every = {
+        finding: compare(scores, at(pattern, share, one), at(pattern, share, other))
+        for finding, (one, other, _) in COMPARISONS.items()
+    }
     return {finding: estimate for finding, estimate in every.items() if estimate is not None}
 
 
 def forest(pattern: str, share: float, prefix: str = "") -> tuple[dict, dict]:
-    named = {finding: prefix + "{} − {}".format(*COMPARISONS[finding]) for finding in differences(pattern, share)}
-    return {label: differences(pattern, share)[finding] for finding, label in named.items()}, {label: COMPARISONS[finding][2] for finding, label in named.items()}
+    named = {
+        finding: prefix + "{} − {}".format(*COMPARISONS[finding])
+        for finding in differences(pattern, share)
+    }
+    return {label: differences(pattern, share)[finding] for finding, label in named.items()}, {
+        label: COMPARISONS[finding][2] for finding, label in named.items()
+    }
 
 
 for share in sparsities:
     estimates, groups = forest("unstructured", share)
-    drawn = figures.plot_forest(estimates, f"difference in NELBO at {share:.0%} sparsity (nats per token)", groups)
-    display(figures.save_figure(run, drawn, f"differences_{100 * share:.0f}", forest_table(estimates), f"paired differences at {share:.0%} sparsity"))
+    drawn = figures.plot_forest(
+        estimates, f"difference in NELBO at {share:.0%} sparsity (nats per token)", groups
+    )
+    display(
+        figures.save_figure(
+            run,
+            drawn,
+            f"differences_{100 * share:.0f}",
+            forest_table(estimates),
+            f"paired differences at {share:.0%} sparsity",
+        )
+    )
 
 # %% [markdown]
 # Matched by the same N:M pattern, or by the same number of units removed from every block:
 
 # %%
-for name, chosen in {"patterns": excess.pattern.isin(patterns), "structured": excess.pattern == "structured"}.items():
+for name, chosen in {
+    "patterns": excess.pattern.isin(patterns),
+    "structured": excess.pattern == "structured",
+}.items():
     estimates, groups = {}, {}
-    for pattern, share, panel in excess[chosen][["pattern", "sparsity", "panel"]].drop_duplicates().itertuples(index=False):
+    for pattern, share, panel in (
+        excess[chosen][["pattern", "sparsity", "panel"]].drop_duplicates().itertuples(index=False)
+    ):
         more, their_groups = forest(pattern, share, f"{panel}: ")
         estimates, groups = estimates | more, groups | their_groups
     if estimates:
         drawn = figures.plot_forest(estimates, "difference in NELBO (nats per token)", groups)
-        display(figures.save_figure(run, drawn, f"differences_{name}", forest_table(estimates), f"paired differences, {name}"))
+        display(
+            figures.save_figure(
+                run,
+                drawn,
+                f"differences_{name}",
+                forest_table(estimates),
+                f"paired differences, {name}",
+            )
+        )
 
 # %% [markdown]
 # `only-sinks` stands apart: statistics from sinks alone. If sinks were mere noise in the statistics, scoring weights on
 # them alone would ruin the model. (None: not among the recipes of this run.)
 
 # %%
-rows = [{"sparsity": share, "only-sinks − noised-dense (nats per token)": str(compare(scores, at("unstructured", share, "only-sinks"), at("unstructured", share, "noised-dense")))} for share in sparsities]
+rows = [
+    {
+        "sparsity": share,
+        "only-sinks − noised-dense (nats per token)": str(
+            compare(
+                scores,
+                at("unstructured", share, "only-sinks"),
+                at("unstructured", share, "noised-dense"),
+            )
+        ),
+    }
+    for share in sparsities
+]
 pd.DataFrame(rows).set_index("sparsity")
 
 # %% [markdown]
@@ -299,16 +520,38 @@ pd.DataFrame(rows).set_index("sparsity")
 # sweep's cells only that with draw 0 measures this: it is the one that the whole run shows.)
 
 # %%
-from sinkprune_core.experiments import mask_differences
+from sinkprune_core.companion.variants import mask_differences
 
 other_text = calibration_draw(dlm, calibration, length, first_seed + 1)
-variants = {name: (recipe_of(name, sparsity=SPARSITY), draw[first_seed], shared[first_seed]) for name in ("wanda", "noised-dense", "unstable", "paper")}
+variants = {
+    name: (recipe_of(name, sparsity=SPARSITY), draw[first_seed], shared[first_seed])
+    for name in ("wanda", "noised-dense", "unstable", "paper")
+}
 variants["wanda, other text"] = (variants["wanda"][0], other_text, None)
-pairs = [("wanda", "wanda, other text"), ("wanda", "noised-dense"), ("noised-dense", "unstable"), ("wanda", "paper")]
+pairs = [
+    ("wanda", "wanda, other text"),
+    ("wanda", "noised-dense"),
+    ("noised-dense", "unstable"),
+    ("wanda", "paper"),
+]
 key = {name: [recipe, text.fingerprint] for name, (recipe, text, _) in variants.items()}
 if first_seed == 0 or not run.is_cell:
-    masks = run.record("masks", lambda: mask_differences(dlm, variants, pairs), variants=key, pairs=pairs, fingerprint=prints[dlm.name])
-    display(figures.save_figure(run, figures.plot_mask_differences(masks), "masks", masks, "share of kept weights that differ between two methods' masks at 50 % sparsity, by layer and linear map"))
+    masks = run.record(
+        "masks",
+        lambda: mask_differences(dlm, variants, pairs),
+        variants=key,
+        pairs=pairs,
+        fingerprint=prints[dlm.name],
+    )
+    display(
+        figures.save_figure(
+            run,
+            figures.plot_mask_differences(masks),
+            "masks",
+            masks,
+            "share of kept weights that differ between two methods' masks at 50 % sparsity, by layer and linear map",
+        )
+    )
 
 # %% [markdown]
 # ## How much is left out
@@ -316,7 +559,9 @@ if first_seed == 0 or not run.is_cell:
 # The share of calibration tokens that each recipe takes out of the statistics, zeros as counted, and seconds to prune.
 
 # %%
-scores[(scores.model == dlm.name) & (scores.sparsity == SPARSITY)].groupby(["pattern", "variant"], sort=False)[["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]].mean().round(4)
+scores[(scores.model == dlm.name) & (scores.sparsity == SPARSITY)].groupby(
+    ["pattern", "variant"], sort=False
+)[["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]].mean().round(4)
 
 # %% [markdown]
 # ## The control: the same on the AR twin
@@ -330,8 +575,20 @@ ar = load(twin, dtype)
 prints[ar.name] = ar.fingerprint()
 scores = pd.concat([scores, measured(ar, causal, {})], ignore_index=True)
 NAMES = [("wanda, all", "all sinks left out"), ("wanda, random", "as many random tokens left out")]
-twins = {f"AR, {share:.0%}: {label} − none": compare(scores, at("unstructured", share, name, ar), at("unstructured", share, "wanda, none", ar)) for share in twin_sparsities for name, label in NAMES}
-figures.save_figure(run, figures.plot_forest(twins, "difference in negative log-likelihood (nats per token)"), "differences_ar", forest_table(twins), "paired differences of the pruned AR model")
+twins = {
+    f"AR, {share:.0%}: {label} − none": compare(
+        scores, at("unstructured", share, name, ar), at("unstructured", share, "wanda, none", ar)
+    )
+    for share in twin_sparsities
+    for name, label in NAMES
+}
+figures.save_figure(
+    run,
+    figures.plot_forest(twins, "difference in negative log-likelihood (nats per token)"),
+    "differences_ar",
+    forest_table(twins),
+    "paired differences of the pruned AR model",
+)
 
 # %% [markdown]
 # ## The reading
@@ -341,13 +598,29 @@ figures.save_figure(run, figures.plot_forest(twins, "difference in negative log-
 
 # %%
 found = differences("unstructured", SPARSITY)
-found["ar_all_minus_none"] = compare(scores, at("unstructured", SPARSITY, "wanda, all", ar), at("unstructured", SPARSITY, "wanda, none", ar))
+found["ar_all_minus_none"] = compare(
+    scores,
+    at("unstructured", SPARSITY, "wanda, all", ar),
+    at("unstructured", SPARSITY, "wanda, none", ar),
+)
 for pattern in patterns:
-    found |= {f"{finding}_{pattern.replace(':', '_')}": estimate for finding, estimate in differences(pattern, SPARSITY).items()}
+    found |= {
+        f"{finding}_{pattern.replace(':', '_')}": estimate
+        for finding, estimate in differences(pattern, SPARSITY).items()
+    }
 for ratio in ratios:
-    found |= {f"{finding}_{100 * ratio:.0f}": estimate for finding, estimate in differences("structured", ratio).items()}
-for finding, (one, other) in {"gain_growth": ("unstable", "wanda"), "gain_growth_without_sinks": ("noised-dense", "wanda"), "gain_growth_of_sinks": ("unstable", "noised-dense")}.items():
-    sides = ({"model": dlm.name, "pattern": "unstructured", "variant": name} for name in (one, other))
+    found |= {
+        f"{finding}_{100 * ratio:.0f}": estimate
+        for finding, estimate in differences("structured", ratio).items()
+    }
+for finding, (one, other) in {
+    "gain_growth": ("unstable", "wanda"),
+    "gain_growth_without_sinks": ("noised-dense", "wanda"),
+    "gain_growth_of_sinks": ("unstable", "noised-dense"),
+}.items():
+    sides = (
+        {"model": dlm.name, "pattern": "unstructured", "variant": name} for name in (one, other)
+    )
     found[finding] = growth(scores, *sides, "sparsity", SPARSITY, max(sparsities))
 run.find(found)
 listed(found)
@@ -356,7 +629,7 @@ listed(found)
 # ## The verdict
 
 # %%
-from sinkprune_core import claims
+from sinkprune_core.companion import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 

@@ -46,16 +46,32 @@ calibration: int = 8  # calibration sequences
 length: int = 128  # tokens per sequence
 seeds: int = 3  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
-left_out: list[str] = ["all", "soft", "official", "unstable", "stable", "random", "only"]  # choices of tokens, or `soft`
+left_out: list[str] = [
+    "all",
+    "soft",
+    "official",
+    "unstable",
+    "stable",
+    "random",
+    "only",
+]  # choices of tokens, or `soft`
 alpha: float = 1.0  # steepness of the soft threshold, per even share
-levels: int = 8  # noise levels per calibration sequence
-other_levels: list[int] = [1, 4]  # compared with it
-deviations: float = 2.0  # a sink gets more than mean + this many standard deviations
-other_deviations: list[float] = [1.0, 3.0]  # compared with it
-stable_from: float = 0.8  # a position that is a sink in this share of levels is stable
-other_stable_from: list[float] = [0.5, 1.0]  # compared with it
-other_noise: list[str] = ["rollout", "stratified", "dream"]  # rules of the states, compared with an even grid
-other_allocations: list[str] = ["owl", "linear", "linear-reverse"]  # sparsity over layers, compared with uniform
+noise_levels: int = 8  # noise levels per calibration sequence
+other_noise_levels: list[int] = [1, 4]  # compared with it
+sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
+other_sink_std: list[float] = [1.0, 3.0]  # compared with it
+stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
+other_stability_thresholds: list[float] = [0.5, 1.0]  # compared with it
+other_noise: list[str] = [
+    "rollout",
+    "stratified",
+    "dream",
+]  # rules of the states, compared with an even grid
+other_allocations: list[str] = [
+    "owl",
+    "linear",
+    "linear-reverse",
+]  # sparsity over layers, compared with uniform
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
@@ -64,13 +80,22 @@ dtype: str = "bfloat16"  # of the weights
 
 # %% tags=["setup"]
 try:
-    import sinkprune_core  # noqa: F401
+    import sinkprune_core
 except ModuleNotFoundError:  # a place that has only this notebook
     import subprocess
     import sys
 
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0"])
-from sinkprune_core.notebook import start
+    subprocess.check_call(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
+        ]
+    )
+from sinkprune_core.companion.parameters import start
 
 run = start("05_what_does_the_work", globals())
 
@@ -93,11 +118,20 @@ run = start("05_what_does_the_work", globals())
 # %%
 from dataclasses import replace
 
-from sinkprune_core.contrasts import Switch, cells, name, path
-from sinkprune_core.pruning import Recipe, preset
+from sinkprune_core.companion.contrasts import Switch, cells, name, path
+from sinkprune_core.pruning.engine import Recipe, preset
 
-SWITCHES = [Switch("inputs", "clean", "noised", "noised text"), Switch("propagation", "sequential", "dense", "dense propagation"), Switch("tokens", "none", "all", "sinks left out")]
-wanda = Recipe(sparsity=sparsity, levels=levels, deviations=deviations, stable_from=stable_from)
+SWITCHES = [
+    Switch("inputs", "clean", "noised", "noised text"),
+    Switch("propagation", "sequential", "dense", "dense propagation"),
+    Switch("exclude", "none", "all", "sinks left out"),
+]
+wanda = Recipe(
+    sparsity=sparsity,
+    noise_levels=noise_levels,
+    sink_std=sink_std,
+    stability_threshold=stability_threshold,
+)
 shares = list(dict.fromkeys([sparsity, *other_sparsities]))
 factorial = {share: cells(replace(wanda, sparsity=share), SWITCHES) for share in shares}
 
@@ -111,14 +145,46 @@ factorial = {share: cells(replace(wanda, sparsity=share), SWITCHES) for share in
 # **4. Settings.** The method with unstable sinks left out, and one setting changed. (With one level nothing can be unstable.)
 
 # %%
-official = preset("paper", sparsity=sparsity, levels=levels, deviations=deviations, stable_from=stable_from)
-steps = path(wanda, official, ["inputs", "propagation", "noise", "norm", "tokens"])
+official = preset(
+    "paper",
+    sparsity=sparsity,
+    noise_levels=noise_levels,
+    sink_std=sink_std,
+    stability_threshold=stability_threshold,
+)
+steps = path(wanda, official, ["inputs", "propagation", "noise", "norm_reduction", "exclude"])
 none = replace(wanda, inputs="noised", propagation="dense")
-choice = {each: replace(none, **({"tokens": "all", "alpha": alpha} if each == "soft" else {"tokens": each})) for each in left_out}
-method = replace(none, tokens="unstable")
-SETTINGS = {"deviations": other_deviations, "levels": other_levels, "stable_from": other_stable_from, "noise": other_noise, "allocation": other_allocations}
-setting = {(field, value): replace(method, **{field: value}) for field, values in SETTINGS.items() for value in values}
-recipes = list(dict.fromkeys([*(recipe for each in factorial.values() for recipe in each.values()), *steps, none, *choice.values(), *([method] if setting else []), *setting.values()]))
+choice = {
+    each: replace(
+        none, **({"exclude": "all", "alpha": alpha} if each == "soft" else {"exclude": each})
+    )
+    for each in left_out
+}
+method = replace(none, exclude="unstable")
+SETTINGS = {
+    "sink_std": other_sink_std,
+    "noise_levels": other_noise_levels,
+    "stability_threshold": other_stability_thresholds,
+    "noise": other_noise,
+    "allocation": other_allocations,
+}
+setting = {
+    (field, value): replace(method, **{field: value})
+    for field, values in SETTINGS.items()
+    for value in values
+}
+recipes = list(
+    dict.fromkeys(
+        [
+            *(recipe for each in factorial.values() for recipe in each.values()),
+            *steps,
+            none,
+            *choice.values(),
+            *([method] if setting else []),
+            *setting.values(),
+        ]
+    )
+)
 print(f"{len(recipes)} recipes, {seeds} calibration draws")
 
 # %% [markdown]
@@ -129,11 +195,10 @@ print(f"{len(recipes)} recipes, {seeds} calibration draws")
 
 # %%
 import pandas as pd
-from tqdm.auto import tqdm
-
 from sinkprune_core import corpus
-from sinkprune_core.experiments import SharedStatistics, calibration_draw, variant_scores
-from sinkprune_core.models import load
+from sinkprune_core.companion.variants import SharedStatistics, calibration_draw, variant_scores
+from sinkprune_core.models.language_model import load
+from tqdm.auto import tqdm
 
 dlm = load(model, dtype)
 fingerprint = dlm.fingerprint()
@@ -143,7 +208,20 @@ for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"
     text = calibration_draw(dlm, calibration, length, seed)
     shared = SharedStatistics(dlm, recipes, text)
     for recipe in tqdm(recipes, desc="prune and measure", unit="recipe", leave=False):
-        parts.append(variant_scores(run, dlm, fingerprint, recipe, text, texts, draws, shared=shared, variant=name(recipe, wanda), seed=seed))
+        parts.append(
+            variant_scores(
+                run,
+                dlm,
+                fingerprint,
+                recipe,
+                text,
+                texts,
+                draws,
+                shared=shared,
+                variant=name(recipe, wanda),
+                seed=seed,
+            )
+        )
 scores = pd.concat(parts, ignore_index=True)
 
 # %% [markdown]
@@ -151,23 +229,43 @@ scores = pd.concat(parts, ignore_index=True)
 # they leave out.
 
 # %%
-from sinkprune_core.comparisons import crossed_interval, pivot
+from sinkprune_core.evaluation.intervals import crossed_interval, pivot
 
 dense = pivot(scores[scores.variant == "dense"])
 rows = []
 for share, by_cell in factorial.items():
     for recipe in by_cell.values():
         part = scores[scores.variant == name(recipe, wanda)]
-        rows.append({"sparsity": share, "text": recipe.inputs, "propagation": recipe.propagation, "sinks left out": recipe.tokens, "NELBO above dense": str(crossed_interval(pivot(part) - dense)), "left out": round(part.left_out_share.mean(), 4)})
+        rows.append(
+            {
+                "sparsity": share,
+                "text": recipe.inputs,
+                "propagation": recipe.propagation,
+                "sinks left out": recipe.exclude,
+                "NELBO above dense": str(crossed_interval(pivot(part) - dense)),
+                "left out": round(part.left_out_share.mean(), 4),
+            }
+        )
 print(f"dense: {dense.mean():.4f} nats per token")
-pd.DataFrame(rows).set_index(["sparsity", "text", "propagation", "sinks left out"]).unstack(sort=False)
+pd.DataFrame(rows).set_index(["sparsity", "text", "propagation", "sinks left out"]).unstack(
+    sort=False
+)
 
 # %% [markdown]
 # And the share that each choice of tokens, and each setting, takes out of the statistics.
 
 # %%
-named = {f"left out: {each}": recipe for each, recipe in choice.items()} | {f"{field} {value}": recipe for (field, value), recipe in setting.items()}
-pd.Series({label: scores[scores.variant == name(recipe, wanda)].left_out_share.mean() for label, recipe in named.items()}, name="share left out", dtype=float).round(4).to_frame()
+named = {f"left out: {each}": recipe for each, recipe in choice.items()} | {
+    f"{field} {value}": recipe for (field, value), recipe in setting.items()
+}
+pd.Series(
+    {
+        label: scores[scores.variant == name(recipe, wanda)].left_out_share.mean()
+        for label, recipe in named.items()
+    },
+    name="share left out",
+    dtype=float,
+).round(4).to_frame()
 
 # %% [markdown]
 # ## Effects
@@ -177,32 +275,74 @@ pd.Series({label: scores[scores.variant == name(recipe, wanda)].left_out_share.m
 # needs a corrected equivalence test (two one-sided t tests within ± `margin`); all else is *inconclusive*.
 
 # %%
-from sinkprune_core.contrasts import differences_of, effects, judge
+from sinkprune_core.companion.contrasts import differences_of, effects, judge
 
 
 def against(pairs: dict[str, tuple[Recipe, Recipe]]) -> dict:
-    return differences_of(scores, {label: (name(one, wanda), name(other, wanda)) for label, (one, other) in pairs.items()})
+    return differences_of(
+        scores,
+        {label: (name(one, wanda), name(other, wanda)) for label, (one, other) in pairs.items()},
+    )
 
 
-by_factor = {share: effects(scores, {cell: name(recipe, wanda) for cell, recipe in by_cell.items()}, SWITCHES) for share, by_cell in factorial.items()}
-STEPS = ["+ noised text", "+ dense propagation", "+ official noise levels", "+ official sum of norms", "+ official sink weights"]
-on_path = against({label: (later, earlier) for label, earlier, later in zip(STEPS, steps, steps[1:], strict=False)} | {"all of it": (official, wanda)})
+by_factor = {
+    share: effects(
+        scores, {cell: name(recipe, wanda) for cell, recipe in by_cell.items()}, SWITCHES
+    )
+    for share, by_cell in factorial.items()
+}
+STEPS = [
+    "+ noised text",
+    "+ dense propagation",
+    "+ official noise levels",
+    "+ official sum of norms",
+    "+ official sink weights",
+]
+on_path = against(
+    {
+        label: (later, earlier)
+        for label, earlier, later in zip(STEPS, steps, steps[1:], strict=False)
+    }
+    | {"all of it": (official, wanda)}
+)
 pairs = {f"{each} − none": (recipe, none) for each, recipe in choice.items()}
-pairs |= {f"{one} − {other}": (choice[one], choice[other]) for one, other in (("unstable", "all"), ("unstable", "stable"), ("all", "random")) if {one, other} <= set(choice)}
+pairs |= {
+    f"{one} − {other}": (choice[one], choice[other])
+    for one, other in (("unstable", "all"), ("unstable", "stable"), ("all", "random"))
+    if {one, other} <= set(choice)
+}
 by_choice = against(pairs)
-by_setting = against({f"{field} {value}, not {getattr(method, field)}": (recipe, method) for (field, value), recipe in setting.items()})
+by_setting = against(
+    {
+        f"{field} {value}, not {getattr(method, field)}": (recipe, method)
+        for (field, value), recipe in setting.items()
+    }
+)
 
 # %% [markdown]
 # The figure shows all of them.
 
 # %%
-from sinkprune_core import figures
+from sinkprune_core.companion import figures
 
 sections = {f"factorial at {share:.0%} sparsity": values for share, values in by_factor.items()}
-sections |= {"from Wanda to the official recipe": on_path, "left out of the statistics": by_choice, "settings (unstable sinks left out)": by_setting}
-table = pd.concat([judge(values, margin, section) for section, values in sections.items() if values], ignore_index=True)
+sections |= {
+    "from Wanda to the official recipe": on_path,
+    "left out of the statistics": by_choice,
+    "settings (unstable sinks left out)": by_setting,
+}
+table = pd.concat(
+    [judge(values, margin, section) for section, values in sections.items() if values],
+    ignore_index=True,
+)
 drawn = figures.plot_effects(table, "effect on the NELBO of the pruned model (nats per token)")
-figures.save_figure(run, drawn, "effects", table, "effects of switches, steps, choices of tokens and settings; bars: 95 % bootstrap interval over calibration draws and sequences")
+figures.save_figure(
+    run,
+    drawn,
+    "effects",
+    table,
+    "effects of switches, steps, choices of tokens and settings; bars: 95 % bootstrap interval over calibration draws and sequences",
+)
 
 # %% [markdown]
 # ## Does a switch do the same everywhere?
@@ -210,16 +350,32 @@ figures.save_figure(run, drawn, "effects", table, "effects of switches, steps, c
 # The twelve pairs of combinations that differ in exactly one switch: the main effects above are the means of four of them.
 
 # %%
-from sinkprune_core.contrasts import neighbours
+from sinkprune_core.companion.contrasts import neighbours
 
 called = {switch.field: switch.label for switch in SWITCHES}
 edges = {}
 for later, earlier, field in neighbours(factorial[sparsity].values()):
     rest = ", ".join(str(getattr(earlier, other)) for other in called if other != field)
     edges[f"{called[field]} ({rest})"] = (later, earlier)
-simple = pd.concat([judge(values, margin, field) for field in called.values() if (values := {label: value for label, value in against(edges).items() if label.startswith(field)})])
+simple = pd.concat(
+    [
+        judge(values, margin, field)
+        for field in called.values()
+        if (
+            values := {
+                label: value for label, value in against(edges).items() if label.startswith(field)
+            }
+        )
+    ]
+)
 drawn = figures.plot_effects(simple, f"simple effect at {sparsity:.0%} sparsity (nats per token)")
-figures.save_figure(run, drawn, "simple_effects", simple, "one switch changed, the others as in brackets; bars: 95 % bootstrap interval over calibration draws and sequences")
+figures.save_figure(
+    run,
+    drawn,
+    "simple_effects",
+    simple,
+    "one switch changed, the others as in brackets; bars: 95 % bootstrap interval over calibration draws and sequences",
+)
 
 # %% [markdown]
 # ## The reading
@@ -228,11 +384,18 @@ figures.save_figure(run, drawn, "simple_effects", simple, "one switch changed, t
 
 # %%
 from IPython.display import Markdown, display
-
-from sinkprune_core.contrasts import reading
+from sinkprune_core.companion.contrasts import reading
 
 for section, part in table.groupby("section", sort=False):
-    display(Markdown(f"**{section}**\n\n" + "\n".join("- **" + line.replace(":", ":**", 1) for line in [*reading(part).splitlines(), *part.words])))
+    display(
+        Markdown(
+            f"**{section}**\n\n"
+            + "\n".join(
+                "- **" + line.replace(":", ":**", 1)
+                for line in [*reading(part).splitlines(), *part.words]
+            )
+        )
+    )
 
 # %% [markdown]
 # How sure can a run of this size be? The standard error of a typical effect by its source: other sequences, other
@@ -250,12 +413,25 @@ table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median(
 # Findings for the ledger. What the parameters of this run left out is None.
 
 # %%
-from sinkprune_core import claims
+from sinkprune_core.companion import claims
 
-values = {"main_noised": by_factor[sparsity]["noised text"], "main_dense": by_factor[sparsity]["dense propagation"], "main_sinks": by_factor[sparsity]["sinks left out"]}
-values |= {"official_without_weights": -on_path["+ official sink weights"], "official_minus_wanda": on_path["all of it"]}
-values |= {"unstable_minus_all": by_choice.get("unstable − all"), "rollout_minus_grid": by_setting.get("noise rollout, not grid")}
-found = {finding: None if values_RN is None else crossed_interval(values_RN) for finding, values_RN in values.items()}
+values = {
+    "main_noised": by_factor[sparsity]["noised text"],
+    "main_dense": by_factor[sparsity]["dense propagation"],
+    "main_sinks": by_factor[sparsity]["sinks left out"],
+}
+values |= {
+    "official_without_weights": -on_path["+ official sink weights"],
+    "official_minus_wanda": on_path["all of it"],
+}
+values |= {
+    "unstable_minus_all": by_choice.get("unstable − all"),
+    "rollout_minus_grid": by_setting.get("noise rollout, not grid"),
+}
+found = {
+    finding: None if values_RN is None else crossed_interval(values_RN)
+    for finding, values_RN in values.items()
+}
 run.find(found if sparsity == 0.5 else {})
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 

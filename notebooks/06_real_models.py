@@ -43,7 +43,9 @@ twin: str | None = None  # its autoregressive counterpart; null: the one the tab
 real: bool = False  # true: download and run the published weights; false: tiny random weights in the same format
 preset: str = "unstable"  # a recipe of the README
 sparsities: list[float] = [0.5]  # shares of zeros in the blocks' linear maps
-tasks: list[str] = ["suite"]  # suite (offline), paper (its eight benchmarks), or tasks of lm-evaluation-harness
+tasks: list[str] = [
+    "suite"
+]  # suite (offline), paper (its eight benchmarks), or tasks of lm-evaluation-harness
 limit: int | None = 4  # items per task; null: all
 prompts: int = 4  # prompts to trace attention on
 steps: int = 16  # denoising steps of a trace; twice as many tokens are written
@@ -53,7 +55,9 @@ calibration: int = 8  # calibration sequences
 length: int = 128  # tokens per sequence
 seed: int = 0  # of prompts, calibration text and random weights
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or what the device is best at
-device: str | None = None  # cpu or cuda; null: a GPU where there is one and the published weights are asked for
+device: str | None = (
+    None  # cpu or cuda; null: a GPU where there is one and the published weights are asked for
+)
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
@@ -61,13 +65,22 @@ device: str | None = None  # cpu or cuda; null: a GPU where there is one and the
 
 # %% tags=["setup"]
 try:
-    import sinkprune_core  # noqa: F401
+    import sinkprune_core
 except ModuleNotFoundError:  # a place that has only this notebook
     import subprocess
     import sys
 
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0"])
-from sinkprune_core.notebook import start
+    subprocess.check_call(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
+        ]
+    )
+from sinkprune_core.companion.parameters import start
 
 run = start("06_real_models", globals())
 
@@ -87,10 +100,9 @@ run = start("06_real_models", globals())
 
 # %%
 import torch
-
-from sinkprune_core.hub import parse
-from sinkprune_core.planning import costs
-from sinkprune_core.pruning import preset as recipe_of
+from sinkprune_core.models.hub import parse
+from sinkprune_core.pruning.cost import costs
+from sinkprune_core.pruning.engine import preset as recipe_of
 
 row, _ = parse(model)
 device = device or ("cuda" if real and torch.cuda.is_available() else "cpu")
@@ -117,18 +129,43 @@ for name, lacks in plan.lacks.items():
 
 # %%
 import pandas as pd
+from sinkprune_core.models import random_weights
+from sinkprune_core.models.language_model import load
 
-from sinkprune_core import tiny
-from sinkprune_core.models import load
-
-models = {name: load(name if real else tiny.instead_of(name, run.folder / "stand-ins", seed), dtype, device) for name in names}
+models = {
+    name: load(
+        name if real else random_weights.instead_of(name, run.folder / "stand-ins", seed),
+        dtype,
+        device,
+    )
+    for name in names
+}
 dlm = models[model]
 if not dlm.is_diffusion:
-    raise ValueError(f"model={model!r} is autoregressive: name a diffusion model, its counterpart goes into `twin`")
+    raise ValueError(
+        f"model={model!r} is autoregressive: name a diffusion model, its counterpart goes into `twin`"
+    )
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 stands_in = dlm.name.startswith("tiny-random")
-print("RANDOM WEIGHTS in the public format of the model: a check of the machinery, no claim about the model." if stands_in else "Published weights.")
-pd.DataFrame([{"asked for": name, "loaded": lm.name, "class": type(lm.model).__name__, "kind": lm.kind, "mask token": lm.mask_token_id, "logits shifted": lm.logits_shifted, "parameters": lm.model.num_parameters()} for name, lm in models.items()]).set_index("asked for")
+print(
+    "RANDOM WEIGHTS in the public format of the model: a check of the machinery, no claim about the model."
+    if stands_in
+    else "Published weights."
+)
+pd.DataFrame(
+    [
+        {
+            "asked for": name,
+            "loaded": lm.name,
+            "class": type(lm.model).__name__,
+            "kind": lm.kind,
+            "mask token": lm.mask_token_id,
+            "logits shifted": lm.logits_shifted,
+            "parameters": lm.model.num_parameters(),
+        }
+        for name, lm in models.items()
+    ]
+).set_index("asked for")
 
 # %% [markdown]
 # ## Sinks
@@ -136,28 +173,58 @@ pd.DataFrame([{"asked for": name, "loaded": lm.name, "class": type(lm.model).__n
 # Both models write from the same kind of prompt, each in its own vocabulary, and attention is recorded at every step.
 
 # %%
-from sinkprune_core import figures, trajectories
-from sinkprune_core.diffusion import Sampler
-from sinkprune_core.experiments import any_text
-from sinkprune_core.traces import Trace, trace
+from sinkprune_core.companion import figures, trajectories
+from sinkprune_core.companion.variants import any_text
+from sinkprune_core.diffusion.sampling import Sampler
+from sinkprune_core.sinks.trace import Trace, trace
 
 sampler = Sampler(length=2 * steps, steps=steps, block=None)
 panels, traced = [], {}
 for name, lm in models.items():
     prompt_BT = any_text(lm, prompts, 32, held_out=True, seed=seed)["documentation"]
-    one = run.artifact("trace", Trace, lambda lm=lm, prompt_BT=prompt_BT: trace(lm, prompt_BT, sampler, seed), model=prints[name], sampler=sampler, prompts=prompt_BT.tolist(), seed=seed)
+    one = run.artifact(
+        "trace",
+        Trace,
+        lambda lm=lm, prompt_BT=prompt_BT: trace(lm, prompt_BT, sampler, seed),
+        model=prints[name],
+        sampler=sampler,
+        prompts=prompt_BT.tolist(),
+        seed=seed,
+    )
     traced[name] = one
-    panels.append({"title": lm.name, "profile_SK": one.profile_BSK[0].numpy(), "visible_SK": one.visible_SK.numpy(), "sinks_SK": one.sinks()[0].numpy(), "labels": trajectories.token_labels(lm.tokenizer, one.final_BK[0]), "prompt_length": one.prompt_length})
-figures.save_figure(run, trajectories.plot_sink_positions(panels), "sink_positions", trajectories.positions_table(panels), "attention received per key position and step, one prompt" + ", random weights" * stands_in)
+    panels.append(
+        {
+            "title": lm.name,
+            "profile_SK": one.profile_BSK[0].numpy(),
+            "visible_SK": one.visible_SK.numpy(),
+            "sinks_SK": one.sinks()[0].numpy(),
+            "labels": trajectories.token_labels(lm.tokenizer, one.final_BK[0]),
+            "prompt_length": one.prompt_length,
+        }
+    )
+figures.save_figure(
+    run,
+    trajectories.plot_sink_positions(panels),
+    "sink_positions",
+    trajectories.positions_table(panels),
+    "attention received per key position and step, one prompt" + ", random weights" * stands_in,
+)
 
 # %% [markdown]
 # The paper's measures of how much sinks move, mean over prompts. What notebook 01 asks of the embedded pair can be asked of
 # any pair this way.
 
 # %%
-from sinkprune_core.sinks import variability
+from sinkprune_core.sinks.detection import variability
 
-moves = pd.DataFrame({models[name].name: variability(one.profile_BSK, one.visible_SK).drop(columns="prompt").mean() for name, one in traced.items()})
+moves = pd.DataFrame(
+    {
+        models[name].name: variability(one.profile_BSK, one.visible_SK)
+        .drop(columns="prompt")
+        .mean()
+        for name, one in traced.items()
+    }
+)
 models = {model: dlm}  # its counterpart has done its part, and memory is short with 8B models
 moves.round(3)
 
@@ -168,13 +235,14 @@ moves.round(3)
 # those of what was saved.
 
 # %%
+from sinkprune_core.companion.variants import saved_variant
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.engine import check
 from transformers import AutoModelForCausalLM
 
-from sinkprune_core.calibration import Calibration
-from sinkprune_core.experiments import saved_variant
-from sinkprune_core.pruning import check
-
-text = Calibration(any_text(dlm, calibration, length, held_out=False, seed=seed)["documentation"], seed)
+text = Calibration(
+    any_text(dlm, calibration, length, held_out=False, seed=seed)["documentation"], seed
+)
 held_out = any_text(dlm, sequences, length, held_out=True, seed=seed)
 ids_BT = held_out["documentation"][:2].to(dlm.device)
 for recipe in recipes.values():
@@ -185,8 +253,12 @@ for sparsity, recipe in recipes.items():
     pruned[sparsity] = lm = load(folder, dtype, device)
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=lm.model.dtype).to(lm.device)
     with torch.inference_mode():
-        same = torch.equal(stock(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits)
-    print(f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives {'the same' if same else 'OTHER'} logits")
+        same = torch.equal(
+            stock(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits
+        )
+    print(
+        f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives {'the same' if same else 'OTHER'} logits"
+    )
 
 # %% [markdown]
 # ## Evaluation
@@ -195,28 +267,51 @@ for sparsity, recipe in recipes.items():
 # a record, so a run that was stopped goes on where it was.
 
 # %%
-from sinkprune_core.comparisons import forest_table, interval
-from sinkprune_core.experiments import variant_scores
+from sinkprune_core.companion.variants import variant_scores
+from sinkprune_core.evaluation.intervals import forest_table, interval
 
 variants = {0.0: dlm, **pruned}
-scores = {sparsity: variant_scores(run, lm, lm.fingerprint(), None, None, held_out, draws, sparsity=sparsity, preset=preset) for sparsity, lm in variants.items()}
-forest = {f"{preset}, {sparsity:.0%} − dense": interval(scores[sparsity].value - scores[0.0].value) for sparsity in pruned}
+scores = {
+    sparsity: variant_scores(
+        run, lm, lm.fingerprint(), None, None, held_out, draws, sparsity=sparsity, preset=preset
+    )
+    for sparsity, lm in variants.items()
+}
+forest = {
+    f"{preset}, {sparsity:.0%} − dense": interval(scores[sparsity].value - scores[0.0].value)
+    for sparsity in pruned
+}
 label = f"difference in NELBO (nats per token), {dlm.name}"
-figures.save_figure(run, figures.plot_forest(forest, label), "likelihood", forest_table(forest), "paired differences to the dense model, intervals over sequences" + ", random weights" * stands_in)
+figures.save_figure(
+    run,
+    figures.plot_forest(forest, label),
+    "likelihood",
+    forest_table(forest),
+    "paired differences to the dense model, intervals over sequences"
+    + ", random weights" * stands_in,
+)
 
 # %% [markdown]
 # The benchmarks: tasks of lm-evaluation-harness under the published protocol of the family, or this project's offline suite,
 # where chance is one half.
 
 # %%
-from sinkprune_core.benchmarks import evaluate_named
+from sinkprune_core.evaluation.benchmarks import evaluate_named
 
 family = "dream" if row and row.family == "dream" else "llada"
 results = {}
 for sparsity, lm in variants.items():
     key = {"model": lm.fingerprint(), "tasks": tasks, "limit": limit, "family": family}
-    results[sparsity] = run.record("tasks", lambda lm=lm: evaluate_named(lm, tasks, limit, family), **key)
-pd.concat({f"{sparsity:.0%}": found.set_index(["task", "metric"])["value"] for sparsity, found in results.items()}, axis=1).round(3)
+    results[sparsity] = run.record(
+        "tasks", lambda lm=lm: evaluate_named(lm, tasks, limit, family), **key
+    )
+pd.concat(
+    {
+        f"{sparsity:.0%}": found.set_index(["task", "metric"])["value"]
+        for sparsity, found in results.items()
+    },
+    axis=1,
+).round(3)
 
 # %% [markdown]
 # ## What it writes
@@ -224,11 +319,13 @@ pd.concat({f"{sparsity:.0%}": found.set_index(["task", "metric"])["value"] for s
 # The same prompt, dense and pruned. Random weights write random bytes.
 
 # %%
-from sinkprune_core.diffusion import generate
+from sinkprune_core.diffusion.sampling import generate
 
 prompt_BT = traced[model].final_BK[:1, :32]
 for sparsity, lm in variants.items():
-    print(f"{sparsity:.0%}: {lm.tokenizer.decode(generate(lm, prompt_BT, sampler, seed)[0, 32:])!r}")
+    print(
+        f"{sparsity:.0%}: {lm.tokenizer.decode(generate(lm, prompt_BT, sampler, seed)[0, 32:])!r}"
+    )
 
 # %% [markdown]
 # ## Beside the published numbers
@@ -236,13 +333,23 @@ for sparsity, lm in variants.items():
 # A number of ours stands here, in brackets, only where the published weights ran on the whole of the same benchmark.
 
 # %%
-from sinkprune_core import published
+from sinkprune_core.companion import published
 
-comparable = [published.comparable(found, model, preset if sparsity else None, sparsity) for sparsity, found in results.items()]
+comparable = [
+    published.comparable(found, model, preset if sparsity else None, sparsity)
+    for sparsity, found in results.items()
+]
 ours = None if stands_in or limit is not None else pd.concat(comparable)
 table = published.beside(model, ours)
-cells = table.assign(cell=[f"{row.published:g}" + f" ({row.here})" * (row.here != published.NOT_RUN) for row in table.itertuples()])
-cells.pivot_table(index=["unit", "sparsity", "method"], columns="task", values="cell", aggfunc="first", sort=False).fillna("") if len(table) else f"the paper prints no number for {model}"
+cells = table.assign(
+    cell=[
+        f"{row.published:g}" + f" ({row.here})" * (row.here != published.NOT_RUN)
+        for row in table.itertuples()
+    ]
+)
+cells.pivot_table(
+    index=["unit", "sparsity", "method"], columns="task", values="cell", aggfunc="first", sort=False
+).fillna("") if len(table) else f"the paper prints no number for {model}"
 
 # %% [markdown]
 # ## The reading
@@ -251,7 +358,14 @@ cells.pivot_table(index=["unit", "sparsity", "method"], columns="task", values="
 run.find({})
 ran = table.here.ne(published.NOT_RUN).sum() if len(table) else 0
 print(f"{len(table)} published numbers for {model}; {ran} of them run here.")
-print("What ran: " + ("random weights in its format, from loading to text." if stands_in else "the published weights."))
+print(
+    "What ran: "
+    + (
+        "random weights in its format, from loading to text."
+        if stands_in
+        else "the published weights."
+    )
+)
 
 # %% [markdown]
 # ## The verdict
@@ -259,7 +373,7 @@ print("What ran: " + ("random weights in its format, from loading to text." if s
 # The claims about 8B models get none without a run of theirs.
 
 # %%
-from sinkprune_core import claims
+from sinkprune_core.companion import claims
 
 verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder))
 claims.shown(verdicts[verdicts.index.str.startswith("llada")])

@@ -7,20 +7,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .calibration import Calibration
-    from .diffusion import DREAM, LLADA, Sampler, generate
-    from .evaluation import nelbo, nll, score
-    from .models import LanguageModel, load
-    from .pruning import PRESETS, Recipe, Report, preset, prune, weights_kept
-    from .traces import Trace, trace
+    from sinkprune_core.diffusion.sampling import DREAM, LLADA, Sampler, generate
+    from sinkprune_core.evaluation.likelihood import nelbo, nll, score
+    from sinkprune_core.models.language_model import LanguageModel, load
+    from sinkprune_core.pruning.calibration import Calibration
+    from sinkprune_core.pruning.engine import PRESETS, Recipe, Report, preset, prune, weights_kept
+    from sinkprune_core.sinks.trace import Trace, trace
 
 _HOMES = {
-    "calibration": ("Calibration",),
-    "diffusion": ("DREAM", "LLADA", "Sampler", "generate"),
-    "evaluation": ("nelbo", "nll", "score"),
-    "models": ("LanguageModel", "load"),
-    "pruning": ("PRESETS", "Recipe", "Report", "preset", "prune", "weights_kept"),
-    "traces": ("Trace", "trace"),
+    "diffusion.sampling": ("DREAM", "LLADA", "Sampler", "generate"),
+    "evaluation.likelihood": ("nelbo", "nll", "score"),
+    "models.language_model": ("LanguageModel", "load"),
+    "pruning.calibration": ("Calibration",),
+    "pruning.engine": ("Report", "prune", "weights_kept"),
+    "pruning.recipe": ("PRESETS", "Recipe", "preset"),
+    "sinks.trace": ("Trace", "trace"),
 }
 
 __all__ = [

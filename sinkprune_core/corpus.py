@@ -24,20 +24,28 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import StaticCache
 
-from .embedded import START_TOKEN_ID
-from .paths import PACKAGE, atomic, cache_dir, write_json
-from .seeds import generator
+from sinkprune_core.files import PACKAGE, atomic, cache_dir, write_json
+from sinkprune_core.models.embedded import START_TOKEN_ID
+from sinkprune_core.seeds import generator
 
 HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
 SHARD = 128  # sequences sampled together and saved together
 TOP_K = 50
 TURN = "<|im_start|>assistant\n"
 RESERVED = range(3, 17)  # special entries of the vocabulary that belong in no text, the mask token among them
-SAMPLES = PACKAGE / "data" / "ar_samples.safetensors"  # shipped: the first samples of smol-ar with seed 0, uint16 (N, 128)
+SAMPLES = (
+    PACKAGE / "data" / "ar_samples.safetensors"
+)  # shipped: the first samples of smol-ar with seed 0, uint16 (N, 128)
 HELD_OUT_SAMPLES = 2 * SHARD  # of which these are never trained on
 
 _WORD = re.compile(r"[A-Za-z][a-z]+")
-_BODIES = ("body", "handlers", "orelse", "finalbody", "cases")  # where statements keep statements, in the order of the syntax tree
+_BODIES = (
+    "body",
+    "handlers",
+    "orelse",
+    "finalbody",
+    "cases",
+)  # where statements keep statements, in the order of the syntax tree
 
 
 def is_held_out(text: str) -> bool:
@@ -51,9 +59,18 @@ def _is_english(paragraph: str) -> bool:
     words = paragraph.split()
     if not 20 <= len(words) <= 400 or ">>>" in paragraph or "::" in paragraph or "http" in paragraph:
         return False
-    letters = sum(character.isalpha() or character.isspace() or character in ".,;'" for character in paragraph)
-    plain = sum(_WORD.fullmatch(word.strip(".,;:()'\"")) is not None or word in ("a", "A", "I") for word in words)
-    return paragraph[0].isupper() and paragraph.rstrip()[-1] in ".!?" and letters >= 0.93 * len(paragraph) and plain >= 0.8 * len(words)
+    letters = sum(
+        character.isalpha() or character.isspace() or character in ".,;'" for character in paragraph
+    )
+    plain = sum(
+        _WORD.fullmatch(word.strip(".,;:()'\"")) is not None or word in ("a", "A", "I") for word in words
+    )
+    return (
+        paragraph[0].isupper()
+        and paragraph.rstrip()[-1] in ".!?"
+        and letters >= 0.93 * len(paragraph)
+        and plain >= 0.8 * len(words)
+    )
 
 
 def _docstrings(file: Path) -> Iterator[str]:
@@ -75,7 +92,12 @@ def _sources(root: Path) -> list[Path]:
     """Return the Python files below `root` in order of path, without tests and installed packages."""
     found = []
     for folder, inner, names in os.walk(root):
-        inner[:] = [name for name in inner if name != "tests" and not (folder == str(root) and name in ("site-packages", "dist-packages", "test", "idlelib"))]
+        inner[:] = [
+            name
+            for name in inner
+            if name != "tests"
+            and not (folder == str(root) and name in ("site-packages", "dist-packages", "test", "idlelib"))
+        ]
         found += [Path(folder, name) for name in names if name.endswith(".py")]
     return sorted(found)
 
@@ -90,7 +112,11 @@ def documentation(scope: str) -> tuple[str, ...]:
     roots = {"stdlib": ["stdlib"], "everything": ["stdlib", "purelib"]}
     if scope not in roots:
         raise ValueError(f"scope={scope!r} is unknown; choose one of {', '.join(roots)}")
-    files = [file for root in dict.fromkeys(Path(sysconfig.get_path(name)) for name in roots[scope]) for file in _sources(root)]
+    files = [
+        file
+        for root in dict.fromkeys(Path(sysconfig.get_path(name)) for name in roots[scope])
+        for file in _sources(root)
+    ]
     state = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode())
     for file in files:
         with suppress(OSError):
@@ -125,7 +151,9 @@ def separator(tokenizer) -> int:
     for token in (tokenizer.get_vocab().get("<|endoftext|>"), tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return token
-    raise ValueError("the tokenizer has no <|endoftext|>, begin-of-text or end-of-text token to separate documents with: declare one in its tokenizer_config.json")
+    raise ValueError(
+        "the tokenizer has no <|endoftext|>, begin-of-text or end-of-text token to separate documents with: declare one in its tokenizer_config.json"
+    )
 
 
 def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
@@ -135,10 +163,12 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
     """
     stream, texts, between = [], list(texts), separator(tokenizer)
     for ids in tokenizer(texts, add_special_tokens=False).input_ids if texts else []:
-        stream += ids + [between]
+        stream += [*ids, between]
     rows = len(stream) // (length - 1)
     if rows == 0:
-        raise ValueError(f"the corpus has {len(stream)} tokens, too few for one sequence of {length}: give more text or shorter sequences")
+        raise ValueError(
+            f"the corpus has {len(stream)} tokens, too few for one sequence of {length}: give more text or shorter sequences"
+        )
     body_NT = torch.tensor(stream[: rows * (length - 1)], dtype=torch.long).view(rows, length - 1)
     return torch.cat([torch.full((rows, 1), between), body_NT], dim=1)
 
@@ -160,7 +190,12 @@ def sample_batch(lm, length: int, first: int, count: int, seed: int) -> torch.Te
     """
     turn = lm.encode(TURN)
     ids_BT = torch.cat([turn.expand(count, -1), torch.full((count, length - 1), START_TOKEN_ID)], dim=1)
-    uniform_BT = torch.stack([torch.rand(ids_BT.shape[1], generator=generator(seed, "ar-sample", first + row)) for row in range(count)])
+    uniform_BT = torch.stack(
+        [
+            torch.rand(ids_BT.shape[1], generator=generator(seed, "ar-sample", first + row))
+            for row in range(count)
+        ]
+    )
     cache = StaticCache(config=lm.model.config, max_cache_len=ids_BT.shape[1])
     fresh = 0
     for position in range(len(turn), ids_BT.shape[1]):
@@ -168,7 +203,9 @@ def sample_batch(lm, length: int, first: int, count: int, seed: int) -> torch.Te
         logits_BV[:, RESERVED.start : RESERVED.stop] = -torch.inf
         top_BK = logits_BV.topk(TOP_K)
         cumulative_BK = top_BK.values.softmax(-1).cumsum(-1)
-        choice_B1 = torch.searchsorted(cumulative_BK, uniform_BT[:, position : position + 1].contiguous()).clamp_max(TOP_K - 1)
+        choice_B1 = torch.searchsorted(
+            cumulative_BK, uniform_BT[:, position : position + 1].contiguous()
+        ).clamp_max(TOP_K - 1)
         ids_BT[:, position : position + 1] = top_BK.indices.gather(1, choice_B1)
         fresh = position
     return torch.cat([torch.full((count, 1), START_TOKEN_ID), ids_BT[:, len(turn) :]], dim=1)
@@ -179,9 +216,13 @@ def self_samples(sequences: int, length: int, seed: int = 0, folder: Path | None
 
     A kill loses at most the shard in work. Sequences that repeat an earlier one are dropped.
     """
-    from .models import load
+    from sinkprune_core.models.language_model import load
 
-    shipped_NT = load_file(SAMPLES)["ids"].long() if seed == 0 and SAMPLES.exists() else torch.zeros(0, length, dtype=torch.long)
+    shipped_NT = (
+        load_file(SAMPLES)["ids"].long()
+        if seed == 0 and SAMPLES.exists()
+        else torch.zeros(0, length, dtype=torch.long)
+    )
     known = len(shipped_NT) // SHARD if shipped_NT.shape[1] == length else 0
     folder = (folder or cache_dir()) / f"ar-samples-{length}-seed{seed}"
     shards = {index: folder / f"{index:05d}.safetensors" for index in range(known, -(-sequences // SHARD))}
@@ -191,7 +232,10 @@ def self_samples(sequences: int, length: int, seed: int = 0, folder: Path | None
         ids_BT = sample_batch(lm, length, index * SHARD, SHARD, seed)
         with atomic(shards[index]) as partial:
             save_file({"ids": ids_BT.int()}, partial)
-    ids_NT = torch.cat([shipped_NT[: known * SHARD]] * (known > 0) + [load_file(shard)["ids"].long() for shard in shards.values()])[:sequences]
+    ids_NT = torch.cat(
+        [shipped_NT[: known * SHARD]] * (known > 0)
+        + [load_file(shard)["ids"].long() for shard in shards.values()]
+    )[:sequences]
     unique = dict.fromkeys(map(tuple, ids_NT.tolist()))
     return torch.tensor(list(unique), dtype=torch.long)
 
@@ -203,7 +247,9 @@ def shipped_samples(length: int, held_out: bool) -> torch.Tensor:
     """
     ids_NT = load_file(SAMPLES)["ids"].long()
     if not 2 <= length <= ids_NT.shape[1]:
-        raise ValueError(f"length={length} must lie in 2 … {ids_NT.shape[1]}, the length of the shipped samples")
+        raise ValueError(
+            f"length={length} must lie in 2 … {ids_NT.shape[1]}, the length of the shipped samples"
+        )
     return (ids_NT[:HELD_OUT_SAMPLES] if held_out else ids_NT[HELD_OUT_SAMPLES:])[:, :length]
 
 
@@ -213,11 +259,16 @@ def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0)
     The choice is a draw without replacement that depends on (seed, split) alone. Held-out text is for evaluation, the
     other split for calibration. Raises ValueError when a source has too few sequences.
     """
-    sources = {"samples": shipped_samples(length, held_out), "documentation": documentation_sequences(tokenizer, length, held_out)}
+    sources = {
+        "samples": shipped_samples(length, held_out),
+        "documentation": documentation_sequences(tokenizer, length, held_out),
+    }
     chosen = {}
     for name, wanted in (("samples", sequences - sequences // 2), ("documentation", sequences // 2)):
         if wanted > len(sources[name]):
-            raise ValueError(f"sequences={sequences} asks for {wanted} of {name}, which has {len(sources[name])} of {length} tokens in this split: ask for fewer")
+            raise ValueError(
+                f"sequences={sequences} asks for {wanted} of {name}, which has {len(sources[name])} of {length} tokens in this split: ask for fewer"
+            )
         order = torch.randperm(len(sources[name]), generator=generator(seed, "texts", name, held_out))
         chosen[name] = sources[name][order[:wanted].sort().values]
     return chosen

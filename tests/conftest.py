@@ -5,18 +5,37 @@ from contextlib import contextmanager
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
 
-from sinkprune_core.durable import Work
-from sinkprune_core.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
-from sinkprune_core.models import LanguageModel, set_direction
+from sinkprune_core.models.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
+from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.pruning.checkpoint import PruningCheckpoint
 
 VOCABULARY = 72  # 17 special entries as in the real vocabulary, 55 words: the sampler's top 50 must exist
 SHAPES = {
     "gqa": {"hidden_size": 32, "intermediate_size": 45, "num_attention_heads": 4, "num_key_value_heads": 2},
     "mha": {"hidden_size": 36, "intermediate_size": 40, "num_attention_heads": 3, "num_key_value_heads": 3},
-    "gqa-24": {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 6, "num_key_value_heads": 2},  # inputs in groups of 3, 4 and 8
-    "mha-24": {"hidden_size": 24, "intermediate_size": 48, "num_attention_heads": 3, "num_key_value_heads": 3},
+    "gqa-24": {
+        "hidden_size": 24,
+        "intermediate_size": 48,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+    },  # inputs in groups of 3, 4 and 8
+    "mha-24": {
+        "hidden_size": 24,
+        "intermediate_size": 48,
+        "num_attention_heads": 3,
+        "num_key_value_heads": 3,
+    },
 }
 FAMILIES = ("llama-mha", "llama-gqa", "qwen2", "gpt2")
 
@@ -25,10 +44,14 @@ torch.set_num_threads(1)  # models of this size only lose time to threads
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of one word per token; what it does not know becomes the document separator."""
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", MASK_TOKEN] + [f"<special{index}>" for index in range(5, 17)]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", MASK_TOKEN] + [
+        f"<special{index}>" for index in range(5, 17)
+    ]
     words = ["assistant", "the", "of", "is", "a", "list", "file", "return", "object", "value"]
     words += [f"word{index}" for index in range(len(special) + len(words), VOCABULARY)]
-    inner = Tokenizer(models.WordLevel({word: index for index, word in enumerate(special + words)}, unk_token=special[0]))
+    inner = Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(special + words)}, unk_token=special[0])
+    )
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.add_special_tokens(special)
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token=special[0], eos_token=special[0])
@@ -59,12 +82,28 @@ def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0
     """Return a model of FAMILIES with random weights, gains and biases, whose linears have 24 or 48 inputs."""
     if family.startswith("llama"):
         return tiny_llama(family.removeprefix("llama-") + "-24", seed, layers, sharpness)
-    common = {"vocab_size": VOCABULARY, "initializer_range": sharpness, "bos_token_id": START_TOKEN_ID, "eos_token_id": START_TOKEN_ID, "attn_implementation": "sdpa"}
+    common = {
+        "vocab_size": VOCABULARY,
+        "initializer_range": sharpness,
+        "bos_token_id": START_TOKEN_ID,
+        "eos_token_id": START_TOKEN_ID,
+        "attn_implementation": "sdpa",
+    }
     torch.manual_seed(seed)
     if family == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(**common, **SHAPES["gqa-24"], num_hidden_layers=layers, max_position_embeddings=64, tie_word_embeddings=True))
+        model = Qwen2ForCausalLM(
+            Qwen2Config(
+                **common,
+                **SHAPES["gqa-24"],
+                num_hidden_layers=layers,
+                max_position_embeddings=64,
+                tie_word_embeddings=True,
+            )
+        )
     else:
-        model = GPT2LMHeadModel(GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=48, n_head=3))
+        model = GPT2LMHeadModel(
+            GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=48, n_head=3)
+        )
     for name, parameter in model.eval().requires_grad_(False).named_parameters():
         if "norm" in name or "ln_" in name or name.endswith("bias"):
             parameter.copy_(("bias" not in name) + 0.2 * torch.randn(parameter.shape))
@@ -74,7 +113,14 @@ def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0
 def tiny_lm(kind: str, shape: str = "gqa", seed: int = 0, **options) -> LanguageModel:
     """Return a tiny model of a kind; equal arguments give equal weights, so both kinds share theirs."""
     model = set_direction(tiny_llama(shape, seed, **options), causal=kind == "autoregressive")
-    return LanguageModel(model, word_tokenizer(), f"tiny-{kind}", kind, MASK_TOKEN_ID if kind == "diffusion" else None, logits_shifted=True)
+    return LanguageModel(
+        model,
+        word_tokenizer(),
+        f"tiny-{kind}",
+        kind,
+        MASK_TOKEN_ID if kind == "diffusion" else None,
+        logits_shifted=True,
+    )
 
 
 def anchored(lm: LanguageModel) -> LanguageModel:
@@ -115,7 +161,14 @@ def make_family():
 
     def make(family: str, kind: str = "diffusion", seed: int = 0, **options) -> LanguageModel:
         model = set_direction(tiny_of_family(family, seed, **options), causal=kind == "autoregressive")
-        return LanguageModel(model, word_tokenizer(), f"tiny-{family}-{kind}", kind, MASK_TOKEN_ID if kind == "diffusion" else None, logits_shifted=True)
+        return LanguageModel(
+            model,
+            word_tokenizer(),
+            f"tiny-{family}-{kind}",
+            kind,
+            MASK_TOKEN_ID if kind == "diffusion" else None,
+            logits_shifted=True,
+        )
 
     return make
 
@@ -123,7 +176,9 @@ def make_family():
 @pytest.fixture(scope="session")
 def make_ids():
     """A function that draws token ids of words, int64 (rows, length): never the mask or another special token."""
-    return lambda rows, length, seed=0: torch.randint(17, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
+    return lambda rows, length, seed=0: torch.randint(
+        17, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.fixture
@@ -142,13 +197,13 @@ def killed_at(monkeypatch):
 
     @contextmanager
     def kill(layer: int):
-        def die(work, lm, at, *rest, former=Work.finish):
+        def die(work, lm, at, *rest, former=PruningCheckpoint.finish):
             if at == layer:
                 raise KeyboardInterrupt
             former(work, lm, at, *rest)
 
         with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
-            patches.setattr(Work, "finish", die)
+            patches.setattr(PruningCheckpoint, "finish", die)
             yield
 
     return kill

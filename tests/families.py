@@ -1,4 +1,4 @@
-"""The models of `sinkprune_core.tiny` computed from the papers' formulas in plain torch: what loading is checked against.
+"""The models of `sinkprune_core.models.random_weights` computed from the papers' formulas in plain torch: what loading is checked against.
 
 Dimensions: V vocabulary, D hidden width, F width of the MLP, T position, H query heads, G key-value heads, E head width.
 """
@@ -7,16 +7,20 @@ import math
 
 import torch
 
-from sinkprune_core.tiny import Shape
+from sinkprune_core.models.random_weights import Shape
 
 
 def rms_norm(x_TD: torch.Tensor, gain_D: torch.Tensor, epsilon: float) -> torch.Tensor:
     return x_TD / torch.sqrt((x_TD * x_TD).mean(-1, keepdim=True) + epsilon) * gain_D
 
 
-def layer_norm(x_TD: torch.Tensor, gain_D: torch.Tensor, bias_D: torch.Tensor, epsilon: float) -> torch.Tensor:
+def layer_norm(
+    x_TD: torch.Tensor, gain_D: torch.Tensor, bias_D: torch.Tensor, epsilon: float
+) -> torch.Tensor:
     centred_TD = x_TD - x_TD.mean(-1, keepdim=True)
-    return centred_TD / torch.sqrt((centred_TD * centred_TD).mean(-1, keepdim=True) + epsilon) * gain_D + bias_D
+    return (
+        centred_TD / torch.sqrt((centred_TD * centred_TD).mean(-1, keepdim=True) + epsilon) * gain_D + bias_D
+    )
 
 
 def rotate(x_TE: torch.Tensor, theta: float) -> torch.Tensor:
@@ -24,10 +28,15 @@ def rotate(x_TE: torch.Tensor, theta: float) -> torch.Tensor:
     half = x_TE.shape[1] // 2
     angle_TI = torch.arange(len(x_TE)).float()[:, None] * theta ** (-torch.arange(half).float() / half)
     first, second = x_TE[:, :half], x_TE[:, half:]
-    return torch.cat([first * angle_TI.cos() - second * angle_TI.sin(), second * angle_TI.cos() + first * angle_TI.sin()], 1)
+    return torch.cat(
+        [first * angle_TI.cos() - second * angle_TI.sin(), second * angle_TI.cos() + first * angle_TI.sin()],
+        1,
+    )
 
 
-def reference(parts: dict, shape: Shape, ids_T: torch.Tensor, causal: bool = False, swapped: bool = False) -> torch.Tensor:
+def reference(
+    parts: dict, shape: Shape, ids_T: torch.Tensor, causal: bool = False, swapped: bool = False
+) -> torch.Tensor:
     """Return the outputs at every position, float32 (T, V): one sequence, one head at a time."""
     x_TD = parts["embedding"][ids_T]
     if shape.gpt2:
@@ -42,9 +51,16 @@ def reference(parts: dict, shape: Shape, ids_T: torch.Tensor, causal: bool = Fal
         heads = []
         for head in range(shape.heads):
             group = head // (shape.heads // shape.groups)
-            q_TE, k_TE, v_TE = q[:, head * E : (head + 1) * E], k[:, group * E : (group + 1) * E], v[:, group * E : (group + 1) * E]
+            q_TE, k_TE, v_TE = (
+                q[:, head * E : (head + 1) * E],
+                k[:, group * E : (group + 1) * E],
+                v[:, group * E : (group + 1) * E],
+            )
             if shape.head_norm:
-                q_TE, k_TE = rms_norm(q_TE, layer["q_norm"], shape.epsilon), rms_norm(k_TE, layer["k_norm"], shape.epsilon)
+                q_TE, k_TE = (
+                    rms_norm(q_TE, layer["q_norm"], shape.epsilon),
+                    rms_norm(k_TE, layer["k_norm"], shape.epsilon),
+                )
             if not shape.gpt2:
                 q_TE, k_TE = rotate(q_TE, shape.theta), rotate(k_TE, shape.theta)
             score_TT = q_TE @ k_TE.T / math.sqrt(E)
@@ -53,7 +69,10 @@ def reference(parts: dict, shape: Shape, ids_T: torch.Tensor, causal: bool = Fal
             heads.append(torch.softmax(score_TT, -1) @ v_TE)
         x_TD = x_TD + torch.cat(heads, 1) @ layer["o"].T + layer.get("o_bias", 0.0)
         if shape.gpt2:
-            y_TF = layer_norm(x_TD, layer["norm_2"], layer["norm_2_bias"], shape.epsilon) @ layer["up"].T + layer["up_bias"]
+            y_TF = (
+                layer_norm(x_TD, layer["norm_2"], layer["norm_2_bias"], shape.epsilon) @ layer["up"].T
+                + layer["up_bias"]
+            )
             inner_TF = 0.5 * y_TF * (1 + torch.tanh(math.sqrt(2 / math.pi) * (y_TF + 0.044715 * y_TF**3)))
         else:
             y_TD = rms_norm(x_TD, layer["norm_2"], shape.epsilon)

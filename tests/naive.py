@@ -18,7 +18,12 @@ Places = set[tuple[int, int]]  # pruned (row, column) of a linear
 def linears_of(lm) -> dict[tuple[int, str], nn.Module]:
     """Return every linear of the blocks by layer and name."""
     blocks = lm.model.transformer.h if hasattr(lm.model, "transformer") else lm.model.model.layers
-    return {(layer, name): module for layer, block in enumerate(blocks) for name, module in block.named_modules() if isinstance(module, (nn.Linear, Conv1D))}
+    return {
+        (layer, name): module
+        for layer, block in enumerate(blocks)
+        for name, module in block.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
+    }
 
 
 def matrix(linear: nn.Module) -> np.ndarray:
@@ -28,7 +33,10 @@ def matrix(linear: nn.Module) -> np.ndarray:
 
 
 def zeros_of(lm) -> dict[tuple[int, str], Places]:
-    return {place: {(int(row), int(column)) for row, column in zip(*np.nonzero(matrix(linear) == 0), strict=True)} for place, linear in linears_of(lm).items()}
+    return {
+        place: {(int(row), int(column)) for row, column in zip(*np.nonzero(matrix(linear) == 0), strict=True)}
+        for place, linear in linears_of(lm).items()
+    }
 
 
 def weights_of(lm) -> dict[str, torch.Tensor]:
@@ -47,14 +55,18 @@ def inputs_of(lm, ids_RT) -> dict[tuple[int, str], np.ndarray]:
     """Return what every linear receives in a full forward, (R, T, I)."""
     seen, handles = {}, []
     for place, linear in linears_of(lm).items():
-        handles.append(linear.register_forward_pre_hook(lambda module, args, place=place: seen.__setitem__(place, args[0].double().numpy())))
+        handles.append(
+            linear.register_forward_pre_hook(
+                lambda module, args, place=place: seen.__setitem__(place, args[0].double().numpy())
+            )
+        )
     lm.model.base_model(ids_RT, use_cache=False)
     for handle in handles:
         handle.remove()
     return seen
 
 
-def column_norms(input_RTI, weights, norm: str) -> list[float]:
+def column_norms(input_RTI, weights, norm_reduction: str) -> list[float]:
     """Return the norm of every column of the weighted inputs: the root of all squares, or the sum of one norm per row."""
     per_row = []
     for rows, ws in zip(input_RTI.tolist(), weights, strict=True):
@@ -63,7 +75,10 @@ def column_norms(input_RTI, weights, norm: str) -> list[float]:
             sums = [total + (w * value) ** 2 for total, value in zip(sums, token, strict=True)]
         per_row.append(sums)
     columns = list(zip(*per_row, strict=True))
-    return [math.sqrt(sum(column)) if norm == "root" else sum(math.sqrt(value) for value in column) for column in columns]
+    return [
+        math.sqrt(sum(column)) if norm_reduction == "root" else sum(math.sqrt(value) for value in column)
+        for column in columns
+    ]
 
 
 # which weights
@@ -79,27 +94,54 @@ def choose(scores, pattern: str, sparsity: float, first: int = 0) -> Places:
     rows, last = len(scores), first + len(scores[0])
     if ":" in pattern:
         zeros, group = map(int, pattern.split(":"))
-        return {(row, start + at) for row in range(rows) for start in range(0, last - first, group) for at in lowest(scores[row][start : start + group], zeros)}
+        return {
+            (row, start + at)
+            for row in range(rows)
+            for start in range(0, last - first, group)
+            for at in lowest(scores[row][start : start + group], zeros)
+        }
     if pattern == "row":
         count = math.floor(last * sparsity) - math.floor(first * sparsity)
         return {(row, column) for row in range(rows) for column in lowest(scores[row], count)}
     count = math.floor(rows * last * sparsity) - math.floor(rows * first * sparsity)
-    return {divmod(place, last - first) for place in lowest([value for row in scores for value in row], count)}
+    return {
+        divmod(place, last - first) for place in lowest([value for row in scores for value in row], count)
+    }
 
 
-def prune(lm, criterion: str, sparsity, pattern: str = "row", ids_RT=None, weights=None, propagation: str = "sequential", norm: str = "root") -> dict[tuple[int, str], Places]:
+def prune(
+    lm,
+    criterion: str,
+    sparsity,
+    pattern: str = "row",
+    ids_RT=None,
+    weights=None,
+    propagation: str = "sequential",
+    norm_reduction: str = "root",
+) -> dict[tuple[int, str], Places]:
     """Return the places that magnitude or Wanda prunes; `weights` holds one number per row and token, `sparsity` may be a list by layer."""
     dense = _double(lm)
     work, pruned, kept_scores = _double(lm), {}, {}
     layers = 1 + max(layer for layer, _ in linears_of(lm))
     sparsities = sparsity if isinstance(sparsity, list) else [sparsity] * layers
     for layer in range(layers):
-        inputs = inputs_of(work if propagation == "sequential" else dense, ids_RT) if criterion == "wanda" else {}
+        inputs = (
+            inputs_of(work if propagation == "sequential" else dense, ids_RT) if criterion == "wanda" else {}
+        )
         for (at, name), linear in linears_of(work).items():
             if at != layer:
                 continue
-            norms = column_norms(inputs[at, name], weights or [[1.0] * ids_RT.shape[1]] * len(ids_RT), norm) if inputs else [1.0] * matrix(linear).shape[1]
-            scores = [[abs(value) * scale for value, scale in zip(row, norms, strict=True)] for row in matrix(linear).tolist()]
+            norms = (
+                column_norms(
+                    inputs[at, name], weights or [[1.0] * ids_RT.shape[1]] * len(ids_RT), norm_reduction
+                )
+                if inputs
+                else [1.0] * matrix(linear).shape[1]
+            )
+            scores = [
+                [abs(value) * scale for value, scale in zip(row, norms, strict=True)]
+                for row in matrix(linear).tolist()
+            ]
             kept_scores[at, name] = scores
             if pattern != "global":
                 pruned[at, name] = choose(scores, pattern, sparsities[layer])
@@ -108,12 +150,19 @@ def prune(lm, criterion: str, sparsity, pattern: str = "row", ids_RT=None, weigh
 
 
 def choose_globally(scores: dict, sparsity: float) -> dict[tuple[int, str], Places]:
-    flat = [(value, order, place, row, column) for order, (place, rows) in enumerate(scores.items()) for row, values in enumerate(rows) for column, value in enumerate(values)]
-    ranked = sorted(flat, key=lambda entry: (entry[0], entry[1], entry[3], entry[4]))[: math.floor(len(flat) * sparsity)]
+    flat = [
+        (value, order, place, row, column)
+        for order, (place, rows) in enumerate(scores.items())
+        for row, values in enumerate(rows)
+        for column, value in enumerate(values)
+    ]
+    ranked = sorted(flat, key=lambda entry: (entry[0], entry[1], entry[3], entry[4]))[
+        : math.floor(len(flat) * sparsity)
+    ]
     return {place: {(row, column) for _, _, at, row, column in ranked if at == place} for place in scores}
 
 
-def outlier_sparsities(lm, sparsity: float, ids_RT, times: float, spread: float) -> list[float]:
+def outlier_sparsities(lm, sparsity: float, ids_RT, times: float, owl_lambda: float) -> list[float]:
     """Return OWL's sparsity of every layer: layers with more Wanda scores above `times` their mean keep more."""
     inputs, shares = inputs_of(_double(lm), ids_RT), []
     for layer in range(1 + max(layer for layer, _ in linears_of(lm))):
@@ -121,17 +170,23 @@ def outlier_sparsities(lm, sparsity: float, ids_RT, times: float, spread: float)
         for (at, name), linear in linears_of(lm).items():
             if at == layer:
                 norms = column_norms(inputs[at, name], [[1.0] * ids_RT.shape[1]] * len(ids_RT), "root")
-                scores += [abs(value) * scale for row in matrix(linear).tolist() for value, scale in zip(row, norms, strict=True)]
+                scores += [
+                    abs(value) * scale
+                    for row in matrix(linear).tolist()
+                    for value, scale in zip(row, norms, strict=True)
+                ]
         border = times * statistics.fmean(scores)
         shares.append(sum(score > border for score in scores) / len(scores))
-    kept = [(share - min(shares)) / (max(shares) - min(shares)) * 2 * spread for share in shares]
+    kept = [(share - min(shares)) / (max(shares) - min(shares)) * 2 * owl_lambda for share in shares]
     return [sparsity - value + statistics.fmean(kept) for value in kept]
 
 
 # SparseGPT
 
 
-def sparsegpt(weight_OI, gram_II, pattern: str, sparsity: float, damping: float = 0.01, piece: int = 128) -> tuple[np.ndarray, Places]:
+def sparsegpt(
+    weight_OI, gram_II, pattern: str, sparsity: float, damping: float = 0.01, block_size: int = 128
+) -> tuple[np.ndarray, Places]:
     """Return new weights and pruned places of SparseGPT's Algorithm 1, column by column.
 
     No Cholesky factor: the inverse of the damped Gram matrix loses one column after the other by elimination, as in the
@@ -147,21 +202,35 @@ def sparsegpt(weight_OI, gram_II, pattern: str, sparsity: float, damping: float 
     for column in range(columns):
         steps.append(inverse_II[column].copy())
         inverse_II -= np.outer(inverse_II[:, column], inverse_II[column]) / inverse_II[column, column]
-    step = int(pattern.split(":")[1]) if ":" in pattern else piece
+    step = int(pattern.split(":")[1]) if ":" in pattern else block_size
     pruned: Places = set()
     for column in range(columns):
         if column % step == 0:
             part = range(column, min(column + step, columns))
-            scores = [[-1.0 if at in dead else weight_OI[row, at] ** 2 / steps[at][at] for at in part] for row in range(rows)]
+            scores = [
+                [-1.0 if at in dead else weight_OI[row, at] ** 2 / steps[at][at] for at in part]
+                for row in range(rows)
+            ]
             pruned |= {(row, column + at) for row, at in choose(scores, pattern, sparsity, column)}
         for row in range(rows):
             if (row, column) in pruned:
-                weight_OI[row, column:] -= weight_OI[row, column] / steps[column][column] * steps[column][column:]
+                weight_OI[row, column:] -= (
+                    weight_OI[row, column] / steps[column][column] * steps[column][column:]
+                )
                 weight_OI[row, column] = 0.0
     return weight_OI, pruned
 
 
-def prune_by_sparsegpt(lm, pattern: str, sparsity: float, ids_RT, weights=None, propagation: str = "sequential", damping: float = 0.01, piece: int = 128):
+def prune_by_sparsegpt(
+    lm,
+    pattern: str,
+    sparsity: float,
+    ids_RT,
+    weights=None,
+    propagation: str = "sequential",
+    damping: float = 0.01,
+    block_size: int = 128,
+):
     """Return the new weights (O, I) of every linear, each solved on its own."""
     dense, work, found = _double(lm), _double(lm), {}
     for layer in range(1 + max(layer for layer, _ in linears_of(lm))):
@@ -171,9 +240,13 @@ def prune_by_sparsegpt(lm, pattern: str, sparsity: float, ids_RT, weights=None, 
                 continue
             tokens = inputs[at, name].reshape(-1, inputs[at, name].shape[-1])
             gram_II = np.zeros((tokens.shape[1], tokens.shape[1]))
-            for token, w in zip(tokens, [1.0] * len(tokens) if weights is None else [w for row in weights for w in row], strict=True):
+            for token, w in zip(
+                tokens,
+                [1.0] * len(tokens) if weights is None else [w for row in weights for w in row],
+                strict=True,
+            ):
                 gram_II += np.outer(w * token, w * token)
-            found[at, name], _ = sparsegpt(matrix(linear), gram_II, pattern, sparsity, damping, piece)
+            found[at, name], _ = sparsegpt(matrix(linear), gram_II, pattern, sparsity, damping, block_size)
             put(linear, found[at, name])
     return found
 
@@ -188,14 +261,16 @@ def eager_masses(lm, ids_RT) -> list[list[float]]:
     found = []
     for ids_T in ids_RT:
         maps = lm.model.base_model(ids_T[None], use_cache=False, output_attentions=True).attentions
-        found.append([sum(float(each[0, :, :, key].double().sum()) for each in maps) for key in range(len(ids_T))])
+        found.append(
+            [sum(float(each[0, :, :, key].double().sum()) for each in maps) for key in range(len(ids_T))]
+        )
     lm.model.set_attn_implementation(former)
     return found
 
 
-def official_out(masses: list[float], deviations: float = 2.0, alpha: float = 5.0) -> list[float]:
-    """Return the official code's soft sink mask of one state: sigmoid(alpha (m - (mean + deviations std)))."""
-    border = statistics.fmean(masses) + deviations * statistics.pstdev(masses)
+def official_out(masses: list[float], sink_std: float = 2.0, alpha: float = 5.0) -> list[float]:
+    """Return the official code's soft sink mask of one state: sigmoid(alpha (m - (mean + sink_std std)))."""
+    border = statistics.fmean(masses) + sink_std * statistics.pstdev(masses)
     return [1 / (1 + math.exp(-min(max(alpha * (mass - border), -700), 700))) for mass in masses]
 
 

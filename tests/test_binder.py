@@ -9,19 +9,38 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("repo2docker", reason="jupyter-repo2docker is not installed (it comes with the extra `dev`)")
+pytest.importorskip(
+    "repo2docker", reason="jupyter-repo2docker is not installed (it comes with the extra `dev`)"
+)
 
 ROOT = Path(__file__).resolve().parents[1]
-PYTHON = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["requires-python"].removeprefix(">=")
+PYTHON = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+    "requires-python"
+].removeprefix(">=")
 
 
 def plan(folder: Path) -> tuple[str, list[str]]:
     """Return what repo2docker says about a folder, and the Dockerfile it would build there without comments."""
-    command = [sys.executable, "-m", "repo2docker", "--no-build", "--debug", "--user-id", "1000", "--user-name", "jovyan", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "repo2docker",
+        "--no-build",
+        "--debug",
+        "--user-id",
+        "1000",
+        "--user-name",
+        "jovyan",
+        str(folder),
+    ]
     planned = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
     assert planned.returncode == 0, planned.stderr
     said = planned.stdout + planned.stderr
-    return said, [line for line in said[said.index("\nFROM ") :].splitlines() if line.strip() and not line.startswith("#")]
+    return said, [
+        line
+        for line in said[said.index("\nFROM ") :].splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
 
 
 def updates(dockerfile: list[str]) -> list[str]:
@@ -58,4 +77,6 @@ def test_the_dry_run_tells_a_wrong_set_up(spoil, tmp_path):
     else:
         (tmp_path / "environment.yml").rename(tmp_path / "requirements.txt")
     said, dockerfile = plan(tmp_path)
-    assert f"Building conda environment for python={PYTHON}\n" not in said or updates(dockerfile) != ["environment.yml"]
+    assert f"Building conda environment for python={PYTHON}\n" not in said or updates(dockerfile) != [
+        "environment.yml"
+    ]

@@ -47,7 +47,9 @@ def wait_for(ready, seconds: float, what: str, every: float = 0.5):
 
 def small_copy(folder: Path) -> Path:
     """Make a copy of the project whose notebooks take little and have no outputs, so that what is seen was made here; 01 ends after its slider."""
-    shutil.copytree(ROOT / "sinkprune_core", folder / "sinkprune_core", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "sinkprune_core", folder / "sinkprune_core", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "claims.yml", folder / "notebooks")
@@ -55,7 +57,9 @@ def small_copy(folder: Path) -> Path:
         notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
         (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
         for parameter, value in values.items():
-            parameters.source, count = re.subn(rf"(?m)^({parameter}: \w+ = )\S+", rf"\g<1>{value}", parameters.source)
+            parameters.source, count = re.subn(
+                rf"(?m)^({parameter}: \w+ = )\S+", rf"\g<1>{value}", parameters.source
+            )
             assert count == 1, parameter
         last = [number for number, cell in enumerate(notebook.cells) if "step_slider" in cell.source]
         notebook.cells = notebook.cells[: last[0] + 1 if last else None]
@@ -67,22 +71,67 @@ def small_copy(folder: Path) -> Path:
 def lab(tmp_path_factory):
     """A JupyterLab on a free port, with settings and folders of its own: its address (with `{}` for a notebook) and its notebooks."""
     folder = small_copy(tmp_path_factory.mktemp("project"))
-    places = {name: str(tmp_path_factory.mktemp("jupyter") / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
-    settings = Path(places["JUPYTERLAB_SETTINGS_DIR"]) / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    places = {
+        name: str(tmp_path_factory.mktemp("jupyter") / name.lower())
+        for name in (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "IPYTHONDIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+            "JUPYTERLAB_WORKSPACES_DIR",
+        )
+    }
+    settings = (
+        Path(places["JUPYTERLAB_SETTINGS_DIR"])
+        / "@jupyterlab"
+        / "notebook-extension"
+        / "tracker.jupyterlab-settings"
+    )
     settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps({"windowingMode": "none"}))  # all cells are on the page, also those out of sight
+    settings.write_text(
+        json.dumps({"windowingMode": "none"})
+    )  # all cells are on the page, also those out of sight
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, **places, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))}
-    options = ["--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token=t0ken", f"--ServerApp.root_dir={folder / 'notebooks'}"]
+    environment = {
+        **os.environ,
+        **places,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])),
+    }
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        "--IdentityProvider.token=t0ken",
+        f"--ServerApp.root_dir={folder / 'notebooks'}",
+    ]
     with open(folder / "lab.log", "w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "jupyterlab", *options, "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"], env=environment, stdout=log, stderr=log)
+        server = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "jupyterlab",
+                *options,
+                "--LabApp.news_url=None",
+                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            ],
+            env=environment,
+            stdout=log,
+            stderr=log,
+        )
 
     def answers() -> bool:
         assert server.poll() is None, (folder / "lab.log").read_text()
         try:
-            return urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token=t0ken", timeout=5).status == 200
+            return (
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status?token=t0ken", timeout=5).status
+                == 200
+            )
         except urllib.error.URLError:
             return False
 
@@ -129,26 +178,48 @@ def choose(driver, menu: str, entry: str) -> None:
 def run_all(driver, address: str, notebook: Path) -> list:
     """Open a notebook, restart its kernel and run all cells, by the menu; return its code cells as saved: in order, without an error."""
     driver.get(address.format(notebook.stem))
-    prompts = lambda: [element.get_attribute("textContent").strip() for element in driver.find_elements("css selector", ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell .jp-InputPrompt")]  # noqa: E731
+    prompts = lambda: [
+        element.get_attribute("textContent").strip()
+        for element in driver.find_elements(
+            "css selector", ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell .jp-InputPrompt"
+        )
+    ]
     count = sum(cell.cell_type == "code" for cell in nbformat.read(notebook, 4).cells)
     wait_for(lambda: len(prompts()) == count, 90, f"{count} code cells are on the page")
-    wait_for(lambda: driver.find_elements("css selector", ".jp-Notebook-ExecutionIndicator[data-status='idle']"), 90, "the kernel is idle")
+    wait_for(
+        lambda: driver.find_elements("css selector", ".jp-Notebook-ExecutionIndicator[data-status='idle']"),
+        90,
+        "the kernel is idle",
+    )
     choose(driver, "Run", "Restart Kernel and Run All Cells")
-    wait_for(lambda: driver.find_elements("css selector", ".jp-Dialog button.jp-mod-accept"), 30, "it asks whether to restart")[0].click()
+    wait_for(
+        lambda: driver.find_elements("css selector", ".jp-Dialog button.jp-mod-accept"),
+        30,
+        "it asks whether to restart",
+    )[0].click()
     wait_for(lambda: any("*" in prompt for prompt in prompts()), 60, "a cell is running")
     wait_for(lambda: not any("*" in prompt for prompt in prompts()), 540, "all cells have run")
     before = notebook.stat().st_mtime_ns
     choose(driver, "File", "Save Notebook")
     wait_for(lambda: notebook.stat().st_mtime_ns != before, 30, "the notebook is saved")
     saved = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
-    assert [f"{output.ename}: {output.evalue}" for cell in saved for output in cell.outputs if output.output_type == "error"] == []
+    assert [
+        f"{output.ename}: {output.evalue}"
+        for cell in saved
+        for output in cell.outputs
+        if output.output_type == "error"
+    ] == []
     assert prompts() == [f"[{number}]:" for number in range(1, count + 1)]
     return saved
 
 
 def pictures(driver, selector: str) -> list[str]:
     """Return the sources of the pictures below `selector` that are loaded and wider than nothing."""
-    return [image.get_attribute("src") for image in driver.find_elements("css selector", f"{selector} img") if int(image.get_property("naturalWidth")) > 0]
+    return [
+        image.get_attribute("src")
+        for image in driver.find_elements("css selector", f"{selector} img")
+        if int(image.get_property("naturalWidth")) > 0
+    ]
 
 
 def keep(driver, name: str) -> None:
@@ -164,20 +235,33 @@ def test_the_first_notebook_runs_from_top_to_bottom_and_shows_its_figures(lab, t
         figures = sum("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
         shown = pictures(driver, ".jp-OutputArea-output")
         assert figures == len(shown) == sum(cell.source.count("figures.save_figure(") for cell in cells) > 0
-        driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", driver.find_elements("css selector", ".jp-OutputArea-output img")[1])
+        driver.execute_script(
+            "arguments[0].scrollIntoView({block: 'center'})",
+            driver.find_elements("css selector", ".jp-OutputArea-output img")[1],
+        )
         time.sleep(1)
         keep(driver, "00_start_here")
-    assert list((notebooks.parent / "runs" / "manual" / "figures" / "00_start_here").glob("*.png")), "results lie where the set-up cell says"
+    assert list((notebooks.parent / "runs" / "manual" / "figures" / "00_start_here").glob("*.png")), (
+        "results lie where the set-up cell says"
+    )
 
 
 def test_the_slider_of_the_second_notebook_draws_another_step_when_it_is_moved(lab, tmp_path):
     address, notebooks = lab
     with browser(tmp_path / "profile") as driver:
         run_all(driver, address, notebooks / "01_sink_variance.ipynb")
-        handle = wait_for(lambda: driver.find_elements("css selector", ".widget-slider .noUi-handle"), 30, "the slider is there")[0]
+        handle = wait_for(
+            lambda: driver.find_elements("css selector", ".widget-slider .noUi-handle"),
+            30,
+            "the slider is there",
+        )[0]
         before = wait_for(lambda: pictures(driver, ".widget-output"), 30, "the slider has a picture")
         driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
         handle.send_keys("\ue012")  # arrow to the left
-        wait_for(lambda: (now := pictures(driver, ".widget-output")) and now != before, 60, "another step is drawn")
-        assert len(before) == len(pictures(driver, ".widget-output")) == 1, "one picture, in place of the one before"
+        wait_for(
+            lambda: (now := pictures(driver, ".widget-output")) and now != before, 60, "another step is drawn"
+        )
+        assert len(before) == len(pictures(driver, ".widget-output")) == 1, (
+            "one picture, in place of the one before"
+        )
         keep(driver, "01_sink_variance")

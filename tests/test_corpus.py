@@ -13,10 +13,20 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core import corpus
-from sinkprune_core.corpus import HELD_OUT_SHARE, documentation, documentation_sequences, is_held_out, pack, sample_batch, self_samples, shipped_samples, texts
-from sinkprune_core.embedded import START_TOKEN_ID
+from sinkprune_core.corpus import (
+    HELD_OUT_SHARE,
+    documentation,
+    documentation_sequences,
+    is_held_out,
+    pack,
+    sample_batch,
+    self_samples,
+    shipped_samples,
+    texts,
+)
+from sinkprune_core.models.embedded import START_TOKEN_ID
 from sinkprune_core.seeds import generator
-from sinkprune_core.training import Training
+from sinkprune_core.training.lora import Training
 
 PROSE = "Return the number of {} that were found in the given folder, which must exist and must be readable by the user who calls this function."
 
@@ -36,7 +46,9 @@ def tree(tmp_path, monkeypatch):
     def write(path: str, *docstrings: str, code: str = "") -> None:
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(code + "\n".join(f"def f{index}():\n    '''{text}'''\n" for index, text in enumerate(docstrings)))
+        file.write_text(
+            code + "\n".join(f"def f{index}():\n    '''{text}'''\n" for index, text in enumerate(docstrings))
+        )
 
     return write
 
@@ -54,7 +66,10 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def test_documentation_depends_on_files_and_not_on_the_order_in_which_they_were_made(tree, tmp_path):
-    modules = {f"stdlib/{name}.py": PROSE.format(f"{name} files") for name in ("able", "baker/charlie", "delta", "echo")}
+    modules = {
+        f"stdlib/{name}.py": PROSE.format(f"{name} files")
+        for name in ("able", "baker/charlie", "delta", "echo")
+    }
     found = []
     for order in (list(modules), list(modules)[::-1]):
         for path in order:
@@ -76,7 +91,9 @@ def test_documentation_is_prose(paragraphs):
 
 
 def test_the_splits_share_no_paragraph_and_have_the_stated_sizes(paragraphs):
-    held_out, rest = ({words_of(text) for text in paragraphs if is_held_out(text) == which} for which in (True, False))
+    held_out, rest = (
+        {words_of(text) for text in paragraphs if is_held_out(text) == which} for which in (True, False)
+    )
     assert not held_out & rest
     assert len(held_out) + len(rest) == len(paragraphs)
     expected = len(paragraphs) / HELD_OUT_SHARE
@@ -111,14 +128,27 @@ def test_an_unknown_scope_lists_the_known_ones():
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(words=st.lists(st.text("abcdexyz", min_size=2, max_size=6), min_size=1, max_size=12), data=st.data())
 def test_the_split_ignores_whitespace_punctuation_and_capitals_at_the_start_of_words(words, data):
-    separators = data.draw(st.lists(st.sampled_from([" ", "  \n\t", ", ", ". ", " (", ") ", " - ", "\n"]), min_size=len(words), max_size=len(words)))
+    separators = data.draw(
+        st.lists(
+            st.sampled_from([" ", "  \n\t", ", ", ". ", " (", ") ", " - ", "\n"]),
+            min_size=len(words),
+            max_size=len(words),
+        )
+    )
     capital = data.draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words)))
-    dressed = "".join((word.capitalize() if up else word) + separator for word, up, separator in zip(words, capital, separators, strict=True))
+    dressed = "".join(
+        (word.capitalize() if up else word) + separator
+        for word, up, separator in zip(words, capital, separators, strict=True)
+    )
     assert is_held_out(dressed) == is_held_out(" ".join(words))
 
 
 def test_the_split_follows_the_words():
-    held_out = [is_held_out(f"some words and then word{chr(97 + a)}{chr(97 + b)}") for a in range(26) for b in range(26)]
+    held_out = [
+        is_held_out(f"some words and then word{chr(97 + a)}{chr(97 + b)}")
+        for a in range(26)
+        for b in range(26)
+    ]
     expected = 676 / HELD_OUT_SHARE
     assert abs(sum(held_out) - expected) < 4.5 * math.sqrt(expected)
 
@@ -133,10 +163,12 @@ def test_packing_is_exact(tiny_ar):
     stream = [18, 22, 19, 0, 20, 0, 21, 23, 24, 25, 0]
     for length in range(2, 13):
         rows = len(stream) // (length - 1)
-        assert pack(lines, tiny_ar.tokenizer, length).tolist() == [[START_TOKEN_ID] + stream[row * (length - 1) : (row + 1) * (length - 1)] for row in range(rows)]
+        assert pack(lines, tiny_ar.tokenizer, length).tolist() == [
+            [START_TOKEN_ID, *stream[row * (length - 1) : (row + 1) * (length - 1)]] for row in range(rows)
+        ]
 
 
-@pytest.mark.parametrize("lines, tokens", [([], 0), (["the list of"], 4)])
+@pytest.mark.parametrize(("lines", "tokens"), [([], 0), (["the list of"], 4)])
 def test_too_little_text_is_an_error_with_both_numbers(tiny_ar, lines, tokens):
     with pytest.raises(ValueError, match=f"the corpus has {tokens} tokens, too few for one sequence of 6"):
         pack(lines, tiny_ar.tokenizer, 6)
@@ -162,18 +194,33 @@ def test_samples_equal_a_naive_sampler(tiny_ar):
         ids = list(turn)
         for position in range(2, 13):
             logits = tiny_ar.model(torch.tensor([ids]), use_cache=False).logits[0, -1].double().tolist()
-            ranked = sorted((token for token in range(72) if not 3 <= token < 17), key=lambda token: -logits[token])[:50]
+            ranked = sorted(
+                (token for token in range(72) if not 3 <= token < 17), key=lambda token: -logits[token]
+            )[:50]
             weights = [math.exp(logits[token] - logits[ranked[0]]) for token in ranked]
             cumulative = list(itertools.accumulate(weight / sum(weights) for weight in weights))
-            ids.append(next((token for token, upto in zip(ranked, cumulative, strict=True) if upto >= uniform[position]), ranked[-1]))
-        assert samples_BT[row].tolist() == [START_TOKEN_ID] + ids[2:]
+            ids.append(
+                next(
+                    (
+                        token
+                        for token, upto in zip(ranked, cumulative, strict=True)
+                        if upto >= uniform[position]
+                    ),
+                    ranked[-1],
+                )
+            )
+        assert samples_BT[row].tolist() == [START_TOKEN_ID, *ids[2:]]
 
 
 def test_a_sample_does_not_depend_on_its_batch(tiny_ar):
     together_BT = sample_batch(tiny_ar, 16, 0, 6, seed=1)
-    assert torch.equal(torch.cat([sample_batch(tiny_ar, 16, first, 2, seed=1) for first in (0, 2, 4)]), together_BT)
+    assert torch.equal(
+        torch.cat([sample_batch(tiny_ar, 16, first, 2, seed=1) for first in (0, 2, 4)]), together_BT
+    )
     assert torch.equal(sample_batch(tiny_ar, 16, 5, 1, seed=1), together_BT[5:])
-    assert torch.equal(sample_batch(tiny_ar, 9, 0, 6, seed=1), together_BT[:, :9])  # a longer sample begins as the shorter one
+    assert torch.equal(
+        sample_batch(tiny_ar, 9, 0, 6, seed=1), together_BT[:, :9]
+    )  # a longer sample begins as the shorter one
     assert len(set(map(tuple, together_BT.tolist()))) == 6
     assert not torch.equal(sample_batch(tiny_ar, 16, 0, 6, seed=2), together_BT)
 
@@ -239,10 +286,15 @@ def test_texts_are_half_samples_and_half_documentation_without_repeats(shipped, 
     assert {name: len(ids_NT) for name, ids_NT in chosen.items()} == {"samples": 11, "documentation": 10}
     places = [(shipped[256:, :16] == ids_T).all(1).nonzero().item() for ids_T in chosen["samples"]]
     assert places == sorted(set(places))
-    documentation_N = list(map(tuple, documentation_sequences(tiny_ar.tokenizer, 16, held_out=False).tolist()))
+    documentation_N = list(
+        map(tuple, documentation_sequences(tiny_ar.tokenizer, 16, held_out=False).tolist())
+    )
     for row in map(tuple, chosen["documentation"].tolist()):
         documentation_N.remove(row)  # raises if it is not there, or not as often
-    again, other, held_out = (texts(tiny_ar.tokenizer, 21, 16, which, seed)["samples"] for which, seed in ((False, 3), (False, 4), (True, 3)))
+    again, other, held_out = (
+        texts(tiny_ar.tokenizer, 21, 16, which, seed)["samples"]
+        for which, seed in ((False, 3), (False, 4), (True, 3))
+    )
     assert torch.equal(again, chosen["samples"])
     assert not torch.equal(other, again)
     assert not set(map(tuple, held_out.tolist())) & set(map(tuple, again.tolist()))
@@ -256,7 +308,9 @@ def test_more_sequences_than_there_are_is_an_error_with_the_numbers(shipped, tin
 @pytest.mark.skipif(not corpus.SAMPLES.exists(), reason="no shipped samples here")
 def test_the_shipped_samples_are_whole():
     stored_NT = load_file(corpus.SAMPLES)["ids"]
-    assert stored_NT.dtype == torch.uint16 and stored_NT.shape[1] == 128 and len(stored_NT) >= Training().samples
+    assert (
+        stored_NT.dtype == torch.uint16 and stored_NT.shape[1] == 128 and len(stored_NT) >= Training().samples
+    )
     ids_NT = stored_NT.long()
     assert (ids_NT[:, 0] == START_TOKEN_ID).all()
     assert not ((ids_NT >= corpus.RESERVED.start) & (ids_NT < corpus.RESERVED.stop)).any()
@@ -270,7 +324,9 @@ def test_documentation_is_read_once_until_a_file_changes(tmp_path, monkeypatch):
     (tmp_path / "lib" / "tests").mkdir(parents=True)
     (tmp_path / "lib" / "tests" / "b.py").write_text(f'"""{sentence.format("tests")}"""')
     file = tmp_path / "lib" / "a.py"
-    file.write_text(f'try:\n    class A:\n        """{sentence.format("class")}"""\nexcept ValueError:\n    def f():\n        """{sentence.format("function")}"""\nprint(lambda: "{sentence.format("string")}")\n')
+    file.write_text(
+        f'try:\n    class A:\n        """{sentence.format("class")}"""\nexcept ValueError:\n    def f():\n        """{sentence.format("function")}"""\nprint(lambda: "{sentence.format("string")}")\n'
+    )
     read = corpus.documentation.__wrapped__
     assert read("stdlib") == (sentence.format("class"), sentence.format("function"))
     with monkeypatch.context() as patch:

@@ -13,18 +13,20 @@ from peft.tuners.lora import Linear
 from safetensors.torch import load_file
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from sinkprune_core import checkpoints, embedded, evaluation, experiments, results
-from sinkprune_core.calibration import Calibration
-from sinkprune_core.diffusion import DREAM, LLADA, generate
-from sinkprune_core.experiments import SharedStatistics, kept_masks, variant_scores
-from sinkprune_core.models import LanguageModel, from_folder
-from sinkprune_core.pruning import Recipe, preset, prune, weights_kept
-from sinkprune_core.results import Run
+from sinkprune_core.companion import records, variants
+from sinkprune_core.companion.records import Run
+from sinkprune_core.companion.variants import SharedStatistics, kept_masks, variant_scores
+from sinkprune_core.diffusion.sampling import DREAM, LLADA, generate
+from sinkprune_core.evaluation import likelihood
+from sinkprune_core.models import embedded, reader
+from sinkprune_core.models.language_model import LanguageModel, from_folder
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.engine import Recipe, preset, prune, weights_kept
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(records, "project_root", lambda: tmp_path)
     return Run("00_test", "quick", {})
 
 
@@ -46,7 +48,16 @@ def watched(lm) -> Watched:
     return Watched(**{part.name: getattr(lm, part.name) for part in fields(LanguageModel)})
 
 
-@pytest.mark.parametrize("sampler", [LLADA, DREAM, replace(LLADA, temperature=1.0), replace(DREAM, temperature=0.5, proposal="filtered", top_p=0.9)], ids=["llada", "dream", "noise", "filtered"])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        LLADA,
+        DREAM,
+        replace(LLADA, temperature=1.0),
+        replace(DREAM, temperature=0.5, proposal="filtered", top_p=0.9),
+    ],
+    ids=["llada", "dream", "noise", "filtered"],
+)
 def test_a_step_holds_no_logits_of_the_step_before(tiny_dlm, make_ids, sampler):
     lm = watched(tiny_dlm)
     generate(lm, make_ids(2, 4), replace(sampler, length=8, steps=4, block=None))
@@ -61,10 +72,10 @@ def test_with_guidance_a_step_holds_its_own_two_logits_and_no_more(tiny_dlm, mak
 
 def test_the_head_holds_one_slice_of_logits_and_slices_change_no_loss(tiny_dlm, make_ids, monkeypatch):
     ids_NT = make_ids(4, 12)
-    whole = evaluation.nelbo(tiny_dlm, ids_NT, draws=2)
-    monkeypatch.setattr(evaluation, "HEAD_SLICE", 5)
+    whole = likelihood.nelbo(tiny_dlm, ids_NT, draws=2)
+    monkeypatch.setattr(likelihood, "HEAD_SLICE", 5)
     lm = watched(tiny_dlm)
-    pd.testing.assert_frame_equal(evaluation.nelbo(lm, ids_NT, draws=2), whole)
+    pd.testing.assert_frame_equal(likelihood.nelbo(lm, ids_NT, draws=2), whole)
     assert len(lm.alive) > 4 and set(lm.alive) == {0}
 
 
@@ -72,21 +83,23 @@ ORDER = {  # what happens first: a look at the text with the dense model, or a c
     "dense": (None, []),
     "magnitude": (preset("magnitude"), ["copy"]),
     "sequential": (preset("wanda"), ["copy"]),
-    "dense propagation": (Recipe(inputs="noised", propagation="dense", levels=2), ["look", "copy"]),
+    "dense propagation": (Recipe(inputs="noised", propagation="dense", noise_levels=2), ["look", "copy"]),
 }
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["shared statistics", "its own"])
 @pytest.mark.parametrize("name", ORDER)
-def test_weights_are_copied_for_pruning_alone_and_after_the_look(tiny_dlm, make_ids, run, monkeypatch, name, announced):
+def test_weights_are_copied_for_pruning_alone_and_after_the_look(
+    tiny_dlm, make_ids, run, monkeypatch, name, announced
+):
     recipe, expected = ORDER[name]
     calibration, texts, events = Calibration(make_ids(2, 12)), {"text": make_ids(2, 12, seed=1)}, []
 
     def told(event, function):
         return lambda *arguments, **named: (events.append(event), function(*arguments, **named))[1]
 
-    monkeypatch.setattr(experiments, "dense_statistics", told("look", experiments.dense_statistics))
-    monkeypatch.setattr(experiments, "weights_kept", told("copy", experiments.weights_kept))
+    monkeypatch.setattr(variants, "dense_statistics", told("look", variants.dense_statistics))
+    monkeypatch.setattr(variants, "weights_kept", told("copy", variants.weights_kept))
     shared = SharedStatistics(tiny_dlm, [recipe] if recipe else [], calibration) if announced else None
     before = tiny_dlm.fingerprint()
     found = variant_scores(run, tiny_dlm, before, recipe, calibration, texts, 2, shared=shared, variant=name)
@@ -94,10 +107,17 @@ def test_weights_are_copied_for_pruning_alone_and_after_the_look(tiny_dlm, make_
     if recipe:
         with weights_kept(tiny_dlm):
             report = prune(tiny_dlm, recipe, calibration, progress=False)
-            by_hand = experiments.score_texts(tiny_dlm, texts, 2)
-        assert found.value.tolist() == pytest.approx(by_hand.value.tolist()) and found.zeros.tolist() == pytest.approx([report.sparsity] * 2)
+            by_hand = variants.score_texts(tiny_dlm, texts, 2)
+        assert found.value.tolist() == pytest.approx(
+            by_hand.value.tolist()
+        ) and found.zeros.tolist() == pytest.approx([report.sparsity] * 2)
         events.clear()
-        kept_masks(tiny_dlm, recipe, calibration, SharedStatistics(tiny_dlm, [recipe], calibration) if announced else None)
+        kept_masks(
+            tiny_dlm,
+            recipe,
+            calibration,
+            SharedStatistics(tiny_dlm, [recipe], calibration) if announced else None,
+        )
         assert events == expected
 
 
@@ -110,7 +130,7 @@ def test_memory_goes_back_after_every_record_that_was_computed(run, monkeypatch)
         needed.append(weakref.ref(array))
         return pd.DataFrame({"value": [float(array.sum())]})
 
-    monkeypatch.setattr(results, "release_freed_memory", lambda: events.append(needed[-1]() is None))
+    monkeypatch.setattr(records, "release_freed_memory", lambda: events.append(needed[-1]() is None))
     run.record("one", compute, seed=0)
     run.record("one", compute, seed=0)  # read
     run.record("one", compute, seed=1)
@@ -121,39 +141,54 @@ def test_memory_goes_back_after_every_record_that_was_computed(run, monkeypatch)
 def test_the_adapter_is_merged_in_float32_one_linear_at_a_time(monkeypatch, dtype):
     """As a sum of whole float32 matrices gives it, to the bit, with one of them in memory while the base is in bfloat16."""
     base, _ = from_folder(embedded.base_folder(), torch.bfloat16)
-    weights, wide, merge = {name: weight.clone() for name, weight in base.named_parameters()}, [], Linear.merge
+    weights, wide, merge = (
+        {name: weight.clone() for name, weight in base.named_parameters()},
+        [],
+        Linear.merge,
+    )
 
     def counted(layer, *arguments, **named):
         wide.append([parameter.dtype for parameter in parameters].count(torch.float32))
         return merge(layer, *arguments, **named)
 
-    parameters = [parameter for parameter in base.parameters()]
+    parameters = list(base.parameters())
     monkeypatch.setattr(Linear, "merge", counted)
     merged = embedded.merge_adapter(base, embedded.ADAPTER, dtype)
     linears = 7 * len(merged.model.layers)
     assert wide == ([1] * linears if dtype != torch.float32 else list(range(1, linears + 1)))
-    adapter, settings = load_file(embedded.ADAPTER / "adapter_model.safetensors"), json.loads((embedded.ADAPTER / "adapter_config.json").read_text())
+    adapter, settings = (
+        load_file(embedded.ADAPTER / "adapter_model.safetensors"),
+        json.loads((embedded.ADAPTER / "adapter_config.json").read_text()),
+    )
     scale = settings["lora_alpha"] / settings["r"]
     for name, found in merged.named_parameters():
         lora = f"base_model.model.{name.removesuffix('.weight')}.lora"
         expected = weights[name].float()
         if f"{lora}_A.weight" in adapter:
-            expected = expected + (adapter[f"{lora}_B.weight"].float() @ adapter[f"{lora}_A.weight"].float()) * scale
+            expected = (
+                expected + (adapter[f"{lora}_B.weight"].float() @ adapter[f"{lora}_A.weight"].float()) * scale
+            )
         assert torch.equal(found, expected.to(dtype)), name
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not say which pages of a file are in memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/smaps").exists(),
+    reason="the system does not say which pages of a file are in memory",
+)
 def test_reading_a_model_lets_go_of_the_pages_it_has_read(monkeypatch):
     """Of the 269 MB of the base never more than twice MAPPED are in memory as pages of the file (the embedding alone is 57 MB)."""
-    folder, seen, tensor = embedded.base_folder(), [], checkpoints.Checkpoint.tensor
+    folder, seen, tensor = embedded.base_folder(), [], reader.Checkpoint.tensor
 
     def watched(checkpoint, name):
-        found = re.findall(rf"{re.escape(str(folder))}.*?\nRss: +(\d+)", re.sub(r"\n(?:Size|KernelPageSize|MMUPageSize):.*", "", Path("/proc/self/smaps").read_text()))
+        found = re.findall(
+            rf"{re.escape(str(folder))}.*?\nRss: +(\d+)",
+            re.sub(r"\n(?:Size|KernelPageSize|MMUPageSize):.*", "", Path("/proc/self/smaps").read_text()),
+        )
         seen.append(sum(map(int, found)) * 1024)
         return tensor(checkpoint, name)
 
-    monkeypatch.setattr(checkpoints.Checkpoint, "tensor", watched)
+    monkeypatch.setattr(reader.Checkpoint, "tensor", watched)
     model, _ = from_folder(folder, torch.bfloat16)
-    assert 0 < max(seen) <= 2 * checkpoints.MAPPED
+    assert 0 < max(seen) <= 2 * reader.MAPPED
     stored = load_file(folder / "model.safetensors")
     assert all(torch.equal(stored[name], weight) for name, weight in model.named_parameters())

@@ -15,9 +15,9 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from sinkprune_core import documents
-from sinkprune_core.notebook import CHECKS, ParameterError, declared, fits
-from sinkprune_core.publish import WIDGETS, clean_notebook
+from sinkprune_core.companion import pages
+from sinkprune_core.companion.parameters import CHECKS, ParameterError, declared, fits
+from sinkprune_core.companion.publish import WIDGETS, clean_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -36,13 +36,15 @@ def tagged(name: str, tag: str) -> str:
 
 
 def test_every_notebook_is_a_pair():
-    assert NAMES and NAMES == [path.stem for path in COMMITTED]
+    assert NAMES and [path.stem for path in COMMITTED] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_has_the_cells_of_its_reviewed_source(name):
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
-    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [(cell.cell_type, cell.source) for cell in cells(name)]
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+        (cell.cell_type, cell.source) for cell in cells(name)
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,8 +59,14 @@ def test_badges_and_set_up_name_the_repository_and_version_of_pyproject(name):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     repository = project["urls"]["Repository"].removeprefix("https://github.com/")
     opening = cells(name)[0].source
-    assert f"colab.research.google.com/github/{repository}/blob/v{project['version']}/notebooks/{name}.ipynb" in opening
-    assert f"mybinder.org/v2/gh/{repository}/v{project['version']}?urlpath=lab/tree/notebooks/{name}.ipynb" in opening
+    assert (
+        f"colab.research.google.com/github/{repository}/blob/v{project['version']}/notebooks/{name}.ipynb"
+        in opening
+    )
+    assert (
+        f"mybinder.org/v2/gh/{repository}/v{project['version']}?urlpath=lab/tree/notebooks/{name}.ipynb"
+        in opening
+    )
     assert f"github.com/{repository}@v{project['version']}" in tagged(name, "setup")
 
 
@@ -82,7 +90,10 @@ def stated_values(config: Path, name: str) -> list[tuple[str, object]]:
     """Return every parameter that a profile sets for a notebook, those of its sweep value by value."""
     stated = yaml.safe_load(config.read_text())
     swept = (stated.get("sweep", {}).get(name) or {}).items()
-    return [*(stated["notebooks"].get(name) or {}).items(), *((parameter, value) for parameter, values in swept for value in values)]
+    return [
+        *(stated["notebooks"].get(name) or {}).items(),
+        *((parameter, value) for parameter, values in swept for value in values),
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -105,30 +116,47 @@ def test_committed_outputs_are_clean(name):
         for output in cell.get("outputs", []):
             assert output.output_type != "error" and output.get("name") != "stderr"
             assert WIDGETS not in output.get("data", {})
-            assert len(output.get("data", {}).get("image/png", "")) <= 4 / 3 * 150_000, "a picture of at most 150 kB"
+            assert len(output.get("data", {}).get("image/png", "")) <= 4 / 3 * 150_000, (
+                "a picture of at most 150 kB"
+            )
     text = path.read_text(encoding="utf-8")
-    assert not re.search(r"/(?:root|home|Users)/\w|[\"\s]/(?:tmp|mnt|opt|srv|var|work)/\w|\b[A-Z]:\\\\{2}\w", text), "an absolute path"
+    assert not re.search(
+        r"/(?:root|home|Users)/\w|[\"\s]/(?:tmp|mnt|opt|srv|var|work)/\w|\b[A-Z]:\\\\{2}\w", text
+    ), "an absolute path"
     assert WIDGETS.replace("view", "state") not in text
-    assert [cell.id for cell in notebook.cells] == [f"cell-{number:02d}" for number in range(len(notebook.cells))]
+    assert [cell.id for cell in notebook.cells] == [
+        f"cell-{number:02d}" for number in range(len(notebook.cells))
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_syncing_the_pair_changes_neither_file(name, tmp_path):
     """As a reader would who edits one of the two and runs jupytext: there is nothing left to bring in step."""
-    for file in (ROOT / "jupytext.toml", ROOT / "notebooks" / f"{name}.py", ROOT / "notebooks" / f"{name}.ipynb"):
+    for file in (
+        ROOT / "jupytext.toml",
+        ROOT / "notebooks" / f"{name}.py",
+        ROOT / "notebooks" / f"{name}.ipynb",
+    ):
         shutil.copyfile(file, tmp_path / file.name)
     source, notebook = tmp_path / f"{name}.py", tmp_path / f"{name}.ipynb"
     before = source.read_text(encoding="utf-8"), nbformat.read(notebook, 4)
-    done = subprocess.run([sys.executable, "-m", "jupytext", "--sync", str(source)], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "jupytext", "--sync", str(source)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert source.read_text(encoding="utf-8") == before[0]
     after = nbformat.read(notebook, 4)
-    assert [(cell.cell_type, cell.source, cell.get("outputs")) for cell in after.cells] == [(cell.cell_type, cell.source, cell.get("outputs")) for cell in before[1].cells]
+    assert [(cell.cell_type, cell.source, cell.get("outputs")) for cell in after.cells] == [
+        (cell.cell_type, cell.source, cell.get("outputs")) for cell in before[1].cells
+    ]
     assert after.metadata == before[1].metadata
 
 
 def test_the_published_run_decides_exactly_the_claims_that_have_a_finding():
-    from sinkprune_core.claims import ledger
+    from sinkprune_core.companion.claims import ledger
 
     measured = pd.read_csv(ROOT / "figures" / "claims.csv").set_index("id").here.notna()
     assert measured.to_dict() == {claim.id: claim.finding is not None for claim in ledger()}
@@ -197,23 +225,52 @@ def test_a_bad_parameter_stops_the_notebook_before_any_work(parameters, message,
     source = tmp_path / "in.ipynb"
     nbformat.write(jupytext.read(ROOT / "notebooks" / "00_start_here.py"), source)
     with pytest.raises(PapermillExecutionError, match=message):
-        papermill.execute_notebook(source, tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False)
+        papermill.execute_notebook(
+            source, tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False
+        )
     ran = nbformat.read(tmp_path / "out.ipynb", 4)
-    errors = [output for cell in ran.cells for output in cell.get("outputs", []) if output.output_type == "error"]
+    errors = [
+        output for cell in ran.cells for output in cell.get("outputs", []) if output.output_type == "error"
+    ]
     assert len(errors) == 1 and len(errors[0].traceback) == 1, "one line, not a traceback"
-    assert not [cell for cell in ran.cells if cell.cell_type == "code" and cell.execution_count and cell.source.startswith("import pandas")]
+    assert not [
+        cell
+        for cell in ran.cells
+        if cell.cell_type == "code" and cell.execution_count and cell.source.startswith("import pandas")
+    ]
 
 
 # publishing
 
 
 def executed() -> tuple:
-    source = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# t"), nbformat.v4.new_code_cell("a: int = 1", metadata={"tags": ["parameters"]}), nbformat.v4.new_code_cell("a")])
+    source = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("# t"),
+            nbformat.v4.new_code_cell("a: int = 1", metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell("a"),
+        ]
+    )
     ran = nbformat.from_dict(json.loads(json.dumps(source)))
-    ran.cells.insert(2, nbformat.v4.new_code_cell("# Parameters\na = 2\n", metadata={"tags": ["injected-parameters"]}))
+    ran.cells.insert(
+        2, nbformat.v4.new_code_cell("# Parameters\na = 2\n", metadata={"tags": ["injected-parameters"]})
+    )
     bar = nbformat.v4.new_output("display_data", {WIDGETS: {"model_id": "x"}, "text/plain": "0%"})
-    ran.cells[3].outputs = [nbformat.v4.new_output("stream", name="stderr", text="warning"), bar, nbformat.v4.new_output("execute_result", {"text/plain": "2"}, execution_count=9, metadata={"image/png": {"alt": "a line", "width": 9}, "scrolled": True})]
-    ran.metadata = {"widgets": {"state": {}}, "papermill": {"output_path": "x"}, "kernelspec": {"name": "python3", "display_name": "x"}}
+    ran.cells[3].outputs = [
+        nbformat.v4.new_output("stream", name="stderr", text="warning"),
+        bar,
+        nbformat.v4.new_output(
+            "execute_result",
+            {"text/plain": "2"},
+            execution_count=9,
+            metadata={"image/png": {"alt": "a line", "width": 9}, "scrolled": True},
+        ),
+    ]
+    ran.metadata = {
+        "widgets": {"state": {}},
+        "papermill": {"output_path": "x"},
+        "kernelspec": {"name": "python3", "display_name": "x"},
+    }
     return ran, source
 
 
@@ -244,8 +301,12 @@ def test_publishing_refuses_stale_failed_and_leaking_runs():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_head_says_of_profile_quick_what_was_measured(name):
     """By `tests/benchmarks/test_notebook_memory.py --record`; minutes are rounded to halves, but never to nothing."""
-    measured = documents.performance()
+    measured = pages.performance()
     minutes = max(0.5, round(2 * measured[f"time of {name}, profile quick"]["value"]) / 2)
     gigabytes = measured[f"peak memory of the kernel of {name}, profile quick"]["value"]
     time = {0.5: "half a minute", 1.0: "a minute"}.get(minutes, f"{minutes:g} minutes")
-    assert re.search(rf"^# \| quick \| about {time}(, random weights)? \| {gigabytes:.1f} GB \|$", (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(
+        rf"^# \| quick \| about {time}(, random weights)? \| {gigabytes:.1f} GB \|$",
+        (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )

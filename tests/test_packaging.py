@@ -33,8 +33,14 @@ needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
     """Run make as from a fresh shell, also when these tests were started by make."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON", "PROFILE", "VENV", "ARGS")}
-    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON", "PROFILE", "VENV", "ARGS")
+    }
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 def fake_python(folder: Path, refuse: str, version: str = "3.12") -> Path:
@@ -73,7 +79,9 @@ def test_environment_files_differ_in_the_build_of_torch_only():
 
 @pytest.mark.skipif(not README.exists(), reason="no README.md here")
 def test_readme_agrees_with_pyproject():
-    text = re.sub(r"[`*]", "", README.read_text(encoding="utf-8")).replace("≥", ">=").replace("%E2%89%A5", ">=")
+    text = (
+        re.sub(r"[`*]", "", README.read_text(encoding="utf-8")).replace("≥", ">=").replace("%E2%89%A5", ">=")
+    )
     pythons = re.findall(r"Python\s*(?:>=\s*)?(3\.\d+)", text)
     assert pythons, f"README.md should say: Python >= {PYTHON}"
     assert set(pythons) == {PYTHON}
@@ -125,7 +133,7 @@ def test_make_alone_lists_the_targets():
 
 @needs_make
 @pytest.mark.parametrize(
-    "arguments, command",
+    ("arguments", "command"),
     [
         (("test",), "bin/python -m pytest -q"),
         (("reproduce",), "bin/sinkprune reproduce --profile quick"),
@@ -139,7 +147,9 @@ def test_a_target_makes_the_environment_and_then_runs_its_command(arguments, com
     venv = tmp_path / "venv"
     planned = make("-n", *arguments, f"VENV={venv}")
     assert planned.returncode == 0, planned.stderr
-    order = [planned.stdout.find(step) for step in (f"-m venv --clear {venv}", "--editable", f"{venv}/{command}")]
+    order = [
+        planned.stdout.find(step) for step in (f"-m venv --clear {venv}", "--editable", f"{venv}/{command}")
+    ]
     assert -1 not in order and order == sorted(order)
     assert not venv.exists()
 
@@ -194,7 +204,9 @@ def test_a_half_made_environment_is_made_anew(tmp_path):
     broken.symlink_to(tmp_path / "gone")
     (tmp_path / ".venv" / "rubbish").touch()
     marker = tmp_path / "python"
-    marker.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\ncase "$2" in *print*) echo 3.12;; esac\n[ "$2" != venv ]\n')
+    marker.write_text(
+        f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\ncase "$2" in *print*) echo 3.12;; esac\n[ "$2" != venv ]\n'
+    )
     marker.chmod(0o755)
     stopped = make("venv", f"PYTHON={marker}", folder=tmp_path)
     assert stopped.returncode != 0
@@ -214,10 +226,14 @@ def test_ci_runs_the_tests():
 
 
 def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
-    if int(version("setuptools").split(".")[0]) < 77:  # asked without importing it, which would meddle with distutils here
+    if (
+        int(version("setuptools").split(".")[0]) < 77
+    ):  # asked without importing it, which would meddle with distutils here
         pytest.skip("setuptools is too old to build this package")
     source = tmp_path / "source"
-    shutil.copytree(ROOT / "sinkprune_core", source / "sinkprune_core", ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copytree(
+        ROOT / "sinkprune_core", source / "sinkprune_core", ignore=shutil.ignore_patterns("__pycache__", ".*")
+    )
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
@@ -228,7 +244,11 @@ def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert packed == {path.relative_to(source).as_posix() for path in (source / "sinkprune_core").rglob("*") if path.is_file()}
+    assert packed == {
+        path.relative_to(source).as_posix()
+        for path in (source / "sinkprune_core").rglob("*")
+        if path.is_file()
+    }
 
 
 # traces
@@ -242,12 +262,23 @@ def tracked_files() -> list[Path]:
 
 
 def test_no_tracked_file_holds_a_path_of_a_machine_or_the_host_of_a_registry():
-    hosts = [("pypi", "org"), ("pythonhosted", "org"), ("download.pytorch", "org"), ("anaconda", "org"), ("npmjs", "org"), ("deb.debian", "org")]
+    hosts = [
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("download.pytorch", "org"),
+        ("anaconda", "org"),
+        ("npmjs", "org"),
+        ("deb.debian", "org"),
+    ]
     forbidden = [rb"/(?:root|home|Users)/\w"] + [re.escape(".".join(host)).encode() for host in hosts]
     if len(ROOT.parts) > 2:  # this checkout's own place, unless it is too short to tell
         forbidden.append(re.escape(os.fsencode(ROOT)) + rb"\b")
     pattern = re.compile(b"|".join(forbidden))
-    found = {str(path.relative_to(ROOT)): match.group() for path in tracked_files() if (match := pattern.search(path.read_bytes()))}
+    found = {
+        str(path.relative_to(ROOT)): match.group()
+        for path in tracked_files()
+        if (match := pattern.search(path.read_bytes()))
+    }
     assert not found
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from sinkprune_core import claims, publish
-from sinkprune_core.cli import main
-from sinkprune_core.notebook import declared
-from sinkprune_core.pruning import PRESETS
+from sinkprune_core.cli.main import main
+from sinkprune_core.companion import claims, publish
+from sinkprune_core.companion.parameters import declared
+from sinkprune_core.pruning.engine import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = {language: re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL) for language in ("bash", "python")}
+BLOCKS = {
+    language: re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL) for language in ("bash", "python")
+}
 
 
 def test_every_make_target_exists():
@@ -25,7 +27,10 @@ def test_every_make_target_exists():
 
 
 def test_the_first_commands_are_the_two():
-    assert [line.split("#")[0].strip() for line in BLOCKS["bash"][0].splitlines()] == ["make reproduce", "make test"]
+    assert [line.split("#")[0].strip() for line in BLOCKS["bash"][0].splitlines()] == [
+        "make reproduce",
+        "make test",
+    ]
 
 
 def test_every_subcommand_exists(capsys):
@@ -42,7 +47,11 @@ def test_papermill_commands_name_parameters_that_exist():
     for line in "\n".join(BLOCKS["bash"]).splitlines():
         if line.startswith("papermill") and " -p " in line:
             name = re.search(r"notebooks/(\w+)\.ipynb", line).group(1)
-            (cell,) = [cell for cell in jupytext.read(ROOT / "notebooks" / f"{name}.py").cells if "parameters" in cell.metadata.get("tags", [])]
+            (cell,) = [
+                cell
+                for cell in jupytext.read(ROOT / "notebooks" / f"{name}.py").cells
+                if "parameters" in cell.metadata.get("tags", [])
+            ]
             assert set(re.findall(r"-p (\w+)", line)) <= set(declared([cell.source]))
 
 
@@ -67,7 +76,14 @@ def test_the_claims_table_lists_every_claim_with_a_verdict():
 @pytest.mark.slow
 def test_the_example_runs(tmp_path):
     (code,) = BLOCKS["python"]
-    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=900, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert ran.returncode == 0, ran.stderr
     sparsity, nelbo = map(float, ran.stdout.split())
     assert sparsity == 0.5 and 1 < nelbo < 11
@@ -76,7 +92,10 @@ def test_the_example_runs(tmp_path):
 
 def test_an_expected_error_of_the_command_is_one_line(capsys):
     assert main(["claims", "--profile", "no-such-run"]) == 1
-    assert capsys.readouterr().err == "error: no findings in runs/no-such-run: run `sinkprune reproduce --profile no-such-run` first\n"
+    assert (
+        capsys.readouterr().err
+        == "error: no findings in runs/no-such-run: run `sinkprune reproduce --profile no-such-run` first\n"
+    )
     assert main(["reproduce", "--profile", "no-such-profile"]) == 1
     assert "choose one of full, paper, quick" in capsys.readouterr().err
     assert main(["train", "--tokens", "0"]) == 1

@@ -39,13 +39,32 @@ second = run.record("second", lambda: pd.DataFrame({"x": [1.0 / (size - 13), 2.0
 drawn = pd.concat([run.record("draw", lambda: pd.DataFrame({"x": [seed + time.time()]}), seed=seed) for seed in range(first_seed, first_seed + seeds)])
 run.find({"mean": interval(second.x)})
 """
-CLAIMS = {"claims": [{"id": "c", "says": "the mean is above zero", "quote": "q", "source": "s", "metric": "m", "falsifier": "f", "scale": "any", "finding": "00_one/mean", "side": "above", "against": -5.0}]}
+CLAIMS = {
+    "claims": [
+        {
+            "id": "c",
+            "says": "the mean is above zero",
+            "quote": "q",
+            "source": "s",
+            "metric": "m",
+            "falsifier": "f",
+            "scale": "any",
+            "finding": "00_one/mean",
+            "side": "above",
+            "against": -5.0,
+        }
+    ]
+}
 
 
 @pytest.fixture
 def project(tmp_path) -> Path:
     """A clone in small: the real package, Snakefile and profile, two tiny notebooks."""
-    shutil.copytree(ROOT / "sinkprune_core", tmp_path / "sinkprune_core", ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    shutil.copytree(
+        ROOT / "sinkprune_core",
+        tmp_path / "sinkprune_core",
+        ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"),
+    )
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "notebooks").mkdir()
@@ -59,20 +78,43 @@ def project(tmp_path) -> Path:
 def configure(project: Path, one: dict | None = None, two: dict | None = None, **more: dict) -> None:
     for config in (project / "workflow" / "config").glob("*.yml"):
         config.unlink()
-    (project / "workflow" / "config" / "tiny.yml").write_text(yaml.safe_dump({"profile": "tiny", "notebooks": {"00_one": one or {"size": 2}, "01_two": two or {"size": 3}}, **more}))
+    (project / "workflow" / "config" / "tiny.yml").write_text(
+        yaml.safe_dump(
+            {
+                "profile": "tiny",
+                "notebooks": {"00_one": one or {"size": 2}, "01_two": two or {"size": 3}},
+                **more,
+            }
+        )
+    )
 
 
 def command(project: Path, *arguments: str) -> dict:
-    environment = {**os.environ, "PYTHONPATH": str(project), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    return {"args": [sys.executable, "-m", "sinkprune_core.cli", *arguments], "cwd": project, "env": environment, "text": True}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(project),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    return {
+        "args": [sys.executable, "-m", "sinkprune_core.cli.main", *arguments],
+        "cwd": project,
+        "env": environment,
+        "text": True,
+    }
 
 
 def reproduce(project: Path, *more: str) -> subprocess.CompletedProcess:
-    return subprocess.run(**command(project, "reproduce", "--profile", "tiny", *more), capture_output=True, timeout=240)
+    return subprocess.run(
+        **command(project, "reproduce", "--profile", "tiny", *more), capture_output=True, timeout=240
+    )
 
 
 def stamps(project: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in (project / "runs" / "tiny").rglob("*.json") if path.parent.name == "findings"}
+    return {
+        path.name: path.stat().st_mtime_ns
+        for path in (project / "runs" / "tiny").rglob("*.json")
+        if path.parent.name == "findings"
+    }
 
 
 def test_a_run_ends_with_the_claims_and_a_second_one_has_nothing_to_do_until_a_parameter_changes(project):
@@ -92,7 +134,9 @@ def test_a_run_ends_with_the_claims_and_a_second_one_has_nothing_to_do_until_a_p
     assert reproduce(project).returncode == 0
     changed = {name for name, stamp in stamps(project).items() if stamp != before[name]}
     assert changed == {"01_two.json"}
-    provenance = json.loads((project / "runs" / "tiny" / "findings" / "01_two.json").read_text())["provenance"]
+    provenance = json.loads((project / "runs" / "tiny" / "findings" / "01_two.json").read_text())[
+        "provenance"
+    ]
     assert provenance["parameters"]["size"] == 4 and provenance["versions"]["torch"]
 
 
@@ -100,11 +144,23 @@ def test_a_sweep_shares_the_work_and_the_notebook_only_reads(project):
     configure(project, two={"size": 3, "seeds": 2}, sweep={"01_two": {"first_seed": [0, 1], "seeds": [1]}})
     assert reproduce(project).returncode == 0
     run = project / "runs" / "tiny"
-    assert sorted(path.parent.parent.name for path in run.glob("cells/01_two/*/findings/01_two.json")) == ["first_seed-0", "first_seed-1"]
-    assert len(list(run.glob("cells/01_two/*/01_two.ipynb"))) == 2, "the executed notebook of every cell is kept"
-    made_by = {record["key"]["seed"]: record["profile"] for record in (json.loads(path.read_text()) for path in run.glob("records/01_two/draw-*.json"))}
+    assert sorted(path.parent.parent.name for path in run.glob("cells/01_two/*/findings/01_two.json")) == [
+        "first_seed-0",
+        "first_seed-1",
+    ]
+    assert len(list(run.glob("cells/01_two/*/01_two.ipynb"))) == 2, (
+        "the executed notebook of every cell is kept"
+    )
+    made_by = {
+        record["key"]["seed"]: record["profile"]
+        for record in (json.loads(path.read_text()) for path in run.glob("records/01_two/draw-*.json"))
+    }
     assert made_by == {0: "tiny@first_seed-0", 1: "tiny@first_seed-1"}, "the notebook itself computed none"
-    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.suffix in (".csv", ".json") and path.parent.name != "figures"}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in run.rglob("*")
+        if path.suffix in (".csv", ".json") and path.parent.name != "figures"
+    }
 
     assert "Nothing to be done" in (again := reproduce(project)).stderr + again.stdout
 
@@ -112,7 +168,9 @@ def test_a_sweep_shares_the_work_and_the_notebook_only_reads(project):
     planned = reproduce(project, "--dry-run")
     assert "cell first_seed-2" in planned.stdout + planned.stderr
     assert reproduce(project).returncode == 0
-    changed = {path.relative_to(run).as_posix() for path, stamp in before.items() if path.stat().st_mtime_ns != stamp}
+    changed = {
+        path.relative_to(run).as_posix() for path, stamp in before.items() if path.stat().st_mtime_ns != stamp
+    }
     assert "records/01_two" not in {str(Path(path).parent) for path in changed}, "no record is computed again"
     assert "findings/01_two.json" in changed and "findings/00_one.json" not in changed
     assert len(list(run.glob("records/01_two/draw-*.csv"))) == 3
@@ -124,8 +182,12 @@ def test_jobs_of_one_thread_share_a_machine_as_far_as_its_memory_goes(project):
     sizes, needs = {"size": 2, "pause": 5.0}, {"threads": 1, "mem_mb": 10**8}
     configure(project, sizes, sizes, resources={"00_one": needs, "01_two": needs})
     assert reproduce(project).returncode == 0
-    written = lambda notebook, record: next((project / "runs" / "tiny" / "records" / notebook).glob(f"{record}-*.csv")).stat().st_mtime  # noqa: E731
-    assert written("01_two", "first") > written("00_one", "second") or written("00_one", "first") > written("01_two", "second")
+    written = lambda notebook, record: (
+        next((project / "runs" / "tiny" / "records" / notebook).glob(f"{record}-*.csv")).stat().st_mtime
+    )
+    assert written("01_two", "first") > written("00_one", "second") or written("00_one", "first") > written(
+        "01_two", "second"
+    )
 
 
 @pytest.mark.parametrize(
@@ -145,7 +207,12 @@ def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project, sweep, 
 
 def test_a_killed_run_goes_on_from_its_records(project):
     configure(project, one={"size": 2, "pause": 120.0})
-    process = subprocess.Popen(**command(project, "reproduce", "--profile", "tiny"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        **command(project, "reproduce", "--profile", "tiny"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     records = project / "runs" / "tiny" / "records"
     deadline = time.time() + 120
     while not list(records.rglob("first-*.csv")) and time.time() < deadline:
@@ -173,7 +240,9 @@ def test_a_failure_names_its_notebook_and_keeps_the_rest(project):
 
 
 def test_an_unknown_profile_gives_one_clear_error(project):
-    refused = subprocess.run(**command(project, "reproduce", "--profile", "huge"), capture_output=True, timeout=60)
+    refused = subprocess.run(
+        **command(project, "reproduce", "--profile", "huge"), capture_output=True, timeout=60
+    )
     assert refused.returncode == 1
     assert refused.stderr == "error: profile 'huge' is unknown; choose one of tiny\n"
 
@@ -183,7 +252,9 @@ def test_a_profile_names_itself_and_every_notebook():
     for config in CONFIGS:
         stated = yaml.safe_load(config.read_text())
         assert stated["profile"] == config.stem
-        assert set(stated["notebooks"]) == names or config.stem == "paper"  # the paper's models are the matter of one notebook
+        assert (
+            set(stated["notebooks"]) == names or config.stem == "paper"
+        )  # the paper's models are the matter of one notebook
     assert all(jupytext.read(ROOT / "notebooks" / f"{name}.py").cells for name in names)
 
 
@@ -232,16 +303,36 @@ os.execvp(command[0], command)
 
 def snakemake(project: Path, place: str, *more: str) -> subprocess.CompletedProcess:
     options = command(project)
-    options["args"] = [sys.executable, "-m", "snakemake", "--workflow-profile", str(project / "workflow" / "profiles" / place), *more]
+    options["args"] = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--workflow-profile",
+        str(project / "workflow" / "profiles" / place),
+        *more,
+    ]
     options["env"]["PATH"] = f"{project / 'cluster'}{os.pathsep}{options['env']['PATH']}"
     return subprocess.run(**options, capture_output=True, timeout=300)
 
 
 def test_on_a_cluster_every_job_is_a_submission_with_what_it_needs(project):
     pytest.importorskip("snakemake_executor_plugin_slurm")
-    configure(project, sweep={"01_two": {"size": [3]}}, resources={"01_two": {"gpu": 1, "threads": 4, "mem_mb": 9000, "runtime": 30}})
+    configure(
+        project,
+        sweep={"01_two": {"size": [3]}},
+        resources={"01_two": {"gpu": 1, "threads": 4, "mem_mb": 9000, "runtime": 30}},
+    )
     cluster = fake_cluster(project)
-    quick = ["--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1", "--latency-wait", "5", "--default-resources", "slurm_account=someone"]
+    quick = [
+        "--slurm-init-seconds-before-status-checks",
+        "1",
+        "--seconds-between-status-checks",
+        "1",
+        "--latency-wait",
+        "5",
+        "--default-resources",
+        "slurm_account=someone",
+    ]
     done = snakemake(project, "slurm", "--configfile", "workflow/config/tiny.yml", *quick)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (project / "runs" / "tiny" / "figures" / "claims.md").exists()
@@ -251,7 +342,12 @@ def test_on_a_cluster_every_job_is_a_submission_with_what_it_needs(project):
         calls[arguments[arguments.index("--comment") + 1].split("_wildcards")[0]] = " ".join(arguments)
     assert set(calls) == {"rule_notebook_00_one", "rule_cell_01_two", "rule_notebook_01_two", "rule_claims"}
     for rule in ("rule_cell_01_two", "rule_notebook_01_two"):
-        assert " -t 30 " in calls[rule] and " --mem 9000 " in calls[rule] and "--gpus=1" in calls[rule] and "=4 " in calls[rule]
+        assert (
+            " -t 30 " in calls[rule]
+            and " --mem 9000 " in calls[rule]
+            and "--gpus=1" in calls[rule]
+            and "=4 " in calls[rule]
+        )
     assert "--gpus" not in calls["rule_notebook_00_one"] and "--gpus" not in calls["rule_claims"]
     assert all(" -p work " in call and " -A someone " in call for call in calls.values())
 
@@ -265,13 +361,30 @@ def test_every_profile_can_be_planned_everywhere(config, place):
     stated = yaml.safe_load(config.read_text())
     cells = sum(math.prod(map(len, grid.values())) for grid in stated.get("sweep", {}).values())
     options = command(ROOT)
-    options["args"] = [sys.executable, "-m", "snakemake", "--workflow-profile", f"workflow/profiles/{place}", "--configfile", str(config), "--dry-run", "--forceall", "--nolock"]
+    options["args"] = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--workflow-profile",
+        f"workflow/profiles/{place}",
+        "--configfile",
+        str(config),
+        "--dry-run",
+        "--forceall",
+        "--nolock",
+    ]
     planned = subprocess.run(**options, capture_output=True, timeout=120)
     assert planned.returncode == 0, planned.stderr[-2000:]
-    (total,) = {line.split()[1] for line in (planned.stdout + planned.stderr).splitlines() if line.startswith("total ")}
+    (total,) = {
+        line.split()[1]
+        for line in (planned.stdout + planned.stderr).splitlines()
+        if line.startswith("total ")
+    }
     assert int(total) == len(stated["notebooks"]) + cells + 2  # the claims table and the target
 
 
 def test_a_place_that_does_not_exist_gives_one_clear_error(project):
-    refused = subprocess.run(**command(project, "reproduce", "--profile", "tiny", "--on", "moon"), capture_output=True, timeout=60)
+    refused = subprocess.run(
+        **command(project, "reproduce", "--profile", "tiny", "--on", "moon"), capture_output=True, timeout=60
+    )
     assert refused.returncode == 1 and refused.stderr == "error: --on moon: choose one of local, slurm\n"

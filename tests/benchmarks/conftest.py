@@ -3,12 +3,16 @@
 import pytest
 import torch
 
-from sinkprune_core.documents import note_performance
-from sinkprune_core.results import environment
+from sinkprune_core.companion.pages import note_performance
+from sinkprune_core.companion.records import environment
 
 
 def pytest_addoption(parser):
-    parser.addoption("--record", action="store_true", help="write what is measured into docs/performance.json; then run python -m sinkprune_core.documents")
+    parser.addoption(
+        "--record",
+        action="store_true",
+        help="write what is measured into docs/performance.json; then run python -m sinkprune_core.companion.pages",
+    )
 
 
 @pytest.fixture
@@ -18,12 +22,38 @@ def record(request):
     `before` and `after` are what is compared, in `unit`, with names for both; `value` is their ratio, or what there is to say where nothing is compared.
     """
 
-    def note(what: str, value: float, before: float | None, after: float, names: tuple[str, str], unit: str = "s", at_least: float | None = None, at_most: float | None = None) -> bool:
+    def note(
+        what: str,
+        value: float,
+        before: float | None,
+        after: float,
+        names: tuple[str, str],
+        unit: str = "s",
+        at_least: float | None = None,
+        at_most: float | None = None,
+    ) -> bool:
         goal = f"at least {at_least:g}" if at_least is not None else f"at most {at_most:g}"
         reached = value >= at_least if at_least is not None else value <= at_most
-        print(f"\n{what}: {value:.2f}, goal {goal}{'' if reached else ', NOT REACHED'}; " + ", ".join(f"{name} {amount:.3g} {unit}" for name, amount in zip(names, (before, after), strict=True) if amount is not None))
+        print(
+            f"\n{what}: {value:.2f}, goal {goal}{'' if reached else ', NOT REACHED'}; "
+            + ", ".join(
+                f"{name} {amount:.3g} {unit}"
+                for name, amount in zip(names, (before, after), strict=True)
+                if amount is not None
+            )
+        )
         if request.config.getoption("--record"):
-            entry = {"value": value, "before": before, "after": after, "names": names, "unit": unit, "goal": goal, "reached": bool(reached), "threads": torch.get_num_threads(), **environment()}
+            entry = {
+                "value": value,
+                "before": before,
+                "after": after,
+                "names": names,
+                "unit": unit,
+                "goal": goal,
+                "reached": bool(reached),
+                "threads": torch.get_num_threads(),
+                **environment(),
+            }
             note_performance(what, entry)
         return reached
 

@@ -1,6 +1,6 @@
 """How far each dtype is from float32 on the embedded pair: logits, first choices and likelihood. Writes docs/precision.csv.
 
-Run it as `python tests/benchmarks/precision.py`; `python -m sinkprune_core.documents` puts the numbers into docs/models.md.
+Run it as `python tests/benchmarks/precision.py`; `python -m sinkprune_core.companion.pages` puts the numbers into docs/models.md.
 
 Dimensions: N positions, V vocabulary.
 """
@@ -12,11 +12,11 @@ import torch
 from tqdm.auto import tqdm
 
 from sinkprune_core import corpus
-from sinkprune_core.comparisons import interval
-from sinkprune_core.diffusion import corrupt
-from sinkprune_core.evaluation import score
-from sinkprune_core.models import DTYPES, EMBEDDED, load
-from sinkprune_core.paths import atomic, project_root
+from sinkprune_core.diffusion.sampling import corrupt
+from sinkprune_core.evaluation.intervals import interval
+from sinkprune_core.evaluation.likelihood import score
+from sinkprune_core.files import atomic, project_root
+from sinkprune_core.models.language_model import DTYPES, EMBEDDED, load
 from sinkprune_core.seeds import generator
 
 SHARE = 0.5  # of positions that a diffusion model sees masked
@@ -29,12 +29,16 @@ def outputs(name: str, dtype: str, ids_NT: torch.Tensor, draws: int) -> tuple[to
     where_NT = torch.rand(ids_NT.shape, generator=generator(0, "precision")) < SHARE
     where_NT[:, 0] = False
     seen_NT = corrupt(ids_NT, where_NT, lm.mask_token_id) if lm.is_diffusion else ids_NT
-    logits = torch.cat([lm.logits_at(row[None], where[None]) for row, where in zip(seen_NT, where_NT, strict=True)])
+    logits = torch.cat(
+        [lm.logits_at(row[None], where[None]) for row, where in zip(seen_NT, where_NT, strict=True)]
+    )
     return logits, score(lm, ids_NT, draws=draws).groupby("sequence").value.mean()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sequences", type=int, default=8)
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--draws", type=int, default=2)
@@ -44,21 +48,25 @@ def main() -> None:
         exact_NV, exact = outputs(name, "float32", ids_NT, options.draws)
         for dtype in tqdm([dtype for dtype in DTYPES if dtype != "float32"], desc=name):
             found_NV, found = outputs(name, dtype, ids_NT, options.draws)
-            kl = torch.nn.functional.kl_div(found_NV.log_softmax(-1), exact_NV.log_softmax(-1), log_target=True, reduction="batchmean")
+            kl = torch.nn.functional.kl_div(
+                found_NV.log_softmax(-1), exact_NV.log_softmax(-1), log_target=True, reduction="batchmean"
+            )
             shift = interval(found - exact)
-            rows.append({
-                "model": name,
-                "dtype": dtype,
-                "logit_error": (found_NV - exact_NV).square().mean().sqrt().item(),
-                "agreement": (found_NV.argmax(-1) == exact_NV.argmax(-1)).float().mean().item(),
-                "kl": kl.item(),
-                "shift": shift.value,
-                "low": shift.low,
-                "high": shift.high,
-                "positions": len(exact_NV),
-                "sequences": options.sequences,
-                "length": options.length,
-            })
+            rows.append(
+                {
+                    "model": name,
+                    "dtype": dtype,
+                    "logit_error": (found_NV - exact_NV).square().mean().sqrt().item(),
+                    "agreement": (found_NV.argmax(-1) == exact_NV.argmax(-1)).float().mean().item(),
+                    "kl": kl.item(),
+                    "shift": shift.value,
+                    "low": shift.low,
+                    "high": shift.high,
+                    "positions": len(exact_NV),
+                    "sequences": options.sequences,
+                    "length": options.length,
+                }
+            )
     frame = pd.DataFrame(rows)
     with atomic(project_root() / "docs" / "precision.csv") as partial:
         frame.to_csv(partial, index=False, float_format="%.6g")

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sinkprune_core import attention
-from sinkprune_core.models import load
+from sinkprune_core.models.language_model import load
+from sinkprune_core.sinks import attention
 
 LENGTH = 1024
 PEAK = """
@@ -53,12 +53,39 @@ def test_tracking_costs_at_most_twice_the_time_of_plain_sdpa(name, record):
         pairs = [(seconds(), tracked()) for _ in range(7)]
     ratio = statistics.median(after / before for before, after in pairs)
     before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
-    assert record(f"time of a forward with sink tracking, {name}, {LENGTH} tokens", ratio, before, after, ("plain", "tracked"), at_most=2)
+    assert record(
+        f"time of a forward with sink tracking, {name}, {LENGTH} tokens",
+        ratio,
+        before,
+        after,
+        ("plain", "tracked"),
+        at_most=2,
+    )
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="reads Linux's own account of peak memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="reads Linux's own account of peak memory"
+)
 @pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
 def test_tracking_needs_at_most_a_tenth_more_peak_memory(name, record):
-    peaks = {how: int(subprocess.run([sys.executable, "-W", "ignore", "-c", PEAK, name, how], capture_output=True, text=True, check=True).stdout.split()[-1]) for how in ("plain", "tracked")}
+    peaks = {
+        how: int(
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", PEAK, name, how],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.split()[-1]
+        )
+        for how in ("plain", "tracked")
+    }
     ratio = peaks["tracked"] / peaks["plain"]
-    assert record(f"peak memory of a forward with sink tracking, {name}, 1024 tokens", ratio, peaks["plain"] / 1e6, peaks["tracked"] / 1e6, ("plain", "tracked"), "GB", at_most=1.1)
+    assert record(
+        f"peak memory of a forward with sink tracking, {name}, 1024 tokens",
+        ratio,
+        peaks["plain"] / 1e6,
+        peaks["tracked"] / 1e6,
+        ("plain", "tracked"),
+        "GB",
+        at_most=1.1,
+    )

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sinkprune_core.models import load
+from sinkprune_core.models.language_model import load
 
 
 @pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
@@ -14,4 +14,6 @@ def test_loading_from_the_cache_takes_less_than_ten_seconds(name, dtype, record)
     begun = time.perf_counter()
     load(name, dtype)
     seconds = time.perf_counter() - begun
-    assert record(f"seconds to load {name} in {dtype} from the cache", seconds, None, seconds, ("", "here"), at_most=10)
+    assert record(
+        f"seconds to load {name} in {dtype} from the cache", seconds, None, seconds, ("", "here"), at_most=10
+    )

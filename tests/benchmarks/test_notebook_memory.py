@@ -12,10 +12,12 @@ import psutil
 import pytest
 import yaml
 
-from sinkprune_core.paths import project_root
+from sinkprune_core.files import project_root
 
 ROOT = project_root()
-PROFILE = yaml.safe_load((ROOT / "workflow" / "config" / "quick.yml").read_text(encoding="utf-8"))["notebooks"]
+PROFILE = yaml.safe_load((ROOT / "workflow" / "config" / "quick.yml").read_text(encoding="utf-8"))[
+    "notebooks"
+]
 EVERY = 0.1  # seconds between two looks
 
 
@@ -51,17 +53,33 @@ def watched():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's part in shared memory")
 @pytest.mark.parametrize("name", PROFILE)
-def test_a_notebook_of_profile_quick_stays_below_one_and_a_half_gigabytes_and_five_minutes(name, tmp_path, record):
+def test_a_notebook_of_profile_quick_stays_below_one_and_a_half_gigabytes_and_five_minutes(
+    name, tmp_path, record
+):
     jupytext.write(jupytext.read(ROOT / "notebooks" / f"{name}.py"), tmp_path / "in.ipynb")
     profile = "peak-memory"  # of its own, so that nothing is computed already
     shutil.rmtree(ROOT / "runs" / profile, ignore_errors=True)
     try:
         begun = time.perf_counter()
         with watched() as peak:
-            papermill.execute_notebook(tmp_path / "in.ipynb", tmp_path / "out.ipynb", {**(PROFILE[name] or {}), "profile": profile}, kernel_name="python3", progress_bar=False)
+            papermill.execute_notebook(
+                tmp_path / "in.ipynb",
+                tmp_path / "out.ipynb",
+                {**(PROFILE[name] or {}), "profile": profile},
+                kernel_name="python3",
+                progress_bar=False,
+            )
     finally:
         shutil.rmtree(ROOT / "runs" / profile, ignore_errors=True)
     minutes = (time.perf_counter() - begun) / 60
     assert peak[0] > 2e8, "no kernel was seen"
     assert record(f"time of {name}, profile quick", minutes, None, minutes, ("", "here"), "min", at_most=5)
-    assert record(f"peak memory of the kernel of {name}, profile quick", peak[0] / 1e9, None, peak[0] / 1e9, ("", "here"), "GB", at_most=1.5)
+    assert record(
+        f"peak memory of the kernel of {name}, profile quick",
+        peak[0] / 1e9,
+        None,
+        peak[0] / 1e9,
+        ("", "here"),
+        "GB",
+        at_most=1.5,
+    )

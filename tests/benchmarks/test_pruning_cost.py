@@ -18,11 +18,11 @@ from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sinkprune_core.calibration import Calibration, rows_for
-from sinkprune_core.criteria import wanda
-from sinkprune_core.models import LanguageModel, load, set_direction
-from sinkprune_core.patterns import lowest, n_of_m, select
-from sinkprune_core.pruning import Recipe, dense_statistics, preset, prune, weights_kept
+from sinkprune_core.models.language_model import LanguageModel, load, set_direction
+from sinkprune_core.pruning.calibration import Calibration, rows_for
+from sinkprune_core.pruning.criteria import wanda
+from sinkprune_core.pruning.engine import Recipe, dense_statistics, preset, prune, weights_kept
+from sinkprune_core.pruning.patterns import lowest, n_of_m, select
 
 NAMES = ("straightforward", "ours")
 
@@ -43,7 +43,9 @@ def in_turns(straightforward: Callable, ours: Callable, rounds: int) -> tuple[fl
 
 def agreement(masks, others) -> float:
     """Return the share of weights that two sets of masks treat alike."""
-    return sum(int((one == other).sum()) for one, other in zip(masks, others, strict=True)) / sum(mask.numel() for mask in masks)
+    return sum(int((one == other).sum()) for one, other in zip(masks, others, strict=True)) / sum(
+        mask.numel() for mask in masks
+    )
 
 
 # calibration of Wanda: noised inputs, dense propagation, sinks left out
@@ -55,10 +57,21 @@ def smol(length: int = 256) -> tuple[LanguageModel, Calibration]:
 
 def llada_block(length: int = 256) -> tuple[LanguageModel, Calibration]:
     """One random block of LLaDA-8B's shape; the vocabulary is small, since the head of 32 blocks is not one block's."""
-    config = LlamaConfig(vocab_size=1000, hidden_size=4096, intermediate_size=12288, num_attention_heads=32, num_key_value_heads=32, num_hidden_layers=1, max_position_embeddings=4096, attn_implementation="sdpa")
+    config = LlamaConfig(
+        vocab_size=1000,
+        hidden_size=4096,
+        intermediate_size=12288,
+        num_attention_heads=32,
+        num_key_value_heads=32,
+        num_hidden_layers=1,
+        max_position_embeddings=4096,
+        attn_implementation="sdpa",
+    )
     torch.manual_seed(0)
     model = set_direction(LlamaForCausalLM(config).eval().requires_grad_(False), causal=False)
-    return LanguageModel(model, None, "llada-block", "diffusion", 999, logits_shifted=False), Calibration(torch.arange(length).view(1, length) * 37 % 990, batch=4)
+    return LanguageModel(model, None, "llada-block", "diffusion", 999, logits_shifted=False), Calibration(
+        torch.arange(length).view(1, length) * 37 % 990, batch=4
+    )
 
 
 MASSES: list[torch.Tensor] = []
@@ -66,7 +79,11 @@ MASSES: list[torch.Tensor] = []
 
 def materialised(module, query, key, value, attention_mask, scaling, **kwargs):
     """Attend with SDPA and, beside it, with a whole map (B, H, Q, K) of which the columns are summed up."""
-    map_BHQK = torch.softmax(query @ key.repeat_interleave(module.num_key_value_groups, 1).transpose(2, 3) * scaling, -1, dtype=torch.float32)
+    map_BHQK = torch.softmax(
+        query @ key.repeat_interleave(module.num_key_value_groups, 1).transpose(2, 3) * scaling,
+        -1,
+        dtype=torch.float32,
+    )
     MASSES.append(map_BHQK.sum(2).sum(1))
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
@@ -82,7 +99,11 @@ def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor) -> tuple[torc
     As published code does it by default: one sequence at one noise level at a time; the first forward computes a map
     beside the attention the model really uses, the second has hooks on all seven linears of a block.
     """
-    linears = {(layer, name): linear for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()}
+    linears = {
+        (layer, name): linear
+        for layer, block in enumerate(lm.blocks)
+        for name, linear in lm.linears(block).items()
+    }
     squares, weights = {place: torch.zeros(linear.in_features) for place, linear in linears.items()}, []
     former = lm.model.config._attn_implementation
     for ids_BT in ids_RT.split(1):
@@ -98,28 +119,35 @@ def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor) -> tuple[torc
             masked_BTI = args[0].float() * weight_BT[..., None]
             squares[place] += masked_BTI.norm(dim=(0, 1)) ** 2
 
-        handles = [linear.register_forward_pre_hook(lambda module, args, place=place: observe(module, args, place)) for place, linear in linears.items()]
+        handles = [
+            linear.register_forward_pre_hook(lambda module, args, place=place: observe(module, args, place))
+            for place, linear in linears.items()
+        ]
         lm.model(ids_BT, use_cache=False)
         for handle in handles:
             handle.remove()
     return torch.cat(weights), {place: square_I.sqrt() for place, square_I in squares.items()}
 
 
-@pytest.mark.parametrize("build, rounds, goal, at_least", [(smol, 3, 3, 2.2), (llada_block, 2, 2, 2)])
+@pytest.mark.parametrize(("build", "rounds", "goal", "at_least"), [(smol, 3, 3, 2.2), (llada_block, 2, 2, 2)])
 def test_noised_calibration_that_leaves_sinks_out(build, rounds, goal, at_least, record):
-    (lm, calibration), recipe = build(), preset("all-sinks", levels=4)
-    rows = rows_for(lm, calibration, recipe.looks_at, progress=False)
+    (lm, calibration), recipe = build(), preset("all-sinks", noise_levels=4)
+    rows = rows_for(lm, calibration, recipe.statistics_key, progress=False)
     found = {}
 
     def straightforward():
         found["weights"], found["norms"] = straightforward_norms(lm, rows.ids_RT)
 
     def ours():
-        found["ours"] = dense_statistics(lm, [recipe], calibration, progress=False)[recipe.looks_at]
+        found["ours"] = dense_statistics(lm, [recipe], calibration, progress=False)[recipe.statistics_key]
 
     straightforward(), ours()
     assert torch.equal(found["weights"], rows.weight_RT) and 0 < found["ours"].left_out_share < 0.5
-    places = [(layer, name, linear.weight) for layer, block in enumerate(lm.blocks) for name, linear in lm.linears(block).items()]
+    places = [
+        (layer, name, linear.weight)
+        for layer, block in enumerate(lm.blocks)
+        for name, linear in lm.linears(block).items()
+    ]
     choose = select("row", 0.5)
     masks = ([choose(wanda(weight_OI, norm_I), 0, weight_OI.shape[1]) for weight_OI, norm_I in chosen] for chosen in (
         [(weight_OI, found["norms"][layer, name]) for layer, name, weight_OI in places],
@@ -127,7 +155,14 @@ def test_noised_calibration_that_leaves_sinks_out(build, rounds, goal, at_least,
     ))  # fmt: skip
     alike = agreement(*masks)
     ratio, before, after = in_turns(straightforward, ours, rounds)
-    record(f"calibration that leaves sinks out, {lm.name}, {rows.tokens} tokens", ratio, before, after, NAMES, at_least=goal)
+    record(
+        f"calibration that leaves sinks out, {lm.name}, {rows.tokens} tokens",
+        ratio,
+        before,
+        after,
+        NAMES,
+        at_least=goal,
+    )
     print(f"{alike:.6%} of the masks alike")
     assert alike > 0.9999 and ratio >= at_least
 
@@ -136,7 +171,14 @@ def test_noised_calibration_that_leaves_sinks_out(build, rounds, goal, at_least,
 
 
 @torch.no_grad()
-def straightforward_sparsegpt(lm: LanguageModel, ids_RT: torch.Tensor, batch: int, sparsity: float = 0.5, piece: int = 128, damping: float = 0.01) -> None:
+def straightforward_sparsegpt(
+    lm: LanguageModel,
+    ids_RT: torch.Tensor,
+    batch: int,
+    sparsity: float = 0.5,
+    block_size: int = 128,
+    damping: float = 0.01,
+) -> None:
     """Prune every linear with a Gram matrix, a factorisation and a loop over columns of its own; blocks see pruned inputs.
 
     As in published code, every column leaves its kept weights, its losses and its errors in matrices of their own.
@@ -154,7 +196,11 @@ def straightforward_sparsegpt(lm: LanguageModel, ids_RT: torch.Tensor, batch: in
     handle.remove()
     for block in lm.blocks:
         linears = lm.linears(block)
-        grams, counts, handles = {name: torch.zeros(linear.in_features, linear.in_features) for name, linear in linears.items()}, dict.fromkeys(linears, 0), []
+        grams, counts, handles = (
+            {name: torch.zeros(linear.in_features, linear.in_features) for name, linear in linears.items()},
+            dict.fromkeys(linears, 0),
+            [],
+        )
 
         def observe(module, args, name, grams=grams, counts=counts):
             input_NI = args[0].flatten(0, 1).float()
@@ -164,27 +210,38 @@ def straightforward_sparsegpt(lm: LanguageModel, ids_RT: torch.Tensor, batch: in
             grams[name] += scaled_NI.T @ scaled_NI
 
         for name, linear in linears.items():
-            handles.append(linear.register_forward_pre_hook(lambda module, args, name=name, observe=observe: observe(module, args, name)))
+            handles.append(
+                linear.register_forward_pre_hook(
+                    lambda module, args, name=name, observe=observe: observe(module, args, name)
+                )
+            )
         for args, kwargs in states:
             block(*args, **kwargs)
         for handle in handles:
             handle.remove()
         for name, linear in linears.items():
-            linear.weight.copy_(_solve(linear.weight.clone(), grams[name], sparsity, piece, damping))
+            linear.weight.copy_(_solve(linear.weight.clone(), grams[name], sparsity, block_size, damping))
         if block is lm.blocks[-1]:
             break  # what published code computes here is left out on both sides: on a single block it would count for too much
         outputs = [block(*args, **kwargs) for args, kwargs in states]
-        states = [(((output[0] if isinstance(output, tuple) else output), *args[1:]), kwargs) for output, (args, kwargs) in zip(outputs, states, strict=True)]
+        states = [
+            (((output[0] if isinstance(output, tuple) else output), *args[1:]), kwargs)
+            for output, (args, kwargs) in zip(outputs, states, strict=True)
+        ]
 
 
-def _solve(weight_OI, gram_II, sparsity: float, piece: int, damping: float) -> torch.Tensor:
+def _solve(weight_OI, gram_II, sparsity: float, block_size: int, damping: float) -> torch.Tensor:
     columns, losses_O = weight_OI.shape[1], torch.zeros(len(weight_OI))
     gram_II.diagonal().add_(damping * gram_II.diagonal().mean())
     inverse_II = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram_II)), upper=True)
-    for first in range(0, columns, piece):
-        last = min(first + piece, columns)
+    for first in range(0, columns, block_size):
+        last = min(first + block_size, columns)
         part_OP, upper_PP = weight_OI[:, first:last].clone(), inverse_II[first:last, first:last]
-        kept_OP, errors_OP, losses_OP = torch.zeros_like(part_OP), torch.zeros_like(part_OP), torch.zeros_like(part_OP)
+        kept_OP, errors_OP, losses_OP = (
+            torch.zeros_like(part_OP),
+            torch.zeros_like(part_OP),
+            torch.zeros_like(part_OP),
+        )
         score_OP = part_OP**2 / upper_PP.diagonal() ** 2
         pruned_OP = score_OP < score_OP.flatten().sort().values[int(score_OP.numel() * sparsity)]
         for column in range(last - first):
@@ -204,7 +261,9 @@ def _solve(weight_OI, gram_II, sparsity: float, piece: int, damping: float) -> t
 
 def test_sparsegpt_calibration_and_solve(record):
     lm, calibration = smol(1024)
-    lm.model.base_model.layers = lm.model.base_model.layers[:1]  # on a second one rounding in the first would decide what both see
+    lm.model.base_model.layers = lm.model.base_model.layers[
+        :1
+    ]  # on a second one rounding in the first would decide what both see
     recipe, results = Recipe("sparsegpt", pattern="layer"), []
 
     def straightforward():
@@ -218,7 +277,9 @@ def test_sparsegpt_calibration_and_solve(record):
             begun = time.process_time()
             run()
             seconds = time.process_time() - begun
-            results.append([linear.weight.clone() for block in lm.blocks for linear in lm.linears(block).values()])
+            results.append(
+                [linear.weight.clone() for block in lm.blocks for linear in lm.linears(block).values()]
+            )
         return seconds
 
     restored(straightforward), restored(ours)
@@ -226,7 +287,14 @@ def test_sparsegpt_calibration_and_solve(record):
     pairs = [(restored(straightforward), restored(ours)) for _ in range(5)]
     ratio = statistics.median(before / after for before, after in pairs)
     before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
-    record(f"SparseGPT, calibration and solve, a block of smol-dlm, {calibration.ids_NT.numel()} tokens", ratio, before, after, NAMES, at_least=2.5)
+    record(
+        f"SparseGPT, calibration and solve, a block of smol-dlm, {calibration.ids_NT.numel()} tokens",
+        ratio,
+        before,
+        after,
+        NAMES,
+        at_least=2.5,
+    )
     print(f"{alike:.4%} of the masks alike")
     assert alike > 0.999 and ratio >= 2.2
 
@@ -256,8 +324,18 @@ def by_sorting(score_OI: torch.Tensor, count: int) -> torch.Tensor:
 def test_n_of_m_selection(shape, record):
     score_OI = without_ties(shape)
     assert torch.equal(columns_one_by_one(score_OI, 2, 4), n_of_m(score_OI, 2, 4))
-    ratio, before, after = in_turns(lambda: columns_one_by_one(score_OI, 2, 4), lambda: n_of_m(score_OI, 2, 4), 7)
-    record(f"2:4 masks of {shape[0]} x {shape[1]} scores", ratio, before * 1e3, after * 1e3, NAMES, "ms", at_least=5)
+    ratio, before, after = in_turns(
+        lambda: columns_one_by_one(score_OI, 2, 4), lambda: n_of_m(score_OI, 2, 4), 7
+    )
+    record(
+        f"2:4 masks of {shape[0]} x {shape[1]} scores",
+        ratio,
+        before * 1e3,
+        after * 1e3,
+        NAMES,
+        "ms",
+        at_least=5,
+    )
     assert ratio >= 5
 
 
@@ -265,6 +343,16 @@ def test_n_of_m_selection(shape, record):
 def test_row_selection(shape, record):
     score_OI = without_ties(shape)
     assert torch.equal(by_sorting(score_OI, shape[1] // 2), lowest(score_OI, shape[1] // 2))
-    ratio, before, after = in_turns(lambda: by_sorting(score_OI, shape[1] // 2), lambda: lowest(score_OI, shape[1] // 2), 7)
-    record(f"half of every row of {shape[0]} x {shape[1]} scores", ratio, before * 1e3, after * 1e3, NAMES, "ms", at_least=3)
+    ratio, before, after = in_turns(
+        lambda: by_sorting(score_OI, shape[1] // 2), lambda: lowest(score_OI, shape[1] // 2), 7
+    )
+    record(
+        f"half of every row of {shape[0]} x {shape[1]} scores",
+        ratio,
+        before * 1e3,
+        after * 1e3,
+        NAMES,
+        "ms",
+        at_least=3,
+    )
     assert ratio >= 3

@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from sinkprune_core.models import load
-from sinkprune_core.structured import choose, plan, scores, shrink
+from sinkprune_core.models.language_model import load
+from sinkprune_core.pruning.structured import choose, plan, scores, shrink
 
 RATIO, BATCH, LENGTH, PAIRS = 0.5, 8, 128, 7
 
@@ -16,7 +16,13 @@ RATIO, BATCH, LENGTH, PAIRS = 0.5, 8, 128, 7
 def test_half_of_the_weights_needs_at_most_three_fifths_of_the_time(name, record):
     lm = load(name)
     planned = plan(lm, RATIO)
-    kept = [{kind: choose(score_U, planned.removed[kind]) for kind, score_U in scores(lm, block, "magnitude").items()} for block in lm.blocks]
+    kept = [
+        {
+            kind: choose(score_U, planned.removed[kind])
+            for kind, score_U in scores(lm, block, "magnitude").items()
+        }
+        for block in lm.blocks
+    ]
     smaller = shrink(lm, kept)
     ids_BT = torch.arange(BATCH * LENGTH).view(BATCH, LENGTH) % 40000 + 20
 
@@ -30,4 +36,11 @@ def test_half_of_the_weights_needs_at_most_three_fifths_of_the_time(name, record
         pairs = [(seconds(lm), seconds(smaller)) for _ in range(PAIRS)]
     ratio = statistics.median(after / before for before, after in pairs)
     dense, shrunk = (statistics.median(times) for times in zip(*pairs, strict=True))
-    assert record(f"time of a forward of {name} with {planned.reached:.2%} of its block weights gone as whole units, {BATCH} x {LENGTH} tokens", ratio, dense, shrunk, ("dense", "shrunk"), at_most=0.6)
+    assert record(
+        f"time of a forward of {name} with {planned.reached:.2%} of its block weights gone as whole units, {BATCH} x {LENGTH} tokens",
+        ratio,
+        dense,
+        shrunk,
+        ("dense", "shrunk"),
+        at_most=0.6,
+    )

@@ -9,20 +9,23 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from sinkprune_core import corpus, embedded
-from sinkprune_core.allocator import keep_freed_memory
-from sinkprune_core.bases import open_base
-from sinkprune_core.diffusion import corrupt, random_mask, stratified_counts
-from sinkprune_core.models import LanguageModel, load
+from sinkprune_core import corpus
+from sinkprune_core.diffusion.sampling import corrupt, random_mask, stratified_counts
+from sinkprune_core.memory import keep_freed_memory
+from sinkprune_core.models import embedded
+from sinkprune_core.models.language_model import LanguageModel, load
 from sinkprune_core.seeds import generator
-from sinkprune_core.training import Training, half_precision, masked_cross_entropy, trainable
+from sinkprune_core.training.base import open_base
+from sinkprune_core.training.lora import Training, half_precision, masked_cross_entropy, trainable
 
 CONFIG = Training()
 
 
 @pytest.fixture(scope="module")
 def trainee() -> tuple[LanguageModel, list[torch.nn.Parameter]]:
-    model, lm = trainable(CONFIG, open_base(CONFIG.base), embedded.ADAPTER)  # a fresh one has gradients that bfloat16 does not resolve
+    model, lm = trainable(
+        CONFIG, open_base(CONFIG.base), embedded.ADAPTER
+    )  # a fresh one has gradients that bfloat16 does not resolve
     return lm, [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
@@ -32,7 +35,10 @@ def plain_loss(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) ->
     counts_B = stratified_counts(len(ids_BT), ids_BT.shape[1] - 1, rng)
     where_BT = torch.stack([random_mask(maskable_T, int(count), rng) for count in counts_B])
     logits_BTV = lm.model(corrupt(ids_BT, where_BT, lm.mask_token_id), use_cache=False).logits[:, :-1].float()
-    loss_BT = torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT[:, 1:], reduction="none") * where_BT[:, 1:]
+    loss_BT = (
+        torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT[:, 1:], reduction="none")
+        * where_BT[:, 1:]
+    )
     return (loss_BT.sum(1) / counts_B).mean()
 
 
@@ -65,13 +71,17 @@ def test_a_step_is_faster_than_the_plain_loop_and_has_its_gradients(trainee, rec
     pairs = [(step(masked_cross_entropy)[0], plain()[0]) for _ in range(5)]
     ratio = statistics.median(theirs / ours for ours, theirs in pairs)
     after, before = (statistics.median(times) for times in zip(*pairs, strict=True))
-    assert record(f"a training step of {ids_BT.numel()} tokens", ratio, before, after, ("plain", "ours"), at_least=1.1)
+    assert record(
+        f"a training step of {ids_BT.numel()} tokens", ratio, before, after, ("plain", "ours"), at_least=1.1
+    )
 
 
 @contextmanager
 def all_cores() -> Iterator[None]:
     former = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    torch.set_num_threads(
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )
     try:
         yield
     finally:
@@ -81,7 +91,10 @@ def all_cores() -> Iterator[None]:
 def test_steps_on_all_cores(trainee, record):
     lm, trained = trainee
     keep_freed_memory()
-    optimizer, ids_BT = torch.optim.AdamW(trained), corpus.shipped_samples(CONFIG.length, held_out=False)[: CONFIG.batch]
+    optimizer, ids_BT = (
+        torch.optim.AdamW(trained),
+        corpus.shipped_samples(CONFIG.length, held_out=False)[: CONFIG.batch],
+    )
 
     def step(number: int) -> None:
         with half_precision(lm):
@@ -96,7 +109,9 @@ def test_steps_on_all_cores(trainee, record):
         for number in range(1, 6):
             step(number)
         speed = 5 * ids_BT.numel() / (time.perf_counter() - begun)
-        record("training tokens per second, smol-dlm", speed, None, speed, ("", "here"), "tokens/s", at_least=400)
+        record(
+            "training tokens per second, smol-dlm", speed, None, speed, ("", "here"), "tokens/s", at_least=400
+        )
 
 
 def test_samples_on_all_cores(record):
@@ -106,4 +121,6 @@ def test_samples_on_all_cores(record):
         begun = time.perf_counter()
         ids_BT = corpus.sample_batch(lm, CONFIG.length, 0, corpus.SHARD, seed=1)
         speed = ids_BT.numel() / (time.perf_counter() - begun)
-        record("sampled tokens per second, smol-ar", speed, None, speed, ("", "here"), "tokens/s", at_least=500)
+        record(
+            "sampled tokens per second, smol-ar", speed, None, speed, ("", "here"), "tokens/s", at_least=500
+        )

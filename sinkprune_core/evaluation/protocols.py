@@ -1,0 +1,125 @@
+"""Published ways to estimate what a text costs a diffusion model, as one table: noise, guidance and windows.
+
+All of them estimate the same bound. Revealing the L tokens of a target in random order, one at a time, costs
+-log p(target | prompt) at most; the cross entropies at one random mask, suitably weighted, are unbiased for that cost.
+
+Dimensions: T tokens of a text, L tokens of a target, S draws.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from sinkprune_core.diffusion.sampling import random_mask, stratified_counts
+
+MASKINGS = ("count", "bernoulli")
+FLOOR = 1e-3  # Dream's least noise level
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the cost of a target given its prompt is estimated.
+
+    `masking`: `count` masks k of L tokens, k uniform on 1 … L, and weighs the cross entropies by L / k; `bernoulli`
+    masks each token with probability p = 0.999 t + 0.001, t uniform, and weighs by 1 / p. `draws` masks per target;
+    `grid` of them share one shifted even grid of noise levels, and the grids are independent (1: every draw is).
+    `guidance` w reads logits as un + (w + 1) (cond - un), where `un` has seen masks for a prompt. `visible_end`: an
+    end-of-text token follows the target, never masked and never scored. A running text is scored in stretches of
+    `chunk` tokens, each given up to `context` tokens before it; None: the protocol is for prompts and targets only.
+    """
+
+    masking: str = "count"
+    draws: int = 128
+    grid: int = 8
+    guidance: float = 0.0
+    visible_end: bool = False
+    chunk: int | None = None
+    context: int | None = None
+
+    def __post_init__(self):
+        if self.masking not in MASKINGS:
+            raise ValueError(f"masking={self.masking!r} is unknown; choose one of {', '.join(MASKINGS)}")
+        if self.draws < 1 or self.grid < 1 or self.draws % self.grid:
+            raise ValueError(
+                f"draws={self.draws} is not a positive multiple of grid={self.grid}, the draws that share a grid of noise levels: change one of them"
+            )
+        if self.guidance < 0:
+            raise ValueError(f"guidance={self.guidance} must not be negative")
+        if (self.chunk is None) != (self.context is None) or (
+            self.chunk is not None and min(self.chunk, self.context) < 1
+        ):
+            raise ValueError(
+                f"chunk={self.chunk} and context={self.context} must both be positive, or both be None"
+            )
+
+    def noise(self, length: int, rng: torch.Generator) -> list[tuple[torch.Tensor, float]]:
+        """Return one mask, bool (L,), and the weight of its cross entropies per draw.
+
+        A target of one token has only one mask, so a single draw is exact.
+        """
+        if length == 1:
+            return [(torch.ones(1, dtype=torch.bool), 1.0)]
+        drawn = []
+        for _ in range(self.draws // self.grid):
+            if self.masking == "count":
+                counts = stratified_counts(self.grid, length, rng).tolist()
+                drawn += [
+                    (random_mask(torch.ones(length, dtype=torch.bool), count, rng), length / count)
+                    for count in counts
+                ]
+            else:
+                shift = torch.rand(1, generator=rng, dtype=torch.float64)
+                levels = (1 - FLOOR) * (
+                    (shift + torch.arange(self.grid, dtype=torch.float64) / self.grid) % 1
+                ) + FLOOR
+                drawn += [
+                    (torch.rand(length, generator=rng, dtype=torch.float64) < p, 1 / p)
+                    for p in levels.tolist()
+                ]
+        return drawn
+
+    def windows(self, ids_T: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the (context, chunk) pairs of a running text; as in ppl_llada.py the first chunk and the end are not scored.
+
+        Raises ValueError for a protocol without chunks and for a text too short for one.
+        """
+        if self.chunk is None:
+            raise ValueError(
+                "this protocol scores a target given a prompt: take one with chunk and context for a running text, such as 'ppl_llada'"
+            )
+        starts = range(self.chunk, len(ids_T) - self.chunk, self.chunk)
+        if not starts:
+            raise ValueError(
+                f"a text of {len(ids_T)} tokens is too short: scoring chunks of {self.chunk} takes more than {2 * self.chunk}"
+            )
+        return [
+            (ids_T[max(0, start - self.context) : start], ids_T[start : start + self.chunk])
+            for start in starts
+        ]
+
+
+# Where our estimate differs from the code it is named after, the published one is biased:
+# - llada (eval_llada.py, arXiv 2502.09992): it rounds half to even, so with 8 draws and L = 4 mod 8 three quarters of
+#   its counts are even. Ours are uniform.
+# - dream (eval/eval.py of DreamLM/Dream, log_type ftb, nll_type mc): levels end at 0.001, there and here; the cost
+#   above is integrated over 99.9 % of the noise levels. A target of one token is drawn at random there, exact here.
+# - ppl_llada (seed 2025, WikiText-2 raw test, non-blank lines joined by a newline), main_llada and main_dream (seed 0,
+#   of its first 128 lines), of the sink-aware pruning code. main_dream there never masks a chunk's last token and yet
+#   counts it, and leaves out draws without a mask; ours masks every token and counts such draws as 0.
+# The published grid is the batch of the forward pass; here a batch changes nothing.
+PROTOCOLS: dict[str, Protocol] = {
+    "llada": Protocol("count", draws=128, grid=8),
+    "dream": Protocol("bernoulli", draws=128, grid=32, visible_end=True),
+    "ppl_llada": Protocol("count", draws=128, grid=1, chunk=64, context=960),
+    "main_llada": Protocol("count", draws=8, grid=1, chunk=64, context=960),
+    "main_dream": Protocol("bernoulli", draws=8, grid=1, chunk=64, context=960),
+}
+
+
+def protocol(name: str | Protocol) -> Protocol:
+    """Return a protocol of the table by name, or the one given; raise ValueError for an unknown name."""
+    if isinstance(name, Protocol):
+        return name
+    if name not in PROTOCOLS:
+        raise ValueError(f"protocol={name!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]

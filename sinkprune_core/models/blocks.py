@@ -1,0 +1,129 @@
+"""Calibration text on its way through the transformer blocks, one block at a time.
+
+Dimensions: R calibration rows, B batch, T position, D hidden width, W choices of token weights.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from sinkprune_core.models.language_model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What goes through the model: `ids_RT` int64 and `weight_RT` float32 (None: every token counts as 1)."""
+
+    ids_RT: torch.Tensor
+    weight_RT: torch.Tensor | None
+
+    @property
+    def tokens(self) -> int:
+        return self.ids_RT.numel()
+
+    @property
+    def left_out_share(self) -> float:
+        """The share of the calibration text that is left out: 1 minus the mean weight of a token."""
+        return 0.0 if self.weight_RT is None else float((1 - self.weight_RT.double()).mean())
+
+
+@dataclass(frozen=True)
+class BlockInput:
+    """One calibration batch: hidden states (B, T, D), the block's other arguments, and the weights of its tokens."""
+
+    hidden_BTD: torch.Tensor
+    others: tuple
+    arguments: dict
+    weight_BT: torch.Tensor | None = None  # or (W, B, T), several choices at once
+
+
+class _Captured(Exception):
+    """Ends a forward at the first block."""
+
+
+@torch.no_grad()
+def block_inputs(
+    lm: LanguageModel, rows: Rows, batch: int, store_RTD: torch.Tensor | None = None
+) -> list[BlockInput]:
+    """Return what the first block receives for every batch, with the masks and position embeddings that go with it.
+
+    Hidden states go into `store_RTD` where one is given.
+    """
+    captured: list[BlockInput] = []
+
+    def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        captured.append(BlockInput(args[0], args[1:], kwargs))
+        raise _Captured
+
+    handle = lm.blocks[0].register_forward_pre_hook(capture, with_kwargs=True)
+    try:
+        for start in range(0, len(rows.ids_RT), batch):
+            try:
+                lm.model.base_model(rows.ids_RT[start : start + batch].to(lm.device), use_cache=False)
+            except _Captured:
+                pass
+            captured[-1] = _stored(captured[-1], store_RTD, start)
+    finally:
+        handle.remove()
+    weights = [None] * len(captured) if rows.weight_RT is None else rows.weight_RT.split(batch, dim=-2)
+    return [replace(state, weight_BT=weight) for state, weight in zip(captured, weights, strict=True)]
+
+
+def run_block(
+    block: nn.Module, states: list[BlockInput], observer=None, store_RTD: torch.Tensor | None = None
+) -> list[BlockInput]:
+    """Send every batch through a block, telling the observer each batch's token weights; return the next block's inputs.
+
+    They go into `store_RTD` where one is given. Hidden states that wait elsewhere, in main memory or a file, come to the
+    block's device batch by batch.
+    """
+    outputs, start, device = [], 0, next(block.parameters()).device
+    for state in states:
+        if observer is not None:
+            observer.weight_WBT = state.weight_BT
+        output = block(state.hidden_BTD.to(device), *state.others, **state.arguments)
+        outputs.append(
+            _stored(
+                replace(state, hidden_BTD=output[0] if isinstance(output, tuple) else output),
+                store_RTD,
+                start,
+            )
+        )
+        start += len(state.hidden_BTD)
+    return outputs
+
+
+def _stored(state: BlockInput, store_RTD: torch.Tensor | None, start: int) -> BlockInput:
+    if store_RTD is None:
+        return state
+    place_BTD = store_RTD[start : start + len(state.hidden_BTD)]
+    place_BTD.copy_(state.hidden_BTD)
+    return replace(state, hidden_BTD=place_BTD)
+
+
+def visit(lm: LanguageModel, progress: bool, what: str) -> Iterator[nn.Module]:
+    """Yield every block in order, its weights in memory while it is yielded."""
+    for layer in tqdm(range(len(lm.blocks)), desc=what, unit="block", disable=not progress, leave=False):
+        with lm.resident(layer) as block:
+            yield block
+
+
+@contextmanager
+def weights_kept(lm: LanguageModel) -> Iterator[None]:
+    """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo."""
+    kept = [{name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for block, values in zip(lm.blocks, kept, strict=True):
+                for name, value in list(block.named_parameters()):
+                    if name in values:
+                        value.copy_(values[name])
+                    else:  # a bias that compensates removed units
+                        parent, _, leaf = name.rpartition(".")
+                        block.get_submodule(parent).register_parameter(leaf, None)

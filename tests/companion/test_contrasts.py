@@ -1,0 +1,354 @@
+"""Factorial effects agree with a regression, verdicts in words follow the data, and recipes differ in what they are said to."""
+
+import re
+from dataclasses import fields, replace
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from sinkprune_core.companion import figures
+from sinkprune_core.companion.contrasts import (
+    EQUIVALENT,
+    HELPS,
+    HURTS,
+    OPEN,
+    VERDICTS,
+    Switch,
+    cells,
+    changes,
+    contrast,
+    differences_of,
+    effects,
+    judge,
+    name,
+    neighbours,
+    number,
+    path,
+    reading,
+    verdict,
+    words,
+)
+from sinkprune_core.companion.parameters import CHECKS
+from sinkprune_core.pruning.engine import Recipe, preset
+
+SWITCHES = [
+    Switch("inputs", "clean", "noised", "noised text"),
+    Switch("propagation", "sequential", "dense", "dense propagation"),
+    Switch("exclude", "none", "all", "sinks left out"),
+]
+
+
+def scores_with(
+    gains: dict[frozenset, float], noise: float = 0.0, seeds: int = 3, sequences: int = 24
+) -> tuple[pd.DataFrame, dict]:
+    """Return scores of all 8 combinations, where a set of switches that are on together adds its gain, and the factorial."""
+    rng = np.random.default_rng(0)
+    hard_N, factorial, rows = rng.normal(4, 1, sequences), {}, []
+    for cell, recipe in cells(Recipe(), SWITCHES).items():
+        factorial[cell] = name(recipe, Recipe())
+        on = {switch.field for switch, is_on in zip(SWITCHES, cell, strict=True) if is_on}
+        shift = sum(gain for together, gain in gains.items() if together <= on)
+        rows += [
+            {
+                "variant": factorial[cell],
+                "seed": s,
+                "sequence": n,
+                "value": hard_N[n] + shift + noise * rng.normal(),
+            }
+            for s in range(seeds)
+            for n in range(sequences)
+        ]
+    return pd.DataFrame(rows), factorial
+
+
+# recipes
+
+
+def test_a_factorial_has_every_combination_once_and_changes_nothing_else():
+    base = Recipe(noise_levels=3, sink_std=1.5)
+    found = cells(base, SWITCHES)
+    assert list(found) == list(product((False, True), repeat=3)) and len(set(found.values())) == 8
+    assert found[False, False, False] == base and found[True, True, True] == preset(
+        "all-sinks", noise_levels=3, sink_std=1.5
+    )
+    for cell, recipe in found.items():
+        assert set(changes(recipe, base)) == {
+            switch.field for switch, is_on in zip(SWITCHES, cell, strict=True) if is_on
+        }
+
+
+def test_neighbours_are_the_edges_of_the_cube():
+    found = neighbours(cells(Recipe(), SWITCHES).values())
+    assert len(found) == 12 and len(set(found)) == 12
+    assert all(list(changes(later, earlier)) == [field] for later, earlier, field in found)
+    assert all(later.inputs == "noised" for later, _, field in found if field == "inputs"), (
+        "later minus earlier is on minus off"
+    )
+    assert neighbours([Recipe(), Recipe(), preset("all-sinks")]) == [], (
+        "an equal recipe and one that changes three fields are none"
+    )
+
+
+def test_a_name_tells_every_recipe_from_every_other():
+    other = {
+        "sparsity": 0.25,
+        "inputs": "noised",
+        "propagation": "dense",
+        "exclude": "unstable",
+        "noise_levels": 2,
+        "noise": "rollout",
+        "norm_reduction": "sum",
+        "sink_std": 1.0,
+        "stability_threshold": 0.5,
+        "allocation": "owl",
+        "owl_lambda": 0.1,
+    }
+    assert set(other) <= {field.name for field in fields(Recipe)}
+    recipes = [Recipe(), *(replace(Recipe(), **{field: value}) for field, value in other.items())]
+    assert len({name(recipe, Recipe()) for recipe in recipes}) == len(recipes)
+    assert (
+        name(Recipe(), Recipe()) == "base"
+        and name(preset("all-sinks"), Recipe()) == "inputs=noised, propagation=dense, exclude=all"
+    )
+
+
+def test_a_path_changes_one_field_per_step_and_its_differences_add_up():
+    official, order = (
+        preset("paper", noise_levels=8),
+        ["inputs", "propagation", "noise", "norm_reduction", "exclude"],
+    )
+    found = path(Recipe(), official, order)
+    assert found[0] == Recipe() and found[-1] == official
+    assert [list(changes(later, earlier)) for earlier, later in zip(found, found[1:], strict=False)] == [
+        [field] for field in order
+    ]
+    rng = np.random.default_rng(0)
+    scores = pd.DataFrame(
+        [
+            {"variant": name(recipe, Recipe()), "seed": s, "sequence": n, "value": rng.normal()}
+            for recipe in found
+            for s in range(2)
+            for n in range(5)
+        ]
+    )
+    names = [name(recipe, Recipe()) for recipe in found]
+    steps = differences_of(
+        scores, {later: (later, earlier) for earlier, later in zip(names, names[1:], strict=False)}
+    )
+    (whole,) = differences_of(scores, {"whole": (names[-1], names[0])}).values()
+    assert np.allclose(sum(steps.values()), whole)
+    with pytest.raises(
+        ValueError,
+        match="must name the fields that differ, each once: inputs, propagation, exclude, noise, norm_reduction",
+    ):
+        path(Recipe(), official, order[:-1])
+
+
+@pytest.mark.parametrize(
+    ("field", "off", "on", "message"),
+    [
+        ("input", 0, 1, "field='input' is no field of a recipe; choose one of criterion, sparsity"),
+        ("inputs", "clean", "clean", "off and on are both 'clean'"),
+    ],
+)
+def test_a_switch_says_what_is_wrong_with_it(field, off, on, message):
+    with pytest.raises(ValueError, match=message):
+        Switch(field, off, on, "x")
+
+
+def test_a_field_has_one_switch():
+    with pytest.raises(ValueError, match="set a field twice"):
+        cells(Recipe(), [SWITCHES[0], SWITCHES[0]])
+
+
+# effects
+
+
+def test_effects_are_the_coefficients_of_a_regression():
+    """Least squares on -1/2, +1/2 codes and their products, scaled to whole differences of differences, for every draw and sequence."""
+    rng = np.random.default_rng(1)
+    factorial = {cell: ", ".join(map(str, cell)) for cell in product((False, True), repeat=3)}
+    values = {cell: rng.normal(size=(2, 5)) for cell in factorial}
+    scores = pd.DataFrame(
+        [
+            {"variant": factorial[cell], "seed": s, "sequence": n, "value": values[cell][s, n]}
+            for cell in factorial
+            for s in range(2)
+            for n in range(5)
+        ]
+    )
+    found = effects(scores.sample(frac=1, random_state=0), factorial, SWITCHES)
+    codes = np.array([[is_on - 0.5 for is_on in cell] for cell in factorial])
+    subsets = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+    design = np.column_stack([np.ones(8), *(codes[:, list(which)].prod(1) for which in subsets)])
+    expected = np.linalg.lstsq(design, np.array([values[cell].ravel() for cell in factorial]), rcond=None)[0][
+        1:
+    ]
+    assert list(found) == [
+        "noised text",
+        "dense propagation",
+        "sinks left out",
+        "noised text × dense propagation",
+        "noised text × sinks left out",
+        "dense propagation × sinks left out",
+        "noised text × dense propagation × sinks left out",
+    ]
+    assert np.allclose([value.ravel() for value in found.values()], expected)
+
+
+def test_effects_find_what_went_in():
+    """A gain of one switch is its main effect; a gain of two together is their interaction, and half of it each one's main effect."""
+    scores, factorial = scores_with({frozenset(["inputs"]): -0.3, frozenset(["propagation", "exclude"]): 0.2})
+    found = {label: value.mean() for label, value in effects(scores, factorial, SWITCHES).items()}
+    assert found["noised text"] == pytest.approx(-0.3) and found[
+        "dense propagation × sinks left out"
+    ] == pytest.approx(0.2)
+    assert [found["dense propagation"], found["sinks left out"]] == pytest.approx([0.1, 0.1])
+    assert [
+        found[label] for label in found if "×" in label and label != "dense propagation × sinks left out"
+    ] == pytest.approx([0, 0, 0])
+
+
+def test_the_mean_of_simple_effects_is_the_main_effect():
+    scores, factorial = scores_with(
+        {frozenset(["inputs"]): -0.3, frozenset(["inputs", "exclude"]): 0.1}, noise=0.1
+    )
+    recipes = cells(Recipe(), SWITCHES)
+    simple = [
+        differences_of(scores, {"x": (name(later, Recipe()), name(earlier, Recipe()))})["x"]
+        for later, earlier, field in neighbours(recipes.values())
+        if field == "inputs"
+    ]
+    assert len(simple) == 4 and np.allclose(
+        np.mean(simple, 0), effects(scores, factorial, SWITCHES)["noised text"]
+    )
+
+
+def test_a_combination_that_is_missing_is_refused():
+    values = {cell: np.zeros((1, 3)) for cell in product((False, True), repeat=2)}
+    assert contrast(values, [0]).tolist() == [[0, 0, 0]]
+    del values[True, False]
+    with pytest.raises(
+        ValueError, match=r"1 of 4 combinations of switches have no values, e.g. \(True, False\)"
+    ):
+        contrast(values, [0])
+
+
+# verdicts in words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "p_equivalent", "expected"),
+    [
+        (-0.2, -0.1, 0.001, 1.0, HELPS),
+        (0.1, 0.2, 0.001, 1.0, HURTS),
+        (-0.2, 0.1, 0.4, 1.0, OPEN),
+        (-0.2, -0.1, 0.06, 1.0, OPEN),
+        (-0.2, 0.01, 0.001, 1.0, OPEN),
+        (-0.01, 0.01, 0.5, 0.001, EQUIVALENT),
+        (-0.01, -0.005, 0.001, 0.001, EQUIVALENT),
+    ],
+)
+def test_a_verdict_needs_the_interval_and_the_corrected_test(low, high, p, p_equivalent, expected):
+    assert verdict(low, high, p, p_equivalent) == expected
+
+
+@pytest.mark.parametrize(
+    ("shift", "owl_lambda", "expected", "sentence"),
+    [
+        (-0.12, 0.02, HELPS, r"x: −0\.1\d\d \[−0\.1\d\d, −0\.1\d\d\] nats per token: helps"),
+        (0.12, 0.02, HURTS, r"x: \+0\.1\d\d \[\+0\.1\d\d, \+0\.1\d\d\] nats per token: hurts"),
+        (0.0, 0.005, EQUIVALENT, r"nats per token: no measurable effect; equivalent within ±0\.02"),
+        (-0.01, 0.005, EQUIVALENT, r"a measurable gain, too small to matter; equivalent within ±0\.02"),
+        (0.01, 0.005, EQUIVALENT, r"a measurable loss, too small to matter; equivalent within ±0\.02"),
+        (0.0, 1.0, OPEN, r"inconclusive: the interval holds zero, and more than ±0\.02 is not excluded"),
+    ],
+)
+def test_the_words_change_when_the_data_do(shift, owl_lambda, expected, sentence):
+    noise_RN = np.random.default_rng(0).normal(size=(4, 40))
+    row = judge({"x": shift + owl_lambda * (noise_RN - noise_RN.mean())}, 0.02).iloc[0]
+    assert row.verdict == expected
+    assert re.search(sentence, row.words), row.words
+
+
+def test_looking_at_more_makes_a_weak_effect_inconclusive():
+    rng = np.random.default_rng(3)
+    weak = rng.normal(size=(3, 30))
+    weak = weak - weak.mean() + 0.5 * weak.mean(0).std()
+    alone, among = (
+        judge({"weak": weak}, 0.001),
+        judge({"weak": weak, **{f"n{k}": rng.normal(size=(3, 30)) for k in range(30)}}, 0.001),
+    )
+    assert alone.verdict[0] == HURTS and among.verdict[0] == OPEN
+    assert (alone.value[0], alone.low[0], alone.high[0]) == (
+        among.value[0],
+        among.low[0],
+        among.high[0],
+    ) and among.low[0] > 0
+    assert "the correction for several comparisons does not" in among.words[0]
+
+
+def test_a_narrow_interval_without_a_test_that_confirms_it_says_so():
+    assert words("x", 0.0, -0.01, 0.01, 1.0, 0.2, 0.02).endswith(
+        "inconclusive: the interval lies within ±0.02, the corrected equivalence test does not confirm it"
+    )
+    assert words("x", 0.0, -0.01, 0.03, 1.0, 0.2, 0.02).endswith(
+        "inconclusive: the interval holds zero, and more than ±0.02 is not excluded"
+    )
+
+
+def test_recipes_that_do_the_same_are_a_finding():
+    assert (
+        judge({"same": np.zeros((2, 9))}, 0.02).words[0]
+        == "same: 0.000 [0.000, 0.000] nats per token: no measurable effect; equivalent within ±0.02"
+    )
+    assert (number(-0.0001), number(-0.25), number(1)) == ("0.000", "−0.250", "+1.000")
+
+
+def test_the_reading_names_every_effect_once_under_its_verdict():
+    scores, factorial = scores_with({frozenset(["inputs"]): -0.3, frozenset(["exclude"]): 0.3}, noise=0.01)
+    table = judge(effects(scores, factorial, SWITCHES), 0.05, "all")
+    lines = dict(line.split(": ") for line in reading(table).splitlines())
+    assert list(lines) == list(VERDICTS) and (lines[HELPS], lines[HURTS], lines[OPEN]) == (
+        "noised text",
+        "sinks left out",
+        "none",
+    )
+    assert lines[EQUIVALENT].startswith("dense propagation, ") and set(table.section) == {"all"}
+    turned, _ = scores_with({frozenset(["inputs"]): 0.3, frozenset(["exclude"]): -0.3}, noise=0.01)
+    assert reading(judge(effects(turned, factorial, SWITCHES), 0.05)).startswith(
+        "helps: sinks left out\nhurts: noised text\n"
+    )
+
+
+@pytest.mark.parametrize("margin", [0, -0.1, float("nan")])
+def test_a_margin_that_is_none_is_refused_before_any_work(margin):
+    with pytest.raises(ValueError, match="must be above 0: it is the smallest difference that would matter"):
+        CHECKS["margin"](margin)
+
+
+# figures
+
+
+def rows_of(figure: Figure) -> list[str]:
+    return [label.get_text() for label in figure.axes[0].get_yticklabels() if label.get_text()]
+
+
+def test_the_forest_of_effects_has_every_row_below_its_section_and_a_mark_per_verdict():
+    noise_RN = np.random.default_rng(0).normal(size=(3, 30))
+    noise_RN -= noise_RN.mean()
+    first = judge({"gain": -0.2 + 0.01 * noise_RN, "nothing": 0.01 * noise_RN}, 0.02, "first")
+    second = judge(
+        {"loss": 0.2 + 0.01 * noise_RN, "open": noise_RN, "far": 9 + 0.01 * noise_RN}, 0.02, "second"
+    )
+    figure = figures.plot_effects(pd.concat([first, second]), "x (nats per token)")
+    assert rows_of(figure) == ["first", "gain", "nothing", "second", "loss", "open", "far"]
+    markers = [line.get_marker() for line in figure.axes[0].get_lines() if line.get_gid() == "effect"]
+    assert markers[:4] == [figures.EFFECT_MARKS[each][1] for each in (HELPS, EQUIVALENT, HURTS, OPEN)]
+    left, right = figure.axes[0].get_xlim()
+    assert -2 < left < 0 < right < 9, "a far effect is an arrow at the edge and does not flatten the others"
+    assert len(set(figures.EFFECT_MARKS.values())) == len(VERDICTS) == len(set(figures.EFFECT_MARKS))
+    assert any("+9.0" in text.get_text() for text in figure.axes[0].texts)

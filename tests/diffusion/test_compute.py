@@ -1,0 +1,90 @@
+"""FLOPs from shapes agree with torch's own counter, and zeros are counted where they are."""
+
+import pytest
+import torch
+
+from sinkprune_core.diffusion import compute
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.engine import preset, prune
+from sinkprune_core.pruning.structured import shrink
+
+
+def where(length: int, positions: int) -> torch.Tensor:
+    return (torch.arange(length) >= length - positions)[None]
+
+
+@pytest.mark.parametrize(("length", "positions"), [(8, 3), (16, 15)])
+def test_forward_flops_equal_the_count_of_a_real_forward(tiny_dlm, length, positions):
+    ids_BT = torch.arange(length)[None] % 20
+    expected = compute.forward_cost(tiny_dlm, length, positions).total
+    assert compute.counted_flops(tiny_dlm, ids_BT, where(length, positions)) == expected
+    assert tiny_dlm.model.config._attn_implementation == "sdpa"
+
+
+def test_effective_flops_shrink_with_the_zeros_of_the_linears_only(tiny_dlm):
+    cost = compute.forward_cost(tiny_dlm, 8, 4)
+    assert cost.effective(0) == cost.total
+    assert cost.total - cost.effective(0.5) == cost.linears / 2
+
+
+def test_generation_costs_add_up_over_steps(tiny_dlm):
+    by_hand = sum(compute.forward_cost(tiny_dlm, 2 + 8, left).effective(0.25) for left in (8, 6, 4, 2))
+    assert compute.generation_flops(tiny_dlm, 8, 2, 4, 0.25) == pytest.approx(by_hand)
+    assert compute.generation_flops(tiny_dlm, 8, 2, 8) > 1.9 * compute.generation_flops(tiny_dlm, 8, 2, 4)
+
+
+def test_parameters_and_zeros_are_counted(tiny_dlm):
+    total = sum(parameter.numel() for parameter in tiny_dlm.model.parameters())
+    assert compute.parameters(tiny_dlm).parameters.sum() == total
+    report = prune(tiny_dlm, preset("magnitude", sparsity=0.5), progress=False)
+    counts = compute.parameters(tiny_dlm).loc["block linears"]
+    assert 1 - counts.nonzero / counts.parameters == pytest.approx(report.sparsity, abs=1e-12)
+    assert compute.parameters(tiny_dlm).loc["embeddings"].nunique() == 1, "embeddings are never pruned"
+
+
+@pytest.mark.parametrize("steps", [3, 8, 9])
+def test_affordable_steps_are_the_last_within_the_budget(steps):
+    cost = lambda count: 1.5 * count + 1
+    assert compute.affordable_steps(cost, cost(steps), 8) == min(steps, 8)
+    assert compute.affordable_steps(cost, cost(steps) - 0.1, 8) == min(steps - 1, 8)
+    assert compute.affordable_steps(cost, 0.0, 8) == 1, "one step is the least there is"
+
+
+@pytest.mark.parametrize("family", ["llama-gqa", "qwen2"])
+def test_the_account_adds_up_to_parameters_and_counted_flops_dense_and_pruned(make_family, make_ids, family):
+    lm, ids_BT = make_family(family), make_ids(2, 10)
+    dense = compute.account(lm, ids_BT, where(10, 4).expand(2, -1))
+    total = dense.loc["total"]
+    assert total.parameters == sum(parameter.numel() for parameter in lm.model.parameters())
+    assert total.bytes == 4 * total.parameters
+    assert total.flops == total.counted_flops == total.effective_flops
+    report = prune(
+        lm, preset("structured", sparsity=0.4), Calibration(make_ids(3, 12), batch=2), progress=False
+    )
+    masked = compute.account(lm, ids_BT, where(10, 4).expand(2, -1))
+    smaller = compute.account(shrink(lm, report.kept_units), ids_BT, where(10, 4).expand(2, -1))
+    assert masked.loc["total"].flops == total.flops, "dense kernels multiply zeros"
+    for kind in ("self_attn linears", "mlp linears"):
+        assert masked.loc[kind].nonzero == smaller.loc[kind].parameters < dense.loc[kind].nonzero
+        assert masked.loc[kind].effective_flops == pytest.approx(smaller.loc[kind].flops)
+    assert smaller.loc["total"].flops == smaller.loc["total"].counted_flops < total.flops
+    assert smaller.loc["embeddings and head"].equals(dense.loc["embeddings and head"])
+
+
+def test_latency_measures_every_model_once_per_round(tiny_dlm, make_lm, make_ids):
+    models = {"small": tiny_dlm, "deep": make_lm("diffusion", layers=24)}
+    found = compute.latency(models, make_ids(4, 16), where(16, 8).expand(4, -1), rounds=5)
+    assert found.groupby("variant")["round"].apply(list).to_dict() == {
+        name: list(range(5)) for name in models
+    }
+    median = found.groupby("variant").seconds.median()
+    assert (found.seconds > 0).all() and median["deep"] > 2 * median["small"], (
+        "eight times the layers take longer"
+    )
+
+
+def test_kernels_for_2_4_are_refused_where_there_are_none(make_lm):
+    lm = make_lm("diffusion", "gqa-24")
+    prune(lm, preset("magnitude", pattern="2:4"), progress=False)
+    with pytest.raises(ValueError, match="2:4 kernels need a CUDA device, and tiny-diffusion is on cpu"):
+        compute.on_2_4_kernels(lm)

@@ -1,0 +1,143 @@
+"""Streaming: a model whose blocks come from disk is pruned, killed, saved and scored exactly as one in memory."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from sinkprune_core.evaluation.likelihood import score
+from sinkprune_core.models.language_model import load, open_checkpoint
+from sinkprune_core.models.random_weights import CASES, write
+from sinkprune_core.models.streaming import stream
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.engine import Recipe, preset, prune
+
+FAMILIES = ("llada", "dream", "a2d qwen3", "diffugpt", "smdm", "llama")
+RECIPES = {
+    "wanda": Recipe(noise_levels=3),
+    "sparsegpt": Recipe("sparsegpt", pattern="layer", block_size=16, noise_levels=3),
+    "unstable": preset("unstable", noise_levels=3),
+    "owl": Recipe(allocation="owl"),
+    "global": Recipe(propagation="dense", pattern="global"),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A function that writes a family's public checkpoint and returns its folder."""
+
+    def make(name):
+        write(CASES[name], tmp_path / name)
+        return tmp_path / name
+
+    return make
+
+
+def both(path):
+    checkpoint = open_checkpoint(path)
+    return load(path), stream(checkpoint, "streamed", torch.float32)
+
+
+def text(lm, rows=4, length=20):
+    return torch.randint(
+        21, lm.model.config.vocab_size - 1, (rows, length), generator=torch.Generator().manual_seed(1)
+    )
+
+
+def blocks_of(lm) -> list[dict]:
+    found = []
+    for layer in range(len(lm.blocks)):
+        with lm.resident(layer) as block:
+            found.append({name: value.clone() for name, value in block.named_parameters()})
+    return found
+
+
+def same(one: list[dict], other: list[dict]) -> bool:
+    return all(
+        a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_streamed_model_is_pruned_as_one_in_memory(name, recipe, folder, tmp_path):
+    lm, streamed = both(folder(name))
+    if not lm.is_diffusion and RECIPES[recipe].inputs == "noised":
+        pytest.skip("noised text needs a diffusion model")
+    calibration = Calibration(text(lm), batch=3)
+    report = prune(lm, RECIPES[recipe], calibration, progress=False)
+    other = prune(streamed, RECIPES[recipe], calibration, progress=False, work=tmp_path / "work")
+    assert same(blocks_of(lm), blocks_of(streamed))
+    assert report.linears.equals(other.linears) and report.unpruned_parameters == other.unpruned_parameters
+    assert all(value.is_meta for value in streamed.blocks.parameters())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_path):
+    lm, streamed = both(folder(name))
+    calibration = Calibration(text(lm))
+    for each, work in ((lm, None), (streamed, tmp_path / "work")):
+        prune(each, Recipe("magnitude"), calibration, progress=False, work=work)
+    out = streamed.save(tmp_path / "out", note="kept")
+    again = load(out)
+    ids_BT = text(lm)
+    torch.testing.assert_close(
+        again.model(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits
+    )
+    stock = AutoModelForCausalLM.from_pretrained(out)
+    assert all(torch.equal(value, again.model.state_dict()[key]) for key, value in stock.state_dict().items())
+    assert (again.kind, again.mask_token_id, again.logits_shifted) == (
+        lm.kind,
+        lm.mask_token_id,
+        lm.logits_shifted,
+    )
+    with pytest.raises(FileExistsError, match="exists: choose another name"):
+        streamed.save(out)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_streamed_model_scores_as_one_in_memory(name, folder):
+    lm, streamed = both(folder(name))
+    ids_NT = text(lm, 3, 9)
+    torch.testing.assert_close(
+        torch.tensor(score(streamed, ids_NT, draws=2).value), torch.tensor(score(lm, ids_NT, draws=2).value)
+    )
+
+
+@pytest.mark.parametrize("recipe", ["wanda", "unstable"])
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_a_killed_streamed_run_goes_on(recipe, layer, folder, tmp_path, killed_at):
+    lm, streamed = both(folder("llada"))
+    calibration, work = Calibration(text(lm), batch=3), tmp_path / "work"
+    prune(lm, RECIPES[recipe], calibration, progress=False)
+    with killed_at(layer):
+        prune(streamed, RECIPES[recipe], calibration, progress=False, work=work)
+    fresh = stream(streamed.checkpoint, "streamed", torch.float32)
+    prune(fresh, RECIPES[recipe], calibration, progress=False, work=work)
+    assert same(blocks_of(lm), blocks_of(fresh))
+
+
+def test_blocks_are_forgotten_after_an_exception(folder):
+    _, streamed = both(folder("llada"))
+    with pytest.raises(KeyboardInterrupt), streamed.resident(0):
+        raise KeyboardInterrupt
+    assert all(value.is_meta for value in streamed.blocks.parameters())
+    assert not streamed.checkpoint.files.handles
+
+
+def test_what_a_streamed_model_cannot_do_is_said_before_any_work(folder, tmp_path):
+    lm, streamed = both(folder("llada"))
+    calibration = Calibration(text(lm))
+    with pytest.raises(ValueError, match="pass work=, a folder for its finished blocks"):
+        prune(streamed, Recipe(), calibration)
+    for fields in ({"criterion": "wanda", "pattern": "structured"}, {"inputs": "noised", "noise": "rollout"}):
+        with pytest.raises(ValueError, match="need the whole model in memory"):
+            prune(streamed, Recipe(**fields), calibration, work=tmp_path / "work")
+
+
+def test_a_fingerprint_knows_the_weights(folder, tmp_path):
+    path = folder("llada")
+    one = stream(open_checkpoint(path), "one", torch.float32).fingerprint()
+    assert stream(open_checkpoint(path), "again", torch.float32).fingerprint() == one
+    write(CASES["llada"], tmp_path / "other", seed=1)
+    assert stream(open_checkpoint(tmp_path / "other"), "other", torch.float32).fingerprint() != one

@@ -1,0 +1,362 @@
+"""Runs that are killed: whatever the moment, going on ends with the same bits and repeats no finished block."""
+
+import copy
+import dataclasses
+import json
+
+import pytest
+import torch
+from naive import same, weights_of
+
+from sinkprune_core.files import atomic
+from sinkprune_core.pruning import checkpoint, engine
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.checkpoint import PruningCheckpoint
+from sinkprune_core.pruning.engine import Recipe, preset, prune
+from sinkprune_core.pruning.structured import shrink
+
+LAYERS = 3
+RECIPES = {
+    "magnitude": Recipe("magnitude"),
+    "magnitude global": Recipe("magnitude", pattern="global"),
+    "wanda sequential": Recipe(exclude="all", inputs="noised", noise_levels=2),
+    "wanda dense": Recipe(
+        exclude="official",
+        inputs="noised",
+        noise="official",
+        norm_reduction="sum",
+        noise_levels=2,
+        propagation="dense",
+    ),
+    "wanda global": Recipe(pattern="global", propagation="dense"),
+    "wanda owl": Recipe(allocation="owl", owl_m=2.0),
+    "sparsegpt sequential": Recipe("sparsegpt", exclude="official", noise_levels=2, pattern="layer"),
+    "sparsegpt dense": Recipe("sparsegpt", inputs="noised", noise_levels=2, propagation="dense"),
+    "structured": preset("structured-sink", noise_levels=2),
+    "flap": preset("flap"),
+}
+
+
+class Killed(BaseException):
+    """What no handler of the code under test expects."""
+
+
+@pytest.fixture
+def calibration(make_ids) -> Calibration:
+    return Calibration(make_ids(5, 12, seed=7), seed=3, batch=4)
+
+
+@pytest.fixture
+def count_calls():
+    """A function that counts how often every block of a model runs from now on."""
+
+    def count(lm) -> list[int]:
+        calls = [0] * len(lm.blocks)
+        for layer, block in enumerate(lm.blocks):
+            block.register_forward_pre_hook(
+                lambda module, args, layer=layer: calls.__setitem__(layer, calls[layer] + 1)
+            )
+        return calls
+
+    return count
+
+
+def kill_at(monkeypatch, moment: str, layer: int) -> None:
+    """Kill the run before block `layer` is pruned, before it is written, or between its file and the progress that counts it."""
+    if moment == "pruning":
+        for name, place in (("_prune_weights", 1), ("_prune_units", 2)):
+            former = getattr(engine, name)
+
+            def die_in(*args, former=former, place=place):
+                if args[place] == layer:
+                    raise Killed
+                return former(*args)
+
+            monkeypatch.setattr(engine, name, die_in)
+    elif moment == "writing":
+
+        def die_before_writing(self, lm, at, *rest, former=PruningCheckpoint.finish):
+            if at == layer:
+                raise Killed
+            former(self, lm, at, *rest)
+
+        monkeypatch.setattr(PruningCheckpoint, "finish", die_before_writing)
+    else:
+
+        def die_before_progress(path, value, former=checkpoint.write_json):
+            if path.name == "progress.json" and value["done"] == layer + 1:
+                raise Killed
+            former(path, value)
+
+        monkeypatch.setattr(checkpoint, "write_json", die_before_progress)
+
+
+def outcome(lm, report) -> tuple:
+    return (
+        weights_of(lm),
+        report.linears.to_dict("list"),
+        report.kept_units,
+        report.calibration_tokens,
+        report.left_out_share,
+    )
+
+
+def assert_same(one: tuple, other: tuple) -> None:
+    assert same(one[0], other[0])
+    assert one[1:] == other[1:]
+
+
+MOMENTS = ("pruning", "writing", "counting")
+MAIN = ("wanda sequential", "wanda dense", "sparsegpt sequential", "sparsegpt dense")
+KILLS = [(name, moment, layer) for name in MAIN for moment in MOMENTS for layer in range(LAYERS)]
+KILLS += [
+    (name, MOMENTS[index % 3], 1 + index % 2)
+    for index, name in enumerate(name for name in RECIPES if name not in MAIN)
+]
+
+
+@pytest.mark.parametrize(("name", "moment", "layer"), KILLS)
+def test_a_killed_run_goes_on_to_the_same_bits(
+    make_lm, calibration, tmp_path, monkeypatch, name, moment, layer
+):
+    recipe, straight = RECIPES[name], make_lm("diffusion")
+    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
+    with monkeypatch.context() as patches, pytest.raises(Killed):
+        kill_at(patches, moment, layer)
+        prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path / "work")
+    again = make_lm("diffusion")
+    assert_same(
+        outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path / "work")), expected
+    )
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_a_run_killed_at_every_block_in_turn_repeats_no_finished_one(
+    make_lm, calibration, tmp_path, monkeypatch, count_calls, name
+):
+    recipe, straight = RECIPES[name], make_lm("diffusion")
+    once = count_calls(straight)
+    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
+    for layer in range(LAYERS):
+        with monkeypatch.context() as patches, pytest.raises(Killed):
+            kill_at(patches, "writing", layer)
+            prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path)
+    again = make_lm("diffusion")
+    calls = count_calls(again)
+    assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)
+    captured = (
+        0
+        if recipe.propagation == "dense" and recipe.criterion == "wanda"
+        else -(-len(calibration.ids_NT) * (2 if recipe.inputs == "noised" else 1) // calibration.batch)
+    )
+    assert calls == [
+        captured,
+        0,
+        captured,
+    ]  # the first block only says what goes into it, and nobody reads what the pruned last one makes
+    assert once[1] > 0
+
+
+def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, calibration, tmp_path, monkeypatch):
+    """Weights of one size: all pruned ones are ties, and those of finished blocks must not be given again."""
+
+    def coarse():
+        lm = make_lm("diffusion")
+        for block in lm.blocks:
+            for linear in lm.linears(block).values():
+                linear.weight.copy_(linear.weight.sign())
+        return lm
+
+    recipe, straight = RECIPES["magnitude global"], coarse()
+    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
+    with monkeypatch.context() as patches, pytest.raises(Killed):
+        kill_at(patches, "writing", 2)
+        prune(coarse(), recipe, calibration, progress=False, work=tmp_path)
+    again = coarse()
+    assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"sparsity": 0.7},
+        {"pattern": "layer"},
+        {"pattern": "global"},
+        {"allocation": "linear"},
+        {"allocation": "owl", "owl_m": 2.0},
+        {"norm_reduction": "root"},
+    ],
+)
+def test_another_sparsity_or_pattern_with_dense_propagation_runs_no_forward(
+    make_lm, calibration, tmp_path, count_calls, second
+):
+    recipe = RECIPES["wanda dense"]
+    prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path)
+    other, straight, later = dataclasses.replace(recipe, **second), make_lm("diffusion"), make_lm("diffusion")
+    expected = outcome(straight, prune(straight, other, calibration, progress=False))
+    calls = count_calls(later)
+    assert_same(outcome(later, prune(later, other, calibration, progress=False, work=tmp_path)), expected)
+    assert calls == [0] * LAYERS
+
+
+def test_owl_of_a_sequential_recipe_takes_its_outliers_from_the_folder(
+    make_lm, calibration, tmp_path, count_calls
+):
+    first = Recipe(allocation="owl", owl_m=2.0)
+    prune(make_lm("diffusion"), first, calibration, progress=False, work=tmp_path)
+    lm, plain = make_lm("diffusion"), make_lm("diffusion")
+    calls, plain_calls = count_calls(lm), count_calls(plain)
+    prune(lm, dataclasses.replace(first, sparsity=0.6), calibration, progress=False, work=tmp_path)
+    prune(plain, Recipe(sparsity=0.6), calibration, progress=False)
+    assert calls == plain_calls
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_finished_run_leaves_its_blocks_and_what_serves_others(
+    make_lm, calibration, tmp_path, count_calls, name
+):
+    lm = make_lm("diffusion")
+    report = prune(lm, RECIPES[name], calibration, progress=False, work=tmp_path / "work")
+    left = {path.name.split("-")[0] for path in (tmp_path / "work").iterdir()}
+    assert {path.name for path in report.job.iterdir()} <= {"blocks", "progress.json", "rows.safetensors"}
+    again = make_lm("diffusion")
+    calls = count_calls(again)
+    assert_same(
+        outcome(again, prune(again, RECIPES[name], calibration, progress=False, work=tmp_path / "work")),
+        outcome(lm, report),
+    )
+    assert calls == [0] * LAYERS
+    statistics = RECIPES[name].criterion in ("wanda", "flap") and (
+        RECIPES[name].propagation == "dense" or RECIPES[name].allocation == "owl"
+    )
+    assert left == {"work.json", "job"} | ({"statistics"} if statistics else set())
+
+
+def test_a_killed_compensated_run_shrinks_as_one_that_was_not(
+    make_lm, make_ids, calibration, tmp_path, monkeypatch
+):
+    recipe, straight = preset("flap"), make_lm("autoregressive")
+    expected = shrink(straight, prune(straight, recipe, calibration, progress=False).kept_units)
+    with monkeypatch.context() as patches, pytest.raises(Killed):
+        kill_at(patches, "writing", 2)
+        prune(make_lm("autoregressive"), recipe, calibration, progress=False, work=tmp_path)
+    again = make_lm("autoregressive")
+    assert same(
+        weights_of(
+            shrink(again, prune(again, recipe, calibration, progress=False, work=tmp_path).kept_units)
+        ),
+        weights_of(expected),
+    )
+
+
+# foreign folders
+
+
+def test_the_folder_of_another_run_is_refused_and_says_what_differs(make_lm, calibration, make_ids, tmp_path):
+    recipe, work = RECIPES["wanda dense"], tmp_path / "work"
+    prune(make_lm("diffusion"), recipe, calibration, progress=False, work=work)
+    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
+    other_model, other_text = make_lm("diffusion", seed=1), Calibration(make_ids(5, 12, seed=8), seed=3)
+    before_NOI = weights_of(other_model)
+    for lm, text, said in [
+        (
+            other_model,
+            calibration,
+            r"it differs in model \(\w{16} there, \w{16} here\): use another folder, or remove it to start anew",
+        ),
+        (make_lm("diffusion"), other_text, r"it differs in calibration \(\w{16} there, \w{16} here\)"),
+        (make_lm("diffusion"), dataclasses.replace(calibration, seed=4), r"it differs in calibration"),
+        (other_model, other_text, r"it differs in model \(.*, calibration \("),
+    ]:
+        with pytest.raises(ValueError, match=rf"the work folder .*work belongs to another run; {said}"):
+            prune(lm, recipe, text, progress=False, work=work)
+    assert same(weights_of(other_model), before_NOI)
+    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
+
+
+def test_the_folder_of_another_version_is_refused(make_lm, calibration, tmp_path):
+    prune(make_lm("diffusion"), RECIPES["magnitude"], calibration, progress=False, work=tmp_path)
+    known = json.loads((tmp_path / "work.json").read_text())
+    (tmp_path / "work.json").write_text(json.dumps({**known, "torch": "1.0"}))
+    with pytest.raises(ValueError, match=r"it differs in torch \(1\.0 there, "):
+        prune(make_lm("diffusion"), RECIPES["magnitude"], calibration, progress=False, work=tmp_path)
+
+
+def test_a_recipe_that_does_not_fit_makes_no_folder(make_lm, calibration, tmp_path):
+    with pytest.raises(ValueError, match="needs a diffusion model"):
+        prune(
+            make_lm("autoregressive"),
+            Recipe(inputs="noised"),
+            calibration,
+            progress=False,
+            work=tmp_path / "work",
+        )
+    assert not (tmp_path / "work").exists()
+
+
+# writes
+
+
+@pytest.mark.parametrize("target", ["save_file", "write_json"])
+@pytest.mark.parametrize("call", range(4))
+def test_an_interrupted_write_leaves_no_half_file(make_lm, calibration, tmp_path, monkeypatch, target, call):
+    """Each write in turn dies after half of its bytes; what lies there afterwards is whole, and the run goes on to the same bits."""
+    recipe, straight = RECIPES["wanda sequential"], make_lm("diffusion")
+    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
+    calls, former = [], getattr(checkpoint, target)
+
+    def half(first, second, **options):
+        calls.append(first)
+        if len(calls) <= call:
+            return former(first, second, **options)
+        if target == "write_json":
+            with atomic(first) as partial:
+                partial.write_text('{"done": ')
+                raise Killed
+        former(first, second, **options)
+        second.write_bytes(second.read_bytes()[: second.stat().st_size // 2])
+        raise Killed
+
+    with monkeypatch.context() as patches, pytest.raises(Killed):
+        patches.setattr(checkpoint, target, half)
+        prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path / "work")
+    files = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
+    assert all(
+        path.suffix in (".json", ".safetensors", ".bin") and not path.name.startswith(".") for path in files
+    )
+    for path in files:
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            checkpoint.load_file(path)
+    again = make_lm("diffusion")
+    assert_same(
+        outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path / "work")), expected
+    )
+
+
+def test_work_on_disk_changes_no_bit(make_lm, calibration, tmp_path):
+    for index, recipe in enumerate(RECIPES.values()):
+        plain, kept = make_lm("diffusion"), make_lm("diffusion")
+        expected = outcome(plain, prune(plain, recipe, calibration, progress=False))
+        assert_same(
+            outcome(
+                kept, prune(kept, recipe, copy.copy(calibration), progress=False, work=tmp_path / str(index))
+            ),
+            expected,
+        )
+
+
+def test_a_model_in_bfloat16_goes_on_in_bfloat16(make_lm, calibration, tmp_path, monkeypatch):
+    def make():
+        lm = make_lm("diffusion")
+        lm.model.to(torch.bfloat16)
+        return lm
+
+    straight, recipe = make(), RECIPES["sparsegpt sequential"]
+    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
+    with monkeypatch.context() as patches, pytest.raises(Killed):
+        kill_at(patches, "writing", 1)
+        prune(make(), recipe, calibration, progress=False, work=tmp_path)
+    again = make()
+    assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)

@@ -1,0 +1,211 @@
+"""Statistics of linear inputs: loops in float64, one statistic per distinct input, and nothing that depends on the batch."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sinkprune_core.models.blocks import Rows, block_inputs, run_block
+from sinkprune_core.pruning import input_statistics
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.criteria import magnitude, wanda
+from sinkprune_core.pruning.engine import Recipe, prune
+from sinkprune_core.pruning.input_statistics import RunningStatistics, observe
+from sinkprune_core.pruning.patterns import select
+
+
+def test_the_scale_of_the_input_changes_no_mask():
+    weight_OI, input_BTI = (
+        torch.randn(9, 13, generator=torch.Generator().manual_seed(0)),
+        torch.randn(2, 5, 13, generator=torch.Generator().manual_seed(1)),
+    )
+    choose = select("row", 0.5)
+    for norm in ("root", "sum"):
+        masks = []
+        for scale in (1.0, 1 / 64, 1024.0):
+            seen = RunningStatistics(13)
+            seen.add(scale * input_BTI, None)
+            masks.append(choose(wanda(weight_OI, seen.seen().norms(norm)), 0, 13))
+        assert torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2])
+        assert not torch.equal(masks[0], choose(magnitude(weight_OI, None), 0, 13))
+
+
+def test_a_score_by_hand():
+    weight_OI, norms = torch.tensor([[1.0, -2, 3], [-4, 0.5, 0]]), RunningStatistics(3)
+    norms.add(torch.tensor([[[3.0, 1, 0], [4, 0, 0]]]), torch.tensor([[1.0, 1]]))
+    assert norms.seen().norm_I.tolist() == [5, 1, 0]
+    assert wanda(weight_OI, norms.seen().norm_I).tolist() == [[5, 2, 0], [20, 0.5, 0]]
+    assert magnitude(weight_OI, norms.seen().norm_I).tolist() == [[1, 2, 3], [4, 0.5, 0]]
+    halved = RunningStatistics(3)
+    halved.add(
+        torch.tensor([[[3.0, 1, 0], [8, 0, 0]]]), torch.tensor([[1.0, 0.5]])
+    )  # the weight counts inside the square
+    assert halved.seen().norm_I.tolist() == [5, 1, 0]
+    norms.add(torch.tensor([[[0.0, 12, 0], [0, 5, 0]]]), None)
+    assert norms.seen().summed_I.tolist() == [5, 14, 0]  # 1 of the first sequence and 13 of the second
+    assert norms.seen().norms("sum") is not norms.seen().norms("root") and norms.seen().norms(
+        "root"
+    ).tolist() == pytest.approx([5, math.sqrt(170), 0])
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    batch=st.integers(1, 6),
+    tokens=st.integers(1, 7),
+    cut=st.integers(1, 6),
+    weighted=st.booleans(),
+    seed=st.integers(0, 10**6),
+)
+def test_every_statistic_equals_a_loop_however_the_batches_are_cut(batch, tokens, cut, weighted, seed):
+    rng = torch.Generator().manual_seed(seed)
+    input_BTI, weight_BT = (
+        torch.randn(batch, tokens, 5, generator=rng),
+        torch.rand(batch, tokens, generator=rng),
+    )
+    running = RunningStatistics(5, gram=True)
+    for part_BTI, part_BT in zip(input_BTI.split(cut), weight_BT.split(cut), strict=True):
+        running.add(part_BTI, part_BT if weighted else None)
+    seen, rows = running.seen(), input_BTI.double().tolist()
+    ws = weight_BT.double().tolist() if weighted else [[1.0] * tokens] * batch
+    count = sum(w * w for row in ws for w in row)
+    assert seen.count == pytest.approx(count, rel=1e-6)
+    for column in range(5):
+        pairs = [
+            [(w, token[column]) for w, token in zip(row_w, row, strict=True)]
+            for row_w, row in zip(ws, rows, strict=True)
+        ]
+        mean = sum(w * w * x for row in pairs for w, x in row) / count
+        assert seen.norm_I[column].item() == pytest.approx(
+            math.hypot(*(w * x for row in pairs for w, x in row)), rel=1e-5
+        )
+        assert seen.summed_I[column].item() == pytest.approx(
+            sum(math.hypot(*(w * x for w, x in row)) for row in pairs), rel=1e-5
+        )
+        assert seen.mean_I[column].item() == pytest.approx(mean, abs=1e-5)
+        assert seen.variance_I[column].item() == pytest.approx(
+            sum(w * w * (x - mean) ** 2 for row in pairs for w, x in row) / count, abs=1e-5
+        )
+        for other in range(5):
+            product = sum(
+                w * w * token[column] * token[other]
+                for row_w, row in zip(ws, rows, strict=True)
+                for w, token in zip(row_w, row, strict=True)
+            )
+            assert seen.gram_II[column, other].item() == pytest.approx(product, abs=1e-4)
+
+
+def test_several_choices_of_weights_at_once_are_each_alone():
+    rng = torch.Generator().manual_seed(0)
+    input_BTI, weight_WBT = torch.randn(4, 6, 5, generator=rng), torch.rand(3, 4, 6, generator=rng)
+    together = RunningStatistics(5, choices=3, gram=True)
+    together.add(input_BTI, weight_WBT)
+    for choice in range(3):
+        alone = RunningStatistics(5, gram=True)
+        alone.add(input_BTI, weight_WBT[choice])
+        for field in ("norm_I", "summed_I", "mean_I", "variance_I", "gram_II"):
+            torch.testing.assert_close(
+                getattr(together.seen(choice), field), getattr(alone.seen(), field), rtol=1e-6, atol=1e-6
+            )
+
+
+def test_a_gram_matrix_of_more_columns_than_a_strip_is_whole_and_symmetric(monkeypatch):
+    monkeypatch.setattr(input_statistics, "GRAM_STRIP", 4)
+    input_BTI, running = (
+        torch.randn(3, 5, 11, generator=torch.Generator().manual_seed(0)),
+        RunningStatistics(11, gram=True),
+    )
+    for part in input_BTI.split(2):
+        running.add(part, None)
+    gram_II = running.seen().gram_II
+    flat_NI = input_BTI.flatten(0, 1).double()
+    torch.testing.assert_close(gram_II, (flat_NI.T @ flat_NI).float())
+    assert torch.equal(gram_II, gram_II.T)
+
+
+def test_a_choice_that_leaves_all_tokens_out_has_statistics_of_zero():
+    running = RunningStatistics(3, gram=True)
+    running.add(torch.ones(1, 4, 3), torch.zeros(1, 4))
+    seen = running.seen()
+    assert seen.count == 0 and not any(
+        getattr(seen, field).any() for field in ("norm_I", "summed_I", "mean_I", "variance_I", "gram_II")
+    )
+
+
+def test_linears_with_one_input_share_one_statistic_and_count_a_token_once(tiny_ar, make_ids):
+    states = block_inputs(tiny_ar, Rows(make_ids(5, 7), None), batch=2)
+    with observe(tiny_ar.linears(tiny_ar.blocks[0])) as observer:
+        run_block(tiny_ar.blocks[0], states, observer)
+    by_name = {name.split(".")[-1]: seen for name, seen in observer.seen().items()}
+    assert by_name["q_proj"] is by_name["k_proj"] is by_name["v_proj"]
+    assert by_name["gate_proj"] is by_name["up_proj"]
+    assert len(set(map(id, by_name.values()))) == 4
+    normed_BTI = torch.cat([tiny_ar.blocks[0].input_layernorm(state.hidden_BTD) for state in states])
+    torch.testing.assert_close(by_name["q_proj"].norm_I, normed_BTI.flatten(0, 1).norm(dim=0))
+    assert by_name["q_proj"].count == 35
+
+
+@pytest.mark.parametrize("family", ["llama-gqa", "qwen2", "gpt2"])
+def test_a_deferred_observer_sees_what_a_prompt_one_sees(make_family, make_ids, family):
+    lm, ids_RT, weight_RT = (
+        make_family(family),
+        make_ids(5, 7),
+        torch.rand(5, 7, generator=torch.Generator().manual_seed(1)),
+    )
+    linears, found = lm.linears(lm.blocks[0]), []
+    for deferred in (False, True):
+        with observe(linears, deferred=deferred) as observer:
+            for start, state in enumerate(block_inputs(lm, Rows(ids_RT, weight_RT), batch=2)):
+                run_block(lm.blocks[0], [state], observer)
+                if deferred:
+                    observer.flush(weight_RT[2 * start : 2 * start + 2])
+        found.append(observer.seen())
+    assert found[0].keys() == found[1].keys() == linears.keys()
+    assert all(
+        torch.equal(found[0][name].norm_I, found[1][name].norm_I)
+        and found[0][name].count == found[1][name].count
+        for name in linears
+    )
+
+
+def test_blocks_receive_every_row_with_its_own_weights(tiny_dlm, make_ids):
+    ids_RT, weight_RT = make_ids(5, 6), torch.rand(5, 6)
+    states = block_inputs(tiny_dlm, Rows(ids_RT, weight_RT), batch=2)
+    assert [len(state.hidden_BTD) for state in states] == [2, 2, 1]
+    assert torch.equal(
+        torch.cat([state.hidden_BTD for state in states]), tiny_dlm.model.get_input_embeddings()(ids_RT)
+    )
+    assert torch.equal(
+        torch.cat([state.weight_BT for state in run_block(tiny_dlm.blocks[0], states)]), weight_RT
+    )
+
+
+@pytest.mark.parametrize("family", ["llama-gqa", "qwen2", "gpt2"])
+@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
+def test_blocks_called_one_by_one_are_the_model(make_family, make_ids, family, kind):
+    """Sent through its blocks one at a time, text arrives where a full forward takes it, up to the last norm."""
+    lm, ids_RT = make_family(family, kind), make_ids(5, 9)
+    states = block_inputs(lm, Rows(ids_RT, None), batch=2)
+    for block in lm.blocks:
+        states = run_block(block, states)
+    last = lm.model.base_model.ln_f if family == "gpt2" else lm.model.base_model.norm
+    torch.testing.assert_close(last(torch.cat([state.hidden_BTD for state in states])), lm.hidden(ids_RT))
+
+
+def test_hooks_are_gone_after_an_exception(tiny_ar, make_ids):
+    with pytest.raises(KeyboardInterrupt), observe(tiny_ar.linears(tiny_ar.blocks[0])):
+        raise KeyboardInterrupt
+    tiny_ar.model.base_model.embed_tokens.weight[:] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        prune(tiny_ar, Recipe(), Calibration(make_ids(2, 5)), progress=False)
+    with pytest.raises(ValueError, match="not finite"):
+        prune(
+            tiny_ar,
+            Recipe(propagation="dense", exclude="all", noise_levels=2),
+            Calibration(make_ids(2, 5)),
+            progress=False,
+        )
+    assert not [
+        module for module in tiny_ar.model.modules() if module._forward_pre_hooks or module._forward_hooks
+    ]

@@ -1,0 +1,268 @@
+"""Patterns and allocation: exact counts and ties by lowest index, against sorts of Python lists."""
+
+import math
+import statistics
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive import choose, choose_globally, lowest
+
+from sinkprune_core.pruning import patterns
+from sinkprune_core.pruning.patterns import GlobalThreshold, allocate, n_and_m, n_of_m, outlier_share, select
+
+FEW = settings(max_examples=100, deadline=None, derandomize=True)
+
+
+def places(mask_OI: torch.Tensor) -> set[tuple[int, int]]:
+    return {(row, column) for row, column in mask_OI.nonzero().tolist()}
+
+
+def drawn(rows: int, columns: int, values: int, seed: int) -> torch.Tensor:
+    """Return scores of few distinct values, so that ties are everywhere."""
+    return torch.randint(values, (rows, columns), generator=torch.Generator().manual_seed(seed)).float()
+
+
+# one linear
+
+
+@FEW
+@given(
+    rows=st.integers(1, 5),
+    columns=st.integers(1, 33),
+    sparsity=st.floats(0, 0.999),
+    values=st.integers(1, 12),
+    seed=st.integers(0, 10**6),
+    pattern=st.sampled_from(["row", "layer"]),
+)
+def test_rows_and_layers_lose_the_exact_count_of_lowest_scores_and_ties_go_from_the_left(
+    rows, columns, sparsity, values, seed, pattern
+):
+    score_OI = drawn(rows, columns, values, seed)
+    pruned_OI = select(pattern, sparsity)(score_OI, 0, columns)
+    assert places(pruned_OI) == choose(score_OI.tolist(), pattern, sparsity)
+    if pattern == "row":
+        assert pruned_OI.sum(1).tolist() == [math.floor(columns * sparsity)] * rows
+    assert pruned_OI.sum() == (
+        rows * math.floor(columns * sparsity) if pattern == "row" else math.floor(rows * columns * sparsity)
+    )
+
+
+@FEW
+@given(
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 30),
+    block_size=st.integers(1, 12),
+    sparsity=st.floats(0, 0.999),
+    seed=st.integers(0, 10**6),
+    pattern=st.sampled_from(["row", "layer"]),
+)
+def test_pieces_of_a_linear_add_up_to_the_count_of_the_whole(
+    rows, columns, block_size, sparsity, seed, pattern
+):
+    score_OI, chosen = (
+        torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)),
+        select(pattern, sparsity),
+    )
+    parts = []
+    for first in range(0, columns, block_size):
+        last = min(first + block_size, columns)
+        parts.append(chosen(score_OI[:, first:last], first, last))
+        assert places(parts[-1]) == choose(score_OI[:, first:last].tolist(), pattern, sparsity, first)
+    total = torch.cat(parts, 1).sum()
+    assert total == (
+        rows * math.floor(columns * sparsity) if pattern == "row" else math.floor(rows * columns * sparsity)
+    )
+
+
+@FEW
+@given(
+    rows=st.integers(1, 4),
+    groups=st.integers(1, 5),
+    group=st.integers(2, 9),
+    data=st.data(),
+    values=st.integers(1, 6),
+    seed=st.integers(0, 10**6),
+)
+def test_every_group_loses_its_n_lowest_scores_and_ties_go_from_the_left(
+    rows, groups, group, data, values, seed
+):
+    zeros = data.draw(st.integers(1, group - 1))
+    score_OI = drawn(rows, groups * group, values, seed)
+    mask_OI = n_of_m(score_OI, zeros, group)
+    assert places(mask_OI) == choose(score_OI.tolist(), f"{zeros}:{group}", zeros / group)
+    assert (mask_OI.view(rows, groups, group).sum(-1) == zeros).all()
+
+
+def test_groups_of_more_than_256_are_ranked_without_overflow():
+    score_OI = torch.rand(2, 257, generator=torch.Generator().manual_seed(0))
+    assert places(n_of_m(score_OI, 256, 257)) == choose(score_OI.tolist(), "256:257", 256 / 257)
+
+
+def test_equal_scores_are_pruned_from_the_left():
+    assert patterns.lowest(torch.ones(2, 7), 3).int().tolist() == [[1, 1, 1, 0, 0, 0, 0]] * 2
+    assert patterns.lowest(torch.tensor([[3.0, 1, 2, 2, 2, 0]]), 3).int().tolist() == [[0, 1, 1, 0, 0, 1]]
+    assert n_of_m(torch.zeros(1, 8), 2, 4).int().tolist() == [[1, 1, 0, 0] * 2]
+    assert select("layer", 0.5)(torch.ones(2, 3), 0, 3).int().tolist() == [[1, 1, 1], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("2:4", (2, 4)),
+        ("1:3", (1, 3)),
+        ("10:16", (10, 16)),
+        ("row", None),
+        ("2:4:8", None),
+        ("2/4", None),
+        ("", None),
+    ],
+)
+def test_n_and_m_are_read_from_the_pattern(pattern, expected):
+    assert n_and_m(pattern) == expected
+
+
+@pytest.mark.parametrize("pattern", ["4:4", "0:4", "5:4", "0:0"])
+def test_n_of_m_must_prune_and_keep_something(pattern):
+    with pytest.raises(ValueError, match=f"pattern='{pattern}' must have 1 <= N < M"):
+        n_and_m(pattern)
+
+
+# all linears
+
+
+def bordered(parts: list[torch.Tensor], sparsity: float) -> list[set]:
+    border = GlobalThreshold(lambda: iter(parts), sparsity)
+    return [places(border.take(part)) for part in parts]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), min_size=1, max_size=4),
+    sparsity=st.floats(0, 0.999),
+    values=st.integers(1, 40),
+    scale=st.sampled_from([1e-30, 1e-3, 1.0, 7e20]),
+    seed=st.integers(0, 10**6),
+)
+def test_the_border_is_that_of_a_full_sort_with_ties_by_order(shapes, sparsity, values, scale, seed):
+    parts = [
+        scale * drawn(rows, columns, values, seed + index) for index, (rows, columns) in enumerate(shapes)
+    ]
+    expected = choose_globally({index: part.tolist() for index, part in enumerate(parts)}, sparsity)
+    assert bordered(parts, sparsity) == list(expected.values())
+
+
+@FEW
+@given(
+    counts=st.lists(st.integers(1, 60), min_size=1, max_size=4),
+    sparsity=st.floats(0, 0.999),
+    seed=st.integers(0, 10**6),
+)
+def test_the_border_of_scores_that_differ_in_their_last_bits_is_exact(counts, sparsity, seed):
+    """Neighbouring floats: only the lower half of their bits tells them apart."""
+    parts = [
+        (
+            0x3F800000
+            + torch.randint(
+                300, (1, count), generator=torch.Generator().manual_seed(seed + count), dtype=torch.int32
+            )
+        ).view(torch.float32)
+        for count in counts
+    ]
+    assert bordered(parts, sparsity) == list(
+        choose_globally({index: part.tolist() for index, part in enumerate(parts)}, sparsity).values()
+    )
+
+
+@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 3.4e38, 1e-45])
+@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.99])
+def test_constant_scores_are_pruned_in_order(value, sparsity):
+    parts = [torch.full((3, 5), value), torch.full((2, 4), value)]
+    flat = [place for part in bordered(parts, sparsity) for place in sorted(part)]
+    count = math.floor(23 * sparsity)
+    assert (
+        flat
+        == (
+            [(row, column) for row in range(3) for column in range(5)]
+            + [(row, column) for row in range(2) for column in range(4)]
+        )[:count]
+    )
+
+
+def test_scores_in_bfloat16_are_compared_as_they_are():
+    parts = [drawn(3, 7, 5, 0).bfloat16(), drawn(2, 6, 5, 1).bfloat16()]
+    assert bordered(parts, 0.4) == list(
+        choose_globally({index: part.tolist() for index, part in enumerate(parts)}, 0.4).values()
+    )
+
+
+# layers
+
+
+@pytest.mark.parametrize(("sparsity", "owl_lambda"), [(0.5, 0.08), (0.3, 0.3), (0.9, 0.05), (0.5, 0.0)])
+@pytest.mark.parametrize("layers", [1, 2, 7])
+def test_linear_allocation_is_a_line_around_the_mean(sparsity, owl_lambda, layers):
+    falling, rising = (allocate(name, sparsity, layers, owl_lambda) for name in ("linear", "linear-reverse"))
+    expected = (
+        [sparsity + owl_lambda * (1 - 2 * layer / (layers - 1)) for layer in range(layers)]
+        if layers > 1
+        else [sparsity]
+    )
+    assert falling == pytest.approx(expected, abs=1e-12)
+    assert rising == pytest.approx(expected[::-1], abs=1e-12)
+    assert statistics.fmean(falling) == pytest.approx(sparsity)
+
+
+@FEW
+@given(
+    shares=st.lists(st.floats(0, 1), min_size=1, max_size=12),
+    sparsity=st.floats(0.3, 0.7),
+    owl_lambda=st.floats(0, 0.14),
+)
+def test_owl_keeps_more_where_outliers_are(shares, sparsity, owl_lambda):
+    found = allocate("owl", sparsity, len(shares), owl_lambda, shares)
+    assert statistics.fmean(found) == pytest.approx(sparsity)
+    assert max(found) - min(found) == pytest.approx(
+        2 * owl_lambda if max(shares) > min(shares) else 0, abs=1e-9
+    )
+    by_share = sorted(zip(shares, found, strict=True), key=lambda entry: (entry[0], -entry[1]))
+    assert all(before[1] >= after[1] - 1e-12 for before, after in zip(by_share, by_share[1:], strict=False))
+    if max(shares) > min(shares):
+        kept = [(share - min(shares)) / (max(shares) - min(shares)) * 2 * owl_lambda for share in shares]
+        assert found == pytest.approx([sparsity - value + statistics.fmean(kept) for value in kept], abs=1e-9)
+
+
+def test_uniform_allocation_gives_every_layer_the_same():
+    assert allocate("uniform", 0.37, 5, owl_lambda=0.4) == [0.37] * 5
+
+
+@pytest.mark.parametrize(
+    ("allocation", "sparsity", "layer", "said"),
+    [
+        ("linear", 0.95, 0, "1.030"),
+        ("linear", 0.05, 2, "-0.030"),
+        ("linear-reverse", 0.95, 2, "1.030"),
+        ("owl", 0.95, 1, "1.057"),
+    ],
+)
+def test_an_allocation_outside_the_possible_names_the_layer(allocation, sparsity, layer, said):
+    with pytest.raises(
+        ValueError,
+        match=rf"allocation='{allocation}' with owl_lambda=0.08 asks for sparsity {said} in layer {layer}, outside \[0, 1\): use a smaller owl_lambda",
+    ):
+        allocate(allocation, sparsity, 3, 0.08, [0.2, 0.1, 0.2])
+
+
+def test_the_outlier_share_counts_scores_above_a_multiple_of_the_mean_of_all_linears():
+    scores = [torch.tensor([[1.0, 1, 1], [1, 1, 7]]), torch.tensor([[20.0, 0]])]
+    mean = 32 / 8
+    assert (
+        outlier_share(scores, 1.0) == 2 / 8
+        and outlier_share(scores, 7 / mean) == 1 / 8
+        and outlier_share(scores, 20 / mean) == 0
+    )
+
+
+def test_the_naive_reference_takes_ties_by_lowest_place():
+    assert lowest([2, 1, 1, 0, 1], 3) == [3, 1, 2]

@@ -1,0 +1,390 @@
+"""Recipes: what cannot work is refused in one line before any change, and every preset is what the literature says."""
+
+import dataclasses
+
+import pytest
+import torch
+from naive import same, weights_of
+
+from sinkprune_core.pruning.calibration import EXCLUDE, NOISE, SOFT, Calibration, rows_for, trajectory
+from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.engine import PRESETS, Recipe, check, dense_statistics, preset, prune
+from sinkprune_core.pruning.recipe import NORM_REDUCTIONS
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"sparsity": 1.2}, r"sparsity=1\.2 must be a number in \[0, 1\)"),
+        ({"sparsity": 1}, r"sparsity=1 must be a number in \[0, 1\)"),
+        ({"sparsity": -0.1}, r"sparsity=-0\.1 must"),
+        ({"sparsity": NAN}, "sparsity=nan must"),
+        ({"sparsity": "half"}, "sparsity='half' must"),
+        ({"sparsity": True}, "sparsity=True must"),
+        (
+            {"criterion": "taylor"},
+            "criterion='taylor' is unknown; choose one of magnitude, wanda, sparsegpt, flap",
+        ),
+        ({"inputs": "masked"}, "inputs='masked' is unknown; choose one of clean, noised"),
+        ({"propagation": "both"}, "propagation='both' is unknown; choose one of sequential, dense"),
+        (
+            {"exclude": "sinks"},
+            "exclude='sinks' is unknown; choose one of none, all, official, unstable, stable, random, only",
+        ),
+        (
+            {"allocation": "best"},
+            "allocation='best' is unknown; choose one of uniform, owl, linear, linear-reverse",
+        ),
+        (
+            {"noise": "pink"},
+            "noise='pink' is unknown; choose one of grid, stratified, official, dream, rollout",
+        ),
+        ({"norm_reduction": "max"}, "norm_reduction='max' is unknown; choose one of root, sum"),
+        (
+            {"pattern": "column"},
+            "pattern='column' is unknown; choose one of row, layer, global, structured, or N:M such as 2:4",
+        ),
+        ({"pattern": "4:4"}, "pattern='4:4' must have 1 <= N < M"),
+        ({"noise_levels": 0}, "noise_levels=0 must be a whole number of at least 1"),
+        ({"noise_levels": 2.5}, r"noise_levels=2\.5 must be a whole number"),
+        ({"noise_levels": True}, "noise_levels=True must be a whole number"),
+        ({"block_size": 0}, "block_size=0 must be a whole number of at least 1"),
+        ({"stability_threshold": 1.5}, r"stability_threshold=1\.5 must lie in \[0, 1\]"),
+        ({"stability_threshold": NAN}, r"stability_threshold=nan must lie in \[0, 1\]"),
+        ({"sink_std": -1.0}, r"sink_std=-1\.0 must be a number of at least 0"),
+        ({"sink_std": NAN}, "sink_std=nan must be a number of at least 0"),
+        ({"owl_lambda": -0.1}, r"owl_lambda=-0\.1 must be a number of at least 0"),
+        ({"damping": -0.01}, r"damping=-0\.01 must be a number of at least 0"),
+        ({"owl_m": 0}, "owl_m=0 must be a number above 0"),
+        ({"exclude": "all", "alpha": 0.0}, r"alpha=0\.0 must be a number above 0"),
+        ({"exclude": "all", "alpha": NAN}, "alpha=nan must be a number above 0"),
+    ],
+)
+def test_a_field_out_of_range_is_refused_with_its_value_and_what_is_allowed(fields, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        Recipe(**fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (
+            {"pattern": "2:4", "sparsity": 0.6},
+            r"pattern='2:4' means sparsity=0\.5, not sparsity=0\.6: give that sparsity or another pattern",
+        ),
+        (
+            {"pattern": "1:3", "sparsity": 0.333},
+            r"pattern='1:3' means sparsity=0\.333333, not sparsity=0\.333",
+        ),
+        ({"pattern": "2:4", "allocation": "owl"}, "allocation='owl' does not go with pattern='2:4'"),
+        (
+            {"pattern": "global", "propagation": "dense", "allocation": "linear"},
+            "allocation='linear' does not go with pattern='global'",
+        ),
+        (
+            {"pattern": "structured", "allocation": "linear"},
+            "allocation='linear' does not go with pattern='structured'",
+        ),
+        (
+            {"criterion": "magnitude", "exclude": "unstable"},
+            "criterion='magnitude' looks at no calibration token: it takes inputs='clean' and exclude='none' only",
+        ),
+        (
+            {"criterion": "magnitude", "inputs": "noised"},
+            "criterion='magnitude' looks at no calibration token",
+        ),
+        ({"criterion": "flap"}, "criterion='flap' scores whole channels: it needs pattern='structured'"),
+        (
+            {"criterion": "sparsegpt", "pattern": "structured"},
+            "criterion='sparsegpt' chooses while it updates weights: it takes no pattern='structured'",
+        ),
+        (
+            {"criterion": "sparsegpt", "pattern": "global", "propagation": "dense"},
+            "criterion='sparsegpt' chooses while it updates weights: it takes no pattern='global'",
+        ),
+        (
+            {"pattern": "global"},
+            "pattern='global' compares scores of all layers before anything is pruned: it needs propagation='dense'",
+        ),
+        (
+            {"criterion": "magnitude", "allocation": "owl"},
+            "allocation='owl' needs calibrated scores: criterion='magnitude' has none",
+        ),
+        (
+            {"compensate": True},
+            "compensate=True gives back the mean of removed units: it needs pattern='structured' and a calibrated criterion",
+        ),
+        (
+            {"criterion": "magnitude", "pattern": "structured", "compensate": True},
+            "compensate=True gives back",
+        ),
+        (
+            {"alpha": 5.0},
+            r"alpha=5\.0 softens the threshold of exclude='all' or 'official' only, not of exclude='none'",
+        ),
+        ({"exclude": "unstable", "alpha": 1.0}, r"alpha=1\.0 softens"),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(fields, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        Recipe(**fields)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"criterion": "magnitude", "pattern": "global"},
+        {"pattern": "1:3", "sparsity": 1 / 3},
+        {"pattern": "global", "propagation": "dense"},
+        {"criterion": "sparsegpt", "pattern": "4:8", "exclude": "official", "alpha": 5.0, "damping": 0},
+        {"criterion": "sparsegpt", "allocation": "owl", "pattern": "layer"},
+        {"sparsity": 0, "sink_std": 0, "owl_lambda": 0, "noise_levels": 1, "stability_threshold": 1},
+    ],
+)
+def test_what_goes_together_is_accepted(fields):
+    assert dataclasses.asdict(Recipe(**fields)).items() >= fields.items()
+
+
+# presets
+
+
+def test_every_preset_is_a_recipe_with_a_name_of_its_own():
+    recipes = [preset(name, sparsity=0.25) for name in PRESETS]
+    assert len(set(recipes)) == len({recipe.name for recipe in recipes}) == len(PRESETS)
+    assert {recipe.sparsity for recipe in recipes} == {0.25}
+    assert {recipe.criterion for recipe in recipes} == set(CRITERIA)
+    assert {recipe.exclude for recipe in recipes} == set(EXCLUDE)
+    assert {recipe.norm_reduction for recipe in recipes} == set(NORM_REDUCTIONS)
+
+
+def test_the_presets_of_the_paper_are_its_code():
+    """Ten states of t = 0.1 … 1, soft masks of 2 sink_std and alpha 5; Wanda on noised dense inputs, SparseGPT on clean sequential ones."""
+    shared = {
+        "exclude": "official",
+        "noise_levels": 10,
+        "sink_std": 2.0,
+        "alpha": None,
+        "allocation": "uniform",
+    }
+    wanda = {
+        **shared,
+        "criterion": "wanda",
+        "inputs": "noised",
+        "propagation": "dense",
+        "norm_reduction": "sum",
+        "pattern": "row",
+    }
+    assert dataclasses.asdict(preset("paper")).items() >= {**wanda, "noise": "official"}.items()
+    assert dataclasses.asdict(preset("paper-dream")).items() >= {**wanda, "noise": "dream"}.items()
+    expected = {
+        **shared,
+        "criterion": "sparsegpt",
+        "inputs": "clean",
+        "propagation": "sequential",
+        "noise": "official",
+        "pattern": "layer",
+        "damping": 0.01,
+        "block_size": 128,
+    }
+    assert dataclasses.asdict(preset("paper-sparsegpt")).items() >= expected.items()
+
+
+def test_names_say_what_differs_from_the_default():
+    assert Recipe().name == "wanda clean sequential"
+    assert Recipe("magnitude", pattern="layer", allocation="linear").name == "magnitude layer linear"
+    assert preset("paper").name == "wanda noised dense official official sum"
+    assert preset("sparsegpt", pattern="2:4", allocation="uniform").name == "sparsegpt clean sequential 2:4"
+
+
+def test_an_unknown_preset_lists_the_known_ones():
+    with pytest.raises(ValueError, match="preset 'sink' is unknown; choose one of magnitude, wanda, dwanda"):
+        preset("sink")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sparsity", 0.7),
+        ("norm_reduction", "sum"),
+        ("pattern", "layer"),
+        ("allocation", "linear"),
+        ("owl_lambda", 0.01),
+        ("propagation", "sequential"),
+        ("damping", 1.0),
+    ],
+)
+def test_recipes_that_look_alike_share_statistics(field, value):
+    assert (
+        dataclasses.replace(preset("unstable"), **{field: value}).statistics_key
+        == preset("unstable").statistics_key
+    )
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("inputs", "clean"),
+        ("noise", "dream"),
+        ("noise_levels", 3),
+        ("exclude", "all"),
+        ("sink_std", 1.0),
+        ("stability_threshold", 0.5),
+    ],
+)
+def test_recipes_that_look_elsewhere_do_not(field, value):
+    assert (
+        dataclasses.replace(preset("unstable"), **{field: value}).statistics_key
+        != preset("unstable").statistics_key
+    )
+
+
+# what does not fit a model or its text
+
+
+@pytest.mark.parametrize(
+    ("kind", "recipe", "length", "said"),
+    [
+        (
+            "autoregressive",
+            Recipe(inputs="noised"),
+            6,
+            "inputs='noised' needs a diffusion model with a mask token; tiny-autoregressive is autoregressive: use inputs='clean'",
+        ),
+        ("autoregressive", Recipe(exclude="all", noise_levels=7), 6, "noise_levels=7 exceed the 6 tokens"),
+        ("diffusion", Recipe(), None, "criterion='wanda' needs calibration text: pass a Calibration"),
+        ("diffusion", Recipe("sparsegpt"), None, "criterion='sparsegpt' needs calibration text"),
+        (
+            "diffusion",
+            Recipe(),
+            65,
+            "calibration sequences of 65 tokens exceed the model's 64 positions: cut them",
+        ),
+        (
+            "diffusion",
+            Recipe(inputs="noised", noise="rollout", noise_levels=8),
+            8,
+            "noise_levels=8 exceed the 6 tokens a rollout writes: use fewer levels or longer sequences",
+        ),
+        (
+            "diffusion",
+            Recipe(pattern="2:4"),
+            6,
+            "pattern='2:4' needs inputs in groups of 4; mlp.down_proj has 45: use another M",
+        ),
+        (
+            "diffusion",
+            Recipe("magnitude", pattern="2:4"),
+            None,
+            "pattern='2:4' needs inputs in groups of 4; mlp.down_proj has 45",
+        ),
+        (
+            "diffusion",
+            Recipe(sparsity=0.95, allocation="linear"),
+            6,
+            r"allocation='linear' with owl_lambda=0\.08 asks for sparsity 1\.030 in layer 0",
+        ),
+        (
+            "diffusion",
+            Recipe(sparsity=0.95, allocation="owl", owl_lambda=0.3, owl_m=2.0),
+            12,
+            r"allocation='owl' with owl_lambda=0\.3 asks for sparsity 1\.\d+ in layer",
+        ),
+        ("diffusion", Recipe(pattern="structured", sparsity=0.999), 6, "ratio=0.999 cannot be reached"),
+        (
+            "diffusion",
+            Recipe(inputs="noised", exclude="only", sink_std=1000.0),
+            12,
+            "exclude='only' leaves no calibration token with a weight above 0",
+        ),
+        (
+            "diffusion",
+            Recipe(inputs="noised", propagation="dense", exclude="only", sink_std=1000.0),
+            12,
+            "exclude='only' leaves no calibration token with a weight above 0",
+        ),
+    ],
+)
+def test_a_recipe_that_does_not_fit_is_refused_before_any_change(
+    make_lm, make_ids, kind, recipe, length, said
+):
+    lm = make_lm(kind)
+    before = weights_of(lm)
+    with pytest.raises(ValueError, match=said) as caught:
+        prune(lm, recipe, None if length is None else Calibration(make_ids(2, length)), progress=False)
+    assert "\n" not in str(caught.value)
+    assert same(weights_of(lm), before)
+
+
+def test_compensation_is_refused_where_the_class_has_no_bias(make_family, make_ids):
+    lm = make_family("qwen2")
+    with pytest.raises(ValueError, match="Qwen2ForCausalLM has no bias for"):
+        check(lm, preset("flap"), Calibration(make_ids(2, 6)))
+
+
+def test_dense_statistics_are_refused_where_there_are_none(tiny_dlm, make_ids):
+    for recipe, said in [
+        (preset("wanda"), "has propagation='sequential': its statistics depend on what it pruned before"),
+        (preset("sparsegpt", propagation="dense"), "needs a Gram matrix per input"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            dense_statistics(tiny_dlm, [recipe], Calibration(make_ids(2, 6)), progress=False)
+
+
+# a choice of tokens of one's own
+
+
+def test_a_function_added_to_the_table_is_a_choice_of_tokens(tiny_dlm, make_ids, monkeypatch):
+    monkeypatch.setitem(
+        EXCLUDE,
+        "first half",
+        lambda seen: (torch.arange(seen.profile_NST.shape[-1]) < 6).expand_as(seen.profile_NST),
+    )
+    calibration, recipe = (
+        Calibration(make_ids(3, 12), batch=2),
+        Recipe(inputs="noised", propagation="dense", exclude="first half", noise_levels=2),
+    )
+    report = prune(tiny_dlm, recipe, calibration, progress=False)
+    assert report.left_out_share == 0.5 and report.recipe.name == "wanda noised dense first half"
+    rows = rows_for(tiny_dlm, calibration, recipe.statistics_key, progress=False)
+    assert rows.weight_RT.tolist() == [[0.0] * 6 + [1.0] * 6] * 6
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda seen: seen.profile_NST * 0 + 1.5,
+        lambda seen: seen.profile_NST * 0 - 0.1,
+        lambda seen: seen.profile_NST[:, 0] * 0,
+        lambda seen: seen.profile_NST * torch.nan,
+    ],
+)
+def test_a_function_that_returns_no_shares_is_refused(tiny_dlm, make_ids, monkeypatch, wrong):
+    monkeypatch.setitem(EXCLUDE, "wrong", wrong)
+    before = weights_of(tiny_dlm)
+    for propagation in ("dense", "sequential"):
+        with pytest.raises(
+            ValueError,
+            match=r"exclude='wrong' must leave out a share in \[0, 1\] of every token, shape \(\d, 2, 12\); got shape",
+        ):
+            prune(
+                tiny_dlm,
+                Recipe(inputs="noised", propagation=propagation, exclude="wrong", noise_levels=2),
+                Calibration(make_ids(3, 12)),
+                progress=False,
+            )
+    assert same(weights_of(tiny_dlm), before)
+
+
+@pytest.mark.parametrize("tokens", [name for name in EXCLUDE if name not in SOFT])
+def test_only_soft_choices_know_a_steepness(tokens):
+    with pytest.raises(ValueError, match="alpha=2.0 softens"):
+        Recipe(exclude=tokens, alpha=2.0)
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_every_rule_of_noise_makes_states(tiny_dlm, make_ids, noise):
+    assert trajectory(tiny_dlm, Calibration(make_ids(2, 12)), 3, noise).shape == (2, 3, 12)

@@ -1,0 +1,172 @@
+"""Traces: the attention of every state that generation visits, the same for any batch and after a round trip to disk."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from sinkprune_core.diffusion.sampling import LLADA, Sampler, decode, generate
+from sinkprune_core.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
+from sinkprune_core.sinks.attention import even_share, track
+from sinkprune_core.sinks.detection import sink_sets
+from sinkprune_core.sinks.trace import Trace, cumulative, query_windows, trace
+
+KINDS = ("autoregressive", "diffusion")
+PROMPT, LENGTH = 5, 19
+SAMPLER = Sampler(length=14, steps=4, block=None)
+FIELDS = [field.name for field in dataclasses.fields(Trace)]
+
+
+def traced(lm, prompt_BT, sampler=SAMPLER, **options) -> Trace:
+    return trace(lm, prompt_BT, sampler, progress=False, **options)
+
+
+def mass_of(lm, ids_BT, windows=None) -> torch.Tensor:
+    """Return attention mass, (B, L, H, S, K)."""
+    with track(lm.model, windows) as tracker:
+        lm.hidden(ids_BT)
+        return tracker.take()
+
+
+@pytest.mark.parametrize("shape", ["gqa", "mha"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shapes_and_types(make_lm, make_ids, kind, shape):
+    lm = make_lm(kind, shape)
+    result, heads = traced(lm, make_ids(3, PROMPT)), lm.model.config.num_attention_heads
+    assert {
+        name: (getattr(result, name).dtype, tuple(getattr(result, name).shape)) for name in FIELDS[:-1]
+    } == {
+        "ids_BSK": (torch.int64, (3, 4, LENGTH)),
+        "final_BK": (torch.int64, (3, LENGTH)),
+        "layers_BSLK": (torch.float32, (3, 4, 3, LENGTH)),
+        "heads_BLHK": (torch.float32, (3, 3, heads, LENGTH)),
+        "visible_SK": (torch.bool, (4, LENGTH)),
+    }
+    assert result.prompt_length == PROMPT
+    torch.testing.assert_close(
+        result.profile_BSK, sum(result.layers_BSLK[:, :, layer] for layer in range(3)) / 3
+    )
+    torch.testing.assert_close(result.profile_BSK.mean(1), result.heads_BLHK.mean((1, 2)))
+    assert torch.equal(result.sinks(1.0), sink_sets(result.profile_BSK, result.visible_SK, 1.0))
+
+
+def test_a_diffusion_trace_holds_the_states_of_generation_and_their_attention(tiny_dlm, make_ids):
+    prompt_BT, states = make_ids(3, PROMPT), []
+    final_BK = generate(
+        tiny_dlm, prompt_BT, SAMPLER, seed=2, watch=lambda step, ids_BT: states.append(ids_BT.clone())
+    )
+    result = traced(tiny_dlm, prompt_BT, seed=2)
+    assert torch.equal(result.final_BK, final_BK)
+    assert torch.equal(result.ids_BSK, torch.stack(states, 1))
+    assert (result.ids_BSK == MASK_TOKEN_ID).sum(-1).tolist() == [[14, 10, 6, 3]] * 3
+    mass_SBLHK = torch.stack([mass_of(tiny_dlm, state_BT)[:, :, :, 0] for state_BT in states])
+    torch.testing.assert_close(result.layers_BSLK, mass_SBLHK.mean(3).transpose(0, 1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(result.heads_BLHK, mass_SBLHK.mean(0), atol=1e-5, rtol=1e-5)
+    assert result.visible_SK.all()
+    torch.testing.assert_close(result.layers_BSLK.sum(-1), torch.full((3, 4, 3), float(LENGTH)))
+
+
+def test_a_causal_trace_cuts_the_queries_of_the_continuation(tiny_ar, make_ids):
+    prompt_BT = make_ids(3, PROMPT)
+    result = traced(tiny_ar, prompt_BT)
+    assert torch.equal(result.final_BK, decode(tiny_ar, prompt_BT, 14))
+    assert torch.equal(result.ids_BSK, result.final_BK[:, None].expand(-1, 4, -1))
+    windows = [(5, 8), (8, 11), (11, 14), (14, 19)]
+    mass_BLHSK, even_SK = mass_of(tiny_ar, result.final_BK, windows), even_share(LENGTH, windows, causal=True)
+    torch.testing.assert_close(
+        result.layers_BSLK * even_SK[:, None], mass_BLHSK.mean(2).transpose(1, 2), atol=1e-5, rtol=1e-5
+    )
+    assert result.visible_SK.tolist() == [[key <= first for key in range(LENGTH)] for first, _ in windows], (
+        "keys that every query of the window sees"
+    )
+    queries_S = torch.tensor([3.0, 3, 3, 5])
+    torch.testing.assert_close(
+        (result.layers_BSLK * even_SK[:, None]).sum(-1), queries_S[:, None].expand(3, 4, 3)
+    )
+
+
+def test_a_cumulative_step_sees_every_query_so_far(tiny_ar, make_ids):
+    result = traced(tiny_ar, make_ids(3, PROMPT))
+    windows = [(5, 8), (5, 11), (5, 14), (5, 19)]
+    mass_BLHSK, even_SK = mass_of(tiny_ar, result.final_BK, windows), even_share(LENGTH, windows, causal=True)
+    so_far = cumulative(result)
+    torch.testing.assert_close(
+        so_far.layers_BSLK * even_SK[:, None], mass_BLHSK.mean(2).transpose(1, 2), atol=1e-5, rtol=1e-5
+    )
+    assert torch.equal(so_far.visible_SK, result.visible_SK)
+    torch.testing.assert_close(so_far.layers_BSLK[:, 0], result.layers_BSLK[:, 0])
+    assert not torch.allclose(so_far.layers_BSLK[:, 1:], result.layers_BSLK[:, 1:], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "sampler", [SAMPLER, Sampler(14, 4, None, "random", "time", 0.9)], ids=["greedy", "random"]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trace_does_not_depend_on_the_batch(make_lm, make_ids, kind, sampler):
+    lm, prompt_BT = make_lm(kind), make_ids(5, PROMPT)
+    whole = traced(lm, prompt_BT, sampler, seed=1)
+    for batch in (1, 2):
+        parts = traced(lm, prompt_BT, sampler, seed=1, batch=batch)
+        for name in FIELDS:
+            torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind):
+    result = traced(make_lm(kind), make_ids(2, PROMPT))
+    result.save(tmp_path / "deep" / "trace.safetensors")
+    again = Trace.load(tmp_path / "deep" / "trace.safetensors")
+    for name in FIELDS:
+        one, other = getattr(result, name), getattr(again, name)
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["trace.safetensors"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_anchored_model_has_its_sink_at_the_separator_in_every_step(make_anchored_lm, make_ids, kind):
+    prompt_BT = make_ids(2, 8)
+    prompt_BT[:, 0] = START_TOKEN_ID
+    result = traced(make_anchored_lm(kind), prompt_BT, Sampler(12, 3, None, temperature=5.0))
+    others = (result.final_BK[:, 1:] == START_TOKEN_ID).any(1)
+    assert not others.all()
+    assert torch.equal(result.sinks()[~others], (torch.arange(20) == 0).expand(int((~others).sum()), 3, -1))
+
+
+def test_tracing_leaves_the_model_as_it_was(tiny_dlm, tiny_ar, make_ids):
+    for lm in (tiny_dlm, tiny_ar):
+        before = lm.hidden(make_ids(1, 6))
+        traced(lm, make_ids(2, PROMPT))
+        assert lm.model.config._attn_implementation == "sdpa"
+        assert torch.equal(lm.hidden(make_ids(1, 6)), before)
+
+
+def test_more_causal_steps_than_tokens_are_refused(tiny_ar, make_ids):
+    with pytest.raises(ValueError, match="steps=8 exceed length=4"):
+        traced(tiny_ar, make_ids(1, PROMPT), Sampler(4, 8, None, schedule="time"))
+
+
+@pytest.mark.parametrize(("first", "last", "steps"), [(0, 10, 3), (5, 19, 4), (0, 7, 7), (2, 9, 1)])
+def test_query_windows_partition_the_queries(first, last, steps):
+    windows = query_windows(first, last, steps)
+    assert [query for window in windows for query in range(*window)] == list(range(first, last))
+    widths = [stop - start for start, stop in windows]
+    assert (
+        len(windows) == steps
+        and widths[:-1] == [(last - first) // steps] * (steps - 1)
+        and widths[-1] >= widths[0]
+    )
+
+
+def test_both_kinds_give_as_many_steps(tiny_ar, tiny_dlm, make_ids):
+    shapes = {
+        tuple(getattr(traced(lm, make_ids(2, PROMPT)), name).shape)
+        for lm in (tiny_ar, tiny_dlm)
+        for name in ("layers_BSLK",)
+    }
+    assert shapes == {(2, 4, 3, LENGTH)}
+    assert LLADA.steps == 48
+
+
+def test_a_guided_sampler_is_refused(tiny_dlm, make_ids):
+    with pytest.raises(ValueError, match="guidance=1.0 runs two forwards per step"):
+        trace(tiny_dlm, make_ids(1, 4), Sampler(length=4, steps=2, block=None, guidance=1.0), progress=False)
