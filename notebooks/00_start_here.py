@@ -20,19 +20,20 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sinkprune/sinkprune/blob/v0.1.0/notebooks/00_start_here.ipynb)
 # [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/00_start_here.ipynb)
 #
-# **Question.** What is sink-aware pruning of diffusion language models, on what does this companion try it, and what does
-# one pruned model look like?
+# **Question.** What is sink-aware pruning of diffusion language models, on what does this
+# companion try it, and what does one pruned model look like?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about a minute | 1.4 GB |
 # | full | about 7 core-minutes | 1.7 GB a job |
 #
-# A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens over many steps, each a
-# full forward pass of the whole sequence. *Pruning* sets weights to zero to make that cheaper. Criteria such as Wanda ask
-# which weights matter on some calibration text, and a few tokens, the *attention sinks*, weigh in heavily there. The paper
-# [Sink-Aware Pruning for Diffusion Language Models](https://arxiv.org/abs/2602.17664) says that in DLMs sinks come and go,
-# and that weights should be scored without them.
+# A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens
+# over many steps, each a full forward pass of the whole sequence. *Pruning* sets weights to zero
+# to make that cheaper. Criteria such as Wanda ask which weights matter on some calibration text,
+# and a few tokens, the *attention sinks*, weigh in heavily there. The paper [Sink-Aware Pruning
+# for Diffusion Language Models](https://arxiv.org/abs/2602.17664) says that in DLMs sinks come and
+# go, and that weights should be scored without them.
 
 # %% [markdown]
 # **Parameters.**
@@ -42,9 +43,7 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
 base: str = "smol-ar"  # what both were trained from, reported beside them
-sequences: int = (
-    32  # held-out sequences to measure on, half samples of the AR model, half documentation
-)
+sequences: int = 32  # held-out sequences, half samples of the AR model, half documentation
 draws: int = 4  # noise draws per sequence
 calibration: int = 16  # calibration sequences for the pruned model
 length: int = 128  # tokens per sequence
@@ -54,26 +53,17 @@ seed: int = 0  # of the calibration draw and of the samples
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
-# results go.
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go.
 
 # %% tags=["setup"]
-try:
-    import sinkprune_core
-except ModuleNotFoundError:  # a place that has only this notebook
-    import subprocess
-    import sys
+import subprocess
+import sys
+from importlib.util import find_spec
 
-    subprocess.check_call(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
-        ]
-    )
+if find_spec("sinkprune_core") is None:  # a place that has only this notebook, such as Colab
+    source = "sinkprune @ git+https://github.com/sinkprune/sinkprune@v0.1.0"
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", source])
 from sinkprune_core.companion.parameters import start
 
 run = start("00_start_here", globals())
@@ -81,23 +71,24 @@ run = start("00_start_here", globals())
 # %% [markdown]
 # ## The pair
 #
-# Two models with the same base weights, tokenizer and architecture. The base, `smol-ar`, is SmolLM2-135M-Instruct, a causal
-# model. `smol-dlm` is the same with attention in both directions, a mask token, and a LoRA adapter trained by this project
-# until it could fill masks. `smol-ar-adapted` stayed causal and got an adapter by the same recipe, on text from the same
-# sources, with the next-token loss, so that the pair differs in objective and direction and not in the kind of text it has
-# read. The first use fetches 93 MB; after that, everything works offline.
+# Two models with the same base weights, tokenizer and architecture. The base, `smol-ar`, is
+# SmolLM2-135M-Instruct, a causal model. `smol-dlm` is the same with attention in both directions,
+# a mask token, and a LoRA adapter trained by this project until it could fill masks.
+# `smol-ar-adapted` stayed causal and got an adapter by the same recipe, on text from the same
+# sources, with the next-token loss, so that the pair differs in objective and direction and not in
+# the kind of text it has read. The first use fetches 93 MB; after that, everything works offline.
 
 # %%
 import pandas as pd
 from sinkprune_core.diffusion import compute
-from sinkprune_core.models.language_model import load
+from sinkprune_core.models.loading import load
 
 dlm, ar = load(model, dtype), load(twin, dtype)
 pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis=1)
 
 # %% [markdown]
-# **Is it really bidirectional?** Change the last token of a text and see which predictions notice. In a causal model
-# nothing before it can change; in a DLM everything may.
+# **Is it really bidirectional?** Change the last token of a text and see which predictions notice.
+# In a causal model nothing before it can change; in a DLM everything may.
 
 # %%
 import torch
@@ -125,11 +116,13 @@ pd.DataFrame(
 # %% [markdown]
 # ## How good is it?
 #
-# The AR model's negative log-likelihood is exact; a DLM's is bounded from above by its NELBO, estimated over noise levels.
-# Both in nats per token, on text that was never trained on, with 95 % bootstrap intervals over sequences.
+# The AR model's negative log-likelihood is exact; a DLM's is bounded from above by its NELBO,
+# estimated over noise levels. Both in nats per token, on text that was never trained on, with 95 %
+# bootstrap intervals over sequences.
 
 # %%
-from sinkprune_core.companion.variants import SharedStatistics, calibration_draw, variant_scores
+from sinkprune_core.companion.texts import calibration_draw
+from sinkprune_core.companion.variants import SharedStatistics, variant_scores
 from sinkprune_core.evaluation.intervals import forest_table, interval
 
 prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
@@ -146,15 +139,15 @@ quality = pd.DataFrame(
 quality
 
 # %% [markdown]
-# How the adapter got there: held-out NELBO along its training. Nothing but this curve chose its settings. The dashed lines
-# are the AR model on the text measured above: the place to reach.
+# How the adapter got there: held-out NELBO along its training. Nothing but this curve chose its
+# settings. The dashed lines are the AR model on the text measured above: the place to reach.
 
 # %%
-from sinkprune_core.companion import figures
+from sinkprune_core.companion import figures, forests
 from sinkprune_core.models.embedded import ADAPTER
 
 log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
-curve = log.melt("exclude", ["nelbo_samples", "nelbo_documentation"], "text", "nelbo").replace(
+curve = log.melt("tokens", ["nelbo_samples", "nelbo_documentation"], "text", "nelbo").replace(
     {"nelbo_samples": "DLM, samples of the AR model", "nelbo_documentation": "DLM, documentation"}
 )
 reference = {
@@ -162,10 +155,10 @@ reference = {
 }
 drawn = figures.plot_curves(
     curve,
-    "exclude",
+    "tokens",
     "nelbo",
     "text",
-    {"exclude": "training tokens", "nelbo": "held-out NELBO (nats per token)"},
+    {"tokens": "training tokens", "nelbo": "held-out NELBO (nats per token)"},
     reference=reference,
 )
 figures.save_figure(
@@ -173,9 +166,10 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# **Where it falls behind.** The NELBO averages over noise levels; here are three of them one by one. The DLM fills the masked
-# tokens from both sides, all at once; the AR model predicts the same tokens, each from everything that stands before it, so that
-# masks are nothing to it. With few masks both sides of a gap are there to see, with many hardly anything is. The [model
+# **Where it falls behind.** The NELBO averages over noise levels; here are three of them one by
+# one. The DLM fills the masked tokens from both sides, all at once; the AR model predicts the same
+# tokens, each from everything that stands before it, so that masks are nothing to it. With few
+# masks both sides of a gap are there to see, with many hardly anything is. The [model
 # card](../sinkprune_core/data/adapters/smol-dlm/README.md) measures the same on more text.
 
 # %%
@@ -187,14 +181,14 @@ filled = run.record(
     lambda: quality.filling(dlm, ar, part_NT, progress=True),
     fingerprints=prints,
     data=part_NT.tolist(),
-    source=quality.source(),
 )
 figures.save_figure(
     run,
     figures.plot_filling(filled),
     "filling",
     filled,
-    "filling masks by noise level beside the AR model's next-token prediction of the same tokens; bars: 95 % bootstrap interval over sequences",
+    "filling masks by noise level beside the AR model's next-token prediction of the same "
+    "tokens; bars: 95 % bootstrap interval over sequences",
 )
 
 # %% [markdown]
@@ -212,19 +206,23 @@ for share, part in wide.groupby(level="share"):
         else "as far as this text can tell as many as"
     )
     print(
-        f"{share:.0%} masked: the DLM fills {part[dlm.name].mean():.0%} right, {side} the AR model's {part[ar.name].mean():.0%} (difference {100 * lead.value:+.0f} points [{100 * lead.low:+.0f}, {100 * lead.high:+.0f}])"
+        f"{share:.0%} masked: the DLM fills {part[dlm.name].mean():.0%} right, {side} the AR "
+        f"model's {part[ar.name].mean():.0%} (difference {100 * lead.value:+.0f} points "
+        f"[{100 * lead.low:+.0f}, {100 * lead.high:+.0f}])"
     )
 
 # %% [markdown]
 # ## What can the two models do?
 #
-# The package brings [1,512 items](../sinkprune_core/data/tasks/README.md) with two endings each, in six groups; a model answers
-# with the ending it finds more likely. Items come in pairs in which each ending is right once, so whoever looks at endings
-# alone is right in half of all. In a pair *told apart*, the context turns the preference the right way, whatever an ending
-# is worth by itself; chance is one half again. The DLM's likelihoods are bounds, from as many noise draws as above.
+# The package brings [1,512 items](../sinkprune_core/data/tasks/README.md) with two endings each,
+# in six groups; a model answers with the ending it finds more likely. Items come in pairs in which
+# each ending is right once, so whoever looks at endings alone is right in half of all. In a pair
+# *told apart*, the context turns the preference the right way, whatever an ending is worth by
+# itself; chance is one half again. The DLM's likelihoods are bounds, from as many noise draws as
+# above.
 
 # %%
-from sinkprune_core.companion.variants import suite_answers
+from sinkprune_core.companion.suite_answers import suite_answers
 from sinkprune_core.evaluation import suite
 
 answers = {lm.name: suite_answers(run, lm, prints[lm.name], items, draws) for lm in (ar, dlm)}
@@ -248,14 +246,20 @@ figures.save_figure(
     figures.plot_accuracy(accuracy),
     "suite",
     accuracy,
-    "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs of items",
+    "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs of "
+    "items",
 )
 
 # %% [markdown]
-# The same as a table, in percent. An interval without width says that all pairs came out alike here, not that all would.
+# The same as a table, in percent. An interval without width says that all pairs came out alike
+# here, not that all would.
+
 
 # %%
-percent = lambda value, low, high: f"{value:.0%} [{low:.0%}, {high:.0%}]"
+def percent(value, low, high):
+    return f"{value:.0%} [{low:.0%}, {high:.0%}]"
+
+
 shown = pd.DataFrame(
     {
         ("right answers", name): {
@@ -273,15 +277,16 @@ shown
 # %% [markdown]
 # ## What it writes
 #
-# The same prompt, continued by both: the DLM in 48 denoising steps, the AR model one token at a time; sampled at
-# temperature 1, as it came.
+# The same prompt, continued by both: the DLM in 48 denoising steps, the AR model one token at a
+# time; sampled at temperature 1, as it came.
 
 # %%
 from dataclasses import replace
 
-from sinkprune_core.diffusion.sampling import LLADA, decode, generate
+from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
+from sinkprune_core.diffusion.sampling import decode, generate
 
-sampler = replace(LLADA, temperature=1.0)
+sampler = replace(LLADA_SAMPLER, temperature=1.0)
 prompt_BT = torch.cat(
     [torch.zeros(1, dtype=torch.long), dlm.encode(" The best way to learn a new language is")]
 )[None]
@@ -308,8 +313,9 @@ print(f"{dlm.name}:{written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed)
 # %% [markdown]
 # ## What training did to the AR model
 #
-# An adapter can also make a model worse. Here is the AR model beside the base that it and the DLM were trained from, paired
-# by sequence; below zero, training helped. The AR model has served and gives its memory to the base.
+# An adapter can also make a model worse. Here is the AR model beside the base that it and the DLM
+# were trained from, paired by sequence; below zero, training helped. The AR model has served and
+# gives its memory to the base.
 
 # %%
 ar.model.to("meta")  # its name and its numbers are still here
@@ -329,12 +335,13 @@ pd.DataFrame(
 # %% [markdown]
 # ## One pruned model
 #
-# Ten lines: calibration text, a recipe, `prune`. The recipe `unstable` finds the sinks of the calibration text at every
-# noise level, calls those unstable that are sinks in less than 80 % of the levels, leaves them out of the statistics, and
-# scores weights as Wanda does. Beside it the two simplest baselines at the same sparsity.
+# Ten lines: calibration text, a recipe, `prune`. The recipe `unstable` finds the sinks of the
+# calibration text at every noise level, calls those unstable that are sinks in less than 80 % of
+# the levels, leaves them out of the statistics, and scores weights as Wanda does. Beside it the
+# two simplest baselines at the same sparsity.
 
 # %%
-from sinkprune_core.pruning.engine import preset
+from sinkprune_core.pruning.recipe import preset
 
 original.model.to("meta")  # the base has served, too
 recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
@@ -358,8 +365,8 @@ summary = pd.DataFrame(
 summary
 
 # %% [markdown]
-# Differences are read in pairs: the same sequences under the same noise. One calibration draw proves nothing; notebook 03
-# repeats this over several.
+# Differences are read in pairs: the same sequences under the same noise. One calibration draw
+# proves nothing; notebook 03 repeats this over several.
 
 # %%
 import numpy as np
@@ -371,7 +378,7 @@ forest = {
 }
 figures.save_figure(
     run,
-    figures.plot_forest(forest, f"difference in NELBO at {sparsity:.0%} sparsity (nats per token)"),
+    forests.plot_forest(forest, f"difference in NELBO at {sparsity:.0%} sparsity (nats per token)"),
     "first_look",
     forest_table(forest),
     "paired differences, one calibration draw, intervals over sequences",
@@ -381,7 +388,8 @@ figures.save_figure(
 # The pruned model's text, from the same prompt:
 
 # %%
-from sinkprune_core.pruning.engine import prune, weights_kept
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.pruning.engine import prune
 
 
 def write_pruned() -> torch.Tensor:
@@ -405,4 +413,4 @@ run.find({})
 # * [06 · The paper's models](06_real_models.ipynb)
 #
 # The verdicts of all of them stand in the claims table of the [README](../README.md), computed from
-# [`claims.yml`](claims.yml) and the records of a run.
+# [`claims.yml`](../sinkprune_core/data/claims.yml) and the records of a run.

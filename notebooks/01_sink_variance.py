@@ -20,19 +20,21 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sinkprune/sinkprune/blob/v0.1.0/notebooks/01_sink_variance.ipynb)
 # [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/01_sink_variance.ipynb)
 #
-# **Question.** While a text is generated, do the tokens that soak up attention stay where they are, or do they move? The
-# paper says: they stay in autoregressive (AR) models and move in diffusion language models (DLMs).
+# **Question.** While a text is generated, do the tokens that soak up attention stay where they
+# are, or do they move? The paper says: they stay in autoregressive (AR) models and move in
+# diffusion language models (DLMs).
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 1.5 minutes | 1.4 GB |
 # | full | about 7 core-minutes | 1.6 GB a job |
 #
-# Everything here is measured on states that a sampler really visits, on a matched pair: the same base weights, tokenizer
-# and architecture, one causal, one bidirectional.
+# Everything here is measured on states that a sampler really visits, on a matched pair: the same
+# base weights, tokenizer and architecture, one causal, one bidirectional.
 
 # %% [markdown]
-# **Parameters.** papermill replaces them (`papermill --help-notebook notebooks/01_sink_variance.ipynb`).
+# **Parameters.** papermill replaces them (`papermill --help-notebook
+# notebooks/01_sink_variance.ipynb`).
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -43,35 +45,24 @@ prompts: int = 12  # held-out prompts, half samples of the AR model, half docume
 prompt_length: int = 32  # tokens of each prompt
 length: int = 96  # tokens to generate
 steps: int = 48  # denoising steps; the AR model's queries are cut into as many windows
-temperature: float = (
-    1.0  # 1 samples from the model; 0 is greedy, to which a young DLM answers with repetition
-)
+temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
 seed: int = 0  # of the choice of prompts and of the samplers
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
-# results go.
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go.
 
 # %% tags=["setup"]
-try:
-    import sinkprune_core
-except ModuleNotFoundError:  # a place that has only this notebook
-    import subprocess
-    import sys
+import subprocess
+import sys
+from importlib.util import find_spec
 
-    subprocess.check_call(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
-        ]
-    )
+if find_spec("sinkprune_core") is None:  # a place that has only this notebook, such as Colab
+    source = "sinkprune @ git+https://github.com/sinkprune/sinkprune@v0.1.0"
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", source])
 from sinkprune_core.companion.parameters import start
 
 run = start("01_sink_variance", globals())
@@ -79,26 +70,29 @@ run = start("01_sink_variance", globals())
 # %% [markdown]
 # ## The claim
 #
-# > the attention-sink position exhibits substantially higher variance over the full generation trajectory (measured by
-# > how the dominant sink locations shift across timesteps), indicating that sinks are often transient and less
-# > structurally essential than in AR models. (abstract)
+# > the attention-sink position exhibits substantially higher variance over the full generation
+# > trajectory (measured by how the dominant sink locations shift across timesteps), indicating
+# > that sinks are often transient and less structurally essential than in AR models. (abstract)
 #
-# **What would falsify it.** On the same prompts: a difference DLM − AR in temporal variance whose interval reaches zero;
-# sink sets of consecutive steps that overlap as much in the DLM as in the AR model; or sinks of the DLM that mostly sit
-# at positions which are sinks in at least 80 % of all steps.
+# **What would falsify it.** On the same prompts: a difference DLM − AR in temporal variance whose
+# interval reaches zero; sink sets of consecutive steps that overlap as much in the DLM as in the
+# AR model; or sinks of the DLM that mostly sit at positions which are sinks in at least 80 % of
+# all steps.
 #
 # ## The experiment
 #
-# A *step* of the DLM is a denoising step: every query runs again. In a causal model a query runs once, when its token is
-# the newest, so a step is a window of consecutive queries; both models get as many steps. *Attention mass* of a key is
-# the sum of the attention it receives, over the share it would get if attention were even: 1 is even. A *sink* is a key
-# whose mass, averaged over layers and heads, exceeds mean + 2 standard deviations over the sequence, as in the official
-# code. Two samplers: LLaDA's (blocks, most confident first) and Dream's (no blocks, lowest entropy first).
+# A *step* of the DLM is a denoising step: every query runs again. In a causal model a query runs
+# once, when its token is the newest, so a step is a window of consecutive queries; both models get
+# as many steps. *Attention mass* of a key is the sum of the attention it receives, over the share
+# it would get if attention were even: 1 is even. A *sink* is a key whose mass, averaged over
+# layers and heads, exceeds mean + 2 standard deviations over the sequence, as in the official
+# code. Two samplers: LLaDA's (blocks, most confident first) and Dream's (no blocks, lowest entropy
+# first).
 
 # %%
 from sinkprune_core import corpus
-from sinkprune_core.diffusion.sampling import Sampler
-from sinkprune_core.models.language_model import load
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.models.loading import load
 
 SAMPLERS = {
     "LLaDA's sampler": Sampler(
@@ -117,14 +111,16 @@ models = {"diffusion": load(model, dtype), "autoregressive": load(twin, dtype)}
 for kind, lm in models.items():
     if lm.kind != kind:
         raise ValueError(
-            f"{lm.name} is {lm.kind}; the parameter `{'model' if kind == 'diffusion' else 'twin'}` needs a {kind} model"
+            f"{lm.name} is {lm.kind}; the parameter "
+            f"`{'model' if kind == 'diffusion' else 'twin'}` needs a {kind} model"
         )
 texts = corpus.texts(
     models["diffusion"].tokenizer, prompts, prompt_length, held_out=True, seed=seed
 )
 
 # %% [markdown]
-# Generate from every prompt and record attention at every step. Traces are records: computed once, read ever after.
+# Generate from every prompt and record attention at every step. Traces are records: computed once,
+# read ever after.
 
 # %%
 import torch
@@ -161,11 +157,12 @@ traces |= {
 # %% [markdown]
 # ## The figure: where attention goes, step by step
 #
-# One prompt, the two models. Every column is a token, every row a step; bright columns receive many times their even
-# share, rings mark sinks. A stable anchor is a column ringed from top to bottom. Tokens with much attention are named.
+# One prompt, the two models. Every column is a token, every row a step; bright columns receive
+# many times their even share, rings mark sinks. A stable anchor is a column ringed from top to
+# bottom. Tokens with much attention are named.
 
 # %%
-from sinkprune_core.companion import figures, trajectories
+from sinkprune_core.companion import figures, sink_figures, style, trajectories
 
 
 def panel(kind: str, how: str, prompt: int) -> dict:
@@ -183,7 +180,7 @@ def panel(kind: str, how: str, prompt: int) -> dict:
         for state in one.ids_BSK[prompt].tolist()
     ]
     return {
-        "title": f"{figures.KIND[kind][2]} ({models[kind].name}, {how})",
+        "title": f"{style.KIND[kind].name} ({models[kind].name}, {how})",
         "labels": trajectories.token_labels(tokenizer, one.final_BK[prompt]),
         "states_SK": states,
         "prompt_length": one.prompt_length,
@@ -201,8 +198,9 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# The same one step at a time, in reading order: move the slider and watch the text being written. Empty cells are masks,
-# grey ones do not exist yet, red frames mark sinks. Without a kernel there is no slider, only the picture of the last step.
+# The same one step at a time, in reading order: move the slider and watch the text being written.
+# Empty cells are masks, grey ones do not exist yet, red frames mark sinks. Without a kernel there
+# is no slider, only the picture of the last step.
 
 # %%
 from IPython.display import display
@@ -244,16 +242,18 @@ figures.save_figure(
     trajectories.plot_sink_positions(panels),
     "sink_positions_dream",
     trajectories.positions_table(panels),
-    "attention received per key position and step, another prompt, Dream's sampler; the AR steps see all queries so far",
+    "attention received per key position and step, another prompt, Dream's sampler; the AR steps "
+    "see all queries so far",
 )
 
 # %% [markdown]
 # ## All prompts
 #
-# The published measures are the spatial variance of mean mass, $\mathrm{Var}_i(\overline{m}_i)$, and the temporal
-# variance of the sink centroid, $\mathrm{Var}_t(c_t)$, which is in squared positions and stays unmoved when two sinks
-# swap. A key's mean runs over the steps that can see it. Beside them: the same over length, the overlap of consecutive sink sets, the share of stable sinks, and how many
-# sinks there are.
+# The published measures are the spatial variance of mean mass, $\mathrm{Var}_i(\overline{m}_i)$,
+# and the temporal variance of the sink centroid, $\mathrm{Var}_t(c_t)$, which is in squared
+# positions and stays unmoved when two sinks swap. A key's mean runs over the steps that can see
+# it. Beside them: the same over length, the overlap of consecutive sink sets, the share of stable
+# sinks, and how many sinks there are.
 
 # %%
 import pandas as pd
@@ -281,15 +281,16 @@ METRICS = {
 main = table[table.how.isin(["LLaDA's sampler", "window of queries"])]
 figures.save_figure(
     run,
-    figures.plot_variability(main, METRICS),
+    sink_figures.plot_variability(main, METRICS),
     "variability",
     table,
     "sink statistics per prompt, mean and 95 % bootstrap interval",
 )
 
 # %% [markdown]
-# The means for every reading of a step, and for the base before any training. If a verdict hung on how a causal step is
-# defined, or on the training of the twin, the rows of the AR model would differ.
+# The means for every reading of a step, and for the base before any training. If a verdict hung on
+# how a causal step is defined, or on the training of the twin, the rows of the AR model would
+# differ.
 
 # %%
 table.groupby(["kind", "how"], sort=False)[list(METRICS)].mean().round(3)
@@ -317,21 +318,22 @@ labels = {
 }
 figures.save_figure(
     run,
-    figures.plot_layers(layers, labels),
+    sink_figures.plot_layers(layers, labels),
     "layers",
     layers,
     "sink statistics by layer; bands are 95 % bootstrap intervals over prompts",
 )
 
 # %% [markdown]
-# And head by head, for the first prompt: how much attention a head gives to its strongest key, among the keys that every
-# step sees, as a mean over steps. A key that is a sink in passing counts less here than an anchor.
+# And head by head, for the first prompt: how much attention a head gives to its strongest key,
+# among the keys that every step sees, as a mean over steps. A key that is a sink in passing counts
+# less here than an anchor.
 
 # %%
 maps = {}
 for kind, how in [("diffusion", "LLaDA's sampler"), ("autoregressive", "window of queries")]:
     one = traces[kind, how]
-    maps[figures.KIND[kind][2]] = one.heads_BLHK[0][:, :, one.visible_SK.all(0)].amax(-1).numpy()
+    maps[style.KIND[kind].name] = one.heads_BLHK[0][:, :, one.visible_SK.all(0)].amax(-1).numpy()
 heads = pd.concat(
     [
         pd.DataFrame(map_LH)
@@ -344,7 +346,7 @@ heads = pd.concat(
 )
 figures.save_figure(
     run,
-    trajectories.plot_heads(maps, "attention to the strongest key (1 = even share)"),
+    sink_figures.plot_heads(maps, "attention to the strongest key (1 = even share)"),
     "heads",
     heads,
     "attention to the strongest key by layer and head, mean over steps, one prompt",
@@ -353,8 +355,9 @@ figures.save_figure(
 # %% [markdown]
 # ## Which tokens are sinks
 #
-# Persistence is the share of steps in which a position is a sink. From 0.8 upwards a sink counts as stable. For the DLM
-# the token is the one that the step attends to, so it can be the mask token.
+# Persistence is the share of steps in which a position is a sink. From 0.8 upwards a sink counts
+# as stable. For the DLM the token is the one that the step attends to, so it can be the mask
+# token.
 
 # %%
 tokens = pd.concat(
@@ -371,7 +374,8 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # %% [markdown]
 # ## The reading
 #
-# Computed from the table: differences are paired by prompt, intervals are bootstrap intervals over prompts.
+# Computed from the table: differences are paired by prompt, intervals are bootstrap intervals over
+# prompts.
 
 # %%
 from sinkprune_core.evaluation.intervals import interval, listed
@@ -411,8 +415,8 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # %% [markdown]
 # ## Appendix: sinks while the adapter was trained
 #
-# The log of the adapter's training: held-out loss, by which it was chosen, and sink statistics on held-out text along its
-# noise levels, which decided nothing. An older log has losses only.
+# The log of the adapter's training: held-out loss, by which it was chosen, and sink statistics on
+# held-out text along its noise levels, which decided nothing. An older log has losses only.
 
 # %%
 from sinkprune_core.models.embedded import ADAPTER
@@ -431,7 +435,7 @@ PANELS = {
     },
 }
 known = log.reindex(
-    columns=["exclude", *(column for columns in PANELS.values() for column in columns)]
+    columns=["tokens", *(column for columns in PANELS.values() for column in columns)]
 )
 figures.save_figure(
     run,
@@ -442,6 +446,7 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# **What this does not show.** One pair of small models (135M parameters), one length, texts of one kind each. The pair
-# differs in direction and objective; its adapters have seen few tokens (the curve above), and not equally many. Whether a
-# sink that moves is also *needed* less is another question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.
+# **What this does not show.** One pair of small models (135M parameters), one length, texts of one
+# kind each. The pair differs in direction and objective; its adapters have seen few tokens (the
+# curve above), and not equally many. Whether a sink that moves is also *needed* less is another
+# question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.

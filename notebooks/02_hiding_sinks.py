@@ -20,8 +20,9 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sinkprune/sinkprune/blob/v0.1.0/notebooks/02_hiding_sinks.ipynb)
 # [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/02_hiding_sinks.ipynb)
 #
-# **Question.** Notebook 01 asks whether sinks move. That a sink moves does not say that a model can do without it. So take
-# it away: hide the keys that receive most attention, or as many others, and see what that costs.
+# **Question.** Notebook 01 asks whether sinks move. That a sink moves does not say that a model
+# can do without it. So take it away: hide the keys that receive most attention, or as many others,
+# and see what that costs.
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
@@ -49,26 +50,17 @@ seed: int = 0  # of the choice of prompts and of the samplers
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
-# results go.
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go.
 
 # %% tags=["setup"]
-try:
-    import sinkprune_core
-except ModuleNotFoundError:  # a place that has only this notebook
-    import subprocess
-    import sys
+import subprocess
+import sys
+from importlib.util import find_spec
 
-    subprocess.check_call(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
-        ]
-    )
+if find_spec("sinkprune_core") is None:  # a place that has only this notebook, such as Colab
+    source = "sinkprune @ git+https://github.com/sinkprune/sinkprune@v0.1.0"
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", source])
 from sinkprune_core.companion.parameters import start
 
 run = start("02_hiding_sinks", globals())
@@ -76,37 +68,44 @@ run = start("02_hiding_sinks", globals())
 # %% [markdown]
 # ## The claim
 #
-# > indicating that sinks are often transient and less structurally essential than in AR models. (abstract)
+# > indicating that sinks are often transient and less structurally essential than in AR models.
+# > (abstract)
 #
-# **What would falsify it.** On the same text, hiding its sinks costs the DLM as much as the AR model (the interval of the
-# difference reaches zero). And, read strictly: hiding the sinks of a DLM costs more than hiding as many other keys.
+# **What would falsify it.** On the same text, hiding its sinks costs the DLM as much as the AR
+# model (the interval of the difference reaches zero). And, read strictly: hiding the sinks of a
+# DLM costs more than hiding as many other keys.
 #
 # ## The intervention
 #
-# A hidden key is seen by no query but its own, in all layers and heads; the weights of the others are renormalised, as
-# softmax does. Which keys? A first forward over the same state tells how much attention each receives.
+# A hidden key is seen by no query but its own, in all layers and heads; the weights of the others
+# are renormalised, as softmax does. Which keys? A first forward over the same state tells how much
+# attention each receives.
 #
-# * **strongest**: the keys that receive most. In the DLM, of each noised state; masks are keys like others. In the AR model
-#   the later half of the queries decides, and only keys that all of them see can be hidden, from every query behind them.
-# * **random**: as many that are neither among those nor sinks, and as many masks among them. Without that last condition
-#   a text would be compared with blanks.
-# * **first token kept**: the strongest keys other than position 0, which is the one sink that never moves.
+# * **strongest**: the keys that receive most. In the DLM, of each noised state; masks are keys
+#   like others. In the AR model the later half of the queries decides, and only keys that all of
+#   them see can be hidden, from every query behind them.
+# * **random**: as many that are neither among those nor sinks, and as many masks among them.
+#   Without that last condition a text would be compared with blanks.
+# * **first token kept**: the strongest keys other than position 0, which is the one sink that
+#   never moves.
 # * **first token**: position 0 alone.
 
 # %%
 from sinkprune_core import corpus
-from sinkprune_core.diffusion.sampling import Sampler
-from sinkprune_core.models.language_model import load
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.models.loading import load
 from sinkprune_core.sinks.hiding import Hiding
 
 COUNT = 5  # where verdicts are read, as the ledger says
 if max(counts) > length // 8:
     raise ValueError(
-        f"counts={counts} must not exceed {length // 8}, an eighth of length={length}: as many random keys must be left"
+        f"counts={counts} must not exceed {length // 8}, an eighth of length={length}: as many "
+        "random keys must be left"
     )
 if min(sequences, prompts) < 2 or prompt_length < 4 * COUNT:
     raise ValueError(
-        f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and prompt_length={prompt_length} at least {4 * COUNT}, so that keys are left"
+        f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and "
+        f"prompt_length={prompt_length} at least {4 * COUNT}, so that keys are left"
     )
 hidings = [Hiding("first", 1)] + [
     hiding
@@ -117,7 +116,8 @@ sampler = Sampler(written, steps, block=None, temperature=temperature)
 dlm, ar = load(model, dtype), load(twin, dtype)
 if not dlm.is_diffusion or ar.is_diffusion:
     raise ValueError(
-        f"model={model} must be a diffusion model and twin={twin} an autoregressive one; they are {dlm.kind} and {ar.kind}"
+        f"model={model} must be a diffusion model and twin={twin} an autoregressive one; they are "
+        f"{dlm.kind} and {ar.kind}"
     )
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
@@ -125,12 +125,13 @@ texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 # %% [markdown]
 # ## Scoring without sinks
 #
-# The DLM's NELBO under the same noise for every variant, the AR model's exact likelihood, on the same held-out text. The
-# *excess* is what a hiding costs: nats per token above the model that sees all keys, paired by sequence and noise.
+# The DLM's NELBO under the same noise for every variant, the AR model's exact likelihood, on the
+# same held-out text. The *excess* is what a hiding costs: nats per token above the model that sees
+# all keys, paired by sequence and noise.
 
 # %%
 import pandas as pd
-from sinkprune_core.companion.variants import hiding_scores
+from sinkprune_core.companion.hiding_scores import hiding_scores
 
 DESCRIBED = ["value", "excess", "attention", "first", "masks", "left", "second"]
 scores = pd.concat(
@@ -140,15 +141,16 @@ scores = pd.concat(
 scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
 
 # %% [markdown]
-# `attention` is the share of all attention that the hidden keys had received, `first` how often position 0 was among
-# them, `masks` how many of them were masks. `left` is the share that the strongest key receives once they are hidden, and
-# `second` how often that is position 1: a new sink may take over. Without position 0, the second token of a causal model
-# sees itself alone, as the first one did.
+# `attention` is the share of all attention that the hidden keys had received, `first` how often
+# position 0 was among them, `masks` how many of them were masks. `left` is the share that the
+# strongest key receives once they are hidden, and `second` how often that is position 1: a new
+# sink may take over. Without position 0, the second token of a causal model sees itself alone, as
+# the first one did.
 #
 # ## The figure: what hiding costs
 
 # %%
-from sinkprune_core.companion import figures
+from sinkprune_core.companion import figures, forests
 from sinkprune_core.evaluation.intervals import interval
 
 rows = []
@@ -179,8 +181,8 @@ figures.save_figure(
 # %% [markdown]
 # ## The two kinds of text
 #
-# Samples of the AR model are easy for it, documentation is not. The mean excess on each shows whether the answer hangs on
-# one of them.
+# Samples of the AR model are easy for it, documentation is not. The mean excess on each shows
+# whether the answer hangs on one of them.
 
 # %%
 by_text = scores[scores["count"].isin([0, COUNT])].pivot_table(
@@ -191,13 +193,14 @@ by_text.round(3)
 # %% [markdown]
 # ## Writing without sinks
 #
-# Both models continue the same prompts, and at every step the keys that are strongest *then* are hidden. The AR model, with
-# nothing hidden from it, reads the result: nats per token, the same random numbers for every variant. It likes repetition,
-# so the share of distinct neighbours stands beside it.
+# Both models continue the same prompts, and at every step the keys that are strongest *then* are
+# hidden. The AR model, with nothing hidden from it, reads the result: nats per token, the same
+# random numbers for every variant. It likes repetition, so the share of distinct neighbours stands
+# beside it.
 
 # %%
 import torch
-from sinkprune_core.companion.variants import hiding_texts
+from sinkprune_core.companion.hiding_scores import hiding_texts
 
 prompt_NT = torch.cat(
     list(corpus.texts(dlm.tokenizer, prompts, prompt_length, held_out=True, seed=seed).values())
@@ -219,7 +222,8 @@ shown = texts_written[texts_written.sequence == 0]
 print(f"prompt: {dlm.tokenizer.decode(prompt_NT[0])!r}")
 for row in shown.itertuples():
     print(
-        f"{row.model}, hidden: {row.label}: {dlm.tokenizer.decode([int(token) for token in row.tokens.split()])!r}"
+        f"{row.model}, hidden: {row.label}: "
+        f"{dlm.tokenizer.decode([int(token) for token in row.tokens.split()])!r}"
     )
 
 # %% [markdown]
@@ -297,7 +301,8 @@ run.find(found)
 listed(found)
 
 # %% [markdown]
-# Why would a causal model not miss its first token? Because it makes another one, where this says so.
+# Why would a causal model not miss its first token? Because it makes another one, where this says
+# so.
 
 # %%
 for name, part in scores[scores.label == "first token"].groupby("model", sort=False):
@@ -305,7 +310,9 @@ for name, part in scores[scores.label == "first token"].groupby("model", sort=Fa
         (scores.model == name) & (scores.label == "strongest") & (scores["count"] == 1)
     ].attention.mean()
     print(
-        f"{name}: the strongest key got {before:.0%} of attention; without the first token it gets {part.left.mean():.0%}, and is the second token in {part.second.mean():.0%} of all states"
+        f"{name}: the strongest key got {before:.0%} of attention; without the first token it "
+        f"gets {part.left.mean():.0%}, and is the second token in {part.second.mean():.0%} of all "
+        "states"
     )
 
 # %% [markdown]
@@ -329,7 +336,7 @@ forest = {NAMES[finding]: estimate for finding, estimate in found.items() if est
 groups = {NAMES[finding]: "writing" if "written" in finding else "scoring" for finding in found}
 figures.save_figure(
     run,
-    figures.plot_forest(
+    forests.plot_forest(
         forest, "difference of excess (nats per token)", groups, better="← costs less"
     ),
     "differences",
@@ -346,9 +353,10 @@ from sinkprune_core.companion import claims
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
-# **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR model's likelihood
-# are not the same loss, and the AR model has more to lose because it predicts better. A model that makes itself a new
-# sink does not show that it needs none. Attention that cannot go to a hidden sink goes elsewhere, to a place it was not
-# trained for: a model trained without sinks may need none. Keys are hidden in all layers at once, and chosen by their
-# mean over layers and heads; in the AR model the choice has seen the whole text. The AR model's opinion of a text is
-# not a reader's.
+# **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR
+# model's likelihood are not the same loss, and the AR model has more to lose because it predicts
+# better. A model that makes itself a new sink does not show that it needs none. Attention that
+# cannot go to a hidden sink goes elsewhere, to a place it was not trained for: a model trained
+# without sinks may need none. Keys are hidden in all layers at once, and chosen by their mean over
+# layers and heads; in the AR model the choice has seen the whole text. The AR model's opinion of a
+# text is not a reader's.

@@ -20,17 +20,18 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sinkprune/sinkprune/blob/v0.1.0/notebooks/03_pruning_results.ipynb)
 # [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/03_pruning_results.ipynb)
 #
-# **Question.** When weights are scored on calibration text, does it help to leave attention sinks out of the statistics:
-# all of them, as the official code does, or only the unstable ones, as the paper's title says? With Wanda and with
-# SparseGPT, for single weights, for 2:4 and 4:8 groups and for whole units? And is it the sinks that do it, or what else
-# the official comparison changes?
+# **Question.** When weights are scored on calibration text, does it help to leave attention sinks
+# out of the statistics: all of them, as the official code does, or only the unstable ones, as the
+# paper's title says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups and
+# for whole units? And is it the sinks that do it, or what else the official comparison changes?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 2.5 minutes | 1.3 GB |
 # | full | about 28 core-minutes | 1.5 GB a job |
 #
-# Every variant is measured on the same held-out sequences under the same noise, and repeated over calibration draws.
+# Every variant is measured on the same held-out sequences under the same noise, and repeated over
+# calibration draws.
 
 # %% [markdown]
 # **Parameters.**
@@ -38,7 +39,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text and pruned as a control
+twin: str = "smol-ar-adapted"  # its autoregressive twin, trained on the same text, as a control
 sparsities: list[float] = [
     0.25,
     0.5,
@@ -98,34 +99,23 @@ noise_levels: int = 8  # noise levels per calibration sequence; the paper's own 
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
-pattern_draws: int = (
-    2  # calibration draws for SparseGPT, N:M and structured pruning, at most `seeds`
-)
+pattern_draws: int = 2  # the same for SparseGPT, N:M and structured pruning, at most `seeds`
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
-# results go.
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go.
 
 # %% tags=["setup"]
-try:
-    import sinkprune_core
-except ModuleNotFoundError:  # a place that has only this notebook
-    import subprocess
-    import sys
+import subprocess
+import sys
+from importlib.util import find_spec
 
-    subprocess.check_call(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
-        ]
-    )
+if find_spec("sinkprune_core") is None:  # a place that has only this notebook, such as Colab
+    source = "sinkprune @ git+https://github.com/sinkprune/sinkprune@v0.1.0"
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", source])
 from sinkprune_core.companion.parameters import start
 
 run = start("03_pruning_results", globals())
@@ -133,20 +123,24 @@ run = start("03_pruning_results", globals())
 # %% [markdown]
 # ## The claim
 #
-# > we propose Sink-Aware Pruning, which automatically identifies and prunes unstable sinks in DLMs (prior studies usually
-# > keep sinks for AR LLMs). Without retraining, our method achieves a better quality-efficiency trade-off and outperforms
-# > strong prior pruning baselines under matched compute. (abstract)
+# > we propose Sink-Aware Pruning, which automatically identifies and prunes unstable sinks in DLMs
+# > (prior studies usually keep sinks for AR LLMs). Without retraining, our method achieves a
+# > better quality-efficiency trade-off and outperforms strong prior pruning baselines under
+# > matched compute. (abstract)
 #
-# **What would falsify it.** A paired difference in NELBO, method − baseline with the same pattern, whose 95 % interval
-# reaches zero. And for the word *sink-aware*: the same difference when only the sink weights are switched on.
+# **What would falsify it.** A paired difference in NELBO, method − baseline with the same pattern,
+# whose 95 % interval reaches zero. And for the word *sink-aware*: the same difference when only
+# the sink weights are switched on.
 #
-# Published for LLaDA-8B at 50 %, average of eight tasks: 53.18 against Wanda's 52.70 and 52.36 against SparseGPT's 52.34.
+# Published for LLaDA-8B at 50 %, average of eight tasks: 53.18 against Wanda's 52.70 and 52.36
+# against SparseGPT's 52.34.
 #
 # ## The experiment
 #
-# The official comparison with Wanda changes four things at once: calibration text is noised instead of clean, later
-# blocks are calibrated on dense instead of pruned outputs, norms are summed over forwards, and sinks are left out. Here
-# each is a switch. The comparison with SparseGPT changes the sink weights only.
+# The official comparison with Wanda changes four things at once: calibration text is noised
+# instead of clean, later blocks are calibrated on dense instead of pruned outputs, norms are
+# summed over forwards, and sinks are left out. Here each is a switch. The comparison with
+# SparseGPT changes the sink weights only.
 #
 # | recipe | scores | calibration text | propagation | left out of the statistics |
 # |---|---|---|---|---|
@@ -169,8 +163,8 @@ run = start("03_pruning_results", globals())
 # %%
 from dataclasses import replace
 
-from sinkprune_core.pruning.engine import Recipe, preset
 from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.pruning.recipe import Recipe, preset
 
 SPARSITY = 0.5
 switches = {
@@ -210,12 +204,14 @@ causal = {
 print(f"{len(grid)} variants of the DLM, {len(causal)} of the AR model, {seeds} calibration draws")
 
 # %% [markdown]
-# Load the DLM and the text; its twin comes later. Every recipe's result is a record: a run that was killed goes on where it was.
+# Load the DLM and the text; its twin comes later. Every recipe's result is a record: a run that
+# was killed goes on where it was.
 
 # %%
 from sinkprune_core import corpus
-from sinkprune_core.companion.variants import SharedStatistics, calibration_draw, variant_scores
-from sinkprune_core.models.language_model import load
+from sinkprune_core.companion.texts import calibration_draw
+from sinkprune_core.companion.variants import SharedStatistics, variant_scores
+from sinkprune_core.models.loading import load
 
 dlm = load(model, dtype)
 prints = {dlm.name: dlm.fingerprint()}
@@ -227,8 +223,9 @@ draw = {
 shared = {seed: SharedStatistics(dlm, grid.values(), text) for seed, text in draw.items()}
 
 # %% [markdown]
-# Prune, measure, put the weights back. Recipes with dense propagation share their pass over the calibration text: what a
-# dense model computes depends on no recipe. Magnitude looks at no text and is measured once.
+# Prune, measure, put the weights back. Recipes with dense propagation share their pass over the
+# calibration text: what a dense model computes depends on no recipe. Magnitude looks at no text
+# and is measured once.
 
 # %%
 import pandas as pd
@@ -293,11 +290,12 @@ scores = measured(dlm, grid, shared)
 # %% [markdown]
 # ## The figure: what pruning costs
 #
-# NELBO of the pruned DLM above that of the dense one, on the same sequences under the same noise, mean over text and
-# calibration draws; lower is better. (The NELBO itself is in the table beside the figure's file.)
+# NELBO of the pruned DLM above that of the dense one, on the same sequences under the same noise,
+# mean over text and calibration draws; lower is better. (The NELBO itself is in the table beside
+# the figure's file.)
 
 # %%
-from sinkprune_core.companion import figures
+from sinkprune_core.companion import figures, forests, sink_figures
 from sinkprune_core.evaluation.intervals import compare, forest_table, growth, listed, rows_where
 
 
@@ -335,13 +333,15 @@ figures.save_figure(
     drawn,
     "quality",
     quality,
-    "NELBO above the dense model against sparsity; bars: 95 % bootstrap interval over calibration draws and sequences",
+    "NELBO above the dense model against sparsity; bars: 95 % bootstrap interval over "
+    "calibration draws and sequences",
 )
 
 # %% [markdown]
 # ## Patterns
 #
-# The same number of zeros, laid out as hardware wants them: anywhere, 2 of every 4 and 4 of every 8 consecutive inputs.
+# The same number of zeros, laid out as hardware wants them: anywhere, 2 of every 4 and 4 of every
+# 8 consecutive inputs.
 
 # %%
 from IPython.display import display
@@ -358,14 +358,15 @@ at_half = excess[
     & (excess.pattern != "structured")
     & excess.recipe.isin(pattern_recipes)
 ]
-drawn = figures.plot_methods(at_half, "panel", "recipe", labels["value"])
+drawn = forests.plot_methods(at_half, "panel", "recipe", labels["value"])
 display(
     figures.save_figure(
         run,
         drawn,
         "patterns",
         at_half,
-        "NELBO above the dense model by pattern and recipe at the same sparsity; bars: 95 % bootstrap interval",
+        "NELBO above the dense model by pattern and recipe at the same sparsity; bars: 95 % "
+        "bootstrap interval",
     )
 )
 at_half.pivot(index="recipe", columns="panel", values="shown").loc[
@@ -375,18 +376,20 @@ at_half.pivot(index="recipe", columns="panel", values="shown").loc[
 # %% [markdown]
 # ## Structured
 #
-# Whole key-value groups and MLP channels leave, the same number in every block, and a smaller dense model remains.
+# Whole key-value groups and MLP channels leave, the same number in every block, and a smaller
+# dense model remains.
 
 # %%
 wide = excess[excess.pattern == "structured"]
-drawn = figures.plot_methods(wide, "panel", "recipe", labels["value"])
+drawn = forests.plot_methods(wide, "panel", "recipe", labels["value"])
 display(
     figures.save_figure(
         run,
         drawn,
         "structured",
         wide,
-        "NELBO above the dense model by ratio and recipe, structured; bars: 95 % bootstrap interval",
+        "NELBO above the dense model by ratio and recipe, structured; bars: 95 % bootstrap "
+        "interval",
     )
 )
 wide.pivot(index="recipe", columns="panel", values="shown").loc[
@@ -396,8 +399,9 @@ wide.pivot(index="recipe", columns="panel", values="shown").loc[
 # %% [markdown]
 # ## Paired differences
 #
-# Each row compares two recipes with one pattern at one sparsity; left of zero the first is better. Matched are the pattern
-# and the number of zeros, not the calibration tokens, which the table further down counts; notebook 04 matches those too.
+# Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
+# Matched are the pattern and the number of zeros, not the calibration tokens, which the table
+# further down counts; notebook 04 matches those too.
 
 # %%
 COMPARISONS = {
@@ -453,7 +457,7 @@ def forest(pattern: str, share: float, prefix: str = "") -> tuple[dict, dict]:
 
 for share in sparsities:
     estimates, groups = forest("unstructured", share)
-    drawn = figures.plot_forest(
+    drawn = forests.plot_forest(
         estimates, f"difference in NELBO at {share:.0%} sparsity (nats per token)", groups
     )
     display(
@@ -481,7 +485,7 @@ for name, chosen in {
         more, their_groups = forest(pattern, share, f"{panel}: ")
         estimates, groups = estimates | more, groups | their_groups
     if estimates:
-        drawn = figures.plot_forest(estimates, "difference in NELBO (nats per token)", groups)
+        drawn = forests.plot_forest(estimates, "difference in NELBO (nats per token)", groups)
         display(
             figures.save_figure(
                 run,
@@ -493,8 +497,9 @@ for name, chosen in {
         )
 
 # %% [markdown]
-# `only-sinks` stands apart: statistics from sinks alone. If sinks were mere noise in the statistics, scoring weights on
-# them alone would ruin the model. (None: not among the recipes of this run.)
+# `only-sinks` stands apart: statistics from sinks alone. If sinks were mere noise in the
+# statistics, scoring weights on them alone would ruin the model. (None: not among the recipes of
+# this run.)
 
 # %%
 rows = [
@@ -515,12 +520,13 @@ pd.DataFrame(rows).set_index("sparsity")
 # %% [markdown]
 # ## Where the masks differ
 #
-# The share of kept weights that two methods do not have in common, at 50 %, by layer and linear map, on one calibration
-# draw. The first pair gives the scale: Wanda against Wanda on other text. Two random masks would differ by 50 %. (Of a
-# sweep's cells only that with draw 0 measures this: it is the one that the whole run shows.)
+# The share of kept weights that two methods do not have in common, at 50 %, by layer and linear
+# map, on one calibration draw. The first pair gives the scale: Wanda against Wanda on other text.
+# Two random masks would differ by 50 %. (Of a sweep's cells only that with draw 0 measures this:
+# it is the one that the whole run shows.)
 
 # %%
-from sinkprune_core.companion.variants import mask_differences
+from sinkprune_core.companion.masks import mask_differences
 
 other_text = calibration_draw(dlm, calibration, length, first_seed + 1)
 variants = {
@@ -546,17 +552,19 @@ if first_seed == 0 or not run.is_cell:
     display(
         figures.save_figure(
             run,
-            figures.plot_mask_differences(masks),
+            sink_figures.plot_mask_differences(masks),
             "masks",
             masks,
-            "share of kept weights that differ between two methods' masks at 50 % sparsity, by layer and linear map",
+            "share of kept weights that differ between two methods' masks at 50 % sparsity, by "
+            "layer and linear map",
         )
     )
 
 # %% [markdown]
 # ## How much is left out
 #
-# The share of calibration tokens that each recipe takes out of the statistics, zeros as counted, and seconds to prune.
+# The share of calibration tokens that each recipe takes out of the statistics, zeros as counted,
+# and seconds to prune.
 
 # %%
 scores[(scores.model == dlm.name) & (scores.sparsity == SPARSITY)].groupby(
@@ -566,8 +574,8 @@ scores[(scores.model == dlm.name) & (scores.sparsity == SPARSITY)].groupby(
 # %% [markdown]
 # ## The control: the same on the AR twin
 #
-# AR recipes keep sinks. Here Wanda prunes the AR model with and without its sinks; the value is its exact negative
-# log-likelihood.
+# AR recipes keep sinks. Here Wanda prunes the AR model with and without its sinks; the value is
+# its exact negative log-likelihood.
 
 # %%
 dlm.model.to("meta")  # its weights have served; the twin gets their room
@@ -584,7 +592,7 @@ twins = {
 }
 figures.save_figure(
     run,
-    figures.plot_forest(twins, "difference in negative log-likelihood (nats per token)"),
+    forests.plot_forest(twins, "difference in negative log-likelihood (nats per token)"),
     "differences_ar",
     forest_table(twins),
     "paired differences of the pruned AR model",
@@ -593,8 +601,9 @@ figures.save_figure(
 # %% [markdown]
 # ## The reading
 #
-# Verdicts are read at a sparsity of 50 % (structured: at each ratio), with intervals over calibration draws and sequences
-# together. Growth is the difference at the highest sparsity less the difference at 50 %.
+# Verdicts are read at a sparsity of 50 % (structured: at each ratio), with intervals over
+# calibration draws and sequences together. Growth is the difference at the highest sparsity less
+# the difference at 50 %.
 
 # %%
 found = differences("unstructured", SPARSITY)
@@ -634,6 +643,7 @@ from sinkprune_core.companion import claims
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
-# **What this does not show.** One small model whose NELBO is still far above its twin's likelihood, and likelihood only:
-# the published numbers are task accuracies of 8B models. The official Wanda-based code has no N:M pattern and no structured
-# pruning to compare with, so those rows take its token weights to our patterns. Nothing here is about speed: notebook 04.
+# **What this does not show.** One small model whose NELBO is still far above its twin's
+# likelihood, and likelihood only: the published numbers are task accuracies of 8B models. The
+# official Wanda-based code has no N:M pattern and no structured pruning to compare with, so those
+# rows take its token weights to our patterns. Nothing here is about speed: notebook 04.

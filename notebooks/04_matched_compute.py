@@ -20,16 +20,18 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sinkprune/sinkprune/blob/v0.1.0/notebooks/04_matched_compute.ipynb)
 # [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/04_matched_compute.ipynb)
 #
-# **Question.** A DLM can be made cheaper in two ways: fewer weights, or fewer denoising steps, which costs nothing to set
-# up. At the same compute, which gives the better model, and is sink-aware pruning better than its baselines there?
+# **Question.** A DLM can be made cheaper in two ways: fewer weights, or fewer denoising steps,
+# which costs nothing to set up. At the same compute, which gives the better model, and is
+# sink-aware pruning better than its baselines there?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about a minute | 1.4 GB |
 # | full | about 11 core-minutes | 1.7 GB a job |
 #
-# *Matched* means here, each time said which: the same sparsity of the same weights; the same number of calibration tokens;
-# the same effective FLOPs of generation, where a zero weight counts as skipped work; the same measured time.
+# *Matched* means here, each time said which: the same sparsity of the same weights; the same
+# number of calibration tokens; the same effective FLOPs of generation, where a zero weight counts
+# as skipped work; the same measured time.
 
 # %% [markdown]
 # **Parameters.**
@@ -37,9 +39,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
-sparsity: float = (
-    0.5  # share of zeros in the blocks' linear maps, or of their weights removed in whole units
-)
+sparsity: float = 0.5  # share of zeros in the linear maps, or of weights removed in whole units
 steps: list[int] = [8, 16, 32, 64]  # numbers of denoising steps at which pruned models are measured
 baselines: list[str] = [
     "wanda",
@@ -61,26 +61,17 @@ batch: int = 8  # sequences per step when time is measured
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
-# results go.
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go.
 
 # %% tags=["setup"]
-try:
-    import sinkprune_core
-except ModuleNotFoundError:  # a place that has only this notebook
-    import subprocess
-    import sys
+import subprocess
+import sys
+from importlib.util import find_spec
 
-    subprocess.check_call(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
-        ]
-    )
+if find_spec("sinkprune_core") is None:  # a place that has only this notebook, such as Colab
+    source = "sinkprune @ git+https://github.com/sinkprune/sinkprune@v0.1.0"
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", source])
 from sinkprune_core.companion.parameters import start
 
 run = start("04_matched_compute", globals())
@@ -88,27 +79,30 @@ run = start("04_matched_compute", globals())
 # %% [markdown]
 # ## The claim
 #
-# > Without retraining, our method achieves a better quality-efficiency trade-off and outperforms strong prior pruning
-# > baselines under matched compute. (abstract)
+# > Without retraining, our method achieves a better quality-efficiency trade-off and outperforms
+# > strong prior pruning baselines under matched compute. (abstract)
 #
-# **What would falsify it.** With as many calibration tokens, Wanda does as well (the interval of the paired difference
-# reaches zero). Or: the dense model with fewer steps, at the same effective FLOPs or in the same measured time, does as
-# well as the pruned one.
+# **What would falsify it.** With as many calibration tokens, Wanda does as well (the interval of
+# the paired difference reaches zero). Or: the dense model with fewer steps, at the same effective
+# FLOPs or in the same measured time, does as well as the pruned one.
 #
 # ## The measure
 #
-# Quality after *K* denoising steps needs a likelihood that knows about steps. Reveal tokens in random order in *K* groups
-# of even size, each group predicted in parallel from what was revealed before: the cross-entropies of that procedure bound
-# the negative log-likelihood. A uniformly chosen token belongs to some group and pays the cross-entropy at the masks that
-# were there when its group was predicted. With as many steps as tokens this is the ordinary NELBO; fewer steps cost more.
+# Quality after *K* denoising steps needs a likelihood that knows about steps. Reveal tokens in
+# random order in *K* groups of even size, each group predicted in parallel from what was revealed
+# before: the cross-entropies of that procedure bound the negative log-likelihood. A uniformly
+# chosen token belongs to some group and pays the cross-entropy at the masks that were there when
+# its group was predicted. With as many steps as tokens this is the ordinary NELBO; fewer steps
+# cost more.
 
 # %%
 import pandas as pd
 from sinkprune_core import corpus
-from sinkprune_core.companion.variants import calibration_draw, variant_scores
+from sinkprune_core.companion.texts import calibration_draw
+from sinkprune_core.companion.variants import variant_scores
 from sinkprune_core.diffusion import compute
-from sinkprune_core.models.language_model import load
-from sinkprune_core.pruning.engine import preset
+from sinkprune_core.models.loading import load
+from sinkprune_core.pruning.recipe import preset
 
 for count in steps:
     if not 1 <= count < length:
@@ -127,8 +121,9 @@ texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 # %% [markdown]
 # ## The account: what each kind of model costs
 #
-# One model of every kind. Cost depends on shapes and zeros, not on which weights a criterion chose, so magnitude chooses
-# here. Structured pruning removes units: what is accounted and timed is the smaller model.
+# One model of every kind. Cost depends on shapes and zeros, not on which weights a criterion
+# chose, so magnitude chooses here. Structured pruning removes units: what is accounted and timed
+# is the smaller model.
 
 # %%
 import copy
@@ -137,7 +132,7 @@ from dataclasses import replace
 import torch
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.structured import shrink
+from sinkprune_core.pruning.shrink import shrink
 
 kinds = {
     "unstructured": preset("magnitude", sparsity=sparsity),
@@ -160,9 +155,9 @@ for lm in models.values():
     lm.model.to(device)
 
 # %% [markdown]
-# Parameters, non-zero weights and bytes as stored; FLOPs of one denoising step of one sequence (all its tokens, logits at
-# half of them, the mean over a generation) from shapes, with zeros counted as skipped work (effective), and as torch's own
-# counter finds them in a real forward.
+# Parameters, non-zero weights and bytes as stored; FLOPs of one denoising step of one sequence
+# (all its tokens, logits at half of them, the mean over a generation) from shapes, with zeros
+# counted as skipped work (effective), and as torch's own counter finds them in a real forward.
 
 # %%
 ids_BT, where_BT = (
@@ -201,8 +196,9 @@ shown.round(2)
 # %% [markdown]
 # ## The clock
 #
-# Effective FLOPs idealise: dense kernels multiply zeros like any other number. Here is the time of one denoising step of
-# every model, measured in turns in one run. Kernels for 2:4 exist on CUDA devices only.
+# Effective FLOPs idealise: dense kernels multiply zeros like any other number. Here is the time of
+# one denoising step of every model, measured in turns in one run. Kernels for 2:4 exist on CUDA
+# devices only.
 
 # %%
 from sinkprune_core.evaluation.intervals import interval
@@ -242,8 +238,9 @@ latency.loc[list(models)]
 # %% [markdown]
 # ## Matches
 #
-# For every number of steps *K* of a pruned model: how many steps may the dense model take at most, for the same effective
-# FLOPs of generation, and in the same measured time? Unstructured zeros save no time, so there it is *K* itself.
+# For every number of steps *K* of a pruned model: how many steps may the dense model take at most,
+# for the same effective FLOPs of generation, and in the same measured time? Unstructured zeros
+# save no time, so there it is *K* itself.
 
 # %%
 tokens = length - 1
@@ -269,9 +266,9 @@ matched.set_index("steps")
 # %% [markdown]
 # ## The experiment
 #
-# Wanda sees clean text once; noised recipes see every sequence at several noise levels. To match calibration tokens, Wanda
-# gets as many more sequences. `structured-sink` takes the paper's own ten levels. Structured recipes are compared with the
-# dense model only, in fewer steps.
+# Wanda sees clean text once; noised recipes see every sequence at several noise levels. To match
+# calibration tokens, Wanda gets as many more sequences. `structured-sink` takes the paper's own
+# ten levels. Structured recipes are compared with the dense model only, in fewer steps.
 
 # %%
 from tqdm.auto import tqdm
@@ -310,11 +307,11 @@ scores.groupby("variant", sort=False)[
 # %% [markdown]
 # ## The figures: quality against effective compute, and against time
 #
-# Down and to the left is better. The zero line is the dense model that reveals one token per step; everything is paired
-# with it by sequence and noise. First, zeros count as skipped work.
+# Down and to the left is better. The zero line is the dense model that reveals one token per step;
+# everything is paired with it by sequence and noise. First, zeros count as skipped work.
 
 # %%
-from sinkprune_core.companion import figures
+from sinkprune_core.companion import figures, forests
 from sinkprune_core.evaluation.intervals import compare
 
 KIND = {
@@ -357,7 +354,8 @@ figures.save_figure(
     figures.plot_curves(front, "tflop", "excess", "variant", labels, ("low", "high"), logx=True),
     "front",
     front,
-    "quality against effective generation FLOPs; bars: 95 % bootstrap interval over calibration draws and sequences",
+    "quality against effective generation FLOPs; bars: 95 % bootstrap interval over calibration "
+    "draws and sequences",
 )
 
 # %% [markdown]
@@ -369,14 +367,15 @@ figures.save_figure(
     figures.plot_curves(front, "seconds", "excess", "variant", labels, ("low", "high"), logx=True),
     "front_time",
     front,
-    "quality against measured time of generation; bars: 95 % bootstrap interval over calibration draws and sequences",
+    "quality against measured time of generation; bars: 95 % bootstrap interval over calibration "
+    "draws and sequences",
 )
 
 # %% [markdown]
 # ## Paired differences
 #
-# The same sequences under the same noise; every group says what is equal. First against the dense model with fewer steps,
-# last against other recipes.
+# The same sequences under the same noise; every group says what is equal. First against the dense
+# model with fewer steps, last against other recipes.
 
 # %%
 from sinkprune_core.evaluation.intervals import forest_table
@@ -405,7 +404,7 @@ for other in baselines:
     )
 figures.save_figure(
     run,
-    figures.plot_forest(forest, "difference at matched compute (nats per token)", groups),
+    forests.plot_forest(forest, "difference at matched compute (nats per token)", groups),
     "differences",
     forest_table(forest),
     "paired differences at matched compute",
@@ -414,9 +413,10 @@ figures.save_figure(
 # %% [markdown]
 # ## What calibration costs
 #
-# For as many calibration sequences as here: tokens, passes and FLOPs by the core's own plan of each run (sequential
-# propagation passes twice, dense propagation once; where sinks show in the forwards whose inputs are wanted they cost no
-# more), and the seconds that pruning took here, where it did. The recipes compared above have equal calibration tokens.
+# For as many calibration sequences as here: tokens, passes and FLOPs by the core's own plan of
+# each run (sequential propagation passes twice, dense propagation once; where sinks show in the
+# forwards whose inputs are wanted they cost no more), and the seconds that pruning took here,
+# where it did. The recipes compared above have equal calibration tokens.
 
 # %%
 from sinkprune_core.pruning.cost import pruning_cost
@@ -457,7 +457,8 @@ costs.round(2)
 # %% [markdown]
 # ## The reading
 #
-# Differences to the dense model are means over all numbers of steps; each line says what is matched.
+# Differences to the dense model are means over all numbers of steps; each line says what is
+# matched.
 
 # %%
 import numpy as np
@@ -500,6 +501,7 @@ from sinkprune_core.companion import claims
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
-# **What this does not show.** Random order, not the confident order that samplers use; likelihood, not task accuracy; a
-# small model that tolerates pruning less than an 8B model does. Time is that of one machine and batch, with dense kernels:
-# hardware that skips zeros in 2:4 groups exists and was not timed here.
+# **What this does not show.** Random order, not the confident order that samplers use; likelihood,
+# not task accuracy; a small model that tolerates pruning less than an 8B model does. Time is that
+# of one machine and batch, with dense kernels: hardware that skips zeros in 2:4 groups exists and
+# was not timed here.

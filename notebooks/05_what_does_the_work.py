@@ -20,16 +20,17 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sinkprune/sinkprune/blob/v0.1.0/notebooks/05_what_does_the_work.ipynb)
 # [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/05_what_does_the_work.ipynb)
 #
-# **Question.** The official comparison with Wanda changes calibration text, propagation and sink weights together. Which
-# of them does the work, does it matter which tokens are left out, and do the method's settings?
+# **Question.** The official comparison with Wanda changes calibration text, propagation and sink
+# weights together. Which of them does the work, does it matter which tokens are left out, and do
+# the method's settings?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about a minute | 1.2 GB |
 # | full | about 18 core-minutes | 1.5 GB a job |
 #
-# Every recipe is measured on the same held-out sequences under the same noise, and repeated over calibration draws. That
-# nothing changes is a finding here, too, and needs its own test.
+# Every recipe is measured on the same held-out sequences under the same noise, and repeated over
+# calibration draws. That nothing changes is a finding here, too, and needs its own test.
 
 # %% [markdown]
 # **Parameters.** The lists may be empty; what is in them is compared with the value above it.
@@ -75,26 +76,17 @@ other_allocations: list[str] = [
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
-# results go.
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go.
 
 # %% tags=["setup"]
-try:
-    import sinkprune_core
-except ModuleNotFoundError:  # a place that has only this notebook
-    import subprocess
-    import sys
+import subprocess
+import sys
+from importlib.util import find_spec
 
-    subprocess.check_call(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
-        ]
-    )
+if find_spec("sinkprune_core") is None:  # a place that has only this notebook, such as Colab
+    source = "sinkprune @ git+https://github.com/sinkprune/sinkprune@v0.1.0"
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", source])
 from sinkprune_core.companion.parameters import start
 
 run = start("05_what_does_the_work", globals())
@@ -102,24 +94,27 @@ run = start("05_what_does_the_work", globals())
 # %% [markdown]
 # ## The claim
 #
-# > we propose Sink-Aware Pruning, which automatically identifies and prunes unstable sinks in DLMs (prior studies usually
-# > keep sinks for AR LLMs). Without retraining, our method achieves a better quality-efficiency trade-off and outperforms
-# > strong prior pruning baselines under matched compute. (abstract)
+# > we propose Sink-Aware Pruning, which automatically identifies and prunes unstable sinks in DLMs
+# > (prior studies usually keep sinks for AR LLMs). Without retraining, our method achieves a
+# > better quality-efficiency trade-off and outperforms strong prior pruning baselines under
+# > matched compute. (abstract)
 #
-# **What would falsify it.** That the sink weights are what helps: their main effect, over both kinds of text and both
-# propagations, has an interval that reaches zero. And if it lies within ± `margin`, they do nothing that matters.
+# **What would falsify it.** That the sink weights are what helps: their main effect, over both
+# kinds of text and both propagations, has an interval that reaches zero. And if it lies within ±
+# `margin`, they do nothing that matters.
 #
 # ## The design
 #
-# **1. A factorial.** Three switches, each on and off, in all eight combinations. A main effect is the mean difference that
-# one switch makes over all settings of the others; an interaction is by how much one switch's effect grows when another is
-# on. The corners are Wanda and, but for details, the official recipe.
+# **1. A factorial.** Three switches, each on and off, in all eight combinations. A main effect is
+# the mean difference that one switch makes over all settings of the others; an interaction is by
+# how much one switch's effect grows when another is on. The corners are Wanda and, but for
+# details, the official recipe.
 
 # %%
 from dataclasses import replace
 
 from sinkprune_core.companion.contrasts import Switch, cells, name, path
-from sinkprune_core.pruning.engine import Recipe, preset
+from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [
     Switch("inputs", "clean", "noised", "noised text"),
@@ -136,13 +131,16 @@ shares = list(dict.fromkeys([sparsity, *other_sparsities]))
 factorial = {share: cells(replace(wanda, sparsity=share), SWITCHES) for share in shares}
 
 # %% [markdown]
-# **2. A path.** From Wanda to the official recipe one step at a time: noised text, dense propagation, the official noise
-# levels (the last of which masks every token; as many levels as all recipes here, where the official code has ten), the
-# official sum of norms, and its sink weights last. The steps add up to the whole.
+# **2. A path.** From Wanda to the official recipe one step at a time: noised text, dense
+# propagation, the official noise levels (the last of which masks every token; as many levels as
+# all recipes here, where the official code has ten), the official sum of norms, and its sink
+# weights last. The steps add up to the whole.
 #
-# **3. Which tokens.** With noised text and dense propagation: none left out, or each of `left_out`.
+# **3. Which tokens.** With noised text and dense propagation: none left out, or each of
+# `left_out`.
 #
-# **4. Settings.** The method with unstable sinks left out, and one setting changed. (With one level nothing can be unstable.)
+# **4. Settings.** The method with unstable sinks left out, and one setting changed. (With one
+# level nothing can be unstable.)
 
 # %%
 official = preset(
@@ -190,14 +188,15 @@ print(f"{len(recipes)} recipes, {seeds} calibration draws")
 # %% [markdown]
 # ## The experiment
 #
-# Prune, measure, put the weights back. Recipes with dense propagation share their passes over the calibration text. Every
-# result is a record: a run that was killed goes on where it was.
+# Prune, measure, put the weights back. Recipes with dense propagation share their passes over the
+# calibration text. Every result is a record: a run that was killed goes on where it was.
 
 # %%
 import pandas as pd
 from sinkprune_core import corpus
-from sinkprune_core.companion.variants import SharedStatistics, calibration_draw, variant_scores
-from sinkprune_core.models.language_model import load
+from sinkprune_core.companion.texts import calibration_draw
+from sinkprune_core.companion.variants import SharedStatistics, variant_scores
+from sinkprune_core.models.loading import load
 from tqdm.auto import tqdm
 
 dlm = load(model, dtype)
@@ -225,8 +224,8 @@ for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"
 scores = pd.concat(parts, ignore_index=True)
 
 # %% [markdown]
-# What the eight combinations cost, above the dense model (nats per token), and the share of the calibration text that
-# they leave out.
+# What the eight combinations cost, above the dense model (nats per token), and the share of the
+# calibration text that they leave out.
 
 # %%
 from sinkprune_core.evaluation.intervals import crossed_interval, pivot
@@ -270,9 +269,10 @@ pd.Series(
 # %% [markdown]
 # ## Effects
 #
-# Left of zero helps. Each section is a family of questions that are read together, and its p-values are corrected for
-# their number (Holm). *Helps* and *hurts* need an interval without zero and a corrected p-value below 0.05; *no difference*
-# needs a corrected equivalence test (two one-sided t tests within ± `margin`); all else is *inconclusive*.
+# Left of zero helps. Each section is a family of questions that are read together, and its
+# p-values are corrected for their number (Holm). *Helps* and *hurts* need an interval without zero
+# and a corrected p-value below 0.05; *no difference* needs a corrected equivalence test (two
+# one-sided t tests within ± `margin`); all else is *inconclusive*.
 
 # %%
 from sinkprune_core.companion.contrasts import differences_of, effects, judge
@@ -323,7 +323,7 @@ by_setting = against(
 # The figure shows all of them.
 
 # %%
-from sinkprune_core.companion import figures
+from sinkprune_core.companion import figures, forests
 
 sections = {f"factorial at {share:.0%} sparsity": values for share, values in by_factor.items()}
 sections |= {
@@ -335,19 +335,21 @@ table = pd.concat(
     [judge(values, margin, section) for section, values in sections.items() if values],
     ignore_index=True,
 )
-drawn = figures.plot_effects(table, "effect on the NELBO of the pruned model (nats per token)")
+drawn = forests.plot_effects(table, "effect on the NELBO of the pruned model (nats per token)")
 figures.save_figure(
     run,
     drawn,
     "effects",
     table,
-    "effects of switches, steps, choices of tokens and settings; bars: 95 % bootstrap interval over calibration draws and sequences",
+    "effects of switches, steps, choices of tokens and settings; bars: 95 % bootstrap interval "
+    "over calibration draws and sequences",
 )
 
 # %% [markdown]
 # ## Does a switch do the same everywhere?
 #
-# The twelve pairs of combinations that differ in exactly one switch: the main effects above are the means of four of them.
+# The twelve pairs of combinations that differ in exactly one switch: the main effects above are
+# the means of four of them.
 
 # %%
 from sinkprune_core.companion.contrasts import neighbours
@@ -368,13 +370,14 @@ simple = pd.concat(
         )
     ]
 )
-drawn = figures.plot_effects(simple, f"simple effect at {sparsity:.0%} sparsity (nats per token)")
+drawn = forests.plot_effects(simple, f"simple effect at {sparsity:.0%} sparsity (nats per token)")
 figures.save_figure(
     run,
     drawn,
     "simple_effects",
     simple,
-    "one switch changed, the others as in brackets; bars: 95 % bootstrap interval over calibration draws and sequences",
+    "one switch changed, the others as in brackets; bars: 95 % bootstrap interval over "
+    "calibration draws and sequences",
 )
 
 # %% [markdown]
@@ -398,9 +401,10 @@ for section, part in table.groupby("section", sort=False):
     )
 
 # %% [markdown]
-# How sure can a run of this size be? The standard error of a typical effect by its source: other sequences, other
-# calibration draws. And a test on few sequences cannot find anything, however large: the smallest p-value it can give
-# must stay below 0.05 when it is multiplied by the size of its family.
+# How sure can a run of this size be? The standard error of a typical effect by its source: other
+# sequences, other calibration draws. And a test on few sequences cannot find anything, however
+# large: the smallest p-value it can give must stay below 0.05 when it is multiplied by the size of
+# its family.
 
 # %%
 smallest = 2.0 ** (1 - sequences) * table.section.value_counts().max()
@@ -436,8 +440,10 @@ run.find(found if sparsity == 0.5 else {})
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
-# **What this does not show.** One small model, Wanda scores, row-wise zeros, likelihood only. Recipes with clean text see
-# one row per sequence, noised ones one per level, so *noised text* includes seeing more of it (notebook 04 matches the
-# tokens). Rollouts differ from noised text in more than their sinks: the model wrote three quarters of them itself.
-# Intervals resample few calibration draws, and are too narrow where draws differ much; the corrected p-values speak of
-# these draws only. Settings are changed one at a time, so what two of them do together is not seen.
+# **What this does not show.** One small model, Wanda scores, row-wise zeros, likelihood only.
+# Recipes with clean text see one row per sequence, noised ones one per level, so *noised text*
+# includes seeing more of it (notebook 04 matches the tokens). Rollouts differ from noised text in
+# more than their sinks: the model wrote three quarters of them itself. Intervals resample few
+# calibration draws, and are too narrow where draws differ much; the corrected p-values speak of
+# these draws only. Settings are changed one at a time, so what two of them do together is not
+# seen.

@@ -20,8 +20,9 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sinkprune/sinkprune/blob/v0.1.0/notebooks/06_real_models.ipynb)
 # [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/06_real_models.ipynb)
 #
-# **Question.** The paper prunes models of 7 and 8 billion parameters. What does it take to do the same with any of them,
-# and does the way from published weights to a pruned, saved, evaluated model work?
+# **Question.** The paper prunes models of 7 and 8 billion parameters. What does it take to do the
+# same with any of them, and does the way from published weights to a pruned, saved, evaluated
+# model work?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
@@ -29,23 +30,22 @@
 # | full | about half a minute, random weights | 1.1 GB a job |
 # | `real=True` | said by the first table below, before anything is downloaded | likewise |
 #
-# By default **no real model is run here**: a tiny random checkpoint, written in the public format of the chosen model,
-# goes the whole way. That checks the machinery; its numbers say nothing about the model. `real=True` takes the
-# published weights instead and needs a network and, for the 7B and 8B models, a GPU. [docs/models.md](../docs/models.md) lists all models.
+# By default **no real model is run here**: a tiny random checkpoint, written in the public format
+# of the chosen model, goes the whole way. That checks the machinery; its numbers say nothing about
+# the model. `real=True` takes the published weights instead and needs a network and, for the 7B
+# and 8B models, a GPU. [docs/models.md](../docs/models.md) lists all models.
 
 # %% [markdown]
 # **Parameters.**
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
-model: str = "GSAI-ML/LLaDA-8B-Base"  # a diffusion model of docs/models.md, with @revision if wanted, or a folder
+model: str = "GSAI-ML/LLaDA-8B-Base"  # of docs/models.md, with @revision if wanted, or a folder
 twin: str | None = None  # its autoregressive counterpart; null: the one the table of models names
-real: bool = False  # true: download and run the published weights; false: tiny random weights in the same format
+real: bool = False  # true: the published weights, downloaded; false: tiny random ones
 preset: str = "unstable"  # a recipe of the README
 sparsities: list[float] = [0.5]  # shares of zeros in the blocks' linear maps
-tasks: list[str] = [
-    "suite"
-]  # suite (offline), paper (its eight benchmarks), or tasks of lm-evaluation-harness
+tasks: list[str] = ["suite"]  # suite (offline), paper (its benchmarks), or the harness's tasks
 limit: int | None = 4  # items per task; null: all
 prompts: int = 4  # prompts to trace attention on
 steps: int = 16  # denoising steps of a trace; twice as many tokens are written
@@ -55,31 +55,20 @@ calibration: int = 8  # calibration sequences
 length: int = 128  # tokens per sequence
 seed: int = 0  # of prompts, calibration text and random weights
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or what the device is best at
-device: str | None = (
-    None  # cpu or cuda; null: a GPU where there is one and the published weights are asked for
-)
+device: str | None = None  # cpu or cuda; null: a GPU if there is one and real=True
 
 # %% [markdown]
-# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any work, and says where
-# results go.
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go.
 
 # %% tags=["setup"]
-try:
-    import sinkprune_core
-except ModuleNotFoundError:  # a place that has only this notebook
-    import subprocess
-    import sys
+import subprocess
+import sys
+from importlib.util import find_spec
 
-    subprocess.check_call(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "sinkprune[notebooks] @ git+https://github.com/sinkprune/sinkprune@v0.1.0",
-        ]
-    )
+if find_spec("sinkprune_core") is None:  # a place that has only this notebook, such as Colab
+    source = "sinkprune @ git+https://github.com/sinkprune/sinkprune@v0.1.0"
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", source])
 from sinkprune_core.companion.parameters import start
 
 run = start("06_real_models", globals())
@@ -87,22 +76,24 @@ run = start("06_real_models", globals())
 # %% [markdown]
 # ## The claim
 #
-# > consistently matches or outperforms Wanda and SparseGPT baselines across 8 benchmarks (README of the official code, LLaDA-8B)
+# > consistently matches or outperforms Wanda and SparseGPT baselines across 8 benchmarks (README
+# > of the official code, LLaDA-8B)
 #
-# **What would falsify it.** A paired difference on one of the benchmarks whose interval lies on the other side. Its own table has
-# such numbers without intervals: GSM8K falls. To decide it takes the model, a GPU and days; the commands stand in
-# [docs/results.md](../docs/results.md).
+# **What would falsify it.** A paired difference on one of the benchmarks whose interval lies on
+# the other side. Its own table has such numbers without intervals: GSM8K falls. To decide it takes
+# the model, a GPU and days; the commands stand in [docs/results.md](../docs/results.md).
 #
 # ## What it takes, before it starts
 #
-# From the table of models and the published shapes: nothing is downloaded or loaded. Hours are a lower bound for this
-# machine, from the speed of one matrix product just now. The benchmarks of the harness come on top.
+# From the table of models and the published shapes: nothing is downloaded or loaded. Hours are a
+# lower bound for this machine, from the speed of one matrix product just now. The benchmarks of
+# the harness come on top.
 
 # %%
 import torch
+from sinkprune_core.companion.plans import costs
 from sinkprune_core.models.hub import parse
-from sinkprune_core.pruning.cost import costs
-from sinkprune_core.pruning.engine import preset as recipe_of
+from sinkprune_core.pruning.recipe import preset as recipe_of
 
 row, _ = parse(model)
 device = device or ("cuda" if real and torch.cuda.is_available() else "cpu")
@@ -130,7 +121,7 @@ for name, lacks in plan.lacks.items():
 # %%
 import pandas as pd
 from sinkprune_core.models import random_weights
-from sinkprune_core.models.language_model import load
+from sinkprune_core.models.loading import load
 
 models = {
     name: load(
@@ -143,12 +134,14 @@ models = {
 dlm = models[model]
 if not dlm.is_diffusion:
     raise ValueError(
-        f"model={model!r} is autoregressive: name a diffusion model, its counterpart goes into `twin`"
+        f"model={model!r} is autoregressive: name a diffusion model, its counterpart goes into "
+        "`twin`"
     )
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 stands_in = dlm.name.startswith("tiny-random")
 print(
-    "RANDOM WEIGHTS in the public format of the model: a check of the machinery, no claim about the model."
+    "RANDOM WEIGHTS in the public format of the model: a check of the machinery, no claim about "
+    "the model."
     if stands_in
     else "Published weights."
 )
@@ -170,12 +163,13 @@ pd.DataFrame(
 # %% [markdown]
 # ## Sinks
 #
-# Both models write from the same kind of prompt, each in its own vocabulary, and attention is recorded at every step.
+# Both models write from the same kind of prompt, each in its own vocabulary, and attention is
+# recorded at every step.
 
 # %%
-from sinkprune_core.companion import figures, trajectories
-from sinkprune_core.companion.variants import any_text
-from sinkprune_core.diffusion.sampling import Sampler
+from sinkprune_core.companion import figures, forests, trajectories
+from sinkprune_core.companion.texts import any_text
+from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.sinks.trace import Trace, trace
 
 sampler = Sampler(length=2 * steps, steps=steps, block=None)
@@ -195,7 +189,7 @@ for name, lm in models.items():
     panels.append(
         {
             "title": lm.name,
-            "profile_SK": one.profile_BSK[0].numpy(),
+            "profile_SK": one.mass_BSK[0].numpy(),
             "visible_SK": one.visible_SK.numpy(),
             "sinks_SK": one.sinks()[0].numpy(),
             "labels": trajectories.token_labels(lm.tokenizer, one.final_BK[0]),
@@ -211,15 +205,15 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# The paper's measures of how much sinks move, mean over prompts. What notebook 01 asks of the embedded pair can be asked of
-# any pair this way.
+# The paper's measures of how much sinks move, mean over prompts. What notebook 01 asks of the
+# embedded pair can be asked of any pair this way.
 
 # %%
 from sinkprune_core.sinks.detection import variability
 
 moves = pd.DataFrame(
     {
-        models[name].name: variability(one.profile_BSK, one.visible_SK)
+        models[name].name: variability(one.mass_BSK, one.visible_SK)
         .drop(columns="prompt")
         .mean()
         for name, one in traced.items()
@@ -231,13 +225,13 @@ moves.round(3)
 # %% [markdown]
 # ## Pruning, saving, reloading
 #
-# One folder per sparsity, in `runs/<profile>/models`. Stock transformers reads it, without this package: its logits must be
-# those of what was saved.
+# One folder per sparsity, in `runs/<profile>/models`. Stock transformers reads it, without this
+# package: its logits must be those of what was saved.
 
 # %%
 from sinkprune_core.companion.variants import saved_variant
 from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.engine import check
+from sinkprune_core.pruning.recipe import check
 from transformers import AutoModelForCausalLM
 
 text = Calibration(
@@ -257,14 +251,15 @@ for sparsity, recipe in recipes.items():
             stock(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits
         )
     print(
-        f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives {'the same' if same else 'OTHER'} logits"
+        f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives "
+        f"{'the same' if same else 'OTHER'} logits"
     )
 
 # %% [markdown]
 # ## Evaluation
 #
-# Likelihood on held-out documentation, in pairs with the dense model: the same sequences under the same noise. Every value is
-# a record, so a run that was stopped goes on where it was.
+# Likelihood on held-out documentation, in pairs with the dense model: the same sequences under the
+# same noise. Every value is a record, so a run that was stopped goes on where it was.
 
 # %%
 from sinkprune_core.companion.variants import variant_scores
@@ -284,7 +279,7 @@ forest = {
 label = f"difference in NELBO (nats per token), {dlm.name}"
 figures.save_figure(
     run,
-    figures.plot_forest(forest, label),
+    forests.plot_forest(forest, label),
     "likelihood",
     forest_table(forest),
     "paired differences to the dense model, intervals over sequences"
@@ -292,8 +287,8 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# The benchmarks: tasks of lm-evaluation-harness under the published protocol of the family, or this project's offline suite,
-# where chance is one half.
+# The benchmarks: tasks of lm-evaluation-harness under the published protocol of the family, or
+# this project's offline suite, where chance is one half.
 
 # %%
 from sinkprune_core.evaluation.benchmarks import evaluate_named
@@ -330,7 +325,8 @@ for sparsity, lm in variants.items():
 # %% [markdown]
 # ## Beside the published numbers
 #
-# A number of ours stands here, in brackets, only where the published weights ran on the whole of the same benchmark.
+# A number of ours stands here, in brackets, only where the published weights ran on the whole of
+# the same benchmark.
 
 # %%
 from sinkprune_core.companion import published
@@ -379,6 +375,7 @@ verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder))
 claims.shown(verdicts[verdicts.index.str.startswith("llada")])
 
 # %% [markdown]
-# **What this does not show.** With random weights, nothing about any model: sinks, differences and accuracies are those of noise.
-# With published weights and a limit, a first look without the precision that a claim needs. How a published format is read was
-# checked against formulas at toy size, not against the published weights; loading them compares names, shapes and special tokens.
+# **What this does not show.** With random weights, nothing about any model: sinks, differences and
+# accuracies are those of noise. With published weights and a limit, a first look without the
+# precision that a claim needs. How a published format is read was checked against formulas at toy
+# size, not against the published weights; loading them compares names, shapes and special tokens.

@@ -7,26 +7,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sinkprune_core.diffusion.sampling import DREAM, LLADA, Sampler, generate
+    from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, Sampler
+    from sinkprune_core.diffusion.sampling import generate
     from sinkprune_core.evaluation.likelihood import nelbo, nll, score
-    from sinkprune_core.models.language_model import LanguageModel, load
+    from sinkprune_core.models.blocks import weights_kept
+    from sinkprune_core.models.language_model import LanguageModel
+    from sinkprune_core.models.loading import load
     from sinkprune_core.pruning.calibration import Calibration
-    from sinkprune_core.pruning.engine import PRESETS, Recipe, Report, preset, prune, weights_kept
+    from sinkprune_core.pruning.engine import Report, prune
+    from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
     from sinkprune_core.sinks.trace import Trace, trace
 
 _HOMES = {
-    "diffusion.sampling": ("DREAM", "LLADA", "Sampler", "generate"),
+    "diffusion.samplers": ("DREAM_SAMPLER", "LLADA_SAMPLER", "Sampler"),
+    "diffusion.sampling": ("generate",),
     "evaluation.likelihood": ("nelbo", "nll", "score"),
-    "models.language_model": ("LanguageModel", "load"),
+    "models.blocks": ("weights_kept",),
+    "models.language_model": ("LanguageModel",),
+    "models.loading": ("load",),
     "pruning.calibration": ("Calibration",),
-    "pruning.engine": ("Report", "prune", "weights_kept"),
+    "pruning.engine": ("Report", "prune"),
     "pruning.recipe": ("PRESETS", "Recipe", "preset"),
     "sinks.trace": ("Trace", "trace"),
 }
 
 __all__ = [
-    "DREAM",
-    "LLADA",
+    "DREAM_SAMPLER",
+    "LLADA_SAMPLER",
     "PRESETS",
     "Calibration",
     "LanguageModel",

@@ -1,6 +1,7 @@
-"""Memory of this machine: how much is free, and two calls to the C library's allocator that large tensors on a CPU need.
+"""Main memory: how much is free, and two settings of the C library's allocator that large tensors on a CPU
+need.
 
-Other C libraries than glibc are left alone.
+The settings are those of glibc; other C libraries are left alone.
 """
 
 import ctypes
@@ -8,41 +9,63 @@ import os
 import re
 from pathlib import Path
 
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4  # the numbers of glibc's malloc.h
+# Parameters of `mallopt`, by the numbers in glibc's malloc.h.
+_TRIM_THRESHOLD = -1
+_TOP_PAD = -2
+_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> bool:
-    """Let freed tensors be used again instead of going back to the system; return whether the C library took the setting.
+    """Let freed tensors be used again instead of going back to the system; return whether glibc took the
+    setting.
 
-    glibc maps every large tensor anew and clears it page by page, which costs up to half of the time of a forward with
-    logits.
+    glibc maps every large tensor anew and clears it page by page, which costs up to half of the time of a
+    forward with logits.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    return all([mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, 2**31 - 1), mallopt(_TOP_PAD, 1 << 26)])
-
-
-def free_memory() -> int:
-    """Return the bytes of main memory that can be allocated now; a container's limit counts."""
-    try:
-        free = int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]) * 1024
-    except (OSError, TypeError):  # no Linux
-        free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 1 << 62
-    group = Path("/sys/fs/cgroup")
-    try:
-        free = min(
-            free, int((group / "memory.max").read_text()) - int((group / "memory.current").read_text())
-        )
-    except (OSError, ValueError):  # no container, or one without a limit
-        pass
-    return free
+    taken = [
+        mallopt(_MMAP_MAX, 0),  # large tensors come from the heap, too
+        mallopt(_TRIM_THRESHOLD, 2**31 - 1),  # bytes free at its end before it shrinks
+        mallopt(_TOP_PAD, 2**26),  # bytes that it grows by beyond what is asked for
+    ]
+    return all(taken)
 
 
 def release_freed_memory() -> bool:
-    """Give freed memory back to the system once, e.g. after loading a model that was converted; return whether some was."""
+    """Give freed memory back to the system once, e.g. after loading a model that was converted.
+
+    Returns whether some was given back.
+    """
     try:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (AttributeError, OSError, TypeError):
         return False
+
+
+def free_memory() -> int:
+    """Return the bytes of main memory that can be allocated now; a container's limit counts."""
+    return min(_free_on_machine(), _free_in_container())
+
+
+def _free_on_machine() -> int:
+    """Return the free bytes of the machine; of one that does not say, its size, or no limit."""
+    try:
+        kilobytes = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]
+        return int(kilobytes) * 1024
+    except (OSError, TypeError):  # not Linux
+        if not hasattr(os, "sysconf"):
+            return 1 << 62
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _free_in_container() -> int:
+    """Return the free bytes of the container, or no limit without a container that has one."""
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        return limit - int((group / "memory.current").read_text())
+    except (OSError, ValueError):
+        return 1 << 62

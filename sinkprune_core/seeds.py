@@ -12,5 +12,5 @@ def seed_of(*keys: object) -> int:
 
 
 def generator(*keys: object) -> torch.Generator:
-    """Return a CPU generator seeded by `keys`; one per sample makes results independent of batch size and device."""
+    """Return a CPU generator seeded by `keys`; one per sample makes results independent of the batch size."""
     return torch.Generator().manual_seed(seed_of(*keys))

@@ -1,4 +1,4 @@
-"""Tiny random models in the real format: Llama weights and a word tokenizer, seeded, with attention sharp enough for sinks."""
+"""Tiny random models in the real format: seeded weights, word tokenizer, attention sharp enough for sinks."""
 
 from contextlib import contextmanager
 
@@ -20,7 +20,8 @@ from sinkprune_core.models.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, STAR
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.pruning.checkpoint import PruningCheckpoint
 
-VOCABULARY = 72  # 17 special entries as in the real vocabulary, 55 words: the sampler's top 50 must exist
+SPECIAL = 17  # special entries, as in the real vocabulary
+VOCABULARY = 72  # with 55 words: the sampler's top 50 must exist
 SHAPES = {
     "gqa": {"hidden_size": 32, "intermediate_size": 45, "num_attention_heads": 4, "num_key_value_heads": 2},
     "mha": {"hidden_size": 36, "intermediate_size": 40, "num_attention_heads": 3, "num_key_value_heads": 3},
@@ -37,28 +38,26 @@ SHAPES = {
         "num_key_value_heads": 3,
     },
 }
-FAMILIES = ("llama-mha", "llama-gqa", "qwen2", "gpt2")
+ARCHITECTURES = ("llama-mha", "llama-gqa", "qwen2", "gpt2")
 
 torch.set_num_threads(1)  # models of this size only lose time to threads
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of one word per token; what it does not know becomes the document separator."""
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", MASK_TOKEN] + [
-        f"<special{index}>" for index in range(5, 17)
-    ]
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", MASK_TOKEN]
+    special += [f"<special{index}>" for index in range(len(special), SPECIAL)]
     words = ["assistant", "the", "of", "is", "a", "list", "file", "return", "object", "value"]
     words += [f"word{index}" for index in range(len(special) + len(words), VOCABULARY)]
-    inner = Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(special + words)}, unk_token=special[0])
-    )
+    vocabulary = {word: index for index, word in enumerate(special + words)}
+    inner = Tokenizer(models.WordLevel(vocabulary, unk_token=special[0]))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     inner.add_special_tokens(special)
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token=special[0], eos_token=special[0])
 
 
 def tiny_llama(shape: str, seed: int, layers: int = 3, sharpness: float = 0.35) -> LlamaForCausalLM:
-    """Return a Llama with random weights, float32, on SDPA. `sharpness` is the standard deviation of the weights."""
+    """Return a Llama with random weights, float32, on SDPA. `sharpness` is their standard deviation."""
     config = LlamaConfig(
         vocab_size=VOCABULARY,
         num_hidden_layers=layers,
@@ -79,7 +78,7 @@ def tiny_llama(shape: str, seed: int, layers: int = 3, sharpness: float = 0.35) 
 
 
 def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0.35) -> PreTrainedModel:
-    """Return a model of FAMILIES with random weights, gains and biases, whose linears have 24 or 48 inputs."""
+    """Return a model of ARCHITECTURES with random weights, gains and biases; linears have 24 or 48 inputs."""
     if family.startswith("llama"):
         return tiny_llama(family.removeprefix("llama-") + "-24", seed, layers, sharpness)
     common = {
@@ -91,46 +90,46 @@ def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0
     }
     torch.manual_seed(seed)
     if family == "qwen2":
-        model = Qwen2ForCausalLM(
-            Qwen2Config(
-                **common,
-                **SHAPES["gqa-24"],
-                num_hidden_layers=layers,
-                max_position_embeddings=64,
-                tie_word_embeddings=True,
-            )
+        config = Qwen2Config(
+            **common,
+            **SHAPES["gqa-24"],
+            num_hidden_layers=layers,
+            max_position_embeddings=64,
+            tie_word_embeddings=True,
         )
+        model = Qwen2ForCausalLM(config)
     else:
-        model = GPT2LMHeadModel(
-            GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=48, n_head=3)
-        )
+        config = GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=48, n_head=3)
+        model = GPT2LMHeadModel(config)
     for name, parameter in model.eval().requires_grad_(False).named_parameters():
         if "norm" in name or "ln_" in name or name.endswith("bias"):
-            parameter.copy_(("bias" not in name) + 0.2 * torch.randn(parameter.shape))
+            mean = 0 if "bias" in name else 1
+            parameter.copy_(mean + 0.2 * torch.randn(parameter.shape))
     return model
 
 
 def tiny_lm(kind: str, shape: str = "gqa", seed: int = 0, **options) -> LanguageModel:
     """Return a tiny model of a kind; equal arguments give equal weights, so both kinds share theirs."""
-    model = set_direction(tiny_llama(shape, seed, **options), causal=kind == "autoregressive")
-    return LanguageModel(
-        model,
-        word_tokenizer(),
-        f"tiny-{kind}",
-        kind,
-        MASK_TOKEN_ID if kind == "diffusion" else None,
-        logits_shifted=True,
-    )
+    return of_kind(kind, tiny_llama(shape, seed, **options), f"tiny-{kind}")
+
+
+def of_kind(kind: str, model: PreTrainedModel, name: str) -> LanguageModel:
+    """Return a model with the direction and the mask token of a kind, and the word tokenizer."""
+    model = set_direction(model, causal=kind == "autoregressive")
+    mask_token_id = MASK_TOKEN_ID if kind == "diffusion" else None
+    return LanguageModel(model, word_tokenizer(), name, kind, mask_token_id, logits_shifted=True)
 
 
 def anchored(lm: LanguageModel) -> LanguageModel:
     """Give `lm` one sink that never moves: every query of every head looks at the document separator.
 
-    Two directions of the residual stream are reserved: one that every token has and queries read, one that only the
-    separator has and keys read. Both use the slowest rotary frequency, so that distance does not matter.
+    Two directions of the residual stream are reserved: one that every token has and queries read, one that
+    only the separator has and keys read. Both use the slowest rotary frequency, so that distance does not
+    matter.
     """
     embedding_VD = lm.model.get_input_embeddings().weight
-    embedding_VD[:, 0], embedding_VD[:, 1] = 3.0, 0.0
+    embedding_VD[:, 0] = 3.0
+    embedding_VD[:, 1] = 0.0
     embedding_VD[START_TOKEN_ID, 1] = 3.0
     for block in lm.blocks:
         attention, width = block.self_attn, block.self_attn.head_dim
@@ -146,7 +145,11 @@ def anchored(lm: LanguageModel) -> LanguageModel:
 @pytest.fixture(scope="session")
 def make_anchored_lm():
     """A function that builds a tiny model whose only sink is the document separator, at every step."""
-    return lambda kind, shape="gqa", **options: anchored(tiny_lm(kind, shape, **options))
+
+    def make(kind: str, shape: str = "gqa", **options) -> LanguageModel:
+        return anchored(tiny_lm(kind, shape, **options))
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -157,28 +160,23 @@ def make_lm():
 
 @pytest.fixture(scope="session")
 def make_family():
-    """A function that builds a tiny model of a family of FAMILIES: other architectures, other layouts of weights."""
+    """A function that builds a tiny model of one of ARCHITECTURES: other blocks, other layouts of weights."""
 
     def make(family: str, kind: str = "diffusion", seed: int = 0, **options) -> LanguageModel:
-        model = set_direction(tiny_of_family(family, seed, **options), causal=kind == "autoregressive")
-        return LanguageModel(
-            model,
-            word_tokenizer(),
-            f"tiny-{family}-{kind}",
-            kind,
-            MASK_TOKEN_ID if kind == "diffusion" else None,
-            logits_shifted=True,
-        )
+        return of_kind(kind, tiny_of_family(family, seed, **options), f"tiny-{family}-{kind}")
 
     return make
 
 
 @pytest.fixture(scope="session")
 def make_ids():
-    """A function that draws token ids of words, int64 (rows, length): never the mask or another special token."""
-    return lambda rows, length, seed=0: torch.randint(
-        17, VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed)
-    )
+    """A function that draws token ids of words, int64 (rows, length): no mask, no other special token."""
+
+    def make(rows: int, length: int, seed: int = 0) -> torch.Tensor:
+        rng = torch.Generator().manual_seed(seed)
+        return torch.randint(SPECIAL, VOCABULARY, (rows, length), generator=rng)
+
+    return make
 
 
 @pytest.fixture
@@ -193,25 +191,31 @@ def tiny_dlm() -> LanguageModel:
 
 @pytest.fixture
 def killed_at(monkeypatch):
-    """A function that returns a context in which a pruning run is killed before block `layer` is written; it fails where none was."""
+    """A function that returns a context in which a pruning run is killed before a block is written.
+
+    The context fails where no run was killed.
+    """
 
     @contextmanager
     def kill(layer: int):
-        def die(work, lm, at, *rest, former=PruningCheckpoint.finish):
+        finish = PruningCheckpoint.finish
+
+        def die(checkpoint, lm, at, *rest):
             if at == layer:
                 raise KeyboardInterrupt
-            former(work, lm, at, *rest)
+            finish(checkpoint, lm, at, *rest)
 
-        with monkeypatch.context() as patches, pytest.raises(KeyboardInterrupt):
+        with monkeypatch.context() as patches:
             patches.setattr(PruningCheckpoint, "finish", die)
-            yield
+            with pytest.raises(KeyboardInterrupt):
+                yield
 
     return kill
 
 
 @pytest.fixture
 def tiny_base(tiny_ar, tmp_path, monkeypatch):
-    """The folder of a tiny model that lies in an empty cache in place of the embedded base, in bfloat16 as that one is."""
+    """The folder of a tiny model, in bfloat16, that lies in an empty cache in place of the embedded base."""
     monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "cache" / f"smollm2-135m-instruct-{BASE.member_sha256[:12]}"
     tiny_ar.model.to(torch.bfloat16).save_pretrained(folder)

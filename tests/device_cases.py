@@ -1,46 +1,60 @@
 """Everything that reaches a model on another device than the CPU gives what it gives on the CPU.
 
-On a GPU where there is one: `pytest tests/device_cases.py`. Elsewhere on the device of `fake_device.py`, in a process of its
-own, which test_devices.py starts.
+On a GPU where there is one: `pytest tests/device_cases.py`. On a machine without one, on the device of
+`fake_device.py`, in a process of its own, which test_devices.py starts.
 """
 
 import math
 from contextlib import nullcontext
-from itertools import product
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from sinkprune_core import corpus
 from sinkprune_core.cli.main import main
 from sinkprune_core.diffusion import compute
-from sinkprune_core.diffusion.sampling import Sampler, decode, generate
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation import quality
-from sinkprune_core.evaluation.likelihood import exact_log_likelihood, log_likelihood, perplexity, score
+from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
+from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.evaluation.protocols import Protocol
-from sinkprune_core.models.language_model import load, open_checkpoint
-from sinkprune_core.models.random_weights import CASES, write
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core.models.random_cases import CASES
+from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning import engine, structured
+from sinkprune_core.pruning import dense_statistics, engine
 from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.engine import preset, prune, weights_kept
-from sinkprune_core.pruning.recipe import PRESETS, Recipe
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
+from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 from sinkprune_core.sinks.trace import trace
-from sinkprune_core.training import lora
+from sinkprune_core.training import lora, losses
+from sinkprune_core.training.settings import LOG, Training
 
 if torch.cuda.is_available():
-    PLACE, second_device = torch.device("cuda", 0), nullcontext
+    DEVICE = torch.device("cuda", 0)
+    second_device = nullcontext
 else:
-    from fake_device import PLACE, second_device
+    from fake_device import DEVICE, second_device
 
-LEVELS = {"noise_levels": 3}
+KINDS = ("diffusion", "autoregressive")
+
+
+def quick(name: str, **changes) -> Recipe:
+    """Return a preset with few noise levels, where it does not choose their number itself."""
+    if "noise_levels" not in PRESETS[name]:
+        changes["noise_levels"] = 3
+    return preset(name, **changes)
+
+
 RECIPES = {
-    name: preset(name, **({} if "noise_levels" in fields else LEVELS)) for name, fields in PRESETS.items()
-}
-RECIPES |= {
-    "2:4": preset("unstable", pattern="2:4", sparsity=0.5, **LEVELS),
+    **{name: quick(name) for name in PRESETS},
+    "2:4": preset("unstable", pattern="2:4", sparsity=0.5, noise_levels=3),
     "sparsegpt 2:4": preset("sparsegpt", pattern="2:4", sparsity=0.5),
     "global": Recipe(propagation="dense", pattern="global"),
     "owl": Recipe(allocation="owl"),
@@ -57,84 +71,92 @@ def device():
 
 @pytest.fixture
 def pair(make_lm):
-    """A function that returns a tiny model here and the same one at PLACE."""
+    """A function that returns a tiny model on the CPU and the same one on DEVICE."""
 
     def make(kind: str = "diffusion", shape: str = "gqa"):
-        here, there = make_lm(kind, shape), make_lm(kind, shape)
-        there.model.to(PLACE)
-        assert there.device == PLACE
-        return here, there
+        on_cpu = make_lm(kind, shape)
+        on_device = make_lm(kind, shape)
+        on_device.model.to(DEVICE)
+        assert on_device.device == DEVICE
+        return on_cpu, on_device
 
     return make
+
+
+@pytest.fixture
+def calibration(make_ids):
+    return Calibration(make_ids(4, 24), 0, batch=2)
 
 
 def weights(lm) -> dict[str, torch.Tensor]:
     return {name: value.cpu() for name, value in lm.model.state_dict().items()}
 
 
-def assert_alike(here: dict[str, torch.Tensor], there: dict[str, torch.Tensor]) -> None:
-    assert here.keys() == there.keys()
-    for name, value in here.items():
+def assert_alike(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> None:
+    """Equal but for rounding, and zero at the same places."""
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
         torch.testing.assert_close(
-            there[name], value, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
+            found[name], value, rtol=1e-3, atol=1e-3, msg=lambda text, name=name: f"{name}: {text}"
         )
-        assert torch.equal(value == 0, there[name] == 0), name
+        assert torch.equal(value == 0, found[name] == 0), name
 
 
-def assert_frames(here: pd.DataFrame, there: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(here, there, rtol=1e-4, atol=1e-5)
+def assert_frames(expected: pd.DataFrame, found: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(expected, found, rtol=1e-4, atol=1e-5)
+
+
+# pruning
 
 
 @pytest.mark.parametrize("kept", ["in memory", "on disk"])
 @pytest.mark.parametrize("name", RECIPES)
-def test_pruning(pair, make_ids, tmp_path, name, kept):
-    text = Calibration(make_ids(4, 24), 0, batch=2)
-    found = []
-    for where, lm in zip(("here", "there"), pair(shape="gqa-24" if ":" in name else "gqa"), strict=True):
-        report = prune(
-            lm, RECIPES[name], text, progress=False, work=tmp_path / where if kept == "on disk" else None
-        )
-        found.append((lm, report))
-    (here, one), (there, other) = found
-    assert_alike(weights(here), weights(there))
-    assert one.linears.to_dict("list") == other.linears.to_dict("list")
-    if one.kept_units:
-        small = [structured.shrink(lm, report.kept_units) for lm, report in found]
-        assert small[1].device == PLACE
-        assert_alike(*map(weights, small))
+def test_pruning(pair, calibration, tmp_path, name, kept):
+    on_cpu, on_device = pair(shape="gqa-24" if ":" in name else "gqa")
+
+    def pruned(lm, folder: str):
+        work = tmp_path / folder if kept == "on disk" else None
+        return prune(lm, RECIPES[name], calibration, progress=False, work=work)
+
+    expected = pruned(on_cpu, "on_cpu")
+    found = pruned(on_device, "on_device")
+    assert_alike(weights(on_cpu), weights(on_device))
+    assert expected.linears.to_dict("list") == found.linears.to_dict("list")
+    if expected.kept_units:
+        small = shrink(on_device, found.kept_units)
+        assert small.device == DEVICE
+        assert_alike(weights(shrink(on_cpu, expected.kept_units)), weights(small))
 
 
 @pytest.mark.parametrize("name", ["wanda", "unstable", "sparsegpt"])
-def test_a_killed_run_goes_on(pair, make_ids, tmp_path, killed_at, name):
-    text, (here, there) = Calibration(make_ids(4, 24), 0, batch=2), pair()
-    prune(here, RECIPES[name], text, progress=False)
+def test_a_killed_run_goes_on(pair, calibration, tmp_path, killed_at, name):
+    on_cpu, on_device = pair()
+    prune(on_cpu, RECIPES[name], calibration, progress=False)
     with killed_at(2):
-        prune(there, RECIPES[name], text, progress=False, work=tmp_path / "work")
+        prune(on_device, RECIPES[name], calibration, progress=False, work=tmp_path / "work")
     _, again = pair()
-    prune(again, RECIPES[name], text, progress=False, work=tmp_path / "work")
-    assert_alike(weights(here), weights(again))
+    prune(again, RECIPES[name], calibration, progress=False, work=tmp_path / "work")
+    assert_alike(weights(on_cpu), weights(again))
 
 
-@pytest.mark.parametrize(("kept", "where"), [("in memory", PLACE.type), ("on disk", "cpu")])
+@pytest.mark.parametrize(("kept", "expected"), [("in memory", DEVICE.type), ("on disk", "cpu")])
 @pytest.mark.parametrize("name", ["wanda", "noised-dense", "dense sparsegpt"])
-def test_hidden_states_of_a_run_with_a_work_folder_take_no_room_beside_the_model(
-    pair, make_ids, tmp_path, monkeypatch, name, kept, where
+def test_hidden_states_of_a_run_with_a_work_folder_do_not_wait_beside_the_model(
+    pair, calibration, tmp_path, monkeypatch, name, kept, expected
 ):
-    waited, run_block = set(), engine.run_block
+    run_block = engine.run_block
+    waited_on = set()
 
     def watched(block, states, *args, **kwargs):
-        waited.update(state.hidden_BTD.device.type for state in states)
+        waited_on.update(state.hidden_BTD.device.type for state in states)
         return run_block(block, states, *args, **kwargs)
 
-    monkeypatch.setattr(engine, "run_block", watched)
-    prune(
-        pair()[1],
-        RECIPES[name],
-        Calibration(make_ids(4, 24), 0, batch=2),
-        progress=False,
-        work=tmp_path / "work" if kept == "on disk" else None,
-    )
-    assert waited == {where}
+    for module in (dense_statistics, engine):
+        monkeypatch.setattr(module, "run_block", watched)
+    _, on_device = pair()
+    work = tmp_path / "work" if kept == "on disk" else None
+    prune(on_device, RECIPES[name], calibration, progress=False, work=work)
+    assert waited_on == {expected}
 
 
 @pytest.mark.parametrize("name", ["wanda", "unstable", "sparsegpt"])
@@ -142,55 +164,71 @@ def test_streaming(tmp_path, killed_at, name):
     """Pruned in two goes, so that finished blocks come back from the work folder, then scored."""
     write(CASES["llada"], tmp_path / "llada")
     checkpoint = open_checkpoint(tmp_path / "llada")
-    here, there = (stream(checkpoint, "streamed", torch.float32, place) for place in ("cpu", PLACE))
-    text = Calibration(
-        torch.randint(
-            21, here.model.config.vocab_size - 1, (4, 20), generator=torch.Generator().manual_seed(1)
-        ),
-        0,
-        batch=2,
-    )
-    prune(here, RECIPES[name], text, progress=False, work=tmp_path / "here")
+
+    def streamed(place):
+        return stream(checkpoint, "streamed", torch.float32, place)
+
+    on_cpu = streamed("cpu")
+    vocabulary = on_cpu.model.config.vocab_size
+    ids_NT = torch.randint(21, vocabulary - 1, (4, 20), generator=torch.Generator().manual_seed(1))
+    calibration = Calibration(ids_NT, 0, batch=2)
+    prune(on_cpu, RECIPES[name], calibration, progress=False, work=tmp_path / "on_cpu")
     with killed_at(1):
-        prune(there, RECIPES[name], text, progress=False, work=tmp_path / "there")
-    again = stream(checkpoint, "streamed", torch.float32, PLACE)
-    prune(again, RECIPES[name], text, progress=False, work=tmp_path / "there")
-    for layer in range(len(here.blocks)):
-        with here.resident(layer) as one, again.resident(layer) as other:
-            assert next(other.parameters()).device == PLACE
-            assert_alike(
-                dict(one.named_parameters()),
-                {key: value.detach().cpu() for key, value in other.named_parameters()},
-            )
-    assert_frames(*(score(lm, text.ids_NT, draws=2) for lm in (here, again)))
+        prune(streamed(DEVICE), RECIPES[name], calibration, progress=False, work=tmp_path / "on_device")
+    again = streamed(DEVICE)
+    prune(again, RECIPES[name], calibration, progress=False, work=tmp_path / "on_device")
+    for layer in range(len(on_cpu.blocks)):
+        with on_cpu.resident(layer) as expected, again.resident(layer) as found:
+            assert next(found.parameters()).device == DEVICE
+            values = {key: value.detach().cpu() for key, value in found.named_parameters()}
+            assert_alike(dict(expected.named_parameters()), values)
+    assert_frames(score(on_cpu, ids_NT, draws=2), score(again, ids_NT, draws=2))
 
 
-def test_weights_come_back(pair, make_ids):
-    here, there = pair()
-    with weights_kept(there):
-        prune(there, RECIPES["flap"], Calibration(make_ids(4, 24), 0, batch=2), progress=False)
-        assert here.fingerprint() != there.fingerprint()
-    assert here.fingerprint() == there.fingerprint()
+def test_weights_come_back(pair, calibration):
+    on_cpu, on_device = pair()
+    with weights_kept(on_device):
+        prune(on_device, RECIPES["flap"], calibration, progress=False)
+        assert on_cpu.fingerprint() != on_device.fingerprint()
+    assert on_cpu.fingerprint() == on_device.fingerprint()
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+# scores
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_scores(pair, make_ids, kind):
-    (here, there), ids_NT = pair(kind), make_ids(3, 20)
-    assert_frames(*(score(lm, ids_NT) for lm in (here, there)))
-    pairs = [(row_T[: 5 + index], row_T[5 + index : 12]) for index, row_T in enumerate(ids_NT)]
-    assert_frames(
-        *((log_likelihood if lm.is_diffusion else exact_log_likelihood)(lm, pairs) for lm in (here, there))
-    )
-    one, other = (perplexity(lm, make_ids(1, 90)[0], Protocol(chunk=16, context=16)) for lm in (here, there))
-    assert math.isclose(one.nats, other.nats, rel_tol=1e-4)
+    on_cpu, on_device = pair(kind)
+    ids_NT = make_ids(3, 20)
+    assert_frames(score(on_cpu, ids_NT), score(on_device, ids_NT))
+    measure = log_likelihood if kind == "diffusion" else exact_log_likelihood
+    texts = [(row_T[: 5 + index], row_T[5 + index : 12]) for index, row_T in enumerate(ids_NT)]
+    assert_frames(measure(on_cpu, texts), measure(on_device, texts))
+    protocol = Protocol(chunk=16, context=16)
+    text_T = make_ids(1, 90)[0]
+    expected = perplexity(on_cpu, text_T, protocol).nats
+    assert math.isclose(perplexity(on_device, text_T, protocol).nats, expected, rel_tol=1e-4)
 
 
 def test_filling(pair, make_ids):
-    (here, there), (ar_here, ar_there) = pair(), pair("autoregressive")
+    on_cpu, on_device = pair()
+    judge_on_cpu, judge_on_device = pair("autoregressive")
+    ids_NT = make_ids(3, 20)
     assert_frames(
-        quality.filling(here, ar_here, make_ids(3, 20)), quality.filling(there, ar_there, make_ids(3, 20))
+        quality.filling(on_cpu, judge_on_cpu, ids_NT),
+        quality.filling(on_device, judge_on_device, ids_NT),
     )
 
+
+def test_costs(pair, make_ids):
+    on_cpu, on_device = pair()
+    ids_BT = make_ids(2, 12)
+    where_BT = torch.arange(12).expand_as(ids_BT) > 5
+    assert_frames(compute.account(on_cpu, ids_BT, where_BT), compute.account(on_device, ids_BT, where_BT))
+    assert len(compute.latency({"on device": on_device}, ids_BT, where_BT, rounds=2)) == 2
+
+
+# generation
 
 SAMPLERS = {
     "llada": Sampler(12, 6, block=6),
@@ -211,89 +249,98 @@ SAMPLERS = {
 }
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_writing(pair, make_ids, name):
-    (here, there), prompt_BT = pair(), make_ids(2, 8)
+@pytest.fixture
+def prompts(make_ids):
+    """Prompts, int64 (B, T), the first of them padded, and their attention mask."""
+    prompt_BT = make_ids(2, 8)
     mask_BT = torch.ones_like(prompt_BT)
-    mask_BT[0, :3] = 0  # a row that is padded
-    assert torch.equal(
-        *(generate(lm, prompt_BT, SAMPLERS[name], 3, attention_mask_BT=mask_BT) for lm in (here, there))
-    )
+    mask_BT[0, :3] = 0
+    return prompt_BT, mask_BT
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_writing(pair, prompts, name):
+    prompt_BT, mask_BT = prompts
+    expected, found = (generate(lm, prompt_BT, SAMPLERS[name], 3, attention_mask_BT=mask_BT) for lm in pair())
+    assert torch.equal(expected, found)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_decoding(pair, make_ids, temperature):
-    (here, there), prompt_BT = pair("autoregressive"), make_ids(2, 8)
-    mask_BT = torch.ones_like(prompt_BT)
-    mask_BT[0, :3] = 0
-    assert torch.equal(
-        *(decode(lm, prompt_BT, 6, temperature, 3, attention_mask_BT=mask_BT) for lm in (here, there))
+def test_decoding(pair, prompts, temperature):
+    prompt_BT, mask_BT = prompts
+    expected, found = (
+        decode(lm, prompt_BT, 6, temperature, 3, attention_mask_BT=mask_BT) for lm in pair("autoregressive")
     )
+    assert torch.equal(expected, found)
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_traces(pair, make_ids, kind):
-    one, other = (trace(lm, make_ids(2, 8), Sampler(12, 6, block=None), progress=False) for lm in pair(kind))
-    assert torch.equal(one.ids_BSK, other.ids_BSK)
-    torch.testing.assert_close(one.layers_BSLK, other.layers_BSLK)
-    assert torch.equal(one.sinks(), other.sinks())
+    sampler = Sampler(12, 6, block=None)
+    expected, found = (trace(lm, make_ids(2, 8), sampler, progress=False) for lm in pair(kind))
+    assert torch.equal(expected.ids_BSK, found.ids_BSK)
+    torch.testing.assert_close(expected.layers_BSLK, found.layers_BSLK)
+    assert torch.equal(expected.sinks(), found.sinks())
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("keys", ["top", "random"])
 def test_hiding(pair, make_ids, kind, keys):
-    (here, there), ids_NT = pair(kind), make_ids(2, 24)
-    blind = [hiding_model(lm, Hiding(keys, 2)) for lm in (here, there)]
-    assert_frames(*(score(lm, ids_NT) for lm in blind))
-    assert_frames(*(pd.DataFrame(lm.log) for lm in blind))
+    on_cpu, on_device = (hiding_model(lm, Hiding(keys, 2)) for lm in pair(kind))
+    ids_NT = make_ids(2, 24)
+    assert_frames(score(on_cpu, ids_NT), score(on_device, ids_NT))
+    assert_frames(pd.DataFrame(on_cpu.log), pd.DataFrame(on_device.log))
 
 
-@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
+# training
+
+
+def training_data(make_ids) -> dict[str, torch.Tensor]:
+    data = {}
+    for seed, source in enumerate(("samples", "documentation")):
+        data[f"train_{source}"] = make_ids(10, 64, seed).flatten().int()
+        data[f"held_out_{source}_crops"] = make_ids(6, 8, seed + 2).int()
+        data[f"held_out_{source}_beginnings"] = make_ids(6, 8, seed + 4).int()
+    return data
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_training(tiny_base, make_ids, tmp_path, monkeypatch, kind):
-    """Six steps there, the last two of them after a restart."""
-    settings = {
-        "kind": kind,
-        "length": 8,
-        "batch": 2,
-        "rank": 4,
-        "alpha": 8,
-        "warmup_steps": 1,
-        "learning_rate": 1e-2,
-        "samples": 300,
-    }
-    data = {
-        f"{split}_{source}": make_ids(10, 8, seed).int()
-        for seed, (split, source) in enumerate(product(("train", "held_out"), ("samples", "documentation")))
-    }
-    if PLACE.type != "cuda":
-        monkeypatch.setattr(
-            lora, "half_precision", nullcontext
-        )  # autocast knows the devices that torch brings
-    for device, stops in (("cpu", [6]), (PLACE, [4, 6])):
-        folder = tmp_path / str(device)
+    """Six steps on the device, the last two of them after a restart."""
+    if DEVICE.type != "cuda":  # autocast knows the devices that torch brings
+        monkeypatch.setattr(losses, "half_precision", nullcontext)
+    data = training_data(make_ids)
+    made_of = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
+
+    def log_of(device, stops: list[int]) -> pd.DataFrame:
+        folder = tmp_path / torch.device(device).type
         folder.mkdir()
-        save_file(data, folder / "data.safetensors")
+        save_file(data, folder / "data.safetensors", metadata=made_of)
         for steps in stops:
-            checkpoint = lora.train(
-                lora.Training(tokens=steps * 16, decay_share=0.0, **settings),
-                folder,
-                check_every=2,
-                draws=1,
-                device=device,
+            settings = Training(
+                kind=kind,
+                tokens=steps * 16,
+                lengths=(8,),
+                batch_tokens=16,
+                learning_rate=1e-2,
+                rank=4,
+                alpha=8,
+                warmup_steps=1,
+                decay_share=0.0,
+                samples=300,
             )
-    here, there = (
-        pd.read_json(tmp_path / str(device) / "log.jsonl", lines=True).filter(regex="^step$|nelbo|nll")
-        for device in ("cpu", PLACE)
-    )
-    assert here.step.tolist() == [2, 4, 6] and checkpoint.is_dir()
-    pd.testing.assert_frame_equal(here, there, rtol=0.02)  # of bfloat16, through another kernel of attention
+            checkpoint = lora.train(settings, folder, check_every=2, draws=1, device=device)
+            assert checkpoint.is_dir()
+        log = pd.read_json(folder / LOG, lines=True)
+        return log.filter(regex="^step$|nelbo|nll")
+
+    expected = log_of("cpu", [6])
+    found = log_of(DEVICE, [4, 6])
+    assert expected.step.tolist() == [2, 4, 6]
+    pd.testing.assert_frame_equal(expected, found, rtol=0.02)  # of bfloat16, through another attention kernel
 
 
-def test_costs(pair, make_ids):
-    (here, there), ids_BT = pair(), make_ids(2, 12)
-    where_BT = torch.arange(12).expand_as(ids_BT) > 5
-    assert_frames(*(compute.account(lm, ids_BT, where_BT) for lm in (here, there)))
-    assert len(compute.latency({"there": there}, ids_BT, where_BT, rounds=2)) == 2
+# the command line
 
 
 @pytest.mark.parametrize(
@@ -303,42 +350,31 @@ def test_costs(pair, make_ids):
 def test_the_command_line(tmp_path, preset_name, more):
     """A public checkpoint is pruned, saved and scored by one command each."""
     write(CASES["llada"], tmp_path / "llada")
-    (tmp_path / "text.txt").write_text(
-        "\n\n".join(
-            f"Paragraph {number} tells of things that a model may read, and of more than that."
-            for number in range(60)
-        ),
-        encoding="utf-8",
+    text = "\n\n".join(
+        f"Paragraph {number} tells of things that a model may read, and of more than that."
+        for number in range(60)
     )
-    common, scores = (
-        ["--text", str(tmp_path / "text.txt"), "--sequences", "4", "--length", "24", "--dtype", "float32"],
-        [],
-    )
-    for name, place in (("here", "cpu"), ("there", str(PLACE))):
+    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
+    common = [
+        "--text",
+        str(tmp_path / "text.txt"),
+        "--sequences",
+        "4",
+        "--length",
+        "24",
+        "--dtype",
+        "float32",
+    ]
+
+    def pruned_and_scored(name: str, device: str) -> pd.DataFrame:
         out = tmp_path / name
-        assert (
-            main(
-                [
-                    "prune",
-                    str(tmp_path / "llada"),
-                    "--preset",
-                    preset_name,
-                    *common,
-                    "--batch",
-                    "2",
-                    "--device",
-                    place,
-                    *more,
-                    "--out",
-                    str(out),
-                ]
-            )
-            == 0
-        )
-        assert (
-            main(["evaluate", str(out), *common, "--device", place, "--json", str(tmp_path / f"{name}.json")])
-            == 0
-        )
-        scores.append(pd.read_json(tmp_path / f"{name}.json"))
-    assert_alike(weights(load(tmp_path / "here")), weights(load(tmp_path / "there")))
-    assert_frames(*scores)
+        table = tmp_path / f"{name}.json"
+        pruning = ["--preset", preset_name, "--batch", "2", "--device", device, "--out", str(out), *more]
+        assert main(["prune", str(tmp_path / "llada"), *common, *pruning]) == 0
+        assert main(["evaluate", str(out), *common, "--device", device, "--json", str(table)]) == 0
+        return pd.read_json(table)
+
+    expected = pruned_and_scored("on_cpu", "cpu")
+    found = pruned_and_scored("on_device", str(DEVICE))
+    assert_alike(weights(load(tmp_path / "on_cpu")), weights(load(tmp_path / "on_device")))
+    assert_frames(expected, found)

@@ -1,6 +1,7 @@
-"""A second device on a machine that has one: tensors that say they are elsewhere and refuse to meet tensors of the CPU, as those of a GPU do.
+"""A second device that pretends to be a GPU: its tensors refuse to meet tensors of the CPU.
 
-Their numbers are computed by the CPU, so results are those of the CPU. Importing this changes torch for the whole process.
+Their numbers are computed by the CPU, so results are those of the CPU. Importing this module changes torch
+for the whole process.
 """
 
 from contextlib import contextmanager
@@ -10,57 +11,56 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-backend_registration._setup_privateuseone_for_python_backend("elsewhere")
-torch.__future__.set_swap_module_params_on_conversion(
-    True
-)  # or `module.to` would give the old tensors new data
-PLACE = torch.device("elsewhere", 0)
+backend_registration._setup_privateuseone_for_python_backend("pretend")
+# or `module.to` would give the old tensors new data:
+torch.__future__.set_swap_module_params_on_conversion(True)
+DEVICE = torch.device("pretend", 0)
 ATEN = torch.ops.aten
-MEETING = {
+MIXING = {
     ATEN.copy_.default,
     ATEN._to_copy.default,
     ATEN.to.other,
     ATEN.index.Tensor,
     ATEN.index_put_.default,
-}  # take sources or indices of the CPU on every device
+}  # operations that take sources or indices of the CPU on every device
 
 
-class Elsewhere(torch.Tensor):
-    """A tensor that is elsewhere; `here` has its numbers and its memory."""
+class PretendTensor(torch.Tensor):
+    """A tensor that says it is on DEVICE; `on_cpu` has its numbers and its memory."""
 
     @staticmethod
-    def __new__(cls, here: torch.Tensor):
+    def __new__(cls, on_cpu: torch.Tensor):
         return torch.Tensor._make_wrapper_subclass(
             cls,
-            here.shape,
-            strides=here.stride(),
-            storage_offset=here.storage_offset(),
-            dtype=here.dtype,
-            device=PLACE,
+            on_cpu.shape,
+            strides=on_cpu.stride(),
+            storage_offset=on_cpu.storage_offset(),
+            dtype=on_cpu.dtype,
+            device=DEVICE,
         )
 
-    def __init__(self, here: torch.Tensor):
-        self.here = here
+    def __init__(self, on_cpu: torch.Tensor):
+        self.on_cpu = on_cpu
 
     def __repr__(self) -> str:
-        return f"Elsewhere({self.here!r})"
+        return f"PretendTensor({self.on_cpu!r})"
 
     def tolist(self) -> list:
-        return self.here.tolist()
+        return self.on_cpu.tolist()
 
     def untyped_storage(self) -> torch.UntypedStorage:
-        return self.here.untyped_storage()
+        return self.on_cpu.untyped_storage()
 
     def data_ptr(self) -> int:
-        return self.here.data_ptr()
+        return self.on_cpu.data_ptr()
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         return _computed(func, args, kwargs or {})
 
 
-class _Elsewhere(TorchDispatchMode):
-    """Catches what names the device without a tensor that is there."""
+class _PretendMode(TorchDispatchMode):
+    """Catches operations that name the device without a tensor on it, such as `torch.zeros(device=...)`."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         return _computed(func, args, kwargs or {})
@@ -69,44 +69,51 @@ class _Elsewhere(TorchDispatchMode):
 def _computed(func, args: tuple, kwargs: dict):
     """Run an operation on the CPU; its results are where its tensors are, or where they were asked to be."""
     tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
-    away = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
-    asked = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.device)), None)
-    if away and func is ATEN._fused_sdp_choice.default:
+    on_device = [tensor for tensor in tensors if isinstance(tensor, PretendTensor)]
+    if on_device and func is ATEN._fused_sdp_choice.default:
         return 0  # attention as matrix products, which every device has
-    if (
-        away
-        and func not in MEETING
-        and any(tensor.dim() for tensor in tensors if not isinstance(tensor, Elsewhere))
-    ):
-        raise RuntimeError(
-            f"{func}: expected all tensors to be on the same device, but found {', '.join(str(tensor.device) for tensor in tensors)}"
-        )
-    here_args, here_kwargs = tree_map(_here, (args, kwargs))
-    result = func(*here_args, **here_kwargs)
-    if func._schema.is_mutable:  # in place, or into `out`
-        for one, plain in zip((*args, *kwargs.values()), (*here_args, *here_kwargs.values()), strict=True):
-            if result is plain:
-                return one
-    stays = bool(away) if asked is None else asked.type == PLACE.type
-    return (
-        tree_map(lambda leaf: Elsewhere(leaf) if isinstance(leaf, torch.Tensor) else leaf, result)
-        if stays
-        else result
-    )
+    if on_device and func not in MIXING:
+        _refuse_cpu_tensors(func, tensors)
+    cpu_args, cpu_kwargs = tree_map(_to_cpu, (args, kwargs))
+    result = func(*cpu_args, **cpu_kwargs)
+    if func._schema.is_mutable:  # in place, or into `out`: the result is one of the arguments
+        given = (*args, *kwargs.values())
+        used = (*cpu_args, *cpu_kwargs.values())
+        for argument, on_cpu in zip(given, used, strict=True):
+            if result is on_cpu:
+                return argument
+    asked = next((value for value in (*args, *kwargs.values()) if isinstance(value, torch.device)), None)
+    stays = bool(on_device) if asked is None else asked.type == DEVICE.type
+    return tree_map(_to_device, result) if stays else result
 
 
-def _here(leaf: object) -> object:
-    if isinstance(leaf, Elsewhere):
-        return leaf.here
-    return torch.device("cpu") if isinstance(leaf, torch.device) and leaf.type == PLACE.type else leaf
+def _refuse_cpu_tensors(func, tensors: list[torch.Tensor]) -> None:
+    """Raise RuntimeError as a GPU does; numbers without dimensions may come from anywhere."""
+    if any(tensor.dim() > 0 and not isinstance(tensor, PretendTensor) for tensor in tensors):
+        devices = ", ".join(str(tensor.device) for tensor in tensors)
+        raise RuntimeError(f"{func}: expected all tensors to be on the same device, but found {devices}")
+
+
+def _to_cpu(leaf: object) -> object:
+    if isinstance(leaf, PretendTensor):
+        return leaf.on_cpu
+    if isinstance(leaf, torch.device) and leaf.type == DEVICE.type:
+        return torch.device("cpu")
+    return leaf
+
+
+def _to_device(leaf: object) -> object:
+    return PretendTensor(leaf) if isinstance(leaf, torch.Tensor) else leaf
 
 
 @contextmanager
 def second_device():
-    """Inside, PLACE is a device."""
-    torch._C._set_only_lift_cpu_tensors(True)  # `torch.tensor(..., device=PLACE)` is made here and then sent
+    """Inside, DEVICE is a device."""
+    torch._C._set_only_lift_cpu_tensors(
+        True
+    )  # `torch.tensor(..., device=DEVICE)` is made on the CPU and then sent
     try:
-        with _Elsewhere():
+        with _PretendMode():
             yield
     finally:
         torch._C._set_only_lift_cpu_tensors(False)

@@ -1,4 +1,6 @@
-"""Pruning as the formulas say it, by lists and loops in float64: what the engine is compared with. It shares no code with it.
+"""Pruning as the formulas say it, by lists and loops in float64, to compare the library with.
+
+It shares no code with the library.
 
 Dimensions: R calibration rows, T position, O output features, I input features.
 """
@@ -6,6 +8,7 @@ Dimensions: R calibration rows, T position, O output features, I input features.
 import copy
 import math
 import statistics
+from functools import partial
 
 import numpy as np
 import torch
@@ -33,10 +36,12 @@ def matrix(linear: nn.Module) -> np.ndarray:
 
 
 def zeros_of(lm) -> dict[tuple[int, str], Places]:
-    return {
-        place: {(int(row), int(column)) for row, column in zip(*np.nonzero(matrix(linear) == 0), strict=True)}
-        for place, linear in linears_of(lm).items()
-    }
+    """Return the places of all zeros, by layer and name of a linear."""
+    zeros = {}
+    for place, linear in linears_of(lm).items():
+        rows_and_columns = np.argwhere(matrix(linear) == 0).tolist()
+        zeros[place] = {(row, column) for row, column in rows_and_columns}
+    return zeros
 
 
 def weights_of(lm) -> dict[str, torch.Tensor]:
@@ -53,32 +58,40 @@ def same(one: dict, other: dict) -> bool:
 
 def inputs_of(lm, ids_RT) -> dict[tuple[int, str], np.ndarray]:
     """Return what every linear receives in a full forward, (R, T, I)."""
-    seen, handles = {}, []
+    inputs = {}
+
+    def keep(module, args, place):
+        inputs[place] = args[0].double().numpy()
+
+    handles = []
     for place, linear in linears_of(lm).items():
-        handles.append(
-            linear.register_forward_pre_hook(
-                lambda module, args, place=place: seen.__setitem__(place, args[0].double().numpy())
-            )
-        )
+        handles.append(linear.register_forward_pre_hook(partial(keep, place=place)))
     lm.model.base_model(ids_RT, use_cache=False)
     for handle in handles:
         handle.remove()
-    return seen
+    return inputs
 
 
 def column_norms(input_RTI, weights, norm_reduction: str) -> list[float]:
-    """Return the norm of every column of the weighted inputs: the root of all squares, or the sum of one norm per row."""
-    per_row = []
-    for rows, ws in zip(input_RTI.tolist(), weights, strict=True):
-        sums = [0.0] * len(rows[0])
-        for token, w in zip(rows, ws, strict=True):
-            sums = [total + (w * value) ** 2 for total, value in zip(sums, token, strict=True)]
-        per_row.append(sums)
-    columns = list(zip(*per_row, strict=True))
-    return [
-        math.sqrt(sum(column)) if norm_reduction == "root" else sum(math.sqrt(value) for value in column)
-        for column in columns
-    ]
+    """Return the norm of every column of the weighted inputs.
+
+    `root`: of all squares; `sum`: one norm per row, summed over rows.
+    """
+    squares_per_row = []
+    for tokens, token_weights in zip(input_RTI.tolist(), weights, strict=True):
+        squares = [0.0] * len(tokens[0])
+        for token, w in zip(tokens, token_weights, strict=True):
+            squares = [total + (w * value) ** 2 for total, value in zip(squares, token, strict=True)]
+        squares_per_row.append(squares)
+    columns = list(zip(*squares_per_row, strict=True))
+    if norm_reduction == "root":
+        return [math.sqrt(sum(column)) for column in columns]
+    return [sum(math.sqrt(value) for value in column) for column in columns]
+
+
+def equal_weights(ids_RT) -> list[list[float]]:
+    """Return a weight of 1 for every token."""
+    return [[1.0] * ids_RT.shape[1]] * len(ids_RT)
 
 
 # which weights
@@ -90,23 +103,28 @@ def lowest(scores: list[float], count: int) -> list[int]:
 
 
 def choose(scores, pattern: str, sparsity: float, first: int = 0) -> Places:
-    """Return the pruned places of columns `first` … of one linear, (O, P) scores; counts of column pieces are differences of whole counts."""
-    rows, last = len(scores), first + len(scores[0])
+    """Return the pruned places of one linear from the scores (O, P) of its columns from `first` on.
+
+    Counts of some columns are differences of the counts up to them.
+    """
+    rows = len(scores)
+    last = first + len(scores[0])
+    pruned: Places = set()
     if ":" in pattern:
         zeros, group = map(int, pattern.split(":"))
-        return {
-            (row, start + at)
-            for row in range(rows)
-            for start in range(0, last - first, group)
-            for at in lowest(scores[row][start : start + group], zeros)
-        }
-    if pattern == "row":
+        for row in range(rows):
+            for start in range(0, last - first, group):
+                places = lowest(scores[row][start : start + group], zeros)
+                pruned |= {(row, start + place) for place in places}
+    elif pattern == "row":
         count = math.floor(last * sparsity) - math.floor(first * sparsity)
-        return {(row, column) for row in range(rows) for column in lowest(scores[row], count)}
-    count = math.floor(rows * last * sparsity) - math.floor(rows * first * sparsity)
-    return {
-        divmod(place, last - first) for place in lowest([value for row in scores for value in row], count)
-    }
+        for row in range(rows):
+            pruned |= {(row, column) for column in lowest(scores[row], count)}
+    else:
+        count = math.floor(rows * last * sparsity) - math.floor(rows * first * sparsity)
+        flat = [value for row in scores for value in row]
+        pruned = {divmod(place, last - first) for place in lowest(flat, count)}
+    return pruned
 
 
 def prune(
@@ -119,64 +137,65 @@ def prune(
     propagation: str = "sequential",
     norm_reduction: str = "root",
 ) -> dict[tuple[int, str], Places]:
-    """Return the places that magnitude or Wanda prunes; `weights` holds one number per row and token, `sparsity` may be a list by layer."""
-    dense = _double(lm)
-    work, pruned, kept_scores = _double(lm), {}, {}
+    """Return the places that magnitude or Wanda prunes, by layer and name.
+
+    `weights` holds one number per row and token, `sparsity` may be a list by layer.
+    """
+    dense, pruned_lm = _double(lm), _double(lm)
+    pruned, all_scores = {}, {}
     layers = 1 + max(layer for layer, _ in linears_of(lm))
     sparsities = sparsity if isinstance(sparsity, list) else [sparsity] * layers
     for layer in range(layers):
-        inputs = (
-            inputs_of(work if propagation == "sequential" else dense, ids_RT) if criterion == "wanda" else {}
-        )
-        for (at, name), linear in linears_of(work).items():
-            if at != layer:
+        inputs = {}
+        if criterion == "wanda":
+            inputs = inputs_of(pruned_lm if propagation == "sequential" else dense, ids_RT)
+        for place, linear in linears_of(pruned_lm).items():
+            if place[0] != layer:
                 continue
-            norms = (
-                column_norms(
-                    inputs[at, name], weights or [[1.0] * ids_RT.shape[1]] * len(ids_RT), norm_reduction
-                )
-                if inputs
-                else [1.0] * matrix(linear).shape[1]
-            )
-            scores = [
-                [abs(value) * scale for value, scale in zip(row, norms, strict=True)]
-                for row in matrix(linear).tolist()
-            ]
-            kept_scores[at, name] = scores
+            norms = [1.0] * matrix(linear).shape[1]
+            if inputs:
+                norms = column_norms(inputs[place], weights or equal_weights(ids_RT), norm_reduction)
+            all_scores[place] = scaled(linear, norms)
             if pattern != "global":
-                pruned[at, name] = choose(scores, pattern, sparsities[layer])
-                zero(linear, pruned[at, name])
-    return pruned if pattern != "global" else choose_globally(kept_scores, sparsity)
+                pruned[place] = choose(all_scores[place], pattern, sparsities[layer])
+                zero(linear, pruned[place])
+    if pattern == "global":
+        return choose_globally(all_scores, sparsity)
+    return pruned
+
+
+def scaled(linear: nn.Module, norms: list[float]) -> list[list[float]]:
+    """Return the absolute weights (O, I), every column times its norm."""
+    score_OI = np.abs(matrix(linear)) * np.array(norms)
+    return score_OI.tolist()
 
 
 def choose_globally(scores: dict, sparsity: float) -> dict[tuple[int, str], Places]:
-    flat = [
-        (value, order, place, row, column)
-        for order, (place, rows) in enumerate(scores.items())
-        for row, values in enumerate(rows)
-        for column, value in enumerate(values)
-    ]
-    ranked = sorted(flat, key=lambda entry: (entry[0], entry[1], entry[3], entry[4]))[
-        : math.floor(len(flat) * sparsity)
-    ]
-    return {place: {(row, column) for _, _, at, row, column in ranked if at == place} for place in scores}
+    """Return the places of the lowest scores of all linears together, ties by order, row and column."""
+    flat = []
+    for order, rows in enumerate(scores.values()):
+        for row, values in enumerate(rows):
+            flat += [(value, order, row, column) for column, value in enumerate(values)]
+    pruned = sorted(flat)[: math.floor(len(flat) * sparsity)]
+    chosen = {}
+    for order, place in enumerate(scores):
+        chosen[place] = {(row, column) for _, at, row, column in pruned if at == order}
+    return chosen
 
 
 def outlier_sparsities(lm, sparsity: float, ids_RT, times: float, owl_lambda: float) -> list[float]:
-    """Return OWL's sparsity of every layer: layers with more Wanda scores above `times` their mean keep more."""
-    inputs, shares = inputs_of(_double(lm), ids_RT), []
+    """Return OWL's sparsity of every layer: those with more Wanda scores above `times` their mean keep
+    more."""
+    inputs = inputs_of(_double(lm), ids_RT)
+    shares = []
     for layer in range(1 + max(layer for layer, _ in linears_of(lm))):
         scores = []
-        for (at, name), linear in linears_of(lm).items():
-            if at == layer:
-                norms = column_norms(inputs[at, name], [[1.0] * ids_RT.shape[1]] * len(ids_RT), "root")
-                scores += [
-                    abs(value) * scale
-                    for row in matrix(linear).tolist()
-                    for value, scale in zip(row, norms, strict=True)
-                ]
-        border = times * statistics.fmean(scores)
-        shares.append(sum(score > border for score in scores) / len(scores))
+        for place, linear in linears_of(lm).items():
+            if place[0] == layer:
+                norms = column_norms(inputs[place], equal_weights(ids_RT), "root")
+                scores += [score for row in scaled(linear, norms) for score in row]
+        least = times * statistics.fmean(scores)
+        shares.append(sum(score > least for score in scores) / len(scores))
     kept = [(share - min(shares)) / (max(shares) - min(shares)) * 2 * owl_lambda for share in shares]
     return [sparsity - value + statistics.fmean(kept) for value in kept]
 
@@ -189,34 +208,35 @@ def sparsegpt(
 ) -> tuple[np.ndarray, Places]:
     """Return new weights and pruned places of SparseGPT's Algorithm 1, column by column.
 
-    No Cholesky factor: the inverse of the damped Gram matrix loses one column after the other by elimination, as in the
-    derivation of optimal brain surgery (the paper's Eq. 4 and 5).
+    No Cholesky factor: the inverse of the damped Gram matrix loses one column after the other by elimination,
+    as in the derivation of optimal brain surgery (the paper's Eq. 4 and 5).
     """
-    weight_OI, gram_II = weight_OI.astype(np.float64).copy(), gram_II.astype(np.float64).copy()
+    weight_OI = weight_OI.astype(np.float64).copy()
+    gram_II = gram_II.astype(np.float64).copy()
     rows, columns = weight_OI.shape
     dead = [column for column in range(columns) if gram_II[column, column] == 0]
     for column in dead:
         gram_II[column, column] = 1.0
     gram_II += damping * np.mean(np.diag(gram_II)) * np.eye(columns)
-    inverse_II, steps = np.linalg.inv(gram_II), []
+    inverse_II = np.linalg.inv(gram_II)
+    steps = []  # a row per column, taken just before that column is eliminated
     for column in range(columns):
         steps.append(inverse_II[column].copy())
         inverse_II -= np.outer(inverse_II[:, column], inverse_II[column]) / inverse_II[column, column]
-    step = int(pattern.split(":")[1]) if ":" in pattern else block_size
+    chosen_together = int(pattern.split(":")[1]) if ":" in pattern else block_size
     pruned: Places = set()
     for column in range(columns):
-        if column % step == 0:
-            part = range(column, min(column + step, columns))
-            scores = [
-                [-1.0 if at in dead else weight_OI[row, at] ** 2 / steps[at][at] for at in part]
-                for row in range(rows)
-            ]
-            pruned |= {(row, column + at) for row, at in choose(scores, pattern, sparsity, column)}
+        if column % chosen_together == 0:
+            last = min(column + chosen_together, columns)
+            diagonal_P = np.array([steps[at][at] for at in range(column, last)])
+            score_OP = weight_OI[:, column:last] ** 2 / diagonal_P
+            score_OP[:, [at - column for at in dead if column <= at < last]] = -1.0
+            chosen = choose(score_OP.tolist(), pattern, sparsity, column)
+            pruned |= {(row, column + at) for row, at in chosen}
         for row in range(rows):
             if (row, column) in pruned:
-                weight_OI[row, column:] -= (
-                    weight_OI[row, column] / steps[column][column] * steps[column][column:]
-                )
+                error = weight_OI[row, column] / steps[column][column]
+                weight_OI[row, column:] -= error * steps[column][column:]
                 weight_OI[row, column] = 0.0
     return weight_OI, pruned
 
@@ -232,46 +252,58 @@ def prune_by_sparsegpt(
     block_size: int = 128,
 ):
     """Return the new weights (O, I) of every linear, each solved on its own."""
-    dense, work, found = _double(lm), _double(lm), {}
+    dense, pruned_lm = _double(lm), _double(lm)
+    found = {}
     for layer in range(1 + max(layer for layer, _ in linears_of(lm))):
-        inputs = inputs_of(work if propagation == "sequential" else dense, ids_RT)
-        for (at, name), linear in linears_of(work).items():
-            if at != layer:
+        inputs = inputs_of(pruned_lm if propagation == "sequential" else dense, ids_RT)
+        for place, linear in linears_of(pruned_lm).items():
+            if place[0] != layer:
                 continue
-            tokens = inputs[at, name].reshape(-1, inputs[at, name].shape[-1])
-            gram_II = np.zeros((tokens.shape[1], tokens.shape[1]))
-            for token, w in zip(
-                tokens,
-                [1.0] * len(tokens) if weights is None else [w for row in weights for w in row],
-                strict=True,
-            ):
-                gram_II += np.outer(w * token, w * token)
-            found[at, name], _ = sparsegpt(matrix(linear), gram_II, pattern, sparsity, damping, block_size)
-            put(linear, found[at, name])
+            gram_II = gram(inputs[place], weights or equal_weights(ids_RT))
+            found[place], _ = sparsegpt(matrix(linear), gram_II, pattern, sparsity, damping, block_size)
+            put(linear, found[place])
     return found
+
+
+def gram(input_RTI, weights) -> np.ndarray:
+    """Return the sum of (w x)(w x)^T over all tokens x of weight w, (I, I)."""
+    features = input_RTI.shape[-1]
+    gram_II = np.zeros((features, features))
+    for tokens, token_weights in zip(input_RTI, weights, strict=True):
+        for token, w in zip(tokens, token_weights, strict=True):
+            gram_II += np.outer(w * token, w * token)
+    return gram_II
 
 
 # token weights
 
 
 def eager_masses(lm, ids_RT) -> list[list[float]]:
-    """Return the official code's mass of every key, summed over layers, heads and queries, from transformers' own attention maps."""
+    """Return the official code's mass of every key, from transformers' own attention maps.
+
+    It is summed over layers, heads and queries.
+    """
     former = lm.model.config._attn_implementation
     lm.model.set_attn_implementation("eager")
-    found = []
+    masses = []
     for ids_T in ids_RT:
         maps = lm.model.base_model(ids_T[None], use_cache=False, output_attentions=True).attentions
-        found.append(
-            [sum(float(each[0, :, :, key].double().sum()) for each in maps) for key in range(len(ids_T))]
-        )
+        masses.append([])
+        for key in range(len(ids_T)):
+            per_layer = [float(map_BHQK[0, :, :, key].double().sum()) for map_BHQK in maps]
+            masses[-1].append(sum(per_layer))
     lm.model.set_attn_implementation(former)
-    return found
+    return masses
 
 
 def official_out(masses: list[float], sink_std: float = 2.0, alpha: float = 5.0) -> list[float]:
     """Return the official code's soft sink mask of one state: sigmoid(alpha (m - (mean + sink_std std)))."""
-    border = statistics.fmean(masses) + sink_std * statistics.pstdev(masses)
-    return [1 / (1 + math.exp(-min(max(alpha * (mass - border), -700), 700))) for mass in masses]
+    threshold = statistics.fmean(masses) + sink_std * statistics.pstdev(masses)
+    shares = []
+    for mass in masses:
+        exponent = min(max(alpha * (mass - threshold), -700), 700)
+        shares.append(1 / (1 + math.exp(-exponent)))
+    return shares
 
 
 # helpers

@@ -52,7 +52,6 @@ def small_copy(folder: Path) -> Path:
     )
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "notebooks").mkdir()
-    shutil.copy(ROOT / "notebooks" / "claims.yml", folder / "notebooks")
     for name, values in SMALL.items():
         notebook = jupytext.read(ROOT / "notebooks" / f"{name}.py")
         (parameters,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]

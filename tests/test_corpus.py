@@ -1,6 +1,5 @@
-"""Text without a download: deterministic, deduplicated, split by content, and samples that do not know their batch."""
+"""Text without a download: deterministic, deduplicated and split by content."""
 
-import itertools
 import math
 import re
 import shutil
@@ -10,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from sinkprune_core import corpus
 from sinkprune_core.corpus import (
@@ -19,16 +18,15 @@ from sinkprune_core.corpus import (
     documentation_sequences,
     is_held_out,
     pack,
-    sample_batch,
-    self_samples,
     shipped_samples,
     texts,
 )
 from sinkprune_core.models.embedded import START_TOKEN_ID
-from sinkprune_core.seeds import generator
-from sinkprune_core.training.lora import Training
 
-PROSE = "Return the number of {} that were found in the given folder, which must exist and must be readable by the user who calls this function."
+PROSE = (
+    "Return the number of {} that were found in the given folder, which must exist and must be readable by "
+    "the user who calls this function."
+)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +120,34 @@ def test_an_unknown_scope_lists_the_known_ones():
         documentation("all")
 
 
+def test_documentation_is_read_once_until_a_file_changes(tmp_path, monkeypatch):
+    sentence = (
+        "This paragraph has as many plain words as one needs to count as prose, so that it is kept by "
+        "whoever reads the {} of it."
+    )
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(corpus.sysconfig, "get_path", lambda name: str(tmp_path / "lib"))
+    (tmp_path / "lib" / "tests").mkdir(parents=True)
+    (tmp_path / "lib" / "tests" / "b.py").write_text(f'"""{sentence.format("tests")}"""')
+    file = tmp_path / "lib" / "a.py"
+    file.write_text(
+        "try:\n"
+        "    class A:\n"
+        f'        """{sentence.format("class")}"""\n'
+        "except ValueError:\n"
+        "    def f():\n"
+        f'        """{sentence.format("function")}"""\n'
+        f'print(lambda: "{sentence.format("string")}")\n'
+    )
+    read = corpus.documentation.__wrapped__
+    assert read("stdlib") == (sentence.format("class"), sentence.format("function"))
+    with monkeypatch.context() as patch:
+        patch.setattr(corpus, "_docstrings", lambda file: 1 / 0)
+        assert read("stdlib") == (sentence.format("class"), sentence.format("function")), "from the cache"
+    file.write_text(f'"""{sentence.format("module")}"""')
+    assert read("stdlib") == (sentence.format("module"),)
+
+
 # the split
 
 
@@ -182,83 +208,7 @@ def test_sequences_of_the_splits_are_made_of_their_own_paragraphs(tiny_ar, parag
         assert len(sequences_NT) == sum(len(tiny_ar.encode(text)) + 1 for text in own) // 31
 
 
-# samples
-
-
-def test_samples_equal_a_naive_sampler(tiny_ar):
-    samples_BT = sample_batch(tiny_ar, 12, first=3, count=4, seed=5)
-    assert samples_BT.shape == (4, 12) and samples_BT.dtype == torch.int64
-    for row in range(4):
-        turn = [1, 17]  # <|im_start|> assistant
-        uniform = torch.rand(13, generator=generator(5, "ar-sample", 3 + row)).tolist()
-        ids = list(turn)
-        for position in range(2, 13):
-            logits = tiny_ar.model(torch.tensor([ids]), use_cache=False).logits[0, -1].double().tolist()
-            ranked = sorted(
-                (token for token in range(72) if not 3 <= token < 17), key=lambda token: -logits[token]
-            )[:50]
-            weights = [math.exp(logits[token] - logits[ranked[0]]) for token in ranked]
-            cumulative = list(itertools.accumulate(weight / sum(weights) for weight in weights))
-            ids.append(
-                next(
-                    (
-                        token
-                        for token, upto in zip(ranked, cumulative, strict=True)
-                        if upto >= uniform[position]
-                    ),
-                    ranked[-1],
-                )
-            )
-        assert samples_BT[row].tolist() == [START_TOKEN_ID, *ids[2:]]
-
-
-def test_a_sample_does_not_depend_on_its_batch(tiny_ar):
-    together_BT = sample_batch(tiny_ar, 16, 0, 6, seed=1)
-    assert torch.equal(
-        torch.cat([sample_batch(tiny_ar, 16, first, 2, seed=1) for first in (0, 2, 4)]), together_BT
-    )
-    assert torch.equal(sample_batch(tiny_ar, 16, 5, 1, seed=1), together_BT[5:])
-    assert torch.equal(
-        sample_batch(tiny_ar, 9, 0, 6, seed=1), together_BT[:, :9]
-    )  # a longer sample begins as the shorter one
-    assert len(set(map(tuple, together_BT.tolist()))) == 6
-    assert not torch.equal(sample_batch(tiny_ar, 16, 0, 6, seed=2), together_BT)
-
-
-def test_samples_hold_no_reserved_token(tiny_ar):
-    tiny_ar.model.get_output_embeddings().weight[3:17] *= 10  # the model would like to say them
-    samples_BT = sample_batch(tiny_ar, 20, 0, 16, seed=0)
-    assert not ((samples_BT >= 3) & (samples_BT < 17)).any()
-
-
-def test_samples_are_drawn_once_and_kept(tiny_base, tmp_path):
-    cache = tmp_path / "samples"
-    samples_NT = self_samples(130, 8, seed=0, folder=cache)
-    files = sorted(path.name for path in (cache / "ar-samples-8-seed0").iterdir())
-    assert files == ["00000.safetensors", "00001.safetensors"]
-    assert samples_NT.shape == (130, 8)
-    (cache / "ar-samples-8-seed0" / files[1]).unlink()  # as if the second shard had been killed
-    assert torch.equal(self_samples(130, 8, seed=0, folder=cache), samples_NT)
-    for path in tiny_base.iterdir():
-        path.unlink()
-    assert torch.equal(self_samples(130, 8, seed=0, folder=cache), samples_NT)  # without the model
-    assert torch.equal(self_samples(20, 8, seed=0, folder=cache), samples_NT[:20])
-
-
-def test_the_shipped_samples_are_those_that_would_be_drawn(tmp_path):
-    assert torch.equal(self_samples(300, 128, folder=tmp_path), load_file(corpus.SAMPLES)["ids"].long()[:300])
-    assert not list(tmp_path.iterdir())
-
-
-def test_repeated_samples_are_dropped_and_order_stays(tmp_path):
-    shard = tmp_path / "ar-samples-4-seed0" / "00000.safetensors"
-    shard.parent.mkdir()
-    ids_NT = torch.tensor([[0, 5, 5, 5], [0, 1, 1, 1], [0, 5, 5, 5], [0, 2, 2, 2]], dtype=torch.int32)
-    save_file({"ids": ids_NT}, shard)
-    assert self_samples(4, 4, folder=tmp_path).tolist() == [[0, 5, 5, 5], [0, 1, 1, 1], [0, 2, 2, 2]]
-
-
-# both
+# both sources
 
 
 @pytest.fixture
@@ -303,34 +253,3 @@ def test_texts_are_half_samples_and_half_documentation_without_repeats(shipped, 
 def test_more_sequences_than_there_are_is_an_error_with_the_numbers(shipped, tiny_ar):
     with pytest.raises(ValueError, match="sequences=90 asks for 45 of samples, which has 40 of 16 tokens"):
         texts(tiny_ar.tokenizer, 90, 16, held_out=False)
-
-
-@pytest.mark.skipif(not corpus.SAMPLES.exists(), reason="no shipped samples here")
-def test_the_shipped_samples_are_whole():
-    stored_NT = load_file(corpus.SAMPLES)["ids"]
-    assert (
-        stored_NT.dtype == torch.uint16 and stored_NT.shape[1] == 128 and len(stored_NT) >= Training().samples
-    )
-    ids_NT = stored_NT.long()
-    assert (ids_NT[:, 0] == START_TOKEN_ID).all()
-    assert not ((ids_NT >= corpus.RESERVED.start) & (ids_NT < corpus.RESERVED.stop)).any()
-    assert len(set(map(tuple, ids_NT.tolist()))) == len(ids_NT)
-
-
-def test_documentation_is_read_once_until_a_file_changes(tmp_path, monkeypatch):
-    sentence = "This paragraph has as many plain words as one needs to count as prose, so that it is kept by whoever reads the {} of it."
-    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(corpus.sysconfig, "get_path", lambda name: str(tmp_path / "lib"))
-    (tmp_path / "lib" / "tests").mkdir(parents=True)
-    (tmp_path / "lib" / "tests" / "b.py").write_text(f'"""{sentence.format("tests")}"""')
-    file = tmp_path / "lib" / "a.py"
-    file.write_text(
-        f'try:\n    class A:\n        """{sentence.format("class")}"""\nexcept ValueError:\n    def f():\n        """{sentence.format("function")}"""\nprint(lambda: "{sentence.format("string")}")\n'
-    )
-    read = corpus.documentation.__wrapped__
-    assert read("stdlib") == (sentence.format("class"), sentence.format("function"))
-    with monkeypatch.context() as patch:
-        patch.setattr(corpus, "_docstrings", lambda file: 1 / 0)
-        assert read("stdlib") == (sentence.format("class"), sentence.format("function")), "from the cache"
-    file.write_text(f'"""{sentence.format("module")}"""')
-    assert read("stdlib") == (sentence.format("module"),)

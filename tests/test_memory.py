@@ -1,4 +1,4 @@
-"""What is held at once, told from which storages are alive when: a laptop or Binder gives a notebook 1 to 2 GB."""
+"""What is in memory at once, told from which storages are alive: a laptop or Binder has 1 to 2 GB to give."""
 
 import json
 import re
@@ -14,14 +14,19 @@ from safetensors.torch import load_file
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from sinkprune_core.companion import records, variants
+from sinkprune_core.companion.masks import kept_masks
 from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.variants import SharedStatistics, kept_masks, variant_scores
-from sinkprune_core.diffusion.sampling import DREAM, LLADA, generate
-from sinkprune_core.evaluation import likelihood
+from sinkprune_core.companion.variants import SharedStatistics, variant_scores
+from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER
+from sinkprune_core.diffusion.sampling import generate
+from sinkprune_core.evaluation import likelihood, token_losses
 from sinkprune_core.models import embedded, reader
-from sinkprune_core.models.language_model import LanguageModel, from_folder
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.loading import from_folder
 from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.engine import Recipe, preset, prune, weights_kept
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.recipe import Recipe, preset
 
 
 @pytest.fixture
@@ -51,10 +56,10 @@ def watched(lm) -> Watched:
 @pytest.mark.parametrize(
     "sampler",
     [
-        LLADA,
-        DREAM,
-        replace(LLADA, temperature=1.0),
-        replace(DREAM, temperature=0.5, proposal="filtered", top_p=0.9),
+        LLADA_SAMPLER,
+        DREAM_SAMPLER,
+        replace(LLADA_SAMPLER, temperature=1.0),
+        replace(DREAM_SAMPLER, temperature=0.5, proposal="filtered", top_p=0.9),
     ],
     ids=["llada", "dream", "noise", "filtered"],
 )
@@ -66,41 +71,53 @@ def test_a_step_holds_no_logits_of_the_step_before(tiny_dlm, make_ids, sampler):
 
 def test_with_guidance_a_step_holds_its_own_two_logits_and_no_more(tiny_dlm, make_ids):
     lm = watched(tiny_dlm)
-    generate(lm, make_ids(2, 4), replace(LLADA, length=8, steps=4, block=None, guidance=1.0))
+    generate(lm, make_ids(2, 4), replace(LLADA_SAMPLER, length=8, steps=4, block=None, guidance=1.0))
     assert lm.alive == [0, 1] * 4
 
 
 def test_the_head_holds_one_slice_of_logits_and_slices_change_no_loss(tiny_dlm, make_ids, monkeypatch):
     ids_NT = make_ids(4, 12)
     whole = likelihood.nelbo(tiny_dlm, ids_NT, draws=2)
-    monkeypatch.setattr(likelihood, "HEAD_SLICE", 5)
+    monkeypatch.setattr(token_losses, "HEAD_SLICE", 5)
     lm = watched(tiny_dlm)
     pd.testing.assert_frame_equal(likelihood.nelbo(lm, ids_NT, draws=2), whole)
     assert len(lm.alive) > 4 and set(lm.alive) == {0}
 
 
-ORDER = {  # what happens first: a look at the text with the dense model, or a copy of the weights
+EVENTS = {  # in order: statistics of the dense model are collected, weights are copied
     "dense": (None, []),
     "magnitude": (preset("magnitude"), ["copy"]),
     "sequential": (preset("wanda"), ["copy"]),
-    "dense propagation": (Recipe(inputs="noised", propagation="dense", noise_levels=2), ["look", "copy"]),
+    "dense propagation": (
+        Recipe(inputs="noised", propagation="dense", noise_levels=2),
+        ["statistics", "copy"],
+    ),
 }
 
 
 @pytest.mark.parametrize("announced", [True, False], ids=["shared statistics", "its own"])
-@pytest.mark.parametrize("name", ORDER)
-def test_weights_are_copied_for_pruning_alone_and_after_the_look(
+@pytest.mark.parametrize("name", EVENTS)
+def test_weights_are_copied_for_pruning_alone_and_after_dense_statistics(
     tiny_dlm, make_ids, run, monkeypatch, name, announced
 ):
-    recipe, expected = ORDER[name]
-    calibration, texts, events = Calibration(make_ids(2, 12)), {"text": make_ids(2, 12, seed=1)}, []
+    recipe, expected = EVENTS[name]
+    calibration = Calibration(make_ids(2, 12))
+    texts = {"text": make_ids(2, 12, seed=1)}
+    events = []
 
-    def told(event, function):
-        return lambda *arguments, **named: (events.append(event), function(*arguments, **named))[1]
+    def noted(event, function):
+        def call(*arguments, **named):
+            events.append(event)
+            return function(*arguments, **named)
 
-    monkeypatch.setattr(variants, "dense_statistics", told("look", variants.dense_statistics))
-    monkeypatch.setattr(variants, "weights_kept", told("copy", variants.weights_kept))
-    shared = SharedStatistics(tiny_dlm, [recipe] if recipe else [], calibration) if announced else None
+        return call
+
+    def shared_statistics(recipes):
+        return SharedStatistics(tiny_dlm, recipes, calibration) if announced else None
+
+    monkeypatch.setattr(variants, "dense_statistics", noted("statistics", variants.dense_statistics))
+    monkeypatch.setattr(variants, "weights_kept", noted("copy", variants.weights_kept))
+    shared = shared_statistics([recipe] if recipe else [])
     before = tiny_dlm.fingerprint()
     found = variant_scores(run, tiny_dlm, before, recipe, calibration, texts, 2, shared=shared, variant=name)
     assert events == expected and tiny_dlm.fingerprint() == before
@@ -108,16 +125,10 @@ def test_weights_are_copied_for_pruning_alone_and_after_the_look(
         with weights_kept(tiny_dlm):
             report = prune(tiny_dlm, recipe, calibration, progress=False)
             by_hand = variants.score_texts(tiny_dlm, texts, 2)
-        assert found.value.tolist() == pytest.approx(
-            by_hand.value.tolist()
-        ) and found.zeros.tolist() == pytest.approx([report.sparsity] * 2)
+        assert found.value.tolist() == pytest.approx(by_hand.value.tolist())
+        assert found.zeros.tolist() == pytest.approx([report.sparsity] * 2)
         events.clear()
-        kept_masks(
-            tiny_dlm,
-            recipe,
-            calibration,
-            SharedStatistics(tiny_dlm, [recipe], calibration) if announced else None,
-        )
+        kept_masks(tiny_dlm, recipe, calibration, shared_statistics([recipe]))
         assert events == expected
 
 
@@ -139,13 +150,11 @@ def test_memory_goes_back_after_every_record_that_was_computed(run, monkeypatch)
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_the_adapter_is_merged_in_float32_one_linear_at_a_time(monkeypatch, dtype):
-    """As a sum of whole float32 matrices gives it, to the bit, with one of them in memory while the base is in bfloat16."""
+    """As float32 matrices give it, to the bit, with one of them in memory where the base is bfloat16."""
     base, _ = from_folder(embedded.base_folder(), torch.bfloat16)
-    weights, wide, merge = (
-        {name: weight.clone() for name, weight in base.named_parameters()},
-        [],
-        Linear.merge,
-    )
+    weights = {name: weight.clone() for name, weight in base.named_parameters()}
+    wide = []  # parameters in float32 whenever a linear is merged
+    merge = Linear.merge
 
     def counted(layer, *arguments, **named):
         wide.append([parameter.dtype for parameter in parameters].count(torch.float32))
@@ -156,18 +165,15 @@ def test_the_adapter_is_merged_in_float32_one_linear_at_a_time(monkeypatch, dtyp
     merged = embedded.merge_adapter(base, embedded.ADAPTER, dtype)
     linears = 7 * len(merged.model.layers)
     assert wide == ([1] * linears if dtype != torch.float32 else list(range(1, linears + 1)))
-    adapter, settings = (
-        load_file(embedded.ADAPTER / "adapter_model.safetensors"),
-        json.loads((embedded.ADAPTER / "adapter_config.json").read_text()),
-    )
+    adapter = load_file(embedded.ADAPTER / "adapter_model.safetensors")
+    settings = json.loads((embedded.ADAPTER / "adapter_config.json").read_text())
     scale = settings["lora_alpha"] / settings["r"]
     for name, found in merged.named_parameters():
         lora = f"base_model.model.{name.removesuffix('.weight')}.lora"
         expected = weights[name].float()
         if f"{lora}_A.weight" in adapter:
-            expected = (
-                expected + (adapter[f"{lora}_B.weight"].float() @ adapter[f"{lora}_A.weight"].float()) * scale
-            )
+            product = adapter[f"{lora}_B.weight"].float() @ adapter[f"{lora}_A.weight"].float()
+            expected = expected + product * scale
         assert torch.equal(found, expected.to(dtype)), name
 
 
@@ -176,19 +182,20 @@ def test_the_adapter_is_merged_in_float32_one_linear_at_a_time(monkeypatch, dtyp
     reason="the system does not say which pages of a file are in memory",
 )
 def test_reading_a_model_lets_go_of_the_pages_it_has_read(monkeypatch):
-    """Of the 269 MB of the base never more than twice MAPPED are in memory as pages of the file (the embedding alone is 57 MB)."""
-    folder, seen, tensor = embedded.base_folder(), [], reader.Checkpoint.tensor
+    """Never more than twice MAPPED of its 269 MB are pages in memory (the embedding alone is 57 MB)."""
+    folder = embedded.base_folder()
+    resident = []  # bytes of the folder's files in memory whenever a tensor is read
+    tensor = reader.Checkpoint.tensor
 
-    def watched(checkpoint, name):
-        found = re.findall(
-            rf"{re.escape(str(folder))}.*?\nRss: +(\d+)",
-            re.sub(r"\n(?:Size|KernelPageSize|MMUPageSize):.*", "", Path("/proc/self/smaps").read_text()),
-        )
-        seen.append(sum(map(int, found)) * 1024)
+    def measured(checkpoint, name):
+        smaps = Path("/proc/self/smaps").read_text()
+        smaps = re.sub(r"\n(?:Size|KernelPageSize|MMUPageSize):.*", "", smaps)
+        found = re.findall(rf"{re.escape(str(folder))}.*?\nRss: +(\d+)", smaps)
+        resident.append(sum(map(int, found)) * 1024)
         return tensor(checkpoint, name)
 
-    monkeypatch.setattr(reader.Checkpoint, "tensor", watched)
+    monkeypatch.setattr(reader.Checkpoint, "tensor", measured)
     model, _ = from_folder(folder, torch.bfloat16)
-    assert 0 < max(seen) <= 2 * reader.MAPPED
+    assert 0 < max(resident) <= 2 * reader.MAPPED
     stored = load_file(folder / "model.safetensors")
     assert all(torch.equal(stored[name], weight) for name, weight in model.named_parameters())

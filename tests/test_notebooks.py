@@ -15,8 +15,8 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from sinkprune_core.companion import pages
-from sinkprune_core.companion.parameters import CHECKS, ParameterError, declared, fits
+from sinkprune_core.companion.parameters import check, declared
+from sinkprune_core.companion.performance_page import performance
 from sinkprune_core.companion.publish import WIDGETS, clean_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,7 +101,7 @@ def test_every_profile_sets_parameters_that_exist(name):
     known = declared([tagged(name, "parameters")])
     for config in (ROOT / "workflow" / "config").glob("*.yml"):
         for parameter, value in stated_values(config, name):
-            assert fits(value, known[parameter]), (config.name, parameter, value)
+            check(name, {parameter: known[parameter]}, {parameter: value})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -167,49 +167,6 @@ def test_the_published_run_decides_exactly_the_claims_that_have_a_finding():
 
 
 @pytest.mark.parametrize(
-    ("value", "annotation", "ok"),
-    [
-        (1, int, True),
-        (True, int, False),
-        (1.5, int, False),
-        (1, float, True),
-        (True, float, False),
-        ("a", str, True),
-        (1, str, False),
-        ([1, 2.5], list[float], True),
-        ([1, "b"], list[float], False),
-        (0.5, list[float], False),
-        (None, int | None, True),
-        ("x", int | None, False),
-    ],
-)
-def test_types_are_checked(value, annotation, ok):
-    assert fits(value, annotation) is ok
-
-
-def test_the_last_parameters_cell_counts():
-    assert list(declared(["a: int = 1", "x = 2", "b: str = 'c'", "for"])) == ["b"]
-    with pytest.raises(ParameterError, match="top"):
-        declared(["x = 1"])
-
-
-@pytest.mark.parametrize(
-    ("name", "bad", "good", "message"),
-    [
-        ("patterns", "row", "4:8", "'row' must read N:M"),
-        ("patterns", "4:2", "2:4", "must have 1 <= N < M"),
-        ("curve_recipes", "wnda", "wanda", "preset 'wnda' is unknown; choose one of magnitude, wanda"),
-        ("ratios", 1.0, 0.3, r"1.0 must lie in \[0, 1\)"),
-        ("pattern_draws", 0, 1, "0 must be at least 1"),
-    ],
-)
-def test_every_name_has_its_check(name, bad, good, message):
-    CHECKS[name](good)
-    with pytest.raises(ValueError, match=message):
-        CHECKS[name](bad)
-
-
-@pytest.mark.parametrize(
     ("parameters", "message"),
     [
         ({"sparsty": 0.5}, "parameter 'sparsty' does not exist in 00_start_here; it has: profile, model"),
@@ -217,7 +174,7 @@ def test_every_name_has_its_check(name, bad, good, message):
         ({"sparsity": 1.2}, r"sparsity: 1.2 must lie in \[0, 1\)"),
         ({"model": "gpt-9"}, "model: unknown model 'gpt-9'; known names: smol-ar, smol-dlm"),
         ({"draws": 0}, "draws: 0 must be at least 1"),
-        ({"profile": "../x"}, "profile='../x' names a folder"),
+        ({"profile": "../x"}, "profile: '../x' names a folder"),
     ],
 )
 def test_a_bad_parameter_stops_the_notebook_before_any_work(parameters, message, tmp_path):
@@ -301,7 +258,7 @@ def test_publishing_refuses_stale_failed_and_leaking_runs():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_head_says_of_profile_quick_what_was_measured(name):
     """By `tests/benchmarks/test_notebook_memory.py --record`; minutes are rounded to halves, but never to nothing."""
-    measured = pages.performance()
+    measured = performance()
     minutes = max(0.5, round(2 * measured[f"time of {name}, profile quick"]["value"]) / 2)
     gigabytes = measured[f"peak memory of the kernel of {name}, profile quick"]["value"]
     time = {0.5: "half a minute", 1.0: "a minute"}.get(minutes, f"{minutes:g} minutes")

@@ -1,4 +1,4 @@
-"""What a newcomer meets first: the versions that files state, the Makefile, the package's contents, and no traces of a machine."""
+"""What a newcomer meets first: stated versions, the Makefile, what the package holds, no machine paths."""
 
 import os
 import re
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
 
 
 def fake_python(folder: Path, refuse: str, version: str = "3.12") -> Path:
-    """Return an interpreter that claims `version`, and fails when asked to run code that contains `refuse`."""
+    """Return an interpreter that claims `version`, and fails when asked to run code with `refuse` in it."""
     path = folder / "python"
     path.write_text(f'#!/bin/sh\ncase "$2" in *"{refuse}"*) exit 1;; *print*) echo {version};; esac\n')
     path.chmod(0o755)
@@ -205,7 +206,10 @@ def test_a_half_made_environment_is_made_anew(tmp_path):
     (tmp_path / ".venv" / "rubbish").touch()
     marker = tmp_path / "python"
     marker.write_text(
-        f'#!/bin/sh\necho "$@" >> "{tmp_path}/calls"\ncase "$2" in *print*) echo 3.12;; esac\n[ "$2" != venv ]\n'
+        "#!/bin/sh\n"
+        f'echo "$@" >> "{tmp_path}/calls"\n'
+        'case "$2" in *print*) echo 3.12;; esac\n'
+        '[ "$2" != venv ]\n'
     )
     marker.chmod(0o755)
     stopped = make("venv", f"PYTHON={marker}", folder=tmp_path)
@@ -225,6 +229,12 @@ def test_ci_runs_the_tests():
 # the package
 
 
+@pytest.mark.parametrize("script", PROJECT["scripts"].values())
+def test_every_command_of_the_package_leads_to_a_function(script):
+    module, _, name = script.partition(":")
+    assert callable(getattr(import_module(module), name))
+
+
 def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
     if (
         int(version("setuptools").split(".")[0]) < 77
@@ -239,7 +249,8 @@ def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
             shutil.copy(ROOT / name, source)
     (source / "figures").mkdir()  # what lies beside the package stays out
     (source / "figures" / "draw.py").touch()
-    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"  # without pip, so without a network
+    # without pip, so without a network
+    build = f"from setuptools import build_meta; build_meta.build_wheel({str(tmp_path)!r})"
     built = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("*.whl")

@@ -1,4 +1,4 @@
-"""README keeps its word: its commands exist, its example runs, its links lead somewhere, its table is the ledger's."""
+"""README keeps its word: commands exist, the example runs, links lead somewhere, the table is up to date."""
 
 import os
 import re
@@ -11,7 +11,7 @@ import pytest
 from sinkprune_core.cli.main import main
 from sinkprune_core.companion import claims, publish
 from sinkprune_core.companion.parameters import declared
-from sinkprune_core.pruning.engine import PRESETS
+from sinkprune_core.pruning.recipe import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -99,4 +99,4 @@ def test_an_expected_error_of_the_command_is_one_line(capsys):
     assert main(["reproduce", "--profile", "no-such-profile"]) == 1
     assert "choose one of full, paper, quick" in capsys.readouterr().err
     assert main(["train", "--tokens", "0"]) == 1
-    assert "tokens=0 must be at least 1" in capsys.readouterr().err
+    assert "--tokens 0 must be a whole number of at least 1" in capsys.readouterr().err

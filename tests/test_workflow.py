@@ -1,4 +1,4 @@
-"""`sinkprune reproduce` on a small project of two notebooks: order, second runs, changed parameters, kills and failures."""
+"""`sinkprune reproduce` on a small project of two notebooks: order, second runs, kills and failures."""
 
 import json
 import math
@@ -29,16 +29,22 @@ first_seed: int = 0  # number of the first draw
 # %%
 import time
 import pandas as pd
-from sinkprune_core.notebook import start
-from sinkprune_core.comparisons import interval
+from sinkprune_core.companion.parameters import start
+from sinkprune_core.evaluation.intervals import interval
 run = start("NAME", globals())
 # %%
 first = run.record("first", lambda: pd.DataFrame({"x": [time.time()]}), size=size)
 time.sleep(pause)
 second = run.record("second", lambda: pd.DataFrame({"x": [1.0 / (size - 13), 2.0]}), size=size)
-drawn = pd.concat([run.record("draw", lambda: pd.DataFrame({"x": [seed + time.time()]}), seed=seed) for seed in range(first_seed, first_seed + seeds)])
+drawn = pd.concat(
+    [
+        run.record("draw", lambda: pd.DataFrame({"x": [seed + time.time()]}), seed=seed)
+        for seed in range(first_seed, first_seed + seeds)
+    ]
+)
 run.find({"mean": interval(second.x)})
 """
+NOTEBOOKS = ("00_one", "01_two")
 CLAIMS = {
     "claims": [
         {
@@ -68,9 +74,9 @@ def project(tmp_path) -> Path:
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "notebooks").mkdir()
-    for name in ("00_one", "01_two"):
+    for name in NOTEBOOKS:
         (tmp_path / "notebooks" / f"{name}.py").write_text(NOTEBOOK.replace("NAME", name))
-    (tmp_path / "notebooks" / "claims.yml").write_text(yaml.safe_dump(CLAIMS))
+    (tmp_path / "sinkprune_core" / "data" / "claims.yml").write_text(yaml.safe_dump(CLAIMS))
     configure(tmp_path)
     return tmp_path
 
@@ -137,7 +143,11 @@ def test_a_run_ends_with_the_claims_and_a_second_one_has_nothing_to_do_until_a_p
     provenance = json.loads((project / "runs" / "tiny" / "findings" / "01_two.json").read_text())[
         "provenance"
     ]
-    assert provenance["parameters"]["size"] == 4 and provenance["versions"]["torch"]
+    assert provenance["parameters"]["size"] == 4
+    assert all(group["versions"]["torch"] and group["names"] for group in provenance["records"])
+    claims = json.loads((project / "runs" / "tiny" / "figures" / "claims.json").read_text())
+    named = {name.split("-")[0] for group in claims["records"] for name in group["names"]}
+    assert named == {f"{notebook}/{name}" for notebook in NOTEBOOKS for name in ("first", "second", "draw")}
 
 
 def test_a_sweep_shares_the_work_and_the_notebook_only_reads(project):
@@ -182,12 +192,14 @@ def test_jobs_of_one_thread_share_a_machine_as_far_as_its_memory_goes(project):
     sizes, needs = {"size": 2, "pause": 5.0}, {"threads": 1, "mem_mb": 10**8}
     configure(project, sizes, sizes, resources={"00_one": needs, "01_two": needs})
     assert reproduce(project).returncode == 0
-    written = lambda notebook, record: (
-        next((project / "runs" / "tiny" / "records" / notebook).glob(f"{record}-*.csv")).stat().st_mtime
-    )
-    assert written("01_two", "first") > written("00_one", "second") or written("00_one", "first") > written(
-        "01_two", "second"
-    )
+
+    def written(notebook: str, record: str) -> float:
+        (file,) = (project / "runs" / "tiny" / "records" / notebook).glob(f"{record}-*.csv")
+        return file.stat().st_mtime
+
+    two_after_one = written("01_two", "first") > written("00_one", "second")
+    one_after_two = written("00_one", "first") > written("01_two", "second")
+    assert two_after_one or one_after_two
 
 
 @pytest.mark.parametrize(
@@ -262,7 +274,7 @@ def test_a_profile_names_itself_and_every_notebook():
 
 
 def fake_cluster(project: Path) -> Path:
-    """Write SLURM's commands as far as the plugin calls them; `sbatch` keeps its arguments and runs the job at once."""
+    """Write SLURM's commands as the plugin calls them; `sbatch` keeps its arguments and runs jobs at once."""
     folder = project / "cluster"
     folder.mkdir()
     scripts = {
@@ -272,7 +284,9 @@ folder = pathlib.Path(__file__).parent
 number = str(os.getpid())
 (wrapped,) = [a.removeprefix("--wrap=") for a in sys.argv if a.startswith("--wrap=")]
 (folder / f"{number}.call").write_text(json.dumps(sys.argv[1:]))
-done = subprocess.run(wrapped, shell=True, env={**os.environ, "SLURM_JOB_ID": number}, stdout=(folder / f"{number}.log").open("w"), stderr=subprocess.STDOUT)
+environment = {**os.environ, "SLURM_JOB_ID": number}
+with (folder / f"{number}.log").open("w") as log:
+    done = subprocess.run(wrapped, shell=True, env=environment, stdout=log, stderr=subprocess.STDOUT)
 (folder / f"{number}.state").write_text("FAILED" if done.returncode else "COMPLETED")
 print(number)
 """,

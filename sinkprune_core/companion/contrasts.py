@@ -1,7 +1,8 @@
-"""What one switch of a recipe does by itself and together with others: factorial contrasts, paths, verdicts in words.
+"""What one switch of a recipe does by itself and together with others: factorial contrasts, paths, verdicts
+in words.
 
-Values are losses in nats per token, so an effect below zero is a gain. Every effect is a difference of scores on the same
-sequences, noise and calibration draws, and keeps both dimensions until its interval is made.
+Values are losses in nats per token, so an effect below zero is a gain. Every effect is a difference of scores
+on the same sequences, noise and calibration draws, and keeps both dimensions until its interval is made.
 
 Dimensions: R repetitions (calibration draws), N sequences.
 """
@@ -13,22 +14,28 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 
-from sinkprune_core.evaluation.intervals import CONFIDENCE, family, pivot
+from sinkprune_core.evaluation.intervals import CONFIDENCE, pivot
+from sinkprune_core.evaluation.significance import family
 from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.token_weights import choice_name
 
 FIELDS = tuple(field.name for field in fields(Recipe))
-HELPS, HURTS, EQUIVALENT, OPEN = VERDICTS = ("helps", "hurts", "no difference", "inconclusive")
+HELPS = "helps"
+HURTS = "hurts"
+EQUIVALENT = "no difference"
+OPEN = "inconclusive"
+VERDICTS = (HELPS, HURTS, EQUIVALENT, OPEN)
 Cell = tuple[bool, ...]  # which switches are on
 
 
 @dataclass(frozen=True)
 class Switch:
-    """A field of a recipe, its value when off and when on, and what switching it on is called."""
+    """A field of a recipe with two values."""
 
-    field: str
-    off: object
+    field: str  # of a recipe
+    off: object  # its value when the switch is off
     on: object
-    label: str
+    label: str  # what switching it on is called
 
     def __post_init__(self):
         if self.field not in FIELDS:
@@ -46,56 +53,64 @@ class Switch:
 
 def changes(one: Recipe, other: Recipe) -> dict[str, tuple[object, object]]:
     """Return the fields in which two recipes differ, as field -> (its value in `one`, in `other`)."""
-    return {
-        field: (getattr(one, field), getattr(other, field))
-        for field in FIELDS
-        if getattr(one, field) != getattr(other, field)
-    }
+    found = {}
+    for field in FIELDS:
+        values = (getattr(one, field), getattr(other, field))
+        if values[0] != values[1]:
+            found[field] = values
+    return found
 
 
 def name(recipe: Recipe, base: Recipe) -> str:
-    """Return what sets a recipe apart from `base`, e.g. `inputs=noised, tokens=all`; equal names mean equal recipes."""
-    return ", ".join(f"{field}={value}" for field, (value, _) in changes(recipe, base).items()) or "base"
+    """Return what sets a recipe apart from `base`, e.g. `inputs=noised, exclude=all`.
+
+    Equal names mean equal recipes; that of `base` is `base`.
+    """
+    parts = []
+    for field, (value, _) in changes(recipe, base).items():
+        shown = choice_name(value) if field == "exclude" else value  # which may be a user's function
+        parts.append(f"{field}={shown}")
+    return ", ".join(parts) or "base"
 
 
 def neighbours(recipes: Iterable[Recipe]) -> list[tuple[Recipe, Recipe, str]]:
     """Return every pair (later, earlier, field) of recipes that differ in exactly one field, in order."""
-    pairs = [
-        (later, earlier, changes(later, earlier))
-        for earlier, later in combinations(dict.fromkeys(recipes), 2)
-    ]
-    return [(later, earlier, *changed) for later, earlier, changed in pairs if len(changed) == 1]
+    found = []
+    for earlier, later in combinations(dict.fromkeys(recipes), 2):
+        changed = list(changes(later, earlier))
+        if len(changed) == 1:
+            found.append((later, earlier, changed[0]))
+    return found
 
 
 def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
-    """Return the recipe of every combination of switches, all other fields as in `base`; the last switch changes fastest.
+    """Return the recipe of every combination of switches, all other fields as in `base`.
 
-    Raises ValueError when two switches set one field.
+    The last switch changes fastest. Raises ValueError when two switches set one field.
     """
     if len({switch.field for switch in switches}) < len(switches):
         raise ValueError(
             f"switches {[switch.field for switch in switches]} set a field twice: give every field one switch"
         )
-    return {
-        cell: replace(
-            base,
-            **{
-                switch.field: switch.on if is_on else switch.off
-                for switch, is_on in zip(switches, cell, strict=True)
-            },
-        )
-        for cell in product((False, True), repeat=len(switches))
-    }
+    recipes = {}
+    for cell in product((False, True), repeat=len(switches)):
+        values = {}
+        for switch, is_on in zip(switches, cell, strict=True):
+            values[switch.field] = switch.on if is_on else switch.off
+        recipes[cell] = replace(base, **values)
+    return recipes
 
 
 def path(start: Recipe, end: Recipe, order: Sequence[str]) -> list[Recipe]:
-    """Return the recipes from `start` to `end` that change one field after the other in `order`; their differences add up to the whole.
+    """Return the recipes from `start` to `end` that change one field after the other in `order`.
 
-    Raises ValueError unless `order` names exactly the fields that differ.
+    Their differences add up to the whole. Raises ValueError unless `order` names exactly the fields that
+    differ.
     """
-    if sorted(order) != sorted(changes(end, start)):
+    differ = changes(end, start)
+    if sorted(order) != sorted(differ):
         raise ValueError(
-            f"order={list(order)} must name the fields that differ, each once: {', '.join(changes(end, start))}"
+            f"order={list(order)} must name the fields that differ, each once: {', '.join(differ)}"
         )
     recipes = [start]
     for field in order:
@@ -110,18 +125,21 @@ def contrast(values: Mapping[Cell, np.ndarray], which: Collection[int]) -> np.nd
     """Return the effect of the switches numbered `which`, (R, N), averaged over all settings of the others.
 
     One switch: on - off. Two: by how much the effect of one grows when the other is switched on, and so on: a
-    difference of differences, without the factor 1/2 of textbooks, so that every effect is in the units of the values.
-    Raises ValueError unless `values` has every combination of switches.
+    difference of differences, without the factor 1/2 of textbooks, so that every effect is in the units of
+    the values. Raises ValueError unless `values` has every combination of switches.
     """
     width = len(next(iter(values)))
     missing = set(product((False, True), repeat=width)) - set(values)
     if missing:
         raise ValueError(
-            f"{len(missing)} of {2**width} combinations of switches have no values, e.g. {min(missing)}: effects would be mixed"
+            f"{len(missing)} of {2**width} combinations of switches have no values, e.g. {min(missing)}: "
+            "effects would be mixed"
         )
-    return sum(
-        (-1) ** sum(not cell[switch] for switch in which) * value_RN for cell, value_RN in values.items()
-    ) / 2 ** (width - len(which))
+    total = 0
+    for cell, value_RN in values.items():
+        off = sum(not cell[switch] for switch in which)
+        total = total + (-1) ** off * value_RN
+    return total / 2 ** (width - len(which))
 
 
 def effects(
@@ -129,22 +147,22 @@ def effects(
 ) -> dict[str, np.ndarray]:
     """Return main effects, then interactions of two, then of more, as label -> (R, N).
 
-    `scores` has `variant`, `seed`, `sequence`, `value`; `factorial` names the variant of every combination of `switches`.
+    `scores` has `variant`, `seed`, `sequence` and `value`; `factorial` names the variant of every combination
+    of `switches`.
     """
     values = {cell: pivot(scores[scores.variant == variant]) for cell, variant in factorial.items()}
-    subsets = [
-        which for size in range(1, len(switches) + 1) for which in combinations(range(len(switches)), size)
-    ]
-    return {
-        " × ".join(switches[switch].label for switch in which): contrast(values, which) for which in subsets
-    }
+    found = {}
+    for size in range(1, len(switches) + 1):
+        for which in combinations(range(len(switches)), size):
+            label = " × ".join(switches[switch].label for switch in which)
+            found[label] = contrast(values, which)
+    return found
 
 
 def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
     """Return variant - other of every comparison {label: (variant, other)}, (R, N)."""
-    values = {
-        variant: pivot(scores[scores.variant == variant]) for pair in comparisons.values() for variant in pair
-    }
+    named = {variant for pair in comparisons.values() for variant in pair}
+    values = {variant: pivot(scores[scores.variant == variant]) for variant in named}
     return {label: values[variant] - values[other] for label, (variant, other) in comparisons.items()}
 
 
@@ -154,20 +172,25 @@ def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, st
 def verdict(low: float, high: float, p: float, p_equivalent: float) -> str:
     """Return one of VERDICTS from an interval and the adjusted p-values of a difference and of equivalence.
 
-    Equivalence goes first: a difference may be measurable and still too small to matter. An effect needs both, an
-    interval without zero (which knows calibration draws) and an adjusted p-value (which knows how many were looked at).
+    Equivalence goes first: a difference may be measurable and still too small to matter. An effect needs
+    both, an interval without zero (which knows calibration draws) and an adjusted p-value (which knows how
+    many effects were tested).
     """
     if p_equivalent < 1 - CONFIDENCE:
         return EQUIVALENT
-    if p < 1 - CONFIDENCE and (low > 0 or high < 0):
-        return HELPS if high < 0 else HURTS
+    if p < 1 - CONFIDENCE and high < 0:
+        return HELPS
+    if p < 1 - CONFIDENCE and low > 0:
+        return HURTS
     return OPEN
 
 
 def number(value: float) -> str:
     """Return a signed number of three decimals with a true minus sign; what rounds to zero has no sign."""
     text = f"{value:+.3f}"
-    return "0.000" if float(text) == 0 else text.replace("-", "−")
+    if float(text) == 0:
+        return "0.000"
+    return text.replace("-", "−")
 
 
 def words(
@@ -176,41 +199,50 @@ def words(
     """Return one sentence on an effect in nats per token, computed from its numbers."""
     says = verdict(low, high, p, p_equivalent)
     if says == EQUIVALENT:
-        size = (
-            "a measurable gain, too small to matter"
-            if high < 0
-            else "a measurable loss, too small to matter"
-            if low > 0
-            else "no measurable effect"
-        )
-        says = f"{size}; equivalent within ±{margin:g}"
-    elif says == OPEN and (low > 0 or high < 0):
-        says += ": the interval leaves zero out, the correction for several comparisons does not"
-    elif says == OPEN and max(-low, high) < margin:
-        says += f": the interval lies within ±{margin:g}, the corrected equivalence test does not confirm it"
+        says = f"{_size(low, high)}; equivalent within ±{margin:g}"
     elif says == OPEN:
-        says += f": the interval holds zero, and more than ±{margin:g} is not excluded"
+        says = f"{OPEN}: {_why_open(low, high, margin)}"
     return f"{label}: {number(value)} [{number(low)}, {number(high)}] nats per token: {says}"
 
 
-def judge(values: Mapping[str, np.ndarray], margin: float, section: str = "") -> pd.DataFrame:
-    """Return one row per effect {label: (R, N)} of a family that is read together: columns of `comparisons.family`, `section`, `margin`, `verdict`, `words`.
+def _size(low: float, high: float) -> str:
+    """Return what the interval of an effect that is too small to matter says."""
+    if high < 0:
+        return "a measurable gain, too small to matter"
+    if low > 0:
+        return "a measurable loss, too small to matter"
+    return "no measurable effect"
 
-    p-values are adjusted over this family (Holm). Raises ValueError unless `margin` > 0.
+
+def _why_open(low: float, high: float, margin: float) -> str:
+    """Return why an effect has no other verdict."""
+    if low > 0 or high < 0:
+        return "the interval leaves zero out, the correction for several comparisons does not"
+    if max(-low, high) < margin:
+        return f"the interval lies within ±{margin:g}, the corrected equivalence test does not confirm it"
+    return f"the interval holds zero, and more than ±{margin:g} is not excluded"
+
+
+def judge(values: Mapping[str, np.ndarray], margin: float, section: str = "") -> pd.DataFrame:
+    """Return one row per effect {label: (R, N)} of a family that is read together.
+
+    Columns are those of `significance.family`, and `section`, `margin`, `verdict` and `words`. p-values are
+    adjusted over this family (Holm). Raises ValueError unless `margin` > 0.
     """
     table = family(values, margin).assign(section=section, margin=margin)
-    table["verdict"] = [
-        verdict(row.low, row.high, row.p_holm, row.p_equivalent_holm) for row in table.itertuples()
-    ]
-    table["words"] = [
-        words(row.comparison, row.value, row.low, row.high, row.p_holm, row.p_equivalent_holm, margin)
-        for row in table.itertuples()
-    ]
-    return table
+    verdicts = []
+    sentences = []
+    for row in table.itertuples():
+        judged = (row.low, row.high, row.p_holm, row.p_equivalent_holm)
+        verdicts.append(verdict(*judged))
+        sentences.append(words(row.comparison, row.value, *judged, margin))
+    return table.assign(verdict=verdicts, words=sentences)
 
 
 def reading(table: pd.DataFrame) -> str:
     """Return what a table of `judge` comes to: one line per verdict with the effects that have it."""
-    return "\n".join(
-        f"{each}: {', '.join(table.comparison[table.verdict == each]) or 'none'}" for each in VERDICTS
-    )
+    lines = []
+    for each in VERDICTS:
+        effects_of = table.comparison[table.verdict == each]
+        lines.append(f"{each}: {', '.join(effects_of) or 'none'}")
+    return "\n".join(lines)

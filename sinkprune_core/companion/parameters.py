@@ -1,20 +1,20 @@
 """What every notebook does first: check its parameters, so that a bad one fails before any work.
 
-papermill only warns of a parameter that does not exist and takes any type; `start` refuses both in one sentence.
+papermill only warns of a parameter that does not exist and takes any type; `start` refuses both in one
+sentence.
 """
 
 import ast
-import re
-import types
-import typing
-from collections.abc import Callable
+import difflib
+from typing import Annotated
 
 import matplotlib
 import pandas
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from sinkprune_core.companion.records import Run
 from sinkprune_core.memory import keep_freed_memory
-from sinkprune_core.models.language_model import check_name
+from sinkprune_core.models.hub import parse
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import preset
 
@@ -26,78 +26,97 @@ class ParameterError(ValueError):
         return [f"ParameterError: {self}"]
 
 
-def _check_sparsity(value: float) -> None:
-    if not 0 <= value < 1:
-        raise ValueError(f"{value} must lie in [0, 1): it is the share of weights set to zero, e.g. 0.5")
+def _known_model(name: str) -> str:
+    parse(name)
+    return name
 
 
-def _check_positive(value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{value} must be at least 1")
+def _known_preset(name: str) -> str:
+    preset(name)
+    return name
 
 
-def _check_margin(value: float) -> None:
-    if not value > 0:
-        raise ValueError(
-            f"{value} must be above 0: it is the smallest difference that would matter, in nats per token, e.g. 0.02"
-        )
+def _n_of_m(pattern: str) -> str:
+    if n_and_m(pattern) is None:
+        raise ValueError(f"{pattern!r} must read N:M, N zeros in every M consecutive inputs, e.g. 2:4")
+    return pattern
 
 
-def _check_pattern(value: str) -> None:
-    if n_and_m(value) is None:
-        raise ValueError(f"{value!r} must read N:M, N zeros in every M consecutive inputs, e.g. 2:4")
-
-
-def _check_number(value: int) -> None:
-    if value < 0:
-        raise ValueError(f"{value} must be 0 or more")
-
+# The description ends the message on a value that does not fit.
+Profile = Annotated[
+    str,
+    Field(
+        pattern=r"^[\w-]+(@[\w.-]*\w)?$",
+        description="names a folder below runs/: use letters, digits, - and _, "
+        "and profile@cell for one cell of a sweep",
+    ),
+]
+Sparsity = Annotated[
+    float,
+    Field(
+        ge=0,
+        lt=1,
+        description="must lie in [0, 1): it is the share of weights set to zero, e.g. 0.5",
+    ),
+]
+Margin = Annotated[
+    float,
+    Field(
+        gt=0,
+        description="must be above 0: "
+        "it is the smallest difference that would matter, in nats per token, e.g. 0.02",
+    ),
+]
+Count = Annotated[int, Field(ge=1, description="must be at least 1")]
+Number = Annotated[int, Field(ge=0, description="must be 0 or more")]
+Model = Annotated[str, AfterValidator(_known_model)]
+Preset = Annotated[str, AfterValidator(_known_preset)]
+Pattern = Annotated[str, AfterValidator(_n_of_m)]
 
 # What a name means is the same in every notebook, and so is what it may be. A list is checked item by item.
-CHECKS: dict[str, Callable] = {
-    "model": check_name,
-    "twin": check_name,
-    "sparsity": _check_sparsity,
-    "sparsities": _check_sparsity,
-    "first_seed": _check_number,
-    "margin": _check_margin,
-    **dict.fromkeys(["twin_sparsities", "ratios"], _check_sparsity),
-    "pattern_draws": _check_positive,
-    "patterns": _check_pattern,
-    **dict.fromkeys(
-        ["recipes", "curve_recipes", "pattern_recipes", "structured_recipes", "baselines"], preset
-    ),
-    **dict.fromkeys(
-        [
-            "prompts",
-            "sequences",
-            "calibration",
-            "draws",
-            "seeds",
-            "noise_levels",
-            "steps",
-            "length",
-            "batch",
-            "counts",
-            "items",
-        ],
-        _check_positive,
-    ),
+RANGES = {
+    "profile": Profile,
+    "model": Model,
+    "twin": Model,
+    "sparsity": Sparsity,
+    "sparsities": Sparsity,
+    "twin_sparsities": Sparsity,
+    "ratios": Sparsity,
+    "margin": Margin,
+    "first_seed": Number,
+    "patterns": Pattern,
+    "recipes": Preset,
+    "curve_recipes": Preset,
+    "pattern_recipes": Preset,
+    "structured_recipes": Preset,
+    "baselines": Preset,
+    "batch": Count,
+    "calibration": Count,
+    "counts": Count,
+    "draws": Count,
+    "items": Count,
+    "length": Count,
+    "noise_levels": Count,
+    "pattern_draws": Count,
+    "prompts": Count,
+    "seeds": Count,
+    "sequences": Count,
+    "steps": Count,
 }
+TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 
 
-def declared(cells: list[str]) -> dict[str, object]:
-    """Return name -> type of the parameters cell: the last executed cell that holds annotated assignments only."""
+def declared(cells: list[str]) -> dict[str, str]:
+    """Return name -> annotation of the parameters cell: the last one run that holds annotated assignments
+    only.
+    """
     for source in reversed(cells):
         try:
             body = ast.parse(source).body
         except SyntaxError:
             continue
         if body and all(isinstance(node, ast.AnnAssign) for node in body):
-            return {
-                node.target.id: eval(compile(ast.Expression(node.annotation), "<annotation>", "eval"), {})
-                for node in body
-            }
+            return {node.target.id: ast.unparse(node.annotation) for node in body}
     raise ParameterError("no parameters cell was run: run the notebook from its top")
 
 
@@ -106,63 +125,97 @@ def injected(cells: list[str]) -> list[str]:
     names = []
     for source in cells:
         if source.startswith("# Parameters"):
-            names += [node.targets[0].id for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+            assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+            names.extend(node.targets[0].id for node in assigned)
     return names
 
 
-def fits(value: object, annotation: object) -> bool:
-    """Return whether `value` has the annotated type; whole numbers pass as floats, booleans never as numbers."""
-    origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (types.UnionType, typing.Union):
-        return any(fits(value, option) for option in inner)
-    if origin is list:
-        return isinstance(value, list) and all(fits(item, inner[0]) for item in value)
-    if annotation in (None, types.NoneType):
-        return value is None
-    if annotation is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, annotation)
+def _type_of(name: str, annotation: str) -> object:
+    """Return the type of a parameter with its range: one of TYPES or a list of them, with or without `|
+    None`.
+    """
+    inner, _, none = annotation.partition(" | ")
+    is_list = inner.startswith("list[")
+    base = inner.removeprefix("list[").removesuffix("]")
+    if base not in TYPES:
+        raise ParameterError(
+            f"parameter {name!r} is annotated as {annotation}: use one of {', '.join(TYPES)}, a list of one, "
+            "or either with `| None`"
+        )
+    item = RANGES.get(name, TYPES[base])
+    kind = item
+    if is_list and name in RANGES:
+        kind = Annotated[list[item], Field(min_length=1)]
+    elif is_list:
+        kind = list[item]
+    return kind | None if none else kind
+
+
+def parameters_model(annotations: dict[str, str]) -> type[BaseModel]:
+    """Return the model that checks parameters of these names and annotations.
+
+    It takes no other names, whole numbers for floats but no other type than the annotated one, and finite
+    numbers alone.
+    """
+    fields = {name: (_type_of(name, annotation), ...) for name, annotation in annotations.items()}
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    return create_model("Parameters", __config__=config, **fields)
+
+
+def check(notebook: str, annotations: dict[str, str], values: dict[str, object]) -> None:
+    """Raise ParameterError for an unknown name, a wrong type or a value that cannot be used.
+
+    The message is one line: the name, the value, what is allowed. `annotations` are those of the parameters
+    cell.
+    """
+    for name in values:
+        if name not in annotations:
+            raise ParameterError(_unknown(name, notebook, list(annotations)))
+    try:
+        parameters_model(annotations).model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = first["loc"][0]
+        raise ParameterError(_message(first, name, values[name], annotations[name])) from None
+
+
+def _unknown(name: str, notebook: str, names: list[str]) -> str:
+    message = f"parameter {name!r} does not exist in {notebook}; it has: {', '.join(names)}"
+    similar = difflib.get_close_matches(name, names, 1)
+    if similar:
+        message += f"; did you mean {similar[0]!r}?"
+    return message
+
+
+def _message(error: dict, name: str, value: object, annotation: str) -> str:
+    """Return one line on what pydantic says of a parameter."""
+    kind = error["type"]
+    if kind.endswith("_type"):
+        return f"{name}={value!r} is a {type(value).__name__}; it must be {annotation}"
+    if kind == "too_short":
+        return f"{name} is empty: give at least one value"
+    if kind == "value_error":
+        return f"{name}: {error['ctx']['error']}"
+    if name in RANGES:
+        (limits,) = RANGES[name].__metadata__
+        return f"{name}: {error['input']!r} {limits.description}"
+    if kind == "finite_number":
+        return f"{name}: {error['input']!r} must be a finite number"
+    return f"{name}={value!r}: {error['msg']}"
 
 
 def start(notebook: str, namespace: dict) -> Run:
     """Check the parameters in a notebook's namespace (`globals()`) and return its `Run`.
 
-    Raises ParameterError for an unknown name, a wrong type or a value that cannot be used, naming what is allowed.
+    Raises ParameterError for an unknown name, a wrong type or a value that cannot be used, naming what is
+    allowed.
     """
     cells = namespace.get("In", [])
     annotations = declared(cells)
-    for name in injected(cells):
-        if name not in annotations:
-            raise ParameterError(
-                f"parameter {name!r} does not exist in {notebook}; it has: {', '.join(annotations)}"
-            )
     parameters = {name: namespace[name] for name in annotations}
-    for name, annotation in annotations.items():
-        value = parameters[name]
-        if not fits(value, annotation):
-            shown = (
-                getattr(annotation, "__name__", str(annotation))
-                if typing.get_origin(annotation) is None
-                else str(annotation)
-            )
-            raise ParameterError(f"{name}={value!r} is a {type(value).__name__}; it must be {shown}")
-        if name in CHECKS and value is not None:
-            items = value if isinstance(value, list) else [value]
-            if isinstance(value, list) and not value:
-                raise ParameterError(f"{name} is empty: give at least one value")
-            for item in items:
-                try:
-                    CHECKS[name](item)
-                except ValueError as error:
-                    raise ParameterError(f"{name}: {error}") from None
-    profile = parameters["profile"]
-    if not re.fullmatch(r"[\w-]+(@[\w.-]*\w)?", profile):
-        raise ParameterError(
-            f"profile={profile!r} names a folder below runs/: use letters, digits, - and _, and profile@cell for one cell of a sweep"
-        )
+    given = {name: namespace[name] for name in injected(cells)}
+    check(notebook, annotations, {**parameters, **given})
     keep_freed_memory()
     matplotlib.rcParams["figure.dpi"] = 110
     pandas.set_option("display.max_colwidth", None)
-    return Run(notebook, profile, parameters)
+    return Run(notebook, parameters["profile"], parameters)

@@ -1,4 +1,5 @@
-"""From a run to what readers see: executed notebooks without traces of the machine, figures, and README's claims table.
+"""From a run to what readers see: executed notebooks without traces of the machine, figures, and README's
+claims table.
 
 Only the pipeline writes committed outputs, so what GitHub shows is what `make reproduce` made.
 """
@@ -7,71 +8,98 @@ import json
 import os
 import shutil
 from base64 import b64decode, b64encode
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sinkprune_core.companion import claims, figures, style
+from sinkprune_core.companion import claims, figures, forests
 from sinkprune_core.companion.records import Run
 from sinkprune_core.files import atomic, project_root
 
-BEGIN, END = "<!-- claims: written by `make publish` -->", "<!-- end of claims -->"
+if TYPE_CHECKING:  # what publishes nothing does without Jupyter
+    from nbformat import NotebookNode
+
+BEGIN = "<!-- claims: written by `make publish` -->"
+END = "<!-- end of claims -->"
 WIDGETS = "application/vnd.jupyter.widget-view+json"
+SHOWN_VERSIONS = ("python", "torch", "transformers")
 
 
-def clean_notebook(executed, source):
+def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "NotebookNode":
     """Return the notebook `source` with the outputs of `executed`, and nothing else of it.
 
-    The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out; the alternative
-    text of pictures stays. Raises
-    ValueError when the cells differ, an output is an error, or an output names the home or the project directory.
+    The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out; the
+    alternative text of pictures stays. Raises ValueError when the cells differ, an output is an error, or an
+    output names the home or the project directory.
     """
     import nbformat
 
-    ran = [cell for cell in executed.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
-    code = [cell for cell in ran if cell.cell_type == "code"]
     clean = nbformat.from_dict(source)
-    mine = [cell for cell in clean.cells if cell.cell_type == "code"]
-    if [cell.source for cell in code] != [cell.source for cell in mine]:
+    ran = [
+        cell for cell in _code_cells(executed) if "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
+    mine = _code_cells(clean)
+    if [cell.source for cell in ran] != [cell.source for cell in mine]:
         raise ValueError(
             "the executed notebook has other cells than its source: run it again before publishing"
         )
-    for count, (cell, done) in enumerate(zip(mine, code, strict=True), 1):
-        outputs = []
-        for output in done.outputs:
-            if output.output_type == "error":
-                raise ValueError(f"cell {count} ended with {output.ename}: {output.evalue}")
-            if output.get("name") == "stderr" or WIDGETS in output.get("data", {}):
-                continue
-            output.pop("transient", None)
-            if "metadata" in output:
-                output["metadata"] = {
-                    kind: {"alt": about["alt"]}
-                    for kind, about in output["metadata"].items()
-                    if isinstance(about, dict) and "alt" in about
-                }
-            if "image/png" in output.get("data", {}):
-                output["data"]["image/png"] = b64encode(
-                    style.with_palette(b64decode(output["data"]["image/png"]))
-                ).decode()
-            if output.output_type == "execute_result":
-                output["execution_count"] = count
-            outputs.append(output)
-        cell.outputs, cell.execution_count = outputs, count
+    for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
+        cell.outputs = _clean_outputs(done.outputs, count)
+        cell.execution_count = count
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
-    clean.metadata = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    if "jupytext" in source.metadata:
-        clean.metadata["jupytext"] = {
-            name: value
-            for name, value in source.metadata["jupytext"].items()
-            if name != "text_representation"
-        }
+    clean.metadata = _clean_metadata(source.metadata)
     text = nbformat.writes(clean)
     for place in {str(Path.home()), str(project_root())} - {os.sep}:
         if json.dumps(place).strip('"') in text:
             raise ValueError(f"an output names {place!r}: print paths relative to the project")
+    return clean
+
+
+def _code_cells(notebook: "NotebookNode") -> list:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _clean_outputs(outputs: list, count: int) -> list:
+    """Return the outputs of code cell `count` that readers see; raises ValueError for an error."""
+    kept = []
+    for output in outputs:
+        if output.output_type == "error":
+            raise ValueError(f"cell {count} ended with {output.ename}: {output.evalue}")
+        data = output.get("data", {})
+        if output.get("name") == "stderr" or WIDGETS in data:
+            continue
+        output.pop("transient", None)
+        if "metadata" in output:
+            output["metadata"] = _alternative_texts(output["metadata"])
+        if "image/png" in data:
+            smaller = figures.with_palette(b64decode(data["image/png"]))
+            data["image/png"] = b64encode(smaller).decode()
+        if output.output_type == "execute_result":
+            output["execution_count"] = count
+        kept.append(output)
+    return kept
+
+
+def _alternative_texts(metadata: dict) -> dict:
+    """Return the alternative texts of pictures in an output's metadata, by media type."""
+    return {
+        kind: {"alt": about["alt"]}
+        for kind, about in metadata.items()
+        if isinstance(about, dict) and "alt" in about
+    }
+
+
+def _clean_metadata(metadata: dict) -> dict:
+    """Return a notebook's metadata that is the same wherever it ran."""
+    clean = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    if "jupytext" in metadata:
+        paired = dict(metadata["jupytext"])
+        paired.pop("text_representation", None)
+        clean["jupytext"] = paired
     return clean
 
 
@@ -80,76 +108,100 @@ def publish(profile: str) -> list[Path]:
 
     Raises FileNotFoundError when the profile has no finished run.
     """
+    root = project_root()
+    folder = root / "runs" / profile
+    written = [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
+    readme = root / "README.md"
+    table = claims.for_readme(claims.verdicts(claims.ledger(), claims.findings(folder)))
+    text = with_table(readme.read_text(encoding="utf-8"), f"{table}\n\n{origin(folder)}")
+    readme.write_text(text, encoding="utf-8")
+    return [*written, readme]
+
+
+def _publish_notebooks(root: Path, folder: Path) -> list[Path]:
+    """Write a run's notebooks to the project if all are clean; return the files written."""
     import jupytext
     import nbformat
 
-    root = project_root()
-    folder = root / "runs" / profile
     executed = sorted((folder / "notebooks").glob("*.ipynb"))
     if not executed:
         raise FileNotFoundError(
-            f"no finished run in runs/{profile}: run `sinkprune reproduce --profile {profile}` first"
+            f"no finished run in runs/{folder.name}: run `sinkprune reproduce --profile {folder.name}` first"
         )
-    cleaned = {
-        file.name: clean_notebook(
-            nbformat.read(file, 4), jupytext.read(root / "notebooks" / f"{file.stem}.py")
-        )
-        for file in executed
-    }
-    written = []
-    for name, notebook in cleaned.items():
-        with atomic(root / "notebooks" / name) as partial:
+    cleaned = {}
+    for file in executed:
+        source = jupytext.read(root / "notebooks" / f"{file.stem}.py")
+        cleaned[root / "notebooks" / file.name] = clean_notebook(nbformat.read(file, 4), source)
+    for target, notebook in cleaned.items():
+        with atomic(target) as partial:
             nbformat.write(notebook, partial)
-        written.append(root / "notebooks" / name)
+    return list(cleaned)
+
+
+def _publish_figures(root: Path, folder: Path) -> list[Path]:
+    """Copy a run's figures to the project; return the files written."""
+    written = []
     for source in sorted((folder / "figures").rglob("*")):
         if source.is_file():
             target = root / "figures" / source.relative_to(folder / "figures")
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             written.append(target)
-    readme = root / "README.md"
-    table = (
-        claims.for_readme(claims.verdicts(claims.ledger(), claims.findings(folder))) + "\n\n" + origin(folder)
-    )
-    readme.write_text(with_table(readme.read_text(encoding="utf-8"), table), encoding="utf-8")
-    return [*written, readme]
+    return written
 
 
 def origin(folder: Path) -> str:
-    """Return one sentence on where a run's numbers come from: profile, commits, sources and versions."""
-    runs = [
-        json.loads(file.read_text(encoding="utf-8"))["provenance"]
-        for file in sorted((folder / "findings").glob("*.json"))
+    """Return one sentence on where a run's numbers come from: profile, commit and versions of its records."""
+    origins = list(_records_behind(folder).values())
+    commit = _listed(str(one["git_commit"])[:12] for one in origins)
+    versions = [
+        f"{package} {_listed(one['versions'][package] for one in origins)}" for package in SHOWN_VERSIONS
     ]
-    commits = ", ".join(sorted({str(run["git_commit"])[:12] for run in runs}))
-    sources = ", ".join(sorted({run["core_source"] for run in runs}))
-    versions = {package: runs[0]["versions"][package] for package in ("python", "torch", "transformers")}
-    return (
-        f"From profile `{folder.name}`; commit {commits}; core source {sources}; "
-        + ", ".join(f"{name} {number}" for name, number in versions.items())
-        + "."
-    )
+    return f"From profile `{folder.name}`: commit {commit}; {', '.join(versions)}."
+
+
+def _listed(values: Iterable[str]) -> str:
+    """Return different values in order, in words."""
+    return " and ".join(sorted(set(values)))
+
+
+def _records_behind(folder: Path) -> dict[str, dict]:
+    """Return where the records behind a run's findings come from, by notebook and name of the record."""
+    behind = {}
+    for file in sorted((folder / "findings").glob("*.json")):
+        provenance = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+        for group in provenance["records"]:
+            for name in group.pop("names"):
+                behind[f"{file.stem}/{name}"] = group
+    return behind
 
 
 def with_table(readme: str, table: str) -> str:
-    """Return README's text with the table between its two markers; raises ValueError when the markers are gone."""
+    """Return README's text with the table between its two markers; raises ValueError when the markers are
+    gone.
+    """
     if readme.count(BEGIN) != 1 or readme.count(END) != 1:
         raise ValueError(f"README.md must hold the markers {BEGIN} and {END} once each")
     head, rest = readme.split(BEGIN)
-    return head + BEGIN + "\n" + table + "\n" + END + rest.split(END)[1]
+    return f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
 
 
 def write_claims(profile: str) -> Path:
-    """Write the claims table of a run to `runs/<profile>/figures/claims.*` (PNG, PDF, CSV, JSON, Markdown); return the Markdown."""
+    """Write the claims table of a run to `runs/<profile>/figures/claims.*`; return the Markdown.
+
+    PNG, PDF, CSV, JSON and Markdown. The figure's provenance is that of the records behind the findings.
+    """
     run = Run("", profile, {})
+    run.records_read.update(_records_behind(run.folder))
     table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
     figures.save_figure(
         run,
-        figures.plot_verdicts(table),
+        forests.plot_verdicts(table),
         "claims",
         table.reset_index(),
         "every claim with its verdict, computed from the findings of this run",
     )
-    with atomic(run.folder / "figures" / "claims.md") as partial:
+    markdown = run.folder / "figures" / "claims.md"
+    with atomic(markdown) as partial:
         partial.write_text(claims.as_markdown(table, "../") + "\n", encoding="utf-8")
-    return run.folder / "figures" / "claims.md"
+    return markdown

@@ -1,92 +1,28 @@
 """Records: one table per measurement, with everything needed to know where its numbers come from.
 
-A record is computed once per (name, parameters, model, data, core source) and read ever after, so a killed run goes on
-where it was and drawing never repeats a computation.
+A record is computed once per name, parameters, code and versions of torch and transformers, and read ever
+after. So a run that was killed goes on where it was, and drawing repeats no computation.
 """
 
 import hashlib
 import json
-import platform
-import subprocess
-import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, is_dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from types import FunctionType
 
 import numpy as np
 import pandas as pd
 
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import PACKAGE, atomic, project_root, write_json
+from sinkprune_core.files import atomic, project_root, write_json
 from sinkprune_core.memory import release_freed_memory
+from sinkprune_core.provenance import environment, modules_of, package_version, source_closure
+from sinkprune_core.pruning.token_weights import choice_identity
 
-DRAWING = (
-    "allocator",
-    "bases",
-    "card",
-    "claims",
-    "cli",
-    "commands",
-    "comparisons",
-    "contrasts",
-    "documents",
-    "drawing",
-    "export",
-    "figures",
-    "learning_curve",
-    "localdata",
-    "measuring",
-    "notebook",
-    "planning",
-    "publish",
-    "published",
-    "quality",
-    "results",
-    "tiny",
-    "training",
-    "trajectories",
-)  # modules that no measured number depends on; `quality` is part of the keys of its own records (`quality.source`)
-PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
-
-
-@cache
-def source_fingerprint() -> str:
-    """Return a SHA-256 prefix over the core modules that measured numbers depend on."""
-    digest = hashlib.sha256()
-    for file in sorted(PACKAGE.rglob("*.py")):
-        if file.stem not in DRAWING:
-            digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-@cache
-def environment() -> dict:
-    """Return versions and the git commit (with `-dirty` where the tree differs from it)."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    commit = None
-    try:
-        run = {"cwd": PACKAGE, "capture_output": True, "text": True, "timeout": 20}
-        head = subprocess.run(["git", "rev-parse", "HEAD"], **run)
-        if head.returncode == 0:
-            changed = subprocess.run(
-                ["git", "status", "--porcelain", "--", str(PACKAGE)], **run
-            ).stdout.strip()
-            commit = head.stdout.strip() + ("-dirty" if changed else "")
-    except (OSError, subprocess.SubprocessError):
-        pass
-    return {
-        "versions": versions,
-        "git_commit": commit,
-        "core_source": source_fingerprint(),
-        "platform": f"{sys.platform} {platform.machine()}",
-    }
+KEY_PACKAGES = ("torch", "transformers")  # another version of one of these measures anew
+ORIGIN = ("git_commit", "versions", "platform")  # what a figure says of the records that it shows
 
 
 def _plain(value: object) -> object:
@@ -99,88 +35,186 @@ def _plain(value: object) -> object:
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, FunctionType):  # a user's own choice of calibration tokens
+        return choice_identity(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(
-        f"{value!r} of type {type(value).__name__} cannot be part of a record's key: give a fingerprint instead"
+        f"{value!r} of type {type(value).__name__} cannot be part of a record's key: "
+        "give a fingerprint instead"
     )
+
+
+@dataclass(frozen=True)
+class _Format:
+    """How the value of a record is kept."""
+
+    suffix: str  # of the file, without a dot
+    write: Callable[[object, Path], None]
+    read: Callable[[Path], object]
 
 
 @dataclass(frozen=True)
 class Run:
     """Where one notebook of one profile puts what it makes: `runs/<profile>/{records,findings,figures}`.
 
-    The profile `<profile>@<cell>` names one cell of a sweep: it shares the records of the profile, and keeps findings and
-    figures, which rest on its part alone, in `runs/<profile>/cells/<notebook>/<cell>`.
+    The profile `<profile>@<cell>` names one cell of a sweep: it shares the records of the profile, and keeps
+    findings and figures, which rest on its part alone, in `runs/<profile>/cells/<notebook>/<cell>`.
     """
 
-    notebook: str
-    profile: str
-    parameters: dict
+    notebook: str  # name without extension
+    profile: str  # profile or profile@cell
+    parameters: dict  # of the notebook, by name
+    records_read: dict[str, dict] = field(default_factory=dict, repr=False, compare=False)
+    # so far, by this object: file name without extension -> ORIGIN
 
     @property
     def folder(self) -> Path:
+        """The folder of findings and figures."""
         profile, _, cell = self.profile.partition("@")
         shared = project_root() / "runs" / profile
-        return shared / "cells" / self.notebook / cell if cell else shared
+        if cell:
+            return shared / "cells" / self.notebook / cell
+        return shared
 
     @property
     def is_cell(self) -> bool:
-        """Whether this is one cell of a sweep: its records count, and what it draws rests on its part alone."""
+        """Whether this is one cell of a sweep: its records count; what it draws rests on its part alone."""
         return "@" in self.profile
 
     @property
     def records(self) -> Path:
+        """The folder of records, the same for all cells of a sweep."""
         return project_root() / "runs" / self.profile.partition("@")[0] / "records" / self.notebook
 
     @property
     def provenance(self) -> dict:
+        """What findings and figures say of themselves: `notebook`, `profile`, `parameters` and `records`.
+
+        `records` holds all records that the notebook had read by then, in groups of one origin: `git_commit`,
+        `versions` and `platform` of when they were computed, and `names` with the digest of each one's key.
+        """
         return {
             "notebook": self.notebook,
             "profile": self.profile,
             "parameters": self.parameters,
-            **environment(),
+            "records": _by_origin(self.records_read),
         }
 
     def record(self, name: str, compute: Callable[[], pd.DataFrame], **key: object) -> pd.DataFrame:
-        """Return the table `compute()` gives, computing it at most once per key and core source.
+        """Return the table that `compute()` gives, computing it at most once per key, code and versions.
 
-        `key` holds all that the numbers depend on: recipes, seeds, fingerprints of models and data. Its plain values
-        become columns.
+        `key` holds all that the numbers depend on: recipes, seeds, fingerprints of models and data. Its plain
+        values become columns. The code is that of the module that defines `compute` and of all that it
+        imports; for a function of a notebook, of the modules that it uses.
         """
         constants = {
             column: value for column, value in key.items() if isinstance(value, (bool, int, float, str))
         }
-        write = lambda frame, file: frame.assign(
-            **{c: v for c, v in constants.items() if c not in frame}
-        ).to_csv(file, index=False)
-        return self._once(name, "csv", compute, write, pd.read_csv, key)
+
+        def write(frame: pd.DataFrame, file: Path) -> None:
+            missing = {column: value for column, value in constants.items() if column not in frame}
+            frame.assign(**missing).to_csv(file, index=False)
+
+        return self._once(name, key, modules_of(compute), compute, _Format("csv", write, pd.read_csv))
 
     def artifact(self, name: str, kind: type, compute: Callable[[], object], **key: object) -> object:
-        """Return what `compute()` gives, an object of class `kind` with `save(file)` and `load(file)`; once, as `record`."""
-        return self._once(name, "safetensors", compute, lambda value, file: value.save(file), kind.load, key)
+        """Return what `compute()` gives, an object of class `kind` with `save(file)` and `load(file)`.
+
+        It is computed at most once, as a `record`.
+        """
+
+        def write(value: object, file: Path) -> None:
+            value.save(file)
+
+        modules = modules_of(compute, kind)
+        return self._once(name, key, modules, compute, _Format("safetensors", write, kind.load))
+
+    def identity(self, name: str, modules: Iterable[str], key: dict) -> dict:
+        """Return what decides whether a value was computed before.
+
+        These are `name`, `key`, `versions` of KEY_PACKAGES and `source`, which stands for the code of
+        `modules` and of all that they import; `digest` stands for all of them.
+        """
+        decides = {
+            "name": name,
+            "key": _plain(key),
+            "versions": {package: package_version(package) for package in KEY_PACKAGES},
+            "source": source_closure(modules),
+        }
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+        return {**decides, "digest": digest}
 
     def _once(
-        self, name: str, suffix: str, compute: Callable, write: Callable, read: Callable, key: dict
+        self, name: str, key: dict, modules: set[str], compute: Callable[[], object], form: _Format
     ) -> object:
-        """Compute unless the file is there; value and provenance (JSON) lie side by side and are written atomically."""
-        plain = {"name": name, "key": _plain(key), "core_source": source_fingerprint()}
-        digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
-        file = self.records / f"{name}-{digest}.{suffix}"
-        if not file.exists():
+        """Read a record, after computing and writing it where it is missing; remember where it comes from."""
+        identity = self.identity(name, modules, key)
+        file = self.records / f"{name}-{identity['digest']}.{form.suffix}"
+        if not _is_whole(file):
             value = compute()
-            release_freed_memory()  # or what one record freed, in pieces that do not fit the next, would add up
-            write_json(file.with_suffix(".json"), {**self.provenance, "record": name, "key": plain["key"]})
+            release_freed_memory()  # or what records leave behind in pieces, too small for the next, adds up
             with atomic(file) as partial:
-                write(value, partial)
-        return read(file)
+                form.write(value, partial)
+                about = {
+                    "notebook": self.notebook,
+                    "profile": self.profile,
+                    "parameters": self.parameters,
+                    **environment(),
+                    "record": name,
+                    "key": identity["key"],
+                    "modules": sorted(modules),
+                    "source": identity["source"],
+                    "sha256": _sha256(partial),
+                }
+                write_json(file.with_suffix(".json"), about)
+        about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        self.records_read[file.stem] = {part: about[part] for part in ORIGIN}
+        return form.read(file)
 
     def find(self, findings: dict[str, Estimate | None]) -> None:
-        """Write what this notebook found, by the names that `claims.yml` uses; None for what could not be measured."""
+        """Write what this notebook found, by the names that `claims.yml` uses.
+
+        None stands for what could not be measured.
+        """
+        plain = {}
+        for name, found in findings.items():
+            plain[name] = None if found is None else _plain(asdict(found))
         write_json(
             self.folder / "findings" / f"{self.notebook}.json",
-            {
-                "findings": {name: found and _plain(asdict(found)) for name, found in findings.items()},
-                "provenance": self.provenance,
-            },
+            {"findings": plain, "provenance": self.provenance},
         )
+
+
+def _by_origin(records: dict[str, dict]) -> list[dict]:
+    """Return records in groups of one origin, each with the `names` of its records."""
+    groups = {}
+    for name in sorted(records):
+        origin = records[name]
+        group = groups.setdefault(json.dumps(origin, sort_keys=True), {**origin, "names": []})
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _is_whole(file: Path) -> bool:
+    """Return whether a record is there and is what was written; warn of one that is there and is not."""
+    if not file.exists():
+        return False
+    about = file.with_suffix(".json")
+    try:
+        expected = json.loads(about.read_text(encoding="utf-8"))["sha256"]
+    except (OSError, ValueError, KeyError):
+        expected = None
+    if _sha256(file) == expected:
+        return True
+    warnings.warn(
+        f"record {file.name} is not what was written: its SHA-256 is not the one in {about.name}; "
+        "it is computed anew",
+        stacklevel=4,
+    )
+    return False

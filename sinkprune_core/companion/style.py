@@ -1,39 +1,54 @@
-"""How every figure looks and how it is kept: one style, one palette, one saver.
+"""How every figure looks: one style, one palette, one place for legends.
 
-Colours are Okabe and Ito's, safe for colour-blind readers, and every series has a marker or line style of its own.
+Colours are Okabe and Ito's, safe for colour-blind readers, and every series has a marker or line style of its
+own.
 """
 
-import io
-import json
-import os
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
-from sinkprune_core.companion.records import Run
-from sinkprune_core.files import atomic, write_json
+ORANGE = "#E69F00"
+SKY = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+RED = "#D55E00"
+PINK = "#CC79A7"
+BLACK = "#000000"
+GREY = "#7F7F7F"
 
-ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK, BLACK = (
-    "#E69F00",
-    "#56B4E9",
-    "#009E73",
-    "#F0E442",
-    "#0072B2",
-    "#D55E00",
-    "#CC79A7",
-    "#000000",
-)
-SERIES = list(
-    zip(
-        [BLACK, BLUE, ORANGE, GREEN, RED, PINK, SKY, "#7F7F7F", YELLOW],
-        "osD^vPX*h",
-        ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)), (0, (2, 3))],
-        strict=True,
-    )
-)
-KIND = {"diffusion": (BLUE, "o", "diffusion"), "autoregressive": (RED, "s", "autoregressive")}
+
+class Series(NamedTuple):
+    """How one series of a figure is drawn."""
+
+    colour: str
+    marker: str
+    dash: str | tuple  # as matplotlib's `linestyle`
+
+
+class Kind(NamedTuple):
+    """How models of one kind are drawn, and what the kind is called."""
+
+    colour: str
+    marker: str
+    name: str
+
+
+SERIES = [
+    Series(BLACK, "o", "-"),
+    Series(BLUE, "s", "--"),
+    Series(ORANGE, "D", "-."),
+    Series(GREEN, "^", ":"),
+    Series(RED, "v", (0, (5, 1))),
+    Series(PINK, "P", (0, (3, 1, 1, 1))),
+    Series(SKY, "X", (0, (1, 1))),
+    Series(GREY, "*", (0, (8, 2))),
+    Series(YELLOW, "h", (0, (2, 3))),
+]
+KIND = {"diffusion": Kind(BLUE, "o", "diffusion"), "autoregressive": Kind(RED, "s", "autoregressive")}
 STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -47,6 +62,8 @@ STYLE = {
     "pdf.fonttype": 42,
     "svg.hashsalt": "sinkprune",
 }
+HANDLE_INCHES = 0.5  # what a legend's entry takes beside its letters
+LETTER_INCHES = 0.055
 
 
 def canvas(
@@ -54,61 +71,40 @@ def canvas(
 ) -> tuple[Figure, np.ndarray]:
     """Return an empty figure in the project's style, `size` in inches, and its axes (rows, columns).
 
-    The style stays set: titles, legends and ticks that come later, and the picture in a notebook, are made with it too.
+    The style stays set: titles, legends and ticks that come later, and the picture in a notebook, are made
+    with it too.
     """
     plt.rcParams.update(STYLE)
     return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **kwargs)
 
 
 def legend_above(figure: Figure, handles: list, labels: list[str] | None = None, **kwargs) -> None:
-    """Put one legend above all axes, and make the figure higher by as much: beside them it would take a third of a narrow picture.
+    """Put one legend above all axes, and make the figure higher by as much.
 
-    It has as few rows as the width allows, and columns of one height as far as they go.
+    Beside the axes it would take a third of a narrow picture. It has as few rows as the width allows, and
+    columns of one height as far as they go.
     """
     labels = labels or [handle.get_label() for handle in handles]
-    rows = -(
-        -len(labels) // max(1, int(figure.get_figwidth() / (0.5 + 0.055 * max(map(len, labels)))))
-    )  # inches: the handle, a letter
+    widest = HANDLE_INCHES + LETTER_INCHES * max(map(len, labels))
+    fit = max(1, int(figure.get_figwidth() / widest))
+    rows = _divided(len(labels), fit)
     figure.set_figheight(figure.get_figheight() + 0.17 * rows)
-    figure.legend(
-        handles, labels, fontsize=7.5, loc="outside upper left", ncols=-(-len(labels) // rows), **kwargs
-    )
+    columns = _divided(len(labels), rows)
+    figure.legend(handles, labels, fontsize=7.5, loc="outside upper left", ncols=columns, **kwargs)
 
 
-def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
-    """Write PNG, PDF, the data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`; return the closed figure.
+def _divided(count: int, by: int) -> int:
+    """Return how many groups of `by` hold `count` things."""
+    return -(-count // by)
 
-    Files are the same to the byte for the same data, so that a diff shows a change of the result. A notebook keeps the
-    caption as the alternative text of the picture.
+
+def bars(value, low, high) -> list:
+    """Return how far an interval reaches below and above a value, as error bars want it."""
+    return [value - low, high - value]
+
+
+def spread_out(place: int, count: int, step: float) -> float:
+    """Return how far the series numbered `place` of `count` is moved so that all stand `step` apart around
+    one x.
     """
-    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
-    folder = run.folder / "figures" / run.notebook
-    for suffix, options in (
-        ("png", {"dpi": 110, "metadata": {"Software": None}}),
-        ("pdf", {"metadata": {"CreationDate": None, "Producer": None, "Creator": None}}),
-    ):
-        with atomic(folder / f"{name}.{suffix}") as partial:
-            figure.savefig(partial, format=suffix, **options)
-            if suffix == "png":
-                partial.write_bytes(with_palette(partial.read_bytes()))
-        figure.set_layout_engine(None)  # the layout is found once, for the first file
-    with atomic(folder / f"{name}.csv") as partial:
-        data.to_csv(partial, index=False, float_format="%.8g")
-    write_json(folder / f"{name}.json", json.loads(json.dumps({"caption": caption, **run.provenance})))
-    plt.close(figure)
-    figure._repr_mimebundle_ = lambda **_: (
-        {},
-        {"image/png": {"alt": caption}},
-    )  # IPython adds the picture itself
-    return figure
-
-
-def with_palette(png: bytes) -> bytes:
-    """Return a PNG with at most 256 colours, without dithering, where that makes it smaller: a third of the bytes of most figures."""
-    from PIL import Image
-
-    packed = io.BytesIO()
-    Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(
-        packed, format="PNG", optimize=True
-    )
-    return min(png, packed.getvalue(), key=len)
+    return step * (place - (count - 1) / 2)

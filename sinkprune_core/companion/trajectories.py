@@ -1,6 +1,6 @@
 """Pictures of a trajectory: where attention goes, token by token and step by step, still and moving.
 
-Dimensions: S step, K key position, L layer, H head.
+Dimensions: S step, K key position.
 """
 
 import io
@@ -10,11 +10,20 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.style import BLUE, GREEN, ORANGE, RED, canvas
+from sinkprune_core.companion.style import RED, canvas
 from sinkprune_core.files import atomic
+
+LABEL_LETTERS = 13  # of a token's name
+CELL_LETTERS = 8  # of a token in `plot_writing`
+UNSEEN = "#DDDDDD"  # where there is no attention to show
+LEAST = 0.3  # ends of the colour scale, in even shares
+MOST = 30.0
+COLOURS = 64  # of an animation
 
 
 def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
@@ -22,38 +31,44 @@ def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
     labels = []
     for token in ids:
         text = tokenizer.decode([int(token)])
-        labels.append(
-            {"": "∅"}.get(
-                text, text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥").replace("$", r"\$")
-            )[:13]
-        )
+        for invisible, shown in ((" ", "·"), ("\n", "⏎"), ("\t", "⇥"), ("$", r"\$")):
+            text = text.replace(invisible, shown)
+        labels.append(text[:LABEL_LETTERS] or "∅")
     return labels
 
 
 def strongest_apart(panel: dict, apart: float = 1 / 45) -> list[int]:
-    """Return which keys of a panel to name: those that are sinks most often, then those with most attention, no two nearer than `apart` of the axis."""
-    seen_K = np.where(panel["visible_SK"], panel["profile_SK"], 0).mean(0)
+    """Return which keys of a panel to name: those that are sinks most often, then those with most attention.
+
+    No two are nearer than `apart` of the axis.
+    """
+    attention_K = np.where(panel["visible_SK"], panel["profile_SK"], 0).mean(0)
+    often_K = panel["sinks_SK"].sum(0)
     named: list[int] = []
-    for key in np.lexsort((-seen_K, -panel["sinks_SK"].sum(0))):
-        if all(abs(key - other) >= apart * len(seen_K) for other in named):
+    for key in np.lexsort((-attention_K, -often_K)):
+        if all(abs(key - other) >= apart * len(attention_K) for other in named):
             named.append(int(key))
     return sorted(named)
 
 
-def plot_sink_positions(panels: list[dict], vmax: float = 30.0) -> Figure:
-    """Draw attention per key position (across) and step (down), one panel per model; the strongest tokens are named along the axis.
+def _attention_image(axis: Axes, attention: np.ndarray, **options: str):
+    """Draw attention in even shares on the colour scale of all trajectories, NaN in grey."""
+    axis.set_facecolor(UNSEEN)
+    colours = plt.get_cmap("cividis", 12)
+    return axis.imshow(attention, aspect="auto", cmap=colours, norm=LogNorm(LEAST, MOST), **options)
 
-    A panel has `title`, `profile_SK` in even shares (1 is even), `visible_SK`, `sinks_SK`, `labels` (K), `prompt_length`.
-    Sinks are ringed; keys that some query of a step cannot see are grey.
+
+def plot_sink_positions(panels: list[dict]) -> Figure:
+    """Draw attention per key position (across) and step (down), one panel per model.
+
+    A panel has `title`, `profile_SK` in even shares (1 is even), `visible_SK`, `sinks_SK`, `labels` (K) and
+    `prompt_length`. The strongest tokens are named along the axis. Sinks are ringed; keys that some query of
+    a step cannot see are grey.
     """
     figure, axes = canvas(len(panels), 1, (9.2, 3.3 * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
-        profile = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
-        axis.set_facecolor("#DDDDDD")
-        norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
-        image = axis.imshow(
-            profile, aspect="auto", cmap=plt.get_cmap("cividis", 12), norm=norm, interpolation="nearest"
-        )
+        profile_SK = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
+        image = _attention_image(axis, profile_SK, interpolation="nearest")
         step, position = np.nonzero(panel["sinks_SK"])
         axis.plot(position, step, "o", mfc="none", mec="white", ms=4.4, mew=1.6)
         axis.plot(position, step, "o", mfc="none", mec=RED, ms=4.4, mew=0.9)
@@ -73,70 +88,46 @@ def plot_sink_positions(panels: list[dict], vmax: float = 30.0) -> Figure:
         axis.grid(False)
     figure.colorbar(image, ax=axes, pad=0.01, label="attention received (1 = even share)")
     axes[-1, 0].set_xlabel(
-        "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\ndashed: end of the prompt; red rings: sinks"
+        "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\n"
+        "dashed: end of the prompt; red rings: sinks"
     )
     return figure
 
 
 def positions_table(panels: list[dict]) -> pd.DataFrame:
-    """Return the data of `plot_sink_positions` in long form: panel, step, position, token, attention, sink."""
+    """Return the data of `plot_sink_positions`: panel, step, position, token, attention and sink."""
     parts = []
     for panel in panels:
         step, position = np.nonzero(panel["visible_SK"])
         labels = np.asarray(panel["labels"], dtype=object)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "panel": panel["title"],
-                    "step": step,
-                    "position": position,
-                    "token": labels[position],
-                    "attention": panel["profile_SK"][step, position],
-                    "sink": panel["sinks_SK"][step, position],
-                }
-            )
-        )
+        columns = {
+            "panel": panel["title"],
+            "step": step,
+            "position": position,
+            "token": labels[position],
+            "attention": panel["profile_SK"][step, position],
+            "sink": panel["sinks_SK"][step, position],
+        }
+        parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
 
-def plot_writing(panels: list[dict], step: int, columns: int = 16, vmax: float = 30.0) -> Figure:
-    """Draw one step of writing, one panel per model below the other: the text so far, every token coloured by the attention it receives.
+def plot_writing(panels: list[dict], step: int, columns: int = 16) -> Figure:
+    """Draw one step of writing, one panel per model: the text so far, every token coloured by its attention.
 
-    Panels are those of `plot_sink_positions` with `states_SK` besides: what stands at every position at every step (S lists
-    of K names, "" for a mask). Sinks have a red frame; tokens that do not exist yet are grey.
+    Panels are those of `plot_sink_positions` with `states_SK` besides: what stands at every position at every
+    step (S lists of K names, "" for a mask). Sinks have a red frame; tokens that do not exist yet are grey.
     """
-    rows = -(-max(len(panel["labels"]) for panel in panels) // columns)
+    longest = max(len(panel["labels"]) for panel in panels)
+    rows = -(-longest // columns)
     figure, axes = canvas(len(panels), 1, (8.6, (0.3 + 0.24 * rows) * len(panels)))
-    norm = plt.matplotlib.colors.LogNorm(0.3, vmax)
     for axis, panel in zip(axes[:, 0], panels, strict=True):
-        profile_K, visible_K, sinks_K = (
-            np.asarray(panel[name][step]) for name in ("profile_SK", "visible_SK", "sinks_SK")
-        )
-        grid = np.full(rows * columns, np.nan)
-        grid[: len(profile_K)] = np.where(visible_K, profile_K, np.nan)
-        axis.set_facecolor("#DDDDDD")
-        image = axis.imshow(
-            grid.reshape(rows, columns), aspect="auto", cmap=plt.get_cmap("cividis", 12), norm=norm
-        )
-        for position, token in enumerate(panel["states_SK"][step]):
-            row, column = divmod(position, columns)
-            if visible_K[position]:
-                word = token.removeprefix("<|").removesuffix("|>").strip("·") or token
-                word = word if len(word) <= 8 else word[:7] + "…"
-                axis.text(
-                    column,
-                    row,
-                    word,
-                    ha="center",
-                    va="center",
-                    fontsize=6.3,
-                    family="DejaVu Sans Mono",
-                    color="white" if profile_K[position] < 3 else "black",
-                )
-            if sinks_K[position]:
-                axis.add_patch(
-                    plt.Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, ec=RED, lw=1.8)
-                )
+        profile_K = np.asarray(panel["profile_SK"][step])
+        visible_K = np.asarray(panel["visible_SK"][step])
+        cells = np.full(rows * columns, np.nan)
+        cells[: len(profile_K)] = np.where(visible_K, profile_K, np.nan)
+        image = _attention_image(axis, cells.reshape(rows, columns))
+        _draw_tokens(axis, panel, step, columns)
         axis.set_xticks(np.arange(columns + 1) - 0.5, [])
         axis.set_yticks(np.arange(rows + 1) - 0.5, [])
         axis.tick_params(length=0)
@@ -146,92 +137,74 @@ def plot_writing(panels: list[dict], step: int, columns: int = 16, vmax: float =
     return figure
 
 
+def _draw_tokens(axis: Axes, panel: dict, step: int, columns: int) -> None:
+    """Write the tokens of one step into the cells of a panel, and frame the sinks."""
+    for position, token in enumerate(panel["states_SK"][step]):
+        row, column = divmod(position, columns)
+        if panel["visible_SK"][step][position]:
+            axis.text(
+                column,
+                row,
+                _cell_label(token),
+                ha="center",
+                va="center",
+                fontsize=6.3,
+                family="DejaVu Sans Mono",
+                color="white" if panel["profile_SK"][step][position] < 3 else "black",
+            )
+        if panel["sinks_SK"][step][position]:
+            corner = (column - 0.46, row - 0.44)
+            axis.add_patch(plt.Rectangle(corner, 0.92, 0.88, fill=False, ec=RED, lw=1.8))
+
+
+def _cell_label(token: str) -> str:
+    """Return a token's name as it fits into a cell; a word that is cut ends in dots."""
+    word = token.removeprefix("<|").removesuffix("|>").strip("·") or token
+    if len(word) <= CELL_LETTERS:
+        return word
+    return word[: CELL_LETTERS - 1] + "…"
+
+
 def step_slider(panels: list[dict]) -> object:
-    """Return a widget that shows `plot_writing` of the step its slider stands at (ipywidgets; it needs a running kernel)."""
+    """Return a slider with `plot_writing` of the step that it stands at; it needs a running kernel."""
     from ipywidgets import IntSlider, interactive
 
     def show(step: int) -> Figure:
         figure = plot_writing(panels, step - 1)
-        plt.close(
-            figure
-        )  # or the inline backend would show it a second time, beside what `auto_display` shows
+        plt.close(figure)  # the inline backend would show it again, beside what `auto_display` shows
         return figure
 
     steps = len(panels[0]["states_SK"])
-    return interactive(
-        show,
-        {"auto_display": True},
-        step=IntSlider(steps, 1, steps, description="step", continuous_update=False),
-    )
+    slider = IntSlider(steps, 1, steps, description="step", continuous_update=False)
+    return interactive(show, {"auto_display": True}, step=slider)
 
 
-def save_animation(
-    run: Run, frames: Iterable[Figure], name: str, seconds: float = 0.4, colours: int = 36
-) -> Path:
-    """Write figures as a GIF that plays for ever and rests on its last frame, beside the figure `name`, whose data it shows; return its path.
+def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float = 0.4) -> Path:
+    """Write figures as a GIF that plays for ever and rests on its last frame; return its path.
 
-    Every frame takes the palette of the last one and the accents of the project's colours, without dithering, and repeats no pixel of the frame before, so that the
-    file is small; it is the same to the byte for the same data.
+    It lies beside the figure `name`, whose data it shows, and is the same to the byte for the same data. All
+    frames take the colours of the last, which keeps the file small.
     """
     from PIL import Image
 
-    images, places = [], None
+    pictures = []
     for frame in frames:
         buffer = io.BytesIO()
-        if places is not None:  # the layout of the first frame serves all of them
-            frame.set_layout_engine(None)
-            for axis, place in zip(frame.axes, places, strict=True):
-                axis.set_position(place)
         frame.savefig(buffer, format="png", dpi=110)
-        places = places or [axis.get_position() for axis in frame.axes]
         plt.close(frame)
-        images.append(Image.open(buffer).convert("RGB"))
-    palette = Image.new("P", (1, 1))
-    accents = [
-        int(colour[place : place + 2], 16) for colour in (RED, BLUE, GREEN, ORANGE) for place in (1, 3, 5)
-    ]  # rare in area, so listed by name
-    palette.putpalette(
-        images[-1].quantize(colours - 4, dither=Image.Dither.NONE).getpalette()[: 3 * (colours - 4)] + accents
-    )
-    values = [np.asarray(image.quantize(palette=palette, dither=Image.Dither.NONE)) for image in images]
-    indexed = [
-        Image.fromarray(value)
-        for value in (
-            values[0],
-            *(
-                np.where(after == before, colours, after)
-                for before, after in zip(values, values[1:], strict=False)
-            ),
-        )
-    ]
-    for image in indexed:
-        image.putpalette([*palette.getpalette()[: 3 * colours], 0, 0, 0])
-    duration = [round(1000 * seconds)] * (len(indexed) - 1) + [round(4000 * seconds)]
+        pictures.append(Image.open(buffer).convert("RGB"))
+    palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)
+    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    milliseconds = [round(1000 * seconds)] * len(pictures)
+    milliseconds[-1] *= 4
     file = run.folder / "figures" / run.notebook / f"{name}.gif"
     with atomic(file) as partial:
-        indexed[0].save(
+        pictures[0].save(
             partial,
             format="GIF",
             save_all=True,
-            append_images=indexed[1:],
-            duration=duration,
+            append_images=pictures[1:],
+            duration=milliseconds,
             loop=0,
-            optimize=False,
-            transparency=colours,
-            disposal=1,
         )
     return file
-
-
-def plot_heads(maps: dict[str, np.ndarray], label: str) -> Figure:
-    """Draw one map of layers (down) by heads (across) per model, `maps[title]` float (L, H), on one logarithmic colour scale."""
-    figure, axes = canvas(1, len(maps), (3.4 * len(maps), 4.6))
-    values = np.concatenate([map_LH.ravel() for map_LH in maps.values()])
-    norm = plt.matplotlib.colors.LogNorm(max(values.min(), 1e-3), values.max())
-    for axis, (title, map_LH) in zip(axes[0], maps.items(), strict=True):
-        image = axis.imshow(map_LH, aspect="auto", cmap="cividis", norm=norm, interpolation="nearest")
-        axis.set(title=title, xlabel="head")
-        axis.grid(False)
-    axes[0, 0].set_ylabel("layer (0 is the first)")
-    figure.colorbar(image, ax=axes[0, -1], pad=0.03, label=label)
-    return figure

@@ -1,35 +1,76 @@
-"""What a model costs: parameters, non-zero weights, bytes, FLOPs and time, and what "matched compute" means here.
+"""What a model costs: parameters, non-zero weights, bytes, FLOPs and time, and what "matched compute" means
+here.
 
-Matched compute is one of four things, always said which: the same sparsity of the same weights; the same number of
-calibration tokens through the blocks; the same effective FLOPs of generation; the same measured time. Effective FLOPs
-count a zero weight as skipped work. That is an idealisation: dense kernels multiply zeros as fast as other numbers, so
-unstructured sparsity saves no time on today's hardware, and latency is reported beside it.
+Matched compute is one of four things, always said which: the same sparsity of the same weights; the same
+number of calibration tokens through the blocks; the same effective FLOPs of generation; the same measured
+time. Effective FLOPs count a zero weight as skipped work. That is an idealisation: dense kernels multiply
+zeros as fast as other numbers, so unstructured sparsity saves no time on today's hardware, and latency is
+reported beside it.
 
-A multiply-add counts as two FLOPs. Dimensions: T sequence length, P positions whose logits are needed.
+A multiply-add counts as two FLOPs.
+
+Dimensions: B batch, T sequence length, N positions whose logits are needed, V vocabulary.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sinkprune_core.diffusion.sampling import Sampler
+from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.models.language_model import LanguageModel
+
+# A GPU for estimates of costs that nobody measured here.
+HARDWARE = "one GPU of 80 GB (H100)"
+MEMORY = 80e9  # bytes
+SPEED = 4e14  # FLOPs per second in bfloat16, assumed
+
+# parameters
+
+
+def parameters(lm: LanguageModel) -> pd.DataFrame:
+    """Return parameters and non-zero weights of block linears, embeddings (and a tied head) and the rest."""
+    linears = [linear.weight for block in lm.blocks for linear in lm.linears(block).values()]
+    embeddings = [lm.model.get_input_embeddings().weight]
+    kinds = {
+        "block linears": linears,
+        "embeddings": embeddings,
+        "rest": _others(lm, linears + embeddings),
+    }
+    table = [{"kind": kind, **_count(weights)} for kind, weights in kinds.items()]
+    return pd.DataFrame(table).set_index("kind")
+
+
+def _others(lm: LanguageModel, weights: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Return the parameters of a model that are none of `weights`."""
+    known = {id(weight) for weight in weights}
+    return [parameter for parameter in lm.model.parameters() if id(parameter) not in known]
+
+
+def _count(weights: list[torch.Tensor]) -> dict[str, int]:
+    return {
+        "parameters": sum(weight.numel() for weight in weights),
+        "nonzero": sum(int(weight.count_nonzero()) for weight in weights),
+    }
+
+
+# FLOPs
 
 
 @dataclass(frozen=True)
 class ForwardCost:
-    """FLOPs of one forward of one sequence by part; `linears` are those of the blocks, the only ones ever pruned."""
+    """FLOPs of one forward of one sequence, by part."""
 
-    linears: float
-    attention: float
+    linears: float  # of the blocks, the only ones ever pruned
+    attention: float  # products of queries with keys and of attention with values
     head: float
 
     @property
     def total(self) -> float:
+        """The FLOPs of all parts."""
         return self.linears + self.attention + self.head
 
     def effective(self, sparsity: float) -> float:
@@ -37,44 +78,24 @@ class ForwardCost:
         return self.linears * (1 - sparsity) + self.attention + self.head
 
 
-def parameters(lm: LanguageModel) -> pd.DataFrame:
-    """Return parameters and non-zero weights by kind: block linears, embeddings (and a tied head), everything else."""
-    linears = [linear.weight for block in lm.blocks for linear in lm.linears(block).values()]
-    known = {id(weight) for weight in linears}
-    embedding = lm.model.get_input_embeddings().weight
-    rest = [
-        parameter
-        for parameter in lm.model.parameters()
-        if id(parameter) not in known and parameter is not embedding
-    ]
-    kinds = {"block linears": linears, "embeddings": [embedding], "rest": rest}
-    rows = [
-        {
-            "kind": kind,
-            "parameters": sum(p.numel() for p in group),
-            "nonzero": sum(int(p.count_nonzero()) for p in group),
-        }
-        for kind, group in kinds.items()
-    ]
-    return pd.DataFrame(rows).set_index("kind")
-
-
 def forward_cost(lm: LanguageModel, length: int, positions: int) -> ForwardCost:
-    """Return the FLOPs of a forward over `length` tokens with logits at `positions` of them, from the model's shapes.
+    """Return the FLOPs of a forward over `length` tokens with logits at `positions` of them, from shapes.
 
     Attention counts the full T x T products in both directions, as kernels without a causal shortcut do.
     """
     weights = sum(linear.weight.numel() for block in lm.blocks for linear in lm.linears(block).values())
     config = lm.model.config
-    width = config.num_attention_heads * (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
-    attention = len(lm.blocks) * 2 * 2 * length**2 * width
+    head_width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    width = config.num_attention_heads * head_width
     return ForwardCost(
-        2.0 * weights * length,
-        float(attention),
-        2.0 * positions * lm.model.get_output_embeddings().weight.numel(),
+        linears=2.0 * weights * length,
+        attention=float(len(lm.blocks) * 2 * 2 * length**2 * width),
+        head=_head_flops(lm, positions),
     )
+
+
+def _head_flops(lm: LanguageModel, positions: int) -> float:
+    return 2.0 * positions * lm.model.get_output_embeddings().weight.numel()
 
 
 @torch.inference_mode()
@@ -94,110 +115,122 @@ def counted_flops(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tenso
 
 
 def generation_flops(lm: LanguageModel, length: int, prompt: int, steps: int, sparsity: float = 0.0) -> float:
-    """Return effective FLOPs of generating `length` tokens after `prompt` tokens in `steps` denoising steps.
+    """Return the effective FLOPs of generating `length` tokens after `prompt` tokens in `steps` steps.
 
-    Every step runs the whole sequence and takes logits at what is still masked.
+    Every denoising step runs the whole sequence and takes logits at what is still masked.
     """
-    left, total, forward = (
-        length,
-        0.0,
-        forward_cost(lm, prompt + length, 1),
-    )  # of which logits alone differ from step to step
-    for count in Sampler(length=length, steps=steps, block=None).reveals():
-        total += replace(forward, head=left * forward.head).effective(sparsity)
-        left -= count
+    forward = forward_cost(lm, prompt + length, positions=1)
+    masked = length
+    total = 0.0
+    for revealed in Sampler(length=length, steps=steps, block=None).reveals():
+        total += replace(forward, head=masked * forward.head).effective(sparsity)
+        masked -= revealed
     return total
 
 
 def affordable_steps(cost: Callable[[int], float], budget: float, most: int) -> int:
     """Return the largest number of steps up to `most` whose `cost` is within `budget`, at least 1."""
-    return max((count for count in range(1, most + 1) if cost(count) <= budget), default=1)
+    return max((steps for steps in range(1, most + 1) if cost(steps) <= budget), default=1)
 
 
 def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> pd.DataFrame:
-    """Return one row per kind of module: parameters, non-zero weights, bytes as stored, and FLOPs of one real forward.
+    """Return one row per kind of module: parameters, non-zero weights, bytes as stored, FLOPs of one real
+    forward.
 
-    Kinds are the parts of a block that hold linears (`self_attn linears`, `mlp linears`), `attention products`,
-    `embeddings and head`, `rest` and `total`. `flops` come from shapes, `effective_flops` count no zeros; `counted_flops`,
-    of the total only, is what torch's own counter finds. The forward has ids (B, T) and logits where `where_BT` is true.
+    Kinds are the parts of a block that hold linears (`self_attn linears`, `mlp linears`), `attention
+    products`, `embeddings and head`, `rest` and `total`. `flops` come from shapes, `effective_flops` count no
+    zeros; `counted_flops`, of the total only, is what torch's own counter finds. The forward has ids (B, T)
+    and logits where `where_BT` is true.
     """
-    (rows, length), positions, linears = ids_BT.shape, int(where_BT.sum()), {}
+    linears = _linears_by_module(lm)
+    outer = {id(weight): weight for weight in _embedding_and_head(lm)}  # once where they are tied
+    kinds = {**linears, "attention products": [], "embeddings and head": list(outer.values())}
+    known = [weight for weights in kinds.values() for weight in weights]
+    kinds["rest"] = _others(lm, known)
+    flops = _flops_by_kind(lm, linears, ids_BT, where_BT)
+    rows = []
+    for kind, weights in kinds.items():
+        size = sum(weight.nbytes for weight in weights)
+        rows.append({"kind": kind, **_count(weights), "bytes": size, "flops": flops.get(kind, 0.0)})
+    table = pd.DataFrame(rows).set_index("kind")
+    prunable = table.index.isin(list(linears))
+    table["effective_flops"] = table.flops * (table.nonzero / table.parameters).where(prunable, 1.0)
+    table.loc["total"] = table.sum()
+    table["counted_flops"] = float("nan")
+    table.loc["total", "counted_flops"] = float(counted_flops(lm, ids_BT, where_BT))
+    return table
+
+
+def _linears_by_module(lm: LanguageModel) -> dict[str, list[torch.Tensor]]:
+    """Return the weights of the blocks' linears by the module of a block that holds them."""
+    linears: dict[str, list[torch.Tensor]] = {}
     for block in lm.blocks:
         for name, linear in lm.linears(block).items():
-            linears.setdefault(f"{name.split('.')[0]} linears", []).append(linear.weight)
-    forward = forward_cost(lm, length, 0)
-    outer = {
-        id(each): each
-        for each in (lm.model.get_input_embeddings().weight, lm.model.get_output_embeddings().weight)
-    }
-    known = {id(weight) for group in linears.values() for weight in group} | set(outer)
-    rest = [parameter for parameter in lm.model.parameters() if id(parameter) not in known]
-    groups = {**linears, "attention products": [], "embeddings and head": list(outer.values()), "rest": rest}
-    flops = {
-        kind: 2.0 * rows * length * sum(weight.numel() for weight in group) for kind, group in linears.items()
-    }
-    flops |= {
-        "attention products": rows * forward.attention,
-        "embeddings and head": 2.0 * positions * lm.model.get_output_embeddings().weight.numel(),
-    }
-    table = pd.DataFrame(
-        [
-            {
-                "kind": kind,
-                "parameters": sum(p.numel() for p in group),
-                "nonzero": sum(int(p.count_nonzero()) for p in group),
-                "bytes": sum(p.nbytes for p in group),
-                "flops": flops.get(kind, 0.0),
-            }
-            for kind, group in groups.items()
-        ]
-    ).set_index("kind")
-    table["effective_flops"] = table.flops * (table.nonzero / table.parameters).where(
-        table.index.isin(list(linears)), 1.0
-    )
-    table.loc["total"] = table.sum()
-    return table.assign(
-        counted_flops=[float("nan")] * len(groups) + [float(counted_flops(lm, ids_BT, where_BT))]
-    )
+            module = name.split(".")[0]
+            linears.setdefault(f"{module} linears", []).append(linear.weight)
+    return linears
+
+
+def _embedding_and_head(lm: LanguageModel) -> list[torch.Tensor]:
+    return [lm.model.get_input_embeddings().weight, lm.model.get_output_embeddings().weight]
+
+
+def _flops_by_kind(
+    lm: LanguageModel, linears: dict[str, list[torch.Tensor]], ids_BT: torch.Tensor, where_BT: torch.Tensor
+) -> dict[str, float]:
+    rows, length = ids_BT.shape
+    flops = {}
+    for kind, weights in linears.items():
+        flops[kind] = 2.0 * rows * length * sum(weight.numel() for weight in weights)
+    flops["attention products"] = rows * forward_cost(lm, length, 0).attention
+    flops["embeddings and head"] = _head_flops(lm, int(where_BT.sum()))
+    return flops
+
+
+# time
 
 
 @torch.inference_mode()
 def latency(
     models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: torch.Tensor, rounds: int = 9
 ) -> pd.DataFrame:
-    """Return the seconds of one denoising step of every model, measured in turns after a warm-up: `variant`, `round`, `seconds`.
+    """Return the seconds of one denoising step of every model: columns `variant`, `round`, `seconds`.
 
-    A step is a forward over ids (B, T) with logits where `where_BT` is true. Models are compared within a round, since
-    the speed of a machine drifts.
+    Models are measured in turns after a warm-up. A step is a forward over ids (B, T) with logits where
+    `where_BT` is true. Models are compared within a round, since the speed of a machine drifts.
     """
-    rows = []
-    for turn in range(-1, rounds):
+    table = []
+    for number in range(-1, rounds):  # round -1 is the warm-up
         for name, lm in models.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             logits_NV = lm.logits_at(ids_BT, where_BT)
             float(logits_NV[0, 0])  # waits for a device
-            rows.append({"variant": name, "round": turn, "seconds": time.perf_counter() - begun})
+            seconds = time.perf_counter() - started
             del logits_NV  # or they would be held beside those of the next model
-    return pd.DataFrame([row for row in rows if row["round"] >= 0])
+            if number >= 0:
+                table.append({"variant": name, "round": number, "seconds": seconds})
+    return pd.DataFrame(table)
 
 
 def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
-    """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors; return it.
+    """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors; return
+    it.
 
-    Raises ValueError without a CUDA device, where torch has no kernels for them, and for another dtype than those of
-    the kernels.
+    Raises ValueError without a CUDA device, where torch has no kernels for them, and for another dtype than
+    those of the kernels.
     """
     if lm.device.type != "cuda":
         raise ValueError(
-            f"2:4 kernels need a CUDA device, and {lm.name} is on {lm.device}: move it there, or leave them out"
+            f"2:4 kernels need a CUDA device, and {lm.name} is on {lm.device}: "
+            "move it there, or leave them out"
         )
     if lm.model.dtype not in (torch.float16, torch.bfloat16):
         raise ValueError(
-            f"2:4 kernels need float16 or bfloat16 weights, not {lm.model.dtype}: load the model with that dtype"
+            f"2:4 kernels need float16 or bfloat16 weights, not {lm.model.dtype}: "
+            "load the model with that dtype"
         )
     for block in lm.blocks:
         for linear in lm.linears(block).values():
-            linear.weight = torch.nn.Parameter(
-                torch.sparse.to_sparse_semi_structured(linear.weight.detach()), requires_grad=False
-            )
+            sparse = torch.sparse.to_sparse_semi_structured(linear.weight.detach())
+            linear.weight = torch.nn.Parameter(sparse, requires_grad=False)
     return lm

@@ -1,58 +1,71 @@
-"""Published ways to estimate what a text costs a diffusion model, as one table: noise, guidance and windows.
+"""Published ways to estimate what a text costs a diffusion model, as one table: noise, guidance and
+windows.
 
-All of them estimate the same bound. Revealing the L tokens of a target in random order, one at a time, costs
--log p(target | prompt) at most; the cross entropies at one random mask, suitably weighted, are unbiased for that cost.
+All of them estimate the same bound. Revealing the L tokens of a target in random order, one at a time,
+costs -log p(target | prompt) at most; the cross entropies at one random mask, suitably weighted, are
+unbiased for that cost.
 
-Dimensions: T tokens of a text, L tokens of a target, S draws.
+Dimensions: T tokens of a text, L tokens of a target.
 """
 
 from dataclasses import dataclass
 
 import torch
 
-from sinkprune_core.diffusion.sampling import random_mask, stratified_counts
+from sinkprune_core.diffusion.noise import random_mask, stratified_counts
 
 MASKINGS = ("count", "bernoulli")
-FLOOR = 1e-3  # Dream's least noise level
+LEAST_NOISE = 1e-3  # Dream's least noise level
+
+Masking = tuple[torch.Tensor, float]  # a mask, bool (L,), and the weight of its cross entropies
 
 
 @dataclass(frozen=True)
 class Protocol:
     """How the cost of a target given its prompt is estimated.
 
-    `masking`: `count` masks k of L tokens, k uniform on 1 … L, and weighs the cross entropies by L / k; `bernoulli`
-    masks each token with probability p = 0.999 t + 0.001, t uniform, and weighs by 1 / p. `draws` masks per target;
-    `grid` of them share one shifted even grid of noise levels, and the grids are independent (1: every draw is).
-    `guidance` w reads logits as un + (w + 1) (cond - un), where `un` has seen masks for a prompt. `visible_end`: an
-    end-of-text token follows the target, never masked and never scored. A running text is scored in stretches of
-    `chunk` tokens, each given up to `context` tokens before it; None: the protocol is for prompts and targets only.
+    Raises ValueError for fields that do not fit one another.
     """
 
     masking: str = "count"
+    """`count` masks k of L tokens, k uniform on 1 … L, and weighs the cross entropies by L / k.
+
+    `bernoulli` masks each token with probability p = 0.999 t + 0.001, t uniform, and weighs them by 1 / p.
+    """
     draws: int = 128
+    """Number of masks per target."""
     grid: int = 8
+    """How many draws share one randomly shifted, even grid of noise levels; grids are independent.
+
+    With 1 every draw is independent.
+    """
     guidance: float = 0.0
+    """Guidance w of logits un + (w + 1) (cond - un), where `un` is what a prompt of masks gives."""
     visible_end: bool = False
+    """Whether an end-of-text token follows the target, never masked and never scored."""
     chunk: int | None = None
+    """Tokens of each stretch in which a running text is scored; None: for prompts and targets only."""
     context: int | None = None
+    """Most tokens before a stretch that the model is given with it; None where `chunk` is None."""
 
     def __post_init__(self):
         if self.masking not in MASKINGS:
             raise ValueError(f"masking={self.masking!r} is unknown; choose one of {', '.join(MASKINGS)}")
         if self.draws < 1 or self.grid < 1 or self.draws % self.grid:
             raise ValueError(
-                f"draws={self.draws} is not a positive multiple of grid={self.grid}, the draws that share a grid of noise levels: change one of them"
+                f"draws={self.draws} is not a positive multiple of grid={self.grid}, the draws that share "
+                "a grid of noise levels: change one of them"
             )
         if self.guidance < 0:
             raise ValueError(f"guidance={self.guidance} must not be negative")
-        if (self.chunk is None) != (self.context is None) or (
-            self.chunk is not None and min(self.chunk, self.context) < 1
-        ):
+        neither = self.chunk is None and self.context is None
+        both = self.chunk is not None and self.context is not None and min(self.chunk, self.context) >= 1
+        if not neither and not both:
             raise ValueError(
                 f"chunk={self.chunk} and context={self.context} must both be positive, or both be None"
             )
 
-    def noise(self, length: int, rng: torch.Generator) -> list[tuple[torch.Tensor, float]]:
+    def noise(self, length: int, rng: torch.Generator) -> list[Masking]:
         """Return one mask, bool (L,), and the weight of its cross entropies per draw.
 
         A target of one token has only one mask, so a single draw is exact.
@@ -62,50 +75,61 @@ class Protocol:
         drawn = []
         for _ in range(self.draws // self.grid):
             if self.masking == "count":
-                counts = stratified_counts(self.grid, length, rng).tolist()
-                drawn += [
-                    (random_mask(torch.ones(length, dtype=torch.bool), count, rng), length / count)
-                    for count in counts
-                ]
+                drawn += self._counted_masks(length, rng)
             else:
-                shift = torch.rand(1, generator=rng, dtype=torch.float64)
-                levels = (1 - FLOOR) * (
-                    (shift + torch.arange(self.grid, dtype=torch.float64) / self.grid) % 1
-                ) + FLOOR
-                drawn += [
-                    (torch.rand(length, generator=rng, dtype=torch.float64) < p, 1 / p)
-                    for p in levels.tolist()
-                ]
+                drawn += self._bernoulli_masks(length, rng)
         return drawn
 
-    def windows(self, ids_T: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Return the (context, chunk) pairs of a running text; as in ppl_llada.py the first chunk and the end are not scored.
+    def _counted_masks(self, length: int, rng: torch.Generator) -> list[Masking]:
+        """Return the masks of one grid, each of a stratified number of tokens."""
+        every_L = torch.ones(length, dtype=torch.bool)
+        counts = stratified_counts(self.grid, length, rng).tolist()
+        return [(random_mask(every_L, count, rng), length / count) for count in counts]
 
-        Raises ValueError for a protocol without chunks and for a text too short for one.
+    def _bernoulli_masks(self, length: int, rng: torch.Generator) -> list[Masking]:
+        """Return the masks of one grid; in each, tokens are masked independently with one probability."""
+        shift = torch.rand(1, generator=rng, dtype=torch.float64)
+        uniform = (shift + torch.arange(self.grid, dtype=torch.float64) / self.grid) % 1
+        levels = (1 - LEAST_NOISE) * uniform + LEAST_NOISE
+        return [
+            (torch.rand(length, generator=rng, dtype=torch.float64) < level, 1 / level)
+            for level in levels.tolist()
+        ]
+
+    def windows(self, ids_T: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the (context, chunk) pairs of a running text, int64 (T,).
+
+        As in ppl_llada.py the first chunk and the end are not scored. Raises ValueError for a protocol
+        without chunks and for a text too short for one.
         """
         if self.chunk is None:
             raise ValueError(
-                "this protocol scores a target given a prompt: take one with chunk and context for a running text, such as 'ppl_llada'"
+                "this protocol scores a target given a prompt: take one with chunk and context for a running "
+                "text, such as 'ppl_llada'"
             )
         starts = range(self.chunk, len(ids_T) - self.chunk, self.chunk)
         if not starts:
             raise ValueError(
-                f"a text of {len(ids_T)} tokens is too short: scoring chunks of {self.chunk} takes more than {2 * self.chunk}"
+                f"a text of {len(ids_T)} tokens is too short: scoring chunks of {self.chunk} takes more than "
+                f"{2 * self.chunk}"
             )
-        return [
-            (ids_T[max(0, start - self.context) : start], ids_T[start : start + self.chunk])
-            for start in starts
-        ]
+        pairs = []
+        for start in starts:
+            context_T = ids_T[max(0, start - self.context) : start]
+            pairs.append((context_T, ids_T[start : start + self.chunk]))
+        return pairs
 
 
 # Where our estimate differs from the code it is named after, the published one is biased:
-# - llada (eval_llada.py, arXiv 2502.09992): it rounds half to even, so with 8 draws and L = 4 mod 8 three quarters of
-#   its counts are even. Ours are uniform.
-# - dream (eval/eval.py of DreamLM/Dream, log_type ftb, nll_type mc): levels end at 0.001, there and here; the cost
-#   above is integrated over 99.9 % of the noise levels. A target of one token is drawn at random there, exact here.
-# - ppl_llada (seed 2025, WikiText-2 raw test, non-blank lines joined by a newline), main_llada and main_dream (seed 0,
-#   of its first 128 lines), of the sink-aware pruning code. main_dream there never masks a chunk's last token and yet
-#   counts it, and leaves out draws without a mask; ours masks every token and counts such draws as 0.
+# - llada (eval_llada.py, arXiv 2502.09992): it rounds half to even, so with 8 draws and L = 4 mod 8 three
+#   quarters of its counts are even. Ours are uniform.
+# - dream (eval/eval.py of DreamLM/Dream, log_type ftb, nll_type mc): levels end at 0.001, there and here; the
+#   cost above is integrated over 99.9 % of the noise levels. A target of one token is drawn at random there,
+#   exact here.
+# - ppl_llada (seed 2025, WikiText-2 raw test, non-blank lines joined by a newline), main_llada and main_dream
+#   (seed 0, of its first 128 lines), of the sink-aware pruning code. main_dream there never masks a chunk's
+#   last token and yet counts it, and leaves out draws without a mask; ours masks every token and counts such
+#   draws as 0.
 # The published grid is the batch of the forward pass; here a batch changes nothing.
 PROTOCOLS: dict[str, Protocol] = {
     "llada": Protocol("count", draws=128, grid=8),

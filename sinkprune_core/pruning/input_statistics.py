@@ -1,11 +1,13 @@
-"""Statistics of linear inputs, streamed, one per distinct input: the linears that see the same tensor share it.
+"""Statistics of what linears receive, summed while calibration text passes through a block.
 
-Dimensions: B batch, T position, I input features, W choices of token weights.
+Linears that receive the same tensor (queries, keys and values, for instance) share one statistic.
+
+Dimensions: B batch, T position, I input features, N tokens, W choices of token weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -13,52 +15,45 @@ from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.models.language_model import weight_OI
 
-GRAM_STRIP = 256  # columns of a Gram matrix computed together; only its upper strips are
+GRAM_STRIP = 256  # columns of a Gram matrix that are computed together
 
 
 @dataclass(frozen=True)
 class InputStatistics:
-    """What was seen of one input under one choice of token weights w; x_j are its columns over all tokens.
+    """Statistics of one input under one choice of token weights, w for a token; x_j is input feature j."""
 
-    `norm_I`: L2 norm of w x_j, float32. `summed_I`: the same norm per sequence, summed over sequences (the official
-    code's rule at batch 1). `mean_I`, `variance_I`: of x_j, each token counted w^2 times, float32. `count`: sum of w^2.
-    `gram_II`: sum of (w x)(w x)^T, float32, where it was asked for.
-    """
+    norm_I: torch.Tensor  # float32: L2 norm of w x_j over all tokens
+    summed_I: torch.Tensor  # float32: the same norm per sequence, summed over sequences (official code)
+    mean_I: torch.Tensor  # float32: mean of x_j, each token counted w^2 times
+    variance_I: torch.Tensor  # float32: variance of x_j, each token counted w^2 times
+    count: float  # sum of w^2 over all tokens
+    gram_II: torch.Tensor | None = None  # float32: sum of (w x)(w x)^T, where it was asked for
 
-    norm_I: torch.Tensor
-    summed_I: torch.Tensor
-    mean_I: torch.Tensor
-    variance_I: torch.Tensor
-    count: float
-    gram_II: torch.Tensor | None = None
-
-    def norms(self, kind: str) -> torch.Tensor:
-        """Return the norms of `Recipe.norm`: `root` of summed squares, or `sum` of one norm per sequence."""
-        return self.norm_I if kind == "root" else self.summed_I
+    def with_norm(self, reduction: str) -> "InputStatistics":
+        """Return the same statistics with the norm of `Recipe.norm_reduction` as their `norm_I`."""
+        return replace(self, norm_I=self.summed_I) if reduction == "sum" else self
 
 
 class RunningStatistics:
-    """Running sums over the tokens of one input, float64, for W choices of weights per token at once.
+    """Sums over the tokens of one input so far, float64, for W choices of token weights at once.
 
     Every sequence is summed on its own before it is added, so results do not depend on the batch.
     """
 
     def __init__(self, features: int, choices: int = 1, gram: bool = False):
         self.squares_WI = torch.zeros(choices, features, dtype=torch.float64)
-        self.summed_WI, self.sums_WI = torch.zeros_like(self.squares_WI), torch.zeros_like(self.squares_WI)
+        self.summed_WI = torch.zeros_like(self.squares_WI)
+        self.sums_WI = torch.zeros_like(self.squares_WI)
         self.count_W = torch.zeros(choices, dtype=torch.float64)
         self.gram_WII = [torch.zeros(0) for _ in range(choices)] if gram else None
 
     def add(self, input_BTI: torch.Tensor, weight_WBT: torch.Tensor | None) -> None:
         """Add a batch; `weight_WBT` is (W, B, T), or (B, T) for one choice, or None for weights of 1."""
         input_BTI = input_BTI.float()
-        choices = len(self.squares_WI)
-        weight_WBT = (
-            torch.ones(choices, *input_BTI.shape[:2])
-            if weight_WBT is None
-            else weight_WBT.view(choices, *input_BTI.shape[:2])
-        )
-        weight_WBT = weight_WBT.to(input_BTI)
+        shape_WBT = (len(self.squares_WI), *input_BTI.shape[:2])
+        if weight_WBT is None:
+            weight_WBT = torch.ones(shape_WBT)
+        weight_WBT = weight_WBT.view(shape_WBT).to(input_BTI)
         counts_BWT = weight_WBT.square().transpose(0, 1)
         squares_WBI = torch.bmm(counts_BWT, input_BTI.square()).transpose(0, 1).double().cpu()
         self.squares_WI += squares_WBI.sum(1)
@@ -67,32 +62,30 @@ class RunningStatistics:
         self.count_W += counts_BWT.double().sum((0, 2)).cpu()
         if self.gram_WII is not None:
             for choice, weight_BT in enumerate(weight_WBT):
-                self.gram_WII[choice] = add_gram(
-                    self.gram_WII[choice], (input_BTI * weight_BT[..., None]).flatten(0, 1)
-                )
+                weighted_NI = (input_BTI * weight_BT[..., None]).flatten(0, 1)
+                self.gram_WII[choice] = _add_gram(self.gram_WII[choice], weighted_NI)
 
-    def seen(self, choice: int = 0) -> InputStatistics:
-        """Return the finished statistics of one choice of weights."""
+    def finished(self, choice: int = 0) -> InputStatistics:
+        """Return the statistics of one choice of token weights; all are 0 where every weight was 0."""
         count = float(self.count_W[choice])
-        mean_I = self.sums_WI[choice] / count if count else self.sums_WI[choice]
-        variance_I = (
-            (self.squares_WI[choice] / count - mean_I.square()).clamp_min(0)
-            if count
-            else self.squares_WI[choice]
-        )
-        gram_II = None if self.gram_WII is None else mirrored(self.gram_WII[choice])
+        squares_I = self.squares_WI[choice]
+        mean_I = self.sums_WI[choice]
+        variance_I = squares_I
+        if count:
+            mean_I = mean_I / count
+            variance_I = (squares_I / count - mean_I.square()).clamp_min(0)
         return InputStatistics(
-            self.squares_WI[choice].sqrt().float(),
-            self.summed_WI[choice].float(),
-            mean_I.float(),
-            variance_I.float(),
-            count,
-            gram_II,
+            norm_I=squares_I.sqrt().float(),
+            summed_I=self.summed_WI[choice].float(),
+            mean_I=mean_I.float(),
+            variance_I=variance_I.float(),
+            count=count,
+            gram_II=None if self.gram_WII is None else _mirror(self.gram_WII[choice]),
         )
 
 
-def add_gram(gram_II: torch.Tensor, input_NI: torch.Tensor) -> torch.Tensor:
-    """Add X^T X to the upper strips of a Gram matrix, float32, made at first use on the input's device."""
+def _add_gram(gram_II: torch.Tensor, input_NI: torch.Tensor) -> torch.Tensor:
+    """Add X^T X to a Gram matrix, above its diagonal only; it is made at first use, on the input's device."""
     features = input_NI.shape[1]
     if not gram_II.numel():
         gram_II = torch.zeros(features, features, dtype=torch.float32, device=input_NI.device)
@@ -102,8 +95,8 @@ def add_gram(gram_II: torch.Tensor, input_NI: torch.Tensor) -> torch.Tensor:
     return gram_II
 
 
-def mirrored(gram_II: torch.Tensor) -> torch.Tensor:
-    """Return the same matrix, in place, with what its upper strips hold copied to the other side of the diagonal."""
+def _mirror(gram_II: torch.Tensor) -> torch.Tensor:
+    """Copy what lies above the diagonal of a Gram matrix below it, in place, and return the matrix."""
     for start in range(0, len(gram_II), GRAM_STRIP):
         stop = min(start + GRAM_STRIP, len(gram_II))
         corner_SS = gram_II[start:stop, start:stop]
@@ -113,47 +106,53 @@ def mirrored(gram_II: torch.Tensor) -> torch.Tensor:
 
 
 class Observer:
-    """Feeds the inputs of some linears into statistics, one statistic per distinct input tensor."""
+    """Feeds the inputs of linears into running statistics, one per distinct input tensor."""
 
     def __init__(self, choices: int = 1, gram: bool = False, deferred: bool = False):
-        self.choices, self.gram, self.deferred = choices, gram, deferred
-        self.statistics: dict[object, RunningStatistics] = {}
-        self.weight_WBT: torch.Tensor | None = None  # token weights of the batch in flight
+        self.choices = choices
+        self.gram = gram
+        self.deferred = deferred
+        self.weight_WBT: torch.Tensor | None = None  # token weights of the batch that runs now
+        self.running: dict[object, RunningStatistics] = {}
         self._last: tuple[torch.Tensor, RunningStatistics] | None = None
         self._waiting: list[tuple[RunningStatistics, torch.Tensor]] = []
 
-    def hook(self, name: object):
+    def hook(self, name: object) -> Callable[[nn.Module, tuple], None]:
+        """Return the forward pre-hook of one linear."""
+
         def observe(module: nn.Module, args: tuple) -> None:
             input_BTI = args[0]
             if self._last is not None and self._last[0] is input_BTI:
-                self.statistics.setdefault(name, self._last[1])
+                self.running.setdefault(name, self._last[1])
                 return
-            if name not in self.statistics:
-                self.statistics[name] = RunningStatistics(weight_OI(module).shape[1], self.choices, self.gram)
-            self._last = (input_BTI, self.statistics[name])
+            if name not in self.running:
+                self.running[name] = RunningStatistics(weight_OI(module).shape[1], self.choices, self.gram)
+            self._last = (input_BTI, self.running[name])
             if self.deferred:
-                self._waiting.append((self.statistics[name], input_BTI))
+                self._waiting.append((self.running[name], input_BTI))
             else:
-                self.statistics[name].add(input_BTI, self.weight_WBT)
+                self.running[name].add(input_BTI, self.weight_WBT)
 
         return observe
 
     def flush(self, weight_WBT: torch.Tensor) -> None:
-        """Add what a deferred observer has seen since the last call, now that the weights of its tokens are known."""
-        for statistics, input_BTI in self._waiting:
-            statistics.add(input_BTI, weight_WBT)
+        """Add the inputs that a deferred observer holds, now that the weights of their tokens are known."""
+        for running, input_BTI in self._waiting:
+            running.add(input_BTI, weight_WBT)
         self.forget()
 
     def forget(self) -> None:
-        self._waiting, self._last = [], None
+        """Let go of all inputs that are held."""
+        self._waiting = []
+        self._last = None
 
-    def seen(self, choice: int = 0) -> dict[object, InputStatistics]:
-        """Return the statistics of one choice of weights by linear; linears with one input share one object."""
-        finished = {
-            id(statistics): statistics.seen(choice)
-            for statistics in {id(s): s for s in self.statistics.values()}.values()
-        }
-        return {name: finished[id(statistics)] for name, statistics in self.statistics.items()}
+    def statistics(self, choice: int = 0) -> dict[object, InputStatistics]:
+        """Return the statistics of one choice of weights by linear; one object for linears with one input."""
+        finished: dict[RunningStatistics, InputStatistics] = {}
+        for running in self.running.values():
+            if running not in finished:
+                finished[running] = running.finished(choice)
+        return {name: finished[running] for name, running in self.running.items()}
 
 
 @contextmanager
@@ -162,7 +161,7 @@ def observe(
 ) -> Iterator[Observer]:
     """Observe the inputs of `linears` inside the block; hooks are removed whatever happens.
 
-    A `deferred` observer keeps the inputs of a forward until `flush` says how much its tokens weigh.
+    A `deferred` observer holds the inputs of a forward until `flush` says how much their tokens weigh.
     """
     observer = Observer(choices, gram, deferred)
     handles = [module.register_forward_pre_hook(observer.hook(name)) for name, module in linears.items()]

@@ -1,12 +1,15 @@
-"""From scores to pruned weights, with exact counts, and from one sparsity to one per layer.
+"""From scores to masks with exact counts, and from one sparsity to one per layer.
 
-Ties are pruned by lowest index first, everywhere.
+`select` says which weights of one linear are pruned, `GlobalThreshold` compares those of all linears, and
+`allocate` gives every layer its sparsity. Ties are pruned by lowest index first, everywhere.
 
-Dimensions: O output features (rows), I input features (columns), P columns of a piece of a linear, L layers.
+Dimensions: O output features (rows), I input features (columns), P consecutive columns of a linear, G groups
+of M columns, L layers.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,13 +17,13 @@ import torch
 PATTERNS = ("row", "layer", "global", "structured")  # and N:M, e.g. 2:4
 ALLOCATIONS = ("uniform", "owl", "linear", "linear-reverse")
 RANKED = 1 << 20  # scores that are ranked together: what a processor's cache holds
-Select = Callable[
-    [torch.Tensor, int, int], torch.Tensor
-]  # scores (O, P) of columns first … last, first, last -> bool (O, P)
+
+Select = Callable[[torch.Tensor, int, int], torch.Tensor]
+"""From the scores (O, P) of columns, the first of them and the one after the last to a mask, bool (O, P)."""
 
 
 def n_and_m(pattern: str) -> tuple[int, int] | None:
-    """Return (N, M) of a pattern such as `2:4`, N zeros in every M consecutive inputs; None for another pattern.
+    """Return (N, M) of a pattern such as `2:4`, N zeros in every M consecutive inputs; None for another one.
 
     Raises ValueError unless 1 <= N < M.
     """
@@ -35,120 +38,149 @@ def n_and_m(pattern: str) -> tuple[int, int] | None:
     return zeros, group
 
 
+# one linear
+
+
+def select(pattern: str, sparsity: float, threshold: "GlobalThreshold | None" = None) -> Select:
+    """Return the function that chooses what to prune in one linear, all columns at once or block by block.
+
+    `row` prunes floor(I x sparsity) weights of every row, `layer` floor(O x I x sparsity) of the linear, N:M
+    as many as it says of every group. With a `threshold`, what lies below it is pruned.
+    """
+    if threshold is not None:
+        return lambda score_OP, first, last: threshold.take(score_OP)
+    ratio = n_and_m(pattern)
+    if ratio is not None:
+        return lambda score_OP, first, last: n_of_m(score_OP, *ratio)
+    if pattern == "row":
+        return partial(_of_rows, sparsity)
+    return partial(_of_layer, sparsity)
+
+
+def _of_rows(sparsity: float, score_OP: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """Choose in every row on its own; the counts of blocks of columns add up to that of the row."""
+    count = int(last * sparsity) - int(first * sparsity)
+    return lowest(score_OP, count)
+
+
+def _of_layer(sparsity: float, score_OP: torch.Tensor, first: int, last: int) -> torch.Tensor:
+    """Choose in all rows together; the counts of blocks of columns add up to that of the linear."""
+    rows = len(score_OP)
+    count = int(rows * last * sparsity) - int(rows * first * sparsity)
+    return lowest(score_OP.reshape(1, -1), count).view(score_OP.shape)
+
+
 def lowest(score_OP: torch.Tensor, count: int) -> torch.Tensor:
     """Return the mask of the `count` lowest scores of every row, bool (O, P).
 
-    Selection is by the k-th smallest value of each row instead of a full sort; equal values at the border are taken
+    Selection is by the k-th smallest value of each row instead of a full sort; values equal to it are taken
     from the left.
     """
     if count == 0:
         return torch.zeros_like(score_OP, dtype=torch.bool)
-    if score_OP.is_cpu and score_OP.dtype == torch.float32:
-        border_O1 = torch.from_numpy(
-            np.partition(score_OP.detach().numpy(), count - 1, axis=1)[:, count - 1 : count]
-        )  # two to three times as fast as kthvalue
-    else:
-        border_O1 = score_OP.kthvalue(count, dim=1, keepdim=True).values
-    within_OP = score_OP <= border_O1
+    largest_O1 = _kth_smallest(score_OP, count)
+    within_OP = score_OP <= largest_O1
     if int(torch.count_nonzero(within_OP)) == count * len(score_OP):
-        return within_OP  # no row has a tie at its border
-    below_OP, at_OP = score_OP < border_O1, score_OP == border_O1
+        return within_OP  # in no row is there a choice between ties
+    below_OP = score_OP < largest_O1
+    tied_OP = score_OP == largest_O1
     wanted_O1 = count - below_OP.sum(1, keepdim=True)
-    return below_OP | (at_OP & (at_OP.cumsum(1) <= wanted_O1))
+    return below_OP | (tied_OP & (tied_OP.cumsum(1) <= wanted_O1))
+
+
+def _kth_smallest(score_OP: torch.Tensor, k: int) -> torch.Tensor:
+    """Return the k-th smallest value of every row, (O, 1)."""
+    if score_OP.is_cpu and score_OP.dtype == torch.float32:  # NumPy is two to three times as fast
+        partitioned = np.partition(score_OP.detach().numpy(), k - 1, axis=1)
+        return torch.from_numpy(partitioned[:, k - 1 : k])
+    return score_OP.kthvalue(k, dim=1, keepdim=True).values
 
 
 def n_of_m(score_OP: torch.Tensor, zeros: int, group: int) -> torch.Tensor:
-    """Return the mask of the `zeros` lowest scores in every `group` consecutive columns, bool (O, P).
-
-    Ranks come from comparing pairs inside a group, which beats sorting for the small groups hardware knows.
-    """
-    score_GM = score_OP.reshape(-1, group)  # G groups
+    """Return the mask of the `zeros` lowest scores in every `group` consecutive columns, bool (O, P)."""
+    score_GM = score_OP.reshape(-1, group)
     pruned_GM = torch.empty_like(score_GM, dtype=torch.uint8)
-    size = max(1, RANKED // group)
-    for part_GM, mask_GM in zip(score_GM.split(size), pruned_GM.split(size), strict=True):
-        columns = part_GM.unbind(1)
-        rank_MG = torch.arange(
-            group, dtype=torch.uint8 if group < 256 else torch.int32, device=score_OP.device
-        )[:, None].repeat(1, len(part_GM))
-        for right in range(1, group):
-            for left in range(right):
-                right_lower_G = (columns[right] < columns[left]).view(torch.uint8)
-                rank_MG[left] += right_lower_G
-                rank_MG[right] -= right_lower_G  # a tie leaves the left one first
-        for low_G, mask_G in zip(
-            rank_MG.lt_(zeros), mask_GM.unbind(1), strict=True
-        ):  # in place and byte by byte: several times faster than a transposed copy
-            mask_G.copy_(low_G)
+    groups_together = max(1, RANKED // group)
+    parts = zip(score_GM.split(groups_together), pruned_GM.split(groups_together), strict=True)
+    for part_GM, mask_GM in parts:
+        pruned_MG = _ranks(part_GM).lt_(zeros)  # in place and byte by byte: faster than a transposed copy
+        for pruned_G, mask_G in zip(pruned_MG, mask_GM.unbind(1), strict=True):
+            mask_G.copy_(pruned_G)
     return pruned_GM.view(torch.bool).view(score_OP.shape)
 
 
-def select(pattern: str, sparsity: float, border: "GlobalThreshold | None" = None) -> Select:
-    """Return the function that chooses what to prune in one linear, whole or column piece by column piece.
+def _ranks(score_GM: torch.Tensor) -> torch.Tensor:
+    """Return the rank of every score in its group, 0 for the lowest, (M, G).
 
-    Counts of pieces are differences of whole counts, so that they add up: floor(I x sparsity) zeros in every row for
-    `row`, floor(O x I x sparsity) in the linear for `layer`.
+    Of equal scores the left is lower. Comparing pairs beats sorting for the small groups that hardware knows.
     """
-    if border is not None:
-        return lambda score_OP, first, last: border.take(score_OP)
-    if ratio := n_and_m(pattern):
-        return lambda score_OP, first, last: n_of_m(score_OP, *ratio)
-    if pattern == "row":
-        return lambda score_OP, first, last: lowest(score_OP, int(last * sparsity) - int(first * sparsity))
+    groups, group = score_GM.shape
+    dtype = torch.uint8 if group < 256 else torch.int32
+    rank_MG = torch.arange(group, dtype=dtype, device=score_GM.device)[:, None].repeat(1, groups)
+    columns = score_GM.unbind(1)
+    for right in range(1, group):
+        for left in range(right):
+            right_is_lower_G = (columns[right] < columns[left]).view(torch.uint8)
+            rank_MG[left] += right_is_lower_G
+            rank_MG[right] -= right_is_lower_G
+    return rank_MG
 
-    def layerwise(score_OP: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        rows = len(score_OP)
-        return lowest(
-            score_OP.reshape(1, -1), int(rows * last * sparsity) - int(rows * first * sparsity)
-        ).view(score_OP.shape)
 
-    return layerwise
+# all linears
 
 
 class GlobalThreshold:
-    """The one score that separates pruned from kept weights of a whole model, and how many of its equals are pruned.
+    """The one score that separates pruned from kept weights of a whole model.
 
-    Found exactly in two passes over the scores, by histograms of the upper and the lower half of their float32 bits,
-    which order non-negative numbers; no pass holds more than one linear's scores.
+    Found exactly in two passes over the scores, by histograms of the upper and the lower half of their
+    float32 bits, which order non-negative numbers. No pass holds more than the scores of one linear.
     """
 
     def __init__(self, scores: Callable[[], Iterable[torch.Tensor]], sparsity: float):
-        upper = self._histogram(score.view(torch.int32) >> 16 for score in self._flat(scores()))
+        upper = _histogram(bits >> 16 for bits in _bits_of(scores()))
         count = int(int(upper.sum()) * sparsity)
-        high, below = self._bin(upper, count)
-        lower = self._histogram(
-            bits[bits >> 16 == high] & 0xFFFF
-            for bits in (score.view(torch.int32) for score in self._flat(scores()))
-        )
-        low, below_low = self._bin(lower, count - below)
+        high, below_high = _bin_of(upper, count)
+        lower = _histogram(bits[bits >> 16 == high] & 0xFFFF for bits in _bits_of(scores()))
+        low, below_low = _bin_of(lower, count - below_high)
         self.value = torch.tensor((high << 16) + low, dtype=torch.int32).view(torch.float32)
-        self.ties = count - below - below_low  # equal scores that are still to be pruned
-
-    @staticmethod
-    def _flat(scores: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        for score_OI in scores:
-            yield score_OI.float().flatten().contiguous().cpu() + 0.0  # no negative zero
-
-    @staticmethod
-    def _histogram(parts: Iterable[torch.Tensor]) -> torch.Tensor:
-        total = torch.zeros(1 << 16, dtype=torch.long)
-        for part in parts:
-            total += torch.bincount(part.long(), minlength=1 << 16)
-        return total
-
-    @staticmethod
-    def _bin(histogram: torch.Tensor, count: int) -> tuple[int, int]:
-        """Return the first bin whose running total reaches `count`, and the total before it."""
-        running = histogram.cumsum(0)
-        place = int(torch.searchsorted(running, max(count, 1)))
-        return place, int(running[place] - histogram[place])
+        self.ties = count - below_high - below_low
+        """How many of the scores that equal `value` are still to be pruned."""
 
     def take(self, score_OI: torch.Tensor) -> torch.Tensor:
-        """Return the mask of one linear, bool (O, I); call it once per linear, in order: ties are counted down."""
+        """Return the mask of one linear, bool (O, I).
+
+        Call it once per linear, in order: ties are counted down.
+        """
         value = self.value.to(score_OI.device)
-        below_OI, at = score_OI < value, (score_OI == value).flatten()
-        taken = at & (at.cumsum(0) <= self.ties)
-        self.ties -= int(taken.sum())
-        return below_OI | taken.view(score_OI.shape)
+        tied = (score_OI == value).flatten()
+        pruned_ties = tied & (tied.cumsum(0) <= self.ties)
+        self.ties -= int(pruned_ties.sum())
+        return (score_OI < value) | pruned_ties.view(score_OI.shape)
+
+
+def _bits_of(scores: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yield the float32 bits of every linear's scores as int32, flat, on the CPU."""
+    for score_OI in scores:
+        flat = score_OI.float().flatten().contiguous().cpu() + 0.0  # the sum has no negative zero
+        yield flat.view(torch.int32)
+
+
+def _histogram(parts: Iterable[torch.Tensor]) -> torch.Tensor:
+    """Return how often each of the numbers 0 … 65535 occurs in all parts together."""
+    total = torch.zeros(1 << 16, dtype=torch.long)
+    for part in parts:
+        total += torch.bincount(part.long(), minlength=1 << 16)
+    return total
+
+
+def _bin_of(histogram: torch.Tensor, count: int) -> tuple[int, int]:
+    """Return the first bin whose running total reaches `count`, and the total before it."""
+    running = histogram.cumsum(0)
+    place = int(torch.searchsorted(running, max(count, 1)))
+    return place, int(running[place] - histogram[place])
+
+
+# layers
 
 
 def allocate(
@@ -160,36 +192,45 @@ def allocate(
 ) -> list[float]:
     """Return the sparsity of every layer; their mean is `sparsity`.
 
-    `linear`: from sparsity + owl_lambda in the first layer to sparsity - owl_lambda in the last (early layers of LLaDA are the
-    most redundant, Layer Collapse, arXiv 2605.06366); `linear-reverse`: the other way round. `owl`: layers with a
-    larger share of outlier scores keep more (Yin et al. 2024), within twice `owl_lambda` of each other. Raises ValueError
-    where a layer would leave [0, 1).
+    `uniform`: the same for all. `owl`: as `outliers_L`, the outlier shares of the layers, say (Yin et al.
+    2024). `linear`: from sparsity + owl_lambda in the first layer to sparsity - owl_lambda in the last (early
+    layers of LLaDA are the most redundant, Layer Collapse, arXiv 2605.06366); `linear-reverse`: the other way
+    round. Raises ValueError where a layer would leave [0, 1).
     """
     if allocation == "uniform":
         return [sparsity] * layers
     if allocation == "owl":
-        ratio_L = torch.tensor(outliers_L, dtype=torch.float64)
-        width = ratio_L.max() - ratio_L.min()
-        kept_L = (
-            (ratio_L - ratio_L.min()) / width * 2 * owl_lambda if width > 0 else torch.zeros_like(ratio_L)
-        )
-        sparsity_L = sparsity - (kept_L - kept_L.mean())
+        shift_L = _owl_shifts(outliers_L, owl_lambda)
+    elif layers == 1:
+        shift_L = torch.zeros(1, dtype=torch.float64)
     else:
-        slope_L = (
-            torch.linspace(1, -1, layers, dtype=torch.float64)
-            if layers > 1
-            else torch.zeros(1, dtype=torch.float64)
-        )
-        sparsity_L = sparsity + owl_lambda * (slope_L if allocation == "linear" else -slope_L)
-    for layer, value in enumerate(sparsity_L.tolist()):
+        shift_L = owl_lambda * torch.linspace(1, -1, layers, dtype=torch.float64)
+    if allocation == "linear-reverse":
+        shift_L = -shift_L
+    sparsity_L = (sparsity + shift_L).tolist()
+    for layer, value in enumerate(sparsity_L):
         if not 0 <= value < 1:
             raise ValueError(
-                f"allocation={allocation!r} with owl_lambda={owl_lambda} asks for sparsity {value:.3f} in layer {layer}, outside [0, 1): use a smaller owl_lambda"
+                f"allocation={allocation!r} with owl_lambda={owl_lambda} asks for sparsity {value:.3f} "
+                f"in layer {layer}, outside [0, 1): use a smaller owl_lambda"
             )
-    return sparsity_L.tolist()
+    return sparsity_L
 
 
-def outlier_share(scores: Iterable[torch.Tensor], times: float) -> float:
-    """Return the share of a block's scores above `times` their mean: OWL's layer-wise owl_m distribution."""
+def _owl_shifts(outliers_L: Sequence[float], owl_lambda: float) -> torch.Tensor:
+    """Return how far each layer's sparsity lies from the mean: layers with more outliers keep more.
+
+    Layers lie within twice `owl_lambda` of each other.
+    """
+    share_L = torch.tensor(outliers_L, dtype=torch.float64)
+    width = share_L.max() - share_L.min()
+    if width == 0:
+        return torch.zeros_like(share_L)
+    kept_L = (share_L - share_L.min()) / width * 2 * owl_lambda
+    return kept_L.mean() - kept_L
+
+
+def outlier_share(scores: Iterable[torch.Tensor], owl_m: float) -> float:
+    """Return the share of a layer's scores above `owl_m` times their mean, over all its linears (OWL)."""
     flat = torch.cat([score_OI.flatten() for score_OI in scores])
-    return float((flat > times * flat.mean()).double().mean())
+    return float((flat > owl_m * flat.mean()).double().mean())

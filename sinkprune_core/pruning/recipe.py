@@ -1,10 +1,15 @@
-"""How to prune, as data: a recipe is a criterion and a few switches, and the presets name those of the literature."""
+"""How to prune, as data: a criterion and a few switches. The presets are the recipes of the literature."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from types import FunctionType
 
-from sinkprune_core.pruning.calibration import EXCLUDE, INPUTS, NOISE, SOFT, StatisticsKey
+from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.pruning import structured
+from sinkprune_core.pruning.calibration import INPUTS, NOISE, Calibration
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
+from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, allocate, n_and_m
+from sinkprune_core.pruning.token_weights import EXCLUDE, StatisticsKey, choice_name
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 
 PROPAGATION = ("sequential", "dense")
@@ -13,144 +18,170 @@ NORM_REDUCTIONS = ("root", "sum")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to prune. `sparsity` is the share of zeros in the linears of the blocks, nothing else.
-
-    `inputs`: clean or noised calibration text. `propagation`: later blocks are calibrated on the output of pruned
-    (`sequential`) or dense blocks. `tokens`: which calibration tokens are left out of the statistics: none, all sinks
-    (`official`: softly, in the official code's units), unstable or stable ones, as many random tokens, or everything but
-    the sinks (`only`). `pattern`: where zeros are counted: per `row` of a linear, per `layer` (linear), `global` over
-    the model, `N:M` (N zeros in every M consecutive inputs), or `structured` (whole key-value groups and MLP channels;
-    `sparsity` is then the ratio of block parameters). `allocation`: one sparsity for all layers, or more for some.
-
-    `levels`: states per sequence (noise levels; steps of a causal model). `noise`: the rule of these states.
-    `norm`: the root of summed squares over all tokens, or the `sum` of one norm per sequence (official code).
-    `sink_std`: the sink threshold above the mean, in standard deviations. `alpha`: steepness of a soft threshold, per
-    even share (`all`) or official unit (`official`). `stability_threshold`: the persistence from which a sink is stable.
-    `owl_lambda`: how far a layer's sparsity may lie from the mean. `outlier`: OWL's multiple of the mean score. `damping`,
-    `block_size`: SparseGPT's share of the mean diagonal and the columns it updates together. `compensate`: give what removed
-    units contributed on average back as a bias (FLAP), where the model's class has one.
-    """
+    """How to prune the linears of the blocks; raises ValueError for fields that contradict each other."""
 
     criterion: str = "wanda"
+    """Which weights matter: a name of CRITERIA."""
     sparsity: float = 0.5
+    """Share of zeros in the linears, in [0, 1); with pattern="structured" the share of their weights that
+    leaves."""
     inputs: str = "clean"
+    """Calibration text as it is ("clean", Wanda and SparseGPT) or in the states of a trajectory
+    ("noised")."""
     propagation: str = "sequential"
-    exclude: str = "none"
+    """Later blocks are calibrated on what pruned blocks make ("sequential", Wanda and SparseGPT) or "dense"
+    ones."""
+    exclude: str | Callable = "none"
+    """Calibration tokens left out of the statistics. A name of EXCLUDE: "none", "all" sinks, "official"
+    (softly, in the official code's units), "unstable" or "stable" sinks, as many "random" tokens, "only" (all
+    but the sinks). Or a function from a SinkContext to the share left out of every token at every step, (N,
+    S, T), in [0, 1]."""
     pattern: str = "row"
+    """Where zeros are counted: per "row" of a linear (Wanda), per "layer" (a linear), "global" over the
+    model, "N:M" (N zeros in every M consecutive inputs), or "structured" (whole key-value groups and MLP
+    channels)."""
     allocation: str = "uniform"
+    """One sparsity for all layers, or more for some: "owl", "linear", "linear-reverse"; see
+    `patterns.allocate`."""
     noise_levels: int = 8
+    """States per sequence, at least 1: noise levels, denoising steps, or query windows of a causal model."""
     noise: str = "grid"
+    """The rule of these states: a name of NOISE."""
     norm_reduction: str = "root"
+    """Over tokens: "root" of the summed squares (Wanda), or "sum" of one norm per sequence (the official
+    code)."""
     sink_std: float = 2.0
+    """A sink's distance above the mean mass in standard deviations, at least 0; 2 as in the official code."""
     alpha: float | None = None
+    """Steepness of a soft sink threshold, above 0: per even share with exclude="all" (None: a hard
+    threshold), per unit of summed mass with exclude="official" (None: that code's 5)."""
     stability_threshold: float = STABILITY_THRESHOLD
+    """Share of steps, in [0, 1], from which a sink counts as stable."""
     owl_lambda: float = 0.08
+    """How far a layer's sparsity may lie from the mean, at least 0; 0.08 as in OWL."""
     owl_m: float = 5.0
+    """Multiple of a layer's mean score, above 0, from which OWL counts an outlier; 5 as in OWL."""
     damping: float = 0.01
+    """Share of the mean diagonal that SparseGPT adds to a Gram matrix, at least 0; 0.01 as in its code."""
     block_size: int = 128
+    """Columns that SparseGPT updates together, at least 1; 128 as in its code."""
     compensate: bool = False
+    """Give what removed units contributed on average back as a bias (FLAP), where the model's class has
+    one."""
 
     def __post_init__(self):
+        self._check_choices()
+        self._check_numbers()
+        self._check_pattern()
+        self._check_contradictions()
+
+    def _check_choices(self) -> None:
         choices = {
             "criterion": CRITERIA,
             "inputs": INPUTS,
             "propagation": PROPAGATION,
-            "exclude": EXCLUDE,
             "allocation": ALLOCATIONS,
             "noise": NOISE,
             "norm_reduction": NORM_REDUCTIONS,
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}"
-                )
-        if (
-            isinstance(self.sparsity, bool)
-            or not isinstance(self.sparsity, (int, float))
-            or not 0 <= self.sparsity < 1
-        ):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+        known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
+        if not known and not isinstance(self.exclude, FunctionType):
             raise ValueError(
-                f"sparsity={self.sparsity!r} must be a number in [0, 1): it is the share of weights set to zero"
+                f"exclude={self.exclude!r} is unknown; choose one of {', '.join(EXCLUDE)}, or give a function"
+            )
+
+    def _check_numbers(self) -> None:
+        is_number = isinstance(self.sparsity, int | float) and not isinstance(self.sparsity, bool)
+        if not is_number or not 0 <= self.sparsity < 1:
+            raise ValueError(
+                f"sparsity={self.sparsity!r} must be a number in [0, 1): "
+                "it is the share of weights set to zero"
             )
         for name in ("noise_levels", "block_size"):
-            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)!r} must be a whole number of at least 1")
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
         if not 0 <= self.stability_threshold <= 1:
             raise ValueError(
                 f"stability_threshold={self.stability_threshold} must lie in [0, 1]: it is a share of steps"
             )
         for name in ("sink_std", "owl_lambda", "damping"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be a number of at least 0")
+            value = getattr(self, name)
+            if not value >= 0:  # NaN is refused too
+                raise ValueError(f"{name}={value} must be a number of at least 0")
         for name in ("owl_m", "alpha"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise ValueError(f"{name}={getattr(self, name)} must be a number above 0")
-        self._check_pattern()
-        self._check_contradictions()
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name}={value} must be a number above 0")
 
     def _check_pattern(self) -> None:
         ratio = n_and_m(self.pattern)
         if ratio is None and self.pattern not in PATTERNS:
             raise ValueError(
-                f"pattern={self.pattern!r} is unknown; choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
+                f"pattern={self.pattern!r} is unknown; "
+                f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
             )
         if ratio is not None and self.sparsity != ratio[0] / ratio[1]:
             raise ValueError(
-                f"pattern={self.pattern!r} means sparsity={ratio[0] / ratio[1]:g}, not sparsity={self.sparsity}: give that sparsity or another pattern"
+                f"pattern={self.pattern!r} means sparsity={ratio[0] / ratio[1]:g}, "
+                f"not sparsity={self.sparsity}: give that sparsity or another pattern"
             )
-        if self.pattern != "row" and self.pattern != "layer" and self.allocation != "uniform":
+        if self.pattern not in ("row", "layer") and self.allocation != "uniform":
             raise ValueError(
-                f"allocation={self.allocation!r} does not go with pattern={self.pattern!r}: only row and layer patterns let layers differ by choice"
+                f"allocation={self.allocation!r} does not go with pattern={self.pattern!r}: "
+                "only row and layer patterns let layers differ by choice"
             )
 
     def _check_contradictions(self) -> None:
+        """Raise ValueError for fields that do not go together, the criterion's functions included."""
         criterion = CRITERIA[self.criterion]
+        prefix = f"criterion={self.criterion!r}"
         if not criterion.calibrated and (self.exclude != "none" or self.inputs != "clean"):
             raise ValueError(
-                f"criterion={self.criterion!r} looks at no calibration token: it takes inputs='clean' and exclude='none' only"
+                f"{prefix} looks at no calibration token: it takes inputs='clean' and exclude='none' only"
             )
-        if criterion.needs == "moments" and self.pattern != "structured":
+        if criterion.solve is not None and self.pattern in ("structured", "global"):
             raise ValueError(
-                f"criterion={self.criterion!r} scores whole channels: it needs pattern='structured'"
+                f"{prefix} chooses while it updates weights: it takes no pattern={self.pattern!r}"
             )
-        if criterion.needs == "gram" and self.pattern in ("structured", "global"):
-            raise ValueError(
-                f"criterion={self.criterion!r} chooses while it updates weights: it takes no pattern={self.pattern!r}"
-            )
+        if criterion.unit_score is None and self.pattern == "structured":
+            raise ValueError(f"{prefix} scores single weights: it takes no pattern='structured'")
+        if criterion.score is None and criterion.solve is None and self.pattern != "structured":
+            raise ValueError(f"{prefix} scores whole channels: it needs pattern='structured'")
         if self.pattern == "global" and criterion.calibrated and self.propagation != "dense":
             raise ValueError(
-                "pattern='global' compares scores of all layers before anything is pruned: it needs propagation='dense'"
+                "pattern='global' compares scores of all layers before anything is pruned: "
+                "it needs propagation='dense'"
             )
         if self.allocation == "owl" and not criterion.calibrated:
-            raise ValueError(
-                f"allocation='owl' needs calibrated scores: criterion={self.criterion!r} has none"
-            )
+            raise ValueError(f"allocation='owl' needs calibrated scores: {prefix} has none")
         if self.compensate and (self.pattern != "structured" or not criterion.calibrated):
             raise ValueError(
-                "compensate=True gives back the mean of removed units: it needs pattern='structured' and a calibrated criterion"
+                "compensate=True gives back the mean of removed units: "
+                "it needs pattern='structured' and a calibrated criterion"
             )
-        if self.alpha is not None and self.exclude not in SOFT:
+        soft = [name for name, choice in EXCLUDE.items() if choice.soft]
+        if self.alpha is not None and self.exclude not in soft and not callable(self.exclude):
             raise ValueError(
-                f"alpha={self.alpha} softens the threshold of exclude={' or '.join(map(repr, SOFT))} only, not of exclude={self.exclude!r}"
+                f"alpha={self.alpha} softens the threshold of exclude={' or '.join(map(repr, soft))} only, "
+                f"not of exclude={self.exclude!r}"
             )
 
     @property
     def name(self) -> str:
-        """A short label, e.g. `wanda noised dense unstable`; what is not the default is named."""
+        """A short label, e.g. `wanda noised dense unstable`: what is not the default is named."""
         parts = [self.criterion]
+        optional = [(self.pattern, "row"), (self.allocation, "uniform")]
         if CRITERIA[self.criterion].calibrated:
-            parts += (
-                [self.inputs, self.propagation]
-                + [self.exclude] * (self.exclude != "none")
-                + [self.noise] * (self.noise != "grid")
-                + [self.norm_reduction] * (self.norm_reduction != "root")
-            )
-        return " ".join(
-            parts
-            + [self.pattern] * (self.pattern != "row")
-            + [self.allocation] * (self.allocation != "uniform")
-        )
+            parts += [self.inputs, self.propagation]
+            exclude = choice_name(self.exclude).rpartition(".")[2]
+            calibration = [(exclude, "none"), (self.noise, "grid"), (self.norm_reduction, "root")]
+            optional = calibration + optional
+        return " ".join(parts + [value for value, default in optional if value != default])
 
     @property
     def statistics_key(self) -> StatisticsKey:
@@ -165,67 +196,91 @@ class Recipe:
             self.stability_threshold,
         )
 
+    def card(self) -> dict:
+        """Return the fields as plain JSON values; a function is named by its module and qualified name."""
+        return asdict(self) | {"exclude": choice_name(self.exclude)}
 
+
+_SPARSEGPT = {"criterion": "sparsegpt", "pattern": "layer"}
 _NOISED_DENSE = {"inputs": "noised", "propagation": "dense"}
+_OFFICIAL_STATES = {"noise": "official", "noise_levels": 10}
+_PAPER = _NOISED_DENSE | _OFFICIAL_STATES | {"norm_reduction": "sum"}
 PRESETS: dict[str, dict] = {
     "magnitude": {"criterion": "magnitude"},
     "wanda": {},
     "dwanda": {"inputs": "noised"},
-    "sparsegpt": {"criterion": "sparsegpt", "pattern": "layer"},
+    "sparsegpt": _SPARSEGPT,
     "noised-dense": _NOISED_DENSE,
-    "all-sinks": {**_NOISED_DENSE, "exclude": "all"},
-    "unstable": {**_NOISED_DENSE, "exclude": "unstable"},
-    "stable": {**_NOISED_DENSE, "exclude": "stable"},
-    "random": {**_NOISED_DENSE, "exclude": "random"},
-    "only-sinks": {**_NOISED_DENSE, "exclude": "only"},
-    "paper": {
-        **_NOISED_DENSE,
-        "exclude": "official",
-        "noise": "official",
-        "norm_reduction": "sum",
-        "noise_levels": 10,
-    },
-    "paper-no-sinks": {**_NOISED_DENSE, "noise": "official", "norm_reduction": "sum", "noise_levels": 10},
-    "paper-dream": {
-        **_NOISED_DENSE,
-        "exclude": "official",
-        "noise": "dream",
-        "norm_reduction": "sum",
-        "noise_levels": 10,
-    },
-    "paper-sparsegpt": {
-        "criterion": "sparsegpt",
-        "exclude": "official",
-        "noise": "official",
-        "noise_levels": 10,
-        "pattern": "layer",
-    },
-    "sparsegpt-unstable": {"criterion": "sparsegpt", "exclude": "unstable", "pattern": "layer"},
+    "all-sinks": _NOISED_DENSE | {"exclude": "all"},
+    "unstable": _NOISED_DENSE | {"exclude": "unstable"},
+    "stable": _NOISED_DENSE | {"exclude": "stable"},
+    "random": _NOISED_DENSE | {"exclude": "random"},
+    "only-sinks": _NOISED_DENSE | {"exclude": "only"},
+    "paper": _PAPER | {"exclude": "official"},
+    "paper-no-sinks": _PAPER,
+    "paper-dream": _PAPER | {"exclude": "official", "noise": "dream"},
+    "paper-sparsegpt": _SPARSEGPT | _OFFICIAL_STATES | {"exclude": "official"},
+    "sparsegpt-unstable": _SPARSEGPT | {"exclude": "unstable"},
     "structured-magnitude": {"criterion": "magnitude", "pattern": "structured"},
-    "structured": {"criterion": "wanda", "pattern": "structured"},
-    "structured-sink": {
-        "criterion": "wanda",
-        "pattern": "structured",
-        **_NOISED_DENSE,
-        "exclude": "official",
-        "noise": "official",
-        "norm_reduction": "sum",
-        "noise_levels": 10,
-    },
-    "structured-no-sinks": {
-        "criterion": "wanda",
-        "pattern": "structured",
-        **_NOISED_DENSE,
-        "noise": "official",
-        "norm_reduction": "sum",
-        "noise_levels": 10,
-    },
+    "structured": {"pattern": "structured"},
+    "structured-sink": _PAPER | {"exclude": "official", "pattern": "structured"},
+    "structured-no-sinks": _PAPER | {"pattern": "structured"},
     "flap": {"criterion": "flap", "pattern": "structured", "compensate": True},
 }
 
 
-def preset(name: str, **changes) -> Recipe:
-    """Return the recipe of a name from the literature, with fields changed; raises ValueError for an unknown name."""
+def preset(name: str, **changes: object) -> Recipe:
+    """Return a preset, with fields changed; raises ValueError for an unknown name."""
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
     return Recipe(**{**PRESETS[name], **changes})
+
+
+# whether a recipe fits
+
+
+def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
+    """Raise ValueError when a recipe does not fit the model or its calibration text."""
+    if recipe.inputs == "noised" and not lm.is_diffusion:
+        raise ValueError(
+            f"inputs='noised' needs a diffusion model with a mask token; {lm.name} is {lm.kind}: "
+            "use inputs='clean'"
+        )
+    if CRITERIA[recipe.criterion].calibrated:
+        _check_text(lm, recipe, calibration)
+    _check_groups(lm, recipe)
+    if recipe.pattern == "structured":
+        structured.plan(lm, recipe.sparsity)
+        if recipe.compensate:
+            structured.check_compensation(lm)
+    if lm.is_streamed and (recipe.pattern == "structured" or recipe.noise == "rollout"):
+        raise ValueError(
+            f"{lm.name} is streamed from disk: pattern='structured' and noise='rollout' need the whole model "
+            "in memory"
+        )
+    if recipe.allocation != "owl":  # which depends on outliers: `allocate` checks it when these are known
+        allocate(recipe.allocation, recipe.sparsity, len(lm.blocks), recipe.owl_lambda)
+
+
+def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
+    if calibration is None:
+        raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
+    length = calibration.ids_NT.shape[1]
+    positions = lm.model.config.max_position_embeddings
+    if length > positions:
+        raise ValueError(
+            f"calibration sequences of {length} tokens exceed the model's {positions} positions: cut them"
+        )
+
+
+def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:
+    ratio = n_and_m(recipe.pattern)
+    if ratio is None:
+        return
+    for name, linear in lm.linears(lm.blocks[0]).items():
+        inputs = weight_OI(linear).shape[1]
+        if inputs % ratio[1]:
+            raise ValueError(
+                f"pattern={recipe.pattern!r} needs inputs in groups of {ratio[1]}; {name} has {inputs}: "
+                "use another M"
+            )

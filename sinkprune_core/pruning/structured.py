@@ -1,159 +1,122 @@
-"""Structured width pruning: whole key-value groups and MLP channels leave, and a smaller native model remains.
+"""Structured width pruning: choose whole key-value groups and MLP channels, and zero them in place.
 
-A unit is a key-value head with all its query heads, or one MLP channel. Unit u of U owns the u-th of U equal stretches of
-the rows of the linears that feed it and of the columns of the linear that reads it. `plan` says how many units of each
-kind every block loses, `scores` and `choose` which, `mask` zeroes them in place, `shrink` builds the smaller model.
+A unit is a key-value head with all its query heads (a group), or one MLP channel. Unit u of U owns the u-th
+of U equal ranges of the rows of the linears that feed it and of the columns of the linear that reads it.
+`plan` says how many units of each kind every block loses, `scores` and `choose` which, `mask` zeroes them;
+`shrink.shrink` then builds the smaller model.
 
-Dimensions: U units of a kind, K columns of a unit, X weights in a unit's rows, O output features, I input features.
+Dimensions: O output features, I input features, U units of a kind, K columns that a unit owns, X weights in
+the rows that a unit owns.
 """
 
 import copy
-import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
-from transformers.pytorch_utils import Conv1D
 
-from sinkprune_core.models.language_model import LanguageModel, set_direction, weight_OI
+from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.input_statistics import InputStatistics
 
-
-class RunningStatistics(Protocol):
-    """What a criterion reads about a linear's input, float32 (I,): norm over all weighted tokens, weighted mean and variance."""
-
-    norm_I: torch.Tensor
-    mean_I: torch.Tensor
-    variance_I: torch.Tensor
+# where units lie
 
 
 @dataclass(frozen=True)
 class Units:
-    """Where one kind of unit lies in a block: `rows` feed it, `columns` reads it, the config field `size` counts it.
+    """Where one kind of unit lies in a block."""
 
-    `bias` is the config field that gives all these linears a bias, None where the class has none to switch on.
-    """
+    rows: tuple[str, ...]  # the linears that feed a unit: it owns rows of their weights
+    columns: str  # the linear that reads a unit: it owns columns of its weight
+    size: str  # the config field that counts the units
+    bias: str | None = None  # the config field that gives all these linears a bias, if the class has one
 
-    rows: tuple[str, ...]
-    columns: str
-    size: str
-    bias: str | None = None
+    @property
+    def linears(self) -> tuple[str, ...]:
+        """The names of all linears that hold weights of these units."""
+        return (*self.rows, self.columns)
 
     def count(self, config: PreTrainedConfig) -> int:
         """Return U, the number of units in every block."""
-        return (
-            getattr(config, self.size) or 4 * config.hidden_size
-        )  # GPT-2's n_inner=None means four times the width
+        default = 4 * config.hidden_size  # what GPT-2 means by n_inner=None
+        return getattr(config, self.size) or default
 
 
-QKV, GATE_UP = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.gate_proj", "mlp.up_proj")
-
-
-def _gated(attention_bias: str | None, mlp_bias: str | None) -> dict[str, Units]:
+def _gated_family(attention_bias: str | None, mlp_bias: str | None) -> dict[str, Units]:
+    """Return the units of a family with grouped queries and a gated MLP."""
+    projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    gates = ("mlp.gate_proj", "mlp.up_proj")
     return {
-        "attention": Units(QKV, "self_attn.o_proj", "num_key_value_heads", attention_bias),
-        "mlp": Units(GATE_UP, "mlp.down_proj", "intermediate_size", mlp_bias),
+        "attention": Units(projections, "self_attn.o_proj", "num_key_value_heads", attention_bias),
+        "mlp": Units(gates, "mlp.down_proj", "intermediate_size", mlp_bias),
     }
 
 
-FAMILIES: dict[str, dict[str, Units]] = {  # by config.model_type
-    "llama": _gated("attention_bias", "mlp_bias"),
-    "qwen2": _gated(None, None),
-    "qwen3": _gated("attention_bias", None),
-    "gpt2": {
-        "mlp": Units(("mlp.c_fc",), "mlp.c_proj", "n_inner")
-    },  # a head's width is n_embd / n_head: heads cannot leave
+UNITS: dict[str, dict[str, Units]] = {  # config.model_type -> kind of unit
+    "llama": _gated_family("attention_bias", "mlp_bias"),
+    "qwen2": _gated_family(None, None),
+    "qwen3": _gated_family("attention_bias", None),
+    # The width of a GPT-2 head is n_embd / n_head, so its heads cannot leave.
+    "gpt2": {"mlp": Units(("mlp.c_fc",), "mlp.c_proj", "n_inner")},
 }
 
 
 def removable(lm: LanguageModel) -> dict[str, Units]:
-    """Return the kinds of unit that can leave this model, by name; raises ValueError for a family that is not in the table."""
-    family = lm.model.config.model_type
-    if family not in FAMILIES:
-        raise ValueError(
-            f"{lm.name} is a {family!r} model, whose units are not known; structured pruning knows {', '.join(FAMILIES)}"
-        )
-    return FAMILIES[family]
+    """Return the kinds of unit that can leave this model, by name.
 
-
-# scores
-
-
-def magnitude(
-    rows_UX: Sequence[torch.Tensor], columns_OUK: torch.Tensor, seen: RunningStatistics | None
-) -> torch.Tensor:
-    """Return the L2 norm of all weights a unit owns, float32 (U,) (Li et al. 2017 for filters, with L2 for L1)."""
-    return (columns_OUK.square().sum((0, 2)) + sum(each.square().sum(1) for each in rows_UX)).sqrt()
-
-
-def wanda(
-    rows_UX: Sequence[torch.Tensor], columns_OUK: torch.Tensor, seen: RunningStatistics
-) -> torch.Tensor:
-    """Return sum_ij |W_ij| * ||x_j||_2 over the unit's columns j, float32 (U,) (Wanda-sp, An et al. 2024)."""
-    return (columns_OUK.abs().sum(0) * _per_unit(seen.norm_I, columns_OUK)).sum(1)
-
-
-def flap(rows_UX: Sequence[torch.Tensor], columns_OUK: torch.Tensor, seen: RunningStatistics) -> torch.Tensor:
-    """Return sum_j Var(x_j) * ||W_:j||_2^2 over the unit's columns j, float32 (U,) (FLAP's WIFV, An et al. 2024, arXiv 2312.11983).
-
-    FLAP standardises scores within a layer and kind to compare them across layers and kinds. Here `plan` fixes the
-    numbers per layer and kind, and an increasing map of the scores changes no choice. FLAP's code also squares the column
-    scores of attention before it sums them over a head; here they are summed as the formula gives them.
+    Raises ValueError for a family that is not in the table.
     """
-    return (columns_OUK.square().sum(0) * _per_unit(seen.variance_I, columns_OUK)).sum(1)
+    family = lm.model.config.model_type
+    if family not in UNITS:
+        raise ValueError(
+            f"{lm.name} is a {family!r} model, whose units are not known; "
+            f"structured pruning knows {', '.join(UNITS)}"
+        )
+    return UNITS[family]
 
 
-def _per_unit(value_I: torch.Tensor, columns_OUK: torch.Tensor) -> torch.Tensor:
-    return value_I.to(columns_OUK.device).view(columns_OUK.shape[1:])
+def owned_by(units: Sequence[int] | torch.Tensor, count: int, features: int) -> torch.Tensor:
+    """Return which of `features` rows or columns belong to some of `count` units, bool (features,)."""
+    marked_U = torch.zeros(count, dtype=torch.bool)
+    marked_U[torch.as_tensor(units).cpu()] = True
+    return marked_U.repeat_interleave(features // count)
 
 
-@dataclass(frozen=True)
-class UnitCriterion:
-    """A score per unit, the higher the more it is kept, and whether it needs calibration statistics."""
-
-    score: Callable[[Sequence[torch.Tensor], torch.Tensor, RunningStatistics | None], torch.Tensor]
-    calibrated: bool
-
-
-UNIT_CRITERIA: dict[str, UnitCriterion] = {
-    "magnitude": UnitCriterion(magnitude, calibrated=False),
-    "wanda": UnitCriterion(wanda, calibrated=True),
-    "flap": UnitCriterion(flap, calibrated=True),
-}
+# which units leave
 
 
 def scores(
     lm: LanguageModel,
     block: nn.Module,
     criterion: str,
-    statistics: dict[str, RunningStatistics] | None = None,
+    statistics: dict[str, InputStatistics] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Return the scores of a block's units by kind, float32 (U,) on the weights' device.
 
-    `statistics` holds the inputs of the block's linears by name. Raises ValueError for an unknown criterion and for a
-    calibrated one without statistics.
+    `statistics` holds the inputs of the block's linears by name. Raises ValueError for a criterion that
+    scores no units and for a calibrated one without statistics.
     """
-    if criterion not in UNIT_CRITERIA:
+    unit_criteria = [name for name, entry in CRITERIA.items() if entry.unit_score is not None]
+    if criterion not in unit_criteria:
         raise ValueError(
-            f"criterion={criterion!r} is unknown for units; choose one of {', '.join(UNIT_CRITERIA)}"
+            f"criterion={criterion!r} is unknown for units; choose one of {', '.join(unit_criteria)}"
         )
-    if UNIT_CRITERIA[criterion].calibrated and statistics is None:
+    if CRITERIA[criterion].calibrated and statistics is None:
         raise ValueError(
             f"criterion={criterion!r} needs calibration statistics: pass those of the block's linears"
         )
-    linears, found = lm.linears(block), {}
+    linears = lm.linears(block)
+    scores_of_kind = {}
     for kind, units in removable(lm).items():
         count = units.count(lm.model.config)
         rows_UX = [weight_OI(linears[name]).detach().float().reshape(count, -1) for name in units.rows]
         columns_OI = weight_OI(linears[units.columns]).detach().float()
-        found[kind] = UNIT_CRITERIA[criterion].score(
-            rows_UX,
-            columns_OI.unflatten(1, (count, -1)),
-            None if statistics is None else statistics[units.columns],
-        )
-    return found
+        columns_OUK = columns_OI.unflatten(1, (count, -1))
+        inputs = None if statistics is None else statistics[units.columns]
+        scores_of_kind[kind] = CRITERIA[criterion].unit_score(rows_UX, columns_OUK, inputs)
+    return scores_of_kind
 
 
 def choose(score_U: torch.Tensor, removed: int) -> torch.Tensor:
@@ -166,17 +129,22 @@ def choose(score_U: torch.Tensor, removed: int) -> torch.Tensor:
     return score_U.sort(stable=True).indices[removed:].sort().values
 
 
-# how many
+# how many units leave
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What every block loses: the share of its linears' weights that was asked for, units by kind, and what that makes."""
+    """What every block loses."""
 
-    ratio: float
-    removed: dict[str, int]  # units per block
+    ratio: float  # the share of the weights of a block's linears that was asked for
+    removed: dict[str, int]  # units that leave, by kind
+    zeros: dict[str, int]  # weights that leave, by linear
     weights: int  # in the linears of a block
-    weights_removed: int
+
+    @property
+    def weights_removed(self) -> int:
+        """How many weights of a block leave."""
+        return sum(self.zeros.values())
 
     @property
     def reached(self) -> float:
@@ -184,91 +152,114 @@ class Plan:
         return self.weights_removed / self.weights
 
 
-def resized(config: PreTrainedConfig, kept: dict[str, int]) -> PreTrainedConfig:
-    """Return a copy of `config` whose blocks have `kept` units by kind; raises ValueError where the class refuses that."""
-    smaller = copy.deepcopy(config)
-    if "attention" in kept:
-        heads, groups = config.num_attention_heads, config.num_key_value_heads
-        width = getattr(config, "head_dim", None) or config.hidden_size // heads
-        smaller.update(
-            {
-                "num_key_value_heads": kept["attention"],
-                "num_attention_heads": kept["attention"] * heads // groups,
-                "head_dim": width,
-            }
+def plan(lm: LanguageModel, ratio: float) -> Plan:
+    """Return how many units every block loses so that `ratio` of the weights of its linears leave.
+
+    Biases do not count. Attention loses the number of groups nearest to `ratio` of it (the smaller of two
+    equally near) of those that `group_counts` allows and the MLP can make up for, the MLP as many channels as
+    bring the total nearest. One group and one channel stay. Raises ValueError for a ratio outside [0, 1),
+    beyond what can leave, or above 0 but too small for any unit.
+    """
+    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
+        raise ValueError(
+            f"ratio={ratio!r} must be a number in [0, 1): it is the share of the blocks' weights that leaves"
         )
-    smaller.update({FAMILIES[config.model_type]["mlp"].size: kept["mlp"]})
-    smaller.validate_architecture()
-    return smaller
+    kinds = removable(lm)
+    linears = lm.linears(lm.blocks[0])
+    removed, missing_channels = _nearest(lm, ratio)
+    zeros = dict.fromkeys(linears, 0)
+    for kind, units in kinds.items():
+        for name in units.linears:
+            zeros[name] = linears[name].weight.numel() // units.count(lm.model.config) * removed[kind]
+    planned = Plan(ratio, {kind: removed[kind] for kind in kinds}, zeros, _block_weights(lm))
+    if missing_channels > 0:
+        raise ValueError(
+            f"ratio={ratio} cannot be reached: at most {planned.reached:.4f} of a block's weights can leave "
+            f"{lm.name}, whose blocks keep a unit of each kind"
+        )
+    if ratio > 0 and planned.weights_removed == 0:
+        channel_share = _unit_weights(lm, "mlp") / planned.weights
+        raise ValueError(
+            f"ratio={ratio} leaves nothing to remove: one MLP channel of {lm.name} is {channel_share:.4f} of "
+            "a block's weights; give 0 or at least that"
+        )
+    return planned
+
+
+def _nearest(lm: LanguageModel, ratio: float) -> tuple[dict[str, int], int]:
+    """Return the units by kind whose weights come nearest to `ratio`, and how many channels it misses by."""
+    config = lm.model.config
+    weights = _block_weights(lm)
+    group = _unit_weights(lm, "attention")
+    attention = group * config.num_key_value_heads if group else 0
+    channel = _unit_weights(lm, "mlp")
+    most_channels = UNITS[config.model_type]["mlp"].count(config) - 1
+    candidates = []
+    for groups in group_counts(config):
+        wanted_channels = round((ratio * weights - groups * group) / channel)
+        channels = min(max(wanted_channels, 0), most_channels)
+        missing_channels = abs(wanted_channels - channels)
+        distance = abs(groups * group - ratio * attention)
+        candidates.append((missing_channels, distance, groups, channels))
+    missing_channels, _, groups, channels = min(candidates)
+    return {"attention": groups, "mlp": channels}, missing_channels
+
+
+def _block_weights(lm: LanguageModel) -> int:
+    """Return how many weights the linears of a block hold."""
+    return sum(linear.weight.numel() for linear in lm.linears(lm.blocks[0]).values())
+
+
+def _unit_weights(lm: LanguageModel, kind: str) -> int:
+    """Return how many weights of a block belong to one unit, 0 for a kind that cannot leave."""
+    units = removable(lm).get(kind)
+    if units is None:
+        return 0
+    linears = lm.linears(lm.blocks[0])
+    return sum(linears[name].weight.numel() for name in units.linears) // units.count(lm.model.config)
 
 
 def group_counts(config: PreTrainedConfig) -> list[int]:
-    """Return how many key-value groups may leave: all numbers that leave one and that the config class accepts.
+    """Return how many key-value groups may leave: one must stay, and the config class must accept the rest.
 
     LlamaConfig wants a hidden size that is a multiple of the query heads, whatever the width of a head.
     """
-    kinds = FAMILIES[config.model_type]
+    kinds = UNITS[config.model_type]
     if "attention" not in kinds:
         return [0]
-    accepted, groups = [], kinds["attention"].count(config)
+    groups = kinds["attention"].count(config)
+    channels = kinds["mlp"].count(config)
+    accepted = []
     for removed in range(groups):
         try:
-            resized(config, {"attention": groups - removed, "mlp": kinds["mlp"].count(config)})
+            resized(config, {"attention": groups - removed, "mlp": channels})
         except ValueError:
             continue
         accepted.append(removed)
     return accepted
 
 
-def plan(lm: LanguageModel, ratio: float) -> Plan:
-    """Return how many units every block loses so that `ratio` of the weights of its linears leave; biases do not count.
+def resized(config: PreTrainedConfig, kept: dict[str, int]) -> PreTrainedConfig:
+    """Return a copy of `config` whose blocks have `kept` units by kind.
 
-    Attention loses the number of groups nearest to `ratio` of it (the smaller of two equally near) of those that
-    `group_counts` allows and the MLP can make up for, the MLP as many channels as bring the total nearest. One group and
-    one channel stay. Raises ValueError for a ratio outside [0, 1), beyond what can leave, or above 0 but too small for
-    any unit.
+    Raises ValueError where the config class refuses these numbers.
     """
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
-        raise ValueError(
-            f"ratio={ratio!r} must be a number in [0, 1): it is the share of the blocks' weights that leaves"
-        )
-    kinds, config = removable(lm), lm.model.config
-    sizes = {name: linear.weight.numel() for name, linear in lm.linears(lm.blocks[0]).items()}
-    total = sum(sizes.values())
-    of_kind = {
-        kind: sum(sizes[name] for name in (*units.rows, units.columns)) for kind, units in kinds.items()
-    }
-    each = {kind: of_kind[kind] // units.count(config) for kind, units in kinds.items()}
-    attention, group, channel = of_kind.get("attention", 0), each.get("attention", 0), each["mlp"]
-    most_channels, options = kinds["mlp"].count(config) - 1, []
-    for groups in group_counts(config):
-        wanted = round((ratio * total - groups * group) / channel)
-        channels = min(max(wanted, 0), most_channels)
-        options.append((abs(wanted - channels), abs(groups * group - ratio * attention), groups, channels))
-    missing, _, groups, channels = min(options)
-    if missing:
-        raise ValueError(
-            f"ratio={ratio} cannot be reached: at most {(groups * group + channels * channel) / total:.4f} of a block's weights can leave {lm.name}, whose blocks keep a unit of each kind"
-        )
-    removed = {kind: {"attention": groups, "mlp": channels}[kind] for kind in kinds}
-    if ratio > 0 and not any(removed.values()):
-        raise ValueError(
-            f"ratio={ratio} leaves nothing to remove: one MLP channel of {lm.name} is {channel / total:.4f} of a block's weights; give 0 or at least that"
-        )
-    return Plan(ratio, removed, total, groups * group + channels * channel)
+    smaller = copy.deepcopy(config)
+    if "attention" in kept:
+        queries_per_group = config.num_attention_heads // config.num_key_value_heads
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        attention = {
+            "num_key_value_heads": kept["attention"],
+            "num_attention_heads": kept["attention"] * queries_per_group,
+            "head_dim": width,
+        }
+        smaller.update(attention)
+    smaller.update({UNITS[config.model_type]["mlp"].size: kept["mlp"]})
+    smaller.validate_architecture()
+    return smaller
 
 
-def zeros(lm: LanguageModel, plan: Plan) -> dict[str, int]:
-    """Return how many weights of each linear of a block leave under a plan, by name."""
-    linears, config = lm.linears(lm.blocks[0]), lm.model.config
-    return {
-        name: linears[name].weight.numel() // units.count(config) * plan.removed[kind]
-        for kind, units in removable(lm).items()
-        for name in (*units.rows, units.columns)
-    }
-
-
-# what remains
+# zeroing them
 
 
 Kept = dict[str, Sequence[int] | torch.Tensor]  # by kind, the units of a block that stay, ascending
@@ -276,31 +267,38 @@ Kept = dict[str, Sequence[int] | torch.Tensor]  # by kind, the units of a block 
 
 @torch.no_grad()
 def mask(
-    lm: LanguageModel, block: nn.Module, kept: Kept, compensate: dict[str, RunningStatistics] | None = None
+    lm: LanguageModel, block: nn.Module, kept: Kept, compensate: dict[str, InputStatistics] | None = None
 ) -> None:
-    """Zero, in place, all rows and columns of the units that are not `kept`; biases of rows stay, since nothing reads them.
+    """Zero, in place, all rows and columns of the units that are not `kept`.
 
-    With `compensate`, the statistics of the block's linears, what the removed columns contributed on average becomes a
-    bias of the output, W_:j mean(x_j) summed over them (FLAP, An et al. 2024). Raises ValueError where the model's class
-    has no such bias.
+    Biases of rows stay, since nothing reads them. With `compensate`, the statistics of the block's linears,
+    what the removed columns contributed on average becomes a bias of the output, W_:j mean(x_j) summed over
+    them (FLAP, An et al. 2024). Raises ValueError where the model's class has no such bias.
     """
     if compensate is not None:
         check_compensation(lm)
     linears = lm.linears(block)
     for kind, units in removable(lm).items():
-        gone_U = torch.ones(units.count(lm.model.config), dtype=torch.bool)
-        gone_U[torch.as_tensor(kept[kind]).cpu()] = False
+        count = units.count(lm.model.config)
         reader = linears[units.columns]
-        gone_I = _stretches(gone_U, weight_OI(reader).shape[1]).to(reader.weight.device)
+        stays_I = owned_by(kept[kind], count, weight_OI(reader).shape[1])
+        gone_I = ~stays_I.to(reader.weight.device)
         if compensate is not None:
-            mean_I = compensate[units.columns].mean_I.to(reader.weight.device)
-            bias_O = weight_OI(reader)[:, gone_I].float() @ mean_I[gone_I]
-            former = 0 if reader.bias is None else reader.bias
-            reader.bias = nn.Parameter((former + bias_O).to(reader.weight.dtype), requires_grad=False)
+            _add_mean_of_removed(reader, gone_I, compensate[units.columns].mean_I)
         weight_OI(reader)[:, gone_I] = 0
         for name in units.rows:
             weight = weight_OI(linears[name])
-            weight[_stretches(gone_U, len(weight)).to(weight.device)] = 0
+            stays_O = owned_by(kept[kind], count, len(weight))
+            weight[~stays_O.to(weight.device)] = 0
+
+
+def _add_mean_of_removed(reader: nn.Module, gone_I: torch.Tensor, mean_I: torch.Tensor) -> None:
+    """Add to a linear's bias what the inputs that leave contribute to its output on average."""
+    mean_I = mean_I.to(reader.weight.device)
+    bias_O = weight_OI(reader)[:, gone_I].float() @ mean_I[gone_I]
+    if reader.bias is not None:
+        bias_O = reader.bias + bias_O
+    reader.bias = nn.Parameter(bias_O.to(reader.weight.dtype), requires_grad=False)
 
 
 def check_compensation(lm: LanguageModel) -> None:
@@ -309,86 +307,6 @@ def check_compensation(lm: LanguageModel) -> None:
     for units in removable(lm).values():
         if linears[units.columns].bias is None and units.bias is None:
             raise ValueError(
-                f"{type(lm.model).__name__} has no bias for {units.columns}: the mean of what is removed can be compensated in Llama and GPT-2 models only"
+                f"{type(lm.model).__name__} has no bias for {units.columns}: the mean of what is removed "
+                "can be compensated in Llama and GPT-2 models only"
             )
-
-
-@torch.no_grad()
-def shrink(lm: LanguageModel, kept: Sequence[Kept]) -> LanguageModel:
-    """Return a smaller native model of the `kept` units, one entry per block, equal to the masked model in all outputs.
-
-    It shares no memory with `lm`, and `save` writes what stock transformers reads. A bias that `mask` added switches the
-    class's own biases on, with zeros wherever there were none. Raises ValueError unless every block keeps the same
-    number of units, at least one of each kind, in ascending order.
-    """
-    kinds, config = removable(lm), lm.model.config
-    _check_kept(lm, kept)
-    smaller = resized(config, {kind: len(kept[0][kind]) for kind in kinds})
-    added = {
-        kind
-        for kind, units in kinds.items()
-        if units.bias
-        and not getattr(config, units.bias)
-        and any(lm.linears(block)[units.columns].bias is not None for block in lm.blocks)
-    }
-    smaller.update({kinds[kind].bias: True for kind in added})
-    prefixes = {module: name for name, module in lm.model.named_modules()}
-    cut: dict[str, torch.Tensor] = {}
-    for block, stays in zip(lm.blocks, kept, strict=True):
-        linears = lm.linears(block)
-        for kind, units in kinds.items():
-            stays_U = torch.zeros(units.count(config), dtype=torch.bool)
-            stays_U[torch.as_tensor(stays[kind]).cpu()] = True
-            for name in (*units.rows, units.columns):
-                linear, reads = linears[name], name == units.columns
-                rows, columns = weight_OI(linear).shape
-                index = (
-                    _stretches(stays_U, columns if reads else rows)
-                    .nonzero()
-                    .flatten()
-                    .to(linear.weight.device)
-                )
-                cut[f"{prefixes[block]}.{name}.weight"] = linear.weight.index_select(
-                    int(reads) ^ isinstance(linear, Conv1D), index
-                )
-                bias_O = (
-                    linear.weight.new_zeros(rows) if linear.bias is None and kind in added else linear.bias
-                )
-                if bias_O is not None:
-                    cut[f"{prefixes[block]}.{name}.bias"] = bias_O.clone() if reads else bias_O[index]
-    state = {
-        **{name: tensor.clone() for name, tensor in lm.model.state_dict().items() if name not in cut},
-        **cut,
-    }
-    model = type(lm.model).from_pretrained(None, config=smaller, state_dict=state, dtype=lm.model.dtype)
-    model.generation_config = copy.deepcopy(lm.model.generation_config)
-    set_direction(model, causal=not lm.is_diffusion).requires_grad_(False).to(lm.device)
-    return dataclasses.replace(lm, model=model)
-
-
-def _check_kept(lm: LanguageModel, kept: Sequence[Kept]) -> None:
-    kinds = removable(lm)
-    if len(kept) != len(lm.blocks):
-        raise ValueError(
-            f"kept has {len(kept)} entries for the {len(lm.blocks)} blocks of {lm.name}: give one per block"
-        )
-    for layer, stays in enumerate(kept):
-        if set(stays) != set(kinds):
-            raise ValueError(
-                f"kept[{layer}] names {sorted(stays)}; {lm.name} has units of kind {', '.join(kinds)}: name each of them"
-            )
-        for kind, units in kinds.items():
-            places, count = torch.as_tensor(stays[kind]).tolist(), units.count(lm.model.config)
-            if not places or places != sorted(set(places)) or not 0 <= places[0] <= places[-1] < count:
-                raise ValueError(
-                    f"kept[{layer}][{kind!r}] must be at least one unit of 0 … {count - 1}, each once, ascending"
-                )
-            if len(places) != len(kept[0][kind]):
-                raise ValueError(
-                    f"kept[{layer}][{kind!r}] holds {len(places)} units, block 0 keeps {len(kept[0][kind])}: a config has one number for all blocks"
-                )
-
-
-def _stretches(chosen_U: torch.Tensor, features: int) -> torch.Tensor:
-    """Return which of so many rows or columns belong to the chosen units, bool."""
-    return chosen_U.repeat_interleave(features // len(chosen_U))

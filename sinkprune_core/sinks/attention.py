@@ -1,14 +1,21 @@
-"""The one attention function: what SDPA returns, plus the attention mass every key receives, with keys hidden on demand.
+"""An attention function for transformers: SDPA's output, with attention mass measured and keys hidden on
+demand.
 
-Mass is the column sum of the softmax over queries. It is streamed in query chunks, so a T x T map never exists; memory
-is O(chunk x T) per head.
+Attention mass is what a key receives: the sum over queries of the softmax weights in its column of the
+attention map. SDPA never returns that map, and all of it would be Q x K numbers per head. So the mass is
+computed beside SDPA, from the same queries and keys, a chunk of queries at a time: memory is chunk x K per
+head.
 
-Dimensions: B batch, H query heads, G key-value heads, R query heads per key-value head, Q queries, C queries of a
-chunk, K keys, E head width, L layers, S windows of queries (steps of a causal model).
+`track` and `hide` are context managers. Both switch a model to the attention function `sinkprune`, which is
+registered with transformers, and leave an attribute on its attention modules that this function reads.
+
+Dimensions: B batch, L layers, H query heads, G key-value heads, R query heads per key-value head (H = G * R),
+Q queries, C queries of a chunk, K keys, E head width, S windows of queries (the steps of a causal model).
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -17,98 +24,165 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sinkprune"
-Windows = Sequence[tuple[int, int]]
+Windows = Sequence[tuple[int, int]]  # half-open ranges of queries
 Hidden = torch.Tensor | Callable[[int], torch.Tensor | None]  # bool (B, K), or what returns it for a layer
+
+# Attributes of an attention module, kept in its `__dict__`: torch registers nothing there.
+_TRACKER = "_sink_tracker"
+_HIDDEN = "_hidden_keys"
+
+
+@dataclass
+class _AttentionMap:
+    """The attention map of one layer, to be computed a chunk of queries at a time."""
+
+    query_BHQE: torch.Tensor
+    key_BGKE: torch.Tensor
+    mask_B1QK: torch.Tensor | None  # bool (True: attend) or additive, as transformers makes it for SDPA
+    scaling: float
+    causal: bool  # a query sees no key after its own; then there is no mask
+
+    def mass(self, first: int, last: int, chunk: int) -> torch.Tensor:
+        """Return the mass every key receives from the queries [first, last), float32 (B, H, K)."""
+        batch, heads, _, _ = self.query_BHQE.shape
+        _, groups, keys, _ = self.key_BGKE.shape
+        mass_BGRK = self.query_BHQE.new_zeros(batch, groups, heads // groups, keys, dtype=torch.float32)
+        for start in range(first, last, chunk):
+            weight_BGRCK = self._weights(start, min(start + chunk, last))
+            mass_BGRK[..., : weight_BGRCK.shape[-1]] += weight_BGRCK.sum(3)
+        return mass_BGRK.view(batch, heads, keys)
+
+    def _weights(self, start: int, stop: int) -> torch.Tensor:
+        """Return the softmax weights of the queries [start, stop), float32 (B, G, R, C, K).
+
+        Keys after a causal chunk, which none of its queries sees, are left out.
+        """
+        score_BGRCK = self._scores(start, stop)
+        if self.causal:
+            ones_CC = torch.ones(stop - start, stop - start, dtype=torch.bool, device=score_BGRCK.device)
+            score_BGRCK[..., start:stop].masked_fill_(ones_CC.triu(1), -torch.inf)
+            return torch.softmax(score_BGRCK, dim=-1)
+        if self.mask_B1QK is None:
+            return torch.softmax(score_BGRCK, dim=-1)
+        mask_B11CK = self.mask_B1QK[:, :, None, start:stop]
+        if mask_B11CK.dtype != torch.bool:
+            return torch.softmax(score_BGRCK + mask_B11CK, dim=-1)
+        weight_BGRCK = torch.softmax(score_BGRCK.masked_fill(~mask_B11CK, -torch.inf), dim=-1)
+        sees_a_key_B11C1 = mask_B11CK.any(-1, keepdim=True)
+        return weight_BGRCK.masked_fill(~sees_a_key_B11C1, 0)  # a query of padding gives nothing, as in SDPA
+
+    def _scores(self, start: int, stop: int) -> torch.Tensor:
+        """Return the scaled products of the queries [start, stop) with the keys, float32 (B, G, R, C, K)."""
+        batch, heads, _, width = self.query_BHQE.shape
+        _, groups, keys, _ = self.key_BGKE.shape
+        if self.causal:
+            keys = min(stop, keys)
+        # A group's query heads share its keys, so their queries are stacked: X = R * C.
+        query_BGXE = self.query_BHQE[:, :, start:stop].reshape(batch, groups, -1, width)
+        key_BGEK = self.key_BGKE[:, :, :keys].transpose(2, 3)
+        score_BGXK = torch.matmul(query_BGXE * self.scaling, key_BGEK)
+        return score_BGXK.view(batch, groups, heads // groups, stop - start, keys).float()
 
 
 class Tracker:
-    """Collects attention mass during forwards: per layer float32 (B, H, S, K), a sum over the queries of each window."""
+    """Collects the attention mass of a forward, layer by layer, for each window of queries."""
 
     def __init__(self, windows: Windows | None, chunk: int):
-        self.windows, self.chunk, self.layers = windows, chunk, {}
+        self.windows = windows
+        self.chunk = chunk
+        self.layers: dict[int, torch.Tensor] = {}  # float32 (B, H, S, K) per layer
 
-    def add(self, layer: int, query_BHQE, key_BGKE, attention_mask, scaling: float, causal: bool) -> None:
+    def add(self, layer: int, query_BHQE, key_BGKE, mask_B1QK, scaling: float, causal: bool) -> None:
+        """Measure one layer. Raises RuntimeError for a layer whose last mass was not taken."""
         if layer in self.layers:
             raise RuntimeError(f"layer {layer} ran twice: call `take()` after every forward")
+        attention_map = _AttentionMap(query_BHQE, key_BGKE, mask_B1QK, scaling, causal)
         windows = self.windows or [(0, query_BHQE.shape[2])]
-        parts = [
-            self._mass(query_BHQE, key_BGKE, attention_mask, scaling, causal, *window) for window in windows
-        ]
-        self.layers[layer] = torch.stack(parts, dim=2)
-
-    def _mass(
-        self, query_BHQE, key_BGKE, attention_mask, scaling, causal, first: int, last: int
-    ) -> torch.Tensor:
-        batch, heads, _, width = query_BHQE.shape
-        groups, keys = key_BGKE.shape[1], key_BGKE.shape[2]
-        mass_BGRK = query_BHQE.new_zeros(batch, groups, heads // groups, keys, dtype=torch.float32)
-        for start in range(first, last, self.chunk):
-            stop = min(start + self.chunk, last)
-            seen = min(stop, keys) if causal else keys  # no query of this chunk looks further
-            query_BGXE = query_BHQE[:, :, start:stop].reshape(batch, groups, -1, width)  # X = R * C
-            score_BGXK = torch.matmul(query_BGXE * scaling, key_BGKE[:, :, :seen].transpose(2, 3))
-            score_BGRCK = score_BGXK.view(batch, groups, heads // groups, stop - start, seen).float()
-            if causal:
-                future_CC = torch.ones(
-                    stop - start, stop - start, dtype=torch.bool, device=query_BHQE.device
-                ).triu(1)
-                score_BGRCK[..., start:stop].masked_fill_(
-                    future_CC, -torch.inf
-                )  # only the diagonal block has a future
-            elif attention_mask is not None:
-                mask_B11CK = attention_mask[:, :, None, start:stop, :seen]
-                score_BGRCK = (
-                    score_BGRCK.masked_fill(~mask_B11CK, -torch.inf)
-                    if mask_B11CK.dtype == torch.bool
-                    else score_BGRCK + mask_B11CK
-                )
-            share_BGRCK = torch.softmax(score_BGRCK, dim=-1)
-            if attention_mask is not None and attention_mask.dtype == torch.bool:
-                share_BGRCK = share_BGRCK.masked_fill(
-                    ~mask_B11CK.any(-1, keepdim=True), 0
-                )  # padding that sees no key gives none, as in SDPA
-            mass_BGRK[..., :seen] += share_BGRCK.sum(3)
-        return mass_BGRK.view(batch, heads, keys)
+        masses = [attention_map.mass(first, last, self.chunk) for first, last in windows]
+        self.layers[layer] = torch.stack(masses, dim=2)
 
     def take(self) -> torch.Tensor:
-        """Return the mass of the last forward, float32 (B, L, H, S, K), and forget it."""
+        """Return the mass of the last forward, float32 (B, L, H, S, K), and forget it.
+
+        Raises RuntimeError when no forward ran.
+        """
         if not self.layers:
             raise RuntimeError("no forward ran since the last `take()`")
-        first = self.layers[min(self.layers)].device  # layers may lie on several
-        mass_BLHSK = torch.stack([self.layers[layer].to(first) for layer in sorted(self.layers)], dim=1)
+        in_order = [self.layers[layer] for layer in sorted(self.layers)]
+        device = in_order[0].device  # a model may be spread over several
         self.layers = {}
-        return mass_BLHSK
+        return torch.stack([mass_BHSK.to(device) for mass_BHSK in in_order], dim=1)
 
 
-def attention(
-    module: nn.Module,
-    query,
-    key,
-    value,
-    attention_mask,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    **kwargs,
-):
-    """Attend as transformers' SDPA does, without the module's hidden keys, and hand queries and keys to its tracker, if it has any."""
-    hidden = module.__dict__.get("_hidden_keys")
-    if hidden is not None:
-        hidden_BK = hidden(module.layer_idx) if callable(hidden) else hidden
-        if hidden_BK is not None:
-            causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-            attention_mask = _without(hidden_BK, query, key, attention_mask, causal)
-    tracker = module.__dict__.get("_sink_tracker")
-    if tracker is not None:
-        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-        causal = causal and attention_mask is None and query.shape[2] > 1
-        tracker.add(
-            module.layer_idx,
-            query,
-            key,
-            attention_mask,
-            query.shape[-1] ** -0.5 if scaling is None else scaling,
-            causal,
+def even_share(queries: int, windows: Windows | None = None, causal: bool = False) -> torch.Tensor:
+    """Return the mass every key would get from evenly spread attention, float32 (S, K) with K = `queries`.
+
+    A bidirectional query gives each key 1/K, a causal query at position q gives 1/(q+1) to each key up to
+    itself; keys that no query of a window can see get 0. Measured mass over this share is 1 where attention
+    is even.
+    """
+    weight_QK = torch.full((queries, queries), 1 / queries)
+    if causal:
+        query_Q1 = torch.arange(queries)[:, None]
+        weight_QK = torch.where(torch.arange(queries) <= query_Q1, 1 / (query_Q1 + 1), 0.0)
+    return torch.stack([weight_QK[first:last].sum(0) for first, last in windows or [(0, queries)]])
+
+
+def _mask_without(hidden_BK, query_BHQE, key_BGKE, mask_B1QK, causal: bool) -> torch.Tensor:
+    """Return the attention mask (B, 1, Q, K) that hides keys from every query but their own."""
+    _check_hidden(hidden_BK)
+    batch, _, queries, _ = query_BHQE.shape
+    keys = key_BGKE.shape[2]
+    if queries != keys:
+        raise ValueError(
+            f"{queries} queries and {keys} keys: keys can be hidden in full forwards only, without a cache"
         )
+    if hidden_BK.shape not in ((batch, keys), (1, keys)):
+        raise ValueError(
+            f"hidden keys have shape {tuple(hidden_BK.shape)}; expected ({batch}, {keys}), "
+            f"or (1, {keys}) for all rows alike"
+        )
+    own_QK = torch.eye(keys, dtype=torch.bool, device=key_BGKE.device)
+    visible_B11K = ~hidden_BK.to(key_BGKE.device)[:, None, None, :]
+    allowed_B1QK = (visible_B11K | own_QK).expand(batch, -1, -1, -1)
+    if mask_B1QK is None and causal:
+        return allowed_B1QK & torch.ones_like(own_QK).tril()
+    if mask_B1QK is None:
+        return allowed_B1QK
+    if mask_B1QK.dtype == torch.bool:
+        return mask_B1QK & allowed_B1QK
+    return mask_B1QK.masked_fill(~allowed_B1QK, -torch.inf)
+
+
+def _check_hidden(hidden_BK: object) -> None:
+    """Raise ValueError unless hidden keys are a bool tensor of two dimensions."""
+    is_tensor = isinstance(hidden_BK, torch.Tensor)
+    if is_tensor and hidden_BK.dtype == torch.bool and hidden_BK.dim() == 2:
+        return
+    given = f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}" if is_tensor else repr(hidden_BK)
+    raise ValueError(
+        f"hidden keys are {given}; expected a bool tensor of (batch, keys), "
+        "or a function of the layer's index that returns one or None"
+    )
+
+
+def attention(module: nn.Module, query, key, value, attention_mask, scaling=None, is_causal=None, **kwargs):
+    """Attend as transformers' SDPA does, but not to hidden keys, and measure the mass where a tracker asks.
+
+    Shapes are those of SDPA: query (B, H, Q, E), key and value (B, G, K, E), mask (B, 1, Q, K) or None.
+    Returns what `sdpa_attention_forward` returns.
+    """
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    hidden_BK = module.__dict__.get(_HIDDEN)
+    if callable(hidden_BK):
+        hidden_BK = hidden_BK(module.layer_idx)
+    if hidden_BK is not None:
+        attention_mask = _mask_without(hidden_BK, query, key, attention_mask, causal)
+    tracker = module.__dict__.get(_TRACKER)
+    if tracker is not None:
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        needs_causal_mask = causal and attention_mask is None and query.shape[2] > 1
+        tracker.add(module.layer_idx, query, key, attention_mask, scale, needs_causal_mask)
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, is_causal=is_causal, **kwargs
     )
@@ -118,44 +192,13 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def _without(hidden_BK: torch.Tensor, query_BHQE, key_BGKE, attention_mask, causal: bool) -> torch.Tensor:
-    """Return the attention mask (B, 1, Q, K) that leaves out the hidden keys for every query but their own."""
-    _check_hidden(hidden_BK)
-    batch, queries, keys = query_BHQE.shape[0], query_BHQE.shape[2], key_BGKE.shape[2]
-    if queries != keys:
-        raise ValueError(
-            f"{queries} queries and {keys} keys: keys can be hidden in full forwards only, without a cache"
-        )
-    if hidden_BK.shape not in ((batch, keys), (1, keys)):
-        raise ValueError(
-            f"hidden keys have shape {tuple(hidden_BK.shape)}; expected ({batch}, {keys}), or (1, {keys}) for all rows alike"
-        )
-    own_QK = torch.eye(keys, dtype=torch.bool, device=key_BGKE.device)
-    allowed_B1QK = (~hidden_BK.to(key_BGKE.device)[:, None, None, :] | own_QK).expand(batch, -1, -1, -1)
-    if attention_mask is None:
-        return allowed_B1QK & torch.ones_like(own_QK).tril() if causal else allowed_B1QK
-    return (
-        attention_mask & allowed_B1QK
-        if attention_mask.dtype == torch.bool
-        else attention_mask.masked_fill(~allowed_B1QK, -torch.inf)
-    )
-
-
-def _check_hidden(hidden_BK: object) -> None:
-    if not isinstance(hidden_BK, torch.Tensor) or hidden_BK.dtype != torch.bool or hidden_BK.dim() != 2:
-        got = (
-            f"{hidden_BK.dtype} {tuple(hidden_BK.shape)}"
-            if isinstance(hidden_BK, torch.Tensor)
-            else repr(hidden_BK)
-        )
-        raise ValueError(
-            f"hidden keys are {got}; expected a bool tensor of (batch, keys), or a function of the layer's index that returns one or None"
-        )
-
-
 @contextmanager
 def _switched(model: PreTrainedModel, attribute: str, value: object) -> Iterator[None]:
-    """Give `attribute` to every attention module and let all of them call `attention`; the former state comes back whatever happens."""
+    """Set an attribute of every attention module and let all of them call `attention`.
+
+    The former state comes back whatever happens inside. Raises RuntimeError when the attribute is set
+    already.
+    """
     former = model.config._attn_implementation
     modules = [
         module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")
@@ -177,15 +220,17 @@ def _switched(model: PreTrainedModel, attribute: str, value: object) -> Iterator
 
 @contextmanager
 def track(model: PreTrainedModel, windows: Windows | None = None, chunk: int = 128) -> Iterator[Tracker]:
-    """Track attention mass in every forward of `model` inside the block; `tracker.take()` reads it after each.
+    """Track attention mass in every forward of `model` inside the block; `tracker.take()` reads it after
+    each.
 
-    `windows` are half-open ranges of queries whose mass is kept apart (steps of a causal model); None is one window of
-    all queries. The former attention implementation comes back whatever happens inside.
+    `windows` are half-open ranges of queries whose mass is kept apart (steps of a causal model); None is one
+    window of all queries. The former attention implementation comes back whatever happens inside. Raises
+    ValueError for a `chunk` of no query.
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk} must be at least 1 query")
     tracker = Tracker(windows, chunk)
-    with _switched(model, "_sink_tracker", tracker):
+    with _switched(model, _TRACKER, tracker):
         yield tracker
 
 
@@ -193,29 +238,16 @@ def track(model: PreTrainedModel, windows: Windows | None = None, chunk: int = 1
 def hide(model: PreTrainedModel, keys: Hidden) -> Iterator[None]:
     """Hide keys from attention in every forward of `model` inside the block, in all heads.
 
-    `keys` is bool (B, K), or (1, K) for all rows alike, True where a key is hidden; or a function of the layer's index
-    that returns such a tensor, or None to hide nothing in that layer. A hidden key gets attention from its own query
-    only, so that no query is left without a key; the weights of the others are renormalised over what they still see.
-    Works inside and around `track`, which then measures what is left. Needs a mask of (B, 1, K, K) bool and full
-    forwards (no cache). Raises ValueError for keys of another shape or dtype, before or in the first forward; the
-    former attention implementation comes back whatever happens inside.
+    `keys` is bool (B, K), or (1, K) for all rows alike, True where a key is hidden; or a function of the
+    layer's index that returns such a tensor, or None to hide nothing in that layer. A hidden key gets
+    attention from its own query only, so that no query is left without a key; the softmax runs over the keys
+    that a query still sees.
+
+    Works inside and around `track`, which then measures what is left. Needs a mask of (B, 1, K, K) bool and
+    full forwards (no cache). Raises ValueError for keys of another shape or dtype, before or in the first
+    forward; the former attention implementation comes back whatever happens inside.
     """
     if not callable(keys):
         _check_hidden(keys)
-    with _switched(model, "_hidden_keys", keys):
+    with _switched(model, _HIDDEN, keys):
         yield
-
-
-def even_share(queries: int, windows: Windows | None = None, causal: bool = False) -> torch.Tensor:
-    """Return the mass every key would get from evenly spread attention, float32 (S, K) with K = `queries`.
-
-    A bidirectional query gives each key 1/K, a causal query at position q gives 1/(q+1) to each key up to itself; keys
-    that no query of a window can see get 0. Measured mass over this share is 1 where attention is even.
-    """
-    query_Q1 = torch.arange(queries)[:, None]
-    share_QK = (
-        torch.where(torch.arange(queries) <= query_Q1, 1 / (query_Q1 + 1), 0.0)
-        if causal
-        else torch.full((queries, queries), 1 / queries)
-    )
-    return torch.stack([share_QK[first:last].sum(0) for first, last in windows or [(0, queries)]])

@@ -1,64 +1,129 @@
-"""From attention mass to attention sinks: which tokens, how many, how long, and how much they move.
+"""From attention mass to attention sinks: which tokens are sinks, for how many steps, and how far they move.
 
-Everything here works on a sink profile: mass over an even share (1 is even), averaged over heads and layers or per
-layer. How mass was measured is none of its business.
+Everything here works on attention mass per key, averaged over heads and, mostly, layers: the literal sum
+over queries, or in even shares (over what evenly spread attention would give). Which keys are sinks does not
+depend on the unit. How mass is measured is the subject of `attention`, which queries count that of
+`readings`.
 
-Dimensions: B prompt, S step of the trajectory, K key position, L layer.
+A key is visible in a step when every query of that step may attend to it. Statistics run over visible keys
+only, and None stands for "all are visible".
+
+Dimensions: B prompt, S step of the trajectory, K key position, and any dimensions before these (`...`).
 """
 
 import pandas as pd
 import torch
 
-from sinkprune_core.diffusion.sampling import random_mask
+from sinkprune_core.diffusion.noise import random_mask
 
 STABILITY_THRESHOLD = 0.8  # share of steps from which a sink counts as stable
+SHARES_ABOVE_OTHERS = (
+    3.0  # even shares by which a sink exceeds the other keys; Rulli et al., arXiv 2510.15731
+)
+LEAST_VARIATION = 1e-6  # below this ratio of standard deviation to mean a step counts as perfectly even
+
+
+def _expand_visible(visible_SK: torch.Tensor | None, like_SK: torch.Tensor) -> torch.Tensor:
+    """Return which keys are visible, bool, in the shape of `like_SK`."""
+    if visible_SK is None:
+        return torch.ones_like(like_SK, dtype=torch.bool)
+    return visible_SK.expand_as(like_SK)
+
+
+# which keys are sinks
+
+
+def mean_and_std(
+    mass_SK: torch.Tensor, visible_SK: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and population standard deviation over the visible keys of each step, each (..., S, 1).
+
+    Both are NaN for a step in which no key is visible.
+    """
+    visible_SK = _expand_visible(visible_SK, mass_SK)
+    count_S1 = visible_SK.sum(-1, keepdim=True)
+    mean_S1 = mass_SK.masked_fill(~visible_SK, 0).sum(-1, keepdim=True) / count_S1
+    squared_SK = (mass_SK - mean_S1).square().masked_fill(~visible_SK, 0)
+    std_S1 = (squared_SK.sum(-1, keepdim=True) / count_S1).sqrt()
+    return mean_S1, std_S1
+
+
+def sink_threshold(
+    mass_SK: torch.Tensor, visible_SK: torch.Tensor | None = None, sink_std: float = 2.0
+) -> torch.Tensor:
+    """Return the mass above which a key is a sink, (..., S, 1).
+
+    It is mean + `sink_std` population standard deviations; both statistics run over the visible keys of each
+    step, as in the official code (lib/prune_llada.py, its mean + 2 std over a sequence).
+    """
+    mean_S1, std_S1 = mean_and_std(mass_SK, visible_SK)
+    return mean_S1 + sink_std * std_S1
 
 
 def sink_sets(
-    profile_SK: torch.Tensor, visible_SK: torch.Tensor | None = None, sink_std: float = 2.0
+    mass_SK: torch.Tensor, visible_SK: torch.Tensor | None = None, sink_std: float = 2.0
 ) -> torch.Tensor:
-    """Return which keys are sinks, bool (..., S, K): mass above mean + `sink_std` population standard deviations.
+    """Return which keys are sinks, bool (..., S, K): visible keys whose mass exceeds `sink_threshold`.
 
-    Statistics run over the visible keys of each step, as in the official code (lib/prune_llada.py, its mean + 2 std
-    over a sequence). A step of perfectly even attention has no sink.
+    A step of perfectly even attention has no sink.
     """
-    visible_SK = (
-        torch.ones_like(profile_SK, dtype=torch.bool)
-        if visible_SK is None
-        else visible_SK.expand_as(profile_SK)
-    )
-    count = visible_SK.sum(-1, keepdim=True)
-    mean = profile_SK.masked_fill(~visible_SK, 0).sum(-1, keepdim=True) / count
-    std = ((profile_SK - mean).square().masked_fill(~visible_SK, 0).sum(-1, keepdim=True) / count).sqrt()
-    return visible_SK & (profile_SK > mean + sink_std * std) & (std > 1e-6 * mean)
+    visible_SK = _expand_visible(visible_SK, mass_SK)
+    mean_S1, std_S1 = mean_and_std(mass_SK, visible_SK)
+    is_uneven_S1 = std_S1 > LEAST_VARIATION * mean_S1
+    is_above_SK = mass_SK > sink_threshold(mass_SK, visible_SK, sink_std)
+    return visible_SK & is_above_SK & is_uneven_S1
 
 
-def top_keys(profile_K: torch.Tensor, count: int, visible_K: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the `count` visible keys of most mass in every row, bool (..., K); of equal keys the earlier ones.
+def sinks_above_others(
+    mass_SK: torch.Tensor, visible_SK: torch.Tensor | None = None, shares: float = SHARES_ABOVE_OTHERS
+) -> torch.Tensor:
+    """Return which keys are sinks, bool (..., S, K): visible keys whose mass exceeds the mean of the other
+    visible keys by more than `shares` even shares.
 
-    Raises ValueError when a row has fewer visible keys.
+    An even share is the mean over the visible keys: 1 where mass is the sum over as many queries as there are
+    keys. Rulli et al., arXiv 2510.15731, with 3.
     """
-    visible_K = (
-        torch.ones_like(profile_K, dtype=torch.bool) if visible_K is None else visible_K.expand_as(profile_K)
-    )
+    visible_SK = _expand_visible(visible_SK, mass_SK)
+    count_S1 = visible_SK.sum(-1, keepdim=True)
+    total_S1 = mass_SK.masked_fill(~visible_SK, 0).sum(-1, keepdim=True)
+    others_SK = (total_S1 - mass_SK) / (count_S1 - 1)  # 0 / 0 of a single key is NaN: no sink
+    return visible_SK & (mass_SK > others_SK + shares * total_S1 / count_S1)
+
+
+# which keys to hide
+
+
+def top_keys(mass_K: torch.Tensor, count: int, visible_K: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the `count` visible keys of most mass in every row, bool (..., K).
+
+    Of equal keys the earlier one comes first. Raises ValueError when a row has fewer visible keys.
+    """
+    visible_K = _expand_visible(visible_K, mass_K)
     fewest = int(visible_K.sum(-1).min())
     if not 0 <= count <= fewest:
         raise ValueError(f"count={count} must lie in 0 … {fewest}, the visible keys of the shortest row")
-    order_K = profile_K.masked_fill(~visible_K, -torch.inf).sort(dim=-1, descending=True, stable=True).indices
+    mass_K = mass_K.masked_fill(~visible_K, -torch.inf)
+    order_K = mass_K.sort(dim=-1, descending=True, stable=True).indices
     return torch.zeros_like(visible_K).scatter(-1, order_K[..., :count], True)
 
 
 def random_keys(
     sinks_K: torch.Tensor, count: int, rng: torch.Generator, visible_K: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return `count` keys of one row drawn without replacement from the visible ones that are no sink, bool (K,): the control to `top_keys`."""
-    return random_mask(~sinks_K if visible_K is None else visible_K & ~sinks_K, count, rng)
+    """Return `count` visible keys of one row that are no sinks, drawn without replacement, bool (K,).
+
+    This is the control for `top_keys`. Raises ValueError when the row has fewer such keys.
+    """
+    return random_mask(_expand_visible(visible_K, sinks_K) & ~sinks_K, count, rng)
+
+
+# for how many steps a key is a sink
 
 
 def persistence(sinks_SK: torch.Tensor, visible_SK: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the share of steps in which a position is a sink, among those in which it can be seen, (..., K)."""
-    steps = sinks_SK.shape[-2] if visible_SK is None else visible_SK.expand_as(sinks_SK).sum(-2).clamp_min(1)
-    return sinks_SK.sum(-2) / steps
+    """Return the share of a position's visible steps in which it is a sink, (..., K)."""
+    visible_steps_K = _expand_visible(visible_SK, sinks_SK).sum(-2)
+    return sinks_SK.sum(-2) / visible_steps_K.clamp_min(1)
 
 
 def split_by_persistence(
@@ -68,8 +133,8 @@ def split_by_persistence(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Split sinks into stable and unstable ones: two bool (..., S, K) masks that add up to `sinks_SK`.
 
-    A position is stable when its persistence reaches `stability_threshold`. On a model whose sinks never move the unstable set
-    is empty. Raises ValueError for a threshold outside [0, 1].
+    A position is stable when its persistence reaches `stability_threshold`. On a model whose sinks never move
+    the unstable set is empty. Raises ValueError for a threshold outside [0, 1].
     """
     if not 0 <= stability_threshold <= 1:
         raise ValueError(
@@ -79,80 +144,108 @@ def split_by_persistence(
     return sinks_SK & stable_1K, sinks_SK & ~stable_1K
 
 
-def centroid(profile_SK: torch.Tensor, sinks_SK: torch.Tensor) -> torch.Tensor:
-    """Return the mass-weighted mean position of the sinks of every step, (..., S), NaN where a step has none (method facts: c_t)."""
-    weight_SK = profile_SK * sinks_SK
-    return (weight_SK * torch.arange(profile_SK.shape[-1])).sum(-1) / weight_SK.sum(
-        -1
-    )  # 0 / 0 is NaN, as wanted
+# how far sinks move
+
+
+def centroid(mass_SK: torch.Tensor, sinks_SK: torch.Tensor) -> torch.Tensor:
+    """Return the mass-weighted mean position of the sinks of every step, (..., S), NaN where a step has none.
+
+    The paper calls it c_t.
+    """
+    weight_SK = mass_SK * sinks_SK
+    position_K = torch.arange(mass_SK.shape[-1])
+    return (weight_SK * position_K).sum(-1) / weight_SK.sum(-1)  # 0 / 0 is the NaN
 
 
 def overlap(sinks_SK: torch.Tensor) -> torch.Tensor:
-    """Return the Jaccard overlap of the sink sets of consecutive steps, (..., S - 1), NaN where both are empty."""
-    before, after = sinks_SK[..., :-1, :], sinks_SK[..., 1:, :]
-    return (before & after).sum(-1) / (before | after).sum(-1)
+    """Return the Jaccard overlap of consecutive steps' sink sets, (..., S - 1), NaN if both are empty."""
+    before_SK = sinks_SK[..., :-1, :]
+    after_SK = sinks_SK[..., 1:, :]
+    return (before_SK & after_SK).sum(-1) / (before_SK | after_SK).sum(-1)
 
 
 def variability(
-    profile_BSK: torch.Tensor,
+    mass_BSK: torch.Tensor,
     visible_BSK: torch.Tensor | None = None,
     sink_std: float = 2.0,
     stability_threshold: float = STABILITY_THRESHOLD,
 ) -> pd.DataFrame:
     """Return one row of sink statistics per prompt, each a property of that prompt's whole trajectory.
 
-    As published: `spatial_variance` = Var_i(mean_t m_t(i)), mass in even shares; `temporal_variance` = Var_t(c_t), in
-    squared positions. Corrected: `temporal_variance_relative`, the same with positions over length; `centroid_jump`,
-    the mean |c_t - c_(t-1)| over length; `overlap` of consecutive sink sets; `sinks_per_step`; `positions`, distinct
-    positions that are ever a sink; `stable_share`, the share of sink occurrences at stable positions; `top_share`,
-    the share of all attention the strongest key gets, mean over steps.
+    Sinks are those of `sink_sets`; columns are those of `sink_statistics`.
     """
-    sinks_BSK = sink_sets(profile_BSK, visible_BSK, sink_std)
+    sinks_BSK = sink_sets(mass_BSK, visible_BSK, sink_std)
+    return sink_statistics(mass_BSK, sinks_BSK, visible_BSK, stability_threshold)
+
+
+def sink_statistics(
+    mass_BSK: torch.Tensor,
+    sinks_BSK: torch.Tensor,
+    visible_BSK: torch.Tensor | None = None,
+    stability_threshold: float = STABILITY_THRESHOLD,
+) -> pd.DataFrame:
+    """Return one row of statistics of given sinks per prompt, each a property of its whole trajectory.
+
+    As published: `spatial_variance` = Var_i(mean_t m_t(i)), in squared units of mass, where a key's mean runs
+    over the steps that can see it; `temporal_variance` = Var_t(c_t), in squared positions. Corrected:
+    `temporal_variance_relative`, the same with positions over length; `centroid_jump`, the mean
+    |c_t - c_(t-1)| over length; `overlap` of consecutive sink sets; `sinks_per_step`; `positions`, distinct
+    positions that are ever a sink; `stable_share`, the share of sink occurrences at stable positions;
+    `top_share`, the share of the attention to visible keys that the strongest gets, mean over steps.
+    """
     stable_BSK, _ = split_by_persistence(sinks_BSK, visible_BSK, stability_threshold)
-    visible_BSK = torch.ones_like(sinks_BSK) if visible_BSK is None else visible_BSK.expand_as(sinks_BSK)
-    length = profile_BSK.shape[-1]
-    rows = []
-    for profile_SK, sinks_SK, stable_SK, visible_SK in zip(
-        profile_BSK, sinks_BSK, stable_BSK, visible_BSK, strict=True
-    ):
-        center_S = centroid(profile_SK, sinks_SK)
-        center_S = center_S[~center_S.isnan()]
-        center_S = (
-            center_S if len(center_S) else torch.full((1,), torch.nan)
-        )  # no step has a sink: no number, no warning
-        mass_SK = profile_SK.masked_fill(~visible_SK, 0)
-        seen_K = visible_SK.any(0)  # a key's mean over time is that of the steps that can see it
-        mean_K = mass_SK.sum(0)[seen_K] / visible_SK.sum(0)[seen_K]
-        rows.append(
-            {
-                "spatial_variance": float(mean_K.var(correction=0)),
-                "temporal_variance": float(center_S.var(correction=0)),
-                "temporal_variance_relative": float((center_S / length).var(correction=0)),
-                "centroid_jump": float((center_S.diff().abs() / length).mean()),
-                "overlap": float(overlap(sinks_SK).nanmean()),
-                "sinks_per_step": float(sinks_SK.sum(-1).float().mean()),
-                "positions": float(sinks_SK.any(0).sum()),
-                "stable_share": float(stable_SK.sum() / sinks_SK.sum()),
-                "top_share": float((mass_SK.amax(-1) / visible_SK.sum(-1)).mean()),
-            }
-        )
+    visible_BSK = _expand_visible(visible_BSK, mass_BSK)
+    by_prompt = zip(mass_BSK, sinks_BSK, stable_BSK, visible_BSK, strict=True)
+    rows = [_trajectory_statistics(*tensors_SK) for tensors_SK in by_prompt]
     return pd.DataFrame(rows).rename_axis("prompt").reset_index()
+
+
+def _trajectory_statistics(
+    mass_SK: torch.Tensor, sinks_SK: torch.Tensor, stable_SK: torch.Tensor, visible_SK: torch.Tensor
+) -> dict[str, float]:
+    """Return the statistics of one trajectory, as `variability` names them."""
+    length = mass_SK.shape[-1]
+    center_S = centroid(mass_SK, sinks_SK)
+    center_S = center_S[~center_S.isnan()]
+    if len(center_S) == 0:  # no step has a sink: its statistics are NaN, without a warning of torch
+        center_S = torch.full((1,), torch.nan)
+    mass_SK = mass_SK.masked_fill(~visible_SK, 0)
+    is_ever_visible_K = visible_SK.any(0)
+    mean_K = mass_SK.sum(0)[is_ever_visible_K] / visible_SK.sum(0)[is_ever_visible_K]
+    top_share_S = mass_SK.amax(-1) / mass_SK.sum(-1)
+    return {
+        "spatial_variance": float(mean_K.var(correction=0)),
+        "temporal_variance": float(center_S.var(correction=0)),
+        "temporal_variance_relative": float((center_S / length).var(correction=0)),
+        "centroid_jump": float((center_S.diff().abs() / length).mean()),
+        "overlap": float(overlap(sinks_SK).nanmean()),
+        "sinks_per_step": float(sinks_SK.sum(-1).float().mean()),
+        "positions": float(sinks_SK.any(0).sum()),
+        "stable_share": float(stable_SK.sum() / sinks_SK.sum()),
+        "top_share": float(top_share_S.mean()),
+    }
+
+
+# what the sinks are
 
 
 def token_table(
     ids_BSK: torch.Tensor, sinks_BSK: torch.Tensor, tokenizer, visible_SK: torch.Tensor | None = None
 ) -> pd.DataFrame:
-    """Return which tokens the sinks are, most frequent first: `token`, `share` of all sink occurrences, `persistence` of its positions."""
+    """Return which tokens the sinks are, most frequent first.
+
+    Columns: `token`, `share` of all sink occurrences, and the mean `persistence` of its positions.
+    """
     persistence_BSK = persistence(sinks_BSK, visible_SK).unsqueeze(-2).expand(sinks_BSK.shape)
-    frame = pd.DataFrame(
+    occurrences = pd.DataFrame(
         {"id": ids_BSK[sinks_BSK].numpy(), "persistence": persistence_BSK[sinks_BSK].numpy()}
     )
-    table = frame.groupby("id").persistence.agg(["size", "mean"]).sort_values("size", ascending=False)
-    tokens = [repr(tokenizer.decode([int(token)])) for token in table.index]
+    by_token = occurrences.groupby("id").persistence.agg(["size", "mean"])
+    by_token = by_token.sort_values("size", ascending=False)
     return pd.DataFrame(
         {
-            "token": tokens,
-            "share": (table["size"] / len(frame)).round(3).to_numpy(),
-            "persistence": table["mean"].round(3).to_numpy(),
+            "token": [repr(tokenizer.decode([int(token)])) for token in by_token.index],
+            "share": (by_token["size"] / len(occurrences)).round(3).to_numpy(),
+            "persistence": by_token["mean"].round(3).to_numpy(),
         }
     )

@@ -1,9 +1,10 @@
-"""A language model that cannot look at its sinks: which keys are hidden, and the model that hides them in every forward.
+"""A language model without its sinks: which keys to hide, and the model that hides them in every forward.
 
-What a model scores or writes without its sinks comes out of the same functions as ever: `nelbo`, `nll`, `generate` and
-`decode` take a `HidingModel` like any other, and so their noise and their random numbers are the same.
+What a model scores or writes without its sinks comes out of the same functions as ever: `nelbo`, `nll`,
+`generate` and `decode` take a `HidingModel` like any other, and so their noise and their random numbers are
+the same.
 
-Dimensions: B batch, K key position (= sequence position T), V vocabulary.
+Dimensions: B batch, K key position (= sequence position T), D hidden width, V vocabulary.
 """
 
 from dataclasses import dataclass, field, fields
@@ -14,174 +15,202 @@ from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention, detection
 
-KEYS = ("top", "random", "first")
+LABELS = {"top": "strongest", "random": "random", "first": "first token"}  # by the choice of keys
 
 
 @dataclass(frozen=True)
 class Hiding:
-    """Which keys of a sequence are hidden: `count` of them; 0 hides none, whatever `keys` says.
-
-    `top`: those that receive most attention, averaged over layers and heads. `random`: as many that are neither among
-    those nor sinks, and as many of them masks as among those where there are enough. `first`: position 0 alone.
-    `first` = False keeps position 0 in sight of everyone: it is not among the keys to choose from.
-    """
+    """Which keys of a sequence are hidden. Raises ValueError for a choice that cannot be."""
 
     keys: str = "top"
-    count: int = 5
-    first: bool = True
+    """How keys are chosen.
+
+    `top`: those that receive most attention, averaged over layers and heads. `random`: as many that are
+    neither among those nor sinks, and as many of them masks as among those where there are enough. `first`:
+    position 0 alone.
+    """
+
+    count: int = 5  # how many keys are hidden; 0 hides none, whatever `keys` says
+    first: bool = True  # whether position 0 may be hidden
 
     def __post_init__(self):
-        if self.keys not in KEYS:
-            raise ValueError(f"keys={self.keys!r} is unknown; choose one of {', '.join(KEYS)}")
+        if self.keys not in LABELS:
+            raise ValueError(f"keys={self.keys!r} is unknown; choose one of {', '.join(LABELS)}")
         if self.count < 0:
             raise ValueError(f"count={self.count} must not be negative: it is the number of keys to hide")
         if self.keys == "first" and (self.count > 1 or not self.first):
             raise ValueError(
-                f"keys='first' hides position 0 alone: count={self.count} must be 1 (or 0) and first={self.first} must be True"
+                f"keys='first' hides position 0 alone: count={self.count} must be 1 (or 0) "
+                f"and first={self.first} must be True"
             )
 
     @property
     def label(self) -> str:
+        """What figures and tables call it."""
         if self.count == 0:
             return "none"
-        return {"top": "strongest", "random": "random", "first": "first token"}[self.keys] + (
-            "" if self.first else ", first token kept"
-        )
+        if self.first:
+            return LABELS[self.keys]
+        return f"{LABELS[self.keys]}, first token kept"
 
-    def choose(
-        self,
-        mass_BK: torch.Tensor,
-        visible_BK: torch.Tensor,
-        masked_BK: torch.Tensor,
-        rngs: list[torch.Generator],
-    ) -> torch.Tensor:
-        """Return the hidden keys, bool (B, K), by the attention they received; one generator per row.
+    def choose(self, mass_BK, visible_BK, masked_BK, rngs: list[torch.Generator]) -> torch.Tensor:
+        """Return the keys to hide, bool (B, K), by the attention they received; one generator per row.
 
-        Raises ValueError when a row has too few visible keys.
+        `visible_BK` says which keys may be chosen, `masked_BK` which of them are masks. Raises ValueError
+        when a row has too few visible keys.
         """
+        position_K = torch.arange(mass_BK.shape[1])
         if self.keys == "first":
-            return (torch.arange(mass_BK.shape[1]) < self.count).expand_as(visible_BK)
-        visible_BK = visible_BK & (torch.arange(mass_BK.shape[1]) >= (not self.first))
+            return (position_K < self.count).expand_as(visible_BK)
+        if not self.first:
+            visible_BK = visible_BK & (position_K > 0)
         top_BK = detection.top_keys(mass_BK, self.count, visible_BK)
         if self.keys == "top":
             return top_BK
-        taken_BK = top_BK | detection.sink_sets(mass_BK, visible_BK)
-        free_BK, masks_B = visible_BK & ~taken_BK, (top_BK & masked_BK).sum(1).tolist()
-        if (fewest := int(free_BK.sum(1).min())) < self.count:
+        free_BK = visible_BK & ~top_BK & ~detection.sink_sets(mass_BK, visible_BK)
+        fewest = int(free_BK.sum(1).min())
+        if fewest < self.count:
             raise ValueError(
-                f"count={self.count} random keys beside as many sinks do not fit a row where {fewest} keys are left: hide fewer or give longer sequences"
+                f"count={self.count} random keys beside as many sinks do not fit a row where {fewest} keys "
+                "are left: hide fewer or give longer sequences"
             )
-        rows = []
-        for free_K, masked_K, masks, rng in zip(free_BK, masked_BK, masks_B, rngs, strict=True):
-            masks = min(
-                max(masks, self.count - int((free_K & ~masked_K).sum())), int((free_K & masked_K).sum())
-            )
-            rows.append(
-                detection.random_keys(~free_K, masks, rng, masked_K)
-                | detection.random_keys(~free_K, self.count - masks, rng, ~masked_K)
-            )
-        return torch.stack(rows)
+        wanted_masks_B = (top_BK & masked_BK).sum(1).tolist()
+        rows = zip(free_BK, masked_BK, wanted_masks_B, rngs, strict=True)
+        return torch.stack([self._draw(*row) for row in rows])
+
+    def _draw(
+        self, free_K: torch.Tensor, masked_K: torch.Tensor, wanted_masks: int, rng: torch.Generator
+    ) -> torch.Tensor:
+        """Return `count` random free keys of one row, bool (K,), `wanted_masks` of them masks if possible."""
+        free_masks = int((free_K & masked_K).sum())
+        free_tokens = int((free_K & ~masked_K).sum())
+        masks = max(wanted_masks, self.count - free_tokens)
+        masks = min(masks, free_masks)
+        chosen_masks_K = detection.random_keys(~free_K, masks, rng, masked_K)
+        chosen_tokens_K = detection.random_keys(~free_K, self.count - masks, rng, ~masked_K)
+        return chosen_masks_K | chosen_tokens_K
 
 
 @dataclass(frozen=True)
 class HidingModel(LanguageModel):
     """A model whose every forward hides keys, in all layers and heads, from every query but their own.
 
-    A first forward over the same state measures attention and decides which keys; a second one runs without them. A
-    diffusion model may lose any key, masks included. In a causal model only the later half of the queries is asked, and
-    only keys that all of these can see may be hidden, so that no key passes for a sink because few queries see it; the
-    choice has then seen the whole text, so the value is that of an intervention and no likelihood. Random keys depend
-    on (seed, tokens of the row) alone. `seen` remembers the attention of every state, for variants of one model to
-    share. `log` collects, per row of every forward, the share of `attention` that was hidden, whether the `first` token
-    was, how many `masks` were, the share that the strongest key gets of what is `left`, and whether that is the `second` token.
+    A first forward over the same state measures attention and decides which keys; a second one runs without
+    them. A diffusion model may lose any key, masks included. In a causal model only the later half of the
+    queries decides, and only keys that all of these can see may be hidden, so that no key passes for a sink
+    because few queries see it; the choice then depends on the whole text, so the value is that of an
+    intervention and no likelihood.
     """
 
-    hiding: Hiding = Hiding()
-    seed: int = 0
-    seen: dict[bytes, torch.Tensor] = field(default_factory=dict, repr=False)
+    hiding: Hiding = Hiding()  # which keys are hidden
+    seed: int = 0  # of random keys, which depend on it and the tokens of the row alone
+
+    masses: dict[bytes, torch.Tensor] = field(default_factory=dict, repr=False)
+    """Attention every key received in the dense model, by the tokens of a row; variants may share it."""
+
     log: list[dict[str, float]] = field(default_factory=list, repr=False)
+    """Per row of every forward, what was hidden.
+
+    `attention`: the share of attention that the hidden keys had received; `first`: whether position 0 was
+    hidden; `masks`: how many hidden keys were masks; `left`: the share that the strongest key gets of what is
+    left; `second`: whether that is position 1.
+    """
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the last hidden states without the hidden keys, (B, T, D). Raises ValueError for padded rows."""
+        """Return the last hidden states without the hidden keys, (B, T, D).
+
+        Raises ValueError for padded rows.
+        """
         if attention_mask_BT is not None:
             raise ValueError(
-                "attention_mask is given: keys are hidden in rows without padding only, so give rows of equal length"
+                "attention_mask is given: keys are hidden in rows without padding only, "
+                "so give rows of equal length"
             )
         if self.hiding.count == 0:
-            return self.look(ids_BT)
-        hidden_BK = self.keys(ids_BT)
+            return self.hidden_dense(ids_BT)
+        hidden_BK = self.keys_to_hide(ids_BT)
         with attention.hide(self.model, hidden_BK):
             hidden_BTD, left_BK = self._measured(ids_BT)
-        for row_T, keys_K, left_K in zip(ids_BT.cpu(), hidden_BK, left_BK, strict=True):
-            mass_K, heir = self.seen[_key(row_T)], int(left_K.argmax())
-            self.log.append(
-                {
-                    "attention": float(mass_K[keys_K].sum() / mass_K.sum()),
-                    "first": float(keys_K[0]),
-                    "masks": float((keys_K & self._masked(row_T)).sum()),
-                    "left": float(left_K[heir] / left_K.sum()),
-                    "second": float(heir == 1),
-                }
-            )
+        for row_K, keys_K, left_K in zip(ids_BT.cpu(), hidden_BK, left_BK, strict=True):
+            self._note(row_K, keys_K, left_K)
         return hidden_BTD
 
-    def look(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        """Return the last hidden states of the untouched model, (B, T, D), and remember the attention every key received."""
+    def hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Return the last hidden states with every key, (B, T, D), and remember the attention each got."""
         hidden_BTD, mass_BK = self._measured(ids_BT)
-        self.seen.update(zip(map(_key, ids_BT), mass_BK, strict=True))
+        for row_K, mass_K in zip(ids_BT, mass_BK, strict=True):
+            self.masses[_bytes(row_K)] = mass_K
         return hidden_BTD
+
+    def keys_to_hide(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Return the keys to hide in a state, bool (B, K), on the CPU."""
+        ids_BT = ids_BT.cpu()
+        if any(_bytes(row_K) not in self.masses for row_K in ids_BT):
+            self.hidden_dense(ids_BT)
+        mass_BK = torch.stack([self.masses[_bytes(row_K)] for row_K in ids_BT])
+        visible_BK = torch.ones_like(ids_BT, dtype=torch.bool)
+        if not self.is_diffusion:
+            visible_BK[:, self._first_query(ids_BT.shape[1]) + 1 :] = False
+        rngs = [generator(self.seed, "hidden keys", row_K.tolist()) for row_K in ids_BT]
+        return self.hiding.choose(mass_BK, visible_BK, self._masked(ids_BT), rngs)
+
+    def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
+        """Return the logits of the next token, float32 (B, V), by a full forward over all tokens so far.
+
+        The cache remembers tokens only. Raises ValueError for padded rows.
+        """
+        if self.hiding.count == 0:
+            return super().next_logits(fresh_BT, cache, **padding)
+        if hasattr(cache, "fed_BT"):
+            cache.fed_BT = torch.cat([cache.fed_BT, fresh_BT], dim=1)
+        else:
+            cache.fed_BT = fresh_BT
+        hidden_BTD = self.hidden(cache.fed_BT, padding.get("attention_mask"))
+        return self.head(hidden_BTD[:, -1].contiguous())
 
     def _measured(self, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the last hidden states of a forward and the mass that the asked queries gave to every key, mean over layers and heads, (B, K)."""
+        """Return last hidden states, and the mass of every key, mean over layers and heads, (B, K)."""
         length = ids_BT.shape[1]
-        with attention.track(self.model, [(self.asked(length), length)]) as tracker:
+        with attention.track(self.model, [(self._first_query(length), length)]) as tracker:
             hidden_BTD = super().hidden(ids_BT)
             return hidden_BTD, tracker.take().mean((1, 2))[:, 0].cpu()
 
-    def _masked(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        return (
-            ids_BT == self.mask_token_id if self.is_diffusion else torch.zeros_like(ids_BT, dtype=torch.bool)
-        )
-
-    def asked(self, length: int) -> int:
+    def _first_query(self, length: int) -> int:
         """Return the first of the queries whose attention decides."""
         return 0 if self.is_diffusion else length // 2
 
-    def keys(self, ids_BT: torch.Tensor) -> torch.Tensor:
-        """Return the keys to hide in a state, bool (B, K), on the CPU."""
-        ids_BT, length = ids_BT.cpu(), ids_BT.shape[1]
-        if not all(_key(row_T) in self.seen for row_T in ids_BT):
-            self.look(ids_BT)
-        mass_BK = torch.stack([self.seen[_key(row_T)] for row_T in ids_BT])
-        visible_BK = (
-            torch.arange(length) <= (length if self.is_diffusion else self.asked(length))
-        ).expand_as(mass_BK)
-        return self.hiding.choose(
-            mass_BK,
-            visible_BK,
-            self._masked(ids_BT),
-            [generator(self.seed, "hidden keys", row_T.tolist()) for row_T in ids_BT],
-        )
+    def _masked(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Return which tokens are masks, bool; a causal model has none."""
+        if self.is_diffusion:
+            return ids_BT == self.mask_token_id
+        return torch.zeros_like(ids_BT, dtype=torch.bool)
 
-    def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
-        """Return the logits of the next token, float32 (B, V), by a full forward over all that was fed: the cache remembers tokens only."""
-        if self.hiding.count == 0:
-            return super().next_logits(fresh_BT, cache, **padding)  # with the cache at work, as fast as ever
-        cache.fed_BT = torch.cat([cache.fed_BT, fresh_BT], dim=1) if hasattr(cache, "fed_BT") else fresh_BT
-        return self.head(self.hidden(cache.fed_BT, padding.get("attention_mask"))[:, -1].contiguous())
+    def _note(self, row_K: torch.Tensor, keys_K: torch.Tensor, left_K: torch.Tensor) -> None:
+        """Log one row: its tokens, its hidden keys, and the mass that is left to every key without them."""
+        mass_K = self.masses[_bytes(row_K)]
+        strongest = int(left_K.argmax())
+        self.log.append(
+            {
+                "attention": float(mass_K[keys_K].sum() / mass_K.sum()),
+                "first": float(keys_K[0]),
+                "masks": float((keys_K & self._masked(row_K)).sum()),
+                "left": float(left_K[strongest] / left_K.sum()),
+                "second": float(strongest == 1),
+            }
+        )
 
 
 def hiding_model(
-    lm: LanguageModel, hiding: Hiding, seed: int = 0, seen: dict[bytes, torch.Tensor] | None = None
+    lm: LanguageModel, hiding: Hiding, seed: int = 0, masses: dict[bytes, torch.Tensor] | None = None
 ) -> HidingModel:
-    """Return `lm`, the same weights, without the keys of `hiding`; variants that are given one `seen` look at each state once."""
-    return HidingModel(
-        **{part.name: getattr(lm, part.name) for part in fields(LanguageModel)},
-        hiding=hiding,
-        seed=seed,
-        seen={} if seen is None else seen,
-    )
+    """Return `lm`, the same weights, without the keys of `hiding`.
+
+    Variants that are given one `masses` measure each state once.
+    """
+    parts = {part.name: getattr(lm, part.name) for part in fields(LanguageModel)}
+    return HidingModel(**parts, hiding=hiding, seed=seed, masses={} if masses is None else masses)
 
 
-def _key(row_T: torch.Tensor) -> bytes:
-    return row_T.cpu().numpy().tobytes()
+def _bytes(row_K: torch.Tensor) -> bytes:
+    """Return the tokens of a row as a key of a dictionary."""
+    return row_K.cpu().numpy().tobytes()

@@ -1,10 +1,9 @@
-"""What is kept of a training run: the adapter of the embedded base, or a whole model made from another, and a model card."""
+"""What is kept of a training run: the adapter of the embedded base, or a whole model, and a model card."""
 
 import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.files import atomic, write_json
@@ -12,66 +11,66 @@ from sinkprune_core.models.embedded import merge_adapter
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.training.base import Base, open_base
 from sinkprune_core.training.card import write_card
-from sinkprune_core.training.lora import settings_of
-
-LOG = "training_log.jsonl"
+from sinkprune_core.training.checkpoint import step_of
+from sinkprune_core.training.settings import EXPORTED_LOG, LOG, SETTINGS, settings_of
 
 
 def export(checkpoint: Path, folder: Path) -> Path:
-    """Write what a finished run leaves, its settings, its log and its model card (without measures) to `folder`; return it.
+    """Write what a run leaves, its settings, log and model card (without measures) to `folder`; return it.
 
-    Of the embedded base that is the adapter in bfloat16, what `load("smol-dlm")` merges; of another base the whole model in
-    bfloat16 with the adapter merged in, which `load(folder)` reads. `checkpoint` is what `train` returned. Raises
-    FileNotFoundError where it is no part of a training run, ValueError where the log has no row up to it, and
-    FileExistsError where a model would overwrite a folder.
+    Of the embedded base that is the adapter in bfloat16, what `load("smol-dlm")` merges; of another base the
+    whole model in bfloat16 with the adapter merged in, which `load(folder)` reads. `checkpoint` is what
+    `train` returned. Raises FileNotFoundError where it is no part of a training run, ValueError where the log
+    has no row up to it, and FileExistsError where a model would overwrite a folder.
     """
     run = checkpoint.parent
-    missing = [name for name in ("training.json", "log.jsonl") if not (run / name).exists()]
+    missing = [name for name in (SETTINGS, LOG) if not (run / name).exists()]
     if missing:
         raise FileNotFoundError(
             f"{run} has no {' and no '.join(missing)}: export needs the folder of a training run"
         )
-    settings = settings_of(run / "training.json")
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = list({row["step"]: row for row in rows}.values())  # a resumed run may log a step again
-    with safe_open(checkpoint / "optimizer.safetensors", "pt") as handle:
-        step = int(handle.metadata()["step"])
-    rows = [row for row in rows if row["step"] <= step]
-    if not rows:
-        raise ValueError(f"log.jsonl in {run} has no row up to step {step}, the checkpoint's")
+    settings = settings_of(run / SETTINGS)
+    rows = _rows_up_to(run, step_of(checkpoint))
     base = open_base(settings["base"], settings["mask_token"])
-    origin = (
-        base.stem if not base.is_embedded and Path(base.name).is_dir() else base.name
-    )  # where a folder lies is nobody's business
     if not base.is_embedded and folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
+    origin = base.name
+    if not base.is_embedded and Path(base.name).is_dir():
+        origin = base.stem  # where a folder lies is nobody's business
     with atomic(folder) as partial:
         if base.is_embedded:
             partial.mkdir()
             _write_adapter(checkpoint, partial, base.origin)
         else:
-            _merged(base, settings["kind"], checkpoint).save(
-                partial, base=origin, trained_tokens=rows[-1]["tokens"]
-            )
-        write_json(partial / "training.json", settings | {"base": origin})
-        (partial / LOG).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+            lm = _merged(base, settings["kind"], checkpoint)
+            lm.save(partial, base=origin, trained_tokens=rows[-1]["tokens"])
+        write_json(partial / SETTINGS, settings | {"base": origin})
+        lines = [json.dumps(row) + "\n" for row in rows]
+        (partial / EXPORTED_LOG).write_text("".join(lines), encoding="utf-8")
         write_card(partial)
     return folder
 
 
+def _rows_up_to(run: Path, step: int) -> list[dict]:
+    """Return the rows of a run's log up to a step; of a step that was logged again, the last row."""
+    lines = (run / LOG).read_text(encoding="utf-8").splitlines()
+    by_step = {}
+    for row in map(json.loads, lines):
+        by_step[row["step"]] = row
+    rows = [row for row in by_step.values() if row["step"] <= step]
+    if not rows:
+        raise ValueError(f"{LOG} in {run} has no row up to step {step}, the checkpoint's")
+    return rows
+
+
 def _write_adapter(checkpoint: Path, folder: Path, origin: str) -> None:
-    tensors = load_file(checkpoint / "adapter_model.safetensors")
-    save_file(
-        {key: value.to(torch.bfloat16).contiguous() for key, value in tensors.items()},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
-    adapter = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
-    adapter["target_modules"] = sorted(
-        adapter["target_modules"]
-    )  # a set: its order would change from run to run
-    adapter["base_model_name_or_path"] = origin
-    write_json(folder / "adapter_config.json", adapter)
+    trained = load_file(checkpoint / "adapter_model.safetensors")
+    halved = {name: value.to(torch.bfloat16).contiguous() for name, value in trained.items()}
+    save_file(halved, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = json.loads((checkpoint / "adapter_config.json").read_text(encoding="utf-8"))
+    config["target_modules"] = sorted(config["target_modules"])  # a set: its order changes from run to run
+    config["base_model_name_or_path"] = origin
+    write_json(folder / "adapter_config.json", config)
 
 
 def _merged(base: Base, kind: str, checkpoint: Path) -> LanguageModel:

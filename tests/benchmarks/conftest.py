@@ -1,25 +1,27 @@
-"""What every benchmark leaves behind: a line on the screen and, with --record, an entry of docs/performance.json."""
+"""What every benchmark leaves: a line on the screen and, with --record, an entry of docs/performance.json."""
 
 import pytest
 import torch
 
-from sinkprune_core.companion.pages import note_performance
-from sinkprune_core.companion.records import environment
+from sinkprune_core.companion.performance_page import note_performance
+from sinkprune_core.provenance import environment
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--record",
         action="store_true",
-        help="write what is measured into docs/performance.json; then run python -m sinkprune_core.companion.pages",
+        help="write what is measured into docs/performance.json; "
+        "then run python -m sinkprune_core.companion.pages",
     )
 
 
 @pytest.fixture
 def record(request):
-    """Return the function that says, and with --record keeps, one measurement against its goal; it returns whether the goal is reached.
+    """Return the function that prints, and with --record keeps, one measurement and its goal.
 
-    `before` and `after` are what is compared, in `unit`, with names for both; `value` is their ratio, or what there is to say where nothing is compared.
+    It returns whether the goal is reached. `before` and `after` are what is compared, in `unit`, with `names`
+    for both; `value` is their ratio, or the one number that was measured where nothing is compared.
     """
 
     def note(
@@ -32,16 +34,17 @@ def record(request):
         at_least: float | None = None,
         at_most: float | None = None,
     ) -> bool:
-        goal = f"at least {at_least:g}" if at_least is not None else f"at most {at_most:g}"
-        reached = value >= at_least if at_least is not None else value <= at_most
-        print(
-            f"\n{what}: {value:.2f}, goal {goal}{'' if reached else ', NOT REACHED'}; "
-            + ", ".join(
-                f"{name} {amount:.3g} {unit}"
-                for name, amount in zip(names, (before, after), strict=True)
-                if amount is not None
-            )
-        )
+        if at_least is not None:
+            goal, reached = f"at least {at_least:g}", value >= at_least
+        else:
+            goal, reached = f"at most {at_most:g}", value <= at_most
+        amounts = [
+            f"{name} {amount:.3g} {unit}"
+            for name, amount in zip(names, (before, after), strict=True)
+            if amount is not None
+        ]
+        verdict = "" if reached else ", NOT REACHED"
+        print(f"\n{what}: {value:.2f}, goal {goal}{verdict}; {', '.join(amounts)}")
         if request.config.getoption("--record"):
             entry = {
                 "value": value,

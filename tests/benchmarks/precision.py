@@ -1,6 +1,7 @@
-"""How far each dtype is from float32 on the embedded pair: logits, first choices and likelihood. Writes docs/precision.csv.
+"""How far each dtype is from float32 on the embedded pair: logits, first choices and likelihood.
 
-Run it as `python tests/benchmarks/precision.py`; `python -m sinkprune_core.companion.pages` puts the numbers into docs/models.md.
+Run it as `python tests/benchmarks/precision.py`. It writes docs/precision.csv, from which
+`python -m sinkprune_core.companion.pages` puts the numbers into docs/models.md.
 
 Dimensions: N positions, V vocabulary.
 """
@@ -12,11 +13,13 @@ import torch
 from tqdm.auto import tqdm
 
 from sinkprune_core import corpus
-from sinkprune_core.diffusion.sampling import corrupt
+from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.files import atomic, project_root
-from sinkprune_core.models.language_model import DTYPES, EMBEDDED, load
+from sinkprune_core.models.catalog import EMBEDDED
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.weight_files import DTYPES
 from sinkprune_core.seeds import generator
 
 SHARE = 0.5  # of positions that a diffusion model sees masked
@@ -24,15 +27,16 @@ SHARE = 0.5  # of positions that a diffusion model sees masked
 
 @torch.inference_mode()
 def outputs(name: str, dtype: str, ids_NT: torch.Tensor, draws: int) -> tuple[torch.Tensor, pd.Series]:
-    """Return the logits at half of all positions, float32 (N, V), and the nats per token of every sequence."""
+    """Return the logits at half of all positions, float32 (N, V), and the nats per token by sequence."""
     lm = load(name, dtype)
     where_NT = torch.rand(ids_NT.shape, generator=generator(0, "precision")) < SHARE
     where_NT[:, 0] = False
-    seen_NT = corrupt(ids_NT, where_NT, lm.mask_token_id) if lm.is_diffusion else ids_NT
-    logits = torch.cat(
-        [lm.logits_at(row[None], where[None]) for row, where in zip(seen_NT, where_NT, strict=True)]
-    )
-    return logits, score(lm, ids_NT, draws=draws).groupby("sequence").value.mean()
+    input_NT = corrupt(ids_NT, where_NT, lm.mask_token_id) if lm.is_diffusion else ids_NT
+    logits = []
+    for input_T, where_T in zip(input_NT, where_NT, strict=True):
+        logits.append(lm.logits_at(input_T[None], where_T[None]))
+    nats = score(lm, ids_NT, draws=draws).groupby("sequence").value.mean()
+    return torch.cat(logits), nats
 
 
 def main() -> None:
@@ -43,7 +47,8 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--draws", type=int, default=2)
     options = parser.parse_args()
-    ids_NT, rows = corpus.shipped_samples(options.length, held_out=True)[: options.sequences], []
+    ids_NT = corpus.shipped_samples(options.length, held_out=True)[: options.sequences]
+    rows = []
     for name in EMBEDDED:
         exact_NV, exact = outputs(name, "float32", ids_NT, options.draws)
         for dtype in tqdm([dtype for dtype in DTYPES if dtype != "float32"], desc=name):

@@ -1,4 +1,4 @@
-"""Time and memory of sink tracking against plain SDPA on the embedded model, as ratios measured in one run."""
+"""Time and memory of sink tracking against plain SDPA on the embedded pair, as ratios measured in one run."""
 
 import statistics
 import subprocess
@@ -9,21 +9,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from sinkprune_core.models.language_model import load
+from sinkprune_core.models.loading import load
 from sinkprune_core.sinks import attention
 
 LENGTH = 1024
 PEAK = """
 import sys, torch
 from contextlib import nullcontext
-from sinkprune_core import attention
-from sinkprune_core.models import load
+from sinkprune_core.memory import release_freed_memory
+from sinkprune_core.models.loading import load
+from sinkprune_core.sinks import attention
 lm = load(sys.argv[1])
-from sinkprune_core.allocator import release_freed_memory
 release_freed_memory()
 open("/proc/self/clear_refs", "w").write("5")  # the peak starts anew: what loading needed does not count
 ids = torch.arange(1024)[None] % 40000 + 20
-with torch.inference_mode(), (attention.track(lm.model) if sys.argv[2] == "tracked" else nullcontext()) as tracker:
+tracking = attention.track(lm.model) if sys.argv[2] == "tracked" else nullcontext()
+with torch.inference_mode(), tracking as tracker:
     lm.hidden(ids)
     if tracker:
         tracker.take()
@@ -68,17 +69,11 @@ def test_tracking_costs_at_most_twice_the_time_of_plain_sdpa(name, record):
 )
 @pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
 def test_tracking_needs_at_most_a_tenth_more_peak_memory(name, record):
-    peaks = {
-        how: int(
-            subprocess.run(
-                [sys.executable, "-W", "ignore", "-c", PEAK, name, how],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout.split()[-1]
-        )
-        for how in ("plain", "tracked")
-    }
+    peaks = {}
+    for how in ("plain", "tracked"):
+        command = [sys.executable, "-W", "ignore", "-c", PEAK, name, how]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks[how] = int(done.stdout.split()[-1])
     ratio = peaks["tracked"] / peaks["plain"]
     assert record(
         f"peak memory of a forward with sink tracking, {name}, 1024 tokens",

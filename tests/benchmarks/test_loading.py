@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from sinkprune_core.models.language_model import load
+from sinkprune_core.models.loading import load
 
 
 @pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])

@@ -1,4 +1,4 @@
-"""The notebooks of profile `quick` fit into the memory that Binder promises and into five minutes, one kernel at a time."""
+"""The notebooks of profile `quick` fit into Binder's memory and into five minutes, one kernel at a time."""
 
 import shutil
 import sys
@@ -15,14 +15,16 @@ import yaml
 from sinkprune_core.files import project_root
 
 ROOT = project_root()
-PROFILE = yaml.safe_load((ROOT / "workflow" / "config" / "quick.yml").read_text(encoding="utf-8"))[
-    "notebooks"
-]
-EVERY = 0.1  # seconds between two looks
+QUICK = ROOT / "workflow" / "config" / "quick.yml"
+PROFILE = yaml.safe_load(QUICK.read_text(encoding="utf-8"))["notebooks"]
+EVERY = 0.1  # seconds between two measurements
 
 
 def kernel_bytes() -> int:
-    """Return the proportional set size of the kernels below this process: their own memory, and their part in shared libraries."""
+    """Return the proportional set size of the kernels that this process started.
+
+    That is their own memory and their part in shared libraries.
+    """
     total = 0
     for process in psutil.Process().children(recursive=True):
         try:
@@ -36,13 +38,14 @@ def kernel_bytes() -> int:
 @contextmanager
 def watched():
     """Yield a list whose one entry is the largest `kernel_bytes` while the block runs."""
-    peak, ended = [0], threading.Event()
+    peak = [0]
+    ended = threading.Event()
 
-    def look():
+    def measure():
         while not ended.wait(EVERY):
             peak[0] = max(peak[0], kernel_bytes())
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=measure)
     thread.start()
     try:
         yield peak

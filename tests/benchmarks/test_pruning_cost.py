@@ -1,9 +1,10 @@
-"""What pruning costs against the straightforward method, written out here: ratios of processor time measured in turns in one run.
+"""What pruning costs against a straightforward method, as ratios of processor time measured in one run.
 
-Straightforward is how published code does it: two full forwards with the output head and attention maps held as a whole,
-one statistic per linear with a masked copy of its input, sorts of all scores, loops over columns. Both get the same rows,
-and their results are compared before their times are. Time is that of the process on one thread, which other work on the
-machine hardly disturbs. A goal that is not reached is said so in docs/performance.md; the assertion below it guards what is.
+The straightforward method is written out here. It works as published code does: two full forwards with the
+output head and whole attention maps, one statistic per linear with a masked copy of its input, sorts of all
+scores, loops over columns. Both methods get the same rows, and their results are compared before their times
+are. Time is that of the process on one thread, which other work on the machine hardly disturbs. A goal that
+is not reached is marked in docs/performance.md; the assertion below it guards what is reached.
 
 Dimensions: B batch, T position, O output features, I input features.
 """
@@ -11,6 +12,8 @@ Dimensions: B batch, T position, O output features, I input features.
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -18,17 +21,22 @@ from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sinkprune_core.models.language_model import LanguageModel, load, set_direction
-from sinkprune_core.pruning.calibration import Calibration, rows_for
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.models.loading import load
+from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.criteria import wanda
-from sinkprune_core.pruning.engine import Recipe, dense_statistics, preset, prune, weights_kept
+from sinkprune_core.pruning.dense_statistics import dense_statistics
+from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.patterns import lowest, n_of_m, select
+from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.token_weights import rows_for
 
 NAMES = ("straightforward", "ours")
 
 
 def in_turns(straightforward: Callable, ours: Callable, rounds: int) -> tuple[float, float, float]:
-    """Return the median ratio of the times of the two, and the median times in seconds; both have run before."""
+    """Return the median ratio of the two times, and the median times in seconds; both have run before."""
     pairs = []
     for _ in range(rounds):
         times = []
@@ -43,20 +51,24 @@ def in_turns(straightforward: Callable, ours: Callable, rounds: int) -> tuple[fl
 
 def agreement(masks, others) -> float:
     """Return the share of weights that two sets of masks treat alike."""
-    return sum(int((one == other).sum()) for one, other in zip(masks, others, strict=True)) / sum(
-        mask.numel() for mask in masks
-    )
+    alike, total = 0, 0
+    for mask, other in zip(masks, others, strict=True):
+        alike += int((mask == other).sum())
+        total += mask.numel()
+    return alike / total
 
 
 # calibration of Wanda: noised inputs, dense propagation, sinks left out
 
 
 def smol(length: int = 256) -> tuple[LanguageModel, Calibration]:
-    return load("smol-dlm"), Calibration(torch.arange(length).view(1, length) * 7919 % 40000 + 20, batch=4)
+    """The embedded diffusion model and a sequence for it."""
+    ids_NT = torch.arange(length).view(1, length) * 7919 % 40000 + 20
+    return load("smol-dlm"), Calibration(ids_NT, batch=4)
 
 
 def llada_block(length: int = 256) -> tuple[LanguageModel, Calibration]:
-    """One random block of LLaDA-8B's shape; the vocabulary is small, since the head of 32 blocks is not one block's."""
+    """One random block of LLaDA-8B's shape, with a small vocabulary: the whole head is not one block's."""
     config = LlamaConfig(
         vocab_size=1000,
         hidden_size=4096,
@@ -69,9 +81,8 @@ def llada_block(length: int = 256) -> tuple[LanguageModel, Calibration]:
     )
     torch.manual_seed(0)
     model = set_direction(LlamaForCausalLM(config).eval().requires_grad_(False), causal=False)
-    return LanguageModel(model, None, "llada-block", "diffusion", 999, logits_shifted=False), Calibration(
-        torch.arange(length).view(1, length) * 37 % 990, batch=4
-    )
+    lm = LanguageModel(model, None, "llada-block", "diffusion", 999, logits_shifted=False)
+    return lm, Calibration(torch.arange(length).view(1, length) * 37 % 990, batch=4)
 
 
 MASSES: list[torch.Tensor] = []
@@ -79,11 +90,8 @@ MASSES: list[torch.Tensor] = []
 
 def materialised(module, query, key, value, attention_mask, scaling, **kwargs):
     """Attend with SDPA and, beside it, with a whole map (B, H, Q, K) of which the columns are summed up."""
-    map_BHQK = torch.softmax(
-        query @ key.repeat_interleave(module.num_key_value_groups, 1).transpose(2, 3) * scaling,
-        -1,
-        dtype=torch.float32,
-    )
+    repeated_key = key.repeat_interleave(module.num_key_value_groups, 1)
+    map_BHQK = torch.softmax(query @ repeated_key.transpose(2, 3) * scaling, -1, dtype=torch.float32)
     MASSES.append(map_BHQK.sum(2).sum(1))
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
@@ -94,17 +102,19 @@ AttentionMaskInterface.register("materialised", sdpa_mask)
 
 @torch.no_grad()
 def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor) -> tuple[torch.Tensor, dict]:
-    """Return the weights of all tokens and the norm of every linear's weighted input, from two forwards per row.
+    """Return the weights of all tokens and the norm of every linear's weighted input.
 
-    As published code does it by default: one sequence at one noise level at a time; the first forward computes a map
-    beside the attention the model really uses, the second has hooks on all seven linears of a block.
+    As published code does it by default, with two forwards for one sequence at one noise level at a time. The
+    first computes a map beside the attention the model really uses, the second has hooks on all seven linears
+    of a block.
     """
     linears = {
         (layer, name): linear
         for layer, block in enumerate(lm.blocks)
         for name, linear in lm.linears(block).items()
     }
-    squares, weights = {place: torch.zeros(linear.in_features) for place, linear in linears.items()}, []
+    squares = {place: torch.zeros(linear.in_features) for place, linear in linears.items()}
+    weights = []
     former = lm.model.config._attn_implementation
     for ids_BT in ids_RT.split(1):
         MASSES.clear()
@@ -112,17 +122,16 @@ def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor) -> tuple[torc
         lm.model(ids_BT, use_cache=False)
         lm.model.set_attn_implementation(former)
         mass_BT = sum(MASSES)
-        border_B1 = mass_BT.mean(-1, keepdim=True) + 2 * mass_BT.std(-1, correction=0, keepdim=True)
-        weights.append((mass_BT <= border_B1).float())
+        threshold_B1 = mass_BT.mean(-1, keepdim=True) + 2 * mass_BT.std(-1, correction=0, keepdim=True)
+        weights.append((mass_BT <= threshold_B1).float())
 
         def observe(module, args, place, weight_BT=weights[-1]):
             masked_BTI = args[0].float() * weight_BT[..., None]
             squares[place] += masked_BTI.norm(dim=(0, 1)) ** 2
 
-        handles = [
-            linear.register_forward_pre_hook(lambda module, args, place=place: observe(module, args, place))
-            for place, linear in linears.items()
-        ]
+        handles = []
+        for place, linear in linears.items():
+            handles.append(linear.register_forward_pre_hook(partial(observe, place=place)))
         lm.model(ids_BT, use_cache=False)
         for handle in handles:
             handle.remove()
@@ -131,7 +140,8 @@ def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor) -> tuple[torc
 
 @pytest.mark.parametrize(("build", "rounds", "goal", "at_least"), [(smol, 3, 3, 2.2), (llada_block, 2, 2, 2)])
 def test_noised_calibration_that_leaves_sinks_out(build, rounds, goal, at_least, record):
-    (lm, calibration), recipe = build(), preset("all-sinks", noise_levels=4)
+    lm, calibration = build()
+    recipe = preset("all-sinks", noise_levels=4)
     rows = rows_for(lm, calibration, recipe.statistics_key, progress=False)
     found = {}
 
@@ -143,17 +153,15 @@ def test_noised_calibration_that_leaves_sinks_out(build, rounds, goal, at_least,
 
     straightforward(), ours()
     assert torch.equal(found["weights"], rows.weight_RT) and 0 < found["ours"].left_out_share < 0.5
-    places = [
-        (layer, name, linear.weight)
-        for layer, block in enumerate(lm.blocks)
-        for name, linear in lm.linears(block).items()
-    ]
     choose = select("row", 0.5)
-    masks = ([choose(wanda(weight_OI, norm_I), 0, weight_OI.shape[1]) for weight_OI, norm_I in chosen] for chosen in (
-        [(weight_OI, found["norms"][layer, name]) for layer, name, weight_OI in places],
-        [(weight_OI, found["ours"].seen[layer][name].norm_I) for layer, name, weight_OI in places],
-    ))  # fmt: skip
-    alike = agreement(*masks)
+    masks, their_masks = [], []
+    for layer, block in enumerate(lm.blocks):
+        for name, linear in lm.linears(block).items():
+            statistics_of_ours = found["ours"].layers[layer][name]
+            statistics_of_theirs = replace(statistics_of_ours, norm_I=found["norms"][layer, name])
+            masks.append(choose(wanda(linear.weight, statistics_of_ours), 0, linear.in_features))
+            their_masks.append(choose(wanda(linear.weight, statistics_of_theirs), 0, linear.in_features))
+    alike = agreement(their_masks, masks)
     ratio, before, after = in_turns(straightforward, ours, rounds)
     record(
         f"calibration that leaves sinks out, {lm.name}, {rows.tokens} tokens",
@@ -179,9 +187,10 @@ def straightforward_sparsegpt(
     block_size: int = 128,
     damping: float = 0.01,
 ) -> None:
-    """Prune every linear with a Gram matrix, a factorisation and a loop over columns of its own; blocks see pruned inputs.
+    """Prune every linear with a Gram matrix, a factorisation and a loop over columns of its own.
 
-    As in published code, every column leaves its kept weights, its losses and its errors in matrices of their own.
+    Blocks receive the output of pruned ones. As in published code, every column leaves its kept weights, its
+    losses and its errors in matrices of their own.
     """
     states = []
 
@@ -196,11 +205,9 @@ def straightforward_sparsegpt(
     handle.remove()
     for block in lm.blocks:
         linears = lm.linears(block)
-        grams, counts, handles = (
-            {name: torch.zeros(linear.in_features, linear.in_features) for name, linear in linears.items()},
-            dict.fromkeys(linears, 0),
-            [],
-        )
+        grams = {name: torch.zeros(each.in_features, each.in_features) for name, each in linears.items()}
+        counts = dict.fromkeys(linears, 0)
+        handles = []
 
         def observe(module, args, name, grams=grams, counts=counts):
             input_NI = args[0].flatten(0, 1).float()
@@ -210,11 +217,7 @@ def straightforward_sparsegpt(
             grams[name] += scaled_NI.T @ scaled_NI
 
         for name, linear in linears.items():
-            handles.append(
-                linear.register_forward_pre_hook(
-                    lambda module, args, name=name, observe=observe: observe(module, args, name)
-                )
-            )
+            handles.append(linear.register_forward_pre_hook(partial(observe, name=name)))
         for args, kwargs in states:
             block(*args, **kwargs)
         for handle in handles:
@@ -222,30 +225,32 @@ def straightforward_sparsegpt(
         for name, linear in linears.items():
             linear.weight.copy_(_solve(linear.weight.clone(), grams[name], sparsity, block_size, damping))
         if block is lm.blocks[-1]:
-            break  # what published code computes here is left out on both sides: on a single block it would count for too much
+            break  # neither side runs the last block again: of a single block that would be too large a part
         outputs = [block(*args, **kwargs) for args, kwargs in states]
-        states = [
-            (((output[0] if isinstance(output, tuple) else output), *args[1:]), kwargs)
-            for output, (args, kwargs) in zip(outputs, states, strict=True)
-        ]
+        next_states = []
+        for output, (args, kwargs) in zip(outputs, states, strict=True):
+            hidden_BTD = output[0] if isinstance(output, tuple) else output
+            next_states.append(((hidden_BTD, *args[1:]), kwargs))
+        states = next_states
 
 
 def _solve(weight_OI, gram_II, sparsity: float, block_size: int, damping: float) -> torch.Tensor:
-    columns, losses_O = weight_OI.shape[1], torch.zeros(len(weight_OI))
+    columns = weight_OI.shape[1]
+    losses_O = torch.zeros(len(weight_OI))
     gram_II.diagonal().add_(damping * gram_II.diagonal().mean())
     inverse_II = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(gram_II)), upper=True)
     for first in range(0, columns, block_size):
         last = min(first + block_size, columns)
-        part_OP, upper_PP = weight_OI[:, first:last].clone(), inverse_II[first:last, first:last]
-        kept_OP, errors_OP, losses_OP = (
-            torch.zeros_like(part_OP),
-            torch.zeros_like(part_OP),
-            torch.zeros_like(part_OP),
-        )
+        part_OP = weight_OI[:, first:last].clone()
+        upper_PP = inverse_II[first:last, first:last]
+        kept_OP = torch.zeros_like(part_OP)
+        errors_OP = torch.zeros_like(part_OP)
+        losses_OP = torch.zeros_like(part_OP)
         score_OP = part_OP**2 / upper_PP.diagonal() ** 2
         pruned_OP = score_OP < score_OP.flatten().sort().values[int(score_OP.numel() * sparsity)]
         for column in range(last - first):
-            weight_O, scale = part_OP[:, column], upper_PP[column, column]
+            weight_O = part_OP[:, column]
+            scale = upper_PP[column, column]
             kept_O = weight_O.clone()
             kept_O[pruned_OP[:, column]] = 0
             kept_OP[:, column] = kept_O
@@ -261,10 +266,10 @@ def _solve(weight_OI, gram_II, sparsity: float, block_size: int, damping: float)
 
 def test_sparsegpt_calibration_and_solve(record):
     lm, calibration = smol(1024)
-    lm.model.base_model.layers = lm.model.base_model.layers[
-        :1
-    ]  # on a second one rounding in the first would decide what both see
-    recipe, results = Recipe("sparsegpt", pattern="layer"), []
+    # One block: what a second one receives would depend on rounding in the first.
+    lm.model.base_model.layers = lm.model.base_model.layers[:1]
+    recipe = Recipe("sparsegpt", pattern="layer")
+    results = []
 
     def straightforward():
         straightforward_sparsegpt(lm, calibration.ids_NT, calibration.batch)
@@ -277,9 +282,7 @@ def test_sparsegpt_calibration_and_solve(record):
             begun = time.process_time()
             run()
             seconds = time.process_time() - begun
-            results.append(
-                [linear.weight.clone() for block in lm.blocks for linear in lm.linears(block).values()]
-            )
+            results.append([linear.weight.clone() for linear in lm.linears(lm.blocks[0]).values()])
         return seconds
 
     restored(straightforward), restored(ours)

@@ -1,4 +1,4 @@
-"""Time of the process for one training step against the plain loop, as a ratio measured in one run; and speeds on all cores."""
+"""Time of a training step against the plain loop, as a ratio measured in one run; and speeds on all cores."""
 
 import os
 import statistics
@@ -10,15 +10,21 @@ import pytest
 import torch
 
 from sinkprune_core import corpus
-from sinkprune_core.diffusion.sampling import corrupt, random_mask, stratified_counts
+from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.memory import keep_freed_memory
 from sinkprune_core.models import embedded
-from sinkprune_core.models.language_model import LanguageModel, load
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.loading import load
 from sinkprune_core.seeds import generator
 from sinkprune_core.training.base import open_base
-from sinkprune_core.training.lora import Training, half_precision, masked_cross_entropy, trainable
+from sinkprune_core.training.crops import SAMPLE_LENGTH
+from sinkprune_core.training.lora import trainable
+from sinkprune_core.training.losses import half_precision, masked_cross_entropy
+from sinkprune_core.training.samples import SHARD, sample_batch
+from sinkprune_core.training.settings import Training
 
 CONFIG = Training()
+ROWS = CONFIG.batch_tokens // SAMPLE_LENGTH
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,10 @@ def plain_loss(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) ->
     maskable_T = torch.arange(ids_BT.shape[1]) > 0
     counts_B = stratified_counts(len(ids_BT), ids_BT.shape[1] - 1, rng)
     where_BT = torch.stack([random_mask(maskable_T, int(count), rng) for count in counts_B])
-    logits_BTV = lm.model(corrupt(ids_BT, where_BT, lm.mask_token_id), use_cache=False).logits[:, :-1].float()
+    masked_BT = where_BT.clone()
+    masked_BT[:, 0] = torch.rand(len(ids_BT), generator=rng) < counts_B / (ids_BT.shape[1] - 1)
+    input_BT = corrupt(ids_BT, masked_BT, lm.mask_token_id)
+    logits_BTV = lm.model(input_BT, use_cache=False).logits[:, :-1].float()
     loss_BT = (
         torch.nn.functional.cross_entropy(logits_BTV.transpose(1, 2), ids_BT[:, 1:], reduction="none")
         * where_BT[:, 1:]
@@ -45,7 +54,7 @@ def plain_loss(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) ->
 def test_a_step_is_faster_than_the_plain_loop_and_has_its_gradients(trainee, record):
     lm, trained = trainee
     keep_freed_memory()
-    ids_BT = corpus.shipped_samples(CONFIG.length, held_out=False)[: CONFIG.batch]
+    ids_BT = corpus.shipped_samples(SAMPLE_LENGTH, held_out=False)[:ROWS]
 
     def step(loss_of) -> tuple[float, torch.Tensor]:
         begun = time.process_time()
@@ -91,10 +100,8 @@ def all_cores() -> Iterator[None]:
 def test_steps_on_all_cores(trainee, record):
     lm, trained = trainee
     keep_freed_memory()
-    optimizer, ids_BT = (
-        torch.optim.AdamW(trained),
-        corpus.shipped_samples(CONFIG.length, held_out=False)[: CONFIG.batch],
-    )
+    optimizer = torch.optim.AdamW(trained)
+    ids_BT = corpus.shipped_samples(SAMPLE_LENGTH, held_out=False)[:ROWS]
 
     def step(number: int) -> None:
         with half_precision(lm):
@@ -119,7 +126,7 @@ def test_samples_on_all_cores(record):
     keep_freed_memory()
     with all_cores():
         begun = time.perf_counter()
-        ids_BT = corpus.sample_batch(lm, CONFIG.length, 0, corpus.SHARD, seed=1)
+        ids_BT = sample_batch(lm, SAMPLE_LENGTH, 0, SHARD, seed=1)
         speed = ids_BT.numel() / (time.perf_counter() - begun)
         record(
             "sampled tokens per second, smol-ar", speed, None, speed, ("", "here"), "tokens/s", at_least=500

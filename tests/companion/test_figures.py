@@ -7,7 +7,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from sinkprune_core.companion import figures, records, style, trajectories
+from sinkprune_core.companion import figures, forests, records, sink_figures, style, trajectories
 from sinkprune_core.companion.publish import WIDGETS
 from sinkprune_core.evaluation.intervals import Estimate
 
@@ -87,7 +87,7 @@ def test_an_animation_is_the_same_to_the_byte_and_keeps_every_frame(panels, tmp_
     assert not plt.get_fignums()
     with Image.open(tmp_path / "figures" / "01_x" / "a.gif") as image:
         assert image.n_frames == 3 and image.info["loop"] == 0
-        red = np.array(to_rgb(figures.RED)) * 255
+        red = np.array(to_rgb(style.RED)) * 255
         for step in range(3):
             image.seek(step)
             assert image.info["duration"] == (800 if step == 2 else 200)
@@ -104,7 +104,7 @@ def test_an_animation_is_the_same_to_the_byte_and_keeps_every_frame(panels, tmp_
 
 def test_heads_share_one_scale():
     maps = {"one": np.array([[0.5, 1.0], [2.0, 4.0]]), "two": np.array([[8.0, 1.0], [2.0, 40.0]])}
-    axes = trajectories.plot_heads(maps, "share").axes
+    axes = sink_figures.plot_heads(maps, "share").axes
     assert [axis.images[0].norm.vmax for axis in axes[:2]] == [40.0, 40.0] and axes[0].images[
         0
     ].norm.vmin == axes[1].images[0].norm.vmin == 0.5
@@ -191,7 +191,7 @@ def test_a_legend_stands_above_the_axes_and_inside_the_picture(names):
     }
     for figure in (
         figures.plot_curves(frame, "x", "y", "name", {"x": "x", "y": "y"}),
-        figures.plot_forest(
+        forests.plot_forest(
             estimates, "x", {name: f"group {place % 3}" for place, name in enumerate(estimates)}
         ),
     ):
@@ -220,7 +220,7 @@ def test_the_figure_of_verdicts_cuts_no_claim():
     table = pd.DataFrame(
         [{"claim": says, "kind": "control", "here": "", "interval": "", "verdict": "not run at this scale"}]
     )
-    assert figures.plot_verdicts(table).axes[0].texts[0].get_text().split() == ("control: " + says).split()
+    assert forests.plot_verdicts(table).axes[0].texts[0].get_text().split() == ("control: " + says).split()
 
 
 def test_a_word_that_is_cut_says_so(panels):
@@ -250,9 +250,9 @@ def test_a_saved_figure_tells_a_notebook_its_caption(tmp_path, monkeypatch):
 def test_a_cell_of_a_sweep_without_a_row_for_a_figure_still_draws_it():
     columns = ["panel", "recipe", "value", "low", "high"]
     empty = pd.DataFrame(columns=columns)
-    (axis,) = figures.plot_methods(empty, "panel", "recipe", "nats").axes
+    (axis,) = forests.plot_methods(empty, "panel", "recipe", "nats").axes
     assert axis.get_title("left") == "nothing measured" and not axis.lines
     full = pd.DataFrame([["2:4", "wanda", 1.0, 0.5, 1.5], ["4:8", "wanda", 2.0, 1.5, 2.5]], columns=columns)
     assert [
-        axis.get_title("left") for axis in figures.plot_methods(full, "panel", "recipe", "nats").axes
+        axis.get_title("left") for axis in forests.plot_methods(full, "panel", "recipe", "nats").axes
     ] == ["2:4", "4:8"]

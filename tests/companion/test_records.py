@@ -1,30 +1,22 @@
-"""Records are computed once, intervals cover, verdicts follow their rule and change when the data do."""
+"""Records are computed once per key, code and versions, and figures say which records they show."""
 
 import json
+import shutil
+import warnings
+from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import pandas as pd
 import pytest
-import yaml
-from scipy import stats
 
-from sinkprune_core.companion import claims, figures, publish, records
-from sinkprune_core.companion.claims import DIRECTION, NOT_RUN, REFUTED, REPRODUCED, Claim
+from sinkprune_core import provenance
+from sinkprune_core.companion import figures, forests, publish, records
 from sinkprune_core.companion.records import Run
-from sinkprune_core.evaluation.intervals import (
-    Estimate,
-    compare,
-    components,
-    crossed_interval,
-    equivalence,
-    family,
-    holm,
-    interval,
-    listed,
-    pivot,
-    signed_rank,
-)
-from sinkprune_core.pruning.engine import preset
+from sinkprune_core.companion.style import SERIES
+from sinkprune_core.evaluation.intervals import interval
+from sinkprune_core.files import PACKAGE
+from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.sinks.detection import sink_sets
 
 
 @pytest.fixture
@@ -51,9 +43,8 @@ def test_a_record_is_computed_once_per_key_and_says_where_it_comes_from(run):
     assert len(calls) == 3
     origins = [json.loads(file.read_text()) for file in (run.folder / "records" / "00_test").glob("*.json")]
     assert len(origins) == 3
-    assert all(
-        o["versions"]["torch"] and o["core_source"] and o["parameters"] == {"sparsity": 0.5} for o in origins
-    )
+    assert all(o["versions"]["torch"] and o["parameters"] == {"sparsity": 0.5} for o in origins)
+    assert all(len(o["source"]) == 16 and len(o["sha256"]) == 64 for o in origins)
     assert {o["key"]["recipe"]["inputs"] for o in origins} == {"clean", "noised"}
 
 
@@ -69,357 +60,136 @@ def test_a_key_must_be_plain(run):
         run.record("r", pd.DataFrame, text=object())
 
 
-def test_intervals_cover_the_mean_about_as_often_as_they_say():
-    rng = np.random.default_rng(1)
-    inside = [
-        found.low <= 2 <= found.high
-        for found in (interval(rng.normal(2, 1, 40), seed) for seed in range(100))
-    ]
-    assert 85 <= sum(inside) <= 100
-
-
-def test_an_interval_needs_two_units_and_leaves_out_nan():
-    with pytest.raises(ValueError, match="at least 2 units, got 1"):
-        interval([1.0, float("nan")])
-    constant = interval([2.0, 2.0, float("nan")])
-    assert (constant.value, constant.low, constant.high, constant.units) == (2, 2, 2, 2)
-
-
-def test_the_crossed_interval_sees_both_sources_of_chance():
-    rng = np.random.default_rng(0)
-    by_sequence, by_repetition = rng.normal(size=(1, 64)), rng.normal(size=(8, 1))
-
-    def width(found: Estimate) -> float:
-        return found.high - found.low
-
-    sequences_only = crossed_interval(by_sequence + np.zeros((8, 1)))
-    both = crossed_interval(by_sequence + by_repetition)
-    assert width(both) > 1.5 * width(sequences_only)
-    one = crossed_interval(by_sequence)
-    assert "one calibration draw" in one.method and width(one) == pytest.approx(
-        width(sequences_only), rel=0.1
-    )
-    with pytest.raises(ValueError, match="at least 2 sequences"):
-        crossed_interval(np.zeros((3, 1)))
-
-
-def test_pairing_removes_what_variants_share():
-    rng = np.random.default_rng(0)
-    hard = rng.normal(0, 10, 50)
-    rows = [
-        {
-            "variant": v,
-            "seed": s,
-            "sequence": n,
-            "calibration_tokens": 64,
-            "value": hard[n] + gain + 0.01 * rng.normal(),
-        }
-        for v, gain in (("a", 0.0), ("b", -0.1))
-        for s in range(3)
-        for n in range(50)
-    ]
-    frame = pd.DataFrame(rows)
-    found = compare(frame, {"variant": "b"}, {"variant": "a"})
-    assert found.high < 0 and found.value == pytest.approx(-0.1, abs=0.01)
-    with pytest.raises(ValueError, match="no record"):
-        pivot(frame[frame.variant == "c"])
-    with pytest.raises(ValueError, match="not be paired"):
-        pivot(frame[(frame.variant == "a")].iloc[1:])
-
-
-# tests, equivalence, sources of chance
-
-
-def crossed_normal(
-    rng,
-    repetitions: int,
-    sequences: int,
-    mean: float = 0.0,
-    by_draw: float = 0.0,
-    by_sequence: float = 1.0,
-    rest: float = 0.0,
-) -> np.ndarray:
-    """Return values (R, N) with known standard deviations of draws, sequences and the rest."""
-    return (
-        mean
-        + by_draw * rng.normal(size=(repetitions, 1))
-        + by_sequence * rng.normal(size=(1, sequences))
-        + rest * rng.normal(size=(repetitions, sequences))
-    )
-
-
-def test_components_by_hand():
-    """Row means 2 and 5, column means 2, 3, 5.5; the rest is 0.5, -0.5 and 0, with the other sign in the second row."""
-    found = components([[1, 1, 4], [3, 5, 7]])
-    by_draw, by_sequence = 3 * (1.5**2 + 1.5**2), 2 * (1.5**2 + 0.5**2 + 2**2) / 2
-    rest = 2 * (0.5**2 + 0.5**2 + 0**2) / 2
-    assert found.draws == pytest.approx(((by_draw - rest) / 6) ** 0.5)
-    assert found.sequences == pytest.approx(((by_sequence - rest) / 6) ** 0.5)
-    assert found.residual == pytest.approx((rest / 6) ** 0.5)
-    assert found.total**2 == pytest.approx((by_draw + by_sequence - rest) / 6)
-    assert found.freedom == pytest.approx(
-        (by_draw + by_sequence - rest) ** 2 / (by_draw**2 / 1 + by_sequence**2 / 2 + rest**2 / 2)
-    )
-
-
-def test_components_find_what_went_in():
-    rng = np.random.default_rng(0)
-    many = [
-        components(crossed_normal(rng, 6, 40, by_draw=0.5, by_sequence=2.0, rest=1.0)) for _ in range(300)
-    ]
-    squares = np.square([[c.draws, c.sequences, c.residual, c.total] for c in many]).mean(0)
-    assert squares == pytest.approx([0.25 / 6, 4 / 40, 1 / 240, 0.25 / 6 + 4 / 40 + 1 / 240], rel=0.1)
-
-
-def test_components_of_one_draw_are_the_ordinary_standard_error():
-    values = np.random.default_rng(0).normal(size=20)
-    found = components(values)
-    assert found.total == found.sequences == pytest.approx(stats.sem(values)) and found.freedom == 19
-    assert np.isnan(found.draws) and np.isnan(found.residual)
-    alike = components(np.tile(values, (3, 1)))  # draws that change nothing
-    assert (
-        alike.total == pytest.approx(found.total) and alike.draws == 0 and alike.freedom == pytest.approx(19)
-    )
-
-
-@pytest.mark.parametrize("values", [[[1.0], [2.0]], [[1.0, np.nan]], np.zeros((2, 2, 2))])
-def test_components_need_complete_sequences(values):
-    with pytest.raises(ValueError, match="at least 2 sequences"):
-        components(values)
-
-
-def test_signed_rank_by_hand():
-    """Five positive differences: 2 of the 32 equally likely signs are as one-sided as that. One negative of rank 1 adds two."""
-    assert signed_rank([1, 2, 3, 4, 5]) == pytest.approx(2 / 32)
-    assert signed_rank([-1, 2, 3, 4, 5]) == pytest.approx(4 / 32)
-    assert signed_rank(np.array([[0, 1, 2, 3, 4], [2, 3, 4, 5, 6]])) == pytest.approx(
-        2 / 32
-    )  # repetitions are averaged
-    assert signed_rank(np.zeros(9)) == 1
-
-
-def test_signed_rank_is_as_often_wrong_as_it_says_and_sees_a_shift():
-    rng = np.random.default_rng(0)
-    nothing = [signed_rank(rng.standard_t(3, 30)) < 0.05 for _ in range(3000)]
-    assert np.mean(nothing) == pytest.approx(0.05, abs=0.012)  # three standard errors
-    assert np.mean([signed_rank(rng.standard_t(3, 30) + 1) < 0.05 for _ in range(100)]) > 0.9
-
-
-def test_equivalence_by_hand():
-    """Mean 0.1, standard error 0.1: the nearer bound of ±0.4 is 3 errors away."""
-    values = np.array([-0.1, 0.1, 0.3]) * np.sqrt(3) / 2 + 0.1 * (1 - np.sqrt(3) / 2)
-    assert values.mean() == pytest.approx(0.1) and stats.sem(values) == pytest.approx(0.1)
-    assert equivalence(values, 0.4) == pytest.approx(stats.t.sf(3, 2))
-    assert equivalence(-values, 0.4) == equivalence(values, 0.4)
-    both = [
-        stats.ttest_1samp(values, bound, alternative=side).pvalue
-        for bound, side in ((-0.4, "greater"), (0.4, "less"))
-    ]
-    assert equivalence(values, 0.4) == pytest.approx(max(both))
-    assert equivalence(values, 0.05) > 0.5  # the mean itself lies outside
-    assert (equivalence([0.1, 0.1], 0.2), equivalence([0.1, 0.1], 0.1)) == (0, 1)
-    with pytest.raises(ValueError, match="margin=0 must be positive"):
-        equivalence(values, 0)
-
-
-@pytest.mark.parametrize(("repetitions", "by_draw"), [(1, 0.0), (5, 0.0), (5, 0.3), (8, 1.0)])
-def test_equivalence_is_seldom_found_at_the_margin_and_often_within(repetitions, by_draw):
-    rng = np.random.default_rng(repetitions)
-    draw = lambda mean: crossed_normal(rng, repetitions, 30, mean=mean, by_draw=by_draw, rest=0.5)
-    at_margin = np.mean([equivalence(draw(1.0), 1.0) < 0.05 for _ in range(500)])
-    assert at_margin <= 0.075
-    assert np.mean([equivalence(draw(0.0), 1.5) < 0.05 for _ in range(100)]) > 0.85
-    if by_draw:  # leaving the draws out would claim too much: what the components are for
-        naive = np.mean(
-            [stats.ttest_1samp(draw(1.0).mean(0), 1.0, alternative="less").pvalue < 0.05 for _ in range(500)]
-        )
-        assert naive > at_margin + 0.02
-
-
-def test_holm_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]).tolist() == [1, 1]
-    assert holm([0.02]).tolist() == [0.02] and holm([]).tolist() == []
-    with pytest.raises(ValueError, match="must lie in"):
-        holm([0.1, float("nan")])
-
-
-def test_holm_keeps_a_family_honest_and_beats_bonferroni():
-    rng = np.random.default_rng(0)
-    values = rng.uniform(size=(2000, 8))
-    assert np.mean([(holm(row) < 0.05).any() for row in values]) == pytest.approx(0.05, abs=0.015)
-    assert np.mean((values < 0.05).any(1)) > 0.3
-    assert all((holm(row) <= np.minimum(8 * row, 1)).all() for row in values[:50])
-
-
-def test_a_family_of_claims_in_one_table():
-    rng = np.random.default_rng(0)
-    hard = rng.normal(0, 10, 60)
-    gains = {"dense": 0.0, "same": 0.0, "better": -0.2}
-    rows = [
-        {"variant": v, "seed": s, "sequence": n, "value": hard[n] + gain + 0.05 * rng.normal()}
-        for v, gain in gains.items()
-        for s in range(4)
-        for n in range(60)
-    ]
-    frame = pd.DataFrame(rows)
-    values = {
-        name: pivot(frame[frame.variant == name]) - pivot(frame[frame.variant == "dense"])
-        for name in ("same", "better")
-    }
-    table = family(values, margin=0.05).set_index("comparison")
-    assert table.loc["better", "p_holm"] < 0.01 and table.loc["better", "p_equivalent"] > 0.99
-    assert table.loc["same", "p_equivalent_holm"] < 0.01 and table.loc["same", "p_holm"] > 0.05
-    expected = crossed_interval(values["better"])
-    assert tuple(table.loc["better", ["value", "low", "high"]]) == (
-        expected.value,
-        expected.low,
-        expected.high,
-    )
-    assert table.loc["same", "p_holm"] == pytest.approx(max(table.p)) and table.loc[
-        "better", "p_holm"
-    ] == pytest.approx(2 * min(table.p))
-    parts = components(values["same"])
-    assert tuple(table.loc["same", ["error_sequences", "error_draws"]]) == (parts.sequences, parts.draws)
-
-
-# claims
-
-
-def claim(**fields) -> Claim:
-    return Claim(
-        **{
-            "id": "c",
-            "says": "s",
-            "quote": "q",
-            "source": "s",
-            "metric": "m",
-            "falsifier": "f",
-            "scale": "any",
-            "finding": "nb/x",
-            **fields,
-        }
-    )
-
-
-@pytest.mark.parametrize(
-    ("side", "against", "estimate", "verdict"),
-    [
-        ("below", 0.0, (-1, -2, -0.1), REPRODUCED),
-        ("below", 0.0, (-1, -2, 0.0), DIRECTION),
-        ("below", 0.0, (-1, -2, 0.1), DIRECTION),
-        ("below", 0.0, (0.0, -1, 1), REFUTED),
-        ("below", 0.0, (1, 0.5, 2), REFUTED),
-        ("above", 0.0, (1, 0.5, 2), REPRODUCED),
-        ("above", 0.5, (0.6, 0.4, 0.8), DIRECTION),
-        ("above", 0.5, (0.4, 0.3, 0.6), REFUTED),
-    ],
-)
-def test_a_verdict_follows_from_the_interval(side, against, estimate, verdict):
-    assert claim(side=side, against=against).verdict(Estimate(*estimate, units=9, method="")) == verdict
-
-
-def test_without_a_finding_a_claim_was_not_run():
-    assert claim(finding=None).verdict(None) == NOT_RUN
-    assert claim().verdict(None) == NOT_RUN
-
-
-def test_a_verdict_changes_when_the_data_do(run):
-    ledger = [claim(finding="00_test/x")]
-    run.find({"x": interval([-1.0, -1.1, -0.9]), "y": None})
-    assert claims.verdicts(ledger, claims.findings(run.folder)).verdict.tolist() == [REPRODUCED]
-    run.find({"x": interval([1.0, 1.1, 0.9])})
-    table = claims.verdicts(ledger, claims.findings(run.folder), "00_test")
-    assert table.verdict.tolist() == [REFUTED]
-    assert claims.verdicts(ledger, claims.findings(run.folder), "01_other").empty
-    assert "❌ not reproduced" in claims.as_markdown(table) and "not reproduced" in claims.as_text(table)
-
-
-def test_a_notebook_shows_the_essentials_first_and_no_link_to_itself(run):
-    run.find({"x": interval([1.0, 1.1, 0.9])})
-    table = claims.verdicts([claim(finding="00_test/x", metric="how far")], claims.findings(run.folder))
-    heading, _, row = claims.shown(table).data.splitlines()
-    assert heading == "| claim | verdict | here (95 % interval) | measured | published |"
-    cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[1] == "❌ not reproduced" and cells[2].startswith("1 [") and cells[2].count(" ") == 1, (
-        "an interval does not break"
-    )
-    assert cells[3] == "how far (claimed: below 0)"
-    assert "(notebooks/00_test.ipynb)" in claims.as_markdown(
-        table
-    ) and "(../notebooks/00_test.ipynb)" in claims.as_markdown(table, "../")
-
-
-def test_findings_are_listed_with_numbers_that_do_not_break():
-    table = listed({"one_minus_other": interval([1.0, 1.1, 0.9]), "b": None}, equal=["time", "FLOPs"])
-    assert table.index.tolist() == ["one minus other", "b"]
-    number, missing = table["mean [95 % interval]"]
-    assert (
-        number.replace("\N{NO-BREAK SPACE}", " ") == str(interval([1.0, 1.1, 0.9]))
-        and " " not in number[number.index("[") :]
-    )
-    assert missing == "None" and table.equal.tolist() == ["time", "FLOPs"]
-
-
 def test_only_a_profile_with_a_cell_is_a_cell_of_a_sweep():
     assert Run("03_x", "full@first_seed-1", {}).is_cell and not Run("03_x", "full", {}).is_cell
 
 
-def test_the_readme_counts_verdicts_and_shows_every_row_once(run):
-    ledger = [
-        claim(finding="00_test/x"),
-        claim(id="b", says="B", finding="00_test/y"),
-        claim(id="c", says="C", kind="control", finding="00_test/x"),
-        claim(id="d", says="D", finding=None),
-    ]
-    run.find({"x": interval([-1.0, -1.1, -0.9]), "y": interval([1.0, 1.1, 0.9])})
-    text = claims.for_readme(claims.verdicts(ledger, claims.findings(run.folder)))
-    assert "Of 3 claims of the paper: 1 reproduced, 1 not reproduced, 1 not run at this scale." in text
-    assert "Of 1 controls of ours: 1 reproduced." in text
-    assert text.index("| D |") < text.index("<details>") < text.index("*control:* C")
-    assert [text.count(f" {row.says} |") for row in ledger] == [1, 1, 1, 1]
-    (line,) = [line for line in text.splitlines() if line.startswith("| B |")]
-    assert [cell.strip()[:3] for cell in line.split("|")[1:4]] == ["B", "❌ n", "1 ["], (
-        "claim, verdict and number first: a narrow screen shows them"
-    )
-    assert "1 [0.9,\N{NO-BREAK SPACE}1.1]" in line, "an interval stays on one line"
+def test_a_choice_of_tokens_of_ones_own_is_part_of_a_key(run):
+    def none_at_all(context):
+        return context * 0
 
+    def twice(context):
+        return context * 2
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [({"side": "left"}, "side='left'"), ({"kind": "x"}, "kind='x'"), ({"finding": "x"}, "notebook/name")],
-)
-def test_a_claim_says_what_is_wrong_with_it(fields, message):
-    with pytest.raises(ValueError, match=message):
-        claim(**fields)
-
-
-def test_the_ledger_refuses_unknown_fields_and_doubles(tmp_path):
-    row = {
-        "id": "c",
-        "says": "s",
-        "quote": "q",
-        "source": "s",
-        "metric": "m",
-        "falsifier": "f",
-        "scale": "any",
+    digests = {
+        run.identity("r", [], {"recipe": Recipe(inputs="noised", propagation="dense", exclude=choice)})[
+            "digest"
+        ]
+        for choice in (none_at_all, twice, none_at_all)
     }
-    file = tmp_path / "claims.yml"
-    file.write_text(yaml.safe_dump({"claims": [row, row]}))
-    with pytest.raises(ValueError, match="twice: \\['c'\\]"):
-        claims.ledger(file)
-    file.write_text(yaml.safe_dump({"claims": [{**row, "colour": "red"}]}))
-    with pytest.raises(ValueError, match="colour"):
-        claims.ledger(file)
+    assert len(digests) == 2
 
 
-def test_the_real_ledger_is_complete():
-    ledger = claims.ledger()
-    assert len(ledger) >= 15
-    assert all(c.falsifier and c.quote and c.source and c.scale for c in ledger)
-    assert all(c.finding or c.published for c in ledger), (
-        "a claim that is not run here shows what was published"
-    )
+# what else a key holds
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Counts how often a record was computed."""
+
+    calls: list
+
+    def __call__(self) -> pd.DataFrame:
+        self.calls.append(1)
+        return pd.DataFrame({"value": [1.5, 2.5, 3.5]})
+
+
+def test_another_version_of_torch_or_transformers_measures_anew(run, monkeypatch):
+    measured = Measured([])
+    run.record("r", measured, seed=0)
+    for package in records.KEY_PACKAGES:
+        versions = {**dict.fromkeys(records.KEY_PACKAGES, "1.0"), package: "99.0"}
+        monkeypatch.setattr(records, "package_version", versions.get)
+        run.record("r", measured, seed=0)
+        run.record("r", measured, seed=0)
+    assert len(measured.calls) == 1 + len(records.KEY_PACKAGES)
+
+
+def test_the_code_that_computes_is_part_of_the_key(run, monkeypatch):
+    """The sources that a record rests on are those of the functions that it uses."""
+    asked = []
+    monkeypatch.setattr(records, "source_closure", lambda modules: asked.append(set(modules)) or "code")
+    run.record("r", lambda: pd.DataFrame({"x": [sink_sets is None]}))
+    run.record("r", lambda: pd.DataFrame({"x": [1]}))
+    assert asked == [{"sinkprune_core.sinks.detection"}, set()]
+
+
+def test_a_model_more_or_another_figure_leaves_every_record_valid_and_arithmetic_does_not(
+    run, monkeypatch, tmp_path
+):
+    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.jsonl")
+    package = shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=ignored)
+    monkeypatch.setattr(records, "source_closure", partial(provenance.source_closure, package=package))
+
+    def digest() -> str:
+        provenance._read.cache_clear()
+        provenance._closure.cache_clear()
+        return run.identity("r", ["sinkprune_core.companion.variants"], {"seed": 0})["digest"]
+
+    before = digest()
+    (package / "data" / "models.yml").write_text("models: []")
+    (package / "companion" / "figures.py").write_text("")
+    assert digest() == before
+    criteria = package / "pruning" / "criteria.py"
+    criteria.write_text(criteria.read_text() + "\nANOTHER = 1 + 1\n")
+    assert digest() != before
+
+
+# records on disk
+
+
+def only(run: Run, pattern: str):
+    (file,) = run.records.glob(pattern)
+    return file
+
+
+def cut(file) -> None:
+    file.write_bytes(file.read_bytes()[:-4])
+
+
+def forget(file) -> None:
+    file.with_suffix(".json").unlink()
+
+
+def spoil(file) -> None:
+    file.with_suffix(".json").write_text("{")
+
+
+@pytest.mark.parametrize("damage", [cut, forget, spoil])
+def test_a_record_that_is_not_what_was_written_is_computed_anew_with_a_warning(run, damage):
+    measured = Measured([])
+    first = run.record("r", measured, seed=0)
+    file = only(run, "r-*.csv")
+    damage(file)
+    with pytest.warns(UserWarning, match=f"record {file.name} is not what was written"):
+        again = run.record("r", measured, seed=0)
+    pd.testing.assert_frame_equal(again, first)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.record("r", measured, seed=0)
+    assert len(measured.calls) == 2
+
+
+@dataclass(frozen=True)
+class Text:
+    """An artifact of one string."""
+
+    text: str
+
+    def save(self, file) -> None:
+        file.write_text(self.text)
+
+    @classmethod
+    def load(cls, file):
+        return cls(file.read_text())
+
+
+def test_an_artifact_is_kept_as_its_class_says_and_checked_too(run):
+    assert run.artifact("a", Text, lambda: Text("one"), seed=0) == Text("one")
+    assert run.artifact("a", Text, lambda: Text("two"), seed=0) == Text("one")
+    cut(only(run, "a-*.safetensors"))
+    with pytest.warns(UserWarning, match="is computed anew"):
+        assert run.artifact("a", Text, lambda: Text("three"), seed=0) == Text("three")
 
 
 # figures
@@ -436,24 +206,47 @@ def test_figures_are_the_same_to_the_byte_and_carry_their_data_and_origin(run):
     first = draw()
     assert set(first) == {".png", ".pdf", ".csv", ".json"}
     assert draw() == first
-    origin = json.loads(first[".json"])
+    about = json.loads(first[".json"])
+    assert (about["caption"], about["parameters"]) == ("a caption", {"sparsity": 0.5})
+
+
+def test_a_figure_carries_the_provenance_of_its_records_and_not_of_the_moment_it_was_drawn(run, monkeypatch):
+    def environment(commit: str) -> dict:
+        return {"versions": {"torch": "2.0"}, "git_commit": commit, "platform": "a machine"}
+
+    def drawn() -> list[dict]:
+        later = Run(run.notebook, run.profile, run.parameters)
+        data = pd.concat([later.record("r", Measured([]), seed=seed) for seed in (0, 1)])
+        figure = figures.plot_curves(data, "value", "value", "seed", {"value": "nats"})
+        figures.save_figure(later, figure, "f", data, "a caption")
+        file = later.folder / "figures" / later.notebook / "f.json"
+        return json.loads(file.read_text())["records"]
+
+    monkeypatch.setattr(records, "environment", lambda: environment("first"))
+    run.record("r", Measured([]), seed=0)
+    run.record("unseen", Measured([]), seed=0)
+    monkeypatch.setattr(records, "environment", lambda: environment("second"))
+    before = drawn()
+    monkeypatch.setattr(records, "environment", lambda: environment("third"))
+    assert drawn() == before
+    assert sorted(group["git_commit"] for group in before) == ["first", "second"]
+    names = [name for group in before for name in group["names"]]
+    assert sorted(names) == sorted(file.stem for file in run.records.glob("r-*.csv"))
+
+
+def test_the_claims_of_a_run_name_the_records_behind_its_findings(run):
+    run.record("r", Measured([]), seed=0)
+    run.find({"x": interval([1.0, 2.0, 3.0])})
+    publish.write_claims(run.profile)
+    (group,) = json.loads((run.folder / "figures" / "claims.json").read_text())["records"]
+    assert group["names"] == [f"00_test/{only(run, 'r-*.csv').stem}"]
+    sentence = publish.origin(run.folder)
     assert (
-        origin["caption"] == "a caption"
-        and origin["parameters"] == {"sparsity": 0.5}
-        and origin["core_source"]
+        sentence.startswith("From profile `p`: commit ") and f"torch {group['versions']['torch']}" in sentence
     )
 
 
 def test_series_differ_in_colour_marker_and_dash():
-    for column in zip(*figures.SERIES, strict=True):
-        assert len(set(map(str, column))) == len(figures.SERIES)
-    assert len(set(figures.VERDICT_MARKS.values())) == len(figures.VERDICT_COLOURS) == 4
-
-
-def test_readme_keeps_its_text_around_the_table():
-    before = f"head\n{publish.BEGIN}\nold\n{publish.END}\ntail"
-    after = publish.with_table(before, "| new |")
-    assert after == f"head\n{publish.BEGIN}\n| new |\n{publish.END}\ntail"
-    assert publish.with_table(after, "| new |") == after
-    with pytest.raises(ValueError, match="markers"):
-        publish.with_table("no markers", "t")
+    for column in zip(*SERIES, strict=True):
+        assert len(set(map(str, column))) == len(SERIES)
+    assert len(set(forests.VERDICT_MARKS.values())) == len(forests.VERDICT_COLOURS) == 4

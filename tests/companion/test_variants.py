@@ -5,15 +5,20 @@ import torch
 
 from sinkprune_core import corpus
 from sinkprune_core.companion import variants
+from sinkprune_core.companion.plans import costs, without_weights
 from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.variants import any_text, saved_variant
+from sinkprune_core.companion.texts import any_text
+from sinkprune_core.companion.variants import saved_variant
 from sinkprune_core.diffusion.compute import forward_cost
-from sinkprune_core.models.language_model import MODELS, load
+from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.models.random_weights import case_of, stand_in, write
 from sinkprune_core.pruning import cost
 from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.cost import costs, meta_model, pruning_cost
-from sinkprune_core.pruning.engine import preset, prune
+from sinkprune_core.pruning.cost import pruning_cost
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.recipe import preset
 
 
 @pytest.fixture
@@ -40,7 +45,7 @@ def test_an_outline_costs_what_the_model_does(tmp_path):
     row = MODELS["smol-ar"]
     calibration = Calibration(torch.zeros(4, 64, dtype=torch.long))
     write(case_of(MODELS["meta-llama/Llama-3.1-8B"]), tmp_path / "llama")
-    with_weights, outline = load(tmp_path / "llama"), cost._outline(tmp_path / "llama")
+    with_weights, outline = load(tmp_path / "llama"), without_weights(tmp_path / "llama")
     for name in ("wanda", "sparsegpt"):
         one, other = (
             pruning_cost(lm, preset(name), calibration, speed=1e9) for lm in (with_weights, outline)

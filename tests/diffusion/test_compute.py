@@ -5,8 +5,9 @@ import torch
 
 from sinkprune_core.diffusion import compute
 from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.engine import preset, prune
-from sinkprune_core.pruning.structured import shrink
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.shrink import shrink
 
 
 def where(length: int, positions: int) -> torch.Tensor:
@@ -44,7 +45,10 @@ def test_parameters_and_zeros_are_counted(tiny_dlm):
 
 @pytest.mark.parametrize("steps", [3, 8, 9])
 def test_affordable_steps_are_the_last_within_the_budget(steps):
-    cost = lambda count: 1.5 * count + 1
+
+    def cost(count: int) -> float:
+        return 1.5 * count + 1
+
     assert compute.affordable_steps(cost, cost(steps), 8) == min(steps, 8)
     assert compute.affordable_steps(cost, cost(steps) - 0.1, 8) == min(steps - 1, 8)
     assert compute.affordable_steps(cost, 0.0, 8) == 1, "one step is the least there is"

@@ -1,29 +1,14 @@
-"""Likelihood: the estimate agrees with the full enumeration of masks, and depends on nothing but model, text and seed."""
+"""Likelihood of sequences: estimates agree with the enumeration of all masks, and depend on no batch."""
 
-import math
-from dataclasses import replace
-from itertools import combinations, permutations
+from itertools import combinations
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 from torch.nn.functional import cross_entropy
 
-from sinkprune_core.diffusion.sampling import stratified_counts
-from sinkprune_core.evaluation import likelihood
-from sinkprune_core.evaluation.likelihood import (
-    estimate,
-    exact_log_likelihood,
-    log_likelihood,
-    nelbo,
-    nll,
-    perplexity,
-    score,
-)
-from sinkprune_core.evaluation.protocols import PROTOCOLS, Protocol, protocol
+from sinkprune_core.evaluation import token_losses
+from sinkprune_core.evaluation.likelihood import nelbo, nll, score
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
-from sinkprune_core.seeds import generator
 
 LENGTH = 6  # 5 maskable tokens: 31 masks
 
@@ -36,9 +21,8 @@ def costs_by_masks(lm, ids_T) -> dict[int, list[float]]:
             input_T = ids_T.clone()
             input_T[list(chosen)] = MASK_TOKEN_ID
             logits_TV = lm.model(input_T[None], use_cache=False).logits[0]
-            costs.setdefault(masks, []).append(
-                sum(float(cross_entropy(logits_TV[place - 1], ids_T[place])) for place in chosen) / masks
-            )
+            losses = [float(cross_entropy(logits_TV[place - 1], ids_T[place])) for place in chosen]
+            costs.setdefault(masks, []).append(sum(losses) / masks)
     return costs
 
 
@@ -53,7 +37,7 @@ def costs(tiny_dlm, make_ids):
 
 
 def assert_unbiased(frame: pd.DataFrame, exact: float, biased: float) -> None:
-    """The mean is within four standard errors of the exact value, and those are small enough to tell it from a biased one."""
+    """The mean is within four standard errors of the exact value, and they tell it from a biased one."""
     error = frame.value.std() / len(frame) ** 0.5
     assert abs(frame.value.mean() - exact) < 4 * error
     assert abs(biased - exact) > 8 * error
@@ -72,9 +56,8 @@ def test_single_draws_are_unbiased_too(tiny_dlm, make_ids, costs):
 
 
 def test_nelbo_in_few_steps_is_unbiased(tiny_dlm, make_ids, costs):
-    exact = (
-        3 * mean(costs[5]) + 2 * mean(costs[2])
-    ) / 5  # five tokens in two steps: three from five masks, then two from two
+    # five tokens in two steps: three from five masks, then two from two
+    exact = (3 * mean(costs[5]) + 2 * mean(costs[2])) / 5
     frame = nelbo(tiny_dlm, make_ids(1, LENGTH), draws=6000, batch=500, steps=2)
     assert set((frame.noise * 5).round().astype(int)) == {5, 2}
     assert_unbiased(frame, exact, mean([mean(costs[5]), mean(costs[2])]))
@@ -109,17 +92,17 @@ def test_every_value_is_the_cost_of_a_mask_of_its_noise(tiny_dlm, make_ids, cost
 def test_nelbo_does_not_depend_on_the_batch(tiny_dlm, make_ids, batch):
     ids_NT = make_ids(4, 11)
     whole = nelbo(tiny_dlm, ids_NT, draws=6, seed=2)
-    pd.testing.assert_frame_equal(nelbo(tiny_dlm, ids_NT, draws=6, seed=2, batch=batch), whole, rtol=1e-5)
-    pd.testing.assert_frame_equal(
-        nelbo(tiny_dlm, ids_NT[:2], draws=6, seed=2, batch=batch), whole[whole.sequence < 2], rtol=1e-5
-    )
+    batched = nelbo(tiny_dlm, ids_NT, draws=6, seed=2, batch=batch)
+    pd.testing.assert_frame_equal(batched, whole, rtol=1e-5)
+    part = nelbo(tiny_dlm, ids_NT[:2], draws=6, seed=2, batch=batch)
+    pd.testing.assert_frame_equal(part, whole[whole.sequence < 2], rtol=1e-5)
     assert not nelbo(tiny_dlm, ids_NT, draws=6, seed=3).noise.equals(whole.noise)
 
 
 def test_slices_of_the_head_do_not_change_a_value(tiny_dlm, make_ids, monkeypatch):
     ids_NT = make_ids(3, 9)
     whole = nelbo(tiny_dlm, ids_NT, draws=4)
-    monkeypatch.setattr(likelihood, "HEAD_SLICE", 5)
+    monkeypatch.setattr(token_losses, "HEAD_SLICE", 5)
     pd.testing.assert_frame_equal(nelbo(tiny_dlm, ids_NT, draws=4), whole, rtol=1e-5)
 
 
@@ -137,9 +120,8 @@ def test_nll_is_the_cross_entropy_of_every_next_token(tiny_ar, make_ids, batch):
     frame = nll(tiny_ar, ids_NT, batch)
     assert frame.sequence.tolist() == list(range(5))
     assert frame.value.tolist() == pytest.approx(expected_NT.mean(1).tolist(), rel=1e-5)
-    assert frame.value.tolist() != pytest.approx(
-        cross_entropy(logits_NTV.transpose(1, 2), ids_NT, reduction="none").mean(1).tolist(), rel=1e-2
-    )
+    unshifted_NT = cross_entropy(logits_NTV.transpose(1, 2), ids_NT, reduction="none")
+    assert frame.value.tolist() != pytest.approx(unshifted_NT.mean(1).tolist(), rel=1e-2)
 
 
 def test_score_picks_the_estimator_of_the_kind(tiny_ar, tiny_dlm, make_ids):
@@ -148,9 +130,8 @@ def test_score_picks_the_estimator_of_the_kind(tiny_ar, tiny_dlm, make_ids):
     frame = nelbo(tiny_dlm, ids_NT, draws=4, seed=7)
     averaged = score(tiny_dlm, ids_NT, draws=4, seed=7)
     assert averaged.columns.tolist() == ["sequence", "value"]
-    assert averaged.value.tolist() == pytest.approx(
-        [mean(frame.value[frame.sequence == sequence]) for sequence in range(3)]
-    )
+    means = [mean(frame.value[frame.sequence == sequence]) for sequence in range(3)]
+    assert averaged.value.tolist() == pytest.approx(means)
 
 
 def test_the_estimator_of_the_other_kind_is_refused(tiny_ar, tiny_dlm, make_ids):
@@ -162,406 +143,3 @@ def test_the_estimator_of_the_other_kind_is_refused(tiny_ar, tiny_dlm, make_ids)
         ValueError, match="tiny-diffusion is diffusion: its likelihood is bounded, use `nelbo`"
     ):
         nll(tiny_dlm, make_ids(1, 5))
-
-
-# a target given a prompt
-
-
-def naive_costs(
-    lm, prompt: list[int], target: list[int], masked: tuple[int, ...], how: Protocol
-) -> list[float]:
-    """Return the cross entropy at each masked place of the target, in nats, from whole-sequence logits in float64."""
-    hidden = [MASK_TOKEN_ID if place in masked else token for place, token in enumerate(target)] + [
-        0
-    ] * how.visible_end
-    logits_TV = lm.model(torch.tensor([prompt + hidden]), use_cache=False).logits[0].double()
-    if how.guidance:
-        blind_TV = (
-            lm.model(torch.tensor([[MASK_TOKEN_ID] * len(prompt) + hidden]), use_cache=False)
-            .logits[0]
-            .double()
-        )
-        logits_TV = blind_TV + (how.guidance + 1) * (logits_TV - blind_TV)
-    return [
-        -float(logits_TV[len(prompt) + place - lm.logits_shifted].log_softmax(-1)[target[place]])
-        for place in masked
-    ]
-
-
-def enumerated(lm, prompt: list[int], target: list[int], how: Protocol) -> float:
-    """Return what the estimator of a protocol is on average: over every mask, with its probability and its weight."""
-    length, total = len(target), 0.0
-    nodes, weights = np.polynomial.legendre.leggauss(length)  # exact for the polynomials below
-    p = 0.001 + 0.999 * (nodes + 1) / 2
-    for count in range(1, length + 1):
-        if how.masking == "count":
-            factor = 1 / length / math.comb(length, count) * length / count
-        else:
-            factor = float((weights / 2 * p**count * (1 - p) ** (length - count) / p).sum())
-        total += factor * sum(
-            sum(naive_costs(lm, prompt, target, masked, how)) for masked in combinations(range(length), count)
-        )
-    return -total
-
-
-def in_any_order(lm, prompt: list[int], target: list[int], how: Protocol) -> float:
-    """Return the log-likelihood of writing the target token by token, averaged over all orders."""
-    orders = list(permutations(range(len(target))))
-    return -sum(
-        naive_costs(lm, prompt, target, order[step:], how)[0]
-        for order in orders
-        for step in range(len(target))
-    ) / len(orders)
-
-
-EVERY = [Protocol("count", 3000, 1), Protocol("count", 3200, 8), Protocol("count", 3200, 8, guidance=0.5)]
-EVERY += [
-    Protocol("bernoulli", 5000, 1),
-    Protocol("bernoulli", 4800, 32, visible_end=True),
-    Protocol("bernoulli", 4800, 32, guidance=1.0),
-]
-every_protocol = pytest.mark.parametrize(
-    "how", EVERY, ids=lambda how: f"{how.masking}-{how.grid}-{how.guidance}-{how.visible_end}"
-)
-LENGTHS = ((3, 4), (5, 1), (1, 7), (4, 2))  # tokens of prompt and target
-
-
-def pairs_of(make_ids) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    return [
-        (make_ids(1, prompt, seed=prompt)[0], make_ids(1, target, seed=target + 50)[0])
-        for prompt, target in LENGTHS
-    ]
-
-
-@every_protocol
-@pytest.mark.parametrize("shifted", [True, False])
-def test_the_estimate_is_unbiased_for_the_mean_over_all_orders(tiny_dlm, make_ids, how, shifted):
-    lm = replace(tiny_dlm, logits_shifted=shifted)
-    prompt, target = make_ids(1, 3)[0], make_ids(1, 4, seed=1)[0]
-    exact = enumerated(lm, prompt.tolist(), target.tolist(), how)
-    bound = in_any_order(lm, prompt.tolist(), target.tolist(), how)
-    assert exact == pytest.approx(
-        bound, rel=1e-9 if how.masking == "count" else 2e-3
-    )  # Bernoulli levels end at 0.001
-    found = estimate(log_likelihood(lm, [(prompt, target)], how, batch=500))
-    assert abs(-found.nats * 4 - exact) < 4 * found.error_draws * 4
-    assert found.error_draws < 0.05 * found.nats
-    without = enumerated(lm, prompt.tolist(), target.tolist(), replace(how, guidance=how.guidance + 1))
-    assert abs(without - exact) > 8 * found.error_draws * 4
-
-
-@pytest.mark.parametrize(
-    "how",
-    [Protocol("count", 8, 8, guidance=0.4), Protocol("bernoulli", 8, 4, visible_end=True)],
-    ids=["count", "bernoulli"],
-)
-def test_every_draw_is_the_published_formula_at_its_mask(tiny_dlm, make_ids, how):
-    pairs = pairs_of(make_ids)
-    frame = log_likelihood(tiny_dlm, pairs, how, seed=3)
-    for sequence, (prompt, target) in enumerate(pairs):
-        rows = frame[frame.sequence == sequence]
-        noise = how.noise(len(target), generator(3, "likelihood", prompt.tolist(), target.tolist()))
-        assert rows.draw.tolist() == list(range(len(noise))) and rows.grid.tolist() == [
-            draw // how.grid for draw in rows.draw
-        ]
-        for (where_L, weight), masks, tokens, value in zip(
-            noise, rows.masks, rows.tokens, rows.value, strict=True
-        ):
-            masked = tuple(where_L.nonzero().flatten().tolist())
-            assert (masks, tokens) == (len(masked), len(target))
-            if how.masking == "count":
-                assert weight == len(target) / masks
-            assert value == pytest.approx(
-                -weight * sum(naive_costs(tiny_dlm, prompt.tolist(), target.tolist(), masked, how)),
-                rel=1e-4,
-                abs=1e-9,
-            )
-
-
-def test_noise_covers_its_levels_evenly():
-    noise = Protocol("count", 24, 8).noise(8, generator("noise"))
-    for grid in range(3):
-        assert sorted(int(where_L.sum()) for where_L, _ in noise[8 * grid : 8 * grid + 8]) == list(
-            range(1, 9)
-        )
-    levels = [1 / weight for _, weight in Protocol("bernoulli", 64, 32).noise(5, generator("levels"))]
-    for grid in range(2):
-        gaps = np.diff(sorted(levels[32 * grid : 32 * grid + 32]))
-        assert gaps == pytest.approx(0.999 / 32) and min(levels) >= 0.001 and max(levels) <= 1
-    rates = [
-        (1 / weight, where_L.double().mean())
-        for where_L, weight in Protocol("bernoulli", 64, 32).noise(4000, generator("rates"))
-    ]
-    assert all(abs(rate - p) < 5 * math.sqrt(p * (1 - p) / 4000) for p, rate in rates)
-
-
-def test_the_published_rounding_prefers_even_counts_and_ours_prefers_none(tiny_dlm, make_ids):
-    length, batch = 4, 8
-    published = [
-        (round(k + index * length / batch) - 1) % length + 1
-        for k in range(1, length + 1)
-        for index in range(batch)
-    ]
-    assert sum(count % 2 == 0 for count in published) == 0.75 * len(published)
-    ours = (
-        torch.cat(
-            [stratified_counts(batch, length, generator("even", index)) for index in range(500)]
-        ).bincount(minlength=5)[1:]
-        / 4000
-    )
-    assert (ours - 0.25).abs().max() < 0.002  # 8 draws of 4 counts: two of each, but for the ends of the grid
-
-    prompt, target, how = make_ids(1, 3)[0].tolist(), make_ids(1, 4, seed=1)[0].tolist(), Protocol()
-    by_count = {
-        count: length
-        / count
-        * np.mean(
-            [
-                sum(naive_costs(tiny_dlm, prompt, target, masked, how))
-                for masked in combinations(range(4), count)
-            ]
-        )
-        for count in range(1, 5)
-    }
-    assert (
-        abs(np.mean([by_count[count] for count in published]) + enumerated(tiny_dlm, prompt, target, how))
-        > 0.05
-    )
-
-
-@pytest.mark.parametrize(
-    "how", ["llada", "dream", replace(PROTOCOLS["dream"], guidance=0.5)], ids=["llada", "dream", "guided"]
-)
-def test_a_target_of_one_token_is_exact_in_one_draw(tiny_dlm, make_ids, how):
-    prompt, target = make_ids(1, 5)[0], make_ids(1, 1, seed=4)[0]
-    frame = log_likelihood(tiny_dlm, [(prompt, target)], how)
-    assert len(frame) == 1 and frame.masks.item() == 1
-    assert -frame.value.item() == pytest.approx(
-        naive_costs(tiny_dlm, prompt.tolist(), target.tolist(), (0,), protocol(how))[0], rel=1e-5
-    )
-    assert estimate(frame).error_draws == 0
-
-
-@pytest.mark.parametrize("batch", [1, 3, 64])
-@pytest.mark.parametrize(
-    "how",
-    [Protocol("count", 16, 8, guidance=0.5), Protocol("bernoulli", 12, 4, visible_end=True)],
-    ids=["count", "bernoulli"],
-)
-def test_an_estimate_depends_on_neither_batch_nor_neighbours_nor_model(
-    tiny_dlm, make_lm, make_ids, how, batch
-):
-    pairs = pairs_of(make_ids)
-    whole = log_likelihood(tiny_dlm, pairs, how, seed=1)
-    pd.testing.assert_frame_equal(log_likelihood(tiny_dlm, pairs, how, seed=1, batch=batch), whole, rtol=1e-4)
-    alone = log_likelihood(tiny_dlm, pairs[2:3], how, seed=1, batch=batch)
-    pd.testing.assert_frame_equal(
-        alone, whole[whole.sequence == 2].assign(sequence=0).reset_index(drop=True), rtol=1e-4
-    )
-    other = log_likelihood(make_lm("diffusion", seed=5), pairs, how, seed=1)
-    assert other.masks.equals(whole.masks) and not other.value.equals(whole.value)
-    assert not log_likelihood(tiny_dlm, pairs, how, seed=2).masks.equals(whole.masks)
-
-
-@pytest.mark.parametrize("batch", [1, 3, 32])
-def test_the_exact_likelihood_is_the_chain_rule(tiny_ar, make_ids, batch):
-    pairs = pairs_of(make_ids)
-    frame = exact_log_likelihood(tiny_ar, pairs, batch)
-    for (prompt, target), tokens, value, greedy in zip(
-        pairs, frame.tokens, frame.value, frame.greedy, strict=True
-    ):
-        logits_TV = (
-            tiny_ar.model(torch.cat([prompt, target])[None], use_cache=False)
-            .logits[0]
-            .double()
-            .log_softmax(-1)[len(prompt) - 1 : -1]
-        )
-        assert tokens == len(target) and value == pytest.approx(
-            float(logits_TV.gather(1, target[:, None]).sum()), rel=1e-5
-        )
-        assert greedy == bool((logits_TV.argmax(-1) == target).all())
-    prompt = make_ids(1, 4)[0]
-    best = tiny_ar.model(prompt[None], use_cache=False).logits[0, -1].argmax()[None]
-    assert (
-        exact_log_likelihood(tiny_ar, [(prompt, best)]).greedy.tolist() == [True] and not frame.greedy.all()
-    )
-
-
-@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
-def test_one_token_targets_of_a_prompt_share_a_forward(make_lm, make_ids, kind):
-    lm, rows = make_lm(kind), []
-    lm.model.get_input_embeddings().register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
-    score_pairs = (
-        (lambda pairs: exact_log_likelihood(lm, pairs))
-        if kind == "autoregressive"
-        else (lambda pairs: log_likelihood(lm, pairs, Protocol("count", 8, 8, guidance=0.5)))
-    )
-    first, second = make_ids(2, 6)
-    choices = [token[None] for token in make_ids(1, 4, seed=3)[0]]
-    pairs = [
-        (first, choices[0]),
-        (second, choices[1]),
-        (first, choices[2]),
-        (second, make_ids(1, 2)[0]),
-        (first, choices[3]),
-    ]
-    together = score_pairs(pairs)
-    assert sum(rows) == {"autoregressive": 3, "diffusion": 2 * (2 + 8)}[kind]
-    alone = [score_pairs([pair]).value.mean() for pair in pairs]
-    assert together.groupby("sequence").value.mean().tolist() == pytest.approx(alone, rel=1e-5)
-
-
-# standard errors
-
-
-@pytest.mark.parametrize("grid", [1, 4])
-def test_the_error_over_draws_is_the_scatter_of_repetitions(tiny_dlm, make_ids, grid):
-    pairs = pairs_of(make_ids)
-    found = [
-        estimate(log_likelihood(tiny_dlm, pairs, Protocol("count", 16, grid), seed=seed, batch=64))
-        for seed in range(60)
-    ]
-    scatter, told = (
-        np.std([one.nats for one in found], ddof=1),
-        np.sqrt(np.mean([one.error_draws**2 for one in found])),
-    )
-    assert 0.7 < told / scatter < 1.4
-
-
-def test_the_error_over_sequences_is_the_scatter_of_samples():
-    rng = np.random.default_rng(0)
-    length = rng.integers(1, 30, 20000)
-    value = -length * rng.gamma(4.0, 1.0, 20000)
-    found = [
-        estimate(pd.DataFrame({"sequence": range(40), "tokens": length[part], "value": value[part]}))
-        for part in np.arange(20000).reshape(500, 40)
-    ]
-    scatter, told = (
-        np.std([one.nats for one in found], ddof=1),
-        np.mean([one.error_sequences for one in found]),
-    )
-    assert 0.9 < told / scatter < 1.1
-    assert found[0].error_draws == 0 and found[0].sequences == 40 and found[0].tokens == length[:40].sum()
-
-
-def test_an_error_that_cannot_be_told_is_not_a_number(tiny_dlm, make_ids):
-    one = estimate(
-        log_likelihood(tiny_dlm, [(make_ids(1, 3)[0], make_ids(1, 4)[0])], Protocol("count", 1, 1))
-    )
-    assert (
-        math.isnan(one.error_draws)
-        and math.isnan(one.error_sequences)
-        and one.perplexity == math.exp(one.nats)
-    )
-    single_grid = estimate(
-        log_likelihood(tiny_dlm, [(make_ids(1, 3)[0], make_ids(1, 4)[0])], Protocol("count", 8, 8))
-    )
-    assert single_grid.error_draws > 0
-
-
-# running text
-
-
-def test_perplexity_is_that_of_the_published_loop(tiny_dlm, make_ids):
-    how, ids_T = replace(PROTOCOLS["ppl_llada"], draws=6, chunk=5, context=12), make_ids(1, 41)[0]
-    logs = []
-    for i in range(5, 41 - 5, 5):
-        prompt, answer = ids_T[max(0, i - 12) : i].tolist(), ids_T[i : i + 5].tolist()
-        losses = []
-        for where_L, _ in how.noise(5, generator(0, "likelihood", prompt, answer)):
-            costs = naive_costs(tiny_dlm, prompt, answer, tuple(where_L.nonzero().flatten().tolist()), how)
-            losses.append(sum(costs) / len(costs))
-        logs.append(math.log(math.exp(sum(losses) / len(losses))))
-    found = perplexity(tiny_dlm, ids_T, how)
-    assert (found.sequences, found.tokens) == (7, 35)
-    assert found.perplexity == pytest.approx(math.exp(sum(logs) / len(logs)), rel=1e-4)
-
-
-def test_both_kinds_are_scored_on_the_same_tokens(tiny_ar, tiny_dlm, make_ids):
-    how, ids_T = replace(PROTOCOLS["main_dream"], chunk=4, context=9), make_ids(1, 30)[0]
-    ar, dlm = perplexity(tiny_ar, ids_T, how), perplexity(tiny_dlm, ids_T, how)
-    assert (ar.sequences, ar.tokens) == (dlm.sequences, dlm.tokens) == (6, 24)
-    assert ar.error_draws == 0 < dlm.error_draws
-    total = 0.0
-    for start in range(4, 26, 4):
-        ids = ids_T[max(0, start - 9) : start + 4]
-        log_p = tiny_ar.model(ids[None], use_cache=False).logits[0].log_softmax(-1)
-        total -= sum(float(log_p[place - 1, ids[place]]) for place in range(len(ids) - 4, len(ids)))
-    assert ar.nats == pytest.approx(total / 24, rel=1e-5)
-
-
-def test_the_published_windows():
-    pairs = PROTOCOLS["ppl_llada"].windows(torch.arange(1300))
-    assert [len(prompt) for prompt, _ in pairs] == [min(960, 64 * index) for index in range(1, 20)]
-    assert all(torch.equal(target, torch.arange(prompt[-1] + 1, prompt[-1] + 65)) for prompt, target in pairs)
-    assert (
-        len(PROTOCOLS["ppl_llada"].windows(torch.arange(192))) == 1
-    )  # the published range ends before the last whole chunk
-
-
-# refusals
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ({"masking": "gauss"}, "masking='gauss' is unknown; choose one of count, bernoulli"),
-        ({"draws": 12, "grid": 8}, "draws=12 is not a positive multiple of grid=8"),
-        ({"draws": 0}, "draws=0 is not a positive multiple"),
-        ({"guidance": -0.5}, "guidance=-0.5 must not be negative"),
-        ({"chunk": 64}, "chunk=64 and context=None must both be positive"),
-    ],
-)
-def test_a_protocol_that_cannot_work_is_refused_with_its_value(arguments, said):
-    with pytest.raises(ValueError, match=said):
-        Protocol(**arguments)
-
-
-def test_what_cannot_be_scored_is_refused_before_any_work(tiny_ar, tiny_dlm, make_ids):
-    prompt, target, none = make_ids(1, 60)[0], make_ids(1, 5)[0], make_ids(1, 1)[0][:0]
-    refused = [
-        (
-            lambda: log_likelihood(tiny_dlm, [(prompt, target)], "llama"),
-            "protocol='llama' is unknown; choose one of llada, dream, ppl_llada, main_llada, main_dream",
-        ),
-        (
-            lambda: log_likelihood(tiny_ar, [(prompt, target)]),
-            "use `exact_log_likelihood`, which knows no protocol and no guidance",
-        ),
-        (lambda: exact_log_likelihood(tiny_dlm, [(prompt, target)]), "use `log_likelihood`"),
-        (
-            lambda: log_likelihood(tiny_dlm, [(prompt, target)]),
-            "a sequence of 65 tokens exceeds the 64 positions of tiny-diffusion",
-        ),
-        (
-            lambda: log_likelihood(tiny_dlm, [(prompt[1:], target)], "dream"),
-            "a sequence of 65 tokens exceeds the 64 positions",
-        ),
-        (
-            lambda: exact_log_likelihood(tiny_ar, [(torch.cat([prompt, target]), target)]),
-            "exceeds the 64 positions of tiny-autoregressive",
-        ),
-        (
-            lambda: log_likelihood(tiny_dlm, [(target, target), (target, none)]),
-            "the target of pair 1 is empty",
-        ),
-        (lambda: exact_log_likelihood(tiny_ar, [(none, target)]), "the prompt of pair 0 is empty"),
-        (
-            lambda: perplexity(tiny_ar, prompt, Protocol(guidance=0.5, chunk=9, context=9)),
-            "guidance=0.5 cannot be used: tiny-autoregressive is autoregressive",
-        ),
-        (lambda: perplexity(tiny_dlm, prompt, "llada"), "take one with chunk and context for a running text"),
-        (
-            lambda: perplexity(tiny_dlm, prompt, "ppl_llada"),
-            "a text of 60 tokens is too short: scoring chunks of 64 takes more than 128",
-        ),
-    ]
-    for work, said in refused:
-        with pytest.raises(ValueError, match=said):
-            work()
-    assert (
-        len(exact_log_likelihood(tiny_ar, [(prompt, target)])) == 1
-    )  # 65 tokens, of which the last is never fed
-    tiny_dlm.tokenizer.eos_token = None
-    with pytest.raises(ValueError, match="visible_end=True needs an end-of-text token"):
-        log_likelihood(tiny_dlm, [(target, target)], "dream")

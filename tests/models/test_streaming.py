@@ -1,17 +1,19 @@
-"""Streaming: a model whose blocks come from disk is pruned, killed, saved and scored exactly as one in memory."""
+"""A model whose blocks come from disk is pruned, killed, saved and scored exactly as one in memory."""
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.models.language_model import load, open_checkpoint
-from sinkprune_core.models.random_weights import CASES, write
+from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core.models.random_cases import CASES
+from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.engine import Recipe, preset, prune
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.recipe import Recipe, preset
 
-FAMILIES = ("llada", "dream", "a2d qwen3", "diffugpt", "smdm", "llama")
+NAMES = ("llada", "dream", "a2d qwen3", "diffugpt", "smdm", "llama")
 RECIPES = {
     "wanda": Recipe(noise_levels=3),
     "sparsegpt": Recipe("sparsegpt", pattern="layer", block_size=16, noise_levels=3),
@@ -21,26 +23,14 @@ RECIPES = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """A function that writes a family's public checkpoint and returns its folder."""
-
-    def make(name):
-        write(CASES[name], tmp_path / name)
-        return tmp_path / name
-
-    return make
-
-
 def both(path):
     checkpoint = open_checkpoint(path)
     return load(path), stream(checkpoint, "streamed", torch.float32)
 
 
 def text(lm, rows=4, length=20):
-    return torch.randint(
-        21, lm.model.config.vocab_size - 1, (rows, length), generator=torch.Generator().manual_seed(1)
-    )
+    rng = torch.Generator().manual_seed(1)
+    return torch.randint(21, lm.model.config.vocab_size - 1, (rows, length), generator=rng)
 
 
 def blocks_of(lm) -> list[dict]:
@@ -59,7 +49,7 @@ def same(one: list[dict], other: list[dict]) -> bool:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_streamed_model_is_pruned_as_one_in_memory(name, recipe, folder, tmp_path):
     lm, streamed = both(folder(name))
     if not lm.is_diffusion and RECIPES[recipe].inputs == "noised":
@@ -72,7 +62,7 @@ def test_a_streamed_model_is_pruned_as_one_in_memory(name, recipe, folder, tmp_p
     assert all(value.is_meta for value in streamed.blocks.parameters())
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_path):
     lm, streamed = both(folder(name))
     calibration = Calibration(text(lm))
@@ -95,7 +85,7 @@ def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_
         streamed.save(out)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_streamed_model_scores_as_one_in_memory(name, folder):
     lm, streamed = both(folder(name))
     ids_NT = text(lm, 3, 9)

@@ -1,4 +1,4 @@
-"""Calibration: states of a trajectory, sinks as a naive calculation finds them, and a weight per token for every control of the method."""
+"""Calibration: states of a trajectory, sinks as a naive calculation finds them, and the weights of tokens."""
 
 import statistics
 
@@ -7,19 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinkprune_core.diffusion.sampling import Sampler, generate
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
-from sinkprune_core.pruning.calibration import (
+from sinkprune_core.pruning.calibration import INPUTS, NOISE, Calibration, noise_counts, trajectory
+from sinkprune_core.pruning.sink_profiles import sink_profiles
+from sinkprune_core.pruning.token_weights import (
     EXCLUDE,
-    INPUTS,
-    NOISE,
-    Calibration,
+    SinkContext,
     StatisticsKey,
-    noise_counts,
+    heads_of,
     rows_for,
-    sink_profiles,
     token_weights,
-    trajectory,
 )
 from sinkprune_core.sinks.detection import sink_sets
 
@@ -27,7 +26,7 @@ KINDS = ("autoregressive", "diffusion")
 LEVELS = 3
 
 
-def look(
+def key_of(
     exclude="none",
     inputs="noised",
     noise="grid",
@@ -46,51 +45,46 @@ def sink_masks(lm, calibration, noise_levels=LEVELS, sink_std=2.0):
 
 def left_out(lm, profiles, tokens, sink_std=2.0, stability_threshold=0.8, seed=0, first=0):
     """Return what a choice of tokens leaves out, (N, S, T)."""
-    profile_NST, visible_ST = profiles
-    return 1 - token_weights(
-        lm,
-        look(tokens, sink_std=sink_std, stability_threshold=stability_threshold),
-        profile_NST,
-        visible_ST,
-        seed,
-        first,
-    ).view_as(profile_NST)
+    key = key_of(tokens, sink_std=sink_std, stability_threshold=stability_threshold)
+    context = SinkContext(*profiles, key, heads_of(lm), seed, first)
+    return 1 - token_weights(context).view_as(context.profile_NST)
 
 
 def naive_sinks(lm, calibration, noise_levels) -> torch.Tensor:
-    """Return the sinks of every sequence and step, bool (N, S, T), from transformers' own attention maps, with loops."""
-    length = calibration.ids_NT.shape[1]
+    """Return the sinks of every sequence and step, bool (N, S, T), from transformers' own attention maps."""
     lm.model.set_attn_implementation("eager")
     found = []
     for sequence, ids_T in enumerate(calibration.ids_NT):
-        states = (
-            trajectory(lm, calibration, noise_levels)[sequence] if lm.is_diffusion else [ids_T] * noise_levels
-        )
+        states = [ids_T] * noise_levels
+        if lm.is_diffusion:
+            states = trajectory(lm, calibration, noise_levels)[sequence]
         for step, state_T in enumerate(states):
             maps = lm.model.base_model(state_T[None], use_cache=False, output_attentions=True).attentions
             map_QK = torch.stack(maps)[:, 0].double().mean((0, 1))
-            first, last = 0, length
-            if not lm.is_diffusion:
-                start = length // (noise_levels + 1)
-                width = (length - start) // noise_levels
-                first, last = (
-                    start + step * width,
-                    length if step == noise_levels - 1 else start + (step + 1) * width,
-                )
-            profile = []
-            for key in range(length):
-                queries = (
-                    range(first, last) if lm.is_diffusion or key <= first else range(0)
-                )  # a key that some query cannot see is left out
-                even = sum(1 / length if lm.is_diffusion else 1 / (query + 1) for query in queries)
-                profile.append(
-                    sum(float(map_QK[query, key]) for query in queries) / even if len(queries) else None
-                )
-            seen = [mass for mass in profile if mass is not None]
-            border = statistics.fmean(seen) + 2 * statistics.pstdev(seen)
-            found.append([mass is not None and mass > border for mass in profile])
+            if lm.is_diffusion:
+                profile = [float(map_QK[:, key].sum()) for key in range(len(ids_T))]
+            else:
+                profile = naive_causal_profile(map_QK, step, noise_levels)
+            visible = [mass for mass in profile if mass is not None]
+            threshold = statistics.fmean(visible) + 2 * statistics.pstdev(visible)
+            found.append([mass is not None and mass > threshold for mass in profile])
     lm.model.set_attn_implementation("sdpa")
-    return torch.tensor(found).view(-1, noise_levels, length)
+    return torch.tensor(found).view(-1, noise_levels, calibration.ids_NT.shape[1])
+
+
+def naive_causal_profile(map_QK: torch.Tensor, step: int, noise_levels: int) -> list[float | None]:
+    """Return the mass of every key in a window of queries, None for a key that some of them cannot see."""
+    length = len(map_QK)
+    start = length // (noise_levels + 1)
+    width = (length - start) // noise_levels
+    first = start + step * width
+    last = length if step == noise_levels - 1 else first + width
+    even = sum(1 / (query + 1) for query in range(first, last))
+    profile = []
+    for key in range(length):
+        mass = sum(float(map_QK[query, key]) for query in range(first, last)) / even
+        profile.append(mass if key <= first else None)
+    return profile
 
 
 @pytest.fixture
@@ -100,7 +94,7 @@ def calibration(make_ids) -> Calibration:
 
 @pytest.fixture
 def profiles(tiny_dlm, calibration) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sink profiles of the calibration text along its noise levels, (N, S, T) and (S, T); some sinks move."""
+    """The sink profiles of the calibration text, (N, S, T) and (S, T); some sinks move."""
     found = sink_profiles(tiny_dlm, calibration, LEVELS, progress=False)
     masks_NST = sink_sets(*found, 2.0)
     assert masks_NST.any(1).sum() > 0 and not torch.equal(masks_NST.any(1), masks_NST.all(1))
@@ -250,14 +244,14 @@ def test_sinks_are_those_of_eager_attention(make_lm, calibration, kind, shape):
     assert torch.equal(masks_NST, naive_sinks(lm, calibration, LEVELS))
     assert masks_NST.any()
     last = [6, 12, 18] if kind == "autoregressive" else [23] * LEVELS
-    assert visible_ST.tolist() == [[key <= border for key in range(24)] for border in last]
+    assert visible_ST.tolist() == [[key <= last_key for key in range(24)] for last_key in last]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_sinks_do_not_depend_on_the_batch(make_lm, make_ids, kind):
-    lm, found = make_lm(kind), []
-    for batch in (1, 4, 50):
-        found.append(sink_masks(lm, Calibration(make_ids(5, 24), batch=batch))[0])
+    lm = make_lm(kind)
+    texts = [Calibration(make_ids(5, 24), batch=batch) for batch in (1, 4, 50)]
+    found = [sink_masks(lm, text)[0] for text in texts]
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
@@ -310,9 +304,10 @@ def test_random_leaves_out_as_many_visible_tokens_per_step_as_all(make_lm, calib
     lm = make_lm(kind)
     profile_NST, visible_ST = sink_profiles(lm, calibration, LEVELS, progress=False)
     masks_NST = sink_sets(profile_NST, visible_ST, 1.0)
-    draw = lambda profile=profile_NST, **options: left_out(
-        lm, (profile, visible_ST), "random", sink_std=1.0, **options
-    ).bool()
+
+    def draw(profile=profile_NST, **options):
+        return left_out(lm, (profile, visible_ST), "random", sink_std=1.0, **options).bool()
+
     drawn_NST = draw(seed=3)
     assert torch.equal(drawn_NST.sum(-1), masks_NST.sum(-1))
     assert not (drawn_NST & ~visible_ST).any()
@@ -325,13 +320,13 @@ def test_random_leaves_out_as_many_visible_tokens_per_step_as_all(make_lm, calib
 
 @pytest.mark.parametrize("tokens", ["all", "unstable", "stable", "random", "only"])
 def test_noised_rows_leave_a_token_out_exactly_where_it_is_a_sink(tiny_dlm, calibration, profiles, tokens):
-    rows = rows_for(tiny_dlm, calibration, look(tokens), progress=False)
+    rows = rows_for(tiny_dlm, calibration, key_of(tokens), progress=False)
     out_NST = left_out(tiny_dlm, profiles, tokens, seed=calibration.seed)
     assert torch.equal(rows.ids_RT.view(5, LEVELS, 24), trajectory(tiny_dlm, calibration, LEVELS))
     assert torch.equal(rows.weight_RT.view(5, LEVELS, 24), 1 - out_NST)
     assert rows.tokens == 5 * LEVELS * 24
     assert rows.left_out_share == pytest.approx(out_NST.mean().item())
-    known = rows_for(tiny_dlm, calibration, look(tokens), progress=False, profiles=profiles)
+    known = rows_for(tiny_dlm, calibration, key_of(tokens), progress=False, profiles=profiles)
     assert torch.equal(known.weight_RT, rows.weight_RT)
 
 
@@ -339,7 +334,7 @@ def test_noised_rows_leave_a_token_out_exactly_where_it_is_a_sink(tiny_dlm, cali
 @pytest.mark.parametrize("kind", KINDS)
 def test_clean_rows_weigh_a_token_by_the_steps_in_which_it_counts(make_lm, calibration, kind, tokens):
     lm = make_lm(kind)
-    rows = rows_for(lm, calibration, look(tokens, "clean"), progress=False)
+    rows = rows_for(lm, calibration, key_of(tokens, "clean"), progress=False)
     out_NST = left_out(
         lm, sink_profiles(lm, calibration, LEVELS, progress=False), tokens, seed=calibration.seed
     )
@@ -353,7 +348,7 @@ def test_clean_rows_weigh_a_token_by_the_steps_in_which_it_counts(make_lm, calib
 
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_without_a_choice_of_tokens_there_are_no_weights(tiny_dlm, calibration, inputs):
-    rows = rows_for(tiny_dlm, calibration, look("none", inputs), progress=False)
+    rows = rows_for(tiny_dlm, calibration, key_of("none", inputs), progress=False)
     assert rows.weight_RT is None and rows.left_out_share == 0
     assert rows.tokens == 5 * 24 * (LEVELS if inputs == "noised" else 1)
 
@@ -363,7 +358,7 @@ def test_without_a_choice_of_tokens_there_are_no_weights(tiny_dlm, calibration, 
 def test_rows_do_not_depend_on_the_batch(tiny_dlm, calibration, tokens, noise):
     one, many = (
         rows_for(
-            tiny_dlm, Calibration(calibration.ids_NT, 3, batch), look(tokens, noise=noise), progress=False
+            tiny_dlm, Calibration(calibration.ids_NT, 3, batch), key_of(tokens, noise=noise), progress=False
         )
         for batch in (1, 64)
     )
@@ -376,9 +371,9 @@ def test_rows_do_not_depend_on_the_batch(tiny_dlm, calibration, tokens, noise):
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_weights_that_are_zero_everywhere_are_an_error(tiny_dlm, calibration, inputs):
     with pytest.raises(ValueError, match="exclude='only' leaves no calibration token with a weight above 0"):
-        rows_for(tiny_dlm, calibration, look("only", inputs, sink_std=1000.0), progress=False)
+        rows_for(tiny_dlm, calibration, key_of("only", inputs, sink_std=1000.0), progress=False)
     assert rows_for(
-        tiny_dlm, calibration, look("all", inputs, sink_std=1000.0), progress=False
+        tiny_dlm, calibration, key_of("all", inputs, sink_std=1000.0), progress=False
     ).weight_RT.all()
 
 

@@ -1,19 +1,21 @@
-"""Runs that are killed: whatever the moment, going on ends with the same bits and repeats no finished block."""
+"""Killed runs: whatever the moment, going on ends with the same bits and repeats no finished block."""
 
 import copy
 import dataclasses
 import json
+from contextlib import contextmanager
 
 import pytest
 import torch
 from naive import same, weights_of
 
 from sinkprune_core.files import atomic
-from sinkprune_core.pruning import checkpoint, engine
+from sinkprune_core.pruning import checkpoint
 from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.checkpoint import PruningCheckpoint
-from sinkprune_core.pruning.engine import Recipe, preset, prune
-from sinkprune_core.pruning.structured import shrink
+from sinkprune_core.pruning.engine import PruningRun, prune
+from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.shrink import shrink
 
 LAYERS = 3
 RECIPES = {
@@ -61,34 +63,37 @@ def count_calls():
     return count
 
 
-def kill_at(monkeypatch, moment: str, layer: int) -> None:
-    """Kill the run before block `layer` is pruned, before it is written, or between its file and the progress that counts it."""
+@contextmanager
+def killed(monkeypatch, moment: str, layer: int):
+    """Kill the run inside before a block is pruned, written, or counted; it fails where no run was."""
     if moment == "pruning":
-        for name, place in (("_prune_weights", 1), ("_prune_units", 2)):
-            former = getattr(engine, name)
+        place, name, former = PruningRun, "prune_block", PruningRun.prune_block
 
-            def die_in(*args, former=former, place=place):
-                if args[place] == layer:
-                    raise Killed
-                return former(*args)
-
-            monkeypatch.setattr(engine, name, die_in)
-    elif moment == "writing":
-
-        def die_before_writing(self, lm, at, *rest, former=PruningCheckpoint.finish):
+        def die(run, at, *rest):
             if at == layer:
                 raise Killed
-            former(self, lm, at, *rest)
+            former(run, at, *rest)
 
-        monkeypatch.setattr(PruningCheckpoint, "finish", die_before_writing)
+    elif moment == "writing":
+        place, name, former = PruningCheckpoint, "finish", PruningCheckpoint.finish
+
+        def die(run, lm, at, *rest):
+            if at == layer:
+                raise Killed
+            former(run, lm, at, *rest)
+
     else:
+        place, name, former = checkpoint, "write_json", checkpoint.write_json
 
-        def die_before_progress(path, value, former=checkpoint.write_json):
+        def die(path, value):
             if path.name == "progress.json" and value["done"] == layer + 1:
                 raise Killed
             former(path, value)
 
-        monkeypatch.setattr(checkpoint, "write_json", die_before_progress)
+    with monkeypatch.context() as patches:
+        patches.setattr(place, name, die)
+        with pytest.raises(Killed):
+            yield
 
 
 def outcome(lm, report) -> tuple:
@@ -121,8 +126,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(
 ):
     recipe, straight = RECIPES[name], make_lm("diffusion")
     expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
-    with monkeypatch.context() as patches, pytest.raises(Killed):
-        kill_at(patches, moment, layer)
+    with killed(monkeypatch, moment, layer):
         prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path / "work")
     again = make_lm("diffusion")
     assert_same(
@@ -138,8 +142,7 @@ def test_a_run_killed_at_every_block_in_turn_repeats_no_finished_one(
     once = count_calls(straight)
     expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
     for layer in range(LAYERS):
-        with monkeypatch.context() as patches, pytest.raises(Killed):
-            kill_at(patches, "writing", layer)
+        with killed(monkeypatch, "writing", layer):
             prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path)
     again = make_lm("diffusion")
     calls = count_calls(again)
@@ -169,8 +172,7 @@ def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, calibration, t
 
     recipe, straight = RECIPES["magnitude global"], coarse()
     expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
-    with monkeypatch.context() as patches, pytest.raises(Killed):
-        kill_at(patches, "writing", 2)
+    with killed(monkeypatch, "writing", 2):
         prune(coarse(), recipe, calibration, progress=False, work=tmp_path)
     again = coarse()
     assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)
@@ -218,7 +220,11 @@ def test_a_finished_run_leaves_its_blocks_and_what_serves_others(
     lm = make_lm("diffusion")
     report = prune(lm, RECIPES[name], calibration, progress=False, work=tmp_path / "work")
     left = {path.name.split("-")[0] for path in (tmp_path / "work").iterdir()}
-    assert {path.name for path in report.job.iterdir()} <= {"blocks", "progress.json", "rows.safetensors"}
+    assert {path.name for path in report.checkpoint.iterdir()} <= {
+        "blocks",
+        "progress.json",
+        "rows.safetensors",
+    }
     again = make_lm("diffusion")
     calls = count_calls(again)
     assert_same(
@@ -237,8 +243,7 @@ def test_a_killed_compensated_run_shrinks_as_one_that_was_not(
 ):
     recipe, straight = preset("flap"), make_lm("autoregressive")
     expected = shrink(straight, prune(straight, recipe, calibration, progress=False).kept_units)
-    with monkeypatch.context() as patches, pytest.raises(Killed):
-        kill_at(patches, "writing", 2)
+    with killed(monkeypatch, "writing", 2):
         prune(make_lm("autoregressive"), recipe, calibration, progress=False, work=tmp_path)
     again = make_lm("autoregressive")
     assert same(
@@ -262,7 +267,8 @@ def test_the_folder_of_another_run_is_refused_and_says_what_differs(make_lm, cal
         (
             other_model,
             calibration,
-            r"it differs in model \(\w{16} there, \w{16} here\): use another folder, or remove it to start anew",
+            r"it differs in model \(\w{16} there, \w{16} here\): "
+            "use another folder, or remove it to start anew",
         ),
         (make_lm("diffusion"), other_text, r"it differs in calibration \(\w{16} there, \w{16} here\)"),
         (make_lm("diffusion"), dataclasses.replace(calibration, seed=4), r"it differs in calibration"),
@@ -300,7 +306,7 @@ def test_a_recipe_that_does_not_fit_makes_no_folder(make_lm, calibration, tmp_pa
 @pytest.mark.parametrize("target", ["save_file", "write_json"])
 @pytest.mark.parametrize("call", range(4))
 def test_an_interrupted_write_leaves_no_half_file(make_lm, calibration, tmp_path, monkeypatch, target, call):
-    """Each write in turn dies after half of its bytes; what lies there afterwards is whole, and the run goes on to the same bits."""
+    """Each write in turn dies after half of its bytes; files are whole, and the run goes on as usual."""
     recipe, straight = RECIPES["wanda sequential"], make_lm("diffusion")
     expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
     calls, former = [], getattr(checkpoint, target)
@@ -317,9 +323,10 @@ def test_an_interrupted_write_leaves_no_half_file(make_lm, calibration, tmp_path
         second.write_bytes(second.read_bytes()[: second.stat().st_size // 2])
         raise Killed
 
-    with monkeypatch.context() as patches, pytest.raises(Killed):
+    with monkeypatch.context() as patches:
         patches.setattr(checkpoint, target, half)
-        prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path / "work")
+        with pytest.raises(Killed):
+            prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path / "work")
     files = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
     assert all(
         path.suffix in (".json", ".safetensors", ".bin") and not path.name.startswith(".") for path in files
@@ -355,8 +362,7 @@ def test_a_model_in_bfloat16_goes_on_in_bfloat16(make_lm, calibration, tmp_path,
 
     straight, recipe = make(), RECIPES["sparsegpt sequential"]
     expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
-    with monkeypatch.context() as patches, pytest.raises(Killed):
-        kill_at(patches, "writing", 1)
+    with killed(monkeypatch, "writing", 1):
         prune(make(), recipe, calibration, progress=False, work=tmp_path)
     again = make()
     assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)

@@ -1,4 +1,4 @@
-"""Pruning: the same weights as a naive float64 calculation from the formulas, exact counts, and nothing else touched."""
+"""Pruning: the weights of a naive float64 calculation, exact counts, and nothing else is changed."""
 
 import dataclasses
 import json
@@ -9,35 +9,18 @@ import pytest
 import torch
 from naive import linears_of, same, weights_of, zeros_of
 
-from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.models.blocks import Rows, block_inputs, run_block, weights_kept
 from sinkprune_core.models.embedded import START_TOKEN_ID
 from sinkprune_core.models.language_model import weight_OI
-from sinkprune_core.pruning import engine
-from sinkprune_core.pruning.calibration import (
-    BY_ROW,
-    EXCLUDE,
-    Calibration,
-    Rows,
-    SinkContext,
-    rows_for,
-    trajectory,
-)
-from sinkprune_core.pruning.cost import meta_model, pruning_cost
-from sinkprune_core.pruning.criteria import CRITERIA, wanda
-from sinkprune_core.pruning.engine import (
-    PRESETS,
-    Recipe,
-    block_inputs,
-    dense_statistics,
-    preset,
-    prune,
-    run_block,
-    weights_kept,
-)
+from sinkprune_core.pruning.calibration import Calibration, trajectory
+from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
+from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.input_statistics import observe
 from sinkprune_core.pruning.patterns import select
-from sinkprune_core.pruning.recipe import PROPAGATION
-from sinkprune_core.pruning.structured import plan, shrink
+from sinkprune_core.pruning.recipe import PRESETS, PROPAGATION, Recipe, preset
+from sinkprune_core.pruning.shrink import shrink
+from sinkprune_core.pruning.structured import plan
+from sinkprune_core.pruning.token_weights import EXCLUDE, rows_for
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
 NOISED = {"inputs": "noised", "noise_levels": LEVELS}
@@ -53,7 +36,7 @@ def pruned(lm, calibration=None, **fields) -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def calibration(make_ids) -> Calibration:
-    """Text on which no score lies closer to a border than 1e-5 of its value, so that rounding decides nothing."""
+    """Text on which no score is closer to a threshold than 1e-5 of its value: rounding decides nothing."""
     return Calibration(make_ids(SEQUENCES, LENGTH, seed=7), seed=3, batch=4)
 
 
@@ -170,6 +153,21 @@ def test_allocated_layers_equal_a_naive_calculation_with_exact_counts(
         ), name
 
 
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_a_criterion_is_one_entry_of_the_table(make_family, make_ids, monkeypatch, pattern):
+    """Here: Wanda's score times 2, which prunes as Wanda does; it has no score for units."""
+    entry = Criterion(needs="norms", score=lambda weight_OI, inputs: 2 * wanda(weight_OI, inputs))
+    monkeypatch.setitem(CRITERIA, "twice", entry)
+    lm, calibration = make_family("llama-gqa"), Calibration(make_ids(3, 12, seed=7), batch=2)
+    fields = {"pattern": pattern, "sparsity": PATTERNS[pattern], "exclude": "all", **NOISED}
+    fields |= {"propagation": "dense", "allocation": "owl" if pattern in ("row", "layer") else "uniform"}
+    assert same(*(pruned(lm, calibration, criterion=name, **fields) for name in ("twice", "wanda")))
+    with pytest.raises(
+        ValueError, match="criterion='twice' scores single weights: it takes no pattern='struc"
+    ):
+        Recipe("twice", pattern="structured")
+
+
 # what the masks depend on
 
 
@@ -210,7 +208,7 @@ def test_a_constant_weight_on_every_token_is_no_weight(tiny_dlm, calibration):
             run_block(tiny_dlm.blocks[0], block_inputs(tiny_dlm, choice, batch=4), observer)
         masks.append(
             [
-                select("row", 0.5)(wanda(linear.weight, observer.seen()[name].norm_I), 0, linear.in_features)
+                select("row", 0.5)(wanda(linear.weight, observer.statistics()[name]), 0, linear.in_features)
                 for name, linear in tiny_dlm.linears(tiny_dlm.blocks[0]).items()
             ]
         )
@@ -278,7 +276,7 @@ def test_random_leaves_out_as_much_as_all(tiny_dlm, calibration):
 
 
 def test_direction_reaches_pruning_through_attention_alone(tiny_ar, tiny_dlm, calibration):
-    """Equal weights, equal text: only what attention sees differs, so the first block's first linears agree and later ones do not."""
+    """Equal weights and text: the first block's first linears agree, and what follows attention does not."""
     ar, dlm = pruned(tiny_ar, calibration), pruned(tiny_dlm, calibration)
     for name in ("q_proj", "k_proj", "v_proj"):
         assert torch.equal(
@@ -383,10 +381,15 @@ def test_magnitude_reports_no_calibration(tiny_ar, calibration):
 def test_weights_come_back_after_an_exception(tiny_dlm, calibration, fields):
     """Also where compensation gave linears a bias they did not have."""
     before = weights_of(tiny_dlm)
-    with pytest.raises(KeyboardInterrupt), weights_kept(tiny_dlm):
-        prune(tiny_dlm, Recipe(**fields), calibration, progress=False)
-        assert not same(weights_of(tiny_dlm), before)
-        raise KeyboardInterrupt
+
+    def interrupted():
+        with weights_kept(tiny_dlm):
+            prune(tiny_dlm, Recipe(**fields), calibration, progress=False)
+            assert not same(weights_of(tiny_dlm), before)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert same(weights_of(tiny_dlm), before)
     assert all(linear.bias is None for linear in linears_of(tiny_dlm).values())
 
@@ -406,7 +409,8 @@ def test_a_weight_that_is_not_finite_is_named(tiny_ar, calibration, criterion):
     before = tiny_ar.blocks[1].mlp.up_proj.weight.clone()
     with pytest.raises(
         ValueError,
-        match="block 1 mlp.up_proj: weights or activations are not finite; nothing of this linear was changed",
+        match=r"block 1 mlp\.up_proj: weights or activations are not finite; "
+        "nothing of this linear was changed",
     ):
         prune(tiny_ar, Recipe(criterion), calibration, progress=False)
     assert torch.equal(tiny_ar.blocks[1].mlp.up_proj.weight, before)
@@ -426,246 +430,7 @@ def test_activations_that_are_not_finite_are_named(tiny_ar, calibration, fields)
     tiny_ar.blocks[1].input_layernorm.weight[2] = torch.nan
     before = tiny_ar.blocks[1].self_attn.q_proj.weight.clone()
     with pytest.raises(
-        ValueError, match="block 1 (self_attn.q_proj|attention): weights or activations are not finite"
+        ValueError, match=r"block 1 (self_attn\.q_proj|attention): weights or activations are not finite"
     ):
         prune(tiny_ar, Recipe(**fields), calibration, progress=False)
     assert torch.equal(tiny_ar.blocks[1].self_attn.q_proj.weight, before)
-
-
-# statistics shared by recipes
-
-
-def test_statistics_shared_by_many_recipes_prune_as_each_recipe_alone_does(tiny_dlm, calibration):
-    recipes = [
-        preset(name, sparsity=share, noise_levels=LEVELS)
-        for name in (
-            "noised-dense",
-            "all-sinks",
-            "unstable",
-            "stable",
-            "random",
-            "only-sinks",
-            "paper",
-            "paper-dream",
-        )
-        for share in (0.3, 0.6)
-    ]
-    recipes += [
-        Recipe(propagation="dense", exclude=tokens, noise_levels=LEVELS, sink_std=sink_std)
-        for tokens in ("none", "all")
-        for sink_std in (1.0, 2.0)
-    ]
-    shared = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
-    results = set()
-    for recipe in recipes:
-        masks = []
-        for known in (None, shared[recipe.statistics_key]):
-            with weights_kept(tiny_dlm):
-                report = prune(tiny_dlm, recipe, calibration, progress=False, statistics=known)
-                masks.append(torch.cat([linear.weight.flatten() for linear in linears_of(tiny_dlm).values()]))
-            assert report.calibration_tokens == shared[recipe.statistics_key].tokens
-        assert torch.equal(*masks), recipe
-        results.add(masks[0].numpy().tobytes())
-    assert len(results) > 6, "recipes that all prune alike would show nothing"
-
-
-def saw_the_same(once, walked, rtol: float = 1e-6) -> None:
-    assert (once.tokens, once.left_out_share) == (
-        walked.tokens,
-        pytest.approx(walked.left_out_share, abs=rtol),
-    )
-    for layer_once, layer_walked in zip(once.seen, walked.seen, strict=True):
-        assert list(layer_once) == list(layer_walked)
-        for name, seen in layer_once.items():
-            for field in ("norm_I", "summed_I", "mean_I", "variance_I"):
-                torch.testing.assert_close(
-                    getattr(seen, field), getattr(layer_walked[name], field), rtol=rtol, atol=2 * rtol
-                )
-            assert seen.count == pytest.approx(layer_walked[name].count, rel=rtol)
-
-
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        ("diffusion", ["noised-dense", "all-sinks", "unstable", "random", "paper", "paper-dream"]),
-        ("autoregressive", ["wanda"]),
-    ],
-)
-def test_one_pass_and_a_walk_by_blocks_find_the_same(make_lm, calibration, monkeypatch, kind, names):
-    """A model whose inputs cannot all wait is looked at twice: once for its sinks, once block by block."""
-    lm, found = make_lm(kind), []
-    recipes = (
-        [preset(name, noise_levels=LEVELS, propagation="dense") for name in names]
-        if kind == "diffusion"
-        else [
-            Recipe(propagation="dense", exclude=tokens, noise_levels=LEVELS, sink_std=1.0)
-            for tokens in ("all", "random", "unstable")
-        ]
-    )
-    for waiting in (engine.WAITING_BYTES, 0):
-        monkeypatch.setattr(engine, "WAITING_BYTES", waiting)
-        found.append(dense_statistics(lm, recipes, calibration, progress=False))
-    for recipe in recipes:
-        once, walked = (each[recipe.statistics_key] for each in found)
-        saw_the_same(once, walked)
-        results = []
-        for known in (once, walked):
-            with weights_kept(lm):
-                prune(lm, recipe, calibration, progress=False, statistics=known)
-                results.append(weights_of(lm))
-        assert same(*results)
-
-
-LOOKS = {
-    tokens: Recipe(exclude=tokens, propagation="dense", stability_threshold=0.6, **NOISED)
-    for tokens in EXCLUDE
-}
-
-
-@pytest.mark.parametrize(
-    "choices",
-    [*([tokens] for tokens in EXCLUDE), ["all", "only", "official"], ["all", "random"], [*EXCLUDE]],
-    ids=" ".join,
-)
-def test_every_choice_of_tokens_sees_in_one_pass_what_it_sees_in_two_whatever_the_batch(
-    tiny_dlm, calibration, monkeypatch, choices
-):
-    """One state at a time where the choices allow it, else one trajectory; one that may see more than its row needs all of it."""
-    recipes, shapes, hidden = [LOOKS[tokens] for tokens in choices], [], type(tiny_dlm).hidden
-    monkeypatch.setattr(
-        type(tiny_dlm),
-        "hidden",
-        lambda lm, ids_BT, *masks: shapes.append(len(ids_BT)) or hidden(lm, ids_BT, *masks),
-    )
-    found = {}
-    for batch in (1, 4, 64):
-        found[batch] = dense_statistics(
-            tiny_dlm, recipes, dataclasses.replace(calibration, batch=batch), progress=False
-        )
-        rows = batch if set(choices) <= BY_ROW else LEVELS * max(1, batch // LEVELS)
-        assert (
-            shapes == []
-            if choices == ["none"]
-            else max(shapes) == min(rows, LEVELS * SEQUENCES) and sum(shapes) == LEVELS * SEQUENCES
-        )
-        shapes.clear()
-    monkeypatch.setattr(engine, "WAITING_BYTES", 0)
-    walked = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
-    assert not shapes
-    for recipe in recipes:
-        for each in found.values():
-            saw_the_same(
-                each[recipe.statistics_key],
-                walked[recipe.statistics_key],
-                rtol=1e-4 if recipe.exclude == "official" else 1e-6,
-            )  # its sigmoid is steep
-
-
-def test_choices_by_row_are_those_whose_weights_ignore_the_other_states():
-    """And no choice that looks at a trajectory is among them."""
-    profile_NST, visible_ST = (
-        torch.rand(4, 5, 40, generator=torch.Generator().manual_seed(0)).pow(4),
-        torch.ones(5, 40, dtype=torch.bool),
-    )
-
-    def chosen(tokens: str, noise_levels: int, alpha: float | None = None):
-        look = dataclasses.replace(LOOKS[tokens].statistics_key, alpha=alpha)
-        return EXCLUDE[tokens](
-            SinkContext(
-                profile_NST.view(-1, noise_levels, 40),
-                visible_ST[:noise_levels],
-                look,
-                units=9,
-                seed=0,
-                first=0,
-            )
-        ).view_as(profile_NST)
-
-    assert {tokens for tokens in EXCLUDE if torch.equal(chosen(tokens, 1), chosen(tokens, 5))} == BY_ROW
-    assert all(torch.equal(chosen(tokens, 1, 3.0), chosen(tokens, 5, 3.0)) for tokens in ("all", "official"))
-
-
-def test_a_choice_of_ones_own_sees_whole_trajectories_unless_it_is_declared_by_row(
-    tiny_dlm, calibration, monkeypatch
-):
-    seen = []
-    monkeypatch.setitem(
-        EXCLUDE,
-        "mine",
-        lambda sighting: seen.append(tuple(sighting.profile_NST.shape[:2])) or sighting.sinks_NST,
-    )
-    recipes = [Recipe(exclude=tokens, propagation="dense", **NOISED) for tokens in ("mine", "all")]
-    dense_statistics(tiny_dlm, recipes, calibration, progress=False)
-    assert set(seen) == {(1, LEVELS)}
-    monkeypatch.setattr(engine, "BY_ROW", BY_ROW | {"mine"})
-    found = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
-    assert set(seen[SEQUENCES:]) == {(4, 1), (3, 1)}, "15 rows in batches of 4"
-    saw_the_same(found[recipes[0].statistics_key], found[recipes[1].statistics_key])
-
-
-@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
-@pytest.mark.parametrize("family", ["llama-mha", "llama-gqa", "qwen2", "gpt2"])
-def test_a_row_takes_the_bytes_that_its_inputs_hold(make_family, make_ids, family, kind):
-    """Linears that read one tensor hold it once."""
-    lm = make_family(family, kind)
-    linears = {
-        (layer, name): linear
-        for layer, block in enumerate(lm.blocks)
-        for name, linear in lm.linears(block).items()
-    }
-    with observe(linears, deferred=True) as observer:
-        lm.hidden(make_ids(3, 10))
-        held = {
-            input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for _, input_BTI in observer._waiting
-        }
-    assert sum(held.values()) == 3 * engine.row_bytes(lm, 10) and len(held) == 4 * len(lm.blocks)
-
-
-def test_one_pass_needs_room_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, calibration):
-    size = engine.row_bytes(tiny_dlm, LENGTH)
-    one_pass = lambda choices, memory_budget, lm=tiny_dlm, **fields: engine.one_pass(
-        lm,
-        [dataclasses.replace(LOOKS[tokens], **fields).statistics_key for tokens in choices],
-        calibration,
-        memory_budget,
-    )
-    assert [one_pass(["all", "official"], budget) for budget in (size - 1, size)] == [0, 4]
-    assert [one_pass(["all", "unstable"], budget) for budget in (size * LEVELS - 1, size * LEVELS)] == [
-        0,
-        LEVELS,
-    ]
-    assert one_pass(["all"], size, inputs="clean") == 0, (
-        "sinks show in other forwards than those whose inputs are wanted"
-    )
-    assert one_pass(["unstable"], size, tiny_ar, inputs="clean") == 4, "a causal trajectory is one forward"
-
-
-def test_an_8b_model_at_4096_tokens_gets_one_pass_on_a_gpu_of_80_gb(monkeypatch):
-    """From shapes alone: a row fits beside the model, a trajectory does not; on a CPU neither does."""
-    lm, text = (
-        meta_model(MODELS["GSAI-ML/LLaDA-8B-Base"], "bfloat16"),
-        Calibration(torch.zeros(2, 4096, dtype=torch.long), batch=1),
-    )
-    assert engine.row_bytes(lm, 4096) == 32 * (3 * 4096 + 12288) * 4096 * 2
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, int(80e9)))
-    rooms = {device: engine.input_budget(device) for device in ("cpu", "cuda", torch.device("cuda", 1))}
-    assert rooms == {"cpu": 1 << 30, "cuda": 20e9, torch.device("cuda", 1): 20e9}
-    once = {
-        device: {
-            name
-            for name in ("all-sinks", "paper", "only-sinks", "unstable", "random")
-            if engine.one_pass(lm, [preset(name).statistics_key], text, rooms[device])
-        }
-        for device in ("cpu", "cuda")
-    }
-    assert once == {"cpu": set(), "cuda": {"all-sinks", "paper", "only-sinks"}}
-    costs = {
-        name: pruning_cost(lm, preset(name), text, speed=1.0, memory_budget=rooms["cuda"])
-        for name in ("noised-dense", "paper", "unstable")
-    }
-    assert (
-        costs["noised-dense"].flops * preset("paper").noise_levels / preset("noised-dense").noise_levels
-        == costs["paper"].flops
-    )
-    assert costs["unstable"].flops == 2 * costs["noised-dense"].flops
-    assert engine.row_bytes(lm, 4096) < costs["paper"].memory - 16.03e9 < 2 * engine.row_bytes(lm, 4096)

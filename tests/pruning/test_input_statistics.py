@@ -1,4 +1,4 @@
-"""Statistics of linear inputs: loops in float64, one statistic per distinct input, and nothing that depends on the batch."""
+"""Statistics of linear inputs: as loops in float64 find them, one per distinct input, whatever the batch."""
 
 import math
 
@@ -11,9 +11,10 @@ from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.pruning import input_statistics
 from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.criteria import magnitude, wanda
-from sinkprune_core.pruning.engine import Recipe, prune
+from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.input_statistics import RunningStatistics, observe
 from sinkprune_core.pruning.patterns import select
+from sinkprune_core.pruning.recipe import Recipe
 
 
 def test_the_scale_of_the_input_changes_no_mask():
@@ -25,9 +26,9 @@ def test_the_scale_of_the_input_changes_no_mask():
     for norm in ("root", "sum"):
         masks = []
         for scale in (1.0, 1 / 64, 1024.0):
-            seen = RunningStatistics(13)
-            seen.add(scale * input_BTI, None)
-            masks.append(choose(wanda(weight_OI, seen.seen().norms(norm)), 0, 13))
+            running = RunningStatistics(13)
+            running.add(scale * input_BTI, None)
+            masks.append(choose(wanda(weight_OI, running.finished().with_norm(norm)), 0, 13))
         assert torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2])
         assert not torch.equal(masks[0], choose(magnitude(weight_OI, None), 0, 13))
 
@@ -35,19 +36,18 @@ def test_the_scale_of_the_input_changes_no_mask():
 def test_a_score_by_hand():
     weight_OI, norms = torch.tensor([[1.0, -2, 3], [-4, 0.5, 0]]), RunningStatistics(3)
     norms.add(torch.tensor([[[3.0, 1, 0], [4, 0, 0]]]), torch.tensor([[1.0, 1]]))
-    assert norms.seen().norm_I.tolist() == [5, 1, 0]
-    assert wanda(weight_OI, norms.seen().norm_I).tolist() == [[5, 2, 0], [20, 0.5, 0]]
-    assert magnitude(weight_OI, norms.seen().norm_I).tolist() == [[1, 2, 3], [4, 0.5, 0]]
+    assert norms.finished().norm_I.tolist() == [5, 1, 0]
+    assert wanda(weight_OI, norms.finished()).tolist() == [[5, 2, 0], [20, 0.5, 0]]
+    assert magnitude(weight_OI, norms.finished()).tolist() == [[1, 2, 3], [4, 0.5, 0]]
     halved = RunningStatistics(3)
     halved.add(
         torch.tensor([[[3.0, 1, 0], [8, 0, 0]]]), torch.tensor([[1.0, 0.5]])
     )  # the weight counts inside the square
-    assert halved.seen().norm_I.tolist() == [5, 1, 0]
+    assert halved.finished().norm_I.tolist() == [5, 1, 0]
     norms.add(torch.tensor([[[0.0, 12, 0], [0, 5, 0]]]), None)
-    assert norms.seen().summed_I.tolist() == [5, 14, 0]  # 1 of the first sequence and 13 of the second
-    assert norms.seen().norms("sum") is not norms.seen().norms("root") and norms.seen().norms(
-        "root"
-    ).tolist() == pytest.approx([5, math.sqrt(170), 0])
+    assert norms.finished().summed_I.tolist() == [5, 14, 0]  # 1 of the first sequence and 13 of the second
+    assert norms.finished().with_norm("sum").norm_I.tolist() == [5, 14, 0]
+    assert norms.finished().with_norm("root").norm_I.tolist() == pytest.approx([5, math.sqrt(170), 0])
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -67,24 +67,24 @@ def test_every_statistic_equals_a_loop_however_the_batches_are_cut(batch, tokens
     running = RunningStatistics(5, gram=True)
     for part_BTI, part_BT in zip(input_BTI.split(cut), weight_BT.split(cut), strict=True):
         running.add(part_BTI, part_BT if weighted else None)
-    seen, rows = running.seen(), input_BTI.double().tolist()
+    inputs, rows = running.finished(), input_BTI.double().tolist()
     ws = weight_BT.double().tolist() if weighted else [[1.0] * tokens] * batch
     count = sum(w * w for row in ws for w in row)
-    assert seen.count == pytest.approx(count, rel=1e-6)
+    assert inputs.count == pytest.approx(count, rel=1e-6)
     for column in range(5):
         pairs = [
             [(w, token[column]) for w, token in zip(row_w, row, strict=True)]
             for row_w, row in zip(ws, rows, strict=True)
         ]
         mean = sum(w * w * x for row in pairs for w, x in row) / count
-        assert seen.norm_I[column].item() == pytest.approx(
+        assert inputs.norm_I[column].item() == pytest.approx(
             math.hypot(*(w * x for row in pairs for w, x in row)), rel=1e-5
         )
-        assert seen.summed_I[column].item() == pytest.approx(
+        assert inputs.summed_I[column].item() == pytest.approx(
             sum(math.hypot(*(w * x for w, x in row)) for row in pairs), rel=1e-5
         )
-        assert seen.mean_I[column].item() == pytest.approx(mean, abs=1e-5)
-        assert seen.variance_I[column].item() == pytest.approx(
+        assert inputs.mean_I[column].item() == pytest.approx(mean, abs=1e-5)
+        assert inputs.variance_I[column].item() == pytest.approx(
             sum(w * w * (x - mean) ** 2 for row in pairs for w, x in row) / count, abs=1e-5
         )
         for other in range(5):
@@ -93,7 +93,7 @@ def test_every_statistic_equals_a_loop_however_the_batches_are_cut(batch, tokens
                 for row_w, row in zip(ws, rows, strict=True)
                 for w, token in zip(row_w, row, strict=True)
             )
-            assert seen.gram_II[column, other].item() == pytest.approx(product, abs=1e-4)
+            assert inputs.gram_II[column, other].item() == pytest.approx(product, abs=1e-4)
 
 
 def test_several_choices_of_weights_at_once_are_each_alone():
@@ -106,7 +106,10 @@ def test_several_choices_of_weights_at_once_are_each_alone():
         alone.add(input_BTI, weight_WBT[choice])
         for field in ("norm_I", "summed_I", "mean_I", "variance_I", "gram_II"):
             torch.testing.assert_close(
-                getattr(together.seen(choice), field), getattr(alone.seen(), field), rtol=1e-6, atol=1e-6
+                getattr(together.finished(choice), field),
+                getattr(alone.finished(), field),
+                rtol=1e-6,
+                atol=1e-6,
             )
 
 
@@ -118,7 +121,7 @@ def test_a_gram_matrix_of_more_columns_than_a_strip_is_whole_and_symmetric(monke
     )
     for part in input_BTI.split(2):
         running.add(part, None)
-    gram_II = running.seen().gram_II
+    gram_II = running.finished().gram_II
     flat_NI = input_BTI.flatten(0, 1).double()
     torch.testing.assert_close(gram_II, (flat_NI.T @ flat_NI).float())
     assert torch.equal(gram_II, gram_II.T)
@@ -127,9 +130,9 @@ def test_a_gram_matrix_of_more_columns_than_a_strip_is_whole_and_symmetric(monke
 def test_a_choice_that_leaves_all_tokens_out_has_statistics_of_zero():
     running = RunningStatistics(3, gram=True)
     running.add(torch.ones(1, 4, 3), torch.zeros(1, 4))
-    seen = running.seen()
-    assert seen.count == 0 and not any(
-        getattr(seen, field).any() for field in ("norm_I", "summed_I", "mean_I", "variance_I", "gram_II")
+    inputs = running.finished()
+    assert inputs.count == 0 and not any(
+        getattr(inputs, field).any() for field in ("norm_I", "summed_I", "mean_I", "variance_I", "gram_II")
     )
 
 
@@ -137,7 +140,7 @@ def test_linears_with_one_input_share_one_statistic_and_count_a_token_once(tiny_
     states = block_inputs(tiny_ar, Rows(make_ids(5, 7), None), batch=2)
     with observe(tiny_ar.linears(tiny_ar.blocks[0])) as observer:
         run_block(tiny_ar.blocks[0], states, observer)
-    by_name = {name.split(".")[-1]: seen for name, seen in observer.seen().items()}
+    by_name = {name.split(".")[-1]: inputs for name, inputs in observer.statistics().items()}
     assert by_name["q_proj"] is by_name["k_proj"] is by_name["v_proj"]
     assert by_name["gate_proj"] is by_name["up_proj"]
     assert len(set(map(id, by_name.values()))) == 4
@@ -160,7 +163,7 @@ def test_a_deferred_observer_sees_what_a_prompt_one_sees(make_family, make_ids, 
                 run_block(lm.blocks[0], [state], observer)
                 if deferred:
                     observer.flush(weight_RT[2 * start : 2 * start + 2])
-        found.append(observer.seen())
+        found.append(observer.statistics())
     assert found[0].keys() == found[1].keys() == linears.keys()
     assert all(
         torch.equal(found[0][name].norm_I, found[1][name].norm_I)
@@ -184,7 +187,7 @@ def test_blocks_receive_every_row_with_its_own_weights(tiny_dlm, make_ids):
 @pytest.mark.parametrize("family", ["llama-gqa", "qwen2", "gpt2"])
 @pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
 def test_blocks_called_one_by_one_are_the_model(make_family, make_ids, family, kind):
-    """Sent through its blocks one at a time, text arrives where a full forward takes it, up to the last norm."""
+    """Text sent through its blocks one at a time arrives where a full forward takes it, but for a norm."""
     lm, ids_RT = make_family(family, kind), make_ids(5, 9)
     states = block_inputs(lm, Rows(ids_RT, None), batch=2)
     for block in lm.blocks:

@@ -1,7 +1,9 @@
 """Patterns and allocation: exact counts and ties by lowest index, against sorts of Python lists."""
 
 import math
+import re
 import statistics
+from itertools import pairwise
 
 import pytest
 import torch
@@ -58,17 +60,15 @@ def test_rows_and_layers_lose_the_exact_count_of_lowest_scores_and_ties_go_from_
     seed=st.integers(0, 10**6),
     pattern=st.sampled_from(["row", "layer"]),
 )
-def test_pieces_of_a_linear_add_up_to_the_count_of_the_whole(
+def test_blocks_of_columns_add_up_to_the_count_of_the_whole_linear(
     rows, columns, block_size, sparsity, seed, pattern
 ):
-    score_OI, chosen = (
-        torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed)),
-        select(pattern, sparsity),
-    )
+    score_OI = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed))
+    choose_part = select(pattern, sparsity)
     parts = []
     for first in range(0, columns, block_size):
         last = min(first + block_size, columns)
-        parts.append(chosen(score_OI[:, first:last], first, last))
+        parts.append(choose_part(score_OI[:, first:last], first, last))
         assert places(parts[-1]) == choose(score_OI[:, first:last].tolist(), pattern, sparsity, first)
     total = torch.cat(parts, 1).sum()
     assert total == (
@@ -132,9 +132,14 @@ def test_n_of_m_must_prune_and_keep_something(pattern):
 # all linears
 
 
-def bordered(parts: list[torch.Tensor], sparsity: float) -> list[set]:
-    border = GlobalThreshold(lambda: iter(parts), sparsity)
-    return [places(border.take(part)) for part in parts]
+def below_the_threshold(parts: list[torch.Tensor], sparsity: float) -> list[set]:
+    threshold = GlobalThreshold(lambda: iter(parts), sparsity)
+    return [places(threshold.take(part)) for part in parts]
+
+
+def by_sorting(parts: list[torch.Tensor], sparsity: float) -> list[set]:
+    scores = {index: part.tolist() for index, part in enumerate(parts)}
+    return list(choose_globally(scores, sparsity).values())
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -145,12 +150,11 @@ def bordered(parts: list[torch.Tensor], sparsity: float) -> list[set]:
     scale=st.sampled_from([1e-30, 1e-3, 1.0, 7e20]),
     seed=st.integers(0, 10**6),
 )
-def test_the_border_is_that_of_a_full_sort_with_ties_by_order(shapes, sparsity, values, scale, seed):
-    parts = [
-        scale * drawn(rows, columns, values, seed + index) for index, (rows, columns) in enumerate(shapes)
-    ]
-    expected = choose_globally({index: part.tolist() for index, part in enumerate(parts)}, sparsity)
-    assert bordered(parts, sparsity) == list(expected.values())
+def test_the_threshold_is_that_of_a_full_sort_with_ties_by_order(shapes, sparsity, values, scale, seed):
+    parts = []
+    for index, (rows, columns) in enumerate(shapes):
+        parts.append(scale * drawn(rows, columns, values, seed + index))
+    assert below_the_threshold(parts, sparsity) == by_sorting(parts, sparsity)
 
 
 @FEW
@@ -159,42 +163,28 @@ def test_the_border_is_that_of_a_full_sort_with_ties_by_order(shapes, sparsity, 
     sparsity=st.floats(0, 0.999),
     seed=st.integers(0, 10**6),
 )
-def test_the_border_of_scores_that_differ_in_their_last_bits_is_exact(counts, sparsity, seed):
+def test_the_threshold_of_scores_that_differ_in_their_last_bits_is_exact(counts, sparsity, seed):
     """Neighbouring floats: only the lower half of their bits tells them apart."""
-    parts = [
-        (
-            0x3F800000
-            + torch.randint(
-                300, (1, count), generator=torch.Generator().manual_seed(seed + count), dtype=torch.int32
-            )
-        ).view(torch.float32)
-        for count in counts
-    ]
-    assert bordered(parts, sparsity) == list(
-        choose_globally({index: part.tolist() for index, part in enumerate(parts)}, sparsity).values()
-    )
+    parts = []
+    for count in counts:
+        rng = torch.Generator().manual_seed(seed + count)
+        last_bits = torch.randint(300, (1, count), generator=rng, dtype=torch.int32)
+        parts.append((0x3F800000 + last_bits).view(torch.float32))
+    assert below_the_threshold(parts, sparsity) == by_sorting(parts, sparsity)
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 3.4e38, 1e-45])
 @pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.99])
 def test_constant_scores_are_pruned_in_order(value, sparsity):
     parts = [torch.full((3, 5), value), torch.full((2, 4), value)]
-    flat = [place for part in bordered(parts, sparsity) for place in sorted(part)]
-    count = math.floor(23 * sparsity)
-    assert (
-        flat
-        == (
-            [(row, column) for row in range(3) for column in range(5)]
-            + [(row, column) for row in range(2) for column in range(4)]
-        )[:count]
-    )
+    pruned = [place for part in below_the_threshold(parts, sparsity) for place in sorted(part)]
+    in_order = [divmod(place, 5) for place in range(15)] + [divmod(place, 4) for place in range(8)]
+    assert pruned == in_order[: math.floor(23 * sparsity)]
 
 
 def test_scores_in_bfloat16_are_compared_as_they_are():
     parts = [drawn(3, 7, 5, 0).bfloat16(), drawn(2, 6, 5, 1).bfloat16()]
-    assert bordered(parts, 0.4) == list(
-        choose_globally({index: part.tolist() for index, part in enumerate(parts)}, 0.4).values()
-    )
+    assert below_the_threshold(parts, 0.4) == by_sorting(parts, 0.4)
 
 
 # layers
@@ -203,12 +193,11 @@ def test_scores_in_bfloat16_are_compared_as_they_are():
 @pytest.mark.parametrize(("sparsity", "owl_lambda"), [(0.5, 0.08), (0.3, 0.3), (0.9, 0.05), (0.5, 0.0)])
 @pytest.mark.parametrize("layers", [1, 2, 7])
 def test_linear_allocation_is_a_line_around_the_mean(sparsity, owl_lambda, layers):
-    falling, rising = (allocate(name, sparsity, layers, owl_lambda) for name in ("linear", "linear-reverse"))
-    expected = (
-        [sparsity + owl_lambda * (1 - 2 * layer / (layers - 1)) for layer in range(layers)]
-        if layers > 1
-        else [sparsity]
-    )
+    falling = allocate("linear", sparsity, layers, owl_lambda)
+    rising = allocate("linear-reverse", sparsity, layers, owl_lambda)
+    expected = [sparsity]
+    if layers > 1:
+        expected = [sparsity + owl_lambda * (1 - 2 * layer / (layers - 1)) for layer in range(layers)]
     assert falling == pytest.approx(expected, abs=1e-12)
     assert rising == pytest.approx(expected[::-1], abs=1e-12)
     assert statistics.fmean(falling) == pytest.approx(sparsity)
@@ -223,13 +212,12 @@ def test_linear_allocation_is_a_line_around_the_mean(sparsity, owl_lambda, layer
 def test_owl_keeps_more_where_outliers_are(shares, sparsity, owl_lambda):
     found = allocate("owl", sparsity, len(shares), owl_lambda, shares)
     assert statistics.fmean(found) == pytest.approx(sparsity)
-    assert max(found) - min(found) == pytest.approx(
-        2 * owl_lambda if max(shares) > min(shares) else 0, abs=1e-9
-    )
+    width = max(shares) - min(shares)
+    assert max(found) - min(found) == pytest.approx(2 * owl_lambda if width > 0 else 0, abs=1e-9)
     by_share = sorted(zip(shares, found, strict=True), key=lambda entry: (entry[0], -entry[1]))
-    assert all(before[1] >= after[1] - 1e-12 for before, after in zip(by_share, by_share[1:], strict=False))
-    if max(shares) > min(shares):
-        kept = [(share - min(shares)) / (max(shares) - min(shares)) * 2 * owl_lambda for share in shares]
+    assert all(before[1] >= after[1] - 1e-12 for before, after in pairwise(by_share))
+    if width > 0:
+        kept = [(share - min(shares)) / width * 2 * owl_lambda for share in shares]
         assert found == pytest.approx([sparsity - value + statistics.fmean(kept) for value in kept], abs=1e-9)
 
 
@@ -247,21 +235,20 @@ def test_uniform_allocation_gives_every_layer_the_same():
     ],
 )
 def test_an_allocation_outside_the_possible_names_the_layer(allocation, sparsity, layer, said):
-    with pytest.raises(
-        ValueError,
-        match=rf"allocation='{allocation}' with owl_lambda=0.08 asks for sparsity {said} in layer {layer}, outside \[0, 1\): use a smaller owl_lambda",
-    ):
+    message = (
+        f"allocation='{allocation}' with owl_lambda=0.08 asks for sparsity {said} in layer {layer}, "
+        "outside [0, 1): use a smaller owl_lambda"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
         allocate(allocation, sparsity, 3, 0.08, [0.2, 0.1, 0.2])
 
 
 def test_the_outlier_share_counts_scores_above_a_multiple_of_the_mean_of_all_linears():
     scores = [torch.tensor([[1.0, 1, 1], [1, 1, 7]]), torch.tensor([[20.0, 0]])]
     mean = 32 / 8
-    assert (
-        outlier_share(scores, 1.0) == 2 / 8
-        and outlier_share(scores, 7 / mean) == 1 / 8
-        and outlier_share(scores, 20 / mean) == 0
-    )
+    assert outlier_share(scores, 1.0) == 2 / 8
+    assert outlier_share(scores, 7 / mean) == 1 / 8
+    assert outlier_share(scores, 20 / mean) == 0
 
 
 def test_the_naive_reference_takes_ties_by_lowest_place():

@@ -1,4 +1,7 @@
-"""SparseGPT: weights of a plain loop over columns without a Cholesky factor, on every pattern, input and token weight."""
+"""SparseGPT against a plain loop over columns without a Cholesky factor.
+
+On every pattern, family, kind of input and choice of token weights.
+"""
 
 import naive
 import numpy as np
@@ -6,33 +9,34 @@ import pytest
 import torch
 from naive import linears_of, matrix, same, weights_of
 
-from sinkprune_core.pruning.calibration import Calibration, rows_for, trajectory
-from sinkprune_core.pruning.criteria import SingularGram, sparsegpt
-from sinkprune_core.pruning.engine import Recipe, prune, weights_kept
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.pruning.calibration import Calibration, trajectory
+from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.patterns import select
+from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.sparsegpt import SingularGram, sparsegpt
+from sinkprune_core.pruning.token_weights import rows_for
 
 
 def problem(
     rows: int, columns: int, seed: int = 0, tokens: int = 300, dead: tuple[int, ...] = ()
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return weights (O, I) and the Gram matrix of correlated inputs, float32 (I, I), some of which are always zero."""
+    """Return weights (O, I) and the Gram matrix of correlated inputs, float32 (I, I).
+
+    The inputs `dead` are always zero.
+    """
     rng = torch.Generator().manual_seed(seed)
-    input_NI = torch.randn(tokens, columns, generator=rng) @ (
-        torch.eye(columns) + 0.3 * torch.randn(columns, columns, generator=rng) / columns**0.5
-    )
+    independent_NI = torch.randn(tokens, columns, generator=rng)
+    mixing_II = torch.eye(columns) + 0.3 * torch.randn(columns, columns, generator=rng) / columns**0.5
+    input_NI = independent_NI @ mixing_II
     input_NI[:, list(dead)] = 0.0
     return torch.randn(rows, columns, generator=rng), input_NI.T @ input_NI
 
 
 def solve(weight_OI, gram_II, pattern: str, sparsity: float, damping: float = 0.01, block_size: int = 128):
-    new, masks = sparsegpt(
-        [weight_OI],
-        gram_II,
-        [select(pattern, sparsity)],
-        int(pattern.split(":")[1]) if ":" in pattern else None,
-        damping,
-        block_size,
-    )
+    """Solve one linear; return its new weights and its mask."""
+    group = int(pattern.split(":")[1]) if ":" in pattern else None
+    new, masks = sparsegpt([weight_OI], gram_II, select(pattern, sparsity), group, damping, block_size)
     return new[0], masks[0]
 
 
@@ -59,7 +63,7 @@ def assert_close(found, expected) -> None:
     ("columns", "block_size"), [(24, 128), (72, 128), (72, 16), (72, 40), (168, 128), (72, 7), (24, 1)]
 )
 def test_new_weights_equal_a_loop_over_columns(pattern, sparsity, columns, block_size):
-    """Pieces smaller and larger than the width, pieces that do not divide it, and pieces wider than what is updated at once."""
+    """Blocks of columns smaller and larger than the width, and blocks that do not divide it."""
     weight_OI, gram_II = problem(9, columns)
     expected, places = naive.sparsegpt(
         weight_OI.numpy(), gram_II.numpy(), pattern, sparsity, block_size=block_size
@@ -72,26 +76,23 @@ def test_new_weights_equal_a_loop_over_columns(pattern, sparsity, columns, block
 @pytest.mark.parametrize("damping", [0.0, 0.01, 1.0])
 def test_damping_is_a_share_of_the_mean_diagonal(damping):
     weight_OI, gram_II = problem(5, 24, seed=2)
-    assert_close(
-        solve(weight_OI, gram_II, "row", 0.5, damping)[0],
-        naive.sparsegpt(weight_OI.numpy(), gram_II.numpy(), "row", 0.5, damping)[0],
-    )
+    found_OI, _ = solve(weight_OI, gram_II, "row", 0.5, damping)
+    expected, _ = naive.sparsegpt(weight_OI.numpy(), gram_II.numpy(), "row", 0.5, damping)
+    assert_close(found_OI, expected)
 
 
 @pytest.mark.parametrize("pattern", ["row", "layer", "2:4"])
 def test_linears_that_share_a_gram_matrix_are_each_solved_as_alone(pattern):
     gram_II = problem(1, 40)[1]
     weights = [problem(rows, 40, seed=rows)[0] for rows in (7, 3, 12)]
-    together, masks = sparsegpt(
-        weights, gram_II, [select(pattern, 0.5)] * 3, 4 if pattern == "2:4" else None, 0.01, 16
-    )
+    group = 4 if pattern == "2:4" else None
+    together, masks = sparsegpt(weights, gram_II, select(pattern, 0.5), group, 0.01, 16)
     for weight_OI, found_OI, pruned_OI in zip(weights, together, masks, strict=True):
         alone_OI, alone_pruned_OI = solve(weight_OI, gram_II, pattern, 0.5, block_size=16)
         assert torch.equal(pruned_OI, alone_pruned_OI)
         torch.testing.assert_close(found_OI, alone_OI, rtol=1e-5, atol=1e-5)
-        assert_close(
-            found_OI, naive.sparsegpt(weight_OI.numpy(), gram_II.numpy(), pattern, 0.5, block_size=16)[0]
-        )
+        expected, _ = naive.sparsegpt(weight_OI.numpy(), gram_II.numpy(), pattern, 0.5, block_size=16)
+        assert_close(found_OI, expected)
 
 
 @pytest.mark.parametrize(("pattern", "block_size"), [("row", 128), ("layer", 128), ("row", 10), ("2:4", 128)])
@@ -101,16 +102,15 @@ def test_inputs_that_are_always_zero_leave_first_within_the_count(pattern, block
     weight_OI[:, list(dead)] = 50.0
     found_OI, pruned_OI = solve(weight_OI, gram_II, pattern, 0.5, block_size=block_size)
     assert pruned_OI[:, list(dead)].all() and pruned_OI.sum() == 6 * 20
-    assert_close(
-        found_OI, naive.sparsegpt(weight_OI.numpy(), gram_II.numpy(), pattern, 0.5, block_size=block_size)[0]
-    )
+    expected, _ = naive.sparsegpt(weight_OI.numpy(), gram_II.numpy(), pattern, 0.5, block_size=block_size)
+    assert_close(found_OI, expected)
 
 
 def test_the_arguments_are_left_alone():
     weight_OI, gram_II = problem(5, 24, dead=(2,))
-    copies = weight_OI.clone(), gram_II.clone()
+    weight_before_OI, gram_before_II = weight_OI.clone(), gram_II.clone()
     solve(weight_OI, gram_II, "row", 0.5)
-    assert torch.equal(weight_OI, copies[0]) and torch.equal(gram_II, copies[1])
+    assert torch.equal(weight_OI, weight_before_OI) and torch.equal(gram_II, gram_before_II)
 
 
 @pytest.mark.parametrize("pattern", ["row", "layer", "2:4"])
@@ -118,7 +118,11 @@ def test_the_output_is_nearer_to_the_dense_one_than_without_the_update(pattern):
     weight_OI, gram_II = problem(16, 64, tokens=200)
     found_OI, pruned_OI = solve(weight_OI, gram_II, pattern, 0.5)
     plain_OI = weight_OI.masked_fill(pruned_OI, 0)
-    loss = lambda other_OI: float(((weight_OI - other_OI) @ gram_II * (weight_OI - other_OI)).sum())
+
+    def loss(other_OI: torch.Tensor) -> float:
+        error_OI = weight_OI - other_OI
+        return float((error_OI @ gram_II * error_OI).sum())
+
     assert loss(found_OI) < 0.9 * loss(plain_OI)
 
 
@@ -128,10 +132,11 @@ def test_no_sparsity_changes_nothing():
 
 
 def test_a_gram_matrix_that_is_not_positive_is_refused():
-    with pytest.raises(
-        SingularGram,
-        match="the Gram matrix of the inputs stays singular with damping=0.0: use more damping or more calibration text",
-    ):
+    said = (
+        r"the Gram matrix of the inputs stays singular with damping=0\.0: "
+        "use more damping or more calibration text"
+    )
+    with pytest.raises(SingularGram, match=said):
         solve(torch.ones(2, 3), torch.ones(3, 3), "row", 0.5, damping=0.0)
 
 
@@ -159,31 +164,23 @@ def test_every_family_gets_the_weights_of_a_naive_calculation(
 ):
     lm = make_family(family, kind)
     for propagation, block_size in [("sequential", 128), ("dense", 16)]:
-        expected = naive.prune_by_sparsegpt(
-            lm, pattern, 0.5, calibration.ids_NT, propagation=propagation, block_size=block_size
-        )
+        fields = {"propagation": propagation, "block_size": block_size}
+        expected = naive.prune_by_sparsegpt(lm, pattern, 0.5, calibration.ids_NT, **fields)
         with weights_kept(lm):
-            report = prune(
-                lm,
-                Recipe("sparsegpt", pattern=pattern, propagation=propagation, block_size=block_size),
-                calibration,
-                progress=False,
-            )
+            recipe = Recipe("sparsegpt", pattern=pattern, **fields)
+            report = prune(lm, recipe, calibration, progress=False)
             for place, linear in linears_of(lm).items():
                 assert_close(matrix(linear), expected[place])
-        assert report.linears.zeros.tolist() == [
-            int((weight_OI == 0).sum()) for weight_OI in expected.values()
-        ]
+        zeros = [int((weight_OI == 0).sum()) for weight_OI in expected.values()]
+        assert report.linears.zeros.tolist() == zeros
 
 
-@pytest.mark.parametrize("tokens", ["all", "unstable", "official"])
+@pytest.mark.parametrize("exclude", ["all", "unstable", "official"])
 @pytest.mark.parametrize("inputs", ["clean", "noised"])
-def test_token_weights_enter_the_gram_matrix(make_family, calibration, inputs, tokens):
-    lm, recipe = (
-        make_family("llama-gqa"),
-        Recipe(
-            "sparsegpt", inputs=inputs, exclude=tokens, noise_levels=3, sink_std=1.0, stability_threshold=0.6
-        ),
+def test_token_weights_enter_the_gram_matrix(make_family, calibration, inputs, exclude):
+    lm = make_family("llama-gqa")
+    recipe = Recipe(
+        "sparsegpt", inputs=inputs, exclude=exclude, noise_levels=3, sink_std=1.0, stability_threshold=0.6
     )
     ids_RT = trajectory(lm, calibration, 3).flatten(0, 1) if inputs == "noised" else calibration.ids_NT
     weights = rows_for(lm, calibration, recipe.statistics_key, progress=False).weight_RT.tolist()
@@ -196,15 +193,12 @@ def test_token_weights_enter_the_gram_matrix(make_family, calibration, inputs, t
 
 
 def test_the_batch_size_changes_weights_by_rounding_only(make_family, calibration):
-    lm, results = make_family("llama-gqa"), []
+    lm = make_family("llama-gqa")
+    recipe = Recipe("sparsegpt", inputs="noised", exclude="official", noise_levels=3)
+    results = []
     for batch in (1, 4, 64):
         with weights_kept(lm):
-            prune(
-                lm,
-                Recipe("sparsegpt", inputs="noised", exclude="official", noise_levels=3),
-                Calibration(calibration.ids_NT, 3, batch),
-                progress=False,
-            )
+            prune(lm, recipe, Calibration(calibration.ids_NT, 3, batch), progress=False)
             results.append({place: matrix(linear) for place, linear in linears_of(lm).items()})
     for other in results[1:]:
         for place, weight_OI in results[0].items():
@@ -214,10 +208,11 @@ def test_the_batch_size_changes_weights_by_rounding_only(make_family, calibratio
 def test_too_little_text_without_damping_is_an_error_that_names_the_linear(make_family, make_ids):
     lm = make_family("llama-gqa")
     before = weights_of(lm)
-    with pytest.raises(
-        SingularGram,
-        match=r"block 0 self_attn.q_proj: the Gram matrix of the inputs stays singular with damping=0: use more damping or more calibration text",
-    ):
+    said = (
+        r"block 0 self_attn\.q_proj: the Gram matrix of the inputs stays singular with damping=0: "
+        "use more damping or more calibration text"
+    )
+    with pytest.raises(SingularGram, match=said):
         prune(lm, Recipe("sparsegpt", damping=0), Calibration(make_ids(1, 5)), progress=False)
     assert same(weights_of(lm), before)
     prune(lm, Recipe("sparsegpt"), Calibration(make_ids(1, 5)), progress=False)

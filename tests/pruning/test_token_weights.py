@@ -1,4 +1,4 @@
-"""The weight of a calibration token: sinks of transformers' own attention maps, and the paper's presets in the official code's units."""
+"""Weights of calibration tokens, from transformers' own attention maps and in the official code's units."""
 
 import math
 import statistics
@@ -9,15 +9,17 @@ import pytest
 import torch
 from naive import linears_of, matrix, zeros_of
 
-from sinkprune_core.pruning.calibration import Calibration, rows_for, trajectory
-from sinkprune_core.pruning.engine import Recipe, preset, prune
+from sinkprune_core.pruning.calibration import Calibration, trajectory
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.token_weights import rows_for
 
 LEVELS, LENGTH = 3, 24
 
 
 @pytest.fixture
 def calibration(make_ids) -> Calibration:
-    """Text on which no score lies closer to a border than 1e-5 of its value, so that rounding decides nothing."""
+    """Text on which no score is closer to a threshold than 1e-5 of its value: rounding decides nothing."""
     return Calibration(make_ids(5, LENGTH, seed=7), seed=3, batch=4)
 
 
@@ -29,13 +31,13 @@ def noised(lm, calibration, noise: str, noise_levels: int) -> torch.Tensor:
 
 
 def naive_weights(lm, calibration, tokens: str, inputs: str, stability_threshold: float) -> list[list[float]]:
-    """Return a weight per row and token of noised inputs, or per sequence and token of clean ones, with loops."""
+    """Return a weight per token: of every row of noised inputs, or of every sequence of clean ones."""
     masses, weights = naive.eager_masses(lm, noised(lm, calibration, "grid", LEVELS)), []
     for sequence in range(len(calibration.ids_NT)):
         sinks = []
         for mass in masses[sequence * LEVELS : (sequence + 1) * LEVELS]:
-            border = statistics.fmean(mass) + 2 * statistics.pstdev(mass)
-            sinks.append([value > border for value in mass])
+            threshold = statistics.fmean(mass) + 2 * statistics.pstdev(mass)
+            sinks.append([value > threshold for value in mass])
         stable = [sum(step[key] for step in sinks) >= stability_threshold * LEVELS for key in range(LENGTH)]
         out = {
             "all": lambda step, key, sinks=sinks: sinks[step][key],
@@ -91,10 +93,10 @@ def test_official_weights_are_a_sigmoid_of_mass_summed_over_layers_heads_and_que
     assert statistics.fmean(masses[0]) == pytest.approx(3 * 4, rel=1e-5)
     out = [naive.official_out(mass, sink_std, 5.0 if alpha is None else alpha) for mass in masses]
     assert any(0.01 < value < 0.99 for row in out for value in row)
-    look = Recipe(
+    key = Recipe(
         inputs="noised", noise=noise, noise_levels=4, exclude="official", sink_std=sink_std, alpha=alpha
     ).statistics_key
-    weight_RT = rows_for(tiny_dlm, calibration, look, progress=False).weight_RT
+    weight_RT = rows_for(tiny_dlm, calibration, key, progress=False).weight_RT
     torch.testing.assert_close(weight_RT, 1 - torch.tensor(out, dtype=torch.float32), rtol=0, atol=2e-4)
 
 
@@ -127,9 +129,9 @@ def test_soft_sinks_count_alpha_per_even_share(tiny_dlm, calibration):
 
 
 def test_a_causal_model_counts_visible_keys_only(tiny_ar, calibration):
-    """Soft weights of clean rows are means over query windows; a key that not every query of a window sees stays in."""
-    look = Recipe(exclude="official", noise_levels=LEVELS).statistics_key
-    weight_NT = rows_for(tiny_ar, calibration, look, progress=False).weight_RT
+    """Soft weights of clean rows are means over query windows; a key that some query cannot see stays in."""
+    key = Recipe(exclude="official", noise_levels=LEVELS).statistics_key
+    weight_NT = rows_for(tiny_ar, calibration, key, progress=False).weight_RT
     maps = torch.stack(_eager_maps(tiny_ar, calibration.ids_NT)).double().mean((0, 2))  # (N, Q, K)
     windows = [(6, 12), (12, 18), (18, 24)]
     for sequence in range(len(calibration.ids_NT)):
@@ -140,9 +142,9 @@ def test_a_causal_model_counts_visible_keys_only(tiny_ar, calibration):
                 / sum(1 / (query + 1) for query in range(first, last))
                 for key in range(first + 1)
             ]
-            border = statistics.fmean(profile) + 2 * statistics.pstdev(profile)
+            threshold = statistics.fmean(profile) + 2 * statistics.pstdev(profile)
             for key, value in enumerate(profile):
-                left_out[key] += 1 / (1 + math.exp(-5 * 12 * (value - border))) / LEVELS
+                left_out[key] += 1 / (1 + math.exp(-5 * 12 * (value - threshold))) / LEVELS
         assert weight_NT[sequence].tolist() == pytest.approx([1 - value for value in left_out], abs=1e-3)
 
 
@@ -159,7 +161,7 @@ def _eager_maps(lm, ids_NT):
 @pytest.mark.parametrize(("name", "noise"), [("paper", "official"), ("paper-dream", "dream")])
 @pytest.mark.parametrize("family", ["llama-gqa", "qwen2"])
 def test_the_papers_wanda_equals_a_naive_calculation(make_family, make_ids, name, noise, family):
-    """A soft mask per state, one norm per forward of one sequence, summed over forwards; all layers pruned from dense activations."""
+    """A soft mask per state; one norm per forward of one sequence, summed over them; dense activations."""
     lm, calibration = make_family(family), Calibration(make_ids(3, 12, seed=7), seed=5, batch=20)
     ids_RT = noised(lm, calibration, noise, 10)
     weights = [[1 - out for out in naive.official_out(mass)] for mass in naive.eager_masses(lm, ids_RT)]
@@ -174,7 +176,7 @@ def test_the_papers_wanda_equals_a_naive_calculation(make_family, make_ids, name
 
 @pytest.mark.parametrize("family", ["llama-gqa", "qwen2"])
 def test_the_papers_sparsegpt_equals_a_naive_calculation(make_family, make_ids, family):
-    """Soft masks averaged over the states of a sequence; the weighted Gram matrix of clean text, passed on pruned."""
+    """Soft masks averaged over states; the weighted Gram matrix of clean text, passed on pruned."""
     lm, calibration = make_family(family), Calibration(make_ids(4, 16, seed=7), seed=5, batch=3)
     outs = [
         naive.official_out(mass) for mass in naive.eager_masses(lm, noised(lm, calibration, "official", 10))

@@ -15,6 +15,7 @@ from sinkprune_core.sinks.detection import (
     persistence,
     random_keys,
     sink_sets,
+    sinks_above_others,
     split_by_persistence,
     token_table,
     top_keys,
@@ -103,6 +104,38 @@ def test_sinks_follow_a_permutation_and_ignore_scale(case, scale, seed):
 @given(keys=st.integers(1, 40), steps=st.integers(1, 4), mass=st.floats(0.01, 100), sink_std=st.floats(0, 3))
 def test_even_attention_has_no_sink(keys, steps, mass, sink_std):
     assert not sink_sets(torch.full((steps, keys), mass), sink_std=sink_std).any()
+
+
+def test_sinks_above_the_others_by_hand():
+    """Of six keys the others' mean is 1 and an even share 16 / 6: a sink exceeds 1 + 3 * 16 / 6 = 9."""
+    mass_SK = torch.tensor([[1.0, 1, 1, 1, 1, 11], [1, 1, 1, 1, 1, 4]])
+    assert sinks_above_others(mass_SK).nonzero().tolist() == [[0, 5]]
+    assert sinks_above_others(mass_SK, shares=1.9).tolist()[1] == [False] * 5 + [True]
+    assert not sinks_above_others(mass_SK, shares=2.1)[1].any(), "4 exceeds 1 by two even shares of 1.5"
+    assert not sinks_above_others(torch.ones(2, 1)).any()
+
+
+def test_two_sinks_do_not_hide_each_other_from_the_rule_of_the_others():
+    """Two equal sinks raise the standard deviation, and mean + 3 of it misses both; the others do not."""
+    mass_SK = torch.cat([torch.full((1, 2), 20.0), torch.full((1, 14), 0.1)], 1)
+    assert not sink_sets(mass_SK, sink_std=3.0).any()
+    assert sinks_above_others(mass_SK).sum() == 2
+
+
+@quick
+@given(case=profiles(), shares=st.sampled_from([0.5, 1.0, 3.0]))
+def test_sinks_above_the_others_are_what_a_loop_finds(case, shares):
+    mass_SK, visible_SK = case
+    sinks_SK = sinks_above_others(mass_SK, visible_SK, shares)
+    for row, visible, sinks in zip(mass_SK.tolist(), visible_SK.tolist(), sinks_SK.tolist(), strict=True):
+        seen = [mass for mass, is_seen in zip(row, visible, strict=True) if is_seen]
+        for mass, is_seen, is_sink in zip(row, visible, sinks, strict=True):
+            if not is_seen or len(seen) == 1:
+                assert not is_sink
+                continue
+            border = (sum(seen) - mass) / (len(seen) - 1) + shares * statistics.fmean(seen)
+            if abs(mass - border) > 1e-4:
+                assert is_sink == (mass > border)
 
 
 # how long
@@ -254,10 +287,19 @@ def test_variability_by_hand():
             "top_share": 1,
         }
     )
-    assert stays == pytest.approx({
-        "spatial_variance": (81 + 9) / 10, "temporal_variance": 0, "temporal_variance_relative": 0, "centroid_jump": 0,
-        "overlap": 1, "sinks_per_step": 1, "positions": 1, "stable_share": 1, "top_share": 1,
-    })  # fmt: skip
+    assert stays == pytest.approx(
+        {
+            "spatial_variance": (81 + 9) / 10,
+            "temporal_variance": 0,
+            "temporal_variance_relative": 0,
+            "centroid_jump": 0,
+            "overlap": 1,
+            "sinks_per_step": 1,
+            "positions": 1,
+            "stable_share": 1,
+            "top_share": 1,
+        }
+    )
 
 
 def test_variability_looks_at_visible_keys_only():

@@ -1,4 +1,4 @@
-"""A model that cannot look at its sinks: which keys are hidden, what that does, and what it leaves alone."""
+"""A model without its sinks: which keys are hidden, what that does, and what it leaves alone."""
 
 import dataclasses
 
@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from sinkprune_core.companion import variants
-from sinkprune_core.companion.records import Run
-from sinkprune_core.diffusion.sampling import Sampler, corrupt, decode, generate
+from sinkprune_core.diffusion.noise import corrupt
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks.detection import sink_sets
@@ -19,18 +19,17 @@ SAMPLER = Sampler(length=8, steps=4, block=None, temperature=1.0)
 
 
 def maps_of(lm, ids_BT, allowed_BQK=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return last hidden states and attention maps (B, L, H, Q, K) of transformers' eager attention under a mask."""
+    """Return last hidden states and attention maps (B, L, H, Q, K) of eager attention under a mask."""
     length = ids_BT.shape[1]
-    allowed_BQK = (
-        torch.ones(len(ids_BT), length, length, dtype=torch.bool) if allowed_BQK is None else allowed_BQK
-    )
-    allowed_BQK = allowed_BQK if lm.is_diffusion else allowed_BQK.tril()
+    if allowed_BQK is None:
+        allowed_BQK = torch.ones(len(ids_BT), length, length, dtype=torch.bool)
+    if not lm.is_diffusion:
+        allowed_BQK = allowed_BQK.tril()
+    lowest = torch.finfo(torch.float32).min
+    mask_B1QK = torch.zeros(allowed_BQK.shape).masked_fill(~allowed_BQK, lowest)[:, None]
     former = lm.model.config._attn_implementation
     lm.model.set_attn_implementation("eager")
     try:
-        mask_B1QK = torch.zeros(allowed_BQK.shape).masked_fill(~allowed_BQK, torch.finfo(torch.float32).min)[
-            :, None
-        ]
         out = lm.model.base_model(ids_BT, attention_mask=mask_B1QK, use_cache=False, output_attentions=True)
     finally:
         lm.model.set_attn_implementation(former)
@@ -38,7 +37,7 @@ def maps_of(lm, ids_BT, allowed_BQK=None) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def strongest(lm, ids_BT, count: int, first: bool = True) -> list[list[int]]:
-    """Return the keys of most attention of every row by loops over eager maps: a causal model's later half of queries is asked."""
+    """Return the keys of most attention in every row by loops; the later half of causal queries decides."""
     _, maps_BLHQK = maps_of(lm, ids_BT)
     length = ids_BT.shape[1]
     start, last = (0, length - 1) if lm.is_diffusion else (length // 2, length // 2)
@@ -79,18 +78,18 @@ def test_the_strongest_keys_are_those_of_eager_attention_and_no_other_query_sees
 ):
     lm = make_lm(kind)
     ids_BT = noised(lm, make_ids(3, 18))
-    blind = hiding_model(lm, Hiding("top", count, first))
+    hiding_lm = hiding_model(lm, Hiding("top", count, first))
     keys = strongest(lm, ids_BT, count, first)
-    assert places(blind.keys(ids_BT)) == keys
-    torch.testing.assert_close(blind.hidden(ids_BT), naive(lm, ids_BT, keys), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(blind.hidden(ids_BT), lm.hidden(ids_BT), atol=1e-2)
+    assert places(hiding_lm.keys_to_hide(ids_BT)) == keys
+    torch.testing.assert_close(hiding_lm.hidden(ids_BT), naive(lm, ids_BT, keys), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(hiding_lm.hidden(ids_BT), lm.hidden(ids_BT), atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hiding_the_first_token_hides_nothing_else(make_lm, make_ids, kind):
     lm, ids_BT = make_lm(kind), make_ids(2, 11)
-    blind = hiding_model(lm, Hiding("first", 1))
-    torch.testing.assert_close(blind.hidden(ids_BT), naive(lm, ids_BT, [[0], [0]]), atol=1e-4, rtol=1e-4)
+    hiding_lm = hiding_model(lm, Hiding("first", 1))
+    torch.testing.assert_close(hiding_lm.hidden(ids_BT), naive(lm, ids_BT, [[0], [0]]), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -98,8 +97,8 @@ def test_an_anchor_is_found_and_kept_on_demand(make_anchored_lm, make_ids, kind)
     lm = make_anchored_lm(kind)
     ids_BT = make_ids(2, 16)
     ids_BT[0, 0], ids_BT[1, 5] = 0, 0  # the separator is the one sink
-    assert places(hiding_model(lm, Hiding("top", 1)).keys(ids_BT)) == [[0], [5]]
-    kept = places(hiding_model(lm, Hiding("top", 1, first=False)).keys(ids_BT))
+    assert places(hiding_model(lm, Hiding("top", 1)).keys_to_hide(ids_BT)) == [[0], [5]]
+    kept = places(hiding_model(lm, Hiding("top", 1, first=False)).keys_to_hide(ids_BT))
     assert kept[0] != [0] and kept[1] == [5]
 
 
@@ -108,9 +107,9 @@ def test_the_control_hides_as_many_keys_that_are_neither_strongest_nor_sinks(mak
     lm = make_lm(kind)
     ids_BT = noised(lm, make_ids(6, 30))
     for first in (True, False):
-        top_BK = hiding_model(lm, Hiding("top", 3, first)).keys(ids_BT)
-        random_BK = hiding_model(lm, Hiding("random", 3, first)).keys(ids_BT)
-        other_BK = hiding_model(lm, Hiding("random", 3, first), seed=1).keys(ids_BT)
+        top_BK = hiding_model(lm, Hiding("top", 3, first)).keys_to_hide(ids_BT)
+        random_BK = hiding_model(lm, Hiding("random", 3, first)).keys_to_hide(ids_BT)
+        other_BK = hiding_model(lm, Hiding("random", 3, first), seed=1).keys_to_hide(ids_BT)
         assert random_BK.sum(1).tolist() == top_BK.sum(1).tolist() == [3] * 6
         assert not (random_BK & top_BK).any()
         assert first or not random_BK[:, 0].any()
@@ -146,32 +145,32 @@ def test_where_one_kind_of_key_runs_out_the_other_fills_up():
 @pytest.mark.parametrize("kind", KINDS)
 def test_keys_depend_on_the_row_alone(make_lm, make_ids, kind, keys):
     lm, ids_BT = make_lm(kind), make_ids(4, 20)
-    blind = hiding_model(lm, Hiding(keys, 3))
-    one_by_one = torch.cat([blind.keys(row_BT) for row_BT in ids_BT.split(1)])
-    assert torch.equal(blind.keys(ids_BT), one_by_one)
-    assert torch.equal(blind.keys(ids_BT.flip(0)), one_by_one.flip(0))
+    hiding_lm = hiding_model(lm, Hiding(keys, 3))
+    one_by_one = torch.cat([hiding_lm.keys_to_hide(row_BT) for row_BT in ids_BT.split(1)])
+    assert torch.equal(hiding_lm.keys_to_hide(ids_BT), one_by_one)
+    assert torch.equal(hiding_lm.keys_to_hide(ids_BT.flip(0)), one_by_one.flip(0))
 
 
-def test_variants_that_share_what_they_saw_look_once_and_hide_the_same(make_lm, make_ids, monkeypatch):
+def test_variants_that_share_masses_measure_once_and_hide_the_same(make_lm, make_ids, monkeypatch):
     lm = make_lm("diffusion")
-    ids_BT, seen = noised(lm, make_ids(3, 16)), {}
-    hiding_model(lm, Hiding(count=0), seen=seen).hidden(ids_BT)
+    ids_BT, masses = noised(lm, make_ids(3, 16)), {}
+    hiding_model(lm, Hiding(count=0), masses=masses).hidden(ids_BT)
     alone_BTD = hiding_model(lm, Hiding("top", 3)).hidden(ids_BT)
-    shared = hiding_model(lm, Hiding("top", 3), seen=seen)
-    monkeypatch.setattr(type(shared), "look", None)
+    shared = hiding_model(lm, Hiding("top", 3), masses=masses)
+    monkeypatch.setattr(type(shared), "hidden_dense", None)
     torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
 
 
 def test_the_log_says_what_was_hidden_and_what_is_left(make_lm, make_ids):
     lm = make_lm("diffusion")
     ids_BT = noised(lm, make_ids(3, 16))
-    blind = hiding_model(lm, Hiding("top", 4))
-    hidden_BK = blind.keys(ids_BT)
-    assert blind.log == []
-    blind.hidden(ids_BT)
+    hiding_lm = hiding_model(lm, Hiding("top", 4))
+    hidden_BK = hiding_lm.keys_to_hide(ids_BT)
+    assert hiding_lm.log == []
+    hiding_lm.hidden(ids_BT)
     _, maps_BLHQK = maps_of(lm, ids_BT)
     _, left_BLHQK = maps_of(lm, ids_BT, ~hidden_BK[:, None] | torch.eye(16, dtype=torch.bool))
-    for row, said in enumerate(blind.log):
+    for row, said in enumerate(hiding_lm.log):
         left_K = left_BLHQK[row].mean((0, 1, 2))
         assert said["attention"] == pytest.approx(
             float(maps_BLHQK[row][..., hidden_BK[row]].sum(-1).mean()), abs=1e-5
@@ -182,7 +181,7 @@ def test_the_log_says_what_was_hidden_and_what_is_left(make_lm, make_ids):
         assert said["left"] == pytest.approx(float(left_K.max()), abs=1e-5) and said["second"] == float(
             left_K.argmax() == 1
         )
-    assert len(blind.log) == 3
+    assert len(hiding_lm.log) == 3
 
 
 # what it does to scores and texts
@@ -191,18 +190,18 @@ def test_the_log_says_what_was_hidden_and_what_is_left(make_lm, make_ids):
 @pytest.mark.parametrize("kind", KINDS)
 def test_hiding_no_key_changes_no_bit(make_lm, make_ids, kind):
     lm, ids_NT = make_lm(kind), make_ids(3, 14)
-    blind = hiding_model(lm, Hiding(count=0))
+    hiding_lm = hiding_model(lm, Hiding(count=0))
     measure = (
         (lambda model: nelbo(model, ids_NT, 3)) if lm.is_diffusion else (lambda model: nll(model, ids_NT))
     )
-    pd.testing.assert_frame_equal(measure(blind), measure(lm), check_exact=True)
+    pd.testing.assert_frame_equal(measure(hiding_lm), measure(lm), check_exact=True)
     write = (
         (lambda model: generate(model, ids_NT, SAMPLER, 3))
         if lm.is_diffusion
         else (lambda model: decode(model, ids_NT, 8, 1.0, 3))
     )
-    assert torch.equal(write(blind), write(lm))
-    assert blind.log == []
+    assert torch.equal(write(hiding_lm), write(lm))
+    assert hiding_lm.log == []
 
 
 def test_variants_see_the_same_noise_and_find_the_sinks_of_each_noised_state(make_lm, make_ids, monkeypatch):
@@ -222,26 +221,23 @@ def test_variants_see_the_same_noise_and_find_the_sinks_of_each_noised_state(mak
     }.items():
         frames[name] = nelbo(hiding_model(lm, hiding), ids_NT, draws=2, batch=3)
     for name in ("top", "random"):
-        assert all(
-            torch.equal(a, b) for a, b in zip(seen["plain"], seen[name][::2], strict=True)
-        )  # looked at
-        assert all(
-            torch.equal(a, b) for a, b in zip(seen["plain"], seen[name][1::2], strict=True)
-        )  # and scored
+        measured, scored = seen[name][::2], seen[name][1::2]
+        for states in (measured, scored):
+            assert all(torch.equal(a, b) for a, b in zip(seen["plain"], states, strict=True))
         assert frames[name].noise.tolist() == frames["plain"].noise.tolist()
         assert (frames[name].value != frames["plain"].value).all()
 
 
 def test_a_causal_model_stays_causal(make_lm, make_ids):
-    """With the keys given, nothing before a changed token moves; queries up to a hidden key see what they always saw."""
+    """With the keys given, nothing before a changed token moves, nor what comes up to a hidden key."""
     lm, ids_BT = make_lm("autoregressive"), make_ids(1, 16)
     other_BT = ids_BT.clone()
     other_BT[0, 12] = 17 + (ids_BT[0, 12] - 16) % 50
-    blind = hiding_model(lm, Hiding("top", 2, first=False))
-    hidden_BK = blind.keys(ids_BT)
-    blind.look(other_BT)  # what it hides is noted beside what it saw
-    fixed = dataclasses.replace(blind)
-    object.__setattr__(fixed, "keys", lambda _: hidden_BK)
+    hiding_lm = hiding_model(lm, Hiding("top", 2, first=False))
+    hidden_BK = hiding_lm.keys_to_hide(ids_BT)
+    hiding_lm.hidden_dense(other_BT)  # the log notes what is hidden beside what the dense model measured
+    fixed = dataclasses.replace(hiding_lm)
+    object.__setattr__(fixed, "keys_to_hide", lambda _: hidden_BK)
     torch.testing.assert_close(
         fixed.hidden(ids_BT)[:, :12], fixed.hidden(other_BT)[:, :12], atol=1e-5, rtol=1e-5
     )
@@ -267,11 +263,14 @@ def test_a_causal_model_writes_without_its_sinks_token_by_token(make_lm, make_id
 
 def test_a_diffusion_model_writes_without_the_sinks_of_every_step(make_lm, make_ids):
     lm, prompt_BT = make_lm("diffusion"), make_ids(2, 6)
-    states, blind = [], hiding_model(lm, Hiding("top", 2))
-    generate(blind, prompt_BT, SAMPLER, watch=lambda step, ids_BT: states.append(ids_BT.clone()))
-    assert len(blind.log) == 2 * SAMPLER.steps
-    shares = [maps_of(lm, state)[1].mean((1, 2)).sum(1).topk(2).values.sum(1) / 14 for state in states]
-    assert [said["attention"] for said in blind.log] == pytest.approx(torch.cat(shares).tolist(), abs=1e-5)
+    states, hiding_lm = [], hiding_model(lm, Hiding("top", 2))
+    generate(hiding_lm, prompt_BT, SAMPLER, watch=lambda step, ids_BT: states.append(ids_BT.clone()))
+    assert len(hiding_lm.log) == 2 * SAMPLER.steps
+    masses = [maps_of(lm, state)[1].mean((1, 2)).sum(1) for state in states]
+    shares = [mass_BK.topk(2).values.sum(1) / 14 for mass_BK in masses]
+    assert [said["attention"] for said in hiding_lm.log] == pytest.approx(
+        torch.cat(shares).tolist(), abs=1e-5
+    )
 
 
 # errors
@@ -307,115 +306,3 @@ def test_more_keys_than_there_are_and_padding_are_refused(make_lm, make_ids):
             attention_mask_BT=torch.tensor([[0] + [1] * 9, [1] * 10]),
         )
     assert lm.model.config._attn_implementation == "sdpa"
-
-
-# records
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_core.companion.records.project_root", lambda: tmp_path)
-    return Run("02_hiding_sinks", "test", {})
-
-
-def test_records_of_scores_are_paired_with_the_untouched_model(run, make_lm, make_ids, monkeypatch):
-    lm, texts = make_lm("diffusion"), {"samples": make_ids(3, 16), "documentation": make_ids(2, 16, seed=1)}
-    hidings = [Hiding("top", 2), Hiding("random", 2), Hiding("first", 1)]
-    frame = variants.hiding_scores(run, lm, "f", hidings, texts, draws=2)
-    plain = (
-        nelbo(lm, torch.cat(list(texts.values())), 2, variants.EVALUATION_SEED)
-        .groupby("sequence")
-        .value.mean()
-    )
-    top = (
-        nelbo(
-            hiding_model(lm, Hiding("top", 2)), torch.cat(list(texts.values())), 2, variants.EVALUATION_SEED
-        )
-        .groupby("sequence")
-        .value.mean()
-    )
-    found = frame[frame.label == "strongest"].set_index("sequence")
-    assert found.excess.to_numpy() == pytest.approx((top - plain).to_numpy(), abs=1e-6)
-    assert (frame[frame["count"] == 0].excess == 0).all() and set(frame.label) == {
-        "none",
-        "strongest",
-        "random",
-        "first token",
-    }
-    assert found.text.tolist() == ["samples"] * 3 + ["documentation"] * 2
-    assert (
-        frame.groupby("label").attention.first()["none"]
-        == 0
-        < frame.groupby("label").attention.first()["random"]
-        < found.attention.iloc[0]
-        < 1
-    )
-    assert frame.groupby("label")["first"].first()["first token"] == 1
-    monkeypatch.setattr(variants, "score_texts", None)  # a second call reads
-    pd.testing.assert_frame_equal(variants.hiding_scores(run, lm, "f", hidings, texts, draws=2), frame)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_records_of_texts_say_what_changed_and_what_the_judge_thinks(run, make_lm, make_ids, kind):
-    lm, judge, prompt_NT = make_lm(kind), make_lm("autoregressive", seed=3), make_ids(3, 8)
-    frame = variants.hiding_texts(
-        run,
-        lm,
-        judge,
-        {lm.name: "a", judge.name: "b"},
-        [Hiding("top", 2)],
-        prompt_NT,
-        SAMPLER,
-        seed=0,
-        batch=2,
-    )
-    plain, hidden = (frame[frame["count"] == count].set_index("sequence") for count in (0, 2))
-    write = (
-        (lambda model: generate(model, prompt_NT, SAMPLER, 0))
-        if lm.is_diffusion
-        else (lambda model: decode(model, prompt_NT, 8, 1.0, 0))
-    )
-    before_NT, after_NT = write(lm), write(hiding_model(lm, Hiding("top", 2)))
-    assert (
-        hidden.changed.tolist() == pytest.approx((before_NT != after_NT)[:, 8:].double().mean(1).tolist())
-        and hidden.changed.max() > 0
-    )
-    assert (plain.changed == 0).all() and (plain.excess == 0).all()
-    log_p_NTV = judge.head(judge.hidden(after_NT)).log_softmax(-1)
-    expected = [
-        -sum(float(log_p_NTV[row, place - 1, after_NT[row, place]]) for place in range(8, 16)) / 8
-        for row in range(3)
-    ]
-    assert hidden.value.tolist() == pytest.approx(expected, abs=1e-4)
-    assert hidden.distinct.tolist() == [
-        len({(int(a), int(b)) for a, b in zip(row[8:], row[9:], strict=False)}) / 7 for row in after_NT
-    ]
-
-
-def test_the_figure_shows_every_number_with_its_interval():
-    from sinkprune_core.companion.figures import plot_hiding
-
-    rows = [
-        {
-            "model": model,
-            "kind": kind,
-            "label": label,
-            "count": count,
-            "value": 0.1 * count,
-            "low": 0.05 * count,
-            "high": 0.2 * count,
-        }
-        for model, kind in zip("ab", KINDS, strict=True)
-        for label in ("strongest", "random")
-        for count in (1, 5, 10)
-    ]
-    drawn = plot_hiding(pd.DataFrame(rows), "excess")
-    assert [axis.get_title(loc="left") for axis in drawn.axes] == ["a (autoregressive)", "b (diffusion)"]
-    for axis in drawn.axes:
-        for container in axis.containers:
-            line, _, (bars,) = container
-            assert line.get_ydata().tolist() == pytest.approx([0.1, 0.5, 1.0])
-            assert [tuple(segment[:, 1]) for segment in bars.get_segments()] == [
-                pytest.approx((0.05 * count, 0.2 * count)) for count in (1, 5, 10)
-            ]
-        assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "5", "10"]

@@ -1,15 +1,16 @@
-"""Traces: the attention of every state that generation visits, the same for any batch and after a round trip to disk."""
+"""Traces: the attention of every state that generation visits, for any batch, and kept on disk."""
 
 import dataclasses
 
 import pytest
 import torch
 
-from sinkprune_core.diffusion.sampling import LLADA, Sampler, decode, generate
+from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
+from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
-from sinkprune_core.sinks.attention import even_share, track
+from sinkprune_core.sinks.attention import track
 from sinkprune_core.sinks.detection import sink_sets
-from sinkprune_core.sinks.trace import Trace, cumulative, query_windows, trace
+from sinkprune_core.sinks.trace import Trace, query_windows, trace
 
 KINDS = ("autoregressive", "diffusion")
 PROMPT, LENGTH = 5, 19
@@ -33,21 +34,30 @@ def mass_of(lm, ids_BT, windows=None) -> torch.Tensor:
 def test_shapes_and_types(make_lm, make_ids, kind, shape):
     lm = make_lm(kind, shape)
     result, heads = traced(lm, make_ids(3, PROMPT)), lm.model.config.num_attention_heads
-    assert {
-        name: (getattr(result, name).dtype, tuple(getattr(result, name).shape)) for name in FIELDS[:-1]
-    } == {
+    tensors = [name for name in FIELDS if isinstance(getattr(result, name), torch.Tensor)]
+    assert {name: (getattr(result, name).dtype, tuple(getattr(result, name).shape)) for name in tensors} == {
         "ids_BSK": (torch.int64, (3, 4, LENGTH)),
         "final_BK": (torch.int64, (3, LENGTH)),
         "layers_BSLK": (torch.float32, (3, 4, 3, LENGTH)),
+        "prefix_BLK": (torch.float32, (3, 3, LENGTH)),
         "heads_BLHK": (torch.float32, (3, 3, heads, LENGTH)),
-        "visible_SK": (torch.bool, (4, LENGTH)),
+        "windows_S2": (torch.int64, (4, 2)),
     }
-    assert result.prompt_length == PROMPT
-    torch.testing.assert_close(
-        result.profile_BSK, sum(result.layers_BSLK[:, :, layer] for layer in range(3)) / 3
-    )
-    torch.testing.assert_close(result.profile_BSK.mean(1), result.heads_BLHK.mean((1, 2)))
-    assert torch.equal(result.sinks(1.0), sink_sets(result.profile_BSK, result.visible_SK, 1.0))
+    assert result.prompt_length == PROMPT and result.causal == (kind == "autoregressive")
+    layers = [result.mass_BSLK[:, :, layer] for layer in range(3)]
+    torch.testing.assert_close(result.mass_BSK, sum(layers) / 3)
+    assert torch.equal(result.sinks(1.0), sink_sets(result.mass_BSK, result.visible_SK, 1.0))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_mass_of_visible_keys_is_1_on_average_and_heads_are_its_mean_over_steps(make_lm, make_ids, kind):
+    result = traced(make_lm(kind), make_ids(3, PROMPT))
+    visible_SK = result.visible_SK
+    assert (result.mass_BSK * ~visible_SK == 0).all(), "a key that does not exist receives nothing"
+    mean_BS = result.mass_BSK.sum(-1) / visible_SK.sum(-1)
+    torch.testing.assert_close(mean_BS, torch.ones(3, 4))
+    by_head_BK = result.heads_BLHK.mean((1, 2))
+    torch.testing.assert_close(by_head_BK, result.mass_BSK.sum(1) / visible_SK.sum(0))
 
 
 def test_a_diffusion_trace_holds_the_states_of_generation_and_their_attention(tiny_dlm, make_ids):
@@ -62,40 +72,33 @@ def test_a_diffusion_trace_holds_the_states_of_generation_and_their_attention(ti
     mass_SBLHK = torch.stack([mass_of(tiny_dlm, state_BT)[:, :, :, 0] for state_BT in states])
     torch.testing.assert_close(result.layers_BSLK, mass_SBLHK.mean(3).transpose(0, 1), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(result.heads_BLHK, mass_SBLHK.mean(0), atol=1e-5, rtol=1e-5)
-    assert result.visible_SK.all()
+    assert result.visible_SK.all() and not result.prefix_BLK.any()
+    assert torch.equal(result.mass_BSLK, result.layers_BSLK)
     torch.testing.assert_close(result.layers_BSLK.sum(-1), torch.full((3, 4, 3), float(LENGTH)))
 
 
-def test_a_causal_trace_cuts_the_queries_of_the_continuation(tiny_ar, make_ids):
+def test_a_causal_trace_keeps_the_prompt_and_every_window_apart(tiny_ar, make_ids):
     prompt_BT = make_ids(3, PROMPT)
     result = traced(tiny_ar, prompt_BT)
     assert torch.equal(result.final_BK, decode(tiny_ar, prompt_BT, 14))
     assert torch.equal(result.ids_BSK, result.final_BK[:, None].expand(-1, 4, -1))
-    windows = [(5, 8), (8, 11), (11, 14), (14, 19)]
-    mass_BLHSK, even_SK = mass_of(tiny_ar, result.final_BK, windows), even_share(LENGTH, windows, causal=True)
-    torch.testing.assert_close(
-        result.layers_BSLK * even_SK[:, None], mass_BLHSK.mean(2).transpose(1, 2), atol=1e-5, rtol=1e-5
-    )
-    assert result.visible_SK.tolist() == [[key <= first for key in range(LENGTH)] for first, _ in windows], (
-        "keys that every query of the window sees"
-    )
+    windows = [(0, 5), (5, 8), (8, 11), (11, 14), (14, 19)]
+    assert result.windows_S2.tolist() == [list(window) for window in windows[1:]]
+    mass_BSLK = mass_of(tiny_ar, result.final_BK, windows).mean(2).transpose(1, 2)
+    torch.testing.assert_close(result.prefix_BLK, mass_BSLK[:, 0], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(result.layers_BSLK, mass_BSLK[:, 1:], atol=1e-5, rtol=1e-5)
     queries_S = torch.tensor([3.0, 3, 3, 5])
-    torch.testing.assert_close(
-        (result.layers_BSLK * even_SK[:, None]).sum(-1), queries_S[:, None].expand(3, 4, 3)
-    )
+    torch.testing.assert_close(result.layers_BSLK.sum(-1), queries_S[:, None].expand(3, 4, 3))
 
 
-def test_a_cumulative_step_sees_every_query_so_far(tiny_ar, make_ids):
+def test_the_literal_mass_of_a_causal_step_is_that_of_a_forward_over_all_tokens_so_far(tiny_ar, make_ids):
+    """A naive reference: nothing of what comes later can matter, so the text may as well end there."""
     result = traced(tiny_ar, make_ids(3, PROMPT))
-    windows = [(5, 8), (5, 11), (5, 14), (5, 19)]
-    mass_BLHSK, even_SK = mass_of(tiny_ar, result.final_BK, windows), even_share(LENGTH, windows, causal=True)
-    so_far = cumulative(result)
-    torch.testing.assert_close(
-        so_far.layers_BSLK * even_SK[:, None], mass_BLHSK.mean(2).transpose(1, 2), atol=1e-5, rtol=1e-5
-    )
-    assert torch.equal(so_far.visible_SK, result.visible_SK)
-    torch.testing.assert_close(so_far.layers_BSLK[:, 0], result.layers_BSLK[:, 0])
-    assert not torch.allclose(so_far.layers_BSLK[:, 1:], result.layers_BSLK[:, 1:], atol=1e-2)
+    for step, last in enumerate((8, 11, 14, 19)):
+        whole_BLHK = mass_of(tiny_ar, result.final_BK[:, :last])[:, :, :, 0]
+        here_BLK = result.mass_BSLK[:, step]
+        torch.testing.assert_close(here_BLK[..., :last], whole_BLHK.mean(2), atol=1e-5, rtol=1e-5)
+        assert result.visible_SK[step].tolist() == [key < last for key in range(LENGTH)]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,8 @@ def test_an_anchored_model_has_its_sink_at_the_separator_in_every_step(make_anch
     result = traced(make_anchored_lm(kind), prompt_BT, Sampler(12, 3, None, temperature=5.0))
     others = (result.final_BK[:, 1:] == START_TOKEN_ID).any(1)
     assert not others.all()
-    assert torch.equal(result.sinks()[~others], (torch.arange(20) == 0).expand(int((~others).sum()), 3, -1))
+    first_K = torch.arange(20) == 0
+    assert torch.equal(result.sinks()[~others], first_K.expand(int((~others).sum()), 3, -1))
 
 
 def test_tracing_leaves_the_model_as_it_was(tiny_dlm, tiny_ar, make_ids):
@@ -161,12 +165,12 @@ def test_both_kinds_give_as_many_steps(tiny_ar, tiny_dlm, make_ids):
     shapes = {
         tuple(getattr(traced(lm, make_ids(2, PROMPT)), name).shape)
         for lm in (tiny_ar, tiny_dlm)
-        for name in ("layers_BSLK",)
+        for name in ("layers_BSLK", "mass_BSLK")
     }
     assert shapes == {(2, 4, 3, LENGTH)}
-    assert LLADA.steps == 48
+    assert LLADA_SAMPLER.steps == 48
 
 
 def test_a_guided_sampler_is_refused(tiny_dlm, make_ids):
-    with pytest.raises(ValueError, match="guidance=1.0 runs two forwards per step"):
+    with pytest.raises(ValueError, match=r"guidance=1\.0 runs two forwards per step"):
         trace(tiny_dlm, make_ids(1, 4), Sampler(length=4, steps=2, block=None, guidance=1.0), progress=False)

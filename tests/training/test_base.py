@@ -1,6 +1,4 @@
-"""Training from a base of one's own: tiny Llama, Qwen2 and Qwen3 folders become diffusion models by one command."""
-
-import json
+"""Training from another base: tiny Llama, Qwen2 and Qwen3 folders become diffusion models by one command."""
 
 import pytest
 import torch
@@ -10,10 +8,13 @@ from sinkprune_core.cli.main import main
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.embedded import merge_adapter
-from sinkprune_core.models.language_model import load, set_direction
-from sinkprune_core.models.random_weights import CASES, case_of, stand_in, write
+from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.random_cases import CASES
+from sinkprune_core.models.random_weights import case_of, stand_in, write
 from sinkprune_core.training.base import mask_token_of, open_base
-from sinkprune_core.training.lora import Training, train
+from sinkprune_core.training.lora import train
+from sinkprune_core.training.settings import Training
 
 BASES = {
     "llama": "meta-llama/Llama-3.1-8B",
@@ -21,32 +22,27 @@ BASES = {
     "qwen3": "Qwen/Qwen3-0.6B",
     "gpt2": "openai-community/gpt2",
 }
-SHORT = [
-    "--length",
-    "16",
-    "--batch",
-    "8",
-    "--rank",
-    "4",
-    "--learning-rate",
-    "0.02",
-    "--tokens",
-    "15360",
-    "--decay-share",
-    "0.5",
-]
+MASK_TOKEN_ID = 257  # of the stand-ins: the first row of the embedding without a token
+SHORT = {
+    "--lengths": "8,16",
+    "--batch-tokens": "128",
+    "--rank": "4",
+    "--learning-rate": "0.02",
+    "--tokens": "15360",
+    "--decay-share": "0.5",
+}
 
 
 @pytest.fixture
 def text(tmp_path):
-    """A file of 60 different paragraphs that are easy to learn: each counts on in syllables from its number."""
-    file, syllables = tmp_path / "corpus.txt", [first + second for first in "bdfgk" for second in "aeiou"]
-    file.write_text(
-        "\n\n".join(
-            " ".join(syllables[(start + step * (1 + start % 3)) % 25] for step in range(30))
-            for start in range(60)
-        )
-    )
+    """A file of 60 different paragraphs that are easy to learn: each counts in syllables from its number."""
+    syllables = [first + second for first in "bdfgk" for second in "aeiou"]
+    paragraphs = []
+    for start in range(60):
+        stride = 1 + start % 3
+        paragraphs.append(" ".join(syllables[(start + step * stride) % 25] for step in range(30)))
+    file = tmp_path / "corpus.txt"
+    file.write_text("\n\n".join(paragraphs))
     return file
 
 
@@ -56,99 +52,69 @@ def base(tmp_path):
     return lambda family: stand_in(MODELS[BASES[family]], tmp_path / f"tiny-{family}")
 
 
+@pytest.fixture
+def run_train(text, tmp_path):
+    """A function that trains a base by the command line in the folder `run`, and returns the exit status."""
+
+    def run(base, *arguments: object, **changes: str) -> int:
+        options = {"--text": str(text), "--folder": str(tmp_path / "run"), **SHORT}
+        options |= {f"--{name}": value for name, value in changes.items()}
+        given = [word for option in options.items() for word in option]
+        return main(["train", str(base), *map(str, arguments), *given])
+
+    return run
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(
-    family, base, text, tmp_path, capsys
+    family, base, text, run_train, rows_of, tmp_path
 ):
-    folder, out, run = base(family), tmp_path / "made", tmp_path / "run"
-    assert (
-        main(["train", str(folder), "--text", str(text), *SHORT, "--folder", str(run), "--export", str(out)])
-        == 0
-    )
-    dlm, log = load(out), [json.loads(line) for line in (out / "training_log.jsonl").read_text().splitlines()]
+    folder, out = base(family), tmp_path / "made"
+    assert run_train(folder, "--export", out) == 0
+    dlm = load(out)
     assert (dlm.kind, dlm.name, dlm.logits_shifted, dlm.mask_token_id) == (
         "diffusion",
         f"tiny-{family}-dlm",
         True,
-        257,
-    )  # the first row of the embedding without a token
-    assert log[-1]["tokens"] == 15360 and set(log[-1]) >= {"train_nelbo", "nelbo_text", "sinks_overlap"}
-
-    held_out_NT = corpus.pack(
-        [part for part in corpus.paragraphs(text.read_text()) if corpus.is_held_out(part)], dlm.tokenizer, 16
+        MASK_TOKEN_ID,
     )
-    untrained = open_base(str(folder))
-    model, tokenizer = untrained.load(torch.float32)
-    before = score(
-        type(dlm)(set_direction(model, causal=False), tokenizer, "before", "diffusion", 257, True),
-        held_out_NT,
-        4,
-        0,
-    ).value.mean()
-    after = score(dlm, held_out_NT, 4, 0).value.mean()
-    assert after < before - 0.2, (before, after)
+    last = rows_of(out / "training_log.jsonl")[-1]
+    assert last["tokens"] == 15360
+    assert set(last) >= {"train_nelbo", "nelbo_text_crops", "nelbo_text_beginnings", "sinks_overlap"}
+
+    held_out = [part for part in corpus.paragraphs(text.read_text()) if corpus.is_held_out(part)]
+    held_out_NT = corpus.pack(held_out, dlm.tokenizer, 16)
+    model, tokenizer = open_base(str(folder)).load(torch.float32)
+    model = set_direction(model, causal=False)
+    untrained = LanguageModel(model, tokenizer, "before", "diffusion", MASK_TOKEN_ID, True)
+    before, after = (score(lm, held_out_NT, 4, 0).value.mean() for lm in (untrained, dlm))
+    assert after < before - 0.2
     assert f"tiny-{family} as a masked diffusion language model" in (out / "README.md").read_text()
-    assert not [
-        file.name for file in out.iterdir() if str(tmp_path).encode() in file.read_bytes()
-    ]  # no word of where things lay
+    told = [file.name for file in out.iterdir() if str(tmp_path).encode() in file.read_bytes()]
+    assert not told, "no file says where things lay"
 
     pruned = tmp_path / "pruned"
-    assert (
-        main(
-            [
-                "prune",
-                str(out),
-                "--preset",
-                "unstable",
-                "--text",
-                str(text),
-                "--sequences",
-                "4",
-                "--length",
-                "16",
-                "--set",
-                "levels=2",
-                "--out",
-                str(pruned),
-            ]
-        )
-        == 0
-    )
-    assert load(pruned).mask_token_id == 257
+    command = ["prune", str(out), "--preset", "unstable", "--text", str(text), "--sequences", "4"]
+    command += ["--length", "16", "--set", "noise_levels=2", "--out", str(pruned)]
+    assert main(command) == 0
+    assert load(pruned).mask_token_id == MASK_TOKEN_ID
 
 
-def test_the_made_model_is_the_base_with_the_adapter_added(base, text, tmp_path):
-    folder, out, run = base("qwen3"), tmp_path / "made", tmp_path / "run"
-    main(["train", str(folder), "--text", str(text), *SHORT, "--folder", str(run), "--export", str(out)])
+def test_the_made_model_is_the_base_with_the_adapter_added(base, run_train, tmp_path):
+    folder, out = base("qwen3"), tmp_path / "made"
+    assert run_train(folder, "--export", out) == 0
     model, _ = open_base(str(folder)).load(torch.float32)
     before = model.model.layers[0].mlp.down_proj.weight.clone()
-    merged = merge_adapter(model, run / "checkpoint", torch.bfloat16)
+    merged = merge_adapter(model, tmp_path / "run" / "checkpoint", torch.bfloat16)
     found = load(out).model
     for name, parameter in merged.named_parameters():
         assert torch.equal(found.get_parameter(name), parameter.float()), name
     assert not torch.allclose(found.model.layers[0].mlp.down_proj.weight, before, atol=1e-3)
 
 
-def test_the_twin_of_another_base_stays_causal(base, text, tmp_path):
+def test_the_twin_of_another_base_stays_causal(base, run_train, tmp_path):
     out = tmp_path / "made"
-    assert (
-        main(
-            [
-                "train",
-                str(base("llama")),
-                "--kind",
-                "autoregressive",
-                "--text",
-                str(text),
-                *SHORT,
-                "--folder",
-                str(tmp_path / "run"),
-                "--export",
-                str(out),
-            ]
-        )
-        == 0
-    )
+    assert run_train(base("llama"), "--kind", "autoregressive", "--export", out) == 0
     twin = load(out)
     assert (twin.kind, twin.name, twin.mask_token_id, twin.model.config.is_causal) == (
         "autoregressive",
@@ -156,50 +122,28 @@ def test_the_twin_of_another_base_stays_causal(base, text, tmp_path):
         None,
         True,
     )
-    assert (
-        "trained on" in (out / "README.md").read_text()
-        and "mask token" not in (out / "README.md").read_text()
-    )
+    card = (out / "README.md").read_text()
+    assert "trained on" in card and "mask token" not in card
 
 
-def test_a_killed_run_of_another_base_goes_on(base, text, tmp_path):
-    folder, run, words = str(base("llama")), tmp_path / "run", text.read_text()
-    config = {"base": folder, "samples": 0, "length": 16, "batch": 8, "rank": 4, "alpha": 8}
+def test_a_killed_run_of_another_base_goes_on(base, text, rows_of, tmp_path):
+    run, words = tmp_path / "run", text.read_text()
+    config = {"base": str(base("llama")), "samples": 0, "lengths": (16,), "batch_tokens": 128}
+    config |= {"rank": 4, "alpha": 8}
     train(Training(**config, tokens=1024), run, check_every=4, text=words)
     train(Training(**config, tokens=2048), run, check_every=4, text=words)
-    assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [
-        4,
-        8,
-        12,
-        16,
-    ]
+    assert [row["step"] for row in rows_of(run / "log.jsonl")] == [4, 8, 12, 16]
     with pytest.raises(ValueError, match="was made with another held-out split or text: use another folder"):
         train(Training(**config, tokens=4096), run, text=words + "\n\nmore of it")
     with pytest.raises(ValueError, match=r"other settings \(base\)"):
-        train(Training(**{**config, "base": "elsewhere"}, tokens=4096), run, text=words)
+        train(Training(**{**config, "base": "another"}, tokens=4096), run, text=words)
 
 
-def test_what_cannot_be_a_base_is_refused_before_any_work(base, text, tmp_path, capsys):
+def test_what_cannot_be_a_base_is_refused_before_any_work(base, text, run_train, tmp_path, capsys):
     write(CASES["dream"], tmp_path / "dream")
 
-    def said(base, *arguments, length=16) -> str:
-        assert (
-            main(
-                [
-                    "train",
-                    str(base),
-                    *map(str, arguments),
-                    "--length",
-                    str(length),
-                    "--text",
-                    str(text),
-                    *SHORT[2:],
-                    "--folder",
-                    str(tmp_path / "run"),
-                ]
-            )
-            == 1
-        )
+    def said(base, *arguments: object, **changes: str) -> str:
+        assert run_train(base, *arguments, **changes) == 1
         assert not (tmp_path / "run" / "data.safetensors").exists()
         return capsys.readouterr().err
 
@@ -208,11 +152,9 @@ def test_what_cannot_be_a_base_is_refused_before_any_work(base, text, tmp_path, 
     assert "mask_token='nothing' is neither a token of the vocabulary nor a number below 288" in said(
         base("llama"), "--mask-token", "nothing"
     )
-    assert "length=2000 exceeds the 1024 positions" in said(base("llama"), length=2000)
-    assert "samples=5 are drawn from smol-ar only" in str(
-        pytest.raises(ValueError, Training, base="elsewhere", samples=5).value
+    assert "length=2000 exceeds the 1024 positions" in said(
+        base("llama"), lengths="16,2000", **{"batch-tokens": "2000"}
     )
-    assert "smol-ar has its own" in str(pytest.raises(ValueError, Training, mask_token="<mask>").value)
     taken = tmp_path / "taken"
     taken.mkdir()
     assert f"--export {taken} exists" in said(base("llama"), "--export", taken)
@@ -220,11 +162,14 @@ def test_what_cannot_be_a_base_is_refused_before_any_work(base, text, tmp_path, 
     assert "too few for one sequence of 16" in said(base("llama"))
 
 
-def test_the_mask_is_a_token_that_no_text_produces(base, tmp_path):
-    class Vocabulary(dict):
-        mask_token_id = None
-        get_vocab = dict.copy
+class Vocabulary(dict):
+    """A tokenizer, for what `mask_token_of` asks of one."""
 
+    mask_token_id = None
+    get_vocab = dict.copy
+
+
+def test_the_mask_is_a_token_that_no_text_produces(base):
     words = Vocabulary(
         {"<s>": 0, "<|reserved_special_token_1|>": 3, "<|reserved_special_token_0|>": 2, "a": 1}
     )
@@ -238,10 +183,8 @@ def test_the_mask_is_a_token_that_no_text_produces(base, tmp_path):
     with pytest.raises(ValueError, match="no token of the 2 is a mask, reserved or unused"):
         mask_token_of(Vocabulary({"a": 0, "b": 1}), 2)
     tokenizer = open_base(str(base("llama"))).checkpoint.tokenizer()
-    assert (
-        257 not in tokenizer("any text, with ÄÖ and 漢字 too").input_ids
-        and case_of(MODELS[BASES["llama"]]).shape.vocabulary == 288
-    )
+    assert MASK_TOKEN_ID not in tokenizer("any text, with ÄÖ and 漢字 too").input_ids
+    assert case_of(MODELS[BASES["llama"]]).shape.vocabulary == 288
 
 
 def test_paragraphs_without_latin_words_are_split_too():

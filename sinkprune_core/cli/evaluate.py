@@ -1,0 +1,212 @@
+"""`sinkprune evaluate`: likelihood of held-out text, or tasks of lm-evaluation-harness."""
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sinkprune_core.cli.model_options import ModelOptions, add_model_options, check_model_name
+from sinkprune_core.cli.options import add_number, check_new_path, suggestion, whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sinkprune_core.models.language_model import LanguageModel
+
+SUMMARY = "likelihood on held-out text, or tasks"
+PROTOCOLS = ("ppl_llada", "main_llada", "main_dream")  # of evaluation.protocols, those for a running text
+FAMILIES = ("llada", "dream", "autoregressive")  # of evaluation.benchmarks.PAPER
+TEXT_BATCH = 32  # sequences at once where text is scored
+PROTOCOL_BATCH = 16  # windows at once where a protocol scores it
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ModelOptions):
+    """The options of `sinkprune evaluate`: those of one of its three ways to evaluate, and no others."""
+
+    batch: int | None = whole(None, least=1)
+    sequences: int = whole(32, least=1)
+    length: int | None = whole(None, least=2)
+    tasks: tuple[str, ...] = ()
+    family: str | None = None
+    limit: int | None = whole(None, least=1)
+    protocol: str | None = None
+    draws: int = whole(8, least=1)
+    json: Path | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tasks:
+            self._check_tasks()
+        elif self.protocol is not None:
+            self._check_protocol()
+        else:
+            self.refuse(("limit",), "it counts items of --tasks or windows of --protocol")
+            self.refuse(("family",), "it chooses settings of --tasks")
+
+    def _check_tasks(self) -> None:
+        if self.protocol is not None:
+            raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
+        if not self.task_names:
+            raise ValueError("--tasks names no task: give names, by spaces or commas, e.g. --tasks suite")
+        unused = ("text", "sequences", "length", "draws", "batch", "seed")
+        self.refuse(unused, "it is for held-out text, and tasks have text and settings of their own")
+        if self.split is not None and self.data is None:
+            raise ValueError(
+                f"--split {self.split} chooses among local files of WikiText-2: "
+                "give --data FOLDER, or leave it out (the harness takes test)"
+            )
+        if "wikitext" not in self.task_names:
+            self.refuse(("split",), "it chooses a split of the task wikitext, which is not among the --tasks")
+
+    def _check_protocol(self) -> None:
+        if self.text is None:
+            raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
+        if self.protocol not in PROTOCOLS:
+            near = suggestion(self.protocol, PROTOCOLS)
+            raise ValueError(
+                f"--protocol {self.protocol} is not one for a running text{near or ';'} "
+                f"choose one of {', '.join(PROTOCOLS)}"
+            )
+        self.refuse(("sequences", "length"), "a protocol scores the whole --text in windows of its own")
+        self.refuse(("draws",), "a protocol has its own number of draws")
+        self.refuse(("family",), "it chooses settings of --tasks")
+
+    @property
+    def task_names(self) -> list[str]:
+        """The tasks of `--tasks`, which may be separated by commas too."""
+        return [name for part in self.tasks for name in part.split(",") if name]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `EvaluateOptions`."""
+    add_model_options(parser, EvaluateOptions)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the table goes besides")
+    group = parser.add_argument_group("likelihood of sequences drawn from the text")
+    add_number(group, EvaluateOptions, "sequences", "sequences of text")
+    add_number(group, EvaluateOptions, "length", "tokens per sequence", "128, with --text 512")
+    add_number(group, EvaluateOptions, "draws", "noise levels per sequence of a diffusion model's NELBO")
+    group = parser.add_argument_group("likelihood of the whole text")
+    group.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help=f"score the whole --text in windows by a published perplexity protocol: {', '.join(PROTOCOLS)}",
+    )
+    group = parser.add_argument_group("tasks")
+    group.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help="tasks of lm-evaluation-harness, by spaces or commas, with --data blimp and wikitext from a "
+        "local folder; suite (this project's own, offline); or paper (the paper's eight benchmarks)",
+    )
+    group.add_argument(
+        "--family",
+        choices=FAMILIES,
+        help="whose published settings the paper's benchmarks take, alone or by name "
+        "(default, for all eight: llada, or autoregressive)",
+    )
+    add_number(group, EvaluateOptions, "limit", "items per task, or windows of --protocol", "all")
+
+
+def run(options: EvaluateOptions) -> int:
+    """Evaluate a model and print a table; what is missing or broken is said before the model is loaded."""
+    check_model_name(options.model)
+    if not options.tasks:
+        options.check_text()
+    check_new_path("json", options.json)
+
+    from sinkprune_core.cli.inputs import on_device
+    from sinkprune_core.cli.tables import print_table
+
+    options = on_device(options)
+    if options.tasks:
+        table = task_table(options)
+    elif options.protocol is not None:
+        table = protocol_table(options)
+    else:
+        table = text_table(options)
+    print_table(table, options.json)
+    return 0
+
+
+def kept(options: EvaluateOptions) -> str:
+    """Return what an interrupted run leaves."""
+    return "nothing was written, and the same command begins anew"
+
+
+def text_table(options: EvaluateOptions) -> "pd.DataFrame":
+    """Return nats per token of sequences drawn from the text, with an interval, a row per source."""
+    import pandas as pd
+
+    from sinkprune_core.cli.inputs import documents_of, open_model, sequences_of
+    from sinkprune_core.cli.tables import estimate
+    from sinkprune_core.companion.scoring import score_texts
+
+    documents = documents_of(options, held_out=True)
+    lm = open_model(options)
+    if not lm.is_diffusion:
+        options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
+    texts = sequences_of(lm, options, documents, options.length, held_out=True)
+    scores = score_texts(lm, texts, options.draws, batch=options.batch or TEXT_BATCH)
+    rows = {}
+    for source, group in scores.groupby("text"):
+        rows[source] = {"measure": measure_of(lm)} | estimate(group.value)
+    return pd.DataFrame(rows).T
+
+
+def protocol_table(options: EvaluateOptions) -> "pd.DataFrame":
+    """Return nats per token of `--text`, or of its first `--limit` windows, by a published protocol."""
+    import pandas as pd
+
+    from sinkprune_core.cli.inputs import documents_of, open_model
+    from sinkprune_core.evaluation.conditional_likelihood import perplexity
+    from sinkprune_core.evaluation.local_data import running_text
+    from sinkprune_core.evaluation.protocols import PROTOCOLS as ALL_PROTOCOLS
+
+    protocol = ALL_PROTOCOLS[options.protocol]
+    documents = documents_of(options, held_out=True)
+    lm = open_model(options)
+    ids_T = lm.encode(running_text(documents))
+    if options.limit is not None:
+        ids_T = ids_T[: protocol.chunk * (options.limit + 1) + 1]
+    batch = options.batch or PROTOCOL_BATCH
+    found = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
+    row = {
+        "measure": f"{measure_of(lm)}, {options.protocol}",
+        **dataclasses.asdict(found),
+        "perplexity": found.perplexity,
+    }
+    return pd.DataFrame({options.text.name: row}).T
+
+
+def task_table(options: EvaluateOptions) -> "pd.DataFrame":
+    """Return the results of `--tasks`, with the data of BLiMP and WikiText-2 from `--data` if given."""
+    from sinkprune_core.cli.inputs import open_model
+    from sinkprune_core.evaluation.benchmarks import evaluate, evaluate_named, named
+    from sinkprune_core.evaluation.local_tasks import local_tasks
+
+    names = options.task_names
+    if options.family is not None:
+        settled = named(options.family)
+        if not settled.keys() & {*names} and names != ["paper"]:
+            options.refuse(("family",), f"it has settings of paper and of {', '.join(settled)} only")
+    if options.data is not None:
+        with local_tasks(options.data, names, options.split or "test") as (tasks, include):
+            lm = open_model(options)
+            return evaluate(lm, tasks, limit=options.limit, family=options.family, include=include)
+    lm = open_model(options)
+    try:
+        return evaluate_named(lm, names, options.limit, options.family)
+    except OSError as error:
+        if any(name.startswith(("blimp", "wikitext")) for name in names):
+            raise OSError(
+                f"{error}; or give a local folder of BLiMP and WikiText-2: --data FOLDER"
+            ) from error
+        raise
+
+
+def measure_of(lm: "LanguageModel") -> str:
+    """Return what a number of this model is."""
+    return f"{'NELBO' if lm.is_diffusion else 'negative log-likelihood'}, nats per token"

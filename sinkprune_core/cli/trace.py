@@ -1,0 +1,126 @@
+"""`sinkprune trace`: write from prompts, record attention at every step, and print how much sinks move."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+from sinkprune_core.cli.model_options import ModelOptions, add_model_options, check_model_name
+from sinkprune_core.cli.options import add_number, check_new_path, real, whole
+
+SUMMARY = "write from prompts, record where attention goes step by step, and print how much sinks move"
+MEANINGS = {
+    "spatial_variance": "how unevenly attention falls on positions: variance of mass, whose mean is 1",
+    "temporal_variance": "how far the centre of the sinks moves: variance over steps, in squared positions",
+    "temporal_variance_relative": "temporal_variance with positions as shares of the length",
+    "centroid_jump": "mean distance between the centres of two consecutive steps, as a share of the length",
+    "overlap": "sinks that two consecutive steps share, of the sinks of either (Jaccard): 1 where none moves",
+    "sinks_per_step": "mean number of sinks of a step",
+    "positions": "number of positions that are a sink at any step",
+    "stable_share": "share of sinks at positions that are a sink in at least 80 % of all steps",
+    "top_share": "share of all attention that the strongest position gets, mean over the steps",
+    "value": "mean over the prompts; low and high are its 95 % interval",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceOptions(ModelOptions):
+    """The options of `sinkprune trace`."""
+
+    sequences: int = whole(8, least=1)
+    prompt: int = whole(32, least=2)
+    tokens: int = whole(64, least=1)
+    steps: int = whole(32, least=1)
+    block: int | None = whole(None, least=1)
+    temperature: float = real(0.0, least=0)
+    out: Path | None = None
+    json: Path | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps > self.tokens:
+            raise ValueError(
+                f"--steps {self.steps} exceeds --tokens {self.tokens}: a step writes at least one token; "
+                "take fewer steps or more tokens"
+            )
+        if self.block is not None:
+            self._check_block(self.block)
+        if self.out is not None and self.out == self.json:
+            raise ValueError(f"--out and --json are both {self.out}: they are two files, give two names")
+
+    def _check_block(self, block: int) -> None:
+        if self.tokens % block:
+            raise ValueError(
+                f"--block {block} does not divide --tokens {self.tokens}: take a length that does"
+            )
+        blocks = self.tokens // block
+        if self.steps % blocks:
+            raise ValueError(
+                f"--steps {self.steps} cannot be shared by {blocks} blocks of {block} tokens: "
+                f"take a multiple of {blocks}"
+            )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `TraceOptions`."""
+    add_model_options(parser, TraceOptions)
+    add_number(parser, TraceOptions, "sequences", "prompts")
+    add_number(parser, TraceOptions, "prompt", "tokens per prompt")
+    add_number(parser, TraceOptions, "tokens", "tokens to write")
+    add_number(
+        parser, TraceOptions, "steps", "denoising steps; of an autoregressive model windows of queries"
+    )
+    add_number(
+        parser,
+        TraceOptions,
+        "block",
+        "tokens per block; blocks are written one after the other",
+        "one block",
+    )
+    add_number(parser, TraceOptions, "temperature", "0 takes the most probable token")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the trace goes (safetensors)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the table goes besides")
+
+
+def run(options: TraceOptions) -> int:
+    """Trace a model, print the table of sink statistics and explain it."""
+    check_model_name(options.model)
+    options.check_text()
+    check_new_path("out", options.out)
+    check_new_path("json", options.json)
+
+    import pandas as pd
+    import torch
+
+    from sinkprune_core.cli.inputs import documents_of, on_device, open_model, sequences_of
+    from sinkprune_core.cli.tables import estimate, print_table
+    from sinkprune_core.diffusion.samplers import Sampler
+    from sinkprune_core.sinks.detection import variability
+    from sinkprune_core.sinks.trace import trace
+
+    options = on_device(options)
+    documents = documents_of(options, held_out=True)
+    lm = open_model(options)
+    if not lm.is_diffusion:
+        options.refuse(("block",), f"{lm.name} is autoregressive and writes token by token")
+    sources = sequences_of(lm, options, documents, options.prompt, held_out=True)
+    sampler = Sampler(
+        length=options.tokens,
+        steps=options.steps,
+        block=options.block,
+        temperature=options.temperature,
+    )
+    found = trace(lm, torch.cat(list(sources.values())), sampler, options.seed, options.batch)
+    if options.out is not None:
+        found.save(options.out)
+    measures = variability(found.mass_BSK, found.visible_SK).drop(columns="prompt")
+    rows = {name: estimate(measures[name]) for name in measures.columns}
+    print_table(pd.DataFrame(rows).T, options.json)
+    print()
+    for name, meaning in MEANINGS.items():
+        print(f"{name:<27} {meaning}")
+    return 0
+
+
+def kept(options: TraceOptions) -> str:
+    """Return what an interrupted run leaves."""
+    return "nothing was written, and the same command begins anew"

@@ -1,0 +1,179 @@
+"""Figures with a row per effect, method or claim; bars are 95 % bootstrap intervals.
+
+A figure takes a table and knows nothing of its origin.
+"""
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sinkprune_core.companion.claims import DIRECTION, NOT_RUN, REFUTED, REPRODUCED
+from sinkprune_core.companion.contrasts import EQUIVALENT, HELPS, HURTS, OPEN, number
+from sinkprune_core.companion.style import (
+    BLACK,
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    SERIES,
+    bars,
+    canvas,
+    legend_above,
+)
+from sinkprune_core.evaluation.intervals import Estimate
+
+VERDICT_COLOURS = {REPRODUCED: GREEN, DIRECTION: ORANGE, REFUTED: RED, NOT_RUN: "#BBBBBB"}
+VERDICT_MARKS = {REPRODUCED: "o", DIRECTION: "D", REFUTED: "X", NOT_RUN: "_"}
+EFFECT_MARKS = {HELPS: (BLUE, "<"), HURTS: (RED, ">"), EQUIVALENT: (GREEN, "D"), OPEN: (GREY, "o")}
+MONOSPACED = "DejaVu Sans Mono"
+ARROW_LEFT = 4  # matplotlib's numbers of markers
+ARROW_RIGHT = 5
+
+
+def plot_forest(
+    estimates: dict[str, Estimate],
+    xlabel: str,
+    groups: dict[str, str] | None = None,
+    better: str = "← better",
+) -> Figure:
+    """Draw differences with 95 % intervals against a zero line, one row each; filled where the interval
+    leaves zero out.
+
+    `groups` maps labels to the name of their group; each has its own colour and marker.
+    """
+    figure, axes = canvas(size=(6.8, 0.9 + 0.3 * len(estimates)))
+    axis = axes[0, 0]
+    names = list(dict.fromkeys((groups or {}).values()))
+    for row, (label, found) in enumerate(estimates.items()):
+        place = names.index(groups[label]) if groups else 0
+        colour, marker, _ = SERIES[1 + place]
+        clear = found.low > 0 or found.high < 0
+        axis.plot([found.low, found.high], [row, row], color=colour, lw=1.5)
+        axis.plot(found.value, row, marker, color=colour, ms=6, mfc=colour if clear else "white")
+    axis.axvline(0, color=BLACK, lw=0.9)
+    axis.set_yticks(range(len(estimates)), list(estimates), fontsize=8)
+    axis.set_ylim(len(estimates) - 0.5, -0.5)
+    explained = f"{better}; bars: 95 % bootstrap interval, open markers: zero inside it"
+    figure.supxlabel(f"{xlabel}\n{explained}", fontsize=9)  # the axis may be narrower than the words
+    if len(names) > 1:
+        handles = []
+        for name, (colour, marker, _) in zip(names, SERIES[1:], strict=False):
+            handles.append(Line2D([], [], color=colour, marker=marker, label=name))
+        legend_above(figure, handles)
+    return figure
+
+
+def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -> Figure:
+    """Draw effects as `contrasts.judge` returns them: a row each below its section, the mark by verdict.
+
+    The margin is a band. The axis ends at `reach` (default: four times the median of what intervals reach, or
+    less where all fit); an interval that goes beyond ends in an arrow, and its numbers stand at the right
+    like all others.
+    """
+    ends = table[["low", "high"]].abs().max(axis=1)
+    margin = table.margin.max()
+    reach = reach or 1.08 * max(min(ends.max(), 4 * ends.median()), margin)
+    figure, axes = canvas(size=(8.6, 1.3 + 0.26 * (len(table) + table.section.nunique())))
+    axis = axes[0, 0]
+    axis.axvspan(-margin, margin, color=GREEN, alpha=0.1, lw=0)
+    axis.axvline(0, color=BLACK, lw=0.9)
+    labels = []
+    headings = []
+    for section, part in table.groupby("section", sort=False):
+        headings.append(len(labels))
+        labels.append(section)
+        for effect in part.itertuples():
+            _draw_effect(axis, len(labels), effect, reach)
+            labels.append(effect.comparison)
+    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    for row, tick in enumerate(axis.get_yticklabels()):
+        tick.set_fontweight("bold" if row in headings else "normal")
+    axis.tick_params(axis="y", length=0)
+    axis.grid(False, axis="y")
+    axis.set(xlim=(-reach, reach), ylim=(len(labels) - 0.5, -0.7))
+    explained = (
+        f"← better; bars: 95 % bootstrap interval; band: ± {margin:g}, too small to matter; arrows: goes on"
+    )
+    axis.set_xlabel(f"{xlabel}\n{explained}", fontsize=8)
+    handles = []
+    for verdict, (colour, marker) in EFFECT_MARKS.items():
+        inside = "white" if verdict == OPEN else colour
+        handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=verdict))
+    figure.legend(handles=handles, fontsize=7.5, loc="outside upper right", ncols=len(handles))
+    return figure
+
+
+def _draw_effect(axis: Axes, row: int, effect: object, reach: float) -> None:
+    """Draw one row of `plot_effects`: interval, arrows where it goes beyond `reach`, mark and numbers."""
+    colour, marker = EFFECT_MARKS[effect.verdict]
+    low, value, high = np.clip([effect.low, effect.value, effect.high], -reach, reach)
+    axis.plot([low, high], [row, row], color=colour, lw=1.5)
+    if effect.low < -reach:
+        axis.plot(-reach, row, marker=ARROW_LEFT, color=colour, ms=7, clip_on=False)
+    if effect.high > reach:
+        axis.plot(reach, row, marker=ARROW_RIGHT, color=colour, ms=7, clip_on=False)
+    if abs(effect.value) <= reach:
+        inside = "white" if effect.verdict == OPEN else colour
+        axis.plot(value, row, marker, color=colour, ms=6, mfc=inside, gid="effect")
+    axis.text(
+        1.025,
+        row,
+        f"{number(effect.value)} [{number(effect.low)}, {number(effect.high)}]",
+        transform=axis.get_yaxis_transform(),
+        va="center",
+        fontsize=7.5,
+        family=MONOSPACED,
+    )
+
+
+def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figure:
+    """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of
+    the other.
+
+    A row that a panel lacks stays empty, and so does the one panel of a table without rows, which a cell of a
+    sweep may have. Every row has its own colour and marker in all panels.
+    """
+    panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
+    rows = frame[row].drop_duplicates().tolist()
+    size = (1.6 + 2.0 * len(panels), 1.2 + 0.28 * len(rows))
+    figure, axes = canvas(1, len(panels), size, sharex=True, sharey=True)
+    for axis, name in zip(axes[0], panels, strict=True):
+        for found in frame[frame[panel] == name].itertuples():
+            place = rows.index(getattr(found, row))
+            colour, marker, _ = SERIES[place % len(SERIES)]
+            below, above = bars(found.value, found.low, found.high)
+            axis.errorbar(
+                found.value,
+                place,
+                xerr=[[below], [above]],
+                color=colour,
+                marker=marker,
+                mfc=colour if place < len(SERIES) else "white",
+                ms=5,
+                capsize=2.5,
+            )
+        axis.set(title=name, ylim=(max(1, len(rows)) - 0.5, -0.5))
+        axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    figure.supxlabel(f"{xlabel}\n← better; bars: 95 % bootstrap interval", fontsize=9)
+    return figure
+
+
+def plot_verdicts(table: pd.DataFrame) -> Figure:
+    """Draw the claims table: a row per claim with its verdict as colour and marker, and its number."""
+    figure, axes = canvas(size=(9.8, 0.5 + 0.29 * len(table)))
+    axis = axes[0, 0]
+    for row, claim in enumerate(table.itertuples()):
+        axis.plot(0, row, VERDICT_MARKS[claim.verdict], color=VERDICT_COLOURS[claim.verdict], ms=9, mew=2)
+        says = claim.claim if claim.kind == "claim" else f"control: {claim.claim}"
+        here = f"{claim.here} {claim.interval}"
+        axis.text(0.2, row, textwrap.fill(says, 92), va="center", fontsize=8)
+        axis.text(6.4, row, here, va="center", fontsize=8, family=MONOSPACED)
+        axis.text(9.0, row, claim.verdict, va="center", fontsize=8, color="#333333")
+    axis.set(xlim=(-0.2, 10.6), ylim=(len(table) - 0.5, -0.5))
+    axis.axis("off")
+    return figure

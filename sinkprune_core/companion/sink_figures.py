@@ -1,0 +1,118 @@
+"""Figures of sinks and masks: statistics per prompt and layer, and maps of layers by heads or linear maps.
+
+A figure takes a table and knows nothing of its origin. Dimensions: L layer, H head.
+"""
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+
+from sinkprune_core.companion.style import KIND, bars, canvas, legend_above
+from sinkprune_core.evaluation.intervals import interval
+
+
+def plot_variability(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
+    """Draw one panel per metric: every prompt as a point, mean and 95 % bootstrap interval per kind of model.
+
+    `frame` has `kind`, `model` and a column per metric; `metrics` maps columns to axis labels with units.
+    """
+    columns = 2
+    rows = -(-len(metrics) // columns)
+    figure, axes = canvas(rows, columns, (6.8, 2.0 * rows))
+    kinds = [kind for kind in KIND if kind in set(frame.kind)]
+    for axis, (metric, label) in zip(axes.flat, metrics.items(), strict=False):
+        for place, kind in enumerate(kinds):
+            _draw_prompts(axis, place, kind, frame.loc[frame.kind == kind, metric].dropna().to_numpy())
+        axis.set_xticks(range(len(kinds)), [KIND[kind].name for kind in kinds])
+        axis.set(xlim=(-0.5, len(kinds) - 0.3), title=label)
+    for axis in axes.flat[len(metrics) :]:
+        axis.axis("off")
+    figure.supxlabel(
+        "small points: prompts; large points with bars: mean and 95 % bootstrap interval over prompts",
+        fontsize=8,
+    )
+    return figure
+
+
+def _draw_prompts(axis: Axes, place: int, kind: str, values: np.ndarray) -> None:
+    """Draw a value per prompt around `place`, and their mean with its interval at its right."""
+    colour, marker, _ = KIND[kind]
+    spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(len(values))
+    axis.plot(place + spread, values, marker, color=colour, alpha=0.3, ms=3, mew=0)
+    if len(values) > 1:
+        found = interval(values)
+        below, above = bars(found.value, found.low, found.high)
+        style = {"color": colour, "marker": marker, "ms": 6, "capsize": 3}
+        axis.errorbar(place + 0.28, found.value, [[below], [above]], **style)
+
+
+def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
+    """Draw a metric against depth, one line per kind of model, with a band for the 95 % interval over
+    prompts.
+    """
+    figure, axes = canvas(1, len(metrics), (2.6 * len(metrics), 2.9))
+    for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
+        for kind, part in frame.groupby("kind"):
+            colour, marker, name = KIND[kind]
+            sns.lineplot(
+                part,
+                x="layer",
+                y=metric,
+                ax=axis,
+                color=colour,
+                marker=marker,
+                ls="-" if kind == "diffusion" else "--",
+                label=name,
+                errorbar=("ci", 95),
+                seed=0,
+                n_boot=500,
+            )
+        axis.set(xlabel="layer (0 is the first)", ylabel=label)
+        axis.get_legend().remove()
+    legend_above(figure, *axes[0, 0].get_legend_handles_labels())
+    figure.supxlabel("lines: means; bands: 95 % bootstrap intervals over prompts", fontsize=8)
+    return figure
+
+
+def plot_heads(maps: dict[str, np.ndarray], label: str) -> Figure:
+    """Draw one map of layers (down) by heads (across) per model, on one logarithmic colour scale.
+
+    `maps` has float (L, H) by the title of its panel.
+    """
+    figure, axes = canvas(1, len(maps), (3.4 * len(maps), 4.6))
+    values = np.concatenate([map_LH.ravel() for map_LH in maps.values()])
+    scale = LogNorm(max(values.min(), 1e-3), values.max())
+    for axis, (title, map_LH) in zip(axes[0], maps.items(), strict=True):
+        image = axis.imshow(map_LH, aspect="auto", cmap="cividis", norm=scale, interpolation="nearest")
+        axis.set(title=title, xlabel="head")
+        axis.grid(False)
+    axes[0, 0].set_ylabel("layer (0 is the first)")
+    figure.colorbar(image, ax=axes[0, -1], pad=0.03, label=label)
+    return figure
+
+
+def plot_mask_differences(frame: pd.DataFrame) -> Figure:
+    """Draw the table of `masks.mask_differences`: a map per pair of methods, layers across, linears down."""
+    pairs = list(frame[["one", "other"]].drop_duplicates().itertuples(index=False))
+    columns = min(2, len(pairs))
+    rows = -(-len(pairs) // columns)
+    size = (3.6 * columns + 0.8, 1.9 * rows + 0.4)
+    figure, axes = canvas(rows, columns, size, sharex=True, sharey=True)
+    order = frame.linear.drop_duplicates().tolist()
+    scale = {"vmin": 0, "vmax": frame.differ.max()}
+    for axis, (one, other) in zip(axes.flat, pairs, strict=False):
+        part = frame[(frame.one == one) & (frame.other == other)]
+        table = part.pivot(index="linear", columns="layer", values="differ")
+        image = axis.imshow(table.loc[order], aspect="auto", cmap="cividis", interpolation="nearest", **scale)
+        axis.set_yticks(range(len(order)), [name.split(".")[-1] for name in order], fontsize=8)
+        axis.set_title(f"{one} / {other}: {table.to_numpy().mean():.1%} on average", fontsize=9)
+        axis.grid(False)
+    for axis in axes.flat[len(pairs) :]:
+        axis.axis("off")
+    for axis in axes[-1]:
+        axis.set_xlabel("layer (0 is the first)")
+    figure.colorbar(image, ax=axes, pad=0.01, label="share of kept weights that differ")
+    return figure

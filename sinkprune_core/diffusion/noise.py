@@ -1,0 +1,44 @@
+"""The forward process of masked diffusion: how many tokens of a text are masked, which ones, and the masked
+text.
+
+Dimensions: B batch, T sequence position, S noisings of one sequence.
+"""
+
+import torch
+
+
+def stratified_counts(draws: int, maskable: int, rng: torch.Generator) -> torch.Tensor:
+    """Return numbers of masks for `draws` noisings of one sequence, int64 (S,), each uniform on 1 … maskable.
+
+    One uniform number shifts an even grid, so the draws cover all noise levels. LLaDA's evaluation stratifies
+    in the same way (its section on conditional likelihood).
+    """
+    shift = torch.rand(1, generator=rng, dtype=torch.float64)
+    grid_S = torch.arange(draws, dtype=torch.float64) / draws
+    level_S = (shift + grid_S) % 1  # noise levels in [0, 1)
+    return 1 + (level_S * maskable).long()
+
+
+def even_split(items: int, parts: int) -> list[int]:
+    """Return how many of `items` each of `parts` gets, as even as can be, the larger shares first."""
+    share, rest = divmod(items, parts)
+    return [share + 1] * rest + [share] * (parts - rest)
+
+
+def random_mask(maskable_T: torch.Tensor, count: int, rng: torch.Generator) -> torch.Tensor:
+    """Return a bool mask (T,) of exactly `count` positions drawn without replacement from `maskable_T`.
+
+    Raises ValueError when there are fewer maskable positions.
+    """
+    candidates = maskable_T.nonzero().squeeze(-1)
+    if not 0 <= count <= len(candidates):
+        raise ValueError(f"count={count} masks do not fit {len(candidates)} maskable positions")
+    drawn = candidates[torch.randperm(len(candidates), generator=rng)[:count]]
+    where_T = torch.zeros_like(maskable_T)
+    where_T[drawn] = True
+    return where_T
+
+
+def corrupt(ids_BT: torch.Tensor, where_BT: torch.Tensor, mask_token_id: int) -> torch.Tensor:
+    """Return `ids_BT` with the mask token at the positions `where_BT`."""
+    return torch.where(where_BT, mask_token_id, ids_BT)

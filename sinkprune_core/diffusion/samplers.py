@@ -1,0 +1,198 @@
+"""Samplers: the settings by which a diffusion model turns masks into text, and those of published models."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from sinkprune_core.diffusion.noise import even_split
+from sinkprune_core.diffusion.proposals import CONFIDENCE
+
+ORDERS = ("low_confidence", "entropy", "random", "topk_margin", "maskgit_plus", "origin")
+SCHEDULES = ("even", "time")
+PROPOSALS = ("gumbel", "filtered")
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """How a diffusion model turns masks into text.
+
+    Raises ValueError for a setting that cannot work, and says which.
+
+    Differences from the published samplers: the mask is never proposed; `confidence_eos_eot_inf` does the
+    same at every temperature (LLaDA's code forgets the end of text above 0); entropies lack Dream's 1e-10;
+    Dream's counts per step are truncated in float32, here in float64.
+    """
+
+    length: int = 96
+    """Tokens to write."""
+
+    steps: int = 48
+    """Denoising steps, shared evenly by the blocks."""
+
+    block: int | None = 32
+    """Tokens per block; blocks are written left to right. None is one block."""
+
+    order: str = "low_confidence"
+    """Which masked position is revealed first.
+
+    `low_confidence` takes the most probable proposal; `maskgit_plus` the same by p instead of log p, which
+    matters to `order_temperature` only; `entropy` the distribution of lowest entropy; `topk_margin` the
+    widest gap between the two best tokens; `random` any. `origin` reveals every masked position with the same
+    chance.
+    """
+
+    schedule: str = "even"
+    """How many positions a step reveals.
+
+    `even` splits each block's masks evenly over its steps (LLaDA); `time` reveals the share 1 - s/t of the
+    remaining masks on a linear time grid (Dream).
+    """
+
+    temperature: float = 0.0
+    """Of the proposed tokens; 0 is greedy."""
+
+    proposal: str = "gumbel"
+    """Where a token comes from.
+
+    `gumbel` (LLaDA): Gumbel noise in float64 on the logits, confidence from the model's own softmax.
+    `filtered` (Dream): temperature, then `top_p`, then `top_k` shape one distribution, in float64, which
+    gives the token and its confidence.
+    """
+
+    top_p: float | None = None
+    """Keep the most probable tokens up to this total probability; None keeps all. Needs `filtered`."""
+
+    top_k: int | None = None
+    """Keep this many of the most probable tokens; None keeps all. Needs `filtered`."""
+
+    order_temperature: float = 0.0
+    """Draw positions without replacement from softmax(confidence / this) (Dream's alg_temp); 0 takes the
+    surest."""
+
+    guidance: float = 0.0
+    """Classifier-free guidance w: logits become un + (w + 1) (cond - un), where `un` has masks for a prompt.
+
+    Above 0 it doubles the work.
+    """
+
+    logits_eos_inf: bool = False
+    """Forbid the end of text."""
+
+    confidence_eos_eot_inf: bool = False
+    """Reveal ends of text and of turn last."""
+
+    def __post_init__(self):
+        self._check_choices()
+        self._check_blocks()
+        self._check_proposal()
+        self._check_order()
+
+    def _check_choices(self) -> None:
+        if self.length < 1 or self.steps < 1:
+            raise ValueError(f"length={self.length} and steps={self.steps} must be at least 1")
+        for name, known in (("order", ORDERS), ("schedule", SCHEDULES), ("proposal", PROPOSALS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}")
+        for name in ("temperature", "order_temperature", "guidance"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"{name}={value} must not be negative")
+
+    def _check_blocks(self) -> None:
+        if self.length % self.block_length:
+            raise ValueError(f"length={self.length} is not a multiple of block={self.block}")
+        if self.steps % self.blocks:
+            raise ValueError(
+                f"steps={self.steps} cannot be shared by {self.blocks} blocks: "
+                f"use a multiple of {self.blocks}"
+            )
+        if self.schedule == "even" and self.steps_per_block > self.block_length:
+            raise ValueError(f"steps={self.steps} exceed the {self.length} tokens to reveal")
+
+    def _check_proposal(self) -> None:
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must lie above 0 and not above 1")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k={self.top_k} must be at least 1")
+        is_filtering = self.top_p is not None or self.top_k is not None
+        if self.proposal == "gumbel" and is_filtering:
+            raise ValueError(
+                f"top_p={self.top_p} and top_k={self.top_k} need proposal='filtered': "
+                "Gumbel noise reaches every token"
+            )
+
+    def _check_order(self) -> None:
+        if self.order == "origin" and self.schedule != "time":
+            raise ValueError("order='origin' needs schedule='time': its chance of a reveal is 1 - s/t")
+        needs_confidence = self.order_temperature > 0 or self.confidence_eos_eot_inf
+        if self.order not in CONFIDENCE and needs_confidence:
+            raise ValueError(
+                f"order={self.order!r} knows no confidence: order_temperature and confidence_eos_eot_inf "
+                f"need one of {', '.join(CONFIDENCE)}"
+            )
+
+    @property
+    def block_length(self) -> int:
+        """Tokens per block."""
+        return self.block or self.length
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return self.length // self.block_length
+
+    @property
+    def steps_per_block(self) -> int:
+        """Denoising steps per block."""
+        return self.steps // self.blocks
+
+    def shares(self) -> list[float]:
+        """Return the share 1 - s/t of a block's masks that schedule `time` reveals, per step of the block."""
+        time = torch.linspace(1, 1e-3, self.steps_per_block + 1, dtype=torch.float64)
+        shares = [(1 - s / t).item() for t, s in pairwise(time[:-1])]
+        return [*shares, 1.0]  # the last step reveals what is left
+
+    def reveals(self) -> list[int]:
+        """Return how many tokens every step reveals; they sum to `length`.
+
+        Raises ValueError for the order `origin`, where chance decides.
+        """
+        if self.order == "origin":
+            raise ValueError("order='origin' reveals a random number of tokens per step")
+        if self.schedule == "even":
+            return even_split(self.block_length, self.steps_per_block) * self.blocks
+        counts = []
+        left = self.block_length
+        for share in self.shares():
+            count = int(left * share + 1e-9)
+            counts.append(count)
+            left -= count
+        return counts * self.blocks
+
+    def amounts(self) -> list[int] | list[float]:
+        """Return what every step reveals: a number of tokens, or for `origin` the chance of a masked one."""
+        if self.order == "origin":
+            return self.shares() * self.blocks
+        return self.reveals()
+
+
+# This project's own: 96 tokens in 48 steps, in the manner of either model.
+LLADA_SAMPLER = Sampler(block=32, order="low_confidence", schedule="even")
+DREAM_SAMPLER = Sampler(block=None, order="entropy", schedule="time")
+
+# As published for evaluation: LLaDA's generate.py; Dream's README (steps = tokens, entropy, 0.2, 0.95).
+SAMPLERS: dict[str, Sampler] = {
+    "llada": Sampler(length=128, steps=128, block=None, order="low_confidence", schedule="even"),
+    "dream": Sampler(
+        length=512,
+        steps=512,
+        block=None,
+        order="entropy",
+        schedule="time",
+        temperature=0.2,
+        proposal="filtered",
+        top_p=0.95,
+    ),
+}

@@ -1,0 +1,88 @@
+"""Cross-entropies at chosen positions, and the batches in which models are given their inputs.
+
+The output head runs in slices: the logits of all positions at once would need more memory than the model.
+
+Dimensions: B batch, T sequence position, N selected positions, D hidden size, V vocabulary.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import torch
+
+from sinkprune_core.models.language_model import LanguageModel
+
+HEAD_SLICE = 256  # positions whose logits are held at once: 50 MB at a vocabulary of 49,152
+
+
+def token_losses(
+    lm: LanguageModel, input_BT: torch.Tensor, where_BT: torch.Tensor, target_N: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the cross-entropies of `lm` at the positions `where_BT`, and where its best guess is right.
+
+    `input_BT` and `target_N` are token ids, int64; `where_BT` is bool. The first result is in nats, float64
+    (N,), the second, whether the target is the most probable token, bool (N,); both are on the CPU.
+    """
+    return head_losses(lm, lm.hidden_at(input_BT, where_BT), target_N)
+
+
+def head_losses(
+    lm: LanguageModel,
+    hidden_ND: torch.Tensor,
+    target_N: torch.Tensor,
+    unconditional_ND: torch.Tensor | None = None,
+    guidance: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what `token_losses` returns, from the hidden states of the selected positions.
+
+    With `unconditional_ND`, the hidden states under a prompt of masks, logits are guided:
+    unconditional + (guidance + 1) (conditional - unconditional).
+    """
+    losses = [torch.zeros(0, dtype=torch.float64)]
+    hits = [torch.zeros(0, dtype=torch.bool)]
+    for start in range(0, len(hidden_ND), HEAD_SLICE):
+        part = slice(start, start + HEAD_SLICE)
+        unconditional = None if unconditional_ND is None else unconditional_ND[part]
+        loss, hit = _slice_losses(lm, hidden_ND[part], target_N[part], unconditional, guidance)
+        losses.append(loss)
+        hits.append(hit)
+    return torch.cat(losses), torch.cat(hits)
+
+
+def _slice_losses(
+    lm: LanguageModel,
+    hidden_ND: torch.Tensor,
+    target_N: torch.Tensor,
+    unconditional_ND: torch.Tensor | None,
+    guidance: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return losses and hits of one slice, whose logits are freed before those of the next one are made."""
+    target_N = target_N.to(lm.device)
+    logits_NV = lm.head(hidden_ND)
+    if unconditional_ND is not None:
+        unconditional_NV = lm.head(unconditional_ND)
+        logits_NV = unconditional_NV + (guidance + 1) * (logits_NV - unconditional_NV)
+    loss_N = torch.nn.functional.cross_entropy(logits_NV, target_N, reduction="none")
+    hit_N = logits_NV.argmax(-1) == target_N
+    return loss_N.double().cpu(), hit_N.cpu()
+
+
+def batches(items: Iterable, size: int) -> Iterator[list]:
+    """Yield the items in lists of `size`; the last list may be shorter."""
+    items = iter(items)
+    while part := list(islice(items, size)):
+        yield part
+
+
+def padded(rows: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return rows of ids as one batch padded on the right, int64 (B, T), and its attention mask.
+
+    Padding on the right leaves every token its position. The mask is int64 (B, T), or None where no row is
+    padded.
+    """
+    ids_BT = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    length_B1 = torch.tensor([[len(row)] for row in rows])
+    if bool((length_B1 == ids_BT.shape[1]).all()):
+        return ids_BT, None
+    visible_BT = torch.arange(ids_BT.shape[1]) < length_B1
+    return ids_BT, visible_BT.long()

@@ -1,0 +1,265 @@
+"""Native configurations from public ones: one function per format, from `config.json` to transformers' class.
+
+Sources: the published configurations and modeling files of LLaDA, MMaDA, iLLaDA, Dream, dllm's A2D models,
+DiffuGPT, DiffuLLaMA and SMDM. A value that the native class cannot express is an error, and so is one that is
+not stated although it decides what the model computes.
+
+Every function takes `raw`, the content of the folder's configuration file, and `shapes`, those of the stored
+tensors, and raises FormatError.
+"""
+
+import re
+from collections.abc import Mapping
+
+from transformers import CONFIG_MAPPING, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
+
+from sinkprune_core.models.catalog import REFUSALS
+from sinkprune_core.models.weight_files import FormatError
+
+Shapes = Mapping[str, tuple[int, ...]]  # of the stored tensors, by their stored names
+
+TRANSFORMER_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "max_position_embeddings",
+)
+FULL_ATTENTION = {"use_sliding_window": (False, None), "use_mrope": (False, None)}
+FOREIGN_FIELDS = ("model_type", "architectures", "auto_map", "transformers_version", "is_causal")
+A2D_CONFIGS = {"a2d-qwen3": Qwen3Config, "a2d-qwen2": Qwen2Config, "a2d-llama": LlamaConfig}
+
+LLADA_NEEDED = (
+    "d_model",
+    "n_layers",
+    "n_heads",
+    "max_sequence_length",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope",
+    "vocab_size",
+    "weight_tying",
+    "block_type",
+    "activation_type",
+    "layer_norm_type",
+    "include_bias",
+)
+LLADA_OFF = (
+    "alibi",
+    "scale_logits",
+    "input_emb_norm",
+    "attention_layer_norm",
+    "bias_for_layer_norm",
+    "include_bias",
+    "include_qkv_bias",
+    "residual_dropout",
+    "embedding_dropout",
+    "clip_qkv",
+)  # what Llama does not have
+LLADA_ALLOWED = {
+    **dict.fromkeys(LLADA_OFF, (False, None)),
+    "rope": (True,),
+    "block_type": ("llama",),
+    "block_group_size": (1, None),
+    "activation_type": ("silu",),
+    "layer_norm_type": ("rms",),
+    "layer_norm_with_affine": (True, None),
+}
+
+SMDM_ALLOWED = {
+    "bias": (False,),
+    "rotary_percentage": (1.0,),
+    "parallel_residual": (False,),
+    "shared_attention_norm": (False,),
+    "condense_ratio": (1,),
+    "_mlp_class": ("LLaMAMLP",),
+    "_norm_class": ("RMSNorm", "FusedRMSNorm"),
+}
+SMDM_EMBEDDING = "transformer.wte.weight"
+SMDM_GATE = "transformer.h.0.mlp.swiglu.w1.weight"
+SMDM_HEADS = {
+    256: 4,
+    384: 6,
+    512: 8,
+    576: 9,
+    640: 10,
+    768: 12,
+    896: 14,
+    1024: 16,
+    1280: 10,
+    1408: 11,
+    1536: 12,
+    1792: 14,
+}  # by width, from the repository's list
+
+
+def _check(
+    cls: type[PretrainedConfig], raw: dict, needed: tuple[str, ...], allowed: Mapping[str, tuple]
+) -> None:
+    """Raise FormatError for fields that are not stated, or stated with a value that `cls` cannot express."""
+    absent = [name for name in needed if raw.get(name) is None]
+    if absent:
+        raise FormatError(
+            f"config.json does not state {', '.join(absent)}, which decides what the model computes: "
+            "take the published file"
+        )
+    wrong = [
+        f"{name}={raw[name]!r}" for name, values in allowed.items() if name in raw and raw[name] not in values
+    ]
+    if wrong:
+        native = cls.__name__.removesuffix("Config")
+        raise FormatError(f"config.json has {', '.join(wrong)}: transformers' {native} cannot express that")
+
+
+def _same_names(
+    cls: type[PretrainedConfig],
+    raw: dict,
+    needed: tuple[str, ...],
+    allowed: Mapping[str, tuple] | None = None,
+    **changes,
+) -> PretrainedConfig:
+    """Return a native configuration from a public one that uses the same field names."""
+    _check(cls, raw, needed, allowed or {})
+    kept = {key: value for key, value in raw.items() if key not in FOREIGN_FIELDS}
+    return cls.from_dict(kept | changes)
+
+
+def _rotary_field(raw: dict) -> str:
+    """Return the field that states the rotary frequencies."""
+    return "rope_parameters" if raw.get("rope_parameters") else "rope_theta"
+
+
+def llada(raw: dict, shapes: Shapes) -> LlamaConfig:
+    """LLaDA and MMaDA."""
+    needed = LLADA_NEEDED if raw.get("mlp_ratio") else (*LLADA_NEEDED, "mlp_hidden_size")
+    _check(LlamaConfig, raw, needed, LLADA_ALLOWED)
+    return LlamaConfig(
+        vocab_size=_llada_vocabulary(raw, shapes),
+        hidden_size=raw["d_model"],
+        intermediate_size=raw.get("mlp_hidden_size") or raw["mlp_ratio"] * raw["d_model"],
+        num_hidden_layers=raw["n_layers"],
+        num_attention_heads=raw["n_heads"],
+        num_key_value_heads=_llada_groups(raw),
+        max_position_embeddings=raw["max_sequence_length"],
+        rms_norm_eps=raw["rms_norm_eps"],  # RMSNorm reads this one, not layer_norm_eps
+        rope_parameters={"rope_type": "default", "rope_theta": float(raw["rope_theta"])},
+        hidden_act="silu",
+        attention_dropout=raw.get("attention_dropout") or 0.0,
+        tie_word_embeddings=raw["weight_tying"],
+        bos_token_id=raw.get("bos_token_id"),
+        eos_token_id=raw.get("eos_token_id"),
+        pad_token_id=None,  # LLaDA pads with its end token, whose embedding is an ordinary one
+        mask_token_id=raw.get("mask_token_id"),
+    )
+
+
+def _llada_vocabulary(raw: dict, shapes: Shapes) -> int:
+    """Return the stated vocabulary that the embedding has: MMaDA's configuration states several."""
+    fields = ("embedding_size", "vocab_size", "new_vocab_size")
+    sizes = [raw[name] for name in fields if raw.get(name)]
+    embedding = shapes.get("model.transformer.wte.weight", (None,))[0]
+    return embedding if embedding in sizes else sizes[0]
+
+
+def _llada_groups(raw: dict) -> int:
+    if raw.get("n_kv_heads"):
+        return raw["n_kv_heads"]
+    return 1 if raw.get("multi_query_attention") else raw["n_heads"]
+
+
+def illada(raw: dict, shapes: Shapes) -> LlamaConfig:
+    """Llama's own field names."""
+    needed = (*TRANSFORMER_FIELDS, _rotary_field(raw), "tie_word_embeddings")
+    return _same_names(LlamaConfig, raw, needed, FULL_ATTENTION)
+
+
+def dream(raw: dict, shapes: Shapes) -> Qwen2Config:
+    """Dream and what was trained from it. A block size marks a descendant that is not covered."""
+    if raw.get("block_size"):
+        because = REFUSALS["block_causal"].because
+        raise FormatError(f"config.json has block_size={raw['block_size']}: {because}")
+    return _same_names(Qwen2Config, raw, (*TRANSFORMER_FIELDS, _rotary_field(raw)), FULL_ATTENTION)
+
+
+def a2d(raw: dict, shapes: Shapes) -> PretrainedConfig:
+    """The models of dllm: those of an autoregressive base, under a model type of their own."""
+    model_type = raw.get("model_type")
+    if model_type not in A2D_CONFIGS:
+        raise FormatError(
+            f"config.json has model_type={model_type!r}: "
+            f"of the A2D models, {', '.join(A2D_CONFIGS)} are covered"
+        )
+    needed = (*TRANSFORMER_FIELDS, _rotary_field(raw), "tie_word_embeddings")
+    return _same_names(A2D_CONFIGS[model_type], raw, needed, FULL_ATTENTION)
+
+
+def diffugpt(raw: dict, shapes: Shapes) -> GPT2Config:
+    """GPT-2's own field names; some have a mask token appended to the vocabulary."""
+    needed = ("n_embd", "n_layer", "n_head", "n_positions", "layer_norm_epsilon", "activation_function")
+    vocabulary = shapes.get("embed_tokens.weight", (raw.get("vocab_size"),))[0]
+    return _same_names(GPT2Config, raw, needed, vocab_size=vocabulary)
+
+
+def diffullama(raw: dict, shapes: Shapes) -> LlamaConfig:
+    """Like Llama 2's, it may leave rope_theta to the default of 10,000."""
+    return _same_names(LlamaConfig, raw, TRANSFORMER_FIELDS)
+
+
+def smdm(raw: dict, shapes: Shapes) -> LlamaConfig:
+    """SMDM publishes weights alone.
+
+    Their shapes, the repository's list of sizes, or a `lit_config.json` beside them say the rest. The mask
+    has an embedding and no output; the native class needs one, whose row of zeros gives the mask a logit of
+    0.
+    """
+    _check(LlamaConfig, raw, (), SMDM_ALLOWED)
+    absent = {SMDM_EMBEDDING, SMDM_GATE} - shapes.keys()
+    if absent:
+        raise FormatError(
+            f"the weights lack {', '.join(sorted(absent))}, "
+            "without which the shape of an SMDM model is not known"
+        )
+    vocabulary, width = shapes[SMDM_EMBEDDING]
+    layers = 1 + max(_smdm_layers(shapes))
+    heads = raw.get("n_head") or _smdm_heads(width, layers)
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        intermediate_size=shapes[SMDM_GATE][0],
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=raw.get("n_query_groups") or heads,
+        max_position_embeddings=raw.get("block_size") or 2048,
+        rms_norm_eps=raw.get("norm_eps") or 1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        tie_word_embeddings=False,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=None,
+    )
+
+
+def _smdm_layers(shapes: Shapes) -> list[int]:
+    """Return the number of the block that each tensor of a block belongs to."""
+    found = [re.match(r"transformer\.h\.(\d+)\.", name) for name in shapes]
+    return [int(match[1]) for match in found if match]
+
+
+def _smdm_heads(width: int, layers: int) -> int:
+    """Return the number of heads that the repository's list of sizes has for a width."""
+    if (width, layers) == (640, 16):
+        return 8
+    if width not in SMDM_HEADS:
+        raise FormatError(
+            f"SMDM has no model of width {width}, so its number of heads is not known: "
+            "put a lit_config.json with n_head and n_query_groups beside the weights"
+        )
+    return SMDM_HEADS[width]
+
+
+def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
+    """A configuration of transformers, as it is."""
+    return CONFIG_MAPPING[raw["model_type"]].from_dict(raw)

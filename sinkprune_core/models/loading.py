@@ -1,0 +1,161 @@
+"""From a name to a model: what `load` takes, and the same step by step for work that goes block by block."""
+
+import os
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from sinkprune_core.memory import release_freed_memory
+from sinkprune_core.models import embedded
+from sinkprune_core.models.catalog import EMBEDDED, KnownModel
+from sinkprune_core.models.hub import choose_dtype, fetch, parse, requirements
+from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.models.placement import DeviceMap, device_of, dispatch, place
+from sinkprune_core.models.reader import LARGE, Checkpoint
+
+
+def load(
+    name: str | os.PathLike,
+    dtype: str | torch.dtype = "float32",
+    device: str = "cpu",
+    device_map: DeviceMap | None = None,
+) -> LanguageModel:
+    """Load a model by its name in the table of models or from a folder.
+
+    A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
+    a public format (formats.py), in transformers' own, or written by `LanguageModel.save`. `dtype`: float32,
+    bfloat16, float16, or `auto`, what the device is best at. `device_map` spreads the model over several
+    devices instead of one (`auto`, or part -> device, see `placement.place`); every weight is read straight
+    to its place.
+
+    Raises ValueError for an unknown name or dtype and for weights that do not fit, RuntimeError for a machine
+    without the memory or disk it takes (before any download), and `embedded.FetchError` when files cannot be
+    fetched.
+    """
+    if device_map is not None and torch.cuda.is_available():
+        device = "cuda"  # what `auto` is about
+    dtype = choose_dtype(dtype, device)
+    row, _ = parse(name)
+    if row is None or row.id not in EMBEDDED:
+        _require(name, dtype, device, spread=device_map is not None)
+    release_freed_memory()  # what earlier work freed in parts too small for a model
+    if row is not None and row.id in embedded.ADAPTERS:
+        lm = with_adapter(row, embedded.ADAPTERS[row.id], dtype)
+        places = _places(lm, device_map, dtype)
+    else:
+        checkpoint = open_checkpoint(name)
+        lm = language_model(checkpoint, checkpoint.skeleton())  # errors that need no weights come first
+        places = _places(lm, device_map, dtype)
+        _read_weights(lm, checkpoint, dtype, device, places)
+    lm.model.requires_grad_(False)
+    if places is None:
+        lm.model.to(device)
+    else:
+        dispatch(lm.model, places)
+    release_freed_memory()  # what conversion and merging needed
+    return lm
+
+
+def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: bool) -> None:
+    """Raise RuntimeError where this machine lacks what a model takes.
+
+    The memory of a model that is `spread` over devices is checked by `place`, device by device.
+    """
+    missing = requirements(name, dtype, device).missing
+    if spread:
+        missing = [lack for lack in missing if "of disk" in lack]
+    if missing:
+        raise RuntimeError(f"{os.fspath(name)} cannot be loaded here; missing: {'; '.join(missing)}")
+
+
+def _places(
+    lm: LanguageModel, device_map: DeviceMap | None, dtype: torch.dtype
+) -> dict[str, torch.device] | None:
+    if device_map is None:
+        return None
+    return place(lm.model, lm.blocks_name, device_map, dtype)
+
+
+def _read_weights(
+    lm: LanguageModel,
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: str,
+    places: dict[str, torch.device] | None,
+) -> None:
+    """Fill a skeleton, every parameter straight to its place."""
+
+    def device_by_name(parameter: str) -> torch.device:
+        return device_of(parameter, places)
+
+    checkpoint.fill(
+        lm.model,
+        dtype=dtype,
+        device=device if places is None else device_by_name,
+        progress=checkpoint.bytes > LARGE,
+    )
+
+
+def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
+    """Return the weights behind a name without reading them: for work that goes block by block.
+
+    A hub id of the table is downloaded first. Raises ValueError for an unknown name, and for a base with an
+    adapter, which exists only once that is merged: load and save it, then give the folder.
+    """
+    row, revision = parse(name)
+    if row is None:
+        return Checkpoint(name)
+    if row.id in embedded.ADAPTERS:
+        raise ValueError(
+            f"{row.id} is a base with an adapter, not a folder: "
+            f"save it with load({row.id!r}).save(folder) and give that folder"
+        )
+    if row.id == "smol-ar":
+        return Checkpoint(embedded.base_folder(), causal=True, row=row)
+    folder, tokenizer = fetch(row, revision)
+    return Checkpoint(folder, row.family, row.file, row=row, tokenizer=tokenizer)
+
+
+def language_model(checkpoint: Checkpoint, model: PreTrainedModel) -> LanguageModel:
+    """Return `model`, loaded or a skeleton, with what the checkpoint says of its logits and its mask token.
+
+    Raises FormatError where two sources name different mask tokens, none names one, or nothing says whether
+    logits are shifted.
+    """
+    tokenizer = checkpoint.tokenizer()
+    return LanguageModel(
+        model,
+        tokenizer,
+        checkpoint.name,
+        checkpoint.kind,
+        checkpoint.mask_token_id(tokenizer),
+        checkpoint.logits_shifted,
+    )
+
+
+def from_folder(
+    folder: Path | str, dtype: torch.dtype, causal: bool | None = None
+) -> tuple[PreTrainedModel, object]:
+    """Load the model and the tokenizer of a folder; `causal` sets a direction other than the folder's own.
+
+    Strict: any missing, unexpected or mismatched key is an error that lists them.
+    """
+    checkpoint = Checkpoint(folder, causal=causal)
+    return checkpoint.load(dtype), checkpoint.tokenizer()
+
+
+def with_adapter(row: KnownModel, adapter: Path, dtype: torch.dtype) -> LanguageModel:
+    """Return the embedded base with an adapter of a row's kind merged into it, its parameters in `dtype`."""
+    causal = row.kind == "autoregressive"
+    base = embedded.base_folder()
+    model, tokenizer = from_folder(base, torch.bfloat16, causal=causal)  # as it is stored
+    model = embedded.merge_adapter(model, adapter, dtype)
+    return LanguageModel(
+        set_direction(model, causal=causal),
+        tokenizer,
+        row.id,
+        row.kind,
+        row.mask_token_id,
+        row.logits_shifted,
+    )

@@ -1,0 +1,349 @@
+"""The public formats, written: how each family lays out the parts of a model, under its names and fields.
+
+A layout is a function of a tiny model's parts (random_parts.py) and shape. It returns the tensors by their
+stored names, fused and padded where the family fuses and pads, and the content of `config.json`.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from sinkprune_core.models.random_parts import TinyShape
+
+Tensors = dict[str, torch.Tensor]
+Layout = Callable[[dict, TinyShape], tuple[Tensors, dict]]
+
+# what LLaDA's configuration states besides its shape
+LLADA_CONFIG = {
+    "activation_type": "silu",
+    "alibi": False,
+    "alibi_bias_max": 8.0,
+    "architectures": ["LLaDAModelLM"],
+    "attention_dropout": 0.0,
+    "attention_layer_norm": False,
+    "attention_layer_norm_with_affine": True,
+    "auto_map": {
+        "AutoConfig": "configuration_llada.LLaDAConfig",
+        "AutoModelForCausalLM": "modeling_llada.LLaDAModelLM",
+        "AutoModel": "modeling_llada.LLaDAModelLM",
+    },
+    "bias_for_layer_norm": False,
+    "block_group_size": 1,
+    "block_type": "llama",
+    "embedding_dropout": 0.0,
+    "eos_token_id": 0,
+    "flash_attention": False,
+    "include_bias": False,
+    "include_qkv_bias": False,
+    "init_cutoff_factor": None,
+    "init_device": "meta",
+    "init_fn": "mitchell",
+    "init_std": 0.02,
+    "input_emb_norm": False,
+    "layer_norm_type": "rms",
+    "layer_norm_with_affine": True,
+    "mlp_ratio": 4,
+    "model_type": "llada",
+    "multi_query_attention": None,
+    "pad_token_id": 0,
+    "precision": "amp_bf16",
+    "residual_dropout": 0.0,
+    "rope": True,
+    "rope_full_precision": True,
+    "scale_logits": False,
+    "transformers_version": "4.46.3",
+    "use_cache": False,
+    "weight_tying": False,
+}
+LLADA_BLOCK = {
+    "norm_1": "attn_norm",
+    "q": "q_proj",
+    "k": "k_proj",
+    "v": "v_proj",
+    "o": "attn_out",
+    "norm_2": "ff_norm",
+    "gate": "ff_proj",
+    "up": "up_proj",
+    "down": "ff_out",
+}  # part -> stored name
+TRANSFORMER_BLOCK = {
+    "norm_1": "input_layernorm",
+    "norm_2": "post_attention_layernorm",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+    "q_norm": "self_attn.q_norm",
+    "k_norm": "self_attn.k_norm",
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+}
+SMDM_BLOCK = {
+    "norm_1": "norm_1",
+    "o": "attn.proj",
+    "norm_2": "norm_2",
+    "gate": "mlp.swiglu.w1",
+    "up": "mlp.swiglu.w2",
+    "down": "mlp.swiglu.w3",
+}
+
+
+def llada(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """LLaDA."""
+    config = LLADA_CONFIG | {
+        "d_model": shape.width,
+        "n_layers": shape.layers,
+        "n_heads": shape.heads,
+        "n_kv_heads": shape.groups,
+        "mlp_hidden_size": shape.mlp,
+        "embedding_size": shape.vocabulary,
+        "vocab_size": shape.vocabulary,
+        "max_sequence_length": shape.positions,
+        "rms_norm_eps": shape.epsilon,
+        "rope_theta": shape.theta,
+        "mask_token_id": 5,
+    }
+    stored = {
+        "model.transformer.wte.weight": parts["embedding"],
+        "model.transformer.ln_f.weight": parts["norm"],
+        "model.transformer.ff_out.weight": parts["head"],
+    }
+    for index, layer in enumerate(parts["layers"]):
+        for part, name in LLADA_BLOCK.items():
+            stored[f"model.transformer.blocks.{index}.{name}.weight"] = layer[part]
+    return stored, config
+
+
+def mmada(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """As LLaDA, with image codes after the text: the published vocabulary has 8192 of 134656."""
+    stored, config = llada(parts, shape)
+    text = round(shape.vocabulary * 126464 / 134656)
+    return stored, config | {
+        "architectures": ["MMadaModelLM"],
+        "model_type": "mmada",
+        "embedding_size": text,
+        "llm_vocab_size": text,
+        "new_vocab_size": shape.vocabulary,
+        "codebook_size": 8192,
+        "num_vq_tokens": 1024,
+        "w_clip_vit": False,
+    }
+
+
+def transformer(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """Llama's and Qwen's own names, which several families share."""
+    config = {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.mlp,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.groups,
+        "max_position_embeddings": shape.positions,
+        "rms_norm_eps": shape.epsilon,
+        "rope_theta": shape.theta,
+        "tie_word_embeddings": shape.tied,
+        "hidden_act": "silu",
+        "transformers_version": "4.46.2",
+    }
+    stored = {"model.embed_tokens.weight": parts["embedding"], "model.norm.weight": parts["norm"]}
+    if not shape.tied:
+        stored["lm_head.weight"] = parts["head"]
+    for index, layer in enumerate(parts["layers"]):
+        for part, name in TRANSFORMER_BLOCK.items():
+            if part in layer:
+                stored[f"model.layers.{index}.{name}.weight"] = layer[part]
+        for part in "qkv":
+            if f"{part}_bias" in layer:
+                name = f"model.layers.{index}.self_attn.{part}_proj.bias"
+                stored[name] = layer[f"{part}_bias"]
+    return stored, config
+
+
+def native(model_type: str) -> Layout:
+    """Return the layout of a model type of transformers."""
+
+    def write(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+        stored, config = transformer(parts, shape)
+        return stored, config | {"model_type": model_type, "head_dim": shape.head_width}
+
+    return write
+
+
+def illada(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """The second LLaDA, with Llama's field names."""
+    stored, config = transformer(parts, shape)
+    return stored, config | {
+        "model_type": "llada",
+        "architectures": ["LLaDAModelLM"],
+        "attention_bias": False,
+    }
+
+
+def dream(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """Dream."""
+    stored, config = transformer(parts, shape)
+    return stored, config | {
+        "model_type": "Dream",
+        "architectures": ["DreamModel"],
+        "auto_map": {
+            "AutoConfig": "configuration_dream.DreamConfig",
+            "AutoModel": "modeling_dream.DreamModel",
+        },
+        "mask_token_id": 266,
+        "rope_scaling": None,
+        "use_mrope": False,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "max_window_layers": 28,
+    }
+
+
+def a2d_qwen3(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """An A2D model from Qwen3."""
+    stored, config = transformer(parts, shape)
+    return stored, config | {
+        "model_type": "a2d-qwen3",
+        "architectures": ["A2DQwen3LMHeadModel"],
+        "head_dim": shape.head_width,
+        "rope_scaling": None,
+        "use_sliding_window": False,
+        "attention_bias": False,
+        "max_window_layers": 28,
+    }
+
+
+def a2d_qwen2(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """Published with an output head of its own and a configuration that says it is tied."""
+    stored, config = transformer(parts, shape)
+    return stored, config | {
+        "model_type": "a2d-qwen2",
+        "architectures": ["A2DQwen2LMHeadModel"],
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+        "max_window_layers": 21,
+    }
+
+
+def diffullama(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """Llama inside another module, with buffers that are recomputed and never read."""
+    plain, config = transformer(parts, shape)
+    stored = {}
+    for name, tensor in plain.items():
+        if name == "model.embed_tokens.weight":
+            stored["embed_tokens.weight"] = tensor
+        elif name.startswith("model."):
+            stored["denoise_" + name] = tensor
+        else:
+            stored[name] = tensor
+    for index in range(shape.layers):
+        name = f"denoise_model.layers.{index}.self_attn.rotary_emb.inv_freq"
+        stored[name] = torch.zeros(shape.head_width // 2)
+    del config["rope_theta"]
+    return stored, config | {
+        "model_type": "llama",
+        "architectures": ["LlamaForCausalLM"],
+        "pretraining_tp": 1,
+        "rope_scaling": None,
+    }
+
+
+def gpt2(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """As on the hub: no head, no prefix, the causal mask among the weights; Conv1D stores (input, output)."""
+    config = {
+        "model_type": "gpt2",
+        "architectures": ["GPT2LMHeadModel"],
+        "vocab_size": shape.vocabulary,
+        "n_embd": shape.width,
+        "n_layer": shape.layers,
+        "n_head": shape.heads,
+        "n_positions": shape.positions,
+        "n_ctx": shape.positions,
+        "n_inner": shape.mlp,
+        "layer_norm_epsilon": shape.epsilon,
+        "activation_function": "gelu_new",
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    stored = {
+        "wte.weight": parts["embedding"],
+        "wpe.weight": parts["positions"],
+        "ln_f.weight": parts["norm"],
+        "ln_f.bias": parts["norm_bias"],
+    }
+    for index, layer in enumerate(parts["layers"]):
+        for name, tensor in _gpt2_block(layer).items():
+            stored[f"h.{index}.{name}"] = tensor
+        stored[f"h.{index}.attn.bias"] = torch.ones(1, 1, shape.positions, shape.positions).tril()
+    return stored, config
+
+
+def _gpt2_block(layer: Tensors) -> Tensors:
+    return {
+        "ln_1.weight": layer["norm_1"],
+        "ln_1.bias": layer["norm_1_bias"],
+        "ln_2.weight": layer["norm_2"],
+        "ln_2.bias": layer["norm_2_bias"],
+        "attn.c_attn.weight": torch.cat([layer[name] for name in "qkv"]).T.contiguous(),
+        "attn.c_attn.bias": torch.cat([layer[f"{name}_bias"] for name in "qkv"]),
+        "attn.c_proj.weight": layer["o"].T.contiguous(),
+        "attn.c_proj.bias": layer["o_bias"],
+        "mlp.c_fc.weight": layer["up"].T.contiguous(),
+        "mlp.c_fc.bias": layer["up_bias"],
+        "mlp.c_proj.weight": layer["down"].T.contiguous(),
+        "mlp.c_proj.bias": layer["down_bias"],
+    }
+
+
+def diffugpt(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """GPT-2 inside another module, without the causal mask."""
+    plain, config = gpt2(parts, shape)
+    stored = {}
+    for name, tensor in plain.items():
+        if name == "wte.weight":
+            stored["embed_tokens.weight"] = tensor
+        elif not name.endswith(".attn.bias"):
+            stored[f"denoise_model.{name}"] = tensor
+    return stored, config
+
+
+def smdm(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
+    """Weights alone, fused as lit-gpt fuses: for each group its queries, its key, its value."""
+    stored = {
+        "transformer.wte.weight": parts["embedding"],
+        "transformer.ln_f.weight": parts["norm"],
+        "lm_head.weight": parts["head"],
+    }
+    for index, layer in enumerate(parts["layers"]):
+        stored[f"transformer.h.{index}.attn.attn.weight"] = _fused(layer, shape)
+        for part, name in SMDM_BLOCK.items():
+            stored[f"transformer.h.{index}.{name}.weight"] = layer[part]
+    return stored, {}
+
+
+def _fused(layer: Tensors, shape: TinyShape) -> torch.Tensor:
+    queries = shape.heads // shape.groups  # of a group
+    q = layer["q"].split(queries * shape.head_width)
+    k = layer["k"].split(shape.head_width)
+    v = layer["v"].split(shape.head_width)
+    groups = [torch.cat(group) for group in zip(q, k, v, strict=True)]
+    return torch.cat(groups)
+
+
+def lit_config(shape: TinyShape) -> dict:
+    """Return the content of the `lit_config.json` that says of an SMDM model what its weights do not."""
+    return {
+        "name": "Diff_LLaMA_tiny",
+        "block_size": shape.positions,
+        "n_layer": shape.layers,
+        "n_head": shape.heads,
+        "n_query_groups": shape.groups,
+        "n_embd": shape.width,
+        "bias": False,
+        "rotary_percentage": 1.0,
+        "parallel_residual": False,
+        "_norm_class": "FusedRMSNorm",
+        "norm_eps": shape.epsilon,
+        "_mlp_class": "LLaMAMLP",
+    }

@@ -1,0 +1,114 @@
+"""From a model whose units are masked to a smaller native model without them."""
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
+
+from sinkprune_core.models.language_model import LanguageModel, set_direction, weight_OI
+from sinkprune_core.pruning.structured import Kept, owned_by, removable, resized
+
+
+@torch.no_grad()
+def shrink(lm: LanguageModel, kept: Sequence[Kept]) -> LanguageModel:
+    """Return a smaller native model of the `kept` units, one entry per block.
+
+    Its outputs equal those of the masked model. It shares no memory with `lm`, and `save` writes what stock
+    transformers reads. A bias that `structured.mask` added switches the class's own biases on, with zeros
+    wherever there were none. Raises ValueError unless every block keeps the same number of units, at least
+    one of each kind, in ascending order.
+    """
+    _check_kept(lm, kept)
+    counts = {kind: len(kept[0][kind]) for kind in removable(lm)}
+    config = resized(lm.model.config, counts)
+    new_biases = _kinds_with_new_biases(lm)
+    for kind in new_biases:
+        config.update({removable(lm)[kind].bias: True})
+    cut: dict[str, torch.Tensor] = {}
+    for layer, kept_of_block in enumerate(kept):
+        cut |= _cut_block(lm, layer, kept_of_block, new_biases)
+    rest = {name: tensor.clone() for name, tensor in lm.model.state_dict().items() if name not in cut}
+    return dataclasses.replace(lm, model=_native_model(lm, config, rest | cut))
+
+
+def _kinds_with_new_biases(lm: LanguageModel) -> set[str]:
+    """Return the kinds of unit whose reading linear has a bias that the config does not know of."""
+    kinds = set()
+    for kind, units in removable(lm).items():
+        if units.bias is None or getattr(lm.model.config, units.bias):
+            continue
+        if any(lm.linears(block)[units.columns].bias is not None for block in lm.blocks):
+            kinds.add(kind)
+    return kinds
+
+
+def _cut_block(lm: LanguageModel, layer: int, kept: Kept, new_biases: set[str]) -> dict[str, torch.Tensor]:
+    """Return the parameters of one block's linears without the units that leave, by name."""
+    linears = lm.linears(lm.blocks[layer])
+    cut: dict[str, torch.Tensor] = {}
+    for kind, units in removable(lm).items():
+        count = units.count(lm.model.config)
+        for name in units.linears:
+            linear = linears[name]
+            reads = name == units.columns
+            outputs, inputs = weight_OI(linear).shape
+            stays = owned_by(kept[kind], count, inputs if reads else outputs)
+            index = stays.nonzero().flatten().to(linear.weight.device)
+            prefix = f"{lm.blocks_name}.{layer}.{name}"
+            cut[f"{prefix}.weight"] = linear.weight.index_select(_axis(linear, reads), index)
+            bias_O = linear.bias
+            if bias_O is None and kind in new_biases:
+                bias_O = linear.weight.new_zeros(outputs)
+            if bias_O is not None:
+                cut[f"{prefix}.bias"] = bias_O.clone() if reads else bias_O[index]
+    return cut
+
+
+def _axis(linear: nn.Module, reads: bool) -> int:
+    """Return the axis of the stored weight along which units lie; GPT-2's Conv1D stores the transpose."""
+    along_inputs = 0 if isinstance(linear, Conv1D) else 1
+    return along_inputs if reads else 1 - along_inputs
+
+
+def _native_model(lm: LanguageModel, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> nn.Module:
+    """Return a model like that of `lm` (class, dtype, direction, device) of another config and weights."""
+    model = type(lm.model).from_pretrained(None, config=config, state_dict=state, dtype=lm.model.dtype)
+    model.generation_config = copy.deepcopy(lm.model.generation_config)
+    set_direction(model, causal=not lm.is_diffusion)
+    return model.requires_grad_(False).to(lm.device)
+
+
+def _check_kept(lm: LanguageModel, kept: Sequence[Kept]) -> None:
+    if len(kept) != len(lm.blocks):
+        raise ValueError(
+            f"kept has {len(kept)} entries for the {len(lm.blocks)} blocks of {lm.name}: give one per block"
+        )
+    for layer, kept_of_block in enumerate(kept):
+        _check_kept_of_block(lm, layer, kept_of_block)
+        for kind, units in kept_of_block.items():
+            if len(units) != len(kept[0][kind]):
+                raise ValueError(
+                    f"kept[{layer}][{kind!r}] holds {len(units)} units, block 0 keeps {len(kept[0][kind])}: "
+                    "a config has one number for all blocks"
+                )
+
+
+def _check_kept_of_block(lm: LanguageModel, layer: int, kept: Kept) -> None:
+    kinds = removable(lm)
+    if set(kept) != set(kinds):
+        raise ValueError(
+            f"kept[{layer}] names {sorted(kept)}; {lm.name} has units of kind {', '.join(kinds)}: "
+            "name each of them"
+        )
+    for kind, units in kinds.items():
+        places = torch.as_tensor(kept[kind]).tolist()
+        count = units.count(lm.model.config)
+        ascending = places == sorted(set(places))
+        if not places or not ascending or not 0 <= places[0] <= places[-1] < count:
+            raise ValueError(
+                f"kept[{layer}][{kind!r}] must be at least one unit of 0 … {count - 1}, each once, ascending"
+            )

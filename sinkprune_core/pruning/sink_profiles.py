@@ -1,0 +1,85 @@
+"""How much attention calibration tokens receive at every step of their trajectory: what token weights follow
+from.
+
+A step of a diffusion model is a forward of its own, on one state of the text. A causal model has one forward
+per sequence, and its steps are windows of queries.
+
+Dimensions: N clean sequences, S steps, R = N * S rows of a diffusion model or N of a causal one, B batch, T
+position.
+"""
+
+import torch
+
+from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.pruning.calibration import Calibration, trajectory
+from sinkprune_core.sinks import attention
+from sinkprune_core.sinks.trace import query_windows, visible
+
+
+def windows_of(lm: LanguageModel, length: int, noise_levels: int) -> attention.Windows | None:
+    """Return the query windows that are a causal model's steps; None for a diffusion model.
+
+    The windows cut the queries after the first of `noise_levels` + 1 equal stretches. Raises ValueError for
+    more levels than tokens.
+    """
+    if lm.is_diffusion:
+        return None
+    if noise_levels > length:
+        raise ValueError(
+            f"noise_levels={noise_levels} exceed the {length} tokens of a calibration sequence: "
+            "a causal step is at least one query; use fewer levels"
+        )
+    return query_windows(length // (noise_levels + 1), length, noise_levels)
+
+
+def tracked_rows(lm: LanguageModel, calibration: Calibration, noise_levels: int, noise: str) -> torch.Tensor:
+    """Return the rows whose forwards show the sinks, int64 (R, T)."""
+    if not lm.is_diffusion:
+        return calibration.ids_NT
+    return trajectory(lm, calibration, noise_levels, noise).flatten(0, 1)
+
+
+def profile(mass_BST: torch.Tensor, windows: attention.Windows | None, noise_levels: int) -> torch.Tensor:
+    """Return attention mass in even shares, (N, S, T), from mass averaged over layers and heads.
+
+    Mass of a diffusion model comes as (N * S, 1, T), one row per state; its even share is 1.
+    """
+    if windows is None:
+        return mass_BST.view(-1, noise_levels, mass_BST.shape[-1])
+    even_ST = attention.even_share(mass_BST.shape[-1], windows, causal=True)
+    return mass_BST / even_ST.masked_fill(even_ST == 0, torch.inf)
+
+
+def visible_keys(length: int, windows: attention.Windows | None, noise_levels: int) -> torch.Tensor:
+    """Return which keys every query of a step can see, bool (S, T)."""
+    if windows is None:
+        return torch.ones(noise_levels, length, dtype=torch.bool)
+    return visible(length, windows)
+
+
+@torch.no_grad()
+def sink_profiles(
+    lm: LanguageModel, calibration: Calibration, noise_levels: int, noise: str = "grid", progress: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the attention mass of every calibration token at every step, and which keys are visible.
+
+    Mass is float32 (N, S, T) in even shares, averaged over layers and heads; visibility is bool (S, T).
+    Blocks are visited one by one with all rows, so that a model whose blocks come from disk is read once.
+    """
+    length = calibration.ids_NT.shape[1]
+    windows = windows_of(lm, length, noise_levels)
+    ids_RT = tracked_rows(lm, calibration, noise_levels, noise)
+    total_RST = torch.zeros(len(ids_RT), 1 if windows is None else noise_levels, length)
+    states = block_inputs(lm, Rows(ids_RT, None), calibration.batch)
+    with attention.track(lm.model, windows) as tracker:
+        for block in visit(lm, progress, "sinks of the calibration text"):
+            outputs = []
+            start = 0
+            for state in states:
+                outputs += run_block(block, [state])
+                mass_BST = tracker.take().mean((1, 2)).cpu()
+                total_RST[start : start + len(mass_BST)] += mass_BST / len(lm.blocks)
+                start += len(mass_BST)
+            states = outputs
+    return profile(total_RST, windows, noise_levels), visible_keys(length, windows, noise_levels)

@@ -1,0 +1,253 @@
+"""How much every calibration token counts: the only place where pruning knows of sinks.
+
+Sink-awareness is a weight on calibration tokens, and every control of the method is another choice of these
+weights. EXCLUDE holds the choices that have a name; `Recipe(exclude=function)` takes any other.
+
+Dimensions: N clean sequences, S steps of their trajectory, R calibration rows (N * S if noised, N if clean),
+T position.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType
+
+import torch
+
+from sinkprune_core.diffusion.noise import random_mask
+from sinkprune_core.models.blocks import Rows
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.pruning.calibration import Calibration, trajectory
+from sinkprune_core.pruning.sink_profiles import sink_profiles
+from sinkprune_core.seeds import generator
+from sinkprune_core.sinks import detection
+
+OFFICIAL_ALPHA = 5.0  # the official code's steepness, per unit of mass summed over layers and heads
+
+TokenChoice = Callable[
+    ["SinkContext"], torch.Tensor
+]  # the share left out of every token, in [0, 1], (N, S, T)
+
+
+@dataclass(frozen=True)
+class StatisticsKey:
+    """The part of a `Recipe` that decides its calibration rows and the weights of their tokens."""
+
+    inputs: str
+    noise: str
+    noise_levels: int
+    exclude: str | TokenChoice
+    sink_std: float
+    alpha: float | None
+    stability_threshold: float
+
+    @property
+    def trajectory(self) -> tuple:
+        """What decides the states that the model sees: keys with equal values here share their forwards."""
+        return self.inputs, self.noise, self.noise_levels
+
+
+@dataclass(frozen=True)
+class SinkContext:
+    """What a choice of tokens may use."""
+
+    profile_NST: (
+        torch.Tensor
+    )  # float32: attention mass in even shares (1 is even), mean over layers and heads
+    visible_ST: (
+        torch.Tensor
+    )  # bool: keys that every query of a step can see; all of them in a diffusion model
+    key: StatisticsKey  # the recipe's settings
+    heads: int  # layers x heads: what one even share is in the official code's sums
+    seed: int  # of the calibration text
+    first_sequence: int = (
+        0  # number of the first sequence here, so that random choices do not depend on the batch
+    )
+
+    @property
+    def sinks_NST(self) -> torch.Tensor:
+        """Which tokens are sinks, bool (N, S, T)."""
+        return detection.sink_sets(self.profile_NST, self.visible_ST, self.key.sink_std)
+
+    def split_sinks(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return stable and unstable sinks, each bool (N, S, T)."""
+        return detection.split_by_persistence(self.sinks_NST, self.visible_ST, self.key.stability_threshold)
+
+    def soft_sinks(self, alpha: float) -> torch.Tensor:
+        """Return sigmoid(alpha (mass - sink threshold)), (N, S, T), 0 for keys that are not visible."""
+        mean_NS1, std_NS1 = detection.mean_and_std(self.profile_NST, self.visible_ST)
+        # `sink_threshold` would add mean and deviations up first, which changes the last bit
+        above_NST = self.profile_NST - mean_NS1 - self.key.sink_std * std_NS1
+        return torch.sigmoid(alpha * above_NST).masked_fill(~self.visible_ST, 0)
+
+
+# the choices that have a name
+
+
+def _none(context: SinkContext) -> torch.Tensor:
+    """No token."""
+    return torch.zeros_like(context.profile_NST, dtype=torch.bool)
+
+
+def _all(context: SinkContext) -> torch.Tensor:
+    """All sinks; softly where `alpha` is given, per even share."""
+    if context.key.alpha is None:
+        return context.sinks_NST
+    return context.soft_sinks(context.key.alpha)
+
+
+def _official(context: SinkContext) -> torch.Tensor:
+    """All sinks as in the official code: softly, `alpha` per unit of mass summed over layers and heads."""
+    alpha = OFFICIAL_ALPHA if context.key.alpha is None else context.key.alpha
+    return context.soft_sinks(alpha * context.heads)
+
+
+def _unstable(context: SinkContext) -> torch.Tensor:
+    """Sinks that move: the paper's title."""
+    return context.split_sinks()[1]
+
+
+def _stable(context: SinkContext) -> torch.Tensor:
+    """Sinks that stay."""
+    return context.split_sinks()[0]
+
+
+def _random(context: SinkContext) -> torch.Tensor:
+    """As many visible tokens in every step as `all` leaves out, drawn at random."""
+    sinks_NST = context.sinks_NST
+    drawn = []
+    for sequence, sinks_ST in enumerate(sinks_NST, start=context.first_sequence):
+        for step, sinks_T in enumerate(sinks_ST):
+            rng = generator(context.seed, "random tokens", sequence, step)
+            drawn.append(random_mask(context.visible_ST[step], int(sinks_T.sum()), rng))
+    return torch.stack(drawn).view_as(sinks_NST)
+
+
+def _only(context: SinkContext) -> torch.Tensor:
+    """Everything but the sinks."""
+    return ~context.sinks_NST
+
+
+@dataclass(frozen=True)
+class NamedChoice:
+    """A choice of tokens that has a name."""
+
+    function: TokenChoice
+    by_row: bool = False  # whether a state's weights follow from that state alone: it then waits for no other
+    soft: bool = False  # whether it knows `alpha`
+
+
+EXCLUDE: dict[str, NamedChoice] = {
+    "none": NamedChoice(_none, by_row=True),
+    "all": NamedChoice(_all, by_row=True, soft=True),
+    "official": NamedChoice(_official, by_row=True, soft=True),
+    "unstable": NamedChoice(_unstable),
+    "stable": NamedChoice(_stable),
+    "random": NamedChoice(_random),
+    "only": NamedChoice(_only, by_row=True),
+}
+
+
+def choice_name(exclude: str | TokenChoice) -> str:
+    """Return the name of a choice of tokens; of a user's function its module and qualified name."""
+    if isinstance(exclude, str):
+        return exclude
+    return f"{exclude.__module__}.{exclude.__qualname__}"
+
+
+def choice_identity(exclude: str | TokenChoice) -> str:
+    """Return what tells a choice of tokens from others, also in another process.
+
+    For a user's function that is its name and a hash of its bytecode and of the values it holds: defaults,
+    closure, and the numbers and strings among the globals that it reads. Other functions that it calls do not
+    count.
+    """
+    if isinstance(exclude, str):
+        return exclude
+    closure = [cell.cell_contents for cell in exclude.__closure__ or ()]
+    read = {name: exclude.__globals__.get(name) for name in exclude.__code__.co_names}
+    constants = {name: value for name, value in read.items() if isinstance(value, int | float | str)}
+    values = [*closure, *(exclude.__defaults__ or ()), *(exclude.__kwdefaults__ or {}).values()]
+    # a tensor's repr leaves numbers out
+    plain = [value.tolist() if isinstance(value, torch.Tensor) else value for value in values]
+    parts = repr((_plain_code(exclude.__code__), plain, constants))
+    return f"{choice_name(exclude)}:{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
+
+
+def _plain_code(code: CodeType) -> tuple:
+    """Return bytecode, names and constants, those of functions inside it included, without file and line."""
+    constants = [_plain_code(each) if isinstance(each, CodeType) else each for each in code.co_consts]
+    return code.co_code, code.co_names, constants
+
+
+# weights
+
+
+def token_weights(context: SinkContext) -> torch.Tensor:
+    """Return the weights of calibration tokens, float32 (R, T).
+
+    Noised inputs keep one weight per row and token, so a token is left out exactly at the steps where it is a
+    sink. Clean inputs have one row per sequence; its weights are 1 minus the mean over steps of what is left
+    out (the averaged mask of the official SparseGPT path). Raises ValueError unless the choice of tokens
+    returns a share in [0, 1] for every token.
+    """
+    exclude = context.key.exclude
+    function = EXCLUDE[exclude].function if isinstance(exclude, str) else exclude
+    out_NST = function(context)
+    _check_shares(out_NST, context)
+    out_NST = out_NST.float()
+    if context.key.inputs == "noised":
+        return 1.0 - out_NST.flatten(0, 1)
+    return 1.0 - out_NST.mean(1)
+
+
+def _check_shares(out_NST: object, context: SinkContext) -> None:
+    """Raise ValueError unless a choice of tokens has returned a share in [0, 1] for every token."""
+    shape = context.profile_NST.shape
+    got = type(out_NST).__name__
+    if isinstance(out_NST, torch.Tensor):
+        if out_NST.shape == shape and bool(((out_NST >= 0) & (out_NST <= 1)).all()):
+            return
+        got = f"shape {tuple(out_NST.shape)}"
+    raise ValueError(
+        f"exclude={choice_name(context.key.exclude)!r} must leave out a share in [0, 1] of every token, "
+        f"shape {tuple(shape)}; got {got}"
+    )
+
+
+def check_weights(weight_RT: torch.Tensor, key: StatisticsKey) -> None:
+    """Raise ValueError when no calibration token is left."""
+    if not bool(weight_RT.any()):
+        raise ValueError(
+            f"exclude={choice_name(key.exclude)!r} leaves no calibration token with a weight above 0: "
+            "there is no sink to look at; use more text or a lower threshold"
+        )
+
+
+def heads_of(lm: LanguageModel) -> int:
+    """Return layers x heads of a model."""
+    return lm.model.config.num_hidden_layers * lm.model.config.num_attention_heads
+
+
+def rows_for(
+    lm: LanguageModel,
+    calibration: Calibration,
+    key: StatisticsKey,
+    progress: bool = True,
+    profiles: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> Rows:
+    """Return calibration rows and the weights of their tokens.
+
+    `profiles` are those of `sink_profiles` on this trajectory, where they are known already. Raises
+    ValueError where no token is left.
+    """
+    ids_RT = calibration.ids_NT
+    if key.inputs == "noised":
+        ids_RT = trajectory(lm, calibration, key.noise_levels, key.noise).flatten(0, 1)
+    if key.exclude == "none":
+        return Rows(ids_RT, None)
+    if profiles is None:
+        profiles = sink_profiles(lm, calibration, key.noise_levels, key.noise, progress)
+    weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
+    check_weights(weight_RT, key)
+    return Rows(ids_RT, weight_RT)

@@ -1,0 +1,66 @@
+"""Folders for unfinished work, beside what the work is to become; those of killed processes are cleared away.
+
+The name of such a folder tells whose it is, and the process that made it holds a lock in it. The system lets
+go of a lock when its process ends, however it ends: a folder whose lock is free belongs to nobody.
+"""
+
+import os
+import re
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+HELD = ".held"  # the lock in a scratch folder
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder `.NAME.PROCESS.RANDOM` beside `path`, and remove it whatever happens inside.
+
+    What killed processes left for the same path is removed first. Raises OSError where nothing can be
+    written.
+    """
+    remove_leftovers(path)
+    prefix = f".{path.name}.{os.getpid()}."
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as name:
+        folder = Path(name)
+        with FileLock(folder / HELD):
+            yield folder
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the scratch folders that no living process holds beside `path`; a warning names each."""
+    form = re.compile(rf"\.{re.escape(path.name)}\.\d+\.\w+")
+    for folder in path.parent.glob(".*"):
+        if form.fullmatch(folder.name) and (folder / HELD).is_file():
+            _remove_if_abandoned(folder)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    try:
+        with FileLock(folder / HELD, timeout=0):
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            shutil.rmtree(folder)
+    except (Timeout, OSError):  # a living process holds it, or another one was faster
+        return
+    warnings.warn(f"removed {folder} ({size:,} bytes), which a killed process left", stacklevel=2)
+
+
+def give_ordinary_modes(path: Path) -> None:
+    """Give a file, or a folder and all in it, the modes of files and folders that this process makes.
+
+    Libraries write weights for the eyes of one user only.
+    """
+    probe = path.parent / ".mode"
+    probe.touch()
+    of_file = probe.stat().st_mode & 0o777
+    probe.unlink()
+    of_folder = of_file | (of_file & 0o444) >> 2  # who may read may enter
+    below = path.rglob("*") if path.is_dir() else ()
+    for each in (path, *below):
+        each.chmod(of_folder if each.is_dir() else of_file)

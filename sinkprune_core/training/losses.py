@@ -1,0 +1,57 @@
+"""The two losses, in nats per token, and the precision in which they are computed.
+
+Dimensions: B batch, T sequence position, N predicted positions, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from peft.helpers import disable_input_dtype_casting
+from torch.nn.functional import cross_entropy
+
+from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
+from sinkprune_core.models.language_model import LanguageModel
+
+
+def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Return a one-batch estimate of the NELBO in nats per token.
+
+    Noise levels are stratified, and logits computed at masks only. Position 0 is masked as often as any
+    other, so no model learns that a first token is always there. It is never predicted: logits are shifted,
+    and nothing precedes it.
+    """
+    batch, length = ids_BT.shape
+    predicted_T = torch.arange(length) > 0
+    counts_B = stratified_counts(batch, length - 1, rng)
+    where_BT = torch.stack([random_mask(predicted_T, int(count), rng) for count in counts_B])
+    masked_BT = where_BT.clone()
+    masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)
+    logits_NV = lm.logits_at(corrupt(ids_BT, masked_BT, lm.mask_token_id), where_BT)
+    loss_N = cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device), reduction="none")
+    masks_N = counts_B.repeat_interleave(counts_B).to(loss_N)  # masks in the sequence of each prediction
+    return (loss_N / masks_N).sum() / batch
+
+
+def next_token_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+    """Return the mean negative log-likelihood of a batch in nats per token.
+
+    Position 0 is never predicted. Nothing here is random: `rng` is there because every loss takes one.
+    """
+    where_BT = (torch.arange(ids_BT.shape[1]) > 0).expand_as(ids_BT)
+    logits_NV = lm.logits_at(ids_BT, where_BT)
+    return cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device))
+
+
+LOSSES = {"diffusion": masked_cross_entropy, "autoregressive": next_token_cross_entropy}
+MEASURES = {"diffusion": "nelbo", "autoregressive": "nll"}  # what the log calls the loss of a kind
+
+
+@contextmanager
+def half_precision(lm: LanguageModel) -> Iterator[None]:
+    """Compute in bfloat16 on the model's device.
+
+    The adapter and its moments stay float32, and no input is cast to float32 and back.
+    """
+    with torch.autocast(lm.device.type, dtype=torch.bfloat16), disable_input_dtype_casting(lm.model):
+        yield

@@ -1,0 +1,111 @@
+"""The settings of a training run, how a folder keeps them, and which of them a run may go on with."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sinkprune_core.corpus import HELD_OUT_SAMPLES
+from sinkprune_core.models.language_model import KINDS
+from sinkprune_core.training.base import EMBEDDED_BASE
+
+SETTINGS = "training.json"  # where a run and an exported adapter keep their settings
+LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row again
+EXPORTED_LOG = "training_log.jsonl"  # an exported adapter's log, every row once
+FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps")  # a run may go on with others of these
+LATER = ("kind", "base", "mask_token", "data_seed")  # fields that the settings of an older run may lack
+
+
+@dataclass(frozen=True)
+class Training:
+    """The settings of a run: two runs with equal settings on equal data are the same run.
+
+    The learning rate warms up linearly, stays, and falls linearly to zero at the end, so that a longer run
+    continues from the flat part. Raises ValueError for settings that cannot work.
+    """
+
+    kind: str = "diffusion"  # what the base becomes, or "autoregressive": decides attention and loss
+    base: str = EMBEDDED_BASE  # what is trained: smol-ar, a hub id of the table of models, or a folder
+    mask_token: str | None = None  # a token of another base, or its number; None: one that no text produces
+    tokens: int = 1_024_000  # training tokens in all
+    lengths: tuple[int, ...] = (64, 128, 256, 512)  # tokens per crop; all crops of a batch have one of these
+    batch_tokens: int = 2048  # tokens per step
+    learning_rate: float = 1e-3  # of the flat part
+    rank: int = 32  # of the adapter's matrices
+    alpha: int = 64  # the adapter's product is multiplied by alpha / rank
+    warmup_steps: int = 20  # over which the learning rate rises from zero
+    decay_share: float = 0.2  # share of all steps, at the end, over which the learning rate falls to zero
+    samples: int = 4608  # samples of the embedded base itself among the data; 0 for another base
+    data_seed: int = 0  # seed of these samples
+    seed: int = 0  # seed of the fresh adapter, of the choice of crops and of the noise
+
+    def __post_init__(self):
+        object.__setattr__(self, "lengths", tuple(self.lengths))  # JSON has lists
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} is not one of {KINDS}")
+        for field in ("tokens", "batch_tokens", "rank", "alpha", "warmup_steps"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+        if not 0 <= self.decay_share <= 1:
+            raise ValueError(f"decay_share={self.decay_share} must lie in [0, 1]")
+        self._check_lengths()
+        if self.base == EMBEDDED_BASE:
+            self._check_embedded_base()
+        elif self.samples:
+            raise ValueError(
+                f"samples={self.samples} are drawn from {EMBEDDED_BASE} only: "
+                f"give samples=0 and a text for base {self.base}"
+            )
+
+    def _check_lengths(self) -> None:
+        if not self.lengths or min(self.lengths) < 2:
+            raise ValueError(
+                f"lengths={self.lengths} must be at least 2 each: the first token is never predicted"
+            )
+        if max(self.lengths) > self.batch_tokens:
+            raise ValueError(
+                f"lengths={self.lengths} must not exceed batch_tokens={self.batch_tokens}: "
+                "a batch holds at least one crop"
+            )
+
+    def _check_embedded_base(self) -> None:
+        if self.samples <= HELD_OUT_SAMPLES:
+            raise ValueError(f"samples={self.samples} must exceed the {HELD_OUT_SAMPLES} that are held out")
+        if self.mask_token is not None:
+            raise ValueError(
+                f"mask_token={self.mask_token!r} is for other bases: "
+                f"{EMBEDDED_BASE} has its own; leave it out"
+            )
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps, which cover all tokens."""
+        return -(-self.tokens // self.batch_tokens)
+
+    def rate(self, step: int, begun: int = 0) -> float:
+        """Return the learning rate at `step` of a run whose optimizer began at step `begun`."""
+        warmed_up = min(1.0, (step - begun + 1) / self.warmup_steps)
+        decay_steps = max(1.0, self.steps * self.decay_share)
+        return self.learning_rate * min(warmed_up, (self.steps - step) / decay_steps)
+
+
+def settings_of(file: Path) -> dict:
+    """Return the settings of a run; a field that came later than the run has its default."""
+    defaults = {name: getattr(Training(), name) for name in LATER}
+    return defaults | json.loads(file.read_text(encoding="utf-8"))
+
+
+def check_settings(config: Training, folder: Path) -> None:
+    """Raise ValueError when `folder` holds the settings of a run that `config` does not go on with."""
+    file = folder / SETTINGS
+    if not file.exists():
+        return
+    former = settings_of(file)
+    now = asdict(config) | {"lengths": list(config.lengths)}
+    differing = sorted(name for name in now if name not in FREE and former.get(name) != now[name])
+    if differing:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({', '.join(differing)}): "
+            f"use another folder, or the former settings in {file.name}"
+        )

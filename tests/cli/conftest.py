@@ -1,0 +1,55 @@
+"""What the tests of commands share: a tiny checkpoint with a text in its words, and ways to run a command."""
+
+import shutil
+
+import pytest
+
+from sinkprune_core.cli import main
+from sinkprune_core.models.random_cases import CASES
+from sinkprune_core.models.random_weights import write
+
+TEXT = "\n\n".join(
+    " ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20)
+)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "llada"
+    write(CASES["llada"], folder)
+    return folder
+
+
+@pytest.fixture
+def model(checkpoint, tmp_path):
+    """A tiny checkpoint in LLaDA's public format; `text.txt` in its vocabulary lies beside it."""
+    shutil.copytree(checkpoint, tmp_path / "llada")
+    (tmp_path / "text.txt").write_text(TEXT)
+    return tmp_path / "llada"
+
+
+@pytest.fixture
+def command(model):
+    """A function that runs a command on the tiny checkpoint and its text, and returns the exit status."""
+
+    def run(name: str, *options: object) -> int:
+        text = ["--text", model.parent / "text.txt", "--sequences", 6, "--dtype", "float32"]
+        if name != "trace":
+            text += ["--length", 12]
+        return main.main([str(part) for part in (name, model, *text, *options)])
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """A function that runs a command line that fails, and returns what it says: one line."""
+
+    def run(*arguments: object) -> str:
+        assert main.main([str(part) for part in arguments]) == 1
+        found = capsys.readouterr()
+        lines = found.err.splitlines()
+        assert len(lines) == 1 and lines[0].startswith("error: "), found.err
+        return lines[0].removeprefix("error: ")
+
+    return run

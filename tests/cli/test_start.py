@@ -1,0 +1,227 @@
+"""Commands start without the heavy libraries, say their version, and fail in one line."""
+
+import subprocess
+import sys
+import warnings
+from importlib.metadata import version
+
+import pytest
+
+from sinkprune_core.cli import main, prune, trace
+from sinkprune_core.cli.main import COMMANDS
+
+HEAVY = ("torch", "pandas", "numpy", "scipy", "matplotlib", "transformers", "pydantic", "yaml")
+WATCHED = """
+import sys
+from sinkprune_core.cli.main import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stopped:
+    status = stopped.code
+heavy = [name for name in {heavy} if name in sys.modules]
+sys.exit(f"imported {{heavy}}" if heavy else status)
+"""
+LIGHT = [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS)]
+WRONG = [["prune", "m", "--out", "x", "--preset", "wandaa"], ["evaluate", "m", "--draws", "0"], ["prun"], []]
+
+
+def watched(arguments: list[str]) -> subprocess.CompletedProcess:
+    code = WATCHED.format(heavy=HEAVY)
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", LIGHT, ids=" ".join)
+def test_help_and_version_import_nothing_heavy(arguments):
+    found = watched(arguments)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout
+
+
+@pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
+def test_a_wrong_option_is_found_before_anything_heavy_is_imported(arguments):
+    found = watched(arguments)
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1, found.stderr
+
+
+def test_the_command_that_drives_the_notebooks_holds_no_torch():
+    found = watched(["reproduce", "--profile", "no-such-profile"])
+    assert "profile 'no-such-profile' is unknown" in found.stderr, (
+        "its memory would count beside every notebook"
+    )
+    assert "imported" not in found.stderr
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"sinkprune {version('sinkprune')}\n"
+
+
+def test_help_lists_every_command(capsys):
+    with pytest.raises(SystemExit):
+        main.main(["--help"])
+    listing = capsys.readouterr().out
+    for name, command in COMMANDS.items():
+        assert name in listing and command.module.SUMMARY.split()[0] in listing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "name a command: prune, trace, evaluate, reproduce, claims, publish, train, card"),
+        (["prun"], "there is no command prun; did you mean prune?"),
+        (["claims", "--profil", "x"], "sinkprune claims does not take --profil; did you mean --profile?"),
+        (["claims", "extra"], "sinkprune claims does not take extra"),
+        (["--verbose"], "there is no command --verbose"),
+        (["prune"], "the following arguments are required: model"),
+        (["prune", "m", "--sequences", "many"], "--sequences: 'many' is not a whole number"),
+        (["prune", "m", "--sparsity", "half"], "--sparsity: 'half' is not a number"),
+        (["prune", "m", "--split", "half"], "--split: invalid choice: 'half'"),
+    ],
+)
+def test_what_cannot_be_parsed_is_one_line(arguments, said, refused):
+    assert said in refused(*arguments)
+
+
+# errors
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """A function that makes `sinkprune claims` raise an error."""
+
+    def fail(error: BaseException) -> None:
+        def run(options):
+            raise error
+
+        monkeypatch.setattr(COMMANDS["claims"].module, "run", run)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("missing"), "claims failed: KeyError: 'missing' (--debug shows where)"),
+        (ValueError("of a\nlibrary"), "claims failed: ValueError: of a library (--debug shows where)"),
+        (MemoryError(), "claims failed: MemoryError (--debug shows where)"),
+        (OSError(28, "No space left on device", "here"), "No space left on device: here"),
+        (FileNotFoundError("say which"), "say which"),
+        (ModuleNotFoundError("No module named 'nbformat'", name="nbformat"), "pip install 'sinkprune["),
+    ],
+)
+def test_an_unexpected_error_is_one_line_that_says_what_failed(error, said, failing, refused):
+    failing(error)
+    assert said in refused("claims")
+
+
+def test_the_traceback_is_behind_debug(failing, capsys):
+    failing(KeyError("missing"))
+    assert main.main(["claims", "--debug"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "error: claims failed: KeyError: 'missing' (--debug shows where)"
+
+
+def test_an_error_of_this_package_is_its_own_words(refused):
+    assert refused("claims", "--profile", "no-run") == (
+        "no findings in runs/no-run: run `sinkprune reproduce --profile no-run` first"
+    )
+
+
+# interrupts
+
+
+def interrupted(arguments: list[object], capsys, monkeypatch, place: str) -> str:
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, stop)
+    assert main.main([str(part) for part in arguments]) == main.INTERRUPTED
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monkeypatch):
+    text = ["--text", tmp_path / "text.txt"]
+    pruning = ["prune", model, *text, "--sequences", 6, "--length", 12, "--out", tmp_path / "out"]
+    place = "sinkprune_core.cli.prune.save"
+    said = interrupted(pruning, capsys, monkeypatch, place)
+    assert said == (
+        f"interrupted: finished blocks and statistics are kept in {tmp_path}/out.work, "
+        "and the same command goes on from there"
+    )
+    assert (tmp_path / "out.work").is_dir()
+
+    place = "sinkprune_core.cli.inputs.open_model"
+    said = interrupted(["evaluate", model, *text], capsys, monkeypatch, place)
+    assert said == "interrupted: nothing was written, and the same command begins anew"
+
+    pruning[-1] = tmp_path / "other"
+    said = interrupted(pruning, capsys, monkeypatch, place)
+    assert said == "interrupted: nothing was done yet, and nothing was written"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_an_interrupt_leaves(name):
+    given = {"model": "m"} if name in ("prune", "trace", "evaluate") else {}
+    more = {"dry_run": True} if name == "prune" else {}
+    options = COMMANDS[name].options(**given, **more)
+    assert COMMANDS[name].module.kept(options)
+
+
+# warnings
+
+
+def test_no_future_warning_of_a_dependency_is_shown_and_those_of_this_package_are(
+    failing, monkeypatch, capsys
+):
+    def run(options):
+        code = "import warnings; warnings.warn('soon', FutureWarning, stacklevel=1)"
+        exec(code, {"__name__": "some_library"})
+        exec(code, {"__name__": "sinkprune_core.somewhere"})
+        return 0
+
+    monkeypatch.setattr(COMMANDS["claims"].module, "run", run)
+    monkeypatch.setattr(sys, "warnoptions", [])
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        assert main.main(["claims"]) == 0
+    assert len(shown) == 1
+
+
+# tables that are kept here so that help needs no torch
+
+
+def test_names_in_help_are_those_of_the_library():
+    from sinkprune_core.cli import evaluate, model_options, train
+    from sinkprune_core.evaluation.benchmarks import PAPER
+    from sinkprune_core.evaluation.local_data import SPLITS, WIKITEXT
+    from sinkprune_core.evaluation.protocols import PROTOCOLS
+    from sinkprune_core.models.language_model import KINDS
+    from sinkprune_core.models.weight_files import DTYPES
+    from sinkprune_core.pruning.recipe import PRESETS
+    from sinkprune_core.sinks.detection import variability
+    from sinkprune_core.training.base import EMBEDDED_BASE
+
+    assert set(prune.PRESETS) == set(PRESETS)
+    assert set(model_options.DTYPES) == set(DTYPES)
+    assert (model_options.SPLITS, model_options.WIKITEXT) == (SPLITS, WIKITEXT)
+    running = {name for name, protocol in PROTOCOLS.items() if protocol.chunk is not None}
+    assert set(evaluate.PROTOCOLS) == running
+    assert set(evaluate.FAMILIES) == set(PAPER)
+    assert set(train.KINDS) == set(KINDS) and train.EMBEDDED_BASE == EMBEDDED_BASE
+
+    import torch
+
+    measures = variability(torch.rand(2, 3, 8)).columns
+    assert set(trace.MEANINGS) == {*measures, "value"} - {"prompt"}
+
+
+def test_defaults_of_train_are_those_of_the_library():
+    from sinkprune_core.cli.train import SETTINGS, TrainOptions
+    from sinkprune_core.training.settings import Training
+
+    for name in (*SETTINGS, "kind", "base", "seed", "mask_token"):
+        assert getattr(TrainOptions(), name) == getattr(Training(), name), name

@@ -1,0 +1,121 @@
+"""Parameters of notebooks: every refusal is one line with the name, the value and what is allowed."""
+
+import pytest
+
+from sinkprune_core.companion.parameters import RANGES, ParameterError, check, declared, start
+
+INFINITY = float("inf")
+NAN = float("nan")
+
+
+def refusal(name: str, annotation: str, value: object) -> str:
+    """Return the message on a value of a parameter; empty where it is taken."""
+    try:
+        check("00_test", {name: annotation}, {name: value})
+    except ParameterError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "message"),
+    [
+        (1, "int", ""),
+        (True, "int", "x=True is a bool; it must be int"),
+        (1.5, "int", "x=1.5 is a float; it must be int"),
+        (1, "float", ""),
+        (True, "float", "x=True is a bool; it must be float"),
+        (NAN, "float", "x: nan must be a finite number"),
+        (-INFINITY, "float", "x: -inf must be a finite number"),
+        ("a", "str", ""),
+        (1, "str", "x=1 is a int; it must be str"),
+        (1, "bool", "x=1 is a int; it must be bool"),
+        ([1, 2.5], "list[float]", ""),
+        ([], "list[float]", ""),
+        ([1, "b"], "list[float]", "x=[1, 'b'] is a list; it must be list[float]"),
+        ([1, INFINITY], "list[float]", "x: inf must be a finite number"),
+        (0.5, "list[float]", "x=0.5 is a float; it must be list[float]"),
+        (None, "int | None", ""),
+        (None, "int", "x=None is a NoneType; it must be int"),
+        ("x", "int | None", "x='x' is a str; it must be int | None"),
+    ],
+)
+def test_types_are_checked(value, annotation, message):
+    assert refusal("x", annotation, value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "annotation", "bad", "good", "message"),
+    [
+        ("patterns", "list[str]", ["row"], ["4:8"], "patterns: 'row' must read N:M, N zeros in every M"),
+        ("patterns", "list[str]", ["4:2"], ["2:4"], "patterns: pattern='4:2' must have 1 <= N < M"),
+        (
+            "curve_recipes",
+            "list[str]",
+            ["wnda"],
+            ["wanda"],
+            "curve_recipes: preset 'wnda' is unknown; choose one of magnitude, wanda",
+        ),
+        ("ratios", "list[float]", [1.0], [0.3], "ratios: 1.0 must lie in [0, 1): it is the share of weights"),
+        ("sparsity", "float", -0.1, 0, "sparsity: -0.1 must lie in [0, 1)"),
+        ("sparsity", "float", NAN, 0.5, "sparsity: nan must lie in [0, 1)"),
+        ("pattern_draws", "int", 0, 1, "pattern_draws: 0 must be at least 1"),
+        ("counts", "list[int]", [1, 0], [1, 5], "counts: 0 must be at least 1"),
+        ("counts", "list[int]", [], [1], "counts is empty: give at least one value"),
+        ("first_seed", "int", -1, 0, "first_seed: -1 must be 0 or more"),
+        ("model", "str", "gpt-9", "smol-dlm", "model: unknown model 'gpt-9'; known names: smol-ar"),
+        ("twin", "str | None", "gpt-9", None, "twin: unknown model 'gpt-9'"),
+        ("profile", "str", "../x", "quick", "profile: '../x' names a folder below runs/: use letters"),
+        ("profile", "str", "full@", "full@seed-1.5", "profile: 'full@' names a folder below runs/"),
+    ],
+)
+def test_every_name_has_its_range_and_says_it(name, annotation, bad, good, message):
+    assert refusal(name, annotation, good) == ""
+    found = refusal(name, annotation, bad)
+    assert found.startswith(message) and "\n" not in found
+
+
+@pytest.mark.parametrize("margin", [0, -0.1, NAN, INFINITY])
+def test_a_margin_that_is_none_is_refused_before_any_work(margin):
+    assert refusal("margin", "float", margin) == (
+        f"margin: {margin!r} must be above 0: it is the smallest difference that would matter, "
+        "in nats per token, e.g. 0.02"
+    )
+
+
+def test_a_name_that_does_not_exist_is_refused_with_those_that_do():
+    annotations = {"sparsity": "float", "draws": "int"}
+    with pytest.raises(ParameterError) as refused:
+        check("00_test", annotations, {"sparsity": 0.5, "draws": 1, "sparsty": 0.5})
+    assert str(refused.value) == (
+        "parameter 'sparsty' does not exist in 00_test; it has: sparsity, draws; did you mean 'sparsity'?"
+    )
+    with pytest.raises(ParameterError, match=r"it has: sparsity, draws$"):
+        check("00_test", annotations, {"zzz": 1})
+
+
+def test_an_annotation_that_is_no_type_of_parameters_says_which_are():
+    with pytest.raises(ParameterError, match=r"'x' is annotated as dict\[str, int\]: use one of str, int"):
+        check("00_test", {"x": "dict[str, int]"}, {"x": {}})
+
+
+def test_the_last_parameters_cell_counts():
+    assert list(declared(["a: int = 1", "x = 2", "b: str = 'c'", "for"])) == ["b"]
+    with pytest.raises(ParameterError, match="top"):
+        declared(["x = 1"])
+
+
+def test_a_notebook_starts_with_what_papermill_put_in():
+    cells = ["profile: str = 'manual'\nsparsity: float = 1", "# Parameters\nsparsity = 0\n"]
+    run = start("00_test", {"In": cells, "profile": "quick", "sparsity": 0})
+    assert (run.notebook, run.profile) == ("00_test", "quick")
+    assert repr(run.parameters) == "{'profile': 'quick', 'sparsity': 0}", "as given: no number is turned"
+    cells.append("# Parameters\nsparsty = 0\n")
+    with pytest.raises(ParameterError, match="did you mean 'sparsity'"):
+        start("00_test", {"In": cells, "profile": "quick", "sparsity": 0, "sparsty": 0})
+
+
+def test_every_range_that_is_a_limit_says_what_it_is():
+    for limits in RANGES.values():
+        (rule,) = limits.__metadata__
+        assert getattr(rule, "description", None) or rule.func

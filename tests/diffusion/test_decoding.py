@@ -1,0 +1,140 @@
+"""Decoding left to right, and what it shares with denoising: padding, names of rows, early ends, refusals."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core.models.embedded import MASK_TOKEN_ID
+from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.seeds import generator
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_decoding_equals_decoding_without_a_cache(tiny_ar, make_ids, temperature):
+    prompt_BT = make_ids(3, 5)
+    ids_BT = prompt_BT
+    rngs = [generator(2, "decode", row) for row in range(3)]
+    for _ in range(7):
+        logits_BV = tiny_ar.model(ids_BT, use_cache=False).logits[:, -1].double()
+        if temperature > 0:
+            uniform_BV = torch.stack(
+                [torch.rand(logits_BV.shape[1], generator=rng, dtype=torch.float64) for rng in rngs]
+            )
+            logits_BV = logits_BV / temperature - (-uniform_BV.log()).log()
+        ids_BT = torch.cat([ids_BT, logits_BV.argmax(-1, keepdim=True)], 1)
+    decoded_BT = decode(tiny_ar, prompt_BT, 7, temperature, seed=2)
+    assert torch.equal(decoded_BT, ids_BT)
+    alone = [decode(tiny_ar, prompt_BT[row : row + 1], 7, temperature, seed=2, first=row) for row in range(3)]
+    assert torch.equal(torch.cat(alone), decoded_BT)
+
+
+def test_each_kind_has_its_own_generator(tiny_ar, tiny_dlm, make_ids):
+    with pytest.raises(ValueError, match="tiny-autoregressive is autoregressive: use `decode`"):
+        generate(tiny_ar, make_ids(1, 3))
+    with pytest.raises(ValueError, match="tiny-diffusion is diffusion: use `generate`"):
+        decode(tiny_dlm, make_ids(1, 3), 2)
+
+
+def tiny_gpt2(like) -> LanguageModel:
+    """Return a tiny model with learned positions, of the kind of `like`: it shows where positions begin."""
+    torch.manual_seed(0)
+    model = (
+        GPT2LMHeadModel(
+            GPT2Config(vocab_size=72, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.4)
+        )
+        .eval()
+        .requires_grad_(False)
+    )
+    return replace(like, model=set_direction(model, causal=not like.is_diffusion))
+
+
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_rows_of_unequal_length_are_padded_without_a_trace(tiny_dlm, tiny_ar, make_ids, positions):
+    if positions == "learned":
+        tiny_dlm, tiny_ar = tiny_gpt2(tiny_dlm), tiny_gpt2(tiny_ar)
+    prompts = [make_ids(1, length, seed=length)[0] for length in (7, 2, 5)]
+    padded_BT, mask_BT = torch.full((3, 7), MASK_TOKEN_ID), torch.zeros(3, 7, dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        padded_BT[row, 7 - len(prompt) :], mask_BT[row, 7 - len(prompt) :] = prompt, 1
+    options = {"seed": 5, "attention_mask_BT": mask_BT}
+    for sampler in (
+        Sampler(12, 6, 4, temperature=0.8),
+        Sampler(12, 6, None, "origin", "time", 1.0, "filtered", top_p=0.9),
+        Sampler(12, 6, 4, guidance=1.0),
+    ):
+        together_BT = generate(tiny_dlm, padded_BT, sampler, **options)
+        for row, prompt in enumerate(prompts):
+            assert torch.equal(
+                together_BT[row, 7 - len(prompt) :],
+                generate(tiny_dlm, prompt[None], sampler, seed=5, first=row)[0],
+            )
+    for temperature in (0.0, 0.9):
+        together_BT = decode(tiny_ar, padded_BT, 9, temperature, **options)
+        for row, prompt in enumerate(prompts):
+            assert torch.equal(
+                together_BT[row, 7 - len(prompt) :],
+                decode(tiny_ar, prompt[None], 9, temperature, seed=5, first=row)[0],
+            )
+    assert not torch.equal(
+        generate(tiny_dlm, padded_BT, Sampler(12, 6, 4))[:, 7:],
+        generate(tiny_dlm, padded_BT, Sampler(12, 6, 4), attention_mask_BT=mask_BT)[:, 7:],
+    )
+
+
+def test_names_carry_the_random_numbers_of_a_row(tiny_dlm, tiny_ar, make_ids):
+    prompt_BT, sampler = make_ids(1, 4).expand(3, -1), Sampler(8, 4, None, temperature=1.0)
+    ids_BT = generate(tiny_dlm, prompt_BT, sampler, names=["a", "b", "a"])
+    assert torch.equal(ids_BT[0], ids_BT[2]) and not torch.equal(ids_BT[0], ids_BT[1])
+    assert torch.equal(generate(tiny_dlm, prompt_BT[:1], sampler, names=["b"])[0], ids_BT[1])
+    decoded_BT = decode(tiny_ar, prompt_BT, 8, 1.0, names=["a", "b", "a"])
+    assert torch.equal(decoded_BT[0], decoded_BT[2]) and not torch.equal(decoded_BT[0], decoded_BT[1])
+
+
+def test_generation_ends_early_without_changing_what_was_written(tiny_dlm, tiny_ar, make_ids):
+    prompt_BT, sampler = make_ids(2, 4), Sampler(12, 6, 4)
+    asked = []
+
+    def enough(ids_BT):
+        asked.append(int((ids_BT == MASK_TOKEN_ID).sum()))
+        return len(asked) == 2
+
+    ids_BT = generate(tiny_dlm, prompt_BT, sampler, until=enough)
+    assert asked == [16, 8] and (ids_BT[:, 12:] == MASK_TOKEN_ID).all()
+    assert torch.equal(ids_BT[:, :12], generate(tiny_dlm, prompt_BT, sampler)[:, :12])
+    assert torch.equal(
+        decode(tiny_ar, prompt_BT, 9, until=lambda ids_BT: ids_BT.shape[1] == 7),
+        decode(tiny_ar, prompt_BT, 3),
+    )
+
+
+def test_end_options_need_an_end_of_text(tiny_dlm, make_ids):
+    tiny_dlm.tokenizer.eos_token = None
+    with pytest.raises(ValueError, match="need a tokenizer with an end-of-text token"):
+        generate(tiny_dlm, make_ids(1, 3), Sampler(8, 4, None, logits_eos_inf=True))
+
+
+def test_more_tokens_than_positions_are_refused_before_any_work(tiny_dlm, tiny_ar, make_ids):
+    with pytest.raises(
+        ValueError, match="a sequence of 65 tokens exceeds the 64 positions of tiny-diffusion"
+    ):
+        generate(tiny_dlm, make_ids(1, 53), Sampler(12, 6, 4))
+    with pytest.raises(
+        ValueError, match="a sequence of 65 tokens exceeds the 64 positions of tiny-autoregressive"
+    ):
+        decode(tiny_ar, make_ids(1, 53), 12)
+
+
+def test_padding_anywhere_but_on_the_left_is_refused(tiny_dlm, make_ids):
+    for mask in ([1, 1, 0], [1, 0, 1], [0, 0, 0], [1, 1]):
+        with pytest.raises(ValueError, match="zeros stand for padding on the left"):
+            generate(tiny_dlm, make_ids(1, 3), Sampler(8, 4, None), attention_mask_BT=torch.tensor([mask]))
+
+
+def test_prompts_of_a_wrong_shape_are_refused(tiny_dlm, make_ids):
+    for prompt in (make_ids(1, 3)[0], make_ids(2, 3)[:, :0]):
+        with pytest.raises(ValueError, match="prompts have shape"):
+            generate(tiny_dlm, prompt)

@@ -1,0 +1,196 @@
+"""The table of models: its rows are whole, and what is wrong in it is one error that says what."""
+
+import dataclasses
+import re
+from typing import get_args, get_type_hints
+
+import pytest
+import transformers
+import yaml
+
+from sinkprune_core.models.catalog import (
+    BYTES,
+    EMBEDDED,
+    MODELS,
+    REFUSED,
+    TABLE,
+    CatalogError,
+    KnownModel,
+    ModelShape,
+    read_catalog,
+)
+from sinkprune_core.models.embedded import ADAPTERS
+from sinkprune_core.models.formats import FORMATS
+from sinkprune_core.models.language_model import KINDS
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.weight_files import DTYPES
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_table_counts_parameters_as_the_published_shapes_do(name):
+    shape = MODELS[name].shape
+    V, D, F, layers = shape.vocabulary, shape.width, shape.mlp, shape.layers
+    H, G, E = shape.heads, shape.groups, shape.head_width
+    if MODELS[name].native == "GPT2LMHeadModel":
+        count = V * D + 1024 * D + layers * (4 * D * D + 2 * D * F + 9 * D + F) + 2 * D
+    else:
+        block = 2 * H * E * D + 2 * G * E * D + 3 * D * F + 2 * D
+        if shape.qkv_bias:
+            block += (H + 2 * G) * E
+        if shape.head_norm:
+            block += 2 * E
+        count = V * D * (1 if shape.tied else 2) + layers * block + D
+    assert MODELS[name].parameters == count == shape.parameters
+    assert MODELS[name].bytes == count * {"float32": 4, "bfloat16": 2, "float16": 2}[MODELS[name].stored]
+
+
+@pytest.mark.parametrize("row", MODELS.values(), ids=MODELS)
+def test_a_row_of_the_table_is_whole(row):
+    published = FORMATS[row.family]
+    assert published.kind in (row.kind, None)
+    assert published.logits_shifted in (row.logits_shifted, None)
+    assert row.kind in KINDS and row.licence and row.id not in REFUSED
+    assert hasattr(transformers, row.native)
+    assert row.repository.count("/") == (0 if row.id in EMBEDDED else 1)
+    if row.kind == "autoregressive":
+        assert row.logits_shifted and row.twin is None and row.mask_token_id is None
+    else:
+        assert MODELS[row.twin].kind == "autoregressive" and row.relation
+        assert row.mask_token_id is not None or row.mask_token
+
+
+def test_what_a_row_may_state_is_what_the_readers_know():
+    allowed = {key: set(get_args(hint)) for key, hint in get_type_hints(KnownModel).items()}
+    assert allowed["family"] == set(FORMATS)
+    assert allowed["kind"] == set(KINDS)
+    assert allowed["stored"] == set(DTYPES) == set(BYTES)
+    assert set(EMBEDDED) == {"smol-ar", *ADAPTERS} and set(EMBEDDED) <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_is_not_covered_says_why(name):
+    for spelled in (name, f"{name}@main"):
+        with pytest.raises(ValueError, match=f"{name} is not covered: it") as caught:
+            load(spelled)
+        assert REFUSED[name] in str(caught.value)
+
+
+# a table of one's own
+
+TINY = {
+    "id": "someone/tiny-dlm",
+    "family": "a2d",
+    "native": "Qwen3ForCausalLM",
+    "kind": "diffusion",
+    "parameters": 751_632_384,
+    "shape": {
+        "vocabulary": 151936,
+        "width": 1024,
+        "mlp": 3072,
+        "layers": 28,
+        "heads": 16,
+        "groups": 8,
+        "head_width": 128,
+        "head_norm": True,
+    },
+    "stored": "bfloat16",
+    "context": 32768,
+    "licence": "Apache-2.0",
+    "certainty": "hub card",
+    "mask_token_id": 151669,
+    "logits_shifted": False,
+    "twin": "Qwen/Qwen3-0.6B",
+    "relation": "its weights are where training began",
+}
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A function that writes the table with one more row, or other changes, and reads it."""
+
+    def read(row: object = TINY, **sections):
+        content = yaml.safe_load(TABLE.read_text(encoding="utf-8")) | sections
+        content["models"] = [*content["models"], row]
+        (tmp_path / "models.yml").write_text(yaml.safe_dump(content), encoding="utf-8")
+        return read_catalog(tmp_path / "models.yml")
+
+    return read
+
+
+def test_a_new_row_is_one_entry(table):
+    catalog = table()
+    row = catalog.models["someone/tiny-dlm"]
+    assert row.shape == ModelShape(**TINY["shape"]) and row.bytes == 2 * 751_632_384 and row.note == ""
+    assert list(catalog.models) == [*MODELS, "someone/tiny-dlm"]
+    assert {name: catalog.models[name] for name in MODELS} == MODELS
+
+
+def test_a_row_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        MODELS["smol-ar"].kind = "diffusion"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kind": "diffused"}, "kind='diffused': Input should be 'diffusion' or 'autoregressive'"),
+        ({"family": "lada"}, "family='lada': Input should be 'llada', 'mmada'"),
+        ({"native": "GemmaForCausalLM"}, "native='GemmaForCausalLM': Input should be 'LlamaForCausalLM'"),
+        ({"stored": "int8"}, "stored='int8': Input should be 'float32', 'bfloat16' or 'float16'"),
+        ({"certainty": "heard"}, "certainty='heard': Input should be 'hub card'"),
+        ({"context": "32768"}, "context='32768': Input should be a valid integer"),
+        ({"mask_token_id": True}, "mask_token_id=True: Input should be a valid integer"),
+        ({"logits_shifted": 0}, "logits_shifted=0: Input should be a valid boolean"),
+        ({"licence": None}, "licence=None: Input should be a valid string"),
+        ({"mask": 7}, "unknown key mask=7; allowed are id, family, native, kind"),
+        ({"parameters": 751_632_385}, "parameters=751632385, but its shape has 751632384"),
+        ({"mask_token_id": 151936}, "mask_token_id=151936 is outside the vocabulary of 151936 tokens"),
+        ({"mask_token_id": None}, "kind='diffusion' without mask_token_id or mask_token"),
+        (
+            {"kind": "autoregressive"},
+            "a mask token: only a diffusion model has one; twin='Qwen/Qwen3-0.6B' of",
+        ),
+        ({"relation": ""}, "twin='Qwen/Qwen3-0.6B' with relation='': state both or neither"),
+        ({"twin": "Qwen/Qwen4"}, "twin='Qwen/Qwen4' must be the id of an autoregressive row"),
+        ({"twin": "smol-dlm"}, "twin='smol-dlm' must be the id of an autoregressive row"),
+        ({"native": "GPT2LMHeadModel"}, "native='GPT2LMHeadModel' with learned_positions=0"),
+        ({"shape": 7}, "shape=7 must be a mapping of vocabulary, width"),
+        ({"shape": TINY["shape"] | {"layers": 0}}, ", shape: layers=0: Input should be greater than 0"),
+        ({"shape": TINY["shape"] | {"layer": 28}}, ", shape: unknown key layer=28; allowed are vocabulary"),
+    ],
+)
+def test_what_is_wrong_in_a_row_is_named_with_its_value_and_what_is_allowed(table, changes, said):
+    with pytest.raises(CatalogError, match=re.escape(said)) as caught:
+        table(TINY | changes)
+    assert str(caught.value).startswith("models.yml: row 'someone/tiny-dlm'")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named(table):
+    with pytest.raises(CatalogError, match="row 'someone/tiny-dlm': the key licence is missing"):
+        table({key: value for key, value in TINY.items() if key != "licence"})
+    with pytest.raises(CatalogError, match="an entry of models has no id"):
+        table({"family": "a2d"})
+
+
+def test_parts_of_the_table_agree(table):
+    with pytest.raises(CatalogError, match="the row 'smol-ar' is there twice"):
+        table(TINY | {"id": "smol-ar"})
+    with pytest.raises(CatalogError, match="embedded names 'smol', which is not the id of a row"):
+        table(embedded=["smol"])
+    refused = {"too_new": {"because": "it is new", "model_types": [], "models": ["someone/tiny-dlm"]}}
+    with pytest.raises(CatalogError, match="'someone/tiny-dlm' is a row and is refused too, as 'too_new'"):
+        table(refused=refused)
+    with pytest.raises(CatalogError, match="refused 'too_new': the key models is missing"):
+        table(refused={"too_new": {"because": "it is new", "model_types": []}})
+    with pytest.raises(CatalogError, match="must be a mapping of exactly embedded, models, refused, shared"):
+        table(modles=[])
+
+
+def test_a_key_that_is_there_twice_is_an_error(tmp_path):
+    text = TABLE.read_text(encoding="utf-8")
+    twice = text.replace("  - id: smol-ar\n", "  - id: smol-ar\n    note: one\n", 1)
+    assert twice != text
+    (tmp_path / "models.yml").write_text(twice, encoding="utf-8")
+    with pytest.raises(CatalogError, match=r"the entry at line \d+ has the key 'note' twice"):
+        read_catalog(tmp_path / "models.yml")

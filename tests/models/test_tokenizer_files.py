@@ -1,0 +1,82 @@
+"""Tokenizers need no remote code, and every source that names the mask token agrees."""
+
+import json
+
+import pytest
+from families import edit
+from transformers import AutoTokenizer
+
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.weight_files import FormatError
+
+
+def test_dream_s_tokenizer_needs_no_remote_code(written, tmp_path):
+    """Byte-level pairs, its merges, its added tokens; what is saved asks for no code either."""
+    lm = load(written("dream")[0])
+    ids = lm.encode("the cat<|mask|>").tolist()
+    assert (
+        lm.tokenizer.convert_ids_to_tokens(ids) == ["the", "Ġ", "c", "a", "t", "<|mask|>"] and ids[-1] == 266
+    )
+    assert lm.encode(" the").tolist() == [lm.tokenizer.convert_tokens_to_ids("Ġthe")]
+    saved = lm.save(tmp_path / "saved")
+    for tokenizer in (AutoTokenizer.from_pretrained(saved), load(saved).tokenizer):
+        assert tokenizer("the cat<|mask|>", add_special_tokens=False).input_ids == ids
+
+
+def test_a_tokenizer_that_moves_special_tokens_is_refused(fresh):
+    folder = fresh("dream")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["added_tokens_decoder"] = {
+        str(int(index) + 2): token for index, token in config["added_tokens_decoder"].items()
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(
+        FormatError, match=r"gives other ids than its files state: <\|endoftext\|> is 259 instead of 261"
+    ):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["llada", "illada", "a2d qwen3"])
+def test_a_mask_token_that_nothing_declares_is_found_by_its_name(fresh, name):
+    folder = fresh(name)
+    edit(folder, drop=("mask_token_id",))
+    lm = load(folder)
+    assert (lm.mask_token_id, lm.tokenizer.mask_token_id) == (5, None)
+
+
+def test_dllm_s_mask_token_has_two_spellings(fresh):
+    assert load(fresh("a2d qwen3", mask_string="<|MASK|>")).mask_token_id == 5
+
+
+def test_a_mask_token_that_nothing_names_is_an_error_with_the_way_out(fresh):
+    folder = fresh("diffugpt", declared=False)
+    with pytest.raises(
+        FormatError, match=r"nothing in .* says which token is the mask: add mask_token_id to its config.json"
+    ):
+        load(folder)
+    edit(folder, mask_token_id=20)
+    assert load(folder).mask_token_id == 20
+
+
+def test_sources_that_disagree_on_the_mask_token_are_named(fresh):
+    folder = fresh("dream")
+    edit(folder, mask_token_id=3)
+    with pytest.raises(FormatError, match=r"not clear: 3 says config.json, 266 says the tokenizer"):
+        load(folder)
+
+
+def test_a_mask_token_outside_the_vocabulary_is_an_error(fresh):
+    folder = fresh("llada grouped")
+    edit(folder, mask_token_id=126336)
+    with pytest.raises(ValueError, match="mask_token_id=126336 is outside the vocabulary of 72 tokens"):
+        load(folder)
+
+
+def test_a_folder_without_a_tokenizer_says_what_is_needed(fresh):
+    folder = fresh("llada")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(
+        FormatError,
+        match=r"no tokenizer in .*: put the published tokenizer.json, or vocab.json and merges.txt",
+    ):
+        load(folder)

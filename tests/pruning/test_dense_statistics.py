@@ -1,0 +1,252 @@
+"""Statistics of the dense model: shared by recipes, taken in one pass or two, with the same outcome."""
+
+import dataclasses
+
+import pytest
+import torch
+from naive import linears_of, same, weights_of
+
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.models.meta_model import meta_model
+from sinkprune_core.pruning import dense_statistics as module
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.cost import pruning_cost
+from sinkprune_core.pruning.dense_statistics import dense_statistics, input_budget, one_pass, row_bytes
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.input_statistics import observe
+from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.token_weights import EXCLUDE, NamedChoice, SinkContext
+
+LEVELS, LENGTH, SEQUENCES = 3, 24, 5
+NOISED = {"inputs": "noised", "noise_levels": LEVELS}
+BY_ROW = {name for name, choice in EXCLUDE.items() if choice.by_row}
+
+
+@pytest.fixture
+def calibration(make_ids) -> Calibration:
+    """Text on which no score is closer to a threshold than 1e-5 of its value: rounding decides nothing."""
+    return Calibration(make_ids(SEQUENCES, LENGTH, seed=7), seed=3, batch=4)
+
+
+def test_statistics_shared_by_many_recipes_prune_as_each_recipe_alone_does(tiny_dlm, calibration):
+    recipes = [
+        preset(name, sparsity=share, noise_levels=LEVELS)
+        for name in (
+            "noised-dense",
+            "all-sinks",
+            "unstable",
+            "stable",
+            "random",
+            "only-sinks",
+            "paper",
+            "paper-dream",
+        )
+        for share in (0.3, 0.6)
+    ]
+    recipes += [
+        Recipe(propagation="dense", exclude=tokens, noise_levels=LEVELS, sink_std=sink_std)
+        for tokens in ("none", "all")
+        for sink_std in (1.0, 2.0)
+    ]
+    shared = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
+    results = set()
+    for recipe in recipes:
+        masks = []
+        for known in (None, shared[recipe.statistics_key]):
+            with weights_kept(tiny_dlm):
+                report = prune(tiny_dlm, recipe, calibration, progress=False, statistics=known)
+                masks.append(torch.cat([linear.weight.flatten() for linear in linears_of(tiny_dlm).values()]))
+            assert report.calibration_tokens == shared[recipe.statistics_key].tokens
+        assert torch.equal(*masks), recipe
+        results.add(masks[0].numpy().tobytes())
+    assert len(results) > 6, "recipes that all prune alike would show nothing"
+
+
+def assert_same_statistics(one, other, rtol: float = 1e-6) -> None:
+    assert one.tokens == other.tokens
+    assert one.left_out_share == pytest.approx(other.left_out_share, abs=rtol)
+    for layer, other_layer in zip(one.layers, other.layers, strict=True):
+        assert list(layer) == list(other_layer)
+        for name, inputs in layer.items():
+            others = other_layer[name]
+            for field in ("norm_I", "summed_I", "mean_I", "variance_I"):
+                torch.testing.assert_close(
+                    getattr(inputs, field), getattr(others, field), rtol=rtol, atol=2 * rtol
+                )
+            assert inputs.count == pytest.approx(others.count, rel=rtol)
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("diffusion", ["noised-dense", "all-sinks", "unstable", "random", "paper", "paper-dream"]),
+        ("autoregressive", ["wanda"]),
+    ],
+)
+def test_one_pass_and_a_walk_by_blocks_find_the_same(make_lm, calibration, monkeypatch, kind, names):
+    """Where the inputs cannot all wait, text runs twice: once for its sinks, once block by block."""
+    lm, found = make_lm(kind), []
+    if kind == "diffusion":
+        recipes = [preset(name, noise_levels=LEVELS, propagation="dense") for name in names]
+    else:
+        recipes = [
+            Recipe(propagation="dense", exclude=tokens, noise_levels=LEVELS, sink_std=1.0)
+            for tokens in ("all", "random", "unstable")
+        ]
+    for waiting in (module.WAITING_BYTES, 0):
+        monkeypatch.setattr(module, "WAITING_BYTES", waiting)
+        found.append(dense_statistics(lm, recipes, calibration, progress=False))
+    for recipe in recipes:
+        once, walked = (each[recipe.statistics_key] for each in found)
+        assert_same_statistics(once, walked)
+        results = []
+        for known in (once, walked):
+            with weights_kept(lm):
+                prune(lm, recipe, calibration, progress=False, statistics=known)
+                results.append(weights_of(lm))
+        assert same(*results)
+
+
+RECIPES = {
+    tokens: Recipe(exclude=tokens, propagation="dense", stability_threshold=0.6, **NOISED)
+    for tokens in EXCLUDE
+}
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [*([tokens] for tokens in EXCLUDE), ["all", "only", "official"], ["all", "random"], [*EXCLUDE]],
+    ids=" ".join,
+)
+def test_every_choice_of_tokens_sees_in_one_pass_what_it_sees_in_two_whatever_the_batch(
+    tiny_dlm, calibration, monkeypatch, choices
+):
+    """States run one by one where the choices allow it, else as whole trajectories."""
+    recipes = [RECIPES[tokens] for tokens in choices]
+    shapes = []
+    hidden = type(tiny_dlm).hidden
+
+    def watched_hidden(lm, ids_BT, *masks):
+        shapes.append(len(ids_BT))
+        return hidden(lm, ids_BT, *masks)
+
+    monkeypatch.setattr(type(tiny_dlm), "hidden", watched_hidden)
+    found = {}
+    for batch in (1, 4, 64):
+        text = dataclasses.replace(calibration, batch=batch)
+        found[batch] = dense_statistics(tiny_dlm, recipes, text, progress=False)
+        if choices == ["none"]:
+            assert shapes == []
+        else:
+            rows = batch if set(choices) <= BY_ROW else LEVELS * max(1, batch // LEVELS)
+            assert max(shapes) == min(rows, LEVELS * SEQUENCES) and sum(shapes) == LEVELS * SEQUENCES
+        shapes.clear()
+    monkeypatch.setattr(module, "WAITING_BYTES", 0)
+    walked = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
+    assert not shapes
+    for recipe in recipes:
+        key = recipe.statistics_key
+        rtol = 1e-4 if recipe.exclude == "official" else 1e-6  # its sigmoid is steep
+        for once in found.values():
+            assert_same_statistics(once[key], walked[key], rtol)
+
+
+def test_choices_by_row_are_those_whose_weights_ignore_the_other_states():
+    """And no choice that compares the states of a trajectory is among them."""
+    profile_NST = torch.rand(4, 5, 40, generator=torch.Generator().manual_seed(0)).pow(4)
+
+    def chosen(tokens: str, noise_levels: int, alpha: float | None = None):
+        key = dataclasses.replace(RECIPES[tokens].statistics_key, alpha=alpha)
+        visible_ST = torch.ones(noise_levels, 40, dtype=torch.bool)
+        context = SinkContext(profile_NST.view(-1, noise_levels, 40), visible_ST, key, heads=9, seed=0)
+        return EXCLUDE[tokens].function(context).view_as(profile_NST)
+
+    assert {tokens for tokens in EXCLUDE if torch.equal(chosen(tokens, 1), chosen(tokens, 5))} == BY_ROW
+    assert all(torch.equal(chosen(tokens, 1, 3.0), chosen(tokens, 5, 3.0)) for tokens in ("all", "official"))
+
+
+def test_a_function_sees_whole_trajectories_and_a_choice_by_row_its_rows(tiny_dlm, calibration, monkeypatch):
+    shapes = []
+
+    def sinks(context):
+        shapes.append(tuple(context.profile_NST.shape[:2]))
+        return context.sinks_NST
+
+    recipes = [Recipe(exclude=choice, propagation="dense", **NOISED) for choice in (sinks, "all")]
+    dense_statistics(tiny_dlm, recipes, calibration, progress=False)
+    assert set(shapes) == {(1, LEVELS)}
+    shapes.clear()
+    monkeypatch.setitem(EXCLUDE, "mine", NamedChoice(sinks, by_row=True))
+    recipes = [Recipe(exclude=choice, propagation="dense", **NOISED) for choice in ("mine", "all")]
+    found = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
+    assert set(shapes) == {(4, 1), (3, 1)}, "15 rows in batches of 4"
+    assert_same_statistics(found[recipes[0].statistics_key], found[recipes[1].statistics_key])
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
+@pytest.mark.parametrize("family", ["llama-mha", "llama-gqa", "qwen2", "gpt2"])
+def test_a_row_takes_the_bytes_that_its_inputs_hold(make_family, make_ids, family, kind):
+    """Linears that read one tensor hold it once."""
+    lm = make_family(family, kind)
+    linears = {
+        (layer, name): linear
+        for layer, block in enumerate(lm.blocks)
+        for name, linear in lm.linears(block).items()
+    }
+    with observe(linears, deferred=True) as observer:
+        lm.hidden(make_ids(3, 10))
+        held = {
+            input_BTI.data_ptr(): input_BTI.untyped_storage().nbytes() for _, input_BTI in observer._waiting
+        }
+    assert sum(held.values()) == 3 * row_bytes(lm, 10) and len(held) == 4 * len(lm.blocks)
+
+
+def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, calibration):
+    size = row_bytes(tiny_dlm, LENGTH)
+
+    def rows_at_once(choices, memory_budget, lm=tiny_dlm, **fields):
+        keys = [dataclasses.replace(RECIPES[tokens], **fields).statistics_key for tokens in choices]
+        return one_pass(lm, keys, calibration, memory_budget)
+
+    trajectory = size * LEVELS
+    assert [rows_at_once(["all", "official"], budget) for budget in (size - 1, size)] == [0, 4]
+    assert [rows_at_once(["all", "unstable"], budget) for budget in (trajectory - 1, trajectory)] == [
+        0,
+        LEVELS,
+    ]
+    assert rows_at_once(["all"], size, inputs="clean") == 0, "sinks show in other forwards than the inputs"
+    assert rows_at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, (
+        "a causal trajectory is one forward"
+    )
+
+
+def test_an_8b_model_at_4096_tokens_gets_one_pass_on_a_gpu_of_80_gb(monkeypatch):
+    """From shapes alone: a row fits beside the model, a trajectory does not; on a CPU neither does."""
+    lm, text = (
+        meta_model(MODELS["GSAI-ML/LLaDA-8B-Base"], "bfloat16"),
+        Calibration(torch.zeros(2, 4096, dtype=torch.long), batch=1),
+    )
+    assert row_bytes(lm, 4096) == 32 * (3 * 4096 + 12288) * 4096 * 2
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, int(80e9)))
+    budgets = {device: input_budget(device) for device in ("cpu", "cuda", torch.device("cuda", 1))}
+    assert budgets == {"cpu": 1 << 30, "cuda": 20e9, torch.device("cuda", 1): 20e9}
+    once = {
+        device: {
+            name
+            for name in ("all-sinks", "paper", "only-sinks", "unstable", "random")
+            if one_pass(lm, [preset(name).statistics_key], text, budgets[device])
+        }
+        for device in ("cpu", "cuda")
+    }
+    assert once == {"cpu": set(), "cuda": {"all-sinks", "paper", "only-sinks"}}
+    costs = {
+        name: pruning_cost(lm, preset(name), text, speed=1.0, memory_budget=budgets["cuda"])
+        for name in ("noised-dense", "paper", "unstable")
+    }
+    assert (
+        costs["noised-dense"].flops * preset("paper").noise_levels / preset("noised-dense").noise_levels
+        == costs["paper"].flops
+    )
+    assert costs["unstable"].flops == 2 * costs["noised-dense"].flops
+    assert row_bytes(lm, 4096) < costs["paper"].memory - 16.03e9 < 2 * row_bytes(lm, 4096)

@@ -1,0 +1,238 @@
+"""Properties of every valid recipe: exact counts, resuming, streaming, and token weights of one."""
+
+import tempfile
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, reject, settings
+from hypothesis import strategies as st
+from naive import linears_of, same
+
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.models.language_model import weight_OI
+from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core.models.random_cases import CASES
+from sinkprune_core.models.random_weights import write
+from sinkprune_core.models.streaming import stream
+from sinkprune_core.pruning import dense_statistics
+from sinkprune_core.pruning.calibration import INPUTS, NOISE, Calibration
+from sinkprune_core.pruning.checkpoint import PruningCheckpoint
+from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.engine import Report, prune
+from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
+from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PROPAGATION, Recipe
+from sinkprune_core.pruning.structured import plan
+from sinkprune_core.pruning.token_weights import EXCLUDE
+
+LAYERS = 3
+
+
+class Killed(BaseException):
+    """What no handler of the code under test expects."""
+
+
+@st.composite
+def recipes(draw, **fixed) -> Recipe:
+    """Any recipe that `Recipe` accepts; `fixed` fields have the values given."""
+    pattern = draw(st.sampled_from((*PATTERNS, "1:4", "2:4")))
+    ratio = n_and_m(pattern)
+    fields = {
+        "criterion": draw(st.sampled_from(sorted(CRITERIA))),
+        "sparsity": ratio[0] / ratio[1] if ratio else draw(st.floats(0.15, 0.8)),
+        "inputs": draw(st.sampled_from(INPUTS)),
+        "propagation": draw(st.sampled_from(PROPAGATION)),
+        "exclude": draw(st.sampled_from(sorted(EXCLUDE))),
+        "pattern": pattern,
+        "allocation": draw(st.sampled_from(ALLOCATIONS)) if pattern in ("row", "layer") else "uniform",
+        "noise_levels": draw(st.integers(1, 3)),
+        "noise": draw(st.sampled_from(sorted(NOISE))),
+        "norm_reduction": draw(st.sampled_from(NORM_REDUCTIONS)),
+        "sink_std": draw(st.floats(0.5, 1.5)),
+        "alpha": draw(st.none() | st.floats(0.1, 10)),
+        "stability_threshold": draw(st.floats(0, 1)),
+        "owl_lambda": draw(st.floats(0, 0.07)),
+        "owl_m": draw(st.floats(1, 3)),
+        "damping": draw(st.floats(0.01, 0.1)),
+        "block_size": draw(st.integers(1, 40)),
+        "compensate": pattern == "structured" and draw(st.booleans()),
+    }
+    try:
+        return Recipe(**fields | fixed)
+    except ValueError:
+        reject()
+
+
+VALID = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The checkpoint of a tiny diffusion model whose linears have inputs in groups of 4."""
+    case = CASES["llada"]
+    path = tmp_path_factory.mktemp("checkpoint") / "llada"
+    write(replace(case, shape=replace(case.shape, mlp=48)), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def lm(folder):
+    return load(folder)
+
+
+@pytest.fixture(scope="module")
+def calibration(lm) -> Calibration:
+    rng = torch.Generator().manual_seed(1)
+    ids_NT = torch.randint(21, lm.model.config.vocab_size - 1, (4, 12), generator=rng)
+    return Calibration(ids_NT, seed=3, batch=3)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def two_passes():
+    """Sinks and statistics take a pass each, so that all runs of a recipe use the same batches."""
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(dense_statistics, "WAITING_BYTES", 0)
+        yield
+
+
+def run(lm, recipe: Recipe, calibration: Calibration, **options) -> Report:
+    """Prune; a recipe that leaves no token of this text is none of interest."""
+    try:
+        return prune(lm, recipe, calibration, progress=False, **options)
+    except ValueError as error:
+        if "leaves no calibration token" in str(error):
+            reject()
+        raise
+
+
+def pruned(lm, recipe: Recipe, calibration: Calibration, **options) -> tuple[dict, Report]:
+    """Return the blocks after pruning, and the report; the model gets its own back."""
+    with weights_kept(lm):
+        report = run(lm, recipe, calibration, **options)
+        return blocks_of(lm), report
+
+
+def blocks_of(lm) -> dict[str, torch.Tensor]:
+    """Return all parameters of the blocks, one block in memory at a time."""
+    found = {}
+    for layer in range(LAYERS):
+        with lm.resident(layer) as block:
+            found |= {f"{layer}.{name}": value.clone() for name, value in block.named_parameters()}
+    return found
+
+
+@contextmanager
+def killed(layer: int):
+    """Kill the run inside before block `layer` is written."""
+    finish = PruningCheckpoint.finish
+
+    def die(checkpoint, lm, at, *rest):
+        if at == layer:
+            raise Killed
+        finish(checkpoint, lm, at, *rest)
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(PruningCheckpoint, "finish", die)
+        with pytest.raises(Killed):
+            yield
+
+
+# counts
+
+
+def layer_sparsities(recipe: Recipe) -> list[float] | None:
+    """Return the sparsity of every layer, None where it depends on outliers."""
+    slopes = {"uniform": [0, 0, 0], "linear": [1, 0, -1], "linear-reverse": [-1, 0, 1]}
+    if recipe.allocation == "owl":
+        return None
+    return [recipe.sparsity + recipe.owl_lambda * slope for slope in slopes[recipe.allocation]]
+
+
+def assert_counts(lm, recipe: Recipe, report: Report) -> None:
+    zeros = {place: weight_OI(linear) == 0 for place, linear in linears_of(lm).items()}
+    sizes = [zero_OI.numel() for zero_OI in zeros.values()]
+    counts = [int(zero_OI.sum()) for zero_OI in zeros.values()]
+    assert report.linears.zeros.tolist() == counts
+    ratio = n_and_m(recipe.pattern)
+    sparsities = layer_sparsities(recipe)
+    if ratio is not None:
+        for zero_OI in zeros.values():
+            assert (zero_OI.reshape(-1, ratio[1]).sum(1) == ratio[0]).all()
+    elif recipe.pattern == "structured":
+        assert sum(counts) == LAYERS * plan(lm, recipe.sparsity).weights_removed
+    elif recipe.pattern == "global":
+        assert sum(counts) == int(sum(sizes) * recipe.sparsity)
+    elif sparsities is None:
+        assert sum(counts) / sum(sizes) == pytest.approx(recipe.sparsity, abs=1 / 32)
+    elif recipe.pattern == "layer":
+        assert counts == [int(zeros[place].numel() * sparsities[place[0]]) for place in zeros]
+    for (layer, _), zero_OI in zeros.items():
+        if recipe.pattern == "row":
+            in_row = zero_OI.sum(1)
+            assert (in_row == in_row[0]).all()
+            if sparsities is not None:
+                assert in_row[0] == int(zero_OI.shape[1] * sparsities[layer])
+
+
+@VALID
+@given(recipe=recipes())
+def test_counts_of_zeros_are_exact(lm, calibration, recipe):
+    with weights_kept(lm):
+        report = run(lm, recipe, calibration)
+        assert_counts(lm, recipe, report)
+
+
+# ways to the same result
+
+
+@VALID
+@given(recipe=recipes(), layer=st.integers(0, LAYERS - 1))
+def test_a_run_that_was_killed_ends_as_a_straight_one(lm, calibration, recipe, layer):
+    expected, report = pruned(lm, recipe, calibration)
+    with tempfile.TemporaryDirectory() as work:
+        with weights_kept(lm), killed(layer):
+            prune(lm, recipe, calibration, progress=False, work=work)
+        found, resumed = pruned(lm, recipe, calibration, work=work)
+    assert same(found, expected)
+    assert resumed.linears.equals(report.linears) and resumed.kept_units == report.kept_units
+    assert resumed.left_out_share == report.left_out_share
+
+
+@VALID
+@given(recipe=recipes(), layer=st.none() | st.integers(0, LAYERS - 1))
+@example(recipe=Recipe(allocation="owl", owl_m=2.0, owl_lambda=0.2), layer=1)  # compares all blocks, dense
+def test_a_streamed_model_is_pruned_as_one_in_memory(lm, folder, calibration, recipe, layer):
+    """In one go, or killed at a block and resumed."""
+    if recipe.pattern == "structured" or recipe.noise == "rollout":
+        reject()
+    expected, report = pruned(lm, recipe, calibration)
+    streamed = stream(open_checkpoint(folder), "streamed", torch.float32)
+    with tempfile.TemporaryDirectory() as work:
+        if layer is not None:
+            with killed(layer):
+                prune(streamed, recipe, calibration, progress=False, work=work)
+        found = prune(streamed, recipe, calibration, progress=False, work=work)
+        assert same(blocks_of(streamed), expected)
+    assert found.linears.equals(report.linears)
+
+
+def leave_nothing_out(context):
+    return torch.zeros_like(context.profile_NST)
+
+
+@VALID
+@given(recipe=recipes(exclude="none", alpha=None))
+def test_token_weights_of_one_are_no_weights(lm, calibration, recipe):
+    if not CRITERIA[recipe.criterion].calibrated:
+        reject()
+    expected, _ = pruned(lm, recipe, calibration)
+    found, report = pruned(lm, replace(recipe, exclude=leave_nothing_out), calibration)
+    assert same(found, expected)
+    assert report.left_out_share == 0

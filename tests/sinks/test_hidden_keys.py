@@ -1,0 +1,268 @@
+"""Keys hidden from attention: eager attention under a mask, what that changes, and what it leaves alone."""
+
+import dataclasses
+
+import pytest
+import torch
+from transformers import DynamicCache, GPT2Config, GPT2Model
+
+from sinkprune_core.sinks.attention import hide, track
+
+KINDS = ("autoregressive", "diffusion")
+SHAPES = ("gqa", "mha")
+
+
+def mass_of(lm, ids_BT) -> torch.Tensor:
+    with track(lm.model) as tracker:
+        lm.hidden(ids_BT)
+        return tracker.take()
+
+
+def forward_and_interrupt(lm, ids_BT) -> None:
+    lm.hidden(ids_BT)
+    raise KeyboardInterrupt
+
+
+def draw_hidden(rows: int, keys: int, share: float = 0.3, seed: int = 0) -> torch.Tensor:
+    return torch.rand(rows, keys, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def eager_hidden(lm, ids_BT, hidden_BK, attention_mask_BT=None, maps: bool = False) -> torch.Tensor:
+    """Return eager last hidden states, or maps (B, L, H, Q, K), under a mask written down query by query."""
+    rows, length = ids_BT.shape
+    mask_B1QK = torch.full((rows, 1, length, length), torch.finfo(torch.float32).min)
+    for row in range(rows):
+        for query in range(length):
+            for key in range(length):
+                seen = (lm.is_diffusion or key <= query) and (
+                    attention_mask_BT is None or attention_mask_BT[row, key] == 1
+                )
+                if seen and (query == key or not hidden_BK[row, key]):
+                    mask_B1QK[row, 0, query, key] = 0
+    former = lm.model.config._attn_implementation
+    lm.model.set_attn_implementation("eager")
+    try:
+        outputs = lm.model.base_model(
+            ids_BT, attention_mask=mask_B1QK, use_cache=False, output_attentions=True
+        )
+    finally:
+        lm.model.set_attn_implementation(former)
+    return torch.stack(outputs.attentions, dim=1) if maps else outputs.last_hidden_state
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_hiding_is_eager_attention_under_the_mask(make_lm, make_ids, kind, shape):
+    lm, ids_BT, hidden_BK = make_lm(kind, shape), make_ids(3, 13), draw_hidden(3, 13)
+    with hide(lm.model, hidden_BK):
+        found_BTD = lm.hidden(ids_BT)
+    torch.testing.assert_close(found_BTD, eager_hidden(lm, ids_BT, hidden_BK), atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found_BTD, lm.hidden(ids_BT), atol=1e-2)
+    assert not torch.allclose(
+        found_BTD, eager_hidden(lm, ids_BT, hidden_BK.roll(1, 0)), atol=1e-2
+    )  # rows have their own keys
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_hiding_respects_padding(make_lm, make_ids, kind, side):
+    lm, ids_BT, hidden_BK = make_lm(kind), make_ids(2, 10), draw_hidden(2, 10)
+    padding = slice(0, 3) if side == "left" else slice(7, 10)
+    attention_mask_BT = torch.ones_like(ids_BT)
+    attention_mask_BT[0, padding] = 0
+    with hide(lm.model, hidden_BK):
+        found_BTD = lm.hidden(ids_BT, attention_mask_BT)
+    real_BT = attention_mask_BT.bool()
+    torch.testing.assert_close(
+        found_BTD[real_BT],
+        eager_hidden(lm, ids_BT, hidden_BK, attention_mask_BT)[real_BT],
+        atol=1e-4,
+        rtol=1e-4,
+    )
+
+
+def test_an_additive_mask_is_kept_where_keys_are_hidden(tiny_dlm, make_ids):
+    ids_BT, hidden_BK = make_ids(2, 8), draw_hidden(2, 8)
+    causal_11QK = torch.full((8, 8), -torch.inf).triu(1)[None, None]
+    with hide(tiny_dlm.model, hidden_BK):
+        found_BTD = tiny_dlm.model.base_model(
+            ids_BT, attention_mask=causal_11QK, use_cache=False
+        ).last_hidden_state
+    twin = dataclasses.replace(
+        tiny_dlm, kind="autoregressive", mask_token_id=None
+    )  # only tells the loop below to look back
+    torch.testing.assert_close(found_BTD, eager_hidden(twin, ids_BT, hidden_BK), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_tracker_measures_what_hiding_leaves(make_lm, make_ids, kind):
+    lm, ids_BT, hidden_BK = make_lm(kind), make_ids(2, 11), draw_hidden(2, 11)
+    expected_BLHK = eager_hidden(lm, ids_BT, hidden_BK, maps=True).sum(3)
+    with track(lm.model, chunk=4) as tracker, hide(lm.model, hidden_BK):
+        lm.hidden(ids_BT)
+        inside_BLHSK = tracker.take()
+    with hide(lm.model, hidden_BK), track(lm.model, chunk=4) as tracker:
+        lm.hidden(ids_BT)
+        around_BLHSK = tracker.take()
+    assert torch.equal(inside_BLHSK, around_BLHSK)
+    torch.testing.assert_close(inside_BLHSK[:, :, :, 0], expected_BLHK, atol=1e-5, rtol=1e-5)
+    hidden_mass = inside_BLHSK[:, :, :, 0].movedim(3, 1)[hidden_BK]
+    assert (hidden_mass <= 1 + 1e-6).all() and (hidden_mass > 0).all()  # its own query and no other
+    torch.testing.assert_close(
+        inside_BLHSK.sum((2, 3, 4)), torch.full((2, 3), 11.0 * lm.model.config.num_attention_heads)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_hidden_key_holds_reaches_no_other_position(make_lm, make_ids, kind):
+    lm, ids_BT = make_lm(kind), make_ids(1, 9)
+    other_BT = ids_BT.clone()
+    other_BT[0, 2] = 17 + (ids_BT[0, 2] - 16) % 50
+    hidden_BK = torch.arange(9)[None] == 2
+    rest_T = ~hidden_BK[0]
+    with hide(lm.model, hidden_BK):
+        assert torch.equal(lm.hidden(ids_BT)[:, rest_T], lm.hidden(other_BT)[:, rest_T])
+        assert not torch.allclose(lm.hidden(ids_BT)[:, 2], lm.hidden(other_BT)[:, 2], atol=1e-2)
+    assert not torch.allclose(lm.hidden(ids_BT)[:, rest_T], lm.hidden(other_BT)[:, rest_T], atol=1e-2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_every_key_hidden_each_token_sees_itself_alone(make_lm, make_ids, kind):
+    lm, ids_BT = make_lm(kind), make_ids(1, 6)
+    with hide(lm.model, torch.ones(1, 6, dtype=torch.bool)), track(lm.model) as tracker:
+        lm.hidden(ids_BT)
+        mass_BLHSK = tracker.take()
+    torch.testing.assert_close(mass_BLHSK, torch.ones_like(mass_BLHSK))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hiding_nothing_changes_nothing(make_lm, make_ids, kind):
+    lm, ids_BT = make_lm(kind), make_ids(2, 12)
+    plain_BTD = lm.hidden(ids_BT)
+    with hide(lm.model, torch.zeros(1, 12, dtype=torch.bool)):
+        torch.testing.assert_close(lm.hidden(ids_BT), plain_BTD, atol=1e-4, rtol=1e-4)
+    with hide(lm.model, lambda layer: None):
+        assert torch.equal(lm.hidden(ids_BT), plain_BTD)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_can_have_hidden_keys_of_its_own(make_lm, make_ids, kind):
+    lm, ids_BT, hidden_BK = make_lm(kind), make_ids(2, 10), draw_hidden(2, 10)
+    with hide(lm.model, hidden_BK):
+        everywhere_BTD = lm.hidden(ids_BT)
+    with hide(lm.model, lambda layer: hidden_BK):
+        assert torch.equal(lm.hidden(ids_BT), everywhere_BTD)
+    plain_BLHSK = mass_of(lm, ids_BT)
+    with hide(lm.model, lambda layer: hidden_BK if layer == 1 else None), track(lm.model) as tracker:
+        lm.hidden(ids_BT)
+        mass_BLHSK = tracker.take()
+    torch.testing.assert_close(mass_BLHSK[:, 0], plain_BLHSK[:, 0])
+    one_BKH = mass_BLHSK[:, 1, :, 0].movedim(2, 1)
+    assert (one_BKH[hidden_BK] <= 1 + 1e-6).all()
+    last_BKH = mass_BLHSK[:, 2, :, 0].movedim(2, 1)
+    assert not torch.allclose(
+        mass_BLHSK[:, 2], plain_BLHSK[:, 2], atol=1e-2
+    )  # the layer after sees other inputs
+    assert kind == "autoregressive" or (last_BKH[hidden_BK] > 1).any()  # and all keys
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hiding_does_not_depend_on_the_batch(make_lm, make_ids, kind):
+    lm, ids_BT, hidden_BK = make_lm(kind), make_ids(4, 12), draw_hidden(4, 12)
+    with hide(lm.model, hidden_BK):
+        together_BTD = lm.hidden(ids_BT)
+    for row in range(4):
+        with hide(lm.model, hidden_BK[row : row + 1]):
+            torch.testing.assert_close(
+                lm.hidden(ids_BT[row : row + 1]), together_BTD[row : row + 1], atol=1e-5, rtol=1e-5
+            )
+    with hide(lm.model, hidden_BK[:1]):  # one row of keys serves all
+        alike_BTD = lm.hidden(ids_BT)
+    with hide(lm.model, hidden_BK[:1].expand(4, -1)):
+        assert torch.equal(alike_BTD, lm.hidden(ids_BT))
+
+
+def test_keys_of_gpt2_hide_too(make_ids):
+    torch.manual_seed(0)
+    model = GPT2Model(
+        GPT2Config(
+            vocab_size=80,
+            n_positions=32,
+            n_embd=16,
+            n_layer=2,
+            n_head=2,
+            initializer_range=0.5,
+            attn_implementation="sdpa",
+        )
+    ).eval()
+    ids_BT = make_ids(1, 8)
+    other_BT = ids_BT.clone()
+    other_BT[0, 0] = 79
+
+    def read(ids_BT):
+        return model(ids_BT, use_cache=False).last_hidden_state[:, 1:]
+
+    with torch.no_grad(), hide(model, torch.arange(8)[None] == 0):
+        assert torch.equal(read(ids_BT), read(other_BT))
+    assert not torch.allclose(read(ids_BT), read(other_BT), atol=1e-2)
+
+
+@pytest.mark.parametrize("former", ["sdpa", "eager"])
+def test_hidden_keys_come_back_after_an_exception(tiny_dlm, make_ids, former):
+    ids_BT = make_ids(1, 5)
+    tiny_dlm.model.set_attn_implementation(former)
+    before_BTD, attributes = (
+        tiny_dlm.hidden(ids_BT),
+        [module.__dict__.keys() for module in tiny_dlm.model.modules()],
+    )
+    hidden_BK = draw_hidden(1, 5, share=1.0)
+    with pytest.raises(KeyboardInterrupt), track(tiny_dlm.model), hide(tiny_dlm.model, hidden_BK):
+        forward_and_interrupt(tiny_dlm, ids_BT)
+    assert tiny_dlm.model.config._attn_implementation == former
+    assert [module.__dict__.keys() for module in tiny_dlm.model.modules()] == attributes
+    assert torch.equal(tiny_dlm.hidden(ids_BT), before_BTD)
+
+
+@pytest.mark.parametrize("keys", [torch.zeros(1, 5), torch.zeros(5, dtype=torch.bool), [True] * 5])
+def test_keys_that_are_no_bool_rows_are_refused_before_anything_changes(tiny_dlm, keys):
+    with (
+        pytest.raises(ValueError, match=r"expected a bool tensor of \(batch, keys\)"),
+        hide(tiny_dlm.model, keys),
+    ):
+        pass
+    assert tiny_dlm.model.config._attn_implementation == "sdpa"
+
+
+def test_keys_that_do_not_fit_the_forward_are_refused(tiny_ar, make_ids):
+    with (
+        pytest.raises(ValueError, match=r"shape \(2, 7\); expected \(3, 6\), or \(1, 6\)"),
+        hide(tiny_ar.model, draw_hidden(2, 7)),
+    ):
+        tiny_ar.hidden(make_ids(3, 6))
+    with (
+        pytest.raises(ValueError, match=r"torch\.float32"),
+        hide(tiny_ar.model, lambda layer: torch.zeros(1, 6)),
+    ):
+        tiny_ar.hidden(make_ids(3, 6))
+    assert tiny_ar.model.config._attn_implementation == "sdpa"
+
+
+def test_a_cache_is_refused_because_positions_would_be_a_guess(tiny_ar, make_ids):
+    cache = DynamicCache(config=tiny_ar.model.config)
+    tiny_ar.next_logits(make_ids(1, 5), cache)
+    with (
+        pytest.raises(ValueError, match="1 queries and 6 keys: keys can be hidden in full forwards only"),
+        hide(tiny_ar.model, draw_hidden(1, 6)),
+    ):
+        tiny_ar.next_logits(make_ids(1, 1), cache)
+
+
+def test_one_block_of_hidden_keys_at_a_time(tiny_dlm):
+    with hide(tiny_dlm.model, lambda layer: None):
+        with (
+            pytest.raises(RuntimeError, match="_hidden_keys is set already"),
+            hide(tiny_dlm.model, lambda layer: None),
+        ):
+            pass
+        assert all("_hidden_keys" in block.self_attn.__dict__ for block in tiny_dlm.blocks)
+    assert not any("_hidden_keys" in block.self_attn.__dict__ for block in tiny_dlm.blocks)

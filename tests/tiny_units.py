@@ -1,0 +1,157 @@
+"""Tiny models for structured pruning, and which rows and columns a unit owns by the definition of attention.
+
+Dimensions: B batch, T position, N tokens, I input features.
+"""
+
+import dataclasses
+from functools import partial
+
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.pruning.input_statistics import InputStatistics
+from sinkprune_core.pruning.structured import mask, removable
+
+COMMON = {
+    "vocab_size": 72,
+    "num_hidden_layers": 2,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.35,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+GQA = {"hidden_size": 36, "intermediate_size": 45, "num_attention_heads": 6, "num_key_value_heads": 3}
+BUILD = {
+    "llama-biased": lambda: LlamaForCausalLM(
+        LlamaConfig(**COMMON, **GQA, attention_bias=True, mlp_bias=True)
+    ),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**COMMON, **GQA, tie_word_embeddings=True)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**{**COMMON, **GQA}, head_dim=8)),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=72,
+            n_layer=2,
+            n_positions=64,
+            n_embd=24,
+            n_head=3,
+            initializer_range=0.35,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
+    ),
+}
+FAMILIES = ["llama-gqa", "llama-mha", *BUILD]
+COMPENSATED = ["llama-gqa", "llama-mha", "llama-biased", "gpt2"]
+
+
+def tiny_model(make_lm, family: str, kind: str = "diffusion") -> LanguageModel:
+    """Return a tiny model of a family with random weights, gains and biases."""
+    if family in ("llama-gqa", "llama-mha"):
+        return make_lm(kind, family.removeprefix("llama-"))
+    torch.manual_seed(1)
+    model = BUILD[family]().eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if "norm" in name or "ln_" in name or name.endswith("bias"):
+            mean = 0.0 if "bias" in name else 1.0
+            parameter.copy_(mean + 0.2 * torch.randn(parameter.shape))
+    set_direction(model, causal=kind == "autoregressive")
+    return dataclasses.replace(make_lm(kind), model=model, name=f"tiny-{family}")
+
+
+def owned(lm, kind: str, unit: int) -> dict[str, tuple[set[int], set[int]]]:
+    """Return the rows and the columns that a unit owns, by linear, head by head as attention pairs them."""
+    if kind == "mlp":
+        if lm.model.config.model_type == "gpt2":
+            return {"mlp.c_fc": ({unit}, set()), "mlp.c_proj": (set(), {unit})}
+        return {
+            "mlp.gate_proj": ({unit}, set()),
+            "mlp.up_proj": ({unit}, set()),
+            "mlp.down_proj": (set(), {unit}),
+        }
+    attention = lm.blocks[0].self_attn
+    width = attention.head_dim
+    heads = range(lm.model.config.num_attention_heads)
+    queries = [head for head in heads if head // attention.num_key_value_groups == unit]
+    of_queries = {head * width + place for head in queries for place in range(width)}
+    of_keys = {unit * width + place for place in range(width)}
+    return {
+        "self_attn.q_proj": (of_queries, set()),
+        "self_attn.k_proj": (of_keys, set()),
+        "self_attn.v_proj": (of_keys, set()),
+        "self_attn.o_proj": (set(), of_queries),
+    }
+
+
+def counts(lm) -> dict[str, int]:
+    return {kind: units.count(lm.model.config) for kind, units in removable(lm).items()}
+
+
+def inputs_of(lm, layer: int, ids_BT) -> dict[str, torch.Tensor]:
+    """Return what every linear of a block receives in a full forward, float64 (tokens, I)."""
+    inputs = {}
+
+    def keep(module, args, name):
+        inputs[name] = args[0].flatten(0, 1).double()
+
+    handles = []
+    for name, linear in lm.linears(lm.blocks[layer]).items():
+        handles.append(linear.register_forward_pre_hook(partial(keep, name=name)))
+    lm.hidden(ids_BT)
+    for handle in handles:
+        handle.remove()
+    return inputs
+
+
+def statistics_of(lm, layer: int, ids_BT, weight_N) -> dict[str, InputStatistics]:
+    found = {}
+    for name, input_NI in inputs_of(lm, layer, ids_BT).items():
+        count = weight_N.square().sum()
+        share_N = weight_N.square() / count
+        norm_I = (weight_N[:, None] * input_NI).square().sum(0).sqrt()
+        mean_I = share_N @ input_NI
+        variance_I = share_N @ (input_NI - mean_I).square()
+        found[name] = InputStatistics(
+            norm_I=norm_I.float(),
+            summed_I=norm_I.float(),
+            mean_I=mean_I.float(),
+            variance_I=variance_I.float(),
+            count=float(count),
+        )
+    return found
+
+
+def some_kept(lm, seed: int = 0) -> list[dict[str, torch.Tensor]]:
+    """Return a different choice of units for every block: one group and about half of the channels leave."""
+    rng = torch.Generator().manual_seed(seed)
+    kept = []
+    for _ in lm.blocks:
+        kept_of_block = {}
+        for kind, count in counts(lm).items():
+            stay = count - 1 if kind == "attention" else count // 2
+            kept_of_block[kind] = torch.randperm(count, generator=rng)[:stay].sort().values
+        kept.append(kept_of_block)
+    return kept
+
+
+def masked(lm, kept, compensate=None) -> LanguageModel:
+    for layer, block in enumerate(lm.blocks):
+        mask(lm, block, kept[layer], compensate and compensate[layer])
+    return lm
+
+
+def logits(lm, ids_BT) -> torch.Tensor:
+    return lm.model(ids_BT, use_cache=False).logits
+
+
+def weights_in_linears(lm) -> int:
+    return sum(linear.weight.numel() for block in lm.blocks for linear in lm.linears(block).values())

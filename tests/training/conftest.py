@@ -1,0 +1,97 @@
+"""A run that is short, and data for it that are easy to learn."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sinkprune_core import corpus
+from sinkprune_core.training.learning_curve import power_law
+from sinkprune_core.training.settings import Training
+
+SHORT = {
+    "tokens": 64,
+    "lengths": (8,),
+    "batch_tokens": 16,
+    "rank": 4,
+    "alpha": 8,
+    "warmup_steps": 1,
+    "decay_share": 1.0,
+    "samples": 300,
+}  # four steps, each with a rate of its own
+MADE_OF = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
+
+
+@pytest.fixture(scope="session")
+def short() -> Callable[..., Training]:
+    """A function that returns the settings of a short run, with some of them changed."""
+    return lambda **changes: Training(**{**SHORT, **changes})
+
+
+@pytest.fixture(scope="session")
+def save_data():
+    """A function that writes the data of a run into its folder."""
+
+    def save(folder: Path, data: dict[str, torch.Tensor]) -> Path:
+        folder.mkdir()
+        stored = {name: ids.int().contiguous() for name, ids in data.items()}
+        save_file(stored, folder / "data.safetensors", metadata=MADE_OF)
+        return folder
+
+    return save
+
+
+@pytest.fixture
+def prepared(tiny_base, tmp_path, make_ids, save_data) -> Path:
+    """The folder of a run whose data are already there.
+
+    Most crops repeat one word, as all held-out sequences do, so that there is much to learn.
+    """
+    data = {}
+    for seed, source in enumerate(("samples", "documentation")):
+        words = make_ids(1, 20, seed)[0]
+        data[f"train_{source}"] = words.repeat_interleave(64)
+        data[f"held_out_{source}_crops"] = words[:6, None].expand(-1, 8)
+        data[f"held_out_{source}_beginnings"] = words[6:12, None].expand(-1, 8)
+    return save_data(tmp_path / "run", data)
+
+
+@pytest.fixture
+def copied(prepared, tmp_path):
+    """A function that returns another folder with the data of `prepared`, for a second run."""
+
+    def copy(name: str) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "data.safetensors").write_bytes((prepared / "data.safetensors").read_bytes())
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def rows_of():
+    """A function that returns the rows of a log."""
+    return lambda file: [json.loads(line) for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def curve_log():
+    """A function that returns a log on a power law, with two rows at another rate that are not on it."""
+
+    def make(floor: float, scale: float, exponent: float, noise: float = 0.0, rows: int = 12) -> list[dict]:
+        rng = np.random.default_rng(0)
+        log = []
+        for step in range(1, rows + 1):
+            tokens = 100_000 * step
+            loss = float(power_law(tokens, floor, scale, exponent)) + noise * rng.normal()
+            log.append({"tokens": tokens, "learning_rate": 1.0, "nelbo": loss})
+        falling = {"tokens": 650_000, "learning_rate": 0.5, "nelbo": 0.1}
+        last = {"tokens": 100_000 * rows + 50_000, "learning_rate": 0.0, "nelbo": 0.2}
+        return [*log[:6], falling, *log[6:], last]
+
+    return make

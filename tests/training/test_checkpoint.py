@@ -1,0 +1,105 @@
+"""Checkpoints bring back all that a run needs, and a kill while one is saved leaves a whole one."""
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from sinkprune_core.training.checkpoint import (
+    newest_checkpoint,
+    restore_optimizer,
+    save_checkpoint,
+    step_of,
+)
+
+
+def with_adapter(model) -> PeftModel:
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
+def adam(model: PeftModel) -> torch.optim.AdamW:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=1e-2, betas=(0.9, 0.95))
+
+
+def some_steps(model: PeftModel, optimizer, ids_BT, count: int) -> None:
+    for _ in range(count):
+        model(ids_BT, labels=ids_BT).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.fixture
+def saved(tiny_ar, make_lm, make_ids, tmp_path):
+    """A model and its optimizer after three steps, a second model read from their checkpoint, and a batch."""
+    model = with_adapter(tiny_ar.model)
+    optimizer = adam(model)
+    ids_BT = make_ids(3, 7)
+    some_steps(model, optimizer, ids_BT, 3)
+    save_checkpoint(model, optimizer, tmp_path / "checkpoint", 3)
+    fresh = make_lm("autoregressive").model
+    again = PeftModel.from_pretrained(fresh, tmp_path / "checkpoint", is_trainable=True)
+    return model, optimizer, again, ids_BT
+
+
+def test_a_checkpoint_brings_adapter_and_moments_back(saved, tmp_path):
+    model, optimizer, again, ids_BT = saved
+    restored = adam(again)
+    assert restore_optimizer(restored, tmp_path / "checkpoint") == 3
+    for index, moments in optimizer.state_dict()["state"].items():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            assert torch.equal(restored.state_dict()["state"][index][key], moments[key])
+    some_steps(model, optimizer, ids_BT, 2)
+    some_steps(again, restored, ids_BT, 2)
+    for (name, one), (_, other) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert torch.equal(one, other), name
+
+
+def test_without_moments_the_next_step_would_differ(saved):
+    """The control for the test above."""
+    model, optimizer, again, ids_BT = saved
+    some_steps(model, optimizer, ids_BT, 1)
+    some_steps(again, adam(again), ids_BT, 1)
+    pairs = zip(model.parameters(), again.parameters(), strict=True)
+    assert any(not torch.allclose(one, other, atol=1e-4) for one, other in pairs)
+
+
+def test_a_new_checkpoint_replaces_the_old_one_and_leaves_nothing_beside_it(tiny_ar, make_ids, tmp_path):
+    model = with_adapter(tiny_ar.model)
+    optimizer = adam(model)
+    checkpoint = tmp_path / "checkpoint"
+    (tmp_path / "checkpoint.new").mkdir()  # what a kill while saving leaves
+    (tmp_path / "checkpoint.new" / "half").touch()
+    for step in (1, 2):
+        some_steps(model, optimizer, make_ids(2, 5), 1)
+        save_checkpoint(model, optimizer, checkpoint, step)
+        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+        assert not (checkpoint / "half").exists()
+        assert restore_optimizer(adam(model), checkpoint) == step_of(checkpoint) == step
+
+
+@pytest.mark.parametrize("left", [{"old": 1, "new": 2}, {"old": 1}, {"new": 2}])
+def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(tiny_ar, make_ids, tmp_path, left):
+    model = with_adapter(tiny_ar.model)
+    optimizer = adam(model)
+    some_steps(model, optimizer, make_ids(2, 5), 1)
+    for name, step in left.items():
+        save_checkpoint(model, optimizer, tmp_path / "checkpoint", step)
+        (tmp_path / "checkpoint").rename(tmp_path / name)
+    for name in left:
+        (tmp_path / name).rename(tmp_path / f"checkpoint.{name}")
+    found = newest_checkpoint(tmp_path)
+    assert found == tmp_path / "checkpoint"
+    assert step_of(found) == max(left.values())
+
+
+def test_no_checkpoint_means_step_0(tiny_ar, tmp_path):
+    checkpoint = newest_checkpoint(tmp_path)
+    assert not checkpoint.exists()
+    assert restore_optimizer(adam(with_adapter(tiny_ar.model)), checkpoint) == 0
+
+
+def test_half_a_checkpoint_is_not_taken_for_one(tmp_path):
+    (tmp_path / "checkpoint.new").mkdir()
+    assert not newest_checkpoint(tmp_path).exists()

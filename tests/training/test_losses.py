@@ -1,0 +1,136 @@
+"""Losses agree with loops; position 0 is masked like any other and never predicted; casts change no bit."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+
+from sinkprune_core.diffusion.noise import random_mask, stratified_counts
+from sinkprune_core.evaluation.likelihood import nll
+from sinkprune_core.models.embedded import MASK_TOKEN_ID
+from sinkprune_core.seeds import generator
+from sinkprune_core.training import losses
+from sinkprune_core.training.losses import half_precision, masked_cross_entropy, next_token_cross_entropy
+
+
+def seen_by_the_loss(monkeypatch, lm, ids_BT, rng) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the model saw, and where it was asked for logits."""
+    seen = []
+    logits_at = type(lm).logits_at
+
+    def watched(self, input_BT, where_BT):
+        seen.append((input_BT, where_BT))
+        return logits_at(self, input_BT, where_BT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(lm), "logits_at", watched)
+        masked_cross_entropy(lm, ids_BT, rng)
+    return seen[0]
+
+
+def naive_loss(lm, ids_BT: torch.Tensor, rng: torch.Generator) -> float:
+    """The loss as loops over sequences and places, from the same random numbers."""
+    rows, length = ids_BT.shape
+    counts = stratified_counts(rows, length - 1, rng).tolist()
+    predicted_T = torch.arange(length) > 0
+    masks = [random_mask(predicted_T, count, rng) for count in counts]
+    first_masked = torch.rand(rows, generator=rng).tolist()
+    total = 0.0
+    for ids_T, count, where_T, draw in zip(ids_BT, counts, masks, first_masked, strict=True):
+        input_T = torch.where(where_T, MASK_TOKEN_ID, ids_T)
+        if draw < count / (length - 1):
+            input_T[0] = MASK_TOKEN_ID
+        log_p_TV = lm.model(input_T[None], use_cache=False).logits[0].log_softmax(-1)
+        for place in range(1, length):
+            if where_T[place]:
+                total -= float(log_p_TV[place - 1, ids_T[place]]) / count
+    return total / rows
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_loss_equals_a_naive_computation(tiny_dlm, make_ids, seed):
+    ids_BT = make_ids(4, 9)
+    expected = naive_loss(tiny_dlm, ids_BT, generator(seed))
+    assert masked_cross_entropy(tiny_dlm, ids_BT, generator(seed)).item() == pytest.approx(expected, rel=1e-5)
+    other = masked_cross_entropy(tiny_dlm, ids_BT, generator(seed + 10)).item()
+    assert other != pytest.approx(expected, rel=1e-3)
+
+
+def test_the_first_token_is_masked_at_the_noise_level_and_never_predicted(tiny_dlm, make_ids, monkeypatch):
+    ids_BT = make_ids(8, 9)
+    levels, is_masked = [], []
+    for seed in range(100):
+        input_BT, where_BT = seen_by_the_loss(monkeypatch, tiny_dlm, ids_BT, generator(seed))
+        assert not where_BT[:, 0].any()
+        assert torch.equal(input_BT[:, 1:] == MASK_TOKEN_ID, where_BT[:, 1:])
+        assert torch.equal(input_BT[:, 1:][~where_BT[:, 1:]], ids_BT[:, 1:][~where_BT[:, 1:]])
+        levels.append(where_BT.sum(1) / 8)
+        is_masked.append(input_BT[:, 0] == MASK_TOKEN_ID)
+        assert (is_masked[-1] | (input_BT[:, 0] == ids_BT[:, 0])).all()
+    levels, is_masked = torch.cat(levels), torch.cat(is_masked)
+    for (
+        level
+    ) in levels.unique():  # each has 100 draws in expectation, standard deviation of a share at most 0.05
+        found = is_masked[levels == level].double().mean()
+        assert found == pytest.approx(float(level), abs=0.2)
+    assert is_masked.double().mean() == pytest.approx(float(levels.mean()), abs=0.05)
+    assert is_masked[levels == 1].all()  # where everything is masked, it is
+
+
+def test_what_the_first_token_is_changes_the_loss_only_where_it_is_seen(tiny_dlm, make_ids):
+    ids_BT = make_ids(1, 9)
+    changed_BT = ids_BT.clone()
+    changed_BT[0, 0] = (ids_BT[0, 0] - 16) % 55 + 17
+    outcomes = set()
+    for seed in range(20):
+        rng = generator(seed)
+        count = int(stratified_counts(1, 8, rng))
+        random_mask(torch.arange(9) > 0, count, rng)
+        is_seen = bool(torch.rand(1, generator=rng) >= count / 8)
+        one, other = (
+            masked_cross_entropy(tiny_dlm, ids, generator(seed)).item() for ids in (ids_BT, changed_BT)
+        )
+        assert (one != other) == is_seen
+        outcomes.add(is_seen)
+    assert outcomes == {True, False}
+
+
+def test_the_loss_of_an_untrained_output_is_the_logarithm_of_the_vocabulary(tiny_dlm, make_ids):
+    tiny_dlm.model.base_model.norm.weight.zero_()
+    found = masked_cross_entropy(tiny_dlm, make_ids(4, 9), generator(0)).item()
+    assert found == pytest.approx(torch.tensor(72.0).log().item(), rel=1e-5)
+
+
+def test_the_next_token_loss_is_the_negative_log_likelihood(tiny_ar, make_ids):
+    ids_BT = make_ids(3, 7)
+    expected = nll(tiny_ar, ids_BT).value.mean()
+    assert next_token_cross_entropy(tiny_ar, ids_BT, generator(0)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_every_kind_has_a_loss_with_a_name():
+    assert losses.LOSSES.keys() == losses.MEASURES.keys() == {"diffusion", "autoregressive"}
+
+
+def test_inputs_that_are_not_cast_twice_give_the_same_gradients_to_the_bit(tiny_ar, make_ids):
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(tiny_ar.model.bfloat16(), config)
+    ids_BT = make_ids(3, 7)
+
+    def casts() -> list[bool]:
+        layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+        return [layer.cast_input_dtype_enabled for layer in layers]
+
+    def gradients(precision) -> list[torch.Tensor]:
+        model.zero_grad()
+        with precision:
+            next_token_cross_entropy(tiny_ar, ids_BT, generator(0)).backward()
+        return [parameter.grad.clone() for parameter in model.parameters() if parameter.requires_grad]
+
+    plain = gradients(torch.autocast("cpu", dtype=torch.bfloat16))
+    ours = gradients(half_precision(tiny_ar))
+    assert any(grad.any() for grad in plain)
+    assert all(torch.equal(one, other) for one, other in zip(plain, ours, strict=True))
+    with half_precision(tiny_ar):
+        assert casts() and not any(casts())
+    assert all(casts()), "what was switched off is on again"

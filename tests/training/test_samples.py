@@ -1,0 +1,90 @@
+"""Samples of the embedded model: those of a naive sampler, whatever the batch, drawn once and kept."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sinkprune_core.corpus import SAMPLES
+from sinkprune_core.models.embedded import START_TOKEN_ID
+from sinkprune_core.seeds import generator
+from sinkprune_core.training.lora import Training
+from sinkprune_core.training.samples import RESERVED, sample_batch, self_samples
+
+
+def test_samples_equal_a_naive_sampler(tiny_ar):
+    samples_BT = sample_batch(tiny_ar, 12, first=3, count=4, seed=5)
+    assert samples_BT.shape == (4, 12) and samples_BT.dtype == torch.int64
+    for row in range(4):
+        turn = [1, 17]  # <|im_start|> assistant
+        uniform = torch.rand(13, generator=generator(5, "ar-sample", 3 + row)).tolist()
+        ids = list(turn)
+        for position in range(2, 13):
+            logits = tiny_ar.model(torch.tensor([ids]), use_cache=False).logits[0, -1].double().tolist()
+            allowed = [token for token in range(72) if not 3 <= token < 17]
+            ranked = sorted(allowed, key=lambda token: -logits[token])[:50]
+            weights = [math.exp(logits[token] - logits[ranked[0]]) for token in ranked]
+            cumulative = list(itertools.accumulate(weight / sum(weights) for weight in weights))
+            reached = [place for place, upto in enumerate(cumulative) if upto >= uniform[position]]
+            ids.append(ranked[reached[0]] if reached else ranked[-1])
+        assert samples_BT[row].tolist() == [START_TOKEN_ID, *ids[2:]]
+
+
+def test_a_sample_does_not_depend_on_its_batch(tiny_ar):
+    together_BT = sample_batch(tiny_ar, 16, 0, 6, seed=1)
+    assert torch.equal(
+        torch.cat([sample_batch(tiny_ar, 16, first, 2, seed=1) for first in (0, 2, 4)]), together_BT
+    )
+    assert torch.equal(sample_batch(tiny_ar, 16, 5, 1, seed=1), together_BT[5:])
+    assert torch.equal(
+        sample_batch(tiny_ar, 9, 0, 6, seed=1), together_BT[:, :9]
+    )  # a longer sample begins as the shorter one
+    assert len(set(map(tuple, together_BT.tolist()))) == 6
+    assert not torch.equal(sample_batch(tiny_ar, 16, 0, 6, seed=2), together_BT)
+
+
+def test_samples_hold_no_reserved_token(tiny_ar):
+    tiny_ar.model.get_output_embeddings().weight[3:17] *= 10  # the model would like to say them
+    samples_BT = sample_batch(tiny_ar, 20, 0, 16, seed=0)
+    assert not ((samples_BT >= 3) & (samples_BT < 17)).any()
+
+
+def test_samples_are_drawn_once_and_kept(tiny_base, tmp_path):
+    cache = tmp_path / "samples"
+    samples_NT = self_samples(130, 8, seed=0, folder=cache)
+    files = sorted(path.name for path in (cache / "ar-samples-8-seed0").iterdir())
+    assert files == ["00000.safetensors", "00001.safetensors"]
+    assert samples_NT.shape == (130, 8)
+    (cache / "ar-samples-8-seed0" / files[1]).unlink()  # as if the second shard had been killed
+    assert torch.equal(self_samples(130, 8, seed=0, folder=cache), samples_NT)
+    for path in tiny_base.iterdir():
+        path.unlink()
+    assert torch.equal(self_samples(130, 8, seed=0, folder=cache), samples_NT)  # without the model
+    assert torch.equal(self_samples(20, 8, seed=0, folder=cache), samples_NT[:20])
+
+
+def test_the_shipped_samples_are_those_that_would_be_drawn(tmp_path):
+    assert torch.equal(self_samples(300, 128, folder=tmp_path), load_file(SAMPLES)["ids"].long()[:300])
+    assert not list(tmp_path.iterdir())
+
+
+def test_repeated_samples_are_dropped_and_order_stays(tmp_path):
+    shard = tmp_path / "ar-samples-4-seed0" / "00000.safetensors"
+    shard.parent.mkdir()
+    ids_NT = torch.tensor([[0, 5, 5, 5], [0, 1, 1, 1], [0, 5, 5, 5], [0, 2, 2, 2]], dtype=torch.int32)
+    save_file({"ids": ids_NT}, shard)
+    assert self_samples(4, 4, folder=tmp_path).tolist() == [[0, 5, 5, 5], [0, 1, 1, 1], [0, 2, 2, 2]]
+
+
+@pytest.mark.skipif(not SAMPLES.exists(), reason="no shipped samples here")
+def test_the_shipped_samples_are_whole():
+    stored_NT = load_file(SAMPLES)["ids"]
+    assert (
+        stored_NT.dtype == torch.uint16 and stored_NT.shape[1] == 128 and len(stored_NT) >= Training().samples
+    )
+    ids_NT = stored_NT.long()
+    assert (ids_NT[:, 0] == START_TOKEN_ID).all()
+    assert not ((ids_NT >= RESERVED.start) & (ids_NT < RESERVED.stop)).any()
+    assert len(set(map(tuple, ids_NT.tolist()))) == len(ids_NT)

@@ -1,0 +1,112 @@
+"""Settings of a run: what is refused, the learning rate, and what a folder that holds a run accepts."""
+
+import json
+from dataclasses import asdict
+
+import pytest
+
+from sinkprune_core import corpus
+from sinkprune_core.training.settings import Training, check_settings, settings_of
+
+
+@pytest.mark.parametrize("field", ["tokens", "batch_tokens", "rank", "alpha", "warmup_steps"])
+def test_settings_below_1_are_refused(field):
+    with pytest.raises(ValueError, match=f"{field}=0 must be at least 1"):
+        Training(**{field: 0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "encoder"}, "kind='encoder' is not one of"),
+        ({"lengths": (8, 1)}, r"lengths=\(8, 1\) must be at least 2 each"),
+        ({"lengths": ()}, r"lengths=\(\) must be at least 2 each"),
+        ({"lengths": (8, 64), "batch_tokens": 63}, r"lengths=\(8, 64\) must not exceed batch_tokens=63"),
+        ({"learning_rate": 0.0}, r"learning_rate=0\.0 must be above 0"),
+        ({"decay_share": 1.5}, r"decay_share=1\.5 must lie in \[0, 1\]"),
+        (
+            {"samples": corpus.HELD_OUT_SAMPLES},
+            f"samples={corpus.HELD_OUT_SAMPLES} must exceed the {corpus.HELD_OUT_SAMPLES} that are held out",
+        ),
+        ({"mask_token": "<mask>"}, "mask_token='<mask>' is for other bases: smol-ar has its own"),
+        ({"base": "another", "samples": 5}, "samples=5 are drawn from smol-ar only"),
+    ],
+)
+def test_other_settings_that_cannot_work_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Training(**changes)
+
+
+def test_lengths_from_json_are_those_that_were_written(tmp_path):
+    config = Training(lengths=(8, 16))
+    assert Training(**json.loads(json.dumps(asdict(config)))) == config
+
+
+def test_the_rate_warms_up_stays_and_falls_to_zero():
+    config = Training(
+        tokens=100 * 8, lengths=(4,), batch_tokens=8, learning_rate=1.0, warmup_steps=10, decay_share=0.2
+    )
+    assert config.steps == 100
+    rates = [config.rate(step) for step in range(100)]
+    assert rates[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert rates[10:80] == [1.0] * 70
+    assert rates[80:] == pytest.approx([(100 - step) / 20 for step in range(80, 100)])
+    assert config.rate(100) == 0
+
+
+def test_an_optimizer_that_starts_afresh_warms_up_again():
+    config = Training(
+        tokens=100 * 8, lengths=(4,), batch_tokens=8, learning_rate=1.0, warmup_steps=10, decay_share=0.2
+    )
+    rates = [config.rate(step, begun=40) for step in range(40, 52)]
+    assert rates == pytest.approx([(step + 1) / 10 for step in range(10)] + [1.0, 1.0])
+
+
+@pytest.mark.parametrize(("tokens", "steps"), [(1, 1), (8, 1), (9, 2), (16, 2), (17, 3)])
+def test_steps_cover_all_tokens(tokens, steps):
+    assert Training(tokens=tokens, lengths=(4,), batch_tokens=8).steps == steps
+
+
+# what a folder holds
+
+
+def written(folder, settings: dict):
+    file = folder / "training.json"
+    file.write_text(json.dumps(settings))
+    return file
+
+
+def test_fields_that_came_later_have_their_defaults(tmp_path):
+    found = settings_of(written(tmp_path, {"tokens": 5, "seed": 3}))
+    assert found == {
+        "kind": "diffusion",
+        "base": "smol-ar",
+        "mask_token": None,
+        "data_seed": 0,
+        "tokens": 5,
+        "seed": 3,
+    }
+    assert settings_of(written(tmp_path, {"data_seed": 4}))["data_seed"] == 4
+
+
+def test_a_run_may_go_on_with_another_length_and_rate_and_with_nothing_else(tmp_path):
+    config = Training()
+    check_settings(config, tmp_path)  # a folder without a run
+    changes = {"tokens": 9, "decay_share": 0.5, "learning_rate": 0.5, "warmup_steps": 7}
+    written(tmp_path, asdict(config) | changes)
+    check_settings(config, tmp_path)
+    written(tmp_path, asdict(config) | changes | {"rank": 7, "batch_tokens": 3, "lengths": [2]})
+    with pytest.raises(
+        ValueError,
+        match=r"holds a run with other settings \(batch_tokens, lengths, rank\): use another folder, or",
+    ):
+        check_settings(config, tmp_path)
+
+
+def test_a_run_on_whole_sequences_is_not_gone_on_with(tmp_path):
+    """A run from before crops had `length` and `batch`."""
+    settings = asdict(Training())
+    del settings["lengths"], settings["batch_tokens"]
+    written(tmp_path, {**settings, "length": 128, "batch": 16})
+    with pytest.raises(ValueError, match=r"other settings \(batch_tokens, lengths\)"):
+        check_settings(Training(), tmp_path)
