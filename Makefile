@@ -18,9 +18,12 @@ help: ## show this list
 reproduce: $(READY) ## run the notebooks in order and print the claims table (PROFILE=quick or full)
 	$(BIN)/sinkprune reproduce --profile $(PROFILE) $(ARGS)
 
-test: $(READY) ## check the style and run the tests
+test: $(READY) ## check the style and the layers, and run the tests on all cores
 	$(BIN)/python -m ruff check .
-	$(BIN)/python -m pytest -q $(ARGS)
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m vulture
+	$(BIN)/python -m pytest -q -n auto --dist loadfile $(ARGS)
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks $(ARGS)

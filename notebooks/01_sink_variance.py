@@ -27,23 +27,28 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about 1.5 minutes | 1.4 GB |
-# | full | about 7 core-minutes | 1.6 GB a job |
+# | full | about 50 core-minutes | 2.5 GB a job |
 #
 # Everything here is measured on states that a sampler really visits, on a matched pair: the same
 # base weights, tokenizer and architecture, one causal, one bidirectional.
 
 # %% [markdown]
 # **Parameters.** papermill replaces them (`papermill --help-notebook
-# notebooks/01_sink_variance.ipynb`).
+# notebooks/01_sink_variance.ipynb`). The first value of each list makes the main condition, on
+# which verdicts rest; every other value is a condition that differs from it in this one thing.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model: a name of the table of models or a saved folder
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
 base: str = "smol-ar"  # what both were trained from, reported beside them
-prompts: int = 12  # held-out prompts, half samples of the AR model, half documentation
+texts: list[str] = ["natural", "samples", "documentation", "nothing"]  # what prompts are crops of
+first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
+lengths: list[int] = [128]  # tokens of the finished text
+samplers: list[str] = ["llada", "dream"]  # of the diffusion model
+prompts: int = 12  # held-out prompts of a condition
+long_prompts: int = 4  # the same for lengths above the first
 prompt_length: int = 32  # tokens of each prompt
-length: int = 96  # tokens to generate
 steps: int = 48  # denoising steps; the AR model's queries are cut into as many windows
 temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
@@ -74,39 +79,47 @@ run = start("01_sink_variance", globals())
 # > trajectory (measured by how the dominant sink locations shift across timesteps), indicating
 # > that sinks are often transient and less structurally essential than in AR models. (abstract)
 #
-# **What would falsify it.** On the same prompts: a difference DLM − AR in temporal variance whose
-# interval reaches zero; sink sets of consecutive steps that overlap as much in the DLM as in the
-# AR model; or sinks of the DLM that mostly sit at positions which are sinks in at least 80 % of
-# all steps.
+# **What would falsify it.** On the same prompts, by the paper's own quantities in the main
+# condition: a difference DLM − AR in the temporal variance of the sink centroid whose whole
+# interval is below zero, or one in spatial variance above it; sinks of the DLM that mostly sit at
+# positions which are sinks in at least 80 % of all steps. Intervals that reach zero decide
+# nothing.
 #
-# ## The experiment
+# ## What is measured
+#
+# The *mass* of a key at a step is the attention it receives, $m_t(i) = \sum_j A_{j,i}$: the sum
+# over all queries that exist at that step, undivided. Here it is a mean over layers and heads; the
+# official code's sum is this times layers times heads, which changes no sink and no position. A
+# *sink* is a key whose mass exceeds mean + 2 standard deviations over all keys that exist, as in
+# the official code. The paper's measures are
+#
+# * the **spatial variance** of mean mass, $\mathrm{Var}_i(\overline{m}_i)$: a key's mean runs over
+#   the steps in which it exists;
+# * the **temporal variance** of the sink centroid, $\mathrm{Var}_t(c_t)$ with $c_t$ the
+#   mass-weighted mean position of the sinks of step $t$, in squared positions. It stays unmoved
+#   when two sinks swap.
 #
 # A *step* of the DLM is a denoising step: every query runs again. In a causal model a query runs
-# once, when its token is the newest, so a step is a window of consecutive queries; both models get
-# as many steps. *Attention mass* of a key is the sum of the attention it receives, over the share
-# it would get if attention were even: 1 is even. A *sink* is a key whose mass, averaged over
-# layers and heads, exceeds mean + 2 standard deviations over the sequence, as in the official
-# code. Two samplers: LLaDA's (blocks, most confident first) and Dream's (no blocks, lowest entropy
-# first).
+# once, when its token is the newest, so a step is a window of consecutive queries, and both models
+# get as many steps. The queries that exist at a causal step are the prompt's and those of all
+# windows so far.
+#
+# > **This reading favours the claim.** A causal sum over all queries can only settle: each step
+# > adds a few queries to all before and takes none away. A sink that was strong once stays strong
+# > in the sum, whatever the newest queries look at, and at random queries the sum would come to
+# > rest too. The DLM's sum starts anew at every step. So a low temporal variance of the AR model
+# > is in part arithmetic. How the paper cuts a causal step is not known here.
+#
+# The verdicts rest on this literal reading. All others are controls with findings of their own.
 
 # %%
-from sinkprune_core import corpus
-from sinkprune_core.diffusion.samplers import Sampler
+from dataclasses import replace
+
+from sinkprune_core.companion import sink_conditions
 from sinkprune_core.models.loading import load
 
-SAMPLERS = {
-    "LLaDA's sampler": Sampler(
-        length,
-        steps,
-        block=length // 3,
-        order="low_confidence",
-        schedule="even",
-        temperature=temperature,
-    ),
-    "Dream's sampler": Sampler(
-        length, steps, block=None, order="entropy", schedule="time", temperature=temperature
-    ),
-}
+conditions = sink_conditions.conditions(texts, first_tokens, lengths, samplers)
+main = conditions[0]
 models = {"diffusion": load(model, dtype), "autoregressive": load(twin, dtype)}
 for kind, lm in models.items():
     if lm.kind != kind:
@@ -114,87 +127,98 @@ for kind, lm in models.items():
             f"{lm.name} is {lm.kind}; the parameter "
             f"`{'model' if kind == 'diffusion' else 'twin'}` needs a {kind} model"
         )
-texts = corpus.texts(
-    models["diffusion"].tokenizer, prompts, prompt_length, held_out=True, seed=seed
-)
+prints = {name: lm.fingerprint() for name, lm in models.items()}
+for condition in conditions:
+    sink_conditions.sampler_of(condition, prompt_length, steps, temperature)  # all before the first
+    print(f"{condition.name(main) or 'main':<16}{condition.label}")
 
 # %% [markdown]
-# Generate from every prompt and record attention at every step. Traces are records: computed once,
-# read ever after.
+# Prompts are crops of held-out text that begin in the middle of a paragraph, so that no token has
+# a fixed place. Generate from every prompt and record attention at every step. Traces are records:
+# computed once, read ever after. They keep the sums over a step's own queries, and those of the
+# prompt's, apart, so that every reading can be computed from one trace.
 
 # %%
 import torch
-from sinkprune_core.sinks.trace import Trace, cumulative, trace
-
-prompt_BT = torch.cat(list(texts.values()))
+from sinkprune_core.sinks.trace import Trace, trace
 
 
-def traced(lm, sampler: Sampler) -> Trace:
+def traced(lm, name: str, condition) -> Trace:
+    if not lm.is_diffusion:  # an AR model knows no order of denoising
+        condition = replace(condition, sampler="llada")
+    count = prompts if condition.tokens == main.tokens else long_prompts
+    chosen = sink_conditions.prompts(lm.tokenizer, condition, count, prompt_length, seed)
+    prompt_BT = torch.cat(list(chosen.values()))
+    sampler = sink_conditions.sampler_of(condition, prompt_length, steps, temperature)
+    batch_tokens = 768 if lm.is_diffusion else 4096  # memory grows with them, and with logits most
+    batch = max(1, batch_tokens // condition.tokens)
     return run.artifact(
         f"trace-{lm.kind}",
         Trace,
-        lambda: trace(lm, prompt_BT, sampler, seed, batch=6),
-        model=lm.fingerprint(),
+        lambda: trace(lm, prompt_BT, sampler, seed, batch),
+        model=prints[name],
         sampler=sampler,
         prompts=prompt_BT.tolist(),
         seed=seed,
     )
 
 
-causal = traced(models["autoregressive"], SAMPLERS["LLaDA's sampler"])
-traces = {
-    ("diffusion", name): traced(models["diffusion"], sampler) for name, sampler in SAMPLERS.items()
-}
+# %% [markdown]
+# Every condition in turn, both models. A trace is read, measured under all readings, and let go.
+
+# %%
+import pandas as pd
+from sinkprune_core.companion import sink_measures
+
+rows = []
+for condition in conditions:
+    about = {"condition": condition.name(main) or "main", "what": condition.label}
+    for kind, lm in models.items():
+        one = traced(lm, kind, condition)
+        rows.append(
+            sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, **about)
+        )
+        del one
+measured = pd.concat(rows, ignore_index=True)
+traces = {kind: traced(lm, kind, main) for kind, lm in models.items()}
 for lm in models.values():
     lm.model.to("meta")  # only their tokenizers are needed from here on: the base gets their room
-original = traced(load(base, dtype), SAMPLERS["LLaDA's sampler"])
-traces |= {
-    ("autoregressive", "window of queries"): causal,
-    ("autoregressive", "all queries so far"): cumulative(causal),
-    ("autoregressive", "window, the base"): original,
-}
+
+# %% [markdown]
+# And the base that both were trained from, in the main condition.
+
+# %%
+original = load(base, dtype)
+prints["base"] = original.fingerprint()
+measured_base = sink_measures.by_reading(
+    traced(original, "base", main), sink_std, stability_threshold, kind="base", condition="main"
+)
+original.model.to("meta")
 
 # %% [markdown]
 # ## The figure: where attention goes, step by step
 #
-# One prompt, the two models. Every column is a token, every row a step; bright columns receive
-# many times their even share, rings mark sinks. A stable anchor is a column ringed from top to
-# bottom. Tokens with much attention are named.
+# One prompt, the two models, the literal mass. Every column is a token, every row a step; bright
+# columns receive many times the mean, rings mark sinks. A stable anchor is a column ringed from
+# top to bottom. Tokens with much attention are named.
 
 # %%
-from sinkprune_core.companion import figures, sink_figures, style, trajectories
+from sinkprune_core.companion import figures, reading_figures, sink_figures, style, trajectories
+from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 
-def panel(kind: str, how: str, prompt: int) -> dict:
-    one, tokenizer = traces[kind, how], models[kind].tokenizer
-    seen = {
-        "profile_SK": one.profile_BSK[prompt].numpy(),
-        "visible_SK": one.visible_SK.numpy(),
-        "sinks_SK": one.sinks(sink_std)[prompt].numpy(),
-    }
-    states = [
-        [
-            "" if token == models[kind].mask_token_id else label
-            for token, label in zip(state, trajectories.token_labels(tokenizer, state), strict=True)
-        ]
-        for state in one.ids_BSK[prompt].tolist()
-    ]
-    return {
-        "title": f"{style.KIND[kind].name} ({models[kind].name}, {how})",
-        "labels": trajectories.token_labels(tokenizer, one.final_BK[prompt]),
-        "states_SK": states,
-        "prompt_length": one.prompt_length,
-        **seen,
-    }
+def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITERAL) -> dict:
+    title = f"{style.KIND[kind].name} ({models[kind].name}), {how}"
+    return trajectories.panel(models[kind], one, prompt, title, READINGS[reading], sink_std)
 
 
-panels = [panel("diffusion", "LLaDA's sampler", 0), panel("autoregressive", "window of queries", 0)]
+panels = [panel(kind, one, READINGS[LITERAL].label) for kind, one in traces.items()]
 figures.save_figure(
     run,
     trajectories.plot_sink_positions(panels),
     "sink_positions",
     trajectories.positions_table(panels),
-    "attention received per key position and step, one prompt",
+    "attention received per key position and step, one prompt, sum over all queries so far",
 )
 
 # %% [markdown]
@@ -230,87 +254,144 @@ animation = trajectories.save_animation(
 print(f"{animation.name}: {len(shown)} frames, {animation.stat().st_size / 1000:.0f} kB")
 
 # %% [markdown]
-# The same for another kind of text, with Dream's sampler.
+# The same prompt under two things that change the picture: the DLM with `<|endoftext|>` before the
+# prompt, and the very same trace of the AR model read by its newest queries alone, in even shares.
 
 # %%
+behind = [
+    condition for condition in conditions if condition == replace(main, first_token=True)
+] or [main]
+first = traced(models["diffusion"], "diffusion", behind[0])
 panels = [
-    panel("diffusion", "Dream's sampler", -1),
-    panel("autoregressive", "all queries so far", -1),
+    panel("diffusion", first, behind[0].label),
+    panel(
+        "autoregressive",
+        traces["autoregressive"],
+        READINGS["newest_shares"].label,
+        reading="newest_shares",
+    ),
 ]
 figures.save_figure(
     run,
     trajectories.plot_sink_positions(panels),
-    "sink_positions_dream",
+    "sink_positions_otherwise",
     trajectories.positions_table(panels),
-    "attention received per key position and step, another prompt, Dream's sampler; the AR steps "
-    "see all queries so far",
+    "attention received per key position and step, the same prompt: the DLM behind a special first "
+    "token, the AR model's newest queries alone",
 )
 
 # %% [markdown]
-# ## All prompts
+# ## All prompts: the paper's measures
 #
-# The published measures are the spatial variance of mean mass, $\mathrm{Var}_i(\overline{m}_i)$,
-# and the temporal variance of the sink centroid, $\mathrm{Var}_t(c_t)$, which is in squared
-# positions and stays unmoved when two sinks swap. A key's mean runs over the steps that can see
-# it. Beside them: the same over length, the overlap of consecutive sink sets, the share of stable
-# sinks, and how many sinks there are.
+# The literal mass in the main condition. Beside the two published measures: the same over length,
+# the overlap of consecutive sink sets, the share of stable sinks, and how many sinks there are.
 
 # %%
-import pandas as pd
-from sinkprune_core.sinks import detection
-
-
-def statistics(one: Trace) -> pd.DataFrame:
-    return detection.variability(one.profile_BSK, one.visible_SK, sink_std, stability_threshold)
-
-
-table = pd.concat(
-    [statistics(one).assign(kind=kind, how=how) for (kind, how), one in traces.items()],
-    ignore_index=True,
-)
+literal = measured[measured.reading == LITERAL]
+table = literal[literal.condition == "main"]
 METRICS = {
     "temporal_variance": "temporal variance (positions²)",
-    "temporal_variance_relative": "the same of position / length",
+    "spatial_variance": "spatial variance (mass²)",
+    "temporal_variance_relative": "temporal variance of position / length",
     "overlap": "overlap of consecutive sink sets",
     "stable_share": "share of stable sinks",
-    "spatial_variance": "spatial variance (even shares²)",
     "sinks_per_step": "sinks per step",
     "positions": "distinct sink positions",
     "top_share": "attention to the strongest key",
 }
-main = table[table.how.isin(["LLaDA's sampler", "window of queries"])]
 figures.save_figure(
     run,
-    sink_figures.plot_variability(main, METRICS),
+    sink_figures.plot_variability(table, METRICS),
     "variability",
     table,
-    "sink statistics per prompt, mean and 95 % bootstrap interval",
+    "sink statistics per prompt, sum over all queries so far, mean and 95 % bootstrap interval",
 )
 
 # %% [markdown]
-# The means for every reading of a step, and for the base before any training. If a verdict hung on
-# how a causal step is defined, or on the training of the twin, the rows of the AR model would
-# differ.
+# ## Reading by reading
+#
+# A causal step can be read in other ways. *Newest queries alone*: the step's own window, nothing
+# kept, so that whatever is near gets attention for a moment and passes for a sink. *In even
+# shares*: mass over what a key would get if attention were even; a key that few queries have seen
+# is blown up. *Rulli et al.'s threshold* (arXiv 2510.15731): a sink exceeds the mean of the other
+# keys by three even shares. For the DLM all of them coincide except the threshold. The last panel
+# shows why they differ: the share of a step's queries that are new.
 
 # %%
-table.groupby(["kind", "how"], sort=False)[list(METRICS)].mean().round(3)
+in_main = measured[measured.condition == "main"]
+differences = {
+    name: sink_measures.difference(part, "temporal_variance")
+    for name, part in in_main.groupby("reading", sort=False)
+}
+settling = [
+    name
+    for name, reading in READINGS.items()
+    if reading.since == "beginning" and not reading.divided
+]
+PANELS = {
+    "temporal_variance": reading_figures.Metric("temporal variance (positions²)", 1.0),
+    "overlap": reading_figures.Metric("overlap of consecutive sink sets"),
+    "new_queries": reading_figures.Metric("share of a step's queries that are new"),
+}
+says = reading_figures.who_moves_more(differences, settling)
+figures.save_figure(
+    run,
+    reading_figures.plot_by_row(in_main, "label", PANELS, says),
+    "readings",
+    in_main,
+    "who moves more, reading by reading: means over prompts and 95 % bootstrap intervals",
+)
+
+# %% [markdown]
+# ## Condition by condition
+#
+# The literal reading, one thing changed at a time: what the text begins with, what text it is, how
+# long it gets, which sampler writes it. Lengths are compared by position over length. *From
+# nothing* both models get `<|endoftext|>` and no more, so that token is special there too.
+
+# %%
+PANELS = {
+    "temporal_variance_relative": reading_figures.Metric("variance of centroid / length", 1e-4),
+    "overlap": reading_figures.Metric("overlap of consecutive sink sets"),
+    "spatial_variance": reading_figures.Metric("spatial variance (mass²)", 1.0),
+}
+moving = {
+    name: sink_measures.difference(part, "temporal_variance")
+    for name, part in literal.groupby("condition", sort=False)
+}
+clear = sum(found is not None and found.low > 0 for found in moving.values())
+figures.save_figure(
+    run,
+    reading_figures.plot_by_row(
+        literal,
+        "what",
+        PANELS,
+        f"The DLM's sinks move more in {clear} of {len(moving)} conditions, literal reading",
+    ),
+    "conditions",
+    literal,
+    "sink statistics by condition, sum over all queries so far; 95 % bootstrap intervals",
+)
+
+# %% [markdown]
+# The means behind both figures.
+
+# %%
+measured.groupby(["condition", "label", "kind"], sort=False)[list(METRICS)].mean().round(3)
 
 # %% [markdown]
 # ## Layer by layer
 #
-# The sink profile above averages over layers. Here every layer has its own sinks.
+# The mass above is a mean over layers. Here every layer has its own sinks, in the literal reading.
 
 # %%
-rows = []
-for kind, how in [("diffusion", "LLaDA's sampler"), ("autoregressive", "window of queries")]:
-    one = traces[kind, how]
-    for layer in range(one.layers_BSLK.shape[2]):
-        rows.append(
-            detection.variability(
-                one.layers_BSLK[:, :, layer], one.visible_SK, sink_std, stability_threshold
-            ).assign(layer=layer, kind=kind)
-        )
-layers = pd.concat(rows, ignore_index=True)
+layers = pd.concat(
+    [
+        sink_measures.by_layer(one, sink_std, stability_threshold, kind=kind)
+        for kind, one in traces.items()
+    ],
+    ignore_index=True,
+)
 labels = {
     "overlap": "overlap of consecutive sink sets",
     "stable_share": "share of stable sinks",
@@ -326,27 +407,25 @@ figures.save_figure(
 
 # %% [markdown]
 # And head by head, for the first prompt: how much attention a head gives to its strongest key,
-# among the keys that every step sees, as a mean over steps. A key that is a sink in passing counts
-# less here than an anchor.
+# among the keys that exist in every step, as a mean over steps.
 
 # %%
 maps = {}
-for kind, how in [("diffusion", "LLaDA's sampler"), ("autoregressive", "window of queries")]:
-    one = traces[kind, how]
+for kind, one in traces.items():
     maps[style.KIND[kind].name] = one.heads_BLHK[0][:, :, one.visible_SK.all(0)].amax(-1).numpy()
 heads = pd.concat(
     [
         pd.DataFrame(map_LH)
         .rename_axis("layer")
         .reset_index()
-        .melt("layer", var_name="head", value_name="even_shares")
+        .melt("layer", var_name="head", value_name="mass")
         .assign(kind=kind)
         for kind, map_LH in maps.items()
     ]
 )
 figures.save_figure(
     run,
-    sink_figures.plot_heads(maps, "attention to the strongest key (1 = even share)"),
+    sink_figures.plot_heads(maps, "attention to the strongest key (1 = mean of all keys)"),
     "heads",
     heads,
     "attention to the strongest key by layer and head, mean over steps, one prompt",
@@ -360,13 +439,14 @@ figures.save_figure(
 # token.
 
 # %%
+from sinkprune_core.sinks import detection
+
 tokens = pd.concat(
     [
         detection.token_table(
             one.ids_BSK, one.sinks(sink_std), models[kind].tokenizer, one.visible_SK
         ).assign(kind=kind)
-        for (kind, how), one in traces.items()
-        if how in set(main.how)
+        for kind, one in traces.items()
     ]
 )
 tokens.groupby("kind").head(8).set_index(["kind", "token"])
@@ -374,35 +454,46 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # %% [markdown]
 # ## The reading
 #
-# Computed from the table: differences are paired by prompt, intervals are bootstrap intervals over
-# prompts.
+# Computed from the tables: differences are paired by prompt, intervals are bootstrap intervals
+# over prompts. Names without an ending are the literal reading in the main condition. An ending
+# names another reading, another condition, the base in place of the twin, or the mean over layers
+# that have sinks of their own.
 
 # %%
 from sinkprune_core.evaluation.intervals import interval, listed
 
-
-def by_prompt(kind: str, metric: str):
-    return main[main.kind == kind].sort_values("prompt")[metric].to_numpy()
-
-
-def difference(metric: str):
-    return interval(by_prompt("diffusion", metric) - by_prompt("autoregressive", metric))
-
-
+WIDE = ("temporal_variance", "spatial_variance", "overlap")
 found = {
-    f"{metric}_difference": difference(metric)
-    for metric in ("temporal_variance", "temporal_variance_relative", "overlap", "spatial_variance")
+    f"{metric}_difference": sink_measures.difference(table, metric)
+    for metric in (*WIDE, "temporal_variance_relative")
 }
-found |= {
-    "stable_share_dlm": interval(by_prompt("diffusion", "stable_share")),
-    "stable_share_ar": interval(by_prompt("autoregressive", "stable_share")),
-}
-before = table[table.how == "window, the base"].sort_values("prompt").temporal_variance.to_numpy()
-found["temporal_variance_difference_base"] = interval(
-    by_prompt("diffusion", "temporal_variance") - before
-)
+for kind, short in (("diffusion", "dlm"), ("autoregressive", "ar")):
+    found[f"stable_share_{short}"] = interval(table[table.kind == kind].stable_share)
+others = {name: part for name, part in in_main.groupby("reading", sort=False) if name != LITERAL}
+others |= {name: part for name, part in literal.groupby("condition", sort=False) if name != "main"}
+others["layers"] = layers
+dlm = table[table.kind == "diffusion"]
+base_literal = measured_base[measured_base.reading == LITERAL]
+others["base"] = pd.concat([dlm, base_literal.assign(kind="autoregressive")])
+for name, part in others.items():
+    for metric in WIDE:
+        found[f"{metric}_difference_{name}"] = sink_measures.difference(part, metric)
+del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
 run.find(found)
-listed(found, prompts=[estimate.units for estimate in found.values()])
+
+# %% [markdown]
+# Units are squared positions (temporal variance), squared mass with a mean of 1 (spatial
+# variance), shares (overlap, stable share).
+
+# %%
+known = {name: estimate for name, estimate in found.items() if estimate is not None}
+listed(known, prompts=[estimate.units for estimate in known.values()])
+
+# %% [markdown]
+# How the answer to the claim depends on the reading, in a sentence:
+
+# %%
+print(says)
 
 # %% [markdown]
 # ## The verdict
@@ -422,10 +513,10 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 from sinkprune_core.models.embedded import ADAPTER
 
 log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
+losses = [column for column in log if column.startswith("nelbo_")]
 PANELS = {
     "held-out NELBO (nats per token)": {
-        "nelbo_samples": "samples of the AR model",
-        "nelbo_documentation": "documentation",
+        column: column.removeprefix("nelbo_").replace("_", ", ") for column in losses
     },
     "sinks per noise level": {"sinks_sinks_per_step": "sinks"},
     "share": {
@@ -434,19 +525,18 @@ PANELS = {
         "sinks_top_share": "attention to the strongest key",
     },
 }
-known = log.reindex(
-    columns=["tokens", *(column for columns in PANELS.values() for column in columns)]
-)
+drawn = [column for columns in PANELS.values() for column in columns]
 figures.save_figure(
     run,
     figures.plot_training(log, PANELS),
     "training",
-    known,
+    log.reindex(columns=["tokens", *drawn]),
     "held-out loss and sink statistics along the training of the adapter",
 )
 
 # %% [markdown]
-# **What this does not show.** One pair of small models (135M parameters), one length, texts of one
-# kind each. The pair differs in direction and objective; its adapters have seen few tokens (the
-# curve above), and not equally many. Whether a sink that moves is also *needed* less is another
-# question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.
+# **What this does not show.** One pair of small models (135M parameters). How the paper cuts a
+# causal step is not known, and the reading that its formula suggests favours its claim. The pair
+# differs in direction and objective; its adapters have seen few tokens (the curve above), and not
+# equally many. Texts of other lengths than the first are few. Whether a sink that moves is also
+# *needed* less is another question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.

@@ -27,26 +27,29 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about a minute | 1.2 GB |
-# | full | about 5 core-minutes | 1.6 GB a job |
+# | full | about 20 core-minutes | 1.6 GB a job |
 
 # %% [markdown]
-# **Parameters.**
+# **Parameters.** The first value of `texts` and `first_tokens` makes the main condition, on which
+# verdicts rest.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
 base: str = "smol-ar"  # what both were trained from, reported beside them
+texts: list[str] = ["natural", "samples", "documentation"]  # what sequences are crops of
+first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the text
 counts: list[int] = [1, 5, 10]  # numbers of keys to hide; verdicts are read at 5
-sequences: int = 16  # held-out sequences to score, half samples of the AR model, half documentation
+sequences: int = 16  # held-out sequences to score in each condition
 draws: int = 4  # noise draws per sequence
-length: int = 128  # tokens per sequence
+length: int = 112  # tokens per sequence, a special first token not counted
 prompts: int = 8  # held-out prompts to continue
 prompt_length: int = 32  # tokens of each prompt
 written: int = 32  # tokens to write
 steps: int = 16  # denoising steps
 temperature: float = 1.0  # of both models' samples
-seed: int = 0  # of the choice of prompts and of the samplers
+seed: int = 0  # of the choice of text and of the samplers
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
@@ -71,9 +74,14 @@ run = start("02_hiding_sinks", globals())
 # > indicating that sinks are often transient and less structurally essential than in AR models.
 # > (abstract)
 #
-# **What would falsify it.** On the same text, hiding its sinks costs the DLM as much as the AR
-# model (the interval of the difference reaches zero). And, read strictly: hiding the sinks of a
-# DLM costs more than hiding as many other keys.
+# **What would falsify it.** On the same text, hiding its sinks costs the DLM more than the AR
+# model: the whole interval of the difference lies above zero. And, read strictly: hiding the sinks
+# of a DLM costs more than hiding as many other keys, by more than the ledger's margin.
+#
+# **Under which conditions.** The main condition, on which verdicts rest, is natural English that
+# begins in the middle of a paragraph, without a special first token. What a key is worth may depend
+# on that token: the same text is scored with `<|endoftext|>` before it as well, and so is other
+# text.
 #
 # ## The intervention
 #
@@ -86,12 +94,12 @@ run = start("02_hiding_sinks", globals())
 #   them see can be hidden, from every query behind them.
 # * **random**: as many that are neither among those nor sinks, and as many masks among them.
 #   Without that last condition a text would be compared with blanks.
-# * **first token kept**: the strongest keys other than position 0, which is the one sink that
-#   never moves.
-# * **first token**: position 0 alone.
+# * **first token kept**: the same without position 0 among the keys to choose from.
+# * **first token**: position 0 alone, be it special or not. Its measure is one key at any other
+#   position, drawn at random or the strongest.
 
 # %%
-from sinkprune_core import corpus
+from sinkprune_core.companion import sink_conditions
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.models.loading import load
 from sinkprune_core.sinks.hiding import Hiding
@@ -107,38 +115,57 @@ if min(sequences, prompts) < 2 or prompt_length < 4 * COUNT:
         f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and "
         f"prompt_length={prompt_length} at least {4 * COUNT}, so that keys are left"
     )
-hidings = [Hiding("first", 1)] + [
-    hiding
-    for count in counts
-    for hiding in (Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False))
-]
-sampler = Sampler(written, steps, block=None, temperature=temperature)
+conditions = sink_conditions.conditions(texts, first_tokens, [length], ["llada"])
+main = conditions[0]
 dlm, ar = load(model, dtype), load(twin, dtype)
 if not dlm.is_diffusion or ar.is_diffusion:
     raise ValueError(
         f"model={model} must be a diffusion model and twin={twin} an autoregressive one; they are "
         f"{dlm.kind} and {ar.kind}"
     )
+
+# %% [markdown]
+# The hidings. Every condition gets one key and five; the main one all of `counts`.
+
+# %%
+one_key = [Hiding("first", 1), Hiding("random", 1, first=False)]
+by_count = {
+    count: [Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False)]
+    for count in sorted({1, COUNT, *counts})
+}
+few = [*one_key, *by_count[1], *by_count[COUNT]]
+every = [*one_key, *(hiding for hidings in by_count.values() for hiding in hidings)]
+sampler = Sampler(written, steps, block=None, temperature=temperature)
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
-texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 
 # %% [markdown]
 # ## Scoring without sinks
 #
 # The DLM's NELBO under the same noise for every variant, the AR model's exact likelihood, on the
-# same held-out text. The *excess* is what a hiding costs: nats per token above the model that sees
-# all keys, paired by sequence and noise.
+# same held-out text. Both count all tokens but the first one of a sequence, which is always
+# context. The *excess* is what a hiding costs: nats per token above the model that sees all keys,
+# paired by sequence and noise.
 
 # %%
 import pandas as pd
 from sinkprune_core.companion.hiding_scores import hiding_scores
 
 DESCRIBED = ["value", "excess", "attention", "first", "masks", "left", "second"]
+
+
+def scored(lm, fingerprint: str, condition) -> pd.DataFrame:
+    ids = sink_conditions.prompts(lm.tokenizer, condition, sequences, length, seed)
+    hidings = every if condition == main else few
+    frame = hiding_scores(run, lm, fingerprint, hidings, ids, draws)
+    return frame.assign(condition=condition.name(main) or "main", what=condition.begins)
+
+
 scores = pd.concat(
-    [hiding_scores(run, lm, prints[lm.name], hidings, texts, draws) for lm in (dlm, ar)],
+    [scored(lm, prints[lm.name], condition) for condition in conditions for lm in (dlm, ar)],
     ignore_index=True,
 )
-scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
+in_main = scores[scores.condition == "main"]
+in_main.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
 
 # %% [markdown]
 # `attention` is the share of all attention that the hidden keys had received, `first` how often
@@ -153,23 +180,29 @@ scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(
 from sinkprune_core.companion import figures, forests
 from sinkprune_core.evaluation.intervals import interval
 
+single = in_main.label == "random, first token kept"  # measured for one key alone, below
 rows = []
-for (name, kind, label, count), part in scores[scores["count"] > 0].groupby(
+for (name, kind, label, count), part in in_main[(in_main["count"] > 0) & ~single].groupby(
     ["model", "kind", "label", "count"], sort=False
 ):
-    found = interval(part.excess)
+    cost = interval(part.excess)
     rows.append(
         {
             "model": name,
             "kind": kind,
             "label": label,
             "count": count,
-            "value": found.value,
-            "low": found.low,
-            "high": found.high,
+            "value": cost.value,
+            "low": cost.low,
+            "high": cost.high,
         }
     )
 costs = pd.DataFrame(rows)
+
+# %% [markdown]
+# From one key to several, in the main condition.
+
+# %%
 figures.save_figure(
     run,
     figures.plot_hiding(costs, "excess (nats per token)"),
@@ -179,16 +212,43 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# ## The two kinds of text
+# ## Condition by condition: position 0 against another position
 #
-# Samples of the AR model are easy for it, documentation is not. The mean excess on each shows
-# whether the answer hangs on one of them.
+# One key is hidden: the first one, a random other one, or the strongest other one. Where
+# `<|endoftext|>` stands before the text, the first one is that token. A model without a habit of a
+# special first token pays for position 0 what it pays for others.
 
 # %%
-by_text = scores[scores["count"].isin([0, COUNT])].pivot_table(
-    "excess", ["model", "text"], "label", sort=False
+from sinkprune_core.companion import reading_figures
+
+POSITIONS = {
+    "first token": reading_figures.Metric("position 0 hidden", 0.1),
+    "random, first token kept": reading_figures.Metric("a random other one hidden", 0.1),
+    "strongest, first token kept": reading_figures.Metric("the strongest other one hidden", 0.1),
+}
+one_hidden = scores[(scores["count"] == 1) & scores.label.isin(list(POSITIONS))]
+positions = one_hidden.pivot_table(
+    "excess", ["kind", "what", "sequence"], "label", sort=False
+).reset_index()
+figures.save_figure(
+    run,
+    reading_figures.plot_by_row(
+        positions, "what", POSITIONS, "Excess (nats per token)", "sequences", sharex=True
+    ),
+    "positions",
+    positions,
+    "what hiding position 0 costs against another position, by condition",
 )
-by_text.round(3)
+
+# %% [markdown]
+# What the text costs each model, in nats per token, with nothing and with five keys hidden, by
+# condition.
+
+# %%
+by_condition = scores[scores["count"].isin([0, COUNT])].pivot_table(
+    "value", ["model", "what"], "label", sort=False
+)
+by_condition.round(3)
 
 # %% [markdown]
 # ## Writing without sinks
@@ -202,9 +262,8 @@ by_text.round(3)
 import torch
 from sinkprune_core.companion.hiding_scores import hiding_texts
 
-prompt_NT = torch.cat(
-    list(corpus.texts(dlm.tokenizer, prompts, prompt_length, held_out=True, seed=seed).values())
-)
+chosen = sink_conditions.prompts(dlm.tokenizer, main, prompts, prompt_length, seed)
+prompt_NT = torch.cat(list(chosen.values()))
 variants = [Hiding("top", COUNT), Hiding("random", COUNT)]
 texts_written = pd.concat(
     [hiding_texts(run, lm, ar, prints, variants, prompt_NT, sampler, seed) for lm in (dlm, ar)],
@@ -230,74 +289,79 @@ for row in shown.itertuples():
 # ## The base
 #
 # What were sinks worth to the model that both were trained from? The same scoring of
-# `base`, which the ledger reports beside the pair. The pair has served and leaves the memory.
+# `base` in the main condition, which the ledger reports beside the pair. The pair has served and
+# leaves the memory.
 
 # %%
 for lm in (dlm, ar):
     lm.model.to("meta")  # names and tokenizers are all that is needed of them from here on
 original = load(base, dtype)
-base_scores = hiding_scores(run, original, original.fingerprint(), hidings, texts, draws)
+base_scores = scored(original, original.fingerprint(), main)
 base_scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
 
 # %% [markdown]
 # ## The reading
 #
 # Differences are paired by sequence, or by prompt; intervals are bootstrap intervals over them.
-
+# Each is one side's excess minus the other's, by model, choice of keys and their number.
 
 # %%
-def excess(frame: pd.DataFrame, name: str, label: str, count: int = COUNT):
-    """The excess of one model and hiding, by sequence; None where it was not measured."""
-    part = frame[(frame.model == name) & (frame.label == label) & (frame["count"] == count)]
-    return part.sort_values("sequence").excess.to_numpy() if len(part) else None
+KEPT = "strongest, first token kept"
+CONTRASTS = {
+    "excess_difference": ((dlm, "strongest", COUNT), (ar, "strongest", COUNT)),
+    "excess_difference_without_first": ((dlm, KEPT, COUNT), (ar, KEPT, COUNT)),
+    "top_minus_random_dlm": ((dlm, "strongest", COUNT), (dlm, "random", COUNT)),
+    "top_minus_random_ar": ((ar, "strongest", COUNT), (ar, "random", COUNT)),
+    "first_minus_other_dlm": ((dlm, "first token", 1), (dlm, KEPT, 1)),
+    "first_minus_random_dlm": ((dlm, "first token", 1), (dlm, "random, first token kept", 1)),
+    "first_minus_random_ar": ((ar, "first token", 1), (ar, "random, first token kept", 1)),
+}
 
 
-def difference(one, other):
-    return None if one is None or other is None else interval(one - other)
+def by_unit(frame: pd.DataFrame, lm, label: str, count: int, column: str = "excess"):
+    """One column of one model and hiding, by sequence or prompt."""
+    part = frame[(frame.model == lm.name) & (frame.label == label) & (frame["count"] == count)]
+    return part.sort_values("sequence")[column].to_numpy()
 
 
-def beyond(frame: pd.DataFrame, name: str):
-    """What the strongest keys cost beyond as many random ones, by sequence."""
-    top, random = excess(frame, name, "strongest"), excess(frame, name, "random")
-    return None if top is None else top - random
+def beyond_random(frame: pd.DataFrame, lm):
+    """What the strongest keys cost beyond as many random ones."""
+    return by_unit(frame, lm, "strongest", COUNT) - by_unit(frame, lm, "random", COUNT)
 
 
 # %% [markdown]
-# Every finding is one line of the ledger.
+# Every finding is a line that the ledger may name; an ending names the condition.
 
 # %%
 from sinkprune_core.evaluation.intervals import listed
 
-found = {
-    "excess_difference": difference(
-        excess(scores, dlm.name, "strongest"), excess(scores, ar.name, "strongest")
-    ),
-    "excess_difference_without_first": difference(
-        excess(scores, dlm.name, "strongest, first token kept"),
-        excess(scores, ar.name, "strongest, first token kept"),
-    ),
-    "top_minus_random_dlm": difference(
-        excess(scores, dlm.name, "strongest"), excess(scores, dlm.name, "random")
-    ),
-    "top_minus_random_ar": difference(
-        excess(scores, ar.name, "strongest"), excess(scores, ar.name, "random")
-    ),
-    "beyond_random_difference": difference(beyond(scores, dlm.name), beyond(scores, ar.name)),
-    "excess_difference_base": difference(
-        excess(scores, dlm.name, "strongest"), excess(base_scores, original.name, "strongest")
-    ),
-    "first_minus_other_dlm": difference(
-        excess(scores, dlm.name, "first token", 1),
-        excess(scores, dlm.name, "strongest, first token kept", 1),
-    ),
-    "written_difference": difference(
-        excess(texts_written, dlm.name, "strongest"), excess(texts_written, ar.name, "strongest")
-    ),
-    "written_top_minus_random_dlm": difference(
-        excess(texts_written, dlm.name, "strongest"), excess(texts_written, dlm.name, "random")
-    ),
-}
+found = {}
+for condition, part in scores.groupby("condition", sort=False):
+    ending = "" if condition == "main" else f"_{condition}"
+    for name, (one, other) in CONTRASTS.items():
+        found[name + ending] = interval(by_unit(part, *one) - by_unit(part, *other))
+    beyond = beyond_random(part, dlm) - beyond_random(part, ar)
+    found[f"beyond_random_difference{ending}"] = interval(beyond)
+    if condition in ("first_token", "no_first_token"):
+        for lm, short in ((dlm, "dlm"), (ar, "ar")):
+            here = by_unit(part, lm, "none", 0, "value")
+            found[f"{condition}_loss_{short}"] = interval(
+                here - by_unit(in_main, lm, "none", 0, "value")
+            )
+top = by_unit(in_main, dlm, "strongest", COUNT)
+found["excess_difference_base"] = interval(top - by_unit(base_scores, original, "strongest", COUNT))
+written_top = by_unit(texts_written, dlm, "strongest", COUNT)
+found["written_difference"] = interval(written_top - by_unit(texts_written, ar, "strongest", COUNT))
+found["written_top_minus_random_dlm"] = interval(
+    written_top - by_unit(texts_written, dlm, "random", COUNT)
+)
 run.find(found)
+
+# %% [markdown]
+# All in nats per token; `first_token_loss` is what the same text costs with the special first
+# token, less what it costs without.
+
+# %%
 listed(found)
 
 # %% [markdown]
@@ -305,9 +369,9 @@ listed(found)
 # so.
 
 # %%
-for name, part in scores[scores.label == "first token"].groupby("model", sort=False):
-    before = scores[
-        (scores.model == name) & (scores.label == "strongest") & (scores["count"] == 1)
+for name, part in in_main[in_main.label == "first token"].groupby("model", sort=False):
+    before = in_main[
+        (in_main.model == name) & (in_main.label == "strongest") & (in_main["count"] == 1)
     ].attention.mean()
     print(
         f"{name}: the strongest key got {before:.0%} of attention; without the first token it "
@@ -316,7 +380,7 @@ for name, part in scores[scores.label == "first token"].groupby("model", sort=Fa
     )
 
 # %% [markdown]
-# The findings as a figure, the two kinds of test apart.
+# The findings as a figure, in the main condition and behind a special first token.
 
 # %%
 from sinkprune_core.evaluation.intervals import forest_table
@@ -329,11 +393,23 @@ NAMES = {
     "top_minus_random_dlm": "strongest − random: DLM",
     "top_minus_random_ar": "strongest − random: AR",
     "first_minus_other_dlm": "first token − strongest other: DLM",
+    "first_minus_random_dlm": "first token − a random other: DLM",
+    "first_minus_random_ar": "first token − a random other: AR",
     "written_difference": "strongest hidden: DLM − AR, written",
     "written_top_minus_random_dlm": "strongest − random: DLM, written",
 }
-forest = {NAMES[finding]: estimate for finding, estimate in found.items() if estimate is not None}
-groups = {NAMES[finding]: "writing" if "written" in finding else "scoring" for finding in found}
+forest, groups = {}, {}
+for ending, group in (("", "main condition"), ("_first_token", "behind <|endoftext|>")):
+    for name, label in NAMES.items():
+        if name + ending in found:
+            shown_as = f"{label}, behind <|endoftext|>" if ending else label
+            forest[shown_as] = found[name + ending]
+            groups[shown_as] = group
+
+# %% [markdown]
+# What lies left of zero costs the first of the two less.
+
+# %%
 figures.save_figure(
     run,
     forests.plot_forest(

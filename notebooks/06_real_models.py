@@ -119,32 +119,31 @@ for name, lacks in plan.lacks.items():
 # Any public format becomes a native transformers class by renaming weights; no remote code runs.
 
 # %%
-import pandas as pd
 from sinkprune_core.models import random_weights
 from sinkprune_core.models.loading import load
 
-models = {
-    name: load(
-        name if real else random_weights.instead_of(name, run.folder / "stand-ins", seed),
-        dtype,
-        device,
-    )
-    for name in names
-}
+models = {}
+for name in names:
+    weights = name if real else random_weights.instead_of(name, run.folder / "stand-ins", seed)
+    models[name] = load(weights, dtype, device)
 dlm = models[model]
 if not dlm.is_diffusion:
     raise ValueError(
         f"model={model!r} is autoregressive: name a diffusion model, its counterpart goes into "
         "`twin`"
     )
+
+# %% [markdown]
+# What was loaded:
+
+# %%
+import pandas as pd
+
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 stands_in = dlm.name.startswith("tiny-random")
-print(
-    "RANDOM WEIGHTS in the public format of the model: a check of the machinery, no claim about "
-    "the model."
-    if stands_in
-    else "Published weights."
-)
+watermark = ", random weights" if stands_in else ""
+if stands_in:
+    print("RANDOM WEIGHTS in the format of the model: a check of the machinery, no claim about it.")
 pd.DataFrame(
     [
         {
@@ -167,16 +166,15 @@ pd.DataFrame(
 # recorded at every step.
 
 # %%
-from sinkprune_core.companion import figures, forests, trajectories
 from sinkprune_core.companion.texts import any_text
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.sinks.trace import Trace, trace
 
 sampler = Sampler(length=2 * steps, steps=steps, block=None)
-panels, traced = [], {}
+traced = {}
 for name, lm in models.items():
     prompt_BT = any_text(lm, prompts, 32, held_out=True, seed=seed)["documentation"]
-    one = run.artifact(
+    traced[name] = run.artifact(
         "trace",
         Trace,
         lambda lm=lm, prompt_BT=prompt_BT: trace(lm, prompt_BT, sampler, seed),
@@ -185,24 +183,28 @@ for name, lm in models.items():
         prompts=prompt_BT.tolist(),
         seed=seed,
     )
-    traced[name] = one
-    panels.append(
-        {
-            "title": lm.name,
-            "profile_SK": one.mass_BSK[0].numpy(),
-            "visible_SK": one.visible_SK.numpy(),
-            "sinks_SK": one.sinks()[0].numpy(),
-            "labels": trajectories.token_labels(lm.tokenizer, one.final_BK[0]),
-            "prompt_length": one.prompt_length,
-        }
-    )
-figures.save_figure(
-    run,
-    trajectories.plot_sink_positions(panels),
-    "sink_positions",
-    trajectories.positions_table(panels),
-    "attention received per key position and step, one prompt" + ", random weights" * stands_in,
-)
+
+# %% [markdown]
+# The first prompt of each:
+
+# %%
+from sinkprune_core.companion import figures, trajectories
+
+panels = []
+for name, one in traced.items():
+    panel = {
+        "title": models[name].name,
+        "profile_SK": one.mass_BSK[0].numpy(),
+        "visible_SK": one.visible_SK.numpy(),
+        "sinks_SK": one.sinks()[0].numpy(),
+        "labels": trajectories.token_labels(models[name].tokenizer, one.final_BK[0]),
+        "prompt_length": one.prompt_length,
+    }
+    panels.append(panel)
+drawn = trajectories.plot_sink_positions(panels)
+positions = trajectories.positions_table(panels)
+says = "attention received per key position and step, one prompt" + watermark
+figures.save_figure(run, drawn, "sink_positions", positions, says)
 
 # %% [markdown]
 # The paper's measures of how much sinks move, mean over prompts. What notebook 01 asks of the
@@ -211,16 +213,12 @@ figures.save_figure(
 # %%
 from sinkprune_core.sinks.detection import variability
 
-moves = pd.DataFrame(
-    {
-        models[name].name: variability(one.mass_BSK, one.visible_SK)
-        .drop(columns="prompt")
-        .mean()
-        for name, one in traced.items()
-    }
-)
+moves = {}
+for name, one in traced.items():
+    by_prompt = variability(one.mass_BSK, one.visible_SK)
+    moves[models[name].name] = by_prompt.drop(columns="prompt").mean()
 models = {model: dlm}  # its counterpart has done its part, and memory is short with 8B models
-moves.round(3)
+pd.DataFrame(moves).round(3)
 
 # %% [markdown]
 # ## Pruning, saving, reloading
@@ -234,9 +232,8 @@ from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.recipe import check
 from transformers import AutoModelForCausalLM
 
-text = Calibration(
-    any_text(dlm, calibration, length, held_out=False, seed=seed)["documentation"], seed
-)
+ids_NT = any_text(dlm, calibration, length, held_out=False, seed=seed)["documentation"]
+text = Calibration(ids_NT, seed)
 held_out = any_text(dlm, sequences, length, held_out=True, seed=seed)
 ids_BT = held_out["documentation"][:2].to(dlm.device)
 for recipe in recipes.values():
@@ -247,13 +244,10 @@ for sparsity, recipe in recipes.items():
     pruned[sparsity] = lm = load(folder, dtype, device)
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=lm.model.dtype).to(lm.device)
     with torch.inference_mode():
-        same = torch.equal(
-            stock(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits
-        )
-    print(
-        f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives "
-        f"{'the same' if same else 'OTHER'} logits"
-    )
+        stock_BTV = stock(ids_BT, use_cache=False).logits
+        our_BTV = lm.model(ids_BT, use_cache=False).logits
+    answer = "the same" if torch.equal(stock_BTV, our_BTV) else "OTHER"
+    print(f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives {answer} logits")
 
 # %% [markdown]
 # ## Evaluation
@@ -263,28 +257,30 @@ for sparsity, recipe in recipes.items():
 
 # %%
 from sinkprune_core.companion.variants import variant_scores
-from sinkprune_core.evaluation.intervals import forest_table, interval
+from sinkprune_core.evaluation.intervals import interval
 
 variants = {0.0: dlm, **pruned}
-scores = {
-    sparsity: variant_scores(
-        run, lm, lm.fingerprint(), None, None, held_out, draws, sparsity=sparsity, preset=preset
+scores, forest = {}, {}
+for sparsity, lm in variants.items():
+    labels = {"sparsity": sparsity, "preset": preset}
+    scores[sparsity] = variant_scores(
+        run, lm, lm.fingerprint(), None, None, held_out, draws, **labels
     )
-    for sparsity, lm in variants.items()
-}
-forest = {
-    f"{preset}, {sparsity:.0%} − dense": interval(scores[sparsity].value - scores[0.0].value)
-    for sparsity in pruned
-}
+for sparsity in pruned:
+    excess = scores[sparsity].value - scores[0.0].value
+    forest[f"{preset}, {sparsity:.0%} − dense"] = interval(excess)
+
+# %% [markdown]
+# The differences to the dense model:
+
+# %%
+from sinkprune_core.companion import forests
+from sinkprune_core.evaluation.intervals import forest_table
+
 label = f"difference in NELBO (nats per token), {dlm.name}"
-figures.save_figure(
-    run,
-    forests.plot_forest(forest, label),
-    "likelihood",
-    forest_table(forest),
-    "paired differences to the dense model, intervals over sequences"
-    + ", random weights" * stands_in,
-)
+drawn = forests.plot_forest(forest, label)
+says = "paired differences to the dense model, intervals over sequences" + watermark
+figures.save_figure(run, drawn, "likelihood", forest_table(forest), says)
 
 # %% [markdown]
 # The benchmarks: tasks of lm-evaluation-harness under the published protocol of the family, or

@@ -1,6 +1,7 @@
 """Sink-aware pruning of diffusion language models: the small core behind the notebooks.
 
-Names are found when they are first asked for: a command that needs no model does without torch, its seconds and 300 MB.
+Names are found when they are first asked for: a command that needs no model does without torch, its seconds
+and 300 MB.
 """
 
 from importlib import import_module
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from sinkprune_core.models.language_model import LanguageModel
     from sinkprune_core.models.loading import load
     from sinkprune_core.pruning.calibration import Calibration
-    from sinkprune_core.pruning.engine import Report, prune
+    from sinkprune_core.pruning.engine import prune
     from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
+    from sinkprune_core.pruning.report import Report
     from sinkprune_core.sinks.trace import Trace, trace
 
 _HOMES = {
@@ -26,8 +28,9 @@ _HOMES = {
     "models.language_model": ("LanguageModel",),
     "models.loading": ("load",),
     "pruning.calibration": ("Calibration",),
-    "pruning.engine": ("Report", "prune"),
+    "pruning.engine": ("prune",),
     "pruning.recipe": ("PRESETS", "Recipe", "preset"),
+    "pruning.report": ("Report",),
     "sinks.trace": ("Trace", "trace"),
 }
 

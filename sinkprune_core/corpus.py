@@ -33,6 +33,7 @@ HELD_OUT_SAMPLES = 256  # the first of them, which are never trained on
 SCOPES = {"stdlib": ["stdlib"], "everything": ["stdlib", "purelib"]}
 NOT_READ = ("site-packages", "dist-packages", "test", "idlelib")  # folders at the top of such a folder
 SEPARATOR = "<|endoftext|>"  # the token between documents, where a vocabulary has it
+SOURCES = ("samples", "documentation")  # of calibration text
 
 _WORD = re.compile(r"[A-Za-z][a-z]+")
 _BLANK_LINES = re.compile(r"\n\s*\n")
@@ -212,40 +213,114 @@ def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str =
     return pack([text for text in documentation(scope) if is_held_out(text) == held_out], tokenizer, length)
 
 
+def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
+    """Return texts as one stream of tokens, a document separator before each, int64 (T,)."""
+    tokens = []
+    texts = list(texts)
+    if texts:
+        between = separator(tokenizer)
+        for ids in tokenizer(texts, add_special_tokens=False).input_ids:
+            tokens += [between, *ids]
+    return torch.tensor(tokens, dtype=torch.long)
+
+
 def shipped_samples(length: int, held_out: bool) -> torch.Tensor:
     """Return the samples of smol-ar that come with the package, int64 (N, T), cut to `length` tokens.
 
     Raises ValueError for more tokens than a sample has.
     """
-    ids_NT = load_file(SAMPLES)["ids"].long()
-    if not 2 <= length <= ids_NT.shape[1]:
+    split_NT = _whole_samples(held_out)
+    if not 2 <= length <= split_NT.shape[1]:
         raise ValueError(
-            f"length={length} must lie in 2 … {ids_NT.shape[1]}, the length of the shipped samples"
+            f"length={length} must lie in 2 … {split_NT.shape[1]}, the length of the shipped samples"
         )
-    split_NT = ids_NT[:HELD_OUT_SAMPLES] if held_out else ids_NT[HELD_OUT_SAMPLES:]
     return split_NT[:, :length]
 
 
-def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return `sequences` sequences, half of them samples of smol-ar and half standard-library documentation.
+def _whole_samples(held_out: bool) -> torch.Tensor:
+    """Return all tokens of the shipped samples of one split, int64 (N, T)."""
+    ids_NT = load_file(SAMPLES)["ids"].long()
+    return ids_NT[:HELD_OUT_SAMPLES] if held_out else ids_NT[HELD_OUT_SAMPLES:]
 
-    Each half is int64 (N, T) under its name, `samples` or `documentation`. The choice is a draw without
-    replacement that depends on (seed, split) alone. Held-out text is for evaluation, the other split for
-    calibration. Raises ValueError when a source has too few sequences.
+
+@lru_cache(maxsize=8)
+def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
+    """Return one split of `samples` of smol-ar or of standard-library `documentation` as one stream of
+    tokens, a separator before each document, int64 (T,).
+
+    It is the same tensor every time, so it must not be changed. Raises ValueError for another source.
+    """
+    if source == "samples":  # each begins with a separator
+        return _whole_samples(held_out).flatten()
+    if source == "documentation":
+        return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
+    raise ValueError(f"source={source!r} is unknown; choose one of {', '.join(SOURCES)}")
+
+
+def draw_sequences(
+    stream_T: torch.Tensor, counts: dict[str, int], length: int, between: int, rng: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Return sequences of a stream that do not overlap, drawn at random, int64 (N, T) by how they start.
+
+    `counts` says how many `crop`s, which begin anywhere in the middle of text and never with the separator
+    `between`, and how many of each `beginning`: the separator and the first tokens of a document. Separators
+    may stand inside both. A smaller draw with the same random numbers is the start of a larger one, of one
+    kind. Raises ValueError where fewer fit.
+    """
+    is_separator_T = stream_T[: max(0, len(stream_T) - length + 1)] == between
+    allowed = {"crop": ~is_separator_T, "beginning": is_separator_T}
+    is_taken = bytearray(len(stream_T))
+    found = {}
+    for start, count in counts.items():
+        places = allowed[start].nonzero().squeeze(-1)
+        order = places[torch.randperm(len(places), generator=rng)].tolist()
+        chosen = _apart(order, count, length, is_taken)
+        if len(chosen) < count:
+            raise ValueError(f"{count} of the kind {start!r} are asked for, and {len(chosen)} fit")
+        rows = [stream_T[place : place + length] for place in chosen]
+        found[start] = torch.stack(rows) if rows else stream_T.new_zeros(0, length)
+    return found
+
+
+def _apart(places: list[int], count: int, length: int, is_taken: bytearray) -> list[int]:
+    """Return the first `count` places whose `length` tokens are free, and mark these as taken."""
+    chosen = []
+    for place in places:
+        if len(chosen) == count:
+            break
+        end = place + length
+        if not is_taken[place] and not is_taken[end - 1]:  # all that is taken is as long
+            is_taken[place:end] = b"\1" * length
+            chosen.append(place)
+    return chosen
+
+
+def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Return `sequences` crops, half of them of samples of smol-ar and half of standard-library
+    documentation.
+
+    Each half is int64 (N, T) under its name, `samples` or `documentation`. Crops begin in the middle of text
+    and do not overlap; no token has a fixed place. The choice is a draw without replacement that depends on
+    (seed, split) alone, and a smaller one is part of a larger one. Held-out text is for evaluation, the other
+    split for calibration. Raises ValueError when a source has too little text.
     """
     half = sequences // 2
-    samples_NT = shipped_samples(length, held_out)
-    documentation_NT = documentation_sequences(tokenizer, length, held_out)
+    wanted = {"samples": sequences - half, "documentation": half}
     chosen = {}
-    for name, ids_NT, wanted in (
-        ("samples", samples_NT, sequences - half),
-        ("documentation", documentation_NT, half),
-    ):
-        if wanted > len(ids_NT):
+    for source, count in wanted.items():
+        rng = generator(seed, "texts", source, held_out)
+        stream_T = source_stream(source, tokenizer, held_out)
+        try:
+            drawn = draw_sequences(stream_T, {"crop": count}, length, separator(tokenizer), rng)
+        except ValueError as error:
             raise ValueError(
-                f"sequences={sequences} asks for {wanted} of {name}, which has {len(ids_NT)} of {length} "
-                "tokens in this split: ask for fewer"
-            )
-        order = torch.randperm(len(ids_NT), generator=generator(seed, "texts", name, held_out))
-        chosen[name] = ids_NT[order[:wanted].sort().values]
+                f"sequences={sequences} of {length} tokens do not fit the {len(stream_T)} tokens of {source} "
+                f"in this split: {error}: ask for fewer or shorter ones"
+            ) from None
+        chosen[source] = drawn["crop"]
     return chosen
+
+
+def with_first_token(ids_NT: torch.Tensor, tokenizer) -> torch.Tensor:
+    """Return sequences with the document separator before them, int64 (N, T + 1)."""
+    return torch.nn.functional.pad(ids_NT, (1, 0), value=separator(tokenizer))

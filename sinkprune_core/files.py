@@ -1,18 +1,28 @@
-"""Where files live, and how they are written: the cache, the repository when there is one, atomic writes.
+"""Where files live, and how they are written: the cache, the repository, atomic writes, digests, locks.
 
 Nothing here depends on the working directory, so notebooks run the same by hand, by papermill and by the
 graph.
 """
 
+import errno
+import hashlib
 import json
 import os
+import re
+import socket
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sinkprune_core.scratch import give_ordinary_modes, scratch_folder
 
 PACKAGE = Path(__file__).resolve().parent
+CHUNK = 1 << 20  # bytes that are read at a time
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full disk, or beyond a quota, ends with
+FRESH = 2.0  # seconds in which a file may change without another time of modification
+held_here: dict[Path, tuple[int, int]] = {}  # what this process holds: by which thread, how often
 
 
 def cache_dir() -> Path:
@@ -34,19 +44,76 @@ def project_root() -> Path:
     return root if is_repository else Path.cwd()
 
 
+# writing
+
+
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it on success and vanishes on any failure.
 
     Works for a file or for a directory that does not exist yet (the block decides which by what it creates).
+    What replaces `path` has been flushed to disk. Raises OSError with a sentence where the disk is full.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(path) as scratch:
-        partial = scratch / path.name
-        yield partial
-        give_ordinary_modes(partial)
-        os.replace(partial, path)
+    with room_needed(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with scratch_folder(path) as scratch:
+            partial = scratch / path.name
+            yield partial
+            give_ordinary_modes(partial)
+            flush(partial)
+            os.replace(partial, path)
+            _flush_one(path.parent)
+
+
+@contextmanager
+def room_needed(path: Path | str) -> Iterator[None]:
+    """Turn the error of a full disk into an OSError that names `path` and says what to do."""
+    try:
+        yield
+    except Exception as error:
+        number = _system_error(error)
+        if number not in FULL:
+            raise
+        full = OSError(
+            f"{path} cannot be written ({os.strerror(number)}): "
+            "make room there or choose another place, then run the same again"
+        )
+        full.errno = number
+        raise full from error
+
+
+def _system_error(error: Exception) -> int | None:
+    """Return the number of the system's error behind an exception, also where a library in Rust raised it."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return None if found is None else int(found[1])
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder with everything in it, is on the disk."""
+    if path.is_dir():
+        for child in sorted(path.iterdir()):
+            flush(child)
+    _flush_one(path)
+
+
+def _flush_one(path: Path) -> None:
+    is_folder = path.is_dir()
+    if os.name == "nt":
+        if is_folder:
+            return  # Windows cannot open a folder
+        descriptor = os.open(path, os.O_RDWR)
+    else:
+        descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if not is_folder or error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise  # some file systems do not flush folders
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path | str, value: object) -> None:
@@ -54,3 +121,103 @@ def write_json(path: Path | str, value: object) -> None:
     text = json.dumps(value, indent=1, allow_nan=False) + "\n"
     with atomic(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+# digests
+
+
+def file_digest(path: Path | str) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def known_digest(path: Path | str) -> str:
+    """Return the SHA-256 of a large file that rarely changes; it is kept in the cache.
+
+    The file is read again when its size, its identity on the disk or one of its times is another.
+    """
+    path = Path(path).resolve()
+    name = hashlib.sha256(str(path).encode()).hexdigest()[:32]
+    note = cache_dir() / "digests" / f"{name}.json"
+    status = _status(path)
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        known = json.loads(note.read_text(encoding="utf-8"))
+        if known["status"] == status:
+            return known["sha256"]
+    digest = file_digest(path)
+    is_settled = time.time_ns() - max(status["modified"], status["changed"]) > FRESH * 1e9
+    if is_settled and _status(path) == status:
+        with suppress(OSError):  # a cache that cannot be written only costs time
+            write_json(note, {"path": str(path), "status": status, "sha256": digest})
+    return digest
+
+
+def _status(path: Path) -> dict[str, int]:
+    """Return what is another when a file was written to, whatever its time of modification was set to."""
+    found = path.stat()
+    return {
+        "size": found.st_size,
+        "file": found.st_ino,
+        "modified": found.st_mtime_ns,
+        "changed": found.st_ctime_ns,
+    }
+
+
+# locks
+
+
+@contextmanager
+def held(path: Path | str) -> Iterator[None]:
+    """Hold the one lock of an output or of a work folder, which need not exist yet.
+
+    The lock is a file beside `path` that is gone afterwards; it frees itself when a process dies. A thread
+    may hold a path several times. Raises RuntimeError at once, saying who holds it, where another process or
+    thread does.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(path).resolve()
+    mine = threading.get_ident()
+    owner, times = held_here.get(path, (mine, 0))
+    if times and owner == mine:
+        held_here[path] = (mine, times + 1)
+        try:
+            yield
+        finally:
+            held_here[path] = (mine, times)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.with_name(f".{path.name}.lock")
+    holder = path.with_name(f".{path.name}.holder")
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(
+            f"{path} is in use by {_described(holder)}: wait until that has ended, or choose another place"
+        ) from None
+    try:
+        held_here[path] = (mine, 1)
+        since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+        known = {"process": os.getpid(), "machine": socket.gethostname(), "since": since}
+        holder.write_text(json.dumps(known) + "\n", encoding="utf-8")
+        yield
+    finally:
+        held_here.pop(path, None)
+        holder.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows removes no open file
+            file.unlink()  # while it is held: who waits for it looks whether it is still there
+        lock.release()
+
+
+def _described(holder: Path) -> str:
+    """Return who holds a lock, in words."""
+    try:
+        known = json.loads(holder.read_text(encoding="utf-8"))
+        return f"process {known['process']} on {known['machine']} since {known['since']}"
+    except (OSError, ValueError, TypeError, KeyError):
+        return "another process that has just begun"

@@ -1,5 +1,5 @@
-"""Main memory: how much is free, and two settings of the C library's allocator that large tensors on a CPU
-need.
+"""Main memory: how much is free, what large tensors on a CPU need of the C library's allocator, and how much
+of an intermediate result to hold at once.
 
 The settings are those of glibc; other C libraries are left alone.
 """
@@ -7,12 +7,17 @@ The settings are those of glibc; other C libraries are left alone.
 import ctypes
 import os
 import re
+import sys
 from pathlib import Path
+
+import torch
 
 # Parameters of `mallopt`, by the numbers in glibc's malloc.h.
 _TRIM_THRESHOLD = -1
 _TOP_PAD = -2
 _MMAP_MAX = -4
+
+CACHE_BYTES = 1 << 20  # what a core of a CPU holds near it: larger temporaries wait for memory
 
 
 def keep_freed_memory() -> bool:
@@ -43,6 +48,18 @@ def release_freed_memory() -> bool:
         return bool(ctypes.CDLL(None).malloc_trim(0))
     except (AttributeError, OSError, TypeError):
         return False
+
+
+def rows_in_cache(row_bytes: int, device: torch.device) -> int:
+    """Return how many rows of an intermediate result to compute at once, each of `row_bytes` bytes.
+
+    On a CPU as many as stay in its cache, at least one; on another device any number. A temporary tensor of
+    many megabytes is mapped, cleared and read back by the page on a CPU, which takes longer than what is
+    computed on it.
+    """
+    if device.type != "cpu":
+        return sys.maxsize
+    return max(1, CACHE_BYTES // row_bytes)
 
 
 def free_memory() -> int:

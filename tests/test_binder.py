@@ -1,4 +1,4 @@
-"""What Binder would build: a dry run of repo2docker, which prints its Dockerfile and needs no Docker and no network."""
+"""What Binder would build: a dry run of repo2docker, which needs no Docker and no network."""
 
 import re
 import shutil
@@ -20,7 +20,7 @@ PYTHON = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["p
 
 
 def plan(folder: Path) -> tuple[str, list[str]]:
-    """Return what repo2docker says about a folder, and the Dockerfile it would build there without comments."""
+    """Return what repo2docker says about a folder, and its Dockerfile without comments."""
     command = [
         sys.executable,
         "-m",
@@ -67,7 +67,7 @@ def test_the_project_is_there_before_the_environment_that_installs_it():
 
 @pytest.mark.parametrize("spoil", ["an empty .binder", "no Python line", "a requirements file alone"])
 def test_the_dry_run_tells_a_wrong_set_up(spoil, tmp_path):
-    """Negative controls: what would silently lead Binder elsewhere is seen by the same reading of the dry run."""
+    """Negative controls: the same reading sees what would silently lead Binder elsewhere."""
     shutil.copy(ROOT / "environment.yml", tmp_path)
     if spoil == "an empty .binder":
         (tmp_path / ".binder").mkdir()

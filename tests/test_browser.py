@@ -1,6 +1,7 @@
-"""By hand, as a reader works: a real JupyterLab in a real Chromium, a notebook opened, restarted and run from top to bottom.
+"""By hand, as a reader works: a notebook opened, restarted and run in a real JupyterLab in a real Chromium.
 
-Takes minutes, so it runs only when asked for: `SINKPRUNE_BROWSER=1 pytest tests/test_browser.py`. It needs Chromium, its
+Takes minutes, so it runs only when asked for: `SINKPRUNE_BROWSER=1 pytest tests/test_browser.py`.
+It needs Chromium, its
 driver and selenium. With `SINKPRUNE_SCREENSHOTS=FOLDER` it leaves a picture of what it saw.
 """
 
@@ -23,7 +24,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --window-size=1280,1400"
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync --window-size=1280,1400"
+)
 SMALL = {
     "00_start_here": {"sequences": 4, "draws": 1, "calibration": 2, "length": 32, "items": 24},
     "01_sink_variance": {"prompts": 2, "prompt_length": 12, "length": 36, "steps": 12},
@@ -46,7 +50,7 @@ def wait_for(ready, seconds: float, what: str, every: float = 0.5):
 
 
 def small_copy(folder: Path) -> Path:
-    """Make a copy of the project whose notebooks take little and have no outputs, so that what is seen was made here; 01 ends after its slider."""
+    """Copy the project with notebooks that take little and have no outputs; 01 ends after its slider."""
     shutil.copytree(
         ROOT / "sinkprune_core", folder / "sinkprune_core", ignore=shutil.ignore_patterns("__pycache__")
     )
@@ -68,7 +72,7 @@ def small_copy(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """A JupyterLab on a free port, with settings and folders of its own: its address (with `{}` for a notebook) and its notebooks."""
+    """A JupyterLab on a free port: its address (with `{}` for a notebook) and its notebooks."""
     folder = small_copy(tmp_path_factory.mktemp("project"))
     places = {
         name: str(tmp_path_factory.mktemp("jupyter") / name.lower())
@@ -175,14 +179,17 @@ def choose(driver, menu: str, entry: str) -> None:
 
 
 def run_all(driver, address: str, notebook: Path) -> list:
-    """Open a notebook, restart its kernel and run all cells, by the menu; return its code cells as saved: in order, without an error."""
+    """Open a notebook, restart its kernel and run all cells, by the menu; return its code cells as saved."""
     driver.get(address.format(notebook.stem))
-    prompts = lambda: [
-        element.get_attribute("textContent").strip()
-        for element in driver.find_elements(
-            "css selector", ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell .jp-InputPrompt"
-        )
-    ]
+
+    def prompts():
+        return [
+            element.get_attribute("textContent").strip()
+            for element in driver.find_elements(
+                "css selector", ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell .jp-InputPrompt"
+            )
+        ]
+
     count = sum(cell.cell_type == "code" for cell in nbformat.read(notebook, 4).cells)
     wait_for(lambda: len(prompts()) == count, 90, f"{count} code cells are on the page")
     wait_for(

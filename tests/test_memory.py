@@ -20,7 +20,7 @@ from sinkprune_core.companion.variants import SharedStatistics, variant_scores
 from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation import likelihood, token_losses
-from sinkprune_core.models import embedded, reader
+from sinkprune_core.models import adapters, embedded, reader
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import from_folder
@@ -162,7 +162,7 @@ def test_the_adapter_is_merged_in_float32_one_linear_at_a_time(monkeypatch, dtyp
 
     parameters = list(base.parameters())
     monkeypatch.setattr(Linear, "merge", counted)
-    merged = embedded.merge_adapter(base, embedded.ADAPTER, dtype)
+    merged = adapters.merge_adapter(base, embedded.ADAPTER, dtype)
     linears = 7 * len(merged.model.layers)
     assert wide == ([1] * linears if dtype != torch.float32 else list(range(1, linears + 1)))
     adapter = load_file(embedded.ADAPTER / "adapter_model.safetensors")

@@ -58,6 +58,9 @@ CLAIMS = {
             "finding": "00_one/mean",
             "side": "above",
             "against": -5.0,
+            "family": "means",
+            "margin": 0.1,
+            "margin_reason": "a test",
         }
     ]
 }

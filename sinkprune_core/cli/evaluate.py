@@ -2,7 +2,10 @@
 
 import argparse
 import dataclasses
+import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,8 @@ SUMMARY = "likelihood on held-out text, or tasks"
 PROTOCOLS = ("ppl_llada", "main_llada", "main_dream")  # of evaluation.protocols, those for a running text
 FAMILIES = ("llada", "dream", "autoregressive")  # of evaluation.benchmarks.PAPER
 TEXT_BATCH = 32  # sequences at once where text is scored
+TEXT_DRAWS = 8  # noise levels per sequence
+SUITE_DRAWS = 8  # maskings of an ending: evaluation.two_choice.DRAWS
 PROTOCOL_BATCH = 16  # windows at once where a protocol scores it
 
 
@@ -32,7 +37,7 @@ class EvaluateOptions(ModelOptions):
     family: str | None = None
     limit: int | None = whole(None, least=1)
     protocol: str | None = None
-    draws: int = whole(8, least=1)
+    draws: int | None = whole(None, least=1)
     json: Path | None = None
 
     def __post_init__(self):
@@ -50,8 +55,8 @@ class EvaluateOptions(ModelOptions):
             raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
         if not self.task_names:
             raise ValueError("--tasks names no task: give names, by spaces or commas, e.g. --tasks suite")
-        unused = ("text", "sequences", "length", "draws", "batch", "seed")
-        self.refuse(unused, "it is for held-out text, and tasks have text and settings of their own")
+        unused = ("text", "sequences", "length")
+        self.refuse(unused, "it is for held-out text, and tasks have texts of their own")
         if self.split is not None and self.data is None:
             raise ValueError(
                 f"--split {self.split} chooses among local files of WikiText-2: "
@@ -83,10 +88,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `EvaluateOptions`."""
     add_model_options(parser, EvaluateOptions)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the table goes besides")
+    add_number(
+        parser,
+        EvaluateOptions,
+        "draws",
+        "random masks of each sequence, or of each answer of --tasks, under a diffusion model",
+        f"{TEXT_DRAWS}, in the suite {SUITE_DRAWS}, in other tasks as published: 128",
+    )
     group = parser.add_argument_group("likelihood of sequences drawn from the text")
     add_number(group, EvaluateOptions, "sequences", "sequences of text")
     add_number(group, EvaluateOptions, "length", "tokens per sequence", "128, with --text 512")
-    add_number(group, EvaluateOptions, "draws", "noise levels per sequence of a diffusion model's NELBO")
     group = parser.add_argument_group("likelihood of the whole text")
     group.add_argument(
         "--protocol",
@@ -118,7 +129,7 @@ def run(options: EvaluateOptions) -> int:
     check_new_path("json", options.json)
 
     from sinkprune_core.cli.inputs import on_device
-    from sinkprune_core.cli.tables import print_table
+    from sinkprune_core.cli.tables import picture_of, print_next, print_table
 
     options = on_device(options)
     if options.tasks:
@@ -128,6 +139,7 @@ def run(options: EvaluateOptions) -> int:
     else:
         table = text_table(options)
     print_table(table, options.json)
+    print_next("trace", options.model, "--figure", picture_of(options.model))
     return 0
 
 
@@ -146,10 +158,10 @@ def text_table(options: EvaluateOptions) -> "pd.DataFrame":
 
     documents = documents_of(options, held_out=True)
     lm = open_model(options)
-    if not lm.is_diffusion:
-        options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
+    refuse_draws(options, lm)
     texts = sequences_of(lm, options, documents, options.length, held_out=True)
-    scores = score_texts(lm, texts, options.draws, batch=options.batch or TEXT_BATCH)
+    draws = options.draws or TEXT_DRAWS
+    scores = score_texts(lm, texts, draws, batch=options.batch or TEXT_BATCH, seed=options.seed)
     rows = {}
     for source, group in scores.groupby("text"):
         rows[source] = {"measure": measure_of(lm)} | estimate(group.value)
@@ -184,27 +196,59 @@ def protocol_table(options: EvaluateOptions) -> "pd.DataFrame":
 def task_table(options: EvaluateOptions) -> "pd.DataFrame":
     """Return the results of `--tasks`, with the data of BLiMP and WikiText-2 from `--data` if given."""
     from sinkprune_core.cli.inputs import open_model
-    from sinkprune_core.evaluation.benchmarks import evaluate, evaluate_named, named
+    from sinkprune_core.evaluation.benchmarks import evaluate_named, named
     from sinkprune_core.evaluation.local_tasks import local_tasks
+    from sinkprune_core.evaluation.suite import groups_of
 
     names = options.task_names
+    of_suite = [name for name in names if groups_of(name)]
+    others = [name for name in names if not groups_of(name)]
     if options.family is not None:
         settled = named(options.family)
         if not settled.keys() & {*names} and names != ["paper"]:
             options.refuse(("family",), f"it has settings of paper and of {', '.join(settled)} only")
-    if options.data is not None:
-        with local_tasks(options.data, names, options.split or "test") as (tasks, include):
-            lm = open_model(options)
-            return evaluate(lm, tasks, limit=options.limit, family=options.family, include=include)
-    lm = open_model(options)
-    try:
-        return evaluate_named(lm, names, options.limit, options.family)
-    except OSError as error:
-        if any(name.startswith(("blimp", "wikitext")) for name in names):
-            raise OSError(
-                f"{error}; or give a local folder of BLiMP and WikiText-2: --data FOLDER"
-            ) from error
-        raise
+    if not others:
+        options.refuse(("data",), "the suite comes with this package")
+    with ExitStack() as stack:
+        include = None
+        if options.data is not None:
+            files = local_tasks(options.data, others, options.split or "test")
+            others, include = stack.enter_context(files)
+        lm = open_model(options)
+        refuse_draws(options, lm)
+        try:
+            return evaluate_named(
+                lm,
+                [*of_suite, *others],
+                options.limit,
+                options.family,
+                options.draws,
+                options.seed,
+                options.batch,
+                include,
+                progress=True,
+                announce=partial(say_duration, lm, options.draws or SUITE_DRAWS),
+            )
+        except OSError as error:
+            if any(name.startswith(("blimp", "wikitext")) for name in others):
+                raise OSError(
+                    f"{error}; or give a local folder of BLiMP and WikiText-2: --data FOLDER"
+                ) from error
+            raise
+
+
+def say_duration(lm: "LanguageModel", draws: int, seconds: float) -> None:
+    """Say how long the suite takes from now on, and with how many draws."""
+    from sinkprune_core.cli.tables import in_words
+
+    by = f", with at most {draws} random masks of an answer (--draws)" if lm.is_diffusion else ""
+    print(f"suite, {lm.name}: about {in_words(seconds)} at this machine's speed now{by}", file=sys.stderr)
+
+
+def refuse_draws(options: ModelOptions, lm: "LanguageModel") -> None:
+    """Raise ValueError for `--draws` of an autoregressive model."""
+    if not lm.is_diffusion:
+        options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
 
 
 def measure_of(lm: "LanguageModel") -> str:

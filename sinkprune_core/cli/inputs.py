@@ -14,6 +14,7 @@ from sinkprune_core.cli.model_options import ModelOptions, asks_wikitext, device
 from sinkprune_core.evaluation import local_data
 from sinkprune_core.models.catalog import EMBEDDED
 from sinkprune_core.models.embedded import ADAPTERS
+from sinkprune_core.models.finite import check_finite
 from sinkprune_core.models.hub import available_memory, choose_dtype, parse
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, open_checkpoint
@@ -72,8 +73,15 @@ def choose_device(name: str) -> str:
 def open_model(options: ModelOptions, streamed: bool | None = False) -> LanguageModel:
     """Load a model, or stream it from disk; None: stream it where it would not fit well into memory.
 
-    Raises ValueError for a model that cannot be streamed, and what `load` and `stream` raise.
+    Raises ValueError for a model that cannot be streamed and for one with numbers that are not finite, and
+    what `load` and `stream` raise.
     """
+    lm = _opened(options, streamed)
+    check_finite(lm)
+    return lm
+
+
+def _opened(options: ModelOptions, streamed: bool | None) -> LanguageModel:
     if options.device_map is not None:
         return load(options.model, options.dtype, device_map=device_map_of(options.device_map))
     row, _ = parse(options.model)
@@ -91,6 +99,18 @@ def open_model(options: ModelOptions, streamed: bool | None = False) -> Language
     if streamed:
         return stream(open_checkpoint(options.model), Path(options.model).name, dtype, options.device)
     return load(options.model, dtype, options.device)
+
+
+def kind_and_tokenizer(name: str) -> tuple[str, object]:
+    """Return the kind and the tokenizer of a model, without its weights.
+
+    Models that are not on this machine are downloaded.
+    """
+    row, _ = parse(name)
+    if row is not None and row.id in EMBEDDED:
+        return row.kind, open_checkpoint("smol-ar").tokenizer()
+    checkpoint = open_checkpoint(name)
+    return checkpoint.kind, checkpoint.tokenizer()
 
 
 # text

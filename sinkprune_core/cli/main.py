@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from types import ModuleType
 
-from sinkprune_core.cli import card, claims, evaluate, prune, publish, reproduce, trace, train
+from sinkprune_core.cli import card, claims, compare, evaluate, prune, publish, reproduce, trace, train
 from sinkprune_core.cli.options import Options, Parser, flag, suggestion
 
 
@@ -27,6 +27,7 @@ COMMANDS = {
     "prune": Command(prune, prune.PruneOptions),
     "trace": Command(trace, trace.TraceOptions),
     "evaluate": Command(evaluate, evaluate.EvaluateOptions),
+    "compare": Command(compare, compare.CompareOptions),
     "reproduce": Command(reproduce, reproduce.ReproduceOptions),
     "claims": Command(claims, claims.ClaimsOptions),
     "publish": Command(publish, publish.PublishOptions),

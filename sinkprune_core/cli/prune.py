@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import shutil
 import sys
 import typing
 from dataclasses import dataclass
@@ -15,16 +13,13 @@ from typing import TYPE_CHECKING
 from sinkprune_core.cli.model_options import ModelOptions, add_model_options, check_model_name
 from sinkprune_core.cli.options import (
     add_number,
-    check_new_path,
-    check_writable,
     real,
     suggestion,
     whole,
 )
+from sinkprune_core.cli.prune_output import check_places, is_finished, places_held, save
 
 if TYPE_CHECKING:
-    from sinkprune_core.models.language_model import LanguageModel
-    from sinkprune_core.pruning.engine import Report
     from sinkprune_core.pruning.recipe import Recipe
 
 SUMMARY = "prune a model and save it in transformers format"
@@ -144,12 +139,15 @@ def run(options: PruneOptions) -> int:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
     check_model_name(options.model)
     options.check_text()
-    check_new_path("out", options.out)
-    if options.work is not None:
-        check_writable("work", options.work)
+    check_places(options)
     recipe = recipe_of(options)
     refuse_idle(options, recipe)
+    with places_held(options, recipe):
+        return prune_and_save(options, recipe)
 
+
+def prune_and_save(options: PruneOptions, recipe: Recipe) -> int:
+    """Load the model and do what `run` says, in places that are held."""
     import torch
 
     from sinkprune_core.cli.inputs import documents_of, on_device, open_model, sequences_of
@@ -166,6 +164,8 @@ def run(options: PruneOptions) -> int:
     sources = sequences_of(lm, options, documents, options.length, held_out=False)
     calibration = Calibration(torch.cat(list(sources.values())), options.seed, options.batch)
     check(lm, recipe, calibration)
+    if is_finished(options, lm, recipe, calibration):
+        return 0
     cost = pruning_cost(lm, recipe, calibration, options.out, options.work_folder)
     streamed = " streamed from disk" if lm.is_streamed else ""
     print(f"{lm.name}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
@@ -294,23 +294,3 @@ def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:
     for lack in (*missing, *cost.missing):
         print(f"this machine lacks {lack}", file=sys.stderr)
     return True
-
-
-def save(lm: LanguageModel, report: Report, options: PruneOptions) -> None:
-    """Write the pruned model and its table of linears, remove what the run kept, and say what came out."""
-    from sinkprune_core.files import atomic
-    from sinkprune_core.pruning.shrink import shrink
-
-    is_smaller = bool(report.kept_units) and not options.masked
-    if is_smaller:
-        lm = shrink(lm, report.kept_units)
-    lm.save(options.out, **report.card())
-    with atomic(options.out / "sinkprune-linears.csv") as partial:
-        report.linears.to_csv(partial, index=False)
-    shutil.rmtree(options.work_folder if options.work is None else report.checkpoint)
-    weights = int(report.linears.weights.sum())
-    print(
-        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are "
-        f"{'removed' if is_smaller else 'zero'}; {report.unpruned_parameters:,} other parameters are unpruned"
-    )
-    print(f"next: sinkprune evaluate {shlex.quote(str(options.out))}")

@@ -2,12 +2,19 @@
 
 import argparse
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sinkprune_core.cli.model_options import ModelOptions, add_model_options, check_model_name
 from sinkprune_core.cli.options import add_number, check_new_path, real, whole
 
+if TYPE_CHECKING:
+    from sinkprune_core.models.language_model import LanguageModel
+    from sinkprune_core.sinks.trace import Trace
+
 SUMMARY = "write from prompts, record where attention goes step by step, and print how much sinks move"
+PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
 MEANINGS = {
     "spatial_variance": "how unevenly attention falls on positions: variance of mass, whose mean is 1",
     "temporal_variance": "how far the centre of the sinks moves: variance over steps, in squared positions",
@@ -34,6 +41,7 @@ class TraceOptions(ModelOptions):
     temperature: float = real(0.0, least=0)
     out: Path | None = None
     json: Path | None = None
+    figure: Path | None = None
 
     def __post_init__(self):
         super().__post_init__()
@@ -44,8 +52,18 @@ class TraceOptions(ModelOptions):
             )
         if self.block is not None:
             self._check_block(self.block)
-        if self.out is not None and self.out == self.json:
-            raise ValueError(f"--out and --json are both {self.out}: they are two files, give two names")
+        self._check_names()
+
+    def _check_names(self) -> None:
+        for one, other in combinations(("out", "json", "figure"), 2):
+            file = getattr(self, one)
+            if file is not None and file == getattr(self, other):
+                raise ValueError(f"--{one} and --{other} are both {file}: they are two files, give two names")
+        if self.figure is not None and self.figure.suffix not in PICTURES:
+            raise ValueError(
+                f"--figure {self.figure} must end in one of {', '.join(PICTURES)}: the ending says how it is "
+                "written"
+            )
 
     def _check_block(self, block: int) -> None:
         if self.tokens % block:
@@ -78,6 +96,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_number(parser, TraceOptions, "temperature", "0 takes the most probable token")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the trace goes (safetensors)")
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE.png",
+        help="where a picture of the first prompt's trace goes: attention by token and step, sinks ringed",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where the table goes besides")
 
 
@@ -87,6 +111,7 @@ def run(options: TraceOptions) -> int:
     options.check_text()
     check_new_path("out", options.out)
     check_new_path("json", options.json)
+    check_new_path("figure", options.figure)
 
     import pandas as pd
     import torch
@@ -112,13 +137,28 @@ def run(options: TraceOptions) -> int:
     found = trace(lm, torch.cat(list(sources.values())), sampler, options.seed, options.batch)
     if options.out is not None:
         found.save(options.out)
+    if options.figure is not None:
+        draw(lm, found, options.figure)
     measures = variability(found.mass_BSK, found.visible_SK).drop(columns="prompt")
     rows = {name: estimate(measures[name]) for name in measures.columns}
     print_table(pd.DataFrame(rows).T, options.json)
     print()
     for name, meaning in MEANINGS.items():
         print(f"{name:<27} {meaning}")
+    if options.figure is not None:
+        print(f"\n{options.figure}: attention of the first prompt by token and step; red rings are sinks")
     return 0
+
+
+def draw(lm: "LanguageModel", found: "Trace", file: Path) -> None:
+    """Write the picture of the first prompt's trace."""
+    from sinkprune_core.companion.trajectories import panel, plot_sink_positions
+    from sinkprune_core.files import atomic
+
+    kind = "diffusion" if lm.is_diffusion else "autoregressive"
+    figure = plot_sink_positions([panel(lm, found, 0, f"{lm.name}, {kind}")])
+    with atomic(file) as partial:
+        figure.savefig(partial, dpi=150)
 
 
 def kept(options: TraceOptions) -> str:

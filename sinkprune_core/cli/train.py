@@ -1,6 +1,7 @@
 """`sinkprune train`: make a diffusion model, or its autoregressive twin, from a causal language model."""
 
 import argparse
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,7 @@ class TrainOptions(Options):
     seed: int = whole(0, least=0)
     folder: Path | None = None
     start_from: Path | None = None
+    begin_with: Path | None = None
     export: Path | None = None
 
     def __post_init__(self):
@@ -57,6 +59,12 @@ class TrainOptions(Options):
             )
         if self.is_embedded:
             self.refuse(("mask_token",), f"it is for other bases, and {EMBEDDED_BASE} has its own mask token")
+
+        if self.start_from is not None and self.begin_with is not None:
+            raise ValueError(
+                f"--start-from {self.start_from} goes on with a run, --begin-with {self.begin_with} begins "
+                "one of other settings: give one of them"
+            )
 
     @property
     def is_embedded(self) -> bool:
@@ -128,6 +136,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="an exported adapter to go on from, at its place in the data, instead of a fresh one",
     )
     parser.add_argument(
+        "--begin-with",
+        type=Path,
+        metavar="FOLDER",
+        help="an exported adapter of other settings whose weights a new run begins with",
+    )
+    parser.add_argument(
         "--export",
         type=Path,
         metavar="FOLDER",
@@ -155,7 +169,7 @@ def run(options: TrainOptions) -> int:
 
     from sinkprune_core.cli.inputs import choose_device
     from sinkprune_core.training.export import export
-    from sinkprune_core.training.lora import train
+    from sinkprune_core.training.lora import tokens_seen, train
     from sinkprune_core.training.settings import Training
 
     device = choose_device(options.device)
@@ -164,6 +178,8 @@ def run(options: TrainOptions) -> int:
         settings["alpha"] = 2 * options.rank
     if not options.is_embedded:
         settings["samples"] = 0
+    if options.begin_with is not None:
+        settings["earlier_tokens"] = tokens_seen(options.begin_with)
     config = Training(
         kind=options.kind,
         base=options.base,
@@ -174,19 +190,25 @@ def run(options: TrainOptions) -> int:
     text = None
     if options.text is not None:
         text = options.text.read_text(encoding="utf-8")
-    checkpoint = train(config, options.run_folder, options.start_from, text=text, device=device)
+    checkpoint = train(
+        config, options.run_folder, options.start_from, options.begin_with, text=text, device=device
+    )
     if options.export is not None:
         export(checkpoint, options.export)
-        print(f"{'adapter' if options.is_embedded else 'model'} written to {options.export}{_next(options)}")
+        print(f"{'adapter' if options.is_embedded else 'model'} written to {options.export}")
+        if command := next_command(options):
+            print(f"next: {shlex.join(command)}")
     return 0
 
 
-def _next(options: TrainOptions) -> str:
+def next_command(options: TrainOptions) -> list[str]:
+    """Return the command for what was exported; none for a twin, which has no card of its own."""
+    folder = str(options.export)
     if not options.is_embedded:
-        return f"; prune it: sinkprune prune {options.export} --out ..."
+        return ["sinkprune", "prune", folder, "--out", f"{folder}-pruned"]
     if options.kind == "diffusion":
-        return f"; measures for its model card: sinkprune card --folder {options.export}"
-    return ""
+        return ["sinkprune", "card", "--folder", folder]
+    return []
 
 
 def kept(options: TrainOptions) -> str:

@@ -1,36 +1,37 @@
-"""The claims ledger: what the paper says, the rule that was written down before, and the verdict the records
-give.
+"""The claims ledger: what the paper says, what was written down before, and the verdicts that findings give.
 
 `data/claims.yml` states each claim; notebooks write findings (a number with its interval); nobody types a
-verdict.
+verdict. The rule is `verdict_rule`, the tables for readers are `claims_page`.
 """
 
-import json
+import datetime
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.companion import claims_page, margins, others, verdict_rule
+from sinkprune_core.companion.entries import checked, read_yaml
+from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
+from sinkprune_core.evaluation.significance import holm
 from sinkprune_core.files import PACKAGE
+from sinkprune_core.models.weight_files import read_json
 
 FILE = PACKAGE / "data" / "claims.yml"
-REPRODUCED = "reproduced"
-DIRECTION = "direction only"
-REFUTED = "not reproduced"
-NOT_RUN = "not run at this scale"
-VERDICTS = (REPRODUCED, DIRECTION, REFUTED, NOT_RUN)
-MARKS = {REPRODUCED: "✅", DIRECTION: "🔶", REFUTED: "❌", NOT_RUN: "▫️"}
-SIDES = ("above", "below")
-KINDS = ("claim", "control")
-COLUMNS = ("claim", "kind", "metric", "published", "here", "interval", "claimed", "verdict", "notebook")
+CLAIM = "claim"  # of the paper
+CONTROL = "control"  # of ours
+OTHERS = "others"  # measured by somebody else, never counted among ours
+KINDS = (CLAIM, CONTROL, OTHERS)
+PARTS = ("history", "claims")  # of the file
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A row of the ledger. It says that a finding lies `side` of `against`."""
+    """A row of the ledger. It says that a finding lies `side` of `against`.
+
+    Raises ValueError for a value that is not allowed, and for a finding without a family or a margin.
+    """
 
     id: str  # unique in the ledger
     says: str  # the claim in a sentence
@@ -39,155 +40,241 @@ class Claim:
     metric: str  # what is measured
     falsifier: str  # what would refute the claim
     scale: str  # of model for which it is claimed
-    kind: str = "claim"  # one of KINDS: the paper's claim, or a control of ours
+    kind: str = CLAIM  # one of KINDS
     published: str | None = None  # the paper's number
     finding: str | None = None  # notebook/name; None where the claim needs a scale that is not run here
-    side: str = "below"  # one of SIDES
+    side: str = "below"  # one of verdict_rule.SIDES
     against: float = 0.0
+    family: str | None = None  # of rows whose p-values are corrected together
+    margin: float | str | None = None  # in units of the finding, or one of margins.RULES
+    margin_reason: str | None = None  # of a margin that is a number
+    bears_on: str | None = None  # id of the row that a measurement by others speaks about
+    first_verdict: str | None = None  # what the rule says of the first results
+    turned: str | None = None  # why the measure was wrong, shown where the verdict is another one now
 
     def __post_init__(self):
-        if self.side not in SIDES:
-            raise ValueError(f"claim {self.id}: side={self.side!r} is not one of {', '.join(SIDES)}")
-        if self.kind not in KINDS:
-            raise ValueError(f"claim {self.id}: kind={self.kind!r} is not one of {', '.join(KINDS)}")
-        if self.finding is not None and "/" not in self.finding:
+        self._check_choice("side", verdict_rule.SIDES)
+        self._check_choice("kind", KINDS)
+        if self.first_verdict is not None:
+            self._check_choice("first_verdict", verdict_rule.VERDICTS)
+        elif self.turned:
+            raise ValueError(f"claim {self.id}: turned needs first_verdict, the verdict that it was")
+        if self.finding is None:
+            return
+        if "/" not in self.finding:
             raise ValueError(f"claim {self.id}: finding={self.finding!r} must read notebook/name")
+        if not self.family:
+            raise ValueError(f"claim {self.id}: family is missing: name the rows that are read together")
+        self._check_margin()
+        if (self.kind == OTHERS) != (self.finding.split("/")[0] == others.SOURCE):
+            raise ValueError(
+                f"claim {self.id}: kind={self.kind!r} does not fit finding={self.finding!r}; "
+                f"kind {OTHERS} goes with findings {others.SOURCE}/…"
+            )
+        if self.kind == OTHERS and not self.bears_on:
+            raise ValueError(f"claim {self.id}: bears_on is missing: name the row that it speaks about")
+
+    def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in allowed:
+            raise ValueError(f"claim {self.id}: {name}={value!r} is not one of {', '.join(allowed)}")
+
+    def _check_margin(self) -> None:
+        """Raise ValueError for a margin that is neither a rule nor a positive number with its reason."""
+        if self.margin is None:
+            raise ValueError(
+                f"claim {self.id}: margin is missing: give a number with margin_reason, or one of "
+                f"{', '.join(margins.RULES)}"
+            )
+        if isinstance(self.margin, str):
+            self._check_choice("margin", margins.RULES)
+        elif not self.margin > 0:
+            raise ValueError(f"claim {self.id}: margin={self.margin} must be positive")
+        elif not self.margin_reason:
+            raise ValueError(f"claim {self.id}: margin={self.margin} needs a margin_reason")
 
     @property
     def notebook(self) -> str:
         """The name of the notebook that decides the claim; empty where none does."""
-        return (self.finding or "").split("/")[0]
+        if self.finding is None or self.kind == OTHERS:
+            return ""
+        return self.finding.split("/")[0]
+
+    def margin_of(self, found: Estimate | None) -> float | None:
+        """Return the margin as a number: the ledger's, or that which its rule gave the finding."""
+        if isinstance(self.margin, str):
+            return found.margin if found else None
+        return self.margin
 
     def verdict(self, found: Estimate | None) -> str:
-        """Return the verdict: the whole interval on the claimed side, only the mean, or neither."""
-        if found is None:
-            return NOT_RUN
-        sign = 1 if self.side == "above" else -1
-        if min(sign * (found.low - self.against), sign * (found.high - self.against)) > 0:
-            return REPRODUCED
-        if sign * (found.value - self.against) > 0:
-            return DIRECTION
-        return REFUTED
+        """Return one of `verdict_rule.VERDICTS`."""
+        return verdict_rule.verdict(found, self.side, self.against, self.margin_of(found))
+
+
+@dataclass(frozen=True)
+class LedgerChange:
+    """A change of the ledger after results had been seen."""
+
+    date: datetime.date
+    changed: str
+    why: str
+    seen: str  # what was known of the results by then
+
+
+def _parts(file: Path) -> dict[str, list]:
+    """Return the parts of a ledger's file; raises ValueError for an unknown one."""
+    parts = read_yaml(file)
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        raise ValueError(
+            f"{file.name} has unknown parts {', '.join(unknown)}; it may have {', '.join(PARTS)}"
+        )
+    for name in ("claims", *parts):
+        if not isinstance(parts.get(name), list):
+            raise ValueError(f"{file.name} has {name}={parts.get(name)!r:.60}: it must be a list")
+    return parts
 
 
 def ledger(file: Path = FILE) -> list[Claim]:
-    """Return the claims in order; raises ValueError for an unknown field or a doubled id."""
+    """Return the claims in order.
+
+    Raises ValueError for an unknown field, a doubled id, and a row that bears on none.
+    """
     claims = []
-    for row in yaml.safe_load(file.read_text(encoding="utf-8"))["claims"]:
-        try:
-            claims.append(Claim(**row))
-        except TypeError as error:
-            raise ValueError(f"{file.name}, claim {row.get('id')!r}: {error}") from error
+    for row in _parts(file)["claims"]:
+        name = row.get("id") if isinstance(row, dict) else None
+        claims.append(checked(Claim, row, f"{file.name}, claim {name!r}"))
     ids = [claim.id for claim in claims]
     doubled = {id for id in ids if ids.count(id) > 1}
     if doubled:
         raise ValueError(f"{file.name} names a claim twice: {sorted(doubled)}")
+    for claim in claims:
+        if claim.bears_on and claim.bears_on not in ids:
+            raise ValueError(f"{file.name}, claim {claim.id}: bears_on={claim.bears_on!r} is no row")
     return claims
+
+
+def history(file: Path = FILE) -> list[LedgerChange]:
+    """Return what was changed after results had been seen, in order.
+
+    Raises ValueError for an unknown field.
+    """
+    entries = _parts(file).get("history", [])
+    return [
+        checked(LedgerChange, entry, f"{file.name}, change {number}")
+        for number, entry in enumerate(entries, 1)
+    ]
 
 
 def findings(folder: Path) -> dict[str, Estimate]:
     """Return every finding below `folder` (`runs/<profile>`), by `notebook/name`."""
     found = {}
     for file in sorted((folder / "findings").glob("*.json")):
-        for name, values in json.loads(file.read_text(encoding="utf-8"))["findings"].items():
-            if values is not None:
+        named = read_json(file).get("findings")
+        if not isinstance(named, dict):
+            raise ValueError(f"{file} has findings={named!r:.60}: it must be an object of findings by name")
+        for name, values in named.items():
+            if values is None:
+                continue
+            if isinstance(values, dict):
                 values.pop("type", None)
-                found[f"{file.stem}/{name}"] = Estimate(**values)
+            found[f"{file.stem}/{name}"] = checked(Estimate, values, f"{file}, finding {name!r}")
     return found
 
 
 def verdicts(
     claims: Iterable[Claim], found: dict[str, Estimate], notebook: str | None = None
 ) -> pd.DataFrame:
-    """Return the claims table; with `notebook`, the rows which that notebook decides."""
+    """Return the claims table; with `notebook`, the rows which that notebook decides.
+
+    p-values are corrected over the whole family (Holm), of which rows without a finding count as 1: the
+    correction does not depend on which notebooks ran.
+    """
+    claims = list(claims)
+    known = {**others.findings(), **found}
+    corrected = corrected_p_values(claims, known)
     rows = [
-        _row(claim, found.get(claim.finding or ""))
+        _row(claim, known.get(claim.finding or ""), corrected.get(claim.id))
         for claim in claims
         if notebook is None or claim.notebook == notebook
     ]
-    return pd.DataFrame(rows, columns=["id", *COLUMNS]).set_index("id")
+    return pd.DataFrame(rows, columns=claims_page.COLUMNS).set_index("id")
 
 
-def _row(claim: Claim, estimate: Estimate | None) -> dict[str, str]:
+def corrected_p_values(claims: Iterable[Claim], found: dict[str, Estimate]) -> dict[str, float]:
+    """Return the p-values of rows that have a finding, by id, corrected over their family (Holm)."""
+    families: dict[str, list[Claim]] = {}
+    for claim in claims:
+        if claim.finding:
+            families.setdefault(claim.family, []).append(claim)
+    corrected = {}
+    for members in families.values():
+        p_values = []
+        for claim in members:
+            estimate = found.get(claim.finding)
+            p_values.append(1.0 if estimate is None else verdict_rule.p_value(estimate, claim.against))
+        for claim, p in zip(members, holm(p_values), strict=True):
+            if claim.finding in found:
+                corrected[claim.id] = float(p)
+    return corrected
+
+
+def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:
     """Return a row of the claims table."""
-    here = ""
-    interval = ""
-    if estimate:
-        here = f"{estimate.value:.3g}"
-        interval = f"[{estimate.low:.3g}, {estimate.high:.3g}]"
-    return {
+    row = {
+        "id": claim.id,
         "claim": claim.says,
         "kind": claim.kind,
+        "family": claim.family or "",
         "metric": claim.metric,
         "published": claim.published or "",
-        "here": here,
-        "interval": interval,
+        "here": "",
+        "interval": "",
         "claimed": f"{claim.side} {claim.against:g}" if claim.finding else "",
         "verdict": claim.verdict(estimate),
+        "margin": claim.margin_of(estimate),
+        "p_holm": p,
+        "half_width": None,
+        "smallest_effect": None,
+        "error_draws": None,
+        "error_sequences": None,
+        "note": "",
+        "first_verdict": claim.first_verdict or "",
+        "turned": "",
         "notebook": claim.notebook,
-        "id": claim.id,
     }
+    if estimate is not None:
+        row |= {
+            "here": f"{estimate.value:.3g}",
+            "interval": f"[{estimate.low:.3g}, {estimate.high:.3g}]",
+            "half_width": estimate.half_width,
+            "smallest_effect": verdict_rule.smallest_effect(estimate),
+            "error_draws": estimate.error_draws,
+            "error_sequences": estimate.error_sequences,
+            "note": _note(claim, estimate, p),
+            "turned": claim.turned if claim.turned and row["verdict"] != claim.first_verdict else "",
+        }
+    return row
 
 
-def as_text(table: pd.DataFrame, width: int = 60) -> str:
-    """Return the table for a terminal, claims cut to `width` characters."""
-    lines = []
-    for row in table.itertuples():
-        says = row.claim if len(row.claim) <= width else row.claim[: width - 1] + "…"
-        lines.append(f"  {row.verdict:<22} {says:<{width}} {row.here:>9} {row.interval}")
-    return "\n".join(lines)
+def _note(claim: Claim, estimate: Estimate, p: float) -> str:
+    """Return what must be said beside a row's verdict."""
+    notes = [verdict_rule.note(estimate, claim.side, claim.against, claim.margin_of(estimate))]
+    given = claim.verdict(estimate)
+    if given in (verdict_rule.REPRODUCED, verdict_rule.CONTRADICTED) and p >= 1 - CONFIDENCE:
+        notes.append("not after correction for its family")
+    return "; ".join(part for part in notes if part)
 
 
-def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
-    """Return the table in Markdown for a page from which `root` leads to the project, with controls marked.
-
-    Claim, verdict and number come first, so that they are what a narrow screen shows; an interval stays on
-    one line. Without `root` (None) no row names its notebook.
-    """
-    lines = ["| claim | verdict | here (95 % interval) | measured | published |", "|---|---|---|---|---|"]
-    for row in table.itertuples():
-        says = row.claim if row.kind == "claim" else f"*control:* {row.claim}"
-        interval = row.interval.replace(" ", "\N{NO-BREAK SPACE}")
-        here = f"{row.here} {interval}" if row.here else "–"
-        measured = row.metric
-        if row.claimed:
-            measured += f" (claimed: {row.claimed})"
-        if row.notebook and root is not None:
-            measured += f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)"
-        cells = [says, f"{MARKS[row.verdict]} {row.verdict}", here, measured, row.published or "–"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def without_row(claims: Iterable[Claim], found: dict[str, Estimate]) -> list[str]:
+    """Return the findings whose interval leaves zero out and that no row of the ledger reads."""
+    read = {claim.finding for claim in claims}
+    clear = [name for name, estimate in found.items() if estimate.low > 0 or estimate.high < 0]
+    return [name for name in clear if name not in read]
 
 
 def shown(table: pd.DataFrame) -> object:
     """Return the table as a notebook shows it: Markdown, which wraps on a narrow screen, without links."""
     from IPython.display import Markdown
 
-    return Markdown(as_markdown(table, None))
-
-
-def counted(table: pd.DataFrame, what: str) -> str:
-    """Return one sentence: how many of the rows of a table have which verdict."""
-    counts = table.verdict.value_counts()
-    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
-    return f"Of {len(table)} {what}: {', '.join(parts)}."
-
-
-def for_readme(table: pd.DataFrame) -> str:
-    """Return the claims with their count in Markdown, and our own controls folded away below them."""
-    claimed = table[table.kind == "claim"]
-    controls = table[table.kind != "claim"]
-    return "\n".join(
-        [
-            f"**{counted(claimed, 'claims of the paper')}**",
-            "",
-            as_markdown(claimed),
-            "",
-            "<details>",
-            f"<summary>{counted(controls, 'controls of ours')}</summary>",
-            "",
-            as_markdown(controls),
-            "",
-            "</details>",
-        ]
-    )
+    return Markdown(claims_page.as_markdown(table, None))

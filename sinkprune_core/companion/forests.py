@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sinkprune_core.companion.claims import DIRECTION, NOT_RUN, REFUTED, REPRODUCED
+from sinkprune_core.companion.claims_page import p_text
 from sinkprune_core.companion.contrasts import EQUIVALENT, HELPS, HURTS, OPEN, number
 from sinkprune_core.companion.style import (
     BLACK,
@@ -25,10 +25,23 @@ from sinkprune_core.companion.style import (
     canvas,
     legend_above,
 )
+from sinkprune_core.companion.verdict_rule import (
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    NOT_RUN,
+    REPRODUCED,
+    UNDECIDED,
+)
 from sinkprune_core.evaluation.intervals import Estimate
 
-VERDICT_COLOURS = {REPRODUCED: GREEN, DIRECTION: ORANGE, REFUTED: RED, NOT_RUN: "#BBBBBB"}
-VERDICT_MARKS = {REPRODUCED: "o", DIRECTION: "D", REFUTED: "X", NOT_RUN: "_"}
+VERDICT_MARKS = {
+    REPRODUCED: (GREEN, "o"),
+    CONTRADICTED: (RED, "X"),
+    NO_DIFFERENCE: (BLUE, "D"),
+    UNDECIDED: (ORANGE, "s"),
+    NOT_RUN: ("#BBBBBB", "_"),
+}
+VERDICT_HEADS = {"control": "control", "others": "by others"}  # of a claim, by kind of row
 EFFECT_MARKS = {HELPS: (BLUE, "<"), HURTS: (RED, ">"), EQUIVALENT: (GREEN, "D"), OPEN: (GREY, "o")}
 MONOSPACED = "DejaVu Sans Mono"
 ARROW_LEFT = 4  # matplotlib's numbers of markers
@@ -164,16 +177,25 @@ def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figu
 
 
 def plot_verdicts(table: pd.DataFrame) -> Figure:
-    """Draw the claims table: a row per claim with its verdict as colour and marker, and its number."""
-    figure, axes = canvas(size=(9.8, 0.5 + 0.29 * len(table)))
+    """Draw the claims table: a row per claim with its verdict as colour and marker, and its number.
+
+    Beside the number stand the smallest difference that matters and the p-value, corrected over the family.
+    """
+    figure, axes = canvas(size=(12.4, 0.8 + 0.29 * len(table)))
     axis = axes[0, 0]
+    columns = {6.5: "here [95 % interval]", 9.5: "±", 10.3: "p", 11.1: "verdict"}
+    for place, head in columns.items():
+        axis.text(place, -1, head, va="center", fontsize=8, fontweight="bold")
     for row, claim in enumerate(table.itertuples()):
-        axis.plot(0, row, VERDICT_MARKS[claim.verdict], color=VERDICT_COLOURS[claim.verdict], ms=9, mew=2)
-        says = claim.claim if claim.kind == "claim" else f"control: {claim.claim}"
-        here = f"{claim.here} {claim.interval}"
+        colour, marker = VERDICT_MARKS[claim.verdict]
+        inside = "white" if claim.verdict == UNDECIDED else colour
+        axis.plot(0, row, marker, color=colour, mfc=inside, ms=8, mew=2)
+        says = claim.claim if claim.kind == "claim" else f"{VERDICT_HEADS[claim.kind]}: {claim.claim}"
         axis.text(0.2, row, textwrap.fill(says, 92), va="center", fontsize=8)
-        axis.text(6.4, row, here, va="center", fontsize=8, family=MONOSPACED)
-        axis.text(9.0, row, claim.verdict, va="center", fontsize=8, color="#333333")
-    axis.set(xlim=(-0.2, 10.6), ylim=(len(table) - 0.5, -0.5))
+        margin = "–" if pd.isna(claim.margin) else f"{claim.margin:.2g}"
+        cells = [f"{claim.here} {claim.interval}", margin, p_text(claim.p_holm), claim.verdict]
+        for place, cell in zip(columns, cells, strict=True):
+            axis.text(place, row, cell, va="center", fontsize=7.5)
+    axis.set(xlim=(-0.2, 13.6), ylim=(len(table) - 0.5, -1.6))
     axis.axis("off")
     return figure

@@ -96,6 +96,8 @@ RANGES = {
     "draws": Count,
     "items": Count,
     "length": Count,
+    "lengths": Count,
+    "long_prompts": Count,
     "noise_levels": Count,
     "pattern_draws": Count,
     "prompts": Count,

@@ -4,6 +4,7 @@ claims table.
 Only the pipeline writes committed outputs, so what GitHub shows is what `make reproduce` made.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_core.companion import claims, figures, forests
+from sinkprune_core.companion import claims, claims_page, figures, forests, ledger_commits
 from sinkprune_core.companion.records import Run
 from sinkprune_core.files import atomic, project_root
 
@@ -112,7 +113,7 @@ def publish(profile: str) -> list[Path]:
     folder = root / "runs" / profile
     written = [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
     readme = root / "README.md"
-    table = claims.for_readme(claims.verdicts(claims.ledger(), claims.findings(folder)))
+    table = claims_page.for_readme(claims.verdicts(claims.ledger(), claims.findings(folder)))
     text = with_table(readme.read_text(encoding="utf-8"), f"{table}\n\n{origin(folder)}")
     readme.write_text(text, encoding="utf-8")
     return [*written, readme]
@@ -151,13 +152,18 @@ def _publish_figures(root: Path, folder: Path) -> list[Path]:
 
 
 def origin(folder: Path) -> str:
-    """Return one sentence on where a run's numbers come from: profile, commit and versions of its records."""
+    """Return two sentences on where a run's numbers come from.
+
+    The first has profile, commit and versions of its records, the second the ledger's commit and whether it
+    is older.
+    """
     origins = list(_records_behind(folder).values())
     commit = _listed(str(one["git_commit"])[:12] for one in origins)
     versions = [
         f"{package} {_listed(one['versions'][package] for one in origins)}" for package in SHOWN_VERSIONS
     ]
-    return f"From profile `{folder.name}`: commit {commit}; {', '.join(versions)}."
+    order = ledger_commits.before_the_run(claims.FILE, (one["git_commit"] for one in origins))
+    return f"From profile `{folder.name}`: commit {commit}; {', '.join(versions)}. {order}"
 
 
 def _listed(values: Iterable[str]) -> str:
@@ -189,19 +195,37 @@ def with_table(readme: str, table: str) -> str:
 def write_claims(profile: str) -> Path:
     """Write the claims table of a run to `runs/<profile>/figures/claims.*`; return the Markdown.
 
-    PNG, PDF, CSV, JSON and Markdown. The figure's provenance is that of the records behind the findings.
+    PNG, PDF, CSV, JSON and Markdown. The figure's provenance is that of the records behind the findings, and
+    the digest of the ledger.
     """
-    run = Run("", profile, {})
+    run = Run("", profile, {"ledger_sha256": ledger_digest()})
     run.records_read.update(_records_behind(run.folder))
-    table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
+    ledger = claims.ledger()
+    found = claims.findings(run.folder)
+    table = claims.verdicts(ledger, found)
     figures.save_figure(
         run,
-        forests.plot_verdicts(table),
+        forests.plot_verdicts(table[table.kind != claims.CONTROL]),
         "claims",
         table.reset_index(),
-        "every claim with its verdict, computed from the findings of this run",
+        "every claim of the paper with its verdict, computed from the findings of this run, and what others "
+        "measured; controls are in the table",
     )
+    changes = claims_page.history_text(claims.history())
+    parts = [
+        claims_page.as_markdown(table, "../"),
+        claims_page.EXPLAINED,
+        origin(run.folder),
+        f"Rows of the first results, by the same rule then and now:\n\n{claims_page.then_and_now(table)}",
+        claims_page.without_row_text(claims.without_row(ledger, found)),
+        f"What changed in the ledger after results had been seen:\n\n{changes}",
+    ]
     markdown = run.folder / "figures" / "claims.md"
     with atomic(markdown) as partial:
-        partial.write_text(claims.as_markdown(table, "../") + "\n", encoding="utf-8")
+        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return markdown
+
+
+def ledger_digest() -> str:
+    """Return the SHA-256 of the ledger, by which a published table tells whether it is up to date."""
+    return hashlib.sha256(claims.FILE.read_bytes()).hexdigest()

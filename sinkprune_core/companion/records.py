@@ -207,8 +207,9 @@ def _is_whole(file: Path) -> bool:
         return False
     about = file.with_suffix(".json")
     try:
-        expected = json.loads(about.read_text(encoding="utf-8"))["sha256"]
-    except (OSError, ValueError, KeyError):
+        said = json.loads(about.read_text(encoding="utf-8"))
+        expected = said["sha256"] if all(part in said for part in ORIGIN) else None
+    except (OSError, ValueError, KeyError, TypeError):
         expected = None
     if _sha256(file) == expected:
         return True

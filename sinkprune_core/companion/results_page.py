@@ -2,7 +2,7 @@
 them.
 """
 
-from sinkprune_core.companion import published
+from sinkprune_core.companion import others_page, published
 from sinkprune_core.companion.published import Result
 from sinkprune_core.diffusion.compute import HARDWARE, SPEED
 from sinkprune_core.tables import markdown_table
@@ -28,7 +28,8 @@ Written by `python -m sinkprune_core.companion.pages` from
 [published.yml](../sinkprune_core/data/published.yml).
 
 **None of these rows was run by this project.** They need a model of 8 billion parameters on a GPU. What was
-measured here, on a small pair of models, stands in the claims table of the [README](../README.md). Every
+measured here, on a small pair of models, stands in the claims table of the [README](../README.md); what
+others measured at 8B stands [at the end](#at-8b-by-others). Every
 published number below has the commands that measure it with this package; the recipes are explained in
 [official.md](official.md), with all differences from the official code.
 
@@ -54,13 +55,14 @@ no number is given; the commands are the same, and baselines come from another `
 
 
 def results_page() -> str:
-    """Return docs/results.md: every published row with the commands that measure it, and what they take."""
+    """Return docs/results.md: every published row with its commands, and what others measured."""
     parts = [HEAD, *map(_section, _tables())]
     blocks = []
     for row in published.unprinted():
         title = f"# {row.model}, {row.sparsity:.0%}, about {_hours(row)} hours"
         blocks.append("\n".join([title, *row.commands()]))
     parts.append(f"{UNPRINTED}\n{_shell(blocks)}")
+    parts.append(others_page.others_section())
     return "\n\n".join(parts) + "\n"
 
 

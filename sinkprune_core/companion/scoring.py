@@ -21,26 +21,40 @@ def score_texts(
     draws: int,
     steps: Sequence[int | None] = (None,),
     batch: int = 32,
+    seed: int = EVALUATION_SEED,
+    first_scored: int = 1,
 ) -> pd.DataFrame:
     """Return nats per token of every sequence, one row per sequence and number of steps.
 
-    `texts` holds ids, int64 (N, T), by source. Columns: `sequence` (numbered through), `text` (its source),
-    `steps` and `value`. A diffusion model's value is its NELBO, or the bound for generation in so many
-    `steps`, from `draws` noise draws; an autoregressive model's is exact and knows no steps. `steps` is 0
-    where it is None.
+    `texts` holds ids, int64 (N, T), by source; a source may say how its sequences start, e.g. `natural/crop`.
+    Columns: `sequence` (numbered through), `text` (its source), `start` (only where a source says it),
+    `steps` and `value`. Positions before `first_scored` are context. A diffusion model's value is its NELBO,
+    or the bound for generation in so many `steps`, from `draws` noise draws; an autoregressive model's is
+    exact and knows no steps. `steps` is 0 where it is None.
     """
     ids_NT = torch.cat(list(texts.values()))
-    sources = []
-    for name, ids in texts.items():
-        sources.extend([name] * len(ids))
+    labels = _labels(texts)
     if not lm.is_diffusion:
-        return nll(lm, ids_NT, batch, progress=True).assign(text=sources, steps=0)
+        exact = nll(lm, ids_NT, batch, progress=True, first_scored=first_scored)
+        return exact.assign(**labels, steps=0)
     parts = []
     for count in steps:
-        by_draw = nelbo(lm, ids_NT, draws, EVALUATION_SEED, batch, steps=count, progress=True)
+        by_draw = nelbo(lm, ids_NT, draws, seed, batch, steps=count, progress=True, first_scored=first_scored)
         mean = by_draw.groupby("sequence", as_index=False).value.mean()
-        parts.append(mean.assign(text=sources, steps=count or 0))
+        parts.append(mean.assign(**labels, steps=count or 0))
     return pd.concat(parts, ignore_index=True)
+
+
+def _labels(texts: dict[str, torch.Tensor]) -> dict[str, list[str]]:
+    """Return the columns that say where every sequence comes from: `text` and, if one says it, `start`."""
+    labels: dict[str, list[str]] = {"text": [], "start": []}
+    for name, ids_NT in texts.items():
+        text, _, start = name.partition("/")
+        labels["text"] += [text] * len(ids_NT)
+        labels["start"] += [start] * len(ids_NT)
+    if not any(labels["start"]):
+        del labels["start"]
+    return labels
 
 
 def fingerprint_of(texts: dict[str, torch.Tensor]) -> str:

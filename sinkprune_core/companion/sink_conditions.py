@@ -14,7 +14,6 @@ from sinkprune_core import corpus
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.evaluation.public_data import embedded_wikitext
 from sinkprune_core.seeds import generator
-from sinkprune_core.training.crops import stream
 
 NOTHING = "nothing"
 SAMPLERS = {"llada": "LLaDA's sampler", "dream": "Dream's sampler"}
@@ -24,6 +23,8 @@ TEXTS = {
     "documentation": "documentation",
     NOTHING: "from nothing",
 }
+RARE = "<unk>"
+RARE_TOKENS = 4  # no vocabulary cuts it into more pieces, of which a crop could begin with the last
 BLOCKS = 4  # of LLaDA's sampler: they divide the tokens to write at every length
 
 
@@ -52,15 +53,18 @@ class Condition:
             raise ValueError("text='nothing' is the first token alone: first_token must be True")
 
     @property
+    def begins(self) -> str:
+        """What the text is and begins with, in words."""
+        if self.text == NOTHING:
+            return "<|endoftext|> alone"
+        if self.first_token:
+            return f"<|endoftext|> + {TEXTS[self.text]}"
+        return TEXTS[self.text]
+
+    @property
     def label(self) -> str:
         """What figures and tables call it."""
-        if self.text == NOTHING:
-            begins = "<|endoftext|> alone"
-        elif self.first_token:
-            begins = f"<|endoftext|> + {TEXTS[self.text]}"
-        else:
-            begins = TEXTS[self.text]
-        return f"{begins}, {self.tokens:,} tokens, {SAMPLERS[self.sampler]}"
+        return f"{self.begins}, {self.tokens:,} tokens, {SAMPLERS[self.sampler]}"
 
     def name(self, main: "Condition") -> str:
         """Return what of this condition differs from the main one, as findings are named; empty for
@@ -85,7 +89,12 @@ def conditions(
 ) -> list[Condition]:
     """Return the main condition, which the first of every list makes, and those that differ from it in one
     thing.
+
+    Raises ValueError for an empty list and what a `Condition` refuses.
     """
+    for name, values in (("texts", texts), ("first_tokens", first_tokens), ("samplers", samplers)):
+        if not values:
+            raise ValueError(f"{name} is empty: its first value is that of the main condition")
     main = Condition(texts[0], first_tokens[0], lengths[0], samplers[0])
     found = [main]
     found += [replace(main, first_token=first_token) for first_token in first_tokens[1:]]
@@ -117,24 +126,33 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
     """Return held-out crops that begin in the middle of a paragraph and hold no document separator,
     int64 (N, T).
 
-    The choice is a draw without replacement that depends on (seed, text) alone. Raises ValueError when there
-    are fewer places.
+    No two overlap, and none shows <unk>, WikiText-2's sign for a rare word. The choice depends on (seed,
+    text) alone. Raises ValueError when there are fewer.
     """
-    separator = corpus.separator(tokenizer)
     stream_T = _held_out_stream(tokenizer, text)
-    is_separator_T = (stream_T == separator).int()
-    before_T = torch.cat([torch.zeros(1, dtype=torch.int64), is_separator_T.cumsum(0)])
-    # A crop and the two tokens before it: what comes first in a paragraph is no middle.
-    separators_T = before_T[length + 2 :] - before_T[: -(length + 2)]
-    starts = (separators_T == 0).nonzero().squeeze(-1) + 2
-    if count > len(starts):
-        raise ValueError(
-            f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, "
-            f"which has {len(starts)} places for them: ask for fewer or shorter ones"
-        )
+    starts = _middles(stream_T == corpus.separator(tokenizer), length)
     order = torch.randperm(len(starts), generator=generator(seed, "crops", text))
-    chosen = starts[order[:count].sort().values]
-    return torch.stack([stream_T[start : start + length] for start in chosen.tolist()])
+    chosen: list[int] = []
+    for start in starts[order].tolist():
+        if len(chosen) == count:
+            break
+        is_apart = all(abs(start - other) >= length for other in chosen)
+        surroundings_T = stream_T[max(0, start - RARE_TOKENS) : start + length + RARE_TOKENS]
+        if is_apart and RARE not in tokenizer.decode(surroundings_T):
+            chosen.append(start)
+    if len(chosen) < count:
+        raise ValueError(
+            f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(chosen)} "
+            "were found: ask for fewer or shorter ones"
+        )
+    return torch.stack([stream_T[start : start + length] for start in sorted(chosen)])
+
+
+def _middles(is_separator_T: torch.Tensor, length: int) -> torch.Tensor:
+    """Return where crops of `length` tokens may begin: no separator inside, none right before."""
+    counted_T = torch.cat([torch.zeros(1, dtype=torch.int64), is_separator_T.cumsum(0)])
+    separators_T = counted_T[length + 1 :] - counted_T[: -(length + 1)]
+    return (separators_T == 0).nonzero().squeeze(-1) + 1
 
 
 def _held_out_stream(tokenizer, text: str) -> torch.Tensor:
@@ -144,9 +162,9 @@ def _held_out_stream(tokenizer, text: str) -> torch.Tensor:
         first_N1 = torch.full((len(samples_NT), 1), corpus.separator(tokenizer))
         return torch.cat([first_N1, samples_NT], dim=1).flatten()
     if text == "natural":
-        return stream(embedded_wikitext(), tokenizer)
+        return corpus.stream(embedded_wikitext(), tokenizer)
     paragraphs = [part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]
-    return stream(paragraphs, tokenizer)
+    return corpus.stream(paragraphs, tokenizer)
 
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:
@@ -160,8 +178,8 @@ def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature
         written -= prompt_length
     if written < BLOCKS or written % BLOCKS or steps % BLOCKS:
         raise ValueError(
-            f"lengths: {condition.tokens} less prompt_length={prompt_length} leaves {written} tokens to write "
-            f"in steps={steps}; both must be multiples of {BLOCKS}, the number of blocks"
+            f"{condition.tokens} tokens less prompt_length={prompt_length} leave {written} to write in "
+            f"steps={steps}; both must be multiples of {BLOCKS}, the number of blocks"
         )
     if condition.sampler == "dream":
         return Sampler(written, steps, None, "entropy", "time", temperature)

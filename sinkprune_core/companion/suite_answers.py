@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sinkprune_core.companion.scoring import EVALUATION_SEED
-from sinkprune_core.evaluation import suite
+from sinkprune_core.evaluation import suite, two_choice
 from sinkprune_core.models.language_model import LanguageModel
 
 if TYPE_CHECKING:  # how a record is kept is no part of its key
@@ -15,12 +15,12 @@ if TYPE_CHECKING:  # how a record is kept is no part of its key
 def suite_answers(run: "Run", lm: LanguageModel, fingerprint: str, items: int, draws: int) -> pd.DataFrame:
     """Return the record of one model's answers to about `items` items of the offline suite.
 
-    Columns are those of `suite.accuracy`. Noise of a diffusion model depends on the item alone, so models and
-    variants are compared in pairs.
+    Columns are those of `two_choice.accuracy`. Noise of a diffusion model depends on the item alone, so
+    models and variants are compared in pairs.
     """
 
     def compute() -> pd.DataFrame:
-        return suite.accuracy(lm, suite.sample(items), draws, EVALUATION_SEED, progress=True)
+        return two_choice.accuracy(lm, suite.sample(items), draws, EVALUATION_SEED, progress=True)
 
     return run.record(
         "suite",

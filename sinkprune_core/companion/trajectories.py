@@ -17,11 +17,14 @@ from matplotlib.figure import Figure
 from sinkprune_core.companion.records import Run
 from sinkprune_core.companion.style import RED, canvas
 from sinkprune_core.files import atomic
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.sinks.readings import LITERAL, READINGS, Reading
+from sinkprune_core.sinks.trace import Trace
 
 LABEL_LETTERS = 13  # of a token's name
 CELL_LETTERS = 8  # of a token in `plot_writing`
 UNSEEN = "#DDDDDD"  # where there is no attention to show
-LEAST = 0.3  # ends of the colour scale, in even shares
+LEAST = 0.3  # ends of the colour scale; 1 is the mean of all keys
 MOST = 30.0
 COLOURS = 64  # of an animation
 
@@ -51,8 +54,35 @@ def strongest_apart(panel: dict, apart: float = 1 / 45) -> list[int]:
     return sorted(named)
 
 
+def panel(
+    lm: LanguageModel,
+    trace: Trace,
+    prompt: int,
+    title: str,
+    reading: Reading = READINGS[LITERAL],
+    sink_std: float = 2.0,
+) -> dict:
+    """Return the panel of one prompt of a trace for `plot_sink_positions` and `plot_writing`."""
+    mass_BSK = reading.mass_BSK(trace)
+    visible_SK = reading.visible(trace)
+    states_SK = []
+    for state in trace.ids_BSK[prompt].tolist():
+        labels = token_labels(lm.tokenizer, state)
+        named = zip(state, labels, strict=True)
+        states_SK.append(["" if token == lm.mask_token_id else label for token, label in named])
+    return {
+        "title": title,
+        "profile_SK": mass_BSK[prompt].numpy(),
+        "visible_SK": visible_SK.numpy(),
+        "sinks_SK": reading.sinks(mass_BSK, visible_SK, sink_std)[prompt].numpy(),
+        "labels": token_labels(lm.tokenizer, trace.final_BK[prompt]),
+        "states_SK": states_SK,
+        "prompt_length": trace.prompt_length,
+    }
+
+
 def _attention_image(axis: Axes, attention: np.ndarray, **options: str):
-    """Draw attention in even shares on the colour scale of all trajectories, NaN in grey."""
+    """Draw attention on the colour scale of all trajectories, NaN in grey."""
     axis.set_facecolor(UNSEEN)
     colours = plt.get_cmap("cividis", 12)
     return axis.imshow(attention, aspect="auto", cmap=colours, norm=LogNorm(LEAST, MOST), **options)
@@ -61,9 +91,9 @@ def _attention_image(axis: Axes, attention: np.ndarray, **options: str):
 def plot_sink_positions(panels: list[dict]) -> Figure:
     """Draw attention per key position (across) and step (down), one panel per model.
 
-    A panel has `title`, `profile_SK` in even shares (1 is even), `visible_SK`, `sinks_SK`, `labels` (K) and
-    `prompt_length`. The strongest tokens are named along the axis. Sinks are ringed; keys that some query of
-    a step cannot see are grey.
+    A panel has `title`, `profile_SK` (mass; 1 is the mean of all keys), `visible_SK`, `sinks_SK`, `labels`
+    (K) and `prompt_length`. The strongest tokens are named along the axis. Sinks are ringed; keys that do not
+    count in a step are grey.
     """
     figure, axes = canvas(len(panels), 1, (9.2, 3.3 * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
@@ -86,7 +116,7 @@ def plot_sink_positions(panels: list[dict]) -> Figure:
         axis.tick_params(axis="x", length=2, pad=1)
         axis.set(title=panel["title"], ylabel="step of the trajectory")
         axis.grid(False)
-    figure.colorbar(image, ax=axes, pad=0.01, label="attention received (1 = even share)")
+    figure.colorbar(image, ax=axes, pad=0.01, label="attention received (1 = mean of all keys)")
     axes[-1, 0].set_xlabel(
         "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\n"
         "dashed: end of the prompt; red rings: sinks"
@@ -133,7 +163,7 @@ def plot_writing(panels: list[dict], step: int, columns: int = 16) -> Figure:
         axis.tick_params(length=0)
         axis.grid(color="white", alpha=1, lw=0.6)
         axis.set_title(f"{panel['title']}, step {step + 1} of {len(panel['states_SK'])}", fontsize=9)
-    figure.colorbar(image, ax=axes, pad=0.02, label="attention (1 = even share)")
+    figure.colorbar(image, ax=axes, pad=0.02, label="attention (1 = mean of all keys)")
     return figure
 
 

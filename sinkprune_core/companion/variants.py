@@ -4,7 +4,7 @@ What the notebooks repeat for every recipe, calibration draw and number of steps
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,9 @@ from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.dense_statistics import DenseStatistics, dense_statistics
-from sinkprune_core.pruning.engine import Report, prune
+from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.token_weights import StatisticsKey
 
@@ -81,6 +82,88 @@ def pruned(
         yield prune(lm, recipe, calibration, progress=progress, statistics=statistics)
 
 
+class Variant:
+    """One variant of a model, dense (no recipe) or pruned, while a `with` block runs.
+
+    It is pruned when something that is not on record is first asked for, and at most once; its weights come
+    back at the end of the block. `fingerprint` is that of the dense model; `shared` is as in `pruned`.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        fingerprint: str,
+        recipe: Recipe | None = None,
+        calibration: Calibration | None = None,
+        shared: SharedStatistics | None = None,
+    ):
+        self.lm = lm
+        self.fingerprint = fingerprint
+        self.recipe = recipe
+        self.calibration = calibration
+        self.shared = shared
+        self._stack = ExitStack()
+        self._report: Report | None = None
+        self._is_ready = False
+
+    def __enter__(self) -> "Variant":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_ready = False
+        self._stack.close()
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What tells this variant from others in the key of a record."""
+        return {
+            "model": self.lm.name,
+            "fingerprint": self.fingerprint,
+            "recipe": self.recipe,
+            "calibration": None if self.calibration is None else self.calibration.fingerprint,
+        }
+
+    def ready(self) -> Report | None:
+        """Prune the model unless that was done, and return what pruning reported; None for a dense model."""
+        if not self._is_ready:
+            context = pruned(self.lm, self.recipe, self.calibration, self.shared)
+            self._report = self._stack.enter_context(context)
+            self._is_ready = True
+        return self._report
+
+    def scores(
+        self,
+        run: "Run",
+        texts: dict[str, torch.Tensor],
+        draws: int,
+        steps: Sequence[int | None] = (None,),
+        first_scored: int = 1,
+        **labels: object,
+    ) -> pd.DataFrame:
+        """Return the record of this variant's nats per token.
+
+        Columns are those of `score_texts` and `labels`, and what pruning reported: `zeros`, their share in
+        the block linears; `calibration_tokens`, `left_out_share` and `prune_seconds`.
+        """
+
+        def compute() -> pd.DataFrame:
+            report = self.ready()
+            scores = score_texts(self.lm, texts, draws, steps, first_scored=first_scored)
+            return scores.assign(**_reported(report))
+
+        return run.record(
+            "scores",
+            compute,
+            **labels,
+            **self.key,
+            data=fingerprint_of(texts),
+            draws=draws,
+            steps_measured=list(steps),
+            first_scored=first_scored,
+            evaluation_seed=EVALUATION_SEED,
+        )
+
+
 def variant_scores(
     run: "Run",
     lm: LanguageModel,
@@ -93,36 +176,13 @@ def variant_scores(
     shared: SharedStatistics | None = None,
     **labels: object,
 ) -> pd.DataFrame:
-    """Return the record of one variant of `lm`, pruned by `recipe` or dense (None); its weights come back
-    afterwards.
-
-    Columns are those of `score_texts` and `labels`, and what pruning reported: `zeros`, their share in the
-    block linears; `calibration_tokens`, `left_out_share` and `prune_seconds`. `fingerprint` is that of the
-    dense model; `shared` is as in `pruned`.
-    """
-
-    def compute() -> pd.DataFrame:
-        with pruned(lm, recipe, calibration, shared) as report:
-            scores = score_texts(lm, texts, draws, steps)
-        return scores.assign(**_reported(report))
-
-    return run.record(
-        "scores",
-        compute,
-        **labels,
-        model=lm.name,
-        fingerprint=fingerprint,
-        recipe=recipe,
-        calibration=None if calibration is None else calibration.fingerprint,
-        data=fingerprint_of(texts),
-        draws=draws,
-        steps_measured=list(steps),
-        evaluation_seed=EVALUATION_SEED,
-    )
+    """Return `Variant.scores` of a variant of which nothing else is asked."""
+    with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
+        return variant.scores(run, texts, draws, steps, **labels)
 
 
 def _reported(report: Report | None) -> dict[str, float]:
-    """Return the columns of `variant_scores` that pruning reports, zeros for a dense model."""
+    """Return the columns of `Variant.scores` that pruning reports, zeros for a dense model."""
     if report is None:
         return {"zeros": 0.0, "calibration_tokens": 0, "left_out_share": 0.0, "prune_seconds": 0.0}
     return {

@@ -1,5 +1,6 @@
 """Samplers: the settings by which a diffusion model turns masks into text, and those of published models."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -97,10 +98,12 @@ class Sampler:
                 raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}")
         for name in ("temperature", "order_temperature", "guidance"):
             value = getattr(self, name)
-            if value < 0:
-                raise ValueError(f"{name}={value} must not be negative")
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}={value} must be a finite number of at least 0")
 
     def _check_blocks(self) -> None:
+        if self.block is not None and self.block < 1:
+            raise ValueError(f"block={self.block} must be at least 1 token, or None for one block")
         if self.length % self.block_length:
             raise ValueError(f"length={self.length} is not a multiple of block={self.block}")
         if self.steps % self.blocks:
@@ -136,7 +139,7 @@ class Sampler:
     @property
     def block_length(self) -> int:
         """Tokens per block."""
-        return self.block or self.length
+        return self.length if self.block is None else self.block
 
     @property
     def blocks(self) -> int:

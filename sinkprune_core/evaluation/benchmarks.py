@@ -8,14 +8,16 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sinkprune_core.evaluation.suite import GROUPS, TASKS
+from sinkprune_core.evaluation import suite
+from sinkprune_core.evaluation.harness_silence import quiet_harness
+from sinkprune_core.evaluation.two_choice import BATCH, DRAWS
 from sinkprune_core.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
@@ -155,39 +157,68 @@ def evaluate(
         raise ValueError(f"limit={limit} must be above 0: a number of documents per task, or a share below 1")
     chosen = choose(lm, tasks, family, shots)
     models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
-    manager = _manager([benchmark.task for benchmark in chosen], include)
-    loaded = [_load(manager, benchmark.task) for benchmark in chosen]
     fingerprint = None if cache is None else lm.fingerprint()
     rows = []
-    for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
-        results = simple_evaluate(
-            model,
-            tasks=tasks_and_groups,
-            num_fewshot=benchmark.shots,
-            limit=limit,
-            task_manager=manager,
-            use_cache=None if cache is None else _cache_file(Path(cache), fingerprint, model),
-            apply_chat_template=chat,
-            fewshot_as_multiturn=chat,
-            bootstrap_iters=1000,
-            log_samples=per_document,
-        )
-        rows += _document_rows(results) if per_document else _rows(results, model)
+    with quiet_harness():
+        manager = _manager([benchmark.task for benchmark in chosen], include)
+        loaded = [_load(manager, benchmark.task) for benchmark in chosen]
+        for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
+            results = simple_evaluate(
+                model,
+                tasks=tasks_and_groups,
+                num_fewshot=benchmark.shots,
+                limit=limit,
+                task_manager=manager,
+                use_cache=None if cache is None else _cache_file(Path(cache), fingerprint, model),
+                apply_chat_template=chat,
+                fewshot_as_multiturn=chat,
+                bootstrap_iters=1000,
+                log_samples=per_document,
+            )
+            rows += _document_rows(results) if per_document else _rows(results, model)
     return pd.DataFrame(rows)
 
 
 def evaluate_named(
-    lm: LanguageModel, tasks: Sequence[str], limit: int | float | None = None, family: str | None = None
+    lm: LanguageModel,
+    tasks: Sequence[str],
+    limit: int | None = None,
+    family: str | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    include: Path | str | None = None,
+    progress: bool = False,
+    announce: Callable[[float], None] | None = None,
 ) -> pd.DataFrame:
-    """Return `evaluate` of tasks by name.
+    """Run tasks by name: this project's suite by its own code, all others by `evaluate`; one table.
 
-    `suite` stands for all groups of this project's own and `paper`, alone, for the paper's eight.
+    `suite` stands for all groups of the suite, `paper` for the paper's eight benchmarks. Columns are those of
+    `evaluate` and of `suite.shares`. `draws` are maskings of a target under a diffusion model (None: those of
+    `two_choice` for the suite, of the protocol for other tasks), `batch` sequences at once (None: a good
+    number for each). `announce` is that of `two_choice.accuracy`.
+    Raises ValueError for draws of an autoregressive model, and what `evaluate` raises.
     """
-    names = []
-    for task in tasks:
-        names += [f"sinkprune_suite_{group}" for group in GROUPS] if task == "suite" else [task]
-    asked = "paper" if names == ["paper"] else names
-    return evaluate(lm, asked, limit=limit, family=family, include=TASKS)
+    if draws is not None and not lm.is_diffusion:
+        raise ValueError(
+            f"draws={draws} cannot be used: {lm.name} is autoregressive, its likelihood is exact"
+        )
+    groups = [group for task in tasks for group in suite.groups_of(task)]
+    others = [task for task in tasks if not suite.groups_of(task)]
+    tables = []
+    if others:
+        settings = {"seed": seed}
+        if draws is not None:
+            settings["mc_num"] = draws
+        if batch is not None:
+            settings["batch_size"] = batch
+        asked = "paper" if others == ["paper"] else others
+        tables.append(evaluate(lm, asked, limit=limit, family=family, include=include, **settings))
+    if groups:
+        numbers = {"draws": draws or DRAWS, "seed": seed, "batch": batch or BATCH}
+        chosen = list(dict.fromkeys(groups))
+        tables.append(suite.evaluate(lm, chosen, limit, **numbers, progress=progress, announce=announce))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _cache_file(folder: Path, fingerprint: str, model: "HarnessModel") -> str:
@@ -221,7 +252,7 @@ def _manager(tasks: Sequence[str | dict], include: Path | str | None) -> "TaskMa
             raise ValueError(
                 f"unknown task {name!r}; {_suggestion(name, manager.all_tasks)}Tasks are named by "
                 "lm-evaluation-harness (`python -m sinkprune_core.evaluation.harness ls tasks`), or lie in "
-                "the folder `include`, or are 'paper'"
+                "the folder `include`, or are 'suite' or 'paper'"
             )
     return manager
 

@@ -4,11 +4,13 @@ Dimensions: R repetitions (calibration draws), N sequences.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from scipy import stats
+
+from sinkprune_core.evaluation.variance_components import components
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -19,7 +21,11 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its 95 % interval."""
+    """A mean with its 95 % interval, and what is known of its sources of chance.
+
+    Raises ValueError for an interval that ends before it begins, a margin that is not positive, or a p-value
+    outside [0, 1].
+    """
 
     value: float
     """The mean."""
@@ -31,9 +37,44 @@ class Estimate:
     """Number of independent units, such as sequences, that it rests on."""
     method: str
     """How the interval was made, in words."""
+    margin: float | None = None
+    """The smallest difference that matters, in units of the mean; None where none was fixed."""
+    draws: int | None = None
+    """Number of calibration draws; None where there are none to choose."""
+    error_draws: float | None = None
+    """Standard error that the choice of calibration draws adds; None where it was not told apart."""
+    error_sequences: float | None = None
+    """Standard error that the choice of sequences adds; None where it was not told apart."""
+    p: float | None = None
+    """p-value of a test of its own against what the mean is compared with; None where there was none."""
+
+    def __post_init__(self):
+        if self.low > self.high:
+            raise ValueError(f"low={self.low} is above high={self.high}: an interval goes from low to high")
+        if self.margin is not None and not self.margin > 0:
+            raise ValueError(
+                f"margin={self.margin} must be positive, the smallest difference that matters, or None where "
+                "none was fixed"
+            )
+        if self.p is not None and not 0 <= self.p <= 1:
+            raise ValueError(f"p={self.p} must lie in [0, 1]")
 
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    @property
+    def half_width(self) -> float:
+        """Half of what the interval spans."""
+        return (self.high - self.low) / 2
+
+    @property
+    def standard_error(self) -> float:
+        """The standard error of a normal mean with this interval."""
+        return self.half_width / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+
+    def with_margin(self, margin: float | None) -> "Estimate":
+        """Return the same with the smallest difference that matters, in units of the mean."""
+        return replace(self, margin=margin)
 
 
 def interval(values: Sequence[float], seed: int = 0) -> Estimate:
@@ -65,7 +106,7 @@ def crossed_interval(values_RN: np.ndarray, seed: int = 0) -> Estimate:
     Differences between two methods go in here as they are, on the same sequences and noise: the pairing
     removes what the methods share. Resampling repetitions and sequences together counts both sources of
     chance (Owen 2007, the pigeonhole bootstrap, is conservative). With a single repetition only sequences
-    are resampled, and `method` says so.
+    are resampled, and `method` says so. What draws and sequences each add stands beside it (`components`).
     Raises ValueError unless there are two sequences at least.
     """
     values_RN = np.asarray(values_RN, dtype=float)
@@ -80,7 +121,17 @@ def crossed_interval(values_RN: np.ndarray, seed: int = 0) -> Estimate:
     method = "bootstrap over sequences, one calibration draw"
     if repetitions > 1:
         method = "bootstrap over calibration draws and sequences"
-    return Estimate(float(values_RN.mean()), float(low), float(high), sequences, method)
+    errors = components(values_RN)
+    return Estimate(
+        float(values_RN.mean()),
+        float(low),
+        float(high),
+        sequences,
+        method,
+        draws=repetitions,
+        error_draws=errors.draws if repetitions > 1 else None,
+        error_sequences=errors.sequences,
+    )
 
 
 def _resampling_weights(rng: np.random.Generator, units: int) -> np.ndarray:

@@ -34,26 +34,30 @@ def nelbo(
     batch: int = 32,
     progress: bool = False,
     steps: int | None = None,
+    first_scored: int = 1,
 ) -> pd.DataFrame:
     """Estimate the negative evidence lower bound of a diffusion model; one row per sequence and draw.
 
     Columns: `sequence`, `draw`, `noise` (masked share of the maskable positions), `value` (nats per token:
     mean cross entropy at the masks, an unbiased estimate of the per-token NELBO when the number of masks is
     uniform on 1 … T - 1). Noise depends on (seed, sequence) alone: not on the batch, not on the model.
-    Position 0 is context.
+    Positions before `first_scored` are context, never masked and not counted: with 2 behind one more first
+    token the masks are the same, token by token, as with 1 without it.
 
     `steps` bounds generation in that many denoising steps instead: tokens are revealed in random order, in
     groups of even size, each group predicted in parallel from the tokens revealed before it. A token drawn
     uniformly belongs to one of these groups, and its cost is the mean cross entropy at the masks present
     when that group is predicted. As many steps as tokens give the ordinary NELBO.
-    Raises ValueError for an autoregressive model and for steps outside 1 … T - 1.
+    Raises ValueError for an autoregressive model, for numbers outside their ranges (at least 2 tokens, 1
+    draw, 1 row per batch, 1 … T - 1 steps), and where a result is not finite.
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is exact, use `nll`")
-    count, length = ids_NT.shape
-    if steps is not None and not 1 <= steps <= length - 1:
-        raise ValueError(f"steps={steps} must lie in 1 … {length - 1}, the number of tokens to reveal")
-    rows = _masked_sequences(count, length, draws, seed, steps)
+    _check_numbers(ids_NT, batch, draws, first_scored)
+    scored = ids_NT.shape[1] - first_scored
+    if steps is not None and not 1 <= steps <= scored:
+        raise ValueError(f"steps={steps} must lie in 1 … {scored}, the number of tokens to reveal")
+    rows = _masked_sequences(len(ids_NT), first_scored, scored, draws, seed, steps)
     rows.sort(key=lambda row: row.masks)  # a batch of similar noise levels has similar numbers of masks
     values = []
     starts = range(0, len(rows), batch)
@@ -67,29 +71,45 @@ def nelbo(
         {
             "sequence": [row.sequence for row in rows],
             "draw": [row.draw for row in rows],
-            "noise": [row.masks / (length - 1) for row in rows],
+            "noise": [row.masks / scored for row in rows],
             "value": values,
         }
     )
     return frame.sort_values(["sequence", "draw"], ignore_index=True)
 
 
-def _masked_sequences(
-    count: int, length: int, draws: int, seed: int, steps: int | None
-) -> list[MaskedSequence]:
-    """Return the random masks of `count` sequences of `length` tokens, in order of sequence and draw.
+def _check_numbers(ids_NT: torch.Tensor, batch: int, draws: int = 1, first_scored: int = 1) -> None:
+    if ids_NT.dim() != 2 or ids_NT.shape[0] < 1 or ids_NT.shape[1] < 2:
+        raise ValueError(
+            f"ids have shape {tuple(ids_NT.shape)}; expected at least one sequence of at least 2 tokens: "
+            "the first one is never predicted"
+        )
+    for name, value in (("draws", draws), ("batch", batch)):
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    if not 1 <= first_scored < ids_NT.shape[1]:
+        raise ValueError(
+            f"first_scored={first_scored} must lie in 1 … {ids_NT.shape[1] - 1}: "
+            "it is the first position whose token counts"
+        )
 
-    A stratified number from 1 … length - 1 is the rank of a token in reverse order of revealing. As many
-    tokens are masked as are when the group of that token is predicted: without `steps` every token is a
-    group of its own.
+
+def _masked_sequences(
+    count: int, first_scored: int, scored: int, draws: int, seed: int, steps: int | None
+) -> list[MaskedSequence]:
+    """Return the random masks of `count` sequences in order of sequence and draw.
+
+    They lie on `scored` tokens from position `first_scored` on. A stratified number from 1 … scored is the
+    rank of a token in reverse order of revealing. As many tokens are masked as are when the group of that
+    token is predicted: without `steps` every token is a group of its own.
     """
-    maskable_T = torch.arange(length) > 0
-    group_sizes = torch.tensor(even_split(length - 1, steps or length - 1))
+    maskable_T = torch.arange(first_scored + scored) >= first_scored
+    group_sizes = torch.tensor(even_split(scored, steps or scored))
     masks_before_steps = group_sizes.flip(0).cumsum(0)  # of the last step, the last but one, …
     rows = []
     for sequence in range(count):
         rng = generator(seed, "nelbo", sequence)
-        rank_S = stratified_counts(draws, length - 1, rng)
+        rank_S = stratified_counts(draws, scored, rng)
         masks_S = masks_before_steps[torch.searchsorted(masks_before_steps, rank_S)]
         for draw, masks in enumerate(masks_S.tolist()):
             rows.append(MaskedSequence(sequence, draw, masks, random_mask(maskable_T, masks, rng)))
@@ -97,19 +117,27 @@ def _masked_sequences(
 
 
 @torch.inference_mode()
-def nll(lm: LanguageModel, ids_NT: torch.Tensor, batch: int = 32, progress: bool = False) -> pd.DataFrame:
+def nll(
+    lm: LanguageModel,
+    ids_NT: torch.Tensor,
+    batch: int = 32,
+    progress: bool = False,
+    first_scored: int = 1,
+) -> pd.DataFrame:
     """Return the exact negative log-likelihood of an autoregressive model, one row per sequence.
 
-    Columns: `sequence`, `value` (nats per token). Position 0 is context, as in `nelbo`, so that both count
-    the same tokens. Raises ValueError for a diffusion model.
+    Columns: `sequence`, `value` (nats per token). Positions before `first_scored` are context, as in `nelbo`,
+    so that both count the same tokens. Raises ValueError for a diffusion model, for less than 2 tokens or 1
+    row per batch, and where a result is not finite.
     """
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is bounded, use `nelbo`")
+    _check_numbers(ids_NT, batch, first_scored=first_scored)
     values = []
     starts = range(0, len(ids_NT), batch)
     for start in tqdm(starts, desc=f"NLL {lm.name}", unit="batch", disable=not progress, leave=False):
         ids_BT = ids_NT[start : start + batch]
-        where_BT = (torch.arange(ids_BT.shape[1]) > 0).expand_as(ids_BT)
+        where_BT = (torch.arange(ids_BT.shape[1]) >= first_scored).expand_as(ids_BT)
         values += _mean_cross_entropies(lm, ids_BT, where_BT, ids_BT)
     return pd.DataFrame({"sequence": range(len(values)), "value": values})
 
@@ -134,5 +162,10 @@ def _mean_cross_entropies(
 ) -> list[float]:
     """Return the mean cross entropy of every row at its positions `where_BT`, in nats."""
     loss_N, _ = token_losses(lm, input_BT, where_BT, target_BT[where_BT])
+    if not bool(torch.isfinite(loss_N).all()):
+        raise ValueError(
+            f"the likelihood of {lm.name} in {lm.model.dtype} is not finite: "
+            "its weights are damaged, or take a wider dtype"
+        )
     counts = where_BT.sum(1).tolist()
     return [float(loss_L.mean()) for loss_L in loss_N.split(counts)]

@@ -3,7 +3,6 @@
 The tasks are the harness's own; only where their data lies is changed.
 """
 
-import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,7 +58,7 @@ def local_tasks(
         found = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder).items()}
     _check_found(folder, asked, found)
 
-    with TemporaryDirectory(prefix="sinkprune-tasks-") as place, _quiet_harness():
+    with TemporaryDirectory(prefix="sinkprune-tasks-") as place:
         include = Path(place)
         names = []
         for name in dict.fromkeys(asked):
@@ -123,18 +122,6 @@ def harness_tasks(folder: str) -> dict[str, HarnessTask]:
         for name, entry in manager.task_index.items()
         if entry.yaml_path is not None
     }
-
-
-@contextmanager
-def _quiet_harness() -> Iterator[None]:
-    """Silence the harness's remark, one per task, that a task with its own data may take more arguments."""
-    logger = logging.getLogger("lm_eval.api.task")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 # task files

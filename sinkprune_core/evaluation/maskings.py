@@ -59,24 +59,24 @@ def _every_masking(length: int) -> Maskings:
 
 
 def drawn_masks(endings: Sequence[torch.Tensor], draws: int, rng: torch.Generator) -> list[torch.Tensor]:
-    """Return which tokens of each ending are masked, bool (S, L) each: the same where the endings agree.
+    """Return which tokens of each ending are masked, bool (S, L) each, on common random numbers.
 
-    The number of masks is uniform on 1 … L and stratified over the draws. Tokens that both endings start or
-    end with share their random numbers, and so do noise levels.
+    The number of masks is uniform on 1 … L and stratified over the draws, and given that number so is the
+    choice of tokens. Tokens are in a random order on a circle, and a draw masks those of an arc that begins
+    where the arc before it ended: over all draws every token is masked about equally often, which leaves much
+    less to chance than independent choices. Endings share their noise levels, and those of one length share
+    their masks.
     """
-    shortest, longest = sorted(len(ending) for ending in endings)
-    first, second = (ending.flip(0)[:shortest] for ending in endings)
-    common_end = int((first == second).long().cumprod(0).sum())  # tokens that both endings end with
     state = rng.get_state()
     counts = []
     for ending in endings:
         rng.set_state(state)
         counts.append(stratified_counts(draws, len(ending), rng))
-    rank_SL = torch.rand(draws, longest, generator=rng, dtype=torch.float64)
+    place_L = torch.rand(max(map(len, endings)), generator=rng, dtype=torch.float64)
     masks = []
     for ending, counts_S in zip(endings, counts, strict=True):
-        start_SL = rank_SL[:, : len(ending) - common_end]
-        end_SL = rank_SL[:, longest - common_end :]
-        order_SL = torch.cat([start_SL, end_SL], dim=1).argsort(1).argsort(1)
-        masks.append(order_SL < counts_S[:, None])
+        length = len(ending)
+        order_L = place_L[:length].argsort().argsort()
+        arc_start_S1 = (counts_S.cumsum(0) - counts_S)[:, None]
+        masks.append((order_L - arc_start_S1) % length < counts_S[:, None])
     return masks

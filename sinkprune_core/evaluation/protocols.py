@@ -8,6 +8,7 @@ unbiased for that cost.
 Dimensions: T tokens of a text, L tokens of a target.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -56,8 +57,8 @@ class Protocol:
                 f"draws={self.draws} is not a positive multiple of grid={self.grid}, the draws that share "
                 "a grid of noise levels: change one of them"
             )
-        if self.guidance < 0:
-            raise ValueError(f"guidance={self.guidance} must not be negative")
+        if not 0 <= self.guidance < math.inf:
+            raise ValueError(f"guidance={self.guidance} must be a finite number of at least 0")
         neither = self.chunk is None and self.context is None
         both = self.chunk is not None and self.context is not None and min(self.chunk, self.context) >= 1
         if not neither and not both:

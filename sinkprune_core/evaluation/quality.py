@@ -19,7 +19,7 @@ from sinkprune_core.corpus import separator
 from sinkprune_core.diffusion.noise import corrupt, random_mask
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
-from sinkprune_core.evaluation import suite
+from sinkprune_core.evaluation import suite, two_choice
 from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.evaluation.token_losses import token_losses
@@ -32,7 +32,7 @@ STEPS = (16, 32, 64)  # denoising steps of the samples
 SAMPLE_TOKENS = 64
 PROMPTS = (" The best way to learn a new language is", " Returns the number of")
 
-# A task gives a model's answers to its items, as `suite.accuracy` does.
+# A task gives a model's answers to its items, as `two_choice.accuracy` does.
 Task = Callable[[LanguageModel], pd.DataFrame]
 
 
@@ -172,7 +172,7 @@ def offline_suite(items: int, draws: int, seed: int = 0, progress: bool = False)
     """
 
     def task(lm: LanguageModel) -> pd.DataFrame:
-        return suite.accuracy(lm, suite.sample(items), draws, seed, progress=progress)
+        return two_choice.accuracy(lm, suite.sample(items), draws, seed, progress=progress)
 
     return task
 
@@ -200,7 +200,7 @@ def minimal_pairs(
                     "answer": 0,
                 }
                 items.append(item)
-        return suite.accuracy(lm, items, draws, seed, progress=progress)
+        return two_choice.accuracy(lm, items, draws, seed, progress=progress)
 
     return task
 

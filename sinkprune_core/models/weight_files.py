@@ -4,10 +4,14 @@ Nothing is read before it is asked for. Files are memory-mapped.
 """
 
 import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+
+from sinkprune_core.files import known_digest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORED_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -18,31 +22,60 @@ class FormatError(ValueError):
     """A folder of weights that no native class here can hold as it is."""
 
 
+def shown(value: object) -> str:
+    """Return a value in an error: never longer than a line."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
 def read_json(file: Path) -> dict:
-    """Return the content of a JSON file, {} if there is none; raise FormatError for one that is broken."""
+    """Return the object in a JSON file, {} if there is no file.
+
+    Raises FormatError for a file that is broken or holds something else than an object.
+    """
     if not file.is_file():
         return {}
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{file} is not JSON ({error}): fetch it again") from None
+    if not isinstance(content, dict):
+        raise FormatError(f"{file} holds a {type(content).__name__}: it must hold a JSON object")
+    return content
+
+
+@contextmanager
+def refused(what: str, fix: str) -> Iterator[None]:
+    """Turn whatever a library raises inside into one FormatError: `what` (its reason): `fix`."""
+    try:
+        yield
+    except FormatError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if len(reason) > 300:
+            reason = f"{reason[:297]}..."
+        raise FormatError(f"{what} ({type(error).__name__}: {reason}): {fix}") from error
 
 
 class WeightFiles:
     """The safetensors of a folder: one file, or shards with an index.
 
     Shapes and dtypes come from the headers alone. `only` is the one file to take from a folder of many.
+    `expected` are the SHA-256 digests that files must have, by name, checked before a first tensor is read.
     Raises FormatError for a folder without safetensors, with several that no index joins, or with files that
     are broken, incomplete or quantised.
     """
 
-    def __init__(self, folder: Path, only: str | None = None):
+    def __init__(self, folder: Path, only: str | None = None, expected: Mapping[str, str] | None = None):
         self.folder = folder
+        self.expected = expected or {}
+        self.unchecked = set(self.expected)  # names of files of which no tensor was read yet
         self.handles: dict[str, safe_open] = {}  # open files by their names
         self.file_of: dict[str, str] = {}  # the file of every tensor
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, torch.dtype] = {}
-        index = None if only else read_json(folder / INDEX).get("weight_map")
+        index = None if only else _index(folder)
         for name in _file_names(folder, only, index):
             self._read_header(name)
         lost = sorted(set(index or {}) - set(self.file_of))
@@ -63,6 +96,11 @@ class WeightFiles:
                 raise FormatError(
                     f"{key} in {self.folder / name} is stored as {stored}: "
                     f"quantised weights are not covered, take the {', '.join(DTYPES)} files"
+                )
+            if key in self.file_of:
+                raise FormatError(
+                    f"{key} is in two files of {self.folder}, {self.file_of[key]} and {name}: "
+                    "keep one model per folder"
                 )
             self.file_of[key] = name
             self.shapes[key] = tuple(header.get_shape())
@@ -103,7 +141,49 @@ class WeightFiles:
 
     def tensor(self, stored: str) -> torch.Tensor:
         """Return a stored tensor, which shares its memory with the mapped file: not to be written to."""
-        return self.handle(self.file_of[stored]).get_tensor(stored)
+        name = self.file_of[stored]
+        self._check_digest(name)
+        with refused(f"{stored} in {self.folder / name} cannot be read", "fetch the file again"):
+            return self.handle(name).get_tensor(stored)
+
+    def _check_digest(self, name: str) -> None:
+        """Raise FormatError for a file that is not the one that was written."""
+        if name in self.unchecked:
+            check_digest(self.folder / name, self.expected[name])
+            self.unchecked.remove(name)
+
+
+def check_digest(file: Path, expected: str) -> None:
+    """Raise FormatError for a file that is not the one that was written with a model."""
+    found = known_digest(file)
+    if found != expected:
+        raise FormatError(
+            f"{file} is damaged: its SHA-256 is {found}, and {expected} was written; save the model again, "
+            "or, where you changed it yourself, remove sha256 from sinkprune.json"
+        )
+
+
+def _index(folder: Path) -> dict[str, str] | None:
+    """Return the file of every tensor as an index states it; None where there is none.
+
+    Raises FormatError for an index of another form, and for one that names anything but a file of the folder.
+    """
+    file = folder / INDEX
+    if not file.is_file():
+        return None
+    index = read_json(file).get("weight_map")
+    if not isinstance(index, dict) or not index:
+        raise FormatError(
+            f"{file} has weight_map={shown(index)}: it must map names of tensors to names of files"
+        )
+    for tensor, name in index.items():
+        is_beside = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
+        if not is_beside:
+            raise FormatError(
+                f"{file} says that {tensor} is in {shown(name)}: it must be the name of a safetensors file "
+                "in the same folder"
+            )
+    return index
 
 
 def _file_names(folder: Path, only: str | None, index: dict[str, str] | None) -> list[str]:

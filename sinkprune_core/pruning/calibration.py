@@ -30,6 +30,9 @@ class Calibration:
     batch: int = 16  # sequences per forward; changes no result
 
     def __post_init__(self):
+        if not isinstance(self.ids_NT, torch.Tensor) or self.ids_NT.dtype != torch.int64:
+            given = getattr(self.ids_NT, "dtype", type(self.ids_NT).__name__)
+            raise ValueError(f"calibration ids are {given}: they must be a tensor of int64")
         if self.ids_NT.dim() != 2 or self.ids_NT.numel() == 0:
             raise ValueError(
                 f"calibration ids have shape {tuple(self.ids_NT.shape)}; expected (sequences, tokens), "

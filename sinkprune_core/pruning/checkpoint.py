@@ -1,34 +1,42 @@
 """What a pruning run keeps on disk, so that a kill at any moment loses at most the block that is being
 pruned.
 
-A work folder belongs to one model and one calibration text. It holds the statistics of the dense model, which
-serve every sparsity and pattern, and per recipe the finished blocks and the hidden states before the next
-one.
+A work folder holds the statistics of the dense model, which serve every sparsity and pattern, and per recipe
+the finished blocks and the hidden states before the next one. A block counts once it is on the disk; it and
+the hidden states are compared with their digests before they are used again.
 
 Dimensions: R calibration rows, T position, D hidden width.
 """
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sinkprune_core.files import atomic, write_json
-from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs
+from sinkprune_core.files import atomic, file_digest
+from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.streaming import FinishedBlock
 from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.dense_statistics import DenseStatistics
+from sinkprune_core.pruning.hidden_files import HiddenFiles
 from sinkprune_core.pruning.input_statistics import InputStatistics
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.token_weights import StatisticsKey, choice_identity
+from sinkprune_core.pruning.work_folder import (
+    claim,
+    identity,
+    kept_file,
+    read_progress,
+    remove_scratch,
+    write_progress,
+)
 
 FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
 
@@ -39,83 +47,122 @@ def _digest(settings: Recipe | StatisticsKey) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def job_folder(root: Path, recipe: Recipe) -> Path:
+    """Return the folder of a recipe's job in a work folder."""
+    return root / f"job-{_digest(recipe)}"
+
+
 @dataclass
 class RunState:
-    """How far a pruning run has come."""
+    """How far a pruning run has come, and what its plan was made of."""
 
     done: int = 0  # finished blocks
     table: list[dict] = field(default_factory=list)  # a row per pruned linear
     kept_units: list[dict[str, list[int]]] = field(default_factory=list)  # per block of a structured recipe
+    digests: list[str] = field(default_factory=list)  # SHA-256 of the finished blocks' files
+    hidden: str | None = None  # SHA-256 of the hidden states before the next block, where there are any
+    outlier_shares: list[float] | None = None  # per layer of the dense model, for allocation="owl"
+    threshold: tuple[float, int] | None = None  # score and ties of the dense model, for pattern="global"
+
+    def cut(self, done: int) -> None:
+        """Forget all blocks from the one with the index `done` on."""
+        self.done = done
+        self.table = [row for row in self.table if row["layer"] < done]
+        self.kept_units = self.kept_units[:done]
+        self.digests = self.digests[:done]
+        self.hidden = None
 
 
 class PruningCheckpoint:
-    """The state of one pruning run in a work folder; made, or found and checked.
+    """The state of one pruning run in a work folder, whose lock is held; made, or found and checked.
 
-    Raises ValueError, naming what differs, when the folder belongs to another model, calibration text or
-    version.
+    A block whose file is damaged does not count, nor do those after it. Raises ValueError, naming what
+    differs, when the folder is not a work folder or belongs to another model, calibration text or version.
     """
 
     def __init__(self, root: Path, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None):
-        _claim(root, lm, calibration)
         self.root = root
-        self.folder = root / f"job-{_digest(recipe)}"
+        self.folder = job_folder(root, recipe)
+        if lm.is_streamed:  # until `resume`, what compares all blocks must find the dense ones
+            for layer, block in list(lm.finished.items()):
+                if block.file == self.block_file(layer):
+                    del lm.finished[layer]
+        claim(root, identity(lm, calibration))
         self.folder.mkdir(exist_ok=True)
-        self.state = RunState()
-        self._progress = self.folder / "progress.json"
-        if self._progress.exists():
-            self.state = RunState(**json.loads(self._progress.read_text(encoding="utf-8")))
-        if lm.is_streamed:  # until `restore`, what compares all blocks must find the dense ones
-            for layer in range(self.state.done):
-                lm.finished.pop(layer, None)
+        remove_scratch(root, self.folder)
+        self.state = RunState(**(read_progress(self.folder) or {}))
+        self._forget_damaged_blocks()
+        self._carried: HiddenFiles | None = None  # hidden states that a block hands to the next one
+
+    def _forget_damaged_blocks(self) -> None:
+        for layer, digest in enumerate(self.state.digests):
+            file = self.block_file(layer)
+            if not file.is_file() or file_digest(file) != digest:
+                warnings.warn(
+                    f"{file} is damaged: block {layer} and those after it are pruned again", stacklevel=4
+                )
+                self.state.cut(layer)
+                self.write()
+                return
+
+    def write(self) -> None:
+        """Write the state: from now on it counts."""
+        write_progress(self.folder, asdict(self.state))
 
     # what is computed once
 
     def rows(self, compute: Callable[[], Rows]) -> Rows:
         """Return the calibration rows of this run, computed once."""
-        file = self.folder / "rows.safetensors"
-        if not file.exists():
-            rows = compute()
-            tensors = {"ids": rows.ids_RT.contiguous()}
-            if rows.weight_RT is not None:
-                tensors["weight"] = rows.weight_RT.contiguous()
-            with atomic(file) as partial:
-                save_file(tensors, partial)
+        file = kept_file(self.folder / "rows.safetensors", lambda target: _save_rows(compute(), target))
         tensors = load_file(file)
         return Rows(tensors["ids"], tensors.get("weight"))
 
     def statistics(self, key: StatisticsKey, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
         """Return the statistics of the dense model under one key, computed once for all recipes."""
         file = self.root / f"statistics-{_digest(key)}.safetensors"
-        if not file.exists():
-            _save_statistics(compute(), file)
-        return _load_statistics(file)
+        return _load_statistics(kept_file(file, lambda target: _save_statistics(compute(), target)))
 
-    # hidden states before a block, in two files that take turns
+    # hidden states before a block
 
-    def hidden_store(self, lm: LanguageModel, rows: Rows) -> Callable[[int], torch.Tensor]:
+    def hidden_store(self, lm: LanguageModel, rows: Rows) -> HiddenFiles:
         """Return a function from a layer to the tensor (R, T, D) for the hidden states before it."""
-        shape = (*rows.ids_RT.shape, lm.model.config.hidden_size)
-        dtype = lm.model.dtype
-        size = int(np.prod(shape))
+        return HiddenFiles(self.folder, (*rows.ids_RT.shape, lm.model.config.hidden_size), lm.model.dtype)
 
-        def hidden_before(layer: int, create: bool = True) -> torch.Tensor:
-            file = self.folder / f"hidden-{layer % 2}.bin"
-            if create and (not file.exists() or file.stat().st_size != size * dtype.itemsize):
-                with file.open("wb") as handle:
-                    handle.truncate(size * dtype.itemsize)
-            return torch.from_file(str(file), shared=True, size=size, dtype=dtype).view(shape)
+    def resume(self, lm: LanguageModel, rows: Rows | None, batch: int, from_dense: bool) -> list[BlockInput]:
+        """Take finished blocks back, and return the inputs of the next one, in memory-mapped files.
 
-        return hidden_before
-
-    def inputs(self, lm: LanguageModel, rows: Rows, batch: int) -> list[BlockInput]:
-        """Return the inputs of the next block to be pruned, in memory-mapped files."""
-        hidden_before = self.hidden_store(lm, rows)
-        if self.state.done == 0:
-            return block_inputs(lm, rows, batch, hidden_before(0))
+        They are [] where no block need run. Hidden states that are lost or damaged are computed again, from
+        what dense blocks make (`from_dense`) or finished ones.
+        """
+        done = self.state.done
+        if rows is None or done == len(lm.blocks):
+            self.restore(lm)
+            return []
+        hidden = self.hidden_store(lm, rows)
+        is_lost = done > 0 and not hidden.holds(done, self.state.hidden)
+        if is_lost and self.state.hidden is not None:
+            warnings.warn(f"{hidden.file(done)} is damaged: hidden states are computed again", stacklevel=4)
+        if is_lost and from_dense:
+            self._compute_hidden(lm, rows, batch, hidden)
+        self.restore(lm)
+        if is_lost and not from_dense:
+            self._compute_hidden(lm, rows, batch, hidden)
+        self._carried = hidden
+        if done == 0:
+            return block_inputs(lm, rows, batch, hidden(0))
         # masks and positions are wanted; the hidden states go where the next block's output will
-        inputs = block_inputs(lm, rows, batch, hidden_before(self.state.done + 1))
-        hidden = hidden_before(self.state.done, create=False).split([len(each.hidden_BTD) for each in inputs])
-        return [replace(each, hidden_BTD=hidden_BTD) for each, hidden_BTD in zip(inputs, hidden, strict=True)]
+        inputs = block_inputs(lm, rows, batch, hidden(done + 1))
+        kept = hidden(done).split([len(each.hidden_BTD) for each in inputs])
+        return [replace(each, hidden_BTD=hidden_BTD) for each, hidden_BTD in zip(inputs, kept, strict=True)]
+
+    def _compute_hidden(self, lm: LanguageModel, rows: Rows, batch: int, hidden: HiddenFiles) -> None:
+        """Compute the hidden states before the next block from the text."""
+        states = block_inputs(lm, rows, batch, hidden(0))
+        for layer in range(self.state.done):
+            with lm.resident(layer) as block:
+                states = run_block(block, states, store_RTD=hidden(layer + 1))
+        self.state.hidden = hidden.sealed(self.state.done)
+        self.write()
 
     def forget_hidden(self) -> None:
         """Remove the hidden states, the bulk of the folder, when no block is left to prune."""
@@ -132,51 +179,39 @@ class PruningCheckpoint:
         """Write a finished block under its native names, then the progress that makes it count."""
         prefix = f"{lm.blocks_name}.{layer}."
         tensors = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
-        with atomic(self.block_file(layer)) as partial:
+        file = self.block_file(layer)
+        with atomic(file) as partial:
             save_file(tensors, partial, metadata={"format": "pt"})
+            digest = file_digest(partial)
         if lm.is_streamed:
-            lm.finished[layer] = self.block_file(layer)
+            lm.finished[layer] = FinishedBlock(file, digest)
         self.state.done = layer + 1
-        write_json(self._progress, asdict(self.state))
+        self.state.digests.append(digest)
+        self.state.hidden = None
+        if self._carried and layer + 1 < len(lm.blocks):
+            self.state.hidden = self._carried.sealed(layer + 1)
+        self.write()
 
     def restore(self, lm: LanguageModel) -> None:
         """Put the finished blocks back into the model; a streamed one reads them when it comes to them."""
         for layer in range(self.state.done):
+            block = FinishedBlock(self.block_file(layer), self.state.digests[layer])
             if lm.is_streamed:
-                lm.finished[layer] = self.block_file(layer)
+                lm.finished[layer] = block
                 continue
             prefix = f"{lm.blocks_name}.{layer}."
-            for name, value in load_file(self.block_file(layer)).items():
+            for name, value in block.tensors().items():
                 parent, _, leaf = name.removeprefix(prefix).rpartition(".")
                 parameter = nn.Parameter(value.clone(), requires_grad=False)
-                setattr(
-                    lm.blocks[layer].get_submodule(parent), leaf, parameter
-                )  # a compensating bias may be new
+                # a compensating bias may be new
+                setattr(lm.blocks[layer].get_submodule(parent), leaf, parameter)
 
 
-def _claim(root: Path, lm: LanguageModel, calibration: Calibration | None) -> None:
-    """Make the work folder of a model and its text, or check that the one that is there is theirs."""
-    mine = {
-        "model": lm.fingerprint(),
-        "calibration": calibration and calibration.fingerprint,
-        "torch": version("torch"),
-        "transformers": version("transformers"),
-    }
-    file = root / "work.json"
-    if not file.exists():
-        write_json(file, mine)
-        return
-    there = json.loads(file.read_text(encoding="utf-8"))
-    if there != mine:
-        differing = ", ".join(
-            f"{name} ({there.get(name)} there, {mine[name]} here)"
-            for name in mine
-            if there.get(name) != mine[name]
-        )
-        raise ValueError(
-            f"the work folder {root} belongs to another run; it differs in {differing}: "
-            "use another folder, or remove it to start anew"
-        )
+def _save_rows(rows: Rows, file: Path) -> None:
+    tensors = {"ids": rows.ids_RT.contiguous()}
+    if rows.weight_RT is not None:
+        tensors["weight"] = rows.weight_RT.contiguous()
+    save_file(tensors, file)
 
 
 def _save_statistics(statistics: DenseStatistics, file: Path) -> None:
@@ -188,8 +223,7 @@ def _save_statistics(statistics: DenseStatistics, file: Path) -> None:
             for statistic in FIELDS:  # copied, since linears may share them
                 tensors[f"{layer} {name} {statistic}"] = getattr(inputs, statistic).clone()
     cost = [statistics.tokens, statistics.left_out_share, statistics.seconds]
-    with atomic(file) as partial:
-        save_file(tensors, partial, metadata={"counts": json.dumps(counts), "cost": json.dumps(cost)})
+    save_file(tensors, file, metadata={"counts": json.dumps(counts), "cost": json.dumps(cost)})
 
 
 def _load_statistics(file: Path) -> DenseStatistics:

@@ -9,7 +9,7 @@ Dimensions: R calibration rows, T position, O output features, I input features.
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,9 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from sinkprune_core.files import held
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block, visit
+from sinkprune_core.models.finite import check_finite
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.calibration import Calibration
@@ -29,47 +31,13 @@ from sinkprune_core.pruning.dense_statistics import DenseStatistics, collect
 from sinkprune_core.pruning.input_statistics import InputStatistics, observe
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
 from sinkprune_core.pruning.recipe import Recipe, check
+from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.sparsegpt import SingularGram
 from sinkprune_core.pruning.token_weights import rows_for
 
 Linears = dict[str, nn.Module]  # of a block, by name
 Statistics = dict[str, InputStatistics]  # of what they receive
 Zeros = dict[str, int]  # how many of their weights are zero
-
-
-@dataclass(frozen=True)
-class Report:
-    """What pruning did."""
-
-    recipe: Recipe
-    model: str
-    linears: pd.DataFrame  # a row per linear: layer, name, rows, columns, weights, zeros
-    calibration_tokens: int  # tokens that went through the blocks for statistics
-    left_out_share: float  # 1 minus the mean weight of a calibration token
-    seconds: float
-    unpruned_parameters: int = 0  # outside the blocks' linears: embeddings, head, norms, biases
-    kept_units: tuple[dict[str, list[int]], ...] = ()  # structured pruning: per block, for `shrink`
-    checkpoint: Path | None = (
-        None  # finished blocks in the work folder; yours to remove once the model is saved
-    )
-
-    @property
-    def sparsity(self) -> float:
-        """The share of zeros in the pruned linears."""
-        return float(self.linears.zeros.sum() / self.linears.weights.sum())
-
-    def card(self) -> dict:
-        """Return the report as plain JSON values, without the row per linear."""
-        return {
-            "recipe": self.recipe.card(),
-            "model": self.model,
-            "sparsity": self.sparsity,
-            "pruned_parameters": int(self.linears.weights.sum()),
-            "unpruned_parameters": self.unpruned_parameters,
-            "calibration_tokens": self.calibration_tokens,
-            "left_out_share": self.left_out_share,
-            "seconds": self.seconds,
-        }
 
 
 @torch.no_grad()
@@ -93,7 +61,14 @@ def prune(
     singular.
     """
     check(lm, recipe, calibration)
-    run = PruningRun(lm, recipe, calibration, progress, work)
+    check_finite(lm, blocks=False)
+    with nullcontext() if work is None else held(work):
+        return _prune(PruningRun(lm, recipe, calibration, progress, work), statistics)
+
+
+def _prune(run: "PruningRun", statistics: DenseStatistics | None) -> Report:
+    """Visit the blocks in order; see `prune`."""
+    lm = run.lm
     run.take_statistics(statistics)
     run.decide()
     inputs = run.first_inputs()
@@ -101,7 +76,7 @@ def prune(
         with lm.resident(layer) as block:
             outputs, block_statistics = run.observe(layer, block, inputs)
             run.prune_block(layer, block, block_statistics)
-            if recipe.propagation == "sequential":
+            if run.recipe.propagation == "sequential":
                 outputs = run.outputs_of_pruned(layer, block, inputs)
             run.finish(layer, block)
         inputs = outputs
@@ -161,7 +136,7 @@ class PruningRun:
         return self.checkpoint.statistics(key, lambda: compute()[key])
 
     def decide(self) -> None:
-        """Decide from the dense model what concerns all blocks; then take finished blocks back."""
+        """Decide from the dense model what concerns all blocks."""
         if self.recipe.pattern == "structured":
             self.plan = structured.plan(self.lm, self.recipe.sparsity)
         else:
@@ -169,7 +144,7 @@ class PruningRun:
             sparsities = self._sparsities()
             self.selects = [select(self.recipe.pattern, sparsity, threshold) for sparsity in sparsities]
         if self.checkpoint:
-            self.checkpoint.restore(self.lm)
+            self.checkpoint.write()
 
     def _sparsities(self) -> list[float]:
         """Return the sparsity of every layer."""
@@ -178,7 +153,12 @@ class PruningRun:
         return allocate(recipe.allocation, recipe.sparsity, len(self.lm.blocks), recipe.owl_lambda, outliers)
 
     def _outlier_shares(self) -> list[float]:
-        """Return the share of outliers among Wanda's scores of every layer, in the dense model (OWL)."""
+        """Return the share of outliers among Wanda's scores of every layer, in the dense model (OWL).
+
+        A run that goes on has them from its work folder.
+        """
+        if self.state.outlier_shares is not None:
+            return self.state.outlier_shares
         dense = self.dense or self._dense_statistics()
         shares = []
         for layer, block in enumerate(visit(self.lm, self.progress, "outliers")):
@@ -187,11 +167,15 @@ class PruningRun:
                 inputs = dense.layers[layer][name].with_norm(self.recipe.norm_reduction)
                 scores.append(CRITERIA["wanda"].score(weight_OI(linear), inputs))
             shares.append(outlier_share(scores, self.recipe.owl_m))
+        self.state.outlier_shares = shares
         return shares
 
     def _global_threshold(self) -> GlobalThreshold:
         """Return the threshold over all linears; those of finished blocks have had their part of the ties."""
-        threshold = GlobalThreshold(self._all_scores, self.recipe.sparsity)
+        if self.state.threshold is None:
+            found = GlobalThreshold.of(self._all_scores, self.recipe.sparsity)
+            self.state.threshold = (float(found.value), found.ties)
+        threshold = GlobalThreshold(*self.state.threshold)
         for score_OI in islice(self._all_scores(), len(self.state.table)):
             threshold.take(score_OI)
         return threshold
@@ -204,11 +188,13 @@ class PruningRun:
                 yield self._score(layer, name, linear, statistics)
 
     def first_inputs(self) -> list[BlockInput]:
-        """Return what the first block to be pruned receives, empty where no block need run."""
-        if self.rows is None or self.state.done == len(self.lm.blocks):
-            return []
+        """Take finished blocks back; return what the next one receives, empty where no block need run."""
         if self.checkpoint:
-            return self.checkpoint.inputs(self.lm, self.rows, self.calibration.batch)
+            batch = 1 if self.calibration is None else self.calibration.batch
+            from_dense = self.recipe.propagation == "dense"
+            return self.checkpoint.resume(self.lm, self.rows, batch, from_dense)
+        if self.rows is None:
+            return []
         return block_inputs(self.lm, self.rows, self.calibration.batch)
 
     # block by block

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from sinkprune_core.memory import rows_in_cache
 from sinkprune_core.models.language_model import weight_OI
 
 GRAM_STRIP = 256  # columns of a Gram matrix that are computed together
@@ -49,18 +50,19 @@ class RunningStatistics:
 
     def add(self, input_BTI: torch.Tensor, weight_WBT: torch.Tensor | None) -> None:
         """Add a batch; `weight_WBT` is (W, B, T), or (B, T) for one choice, or None for weights of 1."""
-        input_BTI = input_BTI.float()
         shape_WBT = (len(self.squares_WI), *input_BTI.shape[:2])
         if weight_WBT is None:
             weight_WBT = torch.ones(shape_WBT)
-        weight_WBT = weight_WBT.view(shape_WBT).to(input_BTI)
+        weight_WBT = weight_WBT.view(shape_WBT).to(input_BTI.device, torch.float32)
         counts_BWT = weight_WBT.square().transpose(0, 1)
-        squares_WBI = torch.bmm(counts_BWT, input_BTI.square()).transpose(0, 1).double().cpu()
+        squares_BWI, sums_BWI = _weighted_sums(input_BTI, counts_BWT)
+        squares_WBI = squares_BWI.transpose(0, 1).double().cpu()
         self.squares_WI += squares_WBI.sum(1)
         self.summed_WI += squares_WBI.sqrt().sum(1)
-        self.sums_WI += torch.bmm(counts_BWT, input_BTI).double().cpu().sum(0)
+        self.sums_WI += sums_BWI.double().cpu().sum(0)
         self.count_W += counts_BWT.double().sum((0, 2)).cpu()
         if self.gram_WII is not None:
+            input_BTI = input_BTI.float()
             for choice, weight_BT in enumerate(weight_WBT):
                 weighted_NI = (input_BTI * weight_BT[..., None]).flatten(0, 1)
                 self.gram_WII[choice] = _add_gram(self.gram_WII[choice], weighted_NI)
@@ -82,6 +84,18 @@ class RunningStatistics:
             count=count,
             gram_II=None if self.gram_WII is None else _mirror(self.gram_WII[choice]),
         )
+
+
+def _weighted_sums(input_BTI: torch.Tensor, counts_BWT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums of squares and of values over the tokens of every sequence, each float32 (B, W, I)."""
+    squares, sums = [], []
+    _, tokens, features = input_BTI.shape
+    rows = rows_in_cache(tokens * features * torch.float32.itemsize, input_BTI.device)
+    for part_BTI, part_BWT in zip(input_BTI.split(rows), counts_BWT.split(rows), strict=True):
+        part_BTI = part_BTI.float()
+        sums.append(torch.bmm(part_BWT, part_BTI))
+        squares.append(torch.bmm(part_BWT, part_BTI.square()))
+    return torch.cat(squares), torch.cat(sums)
 
 
 def _add_gram(gram_II: torch.Tensor, input_NI: torch.Tensor) -> torch.Tensor:

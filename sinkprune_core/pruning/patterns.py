@@ -136,15 +136,21 @@ class GlobalThreshold:
     float32 bits, which order non-negative numbers. No pass holds more than the scores of one linear.
     """
 
-    def __init__(self, scores: Callable[[], Iterable[torch.Tensor]], sparsity: float):
+    def __init__(self, value: float, ties: int):
+        self.value = torch.tensor(value, dtype=torch.float32)
+        self.ties = ties
+        """How many of the scores that equal `value` are still to be pruned."""
+
+    @classmethod
+    def of(cls, scores: Callable[[], Iterable[torch.Tensor]], sparsity: float) -> "GlobalThreshold":
+        """Find the threshold that prunes a share `sparsity` of all scores."""
         upper = _histogram(bits >> 16 for bits in _bits_of(scores()))
         count = int(int(upper.sum()) * sparsity)
         high, below_high = _bin_of(upper, count)
         lower = _histogram(bits[bits >> 16 == high] & 0xFFFF for bits in _bits_of(scores()))
         low, below_low = _bin_of(lower, count - below_high)
-        self.value = torch.tensor((high << 16) + low, dtype=torch.int32).view(torch.float32)
-        self.ties = count - below_high - below_low
-        """How many of the scores that equal `value` are still to be pruned."""
+        value = torch.tensor((high << 16) + low, dtype=torch.int32).view(torch.float32)
+        return cls(float(value), count - below_high - below_low)
 
     def take(self, score_OI: torch.Tensor) -> torch.Tensor:
         """Return the mask of one linear, bool (O, I).

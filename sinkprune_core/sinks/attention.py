@@ -7,15 +7,17 @@ computed beside SDPA, from the same queries and keys, a chunk of queries at a ti
 head.
 
 `track` and `hide` are context managers. Both switch a model to the attention function `sinkprune`, which is
-registered with transformers, and leave an attribute on its attention modules that this function reads.
+registered with transformers, and leave on its attention modules what this function reads. That is kept by
+thread: what one thread hides or tracks, no forward of another thread sees.
 
 Dimensions: B batch, L layers, H query heads, G key-value heads, R query heads per key-value head (H = G * R),
 Q queries, C queries of a chunk, K keys, E head width, S windows of queries (the steps of a causal model).
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -23,13 +25,19 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from sinkprune_core.memory import rows_in_cache
+
 NAME = "sinkprune"
 Windows = Sequence[tuple[int, int]]  # half-open ranges of queries
 Hidden = torch.Tensor | Callable[[int], torch.Tensor | None]  # bool (B, K), or what returns it for a layer
 
-# Attributes of an attention module, kept in its `__dict__`: torch registers nothing there.
+# Attributes of an attention module, kept in its `__dict__`: torch registers nothing there. Each holds a
+# dictionary from the number of a thread to what its forwards are to find.
 _TRACKER = "_sink_tracker"
 _HIDDEN = "_hidden_keys"
+
+_FORMER = "_former_attention"  # of a model: the implementation to come back to, and how many blocks are open
+_SWITCHING = threading.Lock()
 
 
 @dataclass
@@ -47,10 +55,23 @@ class _AttentionMap:
         batch, heads, _, _ = self.query_BHQE.shape
         _, groups, keys, _ = self.key_BGKE.shape
         mass_BGRK = self.query_BHQE.new_zeros(batch, groups, heads // groups, keys, dtype=torch.float32)
-        for start in range(first, last, chunk):
-            weight_BGRCK = self._weights(start, min(start + chunk, last))
-            mass_BGRK[..., : weight_BGRCK.shape[-1]] += weight_BGRCK.sum(3)
+        chunk_bytes = heads * min(chunk, last - first) * keys * torch.float32.itemsize
+        rows = rows_in_cache(max(1, chunk_bytes), mass_BGRK.device)
+        for row in range(0, batch, min(rows, batch)):
+            part = self._rows(slice(row, row + rows))
+            for start in range(first, last, chunk):
+                weight_BGRCK = part._weights(start, min(start + chunk, last))
+                mass_BGRK[row : row + rows, ..., : weight_BGRCK.shape[-1]] += weight_BGRCK.sum(3)
         return mass_BGRK.view(batch, heads, keys)
+
+    def _rows(self, rows: slice) -> "_AttentionMap":
+        """Return the map of some rows of the batch."""
+        mask_B1QK = self.mask_B1QK
+        if mask_B1QK is not None and len(mask_B1QK) > 1:
+            mask_B1QK = mask_B1QK[rows]
+        return replace(
+            self, query_BHQE=self.query_BHQE[rows], key_BGKE=self.key_BGKE[rows], mask_B1QK=mask_B1QK
+        )
 
     def _weights(self, start: int, stop: int) -> torch.Tensor:
         """Return the softmax weights of the queries [start, stop), float32 (B, G, R, C, K).
@@ -173,12 +194,12 @@ def attention(module: nn.Module, query, key, value, attention_mask, scaling=None
     Returns what `sdpa_attention_forward` returns.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    hidden_BK = module.__dict__.get(_HIDDEN)
+    hidden_BK = _of_this_thread(module, _HIDDEN)
     if callable(hidden_BK):
         hidden_BK = hidden_BK(module.layer_idx)
     if hidden_BK is not None:
         attention_mask = _mask_without(hidden_BK, query, key, attention_mask, causal)
-    tracker = module.__dict__.get(_TRACKER)
+    tracker = _of_this_thread(module, _TRACKER)
     if tracker is not None:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         needs_causal_mask = causal and attention_mask is None and query.shape[2] > 1
@@ -192,30 +213,48 @@ AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
+def _of_this_thread(module: nn.Module, attribute: str) -> object | None:
+    return module.__dict__.get(attribute, {}).get(threading.get_ident())
+
+
 @contextmanager
 def _switched(model: PreTrainedModel, attribute: str, value: object) -> Iterator[None]:
-    """Set an attribute of every attention module and let all of them call `attention`.
+    """Set an attribute of every attention module for this thread, and let all of them call `attention`.
 
-    The former state comes back whatever happens inside. Raises RuntimeError when the attribute is set
-    already.
+    The former state comes back whatever happens inside, once no thread is inside. Raises RuntimeError when
+    this thread has set the attribute already.
     """
-    former = model.config._attn_implementation
+    thread = threading.get_ident()
     modules = [
         module for module in model.modules() if hasattr(module, "layer_idx") and hasattr(module, "is_causal")
     ]
-    if any(attribute in module.__dict__ for module in modules):
+    if any(thread in module.__dict__.get(attribute, {}) for module in modules):
         raise RuntimeError(
             f"{attribute} is set already: a block of one kind cannot stand in another of its kind"
         )
     try:
-        for module in modules:
-            module.__dict__[attribute] = value
-        model.set_attn_implementation(NAME)
+        with _SWITCHING:
+            for module in modules:
+                module.__dict__[attribute] = {**module.__dict__.get(attribute, {}), thread: value}
+            former, users = model.__dict__.get(_FORMER, (model.config._attn_implementation, 0))
+            model.__dict__[_FORMER] = (former, users + 1)
+            model.set_attn_implementation(NAME)
         yield
     finally:
-        model.set_attn_implementation(former)
-        for module in modules:
-            module.__dict__.pop(attribute, None)
+        with _SWITCHING:
+            for module in modules:
+                others = {
+                    key: held for key, held in module.__dict__.get(attribute, {}).items() if key != thread
+                }
+                if others:
+                    module.__dict__[attribute] = others
+                else:
+                    module.__dict__.pop(attribute, None)
+            former, users = model.__dict__.pop(_FORMER)
+            if users > 1:
+                model.__dict__[_FORMER] = (former, users - 1)
+            else:
+                model.set_attn_implementation(former)
 
 
 @contextmanager

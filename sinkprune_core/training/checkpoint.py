@@ -10,7 +10,10 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sinkprune_core.models.weight_files import refused
+
 OPTIMIZER = "optimizer.safetensors"
+START_ANEW = "remove the checkpoint to start anew, or put the file back"
 
 
 def newest_checkpoint(folder: Path) -> Path:
@@ -47,20 +50,47 @@ def save_checkpoint(model: PeftModel, optimizer: torch.optim.Optimizer, folder: 
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
-    """Load the optimizer's state if the checkpoint has it; return the step to go on from, 0 without one."""
+    """Load the optimizer's state from a checkpoint; return the step to go on from.
+
+    Raises ValueError for a checkpoint without it, and for one that is not that of these parameters: a run
+    that went on without its moments would be another run.
+    """
     file = checkpoint / OPTIMIZER
-    if not file.exists():
-        return 0
+    step = step_of(checkpoint)
     state = optimizer.state_dict()
-    with safe_open(file, "pt") as handle:
+    with refused(f"{file} is not the state of this optimizer", START_ANEW), safe_open(file, "pt") as handle:
         for name in handle.keys():  # noqa: SIM118 - the handle of a file cannot be iterated over
             key, index = name.split(".")
             state["state"].setdefault(int(index), {})[key] = handle.get_tensor(name)
+    _check_moments(optimizer, state["state"], file)
     optimizer.load_state_dict(state)
-    return step_of(checkpoint)
+    return step
+
+
+def _check_moments(optimizer: torch.optim.Optimizer, state: dict[int, dict], file: Path) -> None:
+    """Raise ValueError where a state does not hold the finite moments of every parameter, and no others."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    expected = {index: tuple(parameter.shape) for index, parameter in enumerate(parameters)}
+    if set(state) != set(expected):
+        raise ValueError(
+            f"{file} holds the state of {len(state)} parameters instead of {len(expected)}: {START_ANEW}"
+        )
+    for index, moments in state.items():
+        shapes = {key: tuple(value.shape) for key, value in moments.items()}
+        wanted = {"step": (), "exp_avg": expected[index], "exp_avg_sq": expected[index]}
+        if shapes != wanted:
+            raise ValueError(f"{file} has {shapes} for parameter {index} instead of {wanted}: {START_ANEW}")
+        if not all(bool(torch.isfinite(value).all()) for value in moments.values()):
+            raise ValueError(f"{file} is not finite for parameter {index}: {START_ANEW}")
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the number of steps after which a checkpoint was saved."""
-    with safe_open(checkpoint / OPTIMIZER, "pt") as handle:
+    """Return the number of steps after which a checkpoint was saved.
+
+    Raises ValueError for a checkpoint that does not say.
+    """
+    file = checkpoint / OPTIMIZER
+    if not file.is_file():
+        raise ValueError(f"{checkpoint} has no {OPTIMIZER}, without which no run goes on: {START_ANEW}")
+    with refused(f"{file} does not say its step", START_ANEW), safe_open(file, "pt") as handle:
         return int(handle.metadata()["step"])

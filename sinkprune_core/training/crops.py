@@ -122,7 +122,7 @@ def _streams(
     else:
         found["text"] = _split(corpus.paragraphs(text), tokenizer)
     if samples:
-        found["natural"] = (None, stream(embedded_wikitext(), tokenizer))
+        found["natural"] = (None, corpus.stream(embedded_wikitext(), tokenizer))
     return found
 
 
@@ -130,17 +130,7 @@ def _split(paragraphs: Sequence[str], tokenizer) -> tuple[torch.Tensor, torch.Te
     """Return the stream of the paragraphs to train on, and that of the paragraphs that are held out."""
     training = [paragraph for paragraph in paragraphs if not corpus.is_held_out(paragraph)]
     held_out = [paragraph for paragraph in paragraphs if corpus.is_held_out(paragraph)]
-    return stream(training, tokenizer), stream(held_out, tokenizer)
-
-
-def stream(texts: Sequence[str], tokenizer) -> torch.Tensor:
-    """Return texts as one stream of tokens, a document separator before each, int64 (T,)."""
-    tokens = []
-    if texts:
-        separator = corpus.separator(tokenizer)
-        for ids in tokenizer(list(texts), add_special_tokens=False).input_ids:
-            tokens += [separator, *ids]
-    return torch.tensor(tokens, dtype=torch.long)
+    return corpus.stream(training, tokenizer), corpus.stream(held_out, tokenizer)
 
 
 def held_out_sequences(stream_T: torch.Tensor, separator: int, length: int) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.files import atomic, write_json
-from sinkprune_core.models.embedded import merge_adapter
+from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.training.base import Base, open_base
 from sinkprune_core.training.card import write_card

@@ -20,13 +20,22 @@ from tqdm.auto import tqdm
 
 from sinkprune_core.files import write_json
 from sinkprune_core.memory import keep_freed_memory
+from sinkprune_core.models.adapters import CONFIG, open_adapter
 from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.seeds import generator
 from sinkprune_core.training import held_out, losses
 from sinkprune_core.training.base import LINEARS, Base, open_base
 from sinkprune_core.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
 from sinkprune_core.training.crops import HELD_OUT_LENGTH, Crops, prepare_data
-from sinkprune_core.training.settings import EXPORTED_LOG, LOG, SETTINGS, Training, check_settings
+from sinkprune_core.training.settings import (
+    EXPORTED_LOG,
+    LOG,
+    SETTINGS,
+    Training,
+    check_settings,
+    settings_of,
+)
 
 EXPORTED = ("adapter_config.json", "adapter_model.safetensors", SETTINGS, EXPORTED_LOG)
 
@@ -71,6 +80,7 @@ def train(
     config: Training,
     folder: Path,
     start_from: Path | None = None,
+    begin_with: Path | None = None,
     check_every: int = 250,
     save_every: int = 20,
     held_out_count: int = 32,
@@ -81,16 +91,22 @@ def train(
     """Train the adapter in `folder`, going on from its checkpoint if there is one; return the checkpoint.
 
     `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its
-    log, only the optimizer starts afresh, after a warm-up. `text` is what `prepare_data` takes. Every
+    log, only the optimizer starts afresh, after a warm-up. `begin_with` is one that was trained with other
+    settings, on other text say: the run begins at step 0 with its weights instead of fresh ones, and
+    `config.earlier_tokens` says how many tokens it has seen. `text` is what `prepare_data` takes. Every
     `check_every` steps `log.jsonl` receives training loss since the last row or start, held-out loss (nats
     per token; `held_out_count` sequences of each kind at `draws` noise levels), sink statistics, learning
     rate and speed; every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when
     `folder` or `start_from` holds another run, and what `open_base` and `prepare_data` raise.
     """
+    counts = {"check_every": check_every, "save_every": save_every}
+    for name, value in (counts | {"held_out_count": held_out_count, "draws": draws}).items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = newest_checkpoint(folder)
-    trainer, data, first = _prepare(config, folder, checkpoint, start_from, text, device)
+    trainer, data, first = _prepare(config, folder, checkpoint, start_from, begin_with, text, device)
     measure = losses.MEASURES[config.kind]
     bar = tqdm(
         total=config.steps * config.batch_tokens,
@@ -122,7 +138,13 @@ def train(
 
 
 def _prepare(
-    config: Training, folder: Path, checkpoint: Path, start_from: Path | None, text: str | None, device: str
+    config: Training,
+    folder: Path,
+    checkpoint: Path,
+    start_from: Path | None,
+    begin_with: Path | None,
+    text: str | None,
+    device: str,
 ) -> tuple[Trainer, dict[str, torch.Tensor], int]:
     """Return the run in memory, its data, and the step (of checkpoint or `start_from`) it goes on from."""
     check_settings(config, folder)
@@ -131,6 +153,8 @@ def _prepare(
     first = 0
     if start_from is not None and not resumes:
         first = _adopt(config, base, Path(start_from), folder)
+    if begin_with is not None:
+        _check_earlier(config, base, Path(begin_with))
     length = min(HELD_OUT_LENGTH, max(config.lengths))
     data = prepare_data(base.checkpoint.tokenizer(), folder, config.samples, config.data_seed, text, length)
     streams = list(held_out.sources_of(data, "train").values())
@@ -138,7 +162,7 @@ def _prepare(
     write_json(folder / SETTINGS, asdict(config))
     keep_freed_memory()
 
-    model, lm = trainable(config, base, checkpoint if resumes else start_from, device)
+    model, lm = trainable(config, base, checkpoint if resumes else start_from or begin_with, device)
     optimizer = torch.optim.AdamW(
         trained_parameters(model), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
     )
@@ -156,7 +180,7 @@ def trainable(
     if torch.device(device).type == "cpu":
         model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
     if adapter is not None:
-        model = PeftModel.from_pretrained(model, adapter, is_trainable=True)
+        model = open_adapter(model, adapter, trainable=True)
     else:
         torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
         lora = LoraConfig(
@@ -171,28 +195,57 @@ def trained_parameters(model: PeftModel) -> list[torch.nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _adopt(config: Training, base: Base, adapter: Path, folder: Path) -> int:
-    """Check an exported adapter, begin the log in `folder` with its own, and return the step it stands at."""
+def tokens_seen(adapter: Path) -> int:
+    """Return how many tokens an exported adapter has seen in all; raise FileNotFoundError for none."""
+    _check_exported(adapter)
+    earlier = settings_of(adapter / SETTINGS)["earlier_tokens"]
+    return earlier + _last_row(adapter)["tokens"]
+
+
+def _check_exported(adapter: Path) -> None:
     missing = [name for name in EXPORTED if not (adapter / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{adapter} has no {' and no '.join(missing)}: "
             "start from a folder that `sinkprune train --export` wrote"
         )
-    adapter_config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    origin = adapter_config["base_model_name_or_path"]
+
+
+def _last_row(adapter: Path) -> dict:
+    return json.loads((adapter / EXPORTED_LOG).read_text(encoding="utf-8").splitlines()[-1])
+
+
+def _check_origin(base: Base, adapter: Path) -> None:
+    """Raise FileNotFoundError or ValueError unless a folder is an exported adapter of the base."""
+    _check_exported(adapter)
+    origin = read_json(adapter / CONFIG)["base_model_name_or_path"]
     if origin != base.origin:
         raise ValueError(
             f"the adapter in {adapter} belongs to the base {origin!r}, not to {base.origin!r}: "
             "start from another, or from none"
         )
+
+
+def _check_earlier(config: Training, base: Base, adapter: Path) -> None:
+    """Raise ValueError unless the settings say how many tokens the adapter to begin with has seen."""
+    _check_origin(base, adapter)
+    seen = tokens_seen(adapter)
+    if config.earlier_tokens != seen:
+        raise ValueError(
+            f"earlier_tokens={config.earlier_tokens} must be {seen}, the tokens that {adapter} has seen"
+        )
+
+
+def _adopt(config: Training, base: Base, adapter: Path, folder: Path) -> int:
+    """Check an exported adapter, begin the log in `folder` with its own, and return the step it stands at."""
+    _check_origin(base, adapter)
     check_settings(config, adapter)
-    log = (adapter / EXPORTED_LOG).read_text(encoding="utf-8")
-    step = json.loads(log.splitlines()[-1])["step"]
+    step = _last_row(adapter)["step"]
     if step >= config.steps:
         raise ValueError(
             f"tokens={config.tokens} are not more than the {step * config.batch_tokens} "
             f"the adapter in {adapter} has seen: ask for more in all"
         )
+    log = (adapter / EXPORTED_LOG).read_text(encoding="utf-8")
     (folder / LOG).write_text(log, encoding="utf-8")
     return step

@@ -1,6 +1,7 @@
 """The settings of a training run, how a folder keeps them, and which of them a run may go on with."""
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +13,13 @@ SETTINGS = "training.json"  # where a run and an exported adapter keep their set
 LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row again
 EXPORTED_LOG = "training_log.jsonl"  # an exported adapter's log, every row once
 FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps")  # a run may go on with others of these
-LATER = ("kind", "base", "mask_token", "data_seed")  # fields that the settings of an older run may lack
+LATER = (
+    "kind",
+    "base",
+    "mask_token",
+    "data_seed",
+    "earlier_tokens",
+)  # fields that the settings of an older run may lack
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Training:
     samples: int = 4608  # samples of the embedded base itself among the data; 0 for another base
     data_seed: int = 0  # seed of these samples
     seed: int = 0  # seed of the fresh adapter, of the choice of crops and of the noise
+    earlier_tokens: int = 0  # tokens that the adapter had seen under other settings before step 0
 
     def __post_init__(self):
         object.__setattr__(self, "lengths", tuple(self.lengths))  # JSON has lists
@@ -45,8 +53,10 @@ class Training:
         for field in ("tokens", "batch_tokens", "rank", "alpha", "warmup_steps"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+        if self.earlier_tokens < 0:
+            raise ValueError(f"earlier_tokens={self.earlier_tokens} must be at least 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate={self.learning_rate} must be a finite number above 0")
         if not 0 <= self.decay_share <= 1:
             raise ValueError(f"decay_share={self.decay_share} must lie in [0, 1]")
         self._check_lengths()

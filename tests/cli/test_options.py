@@ -84,6 +84,8 @@ def test_a_number_outside_its_range_is_refused_with_its_name_value_and_way_out(l
         ),
         ("prune m --out x --device-map {broken", "give auto, a device, or a JSON object"),
         ("trace m --out x --json x", "--out and --json are both x"),
+        ("trace m --out x.png --figure x.png", "--out and --figure are both x.png"),
+        ("trace m --figure x.txt", "--figure x.txt must end in one of .png, .pdf, .svg"),
         ("trace m --length 12", "sinkprune trace does not take --length"),
         (
             "evaluate m --limit 3",
@@ -93,9 +95,6 @@ def test_a_number_outside_its_range_is_refused_with_its_name_value_and_way_out(l
         ("evaluate m --tasks suite --text x", "--text does nothing here: it is for held-out text"),
         ("evaluate m --tasks suite --sequences 3", "--sequences does nothing here"),
         ("evaluate m --tasks suite --length 3", "--length does nothing here"),
-        ("evaluate m --tasks suite --draws 3", "--draws does nothing here"),
-        ("evaluate m --tasks suite --batch 3", "--batch does nothing here"),
-        ("evaluate m --tasks suite --seed 3", "--seed does nothing here"),
         ("evaluate m --tasks blimp --data d --split test", "--split does nothing here"),
         ("evaluate m --tasks wikitext --split test", "--split test chooses among local files of WikiText-2"),
         ("evaluate m --tasks suite --protocol ppl_llada", "--protocol ppl_llada scores a running text"),
@@ -193,6 +192,7 @@ OUTPUTS = [
     ("prune", "--out"),
     ("trace", "--out"),
     ("trace", "--json"),
+    ("trace", "--figure"),
     ("evaluate", "--json"),
     ("train", "--export"),
 ]
@@ -205,14 +205,14 @@ def test_nothing_is_overwritten_and_an_output_that_cannot_be_written_is_found_ou
     monkeypatch.setattr(
         "sinkprune_core.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
     )
-    taken = tmp_path / "text.txt"
-    before = taken.read_bytes()
+    taken = tmp_path / "taken.png"
+    taken.write_bytes(b"taken")
     assert f"{option} {taken} exists: choose another name or remove it first" in refused(
         name, model, option, taken
     )
-    assert taken.read_bytes() == before
-    found = refused(name, model, option, taken / "below")
-    assert f"{option} {taken}/below cannot be written: {taken}: not a directory" in found
+    assert taken.read_bytes() == b"taken"
+    found = refused(name, model, option, taken / "below.png")
+    assert f"{option} {taken}/below.png cannot be written: {taken}: not a directory" in found
 
 
 # what the pages say

@@ -65,7 +65,7 @@ def test_the_shell_prunes_as_python_does(model, command, calibration, tmp_path, 
     assert came_out.startswith(
         f"{out}: {card['sparsity']:.4f} of {WEIGHTS:,} weights in the blocks' linears are zero"
     )
-    assert then == f"next: sinkprune evaluate {out}"
+    assert then == f"next: sinkprune compare {model} {out}"
 
 
 def test_a_recipe_without_calibration_takes_no_text(model, tmp_path, refused):

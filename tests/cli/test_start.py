@@ -70,7 +70,7 @@ def test_help_lists_every_command(capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "name a command: prune, trace, evaluate, reproduce, claims, publish, train, card"),
+        ([], "name a command: prune, trace, evaluate, compare, reproduce, claims, publish, train, card"),
         (["prun"], "there is no command prun; did you mean prune?"),
         (["claims", "--profil", "x"], "sinkprune claims does not take --profil; did you mean --profile?"),
         (["claims", "extra"], "sinkprune claims does not take extra"),
@@ -165,9 +165,9 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_says_what_an_interrupt_leaves(name):
-    given = {"model": "m"} if name in ("prune", "trace", "evaluate") else {}
-    more = {"dry_run": True} if name == "prune" else {}
-    options = COMMANDS[name].options(**given, **more)
+    given = {"model": "m"} if name in ("prune", "trace", "evaluate", "compare") else {}
+    more = {"prune": {"dry_run": True}, "compare": {"other": "n"}}
+    options = COMMANDS[name].options(**given, **more.get(name, {}))
     assert COMMANDS[name].module.kept(options)
 
 
@@ -195,7 +195,8 @@ def test_no_future_warning_of_a_dependency_is_shown_and_those_of_this_package_ar
 
 
 def test_names_in_help_are_those_of_the_library():
-    from sinkprune_core.cli import evaluate, model_options, train
+    from sinkprune_core.cli import compare, evaluate, model_options, train
+    from sinkprune_core.evaluation import comparison, two_choice
     from sinkprune_core.evaluation.benchmarks import PAPER
     from sinkprune_core.evaluation.local_data import SPLITS, WIKITEXT
     from sinkprune_core.evaluation.protocols import PROTOCOLS
@@ -211,6 +212,8 @@ def test_names_in_help_are_those_of_the_library():
     running = {name for name, protocol in PROTOCOLS.items() if protocol.chunk is not None}
     assert set(evaluate.PROTOCOLS) == running
     assert set(evaluate.FAMILIES) == set(PAPER)
+    assert evaluate.SUITE_DRAWS == two_choice.DRAWS
+    assert compare.CompareOptions.margin == comparison.MARGIN
     assert set(train.KINDS) == set(KINDS) and train.EMBEDDED_BASE == EMBEDDED_BASE
 
     import torch

@@ -1,13 +1,28 @@
-"""Verdicts follow their rule, change when the data do, and stand in one table."""
+"""The ledger says what it must, verdicts change when the data do, and readers see them in one table."""
+
+import datetime
 
 import pytest
 import yaml
 
-from sinkprune_core.companion import claims, publish, records
-from sinkprune_core.companion.claims import DIRECTION, NOT_RUN, REFUTED, REPRODUCED, Claim
+from sinkprune_core.companion import claims, claims_page, forests, publish, records, verdict_rule
+from sinkprune_core.companion.claims import Claim
 from sinkprune_core.companion.records import Run
+from sinkprune_core.companion.verdict_rule import CONTRADICTED, NO_DIFFERENCE, NOT_RUN, REPRODUCED, UNDECIDED
 from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune_core.evaluation.significance import holm
 from sinkprune_core.files import PACKAGE
+
+ROW = {
+    "id": "c",
+    "says": "s",
+    "quote": "q",
+    "source": "s",
+    "metric": "m",
+    "falsifier": "f",
+    "scale": "any",
+}
+DECIDED = {"finding": "nb/x", "family": "a family", "margin": 0.1, "margin_reason": "r"}
 
 
 @pytest.fixture
@@ -18,41 +33,24 @@ def run(tmp_path, monkeypatch) -> Run:
 
 
 def claim(**fields) -> Claim:
-    return Claim(
-        **{
-            "id": "c",
-            "says": "s",
-            "quote": "q",
-            "source": "s",
-            "metric": "m",
-            "falsifier": "f",
-            "scale": "any",
-            "finding": "nb/x",
-            **fields,
-        }
-    )
+    return Claim(**{**ROW, **DECIDED, **fields})
 
 
-@pytest.mark.parametrize(
-    ("side", "against", "estimate", "verdict"),
-    [
-        ("below", 0.0, (-1, -2, -0.1), REPRODUCED),
-        ("below", 0.0, (-1, -2, 0.0), DIRECTION),
-        ("below", 0.0, (-1, -2, 0.1), DIRECTION),
-        ("below", 0.0, (0.0, -1, 1), REFUTED),
-        ("below", 0.0, (1, 0.5, 2), REFUTED),
-        ("above", 0.0, (1, 0.5, 2), REPRODUCED),
-        ("above", 0.5, (0.6, 0.4, 0.8), DIRECTION),
-        ("above", 0.5, (0.4, 0.3, 0.6), REFUTED),
-    ],
-)
-def test_a_verdict_follows_from_the_interval(side, against, estimate, verdict):
-    assert claim(side=side, against=against).verdict(Estimate(*estimate, units=9, method="")) == verdict
+def estimate(low: float, high: float, **more) -> Estimate:
+    return Estimate((low + high) / 2, low, high, units=9, method="", **more)
 
 
-def test_without_a_finding_a_claim_was_not_run():
-    assert claim(finding=None).verdict(None) == NOT_RUN
-    assert claim().verdict(None) == NOT_RUN
+# verdicts
+
+
+def test_a_claim_takes_its_margin_from_the_ledger_or_from_the_finding():
+    small = estimate(-0.05, 0.05)
+    assert claim().verdict(small) == NO_DIFFERENCE and claim(margin=0.01).verdict(small) == UNDECIDED
+    by_rule = claim(margin="share of damage", margin_reason=None)
+    assert by_rule.verdict(small) == UNDECIDED, "a finding without the margin that its rule gives"
+    assert by_rule.verdict(small.with_margin(0.06)) == NO_DIFFERENCE
+    assert claim(margin=0.01).verdict(small.with_margin(0.06)) == UNDECIDED, "a number goes first"
+    assert claim(finding=None).verdict(None) == claim().verdict(None) == NOT_RUN
 
 
 def test_a_verdict_changes_when_the_data_do(run):
@@ -61,81 +59,190 @@ def test_a_verdict_changes_when_the_data_do(run):
     assert claims.verdicts(ledger, claims.findings(run.folder)).verdict.tolist() == [REPRODUCED]
     run.find({"x": interval([1.0, 1.1, 0.9])})
     table = claims.verdicts(ledger, claims.findings(run.folder), "00_test")
-    assert table.verdict.tolist() == [REFUTED]
+    assert table.verdict.tolist() == [CONTRADICTED]
     assert claims.verdicts(ledger, claims.findings(run.folder), "01_other").empty
-    assert "❌ not reproduced" in claims.as_markdown(table) and "not reproduced" in claims.as_text(table)
+    assert "❌ contradicted" in claims_page.as_markdown(table) and CONTRADICTED in claims_page.as_text(table)
+
+
+def test_findings_keep_margins_and_variance_components(run):
+    found = estimate(-0.3, 0.3, margin=0.1, draws=5, error_draws=0.15, error_sequences=0.01, p=0.5)
+    run.find({"x": found})
+    ledger = [claim(finding="00_test/x", margin="share of damage", margin_reason=None)]
+    known = claims.findings(run.folder)
+    assert known == {"00_test/x": found}
+    row = claims.verdicts(ledger, known).loc["c"]
+    assert (row.margin, row.error_draws, row.error_sequences, row.p_holm) == (0.1, 0.15, 0.01, 0.5)
+    assert row.note.endswith("would decide: 45 calibration draws instead of 5")
+    assert row.half_width == pytest.approx(0.3) and row.smallest_effect == pytest.approx(0.429, abs=1e-3)
+
+
+def test_p_values_are_corrected_over_their_family_whatever_ran():
+    ledger = [
+        claim(id="a", finding="nb/a"),
+        claim(id="b", finding="nb/b"),
+        claim(id="c", finding="nb/c"),
+        claim(id="d", finding="nb/a", family="another"),
+        claim(id="e", finding=None, family=None, margin=None, margin_reason=None),
+    ]
+    found = {"nb/a": estimate(-3, -1), "nb/b": estimate(-3, -0.1)}
+    p = [verdict_rule.p_value(found[name], 0.0) for name in ("nb/a", "nb/b")]
+    table = claims.verdicts(ledger, found)
+    assert table.p_holm[:2].tolist() == pytest.approx(holm([*p, 1.0])[:2].tolist())
+    assert table.p_holm.isna().tolist() == [False, False, True, False, True]
+    assert table.p_holm["d"] == pytest.approx(p[0]), "a family of its own"
+    assert table.p_holm["b"] > 0.05 and table.note["b"] == "not after correction for its family"
+    assert table.verdict["b"] == REPRODUCED and table.note["a"] == ""
+    one_notebook = claims.verdicts(ledger, {"nb/b": found["nb/b"]})
+    assert one_notebook.p_holm["b"] == pytest.approx(min(1, 3 * p[1])), "rows that did not run count"
+
+
+def test_findings_away_from_zero_without_a_row_are_named():
+    found = {"nb/x": estimate(1, 2), "nb/y": estimate(-2, -1), "nb/z": estimate(-1, 1)}
+    assert claims.without_row([claim()], found) == ["nb/y"]
+    assert "nb/y" in claims_page.without_row_text(["nb/y"])
+    assert "Every finding" in claims_page.without_row_text([])
+
+
+# tables
 
 
 def test_a_notebook_shows_the_essentials_first_and_no_link_to_itself(run):
     run.find({"x": interval([1.0, 1.1, 0.9])})
     table = claims.verdicts([claim(finding="00_test/x", metric="how far")], claims.findings(run.folder))
     heading, _, row = claims.shown(table).data.splitlines()
-    assert heading == "| claim | verdict | here (95 % interval) | measured | published |"
+    assert heading == "| claim | verdict | here (95 % interval) | ± | p | note | measured | published |"
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[1] == "❌ not reproduced" and cells[2].startswith("1 [") and cells[2].count(" ") == 1, (
+    assert cells[1] == "❌ contradicted" and cells[2].startswith("1 [") and cells[2].count(" ") == 1, (
         "an interval does not break"
     )
-    assert cells[3] == "how far (claimed: below 0)"
-    assert "(notebooks/00_test.ipynb)" in claims.as_markdown(
-        table
-    ) and "(../notebooks/00_test.ipynb)" in claims.as_markdown(table, "../")
+    assert cells[3:5] == ["0.1", "< 0.001"] and cells[6] == "how far (claimed: below 0)"
+    assert "(notebooks/00_test.ipynb)" in claims_page.as_markdown(table)
+    assert "(../notebooks/00_test.ipynb)" in claims_page.as_markdown(table, "../")
 
 
-def test_the_readme_counts_verdicts_and_shows_every_row_once(run):
+def test_the_readme_counts_and_orders_by_verdict_and_shows_every_row_once(run):
+    nothing = {"finding": None, "family": None, "margin": None, "margin_reason": None}
+    others = {"kind": "others", "bears_on": "d", "finding": "others/winogrande_wanda_50"}
     ledger = [
-        claim(finding="00_test/x"),
         claim(id="b", says="B", finding="00_test/y"),
-        claim(id="c", says="C", kind="control", finding="00_test/x"),
-        claim(id="d", says="D", finding=None),
+        claim(id="d", says="D", **nothing),
+        claim(id="a", says="A", finding="00_test/x"),
+        claim(id="c", says="C", kind="control", finding="00_test/z"),
+        claim(id="e", says="E", **others),
     ]
-    run.find({"x": interval([-1.0, -1.1, -0.9]), "y": interval([1.0, 1.1, 0.9])})
-    text = claims.for_readme(claims.verdicts(ledger, claims.findings(run.folder)))
-    assert "Of 3 claims of the paper: 1 reproduced, 1 not reproduced, 1 not run at this scale." in text
-    assert "Of 1 controls of ours: 1 reproduced." in text
+    run.find({"x": interval([-1.0, -1.1, -0.9]), "y": interval([1.0, 1.1, 0.9]), "z": estimate(-0.05, 0.05)})
+    table = claims.verdicts(ledger, claims.findings(run.folder))
+    text = claims_page.for_readme(table)
+    counted = "Of 3 claims of the paper: 1 reproduced, 1 contradicted, 1 not run at this scale."
+    assert f"**{counted}**" in text
+    assert "Of 1 controls of ours: 1 no difference that matters." in text
+    assert "Of 1 comparisons by others, at 8B: 1 undecided." in text, "never counted among ours"
+    places = [text.index(f" {says} |") for says in ("A", "B", "D", "C", "E")]
+    assert places == sorted(places), "by verdict, then what is not the paper's"
     assert text.index("| D |") < text.index("<details>") < text.index("*control:* C")
-    assert [text.count(f" {row.says} |") for row in ledger] == [1, 1, 1, 1]
+    assert [text.count(f" {row.says} |") for row in ledger] == [1] * 5
     (line,) = [line for line in text.splitlines() if line.startswith("| B |")]
-    assert [cell.strip()[:3] for cell in line.split("|")[1:4]] == ["B", "❌ n", "1 ["], (
+    assert [cell.strip()[:3] for cell in line.split("|")[1:4]] == ["B", "❌ c", "1 ["], (
         "claim, verdict and number first: a narrow screen shows them"
     )
     assert "1 [0.9,\N{NO-BREAK SPACE}1.1]" in line, "an interval stays on one line"
 
 
+def test_a_verdict_that_turned_says_why_and_one_that_did_not_is_silent():
+    turning = {"first_verdict": CONTRADICTED, "turned": "the measure was wrong"}
+    known = {"nb/x": estimate(-2, -1), "nb/y": estimate(1, 2)}
+    ledger = [claim(**turning), claim(id="d", finding="nb/y", **turning), claim(id="e", finding="nb/z")]
+    table = claims.verdicts(ledger, known)
+    assert table.turned.tolist() == ["the measure was wrong", "", ""]
+    text = claims_page.for_readme(table)
+    assert text.count("the measure was wrong") == 2, "in its row and in the list"
+    assert "turned" not in claims_page.for_readme(table.iloc[1:])
+    crossed = claims_page.then_and_now(table).splitlines()
+    assert len(crossed) == 3 and crossed[2] == "| then contradicted | 1 | 1 | 0 | 0 | 0 |"
+
+
+def test_the_figure_shows_every_row_with_its_verdict():
+    rows = {"a": (-2, -1), "b": (1, 2), "c": (-0.05, 0.05), "d": (-1, 1)}
+    ledger = [claim(id=name, says=f"row {name}", finding=f"nb/{name}") for name in (*rows, "e")]
+    table = claims.verdicts(ledger, {f"nb/{name}": estimate(*ends) for name, ends in rows.items()})
+    assert tuple(table.verdict) == verdict_rule.VERDICTS
+    texts = [text.get_text() for text in forests.plot_verdicts(table).axes[0].texts]
+    for says, given in zip(table.claim, table.verdict, strict=True):
+        assert texts.count(says) == texts.count(given) == 1
+    assert set(forests.VERDICT_MARKS) == set(claims_page.MARKS) == set(verdict_rule.VERDICTS)
+
+
+# the ledger
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"side": "left"}, "side='left'"), ({"kind": "x"}, "kind='x'"), ({"finding": "x"}, "notebook/name")],
+    [
+        ({"side": "left"}, "side='left' is not one of above, below"),
+        ({"kind": "x"}, "kind='x' is not one of claim, control, others"),
+        ({"finding": "x"}, "notebook/name"),
+        ({"family": None}, "family is missing"),
+        ({"margin": None}, "margin is missing: give a number with margin_reason, or one of share of damage"),
+        ({"margin": "some"}, "margin='some' is not one of share of damage"),
+        ({"margin": 0.0}, "margin=0.0 must be positive"),
+        ({"margin_reason": None}, "margin=0.1 needs a margin_reason"),
+        ({"kind": "others"}, "kind='others' does not fit finding='nb/x'"),
+        ({"finding": "others/x"}, "kind='claim' does not fit"),
+        ({"kind": "others", "finding": "others/x"}, "bears_on is missing"),
+        ({"turned": "why"}, "turned needs first_verdict"),
+        ({"first_verdict": "direction only"}, "first_verdict='direction only' is not one of reproduced"),
+    ],
 )
 def test_a_claim_says_what_is_wrong_with_it(fields, message):
     with pytest.raises(ValueError, match=message):
         claim(**fields)
 
 
-def test_the_ledger_refuses_unknown_fields_and_doubles(tmp_path):
-    row = {
-        "id": "c",
-        "says": "s",
-        "quote": "q",
-        "source": "s",
-        "metric": "m",
-        "falsifier": "f",
-        "scale": "any",
-    }
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"claims": [ROW, ROW]}, r"twice: \['c'\]"),
+        ({"claims": [{**ROW, "colour": "red"}]}, "colour"),
+        ({"claims": [{**ROW, **DECIDED, "family": None}]}, "family is missing"),
+        ({"claims": [{**ROW, "bears_on": "nothing"}]}, "bears_on='nothing' is no row"),
+        ({"claims": [], "rules": []}, "unknown parts rules; it may have history, claims"),
+    ],
+)
+def test_the_ledger_refuses_what_it_does_not_know(parts, message, tmp_path):
     file = tmp_path / "claims.yml"
-    file.write_text(yaml.safe_dump({"claims": [row, row]}))
-    with pytest.raises(ValueError, match="twice: \\['c'\\]"):
+    file.write_text(yaml.safe_dump(parts))
+    with pytest.raises(ValueError, match=message):
         claims.ledger(file)
-    file.write_text(yaml.safe_dump({"claims": [{**row, "colour": "red"}]}))
-    with pytest.raises(ValueError, match="colour"):
-        claims.ledger(file)
+
+
+def test_the_history_says_when_what_changed_and_what_was_known(tmp_path):
+    file = tmp_path / "claims.yml"
+    entry = {"date": datetime.date(2026, 11, 26), "changed": "C.", "why": "W.", "seen": "S."}
+    file.write_text(yaml.safe_dump({"claims": [], "history": [entry]}))
+    assert claims_page.history_text(claims.history(file)) == "* 2026-11-26: C. W. Seen by then: S."
+    file.write_text(yaml.safe_dump({"claims": [], "history": [{**entry, "by": "me"}]}))
+    with pytest.raises(ValueError, match="by"):
+        claims.history(file)
+    file.write_text(yaml.safe_dump({"claims": []}))
+    assert claims.history(file) == []
 
 
 def test_the_real_ledger_is_complete():
     ledger = claims.ledger()
-    assert len(ledger) >= 15
+    assert len(ledger) >= 100 and len(claims.history()) >= 5
     assert all(c.falsifier and c.quote and c.source and c.scale for c in ledger)
     assert all(c.finding or c.published for c in ledger), (
         "a claim that is not run here shows what was published"
     )
+    decided = [claim.finding for claim in ledger if claim.finding]
+    assert len(set(decided)) == len(decided), "a finding decides one row"
+
+
+def test_falsifiers_say_the_same_as_the_rule():
+    for row in claims.ledger():
+        if row.finding:
+            wrong = "above" if row.side == "below" else "below"
+            assert row.falsifier == f"the whole interval lies {wrong} {row.against:g}", row.id
 
 
 def test_readme_keeps_its_text_around_the_table():

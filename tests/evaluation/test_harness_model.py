@@ -23,7 +23,10 @@ from sinkprune_core.evaluation import harness
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
 from sinkprune_core.evaluation.harness_model import HarnessModel
 from sinkprune_core.evaluation.protocols import Protocol
+from sinkprune_core.evaluation.suite import TASKS as SUITE
 from sinkprune_core.models.language_model import CARD
+
+PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def run(model, manager, tasks, **options):
@@ -303,12 +306,56 @@ def test_the_harness_s_command_knows_the_model(tiny_ar, tmp_path, task_folder):
 
 
 def test_the_console_command_is_the_harness_s_own():
-    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    scripts = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["scripts"]
+    scripts = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["scripts"]
     command = EntryPoint("sinkprune-lm-eval", scripts["sinkprune-lm-eval"], "console_scripts").load()
     assert command is harness.main
-    # to import the command is to import, and so to register, the model
-    assert harness.harness_model.HarnessModel is HarnessModel and get_model("sinkprune") is HarnessModel
+    assert get_model("sinkprune") is HarnessModel
+
+
+def test_the_entry_point_that_later_releases_read_names_the_registered_model():
+    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+    [(name, value)] = project["entry-points"]["lm_eval.models"].items()
+    assert EntryPoint(name, value, "lm_eval.models").load() is HarnessModel is get_model(name)
+
+
+def test_the_command_knows_the_suite_from_any_folder(tiny_dlm, tmp_path):
+    folder = tiny_dlm.save(tmp_path / "model")
+    arguments = ["run", "--model", "sinkprune", "--model_args", f"pretrained={folder},mc_num=1"]
+    arguments += ["--tasks", "sinkprune_suite_facts", "--limit", "1", "--device", "cpu"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "sinkprune_core.evaluation.harness", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
+    )
+    assert ran.returncode == 0 and "|sinkprune_suite_facts|" in ran.stdout, ran.stderr
+
+
+def test_only_a_command_line_that_names_the_suite_gets_its_folder():
+    plain = ["run", "--tasks", "piqa"]
+    assert harness.with_suite(plain) == plain
+    suite = ["run", "--tasks", "piqa,sinkprune_suite_facts"]
+    assert harness.with_suite(suite) == [*suite, "--include_path", str(SUITE)]
+    for given in (["--include_path", "here"], ["--include_path=here"]):
+        with pytest.raises(ValueError, match="--include_path cannot be given with tasks sinkprune_suite"):
+            harness.with_suite([*suite, *given])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model_args", "pretrained=nobody/nothing"], "error: unknown model 'nobody/nothing'"),
+        (["--model_args", "pretrained=smol-dlm,protocol=llama"], "error: protocol='llama' is unknown"),
+    ],
+)
+def test_an_error_of_the_command_is_one_line(arguments, said, monkeypatch, capsys, task_folder):
+    task = str(task_folder / "tiny_choice.yaml")
+    monkeypatch.setattr(sys, "argv", ["lm-eval", "run", "--model", "sinkprune", "--tasks", task, *arguments])
+    monkeypatch.delenv("LMEVAL_LOG_LEVEL", raising=False)
+    assert harness.main() == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(said)
 
 
 # refusals

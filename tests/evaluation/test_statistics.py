@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 
 from sinkprune_core.evaluation.intervals import Estimate, compare, crossed_interval, interval, listed, pivot
-from sinkprune_core.evaluation.significance import components, equivalence, family, holm, signed_rank
+from sinkprune_core.evaluation.significance import equivalence, family, holm, signed_rank
+from sinkprune_core.evaluation.variance_components import components
 
 
 def test_intervals_cover_the_mean_about_as_often_as_they_say():

@@ -18,11 +18,11 @@ from sinkprune_core.companion.records import Run
 from sinkprune_core.companion.scoring import EVALUATION_SEED
 from sinkprune_core.companion.suite_answers import suite_answers
 from sinkprune_core.corpus import documentation, shipped_samples
-from sinkprune_core.evaluation import suite
-from sinkprune_core.evaluation.suite import GROUPS, TASKS, accuracy, by_group, items, matched
+from sinkprune_core.evaluation import suite, two_choice
+from sinkprune_core.evaluation.suite import GROUPS, TASKS, by_group, items, matched
 from sinkprune_core.evaluation.suite_builder import COUNTING
+from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.models.embedded import base_folder
-from sinkprune_core.seeds import generator
 
 ITEMS = items()
 PAIRS = list(zip(ITEMS[::2], ITEMS[1::2], strict=True))
@@ -253,6 +253,15 @@ def test_a_sample_too_small_for_intervals_is_an_error():
         suite.sample(23)
 
 
+def test_the_first_items_of_every_group_and_what_a_name_stands_for():
+    first = items(("facts", "grammar"), limit=3)
+    assert [item["group"] for item in first] == ["facts"] * 3 + ["grammar"] * 3
+    assert first[:3] == [item for item in ITEMS if item["group"] == "facts"][:3]
+    assert suite.groups_of("suite") == suite.groups_of("sinkprune_suite") == GROUPS
+    assert suite.groups_of("sinkprune_suite_facts") == ("facts",)
+    assert suite.groups_of("sinkprune_suite_poetry") == suite.groups_of("piqa") == ()
+
+
 def test_an_unknown_group_is_an_error():
     with pytest.raises(ValueError, match="group='poetry' is unknown; choose from grammar"):
         items(["poetry"])
@@ -314,21 +323,36 @@ def test_diffusion_margins_estimate_the_mean_over_all_maskings(make_suite_lm):
 
     chosen = [item for item in first_of_every_group(40) if is_short(item)][:6]
     assert len(chosen) == 6
-    margins = [accuracy(lm, chosen, draws=64, seed=seed).margin.tolist() for seed in range(24)]
-    seeds = torch.tensor(margins, dtype=torch.float64)
-    error = seeds.std(0) / len(seeds) ** 0.5
-    assert (error < 0.3).all()
-    for number, item in enumerate(chosen):
+    expected = []
+    for item in chosen:
         start = len(lm.encode(item["context"]))
         totals = [mean_over_all_maskings(lm, sentence(item, choice), start) for choice in (0, 1)]
-        margin = totals[item["answer"]] - totals[1 - item["answer"]]
-        assert abs(seeds.mean(0)[number] - margin) < 4 * error[number]
+        expected.append(totals[item["answer"]] - totals[1 - item["answer"]])
+
+    exact = accuracy(lm, chosen, draws=7)  # an ending of 3 tokens is masked in 7 ways
+    assert exact.margin.tolist() == pytest.approx(expected, abs=1e-3)
+    assert (exact.error == 0).all() and (exact.error_mean == 0).all()
+
+    draws = 2  # too few for all ways, even of 2 tokens: every ending is estimated
+    frames = [accuracy(lm, chosen, draws, seed) for seed in range(400)]
+    seeds = torch.tensor([frame.margin.tolist() for frame in frames], dtype=torch.float64)
+    error = seeds.std(0) / len(seeds) ** 0.5
+    assert (error < 0.3).all() and (error > 0).all()
+    assert (abs(seeds.mean(0) - torch.tensor(expected)) < 4 * error).all()
 
 
-def test_equal_endings_get_equal_noise_and_so_no_margin(make_suite_lm):
+def test_the_stated_error_of_a_margin_covers_its_scatter_over_draws(make_suite_lm):
+    lm = make_suite_lm("diffusion")
+    chosen = [item for item in first_of_every_group(40) if len(lm.encode(item["choices"][0])) >= 5][:8]
+    frames = [accuracy(lm, chosen, 8, seed) for seed in range(40)]
+    scatter = pd.concat(frames).groupby(level=0).margin.std()
+    stated = pd.concat(frames).groupby(level=0).error.mean()
+    assert (stated > 0.7 * scatter).all() and (stated < 5 * scatter).all()
+    assert accuracy(lm, chosen, 1).error.isna().all()
+
+
+def test_equal_endings_have_no_margin(make_suite_lm):
     lm, ending = make_suite_lm("diffusion"), "was very tired and happy."
-    ids_L = lm.encode(ending)
-    assert torch.equal(*suite._noise([ids_L, ids_L], 3, generator("equal")))
     item = {
         "group": "g",
         "pair": 0,
@@ -337,23 +361,71 @@ def test_equal_endings_get_equal_noise_and_so_no_margin(make_suite_lm):
         "choices": [ending, ending],
         "answer": 0,
     }
-    # Equal rows of one batch need not give equal bits: kernels may treat the rows of a matrix differently.
-    [margin] = accuracy(lm, [item], draws=3).margin
-    assert margin == pytest.approx(0, abs=1e-4)
+    assert accuracy(lm, [item], draws=3).margin.tolist() == [0]
 
 
-def test_noise_is_shared_at_the_end_and_has_every_count():
-    first, second = torch.tensor([1, 2, 3, 4, 5]), torch.tensor([7, 3, 4, 5])
-    masks = suite._noise([first, second], 60, generator("test"))
-    assert [tuple(mask.shape) for mask in masks] == [(60, 5), (60, 4)]
-    for mask_SL in masks:  # counts are stratified: each of 1 … L in an even share of the draws
-        length = mask_SL.shape[1]
-        draws_by_count = mask_SL.sum(1).bincount(minlength=length + 1)[1:]
-        assert draws_by_count.tolist() == [60 // length] * length
-    shared = (masks[0][:, -3:] == masks[1][:, -3:]).float().mean()
-    apart = (masks[0][:, -3:] == masks[1][:, -3:].roll(1, 0)).float().mean()
-    assert shared > 0.8 > apart
-    assert torch.equal(*suite._noise([first, first], 8, generator("test")))
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_input_is_computed_twice_and_none_is_padded(make_suite_lm, kind):
+    lm, chosen = make_suite_lm(kind), first_of_every_group(10)
+    seen = []
+
+    def watch(module, arguments, options):
+        ids_BT = options.get("input_ids", arguments[0] if arguments else None)
+        seen.extend(tuple(ids_T) for ids_T in ids_BT.tolist())
+
+    handle = lm.model.base_model.register_forward_pre_hook(watch, with_kwargs=True)
+    accuracy(lm, chosen, draws=8)
+    handle.remove()
+    assert len(seen) == len(set(seen))
+    assert {len(ids_T) for ids_T in seen} == {
+        len(lm.encode(sentence(item, choice))) for item in chosen for choice in (0, 1)
+    }
+    endings = [len(lm.encode(choice)) for item in chosen for choice in item["choices"]]
+    if kind == "diffusion":  # fewer than one for each draw, or each way to mask an ending
+        assert len(endings) < len(seen) < sum(min(8, 2**length - 1) for length in endings)
+
+
+def test_the_output_head_runs_where_a_mask_stands(make_suite_lm):
+    lm, chosen = make_suite_lm("diffusion"), first_of_every_group(3)
+    rows, masks = [], []
+    head = lm.model.get_output_embeddings()
+    handles = [
+        head.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0]))),
+        lm.model.base_model.register_forward_pre_hook(
+            lambda _, arguments, __: masks.append(int((arguments[0] == lm.mask_token_id).sum())),
+            with_kwargs=True,
+        ),
+    ]
+    accuracy(lm, chosen, draws=8)
+    for handle in handles:
+        handle.remove()
+    assert 0 < sum(masks) <= sum(rows) <= 2 * sum(masks)  # twice where both endings take one input
+
+
+def test_the_announced_time_is_that_of_one_batch_for_all_tokens(make_suite_lm, monkeypatch):
+    clock = iter(range(100))
+    monkeypatch.setattr(two_choice.time, "perf_counter", lambda: float(next(clock)))
+    lm, chosen, said = make_suite_lm("autoregressive"), first_of_every_group(10), []
+    accuracy(lm, chosen, batch=4, announce=said.append)
+    lengths = sorted(len(lm.encode(sentence(item, choice))) for item in chosen for choice in (0, 1))
+    [seconds] = said
+    assert 0.5 * len(lengths) / 4 < seconds < 2 * len(lengths) / 4  # one second for each batch of four
+
+
+def test_the_interval_has_what_draws_add(make_suite_lm):
+    """Copies of one item differ in their draws alone, so their interval is about draws and nothing else."""
+    lm = make_suite_lm("diffusion")
+    long = [item for item in ITEMS if len(lm.encode(item["choices"][0])) >= 4]
+    frame = accuracy(lm, long[:60], draws=3)
+    close = long[int((frame.margin.abs() / frame.error).idxmin())]
+    copies = [{**close, "pair": number} for number in range(80)]
+    found = suite.shares(accuracy(lm, copies, draws=3), draws=3).iloc[0]
+    assert found.low < found.value < found.high
+    drawn = pd.concat([accuracy(lm, copies, draws=3, seed=seed) for seed in range(1, 9)])
+    assert found.low < drawn.correct.mean() < found.high
+    assert found.error_draws == pytest.approx((found.high - found.low) / (2 * 1.96), rel=0.5)
+    exact = suite.shares(accuracy(lm, copies[:4], draws=1024), draws=1024).iloc[0]
+    assert exact.low == exact.value == exact.high and exact.error_draws == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -386,6 +458,32 @@ def test_matching_cancels_what_an_ending_is_worth_by_itself():
         matched(frame[:3])
 
 
+def test_a_table_of_shares_by_hand():
+    frame = pd.DataFrame(
+        {
+            "group": ["facts"] * 4 + ["stories"] * 2,
+            "pair": [0, 0, 1, 1, 0, 0],
+            "margin": [1.0, -1.0, 2.0, 1.0, 1.0, 1.0],
+            "margin_mean": [1.0, -1.0, 2.0, -1.0, -1.0, 1.0],
+            "error": [0.0, 0.0, 1.0, math.inf, 0.0, 0.0],
+            "error_mean": 0.0,
+        }
+    )
+    frame = frame.assign(correct=frame.margin > 0, correct_mean=frame.margin_mean > 0)
+    table = suite.shares(frame, draws=8)
+    names = ["sinkprune_suite_facts", "sinkprune_suite_stories", "sinkprune_suite"]
+    assert table.task.tolist() == [name for name in names for _ in range(2)]
+    assert table.metric.tolist() == ["acc", "acc_norm"] * 3
+    assert table.value.tolist() == pytest.approx([3 / 4, 2 / 4, 1, 1 / 2, 5 / 6, 3 / 6])
+    assert table.documents.tolist() == [4, 4, 2, 2, 6, 6] and set(table.draws) == {8}
+    assert table.low.isna().tolist() == [False, False, True, True, False, False]  # one pair: no interval
+    chance = stats.norm.cdf(2)
+    variance = chance * (1 - chance) + 1 / 4  # of items 2 and 3; the others are exact
+    assert table.error_draws.tolist() == pytest.approx([variance**0.5 / 4, 0, 0, 0, variance**0.5 / 6, 0])
+    assert suite.shares(frame[:4]).task.tolist() == names[:1] * 2
+    assert suite.shares(frame).draws.isna().all()
+
+
 def test_accuracy_of_groups_by_hand():
     frame = pd.DataFrame(
         {
@@ -412,7 +510,7 @@ def test_the_record_of_answers_is_read_the_second_time(make_suite_lm, tmp_path, 
     expected = accuracy(lm, suite.sample(24), 2, EVALUATION_SEED)
     pd.testing.assert_frame_equal(frame[columns], expected[columns])
     assert (frame.model == lm.name).all() and (frame.kind == "diffusion").all()
-    monkeypatch.setattr(suite, "accuracy", None)
+    monkeypatch.setattr(two_choice, "accuracy", None)
     pd.testing.assert_frame_equal(suite_answers(run, lm, "f", 24, draws=2), frame)
 
 

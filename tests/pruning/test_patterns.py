@@ -133,7 +133,7 @@ def test_n_of_m_must_prune_and_keep_something(pattern):
 
 
 def below_the_threshold(parts: list[torch.Tensor], sparsity: float) -> list[set]:
-    threshold = GlobalThreshold(lambda: iter(parts), sparsity)
+    threshold = GlobalThreshold.of(lambda: iter(parts), sparsity)
     return [places(threshold.take(part)) for part in parts]
 
 

@@ -21,9 +21,10 @@ from sinkprune_core.pruning import dense_statistics
 from sinkprune_core.pruning.calibration import INPUTS, NOISE, Calibration
 from sinkprune_core.pruning.checkpoint import PruningCheckpoint
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.engine import Report, prune
+from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PROPAGATION, Recipe
+from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.structured import plan
 from sinkprune_core.pruning.token_weights import EXCLUDE
 

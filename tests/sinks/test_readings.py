@@ -48,7 +48,9 @@ def test_all_readings_of_a_bidirectional_model_agree_but_the_thresholds(tiny_dlm
         assert one.visible(found).all()
         assert share_of_new_queries(found, name) == 1
         if not one.others:
-            pd.testing.assert_frame_equal(one.variability(found, 1.0), literal.variability(found, 1.0), rtol=1e-4)
+            pd.testing.assert_frame_equal(
+                one.variability(found, 1.0), literal.variability(found, 1.0), rtol=1e-4
+            )
     sinks_BSK = READINGS["above_others"].sinks(found.mass_BSK, found.visible_SK)
     assert torch.equal(sinks_BSK, sinks_above_others(found.mass_BSK))
 

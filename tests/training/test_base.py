@@ -6,8 +6,8 @@ import torch
 from sinkprune_core import corpus
 from sinkprune_core.cli.main import main
 from sinkprune_core.evaluation.likelihood import score
+from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.catalog import MODELS
-from sinkprune_core.models.embedded import merge_adapter
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.random_cases import CASES

@@ -8,8 +8,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sinkprune_core import corpus
+from sinkprune_core.corpus import stream
 from sinkprune_core.training import crops
-from sinkprune_core.training.crops import Crops, held_out_sequences, prepare_data, stream
+from sinkprune_core.training.crops import Crops, held_out_sequences, prepare_data
 
 SEPARATOR = 0
 

@@ -8,7 +8,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from sinkprune_core.models import embedded
-from sinkprune_core.models.embedded import MASK_TOKEN_ID, merge_adapter
+from sinkprune_core.models.adapters import merge_adapter
+from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.models.language_model import set_direction
 from sinkprune_core.models.loading import from_folder, load
 from sinkprune_core.training.export import export

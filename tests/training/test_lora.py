@@ -10,7 +10,7 @@ from sinkprune_core.training import held_out, losses
 from sinkprune_core.training.checkpoint import step_of
 from sinkprune_core.training.crops import Crops
 from sinkprune_core.training.export import export
-from sinkprune_core.training.lora import train
+from sinkprune_core.training.lora import tokens_seen, train
 from sinkprune_core.training.settings import settings_of
 
 LOSSES = ("nelbo_samples_crops", "nelbo_samples_beginnings", "nelbo_documentation_crops")
@@ -159,3 +159,20 @@ def test_an_adapter_that_a_run_cannot_go_on_from_is_refused(prepared, short, tmp
     with pytest.raises(FileNotFoundError, match=r"has no training_log\.jsonl: start from a folder"):
         train(short(tokens=999), folder, start_from=adapter)
     assert not (folder / "log.jsonl").exists()
+
+
+def test_a_run_of_other_settings_begins_with_the_weights_of_an_exported_adapter(prepared, short, tmp_path):
+    adapter = export(train(short(learning_rate=1e-2), prepared), tmp_path / "adapter")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "data.safetensors").write_bytes((prepared / "data.safetensors").read_bytes())
+    with pytest.raises(ValueError, match=r"earlier_tokens=0 must be 64, the tokens that"):
+        train(short(seed=1), other, begin_with=adapter)
+    settings = {"seed": 1, "earlier_tokens": 64, "learning_rate": 1e-12}
+    checkpoint = train(short(**settings), other, begin_with=adapter)
+    begun = load_file(adapter / "adapter_model.safetensors")
+    found = adapter_of(checkpoint)
+    assert all(torch.allclose(found[name], begun[name].float(), atol=1e-6) for name in found)
+    again = export(checkpoint, tmp_path / "again")
+    assert tokens_seen(again) == 128
+    assert settings_of(again / "training.json")["earlier_tokens"] == 64

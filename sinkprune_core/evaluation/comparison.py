@@ -1,0 +1,148 @@
+"""Two models on the same texts and items: paired differences, and a verdict by one rule with a margin.
+
+Everything here is a function of score tables: of `likelihood.score` (a row per sequence) and of
+`two_choice.accuracy` (a row per item). Differences are B - A.
+
+Dimensions: N sequences.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from sinkprune_core.evaluation.intervals import Estimate, interval
+
+MARGIN = 0.02  # nats per token: a perplexity that differs by 2 %
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One measure of both models, and their paired difference B - A."""
+
+    a: float
+    """Mean of A."""
+    b: float
+    """Mean of B."""
+    difference: Estimate
+    """B - A with its 95 % interval."""
+
+
+def nats_difference(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> Comparison:
+    """Compare nats per token, sequence by sequence.
+
+    Takes tables with `sequence` and `value`. Raises ValueError for other sequences, and for fewer than two.
+    """
+    return _compared(_paired(a, b, ["sequence"], "value"), seed)
+
+
+def accuracy_difference(
+    a: pd.DataFrame, b: pd.DataFrame, column: str = "correct", seed: int = 0
+) -> Comparison:
+    """Compare shares of right answers; the units are pairs of items, which share their endings.
+
+    Takes tables of `two_choice.accuracy` of the same items. Raises ValueError for other items, and for fewer
+    than two pairs.
+    """
+    items = _paired(_numbered(a), _numbered(b), ["group", "pair", "item"], column)
+    return _compared(items.groupby(level=["group", "pair"], sort=False).mean(), seed)
+
+
+@dataclass(frozen=True)
+class Flips:
+    """How many items two models answer alike and differently."""
+
+    only_a: int
+    """Right in A and wrong in B."""
+    only_b: int
+    """Right in B and wrong in A."""
+    both: int
+    """Right in both."""
+    neither: int
+    """Wrong in both."""
+
+
+def flips(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Flips:
+    """Count the items that flip in each direction.
+
+    Takes tables of `two_choice.accuracy` of the same items; raises ValueError for other items.
+    """
+    items = _paired(_numbered(a), _numbered(b), ["group", "pair", "item"], column)
+    right_a = items.a == 1
+    right_b = items.b == 1
+    return Flips(
+        only_a=int((right_a & ~right_b).sum()),
+        only_b=int((right_b & ~right_a).sum()),
+        both=int((right_a & right_b).sum()),
+        neither=int((~right_a & ~right_b).sum()),
+    )
+
+
+def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return answers with `item`, the number of an item within its pair."""
+    return frame.assign(item=frame.groupby(["group", "pair"]).cumcount())
+
+
+def _paired(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str], column: str) -> pd.DataFrame:
+    """Return columns `a` and `b` by the units that both tables have; raise ValueError where these differ."""
+    values_a = a.set_index(keys)[column].astype(float)
+    values_b = b.set_index(keys)[column].astype(float)
+    if not values_a.index.equals(values_b.index):
+        raise ValueError(
+            f"the two tables have {len(values_a)} and {len(values_b)} rows and not the same "
+            f"{', '.join(keys)}: score both models on the same texts and items"
+        )
+    return pd.DataFrame({"a": values_a, "b": values_b})
+
+
+def _compared(units: pd.DataFrame, seed: int) -> Comparison:
+    difference_N = (units.b - units.a).to_numpy()
+    return Comparison(float(units.a.mean()), float(units.b.mean()), interval(difference_N, seed))
+
+
+# the verdict
+
+
+def verdict(difference: Estimate, margin: float = MARGIN) -> str:
+    """Return what a difference B - A in nats per token says, in words. Fewer nats are better.
+
+    One rule, in this order: `no difference that matters` where the whole 95 % interval lies within
+    ± `margin`; `A is better` or `B is better` where it lies on one side of 0; else `undecided`, with half the
+    width of the interval and the number of sequences that would decide. Raises ValueError unless
+    `margin` > 0.
+    """
+    _check_margin(margin)
+    if -margin <= difference.low and difference.high <= margin:
+        return "no difference that matters"
+    if difference.low > 0:
+        return "A is better"
+    if difference.high < 0:
+        return "B is better"
+    count = sequences_to_decide(difference, margin)
+    return f"undecided (half-width {half_width(difference):.2g}; about {count:,} sequences would decide)"
+
+
+def half_width(difference: Estimate) -> float:
+    """Return half the width of the interval."""
+    return (difference.high - difference.low) / 2
+
+
+def sequences_to_decide(difference: Estimate, margin: float = MARGIN) -> int:
+    """Return about how many sequences would decide, if the mean stayed and the width fell with their root.
+
+    An interval around the mean d decides when its half-width is below |d|, or below `margin` - |d|. Raises
+    ValueError unless `margin` > 0.
+    """
+    _check_margin(margin)
+    mean = abs(difference.value)
+    wanted = max(mean, margin - mean)
+    return math.ceil(difference.units * (half_width(difference) / wanted) ** 2)
+
+
+def _check_margin(margin: float) -> None:
+    if not (margin > 0 and np.isfinite(margin)):
+        raise ValueError(
+            f"margin={margin} must be positive: the smallest difference that would matter, in nats per token"
+        )

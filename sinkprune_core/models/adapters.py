@@ -1,0 +1,143 @@
+"""LoRA adapters of this project's training: opened around their base, and merged into it.
+
+Only plain LoRA is covered, and an adapter has exactly the tensors that its configuration and its base ask
+for: PEFT itself takes what is missing for zero, with a warning.
+
+Dimensions: O output features, I input features, R rank of the adapter.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from sinkprune_core.models.configuration_fields import (
+    COUNT,
+    FACTOR,
+    SHARE,
+    WORD,
+    WORDS,
+    Allowed,
+    check_values,
+)
+from sinkprune_core.models.weight_files import FormatError, WeightFiles, read_json, refused, shown
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+FIELDS: dict[str, Allowed] = {
+    "r": COUNT,
+    "lora_alpha": FACTOR,
+    "lora_dropout": SHARE,
+    "target_modules": WORDS,
+    "peft_type": WORD,
+}
+NEEDED = ("peft_type", "r", "lora_alpha", "target_modules")
+WITHOUT_EFFECT = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "ensure_weight_tying",
+    "inference_mode",
+    "init_lora_weights",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "task_type",
+)  # on what a finished adapter computes
+NOTHING = (None, False, "none", {}, [])  # how a variant of LoRA is said to be off
+
+
+def adapter_config(folder: Path):
+    """Return the configuration of an adapter, a LoraConfig.
+
+    Raises FileNotFoundError if there is no adapter, FormatError for one that is not plain LoRA.
+    """
+    from peft import LoraConfig
+
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"no adapter in {folder}: train one with `sinkprune train`")
+    file = folder / CONFIG
+    raw = read_json(file)
+    absent = [name for name in NEEDED if not raw.get(name)]
+    if absent:
+        raise FormatError(f"{file} does not state {', '.join(absent)}: take the file that training wrote")
+    check_values(raw, FIELDS, str(file))
+    for name, value in raw.items():
+        if name not in (*FIELDS, *WITHOUT_EFFECT) and value not in NOTHING:
+            raise FormatError(
+                f"{file} has {name}={shown(value)}: it must be null, only plain LoRA is covered"
+            )
+    if raw["peft_type"] != "LORA":
+        raise FormatError(f"{file} has peft_type={shown(raw['peft_type'])}: it must be 'LORA'")
+    return LoraConfig(
+        r=raw["r"],
+        lora_alpha=raw["lora_alpha"],
+        lora_dropout=raw.get("lora_dropout") or 0.0,
+        target_modules=list(raw["target_modules"]),
+        task_type="CAUSAL_LM",
+    )
+
+
+def open_adapter(model: PreTrainedModel, folder: Path, trainable: bool = False):
+    """Return `model` with the adapter of a folder around it, a PeftModel.
+
+    Raises FileNotFoundError if there is no adapter, FormatError for one with missing or extra tensors, with
+    other shapes, or of another kind than plain LoRA.
+    """
+    from peft import PeftModel
+
+    config = adapter_config(folder)
+    stored = WeightFiles(folder, WEIGHTS).shapes
+    expected = _expected(model, config.target_modules, config.r)
+    problems = [
+        *(f"{name} is missing" for name in expected.keys() - stored.keys()),
+        *(f"{name} belongs to nothing" for name in stored.keys() - expected.keys()),
+        *(
+            f"{name} has shape {stored[name]} instead of {expected[name]}"
+            for name in expected.keys() & stored.keys()
+            if stored[name] != expected[name]
+        ),
+    ]
+    if problems:
+        raise FormatError(
+            f"{folder / WEIGHTS} does not fit {CONFIG} and the base: {', '.join(sorted(problems)[:3])}"
+            f"{f' and {len(problems) - 3} more' if len(problems) > 3 else ''}"
+        )
+    with refused(f"the adapter in {folder} cannot be read", "train it again"):
+        return PeftModel.from_pretrained(model, folder, config=config, is_trainable=trainable)
+
+
+def _expected(model: PreTrainedModel, targets: set[str], rank: int) -> dict[str, tuple[int, int]]:
+    """Return the shapes of an adapter's tensors, (R, I) and (O, R), by their stored names."""
+    shapes = {}
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in targets and isinstance(module, nn.Linear):
+            shapes[f"base_model.model.{name}.lora_A.weight"] = (rank, module.in_features)
+            shapes[f"base_model.model.{name}.lora_B.weight"] = (module.out_features, rank)
+    return shapes
+
+
+def merge_adapter(model: PreTrainedModel, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """Return `model` with a LoRA adapter folded into its weights, then its parameters in `dtype`.
+
+    The sum is formed in float32, one linear at a time, so the base may be in bfloat16, which holds it
+    exactly. Only parameters are converted: rotary frequencies are buffers and stay float32. Raises what
+    `open_adapter` raises, and FormatError for weights that are not finite afterwards.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    model = open_adapter(model, folder)
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    for name, layer in layers.items():
+        weight = layer.get_base_layer().weight
+        weight.data = weight.data.float()
+        layer.merge()
+        if not bool(torch.isfinite(weight.data).all()):
+            raise FormatError(f"{name} is not finite with the adapter in {folder}: train it again")
+        weight.data = weight.data.to(dtype)
+    model = model.unload()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)
+    model.config.dtype = dtype
+    return model

@@ -1,0 +1,80 @@
+"""Hidden states on disk: those before a block and those after it, in two files that take turns.
+
+Dimensions: R calibration rows, T position, D hidden width.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sinkprune_core.files import CHUNK, file_digest, flush, room_needed
+
+
+@dataclass(frozen=True)
+class HiddenFiles:
+    """The hidden states (R, T, D) before every block, memory-mapped; only two blocks' exist at a time."""
+
+    folder: Path
+    shape: tuple[int, int, int]
+    dtype: torch.dtype
+
+    def __call__(self, layer: int) -> torch.Tensor:
+        """Return the tensor for the hidden states before a block, in a file that is made where it is not.
+
+        Raises OSError where the disk has no room for it.
+        """
+        file = self.file(layer)
+        if not self.has_size(layer):
+            allocate(file, self.bytes)
+        numbers = self.bytes // self.dtype.itemsize
+        return torch.from_file(str(file), shared=True, size=numbers, dtype=self.dtype).view(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Size of a file."""
+        return int(np.prod(self.shape)) * self.dtype.itemsize
+
+    def file(self, layer: int) -> Path:
+        """Return the file of the hidden states before a block."""
+        return self.folder / f"hidden-{layer % 2}.bin"
+
+    def has_size(self, layer: int) -> bool:
+        """Return whether the file of a block is there in its full size."""
+        file = self.file(layer)
+        return file.is_file() and file.stat().st_size == self.bytes
+
+    def sealed(self, layer: int) -> str:
+        """Return the SHA-256 of the hidden states before a block, after they have reached the disk."""
+        flush(self.file(layer))
+        return file_digest(self.file(layer))
+
+    def holds(self, layer: int, digest: str | None) -> bool:
+        """Return whether the file of a block holds what `sealed` returned the digest of."""
+        return digest is not None and self.has_size(layer) and file_digest(self.file(layer)) == digest
+
+    def remove(self) -> None:
+        """Remove both files, the bulk of a job."""
+        for layer in (0, 1):
+            self.file(layer).unlink(missing_ok=True)
+
+
+def allocate(file: Path, size: int) -> None:
+    """Make a file of `size` bytes whose space is really its own: a mapped hole would kill the process.
+
+    Raises OSError, and leaves no file, where the disk has no room.
+    """
+    file.unlink(missing_ok=True)  # never cut short: the former file may still be mapped
+    try:
+        with room_needed(f"{size / 1e9:.3g} GB of hidden states in {file}"), file.open("wb") as handle:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle.fileno(), 0, size)
+                return
+            zeros = bytes(CHUNK)
+            for start in range(0, size, CHUNK):
+                handle.write(zeros[: size - start])
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,42 @@
+"""What a pruning run says it did."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sinkprune_core.pruning.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Report:
+    """What pruning did."""
+
+    recipe: Recipe
+    model: str
+    linears: pd.DataFrame  # a row per linear: layer, name, rows, columns, weights, zeros
+    calibration_tokens: int  # tokens that went through the blocks for statistics
+    left_out_share: float  # 1 minus the mean weight of a calibration token
+    seconds: float
+    unpruned_parameters: int = 0  # outside the blocks' linears: embeddings, head, norms, biases
+    kept_units: tuple[dict[str, list[int]], ...] = ()  # structured pruning: per block, for `shrink`
+    checkpoint: Path | None = None
+    """The job in the work folder; `work_folder.remove_job` removes it once the model is saved."""
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros in the pruned linears."""
+        return float(self.linears.zeros.sum() / self.linears.weights.sum())
+
+    def card(self) -> dict:
+        """Return the report as plain JSON values, without the row per linear."""
+        return {
+            "recipe": self.recipe.card(),
+            "model": self.model,
+            "sparsity": self.sparsity,
+            "pruned_parameters": int(self.linears.weights.sum()),
+            "unpruned_parameters": self.unpruned_parameters,
+            "calibration_tokens": self.calibration_tokens,
+            "left_out_share": self.left_out_share,
+            "seconds": self.seconds,
+        }

@@ -1,0 +1,78 @@
+"""What others measured: numbers as they stand in the file, and differences by hand."""
+
+import re
+
+import pytest
+
+from sinkprune_core.companion import claims, margins, others, others_page, published
+from sinkprune_core.companion.verdict_rule import UNDECIDED
+
+(RUN,) = others.runs()
+
+
+def test_the_share_that_matters_is_half_of_what_the_paper_gives_back():
+    share = margins.share_that_matters()
+    assert share == pytest.approx(0.48 / 5.23 / 2)
+    assert margins.damage_margin(5.23) == pytest.approx(0.24)
+    assert margins.damage_margin(0.0) is None and margins.damage_margin(-1.0) is None
+
+
+def test_findings_take_margins_from_data():
+    found = others.findings()["others/winogrande_wanda_50"]
+    assert margins.with_share_of_damage(found, 2.0).margin == pytest.approx(2 * 0.48 / 5.23 / 2)
+    assert margins.with_share_of_damage(None, 2.0) is None
+    assert margins.with_tenth(found, -3.0).margin == pytest.approx(0.3)
+    assert margins.with_tenth(found, 0.0).margin is None
+
+
+def test_the_papers_numbers_at_half_are_those_of_its_own_page():
+    """Where a number is at hand first hand, the quoted one must be the same; the others are marked."""
+    at_half = {
+        result.method: result.values["winogrande"]
+        for result in published.results()
+        if result.table == "llada-50"
+    }
+    assert RUN.dense.paper == at_half["dense"]
+    for row in RUN.rows:
+        assert row.second_hand == (row.sparsity != 0.5)
+        if not row.second_hand:
+            assert row.paper == at_half[row.method]
+
+
+def test_standard_errors_are_those_of_the_items():
+    for row in (RUN.dense, *RUN.rows):
+        share = row.accuracy / 100
+        assert row.error == pytest.approx(100 * (share * (1 - share) / (RUN.items - 1)) ** 0.5, abs=0.006)
+
+
+def test_differences_by_hand():
+    found = others.findings()
+    assert len(found) == 6 + 4
+    one = found["others/winogrande_sparsegpt_50"]
+    reach = 1.959964 * (1.31**2 + 1.30**2) ** 0.5
+    assert (one.value, one.low) == pytest.approx((67.72 - 68.90, 67.72 - 68.90 - reach))
+    assert one.margin == pytest.approx((74.59 - 68.90) * 0.48 / 5.23 / 2)
+    tokens = found["others/winogrande_tokens_sparsegpt_50"]
+    assert (tokens.value, tokens.low, tokens.high) == (0.16, -1.93, 2.25)
+
+
+def test_rows_by_others_read_these_findings_and_bear_on_rows_of_the_ledger():
+    ledger = claims.ledger()
+    rows = [claim for claim in ledger if claim.kind == claims.OTHERS]
+    assert {claim.finding for claim in rows} == set(others.findings())
+    table = claims.verdicts(ledger, {})
+    assert set(table[table.kind == claims.OTHERS].verdict) == {UNDECIDED}
+    assert set(table[table.kind != claims.OTHERS].here) == {""}, "nothing of theirs counts as ours"
+    assert all(claim.notebook == "" for claim in rows)
+
+
+def test_the_section_shows_every_number_and_marks_what_is_second_hand():
+    text = others_page.others_section(3)
+    assert text.startswith("### At 8B, by others\n")
+    lines = [line for line in text.splitlines() if re.match(r"\| (–|\d+ %) \|", line)]
+    assert len(lines) == 13
+    for row, line in zip((RUN.dense, *RUN.rows), lines, strict=True):
+        mark = others_page.SECOND_HAND if row.second_hand else ""
+        assert f"{row.accuracy:.2f} [" in line and f"| {row.paper:.2f}{mark} |" in line
+    assert all(file["commit"] in text for file in RUN.files)
+    assert "Of 6 comparisons by others: 6 undecided." in text

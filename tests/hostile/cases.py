@@ -1,0 +1,155 @@
+"""The commands that hostile cases run, and what has to come out of them."""
+
+import hashlib
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from hostile.processes import KILLED, Outcome, Server, Trouble
+from hostile.tally import BROKE, HELD, REFUSED, is_one_sentence
+
+from sinkprune_core.models.random_cases import CASES
+from sinkprune_core.models.random_weights import write
+
+TEXT = "\n\n".join(
+    " ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20)
+)
+WAYS = {
+    "sequential": ("--preset", "wanda"),
+    "gram": ("--preset", "sparsegpt", "--set", "block_size=16"),
+    "dense": ("--preset", "unstable", "--set", "noise_levels=2"),
+    "dense gram": ("--preset", "sparsegpt", "--set", "propagation=dense", "--set", "block_size=16"),
+    "owl": ("--preset", "wanda", "--set", "allocation=owl", "--set", "owl_m=2"),
+    "global": ("--preset", "wanda", "--set", "propagation=dense", "--pattern", "global"),
+    "structured": ("--preset", "structured", "--sparsity", "0.5"),
+}
+STREAMED = {f"{name}, streamed": (*flags, "--stream") for name, flags in WAYS.items() if name != "structured"}
+ALL_WAYS = WAYS | STREAMED
+OWN = ("llada", "text.txt", "out")  # what a folder holds in the end
+CHANGING = ("seconds",)  # on the card: another number in every run
+
+
+class Bench:
+    """A tiny model with a text, servers that run commands, and what straight runs make."""
+
+    def __init__(self, root: Path, servers: int):
+        self.root = root
+        self.servers = [Server() for _ in range(servers)]
+        self.free = list(self.servers)
+        self.pool = ThreadPoolExecutor(servers)
+        self.known: dict[str, tuple[dict, int]] = {}
+        self.numbered = 0
+        write(CASES["llada"], root / "model")
+
+    def close(self) -> None:
+        """End the servers."""
+        self.pool.shutdown()
+        for server in self.servers:
+            server.close()
+
+    @contextmanager
+    def server(self):
+        """A server that nobody else uses meanwhile."""
+        server = self.free.pop()
+        try:
+            yield server
+        finally:
+            self.free.append(server)
+
+    @contextmanager
+    def folder(self):
+        """A new folder with the model and its text, removed at the end."""
+        self.numbered += 1
+        folder = self.root / f"case-{self.numbered}"
+        self.fill(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def fill(self, folder: Path) -> None:
+        """Put the model and its text into a folder."""
+        folder.mkdir(exist_ok=True)
+        shutil.copytree(self.root / "model", folder / "llada")
+        (folder / "text.txt").write_text(TEXT)
+
+    def straight(self, way: str) -> tuple[dict, int]:
+        """Return what a run without trouble makes, and how many file events it has."""
+        if way not in self.known:
+            with self.server() as server, self.folder() as folder:
+                outcome = server.run(folder, command(way))
+                assert outcome.status == 0, outcome.said
+                assert left_over(folder) == []
+                self.known[way] = contents(folder / "out"), outcome.events
+        return self.known[way]
+
+
+def command(way: str, *more: object) -> list[object]:
+    """Return the command line of a way."""
+    text = ["--text", "text.txt", "--sequences", "6", "--length", "12", "--dtype", "float32"]
+    return ["prune", "llada", *text, *ALL_WAYS[way], "--out", "out", *more]
+
+
+def contents(folder: Path) -> dict[str, str | dict]:
+    """Return the digests of all files of a model, and its card without what changes."""
+    found: dict[str, str | dict] = {}
+    for file in sorted(folder.rglob("*")):
+        if not file.is_file():
+            continue
+        found[str(file.relative_to(folder))] = hashlib.sha256(file.read_bytes()).hexdigest()
+        if file.name == "sinkprune.json":
+            with suppress(ValueError):  # the digest of a broken one stays
+                card = json.loads(file.read_text())
+                found[file.name] = {name: value for name, value in card.items() if name not in CHANGING}
+    return found
+
+
+def left_over(folder: Path) -> list[str]:
+    """Return what a folder holds besides model, text and output; scratch that was still empty aside."""
+    others = [path for path in folder.iterdir() if path.name not in OWN]
+    return sorted(path.name for path in others if not (path.is_dir() and _is_empty_scratch(path)))
+
+
+def _is_empty_scratch(path: Path) -> bool:
+    return path.name.startswith(".out.") and not any(path.iterdir())
+
+
+def moments(events: int, count: int, first: int) -> list[int]:
+    """Return `count` numbers of events, evenly spread over all `events`; another `first` gives others."""
+    step = max(1, events // count)
+    return list(range(1 + first % step, events + 1, step))
+
+
+def half_output(folder: Path, expected: dict) -> str:
+    """Return what is wrong with the output of a run that did not end well: there is none, or it is whole."""
+    out = folder / "out"
+    if out.exists() and contents(out) != expected:
+        return "it left an output that is not whole"
+    return ""
+
+
+def ends_well(
+    server: Server, folder: Path, way: str, expected: dict, defect: str = "", seen: Path | None = None
+) -> tuple[str, str]:
+    """Run the same command again: return whether it came to the same bits, and what went wrong.
+
+    `seen` is where the folder lies for this process, if elsewhere.
+    """
+    again = server.run(folder, command(way), Trouble(defect=defect))
+    folder = seen or folder
+    if again.status == 0:
+        if contents(folder / "out") != expected:
+            return BROKE, "another result"
+        if left_over(folder):
+            return BROKE, f"it left {left_over(folder)}"
+        return HELD, ""
+    if is_one_sentence(again.said):
+        return REFUSED, ""
+    return BROKE, f"status {again.status}: {again.said[-300:]}"
+
+
+def was_killed(outcome: Outcome) -> bool:
+    """Return whether a command ended by what was done to it."""
+    return outcome.status == KILLED or outcome.status < 0

@@ -1,0 +1,114 @@
+"""Kills of `sinkprune prune`, after which the same command must come to the same bits."""
+
+import random
+import signal
+import time
+from pathlib import Path
+
+from hostile.cases import ALL_WAYS, Bench, command, ends_well, half_output, moments, was_killed
+from hostile.processes import Trouble
+from hostile.tally import BROKE, Tally
+
+DAMAGES = ("remove", "empty", "cut", "flip", "zeros")
+
+
+def at_events(bench: Bench, tally: Tally, ways: list[str], each: int, kind: str, defect: str = "") -> None:
+    """Kill each way before `each` file events, or a few more, as `kind` says (see `Trouble`)."""
+    group = {"kill": "kills at file events", "power": "power failures at file events"}[kind]
+    cases = []
+    for number, way in enumerate(ways):
+        _, events = bench.straight(way)
+        cases += [(way, at) for at in moments(events, each, 7 * number)]
+
+    def one(case: tuple[str, int]) -> tuple[str, str]:
+        way, at = case
+        expected, _ = bench.straight(way)
+        with bench.server() as server, bench.folder() as folder:
+            outcome = server.run(folder, command(way), Trouble(kind, at, defect))
+            if not was_killed(outcome):
+                return BROKE, f"it was not killed: status {outcome.status}: {outcome.said[-300:]}"
+            wrong = half_output(folder, expected)
+            return (BROKE, wrong) if wrong else ends_well(server, folder, way, expected, defect)
+
+    for case, (verdict, how) in zip(cases, bench.pool.map(one, cases), strict=True):
+        tally.add(group, f"{case[0]}, event {case[1]}", verdict, how)
+
+
+def at_random(bench: Bench, tally: Tally, kills: int, seed: int = 0) -> None:
+    """Kill runs three times each after a random time: twice by SIGKILL, once by SIGINT or SIGTERM."""
+    rng = random.Random(seed)
+    names = list(ALL_WAYS)
+    spans = {}
+    for way in names:
+        bench.straight(way)
+        with bench.server() as server, bench.folder() as folder:
+            started = time.perf_counter()
+            server.run(folder, command(way))
+            spans[way] = time.perf_counter() - started
+    cases = []
+    for number in range(kills // 3):
+        way = names[number % len(names)]
+        signals = (signal.SIGKILL, signal.SIGKILL, rng.choice((signal.SIGINT, signal.SIGTERM)))
+        cases.append((way, [(rng.uniform(0, spans[way]), each) for each in signals]))
+
+    def one(case: tuple[str, list]) -> list[tuple[str, str]]:
+        way, signals = case
+        expected, _ = bench.straight(way)
+        verdicts = []
+        with bench.server() as server, bench.folder() as folder:
+            for signal_after in signals:
+                outcome = server.run(folder, command(way), signal_after=signal_after)
+                wrong = half_output(folder, expected)
+                if outcome.status not in (0, 130) and not was_killed(outcome):
+                    wrong = f"status {outcome.status}: {outcome.said[-300:]}"
+                verdicts.append((BROKE, wrong) if wrong else None)
+            last = ends_well(server, folder, way, expected)
+        return [verdict or last for verdict in verdicts]
+
+    for case, verdicts in zip(cases, bench.pool.map(one, cases), strict=True):
+        for (seconds, number), (verdict, how) in zip(case[1], verdicts, strict=True):
+            name = signal.Signals(number).name
+            tally.add("kills at random moments", f"{case[0]}, {name} after {seconds:.3f} s", verdict, how)
+
+
+def damaged(bench: Bench, tally: Tally, cases: int, seed: int = 0, defect: str = "") -> None:
+    """Kill runs at random file events, and damage one file of what they leave before they go on."""
+    rng = random.Random(seed)
+    names = [way for way in ALL_WAYS if way != "structured"]
+    drawn = []
+    for number in range(cases):
+        way = names[number % len(names)]
+        _, events = bench.straight(way)
+        drawn.append((way, rng.randint(events // 3, events - events // 5), rng.choice(DAMAGES), rng.random()))
+
+    def one(case: tuple[str, int, str, float]) -> tuple[str, str]:
+        way, at, damage, share = case
+        expected, _ = bench.straight(way)
+        with bench.server() as server, bench.folder() as folder:
+            server.run(folder, command(way), Trouble("kill", at, defect))
+            files = [file for file in sorted((folder / "out.work").rglob("*")) if file.is_file()]
+            files = [file for file in files if file.parent.name[0] != "."]  # not what was unfinished
+            if files:
+                _damage(files[int(share * len(files))], damage, share)
+            return ends_well(server, folder, way, expected, defect)
+
+    for case, (verdict, how) in zip(drawn, bench.pool.map(one, drawn), strict=True):
+        tally.add("damaged work folders", ", ".join(map(str, case)), verdict, how)
+
+
+def _damage(file: Path, how: str, share: float) -> None:
+    """Damage a file: remove it, empty it, cut it, or change a byte or a part of it."""
+    content = bytearray(file.read_bytes())
+    if how == "remove" or not content:
+        file.unlink()
+        return
+    place = int(share * 977) % len(content)
+    if how == "empty":
+        content = bytearray()
+    elif how == "cut":
+        content = content[: len(content) // 2]
+    elif how == "flip":
+        content[-1 - place] ^= 1 << 4
+    else:
+        content[place : place + 64] = bytes(64)
+    file.write_bytes(content)

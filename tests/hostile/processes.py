@@ -1,0 +1,342 @@
+"""Commands in processes of their own, which are killed or find the disk full at a chosen moment.
+
+A server imports everything once and forks a process per command, which then takes a fraction of a second.
+Moments are counted in file events: a file opened for writing, written, flushed, allocated, linked, renamed or
+removed, or a folder made or removed, below the folder of the case.
+"""
+
+import ctypes
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parents[1]
+KILLED = 77  # exit status of a process that ended at its event
+SECONDS = 300  # no command takes longer
+AUDITED = ("open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir")
+ROOM = ("open", "os.rename", "os.link", "os.mkdir", "write", "flush", "allocate")  # what a full disk refuses
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What happens to a command."""
+
+    kind: str = "count"
+    """`count`: nothing; `kill`: it ends before an event; `power`: so, and what was not flushed is lost;
+    `full`: from an event on the disk is full; `limit`: no file may grow beyond `at` bytes."""
+    at: int = 0  # number of the event, or bytes
+    defect: str = ""  # a defect put in on purpose: a name of DEFECTS
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    status: int  # exit status, -9 for SIGKILL
+    said: str  # stdout and stderr
+    events: int
+
+
+class Server:
+    """A process that forks commands, one at a time. `prefix` is a command line to start it with."""
+
+    def __init__(self, prefix: tuple[str, ...] = ()):
+        environment = os.environ | {
+            "PYTHONPATH": str(TESTS),
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "HF_HUB_OFFLINE": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        self.notes = tempfile.TemporaryDirectory()  # no case may fill this disk
+        command = [*prefix, sys.executable, "-m", "hostile.processes", self.notes.name]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.lock = threading.Lock()
+        self.child = 0
+
+    def run(
+        self,
+        folder: Path,
+        arguments: list[object],
+        trouble: Trouble | None = None,
+        signal_after: tuple[float, int] | None = None,
+    ) -> Outcome:
+        """Run a command in `folder`; `signal_after` are seconds and the signal it gets then."""
+        order = {
+            "folder": str(folder),
+            "arguments": [str(argument) for argument in arguments],
+            "trouble": asdict(trouble or Trouble()),
+        }
+        with self.lock:
+            self._send(order)
+            self.child = self._receive()["pid"]
+            timer = None
+            if signal_after is not None:
+                timer = threading.Timer(signal_after[0], os.kill, (self.child, signal_after[1]))
+                timer.start()
+            answer = self._receive()
+            if timer is not None:
+                timer.cancel()
+        return Outcome(**answer)
+
+    def _send(self, order: dict) -> None:
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+
+    def _receive(self) -> dict:
+        line = self.process.stdout.readline()
+        assert line, "the server of commands has died"
+        return json.loads(line)
+
+    def close(self) -> None:
+        """End the server."""
+        self.process.stdin.close()
+        self.process.wait(SECONDS)
+        self.notes.cleanup()
+
+
+# in the server
+
+
+def serve(notes: Path) -> None:
+    """Fork a process per line of stdin, and say how it ended; `notes` is a folder for what it says."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # nothing else may answer
+    _import_everything()
+    said = notes / "said"
+    counted = notes / "events"
+    for line in sys.stdin:
+        order = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _in_child(order, said, counted)
+        answers.write(json.dumps({"pid": pid}) + "\n")
+        answers.flush()
+        _, status = os.waitpid(pid, 0)
+        code = os.waitstatus_to_exitcode(status)
+        events = int(counted.read_text()) if counted.exists() else 0
+        answer = {"status": code, "said": said.read_text(errors="replace"), "events": events}
+        for file in (said, counted):
+            file.unlink(missing_ok=True)
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _import_everything() -> None:
+    import torch
+    import transformers.models.llama.modeling_llama
+
+    from sinkprune_core.cli import inputs, prune
+    from sinkprune_core.models import random_cases
+    from sinkprune_core.pruning import cost, engine, shrink
+
+    torch.set_num_threads(1)
+    cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
+    del transformers, inputs, prune, random_cases, engine, shrink
+
+
+def _in_child(order: dict, said: Path, counted: Path) -> None:
+    """Run the command with its trouble, and end the process."""
+    status = 1
+    try:
+        ctypes.CDLL(None).prctl(1, 9)  # dies with the server
+        os.setsid()
+        log = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.chdir(order["folder"])
+        trouble = Trouble(**order["trouble"])
+        if trouble.defect:
+            DEFECTS[trouble.defect]()
+        from sinkprune_core.cli.main import main
+
+        with _Events(Path(order["folder"]), trouble).counted(counted):
+            status = main(order["arguments"])
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException as error:
+        os.write(2, f"Traceback: {type(error).__name__}: {error}\n".encode())
+    finally:
+        os._exit(status)
+
+
+class _Events:
+    """The file events of this process, and what happens at one of them."""
+
+    def __init__(self, folder: Path, trouble: Trouble):
+        self.folder = os.path.realpath(folder)
+        self.trouble = trouble
+        self.count = 0
+        self.active = True
+        self.flushed: set[int] = set()  # inodes
+        self.before = {os.stat(file).st_ino for file in _files(self.folder)}
+
+    @contextmanager
+    def counted(self, note: Path):
+        """Watch events inside, then write their number."""
+        import safetensors.torch
+
+        if self.trouble.kind == "limit":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.trouble.at, self.trouble.at))
+        sys.addaudithook(self._audit)
+        os.fsync = self._around(os.fsync, "flush", after=self._note_flushed)
+        os.posix_fallocate = self._around(os.posix_fallocate, "allocate")
+        safetensors.torch.serialize_file = self._around(
+            safetensors.torch.serialize_file, "write", path_at=1, after=self._half
+        )
+        yield
+        self.active = False
+        note.write_text(str(self.count))
+
+    def _around(self, function, name: str, path_at: int = 0, after=None):
+        def call(*arguments, **named):
+            self.happened(name, arguments[path_at])
+            result = function(*arguments, **named)
+            if after is not None:
+                after(arguments[path_at])
+            return result
+
+        return call
+
+    def _note_flushed(self, descriptor: int) -> None:
+        self.flushed.add(os.fstat(descriptor).st_ino)
+
+    def _half(self, path) -> None:
+        """A file is written: a kill here leaves half of it."""
+        if self.trouble.kind in ("kill", "power") and self.count + 1 == self.trouble.at:
+            os.truncate(path, os.path.getsize(path) // 2)
+        self.happened("written", path)
+
+    def _audit(self, event: str, arguments: tuple) -> None:
+        if not self.active or event not in AUDITED:
+            return
+        if event == "open" and not (arguments[2] or 0) & WRITES:
+            return
+        self.happened(event, arguments[0])
+
+    def happened(self, name: str, path) -> None:
+        """Count an event below the folder; kill or refuse where it is time."""
+        if not self.active or not self._is_inside(path):
+            return
+        self.count += 1
+        if self.trouble.kind == "full" and self.count >= self.trouble.at and name in ROOM:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self.trouble.kind in ("kill", "power") and self.count == self.trouble.at:
+            self.active = False
+            if self.trouble.kind == "power":
+                self._lose_what_was_not_flushed()
+            os._exit(KILLED)
+
+    def _is_inside(self, path) -> bool:
+        if isinstance(path, int):
+            path = os.readlink(f"/proc/self/fd/{path}")
+        found = os.path.realpath(os.fsdecode(path))
+        return found.startswith(self.folder + os.sep)
+
+    def _lose_what_was_not_flushed(self) -> None:
+        """Cut every new file that was never flushed in half, as a power failure may."""
+        for file in _files(self.folder):
+            inode = os.stat(file).st_ino
+            if inode not in self.before and inode not in self.flushed:
+                os.truncate(file, os.path.getsize(file) // 2)
+
+
+def _files(folder: str) -> list[str]:
+    found = []
+    for parent, _, names in os.walk(folder):
+        found += [os.path.join(parent, name) for name in names]
+    return found
+
+
+# defects put in on purpose: the harness must find them
+
+
+def _no_digests() -> None:
+    """Finished blocks and hidden states are taken as they are."""
+    from sinkprune_core.models import streaming
+    from sinkprune_core.pruning import checkpoint, hidden_files
+
+    for module in (streaming, checkpoint, hidden_files):
+        module.file_digest = lambda path: "0" * 64
+
+
+def _no_flush() -> None:
+    """Nothing is flushed."""
+    from sinkprune_core import files
+
+    files._flush_one = lambda path: None
+
+
+def _in_place() -> None:
+    """A model is written where it belongs, file by file."""
+    from sinkprune_core.models import language_model, streaming
+
+    @contextmanager
+    def in_place(path):
+        yield Path(path)
+
+    language_model.atomic = streaming.atomic = in_place
+
+
+def _table_afterwards() -> None:
+    """The table of linears is written when the model is there already."""
+    from sinkprune_core.models.language_model import LanguageModel
+    from sinkprune_core.models.streaming import StreamedModel
+
+    def later(save):
+        def call(lm, folder, texts=None, **card):
+            save(lm, folder, **card)
+            for name, text in texts.items():
+                (folder / name).write_text(text)
+
+        return call
+
+    for kind in (LanguageModel, StreamedModel):
+        kind.save = later(kind.save)
+
+
+def _no_locks() -> None:
+    """Nobody holds anything."""
+    from sinkprune_core.cli import prune_output
+    from sinkprune_core.pruning import engine
+
+    @contextmanager
+    def free(path):
+        yield
+
+    prune_output.held = engine.held = free
+
+
+def _holes() -> None:
+    """Hidden states lie in sparse files."""
+    from sinkprune_core.pruning import hidden_files
+
+    def sparse(file: Path, size: int) -> None:
+        with file.open("wb") as handle:
+            handle.truncate(size)
+
+    hidden_files.allocate = sparse
+
+
+DEFECTS = {
+    "no digests": _no_digests,
+    "no flush": _no_flush,
+    "in place": _in_place,
+    "table afterwards": _table_afterwards,
+    "no locks": _no_locks,
+    "holes": _holes,
+}
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]))

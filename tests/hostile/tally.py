@@ -1,0 +1,39 @@
+"""What came of hostile cases, by group: what held, what was refused in one clear sentence, what broke."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+HELD = "held"
+REFUSED = "refused"
+BROKE = "broke"
+
+
+@dataclass
+class Tally:
+    """Counts by group; `broken` says of every case that broke which it was and how."""
+
+    counts: dict[str, Counter] = field(default_factory=dict)
+    broken: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, group: str, case: str, verdict: str, how: str = "") -> None:
+        """Count a case; `how` says what happened to one that broke."""
+        self.counts.setdefault(group, Counter())[verdict] += 1
+        if verdict == BROKE:
+            self.broken.setdefault(group, []).append(f"{case}: {how}")
+
+    def table(self) -> str:
+        """Return a row per group in Markdown."""
+        lines = ["| group | cases | held | refused in one sentence | broke |", "|:--|--:|--:|--:|--:|"]
+        for group, counts in self.counts.items():
+            numbers = (counts.total(), counts[HELD], counts[REFUSED], counts[BROKE])
+            lines.append(f"| {group} | {' | '.join(f'{number:,}' for number in numbers)} |")
+        for group, cases in self.broken.items():
+            lines += [f"BROKE {group}: {case}" for case in cases]
+        return "\n".join(lines)
+
+
+def is_one_sentence(said: str) -> bool:
+    """Return whether a command ended with one line of error in words, and without a traceback."""
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    is_raw = "Traceback" in said or "(--debug shows where)" in said
+    return len(errors) == 1 and said.splitlines()[-1] == errors[0] and not is_raw

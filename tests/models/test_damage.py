@@ -1,0 +1,229 @@
+"""Damaged and foreign files are refused in one sentence that names file, field, value and what is allowed."""
+
+import json
+import stat
+
+import pytest
+import torch
+from families import edit
+from safetensors.torch import load_file, save_file
+
+from sinkprune_core.models.adapters import merge_adapter
+from sinkprune_core.models.finite import check_finite
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.weight_files import INDEX, FormatError, read_json
+
+MODEL = "model.safetensors"
+
+
+def flip(file, place: int = -3) -> None:
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+
+
+@pytest.mark.parametrize("name", [MODEL, "tokenizer.json"])
+def test_a_saved_file_with_one_bit_flipped_is_refused(saved, name):
+    flip(saved / name, -40)
+    with pytest.raises(FormatError, match=rf"{name} is damaged: its SHA-256 is"):
+        load(saved)
+
+
+def test_a_saved_model_that_was_changed_on_purpose_loads_without_its_digests(saved):
+    flip(saved / MODEL)
+    edit(saved, "sinkprune.json", drop=("sha256",))
+    load(saved)
+
+
+def test_files_of_a_saved_model_have_ordinary_modes(saved, tmp_path):
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in (*saved.iterdir(), ordinary)}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("logits_shifted", "no", "logits_shifted='no': it must be true or false"),
+        ("kind", "causal", "kind='causal': it must be one of autoregressive, diffusion"),
+        ("mask_token_id", True, "mask_token_id=True: it must be a whole number of at least 0, or null"),
+        ("name", 3, "name=3: it must be a word"),
+    ],
+)
+def test_a_card_with_a_wrong_value_is_refused(saved, field, value, said):
+    edit(saved, "sinkprune.json", **{field: value})
+    with pytest.raises(FormatError, match=f"sinkprune.json has {said}"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"num_hidden_layers": 2**31}, "it must be a whole number from 1 to"),
+        ({"num_hidden_layers": 2**31 - 1}, "the weights beside it are those of 2 blocks"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0: it must be a whole number"),
+        ({"num_attention_heads": 3}, "num_attention_heads=3: it must divide hidden_size=32"),
+        ({"hidden_size": "32"}, "hidden_size='32': it must be a whole number"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps=-1e-05: it must be a number from"),
+        ({"rms_norm_eps": 1e300}, "rms_norm_eps=1e[+]300: it must be a number from"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no': it must be true or false"),
+        ({"hidden_act": "swish2"}, "hidden_act='swish2': it must be an activation function"),
+        ({"rope_scaling": {"rope_type": "su"}}, "rope_type='su': it must be one of default, linear"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling, of type yarn does not state factor"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor=0: it must be a number"),
+        ({"rope_scaling": "linear"}, "rope_scaling='linear': it must be an object"),
+    ],
+)
+def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):
+    folder = fresh("illada")
+    edit(folder, **values)
+    with pytest.raises(FormatError, match=f"config.json.*{said}"):
+        load(folder)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
+def test_a_native_folder_states_what_decides_the_numbers_too(fresh, model_type):
+    folder = fresh(model_type)
+    edit(folder, drop=("rms_norm_eps",))
+    with pytest.raises(FormatError, match="does not state rms_norm_eps"):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "\x00", "[" * 100_000])
+@pytest.mark.parametrize("name", ["config.json", INDEX, "tokenizer.json"])
+def test_broken_json_names_its_file(fresh, name, text):
+    folder = fresh("llama")
+    (folder / name).write_text(text)
+    with pytest.raises(FormatError, match=name) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "outside", ["../other.safetensors", "/etc/passwd", "a/../../b.safetensors", "", 3, None]
+)
+def test_an_index_that_names_a_file_outside_its_folder_is_refused(fresh, outside):
+    folder = fresh("llama")
+    index = read_json(folder / INDEX)
+    first = next(iter(index["weight_map"]))
+    other = load_file(folder / index["weight_map"][first])
+    save_file(other, folder.parent / "other.safetensors")  # a sound file, in the wrong place
+    index["weight_map"][first] = outside
+    (folder / INDEX).write_text(json.dumps(index))
+    with pytest.raises(FormatError, match=f"{first} is in .*: it must be the name of a safetensors file"):
+        load(folder)
+
+
+@pytest.mark.parametrize("weight_map", [3, [], {}, "x", None])
+def test_an_index_of_the_wrong_type_is_refused(fresh, weight_map):
+    folder = fresh("llama")
+    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(FormatError, match=rf"{INDEX} has weight_map=.*: it must map names of tensors"):
+        load(folder)
+
+
+def test_a_tensor_in_two_shards_is_refused(fresh):
+    folder = fresh("llama")
+    first, second = sorted(folder.glob("*.safetensors"))
+    tensors = load_file(first)
+    name = next(iter(tensors))
+    save_file({**load_file(second), name: torch.zeros_like(tensors[name])}, second, metadata={"format": "pt"})
+    with pytest.raises(FormatError, match=f"{name} is in two files"):
+        load(folder)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(fresh):
+    folder = fresh("illada")
+    tokenizer = read_json(folder / "tokenizer.json")
+    tokenizer["model"]["vocab"]["beyond"] = 72
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    with pytest.raises(FormatError, match="gives 'beyond' the id 72, and the model has embeddings for 72"):
+        load(folder)
+
+
+@pytest.mark.parametrize("field", ["model", "pre_tokenizer", "added_tokens"])
+def test_a_tokenizer_of_another_schema_is_refused(fresh, field):
+    folder = fresh("illada")
+    edit(folder, "tokenizer.json", **{field: "no"})
+    with pytest.raises(FormatError, match=r"the tokenizer in .* cannot be read"):
+        load(folder)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the message says is missing")
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_a_gpu_that_is_not_here_is_a_sentence(saved, device):
+    with pytest.raises(ValueError, match=f"device='{device}': PyTorch finds no GPU here"):
+        load(saved, device=device)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "part", ["model.embed_tokens.weight", "model.norm.weight", "model.layers.1.mlp.up_proj.weight"]
+)
+def test_a_number_that_is_not_finite_is_found_by_name(tiny_dlm, part, number):
+    check_finite(tiny_dlm)
+    tiny_dlm.model.get_parameter(part).view(-1)[5] = number
+    with pytest.raises(ValueError, match=f"{part} of tiny-diffusion holds numbers that are not finite"):
+        check_finite(tiny_dlm)
+    if "layers" in part:
+        check_finite(tiny_dlm, blocks=False)
+
+
+# adapters
+
+
+@pytest.fixture
+def adapter(saved, tmp_path):
+    """A base, and the folder of an adapter of it."""
+    from hostile.tiny import adapter_of
+
+    return saved, adapter_of(saved, tmp_path / "adapter")
+
+
+def test_an_adapter_with_a_missing_tensor_is_not_merged(adapter):
+    base, folder = adapter
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    lost = sorted(tensors)[0]
+    save_file({name: value for name, value in tensors.items() if name != lost}, file)
+    with pytest.raises(
+        FormatError, match=f"does not fit adapter_config.json and the base: {lost} is missing"
+    ):
+        merge_adapter(load(base).model, folder, torch.float32)
+
+
+def test_an_adapter_with_another_tensor_is_not_merged(adapter):
+    base, folder = adapter
+    file = folder / "adapter_model.safetensors"
+    save_file({**load_file(file), "more": torch.zeros(2)}, file)
+    with pytest.raises(FormatError, match="more belongs to nothing"):
+        merge_adapter(load(base).model, folder, torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"r": 4}, "has shape"),
+        ({"lora_alpha": None}, "does not state lora_alpha"),
+        ({"lora_alpha": "4"}, "lora_alpha='4': it must be a number"),
+        ({"use_dora": True}, "use_dora=True: it must be null, only plain LoRA is covered"),
+        ({"target_modules": ["q_proj"]}, "belongs to nothing"),
+        ({"peft_type": "IA3"}, "peft_type='IA3': it must be 'LORA'"),
+    ],
+)
+def test_an_adapter_of_another_kind_is_not_merged(adapter, values, said):
+    base, folder = adapter
+    edit(folder, "adapter_config.json", **values)
+    with pytest.raises(FormatError, match=said):
+        merge_adapter(load(base).model, folder, torch.float32)
+
+
+def test_an_adapter_that_is_not_finite_is_not_merged(adapter):
+    base, folder = adapter
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors[sorted(tensors)[0]][0, 0] = float("nan")
+    save_file(tensors, file)
+    with pytest.raises(FormatError, match="is not finite with the adapter"):
+        merge_adapter(load(base).model, folder, torch.float32)

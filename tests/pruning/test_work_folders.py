@@ -1,0 +1,598 @@
+"""Work folders lose nothing: what is not theirs stays, what is damaged is made again, one holds them."""
+
+import copy
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+
+import pytest
+import torch
+from hostile import full_disk, kills, pairs
+from hostile.cases import TEXT, Bench, command, contents
+from hostile.tally import Tally
+
+from sinkprune_core import files
+from sinkprune_core.cli import main, prune_output
+from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core.models.random_cases import CASES
+from sinkprune_core.models.random_weights import write
+from sinkprune_core.models.streaming import stream
+from sinkprune_core.pruning import engine
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.hidden_files import HiddenFiles, allocate
+from sinkprune_core.pruning.recipe import Recipe
+
+SEQUENTIAL = Recipe(noise_levels=2)
+OWL = Recipe(allocation="owl", owl_m=2.0)
+DENSE_GRAM = Recipe("sparsegpt", propagation="dense", block_size=16)
+RECIPES = {"sequential": SEQUENTIAL, "owl": OWL, "dense gram": DENSE_GRAM}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A tiny model's folder."""
+    folder = tmp_path_factory.mktemp("model") / "llada"
+    write(CASES["llada"], folder)
+    return folder
+
+
+@pytest.fixture
+def place(weights, tmp_path, monkeypatch):
+    """A working directory with a model and its text, in which the commands of `hostile.cases` run."""
+    (tmp_path / "llada").symlink_to(weights)
+    (tmp_path / "text.txt").write_text(TEXT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(place, capsys):
+    """A function that runs a command line, and returns its status and what it says."""
+
+    def call(arguments) -> tuple[int, str]:
+        status = main.main([str(argument) for argument in arguments])
+        found = capsys.readouterr()
+        return status, found.out + found.err
+
+    return call
+
+
+@pytest.fixture
+def both(weights):
+    """A function that returns the model in memory or streamed."""
+
+    def make(streamed: bool):
+        return stream(open_checkpoint(weights), "streamed", torch.float32) if streamed else load(weights)
+
+    return make
+
+
+@pytest.fixture
+def calibration(make_ids) -> Calibration:
+    return Calibration(make_ids(5, 12, seed=7), seed=3, batch=4)
+
+
+def weights_of(lm) -> list[dict[str, torch.Tensor]]:
+    found = []
+    for layer in range(len(lm.blocks)):
+        with lm.resident(layer) as block:
+            found.append({name: value.clone() for name, value in block.named_parameters()})
+    return found
+
+
+def assert_same(lm, expected: list[dict[str, torch.Tensor]]) -> None:
+    for layer, (found, wanted) in enumerate(zip(weights_of(lm), expected, strict=True)):
+        differing = [name for name, value in wanted.items() if not torch.equal(found[name], value)]
+        assert not differing, (layer, differing)
+
+
+def straight(both, recipe, calibration) -> list[dict[str, torch.Tensor]]:
+    lm = both(False)
+    prune(lm, recipe, calibration, progress=False)
+    return weights_of(lm)
+
+
+def kept(folder) -> dict:
+    return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+# only a job's own files are removed
+
+
+def test_a_folder_that_was_there_before_is_never_touched(place, run):
+    theirs = place / "out.work"
+    (theirs / "deep").mkdir(parents=True)
+    (theirs / "thesis.txt").write_text("years of work")
+    (theirs / "deep" / "model.safetensors").write_bytes(b"weights")
+    before = kept(theirs)
+    status, said = run(command("sequential"))
+    assert status == 1 and "out.work is not a work folder of sinkprune, it holds deep, thesis.txt" in said
+    assert kept(theirs) == before and not (place / "out").exists()
+
+
+def test_files_of_others_in_a_work_folder_stay(place, run, killed_at):
+    with killed_at(1):
+        raise_through(command("sequential"))
+    (job,) = (place / "out.work").glob("job-*")
+    notes = [place / "out.work" / "notes.txt", job / "notes.txt", job / "blocks" / "notes.txt"]
+    for file in notes:
+        file.write_text("mine")
+    status, said = run(command("sequential"))
+    assert status == 0 and "out.work stays: it holds other jobs, or files that are not sinkprune's" in said
+    assert all(file.read_text() == "mine" for file in notes)
+    assert len(kept(place / "out.work")) == len(notes) + 1  # and the marker that says whose folder it is
+
+
+def raise_through(arguments) -> None:
+    """Run a command as `main` does, without catching a kill."""
+    name, options = main.parse([str(argument) for argument in arguments])
+    main.COMMANDS[name].module.run(options)
+
+
+def test_an_unfinished_job_of_another_recipe_stays_and_goes_on(place, run, killed_at):
+    with killed_at(2):
+        raise_through(command("sequential"))
+    (unfinished,) = (place / "out.work").glob("job-*")
+    before = kept(unfinished)
+    status, said = run(command("gram"))
+    assert status == 0 and "out.work stays" in said
+    assert kept(unfinished) == before
+    (place / "out").rename(place / "gram")
+    assert run(command("sequential"))[0] == 0 and not (place / "out.work").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("{", "is broken: remove the work folder"),
+        ("[]", "is broken: remove the work folder"),
+        ("{}", "is of format None, and this version reads 1"),
+        ('{"format": 2}', "is of format 2, and this version reads 1"),
+    ],
+)
+def test_a_marker_that_says_something_else_is_refused(place, run, content, said):
+    (place / "out.work").mkdir()
+    (place / "out.work" / "work.json").write_text(content)
+    status, answer = run(command("sequential"))
+    assert status == 1 and said in answer and len(answer.splitlines()) == 1
+    assert (place / "out.work" / "work.json").read_text() == content
+
+
+def test_a_work_folder_inside_the_output_is_refused(run):
+    status, said = run(command("sequential", "--work", "out/work"))
+    assert status == 1 and "--work out/work lies in --out out: choose a place outside" in said
+
+
+# damaged files
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty(file):
+    file.write_bytes(b"")
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 16
+    file.write_bytes(content)
+
+
+def remove(file):
+    file.unlink()
+
+
+def exchange(file):
+    other = file.with_name("00001.safetensors" if file.name.startswith("00000") else "00000.safetensors")
+    file.write_bytes(other.read_bytes() if other.exists() else b"something else")
+
+
+DAMAGES = (cut, empty, flip, remove, exchange)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_damaged_block_is_pruned_again(both, calibration, tmp_path, killed_at, damage, layer, streamed):
+    expected = straight(both, SEQUENTIAL, calibration)
+    with killed_at(2):
+        prune(both(streamed), SEQUENTIAL, calibration, progress=False, work=tmp_path)
+    (file,) = tmp_path.glob(f"job-*/blocks/{layer:05d}.safetensors")
+    damage(file)
+    lm = both(streamed)
+    with pytest.warns(UserWarning, match=f"{file} is damaged: block {layer} and those after it are pruned"):
+        prune(lm, SEQUENTIAL, calibration, progress=False, work=tmp_path)
+    assert_same(lm, expected)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    "damaged", ["rows", "hidden-0", "hidden-1", "blocks/00000", "progress", "statistics"]
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_whatever_is_damaged_comes_out_the_same(
+    both, calibration, tmp_path, killed_at, name, damaged, streamed
+):
+    recipe = RECIPES[name]
+    expected = straight(both, recipe, calibration)
+    for layer, damage in ((1, flip), (2, remove)):
+        with killed_at(layer):
+            lm = both(streamed)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                prune(lm, recipe, calibration, progress=False, work=tmp_path)
+        pattern = "statistics*" if damaged == "statistics" else f"job-*/{damaged}.*"
+        for file in tmp_path.glob(pattern):
+            damage(file)
+    lm = both(streamed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        prune(lm, recipe, calibration, progress=False, work=tmp_path)
+    assert_same(lm, expected)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_block_damaged_after_the_run_is_not_saved(both, calibration, tmp_path, damage):
+    lm = both(True)
+    prune(lm, SEQUENTIAL, calibration, progress=False, work=tmp_path / "work")
+    (file,) = tmp_path.glob("work/job-*/blocks/00001.safetensors")
+    damage(file)
+    with pytest.raises(ValueError, match=rf"{file} is gone or damaged, .* prune again"):
+        lm.save(tmp_path / "out")
+    assert not (tmp_path / "out").exists() and [path.name for path in tmp_path.iterdir()] == ["work"]
+    with pytest.raises(ValueError, match="is gone or damaged"), lm.resident(1):
+        pass
+
+
+def test_what_counts_has_reached_the_disk(both, calibration, tmp_path, monkeypatch):
+    """A file is flushed before it takes its name, and its folder before progress counts it."""
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(descriptor):
+        events.append(("flush", os.readlink(f"/proc/self/fd/{descriptor}")))
+        fsync(descriptor)
+
+    def note_replace(source, target):
+        events.append(("rename", str(source), str(target)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    prune(both(False), SEQUENTIAL, calibration, progress=False, work=tmp_path)
+    renames = [index for index, event in enumerate(events) if event[0] == "rename"]
+    assert len(renames) >= 2 + 2 * 3
+    for index in renames:
+        _, source, target = events[index]
+        assert events[index - 1] == ("flush", source)
+        assert events[index + 1] == ("flush", os.path.dirname(target))
+    counted = [index for index in renames if events[index][2].endswith("progress.json")]
+    for layer, index in enumerate(counted[-3:-1]):
+        earlier = events[counted[-4 + layer] : index]
+        assert ("flush", str(next(tmp_path.glob("job-*")) / f"hidden-{(layer + 1) % 2}.bin")) in earlier
+
+
+# one atomic output
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_file_that_cannot_be_written_leaves_no_model(both, tmp_path, streamed):
+    with pytest.raises(FileNotFoundError):
+        both(streamed).save(tmp_path / "out", {"no/such/folder.csv": "1"})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("way", ["sequential", "sequential, streamed", "structured"])
+def test_a_rerun_after_a_finished_save_says_so(place, run, monkeypatch, way):
+    with monkeypatch.context() as patches:
+        patches.setattr(prune_output, "discard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run(command(way))[0] == main.INTERRUPTED
+    assert (place / "out" / "sinkprune-linears.csv").is_file() and (place / "out.work").is_dir()
+    before = contents(place / "out")
+    status, said = run(command(way))
+    assert status == 0 and "out: finished already, from the same model, recipe and calibration text" in said
+    assert contents(place / "out") == before and not (place / "out.work").exists()
+    assert run(command(way))[0] == 0
+
+    for changed, reason in (
+        (("--sparsity", 0.3), "--out out exists: choose another name or remove it first"),
+        (("--seed", 1), "made by this recipe from another calibration"),
+        (("--sequences", 5), "made by this recipe from another calibration"),
+        (("--dtype", "bfloat16"), "made by this recipe from another model"),
+        (("--dry-run",), "exists: choose another name or remove it first"),
+    ):
+        status, said = run(command(way, *changed))
+        assert status == 1 and reason in said, changed
+    assert contents(place / "out") == before
+
+
+# plans are kept
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("name", ["owl", "global"])
+def test_a_plan_is_not_made_anew(both, calibration, tmp_path, killed_at, monkeypatch, streamed, name):
+    recipe = OWL if name == "owl" else Recipe(pattern="global", propagation="dense")
+    expected = straight(both, recipe, calibration)
+    with killed_at(1):
+        prune(both(streamed), recipe, calibration, progress=False, work=tmp_path)
+    monkeypatch.setattr(engine, "outlier_share", lambda *_: pytest.fail("outliers were measured again"))
+    monkeypatch.setattr(engine.GlobalThreshold, "of", lambda *_: pytest.fail("a threshold was sought again"))
+    lm = both(streamed)
+    prune(lm, recipe, calibration, progress=False, work=tmp_path)
+    assert_same(lm, expected)
+
+
+def test_the_same_streamed_model_goes_on_and_no_other_recipe_prunes_its_pruned_blocks(
+    both, calibration, tmp_path, killed_at
+):
+    expected = straight(both, OWL, calibration)
+    lm = both(True)
+    for layer in (1, 2):
+        with killed_at(layer):
+            prune(lm, OWL, calibration, progress=False, work=tmp_path)
+    prune(lm, OWL, calibration, progress=False, work=tmp_path)
+    assert_same(lm, expected)
+    with pytest.raises(ValueError, match="it differs in model"):
+        prune(lm, SEQUENTIAL, calibration, progress=False, work=tmp_path)
+
+
+# hidden states
+
+
+def test_hidden_states_have_space_of_their_own(tmp_path):
+    size = 3 << 20
+    allocate(tmp_path / "hidden-0.bin", size)
+    status = (tmp_path / "hidden-0.bin").stat()
+    assert status.st_size == size and status.st_blocks * 512 >= size
+
+
+def test_where_nothing_allocates_zeros_are_written(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    size = files.CHUNK * 2 + 17
+    allocate(tmp_path / "hidden-0.bin", size)
+    status = (tmp_path / "hidden-0.bin").stat()
+    assert status.st_size == size and status.st_blocks * 512 >= size
+
+
+def test_a_disk_without_room_is_one_sentence_and_leaves_no_file(place, run, monkeypatch):
+    def full(descriptor, start, size):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "posix_fallocate", full)
+        status, said = run(command("sequential, streamed"))
+    last = said.splitlines()[-1]
+    assert status == 1 and last.startswith("error: ") and "GB of hidden states in" in last
+    assert "cannot be written (No space left on device): make room there" in last
+    assert not list(place.glob("out.work/job-*/hidden-*"))
+    assert run(command("sequential, streamed"))[0] == 0
+
+
+def test_a_mapped_file_is_not_cut_when_another_shape_comes(tmp_path):
+    one = HiddenFiles(tmp_path, (4, 8, 16), torch.float32)
+    first = one(0).fill_(1.0)
+    other = HiddenFiles(tmp_path, (1, 2, 4), torch.float32)
+    other(0).fill_(2.0)
+    assert bool((first == 1).all()) and bool((other(0) == 2).all())
+
+
+@pytest.mark.parametrize("damage", [cut, empty, remove, flip])
+@pytest.mark.parametrize("recipe", [SEQUENTIAL, DENSE_GRAM])
+def test_lost_hidden_states_are_computed_again(both, calibration, tmp_path, killed_at, damage, recipe):
+    expected = straight(both, recipe, calibration)
+    for layer in (1, 2):
+        with killed_at(layer), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            prune(both(True), recipe, calibration, progress=False, work=tmp_path)
+        (file,) = tmp_path.glob(f"job-*/hidden-{layer % 2}.bin")
+        damage(file)
+    lm = both(True)
+    with pytest.warns(UserWarning, match="is damaged: hidden states are computed again"):
+        prune(lm, recipe, calibration, progress=False, work=tmp_path)
+    assert_same(lm, expected)
+
+
+# locks
+
+HOLD = """
+import sys, time
+from sinkprune_core.files import held
+with held(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder():
+    """A function that starts a process that holds a path; all are killed at the end."""
+    started = []
+
+    def start(path) -> subprocess.Popen:
+        process = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True)
+        started.append(process)
+        assert process.stdout.readline() == "held\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("held", ["out", "out.work", "mine"])
+def test_a_second_process_says_who_is_at_work_before_it_begins(place, run, holder, monkeypatch, held):
+    process = holder(place / held)
+    more = ("--work", "mine") if held == "mine" else ()
+    with monkeypatch.context() as patches:
+        patches.setattr(
+            "sinkprune_core.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
+        )
+        status, said = run(command("sequential", *more))
+    assert status == 1
+    assert said.startswith(f"error: {place / held} is in use by process {process.pid} on ")
+    assert " since 20" in said and said.endswith(": wait until that has ended, or choose another place\n")
+    assert not (place / "out").exists() and not list(place.glob("*/job-*"))
+    process.kill()
+    process.wait()
+    assert run(command("sequential", *more))[0] == 0
+    assert not [path.name for path in place.iterdir() if path.name.startswith(".")]
+
+
+def test_python_holds_the_work_folder_too(both, calibration, tmp_path, holder):
+    process = holder(tmp_path / "work")
+    with pytest.raises(RuntimeError, match=f"work is in use by process {process.pid} "):
+        prune(both(False), SEQUENTIAL, calibration, progress=False, work=tmp_path / "work")
+
+
+def test_a_thread_holds_a_path_several_times_and_another_one_does_not(tmp_path):
+    refused = []
+
+    def other():
+        try:
+            with files.held(tmp_path / "a"):
+                pass
+        except RuntimeError as error:
+            refused.append(str(error))
+
+    with files.held(tmp_path / "a"), files.held(tmp_path / "a"):
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1 and f"process {os.getpid()} " in refused[0]
+    with files.held(tmp_path / "a"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+# fingerprints of streamed models
+
+
+@pytest.fixture
+def own(weights, tmp_path, monkeypatch):
+    """A model's folder whose files may be changed, and an empty cache."""
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "cache"))
+    return shutil.copytree(weights, tmp_path / "own")
+
+
+def shards(folder) -> list:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def fingerprint(folder, dtype=torch.float32) -> str:
+    return stream(open_checkpoint(folder), "a name", dtype).fingerprint()
+
+
+def test_a_fingerprint_covers_the_dtype(own):
+    assert len({fingerprint(own, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)}) == 3
+
+
+def test_a_fingerprint_covers_every_byte_whatever_the_time_says(own, monkeypatch):
+    monkeypatch.setattr(files, "FRESH", -1)  # every digest is kept
+    known = {fingerprint(own)}
+    file = shards(own)[-1]
+    status = file.stat()
+    header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
+    for place in (header, (header + status.st_size) // 2, status.st_size - 1):
+        content = bytearray(file.read_bytes())
+        content[place] ^= 1
+        file.write_bytes(content)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        known.add(fingerprint(own))
+    assert len(known) == 4
+
+
+def test_files_are_read_once(own, monkeypatch):
+    monkeypatch.setattr(files, "FRESH", -1)
+    read = []
+    former = files.file_digest
+    monkeypatch.setattr(files, "file_digest", lambda path: read.append(path) or former(path))
+    one = fingerprint(own)
+    assert read == shards(own) and fingerprint(own) == one and read == shards(own)
+    monkeypatch.setattr(files, "FRESH", 3600)
+    file = shards(own)[1]
+    file.touch()
+    assert fingerprint(own) == one and fingerprint(own) == one
+    assert read == [*shards(own), file, file]  # too fresh to be kept
+
+
+def test_a_cache_that_is_broken_or_cannot_be_written_costs_only_time(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "FRESH", -1)
+    one = fingerprint(own)
+    note = next((tmp_path / "cache" / "digests").iterdir())
+    for content in ("", "[]", "{}", '{"status": 1}'):
+        note.write_text(content)
+        assert fingerprint(own) == one
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(note))  # a file
+    assert fingerprint(own) == one
+
+
+@pytest.mark.parametrize("change", ["dtype", "weights", "settings", "mask"])
+def test_a_run_does_not_go_on_with_another_model(own, calibration, tmp_path, killed_at, change):
+    def make(dtype=torch.float32):
+        return stream(open_checkpoint(own), "a name", dtype)
+
+    with killed_at(1):
+        prune(make(), SEQUENTIAL, calibration, progress=False, work=tmp_path / "work")
+    lm = make(torch.bfloat16 if change == "dtype" else torch.float32)
+    if change == "weights":
+        flip(shards(own)[-1])
+        lm = make()
+    if change == "settings":
+        lm.model.config.rms_norm_eps *= 2
+    if change == "mask":
+        lm = copy.copy(lm)
+        object.__setattr__(lm, "mask_token_id", lm.mask_token_id - 1)
+    differing = "model" if change in ("dtype", "weights") else "settings"
+    with pytest.raises(ValueError, match=f"it differs in {differing} "):
+        prune(lm, SEQUENTIAL, calibration, progress=False, work=tmp_path / "work")
+
+
+# the hostile runs in short (all of them: make hostile)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    made = Bench(tmp_path_factory.mktemp("hostile"), 2)
+    yield made
+    made.close()
+
+
+def assert_held(tally: Tally, cases: int) -> None:
+    assert sum(counts.total() for counts in tally.counts.values()) >= cases
+    assert not tally.broken, tally.table()
+
+
+def test_hostile_kills_in_short(bench):
+    tally = Tally()
+    kills.at_events(bench, tally, ["dense", "sequential, streamed"], each=3, kind="kill")
+    kills.at_events(bench, tally, ["sequential"], each=3, kind="power")
+    kills.damaged(bench, tally, cases=3)
+    assert_held(tally, 9)
+
+
+def test_hostile_disks_in_short(bench):
+    tally = Tally()
+    full_disk.at_events(bench, tally, ["sequential, streamed"], each=4)
+    full_disk.at_sizes(bench, tally, ["dense"], [20_000])
+    assert_held(tally, 4)
+
+
+def test_hostile_pairs_in_short(bench):
+    tally = Tally()
+    pairs.at_random(bench, tally, pairs=3)
+    assert_held(tally, 3)
+
+
+def test_a_defect_put_in_on_purpose_is_found(bench):
+    tally = Tally()
+    kills.at_events(bench, tally, ["dense"], each=6, kind="power", defect="no flush")
+    pairs.at_random(bench, tally, pairs=4, defect="no locks")
+    assert set(tally.broken) == {"power failures at file events", "pairs of processes"}, tally.table()

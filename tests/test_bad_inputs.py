@@ -1,0 +1,164 @@
+"""A short run of every group of bad inputs, and proof that a defect put in on purpose is found."""
+
+import time
+from itertools import islice
+
+import pytest
+from hostile import fuzz, fuzz_groups, report
+from hostile.fuzz import Case, judge
+from hostile.tally import BROKE, HELD, REFUSED, Tally
+
+from sinkprune_core.companion import claims, parameters, records
+from sinkprune_core.models import adapters, reader, weight_files
+from sinkprune_core.models.configuration_fields import check_fields
+from sinkprune_core.models.weight_files import read_json
+
+SHORT = {
+    "weights": 60,
+    "cards of saved models": 6,
+    "configurations": 400,
+    "rotary frequencies": 12,
+    "indices and shards": 30,
+    "tokenizers": 40,
+    "adapters": 60,
+    "records": 10,
+    "findings": 6,
+    "ledger of claims": 10,
+    "numbers of settings": 6,
+    "parameters of notebooks": 20,
+}  # of a group's cases, each so many-th
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """An empty cache."""
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
+
+
+def tally_of(group: str, root, every: int) -> Tally:
+    tally = Tally()
+    fuzz.run(tally, group, fuzz_groups.GROUPS[group](root), every)
+    return tally
+
+
+@pytest.mark.parametrize("group", fuzz_groups.GROUPS)
+def test_no_bad_input_breaks_anything(group, tmp_path):
+    tally = tally_of(group, tmp_path, SHORT[group])
+    assert not tally.broken, tally.table()
+    assert tally.counts[group][REFUSED] + tally.counts[group][HELD] >= 3
+
+
+def no_digests(monkeypatch):
+    monkeypatch.setattr(weight_files, "check_digest", lambda *_: None)
+
+
+def no_fields(monkeypatch):
+    monkeypatch.setattr(reader, "check_fields", lambda *_: None)
+
+
+def no_card(monkeypatch):
+    monkeypatch.setattr(reader, "read_card", lambda folder: read_json(folder / "sinkprune.json"))
+
+
+def no_index(monkeypatch):
+    def unchecked(folder):
+        return read_json(folder / weight_files.INDEX).get("weight_map")
+
+    monkeypatch.setattr(weight_files, "_index", unchecked)
+
+
+def no_shapes(monkeypatch):
+    from peft import PeftModel
+
+    def unchecked(model, folder, trainable=False):
+        return PeftModel.from_pretrained(model, folder)
+
+    monkeypatch.setattr(adapters, "open_adapter", unchecked)
+
+
+def whole_records(monkeypatch):
+    monkeypatch.setattr(records, "_is_whole", lambda file: file.exists())
+
+
+def unchecked_entries(monkeypatch):
+    monkeypatch.setattr(claims, "checked", lambda cls, values, where: cls(**values))
+
+
+def unchecked_parameters(monkeypatch):
+    monkeypatch.setattr(parameters, "check", lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("group", "defect", "every"),
+    [
+        ("weights", no_digests, 5),
+        ("configurations", no_fields, 100),
+        ("rotary frequencies", no_fields, 5),
+        ("cards of saved models", no_card, 2),
+        ("indices and shards", no_index, 5),
+        ("adapters", no_shapes, 15),
+        ("records", whole_records, 10),
+        ("findings", unchecked_entries, 3),
+        ("ledger of claims", unchecked_entries, 5),
+        ("parameters of notebooks", unchecked_parameters, 50),
+    ],
+)
+def test_a_defect_put_in_on_purpose_is_found(group, defect, every, tmp_path, monkeypatch):
+    defect(monkeypatch)
+    cases = islice(fuzz_groups.GROUPS[group](tmp_path), 0, None, every)
+    assert any(judge(case)[0] == BROKE for case in cases)
+
+
+def test_check_fields_is_what_the_reader_calls():
+    assert reader.check_fields is check_fields
+
+
+def fails(error):
+    def run():
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("run", "right", "verdict"),
+    [
+        (lambda: 3, 3, HELD),
+        (lambda: 4, 3, BROKE),
+        (lambda: 3, None, BROKE),
+        (fails(OSError("config.json is gone")), 3, REFUSED),
+        (fails(OSError("something")), 3, BROKE),
+        (fails(OSError("config.json\nTraceback")), 3, BROKE),
+        (fails(ValueError("config.json, raised by another package")), 3, BROKE),
+        (fails(KeyError("config.json")), 3, BROKE),
+        (fails(AssertionError("config.json")), 3, BROKE),
+        (lambda: read_json(3), 3, BROKE),
+    ],
+)
+def test_a_verdict_is_what_happened(run, right, verdict):
+    assert judge(Case("case", run, right, ("config.json",)))[0] == verdict
+
+
+def test_a_hang_is_found(monkeypatch):
+    monkeypatch.setattr(fuzz, "SECONDS", 0.2)
+    verdict, how = judge(Case("case", lambda: time.sleep(30), 3, ("x",)))
+    assert verdict == BROKE and "hangs" in how
+
+
+def test_the_table_replaces_the_rows_it_has(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(f"before {report.BEGIN} {report.END} after")
+    for verdict in (HELD, BROKE):
+        tally = Tally()
+        tally.add(f"group {verdict}", "case", verdict)
+        tally.add("both", "case", verdict)
+        report.write(tally, page)
+    text = page.read_text()
+    assert text.startswith("before ") and text.endswith(" after")
+    assert report.written(text)[2:] == [
+        "| group held | 1 | 1 | 0 | 0 |",
+        "| both | 1 | 0 | 0 | 1 |",
+        "| group broke | 1 | 0 | 0 | 1 |",
+    ]
+    with pytest.raises(ValueError, match="has no <!-- hostile"):
+        report.with_table("nothing", [])

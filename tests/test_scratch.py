@@ -1,0 +1,75 @@
+"""Scratch folders: what a killed process leaves goes with the next write, what a living one holds stays."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sinkprune_core.files import atomic, write_json
+from sinkprune_core.scratch import remove_leftovers
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from sinkprune_core.files import atomic
+with atomic(Path(sys.argv[1])) as partial:
+    partial.write_bytes(bytes(5000))
+    print("holds", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that is in the middle of an atomic write."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "file.json"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "holds\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_what_a_killed_process_left_is_removed_and_said(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    (left,) = tmp_path.iterdir()
+    assert str(holder.pid) in left.name
+    with pytest.warns(UserWarning, match=r"removed .*file.json.* bytes\), which a killed process left"):
+        write_json(tmp_path / "file.json", {})
+    assert [file.name for file in tmp_path.iterdir()] == ["file.json"]
+
+
+def test_what_a_living_process_holds_stays(holder, tmp_path):
+    write_json(tmp_path / "file.json", {})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_this_process_holds_stays(tmp_path):
+    with atomic(tmp_path / "file.json") as partial:
+        partial.write_text("mine")
+        write_json(tmp_path / "file.json", {})
+        assert partial.read_text() == "mine"
+    assert (tmp_path / "file.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name", [".file.json.12.abc", ".file.json.x.abc", "file.json.12.abc", ".other.12.abc"]
+)
+def test_a_folder_of_somebody_else_stays(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "theirs").touch()
+    if name.startswith(".other"):
+        (tmp_path / name / ".held").touch()
+    remove_leftovers(tmp_path / "file.json")
+    assert (tmp_path / name / "theirs").exists()
+
+
+def test_a_write_is_not_slow_beside_many_others(tmp_path):
+    for number in range(300):
+        (tmp_path / f".{number}").mkdir()
+    started = time.perf_counter()
+    write_json(tmp_path / "file.json", {})
+    assert time.perf_counter() - started < 2
