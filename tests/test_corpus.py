@@ -18,7 +18,9 @@ from sinkprune_core.corpus import (
     documentation_sequences,
     is_held_out,
     pack,
+    separator,
     shipped_samples,
+    source_stream,
     texts,
 )
 from sinkprune_core.models.embedded import START_TOKEN_ID
@@ -231,25 +233,35 @@ def test_a_length_that_the_shipped_samples_do_not_have_is_refused(shipped, lengt
         shipped_samples(length, held_out=True)
 
 
-def test_texts_are_half_samples_and_half_documentation_without_repeats(shipped, tiny_ar):
-    chosen = texts(tiny_ar.tokenizer, 21, 16, held_out=False, seed=3)
+def places_of(ids_NT: torch.Tensor, stream_T: torch.Tensor) -> list[set[int]]:
+    """Return the positions of a stream that each sequence covers, by the first place where it occurs."""
+    length = ids_NT.shape[1]
+    windows_PT = stream_T.unfold(0, length, 1)
+    starts = [(windows_PT == ids_T).all(1).nonzero()[0].item() for ids_T in ids_NT]
+    return [set(range(start, start + length)) for start in starts]
+
+
+def test_texts_are_crops_of_half_samples_and_half_documentation_that_do_not_overlap(shipped, tiny_ar):
+    tokenizer = tiny_ar.tokenizer
+    chosen = texts(tokenizer, 21, 16, held_out=False, seed=3)
     assert {name: len(ids_NT) for name, ids_NT in chosen.items()} == {"samples": 11, "documentation": 10}
-    places = [(shipped[256:, :16] == ids_T).all(1).nonzero().item() for ids_T in chosen["samples"]]
-    assert places == sorted(set(places))
-    documentation_N = list(
-        map(tuple, documentation_sequences(tiny_ar.tokenizer, 16, held_out=False).tolist())
-    )
-    for row in map(tuple, chosen["documentation"].tolist()):
-        documentation_N.remove(row)  # raises if it is not there, or not as often
-    again, other, held_out = (
-        texts(tiny_ar.tokenizer, 21, 16, which, seed)["samples"]
-        for which, seed in ((False, 3), (False, 4), (True, 3))
-    )
-    assert torch.equal(again, chosen["samples"])
-    assert not torch.equal(other, again)
-    assert not set(map(tuple, held_out.tolist())) & set(map(tuple, again.tolist()))
+    assert not any((ids_NT[:, 0] == separator(tokenizer)).any() for ids_NT in chosen.values())
+    covered = places_of(chosen["samples"], source_stream("samples", tokenizer, held_out=False))
+    assert sum(map(len, covered)) == len(set().union(*covered))
+
+
+def test_texts_depend_on_seed_and_split_alone_and_a_smaller_draw_is_part_of_a_larger_one(shipped, tiny_ar):
+    def drawn(sequences: int, held_out: bool, seed: int) -> set[tuple[int, ...]]:
+        found = texts(tiny_ar.tokenizer, sequences, 16, held_out, seed)["samples"]
+        return set(map(tuple, found.tolist()))
+
+    chosen = drawn(21, held_out=False, seed=3)
+    assert drawn(21, held_out=False, seed=3) == chosen
+    assert drawn(21, held_out=False, seed=4) != chosen
+    assert not drawn(21, held_out=True, seed=3) & chosen
+    assert drawn(9, held_out=False, seed=3) < chosen
 
 
 def test_more_sequences_than_there_are_is_an_error_with_the_numbers(shipped, tiny_ar):
-    with pytest.raises(ValueError, match="sequences=90 asks for 45 of samples, which has 40 of 16 tokens"):
-        texts(tiny_ar.tokenizer, 90, 16, held_out=False)
+    with pytest.raises(ValueError, match="sequences=900 of 16 tokens do not fit the 960 tokens of samples"):
+        texts(tiny_ar.tokenizer, 900, 16, held_out=False)

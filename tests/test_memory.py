@@ -42,9 +42,9 @@ class Watched(LanguageModel):
     made: list = field(default_factory=list)
     alive: list = field(default_factory=list)
 
-    def head(self, hidden_ND):
+    def raw_logits(self, hidden_ND):
         self.alive.append(sum(not made.expired() for made in self.made))
-        logits_NV = super().head(hidden_ND)
+        logits_NV = super().raw_logits(hidden_ND)
         self.made.append(StorageWeakRef(logits_NV.untyped_storage()))
         return logits_NV
 

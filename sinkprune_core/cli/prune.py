@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,10 @@ PRESETS = (
     "structured-no-sinks",
     "flap",
 )  # of pruning.recipe, which takes torch; a test compares them
+SEQUENCES = 128  # of calibration text that is seen clean
+NOISED_SEQUENCES = (
+    32  # where each is seen at all noise levels: smol-dlm then loses 98.9 % of the same weights
+)
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
 
 
@@ -52,7 +56,7 @@ CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
 class PruneOptions(ModelOptions):
     """The options of `sinkprune prune`."""
 
-    sequences: int = whole(128, least=1)
+    sequences: int | None = whole(None, least=1)
     length: int | None = whole(None, least=2)
     out: Path | None = None
     preset: str = "unstable"
@@ -94,7 +98,13 @@ class PruneOptions(ModelOptions):
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `PruneOptions`."""
     add_model_options(parser, PruneOptions)
-    add_number(parser, PruneOptions, "sequences", "calibration sequences")
+    add_number(
+        parser,
+        PruneOptions,
+        "sequences",
+        "calibration sequences",
+        f"{SEQUENCES}, and {NOISED_SEQUENCES} for a recipe that sees each at several noise levels",
+    )
     add_number(parser, PruneOptions, "length", "tokens per sequence", "128, with --text 512")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="where the pruned model goes; it must not exist"
@@ -142,6 +152,8 @@ def run(options: PruneOptions) -> int:
     check_places(options)
     recipe = recipe_of(options)
     refuse_idle(options, recipe)
+    if options.sequences is None:
+        options = replace(options, sequences=SEQUENCES if sees_no_noise(recipe) else NOISED_SEQUENCES)
     with places_held(options, recipe):
         return prune_and_save(options, recipe)
 
@@ -243,18 +255,26 @@ def refuse_idle(options: PruneOptions, recipe: Recipe) -> None:
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
     changed = {assignment.partition("=")[0] for assignment in options.set}
-    sees_no_noise = recipe.inputs == "clean" and recipe.exclude == "none"
     rules = (
         (("damping", "block_size"), recipe.criterion != "sparsegpt", "only criterion=sparsegpt has it"),
         (("owl_m",), recipe.allocation != "owl", "only allocation=owl has it"),
         (("owl_lambda",), recipe.allocation == "uniform", "allocation=uniform makes all layers equal"),
         (("sink_std", "stability_threshold"), recipe.exclude == "none", "exclude=none looks for no sinks"),
-        (("noise_levels", "noise"), sees_no_noise, "inputs=clean with exclude=none has no noise levels"),
+        (
+            ("noise_levels", "noise"),
+            sees_no_noise(recipe),
+            "inputs=clean with exclude=none has no noise levels",
+        ),
     )
     for names, is_idle, reason in rules:
         for name in changed.intersection(names):
             if is_idle:
                 raise ValueError(f"--set {name} does nothing here: {reason}; leave it out")
+
+
+def sees_no_noise(recipe: Recipe) -> bool:
+    """Return whether a recipe sees its text clean only, and looks for no sinks in noised text."""
+    return recipe.inputs == "clean" and recipe.exclude == "none"
 
 
 def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:

@@ -8,14 +8,20 @@ from sinkprune_core.models.language_model import LanguageModel
 def check_finite(lm: LanguageModel, blocks: bool = True) -> None:
     """Raise ValueError, naming the first parameter of a model that holds a number that is not finite.
 
-    Without `blocks` only the others are read: embeddings, final norm, head. A parameter that is not in memory
-    (of a streamed model, or spread over devices) is passed over.
+    Without `blocks` only the others are read: embeddings, final norm, head. Blocks that are not in memory are
+    passed over: pruning checks each when it comes to it.
     """
     prefix = f"{lm.blocks_name}."
     for name, parameter in lm.model.named_parameters():
-        if parameter.is_meta or (name.startswith(prefix) and not blocks):
+        is_in_block = name.startswith(prefix)
+        if is_in_block and (parameter.is_meta or not blocks):
             continue
-        extremes = torch.stack(parameter.detach().aminmax())  # either is NaN where any number is
+        value = parameter.detach()
+        if value.is_meta and lm.is_streamed:
+            value = lm.checkpoint.tensor(name).to(lm.dtype)
+        if value.is_meta:
+            continue
+        extremes = torch.stack(value.aminmax())  # either is NaN where any number is
         if not bool(torch.isfinite(extremes).all()):
             raise ValueError(
                 f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "

@@ -332,7 +332,7 @@ def test_the_published_windows():
         ({"masking": "gauss"}, "masking='gauss' is unknown; choose one of count, bernoulli"),
         ({"draws": 12, "grid": 8}, "draws=12 is not a positive multiple of grid=8"),
         ({"draws": 0}, "draws=0 is not a positive multiple"),
-        ({"guidance": -0.5}, "guidance=-0.5 must not be negative"),
+        ({"guidance": -0.5}, "guidance=-0.5 must be a finite number of at least 0"),
         ({"chunk": 64}, "chunk=64 and context=None must both be positive"),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 from hostile import fuzz, fuzz_groups
 
-EVERY = {"configurations": 2}  # of a group's cases, where not each is run
+EVERY = {"configurations": 2, "adapters": 2}  # of a group's cases, where not each is run
 
 
 @pytest.mark.parametrize("group", fuzz_groups.GROUPS)

@@ -61,7 +61,7 @@ def test_a_card_with_a_wrong_value_is_refused(saved, field, value, said):
     ("values", "said"),
     [
         ({"num_hidden_layers": 2**31}, "it must be a whole number from 1 to"),
-        ({"num_hidden_layers": 2**31 - 1}, "the weights beside it are those of 2 blocks"),
+        ({"num_hidden_layers": 2**31 - 1}, "the weights beside it are those of 3 blocks"),
         ({"num_attention_heads": 0}, "num_attention_heads=0: it must be a whole number"),
         ({"num_attention_heads": 3}, "num_attention_heads=3: it must divide hidden_size=32"),
         ({"hidden_size": "32"}, "hidden_size='32': it must be a whole number"),

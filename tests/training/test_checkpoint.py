@@ -3,6 +3,7 @@
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 
 from sinkprune_core.training.checkpoint import (
     newest_checkpoint,
@@ -94,10 +95,33 @@ def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(tiny_ar, make_ids,
     assert step_of(found) == max(left.values())
 
 
-def test_no_checkpoint_means_step_0(tiny_ar, tmp_path):
-    checkpoint = newest_checkpoint(tmp_path)
-    assert not checkpoint.exists()
-    assert restore_optimizer(adam(with_adapter(tiny_ar.model)), checkpoint) == 0
+def test_a_checkpoint_without_its_optimizer_is_refused(saved, tmp_path):
+    """It would start again at step 0, with the adapter of step 3."""
+    again = saved[2]
+    (tmp_path / "checkpoint" / "optimizer.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"checkpoint has no optimizer.safetensors, without which no run"):
+        restore_optimizer(adam(again), tmp_path / "checkpoint")
+
+
+@pytest.mark.parametrize("damage", ["cut", "one parameter less", "another shape", "not finite", "no step"])
+def test_a_damaged_state_of_the_optimizer_is_refused(saved, tmp_path, damage):
+    again = saved[2]
+    file = tmp_path / "checkpoint" / "optimizer.safetensors"
+    state = load_file(file)
+    metadata = {"step": "3"}
+    if damage == "one parameter less":
+        state = {name: value for name, value in state.items() if not name.endswith(".0")}
+    elif damage == "another shape":
+        state["exp_avg.0"] = state["exp_avg.0"][:1].clone()
+    elif damage == "not finite":
+        state["exp_avg.0"][0, 0] = float("nan")
+    elif damage == "no step":
+        metadata = {}
+    save_file(state, file, metadata=metadata)
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"optimizer.safetensors .*remove the checkpoint to start anew"):
+        restore_optimizer(adam(again), tmp_path / "checkpoint")
 
 
 def test_half_a_checkpoint_is_not_taken_for_one(tmp_path):

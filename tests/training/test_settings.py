@@ -22,7 +22,7 @@ def test_settings_below_1_are_refused(field):
         ({"lengths": (8, 1)}, r"lengths=\(8, 1\) must be at least 2 each"),
         ({"lengths": ()}, r"lengths=\(\) must be at least 2 each"),
         ({"lengths": (8, 64), "batch_tokens": 63}, r"lengths=\(8, 64\) must not exceed batch_tokens=63"),
-        ({"learning_rate": 0.0}, r"learning_rate=0\.0 must be above 0"),
+        ({"learning_rate": 0.0}, r"learning_rate=0\.0 must be a finite number above 0"),
         ({"decay_share": 1.5}, r"decay_share=1\.5 must lie in \[0, 1\]"),
         (
             {"samples": corpus.HELD_OUT_SAMPLES},
@@ -83,6 +83,7 @@ def test_fields_that_came_later_have_their_defaults(tmp_path):
         "base": "smol-ar",
         "mask_token": None,
         "data_seed": 0,
+        "earlier_tokens": 0,
         "tokens": 5,
         "seed": 3,
     }
