@@ -33,7 +33,7 @@ def test_what_fits_becomes_a_row():
         ({"name": 3}, "row: name=3: Input should be a valid string"),
         ({"name": "a", "share": "no"}, "row: share='no': Input should be a valid number"),
         ({"name": "a", "count": 1.5}, "row: count=1.5: "),
-        ({"name": "a", "share": 2}, "row: share=2.0 must not exceed 1"),
+        ({"name": "a", "share": 2}, "row: share=2 must not exceed 1"),
         ({"name": "a", "share": float("nan")}, "row: share=nan must be a finite number"),
     ],
 )

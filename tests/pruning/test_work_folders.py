@@ -591,6 +591,7 @@ def test_hostile_pairs_in_short(bench):
     assert_held(tally, 3)
 
 
+@pytest.mark.skipif("SINKPRUNE_HOSTILE" not in os.environ, reason="a minute: SINKPRUNE_HOSTILE=1 runs it")
 def test_a_defect_put_in_on_purpose_is_found(bench):
     tally = Tally()
     kills.at_events(bench, tally, ["dense"], each=6, kind="power", defect="no flush")
