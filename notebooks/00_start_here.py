@@ -26,7 +26,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about a minute | 1.4 GB |
-# | full | about 7 core-minutes | 1.7 GB a job |
+# | full | about 14 core-minutes, estimated | 1.7 GB a job |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens
 # over many steps, each a full forward pass of the whole sequence. *Pruning* sets weights to zero
@@ -43,7 +43,7 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
 base: str = "smol-ar"  # what both were trained from, reported beside them
-sequences: int = 32  # held-out sequences, half samples of the AR model, half documentation
+sequences: int = 36  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 4  # noise draws per sequence
 calibration: int = 16  # calibration sequences for the pruned model
 length: int = 128  # tokens per sequence
@@ -92,37 +92,31 @@ pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis
 
 # %%
 import torch
-from sinkprune_core import corpus
+from sinkprune_core.companion.texts import held_out_texts
 
-texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
-ids_T = texts["documentation"][0]
+texts = held_out_texts(dlm.tokenizer, sequences, length)
+ids_T = texts["documentation/crop"][0]
 changed_T = torch.cat([ids_T[:-1], ids_T[:1]])
+rows = {}
 with torch.inference_mode():
-    moved = {
-        lm.name: (lm.hidden(ids_T[None]) - lm.hidden(changed_T[None])).abs().amax(-1)[0].float()
-        for lm in (ar, dlm)
-    }
-pd.DataFrame(
-    {
-        name: {
-            "position 0": float(change[0]),
-            "largest before the last": float(change[:-1].max()),
-            "last": float(change[-1]),
-        }
-        for name, change in moved.items()
-    }
-).round(3)
+    for lm in (ar, dlm):
+        moved_TD = (lm.hidden(ids_T[None]) - lm.hidden(changed_T[None]))[0].abs()
+        change = moved_TD.amax(-1).float()
+        before, last = float(change[:-1].max()), float(change[-1])
+        rows[lm.name] = {"largest change before the last token": before, "at the last": last}
+pd.DataFrame(rows).round(3)
 
 # %% [markdown]
 # ## How good is it?
 #
 # The AR model's negative log-likelihood is exact; a DLM's is bounded from above by its NELBO,
-# estimated over noise levels. Both in nats per token, on text that was never trained on, with 95 %
-# bootstrap intervals over sequences.
+# estimated over noise levels. Both in nats per token, with 95 % bootstrap intervals over sequences,
+# on text that was never trained on: samples of the base, documentation, and natural English
+# (WikiText-2), of which no training text comes. A *crop* begins in the middle of text; a
+# *beginning* is the separator `<|endoftext|>` and the first tokens of a document.
 
 # %%
-from sinkprune_core.companion.texts import calibration_draw
-from sinkprune_core.companion.variants import SharedStatistics, variant_scores
+from sinkprune_core.companion.variants import SharedStatistics, Variant, variant_scores
 from sinkprune_core.evaluation.intervals import forest_table, interval
 
 prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
@@ -130,13 +124,34 @@ dense = {
     lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense")
     for lm in (ar, dlm)
 }
-quality = pd.DataFrame(
-    {
-        name: {text: str(interval(part.value)) for text, part in frame.groupby("text")}
-        for name, frame in dense.items()
-    }
-)
-quality
+shown = {}
+for name, frame in dense.items():
+    by_kind = frame.groupby(["text", "start"], sort=False)
+    shown[name] = {kind: str(interval(part.value)) for kind, part in by_kind}
+pd.DataFrame(shown)
+
+# %% [markdown]
+# **Does it hang on a first token?** A model that was always shown one and the same first token can
+# come to lean on it, and what is then measured is that habit. Here is the same natural English
+# with and without `<|endoftext|>` before it; only tokens that both have are counted, under the same
+# masks. Above zero, the text costs more without it.
+
+# %%
+from sinkprune_core.corpus import with_first_token
+
+crops_NT = texts["natural/crop"]
+behind_NT = with_first_token(crops_NT, dlm.tokenizer)
+rows = {}
+for lm in (ar, dlm):
+    variant = Variant(lm, prints[lm.name])
+    without = variant.scores(run, {"natural": crops_NT}, draws, variant="without first token")
+    behind = variant.scores(
+        run, {"natural": behind_NT}, draws, first_scored=2, variant="with first token"
+    )
+    costs = interval(without.value - behind.value)
+    means = {"without": without.value.mean(), "with": behind.value.mean()}
+    rows[lm.name] = {**means, "difference": str(costs)}
+pd.DataFrame(rows)
 
 # %% [markdown]
 # How the adapter got there: held-out NELBO along its training. Nothing but this curve chose its
@@ -147,23 +162,15 @@ from sinkprune_core.companion import figures, forests
 from sinkprune_core.models.embedded import ADAPTER
 
 log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
-curve = log.melt("tokens", ["nelbo_samples", "nelbo_documentation"], "text", "nelbo").replace(
-    {"nelbo_samples": "DLM, samples of the AR model", "nelbo_documentation": "DLM, documentation"}
-)
-reference = {
-    f"AR, {text}": float(part.value.mean()) for text, part in dense[ar.name].groupby("text")
-}
-drawn = figures.plot_curves(
-    curve,
-    "tokens",
-    "nelbo",
-    "text",
-    {"tokens": "training tokens", "nelbo": "held-out NELBO (nats per token)"},
-    reference=reference,
-)
-figures.save_figure(
-    run, drawn, "learning_curve", curve, "held-out NELBO of the adapter along its training"
-)
+columns = [column for column in log if column.startswith("nelbo_")]
+curve = log.melt("tokens", columns, "text", "nelbo").dropna()
+curve["text"] = "DLM, " + curve.text.str.removeprefix("nelbo_").str.replace("_", ", ")
+by_text = dense[ar.name].groupby("text", sort=False).value.mean()
+reference = {f"AR, {text}": value for text, value in by_text.items()}
+labels = {"tokens": "training tokens", "nelbo": "held-out NELBO (nats per token)"}
+drawn = figures.plot_curves(curve, "tokens", "nelbo", "text", labels, reference=reference)
+caption = "held-out NELBO of the adapter along its training"
+figures.save_figure(run, drawn, "learning_curve", curve, caption)
 
 # %% [markdown]
 # **Where it falls behind.** The NELBO averages over noise levels; here are three of them one by
@@ -175,7 +182,7 @@ figures.save_figure(
 # %%
 from sinkprune_core.evaluation import quality
 
-part_NT = torch.cat([ids_NT[: max(2, sequences // 5)] for ids_NT in texts.values()])
+part_NT = torch.cat([ids_NT[: max(1, sequences // 12)] for ids_NT in texts.values()])
 filled = run.record(
     "filling",
     lambda: quality.filling(dlm, ar, part_NT, progress=True),
@@ -198,13 +205,11 @@ figures.save_figure(
 wide = filled.pivot_table(index=["share", "sequence"], columns="model", values="correct")
 for share, part in wide.groupby(level="share"):
     lead = interval(part[dlm.name] - part[ar.name])
-    side = (
-        "more than"
-        if lead.low > 0
-        else "fewer than"
-        if lead.high < 0
-        else "as far as this text can tell as many as"
-    )
+    side = "as far as this text can tell as many as"
+    if lead.low > 0:
+        side = "more than"
+    elif lead.high < 0:
+        side = "fewer than"
     print(
         f"{share:.0%} masked: the DLM fills {part[dlm.name].mean():.0%} right, {side} the AR "
         f"model's {part[ar.name].mean():.0%} (difference {100 * lead.value:+.0f} points "
@@ -229,26 +234,13 @@ answers = {lm.name: suite_answers(run, lm, prints[lm.name], items, draws) for lm
 rows, told = [], {}
 for lm in (ar, dlm):
     told[lm.name] = suite.by_group(suite.matched(answers[lm.name]))
-    rows += [
-        {
-            "model": lm.name,
-            "kind": lm.kind,
-            "group": group,
-            "value": e.value,
-            "low": e.low,
-            "high": e.high,
-        }
-        for group, e in suite.by_group(answers[lm.name]).items()
-    ]
+    for group, e in suite.by_group(answers[lm.name]).items():
+        row = {"model": lm.name, "kind": lm.kind, "group": group, "value": e.value}
+        rows.append(row | {"low": e.low, "high": e.high})
 accuracy = pd.DataFrame(rows)
-figures.save_figure(
-    run,
-    figures.plot_accuracy(accuracy),
-    "suite",
-    accuracy,
-    "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs of "
-    "items",
-)
+drawn = figures.plot_accuracy(accuracy)
+caption = "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs"
+figures.save_figure(run, drawn, "suite", accuracy, caption)
 
 # %% [markdown]
 # The same as a table, in percent. An interval without width says that all pairs came out alike
@@ -256,23 +248,16 @@ figures.save_figure(
 
 
 # %%
-def percent(value, low, high):
-    return f"{value:.0%} [{low:.0%}, {high:.0%}]"
+def percent(row) -> str:
+    return f"{row.value:.0%} [{row.low:.0%}, {row.high:.0%}]"
 
 
-shown = pd.DataFrame(
-    {
-        ("right answers", name): {
-            row.group: percent(row.value, row.low, row.high) for row in part.itertuples()
-        }
-        for name, part in accuracy.groupby("model", sort=False)
-    }
-)
+shown = {}
+for name, part in accuracy.groupby("model", sort=False):
+    shown["right answers", name] = {row.group: percent(row) for row in part.itertuples()}
 for name, groups in told.items():
-    shown["pairs told apart", name] = {
-        group: percent(e.value, e.low, e.high) for group, e in groups.items()
-    }
-shown
+    shown["pairs told apart", name] = {group: percent(e) for group, e in groups.items()}
+pd.DataFrame(shown)
 
 # %% [markdown]
 # ## What it writes
@@ -287,15 +272,13 @@ from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import decode, generate
 
 sampler = replace(LLADA_SAMPLER, temperature=1.0)
-prompt_BT = torch.cat(
-    [torch.zeros(1, dtype=torch.long), dlm.encode(" The best way to learn a new language is")]
-)[None]
+prompt_BT = dlm.encode("The best way to learn a new language is")[None]
 
 
 def written(lm, write, **key) -> str:
     tokens = run.record(
         "written",
-        lambda: pd.DataFrame({"token": write()[0, 1:].tolist()}),
+        lambda: pd.DataFrame({"token": write()[0].tolist()}),
         fingerprint=prints[lm.name],
         prompt=prompt_BT[0].tolist(),
         sampler=sampler,
@@ -305,10 +288,13 @@ def written(lm, write, **key) -> str:
     return lm.tokenizer.decode(tokens.token.tolist())
 
 
-print(
-    f"{ar.name}:{written(ar, lambda: decode(ar, prompt_BT, sampler.length, sampler.temperature, seed))}\n"
-)
-print(f"{dlm.name}:{written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed))}\n")
+# %% [markdown]
+# First the AR model, then the DLM:
+
+# %%
+size = (sampler.length, sampler.temperature)
+print(f"{ar.name}: {written(ar, lambda: decode(ar, prompt_BT, *size, seed))}\n")
+print(f"{dlm.name}: {written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed))}")
 
 # %% [markdown]
 # ## What training did to the AR model
@@ -320,14 +306,16 @@ print(f"{dlm.name}:{written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed)
 # %%
 ar.model.to("meta")  # its name and its numbers are still here
 original = load(base, dtype)
-of_base = variant_scores(
-    run, original, original.fingerprint(), None, None, texts, draws, variant="dense"
-)
+given = (original.fingerprint(), None, None, texts, draws)
+of_base = variant_scores(run, original, *given, variant="dense")
 change = dense[ar.name].value - of_base.value
 rows = {f"{original.name} (nats per token)": of_base.value, f"{ar.name} − {original.name}": change}
 pd.DataFrame(
     {
-        name: {text: str(interval(part)) for text, part in values.groupby(of_base.text)}
+        name: {
+            kind: str(interval(part))
+            for kind, part in values.groupby([of_base.text, of_base.start], sort=False)
+        }
         for name, values in rows.items()
     }
 )
@@ -338,31 +326,37 @@ pd.DataFrame(
 # Ten lines: calibration text, a recipe, `prune`. The recipe `unstable` finds the sinks of the
 # calibration text at every noise level, calls those unstable that are sinks in less than 80 % of
 # the levels, leaves them out of the statistics, and scores weights as Wanda does. Beside it the
-# two simplest baselines at the same sparsity.
+# two simplest baselines at the same sparsity; Wanda sees clean text once, so it gets eight times
+# the sequences and as many tokens.
 
 # %%
+from sinkprune_core.companion.texts import calibration_draw
 from sinkprune_core.pruning.recipe import preset
 
 original.model.to("meta")  # the base has served, too
 recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
 drawn_text = calibration_draw(dlm, calibration, length, seed)
-shared = SharedStatistics(dlm, recipes.values(), drawn_text)  # taken once, when first asked for
+levels = recipes["unstable"].noise_levels
+used = dict.fromkeys(recipes, drawn_text)
+used["wanda"] = calibration_draw(dlm, calibration * levels, length, seed)
+shared = SharedStatistics(dlm, [recipes["unstable"]], drawn_text)  # taken once, when asked for
 scores = {"dense": dense[dlm.name]}
 for name, recipe in recipes.items():
-    scores[name] = variant_scores(
-        run, dlm, prints[dlm.name], recipe, drawn_text, texts, draws, shared=shared, variant=name
-    )
-summary = pd.DataFrame(
-    {
-        name: {
-            "NELBO (nats per token)": str(interval(frame.value)),
-            "zeros in the blocks": frame.zeros.iloc[0],
-            "seconds to prune": round(frame.prune_seconds.iloc[0], 1),
-        }
-        for name, frame in scores.items()
-    }
-).T
-summary
+    own = shared if name == "unstable" else None
+    given = (prints[dlm.name], recipe, used[name], texts, draws)
+    scores[name] = variant_scores(run, dlm, *given, shared=own, variant=name)
+
+# %% [markdown]
+# What it costs:
+
+# %%
+summary = {}
+for name, frame in scores.items():
+    first = frame.iloc[0]
+    row = {"NELBO (nats per token)": str(interval(frame.value)), "zeros in the blocks": first.zeros}
+    row |= {"calibration tokens": first.calibration_tokens}
+    summary[name] = row | {"seconds to prune": round(first.prune_seconds, 1)}
+pd.DataFrame.from_dict(summary, orient="index")
 
 # %% [markdown]
 # Differences are read in pairs: the same sequences under the same noise. One calibration draw
@@ -399,7 +393,7 @@ def write_pruned() -> torch.Tensor:
 
 
 text = written(dlm, write_pruned, recipe=recipes["unstable"], calibration=drawn_text.fingerprint)
-print(f"{scores['unstable'].zeros.iloc[0]:.1%} zeros:{text}")
+print(f"{scores['unstable'].zeros.iloc[0]:.1%} zeros: {text}")
 run.find({})
 
 # %% [markdown]

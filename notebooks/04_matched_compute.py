@@ -27,7 +27,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about a minute | 1.4 GB |
-# | full | about 11 core-minutes | 1.7 GB a job |
+# | full | about 80 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # *Matched* means here, each time said which: the same sparsity of the same weights; the same
 # number of calibration tokens; the same effective FLOPs of generation, where a zero weight counts
@@ -39,21 +39,14 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
-sparsity: float = 0.5  # share of zeros in the linear maps, or of weights removed in whole units
-steps: list[int] = [8, 16, 32, 64]  # numbers of denoising steps at which pruned models are measured
-baselines: list[str] = [
-    "wanda",
-    "dwanda",
-    "noised-dense",
-]  # presets that `unstable` is compared with, at as many calibration tokens
-structured_recipes: list[str] = [
-    "structured-sink",
-    "flap",
-]  # presets that are compared with the dense model in fewer steps
-sequences: int = 32  # held-out sequences, half samples of the AR model, half documentation
+sparsity: float = 0.5  # share of zeros in linear maps, or of weights removed in whole units
+steps: list[int] = [8, 16, 32, 64]  # denoising steps at which pruned models are measured
+baselines: list[str] = ["wanda", "dwanda", "noised-dense"]  # presets beside `unstable`
+structured_recipes: list[str] = ["structured-sink", "flap"]  # presets beside the dense model
+sequences: int = 36  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 4  # noise draws per sequence
-calibration: int = 16  # calibration sequences of the noised recipes
-noise_levels: int = 8  # noise levels per calibration sequence; the paper's own weights take 10
+calibration: int = 16  # calibration sequences of noised recipes; clean ones get as many tokens
+noise_levels: int = 8  # noise levels per calibration sequence; the official code has 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
@@ -82,9 +75,10 @@ run = start("04_matched_compute", globals())
 # > Without retraining, our method achieves a better quality-efficiency trade-off and outperforms
 # > strong prior pruning baselines under matched compute. (abstract)
 #
-# **What would falsify it.** With as many calibration tokens, Wanda does as well (the interval of
-# the paired difference reaches zero). Or: the dense model with fewer steps, at the same effective
-# FLOPs or in the same measured time, does as well as the pruned one.
+# **What would falsify it.** With as many calibration tokens, Wanda does better (the whole interval
+# of the paired difference lies above zero). Or: the dense model with fewer steps, at the same
+# effective FLOPs or in the same measured time, does better than the pruned one. What is too small
+# to matter: half of 9.18 % of what Wanda, or taking fewer steps, costs.
 #
 # ## The measure
 #
@@ -96,11 +90,7 @@ run = start("04_matched_compute", globals())
 # cost more.
 
 # %%
-import pandas as pd
-from sinkprune_core import corpus
-from sinkprune_core.companion.texts import calibration_draw
-from sinkprune_core.companion.variants import variant_scores
-from sinkprune_core.diffusion import compute
+from sinkprune_core.companion.texts import held_out_texts
 from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset
 
@@ -109,14 +99,11 @@ for count in steps:
         raise ValueError(
             f"steps={count} must lie in 1 … {length - 1}, the number of tokens to reveal"
         )
-recipes = {
-    name: preset(name, sparsity=sparsity, noise_levels=noise_levels)
-    for name in (*baselines, "unstable")
-}
-recipes |= {name: preset(name, sparsity=sparsity) for name in structured_recipes}
+names = [*baselines, "unstable", *structured_recipes]
+recipes = {name: preset(name, sparsity=sparsity, noise_levels=noise_levels) for name in names}
 dlm = load(model, dtype)
 fingerprint = dlm.fingerprint()
-texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
+texts = held_out_texts(dlm.tokenizer, sequences, length)
 
 # %% [markdown]
 # ## The account: what each kind of model costs
@@ -126,13 +113,8 @@ texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
 # is the smaller model.
 
 # %%
-import copy
-from dataclasses import replace
-
 import torch
-from sinkprune_core.memory import release_freed_memory
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.shrink import shrink
+from sinkprune_core.companion.cost_models import cost_models
 
 kinds = {
     "unstructured": preset("magnitude", sparsity=sparsity),
@@ -140,19 +122,7 @@ kinds = {
     "structured": preset("structured-magnitude", sparsity=sparsity),
 }
 device = "cuda" if torch.cuda.is_available() else "cpu"
-models = {"dense": replace(dlm, model=copy.deepcopy(dlm.model)) if device == "cuda" else dlm}
-for name, recipe in reversed(kinds.items()):  # the one that shrinks first, while there is room
-    lm = replace(dlm, model=copy.deepcopy(dlm.model))
-    report = prune(lm, recipe, progress=False)
-    models[name] = shrink(lm, report.kept_units) if report.kept_units else lm
-    models[name].model.set_input_embeddings(
-        models["dense"].model.get_input_embeddings()
-    )  # never pruned: all share them
-    models[name].model.tie_weights()
-release_freed_memory()  # of the full copy that was shrunk
-models = {name: models[name] for name in ("dense", *kinds)}
-for lm in models.values():
-    lm.model.to(device)
+models = cost_models(dlm, kinds, device)
 
 # %% [markdown]
 # Parameters, non-zero weights and bytes as stored; FLOPs of one denoising step of one sequence
@@ -160,35 +130,23 @@ for lm in models.values():
 # counted as skipped work (effective), and as torch's own counter finds them in a real forward.
 
 # %%
-ids_BT, where_BT = (
-    texts["samples"][:1].repeat(batch, 1),
-    (torch.arange(length) >= length // 2).expand(batch, -1),
-)
-account = pd.concat(
-    {name: compute.account(lm, ids_BT[:1], where_BT[:1]) for name, lm in models.items()},
-    names=["model"],
-)
+import pandas as pd
+from sinkprune_core.diffusion import compute
+
+ids_BT = texts["samples/crop"][:1].repeat(batch, 1)
+where_BT = (torch.arange(length) >= length // 2).expand(batch, -1)
+accounts = {name: compute.account(lm, ids_BT[:1], where_BT[:1]) for name, lm in models.items()}
+account = pd.concat(accounts, names=["model"])
 totals = account.xs("total", level="kind")
-print(
-    "FLOPs from shapes / counted:",
-    ", ".join(
-        f"{name} {ratio:.4f}" for name, ratio in (totals.flops / totals.counted_flops).items()
-    ),
-)
-shown = account.assign(
-    parameters=account.parameters / 1e6,
-    nonzero=account.nonzero / 1e6,
-    bytes=account.bytes / 1e6,
-    flops=account.flops / 1e9,
-    effective_flops=account.effective_flops / 1e9,
-)
-shown = shown.drop(columns="counted_flops").rename(
-    columns={
-        "parameters": "parameters (M)",
-        "nonzero": "non-zero (M)",
-        "bytes": "stored (MB)",
-        "flops": "GFLOP",
-        "effective_flops": "effective GFLOP",
+for name, ratio in (totals.flops / totals.counted_flops).items():
+    print(f"{name}: FLOPs from shapes / counted: {ratio:.4f}")
+shown = pd.DataFrame(
+    {
+        "parameters (M)": account.parameters / 1e6,
+        "non-zero (M)": account.nonzero / 1e6,
+        "stored (MB)": account.bytes / 1e6,
+        "GFLOP": account.flops / 1e9,
+        "effective GFLOP": account.effective_flops / 1e9,
     }
 )
 shown.round(2)
@@ -201,12 +159,12 @@ shown.round(2)
 # devices only.
 
 # %%
-from sinkprune_core.evaluation.intervals import interval
+import copy
+from dataclasses import replace
 
 if device == "cuda":
-    models["2:4 kernels"] = compute.on_2_4_kernels(
-        replace(dlm, model=copy.deepcopy(models["2:4"].model))
-    )
+    copied = replace(dlm, model=copy.deepcopy(models["2:4"].model))
+    models["2:4 kernels"] = compute.on_2_4_kernels(copied)
 clock = run.record(
     "latency",
     lambda: compute.latency(models, ids_BT, where_BT),
@@ -219,20 +177,25 @@ clock = run.record(
 )
 per_round = clock.pivot(index="round", columns="variant", values="seconds")
 relative = per_round.div(per_round.dense, axis=0)
+
+# %% [markdown]
+# Time of one step of one sequence, and beside the dense model's:
+
+# %%
+from sinkprune_core.evaluation.intervals import interval
+
+ratios = {name: str(interval(values)) for name, values in relative.items()}
 latency = pd.DataFrame(
     {
         "ms per sequence and step": 1e3 * per_round.median() / batch,
         "time / dense": relative.median(),
-        "95 % interval of the mean ratio": {
-            name: str(interval(values)) for name, values in relative.items()
-        },
+        "95 % interval of the mean ratio": ratios,
     }
 )
 latency["effective FLOPs / dense"] = totals.effective_flops / totals.effective_flops["dense"]
-print(
-    f"device {device}, {torch.get_num_threads()} threads"
-    + ("" if device == "cuda" else "; 2:4 kernels: not measured here, they need CUDA")
-)
+print(f"device {device}, {torch.get_num_threads()} threads")
+if device != "cuda":
+    print("2:4 kernels: not measured here, they need CUDA")
 latency.loc[list(models)]
 
 # %% [markdown]
@@ -259,50 +222,43 @@ matched["dense, time of structured"] = [
     compute.affordable_steps(float, k * relative.structured.median(), tokens) for k in steps
 ]
 models.clear()  # their weights are not needed any more
-del lm
-release_freed_memory()
 matched.set_index("steps")
 
 # %% [markdown]
 # ## The experiment
 #
 # Wanda sees clean text once; noised recipes see every sequence at several noise levels. To match
-# calibration tokens, Wanda gets as many more sequences. `structured-sink` takes the paper's own
-# ten levels. Structured recipes are compared with the dense model only, in fewer steps.
+# calibration tokens, clean recipes get as many more sequences. Structured recipes are compared
+# with the dense model only, in fewer steps.
 
 # %%
+from sinkprune_core.companion.texts import calibration_draw
+from sinkprune_core.companion.variants import SharedStatistics, variant_scores
 from tqdm.auto import tqdm
 
 grid = sorted({int(count) for count in matched.to_numpy().flatten()})
-parts = [
-    variant_scores(
-        run, dlm, fingerprint, None, None, texts, draws, [None, *grid], variant="dense", seed=0
-    )
-]
+asked = [texts, draws, [None, *grid]]
+parts = [variant_scores(run, dlm, fingerprint, None, None, *asked, variant="dense", seed=0)]
 for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"):
+    text = calibration_draw(dlm, calibration, length, seed)
+    more_text = calibration_draw(dlm, calibration * noise_levels, length, seed)
+    shared = SharedStatistics(dlm, recipes.values(), text)
     for name, recipe in recipes.items():
-        drawn_text = calibration_draw(
-            dlm, calibration * (noise_levels if recipe.inputs == "clean" else 1), length, seed
-        )
-        measured = [None] * (name not in structured_recipes) + steps * (name not in baselines)
-        parts.append(
-            variant_scores(
-                run,
-                dlm,
-                fingerprint,
-                recipe,
-                drawn_text,
-                texts,
-                draws,
-                measured,
-                variant=name,
-                seed=seed,
-            )
-        )
+        used = more_text if recipe.inputs == "clean" else text
+        counts = [None] if name not in structured_recipes else []
+        counts += steps if name not in baselines else []
+        own = None if used is more_text else shared
+        labels = {"shared": own, "variant": name, "seed": seed}
+        given = (recipe, used, texts, draws, counts)
+        parts.append(variant_scores(run, dlm, fingerprint, *given, **labels))
 scores = pd.concat(parts, ignore_index=True)
-scores.groupby("variant", sort=False)[
-    ["zeros", "calibration_tokens", "left_out_share", "prune_seconds"]
-].mean().round(3)
+
+# %% [markdown]
+# What each was calibrated on:
+
+# %%
+COUNTED = ["zeros", "calibration_tokens", "left_out_share", "prune_seconds"]
+scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 
 # %% [markdown]
 # ## The figures: quality against effective compute, and against time
@@ -314,62 +270,52 @@ scores.groupby("variant", sort=False)[
 from sinkprune_core.companion import figures, forests
 from sinkprune_core.evaluation.intervals import compare
 
-KIND = {
-    "dense": "dense",
-    **dict.fromkeys(structured_recipes, "structured"),
-}  # of model; the others have unstructured zeros
-
 
 def at(variant: str, count: int) -> dict:
     return {"variant": variant, "steps": int(count)}
 
 
+def kind_of(variant: str) -> str:
+    if variant == "dense":
+        return "dense"
+    return "structured" if variant in structured_recipes else "unstructured"
+
+
+# %% [markdown]
+# Every variant in so many steps, above the dense model that reveals one token per step:
+
+# %%
 rows = []
-for variant, count in (
-    scores[scores.steps > 0][["variant", "steps"]].drop_duplicates().itertuples(index=False)
-):
-    found, kind = (
-        compare(scores, at(variant, count), at("dense", 0)),
-        KIND.get(variant, "unstructured"),
-    )
-    rows.append(
-        {
-            "variant": variant,
-            "steps": count,
-            "tflop": flops[kind][count] / 1e12,
-            "seconds": count * seconds[kind],
-            "excess": found.value,
-            "low": found.low,
-            "high": found.high,
-        }
-    )
+measured = scores[scores.steps > 0][["variant", "steps"]].drop_duplicates()
+for variant, count in measured.itertuples(index=False):
+    found, kind = compare(scores, at(variant, count), at("dense", 0)), kind_of(variant)
+    row = {"variant": variant, "steps": count, "tflop": flops[kind][count] / 1e12}
+    row |= {"seconds": count * seconds[kind], "excess": found.value}
+    rows.append(row | {"low": found.low, "high": found.high})
 front = pd.DataFrame(rows)
+
+# %% [markdown]
+# Bars are 95 % intervals:
+
+# %%
 labels = {
     "tflop": "effective TFLOP per generated sequence",
     "seconds": "measured seconds per generated sequence",
     "excess": "bound above the dense NELBO (nats per token)",
 }
-figures.save_figure(
-    run,
-    figures.plot_curves(front, "tflop", "excess", "variant", labels, ("low", "high"), logx=True),
-    "front",
-    front,
-    "quality against effective generation FLOPs; bars: 95 % bootstrap interval over calibration "
-    "draws and sequences",
-)
+drawn = figures.plot_curves(front, "tflop", "excess", "variant", labels, ("low", "high"), logx=True)
+caption = "quality against effective generation FLOPs; bars: 95 % bootstrap interval"
+figures.save_figure(run, drawn, "front", front, caption)
 
 # %% [markdown]
 # And by the clock of this machine, where only structured pruning saves time:
 
 # %%
-figures.save_figure(
-    run,
-    figures.plot_curves(front, "seconds", "excess", "variant", labels, ("low", "high"), logx=True),
-    "front_time",
-    front,
-    "quality against measured time of generation; bars: 95 % bootstrap interval over calibration "
-    "draws and sequences",
+drawn = figures.plot_curves(
+    front, "seconds", "excess", "variant", labels, ("low", "high"), logx=True
 )
+caption = "quality against measured time of generation; bars: 95 % bootstrap interval"
+figures.save_figure(run, drawn, "front_time", front, caption)
 
 # %% [markdown]
 # ## Paired differences
@@ -380,35 +326,24 @@ figures.save_figure(
 # %%
 from sinkprune_core.evaluation.intervals import forest_table
 
-MATCHES = [("unstable", "dense, FLOPs of unstructured", "equal effective FLOPs")]
-MATCHES += [
-    (name, "dense, FLOPs of structured", "equal effective FLOPs") for name in structured_recipes
-]
-MATCHES += [("unstable", "steps", "equal measured time")]
-MATCHES += [
-    (name, "dense, time of structured", "equal measured time") for name in structured_recipes
-]
+FLOPS, TIME = "equal effective FLOPs", "equal measured time"
+MATCHES = [("unstable", "dense, FLOPs of unstructured", FLOPS)]
+MATCHES += [(name, "dense, FLOPs of structured", FLOPS) for name in structured_recipes]
+MATCHES += [("unstable", "steps", TIME)]
+MATCHES += [(name, "dense, time of structured", TIME) for name in structured_recipes]
 forest, groups = {}, {}
 for variant, column, match in MATCHES:
     for count, of_dense in zip(matched.steps, matched[column], strict=True):
         label = f"{variant}, {count} steps − dense, {of_dense} steps ({match.split()[-1]})"
-        forest[label], groups[label] = (
-            compare(scores, at(variant, count), at("dense", of_dense)),
-            match,
-        )
+        forest[label] = compare(scores, at(variant, count), at("dense", of_dense))
+        groups[label] = match
 for other in baselines:
     label = f"unstable − {other}, NELBO"
-    forest[label], groups[label] = (
-        compare(scores, at("unstable", 0), at(other, 0)),
-        "equal sparsity, FLOPs and calibration tokens",
-    )
-figures.save_figure(
-    run,
-    forests.plot_forest(forest, "difference at matched compute (nats per token)", groups),
-    "differences",
-    forest_table(forest),
-    "paired differences at matched compute",
-)
+    forest[label] = compare(scores, at("unstable", 0), at(other, 0))
+    groups[label] = "equal sparsity, FLOPs and calibration tokens"
+drawn = forests.plot_forest(forest, "difference at matched compute (nats per token)", groups)
+caption = "paired differences at matched compute"
+figures.save_figure(run, drawn, "differences", forest_table(forest), caption)
 
 # %% [markdown]
 # ## What calibration costs
@@ -421,36 +356,16 @@ figures.save_figure(
 # %%
 from sinkprune_core.pruning.cost import pruning_cost
 
-planned = {
-    **{
-        name: preset(name, sparsity=sparsity)
-        for name in ("paper", "structured", "sparsegpt", "paper-sparsegpt")
-    },
-    **recipes,
-}
-rows = []
-for name, recipe in planned.items():
-    plan = pruning_cost(
-        dlm,
-        recipe,
-        calibration_draw(
-            dlm,
-            calibration * (noise_levels if recipe.inputs == "clean" and name in recipes else 1),
-            length,
-            0,
-        ),
-        speed=1.0,
-    )
-    rows.append(
-        {
-            "recipe": name,
-            "calibration tokens": plan.tokens,
-            "passes": plan.passes,
-            "TFLOP": plan.flops / 1e12,
-            "seconds here": scores[scores.variant == name].prune_seconds.mean(),
-        }
-    )
-costs = pd.DataFrame(rows).set_index("recipe")
+plans = {}
+for name in ("paper", "structured", "sparsegpt", "paper-sparsegpt", *recipes):
+    recipe = preset(name, sparsity=sparsity, noise_levels=noise_levels)
+    is_matched = recipe.inputs == "clean" and recipe.criterion != "sparsegpt"
+    count = calibration * (noise_levels if is_matched else 1)
+    plan = pruning_cost(dlm, recipe, calibration_draw(dlm, count, length, 0), speed=1.0)
+    plans[name] = {"calibration tokens": plan.tokens, "passes": plan.passes}
+    plans[name]["TFLOP"] = plan.flops / 1e12
+    plans[name]["seconds here"] = scores[scores.variant == name].prune_seconds.mean()
+costs = pd.DataFrame.from_dict(plans, orient="index")
 costs["generated sequences worth as many FLOPs"] = costs.TFLOP * 1e12 / flops["dense"][max(steps)]
 costs.round(2)
 
@@ -458,39 +373,47 @@ costs.round(2)
 # ## The reading
 #
 # Differences to the dense model are means over all numbers of steps; each line says what is
-# matched.
+# matched. Their margin is a share of what the fewer steps cost the dense model; that of other
+# differences a share of what the other recipe costs.
 
 # %%
 import numpy as np
-from sinkprune_core.evaluation.intervals import crossed_interval, listed, on_common_draws
+from sinkprune_core.companion.margins import with_share_of_damage
+from sinkprune_core.evaluation.intervals import crossed_interval, on_common_draws
 
 
 def over_steps(variant: str, column: str):
-    pairs = [
-        on_common_draws(scores, at(variant, count), at("dense", of_dense))
-        for count, of_dense in zip(matched.steps, matched[column], strict=True)
-    ]
-    return crossed_interval(np.mean([one - other for one, other in pairs], axis=0))
+    differences, costs = [], []
+    for count, of_dense in zip(matched.steps, matched[column], strict=True):
+        sides = (at(variant, count), at("dense", of_dense), at("dense", 0))
+        one, other, dense = on_common_draws(scores, *sides)
+        differences.append(one - other)
+        costs.append(float((other - dense).mean()))
+    return with_share_of_damage(crossed_interval(np.mean(differences, axis=0)), np.mean(costs))
 
 
 found = {"pruned_minus_dense_steps": over_steps("unstable", "dense, FLOPs of unstructured")}
 for name in structured_recipes:
     label = name.replace("-", "_")
-    found |= {
-        f"{label}_minus_dense_steps": over_steps(name, "dense, FLOPs of structured"),
-        f"{label}_minus_dense_latency": over_steps(name, "dense, time of structured"),
-    }
-found |= {
-    f"unstable_minus_{other.replace('-', '_')}": forest[f"unstable − {other}, NELBO"]
-    for other in baselines
-}
-matches = (
-    ["effective FLOPs"]
-    + ["effective FLOPs", "measured time"] * len(structured_recipes)
-    + ["sparsity, FLOPs, calibration tokens"] * len(baselines)
-)
+    found[f"{label}_minus_dense_steps"] = over_steps(name, "dense, FLOPs of structured")
+    found[f"{label}_minus_dense_latency"] = over_steps(name, "dense, time of structured")
+
+# %% [markdown]
+# And the comparisons at equal calibration tokens:
+
+# %%
+from sinkprune_core.evaluation.intervals import listed
+
+for other in baselines:
+    damage = compare(scores, at(other, 0), at("dense", 0)).value
+    difference = with_share_of_damage(forest[f"unstable − {other}, NELBO"], damage)
+    found[f"unstable_minus_{other.replace('-', '_')}"] = difference
+matches = ["effective FLOPs"]
+matches += ["effective FLOPs", "measured time"] * len(structured_recipes)
+matches += ["sparsity, FLOPs, calibration tokens"] * len(baselines)
 run.find(found if sparsity == 0.5 else {})
-listed(found, equal=matches, interval=[estimate.method for estimate in found.values()])
+margins = [estimate.margin for estimate in found.values()]
+listed(found, equal=matches, margin=margins)
 
 # %% [markdown]
 # ## The verdict

@@ -21,16 +21,18 @@
 # [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/05_what_does_the_work.ipynb)
 #
 # **Question.** The official comparison with Wanda changes calibration text, propagation and sink
-# weights together. Which of them does the work, does it matter which tokens are left out, and do
-# the method's settings?
+# weights together. Which of them does the work, does it matter which tokens are left out, do the
+# method's settings, and the text that the pruned model is scored on? And why do so few tokens do
+# so little, or so much?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick | about a minute | 1.2 GB |
-# | full | about 18 core-minutes | 1.5 GB a job |
+# | full | about 210 core-minutes, estimated | 1.9 GB a job, estimated |
 #
-# Every recipe is measured on the same held-out sequences under the same noise, and repeated over
-# calibration draws. That nothing changes is a finding here, too, and needs its own test.
+# Every recipe is measured on the same held-out text under the same noise, and repeated over
+# calibration draws; all recipes see as many calibration tokens. That nothing changes is a finding
+# here, too, and needs its own test.
 
 # %% [markdown]
 # **Parameters.** The lists may be empty; what is in them is compared with the value above it.
@@ -40,39 +42,24 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
 sparsity: float = 0.5  # share of zeros in the blocks' linear maps; verdicts are read at 0.5
 other_sparsities: list[float] = []  # more sparsities for the factorial
-margin: float = 0.02  # the smallest difference that would matter, nats per token
-sequences: int = 32  # held-out sequences, half samples of the AR model, half documentation
+sequences: int = 36  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 2  # noise draws per sequence
-calibration: int = 8  # calibration sequences
+calibration: int = 8  # calibration sequences of noised recipes; clean ones get as many tokens
 length: int = 128  # tokens per sequence
 seeds: int = 3  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
-left_out: list[str] = [
-    "all",
-    "soft",
-    "official",
-    "unstable",
-    "stable",
-    "random",
-    "only",
-]  # choices of tokens, or `soft`
+left_out: list[str] = ["all", "soft", "official", "unstable", "stable", "random"]  # tokens
 alpha: float = 1.0  # steepness of the soft threshold, per even share
 noise_levels: int = 8  # noise levels per calibration sequence
-other_noise_levels: list[int] = [1, 4]  # compared with it
+other_noise_levels: list[int] = [1, 4]  # compared with it, on as many tokens
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 other_sink_std: list[float] = [1.0, 3.0]  # compared with it
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
 other_stability_thresholds: list[float] = [0.5, 1.0]  # compared with it
-other_noise: list[str] = [
-    "rollout",
-    "stratified",
-    "dream",
-]  # rules of the states, compared with an even grid
-other_allocations: list[str] = [
-    "owl",
-    "linear",
-    "linear-reverse",
-]  # sparsity over layers, compared with uniform
+other_noise: list[str] = ["rollout", "stratified", "dream"]  # rules of the states, not an even grid
+other_allocations: list[str] = ["owl", "linear"]  # sparsity over layers, compared with uniform
+reach_sequences: int = 8  # calibration sequences for the search of tokens that change most
+reach_layers: list[int] = [0, 14, 29]  # blocks whose linear maps are searched
 dtype: str = "bfloat16"  # of the weights
 
 # %% [markdown]
@@ -100,15 +87,17 @@ run = start("05_what_does_the_work", globals())
 # > matched compute. (abstract)
 #
 # **What would falsify it.** That the sink weights are what helps: their main effect, over both
-# kinds of text and both propagations, has an interval that reaches zero. And if it lies within ±
-# `margin`, they do nothing that matters.
+# kinds of text and both propagations, has an interval that lies above zero. And if it lies within
+# the margin, half of 9.18 % of what Wanda costs here, they do nothing that matters.
 #
 # ## The design
 #
 # **1. A factorial.** Three switches, each on and off, in all eight combinations. A main effect is
 # the mean difference that one switch makes over all settings of the others; an interaction is by
 # how much one switch's effect grows when another is on. The corners are Wanda and, but for
-# details, the official recipe.
+# details, the official recipe. Clean recipes get so many more sequences that all see as many
+# tokens; their sinks are found at one noise level per sequence, drawn anew for each, so that all
+# take as many forwards, too.
 
 # %%
 from dataclasses import replace
@@ -121,14 +110,14 @@ SWITCHES = [
     Switch("propagation", "sequential", "dense", "dense propagation"),
     Switch("exclude", "none", "all", "sinks left out"),
 ]
-wanda = Recipe(
-    sparsity=sparsity,
-    noise_levels=noise_levels,
-    sink_std=sink_std,
-    stability_threshold=stability_threshold,
-)
+settings = {"sink_std": sink_std, "stability_threshold": stability_threshold}
+settings["noise_levels"] = noise_levels
+wanda = Recipe(sparsity=sparsity, **settings)
 shares = list(dict.fromkeys([sparsity, *other_sparsities]))
 factorial = {share: cells(replace(wanda, sparsity=share), SWITCHES) for share in shares}
+for by_cell in factorial.values():
+    for cell in ((False, False, True), (False, True, True)):  # clean text, sinks left out
+        by_cell[cell] = replace(by_cell[cell], noise="stratified", noise_levels=1)
 
 # %% [markdown]
 # **2. A path.** From Wanda to the official recipe one step at a time: noised text, dense
@@ -143,21 +132,12 @@ factorial = {share: cells(replace(wanda, sparsity=share), SWITCHES) for share in
 # level nothing can be unstable.)
 
 # %%
-official = preset(
-    "paper",
-    sparsity=sparsity,
-    noise_levels=noise_levels,
-    sink_std=sink_std,
-    stability_threshold=stability_threshold,
-)
+official = preset("paper", sparsity=sparsity, **settings)
 steps = path(wanda, official, ["inputs", "propagation", "noise", "norm_reduction", "exclude"])
 none = replace(wanda, inputs="noised", propagation="dense")
-choice = {
-    each: replace(
-        none, **({"exclude": "all", "alpha": alpha} if each == "soft" else {"exclude": each})
-    )
-    for each in left_out
-}
+choice = {each: replace(none, exclude=each) for each in left_out if each != "soft"}
+if "soft" in left_out:
+    choice["soft"] = replace(none, exclude="all", alpha=alpha)
 method = replace(none, exclude="unstable")
 SETTINGS = {
     "sink_std": other_sink_std,
@@ -166,24 +146,18 @@ SETTINGS = {
     "noise": other_noise,
     "allocation": other_allocations,
 }
-setting = {
-    (field, value): replace(method, **{field: value})
-    for field, values in SETTINGS.items()
-    for value in values
-}
-recipes = list(
-    dict.fromkeys(
-        [
-            *(recipe for each in factorial.values() for recipe in each.values()),
-            *steps,
-            none,
-            *choice.values(),
-            *([method] if setting else []),
-            *setting.values(),
-        ]
-    )
-)
-print(f"{len(recipes)} recipes, {seeds} calibration draws")
+setting = {}
+for field, values in SETTINGS.items():
+    for value in values:
+        setting[field, value] = replace(method, **{field: value})
+
+# %% [markdown]
+# All of them, each once:
+
+# %%
+recipes = [recipe for by_cell in factorial.values() for recipe in by_cell.values()]
+recipes += [*steps, none, *choice.values(), *([method] if setting else []), *setting.values()]
+print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 
 # %% [markdown]
 # ## The experiment
@@ -192,42 +166,31 @@ print(f"{len(recipes)} recipes, {seeds} calibration draws")
 # calibration text. Every result is a record: a run that was killed goes on where it was.
 
 # %%
-import pandas as pd
-from sinkprune_core import corpus
-from sinkprune_core.companion.texts import calibration_draw
-from sinkprune_core.companion.variants import SharedStatistics, variant_scores
+from sinkprune_core.companion.pruning_grid import GridCell, Measures, measure_grid
+from sinkprune_core.companion.texts import held_out_texts
 from sinkprune_core.models.loading import load
-from tqdm.auto import tqdm
 
 dlm = load(model, dtype)
-fingerprint = dlm.fingerprint()
-texts = corpus.texts(dlm.tokenizer, sequences, length, held_out=True)
-parts = [variant_scores(run, dlm, fingerprint, None, None, texts, draws, variant="dense", seed=0)]
-for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"):
-    text = calibration_draw(dlm, calibration, length, seed)
-    shared = SharedStatistics(dlm, recipes, text)
-    for recipe in tqdm(recipes, desc="prune and measure", unit="recipe", leave=False):
-        parts.append(
-            variant_scores(
-                run,
-                dlm,
-                fingerprint,
-                recipe,
-                text,
-                texts,
-                draws,
-                shared=shared,
-                variant=name(recipe, wanda),
-                seed=seed,
-            )
-        )
-scores = pd.concat(parts, ignore_index=True)
+tokens = calibration * noise_levels  # in sequences
+grid = []
+for recipe in dict.fromkeys(recipes):
+    levels = 1 if recipe.inputs == "clean" else recipe.noise_levels
+    variant = name(recipe, wanda)
+    count = max(1, tokens // levels)
+    grid.append(
+        GridCell("unstructured", recipe.sparsity, variant, recipe, count, seeds + first_seed)
+    )
+texts = held_out_texts(dlm.tokenizer, sequences, length)
+numbers = range(first_seed, first_seed + seeds)
+scores, _ = measure_grid(run, dlm, grid, Measures(texts, draws, {}, 1), numbers)
 
 # %% [markdown]
 # What the eight combinations cost, above the dense model (nats per token), and the share of the
 # calibration text that they leave out.
 
 # %%
+import pandas as pd
+from sinkprune_core.companion.contrasts import differences_of
 from sinkprune_core.evaluation.intervals import crossed_interval, pivot
 
 dense = pivot(scores[scores.variant == "dense"])
@@ -235,36 +198,24 @@ rows = []
 for share, by_cell in factorial.items():
     for recipe in by_cell.values():
         part = scores[scores.variant == name(recipe, wanda)]
-        rows.append(
-            {
-                "sparsity": share,
-                "text": recipe.inputs,
-                "propagation": recipe.propagation,
-                "sinks left out": recipe.exclude,
-                "NELBO above dense": str(crossed_interval(pivot(part) - dense)),
-                "left out": round(part.left_out_share.mean(), 4),
-            }
-        )
+        row = {"sparsity": share, "text": recipe.inputs, "propagation": recipe.propagation}
+        row |= {"sinks left out": recipe.exclude}
+        row |= {"NELBO above dense": str(crossed_interval(pivot(part) - dense))}
+        rows.append(row | {"left out": round(part.left_out_share.mean(), 4)})
 print(f"dense: {dense.mean():.4f} nats per token")
-pd.DataFrame(rows).set_index(["sparsity", "text", "propagation", "sinks left out"]).unstack(
-    sort=False
-)
+index = ["sparsity", "text", "propagation", "sinks left out"]
+pd.DataFrame(rows).set_index(index).unstack(sort=False)
 
 # %% [markdown]
 # And the share that each choice of tokens, and each setting, takes out of the statistics.
 
 # %%
-named = {f"left out: {each}": recipe for each, recipe in choice.items()} | {
-    f"{field} {value}": recipe for (field, value), recipe in setting.items()
-}
-pd.Series(
-    {
-        label: scores[scores.variant == name(recipe, wanda)].left_out_share.mean()
-        for label, recipe in named.items()
-    },
-    name="share left out",
-    dtype=float,
-).round(4).to_frame()
+named = {f"left out: {each}": recipe for each, recipe in choice.items()}
+named |= {f"{field} {value}": recipe for (field, value), recipe in setting.items()}
+shares_out = {}
+for label, recipe in named.items():
+    shares_out[label] = scores[scores.variant == name(recipe, wanda)].left_out_share.mean()
+pd.Series(shares_out, name="share left out", dtype=float).round(4).to_frame()
 
 # %% [markdown]
 # ## Effects
@@ -272,78 +223,74 @@ pd.Series(
 # Left of zero helps. Each section is a family of questions that are read together, and its
 # p-values are corrected for their number (Holm). *Helps* and *hurts* need an interval without zero
 # and a corrected p-value below 0.05; *no difference* needs a corrected equivalence test (two
-# one-sided t tests within ± `margin`); all else is *inconclusive*.
+# one-sided t tests within ± the margin); all else is *inconclusive*. The margin is half of 9.18 %
+# of what Wanda costs at that sparsity: that share is what the paper's method gives back.
 
 # %%
-from sinkprune_core.companion.contrasts import differences_of, effects, judge
+from sinkprune_core.companion.contrasts import effects, judge
+from sinkprune_core.companion.margins import damage_margin
 
 
 def against(pairs: dict[str, tuple[Recipe, Recipe]]) -> dict:
-    return differences_of(
-        scores,
-        {label: (name(one, wanda), name(other, wanda)) for label, (one, other) in pairs.items()},
-    )
+    named = {label: (name(one, wanda), name(other, wanda)) for label, (one, other) in pairs.items()}
+    return differences_of(scores, named)
 
 
-by_factor = {
-    share: effects(
-        scores, {cell: name(recipe, wanda) for cell, recipe in by_cell.items()}, SWITCHES
-    )
-    for share, by_cell in factorial.items()
-}
-STEPS = [
-    "+ noised text",
-    "+ dense propagation",
-    "+ official noise levels",
-    "+ official sum of norms",
-    "+ official sink weights",
-]
-on_path = against(
-    {
-        label: (later, earlier)
-        for label, earlier, later in zip(STEPS, steps, steps[1:], strict=False)
-    }
-    | {"all of it": (official, wanda)}
-)
-pairs = {f"{each} − none": (recipe, none) for each, recipe in choice.items()}
-pairs |= {
-    f"{one} − {other}": (choice[one], choice[other])
-    for one, other in (("unstable", "all"), ("unstable", "stable"), ("all", "random"))
-    if {one, other} <= set(choice)
-}
-by_choice = against(pairs)
-by_setting = against(
-    {
-        f"{field} {value}, not {getattr(method, field)}": (recipe, method)
-        for (field, value), recipe in setting.items()
-    }
-)
+def damage(recipe: Recipe) -> float:
+    return float((pivot(scores[scores.variant == name(recipe, wanda)]) - dense).mean())
+
+
+margins = {share: damage_margin(damage(replace(wanda, sparsity=share))) for share in shares}
+factors = {}
+for share, by_cell in factorial.items():
+    variants = {cell: name(recipe, wanda) for cell, recipe in by_cell.items()}
+    factors[share] = effects(scores, variants, SWITCHES)
 
 # %% [markdown]
-# The figure shows all of them.
+# The path, the choices of tokens and the settings:
 
 # %%
+from itertools import pairwise
+
+STEPS = ["+ noised text", "+ dense propagation", "+ official noise levels"]
+STEPS += ["+ official sum of norms", "+ official sink weights"]
+taken = {label: pair[::-1] for label, pair in zip(STEPS, pairwise(steps), strict=True)}
+on_path = against(taken | {"all of it": (official, wanda)})
+pairs = {f"{each} − none": (recipe, none) for each, recipe in choice.items()}
+for one, other in (("unstable", "all"), ("unstable", "stable"), ("all", "random")):
+    if {one, other} <= set(choice):
+        pairs[f"{one} − {other}"] = (choice[one], choice[other])
+by_choice = against(pairs)
+pairs = {}
+for (field, value), recipe in setting.items():
+    pairs[f"{field} {value}, not {getattr(method, field)}"] = (recipe, method)
+by_setting = against(pairs)
+
+# %% [markdown]
+# The figure shows all of them; other sparsities, whose margins are others, have figures of their
+# own.
+
+# %%
+from IPython.display import display
 from sinkprune_core.companion import figures, forests
 
-sections = {f"factorial at {share:.0%} sparsity": values for share, values in by_factor.items()}
-sections |= {
+sections = {
+    f"factorial at {sparsity:.0%} sparsity": factors[sparsity],
     "from Wanda to the official recipe": on_path,
     "left out of the statistics": by_choice,
     "settings (unstable sinks left out)": by_setting,
 }
-table = pd.concat(
-    [judge(values, margin, section) for section, values in sections.items() if values],
-    ignore_index=True,
+parts = [judge(values, margins[sparsity], label) for label, values in sections.items() if values]
+tables = {"effects": pd.concat(parts, ignore_index=True)}
+for share in other_sparsities:
+    section = f"factorial at {share:.0%} sparsity"
+    tables[f"effects_{100 * share:.0f}"] = judge(factors[share], margins[share], section)
+caption = (
+    "effects of switches, steps, choices of tokens and settings; bars: 95 % bootstrap interval"
 )
-drawn = forests.plot_effects(table, "effect on the NELBO of the pruned model (nats per token)")
-figures.save_figure(
-    run,
-    drawn,
-    "effects",
-    table,
-    "effects of switches, steps, choices of tokens and settings; bars: 95 % bootstrap interval "
-    "over calibration draws and sequences",
-)
+for file, table in tables.items():
+    drawn = forests.plot_effects(table, "effect on the NELBO of the pruned model (nats per token)")
+    display(figures.save_figure(run, drawn, file, table, caption))
 
 # %% [markdown]
 # ## Does a switch do the same everywhere?
@@ -354,31 +301,113 @@ figures.save_figure(
 # %%
 from sinkprune_core.companion.contrasts import neighbours
 
-called = {switch.field: switch.label for switch in SWITCHES}
-edges = {}
-for later, earlier, field in neighbours(factorial[sparsity].values()):
-    rest = ", ".join(str(getattr(earlier, other)) for other in called if other != field)
-    edges[f"{called[field]} ({rest})"] = (later, earlier)
-simple = pd.concat(
-    [
-        judge(values, margin, field)
-        for field in called.values()
-        if (
-            values := {
-                label: value for label, value in against(edges).items() if label.startswith(field)
-            }
-        )
-    ]
-)
+edges = {switch.label: {} for switch in SWITCHES}
+main = factorial[sparsity]
+for on, off, number in neighbours(main):
+    rest = [str(getattr(main[off], each.field)) for each in SWITCHES if each != SWITCHES[number]]
+    label = SWITCHES[number].label
+    edges[label][f"{label} ({', '.join(rest)})"] = (main[on], main[off])
+parts = [judge(against(pairs), margins[sparsity], label) for label, pairs in edges.items()]
+simple = pd.concat(parts, ignore_index=True)
 drawn = forests.plot_effects(simple, f"simple effect at {sparsity:.0%} sparsity (nats per token)")
-figures.save_figure(
-    run,
-    drawn,
-    "simple_effects",
-    simple,
-    "one switch changed, the others as in brackets; bars: 95 % bootstrap interval over "
-    "calibration draws and sequences",
+caption = "one switch changed, the others as in brackets; bars: 95 % bootstrap interval"
+figures.save_figure(run, drawn, "simple_effects", simple, caption)
+
+# %% [markdown]
+# ## The text as a factor
+#
+# Calibrated on crops of samples and documentation; scored on crops of three kinds of text, and on
+# text from its beginning, behind the token `<|endoftext|>`. For each: what leaving all sinks out
+# does (the main effect of the factorial), and what the official recipe does beside Wanda; then by
+# how much these differ between kinds of text.
+
+# %%
+from sinkprune_core.companion.text_kinds import KINDS, by_kind
+
+variants = {cell: name(recipe, wanda) for cell, recipe in main.items()}
+variant_of = name(official, wanda)
+kinds = by_kind(
+    scores,
+    {
+        "main_sinks": lambda part: effects(part, variants, SWITCHES)["sinks left out"],
+        "official_minus_wanda": lambda part: differences_of(part, {"x": (variant_of, "base")})["x"],
+    },
+    lambda part: differences_of(part, {"x": ("base", "dense")})["x"],
 )
+
+# %% [markdown]
+# Left of zero helps; a difference between kinds says that they are not helped alike.
+
+# %%
+from sinkprune_core.evaluation.intervals import forest_table, listed
+
+titles = {"main_sinks": "sinks left out", "official_minus_wanda": "official recipe − Wanda"}
+labels, groups = {}, {}
+for title, words in titles.items():
+    for finding in (finding for finding in kinds if finding.startswith(title)):
+        kind = finding.removeprefix(f"{title}_")
+        said = KINDS.get(kind, kind.replace("_minus_", " − ").replace("_", " "))
+        labels[f"{words}: {said}"] = kinds[finding]
+        groups[f"{words}: {said}"] = words if kind in KINDS else f"{words}, between kinds"
+drawn = forests.plot_forest(labels, "effect on the NELBO by kind of text (nats per token)", groups)
+caption = "effects by kind of text and between kinds; bars: 95 % bootstrap interval"
+figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
+
+# %% [markdown]
+# ## Why so little, or so much
+#
+# How much could any choice of so few tokens change? In every linear map a greedy search looks for
+# the calibration tokens that change the most kept weights when they are left out: a first-order
+# measure ranks them, counting the weights close to their row's threshold that move; what is drawn
+# is then counted exactly. Beside it the sinks, as many random tokens, and other calibration text;
+# with and without the special first token in the calibration text. (Of a sweep's cells only that
+# with draw 0 measures this.)
+
+# %%
+from sinkprune_core import corpus
+from sinkprune_core.companion.texts import calibration_draw
+from sinkprune_core.companion.token_reach import reach_words, token_reach
+from sinkprune_core.pruning.calibration import Calibration
+
+drawn_texts = [calibration_draw(dlm, reach_sequences, length, seed) for seed in (0, 1)]
+with_token = [
+    Calibration(corpus.with_first_token(text.ids_NT, dlm.tokenizer), text.seed)
+    for text in drawn_texts
+]
+
+# %% [markdown]
+# One record for each kind of calibration text:
+
+
+# %%
+def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
+    return run.record(
+        "reach",
+        lambda: token_reach(dlm, none, text, other, reach_layers),
+        recipe=none,
+        calibration=[text.fingerprint, other.fingerprint],
+        layers=reach_layers,
+        fingerprint=dlm.fingerprint(),
+    )
+
+
+# %% [markdown]
+# The figure, and what it says in words, computed:
+
+# %%
+from sinkprune_core.companion import sink_figures
+
+if first_seed == 0 or not run.is_cell:
+    reached = pd.concat(
+        [
+            reach(*drawn_texts).assign(text="no special first token"),
+            reach(*with_token).assign(text="<|endoftext|> first"),
+        ]
+    )
+    drawn = sink_figures.plot_token_reach(reached)
+    caption = "kept weights that change when calibration tokens are left out, mean over linear maps"
+    display(figures.save_figure(run, drawn, "reach", reached, caption))
+    print(reach_words(reached))
 
 # %% [markdown]
 # ## The reading
@@ -386,19 +415,14 @@ figures.save_figure(
 # Computed from the table: what each section comes to, then its effects in words.
 
 # %%
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 from sinkprune_core.companion.contrasts import reading
 
+table = pd.concat(tables.values(), ignore_index=True)
 for section, part in table.groupby("section", sort=False):
-    display(
-        Markdown(
-            f"**{section}**\n\n"
-            + "\n".join(
-                "- **" + line.replace(":", ":**", 1)
-                for line in [*reading(part).splitlines(), *part.words]
-            )
-        )
-    )
+    lines = [*reading(part).splitlines(), *part.words]
+    bullets = ["- **" + line.replace(":", ":**", 1) for line in lines]
+    display(Markdown(f"**{section}**\n\n" + "\n".join(bullets)))
 
 # %% [markdown]
 # How sure can a run of this size be? The standard error of a typical effect by its source: other
@@ -414,36 +438,44 @@ table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median(
 # %% [markdown]
 # ## The verdict
 #
-# Findings for the ledger. What the parameters of this run left out is None.
+# Findings for the ledger, each with its margin: a share of the damage of what it is compared with.
+# What the parameters of this run left out is None.
+
+# %%
+from sinkprune_core.companion.margins import with_share_of_damage
+
+costs = {}
+for share in shares:
+    ending = "" if share == sparsity else f"_{100 * share:.0f}"
+    for finding, switch in zip(("main_noised", "main_dense", "main_sinks"), SWITCHES, strict=True):
+        costs[finding + ending] = (factors[share][switch.label], replace(wanda, sparsity=share))
+costs["official_without_weights"] = (-on_path["+ official sink weights"], steps[-2])
+costs["official_minus_wanda"] = (on_path["all of it"], wanda)
+costs["unstable_minus_all"] = (by_choice.get("unstable − all"), choice.get("all"))
+costs["rollout_minus_grid"] = (by_setting.get("noise rollout, not grid"), method)
+linear = by_setting.get("allocation linear, not uniform")
+costs["allocation_linear_minus_uniform"] = (linear, method)
+
+# %% [markdown]
+# With the effects by kind of text:
 
 # %%
 from sinkprune_core.companion import claims
 
-values = {
-    "main_noised": by_factor[sparsity]["noised text"],
-    "main_dense": by_factor[sparsity]["dense propagation"],
-    "main_sinks": by_factor[sparsity]["sinks left out"],
-}
-values |= {
-    "official_without_weights": -on_path["+ official sink weights"],
-    "official_minus_wanda": on_path["all of it"],
-}
-values |= {
-    "unstable_minus_all": by_choice.get("unstable − all"),
-    "rollout_minus_grid": by_setting.get("noise rollout, not grid"),
-}
-found = {
-    finding: None if values_RN is None else crossed_interval(values_RN)
-    for finding, values_RN in values.items()
-}
-run.find(found if sparsity == 0.5 else {})
+found = {}
+for finding, (values_RN, compared) in costs.items():
+    if values_RN is not None:
+        found[finding] = with_share_of_damage(crossed_interval(values_RN), damage(compared))
+found |= kinds
+missing = dict.fromkeys(finding for finding in costs if finding not in found)
+run.find(found | missing if sparsity == 0.5 else {})
+display(listed(found, margin=[estimate.margin for estimate in found.values()]))
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # **What this does not show.** One small model, Wanda scores, row-wise zeros, likelihood only.
-# Recipes with clean text see one row per sequence, noised ones one per level, so *noised text*
-# includes seeing more of it (notebook 04 matches the tokens). Rollouts differ from noised text in
-# more than their sinks: the model wrote three quarters of them itself. Intervals resample few
-# calibration draws, and are too narrow where draws differ much; the corrected p-values speak of
-# these draws only. Settings are changed one at a time, so what two of them do together is not
-# seen.
+# Rollouts differ from noised text in more than their sinks: the model wrote three quarters of them
+# itself. Intervals resample few calibration draws, and are too narrow where draws differ much; the
+# corrected p-values speak of these draws only. Settings are changed one at a time, so what two of
+# them do together is not seen. The search is greedy and of first order: a cleverer one could find
+# more.

@@ -204,7 +204,8 @@ def held(path: Path | str) -> Iterator[None]:
         held_here[path] = (mine, 1)
         since = time.strftime("%Y-%m-%d %H:%M:%S %z")
         known = {"process": os.getpid(), "machine": socket.gethostname(), "since": since}
-        holder.write_text(json.dumps(known) + "\n", encoding="utf-8")
+        with room_needed(path):
+            holder.write_text(json.dumps(known) + "\n", encoding="utf-8")
         yield
     finally:
         held_here.pop(path, None)

@@ -7,7 +7,6 @@ The settings are those of glibc; other C libraries are left alone.
 import ctypes
 import os
 import re
-import sys
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ _TRIM_THRESHOLD = -1
 _TOP_PAD = -2
 _MMAP_MAX = -4
 
-CACHE_BYTES = 1 << 20  # what a core of a CPU holds near it: larger temporaries wait for memory
+CACHE_BYTES = 1 << 21  # what a core of a CPU holds near it: larger temporaries wait for memory
 
 
 def keep_freed_memory() -> bool:
@@ -58,7 +57,7 @@ def rows_in_cache(row_bytes: int, device: torch.device) -> int:
     computed on it.
     """
     if device.type != "cpu":
-        return sys.maxsize
+        return 1 << 62
     return max(1, CACHE_BYTES // row_bytes)
 
 

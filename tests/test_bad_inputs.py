@@ -22,10 +22,10 @@ SHORT = {
     "tokenizers": 40,
     "adapters": 60,
     "records": 10,
-    "findings": 6,
-    "ledger of claims": 10,
-    "numbers of settings": 6,
-    "parameters of notebooks": 20,
+    "findings": 1,
+    "ledger of claims": 3,
+    "numbers of settings": 1,
+    "parameters of notebooks": 1,
 }  # of a group's cases, each so many-th
 
 

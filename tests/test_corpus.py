@@ -16,12 +16,14 @@ from sinkprune_core.corpus import (
     HELD_OUT_SHARE,
     documentation,
     documentation_sequences,
+    draw_sequences,
     is_held_out,
     pack,
     separator,
     shipped_samples,
     source_stream,
     texts,
+    with_first_token,
 )
 from sinkprune_core.models.embedded import START_TOKEN_ID
 
@@ -265,3 +267,45 @@ def test_texts_depend_on_seed_and_split_alone_and_a_smaller_draw_is_part_of_a_la
 def test_more_sequences_than_there_are_is_an_error_with_the_numbers(shipped, tiny_ar):
     with pytest.raises(ValueError, match="sequences=900 of 16 tokens do not fit the 960 tokens of samples"):
         texts(tiny_ar.tokenizer, 900, 16, held_out=False)
+
+
+def test_places_of_crops_are_spread_over_the_whole_stream():
+    stream_T = torch.arange(1, 4001)
+    rng = torch.Generator().manual_seed(0)
+    found = draw_sequences(stream_T, {"crop": 120}, 16, 0, rng)["crop"]
+    quarters = torch.bincount((found[:, 0] - 1) // 1000, minlength=4)
+    assert (quarters > 15).all()
+    assert len(set((found[:, 0] % 16).tolist())) == 16, "crops begin anywhere"
+
+
+def test_crops_and_beginnings_share_no_token():
+    stream_T = torch.arange(1, 2001)
+    stream_T[::25] = 0
+    rng = torch.Generator().manual_seed(1)
+    found = draw_sequences(stream_T, {"crop": 40, "beginning": 15}, 20, 0, rng)
+    assert (found["beginning"][:, 0] == 0).all()
+    assert (found["crop"][:, 0] != 0).all()
+    assert (found["crop"] == 0).any(), "separators stand inside"
+    tokens = torch.cat(list(found.values())).flatten()
+    tokens = tokens[tokens > 0].tolist()
+    assert len(tokens) == len(set(tokens))
+    assert draw_sequences(stream_T, {"crop": 0}, 20, 0, rng)["crop"].shape == (0, 20)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("crop", 101), ("beginning", 1)])
+def test_a_stream_in_which_fewer_fit_says_how_many(kind, count):
+    rng = torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match=rf"{count} of the kind '{kind}' are asked for, and \d+ fit"):
+        draw_sequences(torch.arange(1, 401), {kind: count}, 4, 0, rng)
+
+
+def test_an_unknown_source_lists_the_known_ones(tiny_ar):
+    with pytest.raises(ValueError, match="source='web' is unknown; choose one of samples, documentation"):
+        source_stream("web", tiny_ar.tokenizer, True)
+
+
+def test_a_first_token_stands_before_the_same_tokens(tiny_ar, make_ids):
+    ids_NT = make_ids(3, 5)
+    found = with_first_token(ids_NT, tiny_ar.tokenizer)
+    assert torch.equal(found[:, 1:], ids_NT)
+    assert (found[:, 0] == START_TOKEN_ID).all()

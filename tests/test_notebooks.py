@@ -72,18 +72,7 @@ def test_badges_and_set_up_name_the_repository_and_version_of_pyproject(name):
     assert f"github.com/{repository}@v{project['version']}" in tagged(name, "setup")
 
 
-LONG = ("00_start_here", "03_pruning_results", "04_matched_compute", "05_what_does_the_work")
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(reason="cells to be cut", strict=True))
-        if name in LONG
-        else name
-        for name in NAMES
-    ],
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_code_cell_has_words_before_it_and_is_short(name):
     every = cells(name)
     for before, cell in itertools.pairwise(every):

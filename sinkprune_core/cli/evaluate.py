@@ -239,10 +239,13 @@ def task_table(options: EvaluateOptions) -> "pd.DataFrame":
 
 def say_duration(lm: "LanguageModel", draws: int, seconds: float) -> None:
     """Say how long the suite takes from now on, and with how many draws."""
+    from tqdm.auto import tqdm
+
     from sinkprune_core.cli.tables import in_words
 
     by = f", with at most {draws} random masks of an answer (--draws)" if lm.is_diffusion else ""
-    print(f"suite, {lm.name}: about {in_words(seconds)} at this machine's speed now{by}", file=sys.stderr)
+    said = f"suite, {lm.name}: about {in_words(seconds)} at this machine's speed now{by}"
+    tqdm.write(said, file=sys.stderr)  # on a line of its own, above the bar
 
 
 def refuse_draws(options: ModelOptions, lm: "LanguageModel") -> None:

@@ -46,9 +46,8 @@ PRESETS = (
     "flap",
 )  # of pruning.recipe, which takes torch; a test compares them
 SEQUENCES = 128  # of calibration text that is seen clean
-NOISED_SEQUENCES = (
-    32  # where each is seen at all noise levels: smol-dlm then loses 98.9 % of the same weights
-)
+# Where each is seen at all noise levels. In smol-dlm 98.8 % of the zeros of 128 sequences, the same NELBO.
+NOISED_SEQUENCES = 32
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from sinkprune_core.cli.options import check_new_path, check_writable
 from sinkprune_core.files import held
 from sinkprune_core.pruning.work_folder import marker, remove_job, remove_root
+from sinkprune_core.scratch import remove_leftovers
 
 if TYPE_CHECKING:
     from sinkprune_core.cli.prune import PruneOptions
@@ -54,6 +55,7 @@ def places_held(options: PruneOptions, recipe: Recipe) -> Iterator[None]:
         yield
         return
     with held(options.out), held(options.work_folder):
+        remove_leftovers(options.out)  # of a process that was killed when it had just finished
         if not _is_of(options, recipe):
             check_new_path("out", options.out)
             marker(options.work_folder)

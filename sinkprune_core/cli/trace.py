@@ -138,7 +138,7 @@ def run(options: TraceOptions) -> int:
     if options.out is not None:
         found.save(options.out)
     if options.figure is not None:
-        draw(lm, found, options.figure)
+        draw(lm, found, Path(options.model).name, options.figure)
     measures = variability(found.mass_BSK, found.visible_SK).drop(columns="prompt")
     rows = {name: estimate(measures[name]) for name in measures.columns}
     print_table(pd.DataFrame(rows).T, options.json)
@@ -150,15 +150,15 @@ def run(options: TraceOptions) -> int:
     return 0
 
 
-def draw(lm: "LanguageModel", found: "Trace", file: Path) -> None:
-    """Write the picture of the first prompt's trace."""
+def draw(lm: "LanguageModel", found: "Trace", name: str, file: Path) -> None:
+    """Write the picture of the first prompt's trace; `name` is what it calls the model."""
     from sinkprune_core.companion.trajectories import panel, plot_sink_positions
     from sinkprune_core.files import atomic
 
     kind = "diffusion" if lm.is_diffusion else "autoregressive"
-    figure = plot_sink_positions([panel(lm, found, 0, f"{lm.name}, {kind}")])
+    figure = plot_sink_positions([panel(lm, found, 0, f"{name}, {kind}")])
     with atomic(file) as partial:
-        figure.savefig(partial, dpi=150)
+        figure.savefig(partial, dpi=150, bbox_inches="tight")
 
 
 def kept(options: TraceOptions) -> str:

@@ -73,13 +73,13 @@ def name(recipe: Recipe, base: Recipe) -> str:
     return ", ".join(parts) or "base"
 
 
-def neighbours(recipes: Iterable[Recipe]) -> list[tuple[Recipe, Recipe, str]]:
-    """Return every pair (later, earlier, field) of recipes that differ in exactly one field, in order."""
+def neighbours(combined: Iterable[Cell]) -> list[tuple[Cell, Cell, int]]:
+    """Return every pair (on, off, switch) of combinations that differ in one switch, a number, in order."""
     found = []
-    for earlier, later in combinations(dict.fromkeys(recipes), 2):
-        changed = list(changes(later, earlier))
+    for off, on in combinations(sorted(combined), 2):
+        changed = [switch for switch, states in enumerate(zip(off, on, strict=True)) if len(set(states)) > 1]
         if len(changed) == 1:
-            found.append((later, earlier, changed[0]))
+            found.append((on, off, changed[0]))
     return found
 
 
@@ -199,7 +199,7 @@ def words(
     """Return one sentence on an effect in nats per token, computed from its numbers."""
     says = verdict(low, high, p, p_equivalent)
     if says == EQUIVALENT:
-        says = f"{_size(low, high)}; equivalent within ±{margin:g}"
+        says = f"{_size(low, high)}; equivalent within ±{margin:.2g}"
     elif says == OPEN:
         says = f"{OPEN}: {_why_open(low, high, margin)}"
     return f"{label}: {number(value)} [{number(low)}, {number(high)}] nats per token: {says}"
@@ -219,8 +219,8 @@ def _why_open(low: float, high: float, margin: float) -> str:
     if low > 0 or high < 0:
         return "the interval leaves zero out, the correction for several comparisons does not"
     if max(-low, high) < margin:
-        return f"the interval lies within ±{margin:g}, the corrected equivalence test does not confirm it"
-    return f"the interval holds zero, and more than ±{margin:g} is not excluded"
+        return f"the interval lies within ±{margin:.2g}, the corrected equivalence test does not confirm it"
+    return f"the interval holds zero, and more than ±{margin:.2g} is not excluded"
 
 
 def judge(values: Mapping[str, np.ndarray], margin: float, section: str = "") -> pd.DataFrame:

@@ -110,7 +110,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -
     axis.grid(False, axis="y")
     axis.set(xlim=(-reach, reach), ylim=(len(labels) - 0.5, -0.7))
     explained = (
-        f"← better; bars: 95 % bootstrap interval; band: ± {margin:g}, too small to matter; arrows: goes on"
+        f"← better; bars: 95 % bootstrap interval; band: ± {margin:.2g}, too small to matter; arrows: goes on"
     )
     axis.set_xlabel(f"{xlabel}\n{explained}", fontsize=8)
     handles = []

@@ -59,14 +59,6 @@ Sparsity = Annotated[
         description="must lie in [0, 1): it is the share of weights set to zero, e.g. 0.5",
     ),
 ]
-Margin = Annotated[
-    float,
-    Field(
-        gt=0,
-        description="must be above 0: "
-        "it is the smallest difference that would matter, in nats per token, e.g. 0.02",
-    ),
-]
 Count = Annotated[int, Field(ge=1, description="must be at least 1")]
 Number = Annotated[int, Field(ge=0, description="must be 0 or more")]
 Model = Annotated[str, AfterValidator(_known_model)]
@@ -81,8 +73,8 @@ RANGES = {
     "sparsity": Sparsity,
     "sparsities": Sparsity,
     "twin_sparsities": Sparsity,
+    "answer_sparsities": Sparsity,
     "ratios": Sparsity,
-    "margin": Margin,
     "first_seed": Number,
     "patterns": Pattern,
     "recipes": Preset,
@@ -90,15 +82,19 @@ RANGES = {
     "pattern_recipes": Preset,
     "structured_recipes": Preset,
     "baselines": Preset,
+    "answer_draws": Count,
     "batch": Count,
+    "blimp_pairs": Count,
     "calibration": Count,
     "counts": Count,
     "draws": Count,
+    "item_draws": Count,
     "items": Count,
     "length": Count,
     "lengths": Count,
     "long_prompts": Count,
     "noise_levels": Count,
+    "other_draws": Count,
     "pattern_draws": Count,
     "prompts": Count,
     "seeds": Count,

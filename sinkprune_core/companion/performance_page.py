@@ -76,6 +76,12 @@ writes this table. Measured on {", ".join(hosts)}. What
 
 {markdown_table(RATIO_COLUMNS, rows)}
 
+Rows in tokens per second compare with the matrix products alone, of the same shapes: the most that any code
+could reach, one thread, with the output head at the masks for scoring, the products of queries and keys once
+more where sinks are left out, and X^T X in float32 for Gram statistics
+([test_throughput.py](../tests/benchmarks/test_throughput.py)). A plain forward's ratio is its share of that;
+the ratios of other work are their own shares over the plain forward's.
+
 Why calibration stays there: for identical masks both sides run the linears in the same precision, once here
 and twice there with the output head. What attention and statistics cost more there, tracking and the rest of
 a forward take back here. Once is enough as long as {WAITING_BYTES >> 30} GiB, or {WAITING_SHARE:.0%} of

@@ -209,7 +209,7 @@ def _is_whole(file: Path) -> bool:
     try:
         said = json.loads(about.read_text(encoding="utf-8"))
         expected = said["sha256"] if all(part in said for part in ORIGIN) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         expected = None
     if _sha256(file) == expected:
         return True

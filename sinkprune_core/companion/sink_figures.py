@@ -9,8 +9,9 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from sinkprune_core.companion.style import KIND, bars, canvas, legend_above
+from sinkprune_core.companion.style import BLACK, KIND, SERIES, bars, canvas, legend_above
 from sinkprune_core.evaluation.intervals import interval
 
 
@@ -115,4 +116,32 @@ def plot_mask_differences(frame: pd.DataFrame) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("layer (0 is the first)")
     figure.colorbar(image, ax=axes, pad=0.01, label="share of kept weights that differ")
+    return figure
+
+
+def plot_token_reach(frame: pd.DataFrame) -> Figure:
+    """Draw the share of kept weights that change against the share of calibration tokens left out.
+
+    `frame` is what `token_reach` returns, with `text` (how the calibration text begins), a panel each. Lines
+    are means over linears; dashed: other calibration text of the same size.
+    """
+    texts = list(dict.fromkeys(frame.text))
+    figure, axes = canvas(1, len(texts), (0.9 + 3.2 * len(texts), 3.6), sharey=True)
+    mean = frame.groupby(["text", "choice", "tokens", "share"], sort=False).changed.mean().reset_index()
+    for axis, text in zip(axes[0], texts, strict=True):
+        part = mean[mean.text == text]
+        for place, (choice, line) in enumerate(part[part.share < 1].groupby("choice", sort=False)):
+            colour, marker, dash = SERIES[1 + place]
+            line = line[line.changed > 0].sort_values("share")
+            linestyle = dash if len(line) > 1 else "none"
+            axis.plot(100 * line.share, 100 * line.changed, marker, color=colour, ls=linestyle, label=choice)
+        for line in part[part.share == 1].itertuples():
+            axis.axhline(100 * line.changed, color=BLACK, lw=1, ls="--", label=line.choice)
+        axis.set(xscale="log", yscale="log", title=text, xlabel="calibration tokens left out (%)")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    axes[0, 0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes[0, 0].set_ylabel("kept weights that change (%)")
+    legend_above(figure, *axes[0, 0].get_legend_handles_labels())
     return figure

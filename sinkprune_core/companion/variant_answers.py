@@ -22,7 +22,7 @@ BENCHMARKS = ("suite", "blimp")
 
 
 def variant_answers(
-    run: "Run", variant: Variant, benchmark: str, items: int, draws: int, **labels: object
+    run: "Run", variant: Variant, benchmark: str, items: int, draws: int, /, **labels: object
 ) -> pd.DataFrame:
     """Return the record of a variant's answers to one of BENCHMARKS.
 
@@ -65,7 +65,7 @@ def points(answers: pd.DataFrame) -> pd.DataFrame:
     Columns: those of `answers` that are the same within a pair, `sequence` (the number of the pair within its
     benchmark and variant) and `value` (0, 50 or 100 where a pair has two items).
     """
-    names = ["benchmark", "variant", "sparsity", "seed", "calibration_tokens"]
+    names = ["benchmark", "variant", "pattern", "sparsity", "seed", "calibration_tokens"]
     by_pair = answers.groupby([*names, "group", "pair"], sort=False).correct.mean().reset_index()
     number = by_pair.groupby(names, sort=False).cumcount()
     return by_pair.assign(sequence=number, value=100 * by_pair.correct)

@@ -145,8 +145,8 @@ class _Pass:
         store = self.hidden_store(rows) if self.hidden_store else _no_store
         by_key: list[Layers] = [[] for _ in self.keys]
         states = block_inputs(self.lm, rows, self.calibration.batch, store(0))
-        blocks = visit(self.lm, self.progress, f"statistics of {self.lm.name}")
-        for layer, block in enumerate(blocks):
+        what = f"statistics of {self.lm.name}"
+        for layer, block in enumerate(visit(self.lm, self.progress, what)):
             with observe(self.lm.linears(block), len(self.keys)) as observer:
                 states = run_block(block, states, observer, store(layer + 1))
             for choice, layers in enumerate(by_key):

@@ -1,5 +1,6 @@
 """How to prune, as data: a criterion and a few switches. The presets are the recipes of the literature."""
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import FunctionType
@@ -111,12 +112,12 @@ class Recipe:
             )
         for name in ("sink_std", "owl_lambda", "damping"):
             value = getattr(self, name)
-            if not value >= 0:  # NaN is refused too
-                raise ValueError(f"{name}={value} must be a number of at least 0")
+            if not 0 <= value < math.inf:  # NaN is refused too
+                raise ValueError(f"{name}={value} must be a finite number of at least 0")
         for name in ("owl_m", "alpha"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value} must be a number above 0")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name}={value} must be a finite number above 0")
 
     def _check_pattern(self) -> None:
         ratio = n_and_m(self.pattern)

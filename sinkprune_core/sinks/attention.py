@@ -17,7 +17,7 @@ Q queries, C queries of a chunk, K keys, E head width, S windows of queries (the
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -55,45 +55,18 @@ class _AttentionMap:
         batch, heads, _, _ = self.query_BHQE.shape
         _, groups, keys, _ = self.key_BGKE.shape
         mass_BGRK = self.query_BHQE.new_zeros(batch, groups, heads // groups, keys, dtype=torch.float32)
-        chunk_bytes = heads * min(chunk, last - first) * keys * torch.float32.itemsize
-        rows = rows_in_cache(max(1, chunk_bytes), mass_BGRK.device)
-        for row in range(0, batch, min(rows, batch)):
-            part = self._rows(slice(row, row + rows))
-            for start in range(first, last, chunk):
-                weight_BGRCK = part._weights(start, min(start + chunk, last))
-                mass_BGRK[row : row + rows, ..., : weight_BGRCK.shape[-1]] += weight_BGRCK.sum(3)
+        for start in range(first, last, chunk):
+            stop = min(start + chunk, last)
+            sums_BGRK = _column_sums(self._scores(start, stop), self._blind(start, stop))
+            mass_BGRK[..., : sums_BGRK.shape[-1]] += sums_BGRK
         return mass_BGRK.view(batch, heads, keys)
 
-    def _rows(self, rows: slice) -> "_AttentionMap":
-        """Return the map of some rows of the batch."""
-        mask_B1QK = self.mask_B1QK
-        if mask_B1QK is not None and len(mask_B1QK) > 1:
-            mask_B1QK = mask_B1QK[rows]
-        return replace(
-            self, query_BHQE=self.query_BHQE[rows], key_BGKE=self.key_BGKE[rows], mask_B1QK=mask_B1QK
-        )
-
-    def _weights(self, start: int, stop: int) -> torch.Tensor:
-        """Return the softmax weights of the queries [start, stop), float32 (B, G, R, C, K).
-
-        Keys after a causal chunk, which none of its queries sees, are left out.
-        """
-        score_BGRCK = self._scores(start, stop)
-        if self.causal:
-            ones_CC = torch.ones(stop - start, stop - start, dtype=torch.bool, device=score_BGRCK.device)
-            score_BGRCK[..., start:stop].masked_fill_(ones_CC.triu(1), -torch.inf)
-            return torch.softmax(score_BGRCK, dim=-1)
-        if self.mask_B1QK is None:
-            return torch.softmax(score_BGRCK, dim=-1)
-        mask_B11CK = self.mask_B1QK[:, :, None, start:stop]
-        if mask_B11CK.dtype != torch.bool:
-            return torch.softmax(score_BGRCK + mask_B11CK, dim=-1)
-        weight_BGRCK = torch.softmax(score_BGRCK.masked_fill(~mask_B11CK, -torch.inf), dim=-1)
-        sees_a_key_B11C1 = mask_B11CK.any(-1, keepdim=True)
-        return weight_BGRCK.masked_fill(~sees_a_key_B11C1, 0)  # a query of padding gives nothing, as in SDPA
-
     def _scores(self, start: int, stop: int) -> torch.Tensor:
-        """Return the scaled products of the queries [start, stop) with the keys, float32 (B, G, R, C, K)."""
+        """Return the scaled products of the queries [start, stop) with the keys, (B, G, R, C, K).
+
+        They are -inf for keys that a query does not see. Keys after a causal chunk, which none of its queries
+        sees, are left out.
+        """
         batch, heads, _, width = self.query_BHQE.shape
         _, groups, keys, _ = self.key_BGKE.shape
         if self.causal:
@@ -102,7 +75,39 @@ class _AttentionMap:
         query_BGXE = self.query_BHQE[:, :, start:stop].reshape(batch, groups, -1, width)
         key_BGEK = self.key_BGKE[:, :, :keys].transpose(2, 3)
         score_BGXK = torch.matmul(query_BGXE * self.scaling, key_BGEK)
-        return score_BGXK.view(batch, groups, heads // groups, stop - start, keys).float()
+        score_BGRCK = score_BGXK.view(batch, groups, heads // groups, stop - start, keys)
+        if self.causal:
+            ones_CC = torch.ones(stop - start, stop - start, dtype=torch.bool, device=score_BGRCK.device)
+            score_BGRCK[..., start:stop].masked_fill_(ones_CC.triu(1), -torch.inf)
+            return score_BGRCK
+        if self.mask_B1QK is None:
+            return score_BGRCK
+        mask_B11CK = self.mask_B1QK[:, :, None, start:stop]
+        if mask_B11CK.dtype == torch.bool:
+            return score_BGRCK.masked_fill_(~mask_B11CK, -torch.inf)
+        return score_BGRCK.float() + mask_B11CK
+
+    def _blind(self, start: int, stop: int) -> torch.Tensor | None:
+        """Return which of the queries [start, stop) see no key, bool (B, 1, 1, C, 1); None where all see one.
+
+        Queries of padding give nothing, as in SDPA.
+        """
+        if self.mask_B1QK is None or self.mask_B1QK.dtype != torch.bool:
+            return None
+        blind_B1C = ~self.mask_B1QK[:, :, start:stop].any(-1)
+        return blind_B1C[:, :, None, :, None].expand(len(self.query_BHQE), -1, -1, -1, -1)
+
+
+def _column_sums(score_BGRCK: torch.Tensor, blind_B11C1: torch.Tensor | None) -> torch.Tensor:
+    """Return the softmax weights of scores, summed over queries in float32, (B, G, R, K)."""
+    rows = rows_in_cache(score_BGRCK[0].numel() * torch.float32.itemsize, score_BGRCK.device)
+    sums = []
+    for row, part_BGRCK in enumerate(score_BGRCK.split(rows)):
+        weight_BGRCK = torch.softmax(part_BGRCK.float(), dim=-1)
+        if blind_B11C1 is not None:
+            weight_BGRCK.masked_fill_(blind_B11C1.split(rows)[row], 0)
+        sums.append(weight_BGRCK.sum(3))
+    return torch.cat(sums)
 
 
 class Tracker:

@@ -21,7 +21,8 @@ def record(request):
     """Return the function that prints, and with --record keeps, one measurement and its goal.
 
     It returns whether the goal is reached. `before` and `after` are what is compared, in `unit`, with `names`
-    for both; `value` is their ratio, or the one number that was measured where nothing is compared.
+    for both; `value` is their ratio, or the one number that was measured where nothing is compared. Without
+    `at_least` and `at_most` there is no goal, which counts as reached.
     """
 
     def note(
@@ -34,7 +35,9 @@ def record(request):
         at_least: float | None = None,
         at_most: float | None = None,
     ) -> bool:
-        if at_least is not None:
+        if at_least is None and at_most is None:
+            goal, reached = "–", True
+        elif at_least is not None:
             goal, reached = f"at least {at_least:g}", value >= at_least
         else:
             goal, reached = f"at most {at_most:g}", value <= at_most

@@ -99,6 +99,13 @@ def test_a_work_folder_of_ones_own_stays_for_another_sparsity(command, tmp_path)
     assert (tmp_path / "out-0.5" / "sinkprune.json").exists()
 
 
+@pytest.mark.parametrize(("preset", "count"), [("wanda", 128), ("unstable", 32), ("paper-sparsegpt", 32)])
+def test_text_that_is_seen_at_many_noise_levels_is_shorter_by_default(preset, count, model, refused):
+    text = model.parent / "text.txt"
+    said = refused("prune", model, "--preset", preset, "--text", text, "--length", 64, "--dry-run")
+    assert said.startswith(f"--sequences {count}: text.txt has ")
+
+
 # plans
 
 

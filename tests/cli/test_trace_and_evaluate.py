@@ -26,6 +26,7 @@ def test_trace_writes_what_it_saw_and_explains_every_measure(command, tmp_path, 
     assert Trace.load(out).ids_BSK.shape == (6, 3, 14)
     printed = capsys.readouterr().out
     rows = json.loads((tmp_path / "table.json").read_text())
+    assert all(set(row) == {"index", "value", "low", "high", "units", "method"} for row in rows)
     measures = [row["index"] for row in rows]
     assert [*measures, "value"] == list(MEANINGS)
     for name in MEANINGS:

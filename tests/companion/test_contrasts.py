@@ -82,15 +82,13 @@ def test_a_factorial_has_every_combination_once_and_changes_nothing_else():
 
 
 def test_neighbours_are_the_edges_of_the_cube():
-    found = neighbours(cells(Recipe(), SWITCHES).values())
-    assert len(found) == 12 and len(set(found)) == 12
-    assert all(list(changes(later, earlier)) == [field] for later, earlier, field in found)
-    assert all(later.inputs == "noised" for later, _, field in found if field == "inputs"), (
-        "later minus earlier is on minus off"
-    )
-    assert neighbours([Recipe(), Recipe(), preset("all-sinks")]) == [], (
-        "an equal recipe and one that changes three fields are none"
-    )
+    found = neighbours(cells(Recipe(), SWITCHES))
+    assert len(found) == 12
+    assert len(set(found)) == 12
+    for on, off, switch in found:
+        assert on[switch] and not off[switch], "on minus off"
+        assert on[:switch] + on[switch + 1 :] == off[:switch] + off[switch + 1 :]
+    assert neighbours([(False, False), (True, True)]) == []
 
 
 def test_a_name_tells_every_recipe_from_every_other():
@@ -222,9 +220,9 @@ def test_the_mean_of_simple_effects_is_the_main_effect():
     )
     recipes = cells(Recipe(), SWITCHES)
     simple = [
-        differences_of(scores, {"x": (name(later, Recipe()), name(earlier, Recipe()))})["x"]
-        for later, earlier, field in neighbours(recipes.values())
-        if field == "inputs"
+        differences_of(scores, {"x": (name(recipes[on], Recipe()), name(recipes[off], Recipe()))})["x"]
+        for on, off, number in neighbours(recipes)
+        if SWITCHES[number].field == "inputs"
     ]
     assert len(simple) == 4 and np.allclose(
         np.mean(simple, 0), effects(scores, factorial, SWITCHES)["noised text"]

@@ -75,14 +75,6 @@ def test_every_name_has_its_range_and_says_it(name, annotation, bad, good, messa
     assert found.startswith(message) and "\n" not in found
 
 
-@pytest.mark.parametrize("margin", [0, -0.1, NAN, INFINITY])
-def test_a_margin_that_is_none_is_refused_before_any_work(margin):
-    assert refusal("margin", "float", margin) == (
-        f"margin: {margin!r} must be above 0: it is the smallest difference that would matter, "
-        "in nats per token, e.g. 0.02"
-    )
-
-
 def test_a_name_that_does_not_exist_is_refused_with_those_that_do():
     annotations = {"sparsity": "float", "draws": "int"}
     with pytest.raises(ParameterError) as refused:

@@ -1,5 +1,6 @@
 """Plans and saved variants: what notebook 06 does before and around a model that is too large to try."""
 
+import pandas as pd
 import pytest
 import torch
 
@@ -8,7 +9,7 @@ from sinkprune_core.companion import variants
 from sinkprune_core.companion.plans import costs, without_weights
 from sinkprune_core.companion.records import Run
 from sinkprune_core.companion.texts import any_text
-from sinkprune_core.companion.variants import saved_variant
+from sinkprune_core.companion.variants import Variant, saved_variant
 from sinkprune_core.diffusion.compute import forward_cost
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.loading import load
@@ -145,3 +146,51 @@ def test_a_plan_asks_the_device_that_the_model_would_be_on(monkeypatch):
     monkeypatch.setattr(cost, "speed_here", lambda lm, device: 1e12)
     found = costs(["smol-ar"], preset("wanda"), 8, 128, 32, "bfloat16", "cuda")
     assert asked == {"cuda"} and "GB of memory" in found["lacks"].item()
+
+
+# a variant of which several things are asked
+
+
+def test_a_variant_is_pruned_once_when_first_asked_and_its_weights_come_back(
+    run, tiny_dlm, make_ids, monkeypatch
+):
+    pruned_by = []
+
+    def noted(lm, recipe, *rest, **more):
+        pruned_by.append(recipe)
+        return prune(lm, recipe, *rest, **more)
+
+    monkeypatch.setattr(variants, "prune", noted)
+    before = tiny_dlm.fingerprint()
+    text, recipe = Calibration(make_ids(2, 12)), preset("wanda")
+    one, two = {"natural/crop": make_ids(2, 12, seed=1)}, {"natural/crop": make_ids(2, 12, seed=2)}
+    with Variant(tiny_dlm, before, recipe, text) as variant:
+        assert pruned_by == [] and tiny_dlm.fingerprint() == before
+        first = variant.scores(run, one, 2, variant="wanda")
+        second = variant.scores(run, two, 2, variant="wanda")
+        assert pruned_by == [recipe] and tiny_dlm.fingerprint() != before
+    assert tiny_dlm.fingerprint() == before
+    assert set(first.text) == {"natural"} and set(first.start) == {"crop"}
+    assert first.calibration_tokens.tolist() == [24, 24] and first.value.tolist() != second.value.tolist()
+    with Variant(tiny_dlm, before, recipe, text) as again:
+        pd.testing.assert_frame_equal(again.scores(run, one, 2, variant="wanda"), first)
+    assert pruned_by == [recipe], "what is on record needs no pruning"
+
+
+def test_weights_come_back_after_an_error(run, tiny_dlm, make_ids):
+    before = tiny_dlm.fingerprint()
+
+    def fail(variant: Variant) -> None:
+        with variant:
+            assert variant.ready().sparsity == pytest.approx(0.5, abs=0.02)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail(Variant(tiny_dlm, before, preset("magnitude")))
+    assert tiny_dlm.fingerprint() == before
+
+
+def test_a_text_that_does_not_say_how_it_starts_has_no_such_column(run, tiny_dlm, make_ids):
+    with Variant(tiny_dlm, tiny_dlm.fingerprint()) as variant:
+        found = variant.scores(run, {"natural": make_ids(2, 12)}, 1, variant="dense")
+    assert "start" not in found and set(found.text) == {"natural"} and set(found.zeros) == {0.0}

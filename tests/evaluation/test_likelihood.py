@@ -4,9 +4,10 @@ from itertools import combinations
 
 import pandas as pd
 import pytest
+import torch
 from torch.nn.functional import cross_entropy
 
-from sinkprune_core.evaluation import token_losses
+from sinkprune_core.evaluation import likelihood, token_losses
 from sinkprune_core.evaluation.likelihood import nelbo, nll, score
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 
@@ -143,3 +144,42 @@ def test_the_estimator_of_the_other_kind_is_refused(tiny_ar, tiny_dlm, make_ids)
         ValueError, match="tiny-diffusion is diffusion: its likelihood is bounded, use `nelbo`"
     ):
         nll(tiny_dlm, make_ids(1, 5))
+
+
+# one more first token
+
+
+def test_behind_one_more_first_token_the_same_tokens_are_masked_and_counted(tiny_dlm, make_ids, monkeypatch):
+    """The masks move by one position and are otherwise the same, sequence by sequence and draw by draw."""
+    ids_NT = make_ids(4, 9)
+    seen = []
+    original = likelihood.corrupt
+
+    def noted(ids_BT, where_BT, mask_token_id):
+        seen.append(where_BT.clone())
+        return original(ids_BT, where_BT, mask_token_id)
+
+    monkeypatch.setattr(likelihood, "corrupt", noted)
+    without = nelbo(tiny_dlm, ids_NT, draws=3)
+    behind = nelbo(tiny_dlm, torch.nn.functional.pad(ids_NT, (1, 0), value=0), draws=3, first_scored=2)
+    of_without, of_behind = seen
+    assert torch.equal(of_behind[:, 1:], of_without)
+    assert not of_behind[:, :2].any()
+    assert behind.noise.tolist() == without.noise.tolist()
+    assert (behind.value - without.value).abs().max() > 1e-3, "the first token changes what is predicted"
+
+
+def test_an_autoregressive_model_counts_from_the_first_scored_position(tiny_ar, make_ids):
+    ids_NT = make_ids(3, 8)
+    logits_NTV = tiny_ar.model(ids_NT, use_cache=False).logits
+    losses_NT = cross_entropy(logits_NTV[:, :-1].transpose(1, 2), ids_NT[:, 1:], reduction="none")
+    for first in (1, 2, 7):
+        found = nll(tiny_ar, ids_NT, first_scored=first).value.tolist()
+        assert found == pytest.approx(losses_NT[:, first - 1 :].mean(1).tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("first", [0, 6])
+def test_a_first_position_outside_the_sequence_is_refused(tiny_dlm, tiny_ar, make_ids, first):
+    for call, lm in ((nelbo, tiny_dlm), (nll, tiny_ar)):
+        with pytest.raises(ValueError, match=f"first_scored={first} must lie in 1 … 5"):
+            call(lm, make_ids(2, LENGTH), first_scored=first)

@@ -9,6 +9,8 @@ from hostile import report
 from hostile.cases import Bench
 from hostile.tally import Tally
 
+COUNTED = Tally()
+
 
 def pytest_addoption(parser):
     parser.addoption("--record", action="store_true", help="write the table into docs/promises.md")
@@ -23,11 +25,13 @@ def bench(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tally(request):
+def tally():
     """The counts of this session."""
-    counted = Tally()
-    yield counted
-    terminal = request.config.pluginmanager.get_plugin("terminalreporter")
-    terminal.write_line(f"\n{counted.table()}")
-    if request.config.getoption("--record", default=False):
-        report.write(counted)
+    return COUNTED
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if COUNTED.counts:
+        terminalreporter.write_line(f"\n{COUNTED.table()}")
+        if config.getoption("--record"):
+            report.write(COUNTED)

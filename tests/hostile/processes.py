@@ -10,11 +10,12 @@ import errno
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,7 +64,6 @@ class Server:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self.lock = threading.Lock()
-        self.child = 0
 
     def run(
         self,
@@ -80,14 +80,17 @@ class Server:
         }
         with self.lock:
             self._send(order)
-            self.child = self._receive()["pid"]
+            child = os.pidfd_open(self._receive()["pid"])  # a number may come to mean another process
+            self._send({})
             timer = None
             if signal_after is not None:
-                timer = threading.Timer(signal_after[0], os.kill, (self.child, signal_after[1]))
+                timer = threading.Timer(signal_after[0], _send_signal, (child, signal_after[1]))
                 timer.start()
             answer = self._receive()
             if timer is not None:
                 timer.cancel()
+                timer.join()
+            os.close(child)
         return Outcome(**answer)
 
     def _send(self, order: dict) -> None:
@@ -106,6 +109,11 @@ class Server:
         self.notes.cleanup()
 
 
+def _send_signal(child: int, number: int) -> None:
+    with suppress(ProcessLookupError):  # it has ended by itself
+        signal.pidfd_send_signal(child, number)
+
+
 # in the server
 
 
@@ -116,13 +124,14 @@ def serve(notes: Path) -> None:
     _import_everything()
     said = notes / "said"
     counted = notes / "events"
-    for line in sys.stdin:
+    while line := sys.stdin.readline():
         order = json.loads(line)
         pid = os.fork()
         if pid == 0:
             _in_child(order, said, counted)
         answers.write(json.dumps({"pid": pid}) + "\n")
         answers.flush()
+        sys.stdin.readline()  # until it is known there, a number must not be free
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
         events = int(counted.read_text()) if counted.exists() else 0
@@ -143,6 +152,7 @@ def _import_everything() -> None:
 
     torch.set_num_threads(1)
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
+    cost._missing_disk = lambda disk, folder: []  # others fill the disk after the plan
     del transformers, inputs, prune, random_cases, engine, shrink
 
 

@@ -142,11 +142,19 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(fresh):
         load(folder)
 
 
-@pytest.mark.parametrize("field", ["model", "pre_tokenizer", "added_tokens"])
-def test_a_tokenizer_of_another_schema_is_refused(fresh, field):
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("model", "no", "tokenizer.json: model='no' must be an object or null"),
+        ("normalizer", ["x"], "normalizer=.* must be an object or null"),
+        ("pre_tokenizer", {"type": "no"}, "the tokenizer in .* cannot be read"),
+        ("added_tokens", "no", "the tokenizer in .* cannot be read"),
+    ],
+)
+def test_a_tokenizer_of_another_schema_is_refused(fresh, field, value, said):
     folder = fresh("illada")
-    edit(folder, "tokenizer.json", **{field: "no"})
-    with pytest.raises(FormatError, match=r"the tokenizer in .* cannot be read"):
+    edit(folder, "tokenizer.json", **{field: value})
+    with pytest.raises(FormatError, match=said):
         load(folder)
 
 

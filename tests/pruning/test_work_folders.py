@@ -295,7 +295,12 @@ def test_a_rerun_after_a_finished_save_says_so(place, run, monkeypatch, way):
         assert run(command(way))[0] == main.INTERRUPTED
     assert (place / "out" / "sinkprune-linears.csv").is_file() and (place / "out.work").is_dir()
     before = contents(place / "out")
-    status, said = run(command(way))
+    scratch = place / ".out.1.abcd"
+    scratch.mkdir()
+    (scratch / ".held").touch()
+    with pytest.warns(UserWarning, match="which a killed process left"):
+        status, said = run(command(way))
+    assert not scratch.exists()
     assert status == 0 and "out: finished already, from the same model, recipe and calibration text" in said
     assert contents(place / "out") == before and not (place / "out.work").exists()
     assert run(command(way))[0] == 0

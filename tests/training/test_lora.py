@@ -176,3 +176,10 @@ def test_a_run_of_other_settings_begins_with_the_weights_of_an_exported_adapter(
     again = export(checkpoint, tmp_path / "again")
     assert tokens_seen(again) == 128
     assert settings_of(again / "training.json")["earlier_tokens"] == 64
+
+
+@pytest.mark.parametrize("name", ["check_every", "save_every", "held_out_count", "draws"])
+def test_a_count_of_nothing_is_refused_before_anything_is_made(short, tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
+        train(short(), tmp_path / "run", **{name: 0})
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,218 @@
+"""How much any choice of few calibration tokens can change which weights are kept, and how much sinks do.
+
+Wanda compares the weights of a row by |W_ij| ||x_j||. Leaving tokens out changes the norms, and weights near
+their row's threshold change places. The tokens that change most are searched greedily by a first-order
+measure; what a choice of tokens changes is then counted exactly.
+
+Dimensions: R calibration rows, T position, N calibration tokens, C candidates among them, O output features,
+I input features.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pandas as pd
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from sinkprune_core.models.blocks import Rows, block_inputs, run_block
+from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.dense_statistics import dense_statistics
+from sinkprune_core.pruning.patterns import lowest
+from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.sink_profiles import sink_profiles, tracked_rows
+from sinkprune_core.pruning.token_weights import SinkContext, heads_of, token_weights
+from sinkprune_core.seeds import generator
+
+NEAR = 0.1  # how near the logarithm of a score must be to that of its row's threshold to count as close
+CANDIDATES = 1024  # at least so many tokens are searched, those that change most alone
+SINKS = {"all": "all sinks", "unstable": "unstable sinks"}
+LARGEST = "largest change"
+RANDOM = "random tokens"
+OTHER_TEXT = "other text"
+
+
+def token_reach(
+    lm: LanguageModel,
+    recipe: Recipe,
+    calibration: Calibration,
+    other: Calibration,
+    layers: Sequence[int],
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Return the share of kept weights that change when tokens leave the statistics of a dense model.
+
+    One row per block of `layers`, linear and choice of tokens. Columns: `layer`, `linear`, `choice`, `tokens`
+    (how many are left out), `share` (of all tokens) and `changed`. Choices are all sinks and unstable sinks;
+    `largest change`, searched greedily for each linear, and random tokens, for powers of two and as many as
+    there are sinks. `other text` takes the statistics of `other` instead, at a share of 1. `recipe` is one of
+    Wanda with dense propagation, hard sinks and zeros per row; its `exclude` is not looked at. Raises
+    ValueError for a block that the model lacks.
+    """
+    if unknown := [layer for layer in layers if not 0 <= layer < len(lm.blocks)]:
+        raise ValueError(f"layers={unknown} must lie in 0 … {len(lm.blocks) - 1}, the numbers of the blocks")
+    recipe = replace(recipe, exclude="none")
+    ids_RT = tracked_rows(lm, calibration, recipe.noise_levels, recipe.noise)
+    sinks = _sinks(lm, recipe, calibration, progress)
+    of_other = dense_statistics(lm, [recipe], other, progress)[recipe.statistics_key].layers
+    rows = []
+    for layer, inputs in _inputs(lm, ids_RT, layers, calibration.batch, progress):
+        for name, linear in lm.linears(lm.blocks[layer]).items():
+            search = Search(weight_OI(linear), inputs[name], recipe.sparsity)
+            found = list(_choices(search, sinks, calibration.seed))
+            changed = search.changed(of_other[layer][name].norm_I.double().square())
+            found.append({"choice": OTHER_TEXT, "tokens": ids_RT.numel(), "share": 1.0, "changed": changed})
+            rows += [{"layer": layer, "linear": name, **row} for row in found]
+    return pd.DataFrame(rows)
+
+
+def _sinks(
+    lm: LanguageModel, recipe: Recipe, calibration: Calibration, progress: bool
+) -> dict[str, torch.Tensor]:
+    """Return the numbers of the tokens that are sinks, int64, by the name of the choice."""
+    profiles = sink_profiles(lm, calibration, recipe.noise_levels, recipe.noise, progress)
+    found = {}
+    for exclude, label in SINKS.items():
+        key = replace(recipe.statistics_key, exclude=exclude)
+        weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
+        found[label] = (weight_RT.flatten() == 0).nonzero().squeeze(-1)
+    return found
+
+
+@torch.no_grad()
+def _inputs(
+    lm: LanguageModel, ids_RT: torch.Tensor, layers: Sequence[int], batch: int, progress: bool
+) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+    """Yield the numbers of `layers` in order, each with what its linears receive, (N, I) by name."""
+    states = block_inputs(lm, Rows(ids_RT, None), batch)
+    blocks = lm.blocks[: max(layers) + 1]
+    for layer, block in enumerate(tqdm(blocks, desc="inputs", unit="block", disable=not progress)):
+        received: dict[str, list[torch.Tensor]] = {}
+        handles = []
+        if layer in layers:
+            for name, linear in lm.linears(block).items():
+                received[name] = []
+                handles.append(linear.register_forward_pre_hook(_keep(received[name])))
+        try:
+            states = run_block(block, states)
+        finally:
+            for handle in handles:
+                handle.remove()
+        if layer in layers:
+            yield layer, {name: torch.cat(parts) for name, parts in received.items()}
+
+
+def _keep(parts: list[torch.Tensor]):
+    """Return a forward pre-hook that appends what a linear receives, (tokens, I)."""
+
+    def hook(module: nn.Module, args: tuple) -> None:
+        parts.append(args[0].flatten(0, 1).cpu())
+
+    return hook
+
+
+def _choices(search: "Search", sinks: dict[str, torch.Tensor], seed: int) -> Iterator[dict[str, object]]:
+    """Yield what every choice of tokens changes in one linear, see `token_reach`."""
+    tokens = search.input_NI.shape[0]
+    most = max([1, *(len(chosen) for chosen in sinks.values())])
+    counts = {2**power for power in range(most.bit_length())} | {len(chosen) for chosen in sinks.values()}
+    order = torch.randperm(tokens, generator=generator(seed, "token reach"))
+    ordered = {LARGEST: search.greedy(most), RANDOM: order}
+    named = list(sinks.items())
+    named += [(label, ranked[:count]) for label, ranked in ordered.items() for count in sorted(counts - {0})]
+    for label, chosen in named:
+        yield {
+            "choice": label,
+            "tokens": len(chosen),
+            "share": len(chosen) / tokens,
+            "changed": search.changed_without(chosen),
+        }
+
+
+def reach_words(frame: pd.DataFrame) -> str:
+    """Return one sentence per kind of calibration text of `token_reach`, with `text`, computed from means.
+
+    It compares all sinks with as many tokens chosen otherwise, and with other text.
+    """
+    lines = []
+    for text, part in frame.groupby("text", sort=False):
+        means = part.groupby(["choice", "tokens"]).changed.mean()
+        shares = part.groupby("choice").share.max()
+        for label in SINKS.values():
+            tokens = int(part.tokens[part.choice == label].iloc[0])
+            if tokens == 0:
+                lines.append(f"{text}: there are no {label}.")
+                continue
+            sinks = means[label, tokens]
+            most = means[LARGEST, tokens]
+            lines.append(
+                f"{text}: leaving out {label}, {shares[label]:.2%} of the tokens, changes {sinks:.2%} of the "
+                f"kept weights; as many random tokens change {means[RANDOM, tokens]:.2%}, the tokens that "
+                f"change most {most:.2%}, other text {means[OTHER_TEXT].mean():.2%}: sinks do "
+                f"{sinks / most:.0%} of what so few tokens could do."
+            )
+    return "\n".join(lines)
+
+
+class Search:
+    """The kept weights of one linear under Wanda, zeros counted per row, and what leaving tokens out does.
+
+    Takes its weights (O, I) and the inputs of all calibration tokens (N, I).
+    """
+
+    def __init__(self, weight_OI: torch.Tensor, input_NI: torch.Tensor, sparsity: float):
+        self.size_OI = weight_OI.detach().double().abs()
+        self.input_NI = input_NI
+        self.squares_I = _squares(input_NI)
+        self.pruned_per_row = int(weight_OI.shape[1] * sparsity)
+        self.kept_OI = self._kept(self.squares_I)
+
+    def _kept(self, squares_I: torch.Tensor) -> torch.Tensor:
+        score_OI = self.size_OI * squares_I.clamp_min(0).sqrt()
+        return ~lowest(score_OI.float(), self.pruned_per_row)
+
+    def changed(self, squares_I: torch.Tensor) -> float:
+        """Return the share of the kept weights that squared norms (I,) would not keep."""
+        both = int((self.kept_OI & self._kept(squares_I)).sum())
+        return 1 - both / int(self.kept_OI.sum())
+
+    def changed_without(self, tokens: torch.Tensor) -> float:
+        """Return the share of the kept weights that change when tokens, by number, are left out."""
+        return self.changed(self.squares_I - _squares(self.input_NI[tokens]))
+
+    def greedy(self, count: int) -> torch.Tensor:
+        """Return numbers of tokens, int64 (count,), each the one that adds most to what those before change.
+
+        The measure is of first order. A token's share of a squared norm, p_tj, lowers the logarithm of the
+        scores of column j by p_tj / 2, and every threshold by the mean over weights close to it. A set S then
+        moves sum_j r_j |sum_S (p_tj - mean)| weights, r_j of which are close per unit.
+        """
+        close_I = self._close()
+        share_NI = self.input_NI.float().square() / self.squares_I.clamp_min(1e-30).float()
+        shift_NI = (share_NI - (share_NI @ close_I)[:, None] / close_I.sum()) * close_I
+        alone_N = shift_NI.abs().sum(1)
+        candidates_C = alone_N.argsort(descending=True)[: max(CANDIDATES, 4 * count)]
+        shift_CI = shift_NI[candidates_C]
+        total_I = torch.zeros_like(close_I)
+        is_left_C = torch.ones(len(candidates_C), dtype=torch.bool)
+        chosen = []
+        for _ in range(min(count, len(candidates_C))):
+            moved_C = (shift_CI + total_I).abs_().sum(1)
+            best = int(moved_C.masked_fill(~is_left_C, -1).argmax())
+            total_I += shift_CI[best]
+            is_left_C[best] = False
+            chosen.append(best)
+        return candidates_C[chosen]
+
+    def _close(self) -> torch.Tensor:
+        """Return how many weights of every column lie close to their row's threshold, float32 (I,)."""
+        score_OI = (self.size_OI * self.squares_I.sqrt()).clamp_min(1e-30).log()
+        threshold_O1 = score_OI.masked_fill(~self.kept_OI, torch.inf).amin(1, keepdim=True)
+        return ((score_OI - threshold_O1).abs() < NEAR).sum(0).float()
+
+
+def _squares(input_NI: torch.Tensor) -> torch.Tensor:
+    """Return the sum of squares of every input feature over tokens, float64 (I,)."""
+    return input_NI.float().square().sum(0, dtype=torch.float64)

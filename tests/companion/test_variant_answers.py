@@ -1,0 +1,99 @@
+"""Accuracy of variants, paired by item: against counts by hand, on a real tiny model."""
+
+import pandas as pd
+import pytest
+
+from sinkprune_core.companion import variant_answers as module
+from sinkprune_core.companion.records import Run
+from sinkprune_core.companion.variant_answers import accuracy_difference, flip_table, points, variant_answers
+from sinkprune_core.companion.variants import Variant
+from sinkprune_core.evaluation.public_data import embedded_blimp
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.recipe import preset
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    monkeypatch.setattr("sinkprune_core.companion.records.project_root", lambda: tmp_path)
+    return Run("03_pruning_results", "test", {})
+
+
+def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> pd.DataFrame:
+    """Return answers to items of which two in a row are a pair."""
+    return pd.DataFrame(
+        {
+            "benchmark": "suite",
+            "variant": variant,
+            "pattern": "dense" if tokens == 0 else "unstructured",
+            "sparsity": 0.0 if tokens == 0 else 0.5,
+            "seed": seed,
+            "calibration_tokens": tokens,
+            "group": "g",
+            "pair": [item // 2 for item in range(len(right))],
+            "correct": right,
+        }
+    )
+
+
+def side(variant: str) -> dict[str, object]:
+    is_dense = variant == "dense"
+    pattern, sparsity = ("dense", 0.0) if is_dense else ("unstructured", 0.5)
+    return {"benchmark": "suite", "variant": variant, "pattern": pattern, "sparsity": sparsity}
+
+
+@pytest.fixture
+def answers() -> pd.DataFrame:
+    """Two variants in two calibration draws, and the dense model, which has none; 6 items in 3 pairs."""
+    yes, no = True, False
+    return pd.concat(
+        [
+            answers_of("dense", 0, [yes, yes, yes, yes, yes, no], 0),
+            answers_of("one", 0, [yes, no, yes, yes, no, no]),
+            answers_of("one", 1, [yes, no, yes, no, no, no]),
+            answers_of("two", 0, [yes, no, no, no, yes, no]),
+            answers_of("two", 1, [no, no, no, no, no, no]),
+        ],
+        ignore_index=True,
+    )
+
+
+def test_points_are_shares_of_right_answers_by_pair(answers):
+    found = points(answers)
+    one = found[(found.variant == "one") & (found.seed == 0)]
+    assert one.value.tolist() == [50, 100, 0]
+    assert one.sequence.tolist() == [0, 1, 2]
+
+
+def test_a_difference_is_paired_by_draw_and_pair_and_knows_what_the_second_costs(answers):
+    estimate, cost = accuracy_difference(points(answers), side("one"), side("two"), side("dense"))
+    assert estimate.value == pytest.approx(100 * ((3 + 2) - (2 + 0)) / 12)
+    assert cost == pytest.approx(100 * (5 / 6 - 2 / 12))
+    assert (estimate.draws, estimate.units) == (2, 3)
+    assert accuracy_difference(points(answers), side("three"), side("two"), side("dense")) is None
+
+
+def test_flips_are_counted_in_both_directions_in_every_draw(answers):
+    pairs = [(side("one"), side("two")), (side("two"), side("dense")), (side("one"), side("three"))]
+    found = flip_table(answers, pairs)
+    assert found[["variant", "other"]].to_numpy().tolist() == [["one", "two"], ["two", "dense"]]
+    assert found["items"].tolist() == [12, 12]
+    assert found.only_variant.tolist() == [2 + 2, 0]
+    assert found.only_other.tolist() == [1, 3 + 5]
+
+
+def test_answers_of_a_variant_are_a_record_and_prune_it_once(run, tiny_dlm, make_ids, monkeypatch):
+    short = dict(list(embedded_blimp().items())[:2])
+    monkeypatch.setattr(module, "embedded_blimp", lambda: short)
+    before = tiny_dlm.fingerprint()
+    with Variant(tiny_dlm, before, preset("wanda"), Calibration(make_ids(2, 12))) as variant:
+        found = variant_answers(run, variant, "blimp", 3, 2, variant="wanda", seed=4)
+    assert tiny_dlm.fingerprint() == before
+    assert len(found) == 6
+    assert set(found.benchmark) == {"blimp"}
+    assert set(found.calibration_tokens) == {24}
+    assert set(found.variant) == {"wanda"}
+    with Variant(tiny_dlm, before) as variant:
+        dense = variant_answers(run, variant, "blimp", 3, 2, variant="dense")
+        assert set(dense.calibration_tokens) == {0}
+        with pytest.raises(ValueError, match="benchmark='piqa' is unknown; choose one of suite, blimp"):
+            variant_answers(run, variant, "piqa", 3, 2)
