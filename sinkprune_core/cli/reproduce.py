@@ -22,6 +22,7 @@ class ReproduceOptions(Options):
     profile: str = "quick"
     on: str = "local"
     dry_run: bool = False
+    from_published: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(a cluster; needs the extra `slurm`)",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and why")
+    parser.add_argument(
+        "--from-published",
+        action="store_true",
+        help="begin with the records of the published run, so that figures are drawn without measuring; "
+        "what other code or versions made is measured anew",
+    )
 
 
 def run(options: ReproduceOptions) -> int:
@@ -46,6 +53,10 @@ def run(options: ReproduceOptions) -> int:
 
     root = project_root()
     check_workflow(root, options)
+    if options.from_published:
+        from sinkprune_core.companion.record_archive import unpack
+
+        print(f"{unpack(options.profile)} files of published records put into runs/{options.profile}")
     command = snakemake_command(root, options)
     environment = {
         **os.environ,

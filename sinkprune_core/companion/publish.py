@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_core.companion import claims, claims_page, figures, forests, ledger_commits
+from sinkprune_core.companion import claims, claims_page, figures, forests, ledger_commits, record_archive
 from sinkprune_core.companion.records import Run
 from sinkprune_core.files import atomic, project_root
 
@@ -105,13 +105,14 @@ def _clean_metadata(metadata: dict) -> dict:
 
 
 def publish(profile: str) -> list[Path]:
-    """Write notebooks, figures and README's table from `runs/<profile>`; return the files written.
+    """Write notebooks, figures, their records and README's table from `runs/<profile>`; return the files.
 
     Raises FileNotFoundError when the profile has no finished run.
     """
     root = project_root()
     folder = root / "runs" / profile
     written = [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
+    written.append(record_archive.pack(profile, record_archive.files_behind(folder)))
     readme = root / "README.md"
     table = claims_page.for_readme(claims.verdicts(claims.ledger(), claims.findings(folder)))
     text = with_table(readme.read_text(encoding="utf-8"), f"{table}\n\n{origin(folder)}")
@@ -140,8 +141,12 @@ def _publish_notebooks(root: Path, folder: Path) -> list[Path]:
 
 
 def _publish_figures(root: Path, folder: Path) -> list[Path]:
-    """Copy a run's figures to the project; return the files written."""
+    """Copy a run's figures to the project and remove those that it no longer makes; return the files
+    written.
+    """
     written = []
+    for notebook in (folder / "findings").glob("*.json"):
+        shutil.rmtree(root / "figures" / notebook.stem, ignore_errors=True)
     for source in sorted((folder / "figures").rglob("*")):
         if source.is_file():
             target = root / "figures" / source.relative_to(folder / "figures")

@@ -165,6 +165,7 @@ def _quality(measures: Mapping | None, kind: str) -> str:
         likelihood=card_tables.likelihood_table(rows),
         levels=card_tables.levels_table(rows),
         filling=card_tables.filling_table(rows),
+        first_token=card_tables.first_token_table(rows),
         answers=card_tables.answers_table(rows),
         sample_tokens=quality.SAMPLE_TOKENS,
         samples=card_tables.samples_text(measures["samples"]),

@@ -12,6 +12,7 @@ import torch
 from sinkprune_core import corpus
 from sinkprune_core.diffusion import compute
 from sinkprune_core.evaluation import data_files, local_data, quality
+from sinkprune_core.evaluation.public_data import embedded_wikitext
 from sinkprune_core.files import write_json
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.language_model import LanguageModel
@@ -21,7 +22,8 @@ from sinkprune_core.seeds import generator
 from sinkprune_core.training.base import EMBEDDED_BASE
 from sinkprune_core.training.card import MEASURED, REFITS, adapter_digest, log_of, write_card
 from sinkprune_core.training.card_tables import BLIMP, GOAL_NATS, SOURCES, SUITE, WIKITEXT
-from sinkprune_core.training.crops import HELD_OUT_LENGTH
+from sinkprune_core.training.crops import HELD_OUT_LENGTH, held_out_sequences
+from sinkprune_core.training.first_token import first_token_rows
 from sinkprune_core.training.learning_curve import extrapolate, tokens_per_hour
 from sinkprune_core.training.settings import SETTINGS, settings_of
 
@@ -93,6 +95,9 @@ def write_measures(
         texts |= more_texts
         tasks |= more_tasks
     rows = quality.measure(lm, ar, texts, tasks, draws, seed, progress=True)
+    natural_NT = natural_crops(lm.tokenizer, extent.length)[:sequences]
+    for model in (lm, ar):
+        rows += first_token_rows(model, natural_NT, draws, seed)
     dtype = str(lm.model.dtype).removeprefix("torch.")
     tokens = tokens_per_hour(lm, lengths)
     measures = {
@@ -112,6 +117,12 @@ def write_measures(
     }
     write_json(folder / MEASURED, measures)
     return write_card(folder)
+
+
+def natural_crops(tokenizer, length: int) -> torch.Tensor:
+    """Return held-out natural English that begins anywhere, int64 (N, T), evenly spread over its source."""
+    stream_T = corpus.stream(embedded_wikitext(), tokenizer)
+    return held_out_sequences(stream_T, corpus.separator(tokenizer), length)["crops"]
 
 
 def crop_lengths(settings: dict) -> list[int]:

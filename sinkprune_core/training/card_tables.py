@@ -20,6 +20,13 @@ LOGGED = {
     "text": "held-out text",
     "natural": "WikiText-2",
 }  # sources of held-out text in a training log
+FIRST_TOKEN = {
+    "without it": "crops as they are",
+    "with it": "behind `<|endoftext|>`",
+    "without − with": "difference, paired",
+    "hiding position 0, without": "what hiding position 0 costs, crops as they are",
+    "hiding position 0, with": "what hiding position 0 costs, behind `<|endoftext|>`",
+}  # by the condition of `first_token`
 KINDS = ("crops", "beginnings")  # of held-out sequences; an older log has one kind, without a name
 LOG_ROWS = 15  # about so many rows of a log are shown
 NOT_MEASURED = "not measured"
@@ -128,6 +135,17 @@ def filling_table(measures: Measures) -> str:
         "AR model, nats per token",
     ]
     return markdown_table(header, rows)
+
+
+def first_token_table(measures: Measures) -> str:
+    """Return what a first token does for both models; NOT_MEASURED where it was not measured."""
+    rows = []
+    for condition, level in measures.of_dlm("first token"):
+        models = [measures.shown("first token", condition, level, name) for name in ("smol-dlm", "smol-ar")]
+        rows.append([FIRST_TOKEN[condition], *models])
+    if not rows:
+        return f"{NOT_MEASURED.capitalize()}."
+    return markdown_table(["", "DLM, NELBO", "AR model"], rows)
 
 
 def answers_table(measures: Measures) -> str:

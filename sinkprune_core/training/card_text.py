@@ -143,6 +143,13 @@ before them.
 
 {filling}
 
+### The first token (nats per token)
+
+Crops of natural English (WikiText-2's validation split) as they are, and behind `<|endoftext|>`; the same
+tokens are counted, under the same masks. Hiding a key takes it from every query but its own.
+
+{first_token}
+
 ### Two-choice tasks
 
 Right answers, and pairs of items that are told apart by their contexts (chance is one half for both);

@@ -1,0 +1,81 @@
+"""The archive gives a run's records back byte for byte, and refuses what is not one."""
+
+import json
+import tarfile
+
+import pandas as pd
+import pytest
+
+from sinkprune_core.companion import record_archive, records
+from sinkprune_core.companion.records import Run
+from sinkprune_core.evaluation.intervals import interval
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch):
+    for module in (records, record_archive):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    return tmp_path
+
+
+def measure(calls: list) -> Run:
+    run = Run("00_test", "p", {})
+
+    def compute():
+        calls.append(1)
+        return pd.DataFrame({"value": [0.1, 0.25, 1 / 3]})
+
+    run.record("kept", compute, seed=0)
+    run.find({"mean": interval([0.1, 0.2, 0.4])})
+    return run
+
+
+def files(folder) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_records_come_back_byte_for_byte_and_nothing_is_measured_again(root):
+    calls = []
+    run = measure(calls)
+    before = files(run.records)
+    first = record_archive.pack("p").read_bytes()
+    assert record_archive.pack("p").read_bytes() == first  # the same to the byte
+    for file in run.records.iterdir():
+        file.unlink()
+    assert record_archive.unpack("p") == len(before) == 2
+    assert files(run.records) == before
+    measure(calls)
+    assert len(calls) == 1
+
+
+def test_only_records_behind_findings_are_packed_and_files_that_are_there_stay(root):
+    run = measure([])
+    stale = run.records / "old-0123456789ab.csv"
+    stale.write_text("value\n1\n")
+    behind = record_archive.files_behind(run.folder)
+    assert stale not in behind and len(behind) == 2
+    record_archive.pack("p", behind)
+    behind[0].write_text("mine")
+    assert record_archive.unpack("p") == 0
+    assert behind[0].read_text() == "mine"
+
+
+def test_what_is_no_archive_of_the_profile_is_refused_with_a_sentence(root):
+    with pytest.raises(FileNotFoundError, match="no run is published"):
+        record_archive.unpack("p")
+    with pytest.raises(FileNotFoundError, match="sinkprune reproduce"):
+        record_archive.pack("p")
+    measure([])
+    file = record_archive.pack("p")
+    with pytest.raises(ValueError, match="'q' is not the published one: choose p"):
+        record_archive.unpack("q")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged"):
+        record_archive.unpack("p")
+    outside = root / "evil.json"
+    outside.write_text(json.dumps({}))
+    with tarfile.open(file, "w:xz") as archive:
+        archive.add(outside, "p/../../evil.json")
+    with pytest.raises(ValueError, match="no record"):
+        record_archive.unpack("p")
