@@ -22,7 +22,7 @@ class ReproduceOptions(Options):
     profile: str = "quick"
     on: str = "local"
     dry_run: bool = False
-    from_published: bool = False
+    with_records: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,10 +40,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would run, and why")
     parser.add_argument(
-        "--from-published",
+        "--with-records",
         action="store_true",
-        help="begin with the records of the published run, so that figures are drawn without measuring; "
-        "what other code or versions made is measured anew",
+        help="begin with the records that the project keeps of this profile, so that figures are drawn "
+        "without measuring; what other code or versions made is measured anew",
     )
 
 
@@ -53,10 +53,10 @@ def run(options: ReproduceOptions) -> int:
 
     root = project_root()
     check_workflow(root, options)
-    if options.from_published:
+    if options.with_records:
         from sinkprune_core.companion.record_archive import unpack
 
-        print(f"{unpack(options.profile)} files of published records put into runs/{options.profile}")
+        print(f"{unpack(options.profile)} files of records put into runs/{options.profile}")
     command = snakemake_command(root, options)
     environment = {
         **os.environ,

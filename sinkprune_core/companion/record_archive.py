@@ -1,7 +1,7 @@
-"""The published run's records in one file, so that anyone can draw and analyse anew without measuring.
+"""A profile's records in one file, so that anyone can draw and analyse anew, or go on, without measuring.
 
-The archive holds the tables behind every finding and figure of a run. `sinkprune publish` writes it, and
-`sinkprune reproduce --from-published` puts its records where the notebooks look for them.
+`sinkprune publish` writes it, and `sinkprune reproduce --with-records` puts its records where the notebooks
+look for them.
 """
 
 import io
@@ -12,62 +12,60 @@ from pathlib import Path
 
 from sinkprune_core.files import atomic, project_root
 
-ARCHIVE = "records.tar.xz"  # below figures/
 
-
-def archive_file() -> Path:
-    """Return where the archive of the published run lies."""
-    return project_root() / "figures" / ARCHIVE
+def archive_file(profile: str) -> Path:
+    """Return where the archive of a profile lies."""
+    return project_root() / "figures" / f"records-{profile}.tar.xz"
 
 
 def pack(profile: str, files: Iterable[Path] | None = None) -> Path:
-    """Write the records of `runs/<profile>` to the archive and return its path.
+    """Write the records of `runs/<profile>` to its archive and return its path.
 
     `files` are records to keep (None: all). Two archives of the same records are the same to the byte. Raises
     FileNotFoundError where there are none.
     """
-    folder = project_root() / "runs" / profile / "records"
+    folder = _records(profile)
     chosen = sorted(folder.rglob("*.*") if files is None else files)
     if not chosen:
         raise FileNotFoundError(f"no records in runs/{profile}: run `sinkprune reproduce` first")
-    target = archive_file()
+    target = archive_file(profile)
     with atomic(target) as partial, tarfile.open(partial, "w:xz", preset=9) as archive:
         for file in chosen:
             content = file.read_bytes()
-            entry = tarfile.TarInfo(f"{profile}/{file.relative_to(folder).as_posix()}")
+            entry = tarfile.TarInfo(file.relative_to(folder).as_posix())
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
     return target
 
 
 def unpack(profile: str) -> int:
-    """Put the archive's records of a profile into `runs/<profile>` and return how many files were missing.
+    """Put the archived records of a profile into `runs/<profile>` and return how many files were missing.
 
-    Files that are there already stay. Raises FileNotFoundError where nothing is published, and ValueError
-    where the published run is of another profile or the archive is damaged.
+    Files that are there already stay. Raises FileNotFoundError where the project keeps none, and ValueError
+    for a damaged archive.
     """
-    source = archive_file()
+    source = archive_file(profile)
     if not source.exists():
-        raise FileNotFoundError(f"{source.name} is missing below figures/: no run is published here")
-    folder = project_root() / "runs" / profile / "records"
+        raise FileNotFoundError(
+            f"figures/{source.name} is missing: the project keeps no records of profile {profile}"
+        )
     try:
         with tarfile.open(source) as archive:
             members = [member for member in archive.getmembers() if member.isfile()]
-            profiles = {member.name.partition("/")[0] for member in members}
-            if profiles != {profile}:
-                raise ValueError(
-                    f"profile={profile!r} is not the published one: choose {', '.join(sorted(profiles))}"
-                )
-            return sum(_restore(archive, member, folder) for member in members)
+            return sum(_restore(archive, member, _records(profile)) for member in members)
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"{source.name} is damaged ({error}): fetch it again") from None
+        raise ValueError(f"figures/{source.name} is damaged ({error}): fetch it again") from None
+
+
+def _records(profile: str) -> Path:
+    return project_root() / "runs" / profile / "records"
 
 
 def _restore(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> bool:
-    """Write one file of the archive unless it is there; return whether it was missing."""
-    parts = Path(member.name).parts[1:]
-    if len(parts) != 2 or ".." in parts:  # notebook and record
-        raise ValueError(f"{ARCHIVE} holds {member.name!r}, which is no record: fetch it again")
+    """Write one file of an archive unless it is there; return whether it was missing."""
+    parts = Path(member.name).parts
+    if len(parts) != 2 or ".." in parts or Path(member.name).is_absolute():  # notebook and record
+        raise ValueError(f"the archive holds {member.name!r}, which is no record: fetch it again")
     target = folder.joinpath(*parts)
     if target.exists():
         return False
@@ -81,10 +79,9 @@ def files_behind(folder: Path) -> list[Path]:
     """Return the files of the records that the findings and figures of a run rest on."""
     found = set()
     for about in [*(folder / "findings").glob("*.json"), *(folder / "figures").rglob("*.json")]:
-        provenance = json.loads(about.read_text(encoding="utf-8"))
-        provenance = provenance.get("provenance", provenance)
-        notebook = provenance.get("notebook")
+        said = json.loads(about.read_text(encoding="utf-8"))
+        provenance = said.get("provenance", said)
         for group in provenance.get("records", []):
             for name in group["names"]:
-                found.update((folder / "records" / notebook).glob(f"{name}.*"))
+                found.update((folder / "records" / provenance["notebook"]).glob(f"{name}.*"))
     return sorted(found)
