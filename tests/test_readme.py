@@ -1,6 +1,5 @@
 """README keeps its word: commands exist, the example runs, links lead somewhere, the table is up to date."""
 
-import json
 import os
 import re
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sinkprune_core.cli.main import main
-from sinkprune_core.companion import claims, publish, verdict_rule
+from sinkprune_core.companion import readme
 from sinkprune_core.companion.parameters import declared
 from sinkprune_core.pruning.recipe import PRESETS
 
@@ -35,7 +34,8 @@ def test_the_first_commands_are_the_two():
 
 
 def test_every_subcommand_exists(capsys):
-    for name in set(re.findall(r"`sinkprune (\w+)", TEXT)):
+    page = (ROOT / "docs" / "pruning.md").read_text(encoding="utf-8")
+    for name in set(re.findall(r"`sinkprune (\w+)", TEXT + page)):
         with pytest.raises(SystemExit) as stopped:
             main([name, "--help"])
         assert stopped.value.code == 0
@@ -63,18 +63,32 @@ def test_every_link_and_picture_is_there():
 
 
 def test_every_preset_is_explained():
-    table = TEXT[TEXT.index("| preset |") :]
+    page = (ROOT / "docs" / "pruning.md").read_text(encoding="utf-8")
+    table = page[page.index("| preset |") :]
     assert set(re.findall(r"`([\w-]+)`", table[: table.index("\n\n")])) == set(PRESETS)
 
 
-def test_the_claims_table_lists_every_claim_with_a_verdict():
-    published = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
-    if published["parameters"].get("ledger_sha256") != publish.ledger_digest():
-        pytest.skip("the table is of an earlier ledger: `make reproduce` and `make publish` write it anew")
-    table = TEXT.split(publish.BEGIN)[1].split(publish.END)[0]
-    for claim in claims.ledger():
-        (line,) = [line for line in table.splitlines() if f"{claim.says} |" in line]
-        assert any(verdict in line for verdict in verdict_rule.VERDICTS)
+def test_every_link_of_docs_is_there():
+    for page in (ROOT / "docs").glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), (page.name, target)
+
+
+def test_readme_is_short():
+    """Four screens of a laptop: about 150 lines of at most 125 letters, computed blocks aside."""
+    for name in ("answer", "claims", "others", "origin"):
+        assert TEXT.index(readme.begin(name)) < TEXT.index(readme.end(name))
+    typed = re.sub(r"<!-- (\w+): .*?<!-- end of \1 -->", "", TEXT, flags=re.DOTALL)
+    assert len(typed.splitlines()) <= 130 and len(TEXT) < 16_000
+
+
+def test_terms_are_defined_before_they_are_used():
+    head = TEXT[: TEXT.index(readme.begin("answer"))]
+    assert re.search(r"\*diffusion language model\* \(DLM\)", head)
+    assert re.search(r"\*autoregressive\* model \(AR\)", head) and "*attention sinks*" in head
+    assert "NELBO" not in TEXT[: TEXT.index("## What holds")]
+    assert "NELBO, the bound on a DLM's negative log-likelihood" in TEXT
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ CONTROL = "control"  # of ours
 OTHERS = "others"  # measured by somebody else, never counted among ours
 KINDS = (CLAIM, CONTROL, OTHERS)
 PARTS = ("history", "claims")  # of the file
+NOT_CORRECTED = "not after correction for its family"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Claim:
     bears_on: str | None = None  # id of the row that a measurement by others speaks about
     first_verdict: str | None = None  # what the rule says of the first results
     turned: str | None = None  # why the measure was wrong, shown where the verdict is another one now
+    short: str | None = None  # the claim in few words; rows that have it stand in README's table
+    unit: str | None = None  # of the finding, beside its number there
+    control: str | None = None  # id of the row that stands beneath it there
 
     def __post_init__(self):
         self._check_choice("side", verdict_rule.SIDES)
@@ -59,6 +63,10 @@ class Claim:
             self._check_choice("first_verdict", verdict_rule.VERDICTS)
         elif self.turned:
             raise ValueError(f"claim {self.id}: turned needs first_verdict, the verdict that it was")
+        if self.short and not self.unit:
+            raise ValueError(f"claim {self.id}: unit is missing: name that of the number beside short")
+        if self.control and not self.short:
+            raise ValueError(f"claim {self.id}: short is missing: control stands beneath it in README")
         if self.finding is None:
             return
         if "/" not in self.finding:
@@ -148,9 +156,14 @@ def ledger(file: Path = FILE) -> list[Claim]:
     doubled = {id for id in ids if ids.count(id) > 1}
     if doubled:
         raise ValueError(f"{file.name} names a claim twice: {sorted(doubled)}")
+    short = {claim.id for claim in claims if claim.short}
     for claim in claims:
         if claim.bears_on and claim.bears_on not in ids:
             raise ValueError(f"{file.name}, claim {claim.id}: bears_on={claim.bears_on!r} is no row")
+        if claim.control and claim.control not in short:
+            raise ValueError(
+                f"{file.name}, claim {claim.id}: control={claim.control!r} is no row with a short text"
+            )
     return claims
 
 
@@ -262,7 +275,7 @@ def _note(claim: Claim, estimate: Estimate, p: float) -> str:
     notes = [verdict_rule.note(estimate, claim.side, claim.against, claim.margin_of(estimate))]
     given = claim.verdict(estimate)
     if given in (verdict_rule.REPRODUCED, verdict_rule.CONTRADICTED) and p >= 1 - CONFIDENCE:
-        notes.append("not after correction for its family")
+        notes.append(NOT_CORRECTED)
     return "; ".join(part for part in notes if part)
 
 

@@ -1,4 +1,4 @@
-"""The claims table as readers see it: in a terminal, in Markdown, and as the block in README."""
+"""The claims table as readers see it: in a terminal and in Markdown."""
 
 from typing import TYPE_CHECKING
 
@@ -116,27 +116,25 @@ def by_verdict(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values("verdict", key=lambda column: column.map(VERDICTS.index), kind="stable")
 
 
-def for_readme(table: pd.DataFrame) -> str:
-    """Return the claims with their count in Markdown, and what is not the paper's folded away below them.
+def by_kind(table: pd.DataFrame) -> str:
+    """Return all rows in Markdown for a page in docs: the paper's, then controls, then those by others.
 
-    Rows are in the order of the verdicts. Rows by others are counted apart.
+    Each kind has its count above it, and its rows in the order of the verdicts.
     """
-    claimed = by_verdict(table[table.kind == "claim"])
-    parts = [f"**{counted(claimed, 'claims of the paper')}**", as_markdown(claimed), EXPLAINED]
+    parts = []
+    for kind, what in (
+        ("claim", "claims of the paper"),
+        ("control", "controls of ours"),
+        ("others", "comparisons by others, at 8B"),
+    ):
+        rows = by_verdict(table[table.kind == kind])
+        if len(rows):
+            parts += [f"**{counted(rows, what)}**", as_markdown(rows, "../")]
     turned = table[table.turned != ""]
     if len(turned):
         lines = [f"* {row.claim}: {row.turned}" for row in turned.itertuples()]
         parts.append("Verdicts that turned because the measure had been wrong:\n\n" + "\n".join(lines))
-    for kind, what in (("control", "controls of ours"), ("others", "comparisons by others, at 8B")):
-        rows = by_verdict(table[table.kind == kind])
-        if len(rows):
-            parts.append(_folded(counted(rows, what), as_markdown(rows)))
-    return "\n\n".join(parts)
-
-
-def _folded(summary: str, text: str) -> str:
-    """Return text that a page shows when its summary is clicked."""
-    return f"<details>\n<summary>{summary}</summary>\n\n{text}\n\n</details>"
+    return "\n\n".join([*parts, EXPLAINED])
 
 
 def history_text(changes: "list[LedgerChange]") -> str:

@@ -1,4 +1,4 @@
-"""The section "at 8B, by others" of docs/results.md and README."""
+"""What others measured at 8B: a section of docs/results.md, and a summary in README."""
 
 from sinkprune_core.companion import claims, claims_page
 from sinkprune_core.companion.others import OtherRun, runs
@@ -13,12 +13,12 @@ SHOWS = (
 )
 
 
-def others_section(level: int = 2) -> str:
-    """Return the section in Markdown, with its heading at `level`.
+def others_section() -> str:
+    """Return the section in Markdown.
 
     What others measured stands beside the paper's numbers, with the rows of the ledger that it bears on.
     """
-    parts = [f"{'#' * level} At 8B, by others"]
+    parts = ["## At 8B, by others"]
     for run in runs():
         parts.append(_about(run))
         parts.append(_accuracies(run))
@@ -30,6 +30,23 @@ def others_section(level: int = 2) -> str:
         parts.append(SHOWS)
         parts.append(_rows())
     return "\n\n".join(parts)
+
+
+def others_summary() -> str:
+    """Return what others measured in a few sentences, for README."""
+    table = claims.verdicts(claims.ledger(), {})
+    parts = []
+    for run in runs():
+        shown = [
+            f"{row.method} at {100 * row.sparsity:.0f} % {_points(run.difference(row, baseline))}"
+            for row, baseline in run.pairs()
+        ]
+        parts.append(
+            f"{run.title}, by [{run.source}]({run.address}), sink-aware − plain in points: "
+            f"{', '.join(shown)}."
+        )
+    verdicts = claims_page.counted(table[table.kind == claims.OTHERS], "comparisons by others")
+    return f"{' '.join(parts)} {verdicts} [Details](docs/results.md#at-8b-by-others)."
 
 
 def _about(run: OtherRun) -> str:

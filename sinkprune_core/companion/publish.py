@@ -1,5 +1,5 @@
-"""From a run to what readers see: executed notebooks without traces of the machine, figures, and README's
-claims table.
+"""From a run to what readers see: executed notebooks without traces of the machine, figures, findings, and
+the pages that are computed from them.
 
 Only the pipeline writes committed outputs, so what GitHub shows is what `make reproduce` made.
 """
@@ -13,15 +13,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_core.companion import claims, claims_page, figures, forests, ledger_commits, record_archive
+from sinkprune_core.companion import (
+    claims,
+    claims_page,
+    figures,
+    forests,
+    ledger_commits,
+    pages,
+    readme,
+    record_archive,
+)
 from sinkprune_core.companion.records import Run
 from sinkprune_core.files import atomic, project_root
 
 if TYPE_CHECKING:  # what publishes nothing does without Jupyter
     from nbformat import NotebookNode
 
-BEGIN = "<!-- claims: written by `make publish` -->"
-END = "<!-- end of claims -->"
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 SHOWN_VERSIONS = ("python", "torch", "transformers")
 
@@ -105,19 +112,18 @@ def _clean_metadata(metadata: dict) -> dict:
 
 
 def publish(profile: str) -> list[Path]:
-    """Write notebooks, figures, their records and README's table from `runs/<profile>`; return the files.
+    """Write notebooks, figures, findings, records and the pages computed from them; return the files.
 
-    Raises FileNotFoundError when the profile has no finished run.
+    They are of `runs/<profile>`. Raises FileNotFoundError when the profile has no finished run.
     """
     root = project_root()
     folder = root / "runs" / profile
     written = [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
     written.append(record_archive.pack(profile, record_archive.files_behind(folder)))
-    readme = root / "README.md"
-    table = claims_page.for_readme(claims.verdicts(claims.ledger(), claims.findings(folder)))
-    text = with_table(readme.read_text(encoding="utf-8"), f"{table}\n\n{origin(folder)}")
-    readme.write_text(text, encoding="utf-8")
-    return [*written, readme]
+    file = root / "README.md"
+    text = readme.with_blocks(file.read_text(encoding="utf-8"), {"origin": origin(folder)})
+    file.write_text(text, encoding="utf-8")
+    return [*written, *pages.write()]
 
 
 def _publish_notebooks(root: Path, folder: Path) -> list[Path]:
@@ -141,15 +147,17 @@ def _publish_notebooks(root: Path, folder: Path) -> list[Path]:
 
 
 def _publish_figures(root: Path, folder: Path) -> list[Path]:
-    """Copy a run's figures to the project and remove those that it no longer makes; return the files
-    written.
+    """Copy a run's figures and findings to the project's `figures/` and remove those that it no longer
+    makes; return the files written.
     """
-    written = []
+    sources = {file: file.relative_to(folder / "figures") for file in (folder / "figures").rglob("*")}
+    sources |= {file: file.relative_to(folder) for file in (folder / "findings").glob("*.json")}
     for notebook in (folder / "findings").glob("*.json"):
         shutil.rmtree(root / "figures" / notebook.stem, ignore_errors=True)
-    for source in sorted((folder / "figures").rglob("*")):
+    written = []
+    for source, place in sorted(sources.items()):
         if source.is_file():
-            target = root / "figures" / source.relative_to(folder / "figures")
+            target = root / "figures" / place
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
             written.append(target)
@@ -185,16 +193,6 @@ def _records_behind(folder: Path) -> dict[str, dict]:
             for name in group.pop("names"):
                 behind[f"{file.stem}/{name}"] = group
     return behind
-
-
-def with_table(readme: str, table: str) -> str:
-    """Return README's text with the table between its two markers; raises ValueError when the markers are
-    gone.
-    """
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
-        raise ValueError(f"README.md must hold the markers {BEGIN} and {END} once each")
-    head, rest = readme.split(BEGIN)
-    return f"{head}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
 
 
 def write_claims(profile: str) -> Path:

@@ -1,10 +1,14 @@
-"""docs/results.md and README's tables of the paper's results: published rows and the commands that measure
-them.
+"""docs/results.md: every claim with its controls, the paper's published rows with the commands that measure
+them, and what others measured.
 """
 
-from sinkprune_core.companion import others_page, published
+from collections.abc import Iterable, Mapping
+
+from sinkprune_core.companion import claims, claims_page, others_page, published
+from sinkprune_core.companion.claims import Claim
 from sinkprune_core.companion.published import Result
 from sinkprune_core.diffusion.compute import HARDWARE, SPEED
+from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.tables import markdown_table
 
 TASKS = {
@@ -22,14 +26,22 @@ WIKITEXT = (
     f"open('{published.TEXT}', 'w').write('\\n\\n'.join("
     "load('Salesforce/wikitext', 'wikitext-2-raw-v1', split='train')['text']))\""
 )
-HEAD = f"""# The paper's results, and how to measure them here
+HEAD = """# Results
 
-Written by `python -m sinkprune_core.companion.pages` from
-[published.yml](../sinkprune_core/data/published.yml).
+Written by `python -m sinkprune_core.companion.pages` from the [ledger](../sinkprune_core/data/claims.yml),
+the [published findings](../figures/findings) and [published.yml](../sinkprune_core/data/published.yml):
+[every claim with its controls](#every-claim-with-its-controls), [the paper's results](#the-papers-results)
+with the commands that measure them, and [what others measured at 8B](#at-8b-by-others).
 
-**None of these rows was run by this project.** They need a model of 8 billion parameters on a GPU. What was
-measured here, on a small pair of models, stands in the claims table of the [README](../README.md); what
-others measured at 8B stands [at the end](#at-8b-by-others). Every
+## Every claim with its controls
+
+One rule decides every row: *reproduced* when the whole 95 % interval lies on the claimed side, *contradicted*
+when it lies on the other side, *no difference that matters* when it lies within a margin that was fixed
+before the run, *undecided* otherwise. [figures/claims.md](../figures/claims.md) says what changed in the
+ledger after results had been seen."""
+PAPER = f"""## The paper's results
+
+**None of these rows was run by this project.** They need a model of 8 billion parameters on a GPU. Every
 published number below has the commands that measure it with this package; the recipes are explained in
 [official.md](official.md), with all differences from the official code.
 
@@ -46,7 +58,7 @@ whole paragraphs with a separator):
 {WIKITEXT}
 ```"""
 INFERRED = "That the published LLaDA-8B is the base model, not the instruct one, is inferred from its scores."
-UNPRINTED = """## Settings the paper reports on whose numbers we do not have
+UNPRINTED = """### Settings the paper reports on whose numbers we do not have
 
 The paper also evaluates 25 % and 75 % sparsity, Dream, LLaDA-1.5 and MMaDA. Those tables were not at hand, so
 no number is given; the commands are the same, and baselines come from another `--preset` (`wanda`,
@@ -54,9 +66,10 @@ no number is given; the commands are the same, and baselines come from another `
 """
 
 
-def results_page() -> str:
-    """Return docs/results.md: every published row with its commands, and what others measured."""
-    parts = [HEAD, *map(_section, _tables())]
+def results_page(ledger: Iterable[Claim], found: Mapping[str, Estimate | None]) -> str:
+    """Return docs/results.md from the ledger and the findings of a run."""
+    table = claims.verdicts(ledger, dict(found))
+    parts = [HEAD, claims_page.by_kind(table), PAPER, *map(_section, _tables())]
     blocks = []
     for row in published.unprinted():
         title = f"# {row.model}, {row.sparsity:.0%}, about {_hours(row)} hours"
@@ -64,17 +77,6 @@ def results_page() -> str:
     parts.append(f"{UNPRINTED}\n{_shell(blocks)}")
     parts.append(others_page.others_section())
     return "\n\n".join(parts) + "\n"
-
-
-def readme_tables() -> str:
-    """Return README's tables of the paper's results, and the commands that measure every row."""
-    parts = [f"**{rows[0].title}**\n\n{_numbers(rows)}" for rows in _tables()]
-    parts.append(f"Hours of pruning + evaluation on {HARDWARE}, estimated from FLOPs: a lower bound.")
-    parts.append(
-        "<details>\n<summary>The command of every row</summary>\n\n"
-        f"{_commands(published.results())}\n\n</details>"
-    )
-    return "\n\n".join(parts)
 
 
 def _tables() -> list[list[Result]]:
@@ -90,7 +92,7 @@ def _section(rows: list[Result]) -> str:
     first = rows[0]
     unit = first.unit[0].upper() + first.unit[1:]
     about = f"{unit}; source: {first.source}. {first.note} {INFERRED}"
-    return f"## {first.title}\n\n{about}\n\n{_numbers(rows)}\n\n{_commands(rows)}"
+    return f"### {first.title}\n\n{about}\n\n{_numbers(rows)}\n\n{_commands(rows)}"
 
 
 def _numbers(rows: list[Result]) -> str:

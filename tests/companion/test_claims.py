@@ -120,7 +120,7 @@ def test_a_notebook_shows_the_essentials_first_and_no_link_to_itself(run):
     assert "(../notebooks/00_test.ipynb)" in claims_page.as_markdown(table, "../")
 
 
-def test_the_readme_counts_and_orders_by_verdict_and_shows_every_row_once(run):
+def test_the_long_table_counts_and_orders_by_verdict_and_shows_every_row_once(run):
     nothing = {"finding": None, "family": None, "margin": None, "margin_reason": None}
     others = {"kind": "others", "bears_on": "d", "finding": "others/winogrande_wanda_50"}
     ledger = [
@@ -132,14 +132,14 @@ def test_the_readme_counts_and_orders_by_verdict_and_shows_every_row_once(run):
     ]
     run.find({"x": interval([-1.0, -1.1, -0.9]), "y": interval([1.0, 1.1, 0.9]), "z": estimate(-0.05, 0.05)})
     table = claims.verdicts(ledger, claims.findings(run.folder))
-    text = claims_page.for_readme(table)
+    text = claims_page.by_kind(table)
     counted = "Of 3 claims of the paper: 1 reproduced, 1 contradicted, 1 not run at this scale."
     assert f"**{counted}**" in text
     assert "Of 1 controls of ours: 1 no difference that matters." in text
     assert "Of 1 comparisons by others, at 8B: 1 undecided." in text, "never counted among ours"
     places = [text.index(f" {says} |") for says in ("A", "B", "D", "C", "E")]
     assert places == sorted(places), "by verdict, then what is not the paper's"
-    assert text.index("| D |") < text.index("<details>") < text.index("*control:* C")
+    assert text.index("| D |") < text.index("controls of ours") < text.index("*control:* C")
     assert [text.count(f" {row.says} |") for row in ledger] == [1] * 5
     (line,) = [line for line in text.splitlines() if line.startswith("| B |")]
     assert [cell.strip()[:3] for cell in line.split("|")[1:4]] == ["B", "❌ c", "1 ["], (
@@ -154,9 +154,9 @@ def test_a_verdict_that_turned_says_why_and_one_that_did_not_is_silent():
     ledger = [claim(**turning), claim(id="d", finding="nb/y", **turning), claim(id="e", finding="nb/z")]
     table = claims.verdicts(ledger, known)
     assert table.turned.tolist() == ["the measure was wrong", "", ""]
-    text = claims_page.for_readme(table)
+    text = claims_page.by_kind(table)
     assert text.count("the measure was wrong") == 2, "in its row and in the list"
-    assert "turned" not in claims_page.for_readme(table.iloc[1:])
+    assert "turned" not in claims_page.by_kind(table.iloc[1:])
     crossed = claims_page.then_and_now(table).splitlines()
     assert len(crossed) == 3 and crossed[2] == "| then contradicted | 1 | 1 | 0 | 0 | 0 |"
 
@@ -190,6 +190,8 @@ def test_the_figure_shows_every_row_with_its_verdict():
         ({"finding": "others/x"}, "kind='claim' does not fit"),
         ({"kind": "others", "finding": "others/x"}, "bears_on is missing"),
         ({"turned": "why"}, "turned needs first_verdict"),
+        ({"short": "few words"}, "unit is missing: name that of the number beside short"),
+        ({"control": "d"}, "short is missing: control stands beneath it in README"),
         ({"first_verdict": "direction only"}, "first_verdict='direction only' is not one of reproduced"),
     ],
 )
@@ -205,6 +207,7 @@ def test_a_claim_says_what_is_wrong_with_it(fields, message):
         ({"claims": [{**ROW, "colour": "red"}]}, "colour"),
         ({"claims": [{**ROW, **DECIDED, "family": None}]}, "family is missing"),
         ({"claims": [{**ROW, "bears_on": "nothing"}]}, "bears_on='nothing' is no row"),
+        ({"claims": [{**ROW, "short": "s", "unit": "u", "control": "d"}]}, "control='d' is no row with"),
         ({"claims": [], "rules": []}, "unknown parts rules; it may have history, claims"),
     ],
 )
@@ -243,15 +246,6 @@ def test_falsifiers_say_the_same_as_the_rule():
         if row.finding:
             wrong = "above" if row.side == "below" else "below"
             assert row.falsifier == f"the whole interval lies {wrong} {row.against:g}", row.id
-
-
-def test_readme_keeps_its_text_around_the_table():
-    before = f"head\n{publish.BEGIN}\nold\n{publish.END}\ntail"
-    after = publish.with_table(before, "| new |")
-    assert after == f"head\n{publish.BEGIN}\n| new |\n{publish.END}\ntail"
-    assert publish.with_table(after, "| new |") == after
-    with pytest.raises(ValueError, match="markers"):
-        publish.with_table("no markers", "t")
 
 
 def test_the_ledger_ships_with_the_package_and_is_found_from_anywhere(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sinkprune_core.cli import main
-from sinkprune_core.companion import pages, performance_page, published
+from sinkprune_core.companion import claims, pages, performance_page, published, readme, verdict_rule
 from sinkprune_core.companion.models_page import models_page
 from sinkprune_core.evaluation import benchmarks
 from sinkprune_core.files import project_root
@@ -158,3 +158,19 @@ def test_a_readme_without_its_markers_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(pages, "project_root", lambda: tmp_path)
     with pytest.raises(ValueError, match="must hold the markers"):
         pages.pages()
+
+
+def test_readme_keeps_its_text_around_a_block():
+    before = f"head\n{readme.begin('claims')}\nold\n{readme.end('claims')}\ntail"
+    after = readme.with_blocks(before, {"claims": "| new |"})
+    assert after == f"head\n{readme.begin('claims')}\n| new |\n{readme.end('claims')}\ntail"
+    assert readme.with_blocks(after, {"claims": "| new |"}) == after
+    with pytest.raises(ValueError, match="markers"):
+        readme.with_blocks("no markers", {"claims": "t"})
+
+
+def test_the_long_table_lists_every_claim_with_a_verdict():
+    page = pages.pages()["docs/results.md"]
+    for claim in claims.ledger():
+        (line,) = [line for line in page.splitlines() if f"{claim.says} |" in line]
+        assert any(verdict in line for verdict in verdict_rule.VERDICTS)

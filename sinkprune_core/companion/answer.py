@@ -1,0 +1,273 @@
+"""What README says of the results: the answer in three sentences, the short table, what to remember.
+
+Every sentence is computed from the ledger and the findings of a run.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from sinkprune_core.companion import claims, claims_page, others, published
+from sinkprune_core.companion.claims import Claim
+from sinkprune_core.companion.phrases import (
+    NATS,
+    amount,
+    by_sign,
+    capital,
+    effect,
+    joined,
+    known,
+    number,
+    share,
+    span,
+)
+from sinkprune_core.companion.pruning_findings import SINK_SWITCHES
+from sinkprune_core.companion.verdict_rule import (
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    NOT_RUN,
+    REPRODUCED,
+    UNDECIDED,
+)
+from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.sinks.readings import LITERAL, READINGS
+from sinkprune_core.tables import markdown_table
+
+Found = Mapping[str, Estimate | None]  # by notebook/name
+PAIR = "smol-dlm"
+TEMPORAL = "01_sink_variance/temporal_variance_difference"
+BY_LAYER = "each layer with sinks of its own"
+PERSISTENCE = "In the official code persistence plays no part: it leaves out all sinks, stable ones too"
+MOVES = {
+    REPRODUCED: "by the paper's measure sinks do move more in the DLM",
+    CONTRADICTED: "by the paper's measure sinks move more in the AR model",
+    NO_DIFFERENCE: "by the paper's measure sinks move alike in both",
+    UNDECIDED: "by the paper's measure it stays open whose sinks move more",
+    NOT_RUN: "how much sinks move was not measured",
+}
+
+
+def readme_answer(ledger: Iterable[Claim], found: Found) -> str:
+    """Return three sentences: what the paper claims, what was found here, how far that carries."""
+    ledger = list(ledger)
+    table = claims.verdicts(ledger, dict(found))
+    sentences = [_claimed(), _found_here(table, found), _how_far(ledger, table)]
+    return "\n\n".join(sentences)
+
+
+def _claimed() -> str:
+    """Return what the paper claims, with its own number."""
+    rows = {row.method: row for row in published.results() if row.table == "llada-50"}
+    method, baseline = (rows[name].values["average"] for name in ("sink-aware Wanda", "Wanda"))
+    return (
+        "**The paper claims** that sinks move while a DLM writes and matter less there than in an AR model, "
+        "and that weights scored without them prune better: on LLaDA-8B at 50 % sparsity it reports "
+        f"{method:.2f} % average accuracy against {baseline:.2f} % for Wanda."
+    )
+
+
+def _found_here(table: pd.DataFrame, found: Found) -> str:
+    """Return what was found on the embedded pair."""
+    size = MODELS[PAIR].parameters / 1e6
+    parts = [MOVES[table.verdict["sinks-move"]]]
+    if claims.NOT_CORRECTED in table.note["sinks-move"]:
+        parts[0] += f" ({claims.NOT_CORRECTED})"
+    if known(found, "01_sink_variance/stable_share_dlm"):
+        stable = share(found["01_sink_variance/stable_share_dlm"].value)
+        says = {
+            REPRODUCED: f"and most of them come and go ({stable} of their occurrences sit at stable places)",
+            CONTRADICTED: f"but most of them stay ({stable} of their occurrences sit at stable places)",
+        }
+        parts[0] += ", " + says.get(table.verdict["sinks-transient"], "and whether most of them stay is open")
+    if known(found, "05_what_does_the_work/main_sinks"):
+        parts.append(
+            effect(found["05_what_does_the_work/main_sinks"], "leaving sinks out of the scores, by itself,")
+        )
+    if known(found, "03_pruning_results/paper_minus_wanda"):
+        whole = found["03_pruning_results/paper_minus_wanda"]
+        compared = by_sign(whole, "does worse than Wanda", "beats Wanda", "is not told apart from Wanda")
+        parts.append(f"the official recipe as a whole {compared} ({amount(whole, NATS)})")
+    return f"**Found here**, on a pair of models with {size:.0f} million weights: {'; '.join(parts)}."
+
+
+def _how_far(ledger: list[Claim], table: pd.DataFrame) -> str:
+    """Return how many claims were decided, and what was not run here."""
+    claimed = table[table.kind == claims.CLAIM]
+    large = sum(claim.kind == claims.CLAIM and claim.finding is None for claim in ledger)
+    by_others = table[table.kind == claims.OTHERS]
+    counts = by_others.verdict.value_counts()
+    verdicts = [f"{counts[verdict]} are {verdict}" for verdict in claims_page.MARKS if verdict in counts]
+    if len(verdicts) == 1:
+        verdicts = [f"all are {counts.index[0]}"]
+    return (
+        f"**How far that carries.** {claims_page.counted(claimed, 'claims')} "
+        f"{large} of them need models of 8 billion weights, which did not run here; of {len(by_others)} "
+        f"comparisons that others ran at 8B, {joined(verdicts)}."
+    )
+
+
+# the short table
+
+
+def short_table(ledger: Iterable[Claim], found: Found) -> str:
+    """Return the claims that have a short text in Markdown: claim, verdict, number, its control beneath.
+
+    Three columns, so that a phone shows them all.
+    """
+    ledger = list(ledger)
+    table = claims.verdicts(ledger, dict(found))
+    by_id = {claim.id: claim for claim in ledger}
+    controls = {claim.control for claim in ledger if claim.control}
+    estimates = {**others.findings(), **found}
+    lines = []
+    for claim in ledger:
+        if not claim.short or claim.id in controls:
+            continue
+        lines.append(_short_row(claim, table, estimates))
+        if claim.control:
+            lines.append(_short_row(by_id[claim.control], table, estimates, beneath=True))
+    return markdown_table(["claim", "verdict", "number [95 % interval]"], lines)
+
+
+def _short_row(claim: Claim, table: pd.DataFrame, estimates: Found, beneath: bool = False) -> list[str]:
+    """Return one row of the short table."""
+    says = claim.short
+    if beneath:
+        head = "by others" if claim.kind == claims.OTHERS else "control"
+        says = f"↳ *{head}:* {claim.short}"
+    elif claim.notebook:
+        says = f"[{claim.short}](notebooks/{claim.notebook}.ipynb)"
+    verdict = table.verdict[claim.id]
+    shown_verdict = f"{claims_page.MARKS[verdict]} {verdict}"
+    if claims.NOT_CORRECTED in table.note[claim.id]:
+        shown_verdict += f", {claims.NOT_CORRECTED}"
+    estimate = estimates.get(claim.finding or "")
+    shown = "–"
+    if estimate is not None:
+        shown = f"{number(estimate.value)} {claim.unit} {span(estimate)}"
+    elif claim.published:
+        shown = f"published: {claim.published}"
+    return [says, shown_verdict, shown]
+
+
+# how the first answer depends on the reading
+
+
+def reading_sentence(found: Found) -> str:
+    """Return how the answer to the first claim depends on the reading of attention mass."""
+    by_label = {}
+    for name, reading in READINGS.items():
+        ending = "" if name == LITERAL else f"_{name}"
+        by_label[reading.label] = found.get(TEMPORAL + ending)
+    by_label[BY_LAYER] = found.get(f"{TEMPORAL}_layers")
+    measured = {label: estimate for label, estimate in by_label.items() if estimate is not None}
+    if not measured:
+        return "The answer to the first claim was not measured under any reading of attention mass."
+    more = [label for label, estimate in measured.items() if estimate.low > 0]
+    less = [label for label, estimate in measured.items() if estimate.high < 0]
+    unclear = [label for label in measured if label not in more and label not in less]
+    if len(measured) in (len(more), len(less), len(unclear)):
+        whose = "the DLM's sinks move more"
+        if less:
+            whose = "the AR model's sinks move more"
+        elif unclear:
+            whose = "it stays open whose sinks move more"
+        return f"The first answer is the same by all {len(measured)} readings of attention mass: {whose}."
+    parts = []
+    for says, labels in (
+        ("the DLM's sinks move more by", more),
+        ("the AR model's by", less),
+        ("it stays open by", unclear),
+    ):
+        if labels:
+            parts.append(f"{says} {joined([f'“{label}”' for label in labels])}")
+    return f"**The first answer depends on how attention mass is read**: {'; '.join(parts)}."
+
+
+# what to remember
+
+
+def remembered(found: Found) -> list[str]:
+    """Return the findings that deserve a sentence of their own, those that were measured."""
+    sentences = [_kept_weights(found), _where_it_hurts(found), _fewer_steps(found), _persistence(found)]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _kept_weights(found: Found) -> str:
+    """Return how few kept weights depend on the sinks."""
+    reach = "05_what_does_the_work/reach"
+    if not known(found, f"{reach}_sinks", f"{reach}_other_text"):
+        return ""
+    sinks, text = found[f"{reach}_sinks"], found[f"{reach}_other_text"]
+    return (
+        f"Leaving all sinks out changes {share(sinks.value)} of the kept weights, other calibration text "
+        f"{share(text.value)} "
+        "([notebook 05](notebooks/05_what_does_the_work.ipynb))."
+    )
+
+
+def sink_effects(found: Found) -> dict[str, Estimate]:
+    """Return what leaving sinks out does where nothing else changes, by method and sparsity in words."""
+    effects = {}
+    for name, estimate in found.items():
+        notebook, _, finding = name.partition("/")
+        if notebook != "03_pruning_results" or estimate is None:
+            continue
+        for comparison, words in SINK_SWITCHES.items():
+            place = re.fullmatch(rf"{comparison}(?:_(\d+)(?:_(\d+))?)?", finding)
+            if place:
+                share, group = place.groups()
+                where = f"{share}:{group}" if group else f"{share or 50} %"
+                effects[f"{words} at {where}"] = estimate
+    return effects
+
+
+def hurts_sentence(found: Found) -> str:
+    """Return where leaving sinks out costs quality, worst first; empty where it was not measured."""
+    effects = sink_effects(found)
+    if not effects:
+        return ""
+    hurting = sorted(effects.items(), key=lambda item: -item[1].value)
+    hurting = [(label, estimate) for label, estimate in hurting if estimate.low > 0]
+    helping = sum(estimate.high < 0 for estimate in effects.values())
+    counts = f"of {len(effects)} comparisons that change nothing else, {helping} clearly gain"
+    if not hurting:
+        return f"Nowhere does leaving sinks out clearly hurt by itself: {counts}, none clearly loses."
+    listed = joined([f"{label} ({amount(estimate, NATS)})" for label, estimate in hurting[:3]])
+    lose = "loses" if len(hurting) == 1 else "lose"
+    return f"Leaving sinks out by itself can hurt: {counts} and {len(hurting)} clearly {lose}, most {listed}."
+
+
+def _where_it_hurts(found: Found) -> str:
+    """Return the same with a link."""
+    sentence = hurts_sentence(found)
+    return sentence and f"{sentence} ([Notebook 03](notebooks/03_pruning_results.ipynb).)"
+
+
+def _fewer_steps(found: Found) -> str:
+    """Return how pruning compares with fewer denoising steps of the dense model."""
+    name = "04_matched_compute/pruned_minus_dense_steps"
+    if not known(found, name):
+        return ""
+    says = by_sign(
+        found[name],
+        "the dense model with fewer denoising steps beats pruning",
+        "pruning beats the dense model with fewer denoising steps",
+        "pruning and fewer denoising steps of the dense model are not told apart",
+    )
+    return (
+        f"At the same effective FLOPs {says}: pruned − dense {amount(found[name], NATS)} "
+        "([notebook 04](notebooks/04_matched_compute.ipynb))."
+    )
+
+
+def _persistence(found: Found) -> str:
+    """Return that the official code ignores persistence, and what telling stable sinks apart does here."""
+    sentence = f"{PERSISTENCE} ([docs/official.md](docs/official.md))."
+    name = "05_what_does_the_work/unstable_minus_all"
+    if not known(found, name):
+        return sentence
+    said = effect(found[name], "leaving out the unstable ones alone, as the title says,")
+    return f"{sentence} {capital(said)}."

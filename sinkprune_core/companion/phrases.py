@@ -1,0 +1,93 @@
+"""Numbers and verdicts as words: the parts that computed sentences are made of.
+
+A sentence that a page or a notebook shows is put together here and in `answer` and `notebook_readings`, from
+findings alone, so that other findings give other sentences.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from sinkprune_core.evaluation.intervals import Estimate
+
+NATS = "nats per token"
+POINTS = "points"
+MINUS = "−"
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a number of so many significant digits, with a true minus sign and commas between thousands."""
+    rounded = float(f"{value:.{digits}g}")
+    text = f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+    return text.replace("-", MINUS)
+
+
+def share(value: float) -> str:
+    """Return a share in percent: with one decimal below 10 %, with two below 1 %."""
+    percent = 100 * abs(value)
+    decimals = 0 if percent >= 10 else 1 if percent >= 1 else 2
+    return f"{100 * value:.{decimals}f} %".replace("-", MINUS)
+
+
+def span(found: Estimate) -> str:
+    """Return an interval in brackets, which does not break over lines."""
+    return f"[{number(found.low)},\N{NO-BREAK SPACE}{number(found.high)}]"
+
+
+def share_span(found: Estimate) -> str:
+    """Return a share with its interval, in percent."""
+    return f"{share(found.value)} [{share(found.low)}, {share(found.high)}]"
+
+
+def amount(found: Estimate, unit: str = "") -> str:
+    """Return a number with its unit and interval."""
+    return " ".join(part for part in (number(found.value), unit, span(found)) if part)
+
+
+def first(text: str) -> str:
+    """Return the number that matters most, in bold."""
+    return f"**{text}**"
+
+
+def by_sign(found: Estimate, above: str, below: str, unclear: str) -> str:
+    """Return what an interval says: that it lies above zero, below it, or neither."""
+    if found.low > 0:
+        return above
+    if found.high < 0:
+        return below
+    return unclear
+
+
+def effect(found: Estimate, subject: str, unit: str = NATS) -> str:
+    """Return what `subject` does to a loss: it saves, it costs, it makes no difference that matters or that
+    this run could see.
+    """
+    size = f"{number(abs(found.value))} {unit} {span(found)}"
+    if found.high < 0 or found.low > 0:
+        verb = "saves" if found.high < 0 else "costs"
+        small = ", less than matters" if is_small(found) else ""
+        return f"{subject} {verb} {size}{small}"
+    if is_small(found):
+        return f"{subject} makes no difference that matters: {amount(found, unit)}"
+    return f"{subject} makes no difference that this run could see: {amount(found, unit)}"
+
+
+def is_small(found: Estimate) -> bool:
+    """Return whether the whole interval lies within the finding's margin; False without one."""
+    return found.margin is not None and -found.margin < found.low and found.high < found.margin
+
+
+def joined(parts: Iterable[str], last: str = "and") -> str:
+    """Return a list in words."""
+    parts = list(parts)
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} {last} {parts[-1]}"
+
+
+def known(found: Mapping[str, Estimate | None], *names: str) -> bool:
+    """Return whether all of these were measured."""
+    return all(found.get(name) is not None for name in names)
+
+
+def capital(sentence: str) -> str:
+    """Return a sentence that begins with a capital."""
+    return sentence[:1].upper() + sentence[1:]

@@ -1,0 +1,46 @@
+"""README's computed blocks: each stands between two markers, and everything around them is kept.
+
+`answer`, `claims` and `others` follow from the ledger and the published findings; `origin` says of which run
+these are, and only `publish` writes it.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from sinkprune_core.companion import answer, others_page
+from sinkprune_core.companion.claims import Claim
+from sinkprune_core.evaluation.intervals import Estimate
+
+
+def begin(name: str) -> str:
+    """Return the marker that a block begins with."""
+    return f"<!-- {name}: written by `make publish` -->"
+
+
+def end(name: str) -> str:
+    """Return the marker that a block ends with."""
+    return f"<!-- end of {name} -->"
+
+
+def blocks(ledger: Iterable[Claim], found: Mapping[str, Estimate | None]) -> dict[str, str]:
+    """Return the blocks that follow from the ledger and the findings of a run, by name."""
+    ledger = list(ledger)
+    bullets = "\n".join(f"* {sentence}" for sentence in answer.remembered(found))
+    table = answer.short_table(ledger, found)
+    return {
+        "answer": answer.readme_answer(ledger, found),
+        "claims": "\n\n".join(part for part in (table, answer.reading_sentence(found), bullets) if part),
+        "others": others_page.others_summary(),
+    }
+
+
+def with_blocks(text: str, blocks: Mapping[str, str]) -> str:
+    """Return README's text with each block between its markers.
+
+    Raises ValueError where the markers of one are gone or doubled.
+    """
+    for name, block in blocks.items():
+        if text.count(begin(name)) != 1 or text.count(end(name)) != 1:
+            raise ValueError(f"README.md must hold the markers {begin(name)} and {end(name)} once each")
+        head, rest = text.split(begin(name))
+        text = f"{head}{begin(name)}\n{block}\n{end(name)}{rest.split(end(name))[1]}"
+    return text

@@ -1,0 +1,137 @@
+"""README's sentences change when the findings do."""
+
+import pytest
+
+from sinkprune_core.companion import answer, claims, phrases
+from sinkprune_core.evaluation.intervals import Estimate
+
+LEDGER = claims.ledger()
+MOVES = "01_sink_variance/temporal_variance_difference"
+
+
+def estimate(low: float, high: float, margin: float | None = None) -> Estimate:
+    return Estimate((low + high) / 2, low, high, units=9, method="", margin=margin)
+
+
+def said(found: dict) -> str:
+    return answer.readme_answer(LEDGER, found)
+
+
+def test_numbers_read_like_numbers():
+    assert [phrases.number(x) for x in (0.0, 0.00196, -0.1, 1.04, 26.8, -1234.5)] == [
+        "0.0",
+        "0.0020",
+        "−0.10",
+        "1.0",
+        "27",
+        "−1,200",
+    ]
+    assert [phrases.share(x) for x in (0.0012, 0.026, 0.891, -0.5)] == ["0.12 %", "2.6 %", "89 %", "−50 %"]
+    assert phrases.joined([]) == "" and phrases.joined("abc") == "a, b and c"
+
+
+def test_three_sentences_say_what_is_claimed_found_and_how_far_it_carries():
+    first, second, third = said({}).split("\n\n")
+    assert "53.18 % average accuracy against 52.70 % for Wanda" in first, "from published.yml"
+    assert second.endswith("135 million weights: how much sinks move was not measured.")
+    own = [claim for claim in LEDGER if claim.kind == claims.CLAIM]
+    assert f"Of {len(own)} claims: {len(own)} not run at this scale. 6 of them need models of 8" in third
+    assert "of 10 comparisons that others ran at 8B, all are undecided" in third
+
+
+@pytest.mark.parametrize(
+    ("ends", "says"),
+    [
+        ((20, 30), "sinks do move more in the DLM"),
+        ((-30, -20), "sinks move more in the AR model"),
+        ((-0.5, 0.5), "sinks move alike in both"),
+        ((-30, 20), "it stays open whose sinks move more"),
+    ],
+)
+def test_the_first_finding_turns_with_its_interval(ends, says):
+    assert says in said({MOVES: estimate(*ends)})
+
+
+def test_what_a_correction_takes_back_is_said():
+    weak = said({MOVES: estimate(0.1, 60)})
+    assert "sinks do move more in the DLM (not after correction for its family)" in weak
+    assert claims.NOT_CORRECTED not in said({MOVES: estimate(20, 30)})
+
+
+@pytest.mark.parametrize(
+    ("ends", "says"),
+    [
+        ((0.1, 0.2), "by itself, costs 0.15 nats per token [0.10,"),
+        ((-0.2, -0.1), "by itself, saves 0.15 nats per token"),
+        ((-0.01, 0.01), "by itself, makes no difference that matters"),
+        ((-0.2, 0.1), "by itself, makes no difference that this run could see"),
+        ((0.001, 0.01), "costs 0.0055 nats per token [0.0010,\N{NO-BREAK SPACE}0.010], less than matters"),
+    ],
+)
+def test_what_leaving_sinks_out_does_turns_with_its_interval(ends, says):
+    assert says in said({"05_what_does_the_work/main_sinks": estimate(*ends, margin=0.05)})
+
+
+def test_the_official_recipe_and_stable_sinks_are_told_as_they_were_found():
+    paper = "03_pruning_results/paper_minus_wanda"
+    assert "as a whole beats Wanda" in said({paper: estimate(-2, -1)})
+    assert "as a whole does worse than Wanda" in said({paper: estimate(1, 2)})
+    assert "as a whole is not told apart from Wanda" in said({paper: estimate(-1, 2)})
+    stable = "01_sink_variance/stable_share_dlm"
+    moves = {MOVES: estimate(20, 30)}
+    assert "but most of them stay (90 % of" in said({**moves, stable: estimate(0.85, 0.95)})
+    assert "and most of them come and go (20 % of" in said({**moves, stable: estimate(0.1, 0.3)})
+    assert "and whether most of them stay is open" in said({**moves, stable: estimate(0.1, 0.9)})
+
+
+def test_the_first_answer_says_how_it_depends_on_the_reading():
+    found = {MOVES: estimate(1, 2), f"{MOVES}_newest": estimate(-1, 2), f"{MOVES}_layers": estimate(-2, -1)}
+    sentence = answer.reading_sentence(found)
+    assert "depends on how attention mass is read" in sentence
+    assert "the DLM's sinks move more by “sum over all queries so far (literal)”" in sentence
+    assert "the AR model's by “each layer with sinks of its own”" in sentence
+    assert "it stays open by “newest queries alone”" in sentence
+    same = dict.fromkeys(found, estimate(-2, -1))
+    assert answer.reading_sentence(same).endswith(
+        "the same by all 3 readings of attention mass: the AR model's sinks move more."
+    )
+    assert "was not measured" in answer.reading_sentence({})
+
+
+def test_the_short_table_has_every_headline_with_its_control_beneath():
+    lines = answer.short_table(
+        LEDGER, {"03_pruning_results/paper_minus_wanda": estimate(-2, -1)}
+    ).splitlines()
+    assert all(line.count(" | ") == 2 for line in lines), "three columns fit a phone"
+    assert len(lines) - 2 == sum(bool(claim.short) for claim in LEDGER)
+    place = next(
+        number for number, line in enumerate(lines) if "The official method beats Wanda, 50 %" in line
+    )
+    assert "✅ reproduced" in lines[place] and "−1.5 nats [−2.0,\N{NO-BREAK SPACE}−1.0]" in lines[place]
+    assert "(notebooks/03_pruning_results.ipynb)" in lines[place]
+    assert lines[place + 1].startswith("| ↳ *control:* only its sink weights")
+    assert any(line.startswith("| ↳ *by others:* WinoGrande") for line in lines)
+
+
+def test_what_to_remember_is_computed():
+    assert answer.remembered({}) == [f"{answer.PERSISTENCE} ([docs/official.md](docs/official.md))."]
+    work, results = "05_what_does_the_work", "03_pruning_results"
+    found = {
+        f"{work}/reach_sinks": estimate(0.0005, 0.0015),
+        f"{work}/reach_other_text": estimate(0.02, 0.032),
+        f"{work}/unstable_minus_all": estimate(-0.02, -0.01),
+        f"{results}/paper_sparsegpt_minus_sparsegpt_75": estimate(0.1, 0.2),
+        f"{results}/unstable_minus_none_2_4": estimate(-0.2, 0.1),
+        f"{results}/unstable_minus_wanda": estimate(1, 2),
+        "04_matched_compute/pruned_minus_dense_steps": estimate(1, 2),
+    }
+    kept, hurts, steps, persistence = answer.remembered(found)
+    assert "changes 0.10 % of the kept weights, other calibration text 2.6 %" in kept
+    assert "of 2 comparisons that change nothing else, 0 clearly gain and 1 clearly loses" in hurts
+    assert "most the official SparseGPT recipe at 75 % (0.15 nats per token" in hurts
+    assert "the dense model with fewer denoising steps beats pruning" in steps
+    assert persistence.endswith("saves 0.015 nats per token [−0.020,\N{NO-BREAK SPACE}−0.010].")
+    harmless = answer.hurts_sentence({f"{results}/unstable_minus_none_2_4": estimate(-0.2, 0.1)})
+    assert harmless.startswith("Nowhere does leaving sinks out clearly hurt by itself")
+    other = {**found, "04_matched_compute/pruned_minus_dense_steps": estimate(-2, -1)}
+    assert "pruning beats the dense model with fewer" in answer.remembered(other)[2]
