@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping
 from sinkprune_core.evaluation.intervals import Estimate
 
 NATS = "nats per token"
-POINTS = "points"
 MINUS = "−"
 
 
@@ -30,11 +29,6 @@ def share(value: float) -> str:
 def span(found: Estimate) -> str:
     """Return an interval in brackets, which does not break over lines."""
     return f"[{number(found.low)},\N{NO-BREAK SPACE}{number(found.high)}]"
-
-
-def share_span(found: Estimate) -> str:
-    """Return a share with its interval, in percent."""
-    return f"{share(found.value)} [{share(found.low)}, {share(found.high)}]"
 
 
 def amount(found: Estimate, unit: str = "") -> str:
