@@ -25,7 +25,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about a minute | 1.4 GB |
+# | quick: what *Run all* does | about a minute | 1.4 GB |
 # | full | about 14 core-minutes, estimated | 1.7 GB a job |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens
@@ -43,14 +43,15 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
 base: str = "smol-ar"  # what both were trained from, reported beside them
-sequences: int = 36  # held-out sequences, shared out among three kinds of text and two starts
+sequences: int = 24  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 4  # noise draws per sequence
-calibration: int = 16  # calibration sequences for the pruned model
+calibration: int = 4  # calibration sequences for the pruned model
 length: int = 128  # tokens per sequence
-items: int = 240  # items of the offline suite to answer, of 1,512
+items: int = 72  # items of the offline suite to answer, of 1,512
 sparsity: float = 0.5  # share of zeros in the blocks' linear maps
 seed: int = 0  # of the calibration draw and of the samples
-dtype: str = "bfloat16"  # of the weights
+device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
+dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
@@ -83,7 +84,7 @@ import pandas as pd
 from sinkprune_core.diffusion import compute
 from sinkprune_core.models.loading import load
 
-dlm, ar = load(model, dtype), load(twin, dtype)
+dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
 pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis=1)
 
 # %% [markdown]
@@ -305,7 +306,7 @@ print(f"{dlm.name}: {written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed
 
 # %%
 ar.model.to("meta")  # its name and its numbers are still here
-original = load(base, dtype)
+original = load(base, dtype, run.device)
 given = (original.fingerprint(), None, None, texts, draws)
 of_base = variant_scores(run, original, *given, variant="dense")
 change = dense[ar.name].value - of_base.value

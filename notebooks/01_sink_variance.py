@@ -26,7 +26,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 1.5 minutes | 1.4 GB |
+# | quick: what *Run all* does | about 1.5 minutes | 1.4 GB |
 # | full | about 50 core-minutes | 2.5 GB a job |
 #
 # Everything here is measured on states that a sampler really visits, on a matched pair: the same
@@ -42,19 +42,20 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model: a name of the table of models or a saved folder
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
 base: str = "smol-ar"  # what both were trained from, reported beside them
-texts: list[str] = ["natural", "samples", "documentation", "nothing"]  # what prompts are crops of
+texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, nothing
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
 lengths: list[int] = [128]  # tokens of the finished text
-samplers: list[str] = ["llada", "dream"]  # of the diffusion model
-prompts: int = 12  # held-out prompts of a condition
+samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
+prompts: int = 10  # held-out prompts of a condition
 long_prompts: int = 4  # the same for lengths above the first
 prompt_length: int = 32  # tokens of each prompt
-steps: int = 48  # denoising steps; the AR model's queries are cut into as many windows
+steps: int = 24  # denoising steps; the AR model's queries are cut into as many windows
 temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
 seed: int = 0  # of the choice of prompts and of the samplers
-dtype: str = "bfloat16"  # of the weights
+device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
+dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
@@ -120,13 +121,10 @@ from sinkprune_core.models.loading import load
 
 conditions = sink_conditions.conditions(texts, first_tokens, lengths, samplers)
 main = conditions[0]
-models = {"diffusion": load(model, dtype), "autoregressive": load(twin, dtype)}
-for kind, lm in models.items():
-    if lm.kind != kind:
-        raise ValueError(
-            f"{lm.name} is {lm.kind}; the parameter "
-            f"`{'model' if kind == 'diffusion' else 'twin'}` needs a {kind} model"
-        )
+models = {
+    "diffusion": load(model, dtype, run.device),
+    "autoregressive": load(twin, dtype, run.device),
+}
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 for condition in conditions:
     sink_conditions.sampler_of(condition, prompt_length, steps, temperature)  # all before the first
@@ -188,7 +186,7 @@ for lm in models.values():
 # And the base that both were trained from, in the main condition.
 
 # %%
-original = load(base, dtype)
+original = load(base, dtype, run.device)
 prints["base"] = original.fingerprint()
 measured_base = sink_measures.by_reading(
     traced(original, "base", main), sink_std, stability_threshold, kind="base", condition="main"

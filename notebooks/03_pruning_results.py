@@ -27,7 +27,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about 2.5 minutes | 1.3 GB |
+# | quick: what *Run all* does | about 2.5 minutes | 1.3 GB |
 # | full | about 525 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # Every variant is measured on the same held-out text under the same noise, and repeated over
@@ -43,26 +43,39 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
 twin: str = "smol-ar-adapted"  # its autoregressive twin, trained on the same text, as a control
 sparsities: list[float] = [0.5, 0.75]  # shares of zeros; verdicts are read at 0.5
-recipes: list[str] | None = None  # presets to measure, of those below; null: all
-patterns: list[str] = ["2:4", "4:8"]  # N zeros in every M consecutive inputs
-ratios: list[float] = [0.3, 0.5]  # shares of the weights that structured pruning removes
-twin_sparsities: list[float] = [0.5, 0.75]  # shares of zeros in the AR twin
+recipes: list[str] | None = [
+    "wanda",
+    "noised-dense",
+    "paper",
+    "paper-no-sinks",
+    "all-sinks",
+    "unstable",
+    "random",
+    "sparsegpt",
+    "paper-sparsegpt",
+    "structured",
+    "structured-sink",
+]  # presets to measure, of those below; null: all
+patterns: list[str] = ["2:4"]  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
+ratios: list[float] = [0.5]  # shares of the weights that structured pruning removes
+twin_sparsities: list[float] = [0.5]  # shares of zeros in the AR twin
 answer_sparsities: list[float] = [0.5]  # at which pruned models answer two-choice items
-sequences: int = 48  # held-out sequences, shared out among three kinds of text and two starts
-draws: int = 2  # noise draws per sequence
-items: int = 240  # items of the offline suite, of 1,512
-blimp_pairs: int = 2  # minimal pairs of each of BLiMP's 67 paradigms, of 60
-item_draws: int = 4  # ways to mask an ending
-calibration: int = 16  # calibration sequences of noised recipes; clean ones get as many tokens
-noise_levels: int = 8  # noise levels per calibration sequence; the official code has 10
+sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
+draws: int = 1  # noise draws per sequence
+items: int = 24  # items of the offline suite, of 1,512
+blimp_pairs: int = 1  # minimal pairs of each of BLiMP's 67 paradigms, of 60
+item_draws: int = 2  # ways to mask an ending
+calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
-other_draws: int = 2  # the same for controls and sparsities other than 0.5, at most `seeds`
+other_draws: int = 1  # the same for controls and sparsities other than 0.5, at most `seeds`
 pattern_draws: int = 1  # the same for N:M and structured pruning, and for two-choice items
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
-dtype: str = "bfloat16"  # of the weights
+device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
+dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
@@ -148,7 +161,7 @@ from sinkprune_core.companion.pruning_grid import Measures, measure_grid
 from sinkprune_core.companion.texts import held_out_texts
 from sinkprune_core.models.loading import load
 
-dlm = load(model, dtype)
+dlm = load(model, dtype, run.device)
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 benchmarks = {"suite": items, "blimp": blimp_pairs}
 measures = Measures(texts, draws, benchmarks, item_draws)
@@ -378,7 +391,7 @@ scores[scores.sparsity == 0.5].groupby(["pattern", "variant"], sort=False)[COUNT
 from sinkprune_core.companion.pruning_findings import TWIN_COMPARISONS
 
 dlm.model.to("meta")  # its weights have served; the twin gets their room
-ar = load(twin, dtype)
+ar = load(twin, dtype, run.device)
 of_ar, _ = measure_grid(run, ar, of_twin, measures, numbers)
 twins = {}
 for place in places(of_ar):

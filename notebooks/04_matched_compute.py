@@ -26,7 +26,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about a minute | 1.4 GB |
+# | quick: what *Run all* does | about a minute | 1.4 GB |
 # | full | about 80 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # *Matched* means here, each time said which: the same sparsity of the same weights; the same
@@ -40,18 +40,19 @@
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 sparsity: float = 0.5  # share of zeros in linear maps, or of weights removed in whole units
-steps: list[int] = [8, 16, 32, 64]  # denoising steps at which pruned models are measured
-baselines: list[str] = ["wanda", "dwanda", "noised-dense"]  # presets beside `unstable`
-structured_recipes: list[str] = ["structured-sink", "flap"]  # presets beside the dense model
-sequences: int = 36  # held-out sequences, shared out among three kinds of text and two starts
-draws: int = 4  # noise draws per sequence
-calibration: int = 16  # calibration sequences of noised recipes; clean ones get as many tokens
-noise_levels: int = 8  # noise levels per calibration sequence; the official code has 10
+steps: list[int] = [16, 64]  # denoising steps at which pruned models are measured
+baselines: list[str] = ["wanda"]  # presets beside `unstable`
+structured_recipes: list[str] = ["structured-sink"]  # presets beside the dense model
+sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
+draws: int = 2  # noise draws per sequence
+calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
-batch: int = 8  # sequences per step when time is measured
-dtype: str = "bfloat16"  # of the weights
+batch: int = 2  # sequences per step when time is measured
+device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
+dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
@@ -101,7 +102,7 @@ for count in steps:
         )
 names = [*baselines, "unstable", *structured_recipes]
 recipes = {name: preset(name, sparsity=sparsity, noise_levels=noise_levels) for name in names}
-dlm = load(model, dtype)
+dlm = load(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 
@@ -121,8 +122,7 @@ kinds = {
     "2:4": preset("magnitude", pattern="2:4"),
     "structured": preset("structured-magnitude", sparsity=sparsity),
 }
-device = "cuda" if torch.cuda.is_available() else "cpu"
-models = cost_models(dlm, kinds, device)
+models = cost_models(dlm, kinds)
 
 # %% [markdown]
 # Parameters, non-zero weights and bytes as stored; FLOPs of one denoising step of one sequence
@@ -156,13 +156,15 @@ shown.round(2)
 #
 # Effective FLOPs idealise: dense kernels multiply zeros like any other number. Here is the time of
 # one denoising step of every model, measured in turns in one run. Kernels for 2:4 exist on CUDA
-# devices only.
+# GPUs from Ampere on only.
 
 # %%
 import copy
 from dataclasses import replace
 
-if device == "cuda":
+from sinkprune_core.models.devices import device_name
+
+if compute.has_2_4_kernels(dlm):
     copied = replace(dlm, model=copy.deepcopy(models["2:4"].model))
     models["2:4 kernels"] = compute.on_2_4_kernels(copied)
 clock = run.record(
@@ -172,7 +174,7 @@ clock = run.record(
     kinds=kinds,
     batch=batch,
     length=length,
-    device=device,
+    device=device_name(run.device),
     threads=torch.get_num_threads(),
 )
 per_round = clock.pivot(index="round", columns="variant", values="seconds")
@@ -193,9 +195,9 @@ latency = pd.DataFrame(
     }
 )
 latency["effective FLOPs / dense"] = totals.effective_flops / totals.effective_flops["dense"]
-print(f"device {device}, {torch.get_num_threads()} threads")
-if device != "cuda":
-    print("2:4 kernels: not measured here, they need CUDA")
+print(f"device {device_name(run.device)}, {torch.get_num_threads()} threads")
+if "2:4 kernels" not in models:
+    print("2:4 kernels: not measured here, they need a CUDA GPU from Ampere on")
 latency.loc[list(models)]
 
 # %% [markdown]

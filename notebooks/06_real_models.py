@@ -26,7 +26,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick | about half a minute, random weights | 0.9 GB |
+# | quick: what *Run all* does | about half a minute, random weights | 0.9 GB |
 # | full | about half a minute, random weights | 1.1 GB a job |
 # | `real=True` | said by the first table below, before anything is downloaded | likewise |
 #
@@ -46,7 +46,7 @@ real: bool = False  # true: the published weights, downloaded; false: tiny rando
 preset: str = "unstable"  # a recipe of the README
 sparsities: list[float] = [0.5]  # shares of zeros in the blocks' linear maps
 tasks: list[str] = ["suite"]  # suite (offline), paper (its benchmarks), or the harness's tasks
-limit: int | None = 4  # items per task; null: all
+limit: int | None = 2  # items per task; null: all
 prompts: int = 4  # prompts to trace attention on
 steps: int = 16  # denoising steps of a trace; twice as many tokens are written
 sequences: int = 8  # held-out sequences to score
@@ -54,8 +54,8 @@ draws: int = 2  # noise draws per sequence
 calibration: int = 8  # calibration sequences
 length: int = 128  # tokens per sequence
 seed: int = 0  # of prompts, calibration text and random weights
-dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or what the device is best at
-device: str | None = None  # cpu or cuda; null: a GPU if there is one and real=True
+device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
+dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
@@ -96,12 +96,11 @@ from sinkprune_core.models.hub import parse
 from sinkprune_core.pruning.recipe import preset as recipe_of
 
 row, _ = parse(model)
-device = device or ("cuda" if real and torch.cuda.is_available() else "cpu")
 twin = twin or (row.twin if row else None)
 recipes = {sparsity: recipe_of(preset, sparsity=sparsity) for sparsity in sparsities}
 names = [name for name in (model, twin) if name]
 forwards = sequences * draws * (1 + len(recipes))
-plan = costs(names, recipes[sparsities[0]], calibration, length, forwards, dtype, device)
+plan = costs(names, recipes[sparsities[0]], calibration, length, forwards, dtype, run.device)
 if real and any(plan.lacks):
     raise RuntimeError(f"this machine lacks {'; '.join(lack for lack in plan.lacks if lack)}")
 plan.drop(columns="lacks").round(2)
@@ -125,13 +124,8 @@ from sinkprune_core.models.loading import load
 models = {}
 for name in names:
     weights = name if real else random_weights.instead_of(name, run.folder / "stand-ins", seed)
-    models[name] = load(weights, dtype, device)
+    models[name] = load(weights, dtype, run.device)
 dlm = models[model]
-if not dlm.is_diffusion:
-    raise ValueError(
-        f"model={model!r} is autoregressive: name a diffusion model, its counterpart goes into "
-        "`twin`"
-    )
 
 # %% [markdown]
 # What was loaded:
@@ -241,7 +235,7 @@ for recipe in recipes.values():
 pruned = {}
 for sparsity, recipe in recipes.items():
     folder = saved_variant(run, dlm, prints[model], recipe, text)
-    pruned[sparsity] = lm = load(folder, dtype, device)
+    pruned[sparsity] = lm = load(folder, dtype, run.device)
     stock = AutoModelForCausalLM.from_pretrained(folder, dtype=lm.model.dtype).to(lm.device)
     with torch.inference_mode():
         stock_BTV = stock(ids_BT, use_cache=False).logits

@@ -45,6 +45,13 @@ class PretendTensor(torch.Tensor):
     def __repr__(self) -> str:
         return f"PretendTensor({self.on_cpu!r})"
 
+    def __deepcopy__(self, memo: dict) -> torch.Tensor:
+        copied = PretendTensor(self.on_cpu.detach().clone())
+        if isinstance(self, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
     def tolist(self) -> list:
         return self.on_cpu.tolist()
 

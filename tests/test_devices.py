@@ -1,4 +1,4 @@
-"""The cases of device_cases.py, which need a process of their own."""
+"""The cases of device_cases.py and device_notebooks.py, which need a process of their own."""
 
 import subprocess
 import sys
@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.utils import backend_registration
 
-CASES = Path(__file__).with_name("device_cases.py")
+HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
-def test_results_do_not_depend_on_the_device():
+@pytest.mark.parametrize("cases", ["device_cases.py", "device_notebooks.py"])
+def test_results_do_not_depend_on_the_device(cases):
     takes_python_devices = hasattr(
         backend_registration, "_setup_privateuseone_for_python_backend"
     ) and hasattr(torch._C, "_set_only_lift_cpu_tensors")
@@ -22,10 +23,20 @@ def test_results_do_not_depend_on_the_device():
             "and there is no GPU"
         )
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "--tb=short", "-p", "no:cacheprovider", str(CASES)],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            str(HERE / cases),
+        ],
         capture_output=True,
         text=True,
-        cwd=CASES.parents[1],
-        timeout=600,
+        cwd=HERE.parent,
+        timeout=900,
     )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]

@@ -17,9 +17,9 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from sinkprune_core.companion.parameters import check, declared
+from sinkprune_core.companion.parameters import ParameterError, check, declared
 from sinkprune_core.companion.performance_page import performance
-from sinkprune_core.companion.publish import WIDGETS, clean_notebook
+from sinkprune_core.companion.publish import WIDGETS, clean_notebook, with_values
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -37,14 +37,35 @@ def tagged(name: str, tag: str) -> str:
     return source
 
 
+def published_as_it_is(name: str) -> list:
+    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
+
+
+def published(name: str) -> nbformat.NotebookNode:
+    """Return a committed notebook whose parameters cell is that of its source."""
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            assert with_values(cell.source, values_in(tagged(name, "parameters"))) == tagged(
+                name, "parameters"
+            )
+            cell.source = tagged(name, "parameters")
+    return notebook
+
+
+def values_in(source: str) -> dict[str, object]:
+    """Return the values of a parameters cell by name."""
+    return {node.target.id: ast.literal_eval(node.value) for node in ast.parse(source).body}
+
+
 def test_every_notebook_is_a_pair():
     assert NAMES and [path.stem for path in COMMITTED] == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_has_the_cells_of_its_reviewed_source(name):
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
-    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+    """The values of its parameters cell are those that made its outputs, not always the defaults."""
+    assert [(cell.cell_type, cell.source) for cell in published(name).cells] == [
         (cell.cell_type, cell.source) for cell in cells(name)
     ]
 
@@ -78,7 +99,8 @@ def test_every_code_cell_has_words_before_it_and_is_short(name):
     for before, cell in itertools.pairwise(every):
         if cell.cell_type == "code":
             assert before.cell_type == "markdown"
-            assert len(cell.source.splitlines()) <= 24, cell.source
+            is_list = "parameters" in cell.metadata.get("tags", [])
+            assert is_list or len(cell.source.splitlines()) <= 24, cell.source
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -107,6 +129,35 @@ def test_every_profile_sets_parameters_that_exist(name):
     for config in (ROOT / "workflow" / "config").glob("*.yml"):
         for parameter, value in stated_values(config, name):
             check(name, {parameter: known[parameter]}, {parameter: value})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_run_all_does_what_profile_quick_does(name):
+    stated = stated_values(ROOT / "workflow" / "config" / "quick.yml", name)
+    defaults = values_in(tagged(name, "parameters"))
+    assert {parameter: defaults[parameter] for parameter, _ in stated} == dict(stated)
+
+
+def fits(name: str, annotations: dict[str, str], values: dict[str, object]) -> bool:
+    """Return whether values are those of a notebook with such a parameters cell."""
+    if set(values) != set(annotations):
+        return False
+    try:
+        check(name, annotations, values)
+    except ParameterError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameters_shown_made_the_outputs_shown(name):
+    (cell,) = [cell for cell in published_as_it_is(name) if "parameters" in cell.metadata.get("tags", [])]
+    shown = values_in(cell.source)
+    for file in (ROOT / "figures" / name).glob("*.json"):
+        made_by = json.loads(file.read_text(encoding="utf-8"))
+        if not fits(name, declared([cell.source]), made_by["parameters"]):
+            pytest.skip("the outputs are of an earlier version of the notebook: `make publish` renews them")
+        assert {**made_by["parameters"], "profile": ""} == {**shown, "profile": ""}, file.name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,6 +195,7 @@ def test_syncing_the_pair_changes_neither_file(name, tmp_path):
     ):
         shutil.copyfile(file, tmp_path / file.name)
     source, notebook = tmp_path / f"{name}.py", tmp_path / f"{name}.ipynb"
+    nbformat.write(published(name), notebook)
     before = source.read_text(encoding="utf-8"), nbformat.read(notebook, 4)
     done = subprocess.run(
         [sys.executable, "-m", "jupytext", "--sync", str(source)],
@@ -245,11 +297,29 @@ def executed() -> tuple:
 
 def test_publishing_keeps_results_and_nothing_else():
     clean = clean_notebook(*executed())
-    assert [cell.source for cell in clean.cells] == ["# t", "a: int = 1", "a"]
+    assert [cell.source for cell in clean.cells] == ["# t", "a: int = 2", "a"]
     assert [output.output_type for output in clean.cells[2].outputs] == ["execute_result"]
     assert clean.cells[2].outputs[0].execution_count == clean.cells[2].execution_count == 2
     assert clean.cells[2].outputs[0].metadata == {"image/png": {"alt": "a line"}}
     assert set(clean.metadata) == {"kernelspec", "language_info"}
+
+
+def test_publishing_shows_the_values_of_the_run_with_their_types_and_comments():
+    source = """profile: str = "manual"  # where
+texts: list[str] = ["a"]  # é of "texts"
+share: float = 0.5  # a share
+limit: int | None = 4  # items
+recipes: list[str] | None = [
+    "one",
+]  # names"""
+    values = {"texts": ["b", 'c"'], "limit": None, "recipes": [f"a recipe, number {n}" for n in range(5)]}
+    found = with_values(source, values)
+    assert values_in(found) == {"profile": "manual", "share": 0.5, **values}
+    lines = found.splitlines()
+    assert lines[1] == r'texts: list[str] = ["b", "c\""]  # é of "texts"'
+    assert lines[2:4] == ["share: float = 0.5  # a share", "limit: int | None = None  # items"]
+    assert lines[4] == "recipes: list[str] | None = [" and lines[-1] == "]  # names"
+    assert with_values(found, values) == found
 
 
 def test_publishing_refuses_stale_failed_and_leaking_runs():
@@ -275,7 +345,7 @@ def test_a_head_says_of_profile_quick_what_was_measured(name):
     gigabytes = measured[f"peak memory of the kernel of {name}, profile quick"]["value"]
     time = {0.5: "half a minute", 1.0: "a minute"}.get(minutes, f"{minutes:g} minutes")
     assert re.search(
-        rf"^# \| quick \| about {time}(, random weights)? \| {gigabytes:.1f} GB \|$",
+        rf"^# \| quick: what \*Run all\* does \| about {time}(, random weights)? \| {gigabytes:.1f} GB \|$",
         (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8"),
         re.MULTILINE,
     )

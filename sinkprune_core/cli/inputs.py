@@ -13,9 +13,10 @@ from sinkprune_core import corpus
 from sinkprune_core.cli.model_options import ModelOptions, asks_wikitext, device_map_of
 from sinkprune_core.evaluation import local_data
 from sinkprune_core.models.catalog import EMBEDDED
+from sinkprune_core.models.devices import choose_device, choose_dtype
 from sinkprune_core.models.embedded import ADAPTERS
 from sinkprune_core.models.finite import check_finite
-from sinkprune_core.models.hub import available_memory, choose_dtype, parse
+from sinkprune_core.models.hub import available_memory, parse
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.streaming import stream
@@ -33,38 +34,7 @@ def on_device(options: AnyModelOptions) -> AnyModelOptions:
 
     Raises ValueError for a device that is not here.
     """
-    return replace(options, device=choose_device(options.device))
-
-
-def choose_device(name: str) -> str:
-    """Return the device of `--device`; `auto` is a GPU where there is one.
-
-    Raises ValueError for a device that is not here.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(
-            f"--device {name} is no device: give cpu, cuda, cuda:1 or mps, or leave it out"
-        ) from None
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            raise ValueError(
-                f"--device {name}: PyTorch finds no GPU here; leave --device out to compute on the CPU, "
-                "or install a PyTorch that is built for your GPU"
-            )
-        if (device.index or 0) >= count:
-            raise ValueError(
-                f"--device {name}: there are {count} GPUs here; the last one is cuda:{count - 1}"
-            )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(
-            f"--device {name}: this machine has no MPS; leave --device out to compute on the CPU"
-        )
-    return name
+    return replace(options, device=choose_device(options.device, f"--device {options.device}"))
 
 
 # models

@@ -285,7 +285,8 @@ def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:
 
     from sinkprune_core.cli.inputs import STREAM_ABOVE, default_length
     from sinkprune_core.models.catalog import EMBEDDED
-    from sinkprune_core.models.hub import available_memory, choose_dtype, parse, requirements
+    from sinkprune_core.models.devices import choose_dtype
+    from sinkprune_core.models.hub import available_memory, parse, requirements
     from sinkprune_core.models.meta_model import meta_model
     from sinkprune_core.pruning.calibration import Calibration
     from sinkprune_core.pruning.cost import pruning_cost

@@ -167,12 +167,12 @@ def run(options: TrainOptions) -> int:
     check_new_path("export", options.export)
     check_writable("folder", options.run_folder)
 
-    from sinkprune_core.cli.inputs import choose_device
+    from sinkprune_core.models.devices import choose_device
     from sinkprune_core.training.export import export
     from sinkprune_core.training.lora import tokens_seen, train
     from sinkprune_core.training.settings import Training
 
-    device = choose_device(options.device)
+    device = choose_device(options.device, f"--device {options.device}")
     settings = {name: getattr(options, name) for name in SETTINGS}
     if "rank" in options.given:
         settings["alpha"] = 2 * options.rank

@@ -194,7 +194,7 @@ def number(value: float) -> str:
 
 
 def words(
-    label: str, value: float, low: float, high: float, p: float, p_equivalent: float, margin: float
+    label: str, value: float, low: float, high: float, p: float, p_equivalent: float, margin: float | None
 ) -> str:
     """Return one sentence on an effect in nats per token, computed from its numbers."""
     says = verdict(low, high, p, p_equivalent)
@@ -214,22 +214,26 @@ def _size(low: float, high: float) -> str:
     return "no measurable effect"
 
 
-def _why_open(low: float, high: float, margin: float) -> str:
+def _why_open(low: float, high: float, margin: float | None) -> str:
     """Return why an effect has no other verdict."""
     if low > 0 or high < 0:
         return "the interval leaves zero out, the correction for several comparisons does not"
+    if margin is None:
+        return "the interval holds zero, and without damage by the baseline nothing says what would matter"
     if max(-low, high) < margin:
         return f"the interval lies within ±{margin:.2g}, the corrected equivalence test does not confirm it"
     return f"the interval holds zero, and more than ±{margin:.2g} is not excluded"
 
 
-def judge(values: Mapping[str, np.ndarray], margin: float, section: str = "") -> pd.DataFrame:
+def judge(values: Mapping[str, np.ndarray], margin: float | None, section: str = "") -> pd.DataFrame:
     """Return one row per effect {label: (R, N)} of a family that is read together.
 
     Columns are those of `significance.family`, and `section`, `margin`, `verdict` and `words`. p-values are
-    adjusted over this family (Holm). Raises ValueError unless `margin` > 0.
+    adjusted over this family (Holm). Without a margin, where the baseline does no damage, no effect is
+    equivalent to none, and the column is NaN. Raises ValueError unless `margin` > 0.
     """
-    table = family(values, margin).assign(section=section, margin=margin)
+    shown = float("nan") if margin is None else margin
+    table = family(values, margin).assign(section=section, margin=shown)
     verdicts = []
     sentences = []
     for row in table.itertuples():

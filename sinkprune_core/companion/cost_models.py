@@ -10,24 +10,19 @@ from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.shrink import shrink
 
 
-def cost_models(lm: LanguageModel, recipes: dict[str, Recipe], device: str) -> dict[str, LanguageModel]:
-    """Return the dense model, as `dense`, and copies of it on `device`, pruned by recipes that need no text.
+def cost_models(lm: LanguageModel, recipes: dict[str, Recipe]) -> dict[str, LanguageModel]:
+    """Return `lm` itself, as `dense`, and copies of it on its device, pruned by recipes that need no text.
 
-    Structured recipes give smaller models. Input embeddings, which nothing prunes, are shared. `lm` stays as
-    and where it is; on its own device it is itself the dense model.
+    Structured recipes give smaller models. Input embeddings, which nothing prunes, are shared.
     """
-    dense = lm
-    if device != lm.device.type:
-        dense = replace(lm, model=copy.deepcopy(lm.model).to(device))
     models = {}
     for name, recipe in reversed(recipes.items()):  # one that shrinks comes last and first finds room
         pruned = replace(lm, model=copy.deepcopy(lm.model))
         report = prune(pruned, recipe, progress=False)
         if report.kept_units:
             pruned = shrink(pruned, report.kept_units)
-        pruned.model.to(device)
-        pruned.model.set_input_embeddings(dense.model.get_input_embeddings())
+        pruned.model.set_input_embeddings(lm.model.get_input_embeddings())
         pruned.model.tie_weights()
         models[name] = pruned
     release_freed_memory()  # of the full copy that was shrunk
-    return {"dense": dense} | {name: models[name] for name in recipes}
+    return {"dense": lm} | {name: models[name] for name in recipes}

@@ -84,12 +84,13 @@ def plot_forest(
 def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -> Figure:
     """Draw effects as `contrasts.judge` returns them: a row each below its section, the mark by verdict.
 
-    The margin is a band. The axis ends at `reach` (default: four times the median of what intervals reach, or
-    less where all fit); an interval that goes beyond ends in an arrow, and its numbers stand at the right
-    like all others.
+    The margin, where there is one, is a band. The axis ends at `reach` (default: four times the median of
+    what intervals reach, or less where all fit); an interval that goes beyond ends in an arrow, and its
+    numbers stand at the right like all others.
     """
     ends = table[["low", "high"]].abs().max(axis=1)
-    margin = table.margin.max()
+    has_margin = table.margin.notna().any()
+    margin = table.margin.max() if has_margin else 0.0
     reach = reach or 1.08 * max(min(ends.max(), 4 * ends.median()), margin)
     figure, axes = canvas(size=(8.6, 1.3 + 0.26 * (len(table) + table.section.nunique())))
     axis = axes[0, 0]
@@ -109,9 +110,8 @@ def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
     axis.set(xlim=(-reach, reach), ylim=(len(labels) - 0.5, -0.7))
-    explained = (
-        f"← better; bars: 95 % bootstrap interval; band: ± {margin:.2g}, too small to matter; arrows: goes on"
-    )
+    band = f"band: ± {margin:.2g}, too small to matter; " if has_margin else ""
+    explained = f"← better; bars: 95 % bootstrap interval; {band}arrows: goes on"
     axis.set_xlabel(f"{xlabel}\n{explained}", fontsize=8)
     handles = []
     for verdict, (colour, marker) in EFFECT_MARKS.items():

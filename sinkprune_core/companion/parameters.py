@@ -6,6 +6,7 @@ sentence.
 
 import ast
 import difflib
+from collections.abc import Callable
 from typing import Annotated
 
 import matplotlib
@@ -13,8 +14,11 @@ import pandas
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from sinkprune_core.companion.records import Run
+from sinkprune_core.files import PACKAGE, project_root
 from sinkprune_core.memory import keep_freed_memory
+from sinkprune_core.models.devices import choose_device, choose_dtype, device_name
 from sinkprune_core.models.hub import parse
+from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import preset
 
@@ -26,13 +30,31 @@ class ParameterError(ValueError):
         return [f"ParameterError: {self}"]
 
 
-def _known_model(name: str) -> str:
-    parse(name)
-    return name
+def _model_of(kind: str, example: str) -> Callable[[str], str]:
+    """Return a check that a name means a model of a kind; it reads no weights."""
+
+    def checked(name: str) -> str:
+        row, _ = parse(name)
+        found = Checkpoint(name).kind if row is None else row.kind
+        if found != kind:
+            raise ValueError(f"{name!r} is {found}, and this must be of kind {kind}, e.g. {example}")
+        return name
+
+    return checked
 
 
 def _known_preset(name: str) -> str:
     preset(name)
+    return name
+
+
+def _device_here(name: str) -> str:
+    choose_device(name, repr(name))
+    return name
+
+
+def _known_dtype(name: str) -> str:
+    choose_dtype(name)
     return name
 
 
@@ -61,15 +83,21 @@ Sparsity = Annotated[
 ]
 Count = Annotated[int, Field(ge=1, description="must be at least 1")]
 Number = Annotated[int, Field(ge=0, description="must be 0 or more")]
-Model = Annotated[str, AfterValidator(_known_model)]
+Diffusion = Annotated[str, AfterValidator(_model_of("diffusion", "smol-dlm"))]
+Autoregressive = Annotated[str, AfterValidator(_model_of("autoregressive", "smol-ar"))]
 Preset = Annotated[str, AfterValidator(_known_preset)]
 Pattern = Annotated[str, AfterValidator(_n_of_m)]
+Device = Annotated[str, AfterValidator(_device_here)]
+Dtype = Annotated[str, AfterValidator(_known_dtype)]
 
 # What a name means is the same in every notebook, and so is what it may be. A list is checked item by item.
 RANGES = {
     "profile": Profile,
-    "model": Model,
-    "twin": Model,
+    "device": Device,
+    "dtype": Dtype,
+    "model": Diffusion,
+    "twin": Autoregressive,
+    "base": Autoregressive,
     "sparsity": Sparsity,
     "sparsities": Sparsity,
     "twin_sparsities": Sparsity,
@@ -189,7 +217,8 @@ def _message(error: dict, name: str, value: object, annotation: str) -> str:
     """Return one line on what pydantic says of a parameter."""
     kind = error["type"]
     if kind.endswith("_type"):
-        return f"{name}={value!r} is a {type(value).__name__}; it must be {annotation}"
+        message = f"{name}={value!r} is a {type(value).__name__}; it must be {annotation}"
+        return message + _for_papermill(name, value, annotation)
     if kind == "too_short":
         return f"{name} is empty: give at least one value"
     if kind == "value_error":
@@ -202,9 +231,22 @@ def _message(error: dict, name: str, value: object, annotation: str) -> str:
     return f"{name}={value!r}: {error['msg']}"
 
 
+def _for_papermill(name: str, value: object, annotation: str) -> str:
+    """Return how papermill is given a list or null where its option -p passed the text of one."""
+    if not isinstance(value, str):
+        return ""
+    if annotation.endswith("| None") and value == "null":
+        return f"; with papermill write -y '{name}: null'"
+    if annotation.startswith("list"):
+        items = value if value.startswith("[") else f"[{value}]"
+        return f"; with papermill write -y '{name}: {items}'"
+    return ""
+
+
 def start(notebook: str, namespace: dict) -> Run:
     """Check the parameters in a notebook's namespace (`globals()`) and return its `Run`.
 
+    Prints where results go, and where and in which dtype they are computed.
     Raises ParameterError for an unknown name, a wrong type or a value that cannot be used, naming what is
     allowed.
     """
@@ -216,4 +258,15 @@ def start(notebook: str, namespace: dict) -> Run:
     keep_freed_memory()
     matplotlib.rcParams["figure.dpi"] = 110
     pandas.set_option("display.max_colwidth", None)
-    return Run(notebook, parameters["profile"], parameters)
+    run = Run(notebook, parameters["profile"], parameters)
+    dtype = choose_dtype(parameters.get("dtype", "auto"), run.device)
+    print(f"results go to {_place(run)}")
+    print(f"computed on {device_name(run.device)} in {str(dtype).removeprefix('torch.')}")
+    return run
+
+
+def _place(run: Run) -> str:
+    """Return the folder of a run for people, in a clone relative to it: no output names a home."""
+    if project_root() == PACKAGE.parent:
+        return run.folder.relative_to(project_root()).as_posix()
+    return str(run.folder)

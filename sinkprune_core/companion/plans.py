@@ -8,7 +8,8 @@ import pandas as pd
 import torch
 
 from sinkprune_core.diffusion.compute import forward_cost
-from sinkprune_core.models.hub import choose_dtype, parse, requirements
+from sinkprune_core.models.devices import choose_dtype
+from sinkprune_core.models.hub import parse, requirements
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import language_model
 from sinkprune_core.models.meta_model import meta_model

@@ -4,12 +4,13 @@ the pages that are computed from them.
 Only the pipeline writes committed outputs, so what GitHub shows is what `make reproduce` made.
 """
 
+import ast
 import hashlib
 import json
 import os
 import shutil
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,22 +31,22 @@ if TYPE_CHECKING:  # what publishes nothing does without Jupyter
     from nbformat import NotebookNode
 
 WIDGETS = "application/vnd.jupyter.widget-view+json"
+LINE = 100  # characters of a line of a notebook
 SHOWN_VERSIONS = ("python", "torch", "transformers")
 
 
 def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "NotebookNode":
-    """Return the notebook `source` with the outputs of `executed`, and nothing else of it.
+    """Return the notebook `source` with the outputs of `executed` and the parameters that made them.
 
-    The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out; the
-    alternative text of pictures stays. Raises ValueError when the cells differ, an output is an error, or an
+    The parameters cell shows the values of the injected cell but for `profile`. That cell, progress bars,
+    widget state, warnings on stderr and papermill's metadata stay out; the alternative text of pictures
+    stays. Raises ValueError when the cells differ, an output is an error, or an
     output names the home or the project directory.
     """
     import nbformat
 
     clean = nbformat.from_dict(source)
-    ran = [
-        cell for cell in _code_cells(executed) if "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
+    ran = [cell for cell in _code_cells(executed) if not _has_tag(cell, "injected-parameters")]
     mine = _code_cells(clean)
     if [cell.source for cell in ran] != [cell.source for cell in mine]:
         raise ValueError(
@@ -54,6 +55,8 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
     for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
         cell.outputs = _clean_outputs(done.outputs, count)
         cell.execution_count = count
+        if _has_tag(cell, "parameters"):
+            cell.source = with_values(cell.source, _injected(executed))
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
     clean.metadata = _clean_metadata(source.metadata)
@@ -62,6 +65,51 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
         if json.dumps(place).strip('"') in text:
             raise ValueError(f"an output names {place!r}: print paths relative to the project")
     return clean
+
+
+def _has_tag(cell: "NotebookNode", tag: str) -> bool:
+    return tag in cell.metadata.get("tags", [])
+
+
+def _injected(executed: "NotebookNode") -> dict[str, object]:
+    """Return the values that papermill put in, without `profile`, which says where results went."""
+    values = {}
+    for cell in _code_cells(executed):
+        if _has_tag(cell, "injected-parameters"):
+            for node in ast.parse(cell.source).body:
+                values[node.targets[0].id] = ast.literal_eval(node.value)
+    values.pop("profile", None)
+    return values
+
+
+def with_values(source: str, values: Mapping[str, object]) -> str:
+    """Return the source of a parameters cell with other values; types and comments stay as they are."""
+    lines = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        name = node.target.id
+        if name not in values or values[name] == ast.literal_eval(node.value):
+            continue
+        comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
+        head = f"{name}: {ast.unparse(node.annotation)} = "
+        lines[node.lineno - 1 : node.end_lineno] = _assignment(head, values[name], comment)
+    return "\n".join(lines)
+
+
+def _assignment(head: str, value: object, comment: str) -> list[str]:
+    """Return the lines of an assignment, a list that is too long for one line item by item."""
+    line = f"{head}{_literal(value)}{comment}"
+    if len(line) <= LINE or not isinstance(value, list):
+        return [line]
+    return [f"{head}[", *(f"    {_literal(item)}," for item in value), f"]{comment}"]
+
+
+def _literal(value: object) -> str:
+    """Return a value as Python with double quotes."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_literal, value))}]"
+    return repr(value)
 
 
 def _code_cells(notebook: "NotebookNode") -> list:

@@ -82,7 +82,7 @@ def _draw_row(axis: Axes, place: int, part: pd.DataFrame, column: str) -> None:
         )
 
 
-def who_moves_more(differences: dict[str, Estimate], settling: Collection[str]) -> str:
+def who_moves_more(differences: dict[str, Estimate | None], settling: Collection[str]) -> str:
     """Return one or two sentences on differences of temporal variance, diffusion − autoregressive, by
     reading.
 
@@ -90,8 +90,9 @@ def who_moves_more(differences: dict[str, Estimate], settling: Collection[str]) 
     second sentence, which gives them as the reason, comes where they are just the readings in which the
     diffusion model moves more.
     """
-    more = [name for name, found in differences.items() if found.low > 0]
-    less = [name for name, found in differences.items() if found.high < 0]
+    measured = {name: found for name, found in differences.items() if found is not None}
+    more = [name for name, found in measured.items() if found.low > 0]
+    less = [name for name, found in measured.items() if found.high < 0]
     unclear = len(differences) - len(more) - len(less)
     counts = f"diffusion {len(more)}, autoregressive {len(less)}, unclear {unclear}"
     said = f"Whose sinks move more depends on the reading ({counts} of {len(differences)})."

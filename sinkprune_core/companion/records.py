@@ -1,7 +1,7 @@
 """Records: one table per measurement, with everything needed to know where its numbers come from.
 
-A record is computed once per name, parameters, code and versions of torch and transformers, and read ever
-after. So a run that was killed goes on where it was, and drawing repeats no computation.
+A record is computed once per name, parameters, kind of device, code and versions of torch and transformers,
+and read ever after. So a run that was killed goes on where it was, and drawing repeats no computation.
 """
 
 import hashlib
@@ -18,11 +18,12 @@ import pandas as pd
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import atomic, project_root, write_json
 from sinkprune_core.memory import release_freed_memory
+from sinkprune_core.models.devices import choose_device, device_name
 from sinkprune_core.provenance import environment, modules_of, package_version, source_closure
 from sinkprune_core.pruning.token_weights import choice_identity
 
 KEY_PACKAGES = ("torch", "transformers")  # another version of one of these measures anew
-ORIGIN = ("git_commit", "versions", "platform")  # what a figure says of the records that it shows
+ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows
 
 
 def _plain(value: object) -> object:
@@ -88,11 +89,17 @@ class Run:
         return project_root() / "runs" / self.profile.partition("@")[0] / "records" / self.notebook
 
     @property
+    def device(self) -> str:
+        """The device that the parameter `device` names, with `auto` resolved; the CPU without one."""
+        return choose_device(self.parameters.get("device", "cpu"))
+
+    @property
     def provenance(self) -> dict:
         """What findings and figures say of themselves: `notebook`, `profile`, `parameters` and `records`.
 
         `records` holds all records that the notebook had read by then, in groups of one origin: `git_commit`,
-        `versions` and `platform` of when they were computed, and `names` with the digest of each one's key.
+        `versions`, `platform` and `device` of when they were computed, and `names` with the digest of each
+        one's key.
         """
         return {
             "notebook": self.notebook,
@@ -133,12 +140,14 @@ class Run:
     def identity(self, name: str, modules: Iterable[str], key: dict) -> dict:
         """Return what decides whether a value was computed before.
 
-        These are `name`, `key`, `versions` of KEY_PACKAGES and `source`, which stands for the code of
-        `modules` and of all that they import; `digest` stands for all of them.
+        These are `name`, `key`, `device` (cpu or cuda: both round in their own way), `versions` of
+        KEY_PACKAGES and `source`, which stands for the code of `modules` and of all that they import;
+        `digest` stands for all of them. Dtypes are part of a model's fingerprint, and so of keys.
         """
         decides = {
             "name": name,
             "key": _plain(key),
+            "device": self.device.partition(":")[0],
             "versions": {package: package_version(package) for package in KEY_PACKAGES},
             "source": source_closure(modules),
         }
@@ -161,6 +170,7 @@ class Run:
                     "profile": self.profile,
                     "parameters": self.parameters,
                     **environment(),
+                    "device": device_name(self.device),
                     "record": name,
                     "key": identity["key"],
                     "modules": sorted(modules),

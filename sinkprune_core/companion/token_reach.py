@@ -60,9 +60,9 @@ def token_reach(
     rows = []
     for layer, inputs in _inputs(lm, ids_RT, layers, calibration.batch, progress):
         for name, linear in lm.linears(lm.blocks[layer]).items():
-            search = Search(weight_OI(linear), inputs[name], recipe.sparsity)
+            search = Search(weight_OI(linear).cpu(), inputs[name], recipe.sparsity)
             found = list(_choices(search, sinks, calibration.seed))
-            changed = search.changed(of_other[layer][name].norm_I.double().square())
+            changed = search.changed(of_other[layer][name].norm_I.cpu().double().square())
             found.append({"choice": OTHER_TEXT, "tokens": ids_RT.numel(), "share": 1.0, "changed": changed})
             rows += [{"layer": layer, "linear": name, **row} for row in found]
     return pd.DataFrame(rows)
@@ -159,7 +159,7 @@ def reach_words(frame: pd.DataFrame) -> str:
 class Search:
     """The kept weights of one linear under Wanda, zeros counted per row, and what leaving tokens out does.
 
-    Takes its weights (O, I) and the inputs of all calibration tokens (N, I).
+    Takes its weights (O, I) and the inputs of all calibration tokens (N, I), both on the CPU.
     """
 
     def __init__(self, weight_OI: torch.Tensor, input_NI: torch.Tensor, sparsity: float):

@@ -212,6 +212,13 @@ def latency(
     return pd.DataFrame(table)
 
 
+def has_2_4_kernels(lm: LanguageModel) -> bool:
+    """Return whether torch has 2:4 kernels for a model where it is: half precision, a GPU from Ampere on."""
+    if lm.device.type != "cuda" or lm.model.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return torch.cuda.get_device_capability(lm.device) >= (8, 0)
+
+
 def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
     """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors; return
     it.

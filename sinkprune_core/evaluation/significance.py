@@ -26,14 +26,16 @@ def signed_rank(values_RN: np.ndarray) -> float:
     return float(stats.wilcoxon(values_N).pvalue)
 
 
-def equivalence(values_RN: np.ndarray, margin: float) -> float:
+def equivalence(values_RN: np.ndarray, margin: float | None) -> float:
     """Return the p-value of two one-sided t tests (TOST) that a mean difference lies within ± `margin`.
 
     A small value is a finding: there is no difference of `margin` (nats per token, like the paired
     differences) or more. A large one says nothing. Standard error and degrees of freedom are those of
-    `components`, so with several calibration draws both sources of chance count. Schuirmann (1987). Raises
-    ValueError unless `margin` > 0.
+    `components`, so with several calibration draws both sources of chance count. Schuirmann (1987). Without a
+    margin no difference is too small to matter, and the value is 1. Raises ValueError unless `margin` > 0.
     """
+    if margin is None:
+        return 1.0
     if not margin > 0:
         raise ValueError(
             f"margin={margin} must be positive: the smallest difference that would matter, in nats per token"
@@ -58,7 +60,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return np.minimum(adjusted, 1)[np.argsort(order, kind="stable")]
 
 
-def family(values: Mapping[str, np.ndarray], margin: float, seed: int = 0) -> pd.DataFrame:
+def family(values: Mapping[str, np.ndarray], margin: float | None, seed: int = 0) -> pd.DataFrame:
     """Return one row per paired effect, values (R, N) by name, of a family that is read together.
 
     An effect is a difference or a contrast of more. Columns: `comparison`; `value`, `low`, `high` (of

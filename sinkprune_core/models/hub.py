@@ -11,8 +11,9 @@ import torch
 from sinkprune_core.files import cache_dir
 from sinkprune_core.memory import free_memory
 from sinkprune_core.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
+from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.embedded import BASE, FetchError
-from sinkprune_core.models.weight_files import DTYPES, FormatError, WeightFiles
+from sinkprune_core.models.weight_files import FormatError, WeightFiles
 
 # configuration and tokenizer, and the weights: never code, never pickles
 TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -190,28 +191,6 @@ def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str |
         return WeightFiles(folder)
     folder, _ = fetch(row, revision, local=True)
     return WeightFiles(folder, row.file)
-
-
-def choose_dtype(dtype: str | torch.dtype, device: str = "cpu") -> torch.dtype:
-    """Return the dtype of a name; raise ValueError for one that is not known.
-
-    `auto` is bfloat16 on a GPU that has it, float16 on other GPUs, float32 on a CPU.
-    """
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype == "auto":
-        return _best_dtype(torch.device(device).type)
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}, auto")
-    return DTYPES[dtype]
-
-
-def _best_dtype(device_type: str) -> torch.dtype:
-    if device_type == "cpu":
-        return torch.float32
-    if device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
-    return torch.float16
 
 
 def available_memory(device: str = "cpu") -> int:

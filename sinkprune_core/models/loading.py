@@ -10,7 +10,8 @@ from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models import embedded
 from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.catalog import EMBEDDED, KnownModel
-from sinkprune_core.models.hub import choose_dtype, fetch, parse, requirements
+from sinkprune_core.models.devices import choose_device, choose_dtype
+from sinkprune_core.models.hub import fetch, parse, requirements
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune_core.models.reader import LARGE, Checkpoint
@@ -26,7 +27,8 @@ def load(
 
     A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
     a public format (formats.py), in transformers' own, or written by `LanguageModel.save`. `dtype`: float32,
-    bfloat16, float16, or `auto`, what the device is best at. `device_map` spreads the model over several
+    bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1, mps, or `auto`, a
+    GPU where there is one. `device_map` spreads the model over several
     devices instead of one (`auto`, or part -> device, see `placement.place`); every weight is read straight
     to its place.
 
@@ -36,7 +38,7 @@ def load(
     """
     if device_map is not None and torch.cuda.is_available():
         device = "cuda"  # what `auto` is about
-    _check_device(device)
+    device = choose_device(device)
     dtype = choose_dtype(dtype, device)
     row, _ = parse(name)
     if row is None or row.id not in EMBEDDED:
@@ -57,16 +59,6 @@ def load(
         dispatch(lm.model, places)
     release_freed_memory()  # what conversion and merging needed
     return lm
-
-
-def _check_device(device: str) -> None:
-    """Raise ValueError for a device that PyTorch does not have here."""
-    try:
-        kind = torch.device(device).type
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device={device!r} is no device: give cpu, cuda, cuda:1 or mps") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device={device!r}: PyTorch finds no GPU here; compute on the cpu")
 
 
 def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: bool) -> None:

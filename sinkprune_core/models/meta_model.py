@@ -8,7 +8,7 @@ from accelerate import init_empty_weights
 from transformers import PreTrainedConfig
 
 from sinkprune_core.models.catalog import KnownModel
-from sinkprune_core.models.hub import choose_dtype
+from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import LanguageModel
 
 CONTEXT = 2048  # tokens, where a row of the table does not say

@@ -200,7 +200,7 @@ def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(no_hub, capsys)
         (("--preset", "wanda", "--set", "sink_std=3"), "--set sink_std does nothing here"),
         (("--out", "{model}"), "exists: choose another name"),
         (("--sequences", 5000), "--sequences 5000: text.txt has"),
-        (("--device", "graphics"), "--device graphics is no device: give cpu, cuda, cuda:1 or mps"),
+        (("--device", "graphics"), "--device graphics is no device: give auto, cpu, cuda, cuda:1 or mps"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_1(model, command, tmp_path, flags, said, capsys):
@@ -221,7 +221,7 @@ def test_a_gpu_that_is_not_there_is_said_before_any_work(name, model, tmp_path, 
     out = ("--out", tmp_path / "out") if name == "prune" else ()
     text = ("--text", tmp_path / "text.txt")
     said = refused(name, model, "--device", "cuda", *text, *out)
-    assert "--device cuda: PyTorch finds no GPU here; leave --device out to compute on the CPU" in said
+    assert "--device cuda: PyTorch finds no GPU here; give cpu or auto" in said
 
 
 def test_a_gpu_too_many_is_said(model, refused, monkeypatch):

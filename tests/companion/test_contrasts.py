@@ -310,6 +310,15 @@ def test_recipes_that_do_the_same_are_a_finding():
     assert (number(-0.0001), number(-0.25), number(1)) == ("0.000", "−0.250", "+1.000")
 
 
+def test_without_damage_by_the_baseline_nothing_is_too_small_to_matter():
+    noise_RN = np.random.default_rng(0).normal(0, 0.01, (2, 40))
+    table = judge({"none": noise_RN - noise_RN.mean()}, None)
+    assert table.verdict[0] == OPEN and table.p_equivalent[0] == 1
+    assert "without damage by the baseline nothing says what would matter" in table.words[0]
+    said = forests.plot_effects(table, "effect").axes[0].get_xlabel()
+    assert "too small to matter" not in said
+
+
 def test_the_reading_names_every_effect_once_under_its_verdict():
     scores, factorial = scores_with({frozenset(["inputs"]): -0.3, frozenset(["exclude"]): 0.3}, noise=0.01)
     table = judge(effects(scores, factorial, SWITCHES), 0.05, "all")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sinkprune_core.companion import parameters, records
 from sinkprune_core.companion.parameters import RANGES, ParameterError, check, declared, start
 
 INFINITY = float("inf")
@@ -33,6 +34,9 @@ def refusal(name: str, annotation: str, value: object) -> str:
         ([1, 2.5], "list[float]", ""),
         ([], "list[float]", ""),
         ([1, "b"], "list[float]", "x=[1, 'b'] is a list; it must be list[float]"),
+        ("[5]", "list[int]", "x='[5]' is a str; it must be list[int]; with papermill write -y 'x: [5]'"),
+        ("a", "list[int]", "x='a' is a str; it must be list[int]; with papermill write -y 'x: [a]'"),
+        ("null", "int | None", "x='null' is a str; it must be int | None; with papermill write -y 'x: null'"),
         ([1, INFINITY], "list[float]", "x: inf must be a finite number"),
         (0.5, "list[float]", "x=0.5 is a float; it must be list[float]"),
         (None, "int | None", ""),
@@ -65,6 +69,17 @@ def test_types_are_checked(value, annotation, message):
         ("first_seed", "int", -1, 0, "first_seed: -1 must be 0 or more"),
         ("model", "str", "gpt-9", "smol-dlm", "model: unknown model 'gpt-9'; known names: smol-ar"),
         ("twin", "str | None", "gpt-9", None, "twin: unknown model 'gpt-9'"),
+        (
+            "model",
+            "str",
+            "smol-ar",
+            "smol-dlm",
+            "model: 'smol-ar' is autoregressive, and this must be of kind",
+        ),
+        ("twin", "str", "smol-dlm", "smol-ar-adapted", "twin: 'smol-dlm' is diffusion, and this must be of"),
+        ("base", "str", "smol-dlm", "smol-ar", "base: 'smol-dlm' is diffusion, and this must be of kind"),
+        ("device", "str", "graphics", "auto", "device: 'graphics' is no device: give auto, cpu"),
+        ("dtype", "str", "bf16", "auto", "dtype: dtype='bf16' is unknown; choose one of float32, bfloat16"),
         ("profile", "str", "../x", "quick", "profile: '../x' names a folder below runs/: use letters"),
         ("profile", "str", "full@", "full@seed-1.5", "profile: 'full@' names a folder below runs/"),
     ],
@@ -97,11 +112,16 @@ def test_the_last_parameters_cell_counts():
         declared(["x = 1"])
 
 
-def test_a_notebook_starts_with_what_papermill_put_in():
+def test_a_notebook_starts_with_what_papermill_put_in(tmp_path, monkeypatch, capsys):
     cells = ["profile: str = 'manual'\nsparsity: float = 1", "# Parameters\nsparsity = 0\n"]
     run = start("00_test", {"In": cells, "profile": "quick", "sparsity": 0})
     assert (run.notebook, run.profile) == ("00_test", "quick")
     assert repr(run.parameters) == "{'profile': 'quick', 'sparsity': 0}", "as given: no number is turned"
+    assert capsys.readouterr().out.startswith("results go to runs/quick\ncomputed on ")
+    for module in (parameters, records):  # as outside a clone
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    start("00_test", {"In": cells, "profile": "quick", "sparsity": 0})
+    assert capsys.readouterr().out.startswith(f"results go to {tmp_path / 'runs' / 'quick'}\n")
     cells.append("# Parameters\nsparsty = 0\n")
     with pytest.raises(ParameterError, match="did you mean 'sparsity'"):
         start("00_test", {"In": cells, "profile": "quick", "sparsity": 0, "sparsty": 0})

@@ -105,6 +105,18 @@ def test_another_version_of_torch_or_transformers_measures_anew(run, monkeypatch
     assert len(measured.calls) == 1 + len(records.KEY_PACKAGES)
 
 
+def test_another_kind_of_device_measures_anew_and_a_record_says_where_it_was_computed(run, monkeypatch):
+    measured = Measured([])
+    run.record("r", measured, seed=0)
+    monkeypatch.setattr(records, "choose_device", lambda name: "cuda:1")
+    monkeypatch.setattr(records, "device_name", lambda device: f"{device} of a test")
+    run.record("r", measured, seed=0)
+    run.record("r", measured, seed=0)
+    assert len(measured.calls) == 2
+    written = (run.folder / "records" / "00_test").glob("*.json")
+    assert {json.loads(file.read_text())["device"] for file in written} == {"cpu", "cuda:1 of a test"}
+
+
 def test_the_code_that_computes_is_part_of_the_key(run, monkeypatch):
     """The sources that a record rests on are those of the functions that it uses."""
     asked = []

@@ -68,6 +68,7 @@ def test_the_title_gives_a_reason_only_where_the_data_do():
     assert same == "The diffusion model's sinks move more in all 2 readings."
     assert "autoregressive" in reading_figures.who_moves_more({"sum": below}, ["sum"])
     assert "In none of 1" in reading_figures.who_moves_more({"sum": across}, ["sum"])
+    assert "unclear 1 of 2" in reading_figures.who_moves_more({"sum": above, "newest": None}, [])
 
 
 def test_rows_are_drawn_at_their_means_for_both_kinds():

@@ -189,4 +189,4 @@ def test_a_machine_that_is_too_small_is_told_before_any_work(hub, saved, monkeyp
 
 def test_memory_is_a_number_of_bytes_and_auto_suits_the_cpu(saved):
     assert 1 << 28 < available_memory() < 1 << 45
-    assert load(saved, "auto").model.dtype == torch.float32
+    assert load(saved, "auto").model.dtype == torch.bfloat16
