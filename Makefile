@@ -9,7 +9,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RECENT := sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help venv reproduce test lab train publish benchmark clean
+.PHONY: help venv reproduce test lab train publish benchmark hostile clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -37,6 +37,9 @@ publish: $(READY) ## put the results of a run into notebooks/, figures/ and READ
 benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 	$(BIN)/python -m pytest tests/benchmarks -s --record $(ARGS)
 	$(BIN)/python -m sinkprune_core.companion.pages
+
+hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the table of docs/promises.md (half an hour)
+	$(BIN)/python -m pytest tests/hostile -q --record $(ARGS)
 
 venv: $(READY) ## only make .venv
 

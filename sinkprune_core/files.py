@@ -56,14 +56,14 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     with room_needed(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with scratch_folder(path) as scratch:
             partial = scratch / path.name
             yield partial
             give_ordinary_modes(partial)
             flush(partial)
             os.replace(partial, path)
-            _flush_one(path.parent)
+            flush_one(path.parent)
 
 
 @contextmanager
@@ -91,15 +91,25 @@ def _system_error(error: Exception) -> int | None:
     return None if found is None else int(found[1])
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder that need not exist, and those above it; each is on the disk then."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    flush_one(path.parent)
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or a folder with everything in it, is on the disk."""
     if path.is_dir():
         for child in sorted(path.iterdir()):
             flush(child)
-    _flush_one(path)
+    flush_one(path)
 
 
-def _flush_one(path: Path) -> None:
+def flush_one(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     is_folder = path.is_dir()
     if os.name == "nt":
         if is_folder:

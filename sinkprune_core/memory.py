@@ -16,6 +16,7 @@ _TRIM_THRESHOLD = -1
 _TOP_PAD = -2
 _MMAP_MAX = -4
 
+UNLIMITED = 1 << 62  # bytes
 CACHE_BYTES = 1 << 21  # what a core of a CPU holds near it: larger temporaries wait for memory
 
 
@@ -57,13 +58,21 @@ def rows_in_cache(row_bytes: int, device: torch.device) -> int:
     computed on it.
     """
     if device.type != "cpu":
-        return 1 << 62
+        return UNLIMITED
     return max(1, CACHE_BYTES // row_bytes)
 
 
 def free_memory() -> int:
-    """Return the bytes of main memory that can be allocated now; a container's limit counts."""
-    return min(_free_on_machine(), _free_in_container())
+    """Return the bytes of main memory that can be allocated now.
+
+    A container's limit counts, and so does that of the process (`ulimit -v`).
+    """
+    return min(_free_on_machine(), _free_in_groups(), _free_in_process())
+
+
+def resident_memory() -> int:
+    """Return the bytes of main memory that this process holds; 0 where the system does not say."""
+    return _pages(1)
 
 
 def _free_on_machine() -> int:
@@ -73,15 +82,69 @@ def _free_on_machine() -> int:
         return int(kilobytes) * 1024
     except (OSError, TypeError):  # not Linux
         if not hasattr(os, "sysconf"):
-            return 1 << 62
+            return UNLIMITED
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _free_in_container() -> int:
-    """Return the free bytes of the container, or no limit without a container that has one."""
-    group = Path("/sys/fs/cgroup")
+def _free_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """Return the free bytes of the control groups that this process is in; no limit without one.
+
+    A group lies in others, whose limits count, too. `groups` is where they are mounted, `own` says which of
+    them are this process's; in a container that may be a path outside it, and then what is mounted counts.
+    """
     try:
-        limit = int((group / "memory.max").read_text())
-        return limit - int((group / "memory.current").read_text())
-    except (OSError, ValueError):
-        return 1 << 62
+        lines = own.read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    folders = {groups: "memory.max"}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "memory":  # version 1
+            folders |= dict.fromkeys(_with_parents(groups / "memory", path), "memory.limit_in_bytes")
+        elif not controllers:  # version 2, alone or beside version 1
+            for root in (groups, groups / "unified"):
+                folders |= dict.fromkeys(_with_parents(root, path), "memory.max")
+    return min(_free_in_group(folder, limit) for folder, limit in folders.items())
+
+
+def _with_parents(root: Path, path: str) -> list[Path]:
+    """Return the folders of a group and of all that it lies in."""
+    inner = Path(path.strip("/"))
+    return [root / each for each in (inner, *inner.parents) if ".." not in each.parts]
+
+
+def _free_in_group(folder: Path, limit_name: str) -> int:
+    """Return the free bytes of one group; pages of files that nobody writes to are free."""
+    is_first_version = limit_name != "memory.max"
+    used_name = "memory.usage_in_bytes" if is_first_version else "memory.current"
+    prefix = "total_" if is_first_version else ""
+    try:
+        limit = int((folder / limit_name).read_text())
+        used = int((folder / used_name).read_text())
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        files = sum(int(counts.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
+    except (OSError, ValueError):  # no such group, or `max`
+        return UNLIMITED
+    return max(0, limit - max(0, used - files))
+
+
+def _free_in_process() -> int:
+    """Return the bytes that this process may still map under its own limits, or no limit."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return UNLIMITED
+    free = UNLIMITED
+    for limit, used in ((resource.RLIMIT_AS, _pages(0)), (resource.RLIMIT_DATA, _pages(5))):
+        most, _ = resource.getrlimit(limit)
+        if most != resource.RLIM_INFINITY:
+            free = min(free, max(0, most - used))
+    return free
+
+
+def _pages(column: int) -> int:
+    """Return a column of what Linux says of this process's pages, in bytes: 0 mapped, 1 resident, 5 data."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[column]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

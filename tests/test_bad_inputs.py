@@ -20,6 +20,7 @@ SHORT = {
     "rotary frequencies": 12,
     "indices and shards": 30,
     "tokenizers": 40,
+    "the hub's cache": 15,
     "adapters": 60,
     "records": 10,
     "findings": 1,

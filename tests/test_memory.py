@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import weakref
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from peft.tuners.lora import Linear
 from safetensors.torch import load_file
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from sinkprune_core import memory
 from sinkprune_core.companion import records, variants
 from sinkprune_core.companion.masks import kept_masks
 from sinkprune_core.companion.records import Run
@@ -199,3 +202,69 @@ def test_reading_a_model_lets_go_of_the_pages_it_has_read(monkeypatch):
     assert 0 < max(resident) <= 2 * reader.MAPPED
     stored = load_file(folder / "model.safetensors")
     assert all(torch.equal(stored[name], weight) for name, weight in model.named_parameters())
+
+
+# how much is free
+
+
+def group(folder: Path, limit: object, used: int, files: int, version: int = 2) -> None:
+    """Write what a control group says of itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = (
+        ("memory.max", "memory.current")
+        if version == 2
+        else ("memory.limit_in_bytes", "memory.usage_in_bytes")
+    )
+    prefix = "" if version == 2 else "total_"
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(
+        f"{prefix}anon 7\n{prefix}inactive_file {files}\n{prefix}active_file 5\n"
+    )
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_every_limit_above_a_process_counts_and_cached_files_are_free(tmp_path, version):
+    own = tmp_path / "own"
+    own.write_text("4:memory:/a/b\n1:cpu:/x\n" if version == 1 else "0::/a/b\n")
+    mounted = tmp_path / "memory" if version == 1 else tmp_path
+    group(mounted, "max" if version == 2 else 2**63 - 4096, 9_000, 0, version)
+    assert memory._free_in_groups(tmp_path, own) > 1 << 60
+    group(mounted / "a", 5_000, 4_000, 1_000, version)
+    assert memory._free_in_groups(tmp_path, own) == 5_000 - (4_000 - 1_005)
+    group(mounted / "a" / "b", 3_000, 2_900, 0, version)
+    assert memory._free_in_groups(tmp_path, own) == 3_000 - (2_900 - 5)
+    group(mounted / "a" / "b", 3_000, 3_500, 0, version)
+    assert memory._free_in_groups(tmp_path, own) == 0
+
+
+def test_in_a_container_whose_own_path_is_not_mounted_the_mounted_group_counts(tmp_path):
+    (tmp_path / "own").write_text("0::/kubepods/pod7\n")
+    group(tmp_path, 8_000, 1_000, 0)
+    assert memory._free_in_groups(tmp_path, tmp_path / "own") == 8_000 - 995
+    (tmp_path / "own").write_text("0::/../elsewhere\n")
+    assert memory._free_in_groups(tmp_path, tmp_path / "own") == 8_000 - 995
+    assert memory._free_in_groups(tmp_path / "none", tmp_path / "none") > 1 << 60
+
+
+LIMITED = """
+import resource
+from sinkprune_core import memory
+from sinkprune_core.cli.inputs import require_memory
+resource.setrlimit(resource.RLIMIT_AS, (memory._pages(0) + 200_000_000,) * 2)
+print(memory.free_memory())
+require_memory()
+resource.setrlimit(resource.RLIMIT_AS, (memory._pages(0) + 10_000_000,) * 2)
+try:
+    require_memory()
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what a process has mapped")
+def test_the_limit_of_the_process_counts_and_too_little_is_a_sentence():
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True)
+    free, said = done.stdout.splitlines()
+    assert 100_000_000 < int(free) <= 200_000_000
+    assert re.fullmatch(r"\d+ MB of memory can be had, and 67 MB are the least: end other programs, .*", said)

@@ -70,6 +70,18 @@ def test_environment_file_agrees_with_pyproject(name):
     assert "transformers" in dict(split(line) for line in pip if not line.startswith("-"))
 
 
+def test_the_matrix_of_public_runs_covers_what_is_admitted():
+    """Every Python line from the lowest on, and the lowest versions of the ranges in pyproject.toml."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8"))
+    matrix = workflow["jobs"]["fast"]["strategy"]["matrix"]
+    lines = [int(line.partition(".")[2]) for line in matrix["python"]]
+    assert matrix["python"][0] == PYTHON and lines == list(range(lines[0], lines[0] + len(lines)))
+    (lowest,) = [entry["pins"].split() for entry in matrix["include"] if entry["versions"] == "lowest"]
+    least = {name: RANGES[name].partition(",")[0].removeprefix(">=") for name in ("torch", "transformers")}
+    assert lowest == [f"{name}=={version}.*" for name, version in least.items()]
+    assert matrix["versions"] == [entry["versions"] for entry in matrix["include"]]
+
+
 def test_environment_files_differ_in_the_build_of_torch_only():
     def common(name):
         lines = (ROOT / name).read_text(encoding="utf-8").replace(ENVIRONMENTS[name], "pytorch").splitlines()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sinkprune_core.cli.evaluate import SUITE_DRAWS, say_duration
 from sinkprune_core.cli.model_options import ModelOptions, add_model_options, check_model_name
-from sinkprune_core.cli.options import add_number, check_new_path, real, suggestion, whole
+from sinkprune_core.cli.options import add_number, new_files, real, suggestion, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,8 +96,12 @@ def run(options: CompareOptions) -> int:
     check_model_name(options.model)
     check_model_name(options.other)
     options.check_text()
-    check_new_path("json", options.json)
+    with new_files(json=options.json):
+        return compare_and_write(options)
 
+
+def compare_and_write(options: CompareOptions) -> int:
+    """Do what `run` says, with an output that is held."""
     from sinkprune_core.cli.inputs import documents_of, on_device, open_model, sequences_of
     from sinkprune_core.cli.tables import picture_of, print_next
     from sinkprune_core.files import write_json

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune_core.cli.model_options import ModelOptions, add_model_options, check_model_name
-from sinkprune_core.cli.options import add_number, check_new_path, suggestion, whole
+from sinkprune_core.cli.options import add_number, new_files, suggestion, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -126,8 +126,12 @@ def run(options: EvaluateOptions) -> int:
     check_model_name(options.model)
     if not options.tasks:
         options.check_text()
-    check_new_path("json", options.json)
+    with new_files(json=options.json):
+        return evaluate_and_write(options)
 
+
+def evaluate_and_write(options: EvaluateOptions) -> int:
+    """Do what `run` says, with an output that is held."""
     from sinkprune_core.cli.inputs import on_device
     from sinkprune_core.cli.tables import picture_of, print_next, print_table
 

@@ -12,11 +12,12 @@ import torch
 from sinkprune_core import corpus
 from sinkprune_core.cli.model_options import ModelOptions, asks_wikitext, device_map_of
 from sinkprune_core.evaluation import local_data
+from sinkprune_core.memory import free_memory
 from sinkprune_core.models.catalog import EMBEDDED
 from sinkprune_core.models.devices import choose_device, choose_dtype
 from sinkprune_core.models.embedded import ADAPTERS
 from sinkprune_core.models.finite import check_finite
-from sinkprune_core.models.hub import available_memory, parse
+from sinkprune_core.models.hub import WORKING, available_memory, parse
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.streaming import stream
@@ -32,9 +33,20 @@ AnyModelOptions = TypeVar("AnyModelOptions", bound=ModelOptions)
 def on_device(options: AnyModelOptions) -> AnyModelOptions:
     """Return `options` with `auto` replaced by a device.
 
-    Raises ValueError for a device that is not here.
+    Raises ValueError for a device that is not here, and what `require_memory` raises.
     """
+    require_memory()
     return replace(options, device=choose_device(options.device, f"--device {options.device}"))
+
+
+def require_memory() -> None:
+    """Raise RuntimeError where there is too little memory to begin with: libraries end the process then."""
+    free = free_memory()
+    if free < WORKING:
+        raise RuntimeError(
+            f"{free / 1e6:.0f} MB of memory can be had, and {WORKING / 1e6:.0f} MB are the least: end other "
+            "programs, or raise the limit (of a container, or ulimit -v)"
+        )
 
 
 # models

@@ -35,6 +35,13 @@ COMMANDS = {
     "card": Command(card, card.CardOptions),
 }
 WITHOUT_COMMAND = ("-h", "--help", "--version")
+OUT_OF_MEMORY = (
+    "allocate memory",  # the system and PyTorch on a CPU
+    "out of memory",  # PyTorch on a GPU
+    "(os error 12)",  # libraries in Rust
+    "failed to map segment",  # a library that is being imported
+)
+MOST = 300  # characters of an error in another's words
 INTERRUPTED = 130  # exit status of a command that Ctrl-C ended
 
 
@@ -110,7 +117,9 @@ def run(arguments: Sequence[str]) -> int:
         left = "nothing was done yet" if name is None else COMMANDS[name].module.kept(options)
         print(f"interrupted: {left}", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # a library in Rust that panics raises no Exception
         if "--debug" in arguments:
             traceback.print_exc()
         print(f"error: {sentence(error, name)}", file=sys.stderr)
@@ -123,9 +132,15 @@ def hide_future_warnings() -> None:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(?!sinkprune_core\b)")
 
 
-def sentence(error: Exception, command: str | None) -> str:
+def sentence(error: BaseException, command: str | None) -> str:
     """Return one line that says what failed, in the error's own words where these are meant for users."""
     words = " ".join(str(error).split())
+    if is_about_memory(error):
+        said = f" ({words[:MOST]})" if words else ""
+        return (
+            f"{command} ran out of memory{said}: take a smaller --batch, fewer or shorter sequences, a "
+            "narrower --dtype, or a machine with more; sinkprune prune takes --stream, too"
+        )
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return f"{error.strerror}{place}"
@@ -137,7 +152,16 @@ def sentence(error: Exception, command: str | None) -> str:
     return f"{command} failed: {kind}{': ' if words else ''}{words} (--debug shows where)"
 
 
-def was_raised_here(error: Exception) -> bool:
+def is_about_memory(error: BaseException) -> bool:
+    """Return whether an error, or what it came from, says that there is too little memory."""
+    said = str(error).lower()
+    lacks_a_thread = "thread" in said and "resource temporarily unavailable" in said  # it has no stack
+    if isinstance(error, MemoryError) or lacks_a_thread or any(word in said for word in OUT_OF_MEMORY):
+        return True
+    return error.__cause__ is not None and is_about_memory(error.__cause__)
+
+
+def was_raised_here(error: BaseException) -> bool:
     """Return whether code of this package raised an error with words for the user."""
     if not isinstance(error, (ValueError, RuntimeError, ModuleNotFoundError)):
         return False

@@ -4,10 +4,13 @@ import argparse
 import difflib
 import math
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
+
+from sinkprune_core.files import held
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,23 @@ def check_new_path(name: str, path: Path | None) -> None:
     if path.exists():
         raise FileExistsError(f"{flag(name)} {path} exists: choose another name or remove it first")
     check_writable(name, path)
+
+
+@contextmanager
+def new_files(**paths: Path | None) -> Iterator[None]:
+    """Hold what a command writes, by the names of its options, from before the work until it is written.
+
+    Raises an OSError that names the option where a path exists or cannot be written, and RuntimeError where
+    another process is about to write it.
+    """
+    given = {name: path for name, path in paths.items() if path is not None}
+    for name, path in given.items():
+        check_new_path(name, path)
+    with ExitStack() as stack:
+        for name, path in given.items():
+            stack.enter_context(held(path))
+            check_new_path(name, path)  # another process may have made it meanwhile
+        yield
 
 
 def check_writable(name: str, path: Path) -> None:

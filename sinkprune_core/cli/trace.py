@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune_core.cli.model_options import ModelOptions, add_model_options, check_model_name
-from sinkprune_core.cli.options import add_number, check_new_path, real, whole
+from sinkprune_core.cli.options import add_number, new_files, real, whole
 
 if TYPE_CHECKING:
     from sinkprune_core.models.language_model import LanguageModel
@@ -109,10 +109,12 @@ def run(options: TraceOptions) -> int:
     """Trace a model, print the table of sink statistics and explain it."""
     check_model_name(options.model)
     options.check_text()
-    check_new_path("out", options.out)
-    check_new_path("json", options.json)
-    check_new_path("figure", options.figure)
+    with new_files(out=options.out, json=options.json, figure=options.figure):
+        return trace_and_write(options)
 
+
+def trace_and_write(options: TraceOptions) -> int:
+    """Do what `run` says, with outputs that are held."""
     import pandas as pd
     import torch
 

@@ -10,8 +10,8 @@ from sinkprune_core.cli.options import (
     Options,
     add_number,
     check_input_file,
-    check_new_path,
     check_writable,
+    new_files,
     real,
     whole,
 )
@@ -164,14 +164,20 @@ def run(options: TrainOptions) -> int:
     """Train in the run's folder, going on from its last checkpoint, and export what came out."""
     check_model_name(options.base)
     check_input_file("text", options.text)
-    check_new_path("export", options.export)
     check_writable("folder", options.run_folder)
+    with new_files(export=options.export):
+        return train_and_export(options)
 
+
+def train_and_export(options: TrainOptions) -> int:
+    """Do what `run` says, with an output that is held."""
+    from sinkprune_core.cli.inputs import require_memory
     from sinkprune_core.models.devices import choose_device
     from sinkprune_core.training.export import export
     from sinkprune_core.training.lora import tokens_seen, train
     from sinkprune_core.training.settings import Training
 
+    require_memory()
     device = choose_device(options.device, f"--device {options.device}")
     settings = {name: getattr(options, name) for name in SETTINGS}
     if "rank" in options.given:

@@ -134,6 +134,8 @@ def detect(raw: dict, shapes: Shapes, expected: str | None = None) -> Format:
         name = expected
     if name is None and model_type in CONFIG_MAPPING:
         name = "native"
+    if name is None and not raw:
+        raise FormatError("config.json is missing, which says what the weights are: fetch the folder again")
     if name is None:
         raise FormatError(
             f"model_type={raw.get('model_type')!r} is not covered; covered are llada, mmada, illada, Dream, "

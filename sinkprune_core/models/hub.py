@@ -18,6 +18,7 @@ from sinkprune_core.models.weight_files import FormatError, WeightFiles
 # configuration and tokenizer, and the weights: never code, never pickles
 TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
 WANTED = ["*.safetensors", *TOKENIZER_FILES]
+WORKING = 1 << 26  # bytes that any run takes besides the weights: threads, the tokenizer, small tensors
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def fetch(row: KnownModel, revision: str | None = None, local: bool = False) -> 
         raise FetchError(
             f"{row.repository} publishes no safetensors{at}: "
             "pickled weights can run code and are not fetched; take another revision (name@revision), "
-            "or convert them and load that folder"
+            "or convert them and load that folder; "
+            f"where the cache has lost them, remove {folder} and run again"
         )
     if row.tokenizer is None:
         return folder, folder
@@ -107,7 +109,7 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str], local:
         )
     except RevisionNotFoundError:
         reason = f"it has no revision {revision!r}: see {page}/commits"
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, http_error) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError, http_error) as error:
         first_sentence = re.split(r"\. |\n", str(error) or type(error).__name__, maxsplit=1)[0].rstrip(".")
         if isinstance(error, http_error) and not isinstance(error, HfHubHTTPError):
             reason = (
@@ -169,6 +171,7 @@ def _lack_of_disk(download: int) -> list[str]:
 def _lack_of_memory(memory: int, parameters: int, dtype: torch.dtype, device: str) -> list[str]:
     """Say in a sentence that a device lacks the memory for a model; nothing where it has it."""
     free = available_memory(device)
+    memory += WORKING
     if memory <= free:
         return []
     return [

@@ -21,6 +21,7 @@ from sinkprune_core.models.formats import Source, detect, sources
 from sinkprune_core.models.language_model import CARD, set_direction
 from sinkprune_core.models.saved_card import read_card
 from sinkprune_core.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
+from sinkprune_core.models.weight_digests import hub_digests
 from sinkprune_core.models.weight_files import (
     FormatError,
     WeightFiles,
@@ -56,7 +57,8 @@ class Checkpoint:
         self.row = row
         self.tokenizer_folder = tokenizer or self.folder
         self.card = read_card(self.folder)
-        self.files = WeightFiles(self.folder, file, self.card.get("sha256"))
+        expected = hub_digests(self.folder) | self.card.get("sha256", {})
+        self.files = WeightFiles(self.folder, file, expected)
         self._config_file = self.folder / "config.json"
         if not self._config_file.is_file():
             self._config_file = self.folder / "lit_config.json"

@@ -1,11 +1,13 @@
 """SHA-256 digests kept with weights that this project wrote, and compared before the weights are used."""
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from sinkprune_core.files import file_digest, known_digest, write_json
 
+SHA256 = re.compile("[0-9a-f]{64}")
 DIGESTS = "digests.json"  # beside the files of a folder: the digest of each
 
 
@@ -13,6 +15,20 @@ def digests(folder: Path, *patterns: str) -> dict[str, str]:
     """Return the digests of the files of a folder whose names fit one of some patterns, by name."""
     files = [file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()]
     return {file.name: file_digest(file) for file in files}
+
+
+def hub_digests(folder: Path) -> dict[str, str]:
+    """Return the digests of the weights in a folder of the hub's cache, by name; {} for another folder.
+
+    The cache keeps a large file under its SHA-256, and links to it.
+    """
+    links = [file for file in folder.glob("*.safetensors") if file.is_symlink()]
+    blobs = {file.name: file.resolve() for file in links}
+    return {
+        name: blob.name
+        for name, blob in blobs.items()
+        if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name)
+    }
 
 
 def write_digests(folder: Path) -> None:

@@ -49,7 +49,7 @@ def refused(what: str, fix: str) -> Iterator[None]:
     """Turn whatever a library raises inside into one FormatError: `what` (its reason): `fix`."""
     try:
         yield
-    except FormatError:
+    except (FormatError, MemoryError):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -154,13 +154,14 @@ class WeightFiles:
 
 
 def check_digest(file: Path, expected: str) -> None:
-    """Raise FormatError for a file that is not the one that was written with a model."""
+    """Raise FormatError for a file that is not the one that was written with a model, or fetched."""
     found = known_digest(file)
-    if found != expected:
-        raise FormatError(
-            f"{file} is damaged: its SHA-256 is {found}, and {expected} was written; save the model again, "
-            "or, where you changed it yourself, remove sha256 from sinkprune.json"
-        )
+    if found == expected:
+        return
+    fix = "save the model again, or, where you changed it yourself, remove sha256 from sinkprune.json"
+    if file.is_symlink():  # into the hub's cache
+        fix = f"remove {file.resolve()}, and it is fetched anew"
+    raise FormatError(f"{file} is damaged: its SHA-256 is {found}, and {expected} was written; {fix}")
 
 
 def _index(folder: Path) -> dict[str, str] | None:

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sinkprune_core.files import atomic, file_digest
+from sinkprune_core.files import atomic, file_digest, make_folder
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.streaming import FinishedBlock
@@ -88,7 +88,7 @@ class PruningCheckpoint:
                 if block.file == self.block_file(layer):
                     del lm.finished[layer]
         claim(root, identity(lm, calibration))
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         remove_scratch(root, self.folder)
         self.state = RunState(**(read_progress(self.folder) or {}))
         self._forget_damaged_blocks()

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from sinkprune_core.diffusion.compute import forward_cost
+from sinkprune_core.memory import resident_memory
 from sinkprune_core.models.hub import available_memory
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.calibration import Calibration
@@ -189,10 +190,17 @@ class _PlannedRun:
         return disk
 
     def missing_memory(self, memory: int) -> list[str]:
-        """Return a sentence if there is too little memory; a model that is loaded already counts as free."""
-        free = available_memory(_device(self.lm, self.device))
+        """Return a sentence if there is too little memory.
+
+        What is there already counts as free: the model, where it is loaded, and the libraries.
+        """
+        device = _device(self.lm, self.device)
+        there = 0
         if not self.lm.is_streamed and self.lm.device.type != "meta":
-            free += _parameters(self.lm.model) * self.lm.model.dtype.itemsize
+            there += _parameters(self.lm.model) * self.lm.model.dtype.itemsize
+        if torch.device(device).type == "cpu":
+            there = min(there + PROCESS_BYTES, resident_memory() or there)
+        free = available_memory(device) + there
         if memory <= free:
             return []
         return [

@@ -18,6 +18,7 @@ from sinkprune_core.training import card_tables, card_text
 from sinkprune_core.training.base import EMBEDDED_BASE
 from sinkprune_core.training.card_tables import token_count
 from sinkprune_core.training.crops import SAMPLE_LENGTH
+from sinkprune_core.training.log import rows_of
 from sinkprune_core.training.losses import MEASURES
 from sinkprune_core.training.samples import TOP_K
 from sinkprune_core.training.settings import EXPORTED_LOG, SETTINGS, settings_of
@@ -49,8 +50,7 @@ def write_card(folder: Path) -> Path:
 
 def log_of(folder: Path) -> list[dict]:
     """Return the rows of an exported training log."""
-    lines = (folder / EXPORTED_LOG).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return rows_of(folder / EXPORTED_LOG)
 
 
 def adapter_digest(folder: Path) -> str:

@@ -10,6 +10,8 @@ from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from sinkprune_core.files import atomic, flush_one
+from sinkprune_core.models.weight_digests import damaged_files, write_digests
 from sinkprune_core.models.weight_files import refused
 
 OPTIMIZER = "optimizer.safetensors"
@@ -41,11 +43,14 @@ def save_checkpoint(model: PeftModel, optimizer: torch.optim.Optimizer, folder: 
     for index, moments in optimizer.state_dict()["state"].items():
         for key, value in moments.items():
             state[f"{key}.{index}"] = value
-    model.save_pretrained(fresh)
-    save_file(state, fresh / OPTIMIZER, metadata={"step": str(step)})
+    with atomic(fresh) as partial:  # a checkpoint has all its files, on the disk, before another one goes
+        model.save_pretrained(partial)
+        save_file(state, partial / OPTIMIZER, metadata={"step": str(step)})
+        write_digests(partial)
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
+    flush_one(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -57,6 +62,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int
     """
     file = checkpoint / OPTIMIZER
     step = step_of(checkpoint)
+    check_whole(checkpoint)
     state = optimizer.state_dict()
     with refused(f"{file} is not the state of this optimizer", START_ANEW), safe_open(file, "pt") as handle:
         for name in handle.keys():  # noqa: SIM118 - the handle of a file cannot be iterated over
@@ -65,6 +71,13 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int
     _check_moments(optimizer, state["state"], file)
     optimizer.load_state_dict(state)
     return step
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Raise ValueError for a checkpoint whose files are not what was saved."""
+    damaged = damaged_files(checkpoint)
+    if damaged:
+        raise ValueError(f"{', '.join(damaged)} in {checkpoint} is not what was saved: {START_ANEW}")
 
 
 def _check_moments(optimizer: torch.optim.Optimizer, state: dict[int, dict], file: Path) -> None:

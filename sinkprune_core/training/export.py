@@ -11,7 +11,8 @@ from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.training.base import Base, open_base
 from sinkprune_core.training.card import write_card
-from sinkprune_core.training.checkpoint import step_of
+from sinkprune_core.training.checkpoint import check_whole, step_of
+from sinkprune_core.training.log import rows_of
 from sinkprune_core.training.settings import EXPORTED_LOG, LOG, SETTINGS, settings_of
 
 
@@ -31,6 +32,7 @@ def export(checkpoint: Path, folder: Path) -> Path:
         )
     settings = settings_of(run / SETTINGS)
     rows = _rows_up_to(run, step_of(checkpoint))
+    check_whole(checkpoint)
     base = open_base(settings["base"], settings["mask_token"])
     if not base.is_embedded and folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
@@ -53,10 +55,7 @@ def export(checkpoint: Path, folder: Path) -> Path:
 
 def _rows_up_to(run: Path, step: int) -> list[dict]:
     """Return the rows of a run's log up to a step; of a step that was logged again, the last row."""
-    lines = (run / LOG).read_text(encoding="utf-8").splitlines()
-    by_step = {}
-    for row in map(json.loads, lines):
-        by_step[row["step"]] = row
+    by_step = {row["step"]: row for row in rows_of(run / LOG)}
     rows = [row for row in by_step.values() if row["step"] <= step]
     if not rows:
         raise ValueError(f"{LOG} in {run} has no row up to step {step}, the checkpoint's")

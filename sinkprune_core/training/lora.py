@@ -9,8 +9,8 @@ and nothing else; sink statistics are logged, and decide nothing.
 Dimensions: B batch, T sequence position.
 """
 
-import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm.auto import tqdm
 
-from sinkprune_core.files import write_json
+from sinkprune_core.files import atomic, held, make_folder, write_json
 from sinkprune_core.memory import keep_freed_memory
 from sinkprune_core.models.adapters import CONFIG, open_adapter
 from sinkprune_core.models.language_model import LanguageModel
@@ -28,6 +28,7 @@ from sinkprune_core.training import held_out, losses
 from sinkprune_core.training.base import LINEARS, Base, open_base
 from sinkprune_core.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
 from sinkprune_core.training.crops import HELD_OUT_LENGTH, Crops, prepare_data
+from sinkprune_core.training.log import add_row, rows_of
 from sinkprune_core.training.settings import (
     EXPORTED_LOG,
     LOG,
@@ -97,16 +98,39 @@ def train(
     `check_every` steps `log.jsonl` receives training loss since the last row or start, held-out loss (nats
     per token; `held_out_count` sequences of each kind at `draws` noise levels), sink statistics, learning
     rate and speed; every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when
-    `folder` or `start_from` holds another run, and what `open_base` and `prepare_data` raise.
+    `folder` or `start_from` holds another run, RuntimeError when another process trains in `folder`, and what
+    `open_base` and `prepare_data` raise.
     """
     counts = {"check_every": check_every, "save_every": save_every}
     for name, value in (counts | {"held_out_count": held_out_count, "draws": draws}).items():
         if value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = newest_checkpoint(folder)
-    trainer, data, first = _prepare(config, folder, checkpoint, start_from, begin_with, text, device)
+    make_folder(folder)
+    with held(folder):
+        checkpoint = newest_checkpoint(folder)
+        trainer, data, first = _prepare(config, folder, checkpoint, start_from, begin_with, text, device)
+        lm = trainer.lm
+        measure = losses.MEASURES[config.kind]
+
+        def measured() -> dict:
+            found = held_out.held_out_losses(lm, data, measure, held_out_count, draws)
+            return found | held_out.sink_row(lm, data)
+
+        _take_steps(trainer, checkpoint, first, check_every, save_every, measured)
+    return checkpoint
+
+
+def _take_steps(
+    trainer: Trainer,
+    checkpoint: Path,
+    first: int,
+    check_every: int,
+    save_every: int,
+    measured: Callable[[], dict],
+) -> None:
+    """Take all steps from `first` on; log what `measured` returns and save the checkpoint as `train` says."""
+    config = trainer.config
     measure = losses.MEASURES[config.kind]
     bar = tqdm(
         total=config.steps * config.batch_tokens,
@@ -124,17 +148,13 @@ def train(
             done = number + 1
             is_logged = done % check_every == 0 or done == config.steps
             if is_logged:
-                row = trainer.row(done, recent, time.perf_counter() - since)
-                row |= held_out.held_out_losses(trainer.lm, data, measure, held_out_count, draws)
-                row |= held_out.sink_row(trainer.lm, data)
-                with (folder / LOG).open("a") as log:
-                    log.write(json.dumps(row) + "\n")
+                row = trainer.row(done, recent, time.perf_counter() - since) | measured()
+                add_row(checkpoint.parent / LOG, row)
                 bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if measure in name})
                 recent = []
                 since = time.perf_counter()
             if is_logged or done % save_every == 0:
                 save_checkpoint(trainer.model, trainer.optimizer, checkpoint, done)
-    return checkpoint
 
 
 def _prepare(
@@ -212,7 +232,7 @@ def _check_exported(adapter: Path) -> None:
 
 
 def _last_row(adapter: Path) -> dict:
-    return json.loads((adapter / EXPORTED_LOG).read_text(encoding="utf-8").splitlines()[-1])
+    return rows_of(adapter / EXPORTED_LOG)[-1]
 
 
 def _check_origin(base: Base, adapter: Path) -> None:
@@ -247,5 +267,6 @@ def _adopt(config: Training, base: Base, adapter: Path, folder: Path) -> int:
             f"the adapter in {adapter} has seen: ask for more in all"
         )
     log = (adapter / EXPORTED_LOG).read_text(encoding="utf-8")
-    (folder / LOG).write_text(log, encoding="utf-8")
+    with atomic(folder / LOG) as partial:
+        partial.write_text(log, encoding="utf-8")
     return step

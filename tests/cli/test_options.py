@@ -1,5 +1,8 @@
 """Options are checked before any work: ranges, combinations that do nothing, misspelt words, files."""
 
+import os
+import subprocess
+import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
@@ -7,7 +10,7 @@ from typing import get_type_hints
 import pytest
 
 from sinkprune_core.cli.main import COMMANDS, parse
-from sinkprune_core.cli.options import Parser, suggestion
+from sinkprune_core.cli.options import Parser, new_files, suggestion
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -231,3 +234,31 @@ def command_lines() -> list[str]:
 def test_every_command_line_of_the_pages_can_be_parsed(line):
     name, _ = parse(line.split()[1:])
     assert name == line.split()[1]
+
+
+def test_what_a_command_writes_is_held_from_before_the_work(tmp_path):
+    files = {"out": tmp_path / "trace", "json": tmp_path / "table.json", "figure": None}
+    with new_files(**files):
+        another = subprocess.run(
+            [sys.executable, "-c", HOLD, str(files["json"])], capture_output=True, text=True
+        )
+        assert f"{files['json']} is in use by process {os.getpid()} on " in another.stdout
+        files["json"].touch()
+    with (
+        pytest.raises(FileExistsError, match=r"--json .*table.json exists: choose another name"),
+        new_files(**files),
+    ):
+        pass
+    assert [file.name for file in tmp_path.iterdir()] == ["table.json"]
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from sinkprune_core.cli.options import new_files
+try:
+    with new_files(json=Path(sys.argv[1])):
+        pass
+except RuntimeError as error:
+    print(error)
+"""

@@ -106,7 +106,13 @@ def failing(monkeypatch):
     [
         (KeyError("missing"), "claims failed: KeyError: 'missing' (--debug shows where)"),
         (ValueError("of a\nlibrary"), "claims failed: ValueError: of a library (--debug shows where)"),
-        (MemoryError(), "claims failed: MemoryError (--debug shows where)"),
+        (MemoryError(), "claims ran out of memory: take a smaller --batch"),
+        (
+            RuntimeError("can't allocate memory: 9 bytes"),
+            "claims ran out of memory (can't allocate memory: 9",
+        ),
+        (RuntimeError("CUDA out of memory. Tried"), "claims ran out of memory (CUDA out of memory. Tried): "),
+        (BaseException("a panic"), "claims failed: BaseException: a panic (--debug shows where)"),
         (OSError(28, "No space left on device", "here"), "No space left on device: here"),
         (FileNotFoundError("say which"), "say which"),
         (ModuleNotFoundError("No module named 'nbformat'", name="nbformat"), "pip install 'sinkprune["),

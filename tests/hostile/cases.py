@@ -16,6 +16,9 @@ from sinkprune_core.models.random_weights import write
 TEXT = "\n\n".join(
     " ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20)
 )
+LEARN = "\n\n".join(
+    " ".join(f"word{20 + (11 * line + 5 * word) % 50}" for word in range(line)) for line in range(12, 60)
+)  # paragraphs of 12 to 59 words: their numbers decide which of them are held out
 WAYS = {
     "sequential": ("--preset", "wanda"),
     "gram": ("--preset", "sparsegpt", "--set", "block_size=16"),
@@ -27,8 +30,16 @@ WAYS = {
 }
 STREAMED = {f"{name}, streamed": (*flags, "--stream") for name, flags in WAYS.items() if name != "structured"}
 ALL_WAYS = WAYS | STREAMED
-OWN = ("llada", "text.txt", "out")  # what a folder holds in the end
-CHANGING = ("seconds",)  # on the card: another number in every run
+OTHERS = {
+    "trace": "trace llada --text text.txt --sequences 2 --prompt 6 --tokens 8 --steps 4 --out out",
+    "evaluate": "evaluate llada --text text.txt --sequences 4 --length 12 --draws 2 --json out",
+    "compare": "compare llada llada --text text.txt --sequences 4 --length 12 --draws 2 --json out",
+    "train": "train base --text learn.txt --tokens 64 --lengths 8 --batch-tokens 16 --rank 2 --mask-token 71 "
+    "--folder run --export out",
+}  # command lines besides `prune`
+OWN = ("llada", "base", "text.txt", "learn.txt", "out", "run")  # what a folder holds in the end
+RUN = ("checkpoint", "data.safetensors", "log.jsonl", "training.json")  # and its run of training
+CHANGING = ("seconds", "tokens_per_second")  # of a card and of a log: another number in every run
 
 
 class Bench:
@@ -41,7 +52,8 @@ class Bench:
         self.pool = ThreadPoolExecutor(servers)
         self.known: dict[str, tuple[dict, int]] = {}
         self.numbered = 0
-        write(CASES["llada"], root / "model")
+        write(CASES["llada"], root / "llada")
+        write(CASES["llama"], root / "base")
 
     def close(self) -> None:
         """End the servers."""
@@ -72,8 +84,10 @@ class Bench:
     def fill(self, folder: Path) -> None:
         """Put the model and its text into a folder."""
         folder.mkdir(exist_ok=True)
-        shutil.copytree(self.root / "model", folder / "llada")
+        for name in ("llada", "base"):
+            shutil.copytree(self.root / name, folder / name)
         (folder / "text.txt").write_text(TEXT)
+        (folder / "learn.txt").write_text(LEARN)
 
     def straight(self, way: str) -> tuple[dict, int]:
         """Return what a run without trouble makes, and how many file events it has."""
@@ -88,27 +102,43 @@ class Bench:
 
 def command(way: str, *more: object) -> list[object]:
     """Return the command line of a way."""
+    if way in OTHERS:
+        return [*OTHERS[way].split(), *more]
     text = ["--text", "text.txt", "--sequences", "6", "--length", "12", "--dtype", "float32"]
     return ["prune", "llada", *text, *ALL_WAYS[way], "--out", "out", *more]
 
 
-def contents(folder: Path) -> dict[str, str | dict]:
-    """Return the digests of all files of a model, and its card without what changes."""
-    found: dict[str, str | dict] = {}
-    for file in sorted(folder.rglob("*")):
-        if not file.is_file():
-            continue
-        found[str(file.relative_to(folder))] = hashlib.sha256(file.read_bytes()).hexdigest()
-        if file.name == "sinkprune.json":
-            with suppress(ValueError):  # the digest of a broken one stays
-                card = json.loads(file.read_text())
-                found[file.name] = {name: value for name, value in card.items() if name not in CHANGING}
+def contents(path: Path) -> dict[str, object]:
+    """Return the digests of a file, or of all files of a folder, by name.
+
+    Cards and logs come as values, without what changes.
+    """
+    if path.is_file():
+        return {path.name: _digest(path)}
+    files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    found: dict[str, object] = {str(file.relative_to(path)): _digest(file) for file in files}
+    for file in files:
+        with suppress(ValueError):  # the digest of a broken one stays
+            if file.name == "sinkprune.json":
+                found[file.name] = _lasting(json.loads(file.read_text()))
+            elif file.suffix == ".jsonl":
+                found[file.name] = [_lasting(json.loads(line)) for line in file.read_text().splitlines()]
     return found
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _lasting(values: dict) -> dict:
+    return {name: value for name, value in values.items() if name not in CHANGING}
 
 
 def left_over(folder: Path) -> list[str]:
     """Return what a folder holds besides model, text and output; scratch that was still empty aside."""
     others = [path for path in folder.iterdir() if path.name not in OWN]
+    if (folder / "run").is_dir():
+        others += [path for path in (folder / "run").iterdir() if path.name not in RUN]
     return sorted(path.name for path in others if not (path.is_dir() and _is_empty_scratch(path)))
 
 
@@ -146,7 +176,8 @@ def ends_well(
             return BROKE, f"it left {left_over(folder)}"
         return HELD, ""
     if is_one_sentence(again.said):
-        return REFUSED, ""
+        is_there = way in OTHERS and " exists: " in again.said and contents(folder / "out") == expected
+        return (HELD if is_there else REFUSED), ""
     return BROKE, f"status {again.status}: {again.said[-300:]}"
 
 

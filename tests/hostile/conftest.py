@@ -1,7 +1,8 @@
 """What hostile cases share: servers for commands, and one tally, printed at the end.
 
-`pytest tests/hostile --record` writes it into docs/promises.md, too. This takes half an hour on two cores;
-short versions are among the other tests.
+`make hostile` is `pytest tests/hostile --record`: it writes the tally into docs/promises.md, too, and goes on
+where a run of the same code was stopped. This takes half an hour on two cores; short versions are among the
+other tests.
 """
 
 import pytest
@@ -9,29 +10,61 @@ from hostile import report
 from hostile.cases import Bench
 from hostile.tally import Tally
 
-COUNTED = Tally()
+SERVERS = 2
+PASSED = pytest.StashKey[bool]()  # of a test
+counted = Tally()
+finished: list[str] = []  # names of tests whose cases are counted
 
 
 def pytest_addoption(parser):
     parser.addoption("--record", action="store_true", help="write the table into docs/promises.md")
 
 
+def pytest_configure(config):
+    if config.getoption("--record"):
+        tally, names = report.kept()
+        counted.counts.update(tally.counts)
+        counted.broken.update(tally.broken)
+        finished.extend(names)
+
+
+def pytest_collection_modifyitems(config, items):
+    done = [item for item in items if item.nodeid in finished]
+    if done:
+        items[:] = [item for item in items if item.nodeid not in finished]
+        config.hook.pytest_deselected(items=done)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    made = yield
+    if call.when == "call":
+        item.stash[PASSED] = made.passed
+    return made
+
+
 @pytest.fixture(scope="session")
 def bench(tmp_path_factory):
-    """A tiny model with its text, and two servers that run commands."""
-    made = Bench(tmp_path_factory.mktemp("hostile"), 2)
+    """Tiny models with their texts, and servers that run commands."""
+    made = Bench(tmp_path_factory.mktemp("hostile"), SERVERS)
     yield made
     made.close()
 
 
-@pytest.fixture(scope="session")
-def tally():
-    """The counts of this session."""
-    return COUNTED
+@pytest.fixture
+def tally(request):
+    """The counts of one test; they join those of the session, and of the page, when it ends."""
+    own = Tally()
+    yield own
+    if not (request.node.stash.get(PASSED, False) or own.broken):
+        return  # it was stopped, or went wrong otherwise
+    counted.join(own)
+    finished.append(request.node.nodeid)
+    if request.config.getoption("--record"):
+        report.keep(counted, finished)
+        report.write(counted)
 
 
-def pytest_terminal_summary(terminalreporter, config):
-    if COUNTED.counts:
-        terminalreporter.write_line(f"\n{COUNTED.table()}")
-        if config.getoption("--record"):
-            report.write(COUNTED)
+def pytest_terminal_summary(terminalreporter):
+    if counted.counts:
+        terminalreporter.write_line(f"\n{counted.table()}")

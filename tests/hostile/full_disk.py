@@ -77,7 +77,11 @@ def can_mount() -> bool:
 
 def on_small_disks(bench: Bench, tally: Tally, ways: list[str], sizes: list[int], defect: str = "") -> None:
     """Run each way on a disk in memory with room for each of the sizes, in kB; then give it more."""
-    with _small_disk(bench.root / "disk") as (place, seen, resize, server):
+    with mounted_disk(bench.root / "disk") as (place, seen, remount, server):
+
+        def resize(kilobytes: int) -> None:
+            remount(f"size={kilobytes}k")
+
         for way in ways:
             expected, _ = bench.straight(way)
             for size in sizes:
@@ -96,9 +100,9 @@ def on_small_disks(bench: Bench, tally: Tally, ways: list[str], sizes: list[int]
 
 
 @contextmanager
-def _small_disk(place: Path) -> Iterator[tuple[Path, Path, Callable[[int], None], Server]]:
-    """Yield a disk in memory: its place for commands, for this process, a function that sets its size in kB,
-    and a server whose commands see it.
+def mounted_disk(place: Path) -> Iterator[tuple[Path, Path, Callable[[str], None], Server]]:
+    """Yield a disk in memory: its place for commands, for this process, a function that sets its options
+    (`ro`, or `size=80k`), and a server whose commands see it.
     """
     place.mkdir(exist_ok=True)
     script = f"mount -t tmpfs tmpfs '{place}' && echo ready && exec sleep 100000"
@@ -107,11 +111,11 @@ def _small_disk(place: Path) -> Iterator[tuple[Path, Path, Callable[[int], None]
     inside = ("nsenter", "--target", str(holder.pid), "--user", "--mount", "--preserve-credentials")
     server = Server(inside)
 
-    def resize(kilobytes: int) -> None:
-        subprocess.run([*inside, "mount", "-o", f"remount,size={kilobytes}k", str(place)], check=True)
+    def remount(options: str) -> None:
+        subprocess.run([*inside, "mount", "-o", f"remount,{options}", str(place)], check=True)
 
     try:
-        yield place, Path(f"/proc/{holder.pid}/root{place}"), resize, server
+        yield place, Path(f"/proc/{holder.pid}/root{place}"), remount, server
     finally:
         server.close()
         holder.kill()

@@ -64,7 +64,7 @@ def judge(case: Case) -> tuple[str, str]:
             found = case.run()
     except Hang:
         return BROKE, f"hangs for more than {SECONDS} s"
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         why = unclear(error, case.named)
         return (BROKE, why) if why else (REFUSED, "")
     except Exception as error:

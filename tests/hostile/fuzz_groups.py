@@ -1,6 +1,15 @@
 """The groups of bad inputs, by the name that the table has."""
 
-from hostile.fuzz_models import adapters, cards, configurations, indices, ropes, tokenizers, weights
+from hostile.fuzz_models import (
+    adapters,
+    cards,
+    configurations,
+    hub_caches,
+    indices,
+    ropes,
+    tokenizers,
+    weights,
+)
 from hostile.fuzz_values import findings, ledgers, notebook_parameters, numbers, records
 
 GROUPS = {
@@ -10,6 +19,7 @@ GROUPS = {
     "rotary frequencies": ropes,
     "indices and shards": indices,
     "tokenizers": tokenizers,
+    "the hub's cache": hub_caches,
     "adapters": adapters,
     "records": records,
     "findings": findings,

@@ -1,8 +1,10 @@
 """Bad files of models and adapters: which file is spoiled, and what reads it."""
 
+import hashlib
 import json
 import math
 import random
+import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -25,8 +27,8 @@ IDS = torch.arange(22, 33)[None]  # ordinary tokens of every tiny vocabulary
 MODEL = "model.safetensors"
 
 
-def answer(folder: Path) -> tuple:
-    """Return what a model in a folder says: a digest of logits, its mask token, how it reads a text."""
+def answer(folder: Path | str) -> tuple:
+    """Return what a model, by its folder or name, says: logits, its mask token, how it reads a text."""
     lm = load(folder)
     check_finite(lm)
     with torch.no_grad():
@@ -251,6 +253,78 @@ def tokenizers(root: Path, seed: int = 0) -> Iterator[Case]:
         )
         for text in BROKEN_JSON:
             yield Case(f"{name}: {text[:9]!r}", partial(folder.with_file, file, text, answer), right, named)
+
+
+# the hub's cache
+
+
+PUBLISHED = "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1"
+COMMIT = "c" * 40
+
+
+def hub_caches(root: Path, seed: int = 0) -> Iterator[Case]:
+    """The hub's cache without a network: damaged or missing weights, small files, links and notes."""
+    sound = root / "hub" / "sound"
+    place = root / "hub" / "place"
+    shutil.copytree(_hub_cache(root / "hub" / "published", sound), place, symlinks=True)
+    right = _cached_answer(place)
+    rng = random.Random(seed)
+    repository = sound / f"models--{PUBLISHED.replace('/', '--')}"
+    files = [path.relative_to(sound) for path in sorted(repository.rglob("*")) if not path.is_dir()]
+    for file in files:
+        named = (PUBLISHED, file.name, "tokenizer in", "safetensors", "config.json", COMMIT)
+
+        def read(damage, file=file):
+            shutil.rmtree(place)
+            shutil.copytree(sound, place, symlinks=True)
+            damage(place / file)
+            return _cached_answer(place)
+
+        yield Case(f"{file} removed", partial(read, Path.unlink), right, named)
+        yield Case(f"{file} a folder", partial(read, _make_folder), right, named)
+        if not (sound / file).is_symlink():
+            data = (sound / file).read_bytes()
+            is_large = len(file.name) == 64  # the name is the digest of what it holds
+            for done, bad in spoiled_bytes(data, rng, flips=40 * is_large, cuts=10):
+                if is_large or "more" not in done:  # a blank behind JSON changes nothing
+                    damage = partial(_write, data=bad)
+                    yield Case(f"{file}, {done}", partial(read, damage), right, named)
+
+
+def _hub_cache(published: Path, cache: Path) -> Path:
+    """Write a repository as the hub's client keeps it: blobs, links to them, and which commit is `main`."""
+    write(CASES["a2d qwen2"], published)
+    repository = cache / f"models--{PUBLISHED.replace('/', '--')}"
+    snapshot = repository / "snapshots" / COMMIT
+    for folder in (snapshot, repository / "blobs", repository / "refs"):
+        folder.mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    for file in published.iterdir():
+        kind = "sha256" if file.suffix == ".safetensors" else "sha1"
+        blob = hashlib.new(kind, file.read_bytes()).hexdigest()
+        shutil.copyfile(file, repository / "blobs" / blob)
+        (snapshot / file.name).symlink_to(Path("..") / ".." / "blobs" / blob)
+    return cache
+
+
+def _cached_answer(cache: Path) -> tuple:
+    from huggingface_hub import constants
+
+    former = constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE
+    constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = str(cache), True
+    try:
+        return answer(PUBLISHED)
+    finally:
+        constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = former
+
+
+def _make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
 
 
 # adapters

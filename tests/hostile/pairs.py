@@ -19,7 +19,7 @@ def at_random(bench: Bench, tally: Tally, pairs: int, seed: int = 0, defect: str
     rng = random.Random(seed)
     ways = list(ALL_WAYS)
     cases = []
-    for number in range(pairs):
+    for number in range(seed * pairs, (seed + 1) * pairs):
         way = ways[number % len(ways)]
         cases.append((KINDS[number % len(KINDS)], way, rng.choice((0, rng.uniform(0, 1.5)))))
     for way in dict.fromkeys(case[1] for case in cases):
@@ -42,6 +42,16 @@ def at_random(bench: Bench, tally: Tally, pairs: int, seed: int = 0, defect: str
     for together in half:
         for case, (verdict, how) in zip(together, bench.pool.map(one, together), strict=True):
             tally.add("pairs of processes", ", ".join(map(str, case)), verdict, how)
+
+
+def finds_missing_locks(bench: Bench, tries: int) -> bool:
+    """Return whether one of some pairs of processes shows that nobody holds anything."""
+    for seed in range(tries):
+        tally = Tally()
+        at_random(bench, tally, 1, seed, defect="no locks")
+        if tally.broken:
+            return True
+    return False
 
 
 def _starts(cases: list, bench: Bench) -> range:

@@ -7,6 +7,7 @@ removed, or a folder made or removed, below the folder of the case.
 
 import ctypes
 import errno
+import itertools
 import json
 import os
 import resource
@@ -15,8 +16,10 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -33,8 +36,9 @@ class Trouble:
 
     kind: str = "count"
     """`count`: nothing; `kill`: it ends before an event; `power`: so, and what was not flushed is lost;
-    `full`: from an event on the disk is full; `limit`: no file may grow beyond `at` bytes."""
-    at: int = 0  # number of the event, or bytes
+    `full`: from an event on the disk is full; `limit`: no file may grow beyond `at` bytes; `memory`: it may
+    map `at` bytes more; `clock`: the time of day jumps by up to `at` seconds, forth and back."""
+    at: int = 0  # number of the event, bytes, or seconds
     defect: str = ""  # a defect put in on purpose: a name of DEFECTS
 
 
@@ -52,7 +56,7 @@ class Server:
 
     def __init__(self, prefix: tuple[str, ...] = ()):
         environment = os.environ | {
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent))),
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HUB_OFFLINE": "1",
@@ -146,14 +150,19 @@ def _import_everything() -> None:
     import torch
     import transformers.models.llama.modeling_llama
 
-    from sinkprune_core.cli import inputs, prune
+    from sinkprune_core.cli import compare, evaluate, inputs, prune, trace, train
+    from sinkprune_core.companion import scoring
+    from sinkprune_core.evaluation import comparison
     from sinkprune_core.models import random_cases
     from sinkprune_core.pruning import cost, engine, shrink
+    from sinkprune_core.training import export, lora
 
     torch.set_num_threads(1)
+    lora.train = partial(lora.train, check_every=1, save_every=1)  # a checkpoint and a row of the log a step
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
     cost._missing_disk = lambda disk, folder: []  # others fill the disk after the plan
     del transformers, inputs, prune, random_cases, engine, shrink
+    del compare, evaluate, trace, train, scoring, comparison, export
 
 
 def _in_child(order: dict, said: Path, counted: Path) -> None:
@@ -199,12 +208,17 @@ class _Events:
 
         if self.trouble.kind == "limit":
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.trouble.at, self.trouble.at))
+        if self.trouble.kind == "clock":
+            _let_the_clock_jump(self.trouble.at)
         sys.addaudithook(self._audit)
         os.fsync = self._around(os.fsync, "flush", after=self._note_flushed)
         os.posix_fallocate = self._around(os.posix_fallocate, "allocate")
         safetensors.torch.serialize_file = self._around(
             safetensors.torch.serialize_file, "write", path_at=1, after=self._half
         )
+        if self.trouble.kind == "memory":
+            mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            resource.setrlimit(resource.RLIMIT_AS, (mapped + self.trouble.at,) * 2)
         yield
         self.active = False
         note.write_text(str(self.count))
@@ -262,6 +276,14 @@ class _Events:
                 os.truncate(file, os.path.getsize(file) // 2)
 
 
+def _let_the_clock_jump(seconds: int) -> None:
+    """Let every look at the time of day find another jump; durations stay what they are."""
+    now, now_ns = time.time, time.time_ns
+    jumps = itertools.cycle((0, seconds, -seconds, 1, seconds // 3, -1))
+    time.time = lambda: now() + next(jumps)
+    time.time_ns = lambda: now_ns() + next(jumps) * 10**9
+
+
 def _files(folder: str) -> list[str]:
     found = []
     for parent, _, names in os.walk(folder):
@@ -285,7 +307,7 @@ def _no_flush() -> None:
     """Nothing is flushed."""
     from sinkprune_core import files
 
-    files._flush_one = lambda path: None
+    files.flush_one = lambda path: None
 
 
 def _in_place() -> None:

@@ -21,6 +21,13 @@ class Tally:
         if verdict == BROKE:
             self.broken.setdefault(group, []).append(f"{case}: {how}")
 
+    def join(self, other: "Tally") -> None:
+        """Add the counts of another tally."""
+        for group, counts in other.counts.items():
+            self.counts.setdefault(group, Counter()).update(counts)
+        for group, cases in other.broken.items():
+            self.broken.setdefault(group, []).extend(cases)
+
     def table(self) -> str:
         """Return a row per group in Markdown."""
         lines = ["| group | cases | held | refused in one sentence | broke |", "|:--|--:|--:|--:|--:|"]

@@ -17,6 +17,7 @@ from sinkprune_core.models.embedded import FetchError
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.random_weights import write
+from sinkprune_core.models.weight_files import FormatError
 
 NAME = "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1"
 COMMIT = "c" * 40
@@ -52,7 +53,8 @@ class Hub:
 
     @staticmethod
     def tag(file: Path) -> str:
-        return hashlib.sha1(file.read_bytes()).hexdigest()
+        kind = "sha256" if file.suffix == ".safetensors" else "sha1"  # large files are told by the former
+        return hashlib.new(kind, file.read_bytes()).hexdigest()
 
     def send(self, handler, status: int, body: bytes, headers: dict | None = None, cut: bool = False) -> None:
         handler.send_response(status)
@@ -176,3 +178,88 @@ def test_a_repository_of_pickles_alone_is_refused(hub):
 def test_no_hub_at_all_is_one_line(hub, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert "the hub cannot be reached and its cache does not hold it" in refused()
+
+
+# damaged caches
+
+
+def cached(hub, tmp_path, monkeypatch) -> tuple[str, Path]:
+    """Fill the hub's cache, cut the network, and return the model's fingerprint and its folder there."""
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
+    fingerprint = load(NAME).fingerprint()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (snapshot,) = tmp_path.glob("cache/models--*/snapshots/*")
+    return fingerprint, snapshot
+
+
+def fingerprint_or_refusal() -> tuple[str | None, str]:
+    """Return the fingerprint of what is loaded, or the one line that says why nothing is."""
+    try:
+        return load(NAME).fingerprint(), ""
+    except (FormatError, FetchError) as error:
+        said = str(error)
+    assert "\n" not in said
+    return None, said
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-5] ^= 4
+    file.write_bytes(content)
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+def make_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("damage", [flip, cut, empty, remove, make_folder])
+@pytest.mark.parametrize("part", ["link", "blob"])
+def test_damaged_weights_in_the_cache_are_a_sentence_and_fetched_anew(
+    hub, tmp_path, monkeypatch, damage, part
+):
+    fingerprint, snapshot = cached(hub, tmp_path, monkeypatch)
+    link = snapshot / "model.safetensors"
+    blob = link.resolve()
+    damage(link if part == "link" and damage in (remove, make_folder) else blob)
+    with pytest.raises((FormatError, FetchError)) as caught:
+        load(NAME)
+    said = str(caught.value)
+    assert "\n" not in said and (str(link) in said or NAME in said)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    if damage is flip:
+        assert "is damaged: its SHA-256 is" in said and f"remove {blob}, and it is fetched anew" in said
+    for path in (link, blob):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+    blob.unlink(missing_ok=True)
+    assert load(NAME).fingerprint() == fingerprint
+
+
+@pytest.mark.parametrize("damage", [cut, empty, remove, make_folder])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_damaged_small_files_in_the_cache_are_a_sentence(hub, tmp_path, monkeypatch, damage, name):
+    fingerprint, snapshot = cached(hub, tmp_path, monkeypatch)
+    damage((snapshot / name).resolve())
+    found, said = fingerprint_or_refusal()
+    assert found == fingerprint or (found is None and (str(snapshot) in said or NAME in said))
+
+
+@pytest.mark.parametrize("damage", [cut, empty, remove, make_folder])
+def test_a_damaged_note_of_the_revision_is_a_sentence(hub, tmp_path, monkeypatch, damage):
+    fingerprint, snapshot = cached(hub, tmp_path, monkeypatch)
+    damage(snapshot.parents[1] / "refs" / "main")
+    found, said = fingerprint_or_refusal()
+    assert found == fingerprint or (found is None and said.startswith(NAME))

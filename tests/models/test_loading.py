@@ -174,7 +174,7 @@ def test_a_machine_that_is_too_small_is_told_before_any_work(hub, saved, monkeyp
     monkeypatch.setattr("sinkprune_core.models.hub.available_memory", lambda device: 10_000)
     with pytest.raises(
         RuntimeError,
-        match=r"cannot be loaded here; missing: 0.0 GB of memory for 0.00 billion parameters in float32, "
+        match=r"cannot be loaded here; missing: 0.1 GB of memory for 0.00 billion parameters in float32, "
         r"and cpu has 0.0 GB available: take a smaller dtype",
     ):
         load(saved)

@@ -10,7 +10,7 @@ import warnings
 
 import pytest
 import torch
-from hostile import full_disk, kills, pairs
+from hostile import conditions, full_disk, kills, pairs
 from hostile.cases import TEXT, Bench, command, contents
 from hostile.tally import Tally
 
@@ -596,9 +596,21 @@ def test_hostile_pairs_in_short(bench):
     assert_held(tally, 3)
 
 
-@pytest.mark.skipif("SINKPRUNE_HOSTILE" not in os.environ, reason="a minute: SINKPRUNE_HOSTILE=1 runs it")
-def test_a_defect_put_in_on_purpose_is_found(bench):
+def test_hostile_conditions_in_short(bench):
     tally = Tally()
-    kills.at_events(bench, tally, ["dense"], each=6, kind="power", defect="no flush")
-    pairs.at_random(bench, tally, pairs=4, defect="no locks")
-    assert set(tally.broken) == {"power failures at file events", "pairs of processes"}, tally.table()
+    conditions.with_jumping_clocks(bench, tally, ["sequential, streamed"], each=2)
+    conditions.under_memory_limits(bench, tally, ["dense"], [0, 16 << 20])
+    assert_held(tally, 4)
+
+
+def test_hostile_commands_in_short(bench):
+    tally = Tally()
+    kills.at_events(bench, tally, ["train"], each=4, kind="kill")
+    kills.at_events(bench, tally, ["train"], each=2, kind="power")
+    full_disk.at_events(bench, tally, ["trace", "evaluate", "compare", "train"], each=1)
+    assert_held(tally, 10)
+
+
+def test_a_defect_put_in_on_purpose_is_found(bench):
+    assert kills.finds_what_is_not_flushed(bench, "dense", last=3)
+    assert pairs.finds_missing_locks(bench, tries=6)

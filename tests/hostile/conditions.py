@@ -1,0 +1,106 @@
+"""Conditions of a machine under which commands run: a memory limit, a clock that jumps, places read only.
+
+Under a memory limit and on a place that is read only, a command does its work or ends in one sentence, and
+the same command ends well afterwards. A clock changes nothing.
+"""
+
+import os
+import random
+import shutil
+from pathlib import Path
+
+from hostile.cases import Bench, command, contents, ends_well, half_output, moments
+from hostile.full_disk import mounted_disk
+from hostile.processes import Outcome, Trouble
+from hostile.tally import BROKE, HELD, REFUSED, Tally, is_one_sentence
+
+JUMPS = (1, 60, 86_400, 864_000_000)  # seconds: up to 27 years
+TIMES = (0, 1, 4 * 10**9)  # seconds since 1970 that files are said to be of: long ago, or in the year 2096
+
+
+def under_memory_limits(bench: Bench, tally: Tally, ways: list[str], sizes: list[int]) -> None:
+    """Let each way map some bytes more than the libraries have, for each of the sizes."""
+    cases = [(way, size) for way in ways for size in sizes]
+
+    def one(case: tuple[str, int]) -> tuple[str, str]:
+        way, size = case
+        expected, _ = bench.straight(way)
+        with bench.server() as server, bench.folder() as folder:
+            outcome = server.run(folder, command(way), Trouble("memory", size))
+            wrong = _wrong(outcome, folder, expected)
+            if wrong:
+                return BROKE, wrong
+            if outcome.status == 0:
+                return HELD, ""
+            verdict, how = ends_well(server, folder, way, expected)
+            return (REFUSED, "") if verdict == HELD else (BROKE, f"without a limit: {how or 'refused'}")
+
+    for (way, size), (verdict, how) in zip(cases, bench.pool.map(one, cases), strict=True):
+        tally.add("memory limits", f"{way}, {size} bytes more", verdict, how)
+
+
+def _wrong(outcome: Outcome, folder: Path, expected: dict) -> str:
+    """Return what is wrong with a run that may work or be refused."""
+    if outcome.status == 0:
+        return "" if contents(folder / "out") == expected else "another result"
+    if outcome.status != 1 or not is_one_sentence(outcome.said):
+        return f"status {outcome.status}: {outcome.said[-300:]}"
+    return half_output(folder, expected)
+
+
+def with_jumping_clocks(bench: Bench, tally: Tally, ways: list[str], each: int, seed: int = 0) -> None:
+    """Let the clock jump in each way, kill it, and let all files be of another time when it goes on."""
+    rng = random.Random(seed)
+    cases = []
+    for number, way in enumerate(ways):
+        _, events = bench.straight(way)
+        cases += [(way, at, rng.choice(JUMPS), rng.choice(TIMES)) for at in moments(events, each, 5 * number)]
+
+    def one(case: tuple[str, int, int, int]) -> tuple[str, str]:
+        way, at, jump, time = case
+        expected, _ = bench.straight(way)
+        with bench.server() as server, bench.folder() as folder:
+            server.run(folder, command(way), Trouble("kill", at))
+            for file in folder.rglob("*"):
+                os.utime(file, (time, time))
+            outcome = server.run(folder, command(way), Trouble("clock", jump))
+            if outcome.status != 0:
+                return BROKE, f"status {outcome.status}: {outcome.said[-300:]}"
+            if contents(folder / "out") != expected:
+                return BROKE, "another result"
+        return HELD, ""
+
+    for case, (verdict, how) in zip(cases, bench.pool.map(one, cases), strict=True):
+        tally.add("clocks that jump", ", ".join(map(str, case)), verdict, how)
+
+
+def in_places_read_only(bench: Bench, tally: Tally, ways: list[str]) -> None:
+    """Run each way where its output cannot be written, and where only its output can be."""
+    with mounted_disk(bench.root / "read-only") as (place, seen, remount, server):
+        for way in ways:
+            expected, _ = bench.straight(way)
+            remount("rw")
+            for path in seen.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            bench.fill(seen)
+            remount("ro")
+            outcome = server.run(place, command(way))
+            wrong = _wrong(outcome, seen, expected)
+            if not wrong and outcome.status == 0:
+                wrong = "it says that it wrote what cannot be written"
+            remount("rw")
+            verdict, how = (BROKE, wrong) if wrong else ends_well(server, place, way, expected, seen=seen)
+            verdict = REFUSED if verdict == HELD else BROKE
+            tally.add("places read only", f"{way}, all of it", verdict, how)
+
+            remount("ro")
+            with bench.folder() as folder:
+                for name in ("llada", "base", "text.txt", "learn.txt"):
+                    there = folder / name
+                    shutil.rmtree(there) if there.is_dir() else there.unlink()
+                    there.symlink_to(place / name)
+                outcome = server.run(folder, command(way))
+                wrong = _wrong(outcome, folder, expected)
+                if not wrong and outcome.status != 0:
+                    wrong = f"refused: {outcome.said[-300:]}"
+            tally.add("places read only", f"{way}, its inputs", BROKE if wrong else HELD, wrong)

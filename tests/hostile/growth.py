@@ -1,0 +1,82 @@
+"""Many small jobs in one process: the memory that it holds does not grow from one to the next."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from hostile.tally import BROKE, HELD, Tally
+
+TESTS = Path(__file__).resolve().parents[1]
+WARM = 0.3  # share of all jobs after which everything is imported and cached
+SLACK = 8 << 20  # bytes by which the rest may differ: what the allocator and the interpreter keep
+LEAK = 1 << 20  # bytes that the defect put in on purpose keeps of every job
+GROUP = "jobs in one process, without growth of memory"
+
+
+def many_jobs(tally: Tally, jobs: int, leak: bool = False) -> None:
+    """Run some jobs one after the other, and count those after which it holds no more than before."""
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent))),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, "-W", "ignore", "-m", "hostile.growth", str(jobs), str(int(leak))]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    held = json.loads(done.stdout.splitlines()[-1])
+    first = int(WARM * jobs)
+    base = max(held[:first])
+    for number, size in enumerate(held[first:], first):
+        verdict = HELD if size <= base + SLACK else BROKE
+        tally.add(GROUP, f"job {number}", verdict, f"{size - base:,} bytes more")
+
+
+def main(jobs: int, leak: bool) -> None:
+    """Run the jobs, and print the bytes that this process holds after each."""
+    import gc
+    import shutil
+    import tempfile
+    from contextlib import redirect_stderr, redirect_stdout
+
+    import torch
+    from hostile.cases import ALL_WAYS, LEARN, OTHERS, TEXT, command
+
+    from sinkprune_core.cli.main import main as run
+    from sinkprune_core.memory import release_freed_memory, resident_memory
+    from sinkprune_core.models.random_cases import CASES
+    from sinkprune_core.models.random_weights import write
+    from sinkprune_core.pruning import cost
+
+    cost.PROBE_SECONDS = 0.001
+    torch.set_num_threads(1)
+    ways = [*ALL_WAYS, *OTHERS]
+    held = []
+    kept = []
+    with tempfile.TemporaryDirectory() as name, open(os.devnull, "w") as nowhere:
+        folder = Path(name)
+        write(CASES["llada"], folder / "llada")
+        write(CASES["llama"], folder / "base")
+        (folder / "text.txt").write_text(TEXT)
+        (folder / "learn.txt").write_text(LEARN)
+        os.chdir(folder)
+        for number in range(jobs):
+            with redirect_stdout(nowhere), redirect_stderr(nowhere):
+                status = run([str(part) for part in command(ways[number % len(ways)])])
+            assert status == 0, ways[number % len(ways)]
+            for made in ("out", "run"):
+                path = folder / made
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            if leak:
+                kept.append(bytearray(os.urandom(LEAK)))
+            gc.collect()
+            release_freed_memory()
+            held.append(resident_memory())
+        os.chdir("/")
+    print(json.dumps(held))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), bool(int(sys.argv[2])))

@@ -1,0 +1,122 @@
+"""Commands that are killed, lose power, find the disk full, or share their places: nothing is lost."""
+
+import pytest
+from hostile import conditions, full_disk, growth, kills, pairs
+from hostile.cases import ALL_WAYS, OTHERS
+from hostile.tally import Tally
+
+PRUNING = list(ALL_WAYS)
+EVERY = [*PRUNING, *OTHERS]
+SIZES = (*range(0, 80, 4), 100, 160, 220, 280, 340, 400)  # kB
+LIMITS = [0, 1, 4, 16, 48, 64, 70, 80, 100, 140, 200, 400]  # MB
+mounts = pytest.mark.skipif(not full_disk.can_mount(), reason="this user may not mount a disk in memory")
+
+
+@pytest.mark.parametrize("way", EVERY)
+def test_kills_at_file_events(bench, tally, way):
+    kills.at_events(bench, tally, [way], each=25, kind="kill")
+    assert not tally.broken
+
+
+@pytest.mark.parametrize("way", EVERY)
+def test_power_failures_at_file_events(bench, tally, way):
+    kills.at_events(bench, tally, [way], each=7, kind="power")
+    assert not tally.broken
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_kills_at_random_moments(bench, tally, seed):
+    kills.at_random(bench, tally, EVERY, kills=36, seed=seed)
+    assert not tally.broken
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_work_folders(bench, tally, seed):
+    kills.damaged(bench, tally, cases=30, seed=seed)
+    assert not tally.broken
+
+
+@pytest.mark.parametrize("way", EVERY)
+def test_disks_full_from_a_file_event_on(bench, tally, way):
+    full_disk.at_events(bench, tally, [way], each=6)
+    assert not tally.broken
+
+
+def test_files_that_may_not_grow(bench, tally):
+    sizes = [500, 2_000, 5_000, 20_000, 50_000, 200_000]
+    full_disk.at_sizes(bench, tally, ["sequential, streamed", "dense", *OTHERS], sizes)
+    assert not tally.broken
+
+
+@mounts
+@pytest.mark.parametrize("way", ["sequential, streamed", "dense", "train"])
+def test_small_disks(bench, tally, way):
+    full_disk.on_small_disks(bench, tally, [way], SIZES)
+    assert not tally.broken
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_of_processes(bench, tally, seed):
+    pairs.at_random(bench, tally, pairs=30, seed=seed)
+    assert not tally.broken
+
+
+@pytest.mark.parametrize("way", ["sequential", "dense, streamed", *OTHERS])
+def test_memory_limits(bench, tally, way):
+    conditions.under_memory_limits(bench, tally, [way], [megabytes * 10**6 for megabytes in LIMITS])
+    assert not tally.broken
+
+
+def test_clocks_that_jump(bench, tally):
+    conditions.with_jumping_clocks(bench, tally, PRUNING, each=3)
+    assert not tally.broken
+
+
+@mounts
+def test_places_read_only(bench, tally):
+    conditions.in_places_read_only(bench, tally, ["sequential", "dense, streamed", *OTHERS])
+    assert not tally.broken
+
+
+def test_many_jobs_in_one_process(tally):
+    growth.many_jobs(tally, jobs=300)
+    assert not tally.broken
+
+
+# the harness itself: a defect put in on purpose is found
+
+
+def test_what_is_not_flushed_is_found(bench):
+    assert kills.finds_what_is_not_flushed(bench, "dense", last=12)
+
+
+@pytest.mark.parametrize("defect", ["in place", "table afterwards"])
+@pytest.mark.parametrize("way", ["dense", "sequential, streamed"])
+def test_an_output_in_pieces_is_found(bench, way, defect):
+    tally = Tally()
+    _, events = bench.straight(way)
+    kills.at_moments(bench, tally, [(way, at) for at in range(events // 2, events)], "kill", defect)
+    assert any("not whole" in how for how in tally.broken["kills at file events"])
+
+
+def test_blocks_that_are_not_compared_with_their_digests_are_found(bench):
+    tally = Tally()
+    kills.damaged(bench, tally, cases=36, defect="no digests")
+    assert any("another result" in how for how in tally.broken["damaged work folders"])
+
+
+def test_missing_locks_are_found(bench):
+    assert pairs.finds_missing_locks(bench, tries=12)
+
+
+@mounts
+def test_hidden_states_in_sparse_files_are_found(bench):
+    tally = Tally()
+    full_disk.on_small_disks(bench, tally, ["sequential, streamed"], range(0, 80, 4), defect="holes")
+    assert any("status -7" in how for how in tally.broken.get("small disks", []))  # SIGBUS
+
+
+def test_memory_that_grows_is_found():
+    tally = Tally()
+    growth.many_jobs(tally, jobs=60, leak=True)
+    assert tally.broken
