@@ -146,7 +146,8 @@ before them.
 ### The first token (nats per token)
 
 Crops of natural English (WikiText-2's validation split) as they are, and behind `<|endoftext|>`; the same
-tokens are counted, under the same masks. Hiding a key takes it from every query but its own.
+tokens are counted, under the same masks. Hiding a key takes it from every query but its own; in a model that
+knows relative positions alone, hiding the separator is the same as leaving it out, so those two rows agree.
 
 {first_token}
 
