@@ -4,12 +4,13 @@ PYTHON  ?= python3
 PROFILE ?= quick
 VENV    ?= .venv
 ARGS    ?=
+URL     ?=
 
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RECENT := sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help venv reproduce test lab train publish benchmark hostile clean
+.PHONY: help venv reproduce test lab train publish benchmark hostile address clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -40,6 +41,9 @@ benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 
 hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the table of docs/promises.md (half an hour)
 	$(BIN)/python -m pytest tests/hostile -q --record $(ARGS)
+
+address: $(READY) ## set the address of the repository (URL=https://github.com/OWNER/NAME; empty: none yet)
+	$(BIN)/python -m sinkprune_core.companion.address "$(URL)"
 
 venv: $(READY) ## only make .venv
 

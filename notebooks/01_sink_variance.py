@@ -17,9 +17,6 @@
 # %% [markdown]
 # # 01 · Do attention sinks move more in diffusion language models?
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sinkprune/sinkprune/blob/v0.1.0/notebooks/01_sink_variance.ipynb)
-# [![Open in Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/sinkprune/sinkprune/v0.1.0?urlpath=lab/tree/notebooks/01_sink_variance.ipynb)
-#
 # **Question.** While a text is generated, do the tokens that soak up attention stay where they
 # are, or do they move? The paper says: they stay in autoregressive (AR) models and move in
 # diffusion language models (DLMs).
@@ -62,13 +59,16 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go.
 
 # %% tags=["setup"]
+import importlib.util
 import subprocess
 import sys
-from importlib.util import find_spec
 
-if find_spec("sinkprune_core") is None:  # a place that has only this notebook, such as Colab
-    source = "sinkprune @ git+https://github.com/sinkprune/sinkprune@v0.1.0"
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", source])
+SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
+if importlib.util.find_spec("sinkprune_core") is None:
+    if not SOURCE:
+        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
+    importlib.invalidate_caches()
 from sinkprune_core.companion.parameters import start
 
 run = start("01_sink_variance", globals())

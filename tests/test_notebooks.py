@@ -76,24 +76,6 @@ def test_the_set_up_cell_differs_in_the_notebook_name_only(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_badges_and_set_up_name_the_repository_and_version_of_pyproject(name):
-    import tomllib
-
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    repository = project["urls"]["Repository"].removeprefix("https://github.com/")
-    opening = cells(name)[0].source
-    assert (
-        f"colab.research.google.com/github/{repository}/blob/v{project['version']}/notebooks/{name}.ipynb"
-        in opening
-    )
-    assert (
-        f"mybinder.org/v2/gh/{repository}/v{project['version']}?urlpath=lab/tree/notebooks/{name}.ipynb"
-        in opening
-    )
-    assert f"github.com/{repository}@v{project['version']}" in tagged(name, "setup")
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_every_code_cell_has_words_before_it_and_is_short(name):
     every = cells(name)
     for before, cell in itertools.pairwise(every):
