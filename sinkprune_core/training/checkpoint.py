@@ -13,21 +13,26 @@ from safetensors.torch import save_file
 from sinkprune_core.files import atomic, flush_one
 from sinkprune_core.models.weight_digests import damaged_files, write_digests
 from sinkprune_core.models.weight_files import refused
+from sinkprune_core.scratch import remove_leftovers
 
 OPTIMIZER = "optimizer.safetensors"
 START_ANEW = "remove the checkpoint to start anew, or put the file back"
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """Return the folder of a run's checkpoint, which need not exist yet.
+    """Return the folder of a run's checkpoint, which need not exist yet; the run's lock is held.
 
     A kill between the two renames of `save_checkpoint` leaves only complete copies beside it: the newest
-    takes its place.
+    takes its place, and what is left of others goes.
     """
     checkpoint = folder / "checkpoint"
-    for copy in (folder / "checkpoint.new", folder / "checkpoint.old"):
+    copies = (folder / "checkpoint.new", folder / "checkpoint.old")
+    for copy in copies:
         if not checkpoint.exists() and (copy / OPTIMIZER).exists():
             copy.rename(checkpoint)
+    for copy in copies:
+        shutil.rmtree(copy, ignore_errors=True)
+        remove_leftovers(copy)
     return checkpoint
 
 

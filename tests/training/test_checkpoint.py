@@ -96,6 +96,7 @@ def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(tiny_ar, make_ids,
     found = newest_checkpoint(tmp_path)
     assert found == tmp_path / "checkpoint"
     assert step_of(found) == max(left.values())
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
 def test_a_checkpoint_without_its_optimizer_is_refused(saved, tmp_path):
