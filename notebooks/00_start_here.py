@@ -22,7 +22,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick: what *Run all* does | about a minute | 1.4 GB |
+# | quick, the defaults | about a minute | 1.4 GB |
 # | full | about 14 core-minutes, estimated | 1.7 GB a job |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens

@@ -23,7 +23,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick: what *Run all* does | about 1.5 minutes | 1.4 GB |
+# | quick, the defaults | about 1.5 minutes | 1.4 GB |
 # | full | about 50 core-minutes | 2.5 GB a job |
 #
 # Everything here is measured on states that a sampler really visits, on a matched pair: the same

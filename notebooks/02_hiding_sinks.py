@@ -23,7 +23,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick: what *Run all* does | about a minute | 1.2 GB |
+# | quick, the defaults | about a minute | 1.2 GB |
 # | full | about 20 core-minutes | 1.6 GB a job |
 
 # %% [markdown]

@@ -24,7 +24,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick: what *Run all* does | about 2.5 minutes | 1.3 GB |
+# | quick, the defaults | about 2.5 minutes | 1.3 GB |
 # | full | about 525 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # Every variant is measured on the same held-out text under the same noise, and repeated over

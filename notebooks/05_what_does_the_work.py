@@ -24,7 +24,7 @@
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
-# | quick: what *Run all* does | about a minute | 1.2 GB |
+# | quick, the defaults | about a minute | 1.2 GB |
 # | full | about 210 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # Every recipe is measured on the same held-out text under the same noise, and repeated over

@@ -19,7 +19,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from sinkprune_core.companion.parameters import ParameterError, check, declared
 from sinkprune_core.companion.performance_page import performance
-from sinkprune_core.companion.publish import WIDGETS, clean_notebook, with_values
+from sinkprune_core.companion.publish import WIDGETS, clean_notebook, show_values, with_values
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -37,20 +37,18 @@ def tagged(name: str, tag: str) -> str:
     return source
 
 
-def published_as_it_is(name: str) -> list:
+def published(name: str) -> list:
+    """Return the cells of a committed notebook."""
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
 
 
-def published(name: str) -> nbformat.NotebookNode:
-    """Return a committed notebook whose parameters cell is that of its source."""
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
-    for cell in notebook.cells:
-        if "parameters" in cell.metadata.get("tags", []):
-            assert with_values(cell.source, values_in(tagged(name, "parameters"))) == tagged(
-                name, "parameters"
-            )
-            cell.source = tagged(name, "parameters")
-    return notebook
+def in_step(name: str) -> list:
+    """Return the cells of a notebook's source with the values that its committed pair shows."""
+    (shown,) = [cell.source for cell in published(name) if "parameters" in cell.metadata.get("tags", [])]
+    said = re.search(r"\(profile `([\w-]+)`\)", "".join(cell.source for cell in published(name)))
+    expected = cells(name)
+    show_values(expected, {**values_in(shown), "profile": said and said[1]})
+    return expected
 
 
 def values_in(source: str) -> dict[str, object]:
@@ -65,8 +63,8 @@ def test_every_notebook_is_a_pair():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_has_the_cells_of_its_reviewed_source(name):
     """The values of its parameters cell are those that made its outputs, not always the defaults."""
-    assert [(cell.cell_type, cell.source) for cell in published(name).cells] == [
-        (cell.cell_type, cell.source) for cell in cells(name)
+    assert [(cell.cell_type, cell.source) for cell in published(name)] == [
+        (cell.cell_type, cell.source) for cell in in_step(name)
     ]
 
 
@@ -133,7 +131,7 @@ def fits(name: str, annotations: dict[str, str], values: dict[str, object]) -> b
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_parameters_shown_made_the_outputs_shown(name):
-    (cell,) = [cell for cell in published_as_it_is(name) if "parameters" in cell.metadata.get("tags", [])]
+    (cell,) = [cell for cell in published(name) if "parameters" in cell.metadata.get("tags", [])]
     shown = values_in(cell.source)
     for file in (ROOT / "figures" / name).glob("*.json"):
         made_by = json.loads(file.read_text(encoding="utf-8"))
@@ -177,7 +175,10 @@ def test_syncing_the_pair_changes_neither_file(name, tmp_path):
     ):
         shutil.copyfile(file, tmp_path / file.name)
     source, notebook = tmp_path / f"{name}.py", tmp_path / f"{name}.ipynb"
-    nbformat.write(published(name), notebook)
+    read = nbformat.read(notebook, 4)
+    for cell, mine in zip(read.cells, cells(name), strict=True):
+        cell.source = mine.source  # with the defaults of the source
+    nbformat.write(read, notebook)
     before = source.read_text(encoding="utf-8"), nbformat.read(notebook, 4)
     done = subprocess.run(
         [sys.executable, "-m", "jupytext", "--sync", str(source)],
@@ -250,13 +251,18 @@ def executed() -> tuple:
     source = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell("# t"),
-            nbformat.v4.new_code_cell("a: int = 1", metadata={"tags": ["parameters"]}),
+            nbformat.v4.new_code_cell(
+                "profile: str = 'manual'\na: int = 1", metadata={"tags": ["parameters"]}
+            ),
             nbformat.v4.new_code_cell("a"),
         ]
     )
     ran = nbformat.from_dict(json.loads(json.dumps(source)))
     ran.cells.insert(
-        2, nbformat.v4.new_code_cell("# Parameters\na = 2\n", metadata={"tags": ["injected-parameters"]})
+        2,
+        nbformat.v4.new_code_cell(
+            '# Parameters\nprofile = "p"\na = 2\n', metadata={"tags": ["injected-parameters"]}
+        ),
     )
     bar = nbformat.v4.new_output("display_data", {WIDGETS: {"model_id": "x"}, "text/plain": "0%"})
     ran.cells[3].outputs = [
@@ -279,7 +285,9 @@ def executed() -> tuple:
 
 def test_publishing_keeps_results_and_nothing_else():
     clean = clean_notebook(*executed())
-    assert [cell.source for cell in clean.cells] == ["# t", "a: int = 2", "a"]
+    title, parameters, last = [cell.source for cell in clean.cells]
+    assert title.startswith("# t\n\nThese values made the outputs below (profile `p`)")
+    assert (parameters, last) == ("profile: str = 'manual'\na: int = 2", "a")
     assert [output.output_type for output in clean.cells[2].outputs] == ["execute_result"]
     assert clean.cells[2].outputs[0].execution_count == clean.cells[2].execution_count == 2
     assert clean.cells[2].outputs[0].metadata == {"image/png": {"alt": "a line"}}
@@ -302,6 +310,14 @@ recipes: list[str] | None = [
     assert lines[2:4] == ["share: float = 0.5  # a share", "limit: int | None = None  # items"]
     assert lines[4] == "recipes: list[str] | None = [" and lines[-1] == "]  # names"
     assert with_values(found, values) == found
+
+
+def test_a_run_by_the_defaults_is_published_without_a_word():
+    ran, source = executed()
+    ran.cells[2].source = '# Parameters\nprofile = "p"\na = 1\n'
+    assert [cell.source for cell in clean_notebook(ran, source).cells] == [
+        cell.source for cell in source.cells
+    ]
 
 
 def test_publishing_refuses_stale_failed_and_leaking_runs():
@@ -327,7 +343,7 @@ def test_a_head_says_of_profile_quick_what_was_measured(name):
     gigabytes = measured[f"peak memory of the kernel of {name}, profile quick"]["value"]
     time = {0.5: "half a minute", 1.0: "a minute"}.get(minutes, f"{minutes:g} minutes")
     assert re.search(
-        rf"^# \| quick: what \*Run all\* does \| about {time}(, random weights)? \| {gigabytes:.1f} GB \|$",
+        rf"^# \| quick, the defaults \| about {time}(, random weights)? \| {gigabytes:.1f} GB \|$",
         (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8"),
         re.MULTILINE,
     )

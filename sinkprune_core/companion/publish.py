@@ -38,9 +38,8 @@ SHOWN_VERSIONS = ("python", "torch", "transformers")
 def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "NotebookNode":
     """Return the notebook `source` with the outputs of `executed` and the parameters that made them.
 
-    The parameters cell shows the values of the injected cell but for `profile`. That cell, progress bars,
-    widget state, warnings on stderr and papermill's metadata stay out; the alternative text of pictures
-    stays. Raises ValueError when the cells differ, an output is an error, or an
+    The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out; the
+    alternative text of pictures stays. Raises ValueError when the cells differ, an output is an error, or an
     output names the home or the project directory.
     """
     import nbformat
@@ -55,8 +54,7 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
     for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
         cell.outputs = _clean_outputs(done.outputs, count)
         cell.execution_count = count
-        if _has_tag(cell, "parameters"):
-            cell.source = with_values(cell.source, _injected(executed))
+    show_values(clean.cells, _injected(executed))
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
     clean.metadata = _clean_metadata(source.metadata)
@@ -72,14 +70,32 @@ def _has_tag(cell: "NotebookNode", tag: str) -> bool:
 
 
 def _injected(executed: "NotebookNode") -> dict[str, object]:
-    """Return the values that papermill put in, without `profile`, which says where results went."""
+    """Return the values that papermill put in."""
     values = {}
     for cell in _code_cells(executed):
         if _has_tag(cell, "injected-parameters"):
             for node in ast.parse(cell.source).body:
                 values[node.targets[0].id] = ast.literal_eval(node.value)
-    values.pop("profile", None)
     return values
+
+
+def show_values(cells: list["NotebookNode"], values: Mapping[str, object]) -> None:
+    """Write a run's values into the parameters cell of a notebook, and say before it what they are.
+
+    `profile` stays, so that whoever runs the notebook again overwrites nothing. Where no other value differs
+    from its default, nothing changes.
+    """
+    (place,) = [number for number, cell in enumerate(cells) if _has_tag(cell, "parameters")]
+    others = {name: value for name, value in values.items() if name != "profile"}
+    shown = with_values(cells[place].source, others)
+    if shown == cells[place].source:
+        return
+    cells[place].source = shown
+    cells[place - 1].source += (
+        f"\n\nThese values made the outputs below (profile `{values.get('profile')}`), and *Run all* takes\n"
+        "as long as that profile. The defaults, in the `.py` beside this notebook, are those of profile\n"
+        "quick."
+    )
 
 
 def with_values(source: str, values: Mapping[str, object]) -> str:
