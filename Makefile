@@ -10,11 +10,11 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RECENT := sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help venv reproduce test lab train publish benchmark hostile address clean
+.PHONY: help venv reproduce test lab train publish benchmark hostile site site-test address clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 reproduce: $(READY) ## run the notebooks in order and print the claims table (PROFILE=quick or full)
 	$(BIN)/sinkprune reproduce --profile $(PROFILE) $(ARGS)
@@ -42,6 +42,12 @@ benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the table of docs/promises.md (half an hour)
 	$(BIN)/python -m pytest tests/hostile -q --record $(ARGS)
 
+site: $(READY) ## build the static site in build/site, from what is committed
+	$(BIN)/python site/build_site.py
+
+site-test: $(READY) ## build the site and read it in a real Chromium, in about two minutes
+	$(BIN)/python -m pytest -q tests/browser/test_site.py $(ARGS)
+
 address: $(READY) ## set the address of the repository (URL=https://github.com/OWNER/NAME; empty: none yet)
 	$(BIN)/python -m sinkprune_core.companion.address "$(URL)"
 
@@ -63,5 +69,5 @@ $(READY): pyproject.toml
 	  echo "making $(VENV) with Python $$found"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --editable '.[notebooks,eval,slurm,dev]'
+	$(BIN)/python -m pip install --editable '.[notebooks,eval,slurm,site,dev]'
 	@touch $@

@@ -221,23 +221,29 @@ figures.save_figure(
 
 # %% [markdown]
 # The same one step at a time, in reading order: move the slider and watch the text being written.
-# Empty cells are masks, grey ones do not exist yet, red frames mark sinks. Without a kernel there
-# is no slider, only the picture of the last step.
+# Empty cells of the picture are masks, grey ones do not exist yet, red frames mark sinks. The slider
+# needs no kernel; a place that runs no scripts, such as GitHub, shows the picture of the last step.
 
 # %%
 from IPython.display import display
+from sinkprune_core.companion import step_views
 
-last = trajectories.positions_table(panels).query("step == @steps - 1")
-display(
-    figures.save_figure(
-        run,
-        trajectories.plot_writing(panels, steps - 1),
-        "writing",
-        last,
-        "the text and its sinks at the last step, one prompt",
-    ),
-    trajectories.step_slider(panels),
+written = figures.save_figure(
+    run,
+    trajectories.plot_writing(panels, steps - 1),
+    "writing",
+    trajectories.positions_table(panels).query("step == @steps - 1"),
+    "the text and its sinks at the last step, one prompt",
 )
+pairs = [(models[kind], one) for kind, one in traces.items()]
+views = step_views.views(pairs, 1, sink_std)
+title = "The text and its sinks, step by step"
+display(written, step_views.save_slider(run, "writing", title, step_views.data(views, steps)))
+pairs.append((original, traced(original, "base", main)))
+# Four prompts in every layer, for the sink explorer of the site.
+views = step_views.views(pairs, 4, sink_std, layers=True)
+caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
+step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
 
 # %% [markdown]
 # ![All steps in turn: the diffusion model fills in masks while its sinks move, the autoregressive model appends tokens](../figures/01_sink_variance/sink_positions.gif)

@@ -195,20 +195,6 @@ def _cell_label(token: str) -> str:
     return word[: CELL_LETTERS - 1] + "…"
 
 
-def step_slider(panels: list[dict]) -> object:
-    """Return a slider with `plot_writing` of the step that it stands at; it needs a running kernel."""
-    from ipywidgets import IntSlider, interactive
-
-    def show(step: int) -> Figure:
-        figure = plot_writing(panels, step - 1)
-        plt.close(figure)  # the inline backend would show it again, beside what `auto_display` shows
-        return figure
-
-    steps = len(panels[0]["states_SK"])
-    slider = IntSlider(steps, 1, steps, description="step", continuous_update=False)
-    return interactive(show, {"auto_display": True}, step=slider)
-
-
 def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float = 0.4) -> Path:
     """Write figures as a GIF that plays for ever and rests on its last frame; return its path.
 

@@ -8,7 +8,6 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from sinkprune_core.companion import figures, forests, records, sink_figures, style, trajectories
-from sinkprune_core.companion.publish import WIDGETS
 from sinkprune_core.evaluation.intervals import Estimate
 
 
@@ -59,18 +58,6 @@ def test_a_step_of_writing_shows_its_tokens_its_sinks_and_what_does_not_exist(pa
     assert shown.shape == (2, 4) and np.allclose(shown.compressed(), panels[0]["profile_SK"][1])
     assert right.images[0].get_array().count() == 5
     assert "step 2 of 3" in left.get_title(loc="left")
-
-
-def test_the_slider_stands_at_the_last_step_and_leaves_no_figure_open(panels):
-    slider = trajectories.step_slider(panels)
-    (step,) = [child for child in slider.children if hasattr(child, "max")]
-    assert (step.min, step.max, step.value) == (1, 3, 3)
-    assert slider.f(2).axes[0].get_title(loc="left").endswith("step 2 of 3")
-    assert not plt.get_fignums()
-    assert slider.auto_display, "what the function returns is shown"
-    assert WIDGETS in slider._repr_mimebundle_(), (
-        "publishing leaves this output out and keeps the picture beside it"
-    )
 
 
 def test_an_animation_is_the_same_to_the_byte_and_keeps_every_frame(panels, tmp_path, monkeypatch):

@@ -1,0 +1,235 @@
+// Moves through the steps of generation: the text so far, and the attention that every token receives.
+// `sinkSteps(root, data)` fills the element `root`. `data` is what companion/step_views.py writes: several
+// views (one model, one prompt), shown together or, where `data.pick` is true, one at a time with menus.
+
+function sinkSteps(root, data) {
+  "use strict";
+  const LEVELS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  const RED = "#d55e00";
+  const BLUE = "#0072b2";
+  const MILLISECONDS = 500; // that a step is shown while it plays
+
+  const css = `
+    .sink-steps { font-size: 0.9rem; line-height: 1.7; margin: 1em 0; }
+    .sink-steps .controls { display: flex; flex-wrap: wrap; gap: 0.4em 1.2em; align-items: center; }
+    .sink-steps label { display: flex; gap: 0.5em; align-items: center; max-width: 100%; }
+    .sink-steps select { max-width: 100%; min-width: 0; font: inherit; }
+    .sink-steps .step { flex: 1 1 16em; }
+    .sink-steps input { flex: 1; min-width: 6em; accent-color: ${BLUE}; }
+    .sink-steps button { font: inherit; padding: 0 0.8em; cursor: pointer; }
+    .sink-steps h4 { margin: 0.8em 0 0.2em; font-size: 1em; }
+    .sink-steps .text { margin: 0.3em 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+    .sink-steps .text span { border-radius: 2px; box-shadow: inset 0 0 0 0.5px #8884; }
+    .sink-steps .text .sink { box-shadow: inset 0 0 0 2px ${RED}; }
+    .sink-steps .text .prompt { text-decoration: underline; text-decoration-color: #888; }
+    .sink-steps .text .here, .sink-steps .bars .here { outline: 2px solid currentColor; }
+    .sink-steps .bars { position: relative; display: flex; align-items: flex-end; height: 6em; }
+    .sink-steps .bars { border-bottom: 1px solid #888; }
+    .sink-steps .bars i { flex: 1 1 0; min-width: 0; background: ${BLUE}; margin-right: 0.5px; }
+    .sink-steps .bars .sink { background: ${RED}; }
+    .sink-steps .bars hr { position: absolute; left: 0; right: 0; margin: 0; border: 0; }
+    .sink-steps .bars hr { border-top: 1px dashed currentColor; opacity: 0.5; }
+    .sink-steps .map { position: relative; cursor: crosshair; margin: 0.5em 0 0; }
+    .sink-steps canvas { display: block; width: 100%; height: 9em; image-rendering: pixelated; }
+    .sink-steps .row { position: absolute; left: 0; right: 0; pointer-events: none; }
+    .sink-steps .row { outline: 2px solid currentColor; }
+    .sink-steps .note { font-size: 0.85em; opacity: 0.8; line-height: 1.4; margin: 0.2em 0 0; }
+    .sink-steps output { display: block; font-size: 0.9em; line-height: 1.5; }`;
+
+  function element(name, className, parent, text) {
+    const made = document.createElement(name);
+    if (className) made.className = className;
+    if (text !== undefined) made.textContent = text;
+    if (parent) parent.append(made);
+    return made;
+  }
+
+  // Attention of every key at every step, from the letters of one layer.
+  function massOf(view, layer) {
+    const ratio = data.most / data.least;
+    return Array.from(layer.mass, (letter) =>
+      data.least * Math.pow(ratio, LEVELS.indexOf(letter) / (LEVELS.length - 1)));
+  }
+
+  // What stands at every position at every step: indices into the view's tokens, -1 for a mask.
+  function statesOf(view) {
+    const states = [view.first];
+    for (const change of view.changes) {
+      const state = states[states.length - 1].slice();
+      for (const [position, token] of change) state[position] = token;
+      states.push(state);
+    }
+    return states;
+  }
+
+  // From 0 (a tenth of the mean or less) to 1 (a hundred times the mean, or as much as there can be).
+  function share(mass) {
+    return Math.min(1, Math.max(0, Math.log10(mass * 10) / Math.log10(Math.min(100, data.most) * 10)));
+  }
+
+  function shown(token) {
+    return token.replace(/\n/g, "⏎").replace(/\t/g, "⇥");
+  }
+
+  // One view on the page. `draw(view, layer, step)` shows it; `onStep` is told where the map is clicked.
+  function panelIn(parent, onStep) {
+    const title = element("h4", "", parent);
+    const text = element("p", "text", parent);
+    const said = element("output", "", parent);
+    const bars = element("div", "bars", parent);
+    bars.setAttribute("role", "img");
+    const map = element("div", "map", parent);
+    const canvas = element("canvas", "", map);
+    const row = element("div", "row", map);
+    let current = null;
+
+    map.addEventListener("click", (event) => {
+      const box = map.getBoundingClientRect();
+      onStep(Math.floor(((event.clientY - box.top) / box.height) * current.states.length));
+    });
+
+    function drawMap() {
+      const { view, mass, sinks, states } = current;
+      const length = view.first.length;
+      canvas.width = length;
+      canvas.height = states.length;
+      const context = canvas.getContext("2d");
+      states.forEach((state, step) => {
+        for (let key = 0; key < view.visible[step]; key += 1) {
+          context.fillStyle = sinks[step].has(key) ? RED : `rgba(0, 114, 178, ${share(mass[step * length + key])})`;
+          context.fillRect(key, step, 1, 1);
+        }
+      });
+      row.style.height = `${100 / states.length}%`;
+    }
+
+    function mark(key, on) {
+      for (const place of [text, bars]) place.children[key].classList.toggle("here", on);
+    }
+
+    function drawStep(step) {
+      const { view, mass, sinks, states } = current;
+      const length = view.first.length;
+      text.replaceChildren();
+      bars.replaceChildren();
+      for (let key = 0; key < view.visible[step]; key += 1) {
+        const token = states[step][key];
+        const value = mass[step * length + key];
+        const kind = [sinks[step].has(key) ? "sink" : "", key < view.prompt_length ? "prompt" : ""];
+        const word = element("span", kind.join(" ").trim(), text, token < 0 ? "□" : shown(view.tokens[token]));
+        word.style.backgroundColor = `rgba(230, 159, 0, ${share(value).toFixed(2)})`;
+        word.title = `position ${key + 1}: ${value.toPrecision(2)} times the mean`;
+        const bar = element("i", kind[0], bars);
+        bar.style.height = `${100 * share(value)}%`;
+        bar.title = word.title;
+        for (const one of [word, bar]) {
+          one.addEventListener("pointerenter", () => mark(key, true));
+          one.addEventListener("pointerleave", () => mark(key, false));
+        }
+      }
+      for (let key = view.visible[step]; key < length; key += 1) element("i", "", bars).style.visibility = "hidden";
+      element("hr", "", bars).style.bottom = `${100 * share(1)}%`;
+      row.style.top = `${(100 * step) / states.length}%`;
+      const names = [...sinks[step]].map((key) => {
+        const token = states[step][key];
+        return `${token < 0 ? "a mask" : JSON.stringify(view.tokens[token])} at ${key + 1}`;
+      });
+      said.textContent = `Sinks at this step: ${names.join(", ") || "none"}.`;
+      bars.setAttribute("aria-label", `Attention by position. ${said.textContent}`);
+    }
+
+    return function draw(view, layer, step) {
+      if (!current || current.view !== view || current.layer !== layer) {
+        const sinks = layer.sinks.map((keys) => new Set(keys));
+        current = { view, layer, mass: massOf(view, layer), sinks, states: statesOf(view) };
+        title.textContent = `${view.title}, ${layer.name}`;
+        drawMap();
+      }
+      drawStep(step);
+    };
+  }
+
+  function menu(parent, label, names, onChange) {
+    const holder = element("label", "", parent, label);
+    const select = element("select", "", holder);
+    names.forEach((name) => element("option", "", select, name));
+    select.addEventListener("change", onChange);
+    return select;
+  }
+
+  function unique(names) {
+    return [...new Set(names)];
+  }
+
+  root.classList.add("sink-steps");
+  root.replaceChildren();
+  element("style", "", root, css);
+  const controls = element("div", "controls", root);
+  const prompts = unique(data.views.map((view) => view.prompt));
+  const titles = unique(data.views.map((view) => view.title));
+  let prompt, title, layer;
+  if (data.pick) {
+    prompt = menu(controls, "prompt", prompts, draw);
+    title = menu(controls, "model", titles, draw);
+    layer = menu(controls, "attention of", data.views[0].layers.map((one) => one.name), draw);
+  }
+  const label = element("label", "step", controls, "step");
+  const slider = element("input", "", label);
+  slider.type = "range";
+  slider.min = 1;
+  slider.max = data.steps.length;
+  slider.value = data.steps.length;
+  const number = element("span", "", label);
+  const play = element("button", "", controls, "play");
+  play.type = "button";
+  const panels = [];
+  const panelCount = data.pick ? 1 : data.views.length;
+  for (let place = 0; place < panelCount; place += 1) {
+    panels.push(panelIn(element("section", "", root), (step) => goTo(step)));
+  }
+  element("p", "note", root, "Text: the darker a token, the more attention it receives; red frames are attention " +
+    "sinks, underlined is the prompt, □ is a mask. Bars: attention by position, on a logarithmic scale; dashed is " +
+    "the mean of all positions. Below: all steps, position across and step down; click to go to a step.");
+
+  function chosen() {
+    if (!data.pick) return data.views;
+    return data.views.filter((view) =>
+      view.prompt === prompts[prompt.selectedIndex] && view.title === titles[title.selectedIndex]);
+  }
+
+  function draw() {
+    const step = Number(slider.value) - 1;
+    number.textContent = `${data.steps[step]} of ${data.steps[data.steps.length - 1]}`;
+    slider.setAttribute("aria-valuetext", number.textContent);
+    chosen().forEach((view, place) => {
+      panels[place](view, view.layers[layer ? layer.selectedIndex : 0], step);
+    });
+  }
+
+  function goTo(step) {
+    slider.value = step + 1;
+    draw();
+  }
+
+  let timer = 0;
+  function stop() {
+    clearInterval(timer);
+    timer = 0;
+    play.textContent = "play";
+  }
+  play.addEventListener("click", () => {
+    if (timer) return stop();
+    if (Number(slider.value) === data.steps.length) goTo(0);
+    play.textContent = "stop";
+    timer = setInterval(() => {
+      goTo(Number(slider.value));
+      if (Number(slider.value) === data.steps.length) stop();
+    }, MILLISECONDS);
+  });
+  slider.addEventListener("input", () => {
+    stop();
+    draw();
+  });
+  root.hidden = false;
+  draw();
+}

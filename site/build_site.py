@@ -1,0 +1,126 @@
+"""Build the site: gather the project's own pages in `build/site-source`, then let Sphinx write `build/site`.
+
+Nothing is written twice: the front page is README.md, the notebooks keep their stored outputs, the claims are
+those of the last published run. Files that pages link to travel with the site, so it works from a folder and
+below any address. No network is used.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import api_pages
+import figure_pages
+import nbformat
+from links import Links
+
+from sinkprune_core.companion import step_views
+from sinkprune_core.models.weight_files import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parent
+BUILD = ROOT / "build"
+EXPLORER = "figures/01_sink_variance/explorer_steps.json"
+READ = "Read"  # captions of the navigation
+LOOK = "Look closer"
+USE = "Use and extend"
+DATA = "Models and data that ship"
+
+
+def project_pages(root: Path) -> dict[str, Path]:
+    """Return the project's own Markdown pages: where each stands in the site, and its file."""
+    pages = {"index.md": root / "README.md"}
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        pages[name] = root / name
+    for file in [
+        *sorted((root / "docs").glob("*.md")),
+        *sorted(root.glob("sinkprune_core/data/**/README.md")),
+    ]:
+        pages[file.relative_to(root).as_posix()] = file
+    return pages
+
+
+def navigation(sections: dict[str, list[str]]) -> str:
+    """Return hidden tables of contents for the front page, by caption: they make the navigation."""
+    parts = []
+    for caption, names in sections.items():
+        lines = "\n".join(name.removesuffix(".md").removesuffix(".ipynb") for name in names)
+        parts.append(f"```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{lines}\n```")
+    return "\n\n".join(parts)
+
+
+def stage(target: Path, root: Path = ROOT) -> None:
+    """Write the sources of all pages to `target/pages`, and the files that they link to to `target/files`."""
+    shutil.rmtree(target, ignore_errors=True)
+    pages = project_pages(root)
+    notebooks = sorted((root / "notebooks").glob("*.ipynb"))
+    read = [f"notebooks/{file.name}" for file in notebooks]
+    made = ["claims.md", "figures.md", "explorer.md"]
+    links = Links(root, target, [*pages, *read, *made])
+    figures = figure_pages.all_figures(root)
+    texts = {}
+    for name, file in pages.items():
+        text = links.rewritten(file.read_text(encoding="utf-8"), name)
+        texts[name] = figure_pages.below_pictures(text, name, figures, links)
+    texts["claims.md"] = claims_page(root, links)
+    texts["figures.md"] = figure_pages.gallery(root, figures, links)
+    texts["explorer.md"] = explorer_page(root / EXPLORER, links)
+    texts |= api_pages.pages(root / "sinkprune_core")
+    docs = [name for name in pages if name.startswith("docs/")]
+    cards = [name for name in pages if name.startswith("sinkprune_core/")]
+    sections = {
+        READ: read,
+        LOOK: made,
+        USE: [*docs, "CONTRIBUTING.md", "api/index.md", "CHANGELOG.md"],
+        DATA: cards,
+    }
+    texts["index.md"] += f"\n\n{navigation(sections)}\n"
+    for name, text in texts.items():
+        write(target / "pages" / name, text)
+    for file in notebooks:
+        notebook = figure_pages.with_sources(nbformat.read(file, 4), file.stem, figures, links)
+        write(target / "pages" / "notebooks" / file.name, nbformat.writes(notebook))
+
+
+def write(file: Path, text: str) -> None:
+    """Write a text file and the folders above it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+
+
+def claims_page(root: Path, links: Links) -> str:
+    """Return the page of all claims, whose table a script makes sortable."""
+    text = (root / "figures" / "claims.md").read_text(encoding="utf-8")
+    head = (HERE / "pages" / "claims.md").read_text(encoding="utf-8")
+    return links.rewritten(head, "claims.md") + links.rewritten(text, "claims.md")
+
+
+def explorer_page(data: Path, links: Links) -> str:
+    """Return the page on which sinks are explored step by step, with its data."""
+    text = links.rewritten((HERE / "pages" / "explorer.md").read_text(encoding="utf-8"), "explorer.md")
+    fragment = step_views.fragment("explorer", read_json(data))
+    sources = [
+        f'<a href="{links.copied(path)}">{says}</a>'
+        for path, says in ((EXPLORER, "data (JSON)"), (EXPLORER.replace("_steps", ""), "provenance (JSON)"))
+    ]
+    below = f'<p class="figure-sources">explorer: {" · ".join(sources)}</p>'
+    return f"{text}\n```{{raw}} html\n{fragment}```\n\n{below}\n"
+
+
+def main() -> int:
+    """Build the site and print where it begins; return Sphinx's exit status."""
+    source = BUILD / "site-source"
+    stage(source)
+    shutil.rmtree(BUILD / "site", ignore_errors=True)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "-c", str(HERE)]
+    command += ["-d", str(BUILD / "site-doctrees"), str(source / "pages"), str(BUILD / "site")]
+    status = subprocess.run(command, env={**os.environ, "SITE_FILES": str(source / "files")}).returncode
+    if status == 0:
+        print(f"the site begins at {(BUILD / 'site' / 'index.html').relative_to(ROOT)}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Figures and where they come from: a line below every picture, and a page of all of them.
+
+A picture in a notebook's outputs is a figure of the project when its alternative text is the figure's
+caption: the pipeline writes both.
+"""
+
+import html
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from links import Links, relative
+
+from sinkprune_core.models.weight_files import read_json
+
+PICTURE = re.compile(r"^!\[[^\]]*\]\(([^()\s]+)\)$", re.MULTILINE)
+KINDS = {"csv": "data (CSV)", "json": "provenance (JSON)", "pdf": "PDF", "html": "interactive"}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure that a cell of a notebook shows."""
+
+    notebook: str  # without extension
+    name: str  # of its files, without extension
+    caption: str
+    cell: int  # its place among the notebook's cells, from 0
+
+    @property
+    def anchor(self) -> str:
+        """The name of the place in the notebook's page where the cell stands."""
+        return f"cell-{self.cell:02d}"
+
+    def sources(self, links: Links, page: str) -> str:
+        """Return one line of HTML that leads `page` to the figure's files and to its cell."""
+        found = []
+        for suffix, says in KINDS.items():
+            path = f"figures/{self.notebook}/{self.name}.{suffix}"
+            if (links.root / path).exists():
+                found.append((relative(links.copied(path), page), says))
+        found.append((f"{relative(f'notebooks/{self.notebook}.html', page)}#{self.anchor}", "cell"))
+        parts = [f'<a href="{html.escape(target)}">{says}</a>' for target, says in found]
+        return f'<p class="figure-sources">{self.name}: {" · ".join(parts)}</p>'
+
+
+def figures_of(notebook: nbformat.NotebookNode, stem: str, root: Path) -> list[Figure]:
+    """Return the figures that a notebook's outputs show, in order."""
+    named = {}
+    for file in sorted((root / "figures" / stem).glob("*.json")):
+        about = read_json(file)
+        if isinstance(about.get("caption"), str):
+            named[about["caption"]] = file.stem
+    return [
+        Figure(stem, named[caption], caption, place)
+        for place, cell in enumerate(notebook.cells)
+        for caption in _captions(cell)
+        if caption in named
+    ]
+
+
+def _captions(cell: nbformat.NotebookNode) -> Iterator[str]:
+    """Yield the alternative texts of the pictures that a cell shows."""
+    for output in cell.get("outputs", []):
+        about = output.get("metadata", {}).get("image/png", {})
+        if "alt" in about:
+            yield about["alt"]
+
+
+def all_figures(root: Path) -> dict[str, list[Figure]]:
+    """Return the figures of every notebook by its name."""
+    files = sorted((root / "notebooks").glob("*.ipynb"))
+    return {file.stem: figures_of(nbformat.read(file, 4), file.stem, root) for file in files}
+
+
+def with_sources(
+    notebook: nbformat.NotebookNode, stem: str, figures: dict[str, list[Figure]], links: Links
+) -> nbformat.NotebookNode:
+    """Return a notebook for the site: links as there, a name for every cell that shows a figure, and below it
+    a line that leads to the figure's files.
+
+    `figures` are those of every notebook.
+    """
+    page = f"notebooks/{stem}.ipynb"
+    shown: dict[int, list[Figure]] = {}
+    for figure in figures[stem]:
+        shown.setdefault(figure.cell, []).append(figure)
+    cells = []
+    for place, cell in enumerate(notebook.cells):
+        if cell.cell_type == "markdown":
+            cell.source = below_pictures(links.rewritten(cell.source, page), page, figures, links)
+        if place in shown:
+            cells.append(_html_cell(f'<span id="{shown[place][0].anchor}"></span>', f"{cell.id}-name"))
+        cells.append(cell)
+        if place in shown:
+            lines = "\n".join(figure.sources(links, page) for figure in shown[place])
+            cells.append(_html_cell(lines, f"{cell.id}-sources"))
+    notebook.cells = cells
+    return notebook
+
+
+def _html_cell(text: str, identity: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_markdown_cell(text, id=identity)
+
+
+def below_pictures(text: str, page: str, figures: dict[str, list[Figure]], links: Links) -> str:
+    """Return Markdown with a line of sources below every picture that is a figure of a notebook."""
+    by_file = {(one.notebook, one.name): one for every in figures.values() for one in every}
+
+    def followed(found: re.Match) -> str:
+        figure = by_file.get(Path(found[1]).with_suffix("").parts[-2:])
+        return found[0] if figure is None else f"{found[0]}\n\n{figure.sources(links, page)}"
+
+    return PICTURE.sub(followed, text)
+
+
+def gallery(root: Path, figures: dict[str, list[Figure]], links: Links) -> str:
+    """Return the page of all figures, notebook by notebook."""
+    parts = [
+        "# Figures",
+        "Every figure with the data behind it, its provenance (parameters, seeds, versions, commit, records) "
+        "and the notebook's cell that made it.",
+    ]
+    for stem, shown in figures.items():
+        title = nbformat.read(root / "notebooks" / f"{stem}.ipynb", 4).cells[0].source.splitlines()[0]
+        parts.append(f"## [{title.removeprefix('# ')}](notebooks/{stem}.ipynb)")
+        for figure in shown:
+            path = links.copied(f"figures/{stem}/{figure.name}.png", picture=True)
+            alt = figure.caption.replace("[", "(").replace("]", ")")
+            parts += [
+                f"![{alt}]({path})",
+                f"{alt[:1].upper()}{alt[1:]}.",
+                figure.sources(links, "figures.md"),
+            ]
+    return "\n\n".join(parts) + "\n"

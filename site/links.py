@@ -1,0 +1,78 @@
+"""Links of the project's pages as the site needs them."""
+
+import html
+import os
+import re
+import shutil
+from pathlib import Path, PurePosixPath
+
+LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
+BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?://[^()\s]+\)\]\(([^()\s]+)\)")
+IMAGE = re.compile(r"!\[([^\]]*)\]\(([^()\s]+)\)")
+FENCE = re.compile(r"(^ *```.*?^ *```[^\n]*$)", re.MULTILINE | re.DOTALL)
+PLACES = {"README.md": "index.md", "figures/claims.md": "claims.md"}  # where pages of the project stand
+FOLDERS = {"figures": "figures.md"}  # that have a page
+
+
+class Links:
+    """Where links of a page lead in the site.
+
+    A link to a page stays one; a file that has no page is copied into `files` and linked as it is; a folder
+    without a page loses its link. Pictures on other hosts become words, since the site uses no network.
+    """
+
+    def __init__(self, root: Path, target: Path, pages: list[str]):
+        self.root = root
+        self.files = target / "files"
+        self.pictures = target / "pages"
+        self.pages = set(pages)
+
+    def rewritten(self, text: str, page: str, original: str | None = None) -> str:
+        """Return the Markdown of `page`, whose links were written for the place `original` in the project."""
+        original = original or {site: own for own, site in PLACES.items()}.get(page, page)
+        parts = FENCE.split(text)
+        for place in range(0, len(parts), 2):
+            part = BADGE.sub(r"[\1](\2)", parts[place])
+            part = IMAGE.sub(lambda found: self._image(found, page, original), part)
+            parts[place] = LINK.sub(lambda found: self._link(found, page, original), part)
+        return "".join(parts)
+
+    def _target(self, target: str, original: str) -> str | None:
+        """Return the path in the project that a relative link leads to; None for all other links."""
+        if re.match(r"[a-z]+:|#|/", target):
+            return None
+        return os.path.normpath(PurePosixPath(original).parent / target)
+
+    def _image(self, found: re.Match, page: str, original: str) -> str:
+        """Return a picture with its path from the page's place in the site."""
+        path = self._target(found[2], original)
+        if path is None:
+            return found[1]
+        return f"![{found[1]}]({relative(self.copied(path, picture=True), page)})"
+
+    def _link(self, found: re.Match, page: str, original: str) -> str:
+        """Return a link as the site needs it."""
+        text, whole = found.groups()
+        target, hash_, anchor = whole.partition("#")
+        path = self._target(target, original) if target else None
+        if path is None:
+            return found[0]
+        path = PLACES.get(path, FOLDERS.get(path, path))
+        if path in self.pages:
+            return f"[{text}]({relative(path, page)}{hash_}{anchor})"
+        if (self.root / path).is_file():
+            return f'<a href="{html.escape(relative(self.copied(path), page))}">{text}</a>'
+        return text
+
+    def copied(self, path: str, picture: bool = False) -> str:
+        """Copy a file of the project to the site, among the pages where it is a picture; return its path."""
+        target = (self.pictures if picture else self.files) / path
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.root / path, target)
+        return path
+
+
+def relative(path: str, page: str) -> str:
+    """Return how `page` names `path`, both relative to one folder."""
+    return os.path.relpath(path, PurePosixPath(page).parent)

@@ -1,0 +1,80 @@
+// Makes long tables of claims sortable by every heading, and filterable by verdict and by words.
+// Without scripts they stay plain tables.
+
+document.addEventListener("DOMContentLoaded", () => {
+  "use strict";
+
+  // What a cell is sorted by: its first number where it begins with one, else its words.
+  function valueOf(cell) {
+    const text = cell.textContent.trim();
+    const number = text.match(/^(<\s*)?[-−]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?/);
+    if (!number) return text;
+    return Number(number[0].replace(/[<,\s]/g, "").replace("−", "-"));
+  }
+
+  function compare(left, right) {
+    if (typeof left === "number" && typeof right === "number") return left - right;
+    if (typeof left === typeof right) return left.localeCompare(right);
+    return typeof left === "number" ? -1 : 1; // numbers first
+  }
+
+  function filterable(table, names) {
+    const verdict = names.indexOf("verdict");
+    const body = table.tBodies[0];
+    const rows = [...body.rows];
+    const count = document.createElement("output");
+    const word = document.createElement("input");
+    word.type = "search";
+    word.placeholder = "filter by a word";
+    word.setAttribute("aria-label", word.placeholder);
+    const choice = document.createElement("select");
+    choice.setAttribute("aria-label", "verdict");
+    const verdicts = [...new Set(rows.map((row) => row.cells[verdict].textContent.trim()))];
+    for (const name of ["every verdict", ...verdicts]) choice.add(new Option(name));
+
+    function filter() {
+      const words = word.value.toLowerCase();
+      for (const row of rows) {
+        const wanted = choice.selectedIndex === 0 || row.cells[verdict].textContent.trim() === choice.value;
+        row.hidden = !(wanted && row.textContent.toLowerCase().includes(words));
+      }
+      count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+    }
+
+    function sortable(heading, column) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...heading.childNodes);
+      heading.append(button);
+      button.addEventListener("click", () => {
+        const down = heading.getAttribute("aria-sort") === "ascending";
+        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+        heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+        const sorted = rows.toSorted((one, two) => compare(valueOf(one.cells[column]), valueOf(two.cells[column])));
+        body.append(...(down ? sorted.reverse() : sorted));
+      });
+    }
+
+    [...table.tHead.rows[0].cells].forEach(sortable);
+    for (const row of rows) {
+      [...row.cells].forEach((cell, column) => {
+        cell.setAttribute("data-name", names[column]);
+        cell.classList.toggle("nothing", cell.textContent.trim() === "–");
+      });
+    }
+    word.addEventListener("input", filter);
+    choice.addEventListener("change", filter);
+    const controls = document.createElement("div");
+    controls.className = "claims-controls";
+    controls.append(choice, word, count);
+    (table.closest(".table-wrapper") || table).before(controls);
+    table.classList.add("claims");
+    filter();
+  }
+
+  for (const table of document.querySelectorAll("table")) {
+    if (!table.tHead || !table.tBodies.length) continue;
+    const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
+    if (names.includes("verdict") && names.includes("note")) filterable(table, names);
+  }
+});
