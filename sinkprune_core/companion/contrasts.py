@@ -241,12 +241,3 @@ def judge(values: Mapping[str, np.ndarray], margin: float | None, section: str =
         verdicts.append(verdict(*judged))
         sentences.append(words(row.comparison, row.value, *judged, margin))
     return table.assign(verdict=verdicts, words=sentences)
-
-
-def reading(table: pd.DataFrame) -> str:
-    """Return what a table of `judge` comes to: one line per verdict with the effects that have it."""
-    lines = []
-    for each in VERDICTS:
-        effects_of = table.comparison[table.verdict == each]
-        lines.append(f"{each}: {', '.join(effects_of) or 'none'}")
-    return "\n".join(lines)

@@ -15,8 +15,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullFormatter
 
+from sinkprune_core.companion.palette import series
 from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.style import BLACK, KIND, SERIES, bars, canvas, legend_above, spread_out
+from sinkprune_core.companion.style import (
+    BLACK,
+    BLUE,
+    KIND,
+    RED,
+    SERIES,
+    bars,
+    canvas,
+    legend_above,
+    spread_out,
+    titled_legend,
+)
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.files import atomic, write_json
 
@@ -71,21 +83,21 @@ def plot_curves(
     labels: dict[str, str],
     interval_columns: tuple[str, str] | None = None,
     logx: bool = False,
-    reference: dict[str, float] | None = None,
     dodge: float = 0.0,
+    title: str = "",
 ) -> Figure:
-    """Draw y against x, one line with its own colour, marker and dash per value of `hue`; bars are 95 %
-    intervals.
+    """Draw y against x, one line per value of `hue`; bars are 95 % intervals. A method is drawn as in
+    `palette`.
 
-    `labels` names the columns `x` and `y`, `interval_columns` are those of the interval's ends, `reference`
-    maps the names of horizontal lines to their heights. `dodge` moves what stands at the same x apart, around
-    it, so that bars stay readable; the axis then names these x alone.
+    `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `title` says in
+    words what the figure shows. `dodge` moves what stands at the same x apart, around it, so that bars stay
+    readable; the axis then names these x alone.
     """
     figure, axes = canvas(size=(6.4, 3.8))
     axis = axes[0, 0]
     names_at = frame.groupby(x)[hue].unique()
     for place, (name, part) in enumerate(frame.groupby(hue, sort=False)):
-        colour, marker, dash = SERIES[place % len(SERIES)]
+        colour, marker, dash = series(name, place)
         part = part.sort_values(x)
         errors = None
         if interval_columns is not None:
@@ -101,21 +113,66 @@ def plot_curves(
             errors,
             color=colour,
             marker=marker,
-            mfc=colour if place < len(SERIES) else "white",
             ls=dash,
             ms=4.5,
             lw=1.3,
             capsize=2,
             label=name,
         )
-    for (name, value), dash in zip((reference or {}).items(), ["--", ":", "-."], strict=False):
-        axis.axhline(value, color="#555555", lw=1, ls=dash, label=name)
     _scale_x(axis, logx, largest=frame[x].max())
     if dodge:
         axis.set_xticks(names_at.index)
     axis.set(xlabel=labels[x], ylabel=labels[y])
-    legend_above(figure, *axis.get_legend_handles_labels())
+    titled_legend(figure, *axis.get_legend_handles_labels(), title=title)
     return figure
+
+
+def plot_nelbo(frame: pd.DataFrame, title: str) -> Figure:
+    """Draw the loss at masked tokens against the share that is masked: its mean over shares is the NELBO.
+
+    `frame` is what `likelihood.nelbo` returns. Points are single masks, the line is a mean over tenths.
+    """
+    figure, axes = canvas(size=(6.4, 3.0))
+    axis = axes[0, 0]
+    axis.plot(100 * frame.noise, frame.value, "o", color=BLUE, ms=3, alpha=0.35, mew=0, label="one mask")
+    tenths = frame.groupby((10 * frame.noise).clip(upper=9.99).astype(int)).agg(
+        {"noise": "mean", "value": "mean"}
+    )
+    axis.plot(100 * tenths.noise, tenths.value, color=BLUE, lw=1.6, label="mean over a tenth")
+    mean = frame.value.mean()
+    axis.axhline(mean, color=RED, lw=1.4, ls="--", label=f"NELBO: {mean:.2f} nats per token")
+    axis.set(xlabel="masked tokens (%)", ylabel="nats per masked token", xlim=(0, 100))
+    titled_legend(figure, *axis.get_legend_handles_labels(), title=title)
+    return figure
+
+
+def plot_learning(curve: pd.DataFrame, reference: dict[str, float]) -> tuple[Figure, str]:
+    """Draw a DLM's held-out NELBO against training tokens, a colour per text; return the figure and its
+    title.
+
+    `curve` has `tokens`, `text` and `nelbo`. `reference` maps texts to the AR model's negative
+    log-likelihood, dashed in the colour of its text.
+    """
+    figure, axes = canvas(size=(6.4, 3.2))
+    axis = axes[0, 0]
+    gaps = []
+    for place, (text, part) in enumerate(curve.groupby("text", sort=False)):
+        colour, marker, _ = SERIES[1 + place]
+        part = part.sort_values("tokens")
+        axis.plot(part.tokens, part.nelbo, marker, ls="-", color=colour, ms=3, lw=1.3, label=f"DLM, {text}")
+        exact = reference.get(text.split(",")[0])
+        if exact is not None:
+            axis.axhline(exact, color=colour, lw=1.2, ls="--", label=f"AR, {text}")
+            gaps.append(part.nelbo.iloc[-1] - exact)
+    _scale_x(axis, False, largest=curve.tokens.max())
+    axis.set(xlabel="training tokens", ylabel="held-out nats per token")
+    title = f"The adapter saw {curve.tokens.max() / 1e6:.1f} million tokens"
+    if gaps:
+        title += (
+            f"; the DLM's bound ends {min(gaps):.1f} to {max(gaps):.1f} nats above the AR model's likelihood"
+        )
+    titled_legend(figure, *axis.get_legend_handles_labels(), title=title)
+    return figure, title
 
 
 def _scale_x(axis: Axes, logarithmic: bool, largest: float) -> None:

@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from sinkprune_core.companion.claims_page import p_text
 from sinkprune_core.companion.contrasts import EQUIVALENT, HELPS, HURTS, OPEN, number
+from sinkprune_core.companion.palette import series
 from sinkprune_core.companion.style import (
     BLACK,
     BLUE,
@@ -21,9 +22,11 @@ from sinkprune_core.companion.style import (
     ORANGE,
     RED,
     SERIES,
+    Series,
     bars,
     canvas,
-    legend_above,
+    titled,
+    titled_legend,
 )
 from sinkprune_core.companion.verdict_rule import (
     CONTRADICTED,
@@ -53,21 +56,20 @@ def plot_forest(
     xlabel: str,
     groups: dict[str, str] | None = None,
     better: str = "← better",
+    title: str = "",
 ) -> Figure:
     """Draw differences with 95 % intervals against a zero line, one row each; filled where the interval
     leaves zero out.
 
-    `groups` maps labels to the name of their group; each has its own colour and marker.
+    `groups` maps labels to the name of their group; each has its own colour and marker. `title` says in words
+    what the figure shows.
     """
     figure, axes = canvas(size=(6.8, 0.9 + 0.3 * len(estimates)))
     axis = axes[0, 0]
     names = list(dict.fromkeys((groups or {}).values()))
     for row, (label, found) in enumerate(estimates.items()):
         place = names.index(groups[label]) if groups else 0
-        colour, marker, _ = SERIES[1 + place]
-        clear = found.low > 0 or found.high < 0
-        axis.plot([found.low, found.high], [row, row], color=colour, lw=1.5)
-        axis.plot(found.value, row, marker, color=colour, ms=6, mfc=colour if clear else "white")
+        _draw_difference(axis, row, found, SERIES[1 + place])
     axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_yticks(range(len(estimates)), list(estimates), fontsize=8)
     axis.set_ylim(len(estimates) - 0.5, -0.5)
@@ -77,8 +79,45 @@ def plot_forest(
         handles = []
         for name, (colour, marker, _) in zip(names, SERIES[1:], strict=False):
             handles.append(Line2D([], [], color=colour, marker=marker, label=name))
-        legend_above(figure, handles)
+        titled_legend(figure, handles, title=title)
+    elif title:
+        titled(figure, title)
     return figure
+
+
+def plot_forest_panels(
+    estimates: dict[str, Estimate], xlabel: str, groups: dict[str, str], title: str
+) -> Figure:
+    """Draw a forest with a panel per group, one below the other, each with an axis of its own.
+
+    Groups of large differences do not flatten those of small ones.
+    """
+    names = list(dict.fromkeys(groups.values()))
+    counts = [sum(group == name for group in groups.values()) for name in names]
+    figure, axes = canvas(
+        len(names), 1, (6.8, 0.7 + 0.27 * len(groups) + 0.55 * len(names)), height_ratios=counts
+    )
+    for place, (axis, name) in enumerate(zip(axes[:, 0], names, strict=True)):
+        labels = [label for label, group in groups.items() if group == name]
+        for row, label in enumerate(labels):
+            _draw_difference(axis, row, estimates[label], SERIES[1 + place])
+        axis.axvline(0, color=BLACK, lw=0.9)
+        axis.set_yticks(range(len(labels)), labels, fontsize=8)
+        axis.set_ylim(len(labels) - 0.5, -0.5)
+        axis.set_title(name, fontsize=8.5)
+    explained = "← better; bars: 95 % bootstrap interval, open markers: zero inside it; axes differ"
+    figure.supxlabel(f"{xlabel}\n{explained}", fontsize=9)
+    titled(figure, title)
+    return figure
+
+
+def _draw_difference(axis: Axes, row: int, found: Estimate, drawn: Series) -> None:
+    """Draw one row of a forest: interval and mean, filled where the interval leaves zero out."""
+    clear = found.low > 0 or found.high < 0
+    axis.plot([found.low, found.high], [row, row], color=drawn.colour, lw=1.5)
+    axis.plot(
+        found.value, row, drawn.marker, color=drawn.colour, ms=6, mfc=drawn.colour if clear else "white"
+    )
 
 
 def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -> Figure:
@@ -144,12 +183,12 @@ def _draw_effect(axis: Axes, row: int, effect: object, reach: float) -> None:
     )
 
 
-def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figure:
+def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str, title: str = "") -> Figure:
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of
-    the other.
+    the other, below a `title` in words.
 
     A row that a panel lacks stays empty, and so does the one panel of a table without rows, which a cell of a
-    sweep may have. Every row has its own colour and marker in all panels.
+    sweep may have. A method is drawn as in `palette`.
     """
     panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
     rows = frame[row].drop_duplicates().tolist()
@@ -158,7 +197,7 @@ def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figu
     for axis, name in zip(axes[0], panels, strict=True):
         for found in frame[frame[panel] == name].itertuples():
             place = rows.index(getattr(found, row))
-            colour, marker, _ = SERIES[place % len(SERIES)]
+            colour, marker, _ = series(getattr(found, row), place)
             below, above = bars(found.value, found.low, found.high)
             axis.errorbar(
                 found.value,
@@ -166,13 +205,14 @@ def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str) -> Figu
                 xerr=[[below], [above]],
                 color=colour,
                 marker=marker,
-                mfc=colour if place < len(SERIES) else "white",
                 ms=5,
                 capsize=2.5,
             )
         axis.set(title=name, ylim=(max(1, len(rows)) - 0.5, -0.5))
         axis.set_yticks(range(len(rows)), rows, fontsize=8)
     figure.supxlabel(f"{xlabel}\n← better; bars: 95 % bootstrap interval", fontsize=9)
+    if title:
+        titled(figure, title)
     return figure
 
 

@@ -12,11 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sinkprune_core.companion.style import KIND, bars, canvas, legend_above, spread_out
+from sinkprune_core.companion.style import KIND, bars, canvas, spread_out, titled_legend
 from sinkprune_core.evaluation.intervals import Estimate, interval
-
-LETTERS_PER_INCH = 12.5  # of a title
-LINE_INCHES = 0.18
 
 
 class Metric(NamedTuple):
@@ -56,9 +53,7 @@ def plot_by_row(
     handles = [
         Line2D([], [], color=kind.colour, marker=kind.marker, label=kind.name) for kind in KIND.values()
     ]
-    said = textwrap.fill(title, int(LETTERS_PER_INCH * size[0]))
-    figure.set_figheight(figure.get_figheight() + LINE_INCHES * len(said.splitlines()))
-    legend_above(figure, handles, title=said, title_fontsize=9.5, alignment="left")
+    titled_legend(figure, handles, title=title)
     figure.supxlabel(f"points: mean over {unit}; bars: 95 % bootstrap interval", fontsize=8)
     return figure
 

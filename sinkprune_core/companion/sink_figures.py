@@ -7,11 +7,22 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
-from sinkprune_core.companion.style import BLACK, KIND, SERIES, bars, canvas, legend_above
+from sinkprune_core.companion.style import (
+    BLACK,
+    BLUE,
+    KIND,
+    RED,
+    SERIES,
+    bars,
+    canvas,
+    legend_above,
+    titled_legend,
+)
 from sinkprune_core.evaluation.intervals import interval
 
 
@@ -116,6 +127,23 @@ def plot_mask_differences(frame: pd.DataFrame) -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("layer (0 is the first)")
     figure.colorbar(image, ax=axes, pad=0.01, label="share of kept weights that differ")
+    return figure
+
+
+def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str, shown: int = 96) -> Figure:
+    """Draw which weights two masks keep in the first `shown` rows and columns of one linear map.
+
+    Dark: kept by both; light: pruned by both; red: kept by one alone.
+    """
+    kept, other = kept_OI[: shown // 2, :shown], other_OI[: shown // 2, :shown]
+    state = np.where(kept == other, np.where(kept, 0, 1), 2)
+    figure, axes = canvas(size=(6.8, 3.6))
+    axis = axes[0, 0]
+    axis.imshow(state, cmap=ListedColormap([BLUE, "#E8EEF3", RED]), vmin=0, vmax=2, interpolation="nearest")
+    axis.set(xlabel="input feature", ylabel="output feature")
+    axis.grid(False)
+    named = {BLUE: "kept by both", "#E8EEF3": "pruned by both", RED: "kept by one alone"}
+    titled_legend(figure, [Patch(color=colour, label=name) for colour, name in named.items()], title=title)
     return figure
 
 

@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, safe for colour-blind readers, and every series has
 own.
 """
 
+import textwrap
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -64,6 +65,8 @@ STYLE = {
 }
 HANDLE_INCHES = 0.5  # what a legend's entry takes beside its letters
 LETTER_INCHES = 0.055
+TITLE_LETTERS_PER_INCH = 12.5
+TITLE_LINE_INCHES = 0.18
 
 
 def canvas(
@@ -91,6 +94,31 @@ def legend_above(figure: Figure, handles: list, labels: list[str] | None = None,
     figure.set_figheight(figure.get_figheight() + 0.17 * rows)
     columns = _divided(len(labels), rows)
     figure.legend(handles, labels, fontsize=7.5, loc="outside upper left", ncols=columns, **kwargs)
+
+
+def titled_legend(figure: Figure, handles: list, labels: list[str] | None = None, title: str = "") -> None:
+    """Put the figure's conclusion in words above all axes, broken to its width, and the legend beneath it."""
+    if not title:
+        legend_above(figure, handles, labels)
+        return
+    said = textwrap.fill(title, int(TITLE_LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(said.splitlines()))
+    legend_above(figure, handles, labels, title=said, title_fontsize=9.5, alignment="left")
+
+
+def titled(figure: Figure, title: str) -> None:
+    """Put the figure's conclusion in words above all axes, broken to its width."""
+    said = textwrap.fill(title, int(TITLE_LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(said.splitlines()))
+    figure.suptitle(said, x=0.01, ha="left", fontsize=9.5)
+
+
+def watermark(figure: Figure, words: str) -> Figure:
+    """Write words across a figure whose numbers mean nothing; return it."""
+    figure.text(
+        0.5, 0.5, words, fontsize=26, color=GREY, alpha=0.45, ha="center", va="center", rotation=18, zorder=9
+    )
+    return figure
 
 
 def _divided(count: int, by: int) -> int:

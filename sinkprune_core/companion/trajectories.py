@@ -15,7 +15,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
 from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.style import RED, canvas
+from sinkprune_core.companion.style import RED, canvas, titled
 from sinkprune_core.files import atomic
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks.readings import LITERAL, READINGS, Reading
@@ -88,8 +88,8 @@ def _attention_image(axis: Axes, attention: np.ndarray, **options: str):
     return axis.imshow(attention, aspect="auto", cmap=colours, norm=LogNorm(LEAST, MOST), **options)
 
 
-def plot_sink_positions(panels: list[dict]) -> Figure:
-    """Draw attention per key position (across) and step (down), one panel per model.
+def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
+    """Draw attention per key position (across) and step (down), one panel per model, below a `title`.
 
     A panel has `title`, `profile_SK` (mass; 1 is the mean of all keys), `visible_SK`, `sinks_SK`, `labels`
     (K) and `prompt_length`. The strongest tokens are named along the axis. Sinks are ringed; keys that do not
@@ -121,6 +121,8 @@ def plot_sink_positions(panels: list[dict]) -> Figure:
         "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\n"
         "dashed: end of the prompt; red rings: sinks"
     )
+    if title:
+        titled(figure, title)
     return figure
 
 

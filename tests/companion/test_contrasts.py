@@ -27,7 +27,6 @@ from sinkprune_core.companion.contrasts import (
     neighbours,
     number,
     path,
-    reading,
     verdict,
     words,
 )
@@ -310,6 +309,7 @@ def test_recipes_that_do_the_same_are_a_finding():
     assert (number(-0.0001), number(-0.25), number(1)) == ("0.000", "−0.250", "+1.000")
 
 
+<<<<<<< HEAD
 def test_without_damage_by_the_baseline_nothing_is_too_small_to_matter():
     noise_RN = np.random.default_rng(0).normal(0, 0.01, (2, 40))
     table = judge({"none": noise_RN - noise_RN.mean()}, None)
@@ -335,6 +335,8 @@ def test_the_reading_names_every_effect_once_under_its_verdict():
     )
 
 
+=======
+>>>>>>> 7a7185b (wip)
 # figures
 
 
