@@ -17,20 +17,19 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **Question.** What is sink-aware pruning of diffusion language models, on what does this
-# companion try it, and what does one pruned model look like?
+# **Question.** What is sink-aware pruning of a diffusion language model, and does it help? The whole
+# in two minutes: see a sink, score weights with and without it, prune, compare.
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick, the defaults | about a minute | 1.4 GB |
 # | full | about 14 core-minutes, estimated | 1.7 GB a job |
 #
-# A *diffusion language model* (DLM) writes by denoising: it starts from masks and reveals tokens
-# over many steps, each a full forward pass of the whole sequence. *Pruning* sets weights to zero
-# to make that cheaper. Criteria such as Wanda ask which weights matter on some calibration text,
-# and a few tokens, the *attention sinks*, weigh in heavily there. The paper [Sink-Aware Pruning
-# for Diffusion Language Models](https://arxiv.org/abs/2602.17664) says that in DLMs sinks come and
-# go, and that weights should be scored without them.
+# A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
+# many steps, each a forward pass over the whole sequence. A few tokens, the *attention sinks*, draw
+# far more attention than the rest. *Pruning* sets weights to zero; [the
+# paper](https://arxiv.org/abs/2602.17664) scores weights without these tokens. The
+# [glossary](../docs/glossary.md) defines every term.
 
 # %% [markdown]
 # **Parameters.**
@@ -70,9 +69,246 @@ from sinkprune_core.companion.parameters import start
 run = start("00_start_here", globals())
 
 # %% [markdown]
+# ## See a sink
+#
+# One text with fewer and fewer tokens masked, as in a denoising run. Each row is a forward pass of
+# the DLM, each column a token, bright where the token draws attention. A *sink* is a token that
+# draws more than the mean over all tokens by two standard deviations: the rings.
+
+# %%
+from sinkprune_core.companion.texts import held_out_texts
+from sinkprune_core.models.loading import load
+from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning.sink_profiles import sink_profiles, tracked_rows
+from sinkprune_core.sinks.detection import sink_sets
+
+LEVELS = 8  # shares of masked tokens, evenly spread
+dlm = load(model, dtype, run.device)
+texts = held_out_texts(dlm.tokenizer, sequences, length)
+sample = Calibration(texts["natural/crop"][:1], seed)
+noised_ST = tracked_rows(dlm, sample, LEVELS, "grid")
+mass_NST, visible_ST = sink_profiles(dlm, sample, LEVELS, "grid", progress=False)
+sinks_ST = sink_sets(mass_NST, visible_ST)[0]
+
+# %% [markdown]
+# The picture:
+
+# %%
+from sinkprune_core.companion import figures, trajectories
+
+share = float((mass_NST[0] * sinks_ST).sum() / mass_NST[0].sum())
+says = (
+    f"{sinks_ST.float().mean():.0%} of the tokens are sinks and draw {share:.0%} of all attention"
+)
+panel = {
+    "title": dlm.name,
+    "profile_SK": mass_NST[0].numpy(),
+    "visible_SK": visible_ST.numpy(),
+    "sinks_SK": sinks_ST.numpy(),
+    "labels": trajectories.token_labels(dlm.tokenizer, sample.ids_NT[0]),
+    "prompt_length": 0,
+}
+drawn = trajectories.plot_sink_positions([panel], says)
+figures.save_figure(run, drawn, "a_sink", trajectories.positions_table([panel]), says)
+
+# %% [markdown]
+# ## Wanda in ten lines, on one layer
+#
+# Wanda scores a weight by its size times the norm of its input over the calibration tokens, and
+# sets the lowest half of every row to zero. Here the map that makes queries in the middle block.
+
+# %%
+import torch
+
+block = dlm.blocks[len(dlm.blocks) // 2]
+linear = next(iter(dlm.linears(block).values()))
+seen = []
+hook = linear.register_forward_pre_hook(lambda _, args: seen.append(args[0].flatten(0, 1)))
+with torch.inference_mode():
+    dlm.hidden(noised_ST)
+hook.remove()
+weight_OI, input_NI = linear.weight.detach().float(), seen[0].float()
+score_OI = weight_OI.abs() * input_NI.norm(dim=0)
+kept_OI = score_OI >= score_OI.quantile(sparsity, dim=1, keepdim=True)
+
+# %% [markdown]
+# **Leave the sinks out.** One more line: the norm runs over the tokens that are no sinks. The rest
+# is the same.
+
+# %%
+without_OI = weight_OI.abs() * input_NI[~sinks_ST.flatten().to(input_NI.device)].norm(dim=0)
+also_OI = without_OI >= without_OI.quantile(sparsity, dim=1, keepdim=True)
+
+# %% [markdown]
+# **Compare the two masks.** A corner of the map: every cell is a weight.
+
+# %%
+import pandas as pd
+from sinkprune_core.companion import sink_figures
+from sinkprune_core.evaluation.intervals import interval
+
+differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
+differ = interval(differ_O.cpu())
+says = f"Without sinks {differ.value:.1%} of the kept weights change"
+drawn = sink_figures.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
+table = pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O.cpu()})
+figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map")
+
+# %% [markdown]
+# ## Prune the model
+#
+# All linear maps of all blocks now. The recipe `unstable` finds the sinks of the calibration text
+# at every noise level and leaves out those that are sinks in less than 80 % of the levels: what the
+# paper's title says. Beside it the two simplest baselines at the same sparsity. Wanda sees clean
+# text once, so it gets eight times the sequences and as many tokens.
+
+# %%
+from sinkprune_core.companion.texts import calibration_draw
+from sinkprune_core.companion.variants import SharedStatistics, Variant, variant_scores
+from sinkprune_core.pruning.recipe import preset
+
+prints = {dlm.name: dlm.fingerprint()}
+dense = {
+    dlm.name: variant_scores(run, dlm, prints[dlm.name], None, None, texts, draws, variant="dense")
+}
+recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
+drawn_text = calibration_draw(dlm, calibration, length, seed)
+levels = recipes["unstable"].noise_levels
+used = dict.fromkeys(recipes, drawn_text)
+used["wanda"] = calibration_draw(dlm, calibration * levels, length, seed)
+shared = SharedStatistics(dlm, [recipes["unstable"]], drawn_text)  # taken once, when asked for
+scores = {"dense": dense[dlm.name]}
+for name, recipe in recipes.items():
+    own = shared if name == "unstable" else None
+    given = (prints[dlm.name], recipe, used[name], texts, draws)
+    scores[name] = variant_scores(run, dlm, *given, shared=own, variant=name)
+
+# %% [markdown]
+# **Compare the text.** The same prompt, continued in 48 denoising steps, sampled at temperature 1,
+# as it came.
+
+# %%
+from dataclasses import replace
+
+from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
+from sinkprune_core.diffusion.sampling import decode, generate
+
+sampler = replace(LLADA_SAMPLER, temperature=1.0)
+prompt_BT = dlm.encode("The best way to learn a new language is")[None]
+
+
+def written(lm, write, **key) -> str:
+    tokens = run.record(
+        "written",
+        lambda: pd.DataFrame({"token": write()[0].tolist()}),
+        fingerprint=prints[lm.name],
+        prompt=prompt_BT[0].tolist(),
+        sampler=sampler,
+        seed=seed,
+        **key,
+    )
+    return lm.tokenizer.decode(tokens.token.tolist())
+
+
+# %% [markdown]
+# Dense, then pruned:
+
+# %%
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.pruning.engine import prune
+
+
+def write_pruned() -> torch.Tensor:
+    with weights_kept(dlm):
+        prune(dlm, recipes["unstable"], drawn_text, statistics=shared.of(recipes["unstable"]))
+        return generate(dlm, prompt_BT, sampler, seed)
+
+
+text = written(dlm, write_pruned, recipe=recipes["unstable"], calibration=drawn_text.fingerprint)
+print(f"dense: {written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed))}\n")
+print(f"pruned, {scores['unstable'].zeros.iloc[0]:.1%} zeros: {text}")
+
+# %% [markdown]
+# ## One number
+#
+# How much worse is a pruned model? Mask a share of a text, let the DLM predict the masked tokens,
+# and take the mean loss per token; the mean over all shares is the *NELBO*, in nats per token. It
+# bounds the model's negative log-likelihood from above: lower is better.
+
+# %%
+from sinkprune_core.evaluation.likelihood import nelbo
+
+few_NT = texts["natural/crop"][:4]
+by_mask = run.record(
+    "nelbo",
+    lambda: nelbo(dlm, few_NT, draws=16, seed=seed),
+    fingerprint=prints[dlm.name],
+    data=few_NT.tolist(),
+    seed=seed,
+)
+many = by_mask.noise > 0.5
+low, high = by_mask.value[~many].mean(), by_mask.value[many].mean()
+says = f"A masked token costs {low:.1f} nats where few are masked, {high:.1f} where many are"
+drawn = figures.plot_nelbo(by_mask, says)
+caption = f"loss at masked tokens against the share that is masked, dense {dlm.name}. {says}"
+figures.save_figure(run, drawn, "nelbo", by_mask, caption)
+
+# %% [markdown]
+# Differences are paired: the same sequences under the same masks. Left of zero the first is better.
+
+# %%
+import numpy as np
+from sinkprune_core.companion import forests
+from sinkprune_core.companion.notebook_readings import start_here
+from sinkprune_core.evaluation.intervals import forest_table
+
+pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
+forest = {
+    f"{one} − {other}": interval(np.subtract(scores[one].value, scores[other].value))
+    for one, other in pairs
+}
+says = start_here({"unstable_minus_wanda": forest["unstable − wanda"]})[0].replace("**", "")
+drawn = forests.plot_forest(forest, "difference in NELBO (nats per token)", title=says)
+caption = f"paired differences, one calibration draw, intervals over sequences. {says}"
+figures.save_figure(run, drawn, "first_look", forest_table(forest), caption)
+
+# %% [markdown]
+# ## The reading
+
+# %%
+from IPython.display import display
+from sinkprune_core.companion.shown import Folded, sentences
+from sinkprune_core.evaluation.intervals import listed
+
+ar = load(twin, dtype, run.device)
+prints[ar.name] = ar.fingerprint()
+dense[ar.name] = variant_scores(run, ar, prints[ar.name], None, None, texts, draws, variant="dense")
+found = {
+    "unstable_minus_wanda": forest["unstable − wanda"],
+    "wanda_minus_dense": forest["wanda − dense"],
+    "dlm_minus_ar": interval(dense[dlm.name].value - dense[ar.name].value),
+    "layer_masks_differ": differ,
+}
+run.find(found)
+sentences(start_here(found))
+
+# %% [markdown]
+# All numbers, and what each recipe took:
+
+# %%
+summary = {}
+for name, frame in scores.items():
+    first = frame.iloc[0]
+    row = {"NELBO (nats per token)": str(interval(frame.value)), "zeros in the blocks": first.zeros}
+    row |= {"calibration tokens": first.calibration_tokens}
+    summary[name] = row | {"seconds to prune": round(first.prune_seconds, 1)}
+shown = pd.DataFrame.from_dict(summary, orient="index")
+display(Folded(listed(found)), Folded(shown, "What each recipe took"))
+
+# %% [markdown]
 # ## The pair
 #
-# Two models with the same base weights, tokenizer and architecture. The base, `smol-ar`, is
+# What the DLM is compared with. Two models with the same base weights, tokenizer and architecture. The base, `smol-ar`, is
 # SmolLM2-135M-Instruct, a causal model. `smol-dlm` is the same with attention in both directions,
 # a mask token, and a LoRA adapter trained by this project until it could fill masks.
 # `smol-ar-adapted` stayed causal and got an adapter by the same recipe, on text from the same
@@ -80,11 +316,8 @@ run = start("00_start_here", globals())
 # the kind of text it has read. The first use fetches 93 MB; after that, everything works offline.
 
 # %%
-import pandas as pd
 from sinkprune_core.diffusion import compute
-from sinkprune_core.models.loading import load
 
-dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
 pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis=1)
 
 # %% [markdown]
@@ -92,10 +325,6 @@ pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis
 # In a causal model nothing before it can change; in a DLM everything may.
 
 # %%
-import torch
-from sinkprune_core.companion.texts import held_out_texts
-
-texts = held_out_texts(dlm.tokenizer, sequences, length)
 ids_T = texts["documentation/crop"][0]
 changed_T = torch.cat([ids_T[:-1], ids_T[:1]])
 rows = {}
@@ -117,14 +346,6 @@ pd.DataFrame(rows).round(3)
 # *beginning* is the separator `<|endoftext|>` and the first tokens of a document.
 
 # %%
-from sinkprune_core.companion.variants import SharedStatistics, Variant, variant_scores
-from sinkprune_core.evaluation.intervals import forest_table, interval
-
-prints = {lm.name: lm.fingerprint() for lm in (ar, dlm)}
-dense = {
-    lm.name: variant_scores(run, lm, prints[lm.name], None, None, texts, draws, variant="dense")
-    for lm in (ar, dlm)
-}
 shown = {}
 for name, frame in dense.items():
     by_kind = frame.groupby(["text", "start"], sort=False)
@@ -155,30 +376,27 @@ for lm in (ar, dlm):
 pd.DataFrame(rows)
 
 # %% [markdown]
-# How the adapter got there: held-out NELBO along its training. Nothing but this curve chose its
-# settings. The dashed lines are the AR model on the text measured above: the place to reach.
+# **How the adapter got there.** Held-out NELBO along its training; nothing else chose its settings.
+# Dashed, in the same colour: the AR model's likelihood on the same kind of text.
 
 # %%
-from sinkprune_core.companion import figures, forests
 from sinkprune_core.models.embedded import ADAPTER
 
 log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
 columns = [column for column in log if column.startswith("nelbo_")]
 curve = log.melt("tokens", columns, "text", "nelbo").dropna()
-curve["text"] = "DLM, " + curve.text.str.removeprefix("nelbo_").str.replace("_", ", ")
-by_text = dense[ar.name].groupby("text", sort=False).value.mean()
-reference = {f"AR, {text}": value for text, value in by_text.items()}
-labels = {"tokens": "training tokens", "nelbo": "held-out NELBO (nats per token)"}
-drawn = figures.plot_curves(curve, "tokens", "nelbo", "text", labels, reference=reference)
-caption = "held-out NELBO of the adapter along its training"
+curve["text"] = curve.text.str.removeprefix("nelbo_").str.replace("_", ", ")
+reference = dense[ar.name].groupby("text", sort=False).value.mean().to_dict()
+drawn, says = figures.plot_learning(curve, reference)
+caption = f"held-out NELBO of the adapter along its training, by text. {says}"
 figures.save_figure(run, drawn, "learning_curve", curve, caption)
 
 # %% [markdown]
 # **Where it falls behind.** The NELBO averages over noise levels; here are three of them one by
-# one. The DLM fills the masked tokens from both sides, all at once; the AR model predicts the same
-# tokens, each from everything that stands before it, so that masks are nothing to it. With few
-# masks both sides of a gap are there to see, with many hardly anything is. The [model
-# card](../sinkprune_core/data/adapters/smol-dlm/README.md) measures the same on more text.
+# one. The DLM fills all masked tokens at once, from both sides. The AR model predicts the same tokens
+# one after the other, each from the unmasked text before it, so its loss does not depend on the
+# share of masks. The [model card](../sinkprune_core/data/adapters/smol-dlm/README.md) measures the
+# same on more text.
 
 # %%
 from sinkprune_core.evaluation import quality
@@ -200,7 +418,7 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# The same in words, computed:
+# In words:
 
 # %%
 wide = filled.pivot_table(index=["share", "sequence"], columns="model", values="correct")
@@ -261,41 +479,13 @@ for name, groups in told.items():
 pd.DataFrame(shown)
 
 # %% [markdown]
-# ## What it writes
+# ## What the AR model writes
 #
-# The same prompt, continued by both: the DLM in 48 denoising steps, the AR model one token at a
-# time; sampled at temperature 1, as it came.
-
-# %%
-from dataclasses import replace
-
-from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
-from sinkprune_core.diffusion.sampling import decode, generate
-
-sampler = replace(LLADA_SAMPLER, temperature=1.0)
-prompt_BT = dlm.encode("The best way to learn a new language is")[None]
-
-
-def written(lm, write, **key) -> str:
-    tokens = run.record(
-        "written",
-        lambda: pd.DataFrame({"token": write()[0].tolist()}),
-        fingerprint=prints[lm.name],
-        prompt=prompt_BT[0].tolist(),
-        sampler=sampler,
-        seed=seed,
-        **key,
-    )
-    return lm.tokenizer.decode(tokens.token.tolist())
-
-
-# %% [markdown]
-# First the AR model, then the DLM:
+# The same prompt, one token at a time:
 
 # %%
 size = (sampler.length, sampler.temperature)
-print(f"{ar.name}: {written(ar, lambda: decode(ar, prompt_BT, *size, seed))}\n")
-print(f"{dlm.name}: {written(dlm, lambda: generate(dlm, prompt_BT, sampler, seed))}")
+print(f"{ar.name}: {written(ar, lambda: decode(ar, prompt_BT, *size, seed))}")
 
 # %% [markdown]
 # ## What training did to the AR model
@@ -322,80 +512,12 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# ## One pruned model
+# ## Exercises
 #
-# Ten lines: calibration text, a recipe, `prune`. The recipe `unstable` finds the sinks of the
-# calibration text at every noise level, calls those unstable that are sinks in less than 80 % of
-# the levels, leaves them out of the statistics, and scores weights as Wanda does. Beside it the
-# two simplest baselines at the same sparsity; Wanda sees clean text once, so it gets eight times
-# the sequences and as many tokens.
-
-# %%
-from sinkprune_core.companion.texts import calibration_draw
-from sinkprune_core.pruning.recipe import preset
-
-original.model.to("meta")  # the base has served, too
-recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
-drawn_text = calibration_draw(dlm, calibration, length, seed)
-levels = recipes["unstable"].noise_levels
-used = dict.fromkeys(recipes, drawn_text)
-used["wanda"] = calibration_draw(dlm, calibration * levels, length, seed)
-shared = SharedStatistics(dlm, [recipes["unstable"]], drawn_text)  # taken once, when asked for
-scores = {"dense": dense[dlm.name]}
-for name, recipe in recipes.items():
-    own = shared if name == "unstable" else None
-    given = (prints[dlm.name], recipe, used[name], texts, draws)
-    scores[name] = variant_scores(run, dlm, *given, shared=own, variant=name)
-
-# %% [markdown]
-# What it costs:
-
-# %%
-summary = {}
-for name, frame in scores.items():
-    first = frame.iloc[0]
-    row = {"NELBO (nats per token)": str(interval(frame.value)), "zeros in the blocks": first.zeros}
-    row |= {"calibration tokens": first.calibration_tokens}
-    summary[name] = row | {"seconds to prune": round(first.prune_seconds, 1)}
-pd.DataFrame.from_dict(summary, orient="index")
-
-# %% [markdown]
-# Differences are read in pairs: the same sequences under the same noise. One calibration draw
-# proves nothing; notebook 03 repeats this over several.
-
-# %%
-import numpy as np
-
-pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
-forest = {
-    f"{one} − {other}": interval(np.subtract(scores[one].value, scores[other].value))
-    for one, other in pairs
-}
-figures.save_figure(
-    run,
-    forests.plot_forest(forest, f"difference in NELBO at {sparsity:.0%} sparsity (nats per token)"),
-    "first_look",
-    forest_table(forest),
-    "paired differences, one calibration draw, intervals over sequences",
-)
-
-# %% [markdown]
-# The pruned model's text, from the same prompt:
-
-# %%
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.engine import prune
-
-
-def write_pruned() -> torch.Tensor:
-    with weights_kept(dlm):
-        prune(dlm, recipes["unstable"], drawn_text, statistics=shared.of(recipes["unstable"]))
-        return generate(dlm, prompt_BT, sampler, seed)
-
-
-text = written(dlm, write_pruned, recipe=recipes["unstable"], calibration=drawn_text.fingerprint)
-print(f"{scores['unstable'].zeros.iloc[0]:.1%} zeros: {text}")
-run.find({})
+# 1. Set `sparsity` to 0.75 and run again. Expect every method to cost several times as much, and
+#    magnitude to fall apart.
+# 2. Set `LEVELS` to 2 and look at the first picture. Expect the same strong sinks, and weaker ones
+#    to come and go with the masks.
 
 # %% [markdown]
 # ## Where to go on

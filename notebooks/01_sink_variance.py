@@ -201,7 +201,14 @@ original.model.to("meta")
 # top to bottom. Tokens with much attention are named.
 
 # %%
-from sinkprune_core.companion import figures, reading_figures, sink_figures, style, trajectories
+from sinkprune_core.companion import (
+    figure_titles,
+    figures,
+    reading_figures,
+    sink_figures,
+    style,
+    trajectories,
+)
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 
@@ -211,12 +218,14 @@ def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITER
 
 
 panels = [panel(kind, one, READINGS[LITERAL].label) for kind, one in traces.items()]
+positions = trajectories.positions_table(panels)
+says = figure_titles.sinks_in_words(panels)
 figures.save_figure(
     run,
-    trajectories.plot_sink_positions(panels),
+    trajectories.plot_sink_positions(panels, says),
     "sink_positions",
-    trajectories.positions_table(panels),
-    "attention received per key position and step, one prompt, sum over all queries so far",
+    positions,
+    f"attention received per key position and step, one prompt, sum over all queries so far. {says}",
 )
 
 # %% [markdown]
@@ -246,7 +255,7 @@ caption = "attention mass per token, step and layer, of the first prompts and al
 step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
 
 # %% [markdown]
-# ![All steps in turn: the diffusion model fills in masks while its sinks move, the autoregressive model appends tokens](../figures/01_sink_variance/sink_positions.gif)
+# ![All steps in turn: the diffusion model fills in masks, the autoregressive model appends tokens; red frames mark sinks](../figures/01_sink_variance/sink_positions.gif)
 #
 # All steps in turn, as a file beside the figure above.
 
@@ -458,12 +467,11 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # %% [markdown]
 # ## The reading
 #
-# Computed from the tables: differences are paired by prompt, intervals are bootstrap intervals
-# over prompts. Names without an ending are the literal reading in the main condition. An ending
-# names another reading, another condition, the base in place of the twin, or the mean over layers
-# that have sinks of their own.
+# Differences are paired by prompt; intervals are bootstrap intervals over prompts.
 
 # %%
+from sinkprune_core.companion.notebook_readings import sink_variance
+from sinkprune_core.companion.shown import Folded, sentences
 from sinkprune_core.evaluation.intervals import interval, listed
 
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
@@ -484,20 +492,17 @@ for name, part in others.items():
         found[f"{metric}_difference_{name}"] = sink_measures.difference(part, metric)
 del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
 run.find(found)
+sentences(sink_variance(found))
 
 # %% [markdown]
-# Units are squared positions (temporal variance), squared mass with a mean of 1 (spatial
-# variance), shares (overlap, stable share).
+# All numbers, in squared positions (temporal variance), squared mass with a mean of 1 (spatial
+# variance) and shares (overlap, stable share). Names without an ending are the literal reading in
+# the main condition; an ending names another reading, another condition, the base in place of the
+# twin, or the mean over layers with sinks of their own.
 
 # %%
 known = {name: estimate for name, estimate in found.items() if estimate is not None}
-listed(known, prompts=[estimate.units for estimate in known.values()])
-
-# %% [markdown]
-# How the answer to the claim depends on the reading, in a sentence:
-
-# %%
-print(says)
+Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
 
 # %% [markdown]
 # ## The verdict
@@ -506,6 +511,12 @@ print(says)
 from sinkprune_core.companion import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Set `temperature` to 0. Expect both models to repeat themselves, and sinks that move less.
+# 2. Set `sink_std` to 3. Expect fewer sinks, and the strongest alone: most of them stay.
 
 # %% [markdown]
 # ## Appendix: sinks while the adapter was trained

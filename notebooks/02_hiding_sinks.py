@@ -298,8 +298,8 @@ base_scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().r
 # %% [markdown]
 # ## The reading
 #
-# Differences are paired by sequence, or by prompt; intervals are bootstrap intervals over them.
-# Each is one side's excess minus the other's, by model, choice of keys and their number.
+# Differences are paired by sequence or prompt. Each is one side's excess minus the other's, by model,
+# choice of keys and their number.
 
 # %%
 KEPT = "strongest, first token kept"
@@ -326,9 +326,11 @@ def beyond_random(frame: pd.DataFrame, lm):
 
 
 # %% [markdown]
-# Every finding is a line that the ledger may name; an ending names the condition.
+# An ending names the condition.
 
 # %%
+from sinkprune_core.companion.notebook_readings import hiding_sinks
+from sinkprune_core.companion.shown import Folded, sentences
 from sinkprune_core.evaluation.intervals import listed
 
 found = {}
@@ -352,17 +354,17 @@ found["written_top_minus_random_dlm"] = interval(
     written_top - by_unit(texts_written, dlm, "random", COUNT)
 )
 run.find(found)
+sentences(hiding_sinks(found))
 
 # %% [markdown]
 # All in nats per token; `first_token_loss` is what the same text costs with the special first
 # token, less what it costs without.
 
 # %%
-listed(found)
+Folded(listed(found))
 
 # %% [markdown]
-# Why would a causal model not miss its first token? Because it makes another one, where this says
-# so.
+# Where the first token is hidden, another key can take its place:
 
 # %%
 for name, part in in_main[in_main.label == "first token"].groupby("model", sort=False):
@@ -409,11 +411,15 @@ for ending, group in (("", "main condition"), ("_first_token", "behind <|endofte
 figures.save_figure(
     run,
     forests.plot_forest(
-        forest, "difference of excess (nats per token)", groups, better="← costs less"
+        forest,
+        "difference of excess (nats per token)",
+        groups,
+        better="← costs less",
+        title=hiding_sinks(found)[0].replace("**", ""),
     ),
     "differences",
     forest_table(forest),
-    "paired differences of what hiding costs",
+    f"paired differences of what hiding costs. {hiding_sinks(found)[0]}",
 )
 
 # %% [markdown]
@@ -423,6 +429,12 @@ figures.save_figure(
 from sinkprune_core.companion import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Set `counts` to `[5, 12]`. Expect hiding to cost more with every key, random ones included.
+# 2. Set `twin` to `smol-ar`, the base. Expect it to need its first token more than the adapted twin.
 
 # %% [markdown]
 # **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR

@@ -172,25 +172,26 @@ scores, answers = measure_grid(run, dlm, cells, measures, numbers)
 # ## The figure: what pruning costs
 #
 # NELBO of the pruned DLM above that of the dense one, on the same sequences under the same noise,
-# mean over text and calibration draws; lower is better. (The NELBO itself is in the table beside
-# the figure's file.)
+# mean over text and calibration draws; lower is better. Magnitude and statistics from sinks alone
+# cost far more, are left out of the picture and stand in the title and in the table beside its file.
 
 # %%
-from sinkprune_core.companion import figures, forests, pruning_findings
+from sinkprune_core.companion import figure_titles, figures, forests, pruning_findings
 
 excess = pruning_findings.excess(scores)
 quality = excess[excess.pattern == "unstructured"]
+says = figure_titles.cost_in_words(quality)
+drawn_rows = quality[~quality.recipe.isin(figure_titles.UNCALIBRATED)]
 cost = "NELBO above the dense model's (nats per token)"
 labels = {"sparsity": "sparsity of the blocks' linear maps", "value": cost}
 figures.save_figure(
     run,
     figures.plot_curves(
-        quality, "sparsity", "value", "recipe", labels, ("low", "high"), dodge=0.003
+        drawn_rows, "sparsity", "value", "recipe", labels, ("low", "high"), dodge=0.003, title=says
     ),
     "quality",
     quality,
-    "NELBO above the dense model against sparsity; bars: 95 % bootstrap interval over "
-    "calibration draws and sequences",
+    f"NELBO above the dense model against sparsity; bars: 95 % bootstrap interval. {says}",
 )
 
 # %% [markdown]
@@ -209,7 +210,9 @@ at_half = excess[half & excess.recipe.isin(excess.recipe[grouped])]
 display(
     figures.save_figure(
         run,
-        forests.plot_methods(at_half, "panel", "recipe", cost),
+        forests.plot_methods(
+            at_half, "panel", "recipe", cost, figure_titles.best_in_words(at_half)
+        ),
         "patterns",
         at_half,
         "NELBO above the dense model by pattern and recipe at the same sparsity; bars: 95 % "
@@ -230,7 +233,7 @@ wide = excess[excess.pattern == "structured"]
 display(
     figures.save_figure(
         run,
-        forests.plot_methods(wide, "panel", "recipe", cost),
+        forests.plot_methods(wide, "panel", "recipe", cost, figure_titles.best_in_words(wide)),
         "structured",
         wide,
         "NELBO above the dense model by ratio and recipe, structured; bars: 95 % bootstrap "
@@ -276,8 +279,9 @@ for name, chosen in by_pattern.items():
         title = "difference in NELBO (nats per token)"
         if len(chosen) == 1:
             title = f"difference in NELBO, {heading(chosen[0])} (nats per token)"
-        drawn = forests.plot_forest(estimates, title, groups)
-        caption = f"paired differences, {', '.join(map(heading, chosen))}"
+        says = figure_titles.signs_in_words(estimates)
+        drawn = forests.plot_forest(estimates, title, groups, title=says)
+        caption = f"paired differences, {', '.join(map(heading, chosen))}. {says}"
         table = forest_table(estimates)
         display(figures.save_figure(run, drawn, f"differences_{name}", table, caption))
 
@@ -316,7 +320,8 @@ for name, estimate in accuracy.items():
     label = f"{benchmark}, {percent} %: {pruning_findings.ACCURACY[comparison].label}"
     shown[label], groups[label] = estimate, benchmark
 title = "difference in right answers (points)"
-drawn = forests.plot_forest(shown, title, groups, better="better →")
+says = figure_titles.signs_in_words(shown)
+drawn = forests.plot_forest(shown, title, groups, better="better →", title=says)
 figures.save_figure(
     run,
     drawn,
@@ -338,7 +343,7 @@ flip_table(answers, pruning_findings.accuracy_sides(answers, answer_sparsities))
 # The share of kept weights that two methods do not have in common, at 50 %, by layer and linear
 # map, on one calibration draw. The first pair gives the scale: one recipe on other text. Two
 # random masks would differ by 50 %; notebook 05 asks how much any choice of so few tokens could
-# change. (Of a sweep's cells only that with draw 0 measures this.)
+# change. A sweep measures this on draw 0 alone.
 
 # %%
 from sinkprune_core.companion.masks import mask_differences
@@ -398,27 +403,37 @@ for place in places(of_ar):
     for finding, estimate in differences(of_ar, place, TWIN_COMPARISONS).items():
         twins[f"AR, {place[1]:.0%}: {TWIN_COMPARISONS[finding].group} − none"] = estimate
 title = "difference in negative log-likelihood (nats per token)"
-drawn = forests.plot_forest(twins, title)
-caption = "paired differences of the pruned AR model"
+says = figure_titles.signs_in_words(twins)
+drawn = forests.plot_forest(twins, title, title=says)
+caption = f"paired differences of the pruned AR model. {says}"
 figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 
 # %% [markdown]
 # ## The reading
 #
-# Verdicts are read at a sparsity of 50 % (structured: at each ratio), with intervals over
-# calibration draws and sequences together. Growth is the difference at the highest sparsity less
-# the difference at 50 %. `smallest that matters` is the margin: half of 9.18 % of what the second
-# recipe costs at the same place.
+# Verdicts are read at a sparsity of 50 %, structured ones at each ratio; intervals are over
+# calibration draws and sequences together.
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
+from sinkprune_core.companion.notebook_readings import pruning_results
+from sinkprune_core.companion.shown import Folded, sentences
 
 found = pruning_findings.likelihood_findings(scores, sparsities) | accuracy
 found |= pruning_findings.twin_findings(of_ar)
 run.find(found)
+sentences(pruning_results(found))
+
+# %% [markdown]
+# All numbers. Growth is the difference at the highest sparsity less the difference at 50 %. The
+# margin is half of 9.18 % of what the second recipe costs at the same place.
+
+# %%
+from sinkprune_core.evaluation.intervals import listed
+
 measured = {name: estimate for name, estimate in found.items() if estimate is not None}
 margins = [estimate.margin for estimate in measured.values()]
-listed(measured, **{"half-width": [e.half_width for e in measured.values()], "margin": margins})
+widths = [estimate.half_width for estimate in measured.values()]
+Folded(listed(measured, **{"half-width": widths, "margin": margins}))
 
 # %% [markdown]
 # Every difference whose interval leaves zero out, whichever way it points:
@@ -427,13 +442,21 @@ listed(measured, **{"half-width": [e.half_width for e in measured.values()], "ma
 from sinkprune_core.companion import claims
 
 rows = [claim.finding.split("/")[1] for claim in claims.ledger() if claim.notebook == run.notebook]
-pruning_findings.away_from_zero(found, rows).set_index("finding")
+clear = pruning_findings.away_from_zero(found, rows).set_index("finding")
+Folded(clear, f"{len(clear)} differences away from zero")
 
 # %% [markdown]
 # ## The verdict
 
 # %%
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Set `noise_levels` to 1. Expect no unstable sinks: a token that is a sink at the one level is one
+#    at all of them, so `unstable` becomes `noised-dense`.
+# 2. Set `sparsities` to `[0.5, 0.6]`. Expect the order of methods to change less than their cost.
 
 # %% [markdown]
 # **What this does not show.** One small model whose NELBO is still far above its twin's

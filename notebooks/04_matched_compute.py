@@ -326,6 +326,7 @@ figures.save_figure(run, drawn, "front_time", front, caption)
 # model with fewer steps, last against other recipes.
 
 # %%
+from sinkprune_core.companion import figure_titles
 from sinkprune_core.evaluation.intervals import forest_table
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"
@@ -343,17 +344,20 @@ for other in baselines:
     label = f"unstable − {other}, NELBO"
     forest[label] = compare(scores, at("unstable", 0), at(other, 0))
     groups[label] = "equal sparsity, FLOPs and calibration tokens"
-drawn = forests.plot_forest(forest, "difference at matched compute (nats per token)", groups)
-caption = "paired differences at matched compute"
+says = figure_titles.steps_in_words(forest, groups)
+drawn = forests.plot_forest_panels(
+    forest, "difference at matched compute (nats per token)", groups, says
+)
+caption = f"paired differences at matched compute, a panel for each thing that is equal. {says}"
 figures.save_figure(run, drawn, "differences", forest_table(forest), caption)
 
 # %% [markdown]
 # ## What calibration costs
 #
 # For as many calibration sequences as here: tokens, passes and FLOPs by the core's own plan of
-# each run (sequential propagation passes twice, dense propagation once; where sinks show in the
-# forwards whose inputs are wanted they cost no more), and the seconds that pruning took here,
-# where it did. The recipes compared above have equal calibration tokens.
+# each run, and the seconds that pruning took here, where it did. Sequential propagation passes over
+# the text twice, dense propagation once. Finding sinks adds no pass where the same forward also
+# gives the inputs. The recipes compared above have equal calibration tokens.
 
 # %%
 from sinkprune_core.pruning.cost import pruning_cost
@@ -404,18 +408,27 @@ for name in structured_recipes:
 # And the comparisons at equal calibration tokens:
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
+from sinkprune_core.companion.notebook_readings import matched_compute
+from sinkprune_core.companion.shown import Folded, sentences
 
 for other in baselines:
     damage = compare(scores, at(other, 0), at("dense", 0)).value
     difference = with_share_of_damage(forest[f"unstable − {other}, NELBO"], damage)
     found[f"unstable_minus_{other.replace('-', '_')}"] = difference
+run.find(found if sparsity == 0.5 else {})
+sentences(matched_compute(found))
+
+# %% [markdown]
+# All numbers:
+
+# %%
+from sinkprune_core.evaluation.intervals import listed
+
 matches = ["effective FLOPs"]
 matches += ["effective FLOPs", "measured time"] * len(structured_recipes)
 matches += ["sparsity, FLOPs, calibration tokens"] * len(baselines)
-run.find(found if sparsity == 0.5 else {})
 margins = [estimate.margin for estimate in found.values()]
-listed(found, equal=matches, margin=margins)
+Folded(listed(found, equal=matches, margin=margins))
 
 # %% [markdown]
 # ## The verdict
@@ -424,6 +437,14 @@ listed(found, equal=matches, margin=margins)
 from sinkprune_core.companion import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Set `steps` to `[4, 100]`. Expect fewer steps to cost the dense model more at 4, and pruning to
+#    compare better there.
+# 2. Set `sparsity` to 0.25. Expect pruning to cost less, and to save less: the dense model may take
+#    more steps.
 
 # %% [markdown]
 # **What this does not show.** Random order, not the confident order that samplers use; likelihood,

@@ -342,6 +342,7 @@ kinds = by_kind(
 # Left of zero helps; a difference between kinds says that they are not helped alike.
 
 # %%
+from sinkprune_core.companion import figure_titles
 from sinkprune_core.evaluation.intervals import forest_table, listed
 
 titles = {"main_sinks": "sinks left out", "official_minus_wanda": "official recipe − Wanda"}
@@ -352,8 +353,10 @@ for title, words in titles.items():
         said = KINDS.get(kind, kind.replace("_minus_", " − ").replace("_", " "))
         labels[f"{words}: {said}"] = kinds[finding]
         groups[f"{words}: {said}"] = words if kind in KINDS else f"{words}, between kinds"
-drawn = forests.plot_forest(labels, "effect on the NELBO by kind of text (nats per token)", groups)
-caption = "effects by kind of text and between kinds; bars: 95 % bootstrap interval"
+says = figure_titles.signs_in_words(labels)
+label = "effect on the NELBO by kind of text (nats per token)"
+drawn = forests.plot_forest(labels, label, groups, title=says)
+caption = f"effects by kind of text and between kinds; bars: 95 % bootstrap interval. {says}"
 figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 
 # %% [markdown]
@@ -363,8 +366,8 @@ figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 # the calibration tokens that change the most kept weights when they are left out: a first-order
 # measure ranks them, counting the weights close to their row's threshold that move; what is drawn
 # is then counted exactly. Beside it the sinks, as many random tokens, and other calibration text;
-# with and without the special first token in the calibration text. (Of a sweep's cells only that
-# with draw 0 measures this.)
+# with and without the special first token in the calibration text. A sweep measures this on draw 0
+# alone.
 
 # %%
 from sinkprune_core import corpus
@@ -415,32 +418,6 @@ if first_seed == 0 or not run.is_cell:
 # %% [markdown]
 # ## The reading
 #
-# Computed from the table: what each section comes to, then its effects in words.
-
-# %%
-from IPython.display import Markdown
-from sinkprune_core.companion.contrasts import reading
-
-table = pd.concat(tables.values(), ignore_index=True)
-for section, part in table.groupby("section", sort=False):
-    lines = [*reading(part).splitlines(), *part.words]
-    bullets = ["- **" + line.replace(":", ":**", 1) for line in lines]
-    display(Markdown(f"**{section}**\n\n" + "\n".join(bullets)))
-
-# %% [markdown]
-# How sure can a run of this size be? The standard error of a typical effect by its source: other
-# sequences, other calibration draws. And a test on few sequences cannot find anything, however
-# large: the smallest p-value it can give must stay below 0.05 when it is multiplied by the size of
-# its family.
-
-# %%
-smallest = 2.0 ** (1 - sequences) * table.section.value_counts().max()
-print(f"smallest corrected p-value that {sequences} sequences can give: {smallest:.2g}")
-table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median().round(4)
-
-# %% [markdown]
-# ## The verdict
-#
 # Findings for the ledger, each with its margin: a share of the damage of what it is compared with.
 # What the parameters of this run left out is None.
 
@@ -460,20 +437,60 @@ linear = by_setting.get("allocation linear, not uniform")
 costs["allocation_linear_minus_uniform"] = (linear, method)
 
 # %% [markdown]
-# With the effects by kind of text:
+# What they come to:
 
 # %%
-from sinkprune_core.companion import claims
+from sinkprune_core.companion.notebook_readings import what_does_the_work
+from sinkprune_core.companion.reach_findings import reach_findings
+from sinkprune_core.companion.shown import Folded, sentences
 
 found = {}
 for finding, (values_RN, compared) in costs.items():
     if values_RN is not None:
         found[finding] = with_share_of_damage(crossed_interval(values_RN), damage(compared))
 found |= kinds
+if first_seed == 0 or not run.is_cell:
+    found |= reach_findings(reached[reached.text == "no special first token"])
 missing = dict.fromkeys(finding for finding in costs if finding not in found)
 run.find(found | missing if sparsity == 0.5 else {})
-display(listed(found, margin=[estimate.margin for estimate in found.values()]))
+sentences(what_does_the_work(found))
+
+# %% [markdown]
+# All numbers, and every effect in words, section by section:
+
+# %%
+table = pd.concat(tables.values(), ignore_index=True)
+effects_said = table.set_index(["section", "verdict"])[["words"]]
+margins_of = [estimate.margin for estimate in found.values()]
+display(
+    Folded(listed(found, margin=margins_of)), Folded(effects_said, f"{len(table)} effects in words")
+)
+
+# %% [markdown]
+# How sure can a run of this size be? The standard error of a typical effect by its source: other
+# sequences, other calibration draws. And a test on few sequences cannot find anything, however
+# large: the smallest p-value it can give must stay below 0.05 when it is multiplied by the size of
+# its family.
+
+# %%
+smallest = 2.0 ** (1 - sequences) * table.section.value_counts().max()
+print(f"smallest corrected p-value that {sequences} sequences can give: {smallest:.2g}")
+table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median().round(4)
+
+# %% [markdown]
+# ## The verdict
+
+# %%
+from sinkprune_core.companion import claims
+
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Set `other_sink_std` to `[0.0, 4.0]`. Expect half of all tokens to be left out at 0, and hardly
+#    any at 4: the effect should go to nothing there.
+# 2. Set `reach_layers` to `[0, 5, 10]`. Expect early layers to depend on few tokens more than late.
 
 # %% [markdown]
 # **What this does not show.** One small model, Wanda scores, row-wise zeros, likelihood only.

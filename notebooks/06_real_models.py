@@ -132,10 +132,18 @@ dlm = models[model]
 
 # %%
 import pandas as pd
+from sinkprune_core.companion import style
 
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 stands_in = dlm.name.startswith("tiny-random")
 watermark = ", random weights" if stands_in else ""
+
+
+def marked(figure):
+    """A figure of random weights says so across itself."""
+    return style.watermark(figure, "RANDOM WEIGHTS") if stands_in else figure
+
+
 if stands_in:
     print("RANDOM WEIGHTS in the format of the model: a check of the machinery, no claim about it.")
 pd.DataFrame(
@@ -198,7 +206,7 @@ for name, one in traced.items():
 drawn = trajectories.plot_sink_positions(panels)
 positions = trajectories.positions_table(panels)
 says = "attention received per key position and step, one prompt" + watermark
-figures.save_figure(run, drawn, "sink_positions", positions, says)
+figures.save_figure(run, marked(drawn), "sink_positions", positions, says)
 
 # %% [markdown]
 # The paper's measures of how much sinks move, mean over prompts. What notebook 01 asks of the
@@ -232,7 +240,7 @@ held_out = any_text(dlm, sequences, length, held_out=True, seed=seed)
 ids_BT = held_out["documentation"][:2].to(dlm.device)
 for recipe in recipes.values():
     check(dlm, recipe, text)  # all of them before the first is run
-pruned = {}
+pruned, alike = {}, 0
 for sparsity, recipe in recipes.items():
     folder = saved_variant(run, dlm, prints[model], recipe, text)
     pruned[sparsity] = lm = load(folder, dtype, run.device)
@@ -241,6 +249,7 @@ for sparsity, recipe in recipes.items():
         stock_BTV = stock(ids_BT, use_cache=False).logits
         our_BTV = lm.model(ids_BT, use_cache=False).logits
     answer = "the same" if torch.equal(stock_BTV, our_BTV) else "OTHER"
+    alike += answer == "the same"
     print(f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives {answer} logits")
 
 # %% [markdown]
@@ -274,7 +283,7 @@ from sinkprune_core.evaluation.intervals import forest_table
 label = f"difference in NELBO (nats per token), {dlm.name}"
 drawn = forests.plot_forest(forest, label)
 says = "paired differences to the dense model, intervals over sequences" + watermark
-figures.save_figure(run, drawn, "likelihood", forest_table(forest), says)
+figures.save_figure(run, marked(drawn), "likelihood", forest_table(forest), says)
 
 # %% [markdown]
 # The benchmarks: tasks of lm-evaluation-harness under the published protocol of the family, or
@@ -341,17 +350,12 @@ cells.pivot_table(
 # ## The reading
 
 # %%
+from sinkprune_core.companion.notebook_readings import real_models
+from sinkprune_core.companion.shown import sentences
+
 run.find({})
 ran = table.here.ne(published.NOT_RUN).sum() if len(table) else 0
-print(f"{len(table)} published numbers for {model}; {ran} of them run here.")
-print(
-    "What ran: "
-    + (
-        "random weights in its format, from loading to text."
-        if stands_in
-        else "the published weights."
-    )
-)
+sentences(real_models(model, len(table), ran, alike, len(pruned), stands_in))
 
 # %% [markdown]
 # ## The verdict

@@ -309,7 +309,6 @@ def test_recipes_that_do_the_same_are_a_finding():
     assert (number(-0.0001), number(-0.25), number(1)) == ("0.000", "−0.250", "+1.000")
 
 
-<<<<<<< HEAD
 def test_without_damage_by_the_baseline_nothing_is_too_small_to_matter():
     noise_RN = np.random.default_rng(0).normal(0, 0.01, (2, 40))
     table = judge({"none": noise_RN - noise_RN.mean()}, None)
@@ -319,24 +318,6 @@ def test_without_damage_by_the_baseline_nothing_is_too_small_to_matter():
     assert "too small to matter" not in said
 
 
-def test_the_reading_names_every_effect_once_under_its_verdict():
-    scores, factorial = scores_with({frozenset(["inputs"]): -0.3, frozenset(["exclude"]): 0.3}, noise=0.01)
-    table = judge(effects(scores, factorial, SWITCHES), 0.05, "all")
-    lines = dict(line.split(": ") for line in reading(table).splitlines())
-    assert list(lines) == list(VERDICTS) and (lines[HELPS], lines[HURTS], lines[OPEN]) == (
-        "noised text",
-        "sinks left out",
-        "none",
-    )
-    assert lines[EQUIVALENT].startswith("dense propagation, ") and set(table.section) == {"all"}
-    turned, _ = scores_with({frozenset(["inputs"]): 0.3, frozenset(["exclude"]): -0.3}, noise=0.01)
-    assert reading(judge(effects(turned, factorial, SWITCHES), 0.05)).startswith(
-        "helps: sinks left out\nhurts: noised text\n"
-    )
-
-
-=======
->>>>>>> 7a7185b (wip)
 # figures
 
 
