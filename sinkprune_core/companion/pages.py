@@ -7,6 +7,7 @@ Results are the published findings, in `figures/findings`.
 from pathlib import Path
 
 from sinkprune_core.companion import claims, readme
+from sinkprune_core.companion.figures_page import figures_page
 from sinkprune_core.companion.models_page import models_page
 from sinkprune_core.companion.performance_page import performance_page
 from sinkprune_core.companion.results_page import results_page
@@ -23,6 +24,7 @@ def pages() -> dict[str, str]:
     found = claims.findings(project_root() / "figures")
     return {
         "docs/results.md": results_page(ledger, found),
+        "docs/claims_to_figures.md": figures_page(ledger),
         "docs/models.md": models_page(),
         "docs/performance.md": performance_page(),
         "README.md": readme.with_blocks(text, readme.blocks(ledger, found)),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from sinkprune_core.companion import (
     claims,
     claims_page,
+    crate,
     figures,
     forests,
     ledger_commits,
@@ -176,7 +177,8 @@ def _clean_metadata(metadata: dict) -> dict:
 
 
 def publish(profile: str) -> list[Path]:
-    """Write notebooks, figures, findings, records and the pages computed from them; return the files.
+    """Write notebooks, figures, findings, records, the pages computed from them and the crate; return the
+    files.
 
     They are of `runs/<profile>`. Raises FileNotFoundError when the profile has no finished run.
     """
@@ -187,7 +189,7 @@ def publish(profile: str) -> list[Path]:
     file = root / "README.md"
     text = readme.with_blocks(file.read_text(encoding="utf-8"), {"origin": origin(folder)})
     file.write_text(text, encoding="utf-8")
-    return [*written, *pages.write()]
+    return [*written, *pages.write(), crate.write(root)]
 
 
 def _publish_notebooks(root: Path, folder: Path) -> list[Path]:
