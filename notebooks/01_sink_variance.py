@@ -217,6 +217,10 @@ def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITER
     return trajectories.panel(models[kind], one, prompt, title, READINGS[reading], sink_std)
 
 
+# %% [markdown]
+# Both panels, and what they show in words:
+
+# %%
 panels = [panel(kind, one, READINGS[LITERAL].label) for kind, one in traces.items()]
 positions = trajectories.positions_table(panels)
 says = figure_titles.sinks_in_words(panels)

@@ -329,10 +329,6 @@ def beyond_random(frame: pd.DataFrame, lm):
 # An ending names the condition.
 
 # %%
-from sinkprune_core.companion.notebook_readings import hiding_sinks
-from sinkprune_core.companion.shown import Folded, sentences
-from sinkprune_core.evaluation.intervals import listed
-
 found = {}
 for condition, part in scores.groupby("condition", sort=False):
     ending = "" if condition == "main" else f"_{condition}"
@@ -354,6 +350,15 @@ found["written_top_minus_random_dlm"] = interval(
     written_top - by_unit(texts_written, dlm, "random", COUNT)
 )
 run.find(found)
+
+# %% [markdown]
+# In words:
+
+# %%
+from sinkprune_core.companion.notebook_readings import hiding_sinks
+from sinkprune_core.companion.shown import Folded, sentences
+from sinkprune_core.evaluation.intervals import listed
+
 sentences(hiding_sinks(found))
 
 # %% [markdown]

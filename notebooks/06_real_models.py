@@ -144,6 +144,10 @@ def marked(figure):
     return style.watermark(figure, "RANDOM WEIGHTS") if stands_in else figure
 
 
+# %% [markdown]
+# Its classes and tokens:
+
+# %%
 if stands_in:
     print("RANDOM WEIGHTS in the format of the model: a check of the machinery, no claim about it.")
 pd.DataFrame(
