@@ -20,6 +20,7 @@ PYTHON = PROJECT["requires-python"].removeprefix(">=")
 EXTRAS = PROJECT["optional-dependencies"]
 README = ROOT / "README.md"
 ENVIRONMENTS = {"environment.yml": "pytorch-cpu", "environment-gpu.yml": "pytorch-gpu"}
+INSTALLS = {"environment.yml": "-e .", "environment-gpu.yml": "-e .[notebooks,eval]"}
 
 
 def split(requirement: str) -> tuple[str, str]:
@@ -64,7 +65,7 @@ def test_environment_file_agrees_with_pyproject(name):
     assert conda["python"] == f"={PYTHON}"  # one `=`: Binder looks for that
     assert conda[ENVIRONMENTS[name]] == RANGES["torch"]
     assert "pip" in conda
-    assert "-e .[notebooks,eval]" in pip  # the package itself, or no notebook can import it
+    assert INSTALLS[name] in pip  # the package itself, or no notebook can import it
     for package, versions in map(split, (line for line in pip if not line.startswith("-"))):
         assert versions == RANGES[package]
     assert "transformers" in dict(split(line) for line in pip if not line.startswith("-"))
@@ -82,12 +83,15 @@ def test_the_matrix_of_public_runs_covers_what_is_admitted():
     assert matrix["versions"] == [entry["versions"] for entry in matrix["include"]]
 
 
-def test_environment_files_differ_in_the_build_of_torch_only():
-    def common(name):
-        lines = (ROOT / name).read_text(encoding="utf-8").replace(ENVIRONMENTS[name], "pytorch").splitlines()
-        return [line for line in lines if not line.startswith(("#", "name:"))]
-
-    assert common("environment.yml") == common("environment-gpu.yml")
+def test_binder_gets_what_a_notebook_needs_and_nothing_that_only_pipelines_need():
+    """Notebooks run from the plain package; Binder has JupyterLab anyway."""
+    stated = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    conda = dict(split(line) for line in stated["dependencies"] if isinstance(line, str))
+    notebooks = dict(map(split, EXTRAS["notebooks"]))
+    assert set(conda) == {"python", "pip", "pytorch-cpu", "jupyterlab", "ipywidgets"}
+    assert all(conda[name] == notebooks[name] for name in ("jupyterlab", "ipywidgets"))
+    (pip,) = [entry["pip"] for entry in stated["dependencies"] if isinstance(entry, dict)]
+    assert not [line for line in pip if "[" in line], "no extra"
 
 
 @pytest.mark.skipif(not README.exists(), reason="no README.md here")

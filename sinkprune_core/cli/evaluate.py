@@ -23,6 +23,11 @@ FAMILIES = ("llada", "dream", "autoregressive")  # of evaluation.benchmarks.PAPE
 TEXT_BATCH = 32  # sequences at once where text is scored
 TEXT_DRAWS = 8  # noise levels per sequence
 SUITE_DRAWS = 8  # maskings of an ending: evaluation.two_choice.DRAWS
+SUITE_MEANINGS = {
+    "acc": "share of items whose right answer is found more likely; acc_norm: per token. Chance is one half",
+    "low, high": "95 % interval over pairs of items; what random masks add is in it",
+    "error_draws": "standard error that random masks add to the value at most; --draws asks for more of them",
+}
 PROTOCOL_BATCH = 16  # windows at once where a protocol scores it
 
 
@@ -143,6 +148,10 @@ def evaluate_and_write(options: EvaluateOptions) -> int:
     else:
         table = text_table(options)
     print_table(table, options.json)
+    if {"task", "error_draws"} <= set(table):
+        print()
+        for name, meaning in SUITE_MEANINGS.items():
+            print(f"{name:<12} {meaning}")
     print_next("trace", options.model, "--figure", picture_of(options.model))
     return 0
 

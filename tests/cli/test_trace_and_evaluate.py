@@ -112,6 +112,8 @@ def test_evaluate_runs_the_offline_suite(model, suite, capfd):
     assert every["low"] <= every["value"] <= every["high"]
     assert (every["documents"], every["draws"]) == (12, 3)
     assert "sinkprune_suite_facts" in found.out
+    explained = found.out.splitlines()[-3:]
+    assert [line.split("  ")[0] for line in explained] == ["acc", "low, high", "error_draws"]
 
     bar = found.err.split("suite, ")[0] + found.err.split("(--draws)")[-1]
     said = [line for line in found.err.splitlines() if line and "\r" not in line and "item" not in line]

@@ -1,0 +1,155 @@
+"""The first hour of a new user, command by command, in a clean clone with an empty home: docs/first_hour.md.
+
+All of it, in the clone's own .venv, or some steps with the programs of another environment:
+
+    python tests/benchmarks/first_hour.py
+    python tests/benchmarks/first_hour.py --steps prune,compare --bin FOLDER
+
+Every step keeps its command, its times and the last lines that it printed in docs/first_hour.json; a later
+run of other steps replaces theirs alone. Steps use what those before them made.
+"""
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from sinkprune_core.files import write_json
+from sinkprune_core.provenance import environment
+from sinkprune_core.tables import markdown_table
+
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ROOT / "docs" / "first_hour.json"
+PAGE = ROOT / "docs" / "first_hour.md"
+PICTURE = ROOT / "docs" / "first_hour_sinks.png"
+LINES = 14  # of what a command prints that the page shows
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command, and the seconds that it may take on two cores."""
+
+    name: str
+    command: str
+    at_most: int | None = None
+
+
+STEPS = [
+    Step("reproduce", "make reproduce PROFILE=quick"),
+    Step("test", "make test"),
+    Step("prune", "sinkprune prune smol-dlm --preset unstable --sparsity 0.5 --out smol-dlm-pruned", 60),
+    Step("evaluate", "sinkprune evaluate smol-dlm-pruned --tasks suite", 300),
+    Step("compare", "sinkprune compare smol-dlm smol-dlm-pruned"),
+    Step("trace", "sinkprune trace smol-dlm-pruned --figure sinks.png"),
+    Step("snippet", "python snippet.py  # README's Python"),
+    Step("notebook", "papermill notebooks/00_start_here.ipynb out.ipynb -k python3"),
+]
+
+
+def last_lines(text: str, places: dict[str, str]) -> list[str]:
+    """Return the last lines that a terminal shows, without bars and with folders called as in `places`."""
+    for place, name in places.items():
+        text = text.replace(place, name)
+    lines = [line.rpartition("\r")[2].rstrip() for line in text.replace("\x1b[A", "").split("\n")]
+    return [line for line in lines if line and not re.search(r"\d+%\|", line)][-LINES:]
+
+
+def run(step: Step, clone: Path, home: Path, programs: Path) -> dict[str, object]:
+    """Run one step; return its entry of docs/first_hour.json."""
+    variables = {"HOME": str(home), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    kept = ("LANG", "LC_ALL", "TERM", "OMP_NUM_THREADS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    variables |= {name: os.environ[name] for name in os.environ if name in kept or name.startswith("PIP_")}
+    if programs.parent.parent != clone:
+        variables["PYTHONPATH"] = str(clone)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    started = time.perf_counter()
+    done = subprocess.run(
+        ["bash", "-c", step.command],
+        cwd=clone,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    seconds = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found = {
+        "command": step.command,
+        "status": done.returncode,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
+        "cores": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[1], 1),
+        "git_commit": environment()["git_commit"],
+        "last_lines": last_lines(done.stdout, {str(clone): "~/sinkprune", str(home): "~"}),
+    }
+    print(f"{step.name}: {found['seconds']} s, {found['cpu_seconds']} s of CPU, status {done.returncode}")
+    print("\n".join(f"    {line}" for line in found["last_lines"]))
+    return found
+
+
+def page(kept: dict[str, dict]) -> str:
+    """Return docs/first_hour.md."""
+    rows = []
+    shown = []
+    for step in STEPS:
+        found = kept.get(step.name)
+        goal = "–" if step.at_most is None else f"{step.at_most} s"
+        if found is None:
+            rows.append([f"`{step.command}`", "not measured yet", "–", goal, "–"])
+            continue
+        times = [f"{found['seconds']:.0f} s", f"{found['cpu_seconds']:.0f} s"]
+        rows.append([f"`{step.command}`", *times, goal, f"{found['cores']}, load {found['load']:g}"])
+        ending = "" if found["status"] == 0 else f"\n[exit status {found['status']}]"
+        lines = "\n".join(found["last_lines"])
+        shown.append(f"```console\n$ {found['command']}\n{lines}{ending}\n```")
+    head = ["command", "time", "CPU time", "at most, on 2 cores", "cores here"]
+    picture = f"\n![Attention sinks of the pruned model]({PICTURE.name})\n" if PICTURE.exists() else ""
+    return f"""# The first hour
+
+What a new user types in a clean clone with an empty home, how long it takes, and the last lines that it
+prints. Written by `python tests/benchmarks/first_hour.py`. The load is that of the machine in the last five
+minutes: above the number of cores, other work slowed the command down, and CPU time says more.
+
+{markdown_table(head, rows)}
+
+{(2 * chr(10)).join(shown)}
+{picture}"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", default=",".join(step.name for step in STEPS), help="names, by commas")
+    parser.add_argument(
+        "--bin", type=Path, help="programs of an environment (default: the clone's own .venv)"
+    )
+    arguments = parser.parse_args()
+    wanted = arguments.steps.split(",")
+    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    with tempfile.TemporaryDirectory() as folder:
+        clone, home = Path(folder) / "sinkprune", Path(folder) / "home"
+        home.mkdir()
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        readme = (clone / "README.md").read_text(encoding="utf-8")
+        snippet = re.search(r"```python\n(.*?)```", readme, re.DOTALL)[1]
+        (clone / "snippet.py").write_text(snippet, encoding="utf-8")
+        for step in STEPS:
+            if step.name in wanted:
+                kept[step.name] = run(step, clone, home, arguments.bin or clone / ".venv" / "bin")
+                write_json(KEPT, kept)
+                for picture in clone.glob("sinks.png"):
+                    shutil.copyfile(picture, PICTURE)
+                PAGE.write_text(page(kept), encoding="utf-8")
+    return max((kept[name]["status"] for name in wanted), default=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
