@@ -413,6 +413,7 @@ for ending, group in (("", "main condition"), ("_first_token", "behind <|endofte
 # What lies left of zero costs the first of the two less.
 
 # %%
+says = hiding_sinks(found)[0].replace("**", "")
 figures.save_figure(
     run,
     forests.plot_forest(
@@ -420,11 +421,11 @@ figures.save_figure(
         "difference of excess (nats per token)",
         groups,
         better="← costs less",
-        title=hiding_sinks(found)[0].replace("**", ""),
+        title=says,
     ),
     "differences",
     forest_table(forest),
-    f"paired differences of what hiding costs. {hiding_sinks(found)[0]}",
+    f"paired differences of what hiding costs. {says}",
 )
 
 # %% [markdown]

@@ -75,7 +75,7 @@ def signs_in_words(estimates: Mapping[str, Estimate]) -> str:
     below = sum(found.high < 0 for found in estimates.values())
     above = sum(found.low > 0 for found in estimates.values())
     unclear = len(estimates) - below - above
-    return f"Of {len(estimates)} differences {below} are clearly below zero, {above} above, {unclear} neither"
+    return f"Clearly below zero: {below} of {len(estimates)} differences; above: {above}; neither: {unclear}"
 
 
 def steps_in_words(estimates: Mapping[str, Estimate], groups: Mapping[str, str]) -> str:

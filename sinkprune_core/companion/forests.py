@@ -105,6 +105,7 @@ def plot_forest_panels(
         axis.set_yticks(range(len(labels)), labels, fontsize=8)
         axis.set_ylim(len(labels) - 0.5, -0.5)
         axis.set_title(name, fontsize=8.5)
+        axis.locator_params(axis="x", nbins=6)
     explained = "← better; bars: 95 % bootstrap interval, open markers: zero inside it; axes differ"
     figure.supxlabel(f"{xlabel}\n{explained}", fontsize=9)
     titled(figure, title)

@@ -182,7 +182,7 @@ def pruning_results(found: Found) -> list[str]:
             f"{first(amount(whole, NATS))} is the official method − Wanda at 50 %{of_damage}: {says}."
         )
     alone = {
-        "paper_minus_paper_no_sinks": "the official sink weights",
+        "paper_minus_paper_no_sinks": "switching the official sink weights on",
         "all_sinks_minus_none": "leaving all sinks out",
         "unstable_minus_none": "leaving unstable sinks out",
     }

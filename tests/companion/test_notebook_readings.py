@@ -183,7 +183,7 @@ def test_titles_say_what_the_figure_shows():
     assert figure_titles.best_in_words(excess(alike)) == "p: wanda costs least, not clearly"
     found = {"a": estimate(1, 2), "b": estimate(-2, -1), "c": estimate(-1, 1)}
     assert figure_titles.signs_in_words(found) == (
-        "Of 3 differences 1 are clearly below zero, 1 above, 1 neither"
+        "Clearly below zero: 1 of 3 differences; above: 1; neither: 1"
     )
     assert figure_titles.steps_in_words(found, {"a": "equal time", "b": "equal time"}) == (
         "At equal time pruning wins 1 and loses 1 of 2"
