@@ -1,5 +1,6 @@
-"""A profile's records in one file, so that anyone can draw and analyse anew, or go on, without measuring.
+"""A profile's tables in one file, so that anyone can draw and analyse anew, or go on, without measuring.
 
+Traces of attention, hundreds of megabytes, are not among them: what rests on a trace is measured anew.
 `sinkprune publish` writes it, and `sinkprune reproduce --with-records` puts its records where the notebooks
 look for them.
 """
@@ -19,13 +20,15 @@ def archive_file(profile: str) -> Path:
 
 
 def pack(profile: str, files: Iterable[Path] | None = None) -> Path:
-    """Write the records of `runs/<profile>` to its archive and return its path.
+    """Write the tables of `runs/<profile>`, each with its key, to its archive and return its path.
 
-    `files` are records to keep (None: all). Two archives of the same records are the same to the byte. Raises
-    FileNotFoundError where there are none.
+    `files` are records to choose from (None: all). Two archives of the same records are the same to the byte.
+    Raises FileNotFoundError where there are none.
     """
     folder = _records(profile)
-    chosen = sorted(folder.rglob("*.*") if files is None else files)
+    known = folder.rglob("*") if files is None else files
+    tables = [file for file in known if file.suffix == ".csv"]
+    chosen = sorted(part for file in tables for part in (file, file.with_suffix(".json")))
     if not chosen:
         raise FileNotFoundError(f"no records in runs/{profile}: run `sinkprune reproduce` first")
     target = archive_file(profile)

@@ -51,9 +51,15 @@ def test_only_records_behind_findings_are_packed_and_files_that_are_there_stay(r
     run = measure([])
     stale = run.records / "old-0123456789ab.csv"
     stale.write_text("value\n1\n")
+    stale.with_suffix(".json").write_text("{}")
+    trace = run.records / "trace-0123456789ab.safetensors"
+    trace.write_bytes(bytes(8))
     behind = record_archive.files_behind(run.folder)
     assert stale not in behind and len(behind) == 2
-    record_archive.pack("p", behind)
+    with tarfile.open(record_archive.pack("p")) as archive:
+        assert len(archive.getmembers()) == 4 and not any("trace" in each for each in archive.getnames())
+    with tarfile.open(record_archive.pack("p", behind)) as archive:
+        assert len(archive.getmembers()) == 2
     behind[0].write_text("mine")
     assert record_archive.unpack("p") == 0
     assert behind[0].read_text() == "mine"
