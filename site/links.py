@@ -6,19 +6,23 @@ import re
 import shutil
 from pathlib import Path, PurePosixPath
 
+from api_pages import HELPERS
+
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?://[^()\s]+\)\]\(([^()\s]+)\)")
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^()\s]+)\)")
 FENCE = re.compile(r"(^ *```.*?^ *```[^\n]*$)", re.MULTILINE | re.DOTALL)
 PLACES = {"README.md": "index.md", "figures/claims.md": "claims.md"}  # where pages of the project stand
+MODULE = re.compile(r"sinkprune_core/(?:(\w+)/)?((?!__)\w+)\.py")
 FOLDERS = {"figures": "figures.md"}  # that have a page
 
 
 class Links:
     """Where links of a page lead in the site.
 
-    A link to a page stays one; a file that has no page is copied into `files` and linked as it is; a folder
-    without a page loses its link. Pictures on other hosts become words, since the site uses no network.
+    A link to a page stays one, and a module leads to its place among the library's pages. A file that has no
+    page is copied into the site and linked as it is; a folder without a page loses its link. Pictures on
+    other hosts become words, since the site uses no network.
     """
 
     def __init__(self, root: Path, target: Path, pages: list[str]):
@@ -58,6 +62,9 @@ class Links:
         if path is None:
             return found[0]
         path = PLACES.get(path, FOLDERS.get(path, path))
+        module = MODULE.fullmatch(path)
+        if module and f"api/{module[1] or HELPERS}.md" in self.pages:
+            path, hash_, anchor = f"api/{module[1] or HELPERS}.md", "#", module[2]
         if path in self.pages:
             return f"[{text}]({relative(path, page)}{hash_}{anchor})"
         if (self.root / path).is_file():

@@ -23,7 +23,7 @@ def links(tmp_path) -> Links:
     for name in ("README.md", "docs/more.md", "data/table.csv", "figures/00_a/one.png", "tests/x.py"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("x")
-    return Links(root, tmp_path / "site", ["index.md", "docs/more.md", "figures.md"])
+    return Links(root, tmp_path / "site", ["index.md", "docs/more.md", "figures.md", "api/sinks.md"])
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,7 @@ def links(tmp_path) -> Links:
         ("index.md", "[`a`](data/table.csv)", '<a href="data/table.csv">`a`</a>'),
         ("docs/more.md", "[a](../tests/x.py)", '<a href="../tests/x.py">a</a>'),
         ("docs/more.md", "[a](../tests)", "a"),
+        ("docs/more.md", "[a](../sinkprune_core/sinks/trace.py)", "[a](../api/sinks.md#trace)"),
         ("docs/more.md", "![p](../figures/00_a/one.png)", "![p](../figures/00_a/one.png)"),
         ("index.md", "[a](https://b.org/c) [d](#e)", "[a](https://b.org/c) [d](#e)"),
         ("index.md", "x [![Open](https://b.org/c.svg)](https://b.org) y", "x [Open](https://b.org) y"),
