@@ -23,6 +23,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick, the defaults | about a minute | 1.4 GB |
+# | hour | about 3 core-minutes | 1.8 GB |
 # | full | about 14 core-minutes, estimated | 1.7 GB a job |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over

@@ -24,6 +24,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick, the defaults | about 1.5 minutes | 1.4 GB |
+# | hour | about 16 core-minutes | 2.0 GB |
 # | full | about 50 core-minutes | 2.5 GB a job |
 #
 # Everything here is measured on states that a sampler really visits, on a matched pair: the same
@@ -256,7 +257,8 @@ pairs.append((original, traced(original, "base", main)))
 # Four prompts in every layer, for the sink explorer of the site.
 views = step_views.views(pairs, 4, sink_std, layers=True)
 caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
-step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
+shown = step_views.data(views, steps, pick=True)
+print("Beside the figures:", step_views.save_explorer(run, "explorer", caption, shown).name)
 
 # %% [markdown]
 # ![All steps in turn: the diffusion model fills in masks, the autoregressive model appends tokens; red frames mark sinks](../figures/01_sink_variance/sink_positions.gif)

@@ -24,6 +24,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick, the defaults | about a minute | 1.2 GB |
+# | hour | about 6 core-minutes | 1.7 GB |
 # | full | about 20 core-minutes | 1.6 GB a job |
 
 # %% [markdown]

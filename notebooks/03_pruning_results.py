@@ -25,6 +25,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick, the defaults | about 2.5 minutes | 1.3 GB |
+# | hour | about 26 core-minutes | 1.9 GB a job |
 # | full | about 525 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # Every variant is measured on the same held-out text under the same noise, and repeated over

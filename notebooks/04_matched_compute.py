@@ -24,6 +24,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick, the defaults | about a minute | 1.4 GB |
+# | hour | about 6 core-minutes | 2.0 GB |
 # | full | about 80 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # *Matched* means here, each time said which: the same sparsity of the same weights; the same

@@ -25,6 +25,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick, the defaults | about a minute | 1.2 GB |
+# | hour | about 20 core-minutes | 2.0 GB a job |
 # | full | about 210 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # Every recipe is measured on the same held-out text under the same noise, and repeated over

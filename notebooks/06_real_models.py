@@ -24,6 +24,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick, the defaults | about half a minute, random weights | 0.9 GB |
+# | hour | about half a minute, random weights | 0.9 GB |
 # | full | about half a minute, random weights | 1.1 GB a job |
 # | `real=True` | said by the first table below, before anything is downloaded | likewise |
 #
