@@ -5,7 +5,7 @@ does to the dense model, at the same pattern and sparsity and on the same text; 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from sinkprune_core.pruning.patterns import n_and_m
 
 Place = tuple[str, float]  # pattern and sparsity
 DENSE = ("dense", 0.0)
+DIGITS = 9  # of a difference in points: what is behind them is rounding
 
 
 @dataclass(frozen=True)
@@ -245,8 +246,18 @@ def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dic
         measured = accuracy_difference(by_pair, *sides)
         if measured is not None:
             estimate, cost = measured
+            estimate = _without_rounding_errors(estimate)
             found[f"accuracy_{benchmark}_{name}_{100 * sparsity:.0f}"] = with_share_of_damage(estimate, cost)
     return found
+
+
+def _without_rounding_errors(estimate: Estimate) -> Estimate:
+    """Return an estimate in points whose mean and bounds are zero where they are zero but for rounding.
+
+    Right answers are counts: an interval that ends at -1e-16 ends at zero, and does not leave it out.
+    """
+    exact = {name: round(getattr(estimate, name), DIGITS) for name in ("value", "low", "high")}
+    return replace(estimate, **exact)
 
 
 def _accuracy_comparisons(

@@ -18,6 +18,7 @@ from sinkprune_core.training import card_tables, card_text
 from sinkprune_core.training.base import EMBEDDED_BASE
 from sinkprune_core.training.card_tables import token_count
 from sinkprune_core.training.crops import SAMPLE_LENGTH
+from sinkprune_core.training.learning_curve import MIN_ROWS
 from sinkprune_core.training.log import rows_of
 from sinkprune_core.training.losses import MEASURES
 from sinkprune_core.training.samples import TOP_K
@@ -175,6 +176,8 @@ def _quality(measures: Mapping | None, kind: str) -> str:
 def _outlook(measures: Mapping) -> str:
     """Return what more training would bring by the learning curve."""
     curves = measures["learning_curve"]
+    if not curves:
+        return card_text.NO_OUTLOOK.format(rows=MIN_ROWS)
     hour = measures["gpu_hour"]
     now = next(iter(curves.values()))["now"]
     return card_text.OUTLOOK.format(

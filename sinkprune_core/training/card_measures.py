@@ -24,7 +24,7 @@ from sinkprune_core.training.card import MEASURED, REFITS, adapter_digest, log_o
 from sinkprune_core.training.card_tables import BLIMP, GOAL_NATS, SOURCES, SUITE, WIKITEXT
 from sinkprune_core.training.crops import HELD_OUT_LENGTH, held_out_sequences
 from sinkprune_core.training.first_token import first_token_rows
-from sinkprune_core.training.learning_curve import extrapolate, tokens_per_hour
+from sinkprune_core.training.learning_curve import MIN_ROWS, extrapolate, flat_rows, tokens_per_hour
 from sinkprune_core.training.settings import SETTINGS, settings_of
 
 AHEAD = (10e6, 100e6)  # training tokens for which the learning curve is extrapolated, besides a GPU hour's
@@ -144,7 +144,12 @@ def _environment() -> dict:
 
 
 def _learning_curve(log: list[dict], rows: list[dict], tokens_of_an_hour: float) -> dict[str, dict]:
-    """Return, by source, how far more training brings the DLM from the measured gap towards the goal."""
+    """Return, by source, how far more training brings the DLM from the measured gap towards the goal.
+
+    Nothing where the log has too few rows at its flat learning rate for a curve.
+    """
+    if len(flat_rows(log)) < MIN_ROWS:
+        return {}
     gaps = {}
     for row in rows:
         if row["measure"] == "likelihood" and row["model"] == "difference":

@@ -170,6 +170,10 @@ NOT_MEASURED_YET = """## How good it is
 Not measured yet: `sinkprune card` does.
 """
 
+NO_OUTLOOK = """
+What more training would bring is not extrapolated: a curve takes {rows} rows of the log at the flat rate.
+"""
+
 OUTLOOK = """
 ### What more training would bring
 

@@ -80,6 +80,12 @@ def _fitted(tokens: np.ndarray, values: np.ndarray) -> np.ndarray:
     return parameters
 
 
+def flat_rows(log: Sequence[dict]) -> list[dict]:
+    """Return the rows of a training log at its flat, highest learning rate."""
+    flat_rate = max(row["learning_rate"] for row in log)
+    return [row for row in log if row["learning_rate"] == flat_rate]
+
+
 def extrapolate(
     log: Sequence[dict], column: str, ahead: Sequence[float], needed: float, refits: int, seed: int = 0
 ) -> dict:
@@ -92,8 +98,7 @@ def extrapolate(
     to resampled residuals; None stands for never. An interval is about the fit: whether a power law goes on
     holding it cannot say. Raises ValueError for fewer than 5 rows at the flat rate.
     """
-    flat_rate = max(row["learning_rate"] for row in log)
-    flat = [row for row in log if row["learning_rate"] == flat_rate]
+    flat = flat_rows(log)
     if len(flat) < MIN_ROWS:
         raise ValueError(
             f"the log has {len(flat)} rows at its flat learning rate, and three parameters need {MIN_ROWS} "
