@@ -166,7 +166,7 @@ def plot_learning(curve: pd.DataFrame, reference: dict[str, float]) -> tuple[Fig
             gaps.append(part.nelbo.iloc[-1] - exact)
     _scale_x(axis, False, largest=curve.tokens.max())
     axis.set(xlabel="training tokens", ylabel="held-out nats per token")
-    title = f"The adapter saw {curve.tokens.max() / 1e6:.1f} million tokens"
+    title = f"The adapter saw {curve.tokens.max() / 1e6:.1f} million tokens of this training"
     if gaps:
         title += (
             f"; the DLM's bound ends {min(gaps):.1f} to {max(gaps):.1f} nats above the AR model's likelihood"

@@ -94,7 +94,16 @@ def _embedded_head(settings: Mapping, last: Mapping) -> str:
         digest=embedded.BASE.member_sha256,
         how=card_text.EMBEDDED_HOW[settings["kind"]],
         tokens=last["tokens"],
+        earlier=_earlier(settings),
     )
+
+
+def _earlier(settings: Mapping) -> str:
+    """Return what the adapter had seen before this training, "" for a fresh one."""
+    earlier = settings.get("earlier_tokens", 0)
+    if not earlier:
+        return ""
+    return card_text.EARLIER.format(tokens=earlier)
 
 
 def _other_head(settings: Mapping, last: Mapping) -> str:
@@ -105,7 +114,11 @@ def _other_head(settings: Mapping, last: Mapping) -> str:
         what = "an autoregressive language model, trained on"
         mask = ""
     return card_text.OTHER_HEAD.format(
-        base=Path(settings["base"]).name, what=what, mask=mask, tokens=last["tokens"]
+        base=Path(settings["base"]).name,
+        what=what,
+        mask=mask,
+        tokens=last["tokens"],
+        earlier=_earlier(settings),
     )
 
 

@@ -41,7 +41,7 @@ Licence of the adapter: Apache-2.0.
 ## What it is for
 
 Experiments on attention sinks and pruning that need a diffusion model and its autoregressive twin on a
-small machine. It is no assistant: it has seen {tokens:,} tokens of this training.
+small machine. It is no assistant: it has seen {tokens:,} tokens of this training{earlier}.
 """
 
 EMBEDDED_TITLES = {
@@ -60,11 +60,13 @@ of smol-dlm, the loss is that of the next token: what then differs between the t
 direction, not domain.""",
 }
 
+EARLIER = ", which began with an adapter that had seen {tokens:,} tokens under other settings"
+
 OTHER_HEAD = """# {base} as {what}
 
 A LoRA adapter was trained on {base} and merged into it (bfloat16, safetensors); `sinkprune_core.load` reads
 this folder.{mask}
-The licence is that of the base. It has seen {tokens:,} tokens of this training.
+The licence is that of the base. It has seen {tokens:,} tokens of this training{earlier}.
 """
 
 OTHER_MASK = f"""
