@@ -256,7 +256,8 @@ def _without_rounding_errors(estimate: Estimate) -> Estimate:
 
     Right answers are counts: an interval that ends at -1e-16 ends at zero, and does not leave it out.
     """
-    exact = {name: round(getattr(estimate, name), DIGITS) for name in ("value", "low", "high")}
+    bounds = ("value", "low", "high")
+    exact = {name: round(getattr(estimate, name), DIGITS) + 0.0 for name in bounds}  # no negative zero
     return replace(estimate, **exact)
 
 
