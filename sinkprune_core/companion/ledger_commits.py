@@ -1,36 +1,70 @@
-"""Whether the ledger was committed before a run: its last commit against those of the run's records."""
+"""Whether the ledger was committed before a run: its last commit against those of the run's records.
+
+What counts is what decides a verdict; how a row is shown may change after a run.
+"""
 
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 LETTERS = 12  # of a commit, as shown
+SHOWN_ONLY = {"short", "unit", "control"}  # fields of a row that decide nothing
 
 
 @dataclass(frozen=True)
 class LedgerCommit:
-    """The commit that last changed the ledger's file."""
+    """The commit that last changed what decides in the ledger's file."""
 
     commit: str
     """All 40 digits."""
     day: str
     """When it was made, as YYYY-MM-DD."""
     is_changed: bool
-    """Whether the file differs from it by now."""
+    """Whether what decides differs from it by now."""
 
 
 def ledger_commit(file: Path) -> LedgerCommit | None:
-    """Return the last commit of a file; None outside a clone, without git or for a file never committed."""
+    """Return the commit that last changed what decides in a file; None outside a clone, without git or for a
+    file never committed.
+    """
     try:
-        last = _git(file.parent, "log", "-1", "--format=%H %cs", "--", file.name)
-        changes = _git(file.parent, "status", "--porcelain", "--", file.name)
+        commits = _git(file.parent, "log", "--format=%H %cs", "--", file.name).splitlines()
+        if not commits:
+            return None
+        newest = _committed(file, commits[0].split()[0])
+        last = commits[0]
+        for older in commits[1:]:
+            if _committed(file, older.split()[0]) != newest:
+                break
+            last = older
     except (OSError, subprocess.SubprocessError):
         return None
-    if not last:
-        return None
     commit, day = last.split()
-    return LedgerCommit(commit, day, bool(changes))
+    return LedgerCommit(commit, day, _deciding(file.read_text(encoding="utf-8")) != newest)
+
+
+def _committed(file: Path, commit: str) -> object:
+    """Return what decides in a file as it was committed; None where it did not exist."""
+    try:
+        return _deciding(_git(file.parent, "show", f"{commit}:./{file.name}"))
+    except subprocess.CalledProcessError:
+        return None
+
+
+def _deciding(text: str) -> object:
+    """Return a ledger's content without the fields that only say how a row is shown."""
+    return _without_shown(yaml.safe_load(text))
+
+
+def _without_shown(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_shown(part) for key, part in value.items() if key not in SHOWN_ONLY}
+    if isinstance(value, list):
+        return [_without_shown(part) for part in value]
+    return value
 
 
 def is_before(commit: str, later: str, folder: Path) -> bool | None:

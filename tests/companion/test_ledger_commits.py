@@ -65,3 +65,14 @@ def test_what_git_cannot_tell_is_not_checked(ledger, tmp_path_factory):
     outside.write_text("rules")
     assert ledger_commit(outside) is None
     assert "no git clone here" in before_the_run(outside, ["0" * 40])
+
+
+def test_a_change_of_what_is_shown_changes_no_rule(ledger):
+    first = commit(ledger.parent, ledger.name, "claims:\n- {claim: a, margin: 1, short: b}\n")
+    run = commit(ledger.parent, "results", "1")
+    commit(ledger.parent, ledger.name, "claims:\n- {claim: a, margin: 1, short: c, unit: nats}\n")
+    assert ledger_commit(ledger).commit == first
+    assert f"before the run ({run[:12]})" in before_the_run(ledger, [run])
+    later = commit(ledger.parent, ledger.name, "claims:\n- {claim: a, margin: 2, short: c}\n")
+    assert ledger_commit(ledger).commit == later
+    assert "**not before the run**" in before_the_run(ledger, [run])
