@@ -69,7 +69,8 @@ $(READY): pyproject.toml
 	    echo "error: Python 3.11 or newer is needed and $(PYTHON) is $$found; name another one: make PYTHON=python3.12" >&2; exit 1; }; \
 	  $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	    echo "error: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python$$found-venv" >&2; exit 1; }; \
-	  echo "making $(VENV) with Python $$found"; \
+	  test ! -L $(VENV) || { echo "error: $(VENV) is a link, and what it leads to would be cleared: remove the link" >&2; exit 1; }; \
+  echo "making $(VENV) with Python $$found"; \
 	  $(PYTHON) -m venv --clear $(VENV); }
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --editable '.[notebooks,eval,slurm,site,dev]'

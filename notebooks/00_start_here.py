@@ -17,8 +17,8 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **Question.** What is sink-aware pruning of a diffusion language model, and does it help? The whole
-# in two minutes: see a sink, score weights with and without it, prune, compare.
+# **Question.** What is sink-aware pruning of a diffusion language model, and does it help? The
+# whole in two minutes: see a sink, score weights with and without it, prune, compare.
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
@@ -145,12 +145,12 @@ also_OI = without_OI >= without_OI.quantile(sparsity, dim=1, keepdim=True)
 
 # %%
 import pandas as pd
-from sinkprune_core.companion import sink_figures
+from sinkprune_core.companion import phrases, sink_figures
 from sinkprune_core.evaluation.intervals import interval
 
 differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
 differ = interval(differ_O.cpu())
-says = f"Without sinks {differ.value:.1%} of the kept weights change"
+says = f"Without sinks {phrases.share(differ.value)} of the kept weights change"
 drawn = sink_figures.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
 table = pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O.cpu()})
 figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map")
@@ -309,16 +309,22 @@ display(Folded(listed(found)), Folded(shown, "What each recipe took"))
 # %% [markdown]
 # ## The pair
 #
-# What the DLM is compared with. Two models with the same base weights, tokenizer and architecture. The base, `smol-ar`, is
-# SmolLM2-135M-Instruct, a causal model. `smol-dlm` is the same with attention in both directions,
-# a mask token, and a LoRA adapter trained by this project until it could fill masks.
-# `smol-ar-adapted` stayed causal and got an adapter by the same recipe, on text from the same
-# sources, with the next-token loss, so that the pair differs in objective and direction and not in
-# the kind of text it has read. The first use fetches 93 MB; after that, everything works offline.
+# What the DLM is compared with. Two models with the same base weights, tokenizer and architecture.
+# The base, `smol-ar`, is SmolLM2-135M-Instruct, a causal model. `smol-dlm` is the same with
+# attention in both directions, a mask token, and a LoRA adapter trained by this project until it
+# could fill masks. `smol-ar-adapted` stayed causal and got an adapter by the same recipe, on text
+# from the same sources, with the next-token loss, so that the pair differs in objective and
+# direction and not in the kind of text it has read. How much each has read differs, and the cell
+# says by how much. The first use fetches 93 MB; after that, everything works offline.
 
 # %%
 from sinkprune_core.diffusion import compute
+from sinkprune_core.models.embedded import ADAPTERS
+from sinkprune_core.training.lora import tokens_seen
 
+for lm in (dlm, ar):
+    if lm.name in ADAPTERS:
+        print(f"{lm.name}: its adapter was trained on {tokens_seen(ADAPTERS[lm.name]):,} tokens")
 pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis=1)
 
 # %% [markdown]
@@ -394,10 +400,10 @@ figures.save_figure(run, drawn, "learning_curve", curve, caption)
 
 # %% [markdown]
 # **Where it falls behind.** The NELBO averages over noise levels; here are three of them one by
-# one. The DLM fills all masked tokens at once, from both sides. The AR model predicts the same tokens
-# one after the other, each from the unmasked text before it, so its loss does not depend on the
-# share of masks. The [model card](../sinkprune_core/data/adapters/smol-dlm/README.md) measures the
-# same on more text.
+# one. The DLM fills all masked tokens at once, from both sides. The AR model predicts the same
+# tokens one after the other, each from the unmasked text before it, so its loss does not depend on
+# the share of masks. The [model card](../sinkprune_core/data/adapters/smol-dlm/README.md) measures
+# the same on more text.
 
 # %%
 from sinkprune_core.evaluation import quality
@@ -517,8 +523,8 @@ pd.DataFrame(
 #
 # 1. Set `sparsity` to 0.75 and run again. Expect every method to cost several times as much, and
 #    magnitude to fall apart.
-# 2. Set `LEVELS` to 2 and look at the first picture. Expect the same strong sinks, and weaker ones
-#    to come and go with the masks.
+# 2. Set `LEVELS` to 2 and look at the first picture. Are the sinks at the same places
+#    with many masks and with few?
 
 # %% [markdown]
 # ## Where to go on

@@ -24,7 +24,7 @@
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
 # | quick, the defaults | about 1.5 minutes | 1.4 GB |
-# | hour | about 16 core-minutes | 2.0 GB |
+# | hour | about 16 core-minutes, estimated | 2.0 GB, estimated |
 # | full | about 50 core-minutes | 2.5 GB a job |
 #
 # Everything here is measured on states that a sampler really visits, on a matched pair: the same
@@ -235,8 +235,9 @@ figures.save_figure(
 
 # %% [markdown]
 # The same one step at a time, in reading order: move the slider and watch the text being written.
-# Empty cells of the picture are masks, grey ones do not exist yet, red frames mark sinks. The slider
-# needs no kernel; a place that runs no scripts, such as GitHub, shows the picture of the last step.
+# Empty cells of the picture are masks, grey ones do not exist yet, red frames mark sinks. The
+# slider needs no kernel; a place that runs no scripts, such as GitHub, shows the picture of the
+# last step.
 
 # %%
 from IPython.display import display
@@ -521,8 +522,8 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `temperature` to 0. Expect both models to repeat themselves, and sinks that move less.
-# 2. Set `sink_std` to 3. Expect fewer sinks, and the strongest alone: most of them stay.
+# 1. Set `temperature` to 0. Do the models repeat themselves, and do sinks move less?
+# 2. Set `sink_std` to 3. Expect fewer sinks. Do more of them stay?
 
 # %% [markdown]
 # ## Appendix: sinks while the adapter was trained

@@ -299,8 +299,8 @@ base_scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().r
 # %% [markdown]
 # ## The reading
 #
-# Differences are paired by sequence or prompt. Each is one side's excess minus the other's, by model,
-# choice of keys and their number.
+# Differences are paired by sequence or prompt. Each is one side's excess minus the other's, by
+# model, choice of keys and their number.
 
 # %%
 KEPT = "strongest, first token kept"
@@ -441,7 +441,7 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # ## Exercises
 #
 # 1. Set `counts` to `[5, 12]`. Expect hiding to cost more with every key, random ones included.
-# 2. Set `twin` to `smol-ar`, the base. Expect it to need its first token more than the adapted twin.
+# 2. Set `twin` to `smol-ar`, the base. Does its first token matter more to it, or less?
 
 # %% [markdown]
 # **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR

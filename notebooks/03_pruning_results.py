@@ -102,9 +102,9 @@ run = start("03_pruning_results", globals())
 # > better quality-efficiency trade-off and outperforms strong prior pruning baselines under
 # > matched compute. (abstract)
 #
-# **What would falsify it.** A paired difference in NELBO, method − baseline with the same pattern,
-# whose whole 95 % interval lies above zero. And for the word *sink-aware*: the same difference
-# when only the sink weights are switched on.
+# **What would falsify it.** A paired difference in NELBO, method − baseline with the same
+# pattern, whose whole 95 % interval lies above zero. And for the word *sink-aware*: the same
+# difference when only the sink weights are switched on.
 #
 # Published for LLaDA-8B at 50 %, average of eight tasks: 53.18 against Wanda's 52.70 and 52.36
 # against SparseGPT's 52.34. That gives 9 % of Wanda's damage back; half of that share of the damage
@@ -124,17 +124,22 @@ run = start("03_pruning_results", globals())
 # | `wanda-unmatched` | Wanda | clean, as many sequences as noised | sequential | nothing |
 # | `dwanda` | Wanda | noised | sequential | nothing |
 # | `noised-dense` | Wanda | noised | dense | nothing |
-# | `paper` | Wanda, sum of norms | noised, official levels | dense | all sinks, softly: the official weights |
+# | `paper` | Wanda, sum of norms | noised, official levels | dense | all sinks, softly |
 # | `paper-no-sinks` | Wanda, sum of norms | noised, official levels | dense | nothing |
 # | `all-sinks` | Wanda | noised | dense | all sinks: `paper` with hard masks and one norm |
 # | `unstable`, `stable` | Wanda | noised | dense | unstable or stable sinks |
 # | `random` | Wanda | noised | dense | as many random tokens as `all-sinks` |
 # | `only-sinks` | Wanda | noised | dense | everything but the sinks |
 # | `sparsegpt` | SparseGPT | clean, as many sequences | sequential | nothing |
-# | `paper-sparsegpt`, `sparsegpt-unstable` | SparseGPT | as `sparsegpt` | sequential | all sinks, softly; unstable sinks |
+# | `paper-sparsegpt` | SparseGPT | as `sparsegpt` | sequential | all sinks, softly |
+# | `sparsegpt-unstable` | SparseGPT | as `sparsegpt` | sequential | unstable sinks |
 # | `structured` | Wanda of whole units | clean, as many tokens | sequential | nothing |
-# | `structured-sink`, `structured-no-sinks` | Wanda of whole units | as `paper` | dense | as `paper`; nothing |
-# | `structured-magnitude`, `flap` | magnitude; FLAP with biases | –; as `structured` | –; sequential | nothing |
+# | `structured-sink` | Wanda of whole units | as `paper` | dense | all sinks, softly |
+# | `structured-no-sinks` | Wanda of whole units | as `paper` | dense | nothing |
+# | `structured-magnitude` | magnitude of whole units | – | – | – |
+# | `flap` | FLAP with biases | as `structured` | sequential | nothing |
+#
+# *Softly* means by the official token weights.
 #
 # A noised recipe sees every sequence at several noise levels. Clean baselines get so many more
 # sequences that both see as many tokens; `wanda-unmatched` shows what that is worth. SparseGPT's
@@ -174,7 +179,7 @@ scores, answers = measure_grid(run, dlm, cells, measures, numbers)
 #
 # NELBO of the pruned DLM above that of the dense one, on the same sequences under the same noise,
 # mean over text and calibration draws; lower is better. Magnitude and statistics from sinks alone
-# cost far more, are left out of the picture and stand in the title and in the table beside its file.
+# cost far more: they stand in the title and in the table beside the figure's file.
 
 # %%
 from sinkprune_core.companion import figure_titles, figures, forests, pruning_findings
@@ -365,6 +370,7 @@ pairs = [("noised-dense", name) for name in ("other text", "wanda", "unstable", 
 # %%
 from sinkprune_core.companion import sink_figures
 
+kept_weights = {}
 if first_seed == 0 or not run.is_cell:
     masks = run.record(
         "masks",
@@ -376,6 +382,7 @@ if first_seed == 0 or not run.is_cell:
     drawn = sink_figures.plot_mask_differences(masks)
     caption = "share of kept weights that differ between two masks at 50 %, by layer and linear map"
     display(figures.save_figure(run, drawn, "masks", masks, caption))
+    kept_weights = pruning_findings.mask_findings(masks)
 
 # %% [markdown]
 # ## How much is left out
@@ -420,7 +427,7 @@ from sinkprune_core.companion.notebook_readings import pruning_results
 from sinkprune_core.companion.shown import Folded, sentences
 
 found = pruning_findings.likelihood_findings(scores, sparsities) | accuracy
-found |= pruning_findings.twin_findings(of_ar)
+found |= pruning_findings.twin_findings(of_ar) | kept_weights
 run.find(found)
 sentences(pruning_results(found))
 
@@ -455,13 +462,13 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `noise_levels` to 1. Expect no unstable sinks: a token that is a sink at the one level is one
-#    at all of them, so `unstable` becomes `noised-dense`.
-# 2. Set `sparsities` to `[0.5, 0.6]`. Expect the order of methods to change less than their cost.
+# 1. Set `noise_levels` to 1. Expect no unstable sinks: a token that is a sink at the one level is
+#    one at all of them, so `unstable` becomes `noised-dense`.
+# 2. Set `sparsities` to `[0.5, 0.6]`. Expect costs to rise. Do the methods keep their order?
 
 # %% [markdown]
 # **What this does not show.** One small model whose NELBO is still far above its twin's
 # likelihood, and items that it often gets wrong when dense. Calibration draws come from one pool
-# of text (670,000 tokens, 116,000 of them documentation), so large ones overlap. The official Wanda-based code has no N:M pattern
-# and no structured pruning to compare with, so those rows take its token weights to our patterns.
-# Nothing here is about speed: notebook 04.
+# of text, so large ones overlap. The official Wanda-based code has no N:M pattern and no structured
+# pruning to compare with, so those rows take its token weights to our patterns. Nothing here is
+# about speed: notebook 04.

@@ -442,10 +442,9 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `steps` to `[4, 100]`. Expect fewer steps to cost the dense model more at 4, and pruning to
-#    compare better there.
-# 2. Set `sparsity` to 0.25. Expect pruning to cost less, and to save less: the dense model may take
-#    more steps.
+# 1. Set `steps` to `[4, 100]`. Expect 4 steps to cost the dense model more than 100. Does
+#    pruning compare better there?
+# 2. Set `sparsity` to 0.25. Expect pruning to save less: the dense model may take more steps.
 
 # %% [markdown]
 # **What this does not show.** Random order, not the confident order that samplers use; likelihood,

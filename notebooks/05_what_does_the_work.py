@@ -489,9 +489,9 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `other_sink_std` to `[0.0, 4.0]`. Expect half of all tokens to be left out at 0, and hardly
-#    any at 4: the effect should go to nothing there.
-# 2. Set `reach_layers` to `[0, 5, 10]`. Expect early layers to depend on few tokens more than late.
+# 1. Set `other_sink_std` to `[0.0, 4.0]`. Expect more tokens to be left out at 0 than at 4. Does
+#    the effect follow?
+# 2. Set `reach_layers` to `[0, 5, 10]`. Do early layers depend on few tokens more than late?
 
 # %% [markdown]
 # **What this does not show.** One small model, Wanda scores, row-wise zeros, likelihood only.

@@ -197,14 +197,13 @@ def remembered(found: Found) -> list[str]:
 
 def _kept_weights(found: Found) -> str:
     """Return how few kept weights depend on the sinks."""
-    reach = "05_what_does_the_work/reach"
-    if not known(found, f"{reach}_sinks", f"{reach}_other_text"):
+    masks = "03_pruning_results/masks"
+    if not known(found, f"{masks}_all_sinks", f"{masks}_other_text"):
         return ""
-    sinks, text = found[f"{reach}_sinks"], found[f"{reach}_other_text"]
+    sinks, text = found[f"{masks}_all_sinks"], found[f"{masks}_other_text"]
     return (
-        f"Leaving all sinks out changes {share(sinks.value)} of the kept weights, other calibration text "
-        f"{share(text.value)} "
-        "([notebook 05](notebooks/05_what_does_the_work.ipynb))."
+        f"Leaving all sinks out changes {share(sinks.value)} of the kept weights at 50 %, other calibration "
+        f"text {share(text.value)} ([notebook 03](notebooks/03_pruning_results.ipynb))."
     )
 
 

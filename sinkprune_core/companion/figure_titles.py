@@ -7,8 +7,9 @@ import pandas as pd
 
 from sinkprune_core.companion.phrases import joined, number
 from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 
-UNCALIBRATED = ("magnitude", "structured-magnitude", "only-sinks")  # far above the rest, not drawn with it
+FAR_ABOVE = ("magnitude", "structured-magnitude", "only-sinks")  # of the rest, and not drawn with it
 
 
 def sinks_in_words(panels: Sequence[dict]) -> str:
@@ -21,34 +22,37 @@ def sinks_in_words(panels: Sequence[dict]) -> str:
         sinks_SK = np.asarray(panel["sinks_SK"])
         seen_K = np.asarray(panel["visible_SK"]).sum(0)
         ever = int(sinks_SK.any(0).sum())
-        stable = int((sinks_SK.sum(0) >= 0.8 * np.maximum(seen_K, 1)).sum())
+        stable = int((sinks_SK.sum(0) >= STABILITY_THRESHOLD * np.maximum(seen_K, 1)).sum())
         kind = panel["title"].partition(" (")[0]
-        parts.append(f"{kind}: {ever} positions are a sink at some step, {stable} in at least 80 % of them")
+        parts.append(
+            f"{kind}: {ever} positions are a sink at some step, {stable} in at least "
+            f"{100 * STABILITY_THRESHOLD:.0f} % of them"
+        )
     return "; ".join(parts)
 
 
 def cost_in_words(excess: pd.DataFrame) -> str:
-    """Return what pruning costs at the lowest and the highest sparsity, over calibrated recipes.
+    """Return what pruning costs at every sparsity, over the recipes that are drawn.
 
-    `excess` is a table of `pruning_findings.excess`. At the lowest, recipes cost the same where what is
+    `excess` is a table of `pruning_findings.excess`. Recipes cost the same where what is
     between them is less than the mean half-width of their intervals.
     """
-    calibrated = excess[~excess.recipe.isin(UNCALIBRATED)]
-    if calibrated.empty:
-        return "Nothing calibrated was measured"
+    drawn = excess[~excess.recipe.isin(FAR_ABOVE)]
+    if drawn.empty:
+        return "No method was measured that is drawn"
     parts = []
-    for sparsity, part in calibrated.groupby("sparsity"):
+    for sparsity, part in drawn.groupby("sparsity"):
         low, high = part.value.min(), part.value.max()
         width = (part.high - part.low).mean() / 2
         if len(part) == 1 or high - low < width:
-            parts.append(f"at {sparsity:.0%} every calibrated method costs about {number(part.value.mean())}")
+            parts.append(f"at {sparsity:.0%} every other method costs about {number(part.value.mean())}")
             continue
         best, worst = part.loc[part.value.idxmin()], part.loc[part.value.idxmax()]
         parts.append(
-            f"at {sparsity:.0%} calibrated methods cost {number(best.value)} ({best.recipe}) to "
+            f"at {sparsity:.0%} methods cost {number(best.value)} ({best.recipe}) to "
             f"{number(worst.value)} ({worst.recipe})"
         )
-    far = excess[excess.recipe.isin(UNCALIBRATED)]
+    far = excess[excess.recipe.isin(FAR_ABOVE)]
     if len(far):
         lowest = far[far.sparsity == far.sparsity.min()]
         named = [f"{row.recipe} {number(row.value)}" for row in lowest.itertuples()]

@@ -4,6 +4,7 @@ Every function takes the findings of one notebook by name and returns its senten
 left out, so a smaller run says less.
 """
 
+import re
 from collections.abc import Mapping
 
 from sinkprune_core.companion import answer
@@ -20,287 +21,320 @@ from sinkprune_core.companion.phrases import (
     known,
     share,
 )
+from sinkprune_core.companion.pruning_findings import ACCURACY, OFFICIAL
 from sinkprune_core.evaluation.intervals import Estimate
 
 Found = Mapping[str, Estimate | None]  # by name, without the notebook
 
 
+def _judged(found: Found, name: str, template: str, *says: str, unit: str = NATS) -> str:
+    """Return `template` with a finding's `amount`, in bold where it is `first`, and what its sign `says`.
+
+    `says` holds the words for an interval above zero, below zero and around it. "" for what was not measured.
+    """
+    if not known(found, name):
+        return ""
+    shown = amount(found[name], unit)
+    return template.format(first=first(shown), amount=shown, says=by_sign(found[name], *says))
+
+
+def _said(*sentences: str) -> list[str]:
+    """Return the sentences that say something."""
+    return [sentence for sentence in sentences if sentence]
+
+
 def start_here(found: Found) -> list[str]:
     """Return the reading of notebook 00."""
-    sentences = []
-    if known(found, "unstable_minus_wanda"):
-        gap = found["unstable_minus_wanda"]
-        says = by_sign(
-            gap,
+    layer = ""
+    if known(found, "layer_masks_differ"):
+        changed = share(found["layer_masks_differ"].value)
+        layer = f"On the layer shown, leaving its sinks out changes {changed} of the kept weights."
+    damage = ""
+    if known(found, "wanda_minus_dense"):
+        damage = f"Pruning by Wanda costs {amount(found['wanda_minus_dense'], NATS)}."
+    bound = ""
+    if known(found, "dlm_minus_ar"):
+        above = amount(found["dlm_minus_ar"], NATS)
+        bound = f"The dense DLM's bound lies {above} above its AR twin's likelihood."
+    return _said(
+        _judged(
+            found,
+            "unstable_minus_wanda",
+            "{first} is the NELBO without unstable sinks − Wanda's: {says}.",
             "leaving unstable sinks out costs quality",
             "leaving unstable sinks out gives the better model",
             "the two pruned models are not told apart",
-        )
-        sentences.append(f"{first(amount(gap, NATS))} is the NELBO without unstable sinks − Wanda's: {says}.")
-    if known(found, "layer_masks_differ"):
-        sentences.append(
-            "On the layer shown, leaving its sinks out changes "
-            f"{share(found['layer_masks_differ'].value)} of the "
-            "kept weights."
-        )
-    if known(found, "wanda_minus_dense"):
-        sentences.append(f"Pruning by Wanda costs {amount(found['wanda_minus_dense'], NATS)}.")
-    if known(found, "dlm_minus_ar"):
-        sentences.append(
-            f"The dense DLM's bound lies {amount(found['dlm_minus_ar'], NATS)} above its AR twin's "
-            "likelihood."
-        )
-    sentences.append("One calibration draw decides nothing; notebook 03 takes several.")
-    return sentences
+        ),
+        layer,
+        damage,
+        bound,
+        "One calibration draw decides nothing; notebook 03 takes several.",
+    )
 
 
 def sink_variance(found: Found) -> list[str]:
     """Return the reading of notebook 01."""
-    sentences = []
-    if known(found, "temporal_variance_difference"):
-        moves = found["temporal_variance_difference"]
-        says = by_sign(
-            moves,
+    by_notebook = {f"01_sink_variance/{name}": estimate for name, estimate in found.items()}
+    return _said(
+        _judged(
+            found,
+            "temporal_variance_difference",
+            "{first} is the temporal variance of the sink centroid, DLM − AR, by the paper's sum over all "
+            "queries: {says}.",
             "the DLM's sinks move more than the AR model's",
             "the AR model's sinks move more than the DLM's",
             "whose sinks move more stays open",
-        )
-        sentences.append(
-            f"{first(amount(moves, 'squared positions'))} is the temporal variance of the sink "
-            "centroid, DLM − AR, "
-            f"by the paper's sum over all queries: {says}."
-        )
-    by_notebook = {f"01_sink_variance/{name}": estimate for name, estimate in found.items()}
-    sentences.append(answer.reading_sentence(by_notebook))
-    if known(found, "stable_share_dlm", "stable_share_ar"):
-        dlm, ar = found["stable_share_dlm"], found["stable_share_ar"]
-        most = "Most sinks of the DLM are not transient"
-        if dlm.high < 0.5:
-            most = "Most sinks of the DLM are transient"
-        elif dlm.low <= 0.5:
-            most = "Whether most sinks of the DLM are transient stays open"
-        sentences.append(
-            f"{most}: {share(dlm.value)} of their occurrences, and {share(ar.value)} in the AR model, "
-            "are at positions "
-            "that are a sink in at least 80 % of all steps."
-        )
+            unit="squared positions",
+        ),
+        answer.reading_sentence(by_notebook),
+        _transient(found),
+        _other_conditions(found),
+        _judged(
+            found,
+            "spatial_variance_difference",
+            "Attention is spread {says} over positions in the DLM ({amount}).",
+            "less evenly",
+            "more evenly",
+            "about as evenly",
+            unit="squared mass",
+        ),
+    )
+
+
+def _transient(found: Found) -> str:
+    """Return whether most sinks of the DLM are transient."""
+    if not known(found, "stable_share_dlm", "stable_share_ar"):
+        return ""
+    dlm, ar = found["stable_share_dlm"], found["stable_share_ar"]
+    most = "Most sinks of the DLM are not transient"
+    if dlm.high < 0.5:
+        most = "Most sinks of the DLM are transient"
+    elif dlm.low <= 0.5:
+        most = "Whether most sinks of the DLM are transient stays open"
+    return (
+        f"{most}: {share(dlm.value)} of their occurrences, and {share(ar.value)} in the AR model, are at "
+        "stable positions, a sink in nearly every step."
+    )
+
+
+def _other_conditions(found: Found) -> str:
+    """Return in how many conditions other than the main one whose sinks move more."""
     endings = ("first_token", "from_nothing", "samples", "documentation", "dream")
     names = [f"temporal_variance_difference_{ending}" for ending in endings]
-    measured = [found[name] for name in names if found.get(name) is not None]
-    if measured:
-        more = sum(estimate.low > 0 for estimate in measured)
-        less = sum(estimate.high < 0 for estimate in measured)
-        sentences.append(
-            f"In {len(measured)} other conditions of text, first token and sampler, the DLM's sinks "
-            f"move more in {more}, "
-            f"the AR model's in {less}."
-        )
-    if known(found, "spatial_variance_difference"):
-        spread = found["spatial_variance_difference"]
-        says = by_sign(spread, "less evenly", "more evenly", "about as evenly")
-        sentences.append(
-            f"Attention is spread {says} over positions in the DLM ({amount(spread, 'squared mass')})."
-        )
-    return sentences
+    measured = [found[name] for name in names if known(found, name)]
+    if not measured:
+        return ""
+    more = sum(estimate.low > 0 for estimate in measured)
+    less = sum(estimate.high < 0 for estimate in measured)
+    return (
+        f"In {len(measured)} other conditions of text, first token and sampler, the DLM's sinks move more in "
+        f"{more}, the AR model's in {less}."
+    )
 
 
 def hiding_sinks(found: Found) -> list[str]:
     """Return the reading of notebook 02."""
-    sentences = []
-    if known(found, "top_minus_random_dlm"):
-        beyond = found["top_minus_random_dlm"]
-        says = by_sign(
-            beyond,
+    behind = _judged(
+        found,
+        "top_minus_random_dlm_first_token",
+        "Behind a special first token hiding them costs {amount} beyond random keys: {says}.",
+        "its sinks matter then",
+        "its sinks matter less then",
+        "its sinks are not told apart then",
+    )
+    if behind and known(found, "first_token_loss_dlm"):
+        behind += f" {effect(found['first_token_loss_dlm'], 'That token, put before the same text,')}."
+    return _said(
+        _judged(
+            found,
+            "top_minus_random_dlm",
+            "{first} is what hiding the DLM's five strongest keys costs beyond five random ones: {says}.",
             "its sinks are worth more to it than other tokens",
             "its sinks are worth less to it than other tokens",
             "this run does not tell its sinks from other tokens",
-        )
-        sentences.append(
-            f"{first(amount(beyond, NATS))} is what hiding the DLM's five strongest keys costs beyond "
-            "five random ones: "
-            f"{says}."
-        )
-    if known(found, "excess_difference"):
-        says = by_sign(
-            found["excess_difference"],
+        ),
+        _judged(
+            found,
+            "excess_difference",
+            "Hiding the five strongest keys {says}: DLM − AR {amount}.",
             "costs the DLM more than the AR model",
             "costs the DLM less than the AR model",
             "costs both about the same, as far as this run can tell",
-        )
-        sentences.append(
-            f"Hiding the five strongest keys {says}: DLM − AR {amount(found['excess_difference'], NATS)}."
-        )
-    if known(found, "top_minus_random_dlm_first_token", "first_token_loss_dlm"):
-        behind, loss = found["top_minus_random_dlm_first_token"], found["first_token_loss_dlm"]
-        says = by_sign(
-            behind, "its sinks matter then", "its sinks matter less then", "its sinks are not told apart then"
-        )
-        sentences.append(
-            f"Behind a special first token hiding them costs {amount(behind, NATS)} beyond random keys: "
-            f"{says}. "
-            f"{effect(loss, 'That token, put before the same text,')}."
-        )
-    if known(found, "top_minus_random_ar"):
-        says = by_sign(
-            found["top_minus_random_ar"],
+        ),
+        behind,
+        _judged(
+            found,
+            "top_minus_random_ar",
+            "{says}: {amount} beyond random keys.",
             "The AR model does need its sinks",
             "The AR model does better without its sinks than without other tokens",
-            "Nor is it clear that the AR model needs its sinks",
-        )
-        sentences.append(f"{says}: {amount(found['top_minus_random_ar'], NATS)} beyond random keys.")
-    if known(found, "written_difference"):
-        says = by_sign(
-            found["written_difference"],
+            "It is not clear that the AR model needs its sinks",
+        ),
+        _judged(
+            found,
+            "written_difference",
+            "Hiding sinks while writing {says}: {amount}, read by the AR model.",
             "harms the DLM's text more than the AR model's",
             "harms the DLM's text less than the AR model's",
             "harms both texts about alike, as far as this run can tell",
-        )
-        sentences.append(
-            f"Hiding sinks while writing {says}: {amount(found['written_difference'], NATS)}, read by "
-            "the AR model."
-        )
-    return sentences
+        ),
+    )
 
 
 def pruning_results(found: Found) -> list[str]:
     """Return the reading of notebook 03."""
-    sentences = []
-    if known(found, "paper_minus_wanda"):
+    of_damage = ""
+    if known(found, "paper_minus_wanda") and found["paper_minus_wanda"].margin:
         whole = found["paper_minus_wanda"]
-        says = by_sign(
-            whole,
-            "the official method is worse than Wanda",
-            "the official method beats Wanda",
-            "the official method and Wanda are not told apart",
-        )
-        of_damage = ""
-        if whole.margin:
-            of_damage = (
-                f", {share(abs(whole.value) * share_that_matters() / whole.margin)} of what Wanda costs"
-            )
-        sentences.append(
-            f"{first(amount(whole, NATS))} is the official method − Wanda at 50 %{of_damage}: {says}."
-        )
+        damage = whole.margin / share_that_matters()
+        of_damage = f", {share(abs(whole.value) / damage)} of what Wanda costs"
     alone = {
         "paper_minus_paper_no_sinks": "switching the official sink weights on",
         "all_sinks_minus_none": "leaving all sinks out",
         "unstable_minus_none": "leaving unstable sinks out",
     }
     parts = [effect(found[name], words) for name, words in alone.items() if known(found, name)]
-    if parts:
-        sentences.append(f"With nothing else changed, {'; '.join(parts)}.")
     by_notebook = {f"03_pruning_results/{name}": estimate for name, estimate in found.items()}
-    sentences.append(answer.hurts_sentence(by_notebook))
-    if known(found, "gain_growth", "gain_growth_of_sinks"):
-        grows = by_sign(found["gain_growth"], "shrinks", "grows", "does not clearly grow")
-        because = by_sign(
-            found["gain_growth_of_sinks"],
-            "leaving sinks out makes it smaller",
-            "leaving sinks out is part of it",
-            "leaving sinks out has no clear part in it",
-        )
-        sentences.append(
-            f"The gain over Wanda {grows} with sparsity ({amount(found['gain_growth'], NATS)}), and "
-            f"{because} "
-            f"({amount(found['gain_growth_of_sinks'], NATS)})."
-        )
-    accuracy = {name: each for name, each in found.items() if name.startswith("accuracy_") and each}
-    method = {
-        name: each
-        for name, each in accuracy.items()
-        if "_minus_wanda_" in name or "sparsegpt_minus_s" in name
-    }
-    if method:
-        better = sum(each.low > 0 for each in method.values())
-        worse = sum(each.high < 0 for each in method.values())
-        sentences.append(
-            f"In accuracy the method is clearly better in {better} and clearly worse in {worse} of "
-            f"{len(method)} "
-            "comparisons with its baselines."
-        )
-    return [sentence for sentence in sentences if sentence]
+    return _said(
+        _judged(
+            found,
+            "paper_minus_wanda",
+            f"{{first}} is the official method − Wanda at 50 %{of_damage}: {{says}}.",
+            "the official method is worse than Wanda",
+            "the official method beats Wanda",
+            "the official method and Wanda are not told apart",
+        ),
+        parts and f"With nothing else changed, {'; '.join(parts)}.",
+        answer.hurts_sentence(by_notebook),
+        _growth(found),
+        _accuracy(found),
+    )
+
+
+def _growth(found: Found) -> str:
+    """Return whether the gain over Wanda grows with sparsity, and whether sinks are part of it."""
+    if not known(found, "gain_growth", "gain_growth_of_sinks"):
+        return ""
+    whole, part = found["gain_growth"], found["gain_growth_of_sinks"]
+    grows = by_sign(whole, "shrinks", "grows", "does not clearly grow")
+    because = by_sign(
+        part,
+        "leaving sinks out makes it smaller",
+        "leaving sinks out is part of it",
+        "leaving sinks out has no clear part in it",
+    )
+    return (
+        f"The gain over Wanda {grows} with sparsity ({amount(whole, NATS)}), and {because} "
+        f"({amount(part, NATS)})."
+    )
+
+
+def _accuracy(found: Found) -> str:
+    """Return in how many comparisons with its baselines the method answers better or worse."""
+    official = [name for name, each in ACCURACY.items() if each.group == OFFICIAL]
+    method = [
+        each
+        for name, each in found.items()
+        if each and re.fullmatch(rf"accuracy_[a-z]+_({'|'.join(official)})_\d+", name)
+    ]
+    if not method:
+        return ""
+    better = sum(each.low > 0 for each in method)
+    worse = sum(each.high < 0 for each in method)
+    return (
+        f"In accuracy the method is clearly better in {better} and clearly worse in {worse} of "
+        f"{len(method)} comparisons with its baselines."
+    )
 
 
 def matched_compute(found: Found) -> list[str]:
     """Return the reading of notebook 04."""
-    sentences = []
-    if known(found, "pruned_minus_dense_steps"):
-        gap = found["pruned_minus_dense_steps"]
-        says = by_sign(
-            gap,
-            "fewer denoising steps of the dense model beat pruning",
-            "pruning beats fewer denoising steps of the dense model",
-            "pruning and fewer denoising steps are not told apart",
-        )
-        sentences.append(
-            f"{first(amount(gap, NATS))} is pruned − dense with fewer steps, at the same effective "
-            f"FLOPs: {says}."
-        )
-    for name, words in (("structured_sink", "Structured pruning"), ("flap", "FLAP")):
-        flops, time = f"{name}_minus_dense_steps", f"{name}_minus_dense_latency"
-        if known(found, flops, time):
-            says = by_sign(
-                found[time], "loses to fewer steps", "beats fewer steps", "is not told apart from fewer steps"
-            )
-            sentences.append(
-                f"{words} {says} in the same measured time: {amount(found[time], NATS)}; at the same "
-                "effective FLOPs "
-                f"{amount(found[flops], NATS)}."
-            )
     names = {
         "unstable_minus_wanda": "Wanda",
         "unstable_minus_dwanda": "Wanda on noised text",
         "unstable_minus_noised_dense": "the same recipe with its sinks",
     }
-    parts = []
-    for name, words in names.items():
-        if known(found, name):
-            says = by_sign(found[name], "loses to", "beats", "is not told apart from")
-            parts.append(f"{says} {words} ({amount(found[name], NATS)})")
-    if parts:
-        sentences.append(
-            f"At equal sparsity and calibration tokens, leaving unstable sinks out {'; '.join(parts)}."
-        )
-    sentences.append(
-        "Unstructured zeros save no time on dense kernels; fewer steps do, and need no calibration."
+    verbs = ("loses to", "beats", "is not told apart from")
+    parts = [_judged(found, name, f"{{says}} {words} ({{amount}})", *verbs) for name, words in names.items()]
+    parts = _said(*parts)
+    return _said(
+        _judged(
+            found,
+            "pruned_minus_dense_steps",
+            "{first} is pruned − dense with fewer steps, at the same effective FLOPs: {says}.",
+            "fewer denoising steps of the dense model beat pruning",
+            "pruning beats fewer denoising steps of the dense model",
+            "pruning and fewer denoising steps are not told apart",
+        ),
+        _structured(found, "structured_sink", "Structured pruning"),
+        _structured(found, "flap", "FLAP"),
+        parts and f"At equal sparsity and calibration tokens, leaving unstable sinks out {'; '.join(parts)}.",
+        "Unstructured zeros save no time on dense kernels; fewer steps do, and need no calibration.",
     )
-    return sentences
+
+
+def _structured(found: Found, name: str, words: str) -> str:
+    """Return how a structured recipe compares with fewer steps of the dense model."""
+    flops, time = f"{name}_minus_dense_steps", f"{name}_minus_dense_latency"
+    if not known(found, flops, time):
+        return ""
+    says = by_sign(
+        found[time], "loses to fewer steps", "beats fewer steps", "is not told apart from fewer steps"
+    )
+    return (
+        f"{words} {says} in the same measured time: {amount(found[time], NATS)}; at the same effective FLOPs "
+        f"{amount(found[flops], NATS)}."
+    )
 
 
 def what_does_the_work(found: Found) -> list[str]:
     """Return the reading of notebook 05."""
-    sentences = []
+    whole = ""
     if known(found, "main_sinks"):
         sinks = found["main_sinks"]
-        sentences.append(
-            f"{first(amount(sinks, NATS))} is the main effect of leaving all sinks out, over both texts "
-            "and both "
-            f"propagations: {_bare(sinks)}."
+        whole = (
+            f"{first(amount(sinks, NATS))} is the main effect of leaving all sinks out, over both texts and "
+            f"both propagations: {_bare(sinks)}."
         )
     others = {"main_noised": "noised calibration text", "main_dense": "dense propagation"}
     parts = [effect(found[name], words) for name, words in others.items() if known(found, name)]
-    if parts:
-        sentences.append(f"Of the other switches, {joined(parts)}.")
+    persistence = ""
     if known(found, "unstable_minus_all"):
         said = effect(found["unstable_minus_all"], "leaving out the unstable ones alone")
-        sentences.append(f"{answer.PERSISTENCE}. {capital(said)}.")
-    if known(found, "reach_sinks", "reach_other_text", "reach_random"):
-        sinks, text, random = (found[f"reach_{name}"] for name in ("sinks", "other_text", "random"))
-        sentences.append(
-            f"Why so little: leaving all sinks out changes {share(sinks.value)} of the kept weights, as "
-            "many random tokens "
-            f"{share(random.value)}, other calibration text {share(text.value)}."
-        )
+        persistence = f"{answer.PERSISTENCE}. {capital(said)}."
+    return _said(
+        whole,
+        parts and f"Of the other switches, {joined(parts)}.",
+        persistence,
+        _reach(found),
+        _between_kinds(found),
+    )
+
+
+def _reach(found: Found) -> str:
+    """Return how few kept weights depend on the sinks."""
+    if not known(found, "reach_sinks", "reach_other_text", "reach_random"):
+        return ""
+    sinks, text, random = (found[f"reach_{name}"] for name in ("sinks", "other_text", "random"))
+    return (
+        f"Why so little: in the {sinks.units} linear maps searched, leaving all sinks out changes "
+        f"{share(sinks.value)} of the kept weights, as many random tokens {share(random.value)}, other "
+        f"calibration text {share(text.value)}."
+    )
+
+
+def _between_kinds(found: Found) -> str:
+    """Return in how many comparisons between kinds of text the effect of sinks differs."""
     contrasts = [
         each for name, each in found.items() if name.startswith("main_sinks_") and "_minus_" in name and each
     ]
-    if contrasts:
-        clear = sum(not each.low <= 0 <= each.high for each in contrasts)
-        sentences.append(
-            f"The effect of sinks clearly differs between kinds of text in {clear} of {len(contrasts)} "
-            "comparisons."
-        )
-    return sentences
+    if not contrasts:
+        return ""
+    clear = sum(not each.low <= 0 <= each.high for each in contrasts)
+    return (
+        f"The effect of sinks clearly differs between kinds of text in {clear} of {len(contrasts)} "
+        "comparisons."
+    )
 
 
 def _bare(found: Estimate) -> str:
@@ -320,9 +354,8 @@ def real_models(
     )
     if is_random:
         sentences.append(
-            "The weights were random, in the model's format: this checks the way from loading to text, "
-            "and says "
-            "nothing about the model."
+            "The weights were random, in the model's format: this checks the way from loading to text, and "
+            "says nothing about the model."
         )
     else:
         sentences.append("The weights were the published ones.")

@@ -18,6 +18,7 @@ from sinkprune_core.evaluation.intervals import (
     compare,
     crossed_interval,
     growth,
+    interval,
     on_common_draws,
     rows_where,
 )
@@ -294,6 +295,20 @@ def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
             f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
         )
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+
+
+# masks
+
+
+def mask_findings(masks: pd.DataFrame) -> dict[str, Estimate]:
+    """Return the share of kept weights that differ from the first mask of each pair, `masks_{other}`.
+
+    `masks` is the table of `mask_differences`; means and intervals are over linear maps.
+    """
+    return {
+        f"masks_{other.replace('-', '_').replace(' ', '_')}": interval(part.differ)
+        for other, part in masks.groupby("other", sort=False)
+    }
 
 
 # what is away from zero

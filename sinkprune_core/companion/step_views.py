@@ -22,9 +22,7 @@ from sinkprune_core.sinks.trace import Trace
 
 SCRIPT = PACKAGE / "data" / "web" / "steps.js"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"  # one per level of attention
-LEAST = (
-    0.02  # mass of level 0, in units of the mean; the highest level is the number of keys, the most possible
-)
+LEAST = 0.02  # mass of level 0, in units of the mean; that of the highest is the number of keys
 STEPS = 24  # that a view shows at most
 MEAN = "mean over layers and heads"
 MASK = -1  # stands for a mask among the numbers of tokens

@@ -101,16 +101,20 @@ def titled_legend(figure: Figure, handles: list, labels: list[str] | None = None
     if not title:
         legend_above(figure, handles, labels)
         return
-    said = textwrap.fill(title, int(TITLE_LETTERS_PER_INCH * figure.get_figwidth()))
-    figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(said.splitlines()))
+    said = _with_room(figure, title)
     legend_above(figure, handles, labels, title=said, title_fontsize=9.5, alignment="left")
 
 
 def titled(figure: Figure, title: str) -> None:
     """Put the figure's conclusion in words above all axes, broken to its width."""
+    figure.suptitle(_with_room(figure, title), x=0.01, ha="left", fontsize=9.5)
+
+
+def _with_room(figure: Figure, title: str) -> str:
+    """Return a title broken to the figure's width, and make the figure as much higher."""
     said = textwrap.fill(title, int(TITLE_LETTERS_PER_INCH * figure.get_figwidth()))
     figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(said.splitlines()))
-    figure.suptitle(said, x=0.01, ha="left", fontsize=9.5)
+    return said
 
 
 def watermark(figure: Figure, words: str) -> Figure:

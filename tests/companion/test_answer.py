@@ -117,8 +117,8 @@ def test_what_to_remember_is_computed():
     assert answer.remembered({}) == [f"{answer.PERSISTENCE} ([docs/official.md](docs/official.md))."]
     work, results = "05_what_does_the_work", "03_pruning_results"
     found = {
-        f"{work}/reach_sinks": estimate(0.0005, 0.0015),
-        f"{work}/reach_other_text": estimate(0.02, 0.032),
+        "03_pruning_results/masks_all_sinks": estimate(0.0005, 0.0015),
+        "03_pruning_results/masks_other_text": estimate(0.02, 0.032),
         f"{work}/unstable_minus_all": estimate(-0.02, -0.01),
         f"{results}/paper_sparsegpt_minus_sparsegpt_75": estimate(0.1, 0.2),
         f"{results}/unstable_minus_none_2_4": estimate(-0.2, 0.1),
@@ -126,7 +126,7 @@ def test_what_to_remember_is_computed():
         "04_matched_compute/pruned_minus_dense_steps": estimate(1, 2),
     }
     kept, hurts, steps, persistence = answer.remembered(found)
-    assert "changes 0.10 % of the kept weights, other calibration text 2.6 %" in kept
+    assert "changes 0.10 % of the kept weights at 50 %, other calibration text 2.6 %" in kept
     assert "of 2 comparisons that change nothing else, 0 clearly gain and 1 clearly loses" in hurts
     assert "most the official SparseGPT recipe at 75 % (0.15 nats per token" in hurts
     assert "the dense model with fewer denoising steps beats pruning" in steps

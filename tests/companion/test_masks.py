@@ -6,6 +6,7 @@ import torch
 
 from sinkprune_core.companion import forests, sink_figures
 from sinkprune_core.companion.masks import mask_differences
+from sinkprune_core.companion.pruning_findings import mask_findings
 from sinkprune_core.companion.variants import SharedStatistics
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.pruning.calibration import Calibration
@@ -90,3 +91,15 @@ def test_figures_of_masks_and_methods_show_every_panel(tiny_dlm):
     left, right = forests.plot_methods(methods, "pattern", "recipe", "excess").axes
     assert (len(left.containers), len(right.containers)) == (1, 2)
     assert [label.get_text() for label in left.get_yticklabels()] == ["wanda", "paper"]
+
+
+def test_findings_of_masks_are_means_over_linear_maps_by_the_other_mask():
+    rows = [("other text", 0.02), ("other text", 0.04), ("all-sinks", 0.0), ("all-sinks", 0.001)]
+    masks = pd.DataFrame(
+        [{"one": "noised-dense", "other": other, "differ": differ} for other, differ in rows]
+    )
+    found = mask_findings(masks)
+    assert {name: round(each.value, 6) for name, each in found.items()} == {
+        "masks_other_text": 0.03,
+        "masks_all_sinks": 0.0005,
+    }
