@@ -187,7 +187,7 @@ from sinkprune_core.companion import figure_titles, figures, forests, pruning_fi
 excess = pruning_findings.excess(scores)
 quality = excess[excess.pattern == "unstructured"]
 says = figure_titles.cost_in_words(quality)
-drawn_rows = quality[~quality.recipe.isin(figure_titles.UNCALIBRATED)]
+drawn_rows = quality[~quality.recipe.isin(figure_titles.FAR_ABOVE)]
 cost = "NELBO above the dense model's (nats per token)"
 labels = {"sparsity": "sparsity of the blocks' linear maps", "value": cost}
 figures.save_figure(

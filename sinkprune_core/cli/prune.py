@@ -46,7 +46,7 @@ PRESETS = (
     "flap",
 )  # of pruning.recipe, which takes torch; a test compares them
 SEQUENCES = 128  # of calibration text that is seen clean
-# Where each is seen at all noise levels. In smol-dlm 98.8 % of the zeros of 128 sequences, the same NELBO.
+# Where each is seen at all noise levels: they choose nearly the zeros that 128 sequences choose.
 NOISED_SEQUENCES = 32
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
 

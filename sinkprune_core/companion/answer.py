@@ -82,13 +82,12 @@ def _found_here(table: pd.DataFrame, found: Found) -> str:
         }
         parts[0] += ", " + says.get(table.verdict["sinks-transient"], "and whether most of them stay is open")
     if known(found, "05_what_does_the_work/main_sinks"):
-        parts.append(
-            effect(found["05_what_does_the_work/main_sinks"], "leaving sinks out of the scores, by itself,")
-        )
+        alone = "at 50 % sparsity leaving sinks out of the scores, by itself,"
+        parts.append(effect(found["05_what_does_the_work/main_sinks"], alone))
     if known(found, "03_pruning_results/paper_minus_wanda"):
         whole = found["03_pruning_results/paper_minus_wanda"]
         compared = by_sign(whole, "does worse than Wanda", "beats Wanda", "is not told apart from Wanda")
-        parts.append(f"the official recipe as a whole {compared} ({amount(whole, NATS)})")
+        parts.append(f"the official recipe as a whole, at 50 %, {compared} ({amount(whole, NATS)})")
     return f"**Found here**, on a pair of models with {size:.0f} million weights: {'; '.join(parts)}."
 
 

@@ -74,9 +74,9 @@ def test_what_leaving_sinks_out_does_turns_with_its_interval(ends, says):
 
 def test_the_official_recipe_and_stable_sinks_are_told_as_they_were_found():
     paper = "03_pruning_results/paper_minus_wanda"
-    assert "as a whole beats Wanda" in said({paper: estimate(-2, -1)})
-    assert "as a whole does worse than Wanda" in said({paper: estimate(1, 2)})
-    assert "as a whole is not told apart from Wanda" in said({paper: estimate(-1, 2)})
+    assert "as a whole, at 50 %, beats Wanda" in said({paper: estimate(-2, -1)})
+    assert "as a whole, at 50 %, does worse than Wanda" in said({paper: estimate(1, 2)})
+    assert "as a whole, at 50 %, is not told apart from Wanda" in said({paper: estimate(-1, 2)})
     stable = "01_sink_variance/stable_share_dlm"
     moves = {MOVES: estimate(20, 30)}
     assert "but most of them stay (90 % of" in said({**moves, stable: estimate(0.85, 0.95)})
