@@ -45,8 +45,8 @@ hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the table of doc
 site: $(READY) ## build the static site in build/site, from what is committed
 	$(BIN)/python site/build_site.py
 
-site-test: $(READY) ## build the site and read it in a real Chromium, in about two minutes
-	$(BIN)/python -m pytest -q tests/browser/test_site.py $(ARGS)
+site-test: $(READY) ## build the site, read it and README in a real Chromium, in about two minutes
+	$(BIN)/python -m pytest -q tests/browser $(ARGS)
 
 wheel-test: $(READY) ## run every notebook from the wheel alone, with Colab's Jupyter (ten minutes, 2 GB)
 	$(BIN)/python -m pytest tests/wheel -q $(ARGS)

@@ -406,6 +406,7 @@ figures.save_figure(run, drawn, "learning_curve", curve, caption)
 # the same on more text.
 
 # %%
+from sinkprune_core.companion import figure_titles
 from sinkprune_core.evaluation import quality
 
 part_NT = torch.cat([ids_NT[: max(1, sequences // 12)] for ids_NT in texts.values()])
@@ -415,14 +416,9 @@ filled = run.record(
     fingerprints=prints,
     data=part_NT.tolist(),
 )
-figures.save_figure(
-    run,
-    figures.plot_filling(filled),
-    "filling",
-    filled,
-    "filling masks by noise level beside the AR model's next-token prediction of the same "
-    "tokens; bars: 95 % bootstrap interval over sequences",
-)
+says = figure_titles.filling_in_words(filled)
+caption = f"filling masks beside the AR model's prediction of the same tokens. {says}"
+figures.save_figure(run, figures.plot_filling(filled, says), "filling", filled, caption)
 
 # %% [markdown]
 # In words:
@@ -464,8 +460,9 @@ for lm in (ar, dlm):
         row = {"model": lm.name, "kind": lm.kind, "group": group, "value": e.value}
         rows.append(row | {"low": e.low, "high": e.high})
 accuracy = pd.DataFrame(rows)
-drawn = figures.plot_accuracy(accuracy)
-caption = "right answers on the offline suite by group; bars: 95 % bootstrap interval over pairs"
+says = figure_titles.accuracy_in_words(accuracy)
+drawn = figures.plot_accuracy(accuracy, title=says)
+caption = f"right answers on the offline suite by group, with intervals over pairs. {says}"
 figures.save_figure(run, drawn, "suite", accuracy, caption)
 
 # %% [markdown]

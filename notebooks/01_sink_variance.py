@@ -291,13 +291,14 @@ panels = [
         reading="newest_shares",
     ),
 ]
+says = figure_titles.sinks_in_words(panels)
 figures.save_figure(
     run,
-    trajectories.plot_sink_positions(panels),
+    trajectories.plot_sink_positions(panels, says),
     "sink_positions_otherwise",
     trajectories.positions_table(panels),
     "attention received per key position and step, the same prompt: the DLM behind a special first "
-    "token, the AR model's newest queries alone",
+    f"token, the AR model's newest queries alone. {says}",
 )
 
 # %% [markdown]
@@ -319,12 +320,15 @@ METRICS = {
     "positions": "distinct sink positions",
     "top_share": "attention to the strongest key",
 }
+says = figure_titles.kinds_in_words(
+    {label: sink_measures.difference(table, metric) for metric, label in METRICS.items()}
+)
 figures.save_figure(
     run,
-    sink_figures.plot_variability(table, METRICS),
+    sink_figures.plot_variability(table, METRICS, says),
     "variability",
     table,
-    "sink statistics per prompt, sum over all queries so far, mean and 95 % bootstrap interval",
+    f"sink statistics per prompt, sum over all queries so far, mean and 95 % interval. {says}",
 )
 
 # %% [markdown]
@@ -417,12 +421,13 @@ labels = {
     "stable_share": "share of stable sinks",
     "top_share": "attention to the strongest key",
 }
+says = figure_titles.layers_in_words(layers)
 figures.save_figure(
     run,
-    sink_figures.plot_layers(layers, labels),
+    sink_figures.plot_layers(layers, labels, says),
     "layers",
     layers,
-    "sink statistics by layer; bands are 95 % bootstrap intervals over prompts",
+    f"sink statistics by layer; bands are 95 % bootstrap intervals over prompts. {says}",
 )
 
 # %% [markdown]
@@ -443,12 +448,13 @@ heads = pd.concat(
         for kind, map_LH in maps.items()
     ]
 )
+says = figure_titles.heads_in_words(maps)
 figures.save_figure(
     run,
-    sink_figures.plot_heads(maps, "attention to the strongest key (1 = mean of all keys)"),
+    sink_figures.plot_heads(maps, "attention to the strongest key (1 = mean of all keys)", says),
     "heads",
     heads,
-    "attention to the strongest key by layer and head, mean over steps, one prompt",
+    f"attention to the strongest key by layer and head, mean over steps, one prompt. {says}",
 )
 
 # %% [markdown]
@@ -548,12 +554,13 @@ PANELS = {
     },
 }
 drawn = [column for columns in PANELS.values() for column in columns]
+says = figure_titles.training_in_words(log, losses)
 figures.save_figure(
     run,
-    figures.plot_training(log, PANELS),
+    figures.plot_training(log, PANELS, says),
     "training",
     log.reindex(columns=["tokens", *drawn]),
-    "held-out loss and sink statistics along the training of the adapter",
+    f"held-out loss and sink statistics along the training of the adapter. {says}",
 )
 
 # %% [markdown]

@@ -174,7 +174,7 @@ in_main.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round
 # ## The figure: what hiding costs
 
 # %%
-from sinkprune_core.companion import figures, forests
+from sinkprune_core.companion import figure_titles, figures, forests
 from sinkprune_core.evaluation.intervals import interval
 
 single = in_main.label == "random, first token kept"  # measured for one key alone, below
@@ -200,12 +200,13 @@ costs = pd.DataFrame(rows)
 # From one key to several, in the main condition.
 
 # %%
+says = figure_titles.hiding_in_words(costs)
 figures.save_figure(
     run,
-    figures.plot_hiding(costs, "excess (nats per token)"),
+    figures.plot_hiding(costs, "excess (nats per token)", says),
     "costs",
     costs,
-    "what hiding keys from attention costs; bars: 95 % bootstrap interval over sequences",
+    f"what hiding keys from attention costs; bars: 95 % interval over sequences. {says}",
 )
 
 # %% [markdown]
@@ -219,22 +220,21 @@ figures.save_figure(
 from sinkprune_core.companion import reading_figures
 
 POSITIONS = {
-    "first token": reading_figures.Metric("position 0 hidden", 0.1),
-    "random, first token kept": reading_figures.Metric("a random other one hidden", 0.1),
-    "strongest, first token kept": reading_figures.Metric("the strongest other one hidden", 0.1),
+    "first token": reading_figures.Metric("position 0: excess (nats)", 0.1),
+    "random, first token kept": reading_figures.Metric("a random other: excess (nats)", 0.1),
+    "strongest, first token kept": reading_figures.Metric("strongest other: excess (nats)", 0.1),
 }
 one_hidden = scores[(scores["count"] == 1) & scores.label.isin(list(POSITIONS))]
 positions = one_hidden.pivot_table(
     "excess", ["kind", "what", "sequence"], "label", sort=False
 ).reset_index()
+says = figure_titles.places_in_words(positions, "first token", "random, first token kept")
 figures.save_figure(
     run,
-    reading_figures.plot_by_row(
-        positions, "what", POSITIONS, "Excess (nats per token)", "sequences", sharex=True
-    ),
+    reading_figures.plot_by_row(positions, "what", POSITIONS, says, "sequences", sharex=True),
     "positions",
     positions,
-    "what hiding position 0 costs against another position, by condition",
+    f"what hiding position 0 costs against another position, by condition. {says}",
 )
 
 # %% [markdown]

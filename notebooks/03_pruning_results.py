@@ -187,7 +187,7 @@ from sinkprune_core.companion import figure_titles, figures, forests, pruning_fi
 excess = pruning_findings.excess(scores)
 quality = excess[excess.pattern == "unstructured"]
 says = figure_titles.cost_in_words(quality)
-drawn_rows = quality[~quality.recipe.isin(figure_titles.FAR_ABOVE)]
+drawn_rows = figure_titles.near(quality)
 cost = "NELBO above the dense model's (nats per token)"
 labels = {"sparsity": "sparsity of the blocks' linear maps", "value": cost}
 figures.save_figure(
@@ -213,16 +213,14 @@ from sinkprune_core.pruning.patterns import n_and_m
 grouped = excess.pattern.isin(patterns)
 half = excess.sparsity.isin(excess.sparsity[grouped]) & (excess.pattern != "structured")
 at_half = excess[half & excess.recipe.isin(excess.recipe[grouped])]
+says = figure_titles.best_in_words(at_half)
 display(
     figures.save_figure(
         run,
-        forests.plot_methods(
-            at_half, "panel", "recipe", cost, figure_titles.best_in_words(at_half)
-        ),
+        forests.plot_methods(figure_titles.near(at_half), "panel", "recipe", cost, says),
         "patterns",
         at_half,
-        "NELBO above the dense model by pattern and recipe at the same sparsity; bars: 95 % "
-        "bootstrap interval",
+        f"NELBO above the dense model by pattern and recipe, with 95 % intervals. {says}",
     )
 )
 rows = at_half.pivot(index="recipe", columns="panel", values="shown")
@@ -236,14 +234,14 @@ rows.loc[at_half.recipe.unique(), at_half.panel.unique()].fillna("–")
 
 # %%
 wide = excess[excess.pattern == "structured"]
+says = figure_titles.best_in_words(wide)
 display(
     figures.save_figure(
         run,
-        forests.plot_methods(wide, "panel", "recipe", cost, figure_titles.best_in_words(wide)),
+        forests.plot_methods(figure_titles.near(wide), "panel", "recipe", cost, says),
         "structured",
         wide,
-        "NELBO above the dense model by ratio and recipe, structured; bars: 95 % bootstrap "
-        "interval",
+        f"NELBO above the dense model by ratio and recipe, with 95 % intervals. {says}",
     )
 )
 rows = wide.pivot(index="recipe", columns="panel", values="shown")
@@ -379,8 +377,9 @@ if first_seed == 0 or not run.is_cell:
         pairs=pairs,
         fingerprint=dlm.fingerprint(),
     )
-    drawn = sink_figures.plot_mask_differences(masks)
-    caption = "share of kept weights that differ between two masks at 50 %, by layer and linear map"
+    says = figure_titles.masks_in_words(masks)
+    drawn = sink_figures.plot_mask_differences(masks, says)
+    caption = f"where two masks differ at 50 %, by layer and linear map. {says}"
     display(figures.save_figure(run, drawn, "masks", masks, caption))
     kept_weights = pruning_findings.mask_findings(masks)
 

@@ -270,7 +270,7 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 # everything is paired with it by sequence and noise. First, zeros count as skipped work.
 
 # %%
-from sinkprune_core.companion import figures, forests
+from sinkprune_core.companion import figure_titles, figures, forests
 from sinkprune_core.evaluation.intervals import compare
 
 
@@ -306,18 +306,19 @@ labels = {
     "seconds": "measured seconds per generated sequence",
     "excess": "bound above the dense NELBO (nats per token)",
 }
-drawn = figures.plot_curves(front, "tflop", "excess", "variant", labels, ("low", "high"), logx=True)
-caption = "quality against effective generation FLOPs; bars: 95 % bootstrap interval"
+how = {"interval_columns": ("low", "high"), "logx": True}
+says = figure_titles.front_in_words(front, "tflop", "effective FLOPs")
+drawn = figures.plot_curves(front, "tflop", "excess", "variant", labels, title=says, **how)
+caption = f"quality against effective generation FLOPs; bars: 95 % bootstrap interval. {says}"
 figures.save_figure(run, drawn, "front", front, caption)
 
 # %% [markdown]
 # And by the clock of this machine, where only structured pruning saves time:
 
 # %%
-drawn = figures.plot_curves(
-    front, "seconds", "excess", "variant", labels, ("low", "high"), logx=True
-)
-caption = "quality against measured time of generation; bars: 95 % bootstrap interval"
+says = figure_titles.front_in_words(front, "seconds", "measured time")
+drawn = figures.plot_curves(front, "seconds", "excess", "variant", labels, title=says, **how)
+caption = f"quality against measured time of generation; bars: 95 % bootstrap interval. {says}"
 figures.save_figure(run, drawn, "front_time", front, caption)
 
 # %% [markdown]
@@ -327,7 +328,6 @@ figures.save_figure(run, drawn, "front_time", front, caption)
 # model with fewer steps, last against other recipes.
 
 # %%
-from sinkprune_core.companion import figure_titles
 from sinkprune_core.evaluation.intervals import forest_table
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"

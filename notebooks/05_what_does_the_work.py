@@ -276,7 +276,7 @@ by_setting = against(pairs)
 
 # %%
 from IPython.display import display
-from sinkprune_core.companion import figures, forests
+from sinkprune_core.companion import figure_titles, figures, forests
 
 sections = {
     f"factorial at {sparsity:.0%} sparsity": factors[sparsity],
@@ -293,8 +293,10 @@ caption = (
     "effects of switches, steps, choices of tokens and settings; bars: 95 % bootstrap interval"
 )
 for file, table in tables.items():
-    drawn = forests.plot_effects(table, "effect on the NELBO of the pruned model (nats per token)")
-    display(figures.save_figure(run, drawn, file, table, caption))
+    says = figure_titles.verdicts_in_words(table)
+    title = "effect on the NELBO of the pruned model (nats per token)"
+    drawn = forests.plot_effects(table, title, says)
+    display(figures.save_figure(run, drawn, file, table, f"{caption}. {says}"))
 
 # %% [markdown]
 # ## Does a switch do the same everywhere?
@@ -313,8 +315,10 @@ for on, off, number in neighbours(main):
     edges[label][f"{label} ({', '.join(rest)})"] = (main[on], main[off])
 parts = [judge(against(pairs), margins[sparsity], label) for label, pairs in edges.items()]
 simple = pd.concat(parts, ignore_index=True)
-drawn = forests.plot_effects(simple, f"simple effect at {sparsity:.0%} sparsity (nats per token)")
-caption = "one switch changed, the others as in brackets; bars: 95 % bootstrap interval"
+says = figure_titles.verdicts_in_words(simple)
+title = f"simple effect at {sparsity:.0%} sparsity (nats per token)"
+drawn = forests.plot_effects(simple, title, says)
+caption = f"one switch changed, the others as in brackets; bars: 95 % bootstrap interval. {says}"
 figures.save_figure(run, drawn, "simple_effects", simple, caption)
 
 # %% [markdown]
@@ -343,7 +347,6 @@ kinds = by_kind(
 # Left of zero helps; a difference between kinds says that they are not helped alike.
 
 # %%
-from sinkprune_core.companion import figure_titles
 from sinkprune_core.evaluation.intervals import forest_table, listed
 
 titles = {"main_sinks": "sinks left out", "official_minus_wanda": "official recipe − Wanda"}
@@ -403,7 +406,9 @@ def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
 
 # %%
 from sinkprune_core.companion import sink_figures
+from sinkprune_core.companion.reach_findings import reach_findings
 
+reach_found = {}
 if first_seed == 0 or not run.is_cell:
     reached = pd.concat(
         [
@@ -411,8 +416,10 @@ if first_seed == 0 or not run.is_cell:
             reach(*with_token).assign(text="<|endoftext|> first"),
         ]
     )
-    drawn = sink_figures.plot_token_reach(reached)
-    caption = "kept weights that change when calibration tokens are left out, mean over linear maps"
+    reach_found = reach_findings(reached[reached.text == "no special first token"])
+    says = figure_titles.reach_in_words(reach_found)
+    drawn = sink_figures.plot_token_reach(reached, says)
+    caption = f"kept weights that change when calibration tokens are left out. {says}"
     display(figures.save_figure(run, drawn, "reach", reached, caption))
     print(reach_words(reached))
 
@@ -442,16 +449,13 @@ costs["allocation_linear_minus_uniform"] = (linear, method)
 
 # %%
 from sinkprune_core.companion.notebook_readings import what_does_the_work
-from sinkprune_core.companion.reach_findings import reach_findings
 from sinkprune_core.companion.shown import Folded, sentences
 
 found = {}
 for finding, (values_RN, compared) in costs.items():
     if values_RN is not None:
         found[finding] = with_share_of_damage(crossed_interval(values_RN), damage(compared))
-found |= kinds
-if first_seed == 0 or not run.is_cell:
-    found |= reach_findings(reached[reached.text == "no special first token"])
+found |= kinds | reach_found
 missing = dict.fromkeys(finding for finding in costs if finding not in found)
 run.find(found | missing if sparsity == 0.5 else {})
 sentences(what_does_the_work(found))

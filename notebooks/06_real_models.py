@@ -195,7 +195,7 @@ for name, lm in models.items():
 # The first prompt of each:
 
 # %%
-from sinkprune_core.companion import figures, trajectories
+from sinkprune_core.companion import figure_titles, figures, trajectories
 
 panels = []
 for name, one in traced.items():
@@ -208,10 +208,11 @@ for name, one in traced.items():
         "prompt_length": one.prompt_length,
     }
     panels.append(panel)
-drawn = trajectories.plot_sink_positions(panels)
+says = figure_titles.sinks_in_words(panels)
+drawn = trajectories.plot_sink_positions(panels, says)
 positions = trajectories.positions_table(panels)
-says = "attention received per key position and step, one prompt" + watermark
-figures.save_figure(run, marked(drawn), "sink_positions", positions, says)
+caption = f"attention received per key position and step, one prompt{watermark}. {says}"
+figures.save_figure(run, marked(drawn), "sink_positions", positions, caption)
 
 # %% [markdown]
 # The paper's measures of how much sinks move, mean over prompts. What notebook 01 asks of the
@@ -286,9 +287,10 @@ from sinkprune_core.companion import forests
 from sinkprune_core.evaluation.intervals import forest_table
 
 label = f"difference in NELBO (nats per token), {dlm.name}"
-drawn = forests.plot_forest(forest, label)
-says = "paired differences to the dense model, intervals over sequences" + watermark
-figures.save_figure(run, marked(drawn), "likelihood", forest_table(forest), says)
+says = figure_titles.signs_in_words(forest)
+drawn = forests.plot_forest(forest, label, title=says)
+caption = f"paired differences to the dense model, intervals over sequences{watermark}. {says}"
+figures.save_figure(run, marked(drawn), "likelihood", forest_table(forest), caption)
 
 # %% [markdown]
 # The benchmarks: tasks of lm-evaluation-harness under the published protocol of the family, or

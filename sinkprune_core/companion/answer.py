@@ -38,7 +38,6 @@ from sinkprune_core.tables import markdown_table
 Found = Mapping[str, Estimate | None]  # by notebook/name
 PAIR = "smol-dlm"
 TEMPORAL = "01_sink_variance/temporal_variance_difference"
-BY_LAYER = "each layer with sinks of its own"
 PERSISTENCE = "In the official code persistence plays no part: it leaves out all sinks, stable ones too"
 MOVES = {
     REPRODUCED: "by the paper's measure sinks do move more in the DLM",
@@ -82,13 +81,17 @@ def _found_here(table: pd.DataFrame, found: Found) -> str:
         }
         parts[0] += ", " + says.get(table.verdict["sinks-transient"], "and whether most of them stay is open")
     if known(found, "05_what_does_the_work/main_sinks"):
-        alone = "at 50 % sparsity leaving sinks out of the scores, by itself,"
+        alone = "leaving sinks out of the scores at 50 % sparsity, by itself,"
         parts.append(effect(found["05_what_does_the_work/main_sinks"], alone))
     if known(found, "03_pruning_results/paper_minus_wanda"):
         whole = found["03_pruning_results/paper_minus_wanda"]
         compared = by_sign(whole, "does worse than Wanda", "beats Wanda", "is not told apart from Wanda")
-        parts.append(f"the official recipe as a whole, at 50 %, {compared} ({amount(whole, NATS)})")
-    return f"**Found here**, on a pair of models with {size:.0f} million weights: {'; '.join(parts)}."
+        parts.append(f"the official recipe as a whole {compared} ({amount(whole, NATS)})")
+    said = ". ".join([parts[0], *map(capital, parts[1:])])
+    return (
+        f"**Found here**, on a pair of models with {size:.0f} million weights (differences in loss, below "
+        f"zero is better): {said}."
+    )
 
 
 def _how_far(ledger: list[Claim], table: pd.DataFrame) -> str:
@@ -151,46 +154,36 @@ def _short_row(claim: Claim, table: pd.DataFrame, estimates: Found, beneath: boo
     return [says, shown_verdict, shown]
 
 
-# how the first answer depends on the reading
+# what to remember
 
 
 def reading_sentence(found: Found) -> str:
     """Return how the answer to the first claim depends on the reading of attention mass."""
-    by_label = {}
-    for name, reading in READINGS.items():
-        ending = "" if name == LITERAL else f"_{name}"
-        by_label[reading.label] = found.get(TEMPORAL + ending)
-    by_label[BY_LAYER] = found.get(f"{TEMPORAL}_layers")
-    measured = {label: estimate for label, estimate in by_label.items() if estimate is not None}
+    names = [TEMPORAL if name == LITERAL else f"{TEMPORAL}_{name}" for name in (*READINGS, "layers")]
+    measured = [found[name] for name in names if known(found, name)]
     if not measured:
-        return "The answer to the first claim was not measured under any reading of attention mass."
-    more = [label for label, estimate in measured.items() if estimate.low > 0]
-    less = [label for label, estimate in measured.items() if estimate.high < 0]
-    unclear = [label for label in measured if label not in more and label not in less]
-    if len(measured) in (len(more), len(less), len(unclear)):
-        whose = "the DLM's sinks move more"
-        if less:
-            whose = "the AR model's sinks move more"
-        elif unclear:
-            whose = "it stays open whose sinks move more"
-        return f"The first answer is the same by all {len(measured)} readings of attention mass: {whose}."
-    parts = []
-    for says, labels in (
-        ("the DLM's sinks move more by", more),
-        ("the AR model's by", less),
-        ("it stays open by", unclear),
-    ):
-        if labels:
-            parts.append(f"{says} {joined([f'“{label}”' for label in labels])}")
-    return f"**The first answer depends on how attention mass is read**: {'; '.join(parts)}."
-
-
-# what to remember
+        return "Whose sinks move more was not measured under any reading of attention mass."
+    more = sum(estimate.low > 0 for estimate in measured)
+    less = sum(estimate.high < 0 for estimate in measured)
+    count = len(measured)
+    if count in (more, less):
+        whose = "the DLM's" if more else "the AR model's"
+        return f"In all {count} readings of attention mass {whose} sinks move more."
+    return (
+        f"Whose sinks move more depends on how attention mass is read: in {more} of {count} readings the "
+        f"DLM's, in {less} the AR model's, in {count - more - less} it is unclear."
+    )
 
 
 def remembered(found: Found) -> list[str]:
     """Return the findings that deserve a sentence of their own, those that were measured."""
-    sentences = [_kept_weights(found), _where_it_hurts(found), _fewer_steps(found), _persistence(found)]
+    sentences = [
+        reading_sentence(found),
+        _kept_weights(found),
+        hurts_sentence(found, most=1),
+        _fewer_steps(found),
+        _persistence(found),
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -202,7 +195,7 @@ def _kept_weights(found: Found) -> str:
     sinks, text = found[f"{masks}_all_sinks"], found[f"{masks}_other_text"]
     return (
         f"Leaving all sinks out changes {share(sinks.value)} of the kept weights at 50 %, other calibration "
-        f"text {share(text.value)} ([notebook 03](notebooks/03_pruning_results.ipynb))."
+        f"text {share(text.value)}."
     )
 
 
@@ -222,8 +215,10 @@ def sink_effects(found: Found) -> dict[str, Estimate]:
     return effects
 
 
-def hurts_sentence(found: Found) -> str:
-    """Return where leaving sinks out costs quality, worst first; empty where it was not measured."""
+def hurts_sentence(found: Found, most: int = 3) -> str:
+    """Return where leaving sinks out costs quality, worst first and so many at `most`; empty where it was not
+    measured.
+    """
     effects = sink_effects(found)
     if not effects:
         return ""
@@ -233,15 +228,9 @@ def hurts_sentence(found: Found) -> str:
     counts = f"of {len(effects)} comparisons that change nothing else, {helping} clearly gain"
     if not hurting:
         return f"Nowhere does leaving sinks out clearly hurt by itself: {counts}, none clearly loses."
-    listed = joined([f"{label} ({amount(estimate, NATS)})" for label, estimate in hurting[:3]])
+    listed = joined([f"{label} ({amount(estimate, NATS)})" for label, estimate in hurting[:most]])
     lose = "loses" if len(hurting) == 1 else "lose"
     return f"Leaving sinks out by itself can hurt: {counts} and {len(hurting)} clearly {lose}, most {listed}."
-
-
-def _where_it_hurts(found: Found) -> str:
-    """Return the same with a link."""
-    sentence = hurts_sentence(found)
-    return sentence and f"{sentence} ([Notebook 03](notebooks/03_pruning_results.ipynb).)"
 
 
 def _fewer_steps(found: Found) -> str:
@@ -255,10 +244,7 @@ def _fewer_steps(found: Found) -> str:
         "pruning beats the dense model with fewer denoising steps",
         "pruning and fewer denoising steps of the dense model are not told apart",
     )
-    return (
-        f"At the same effective FLOPs {says}: pruned − dense {amount(found[name], NATS)} "
-        "([notebook 04](notebooks/04_matched_compute.ipynb))."
-    )
+    return f"At the same effective FLOPs {says}: pruned − dense {amount(found[name], NATS)}."
 
 
 def _persistence(found: Found) -> str:
@@ -267,5 +253,5 @@ def _persistence(found: Found) -> str:
     name = "05_what_does_the_work/unstable_minus_all"
     if not known(found, name):
         return sentence
-    said = effect(found[name], "leaving out the unstable ones alone, as the title says,")
+    said = effect(found[name], "leaving out the unstable ones alone")
     return f"{sentence} {capital(said)}."

@@ -25,12 +25,15 @@ from sinkprune_core.companion.style import (
     SERIES,
     bars,
     canvas,
-    legend_above,
+    reaches_far,
     spread_out,
+    titled,
     titled_legend,
 )
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.files import atomic, write_json
+
+STARTS = (("o", "-"), ("^", ":"))  # markers and lines of texts of one kind that start differently
 
 
 def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
@@ -147,23 +150,27 @@ def plot_nelbo(frame: pd.DataFrame, title: str) -> Figure:
 
 
 def plot_learning(curve: pd.DataFrame, reference: dict[str, float]) -> tuple[Figure, str]:
-    """Draw a DLM's held-out NELBO against training tokens, a colour per text; return the figure and its
-    title.
+    """Draw a DLM's held-out NELBO against training tokens, a colour per kind of text; return the figure
+    and its title.
 
-    `curve` has `tokens`, `text` and `nelbo`. `reference` maps texts to the AR model's negative
-    log-likelihood, dashed in the colour of its text.
+    `curve` has `tokens`, `text` (its kind, then how it starts, after a comma) and `nelbo`. `reference` maps
+    kinds of text to the AR model's negative log-likelihood, dashed in the colour of its kind.
     """
     figure, axes = canvas(size=(6.4, 3.2))
     axis = axes[0, 0]
     gaps = []
-    for place, (text, part) in enumerate(curve.groupby("text", sort=False)):
-        colour, marker, _ = SERIES[1 + place]
-        part = part.sort_values("tokens")
-        axis.plot(part.tokens, part.nelbo, marker, ls="-", color=colour, ms=3, lw=1.3, label=f"DLM, {text}")
-        exact = reference.get(text.split(",")[0])
+    kinds = list(dict.fromkeys(text.split(",")[0] for text in curve.text))
+    for kind, drawn in zip(kinds, SERIES[1:], strict=False):
+        exact = reference.get(kind)
+        of_kind = curve[curve.text.str.split(",").str[0] == kind]
+        for (text, part), (marker, dash) in zip(of_kind.groupby("text", sort=False), STARTS, strict=False):
+            part = part.sort_values("tokens")
+            style = {"color": drawn.colour, "ms": 3.5, "lw": 1.3}
+            axis.plot(part.tokens, part.nelbo, marker, ls=dash, label=f"DLM, {text}", **style)
+            if exact is not None:
+                gaps.append(part.nelbo.iloc[-1] - exact)
         if exact is not None:
-            axis.axhline(exact, color=colour, lw=1.2, ls="--", label=f"AR, {text}")
-            gaps.append(part.nelbo.iloc[-1] - exact)
+            axis.axhline(exact, color=drawn.colour, lw=1.2, ls="--", label=f"AR, {kind}")
     _scale_x(axis, False, largest=curve.tokens.max())
     axis.set(xlabel="training tokens", ylabel="held-out nats per token")
     title = f"The adapter saw {curve.tokens.max() / 1e6:.1f} million tokens of this training"
@@ -186,12 +193,13 @@ def _scale_x(axis: Axes, logarithmic: bool, largest: float) -> None:
         axis.xaxis.set_major_formatter(EngFormatter())
 
 
-def plot_hiding(frame: pd.DataFrame, ylabel: str) -> Figure:
-    """Draw what hiding keys costs against how many are hidden; bars are 95 % intervals.
+def plot_hiding(frame: pd.DataFrame, ylabel: str, title: str = "") -> Figure:
+    """Draw what hiding keys costs against how many are hidden, below a `title` in words; bars are 95 %
+    intervals.
 
     One panel per model, one line per choice of keys. `frame` has `model`, `kind`, `label` (which keys),
-    `count`, `value`, `low` and `high`. Panels share the vertical axis, linear up to 0.1 around zero and
-    logarithmic beyond.
+    `count`, `value`, `low` and `high`. Panels share the vertical axis; where something is `style.FAR` times
+    0.1, it is linear up to 0.1 around zero and logarithmic beyond.
     """
     models = list(dict.fromkeys(frame.model))
     figure, axes = canvas(1, len(models), (0.6 + 3.1 * len(models), 3.7), sharey=True)
@@ -216,18 +224,20 @@ def plot_hiding(frame: pd.DataFrame, ylabel: str) -> Figure:
                 label=label,
             )
         axis.axhline(0, color=BLACK, lw=0.9)
-        axis.set_yscale("symlog", linthresh=0.1, linscale=0.7)
+        if reaches_far(frame[["low", "high"]], 0.1):
+            axis.set_yscale("symlog", linthresh=0.1, linscale=0.7)
         axis.set_xticks(range(len(counts)), counts)
         axis.set(title=f"{model} ({KIND[part.kind.iloc[0]].name})", xlabel="keys hidden")
     axes[0, 0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes[0, 0].set_ylabel(ylabel)
-    handles = axes[0, 0].get_legend_handles_labels()
-    legend_above(figure, *handles, title="hidden keys", title_fontsize=8, alignment="left")
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    titled_legend(figure, handles, [f"{name} hidden" for name in names], title=title)
     return figure
 
 
-def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
-    """Draw the share of right answers per group of tasks, a point with its 95 % interval per model.
+def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5, title: str = "") -> Figure:
+    """Draw the share of right answers per group of tasks, a point with its 95 % interval per model, below a
+    `title` in words.
 
     `frame` has `model`, `kind`, `group`, `value`, `low` and `high`; a dashed line stands at `chance`.
     """
@@ -252,13 +262,13 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5) -> Figure:
     axis.axhline(100 * chance, color=BLACK, lw=0.9, ls="--", label="chance")
     axis.set_xticks(range(len(groups)), groups)
     axis.set(xlabel="group of items", ylabel="right answers (%)", ylim=(0, 102))
-    legend_above(figure, *axis.get_legend_handles_labels())
+    titled_legend(figure, *axis.get_legend_handles_labels(), title=title)
     return figure
 
 
-def plot_filling(frame: pd.DataFrame) -> Figure:
-    """Draw what `quality.filling` returns against the share of masked tokens; bars are 95 % intervals over
-    sequences.
+def plot_filling(frame: pd.DataFrame, title: str = "") -> Figure:
+    """Draw what `quality.filling` returns against the share of masked tokens, below a `title` in words; bars
+    are 95 % intervals over sequences.
 
     Left nats per masked token, right how many tokens are right.
     """
@@ -266,7 +276,7 @@ def plot_filling(frame: pd.DataFrame) -> Figure:
     nats, right = axes[0]
     _draw_filling(nats, frame, "value", 1, "nats per masked token")
     _draw_filling(right, frame, "correct", 100, "masked tokens filled right (%)")
-    legend_above(figure, *right.get_legend_handles_labels())
+    titled_legend(figure, *right.get_legend_handles_labels(), title=title)
     return figure
 
 
@@ -294,8 +304,9 @@ def _draw_filling(axis: Axes, frame: pd.DataFrame, column: str, scale: float, la
     axis.set_ylim(bottom=0)
 
 
-def plot_training(log: pd.DataFrame, metrics: dict[str, dict[str, str]]) -> Figure:
-    """Draw a training log against training tokens, one panel per entry of `metrics`.
+def plot_training(log: pd.DataFrame, metrics: dict[str, dict[str, str]], title: str = "") -> Figure:
+    """Draw a training log against training tokens, one panel per entry of `metrics`, below a `title` in
+    words.
 
     It maps the label of each panel to its columns and their names. Columns that the log lacks, or has in
     later rows only, are drawn as far as they go; panels without any value say so.
@@ -316,4 +327,6 @@ def plot_training(log: pd.DataFrame, metrics: dict[str, dict[str, str]]) -> Figu
             missing = "the log of this adapter\nhas no such column"
             centred = {"ha": "center", "va": "center"}
             axis.text(0.5, 0.5, missing, transform=axis.transAxes, fontsize=8, **centred)
+    if title:
+        titled(figure, title)
     return figure

@@ -49,6 +49,7 @@ EFFECT_MARKS = {HELPS: (BLUE, "<"), HURTS: (RED, ">"), EQUIVALENT: (GREEN, "D"),
 MONOSPACED = "DejaVu Sans Mono"
 ARROW_LEFT = 4  # matplotlib's numbers of markers
 ARROW_RIGHT = 5
+REACH = 3  # times the median of how far intervals reach: what goes further is cut in a forest
 
 
 def plot_forest(
@@ -62,18 +63,26 @@ def plot_forest(
     leaves zero out.
 
     `groups` maps labels to the name of their group; each has its own colour and marker. `title` says in words
-    what the figure shows.
+    what the figure shows. An interval that reaches further than `REACH` times the median of all ends in an
+    arrow, with its numbers, so that it does not flatten the rest.
     """
     figure, axes = canvas(size=(6.8, 0.9 + 0.3 * len(estimates)))
     axis = axes[0, 0]
     names = list(dict.fromkeys((groups or {}).values()))
+    ends = [max(abs(found.low), abs(found.high)) for found in estimates.values()]
+    reach = REACH * float(np.median(ends)) if any(ends) else np.inf
     for row, (label, found) in enumerate(estimates.items()):
         place = names.index(groups[label]) if groups else 0
-        _draw_difference(axis, row, found, SERIES[1 + place])
+        if max(abs(found.low), abs(found.high)) > reach:
+            _draw_far_difference(axis, row, found, SERIES[1 + place], reach)
+        else:
+            _draw_difference(axis, row, found, SERIES[1 + place])
     axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_yticks(range(len(estimates)), list(estimates), fontsize=8)
     axis.set_ylim(len(estimates) - 0.5, -0.5)
     explained = f"{better}; bars: 95 % bootstrap interval, open markers: zero inside it"
+    if max(ends, default=0) > reach:
+        explained += "; arrows: goes on"
     figure.supxlabel(f"{xlabel}\n{explained}", fontsize=9)  # the axis may be narrower than the words
     if len(names) > 1:
         handles = []
@@ -121,8 +130,26 @@ def _draw_difference(axis: Axes, row: int, found: Estimate, drawn: Series) -> No
     )
 
 
-def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -> Figure:
-    """Draw effects as `contrasts.judge` returns them: a row each below its section, the mark by verdict.
+def _draw_far_difference(axis: Axes, row: int, found: Estimate, drawn: Series, reach: float) -> None:
+    """Draw one row of a forest that goes beyond ± `reach`: cut there, with an arrow and its numbers."""
+    low, value, high = np.clip([found.low, found.value, found.high], -reach, reach)
+    clear = found.low > 0 or found.high < 0
+    axis.plot([low, high], [row, row], color=drawn.colour, lw=1.5)
+    if found.low < -reach:
+        axis.plot(-reach, row, marker=ARROW_LEFT, color=drawn.colour, ms=7)
+    if found.high > reach:
+        axis.plot(reach, row, marker=ARROW_RIGHT, color=drawn.colour, ms=7)
+    if abs(found.value) < reach:
+        axis.plot(value, row, drawn.marker, color=drawn.colour, ms=6, mfc=drawn.colour if clear else "white")
+    side = "right" if found.value > 0 else "left"
+    place = 0.96 * reach if side == "right" else -0.96 * reach
+    says = f"{number(found.value)} [{number(found.low)}, {number(found.high)}]"
+    axis.text(place, row - 0.3, says, fontsize=7, ha=side, va="center", color=drawn.colour)
+
+
+def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "", reach: float | None = None) -> Figure:
+    """Draw effects as `contrasts.judge` returns them: a row each below its section, the mark by verdict, all
+    below a `title` in words.
 
     The margin, where there is one, is a band. The axis ends at `reach` (default: four times the median of
     what intervals reach, or less where all fit); an interval that goes beyond ends in an arrow, and its
@@ -157,7 +184,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, reach: float | None = None) -
     for verdict, (colour, marker) in EFFECT_MARKS.items():
         inside = "white" if verdict == OPEN else colour
         handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=verdict))
-    figure.legend(handles=handles, fontsize=7.5, loc="outside upper right", ncols=len(handles))
+    titled_legend(figure, handles, title=title)
     return figure
 
 

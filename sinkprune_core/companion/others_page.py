@@ -33,17 +33,16 @@ def others_section() -> str:
 
 
 def others_summary() -> str:
-    """Return what others measured in a few sentences, for README."""
+    """Return what others measured in a few sentences, for README: the range of differences."""
     table = claims.verdicts(claims.ledger(), {})
     parts = []
     for run in runs():
-        shown = [
-            f"{row.method} at {100 * row.sparsity:.0f} % {_points(run.difference(row, baseline))}"
-            for row, baseline in run.pairs()
-        ]
+        found = [run.difference(row, baseline) for row, baseline in run.pairs()]
+        lowest, highest = min(each.value for each in found), max(each.value for each in found)
+        widest = max(each.half_width for each in found)
         parts.append(
-            f"{run.title}, by [{run.source}]({run.address}), sink-aware − plain in points: "
-            f"{', '.join(shown)}."
+            f"{run.title}, by [{run.source}]({run.address}): sink-aware − plain lies between {lowest:+.2f} "
+            f"and {highest:+.2f} points in {len(found)} comparisons, each ± {widest:.1f} at most."
         )
     verdicts = claims_page.counted(table[table.kind == claims.OTHERS], "comparisons by others")
     return f"{' '.join(parts)} {verdicts} [Details](docs/results.md#at-8b-by-others)."

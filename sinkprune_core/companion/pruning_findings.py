@@ -12,6 +12,7 @@ import pandas as pd
 
 from sinkprune_core.companion.margins import with_share_of_damage
 from sinkprune_core.companion.pruning_grid import SPARSITY, UNMATCHED, UNSTRUCTURED
+from sinkprune_core.companion.token_reach import OTHER_TEXT
 from sinkprune_core.companion.variant_answers import accuracy_difference
 from sinkprune_core.evaluation.intervals import (
     Estimate,
@@ -303,12 +304,18 @@ def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
 def mask_findings(masks: pd.DataFrame) -> dict[str, Estimate]:
     """Return the share of kept weights that differ from the first mask of each pair, `masks_{other}`.
 
-    `masks` is the table of `mask_differences`; means and intervals are over linear maps.
+    With the mask of other calibration text among them, by how much each of the others differs more than it:
+    `masks_{other}_minus_other_text`. `masks` is the table of `mask_differences`; means and intervals are over
+    linear maps, and differences are paired by them.
     """
-    return {
-        f"masks_{other.replace('-', '_').replace(' ', '_')}": interval(part.differ)
-        for other, part in masks.groupby("other", sort=False)
-    }
+    by_mask = masks.pivot(index=["layer", "linear"], columns="other", values="differ")
+    found = {}
+    for other in masks.other.unique():
+        name = f"masks_{other.replace('-', '_').replace(' ', '_')}"
+        found[name] = interval(by_mask[other])
+        if OTHER_TEXT in by_mask and other != OTHER_TEXT:
+            found[f"{name}_minus_other_text"] = interval(by_mask[other] - by_mask[OTHER_TEXT])
+    return found
 
 
 # what is away from zero

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sinkprune_core.companion.style import KIND, bars, canvas, spread_out, titled_legend
+from sinkprune_core.companion.style import KIND, bars, canvas, reaches_far, spread_out, titled_legend
 from sinkprune_core.evaluation.intervals import Estimate, interval
 
 
@@ -20,7 +20,7 @@ class Metric(NamedTuple):
     """How a column of a table is drawn."""
 
     label: str  # of its panel, with units
-    linear: float | None = None  # the axis is logarithmic beyond this; None: everywhere linear
+    linear: float | None = None  # the axis is logarithmic beyond this, where values reach far; None: linear
 
 
 def plot_by_row(
@@ -42,7 +42,7 @@ def plot_by_row(
     for axis, (column, metric) in zip(axes[0], metrics.items(), strict=True):
         for place, name in enumerate(rows):
             _draw_row(axis, place, frame[frame[row] == name], column)
-        if metric.linear is not None:
+        if metric.linear is not None and reaches_far(frame[column].dropna(), metric.linear):
             axis.set_xscale("symlog", linthresh=metric.linear)
             if frame[column].min() >= 0:
                 axis.set_xlim(left=0)

@@ -28,7 +28,7 @@ def blocks(ledger: Iterable[Claim], found: Mapping[str, Estimate | None]) -> dic
     table = answer.short_table(ledger, found)
     return {
         "answer": answer.readme_answer(ledger, found),
-        "claims": "\n\n".join(part for part in (table, answer.reading_sentence(found), bullets) if part),
+        "claims": f"{table}\n\n{bullets}",
         "others": others_page.others_summary(),
     }
 

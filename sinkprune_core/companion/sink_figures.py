@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
+from sinkprune_core.companion.phrases import share
 from sinkprune_core.companion.style import (
     BLACK,
     BLUE,
@@ -20,16 +21,17 @@ from sinkprune_core.companion.style import (
     SERIES,
     bars,
     canvas,
-    legend_above,
+    titled,
     titled_legend,
 )
 from sinkprune_core.evaluation.intervals import interval
 
 
-def plot_variability(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
+def plot_variability(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -> Figure:
     """Draw one panel per metric: every prompt as a point, mean and 95 % bootstrap interval per kind of model.
 
-    `frame` has `kind`, `model` and a column per metric; `metrics` maps columns to axis labels with units.
+    `frame` has `kind`, `model` and a column per metric; `metrics` maps columns to axis labels with units;
+    `title` says in words what the figure shows.
     """
     columns = 2
     rows = -(-len(metrics) // columns)
@@ -46,6 +48,8 @@ def plot_variability(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
         "small points: prompts; large points with bars: mean and 95 % bootstrap interval over prompts",
         fontsize=8,
     )
+    if title:
+        titled(figure, title)
     return figure
 
 
@@ -61,9 +65,9 @@ def _draw_prompts(axis: Axes, place: int, kind: str, values: np.ndarray) -> None
         axis.errorbar(place + 0.28, found.value, [[below], [above]], **style)
 
 
-def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
+def plot_layers(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -> Figure:
     """Draw a metric against depth, one line per kind of model, with a band for the 95 % interval over
-    prompts.
+    prompts, below a `title` in words.
     """
     figure, axes = canvas(1, len(metrics), (2.6 * len(metrics), 2.9))
     for axis, (metric, label) in zip(axes[0], metrics.items(), strict=True):
@@ -84,30 +88,35 @@ def plot_layers(frame: pd.DataFrame, metrics: dict[str, str]) -> Figure:
             )
         axis.set(xlabel="layer (0 is the first)", ylabel=label)
         axis.get_legend().remove()
-    legend_above(figure, *axes[0, 0].get_legend_handles_labels())
+    titled_legend(figure, *axes[0, 0].get_legend_handles_labels(), title=title)
     figure.supxlabel("lines: means; bands: 95 % bootstrap intervals over prompts", fontsize=8)
     return figure
 
 
-def plot_heads(maps: dict[str, np.ndarray], label: str) -> Figure:
+def plot_heads(maps: dict[str, np.ndarray], label: str, title: str = "") -> Figure:
     """Draw one map of layers (down) by heads (across) per model, on one logarithmic colour scale.
 
-    `maps` has float (L, H) by the title of its panel.
+    `maps` has float (L, H) by the title of its panel; `title` says in words what the figure shows.
     """
     figure, axes = canvas(1, len(maps), (3.4 * len(maps), 4.6))
     values = np.concatenate([map_LH.ravel() for map_LH in maps.values()])
     scale = LogNorm(max(values.min(), 1e-3), values.max())
-    for axis, (title, map_LH) in zip(axes[0], maps.items(), strict=True):
+    for axis, (name, map_LH) in zip(axes[0], maps.items(), strict=True):
         image = axis.imshow(map_LH, aspect="auto", cmap="cividis", norm=scale, interpolation="nearest")
-        axis.set(title=title, xlabel="head")
+        axis.set(title=name, xlabel="head")
         axis.grid(False)
     axes[0, 0].set_ylabel("layer (0 is the first)")
-    figure.colorbar(image, ax=axes[0, -1], pad=0.03, label=label)
+    ticks = {"ticks": LogLocator(subs=(1, 2, 5)), "format": FormatStrFormatter("%g")}
+    figure.colorbar(image, ax=axes[0, -1], pad=0.03, label=label, **ticks).minorticks_off()
+    if title:
+        titled(figure, title)
     return figure
 
 
-def plot_mask_differences(frame: pd.DataFrame) -> Figure:
-    """Draw the table of `masks.mask_differences`: a map per pair of methods, layers across, linears down."""
+def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
+    """Draw the table of `masks.mask_differences`: a map per pair of methods, layers across, linears down,
+    below a `title` in words.
+    """
     pairs = list(frame[["one", "other"]].drop_duplicates().itertuples(index=False))
     columns = min(2, len(pairs))
     rows = -(-len(pairs) // columns)
@@ -120,13 +129,15 @@ def plot_mask_differences(frame: pd.DataFrame) -> Figure:
         table = part.pivot(index="linear", columns="layer", values="differ")
         image = axis.imshow(table.loc[order], aspect="auto", cmap="cividis", interpolation="nearest", **scale)
         axis.set_yticks(range(len(order)), [name.split(".")[-1] for name in order], fontsize=8)
-        axis.set_title(f"{one} / {other}: {table.to_numpy().mean():.1%} on average", fontsize=9)
+        axis.set_title(f"{one} / {other}: {share(table.to_numpy().mean())} on average", fontsize=9)
         axis.grid(False)
     for axis in axes.flat[len(pairs) :]:
         axis.axis("off")
     for axis in axes[-1]:
         axis.set_xlabel("layer (0 is the first)")
     figure.colorbar(image, ax=axes, pad=0.01, label="share of kept weights that differ")
+    if title:
+        titled(figure, title)
     return figure
 
 
@@ -147,11 +158,12 @@ def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str, sho
     return figure
 
 
-def plot_token_reach(frame: pd.DataFrame) -> Figure:
+def plot_token_reach(frame: pd.DataFrame, title: str = "") -> Figure:
     """Draw the share of kept weights that change against the share of calibration tokens left out.
 
     `frame` is what `token_reach` returns, with `text` (how the calibration text begins), a panel each. Lines
-    are means over linears; dashed: other calibration text of the same size.
+    are means over linears; dashed: other calibration text of the same size. `title` says in words what the
+    figure shows.
     """
     texts = list(dict.fromkeys(frame.text))
     figure, axes = canvas(1, len(texts), (0.9 + 3.2 * len(texts), 3.6), sharey=True)
@@ -171,5 +183,5 @@ def plot_token_reach(frame: pd.DataFrame) -> Figure:
         axis.xaxis.set_minor_formatter(NullFormatter())
     axes[0, 0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axes[0, 0].set_ylabel("kept weights that change (%)")
-    legend_above(figure, *axes[0, 0].get_legend_handles_labels())
+    titled_legend(figure, *axes[0, 0].get_legend_handles_labels(), title=title)
     return figure

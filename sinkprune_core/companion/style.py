@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 ORANGE = "#E69F00"
@@ -67,6 +68,8 @@ HANDLE_INCHES = 0.5  # what a legend's entry takes beside its letters
 LETTER_INCHES = 0.055
 TITLE_LETTERS_PER_INCH = 12.5
 TITLE_LINE_INCHES = 0.18
+FAR = 30  # times the linear part of an axis; beyond it the axis is logarithmic
+WATERMARK_POINTS = 10  # per inch of a figure's height
 
 
 def canvas(
@@ -119,10 +122,15 @@ def _with_room(figure: Figure, title: str) -> str:
 
 def watermark(figure: Figure, words: str) -> Figure:
     """Write words across a figure whose numbers mean nothing; return it."""
-    figure.text(
-        0.5, 0.5, words, fontsize=26, color=GREY, alpha=0.45, ha="center", va="center", rotation=18, zorder=9
-    )
+    points = min(26, WATERMARK_POINTS * figure.get_figheight())
+    looks = {"fontsize": points, "color": GREY, "alpha": 0.45, "rotation": 18, "zorder": 9}
+    figure.text(0.5, 0.5, words, ha="center", va="center", **looks)
     return figure
+
+
+def reaches_far(values: pd.DataFrame | pd.Series, linear: float) -> bool:
+    """Return whether values reach so far beyond the `linear` part of an axis that it must be logarithmic."""
+    return bool(np.abs(values.to_numpy(dtype=float)).max() > FAR * linear)
 
 
 def _divided(count: int, by: int) -> int:

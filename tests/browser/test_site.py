@@ -4,20 +4,17 @@
 Chromium and its driver. With `SINKPRUNE_SCREENSHOTS=FOLDER` they leave pictures of every page.
 """
 
-import base64
 import functools
 import http.server
 import itertools
-import os
-import shutil
 import sys
 import threading
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from browser.chromium import complaints, in_a_browser, keep, wait_for, wide
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "site"))
@@ -26,17 +23,9 @@ pytest.importorskip("sphinx", reason="the extra `site` is not installed")
 import build_site  # noqa: E402 (it needs the path above)
 
 SITE = build_site.BUILD / "site"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run --hide-scrollbars "
-    "--disable-background-networking --disable-component-update --disable-sync"
-)
 WIDTHS = (1200, 390)
 LEFT = "\ue012"  # arrow keys
 RIGHT = "\ue014"
-in_a_browser = pytest.mark.skipif(
-    not CHROMIUM or not shutil.which("chromedriver"), reason="chromium or chromedriver is not installed"
-)
 
 
 class Page(HTMLParser):
@@ -111,19 +100,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    yield browser
-    browser.quit()
-
-
-@pytest.fixture(scope="module")
 def address(site) -> str:
     """A server at whose address the site lies two folders deep."""
     above = site.parents[1]
@@ -136,39 +112,6 @@ def address(site) -> str:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/{site.relative_to(above).as_posix()}"
     server.shutdown()
-
-
-def complaints(driver) -> list[str]:
-    """Return what the console says, but for a missing icon of the page."""
-    return [entry["message"] for entry in driver.get_log("browser") if "favicon.ico" not in entry["message"]]
-
-
-def wide(driver, pixels: int) -> None:
-    """Make the window so many pixels wide, and that of a phone where these are few."""
-    size = {"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": pixels < 600}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-
-def keep(driver, name: str) -> None:
-    if folder := os.environ.get("SINKPRUNE_SCREENSHOTS"):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        size = driver.execute_script(
-            "return [innerWidth, Math.min(9000, document.documentElement.scrollHeight)]"
-        )
-        clip = {"x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1}
-        taken = driver.execute_cdp_cmd(
-            "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip}
-        )
-        (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
-
-
-def wait_for(ready, what: str, seconds: float = 20):
-    """Return what `ready` returns once that is true; fails with `what` after `seconds`."""
-    end = time.monotonic() + seconds
-    while not (found := ready()):
-        assert time.monotonic() < end, f"after {seconds:.0f} s still not: {what}"
-        time.sleep(0.05)
-    return found
 
 
 @in_a_browser

@@ -243,3 +243,35 @@ def test_a_cell_of_a_sweep_without_a_row_for_a_figure_still_draws_it():
     assert [
         axis.get_title("left") for axis in forests.plot_methods(full, "panel", "recipe", "nats").axes
     ] == ["2:4", "4:8"]
+
+
+def test_an_interval_that_would_flatten_the_rest_is_cut_with_an_arrow_and_its_numbers():
+    estimates = {name: Estimate(0.0, -0.01, 0.01, 9, "") for name in "abc"}
+    near = forests.plot_forest(estimates, "x")
+    far = forests.plot_forest({**estimates, "d": Estimate(0.5, 0.4, 0.6, 9, "")}, "x")
+    assert not near.axes[0].texts and "arrows" not in near.get_supxlabel()
+    assert [text.get_text() for text in far.axes[0].texts] == ["+0.500 [+0.400, +0.600]"]
+    assert far.axes[0].get_xlim()[1] < 0.1 and "arrows: goes on" in far.get_supxlabel()
+    alone = forests.plot_forest({"a": Estimate(0.0, 0.0, 0.0, 9, "")}, "x")
+    assert not alone.axes[0].texts
+
+
+def test_an_axis_is_logarithmic_only_where_values_reach_far():
+    row = {"model": "m", "kind": "diffusion", "label": "strongest", "count": 1, "low": 0.0}
+    scales = [
+        figures.plot_hiding(pd.DataFrame([{**row, "value": high / 2, "high": high}]), "excess")
+        .axes[0]
+        .get_yscale()
+        for high in (0.2, 5.0)
+    ]
+    assert scales == ["linear", "symlog"]
+
+
+def test_a_kind_of_text_has_one_colour_however_it_starts():
+    rows = [(tokens, text, 5.0) for text in ("a, crops", "a, beginnings", "b, crops") for tokens in (1, 2)]
+    curve = pd.DataFrame(rows, columns=["tokens", "text", "nelbo"])
+    figure, title = figures.plot_learning(curve, {"a": 4.0, "b": 3.0})
+    colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
+    assert list(colours) == ["DLM, a, crops", "DLM, a, beginnings", "AR, a", "DLM, b, crops", "AR, b"]
+    assert colours["DLM, a, crops"] == colours["DLM, a, beginnings"] == colours["AR, a"] != colours["AR, b"]
+    assert "ends 1.0 to 2.0 nats above" in title

@@ -93,13 +93,25 @@ def test_figures_of_masks_and_methods_show_every_panel(tiny_dlm):
     assert [label.get_text() for label in left.get_yticklabels()] == ["wanda", "paper"]
 
 
-def test_findings_of_masks_are_means_over_linear_maps_by_the_other_mask():
-    rows = [("other text", 0.02), ("other text", 0.04), ("all-sinks", 0.0), ("all-sinks", 0.001)]
+def test_findings_of_masks_are_means_over_linear_maps_and_differences_are_paired_by_them():
+    rows = [("other text", (0.02, 0.04)), ("all-sinks", (0.0, 0.02)), ("wanda", (0.03, 0.03))]
     masks = pd.DataFrame(
-        [{"one": "noised-dense", "other": other, "differ": differ} for other, differ in rows]
+        [
+            {"one": "noised-dense", "other": other, "layer": layer, "linear": "q_proj", "differ": differ}
+            for other, values in rows
+            for layer, differ in enumerate(values)
+        ]
     )
     found = mask_findings(masks)
     assert {name: round(each.value, 6) for name, each in found.items()} == {
         "masks_other_text": 0.03,
-        "masks_all_sinks": 0.0005,
+        "masks_all_sinks": 0.01,
+        "masks_all_sinks_minus_other_text": -0.02,
+        "masks_wanda": 0.03,
+        "masks_wanda_minus_other_text": 0,
     }
+    paired = found["masks_all_sinks_minus_other_text"]
+    assert paired.low == pytest.approx(paired.high), "each map lies 0.02 below: nothing is left to chance"
+    assert found["masks_wanda_minus_other_text"].low == pytest.approx(-0.01)
+    alone = mask_findings(masks[masks.other == "wanda"])
+    assert list(alone) == ["masks_wanda"], "no other text, no difference from it"

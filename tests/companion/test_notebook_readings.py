@@ -138,23 +138,33 @@ def test_a_table_is_folded_in_html_and_whole_without_it():
     assert shown.sentences(["one.", "two."]).data == "- one.\n- two."
 
 
-def test_reach_is_a_mean_over_linear_maps():
+def test_reach_is_a_mean_over_linear_maps_and_differences_are_paired_by_them():
     rows = [
-        {"choice": choice, "tokens": tokens, "changed": changed}
+        {"layer": layer, "linear": "q_proj", "choice": choice, "tokens": tokens, "changed": changed}
         for choice, tokens, changes in (
             ("all sinks", 5, (0.001, 0.003)),
             ("random tokens", 5, (0.002, 0.002)),
             ("random tokens", 1, (0.5, 0.5)),
-            ("largest change", 5, (0.01, 0.03)),
+            ("largest change", 5, (0.01, 0.012)),
             ("other text", 640, (0.02, 0.04)),
         )
-        for changed in changes
+        for layer, changed in enumerate(changes)
     ]
-    found = reach_findings(pd.DataFrame(rows))
+    found = reach_findings(pd.DataFrame(rows[::-1]))
     values = {name: each.value for name, each in found.items()}
     assert values == pytest.approx(
-        {"reach_sinks": 0.002, "reach_random": 0.002, "reach_largest": 0.02, "reach_other_text": 0.03}
+        {
+            "reach_sinks": 0.002,
+            "reach_random": 0.002,
+            "reach_largest": 0.011,
+            "reach_other_text": 0.03,
+            "reach_sinks_minus_random": 0,
+            "reach_sinks_minus_largest": -0.009,
+            "reach_largest_minus_other_text": -0.019,
+        }
     )
+    paired = found["reach_sinks_minus_largest"]
+    assert paired.low == pytest.approx(paired.high), "each map lies 0.009 below: nothing is left to chance"
     none = pd.DataFrame(rows).assign(tokens=0)
     assert reach_findings(none) == {}
 
@@ -181,7 +191,9 @@ def test_titles_say_what_the_figure_shows():
         "At 50% methods cost 0.60 (paper) to 0.80 (wanda) nats per token"
     )
     assert figure_titles.best_in_words(apart) == "p: paper costs least"
-    assert figure_titles.best_in_words(excess(alike)) == "p: wanda costs least, not clearly"
+    assert figure_titles.best_in_words(excess(alike)) == (
+        "p: wanda costs least, not clearly (not drawn: magnitude 3.0)"
+    )
     found = {"a": estimate(1, 2), "b": estimate(-2, -1), "c": estimate(-1, 1)}
     assert figure_titles.signs_in_words(found) == (
         "Clearly below zero: 1 of 3 differences; above: 1; neither: 1"
