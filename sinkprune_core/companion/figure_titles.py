@@ -194,7 +194,8 @@ def front_in_words(front: pd.DataFrame, cost: str, words: str) -> str:
     for row in pruned.itertuples():
         affordable = dense[dense[cost] <= getattr(row, cost) * (1 + ROUNDING)]
         beaten += bool((affordable.excess < row.excess).any())
-    return f"At no more {words} the dense model in fewer steps lies below {beaten} of {len(pruned)} pruned points"
+    points = f"{beaten} of {len(pruned)} pruned points"
+    return f"At no more {words} the dense model in fewer steps lies below {points}"
 
 
 def kinds_in_words(differences: Mapping[str, Estimate | None]) -> str:
