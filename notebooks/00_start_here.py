@@ -77,10 +77,10 @@ run = start("00_start_here", globals())
 # draws more than the mean over all tokens by two standard deviations: the rings.
 
 # %%
+from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.companion.texts import held_out_texts
 from sinkprune_core.models.loading import load
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.sink_profiles import sink_profiles, tracked_rows
 from sinkprune_core.sinks.detection import sink_sets
 
 LEVELS = 8  # shares of masked tokens, evenly spread
@@ -318,7 +318,7 @@ display(Folded(listed(found)), Folded(shown, "What each recipe took"))
 # says by how much. The first use fetches 93 MB; after that, everything works offline.
 
 # %%
-from sinkprune_core.diffusion import compute
+from sinkprune_core.costs import compute
 from sinkprune_core.models.embedded import ADAPTERS
 from sinkprune_core.training.lora import tokens_seen
 

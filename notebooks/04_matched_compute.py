@@ -132,7 +132,7 @@ models = cost_models(dlm, kinds)
 
 # %%
 import pandas as pd
-from sinkprune_core.diffusion import compute
+from sinkprune_core.costs import compute
 
 ids_BT = texts["samples/crop"][:1].repeat(batch, 1)
 where_BT = (torch.arange(length) >= length // 2).expand(batch, -1)
@@ -361,7 +361,7 @@ figures.save_figure(run, drawn, "differences", forest_table(forest), caption)
 # gives the inputs. The recipes compared above have equal calibration tokens.
 
 # %%
-from sinkprune_core.pruning.cost import pruning_cost
+from sinkprune_core.costs.pruning import pruning_cost
 
 plans = {}
 for name in ("paper", "structured", "sparsegpt", "paper-sparsegpt", *recipes):

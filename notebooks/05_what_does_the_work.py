@@ -375,9 +375,9 @@ figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 
 # %%
 from sinkprune_core import corpus
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.companion.texts import calibration_draw
 from sinkprune_core.companion.token_reach import reach_words, token_reach
-from sinkprune_core.pruning.calibration import Calibration
 
 drawn_texts = [calibration_draw(dlm, reach_sequences, length, seed) for seed in (0, 1)]
 with_token = [

@@ -235,8 +235,8 @@ pd.DataFrame(moves).round(3)
 # package: its logits must be those of what was saved.
 
 # %%
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.companion.variants import saved_variant
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.recipe import check
 from transformers import AutoModelForCausalLM
 

@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER, Sampler
     from sinkprune_core.diffusion.sampling import generate
     from sinkprune_core.evaluation.likelihood import nelbo, nll, score
     from sinkprune_core.models.blocks import weights_kept
     from sinkprune_core.models.language_model import LanguageModel
     from sinkprune_core.models.loading import load
-    from sinkprune_core.pruning.calibration import Calibration
     from sinkprune_core.pruning.engine import prune
     from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
     from sinkprune_core.pruning.report import Report
@@ -27,7 +27,7 @@ _HOMES = {
     "models.blocks": ("weights_kept",),
     "models.language_model": ("LanguageModel",),
     "models.loading": ("load",),
-    "pruning.calibration": ("Calibration",),
+    "calibration.text": ("Calibration",),
     "pruning.engine": ("prune",),
     "pruning.recipe": ("PRESETS", "Recipe", "preset"),
     "pruning.report": ("Report",),

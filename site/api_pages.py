@@ -7,7 +7,20 @@ HELPERS = "helpers"  # the modules that lie in no folder
 FIRST = (
     "The library, folder by folder, from its docstrings. An import goes down only, in the order of this list."
 )
-ORDER = ("cli", "companion", "training", "evaluation", "pruning", "sinks", "diffusion", "models", HELPERS)
+ORDER = (
+    "cli",
+    "companion",
+    "training",
+    "costs",
+    "evaluation",
+    "pruning",
+    "resuming",
+    "calibration",
+    "sinks",
+    "diffusion",
+    "models",
+    HELPERS,
+)
 
 
 def first_sentence(file: Path) -> str:

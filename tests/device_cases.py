@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from sinkprune_core import corpus
+from sinkprune_core.calibration import dense_statistics
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.cli.main import main
-from sinkprune_core.diffusion import compute
+from sinkprune_core.costs import compute
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation import quality
@@ -26,8 +28,7 @@ from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning import dense_statistics, engine
-from sinkprune_core.pruning.calibration import Calibration
+from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
 from sinkprune_core.pruning.shrink import shrink

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from sinkprune_core import memory
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.companion import records, variants
 from sinkprune_core.companion.masks import kept_masks
 from sinkprune_core.companion.records import Run
@@ -27,7 +28,6 @@ from sinkprune_core.models import adapters, embedded, reader
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import from_folder
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
 

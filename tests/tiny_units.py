@@ -18,8 +18,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.models.language_model import LanguageModel, set_direction
-from sinkprune_core.pruning.input_statistics import InputStatistics
 from sinkprune_core.pruning.structured import mask, removable
 
 COMMON = {

@@ -161,9 +161,9 @@ def prune_and_save(options: PruneOptions, recipe: Recipe) -> int:
     """Load the model and do what `run` says, in places that are held."""
     import torch
 
+    from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.cli.inputs import documents_of, on_device, open_model, sequences_of
-    from sinkprune_core.pruning.calibration import Calibration
-    from sinkprune_core.pruning.cost import pruning_cost
+    from sinkprune_core.costs.pruning import pruning_cost
     from sinkprune_core.pruning.engine import prune
     from sinkprune_core.pruning.recipe import check
 
@@ -283,13 +283,13 @@ def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:
     """
     import torch
 
+    from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.cli.inputs import STREAM_ABOVE, default_length
+    from sinkprune_core.costs.pruning import pruning_cost
     from sinkprune_core.models.catalog import EMBEDDED
     from sinkprune_core.models.devices import choose_dtype
     from sinkprune_core.models.hub import available_memory, parse, requirements
     from sinkprune_core.models.meta_model import meta_model
-    from sinkprune_core.pruning.calibration import Calibration
-    from sinkprune_core.pruning.cost import pruning_cost
     from sinkprune_core.pruning.recipe import check
 
     row, _ = parse(options.model)

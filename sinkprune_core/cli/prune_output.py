@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from sinkprune_core.cli.options import check_new_path, check_writable
 from sinkprune_core.files import held
-from sinkprune_core.pruning.work_folder import marker, remove_job, remove_root
+from sinkprune_core.resuming.work_folder import marker, remove_job, remove_root
 from sinkprune_core.scratch import remove_leftovers
 
 if TYPE_CHECKING:
+    from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.cli.prune import PruneOptions
     from sinkprune_core.models.language_model import LanguageModel
-    from sinkprune_core.pruning.calibration import Calibration
     from sinkprune_core.pruning.recipe import Recipe
     from sinkprune_core.pruning.report import Report
 
@@ -88,7 +88,7 @@ def is_finished(options: PruneOptions, lm: LanguageModel, recipe: Recipe, calibr
 
     Raises FileExistsError for the output of another model or calibration text.
     """
-    from sinkprune_core.pruning.work_folder import identity
+    from sinkprune_core.resuming.work_folder import identity
 
     if options.dry_run or not options.out.exists():
         return False
@@ -128,9 +128,10 @@ def save(lm: LanguageModel, report: Report, options: PruneOptions) -> None:
 
 def discard(options: PruneOptions, recipe: Recipe) -> None:
     """Remove a job that is saved, and the work folder where it was made for this job alone."""
-    from sinkprune_core.pruning.checkpoint import job_folder
+    from sinkprune_core.calibration.token_weights import settings_digest
+    from sinkprune_core.resuming.checkpoint import job_folder
 
     root = options.work_folder
-    remove_job(job_folder(root, recipe))
+    remove_job(job_folder(root, settings_digest(recipe)))
     if options.work is None and not remove_root(root):
         print(f"{root} stays: it holds other jobs, or files that are not sinkprune's", file=sys.stderr)

@@ -14,10 +14,10 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 
+from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.evaluation.intervals import CONFIDENCE, pivot
 from sinkprune_core.evaluation.significance import family
 from sinkprune_core.pruning.recipe import Recipe
-from sinkprune_core.pruning.token_weights import choice_name
 
 FIELDS = tuple(field.name for field in fields(Recipe))
 HELPS = "helps"

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.companion.variants import SharedStatistics, pruned
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.recipe import Recipe
 
 

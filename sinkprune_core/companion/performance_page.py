@@ -5,9 +5,9 @@ docs/performance.json.
 import json
 from pathlib import Path
 
+from sinkprune_core.calibration.dense_statistics import WAITING_BYTES, WAITING_SHARE
+from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.files import project_root, write_json
-from sinkprune_core.pruning.dense_statistics import WAITING_BYTES, WAITING_SHARE
-from sinkprune_core.pruning.token_weights import EXCLUDE
 from sinkprune_core.tables import markdown_table
 
 LARGE = "large"  # the entry of docs/performance.json that prune_large.py writes

@@ -7,15 +7,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sinkprune_core.diffusion.compute import forward_cost
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.costs.compute import forward_cost
+from sinkprune_core.costs.pruning import pruning_cost, speed_here
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.hub import parse, requirements
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import language_model
 from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.models.reader import Checkpoint
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.cost import pruning_cost, speed_here
 from sinkprune_core.pruning.recipe import Recipe
 
 

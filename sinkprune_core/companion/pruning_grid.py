@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.companion.texts import calibration_draw
 from sinkprune_core.companion.variant_answers import variant_answers
 from sinkprune_core.companion.variants import SharedStatistics, Variant
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset

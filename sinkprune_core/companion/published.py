@@ -12,14 +12,14 @@ import pandas as pd
 import torch
 import yaml
 
-from sinkprune_core.diffusion.compute import MEMORY, SPEED, forward_cost
+from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.costs.compute import MEMORY, SPEED, forward_cost
+from sinkprune_core.costs.pruning import PruningCost, pruning_cost
 from sinkprune_core.evaluation.benchmarks import PAPER, named
 from sinkprune_core.files import PACKAGE
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.cost import PruningCost, pruning_cost
-from sinkprune_core.pruning.dense_statistics import WAITING_SHARE
 from sinkprune_core.pruning.recipe import preset
 
 FILE = PACKAGE / "data" / "published.yml"

@@ -15,12 +15,12 @@ from types import FunctionType
 import numpy as np
 import pandas as pd
 
+from sinkprune_core.calibration.token_weights import choice_identity
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import atomic, project_root, write_json
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.devices import choose_device, device_name
 from sinkprune_core.provenance import environment, modules_of, package_version, source_closure
-from sinkprune_core.pruning.token_weights import choice_identity
 
 KEY_PACKAGES = ("torch", "transformers")  # another version of one of these measures anew
 ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from sinkprune_core.companion import claims, claims_page, others_page, published
 from sinkprune_core.companion.claims import Claim
 from sinkprune_core.companion.published import Result
-from sinkprune_core.diffusion.compute import HARDWARE, SPEED
+from sinkprune_core.costs.compute import HARDWARE, SPEED
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.tables import markdown_table
 

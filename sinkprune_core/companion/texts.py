@@ -6,10 +6,10 @@ Dimensions: N sequences, T tokens per sequence.
 import torch
 
 from sinkprune_core import corpus
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.noise import even_split
 from sinkprune_core.evaluation.public_data import embedded_wikitext
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.seeds import generator
 
 LETTERS = 10  # no vocabulary puts more letters of English into a token on average

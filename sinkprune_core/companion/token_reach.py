@@ -16,14 +16,14 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import SinkContext, heads_of, token_weights
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.dense_statistics import dense_statistics
+from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.pruning.patterns import lowest
 from sinkprune_core.pruning.recipe import Recipe
-from sinkprune_core.pruning.sink_profiles import sink_profiles, tracked_rows
-from sinkprune_core.pruning.token_weights import SinkContext, heads_of, token_weights
 from sinkprune_core.seeds import generator
 
 NEAR = 0.1  # how near the logarithm of a score must be to that of its row's threshold to count as close

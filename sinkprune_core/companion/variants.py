@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import torch
 
+from sinkprune_core.calibration.dense_statistics import DenseStatistics
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import StatisticsKey
 from sinkprune_core.companion.scoring import EVALUATION_SEED, fingerprint_of, score_texts
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.dense_statistics import DenseStatistics, dense_statistics
-from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.engine import dense_statistics, prune
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.shrink import shrink
-from sinkprune_core.pruning.token_weights import StatisticsKey
 
 if TYPE_CHECKING:  # how a record is kept is no part of its key
     from sinkprune_core.companion.records import Run

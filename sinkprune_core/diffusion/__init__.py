@@ -1,6 +1,6 @@
 """Masked diffusion: the forward process, and generation.
 
 `noise` masks tokens; `samplers` holds the settings of generation; `sampling` generates, with `proposals` of
-tokens for one step, and decodes autoregressive models, too; `compute` counts parameters, FLOPs and seconds.
+tokens for one step, and decodes autoregressive models, too.
 Start with `sampling`. Imports `models` and the helpers; `sinks` and all layers above import it.
 """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sinkprune_core.pruning.input_statistics import InputStatistics
+from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.pruning.sparsegpt import sparsegpt
 
 Score = Callable[[torch.Tensor, InputStatistics | None], torch.Tensor]

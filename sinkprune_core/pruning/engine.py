@@ -8,7 +8,7 @@ Dimensions: R calibration rows, T position, O output features, I input features.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import islice
@@ -19,25 +19,48 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from sinkprune_core.calibration.dense_statistics import DenseStatistics, collect
+from sinkprune_core.calibration.input_statistics import InputStatistics, observe
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import StatisticsKey, rows_for, settings_digest
 from sinkprune_core.files import held
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block, visit
 from sinkprune_core.models.finite import check_finite
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning import structured
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.checkpoint import PruningCheckpoint, RunState
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.dense_statistics import DenseStatistics, collect
-from sinkprune_core.pruning.input_statistics import InputStatistics, observe
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
 from sinkprune_core.pruning.recipe import Recipe, check
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.sparsegpt import SingularGram
-from sinkprune_core.pruning.token_weights import rows_for
+from sinkprune_core.resuming.checkpoint import PruningCheckpoint, RunState
 
 Linears = dict[str, nn.Module]  # of a block, by name
 Statistics = dict[str, InputStatistics]  # of what they receive
 Zeros = dict[str, int]  # how many of their weights are zero
+
+
+def dense_statistics(
+    lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration, progress: bool = True
+) -> dict[StatisticsKey, DenseStatistics]:
+    """Return the statistics that recipes with dense propagation prune from, by `recipe.statistics_key`.
+
+    One pass serves all recipes with the same states of the text. Raises ValueError for a recipe with
+    sequential propagation, or one that needs Gram matrices, which are too large to keep.
+    """
+    for recipe in recipes:
+        check(lm, recipe, calibration)
+        if recipe.propagation != "dense":
+            raise ValueError(
+                f"recipe {recipe.name!r} has propagation={recipe.propagation!r}: "
+                "its statistics depend on what it pruned before"
+            )
+        if CRITERIA[recipe.criterion].needs == "gram":
+            raise ValueError(
+                f"recipe {recipe.name!r} needs a Gram matrix per input: "
+                "those are used block by block and not kept"
+            )
+    return collect(lm, [recipe.statistics_key for recipe in recipes], calibration, progress)
 
 
 @torch.no_grad()
@@ -102,7 +125,9 @@ class PruningRun:
         self.criterion = CRITERIA[recipe.criterion]
         self.calibration = calibration
         self.progress = progress
-        self.checkpoint = None if work is None else PruningCheckpoint(Path(work), lm, recipe, calibration)
+        self.checkpoint = None
+        if work is not None:
+            self.checkpoint = PruningCheckpoint(Path(work), lm, settings_digest(recipe), calibration)
         self.state = self.checkpoint.state if self.checkpoint else RunState()
         self.dense: DenseStatistics | None = None  # of the dense model, if they serve all blocks
         self.rows: Rows | None = None  # otherwise: what goes through the blocks to show their statistics

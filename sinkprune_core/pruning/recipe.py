@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import FunctionType
 
+from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration
+from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning import structured
-from sinkprune_core.pruning.calibration import INPUTS, NOISE, Calibration
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, allocate, n_and_m
-from sinkprune_core.pruning.token_weights import EXCLUDE, StatisticsKey, choice_name
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 
 PROPAGATION = ("sequential", "dense")

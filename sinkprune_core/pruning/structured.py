@@ -17,9 +17,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.input_statistics import InputStatistics
 
 # where units lie
 

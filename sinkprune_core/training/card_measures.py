@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sinkprune_core import corpus
-from sinkprune_core.diffusion import compute
+from sinkprune_core.costs import compute
 from sinkprune_core.evaluation import data_files, local_data, quality
 from sinkprune_core.evaluation.public_data import embedded_wikitext
 from sinkprune_core.files import write_json

@@ -6,10 +6,10 @@ Dimensions: N sequences, S noise levels, T sequence position.
 
 import torch
 
+from sinkprune_core.calibration.sink_profiles import sink_profiles
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.sink_profiles import sink_profiles
 from sinkprune_core.sinks import detection
 from sinkprune_core.training import losses
 

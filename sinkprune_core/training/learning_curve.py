@@ -10,7 +10,7 @@ from operator import itemgetter
 import numpy as np
 from scipy.optimize import curve_fit
 
-from sinkprune_core.diffusion import compute
+from sinkprune_core.costs import compute
 from sinkprune_core.evaluation.intervals import CONFIDENCE
 from sinkprune_core.models.language_model import LanguageModel
 

@@ -9,12 +9,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core import corpus
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.cli import main
+from sinkprune_core.costs import pruning as cost
+from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.streaming import StreamedModel
-from sinkprune_core.pruning import cost
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.cost import pruning_cost
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.seeds import generator

@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.companion import forests, sink_figures
 from sinkprune_core.companion.masks import mask_differences
 from sinkprune_core.companion.pruning_findings import mask_findings
 from sinkprune_core.companion.variants import SharedStatistics
 from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 

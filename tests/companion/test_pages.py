@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.cli import main
 from sinkprune_core.companion import claims, pages, performance_page, published, readme, verdict_rule
 from sinkprune_core.companion.models_page import models_page
@@ -14,7 +15,6 @@ from sinkprune_core.evaluation import benchmarks
 from sinkprune_core.files import project_root
 from sinkprune_core.models.catalog import MODELS, REFUSED
 from sinkprune_core.models.meta_model import meta_model
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.recipe import check, preset
 
 PAGES = [

@@ -3,13 +3,13 @@
 import pandas as pd
 import pytest
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.companion import variant_answers as module
 from sinkprune_core.companion.pruning_findings import accuracy_findings
 from sinkprune_core.companion.records import Run
 from sinkprune_core.companion.variant_answers import accuracy_difference, flip_table, points, variant_answers
 from sinkprune_core.companion.variants import Variant
 from sinkprune_core.evaluation.public_data import embedded_blimp
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.recipe import preset
 
 

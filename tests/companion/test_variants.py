@@ -5,19 +5,19 @@ import pytest
 import torch
 
 from sinkprune_core import corpus
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.companion import variants
 from sinkprune_core.companion.plans import costs, without_weights
 from sinkprune_core.companion.records import Run
 from sinkprune_core.companion.texts import any_text
 from sinkprune_core.companion.variants import Variant, saved_variant
-from sinkprune_core.diffusion.compute import forward_cost
+from sinkprune_core.costs import pruning as cost
+from sinkprune_core.costs.compute import forward_cost
+from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.models.random_weights import case_of, stand_in, write
-from sinkprune_core.pruning import cost
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.cost import pruning_cost
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 

@@ -45,10 +45,10 @@ def main(jobs: int, leak: bool) -> None:
     from hostile.cases import ALL_WAYS, LEARN, OTHERS, TEXT, command
 
     from sinkprune_core.cli.main import main as run
+    from sinkprune_core.costs import pruning as cost
     from sinkprune_core.memory import release_freed_memory, resident_memory
     from sinkprune_core.models.random_cases import CASES
     from sinkprune_core.models.random_weights import write
-    from sinkprune_core.pruning import cost
 
     cost.PROBE_SECONDS = 0.001
     torch.set_num_threads(1)

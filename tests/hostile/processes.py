@@ -152,9 +152,10 @@ def _import_everything() -> None:
 
     from sinkprune_core.cli import compare, evaluate, inputs, prune, trace, train
     from sinkprune_core.companion import scoring
+    from sinkprune_core.costs import pruning as cost
     from sinkprune_core.evaluation import comparison
     from sinkprune_core.models import random_cases
-    from sinkprune_core.pruning import cost, engine, shrink
+    from sinkprune_core.pruning import engine, shrink
     from sinkprune_core.training import export, lora
 
     torch.set_num_threads(1)
@@ -297,7 +298,7 @@ def _files(folder: str) -> list[str]:
 def _no_digests() -> None:
     """Finished blocks and hidden states are taken as they are."""
     from sinkprune_core.models import streaming
-    from sinkprune_core.pruning import checkpoint, hidden_files
+    from sinkprune_core.resuming import checkpoint, hidden_files
 
     for module in (streaming, checkpoint, hidden_files):
         module.file_digest = lambda path: "0" * 64
@@ -352,7 +353,7 @@ def _no_locks() -> None:
 
 def _holes() -> None:
     """Hidden states lie in sparse files."""
-    from sinkprune_core.pruning import hidden_files
+    from sinkprune_core.resuming import hidden_files
 
     def sparse(file: Path, size: int) -> None:
         with file.open("wb") as handle:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.cli import main
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
@@ -20,7 +21,6 @@ from sinkprune_core.models.loading import language_model, load
 from sinkprune_core.models.placement import device_of, place
 from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.reader import Checkpoint
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.pruning.shrink import shrink

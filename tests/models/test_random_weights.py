@@ -6,6 +6,7 @@ from families import some_ids
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.benchmarks import evaluate_named
@@ -14,7 +15,6 @@ from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.random_weights import case_of, instead_of, stand_in
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.sinks.trace import trace

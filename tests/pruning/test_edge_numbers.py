@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.models.language_model import weight_OI
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 

@@ -9,18 +9,18 @@ import pytest
 import torch
 from naive import linears_of, same, weights_of, zeros_of
 
+from sinkprune_core.calibration.input_statistics import observe
+from sinkprune_core.calibration.text import Calibration, trajectory
+from sinkprune_core.calibration.token_weights import EXCLUDE, rows_for
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block, weights_kept
 from sinkprune_core.models.embedded import START_TOKEN_ID
 from sinkprune_core.models.language_model import weight_OI
-from sinkprune_core.pruning.calibration import Calibration, trajectory
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
 from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.input_statistics import observe
 from sinkprune_core.pruning.patterns import select
 from sinkprune_core.pruning.recipe import PRESETS, PROPAGATION, Recipe, preset
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import plan
-from sinkprune_core.pruning.token_weights import EXCLUDE, rows_for
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
 NOISED = {"inputs": "noised", "noise_levels": LEVELS}

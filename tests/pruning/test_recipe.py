@@ -5,11 +5,10 @@ import dataclasses
 import pytest
 from naive import same, weights_of
 
-from sinkprune_core.pruning.calibration import NOISE, Calibration, trajectory
-from sinkprune_core.pruning.dense_statistics import dense_statistics
-from sinkprune_core.pruning.engine import prune
+from sinkprune_core.calibration.text import NOISE, Calibration, trajectory
+from sinkprune_core.calibration.token_weights import EXCLUDE
+from sinkprune_core.pruning.engine import dense_statistics, prune
 from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, check, preset
-from sinkprune_core.pruning.token_weights import EXCLUDE
 
 NAN = float("nan")
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from naive import linears_of, matrix, same, weights_of
 
+from sinkprune_core.calibration.text import Calibration, trajectory
+from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.calibration import Calibration, trajectory
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.patterns import select
 from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.sparsegpt import SingularGram, sparsegpt
-from sinkprune_core.pruning.token_weights import rows_for
 
 
 def problem(

@@ -11,22 +11,22 @@ from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 from naive import linears_of, same
 
+from sinkprune_core.calibration import dense_statistics
+from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration
+from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.language_model import weight_OI
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning import dense_statistics
-from sinkprune_core.pruning.calibration import INPUTS, NOISE, Calibration
-from sinkprune_core.pruning.checkpoint import PruningCheckpoint
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PROPAGATION, Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.structured import plan
-from sinkprune_core.pruning.token_weights import EXCLUDE
+from sinkprune_core.resuming.checkpoint import PruningCheckpoint
 
 LAYERS = 3
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sinkprune_core.diffusion import compute
+from sinkprune_core.costs import compute
 from sinkprune_core.training.learning_curve import extrapolate, flops_per_token, tokens_per_hour
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from naive import linears_of, matrix, zeros_of
 
-from sinkprune_core.pruning.calibration import Calibration, trajectory
+from sinkprune_core.calibration.text import Calibration, trajectory
+from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
-from sinkprune_core.pruning.token_weights import rows_for
 
 LEVELS, LENGTH = 3, 24
 

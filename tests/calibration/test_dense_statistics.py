@@ -6,17 +6,17 @@ import pytest
 import torch
 from naive import linears_of, same, weights_of
 
+from sinkprune_core.calibration import dense_statistics as module
+from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, row_bytes
+from sinkprune_core.calibration.input_statistics import observe
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import EXCLUDE, NamedChoice, SinkContext
+from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
-from sinkprune_core.pruning import dense_statistics as module
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.cost import pruning_cost
-from sinkprune_core.pruning.dense_statistics import dense_statistics, input_budget, one_pass, row_bytes
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.input_statistics import observe
+from sinkprune_core.pruning.engine import dense_statistics, prune
 from sinkprune_core.pruning.recipe import Recipe, preset
-from sinkprune_core.pruning.token_weights import EXCLUDE, NamedChoice, SinkContext
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
 NOISED = {"inputs": "noised", "noise_levels": LEVELS}

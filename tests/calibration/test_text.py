@@ -7,12 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import generate
-from sinkprune_core.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
-from sinkprune_core.pruning.calibration import INPUTS, NOISE, Calibration, noise_counts, trajectory
-from sinkprune_core.pruning.sink_profiles import sink_profiles
-from sinkprune_core.pruning.token_weights import (
+from sinkprune_core.calibration.sink_profiles import sink_profiles
+from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration, noise_counts, trajectory
+from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     SinkContext,
     StatisticsKey,
@@ -20,6 +17,9 @@ from sinkprune_core.pruning.token_weights import (
     rows_for,
     token_weights,
 )
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.diffusion.sampling import generate
+from sinkprune_core.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
 from sinkprune_core.sinks.detection import sink_sets
 
 KINDS = ("autoregressive", "diffusion")

@@ -8,7 +8,6 @@ the hidden states are compared with their digests before they are used again.
 Dimensions: R calibration rows, T position, D hidden width.
 """
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -19,17 +18,16 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sinkprune_core.calibration.dense_statistics import DenseStatistics
+from sinkprune_core.calibration.input_statistics import InputStatistics
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import StatisticsKey, settings_digest
 from sinkprune_core.files import atomic, file_digest, make_folder
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.streaming import FinishedBlock
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.dense_statistics import DenseStatistics
-from sinkprune_core.pruning.hidden_files import HiddenFiles
-from sinkprune_core.pruning.input_statistics import InputStatistics
-from sinkprune_core.pruning.recipe import Recipe
-from sinkprune_core.pruning.token_weights import StatisticsKey, choice_identity
-from sinkprune_core.pruning.work_folder import (
+from sinkprune_core.resuming.hidden_files import HiddenFiles
+from sinkprune_core.resuming.work_folder import (
     claim,
     identity,
     kept_file,
@@ -41,15 +39,9 @@ from sinkprune_core.pruning.work_folder import (
 FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
 
 
-def _digest(settings: Recipe | StatisticsKey) -> str:
-    """Return a SHA-256 prefix over all fields."""
-    fields = asdict(settings) | {"exclude": choice_identity(settings.exclude)}
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def job_folder(root: Path, recipe: Recipe) -> Path:
-    """Return the folder of a recipe's job in a work folder."""
-    return root / f"job-{_digest(recipe)}"
+def job_folder(root: Path, job: str) -> Path:
+    """Return the folder of a job in a work folder; `job` is the `settings_digest` of its recipe."""
+    return root / f"job-{job}"
 
 
 @dataclass
@@ -76,13 +68,14 @@ class RunState:
 class PruningCheckpoint:
     """The state of one pruning run in a work folder, whose lock is held; made, or found and checked.
 
-    A block whose file is damaged does not count, nor do those after it. Raises ValueError, naming what
-    differs, when the folder is not a work folder or belongs to another model, calibration text or version.
+    `job` is the `settings_digest` of its recipe. A block whose file is damaged does not count, nor do those
+    after it. Raises ValueError, naming what differs, when the folder is not a work folder or belongs to
+    another model, calibration text or version.
     """
 
-    def __init__(self, root: Path, lm: LanguageModel, recipe: Recipe, calibration: Calibration | None):
+    def __init__(self, root: Path, lm: LanguageModel, job: str, calibration: Calibration | None):
         self.root = root
-        self.folder = job_folder(root, recipe)
+        self.folder = job_folder(root, job)
         if lm.is_streamed:  # until `resume`, what compares all blocks must find the dense ones
             for layer, block in list(lm.finished.items()):
                 if block.file == self.block_file(layer):
@@ -119,7 +112,7 @@ class PruningCheckpoint:
 
     def statistics(self, key: StatisticsKey, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
         """Return the statistics of the dense model under one key, computed once for all recipes."""
-        file = self.root / f"statistics-{_digest(key)}.safetensors"
+        file = self.root / f"statistics-{settings_digest(key)}.safetensors"
         return _load_statistics(kept_file(file, lambda target: _save_statistics(compute(), target)))
 
     # hidden states before a block

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from sinkprune_core.files import atomic, file_digest, write_json
 
 if TYPE_CHECKING:
+    from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.models.language_model import LanguageModel
-    from sinkprune_core.pruning.calibration import Calibration
 
 FORMAT = 1  # of everything in a work folder
 MARKER = "work.json"

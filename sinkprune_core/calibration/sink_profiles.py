@@ -10,9 +10,9 @@ position.
 
 import torch
 
+from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.pruning.calibration import Calibration, trajectory
 from sinkprune_core.sinks import attention
 from sinkprune_core.sinks.trace import query_windows, visible
 

@@ -14,20 +14,16 @@ from dataclasses import dataclass
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
-from sinkprune_core.models.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.input_statistics import InputStatistics, observe
-from sinkprune_core.pruning.recipe import Recipe, check
-from sinkprune_core.pruning.sink_profiles import (
+from sinkprune_core.calibration.input_statistics import InputStatistics, observe
+from sinkprune_core.calibration.sink_profiles import (
     profile,
     sink_profiles,
     tracked_rows,
     visible_keys,
     windows_of,
 )
-from sinkprune_core.pruning.token_weights import (
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import (
     EXCLUDE,
     SinkContext,
     StatisticsKey,
@@ -36,6 +32,8 @@ from sinkprune_core.pruning.token_weights import (
     rows_for,
     token_weights,
 )
+from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
+from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.sinks import attention
 
 WAITING_BYTES = 1 << 30  # inputs that may be held on a CPU until the weights of their tokens are known
@@ -56,30 +54,6 @@ class DenseStatistics:
     seconds: float  # for all recipes that shared the pass
 
 
-def dense_statistics(
-    lm: LanguageModel, recipes: Sequence[Recipe], calibration: Calibration, progress: bool = True
-) -> dict[StatisticsKey, DenseStatistics]:
-    """Return the statistics of several recipes with dense propagation, by `recipe.statistics_key`.
-
-    One pass serves all recipes with the same states of the text. Where the forwards that show the sinks are
-    those whose inputs are wanted, one forward serves both. Raises ValueError for a recipe with sequential
-    propagation, or one that needs Gram matrices, which are too large to keep.
-    """
-    for recipe in recipes:
-        check(lm, recipe, calibration)
-        if recipe.propagation != "dense":
-            raise ValueError(
-                f"recipe {recipe.name!r} has propagation={recipe.propagation!r}: "
-                "its statistics depend on what it pruned before"
-            )
-        if CRITERIA[recipe.criterion].needs == "gram":
-            raise ValueError(
-                f"recipe {recipe.name!r} needs a Gram matrix per input: "
-                "those are used block by block and not kept"
-            )
-    return collect(lm, [recipe.statistics_key for recipe in recipes], calibration, progress)
-
-
 @torch.no_grad()
 def collect(
     lm: LanguageModel,
@@ -88,10 +62,11 @@ def collect(
     progress: bool = True,
     hidden_store: HiddenStore | None = None,
 ) -> dict[StatisticsKey, DenseStatistics]:
-    """Return the statistics of every key; nothing is checked.
+    """Return the statistics of every key; whether keys fit the model is not checked.
 
-    Hidden states that wait for the next block lie in `hidden_store` where there is one, else on the model's
-    device.
+    Keys with the same states of the text share one pass. Where the forwards that show the sinks are those
+    whose inputs are wanted, one forward serves both. Hidden states that wait for the next block lie in
+    `hidden_store` where there is one, else on the model's device.
     """
     by_trajectory: dict[tuple, list[StatisticsKey]] = {}
     for key in dict.fromkeys(keys):

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sinkprune_core.diffusion.compute import forward_cost
+from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, row_bytes
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.costs.compute import forward_cost
 from sinkprune_core.memory import resident_memory
 from sinkprune_core.models.hub import available_memory
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.dense_statistics import input_budget, one_pass, row_bytes
 from sinkprune_core.pruning.recipe import Recipe
 
 PROBE_SECONDS = 0.5  # how long the speed of this machine is measured

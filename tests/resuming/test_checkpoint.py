@@ -9,13 +9,13 @@ import pytest
 import torch
 from naive import same, weights_of
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.files import atomic
-from sinkprune_core.pruning import checkpoint, work_folder
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.checkpoint import PruningCheckpoint
 from sinkprune_core.pruning.engine import PruningRun, prune
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.pruning.shrink import shrink
+from sinkprune_core.resuming import checkpoint, work_folder
+from sinkprune_core.resuming.checkpoint import PruningCheckpoint
 
 LAYERS = 3
 RECIPES = {

@@ -8,17 +8,18 @@ T position.
 """
 
 import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import CodeType
 
 import torch
 
+from sinkprune_core.calibration.sink_profiles import sink_profiles
+from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.diffusion.noise import random_mask
 from sinkprune_core.models.blocks import Rows
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.pruning.calibration import Calibration, trajectory
-from sinkprune_core.pruning.sink_profiles import sink_profiles
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import detection
 
@@ -178,6 +179,12 @@ def _plain_code(code: CodeType) -> tuple:
     """Return bytecode, names and constants, those of functions inside it included, without file and line."""
     constants = [_plain_code(each) if isinstance(each, CodeType) else each for each in code.co_consts]
     return code.co_code, code.co_names, constants
+
+
+def settings_digest(settings: StatisticsKey) -> str:
+    """Return a SHA-256 prefix over all fields of a key, or of a recipe, whose choice is a field `exclude`."""
+    fields = asdict(settings) | {"exclude": choice_identity(settings.exclude)}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
 # weights

@@ -7,12 +7,11 @@ import pytest
 import torch
 from naive import same, weights_of
 
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import choice_identity, rows_for
 from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.calibration import Calibration
-from sinkprune_core.pruning.dense_statistics import dense_statistics
-from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.engine import dense_statistics, prune
 from sinkprune_core.pruning.recipe import Recipe
-from sinkprune_core.pruning.token_weights import choice_identity, rows_for
 
 NOISED = {"inputs": "noised", "noise_levels": 2, "sink_std": 1.0}
 

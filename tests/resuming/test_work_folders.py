@@ -15,16 +15,16 @@ from hostile.cases import TEXT, Bench, command, contents
 from hostile.tally import Tally
 
 from sinkprune_core import files
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.cli import main, prune_output
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning import engine
-from sinkprune_core.pruning.calibration import Calibration
 from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.hidden_files import HiddenFiles, allocate
 from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.resuming.hidden_files import HiddenFiles, allocate
 
 SEQUENTIAL = Recipe(noise_levels=2)
 OWL = Recipe(allocation="owl", owl_m=2.0)

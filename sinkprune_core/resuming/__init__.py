@@ -1,0 +1,6 @@
+"""What a pruning run keeps on disk, so that a killed one goes on where it was. Open `checkpoint` first.
+
+`work_folder` says whose a folder is, which of its files are whole and what may be removed; `hidden_files`
+holds the hidden states between two blocks. None of it knows recipes, only their digests.
+It may import `calibration`, `models` and the helpers; `pruning` writes and reads it, `cli` removes it.
+"""
