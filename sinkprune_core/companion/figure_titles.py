@@ -132,8 +132,7 @@ def accuracy_in_words(accuracy: pd.DataFrame, chance: float = 0.5) -> str:
         whole = part[part.group == "all"].value.iloc[0]
         above = int((groups.low > chance).sum())
         parts.append(
-            f"{model} answers {whole:.0%} of all items right, and beats chance in {above} of "
-            f"{len(groups)} groups"
+            f"{model}: {whole:.0%} of all items right, above chance in {above} of {len(groups)} groups"
         )
     return "; ".join(parts)
 

@@ -2,6 +2,7 @@
 
 from sinkprune_core.companion import claims, claims_page
 from sinkprune_core.companion.others import OtherRun, runs
+from sinkprune_core.companion.phrases import number
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.tables import markdown_table
 
@@ -41,8 +42,8 @@ def others_summary() -> str:
         lowest, highest = min(each.value for each in found), max(each.value for each in found)
         widest = max(each.half_width for each in found)
         parts.append(
-            f"{run.title}, by [{run.source}]({run.address}): sink-aware − plain lies between {lowest:+.2f} "
-            f"and {highest:+.2f} points in {len(found)} comparisons, each ± {widest:.1f} at most."
+            f"{run.title}, by [{run.source}]({run.address}): sink-aware − plain is {number(lowest)} to "
+            f"{number(highest)} points in {len(found)} comparisons, with intervals of up to ± {widest:.1f}."
         )
     verdicts = claims_page.counted(table[table.kind == claims.OTHERS], "comparisons by others")
     return f"{' '.join(parts)} {verdicts} [Details](docs/results.md#at-8b-by-others)."

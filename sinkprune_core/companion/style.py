@@ -115,7 +115,8 @@ def titled(figure: Figure, title: str) -> None:
 
 def _with_room(figure: Figure, title: str) -> str:
     """Return a title broken to the figure's width, and make the figure as much higher."""
-    said = textwrap.fill(title, int(TITLE_LETTERS_PER_INCH * figure.get_figwidth()))
+    letters = int(TITLE_LETTERS_PER_INCH * figure.get_figwidth())
+    said = textwrap.fill(title, letters, break_on_hyphens=False)
     figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(said.splitlines()))
     return said
 

@@ -32,7 +32,8 @@ def page(tmp_path_factory) -> Path:
     markdown_it = pytest.importorskip("markdown_it", reason="the extra `site` is not installed")
     parser = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table")
     body = parser.render((ROOT / "README.md").read_text(encoding="utf-8"))
-    head = f"<!doctype html><meta charset=utf-8><base href='{ROOT.as_uri()}/'><style>{STYLE}</style>"
+    head = "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+    head += f"<base href='{ROOT.as_uri()}/'><style>{STYLE}</style>"
     file = tmp_path_factory.mktemp("readme") / "readme.html"
     file.write_text(head + body, encoding="utf-8")
     return file

@@ -43,7 +43,7 @@ def test_filling_is_compared_where_few_and_where_many_tokens_are_masked():
 def test_accuracy_counts_the_groups_above_chance():
     rows = [("m", "a", 0.8, 0.6), ("m", "b", 0.6, 0.5), ("m", "all", 0.7, 0.6)]
     assert figure_titles.accuracy_in_words(table("model group value low", *rows)) == (
-        "m answers 70% of all items right, and beats chance in 1 of 2 groups"
+        "m: 70% of all items right, above chance in 1 of 2 groups"
     )
     rows[1] = ("m", "b", 0.6, 0.51)
     assert "chance in 2 of 2" in figure_titles.accuracy_in_words(table("model group value low", *rows))
