@@ -192,7 +192,7 @@ prints["base"] = original.fingerprint()
 measured_base = sink_measures.by_reading(
     traced(original, "base", main), sink_std, stability_threshold, kind="base", condition="main"
 )
-original.model.to("meta")
+_ = original.model.to("meta")
 
 # %% [markdown]
 # ## The figure: where attention goes, step by step

@@ -148,7 +148,8 @@ def _short_row(claim: Claim, table: pd.DataFrame, estimates: Found, beneath: boo
     estimate = estimates.get(claim.finding or "")
     shown = "–"
     if estimate is not None:
-        shown = f"{number(estimate.value)} {claim.unit} {span(estimate)}"
+        interval = span(estimate).replace("\N{NO-BREAK SPACE}", " ")  # it may break where a phone is narrow
+        shown = f"{number(estimate.value)} {claim.unit} {interval}"
     elif claim.published:
         shown = f"published: {claim.published}"
     return [says, shown_verdict, shown]

@@ -61,3 +61,5 @@ def test_readme_is_no_wider_than_a_phone(driver, page):
     driver.get(page.as_uri())
     keep(driver, "readme-390")
     assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+    cut = "const [table] = document.querySelectorAll('table'); return table.scrollWidth - table.clientWidth"
+    assert driver.execute_script(cut) == 0, "no number of the claims table is cut"
