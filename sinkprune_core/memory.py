@@ -17,7 +17,7 @@ _TOP_PAD = -2
 _MMAP_MAX = -4
 
 UNLIMITED = 1 << 62  # bytes
-CACHE_BYTES = 1 << 21  # what a core of a CPU holds near it: larger temporaries wait for memory
+CACHE_BYTES = 3 << 18  # of a temporary: with what it is made from and into it stays near a core of a CPU
 
 
 def keep_freed_memory() -> bool:

@@ -92,9 +92,9 @@ def _weighted_sums(input_BTI: torch.Tensor, counts_BWT: torch.Tensor) -> tuple[t
     _, tokens, features = input_BTI.shape
     rows = rows_in_cache(tokens * features * torch.float32.itemsize, input_BTI.device)
     for part_BTI, part_BWT in zip(input_BTI.split(rows), counts_BWT.split(rows), strict=True):
-        part_BTI = part_BTI.float()
+        part_BTI = part_BTI.to(torch.float32, copy=True)
         sums.append(torch.bmm(part_BWT, part_BTI))
-        squares.append(torch.bmm(part_BWT, part_BTI.square()))
+        squares.append(torch.bmm(part_BWT, part_BTI.square_()))
     return torch.cat(squares), torch.cat(sums)
 
 
