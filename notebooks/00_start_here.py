@@ -72,9 +72,9 @@ run = start("00_start_here", globals())
 # %% [markdown]
 # ## See a sink
 #
-# One text with fewer and fewer tokens masked, as in a denoising run. Each row is a forward pass of
-# the DLM, each column a token, bright where the token draws attention. A *sink* is a token that
-# draws more than the mean over all tokens by two standard deviations: the rings.
+# One text in eight forward passes of the DLM, with fewer and fewer tokens masked, as in a denoising
+# run. Each row is a pass, each column a token; bright means much attention. A *sink* is a token
+# that receives more than the mean over all tokens plus two standard deviations. Rings mark sinks.
 
 # %%
 from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
@@ -115,8 +115,8 @@ figures.save_figure(run, drawn, "a_sink", trajectories.positions_table([panel]),
 # %% [markdown]
 # ## Wanda in ten lines, on one layer
 #
-# Wanda scores a weight by its size times the norm of its input over the calibration tokens, and
-# sets the lowest half of every row to zero. Here the map that makes queries in the middle block.
+# Wanda multiplies the size of each weight by the norm of its input over the calibration tokens. The
+# lowest half of every row becomes zero. The example is the query projection of the middle block.
 
 # %%
 import torch
@@ -133,15 +133,14 @@ score_OI = weight_OI.abs() * input_NI.norm(dim=0)
 kept_OI = score_OI >= score_OI.quantile(sparsity, dim=1, keepdim=True)
 
 # %% [markdown]
-# **Leave the sinks out.** One more line: the norm runs over the tokens that are no sinks. The rest
-# is the same.
+# **Leave the sinks out.** One line changes: the norm runs over all tokens but the sinks.
 
 # %%
 without_OI = weight_OI.abs() * input_NI[~sinks_ST.flatten().to(input_NI.device)].norm(dim=0)
 also_OI = without_OI >= without_OI.quantile(sparsity, dim=1, keepdim=True)
 
 # %% [markdown]
-# **Compare the two masks.** A corner of the map: every cell is a weight.
+# **Compare the two masks.** The picture shows a corner of the matrix; every cell is a weight.
 
 # %%
 import pandas as pd
@@ -158,10 +157,11 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # %% [markdown]
 # ## Prune the model
 #
-# All linear maps of all blocks now. The recipe `unstable` finds the sinks of the calibration text
-# at every noise level and leaves out those that are sinks in less than 80 % of the levels: what the
-# paper's title says. Beside it the two simplest baselines at the same sparsity. Wanda sees clean
-# text once, so it gets eight times the sequences and as many tokens.
+# Now all linear maps of all blocks. The recipe `unstable` finds the sinks of the calibration text
+# at every noise level. It leaves out the unstable ones, those that are sinks at less than 80 % of
+# the levels, as the paper's title says. Two baselines have the same sparsity: magnitude and Wanda.
+# Wanda reads each sequence once, the other recipe at eight noise levels; so Wanda gets eight times
+# the sequences, and both see as many tokens.
 
 # %%
 from sinkprune_core.companion.texts import calibration_draw
@@ -185,8 +185,8 @@ for name, recipe in recipes.items():
     scores[name] = variant_scores(run, dlm, *given, shared=own, variant=name)
 
 # %% [markdown]
-# **Compare the text.** The same prompt, continued in 48 denoising steps, sampled at temperature 1,
-# as it came.
+# **Compare the text.** Both models continue the same prompt in 48 denoising steps, sampled at
+# temperature 1.
 
 # %%
 from dataclasses import replace
@@ -233,8 +233,8 @@ print(f"pruned, {scores['unstable'].zeros.iloc[0]:.1%} zeros: {text}")
 # ## One number
 #
 # How much worse is a pruned model? Mask a share of a text, let the DLM predict the masked tokens,
-# and take the mean loss per token; the mean over all shares is the *NELBO*, in nats per token. It
-# bounds the model's negative log-likelihood from above: lower is better.
+# and take the mean loss per token. The mean over all shares is the *NELBO*, in nats per token. It
+# bounds the negative log-likelihood from above: lower is better.
 
 # %%
 from sinkprune_core.evaluation.likelihood import nelbo
@@ -255,7 +255,8 @@ caption = f"loss at masked tokens against the share that is masked, dense {dlm.n
 figures.save_figure(run, drawn, "nelbo", by_mask, caption)
 
 # %% [markdown]
-# Differences are paired: the same sequences under the same masks. Left of zero the first is better.
+# Both models of a difference read the same sequences under the same masks. Left of zero the first
+# one is better.
 
 # %%
 import numpy as np
@@ -309,13 +310,13 @@ display(Folded(listed(found)), Folded(shown, "What each recipe took"))
 # %% [markdown]
 # ## The pair
 #
-# What the DLM is compared with. Two models with the same base weights, tokenizer and architecture.
-# The base, `smol-ar`, is SmolLM2-135M-Instruct, a causal model. `smol-dlm` is the same with
-# attention in both directions, a mask token, and a LoRA adapter trained by this project until it
-# could fill masks. `smol-ar-adapted` stayed causal and got an adapter by the same recipe, on text
-# from the same sources, with the next-token loss, so that the pair differs in objective and
-# direction and not in the kind of text it has read. How much each has read differs, and the cell
-# says by how much. The first use fetches 93 MB; after that, everything works offline.
+# The DLM has a twin: a model with the same base weights, tokenizer and architecture. The base,
+# `smol-ar`, is SmolLM2-135M-Instruct, a causal model. `smol-dlm` adds attention in both directions,
+# a mask token, and a LoRA adapter that was trained here to fill masks. `smol-ar-adapted` stays
+# causal; its adapter was trained by the same recipe, on text from the same sources, with the
+# next-token loss. So the two differ in direction and objective, and not in the kind of text. They
+# differ in how much of it they read, as the cell says. The first use fetches 93 MB; after that
+# everything works offline.
 
 # %%
 from sinkprune_core.costs import compute
@@ -328,8 +329,8 @@ for lm in (dlm, ar):
 pd.concat({lm.name: compute.parameters(lm).parameters for lm in (ar, dlm)}, axis=1)
 
 # %% [markdown]
-# **Is it really bidirectional?** Change the last token of a text and see which predictions notice.
-# In a causal model nothing before it can change; in a DLM everything may.
+# **Is it really bidirectional?** Change the last token of a text and see which predictions change.
+# In a causal model none before it can; in a DLM all may.
 
 # %%
 ids_T = texts["documentation/crop"][0]
@@ -346,11 +347,11 @@ pd.DataFrame(rows).round(3)
 # %% [markdown]
 # ## How good is it?
 #
-# The AR model's negative log-likelihood is exact; a DLM's is bounded from above by its NELBO,
-# estimated over noise levels. Both in nats per token, with 95 % bootstrap intervals over sequences,
-# on text that was never trained on: samples of the base, documentation, and natural English
-# (WikiText-2), of which no training text comes. A *crop* begins in the middle of text; a
-# *beginning* is the separator `<|endoftext|>` and the first tokens of a document.
+# The AR model's negative log-likelihood is exact. The DLM's is bounded by the NELBO, estimated over
+# noise levels. Both are in nats per token, with 95 % bootstrap intervals over sequences. The text
+# is held out: samples of the base, documentation, and natural English (WikiText-2, of which nothing
+# was trained on). A *crop* begins in the middle of a text; a *beginning* is the separator
+# `<|endoftext|>` and the first tokens of a document.
 
 # %%
 shown = {}
@@ -360,10 +361,10 @@ for name, frame in dense.items():
 pd.DataFrame(shown)
 
 # %% [markdown]
-# **Does it hang on a first token?** A model that was always shown one and the same first token can
-# come to lean on it, and what is then measured is that habit. Here is the same natural English
-# with and without `<|endoftext|>` before it; only tokens that both have are counted, under the same
-# masks. Above zero, the text costs more without it.
+# **Does it depend on a special first token?** A model that saw the same first token in every
+# sequence can come to depend on it, and then experiments measure that dependence. Here the same
+# natural English stands with and without `<|endoftext|>` before it, under the same masks; only
+# tokens that both have are counted. Above zero, the text costs more without it.
 
 # %%
 from sinkprune_core.corpus import with_first_token
@@ -383,8 +384,8 @@ for lm in (ar, dlm):
 pd.DataFrame(rows)
 
 # %% [markdown]
-# **How the adapter got there.** Held-out NELBO along its training; nothing else chose its settings.
-# Dashed, in the same colour: the AR model's likelihood on the same kind of text.
+# **How the adapter learned.** The curves show held-out NELBO along the training, a colour for each
+# kind of text. Dashed: the AR model's likelihood on the same kind.
 
 # %%
 from sinkprune_core.models.embedded import ADAPTER
@@ -399,11 +400,10 @@ caption = f"held-out NELBO of the adapter along its training, by text. {says}"
 figures.save_figure(run, drawn, "learning_curve", curve, caption)
 
 # %% [markdown]
-# **Where it falls behind.** The NELBO averages over noise levels; here are three of them one by
-# one. The DLM fills all masked tokens at once, from both sides. The AR model predicts the same
-# tokens one after the other, each from the unmasked text before it, so its loss does not depend on
-# the share of masks. The [model card](../sinkprune_core/data/adapters/smol-dlm/README.md) measures
-# the same on more text.
+# **Where it falls behind.** The NELBO averages over noise levels; here are three of them. The DLM
+# fills all masked tokens at once, from both sides. The AR model predicts the same tokens one by one
+# from the unmasked text before each, so its loss does not depend on the share of masks. The [model
+# card](../sinkprune_core/data/adapters/smol-dlm/README.md) has the same on more text.
 
 # %%
 from sinkprune_core.companion import figure_titles
@@ -441,12 +441,11 @@ for share, part in wide.groupby(level="share"):
 # %% [markdown]
 # ## What can the two models do?
 #
-# The package brings [1,512 items](../sinkprune_core/data/tasks/README.md) with two endings each,
-# in six groups; a model answers with the ending it finds more likely. Items come in pairs in which
-# each ending is right once, so whoever looks at endings alone is right in half of all. In a pair
-# *told apart*, the context turns the preference the right way, whatever an ending is worth by
-# itself; chance is one half again. The DLM's likelihoods are bounds, from as many noise draws as
-# above.
+# The offline suite has [1,512 items](../sinkprune_core/data/tasks/README.md) in six groups, with
+# two endings each. A model answers with the ending that it finds more likely. Items come in pairs
+# in which each ending is right once, so a model that ignores the context is right in half of them:
+# chance is 50 %. A pair is *told apart* where the context moves the preference the right way;
+# chance is 50 % again. The DLM's likelihoods are bounds, from as many noise draws as above.
 
 # %%
 from sinkprune_core.companion.suite_answers import suite_answers
@@ -466,8 +465,7 @@ caption = f"right answers on the offline suite by group, with intervals over pai
 figures.save_figure(run, drawn, "suite", accuracy, caption)
 
 # %% [markdown]
-# The same as a table, in percent. An interval without width says that all pairs came out alike
-# here, not that all would.
+# The same in percent. An interval without width says that all pairs of this sample came out alike.
 
 
 # %%
@@ -494,9 +492,8 @@ print(f"{ar.name}: {written(ar, lambda: decode(ar, prompt_BT, *size, seed))}")
 # %% [markdown]
 # ## What training did to the AR model
 #
-# An adapter can also make a model worse. Here is the AR model beside the base that it and the DLM
-# were trained from, paired by sequence; below zero, training helped. The AR model has served and
-# gives its memory to the base.
+# An adapter can also make a model worse. Here is the AR model beside the base, paired by sequence;
+# below zero, training helped. The AR model leaves the memory for it.
 
 # %%
 ar.model.to("meta")  # its name and its numbers are still here
@@ -519,9 +516,9 @@ pd.DataFrame(
 # ## Exercises
 #
 # 1. Set `sparsity` to 0.75 and run again. Expect every method to cost several times as much, and
-#    magnitude to fall apart.
-# 2. Set `LEVELS` to 2 and look at the first picture. Are the sinks at the same places
-#    with many masks and with few?
+#    magnitude most.
+# 2. Set `LEVELS` to 2 and look at the first picture. Are the sinks at the same places with many
+#    masks and with few?
 
 # %% [markdown]
 # ## Where to go on
@@ -533,5 +530,5 @@ pd.DataFrame(
 # * [05 · What does the work?](05_what_does_the_work.ipynb)
 # * [06 · The paper's models](06_real_models.ipynb)
 #
-# The verdicts of all of them stand in the claims table of the [README](../README.md), computed from
+# The [README](../README.md) has the verdicts of all of them, computed from
 # [`claims.yml`](../sinkprune_core/data/claims.yml) and the records of a run.

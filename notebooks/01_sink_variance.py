@@ -17,9 +17,9 @@
 # %% [markdown]
 # # 01 · Do attention sinks move more in diffusion language models?
 #
-# **Question.** While a text is generated, do the tokens that soak up attention stay where they
-# are, or do they move? The paper says: they stay in autoregressive (AR) models and move in
-# diffusion language models (DLMs).
+# **Question.** A few tokens, the attention sinks, receive far more attention than the rest. While a
+# text is generated, do they stay where they are? The paper says: they stay in autoregressive (AR)
+# models and move in diffusion language models (DLMs).
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
@@ -27,13 +27,13 @@
 # | hour | about 16 core-minutes, estimated | 2.0 GB, estimated |
 # | full | about 50 core-minutes | 2.5 GB a job |
 #
-# Everything here is measured on states that a sampler really visits, on a matched pair: the same
-# base weights, tokenizer and architecture, one causal, one bidirectional.
+# All measurements are made on states that a sampler visits, on a matched pair: the same base
+# weights, tokenizer and architecture, one causal, one bidirectional.
 
 # %% [markdown]
 # **Parameters.** papermill replaces them (`papermill --help-notebook
-# notebooks/01_sink_variance.ipynb`). The first value of each list makes the main condition, on
-# which verdicts rest; every other value is a condition that differs from it in this one thing.
+# notebooks/01_sink_variance.ipynb`). The first values of all lists make the main condition, on
+# which verdicts rest. Every other value makes a condition that differs from it in this one thing.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -78,41 +78,45 @@ run = start("01_sink_variance", globals())
 # ## The claim
 #
 # > the attention-sink position exhibits substantially higher variance over the full generation
-# > trajectory (measured by how the dominant sink locations shift across timesteps), indicating
-# > that sinks are often transient and less structurally essential than in AR models. (abstract)
+# > trajectory (measured by how the dominant sink locations shift across timesteps), indicating that
+# > sinks are often transient and less structurally essential than in AR models. (abstract)
 #
-# **What would falsify it.** On the same prompts, by the paper's own quantities in the main
-# condition: a difference DLM − AR in the temporal variance of the sink centroid whose whole
-# interval is below zero, or one in spatial variance above it; sinks of the DLM that mostly sit at
-# positions which are sinks in at least 80 % of all steps. Intervals that reach zero decide
-# nothing.
+# **What would falsify it.** On the same prompts, in the main condition and by the paper's own
+# measures, one of these:
+#
+# * the temporal variance of the sink centroid is higher in the AR model: the whole interval of DLM
+#   − AR lies below zero;
+# * the spatial variance is higher in the DLM: the whole interval lies above zero;
+# * most sinks of the DLM are at positions that are sinks in at least 80 % of all steps.
+#
+# An interval that holds zero decides nothing.
 #
 # ## What is measured
 #
 # The *mass* of a key at a step is the attention it receives, $m_t(i) = \sum_j A_{j,i}$: the sum
-# over all queries that exist at that step, undivided. Here it is a mean over layers and heads; the
-# official code's sum is this times layers times heads, which changes no sink and no position. A
-# *sink* is a key whose mass exceeds mean + 2 standard deviations over all keys that exist, as in
-# the official code. The paper's measures are
+# over all queries that exist at that step, undivided. Here it is a mean over layers and heads. The
+# official code sums over layers and heads instead, which changes no sink and no position. A *sink*
+# is a key whose mass exceeds the mean over all existing keys by 2 standard deviations, as in the
+# official code. The paper has two measures:
 #
-# * the **spatial variance** of mean mass, $\mathrm{Var}_i(\overline{m}_i)$: a key's mean runs over
-#   the steps in which it exists;
-# * the **temporal variance** of the sink centroid, $\mathrm{Var}_t(c_t)$ with $c_t$ the
-#   mass-weighted mean position of the sinks of step $t$, in squared positions. It stays unmoved
-#   when two sinks swap.
+# * the **spatial variance** of mean mass, $\mathrm{Var}_i(\overline{m}_i)$, where a key's mean runs
+#   over the steps in which it exists;
+# * the **temporal variance** of the sink centroid, $\mathrm{Var}_t(c_t)$, in squared positions.
+#   $c_t$ is the mass-weighted mean position of the sinks of step $t$. It does not change when two
+#   sinks swap.
 #
-# A *step* of the DLM is a denoising step: every query runs again. In a causal model a query runs
-# once, when its token is the newest, so a step is a window of consecutive queries, and both models
-# get as many steps. The queries that exist at a causal step are the prompt's and those of all
-# windows so far.
+# A *step* of the DLM is a denoising step, in which every query runs again. In a causal model a
+# query runs once, when its token is the newest. So a step of the AR model is a window of
+# consecutive queries, and both models get as many steps. The queries that exist at such a step are
+# those of the prompt and of all windows so far.
 #
-# > **This reading favours the claim.** A causal sum over all queries can only settle: each step
-# > adds a few queries to all before and takes none away. A sink that was strong once stays strong
-# > in the sum, whatever the newest queries look at, and at random queries the sum would come to
-# > rest too. The DLM's sum starts anew at every step. So a low temporal variance of the AR model
-# > is in part arithmetic. How the paper cuts a causal step is not known here.
+# > **This reading favours the claim.** In a causal model each step adds a few queries to the sum
+# > and takes none away. A sink that was strong once stays strong in the sum, whatever the newest
+# > queries look at; the sum would settle even if queries were random. The DLM's sum starts anew at
+# > every step. So the low temporal variance of the AR model is in part arithmetic. How the paper
+# > divides a causal text into steps is not known here.
 #
-# The verdicts rest on this literal reading. All others are controls with findings of their own.
+# Verdicts rest on this literal reading. All other readings are controls with findings of their own.
 
 # %%
 from dataclasses import replace
@@ -132,10 +136,9 @@ for condition in conditions:
     print(f"{condition.name(main) or 'main':<16}{condition.label}")
 
 # %% [markdown]
-# Prompts are crops of held-out text that begin in the middle of a paragraph, so that no token has
-# a fixed place. Generate from every prompt and record attention at every step. Traces are records:
-# computed once, read ever after. They keep the sums over a step's own queries, and those of the
-# prompt's, apart, so that every reading can be computed from one trace.
+# Prompts are crops of held-out text that begin in the middle of a paragraph, so that no token has a
+# fixed place. The models continue every prompt, and attention is recorded at every step. A trace
+# keeps the prompt's queries and those of each step apart, so one trace serves all readings.
 
 # %%
 import torch
@@ -163,7 +166,7 @@ def traced(lm, name: str, condition) -> Trace:
 
 
 # %% [markdown]
-# Every condition in turn, both models. A trace is read, measured under all readings, and let go.
+# Every condition in turn, with both models; each trace is measured under all readings.
 
 # %%
 import pandas as pd
@@ -184,7 +187,7 @@ for lm in models.values():
     lm.model.to("meta")  # only their tokenizers are needed from here on: the base gets their room
 
 # %% [markdown]
-# And the base that both were trained from, in the main condition.
+# The same for the base that both were trained from, in the main condition.
 
 # %%
 original = load(base, dtype, run.device)
@@ -197,9 +200,9 @@ _ = original.model.to("meta")
 # %% [markdown]
 # ## The figure: where attention goes, step by step
 #
-# One prompt, the two models, the literal mass. Every column is a token, every row a step; bright
-# columns receive many times the mean, rings mark sinks. A stable anchor is a column ringed from
-# top to bottom. Tokens with much attention are named.
+# One prompt, both models, the literal reading. Each column is a token, each row a step. Bright
+# cells receive many times the mean, and rings mark sinks. A stable sink is a column with rings from
+# top to bottom. Tokens that receive much attention are named.
 
 # %%
 from sinkprune_core.companion import (
@@ -219,7 +222,7 @@ def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITER
 
 
 # %% [markdown]
-# Both panels, and what they show in words:
+# Both panels, with a title that counts their sinks:
 
 # %%
 panels = [panel(kind, one, READINGS[LITERAL].label) for kind, one in traces.items()]
@@ -235,8 +238,8 @@ figures.save_figure(
 
 # %% [markdown]
 # The same one step at a time, in reading order: move the slider and watch the text being written.
-# Empty cells of the picture are masks, grey ones do not exist yet, red frames mark sinks. The
-# slider needs no kernel; a place that runs no scripts, such as GitHub, shows the picture of the
+# In the picture empty cells are masks, grey cells do not exist yet, and red frames mark sinks. The
+# slider needs no kernel. A place that runs no scripts, such as GitHub, shows the picture of the
 # last step.
 
 # %%
@@ -264,7 +267,7 @@ print("Beside the figures:", step_views.save_explorer(run, "explorer", caption, 
 # %% [markdown]
 # ![All steps in turn: the diffusion model fills in masks, the autoregressive model appends tokens; red frames mark sinks](../figures/01_sink_variance/sink_positions.gif)
 #
-# All steps in turn, as a file beside the figure above.
+# All steps in turn, written beside the figure above:
 
 # %%
 shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 24 frames at most
@@ -274,8 +277,8 @@ animation = trajectories.save_animation(
 print(f"{animation.name}: {len(shown)} frames, {animation.stat().st_size / 1000:.0f} kB")
 
 # %% [markdown]
-# The same prompt under two things that change the picture: the DLM with `<|endoftext|>` before the
-# prompt, and the very same trace of the AR model read by its newest queries alone, in even shares.
+# The same prompt, with one thing changed for each model: the DLM has `<|endoftext|>` before the
+# prompt, and the AR model's trace is read by its newest queries alone, in even shares.
 
 # %%
 behind = [
@@ -304,8 +307,9 @@ figures.save_figure(
 # %% [markdown]
 # ## All prompts: the paper's measures
 #
-# The literal mass in the main condition. Beside the two published measures: the same over length,
-# the overlap of consecutive sink sets, the share of stable sinks, and how many sinks there are.
+# The literal reading in the main condition. Beside the two published measures stand the temporal
+# variance of position over length, the overlap of consecutive sink sets, the share of stable sinks,
+# and how many sinks there are.
 
 # %%
 literal = measured[measured.reading == LITERAL]
@@ -334,12 +338,17 @@ figures.save_figure(
 # %% [markdown]
 # ## Reading by reading
 #
-# A causal step can be read in other ways. *Newest queries alone*: the step's own window, nothing
-# kept, so that whatever is near gets attention for a moment and passes for a sink. *In even
-# shares*: mass over what a key would get if attention were even; a key that few queries have seen
-# is blown up. *Rulli et al.'s threshold* (arXiv 2510.15731): a sink exceeds the mean of the other
-# keys by three even shares. For the DLM all of them coincide except the threshold. The last panel
-# shows why they differ: the share of a step's queries that are new.
+# A causal step can be read in other ways.
+#
+# * *Newest queries alone*: the step's own window, without older queries. Whatever is near receives
+#   attention for a moment and counts as a sink.
+# * *In even shares*: mass divided by what the key would receive if attention were even. A key that
+#   few queries have seen weighs more.
+# * *Rulli et al.'s threshold* (arXiv 2510.15731): a sink exceeds the mean of the other keys by
+#   three even shares.
+#
+# For the DLM all of them but the threshold are the same. The last panel shows why they differ for
+# the AR model: the share of a step's queries that are new.
 
 # %%
 in_main = measured[measured.condition == "main"]
@@ -369,9 +378,9 @@ figures.save_figure(
 # %% [markdown]
 # ## Condition by condition
 #
-# The literal reading, one thing changed at a time: what the text begins with, what text it is, how
-# long it gets, which sampler writes it. Lengths are compared by position over length. *From
-# nothing* both models get `<|endoftext|>` and no more, so that token is special there too.
+# The literal reading, with one thing changed at a time: the first token, the kind of text, the
+# length, the sampler. Lengths are compared by position over length. *From nothing* both models get
+# `<|endoftext|>` alone, so that token is special there too.
 
 # %%
 PANELS = {
@@ -398,7 +407,7 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# The means behind both figures.
+# The means behind both figures:
 
 # %%
 measured.groupby(["condition", "label", "kind"], sort=False)[list(METRICS)].mean().round(3)
@@ -406,7 +415,8 @@ measured.groupby(["condition", "label", "kind"], sort=False)[list(METRICS)].mean
 # %% [markdown]
 # ## Layer by layer
 #
-# The mass above is a mean over layers. Here every layer has its own sinks, in the literal reading.
+# The mass above is a mean over layers. Here every layer has sinks of its own, in the literal
+# reading.
 
 # %%
 layers = pd.concat(
@@ -431,7 +441,7 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# And head by head, for the first prompt: how much attention a head gives to its strongest key,
+# The same by head, for the first prompt: the attention that a head gives to its strongest key,
 # among the keys that exist in every step, as a mean over steps.
 
 # %%
@@ -460,9 +470,9 @@ figures.save_figure(
 # %% [markdown]
 # ## Which tokens are sinks
 #
-# Persistence is the share of steps in which a position is a sink. From 0.8 upwards a sink counts
-# as stable. For the DLM the token is the one that the step attends to, so it can be the mask
-# token.
+# Persistence is the share of steps in which a position is a sink; from 0.8 a sink counts as stable.
+# For the DLM the table names the token that stands at the position at that step, which can be the
+# mask token.
 
 # %%
 from sinkprune_core.sinks import detection
@@ -480,7 +490,7 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # %% [markdown]
 # ## The reading
 #
-# Differences are paired by prompt; intervals are bootstrap intervals over prompts.
+# Differences are paired by prompt. Intervals are bootstrap intervals over prompts.
 
 # %%
 from sinkprune_core.companion.notebook_readings import sink_variance
@@ -508,9 +518,9 @@ run.find(found)
 sentences(sink_variance(found))
 
 # %% [markdown]
-# All numbers, in squared positions (temporal variance), squared mass with a mean of 1 (spatial
-# variance) and shares (overlap, stable share). Names without an ending are the literal reading in
-# the main condition; an ending names another reading, another condition, the base in place of the
+# All numbers: temporal variance in squared positions, spatial variance in squared mass with a mean
+# of 1, overlap and stable share as shares. A name without an ending means the literal reading in
+# the main condition. An ending names another reading, another condition, the base instead of the
 # twin, or the mean over layers with sinks of their own.
 
 # %%
@@ -534,8 +544,8 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # %% [markdown]
 # ## Appendix: sinks while the adapter was trained
 #
-# The log of the adapter's training: held-out loss, by which it was chosen, and sink statistics on
-# held-out text along its noise levels, which decided nothing. An older log has losses only.
+# The training log has the held-out loss, by which the adapter was chosen, and sink statistics on
+# held-out text at its noise levels. These decided nothing. An older log has losses only.
 
 # %%
 from sinkprune_core.models.embedded import ADAPTER
@@ -564,8 +574,8 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# **What this does not show.** One pair of small models (135M parameters). How the paper cuts a
-# causal step is not known, and the reading that its formula suggests favours its claim. The pair
-# differs in direction and objective; its adapters have seen few tokens (the curve above), and not
-# equally many. Texts of other lengths than the first are few. Whether a sink that moves is also
-# *needed* less is another question: [notebook 02](02_hiding_sinks.ipynb) hides it and looks.
+# **What this does not show.** One pair of small models (135M parameters). How the paper divides a
+# causal text into steps is not known, and the reading that its formula suggests favours its claim.
+# The pair differs in direction and objective. Its adapters have read few tokens (the curve above),
+# and not equally many. Few texts have another length than the first. Whether a model *needs* a sink
+# that moves is another question: [notebook 02](02_hiding_sinks.ipynb) hides it.

@@ -17,9 +17,8 @@
 # %% [markdown]
 # # 02 · Are sinks essential?
 #
-# **Question.** Notebook 01 asks whether sinks move. That a sink moves does not say that a model
-# can do without it. So take it away: hide the keys that receive most attention, or as many others,
-# and see what that costs.
+# **Question.** Notebook 01 asks whether sinks move. A sink that moves may still be needed. So hide
+# the keys that receive most attention, or as many others, and see what that costs.
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
@@ -28,7 +27,7 @@
 # | full | about 20 core-minutes | 1.6 GB a job |
 
 # %% [markdown]
-# **Parameters.** The first value of `texts` and `first_tokens` makes the main condition, on which
+# **Parameters.** The first values of `texts` and `first_tokens` make the main condition, on which
 # verdicts rest.
 
 # %% tags=["parameters"]
@@ -80,25 +79,24 @@ run = start("02_hiding_sinks", globals())
 # model: the whole interval of the difference lies above zero. And, read strictly: hiding the sinks
 # of a DLM costs more than hiding as many other keys, by more than the ledger's margin.
 #
-# **Under which conditions.** The main condition, on which verdicts rest, is natural English that
-# begins in the middle of a paragraph, without a special first token. What a key is worth may depend
-# on that token: the same text is scored with `<|endoftext|>` before it as well, and so is other
-# text.
+# **Under which conditions.** The main condition is natural English that begins in the middle of a
+# paragraph, without a special first token. What a key is worth may depend on such a token. So the
+# same text is also scored with `<|endoftext|>` before it, and so is other text.
 #
 # ## The intervention
 #
-# A hidden key is seen by no query but its own, in all layers and heads; the weights of the others
-# are renormalised, as softmax does. Which keys? A first forward over the same state tells how much
-# attention each receives.
+# Only its own query sees a hidden key, in all layers and heads; the attention of every other query
+# is renormalised, as softmax does. A first forward over the same state tells how much attention
+# each key receives, and so which keys are hidden:
 #
-# * **strongest**: the keys that receive most. In the DLM, of each noised state; masks are keys
-#   like others. In the AR model the later half of the queries decides, and only keys that all of
-#   them see can be hidden, from every query behind them.
-# * **random**: as many that are neither among those nor sinks, and as many masks among them.
-#   Without that last condition a text would be compared with blanks.
-# * **first token kept**: the same without position 0 among the keys to choose from.
-# * **first token**: position 0 alone, be it special or not. Its measure is one key at any other
-#   position, drawn at random or the strongest.
+# * **strongest**: the keys that receive most. In the DLM they are chosen at each noised state, and
+#   masks can be among them. In the AR model the later half of the queries chooses, among keys that
+#   all of them see, and the keys are hidden from every later query.
+# * **random**: as many that are neither among those nor sinks, with as many masks among them;
+#   otherwise a text would be compared with blanks.
+# * **first token kept**: the same, with position 0 never hidden.
+# * **first token**: position 0 alone, special or not. It is compared with one key at another
+#   position, a random one or the strongest.
 
 # %%
 from sinkprune_core.companion import sink_conditions
@@ -122,7 +120,7 @@ main = conditions[0]
 dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
 
 # %% [markdown]
-# The hidings. Every condition gets one key and five; the main one all of `counts`.
+# What is hidden: one key and five in every condition, all of `counts` in the main one.
 
 # %%
 one_key = [Hiding("first", 1), Hiding("random", 1, first=False)]
@@ -138,9 +136,9 @@ prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 # %% [markdown]
 # ## Scoring without sinks
 #
-# The DLM's NELBO under the same noise for every variant, the AR model's exact likelihood, on the
-# same held-out text. Both count all tokens but the first one of a sequence, which is always
-# context. The *excess* is what a hiding costs: nats per token above the model that sees all keys,
+# The DLM's NELBO and the AR model's exact likelihood on the same held-out text. The DLM sees the
+# same noise in every variant. Both count all tokens of a sequence but the first, which is always
+# context. The *excess* is what hiding costs: nats per token above the model that sees all keys,
 # paired by sequence and noise.
 
 # %%
@@ -165,10 +163,10 @@ in_main = scores[scores.condition == "main"]
 in_main.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
 
 # %% [markdown]
-# `attention` is the share of all attention that the hidden keys had received, `first` how often
-# position 0 was among them, `masks` how many of them were masks. `left` is the share that the
-# strongest key receives once they are hidden, and `second` how often that is position 1: a new
-# sink may take over. Without position 0, the second token of a causal model sees itself alone, as
+# `attention` is the share of all attention that the hidden keys had received. `first` says how
+# often position 0 was among them, and `masks` how many were masks. `left` is the share that the
+# strongest key receives once they are hidden, and `second` how often that key is position 1: a new
+# sink may take over. Without position 0, the second token of a causal model sees only itself, as
 # the first one did.
 #
 # ## The figure: what hiding costs
@@ -197,7 +195,7 @@ for (name, kind, label, count), part in in_main[(in_main["count"] > 0) & ~single
 costs = pd.DataFrame(rows)
 
 # %% [markdown]
-# From one key to several, in the main condition.
+# From one key to several, in the main condition:
 
 # %%
 says = figure_titles.hiding_in_words(costs)
@@ -212,9 +210,9 @@ figures.save_figure(
 # %% [markdown]
 # ## Condition by condition: position 0 against another position
 #
-# One key is hidden: the first one, a random other one, or the strongest other one. Where
-# `<|endoftext|>` stands before the text, the first one is that token. A model without a habit of a
-# special first token pays for position 0 what it pays for others.
+# One key is hidden: the first, a random other, or the strongest other. Where `<|endoftext|>` stands
+# before the text, the first key is that token. A model that does not depend on a special first
+# token pays for position 0 what it pays for any other.
 
 # %%
 from sinkprune_core.companion import reading_figures
@@ -238,8 +236,7 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# What the text costs each model, in nats per token, with nothing and with five keys hidden, by
-# condition.
+# What the text costs each model, in nats per token, with no key hidden and with five, by condition:
 
 # %%
 by_condition = scores[scores["count"].isin([0, COUNT])].pivot_table(
@@ -250,10 +247,10 @@ by_condition.round(3)
 # %% [markdown]
 # ## Writing without sinks
 #
-# Both models continue the same prompts, and at every step the keys that are strongest *then* are
-# hidden. The AR model, with nothing hidden from it, reads the result: nats per token, the same
-# random numbers for every variant. It likes repetition, so the share of distinct neighbours stands
-# beside it.
+# Both models continue the same prompts, and at every step the keys that are strongest at that step
+# are hidden. All variants use the same random numbers. The AR model, with no key hidden, then
+# scores the text in nats per token. It prefers repetitive text, so the share of distinct neighbours
+# stands beside the score.
 
 # %%
 import torch
@@ -271,7 +268,7 @@ texts_written.groupby(["model", "label"], sort=False)[
 ].mean().round(3)
 
 # %% [markdown]
-# One prompt, as it came.
+# One prompt:
 
 # %%
 shown = texts_written[texts_written.sequence == 0]
@@ -285,9 +282,8 @@ for row in shown.itertuples():
 # %% [markdown]
 # ## The base
 #
-# What were sinks worth to the model that both were trained from? The same scoring of
-# `base` in the main condition, which the ledger reports beside the pair. The pair has served and
-# leaves the memory.
+# What are sinks worth to the model that both were trained from? The same scoring of `base` in the
+# main condition; the ledger has a row for it. The pair leaves the memory first.
 
 # %%
 for lm in (dlm, ar):
@@ -299,8 +295,8 @@ base_scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().r
 # %% [markdown]
 # ## The reading
 #
-# Differences are paired by sequence or prompt. Each is one side's excess minus the other's, by
-# model, choice of keys and their number.
+# Differences are paired by sequence or prompt. Each is the excess of one side minus that of the
+# other; a side is a model, a choice of keys and their number.
 
 # %%
 KEPT = "strongest, first token kept"
@@ -327,7 +323,7 @@ def beyond_random(frame: pd.DataFrame, lm):
 
 
 # %% [markdown]
-# An ending names the condition.
+# An ending of a name says in which condition:
 
 # %%
 found = {}
@@ -363,8 +359,8 @@ from sinkprune_core.evaluation.intervals import listed
 sentences(hiding_sinks(found))
 
 # %% [markdown]
-# All in nats per token; `first_token_loss` is what the same text costs with the special first
-# token, less what it costs without.
+# All numbers are in nats per token. `first_token_loss` is what the same text costs with the special
+# first token minus what it costs without.
 
 # %%
 Folded(listed(found))
@@ -384,7 +380,7 @@ for name, part in in_main[in_main.label == "first token"].groupby("model", sort=
     )
 
 # %% [markdown]
-# The findings as a figure, in the main condition and behind a special first token.
+# The findings as a figure, in the main condition and behind a special first token:
 
 # %%
 from sinkprune_core.evaluation.intervals import forest_table
@@ -411,7 +407,7 @@ for ending, group in (("", "main condition"), ("_first_token", "behind <|endofte
             groups[shown_as] = group
 
 # %% [markdown]
-# What lies left of zero costs the first of the two less.
+# Left of zero, the first of the two costs less.
 
 # %%
 says = hiding_sinks(found)[0].replace("**", "")
@@ -444,10 +440,9 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # 2. Set `twin` to `smol-ar`, the base. Does its first token matter more to it, or less?
 
 # %% [markdown]
-# **What this does not show.** One pair of small models; a nat of a DLM's bound and a nat of an AR
-# model's likelihood are not the same loss, and the AR model has more to lose because it predicts
-# better. A model that makes itself a new sink does not show that it needs none. Attention that
-# cannot go to a hidden sink goes elsewhere, to a place it was not trained for: a model trained
-# without sinks may need none. Keys are hidden in all layers at once, and chosen by their mean over
-# layers and heads; in the AR model the choice has seen the whole text. The AR model's opinion of a
-# text is not a reader's.
+# **What this does not show.** One pair of small models. A nat of a DLM's bound and a nat of an AR
+# model's likelihood are not the same loss; the AR model predicts better and has more to lose. A
+# model that forms a new sink may still need one. Hidden sinks push attention to places it was not
+# trained for: a model trained without sinks may need none. Keys are hidden in all layers at once,
+# and chosen by their mean over layers and heads; in the AR model the choice has seen the whole
+# text. The AR model's score of a text is not a reader's.

@@ -17,10 +17,10 @@
 # %% [markdown]
 # # 03 · Does leaving sinks out give better pruned models?
 #
-# **Question.** When weights are scored on calibration text, does it help to leave attention sinks
+# **Question.** Pruning scores weights on calibration text. Does it help to leave attention sinks
 # out of the statistics: all of them, as the official code does, or only the unstable ones, as the
-# paper's title says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups and
-# for whole units? And is it the sinks that do it, or what else the official comparison changes?
+# paper's title says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
+# whole units? And are the sinks the reason, or what else the official comparison changes?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
@@ -28,13 +28,13 @@
 # | hour | about 26 core-minutes | 1.9 GB a job |
 # | full | about 525 core-minutes, estimated | 1.9 GB a job, estimated |
 #
-# Every variant is measured on the same held-out text under the same noise, and repeated over
-# calibration draws. No token is special: calibration text is crops that begin anywhere, and the
-# text that is scored is natural English, samples of the AR model and documentation, half of it
-# crops, half from a document's beginning, behind the separator `<|endoftext|>`.
+# Every variant is scored on the same held-out text under the same noise, over several calibration
+# draws. Calibration text is crops that begin anywhere, so no token is special. The scored text is
+# natural English, samples of the AR model and documentation. Half of it is crops, and half begins a
+# document, behind the separator `<|endoftext|>`.
 
 # %% [markdown]
-# **Parameters.** Lists that are null (None) mean all that the tables below name.
+# **Parameters.** A list that is null (None) means all that the tables below name.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -98,53 +98,55 @@ run = start("03_pruning_results", globals())
 # ## The claim
 #
 # > we propose Sink-Aware Pruning, which automatically identifies and prunes unstable sinks in DLMs
-# > (prior studies usually keep sinks for AR LLMs). Without retraining, our method achieves a
-# > better quality-efficiency trade-off and outperforms strong prior pruning baselines under
-# > matched compute. (abstract)
+# > (prior studies usually keep sinks for AR LLMs). Without retraining, our method achieves a better
+# > quality-efficiency trade-off and outperforms strong prior pruning baselines under matched
+# > compute. (abstract)
 #
-# **What would falsify it.** A paired difference in NELBO, method − baseline with the same
-# pattern, whose whole 95 % interval lies above zero. And for the word *sink-aware*: the same
-# difference when only the sink weights are switched on.
+# **What would falsify it.** A paired difference in NELBO, method − baseline with the same pattern,
+# whose whole 95 % interval lies above zero. And for the word *sink-aware*: the same difference when
+# only the sink weights are switched on.
 #
-# Published for LLaDA-8B at 50 %, average of eight tasks: 53.18 against Wanda's 52.70 and 52.36
-# against SparseGPT's 52.34. That gives 9 % of Wanda's damage back; half of that share of the damage
-# done here is the smallest difference that matters.
+# Published for LLaDA-8B at 50 %, average of eight tasks: 53.18 against Wanda's 52.70, and 52.36
+# against SparseGPT's 52.34. The method gives 9 % of Wanda's damage back. Half of that share of the
+# damage done here is the smallest difference that matters.
 #
 # ## The experiment
 #
-# The official comparison with Wanda changes four things at once: calibration text is noised
-# instead of clean, later blocks are calibrated on dense instead of pruned outputs, norms are
-# summed over forwards, and sinks are left out. Here each is a switch. The comparison with
-# SparseGPT changes the sink weights only.
+# The official comparison with Wanda changes four things at once: calibration text is noised instead
+# of clean; later blocks are calibrated on dense instead of pruned outputs; norms are summed over
+# forwards; sinks are left out. Here each is a switch. The comparison with SparseGPT changes the
+# sink weights only.
 #
-# | recipe | scores | calibration text | propagation | left out of the statistics |
-# |---|---|---|---|---|
-# | `magnitude` | weights | – | – | – |
-# | `wanda` | Wanda | clean, as many tokens as noised | sequential | nothing |
-# | `wanda-unmatched` | Wanda | clean, as many sequences as noised | sequential | nothing |
-# | `dwanda` | Wanda | noised | sequential | nothing |
-# | `noised-dense` | Wanda | noised | dense | nothing |
-# | `paper` | Wanda, sum of norms | noised, official levels | dense | all sinks, softly |
-# | `paper-no-sinks` | Wanda, sum of norms | noised, official levels | dense | nothing |
-# | `all-sinks` | Wanda | noised | dense | all sinks: `paper` with hard masks and one norm |
-# | `unstable`, `stable` | Wanda | noised | dense | unstable or stable sinks |
-# | `random` | Wanda | noised | dense | as many random tokens as `all-sinks` |
-# | `only-sinks` | Wanda | noised | dense | everything but the sinks |
-# | `sparsegpt` | SparseGPT | clean, as many sequences | sequential | nothing |
-# | `paper-sparsegpt` | SparseGPT | as `sparsegpt` | sequential | all sinks, softly |
-# | `sparsegpt-unstable` | SparseGPT | as `sparsegpt` | sequential | unstable sinks |
-# | `structured` | Wanda of whole units | clean, as many tokens | sequential | nothing |
-# | `structured-sink` | Wanda of whole units | as `paper` | dense | all sinks, softly |
-# | `structured-no-sinks` | Wanda of whole units | as `paper` | dense | nothing |
-# | `structured-magnitude` | magnitude of whole units | – | – | – |
-# | `flap` | FLAP with biases | as `structured` | sequential | nothing |
+# | recipe | calibration text and propagation | left out of the statistics |
+# |---|---|---|
+# | `magnitude` | – | – |
+# | `wanda` | clean, as many tokens as noised; sequential | nothing |
+# | `wanda-unmatched` | clean, as many sequences as noised; sequential | nothing |
+# | `dwanda` | noised; sequential | nothing |
+# | `noised-dense` | noised; dense | nothing |
+# | `paper` | noised at the official levels; dense; sum of norms | all sinks, softly |
+# | `paper-no-sinks` | as `paper` | nothing |
+# | `all-sinks` | noised; dense | all sinks |
+# | `unstable`, `stable` | noised; dense | unstable or stable sinks |
+# | `random` | noised; dense | as many random tokens as `all-sinks` |
+# | `only-sinks` | noised; dense | everything but the sinks |
+# | `sparsegpt` | clean, as many sequences as noised; sequential | nothing |
+# | `paper-sparsegpt` | as `sparsegpt` | all sinks, softly |
+# | `sparsegpt-unstable` | as `sparsegpt` | unstable sinks |
+# | `structured` | clean, as many tokens; sequential | nothing |
+# | `structured-sink` | as `paper` | all sinks, softly |
+# | `structured-no-sinks` | as `paper` | nothing |
+# | `structured-magnitude` | – | – |
+# | `flap` | as `structured`, with biases | nothing |
 #
-# *Softly* means by the official token weights.
+# `magnitude` scores a weight by its size, names with *sparsegpt* by SparseGPT, all others by Wanda.
+# Names with *structured* score whole units; `flap` scores them by FLAP. *Softly* means by the
+# official token weights; `all-sinks` is `paper` with hard masks and one norm.
 #
-# A noised recipe sees every sequence at several noise levels. Clean baselines get so many more
-# sequences that both see as many tokens; `wanda-unmatched` shows what that is worth. SparseGPT's
-# recipes are all clean: they get as many sequences, and are compared with each other and with
-# `wanda-unmatched`.
+# A noised recipe sees every sequence at several noise levels. Clean baselines get as many more
+# sequences, so that all see as many tokens; `wanda-unmatched` shows what that is worth. SparseGPT's
+# recipes are all clean. They get as many sequences as noised recipes, and are compared with each
+# other and with `wanda-unmatched`.
 
 # %%
 from sinkprune_core.companion.pruning_grid import GridSize, grid_cells, twin_cells
@@ -158,9 +160,9 @@ of_twin = twin_cells(size, twin_sparsities, **settings)
 print(f"{len(cells)} variants of the DLM, {len(of_twin)} of the AR model, {seeds} draws")
 
 # %% [markdown]
-# Prune, measure, put the weights back. Recipes with dense propagation share their passes over the
-# calibration text: what a dense model computes depends on no recipe. Every result is a record: a
-# run that was killed goes on where it was.
+# Prune, measure, restore the weights. Recipes with dense propagation share their passes over the
+# calibration text, because the dense model computes the same for all of them. Every result is a
+# record, so a run that was stopped goes on where it was.
 
 # %%
 from sinkprune_core.companion.pruning_grid import Measures, measure_grid
@@ -177,9 +179,9 @@ scores, answers = measure_grid(run, dlm, cells, measures, numbers)
 # %% [markdown]
 # ## The figure: what pruning costs
 #
-# NELBO of the pruned DLM above that of the dense one, on the same sequences under the same noise,
-# mean over text and calibration draws; lower is better. Magnitude and statistics from sinks alone
-# cost far more: they stand in the title and in the table beside the figure's file.
+# NELBO of the pruned DLM minus that of the dense one, on the same sequences under the same noise,
+# as a mean over text and calibration draws. Lower is better. Magnitude and statistics from sinks
+# alone cost far more; the title has their numbers.
 
 # %%
 from sinkprune_core.companion import figure_titles, figures, forests, pruning_findings
@@ -203,8 +205,8 @@ figures.save_figure(
 # %% [markdown]
 # ## Patterns
 #
-# The same number of zeros, laid out as hardware wants them: anywhere, 2 of every 4 and 4 of every
-# 8 consecutive inputs.
+# The same number of zeros in three layouts: anywhere, 2 of every 4, and 4 of every 8 consecutive
+# inputs. Hardware supports the last two.
 
 # %%
 from IPython.display import display
@@ -229,7 +231,7 @@ rows.loc[at_half.recipe.unique(), at_half.panel.unique()].fillna("–")
 # %% [markdown]
 # ## Structured
 #
-# Whole key-value groups and MLP channels leave, the same number in every block, and a smaller
+# Whole key-value groups and MLP channels are removed, the same number in every block. A smaller
 # dense model remains.
 
 # %%
@@ -251,7 +253,7 @@ rows.loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
 # ## Paired differences
 #
 # Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
-# At every sparsity one figure; below, the other patterns.
+# Each sparsity has a figure, and so have the patterns.
 
 # %%
 from sinkprune_core.companion.pruning_findings import COMPARISONS, differences, heading, places
@@ -273,7 +275,7 @@ by_pattern["patterns"] = [place for place in places(scores) if n_and_m(place[0])
 by_pattern["structured"] = [place for place in places(scores) if place[0] == "structured"]
 
 # %% [markdown]
-# Matched are the number of zeros, their pattern and the calibration tokens, but for
+# The number of zeros, their pattern and the calibration tokens are equal, except for
 # `wanda-unmatched`.
 
 # %%
@@ -290,8 +292,7 @@ for name, chosen in by_pattern.items():
         display(figures.save_figure(run, drawn, f"differences_{name}", table, caption))
 
 # %% [markdown]
-# The same at 50 % by the text that is scored and by how it starts: notebook 05 tests whether they
-# differ.
+# The same at 50 %, by kind of text and by how it starts. Notebook 05 tests whether these differ.
 
 # %%
 HEADLINES = ["paper_minus_wanda", "all_sinks_minus_none", "unstable_minus_none"]
@@ -302,8 +303,8 @@ pruning_findings.by_text(scores, ("unstructured", 0.5), HEADLINES).T
 # ## Accuracy
 #
 # The published numbers are accuracies. Here pruned models answer the offline suite and a slice of
-# [BLiMP](../sinkprune_core/data/blimp/README.md), both two-choice: chance is 50 %. Right answers in
-# percent, with intervals over pairs of items and calibration draws:
+# [BLiMP](../sinkprune_core/data/blimp/README.md). Both have two choices: chance is 50 %. The table
+# shows right answers in percent, with intervals over pairs of items and calibration draws:
 
 # %%
 from sinkprune_core.companion.variant_answers import flip_table, points
@@ -312,8 +313,7 @@ by_pair = points(answers)
 pruning_findings.shares_right(by_pair)
 
 # %% [markdown]
-# Paired by item: the difference in points (right of zero the first is better), and how many items
-# flip in each direction.
+# The difference in points, paired by item; right of zero the first is better.
 
 # %%
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
@@ -336,7 +336,7 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# Flips: right with the first recipe alone, and right with the second alone.
+# How many items flip: right with the first recipe alone, and right with the second alone.
 
 # %%
 flip_table(answers, pruning_findings.accuracy_sides(answers, answer_sparsities))
@@ -344,10 +344,10 @@ flip_table(answers, pruning_findings.accuracy_sides(answers, answer_sparsities))
 # %% [markdown]
 # ## Where the masks differ
 #
-# The share of kept weights that two methods do not have in common, at 50 %, by layer and linear
-# map, on one calibration draw. The first pair gives the scale: one recipe on other text. Two
-# random masks would differ by 50 %; notebook 05 asks how much any choice of so few tokens could
-# change. A sweep measures this on draw 0 alone.
+# The share of kept weights that two recipes do not have in common, at 50 %, by layer and linear
+# map, on one calibration draw. The first pair gives the scale: one recipe on other text. Two random
+# masks would differ by 50 %. Notebook 05 asks how much any choice of so few tokens could change. A
+# sweep measures this on draw 0 alone.
 
 # %%
 from sinkprune_core.companion.masks import mask_differences
@@ -386,8 +386,8 @@ if first_seed == 0 or not run.is_cell:
 # %% [markdown]
 # ## How much is left out
 #
-# The share of calibration tokens that each recipe takes out of the statistics, zeros as counted,
-# calibration tokens and seconds to prune (with statistics that it shares with others).
+# The share of calibration tokens that each recipe leaves out, the zeros as counted, the calibration
+# tokens, and the seconds to prune, including those for statistics that recipes share.
 
 # %%
 COUNTED = ["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]
@@ -396,8 +396,8 @@ scores[scores.sparsity == 0.5].groupby(["pattern", "variant"], sort=False)[COUNT
 # %% [markdown]
 # ## The control: the same on the AR twin
 #
-# AR recipes keep sinks. Here Wanda prunes the AR model with and without its sinks; the value is
-# its exact negative log-likelihood.
+# Pruning recipes for AR models keep sinks. Here Wanda prunes the AR model with and without its
+# sinks. The value is its exact negative log-likelihood.
 
 # %%
 from sinkprune_core.companion.pruning_findings import TWIN_COMPARISONS
@@ -418,7 +418,7 @@ figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 # %% [markdown]
 # ## The reading
 #
-# Verdicts are read at a sparsity of 50 %, structured ones at each ratio; intervals are over
+# Verdicts are read at 50 % sparsity, those of structured pruning at each ratio. Intervals are over
 # calibration draws and sequences together.
 
 # %%
@@ -431,8 +431,8 @@ run.find(found)
 sentences(pruning_results(found))
 
 # %% [markdown]
-# All numbers. Growth is the difference at the highest sparsity less the difference at 50 %. The
-# margin is half of 9.18 % of what the second recipe costs at the same place.
+# All numbers. Growth is the difference at the highest sparsity minus that at 50 %. The margin is
+# half of 9.18 % of what the second recipe costs at the same place.
 
 # %%
 from sinkprune_core.evaluation.intervals import listed
@@ -443,7 +443,7 @@ widths = [estimate.half_width for estimate in measured.values()]
 Folded(listed(measured, **{"half-width": widths, "margin": margins}))
 
 # %% [markdown]
-# Every difference whose interval leaves zero out, whichever way it points:
+# Every difference whose interval leaves zero out, in either direction:
 
 # %%
 from sinkprune_core.companion import claims
@@ -461,13 +461,13 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `noise_levels` to 1. Expect no unstable sinks: a token that is a sink at the one level is
-#    one at all of them, so `unstable` becomes `noised-dense`.
+# 1. Set `noise_levels` to 1. Expect no unstable sinks: what is a sink at the only level is one at
+#    all levels, so `unstable` becomes `noised-dense`.
 # 2. Set `sparsities` to `[0.5, 0.6]`. Expect costs to rise. Do the methods keep their order?
 
 # %% [markdown]
-# **What this does not show.** One small model whose NELBO is still far above its twin's
-# likelihood, and items that it often gets wrong when dense. Calibration draws come from one pool
-# of text, so large ones overlap. The official Wanda-based code has no N:M pattern and no structured
-# pruning to compare with, so those rows take its token weights to our patterns. Nothing here is
-# about speed: notebook 04.
+# **What this does not show.** One small model, whose NELBO is far above its twin's likelihood and
+# which gets many items wrong before pruning. Large calibration draws overlap, as they come from one
+# pool of text. The official Wanda-based code has no N:M pattern and no structured pruning to
+# compare with; those rows apply its token weights to our patterns. Speed is the subject of notebook
+# 04.

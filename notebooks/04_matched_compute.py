@@ -18,8 +18,8 @@
 # # 04 · Does it hold at matched compute?
 #
 # **Question.** A DLM can be made cheaper in two ways: fewer weights, or fewer denoising steps,
-# which costs nothing to set up. At the same compute, which gives the better model, and is
-# sink-aware pruning better than its baselines there?
+# which need no calibration. At the same compute, which gives the better model, and does sink-aware
+# pruning beat its baselines there?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
@@ -27,9 +27,9 @@
 # | hour | about 6 core-minutes | 2.0 GB |
 # | full | about 80 core-minutes, estimated | 1.9 GB a job, estimated |
 #
-# *Matched* means here, each time said which: the same sparsity of the same weights; the same
-# number of calibration tokens; the same effective FLOPs of generation, where a zero weight counts
-# as skipped work; the same measured time.
+# *Matched* has four meanings here, and each comparison says which one it uses: the same sparsity of
+# the same weights; the same number of calibration tokens; the same effective FLOPs of generation,
+# where a zero weight counts as skipped work; the same measured time.
 
 # %% [markdown]
 # **Parameters.**
@@ -77,19 +77,19 @@ run = start("04_matched_compute", globals())
 # > Without retraining, our method achieves a better quality-efficiency trade-off and outperforms
 # > strong prior pruning baselines under matched compute. (abstract)
 #
-# **What would falsify it.** With as many calibration tokens, Wanda does better (the whole interval
-# of the paired difference lies above zero). Or: the dense model with fewer steps, at the same
-# effective FLOPs or in the same measured time, does better than the pruned one. What is too small
-# to matter: half of 9.18 % of what Wanda, or taking fewer steps, costs.
+# **What would falsify it.** With as many calibration tokens, Wanda does better: the whole interval
+# of the paired difference lies above zero. Or the dense model with fewer steps does better than the
+# pruned one, at the same effective FLOPs or in the same measured time. Half of 9.18 % of what
+# Wanda, or taking fewer steps, costs is too small to matter.
 #
 # ## The measure
 #
-# Quality after *K* denoising steps needs a likelihood that knows about steps. Reveal tokens in
-# random order in *K* groups of even size, each group predicted in parallel from what was revealed
-# before: the cross-entropies of that procedure bound the negative log-likelihood. A uniformly
-# chosen token belongs to some group and pays the cross-entropy at the masks that were there when
-# its group was predicted. With as many steps as tokens this is the ordinary NELBO; fewer steps
-# cost more.
+# Quality after *K* denoising steps needs a likelihood that depends on the number of steps. Reveal
+# the tokens in random order, in *K* groups of even size. Each group is predicted in parallel from
+# what was revealed before, and the cross-entropies add up to a bound on the negative
+# log-likelihood. To estimate it, choose a token at random: it pays its cross-entropy under the
+# masks at the time when its group is predicted. With as many steps as tokens this is the ordinary
+# NELBO; fewer steps cost more.
 
 # %%
 from sinkprune_core.companion.texts import held_out_texts
@@ -108,11 +108,11 @@ fingerprint = dlm.fingerprint()
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 
 # %% [markdown]
-# ## The account: what each kind of model costs
+# ## What each kind of model costs
 #
-# One model of every kind. Cost depends on shapes and zeros, not on which weights a criterion
-# chose, so magnitude chooses here. Structured pruning removes units: what is accounted and timed
-# is the smaller model.
+# One model of each kind. Cost depends on shapes and zeros, not on which weights are zero, so
+# pruning by magnitude will do. Structured pruning removes units, and the smaller model is counted
+# and timed.
 
 # %%
 import torch
@@ -126,9 +126,10 @@ kinds = {
 models = cost_models(dlm, kinds)
 
 # %% [markdown]
-# Parameters, non-zero weights and bytes as stored; FLOPs of one denoising step of one sequence
-# (all its tokens, logits at half of them, the mean over a generation) from shapes, with zeros
-# counted as skipped work (effective), and as torch's own counter finds them in a real forward.
+# The table has parameters, non-zero weights and bytes as stored. FLOPs are those of one denoising
+# step of one sequence: all its tokens, logits at half of them, which is the mean over a generation.
+# They follow from shapes; *effective* FLOPs count zeros as skipped work. The lines above the table
+# compare them with torch's own counter in a real forward.
 
 # %%
 import pandas as pd
@@ -153,11 +154,11 @@ shown = pd.DataFrame(
 shown.round(2)
 
 # %% [markdown]
-# ## The clock
+# ## Time of a step
 #
-# Effective FLOPs idealise: dense kernels multiply zeros like any other number. Here is the time of
-# one denoising step of every model, measured in turns in one run. Kernels for 2:4 exist on CUDA
-# GPUs from Ampere on only.
+# Effective FLOPs are an ideal: dense kernels multiply zeros like any other number. Here is the
+# measured time of one denoising step, the models taking turns in one run. Kernels for 2:4 need a
+# CUDA GPU from Ampere on.
 
 # %%
 import copy
@@ -182,7 +183,7 @@ per_round = clock.pivot(index="round", columns="variant", values="seconds")
 relative = per_round.div(per_round.dense, axis=0)
 
 # %% [markdown]
-# Time of one step of one sequence, and beside the dense model's:
+# Time of one step of one sequence, and its ratio to the dense model's:
 
 # %%
 from sinkprune_core.evaluation.intervals import interval
@@ -204,9 +205,9 @@ latency.loc[list(models)]
 # %% [markdown]
 # ## Matches
 #
-# For every number of steps *K* of a pruned model: how many steps may the dense model take at most,
-# for the same effective FLOPs of generation, and in the same measured time? Unstructured zeros
-# save no time, so there it is *K* itself.
+# A pruned model takes *K* steps. How many may the dense model take at most, for the same effective
+# FLOPs of generation, and in the same measured time? Unstructured zeros save no time, so in time it
+# may take *K*, too.
 
 # %%
 tokens = length - 1
@@ -230,9 +231,9 @@ matched.set_index("steps")
 # %% [markdown]
 # ## The experiment
 #
-# Wanda sees clean text once; noised recipes see every sequence at several noise levels. To match
-# calibration tokens, clean recipes get as many more sequences. Structured recipes are compared
-# with the dense model only, in fewer steps.
+# Wanda sees clean text once; noised recipes see every sequence at several noise levels. Clean
+# recipes get as many more sequences, so that calibration tokens match. Structured recipes are only
+# compared with the dense model in fewer steps.
 
 # %%
 from sinkprune_core.companion.texts import calibration_draw
@@ -266,8 +267,8 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 # %% [markdown]
 # ## The figures: quality against effective compute, and against time
 #
-# Down and to the left is better. The zero line is the dense model that reveals one token per step;
-# everything is paired with it by sequence and noise. First, zeros count as skipped work.
+# Down and to the left is better. Zero is the dense model that reveals one token per step; every
+# variant is paired with it by sequence and noise. In the first figure zeros count as skipped work.
 
 # %%
 from sinkprune_core.companion import figure_titles, figures, forests
@@ -285,7 +286,8 @@ def kind_of(variant: str) -> str:
 
 
 # %% [markdown]
-# Every variant in so many steps, above the dense model that reveals one token per step:
+# The value of a variant at a number of steps is its bound above that of the dense model with one
+# token per step:
 
 # %%
 rows = []
@@ -313,7 +315,7 @@ caption = f"quality against effective generation FLOPs; bars: 95 % bootstrap int
 figures.save_figure(run, drawn, "front", front, caption)
 
 # %% [markdown]
-# And by the clock of this machine, where only structured pruning saves time:
+# The same against measured time on this machine, where only structured pruning saves any:
 
 # %%
 says = figure_titles.front_in_words(front, "seconds", "measured time")
@@ -324,8 +326,8 @@ figures.save_figure(run, drawn, "front_time", front, caption)
 # %% [markdown]
 # ## Paired differences
 #
-# The same sequences under the same noise; every group says what is equal. First against the dense
-# model with fewer steps, last against other recipes.
+# The same sequences under the same noise. Each panel says what is equal: the first panels compare
+# with the dense model in fewer steps, the last with other recipes.
 
 # %%
 from sinkprune_core.evaluation.intervals import forest_table
@@ -355,10 +357,10 @@ figures.save_figure(run, drawn, "differences", forest_table(forest), caption)
 # %% [markdown]
 # ## What calibration costs
 #
-# For as many calibration sequences as here: tokens, passes and FLOPs by the core's own plan of
-# each run, and the seconds that pruning took here, where it did. Sequential propagation passes over
-# the text twice, dense propagation once. Finding sinks adds no pass where the same forward also
-# gives the inputs. The recipes compared above have equal calibration tokens.
+# For as many calibration sequences as here: the tokens, passes and FLOPs that the library plans for
+# each run, and the seconds that pruning took, where it ran. Sequential propagation passes over the
+# text twice, dense propagation once. Finding sinks adds no pass where the same forward also gives
+# the inputs. The recipes compared above have equal calibration tokens.
 
 # %%
 from sinkprune_core.costs.pruning import pruning_cost
@@ -379,9 +381,9 @@ costs.round(2)
 # %% [markdown]
 # ## The reading
 #
-# Differences to the dense model are means over all numbers of steps; each line says what is
-# matched. Their margin is a share of what the fewer steps cost the dense model; that of other
-# differences a share of what the other recipe costs.
+# Differences to the dense model are means over all numbers of steps, and each line says what is
+# matched. Their margin is a share of what fewer steps cost the dense model. The margin of other
+# differences is a share of what the other recipe costs.
 
 # %%
 import numpy as np
@@ -406,7 +408,7 @@ for name in structured_recipes:
     found[f"{label}_minus_dense_latency"] = over_steps(name, "dense, time of structured")
 
 # %% [markdown]
-# And the comparisons at equal calibration tokens:
+# The comparisons at equal calibration tokens:
 
 # %%
 from sinkprune_core.companion.notebook_readings import matched_compute
@@ -442,12 +444,13 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `steps` to `[4, 100]`. Expect 4 steps to cost the dense model more than 100. Does
-#    pruning compare better there?
-# 2. Set `sparsity` to 0.25. Expect pruning to save less: the dense model may take more steps.
+# 1. Set `steps` to `[4, 100]`. Expect 4 steps to cost the dense model more than 100. Does pruning
+#    compare better there?
+# 2. Set `sparsity` to 0.25. Expect pruning to save less, so that the dense model may take more
+#    steps.
 
 # %% [markdown]
-# **What this does not show.** Random order, not the confident order that samplers use; likelihood,
-# not task accuracy; a small model that tolerates pruning less than an 8B model does. Time is that
-# of one machine and batch, with dense kernels: hardware that skips zeros in 2:4 groups exists and
-# was not timed here.
+# **What this does not show.** Tokens are revealed in random order, where samplers take the most
+# confident first. Quality is likelihood, not task accuracy. A small model tolerates pruning less
+# than an 8B model does. Time is that of one machine and batch with dense kernels; hardware that
+# skips zeros in 2:4 groups was not timed here.

@@ -18,9 +18,8 @@
 # # 05 · What does the work?
 #
 # **Question.** The official comparison with Wanda changes calibration text, propagation and sink
-# weights together. Which of them does the work, does it matter which tokens are left out, do the
-# method's settings, and the text that the pruned model is scored on? And why do so few tokens do
-# so little, or so much?
+# weights together. Which of them matters? Does it matter which tokens are left out, how the method
+# is set, and which text the pruned model is scored on? And why do so few tokens change so little?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
@@ -28,12 +27,13 @@
 # | hour | about 20 core-minutes | 2.0 GB a job |
 # | full | about 210 core-minutes, estimated | 1.9 GB a job, estimated |
 #
-# Every recipe is measured on the same held-out text under the same noise, and repeated over
-# calibration draws; all recipes see as many calibration tokens. That nothing changes is a finding
-# here, too, and needs its own test.
+# Every recipe is scored on the same held-out text under the same noise, over several calibration
+# draws, and all see as many calibration tokens. That a switch changes nothing is a finding, too,
+# and needs a test of its own.
 
 # %% [markdown]
-# **Parameters.** The lists may be empty; what is in them is compared with the value above it.
+# **Parameters.** The lists may be empty. Their values are compared with the value of the parameter
+# above.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -86,22 +86,22 @@ run = start("05_what_does_the_work", globals())
 # ## The claim
 #
 # > we propose Sink-Aware Pruning, which automatically identifies and prunes unstable sinks in DLMs
-# > (prior studies usually keep sinks for AR LLMs). Without retraining, our method achieves a
-# > better quality-efficiency trade-off and outperforms strong prior pruning baselines under
-# > matched compute. (abstract)
+# > (prior studies usually keep sinks for AR LLMs). Without retraining, our method achieves a better
+# > quality-efficiency trade-off and outperforms strong prior pruning baselines under matched
+# > compute. (abstract)
 #
-# **What would falsify it.** That the sink weights are what helps: their main effect, over both
-# kinds of text and both propagations, has an interval that lies above zero. And if it lies within
-# the margin, half of 9.18 % of what Wanda costs here, they do nothing that matters.
+# **What would falsify it.** The claim needs the sink weights to help. It fails if the interval of
+# their main effect, over both kinds of text and both propagations, lies above zero. If it lies
+# within the margin, half of 9.18 % of what Wanda costs here, they do nothing that matters.
 #
 # ## The design
 #
 # **1. A factorial.** Three switches, each on and off, in all eight combinations. A main effect is
-# the mean difference that one switch makes over all settings of the others; an interaction is by
-# how much one switch's effect grows when another is on. The corners are Wanda and, but for
-# details, the official recipe. Clean recipes get so many more sequences that all see as many
-# tokens; their sinks are found at one noise level per sequence, drawn anew for each, so that all
-# take as many forwards, too.
+# the mean difference that a switch makes over all settings of the others. An interaction is by how
+# much one switch's effect grows when another is on. One corner is Wanda, and the opposite one is
+# nearly the official recipe. Clean recipes get more sequences, so that all see as many tokens.
+# Where a clean recipe leaves sinks out, they are found at one noise level per sequence, drawn anew
+# for each, so that all take as many forwards, too.
 
 # %%
 from dataclasses import replace
@@ -125,15 +125,14 @@ for by_cell in factorial.values():
 
 # %% [markdown]
 # **2. A path.** From Wanda to the official recipe one step at a time: noised text, dense
-# propagation, the official noise levels (the last of which masks every token; as many levels as
-# all recipes here, where the official code has ten), the official sum of norms, and its sink
-# weights last. The steps add up to the whole.
+# propagation, the official noise levels, the official sum of norms, and its sink weights last. The
+# last official noise level masks every token. All recipes have as many levels here; the official
+# code has ten. The steps add up to the whole.
 #
-# **3. Which tokens.** With noised text and dense propagation: none left out, or each of
-# `left_out`.
+# **3. Which tokens.** With noised text and dense propagation: none left out, or each of `left_out`.
 #
-# **4. Settings.** The method with unstable sinks left out, and one setting changed. (With one
-# level nothing can be unstable.)
+# **4. Settings.** The recipe that leaves unstable sinks out, with one setting changed. With one
+# noise level no sink can be unstable.
 
 # %%
 official = preset("paper", sparsity=sparsity, **settings)
@@ -166,8 +165,8 @@ print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 # %% [markdown]
 # ## The experiment
 #
-# Prune, measure, put the weights back. Recipes with dense propagation share their passes over the
-# calibration text. Every result is a record: a run that was killed goes on where it was.
+# Prune, measure, restore the weights. Recipes with dense propagation share their passes over the
+# calibration text. Every result is a record, so a run that was stopped goes on where it was.
 
 # %%
 from sinkprune_core.companion.pruning_grid import GridCell, Measures, measure_grid
@@ -189,8 +188,8 @@ numbers = range(first_seed, first_seed + seeds)
 scores, _ = measure_grid(run, dlm, grid, Measures(texts, draws, {}, 1), numbers)
 
 # %% [markdown]
-# What the eight combinations cost, above the dense model (nats per token), and the share of the
-# calibration text that they leave out.
+# What the eight combinations cost above the dense model, in nats per token, and the share of the
+# calibration tokens that they leave out:
 
 # %%
 import pandas as pd
@@ -211,7 +210,7 @@ index = ["sparsity", "text", "propagation", "sinks left out"]
 pd.DataFrame(rows).set_index(index).unstack(sort=False)
 
 # %% [markdown]
-# And the share that each choice of tokens, and each setting, takes out of the statistics.
+# The share of calibration tokens that each choice and each setting leaves out:
 
 # %%
 named = {f"left out: {each}": recipe for each, recipe in choice.items()}
@@ -224,11 +223,11 @@ pd.Series(shares_out, name="share left out", dtype=float).round(4).to_frame()
 # %% [markdown]
 # ## Effects
 #
-# Left of zero helps. Each section is a family of questions that are read together, and its
-# p-values are corrected for their number (Holm). *Helps* and *hurts* need an interval without zero
-# and a corrected p-value below 0.05; *no difference* needs a corrected equivalence test (two
-# one-sided t tests within ± the margin); all else is *inconclusive*. The margin is half of 9.18 %
-# of what Wanda costs at that sparsity: that share is what the paper's method gives back.
+# Left of zero helps. A section is a family of questions that are read together, and its p-values
+# are corrected for their number (Holm). *Helps* and *hurts* need an interval without zero and a
+# corrected p-value below 0.05. *No difference* needs a corrected equivalence test: two one-sided t
+# tests within ± the margin. All else is *inconclusive*. The margin is half of 9.18 % of what Wanda
+# costs at that sparsity; 9.18 % is what the paper's method gives back.
 
 # %%
 from sinkprune_core.companion.contrasts import effects, judge
@@ -271,8 +270,7 @@ for (field, value), recipe in setting.items():
 by_setting = against(pairs)
 
 # %% [markdown]
-# The figure shows all of them; other sparsities, whose margins are others, have figures of their
-# own.
+# One figure shows all of them. Other sparsities have other margins, and figures of their own.
 
 # %%
 from IPython.display import display
@@ -301,8 +299,8 @@ for file, table in tables.items():
 # %% [markdown]
 # ## Does a switch do the same everywhere?
 #
-# The twelve pairs of combinations that differ in exactly one switch: the main effects above are
-# the means of four of them.
+# Twelve pairs of combinations differ in exactly one switch. Each main effect above is the mean of
+# four of them.
 
 # %%
 from sinkprune_core.companion.contrasts import neighbours
@@ -324,10 +322,10 @@ figures.save_figure(run, drawn, "simple_effects", simple, caption)
 # %% [markdown]
 # ## The text as a factor
 #
-# Calibrated on crops of samples and documentation; scored on crops of three kinds of text, and on
-# text from its beginning, behind the token `<|endoftext|>`. For each: what leaving all sinks out
-# does (the main effect of the factorial), and what the official recipe does beside Wanda; then by
-# how much these differ between kinds of text.
+# Recipes are calibrated on crops of samples and documentation. They are scored on crops of three
+# kinds of text, and on text from its beginning, behind the token `<|endoftext|>`. The figure has
+# two effects for each kind of text: leaving all sinks out (the main effect of the factorial), and
+# the official recipe beside Wanda. Below them is by how much the effects differ between kinds.
 
 # %%
 from sinkprune_core.companion.text_kinds import KINDS, by_kind
@@ -344,7 +342,7 @@ kinds = by_kind(
 )
 
 # %% [markdown]
-# Left of zero helps; a difference between kinds says that they are not helped alike.
+# Left of zero helps. A difference between kinds away from zero says that they are not helped alike.
 
 # %%
 from sinkprune_core.evaluation.intervals import forest_table, listed
@@ -364,14 +362,13 @@ caption = f"effects by kind of text and between kinds; bars: 95 % bootstrap inte
 figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 
 # %% [markdown]
-# ## Why so little, or so much
+# ## Why so little
 #
 # How much could any choice of so few tokens change? In every linear map a greedy search looks for
-# the calibration tokens that change the most kept weights when they are left out: a first-order
-# measure ranks them, counting the weights close to their row's threshold that move; what is drawn
-# is then counted exactly. Beside it the sinks, as many random tokens, and other calibration text;
-# with and without the special first token in the calibration text. A sweep measures this on draw 0
-# alone.
+# the calibration tokens that change the most kept weights when they are left out. A first-order
+# measure ranks the tokens: how many weights near their row's threshold move. What the chosen tokens
+# change is then counted exactly. Beside them stand the sinks, as many random tokens, and other
+# calibration text, with and without a special first token. A sweep measures this on draw 0 alone.
 
 # %%
 from sinkprune_core import corpus
@@ -402,7 +399,7 @@ def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
 
 
 # %% [markdown]
-# The figure, and what it says in words, computed:
+# The figure, and the same in words:
 
 # %%
 from sinkprune_core.companion import sink_figures
@@ -426,8 +423,8 @@ if first_seed == 0 or not run.is_cell:
 # %% [markdown]
 # ## The reading
 #
-# Findings for the ledger, each with its margin: a share of the damage of what it is compared with.
-# What the parameters of this run left out is None.
+# Each finding has a margin, a share of what the second of the two costs. What this run did not
+# measure is None.
 
 # %%
 from sinkprune_core.companion.margins import with_share_of_damage
@@ -445,7 +442,7 @@ linear = by_setting.get("allocation linear, not uniform")
 costs["allocation_linear_minus_uniform"] = (linear, method)
 
 # %% [markdown]
-# What they come to:
+# In words:
 
 # %%
 from sinkprune_core.companion.notebook_readings import what_does_the_work
@@ -472,10 +469,10 @@ display(
 )
 
 # %% [markdown]
-# How sure can a run of this size be? The standard error of a typical effect by its source: other
-# sequences, other calibration draws. And a test on few sequences cannot find anything, however
-# large: the smallest p-value it can give must stay below 0.05 when it is multiplied by the size of
-# its family.
+# How sure can a run of this size be? The table has the standard error of a typical effect by its
+# source: other sequences, other calibration draws. A test on few sequences cannot find any effect:
+# the smallest p-value that it can give must stay below 0.05 when multiplied by the size of its
+# family.
 
 # %%
 smallest = 2.0 ** (1 - sequences) * table.section.value_counts().max()
@@ -495,12 +492,12 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 #
 # 1. Set `other_sink_std` to `[0.0, 4.0]`. Expect more tokens to be left out at 0 than at 4. Does
 #    the effect follow?
-# 2. Set `reach_layers` to `[0, 5, 10]`. Do early layers depend on few tokens more than late?
+# 2. Set `reach_layers` to `[0, 5, 10]`. Do early layers depend on few tokens more than late ones?
 
 # %% [markdown]
-# **What this does not show.** One small model, Wanda scores, row-wise zeros, likelihood only.
-# Rollouts differ from noised text in more than their sinks: the model wrote three quarters of them
-# itself. Intervals resample few calibration draws, and are too narrow where draws differ much; the
-# corrected p-values speak of these draws only. Settings are changed one at a time, so what two of
-# them do together is not seen. The search is greedy and of first order: a cleverer one could find
-# more.
+# **What this does not show.** One small model, Wanda scores, zeros per row, likelihood only. States
+# of real denoising runs (`rollout`) differ from noised text in more than their sinks: the model
+# wrote three quarters of them itself. Intervals resample few calibration draws, and are too narrow
+# where draws differ much; corrected p-values speak of these draws only. Settings are changed one at
+# a time, so joint effects are not seen. The search is greedy and of first order: a better one could
+# find tokens that change more.

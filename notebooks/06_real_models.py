@@ -18,8 +18,8 @@
 # # 06 · The paper's models
 #
 # **Question.** The paper prunes models of 7 and 8 billion parameters. What does it take to do the
-# same with any of them, and does the way from published weights to a pruned, saved, evaluated
-# model work?
+# same with any of them? Do all steps work, from published weights to a pruned, saved and evaluated
+# model?
 #
 # | profile | time on 2 cores | peak memory |
 # |---|---|---|
@@ -28,10 +28,10 @@
 # | full | about half a minute, random weights | 1.1 GB a job |
 # | `real=True` | said by the first table below, before anything is downloaded | likewise |
 #
-# By default **no real model is run here**: a tiny random checkpoint, written in the public format
-# of the chosen model, goes the whole way. That checks the machinery; its numbers say nothing about
-# the model. `real=True` takes the published weights instead and needs a network and, for the 7B
-# and 8B models, a GPU. [docs/models.md](../docs/models.md) lists all models.
+# By default **no real model is run here**. A tiny random checkpoint in the public format of the
+# chosen model takes all the steps. That checks the code; its numbers say nothing about the model.
+# `real=True` takes the published weights. It needs a network and, for the 7B and 8B models, a GPU.
+# [docs/models.md](../docs/models.md) lists all models.
 
 # %% [markdown]
 # **Parameters.**
@@ -77,18 +77,19 @@ run = start("06_real_models", globals())
 # %% [markdown]
 # ## The claim
 #
-# > consistently matches or outperforms Wanda and SparseGPT baselines across 8 benchmarks (README
-# > of the official code, LLaDA-8B)
+# > consistently matches or outperforms Wanda and SparseGPT baselines across 8 benchmarks (README of
+# > the official code, LLaDA-8B)
 #
-# **What would falsify it.** A paired difference on one of the benchmarks whose interval lies on
-# the other side. Its own table has such numbers without intervals: GSM8K falls. To decide it takes
-# the model, a GPU and days; the commands stand in [docs/results.md](../docs/results.md).
+# **What would falsify it.** A paired difference on one of the benchmarks whose whole interval lies
+# on the other side. The official table has such numbers, without intervals: accuracy on GSM8K
+# falls. To decide it takes the model, a GPU and days; [docs/results.md](../docs/results.md) has the
+# commands.
 #
-# ## What it takes, before it starts
+# ## What it takes
 #
-# From the table of models and the published shapes: nothing is downloaded or loaded. Hours are a
-# lower bound for this machine, from the speed of one matrix product just now. The benchmarks of
-# the harness come on top.
+# The table follows from the published shapes; nothing is downloaded or loaded. Hours are a lower
+# bound for this machine, from the speed of a matrix product measured now. The benchmarks of the
+# harness come on top.
 
 # %%
 import torch
@@ -116,7 +117,7 @@ for name, lacks in plan.lacks.items():
 # %% [markdown]
 # ## Loading
 #
-# Any public format becomes a native transformers class by renaming weights; no remote code runs.
+# Any public format becomes a native transformers class by renaming weights. No remote code runs.
 
 # %%
 from sinkprune_core.models import random_weights
@@ -146,7 +147,7 @@ def marked(figure):
 
 
 # %% [markdown]
-# Its classes and tokens:
+# Classes and tokens:
 
 # %%
 if stands_in:
@@ -169,8 +170,8 @@ pd.DataFrame(
 # %% [markdown]
 # ## Sinks
 #
-# Both models write from the same kind of prompt, each in its own vocabulary, and attention is
-# recorded at every step.
+# Both models write from the same kind of prompt, each in its own vocabulary. Attention is recorded
+# at every step.
 
 # %%
 from sinkprune_core.companion.texts import any_text
@@ -215,8 +216,8 @@ caption = f"attention received per key position and step, one prompt{watermark}.
 figures.save_figure(run, marked(drawn), "sink_positions", positions, caption)
 
 # %% [markdown]
-# The paper's measures of how much sinks move, mean over prompts. What notebook 01 asks of the
-# embedded pair can be asked of any pair this way.
+# The paper's measures of how much sinks move, as means over prompts. Notebook 01 asks this of the
+# embedded pair; any other pair can be measured the same way.
 
 # %%
 from sinkprune_core.sinks.detection import variability
@@ -231,8 +232,8 @@ pd.DataFrame(moves).round(3)
 # %% [markdown]
 # ## Pruning, saving, reloading
 #
-# One folder per sparsity, in `runs/<profile>/models`. Stock transformers reads it, without this
-# package: its logits must be those of what was saved.
+# Each sparsity has a folder in `runs/<profile>/models`. Stock transformers reads it without this
+# package, and must give the logits of the model that was saved.
 
 # %%
 from sinkprune_core.calibration.text import Calibration
@@ -261,7 +262,7 @@ for sparsity, recipe in recipes.items():
 # %% [markdown]
 # ## Evaluation
 #
-# Likelihood on held-out documentation, in pairs with the dense model: the same sequences under the
+# Likelihood on held-out documentation, paired with the dense model: the same sequences under the
 # same noise. Every value is a record, so a run that was stopped goes on where it was.
 
 # %%
@@ -293,8 +294,8 @@ caption = f"paired differences to the dense model, intervals over sequences{wate
 figures.save_figure(run, marked(drawn), "likelihood", forest_table(forest), caption)
 
 # %% [markdown]
-# The benchmarks: tasks of lm-evaluation-harness under the published protocol of the family, or
-# this project's offline suite, where chance is one half.
+# The benchmarks: tasks of lm-evaluation-harness under the published protocol of the model's family,
+# or the offline suite of this project, where chance is one half.
 
 # %%
 from sinkprune_core.evaluation.benchmarks import evaluate_named
@@ -331,8 +332,8 @@ for sparsity, lm in variants.items():
 # %% [markdown]
 # ## Beside the published numbers
 #
-# A number of ours stands here, in brackets, only where the published weights ran on the whole of
-# the same benchmark.
+# In brackets stands a number of this run, only where the published weights ran on the whole
+# benchmark.
 
 # %%
 from sinkprune_core.companion import published
@@ -367,7 +368,7 @@ sentences(real_models(model, len(table), ran, alike, len(pruned), stands_in))
 # %% [markdown]
 # ## The verdict
 #
-# The claims about 8B models get none without a run of theirs.
+# Without a run of theirs, claims about 8B models get no verdict.
 
 # %%
 from sinkprune_core.companion import claims
@@ -377,6 +378,6 @@ claims.shown(verdicts[verdicts.index.str.startswith("llada")])
 
 # %% [markdown]
 # **What this does not show.** With random weights, nothing about any model: sinks, differences and
-# accuracies are those of noise. With published weights and a limit, a first look without the
-# precision that a claim needs. How a published format is read was checked against formulas at toy
-# size, not against the published weights; loading them compares names, shapes and special tokens.
+# accuracies are noise. With published weights and a `limit`, a first look without the precision
+# that a claim needs. How published formats are read was checked against formulas at toy size, not
+# against published weights; loading them compares names, shapes and special tokens.
