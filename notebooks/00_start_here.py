@@ -20,9 +20,9 @@
 # **Question.** What is sink-aware pruning of a diffusion language model, and does it help? The
 # whole in two minutes: see a sink, score weights with and without it, prune, compare.
 #
-# | profile | time on 2 cores | peak memory |
+# | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | about a minute | 1.4 GB |
+# | quick, the defaults | 2 core-minutes | 1.4 GB |
 # | hour | about 3 core-minutes | 1.8 GB |
 # | full | about 14 core-minutes, estimated | 1.7 GB a job |
 #

@@ -21,9 +21,9 @@
 # text is generated, do they stay where they are? The paper says: they stay in autoregressive (AR)
 # models and move in diffusion language models (DLMs).
 #
-# | profile | time on 2 cores | peak memory |
+# | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | about 1.5 minutes | 1.4 GB |
+# | quick, the defaults | 3 core-minutes | 1.5 GB |
 # | hour | about 16 core-minutes, estimated | 2.0 GB, estimated |
 # | full | about 50 core-minutes | 2.5 GB a job |
 #

@@ -20,9 +20,9 @@
 # **Question.** Notebook 01 asks whether sinks move. A sink that moves may still be needed. So hide
 # the keys that receive most attention, or as many others, and see what that costs.
 #
-# | profile | time on 2 cores | peak memory |
+# | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | about a minute | 1.2 GB |
+# | quick, the defaults | 2 core-minutes | 1.3 GB |
 # | hour | about 6 core-minutes | 1.7 GB |
 # | full | about 20 core-minutes | 1.6 GB a job |
 

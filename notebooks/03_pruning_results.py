@@ -22,9 +22,9 @@
 # paper's title says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
 # whole units? And are the sinks the reason, or what else the official comparison changes?
 #
-# | profile | time on 2 cores | peak memory |
+# | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | about 2.5 minutes | 1.3 GB |
+# | quick, the defaults | 5 core-minutes | 1.4 GB |
 # | hour | about 26 core-minutes | 1.9 GB a job |
 # | full | about 525 core-minutes, estimated | 1.9 GB a job, estimated |
 #

@@ -21,9 +21,9 @@
 # which need no calibration. At the same compute, which gives the better model, and does sink-aware
 # pruning beat its baselines there?
 #
-# | profile | time on 2 cores | peak memory |
+# | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | about a minute | 1.4 GB |
+# | quick, the defaults | 2 core-minutes | 1.5 GB |
 # | hour | about 6 core-minutes | 2.0 GB |
 # | full | about 80 core-minutes, estimated | 1.9 GB a job, estimated |
 #

@@ -21,9 +21,9 @@
 # weights together. Which of them matters? Does it matter which tokens are left out, how the method
 # is set, and which text the pruned model is scored on? And why do so few tokens change so little?
 #
-# | profile | time on 2 cores | peak memory |
+# | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | about a minute | 1.2 GB |
+# | quick, the defaults | 3 core-minutes | 1.3 GB |
 # | hour | about 20 core-minutes | 2.0 GB a job |
 # | full | about 210 core-minutes, estimated | 1.9 GB a job, estimated |
 #

@@ -21,9 +21,9 @@
 # same with any of them? Do all steps work, from published weights to a pruned, saved and evaluated
 # model?
 #
-# | profile | time on 2 cores | peak memory |
+# | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | about half a minute, random weights | 0.9 GB |
+# | quick, the defaults | half a core-minute, random weights | 0.7 GB |
 # | hour | about half a minute, random weights | 0.9 GB |
 # | full | about half a minute, random weights | 1.1 GB a job |
 # | `real=True` | said by the first table below, before anything is downloaded | likewise |

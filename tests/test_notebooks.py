@@ -17,8 +17,8 @@ import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
+from sinkprune_core.companion import run_costs
 from sinkprune_core.companion.parameters import ParameterError, check, declared
-from sinkprune_core.companion.performance_page import performance
 from sinkprune_core.companion.publish import WIDGETS, clean_notebook, show_values, with_values
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -338,14 +338,11 @@ def test_publishing_refuses_stale_failed_and_leaking_runs():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_head_says_of_profile_quick_what_was_measured(name):
-    """By `tests/benchmarks/test_notebook_memory.py --record`; minutes are rounded to halves."""
-    measured = performance()
-    minutes = max(0.5, round(2 * measured[f"time of {name}, profile quick"]["value"]) / 2)
-    gigabytes = measured[f"peak memory of the kernel of {name}, profile quick"]["value"]
-    time = {0.5: "half a minute", 1.0: "a minute"}.get(minutes, f"{minutes:g} minutes")
-    assert re.search(
-        rf"^# \| quick, the defaults \| about {time}(, random weights)? \| {gigabytes:.1f} GB \|$",
-        (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8"),
-        re.MULTILINE,
-    )
+@pytest.mark.parametrize("profile", run_costs.kept())
+def test_a_head_says_what_the_jobs_of_a_profile_took(name, profile):
+    """Both come from docs/run_costs.json."""
+    cost = run_costs.kept()[profile]["costs"][name]
+    source = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    assert run_costs.with_rows(source, profile, cost) == source
+    assert run_costs.with_rows(notebook.cells[0].source, profile, cost) == notebook.cells[0].source

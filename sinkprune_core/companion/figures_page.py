@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterable
 
 from sinkprune_core.companion.claims import Claim
-from sinkprune_core.companion.performance_page import performance
+from sinkprune_core.companion.run_costs import kept, time_text
 from sinkprune_core.files import project_root
 from sinkprune_core.tables import markdown_table
 
 HEAD = """# From a claim to its figure
 
 Written by `python -m sinkprune_core.companion.pages` from the [ledger](../sinkprune_core/data/claims.yml) and
-[performance.json](performance.json). Each notebook below decides the claims beneath it. Its command runs it
-in the sizes of profile quick; `make reproduce PROFILE=full` runs all of them with more text. Minutes are
-those of profile quick on 2 cores. A figure has its data (CSV) and its origin (JSON) beside it. The verdicts
+[run_costs.json](run_costs.json). Each notebook below decides the claims beneath it. Its command runs it
+in the sizes of profile quick; `make reproduce PROFILE=full` runs all of them with more text. Core-minutes
+are those of profile quick. A figure has its data (CSV) and its origin (JSON) beside it. The verdicts
 stand in [results.md](results.md)."""
 # The file and function to read for each notebook, beside its reading in notebook_readings.
 MEASURED_BY = {
@@ -76,12 +76,12 @@ def figures_page(ledger: Iterable[Claim]) -> str:
 
 def _section(notebook: str, members: list[Claim]) -> str:
     """Return the section of one notebook."""
-    minutes = performance()[f"time of {notebook}, profile quick"]["value"]
+    quick = kept()["quick"]["costs"][notebook]
     place, function = MEASURED_BY[notebook]
     rows = [[claim.says, _figure(claim.finding), f"`{claim.finding.split('/')[1]}`"] for claim in members]
     return f"""## [{notebook[:2]} · {notebook[3:].replace("_", " ")}](../notebooks/{notebook}.ipynb)
 
-About {max(0.5, round(2 * minutes) / 2):g} minutes; measured by [`{function}`](../sinkprune_core/{place}):
+{time_text(quick).capitalize()}; measured by [`{function}`](../sinkprune_core/{place}):
 
 ```bash
 papermill notebooks/{notebook}.ipynb out.ipynb -k python3 -p profile mine

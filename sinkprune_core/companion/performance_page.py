@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sinkprune_core.calibration.dense_statistics import WAITING_BYTES, WAITING_SHARE
 from sinkprune_core.calibration.token_weights import EXCLUDE
+from sinkprune_core.companion import run_costs
 from sinkprune_core.files import project_root, write_json
 from sinkprune_core.tables import markdown_table
 
@@ -56,6 +57,14 @@ It writes the checkpoint and calls `sinkprune prune --preset {found["preset"]} -
 {markdown_table(["", "measured", "goal"], rows)}
 
 The weights are random: nothing is said about a model's quality.
+
+## The notebooks
+
+Core-minutes of all jobs of a notebook, each on one thread, and memory of the largest, from
+[run_costs.json](run_costs.json): two cores need half the minutes. The same numbers stand in the notebooks'
+heads.
+
+{run_costs.table()}
 {_benchmarks(measured)}"""
 
 

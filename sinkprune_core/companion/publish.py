@@ -24,6 +24,7 @@ from sinkprune_core.companion import (
     pages,
     readme,
     record_archive,
+    run_costs,
 )
 from sinkprune_core.companion.records import Run
 from sinkprune_core.files import atomic, project_root
@@ -184,7 +185,8 @@ def publish(profile: str) -> list[Path]:
     """
     root = project_root()
     folder = root / "runs" / profile
-    written = [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
+    written = run_costs.put(profile, run_costs.measured(folder))
+    written += [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
     written.append(record_archive.pack(profile, record_archive.files_behind(folder)))
     file = root / "README.md"
     text = readme.with_blocks(file.read_text(encoding="utf-8"), {"origin": origin(folder)})

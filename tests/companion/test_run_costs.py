@@ -1,0 +1,71 @@
+"""What notebooks took, from Snakemake's measurements to the heads of notebooks."""
+
+import math
+
+import pytest
+
+from sinkprune_core.companion import run_costs
+from sinkprune_core.files import project_root
+
+COLUMNS = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
+HEAD = """# | profile | time | peak memory |
+# |---|---|---|
+# | quick, the defaults | – | – |
+# | hour | about 9 core-minutes, random weights | 0.1 GB |
+# | full | about 50 core-minutes | 2.5 GB a job |
+"""
+
+
+def write_job(folder, name, minutes, mebibytes):
+    folder.mkdir(parents=True, exist_ok=True)
+    row = f"1\t0:00:01\t9\t9\t9\t{mebibytes}\t0\t0\t0\t{60 * minutes}"
+    (folder / f"{name}.tsv").write_text(f"{COLUMNS}\n{row}\n")
+
+
+def test_the_jobs_of_a_notebook_are_summed_and_the_largest_counts(tmp_path):
+    write_job(tmp_path / "benchmarks", "03_b@first_seed-0", 2.0, 1000)
+    write_job(tmp_path / "benchmarks", "03_b@first_seed-1", 1.5, 3000)
+    write_job(tmp_path / "benchmarks", "03_b", 0.5, 500)
+    write_job(tmp_path / "benchmarks", "01_a", 0.25, 100)
+    costs = run_costs.measured(tmp_path)
+    assert costs["03_b"] == pytest.approx({"core_minutes": 4.0, "gigabytes": 3000 * 2**20 / 1e9, "jobs": 3})
+    assert costs["01_a"]["jobs"] == 1
+
+
+def test_a_run_without_measured_jobs_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no measured job"):
+        run_costs.measured(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("minutes", "text"),
+    [
+        (0.2, "under half a core-minute"),
+        (0.4, "half a core-minute"),
+        (1.1, "a core-minute"),
+        (1.4, "1.5 core-minutes"),
+        (2.6, "3 core-minutes"),
+    ],
+)
+def test_times_are_said_in_words(minutes, text):
+    assert run_costs.time_text({"core_minutes": minutes}) == text
+
+
+def test_a_row_is_written_anew_and_the_others_stay():
+    cost = {"core_minutes": 7.0, "gigabytes": 1.26, "jobs": 2}
+    hour = run_costs.with_rows(HEAD, "hour", cost)
+    assert "# | hour | 7 core-minutes, random weights | 1.3 GB a job |\n" in hour
+    quick = run_costs.with_rows(hour, "quick", {**cost, "jobs": 1})
+    assert "# | quick, the defaults | 7 core-minutes | 1.3 GB |\n" in quick
+    assert "# | full | about 50 core-minutes | 2.5 GB a job |\n" in quick
+    assert run_costs.with_rows(quick, "hour", cost) == quick
+    with pytest.raises(ValueError, match="no row of profile night"):
+        run_costs.with_rows(HEAD, "night", cost)
+
+
+def test_readme_says_how_long_profile_quick_takes_on_two_cores():
+    costs = run_costs.kept()["quick"]["costs"]
+    minutes = math.ceil(sum(cost["core_minutes"] for cost in costs.values()) / 2)
+    assert f"(about {minutes} minutes on 2 cores)" in (project_root() / "README.md").read_text(
+        encoding="utf-8"
+    )
