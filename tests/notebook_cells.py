@@ -124,10 +124,10 @@ def save_tiny_pair(folder: Path) -> dict[str, str]:
     return {name: str(folder / name) for name in folders}
 
 
-def run_cells(name: str, **parameters: object) -> dict[str, object]:
+def run_cells(name: str, folder: Path = NOTEBOOKS, /, **parameters: object) -> dict[str, object]:
     """Run every code cell of a notebook as papermill would with `parameters`; return its namespace."""
     namespace: dict[str, object] = {"In": [], "__name__": "__main__"}
-    for cell in jupytext.read(NOTEBOOKS / f"{name}.py").cells:
+    for cell in jupytext.read(folder / f"{name}.py").cells:
         if cell.cell_type != "code":
             continue
         sources = [cell.source]

@@ -4,6 +4,8 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,8 +51,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(options: ReproduceOptions) -> int:
     """Run what is not up to date, then print the claims, or which notebooks failed and how."""
-    from filelock import FileLock, Timeout
-
     root = project_root()
     check_workflow(root, options)
     if options.with_records:
@@ -65,15 +65,12 @@ def run(options: ReproduceOptions) -> int:
     }
     runs = root / "runs"
     runs.mkdir(exist_ok=True)
-    try:
-        with FileLock(runs / ".lock", timeout=0):
-            if options.dry_run:
-                return subprocess.run([*command, "--dry-run"], env=environment).returncode
-            unlock = [*command, "--unlock"]  # a killed run leaves its lock behind
-            subprocess.run(unlock, env=environment, capture_output=True)
-            status = subprocess.run(command, env=environment).returncode
-    except Timeout:
-        raise RuntimeError("another `sinkprune reproduce` is running here: wait for it or stop it") from None
+    with held(runs / ".lock") as lock:
+        if options.dry_run:
+            return subprocess.run([*command, "--dry-run"], env=environment).returncode
+        unlock = [*command, "--unlock"]  # a killed run leaves its lock behind
+        subprocess.run(unlock, env=environment, capture_output=True)
+        status = subprocess.run(command, env=environment, pass_fds=[lock]).returncode
     if status:
         for line in failures(runs / options.profile):
             print(line, file=sys.stderr)
@@ -85,6 +82,25 @@ def run(options: ReproduceOptions) -> int:
         return status
     print_claims(options.profile)
     return 0
+
+
+@contextmanager
+def held(file: Path) -> Iterator[int]:
+    """Hold the lock of all runs, and yield its descriptor.
+
+    A process that inherits the descriptor holds the lock too: notebooks that run on after this process was
+    killed are not joined by others. Raises RuntimeError where another run holds it.
+    """
+    import fcntl
+
+    with file.open("a") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(
+                "another `sinkprune reproduce` is running here: wait for it or stop it"
+            ) from None
+        yield opened.fileno()
 
 
 def kept(options: ReproduceOptions) -> str:
@@ -127,7 +143,10 @@ def snakemake_command(root: Path, options: ReproduceOptions) -> list[str]:
 
 
 def failures(folder: Path) -> list[str]:
-    """Return one line per error in the executed notebooks of a run; the cells of sweeps are notebooks too."""
+    """Return one line per error in the executed notebooks of a run, and per kernel that was killed.
+
+    The cells of sweeps are notebooks too.
+    """
     import nbformat
 
     lines = []
@@ -142,4 +161,12 @@ def failures(folder: Path) -> list[str]:
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         errors = [output for output in outputs if output.output_type == "error"]
         lines += [f"error in {where}: {error.ename}: {error.evalue}" for error in errors]
+        code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+        answered = [cell for cell in code if "shell.execute_reply" in cell.metadata.get("execution", {})]
+        if not errors and len(answered) < len(code):
+            cell = len(answered) + 1
+            lines.append(
+                f"error in {where}: its kernel was killed in code cell {cell} of {len(code)}, "
+                "as the system does where memory runs out"
+            )
     return lines

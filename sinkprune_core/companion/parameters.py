@@ -21,6 +21,7 @@ from sinkprune_core.models.hub import parse
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.scratch import remove_leftovers
 
 
 class ParameterError(ValueError):
@@ -259,6 +260,9 @@ def start(notebook: str, namespace: dict) -> Run:
     matplotlib.rcParams["figure.dpi"] = 110
     pandas.set_option("display.max_colwidth", None)
     run = Run(notebook, parameters["profile"], parameters)
+    for scratch in run.records.glob(".*.*.*"):  # of records that a killed run was writing
+        record, _, _ = scratch.name[1:].rsplit(".", 2)
+        remove_leftovers(scratch.with_name(record))
     dtype = choose_dtype(parameters.get("dtype", "auto"), run.device)
     print(f"results go to {_place(run)}")
     print(f"computed on {device_name(run.device)} in {str(dtype).removeprefix('torch.')}")

@@ -127,6 +127,22 @@ def test_a_notebook_starts_with_what_papermill_put_in(tmp_path, monkeypatch, cap
         start("00_test", {"In": cells, "profile": "quick", "sparsity": 0, "sparsty": 0})
 
 
+def test_scratch_of_records_that_a_killed_run_was_writing_is_removed(tmp_path, monkeypatch):
+    for module in (parameters, records):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    folder = tmp_path / "runs" / "quick" / "records" / "00_test"
+    folder.mkdir(parents=True)
+    whole, scratch, other = folder / "r-0.csv", folder / ".r-0.csv.1.abcd", folder / ".of.somebody.else"
+    whole.touch()
+    for each in (scratch, other):
+        each.mkdir()
+    (scratch / ".held").touch()
+    cells = ["profile: str = 'quick'"]
+    with pytest.warns(UserWarning, match="r-0.csv.* which a killed process left"):
+        start("00_test", {"In": cells, "profile": "quick"})
+    assert sorted(folder.iterdir()) == [other, whole]
+
+
 def test_every_range_that_is_a_limit_says_what_it_is():
     for limits in RANGES.values():
         (rule,) = limits.__metadata__

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from hostile import notebook
 from hostile.processes import KILLED, Outcome, Server, Trouble
 from hostile.tally import BROKE, HELD, REFUSED, is_one_sentence
 
@@ -37,7 +38,18 @@ OTHERS = {
     "train": "train base --text learn.txt --tokens 64 --lengths 8 --batch-tokens 16 --rank 2 --mask-token 71 "
     "--folder run --export out",
 }  # command lines besides `prune`
-OWN = ("llada", "base", "text.txt", "learn.txt", "out", "run")  # what a folder holds in the end
+STUDY = f"{notebook.NAME}.py"
+NOTEBOOKS = {"notebook": f"notebook {STUDY}"}  # no command of `sinkprune`: cells, run in a process
+OWN = (
+    "llada",
+    "base",
+    "text.txt",
+    "learn.txt",
+    STUDY,
+    "out",
+    "run",
+    "runs",
+)  # what a folder holds in the end
 RUN = ("checkpoint", "data.safetensors", "log.jsonl", "training.json")  # and its run of training
 CHANGING = ("seconds", "tokens_per_second")  # of a card and of a log: another number in every run
 
@@ -88,6 +100,7 @@ class Bench:
             shutil.copytree(self.root / name, folder / name)
         (folder / "text.txt").write_text(TEXT)
         (folder / "learn.txt").write_text(LEARN)
+        (folder / STUDY).write_text(notebook.SOURCE)
 
     def straight(self, way: str) -> tuple[dict, int]:
         """Return what a run without trouble makes, and how many file events it has."""
@@ -96,16 +109,22 @@ class Bench:
                 outcome = server.run(folder, command(way))
                 assert outcome.status == 0, outcome.said
                 assert left_over(folder) == []
-                self.known[way] = contents(folder / "out"), outcome.events
+                self.known[way] = made(folder), outcome.events
         return self.known[way]
 
 
 def command(way: str, *more: object) -> list[object]:
     """Return the command line of a way."""
-    if way in OTHERS:
-        return [*OTHERS[way].split(), *more]
+    line = (OTHERS | NOTEBOOKS).get(way)
+    if line is not None:
+        return [*line.split(), *more]
     text = ["--text", "text.txt", "--sequences", "6", "--length", "12", "--dtype", "float32"]
     return ["prune", "llada", *text, *ALL_WAYS[way], "--out", "out", *more]
+
+
+def made(folder: Path) -> dict[str, object]:
+    """Return the contents of the output of a command, and of the results of a notebook."""
+    return contents(folder / "out") | contents(folder / "runs")
 
 
 def contents(path: Path) -> dict[str, object]:
@@ -153,10 +172,17 @@ def moments(events: int, count: int, first: int) -> list[int]:
 
 
 def half_output(folder: Path, expected: dict) -> str:
-    """Return what is wrong with the output of a run that did not end well: there is none, or it is whole."""
+    """Return what is wrong with the output of a run that did not end well: there is none, or it is whole.
+
+    Of a notebook's results every file is there or not, and each is whole.
+    """
     out = folder / "out"
     if out.exists() and contents(out) != expected:
         return "it left an output that is not whole"
+    for name, content in contents(folder / "runs").items():
+        is_scratch = any(part.startswith(".") for part in Path(name).parts)
+        if not is_scratch and content != expected.get(name):
+            return f"it left {name}, which is not whole"
     return ""
 
 
@@ -170,7 +196,7 @@ def ends_well(
     again = server.run(folder, command(way), Trouble(defect=defect))
     folder = seen or folder
     if again.status == 0:
-        if contents(folder / "out") != expected:
+        if made(folder) != expected:
             return BROKE, "another result"
         if left_over(folder):
             return BROKE, f"it left {left_over(folder)}"

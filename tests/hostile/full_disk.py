@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hostile.cases import Bench, command, contents, ends_well, half_output, moments
+from hostile.cases import Bench, command, ends_well, half_output, made, moments
 from hostile.processes import Outcome, Server, Trouble
 from hostile.tally import BROKE, HELD, REFUSED, Tally, is_one_sentence
 
@@ -60,7 +60,7 @@ def _verdict(
 
 def _first_verdict(outcome: Outcome, seen: Path, expected: dict) -> str:
     """Return what is wrong with a run on a full disk."""
-    if outcome.status == 0 and contents(seen / "out") != expected:  # the last events only remove
+    if outcome.status == 0 and made(seen) != expected:  # the last events only remove
         return "another result"
     if outcome.status != 0 and (outcome.status != 1 or not is_one_sentence(outcome.said)):
         return f"status {outcome.status}: {outcome.said[-300:]}"

@@ -61,6 +61,7 @@ class Server:
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HUB_OFFLINE": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "MPLBACKEND": "agg",
         }
         self.notes = tempfile.TemporaryDirectory()  # no case may fill this disk
         command = [*prefix, sys.executable, "-m", "hostile.processes", self.notes.name]
@@ -149,9 +150,10 @@ def serve(notes: Path) -> None:
 def _import_everything() -> None:
     import torch
     import transformers.models.llama.modeling_llama
+    from hostile import notebook
 
     from sinkprune_core.cli import compare, evaluate, inputs, prune, trace, train
-    from sinkprune_core.companion import scoring
+    from sinkprune_core.companion import figures, parameters, scoring
     from sinkprune_core.costs import pruning as cost
     from sinkprune_core.evaluation import comparison
     from sinkprune_core.models import random_cases
@@ -163,7 +165,7 @@ def _import_everything() -> None:
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
     cost._missing_disk = lambda disk, folder: []  # others fill the disk after the plan
     del transformers, inputs, prune, random_cases, engine, shrink
-    del compare, evaluate, trace, train, scoring, comparison, export
+    del compare, evaluate, trace, train, scoring, comparison, export, notebook, figures, parameters
 
 
 def _in_child(order: dict, said: Path, counted: Path) -> None:
@@ -179,16 +181,25 @@ def _in_child(order: dict, said: Path, counted: Path) -> None:
         trouble = Trouble(**order["trouble"])
         if trouble.defect:
             DEFECTS[trouble.defect]()
-        from sinkprune_core.cli.main import main
-
         with _Events(Path(order["folder"]), trouble).counted(counted):
-            status = main(order["arguments"])
+            status = _run(order["arguments"])
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException as error:
         os.write(2, f"Traceback: {type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command line of `sinkprune`, or `notebook FILE`, and return its exit status."""
+    from hostile import notebook
+
+    from sinkprune_core.cli.main import main
+
+    if arguments[0] == "notebook":
+        return notebook.run(Path(arguments[1]))
+    return main(arguments)
 
 
 class _Events:

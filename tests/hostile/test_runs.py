@@ -1,12 +1,12 @@
 """Commands that are killed, lose power, find the disk full, or share their places: nothing is lost."""
 
 import pytest
-from hostile import conditions, full_disk, growth, kills, pairs
-from hostile.cases import ALL_WAYS, OTHERS
+from hostile import conditions, full_disk, growth, kills, pairs, reproductions
+from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
 from hostile.tally import Tally
 
 PRUNING = list(ALL_WAYS)
-EVERY = [*PRUNING, *OTHERS]
+EVERY = [*PRUNING, *OTHERS, *NOTEBOOKS]
 SIZES = (*range(0, 80, 4), 100, 160, 220, 280, 340, 400)  # kB
 LIMITS = [0, 1, 4, 16, 48, 64, 70, 80, 100, 140, 200, 400]  # MB
 mounts = pytest.mark.skipif(not full_disk.can_mount(), reason="this user may not mount a disk in memory")
@@ -75,6 +75,11 @@ def test_clocks_that_jump(bench, tally):
 @mounts
 def test_places_read_only(bench, tally):
     conditions.in_places_read_only(bench, tally, ["sequential", "dense, streamed", *OTHERS])
+    assert not tally.broken
+
+
+def test_interrupted_reproductions(tally, tmp_path):
+    reproductions.interrupted(tally, tmp_path, cases=6)
     assert not tally.broken
 
 

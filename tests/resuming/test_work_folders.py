@@ -607,8 +607,16 @@ def test_hostile_commands_in_short(bench):
     tally = Tally()
     kills.at_events(bench, tally, ["train"], each=4, kind="kill")
     kills.at_events(bench, tally, ["train"], each=2, kind="power")
+    kills.at_events(bench, tally, ["evaluate"], each=2, kind="kill")
     full_disk.at_events(bench, tally, ["trace", "evaluate", "compare", "train"], each=1)
     assert_held(tally, 10)
+
+
+def test_hostile_notebooks_in_short(bench):
+    tally = Tally()
+    kills.at_events(bench, tally, ["notebook"], each=5, kind="kill")
+    full_disk.at_events(bench, tally, ["notebook"], each=1)
+    assert_held(tally, 6)
 
 
 def test_a_defect_put_in_on_purpose_is_found(bench):

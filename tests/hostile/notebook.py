@@ -1,0 +1,66 @@
+"""A notebook in small, run cell by cell in this process: a model, a trace, a table, a figure, findings.
+
+Its results go below the working directory. Run again after a kill, it goes on from its records.
+"""
+
+import sys
+from pathlib import Path
+
+from notebook_cells import run_cells
+
+from sinkprune_core import files
+from sinkprune_core.cli.main import INTERRUPTED, sentence
+
+NAME = "study"
+SOURCE = """
+# %% tags=["parameters"]
+profile: str = "tiny"  # names the folder of results
+model: str = "llada"  # a diffusion model
+draws: int = 2  # masks of every sequence
+# %%
+from pathlib import Path
+
+import torch
+from sinkprune_core.companion import figures
+from sinkprune_core.companion.parameters import start
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.evaluation.intervals import interval
+from sinkprune_core.evaluation.likelihood import nelbo
+from sinkprune_core.models.loading import load
+from sinkprune_core.sinks.trace import Trace, trace
+
+run = start("study", globals())
+lm = load(model)
+ids_NT = torch.tensor(lm.tokenizer(Path("text.txt").read_text())["input_ids"])[:48].view(4, 12)
+sampler = Sampler(length=6, steps=3, block=None)
+# %%
+traced = run.artifact(
+    "trace",
+    Trace,
+    lambda: trace(lm, ids_NT[:2], sampler, progress=False),
+    model=lm.fingerprint(),
+    sampler=sampler,
+)
+scores = [
+    run.record("nelbo", lambda: nelbo(lm, ids_NT, draws=1, seed=seed), model=lm.fingerprint(), seed=seed)
+    for seed in range(draws)
+]
+# %%
+table = scores[0].assign(kind="first")
+drawn = figures.plot_curves(table, "sequence", "value", "kind", {"sequence": "text", "value": "nats"})
+figures.save_figure(run, drawn, "scores", table, "the score of every text")
+run.find({"nelbo": interval(table.value), "mass": interval(traced.mass_BSK.flatten().tolist())})
+"""
+
+
+def run(file: Path) -> int:
+    """Run the notebook in a file; return an exit status as the command line would."""
+    files.PACKAGE = Path.cwd() / "nowhere"  # results belong to this folder and not to the clone
+    try:
+        run_cells(file.stem, file.parent)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:
+        print(f"error: {sentence(error, 'the notebook')}", file=sys.stderr)
+        return 1
+    return 0
