@@ -1,7 +1,7 @@
 """Commands that are killed, lose power, find the disk full, or share their places: nothing is lost."""
 
 import pytest
-from hostile import conditions, full_disk, growth, kills, pairs, reproductions
+from hostile import conditions, full_disk, growth, kills, pairs
 from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
 from hostile.tally import Tally
 
@@ -75,11 +75,6 @@ def test_clocks_that_jump(bench, tally):
 @mounts
 def test_places_read_only(bench, tally):
     conditions.in_places_read_only(bench, tally, ["sequential", "dense, streamed", *OTHERS])
-    assert not tally.broken
-
-
-def test_interrupted_reproductions(tally, tmp_path):
-    reproductions.interrupted(tally, tmp_path, cases=6)
     assert not tally.broken
 
 
