@@ -86,7 +86,7 @@ def _found_here(table: pd.DataFrame, found: Found) -> str:
     if known(found, "03_pruning_results/paper_minus_wanda"):
         whole = found["03_pruning_results/paper_minus_wanda"]
         compared = by_sign(whole, "does worse than Wanda", "beats Wanda", "is not told apart from Wanda")
-        parts.append(f"the official recipe as a whole {compared} ({amount(whole, NATS)})")
+        parts.append(f"the official code's whole recipe {compared} ({amount(whole, NATS)})")
     said = ". ".join([parts[0], *map(capital, parts[1:])])
     return (
         f"**Found here**, on a pair of models with {size:.0f} million weights (differences in loss, below "

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from sinkprune_core.companion.claims_page import p_text
 from sinkprune_core.companion.contrasts import EQUIVALENT, HELPS, HURTS, OPEN, number
 from sinkprune_core.companion.palette import series
+from sinkprune_core.companion.phrases import unbroken
 from sinkprune_core.companion.style import (
     BLACK,
     BLUE,
@@ -259,7 +260,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         inside = "white" if claim.verdict == UNDECIDED else colour
         axis.plot(0, row, marker, color=colour, mfc=inside, ms=8, mew=2)
         says = claim.claim if claim.kind == "claim" else f"{VERDICT_HEADS[claim.kind]}: {claim.claim}"
-        axis.text(0.2, row, textwrap.fill(says, 92), va="center", fontsize=8)
+        axis.text(0.2, row, textwrap.fill(unbroken(says), 92), va="center", fontsize=8)
         margin = "–" if pd.isna(claim.margin) else f"{claim.margin:.2g}"
         cells = [f"{claim.here} {claim.interval}", margin, p_text(claim.p_holm), claim.verdict]
         for place, cell in zip(columns, cells, strict=True):

@@ -4,6 +4,7 @@ A sentence that a page or a notebook shows is put together here and in `answer` 
 findings alone, so that other findings give other sentences.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 
 from sinkprune_core.evaluation.intervals import Estimate
@@ -67,6 +68,11 @@ def effect(found: Estimate, subject: str, unit: str = NATS) -> str:
 def is_small(found: Estimate) -> bool:
     """Return whether the whole interval lies within the finding's margin; False without one."""
     return found.margin is not None and -found.margin < found.low and found.high < found.margin
+
+
+def unbroken(text: str) -> str:
+    """Return a text in which no line ends between a number and its percent sign."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", text)
 
 
 def joined(parts: Iterable[str], last: str = "and") -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from sinkprune_core.companion import answer, others_page
 from sinkprune_core.companion.claims import Claim
+from sinkprune_core.companion.phrases import unbroken
 from sinkprune_core.evaluation.intervals import Estimate
 
 
@@ -26,11 +27,12 @@ def blocks(ledger: Iterable[Claim], found: Mapping[str, Estimate | None]) -> dic
     ledger = list(ledger)
     bullets = "\n".join(f"* {sentence}" for sentence in answer.remembered(found))
     table = answer.short_table(ledger, found)
-    return {
+    written = {
         "answer": answer.readme_answer(ledger, found),
         "claims": f"{table}\n\n{bullets}",
         "others": others_page.others_summary(),
     }
+    return {name: unbroken(text) for name, text in written.items()}
 
 
 def with_blocks(text: str, blocks: Mapping[str, str]) -> str:

@@ -28,6 +28,7 @@ def test_numbers_read_like_numbers():
     ]
     assert [phrases.share(x) for x in (0.0012, 0.026, 0.891, -0.5)] == ["0.12 %", "2.6 %", "89 %", "−50 %"]
     assert phrases.joined([]) == "" and phrases.joined("abc") == "a, b and c"
+    assert phrases.unbroken("Wanda, 50 % of a %") == "Wanda, 50\N{NO-BREAK SPACE}% of a %"
 
 
 def test_three_sentences_say_what_is_claimed_found_and_how_far_it_carries():
@@ -75,7 +76,7 @@ def test_what_leaving_sinks_out_does_turns_with_its_interval(ends, says):
 
 def test_the_official_recipe_and_stable_sinks_are_told_as_they_were_found():
     paper = "03_pruning_results/paper_minus_wanda"
-    whole = "The official recipe as a whole"
+    whole = "The official code's whole recipe"
     assert f"{whole} beats Wanda" in said({paper: estimate(-2, -1)})
     assert f"{whole} does worse than Wanda" in said({paper: estimate(1, 2)})
     assert f"{whole} is not told apart from Wanda" in said({paper: estimate(-1, 2)})
