@@ -79,7 +79,7 @@ def _benchmarks(measured: dict[str, dict]) -> str:
 ## Against other ways to do the same
 
 `make benchmark` measures every row in turns in one run, so the ratio is what counts and not the seconds, and
-writes this table. Measured on {", ".join(hosts)}. What
+writes this table. Measured on {", ".join(hosts)}.{_load(measured)} What
 *straightforward* code does, after published code, is written out in
 [test_pruning_cost.py](../tests/benchmarks/test_pruning_cost.py); masks agree with its masks but for rounding.
 
@@ -90,6 +90,11 @@ could reach, one thread, with the output head at the masks for scoring, the prod
 more where sinks are left out, and X^T X in float32 for Gram statistics
 ([test_throughput.py](../tests/benchmarks/test_throughput.py)). A plain forward's ratio is its share of that;
 the ratios of other work are their own shares over the plain forward's.
+
+Why statistics in bfloat16 miss the goal: what a linear receives is read once more, turned into float32,
+squared and summed, and beside products in bfloat16 these passes show. Where sinks are left out, inputs wait
+in memory until a forward has shown how much their tokens weigh, and its attention maps go through a softmax
+once more, which the limit does not count.
 
 Why calibration stays there: for identical masks both sides run the linears in the same precision, once here
 and twice there with the output head. What attention and statistics cost more there, tracking and the rest of
@@ -112,3 +117,13 @@ def _host(found: dict) -> str:
     """Return where a benchmark ran."""
     threads = f"{found['threads']} thread" if found["threads"] == 1 else f"{found['threads']} threads"
     return f"{threads} ({found['platform']}, torch {found['versions']['torch']})"
+
+
+def _load(measured: dict[str, dict]) -> str:
+    """Return what the load of the machine was where it was noted; empty where it was not."""
+    loads = [found["load"] for found in measured.values() if found.get("load")]
+    if not loads:
+        return ""
+    return f"""
+Rows with a load in performance.json ran while that of the machine was up to {max(loads):g}: above the number
+of its cores, other work took turns with them and emptied their caches."""

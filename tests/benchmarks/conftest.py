@@ -1,5 +1,7 @@
 """What every benchmark leaves: a line on the screen and, with --record, an entry of docs/performance.json."""
 
+import os
+
 import pytest
 import torch
 
@@ -58,6 +60,7 @@ def record(request):
                 "goal": goal,
                 "reached": bool(reached),
                 "threads": torch.get_num_threads(),
+                "load": round(os.getloadavg()[1], 1) if hasattr(os, "getloadavg") else None,
                 **environment(),
             }
             note_performance(what, entry)

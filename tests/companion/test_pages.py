@@ -153,7 +153,10 @@ def test_the_performance_page_says_where_a_goal_is_not_reached(tmp_path, monkeyp
     performance_page.note_performance("a thing", {**entry, "value": 9.0, "reached": True})
     performance_page.note_performance("another", {**entry, "before": None})
     performance_page.note_performance("a thing", entry)
+    assert "load" not in performance_page.performance_page()
+    performance_page.note_performance("a thing", {**entry, "load": 6.5})
     page = performance_page.performance_page()
+    assert "ran while that of the machine was up to 6.5" in page
     assert (
         "| a thing | plain 3 s | ours 2 s | 1.50 | at least 2 | **no** |\n| another | – | ours 2 s |" in page
     )
