@@ -1,5 +1,6 @@
 """Tiny random models in the real format: seeded weights, word tokenizer, attention sharp enough for sinks."""
 
+import os
 from contextlib import contextmanager
 
 import pytest
@@ -41,6 +42,13 @@ SHAPES = {
 ARCHITECTURES = ("llama-mha", "llama-gqa", "qwen2", "gpt2")
 
 torch.set_num_threads(1)  # models of this size only lose time to threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so they do in the commands that tests start
+
+
+def pytest_collection_modifyitems(items):
+    """Put files with slow tests first, so that no core waits at the end for one of them."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:

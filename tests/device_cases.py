@@ -110,9 +110,16 @@ def assert_frames(expected: pd.DataFrame, found: pd.DataFrame) -> None:
 # pruning
 
 
-@pytest.mark.parametrize("kept", ["in memory", "on disk"])
-@pytest.mark.parametrize("name", RECIPES)
+IN_MEMORY = [(name, "in memory") for name in RECIPES]
+ON_DISK = [
+    (name, "on disk")
+    for name in ("wanda", "unstable", "sparsegpt 2:4", "dense sparsegpt", "flap", "global", "owl")
+]
+
+
+@pytest.mark.parametrize(("name", "kept"), IN_MEMORY + ON_DISK)
 def test_pruning(pair, calibration, tmp_path, name, kept):
+    """Every recipe in memory; on disk one of every way to keep rows, statistics, plans and blocks."""
     on_cpu, on_device = pair(shape="gqa-24" if ":" in name else "gqa")
 
     def pruned(lm, folder: str):

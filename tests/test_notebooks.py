@@ -5,8 +5,6 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jupytext
@@ -15,6 +13,8 @@ import pandas as pd
 import papermill
 import pytest
 import yaml
+from jupytext.cli import jupytext as jupytext_command
+from notebook_cells import run_cells
 from papermill.exceptions import PapermillExecutionError
 
 from sinkprune_core.companion import run_costs
@@ -168,7 +168,7 @@ def test_committed_outputs_are_clean(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_syncing_the_pair_changes_neither_file(name, tmp_path):
+def test_syncing_the_pair_changes_neither_file(name, tmp_path, monkeypatch):
     """As a reader would who edits one of the two: jupytext finds nothing to bring in step."""
     for file in (
         ROOT / "jupytext.toml",
@@ -182,13 +182,8 @@ def test_syncing_the_pair_changes_neither_file(name, tmp_path):
         cell.source = mine.source  # with the defaults of the source
     nbformat.write(read, notebook)
     before = source.read_text(encoding="utf-8"), nbformat.read(notebook, 4)
-    done = subprocess.run(
-        [sys.executable, "-m", "jupytext", "--sync", str(source)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert not jupytext_command(["--sync", str(source)])
     assert source.read_text(encoding="utf-8") == before[0]
     after = nbformat.read(notebook, 4)
     assert [(cell.cell_type, cell.source, cell.get("outputs")) for cell in after.cells] == [
@@ -226,24 +221,29 @@ def test_the_published_run_decides_no_claim_without_a_finding_and_lists_every_cl
         ({"profile": "../x"}, "profile: '../x' names a folder"),
     ],
 )
-def test_a_bad_parameter_stops_the_notebook_before_any_work(parameters, message, tmp_path):
-    """Through papermill, as a user would: one clear error in the set-up cell, and no later cell has run."""
+def test_a_bad_parameter_is_refused_in_the_set_up_cell(parameters, message):
+    """And no later cell runs."""
+    with pytest.raises(ParameterError, match=message) as refused:
+        run_cells("00_start_here", **parameters)
+    (ran,) = [entry.frame.f_globals["In"] for entry in refused.traceback if "In" in entry.frame.f_globals]
+    assert ran[-1] == tagged("00_start_here", "setup")
+
+
+def test_papermill_shows_a_bad_parameter_as_one_line_and_stops(tmp_path):
     source = tmp_path / "in.ipynb"
     nbformat.write(jupytext.read(ROOT / "notebooks" / "00_start_here.py"), source)
-    with pytest.raises(PapermillExecutionError, match=message):
+    with pytest.raises(PapermillExecutionError, match="draws: 0 must be at least 1"):
         papermill.execute_notebook(
-            source, tmp_path / "out.ipynb", parameters, kernel_name="python3", progress_bar=False
+            source, tmp_path / "out.ipynb", {"draws": 0}, kernel_name="python3", progress_bar=False
         )
     ran = nbformat.read(tmp_path / "out.ipynb", 4)
     errors = [
         output for cell in ran.cells for output in cell.get("outputs", []) if output.output_type == "error"
     ]
     assert len(errors) == 1 and len(errors[0].traceback) == 1, "one line, not a traceback"
-    assert not [
-        cell
-        for cell in ran.cells
-        if cell.cell_type == "code" and cell.execution_count and cell.source.startswith("import pandas")
-    ]
+    assert [cell.source for cell in ran.cells if cell.get("execution_count")][-1] == tagged(
+        "00_start_here", "setup"
+    )
 
 
 # publishing

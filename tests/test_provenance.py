@@ -30,9 +30,14 @@ def package(tmp_path) -> Path:
 
 def closure(modules: list[str], package: Path) -> str:
     """Return the closure of files as they are now."""
+    return closures({"one": modules}, package)["one"]
+
+
+def closures(measuring: dict[str, list[str]], package: Path) -> dict[str, str]:
+    """Return several closures of files as they are now, which are read once."""
     provenance._read.cache_clear()
     provenance._closure.cache_clear()
-    return source_closure(modules, package)
+    return {name: source_closure(modules, package) for name, modules in measuring.items()}
 
 
 @pytest.mark.parametrize("name", MEASURING)
@@ -99,18 +104,18 @@ def test_where_the_package_lies_does_not_count(package, tmp_path):
 
 @pytest.mark.parametrize("changed", ["companion/figures.py", "companion/records.py", "data/models.yml"])
 def test_figures_records_and_the_table_of_models_do_not_count(package, changed):
-    before = {name: closure(modules, package) for name, modules in MEASURING.items()}
+    before = closures(MEASURING, package)
     with (package / changed).open("a", encoding="utf-8") as file:
         file.write("\nanother = 1\n" if changed.endswith(".py") else "\nanother: 1\n")
-    assert {name: closure(modules, package) for name, modules in MEASURING.items()} == before
+    assert closures(MEASURING, package) == before
 
 
 def test_a_line_of_arithmetic_counts_for_what_rests_on_it_alone(package):
-    before = {name: closure(modules, package) for name, modules in MEASURING.items()}
+    before = closures(MEASURING, package)
     arithmetic = SumsForProducts()
     rewrite(package / "pruning" / "criteria.py", arithmetic)
     assert arithmetic.done
-    after = {name: closure(modules, package) for name, modules in MEASURING.items()}
+    after = closures(MEASURING, package)
     assert {name for name in before if before[name] != after[name]} == {"pruning", "masks"}
 
 

@@ -2,6 +2,6 @@
 
 A run has `settings`, a `base`, data (`samples`, `crops`), `losses`, a log (`held_out`) and a `checkpoint`;
 `export` keeps what it leaves. `card` writes the model card (`card_text`, `card_tables`), `card_measures`
-measures for it, and `learning_curve` extrapolates. May import `evaluation` and what lies below it; `cli` and
+measures for it, and `learning_curve` extrapolates. May import `costs` and what lies below it; `cli` and
 `companion` import it.
 """

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -278,29 +279,20 @@ def test_the_harness_caches_answers_and_requests(tiny_dlm, manager, tmp_path, mo
 
 
 @pytest.mark.slow
-def test_the_harness_s_command_knows_the_model(tiny_ar, tmp_path, task_folder):
-    saved = tiny_ar.save(tmp_path / "model")
-    command = [
-        sys.executable,
-        "-m",
-        "sinkprune_core.evaluation.harness",
-        "run",
-        "--model",
-        "sinkprune",
-        "--model_args",
-        f"pretrained={saved}",
-        "--device",
-        "cpu",
-        "--tasks",
-        str(task_folder / "tiny_choice.yaml"),
-    ]
+def test_the_harness_s_command_knows_the_model_and_the_suite_from_any_folder(tiny_dlm, tmp_path, task_folder):
+    saved = tiny_dlm.save(tmp_path / "model")
+    arguments = ["run", "--model", "sinkprune", "--model_args", f"pretrained={saved},mc_num=1"]
+    arguments += ["--device", "cpu", "--limit", "1", "--output_path", str(tmp_path / "out")]
+    arguments += ["--tasks", f"{task_folder / 'tiny_choice.yaml'},sinkprune_suite_facts"]
     ran = subprocess.run(
-        [*command, "--output_path", str(tmp_path / "out")],
+        [sys.executable, "-m", "sinkprune_core.evaluation.harness", *arguments],
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
     )
-    assert ran.returncode == 0 and "|tiny_choice|" in ran.stdout, ran.stderr
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"\|tiny_choice +\|", ran.stdout) and "|sinkprune_suite_facts|" in ran.stdout
     [written] = (tmp_path / "out").rglob("results*.json")
     assert json.loads(written.read_text())["config"]["model"] == "sinkprune"
 
@@ -318,20 +310,6 @@ def test_the_entry_point_that_later_releases_read_names_the_registered_model():
     assert EntryPoint(name, value, "lm_eval.models").load() is HarnessModel is get_model(name)
 
 
-def test_the_command_knows_the_suite_from_any_folder(tiny_dlm, tmp_path):
-    folder = tiny_dlm.save(tmp_path / "model")
-    arguments = ["run", "--model", "sinkprune", "--model_args", f"pretrained={folder},mc_num=1"]
-    arguments += ["--tasks", "sinkprune_suite_facts", "--limit", "1", "--device", "cpu"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "sinkprune_core.evaluation.harness", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
-    )
-    assert ran.returncode == 0 and "|sinkprune_suite_facts|" in ran.stdout, ran.stderr
-
-
 def test_only_a_command_line_that_names_the_suite_gets_its_folder():
     plain = ["run", "--tasks", "piqa"]
     assert harness.with_suite(plain) == plain
@@ -345,17 +323,19 @@ def test_only_a_command_line_that_names_the_suite_gets_its_folder():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model_args", "pretrained=nobody/nothing"], "error: unknown model 'nobody/nothing'"),
-        (["--model_args", "pretrained=smol-dlm,protocol=llama"], "error: protocol='llama' is unknown"),
+        (["--tasks", "TASK", "--model_args", "pretrained=nobody/nothing"], "unknown model 'nobody/nothing'"),
+        (["--tasks", "sinkprune_suite_facts", "--include_path", "here"], "--include_path cannot be given"),
     ],
+    ids=["from the harness", "before the harness"],
 )
 def test_an_error_of_the_command_is_one_line(arguments, said, monkeypatch, capsys, task_folder):
     task = str(task_folder / "tiny_choice.yaml")
-    monkeypatch.setattr(sys, "argv", ["lm-eval", "run", "--model", "sinkprune", "--tasks", task, *arguments])
+    given = [task if argument == "TASK" else argument for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["lm-eval", "run", "--model", "sinkprune", *given])
     monkeypatch.delenv("LMEVAL_LOG_LEVEL", raising=False)
     assert harness.main() == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(said)
+    assert last.startswith(f"error: {said}")
 
 
 # refusals

@@ -102,7 +102,7 @@ def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(
 
 def test_the_made_model_is_the_base_with_the_adapter_added(base, run_train, tmp_path):
     folder, out = base("qwen3"), tmp_path / "made"
-    assert run_train(folder, "--export", out) == 0
+    assert run_train(folder, "--export", out, tokens="2048") == 0
     model, _ = open_base(str(folder)).load(torch.float32)
     before = model.model.layers[0].mlp.down_proj.weight.clone()
     merged = merge_adapter(model, tmp_path / "run" / "checkpoint", torch.bfloat16)
@@ -114,7 +114,7 @@ def test_the_made_model_is_the_base_with_the_adapter_added(base, run_train, tmp_
 
 def test_the_twin_of_another_base_stays_causal(base, run_train, tmp_path):
     out = tmp_path / "made"
-    assert run_train(base("llama"), "--kind", "autoregressive", "--export", out) == 0
+    assert run_train(base("llama"), "--kind", "autoregressive", "--export", out, tokens="2048") == 0
     twin = load(out)
     assert (twin.kind, twin.name, twin.mask_token_id, twin.model.config.is_causal) == (
         "autoregressive",
