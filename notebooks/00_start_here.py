@@ -23,7 +23,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | quick, the defaults | 2 core-minutes | 1.4 GB |
-# | hour | about 3 core-minutes | 1.8 GB |
+# | hour | 3 core-minutes | 1.5 GB |
 # | full | about 14 core-minutes, estimated | 1.7 GB a job |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over

@@ -24,7 +24,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | quick, the defaults | 3 core-minutes | 1.5 GB |
-# | hour | about 16 core-minutes, estimated | 2.0 GB, estimated |
+# | hour | 16 core-minutes | 1.6 GB |
 # | full | about 50 core-minutes | 2.5 GB a job |
 #
 # All measurements are made on states that a sampler visits, on a matched pair: the same base

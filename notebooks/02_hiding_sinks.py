@@ -23,7 +23,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | quick, the defaults | 2 core-minutes | 1.3 GB |
-# | hour | about 6 core-minutes | 1.7 GB |
+# | hour | 17 core-minutes | 1.4 GB |
 # | full | about 20 core-minutes | 1.6 GB a job |
 
 # %% [markdown]

@@ -25,7 +25,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | quick, the defaults | 5 core-minutes | 1.4 GB |
-# | hour | about 26 core-minutes | 1.9 GB a job |
+# | hour | 70 core-minutes | 1.6 GB a job |
 # | full | about 525 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # Every variant is scored on the same held-out text under the same noise, over several calibration

@@ -24,7 +24,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | quick, the defaults | 2 core-minutes | 1.5 GB |
-# | hour | about 6 core-minutes | 2.0 GB |
+# | hour | 14 core-minutes | 1.5 GB |
 # | full | about 80 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # *Matched* has four meanings here, and each comparison says which one it uses: the same sparsity of

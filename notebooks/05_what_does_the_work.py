@@ -24,7 +24,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | quick, the defaults | 3 core-minutes | 1.3 GB |
-# | hour | about 20 core-minutes | 2.0 GB a job |
+# | hour | 33 core-minutes | 1.7 GB a job |
 # | full | about 210 core-minutes, estimated | 1.9 GB a job, estimated |
 #
 # Every recipe is scored on the same held-out text under the same noise, over several calibration

@@ -1,6 +1,6 @@
 """Whether the ledger was committed before a run: its last commit against those of the run's records.
 
-What counts is what decides a verdict; how a row is shown may change after a run.
+What counts is what decides a verdict; how a row is shown, and what the history tells, may change after a run.
 """
 
 import subprocess
@@ -11,7 +11,12 @@ from pathlib import Path
 import yaml
 
 LETTERS = 12  # of a commit, as shown
-SHOWN_ONLY = {"short", "unit", "control"}  # fields of a row that decide nothing
+SHOWN_ONLY = {
+    "history",
+    "short",
+    "unit",
+    "control",
+}  # parts of the file and fields of a row that decide nothing
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def _committed(file: Path, commit: str) -> object:
 
 
 def _deciding(text: str) -> object:
-    """Return a ledger's content without the fields that only say how a row is shown."""
+    """Return a ledger's content without the parts that decide nothing."""
     return _without_shown(yaml.safe_load(text))
 
 

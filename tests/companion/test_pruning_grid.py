@@ -184,5 +184,6 @@ def test_every_row_of_the_ledger_that_notebook_03_decides_is_a_finding_it_can_ma
         can |= {name + suffix(("unstructured", share)) for name in pruning_findings.TWIN_COMPARISONS}
     for benchmark in ("suite", "blimp"):
         can |= {f"accuracy_{benchmark}_{name}_{p}" for name in pruning_findings.ACCURACY for p in (50, 60)}
+    can |= {f"masks_{other}_minus_other_text" for other in ("all_sinks", "unstable", "wanda")}
     rows = {row.finding.split("/")[1] for row in claims.ledger() if row.notebook == "03_pruning_results"}
     assert rows <= can
