@@ -4,6 +4,7 @@ Names are found when they are first asked for: a command that needs no model doe
 and 300 MB.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ _HOMES = {
     "pruning.report": ("Report",),
     "sinks.trace": ("Trace", "trace"),
 }
+
+# transformers warns of an attribute that it reads itself where a model is saved.
+warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
 
 __all__ = [
     "DREAM_SAMPLER",

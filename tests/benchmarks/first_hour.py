@@ -89,7 +89,9 @@ def run(step: Step, clone: Path, home: Path, programs: Path) -> dict[str, object
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[1], 1),
         "git_commit": environment()["git_commit"],
-        "last_lines": last_lines(done.stdout, {str(clone): "~/sinkprune", str(home): "~"}),
+        "last_lines": last_lines(
+            done.stdout, {str(clone): "~/sinkprune", str(home): "~", str(programs.parent): ".venv"}
+        ),
     }
     print(f"{step.name}: {found['seconds']} s, {found['cpu_seconds']} s of CPU, status {done.returncode}")
     print("\n".join(f"    {line}" for line in found["last_lines"]))
