@@ -12,6 +12,7 @@ from sinkprune_core.companion import claims, claims_page, others, published
 from sinkprune_core.companion.claims import Claim
 from sinkprune_core.companion.phrases import (
     NATS,
+    above_and_below,
     amount,
     by_sign,
     capital,
@@ -19,6 +20,7 @@ from sinkprune_core.companion.phrases import (
     joined,
     known,
     number,
+    one_draw,
     share,
     span,
 )
@@ -149,7 +151,7 @@ def _short_row(claim: Claim, table: pd.DataFrame, estimates: Found, beneath: boo
     shown = "–"
     if estimate is not None:
         interval = span(estimate).replace("\N{NO-BREAK SPACE}", " ")  # it may break where a phone is narrow
-        shown = f"{number(estimate.value)} {claim.unit} {interval}"
+        shown = f"{number(estimate.value)} {claim.unit} {interval}{one_draw(estimate)}"
     elif claim.published:
         shown = f"published: {claim.published}"
     return [says, shown_verdict, shown]
@@ -164,8 +166,7 @@ def reading_sentence(found: Found) -> str:
     measured = [found[name] for name in names if known(found, name)]
     if not measured:
         return "Whose sinks move more was not measured under any reading of attention mass."
-    more = sum(estimate.low > 0 for estimate in measured)
-    less = sum(estimate.high < 0 for estimate in measured)
+    more, less = above_and_below(measured)
     count = len(measured)
     if count in (more, less):
         whose = "the DLM's" if more else "the AR model's"
@@ -225,11 +226,11 @@ def hurts_sentence(found: Found, most: int = 3) -> str:
         return ""
     hurting = sorted(effects.items(), key=lambda item: -item[1].value)
     hurting = [(label, estimate) for label, estimate in hurting if estimate.low > 0]
-    helping = sum(estimate.high < 0 for estimate in effects.values())
+    _, helping = above_and_below(effects.values())
     counts = f"of {len(effects)} comparisons that change nothing else, {helping} clearly gain"
     if not hurting:
         return f"Nowhere does leaving sinks out clearly hurt by itself: {counts}, none clearly loses."
-    listed = joined([f"{label} ({amount(estimate, NATS)})" for label, estimate in hurting[:most]])
+    listed = joined([f"{label} ({amount(each, NATS)}{one_draw(each)})" for label, each in hurting[:most]])
     lose = "loses" if len(hurting) == 1 else "lose"
     return f"Leaving sinks out by itself can hurt: {counts} and {len(hurting)} clearly {lose}, most {listed}."
 

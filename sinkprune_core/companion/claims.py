@@ -25,6 +25,7 @@ OTHERS = "others"  # measured by somebody else, never counted among ours
 KINDS = (CLAIM, CONTROL, OTHERS)
 PARTS = ("history", "claims")  # of the file
 NOT_CORRECTED = "not after correction for its family"
+ONE_DRAW = "one calibration draw, whose chance is not in the interval"
 
 
 @dataclass(frozen=True)
@@ -276,6 +277,8 @@ def _note(claim: Claim, estimate: Estimate, p: float) -> str:
     given = claim.verdict(estimate)
     if given in (verdict_rule.REPRODUCED, verdict_rule.CONTRADICTED) and p >= 1 - CONFIDENCE:
         notes.append(NOT_CORRECTED)
+    if estimate.draws == 1:
+        notes.append(ONE_DRAW)
     return "; ".join(part for part in notes if part)
 
 

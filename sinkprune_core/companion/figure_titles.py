@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sinkprune_core.companion.contrasts import VERDICTS
-from sinkprune_core.companion.phrases import by_sign, capital, joined, number, share
+from sinkprune_core.companion.phrases import above_and_below, by_sign, capital, joined, number, share
 from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 
@@ -87,8 +87,7 @@ def best_in_words(excess: pd.DataFrame) -> str:
 
 def signs_in_words(estimates: Mapping[str, Estimate]) -> str:
     """Return how many differences are clearly below zero, clearly above, and neither."""
-    below = sum(found.high < 0 for found in estimates.values())
-    above = sum(found.low > 0 for found in estimates.values())
+    above, below = above_and_below(estimates.values())
     unclear = len(estimates) - below - above
     return f"Clearly below zero: {below} of {len(estimates)} differences; above: {above}; neither: {unclear}"
 
@@ -98,8 +97,7 @@ def steps_in_words(estimates: Mapping[str, Estimate], groups: Mapping[str, str])
     parts = []
     for group in dict.fromkeys(groups.values()):
         members = [estimates[label] for label, of in groups.items() if of == group]
-        wins = sum(found.high < 0 for found in members)
-        losses = sum(found.low > 0 for found in members)
+        losses, wins = above_and_below(members)
         parts.append(f"at {group} pruning wins {wins} and loses {losses} of {len(members)}")
     said = "; ".join(parts)
     return said[:1].upper() + said[1:]
@@ -172,8 +170,7 @@ def places_in_words(positions: pd.DataFrame, place: str, other: str) -> str:
     in a condition.
     """
     found = [interval(part[place] - part[other]) for _, part in positions.groupby(["kind", "what"])]
-    more = sum(each.low > 0 for each in found)
-    less = sum(each.high < 0 for each in found)
+    more, less = above_and_below(found)
     return (
         f"Hiding position 0 costs clearly more than hiding a random other one in {more} of {len(found)} "
         f"cases, clearly less in {less}"

@@ -11,6 +11,7 @@ from sinkprune_core.companion import answer
 from sinkprune_core.companion.margins import share_that_matters
 from sinkprune_core.companion.phrases import (
     NATS,
+    above_and_below,
     amount,
     by_sign,
     capital,
@@ -19,6 +20,7 @@ from sinkprune_core.companion.phrases import (
     is_small,
     joined,
     known,
+    one_draw,
     share,
 )
 from sinkprune_core.companion.pruning_findings import ACCURACY, OFFICIAL
@@ -124,8 +126,7 @@ def _other_conditions(found: Found) -> str:
     measured = [found[name] for name in names if known(found, name)]
     if not measured:
         return ""
-    more = sum(estimate.low > 0 for estimate in measured)
-    less = sum(estimate.high < 0 for estimate in measured)
+    more, less = above_and_below(measured)
     return (
         f"In {len(measured)} other conditions of text, first token and sampler, the DLM's sinks move more in "
         f"{more}, the AR model's in {less}."
@@ -224,8 +225,8 @@ def _growth(found: Found) -> str:
         "leaving sinks out has no clear part in it",
     )
     return (
-        f"The gain over Wanda {grows} with sparsity ({amount(whole, NATS)}), and {because} "
-        f"({amount(part, NATS)})."
+        f"The gain over Wanda {grows} with sparsity ({amount(whole, NATS)}{one_draw(whole)}), and {because} "
+        f"({amount(part, NATS)}{one_draw(part)})."
     )
 
 
@@ -239,8 +240,7 @@ def _accuracy(found: Found) -> str:
     ]
     if not method:
         return ""
-    better = sum(each.low > 0 for each in method)
-    worse = sum(each.high < 0 for each in method)
+    better, worse = above_and_below(method)
     return (
         f"In accuracy the method is clearly better in {better} and clearly worse in {worse} of "
         f"{len(method)} comparisons with its baselines."

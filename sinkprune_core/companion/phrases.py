@@ -51,6 +51,17 @@ def by_sign(found: Estimate, above: str, below: str, unclear: str) -> str:
     return unclear
 
 
+def above_and_below(found: Iterable[Estimate]) -> tuple[int, int]:
+    """Return how many intervals lie above zero, and how many below it."""
+    found = list(found)
+    return sum(each.low > 0 for each in found), sum(each.high < 0 for each in found)
+
+
+def one_draw(found: Estimate) -> str:
+    """Return what must be said of an effect on one calibration draw, with a comma before; else nothing."""
+    return ", one calibration draw" if found.draws == 1 else ""
+
+
 def effect(found: Estimate, subject: str, unit: str = NATS) -> str:
     """Return what `subject` does to a loss: it saves, it costs, it makes no difference that matters or that
     this run could see.

@@ -1,5 +1,7 @@
 """README's sentences change when the findings do."""
 
+from dataclasses import replace
+
 import pytest
 
 from sinkprune_core.companion import answer, claims, phrases
@@ -139,3 +141,19 @@ def test_what_to_remember_is_computed():
     assert harmless.startswith("Nowhere does leaving sinks out clearly hurt by itself")
     other = {**found, "04_matched_compute/pruned_minus_dense_steps": estimate(-2, -1)}
     assert "pruning beats the dense model with fewer" in answer.remembered(other)[3]
+
+
+def test_an_effect_on_one_calibration_draw_says_so():
+    name = "03_pruning_results/paper_sparsegpt_minus_sparsegpt_75"
+    one, two = (replace(estimate(0.1, 0.2), draws=draws) for draws in (1, 2))
+    assert "[0.10,\N{NO-BREAK SPACE}0.20], one calibration draw)" in answer.hurts_sentence({name: one})
+    assert "one calibration draw" not in answer.hurts_sentence({name: two})
+    assert "| 0.15 nats [0.10, 0.20], one calibration draw |" in answer.short_table(LEDGER, {name: one})
+    table = claims.verdicts(LEDGER, {name: one})
+    assert claims.ONE_DRAW in table.note["paper-beats-sparsegpt-75"]
+    assert claims.ONE_DRAW not in claims.verdicts(LEDGER, {name: two}).note["paper-beats-sparsegpt-75"]
+
+
+def test_intervals_on_either_side_of_zero_are_counted():
+    assert phrases.above_and_below([estimate(1, 2), estimate(-1, 1), estimate(0, 1)]) == (1, 0)
+    assert phrases.above_and_below(iter([estimate(-2, -1), estimate(1, 2)])) == (1, 1)
