@@ -33,7 +33,7 @@
 # [glossary](../docs/glossary.md) defines every term.
 
 # %% [markdown]
-# **Parameters.**
+# **Parameters**, with the values of profile quick, which *Run all* takes.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -52,7 +52,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
-# work, and says where results go.
+# work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
 import importlib.util

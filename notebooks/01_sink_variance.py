@@ -31,9 +31,10 @@
 # weights, tokenizer and architecture, one causal, one bidirectional.
 
 # %% [markdown]
-# **Parameters.** papermill replaces them (`papermill --help-notebook
-# notebooks/01_sink_variance.ipynb`). The first values of all lists make the main condition, on
-# which verdicts rest. Every other value makes a condition that differs from it in this one thing.
+# **Parameters**, with the values of profile quick, which *Run all* takes. papermill replaces them
+# (`papermill --help-notebook notebooks/01_sink_variance.ipynb`). The first values of all lists make
+# the main condition, on which verdicts rest. Every other value makes a condition that differs from
+# it in this one thing.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -57,7 +58,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
-# work, and says where results go.
+# work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
 import importlib.util

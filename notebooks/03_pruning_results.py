@@ -34,7 +34,8 @@
 # document, behind the separator `<|endoftext|>`.
 
 # %% [markdown]
-# **Parameters.** A list that is null (None) means all that the tables below name.
+# **Parameters**, with the values of profile quick, which *Run all* takes. A list that is null
+# (None) means all that the tables below name.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -77,7 +78,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
-# work, and says where results go.
+# work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
 import importlib.util

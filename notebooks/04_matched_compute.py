@@ -32,7 +32,7 @@
 # where a zero weight counts as skipped work; the same measured time.
 
 # %% [markdown]
-# **Parameters.**
+# **Parameters**, with the values of profile quick, which *Run all* takes.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -54,7 +54,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
-# work, and says where results go.
+# work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
 import importlib.util

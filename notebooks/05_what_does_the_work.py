@@ -32,8 +32,8 @@
 # and needs a test of its own.
 
 # %% [markdown]
-# **Parameters.** The lists may be empty. Their values are compared with the value of the parameter
-# above.
+# **Parameters**, with the values of profile quick, which *Run all* takes. The lists may be empty.
+# Their values are compared with the value of the parameter above.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -65,7 +65,7 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 
 # %% [markdown]
 # **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
-# work, and says where results go.
+# work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
 import importlib.util

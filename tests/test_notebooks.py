@@ -18,8 +18,8 @@ from notebook_cells import run_cells
 from papermill.exceptions import PapermillExecutionError
 
 from sinkprune_core.companion import run_costs
-from sinkprune_core.companion.parameters import ParameterError, check, declared
-from sinkprune_core.companion.publish import WIDGETS, clean_notebook, show_values, with_values
+from sinkprune_core.companion.parameters import OTHERS, ParameterError, check, declared
+from sinkprune_core.companion.publish import WIDGETS, clean_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -42,13 +42,12 @@ def published(name: str) -> list:
     return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
 
 
-def in_step(name: str) -> list:
-    """Return the cells of a notebook's source with the values that its committed pair shows."""
-    (shown,) = [cell.source for cell in published(name) if "parameters" in cell.metadata.get("tags", [])]
-    said = re.search(r"\(profile `([\w-]+)`\)", "".join(cell.source for cell in published(name)))
-    expected = cells(name)
-    show_values(expected, {**values_in(shown), "profile": said and said[1]})
-    return expected
+def put_in(name: str) -> dict[str, object]:
+    """Return the values that the set-up cell of a committed notebook says were put in for the defaults."""
+    (setup,) = [cell for cell in published(name) if "setup" in cell.metadata.get("tags", [])]
+    printed = "".join(output.get("text", "") for output in setup.outputs)
+    body = ast.parse(printed.partition(OTHERS)[2].strip()).body
+    return {node.targets[0].id: ast.literal_eval(node.value) for node in body}
 
 
 def values_in(source: str) -> dict[str, object]:
@@ -62,9 +61,8 @@ def test_every_notebook_is_a_pair():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_has_the_cells_of_its_reviewed_source(name):
-    """The values of its parameters cell are those that made its outputs, not always the defaults."""
     assert [(cell.cell_type, cell.source) for cell in published(name)] == [
-        (cell.cell_type, cell.source) for cell in in_step(name)
+        (cell.cell_type, cell.source) for cell in cells(name)
     ]
 
 
@@ -130,16 +128,17 @@ def fits(name: str, annotations: dict[str, str], values: dict[str, object]) -> b
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_parameters_shown_made_the_outputs_shown(name):
-    (cell,) = [cell for cell in published(name) if "parameters" in cell.metadata.get("tags", [])]
-    shown = values_in(cell.source)
+def test_the_set_up_cell_says_which_values_made_the_outputs(name):
+    """A run by the defaults has nothing to say; what other runs say makes the parameters complete."""
+    source = tagged(name, "parameters")
+    shown = {**values_in(source), **put_in(name), "profile": ""}
     for file in (ROOT / "figures" / name).glob("*.json"):
         made_by = json.loads(file.read_text(encoding="utf-8"))
         if file.name.endswith("_steps.json"):  # the explorer's data: its provenance is the file beside it
             continue
-        if not fits(name, declared([cell.source]), made_by["parameters"]):
+        if not fits(name, declared([source]), made_by["parameters"]):
             pytest.skip("the outputs are of an earlier version of the notebook: `make publish` renews them")
-        assert {**made_by["parameters"], "profile": ""} == {**shown, "profile": ""}, file.name
+        assert {**made_by["parameters"], "profile": ""} == shown, file.name
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -194,7 +193,7 @@ def test_syncing_the_pair_changes_neither_file(name, tmp_path, monkeypatch):
 
 def test_the_published_run_decides_no_claim_without_a_finding_and_lists_every_claim():
     from sinkprune_core.companion.claims import OTHERS, ledger
-    from sinkprune_core.companion.publish import ledger_digest
+    from sinkprune_core.companion.claims_table import ledger_digest
 
     published = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
     if published["parameters"].get("ledger_sha256") != ledger_digest():
@@ -287,39 +286,11 @@ def executed() -> tuple:
 
 def test_publishing_keeps_results_and_nothing_else():
     clean = clean_notebook(*executed())
-    title, parameters, last = [cell.source for cell in clean.cells]
-    assert title.startswith("# t\n\nThese values made the outputs below (profile `p`)")
-    assert (parameters, last) == ("profile: str = 'manual'\na: int = 2", "a")
+    assert [cell.source for cell in clean.cells] == ["# t", "profile: str = 'manual'\na: int = 1", "a"]
     assert [output.output_type for output in clean.cells[2].outputs] == ["execute_result"]
     assert clean.cells[2].outputs[0].execution_count == clean.cells[2].execution_count == 2
     assert clean.cells[2].outputs[0].metadata == {"image/png": {"alt": "a line"}}
     assert set(clean.metadata) == {"kernelspec", "language_info"}
-
-
-def test_publishing_shows_the_values_of_the_run_with_their_types_and_comments():
-    source = """profile: str = "manual"  # where
-texts: list[str] = ["a"]  # é of "texts"
-share: float = 0.5  # a share
-limit: int | None = 4  # items
-recipes: list[str] | None = [
-    "one",
-]  # names"""
-    values = {"texts": ["b", 'c"'], "limit": None, "recipes": [f"a recipe, number {n}" for n in range(5)]}
-    found = with_values(source, values)
-    assert values_in(found) == {"profile": "manual", "share": 0.5, **values}
-    lines = found.splitlines()
-    assert lines[1] == r'texts: list[str] = ["b", "c\""]  # é of "texts"'
-    assert lines[2:4] == ["share: float = 0.5  # a share", "limit: int | None = None  # items"]
-    assert lines[4] == "recipes: list[str] | None = [" and lines[-1] == "]  # names"
-    assert with_values(found, values) == found
-
-
-def test_a_run_by_the_defaults_is_published_without_a_word():
-    ran, source = executed()
-    ran.cells[2].source = '# Parameters\nprofile = "p"\na = 1\n'
-    assert [cell.source for cell in clean_notebook(ran, source).cells] == [
-        cell.source for cell in source.cells
-    ]
 
 
 def test_publishing_refuses_stale_failed_and_leaking_runs():

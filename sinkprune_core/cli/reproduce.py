@@ -68,8 +68,8 @@ def run(options: ReproduceOptions) -> int:
     with held(runs / ".lock") as lock:
         if options.dry_run:
             return subprocess.run([*command, "--dry-run"], env=environment).returncode
-        unlock = [*command, "--unlock"]  # a killed run leaves its lock behind
-        subprocess.run(unlock, env=environment, capture_output=True)
+        if any((root / ".snakemake" / "locks").glob("*")):  # a killed run leaves its locks behind
+            subprocess.run([*command, "--unlock"], env=environment, capture_output=True)
         status = subprocess.run(command, env=environment, pass_fds=[lock]).returncode
     if status:
         for line in failures(runs / options.profile):

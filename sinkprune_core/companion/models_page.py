@@ -126,9 +126,10 @@ def precision() -> str:
 
 Measured on the embedded pair against `float32`, on {first.sequences} sequences of {first.length} held-out
 tokens ({first.positions} positions), on a CPU, by `python tests/benchmarks/precision.py`. `auto` takes
-`bfloat16` on a GPU that has it, `float16` on another and `float32` on a CPU. Rotary frequencies stay in
-float32 whatever the dtype: a finished model that is cast as a whole rounds them and loses more. A change of
-dtype can shift a likelihood by as much as two recipes differ, so only variants of one dtype are compared.
+`bfloat16` where a CPU or GPU has units for it, else `float32` on a CPU and `float16` on a GPU. Rotary
+frequencies stay in float32 whatever the dtype: a finished model that is cast as a whole rounds them and loses
+more. A change of dtype can shift a likelihood by as much as two recipes differ, so only variants of one dtype
+are compared.
 
 {markdown_table(PRECISION_COLUMNS, rows)}
 """

@@ -6,6 +6,7 @@ sentence.
 
 import ast
 import difflib
+import pprint
 from collections.abc import Callable
 from typing import Annotated
 
@@ -18,9 +19,7 @@ from sinkprune_core.files import PACKAGE, project_root
 from sinkprune_core.memory import keep_freed_memory
 from sinkprune_core.models.devices import choose_device, choose_dtype, device_name
 from sinkprune_core.models.hub import parse
-from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.pruning.patterns import n_and_m
-from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.scratch import remove_leftovers
 
 
@@ -36,7 +35,7 @@ def _model_of(kind: str, example: str) -> Callable[[str], str]:
 
     def checked(name: str) -> str:
         row, _ = parse(name)
-        found = Checkpoint(name).kind if row is None else row.kind
+        found = _kind_of_folder(name) if row is None else row.kind
         if found != kind:
             raise ValueError(f"{name!r} is {found}, and this must be of kind {kind}, e.g. {example}")
         return name
@@ -44,7 +43,15 @@ def _model_of(kind: str, example: str) -> Callable[[str], str]:
     return checked
 
 
+def _kind_of_folder(name: str) -> str:
+    from sinkprune_core.models.reader import Checkpoint  # seconds of imports, which a model's name needs not
+
+    return Checkpoint(name).kind
+
+
 def _known_preset(name: str) -> str:
+    from sinkprune_core.pruning.recipe import preset
+
     preset(name)
     return name
 
@@ -130,20 +137,30 @@ RANGES = {
     "sequences": Count,
     "steps": Count,
 }
+OTHERS = "with these values instead of the defaults above:"
+LINE = 100  # characters of a line of output
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
 
 
 def declared(cells: list[str]) -> dict[str, str]:
-    """Return name -> annotation of the parameters cell: the last one run that holds annotated assignments
-    only.
-    """
+    """Return name -> annotation of the parameters cell."""
+    return {node.target.id: ast.unparse(node.annotation) for node in _assignments(cells)}
+
+
+def defaults(cells: list[str]) -> dict[str, object]:
+    """Return name -> value of the parameters cell."""
+    return {node.target.id: ast.literal_eval(node.value) for node in _assignments(cells)}
+
+
+def _assignments(cells: list[str]) -> list[ast.AnnAssign]:
+    """Return the lines of the parameters cell: the last one run that holds annotated assignments only."""
     for source in reversed(cells):
         try:
             body = ast.parse(source).body
         except SyntaxError:
             continue
         if body and all(isinstance(node, ast.AnnAssign) for node in body):
-            return {node.target.id: ast.unparse(node.annotation) for node in body}
+            return body
     raise ParameterError("no parameters cell was run: run the notebook from its top")
 
 
@@ -247,7 +264,8 @@ def _for_papermill(name: str, value: object, annotation: str) -> str:
 def start(notebook: str, namespace: dict) -> Run:
     """Check the parameters in a notebook's namespace (`globals()`) and return its `Run`.
 
-    Prints where results go, and where and in which dtype they are computed.
+    Prints where results go, where and in which dtype they are computed, and the values that papermill put in
+    place of the defaults shown.
     Raises ParameterError for an unknown name, a wrong type or a value that cannot be used, naming what is
     allowed.
     """
@@ -266,7 +284,21 @@ def start(notebook: str, namespace: dict) -> Run:
     dtype = choose_dtype(parameters.get("dtype", "auto"), run.device)
     print(f"results go to {_place(run)}")
     print(f"computed on {device_name(run.device)} in {str(dtype).removeprefix('torch.')}")
+    shown = {name: value for name, value in defaults(cells).items() if name in given and name != "profile"}
+    others = {name: given[name] for name, value in shown.items() if given[name] != value}
+    if others:
+        print(f"{OTHERS}\n{_assigned(others)}")
     return run
+
+
+def _assigned(values: dict[str, object]) -> str:
+    """Return parameters as lines of Python."""
+    lines = []
+    for name, value in values.items():
+        head = f"{name} = "
+        text = pprint.pformat(value, width=LINE - len(head), compact=True, sort_dicts=False)
+        lines.append(head + text.replace("\n", "\n" + " " * len(head)))
+    return "\n".join(lines)
 
 
 def _place(run: Run) -> str:

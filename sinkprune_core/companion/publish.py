@@ -4,45 +4,30 @@ the pages that are computed from them.
 Only the pipeline writes committed outputs, so what GitHub shows is what `make reproduce` made.
 """
 
-import ast
-import hashlib
 import json
 import os
 import shutil
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_core.companion import (
-    claims,
-    claims_page,
-    crate,
-    figures,
-    forests,
-    ledger_commits,
-    pages,
-    readme,
-    record_archive,
-    run_costs,
-)
-from sinkprune_core.companion.records import Run
+from sinkprune_core.companion import crate, figures, pages, readme, record_archive, run_costs
+from sinkprune_core.companion.claims_table import origin
 from sinkprune_core.files import atomic, project_root
 
 if TYPE_CHECKING:  # what publishes nothing does without Jupyter
     from nbformat import NotebookNode
 
 WIDGETS = "application/vnd.jupyter.widget-view+json"
-LINE = 100  # characters of a line of a notebook
-SHOWN_VERSIONS = ("python", "torch", "transformers")
 
 
 def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "NotebookNode":
-    """Return the notebook `source` with the outputs of `executed` and the parameters that made them.
+    """Return the notebook `source` with the outputs of `executed`.
 
-    The injected cell, progress bars, widget state, warnings on stderr and papermill's metadata stay out; the
-    alternative text of pictures stays. Raises ValueError when the cells differ, an output is an error, or an
-    output names the home or the project directory.
+    Its parameters cell keeps the defaults, so that *Run all* takes minutes; the values that made the outputs
+    are in the output of the set-up cell. The injected cell, progress bars, widget state, warnings on stderr
+    and papermill's metadata stay out; the alternative text of pictures stays. Raises ValueError when the
+    cells differ, an output is an error, or an output names the home or the project directory.
     """
     import nbformat
 
@@ -56,7 +41,6 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
     for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
         cell.outputs = _clean_outputs(done.outputs, count)
         cell.execution_count = count
-    show_values(clean.cells, _injected(executed))
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
     clean.metadata = _clean_metadata(source.metadata)
@@ -69,65 +53,6 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
 
 def _has_tag(cell: "NotebookNode", tag: str) -> bool:
     return tag in cell.metadata.get("tags", [])
-
-
-def _injected(executed: "NotebookNode") -> dict[str, object]:
-    """Return the values that papermill put in."""
-    values = {}
-    for cell in _code_cells(executed):
-        if _has_tag(cell, "injected-parameters"):
-            for node in ast.parse(cell.source).body:
-                values[node.targets[0].id] = ast.literal_eval(node.value)
-    return values
-
-
-def show_values(cells: list["NotebookNode"], values: Mapping[str, object]) -> None:
-    """Write a run's values into the parameters cell of a notebook, and say before it what they are.
-
-    `profile` stays, so that whoever runs the notebook again overwrites nothing. Where no other value differs
-    from its default, nothing changes.
-    """
-    (place,) = [number for number, cell in enumerate(cells) if _has_tag(cell, "parameters")]
-    others = {name: value for name, value in values.items() if name != "profile"}
-    shown = with_values(cells[place].source, others)
-    if shown == cells[place].source:
-        return
-    cells[place].source = shown
-    cells[place - 1].source += (
-        f"\n\nThese values made the outputs below (profile `{values.get('profile')}`), and *Run all* takes\n"
-        "as long as that profile. The defaults, in the `.py` beside this notebook, are those of profile\n"
-        "quick."
-    )
-
-
-def with_values(source: str, values: Mapping[str, object]) -> str:
-    """Return the source of a parameters cell with other values; types and comments stay as they are."""
-    lines = source.splitlines()
-    for node in reversed(ast.parse(source).body):
-        name = node.target.id
-        if name not in values or values[name] == ast.literal_eval(node.value):
-            continue
-        comment = lines[node.end_lineno - 1].encode()[node.end_col_offset :].decode()
-        head = f"{name}: {ast.unparse(node.annotation)} = "
-        lines[node.lineno - 1 : node.end_lineno] = _assignment(head, values[name], comment)
-    return "\n".join(lines)
-
-
-def _assignment(head: str, value: object, comment: str) -> list[str]:
-    """Return the lines of an assignment, a list that is too long for one line item by item."""
-    line = f"{head}{_literal(value)}{comment}"
-    if len(line) <= LINE or not isinstance(value, list):
-        return [line]
-    return [f"{head}[", *(f"    {_literal(item)}," for item in value), f"]{comment}"]
-
-
-def _literal(value: object) -> str:
-    """Return a value as Python with double quotes."""
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list):
-        return f"[{', '.join(map(_literal, value))}]"
-    return repr(value)
 
 
 def _code_cells(notebook: "NotebookNode") -> list:
@@ -181,12 +106,14 @@ def publish(profile: str) -> list[Path]:
     """Write notebooks, figures, findings, records, the pages computed from them and the crate; return the
     files.
 
-    They are of `runs/<profile>`. Raises FileNotFoundError when the profile has no finished run.
+    They are of `runs/<profile>`. What its notebooks took counts only where they measured all their records
+    themselves. Raises FileNotFoundError when the profile has no finished run.
     """
     root = project_root()
     folder = root / "runs" / profile
-    written = run_costs.put(profile, run_costs.measured(folder))
-    written += [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
+    written = [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
+    if not record_archive.restored(profile):
+        written += run_costs.put(profile, run_costs.measured(folder))
     written.append(record_archive.pack(profile, record_archive.files_behind(folder)))
     file = root / "README.md"
     text = readme.with_blocks(file.read_text(encoding="utf-8"), {"origin": origin(folder)})
@@ -230,73 +157,3 @@ def _publish_figures(root: Path, folder: Path) -> list[Path]:
             shutil.copyfile(source, target)
             written.append(target)
     return written
-
-
-def origin(folder: Path) -> str:
-    """Return two sentences on where a run's numbers come from.
-
-    The first has profile, commit and versions of its records, the second the ledger's commit and whether it
-    is older.
-    """
-    origins = list(_records_behind(folder).values())
-    commit = _listed(str(one["git_commit"])[:12] for one in origins)
-    versions = [
-        f"{package} {_listed(one['versions'][package] for one in origins)}" for package in SHOWN_VERSIONS
-    ]
-    order = ledger_commits.before_the_run(claims.FILE, (one["git_commit"] for one in origins))
-    return f"From profile `{folder.name}`: commit {commit}; {', '.join(versions)}. {order}"
-
-
-def _listed(values: Iterable[str]) -> str:
-    """Return different values in order, in words."""
-    return " and ".join(sorted(set(values)))
-
-
-def _records_behind(folder: Path) -> dict[str, dict]:
-    """Return where the records behind a run's findings come from, by notebook and name of the record."""
-    behind = {}
-    for file in sorted((folder / "findings").glob("*.json")):
-        provenance = json.loads(file.read_text(encoding="utf-8"))["provenance"]
-        for group in provenance["records"]:
-            for name in group.pop("names"):
-                behind[f"{file.stem}/{name}"] = group
-    return behind
-
-
-def write_claims(profile: str) -> Path:
-    """Write the claims table of a run to `runs/<profile>/figures/claims.*`; return the Markdown.
-
-    PNG, PDF, CSV, JSON and Markdown. The figure's provenance is that of the records behind the findings, and
-    the digest of the ledger.
-    """
-    run = Run("", profile, {"ledger_sha256": ledger_digest()})
-    run.records_read.update(_records_behind(run.folder))
-    ledger = claims.ledger()
-    found = claims.findings(run.folder)
-    table = claims.verdicts(ledger, found)
-    figures.save_figure(
-        run,
-        forests.plot_verdicts(table[table.kind != claims.CONTROL]),
-        "claims",
-        table.reset_index(),
-        "every claim of the paper with its verdict, computed from the findings of this run, and what others "
-        "measured; controls are in the table",
-    )
-    changes = claims_page.history_text(claims.history())
-    parts = [
-        claims_page.as_markdown(table, "../"),
-        claims_page.EXPLAINED,
-        origin(run.folder),
-        f"Rows of the first results, by the same rule then and now:\n\n{claims_page.then_and_now(table)}",
-        claims_page.without_row_text(claims.without_row(ledger, found)),
-        f"What changed in the ledger after results had been seen:\n\n{changes}",
-    ]
-    markdown = run.folder / "figures" / "claims.md"
-    with atomic(markdown) as partial:
-        partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return markdown
-
-
-def ledger_digest() -> str:
-    """Return the SHA-256 of the ledger, by which a published table tells whether it is up to date."""
-    return hashlib.sha256(claims.FILE.read_bytes()).hexdigest()

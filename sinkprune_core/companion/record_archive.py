@@ -55,9 +55,21 @@ def unpack(profile: str) -> int:
     try:
         with tarfile.open(source) as archive:
             members = [member for member in archive.getmembers() if member.isfile()]
-            return sum(_restore(archive, member, _records(profile)) for member in members)
+            missing = sum(_restore(archive, member, _records(profile)) for member in members)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"figures/{source.name} is damaged ({error}): fetch it again") from None
+    if missing:
+        _restored_mark(profile).touch()
+    return missing
+
+
+def restored(profile: str) -> bool:
+    """Return whether records of `runs/<profile>` come from the archive, so that no job measured them."""
+    return _restored_mark(profile).exists()
+
+
+def _restored_mark(profile: str) -> Path:
+    return _records(profile) / "from-archive"
 
 
 def _records(profile: str) -> Path:

@@ -15,7 +15,6 @@ from types import FunctionType
 import numpy as np
 import pandas as pd
 
-from sinkprune_core.calibration.token_weights import choice_identity
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import atomic, project_root, write_json
 from sinkprune_core.memory import release_freed_memory
@@ -37,6 +36,8 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, FunctionType):  # a user's own choice of calibration tokens
+        from sinkprune_core.calibration.token_weights import choice_identity  # seconds of imports
+
         return choice_identity(value)
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -220,19 +220,19 @@ def _missing_disk(disk: int, folder: Path) -> list[str]:
 
 
 def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> float:
-    """Return the FLOPs per second of a matrix product in the model's dtype and largest shape, on its device.
+    """Return the FLOPs per second of a linear in the model's dtype and largest shape, on its device.
 
     `device` is where a model without weights would be.
     """
     options = {"device": _device(lm, device), "dtype": lm.model.dtype}
     outputs, features = max(_shapes(lm), key=math.prod)
-    left = torch.ones(PROBE_ROWS, features, **options)
-    right = torch.ones(features, outputs, **options)
+    input_PI = torch.ones(PROBE_ROWS, features, **options)
+    weight_OI = torch.ones(outputs, features, **options)
     products = 0
     spent = 0.0
     started = time.perf_counter()
     while spent < PROBE_SECONDS:
-        float((left @ right)[0, 0])  # waits for a device
+        float(nn.functional.linear(input_PI, weight_OI)[0, 0])  # waits for a device
         products += 1
         spent = time.perf_counter() - started
     return products * 2 * PROBE_ROWS * outputs * features / spent

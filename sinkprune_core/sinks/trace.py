@@ -8,6 +8,7 @@ puts them together.
 Dimensions: B prompt, S step, K key position (= sequence position), L layer, H head.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from sinkprune_core.files import atomic
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
 
+ABOUT = "trace"  # the entry of a file that holds what is no tensor
 BY_PROMPT = ("ids_BSK", "final_BK", "layers_BSLK", "prefix_BLK", "heads_BLHK")  # with a row per prompt
 
 
@@ -97,17 +99,16 @@ class Trace:
     def save(self, file: Path | str) -> None:
         """Write the trace as safetensors, atomically."""
         tensors = {name: getattr(self, name).contiguous() for name in (*BY_PROMPT, "windows_S2")}
-        about = {"prompt_length": str(self.prompt_length), "causal": str(int(self.causal))}
+        about = json.dumps({"prompt_length": self.prompt_length, "causal": self.causal})
         with atomic(file) as partial:
-            save_file(tensors, partial, metadata=about)
+            save_file(tensors, partial, metadata={ABOUT: about})  # several entries would be in no fixed order
 
     @classmethod
     def load(cls, file: Path | str) -> "Trace":
         """Read a trace that `save` wrote."""
         with safe_open(file, "pt") as handle:
-            about = handle.metadata()
-        numbers = {"prompt_length": int(about["prompt_length"]), "causal": about["causal"] == "1"}
-        return cls(**load_file(file), **numbers)
+            about = json.loads(handle.metadata()[ABOUT])
+        return cls(**load_file(file), **about)
 
 
 def trace(

@@ -1,9 +1,11 @@
 """Parameters of notebooks: every refusal is one line with the name, the value and what is allowed."""
 
+import ast
+
 import pytest
 
 from sinkprune_core.companion import parameters, records
-from sinkprune_core.companion.parameters import RANGES, ParameterError, check, declared, start
+from sinkprune_core.companion.parameters import OTHERS, RANGES, ParameterError, check, declared, start
 
 INFINITY = float("inf")
 NAN = float("nan")
@@ -117,7 +119,9 @@ def test_a_notebook_starts_with_what_papermill_put_in(tmp_path, monkeypatch, cap
     run = start("00_test", {"In": cells, "profile": "quick", "sparsity": 0})
     assert (run.notebook, run.profile) == ("00_test", "quick")
     assert repr(run.parameters) == "{'profile': 'quick', 'sparsity': 0}", "as given: no number is turned"
-    assert capsys.readouterr().out.startswith("results go to runs/quick\ncomputed on ")
+    place, device, *values = capsys.readouterr().out.splitlines()
+    assert place == "results go to runs/quick" and device.startswith("computed on ")
+    assert values == [OTHERS, "sparsity = 0"], "the profile is in the place"
     for module in (parameters, records):  # as outside a clone
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     start("00_test", {"In": cells, "profile": "quick", "sparsity": 0})
@@ -125,6 +129,21 @@ def test_a_notebook_starts_with_what_papermill_put_in(tmp_path, monkeypatch, cap
     cells.append("# Parameters\nsparsty = 0\n")
     with pytest.raises(ParameterError, match="did you mean 'sparsity'"):
         start("00_test", {"In": cells, "profile": "quick", "sparsity": 0, "sparsty": 0})
+
+
+def test_a_run_by_the_defaults_says_nothing_of_values_and_long_lists_are_python(capsys):
+    cells = [
+        "profile: str = 'quick'\nnames: list[str] = ['a']",
+        "# Parameters\nprofile = 'p'\nnames = ['a']\n",
+    ]
+    start("00_test", {"In": cells, "profile": "p", "names": ["a"]})
+    assert OTHERS not in capsys.readouterr().out
+    names = [f"a recipe, number {number}" for number in range(9)]
+    cells[1] = f"# Parameters\nnames = {names}\n"
+    start("00_test", {"In": cells, "profile": "p", "names": names})
+    printed = capsys.readouterr().out.partition(OTHERS)[2].strip()
+    assert ast.literal_eval(printed.removeprefix("names = ")) == names
+    assert max(map(len, printed.splitlines())) <= 100 < len(printed)
 
 
 def test_scratch_of_records_that_a_killed_run_was_writing_is_removed(tmp_path, monkeypatch):

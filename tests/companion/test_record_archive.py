@@ -42,7 +42,10 @@ def test_records_come_back_byte_for_byte_and_nothing_is_measured_again(root):
     for file in run.records.iterdir():
         file.unlink()
     assert record_archive.unpack("p") == len(before) == 2
+    assert record_archive.restored("p")
+    (run.records.parent / "from-archive").unlink()
     assert files(run.records) == before
+    assert record_archive.unpack("p") == 0 and not record_archive.restored("p")
     measure(calls)
     assert len(calls) == 1
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sinkprune_core import provenance
-from sinkprune_core.companion import figures, forests, publish, records
+from sinkprune_core.companion import claims_table, figures, forests, records
 from sinkprune_core.companion.records import Run
 from sinkprune_core.companion.style import SERIES
 from sinkprune_core.evaluation.intervals import interval
@@ -22,7 +22,6 @@ from sinkprune_core.sinks.detection import sink_sets
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Run:
     monkeypatch.setattr(records, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
     return Run("00_test", "p", {"sparsity": 0.5})
 
 
@@ -249,10 +248,10 @@ def test_a_figure_carries_the_provenance_of_its_records_and_not_of_the_moment_it
 def test_the_claims_of_a_run_name_the_records_behind_its_findings(run):
     run.record("r", Measured([]), seed=0)
     run.find({"x": interval([1.0, 2.0, 3.0])})
-    publish.write_claims(run.profile)
+    claims_table.write_claims(run.profile)
     (group,) = json.loads((run.folder / "figures" / "claims.json").read_text())["records"]
     assert group["names"] == [f"00_test/{only(run, 'r-*.csv').stem}"]
-    sentence = publish.origin(run.folder)
+    sentence = claims_table.origin(run.folder)
     assert (
         sentence.startswith("From profile `p`: commit ") and f"torch {group['versions']['torch']}" in sentence
     )

@@ -12,6 +12,7 @@ from sinkprune_core.companion.sink_conditions import (
     prompts,
     sampler_of,
 )
+from sinkprune_core.models.loading import open_checkpoint
 
 MAIN = Condition()
 
@@ -94,9 +95,7 @@ def test_samplers_write_what_the_condition_leaves():
 
 @pytest.mark.slow
 def test_prompts_of_the_embedded_texts_are_english_without_rare_words():
-    from sinkprune_core.models.loading import load
-
-    tokenizer = load("smol-ar", "bfloat16").tokenizer
+    tokenizer = open_checkpoint("smol-ar").tokenizer()
     for text in ("natural", "samples", "documentation"):
         found = crops(tokenizer, text, 24, 32)
         assert found.shape == (24, 32) and not (found == corpus.separator(tokenizer)).any()

@@ -23,9 +23,11 @@ def with_gpu(monkeypatch):
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
-def test_without_a_gpu_auto_is_the_cpu_in_bfloat16():
+@pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_without_a_gpu_auto_is_the_cpu_in_a_dtype_that_it_has_units_for(monkeypatch, has_bfloat16, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bfloat16)
     assert choose_device("auto") == device_name("cpu") == "cpu"
-    assert choose_dtype("auto", "cpu") == torch.bfloat16
+    assert choose_dtype("auto", "cpu") == dtype
 
 
 def test_auto_takes_a_gpu_with_bfloat16(with_gpu):
