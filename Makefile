@@ -10,7 +10,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 RECENT := sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help venv reproduce test lab train publish benchmark hostile site site-test wheel-test address clean
+.PHONY: help venv reproduce test lab train publish benchmark hostile site site-test device-test wheel-test address clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -47,6 +47,9 @@ site: $(READY) ## build the static site in build/site, from what is committed
 
 site-test: $(READY) ## build the site, read it and README in a real Chromium, in about two minutes
 	$(BIN)/python -m pytest -q tests/browser $(ARGS)
+
+device-test: $(READY) ## run every notebook on a GPU, or on a pretended one, in five minutes
+	$(BIN)/python -m pytest -q tests/device_notebooks.py tests/device_cases.py $(ARGS)
 
 wheel-test: $(READY) ## run every notebook from the wheel alone, with Colab's Jupyter (ten minutes, 2 GB)
 	$(BIN)/python -m pytest tests/wheel -q $(ARGS)

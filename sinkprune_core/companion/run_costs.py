@@ -45,7 +45,7 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def kept() -> dict[str, dict]:
-    """Return what docs/run_costs.json has, by profile: `costs` by notebook, `platform` and `torch`."""
+    """Return what docs/run_costs.json has, by profile: `costs` by notebook, `platform`, `cpu` and `torch`."""
     file = project_root() / "docs" / "run_costs.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
@@ -70,7 +70,7 @@ def table() -> str:
     rows = []
     for profile, entry in kept().items():
         for name, cost in entry["costs"].items():
-            where = f"{entry['platform']}, torch {entry['torch']}"
+            where = f"{entry['platform']}{entry.get('cpu', '')}, torch {entry['torch']}"
             jobs = str(cost["jobs"])
             rows.append([profile, name, jobs, time_text(cost), f"{cost['gigabytes']:.1f} GB", where])
     return markdown_table(["profile", "notebook", "jobs", "time", "memory of the largest job", "where"], rows)
@@ -93,11 +93,13 @@ def with_rows(text: str, profile: str, cost: Mapping[str, float]) -> str:
 def put(profile: str, costs: Costs) -> list[Path]:
     """Keep what notebooks of a profile took, and write it into their heads; return the files written."""
     import nbformat
+    import torch
 
     root = project_root()
     before = kept()
     found = environment()
-    entry = {"platform": found["platform"], "torch": found["versions"]["torch"]}
+    units = f" with {torch.backends.cpu.get_cpu_capability()}"  # which decide the dtype, and so the time
+    entry = {"platform": found["platform"], "cpu": units, "torch": found["versions"]["torch"]}
     entry["costs"] = {**before.get(profile, {}).get("costs", {}), **costs}
     written = [root / "docs" / "run_costs.json"]
     write_json(written[0], {**before, profile: entry})
