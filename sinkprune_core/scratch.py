@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -34,11 +34,31 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove the scratch folders that no living process holds beside `path`; a warning names each."""
-    form = re.compile(rf"\.{re.escape(path.name)}\.\d+\.\w+")
+    """Remove the scratch folders that no living process holds beside `path`; a warning names each.
+
+    One without a lock is empty: its process made it a moment ago, or ended before the lock was made or after
+    it was removed. It goes, without a word, if no process of that number is alive.
+    """
+    form = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.\w+")
     for folder in path.parent.glob(".*"):
-        if form.fullmatch(folder.name) and (folder / HELD).is_file():
+        found = form.fullmatch(folder.name)
+        if found and (folder / HELD).is_file():
             _remove_if_abandoned(folder)
+        elif found and not _is_alive(int(found[1])):
+            with suppress(OSError):  # it is not empty: not ours
+                folder.rmdir()
+
+
+def _is_alive(process: int) -> bool:
+    if os.name == "nt":  # where asking is killing
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # it is somebody else's, or no number of a process
+        return True
+    return True
 
 
 def _remove_if_abandoned(folder: Path) -> None:

@@ -22,6 +22,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc"]
 suppress_warnings = ["config.cache"]
 
 nb_execution_mode = "off"
+nb_render_markdown_format = "gfm"  # outputs hold tables
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
 

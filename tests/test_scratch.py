@@ -1,5 +1,6 @@
 """Scratch folders: what a killed process leaves goes with the next write, what a living one holds stays."""
 
+import os
 import subprocess
 import sys
 import time
@@ -65,6 +66,18 @@ def test_a_folder_of_somebody_else_stays(tmp_path, name):
         (tmp_path / name / ".held").touch()
     remove_leftovers(tmp_path / "file.json")
     assert (tmp_path / name / "theirs").exists()
+
+
+def test_an_empty_folder_goes_with_its_process(holder, tmp_path):
+    """A process may be killed before it has made its lock, or after it has removed it."""
+    mine, other = tmp_path / f".file.json.{os.getpid()}.abc", tmp_path / f".file.json.{holder.pid}.abc"
+    holder.kill()
+    holder.wait()
+    for folder in (mine, other):
+        folder.mkdir()
+    with pytest.warns(UserWarning, match="which a killed process left"):  # of the holder's own
+        remove_leftovers(tmp_path / "file.json")
+    assert list(tmp_path.iterdir()) == [mine]
 
 
 def test_a_write_is_not_slow_beside_many_others(tmp_path):

@@ -163,15 +163,11 @@ def _lasting(values: dict) -> dict:
 
 
 def left_over(folder: Path) -> list[str]:
-    """Return what a folder holds besides model, text and output; scratch that was still empty aside."""
+    """Return what a folder holds besides model, text and output."""
     others = [path for path in folder.iterdir() if path.name not in OWN]
     if (folder / "run").is_dir():
         others += [path for path in (folder / "run").iterdir() if path.name not in RUN]
-    return sorted(path.name for path in others if not (path.is_dir() and _is_empty_scratch(path)))
-
-
-def _is_empty_scratch(path: Path) -> bool:
-    return path.name.startswith(".out.") and not any(path.iterdir())
+    return sorted(path.name for path in others)
 
 
 def moments(events: int, count: int, first: int) -> list[int]:

@@ -139,8 +139,9 @@ def serve(notes: Path) -> None:
         sys.stdin.readline()  # until it is known there, a number must not be free
         _, status = os.waitpid(pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        events = int(counted.read_text()) if counted.exists() else 0
-        answer = {"status": code, "said": said.read_text(errors="replace"), "events": events}
+        words = {file: file.read_text(errors="replace") if file.exists() else "" for file in (said, counted)}
+        events = int(words[counted] or 0)  # a process that was killed early has left no count
+        answer = {"status": code, "said": words[said], "events": events}
         for file in (said, counted):
             file.unlink(missing_ok=True)
         answers.write(json.dumps(answer) + "\n")
