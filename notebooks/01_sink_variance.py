@@ -23,7 +23,8 @@
 #
 # | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | 3 core-minutes | 1.5 GB |
+# | quick, the defaults | 7 core-minutes | 1.8 GB |
+# | quick in bfloat16 | 3 core-minutes | 1.5 GB |
 # | hour | 16 core-minutes | 1.6 GB |
 # | full | about 50 core-minutes | 2.5 GB a job |
 #

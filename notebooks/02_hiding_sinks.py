@@ -22,7 +22,8 @@
 #
 # | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | 2 core-minutes | 1.3 GB |
+# | quick, the defaults | 6 core-minutes | 1.7 GB |
+# | quick in bfloat16 | 2 core-minutes | 1.3 GB |
 # | hour | 17 core-minutes | 1.4 GB |
 # | full | about 20 core-minutes | 1.6 GB a job |
 

@@ -24,7 +24,8 @@
 #
 # | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | 5 core-minutes | 1.4 GB |
+# | quick, the defaults | 15 core-minutes | 1.8 GB |
+# | quick in bfloat16 | 5 core-minutes | 1.4 GB |
 # | hour | 70 core-minutes | 1.6 GB a job |
 # | full | about 525 core-minutes, estimated | 1.9 GB a job, estimated |
 #

@@ -23,7 +23,8 @@
 #
 # | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | 3 core-minutes | 1.3 GB |
+# | quick, the defaults | 9 core-minutes | 1.6 GB |
+# | quick in bfloat16 | 3 core-minutes | 1.3 GB |
 # | hour | 33 core-minutes | 1.7 GB a job |
 # | full | about 210 core-minutes, estimated | 1.9 GB a job, estimated |
 #

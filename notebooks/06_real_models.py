@@ -23,7 +23,8 @@
 #
 # | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | half a core-minute, random weights | 0.7 GB |
+# | quick, the defaults | half a core-minute, random weights | 0.9 GB |
+# | quick in bfloat16 | half a core-minute, random weights | 0.7 GB |
 # | hour | half a core-minute, random weights | 0.5 GB |
 # | full | about half a minute, random weights | 1.1 GB a job |
 # | `real=True` | said by the first table below, before anything is downloaded | likewise |

@@ -11,7 +11,10 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from sinkprune_core.files import project_root, write_json
+from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.provenance import environment
 from sinkprune_core.tables import markdown_table
 
@@ -19,6 +22,7 @@ Costs = Mapping[str, Mapping[str, float]]  # of a profile, by notebook
 GIGABYTE = 1e9
 MEBIBYTE = 1 << 20  # Snakemake's unit of memory
 MOST_EXACT = 1.5  # core-minutes: below, heads say half minutes
+QUICK_IN_BFLOAT16 = "quick in bfloat16"  # what quick takes on a CPU with units for it, several times faster
 
 
 def measured(folder: Path) -> dict[str, dict[str, float]]:
@@ -45,7 +49,7 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
 
 
 def kept() -> dict[str, dict]:
-    """Return what docs/run_costs.json has, by profile: `costs` by notebook, `platform`, `cpu` and `torch`."""
+    """Return what docs/run_costs.json has, by profile: `costs` by notebook, `platform` and `torch`."""
     file = project_root() / "docs" / "run_costs.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
@@ -70,7 +74,7 @@ def table() -> str:
     rows = []
     for profile, entry in kept().items():
         for name, cost in entry["costs"].items():
-            where = f"{entry['platform']}{entry.get('cpu', '')}, torch {entry['torch']}"
+            where = f"{entry['platform']}, torch {entry['torch']}"
             jobs = str(cost["jobs"])
             rows.append([profile, name, jobs, time_text(cost), f"{cost['gigabytes']:.1f} GB", where])
     return markdown_table(["profile", "notebook", "jobs", "time", "memory of the largest job", "where"], rows)
@@ -90,16 +94,26 @@ def with_rows(text: str, profile: str, cost: Mapping[str, float]) -> str:
     return text[: found.start()] + head_row(profile, cost, found["ending"] or "") + text[found.end() :]
 
 
+def name_here(profile: str) -> str:
+    """Return the name under which this machine's costs of a profile are kept: quick takes the CPU's dtype."""
+    if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:
+        return QUICK_IN_BFLOAT16
+    return profile
+
+
 def put(profile: str, costs: Costs) -> list[Path]:
-    """Keep what notebooks of a profile took, and write it into their heads; return the files written."""
+    """Keep what notebooks of a profile took, and write it into their heads; return the files written.
+
+    Those of profile quick are kept by dtype (`name_here`).
+    """
     import nbformat
-    import torch
 
     root = project_root()
     before = kept()
+    profile = name_here(profile)
     found = environment()
-    units = f" with {torch.backends.cpu.get_cpu_capability()}"  # which decide the dtype, and so the time
-    entry = {"platform": found["platform"], "cpu": units, "torch": found["versions"]["torch"]}
+    vectors = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512: they decide the time
+    entry = {"platform": f"{found['platform']}, {vectors}", "torch": found["versions"]["torch"]}
     entry["costs"] = {**before.get(profile, {}).get("costs", {}), **costs}
     written = [root / "docs" / "run_costs.json"]
     write_json(written[0], {**before, profile: entry})

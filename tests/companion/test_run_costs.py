@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from sinkprune_core.companion import run_costs
 from sinkprune_core.files import project_root
@@ -63,9 +64,23 @@ def test_a_row_is_written_anew_and_the_others_stay():
         run_costs.with_rows(HEAD, "night", cost)
 
 
+@pytest.mark.parametrize("has_bfloat16", [True, False])
+def test_what_quick_takes_is_kept_by_the_dtype_of_the_machine(monkeypatch, has_bfloat16):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bfloat16)
+    assert run_costs.name_here("quick") == ("quick in bfloat16" if has_bfloat16 else "quick")
+    assert run_costs.name_here("hour") == "hour"
+    head = HEAD.replace("# | hour", "# | quick in bfloat16 | – | – |\n# | hour")
+    cost = {"core_minutes": 2.0, "gigabytes": 1.0, "jobs": 1}
+    written = run_costs.with_rows(head, run_costs.name_here("quick"), cost)
+    assert written.count("2 core-minutes") == written.count(" – | – |") == 1
+    assert ("# | quick in bfloat16 | 2 core-minutes | 1.0 GB |\n" in written) == has_bfloat16
+
+
 def test_readme_says_how_long_profile_quick_takes_on_two_cores():
-    costs = run_costs.kept()["quick"]["costs"]
-    minutes = math.ceil(sum(cost["core_minutes"] for cost in costs.values()) / 2)
-    assert f"(about {minutes} minutes on 2 cores)" in (project_root() / "README.md").read_text(
-        encoding="utf-8"
-    )
+    def minutes(profile: str) -> int:
+        costs = run_costs.kept()[profile]["costs"]
+        return math.ceil(sum(cost["core_minutes"] for cost in costs.values()) / 2)
+
+    most, least = minutes("quick"), minutes(run_costs.QUICK_IN_BFLOAT16)
+    said = f"({most} minutes on 2 cores, {least} if they have units for bfloat16)"
+    assert said in (project_root() / "README.md").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models import embedded
 from sinkprune_core.models.catalog import EMBEDDED, MODELS
+from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.hub import available_memory, requirements
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.random_cases import CASES
@@ -189,4 +190,4 @@ def test_a_machine_that_is_too_small_is_told_before_any_work(hub, saved, monkeyp
 
 def test_memory_is_a_number_of_bytes_and_auto_suits_the_cpu(saved):
     assert 1 << 28 < available_memory() < 1 << 45
-    assert load(saved, "auto").model.dtype == torch.bfloat16
+    assert load(saved, "auto").model.dtype == choose_dtype("auto", "cpu")
