@@ -27,10 +27,28 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     """
     remove_leftovers(path)
     prefix = f".{path.name}.{os.getpid()}."
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as name:
-        folder = Path(name)
-        with FileLock(folder / HELD):
-            yield folder
+    while True:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=prefix) as name:
+            folder = Path(name)
+            with _held(folder) as is_ours:
+                if is_ours:
+                    yield folder
+                    return
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a new scratch folder; yield whether it is still there.
+
+    Before the lock is held, another process may take the folder for one that a killed process left.
+    """
+    try:
+        lock = FileLock(folder / HELD).acquire()
+    except FileNotFoundError:
+        yield False
+        return
+    with lock:
+        yield (folder / HELD).exists()
 
 
 def remove_leftovers(path: Path) -> None:

@@ -1,11 +1,14 @@
 """Scratch folders: what a killed process leaves goes with the next write, what a living one holds stays."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from sinkprune_core.files import atomic, write_json
 from sinkprune_core.scratch import remove_leftovers
@@ -66,6 +69,25 @@ def test_a_folder_of_somebody_else_stays(tmp_path, name):
         (tmp_path / name / ".held").touch()
     remove_leftovers(tmp_path / "file.json")
     assert (tmp_path / name / "theirs").exists()
+
+
+@pytest.mark.parametrize("when", ["before the lock", "after it was made"])
+def test_a_folder_that_is_taken_for_a_leftover_is_made_again(tmp_path, monkeypatch, when):
+    """Another process may remove it before this one holds the lock."""
+    acquire, removed = FileLock.acquire, []
+
+    def late(lock, *arguments, **options):
+        if when == "before the lock" and not removed:
+            removed.append(Path(lock.lock_file).parent.rmdir())
+        held = acquire(lock, *arguments, **options)
+        if when == "after it was made" and not removed:
+            removed.append(shutil.rmtree(Path(lock.lock_file).parent))
+        return held
+
+    monkeypatch.setattr(FileLock, "acquire", late)
+    with atomic(tmp_path / "file.json") as partial:
+        partial.write_text("whole")
+    assert len(removed) == 1 and [file.name for file in tmp_path.iterdir()] == ["file.json"]
 
 
 def test_an_empty_folder_goes_with_its_process(holder, tmp_path):
