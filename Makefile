@@ -48,7 +48,7 @@ site: $(READY) ## build the static site in build/site, from what is committed
 site-test: $(READY) ## build the site, read it and README in a real Chromium, in about two minutes
 	$(BIN)/python -m pytest -q tests/browser $(ARGS)
 
-device-test: $(READY) ## run every notebook on a GPU, or on a pretended one, in five minutes
+device-test: $(READY) ## run every notebook on a GPU, or on a pretended one, in seven minutes
 	$(BIN)/python -m pytest -q tests/device_notebooks.py tests/device_cases.py $(ARGS)
 
 wheel-test: $(READY) ## run every notebook from the wheel alone, with Colab's Jupyter (ten minutes, 2 GB)

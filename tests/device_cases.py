@@ -110,13 +110,8 @@ def assert_frames(expected: pd.DataFrame, found: pd.DataFrame) -> None:
 # pruning
 
 
-TWINS = {
-    "stable",
-    "random",
-    "only-sinks",
-    "paper-no-sinks",
-    "structured-no-sinks",
-}  # differ in token weights alone
+# They differ from another preset in their token weights alone.
+TWINS = {"stable", "random", "only-sinks", "paper-no-sinks", "structured-no-sinks"}
 IN_MEMORY = [(name, "in memory") for name in RECIPES if name not in TWINS]
 ON_DISK = [
     (name, "on disk")

@@ -79,6 +79,7 @@ def test_a_folder_that_is_taken_for_a_leftover_is_made_again(tmp_path, monkeypat
     def late(lock, *arguments, **options):
         if when == "before the lock" and not removed:
             removed.append(Path(lock.lock_file).parent.rmdir())
+            raise FileNotFoundError(lock.lock_file)  # as where it goes while the lock is opened
         held = acquire(lock, *arguments, **options)
         if when == "after it was made" and not removed:
             removed.append(shutil.rmtree(Path(lock.lock_file).parent))

@@ -130,7 +130,7 @@ def made(folder: Path) -> dict[str, object]:
 def contents(path: Path) -> dict[str, object]:
     """Return the digests of a file, or of all files of a folder, by name.
 
-    Cards, logs and what records say of themselves come as values, without what changes.
+    Cards and logs come as values, without what changes.
     """
     if path.is_file():
         return {path.name: _digest(path)}
@@ -140,22 +140,13 @@ def contents(path: Path) -> dict[str, object]:
         with suppress(ValueError):  # the digest of a broken one stays
             if file.name == "sinkprune.json":
                 found[file.name] = _lasting(json.loads(file.read_text()))
-            elif file.suffix == ".json" and "records" in file.relative_to(path).parts:
-                found[str(file.relative_to(path))] = json.loads(file.read_text()) | {"sha256": "of its file"}
             elif file.suffix == ".jsonl":
                 found[file.name] = [_lasting(json.loads(line)) for line in file.read_text().splitlines()]
     return found
 
 
 def _digest(file: Path) -> str:
-    """Return the SHA-256 of a file; safetensors write the words of a header in any order."""
-    content = file.read_bytes()
-    if file.suffix == ".safetensors":
-        with suppress(ValueError):  # the header of a broken one
-            size = int.from_bytes(content[:8], "little")
-            header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True)
-            content = header.encode() + content[8 + size :]
-    return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _lasting(values: dict) -> dict:
