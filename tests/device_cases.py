@@ -34,8 +34,8 @@ from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 from sinkprune_core.sinks.trace import trace
-from sinkprune_core.training import lora, losses
-from sinkprune_core.training.settings import LOG, Training
+from sinkprune_core.training import lora
+from sinkprune_core.training.settings import LOG, Training, training_dtype
 
 if torch.cuda.is_available():
     DEVICE = torch.device("cuda", 0)
@@ -315,10 +315,8 @@ def training_data(make_ids) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training(tiny_base, make_ids, tmp_path, monkeypatch, kind):
+def test_training(tiny_base, make_ids, tmp_path, kind):
     """Six steps on the device, the last two of them after a restart."""
-    if DEVICE.type != "cuda":  # autocast knows the devices that torch brings
-        monkeypatch.setattr(losses, "half_precision", nullcontext)
     data = training_data(make_ids)
     made_of = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
 
@@ -338,6 +336,7 @@ def test_training(tiny_base, make_ids, tmp_path, monkeypatch, kind):
                 warmup_steps=1,
                 decay_share=0.0,
                 samples=300,
+                dtype=training_dtype("auto", DEVICE),
             )
             checkpoint = lora.train(settings, folder, check_every=2, draws=1, device=device)
             assert checkpoint.is_dir()

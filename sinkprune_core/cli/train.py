@@ -19,6 +19,7 @@ from sinkprune_core.files import cache_dir
 
 SUMMARY = "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model, by training an adapter"
 KINDS = ("diffusion", "autoregressive")
+DTYPES = ("auto", "bfloat16", "float32")
 EMBEDDED_BASE = "smol-ar"
 SETTINGS = ("tokens", "lengths", "batch_tokens", "learning_rate", "rank", "decay_share")
 
@@ -38,6 +39,7 @@ class TrainOptions(Options):
     rank: int = whole(32, least=1)
     decay_share: float = real(0.2, least=0, most=1)
     device: str = "auto"
+    dtype: str = "auto"
     seed: int = whole(0, least=0)
     folder: Path | None = None
     start_from: Path | None = None
@@ -125,6 +127,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_number(parser, TrainOptions, "seed", "seed of the fresh adapter, of the crops and of the noise")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
     parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        help="dtype of the products (default: bfloat16 where the device has units for it)",
+    )
+    parser.add_argument(
         "--folder",
         type=Path,
         help="checkpoints and log (default: a folder of the base's name in the cache)",
@@ -175,7 +182,7 @@ def train_and_export(options: TrainOptions) -> int:
     from sinkprune_core.models.devices import choose_device
     from sinkprune_core.training.export import export
     from sinkprune_core.training.lora import tokens_seen, train
-    from sinkprune_core.training.settings import Training
+    from sinkprune_core.training.settings import Training, training_dtype
 
     require_memory()
     device = choose_device(options.device, f"--device {options.device}")
@@ -191,6 +198,7 @@ def train_and_export(options: TrainOptions) -> int:
         base=options.base,
         mask_token=options.mask_token,
         seed=options.seed,
+        dtype=training_dtype(options.dtype, device),
         **settings,
     )
     text = None

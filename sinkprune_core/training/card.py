@@ -74,6 +74,7 @@ def render(settings: Mapping, log: Sequence[Mapping], measures: Mapping | None) 
         quality=quality_section,
         data=_data(settings, last),
         loss=card_text.LOSS_TEXT[settings["kind"]],
+        precision="float32" if settings.get("dtype") == "float32" else "bfloat16 autocast",
         machine=" on a CPU" if is_embedded else "",
         appendix="; notebook 01 draws them in its appendix" if is_embedded else "",
         settings=card_tables.settings_table(settings),

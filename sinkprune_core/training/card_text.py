@@ -14,7 +14,7 @@ WHOLE_CARD = """{head}
 `sinkprune train`:
 {loss};
 AdamW (0.9, 0.95), no weight decay, gradients clipped at 1; linear warm-up, flat, linear decay at the end;
-bfloat16 autocast{machine}.
+{precision}{machine}.
 
 **Never chosen by the outcome.** Settings and stopping were chosen by held-out loss alone, never by what
 sinks do or by how pruning comes out. `training_log.jsonl` has sink statistics along the run, which decide

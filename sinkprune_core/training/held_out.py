@@ -34,7 +34,7 @@ def held_out_losses(
     In nats per token. Keys are `{measure}_{source}_{kind}`. A NELBO has `draws` noise levels per sequence.
     """
     found = {}
-    with losses.half_precision(lm):
+    with losses.precision_of(lm):
         for name, ids_NT in sources_of(data, "held_out").items():
             scores = score(lm, ids_NT[:count], draws, seed=0)
             found[f"{measure}_{name}"] = float(scores.value.mean())
@@ -48,7 +48,7 @@ def sink_row(lm: LanguageModel, data: dict[str, torch.Tensor]) -> dict[str, floa
     """
     ids_NT = torch.cat([ids_NT[:SINK_SEQUENCES] for ids_NT in sources_of(data, "held_out").values()])
     levels = min(SINK_LEVELS, ids_NT.shape[1] - 1)
-    with losses.half_precision(lm):
+    with losses.precision_of(lm):
         profile_NST, visible_ST = sink_profiles(lm, Calibration(ids_NT), levels, progress=False)
     means = detection.variability(profile_NST, visible_ST)[list(SINK_COLUMNS)].mean()
     unknown = means.isna()

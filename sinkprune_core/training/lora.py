@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from sinkprune_core.files import atomic, held, make_folder, write_json
 from sinkprune_core.memory import keep_freed_memory
 from sinkprune_core.models.adapters import CONFIG, open_adapter
+from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.seeds import generator
@@ -58,7 +59,7 @@ class Trainer:
             group["lr"] = self.config.rate(number, self.begun)
         ids_BT = self.crops.batch(number)
         loss_of = losses.LOSSES[self.config.kind]
-        with losses.half_precision(self.lm):
+        with losses.precision_of(self.lm):
             loss = loss_of(self.lm, ids_BT, generator(self.config.seed, "train", number))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained_parameters(self.model), 1.0)
@@ -195,8 +196,11 @@ def _prepare(
 def trainable(
     config: Training, base: Base, adapter: Path | None = None, device: str = "cpu"
 ) -> tuple[PeftModel, LanguageModel]:
-    """Return the base in bfloat16 with `adapter` (or a fresh one) to be trained, also as a language model."""
-    model, tokenizer = base.load(torch.bfloat16)
+    """Return the base with `adapter` (or a fresh one) to be trained, also as a language model.
+
+    The base has the dtype of the settings.
+    """
+    model, tokenizer = base.load(choose_dtype(config.dtype))
     if torch.device(device).type == "cpu":
         model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
     if adapter is not None:

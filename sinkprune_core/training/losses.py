@@ -48,10 +48,13 @@ MEASURES = {"diffusion": "nelbo", "autoregressive": "nll"}  # what the log calls
 
 
 @contextmanager
-def half_precision(lm: LanguageModel) -> Iterator[None]:
-    """Compute in bfloat16 on the model's device.
+def precision_of(lm: LanguageModel) -> Iterator[None]:
+    """Compute in the dtype of the base's weights, bfloat16 or float32, on the model's device.
 
-    The adapter and its moments stay float32, and no input is cast to float32 and back.
+    The adapter and its moments stay float32, and in bfloat16 no input is cast to float32 and back.
     """
+    if lm.model.dtype == torch.float32:
+        yield
+        return
     with torch.autocast(lm.device.type, dtype=torch.bfloat16), disable_input_dtype_casting(lm.model):
         yield

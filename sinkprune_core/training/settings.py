@@ -5,20 +5,25 @@ import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+
 from sinkprune_core.corpus import HELD_OUT_SAMPLES
+from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import KINDS
 from sinkprune_core.training.base import EMBEDDED_BASE
 
 SETTINGS = "training.json"  # where a run and an exported adapter keep their settings
 LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row again
 EXPORTED_LOG = "training_log.jsonl"  # an exported adapter's log, every row once
-FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps")  # a run may go on with others of these
+FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps", "dtype")  # may change while a run goes on
+DTYPES = ("bfloat16", "float32")  # float16 would need its losses scaled
 LATER = (
     "kind",
     "base",
     "mask_token",
     "data_seed",
     "earlier_tokens",
+    "dtype",
 )  # fields that the settings of an older run may lack
 
 
@@ -45,11 +50,14 @@ class Training:
     data_seed: int = 0  # seed of these samples
     seed: int = 0  # seed of the fresh adapter, of the choice of crops and of the noise
     earlier_tokens: int = 0  # tokens that the adapter had seen under other settings before step 0
+    dtype: str = "bfloat16"  # of the base's weights and of the products; the adapter is always float32
 
     def __post_init__(self):
         object.__setattr__(self, "lengths", tuple(self.lengths))  # JSON has lists
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} is not one of {KINDS}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r} is not one of {DTYPES}: training knows no other")
         for field in ("tokens", "batch_tokens", "rank", "alpha", "warmup_steps"):
             if getattr(self, field) < 1:
                 raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
@@ -98,6 +106,13 @@ class Training:
         warmed_up = min(1.0, (step - begun + 1) / self.warmup_steps)
         decay_steps = max(1.0, self.steps * self.decay_share)
         return self.learning_rate * min(warmed_up, (self.steps - step) / decay_steps)
+
+
+def training_dtype(name: str, device: str) -> str:
+    """Return the dtype of a name; `auto` is bfloat16 on a device with units for it, else float32."""
+    if name == "auto":
+        return "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float32"
+    return name
 
 
 def settings_of(file: Path) -> dict:

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from sinkprune_core import corpus
 from sinkprune_core.training.learning_curve import power_law
-from sinkprune_core.training.settings import Training
+from sinkprune_core.training.settings import Training, training_dtype
 
 SHORT = {
     "tokens": 64,
@@ -22,6 +22,7 @@ SHORT = {
     "warmup_steps": 1,
     "decay_share": 1.0,
     "samples": 300,
+    "dtype": training_dtype("auto", "cpu"),
 }  # four steps, each with a rate of its own
 MADE_OF = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
 

@@ -10,7 +10,7 @@ from sinkprune_core.evaluation.likelihood import nll
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 from sinkprune_core.training import losses
-from sinkprune_core.training.losses import half_precision, masked_cross_entropy, next_token_cross_entropy
+from sinkprune_core.training.losses import masked_cross_entropy, next_token_cross_entropy, precision_of
 
 
 def seen_by_the_loss(monkeypatch, lm, ids_BT, rng) -> tuple[torch.Tensor, torch.Tensor]:
@@ -128,9 +128,16 @@ def test_inputs_that_are_not_cast_twice_give_the_same_gradients_to_the_bit(tiny_
         return [parameter.grad.clone() for parameter in model.parameters() if parameter.requires_grad]
 
     plain = gradients(torch.autocast("cpu", dtype=torch.bfloat16))
-    ours = gradients(half_precision(tiny_ar))
+    ours = gradients(precision_of(tiny_ar))
     assert any(grad.any() for grad in plain)
     assert all(torch.equal(one, other) for one, other in zip(plain, ours, strict=True))
-    with half_precision(tiny_ar):
+    with precision_of(tiny_ar):
         assert casts() and not any(casts())
     assert all(casts()), "what was switched off is on again"
+
+
+def test_a_base_in_float32_is_computed_in_float32(tiny_ar, make_ids):
+    ids_BT = make_ids(3, 7)
+    expected = next_token_cross_entropy(tiny_ar, ids_BT, generator(0))
+    with precision_of(tiny_ar):
+        assert torch.equal(next_token_cross_entropy(tiny_ar, ids_BT, generator(0)), expected)

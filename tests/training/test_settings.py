@@ -4,9 +4,10 @@ import json
 from dataclasses import asdict
 
 import pytest
+import torch
 
 from sinkprune_core import corpus
-from sinkprune_core.training.settings import Training, check_settings, settings_of
+from sinkprune_core.training.settings import Training, check_settings, settings_of, training_dtype
 
 
 @pytest.mark.parametrize("field", ["tokens", "batch_tokens", "rank", "alpha", "warmup_steps"])
@@ -19,6 +20,7 @@ def test_settings_below_1_are_refused(field):
     ("changes", "message"),
     [
         ({"kind": "encoder"}, "kind='encoder' is not one of"),
+        ({"dtype": "float16"}, "dtype='float16' is not one of"),
         ({"lengths": (8, 1)}, r"lengths=\(8, 1\) must be at least 2 each"),
         ({"lengths": ()}, r"lengths=\(\) must be at least 2 each"),
         ({"lengths": (8, 64), "batch_tokens": 63}, r"lengths=\(8, 64\) must not exceed batch_tokens=63"),
@@ -84,6 +86,7 @@ def test_fields_that_came_later_have_their_defaults(tmp_path):
         "mask_token": None,
         "data_seed": 0,
         "earlier_tokens": 0,
+        "dtype": "bfloat16",
         "tokens": 5,
         "seed": 3,
     }
@@ -93,7 +96,13 @@ def test_fields_that_came_later_have_their_defaults(tmp_path):
 def test_a_run_may_go_on_with_another_length_and_rate_and_with_nothing_else(tmp_path):
     config = Training()
     check_settings(config, tmp_path)  # a folder without a run
-    changes = {"tokens": 9, "decay_share": 0.5, "learning_rate": 0.5, "warmup_steps": 7}
+    changes = {
+        "tokens": 9,
+        "decay_share": 0.5,
+        "learning_rate": 0.5,
+        "warmup_steps": 7,
+        "dtype": "float32",
+    }
     written(tmp_path, asdict(config) | changes)
     check_settings(config, tmp_path)
     written(tmp_path, asdict(config) | changes | {"rank": 7, "batch_tokens": 3, "lengths": [2]})
@@ -102,6 +111,13 @@ def test_a_run_may_go_on_with_another_length_and_rate_and_with_nothing_else(tmp_
         match=r"holds a run with other settings \(batch_tokens, lengths, rank\): use another folder, or",
     ):
         check_settings(config, tmp_path)
+
+
+@pytest.mark.parametrize(("has_units", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_training_is_in_bfloat16_where_the_processor_has_units_for_it(monkeypatch, has_units, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_units)
+    assert training_dtype("auto", "cpu") == expected
+    assert training_dtype("bfloat16", "cpu") == "bfloat16"
 
 
 def test_a_run_on_whole_sequences_is_not_gone_on_with(tmp_path):
