@@ -126,9 +126,21 @@ def stamps(project: Path) -> dict[str, int]:
     }
 
 
+def written(project: Path, notebook: str, record: str) -> float:
+    """Return when a record of a run was written."""
+    (file,) = (project / "runs" / "tiny" / "records" / notebook).glob(f"{record}-*.csv")
+    return file.stat().st_mtime
+
+
 def test_a_run_ends_with_the_claims_and_a_second_one_has_nothing_to_do_until_a_parameter_changes(project):
+    """Its jobs ask for more memory than the machine has: each gets all of it, and so runs alone."""
+    one = {"size": 2, "pause": 2.0}
+    needs = {"threads": 1, "mem_mb": 10**8}
+    share = {"resources": {"00_one": needs, "01_two": needs}}
+    configure(project, one, {"size": 3, "pause": 2.0}, **share)
     done = reproduce(project)
     assert done.returncode == 0, done.stderr
+    assert written(project, "01_two", "first") > written(project, "00_one", "second")
     assert "reproduced" in done.stdout and "the mean is above zero" in done.stdout
     assert "runs/tiny/figures" in done.stdout
     for suffix in ("png", "pdf", "csv", "json", "md"):
@@ -139,7 +151,7 @@ def test_a_run_ends_with_the_claims_and_a_second_one_has_nothing_to_do_until_a_p
     assert again.returncode == 0 and "Nothing to be done" in again.stderr + again.stdout
     assert stamps(project) == before
 
-    configure(project, two={"size": 4})
+    configure(project, one, {"size": 4}, **share)
     assert reproduce(project).returncode == 0
     changed = {name for name, stamp in stamps(project).items() if stamp != before[name]}
     assert changed == {"01_two.json"}
@@ -189,22 +201,6 @@ def test_a_sweep_shares_the_work_and_the_notebook_only_reads(project):
     assert len(list(run.glob("records/01_two/draw-*.csv"))) == 3
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two jobs side by side need two cores")
-def test_jobs_of_one_thread_share_a_machine_as_far_as_its_memory_goes(project):
-    """A job that asks for more than the machine has gets all of it, and so runs alone."""
-    sizes, needs = {"size": 2, "pause": 5.0}, {"threads": 1, "mem_mb": 10**8}
-    configure(project, sizes, sizes, resources={"00_one": needs, "01_two": needs})
-    assert reproduce(project).returncode == 0
-
-    def written(notebook: str, record: str) -> float:
-        (file,) = (project / "runs" / "tiny" / "records" / notebook).glob(f"{record}-*.csv")
-        return file.stat().st_mtime
-
-    two_after_one = written("01_two", "first") > written("00_one", "second")
-    one_after_two = written("00_one", "first") > written("01_two", "second")
-    assert two_after_one or one_after_two
-
-
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
@@ -220,7 +216,7 @@ def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project, sweep, 
     assert not (project / "runs" / "tiny").exists()
 
 
-def test_a_killed_run_goes_on_from_its_records(project):
+def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_and_keeps_the_rest(project):
     configure(project, one={"size": 2, "pause": 120.0})
     process = subprocess.Popen(
         **command(project, "reproduce", "--profile", "tiny"),
@@ -238,20 +234,14 @@ def test_a_killed_run_goes_on_from_its_records(project):
     text, stamp = kept.read_text(), kept.stat().st_mtime_ns
     assert not list((records / "00_one").glob("second-*.csv"))
 
-    configure(project, one={"size": 2})  # the pause is no part of the record's key
-    done = reproduce(project)
-    assert done.returncode == 0, done.stderr
-    assert (kept.read_text(), kept.stat().st_mtime_ns) == (text, stamp)
-
-
-def test_a_failure_names_its_notebook_and_keeps_the_rest(project):
-    configure(project, two={"size": 13})
+    configure(project, one={"size": 2}, two={"size": 13})  # the pause is no part of a record's key
     failed = reproduce(project)
     assert failed.returncode != 0
     assert "error in 01_two: ZeroDivisionError" in failed.stderr
     assert "goes on from here" in failed.stderr
-    assert (project / "runs" / "tiny" / "findings" / "00_one.json").exists()
     assert (project / "runs" / "tiny" / "notebooks" / "01_two.ipynb").exists()
+    assert (project / "runs" / "tiny" / "findings" / "00_one.json").exists()
+    assert (kept.read_text(), kept.stat().st_mtime_ns) == (text, stamp)
 
 
 def test_an_unknown_profile_gives_one_clear_error(project):

@@ -15,16 +15,12 @@ import numpy as np
 import pandas as pd
 
 from sinkprune_core.calibration.token_weights import choice_name
+from sinkprune_core.companion.phrases import EQUIVALENT, HELPS, HURTS, OPEN, signed
 from sinkprune_core.evaluation.intervals import CONFIDENCE, pivot
 from sinkprune_core.evaluation.significance import family
 from sinkprune_core.pruning.recipe import Recipe
 
 FIELDS = tuple(field.name for field in fields(Recipe))
-HELPS = "helps"
-HURTS = "hurts"
-EQUIVALENT = "no difference"
-OPEN = "inconclusive"
-VERDICTS = (HELPS, HURTS, EQUIVALENT, OPEN)
 Cell = tuple[bool, ...]  # which switches are on
 
 
@@ -170,7 +166,7 @@ def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, st
 
 
 def verdict(low: float, high: float, p: float, p_equivalent: float) -> str:
-    """Return one of VERDICTS from an interval and the adjusted p-values of a difference and of equivalence.
+    """Return one of EFFECTS from an interval and the adjusted p-values of a difference and of equivalence.
 
     Equivalence goes first: a difference may be measurable and still too small to matter. An effect needs
     both, an interval without zero (which knows calibration draws) and an adjusted p-value (which knows how
@@ -185,14 +181,6 @@ def verdict(low: float, high: float, p: float, p_equivalent: float) -> str:
     return OPEN
 
 
-def number(value: float) -> str:
-    """Return a signed number of three decimals with a true minus sign; what rounds to zero has no sign."""
-    text = f"{value:+.3f}"
-    if float(text) == 0:
-        return "0.000"
-    return text.replace("-", "−")
-
-
 def words(
     label: str, value: float, low: float, high: float, p: float, p_equivalent: float, margin: float | None
 ) -> str:
@@ -202,7 +190,7 @@ def words(
         says = f"{_size(low, high)}; equivalent within ±{margin:.2g}"
     elif says == OPEN:
         says = f"{OPEN}: {_why_open(low, high, margin)}"
-    return f"{label}: {number(value)} [{number(low)}, {number(high)}] nats per token: {says}"
+    return f"{label}: {signed(value)} [{signed(low)}, {signed(high)}] nats per token: {says}"
 
 
 def _size(low: float, high: float) -> str:

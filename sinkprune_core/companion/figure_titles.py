@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from sinkprune_core.companion.contrasts import VERDICTS
-from sinkprune_core.companion.phrases import above_and_below, by_sign, capital, joined, number, share
+from sinkprune_core.companion.phrases import EFFECTS, above_and_below, by_sign, capital, joined, number, share
 from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 
@@ -225,7 +224,7 @@ def masks_in_words(masks: pd.DataFrame) -> str:
 
 def verdicts_in_words(table: pd.DataFrame) -> str:
     """Return how many effects have which verdict, of a table of `contrasts.judge`."""
-    counts = [f"{verdict} {int((table.verdict == verdict).sum())}" for verdict in VERDICTS]
+    counts = [f"{verdict} {int((table.verdict == verdict).sum())}" for verdict in EFFECTS]
     return f"Of {len(table)} effects: {', '.join(counts)}"
 
 

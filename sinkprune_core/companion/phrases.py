@@ -12,11 +12,26 @@ from sinkprune_core.evaluation.intervals import Estimate
 NATS = "nats per token"
 MINUS = "−"
 
+# what an effect in nats per token does
+HELPS = "helps"
+HURTS = "hurts"
+EQUIVALENT = "no difference"
+OPEN = "inconclusive"
+EFFECTS = (HELPS, HURTS, EQUIVALENT, OPEN)
+
 
 def number(value: float, digits: int = 2) -> str:
     """Return a number of so many significant digits, with a true minus sign and commas between thousands."""
     rounded = float(f"{value:.{digits}g}")
     text = f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+    return text.replace("-", MINUS)
+
+
+def signed(value: float) -> str:
+    """Return a signed number of three decimals with a true minus sign; what rounds to zero has no sign."""
+    text = f"{value:+.3f}"
+    if float(text) == 0:
+        return "0.000"
     return text.replace("-", MINUS)
 
 

@@ -11,11 +11,6 @@ from matplotlib.figure import Figure
 
 from sinkprune_core.companion import forests
 from sinkprune_core.companion.contrasts import (
-    EQUIVALENT,
-    HELPS,
-    HURTS,
-    OPEN,
-    VERDICTS,
     Switch,
     cells,
     changes,
@@ -25,11 +20,11 @@ from sinkprune_core.companion.contrasts import (
     judge,
     name,
     neighbours,
-    number,
     path,
     verdict,
     words,
 )
+from sinkprune_core.companion.phrases import EFFECTS, EQUIVALENT, HELPS, HURTS, OPEN, signed
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [
@@ -306,7 +301,7 @@ def test_recipes_that_do_the_same_are_a_finding():
         judge({"same": np.zeros((2, 9))}, 0.02).words[0]
         == "same: 0.000 [0.000, 0.000] nats per token: no measurable effect; equivalent within ±0.02"
     )
-    assert (number(-0.0001), number(-0.25), number(1)) == ("0.000", "−0.250", "+1.000")
+    assert (signed(-0.0001), signed(-0.25), signed(1)) == ("0.000", "−0.250", "+1.000")
 
 
 def test_without_damage_by_the_baseline_nothing_is_too_small_to_matter():
@@ -338,5 +333,5 @@ def test_the_forest_of_effects_has_every_row_below_its_section_and_a_mark_per_ve
     assert markers[:4] == [forests.EFFECT_MARKS[each][1] for each in (HELPS, EQUIVALENT, HURTS, OPEN)]
     left, right = figure.axes[0].get_xlim()
     assert -2 < left < 0 < right < 9, "a far effect is an arrow at the edge and does not flatten the others"
-    assert len(set(forests.EFFECT_MARKS.values())) == len(VERDICTS) == len(set(forests.EFFECT_MARKS))
+    assert len(set(forests.EFFECT_MARKS.values())) == len(EFFECTS) == len(set(forests.EFFECT_MARKS))
     assert any("+9.0" in text.get_text() for text in figure.axes[0].texts)

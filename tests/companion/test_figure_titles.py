@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sinkprune_core.companion import figure_titles
-from sinkprune_core.companion.contrasts import EQUIVALENT, HURTS
+from sinkprune_core.companion.phrases import EQUIVALENT, HURTS
 from sinkprune_core.evaluation.intervals import Estimate
 
 KINDS = ("diffusion", "autoregressive")

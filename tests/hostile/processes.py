@@ -212,7 +212,7 @@ class _Events:
         self.count = 0
         self.active = True
         self.flushed: set[int] = set()  # inodes
-        self.before = {os.stat(file).st_ino for file in _files(self.folder)}
+        self.before = _inodes(self.folder)
 
     @contextmanager
     def counted(self, note: Path):
@@ -301,6 +301,14 @@ def _files(folder: str) -> list[str]:
     found = []
     for parent, _, names in os.walk(folder):
         found += [os.path.join(parent, name) for name in names]
+    return found
+
+
+def _inodes(folder: str) -> set[int]:
+    found = set()
+    for file in _files(folder):
+        with suppress(FileNotFoundError):  # another process has removed it since it was listed
+            found.add(os.stat(file).st_ino)
     return found
 
 

@@ -605,11 +605,11 @@ def test_hostile_conditions_in_short(bench):
 
 def test_hostile_commands_in_short(bench):
     tally = Tally()
-    kills.at_events(bench, tally, ["train"], each=4, kind="kill")
-    kills.at_events(bench, tally, ["train"], each=2, kind="power")
-    kills.at_events(bench, tally, ["evaluate"], each=2, kind="kill")
+    kills.at_events(bench, tally, ["train"], each=2, kind="kill")
+    kills.at_events(bench, tally, ["train"], each=1, kind="power")
+    kills.at_events(bench, tally, ["evaluate"], each=1, kind="kill")
     full_disk.at_events(bench, tally, ["trace", "evaluate", "compare", "train"], each=1)
-    assert_held(tally, 10)
+    assert_held(tally, 8)
 
 
 def test_hostile_notebooks_in_short(bench):
