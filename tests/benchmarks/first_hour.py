@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sinkprune_core.files import write_json
+from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.provenance import environment
 from sinkprune_core.tables import markdown_table
 
@@ -88,6 +89,7 @@ def run(step: Step, clone: Path, home: Path, programs: Path) -> dict[str, object
         "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[1], 1),
+        "dtype": str(choose_dtype("auto")).removeprefix("torch."),
         "git_commit": environment()["git_commit"],
         "last_lines": last_lines(
             done.stdout, {str(clone): "~/sinkprune", str(home): "~", str(programs.parent): ".venv"}
@@ -106,20 +108,23 @@ def page(kept: dict[str, dict]) -> str:
         found = kept.get(step.name)
         goal = "–" if step.at_most is None else f"{step.at_most} s"
         if found is None:
-            rows.append([f"`{step.command}`", "not measured yet", "–", goal, "–"])
+            rows.append([f"`{step.command}`", "not measured yet", "–", goal, "–", "–"])
             continue
         times = [f"{found['seconds']:.0f} s", f"{found['cpu_seconds']:.0f} s"]
-        rows.append([f"`{step.command}`", *times, goal, f"{found['cores']}, load {found['load']:g}"])
+        machine = [f"{found['cores']}, load {found['load']:g}", found["dtype"]]
+        rows.append([f"`{step.command}`", *times, goal, *machine])
         ending = "" if found["status"] == 0 else f"\n[exit status {found['status']}]"
         lines = "\n".join(found["last_lines"])
         shown.append(f"```console\n$ {found['command']}\n{lines}{ending}\n```")
-    head = ["command", "time", "CPU time", "at most, on 2 cores", "cores here"]
+    head = ["command", "time", "CPU time", "at most, on 2 cores", "cores here", "dtype"]
     picture = f"\n![Attention sinks of the pruned model]({PICTURE.name})\n" if PICTURE.exists() else ""
     return f"""# The first hour
 
 What a new user types in a clean clone with an empty home, how long it takes, and the last lines that it
 prints. Written by `python tests/benchmarks/first_hour.py`. The load is that of the machine in the last five
-minutes: above the number of cores, other work slowed the command down, and CPU time says more.
+minutes: above the number of cores, other work slowed the command down, and CPU time says more. Models are
+computed in bfloat16 where the processor has units for it, and in float32 elsewhere: that takes three to six
+times as long.
 
 {markdown_table(head, rows)}
 
