@@ -12,7 +12,7 @@ import torch
 from torch.utils import backend_registration
 
 HERE = Path(__file__).parent
-CASES = "not test_pruning or on disk or structured-in"  # without every other preset in memory
+CASES = "not test_pruning or disk or structured"  # without every other preset in memory
 NOTEBOOKS = "02_hiding or 04_matched or 06_real"  # between them every kind of work; the others take longer
 
 

@@ -61,6 +61,7 @@ class Server:
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HUB_OFFLINE": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUNBUFFERED": "1",  # what is said stays in order
             "MPLBACKEND": "agg",
         }
         self.notes = tempfile.TemporaryDirectory()  # no case may fill this disk
