@@ -23,7 +23,7 @@
 #
 # | profile | time | peak memory |
 # |---|---|---|
-# | quick, the defaults | 6 core-minutes | 2.2 GB |
+# | quick, the defaults | 6 core-minutes | 1.9 GB |
 # | quick in bfloat16 | 2 core-minutes | 1.5 GB |
 # | hour | 14 core-minutes | 1.5 GB |
 # | full | about 80 core-minutes, estimated | 1.9 GB a job, estimated |
