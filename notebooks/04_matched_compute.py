@@ -207,8 +207,8 @@ latency["effective FLOPs / dense"] = totals.effective_flops / totals.effective_f
 print(f"device {device_name(run.device)}, {torch.get_num_threads()} threads")
 if "2:4 kernels" not in latency.index:
     print("2:4 kernels: not measured here, they need a CUDA GPU from Ampere on")
-shown = [name for name in ("dense", *kinds, "2:4 kernels") if name in latency.index]
-latency.loc[shown]
+timed = [name for name in ("dense", *kinds, "2:4 kernels") if name in latency.index]
+latency.loc[timed]
 
 # %% [markdown]
 # ## Matches

@@ -124,8 +124,8 @@ def page(kept: dict[str, dict]) -> str:
 What a new user types in a clean clone with an empty home, how long it takes, and the last lines that it
 prints. Written by `python tests/benchmarks/first_hour.py`. The load is that of the machine in the last five
 minutes: above the number of cores, other work slowed the command down, and CPU time says more. Models are
-computed in bfloat16 where the processor has units for it, and in float32 elsewhere: that takes three to six
-times as long. The time of `make reproduce` has that of installation in it.
+computed in bfloat16 where the processor has units for it, and in float32 elsewhere, which takes several times
+as long. The time of `make reproduce` has that of installation in it.
 
 {markdown_table(head, rows)}
 

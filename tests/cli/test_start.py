@@ -229,8 +229,11 @@ def test_names_in_help_are_those_of_the_library():
 
 
 def test_defaults_of_train_are_those_of_the_library():
-    from sinkprune_core.cli.train import SETTINGS, TrainOptions
+    from sinkprune_core.cli.train import DTYPES, SETTINGS, TrainOptions
+    from sinkprune_core.training import settings
     from sinkprune_core.training.settings import Training
+
+    assert ("auto", *settings.DTYPES) == DTYPES
 
     for name in (*SETTINGS, "kind", "base", "seed", "mask_token"):
         assert getattr(TrainOptions(), name) == getattr(Training(), name), name
