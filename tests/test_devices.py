@@ -12,15 +12,18 @@ import torch
 from torch.utils import backend_registration
 
 HERE = Path(__file__).parent
-CASES = "not test_pruning or disk or structured"  # without every other preset in memory
+FEWER = (
+    "test_pruning and not (disk or structured)",
+    "test_training and autoregressive",
+    "command_line and wanda",
+)
+CASES = " and ".join(f"not ({case})" for case in FEWER)  # other cases do the same work
 NOTEBOOKS = "02_hiding or 04_matched or 06_real"  # between them every kind of work; the others take longer
+CHOSEN = f"(device_cases and ({CASES})) or (device_notebooks and ({NOTEBOOKS}))"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("cases", "chosen"), [("device_cases.py", CASES), ("device_notebooks.py", NOTEBOOKS)]
-)
-def test_results_do_not_depend_on_the_device(cases, chosen):
+def test_results_do_not_depend_on_the_device():
     takes_python_devices = hasattr(
         backend_registration, "_setup_privateuseone_for_python_backend"
     ) and hasattr(torch._C, "_set_only_lift_cpu_tensors")
@@ -29,20 +32,10 @@ def test_results_do_not_depend_on_the_device(cases, chosen):
             f"torch {torch.__version__} takes no device written in Python, as tests/fake_device.py is, "
             "and there is no GPU"
         )
+    files = [str(HERE / name) for name in ("device_cases.py", "device_notebooks.py")]
+    options = ["-q", "-x", "--tb=short", "-p", "no:cacheprovider", "-k", CHOSEN]
     run = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-x",
-            "--tb=short",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            chosen,
-            str(HERE / cases),
-        ],
+        [sys.executable, "-m", "pytest", *options, *files],
         capture_output=True,
         text=True,
         cwd=HERE.parent,

@@ -118,12 +118,19 @@ def reproduce(project: Path, *more: str) -> subprocess.CompletedProcess:
     )
 
 
-def stamps(project: Path) -> dict[str, int]:
+def stamps(run: Path) -> dict[str, int]:
+    """Return when each file of findings and records was last written, by its name in the run."""
     return {
-        path.name: path.stat().st_mtime_ns
-        for path in (project / "runs" / "tiny").rglob("*.json")
-        if path.parent.name == "findings"
+        path.relative_to(run).as_posix(): path.stat().st_mtime_ns
+        for path in run.rglob("*")
+        if path.suffix in (".csv", ".json") and path.parent.name != "figures"
     }
+
+
+def makers(run: Path) -> dict[int, str]:
+    """Return which job computed each draw."""
+    records = (json.loads(path.read_text()) for path in run.glob("records/01_two/draw-*.json"))
+    return {record["key"]["seed"]: record["profile"] for record in records}
 
 
 def written(project: Path, notebook: str, record: str) -> float:
@@ -132,73 +139,50 @@ def written(project: Path, notebook: str, record: str) -> float:
     return file.stat().st_mtime
 
 
-def test_a_run_ends_with_the_claims_and_a_second_one_has_nothing_to_do_until_a_parameter_changes(project):
-    """Its jobs ask for more memory than the machine has: each gets all of it, and so runs alone."""
+def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(project):
+    """One notebook is shared out among the cells of a sweep, fills their records and computes none itself.
+
+    Its jobs ask for more memory than the machine has: each gets all of it, and so runs alone.
+    """
     one = {"size": 2, "pause": 2.0}
     needs = {"threads": 1, "mem_mb": 10**8}
     share = {"resources": {"00_one": needs, "01_two": needs}}
-    configure(project, one, {"size": 3, "pause": 2.0}, **share)
+    sweep = {"01_two": {"first_seed": [0, 1], "seeds": [1]}}
+    configure(project, one, {"size": 3, "seeds": 2}, sweep=sweep, **share)
+    run = project / "runs" / "tiny"
     done = reproduce(project)
     assert done.returncode == 0, done.stderr
     assert written(project, "01_two", "first") > written(project, "00_one", "second")
     assert "reproduced" in done.stdout and "the mean is above zero" in done.stdout
     assert "runs/tiny/figures" in done.stdout
     for suffix in ("png", "pdf", "csv", "json", "md"):
-        assert (project / "runs" / "tiny" / "figures" / f"claims.{suffix}").exists()
-    before = stamps(project)
+        assert (run / "figures" / f"claims.{suffix}").exists()
+    assert makers(run) == {0: "tiny@first_seed-0", 1: "tiny@first_seed-1"}
+    cells = {path.parent.parent.name for path in run.glob("cells/01_two/*/findings/01_two.json")}
+    assert cells == {"first_seed-0", "first_seed-1"}
+    executed = list(run.glob("cells/01_two/*/01_two.ipynb"))
+    assert len(executed) == 2, "the executed notebook of every cell is kept"
+    before = stamps(run)
 
     again = reproduce(project)
     assert again.returncode == 0 and "Nothing to be done" in again.stderr + again.stdout
-    assert stamps(project) == before
+    assert stamps(run) == before
 
-    configure(project, one, {"size": 4}, **share)
-    assert reproduce(project).returncode == 0
-    changed = {name for name, stamp in stamps(project).items() if stamp != before[name]}
-    assert changed == {"01_two.json"}
-    provenance = json.loads((project / "runs" / "tiny" / "findings" / "01_two.json").read_text())[
-        "provenance"
-    ]
-    assert provenance["parameters"]["size"] == 4
-    assert all(group["versions"]["torch"] and group["names"] for group in provenance["records"])
-    claims = json.loads((project / "runs" / "tiny" / "figures" / "claims.json").read_text())
-    named = {name.split("-")[0] for group in claims["records"] for name in group["names"]}
-    assert named == {f"{notebook}/{name}" for notebook in NOTEBOOKS for name in ("first", "second", "draw")}
-
-
-def test_a_sweep_shares_the_work_and_the_notebook_only_reads(project):
-    configure(project, two={"size": 3, "seeds": 2}, sweep={"01_two": {"first_seed": [0, 1], "seeds": [1]}})
-    assert reproduce(project).returncode == 0
-    run = project / "runs" / "tiny"
-    assert sorted(path.parent.parent.name for path in run.glob("cells/01_two/*/findings/01_two.json")) == [
-        "first_seed-0",
-        "first_seed-1",
-    ]
-    assert len(list(run.glob("cells/01_two/*/01_two.ipynb"))) == 2, (
-        "the executed notebook of every cell is kept"
-    )
-    made_by = {
-        record["key"]["seed"]: record["profile"]
-        for record in (json.loads(path.read_text()) for path in run.glob("records/01_two/draw-*.json"))
-    }
-    assert made_by == {0: "tiny@first_seed-0", 1: "tiny@first_seed-1"}, "the notebook itself computed none"
-    before = {
-        path: path.stat().st_mtime_ns
-        for path in run.rglob("*")
-        if path.suffix in (".csv", ".json") and path.parent.name != "figures"
-    }
-
-    assert "Nothing to be done" in (again := reproduce(project)).stderr + again.stdout
-
-    configure(project, two={"size": 3, "seeds": 3}, sweep={"01_two": {"first_seed": [0, 1, 2], "seeds": [1]}})
+    sweep["01_two"]["first_seed"].append(2)
+    configure(project, one, {"size": 3, "seeds": 3}, sweep=sweep, **share)
     planned = reproduce(project, "--dry-run")
     assert "cell first_seed-2" in planned.stdout + planned.stderr
     assert reproduce(project).returncode == 0
-    changed = {
-        path.relative_to(run).as_posix() for path, stamp in before.items() if path.stat().st_mtime_ns != stamp
-    }
-    assert "records/01_two" not in {str(Path(path).parent) for path in changed}, "no record is computed again"
-    assert "findings/01_two.json" in changed and "findings/00_one.json" not in changed
-    assert len(list(run.glob("records/01_two/draw-*.csv"))) == 3
+    changed = {name for name, stamp in stamps(run).items() if name in before and stamp != before[name]}
+    assert not [name for name in changed if name.startswith("records/")], "no record is computed again"
+    assert {name for name in changed if name.startswith("findings/")} == {"findings/01_two.json"}
+    assert makers(run)[2] == "tiny@first_seed-2"
+    provenance = json.loads((run / "findings" / "01_two.json").read_text())["provenance"]
+    assert provenance["parameters"]["seeds"] == 3
+    assert all(group["versions"]["torch"] and group["names"] for group in provenance["records"])
+    claims = json.loads((run / "figures" / "claims.json").read_text())
+    named = {name.split("-")[0] for group in claims["records"] for name in group["names"]}
+    assert named == {f"{notebook}/{name}" for notebook in NOTEBOOKS for name in ("first", "second", "draw")}
 
 
 @pytest.mark.parametrize(

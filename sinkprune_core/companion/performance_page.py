@@ -92,11 +92,11 @@ more where sinks are left out, and X^T X in float32 for Gram statistics
 ([test_throughput.py](../tests/benchmarks/test_throughput.py)). A plain forward's ratio is its share of that;
 the ratios of other work are their own shares over the plain forward's.
 
-Why statistics in bfloat16 miss the goal: what a linear receives is read once more, turned into float32,
-squared and summed, and beside products in bfloat16 these passes show. Where sinks are left out, inputs wait
-in memory until a forward has shown how much their tokens weigh, and its attention maps go through a softmax
-once more, which the limit does not count. Gram statistics multiply every input by the weights of its tokens
-first, and mirror each matrix at the end.
+Why statistics in bfloat16 miss the goal with AMX and reach it with AVX-512: what a linear receives is read
+once more, turned into float32, squared and summed. These passes take as long on both, and products take less
+time with AMX. Where sinks are left out, inputs wait in memory until a forward has shown how much their tokens
+weigh, and its attention maps go through a softmax once more, which the limit does not count. Gram statistics
+multiply every input by the weights of its tokens first, and mirror each matrix at the end.
 
 Why calibration stays there: for identical masks both sides run the linears in the same precision, once here
 and twice there with the output head. What attention and statistics cost more there, tracking and the rest of
