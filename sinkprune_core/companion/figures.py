@@ -7,6 +7,8 @@ shows them, and the figure says so.
 import io
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,6 +35,7 @@ from sinkprune_core.companion.style import (
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.files import atomic, write_json
 
+DATE = "SOURCE_DATE_EPOCH"  # seconds since 1970; zip files cannot be older than 1980
 STARTS = (("o", "-"), ("^", ":"))  # markers and lines of texts of one kind that start differently
 
 
@@ -44,7 +47,6 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     provenance is that of the records that the run had read by then. A notebook keeps the caption as the
     alternative text of the picture.
     """
-    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
     folder = run.folder / "figures" / run.notebook
     with atomic(folder / f"{name}.png") as partial:
         figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
@@ -52,7 +54,8 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     figure.set_layout_engine(None)  # the layout is found once, for the first file
     with atomic(folder / f"{name}.pdf") as partial:
         undated = {"CreationDate": None, "Producer": None, "Creator": None}
-        figure.savefig(partial, format="pdf", metadata=undated)
+        with _date_of_fonts():
+            figure.savefig(partial, format="pdf", metadata=undated)
     with atomic(folder / f"{name}.csv") as partial:
         data.to_csv(partial, index=False, float_format="%.8g")
     write_json(folder / f"{name}.json", json.loads(json.dumps({"caption": caption, **run.provenance})))
@@ -63,6 +66,18 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
 
     figure._repr_mimebundle_ = alternative_text
     return figure
+
+
+@contextmanager
+def _date_of_fonts() -> Iterator[None]:
+    """Give fonts inside a PDF a fixed date; the variable for it is as before when the block ends."""
+    before = os.environ.get(DATE)
+    os.environ.setdefault(DATE, "0")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[DATE]
 
 
 def with_palette(png: bytes) -> bytes:

@@ -5,6 +5,7 @@ Moments are counted in file events: a file opened for writing, written, flushed,
 removed, or a folder made or removed, below the folder of the case.
 """
 
+import atexit
 import ctypes
 import errno
 import itertools
@@ -185,6 +186,7 @@ def _in_child(order: dict, said: Path, counted: Path) -> None:
             DEFECTS[trouble.defect]()
         with _Events(Path(order["folder"]), trouble).counted(counted):
             status = _run(order["arguments"])
+        atexit._run_exitfuncs()  # as at the end of a process of its own: os._exit leaves them out
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException as error:
