@@ -51,6 +51,12 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return one worker more than there are cores: while a test waits for a process, another one runs."""
+    return (os.cpu_count() or 1) + 1
+
+
 def word_tokenizer() -> PreTrainedTokenizerFast:
     """Return a tokenizer of one word per token; what it does not know becomes the document separator."""
     special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", MASK_TOKEN]

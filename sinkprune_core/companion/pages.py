@@ -11,6 +11,7 @@ from sinkprune_core.companion.figures_page import figures_page
 from sinkprune_core.companion.models_page import models_page
 from sinkprune_core.companion.performance_page import performance_page
 from sinkprune_core.companion.results_page import results_page
+from sinkprune_core.companion.trainings_page import trainings_page
 from sinkprune_core.files import atomic, project_root
 
 
@@ -27,6 +28,7 @@ def pages() -> dict[str, str]:
         "docs/claims_to_figures.md": figures_page(ledger),
         "docs/models.md": models_page(),
         "docs/performance.md": performance_page(),
+        "docs/trainings.md": trainings_page(),
         "README.md": readme.with_blocks(text, readme.blocks(ledger, found)),
     }
 

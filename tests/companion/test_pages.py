@@ -22,6 +22,7 @@ PAGES = [
     "docs/claims_to_figures.md",
     "docs/models.md",
     "docs/performance.md",
+    "docs/trainings.md",
     "README.md",
 ]
 EVERY = [*published.results(), *published.unprinted()]

@@ -1,0 +1,249 @@
+"""docs/trainings.md and its figure: which rows of the ledger other trainings of the embedded pair confirm.
+
+`python -m sinkprune_core.companion.trainings_page` draws the figure; `companion.pages` writes the page.
+"""
+
+import json
+import shutil
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sinkprune_core.companion import figures, phrases
+from sinkprune_core.companion.claims import CLAIM, Claim, ledger
+from sinkprune_core.companion.claims_page import MARKS
+from sinkprune_core.companion.forests import VERDICT_MARKS
+from sinkprune_core.companion.records import Run
+from sinkprune_core.companion.style import BLACK, canvas, titled_legend
+from sinkprune_core.companion.trainings import DRAWS, PRUNING, PUBLISHED, SINKS, Pair, kept_folder, pairs
+from sinkprune_core.companion.verdict_rule import CONTRADICTED, REPRODUCED, UNDECIDED
+from sinkprune_core.files import project_root
+from sinkprune_core.tables import markdown_table
+
+FIGURE = "trainings"
+LETTERS = 95  # of a title in a row
+HELD_OUT = {"natural_crops": "WikiText-2, crops", "natural_beginnings": "WikiText-2, beginnings"}
+
+
+def rows_measured(claims: Iterable[Claim], measured: Sequence[Pair]) -> list[Claim]:
+    """Return the claims of a ledger that every pair has a finding for."""
+    return [
+        claim
+        for claim in claims
+        if claim.notebook in (SINKS, PRUNING) and all(pair.found.get(claim.finding) for pair in measured)
+    ]
+
+
+def verdicts_of(claim: Claim, measured: Iterable[Pair]) -> list[str]:
+    """Return the verdict of a claim on each pair."""
+    return [claim.verdict(pair.found[claim.finding]) for pair in measured]
+
+
+def agreement(claims: Sequence[Claim], measured: Sequence[Pair], what: str) -> str:
+    """Return in words how many rows have one verdict on all pairs, and which turn to the other side."""
+    found = {claim.says: verdicts_of(claim, measured) for claim in claims}
+    same = sum(len(set(verdicts)) == 1 for verdicts in found.values())
+    turned = [says for says, verdicts in found.items() if {REPRODUCED, CONTRADICTED} <= set(verdicts)]
+    says = f"Of {len(found)} {what}, {same} have the same verdict on all {len(measured)} pairs"
+    if not turned:
+        return f"{says}, and none is reproduced on one pair and contradicted on another."
+    listed = "; ".join(f"*{each}*" for each in turned)
+    return f"{says}. Reproduced on one pair and contradicted on another: {listed}."
+
+
+def plot_pairs(claims: Sequence[Claim], measured: Sequence[Pair], title: str) -> Figure:
+    """Draw a panel per claim and a row per pair: number, interval and verdict.
+
+    The line is what the claim compares with; the arrow in its title points to the side that it claims.
+    """
+    height = 0.9 + len(claims) * (0.85 + 0.2 * len(measured))
+    figure, axes = canvas(len(claims), 1, (7.2, height))
+    for axis, claim in zip(axes[:, 0], claims, strict=True):
+        for row, (pair, verdict) in enumerate(zip(measured, verdicts_of(claim, measured), strict=True)):
+            found = pair.found[claim.finding]
+            colour, marker = VERDICT_MARKS[verdict]
+            inside = "white" if verdict == UNDECIDED else colour
+            axis.plot([found.low, found.high], [row, row], color=colour, lw=1.5)
+            axis.plot(found.value, row, marker, color=colour, mfc=inside, ms=6)
+        axis.axvline(claim.against, color=BLACK, lw=0.9)
+        axis.set_yticks(range(len(measured)), [pair.name for pair in measured], fontsize=8)
+        axis.set_ylim(len(measured) - 0.5, -0.5)
+        arrow = "→" if claim.side == "above" else "←"
+        axis.set_title(textwrap.fill(f"{claim.says} ({arrow})", LETTERS), fontsize=8, loc="left")
+        axis.set_xlabel(textwrap.fill(claim.metric, LETTERS), fontsize=7)
+        axis.locator_params(axis="x", nbins=6)
+    figure.supxlabel("bars: 95 % bootstrap interval; arrows: the side that is claimed", fontsize=9)
+    shown = {verdict for claim in claims for verdict in verdicts_of(claim, measured)}
+    handles = []
+    for verdict, (colour, marker) in VERDICT_MARKS.items():
+        if verdict in shown:
+            inside = "white" if verdict == UNDECIDED else colour
+            handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=verdict))
+    titled_legend(figure, handles, title=title)
+    return figure
+
+
+def as_table(claims: Iterable[Claim], measured: Sequence[Pair]) -> pd.DataFrame:
+    """Return a row per claim and pair: the number, its interval, the margin and the verdict."""
+    rows = []
+    for claim in claims:
+        for pair, verdict in zip(measured, verdicts_of(claim, measured), strict=True):
+            found = pair.found[claim.finding]
+            numbers = {"value": found.value, "low": found.low, "high": found.high}
+            about = {"id": claim.id, "pair": pair.name, "margin": claim.margin_of(found), "verdict": verdict}
+            rows.append({**about, **numbers, "units": found.units, "draws": found.draws})
+    return pd.DataFrame(rows)
+
+
+def summary() -> str:
+    """Return one sentence for README: how many claims of the paper the other pairs agree on."""
+    measured = pairs()
+    says = agreement(_of_the_paper(measured), measured, "claims of the paper measured on more trainings")
+    return f"{says} [Details](docs/trainings.md)."
+
+
+def _of_the_paper(measured: Sequence[Pair]) -> list[Claim]:
+    return [claim for claim in rows_measured(ledger(), measured) if claim.kind == CLAIM]
+
+
+def draw() -> list[Path]:
+    """Draw the figure of the paper's claims into `figures/trainings`; return its files."""
+    measured = pairs()
+    claims = _of_the_paper(measured)
+    says = agreement(claims, measured, "claims of the paper").partition(". ")[0].rstrip(".")
+    run = Run(FIGURE, FIGURE, {"pairs": [pair.name for pair in measured]})
+    run.records_read.update(_records_behind())
+    caption = f"claims of the paper on {len(measured)} trained pairs, with 95 % intervals. {says}"
+    figures.save_figure(run, plot_pairs(claims, measured, says), FIGURE, as_table(claims, measured), caption)
+    drawn = sorted((run.folder / "figures" / FIGURE).iterdir())
+    return [Path(shutil.copyfile(file, kept_folder() / file.name)) for file in drawn]
+
+
+def _records_behind() -> dict[str, dict]:
+    """Return where the records behind all findings come from, by pair, notebook and name of the record."""
+    folders = {PUBLISHED: project_root() / "figures" / "findings"}
+    folders |= {folder.parent.name: folder for folder in sorted(kept_folder().glob("*/findings"))}
+    behind = {}
+    for name, folder in folders.items():
+        for notebook in (SINKS, PRUNING):
+            said = json.loads((folder / f"{notebook}.json").read_text(encoding="utf-8"))["provenance"]
+            for group in said["records"]:
+                for record in group.pop("names"):
+                    behind[f"{name}/{notebook}/{record}"] = group
+    return behind
+
+
+def trainings_page() -> str:
+    """Return docs/trainings.md."""
+    measured = pairs()
+    claims = rows_measured(ledger(), measured)
+    own = _of_the_paper(measured)
+    controls = [claim for claim in claims if claim.kind != CLAIM]
+    others = phrases.joined(pair.name for pair in measured if pair.name != PUBLISHED)
+    return f"""# Other trainings
+
+Written by `python -m sinkprune_core.companion.pages` from [figures/trainings](../figures/trainings).
+
+Every verdict of this project rests on one diffusion model and one twin. A pair of another seed could say
+something else. So claim 1 and the headline rows of pruning were measured again, in the sizes of profile hour
+but with {DRAWS} calibration draws, on {len(measured) - 1} more pairs: {others}.
+
+**{agreement(own, measured, "claims of the paper")}** {agreement(controls, measured, "controls")}
+
+![{len(measured)} trained pairs](../figures/trainings/{FIGURE}.png)
+
+## What differs, and what does not
+
+{_trainings_table(measured)}
+
+Held-out losses are nats per token on the few sequences of the training's log, NELBO for diffusion models.
+**All pairs begin with the same weights**: adapters that had seen {_earlier(measured)} tokens under earlier
+settings, of seed 0. From there on the seed decides the crops, their order and the noise. The other pairs saw
+half as many tokens from there on. So this shows how much the last part of a training matters; it does not
+show what a training from the beginning with another seed would give.
+
+## Claims of the paper
+
+{_claims_table(own, measured)}
+
+## Controls
+
+{_claims_table(controls, measured)}
+
+An interval is over prompts, or over calibration draws and sequences; no interval holds the chance of a
+training. The margin is each pair's own where it is a share of its damage.
+
+## To repeat it
+
+The first command trains the diffusion model, the second its twin; the third measures the pair. OLD stands
+for the adapters that were shipped before, which `git show` brings back from commit `f82d306`
+(`sinkprune_core/data/adapters`). On one core with units for bfloat16 {_hours(measured)}.
+
+{_commands(measured)}
+"""
+
+
+def _trainings_table(measured: Iterable[Pair]) -> str:
+    rows = []
+    for pair in measured:
+        row = [pair.name, pair.settings["diffusion"]["seed"]]
+        for kind, loss in (("diffusion", "nelbo"), ("autoregressive", "nll")):
+            row.append(f"{pair.settings[kind]['tokens']:,}")
+            row += [f"{pair.logs[kind][f'{loss}_{text}']:.3f}" for text in HELD_OUT]
+        rows.append(row)
+    heads = ["pair", "seed"]
+    for model in ("DLM", "twin"):
+        heads.append(f"{model}: tokens from there on")
+        heads += [f"{model}: {text}" for text in HELD_OUT.values()]
+    return markdown_table(heads, rows)
+
+
+def _claims_table(claims: Iterable[Claim], measured: Sequence[Pair]) -> str:
+    rows = []
+    for claim in claims:
+        row = [claim.says]
+        for pair, verdict in zip(measured, verdicts_of(claim, measured), strict=True):
+            row.append(f"{MARKS[verdict]} {phrases.amount(pair.found[claim.finding])}")
+        rows.append([*row, claim.metric])
+    return markdown_table(["claim", *(pair.name for pair in measured), "measured"], rows)
+
+
+def _earlier(measured: Sequence[Pair]) -> str:
+    settings = measured[0].settings
+    return phrases.joined(f"{one['earlier_tokens']:,} ({kind})" for kind, one in settings.items())
+
+
+def _hours(measured: Sequence[Pair]) -> str:
+    """Return how long the trainings of the last pair took, as its logs say."""
+    pair = measured[-1]
+    minutes = []
+    for kind in pair.settings:
+        seconds = pair.settings[kind]["tokens"] / pair.logs[kind]["tokens_per_second"]
+        minutes.append(f"{seconds / 60:.0f} minutes ({kind})")
+    return f"the trainings of {pair.name} took {phrases.joined(minutes)}"
+
+
+def _commands(measured: Sequence[Pair]) -> str:
+    lines = []
+    for pair in measured[1:]:
+        folders = []
+        for kind, one in pair.settings.items():
+            folder = f"{pair.name}-{kind}"
+            old = "OLD/smol-dlm" if kind == "diffusion" else "OLD/smol-ar-adapted"
+            lines.append(
+                f"sinkprune train --kind {kind} --begin-with {old} --tokens {one['tokens']} "
+                f"--decay-share {one['decay_share']} --seed {one['seed']} "
+                f"--folder runs/{folder} --export {folder}"
+            )
+            folders.append(folder)
+        lines.append(f"python -m sinkprune_core.companion.trainings {pair.name} {' '.join(folders)}")
+    return "```bash\n" + "\n".join(lines) + "\n```"
+
+
+if __name__ == "__main__":
+    for drawn in draw():
+        print(drawn.relative_to(project_root()))
