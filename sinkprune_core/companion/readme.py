@@ -29,7 +29,7 @@ def blocks(ledger: Iterable[Claim], found: Mapping[str, Estimate | None]) -> dic
     bullets = "\n".join(f"* {sentence}" for sentence in remembered)
     table = answer.short_table(ledger, found)
     written = {
-        "answer": answer.readme_answer(ledger, found),
+        "answer": f"{answer.readme_answer(ledger, found)} {trainings_page.caveat()}".rstrip(),
         "claims": f"{table}\n\n{bullets}",
         "others": others_page.others_summary(),
     }

@@ -7,6 +7,7 @@ import json
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
@@ -19,12 +20,23 @@ from sinkprune_core.companion.claims_page import MARKS
 from sinkprune_core.companion.forests import VERDICT_MARKS
 from sinkprune_core.companion.records import Run
 from sinkprune_core.companion.style import BLACK, canvas, titled_legend
-from sinkprune_core.companion.trainings import DRAWS, PRUNING, PUBLISHED, SINKS, Pair, kept_folder, pairs
-from sinkprune_core.companion.verdict_rule import CONTRADICTED, REPRODUCED, UNDECIDED
+from sinkprune_core.companion.trainings import (
+    ADAPTERS,
+    DRAWS,
+    PRUNING,
+    PUBLISHED,
+    SINKS,
+    Pair,
+    kept_folder,
+    pairs,
+)
+from sinkprune_core.companion.verdict_rule import UNDECIDED
 from sinkprune_core.files import project_root
 from sinkprune_core.tables import markdown_table
 
 FIGURE = "trainings"
+BEGUN_WITH = "f82d306"  # the commit whose adapters all pairs go on from
+ALL_SINKS = f"{PRUNING}/all_sinks_minus_none"  # all sinks left out, nothing else changed
 LETTERS = 95  # of a title in a row
 HELD_OUT = {"natural_crops": "WikiText-2, crops", "natural_beginnings": "WikiText-2, beginnings"}
 
@@ -43,16 +55,52 @@ def verdicts_of(claim: Claim, measured: Iterable[Pair]) -> list[str]:
     return [claim.verdict(pair.found[claim.finding]) for pair in measured]
 
 
+def disagree(claim: Claim, measured: Iterable[Pair]) -> bool:
+    """Return whether two pairs give a claim different verdicts on intervals that do not overlap."""
+    for one, other in combinations((pair.found[claim.finding] for pair in measured), 2):
+        is_apart = one.high < other.low or other.high < one.low
+        if is_apart and claim.verdict(one) != claim.verdict(other):
+            return True
+    return False
+
+
 def agreement(claims: Sequence[Claim], measured: Sequence[Pair], what: str) -> str:
-    """Return in words how many rows have one verdict on all pairs, and which turn to the other side."""
-    found = {claim.says: verdicts_of(claim, measured) for claim in claims}
-    same = sum(len(set(verdicts)) == 1 for verdicts in found.values())
-    turned = [says for says, verdicts in found.items() if {REPRODUCED, CONTRADICTED} <= set(verdicts)]
-    says = f"Of {len(found)} {what}, {same} have the same verdict on all {len(measured)} pairs"
-    if not turned:
-        return f"{says}, and none is reproduced on one pair and contradicted on another."
-    listed = "; ".join(f"*{each}*" for each in turned)
-    return f"{says}. Reproduced on one pair and contradicted on another: {listed}."
+    """Return in words how many rows have one verdict on all pairs, and on how many pairs disagree."""
+    same = sum(len(set(verdicts_of(claim, measured))) == 1 for claim in claims)
+    apart = sum(disagree(claim, measured) for claim in claims)
+    return (
+        f"Of {len(claims)} {what}, {same} have the same verdict on all {len(measured)} pairs; on {apart}, "
+        "pairs have different verdicts and intervals that do not overlap."
+    )
+
+
+def turns(claims: Iterable[Claim], measured: Sequence[Pair]) -> str:
+    """Return the rows on which pairs disagree, a bullet each, with what every pair says."""
+    lines = []
+    for claim in claims:
+        if disagree(claim, measured):
+            verdicts = zip(measured, verdicts_of(claim, measured), strict=True)
+            says = [
+                f"{pair.name} {verdict} ({phrases.amount(pair.found[claim.finding])})"
+                for pair, verdict in verdicts
+            ]
+            lines.append(f"* *{claim.says}*: {', '.join(says)}.")
+    return "\n".join(lines)
+
+
+def caveat() -> str:
+    """Return what README must add where leaving all sinks out matters on another pair; else nothing."""
+    measured = pairs()
+    (claim,) = [each for each in ledger() if each.finding == ALL_SINKS]
+    if not disagree(claim, measured):
+        return ""
+    values = [
+        f"{phrases.amount(pair.found[ALL_SINKS], phrases.NATS)} on {pair.name}" for pair in measured[1:]
+    ]
+    return (
+        f"It hangs on the training, too: on {len(measured) - 1} more pairs, trained with other seeds, "
+        f"leaving all sinks out costs {phrases.joined(values)} ([other trainings](docs/trainings.md))."
+    )
 
 
 def plot_pairs(claims: Sequence[Claim], measured: Sequence[Pair], title: str) -> Figure:
@@ -114,7 +162,7 @@ def draw() -> list[Path]:
     """Draw the figure of the paper's claims into `figures/trainings`; return its files."""
     measured = pairs()
     claims = _of_the_paper(measured)
-    says = agreement(claims, measured, "claims of the paper").partition(". ")[0].rstrip(".")
+    says = agreement(claims, measured, "claims of the paper").rstrip(".")
     run = Run(FIGURE, FIGURE, {"pairs": [pair.name for pair in measured]})
     run.records_read.update(_records_behind())
     caption = f"claims of the paper on {len(measured)} trained pairs, with 95 % intervals. {says}"
@@ -153,6 +201,9 @@ something else. So claim 1 and the headline rows of pruning were measured again,
 but with {DRAWS} calibration draws, on {len(measured) - 1} more pairs: {others}.
 
 **{agreement(own, measured, "claims of the paper")}** {agreement(controls, measured, "controls")}
+Pairs disagree so on:
+
+{turns([*own, *controls], measured)}
 
 ![{len(measured)} trained pairs](../figures/trainings/{FIGURE}.png)
 
@@ -179,9 +230,9 @@ training. The margin is each pair's own where it is a share of its damage.
 
 ## To repeat it
 
-The first command trains the diffusion model, the second its twin; the third measures the pair. OLD stands
-for the adapters that were shipped before, which `git show` brings back from commit `f82d306`
-(`sinkprune_core/data/adapters`). On one core with units for bfloat16 {_hours(measured)}.
+The first command brings back the adapters that all pairs began with. Then, for each pair: the diffusion model
+is trained, its twin is trained, and the pair is measured. On one core with units for bfloat16
+{_hours(measured)}.
 
 {_commands(measured)}
 """
@@ -228,12 +279,12 @@ def _hours(measured: Sequence[Pair]) -> str:
 
 
 def _commands(measured: Sequence[Pair]) -> str:
-    lines = []
+    lines = [f"git worktree add old {BEGUN_WITH}"]
     for pair in measured[1:]:
         folders = []
         for kind, one in pair.settings.items():
             folder = f"{pair.name}-{kind}"
-            old = "OLD/smol-dlm" if kind == "diffusion" else "OLD/smol-ar-adapted"
+            old = f"old/sinkprune_core/data/adapters/{ADAPTERS[kind]}"
             lines.append(
                 f"sinkprune train --kind {kind} --begin-with {old} --tokens {one['tokens']} "
                 f"--decay-share {one['decay_share']} --seed {one['seed']} "

@@ -1,0 +1,102 @@
+"""Other trainings of the embedded pair: what is kept of each, and how far they agree."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from sinkprune_core.companion import trainings, trainings_page
+from sinkprune_core.companion.claims import Claim, ledger
+from sinkprune_core.companion.trainings import PAIR, PUBLISHED, Pair, kept_folder, measure, pairs
+from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.files import project_root
+
+FREE = {"seed", "tokens"}  # in which the trainings of two pairs may differ
+
+
+def claim(number: int) -> Claim:
+    return Claim(
+        id=f"c{number}",
+        says=f"claim {number}",
+        quote="q",
+        source="s",
+        metric="m",
+        falsifier="f",
+        scale="any",
+        finding=f"{trainings.SINKS}/f{number}",
+        side="above",
+        family="all",
+        margin=0.1,
+        margin_reason="a test",
+    )
+
+
+def pair(name: str, *values: float) -> Pair:
+    """A pair whose findings are these values, each with an interval of ± 1."""
+    found = {}
+    for number, value in enumerate(values):
+        found[f"{trainings.SINKS}/f{number}"] = Estimate(
+            value, value - 1, value + 1, 24, "bootstrap over units"
+        )
+    return Pair(name, {}, {}, found)
+
+
+def test_agreement_counts_equal_verdicts_and_names_what_disagrees():
+    claims = [claim(0), claim(1), claim(2)]
+    measured = [pair(PUBLISHED, 5, 1.5, 5), pair("seed-1", 9, 0.5, -5), pair("seed-2", 7, 1.5, 5)]
+    says = trainings_page.agreement(claims, measured, "rows")
+    assert says.startswith("Of 3 rows, 1 have the same verdict on all 3 pairs; on 1, pairs have different")
+    bullets = trainings_page.turns(claims, measured)
+    assert bullets.count("\n") == 0 and bullets.startswith("* *claim 2*: published reproduced (5.0 [")
+    assert trainings_page.turns(claims[:2], measured) == "", "apart with one verdict, or near with two"
+
+
+def test_rows_are_those_that_every_pair_has():
+    claims = [claim(0), claim(1)]
+    measured = [pair(PUBLISHED, 5, 5), pair("seed-1", 5)]
+    assert trainings_page.rows_measured(claims, measured) == claims[:1]
+
+
+def test_a_pair_of_the_wrong_kind_is_refused_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainings, "project_root", lambda: tmp_path / "project")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "training.json").write_text(json.dumps({"kind": "diffusion"}))
+        (tmp_path / name / "training_log.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(ValueError, match="two is of kind 'diffusion': give one of kind 'autoregressive'"):
+        measure("seed-9", tmp_path / "one", tmp_path / "two")
+    assert not (tmp_path / "project").exists()
+
+
+def test_the_kept_pairs_are_trained_by_the_published_recipe():
+    published, *others = pairs()
+    assert published.name == PUBLISHED and len(others) >= 2, "three trainings with the published one"
+    for kind, settings in published.settings.items():
+        seeds = {settings["seed"], *(other.settings[kind]["seed"] for other in others)}
+        assert len(seeds) == 1 + len(others)
+        for other in others:
+            changed = {name for name in settings if other.settings[kind].get(name) != settings[name]}
+            assert changed <= FREE, kind
+            assert 2 * other.settings[kind]["tokens"] >= settings["tokens"]
+
+
+def test_what_is_kept_of_a_pair_says_where_it_comes_from_and_names_no_machine():
+    for folder in (file.parent for file in kept_folder().glob(f"*/{PAIR}")):
+        for file in folder.rglob("*.json"):
+            assert str(project_root()) not in file.read_text(encoding="utf-8")
+        prints = set()
+        for file in (folder / "findings").glob("*.json"):
+            provenance = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+            assert provenance["profile"] == folder.name
+            assert all(group["git_commit"] and group["names"] for group in provenance["records"])
+            prints.add(file.stem)
+        assert prints == {trainings.SINKS, trainings.PRUNING}
+
+
+def test_the_figure_shows_the_claims_of_all_pairs_as_they_are_kept():
+    measured = pairs()
+    claims = [one for one in trainings_page.rows_measured(ledger(), measured) if one.kind == "claim"]
+    drawn = pd.read_csv(kept_folder() / "trainings.csv")
+    now = trainings_page.as_table(claims, measured)
+    pd.testing.assert_frame_equal(drawn, now, check_dtype=False, rtol=1e-6)
+    assert set(drawn.pair) == {pair.name for pair in measured}
