@@ -1,4 +1,4 @@
-"""Most cases of device_cases.py and three of device_notebooks.py, which need a process of their own.
+"""Most cases of device_cases.py and two of device_notebooks.py, which need a process of their own.
 
 `make device-test` runs all of them.
 """
@@ -18,7 +18,7 @@ FEWER = (
     "command_line and wanda",
 )
 CASES = " and ".join(f"not ({case})" for case in FEWER)  # other cases do the same work
-NOTEBOOKS = "02_hiding or 04_matched or 06_real"  # between them every kind of work; the others take longer
+NOTEBOOKS = "02_hiding or 06_real"  # scoring, hiding and writing; loading, pruning and tasks
 CHOSEN = f"(device_cases and ({CASES})) or (device_notebooks and ({NOTEBOOKS}))"
 
 

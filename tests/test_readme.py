@@ -108,7 +108,7 @@ def test_the_first_screen_answers_what_a_new_reader_asks():
 def test_the_example_runs_on_less_text(tmp_path):
     (code,) = BLOCKS["python"]
     assert code.count("[:8]") == 2
-    code = code.replace("[:8]", "[:2]")
+    code = code.replace("[:8]", "[:1]")
     ran = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=tmp_path,

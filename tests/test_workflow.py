@@ -310,6 +310,7 @@ def test_on_a_cluster_every_job_is_a_submission_with_what_it_needs(project):
     pytest.importorskip("snakemake_executor_plugin_slurm")
     configure(
         project,
+        notebooks={"01_two": {"size": 3}},
         sweep={"01_two": {"size": [3]}},
         resources={"01_two": {"gpu": 1, "threads": 4, "mem_mb": 9000, "runtime": 30}},
     )
@@ -331,7 +332,7 @@ def test_on_a_cluster_every_job_is_a_submission_with_what_it_needs(project):
     for file in cluster.glob("*.call"):
         arguments = json.loads(file.read_text())
         calls[arguments[arguments.index("--comment") + 1].split("_wildcards")[0]] = " ".join(arguments)
-    assert set(calls) == {"rule_notebook_00_one", "rule_cell_01_two", "rule_notebook_01_two", "rule_claims"}
+    assert set(calls) == {"rule_cell_01_two", "rule_notebook_01_two", "rule_claims"}
     for rule in ("rule_cell_01_two", "rule_notebook_01_two"):
         assert (
             " -t 30 " in calls[rule]
@@ -339,7 +340,7 @@ def test_on_a_cluster_every_job_is_a_submission_with_what_it_needs(project):
             and "--gpus=1" in calls[rule]
             and "=4 " in calls[rule]
         )
-    assert "--gpus" not in calls["rule_notebook_00_one"] and "--gpus" not in calls["rule_claims"]
+    assert "--gpus" not in calls["rule_claims"]
     assert all(" -p work " in call and " -A someone " in call for call in calls.values())
 
 
