@@ -18,7 +18,7 @@ def origin(folder: Path) -> str:
     The first has profile, commit and versions of its records, the second the ledger's commit and whether it
     is older.
     """
-    origins = list(_records_behind(folder).values())
+    origins = list(records_behind(folder).values())
     commit = _listed(str(one["git_commit"])[:12] for one in origins)
     versions = [
         f"{package} {_listed(one['versions'][package] for one in origins)}" for package in SHOWN_VERSIONS
@@ -32,7 +32,7 @@ def _listed(values: Iterable[str]) -> str:
     return " and ".join(sorted(set(values)))
 
 
-def _records_behind(folder: Path) -> dict[str, dict]:
+def records_behind(folder: Path) -> dict[str, dict]:
     """Return where the records behind a run's findings come from, by notebook and name of the record."""
     behind = {}
     for file in sorted((folder / "findings").glob("*.json")):
@@ -50,7 +50,7 @@ def write_claims(profile: str) -> Path:
     the digest of the ledger.
     """
     run = Run("", profile, {"ledger_sha256": ledger_digest()})
-    run.records_read.update(_records_behind(run.folder))
+    run.records_read.update(records_behind(run.folder))
     ledger = claims.ledger()
     found = claims.findings(run.folder)
     table = claims.verdicts(ledger, found)

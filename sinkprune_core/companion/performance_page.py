@@ -93,10 +93,10 @@ more where sinks are left out, and X^T X in float32 for Gram statistics
 the ratios of other work are their own shares over the plain forward's.
 
 Why statistics in bfloat16 miss the goal with AMX and reach it with AVX-512: what a linear receives is read
-once more, turned into float32, squared and summed. These passes take as long on both, and products take less
-time with AMX. Where sinks are left out, inputs wait in memory until a forward has shown how much their tokens
-weigh, and its attention maps go through a softmax once more, which the limit does not count. Gram statistics
-multiply every input by the weights of its tokens first, and mirror each matrix at the end.
+once more, turned into float32, squared and summed, which shows more the faster the products are. Where sinks
+are left out, inputs wait in memory until a forward has shown how much their tokens weigh, and its attention
+maps go through a softmax once more, which the limit does not count. Gram statistics multiply every input by
+the weights of its tokens first, and mirror each matrix at the end.
 
 Why calibration stays there: for identical masks both sides run the linears in the same precision, once here
 and twice there with the output head. What attention and statistics cost more there, tracking and the rest of

@@ -26,16 +26,7 @@ PROFILE = "hour"  # whose sizes are taken, and whose findings the published pair
 SINKS = "01_sink_variance"
 PRUNING = "03_pruning_results"
 DRAWS = 2  # calibration draws of a pair
-RECIPES = (
-    "wanda",
-    "noised-dense",
-    "paper",
-    "paper-no-sinks",
-    "all-sinks",
-    "unstable",
-    "sparsegpt",
-    "paper-sparsegpt",
-)  # presets behind the headline rows
+LENGTH = 128  # tokens per held-out sequence, as in the notebook
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # the published pair
 PUBLISHED = "published"
 PAIR = "pair.json"  # settings and last row of the log of both adapters
@@ -126,15 +117,23 @@ def _measure_sinks(name: str, models: Mapping[str, str], size: dict) -> None:
 def _measure_pruning(name: str, model: str, size: dict) -> None:
     """Measure the headline rows of notebook 03 on one model, and write their findings."""
     from sinkprune_core.companion.pruning_findings import likelihood_findings
-    from sinkprune_core.companion.pruning_grid import SPARSITY, GridSize, Measures, grid_cells, measure_grid
+    from sinkprune_core.companion.pruning_grid import (
+        HEADLINE,
+        SPARSITY,
+        GridSize,
+        Measures,
+        grid_cells,
+        measure_grid,
+    )
     from sinkprune_core.companion.texts import held_out_texts
     from sinkprune_core.models.loading import load
 
     lm = load(project_root() / model, size["dtype"])
     run = Run(PRUNING, name, {"model": model, "seeds": DRAWS, "calibration": size["calibration"]})
     grid = GridSize(size["calibration"], size["noise_levels"], DRAWS, DRAWS, 0, 0)
-    cells = grid_cells(grid, [SPARSITY], [], [], [], RECIPES)
-    measures = Measures(held_out_texts(lm.tokenizer, size["sequences"], 128), size["draws"], {}, 0)
+    chosen = [name for name in HEADLINE if name != "random"]  # no row of the ledger needs it here
+    cells = grid_cells(grid, [SPARSITY], [], [], [], chosen)
+    measures = Measures(held_out_texts(lm.tokenizer, size["sequences"], LENGTH), size["draws"], {}, 0)
     scores, _ = measure_grid(run, lm, cells, measures, range(DRAWS))
     run.find(likelihood_findings(scores, [SPARSITY]))
 

@@ -3,7 +3,6 @@
 `python -m sinkprune_core.companion.trainings_page` draws the figure; `companion.pages` writes the page.
 """
 
-import json
 import shutil
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -17,6 +16,7 @@ from matplotlib.lines import Line2D
 from sinkprune_core.companion import figures, phrases
 from sinkprune_core.companion.claims import CLAIM, Claim, ledger
 from sinkprune_core.companion.claims_page import MARKS
+from sinkprune_core.companion.claims_table import records_behind
 from sinkprune_core.companion.forests import VERDICT_MARKS
 from sinkprune_core.companion.records import Run
 from sinkprune_core.companion.style import BLACK, canvas, titled_legend
@@ -98,8 +98,9 @@ def caveat() -> str:
         f"{phrases.amount(pair.found[ALL_SINKS], phrases.NATS)} on {pair.name}" for pair in measured[1:]
     ]
     return (
-        f"It hangs on the training, too: on {len(measured) - 1} more pairs, trained with other seeds, "
-        f"leaving all sinks out costs {phrases.joined(values)} ([other trainings](docs/trainings.md))."
+        f"It hangs on the training, too: on {len(measured) - 1} more pairs, of other seeds and fewer tokens, "
+        f"leaving all sinks out changes the loss by {phrases.joined(values)} "
+        "([other trainings](docs/trainings.md))."
     )
 
 
@@ -173,15 +174,13 @@ def draw() -> list[Path]:
 
 def _records_behind() -> dict[str, dict]:
     """Return where the records behind all findings come from, by pair, notebook and name of the record."""
-    folders = {PUBLISHED: project_root() / "figures" / "findings"}
-    folders |= {folder.parent.name: folder for folder in sorted(kept_folder().glob("*/findings"))}
+    folders = {PUBLISHED: project_root() / "figures"}
+    folders |= {folder.parent.name: folder.parent for folder in sorted(kept_folder().glob("*/findings"))}
     behind = {}
     for name, folder in folders.items():
-        for notebook in (SINKS, PRUNING):
-            said = json.loads((folder / f"{notebook}.json").read_text(encoding="utf-8"))["provenance"]
-            for group in said["records"]:
-                for record in group.pop("names"):
-                    behind[f"{name}/{notebook}/{record}"] = group
+        for record, origin in records_behind(folder).items():
+            if record.startswith((SINKS, PRUNING)):
+                behind[f"{name}/{record}"] = origin
     return behind
 
 
@@ -214,7 +213,8 @@ Pairs disagree so on:
 Held-out losses are nats per token on the few sequences of the training's log, NELBO for diffusion models.
 **All pairs begin with the same weights**: adapters that had seen {_earlier(measured)} tokens under earlier
 settings, of seed 0. From there on the seed decides the crops, their order and the noise. The other pairs saw
-half as many tokens from there on. So this shows how much the last part of a training matters; it does not
+half as many tokens from there on: where a pair disagrees with the published one, seed and tokens both differ,
+and either may be why. So this shows how much the last part of a training matters; it does not
 show what a training from the beginning with another seed would give.
 
 ## Claims of the paper

@@ -88,6 +88,7 @@ def test_what_is_kept_of_a_pair_says_where_it_comes_from_and_names_no_machine():
         for file in (folder / "findings").glob("*.json"):
             provenance = json.loads(file.read_text(encoding="utf-8"))["provenance"]
             assert provenance["profile"] == folder.name
+            assert provenance["parameters"]["model"] == f"runs/{folder.name}/models/diffusion"
             assert all(group["git_commit"] and group["names"] for group in provenance["records"])
             prints.add(file.stem)
         assert prints == {trainings.SINKS, trainings.PRUNING}
