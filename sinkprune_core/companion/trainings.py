@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from sinkprune_core.companion import claims, record_archive
+from sinkprune_core.companion.headline_rows import NOTEBOOK as PRUNING
+from sinkprune_core.companion.headline_rows import headline_scores, sizes_of
 from sinkprune_core.companion.records import Run
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import PACKAGE, project_root, write_json
@@ -24,9 +24,7 @@ from sinkprune_core.models.weight_files import read_json
 
 PROFILE = "hour"  # whose sizes are taken, and whose findings the published pair has
 SINKS = "01_sink_variance"
-PRUNING = "03_pruning_results"
 DRAWS = 2  # calibration draws of a pair
-LENGTH = 128  # tokens per held-out sequence, as in the notebook
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # the published pair
 PUBLISHED = "published"
 PAIR = "pair.json"  # settings and last row of the log of both adapters
@@ -82,8 +80,7 @@ def measure(name: str, diffusion: Path, autoregressive: Path) -> Path:
     for kind, settings in about["settings"].items():
         if settings["kind"] != kind:
             raise ValueError(f"{adapters[kind]} is of kind {settings['kind']!r}: give one of kind {kind!r}")
-    sizes = yaml.safe_load((project_root() / "workflow" / "config" / f"{PROFILE}.yml").read_text("utf-8"))
-    sizes = sizes["notebooks"]
+    sizes = sizes_of(PROFILE)
     models = {kind: _merged(name, kind, folder) for kind, folder in adapters.items()}
     _measure_pruning(name, models["diffusion"], sizes[PRUNING])
     _measure_sinks(name, models, sizes[SINKS])
@@ -117,24 +114,13 @@ def _measure_sinks(name: str, models: Mapping[str, str], size: dict) -> None:
 def _measure_pruning(name: str, model: str, size: dict) -> None:
     """Measure the headline rows of notebook 03 on one model, and write their findings."""
     from sinkprune_core.companion.pruning_findings import likelihood_findings
-    from sinkprune_core.companion.pruning_grid import (
-        HEADLINE,
-        SPARSITY,
-        GridSize,
-        Measures,
-        grid_cells,
-        measure_grid,
-    )
-    from sinkprune_core.companion.texts import held_out_texts
+    from sinkprune_core.companion.pruning_grid import SPARSITY
     from sinkprune_core.models.loading import load
 
     lm = load(project_root() / model, size["dtype"])
     run = Run(PRUNING, name, {"model": model, "seeds": DRAWS, "calibration": size["calibration"]})
-    grid = GridSize(size["calibration"], size["noise_levels"], DRAWS, DRAWS, 0, 0)
-    chosen = [name for name in HEADLINE if name != "random"]  # no row of the ledger needs it here
-    cells = grid_cells(grid, [SPARSITY], [], [], [], chosen)
-    measures = Measures(held_out_texts(lm.tokenizer, size["sequences"], LENGTH), size["draws"], {}, 0)
-    scores, _ = measure_grid(run, lm, cells, measures, range(DRAWS))
+    without = ("random",)  # no row of the ledger needs it here
+    scores = headline_scores(run, lm, size, range(DRAWS), without)
     run.find(likelihood_findings(scores, [SPARSITY]))
 
 

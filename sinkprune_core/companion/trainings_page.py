@@ -4,22 +4,14 @@
 """
 
 import shutil
-import textwrap
 from collections.abc import Iterable, Sequence
-from itertools import combinations
 from pathlib import Path
 
-import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
-from sinkprune_core.companion import figures, phrases
+from sinkprune_core.companion import figures, phrases, side_by_side
 from sinkprune_core.companion.claims import CLAIM, Claim, ledger
-from sinkprune_core.companion.claims_page import MARKS
 from sinkprune_core.companion.claims_table import records_behind
-from sinkprune_core.companion.forests import VERDICT_MARKS
 from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.style import BLACK, canvas, titled_legend
+from sinkprune_core.companion.side_by_side import agreement, claims_table, disagree
 from sinkprune_core.companion.trainings import (
     ADAPTERS,
     DRAWS,
@@ -30,15 +22,14 @@ from sinkprune_core.companion.trainings import (
     kept_folder,
     pairs,
 )
-from sinkprune_core.companion.verdict_rule import UNDECIDED
 from sinkprune_core.files import project_root
 from sinkprune_core.tables import markdown_table
 
 FIGURE = "trainings"
 BEGUN_WITH = "f82d306"  # the commit whose adapters all pairs go on from
 ALL_SINKS = f"{PRUNING}/all_sinks_minus_none"  # all sinks left out, nothing else changed
-LETTERS = 95  # of a title in a row
 HELD_OUT = {"natural_crops": "WikiText-2, crops", "natural_beginnings": "WikiText-2, beginnings"}
+PAIRS = "pairs"
 
 
 def rows_measured(claims: Iterable[Claim], measured: Sequence[Pair]) -> list[Claim]:
@@ -48,44 +39,6 @@ def rows_measured(claims: Iterable[Claim], measured: Sequence[Pair]) -> list[Cla
         for claim in claims
         if claim.notebook in (SINKS, PRUNING) and all(pair.found.get(claim.finding) for pair in measured)
     ]
-
-
-def verdicts_of(claim: Claim, measured: Iterable[Pair]) -> list[str]:
-    """Return the verdict of a claim on each pair."""
-    return [claim.verdict(pair.found[claim.finding]) for pair in measured]
-
-
-def disagree(claim: Claim, measured: Iterable[Pair]) -> bool:
-    """Return whether two pairs give a claim different verdicts on intervals that do not overlap."""
-    for one, other in combinations((pair.found[claim.finding] for pair in measured), 2):
-        is_apart = one.high < other.low or other.high < one.low
-        if is_apart and claim.verdict(one) != claim.verdict(other):
-            return True
-    return False
-
-
-def agreement(claims: Sequence[Claim], measured: Sequence[Pair], what: str) -> str:
-    """Return in words how many rows have one verdict on all pairs, and on how many pairs disagree."""
-    same = sum(len(set(verdicts_of(claim, measured))) == 1 for claim in claims)
-    apart = sum(disagree(claim, measured) for claim in claims)
-    return (
-        f"Of {len(claims)} {what}, {same} have the same verdict on all {len(measured)} pairs; on {apart}, "
-        "pairs have different verdicts and intervals that do not overlap."
-    )
-
-
-def turns(claims: Iterable[Claim], measured: Sequence[Pair]) -> str:
-    """Return the rows on which pairs disagree, a bullet each, with what every pair says."""
-    lines = []
-    for claim in claims:
-        if disagree(claim, measured):
-            verdicts = zip(measured, verdicts_of(claim, measured), strict=True)
-            says = [
-                f"{pair.name} {verdict} ({phrases.amount(pair.found[claim.finding])})"
-                for pair, verdict in verdicts
-            ]
-            lines.append(f"* *{claim.says}*: {', '.join(says)}.")
-    return "\n".join(lines)
 
 
 def caveat() -> str:
@@ -104,54 +57,12 @@ def caveat() -> str:
     )
 
 
-def plot_pairs(claims: Sequence[Claim], measured: Sequence[Pair], title: str) -> Figure:
-    """Draw a panel per claim and a row per pair: number, interval and verdict.
-
-    The line is what the claim compares with; the arrow in its title points to the side that it claims.
-    """
-    height = 0.9 + len(claims) * (0.85 + 0.2 * len(measured))
-    figure, axes = canvas(len(claims), 1, (7.2, height))
-    for axis, claim in zip(axes[:, 0], claims, strict=True):
-        for row, (pair, verdict) in enumerate(zip(measured, verdicts_of(claim, measured), strict=True)):
-            found = pair.found[claim.finding]
-            colour, marker = VERDICT_MARKS[verdict]
-            inside = "white" if verdict == UNDECIDED else colour
-            axis.plot([found.low, found.high], [row, row], color=colour, lw=1.5)
-            axis.plot(found.value, row, marker, color=colour, mfc=inside, ms=6)
-        axis.axvline(claim.against, color=BLACK, lw=0.9)
-        axis.set_yticks(range(len(measured)), [pair.name for pair in measured], fontsize=8)
-        axis.set_ylim(len(measured) - 0.5, -0.5)
-        arrow = "→" if claim.side == "above" else "←"
-        axis.set_title(textwrap.fill(f"{claim.says} ({arrow})", LETTERS), fontsize=8, loc="left")
-        axis.set_xlabel(textwrap.fill(claim.metric, LETTERS), fontsize=7)
-        axis.locator_params(axis="x", nbins=6)
-    figure.supxlabel("bars: 95 % bootstrap interval; arrows: the side that is claimed", fontsize=9)
-    shown = {verdict for claim in claims for verdict in verdicts_of(claim, measured)}
-    handles = []
-    for verdict, (colour, marker) in VERDICT_MARKS.items():
-        if verdict in shown:
-            inside = "white" if verdict == UNDECIDED else colour
-            handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=verdict))
-    titled_legend(figure, handles, title=title)
-    return figure
-
-
-def as_table(claims: Iterable[Claim], measured: Sequence[Pair]) -> pd.DataFrame:
-    """Return a row per claim and pair: the number, its interval, the margin and the verdict."""
-    rows = []
-    for claim in claims:
-        for pair, verdict in zip(measured, verdicts_of(claim, measured), strict=True):
-            found = pair.found[claim.finding]
-            numbers = {"value": found.value, "low": found.low, "high": found.high}
-            about = {"id": claim.id, "pair": pair.name, "margin": claim.margin_of(found), "verdict": verdict}
-            rows.append({**about, **numbers, "units": found.units, "draws": found.draws})
-    return pd.DataFrame(rows)
-
-
 def summary() -> str:
     """Return one sentence for README: how many claims of the paper the other pairs agree on."""
     measured = pairs()
-    says = agreement(_of_the_paper(measured), measured, "claims of the paper measured on more trainings")
+    says = agreement(
+        _of_the_paper(measured), measured, "claims of the paper measured on more trainings", PAIRS
+    )
     return f"{says} [Details](docs/trainings.md)."
 
 
@@ -163,13 +74,14 @@ def draw() -> list[Path]:
     """Draw the figure of the paper's claims into `figures/trainings`; return its files."""
     measured = pairs()
     claims = _of_the_paper(measured)
-    says = agreement(claims, measured, "claims of the paper").rstrip(".")
+    says = agreement(claims, measured, "claims of the paper", PAIRS).rstrip(".")
     run = Run(FIGURE, FIGURE, {"pairs": [pair.name for pair in measured]})
     run.records_read.update(_records_behind())
     caption = f"claims of the paper on {len(measured)} trained pairs, with 95 % intervals. {says}"
-    figures.save_figure(run, plot_pairs(claims, measured, says), FIGURE, as_table(claims, measured), caption)
-    drawn = sorted((run.folder / "figures" / FIGURE).iterdir())
-    return [Path(shutil.copyfile(file, kept_folder() / file.name)) for file in drawn]
+    drawn = side_by_side.plot_side_by_side(claims, measured, says)
+    figures.save_figure(run, drawn, FIGURE, side_by_side.as_table(claims, measured, "pair"), caption)
+    files = sorted((run.folder / "figures" / FIGURE).iterdir())
+    return [Path(shutil.copyfile(file, kept_folder() / file.name)) for file in files]
 
 
 def _records_behind() -> dict[str, dict]:
@@ -190,6 +102,7 @@ def trainings_page() -> str:
     claims = rows_measured(ledger(), measured)
     own = _of_the_paper(measured)
     controls = [claim for claim in claims if claim.kind != CLAIM]
+    apart = [claim for claim in [*own, *controls] if disagree(claim, measured)]
     others = phrases.joined(pair.name for pair in measured if pair.name != PUBLISHED)
     return f"""# Other trainings
 
@@ -199,10 +112,11 @@ Every verdict of this project rests on one diffusion model and one twin. A pair 
 something else. So claim 1 and the headline rows of pruning were measured again, in the sizes of profile hour
 but with {DRAWS} calibration draws, on {len(measured) - 1} more pairs: {others}.
 
-**{agreement(own, measured, "claims of the paper")}** {agreement(controls, measured, "controls")}
+**{agreement(own, measured, "claims of the paper", PAIRS)}**
+{agreement(controls, measured, "controls", PAIRS)}
 Pairs disagree so on:
 
-{turns([*own, *controls], measured)}
+{side_by_side.bullets(apart, measured)}
 
 ![{len(measured)} trained pairs](../figures/trainings/{FIGURE}.png)
 
@@ -219,11 +133,11 @@ show what a training from the beginning with another seed would give.
 
 ## Claims of the paper
 
-{_claims_table(own, measured)}
+{claims_table(own, measured)}
 
 ## Controls
 
-{_claims_table(controls, measured)}
+{claims_table(controls, measured)}
 
 An interval is over prompts, or over calibration draws and sequences; no interval holds the chance of a
 training. The margin is each pair's own where it is a share of its damage.
@@ -251,16 +165,6 @@ def _trainings_table(measured: Iterable[Pair]) -> str:
         heads.append(f"{model}: tokens from there on")
         heads += [f"{model}: {text}" for text in HELD_OUT.values()]
     return markdown_table(heads, rows)
-
-
-def _claims_table(claims: Iterable[Claim], measured: Sequence[Pair]) -> str:
-    rows = []
-    for claim in claims:
-        row = [claim.says]
-        for pair, verdict in zip(measured, verdicts_of(claim, measured), strict=True):
-            row.append(f"{MARKS[verdict]} {phrases.amount(pair.found[claim.finding])}")
-        rows.append([*row, claim.metric])
-    return markdown_table(["claim", *(pair.name for pair in measured), "measured"], rows)
 
 
 def _earlier(measured: Sequence[Pair]) -> str:

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion import trainings, trainings_page
-from sinkprune_core.companion.claims import Claim, ledger
+from sinkprune_core.companion import side_by_side, trainings, trainings_page
+from sinkprune_core.companion.claims import ledger
 from sinkprune_core.companion.trainings import PAIR, PUBLISHED, Pair, kept_folder, measure, pairs
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import project_root
@@ -14,47 +14,12 @@ from sinkprune_core.files import project_root
 FREE = {"seed", "tokens"}  # in which the trainings of two pairs may differ
 
 
-def claim(number: int) -> Claim:
-    return Claim(
-        id=f"c{number}",
-        says=f"claim {number}",
-        quote="q",
-        source="s",
-        metric="m",
-        falsifier="f",
-        scale="any",
-        finding=f"{trainings.SINKS}/f{number}",
-        side="above",
-        family="all",
-        margin=0.1,
-        margin_reason="a test",
-    )
-
-
-def pair(name: str, *values: float) -> Pair:
-    """A pair whose findings are these values, each with an interval of ± 1."""
-    found = {}
-    for number, value in enumerate(values):
-        found[f"{trainings.SINKS}/f{number}"] = Estimate(
-            value, value - 1, value + 1, 24, "bootstrap over units"
-        )
-    return Pair(name, {}, {}, found)
-
-
-def test_agreement_counts_equal_verdicts_and_names_what_disagrees():
-    claims = [claim(0), claim(1), claim(2)]
-    measured = [pair(PUBLISHED, 5, 1.5, 5), pair("seed-1", 9, 0.5, -5), pair("seed-2", 7, 1.5, 5)]
-    says = trainings_page.agreement(claims, measured, "rows")
-    assert says.startswith("Of 3 rows, 1 have the same verdict on all 3 pairs; on 1, pairs have different")
-    bullets = trainings_page.turns(claims, measured)
-    assert bullets.count("\n") == 0 and bullets.startswith("* *claim 2*: published reproduced (5.0 [")
-    assert trainings_page.turns(claims[:2], measured) == "", "apart with one verdict, or near with two"
-
-
 def test_rows_are_those_that_every_pair_has():
-    claims = [claim(0), claim(1)]
-    measured = [pair(PUBLISHED, 5, 5), pair("seed-1", 5)]
-    assert trainings_page.rows_measured(claims, measured) == claims[:1]
+    claims = [claim for claim in ledger() if claim.notebook == trainings.SINKS][:2]
+    each = Estimate(1.0, 0.0, 2.0, 24, "bootstrap over units")
+    published = Pair(PUBLISHED, {}, {}, {claim.finding: each for claim in claims})
+    other = Pair("seed-1", {}, {}, {claims[0].finding: each})
+    assert trainings_page.rows_measured(claims, [published, other]) == claims[:1]
 
 
 def test_a_pair_of_the_wrong_kind_is_refused_before_any_work(tmp_path, monkeypatch):
@@ -98,6 +63,6 @@ def test_the_figure_shows_the_claims_of_all_pairs_as_they_are_kept():
     measured = pairs()
     claims = [one for one in trainings_page.rows_measured(ledger(), measured) if one.kind == "claim"]
     drawn = pd.read_csv(kept_folder() / "trainings.csv")
-    now = trainings_page.as_table(claims, measured)
+    now = side_by_side.as_table(claims, measured, "pair")
     pd.testing.assert_frame_equal(drawn, now, check_dtype=False, rtol=1e-6)
     assert set(drawn.pair) == {pair.name for pair in measured}
