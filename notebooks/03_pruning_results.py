@@ -27,7 +27,7 @@
 # | quick, the defaults | 15 core-minutes | 1.8 GB |
 # | quick in bfloat16 | 5 core-minutes | 1.4 GB |
 # | hour | 70 core-minutes | 1.6 GB a job |
-# | full | about 525 core-minutes, estimated | 1.9 GB a job, estimated |
+# | full | about 250 core-minutes, estimated | 1.9 GB a job |
 #
 # Every variant is scored on the same held-out text under the same noise, over several calibration
 # draws. Calibration text is crops that begin anywhere, so no token is special. The scored text is

@@ -26,7 +26,7 @@
 # | quick, the defaults | 9 core-minutes | 1.6 GB |
 # | quick in bfloat16 | 3 core-minutes | 1.3 GB |
 # | hour | 33 core-minutes | 1.7 GB a job |
-# | full | about 210 core-minutes, estimated | 1.9 GB a job, estimated |
+# | full | 33 core-minutes | 1.7 GB a job |
 #
 # Every recipe is scored on the same held-out text under the same noise, over several calibration
 # draws, and all see as many calibration tokens. That a switch changes nothing is a finding, too,
