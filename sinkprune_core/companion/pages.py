@@ -9,6 +9,7 @@ from pathlib import Path
 from sinkprune_core.companion import claims, readme
 from sinkprune_core.companion.figures_page import figures_page
 from sinkprune_core.companion.models_page import models_page
+from sinkprune_core.companion.more_text_page import more_text_page
 from sinkprune_core.companion.performance_page import performance_page
 from sinkprune_core.companion.results_page import results_page
 from sinkprune_core.companion.trainings_page import trainings_page
@@ -29,6 +30,7 @@ def pages() -> dict[str, str]:
         "docs/models.md": models_page(),
         "docs/performance.md": performance_page(),
         "docs/trainings.md": trainings_page(),
+        "docs/more_text.md": more_text_page(),
         "README.md": readme.with_blocks(text, readme.blocks(ledger, found)),
     }
 

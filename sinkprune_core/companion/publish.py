@@ -11,7 +11,16 @@ from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_core.companion import crate, figures, pages, readme, record_archive, run_costs, trainings_page
+from sinkprune_core.companion import (
+    crate,
+    figures,
+    more_text_page,
+    pages,
+    readme,
+    record_archive,
+    run_costs,
+    trainings_page,
+)
 from sinkprune_core.companion.claims_table import origin
 from sinkprune_core.files import atomic, project_root
 
@@ -118,7 +127,7 @@ def publish(profile: str) -> list[Path]:
     file = root / "README.md"
     text = readme.with_blocks(file.read_text(encoding="utf-8"), {"origin": origin(folder)})
     file.write_text(text, encoding="utf-8")
-    return [*written, *trainings_page.draw(), *pages.write(), crate.write(root)]
+    return [*written, *trainings_page.draw(), *more_text_page.draw(), *pages.write(), crate.write(root)]
 
 
 def _publish_notebooks(root: Path, folder: Path) -> list[Path]:

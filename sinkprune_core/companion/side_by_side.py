@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sinkprune_core.companion import phrases
+from sinkprune_core.companion import phrases, verdict_rule
 from sinkprune_core.companion.claims import Claim
 from sinkprune_core.companion.claims_page import MARKS
 from sinkprune_core.companion.forests import VERDICT_MARKS
@@ -72,12 +72,18 @@ def bullets(claims: Iterable[Claim], measured: Sequence[Measured]) -> str:
     """Return a bullet per claim: its verdict and number by every way of measuring it."""
     lines = []
     for claim in claims:
-        says = [
-            f"{one.name} {verdict} ({phrases.amount(one.found[claim.finding])})"
-            for one, verdict in zip(measured, verdicts_of(claim, measured), strict=True)
-        ]
+        says = [f"{one.name} {_in_words(claim, one.found[claim.finding])}" for one in measured]
         lines.append(f"* *{claim.says}*: {', '.join(says)}.")
     return "\n".join(lines)
+
+
+def _in_words(claim: Claim, found: Estimate) -> str:
+    """Return a verdict with its number; one on an effect that is too small to matter says so."""
+    verdict = claim.verdict(found)
+    said = [phrases.amount(found)]
+    if verdict != UNDECIDED:  # of which the note says how to decide it
+        said.append(verdict_rule.note(found, claim.side, claim.against, claim.margin_of(found)))
+    return f"{verdict} ({', '.join(part for part in said if part)})"
 
 
 def plot_side_by_side(claims: Sequence[Claim], measured: Sequence[Measured], title: str) -> Figure:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sinkprune_core.companion import claims, record_archive
+from sinkprune_core.companion import claims, more_text, record_archive
 from sinkprune_core.companion.headline_rows import NOTEBOOK as PRUNING
 from sinkprune_core.companion.headline_rows import headline_scores, sizes_of
 from sinkprune_core.companion.records import Run
@@ -22,7 +22,7 @@ from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import PACKAGE, project_root, write_json
 from sinkprune_core.models.weight_files import read_json
 
-PROFILE = "hour"  # whose sizes are taken, and whose findings the published pair has
+PROFILE = "hour"  # whose sizes are taken
 SINKS = "01_sink_variance"
 DRAWS = 2  # calibration draws of a pair
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # the published pair
@@ -48,12 +48,22 @@ def kept_folder() -> Path:
 def pairs() -> list[Pair]:
     """Return the published pair and all others that the project keeps, in order of their names."""
     adapters = {kind: PACKAGE / "data" / "adapters" / name for kind, name in ADAPTERS.items()}
-    published = claims.findings(project_root() / "figures")
+    published = {}
+    for folder in published_folders():
+        published |= claims.findings(folder)
     others = [
         _pair(file.parent.name, read_json(file), claims.findings(file.parent))
         for file in sorted(kept_folder().glob(f"*/{PAIR}"))
     ]
     return [_pair(PUBLISHED, _about(adapters), published), *others]
+
+
+def published_folders() -> list[Path]:
+    """Return where the published pair's findings lie; what is in the second goes before the first.
+
+    The second has the rows of pruning in the sizes of PROFILE, in which the other pairs are measured.
+    """
+    return [project_root() / "figures", more_text.kept_folder() / PROFILE]
 
 
 def _pair(name: str, about: Mapping[str, Mapping[str, dict]], found: Mapping[str, Estimate]) -> Pair:

@@ -15,12 +15,14 @@ from sinkprune_core.companion.side_by_side import agreement, claims_table, disag
 from sinkprune_core.companion.trainings import (
     ADAPTERS,
     DRAWS,
+    PAIR,
     PRUNING,
     PUBLISHED,
     SINKS,
     Pair,
     kept_folder,
     pairs,
+    published_folders,
 )
 from sinkprune_core.files import project_root
 from sinkprune_core.tables import markdown_table
@@ -86,12 +88,14 @@ def draw() -> list[Path]:
 
 def _records_behind() -> dict[str, dict]:
     """Return where the records behind all findings come from, by pair, notebook and name of the record."""
-    folders = {PUBLISHED: project_root() / "figures"}
-    folders |= {folder.parent.name: folder.parent for folder in sorted(kept_folder().glob("*/findings"))}
+    sinks, pruning = published_folders()
+    others = [file.parent for file in sorted(kept_folder().glob(f"*/{PAIR}"))]
+    sources = [(PUBLISHED, sinks, SINKS), (PUBLISHED, pruning, PRUNING)]
+    sources += [(folder.name, folder, (SINKS, PRUNING)) for folder in others]
     behind = {}
-    for name, folder in folders.items():
+    for name, folder, notebooks in sources:
         for record, origin in records_behind(folder).items():
-            if record.startswith((SINKS, PRUNING)):
+            if record.startswith(notebooks):
                 behind[f"{name}/{record}"] = origin
     return behind
 

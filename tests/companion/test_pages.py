@@ -23,6 +23,7 @@ PAGES = [
     "docs/models.md",
     "docs/performance.md",
     "docs/trainings.md",
+    "docs/more_text.md",
     "README.md",
 ]
 EVERY = [*published.results(), *published.unprinted()]

@@ -1,0 +1,109 @@
+"""More calibration text: the headline rows of pruning, calibrated on as much text as each profile takes.
+
+    python -m sinkprune_core.companion.more_text full
+
+measures them in the sizes of a profile and keeps findings and records. What is on record is read, so it goes
+on where it was. Several processes share the draws, each with `--seeds`; the last call, without, keeps all.
+"""
+
+import argparse
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sinkprune_core.companion import claims, record_archive
+from sinkprune_core.companion.headline_rows import NOTEBOOK, headline_scores, sizes_of
+from sinkprune_core.companion.records import Run
+from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.files import atomic, project_root, write_json
+from sinkprune_core.models.weight_files import read_json
+
+PROFILES = ("hour", "full")  # in order of their calibration text
+MODEL = "smol-dlm"
+SIZE = ("calibration", "noise_levels", "seeds", "sequences")  # parameters that are kept
+ABOUT = "size.json"  # of a profile: SIZE
+DAMAGE = "damage.csv"  # of a profile: what each recipe costs
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much text a profile calibrates on, and what was found so."""
+
+    profile: str
+    size: Mapping[str, int]  # SIZE
+    found: Mapping[str, Estimate]  # by notebook/name
+    damage: pd.DataFrame  # NELBO above the dense model's: recipe, value, low, high
+
+    @property
+    def name(self) -> str:
+        """What tables and figures call it."""
+        return f"{self.size['calibration']} sequences, {self.size['seeds']} draws"
+
+
+def kept_folder() -> Path:
+    """Return where the findings lie, a folder per profile."""
+    return project_root() / "figures" / "more_text"
+
+
+def amounts() -> list[Amount]:
+    """Return all amounts of text that were measured, the least first."""
+    found = []
+    for profile in PROFILES:
+        folder = kept_folder() / profile
+        if (folder / ABOUT).exists():
+            damage = pd.read_csv(folder / DAMAGE)
+            found.append(Amount(profile, read_json(folder / ABOUT), claims.findings(folder), damage))
+    return found
+
+
+def measure(profile: str, seeds: Iterable[int] | None = None) -> Path:
+    """Measure the headline rows in the sizes of a profile; return the folder of what is kept.
+
+    With `seeds`, some calibration draws, only their records are made. Raises ValueError for another profile.
+    """
+    from sinkprune_core.companion.pruning_findings import excess, likelihood_findings
+    from sinkprune_core.companion.pruning_grid import SPARSITY
+    from sinkprune_core.models.loading import load
+
+    if profile not in PROFILES:
+        raise ValueError(f"profile={profile!r} is not compared here; choose one of {', '.join(PROFILES)}")
+    size = sizes_of(profile)[NOTEBOOK]
+    if record_archive.archive_file(profile).exists():
+        record_archive.unpack(profile)
+    lm = load(MODEL, size["dtype"])
+    run = Run(NOTEBOOK, f"{profile}@headline", {name: size[name] for name in SIZE})
+    before = set(run.records.glob("*.csv"))
+    target = kept_folder() / profile
+    if seeds is not None:
+        headline_scores(run, lm, size, seeds)
+        return target
+    scores = headline_scores(run, lm, size, range(size["seeds"]))
+    run.find(likelihood_findings(scores, [SPARSITY]))
+    if set(run.records.glob("*.csv")) - before or not record_archive.archive_file(profile).exists():
+        record_archive.pack(profile)
+    return _keep(target, run, excess(scores))
+
+
+def _keep(target: Path, run: Run, damage: pd.DataFrame) -> Path:
+    """Put what was found where the project keeps it; return the folder."""
+    (target / "findings").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(run.folder / "findings" / f"{NOTEBOOK}.json", target / "findings" / f"{NOTEBOOK}.json")
+    write_json(target / ABOUT, run.parameters)
+    with atomic(target / DAMAGE) as partial:
+        damage[["recipe", "value", "low", "high"]].to_csv(partial, index=False)
+    return target
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("profile", help=f"whose sizes are taken: {', '.join(PROFILES)}")
+    parser.add_argument("--seeds", type=int, nargs="+", help="only these calibration draws, nothing kept")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = _arguments()
+    print(measure(given.profile, given.seeds).relative_to(project_root()))

@@ -1,0 +1,252 @@
+"""docs/more_text.md and its figures: what changes when pruning is calibrated on more text, in more draws.
+
+`python -m sinkprune_core.companion.more_text_page` draws the figures; `companion.pages` writes the page.
+"""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from sinkprune_core.companion import figures, forests, phrases, side_by_side
+from sinkprune_core.companion.claims import CLAIM, Claim, ledger
+from sinkprune_core.companion.claims_table import records_behind
+from sinkprune_core.companion.headline_rows import LENGTH, NOTEBOOK
+from sinkprune_core.companion.more_text import Amount, amounts, kept_folder
+from sinkprune_core.companion.pruning_findings import COMPARISONS
+from sinkprune_core.companion.records import Run
+from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.files import project_root
+from sinkprune_core.tables import markdown_table
+
+DIFFERENCES = "more_text"
+DAMAGE = "damage"
+AMOUNTS = "amounts"
+PAGE = "docs/more_text.md"
+
+
+def rows_measured(measured: Sequence[Amount]) -> list[Claim]:
+    """Return the rows of the ledger that every amount of text has a finding for."""
+    return [claim for claim in ledger() if all(amount.found.get(claim.finding) for amount in measured)]
+
+
+def compared(measured: Sequence[Amount]) -> list[str]:
+    """Return the comparisons that every amount of text has a finding for, in order."""
+    return [name for name in COMPARISONS if all(_finding(amount, name) for amount in measured)]
+
+
+def _finding(amount: Amount, comparison: str) -> Estimate | None:
+    return amount.found.get(f"{NOTEBOOK}/{comparison}")
+
+
+def effect_of(found: Estimate) -> str:
+    """Return in a word what a difference in loss says, one of `phrases.EFFECTS`."""
+    unclear = phrases.EQUIVALENT if phrases.is_small(found) else phrases.OPEN
+    return phrases.by_sign(found, phrases.HURTS, phrases.HELPS, unclear)
+
+
+def effects(measured: Sequence[Amount]) -> pd.DataFrame:
+    """Return a row per comparison and amount of text, as `forests.plot_effects` draws them."""
+    rows = []
+    for name in compared(measured):
+        for amount in measured:
+            found = _finding(amount, name)
+            row = {
+                "section": COMPARISONS[name].label,
+                "comparison": amount.name,
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "margin": found.margin,
+                "verdict": effect_of(found),
+                "error_draws": found.error_draws,
+                "error_sequences": found.error_sequences,
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def summary() -> str:
+    """Return one sentence for README: which verdicts stay with more calibration text."""
+    return f"{says(amounts())} [Details]({PAGE})."
+
+
+def says(measured: Sequence[Amount]) -> str:
+    """Return in words how many rows keep their verdict with most text, and what changes.
+
+    That is every claim of the paper that turns, and every comparison whose two intervals do not overlap.
+    """
+    least, *_, most = measured
+    rows = rows_measured(measured)
+    kept = [claim for claim in rows if side_by_side.has_one_verdict(claim, (least, most))]
+    own = [claim for claim in rows if claim.kind == CLAIM]
+    turned = [claim for claim in own if claim not in kept]
+    sentence = (
+        f"Calibrated on {most.size['calibration']} sequences instead of {least.size['calibration']}, "
+        f"in {most.size['seeds']} draws instead of {least.size['seeds']}, "
+        f"{len(kept)} of {len(rows)} verdicts at 50 % stay"
+    )
+    if not turned:
+        sentence += f", those of all {len(own)} claims of the paper among them"
+    for claim in turned:
+        verdict = claim.verdict(most.found[claim.finding])
+        number = phrases.amount(most.found[claim.finding], phrases.NATS)
+        sentence += f"; *{phrases.capital(claim.short or claim.says)}* turns {verdict} ({number})"
+    sentences = [sentence, *(_change(name, least, most) for name in apart(least, most))]
+    return f"{'. '.join(sentences)}."
+
+
+def apart(least: Amount, most: Amount) -> list[str]:
+    """Return the comparisons on which the intervals of two amounts of text do not overlap."""
+    names = []
+    for name in compared((least, most)):
+        one, other = _finding(least, name), _finding(most, name)
+        if one.high < other.low or other.high < one.low:
+            names.append(name)
+    return names
+
+
+def _change(comparison: str, least: Amount, most: Amount) -> str:
+    """Return in words what a comparison says with the least and with the most text."""
+    one, other = (phrases.amount(_finding(amount, comparison)) for amount in (least, most))
+    return (
+        f"*{COMPARISONS[comparison].label}* goes from {one} to {other} {phrases.NATS}: "
+        "there the amount of text decides"
+    )
+
+
+def draw() -> list[Path]:
+    """Draw both figures into `figures/more_text`; return their files."""
+    measured = amounts()
+    run = Run(DIFFERENCES, DIFFERENCES, {AMOUNTS: [amount.name for amount in measured]})
+    run.records_read.update(_records_behind(measured))
+    title = says(measured).replace("*", "").rstrip(".")
+    table = effects(measured)
+    drawn = forests.plot_effects(table, "difference in NELBO, 50 % (nats per token)", title)
+    caption = f"differences at 50 % by amount of calibration text, with 95 % intervals. {title}"
+    figures.save_figure(run, drawn, DIFFERENCES, table, caption)
+    costs = damage(measured)
+    title = phrases.capital(damage_in_words(measured))
+    cost = "NELBO above the dense model's (nats per token)"
+    drawn = forests.plot_methods(costs, "amount", "recipe", cost, title)
+    caption = f"what pruning costs at 50 % by amount of calibration text, with 95 % intervals. {title}"
+    figures.save_figure(run, drawn, DAMAGE, costs, caption)
+    files = sorted((run.folder / "figures" / DIFFERENCES).iterdir())
+    return [Path(shutil.copyfile(file, kept_folder() / file.name)) for file in files]
+
+
+def damage(measured: Sequence[Amount]) -> pd.DataFrame:
+    """Return what every recipe costs by amount of text: `amount`, `recipe`, `value`, `low`, `high`."""
+    return pd.concat([amount.damage.assign(amount=amount.name) for amount in measured], ignore_index=True)
+
+
+def damage_in_words(measured: Sequence[Amount]) -> str:
+    """Return which recipe's damage falls most from the least text to the most, and which one's least."""
+    least, *_, most = (amount.damage.set_index("recipe").value for amount in measured)
+    change = most - least[most.index]
+    told = [
+        f"{name} {side} ({phrases.number(least[name], 3)} to {phrases.number(most[name], 3)} nats)"
+        for name, side in ((change.idxmin(), "most"), (change.idxmax(), "least"))
+    ]
+    return f"more text helps {told[0]} and {told[1]}"
+
+
+def _records_behind(measured: Sequence[Amount]) -> dict[str, dict]:
+    """Return where the records behind all findings come from, by profile and name of the record."""
+    behind = {}
+    for amount in measured:
+        for record, origin in records_behind(kept_folder() / amount.profile).items():
+            behind[f"{amount.profile}/{record}"] = origin
+    return behind
+
+
+def more_text_page() -> str:
+    """Return docs/more_text.md."""
+    measured = amounts()
+    least, *_, most = measured
+    rows = rows_measured(measured)
+    own = [claim for claim in rows if claim.kind == CLAIM]
+    controls = [claim for claim in rows if claim.kind != CLAIM]
+    turned = [claim for claim in rows if not side_by_side.has_one_verdict(claim, measured)]
+    return f"""# More calibration text
+
+Written by `python -m sinkprune_core.companion.pages` from [figures/more_text](../figures/more_text).
+
+Profile {least.profile} calibrates on {least.size["calibration"]} sequences of {LENGTH} tokens, in
+{least.size["seeds"]} draws; the literature takes 128 sequences and more. Here the rows at 50 % that claims
+are read from were measured again on the {most.size["calibration"]} sequences and {most.size["seeds"]} draws
+of profile {most.profile}, all else equal: the same {most.size["sequences"]} held-out sequences under the same
+noise, and clean baselines with as many tokens as noised recipes ({_tokens(most):,} instead of
+{_tokens(least):,}).
+
+**{says(measured)}**
+As for what a recipe costs, {damage_in_words(measured)}.
+
+![differences by amount of calibration text](../figures/more_text/{DIFFERENCES}.png)
+
+## What changed
+
+{side_by_side.bullets(turned, measured) or "No verdict changed."}
+
+## Claims of the paper
+
+{side_by_side.claims_table(own, measured)}
+
+## Controls
+
+{side_by_side.claims_table(controls, measured)}
+
+## What is left to chance
+
+Half-widths beside the smallest difference that matters (±), and the standard errors that the choice of
+calibration draws and that of held-out sequences add, in thousandths of a nat per token. With
+{most.name}, sequences add more than draws to {_by_sequences(most, measured)} comparisons:
+there more held-out text would decide, not more draws.
+
+{_chance_table(measured)}
+
+## What pruning costs
+
+![what pruning costs by amount of calibration text](../figures/more_text/{DAMAGE}.png)
+
+## To repeat it
+
+Calibration takes as many times longer as its text is longer. The records lie in
+`figures/records-{most.profile}.tar.xz`, so the command reads them; without that file it
+measures. `--seeds 0 1 2` measures some draws, so that several processes can share them.
+
+```bash
+python -m sinkprune_core.companion.more_text {most.profile}
+```
+"""
+
+
+def _tokens(amount: Amount) -> int:
+    return amount.size["calibration"] * amount.size["noise_levels"] * LENGTH
+
+
+def _by_sequences(amount: Amount, measured: Sequence[Amount]) -> str:
+    names = compared(measured)
+    found = [_finding(amount, name) for name in names]
+    return f"{sum(each.error_sequences > each.error_draws for each in found)} of {len(names)}"
+
+
+def _chance_table(measured: Sequence[Amount]) -> str:
+    heads = ["comparison"]
+    for amount in measured:
+        heads += [f"{amount.name}: half-width", "±", "draws", "held-out sequences"]
+    rows = []
+    for name in compared(measured):
+        row = [COMPARISONS[name].label]
+        for amount in measured:
+            found = _finding(amount, name)
+            values = (found.half_width, found.margin, found.error_draws, found.error_sequences)
+            row += [f"{1000 * value:.1f}" for value in values]
+        rows.append(row)
+    return markdown_table(heads, rows)
+
+
+if __name__ == "__main__":
+    for drawn in draw():
+        print(drawn.relative_to(project_root()))

@@ -1,0 +1,96 @@
+"""More calibration text: what is kept of each amount, and what is said of the two."""
+
+import json
+import tarfile
+
+import pandas as pd
+import pytest
+
+from sinkprune_core.companion import claims, more_text, more_text_page, phrases, record_archive
+from sinkprune_core.companion.headline_rows import NOTEBOOK, headline_cells, sizes_of
+from sinkprune_core.companion.more_text import PROFILES, SIZE, amounts, kept_folder
+from sinkprune_core.companion.pruning_grid import HEADLINE, SPARSITY
+from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.files import project_root
+
+ENOUGH = {"calibration": 128, "seeds": 10, "sequences": 256}  # what the headline rows must have at least
+
+
+def test_the_headline_cells_are_those_of_the_notebook_on_all_draws():
+    size = sizes_of("full")[NOTEBOOK]
+    cells = headline_cells(size, 10)
+    assert [cell.name for cell in cells] == list(HEADLINE)
+    assert {(cell.draws, cell.sparsity, cell.answer_draws) for cell in cells} == {(10, SPARSITY, 0)}
+    tokens = {cell.name: cell.sequences * (8 if cell.recipe.inputs == "noised" else 1) for cell in cells}
+    assert tokens["wanda"] == tokens["paper"] == tokens["unstable"] == 8 * size["calibration"]
+    assert "random" not in {cell.name for cell in headline_cells(size, 2, ("random",))}
+
+
+def test_an_unknown_profile_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="profile='huge' is not compared here; choose one of hour, full"):
+        more_text.measure("huge")
+
+
+def test_the_most_text_is_as_much_as_claims_need_and_the_profiles_still_take_what_was_measured():
+    measured = amounts()
+    assert [amount.profile for amount in measured] == list(PROFILES)
+    for amount in measured:
+        size = sizes_of(amount.profile)[NOTEBOOK]
+        assert amount.size == {name: size[name] for name in SIZE}
+        headline = [f"{NOTEBOOK}/paper_minus_wanda", f"{NOTEBOOK}/unstable_minus_wanda"]
+        assert all(amount.found[name].draws == size["seeds"] for name in headline)
+    assert all(measured[-1].size[name] >= least for name, least in ENOUGH.items())
+
+
+def test_what_is_kept_has_its_origin_and_all_its_records_are_in_the_archive():
+    for profile in PROFILES:
+        file = kept_folder() / profile / "findings" / f"{NOTEBOOK}.json"
+        provenance = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+        assert provenance["profile"] == f"{profile}@headline"
+        names = {name for group in provenance["records"] for name in group["names"]}
+        assert all(group["git_commit"] for group in provenance["records"])
+        assert names <= archived(profile)
+
+
+def archived(profile: str) -> set[str]:
+    """The names of the records of notebook 03 in a profile's archive."""
+    with tarfile.open(record_archive.archive_file(profile)) as archive:
+        return {
+            name.split("/")[1].removesuffix(".csv")
+            for name in archive.getnames()
+            if name.startswith(NOTEBOOK) and name.endswith(".csv")
+        }
+
+
+def test_an_amount_whose_profile_is_published_has_the_published_findings():
+    file = project_root() / "figures" / "findings" / f"{NOTEBOOK}.json"
+    profile = json.loads(file.read_text(encoding="utf-8"))["provenance"]["profile"]
+    (same,) = [amount for amount in amounts() if amount.profile == profile]
+    published = claims.findings(project_root() / "figures")
+    shared = [name for name in same.found if name in published]
+    assert len(shared) >= 10
+    assert all(published[name] == same.found[name] for name in shared)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.01, 0.03, phrases.HURTS),
+        (-0.03, -0.01, phrases.HELPS),
+        (-0.01, 0.01, phrases.EQUIVALENT),
+        (-0.01, 0.03, phrases.OPEN),
+    ],
+)
+def test_an_effect_in_a_word(low, high, word):
+    found = Estimate((low + high) / 2, low, high, 24, "bootstrap over units", margin=0.02)
+    assert more_text_page.effect_of(found) == word
+
+
+def test_the_figures_show_what_is_kept():
+    measured = amounts()
+    drawn = pd.read_csv(kept_folder() / "more_text.csv")
+    pd.testing.assert_frame_equal(drawn, more_text_page.effects(measured), check_dtype=False, rtol=1e-6)
+    costs = pd.read_csv(kept_folder() / "damage.csv")
+    pd.testing.assert_frame_equal(costs, more_text_page.damage(measured), check_dtype=False, rtol=1e-6)
+    for file in kept_folder().rglob("*.json"):
+        assert str(project_root()) not in file.read_text(encoding="utf-8")
