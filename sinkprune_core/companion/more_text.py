@@ -75,11 +75,11 @@ def measure(profile: str, seeds: Iterable[int] | None = None) -> Path:
         record_archive.unpack(profile)
     lm = load(MODEL, size["dtype"])
     run = Run(NOTEBOOK, f"{profile}@headline", {name: size[name] for name in SIZE})
-    before = set(run.records.glob("*.csv"))
     target = kept_folder() / profile
     if seeds is not None:
         headline_scores(run, lm, size, seeds)
         return target
+    before = set(run.records.glob("*.csv"))
     scores = headline_scores(run, lm, size, range(size["seeds"]))
     run.find(likelihood_findings(scores, [SPARSITY]))
     if set(run.records.glob("*.csv")) - before or not record_archive.archive_file(profile).exists():

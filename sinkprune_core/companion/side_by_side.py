@@ -72,12 +72,12 @@ def bullets(claims: Iterable[Claim], measured: Sequence[Measured]) -> str:
     """Return a bullet per claim: its verdict and number by every way of measuring it."""
     lines = []
     for claim in claims:
-        says = [f"{one.name} {_in_words(claim, one.found[claim.finding])}" for one in measured]
+        says = [f"{one.name} {in_words(claim, one.found[claim.finding])}" for one in measured]
         lines.append(f"* *{claim.says}*: {', '.join(says)}.")
     return "\n".join(lines)
 
 
-def _in_words(claim: Claim, found: Estimate) -> str:
+def in_words(claim: Claim, found: Estimate) -> str:
     """Return a verdict with its number; one on an effect that is too small to matter says so."""
     verdict = claim.verdict(found)
     said = [phrases.amount(found)]
