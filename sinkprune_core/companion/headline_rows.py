@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import yaml
 
+from sinkprune_core.companion.own_noise import above_dense
 from sinkprune_core.companion.pruning_grid import (
     HEADLINE,
     SPARSITY,
@@ -51,13 +52,16 @@ def headline_scores(
     size: Mapping[str, object],
     seeds: Iterable[int],
     left_out: Collection[str] = (),
+    own_noise: bool = False,
 ) -> pd.DataFrame:
     """Return the scores of the dense model and of the headline variants, on calibration draws `seeds`.
 
-    `size` are parameters of the notebook. What is on record is read.
+    `size` are parameters of the notebook. With `own_noise` every draw is scored under noise of its own, and
+    values are those above the dense model's under the same noise. What is on record is read.
     """
     seeds = list(seeds)
     cells = headline_cells(size, max(seeds) + 1, left_out)
     texts = held_out_texts(lm.tokenizer, size["sequences"], LENGTH)
-    scores, _ = measure_grid(run, lm, cells, Measures(texts, size["draws"], {}, 0), seeds)
-    return scores
+    measures = Measures(texts, size["draws"], {}, 0, own_noise)
+    scores, _ = measure_grid(run, lm, cells, measures, seeds)
+    return above_dense(scores) if own_noise else scores

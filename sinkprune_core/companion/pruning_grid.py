@@ -9,6 +9,8 @@ import torch
 from tqdm.auto import tqdm
 
 from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.companion.own_noise import scores_under
+from sinkprune_core.companion.scoring import EVALUATION_SEED
 from sinkprune_core.companion.texts import calibration_draw
 from sinkprune_core.companion.variant_answers import variant_answers
 from sinkprune_core.companion.variants import SharedStatistics, Variant
@@ -177,6 +179,11 @@ class Measures:
     draws: int  # noise draws per sequence
     items: dict[str, int]  # how many, by benchmark; see `variant_answers`
     item_draws: int  # maskings of an ending
+    own_noise: bool = False  # for every calibration draw, with its number as seed; else one for all draws
+
+    def noise(self, seed: int) -> int:
+        """Return the seed of the noise under which the variants of a calibration draw are scored."""
+        return seed if self.own_noise else EVALUATION_SEED
 
 
 def measure_grid(
@@ -185,18 +192,21 @@ def measure_grid(
     """Return scores and answers of the dense model and of all variants, a record each.
 
     `seeds` are numbers of calibration draws. Variants of one draw share the statistics that they can; one
-    that looks at no text is measured once. Columns of scores are those of `Variant.scores`, of answers those
-    of `variant_answers`, with `variant`, `pattern`, `sparsity` and `seed`.
+    that looks at no text is measured once per noise, as the dense model is. Columns of scores are those of
+    `Variant.scores`, of answers those of `variant_answers`, with `variant`, `pattern`, `sparsity` and `seed`.
     """
-    cells = list(cells)
+    cells, seeds = list(cells), list(seeds)
     fingerprint = lm.fingerprint()
     length = next(iter(measures.texts.values())).shape[1]
-    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": 0}
-    found = [_measured(run, Variant(lm, fingerprint), measures, dense, any(c.answer_draws for c in cells))]
-    for cell in cells:
-        if not CRITERIA[cell.recipe.criterion].calibrated:
+    uncalibrated = [cell for cell in cells if not CRITERIA[cell.recipe.criterion].calibrated]
+    found = []
+    for noise in dict.fromkeys(measures.noise(seed) for seed in seeds):
+        dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": noise}
+        answers = noise == EVALUATION_SEED and any(cell.answer_draws for cell in cells)
+        found.append(_measured(run, Variant(lm, fingerprint), measures, dense, answers))
+        for cell in uncalibrated:
             variant = Variant(lm, fingerprint, cell.recipe)
-            found.append(_measured(run, variant, measures, {**cell.labels, "seed": 0}, False))
+            found.append(_measured(run, variant, measures, {**cell.labels, "seed": noise}, False))
     for seed in tqdm(seeds, desc=f"calibration draws of {lm.name}"):
         todo = [cell for cell in cells if CRITERIA[cell.recipe.criterion].calibrated and seed < cell.draws]
         texts = _shared_texts(lm, todo, length, seed)
@@ -228,7 +238,8 @@ def _measured(
     """Return a variant's scores, and its answers to every benchmark where it is asked for them."""
     asked = measures.items if answers else {}
     with variant:
-        scores = variant.scores(run, measures.texts, measures.draws, **labels)
+        noise = measures.noise(labels["seed"])
+        scores = scores_under(run, variant, measures.texts, measures.draws, noise, **labels)
         found = []
         for benchmark, items in asked.items():
             found.append(variant_answers(run, variant, benchmark, items, measures.item_draws, **labels))

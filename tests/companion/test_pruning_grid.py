@@ -1,11 +1,13 @@
 """What notebook 03 prunes and finds: tokens are matched, draws counted, findings named as the ledger does."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from sinkprune_core.companion import claims, pruning_findings
 from sinkprune_core.companion.margins import share_that_matters
-from sinkprune_core.companion.pruning_findings import at, differences, suffix
+from sinkprune_core.companion.own_noise import above_dense
+from sinkprune_core.companion.pruning_findings import at, damage, differences, suffix
 from sinkprune_core.companion.pruning_grid import (
     ANSWERING,
     HEADLINE,
@@ -18,6 +20,7 @@ from sinkprune_core.companion.pruning_grid import (
     twin_cells,
 )
 from sinkprune_core.companion.records import Run
+from sinkprune_core.companion.scoring import score_texts
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.recipe import preset
 
@@ -100,6 +103,36 @@ def test_a_grid_is_measured_in_the_draws_that_each_variant_has(run, tiny_dlm, ma
     cost = scores[scores.variant == "wanda"].value.mean() - values["dense"].mean()
     margin = share_that_matters() * cost if cost > 0 else None
     assert found["unstable_minus_wanda"].margin == pytest.approx(margin)
+
+
+def test_draws_under_noise_of_their_own_are_paired_with_the_dense_model_under_the_same_noise(
+    run, tiny_dlm, make_ids, monkeypatch
+):
+    monkeypatch.setattr(
+        "sinkprune_core.companion.texts.corpus.texts",
+        lambda tokenizer, count, length, held_out, seed: {"x": make_ids(count, length, seed)},
+    )
+    grid = [GridCell("unstructured", 0.5, name, preset(name), 2, 2) for name in ("wanda", "sparsegpt")]
+    texts = {"natural/crop": make_ids(3, 12, seed=9)}
+    shared, own = (
+        measure_grid(run, tiny_dlm, grid, Measures(texts, 1, {}, 1, own_noise), range(2))[0]
+        for own_noise in (False, True)
+    )
+
+    def values(scores, variant, seed):
+        return scores[(scores.variant == variant) & (scores.seed == seed)].value.to_numpy()
+
+    for variant in ("wanda", "sparsegpt"):
+        assert np.array_equal(values(own, variant, 0), values(shared, variant, 0))  # noise 0 is that of all
+        assert not np.array_equal(values(own, variant, 1), values(shared, variant, 1))
+    expected = score_texts(tiny_dlm, texts, 1, seed=1).value
+    assert np.array_equal(values(own, "dense", 1), expected)
+    above = above_dense(own)
+    assert above[above.variant == "dense"].value.tolist() == [0.0] * 3
+    assert np.allclose(values(above, "wanda", 1), values(own, "wanda", 1) - values(own, "dense", 1))
+    dense_mean = own[own.variant == "dense"].value.mean()
+    wanda_mean = own[own.variant == "wanda"].value.mean()
+    assert damage(above, ("unstructured", 0.5), "wanda") == pytest.approx(wanda_mean - dense_mean)
 
 
 # findings
