@@ -2,8 +2,8 @@
 
     python -m sinkprune_core.companion.more_text full
 
-measures them in the sizes of a profile and keeps findings and records. What is on record is read, so it goes
-on where it was. Several processes share the draws, each with `--seeds`; the last call, without, keeps all.
+measures them in one of WAYS and keeps findings and records. What is on record is read, so it goes on where
+it was. Several processes share the draws, each with `--seeds`; the last call, without, keeps all.
 """
 
 import argparse
@@ -21,7 +21,20 @@ from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import atomic, project_root, write_json
 from sinkprune_core.models.weight_files import read_json
 
-PROFILES = ("hour", "full")  # in order of their calibration text
+
+@dataclass(frozen=True)
+class Way:
+    """In which sizes the headline rows are measured, and under which noise."""
+
+    profile: str  # whose sizes are taken
+    own_noise: bool = False  # every calibration draw under noise of its own; see `own_noise`
+
+
+WAYS = {  # in order of their calibration text; the name is that of the folder and of the archive of records
+    "hour": Way("hour"),
+    "full": Way("full"),
+    "full-own-noise": Way("full", own_noise=True),
+}
 MODEL = "smol-dlm"
 SIZE = ("calibration", "noise_levels", "seeds", "sequences")  # parameters that are kept
 ABOUT = "size.json"  # of a profile: SIZE
@@ -30,9 +43,9 @@ DAMAGE = "damage.csv"  # of a profile: what each recipe costs
 
 @dataclass(frozen=True)
 class Amount:
-    """How much text a profile calibrates on, and what was found so."""
+    """How much text a way calibrates on, and what was found so."""
 
-    profile: str
+    way: str  # of WAYS
     size: Mapping[str, int]  # SIZE
     found: Mapping[str, Estimate]  # by notebook/name
     damage: pd.DataFrame  # NELBO above the dense model's: recipe, value, low, high
@@ -40,50 +53,57 @@ class Amount:
     @property
     def name(self) -> str:
         """What tables and figures call it."""
-        return f"{self.size['calibration']} sequences, {self.size['seeds']} draws"
+        sizes = f"{self.size['calibration']} sequences, {self.size['seeds']} draws"
+        return f"{sizes}, own noise" if self.own_noise else sizes
+
+    @property
+    def own_noise(self) -> bool:
+        """Whether every calibration draw has noise of its own."""
+        return WAYS[self.way].own_noise
 
 
 def kept_folder() -> Path:
-    """Return where the findings lie, a folder per profile."""
+    """Return where the findings lie, a folder per way."""
     return project_root() / "figures" / "more_text"
 
 
 def amounts() -> list[Amount]:
-    """Return all amounts of text that were measured, the least first."""
+    """Return all amounts of text that were measured, in the order of WAYS."""
     found = []
-    for profile in PROFILES:
-        folder = kept_folder() / profile
+    for way in WAYS:
+        folder = kept_folder() / way
         if (folder / ABOUT).exists():
             damage = pd.read_csv(folder / DAMAGE)
-            found.append(Amount(profile, read_json(folder / ABOUT), claims.findings(folder), damage))
+            found.append(Amount(way, read_json(folder / ABOUT), claims.findings(folder), damage))
     return found
 
 
-def measure(profile: str, seeds: Iterable[int] | None = None) -> Path:
-    """Measure the headline rows in the sizes of a profile; return the folder of what is kept.
+def measure(way: str, seeds: Iterable[int] | None = None) -> Path:
+    """Measure the headline rows in one of WAYS; return the folder of what is kept.
 
-    With `seeds`, some calibration draws, only their records are made. Raises ValueError for another profile.
+    With `seeds`, some calibration draws, only their records are made. Raises ValueError for another way.
     """
     from sinkprune_core.companion.pruning_findings import excess, likelihood_findings
     from sinkprune_core.companion.pruning_grid import SPARSITY
     from sinkprune_core.models.loading import load
 
-    if profile not in PROFILES:
-        raise ValueError(f"profile={profile!r} is not compared here; choose one of {', '.join(PROFILES)}")
-    size = sizes_of(profile)[NOTEBOOK]
-    if record_archive.archive_file(profile).exists():
-        record_archive.unpack(profile)
+    if way not in WAYS:
+        raise ValueError(f"way={way!r} is not compared here; choose one of {', '.join(WAYS)}")
+    about = WAYS[way]
+    size = sizes_of(about.profile)[NOTEBOOK]
+    if record_archive.archive_file(way).exists():
+        record_archive.unpack(way)
     lm = load(MODEL, size["dtype"])
-    run = Run(NOTEBOOK, f"{profile}@headline", {name: size[name] for name in SIZE})
-    target = kept_folder() / profile
+    run = Run(NOTEBOOK, f"{way}@headline", {name: size[name] for name in SIZE})
+    target = kept_folder() / way
     if seeds is not None:
-        headline_scores(run, lm, size, seeds)
+        headline_scores(run, lm, size, seeds, own_noise=about.own_noise)
         return target
     before = set(run.records.glob("*.csv"))
-    scores = headline_scores(run, lm, size, range(size["seeds"]))
+    scores = headline_scores(run, lm, size, range(size["seeds"]), own_noise=about.own_noise)
     run.find(likelihood_findings(scores, [SPARSITY]))
-    if set(run.records.glob("*.csv")) - before or not record_archive.archive_file(profile).exists():
-        record_archive.pack(profile)
+    if set(run.records.glob("*.csv")) - before or not record_archive.archive_file(way).exists():
+        record_archive.pack(way)
     return _keep(target, run, excess(scores))
 
 
@@ -99,11 +119,11 @@ def _keep(target: Path, run: Run, damage: pd.DataFrame) -> Path:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("profile", help=f"whose sizes are taken: {', '.join(PROFILES)}")
+    parser.add_argument("way", help=f"one of {', '.join(WAYS)}")
     parser.add_argument("--seeds", type=int, nargs="+", help="only these calibration draws, nothing kept")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     given = _arguments()
-    print(measure(given.profile, given.seeds).relative_to(project_root()))
+    print(measure(given.way, given.seeds).relative_to(project_root()))

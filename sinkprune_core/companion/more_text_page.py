@@ -158,8 +158,8 @@ def _records_behind(measured: Sequence[Amount]) -> dict[str, dict]:
     """Return where the records behind all findings come from, by profile and name of the record."""
     behind = {}
     for amount in measured:
-        for record, origin in records_behind(kept_folder() / amount.profile).items():
-            behind[f"{amount.profile}/{record}"] = origin
+        for record, origin in records_behind(kept_folder() / amount.way).items():
+            behind[f"{amount.way}/{record}"] = origin
     return behind
 
 
@@ -175,10 +175,10 @@ def more_text_page() -> str:
 
 Written by `python -m sinkprune_core.companion.pages` from [figures/more_text](../figures/more_text).
 
-Profile {least.profile} calibrates on {least.size["calibration"]} sequences of {LENGTH} tokens, in
+Profile {least.way} calibrates on {least.size["calibration"]} sequences of {LENGTH} tokens, in
 {least.size["seeds"]} draws; Wanda and SparseGPT were published with 128, of 2,048 tokens. Here the rows at
 50 % that claims are read from were measured again on the {most.size["calibration"]} sequences and
-{most.size["seeds"]} draws of profile {most.profile}, all else equal: the same {most.size["sequences"]}
+{most.size["seeds"]} draws of profile {most.way}, all else equal: the same {most.size["sequences"]}
 held-out sequences under the same noise, and clean baselines with as many tokens as noised recipes
 ({_tokens(most):,} instead of {_tokens(least):,}).
 
@@ -215,11 +215,11 @@ there more held-out text would decide, not more draws.
 ## To repeat it
 
 Calibration takes as many times longer as its text is longer. The records lie in
-`figures/records-{most.profile}.tar.xz`, so the command reads them; without that file it
+`figures/records-{most.way}.tar.xz`, so the command reads them; without that file it
 measures. `--seeds 0 1 2` measures some draws, so that several processes can share them.
 
 ```bash
-python -m sinkprune_core.companion.more_text {most.profile}
+python -m sinkprune_core.companion.more_text {most.way}
 ```
 """
 

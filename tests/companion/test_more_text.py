@@ -8,7 +8,7 @@ import pytest
 
 from sinkprune_core.companion import claims, more_text, more_text_page, phrases, record_archive
 from sinkprune_core.companion.headline_rows import NOTEBOOK, headline_cells, sizes_of
-from sinkprune_core.companion.more_text import PROFILES, SIZE, amounts, kept_folder
+from sinkprune_core.companion.more_text import SIZE, WAYS, amounts, kept_folder
 from sinkprune_core.companion.pruning_grid import HEADLINE, SPARSITY
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import project_root
@@ -26,16 +26,16 @@ def test_the_headline_cells_are_those_of_the_notebook_on_all_draws():
     assert "random" not in {cell.name for cell in headline_cells(size, 2, ("random",))}
 
 
-def test_an_unknown_profile_is_refused_before_any_work():
-    with pytest.raises(ValueError, match="profile='huge' is not compared here; choose one of hour, full"):
+def test_an_unknown_way_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="way='huge' is not compared here; choose one of hour, full"):
         more_text.measure("huge")
 
 
 def test_the_most_text_is_as_much_as_claims_need_and_the_profiles_still_take_what_was_measured():
     measured = amounts()
-    assert [amount.profile for amount in measured] == list(PROFILES)
+    assert [amount.way for amount in measured] == [way for way in WAYS if (kept_folder() / way).exists()]
     for amount in measured:
-        size = sizes_of(amount.profile)[NOTEBOOK]
+        size = sizes_of(WAYS[amount.way].profile)[NOTEBOOK]
         assert amount.size == {name: size[name] for name in SIZE}
         headline = [f"{NOTEBOOK}/paper_minus_wanda", f"{NOTEBOOK}/unstable_minus_wanda"]
         assert all(amount.found[name].draws == size["seeds"] for name in headline)
@@ -43,13 +43,13 @@ def test_the_most_text_is_as_much_as_claims_need_and_the_profiles_still_take_wha
 
 
 def test_what_is_kept_has_its_origin_and_all_its_records_are_in_the_archive():
-    for profile in PROFILES:
-        file = kept_folder() / profile / "findings" / f"{NOTEBOOK}.json"
+    for way in [amount.way for amount in amounts()]:
+        file = kept_folder() / way / "findings" / f"{NOTEBOOK}.json"
         provenance = json.loads(file.read_text(encoding="utf-8"))["provenance"]
-        assert provenance["profile"] == f"{profile}@headline"
+        assert provenance["profile"] == f"{way}@headline"
         names = {name for group in provenance["records"] for name in group["names"]}
         assert all(group["git_commit"] for group in provenance["records"])
-        assert names <= archived(profile)
+        assert names <= archived(way)
 
 
 def archived(profile: str) -> set[str]:
@@ -65,7 +65,7 @@ def archived(profile: str) -> set[str]:
 def test_an_amount_whose_profile_is_published_has_the_published_findings():
     file = project_root() / "figures" / "findings" / f"{NOTEBOOK}.json"
     profile = json.loads(file.read_text(encoding="utf-8"))["provenance"]["profile"]
-    (same,) = [amount for amount in amounts() if amount.profile == profile]
+    (same,) = [amount for amount in amounts() if amount.way == profile]
     published = claims.findings(project_root() / "figures")
     shared = [name for name in same.found if name in published]
     assert len(shared) >= 10
