@@ -1,4 +1,4 @@
-"""docs/more_text.md and its figures: what changes when pruning is calibrated on more text, in more draws.
+"""docs/more_text.md and its figures: what changes with more calibration text, and with less chance.
 
 `python -m sinkprune_core.companion.more_text_page` draws the figures; `companion.pages` writes the page.
 """
@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from sinkprune_core.companion import figures, forests, phrases, side_by_side
@@ -72,14 +73,34 @@ def summary() -> str:
     return f"{says(amounts())} [Details]({PAGE})."
 
 
+def under_one_noise(measured: Sequence[Amount]) -> tuple[Amount, Amount]:
+    """Return the least and the most text that were measured under one noise for all draws."""
+    alike = [amount for amount in measured if not amount.own_noise]
+    return alike[0], alike[-1]
+
+
+def under_own_noise(measured: Sequence[Amount]) -> Amount | None:
+    """Return the amount of text that was measured under noise of its own for every draw, if any was."""
+    return next((amount for amount in measured if amount.own_noise), None)
+
+
 def says(measured: Sequence[Amount]) -> str:
+    """Return in words what more text changes, and what noise of its own for every draw does."""
+    own = under_own_noise(measured)
+    _, most = under_one_noise(measured)
+    return (
+        more_text_says(measured) if own is None else f"{more_text_says(measured)} {_less_chance(most, own)}"
+    )
+
+
+def more_text_says(measured: Sequence[Amount]) -> str:
     """Return in words how many rows keep their verdict with most text, and what changes.
 
     That is every claim of the paper and every row of README's table that turns, and every comparison whose
     two intervals do not overlap.
     """
-    least, *_, most = measured
-    rows = rows_measured(measured)
+    least, most = under_one_noise(measured)
+    rows = rows_measured((least, most))
     kept = [claim for claim in rows if side_by_side.has_one_verdict(claim, (least, most))]
     own = [claim for claim in rows if claim.kind == CLAIM]
     sentence = (
@@ -89,13 +110,38 @@ def says(measured: Sequence[Amount]) -> str:
     )
     if all(claim in kept for claim in own):
         sentence += f", those of all {len(own)} claims of the paper among them"
-    for claim in rows:
-        is_told = claim.kind == CLAIM or claim.short is not None
-        if is_told and claim not in kept:
-            verdict = side_by_side.in_words(claim, most.found[claim.finding])
-            sentence += f"; *{claim.says}* turns {verdict}"
+    sentence += _turns(rows, least, most)
     sentences = [sentence, *(_change(name, least, most) for name in apart(least, most))]
     return f"{'. '.join(sentences)}."
+
+
+def _turns(rows: Sequence[Claim], before: Amount, after: Amount) -> str:
+    """Return in words which claims of the paper and rows of README's table have another verdict after."""
+    told = ""
+    for claim in rows:
+        is_told = claim.kind == CLAIM or claim.short is not None
+        if is_told and not side_by_side.has_one_verdict(claim, (before, after)):
+            told += f"; *{claim.says}* turns {side_by_side.in_words(claim, after.found[claim.finding])}"
+    return told
+
+
+def _less_chance(shared: Amount, own: Amount) -> str:
+    """Return in words what noise of its own for every draw does to intervals and verdicts."""
+    rows = rows_measured((shared, own))
+    kept = sum(side_by_side.has_one_verdict(claim, (shared, own)) for claim in rows)
+    ratios = [_finding(own, name).half_width / _finding(shared, name).half_width for name in compared([own])]
+    decided = [sum(_is_within_margin(amount, name) for name in compared([own])) for amount in (shared, own)]
+    return (
+        f"With noise of its own for every draw, intervals of the same size of run are "
+        f"{phrases.number(float(np.median(ratios)), 2)} times as wide (median); half-widths below the "
+        f"smallest difference that matters: {decided[1]} of {len(ratios)} comparisons instead of "
+        f"{decided[0]}; {kept} of {len(rows)} verdicts stay{_turns(rows, shared, own)}."
+    )
+
+
+def _is_within_margin(amount: Amount, comparison: str) -> bool:
+    found = _finding(amount, comparison)
+    return found.half_width < found.margin
 
 
 def apart(least: Amount, most: Amount) -> list[str]:
@@ -145,7 +191,7 @@ def damage(measured: Sequence[Amount]) -> pd.DataFrame:
 
 def damage_in_words(measured: Sequence[Amount]) -> str:
     """Return which recipe's damage falls most from the least text to the most, and which one's least."""
-    least, *_, most = (amount.damage.set_index("recipe").value for amount in measured)
+    least, most = (amount.damage.set_index("recipe").value for amount in under_one_noise(measured))
     change = most - least[most.index]
     told = [
         f"{name} {side} ({phrases.number(least[name], 3)} to {phrases.number(most[name], 3)} nats)"
@@ -166,10 +212,11 @@ def _records_behind(measured: Sequence[Amount]) -> dict[str, dict]:
 def more_text_page() -> str:
     """Return docs/more_text.md."""
     measured = amounts()
-    least, *_, most = measured
+    least, most = under_one_noise(measured)
     rows = rows_measured(measured)
     own = [claim for claim in rows if claim.kind == CLAIM]
     controls = [claim for claim in rows if claim.kind != CLAIM]
+    last = measured[-1]
     turned = [claim for claim in rows if not side_by_side.has_one_verdict(claim, measured)]
     return f"""# More calibration text
 
@@ -181,7 +228,7 @@ Profile {least.way} calibrates on {least.size["calibration"]} sequences of {LENG
 {most.size["seeds"]} draws of profile {most.way}, all else equal: the same {most.size["sequences"]}
 held-out sequences under the same noise, and clean baselines with as many tokens as noised recipes
 ({_tokens(most):,} instead of {_tokens(least):,}).
-
+{_about_own_noise(measured)}
 **{says(measured)}**
 As for what a recipe costs, {damage_in_words(measured)}.
 
@@ -202,9 +249,8 @@ As for what a recipe costs, {damage_in_words(measured)}.
 ## What is left to chance
 
 Half-widths beside the smallest difference that matters (±), and the standard errors that the choice of
-calibration draws and that of held-out sequences add, in thousandths of a nat per token. With
-{most.name}, sequences add more than draws to {_by_sequences(most, measured)} comparisons:
-there more held-out text would decide, not more draws.
+calibration draws and that of held-out sequences add, in thousandths of a nat per token. What one noise
+for all draws adds counts as chance of the sequences. {_by_sequences(measured)}
 
 {_chance_table(measured)}
 
@@ -215,11 +261,11 @@ there more held-out text would decide, not more draws.
 ## To repeat it
 
 Calibration takes as many times longer as its text is longer. The records lie in
-`figures/records-{most.way}.tar.xz`, so the command reads them; without that file it
+`figures/records-{last.way}.tar.xz`, so the command reads them; without that file it
 measures. `--seeds 0 1 2` measures some draws, so that several processes can share them.
 
 ```bash
-python -m sinkprune_core.companion.more_text {most.way}
+python -m sinkprune_core.companion.more_text {last.way}
 ```
 """
 
@@ -228,10 +274,31 @@ def _tokens(amount: Amount) -> int:
     return amount.size["calibration"] * amount.size["noise_levels"] * LENGTH
 
 
-def _by_sequences(amount: Amount, measured: Sequence[Amount]) -> str:
+def _about_own_noise(measured: Sequence[Amount]) -> str:
+    """Return what the third way is and why, a paragraph of its own; nothing where it was not measured."""
+    if under_own_noise(measured) is None:
+        return ""
+    return """
+All of these are evaluated under one noise, the same masked positions for every variant and every calibration
+draw, so that the chance of this one masking stays, however many draws there are. Notebook 00 averages four
+maskings of every sequence, and its differences spread less: so the run was repeated with noise of its own for
+every draw (its seed is the draw's number). Variants of one draw still share it, and draws average it. How
+wide intervals are was the only reason, and what the first run had found was known by then.
+"""
+
+
+def _by_sequences(measured: Sequence[Amount]) -> str:
+    """Return in words to how many comparisons sequences add more chance than draws do, by amount of text."""
     names = compared(measured)
-    found = [_finding(amount, name) for name in names]
-    return f"{sum(each.error_sequences > each.error_draws for each in found)} of {len(names)}"
+    told = []
+    for amount in measured:
+        found = [_finding(amount, name) for name in names]
+        count = sum(each.error_sequences > each.error_draws for each in found)
+        told.append(f"{count} with {amount.name}")
+    return (
+        f"Of {len(names)} comparisons, sequences add more than draws to {'; '.join(told)}: "
+        "there more held-out text would decide, or more noise, not more calibration text."
+    )
 
 
 def _chance_table(measured: Sequence[Amount]) -> str:
