@@ -32,6 +32,18 @@ def sinks_in_words(panels: Sequence[dict]) -> str:
     return "; ".join(parts)
 
 
+def moves_in_words(differences: Mapping[str, Estimate | None]) -> str:
+    """Return in how many conditions the sinks of the DLM clearly move more than the AR model's, and less.
+
+    `differences` are DLM - AR by condition; None was not measured, and counts as unclear.
+    """
+    known = [found for found in differences.values() if found is not None]
+    more = sum(found.low > 0 for found in known)
+    less = sum(found.high < 0 for found in known)
+    also = f", less in {less}" if less else ""
+    return f"The DLM's sinks move more in {more} of {len(differences)} conditions{also}, literal reading"
+
+
 def near(excess: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of a table of `pruning_findings.excess` that are drawn: those not `FAR_ABOVE`."""
     return excess[~excess.recipe.isin(FAR_ABOVE)]

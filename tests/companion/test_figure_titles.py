@@ -140,3 +140,11 @@ def test_what_is_far_above_the_rest_is_named_and_not_drawn(magnitude):
         f"p: wanda costs least, not clearly (not drawn: magnitude {magnitude})"
     )
     assert figure_titles.near(excess).recipe.tolist() == ["wanda", "paper"]
+
+
+def test_conditions_that_go_the_other_way_are_told():
+    found = {"main": estimate(1, 2), "longer": estimate(-2, -1), "nothing": None, "wide": estimate(-1, 2)}
+    assert figure_titles.moves_in_words(found) == (
+        "The DLM's sinks move more in 1 of 4 conditions, less in 1, literal reading"
+    )
+    assert "less" not in figure_titles.moves_in_words({"main": estimate(1, 2)})
