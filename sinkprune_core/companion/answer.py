@@ -40,6 +40,16 @@ from sinkprune_core.tables import markdown_table
 Found = Mapping[str, Estimate | None]  # by notebook/name
 PAIR = "smol-dlm"
 TEMPORAL = "01_sink_variance/temporal_variance_difference"
+CONDITIONS = {  # that differ from the main one, as findings are named, in words
+    "": "in the main one",
+    "_first_token": "after `<|endoftext|>`",
+    "_samples": "on samples of the AR model",
+    "_documentation": "on documentation",
+    "_from_nothing": "from nothing",
+    "_tokens_512": "over 512 tokens",
+    "_tokens_1024": "over 1,024 tokens",
+    "_dream": "with Dream's sampler",
+}
 PERSISTENCE = "In the official code persistence plays no part: it leaves out all sinks, stable ones too"
 MOVES = {
     REPRODUCED: "by the paper's measure sinks do move more in the DLM",
@@ -177,10 +187,24 @@ def reading_sentence(found: Found) -> str:
     )
 
 
+def condition_sentence(found: Found) -> str:
+    """Return where, by the literal reading, the sinks of the DLM move more and where less; empty if alike."""
+    measured = {name: found[TEMPORAL + name] for name in CONDITIONS if known(found, TEMPORAL + name)}
+    less = [CONDITIONS[name] for name, each in measured.items() if each.high < 0]
+    more = sum(each.low > 0 for each in measured.values())
+    if not less:
+        return ""
+    return (
+        f"By the paper's reading the DLM's sinks move more in {more} of {len(measured)} conditions (text, "
+        f"first token, length, sampler), and less {joined(less)}."
+    )
+
+
 def remembered(found: Found) -> list[str]:
     """Return the findings that deserve a sentence of their own, those that were measured."""
     sentences = [
         reading_sentence(found),
+        condition_sentence(found),
         _kept_weights(found),
         hurts_sentence(found, most=1),
         _fewer_steps(found),

@@ -102,6 +102,15 @@ def test_the_first_answer_says_how_it_depends_on_the_reading():
     assert "was not measured" in answer.reading_sentence({})
 
 
+def test_conditions_in_which_sinks_move_less_are_told():
+    found = {MOVES: estimate(1, 2), f"{MOVES}_tokens_512": estimate(-2, -1), f"{MOVES}_dream": None}
+    assert answer.condition_sentence(found) == (
+        "By the paper's reading the DLM's sinks move more in 1 of 2 conditions (text, first token, length, "
+        "sampler), and less over 512 tokens."
+    )
+    assert answer.condition_sentence({**found, f"{MOVES}_tokens_512": estimate(-1, 2)}) == ""
+
+
 def test_the_short_table_has_every_headline_with_its_control_beneath():
     lines = answer.short_table(
         LEDGER, {"03_pruning_results/paper_minus_wanda": estimate(-2, -1)}
