@@ -26,7 +26,7 @@
 # | quick, the defaults | 7 core-minutes | 1.8 GB |
 # | quick in bfloat16 | 3 core-minutes | 1.5 GB |
 # | hour | 16 core-minutes | 1.6 GB |
-# | full | about 25 core-minutes, estimated | 2.5 GB |
+# | full | about 40 core-minutes, estimated | 2.6 GB |
 #
 # All measurements are made on states that a sampler visits, on a matched pair: the same base
 # weights, tokenizer and architecture, one causal, one bidirectional.
