@@ -17,10 +17,10 @@ from sinkprune_core.companion.phrases import (
     by_sign,
     capital,
     effect,
+    few_draws,
     joined,
     known,
     number,
-    one_draw,
     share,
     span,
 )
@@ -39,6 +39,7 @@ from sinkprune_core.tables import markdown_table
 
 Found = Mapping[str, Estimate | None]  # by notebook/name
 PAIR = "smol-dlm"
+PRUNING = "03_pruning_results"
 TEMPORAL = "01_sink_variance/temporal_variance_difference"
 CONDITIONS = {  # that differ from the main one, as findings are named, in words
     "": "in the main one",
@@ -64,7 +65,7 @@ def readme_answer(ledger: Iterable[Claim], found: Found) -> str:
     """Return three sentences: what the paper claims, what was found here, how far that carries."""
     ledger = list(ledger)
     table = claims.verdicts(ledger, dict(found))
-    sentences = [_claimed(), _found_here(table, found), _how_far(ledger, table)]
+    sentences = [_claimed(), _found_here(ledger, table, found), _how_far(ledger, table)]
     return "\n\n".join(sentences)
 
 
@@ -79,7 +80,7 @@ def _claimed() -> str:
     )
 
 
-def _found_here(table: pd.DataFrame, found: Found) -> str:
+def _found_here(ledger: list[Claim], table: pd.DataFrame, found: Found) -> str:
     """Return what was found on the embedded pair."""
     size = MODELS[PAIR].parameters / 1e6
     parts = [MOVES[table.verdict["sinks-move"]]]
@@ -98,12 +99,26 @@ def _found_here(table: pd.DataFrame, found: Found) -> str:
     if known(found, "03_pruning_results/paper_minus_wanda"):
         whole = found["03_pruning_results/paper_minus_wanda"]
         compared = by_sign(whole, "does worse than Wanda", "beats Wanda", "is not told apart from Wanda")
-        parts.append(f"the official code's whole recipe {compared} ({amount(whole, NATS)})")
+        corrected = table.note["paper-beats-wanda"]
+        also = f"; {claims.NOT_CORRECTED}" if claims.NOT_CORRECTED in corrected else ""
+        parts.append(f"the official code's whole recipe {compared} ({amount(whole, NATS)}{also})")
+    parts += _holds_for_pruning(ledger, table, found)
     said = ". ".join([parts[0], *map(capital, parts[1:])])
     return (
         f"**Found here**, on a pair of models with {size:.0f} million weights (differences in loss, below "
         f"zero is better): {said}."
     )
+
+
+def _holds_for_pruning(ledger: list[Claim], table: pd.DataFrame, found: Found) -> list[str]:
+    """Return the claims of README's table on pruned models that are reproduced, a sentence if there are any."""
+    held = []
+    for claim in ledger:
+        is_about_pruning = claim.kind == claims.CLAIM and claim.notebook == PRUNING and claim.short
+        if is_about_pruning and table.verdict[claim.id] == REPRODUCED:
+            estimate = found[claim.finding]
+            held.append(f"*{claim.short}* ({amount(estimate, NATS)}{few_draws(estimate)})")
+    return [f"what holds of pruning: {joined(held)}"] if held else []
 
 
 def _how_far(ledger: list[Claim], table: pd.DataFrame) -> str:
@@ -161,7 +176,7 @@ def _short_row(claim: Claim, table: pd.DataFrame, estimates: Found, beneath: boo
     shown = "–"
     if estimate is not None:
         interval = span(estimate).replace("\N{NO-BREAK SPACE}", " ")  # it may break where a phone is narrow
-        shown = f"{number(estimate.value)} {claim.unit} {interval}{one_draw(estimate)}"
+        shown = f"{number(estimate.value)} {claim.unit} {interval}{few_draws(estimate)}"
     elif claim.published:
         shown = f"published: {claim.published}"
     return [says, shown_verdict, shown]
@@ -181,9 +196,11 @@ def reading_sentence(found: Found) -> str:
     if count in (more, less):
         whose = "the DLM's" if more else "the AR model's"
         return f"In all {count} readings of attention mass {whose} sinks move more."
+    open_ones = count - more - less
+    unclear = f", in {open_ones} it is unclear" if open_ones else ""
     return (
         f"Whose sinks move more depends on how attention mass is read: in {more} of {count} readings the "
-        f"DLM's, in {less} the AR model's, in {count - more - less} it is unclear."
+        f"DLM's, in {less} the AR model's{unclear}."
     )
 
 
@@ -206,7 +223,7 @@ def remembered(found: Found) -> list[str]:
         reading_sentence(found),
         condition_sentence(found),
         _kept_weights(found),
-        hurts_sentence(found, most=1),
+        sinks_alone_sentence(found, most=1),
         _fewer_steps(found),
         _persistence(found),
     ]
@@ -241,22 +258,30 @@ def sink_effects(found: Found) -> dict[str, Estimate]:
     return effects
 
 
-def hurts_sentence(found: Found, most: int = 3) -> str:
-    """Return where leaving sinks out costs quality, worst first and so many at `most`; empty where it was not
-    measured.
+def sinks_alone_sentence(found: Found, most: int = 3) -> str:
+    """Return where leaving sinks out, and nothing else, gains or costs quality; empty if not measured.
+
+    The clearest come first, so many at `most` on either side.
     """
     effects = sink_effects(found)
     if not effects:
         return ""
-    hurting = sorted(effects.items(), key=lambda item: -item[1].value)
-    hurting = [(label, estimate) for label, estimate in hurting if estimate.low > 0]
-    _, helping = above_and_below(effects.values())
-    counts = f"of {len(effects)} comparisons that change nothing else, {helping} clearly gain"
-    if not hurting:
-        return f"Nowhere does leaving sinks out clearly hurt by itself: {counts}, none clearly loses."
-    listed = joined([f"{label} ({amount(each, NATS)}{one_draw(each)})" for label, each in hurting[:most]])
-    lose = "loses" if len(hurting) == 1 else "lose"
-    return f"Leaving sinks out by itself can hurt: {counts} and {len(hurting)} clearly {lose}, most {listed}."
+    by_value = sorted(effects.items(), key=lambda item: item[1].value)
+    gains = [(label, each) for label, each in by_value if each.high < 0]
+    losses = [(label, each) for label, each in reversed(by_value) if each.low > 0]
+    return (
+        f"Of {len(effects)} comparisons in which leaving sinks out is all that changes, {len(gains)} clearly "
+        f"{'gains' if len(gains) == 1 else 'gain'}{_most(gains[:most])} and {len(losses)} clearly "
+        f"{'loses' if len(losses) == 1 else 'lose'}{_most(losses[:most])}."
+    )
+
+
+def _most(effects: list[tuple[str, Estimate]]) -> str:
+    """Return the strongest effects in brackets; nothing where there is none."""
+    if not effects:
+        return ""
+    listed = [f"{label}, {amount(each, NATS)}{few_draws(each)}" for label, each in effects]
+    return f" (most {'; '.join(listed)})"
 
 
 def _fewer_steps(found: Found) -> str:

@@ -24,8 +24,12 @@ CONTROL = "control"  # of ours
 OTHERS = "others"  # measured by somebody else, never counted among ours
 KINDS = (CLAIM, CONTROL, OTHERS)
 PARTS = ("history", "claims")  # of the file
+SEEN_FIRST = "row added after its number had been seen"
 NOT_CORRECTED = "not after correction for its family"
-ONE_DRAW = "one calibration draw, whose chance is not in the interval"
+FEW_DRAWS = {  # calibration draws -> note
+    1: "one calibration draw, whose chance is not in the interval",
+    2: "two calibration draws, of whose chance the interval holds little",
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,9 @@ class Claim:
     margin_reason: str | None = None  # of a margin that is a number
     bears_on: str | None = None  # id of the row that a measurement by others speaks about
     first_verdict: str | None = None  # what the rule says of the first results
+    seen_first: bool = (
+        False  # whether its number had been seen before the row was written; such a row says so
+    )
     turned: str | None = None  # why the measure was wrong, shown where the verdict is another one now
     short: str | None = None  # the claim in few words; rows that have it stand in README's table
     unit: str | None = None  # of the finding, beside its number there
@@ -277,8 +284,10 @@ def _note(claim: Claim, estimate: Estimate, p: float) -> str:
     given = claim.verdict(estimate)
     if given in (verdict_rule.REPRODUCED, verdict_rule.CONTRADICTED) and p >= 1 - CONFIDENCE:
         notes.append(NOT_CORRECTED)
-    if estimate.draws == 1:
-        notes.append(ONE_DRAW)
+    if estimate.draws in FEW_DRAWS:
+        notes.append(FEW_DRAWS[estimate.draws])
+    if claim.seen_first:
+        notes.append(SEEN_FIRST)
     return "; ".join(part for part in notes if part)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sinkprune_core.companion import claims, claims_page, figures, forests, ledger_commits
+from sinkprune_core.companion.phrases import joined
 from sinkprune_core.companion.records import Run
 from sinkprune_core.files import atomic
 
@@ -29,7 +30,7 @@ def origin(folder: Path) -> str:
 
 def _listed(values: Iterable[str]) -> str:
     """Return different values in order, in words."""
-    return " and ".join(sorted(set(values)))
+    return joined(sorted(set(values)))
 
 
 def records_behind(folder: Path) -> dict[str, dict]:

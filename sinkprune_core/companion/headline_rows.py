@@ -1,4 +1,4 @@
-"""The headline rows of notebook 03 on one model: those that its verdicts at 50 % sparsity are read from.
+"""The headline rows of notebook 03 on one model: those that its verdicts at 50 and 75 % are read from.
 
 Other trainings and other amounts of calibration text are measured so, without all that the notebook adds.
 """
@@ -46,6 +46,16 @@ def headline_cells(size: Mapping[str, object], draws: int, left_out: Collection[
     return [cell for cell in cells if cell.name in HEADLINE and cell.name not in left_out]
 
 
+def curve_cells(size: Mapping[str, object], draws: int) -> list[GridCell]:
+    """Return the variants at sparsities other than SPARSITY, on as many of the draws as the notebook takes.
+
+    `size` are parameters of the notebook.
+    """
+    grid = GridSize(size["calibration"], size["noise_levels"], 0, min(size["other_draws"], draws), 0, 0)
+    others = [share for share in size["sparsities"] if share != SPARSITY]
+    return grid_cells(grid, others, [], [], [])
+
+
 def headline_scores(
     run: "Run",
     lm: LanguageModel,
@@ -53,14 +63,18 @@ def headline_scores(
     seeds: Iterable[int],
     left_out: Collection[str] = (),
     own_noise: bool = False,
+    with_curve: bool = False,
 ) -> pd.DataFrame:
     """Return the scores of the dense model and of the headline variants, on calibration draws `seeds`.
 
     `size` are parameters of the notebook. With `own_noise` every draw is scored under noise of its own, and
-    values are those above the dense model's under the same noise. What is on record is read.
+    values are those above the dense model's under the same noise. With `with_curve` other sparsities are
+    measured as well. What is on record is read.
     """
     seeds = list(seeds)
     cells = headline_cells(size, max(seeds) + 1, left_out)
+    if with_curve:
+        cells += curve_cells(size, max(seeds) + 1)
     texts = held_out_texts(lm.tokenizer, size["sequences"], LENGTH)
     measures = Measures(texts, size["draws"], {}, 0, own_noise)
     scores, _ = measure_grid(run, lm, cells, measures, seeds)

@@ -1,6 +1,8 @@
 """Whether the ledger was committed before a run: its last commit against those of the run's records.
 
 What counts is what decides a verdict; how a row is shown, and what the history tells, may change after a run.
+Rows that say themselves that their number had been seen first (`seen_first`) were added after it, and do not
+count.
 """
 
 import subprocess
@@ -10,6 +12,9 @@ from pathlib import Path
 
 import yaml
 
+from sinkprune_core.companion.phrases import joined
+
+SEEN_FIRST = "seen_first"
 LETTERS = 12  # of a commit, as shown
 SHOWN_ONLY = {
     "history",
@@ -68,8 +73,16 @@ def _without_shown(value: object) -> object:
     if isinstance(value, dict):
         return {key: _without_shown(part) for key, part in value.items() if key not in SHOWN_ONLY}
     if isinstance(value, list):
-        return [_without_shown(part) for part in value]
+        rows = [part for part in value if not (isinstance(part, dict) and part.get(SEEN_FIRST))]
+        return [_without_shown(part) for part in rows]
     return value
+
+
+def _seen_first(file: Path) -> list[dict]:
+    """Return the rows that were added after their number had been seen."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    rows = content.get("claims", []) if isinstance(content, dict) else []
+    return [row for row in rows if row.get(SEEN_FIRST)]
 
 
 def is_before(commit: str, later: str, folder: Path) -> bool | None:
@@ -100,16 +113,18 @@ def before_the_run(file: Path, commits: Iterable[str | None]) -> str:
         return f"{said}, **changed since and not committed**."
     named = sorted({commit or "none" for commit in commits})
     found = [is_before(last.commit, commit.removesuffix("-dirty"), file.parent) for commit in named]
-    run = " and ".join(commit[:LETTERS] for commit in named)
+    run = joined(commit[:LETTERS] for commit in named)
     if not named or None in found:
         return (
             f"{said}; the run's commit ({run or 'none'}) is not in this clone, so the order was not checked."
         )
     if not all(found):
         return f"{said}, **not before the run** ({run})."
+    added = len(_seen_first(file))
+    rest = f"; {added} rows added after it say so" if added else ""
     if any(commit.endswith("-dirty") for commit in named):
-        return f"{said}, before the run ({run}, **with changes that were not committed**)."
-    return f"{said}, before the run ({run})."
+        return f"{said}, before the run ({run}, **with changes that were not committed**){rest}."
+    return f"{said}, before the run ({run}){rest}."
 
 
 def _git(folder: Path, *arguments: str) -> str:

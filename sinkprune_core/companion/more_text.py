@@ -27,7 +27,7 @@ class Way:
     """In which sizes the headline rows are measured, and under which noise."""
 
     profile: str  # whose sizes are taken
-    own_noise: bool = False  # every calibration draw under noise of its own; see `own_noise`
+    own_noise: bool = False  # every calibration draw under noise of its own, at 50 % alone; see `own_noise`
 
 
 WAYS = {  # in order of their calibration text; the name is that of the folder and of the archive of records
@@ -94,17 +94,20 @@ def measure(way: str, seeds: Iterable[int] | None = None) -> Path:
     if record_archive.archive_file(way).exists():
         record_archive.unpack(way)
     lm = load(MODEL, size["dtype"])
+    how = {"own_noise": about.own_noise, "with_curve": not about.own_noise}
     run = Run(NOTEBOOK, f"{way}@headline", {name: size[name] for name in SIZE})
     target = kept_folder() / way
     if seeds is not None:
-        headline_scores(run, lm, size, seeds, own_noise=about.own_noise)
+        headline_scores(run, lm, size, seeds, **how)
         return target
     before = set(run.records.glob("*.csv"))
-    scores = headline_scores(run, lm, size, range(size["seeds"]), own_noise=about.own_noise)
-    run.find(likelihood_findings(scores, [SPARSITY]))
+    scores = headline_scores(run, lm, size, range(size["seeds"]), **how)
+    sparsities = [SPARSITY] if about.own_noise else size["sparsities"]
+    run.find(likelihood_findings(scores, sparsities))
     if set(run.records.glob("*.csv")) - before or not record_archive.archive_file(way).exists():
         record_archive.pack(way)
-    return _keep(target, run, excess(scores))
+    costs = excess(scores)
+    return _keep(target, run, costs[costs.sparsity == SPARSITY])
 
 
 def _keep(target: Path, run: Run, damage: pd.DataFrame) -> Path:

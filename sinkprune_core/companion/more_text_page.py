@@ -106,7 +106,7 @@ def more_text_says(measured: Sequence[Amount]) -> str:
     sentence = (
         f"Calibrated on {most.size['calibration']} sequences instead of {least.size['calibration']}, "
         f"in {most.size['seeds']} draws instead of {least.size['seeds']}, "
-        f"{len(kept)} of {len(rows)} verdicts at 50 % stay"
+        f"{len(kept)} of {len(rows)} verdicts at 50 and 75 % stay"
     )
     if all(claim in kept for claim in own):
         sentence += f", those of all {len(own)} claims of the paper among them"
@@ -164,12 +164,28 @@ def _change(comparison: str, least: Amount, most: Amount) -> str:
     )
 
 
+def effects_in_words(measured: Sequence[Amount]) -> str:
+    """Return how many comparisons say the same with the least and the most text, and which lie apart."""
+    least, most = under_one_noise(measured)
+    names = compared((least, most))
+    same = sum(effect_of(_finding(least, name)) == effect_of(_finding(most, name)) for name in names)
+    sentence = (
+        f"{same} of {len(names)} comparisons say the same on {most.size['calibration']} sequences as on "
+        f"{least.size['calibration']}"
+    )
+    changes = []
+    for name in apart(least, most):
+        one, other = (phrases.number(_finding(amount, name).value) for amount in (least, most))
+        changes.append(f"{COMPARISONS[name].label} goes from {one} to {other}")
+    return "; ".join([sentence, *changes])
+
+
 def draw() -> list[Path]:
     """Draw both figures into `figures/more_text`; return their files."""
     measured = amounts()
     run = Run(DIFFERENCES, DIFFERENCES, {AMOUNTS: [amount.name for amount in measured]})
     run.records_read.update(_records_behind(measured))
-    title = says(measured).replace("*", "").rstrip(".")
+    title = effects_in_words(measured)
     table = effects(measured)
     drawn = forests.plot_effects(table, "difference in NELBO, 50 % (nats per token)", title)
     caption = f"differences at 50 % by amount of calibration text, with 95 % intervals. {title}"
@@ -212,22 +228,22 @@ def _records_behind(measured: Sequence[Amount]) -> dict[str, dict]:
 def more_text_page() -> str:
     """Return docs/more_text.md."""
     measured = amounts()
-    least, most = under_one_noise(measured)
-    rows = rows_measured(measured)
+    least, most = shared = under_one_noise(measured)
+    rows = rows_measured(shared)
     own = [claim for claim in rows if claim.kind == CLAIM]
     controls = [claim for claim in rows if claim.kind != CLAIM]
     last = measured[-1]
-    turned = [claim for claim in rows if not side_by_side.has_one_verdict(claim, measured)]
+    turned = [claim for claim in rows if not side_by_side.has_one_verdict(claim, shared)]
     return f"""# More calibration text
 
 Written by `python -m sinkprune_core.companion.pages` from [figures/more_text](../figures/more_text).
 
 Profile {least.way} calibrates on {least.size["calibration"]} sequences of {LENGTH} tokens, in
 {least.size["seeds"]} draws; Wanda and SparseGPT were published with 128, of 2,048 tokens. Here the rows at
-50 % that claims are read from were measured again on the {most.size["calibration"]} sequences and
-{most.size["seeds"]} draws of profile {most.way}, all else equal: the same {most.size["sequences"]}
-held-out sequences under the same noise, and clean baselines with as many tokens as noised recipes
-({_tokens(most):,} instead of {_tokens(least):,}).
+50 and 75 % that claims are read from were measured again on the {most.size["calibration"]} sequences and
+{most.size["seeds"]} draws of profile {most.way} (at 75 % in fewer draws, one and two), all else equal: the
+same {most.size["sequences"]} held-out sequences under the same noise, and clean baselines with as many
+tokens as noised recipes ({_tokens(most):,} instead of {_tokens(least):,}).
 {_about_own_noise(measured)}
 **{says(measured)}**
 As for what a recipe costs, {damage_in_words(measured)}.
@@ -236,15 +252,16 @@ As for what a recipe costs, {damage_in_words(measured)}.
 
 ## What changed
 
-{side_by_side.bullets(turned, measured) or "No verdict changed."}
+{side_by_side.bullets(turned, shared) or "No verdict changed."}
 
 ## Claims of the paper
 
-{side_by_side.claims_table(own, measured)}
+{side_by_side.claims_table(own, shared)}
 
 ## Controls
 
-{side_by_side.claims_table(controls, measured)}
+{side_by_side.claims_table(controls, shared)}
+{_own_noise_table(measured)}
 
 ## What is left to chance
 
@@ -284,6 +301,19 @@ draw, so that the chance of this one masking stays, however many draws there are
 maskings of every sequence, and its differences spread less: so the run was repeated with noise of its own for
 every draw (its seed is the draw's number). Variants of one draw still share it, and draws average it. How
 wide intervals are was the only reason, and what the first run had found was known by then.
+"""
+
+
+def _own_noise_table(measured: Sequence[Amount]) -> str:
+    """Return the rows under noise of its own beside those under one noise, a section; empty without them."""
+    own = under_own_noise(measured)
+    if own is None:
+        return ""
+    both = (under_one_noise(measured)[1], own)
+    return f"""
+## Under noise of its own for every draw
+
+{side_by_side.claims_table(rows_measured(both), both)}
 """
 
 

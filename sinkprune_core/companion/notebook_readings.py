@@ -16,11 +16,11 @@ from sinkprune_core.companion.phrases import (
     by_sign,
     capital,
     effect,
+    few_draws,
     first,
     is_small,
     joined,
     known,
-    one_draw,
     share,
 )
 from sinkprune_core.companion.pruning_findings import ACCURACY, OFFICIAL
@@ -206,7 +206,7 @@ def pruning_results(found: Found) -> list[str]:
             "the official method and Wanda are not told apart",
         ),
         parts and f"With nothing else changed, {'; '.join(parts)}.",
-        answer.hurts_sentence(by_notebook),
+        answer.sinks_alone_sentence(by_notebook),
         _growth(found),
         _accuracy(found),
     )
@@ -225,8 +225,8 @@ def _growth(found: Found) -> str:
         "leaving sinks out has no clear part in it",
     )
     return (
-        f"The gain over Wanda {grows} with sparsity ({amount(whole, NATS)}{one_draw(whole)}), and {because} "
-        f"({amount(part, NATS)}{one_draw(part)})."
+        f"The gain over Wanda {grows} with sparsity ({amount(whole, NATS)}{few_draws(whole)}), and {because} "
+        f"({amount(part, NATS)}{few_draws(part)})."
     )
 
 

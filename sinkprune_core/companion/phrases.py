@@ -72,9 +72,11 @@ def above_and_below(found: Iterable[Estimate]) -> tuple[int, int]:
     return sum(each.low > 0 for each in found), sum(each.high < 0 for each in found)
 
 
-def one_draw(found: Estimate) -> str:
-    """Return what must be said of an effect on one calibration draw, with a comma before; else nothing."""
-    return ", one calibration draw" if found.draws == 1 else ""
+def few_draws(found: Estimate) -> str:
+    """Return what must be said of an effect on one or two calibration draws, with a comma before; else
+    nothing.
+    """
+    return {1: ", one calibration draw", 2: ", two calibration draws"}.get(found.draws, "")
 
 
 def effect(found: Estimate, subject: str, unit: str = NATS) -> str:

@@ -80,7 +80,7 @@ def bullets(claims: Iterable[Claim], measured: Sequence[Measured]) -> str:
 def in_words(claim: Claim, found: Estimate) -> str:
     """Return a verdict with its number; one on an effect that is too small to matter says so."""
     verdict = claim.verdict(found)
-    said = [phrases.amount(found)]
+    said = [phrases.amount(found) + phrases.few_draws(found)]
     if verdict != UNDECIDED:  # of which the note says how to decide it
         said.append(verdict_rule.note(found, claim.side, claim.against, claim.margin_of(found)))
     return f"{verdict} ({', '.join(part for part in said if part)})"

@@ -89,6 +89,16 @@ def test_the_official_recipe_and_stable_sinks_are_told_as_they_were_found():
     assert "and whether most of them stay is open" in said({**moves, stable: estimate(0.1, 0.9)})
 
 
+def test_what_holds_of_pruning_is_told_first_too():
+    better = "03_pruning_results/paper_sparsegpt_minus_sparsegpt_75"
+    few = replace(estimate(-0.2, -0.1), draws=2)
+    assert "What holds of pruning: *Sink-aware SparseGPT beats SparseGPT, 75 %* (−0.15 nats" in said(
+        {better: few}
+    )
+    assert "two calibration draws" in said({better: few})
+    assert "What holds" not in said({better: estimate(-0.1, 0.1)})
+
+
 def test_the_first_answer_says_how_it_depends_on_the_reading():
     found = {MOVES: estimate(1, 2), f"{MOVES}_newest": estimate(-1, 2), f"{MOVES}_layers": estimate(-2, -1)}
     assert answer.reading_sentence(found) == (
@@ -142,25 +152,28 @@ def test_what_to_remember_is_computed():
     }
     _, kept, hurts, steps, persistence = answer.remembered(found)
     assert "changes 0.10 % of the kept weights at 50 %, other calibration text 2.6 %" in kept
-    assert "of 2 comparisons that change nothing else, 0 clearly gain and 1 clearly loses" in hurts
-    assert "most the official SparseGPT recipe at 75 % (0.15 nats per token" in hurts
+    assert hurts.startswith("Of 2 comparisons in which leaving sinks out is all that changes, 0 clearly gain")
+    assert "and 1 clearly loses (most the official SparseGPT recipe at 75 %, 0.15 nats per token" in hurts
     assert "the dense model with fewer denoising steps beats pruning" in steps
     assert persistence.endswith("saves 0.015 nats per token [−0.020,\N{NO-BREAK SPACE}−0.010].")
-    harmless = answer.hurts_sentence({f"{results}/unstable_minus_none_2_4": estimate(-0.2, 0.1)})
-    assert harmless.startswith("Nowhere does leaving sinks out clearly hurt by itself")
+    gains = answer.sinks_alone_sentence({f"{results}/unstable_minus_none_2_4": estimate(-0.2, -0.1)})
+    assert "1 clearly gains (most Wanda without unstable sinks at 2:4, −0.15 nats per token" in gains
+    assert gains.endswith("and 0 clearly lose.")
     other = {**found, "04_matched_compute/pruned_minus_dense_steps": estimate(-2, -1)}
     assert "pruning beats the dense model with fewer" in answer.remembered(other)[3]
 
 
-def test_an_effect_on_one_calibration_draw_says_so():
+def test_an_effect_on_few_calibration_draws_says_so():
     name = "03_pruning_results/paper_sparsegpt_minus_sparsegpt_75"
-    one, two = (replace(estimate(0.1, 0.2), draws=draws) for draws in (1, 2))
-    assert "[0.10,\N{NO-BREAK SPACE}0.20], one calibration draw)" in answer.hurts_sentence({name: one})
-    assert "one calibration draw" not in answer.hurts_sentence({name: two})
+    one, two, three = (replace(estimate(0.1, 0.2), draws=draws) for draws in (1, 2, 3))
+    assert "[0.10,\N{NO-BREAK SPACE}0.20], one calibration draw)" in answer.sinks_alone_sentence({name: one})
+    assert "0.20], two calibration draws)" in answer.sinks_alone_sentence({name: two})
+    assert "calibration draw" not in answer.sinks_alone_sentence({name: three})
     assert "| 0.15 nats [0.10, 0.20], one calibration draw |" in answer.short_table(LEDGER, {name: one})
     table = claims.verdicts(LEDGER, {name: one})
-    assert claims.ONE_DRAW in table.note["paper-beats-sparsegpt-75"]
-    assert claims.ONE_DRAW not in claims.verdicts(LEDGER, {name: two}).note["paper-beats-sparsegpt-75"]
+    assert claims.FEW_DRAWS[1] in table.note["paper-beats-sparsegpt-75"]
+    assert claims.FEW_DRAWS[2] in claims.verdicts(LEDGER, {name: two}).note["paper-beats-sparsegpt-75"]
+    assert "draw" not in claims.verdicts(LEDGER, {name: three}).note["paper-beats-sparsegpt-75"]
 
 
 def test_intervals_on_either_side_of_zero_are_counted():

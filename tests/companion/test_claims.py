@@ -43,6 +43,12 @@ def estimate(low: float, high: float, **more) -> Estimate:
 # verdicts
 
 
+def test_a_row_that_was_added_after_its_number_had_been_seen_says_so():
+    rows = [claim(id="a"), claim(id="b", seen_first=True)]
+    notes = claims.verdicts(rows, {"nb/x": estimate(-2, -1)}).note
+    assert claims.SEEN_FIRST in notes["b"] and claims.SEEN_FIRST not in notes["a"]
+
+
 def test_a_claim_takes_its_margin_from_the_ledger_or_from_the_finding():
     small = estimate(-0.05, 0.05)
     assert claim().verdict(small) == NO_DIFFERENCE and claim(margin=0.01).verdict(small) == UNDECIDED
