@@ -111,7 +111,7 @@ def _found_here(ledger: list[Claim], table: pd.DataFrame, found: Found) -> str:
 
 
 def _holds_for_pruning(ledger: list[Claim], table: pd.DataFrame, found: Found) -> list[str]:
-    """Return the claims of README's table on pruned models that are reproduced, a sentence if there are any."""
+    """Return which claims on pruned models in README's table are reproduced, a sentence if any are."""
     held = []
     for claim in ledger:
         is_about_pruning = claim.kind == claims.CLAIM and claim.notebook == PRUNING and claim.short
