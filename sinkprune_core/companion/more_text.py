@@ -28,12 +28,19 @@ class Way:
 
     profile: str  # whose sizes are taken
     own_noise: bool = False  # every calibration draw under noise of its own, at 50 % alone; see `own_noise`
+    draws: int | None = None  # calibration draws; None: those of the profile
+
+    @property
+    def size(self) -> dict[str, object]:
+        """The parameters of the notebook in which it is measured."""
+        size = sizes_of(self.profile)[NOTEBOOK]
+        return size if self.draws is None else {**size, "seeds": self.draws}
 
 
 WAYS = {  # in order of their calibration text; the name is that of the folder and of the archive of records
     "hour": Way("hour"),
     "full": Way("full"),
-    "full-own-noise": Way("full", own_noise=True),
+    "full-own-noise": Way("full", own_noise=True, draws=6),
 }
 MODEL = "smol-dlm"
 SIZE = ("calibration", "noise_levels", "seeds", "sequences")  # parameters that are kept
@@ -90,7 +97,7 @@ def measure(way: str, seeds: Iterable[int] | None = None) -> Path:
     if way not in WAYS:
         raise ValueError(f"way={way!r} is not compared here; choose one of {', '.join(WAYS)}")
     about = WAYS[way]
-    size = sizes_of(about.profile)[NOTEBOOK]
+    size = about.size
     if record_archive.archive_file(way).exists():
         record_archive.unpack(way)
     lm = load(MODEL, size["dtype"])

@@ -132,8 +132,8 @@ def _less_chance(shared: Amount, own: Amount) -> str:
     ratios = [_finding(own, name).half_width / _finding(shared, name).half_width for name in compared([own])]
     decided = [sum(_is_within_margin(amount, name) for name in compared([own])) for amount in (shared, own)]
     return (
-        f"With noise of its own for every draw, intervals of the same size of run are "
-        f"{phrases.number(float(np.median(ratios)), 2)} times as wide (median); half-widths below the "
+        f"With noise of its own for each of {own.size['seeds']} draws, instead of one for all "
+        f"{shared.size['seeds']}, intervals are {phrases.number(float(np.median(ratios)), 2)} times as wide (median); half-widths below the "
         f"smallest difference that matters: {decided[1]} of {len(ratios)} comparisons instead of "
         f"{decided[0]}; {kept} of {len(rows)} verdicts stay{_turns(rows, shared, own)}."
     )
