@@ -131,9 +131,10 @@ def _less_chance(shared: Amount, own: Amount) -> str:
     kept = sum(side_by_side.has_one_verdict(claim, (shared, own)) for claim in rows)
     ratios = [_finding(own, name).half_width / _finding(shared, name).half_width for name in compared([own])]
     decided = [sum(_is_within_margin(amount, name) for name in compared([own])) for amount in (shared, own)]
+    width = phrases.number(float(np.median(ratios)), 2)
     return (
         f"With noise of its own for each of {own.size['seeds']} draws, instead of one for all "
-        f"{shared.size['seeds']}, intervals are {phrases.number(float(np.median(ratios)), 2)} times as wide (median); half-widths below the "
+        f"{shared.size['seeds']}, intervals are {width} times as wide (median); half-widths below the "
         f"smallest difference that matters: {decided[1]} of {len(ratios)} comparisons instead of "
         f"{decided[0]}; {kept} of {len(rows)} verdicts stay{_turns(rows, shared, own)}."
     )
