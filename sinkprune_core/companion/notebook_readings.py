@@ -121,15 +121,17 @@ def _transient(found: Found) -> str:
 
 def _other_conditions(found: Found) -> str:
     """Return in how many conditions other than the main one whose sinks move more."""
-    endings = ("first_token", "from_nothing", "samples", "documentation", "dream")
-    names = [f"temporal_variance_difference_{ending}" for ending in endings]
-    measured = [found[name] for name in names if known(found, name)]
+    names = {
+        f"temporal_variance_difference{name}": words for name, words in answer.CONDITIONS.items() if name
+    }
+    measured = {words: found[name] for name, words in names.items() if known(found, name)}
     if not measured:
         return ""
-    more, less = above_and_below(measured)
+    more, less = above_and_below(measured.values())
+    where = joined(words for words, each in measured.items() if each.high < 0)
     return (
-        f"In {len(measured)} other conditions of text, first token and sampler, the DLM's sinks move more in "
-        f"{more}, the AR model's in {less}."
+        f"In {len(measured)} other conditions of text, first token, length and sampler, the DLM's sinks move "
+        f"more in {more}, the AR model's in {less}{f' ({where})' if where else ''}."
     )
 
 

@@ -52,10 +52,11 @@ def test_sinks_that_stay_and_sinks_that_move_read_differently():
     assert "stays open: 50 %" in said(reading, {**ar, "stable_share_dlm": estimate(0.3, 0.7)})
     found = {
         "temporal_variance_difference_samples": estimate(1, 2),
-        "temporal_variance_difference_dream": estimate(-2, -1),
+        "temporal_variance_difference_tokens_512": estimate(-2, -1),
     }
-    assert "In 2 other conditions" in said(reading, found)
-    assert "more in 1, the AR model's in 1." in said(reading, found)
+    told = said(reading, found)
+    assert "In 2 other conditions" in told
+    assert "move more in 1, the AR model's in 1 (over 512 tokens)." in told
 
 
 def test_what_sinks_are_worth_is_told_for_both_models_and_behind_a_first_token():
