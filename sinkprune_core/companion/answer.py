@@ -116,9 +116,8 @@ def _holds_for_pruning(ledger: list[Claim], table: pd.DataFrame, found: Found) -
     for claim in ledger:
         is_about_pruning = claim.kind == claims.CLAIM and claim.notebook == PRUNING and claim.short
         if is_about_pruning and table.verdict[claim.id] == REPRODUCED:
-            estimate = found[claim.finding]
-            held.append(f"*{claim.short}* ({amount(estimate, NATS)}{few_draws(estimate)})")
-    return [f"what holds of pruning: {joined(held)}"] if held else []
+            held.append(f"*{claim.short}* ({amount(found[claim.finding])})")
+    return [f"reproduced: {joined(held)}"] if held else []
 
 
 def _how_far(ledger: list[Claim], table: pd.DataFrame) -> str:
@@ -171,12 +170,13 @@ def _short_row(claim: Claim, table: pd.DataFrame, estimates: Found, beneath: boo
     verdict = table.verdict[claim.id]
     shown_verdict = f"{claims_page.MARKS[verdict]} {verdict}"
     if claims.NOT_CORRECTED in table.note[claim.id]:
-        shown_verdict += f", {claims.NOT_CORRECTED}"
+        shown_verdict += " before correction"  # for its family
     estimate = estimates.get(claim.finding or "")
     shown = "–"
     if estimate is not None:
         interval = span(estimate).replace("\N{NO-BREAK SPACE}", " ")  # it may break where a phone is narrow
-        shown = f"{number(estimate.value)} {claim.unit} {interval}{few_draws(estimate)}"
+        draws = few_draws(estimate).replace(" calibration", "")  # the table is narrow
+        shown = f"{number(estimate.value)} {claim.unit} {interval}{draws}"
     elif claim.published:
         shown = f"published: {claim.published}"
     return [says, shown_verdict, shown]
@@ -212,8 +212,8 @@ def condition_sentence(found: Found) -> str:
     if not less:
         return ""
     return (
-        f"By the paper's reading the DLM's sinks move more in {more} of {len(measured)} conditions (text, "
-        f"first token, length, sampler), and less {joined(less)}."
+        f"By the paper's reading the DLM's sinks move more in {more} of {len(measured)} conditions, and less "
+        f"{joined(less)}."
     )
 
 
@@ -223,7 +223,7 @@ def remembered(found: Found) -> list[str]:
         reading_sentence(found),
         condition_sentence(found),
         _kept_weights(found),
-        sinks_alone_sentence(found, most=1),
+        sinks_alone_sentence(found, is_short=True),
         _fewer_steps(found),
         _persistence(found),
     ]
@@ -258,10 +258,10 @@ def sink_effects(found: Found) -> dict[str, Estimate]:
     return effects
 
 
-def sinks_alone_sentence(found: Found, most: int = 3) -> str:
+def sinks_alone_sentence(found: Found, is_short: bool = False) -> str:
     """Return where leaving sinks out, and nothing else, gains or costs quality; empty if not measured.
 
-    The clearest come first, so many at `most` on either side.
+    The three largest effects on either side are listed, if short the largest alone.
     """
     effects = sink_effects(found)
     if not effects:
@@ -271,15 +271,17 @@ def sinks_alone_sentence(found: Found, most: int = 3) -> str:
     losses = [(label, each) for label, each in reversed(by_value) if each.low > 0]
     return (
         f"Of {len(effects)} comparisons in which leaving sinks out is all that changes, {len(gains)} clearly "
-        f"{'gains' if len(gains) == 1 else 'gain'}{_most(gains[:most])} and {len(losses)} clearly "
-        f"{'loses' if len(losses) == 1 else 'lose'}{_most(losses[:most])}."
+        f"{'gains' if len(gains) == 1 else 'gain'}{_most(gains[:3], is_short)} and {len(losses)} clearly "
+        f"{'loses' if len(losses) == 1 else 'lose'}{_most(losses[:3], is_short)}."
     )
 
 
-def _most(effects: list[tuple[str, Estimate]]) -> str:
-    """Return the strongest effects in brackets; nothing where there is none."""
+def _most(effects: list[tuple[str, Estimate]], is_short: bool) -> str:
+    """Return the strongest effects in brackets, without intervals if short; nothing where there is none."""
     if not effects:
         return ""
+    if is_short:
+        return f" ({effects[0][0]}: {number(effects[0][1].value)})"
     listed = [f"{label}, {amount(each, NATS)}{few_draws(each)}" for label, each in effects]
     return f" (most {'; '.join(listed)})"
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import yaml
 
-from sinkprune_core.companion.phrases import joined
-
 SEEN_FIRST = "seen_first"
 LETTERS = 12  # of a commit, as shown
 SHOWN_ONLY = {
@@ -113,7 +111,7 @@ def before_the_run(file: Path, commits: Iterable[str | None]) -> str:
         return f"{said}, **changed since and not committed**."
     named = sorted({commit or "none" for commit in commits})
     found = [is_before(last.commit, commit.removesuffix("-dirty"), file.parent) for commit in named]
-    run = joined(commit[:LETTERS] for commit in named)
+    run = named[0][:LETTERS] if len(named) == 1 else f"all {len(named)} commits"
     if not named or None in found:
         return (
             f"{said}; the run's commit ({run or 'none'}) is not in this clone, so the order was not checked."

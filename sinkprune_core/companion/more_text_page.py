@@ -69,8 +69,18 @@ def effects(measured: Sequence[Amount]) -> pd.DataFrame:
 
 
 def summary() -> str:
-    """Return one sentence for README: which verdicts stay with more calibration text."""
-    return f"{says(amounts())} [Details]({PAGE})."
+    """Return what README says of more calibration text, without the numbers."""
+    measured = amounts()
+    least, most = under_one_noise(measured)
+    rows = rows_measured((least, most))
+    turned = [claim for claim in rows if not side_by_side.has_one_verdict(claim, (least, most))]
+    sentence = (
+        f"On {most.size['calibration']} calibration sequences instead of {least.size['calibration']}, "
+        f"{len(turned)} of {len(rows)} verdicts turn"
+    )
+    for claim in turned:
+        sentence += f"; *{claim.says}*: now {claim.verdict(most.found[claim.finding])}"
+    return f"{sentence} ([more text]({PAGE}))."
 
 
 def under_one_noise(measured: Sequence[Amount]) -> tuple[Amount, Amount]:

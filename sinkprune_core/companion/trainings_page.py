@@ -49,13 +49,10 @@ def caveat() -> str:
     (claim,) = [each for each in ledger() if each.finding == ALL_SINKS]
     if not disagree(claim, measured):
         return ""
-    values = [
-        f"{phrases.amount(pair.found[ALL_SINKS], phrases.NATS)} on {pair.name}" for pair in measured[1:]
-    ]
+    values = [phrases.amount(pair.found[ALL_SINKS]) for pair in measured[1:]]
     return (
-        f"It hangs on the training, too: on {len(measured) - 1} more pairs, of other seeds and fewer tokens, "
-        f"leaving all sinks out changes the loss by {phrases.joined(values)} "
-        "([other trainings](docs/trainings.md))."
+        f"It hangs on the training, too: on {len(measured) - 1} [other pairs](docs/trainings.md) leaving all "
+        f"sinks out changes the loss by {phrases.joined(values)}."
     )
 
 

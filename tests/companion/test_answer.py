@@ -169,7 +169,7 @@ def test_an_effect_on_few_calibration_draws_says_so():
     assert "[0.10,\N{NO-BREAK SPACE}0.20], one calibration draw)" in answer.sinks_alone_sentence({name: one})
     assert "0.20], two calibration draws)" in answer.sinks_alone_sentence({name: two})
     assert "calibration draw" not in answer.sinks_alone_sentence({name: three})
-    assert "| 0.15 nats [0.10, 0.20], one calibration draw |" in answer.short_table(LEDGER, {name: one})
+    assert "| 0.15 nats [0.10, 0.20], one draw |" in answer.short_table(LEDGER, {name: one})
     table = claims.verdicts(LEDGER, {name: one})
     assert claims.FEW_DRAWS[1] in table.note["paper-beats-sparsegpt-75"]
     assert claims.FEW_DRAWS[2] in claims.verdicts(LEDGER, {name: two}).note["paper-beats-sparsegpt-75"]
