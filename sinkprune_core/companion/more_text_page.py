@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from sinkprune_core.companion import figures, forests, phrases, side_by_side
@@ -80,7 +79,13 @@ def summary() -> str:
     )
     for claim in turned:
         sentence += f"; *{claim.says}*: now {claim.verdict(most.found[claim.finding])}"
-    return f"{sentence} ([more text]({PAGE}))."
+    own = under_own_noise(measured)
+    less_chance = ""
+    if own is not None:
+        turns = _turns(rows_measured((most, own)), most, own).removeprefix("; ")
+        if turns:
+            less_chance = f" With noise of its own for every draw, {turns}."
+    return f"{sentence} ([more text]({PAGE})).{less_chance}"
 
 
 def under_one_noise(measured: Sequence[Amount]) -> tuple[Amount, Amount]:
@@ -139,14 +144,18 @@ def _less_chance(shared: Amount, own: Amount) -> str:
     """Return in words what noise of its own for every draw does to intervals and verdicts."""
     rows = rows_measured((shared, own))
     kept = sum(side_by_side.has_one_verdict(claim, (shared, own)) for claim in rows)
-    ratios = [_finding(own, name).half_width / _finding(shared, name).half_width for name in compared([own])]
-    decided = [sum(_is_within_margin(amount, name) for name in compared([own])) for amount in (shared, own)]
-    width = phrases.number(float(np.median(ratios)), 2)
+    names = compared((shared, own))
+    wide = [name for name in names if not _is_within_margin(shared, name)]
+    fall = []
+    for name in wide:
+        before, after = (phrases.number(_finding(amount, name).half_width) for amount in (shared, own))
+        fall.append(f"{COMPARISONS[name].label} {before} to {after}")
+    below = sum(_is_within_margin(own, name) for name in names)
     return (
         f"With noise of its own for each of {own.size['seeds']} draws, instead of one for all "
-        f"{shared.size['seeds']}, intervals are {width} times as wide (median); half-widths below the "
-        f"smallest difference that matters: {decided[1]} of {len(ratios)} comparisons instead of "
-        f"{decided[0]}; {kept} of {len(rows)} verdicts stay{_turns(rows, shared, own)}."
+        f"{shared.size['seeds']}, half-widths below the smallest difference that matters: {below} of "
+        f"{len(names)} comparisons instead of {len(names) - len(wide)} ({phrases.joined(fall)}); {kept} of "
+        f"{len(rows)} verdicts stay{_turns(rows, shared, own)}."
     )
 
 
