@@ -221,8 +221,12 @@ def draw() -> list[Path]:
 
 
 def damage(measured: Sequence[Amount]) -> pd.DataFrame:
-    """Return what every recipe costs by amount of text: `amount`, `recipe`, `value`, `low`, `high`."""
-    return pd.concat([amount.damage.assign(amount=amount.name) for amount in measured], ignore_index=True)
+    """Return what every recipe costs by amount of text: `amount`, `recipe`, `value`, `low`, `high`.
+
+    That is under one noise for all draws, the same for all amounts.
+    """
+    alike = under_one_noise(measured)
+    return pd.concat([amount.damage.assign(amount=amount.name) for amount in alike], ignore_index=True)
 
 
 def damage_in_words(measured: Sequence[Amount]) -> str:
