@@ -381,9 +381,10 @@ figures.save_figure(
 # ## Condition by condition
 #
 # The literal reading, with one thing changed at a time: the first token, the kind of text, the
-# length, the sampler. Lengths are compared by position over length. The adapters were trained on up
-# to 512 tokens: 1,024 are more than they have seen. *From nothing* both models get `<|endoftext|>`
-# alone, so that token is special there too.
+# length, the sampler. Lengths are compared by position over length. All take as many steps, so longer
+# texts write more tokens in a step. The adapters were trained on up to 512 tokens: 1,024 are more
+# than they have seen. *From nothing* both models get `<|endoftext|>` alone, so that token is special
+# there too.
 
 # %%
 PANELS = {

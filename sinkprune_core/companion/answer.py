@@ -116,7 +116,11 @@ def _holds_for_pruning(ledger: list[Claim], table: pd.DataFrame, found: Found) -
     for claim in ledger:
         is_about_pruning = claim.kind == claims.CLAIM and claim.notebook == PRUNING and claim.short
         if is_about_pruning and table.verdict[claim.id] == REPRODUCED:
-            held.append(f"*{claim.short}* ({amount(found[claim.finding])})")
+            estimate = found[claim.finding]
+            said = f"{amount(estimate)}{few_draws(estimate).replace(' calibration', '')}"
+            if claim.control and table.verdict[claim.control] == CONTRADICTED:
+                said += "; its control contradicted"
+            held.append(f"*{claim.short}* ({said})")
     return [f"reproduced: {joined(held)}"] if held else []
 
 

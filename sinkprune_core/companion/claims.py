@@ -56,9 +56,7 @@ class Claim:
     margin_reason: str | None = None  # of a margin that is a number
     bears_on: str | None = None  # id of the row that a measurement by others speaks about
     first_verdict: str | None = None  # what the rule says of the first results
-    seen_first: bool = (
-        False  # whether its number had been seen before the row was written; such a row says so
-    )
+    seen_first: bool = False  # its number had been seen before the row was written; such a row says so
     turned: str | None = None  # why the measure was wrong, shown where the verdict is another one now
     short: str | None = None  # the claim in few words; rows that have it stand in README's table
     unit: str | None = None  # of the finding, beside its number there

@@ -119,7 +119,7 @@ def before_the_run(file: Path, commits: Iterable[str | None]) -> str:
     if not all(found):
         return f"{said}, **not before the run** ({run})."
     added = len(_seen_first(file))
-    rest = f"; {added} rows added after it say so" if added else ""
+    rest = f"; rows added after it say so ({added})" if added else ""
     if any(commit.endswith("-dirty") for commit in named):
         return f"{said}, before the run ({run}, **with changes that were not committed**){rest}."
     return f"{said}, before the run ({run}){rest}."

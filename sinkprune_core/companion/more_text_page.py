@@ -10,40 +10,29 @@ from pathlib import Path
 import pandas as pd
 
 from sinkprune_core.companion import figures, forests, phrases, side_by_side
-from sinkprune_core.companion.claims import CLAIM, Claim, ledger
+from sinkprune_core.companion.claims import CLAIM
 from sinkprune_core.companion.claims_table import records_behind
-from sinkprune_core.companion.headline_rows import LENGTH, NOTEBOOK
+from sinkprune_core.companion.headline_rows import LENGTH
 from sinkprune_core.companion.more_text import Amount, amounts, kept_folder
+from sinkprune_core.companion.more_text_words import (
+    compared,
+    damage_in_words,
+    effect_of,
+    effects_in_words,
+    finding_of,
+    rows_measured,
+    says,
+    under_one_noise,
+    under_own_noise,
+)
 from sinkprune_core.companion.pruning_findings import COMPARISONS
 from sinkprune_core.companion.records import Run
-from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import project_root
 from sinkprune_core.tables import markdown_table
 
 DIFFERENCES = "more_text"
 DAMAGE = "damage"
 AMOUNTS = "amounts"
-PAGE = "docs/more_text.md"
-
-
-def rows_measured(measured: Sequence[Amount]) -> list[Claim]:
-    """Return the rows of the ledger that every amount of text has a finding for."""
-    return [claim for claim in ledger() if all(amount.found.get(claim.finding) for amount in measured)]
-
-
-def compared(measured: Sequence[Amount]) -> list[str]:
-    """Return the comparisons that every amount of text has a finding for, in order."""
-    return [name for name in COMPARISONS if all(_finding(amount, name) for amount in measured)]
-
-
-def _finding(amount: Amount, comparison: str) -> Estimate | None:
-    return amount.found.get(f"{NOTEBOOK}/{comparison}")
-
-
-def effect_of(found: Estimate) -> str:
-    """Return in a word what a difference in loss says, one of `phrases.EFFECTS`."""
-    unclear = phrases.EQUIVALENT if phrases.is_small(found) else phrases.OPEN
-    return phrases.by_sign(found, phrases.HURTS, phrases.HELPS, unclear)
 
 
 def effects(measured: Sequence[Amount]) -> pd.DataFrame:
@@ -51,7 +40,7 @@ def effects(measured: Sequence[Amount]) -> pd.DataFrame:
     rows = []
     for name in compared(measured):
         for amount in measured:
-            found = _finding(amount, name)
+            found = finding_of(amount, name)
             row = {
                 "section": COMPARISONS[name].label,
                 "comparison": amount.name,
@@ -65,139 +54,6 @@ def effects(measured: Sequence[Amount]) -> pd.DataFrame:
             }
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def summary() -> str:
-    """Return what README says of more calibration text, without the numbers."""
-    measured = amounts()
-    least, most = under_one_noise(measured)
-    rows = rows_measured((least, most))
-    turned = [claim for claim in rows if not side_by_side.has_one_verdict(claim, (least, most))]
-    sentence = (
-        f"On {most.size['calibration']} calibration sequences instead of {least.size['calibration']}, "
-        f"{len(turned)} of {len(rows)} verdicts turn"
-    )
-    for claim in turned:
-        sentence += f"; *{claim.says}*: now {claim.verdict(most.found[claim.finding])}"
-    own = under_own_noise(measured)
-    less_chance = ""
-    if own is not None:
-        turns = _turns(rows_measured((most, own)), most, own).removeprefix("; ")
-        if turns:
-            less_chance = f" With noise of its own for every draw, {turns}."
-    return f"{sentence} ([more text]({PAGE})).{less_chance}"
-
-
-def under_one_noise(measured: Sequence[Amount]) -> tuple[Amount, Amount]:
-    """Return the least and the most text that were measured under one noise for all draws."""
-    alike = [amount for amount in measured if not amount.own_noise]
-    return alike[0], alike[-1]
-
-
-def under_own_noise(measured: Sequence[Amount]) -> Amount | None:
-    """Return the amount of text that was measured under noise of its own for every draw, if any was."""
-    return next((amount for amount in measured if amount.own_noise), None)
-
-
-def says(measured: Sequence[Amount]) -> str:
-    """Return in words what more text changes, and what noise of its own for every draw does."""
-    own = under_own_noise(measured)
-    _, most = under_one_noise(measured)
-    return (
-        more_text_says(measured) if own is None else f"{more_text_says(measured)} {_less_chance(most, own)}"
-    )
-
-
-def more_text_says(measured: Sequence[Amount]) -> str:
-    """Return in words how many rows keep their verdict with most text, and what changes.
-
-    That is every claim of the paper and every row of README's table that turns, and every comparison whose
-    two intervals do not overlap.
-    """
-    least, most = under_one_noise(measured)
-    rows = rows_measured((least, most))
-    kept = [claim for claim in rows if side_by_side.has_one_verdict(claim, (least, most))]
-    own = [claim for claim in rows if claim.kind == CLAIM]
-    sentence = (
-        f"Calibrated on {most.size['calibration']} sequences instead of {least.size['calibration']}, "
-        f"in {most.size['seeds']} draws instead of {least.size['seeds']}, "
-        f"{len(kept)} of {len(rows)} verdicts at 50 and 75 % stay"
-    )
-    if all(claim in kept for claim in own):
-        sentence += f", those of all {len(own)} claims of the paper among them"
-    sentence += _turns(rows, least, most)
-    sentences = [sentence, *(_change(name, least, most) for name in apart(least, most))]
-    return f"{'. '.join(sentences)}."
-
-
-def _turns(rows: Sequence[Claim], before: Amount, after: Amount) -> str:
-    """Return in words which claims of the paper and rows of README's table have another verdict after."""
-    told = ""
-    for claim in rows:
-        is_told = claim.kind == CLAIM or claim.short is not None
-        if is_told and not side_by_side.has_one_verdict(claim, (before, after)):
-            told += f"; *{claim.says}* turns {side_by_side.in_words(claim, after.found[claim.finding])}"
-    return told
-
-
-def _less_chance(shared: Amount, own: Amount) -> str:
-    """Return in words what noise of its own for every draw does to intervals and verdicts."""
-    rows = rows_measured((shared, own))
-    kept = sum(side_by_side.has_one_verdict(claim, (shared, own)) for claim in rows)
-    names = compared((shared, own))
-    wide = [name for name in names if not _is_within_margin(shared, name)]
-    fall = []
-    for name in wide:
-        before, after = (phrases.number(_finding(amount, name).half_width) for amount in (shared, own))
-        fall.append(f"{COMPARISONS[name].label} {before} to {after}")
-    below = sum(_is_within_margin(own, name) for name in names)
-    return (
-        f"With noise of its own for each of {own.size['seeds']} draws, instead of one for all "
-        f"{shared.size['seeds']}, half-widths below the smallest difference that matters: {below} of "
-        f"{len(names)} comparisons instead of {len(names) - len(wide)} ({phrases.joined(fall)}); {kept} of "
-        f"{len(rows)} verdicts stay{_turns(rows, shared, own)}."
-    )
-
-
-def _is_within_margin(amount: Amount, comparison: str) -> bool:
-    found = _finding(amount, comparison)
-    return found.half_width < found.margin
-
-
-def apart(least: Amount, most: Amount) -> list[str]:
-    """Return the comparisons on which the intervals of two amounts of text do not overlap."""
-    names = []
-    for name in compared((least, most)):
-        one, other = _finding(least, name), _finding(most, name)
-        if one.high < other.low or other.high < one.low:
-            names.append(name)
-    return names
-
-
-def _change(comparison: str, least: Amount, most: Amount) -> str:
-    """Return in words what a comparison says with the least and with the most text."""
-    one, other = (phrases.amount(_finding(amount, comparison)) for amount in (least, most))
-    about = COMPARISONS[comparison]
-    return (
-        f"*{about.label}* ({about.group}) goes from {one} to {other} {phrases.NATS}: "
-        "there the amount of text decides"
-    )
-
-
-def effects_in_words(measured: Sequence[Amount]) -> str:
-    """Return how many comparisons say the same with the least and the most text, and which lie apart."""
-    least, most = under_one_noise(measured)
-    names = compared((least, most))
-    same = sum(effect_of(_finding(least, name)) == effect_of(_finding(most, name)) for name in names)
-    sentence = (
-        f"{same} of {len(names)} comparisons say the same on {most.size['calibration']} sequences as on "
-        f"{least.size['calibration']}"
-    )
-    changes = []
-    for name in apart(least, most):
-        one, other = (phrases.number(_finding(amount, name).value) for amount in (least, most))
-        changes.append(f"{COMPARISONS[name].label} goes from {one} to {other}")
-    return "; ".join([sentence, *changes])
 
 
 def draw() -> list[Path]:
@@ -227,17 +83,6 @@ def damage(measured: Sequence[Amount]) -> pd.DataFrame:
     """
     alike = under_one_noise(measured)
     return pd.concat([amount.damage.assign(amount=amount.name) for amount in alike], ignore_index=True)
-
-
-def damage_in_words(measured: Sequence[Amount]) -> str:
-    """Return which recipe's damage falls most from the least text to the most, and which one's least."""
-    least, most = (amount.damage.set_index("recipe").value for amount in under_one_noise(measured))
-    change = most - least[most.index]
-    told = [
-        f"{name} {side} ({phrases.number(least[name], 3)} to {phrases.number(most[name], 3)} nats)"
-        for name, side in ((change.idxmin(), "most"), (change.idxmax(), "least"))
-    ]
-    return f"more text helps {told[0]} and {told[1]}"
 
 
 def _records_behind(measured: Sequence[Amount]) -> dict[str, dict]:
@@ -322,9 +167,9 @@ def _about_own_noise(measured: Sequence[Amount]) -> str:
     return """
 All of these are evaluated under one noise, the same masked positions for every variant and every calibration
 draw, so that the chance of this one masking stays, however many draws there are. Notebook 00 averages four
-maskings of every sequence, and its differences spread less: so the run was repeated with noise of its own for
-every draw (its seed is the draw's number). Variants of one draw still share it, and draws average it. How
-wide intervals are was the only reason, and what the first run had found was known by then.
+maskings of every sequence, and its differences spread less: so the first six draws were measured once more,
+each under noise of its own (its seed is the draw's number). Variants of one draw still share it, and draws
+average it. How wide intervals are was the only reason, and what the first run had found was known by then.
 """
 
 
@@ -346,12 +191,12 @@ def _by_sequences(measured: Sequence[Amount]) -> str:
     names = compared(measured)
     told = []
     for amount in measured:
-        found = [_finding(amount, name) for name in names]
+        found = [finding_of(amount, name) for name in names]
         count = sum(each.error_sequences > each.error_draws for each in found)
         told.append(f"{count} with {amount.name}")
     return (
         f"Of {len(names)} comparisons, sequences add more than draws to {'; '.join(told)}: "
-        "there more held-out text would decide, or more noise, not more calibration text."
+        "in these, more held-out text or more noise would narrow the interval most, in the others more draws."
     )
 
 
@@ -363,7 +208,7 @@ def _chance_table(measured: Sequence[Amount]) -> str:
     for name in compared(measured):
         row = [COMPARISONS[name].label]
         for amount in measured:
-            found = _finding(amount, name)
+            found = finding_of(amount, name)
             values = (found.half_width, found.margin, found.error_draws, found.error_sequences)
             row += [f"{1000 * value:.1f}" for value in values]
         rows.append(row)

@@ -6,7 +6,7 @@ these are, and only `publish` writes it.
 
 from collections.abc import Iterable, Mapping
 
-from sinkprune_core.companion import answer, more_text_page, others_page, trainings_page
+from sinkprune_core.companion import answer, more_text_words, others_page, trainings_page
 from sinkprune_core.companion.claims import Claim
 from sinkprune_core.companion.phrases import unbroken
 from sinkprune_core.evaluation.intervals import Estimate
@@ -25,7 +25,7 @@ def end(name: str) -> str:
 def blocks(ledger: Iterable[Claim], found: Mapping[str, Estimate | None]) -> dict[str, str]:
     """Return the blocks that follow from the ledger and the findings of a run, by name."""
     ledger = list(ledger)
-    remembered = [*answer.remembered(found), more_text_page.summary(), trainings_page.summary()]
+    remembered = [*answer.remembered(found), more_text_words.summary(), trainings_page.summary()]
     bullets = "\n".join(f"* {sentence}" for sentence in remembered)
     table = answer.short_table(ledger, found)
     written = {

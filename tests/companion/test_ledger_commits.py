@@ -76,7 +76,7 @@ def test_a_change_of_what_is_shown_changes_no_rule(ledger):
     added = "- {claim: b, margin: 1, seen_first: true}\n"
     commit(ledger.parent, ledger.name, "claims:\n- {claim: a, margin: 1, short: c}\n" + added)
     assert ledger_commit(ledger).commit == first
-    assert before_the_run(ledger, [run]).endswith(f"({run[:12]}); 1 rows added after it say so.")
+    assert before_the_run(ledger, [run]).endswith(f"({run[:12]}); rows added after it say so (1).")
     later = commit(ledger.parent, ledger.name, "claims:\n- {claim: a, margin: 2, short: c}\n")
     assert ledger_commit(ledger).commit == later
     assert "**not before the run**" in before_the_run(ledger, [run])

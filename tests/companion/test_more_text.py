@@ -6,7 +6,14 @@ import tarfile
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion import claims, more_text, more_text_page, phrases, record_archive
+from sinkprune_core.companion import (
+    claims,
+    more_text,
+    more_text_page,
+    more_text_words,
+    phrases,
+    record_archive,
+)
 from sinkprune_core.companion.headline_rows import NOTEBOOK, headline_cells, sizes_of
 from sinkprune_core.companion.more_text import SIZE, WAYS, amounts, kept_folder
 from sinkprune_core.companion.pruning_grid import HEADLINE, SPARSITY
@@ -84,7 +91,7 @@ def test_an_amount_whose_profile_is_published_has_the_published_findings():
 )
 def test_an_effect_in_a_word(low, high, word):
     found = Estimate((low + high) / 2, low, high, 24, "bootstrap over units", margin=0.02)
-    assert more_text_page.effect_of(found) == word
+    assert more_text_words.effect_of(found) == word
 
 
 def test_the_figures_show_what_is_kept():
