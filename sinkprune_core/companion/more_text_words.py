@@ -1,4 +1,4 @@
-"""What more calibration text and less chance change, in sentences for README, docs/more_text.md and figures."""
+"""What more calibration text and less chance change, in sentences for README, its page and its figures."""
 
 from collections.abc import Sequence
 
