@@ -29,7 +29,7 @@
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. The first values of
-# `texts` and `first_tokens` make the main condition, on which verdicts rest.
+# `texts`, `first_tokens`, `lengths` and `samplers` make the main condition, on which verdicts rest.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -38,13 +38,16 @@ twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the 
 base: str = "smol-ar"  # what both were trained from, reported beside them
 texts: list[str] = ["natural"]  # of sequences: natural, samples, documentation
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the text
+lengths: list[int] = [96]  # tokens per sequence, a special first token not counted; e.g. 512
 counts: list[int] = [1, 5, 10]  # numbers of keys to hide; verdicts are read at 5
+thirds: list[str] = []  # of the layers, to hide keys in one alone: early, middle, late
 sequences: int = 8  # held-out sequences to score in each condition
+long_sequences: int = 8  # the same at the lengths after the first
 draws: int = 2  # noise draws per sequence
-length: int = 96  # tokens per sequence, a special first token not counted
 prompts: int = 6  # held-out prompts to continue
 prompt_length: int = 24  # tokens of each prompt
 written: int = 16  # tokens to write
+samplers: list[str] = ["llada"]  # that write: llada, dream
 steps: int = 8  # denoising steps
 temperature: float = 1.0  # of both models' samples
 seed: int = 0  # of the choice of text and of the samplers
@@ -81,13 +84,13 @@ run = start("02_hiding_sinks", globals())
 # of a DLM costs more than hiding as many other keys, by more than the ledger's margin.
 #
 # **Under which conditions.** The main condition is natural English that begins in the middle of a
-# paragraph, without a special first token. What a key is worth may depend on such a token. So the
-# same text is also scored with `<|endoftext|>` before it, and so is other text.
+# paragraph, without a special first token. Every other condition differs in one thing: the same
+# text with `<|endoftext|>` before it, other text, longer text, one third of the layers.
 #
 # ## The intervention
 #
-# Only its own query sees a hidden key, in all layers and heads; the attention of every other query
-# is renormalised, as softmax does. A first forward over the same state tells how much attention
+# Only its own query sees a hidden key, in all heads and, if not said otherwise, in all layers; the
+# attention of every other query is renormalised, as softmax does. A first forward over the same state tells how much attention
 # each key receives, and so which keys are hidden:
 #
 # * **strongest**: the keys that receive most. In the DLM they are chosen at each noised state, and
@@ -106,22 +109,24 @@ from sinkprune_core.models.loading import load
 from sinkprune_core.sinks.hiding import Hiding
 
 COUNT = 5  # where verdicts are read, as the ledger says
-if max(counts) > length // 8:
+if max(counts) > min(lengths) // 8:
     raise ValueError(
-        f"counts={counts} must not exceed {length // 8}, an eighth of length={length}: as many "
-        "random keys must be left"
+        f"counts={counts} must not exceed {min(lengths) // 8}, an eighth of the shortest of "
+        f"lengths={lengths}: as many random keys must be left"
     )
-if min(sequences, prompts) < 2 or prompt_length < 4 * COUNT:
+if min(sequences, long_sequences, prompts) < 2 or min(prompt_length, written + 4) < 4 * COUNT:
     raise ValueError(
-        f"sequences={sequences} and prompts={prompts} must be at least 2, for intervals, and "
-        f"prompt_length={prompt_length} at least {4 * COUNT}, so that keys are left"
+        f"sequences={sequences}, long_sequences={long_sequences} and prompts={prompts} must be at "
+        f"least 2, for intervals; prompt_length={prompt_length} at least {4 * COUNT} and "
+        f"written={written} at least {4 * COUNT - 4}, so that keys are left"
     )
-conditions = sink_conditions.conditions(texts, first_tokens, [length], ["llada"])
+conditions = sink_conditions.conditions(texts, first_tokens, lengths, ["llada"])
 main = conditions[0]
 dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
 
 # %% [markdown]
-# What is hidden: one key and five in every condition, all of `counts` in the main one.
+# What is hidden: one key and five in every condition; in the main one also all of `counts`, and five
+# in one third of the layers alone, the same keys as in all layers.
 
 # %%
 one_key = [Hiding("first", 1), Hiding("random", 1, first=False)]
@@ -129,9 +134,9 @@ by_count = {
     count: [Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False)]
     for count in sorted({1, COUNT, *counts})
 }
+in_thirds = [Hiding(keys, COUNT, layers=third) for third in thirds for keys in ("top", "random")]
 few = [*one_key, *by_count[1], *by_count[COUNT]]
-every = [*one_key, *(hiding for hidings in by_count.values() for hiding in hidings)]
-sampler = Sampler(written, steps, block=None, temperature=temperature)
+every = [*one_key, *(hiding for hidings in by_count.values() for hiding in hidings), *in_thirds]
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 
 # %% [markdown]
@@ -149,17 +154,27 @@ from sinkprune_core.companion.hiding_scores import hiding_scores
 DESCRIBED = ["value", "excess", "attention", "first", "masks", "left", "second"]
 
 
-def scored(lm, fingerprint: str, condition) -> pd.DataFrame:
-    ids = sink_conditions.prompts(lm.tokenizer, condition, sequences, length, seed)
-    hidings = every if condition == main else few
+def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFrame:
+    count = sequences if condition.tokens == main.tokens else long_sequences
+    ids = sink_conditions.prompts(lm.tokenizer, condition, count, condition.tokens, seed)
     frame = hiding_scores(run, lm, fingerprint, hidings, ids, draws)
-    return frame.assign(condition=condition.name(main) or "main", what=condition.begins)
+    what = condition.begins
+    if condition.tokens != main.tokens:
+        what += f", {condition.tokens:,} tokens"
+    return frame.assign(condition=condition.name(main) or "main", what=what)
 
 
-scores = pd.concat(
-    [scored(lm, prints[lm.name], condition) for condition in conditions for lm in (dlm, ar)],
-    ignore_index=True,
-)
+# %% [markdown]
+# Texts longer than a paragraph are paragraphs that follow each other; they hold signs for rare
+# words, which the shorter texts do not.
+
+# %%
+parts = []
+for condition in conditions:
+    hidings = every if condition == main else few
+    parts += [scored(lm, prints[lm.name], condition, hidings) for lm in (dlm, ar)]
+all_scores = pd.concat(parts, ignore_index=True)
+scores = all_scores[all_scores.layers == "all"]
 in_main = scores[scores.condition == "main"]
 in_main.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
 
@@ -237,6 +252,50 @@ figures.save_figure(
 )
 
 # %% [markdown]
+# The same with five keys hidden, the strongest or as many random ones:
+
+# %%
+FIVE = {
+    "strongest": reading_figures.Metric("five strongest: excess (nats)", 0.1),
+    "random": reading_figures.Metric("five random: excess (nats)", 0.1),
+}
+
+
+def side_by_side(frame: pd.DataFrame, rows: str) -> pd.DataFrame:
+    five = frame[(frame["count"] == COUNT) & frame.label.isin(list(FIVE))]
+    return five.pivot_table("excess", ["kind", rows, "sequence"], "label", sort=False).reset_index()
+
+
+five_hidden = side_by_side(scores, "what")
+says = figure_titles.five_in_words(five_hidden, "what")
+figures.save_figure(
+    run,
+    reading_figures.plot_by_row(five_hidden, "what", FIVE, says, "sequences", sharex=True),
+    "conditions",
+    five_hidden,
+    f"what hiding five keys costs, by condition. {says}",
+)
+
+# %% [markdown]
+# ## Layer by layer
+#
+# The same five keys, hidden in one third of the layers alone. A profile that lists no `thirds` has
+# the row of all layers only.
+
+# %%
+WHERE = {"all": "all layers", **{third: f"{third} third of the layers" for third in thirds}}
+of_main = all_scores[all_scores.condition == "main"]
+by_third = side_by_side(of_main.assign(where=of_main.layers.map(WHERE)), "where")
+says = figure_titles.five_in_words(by_third, "where")
+figures.save_figure(
+    run,
+    reading_figures.plot_by_row(by_third, "where", FIVE, says, "sequences", sharex=True),
+    "layers",
+    by_third,
+    f"what hiding five keys costs, by the layers in which they are hidden. {says}",
+)
+
+# %% [markdown]
 # What the text costs each model, in nats per token, with no key hidden and with five, by condition:
 
 # %%
@@ -251,20 +310,43 @@ by_condition.round(3)
 # Both models continue the same prompts, and at every step the keys that are strongest at that step
 # are hidden. All variants use the same random numbers. The AR model, with no key hidden, then
 # scores the text in nats per token. It prefers repetitive text, so the share of distinct neighbours
-# stands beside the score.
+# stands beside the score. Other conditions are prompts behind `<|endoftext|>`, that token alone, and
+# other samplers. From that token alone only the DLM writes: an AR model that begins with one key has
+# no five to hide.
 
 # %%
 import torch
 from sinkprune_core.companion.hiding_scores import hiding_texts
 
-chosen = sink_conditions.prompts(dlm.tokenizer, main, prompts, prompt_length, seed)
-prompt_NT = torch.cat(list(chosen.values()))
-variants = [Hiding("top", COUNT), Hiding("random", COUNT)]
-texts_written = pd.concat(
-    [hiding_texts(run, lm, ar, prints, variants, prompt_NT, sampler, seed) for lm in (dlm, ar)],
-    ignore_index=True,
+whole = prompt_length + written
+writing = sink_conditions.conditions(
+    [texts[0], sink_conditions.NOTHING], first_tokens, [whole], samplers
 )
-texts_written.groupby(["model", "label"], sort=False)[
+rules = {
+    "llada": Sampler(written, steps, block=None, temperature=temperature),
+    "dream": Sampler(written, steps, None, "entropy", "time", temperature),
+}
+variants = [Hiding("top", COUNT), Hiding("random", COUNT)]
+
+
+def wrote(lm, condition) -> pd.DataFrame:
+    chosen = sink_conditions.prompts(lm.tokenizer, condition, prompts, prompt_length, seed)
+    prompt_NT = torch.cat(list(chosen.values()))
+    rule = rules[condition.sampler if lm.is_diffusion else samplers[0]]
+    frame = hiding_texts(run, lm, ar, prints, variants, prompt_NT, rule, seed)
+    return frame.assign(condition=condition.name(writing[0]) or "main")
+
+
+# %% [markdown]
+# In every condition:
+
+# %%
+parts = []
+for condition in writing:
+    writers = [dlm] if condition.text == sink_conditions.NOTHING else [dlm, ar]
+    parts += [wrote(lm, condition) for lm in writers]
+texts_written = pd.concat(parts, ignore_index=True)
+texts_written.groupby(["condition", "model", "label"], sort=False)[
     ["value", "excess", "changed", "distinct", "attention"]
 ].mean().round(3)
 
@@ -272,8 +354,9 @@ texts_written.groupby(["model", "label"], sort=False)[
 # One prompt:
 
 # %%
-shown = texts_written[texts_written.sequence == 0]
-print(f"prompt: {dlm.tokenizer.decode(prompt_NT[0])!r}")
+shown = texts_written[(texts_written.sequence == 0) & (texts_written.condition == "main")]
+first = sink_conditions.prompts(dlm.tokenizer, writing[0], prompts, prompt_length, seed)[texts[0]]
+print(f"prompt: {dlm.tokenizer.decode(first[0])!r}")
 for row in shown.itertuples():
     print(
         f"{row.model}, hidden: {row.label}: "
@@ -290,7 +373,7 @@ for row in shown.itertuples():
 for lm in (dlm, ar):
     lm.model.to("meta")  # names and tokenizers are all that is needed of them from here on
 original = load(base, dtype, run.device)
-base_scores = scored(original, original.fingerprint(), main)
+base_scores = scored(original, original.fingerprint(), main, few)
 base_scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
 
 # %% [markdown]
@@ -342,11 +425,25 @@ for condition, part in scores.groupby("condition", sort=False):
             )
 top = by_unit(in_main, dlm, "strongest", COUNT)
 found["excess_difference_base"] = interval(top - by_unit(base_scores, original, "strongest", COUNT))
-written_top = by_unit(texts_written, dlm, "strongest", COUNT)
-found["written_difference"] = interval(written_top - by_unit(texts_written, ar, "strongest", COUNT))
-found["written_top_minus_random_dlm"] = interval(
-    written_top - by_unit(texts_written, dlm, "random", COUNT)
-)
+
+# %% [markdown]
+# By third of the layers, and of what was written:
+
+# %%
+BY_THIRD = ("excess_difference", "top_minus_random_dlm", "top_minus_random_ar")
+for third in thirds:
+    part = all_scores[(all_scores.condition == "main") & (all_scores.layers == third)]
+    for name in BY_THIRD:
+        one, other = CONTRASTS[name]
+        found[f"{name}_{third}_layers"] = interval(by_unit(part, *one) - by_unit(part, *other))
+for condition, part in texts_written.groupby("condition", sort=False):
+    ending = "" if condition == "main" else f"_{condition}"
+    top = by_unit(part, dlm, "strongest", COUNT)
+    beyond = top - by_unit(part, dlm, "random", COUNT)
+    found[f"written_top_minus_random_dlm{ending}"] = interval(beyond)
+    if (part.model == ar.name).any():
+        difference = top - by_unit(part, ar, "strongest", COUNT)
+        found[f"written_difference{ending}"] = interval(difference)
 run.find(found)
 
 # %% [markdown]

@@ -29,8 +29,9 @@
 # | hour | 70 core-minutes | 1.6 GB a job |
 # | full | about 250 core-minutes, estimated | 1.9 GB a job |
 #
-# Every variant is scored on the same held-out text under the same noise, over several calibration
-# draws. Calibration text is crops that begin anywhere, so no token is special. The scored text is
+# Every variant is scored on the same held-out text, over several calibration draws. Variants of one
+# draw see the same noise. Each draw has noise of its own, so that draws average what noise adds to
+# chance. Calibration text is crops that begin anywhere, so no token is special. The scored text is
 # natural English, samples of the AR model and documentation. Half of it is crops, and half begins a
 # document, behind the separator `<|endoftext|>`.
 
@@ -62,6 +63,7 @@ twin_sparsities: list[float] = [0.5]  # shares of zeros in the AR twin
 answer_sparsities: list[float] = [0.5]  # at which pruned models answer two-choice items
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
+own_noise: bool = True  # each calibration draw is scored under noise of its own; else all under one
 items: int = 24  # items of the offline suite, of 1,512
 blimp_pairs: int = 1  # minimal pairs of each of BLiMP's 67 paradigms, of 60
 item_draws: int = 2  # ways to mask an ending
@@ -164,9 +166,11 @@ print(f"{len(cells)} variants of the DLM, {len(of_twin)} of the AR model, {seeds
 # %% [markdown]
 # Prune, measure, restore the weights. Recipes with dense propagation share their passes over the
 # calibration text, because the dense model computes the same for all of them. Every result is a
-# record, so a run that was stopped goes on where it was.
+# record, so a run that was stopped goes on where it was. With noise of their own, draws are scored
+# above the dense model on the same sequence under the same noise.
 
 # %%
+from sinkprune_core.companion.own_noise import above_dense
 from sinkprune_core.companion.pruning_grid import Measures, measure_grid
 from sinkprune_core.companion.texts import held_out_texts
 from sinkprune_core.models.loading import load
@@ -174,9 +178,12 @@ from sinkprune_core.models.loading import load
 dlm = load(model, dtype, run.device)
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 benchmarks = {"suite": items, "blimp": blimp_pairs}
-measures = Measures(texts, draws, benchmarks, item_draws)
+measures = Measures(texts, draws, benchmarks, item_draws, own_noise)
 numbers = range(first_seed, first_seed + seeds)
-scores, answers = measure_grid(run, dlm, cells, measures, numbers)
+losses, answers = measure_grid(run, dlm, cells, measures, numbers)
+scores = above_dense(losses) if own_noise else losses
+dense = losses[losses.variant == "dense"].value.mean()
+print(f"NELBO of the dense model: {dense:.4f} nats per token")
 
 # %% [markdown]
 # ## The figure: what pruning costs

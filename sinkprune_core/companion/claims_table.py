@@ -14,17 +14,21 @@ SHOWN_VERSIONS = ("python", "torch", "transformers")
 
 
 def origin(folder: Path) -> str:
-    """Return two sentences on where a run's numbers come from.
+    """Return a few sentences on where a run's numbers come from.
 
-    The first has profile, commit and versions of its records, the second the ledger's commit and whether it
-    is older.
+    The first has profile, commit and versions of its records, the others say of each notebook's rows in the
+    ledger whether they were committed before its run.
     """
-    origins = list(records_behind(folder).values())
+    behind = records_behind(folder)
+    origins = list(behind.values())
     commit = _listed(str(one["git_commit"])[:12] for one in origins)
     versions = [
         f"{package} {_listed(one['versions'][package] for one in origins)}" for package in SHOWN_VERSIONS
     ]
-    order = ledger_commits.before_the_run(claims.FILE, (one["git_commit"] for one in origins))
+    by_notebook: dict[str, set[str]] = {}
+    for name, one in behind.items():
+        by_notebook.setdefault(name.partition("/")[0], set()).add(one["git_commit"])
+    order = ledger_commits.before_the_run(claims.FILE, by_notebook)
     return f"From profile `{folder.name}`: commit {commit}; {', '.join(versions)}. {order}"
 
 

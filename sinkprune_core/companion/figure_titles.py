@@ -10,6 +10,7 @@ from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 
 FAR_ABOVE = ("magnitude", "structured-magnitude", "only-sinks")  # of the rest, and not drawn with it
+SHORT = {"diffusion": "DLM", "autoregressive": "AR model"}  # what titles call a kind of model
 ROUNDING = 1e-9  # relative; two costs that differ by less are equal
 
 
@@ -186,6 +187,19 @@ def places_in_words(positions: pd.DataFrame, place: str, other: str) -> str:
         f"Hiding position 0 costs clearly more than hiding a random other one in {more} of {len(found)} "
         f"cases, clearly less in {less}"
     )
+
+
+def five_in_words(hidden: pd.DataFrame, rows: str) -> str:
+    """Return in how many rows hiding the strongest keys costs each kind of model more than random ones.
+
+    `hidden` has a row per sequence with `kind`, the column `rows`, `strongest` and `random`.
+    """
+    parts = []
+    for kind, of_kind in hidden.groupby("kind", sort=False):
+        found = [interval(part.strongest - part.random) for _, part in of_kind.groupby(rows, sort=False)]
+        more, less = above_and_below(found)
+        parts.append(f"the {SHORT[kind]} in {more} of {len(found)} cases (clearly less in {less})")
+    return f"The five strongest keys cost clearly more than random ones: {joined(parts)}"
 
 
 def front_in_words(front: pd.DataFrame, cost: str, words: str) -> str:

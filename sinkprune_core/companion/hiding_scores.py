@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # how a record is kept is no part of its key
     from sinkprune_core.companion.records import Run
 
 NOTHING_HIDDEN = Hiding(count=0)
+BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
 
 
@@ -37,16 +38,18 @@ def hiding_scores(
     keys.
 
     Columns are those of `score_texts`; `excess`, the value less that of the same model with all keys on the
-    same sequence and noise; `label`, `keys` and `count` of the hiding (0: all keys); and means of a
-    `HidingModel`'s log.
+    same sequence and noise; `label`, `keys`, `count` (0: all keys) and `layers` of the hiding; and means of
+    a `HidingModel`'s log.
     """
     data = fingerprint_of(texts)
+    length = next(iter(texts.values())).shape[1]
+    batch = max(1, BATCH_TOKENS // length)
     dense_masses = {}
 
     def one(hiding: Hiding) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
             without_keys = hiding_model(lm, hiding, masses=dense_masses)
-            return _described(score_texts(without_keys, texts, draws), without_keys)
+            return _described(score_texts(without_keys, texts, draws, batch=batch), without_keys)
 
         return run.record(
             "hiding",
@@ -153,4 +156,6 @@ def _judged(
 def _described(frame: pd.DataFrame, lm: HidingModel) -> pd.DataFrame:
     """Return `frame` with what was hidden: means over all rows of all forwards, 0 where nothing was."""
     hidden = pd.DataFrame(lm.log, columns=MEASURED).mean().fillna(0.0)
-    return frame.assign(label=lm.hiding.label, keys=lm.hiding.keys, count=lm.hiding.count, **hidden)
+    hiding = lm.hiding
+    choice = {"label": hiding.label, "keys": hiding.keys, "count": hiding.count, "layers": hiding.layers}
+    return frame.assign(**choice, **hidden)

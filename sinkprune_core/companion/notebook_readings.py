@@ -165,6 +165,7 @@ def hiding_sinks(found: Found) -> list[str]:
             "costs both about the same, as far as this run can tell",
         ),
         behind,
+        _by_condition(found),
         _judged(
             found,
             "top_minus_random_ar",
@@ -182,6 +183,23 @@ def hiding_sinks(found: Found) -> list[str]:
             "harms both texts about alike, as far as this run can tell",
         ),
     )
+
+
+def _by_condition(found: Found) -> str:
+    """Return in how many conditions and thirds of the layers the DLM's strongest keys cost more than random
+    ones.
+    """
+    start = "top_minus_random_dlm"
+    measured = {name: found[name] for name in found if name.startswith(start) and known(found, name)}
+    thirds = [name for name in measured if name.endswith("_layers")]
+    others = [each for name, each in measured.items() if name not in thirds]
+    more, less = above_and_below(others)
+    said = f"In {more} of {len(others)} conditions they cost the DLM clearly more than random keys, clearly "
+    said += f"less in {less}."
+    if thirds:
+        costs = [f"{found[name]} in the {name.split('_')[-2]} third" for name in thirds]
+        said += f" Hidden in one third of the layers alone, they cost beyond random ones {joined(costs)}."
+    return said if others else ""
 
 
 def pruning_results(found: Found) -> list[str]:

@@ -129,6 +129,7 @@ RANGES = {
     "length": Count,
     "lengths": Count,
     "long_prompts": Count,
+    "long_sequences": Count,
     "noise_levels": Count,
     "other_draws": Count,
     "pattern_draws": Count,

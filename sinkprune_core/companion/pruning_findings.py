@@ -21,7 +21,6 @@ from sinkprune_core.evaluation.intervals import (
     growth,
     interval,
     on_common_draws,
-    rows_where,
 )
 from sinkprune_core.pruning.patterns import n_and_m
 
@@ -137,8 +136,8 @@ def damage(scores: pd.DataFrame, place: Place, variant: str) -> float:
 def excess(scores: pd.DataFrame) -> pd.DataFrame:
     """Return the NELBO of every variant above that of the dense model, a row each.
 
-    Columns: `pattern`, `sparsity`, `panel` (both in words), `recipe`, `value`, `low`, `high`, `nelbo`,
-    `dense_nelbo`, and `shown`, the value with its interval.
+    Columns: `pattern`, `sparsity`, `panel` (both in words), `recipe`, `value`, `low`, `high`, and `shown`,
+    the value with its interval.
     """
     rows = []
     measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
@@ -155,8 +154,6 @@ def excess(scores: pd.DataFrame) -> pd.DataFrame:
             "value": found.value,
             "low": found.low,
             "high": found.high,
-            "nelbo": rows_where(scores, at(place, variant)).value.mean(),
-            "dense_nelbo": rows_where(scores, at(place, "dense")).value.mean(),
             "shown": f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]",
         }
         rows.append(row)

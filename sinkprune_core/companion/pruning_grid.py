@@ -1,7 +1,7 @@
 """Which variants of a model notebook 03 prunes, on how much text and how often, and which it compares."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -191,22 +191,26 @@ def measure_grid(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return scores and answers of the dense model and of all variants, a record each.
 
-    `seeds` are numbers of calibration draws. Variants of one draw share the statistics that they can; one
-    that looks at no text is measured once per noise, as the dense model is. Columns of scores are those of
+    `seeds` are numbers of calibration draws. Variants of one draw share the statistics that they can. One
+    that looks at no text is measured once; the dense model is, too, and once under the noise of every draw
+    that has its own. Columns of scores are those of
     `Variant.scores`, of answers those of `variant_answers`, with `variant`, `pattern`, `sparsity` and `seed`.
     """
     cells, seeds = list(cells), list(seeds)
     fingerprint = lm.fingerprint()
     length = next(iter(measures.texts.values())).shape[1]
     uncalibrated = [cell for cell in cells if not CRITERIA[cell.recipe.criterion].calibrated]
+    if not lm.is_diffusion:
+        measures = replace(measures, own_noise=False)  # an exact likelihood knows no noise
     found = []
-    for noise in dict.fromkeys(measures.noise(seed) for seed in seeds):
+    for noise in dict.fromkeys([EVALUATION_SEED, *map(measures.noise, seeds)]):
         dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": noise}
         answers = noise == EVALUATION_SEED and any(cell.answer_draws for cell in cells)
         found.append(_measured(run, Variant(lm, fingerprint), measures, dense, answers))
-        for cell in uncalibrated:
-            variant = Variant(lm, fingerprint, cell.recipe)
-            found.append(_measured(run, variant, measures, {**cell.labels, "seed": noise}, False))
+    for cell in uncalibrated:
+        variant = Variant(lm, fingerprint, cell.recipe)
+        labels = {**cell.labels, "seed": EVALUATION_SEED}
+        found.append(_measured(run, variant, measures, labels, False))
     for seed in tqdm(seeds, desc=f"calibration draws of {lm.name}"):
         todo = [cell for cell in cells if CRITERIA[cell.recipe.criterion].calibrated and seed < cell.draws]
         texts = _shared_texts(lm, todo, length, seed)

@@ -12,7 +12,8 @@ import torch
 
 from sinkprune_core import corpus
 from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.evaluation.public_data import embedded_wikitext
+from sinkprune_core.evaluation.local_data import articles, detokenised
+from sinkprune_core.evaluation.public_data import WIKITEXT_FILE, embedded_wikitext
 from sinkprune_core.seeds import generator
 
 NOTHING = "nothing"
@@ -126,26 +127,42 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
     """Return held-out crops that begin in the middle of a paragraph and hold no document separator,
     int64 (N, T).
 
-    No two overlap, and none shows <unk>, WikiText-2's sign for a rare word. The choice depends on (seed,
-    text) alone. Raises ValueError when there are fewer.
+    No two overlap. Crops lie within paragraphs, and none shows <unk>, WikiText-2's sign for a rare word.
+    Where so many do not fit, as for long ones, paragraphs follow each other, and <unk> may show. The choice
+    depends on (seed, text) alone. Raises ValueError when there are fewer.
     """
-    stream_T = _held_out_stream(tokenizer, text)
+    within_T = _held_out_stream(tokenizer, text)
+    found = _apart(tokenizer, within_T, count, length, generator(seed, "crops", text), rare=False)
+    if len(found) < count and text != "samples":
+        joined_T = _joined_stream(tokenizer, text)
+        found = _apart(tokenizer, joined_T, count, length, generator(seed, "joined crops", text), rare=True)
+    if len(found) < count:
+        raise ValueError(
+            f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(found)} "
+            "were found: ask for fewer or shorter ones"
+        )
+    return torch.stack(found)
+
+
+def _apart(
+    tokenizer, stream_T: torch.Tensor, count: int, length: int, rng: torch.Generator, rare: bool
+) -> list[torch.Tensor]:
+    """Return at most `count` crops of a stream, chosen at random, none of which overlap, in their order.
+
+    `rare` says whether <unk> may show.
+    """
     starts = _middles(stream_T == corpus.separator(tokenizer), length)
-    order = torch.randperm(len(starts), generator=generator(seed, "crops", text))
+    order = torch.randperm(len(starts), generator=rng)
     chosen: list[int] = []
     for start in starts[order].tolist():
         if len(chosen) == count:
             break
-        is_apart = all(abs(start - other) >= length for other in chosen)
+        if any(abs(start - other) < length for other in chosen):
+            continue
         surroundings_T = stream_T[max(0, start - RARE_TOKENS) : start + length + RARE_TOKENS]
-        if is_apart and RARE not in tokenizer.decode(surroundings_T):
+        if rare or RARE not in tokenizer.decode(surroundings_T):
             chosen.append(start)
-    if len(chosen) < count:
-        raise ValueError(
-            f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(chosen)} "
-            "were found: ask for fewer or shorter ones"
-        )
-    return torch.stack([stream_T[start : start + length] for start in sorted(chosen)])
+    return [stream_T[start : start + length] for start in sorted(chosen)]
 
 
 def _middles(is_separator_T: torch.Tensor, length: int) -> torch.Tensor:
@@ -163,8 +180,27 @@ def _held_out_stream(tokenizer, text: str) -> torch.Tensor:
         return torch.cat([first_N1, samples_NT], dim=1).flatten()
     if text == "natural":
         return corpus.stream(embedded_wikitext(), tokenizer)
-    paragraphs = [part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]
-    return corpus.stream(paragraphs, tokenizer)
+    return corpus.stream(_held_out_documentation(), tokenizer)
+
+
+def _joined_stream(tokenizer, text: str) -> torch.Tensor:
+    """Return one text of the held-out split, int64 (T,), with a blank line between its paragraphs.
+
+    A separator stands before each article of WikiText-2, or before all of the documentation.
+    """
+    documents = ["\n\n".join(_held_out_documentation())]
+    if text == "natural":
+        documents = [_without_headings(article) for article in articles([WIKITEXT_FILE])]
+    return corpus.stream(documents, tokenizer)
+
+
+def _without_headings(article: str) -> str:
+    lines = [line.strip() for line in article.split("\n")]
+    return "\n\n".join(detokenised(line) for line in lines if line and not line.startswith("="))
+
+
+def _held_out_documentation() -> list[str]:
+    return [part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]
 
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:

@@ -16,6 +16,8 @@ from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention, detection
 
 LABELS = {"top": "strongest", "random": "random", "first": "first token"}  # by the choice of keys
+ALL = "all"
+THIRDS = ("early", "middle", "late")  # of the layers
 
 
 @dataclass(frozen=True)
@@ -32,12 +34,16 @@ class Hiding:
 
     count: int = 5  # how many keys are hidden; 0 hides none, whatever `keys` says
     first: bool = True  # whether position 0 may be hidden
+    layers: str = ALL  # where they are hidden: in all layers, or in one of THIRDS alone
 
     def __post_init__(self):
         if self.keys not in LABELS:
             raise ValueError(f"keys={self.keys!r} is unknown; choose one of {', '.join(LABELS)}")
         if self.count < 0:
             raise ValueError(f"count={self.count} must not be negative: it is the number of keys to hide")
+        if self.layers not in (ALL, *THIRDS):
+            choices = ", ".join((ALL, *THIRDS))
+            raise ValueError(f"layers={self.layers!r} is unknown; choose one of {choices}")
         if self.keys == "first" and (self.count > 1 or not self.first):
             raise ValueError(
                 f"keys='first' hides position 0 alone: count={self.count} must be 1 (or 0) "
@@ -52,6 +58,10 @@ class Hiding:
         if self.first:
             return LABELS[self.keys]
         return f"{LABELS[self.keys]}, first token kept"
+
+    def hides_in(self, layer: int, layers: int) -> bool:
+        """Return whether keys are hidden in a layer, counted from 0, of so many."""
+        return self.layers in (ALL, THIRDS[len(THIRDS) * layer // layers])
 
     def choose(self, mass_BK, visible_BK, masked_BK, rngs: list[torch.Generator]) -> torch.Tensor:
         """Return the keys to hide, bool (B, K), by the attention they received; one generator per row.
@@ -93,13 +103,14 @@ class Hiding:
 
 @dataclass(frozen=True)
 class HidingModel(LanguageModel):
-    """A model whose every forward hides keys, in all layers and heads, from every query but their own.
+    """A model whose every forward hides keys, in all heads of the layers that `hiding` names, from every
+    query but their own.
 
-    A first forward over the same state measures attention and decides which keys; a second one runs without
-    them. A diffusion model may lose any key, masks included. In a causal model only the later half of the
-    queries decides, and only keys that all of these can see may be hidden, so that no key passes for a sink
-    because few queries see it; the choice then depends on the whole text, so the value is that of an
-    intervention and no likelihood.
+    A first forward over the same state measures attention, over all layers, and decides which keys; a second
+    one runs without them. A diffusion model may lose any key, masks included. In a causal model only the
+    later half of the queries decides, and only keys that all of these can see may be hidden, so that no key
+    passes for a sink because few queries see it; the choice then depends on the whole text, so the value is
+    that of an intervention and no likelihood.
     """
 
     hiding: Hiding = Hiding()  # which keys are hidden
@@ -129,7 +140,9 @@ class HidingModel(LanguageModel):
         if self.hiding.count == 0:
             return self.hidden_dense(ids_BT)
         hidden_BK = self.keys_to_hide(ids_BT)
-        with attention.hide(self.model, hidden_BK):
+        layers = len(self.blocks)
+        in_layer = {True: hidden_BK, False: None}
+        with attention.hide(self.model, lambda layer: in_layer[self.hiding.hides_in(layer, layers)]):
             hidden_BTD, left_BK = self._measured(ids_BT)
         for row_K, keys_K, left_K in zip(ids_BT.cpu(), hidden_BK, left_BK, strict=True):
             self._note(row_K, keys_K, left_K)

@@ -31,52 +31,69 @@ def ledger(tmp_path, monkeypatch) -> Path:
     return tmp_path / "claims.yml"
 
 
+NOTEBOOK = "01_a"
+RULES = "claims:\n- {finding: 01_a/x, margin: 1, short: b}\n- {finding: 02_b/y, margin: 1}\n"
+
+
+def said_of(ledger: Path, *commits: str | None) -> str:
+    return before_the_run(ledger, {NOTEBOOK: commits})
+
+
 def test_a_ledger_that_is_older_than_the_run(ledger):
-    first = commit(ledger.parent, ledger.name, "rules")
+    first = commit(ledger.parent, ledger.name, RULES)
     run = commit(ledger.parent, "results", "1")
-    found = ledger_commit(ledger)
+    found = ledger_commit(ledger, NOTEBOOK)
     assert (found.commit, found.is_changed) == (first, False) and len(found.day) == 10
     assert is_before(first, run, ledger.parent) and is_before(first, first, ledger.parent)
-    said = before_the_run(ledger, [run, run])
-    assert said == f"Ledger: commit {first[:12]} of {found.day}, before the run ({run[:12]})."
-    assert "changes that were not committed" in before_the_run(ledger, [f"{run}-dirty"])
+    whose = f"Ledger, rows of all notebooks (commit {first[:12]} of {found.day})"
+    assert said_of(ledger, run, run) == f"{whose}: committed before the run."
+    assert "changes that were not committed" in said_of(ledger, f"{run}-dirty")
 
 
 def test_a_ledger_that_was_changed_after_the_run(ledger):
-    commit(ledger.parent, ledger.name, "rules")
+    commit(ledger.parent, ledger.name, RULES)
     run = commit(ledger.parent, "results", "1")
-    later = commit(ledger.parent, ledger.name, "other rules")
+    later = commit(ledger.parent, ledger.name, RULES.replace("margin: 1, short", "margin: 2, short"))
     assert is_before(later, run, ledger.parent) is False
-    assert "**not before the run**" in before_the_run(ledger, [run])
+    assert "**not before the run**" in said_of(ledger, run)
     after = commit(ledger.parent, "results", "2")
-    assert "**not before the run**" in before_the_run(ledger, [run, after]), "one record is enough"
-    assert "**not" not in before_the_run(ledger, [after])
-    ledger.write_text("changed again")
-    assert "changed since and not committed" in before_the_run(ledger, [after])
+    assert "**not before the run**" in said_of(ledger, run, after), "one record is enough"
+    assert "**not" not in said_of(ledger, after)
+    ledger.write_text(RULES.replace("margin: 1, short", "margin: 3, short"))
+    assert "changed since and not committed" in said_of(ledger, after)
+
+
+def test_rows_of_one_notebook_may_be_added_after_the_run_of_another(ledger):
+    first = commit(ledger.parent, ledger.name, RULES)
+    run = commit(ledger.parent, "results", "1")
+    later = commit(ledger.parent, ledger.name, RULES + "- {finding: 02_b/z, margin: 1}\n")
+    assert (ledger_commit(ledger, "01_a").commit, ledger_commit(ledger, "02_b").commit) == (first, later)
+    said = before_the_run(ledger, {"01_a": [run], "02_b": [run]})
+    assert f"rows of 01_a (commit {first[:12]}" in said and "committed before the run. Ledger" in said
+    assert f"rows of 02_b (commit {later[:12]}" in said and said.endswith("**not before the run**.")
+    again = commit(ledger.parent, "results", "2")
+    both = before_the_run(ledger, {"01_a": [run], "02_b": [again]})
+    assert both.startswith("Ledger, rows of all notebooks (commit ") and both.count("commit ") == 1
 
 
 def test_what_git_cannot_tell_is_not_checked(ledger, tmp_path_factory):
-    ledger.write_text("never committed")
-    assert ledger_commit(ledger) is None
-    commit(ledger.parent, ledger.name, "rules")
+    ledger.write_text(RULES)
+    assert ledger_commit(ledger, NOTEBOOK) is None
+    commit(ledger.parent, ledger.name, RULES)
     for unknown in ("0" * 40, None):
-        assert "not in this clone" in before_the_run(ledger, [unknown])
+        assert "not in this clone" in said_of(ledger, unknown)
     outside = tmp_path_factory.mktemp("outside") / "claims.yml"
-    outside.write_text("rules")
-    assert ledger_commit(outside) is None
-    assert "no git clone here" in before_the_run(outside, ["0" * 40])
+    outside.write_text(RULES)
+    assert ledger_commit(outside, NOTEBOOK) is None
+    assert "no git clone here" in said_of(outside, "0" * 40)
 
 
 def test_a_change_of_what_is_shown_changes_no_rule(ledger):
-    first = commit(ledger.parent, ledger.name, "claims:\n- {claim: a, margin: 1, short: b}\n")
+    first = commit(ledger.parent, ledger.name, RULES)
     run = commit(ledger.parent, "results", "1")
-    commit(ledger.parent, ledger.name, "claims:\n- {claim: a, margin: 1, short: c, unit: nats}\n")
-    assert ledger_commit(ledger).commit == first
-    assert f"before the run ({run[:12]})" in before_the_run(ledger, [run])
-    added = "- {claim: b, margin: 1, seen_first: true}\n"
-    commit(ledger.parent, ledger.name, "claims:\n- {claim: a, margin: 1, short: c}\n" + added)
-    assert ledger_commit(ledger).commit == first
-    assert before_the_run(ledger, [run]).endswith(f"({run[:12]}); rows added after it say so (1).")
-    later = commit(ledger.parent, ledger.name, "claims:\n- {claim: a, margin: 2, short: c}\n")
-    assert ledger_commit(ledger).commit == later
-    assert "**not before the run**" in before_the_run(ledger, [run])
+    commit(ledger.parent, ledger.name, RULES.replace("short: b", "short: c, unit: nats"))
+    assert ledger_commit(ledger, NOTEBOOK).commit == first
+    assert said_of(ledger, run).endswith("committed before the run.")
+    commit(ledger.parent, ledger.name, RULES + "- {finding: 01_a/z, margin: 1, seen_first: true}\n")
+    assert ledger_commit(ledger, NOTEBOOK).commit == first
+    assert said_of(ledger, run).endswith("run. Rows added after their number had been seen say so (1).")

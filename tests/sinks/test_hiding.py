@@ -85,6 +85,43 @@ def test_the_strongest_keys_are_those_of_eager_attention_and_no_other_query_sees
     assert not torch.allclose(hiding_lm.hidden(ids_BT), lm.hidden(ids_BT), atol=1e-2)
 
 
+def block_outputs(lm, ids_BT) -> list[torch.Tensor]:
+    """Return what every block gives in one forward, (B, T, D) each."""
+    found = []
+    handles = [block.register_forward_hook(lambda *args: found.append(args[2])) for block in lm.blocks]
+    try:
+        lm.hidden(ids_BT)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [each if torch.is_tensor(each) else each[0] for each in found]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_third_of_the_layers_hides_the_same_keys_and_no_other_layer_does(make_lm, make_ids, kind):
+    lm = make_lm(kind, layers=6)
+    ids_BT = noised(lm, make_ids(2, 14))
+    keys_BK = hiding_model(lm, Hiding("top", 3)).keys_to_hide(ids_BT)
+    dense = block_outputs(lm, ids_BT)
+    everywhere = None
+    for third, (start, end) in {"all": (0, 6), "early": (0, 2), "middle": (2, 4), "late": (4, 6)}.items():
+        hiding_lm = hiding_model(lm, Hiding("top", 3, layers=third))
+        assert torch.equal(hiding_lm.keys_to_hide(ids_BT), keys_BK)
+        assert [layer for layer in range(6) if hiding_lm.hiding.hides_in(layer, 6)] == list(range(start, end))
+        found = block_outputs(hiding_lm, ids_BT)[-6:]  # the dense forward that chooses comes first
+        everywhere = found if everywhere is None else everywhere
+        for layer in range(start):
+            torch.testing.assert_close(found[layer], dense[layer], atol=1e-5, rtol=1e-5)
+        assert not torch.allclose(found[start], dense[start], atol=1e-3)
+        if start == 0:
+            for layer in range(end):
+                assert torch.equal(found[layer], everywhere[layer])
+            if end < 6:
+                assert not torch.allclose(found[end], everywhere[end], atol=1e-3)
+    with pytest.raises(ValueError, match="layers='upper' is unknown; choose one of all, early, middle, late"):
+        Hiding("top", 3, layers="upper")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_hiding_the_first_token_hides_nothing_else(make_lm, make_ids, kind):
     lm, ids_BT = make_lm(kind), make_ids(2, 11)
