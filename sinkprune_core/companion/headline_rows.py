@@ -62,20 +62,19 @@ def headline_scores(
     size: Mapping[str, object],
     seeds: Iterable[int],
     left_out: Collection[str] = (),
-    own_noise: bool = False,
-    with_curve: bool = False,
+    with_curve: bool = True,
 ) -> pd.DataFrame:
     """Return the scores of the dense model and of the headline variants, on calibration draws `seeds`.
 
-    `size` are parameters of the notebook. With `own_noise` every draw is scored under noise of its own, and
-    values are those above the dense model's under the same noise. With `with_curve` other sparsities are
-    measured as well. What is on record is read.
+    `size` are parameters of the notebook. Where it says `own_noise`, every draw is scored under noise of its
+    own, and values are those above the dense model's under the same noise. Other sparsities are measured as
+    well, unless `with_curve` is False. What is on record is read.
     """
     seeds = list(seeds)
     cells = headline_cells(size, max(seeds) + 1, left_out)
     if with_curve:
         cells += curve_cells(size, max(seeds) + 1)
     texts = held_out_texts(lm.tokenizer, size["sequences"], LENGTH)
-    measures = Measures(texts, size["draws"], {}, 0, own_noise)
+    measures = Measures(texts, size["draws"], {}, 0, size["own_noise"])
     scores, _ = measure_grid(run, lm, cells, measures, seeds)
-    return above_dense(scores) if own_noise else scores
+    return above_dense(scores) if size["own_noise"] else scores

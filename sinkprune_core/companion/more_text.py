@@ -27,20 +27,24 @@ class Way:
     """In which sizes the headline rows are measured, and under which noise."""
 
     profile: str  # whose sizes are taken
-    own_noise: bool = False  # every calibration draw under noise of its own, at 50 % alone; see `own_noise`
-    draws: int | None = None  # calibration draws; None: those of the profile
+    one_noise: bool = False  # all calibration draws under one noise, whatever the profile says
 
     @property
     def size(self) -> dict[str, object]:
         """The parameters of the notebook in which it is measured."""
         size = sizes_of(self.profile)[NOTEBOOK]
-        return size if self.draws is None else {**size, "seeds": self.draws}
+        return {**size, "own_noise": False} if self.one_noise else size
+
+    @property
+    def own_noise(self) -> bool:
+        """Whether every calibration draw has noise of its own; see `own_noise`."""
+        return self.size["own_noise"]
 
 
-WAYS = {  # in order of their calibration text; the name is that of the folder and of the archive of records
+WAYS = {  # from the least text under one noise; the name is that of the folder and of the archive of records
     "hour": Way("hour"),
+    "full-one-noise": Way("full", one_noise=True),
     "full": Way("full"),
-    "full-own-noise": Way("full", own_noise=True, draws=6),
 }
 MODEL = "smol-dlm"
 SIZE = ("calibration", "noise_levels", "seeds", "sequences")  # parameters that are kept
@@ -96,21 +100,18 @@ def measure(way: str, seeds: Iterable[int] | None = None) -> Path:
 
     if way not in WAYS:
         raise ValueError(f"way={way!r} is not compared here; choose one of {', '.join(WAYS)}")
-    about = WAYS[way]
-    size = about.size
+    size = WAYS[way].size
     if record_archive.archive_file(way).exists():
         record_archive.unpack(way)
     lm = load(MODEL, size["dtype"])
-    how = {"own_noise": about.own_noise, "with_curve": not about.own_noise}
     run = Run(NOTEBOOK, f"{way}@headline", {name: size[name] for name in SIZE})
     target = kept_folder() / way
     if seeds is not None:
-        headline_scores(run, lm, size, seeds, **how)
+        headline_scores(run, lm, size, seeds)
         return target
     before = set(run.records.glob("*.csv"))
-    scores = headline_scores(run, lm, size, range(size["seeds"]), **how)
-    sparsities = [SPARSITY] if about.own_noise else size["sparsities"]
-    run.find(likelihood_findings(scores, sparsities))
+    scores = headline_scores(run, lm, size, range(size["seeds"]))
+    run.find(likelihood_findings(scores, size["sparsities"]))
     if set(run.records.glob("*.csv")) - before or not record_archive.archive_file(way).exists():
         record_archive.pack(way)
     costs = excess(scores)

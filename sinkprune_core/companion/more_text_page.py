@@ -109,8 +109,8 @@ Written by `python -m sinkprune_core.companion.pages` from [figures/more_text](.
 
 Profile {least.way} calibrates on {least.size["calibration"]} sequences of {LENGTH} tokens, in
 {least.size["seeds"]} draws; Wanda and SparseGPT were published with 128, of 2,048 tokens. Here the rows at
-50 and 75 % that claims are read from were measured again on the {most.size["calibration"]} sequences and
-{most.size["seeds"]} draws of profile {most.way} (at 75 % in fewer draws, one and two), all else equal: the
+50 and 75 % that claims are read from were measured on the {most.size["calibration"]} sequences and
+{most.size["seeds"]} draws of profile full as well (at 75 % in fewer draws, one and two), all else equal: the
 same {most.size["sequences"]} held-out sequences under the same noise, and clean baselines with as many
 tokens as noised recipes ({_tokens(most):,} instead of {_tokens(least):,}).
 {_about_own_noise(measured)}
@@ -167,9 +167,10 @@ def _about_own_noise(measured: Sequence[Amount]) -> str:
     return """
 All of these are evaluated under one noise, the same masked positions for every variant and every calibration
 draw, so that the chance of this one masking stays, however many draws there are. Notebook 00 averages four
-maskings of every sequence, and its differences spread less: so the first six draws were measured once more,
-each under noise of its own (its seed is the draw's number). Variants of one draw still share it, and draws
-average it. How wide intervals are was the only reason, and what the first run had found was known by then.
+maskings of every sequence, and its differences spread less. So the draws were measured once more, each under
+noise of its own (its seed is the draw's number). Variants of one draw still share it, and draws average it.
+Verdicts rest on that run. How wide intervals are was the only reason, and what the run under one noise had
+found was known by then, and so was this run's after six draws.
 """
 
 

@@ -193,13 +193,18 @@ def _by_condition(found: Found) -> str:
     measured = {name: found[name] for name in found if name.startswith(start) and known(found, name)}
     thirds = [name for name in measured if name.endswith("_layers")]
     others = [each for name, each in measured.items() if name not in thirds]
-    more, less = above_and_below(others)
-    said = f"In {more} of {len(others)} conditions they cost the DLM clearly more than random keys, clearly "
-    said += f"less in {less}."
+    said = []
+    if len(others) > 1:
+        more, less = above_and_below(others)
+        said.append(
+            f"In {more} of {len(others)} conditions they cost the DLM clearly more than random keys, clearly "
+            f"less in {less}."
+        )
     if thirds:
-        costs = [f"{found[name]} in the {name.split('_')[-2]} third" for name in thirds]
-        said += f" Hidden in one third of the layers alone, they cost beyond random ones {joined(costs)}."
-    return said if others else ""
+        costs = [f"{amount(found[name])} in the {name.split('_')[-2]} third" for name in thirds]
+        where = "Hidden in one third of the layers alone, they cost beyond random ones"
+        said.append(f"{where} {joined(costs)} ({NATS}).")
+    return " ".join(said)
 
 
 def pruning_results(found: Found) -> list[str]:

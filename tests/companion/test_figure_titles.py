@@ -85,6 +85,17 @@ def test_cases_are_counted_in_which_position_0_is_worth_more_or_less():
     )
 
 
+def test_rows_are_counted_by_kind_of_model_in_which_the_strongest_keys_cost_more_or_less():
+    rows = [("diffusion", "a", 1.0 + 0.1 * n, 0.5) for n in range(3)]
+    rows += [("diffusion", "b", 1.0 - 2 * n, 0.5) for n in range(3)]
+    rows += [("autoregressive", "a", 0.1, 0.5 + 0.1 * n) for n in range(3)]
+    said = figure_titles.five_in_words(table("kind where strongest random", *rows), "where")
+    assert said == (
+        "The five strongest keys cost clearly more than random ones: the DLM in 1 of 2 cases (clearly less in 0) "
+        "and the AR model in 0 of 1 cases (clearly less in 1)"
+    )
+
+
 def test_a_front_counts_the_pruned_points_that_the_dense_model_beats():
     rows = [("dense", 10.0, 0.15), ("dense", 20.0, 0.05)]
     rows += [("wanda", 10.0, 0.35), ("wanda", 9.0, 0.35), ("wanda", 20.0, 0.04)]

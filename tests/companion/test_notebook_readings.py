@@ -71,6 +71,16 @@ def test_what_sinks_are_worth_is_told_for_both_models_and_behind_a_first_token()
     assert "costs the DLM less than the AR model" in text and "The AR model does need its sinks" in text
     assert "its sinks matter then. That token, put before the same text, saves 0.75 nats" in text
     assert "harms both texts about alike" in text
+    assert "In 1 of 2 conditions they cost the DLM clearly more than random keys, clearly less in 0." in text
+    assert "third" not in text
+    found["top_minus_random_dlm_early_layers"] = estimate(-0.2, -0.1)
+    found["top_minus_random_dlm_late_layers"] = estimate(0.1, 0.3)
+    costs = (
+        "they cost beyond random ones −0.15 [−0.20, −0.10] in the early third and 0.20 [0.10, 0.30] in the"
+    )
+    text = said(notebook_readings.hiding_sinks, found)
+    assert f"Hidden in one third of the layers alone, {costs} late third." in text
+    assert "In 1 of 2 conditions" in text, "a third of the layers is no condition"
 
 
 def test_the_gain_is_given_as_a_share_of_the_damage_and_where_it_hurts_is_said():
