@@ -63,6 +63,7 @@ def test_what_sinks_are_worth_is_told_for_both_models_and_behind_a_first_token()
     found = {
         "excess_difference": estimate(-2, -1),
         "top_minus_random_ar": estimate(1, 2),
+        "top_minus_random_dlm": estimate(-1, 1),
         "top_minus_random_dlm_first_token": estimate(0.3, 1.3),
         "first_token_loss_dlm": estimate(-1, -0.5),
         "written_difference": estimate(-1, 1),
@@ -75,11 +76,9 @@ def test_what_sinks_are_worth_is_told_for_both_models_and_behind_a_first_token()
     assert "third" not in text
     found["top_minus_random_dlm_early_layers"] = estimate(-0.2, -0.1)
     found["top_minus_random_dlm_late_layers"] = estimate(0.1, 0.3)
-    costs = (
-        "they cost beyond random ones −0.15 [−0.20, −0.10] in the early third and 0.20 [0.10, 0.30] in the"
-    )
-    text = said(notebook_readings.hiding_sinks, found)
-    assert f"Hidden in one third of the layers alone, {costs} late third." in text
+    text = said(notebook_readings.hiding_sinks, found).replace("\N{NO-BREAK SPACE}", " ")
+    costs = "−0.15 [−0.20, −0.10] in the early third and 0.20 [0.10, 0.30] in the late third"
+    assert f"they cost beyond random ones {costs} (nats per token)." in text
     assert "In 1 of 2 conditions" in text, "a third of the layers is no condition"
 
 
