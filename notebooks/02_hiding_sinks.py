@@ -85,13 +85,13 @@ run = start("02_hiding_sinks", globals())
 #
 # **Under which conditions.** The main condition is natural English that begins in the middle of a
 # paragraph, without a special first token. Every other condition differs in one thing: the same
-# text with `<|endoftext|>` before it, other text, longer text, one third of the layers.
+# text with `<|endoftext|>` before it, other text, longer text.
 #
 # ## The intervention
 #
 # Only its own query sees a hidden key, in all heads and, if not said otherwise, in all layers; the
-# attention of every other query is renormalised, as softmax does. A first forward over the same state tells how much attention
-# each key receives, and so which keys are hidden:
+# attention of every other query is renormalised, as softmax does. A first forward over the same
+# state tells how much attention each key receives, and so which keys are hidden:
 #
 # * **strongest**: the keys that receive most. In the DLM they are chosen at each noised state, and
 #   masks can be among them. In the AR model the later half of the queries chooses, among keys that
@@ -125,8 +125,8 @@ main = conditions[0]
 dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
 
 # %% [markdown]
-# What is hidden: one key and five in every condition; in the main one also all of `counts`, and five
-# in one third of the layers alone, the same keys as in all layers.
+# What is hidden: one key and five in every condition; in the main one also all of `counts`, and
+# five in one third of the layers alone, the same keys as in all layers.
 
 # %%
 one_key = [Hiding("first", 1), Hiding("random", 1, first=False)]
@@ -165,8 +165,8 @@ def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFra
 
 
 # %% [markdown]
-# Texts longer than a paragraph are paragraphs that follow each other; they hold signs for rare
-# words, which the shorter texts do not.
+# Where paragraphs are too short, as in documentation and for long texts, a text runs over several of
+# them. Long ones of natural English then show `<unk>`, WikiText-2's sign for a rare word.
 
 # %%
 parts = []
@@ -310,9 +310,9 @@ by_condition.round(3)
 # Both models continue the same prompts, and at every step the keys that are strongest at that step
 # are hidden. All variants use the same random numbers. The AR model, with no key hidden, then
 # scores the text in nats per token. It prefers repetitive text, so the share of distinct neighbours
-# stands beside the score. Other conditions are prompts behind `<|endoftext|>`, that token alone, and
-# other samplers. From that token alone only the DLM writes: an AR model that begins with one key has
-# no five to hide.
+# stands beside the score. Other conditions are prompts behind `<|endoftext|>`, that token alone,
+# and other samplers. From that token alone only the DLM writes: an AR model that begins with one
+# key has no five to hide.
 
 # %%
 import torch

@@ -29,8 +29,8 @@
 # | full | 33 core-minutes | 1.7 GB a job |
 #
 # Every recipe is scored on the same held-out text, over several calibration draws. Recipes see the
-# same noise in one draw, other noise in the next, and as many calibration tokens. That a switch changes nothing is a finding, too,
-# and needs a test of its own.
+# same noise in one draw, other noise in the next, and as many calibration tokens. That a switch
+# changes nothing is a finding, too, and needs a test of its own.
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. The lists may be empty.
