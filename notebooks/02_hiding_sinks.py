@@ -165,8 +165,8 @@ def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFra
 
 
 # %% [markdown]
-# Where paragraphs are too short, as in documentation and for long texts, a text runs over several of
-# them. Long ones of natural English then show `<unk>`, WikiText-2's sign for a rare word.
+# Where paragraphs are too short, as in documentation and for long texts, a text runs over several
+# of them. Long ones of natural English then show `<unk>`, WikiText-2's sign for a rare word.
 
 # %%
 parts = []
