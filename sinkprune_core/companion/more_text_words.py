@@ -34,24 +34,25 @@ def effect_of(found: Estimate) -> str:
 
 
 def summary() -> str:
-    """Return what README says of more calibration text, without the numbers."""
+    """Return what README says of more calibration text, and of noise of its own for every draw."""
     measured = amounts()
     least, most = under_one_noise(measured)
-    rows = rows_measured((least, most))
-    turned = [claim for claim in rows if not side_by_side.has_one_verdict(claim, (least, most))]
+    own = under_own_noise(measured)
     sentence = (
         f"On {most.size['calibration']} calibration sequences instead of {least.size['calibration']}, "
-        f"{len(turned)} of {len(rows)} verdicts turn"
+        f"{_turned(least, most)}"
     )
-    for claim in turned:
-        sentence += f"; *{claim.says}*: now {claim.verdict(most.found[claim.finding])}"
-    own = under_own_noise(measured)
     less_chance = ""
     if own is not None:
-        turns = _turns(rows_measured((most, own)), most, own).removeprefix("; ")
-        if turns:
-            less_chance = f" With noise of its own for every draw, {turns}."
+        less_chance = f" With noise of its own for every draw, {_turned(most, own)}."
     return f"{sentence} ([more text]({PAGE})).{less_chance}"
+
+
+def _turned(before: Amount, after: Amount) -> str:
+    """Return how many verdicts turn from one amount to another, and which of those that `_turns` tells."""
+    rows = rows_measured((before, after))
+    turned = sum(not side_by_side.has_one_verdict(claim, (before, after)) for claim in rows)
+    return f"{turned} of {len(rows)} verdicts turn{_turns(rows, before, after)}"
 
 
 def under_one_noise(measured: Sequence[Amount]) -> tuple[Amount, Amount]:
