@@ -109,7 +109,7 @@ def plot_curves(
 
     `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `title` says in
     words what the figure shows. `dodge` moves what stands at the same x apart, around it, so that bars stay
-    readable; the axis then names these x alone.
+    readable; the axis then names these x alone, and a line has a gap where its method was not measured.
     """
     figure, axes = canvas(size=(6.4, 3.8))
     axis = axes[0, 0]
@@ -117,6 +117,8 @@ def plot_curves(
     for place, (name, part) in enumerate(frame.groupby(hue, sort=False)):
         colour, marker, dash = series(name, place)
         part = part.sort_values(x)
+        if dodge:
+            part = part.set_index(x).reindex(names_at.index).reset_index()
         errors = None
         if interval_columns is not None:
             low, high = interval_columns
@@ -124,7 +126,8 @@ def plot_curves(
         moved = []
         for value in part[x]:
             names = list(names_at[value])
-            moved.append(value + spread_out(names.index(name), len(names), dodge))
+            apart = spread_out(names.index(name), len(names), dodge) if name in names else float("nan")
+            moved.append(value + apart)
         axis.errorbar(
             moved,
             part[y],
