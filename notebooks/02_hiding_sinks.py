@@ -279,8 +279,9 @@ figures.save_figure(
 # %% [markdown]
 # ## Layer by layer
 #
-# The same five keys, hidden in one third of the layers alone. A profile that lists no `thirds` has
-# the row of all layers only.
+# The same five keys, hidden in one third of the layers alone. A key that is hidden from the first
+# layer on can leave its place to another; one that is hidden later is what earlier layers made of
+# it. A profile that lists no `thirds` has the row of all layers only.
 
 # %%
 WHERE = {"all": "all layers", **{third: f"{third} third of the layers" for third in thirds}}
@@ -464,18 +465,19 @@ sentences(hiding_sinks(found))
 Folded(listed(found))
 
 # %% [markdown]
-# Where the first token is hidden, another key can take its place:
+# Where sinks are hidden in all layers, another key can take their place:
 
 # %%
-for name, part in in_main[in_main.label == "first token"].groupby("model", sort=False):
-    before = in_main[
-        (in_main.model == name) & (in_main.label == "strongest") & (in_main["count"] == 1)
-    ].attention.mean()
+for name, part in in_main.groupby("model", sort=False):
+    means = part.groupby(["label", "count"])[["attention", "left", "second"]].mean()
+    before = means.attention["strongest", 1]
     print(
-        f"{name}: the strongest key got {before:.0%} of attention; without the first token it "
-        f"gets {part.left.mean():.0%}, and is the second token in {part.second.mean():.0%} of all "
-        "states"
+        f"{name}: the strongest key got {before:.0%} of attention; the strongest that is left gets"
     )
+    for label, count in (("first token", 1), ("strongest", COUNT)):
+        left, second = means.left[label, count], means.second[label, count]
+        what = f"{label}, {count} hidden"
+        print(f"  {left:.0%} ({what}), and is the second token in {second:.0%} of all states")
 
 # %% [markdown]
 # The findings as a figure, in the main condition and behind a special first token:

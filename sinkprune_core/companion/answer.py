@@ -34,6 +34,7 @@ from sinkprune_core.companion.verdict_rule import (
 )
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.sinks.hiding import THIRDS
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.tables import markdown_table
 
@@ -51,6 +52,7 @@ CONDITIONS = {  # that differ from the main one, as findings are named, in words
     "_tokens_1024": "over 1,024 tokens",
     "_dream": "with Dream's sampler",
 }
+HIDING = "02_hiding_sinks/excess_difference"
 PERSISTENCE = "In the official code persistence plays no part: it leaves out all sinks, stable ones too"
 MOVES = {
     REPRODUCED: "by the paper's measure sinks do move more in the DLM",
@@ -93,6 +95,8 @@ def _found_here(ledger: list[Claim], table: pd.DataFrame, found: Found) -> str:
             CONTRADICTED: f"but most of them stay ({stable} of their occurrences sit at stable places)",
         }
         parts[0] += ", " + says.get(table.verdict["sinks-transient"], "and whether most of them stay is open")
+    if known(found, HIDING):
+        parts.append(_hiding(found))
     if known(found, "05_what_does_the_work/main_sinks"):
         alone = "leaving sinks out of the scores at 50 % sparsity, by itself,"
         parts.append(effect(found["05_what_does_the_work/main_sinks"], alone))
@@ -108,6 +112,27 @@ def _found_here(ledger: list[Claim], table: pd.DataFrame, found: Found) -> str:
         f"**Found here**, on a pair of models with {size:.0f} million weights (differences in loss, below "
         f"zero is better): {said}."
     )
+
+
+def _hiding(found: Found) -> str:
+    """Return whom hiding sinks costs more, and whom in the middle third of the layers, if that is another."""
+    costs = "hiding them costs the DLM"
+    said = by_sign(
+        found[HIDING],
+        f"{costs} more than the AR model",
+        f"{costs} less than the AR model",
+        f"{costs} about as much as the AR model",
+    )
+    middle = f"{HIDING}_middle_layers"
+    if not known(found, middle) or _sign(found[middle]) == _sign(found[HIDING]):
+        return said
+    there = by_sign(found[middle], "more", "less", "about as much")
+    return f"{said}, but in the middle third of the layers alone {there}"
+
+
+def _sign(found: Estimate) -> str:
+    """Return the sign of a whole interval, 0 where it holds zero."""
+    return by_sign(found, "+", "-", "0")
 
 
 def _holds_for_pruning(ledger: list[Claim], table: pd.DataFrame, found: Found) -> list[str]:
@@ -221,11 +246,23 @@ def condition_sentence(found: Found) -> str:
     )
 
 
+def layer_sentence(found: Found) -> str:
+    """Return whom it costs more to hide sinks in all layers and in a third of them; empty if not measured."""
+    names = {third: f"{HIDING}_{third}_layers" for third in THIRDS}
+    thirds = [third for third, name in names.items() if known(found, name)]
+    if not thirds or not known(found, HIDING):
+        return ""
+    told = [f"{amount(found[names[third]])} in the {third} third alone" for third in thirds]
+    whole = f"{amount(found[HIDING], NATS)} in all layers"
+    return f"What hiding the five strongest keys costs, DLM − AR, depends on where: {joined([whole, *told])}."
+
+
 def remembered(found: Found) -> list[str]:
     """Return the findings that deserve a sentence of their own, those that were measured."""
     sentences = [
         reading_sentence(found),
         condition_sentence(found),
+        layer_sentence(found),
         _kept_weights(found),
         sinks_alone_sentence(found, is_short=True),
         _fewer_steps(found),

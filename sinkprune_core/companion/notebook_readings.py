@@ -186,8 +186,8 @@ def hiding_sinks(found: Found) -> list[str]:
 
 
 def _by_condition(found: Found) -> str:
-    """Return in how many conditions and thirds of the layers the DLM's strongest keys cost more than random
-    ones.
+    """Return in how many conditions the DLM's strongest keys cost more than random ones, what they cost in
+    thirds of the layers, and which model they cost more there.
     """
     start = "top_minus_random_dlm"
     measured = {name: found[name] for name in found if name.startswith(start) and known(found, name)}
@@ -202,9 +202,11 @@ def _by_condition(found: Found) -> str:
         )
     if thirds:
         costs = [f"{amount(found[name])} in the {name.split('_')[-2]} third" for name in thirds]
-        where = "Hidden in one third of the layers alone, they cost beyond random ones"
+        where = "Hidden in one third of the layers alone, they cost the DLM beyond random ones"
         said.append(f"{where} {joined(costs)} ({NATS}).")
-    return " ".join(said)
+    by_notebook = {f"02_hiding_sinks/{name}": estimate for name, estimate in found.items()}
+    said.append(answer.layer_sentence(by_notebook))
+    return " ".join(each for each in said if each)
 
 
 def pruning_results(found: Found) -> list[str]:

@@ -117,6 +117,21 @@ def test_conditions_in_which_sinks_move_less_are_told():
     assert answer.condition_sentence({**found, f"{MOVES}_tokens_512": estimate(-1, 2)}) == ""
 
 
+def test_what_sinks_are_worth_is_told_for_all_layers_and_for_a_third_of_them():
+    hiding = "02_hiding_sinks/excess_difference"
+    found = {hiding: estimate(1, 2)}
+    assert "Hiding them costs the DLM more than the AR model." in said(found)
+    assert answer.layer_sentence(found) == ""
+    found[f"{hiding}_middle_layers"] = estimate(1, 3)
+    assert "more than the AR model." in said(found), "nothing more to say where it is the same"
+    found[f"{hiding}_middle_layers"] = estimate(-3, -1)
+    assert "more than the AR model, but in the middle third of the layers alone less." in said(found)
+    assert answer.layer_sentence(found).replace("\N{NO-BREAK SPACE}", " ") == (
+        "What hiding the five strongest keys costs, DLM − AR, depends on where: 1.5 nats per token [1.0, 2.0] "
+        "in all layers and −2.0 [−3.0, −1.0] in the middle third alone."
+    )
+
+
 def test_the_short_table_has_every_headline_with_its_control_beneath():
     lines = answer.short_table(
         LEDGER, {"03_pruning_results/paper_minus_wanda": estimate(-2, -1)}

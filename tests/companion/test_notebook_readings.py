@@ -78,7 +78,7 @@ def test_what_sinks_are_worth_is_told_for_both_models_and_behind_a_first_token()
     found["top_minus_random_dlm_late_layers"] = estimate(0.1, 0.3)
     text = said(notebook_readings.hiding_sinks, found).replace("\N{NO-BREAK SPACE}", " ")
     costs = "−0.15 [−0.20, −0.10] in the early third and 0.20 [0.10, 0.30] in the late third"
-    assert f"they cost beyond random ones {costs} (nats per token)." in text
+    assert f"they cost the DLM beyond random ones {costs} (nats per token)." in text
     assert "In 1 of 2 conditions" in text, "a third of the layers is no condition"
 
 
