@@ -451,7 +451,7 @@ run.find(found)
 # In words:
 
 # %%
-from sinkprune_core.companion.notebook_readings import hiding_sinks
+from sinkprune_core.companion.hiding_reading import hiding_sinks
 from sinkprune_core.companion.shown import Folded, sentences
 from sinkprune_core.evaluation.intervals import listed
 

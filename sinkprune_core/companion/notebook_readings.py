@@ -1,4 +1,4 @@
-"""What each notebook found, in three to five sentences: the number that matters first.
+"""What each notebook found, in three to five sentences: the number that matters first (02: `hiding_reading`).
 
 Every function takes the findings of one notebook by name and returns its sentences. What was not measured is
 left out, so a smaller run says less.
@@ -20,29 +20,15 @@ from sinkprune_core.companion.phrases import (
     first,
     is_small,
     joined,
+    judged,
     known,
+    non_empty,
     share,
 )
 from sinkprune_core.companion.pruning_findings import ACCURACY, OFFICIAL
 from sinkprune_core.evaluation.intervals import Estimate
 
 Found = Mapping[str, Estimate | None]  # by name, without the notebook
-
-
-def _judged(found: Found, name: str, template: str, *says: str, unit: str = NATS) -> str:
-    """Return `template` with a finding's `amount`, in bold where it is `first`, and what its sign `says`.
-
-    `says` holds the words for an interval above zero, below zero and around it. "" for what was not measured.
-    """
-    if not known(found, name):
-        return ""
-    shown = amount(found[name], unit)
-    return template.format(first=first(shown), amount=shown, says=by_sign(found[name], *says))
-
-
-def _said(*sentences: str) -> list[str]:
-    """Return the sentences that say something."""
-    return [sentence for sentence in sentences if sentence]
 
 
 def start_here(found: Found) -> list[str]:
@@ -58,8 +44,8 @@ def start_here(found: Found) -> list[str]:
     if known(found, "dlm_minus_ar"):
         above = amount(found["dlm_minus_ar"], NATS)
         bound = f"The dense DLM's bound lies {above} above its AR twin's likelihood."
-    return _said(
-        _judged(
+    return non_empty(
+        judged(
             found,
             "unstable_minus_wanda",
             "{first} is the NELBO without unstable sinks − Wanda's: {says}.",
@@ -77,8 +63,8 @@ def start_here(found: Found) -> list[str]:
 def sink_variance(found: Found) -> list[str]:
     """Return the reading of notebook 01."""
     by_notebook = {f"01_sink_variance/{name}": estimate for name, estimate in found.items()}
-    return _said(
-        _judged(
+    return non_empty(
+        judged(
             found,
             "temporal_variance_difference",
             "{first} is the temporal variance of the sink centroid, DLM − AR, by the paper's sum over all "
@@ -91,7 +77,7 @@ def sink_variance(found: Found) -> list[str]:
         answer.reading_sentence(by_notebook),
         _transient(found),
         _other_conditions(found),
-        _judged(
+        judged(
             found,
             "spatial_variance_difference",
             "Attention is spread {says} over positions in the DLM ({amount}).",
@@ -135,80 +121,6 @@ def _other_conditions(found: Found) -> str:
     )
 
 
-def hiding_sinks(found: Found) -> list[str]:
-    """Return the reading of notebook 02."""
-    behind = _judged(
-        found,
-        "top_minus_random_dlm_first_token",
-        "Behind a special first token hiding them costs {amount} beyond random keys: {says}.",
-        "its sinks matter then",
-        "its sinks matter less then",
-        "its sinks are not told apart then",
-    )
-    if behind and known(found, "first_token_loss_dlm"):
-        behind += f" {effect(found['first_token_loss_dlm'], 'That token, put before the same text,')}."
-    return _said(
-        _judged(
-            found,
-            "top_minus_random_dlm",
-            "{first} is what hiding the DLM's five strongest keys costs beyond five random ones: {says}.",
-            "its sinks are worth more to it than other tokens",
-            "its sinks are worth less to it than other tokens",
-            "this run does not tell its sinks from other tokens",
-        ),
-        _judged(
-            found,
-            "excess_difference",
-            "Hiding the five strongest keys {says}: DLM − AR {amount}.",
-            "costs the DLM more than the AR model",
-            "costs the DLM less than the AR model",
-            "costs both about the same, as far as this run can tell",
-        ),
-        behind,
-        _by_condition(found),
-        _judged(
-            found,
-            "top_minus_random_ar",
-            "{says}: {amount} beyond random keys.",
-            "The AR model does need its sinks",
-            "The AR model does better without its sinks than without other tokens",
-            "It is not clear that the AR model needs its sinks",
-        ),
-        _judged(
-            found,
-            "written_difference",
-            "Hiding sinks while writing {says}: {amount}, read by the AR model.",
-            "harms the DLM's text more than the AR model's",
-            "harms the DLM's text less than the AR model's",
-            "harms both texts about alike, as far as this run can tell",
-        ),
-    )
-
-
-def _by_condition(found: Found) -> str:
-    """Return in how many conditions the DLM's strongest keys cost more than random ones, what they cost in
-    thirds of the layers, and which model they cost more there.
-    """
-    start = "top_minus_random_dlm"
-    measured = {name: found[name] for name in found if name.startswith(start) and known(found, name)}
-    thirds = [name for name in measured if name.endswith("_layers")]
-    others = [each for name, each in measured.items() if name not in thirds]
-    said = []
-    if len(others) > 1:
-        more, less = above_and_below(others)
-        said.append(
-            f"In {more} of {len(others)} conditions they cost the DLM clearly more than random keys, clearly "
-            f"less in {less}."
-        )
-    if thirds:
-        costs = [f"{amount(found[name])} in the {name.split('_')[-2]} third" for name in thirds]
-        where = "Hidden in one third of the layers alone, they cost the DLM beyond random ones"
-        said.append(f"{where} {joined(costs)} ({NATS}).")
-    by_notebook = {f"02_hiding_sinks/{name}": estimate for name, estimate in found.items()}
-    said.append(answer.layer_sentence(by_notebook))
-    return " ".join(each for each in said if each)
-
-
 def pruning_results(found: Found) -> list[str]:
     """Return the reading of notebook 03."""
     of_damage = ""
@@ -223,8 +135,8 @@ def pruning_results(found: Found) -> list[str]:
     }
     parts = [effect(found[name], words) for name, words in alone.items() if known(found, name)]
     by_notebook = {f"03_pruning_results/{name}": estimate for name, estimate in found.items()}
-    return _said(
-        _judged(
+    return non_empty(
+        judged(
             found,
             "paper_minus_wanda",
             f"{{first}} is the official method − Wanda at 50 %{of_damage}: {{says}}.",
@@ -282,10 +194,10 @@ def matched_compute(found: Found) -> list[str]:
         "unstable_minus_noised_dense": "the same recipe with its sinks",
     }
     verbs = ("loses to", "beats", "is not told apart from")
-    parts = [_judged(found, name, f"{{says}} {words} ({{amount}})", *verbs) for name, words in names.items()]
-    parts = _said(*parts)
-    return _said(
-        _judged(
+    parts = [judged(found, name, f"{{says}} {words} ({{amount}})", *verbs) for name, words in names.items()]
+    parts = non_empty(*parts)
+    return non_empty(
+        judged(
             found,
             "pruned_minus_dense_steps",
             "{first} is pruned − dense with fewer steps, at the same effective FLOPs: {says}.",
@@ -329,7 +241,7 @@ def what_does_the_work(found: Found) -> list[str]:
     if known(found, "unstable_minus_all"):
         said = effect(found["unstable_minus_all"], "leaving out the unstable ones alone")
         persistence = f"{answer.PERSISTENCE}. {capital(said)}."
-    return _said(
+    return non_empty(
         whole,
         parts and f"Of the other switches, {joined(parts)}.",
         persistence,

@@ -119,3 +119,21 @@ def known(found: Mapping[str, Estimate | None], *names: str) -> bool:
 def capital(sentence: str) -> str:
     """Return a sentence that begins with a capital."""
     return sentence[:1].upper() + sentence[1:]
+
+
+def judged(
+    found: Mapping[str, Estimate | None], name: str, template: str, *says: str, unit: str = NATS
+) -> str:
+    """Return `template` with a finding's `amount`, in bold where it is `first`, and what its sign `says`.
+
+    `says` holds the words for an interval above zero, below zero and around it. "" for what was not measured.
+    """
+    if not known(found, name):
+        return ""
+    shown = amount(found[name], unit)
+    return template.format(first=first(shown), amount=shown, says=by_sign(found[name], *says))
+
+
+def non_empty(*sentences: str) -> list[str]:
+    """Return the sentences that say something."""
+    return [sentence for sentence in sentences if sentence]

@@ -127,8 +127,8 @@ def test_what_sinks_are_worth_is_told_for_all_layers_and_for_a_third_of_them():
     found[f"{hiding}_middle_layers"] = estimate(-3, -1)
     assert "more than the AR model, but in the middle third of the layers alone less." in said(found)
     assert answer.layer_sentence(found).replace("\N{NO-BREAK SPACE}", " ") == (
-        "What hiding the five strongest keys costs, DLM − AR, depends on where: 1.5 nats per token [1.0, 2.0] "
-        "in all layers and −2.0 [−3.0, −1.0] in the middle third alone."
+        "What hiding the five strongest keys costs, DLM − AR, depends on where: 1.5 nats per token [1.0, "
+        "2.0] in all layers and −2.0 [−3.0, −1.0] in the middle third alone."
     )
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion import figure_titles, notebook_readings, shown
+from sinkprune_core.companion import figure_titles, hiding_reading, notebook_readings, shown
 from sinkprune_core.companion.margins import share_that_matters
 from sinkprune_core.companion.reach_findings import reach_findings
 from sinkprune_core.evaluation.intervals import Estimate
@@ -11,7 +11,7 @@ from sinkprune_core.evaluation.intervals import Estimate
 READINGS = {
     notebook_readings.start_here: "unstable_minus_wanda",
     notebook_readings.sink_variance: "temporal_variance_difference",
-    notebook_readings.hiding_sinks: "top_minus_random_dlm",
+    hiding_reading.hiding_sinks: "top_minus_random_dlm",
     notebook_readings.pruning_results: "paper_minus_wanda",
     notebook_readings.matched_compute: "pruned_minus_dense_steps",
     notebook_readings.what_does_the_work: "main_sinks",
@@ -68,7 +68,7 @@ def test_what_sinks_are_worth_is_told_for_both_models_and_behind_a_first_token()
         "first_token_loss_dlm": estimate(-1, -0.5),
         "written_difference": estimate(-1, 1),
     }
-    text = said(notebook_readings.hiding_sinks, found)
+    text = said(hiding_reading.hiding_sinks, found)
     assert "costs the DLM less than the AR model" in text and "The AR model does need its sinks" in text
     assert "its sinks matter then. That token, put before the same text, saves 0.75 nats" in text
     assert "harms both texts about alike" in text
@@ -76,9 +76,9 @@ def test_what_sinks_are_worth_is_told_for_both_models_and_behind_a_first_token()
     assert "third" not in text
     found["top_minus_random_dlm_early_layers"] = estimate(-0.2, -0.1)
     found["top_minus_random_dlm_late_layers"] = estimate(0.1, 0.3)
-    text = said(notebook_readings.hiding_sinks, found).replace("\N{NO-BREAK SPACE}", " ")
-    costs = "−0.15 [−0.20, −0.10] in the early third and 0.20 [0.10, 0.30] in the late third"
-    assert f"they cost the DLM beyond random ones {costs} (nats per token)." in text
+    text = said(hiding_reading.hiding_sinks, found).replace("\N{NO-BREAK SPACE}", " ")
+    costs = "the DLM −0.15 [−0.20, −0.10] (early) and 0.20 [0.10, 0.30] (late)"
+    assert f"third of the layers alone, they cost beyond random ones {costs}." in text
     assert "In 1 of 2 conditions" in text, "a third of the layers is no condition"
 
 

@@ -1,0 +1,101 @@
+"""What the findings of notebook 02 say, in sentences: what hiding sinks costs, and where."""
+
+from collections.abc import Mapping
+
+from sinkprune_core.companion import answer
+from sinkprune_core.companion.phrases import (
+    above_and_below,
+    amount,
+    effect,
+    joined,
+    judged,
+    known,
+    non_empty,
+)
+from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.sinks.hiding import THIRDS
+
+Found = Mapping[str, Estimate | None]  # by name, without the notebook
+
+
+def hiding_sinks(found: Found) -> list[str]:
+    """Return the reading of notebook 02."""
+    behind = judged(
+        found,
+        "top_minus_random_dlm_first_token",
+        "Behind a special first token hiding them costs {amount} beyond random keys: {says}.",
+        "its sinks matter then",
+        "its sinks matter less then",
+        "its sinks are not told apart then",
+    )
+    if behind and known(found, "first_token_loss_dlm"):
+        behind += f" {effect(found['first_token_loss_dlm'], 'That token, put before the same text,')}."
+    return non_empty(
+        judged(
+            found,
+            "top_minus_random_dlm",
+            "{first} is what hiding the DLM's five strongest keys costs beyond five random ones: {says}.",
+            "its sinks are worth more to it than other tokens",
+            "its sinks are worth less to it than other tokens",
+            "this run does not tell its sinks from other tokens",
+        ),
+        judged(
+            found,
+            "excess_difference",
+            "Hiding the five strongest keys {says}: DLM − AR {amount}.",
+            "costs the DLM more than the AR model",
+            "costs the DLM less than the AR model",
+            "costs both about the same, as far as this run can tell",
+        ),
+        behind,
+        judged(
+            found,
+            "top_minus_random_ar",
+            "{says}: {amount} beyond random keys.",
+            "The AR model does need its sinks",
+            "The AR model does better without its sinks than without other tokens",
+            "It is not clear that the AR model needs its sinks",
+        ),
+        _by_condition(found),
+        _by_third(found),
+        judged(
+            found,
+            "written_difference",
+            "Hiding sinks while writing {says}: {amount}, read by the AR model.",
+            "harms the DLM's text more than the AR model's",
+            "harms the DLM's text less than the AR model's",
+            "harms both texts about alike, as far as this run can tell",
+        ),
+    )
+
+
+def _by_condition(found: Found) -> str:
+    """Return in how many conditions the DLM's strongest keys cost more than random ones."""
+    start = "top_minus_random_dlm"
+    measured = [
+        found[name]
+        for name in found
+        if name.startswith(start) and not name.endswith("_layers") and known(found, name)
+    ]
+    if len(measured) < 2:
+        return ""
+    more, less = above_and_below(measured)
+    return (
+        f"In {more} of {len(measured)} conditions they cost the DLM clearly more than random keys, clearly "
+        f"less in {less}."
+    )
+
+
+def _by_third(found: Found) -> str:
+    """Return what hiding sinks costs each model in one third of the layers alone, and which it costs more."""
+    parts = []
+    for model, short in (("DLM", "dlm"), ("AR model", "ar")):
+        names = {third: f"top_minus_random_{short}_{third}_layers" for third in THIRDS}
+        costs = [f"{amount(found[name])} ({third})" for third, name in names.items() if known(found, name)]
+        if costs:
+            parts.append(f"the {model} {joined(costs)}")
+    if not parts:
+        return ""
+    by_notebook = {f"02_hiding_sinks/{name}": estimate for name, estimate in found.items()}
+    beyond = "Hidden in one third of the layers alone, they cost beyond random ones"
+    return f"{beyond} {'; '.join(parts)}. {answer.layer_sentence(by_notebook)}".strip()
