@@ -42,14 +42,14 @@ Found = Mapping[str, Estimate | None]  # by notebook/name
 PAIR = "smol-dlm"
 PRUNING = "03_pruning_results"
 TEMPORAL = "01_sink_variance/temporal_variance_difference"
+LENGTHS = {"tokens_512": "over 512 tokens", "tokens_1024": "over 1,024 tokens"}
 CONDITIONS = {  # that differ from the main one, as findings are named, in words
     "": "in the main one",
     "_first_token": "after `<|endoftext|>`",
     "_samples": "on samples of the AR model",
     "_documentation": "on documentation",
     "_from_nothing": "from nothing",
-    "_tokens_512": "over 512 tokens",
-    "_tokens_1024": "over 1,024 tokens",
+    **{f"_{name}": words for name, words in LENGTHS.items()},
     "_dream": "with Dream's sampler",
 }
 HIDING = "02_hiding_sinks/excess_difference"
@@ -91,8 +91,8 @@ def _found_here(ledger: list[Claim], table: pd.DataFrame, found: Found) -> str:
     if known(found, "01_sink_variance/stable_share_dlm"):
         stable = share(found["01_sink_variance/stable_share_dlm"].value)
         says = {
-            REPRODUCED: f"and most of them come and go ({stable} of their occurrences sit at stable places)",
-            CONTRADICTED: f"but most of them stay ({stable} of their occurrences sit at stable places)",
+            REPRODUCED: f"and most come and go ({stable} of occurrences)",
+            CONTRADICTED: f"but most stay ({stable} of occurrences)",
         }
         parts[0] += ", " + says.get(table.verdict["sinks-transient"], "and whether most of them stay is open")
     if known(found, HIDING):
@@ -105,11 +105,11 @@ def _found_here(ledger: list[Claim], table: pd.DataFrame, found: Found) -> str:
         compared = by_sign(whole, "does worse than Wanda", "beats Wanda", "is not told apart from Wanda")
         corrected = table.note["paper-beats-wanda"]
         also = f"; {claims.NOT_CORRECTED}" if claims.NOT_CORRECTED in corrected else ""
-        parts.append(f"the official code's whole recipe {compared} ({amount(whole, NATS)}{also})")
+        parts.append(f"the official recipe {compared} ({amount(whole)}{also})")
     parts += _holds_for_pruning(ledger, table, found)
     said = ". ".join([parts[0], *map(capital, parts[1:])])
     return (
-        f"**Found here**, on a pair of models with {size:.0f} million weights (differences in loss, below "
+        f"**Found here**, on two models of {size:.0f} million weights (differences in loss, below "
         f"zero is better): {said}."
     )
 
@@ -257,12 +257,24 @@ def layer_sentence(found: Found) -> str:
     return f"What hiding the five strongest keys costs, DLM − AR, depends on where: {joined([whole, *told])}."
 
 
+def _longer_texts(found: Found) -> str:
+    """Return what the DLM's sinks are worth in longer texts; empty where these were not measured."""
+    name = "02_hiding_sinks/top_minus_random_dlm"
+    longer = {f"{name}_{condition}": words for condition, words in LENGTHS.items()}
+    measured = [f"{amount(found[each])} {words}" for each, words in longer.items() if known(found, each)]
+    if not measured or not known(found, name):
+        return ""
+    told = [f"{amount(found[name], NATS)} in short texts", *measured]
+    return f"Beyond five random keys the DLM's five strongest cost {joined(told)}."
+
+
 def remembered(found: Found) -> list[str]:
     """Return the findings that deserve a sentence of their own, those that were measured."""
     sentences = [
         reading_sentence(found),
         condition_sentence(found),
         layer_sentence(found),
+        _longer_texts(found),
         _kept_weights(found),
         sinks_alone_sentence(found, is_short=True),
         _fewer_steps(found),

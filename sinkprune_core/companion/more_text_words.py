@@ -34,25 +34,22 @@ def effect_of(found: Estimate) -> str:
 
 
 def summary() -> str:
-    """Return what README says of more calibration text, and of noise of its own for every draw."""
+    """Return how many verdicts hang on the amount of calibration text and on the noise, as README says it."""
     measured = amounts()
     least, most = under_one_noise(measured)
     own = under_own_noise(measured)
-    sentence = (
-        f"On {most.size['calibration']} calibration sequences instead of {least.size['calibration']}, "
-        f"{_turned(least, most)}"
-    )
-    less_chance = ""
+    amount = f"{least.size['calibration']} or {most.size['calibration']} calibration sequences"
+    told = [f"{_turned(least, most)} are others with {amount}"]
     if own is not None:
-        less_chance = f" With noise of its own for every draw, {_turned(most, own)}."
-    return f"{sentence} ([more text]({PAGE})).{less_chance}"
+        told.append(f"{_turned(most, own)} with one noise for all calibration draws or one for each")
+    return f"Of the verdicts at 50 and 75 %, {phrases.joined(told)} ([more text]({PAGE}))."
 
 
 def _turned(before: Amount, after: Amount) -> str:
-    """Return how many verdicts turn from one amount to another, and which of those that `_turns` tells."""
+    """Return how many verdicts turn from one amount to another."""
     rows = rows_measured((before, after))
     turned = sum(not side_by_side.has_one_verdict(claim, (before, after)) for claim in rows)
-    return f"{turned} of {len(rows)} verdicts turn{_turns(rows, before, after)}"
+    return f"{turned} of {len(rows)}"
 
 
 def under_one_noise(measured: Sequence[Amount]) -> tuple[Amount, Amount]:

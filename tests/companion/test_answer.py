@@ -36,7 +36,7 @@ def test_numbers_read_like_numbers():
 def test_three_sentences_say_what_is_claimed_found_and_how_far_it_carries():
     first, second, third = said({}).split("\n\n")
     assert "53.18 % average accuracy against 52.70 % for Wanda" in first, "from published.yml"
-    assert "with 135 million weights (differences in loss" in second
+    assert "of 135 million weights (differences in loss" in second
     assert second.endswith(": how much sinks move was not measured.")
     own = [claim for claim in LEDGER if claim.kind == claims.CLAIM]
     assert f"Of {len(own)} claims: {len(own)} not run at this scale. 6 of them need models of 8" in third
@@ -78,14 +78,14 @@ def test_what_leaving_sinks_out_does_turns_with_its_interval(ends, says):
 
 def test_the_official_recipe_and_stable_sinks_are_told_as_they_were_found():
     paper = "03_pruning_results/paper_minus_wanda"
-    whole = "The official code's whole recipe"
+    whole = "The official recipe"
     assert f"{whole} beats Wanda" in said({paper: estimate(-2, -1)})
     assert f"{whole} does worse than Wanda" in said({paper: estimate(1, 2)})
     assert f"{whole} is not told apart from Wanda" in said({paper: estimate(-1, 2)})
     stable = "01_sink_variance/stable_share_dlm"
     moves = {MOVES: estimate(20, 30)}
-    assert "but most of them stay (90 % of" in said({**moves, stable: estimate(0.85, 0.95)})
-    assert "and most of them come and go (20 % of" in said({**moves, stable: estimate(0.1, 0.3)})
+    assert "but most stay (90 % of" in said({**moves, stable: estimate(0.85, 0.95)})
+    assert "and most come and go (20 % of" in said({**moves, stable: estimate(0.1, 0.3)})
     assert "and whether most of them stay is open" in said({**moves, stable: estimate(0.1, 0.9)})
 
 
@@ -129,6 +129,18 @@ def test_what_sinks_are_worth_is_told_for_all_layers_and_for_a_third_of_them():
     assert answer.layer_sentence(found).replace("\N{NO-BREAK SPACE}", " ") == (
         "What hiding the five strongest keys costs, DLM − AR, depends on where: 1.5 nats per token [1.0, "
         "2.0] in all layers and −2.0 [−3.0, −1.0] in the middle third alone."
+    )
+
+
+def test_what_sinks_are_worth_in_longer_texts_is_told_beside_short_ones():
+    worth = "02_hiding_sinks/top_minus_random_dlm"
+    found = {worth: estimate(1, 2)}
+    assert not any("short texts" in each for each in answer.remembered(found))
+    found[f"{worth}_tokens_512"] = estimate(-1, 2)
+    (sentence,) = [each for each in answer.remembered(found) if "short texts" in each]
+    assert sentence.replace("\N{NO-BREAK SPACE}", " ") == (
+        "Beyond five random keys the DLM's five strongest cost 1.5 nats per token [1.0, 2.0] in short texts "
+        "and 0.50 [−1.0, 2.0] over 512 tokens."
     )
 
 
