@@ -99,7 +99,7 @@ def test_the_first_screen_answers_what_a_new_reader_asks():
     assert "leaves the sinks out of these inputs" in screen
     found = screen[screen.index("**Found here**") : screen.index("**How far that carries.**")]
     assert re.search(r"sinks (do )?move|whose sinks move", found)
-    for subject in ("Leaving sinks out of the scores at 50 % sparsity, by itself,", "The official code's"):
+    for subject in ("Leaving sinks out of the scores at 50 % sparsity, by itself,", "The official recipe"):
         assert re.search(rf"{subject}.*?\[[−\d].*?\]", found), f"{subject} with an interval"
     assert "make reproduce" in screen and "Both need Python" in screen and "minutes" in screen
 
