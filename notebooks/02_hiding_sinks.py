@@ -543,6 +543,7 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # **What this does not show.** One pair of small models. A nat of a DLM's bound and a nat of an AR
 # model's likelihood are not the same loss; the AR model predicts better and has more to lose. A
 # model that forms a new sink may still need one. Hidden sinks push attention to places it was not
-# trained for: a model trained without sinks may need none. Keys are hidden in all layers at once,
-# and chosen by their mean over layers and heads; in the AR model the choice has seen the whole
-# text. The AR model's score of a text is not a reader's.
+# trained for: a model trained without sinks may need none. Keys are chosen by their mean over
+# layers and heads; in the AR model the choice has seen the whole text. Five keys are a smaller
+# share of a longer text, and there are few long ones. The AR model's score of a text is not a
+# reader's.
