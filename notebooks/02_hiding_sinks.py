@@ -84,8 +84,8 @@ run = start("02_hiding_sinks", globals())
 # of a DLM costs more than hiding as many other keys, by more than the ledger's margin.
 #
 # **Under which conditions.** The main condition is natural English that begins in the middle of a
-# paragraph, without a special first token. Every other condition differs in one thing: the same
-# text with `<|endoftext|>` before it, other text, longer text.
+# paragraph, without a special first token. Every other condition differs in one thing, as far as
+# there is text for it: the same text with `<|endoftext|>` before it, other text, longer text.
 #
 # ## The intervention
 #
@@ -122,7 +122,10 @@ if min(sequences, long_sequences, prompts) < 2 or min(prompt_length, written + 4
     )
 conditions = sink_conditions.conditions(texts, first_tokens, lengths, ["llada"])
 main = conditions[0]
-dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
+whole = prompt_length + written
+writing = sink_conditions.conditions(
+    [texts[0], sink_conditions.NOTHING], first_tokens, [whole], samplers
+)
 
 # %% [markdown]
 # What is hidden: one key and five in every condition; in the main one also all of `counts`, and
@@ -134,9 +137,11 @@ by_count = {
     count: [Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False)]
     for count in sorted({1, COUNT, *counts})
 }
+thirds = list(dict.fromkeys(thirds))
 in_thirds = [Hiding(keys, COUNT, layers=third) for third in thirds for keys in ("top", "random")]
 few = [*one_key, *by_count[1], *by_count[COUNT]]
 every = [*one_key, *(hiding for hidings in by_count.values() for hiding in hidings), *in_thirds]
+dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 
 # %% [markdown]
@@ -313,16 +318,13 @@ by_condition.round(3)
 # scores the text in nats per token. It prefers repetitive text, so the share of distinct neighbours
 # stands beside the score. Other conditions are prompts behind `<|endoftext|>`, that token alone,
 # and other samplers. From that token alone only the DLM writes: an AR model that begins with one
-# key has no five to hide.
+# key has no five to hide. It knows one sampler, too: beside Dream's stand its texts of the main
+# condition. What a sampler writes with no key hidden is in the table.
 
 # %%
 import torch
 from sinkprune_core.companion.hiding_scores import hiding_texts
 
-whole = prompt_length + written
-writing = sink_conditions.conditions(
-    [texts[0], sink_conditions.NOTHING], first_tokens, [whole], samplers
-)
 rules = {
     "llada": Sampler(written, steps, block=None, temperature=temperature),
     "dream": Sampler(written, steps, None, "entropy", "time", temperature),
@@ -480,7 +482,7 @@ for name, part in in_main.groupby("model", sort=False):
         print(f"  {left:.0%} ({what}), and is the second token in {second:.0%} of all states")
 
 # %% [markdown]
-# The findings as a figure, in the main condition and behind a special first token:
+# The findings as figures. What a row compares:
 
 # %%
 from sinkprune_core.evaluation.intervals import forest_table
@@ -498,32 +500,40 @@ NAMES = {
     "written_difference": "strongest hidden: DLM − AR, written",
     "written_top_minus_random_dlm": "strongest − random: DLM, written",
 }
-forest, groups = {}, {}
-for ending, group in (("", "main condition"), ("_first_token", "behind <|endoftext|>")):
-    for name, label in NAMES.items():
-        if name + ending in found:
-            shown_as = f"{label}, behind <|endoftext|>" if ending else label
-            forest[shown_as] = found[name + ending]
-            groups[shown_as] = group
+ENDINGS = {"": "main condition", "_first_token": "behind <|endoftext|>"}
+ENDINGS |= {"_from_nothing": "from nothing", "_dream": "Dream's sampler"}
+OTHER_TEXT = {"_samples": "samples of the AR model", "_documentation": "documentation"}
+OTHER_TEXT |= {f"_tokens_{count}": f"{count:,} tokens" for count in lengths[1:]}
+
+# %% [markdown]
+# One figure for the main condition and all ways to write, one for other text and longer text:
+
+
+# %%
+def forest(endings: dict[str, str]) -> tuple[dict, dict]:
+    estimates, groups = {}, {}
+    for ending, group in endings.items():
+        for name, label in NAMES.items():
+            if name + ending in found:
+                shown_as = f"{label}, {group}" if ending else label
+                estimates[shown_as], groups[shown_as] = found[name + ending], group
+    return estimates, groups
+
 
 # %% [markdown]
 # Left of zero, the first of the two costs less.
 
 # %%
-says = hiding_sinks(found)[0].replace("**", "")
-figures.save_figure(
-    run,
-    forests.plot_forest(
-        forest,
-        "difference of excess (nats per token)",
-        groups,
-        better="← costs less",
-        title=says,
-    ),
-    "differences",
-    forest_table(forest),
-    f"paired differences of what hiding costs. {says}",
-)
+from IPython.display import display
+
+for name, endings in {"differences": ENDINGS, "differences_conditions": OTHER_TEXT}.items():
+    estimates, groups = forest(endings)
+    if estimates:
+        says = figure_titles.signs_in_words(estimates)
+        unit = "difference of excess (nats per token)"
+        drawn = forests.plot_forest(estimates, unit, groups, better="← costs less", title=says)
+        caption = f"paired differences of what hiding costs, by condition. {says}"
+        display(figures.save_figure(run, drawn, name, forest_table(estimates), caption))
 
 # %% [markdown]
 # ## The verdict

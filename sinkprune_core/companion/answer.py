@@ -115,7 +115,7 @@ def _found_here(ledger: list[Claim], table: pd.DataFrame, found: Found) -> str:
 
 
 def _hiding(found: Found) -> str:
-    """Return whom hiding sinks costs more, and whom in the middle third of the layers, if that is another."""
+    """Return whom hiding sinks costs more, and in which thirds of the layers it is the other model."""
     costs = "hiding them costs the DLM"
     said = by_sign(
         found[HIDING],
@@ -123,11 +123,14 @@ def _hiding(found: Found) -> str:
         f"{costs} less than the AR model",
         f"{costs} about as much as the AR model",
     )
-    middle = f"{HIDING}_middle_layers"
-    if not known(found, middle) or _sign(found[middle]) == _sign(found[HIDING]):
+    thirds = [third for third in THIRDS if known(found, f"{HIDING}_{third}_layers")]
+    signs = {third: _sign(found[f"{HIDING}_{third}_layers"]) for third in thirds}
+    opposite = {"+": "-", "-": "+"}.get(_sign(found[HIDING]))
+    turned = [third for third, sign in signs.items() if sign == opposite]
+    if not turned:
         return said
-    there = by_sign(found[middle], "more", "less", "about as much")
-    return f"{said}, but in the middle third of the layers alone {there}"
+    there = "less" if opposite == "-" else "more"
+    return f"{said}, but in the {joined(turned, 'or')} third of the layers alone {there}"
 
 
 def _sign(found: Estimate) -> str:
@@ -246,26 +249,40 @@ def condition_sentence(found: Found) -> str:
     )
 
 
-def layer_sentence(found: Found) -> str:
-    """Return whom it costs more to hide sinks in all layers and in a third of them; empty if not measured."""
-    names = {third: f"{HIDING}_{third}_layers" for third in THIRDS}
-    thirds = [third for third, name in names.items() if known(found, name)]
-    if not thirds or not known(found, HIDING):
+def third_sentence(found: Found, is_short: bool = False) -> str:
+    """Return what hiding sinks costs each model in one third of the layers alone and in all of them, beyond
+    random keys; empty if not measured. If short, without intervals.
+    """
+    parts = []
+    for model, short in (("the DLM", "dlm"), ("the AR model", "ar")):
+        name = f"02_hiding_sinks/top_minus_random_{short}"
+        where = {f"{name}_{third}_layers": third for third in THIRDS} | {name: "all layers"}
+        costs = []
+        for finding, words in where.items():
+            if known(found, finding):
+                cost = number(found[finding].value) if is_short else amount(found[finding])
+                costs.append(f"{cost} ({words})")
+        if len(costs) > 1:
+            parts.append(f"{model} {joined(costs)}")
+    if not parts:
         return ""
-    told = [f"{amount(found[names[third]])} in the {third} third alone" for third in thirds]
-    whole = f"{amount(found[HIDING], NATS)} in all layers"
-    return f"What hiding the five strongest keys costs, DLM − AR, depends on where: {joined([whole, *told])}."
+    hidden = "Hidden in one third of the layers alone, the five strongest keys cost"
+    return f"{hidden} {joined(parts)} beyond random ones."
 
 
 def _longer_texts(found: Found) -> str:
     """Return what the DLM's sinks are worth in longer texts; empty where these were not measured."""
     name = "02_hiding_sinks/top_minus_random_dlm"
     longer = {f"{name}_{condition}": words for condition, words in LENGTHS.items()}
-    measured = [f"{amount(found[each])} {words}" for each, words in longer.items() if known(found, each)]
+    measured = [each for each in longer if known(found, each)]
     if not measured or not known(found, name):
         return ""
-    told = [f"{amount(found[name], NATS)} in short texts", *measured]
-    return f"Beyond five random keys the DLM's five strongest cost {joined(told)}."
+    told = [f"{amount(found[name], NATS)} in short texts ({found[name].units})"]
+    told += [f"{amount(found[each])} {longer[each]} ({found[each].units})" for each in measured]
+    return (
+        f"Beyond five random keys the DLM's five strongest cost {joined(told)}; five are a smaller share of "
+        "a longer text."
+    )
 
 
 def remembered(found: Found) -> list[str]:
@@ -273,7 +290,7 @@ def remembered(found: Found) -> list[str]:
     sentences = [
         reading_sentence(found),
         condition_sentence(found),
-        layer_sentence(found),
+        third_sentence(found, is_short=True),
         _longer_texts(found),
         _kept_weights(found),
         sinks_alone_sentence(found, is_short=True),

@@ -33,7 +33,12 @@ FIGURES = {
         (r".*_(first_token|from_nothing|samples|documentation|tokens_\d+|dream)$", "conditions"),
         (r".*", "variability"),
     ],
-    "02_hiding_sinks": [(r"first_minus_.*|first_token_loss_.*", "positions"), (r".*", "differences")],
+    "02_hiding_sinks": [
+        (r".*_layers$", "layers"),
+        (r".*_(samples|documentation|tokens_\d+)$", "differences_conditions"),
+        (r"first_minus_.*|first_token_loss_.*", "positions"),
+        (r".*", "differences"),
+    ],
     "03_pruning_results": [
         (r"accuracy_.*", "accuracy"),
         (r"ar_.*", "differences_ar"),

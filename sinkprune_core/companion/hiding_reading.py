@@ -48,6 +48,7 @@ def hiding_sinks(found: Found) -> list[str]:
             "costs both about the same, as far as this run can tell",
         ),
         behind,
+        _by_condition(found),
         judged(
             found,
             "top_minus_random_ar",
@@ -56,7 +57,6 @@ def hiding_sinks(found: Found) -> list[str]:
             "The AR model does better without its sinks than without other tokens",
             "It is not clear that the AR model needs its sinks",
         ),
-        _by_condition(found),
         _by_third(found),
         judged(
             found,
@@ -87,15 +87,9 @@ def _by_condition(found: Found) -> str:
 
 
 def _by_third(found: Found) -> str:
-    """Return what hiding sinks costs each model in one third of the layers alone, and which it costs more."""
-    parts = []
-    for model, short in (("DLM", "dlm"), ("AR model", "ar")):
-        names = {third: f"top_minus_random_{short}_{third}_layers" for third in THIRDS}
-        costs = [f"{amount(found[name])} ({third})" for third, name in names.items() if known(found, name)]
-        if costs:
-            parts.append(f"the {model} {joined(costs)}")
-    if not parts:
-        return ""
+    """Return what hiding sinks costs each model in one third of the layers alone, and how they compare."""
     by_notebook = {f"02_hiding_sinks/{name}": estimate for name, estimate in found.items()}
-    beyond = "Hidden in one third of the layers alone, they cost beyond random ones"
-    return f"{beyond} {'; '.join(parts)}. {answer.layer_sentence(by_notebook)}".strip()
+    names = {third: f"excess_difference_{third}_layers" for third in THIRDS}
+    costs = [f"{amount(found[name])} ({third})" for third, name in names.items() if known(found, name)]
+    difference = f" DLM − AR, random keys left aside: {joined(costs)}." if costs else ""
+    return answer.third_sentence(by_notebook) + difference

@@ -18,6 +18,7 @@ from sinkprune_core.companion.phrases import joined
 
 SEEN_FIRST = "seen_first"
 LETTERS = 12  # of a commit, as shown
+FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML is not built with libyaml everywhere
 SHOWN_ONLY = {
     "history",
     "short",
@@ -70,7 +71,7 @@ def _committed(file: Path, commit: str) -> object:
 
 def _deciding(text: str) -> object:
     """Return a ledger's content without the parts that decide nothing."""
-    return _without_shown(yaml.load(text, Loader=yaml.CSafeLoader))
+    return _without_shown(yaml.load(text, Loader=FASTEST))
 
 
 def _rows_of(content: object, notebook: str) -> list[dict]:
@@ -125,7 +126,7 @@ def before_the_run(file: Path, commits: Mapping[str, Iterable[str | None]]) -> s
     for order, lasts in by_order.items():
         whose = "all notebooks" if len(lasts) == len(commits) else joined(lasts)
         named = sorted({f"{last.commit[:LETTERS]} of {last.day}" for last in lasts.values() if last})
-        parts.append(f"Ledger, rows of {whose} (commit {joined(named) or 'unknown'}): {order}.")
+        parts.append(f"Rows of {whose} in the ledger ({joined(named) or 'no commit'}): {order}.")
     if added := len(_seen_first(file)):
         parts.append(f"Rows added after their number had been seen say so ({added}).")
     return " ".join(parts)

@@ -169,8 +169,8 @@ All of these are evaluated under one noise, the same masked positions for every 
 draw, so that the chance of this one masking stays, however many draws there are. Notebook 00 averages four
 maskings of every sequence, and its differences spread less. So the draws were measured once more, each under
 noise of its own (its seed is the draw's number). Variants of one draw still share it, and draws average it.
-Verdicts rest on that run. How wide intervals are was the only reason, and what the run under one noise had
-found was known by then, and so was this run's after six draws.
+Verdicts rest on that run. The only reason was the width of intervals. By then the results under one noise
+were known, and those of six draws under noise of their own.
 """
 
 

@@ -38,11 +38,16 @@ def summary() -> str:
     measured = amounts()
     least, most = under_one_noise(measured)
     own = under_own_noise(measured)
-    amount = f"{least.size['calibration']} or {most.size['calibration']} calibration sequences"
-    told = [f"{_turned(least, most)} are others with {amount}"]
+    told = (
+        f"{_turned(least, most)} verdicts at 50 and 75 % turn from {least.size['calibration']} to "
+        f"{most.size['calibration']} calibration sequences"
+    )
     if own is not None:
-        told.append(f"{_turned(most, own)} with one noise for all calibration draws or one for each")
-    return f"Of the verdicts at 50 and 75 %, {phrases.joined(told)} ([more text]({PAGE}))."
+        told += (
+            f", and {_turned(most, own)} where each calibration draw has noise of its own, as published "
+            "here, instead of one for all"
+        )
+    return f"{told} ([more text]({PAGE}))."
 
 
 def _turned(before: Amount, after: Amount) -> str:

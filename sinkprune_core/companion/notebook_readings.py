@@ -1,4 +1,4 @@
-"""What each notebook found, in three to five sentences: the number that matters first (02: `hiding_reading`).
+"""What each notebook but 02 found, in a few sentences: the number that matters first. 02: `hiding_reading`.
 
 Every function takes the findings of one notebook by name and returns its sentences. What was not measured is
 left out, so a smaller run says less.

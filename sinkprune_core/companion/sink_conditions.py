@@ -89,11 +89,12 @@ def conditions(
     texts: list[str], first_tokens: list[bool], lengths: list[int], samplers: list[str]
 ) -> list[Condition]:
     """Return the main condition, which the first of every list makes, and those that differ from it in one
-    thing.
+    thing, each once.
 
     Raises ValueError for an empty list and what a `Condition` refuses.
     """
-    for name, values in (("texts", texts), ("first_tokens", first_tokens), ("samplers", samplers)):
+    given = {"texts": texts, "first_tokens": first_tokens, "lengths": lengths, "samplers": samplers}
+    for name, values in given.items():
         if not values:
             raise ValueError(f"{name} is empty: its first value is that of the main condition")
     main = Condition(texts[0], first_tokens[0], lengths[0], samplers[0])
@@ -103,7 +104,7 @@ def conditions(
         found.append(replace(main, text=text, first_token=main.first_token or text == NOTHING))
     found += [replace(main, tokens=tokens) for tokens in lengths[1:]]
     found += [replace(main, sampler=sampler) for sampler in samplers[1:]]
-    return found
+    return list(dict.fromkeys(found))
 
 
 def prompts(

@@ -111,7 +111,9 @@ Written by `python -m sinkprune_core.companion.pages` from [figures/trainings](.
 
 Every verdict of this project rests on one diffusion model and one twin. A pair of another seed could say
 something else. So claim 1 and the headline rows of pruning were measured again, in the sizes of profile hour
-but with {DRAWS} calibration draws, on {len(measured) - 1} more pairs: {others}.
+but with {DRAWS} calibration draws, on {len(measured) - 1} more pairs: {others}. *Published* is the pair
+that ships, in the sizes of profile hour as well: on less text, and under one noise for all calibration draws,
+as [more text](more_text.md) compares with the published run.
 
 **{agreement(own, measured, "claims of the paper", PAIRS)}**
 {agreement(controls, measured, "controls", PAIRS)}

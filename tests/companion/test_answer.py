@@ -121,15 +121,24 @@ def test_what_sinks_are_worth_is_told_for_all_layers_and_for_a_third_of_them():
     hiding = "02_hiding_sinks/excess_difference"
     found = {hiding: estimate(1, 2)}
     assert "Hiding them costs the DLM more than the AR model." in said(found)
-    assert answer.layer_sentence(found) == ""
     found[f"{hiding}_middle_layers"] = estimate(1, 3)
     assert "more than the AR model." in said(found), "nothing more to say where it is the same"
     found[f"{hiding}_middle_layers"] = estimate(-3, -1)
     assert "more than the AR model, but in the middle third of the layers alone less." in said(found)
-    assert answer.layer_sentence(found).replace("\N{NO-BREAK SPACE}", " ") == (
-        "What hiding the five strongest keys costs, DLM − AR, depends on where: 1.5 nats per token [1.0, "
-        "2.0] in all layers and −2.0 [−3.0, −1.0] in the middle third alone."
+    found[f"{hiding}_late_layers"] = estimate(-3, -1)
+    assert "but in the middle or late third of the layers alone less." in said(found)
+
+
+def test_what_sinks_are_worth_beyond_random_keys_is_told_for_both_models_by_third():
+    worth = "02_hiding_sinks/top_minus_random"
+    found = {f"{worth}_dlm": estimate(1, 2), f"{worth}_ar": estimate(-1, 1)}
+    assert answer.third_sentence(found) == ""
+    found |= {f"{worth}_dlm_early_layers": estimate(1, 3), f"{worth}_ar_early_layers": estimate(3, 5)}
+    assert answer.third_sentence(found, is_short=True) == (
+        "Hidden in one third of the layers alone, the five strongest keys cost the DLM 2.0 (early) and 1.5 "
+        "(all layers) and the AR model 4.0 (early) and 0.0 (all layers) beyond random ones."
     )
+    assert "2.0 [1.0,\N{NO-BREAK SPACE}3.0] (early)" in answer.third_sentence(found)
 
 
 def test_what_sinks_are_worth_in_longer_texts_is_told_beside_short_ones():
@@ -140,7 +149,7 @@ def test_what_sinks_are_worth_in_longer_texts_is_told_beside_short_ones():
     (sentence,) = [each for each in answer.remembered(found) if "short texts" in each]
     assert sentence.replace("\N{NO-BREAK SPACE}", " ") == (
         "Beyond five random keys the DLM's five strongest cost 1.5 nats per token [1.0, 2.0] in short texts "
-        "and 0.50 [−1.0, 2.0] over 512 tokens."
+        "(9) and 0.50 [−1.0, 2.0] over 512 tokens (9); five are a smaller share of a longer text."
     )
 
 

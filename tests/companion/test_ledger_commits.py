@@ -45,7 +45,7 @@ def test_a_ledger_that_is_older_than_the_run(ledger):
     found = ledger_commit(ledger, NOTEBOOK)
     assert (found.commit, found.is_changed) == (first, False) and len(found.day) == 10
     assert is_before(first, run, ledger.parent) and is_before(first, first, ledger.parent)
-    whose = f"Ledger, rows of all notebooks (commit {first[:12]} of {found.day})"
+    whose = f"Rows of all notebooks in the ledger ({first[:12]} of {found.day})"
     assert said_of(ledger, run, run) == f"{whose}: committed before the run."
     assert "changes that were not committed" in said_of(ledger, f"{run}-dirty")
 
@@ -69,11 +69,11 @@ def test_rows_of_one_notebook_may_be_added_after_the_run_of_another(ledger):
     later = commit(ledger.parent, ledger.name, RULES + "- {finding: 02_b/z, margin: 1}\n")
     assert (ledger_commit(ledger, "01_a").commit, ledger_commit(ledger, "02_b").commit) == (first, later)
     said = before_the_run(ledger, {"01_a": [run], "02_b": [run]})
-    assert f"rows of 01_a (commit {first[:12]}" in said and "committed before the run. Ledger" in said
-    assert f"rows of 02_b (commit {later[:12]}" in said and said.endswith("**not before the run**.")
+    assert f"Rows of 01_a in the ledger ({first[:12]}" in said and "committed before the run. Rows" in said
+    assert f"Rows of 02_b in the ledger ({later[:12]}" in said and said.endswith("**not before the run**.")
     again = commit(ledger.parent, "results", "2")
     both = before_the_run(ledger, {"01_a": [run], "02_b": [again]})
-    assert both.startswith("Ledger, rows of all notebooks (commit ") and both.count("commit ") == 1
+    assert both.startswith("Rows of all notebooks in the ledger (") and both.count("Rows") == 1
 
 
 def test_what_git_cannot_tell_is_not_checked(ledger, tmp_path_factory):

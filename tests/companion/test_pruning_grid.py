@@ -135,6 +135,23 @@ def test_draws_under_noise_of_their_own_are_paired_with_the_dense_model_under_th
     assert damage(above, ("unstructured", 0.5), "wanda") == pytest.approx(wanda_mean - dense_mean)
 
 
+def test_an_exact_likelihood_is_measured_once_per_draw_whatever_noise_draws_have(
+    run, tiny_ar, make_ids, monkeypatch
+):
+    monkeypatch.setattr(
+        "sinkprune_core.companion.texts.corpus.texts",
+        lambda tokenizer, count, length, held_out, seed: {"x": make_ids(count, length, seed)},
+    )
+    grid = [GridCell("unstructured", 0.5, "wanda", preset("wanda"), 2, 2)]
+    texts = {"natural/crop": make_ids(3, 12, seed=9)}
+    shared, own = (
+        measure_grid(run, tiny_ar, grid, Measures(texts, 1, {}, 1, own_noise), range(2))[0]
+        for own_noise in (False, True)
+    )
+    pd.testing.assert_frame_equal(shared, own)
+    assert len(list(run.records.glob("scores-*.csv"))) == 3  # the dense model and two draws
+
+
 # findings
 
 
