@@ -28,12 +28,17 @@ class Way:
 
     profile: str  # whose sizes are taken
     one_noise: bool = False  # all calibration draws under one noise, whatever the profile says
+    other_draws: int | None = None  # calibration draws at sparsities other than 50 %; None: the profile's
 
     @property
     def size(self) -> dict[str, object]:
         """The parameters of the notebook in which it is measured."""
-        size = sizes_of(self.profile)[NOTEBOOK]
-        return {**size, "own_noise": False} if self.one_noise else size
+        size = dict(sizes_of(self.profile)[NOTEBOOK])
+        if self.one_noise:
+            size["own_noise"] = False
+        if self.other_draws is not None:
+            size["other_draws"] = self.other_draws
+        return size
 
     @property
     def own_noise(self) -> bool:
@@ -43,7 +48,7 @@ class Way:
 
 WAYS = {  # from the least text under one noise; the name is that of the folder and of the archive of records
     "hour": Way("hour"),
-    "full-one-noise": Way("full", one_noise=True),
+    "full-one-noise": Way("full", one_noise=True, other_draws=2),
     "full": Way("full"),
 }
 MODEL = "smol-dlm"

@@ -110,7 +110,7 @@ Written by `python -m sinkprune_core.companion.pages` from [figures/more_text](.
 Profile {least.way} calibrates on {least.size["calibration"]} sequences of {LENGTH} tokens, in
 {least.size["seeds"]} draws; Wanda and SparseGPT were published with 128, of 2,048 tokens. Here the rows at
 50 and 75 % that claims are read from were measured on the {most.size["calibration"]} sequences and
-{most.size["seeds"]} draws of profile full as well (at 75 % in fewer draws, one and two), all else equal: the
+{most.size["seeds"]} draws of profile full as well (at 75 % in fewer draws), all else equal: the
 same {most.size["sequences"]} held-out sequences under the same noise, and clean baselines with as many
 tokens as noised recipes ({_tokens(most):,} instead of {_tokens(least):,}).
 {_about_own_noise(measured)}
