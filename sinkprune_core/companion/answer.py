@@ -267,7 +267,7 @@ def third_sentence(found: Found, is_short: bool = False) -> str:
     if not parts:
         return ""
     hidden = "Hidden in one third of the layers alone, the five strongest keys cost"
-    return f"{hidden} {joined(parts)} beyond random ones."
+    return f"{hidden} {joined(parts)} beyond random ones ({NATS})."
 
 
 def _longer_texts(found: Found) -> str:

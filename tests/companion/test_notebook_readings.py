@@ -78,7 +78,10 @@ def test_what_sinks_are_worth_is_told_for_both_models_and_behind_a_first_token()
     found["top_minus_random_dlm_late_layers"] = estimate(0.1, 0.3)
     text = said(hiding_reading.hiding_sinks, found).replace("\N{NO-BREAK SPACE}", " ")
     costs = "the DLM −0.15 [−0.20, −0.10] (early), 0.20 [0.10, 0.30] (late) and 0.0 [−1.0, 1.0] (all layers)"
-    assert f"third of the layers alone, the five strongest keys cost {costs} beyond random ones." in text
+    assert (
+        f"third of the layers alone, the five strongest keys cost {costs} beyond random ones (nats per"
+        in text
+    )
     assert "In 1 of 2 conditions" in text, "a third of the layers is no condition"
 
 
