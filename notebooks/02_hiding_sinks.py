@@ -266,20 +266,17 @@ FIVE = {
 }
 
 
-def side_by_side(frame: pd.DataFrame, rows: str) -> pd.DataFrame:
+def draw_five(frame: pd.DataFrame, rows: str, name: str):
     five = frame[(frame["count"] == COUNT) & frame.label.isin(list(FIVE))]
-    return five.pivot_table("excess", ["kind", rows, "sequence"], "label", sort=False).reset_index()
+    costs = five.pivot_table("excess", ["kind", rows, "sequence"], "label", sort=False)
+    costs = costs.reset_index()
+    says = figure_titles.five_in_words(costs, rows)
+    drawn = reading_figures.plot_by_row(costs, rows, FIVE, says, "sequences", sharex=True)
+    caption = f"what hiding five keys costs, by {name}. {says}"
+    return figures.save_figure(run, drawn, name, costs, caption)
 
 
-five_hidden = side_by_side(scores, "what")
-says = figure_titles.five_in_words(five_hidden, "what")
-figures.save_figure(
-    run,
-    reading_figures.plot_by_row(five_hidden, "what", FIVE, says, "sequences", sharex=True),
-    "conditions",
-    five_hidden,
-    f"what hiding five keys costs, by condition. {says}",
-)
+draw_five(scores, "what", "conditions")
 
 # %% [markdown]
 # ## Layer by layer
@@ -291,15 +288,7 @@ figures.save_figure(
 # %%
 WHERE = {"all": "all layers", **{third: f"{third} third of the layers" for third in thirds}}
 of_main = all_scores[all_scores.condition == "main"]
-by_third = side_by_side(of_main.assign(where=of_main.layers.map(WHERE)), "where")
-says = figure_titles.five_in_words(by_third, "where")
-figures.save_figure(
-    run,
-    reading_figures.plot_by_row(by_third, "where", FIVE, says, "sequences", sharex=True),
-    "layers",
-    by_third,
-    f"what hiding five keys costs, by the layers in which they are hidden. {says}",
-)
+draw_five(of_main.assign(where=of_main.layers.map(WHERE)), "where", "layers")
 
 # %% [markdown]
 # What the text costs each model, in nats per token, with no key hidden and with five, by condition:

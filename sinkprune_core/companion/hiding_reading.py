@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sinkprune_core.companion import answer
+from sinkprune_core.companion import remembered
 from sinkprune_core.companion.phrases import (
     above_and_below,
     amount,
@@ -92,4 +92,4 @@ def _by_third(found: Found) -> str:
     names = {third: f"excess_difference_{third}_layers" for third in THIRDS}
     costs = [f"{amount(found[name])} ({third})" for third, name in names.items() if known(found, name)]
     difference = f" DLM − AR, random keys left aside: {joined(costs)}." if costs else ""
-    return answer.third_sentence(by_notebook) + difference
+    return remembered.third_sentence(by_notebook) + difference

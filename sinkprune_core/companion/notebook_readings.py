@@ -7,7 +7,7 @@ left out, so a smaller run says less.
 import re
 from collections.abc import Mapping
 
-from sinkprune_core.companion import answer
+from sinkprune_core.companion import remembered
 from sinkprune_core.companion.margins import share_that_matters
 from sinkprune_core.companion.phrases import (
     NATS,
@@ -74,7 +74,7 @@ def sink_variance(found: Found) -> list[str]:
             "whose sinks move more stays open",
             unit="squared positions",
         ),
-        answer.reading_sentence(by_notebook),
+        remembered.reading_sentence(by_notebook),
         _transient(found),
         _other_conditions(found),
         judged(
@@ -108,7 +108,7 @@ def _transient(found: Found) -> str:
 def _other_conditions(found: Found) -> str:
     """Return in how many conditions other than the main one whose sinks move more."""
     names = {
-        f"temporal_variance_difference{name}": words for name, words in answer.CONDITIONS.items() if name
+        f"temporal_variance_difference{name}": words for name, words in remembered.CONDITIONS.items() if name
     }
     measured = {words: found[name] for name, words in names.items() if known(found, name)}
     if not measured:
@@ -145,7 +145,7 @@ def pruning_results(found: Found) -> list[str]:
             "the official method and Wanda are not told apart",
         ),
         parts and f"With nothing else changed, {'; '.join(parts)}.",
-        answer.sinks_alone_sentence(by_notebook),
+        remembered.sinks_alone_sentence(by_notebook),
         _growth(found),
         _accuracy(found),
     )
@@ -240,7 +240,7 @@ def what_does_the_work(found: Found) -> list[str]:
     persistence = ""
     if known(found, "unstable_minus_all"):
         said = effect(found["unstable_minus_all"], "leaving out the unstable ones alone")
-        persistence = f"{answer.PERSISTENCE}. {capital(said)}."
+        persistence = f"{remembered.PERSISTENCE}. {capital(said)}."
     return non_empty(
         whole,
         parts and f"Of the other switches, {joined(parts)}.",

@@ -6,7 +6,7 @@ these are, and only `publish` writes it.
 
 from collections.abc import Iterable, Mapping
 
-from sinkprune_core.companion import answer, more_text_words, others_page, trainings_page
+from sinkprune_core.companion import answer, more_text_words, others_page, remembered, trainings_page
 from sinkprune_core.companion.claims import Claim
 from sinkprune_core.companion.phrases import unbroken
 from sinkprune_core.evaluation.intervals import Estimate
@@ -25,8 +25,8 @@ def end(name: str) -> str:
 def blocks(ledger: Iterable[Claim], found: Mapping[str, Estimate | None]) -> dict[str, str]:
     """Return the blocks that follow from the ledger and the findings of a run, by name."""
     ledger = list(ledger)
-    remembered = [*answer.remembered(found), more_text_words.summary(), trainings_page.summary()]
-    bullets = "\n".join(f"* {sentence}" for sentence in remembered)
+    sentences = [*remembered.told(found), more_text_words.summary(), trainings_page.summary()]
+    bullets = "\n".join(f"* {sentence}" for sentence in sentences)
     table = answer.short_table(ledger, found)
     written = {
         "answer": f"{answer.readme_answer(ledger, found)} {trainings_page.caveat()}".rstrip(),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sinkprune_core.companion import answer, claims, phrases
+from sinkprune_core.companion import answer, claims, phrases, remembered
 from sinkprune_core.evaluation.intervals import Estimate
 
 LEDGER = claims.ledger()
@@ -98,23 +98,23 @@ def test_what_holds_of_pruning_is_told_first_too():
 
 def test_the_first_answer_says_how_it_depends_on_the_reading():
     found = {MOVES: estimate(1, 2), f"{MOVES}_newest": estimate(-1, 2), f"{MOVES}_layers": estimate(-2, -1)}
-    assert answer.reading_sentence(found) == (
+    assert remembered.reading_sentence(found) == (
         "Whose sinks move more depends on how attention mass is read: in 1 of 3 readings the DLM's, in 1 the "
         "AR model's, in 1 it is unclear."
     )
     same = dict.fromkeys(found, estimate(-2, -1))
-    assert answer.reading_sentence(same) == (
+    assert remembered.reading_sentence(same) == (
         "In all 3 readings of attention mass the AR model's sinks move more."
     )
-    assert "was not measured" in answer.reading_sentence({})
+    assert "was not measured" in remembered.reading_sentence({})
 
 
 def test_conditions_in_which_sinks_move_less_are_told():
     found = {MOVES: estimate(1, 2), f"{MOVES}_tokens_512": estimate(-2, -1), f"{MOVES}_dream": None}
-    assert answer.condition_sentence(found) == (
+    assert remembered.condition_sentence(found) == (
         "By the paper's reading the DLM's sinks move more in 1 of 2 conditions, and less over 512 tokens."
     )
-    assert answer.condition_sentence({**found, f"{MOVES}_tokens_512": estimate(-1, 2)}) == ""
+    assert remembered.condition_sentence({**found, f"{MOVES}_tokens_512": estimate(-1, 2)}) == ""
 
 
 def test_what_sinks_are_worth_is_told_for_all_layers_and_for_a_third_of_them():
@@ -132,21 +132,21 @@ def test_what_sinks_are_worth_is_told_for_all_layers_and_for_a_third_of_them():
 def test_what_sinks_are_worth_beyond_random_keys_is_told_for_both_models_by_third():
     worth = "02_hiding_sinks/top_minus_random"
     found = {f"{worth}_dlm": estimate(1, 2), f"{worth}_ar": estimate(-1, 1)}
-    assert answer.third_sentence(found) == ""
+    assert remembered.third_sentence(found) == ""
     found |= {f"{worth}_dlm_early_layers": estimate(1, 3), f"{worth}_ar_early_layers": estimate(3, 5)}
-    assert answer.third_sentence(found, is_short=True) == (
-        "Hidden in one third of the layers alone, the five strongest keys cost the DLM 2.0 (early) and 1.5 "
-        "(all layers) and the AR model 4.0 (early) and 0.0 (all layers) beyond random ones (nats per token)."
+    assert remembered.third_sentence(found, is_short=True) == (
+        "Hidden in one third of the layers alone or in all, the five strongest keys cost the DLM 2.0 (early) "
+        "and 1.5 (all layers) and the AR model 4.0 (early) and 0.0 (all layers) beyond random ones (nats per token)."
     )
-    assert "2.0 [1.0,\N{NO-BREAK SPACE}3.0] (early)" in answer.third_sentence(found)
+    assert "2.0 [1.0,\N{NO-BREAK SPACE}3.0] (early)" in remembered.third_sentence(found)
 
 
 def test_what_sinks_are_worth_in_longer_texts_is_told_beside_short_ones():
     worth = "02_hiding_sinks/top_minus_random_dlm"
     found = {worth: estimate(1, 2)}
-    assert not any("short texts" in each for each in answer.remembered(found))
+    assert not any("short texts" in each for each in remembered.told(found))
     found[f"{worth}_tokens_512"] = estimate(-1, 2)
-    (sentence,) = [each for each in answer.remembered(found) if "short texts" in each]
+    (sentence,) = [each for each in remembered.told(found) if "short texts" in each]
     assert sentence.replace("\N{NO-BREAK SPACE}", " ") == (
         "Beyond five random keys the DLM's five strongest cost 1.5 nats per token [1.0, 2.0] in short texts "
         "(9) and 0.50 [−1.0, 2.0] over 512 tokens (9); five are a smaller share of a longer text."
@@ -169,9 +169,9 @@ def test_the_short_table_has_every_headline_with_its_control_beneath():
 
 
 def test_what_to_remember_is_computed():
-    not_measured, persistence = answer.remembered({})
-    assert not_measured == answer.reading_sentence({})
-    assert persistence == f"{answer.PERSISTENCE} ([docs/official.md](docs/official.md))."
+    not_measured, persistence = remembered.told({})
+    assert not_measured == remembered.reading_sentence({})
+    assert persistence == f"{remembered.PERSISTENCE} ([docs/official.md](docs/official.md))."
     work, results = "05_what_does_the_work", "03_pruning_results"
     found = {
         "03_pruning_results/masks_all_sinks": estimate(0.0005, 0.0015),
@@ -182,25 +182,27 @@ def test_what_to_remember_is_computed():
         f"{results}/unstable_minus_wanda": estimate(1, 2),
         "04_matched_compute/pruned_minus_dense_steps": estimate(1, 2),
     }
-    _, kept, hurts, steps, persistence = answer.remembered(found)
+    _, kept, hurts, steps, persistence = remembered.told(found)
     assert "changes 0.10 % of the kept weights at 50 %, other calibration text 2.6 %" in kept
     assert hurts.startswith("Of 2 comparisons in which leaving sinks out is all that changes, 0 clearly gain")
     assert hurts.endswith("and 1 clearly loses (the official SparseGPT recipe at 75 %: 0.15).")
     assert "the dense model with fewer denoising steps beats pruning" in steps
     assert persistence.endswith("saves 0.015 nats per token [−0.020,\N{NO-BREAK SPACE}−0.010].")
-    gains = answer.sinks_alone_sentence({f"{results}/unstable_minus_none_2_4": estimate(-0.2, -0.1)})
+    gains = remembered.sinks_alone_sentence({f"{results}/unstable_minus_none_2_4": estimate(-0.2, -0.1)})
     assert "1 clearly gains (most Wanda without unstable sinks at 2:4, −0.15 nats per token" in gains
     assert gains.endswith("and 0 clearly lose.")
     other = {**found, "04_matched_compute/pruned_minus_dense_steps": estimate(-2, -1)}
-    assert "pruning beats the dense model with fewer" in answer.remembered(other)[3]
+    assert "pruning beats the dense model with fewer" in remembered.told(other)[3]
 
 
 def test_an_effect_on_few_calibration_draws_says_so():
     name = "03_pruning_results/paper_sparsegpt_minus_sparsegpt_75"
     one, two, three = (replace(estimate(0.1, 0.2), draws=draws) for draws in (1, 2, 3))
-    assert "[0.10,\N{NO-BREAK SPACE}0.20], one calibration draw)" in answer.sinks_alone_sentence({name: one})
-    assert "0.20], two calibration draws)" in answer.sinks_alone_sentence({name: two})
-    assert "calibration draw" not in answer.sinks_alone_sentence({name: three})
+    assert "[0.10,\N{NO-BREAK SPACE}0.20], one calibration draw)" in remembered.sinks_alone_sentence(
+        {name: one}
+    )
+    assert "0.20], two calibration draws)" in remembered.sinks_alone_sentence({name: two})
+    assert "calibration draw" not in remembered.sinks_alone_sentence({name: three})
     assert "| 0.15 nats [0.10, 0.20], one draw |" in answer.short_table(LEDGER, {name: one})
     table = claims.verdicts(LEDGER, {name: one})
     assert claims.FEW_DRAWS[1] in table.note["paper-beats-sparsegpt-75"]

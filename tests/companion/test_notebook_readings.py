@@ -79,7 +79,7 @@ def test_what_sinks_are_worth_is_told_for_both_models_and_behind_a_first_token()
     text = said(hiding_reading.hiding_sinks, found).replace("\N{NO-BREAK SPACE}", " ")
     costs = "the DLM −0.15 [−0.20, −0.10] (early), 0.20 [0.10, 0.30] (late) and 0.0 [−1.0, 1.0] (all layers)"
     assert (
-        f"third of the layers alone, the five strongest keys cost {costs} beyond random ones (nats per"
+        f"layers alone or in all, the five strongest keys cost {costs} beyond random ones (nats per token)"
         in text
     )
     assert "In 1 of 2 conditions" in text, "a third of the layers is no condition"
