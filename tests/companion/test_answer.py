@@ -136,7 +136,8 @@ def test_what_sinks_are_worth_beyond_random_keys_is_told_for_both_models_by_thir
     found |= {f"{worth}_dlm_early_layers": estimate(1, 3), f"{worth}_ar_early_layers": estimate(3, 5)}
     assert remembered.third_sentence(found, is_short=True) == (
         "Hidden in one third of the layers alone or in all, the five strongest keys cost the DLM 2.0 (early) "
-        "and 1.5 (all layers) and the AR model 4.0 (early) and 0.0 (all layers) beyond random ones (nats per token)."
+        "and 1.5 (all layers) and the AR model 4.0 (early) and 0.0 (all layers) beyond random ones "
+        "(nats per token)."
     )
     assert "2.0 [1.0,\N{NO-BREAK SPACE}3.0] (early)" in remembered.third_sentence(found)
 
