@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sinkprune_core.calibration.token_weights import choice_name
-from sinkprune_core.companion.phrases import EQUIVALENT, HELPS, HURTS, OPEN, signed
+from sinkprune_core.companion.phrases import EQUIVALENT, HELPS, HURTS, OPEN, signed_interval
 from sinkprune_core.evaluation.intervals import CONFIDENCE, pivot
 from sinkprune_core.evaluation.significance import family
 from sinkprune_core.pruning.recipe import Recipe
@@ -190,7 +190,7 @@ def words(
         says = f"{_size(low, high)}; equivalent within ±{margin:.2g}"
     elif says == OPEN:
         says = f"{OPEN}: {_why_open(low, high, margin)}"
-    return f"{label}: {signed(value)} [{signed(low)}, {signed(high)}] nats per token: {says}"
+    return f"{label}: {signed_interval(value, low, high)} nats per token: {says}"
 
 
 def _size(low: float, high: float) -> str:

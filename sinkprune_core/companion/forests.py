@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 
 from sinkprune_core.companion.claims_page import p_text
 from sinkprune_core.companion.palette import series
-from sinkprune_core.companion.phrases import EQUIVALENT, HELPS, HURTS, OPEN, signed, unbroken
+from sinkprune_core.companion.phrases import EQUIVALENT, HELPS, HURTS, OPEN, signed_interval, unbroken
 from sinkprune_core.companion.style import (
     BLACK,
     BLUE,
@@ -143,7 +143,7 @@ def _draw_far_difference(axis: Axes, row: int, found: Estimate, drawn: Series, r
         axis.plot(value, row, drawn.marker, color=drawn.colour, ms=6, mfc=drawn.colour if clear else "white")
     side = "right" if found.value > 0 else "left"
     place = 0.96 * reach if side == "right" else -0.96 * reach
-    says = f"{signed(found.value)} [{signed(found.low)}, {signed(found.high)}]"
+    says = signed_interval(found.value, found.low, found.high)
     axis.text(place, row - 0.3, says, fontsize=7, ha=side, va="center", color=drawn.colour)
 
 
@@ -203,7 +203,7 @@ def _draw_effect(axis: Axes, row: int, effect: object, reach: float) -> None:
     axis.text(
         1.025,
         row,
-        f"{signed(effect.value)} [{signed(effect.low)}, {signed(effect.high)}]",
+        signed_interval(effect.value, effect.low, effect.high),
         transform=axis.get_yaxis_transform(),
         va="center",
         fontsize=7.5,

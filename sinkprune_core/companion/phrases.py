@@ -27,12 +27,18 @@ def number(value: float, digits: int = 2) -> str:
     return text.replace("-", MINUS)
 
 
-def signed(value: float) -> str:
-    """Return a signed number of three decimals with a true minus sign; what rounds to zero has no sign."""
-    text = f"{value:+.3f}"
+def signed(value: float, decimals: int = 3) -> str:
+    """Return a signed number of so many decimals with a true minus sign; what rounds to zero has no sign."""
+    text = f"{value:+.{decimals}f}"
     if float(text) == 0:
-        return "0.000"
+        return text[1:]
     return text.replace("-", MINUS)
+
+
+def signed_interval(value: float, low: float, high: float) -> str:
+    """Return a signed number and its interval in three decimals, in four where it stays within ± 0.1."""
+    decimals = 4 if max(abs(low), abs(high)) < 0.1 else 3
+    return f"{signed(value, decimals)} [{signed(low, decimals)}, {signed(high, decimals)}]"
 
 
 def share(value: float) -> str:

@@ -24,7 +24,7 @@ from sinkprune_core.companion.contrasts import (
     verdict,
     words,
 )
-from sinkprune_core.companion.phrases import EFFECTS, EQUIVALENT, HELPS, HURTS, OPEN, signed
+from sinkprune_core.companion.phrases import EFFECTS, EQUIVALENT, HELPS, HURTS, OPEN, signed, signed_interval
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [
@@ -299,9 +299,14 @@ def test_a_narrow_interval_without_a_test_that_confirms_it_says_so():
 def test_recipes_that_do_the_same_are_a_finding():
     assert (
         judge({"same": np.zeros((2, 9))}, 0.02).words[0]
-        == "same: 0.000 [0.000, 0.000] nats per token: no measurable effect; equivalent within ±0.02"
+        == "same: 0.0000 [0.0000, 0.0000] nats per token: no measurable effect; equivalent within ±0.02"
     )
+
+
+def test_small_intervals_are_said_with_one_more_decimal():
     assert (signed(-0.0001), signed(-0.25), signed(1)) == ("0.000", "−0.250", "+1.000")
+    assert signed_interval(0.0019, -0.00014, 0.004) == "+0.0019 [−0.0001, +0.0040]"
+    assert signed_interval(-0.064, -0.12, -0.043) == "−0.064 [−0.120, −0.043]"
 
 
 def test_without_damage_by_the_baseline_nothing_is_too_small_to_matter():
