@@ -43,6 +43,7 @@ counts: list[int] = [1, 5, 10]  # numbers of keys to hide; verdicts are read at 
 thirds: list[str] = []  # of the layers, to hide keys in one alone: early, middle, late
 sequences: int = 8  # held-out sequences to score in each condition
 long_sequences: int = 8  # the same at the lengths after the first
+same_share: bool = False  # at these lengths, also hide as large a share of the keys
 draws: int = 2  # noise draws per sequence
 prompts: int = 6  # held-out prompts to continue
 prompt_length: int = 24  # tokens of each prompt
@@ -129,7 +130,8 @@ writing = sink_conditions.conditions(
 
 # %% [markdown]
 # What is hidden: one key and five in every condition; in the main one also all of `counts`, and
-# five in one third of the layers alone, the same keys as in all layers.
+# five in one third of the layers alone, the same keys as in all layers. Five are a smaller share of
+# a longer text, so with `same_share` as large a share is hidden there, too.
 
 # %%
 one_key = [Hiding("first", 1), Hiding("random", 1, first=False)]
@@ -141,6 +143,11 @@ thirds = list(dict.fromkeys(thirds))
 in_thirds = [Hiding(keys, COUNT, layers=third) for third in thirds for keys in ("top", "random")]
 few = [*one_key, *by_count[1], *by_count[COUNT]]
 every = [*one_key, *(hiding for hidings in by_count.values() for hiding in hidings), *in_thirds]
+shared_counts = {}  # of longer texts: how many keys are as large a share as five of the shortest
+for condition in conditions:
+    count = round(COUNT * condition.tokens / main.tokens)
+    if same_share and count > COUNT:
+        shared_counts[condition] = count
 dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 
@@ -166,6 +173,9 @@ def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFra
     what = condition.begins
     if condition.tokens != main.tokens:
         what += f", {condition.tokens:,} tokens"
+    if condition in shared_counts:
+        count = shared_counts[condition]
+        what = frame["count"].map({count: f"{what}, {count} keys"}).fillna(what)
     return frame.assign(condition=condition.name(main) or "main", what=what)
 
 
@@ -176,7 +186,9 @@ def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFra
 # %%
 parts = []
 for condition in conditions:
-    hidings = every if condition == main else few
+    hidings = list(every if condition == main else few)
+    if condition in shared_counts:
+        hidings += [Hiding(keys, shared_counts[condition]) for keys in ("top", "random")]
     parts += [scored(lm, prints[lm.name], condition, hidings) for lm in (dlm, ar)]
 all_scores = pd.concat(parts, ignore_index=True)
 scores = all_scores[all_scores.layers == "all"]
@@ -257,26 +269,29 @@ figures.save_figure(
 )
 
 # %% [markdown]
-# The same with five keys hidden, the strongest or as many random ones:
+# The same with more keys hidden, the strongest or as many random ones: five, or where a row says so
+# as large a share of a longer text as five are of the shortest.
 
 # %%
-FIVE = {
-    "strongest": reading_figures.Metric("five strongest: excess (nats)", 0.1),
-    "random": reading_figures.Metric("five random: excess (nats)", 0.1),
+KEYS = {
+    "strongest": reading_figures.Metric("strongest keys: excess (nats)", 0.1),
+    "random": reading_figures.Metric("random keys: excess (nats)", 0.1),
 }
 
 
-def draw_five(frame: pd.DataFrame, rows: str, name: str):
-    five = frame[(frame["count"] == COUNT) & frame.label.isin(list(FIVE))]
-    costs = five.pivot_table("excess", ["kind", rows, "sequence"], "label", sort=False)
+def draw_keys(frame: pd.DataFrame, rows: str, name: str):
+    hidden = frame[frame["count"].isin([COUNT, *shared_counts.values()])]
+    costs = hidden[hidden.label.isin(list(KEYS))].pivot_table(
+        "excess", ["kind", rows, "sequence"], "label", sort=False
+    )
     costs = costs.reset_index()
-    says = figure_titles.five_in_words(costs, rows)
-    drawn = reading_figures.plot_by_row(costs, rows, FIVE, says, "sequences", sharex=True)
-    caption = f"what hiding five keys costs, by {name}. {says}"
+    says = figure_titles.keys_in_words(costs, rows)
+    drawn = reading_figures.plot_by_row(costs, rows, KEYS, says, "sequences", sharex=True)
+    caption = f"what hiding the strongest keys costs, by {name}. {says}"
     return figures.save_figure(run, drawn, name, costs, caption)
 
 
-draw_five(scores, "what", "conditions")
+draw_keys(scores, "what", "conditions")
 
 # %% [markdown]
 # ## Layer by layer
@@ -288,7 +303,7 @@ draw_five(scores, "what", "conditions")
 # %%
 WHERE = {"all": "all layers", **{third: f"{third} third of the layers" for third in thirds}}
 of_main = all_scores[all_scores.condition == "main"]
-draw_five(of_main.assign(where=of_main.layers.map(WHERE)), "where", "layers")
+draw_keys(of_main.assign(where=of_main.layers.map(WHERE)), "where", "layers")
 
 # %% [markdown]
 # What the text costs each model, in nats per token, with no key hidden and with five, by condition:
@@ -419,15 +434,25 @@ top = by_unit(in_main, dlm, "strongest", COUNT)
 found["excess_difference_base"] = interval(top - by_unit(base_scores, original, "strongest", COUNT))
 
 # %% [markdown]
-# By third of the layers, and of what was written:
+# By third of the layers, and with as large a share of a longer text:
 
 # %%
-BY_THIRD = ("excess_difference", "top_minus_random_dlm", "top_minus_random_ar")
+FEW = ("excess_difference", "top_minus_random_dlm", "top_minus_random_ar")
 for third in thirds:
     part = all_scores[(all_scores.condition == "main") & (all_scores.layers == third)]
-    for name in BY_THIRD:
+    for name in FEW:
         one, other = CONTRASTS[name]
         found[f"{name}_{third}_layers"] = interval(by_unit(part, *one) - by_unit(part, *other))
+for condition, count in shared_counts.items():
+    part = scores[scores.condition == condition.name(main)]
+    for name in FEW:
+        costs = [by_unit(part, lm, label, count) for lm, label, _ in CONTRASTS[name]]
+        found[f"{name}_{condition.name(main)}_same_share"] = interval(costs[0] - costs[1])
+
+# %% [markdown]
+# Of what was written:
+
+# %%
 for condition, part in texts_written.groupby("condition", sort=False):
     ending = "" if condition == "main" else f"_{condition}"
     top = by_unit(part, dlm, "strongest", COUNT)
@@ -493,6 +518,9 @@ ENDINGS = {"": "main condition", "_first_token": "behind <|endoftext|>"}
 ENDINGS |= {"_from_nothing": "from nothing", "_dream": "Dream's sampler"}
 OTHER_TEXT = {"_samples": "samples of the AR model", "_documentation": "documentation"}
 OTHER_TEXT |= {f"_tokens_{count}": f"{count:,} tokens" for count in lengths[1:]}
+for condition, count in shared_counts.items():
+    ending = f"_{condition.name(main)}_same_share"
+    OTHER_TEXT[ending] = f"{condition.tokens:,} tokens, {count} keys"
 
 # %% [markdown]
 # One figure for the main condition and all ways to write, one for other text and longer text:
@@ -543,6 +571,5 @@ claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.n
 # model's likelihood are not the same loss; the AR model predicts better and has more to lose. A
 # model that forms a new sink may still need one. Hidden sinks push attention to places it was not
 # trained for: a model trained without sinks may need none. Keys are chosen by their mean over
-# layers and heads; in the AR model the choice has seen the whole text. Five keys are a smaller
-# share of a longer text, and there are few long ones. The AR model's score of a text is not a
-# reader's.
+# layers and heads; in the AR model the choice has seen the whole text. There are few long texts,
+# and unlike short ones they run over paragraphs. The AR model's score of a text is not a reader's.

@@ -31,6 +31,7 @@ TINY = {
         "draws": 1,
         "lengths": [48, 64],
         "long_sequences": 2,
+        "same_share": True,
         "prompts": 2,
         "prompt_length": 24,
         "written": 16,

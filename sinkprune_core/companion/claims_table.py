@@ -25,9 +25,9 @@ def origin(folder: Path) -> str:
     versions = [
         f"{package} {_listed(one['versions'][package] for one in origins)}" for package in SHOWN_VERSIONS
     ]
-    by_notebook: dict[str, set[str]] = {}
+    by_notebook: dict[str, list[str]] = {}
     for name, one in behind.items():
-        by_notebook.setdefault(name.partition("/")[0], set()).add(one["git_commit"])
+        by_notebook.setdefault(name.partition("/")[0], []).append(one["git_commit"])
     order = ledger_commits.before_the_run(claims.FILE, by_notebook)
     return f"From profile `{folder.name}`: commit {commit}; {', '.join(versions)}. {order}"
 

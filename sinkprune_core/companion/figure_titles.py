@@ -189,7 +189,7 @@ def places_in_words(positions: pd.DataFrame, place: str, other: str) -> str:
     )
 
 
-def five_in_words(hidden: pd.DataFrame, rows: str) -> str:
+def keys_in_words(hidden: pd.DataFrame, rows: str) -> str:
     """Return in how many rows hiding the strongest keys costs each kind of model more than random ones.
 
     `hidden` has a row per sequence with `kind`, the column `rows`, `strongest` and `random`.
@@ -199,7 +199,7 @@ def five_in_words(hidden: pd.DataFrame, rows: str) -> str:
         found = [interval(part.strongest - part.random) for _, part in of_kind.groupby(rows, sort=False)]
         more, less = above_and_below(found)
         parts.append(f"the {SHORT[kind]} in {more} of {len(found)} cases (clearly less in {less})")
-    return f"The five strongest keys cost clearly more than random ones: {joined(parts)}"
+    return f"The strongest keys cost clearly more than random ones: {joined(parts)}"
 
 
 def front_in_words(front: pd.DataFrame, cost: str, words: str) -> str:

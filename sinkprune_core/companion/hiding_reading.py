@@ -16,6 +16,7 @@ from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.sinks.hiding import THIRDS
 
 Found = Mapping[str, Estimate | None]  # by name, without the notebook
+SAME_SHARE = "_same_share"  # ends names of what was hidden in as large a share of a longer text
 
 
 def hiding_sinks(found: Found) -> list[str]:
@@ -49,6 +50,7 @@ def hiding_sinks(found: Found) -> list[str]:
         ),
         behind,
         _by_condition(found),
+        remembered.longer_texts(_by_notebook(found)),
         judged(
             found,
             "top_minus_random_ar",
@@ -75,7 +77,7 @@ def _by_condition(found: Found) -> str:
     measured = [
         found[name]
         for name in found
-        if name.startswith(start) and not name.endswith("_layers") and known(found, name)
+        if name.startswith(start) and not name.endswith(("_layers", SAME_SHARE)) and known(found, name)
     ]
     if len(measured) < 2:
         return ""
@@ -88,8 +90,12 @@ def _by_condition(found: Found) -> str:
 
 def _by_third(found: Found) -> str:
     """Return what hiding sinks costs each model in one third of the layers alone, and how they compare."""
-    by_notebook = {f"02_hiding_sinks/{name}": estimate for name, estimate in found.items()}
     names = {third: f"excess_difference_{third}_layers" for third in THIRDS}
     costs = [f"{amount(found[name])} ({third})" for third, name in names.items() if known(found, name)]
     difference = f" DLM − AR, random keys left aside: {joined(costs)}." if costs else ""
-    return remembered.third_sentence(by_notebook) + difference
+    return remembered.third_sentence(_by_notebook(found)) + difference
+
+
+def _by_notebook(found: Found) -> dict[str, Estimate | None]:
+    """Return findings under the names by which README knows them."""
+    return {f"02_hiding_sinks/{name}": estimate for name, estimate in found.items()}

@@ -1,4 +1,4 @@
-"""Whether the ledger was committed before a run: the last commit of a notebook's rows against those of the
+"""Whether the ledger was committed before a run: the last commits of a notebook's rows against those of the
 records that they rest on.
 
 What counts is what decides a verdict; how a row is shown, and what the history tells, may change after a run.
@@ -8,8 +8,10 @@ count.
 
 import functools
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -29,35 +31,57 @@ SHOWN_ONLY = {
 
 @dataclass(frozen=True)
 class LedgerCommit:
-    """The commit that last changed what decides a notebook's rows."""
+    """A commit that is the last to have changed what decides some of a notebook's rows."""
 
     commit: str
     """All 40 digits."""
     day: str
     """When it was made, as YYYY-MM-DD."""
-    is_changed: bool
-    """Whether what decides differs from it by now."""
+    rows: int
+    """How many; rows that it removed are counted, too."""
+    is_addition: bool
+    """Whether no row rested on their findings before."""
+
+    def __str__(self):
+        return f"{self.commit[:LETTERS]} of {self.day}"
 
 
-def ledger_commit(file: Path, notebook: str) -> LedgerCommit | None:
-    """Return the commit that last changed what decides a notebook's rows in a file; None outside a clone,
-    without git or for a file never committed.
+def ledger_commits(file: Path, notebook: str) -> list[LedgerCommit]:
+    """Return the commits that last changed what decides a notebook's rows in a file, newest first; none
+    outside a clone, without git or for a file never committed.
     """
     try:
         commits = _git(file.parent, "log", "--format=%H %cs", "--", file.name).splitlines()
-        if not commits:
-            return None
-        newest = _rows_of(_committed(file, commits[0].split()[0]), notebook)
-        last = commits[0]
-        for older in commits[1:]:
-            if _rows_of(_committed(file, older.split()[0]), notebook) != newest:
-                break
-            last = older
     except (OSError, subprocess.SubprocessError):
-        return None
-    commit, day = last.split()
+        return []
+    found = []
+    rows = left = _rows_of(_committed(file, commits[0].split()[0]), notebook) if commits else []
+    for newer, older in pairwise([*commits, None]):
+        before = _rows_of(_committed(file, older.split()[0]), notebook) if older else []
+        changed = [row for row in left if row not in before]
+        added = [row for row in changed if row["finding"] not in _findings(before)]
+        removed = [row for row in before if row["finding"] not in _findings(rows)]
+        commit, day = newer.split()
+        if added:
+            found.append(LedgerCommit(commit, day, len(added), is_addition=True))
+        if other := len(changed) - len(added) + len(removed):
+            found.append(LedgerCommit(commit, day, other, is_addition=False))
+        rows = before
+        left = [row for row in left if row in before]
+        if not left:
+            break
+    return found
+
+
+def _findings(rows: list[dict]) -> set[str]:
+    return {row["finding"] for row in rows}
+
+
+def is_changed(file: Path, notebook: str) -> bool:
+    """Return whether what decides a notebook's rows in a file differs from its last commit."""
+    last = _git(file.parent, "log", "-1", "--format=%H", "--", file.name)
     now = _deciding(file.read_text(encoding="utf-8"))
-    return LedgerCommit(commit, day, _rows_of(now, notebook) != newest)
+    return _rows_of(now, notebook) != _rows_of(_committed(file, last), notebook)
 
 
 @functools.cache
@@ -113,39 +137,64 @@ def is_before(commit: str, later: str, folder: Path) -> bool | None:
 
 def before_the_run(file: Path, commits: Mapping[str, Iterable[str | None]]) -> str:
     """Return sentences on the commits of the ledger's rows, and whether each notebook's rows are older than
-    all commits of its run.
+    all commits of its run. Rows that were added during a run are told apart.
 
-    `commits` are those of the records, by notebook, with `-dirty` behind one whose package had changes.
+    `commits` has that of every record, by notebook, with `-dirty` behind one whose package had changes.
     """
-    by_order: dict[str, dict[str, LedgerCommit | None]] = {}
+    by_order: dict[str, dict[str, list[LedgerCommit]]] = {}
+    added_later = []
     for notebook, of_records in commits.items():
-        last = ledger_commit(file, notebook)
-        order = _order(file, last, sorted({commit or "none" for commit in of_records}))
-        by_order.setdefault(order, {})[notebook] = last
+        run = Counter(commit or "none" for commit in of_records)
+        of_rows = ledger_commits(file, notebook)
+        during = [each for each in of_rows if each.is_addition and _is_during(file, each, run)]
+        first = [each for each in of_rows if each not in during]
+        by_order.setdefault(_order(file, notebook, first, run), {})[notebook] = first
+        added_later += [_added(file, notebook, each, run) for each in during]
     parts = []
-    for order, lasts in by_order.items():
-        whose = "all notebooks" if len(lasts) == len(commits) else joined(lasts)
-        named = sorted({f"{last.commit[:LETTERS]} of {last.day}" for last in lasts.values() if last})
+    for order, of_rows in by_order.items():
+        whose = "all notebooks" if len(of_rows) == len(commits) else joined(of_rows)
+        named = sorted({str(rows[0]) for rows in of_rows.values() if rows})
         parts.append(f"Rows of {whose} in the ledger ({joined(named) or 'no commit'}): {order}.")
+    parts += added_later
     if added := len(_seen_first(file)):
         parts.append(f"Rows added after their number had been seen say so ({added}).")
     return " ".join(parts)
 
 
-def _order(file: Path, last: LedgerCommit | None, run: list[str]) -> str:
-    """Return in words whether the commit of a notebook's rows is older than the commits of its records."""
-    if last is None:
+def _order(file: Path, notebook: str, of_rows: list[LedgerCommit], run: Counter[str]) -> str:
+    """Return in words whether the commits of a notebook's rows are older than the commits of its records."""
+    if not of_rows:
         return "whether they were committed before the run was not checked, as there is no git clone here"
-    if last.is_changed:
+    if is_changed(file, notebook):
         return "**changed since and not committed**"
-    found = [is_before(last.commit, commit.removesuffix("-dirty"), file.parent) for commit in run]
+    found = [_later(file, each, run) for each in of_rows]
     if not run or None in found:
         return "a commit of the run is not in this clone, so the order was not checked"
-    if not all(found):
+    if any(later < run.total() for later in found):
         return "**not before the run**"
     if any(commit.endswith("-dirty") for commit in run):
         return "before the run, **in which the package had changes that were not committed**"
     return "committed before the run"
+
+
+def _later(file: Path, last: LedgerCommit, run: Counter[str]) -> int | None:
+    """Return how many records of a run are later than a commit of the ledger; None where git cannot tell."""
+    found = {each: is_before(last.commit, each.removesuffix("-dirty"), file.parent) for each in run}
+    if None in found.values():
+        return None
+    return sum(run[each] for each, is_later in found.items() if is_later)
+
+
+def _is_during(file: Path, last: LedgerCommit, run: Counter[str]) -> bool:
+    """Return whether some records of a run are older than a commit of the ledger, and some later."""
+    return 0 < (_later(file, last, run) or 0) < run.total()
+
+
+def _added(file: Path, notebook: str, last: LedgerCommit, run: Counter[str]) -> str:
+    """Return a sentence on rows that were added to a notebook's during its run."""
+    rows = f"{last.rows} row of {notebook} was" if last.rows == 1 else f"{last.rows} rows of {notebook} were"
+    later = _later(file, last, run)
+    return f"{rows} added during its run ({last}), before the last {later} of its {run.total()} records."
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -92,8 +92,10 @@ def third_sentence(found: Found, is_short: bool = False) -> str:
     return f"{hidden} {joined(parts)} beyond random ones ({NATS})."
 
 
-def _longer_texts(found: Found) -> str:
-    """Return what the DLM's sinks are worth in longer texts; empty where these were not measured."""
+def longer_texts(found: Found) -> str:
+    """Return what the DLM's sinks are worth in longer texts, five of them and as large a share as five are of
+    short ones; empty where these were not measured.
+    """
     name = "02_hiding_sinks/top_minus_random_dlm"
     longer = {f"{name}_{condition}": words for condition, words in LENGTHS.items()}
     measured = [each for each in longer if known(found, each)]
@@ -101,10 +103,12 @@ def _longer_texts(found: Found) -> str:
         return ""
     told = [f"{amount(found[name], NATS)} in short texts ({found[name].units})"]
     told += [f"{amount(found[each])} {longer[each]} ({found[each].units})" for each in measured]
-    return (
-        f"Beyond five random keys the DLM's five strongest cost {joined(told)}; five are a smaller share of "
-        "a longer text."
-    )
+    ending = "five are a smaller share of a longer text"
+    shares = [f"{each}_same_share" for each in measured]
+    if known(found, *shares):
+        costs = joined(amount(found[each]) for each in shares)
+        ending = f"as large a share of these as five are of short ones, {costs}"
+    return f"Beyond random keys the DLM's five strongest cost {joined(told)}; {ending}."
 
 
 def told(found: Found) -> list[str]:
@@ -113,7 +117,7 @@ def told(found: Found) -> list[str]:
         reading_sentence(found),
         condition_sentence(found),
         third_sentence(found, is_short=True),
-        _longer_texts(found),
+        longer_texts(found),
         _kept_weights(found),
         sinks_alone_sentence(found, is_short=True),
         _fewer_steps(found),

@@ -149,8 +149,13 @@ def test_what_sinks_are_worth_in_longer_texts_is_told_beside_short_ones():
     found[f"{worth}_tokens_512"] = estimate(-1, 2)
     (sentence,) = [each for each in remembered.told(found) if "short texts" in each]
     assert sentence.replace("\N{NO-BREAK SPACE}", " ") == (
-        "Beyond five random keys the DLM's five strongest cost 1.5 nats per token [1.0, 2.0] in short texts "
-        "(9) and 0.50 [−1.0, 2.0] over 512 tokens (9); five are a smaller share of a longer text."
+        "Beyond random keys the DLM's five strongest cost 1.5 nats per token [1.0, 2.0] in short texts (9) "
+        "and 0.50 [−1.0, 2.0] over 512 tokens (9); five are a smaller share of a longer text."
+    )
+    found[f"{worth}_tokens_512_same_share"] = estimate(2, 3)
+    (sentence,) = [each for each in remembered.told(found) if "short texts" in each]
+    assert sentence.replace("\N{NO-BREAK SPACE}", " ").endswith(
+        "; as large a share of these as five are of short ones, 2.5 [2.0, 3.0]."
     )
 
 

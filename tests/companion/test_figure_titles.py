@@ -89,9 +89,9 @@ def test_rows_are_counted_by_kind_of_model_in_which_the_strongest_keys_cost_more
     rows = [("diffusion", "a", 1.0 + 0.1 * n, 0.5) for n in range(3)]
     rows += [("diffusion", "b", 1.0 - 2 * n, 0.5) for n in range(3)]
     rows += [("autoregressive", "a", 0.1, 0.5 + 0.1 * n) for n in range(3)]
-    said = figure_titles.five_in_words(table("kind where strongest random", *rows), "where")
+    said = figure_titles.keys_in_words(table("kind where strongest random", *rows), "where")
     assert said == (
-        "The five strongest keys cost clearly more than random ones: the DLM in 1 of 2 cases (clearly less "
+        "The strongest keys cost clearly more than random ones: the DLM in 1 of 2 cases (clearly less "
         "in 0) and the AR model in 0 of 1 cases (clearly less in 1)"
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sinkprune_core.companion.ledger_commits import before_the_run, is_before, ledger_commit
+from sinkprune_core.companion.ledger_commits import before_the_run, is_before, is_changed, ledger_commits
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -42,8 +42,9 @@ def said_of(ledger: Path, *commits: str | None) -> str:
 def test_a_ledger_that_is_older_than_the_run(ledger):
     first = commit(ledger.parent, ledger.name, RULES)
     run = commit(ledger.parent, "results", "1")
-    found = ledger_commit(ledger, NOTEBOOK)
-    assert (found.commit, found.is_changed) == (first, False) and len(found.day) == 10
+    (found,) = ledger_commits(ledger, NOTEBOOK)
+    assert (found.commit, found.rows, found.is_addition) == (first, 1, True) and len(found.day) == 10
+    assert not is_changed(ledger, NOTEBOOK)
     assert is_before(first, run, ledger.parent) and is_before(first, first, ledger.parent)
     whose = f"Rows of all notebooks in the ledger ({first[:12]} of {found.day})"
     assert said_of(ledger, run, run) == f"{whose}: committed before the run."
@@ -67,7 +68,8 @@ def test_rows_of_one_notebook_may_be_added_after_the_run_of_another(ledger):
     first = commit(ledger.parent, ledger.name, RULES)
     run = commit(ledger.parent, "results", "1")
     later = commit(ledger.parent, ledger.name, RULES + "- {finding: 02_b/z, margin: 1}\n")
-    assert (ledger_commit(ledger, "01_a").commit, ledger_commit(ledger, "02_b").commit) == (first, later)
+    assert [each.commit for each in ledger_commits(ledger, "01_a")] == [first]
+    assert [each.commit for each in ledger_commits(ledger, "02_b")] == [later, first]
     said = before_the_run(ledger, {"01_a": [run], "02_b": [run]})
     assert f"Rows of 01_a in the ledger ({first[:12]}" in said and "committed before the run. Rows" in said
     assert f"Rows of 02_b in the ledger ({later[:12]}" in said and said.endswith("**not before the run**.")
@@ -76,15 +78,41 @@ def test_rows_of_one_notebook_may_be_added_after_the_run_of_another(ledger):
     assert both.startswith("Rows of all notebooks in the ledger (") and both.count("Rows") == 1
 
 
+def test_rows_that_were_added_during_a_run_are_told_apart_and_changed_ones_are_not_excused(ledger):
+    first = commit(ledger.parent, ledger.name, RULES)
+    run = commit(ledger.parent, "results", "1")
+    later = commit(ledger.parent, ledger.name, RULES + "- {finding: 01_a/z, margin: 1}\n")
+    again = commit(ledger.parent, "results", "2")
+    said = said_of(ledger, run, run, again)
+    assert f"({first[:12]} of" in said and ": committed before the run. 1 row of 01_a was added" in said
+    assert f"during its run ({later[:12]} of" in said
+    assert said.endswith("before the last 1 of its 3 records.")
+    assert "**not before the run**" in said_of(ledger, run, run), "no record was measured after the row"
+    assert said_of(ledger, again).endswith(": committed before the run.")
+    commit(ledger.parent, ledger.name, RULES + "- {finding: 01_a/z, margin: 2}\n")
+    last = commit(ledger.parent, "results", "3")
+    assert "**not before the run**" in said_of(ledger, run, last)
+
+
+def test_a_row_that_is_removed_after_the_run_counts_as_a_change(ledger):
+    rows = RULES + "- {finding: 01_a/z, margin: 1}\n"
+    commit(ledger.parent, ledger.name, rows)
+    run = commit(ledger.parent, "results", "1")
+    later = commit(ledger.parent, ledger.name, RULES)
+    removed = ledger_commits(ledger, NOTEBOOK)[0]
+    assert (removed.commit, removed.rows, removed.is_addition) == (later, 1, False)
+    assert "**not before the run**" in said_of(ledger, run)
+
+
 def test_what_git_cannot_tell_is_not_checked(ledger, tmp_path_factory):
     ledger.write_text(RULES)
-    assert ledger_commit(ledger, NOTEBOOK) is None
+    assert ledger_commits(ledger, NOTEBOOK) == []
     commit(ledger.parent, ledger.name, RULES)
     for unknown in ("0" * 40, None):
         assert "not in this clone" in said_of(ledger, unknown)
     outside = tmp_path_factory.mktemp("outside") / "claims.yml"
     outside.write_text(RULES)
-    assert ledger_commit(outside, NOTEBOOK) is None
+    assert ledger_commits(outside, NOTEBOOK) == []
     assert "no git clone here" in said_of(outside, "0" * 40)
 
 
@@ -92,8 +120,8 @@ def test_a_change_of_what_is_shown_changes_no_rule(ledger):
     first = commit(ledger.parent, ledger.name, RULES)
     run = commit(ledger.parent, "results", "1")
     commit(ledger.parent, ledger.name, RULES.replace("short: b", "short: c, unit: nats"))
-    assert ledger_commit(ledger, NOTEBOOK).commit == first
+    assert [each.commit for each in ledger_commits(ledger, NOTEBOOK)] == [first]
     assert said_of(ledger, run).endswith("committed before the run.")
     commit(ledger.parent, ledger.name, RULES + "- {finding: 01_a/z, margin: 1, seen_first: true}\n")
-    assert ledger_commit(ledger, NOTEBOOK).commit == first
+    assert [each.commit for each in ledger_commits(ledger, NOTEBOOK)] == [first]
     assert said_of(ledger, run).endswith("run. Rows added after their number had been seen say so (1).")
