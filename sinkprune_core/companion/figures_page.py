@@ -35,7 +35,7 @@ FIGURES = {
     ],
     "02_hiding_sinks": [
         (r".*_layers$", "layers"),
-        (r".*_(samples|documentation|tokens_\d+)$", "differences_conditions"),
+        (r".*_(samples|documentation|tokens_\d+|same_share)$", "differences_conditions"),
         (r"first_minus_.*|first_token_loss_.*", "positions"),
         (r".*", "differences"),
     ],

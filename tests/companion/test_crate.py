@@ -91,6 +91,7 @@ def test_the_citation_names_the_crate():
         ("01_sink_variance/overlap_difference_tokens_512", "conditions"),
         ("02_hiding_sinks/excess_difference_middle_layers", "layers"),
         ("02_hiding_sinks/first_minus_random_ar_tokens_512", "differences_conditions"),
+        ("02_hiding_sinks/top_minus_random_ar_tokens_512_same_share", "differences_conditions"),
         ("02_hiding_sinks/first_minus_random_ar_first_token", "positions"),
         ("02_hiding_sinks/written_difference_dream", "differences"),
         ("03_pruning_results/paper_minus_wanda", "differences_50"),
