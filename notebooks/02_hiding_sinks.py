@@ -25,7 +25,7 @@
 # | quick, the defaults | 6 core-minutes | 1.7 GB |
 # | quick in bfloat16 | 2 core-minutes | 1.3 GB |
 # | hour | 17 core-minutes | 1.4 GB |
-# | full | about 65 core-minutes, estimated | 1.4 GB |
+# | full | about 70 core-minutes, estimated | 1.4 GB |
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. The first values of

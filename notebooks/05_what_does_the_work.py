@@ -26,7 +26,7 @@
 # | quick, the defaults | 9 core-minutes | 1.6 GB |
 # | quick in bfloat16 | 3 core-minutes | 1.3 GB |
 # | hour | 33 core-minutes | 1.7 GB a job |
-# | full | about 45 core-minutes, estimated | 1.7 GB a job |
+# | full | about 110 core-minutes, estimated | 1.9 GB a job |
 #
 # Every recipe is scored on the same held-out text, over several calibration draws. Recipes see the
 # same noise in one draw, other noise in the next, and as many calibration tokens. That a switch
