@@ -137,13 +137,16 @@ def is_before(commit: str, later: str, folder: Path) -> bool | None:
 
 def before_the_run(file: Path, commits: Mapping[str, Iterable[str | None]]) -> str:
     """Return sentences on the commits of the ledger's rows, and whether each notebook's rows are older than
-    all commits of its run. Rows that were added during a run are told apart.
+    all commits of its run. Rows that were added during a run are told apart; a notebook without rows is left
+    out.
 
     `commits` has that of every record, by notebook, with `-dirty` behind one whose package had changes.
     """
     by_order: dict[str, dict[str, list[LedgerCommit]]] = {}
     added_later = []
-    for notebook, of_records in commits.items():
+    now = _deciding(file.read_text(encoding="utf-8"))
+    with_rows = {notebook: each for notebook, each in commits.items() if _rows_of(now, notebook)}
+    for notebook, of_records in with_rows.items():
         run = Counter(commit or "none" for commit in of_records)
         of_rows = ledger_commits(file, notebook)
         during = [each for each in of_rows if each.is_addition and _is_during(file, each, run)]
@@ -152,7 +155,7 @@ def before_the_run(file: Path, commits: Mapping[str, Iterable[str | None]]) -> s
         added_later += [_added(file, notebook, each, run) for each in during]
     parts = []
     for order, of_rows in by_order.items():
-        whose = "all notebooks" if len(of_rows) == len(commits) else joined(of_rows)
+        whose = "all notebooks" if len(of_rows) == len(with_rows) else joined(of_rows)
         named = sorted({str(rows[0]) for rows in of_rows.values() if rows})
         parts.append(f"Rows of {whose} in the ledger ({joined(named) or 'no commit'}): {order}.")
     parts += added_later

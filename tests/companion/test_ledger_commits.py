@@ -48,6 +48,7 @@ def test_a_ledger_that_is_older_than_the_run(ledger):
     assert is_before(first, run, ledger.parent) and is_before(first, first, ledger.parent)
     whose = f"Rows of all notebooks in the ledger ({first[:12]} of {found.day})"
     assert said_of(ledger, run, run) == f"{whose}: committed before the run."
+    assert before_the_run(ledger, {NOTEBOOK: [run], "03_no_rows": [run]}) == said_of(ledger, run)
     assert "changes that were not committed" in said_of(ledger, f"{run}-dirty")
 
 
