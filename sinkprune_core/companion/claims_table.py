@@ -21,7 +21,7 @@ def origin(folder: Path) -> str:
     """
     behind = records_behind(folder)
     origins = list(behind.values())
-    commit = _listed(str(one["git_commit"])[:12] for one in origins)
+    commit = _listed(str(one["git_commit"])[: ledger_commits.LETTERS] for one in origins)
     versions = [
         f"{package} {_listed(one['versions'][package] for one in origins)}" for package in SHOWN_VERSIONS
     ]

@@ -19,7 +19,7 @@ import yaml
 from sinkprune_core.companion.phrases import joined
 
 SEEN_FIRST = "seen_first"
-LETTERS = 12  # of a commit, as shown
+LETTERS = 8  # of a commit, as shown
 FASTEST = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # PyYAML is not built with libyaml everywhere
 SHOWN_ONLY = {
     "history",

@@ -278,8 +278,11 @@ def _between_kinds(found: Found) -> str:
 
 def _bare(found: Estimate) -> str:
     """Return what an effect on a loss comes to, without its number."""
-    small = " less than matters" if is_small(found) else ""
-    return by_sign(found, f"it hurts{small}", f"it helps{small}", "no effect that stands out from chance")
+    if is_small(found):
+        return by_sign(
+            found, "it hurts less than matters", "it helps less than matters", "no difference that matters"
+        )
+    return by_sign(found, "it hurts", "it helps", "no effect that stands out from chance")
 
 
 def real_models(

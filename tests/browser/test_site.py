@@ -246,5 +246,5 @@ def test_claims_are_sorted_and_filtered(driver, site):
 @in_a_browser
 def test_formulas_are_drawn(driver, site):
     driver.get((site / "notebooks" / "01_sink_variance.html").as_uri())
-    formulas = driver.find_elements("css selector", "math")
-    assert formulas and all(formula.size["width"] > 3 and formula.size["height"] > 3 for formula in formulas)
+    formulas = wait_for(lambda: driver.find_elements("css selector", "math"), "a formula")
+    assert all(formula.size["width"] > 3 and formula.size["height"] > 3 for formula in formulas)

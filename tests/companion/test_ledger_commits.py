@@ -46,7 +46,7 @@ def test_a_ledger_that_is_older_than_the_run(ledger):
     assert (found.commit, found.rows, found.is_addition) == (first, 1, True) and len(found.day) == 10
     assert not is_changed(ledger, NOTEBOOK)
     assert is_before(first, run, ledger.parent) and is_before(first, first, ledger.parent)
-    whose = f"Rows of all notebooks in the ledger ({first[:12]} of {found.day})"
+    whose = f"Rows of all notebooks in the ledger ({first[:8]} of {found.day})"
     assert said_of(ledger, run, run) == f"{whose}: committed before the run."
     assert before_the_run(ledger, {NOTEBOOK: [run], "03_no_rows": [run]}) == said_of(ledger, run)
     assert "changes that were not committed" in said_of(ledger, f"{run}-dirty")
@@ -72,8 +72,8 @@ def test_rows_of_one_notebook_may_be_added_after_the_run_of_another(ledger):
     assert [each.commit for each in ledger_commits(ledger, "01_a")] == [first]
     assert [each.commit for each in ledger_commits(ledger, "02_b")] == [later, first]
     said = before_the_run(ledger, {"01_a": [run], "02_b": [run]})
-    assert f"Rows of 01_a in the ledger ({first[:12]}" in said and "committed before the run. Rows" in said
-    assert f"Rows of 02_b in the ledger ({later[:12]}" in said and said.endswith("**not before the run**.")
+    assert f"Rows of 01_a in the ledger ({first[:8]}" in said and "committed before the run. Rows" in said
+    assert f"Rows of 02_b in the ledger ({later[:8]}" in said and said.endswith("**not before the run**.")
     again = commit(ledger.parent, "results", "2")
     both = before_the_run(ledger, {"01_a": [run], "02_b": [again]})
     assert both.startswith("Rows of all notebooks in the ledger (") and both.count("Rows") == 1
@@ -85,8 +85,8 @@ def test_rows_that_were_added_during_a_run_are_told_apart_and_changed_ones_are_n
     later = commit(ledger.parent, ledger.name, RULES + "- {finding: 01_a/z, margin: 1}\n")
     again = commit(ledger.parent, "results", "2")
     said = said_of(ledger, run, run, again)
-    assert f"({first[:12]} of" in said and ": committed before the run. 1 row of 01_a was added" in said
-    assert f"during its run ({later[:12]} of" in said
+    assert f"({first[:8]} of" in said and ": committed before the run. 1 row of 01_a was added" in said
+    assert f"during its run ({later[:8]} of" in said
     assert said.endswith("before the last 1 of its 3 records.")
     assert "**not before the run**" in said_of(ledger, run, run), "no record was measured after the row"
     assert said_of(ledger, again).endswith(": committed before the run.")
