@@ -23,12 +23,14 @@ from sinkprune_core.companion.phrases import (
     judged,
     known,
     non_empty,
+    number,
     share,
 )
 from sinkprune_core.companion.pruning_findings import ACCURACY, OFFICIAL
 from sinkprune_core.evaluation.intervals import Estimate
 
 Found = Mapping[str, Estimate | None]  # by name, without the notebook
+MISSES = 0.05  # share of 95 % intervals that leave the true value out
 
 
 def start_here(found: Found) -> list[str]:
@@ -180,9 +182,10 @@ def _accuracy(found: Found) -> str:
     if not method:
         return ""
     better, worse = above_and_below(method)
+    by_chance = number(MISSES * len(method), 1)
     return (
         f"In accuracy the method is clearly better in {better} and clearly worse in {worse} of "
-        f"{len(method)} comparisons with its baselines."
+        f"{len(method)} comparisons with its baselines; chance alone would make about {by_chance} clear."
     )
 
 
