@@ -280,7 +280,8 @@ KEYS = {
 
 
 def draw_keys(frame: pd.DataFrame, rows: str, name: str):
-    hidden = frame[frame["count"].isin([COUNT, *shared_counts.values()])]
+    is_share = (frame.condition != "main") & (frame["count"] > COUNT)
+    hidden = frame[is_share | (frame["count"] == COUNT)]
     costs = hidden[hidden.label.isin(list(KEYS))].pivot_table(
         "excess", ["kind", rows, "sequence"], "label", sort=False
     )

@@ -27,7 +27,7 @@
 # | quick, the defaults | 15 core-minutes | 1.8 GB |
 # | quick in bfloat16 | 5 core-minutes | 1.4 GB |
 # | hour | 70 core-minutes | 1.6 GB a job |
-# | full | about 350 core-minutes, estimated | 1.9 GB a job |
+# | full | about 360 core-minutes, estimated | 1.9 GB a job |
 #
 # Every variant is scored on the same held-out text, over several calibration draws. Variants of one
 # draw see the same noise. Each draw has noise of its own, so that draws average what noise adds to

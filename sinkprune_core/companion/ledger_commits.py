@@ -151,6 +151,8 @@ def before_the_run(file: Path, commits: Mapping[str, Iterable[str | None]]) -> s
         of_rows = ledger_commits(file, notebook)
         during = [each for each in of_rows if each.is_addition and _is_during(file, each, run)]
         first = [each for each in of_rows if each not in during]
+        if not first:  # where all rows came during the run, none was there before it
+            first, during = of_rows, []
         by_order.setdefault(_order(file, notebook, first, run), {})[notebook] = first
         added_later += [_added(file, notebook, each, run) for each in during]
     parts = []

@@ -101,14 +101,14 @@ def longer_texts(found: Found) -> str:
     measured = [each for each in longer if known(found, each)]
     if not measured or not known(found, name):
         return ""
-    told = [f"{amount(found[name], NATS)} in short texts ({found[name].units})"]
-    told += [f"{amount(found[each])} {longer[each]} ({found[each].units})" for each in measured]
+    costs = [f"{amount(found[name], NATS)} in short texts ({found[name].units})"]
+    costs += [f"{amount(found[each])} {longer[each]} ({found[each].units})" for each in measured]
     ending = "five are a smaller share of a longer text"
     shares = [f"{each}_same_share" for each in measured]
     if known(found, *shares):
-        costs = joined(amount(found[each]) for each in shares)
-        ending = f"as large a share of these as five are of short ones, {costs}"
-    return f"Beyond random keys the DLM's five strongest cost {joined(told)}; {ending}."
+        of_shares = joined(amount(found[each]) for each in shares)
+        ending = f"with as large a share of the keys hidden there as in short texts, {of_shares}"
+    return f"Beyond random keys the DLM's five strongest cost {joined(costs)}; {ending}."
 
 
 def told(found: Found) -> list[str]:

@@ -155,7 +155,7 @@ def test_what_sinks_are_worth_in_longer_texts_is_told_beside_short_ones():
     found[f"{worth}_tokens_512_same_share"] = estimate(2, 3)
     (sentence,) = [each for each in remembered.told(found) if "short texts" in each]
     assert sentence.replace("\N{NO-BREAK SPACE}", " ").endswith(
-        "; as large a share of these as five are of short ones, 2.5 [2.0, 3.0]."
+        "; with as large a share of the keys hidden there as in short texts, 2.5 [2.0, 3.0]."
     )
 
 

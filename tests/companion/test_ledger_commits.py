@@ -95,6 +95,13 @@ def test_rows_that_were_added_during_a_run_are_told_apart_and_changed_ones_are_n
     assert "**not before the run**" in said_of(ledger, run, last)
 
 
+def test_rows_that_all_came_during_a_run_were_not_there_before_it(ledger):
+    run = commit(ledger.parent, "results", "1")
+    commit(ledger.parent, ledger.name, RULES)
+    later = commit(ledger.parent, "results", "2")
+    assert "**not before the run**" in said_of(ledger, run, later)
+
+
 def test_a_row_that_is_removed_after_the_run_counts_as_a_change(ledger):
     rows = RULES + "- {finding: 01_a/z, margin: 1}\n"
     commit(ledger.parent, ledger.name, rows)
