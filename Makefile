@@ -37,7 +37,7 @@ publish: $(READY) ## put the results of a run into notebooks/, figures/ and READ
 
 benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 	$(BIN)/python -m pytest tests/benchmarks -s --record $(ARGS)
-	$(BIN)/python -m sinkprune_core.companion.pages
+	$(BIN)/python -m sinkprune_companion.pages.pages
 
 hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the table of docs/promises.md (half an hour)
 	$(BIN)/python -m pytest tests/hostile -q --record $(ARGS)
@@ -55,7 +55,7 @@ wheel-test: $(READY) ## run every notebook from the wheel alone, with Colab's Ju
 	$(BIN)/python -m pytest tests/wheel -q $(ARGS)
 
 address: $(READY) ## set the address of the repository (URL=https://github.com/OWNER/NAME; empty: none yet)
-	$(BIN)/python -m sinkprune_core.companion.address "$(URL)"
+	$(BIN)/python -m sinkprune_companion.run.address "$(URL)"
 
 venv: $(READY) ## only make .venv
 

@@ -66,7 +66,7 @@ if importlib.util.find_spec("sinkprune_core") is None:
         raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
     importlib.invalidate_caches()
-from sinkprune_core.companion.parameters import start
+from sinkprune_companion.run.parameters import start
 
 run = start("00_start_here", globals())
 
@@ -78,9 +78,9 @@ run = start("00_start_here", globals())
 # that receives more than the mean over all tokens plus two standard deviations. Rings mark sinks.
 
 # %%
+from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.companion.texts import held_out_texts
 from sinkprune_core.models.loading import load
 from sinkprune_core.sinks.detection import sink_sets
 
@@ -96,7 +96,7 @@ sinks_ST = sink_sets(mass_NST, visible_ST)[0]
 # The picture:
 
 # %%
-from sinkprune_core.companion import figures, trajectories
+from sinkprune_companion.figures import figures, trajectories
 
 share = float((mass_NST[0] * sinks_ST).sum() / mass_NST[0].sum())
 says = (
@@ -145,7 +145,8 @@ also_OI = without_OI >= without_OI.quantile(sparsity, dim=1, keepdim=True)
 
 # %%
 import pandas as pd
-from sinkprune_core.companion import phrases, sink_figures
+from sinkprune_companion.figures import sink_figures
+from sinkprune_companion.pages import phrases
 from sinkprune_core.evaluation.intervals import interval
 
 differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
@@ -165,8 +166,8 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # the sequences, and both see as many tokens.
 
 # %%
-from sinkprune_core.companion.texts import calibration_draw
-from sinkprune_core.companion.variants import SharedStatistics, Variant, variant_scores
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant, variant_scores
+from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.pruning.recipe import preset
 
 prints = {dlm.name: dlm.fingerprint()}
@@ -261,8 +262,8 @@ figures.save_figure(run, drawn, "nelbo", by_mask, caption)
 
 # %%
 import numpy as np
-from sinkprune_core.companion import forests
-from sinkprune_core.companion.notebook_readings import start_here
+from sinkprune_companion.figures import forests
+from sinkprune_companion.pages.notebook_readings import start_here
 from sinkprune_core.evaluation.intervals import forest_table
 
 pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
@@ -280,7 +281,7 @@ figures.save_figure(run, drawn, "first_look", forest_table(forest), caption)
 
 # %%
 from IPython.display import display
-from sinkprune_core.companion.shown import Folded, sentences
+from sinkprune_companion.run.shown import Folded, sentences
 from sinkprune_core.evaluation.intervals import listed
 
 ar = load(twin, dtype, run.device)
@@ -320,9 +321,9 @@ display(Folded(listed(found)), Folded(shown, "What each recipe took"))
 # everything works offline.
 
 # %%
+from sinkprune_companion.training.lora import tokens_seen
 from sinkprune_core.costs import compute
 from sinkprune_core.models.embedded import ADAPTERS
-from sinkprune_core.training.lora import tokens_seen
 
 for lm in (dlm, ar):
     if lm.name in ADAPTERS:
@@ -407,8 +408,8 @@ figures.save_figure(run, drawn, "learning_curve", curve, caption)
 # card](../sinkprune_core/data/adapters/smol-dlm/README.md) has the same on more text.
 
 # %%
-from sinkprune_core.companion import figure_titles
-from sinkprune_core.evaluation import quality
+from sinkprune_companion.figures import figure_titles
+from sinkprune_companion.harness import quality
 
 part_NT = torch.cat([ids_NT[: max(1, sequences // 12)] for ids_NT in texts.values()])
 filled = run.record(
@@ -442,15 +443,15 @@ for share, part in wide.groupby(level="share"):
 # %% [markdown]
 # ## What can the two models do?
 #
-# The offline suite has [1,512 items](../sinkprune_core/data/tasks/README.md) in six groups, with
+# The offline suite has [1,512 items](../sinkprune_companion/data/tasks/README.md) in six groups, with
 # two endings each. A model answers with the ending that it finds more likely. Items come in pairs
 # in which each ending is right once, so a model that ignores the context is right in half of them:
 # chance is 50 %. A pair is *told apart* where the context moves the preference the right way;
 # chance is 50 % again. The DLM's likelihoods are bounds, from as many noise draws as above.
 
 # %%
-from sinkprune_core.companion.suite_answers import suite_answers
-from sinkprune_core.evaluation import suite
+from sinkprune_companion.experiments.suite_answers import suite_answers
+from sinkprune_companion.harness import suite
 
 answers = {lm.name: suite_answers(run, lm, prints[lm.name], items, draws) for lm in (ar, dlm)}
 rows, told = [], {}
@@ -532,4 +533,4 @@ pd.DataFrame(
 # * [06 · The paper's models](06_real_models.ipynb)
 #
 # The [README](../README.md) has the verdicts of all of them, computed from
-# [`claims.yml`](../sinkprune_core/data/claims.yml) and the records of a run.
+# [`claims.yml`](../sinkprune_companion/data/claims.yml) and the records of a run.

@@ -72,7 +72,7 @@ if importlib.util.find_spec("sinkprune_core") is None:
         raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
     importlib.invalidate_caches()
-from sinkprune_core.companion.parameters import start
+from sinkprune_companion.run.parameters import start
 
 run = start("01_sink_variance", globals())
 
@@ -123,7 +123,7 @@ run = start("01_sink_variance", globals())
 # %%
 from dataclasses import replace
 
-from sinkprune_core.companion import sink_conditions
+from sinkprune_companion.experiments import sink_conditions
 from sinkprune_core.models.loading import load
 
 conditions = sink_conditions.conditions(texts, first_tokens, lengths, samplers)
@@ -172,7 +172,7 @@ def traced(lm, name: str, condition) -> Trace:
 
 # %%
 import pandas as pd
-from sinkprune_core.companion import sink_measures
+from sinkprune_companion.experiments import sink_measures
 
 rows = []
 for condition in conditions:
@@ -207,7 +207,7 @@ _ = original.model.to("meta")
 # top to bottom. Tokens that receive much attention are named.
 
 # %%
-from sinkprune_core.companion import (
+from sinkprune_companion.figures import (
     figure_titles,
     figures,
     reading_figures,
@@ -246,7 +246,7 @@ figures.save_figure(
 
 # %%
 from IPython.display import display
-from sinkprune_core.companion import step_views
+from sinkprune_companion.figures import step_views
 
 written = figures.save_figure(
     run,
@@ -496,8 +496,8 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # Differences are paired by prompt. Intervals are bootstrap intervals over prompts.
 
 # %%
-from sinkprune_core.companion.notebook_readings import sink_variance
-from sinkprune_core.companion.shown import Folded, sentences
+from sinkprune_companion.pages.notebook_readings import sink_variance
+from sinkprune_companion.run.shown import Folded, sentences
 from sinkprune_core.evaluation.intervals import interval, listed
 
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
@@ -534,7 +534,7 @@ Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
 # ## The verdict
 
 # %%
-from sinkprune_core.companion import claims
+from sinkprune_companion.ledger import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 

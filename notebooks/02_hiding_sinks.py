@@ -70,7 +70,7 @@ if importlib.util.find_spec("sinkprune_core") is None:
         raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
     importlib.invalidate_caches()
-from sinkprune_core.companion.parameters import start
+from sinkprune_companion.run.parameters import start
 
 run = start("02_hiding_sinks", globals())
 
@@ -104,7 +104,7 @@ run = start("02_hiding_sinks", globals())
 #   position, a random one or the strongest.
 
 # %%
-from sinkprune_core.companion import sink_conditions
+from sinkprune_companion.experiments import sink_conditions
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.models.loading import load
 from sinkprune_core.sinks.hiding import Hiding
@@ -161,7 +161,7 @@ prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 
 # %%
 import pandas as pd
-from sinkprune_core.companion.hiding_scores import hiding_scores
+from sinkprune_companion.experiments.hiding_scores import hiding_scores
 
 DESCRIBED = ["value", "excess", "attention", "first", "masks", "left", "second"]
 
@@ -205,7 +205,7 @@ in_main.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round
 # ## The figure: what hiding costs
 
 # %%
-from sinkprune_core.companion import figure_titles, figures, forests
+from sinkprune_companion.figures import figure_titles, figures, forests
 from sinkprune_core.evaluation.intervals import interval
 
 single = in_main.label == "random, first token kept"  # measured for one key alone, below
@@ -248,7 +248,7 @@ figures.save_figure(
 # token pays for position 0 what it pays for any other.
 
 # %%
-from sinkprune_core.companion import reading_figures
+from sinkprune_companion.figures import reading_figures
 
 POSITIONS = {
     "first token": reading_figures.Metric("position 0: excess (nats)", 0.1),
@@ -328,7 +328,7 @@ by_condition.round(3)
 
 # %%
 import torch
-from sinkprune_core.companion.hiding_scores import hiding_texts
+from sinkprune_companion.experiments.hiding_scores import hiding_texts
 
 rules = {
     "llada": Sampler(written, steps, block=None, temperature=temperature),
@@ -468,8 +468,8 @@ run.find(found)
 # In words:
 
 # %%
-from sinkprune_core.companion.hiding_reading import hiding_sinks
-from sinkprune_core.companion.shown import Folded, sentences
+from sinkprune_companion.pages.hiding_reading import hiding_sinks
+from sinkprune_companion.run.shown import Folded, sentences
 from sinkprune_core.evaluation.intervals import listed
 
 sentences(hiding_sinks(found))
@@ -557,7 +557,7 @@ for name, endings in {"differences": ENDINGS, "differences_conditions": OTHER_TE
 # ## The verdict
 
 # %%
-from sinkprune_core.companion import claims
+from sinkprune_companion.ledger import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 

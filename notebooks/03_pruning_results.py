@@ -94,7 +94,7 @@ if importlib.util.find_spec("sinkprune_core") is None:
         raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
     importlib.invalidate_caches()
-from sinkprune_core.companion.parameters import start
+from sinkprune_companion.run.parameters import start
 
 run = start("03_pruning_results", globals())
 
@@ -153,7 +153,7 @@ run = start("03_pruning_results", globals())
 # other and with `wanda-unmatched`.
 
 # %%
-from sinkprune_core.companion.pruning_grid import GridSize, grid_cells, twin_cells
+from sinkprune_companion.experiments.pruning_grid import GridSize, grid_cells, twin_cells
 
 size = GridSize(
     calibration, noise_levels, seeds + first_seed, other_draws, pattern_draws, pattern_draws
@@ -170,9 +170,9 @@ print(f"{len(cells)} variants of the DLM, {len(of_twin)} of the AR model, {seeds
 # above the dense model on the same sequence under the same noise.
 
 # %%
-from sinkprune_core.companion.own_noise import above_dense
-from sinkprune_core.companion.pruning_grid import Measures, measure_grid
-from sinkprune_core.companion.texts import held_out_texts
+from sinkprune_companion.experiments.own_noise import above_dense
+from sinkprune_companion.experiments.pruning_grid import Measures, measure_grid
+from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 
 dlm = load(model, dtype, run.device)
@@ -193,7 +193,8 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 # alone cost far more; the title has their numbers.
 
 # %%
-from sinkprune_core.companion import figure_titles, figures, forests, pruning_findings
+from sinkprune_companion.experiments import pruning_findings
+from sinkprune_companion.figures import figure_titles, figures, forests
 
 excess = pruning_findings.excess(scores)
 quality = excess[excess.pattern == "unstructured"]
@@ -265,7 +266,12 @@ rows.loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
 # Each sparsity has a figure, and so have the patterns.
 
 # %%
-from sinkprune_core.companion.pruning_findings import COMPARISONS, differences, heading, places
+from sinkprune_companion.experiments.pruning_findings import (
+    COMPARISONS,
+    differences,
+    heading,
+    places,
+)
 from sinkprune_core.evaluation.intervals import forest_table
 
 
@@ -312,11 +318,11 @@ pruning_findings.by_text(scores, ("unstructured", 0.5), HEADLINES).T
 # ## Accuracy
 #
 # The published numbers are accuracies. Here pruned models answer the offline suite and a slice of
-# [BLiMP](../sinkprune_core/data/blimp/README.md). Both have two choices: chance is 50 %. The table
+# [BLiMP](../sinkprune_companion/data/blimp/README.md). Both have two choices: chance is 50 %. The table
 # shows right answers in percent, with intervals over pairs of items and calibration draws:
 
 # %%
-from sinkprune_core.companion.variant_answers import flip_table, points
+from sinkprune_companion.experiments.variant_answers import flip_table, points
 
 by_pair = points(answers)
 pruning_findings.shares_right(by_pair)
@@ -359,8 +365,8 @@ flip_table(answers, pruning_findings.accuracy_sides(answers, answer_sparsities))
 # sweep measures this on draw 0 alone.
 
 # %%
-from sinkprune_core.companion.masks import mask_differences
-from sinkprune_core.companion.texts import calibration_draw
+from sinkprune_companion.experiments.masks import mask_differences
+from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.pruning.recipe import preset
 
 NAMES = ["noised-dense", "unstable", "all-sinks", "wanda"]
@@ -375,7 +381,7 @@ pairs = [("noised-dense", name) for name in ("other text", "wanda", "unstable", 
 # The pairs, each against `noised-dense`:
 
 # %%
-from sinkprune_core.companion import sink_figures
+from sinkprune_companion.figures import sink_figures
 
 kept_weights = {}
 if first_seed == 0 or not run.is_cell:
@@ -409,7 +415,7 @@ scores[scores.sparsity == 0.5].groupby(["pattern", "variant"], sort=False)[COUNT
 # sinks. The value is its exact negative log-likelihood.
 
 # %%
-from sinkprune_core.companion.pruning_findings import TWIN_COMPARISONS
+from sinkprune_companion.experiments.pruning_findings import TWIN_COMPARISONS
 
 dlm.model.to("meta")  # its weights have served; the twin gets their room
 ar = load(twin, dtype, run.device)
@@ -431,8 +437,8 @@ figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 # calibration draws and sequences together.
 
 # %%
-from sinkprune_core.companion.notebook_readings import pruning_results
-from sinkprune_core.companion.shown import Folded, sentences
+from sinkprune_companion.pages.notebook_readings import pruning_results
+from sinkprune_companion.run.shown import Folded, sentences
 
 found = pruning_findings.likelihood_findings(scores, sparsities) | accuracy
 found |= pruning_findings.twin_findings(of_ar) | kept_weights
@@ -455,7 +461,7 @@ Folded(listed(measured, **{"half-width": widths, "margin": margins}))
 # Every difference whose interval leaves zero out, in either direction:
 
 # %%
-from sinkprune_core.companion import claims
+from sinkprune_companion.ledger import claims
 
 rows = [claim.finding.split("/")[1] for claim in claims.ledger() if claim.notebook == run.notebook]
 clear = pruning_findings.away_from_zero(found, rows).set_index("finding")

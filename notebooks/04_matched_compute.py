@@ -68,7 +68,7 @@ if importlib.util.find_spec("sinkprune_core") is None:
         raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
     importlib.invalidate_caches()
-from sinkprune_core.companion.parameters import start
+from sinkprune_companion.run.parameters import start
 
 run = start("04_matched_compute", globals())
 
@@ -93,7 +93,7 @@ run = start("04_matched_compute", globals())
 # NELBO; fewer steps cost more.
 
 # %%
-from sinkprune_core.companion.texts import held_out_texts
+from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset
 
@@ -118,7 +118,7 @@ texts = held_out_texts(dlm.tokenizer, sequences, length)
 
 # %%
 import torch
-from sinkprune_core.companion.cost_models import cost_models
+from sinkprune_companion.experiments.cost_models import cost_models
 from sinkprune_core.costs import compute
 
 kinds = {
@@ -244,8 +244,8 @@ matched.set_index("steps")
 # compared with the dense model in fewer steps.
 
 # %%
-from sinkprune_core.companion.texts import calibration_draw
-from sinkprune_core.companion.variants import SharedStatistics, variant_scores
+from sinkprune_companion.experiments.variants import SharedStatistics, variant_scores
+from sinkprune_companion.run.texts import calibration_draw
 from tqdm.auto import tqdm
 
 grid = sorted({int(count) for count in matched.to_numpy().flatten()})
@@ -279,7 +279,7 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 # variant is paired with it by sequence and noise. In the first figure zeros count as skipped work.
 
 # %%
-from sinkprune_core.companion import figure_titles, figures, forests
+from sinkprune_companion.figures import figure_titles, figures, forests
 from sinkprune_core.evaluation.intervals import compare
 
 
@@ -395,7 +395,7 @@ costs.round(2)
 
 # %%
 import numpy as np
-from sinkprune_core.companion.margins import with_share_of_damage
+from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_core.evaluation.intervals import crossed_interval, on_common_draws
 
 
@@ -419,8 +419,8 @@ for name in structured_recipes:
 # The comparisons at equal calibration tokens:
 
 # %%
-from sinkprune_core.companion.notebook_readings import matched_compute
-from sinkprune_core.companion.shown import Folded, sentences
+from sinkprune_companion.pages.notebook_readings import matched_compute
+from sinkprune_companion.run.shown import Folded, sentences
 
 for other in baselines:
     damage = compare(scores, at(other, 0), at("dense", 0)).value
@@ -445,7 +445,7 @@ Folded(listed(found, equal=matches, margin=margins))
 # ## The verdict
 
 # %%
-from sinkprune_core.companion import claims
+from sinkprune_companion.ledger import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 

@@ -80,7 +80,7 @@ if importlib.util.find_spec("sinkprune_core") is None:
         raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
     importlib.invalidate_caches()
-from sinkprune_core.companion.parameters import start
+from sinkprune_companion.run.parameters import start
 
 run = start("05_what_does_the_work", globals())
 
@@ -108,7 +108,7 @@ run = start("05_what_does_the_work", globals())
 # %%
 from dataclasses import replace
 
-from sinkprune_core.companion.contrasts import Switch, cells, name, path
+from sinkprune_companion.ledger.contrasts import Switch, cells, name, path
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [
@@ -173,9 +173,9 @@ print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 # noise.
 
 # %%
-from sinkprune_core.companion.own_noise import above_dense
-from sinkprune_core.companion.pruning_grid import GridCell, Measures, measure_grid
-from sinkprune_core.companion.texts import held_out_texts
+from sinkprune_companion.experiments.own_noise import above_dense
+from sinkprune_companion.experiments.pruning_grid import GridCell, Measures, measure_grid
+from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 
 dlm = load(model, dtype, run.device)
@@ -199,7 +199,7 @@ losses, _ = measure_grid(run, dlm, grid, measures, numbers)
 
 # %%
 import pandas as pd
-from sinkprune_core.companion.contrasts import differences_of
+from sinkprune_companion.ledger.contrasts import differences_of
 from sinkprune_core.evaluation.intervals import crossed_interval, pivot
 
 scores = above_dense(losses) if own_noise else losses
@@ -238,8 +238,8 @@ pd.Series(shares_out, name="share left out", dtype=float).round(4).to_frame()
 # costs at that sparsity; 9.18 % is what the paper's method gives back.
 
 # %%
-from sinkprune_core.companion.contrasts import effects, judge
-from sinkprune_core.companion.margins import damage_margin
+from sinkprune_companion.ledger.contrasts import effects, judge
+from sinkprune_companion.ledger.margins import damage_margin
 
 
 def against(pairs: dict[str, tuple[Recipe, Recipe]]) -> dict:
@@ -282,7 +282,7 @@ by_setting = against(pairs)
 
 # %%
 from IPython.display import display
-from sinkprune_core.companion import figure_titles, figures, forests
+from sinkprune_companion.figures import figure_titles, figures, forests
 
 sections = {
     f"factorial at {sparsity:.0%} sparsity": factors[sparsity],
@@ -311,7 +311,7 @@ for file, table in tables.items():
 # four of them.
 
 # %%
-from sinkprune_core.companion.contrasts import neighbours
+from sinkprune_companion.ledger.contrasts import neighbours
 
 edges = {switch.label: {} for switch in SWITCHES}
 main = factorial[sparsity]
@@ -336,7 +336,7 @@ figures.save_figure(run, drawn, "simple_effects", simple, caption)
 # the official recipe beside Wanda. Below them is by how much the effects differ between kinds.
 
 # %%
-from sinkprune_core.companion.text_kinds import KINDS, by_kind
+from sinkprune_companion.experiments.text_kinds import KINDS, by_kind
 
 variants = {cell: name(recipe, wanda) for cell, recipe in main.items()}
 variant_of = name(official, wanda)
@@ -379,10 +379,10 @@ figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 # calibration text, with and without a special first token. A sweep measures this on draw 0 alone.
 
 # %%
+from sinkprune_companion.experiments.token_reach import reach_words, token_reach
+from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.companion.texts import calibration_draw
-from sinkprune_core.companion.token_reach import reach_words, token_reach
 
 drawn_texts = [calibration_draw(dlm, reach_sequences, length, seed) for seed in (0, 1)]
 with_token = [
@@ -410,8 +410,8 @@ def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
 # The figure, and the same in words:
 
 # %%
-from sinkprune_core.companion import sink_figures
-from sinkprune_core.companion.reach_findings import reach_findings
+from sinkprune_companion.experiments.reach_findings import reach_findings
+from sinkprune_companion.figures import sink_figures
 
 reach_found = {}
 if first_seed == 0 or not run.is_cell:
@@ -435,7 +435,7 @@ if first_seed == 0 or not run.is_cell:
 # measure is None.
 
 # %%
-from sinkprune_core.companion.margins import with_share_of_damage
+from sinkprune_companion.ledger.margins import with_share_of_damage
 
 costs = {}
 for share in shares:
@@ -453,8 +453,8 @@ costs["allocation_linear_minus_uniform"] = (linear, method)
 # In words:
 
 # %%
-from sinkprune_core.companion.notebook_readings import what_does_the_work
-from sinkprune_core.companion.shown import Folded, sentences
+from sinkprune_companion.pages.notebook_readings import what_does_the_work
+from sinkprune_companion.run.shown import Folded, sentences
 
 found = {}
 for finding, (values_RN, compared) in costs.items():
@@ -491,7 +491,7 @@ table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median(
 # ## The verdict
 
 # %%
-from sinkprune_core.companion import claims
+from sinkprune_companion.ledger import claims
 
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 

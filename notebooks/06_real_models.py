@@ -71,7 +71,7 @@ if importlib.util.find_spec("sinkprune_core") is None:
         raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
     importlib.invalidate_caches()
-from sinkprune_core.companion.parameters import start
+from sinkprune_companion.run.parameters import start
 
 run = start("06_real_models", globals())
 
@@ -94,7 +94,7 @@ run = start("06_real_models", globals())
 
 # %%
 import torch
-from sinkprune_core.companion.plans import costs
+from sinkprune_companion.run.plans import costs
 from sinkprune_core.models.hub import parse
 from sinkprune_core.pruning.recipe import preset as recipe_of
 
@@ -135,7 +135,7 @@ dlm = models[model]
 
 # %%
 import pandas as pd
-from sinkprune_core.companion import style
+from sinkprune_companion.figures import style
 
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 stands_in = dlm.name.startswith("tiny-random")
@@ -175,7 +175,7 @@ pd.DataFrame(
 # at every step.
 
 # %%
-from sinkprune_core.companion.texts import any_text
+from sinkprune_companion.run.texts import any_text
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.sinks.trace import Trace, trace
 
@@ -197,7 +197,7 @@ for name, lm in models.items():
 # The first prompt of each:
 
 # %%
-from sinkprune_core.companion import figure_titles, figures, trajectories
+from sinkprune_companion.figures import figure_titles, figures, trajectories
 
 panels = []
 for name, one in traced.items():
@@ -237,8 +237,8 @@ pd.DataFrame(moves).round(3)
 # package, and must give the logits of the model that was saved.
 
 # %%
+from sinkprune_companion.experiments.variants import saved_variant
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.companion.variants import saved_variant
 from sinkprune_core.pruning.recipe import check
 from transformers import AutoModelForCausalLM
 
@@ -267,7 +267,7 @@ for sparsity, recipe in recipes.items():
 # same noise. Every value is a record, so a run that was stopped goes on where it was.
 
 # %%
-from sinkprune_core.companion.variants import variant_scores
+from sinkprune_companion.experiments.variants import variant_scores
 from sinkprune_core.evaluation.intervals import interval
 
 variants = {0.0: dlm, **pruned}
@@ -285,7 +285,7 @@ for sparsity in pruned:
 # The differences to the dense model:
 
 # %%
-from sinkprune_core.companion import forests
+from sinkprune_companion.figures import forests
 from sinkprune_core.evaluation.intervals import forest_table
 
 label = f"difference in NELBO (nats per token), {dlm.name}"
@@ -299,7 +299,7 @@ figures.save_figure(run, marked(drawn), "likelihood", forest_table(forest), capt
 # or the offline suite of this project, where chance is one half.
 
 # %%
-from sinkprune_core.evaluation.benchmarks import evaluate_named
+from sinkprune_companion.harness.benchmarks import evaluate_named
 
 family = "dream" if row and row.family == "dream" else "llada"
 results = {}
@@ -337,7 +337,7 @@ for sparsity, lm in variants.items():
 # benchmark.
 
 # %%
-from sinkprune_core.companion import published
+from sinkprune_companion.ledger import published
 
 comparable = [
     published.comparable(found, model, preset if sparsity else None, sparsity)
@@ -359,8 +359,8 @@ cells.pivot_table(
 # ## The reading
 
 # %%
-from sinkprune_core.companion.notebook_readings import real_models
-from sinkprune_core.companion.shown import sentences
+from sinkprune_companion.pages.notebook_readings import real_models
+from sinkprune_companion.run.shown import sentences
 
 run.find({})
 ran = table.here.ne(published.NOT_RUN).sum() if len(table) else 0
@@ -372,7 +372,7 @@ sentences(real_models(model, len(table), ran, alike, len(pruned), stands_in))
 # Without a run of theirs, claims about 8B models get no verdict.
 
 # %%
-from sinkprune_core.companion import claims
+from sinkprune_companion.ledger import claims
 
 verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder))
 claims.shown(verdicts[verdicts.index.str.startswith("llada")])

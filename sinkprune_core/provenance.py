@@ -43,7 +43,7 @@ def _git_commit() -> str | None:
     """Return the commit of the clone that holds the package; None where there is no git or no clone."""
     try:
         commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--", str(PACKAGE))
+        changes = _git("status", "--porcelain", "--", "sinkprune_core", "sinkprune_companion")
     except (OSError, subprocess.SubprocessError):
         return None
     if changes:
@@ -54,7 +54,7 @@ def _git_commit() -> str | None:
 def _git(*arguments: str) -> str:
     """Return what a git command prints; raises CalledProcessError where it fails."""
     done = subprocess.run(
-        ["git", *arguments], cwd=PACKAGE, capture_output=True, text=True, timeout=20, check=True
+        ["git", *arguments], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=20, check=True
     )
     return done.stdout.strip()
 

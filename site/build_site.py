@@ -16,7 +16,7 @@ import figure_pages
 import nbformat
 from links import Links
 
-from sinkprune_core.companion import step_views
+from sinkprune_companion.figures import step_views
 from sinkprune_core.models.weight_files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,14 +12,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sinkprune_companion.cli.main import main
+from sinkprune_companion.harness import quality
+from sinkprune_companion.training import lora
+from sinkprune_companion.training.settings import LOG, Training, training_dtype
 from sinkprune_core import corpus
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.cli.main import main
 from sinkprune_core.costs import compute
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.evaluation import quality
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.evaluation.protocols import Protocol
@@ -34,8 +36,6 @@ from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 from sinkprune_core.sinks.trace import trace
-from sinkprune_core.training import lora
-from sinkprune_core.training.settings import LOG, Training, training_dtype
 
 if torch.cuda.is_available():
     DEVICE = torch.device("cuda", 0)

@@ -28,7 +28,7 @@ def pair(tmp_path_factory):
 @pytest.mark.parametrize("name", TINY)
 def test_a_notebook_takes_the_gpu_and_a_dtype_that_it_has(name, pair, tmp_path, monkeypatch, capsys):
     for module in ("records", "parameters"):
-        monkeypatch.setattr(f"sinkprune_core.companion.{module}.project_root", lambda: tmp_path)
+        monkeypatch.setattr(f"sinkprune_companion.run.{module}.project_root", lambda: tmp_path)
     models = {parameter: pair[parameter] for parameter in MODELS[name]}
     with second_device():
         run_cells(name, profile="tiny", **models, **TINY[name])

@@ -8,7 +8,8 @@ from hostile import fuzz, fuzz_groups, report
 from hostile.fuzz import Case, judge
 from hostile.tally import BROKE, HELD, REFUSED, Tally
 
-from sinkprune_core.companion import claims, parameters, records
+from sinkprune_companion.ledger import claims
+from sinkprune_companion.run import parameters, records
 from sinkprune_core.models import adapters, reader, weight_files
 from sinkprune_core.models.configuration_fields import check_fields
 from sinkprune_core.models.weight_files import read_json

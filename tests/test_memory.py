@@ -15,12 +15,13 @@ from peft.tuners.lora import Linear
 from safetensors.torch import load_file
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from sinkprune_companion.experiments import variants
+from sinkprune_companion.experiments.masks import kept_masks
+from sinkprune_companion.experiments.variants import SharedStatistics, variant_scores
+from sinkprune_companion.run import records
+from sinkprune_companion.run.records import Run
 from sinkprune_core import memory
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.companion import records, variants
-from sinkprune_core.companion.masks import kept_masks
-from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.variants import SharedStatistics, variant_scores
 from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation import likelihood, token_losses
@@ -250,7 +251,7 @@ def test_in_a_container_whose_own_path_is_not_mounted_the_mounted_group_counts(t
 LIMITED = """
 import resource
 from sinkprune_core import memory
-from sinkprune_core.cli.inputs import require_memory
+from sinkprune_companion.cli.inputs import require_memory
 resource.setrlimit(resource.RLIMIT_AS, (memory._pages(0) + 200_000_000,) * 2)
 print(memory.free_memory())
 require_memory()

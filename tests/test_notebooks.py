@@ -17,9 +17,9 @@ from jupytext.cli import jupytext as jupytext_command
 from notebook_cells import run_cells
 from papermill.exceptions import PapermillExecutionError
 
-from sinkprune_core.companion import run_costs
-from sinkprune_core.companion.parameters import OTHERS, ParameterError, check, declared
-from sinkprune_core.companion.publish import WIDGETS, clean_notebook
+from sinkprune_companion.run import run_costs
+from sinkprune_companion.run.parameters import OTHERS, ParameterError, check, declared
+from sinkprune_companion.run.publish import WIDGETS, clean_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -192,8 +192,8 @@ def test_syncing_the_pair_changes_neither_file(name, tmp_path, monkeypatch):
 
 
 def test_the_published_run_decides_no_claim_without_a_finding_and_lists_every_claim():
-    from sinkprune_core.companion.claims import OTHERS, ledger
-    from sinkprune_core.companion.claims_table import ledger_digest
+    from sinkprune_companion.ledger.claims import OTHERS, ledger
+    from sinkprune_companion.ledger.claims_table import ledger_digest
 
     published = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
     if published["parameters"].get("ledger_sha256") != ledger_digest():

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from sinkprune_companion.harness import quality
 from sinkprune_core import provenance
-from sinkprune_core.evaluation import quality
 from sinkprune_core.files import PACKAGE
 from sinkprune_core.provenance import closure_modules, environment, modules_of, source_closure
 from sinkprune_core.sinks.detection import sink_sets
 
-PRUNING = ["sinkprune_core.companion.variants"]
-MASKS = ["sinkprune_core.companion.masks"]
-HIDING = ["sinkprune_core.companion.hiding_scores"]
-SUITE = ["sinkprune_core.companion.suite_answers"]
+PRUNING = ["sinkprune_companion.experiments.variants"]
+MASKS = ["sinkprune_companion.experiments.masks"]
+HIDING = ["sinkprune_companion.experiments.hiding_scores"]
+SUITE = ["sinkprune_companion.experiments.suite_answers"]
 MEASURING = {"pruning": PRUNING, "masks": MASKS, "hiding": HIDING, "suite": SUITE}
 
 
@@ -55,7 +55,7 @@ def test_records_of_pruning_and_of_hiding_do_not_rest_on_each_other():
     assert "sinkprune_core.pruning.engine" in closure_modules(PRUNING)
     assert "sinkprune_core.pruning.engine" not in closure_modules(HIDING)
     assert "sinkprune_core.pruning.criteria" in closure_modules(MASKS)
-    assert "sinkprune_core.evaluation.quality" not in closure_modules(PRUNING)
+    assert "sinkprune_companion.harness.quality" not in closure_modules(PRUNING)
 
 
 class Commented(ast.NodeTransformer):
@@ -160,12 +160,12 @@ def test_a_function_of_a_notebook_stands_for_what_it_names(tiny_dlm):
 
     assert modules_of(lambda: number + 1) == set()
     assert modules_of(lambda: sink_sets) == {"sinkprune_core.sinks.detection"}
-    assert modules_of(lambda: write()) == {"sinkprune_core.evaluation.quality"}
+    assert modules_of(lambda: write()) == {"sinkprune_companion.harness.quality"}
     assert modules_of(lambda: lm) == {"sinkprune_core.models.language_model"}
     assert modules_of(lambda lm=lm: [lm for _ in range(number)]) == {"sinkprune_core.models.language_model"}
     assert modules_of(sink_sets, quality, type(lm)) == {
         "sinkprune_core.sinks.detection",
-        "sinkprune_core.evaluation.quality",
+        "sinkprune_companion.harness.quality",
         "sinkprune_core.models.language_model",
     }
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sinkprune_core.cli.main import main
-from sinkprune_core.companion import readme
-from sinkprune_core.companion.parameters import declared
+from sinkprune_companion.cli.main import main
+from sinkprune_companion.pages import readme
+from sinkprune_companion.run.parameters import declared
 from sinkprune_core.pruning.recipe import PRESETS
 
 ROOT = Path(__file__).resolve().parents[1]

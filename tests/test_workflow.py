@@ -29,7 +29,7 @@ first_seed: int = 0  # number of the first draw
 # %%
 import time
 import pandas as pd
-from sinkprune_core.companion.parameters import start
+from sinkprune_companion.run.parameters import start
 from sinkprune_core.evaluation.intervals import interval
 run = start("NAME", globals())
 # %%
@@ -105,7 +105,7 @@ def command(project: Path, *arguments: str) -> dict:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     return {
-        "args": [sys.executable, "-m", "sinkprune_core.cli.main", *arguments],
+        "args": [sys.executable, "-m", "sinkprune_companion.cli.main", *arguments],
         "cwd": project,
         "env": environment,
         "text": True,

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from sinkprune_core.companion import run_costs
+from sinkprune_companion.run import run_costs
 from sinkprune_core.files import project_root
 from sinkprune_core.models.devices import choose_dtype
 

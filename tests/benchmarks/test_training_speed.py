@@ -9,6 +9,12 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from sinkprune_companion.training.base import open_base
+from sinkprune_companion.training.crops import SAMPLE_LENGTH
+from sinkprune_companion.training.lora import trainable
+from sinkprune_companion.training.losses import half_precision, masked_cross_entropy
+from sinkprune_companion.training.samples import SHARD, sample_batch
+from sinkprune_companion.training.settings import Training
 from sinkprune_core import corpus
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.memory import keep_freed_memory
@@ -16,12 +22,6 @@ from sinkprune_core.models import embedded
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load
 from sinkprune_core.seeds import generator
-from sinkprune_core.training.base import open_base
-from sinkprune_core.training.crops import SAMPLE_LENGTH
-from sinkprune_core.training.lora import trainable
-from sinkprune_core.training.losses import half_precision, masked_cross_entropy
-from sinkprune_core.training.samples import SHARD, sample_batch
-from sinkprune_core.training.settings import Training
 
 CONFIG = Training()
 ROWS = CONFIG.batch_tokens // SAMPLE_LENGTH

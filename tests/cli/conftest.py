@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from sinkprune_core.cli import main
+from sinkprune_companion.cli import main
 from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.random_weights import write
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sinkprune_companion.cli import main
 from sinkprune_core import corpus
-from sinkprune_core.cli import main
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.random_cases import CASES
@@ -106,7 +106,9 @@ def test_a_margin_decides_what_matters(model, worse, compare):
 
 def test_other_tokenizers_are_refused_before_any_model_is_loaded(model, tmp_path, refused, monkeypatch):
     write(CASES["dream"], tmp_path / "dream")
-    monkeypatch.setattr("sinkprune_core.cli.inputs.open_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(
+        "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("a model was loaded")
+    )
     said = refused("compare", model, tmp_path / "dream", "--text", tmp_path / "text.txt")
     assert f"{model} and {tmp_path}/dream have different tokenizers" in said
     assert "bits per character would be needed" in said

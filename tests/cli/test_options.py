@@ -9,8 +9,8 @@ from typing import get_type_hints
 
 import pytest
 
-from sinkprune_core.cli.main import COMMANDS, parse
-from sinkprune_core.cli.options import Parser, new_files, suggestion
+from sinkprune_companion.cli.main import COMMANDS, parse
+from sinkprune_companion.cli.options import Parser, new_files, suggestion
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -206,7 +206,7 @@ def test_nothing_is_overwritten_and_an_output_that_cannot_be_written_is_found_ou
     name, option, model, tmp_path, refused, monkeypatch
 ):
     monkeypatch.setattr(
-        "sinkprune_core.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
+        "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
     )
     taken = tmp_path / "taken.png"
     taken.write_bytes(b"taken")
@@ -255,7 +255,7 @@ def test_what_a_command_writes_is_held_from_before_the_work(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from sinkprune_core.cli.options import new_files
+from sinkprune_companion.cli.options import new_files
 try:
     with new_files(json=Path(sys.argv[1])):
         pass

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from sinkprune_companion.cli import main
 from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.cli import main
 from sinkprune_core.costs import pruning as cost
 from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.models.loading import load
@@ -216,7 +216,7 @@ def test_a_mistake_is_one_line_and_status_1(model, command, tmp_path, flags, sai
 @pytest.mark.parametrize("name", ["prune", "trace", "evaluate"])
 def test_a_gpu_that_is_not_there_is_said_before_any_work(name, model, tmp_path, refused, monkeypatch):
     monkeypatch.setattr(
-        "sinkprune_core.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
+        "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
     )
     out = ("--out", tmp_path / "out") if name == "prune" else ()
     text = ("--text", tmp_path / "text.txt")

@@ -7,14 +7,14 @@ import sys
 import nbformat
 import pytest
 
-from sinkprune_core.cli.reproduce import failures, held
+from sinkprune_companion.cli.reproduce import failures, held
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
 RUN_ON = """
 import subprocess, sys
 WAIT = "import sys; sys.stdin.read()"
 from pathlib import Path
-from sinkprune_core.cli.reproduce import held
+from sinkprune_companion.cli.reproduce import held
 with held(Path(sys.argv[1])) as lock:
     process = subprocess.Popen([sys.executable, "-c", WAIT], stdin=0, stdout=2, pass_fds=[lock])
     print("started", flush=True)

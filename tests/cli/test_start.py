@@ -7,13 +7,13 @@ from importlib.metadata import version
 
 import pytest
 
-from sinkprune_core.cli import main, prune, trace
-from sinkprune_core.cli.main import COMMANDS
+from sinkprune_companion.cli import main, prune, trace
+from sinkprune_companion.cli.main import COMMANDS
 
 HEAVY = ("torch", "pandas", "numpy", "scipy", "matplotlib", "transformers", "pydantic", "yaml")
 WATCHED = """
 import sys
-from sinkprune_core.cli.main import main
+from sinkprune_companion.cli.main import main
 try:
     status = main(sys.argv[1:])
 except SystemExit as stopped:
@@ -152,7 +152,7 @@ def interrupted(arguments: list[object], capsys, monkeypatch, place: str) -> str
 def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monkeypatch):
     text = ["--text", tmp_path / "text.txt"]
     pruning = ["prune", model, *text, "--sequences", 6, "--length", 12, "--out", tmp_path / "out"]
-    place = "sinkprune_core.cli.prune.save"
+    place = "sinkprune_companion.cli.prune.save"
     said = interrupted(pruning, capsys, monkeypatch, place)
     assert said == (
         f"interrupted: finished blocks and statistics are kept in {tmp_path}/out.work, "
@@ -160,7 +160,7 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
     )
     assert (tmp_path / "out.work").is_dir()
 
-    place = "sinkprune_core.cli.inputs.open_model"
+    place = "sinkprune_companion.cli.inputs.open_model"
     said = interrupted(["evaluate", model, *text], capsys, monkeypatch, place)
     assert said == "interrupted: nothing was written, and the same command begins anew"
 
@@ -201,16 +201,16 @@ def test_no_future_warning_of_a_dependency_is_shown_and_those_of_this_package_ar
 
 
 def test_names_in_help_are_those_of_the_library():
-    from sinkprune_core.cli import compare, evaluate, model_options, train
+    from sinkprune_companion.cli import compare, evaluate, model_options, train
+    from sinkprune_companion.harness.benchmarks import PAPER
+    from sinkprune_companion.harness.local_data import SPLITS, WIKITEXT
+    from sinkprune_companion.training.base import EMBEDDED_BASE
     from sinkprune_core.evaluation import comparison, two_choice
-    from sinkprune_core.evaluation.benchmarks import PAPER
-    from sinkprune_core.evaluation.local_data import SPLITS, WIKITEXT
     from sinkprune_core.evaluation.protocols import PROTOCOLS
     from sinkprune_core.models.language_model import KINDS
     from sinkprune_core.models.weight_files import DTYPES
     from sinkprune_core.pruning.recipe import PRESETS
     from sinkprune_core.sinks.detection import variability
-    from sinkprune_core.training.base import EMBEDDED_BASE
 
     assert set(prune.PRESETS) == set(PRESETS)
     assert set(model_options.DTYPES) == set(DTYPES)
@@ -229,9 +229,9 @@ def test_names_in_help_are_those_of_the_library():
 
 
 def test_defaults_of_train_are_those_of_the_library():
-    from sinkprune_core.cli.train import DTYPES, SETTINGS, TrainOptions
-    from sinkprune_core.training import settings
-    from sinkprune_core.training.settings import Training
+    from sinkprune_companion.cli.train import DTYPES, SETTINGS, TrainOptions
+    from sinkprune_companion.training import settings
+    from sinkprune_companion.training.settings import Training
 
     assert ("auto", *settings.DTYPES) == DTYPES
 

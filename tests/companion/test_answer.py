@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from sinkprune_core.companion import answer, claims, phrases, remembered
+from sinkprune_companion.ledger import claims
+from sinkprune_companion.pages import answer, phrases, remembered
 from sinkprune_core.evaluation.intervals import Estimate
 
 LEDGER = claims.ledger()

@@ -5,10 +5,19 @@ import datetime
 import pytest
 import yaml
 
-from sinkprune_core.companion import claims, claims_page, forests, publish, records, verdict_rule
-from sinkprune_core.companion.claims import Claim
-from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.verdict_rule import CONTRADICTED, NO_DIFFERENCE, NOT_RUN, REPRODUCED, UNDECIDED
+from sinkprune_companion.figures import forests
+from sinkprune_companion.ledger import claims, verdict_rule
+from sinkprune_companion.ledger.claims import Claim
+from sinkprune_companion.ledger.verdict_rule import (
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    NOT_RUN,
+    REPRODUCED,
+    UNDECIDED,
+)
+from sinkprune_companion.pages import claims_page
+from sinkprune_companion.run import publish, records
+from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.evaluation.significance import holm
 from sinkprune_core.files import PACKAGE

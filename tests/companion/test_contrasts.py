@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from sinkprune_core.companion import forests
-from sinkprune_core.companion.contrasts import (
+from sinkprune_companion.figures import forests
+from sinkprune_companion.ledger.contrasts import (
     Switch,
     cells,
     changes,
@@ -24,7 +24,7 @@ from sinkprune_core.companion.contrasts import (
     verdict,
     words,
 )
-from sinkprune_core.companion.phrases import EFFECTS, EQUIVALENT, HELPS, HURTS, OPEN, signed, signed_interval
+from sinkprune_companion.pages.phrases import EFFECTS, EQUIVALENT, HELPS, HURTS, OPEN, signed, signed_interval
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [

@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 
-from sinkprune_core.companion.cost_models import cost_models
+from sinkprune_companion.experiments.cost_models import cost_models
 from sinkprune_core.pruning.recipe import preset
 
 KINDS = {

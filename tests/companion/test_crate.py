@@ -6,7 +6,9 @@ import shutil
 
 import pytest
 
-from sinkprune_core.companion import claims, crate, figures_page
+from sinkprune_companion.ledger import claims
+from sinkprune_companion.pages import figures_page
+from sinkprune_companion.run import crate
 from sinkprune_core.files import project_root
 
 DAY = datetime.date(2026, 11, 26)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from sinkprune_core.companion.claims import findings, ledger
-from sinkprune_core.companion.entries import checked
+from sinkprune_companion.ledger.claims import findings, ledger
+from sinkprune_companion.ledger.entries import checked
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion import figure_titles
-from sinkprune_core.companion.phrases import EQUIVALENT, HURTS
+from sinkprune_companion.figures import figure_titles
+from sinkprune_companion.pages.phrases import EQUIVALENT, HURTS
 from sinkprune_core.evaluation.intervals import Estimate
 
 KINDS = ("diffusion", "autoregressive")

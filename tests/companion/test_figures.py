@@ -9,7 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from sinkprune_core.companion import figures, forests, records, sink_figures, style, trajectories
+from sinkprune_companion.figures import figures, forests, sink_figures, style, trajectories
+from sinkprune_companion.run import records
 from sinkprune_core.evaluation.intervals import Estimate
 
 

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
-from sinkprune_core.companion import hiding_scores
-from sinkprune_core.companion.figures import plot_hiding
-from sinkprune_core.companion.records import Run
+from sinkprune_companion.experiments import hiding_scores
+from sinkprune_companion.figures.figures import plot_hiding
+from sinkprune_companion.run.records import Run
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.likelihood import nelbo
@@ -20,7 +20,7 @@ SAMPLER = Sampler(length=8, steps=4, block=None, temperature=1.0)
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_core.companion.records.project_root", lambda: tmp_path)
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     return Run("02_hiding_sinks", "test", {})
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sinkprune_core.companion.ledger_commits import before_the_run, is_before, is_changed, ledger_commits
+from sinkprune_companion.ledger.ledger_commits import before_the_run, is_before, is_changed, ledger_commits
 
 
 def git(folder: Path, *arguments: str) -> str:

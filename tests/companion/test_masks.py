@@ -4,11 +4,11 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune_companion.experiments.masks import mask_differences
+from sinkprune_companion.experiments.pruning_findings import mask_findings
+from sinkprune_companion.experiments.variants import SharedStatistics
+from sinkprune_companion.figures import forests, sink_figures
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.companion import forests, sink_figures
-from sinkprune_core.companion.masks import mask_differences
-from sinkprune_core.companion.pruning_findings import mask_findings
-from sinkprune_core.companion.variants import SharedStatistics
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset

@@ -6,17 +6,13 @@ import tarfile
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion import (
-    claims,
-    more_text,
-    more_text_page,
-    more_text_words,
-    phrases,
-    record_archive,
-)
-from sinkprune_core.companion.headline_rows import NOTEBOOK, headline_cells, sizes_of
-from sinkprune_core.companion.more_text import SIZE, WAYS, amounts, kept_folder
-from sinkprune_core.companion.pruning_grid import HEADLINE, SPARSITY
+from sinkprune_companion.experiments import more_text
+from sinkprune_companion.experiments.headline_rows import NOTEBOOK, headline_cells, sizes_of
+from sinkprune_companion.experiments.more_text import SIZE, WAYS, amounts, kept_folder
+from sinkprune_companion.experiments.pruning_grid import HEADLINE, SPARSITY
+from sinkprune_companion.ledger import claims
+from sinkprune_companion.pages import more_text_page, more_text_words, phrases
+from sinkprune_companion.run import record_archive
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import project_root
 

@@ -3,9 +3,11 @@
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion import figure_titles, hiding_reading, notebook_readings, shown
-from sinkprune_core.companion.margins import share_that_matters
-from sinkprune_core.companion.reach_findings import reach_findings
+from sinkprune_companion.experiments.reach_findings import reach_findings
+from sinkprune_companion.figures import figure_titles
+from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.pages import hiding_reading, notebook_readings
+from sinkprune_companion.run import shown
 from sinkprune_core.evaluation.intervals import Estimate
 
 READINGS = {

@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from sinkprune_core.companion import claims, margins, others, others_page, published
-from sinkprune_core.companion.verdict_rule import UNDECIDED
+from sinkprune_companion.ledger import claims, margins, others, published
+from sinkprune_companion.ledger.verdict_rule import UNDECIDED
+from sinkprune_companion.pages import others_page
 
 (RUN,) = others.runs()
 

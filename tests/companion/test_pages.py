@@ -7,11 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune_companion.cli import main
+from sinkprune_companion.harness import benchmarks
+from sinkprune_companion.ledger import claims, published, verdict_rule
+from sinkprune_companion.pages import pages, performance_page, readme
+from sinkprune_companion.pages.models_page import models_page
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.cli import main
-from sinkprune_core.companion import claims, pages, performance_page, published, readme, verdict_rule
-from sinkprune_core.companion.models_page import models_page
-from sinkprune_core.evaluation import benchmarks
 from sinkprune_core.files import project_root
 from sinkprune_core.models.catalog import MODELS, REFUSED
 from sinkprune_core.models.meta_model import meta_model
@@ -38,7 +39,7 @@ def written() -> dict[str, str]:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_written_page_is_in_step_with_what_it_is_written_from(name, written):
     assert (project_root() / name).read_text(encoding="utf-8") == written[name], (
-        "run python -m sinkprune_core.companion.pages"
+        "run python -m sinkprune_companion.pages.pages"
     )
 
 

@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
-from sinkprune_core.companion import parameters, records
-from sinkprune_core.companion.parameters import OTHERS, RANGES, ParameterError, check, declared, start
+from sinkprune_companion.run import parameters, records
+from sinkprune_companion.run.parameters import OTHERS, RANGES, ParameterError, check, declared, start
 
 INFINITY = float("inf")
 NAN = float("nan")

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion import claims, pruning_findings
-from sinkprune_core.companion.margins import share_that_matters
-from sinkprune_core.companion.own_noise import above_dense
-from sinkprune_core.companion.pruning_findings import at, damage, differences, suffix
-from sinkprune_core.companion.pruning_grid import (
+from sinkprune_companion.experiments import pruning_findings
+from sinkprune_companion.experiments.own_noise import above_dense
+from sinkprune_companion.experiments.pruning_findings import at, damage, differences, suffix
+from sinkprune_companion.experiments.pruning_grid import (
     ANSWERING,
     HEADLINE,
     UNMATCHED,
@@ -19,8 +18,10 @@ from sinkprune_core.companion.pruning_grid import (
     measure_grid,
     twin_cells,
 )
-from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.scoring import score_texts
+from sinkprune_companion.experiments.scoring import score_texts
+from sinkprune_companion.ledger import claims
+from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.run.records import Run
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.recipe import preset
 
@@ -29,7 +30,7 @@ SIZE = GridSize(6, 8, headline_draws=10, other_draws=3, pattern_draws=2, answer_
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_core.companion.records.project_root", lambda: tmp_path)
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     return Run("03_pruning_results", "test", {})
 
 
@@ -74,7 +75,7 @@ def test_chosen_presets_are_kept_alone(cells):
 
 def test_a_grid_is_measured_in_the_draws_that_each_variant_has(run, tiny_dlm, make_ids, monkeypatch):
     monkeypatch.setattr(
-        "sinkprune_core.companion.texts.corpus.texts",
+        "sinkprune_companion.run.texts.corpus.texts",
         lambda tokenizer, count, length, held_out, seed: {"x": make_ids(count, length, seed)},
     )
     before = tiny_dlm.fingerprint()
@@ -109,7 +110,7 @@ def test_draws_under_noise_of_their_own_are_paired_with_the_dense_model_under_th
     run, tiny_dlm, make_ids, monkeypatch
 ):
     monkeypatch.setattr(
-        "sinkprune_core.companion.texts.corpus.texts",
+        "sinkprune_companion.run.texts.corpus.texts",
         lambda tokenizer, count, length, held_out, seed: {"x": make_ids(count, length, seed)},
     )
     grid = [GridCell("unstructured", 0.5, name, preset(name), 2, 2) for name in ("wanda", "sparsegpt")]
@@ -139,7 +140,7 @@ def test_an_exact_likelihood_is_measured_once_per_draw_whatever_noise_draws_have
     run, tiny_ar, make_ids, monkeypatch
 ):
     monkeypatch.setattr(
-        "sinkprune_core.companion.texts.corpus.texts",
+        "sinkprune_companion.run.texts.corpus.texts",
         lambda tokenizer, count, length, held_out, seed: {"x": make_ids(count, length, seed)},
     )
     grid = [GridCell("unstructured", 0.5, "wanda", preset("wanda"), 2, 2)]

@@ -5,8 +5,8 @@ import tarfile
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion import record_archive, records
-from sinkprune_core.companion.records import Run
+from sinkprune_companion.run import record_archive, records
+from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import interval
 
 

@@ -9,10 +9,12 @@ from functools import partial
 import pandas as pd
 import pytest
 
+from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.figures.style import SERIES
+from sinkprune_companion.ledger import claims_table
+from sinkprune_companion.run import records
+from sinkprune_companion.run.records import Run
 from sinkprune_core import provenance
-from sinkprune_core.companion import claims_table, figures, forests, records
-from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.style import SERIES
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.files import PACKAGE
 from sinkprune_core.pruning.recipe import Recipe, preset
@@ -135,7 +137,7 @@ def test_a_model_more_or_another_figure_leaves_every_record_valid_and_arithmetic
     def digest() -> str:
         provenance._read.cache_clear()
         provenance._closure.cache_clear()
-        return run.identity("r", ["sinkprune_core.companion.variants"], {"seed": 0})["digest"]
+        return run.identity("r", ["sinkprune_companion.experiments.variants"], {"seed": 0})["digest"]
 
     before = digest()
     (package / "data" / "models.yml").write_text("models: []")

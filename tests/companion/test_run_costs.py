@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sinkprune_core.companion import run_costs
+from sinkprune_companion.run import run_costs
 from sinkprune_core.files import project_root
 
 COLUMNS = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from sinkprune_core.companion import side_by_side
-from sinkprune_core.companion.claims import Claim
+from sinkprune_companion.ledger.claims import Claim
+from sinkprune_companion.pages import side_by_side
 from sinkprune_core.evaluation.intervals import Estimate
 
 WAYS = [("here", 5, 1.5, 5), ("there", 9, 0.5, -5), ("elsewhere", 7, 1.5, 5)]  # a number per claim

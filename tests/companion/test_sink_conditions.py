@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from sinkprune_core import corpus
-from sinkprune_core.companion import sink_conditions
-from sinkprune_core.companion.sink_conditions import (
+from sinkprune_companion.experiments import sink_conditions
+from sinkprune_companion.experiments.sink_conditions import (
     Condition,
     conditions,
     crops,
     prompts,
     sampler_of,
 )
+from sinkprune_core import corpus
 from sinkprune_core.models.loading import open_checkpoint
 
 MAIN = Condition()

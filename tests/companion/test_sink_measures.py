@@ -8,7 +8,8 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from sinkprune_core.companion import reading_figures, sink_measures, trajectories
+from sinkprune_companion.experiments import sink_measures
+from sinkprune_companion.figures import reading_figures, trajectories
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.sinks.readings import LITERAL, READINGS

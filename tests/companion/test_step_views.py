@@ -7,8 +7,9 @@ import math
 import pytest
 import torch
 
-from sinkprune_core.companion import records, step_views
-from sinkprune_core.companion.records import Run
+from sinkprune_companion.figures import step_views
+from sinkprune_companion.run import records
+from sinkprune_companion.run.records import Run
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.sinks.trace import Trace, trace
 

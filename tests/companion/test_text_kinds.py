@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion.margins import share_that_matters
-from sinkprune_core.companion.text_kinds import CONTRASTS, KINDS, by_kind, of_kind
+from sinkprune_companion.experiments.text_kinds import CONTRASTS, KINDS, by_kind, of_kind
+from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_core.evaluation.intervals import crossed_interval_between, pivot
 
 GAINS = {"natural": -0.5, "samples": 0.0, "documentation": 0.25}

@@ -4,9 +4,16 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune_companion.experiments.token_reach import (
+    LARGEST,
+    OTHER_TEXT,
+    RANDOM,
+    Search,
+    reach_words,
+    token_reach,
+)
+from sinkprune_companion.figures import sink_figures
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.companion import sink_figures
-from sinkprune_core.companion.token_reach import LARGEST, OTHER_TEXT, RANDOM, Search, reach_words, token_reach
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset

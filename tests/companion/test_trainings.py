@@ -5,9 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from sinkprune_core.companion import side_by_side, trainings, trainings_page
-from sinkprune_core.companion.claims import ledger
-from sinkprune_core.companion.trainings import PAIR, PUBLISHED, Pair, kept_folder, measure, pairs
+from sinkprune_companion.experiments import trainings
+from sinkprune_companion.experiments.trainings import PAIR, PUBLISHED, Pair, kept_folder, measure, pairs
+from sinkprune_companion.ledger.claims import ledger
+from sinkprune_companion.pages import side_by_side, trainings_page
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import project_root
 

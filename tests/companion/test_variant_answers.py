@@ -3,19 +3,24 @@
 import pandas as pd
 import pytest
 
+from sinkprune_companion.experiments import variant_answers as module
+from sinkprune_companion.experiments.pruning_findings import accuracy_findings
+from sinkprune_companion.experiments.variant_answers import (
+    accuracy_difference,
+    flip_table,
+    points,
+    variant_answers,
+)
+from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.harness.public_data import embedded_blimp
+from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.companion import variant_answers as module
-from sinkprune_core.companion.pruning_findings import accuracy_findings
-from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.variant_answers import accuracy_difference, flip_table, points, variant_answers
-from sinkprune_core.companion.variants import Variant
-from sinkprune_core.evaluation.public_data import embedded_blimp
 from sinkprune_core.pruning.recipe import preset
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_core.companion.records.project_root", lambda: tmp_path)
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     return Run("03_pruning_results", "test", {})
 
 

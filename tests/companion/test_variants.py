@@ -4,13 +4,13 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune_companion.experiments import variants
+from sinkprune_companion.experiments.variants import Variant, saved_variant
+from sinkprune_companion.run.plans import costs, without_weights
+from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import any_text
 from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.companion import variants
-from sinkprune_core.companion.plans import costs, without_weights
-from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.texts import any_text
-from sinkprune_core.companion.variants import Variant, saved_variant
 from sinkprune_core.costs import pruning as cost
 from sinkprune_core.costs.compute import forward_cost
 from sinkprune_core.costs.pruning import pruning_cost
@@ -24,7 +24,7 @@ from sinkprune_core.pruning.recipe import preset
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_core.companion.records.project_root", lambda: tmp_path)
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     return Run("06_real_models", "test", {})
 
 

@@ -10,9 +10,9 @@ import yaml
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
+from sinkprune_companion.harness.benchmarks import PAPER, Benchmark, choose, evaluate
+from sinkprune_companion.harness.harness_model import HarnessModel
 from sinkprune_core.diffusion.samplers import SAMPLERS
-from sinkprune_core.evaluation.benchmarks import PAPER, Benchmark, choose, evaluate
-from sinkprune_core.evaluation.harness_model import HarnessModel
 from sinkprune_core.evaluation.protocols import Protocol
 
 GUIDED = ("arc_challenge", "piqa", "hellaswag", "gpqa_main_n_shot", "race")  # tasks, under LLaDA's protocol
@@ -111,7 +111,7 @@ def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family)
 
 
 def test_an_installation_without_the_harness_says_what_to_install(tiny_dlm, monkeypatch):
-    monkeypatch.delitem(sys.modules, "sinkprune_core.evaluation.harness_model")
+    monkeypatch.delitem(sys.modules, "sinkprune_companion.harness.harness_model")
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     chosen = choose(tiny_dlm, "paper")  # the settings need no harness
     assert [benchmark.task for benchmark in chosen[:2]] == ["mmlu", "arc_challenge"]

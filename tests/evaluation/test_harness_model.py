@@ -18,13 +18,13 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from tiny_tasks import DOCS, TASKS, WORDS, words
 
+from sinkprune_companion.harness import harness
+from sinkprune_companion.harness.harness_model import HarnessModel
+from sinkprune_companion.harness.suite import TASKS as SUITE
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.evaluation import harness
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
-from sinkprune_core.evaluation.harness_model import HarnessModel
 from sinkprune_core.evaluation.protocols import Protocol
-from sinkprune_core.evaluation.suite import TASKS as SUITE
 from sinkprune_core.models.language_model import CARD
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
@@ -285,7 +285,7 @@ def test_the_harness_s_command_knows_the_model_and_the_suite_from_any_folder(tin
     arguments += ["--device", "cpu", "--limit", "1", "--output_path", str(tmp_path / "out")]
     arguments += ["--tasks", f"{task_folder / 'tiny_choice.yaml'},sinkprune_suite_facts"]
     ran = subprocess.run(
-        [sys.executable, "-m", "sinkprune_core.evaluation.harness", *arguments],
+        [sys.executable, "-m", "sinkprune_companion.harness.harness", *arguments],
         cwd=tmp_path,
         capture_output=True,
         text=True,

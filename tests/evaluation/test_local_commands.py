@@ -11,15 +11,15 @@ import pytest
 import torch
 from public_formats import RAW, put, write_both
 
+from sinkprune_companion.cli import main
+from sinkprune_companion.cli.evaluate import EvaluateOptions
+from sinkprune_companion.cli.inputs import documents_of
+from sinkprune_companion.harness.benchmarks import evaluate
+from sinkprune_companion.harness.local_data import running_text, wikitext
+from sinkprune_companion.harness.local_tasks import local_tasks
 from sinkprune_core import corpus
-from sinkprune_core.cli import main
-from sinkprune_core.cli.evaluate import EvaluateOptions
-from sinkprune_core.cli.inputs import documents_of
-from sinkprune_core.evaluation.benchmarks import evaluate
 from sinkprune_core.evaluation.conditional_likelihood import perplexity
 from sinkprune_core.evaluation.likelihood import nll
-from sinkprune_core.evaluation.local_data import running_text, wikitext
-from sinkprune_core.evaluation.local_tasks import local_tasks
 from sinkprune_core.evaluation.protocols import PROTOCOLS, Protocol
 from sinkprune_core.seeds import generator
 
@@ -245,7 +245,7 @@ REFUSED = {
 def test_what_is_missing_or_broken_is_one_line_before_the_model_is_loaded(name, folder, capsys, monkeypatch):
     refused = REFUSED[name]
     monkeypatch.setattr(
-        "sinkprune_core.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
+        "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
     )
     if refused.file is not None:
         put(folder / refused.file, refused.text)

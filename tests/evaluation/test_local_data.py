@@ -12,8 +12,8 @@ import pytest
 from lm_eval.tasks import TaskManager
 from public_formats import LINES, PAGES, RAW, parquet, put, write_both
 
-from sinkprune_core.evaluation.data_files import blimp_files, blimp_paradigms, wikitext_files
-from sinkprune_core.evaluation.local_data import pairs, running_text, wikitext
+from sinkprune_companion.harness.data_files import blimp_files, blimp_paradigms, wikitext_files
+from sinkprune_companion.harness.local_data import pairs, running_text, wikitext
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("SINKPRUNE_TEST_DATA", ROOT.parent / "shared" / "data"))

@@ -19,12 +19,12 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from tokenizers.normalizers import Lowercase
 from transformers import PreTrainedTokenizerFast
 
-from sinkprune_core.evaluation.benchmarks import evaluate
+from sinkprune_companion.harness.benchmarks import evaluate
+from sinkprune_companion.harness.data_files import blimp_files, blimp_paradigms
+from sinkprune_companion.harness.harness_model import HarnessModel
+from sinkprune_companion.harness.local_data import pairs, wikitext
+from sinkprune_companion.harness.local_tasks import local_tasks
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
-from sinkprune_core.evaluation.data_files import blimp_files, blimp_paradigms
-from sinkprune_core.evaluation.harness_model import HarnessModel
-from sinkprune_core.evaluation.local_data import pairs, wikitext
-from sinkprune_core.evaluation.local_tasks import local_tasks
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.models.language_model import LanguageModel
 

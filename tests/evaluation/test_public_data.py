@@ -5,9 +5,9 @@ from collections import Counter
 
 import pytest
 
-from sinkprune_core.evaluation.data_files import blimp_paradigms
-from sinkprune_core.evaluation.local_data import running_text, wikitext
-from sinkprune_core.evaluation.public_data import (
+from sinkprune_companion.harness.data_files import blimp_paradigms
+from sinkprune_companion.harness.local_data import running_text, wikitext
+from sinkprune_companion.harness.public_data import (
     BLIMP_FILE,
     WIKITEXT_FILE,
     embedded_blimp,

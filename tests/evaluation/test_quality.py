@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune_companion.harness import quality
 from sinkprune_core.corpus import separator
 from sinkprune_core.diffusion.noise import random_mask
-from sinkprune_core.evaluation import quality
 from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator

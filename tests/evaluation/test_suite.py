@@ -14,13 +14,14 @@ from scipy import stats
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sinkprune_core.companion.records import Run
-from sinkprune_core.companion.scoring import EVALUATION_SEED
-from sinkprune_core.companion.suite_answers import suite_answers
+from sinkprune_companion.experiments.scoring import EVALUATION_SEED
+from sinkprune_companion.experiments.suite_answers import suite_answers
+from sinkprune_companion.harness import suite
+from sinkprune_companion.harness.suite import GROUPS, TASKS, by_group, items, matched
+from sinkprune_companion.harness.suite_builder import COUNTING
+from sinkprune_companion.run.records import Run
 from sinkprune_core.corpus import documentation, shipped_samples
-from sinkprune_core.evaluation import suite, two_choice
-from sinkprune_core.evaluation.suite import GROUPS, TASKS, by_group, items, matched
-from sinkprune_core.evaluation.suite_builder import COUNTING
+from sinkprune_core.evaluation import two_choice
 from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.models.embedded import base_folder
 
@@ -503,7 +504,7 @@ def test_accuracy_of_groups_by_hand():
 
 
 def test_the_record_of_answers_is_read_the_second_time(make_suite_lm, tmp_path, monkeypatch):
-    monkeypatch.setattr("sinkprune_core.companion.records.project_root", lambda: tmp_path)
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     run, lm = Run("00_start_here", "test", {}), make_suite_lm("diffusion")
     frame = suite_answers(run, lm, "f", 24, draws=2)
     columns = ["group", "pair", "correct", "margin"]

@@ -5,9 +5,9 @@ import re
 import pytest
 import yaml
 
-from sinkprune_core.evaluation import suite_builder
-from sinkprune_core.evaluation.suite import GROUPS, TASKS
-from sinkprune_core.evaluation.suite_builder import as_jsonl, build
+from sinkprune_companion.harness import suite_builder
+from sinkprune_companion.harness.suite import GROUPS, TASKS
+from sinkprune_companion.harness.suite_builder import as_jsonl, build
 
 
 def sentence(item: dict) -> str:

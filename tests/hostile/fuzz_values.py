@@ -15,15 +15,16 @@ from hostile.fuzz import BROKEN_JSON, Case, spoiled_bytes, spoiled_values
 from hostile.fuzz_models import IDS
 from hostile.tiny import native_model
 
+from sinkprune_companion.ledger import claims
+from sinkprune_companion.run import parameters
+from sinkprune_companion.run.records import Run
+from sinkprune_companion.training.settings import Training
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.companion import claims, parameters
-from sinkprune_core.companion.records import Run
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import Recipe
-from sinkprune_core.training.settings import Training
 
 # records, findings, the ledger
 

@@ -44,7 +44,7 @@ def main(jobs: int, leak: bool) -> None:
     import torch
     from hostile.cases import ALL_WAYS, LEARN, OTHERS, TEXT, command
 
-    from sinkprune_core.cli.main import main as run
+    from sinkprune_companion.cli.main import main as run
     from sinkprune_core.costs import pruning as cost
     from sinkprune_core.memory import release_freed_memory, resident_memory
     from sinkprune_core.models.random_cases import CASES

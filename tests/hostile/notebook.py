@@ -8,8 +8,8 @@ from pathlib import Path
 
 from notebook_cells import run_cells
 
+from sinkprune_companion.cli.main import INTERRUPTED, sentence
 from sinkprune_core import files
-from sinkprune_core.cli.main import INTERRUPTED, sentence
 
 NAME = "study"
 SOURCE = """
@@ -21,8 +21,8 @@ draws: int = 2  # masks of every sequence
 from pathlib import Path
 
 import torch
-from sinkprune_core.companion import figures
-from sinkprune_core.companion.parameters import start
+from sinkprune_companion.figures import figures
+from sinkprune_companion.run.parameters import start
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.evaluation.likelihood import nelbo

@@ -155,13 +155,15 @@ def _import_everything() -> None:
     import transformers.models.llama.modeling_llama
     from hostile import notebook
 
-    from sinkprune_core.cli import compare, evaluate, inputs, prune, trace, train
-    from sinkprune_core.companion import figures, parameters, scoring
+    from sinkprune_companion.cli import compare, evaluate, inputs, prune, trace, train
+    from sinkprune_companion.experiments import scoring
+    from sinkprune_companion.figures import figures
+    from sinkprune_companion.run import parameters
+    from sinkprune_companion.training import export, lora
     from sinkprune_core.costs import pruning as cost
     from sinkprune_core.evaluation import comparison
     from sinkprune_core.models import random_cases
     from sinkprune_core.pruning import engine, shrink
-    from sinkprune_core.training import export, lora
 
     torch.set_num_threads(1)
     lora.train = partial(lora.train, check_every=1, save_every=1)  # a checkpoint and a row of the log a step
@@ -199,7 +201,7 @@ def _run(arguments: list[str]) -> int:
     """Run a command line of `sinkprune`, or `notebook FILE`, and return its exit status."""
     from hostile import notebook
 
-    from sinkprune_core.cli.main import main
+    from sinkprune_companion.cli.main import main
 
     if arguments[0] == "notebook":
         return notebook.run(Path(arguments[1]))
@@ -364,7 +366,7 @@ def _table_afterwards() -> None:
 
 def _no_locks() -> None:
     """Nobody holds anything."""
-    from sinkprune_core.cli import prune_output
+    from sinkprune_companion.cli import prune_output
     from sinkprune_core.pruning import engine
 
     @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sinkprune_core.cli import main
+from sinkprune_companion.cli import main
 from sinkprune_core.models.embedded import FetchError
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.random_cases import CASES

@@ -10,8 +10,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from sinkprune_companion.cli import main
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.cli import main
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.likelihood import score

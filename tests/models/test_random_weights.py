@@ -6,10 +6,10 @@ from families import some_ids
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from sinkprune_companion.harness.benchmarks import evaluate_named
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.evaluation.benchmarks import evaluate_named
 from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.loading import load

@@ -14,9 +14,9 @@ from hostile import conditions, full_disk, kills, pairs
 from hostile.cases import TEXT, Bench, command, contents
 from hostile.tally import Tally
 
+from sinkprune_companion.cli import main, prune_output
 from sinkprune_core import files
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.cli import main, prune_output
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.random_weights import write
@@ -438,7 +438,7 @@ def test_a_second_process_says_who_is_at_work_before_it_begins(place, run, holde
     more = ("--work", "mine") if held == "mine" else ()
     with monkeypatch.context() as patches:
         patches.setattr(
-            "sinkprune_core.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
+            "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
         )
         status, said = run(command("sequential", *more))
     assert status == 1

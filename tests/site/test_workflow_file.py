@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sinkprune_core.companion import address
+from sinkprune_companion.run import address
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8"))

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sinkprune_companion.training.learning_curve import power_law
+from sinkprune_companion.training.settings import Training, training_dtype
 from sinkprune_core import corpus
-from sinkprune_core.training.learning_curve import power_law
-from sinkprune_core.training.settings import Training, training_dtype
 
 SHORT = {
     "tokens": 64,

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from sinkprune_companion.cli.main import main
+from sinkprune_companion.training.base import mask_token_of, open_base
+from sinkprune_companion.training.lora import train
+from sinkprune_companion.training.settings import Training
 from sinkprune_core import corpus
-from sinkprune_core.cli.main import main
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.catalog import MODELS
@@ -12,9 +15,6 @@ from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.random_weights import case_of, stand_in, write
-from sinkprune_core.training.base import mask_token_of, open_base
-from sinkprune_core.training.lora import train
-from sinkprune_core.training.settings import Training
 
 BASES = {
     "llama": "meta-llama/Llama-3.1-8B",

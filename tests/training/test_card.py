@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from sinkprune_core.cli.main import main
-from sinkprune_core.evaluation import quality
+from sinkprune_companion.cli.main import main
+from sinkprune_companion.harness import quality
+from sinkprune_companion.training import card, card_measures, card_tables
+from sinkprune_companion.training.settings import settings_of
 from sinkprune_core.models.embedded import ADAPTER, ADAPTERS
 from sinkprune_core.provenance import closure_modules
-from sinkprune_core.training import card, card_measures, card_tables
-from sinkprune_core.training.settings import settings_of
 
 COMMITTED = ADAPTER / card.MEASURED
 
@@ -43,8 +43,8 @@ def adapter(tmp_path, measures):
 
 
 def test_no_record_of_a_measurement_depends_on_training():
-    modules = closure_modules(["sinkprune_core.pruning.engine", "sinkprune_core.evaluation.quality"])
-    assert not [name for name in modules if name.startswith("sinkprune_core.training")]
+    modules = closure_modules(["sinkprune_core.pruning.engine", "sinkprune_companion.harness.quality"])
+    assert not [name for name in modules if name.startswith("sinkprune_companion.training")]
 
 
 # the committed cards

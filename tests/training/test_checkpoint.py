@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from sinkprune_core.training.checkpoint import (
+from sinkprune_companion.training.checkpoint import (
     newest_checkpoint,
     restore_optimizer,
     save_checkpoint,

@@ -7,13 +7,13 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
+from sinkprune_companion.training.export import export
+from sinkprune_companion.training.lora import train
 from sinkprune_core.models import embedded
 from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.models.language_model import set_direction
 from sinkprune_core.models.loading import from_folder, load
-from sinkprune_core.training.export import export
-from sinkprune_core.training.lora import train
 
 
 def test_an_exported_adapter_merges_to_the_trained_model(prepared, short, tmp_path):

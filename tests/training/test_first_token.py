@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from sinkprune_companion.training.first_token import CONDITIONS, first_token_rows
 from sinkprune_core import corpus
 from sinkprune_core.evaluation.likelihood import nelbo, nll
-from sinkprune_core.training.first_token import CONDITIONS, first_token_rows
 
 
 def by_condition(lm, ids_NT) -> dict[str, float]:

@@ -2,8 +2,8 @@
 
 import pytest
 
+from sinkprune_companion.training.learning_curve import extrapolate, flops_per_token, tokens_per_hour
 from sinkprune_core.costs import compute
-from sinkprune_core.training.learning_curve import extrapolate, flops_per_token, tokens_per_hour
 
 
 def test_the_fit_finds_the_power_law_that_went_in_and_leaves_falling_rates_out(curve_log):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sinkprune_core.training import held_out, losses
-from sinkprune_core.training.checkpoint import step_of
-from sinkprune_core.training.crops import Crops
-from sinkprune_core.training.export import export
-from sinkprune_core.training.lora import tokens_seen, train
-from sinkprune_core.training.settings import settings_of
+from sinkprune_companion.training import held_out, losses
+from sinkprune_companion.training.checkpoint import step_of
+from sinkprune_companion.training.crops import Crops
+from sinkprune_companion.training.export import export
+from sinkprune_companion.training.lora import tokens_seen, train
+from sinkprune_companion.training.settings import settings_of
 
 LOSSES = ("nelbo_samples_crops", "nelbo_samples_beginnings", "nelbo_documentation_crops")
 
@@ -106,7 +106,7 @@ def test_another_setting_in_the_same_folder_is_refused_by_name(prepared, short):
 
 
 def test_text_too_short_for_the_crops_is_refused_before_the_base_is_loaded(prepared, short, monkeypatch):
-    monkeypatch.setattr("sinkprune_core.training.lora.trainable", None)
+    monkeypatch.setattr("sinkprune_companion.training.lora.trainable", None)
     with pytest.raises(ValueError, match="need a source of at least 2048 tokens, and one has 1280"):
         train(short(lengths=(8, 2048), batch_tokens=2048), prepared)
 

@@ -5,12 +5,12 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 
+from sinkprune_companion.training import losses
+from sinkprune_companion.training.losses import masked_cross_entropy, next_token_cross_entropy, precision_of
 from sinkprune_core.diffusion.noise import random_mask, stratified_counts
 from sinkprune_core.evaluation.likelihood import nll
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
-from sinkprune_core.training import losses
-from sinkprune_core.training.losses import masked_cross_entropy, next_token_cross_entropy, precision_of
 
 
 def seen_by_the_loss(monkeypatch, lm, ids_BT, rng) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sinkprune_companion.training.lora import Training
+from sinkprune_companion.training.samples import RESERVED, sample_batch, self_samples
 from sinkprune_core.corpus import SAMPLES
 from sinkprune_core.models.embedded import START_TOKEN_ID
 from sinkprune_core.seeds import generator
-from sinkprune_core.training.lora import Training
-from sinkprune_core.training.samples import RESERVED, sample_batch, self_samples
 
 
 def test_samples_equal_a_naive_sampler(tiny_ar):

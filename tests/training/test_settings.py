@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from sinkprune_companion.training.settings import Training, check_settings, settings_of, training_dtype
 from sinkprune_core import corpus
-from sinkprune_core.training.settings import Training, check_settings, settings_of, training_dtype
 
 
 @pytest.mark.parametrize("field", ["tokens", "batch_tokens", "rank", "alpha", "warmup_steps"])

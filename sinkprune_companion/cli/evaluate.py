@@ -1,0 +1,272 @@
+"""`sinkprune evaluate`: likelihood of held-out text, or tasks of lm-evaluation-harness."""
+
+import argparse
+import dataclasses
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sinkprune_companion.cli.model_options import ModelOptions, add_model_options, check_model_name
+from sinkprune_companion.cli.options import add_number, new_files, suggestion, whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sinkprune_core.models.language_model import LanguageModel
+
+SUMMARY = "likelihood on held-out text, or tasks"
+PROTOCOLS = ("ppl_llada", "main_llada", "main_dream")  # of evaluation.protocols, those for a running text
+FAMILIES = ("llada", "dream", "autoregressive")  # of evaluation.benchmarks.PAPER
+TEXT_BATCH = 32  # sequences at once where text is scored
+TEXT_DRAWS = 8  # noise levels per sequence
+SUITE_DRAWS = 8  # maskings of an ending: evaluation.two_choice.DRAWS
+SUITE_MEANINGS = {
+    "acc": "share of items whose right answer is found more likely; acc_norm: per token. Chance is one half",
+    "low, high": "95 % interval over pairs of items; what random masks add is in it",
+    "error_draws": "standard error that random masks add to the value at most; --draws asks for more of them",
+}
+PROTOCOL_BATCH = 16  # windows at once where a protocol scores it
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions(ModelOptions):
+    """The options of `sinkprune evaluate`: those of one of its three ways to evaluate, and no others."""
+
+    batch: int | None = whole(None, least=1)
+    sequences: int = whole(32, least=1)
+    length: int | None = whole(None, least=2)
+    tasks: tuple[str, ...] = ()
+    family: str | None = None
+    limit: int | None = whole(None, least=1)
+    protocol: str | None = None
+    draws: int | None = whole(None, least=1)
+    json: Path | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.tasks:
+            self._check_tasks()
+        elif self.protocol is not None:
+            self._check_protocol()
+        else:
+            self.refuse(("limit",), "it counts items of --tasks or windows of --protocol")
+            self.refuse(("family",), "it chooses settings of --tasks")
+
+    def _check_tasks(self) -> None:
+        if self.protocol is not None:
+            raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
+        if not self.task_names:
+            raise ValueError("--tasks names no task: give names, by spaces or commas, e.g. --tasks suite")
+        unused = ("text", "sequences", "length")
+        self.refuse(unused, "it is for held-out text, and tasks have texts of their own")
+        if self.split is not None and self.data is None:
+            raise ValueError(
+                f"--split {self.split} chooses among local files of WikiText-2: "
+                "give --data FOLDER, or leave it out (the harness takes test)"
+            )
+        if "wikitext" not in self.task_names:
+            self.refuse(("split",), "it chooses a split of the task wikitext, which is not among the --tasks")
+
+    def _check_protocol(self) -> None:
+        if self.text is None:
+            raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
+        if self.protocol not in PROTOCOLS:
+            near = suggestion(self.protocol, PROTOCOLS)
+            raise ValueError(
+                f"--protocol {self.protocol} is not one for a running text{near or ';'} "
+                f"choose one of {', '.join(PROTOCOLS)}"
+            )
+        self.refuse(("sequences", "length"), "a protocol scores the whole --text in windows of its own")
+        self.refuse(("draws",), "a protocol has its own number of draws")
+        self.refuse(("family",), "it chooses settings of --tasks")
+
+    @property
+    def task_names(self) -> list[str]:
+        """The tasks of `--tasks`, which may be separated by commas too."""
+        return [name for part in self.tasks for name in part.split(",") if name]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `EvaluateOptions`."""
+    add_model_options(parser, EvaluateOptions)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where the table goes besides")
+    add_number(
+        parser,
+        EvaluateOptions,
+        "draws",
+        "random masks of each sequence, or of each answer of --tasks, under a diffusion model",
+        f"{TEXT_DRAWS}, in the suite {SUITE_DRAWS}, in other tasks as published: 128",
+    )
+    group = parser.add_argument_group("likelihood of sequences drawn from the text")
+    add_number(group, EvaluateOptions, "sequences", "sequences of text")
+    add_number(group, EvaluateOptions, "length", "tokens per sequence", "128, with --text 512")
+    group = parser.add_argument_group("likelihood of the whole text")
+    group.add_argument(
+        "--protocol",
+        metavar="NAME",
+        help=f"score the whole --text in windows by a published perplexity protocol: {', '.join(PROTOCOLS)}",
+    )
+    group = parser.add_argument_group("tasks")
+    group.add_argument(
+        "--tasks",
+        nargs="+",
+        metavar="TASK",
+        help="tasks of lm-evaluation-harness, by spaces or commas, with --data blimp and wikitext from a "
+        "local folder; suite (this project's own, offline); or paper (the paper's eight benchmarks)",
+    )
+    group.add_argument(
+        "--family",
+        choices=FAMILIES,
+        help="whose published settings the paper's benchmarks take, alone or by name "
+        "(default, for all eight: llada, or autoregressive)",
+    )
+    add_number(group, EvaluateOptions, "limit", "items per task, or windows of --protocol", "all")
+
+
+def run(options: EvaluateOptions) -> int:
+    """Evaluate a model and print a table; what is missing or broken is said before the model is loaded."""
+    check_model_name(options.model)
+    if not options.tasks:
+        options.check_text()
+    with new_files(json=options.json):
+        return evaluate_and_write(options)
+
+
+def evaluate_and_write(options: EvaluateOptions) -> int:
+    """Do what `run` says, with an output that is held."""
+    from sinkprune_companion.cli.inputs import on_device
+    from sinkprune_companion.cli.tables import picture_of, print_next, print_table
+
+    options = on_device(options)
+    if options.tasks:
+        table = task_table(options)
+    elif options.protocol is not None:
+        table = protocol_table(options)
+    else:
+        table = text_table(options)
+    print_table(table, options.json)
+    if {"task", "error_draws"} <= set(table):
+        print()
+        for name, meaning in SUITE_MEANINGS.items():
+            print(f"{name:<12} {meaning}")
+    print_next("trace", options.model, "--figure", picture_of(options.model))
+    return 0
+
+
+def kept(options: EvaluateOptions) -> str:
+    """Return what an interrupted run leaves."""
+    return "nothing was written, and the same command begins anew"
+
+
+def text_table(options: EvaluateOptions) -> "pd.DataFrame":
+    """Return nats per token of sequences drawn from the text, with an interval, a row per source."""
+    import pandas as pd
+
+    from sinkprune_companion.cli.inputs import documents_of, open_model, sequences_of
+    from sinkprune_companion.cli.tables import estimate
+    from sinkprune_companion.experiments.scoring import score_texts
+
+    documents = documents_of(options, held_out=True)
+    lm = open_model(options)
+    refuse_draws(options, lm)
+    texts = sequences_of(lm, options, documents, options.length, held_out=True)
+    draws = options.draws or TEXT_DRAWS
+    scores = score_texts(lm, texts, draws, batch=options.batch or TEXT_BATCH, seed=options.seed)
+    rows = {}
+    for source, group in scores.groupby("text"):
+        rows[source] = {"measure": measure_of(lm)} | estimate(group.value)
+    return pd.DataFrame(rows).T
+
+
+def protocol_table(options: EvaluateOptions) -> "pd.DataFrame":
+    """Return nats per token of `--text`, or of its first `--limit` windows, by a published protocol."""
+    import pandas as pd
+
+    from sinkprune_companion.cli.inputs import documents_of, open_model
+    from sinkprune_companion.harness.local_data import running_text
+    from sinkprune_core.evaluation.conditional_likelihood import perplexity
+    from sinkprune_core.evaluation.protocols import PROTOCOLS as ALL_PROTOCOLS
+
+    protocol = ALL_PROTOCOLS[options.protocol]
+    documents = documents_of(options, held_out=True)
+    lm = open_model(options)
+    ids_T = lm.encode(running_text(documents))
+    if options.limit is not None:
+        ids_T = ids_T[: protocol.chunk * (options.limit + 1) + 1]
+    batch = options.batch or PROTOCOL_BATCH
+    found = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
+    row = {
+        "measure": f"{measure_of(lm)}, {options.protocol}",
+        **dataclasses.asdict(found),
+        "perplexity": found.perplexity,
+    }
+    return pd.DataFrame({options.text.name: row}).T
+
+
+def task_table(options: EvaluateOptions) -> "pd.DataFrame":
+    """Return the results of `--tasks`, with the data of BLiMP and WikiText-2 from `--data` if given."""
+    from sinkprune_companion.cli.inputs import open_model
+    from sinkprune_companion.harness.benchmarks import evaluate_named, named
+    from sinkprune_companion.harness.local_tasks import local_tasks
+    from sinkprune_companion.harness.suite import groups_of
+
+    names = options.task_names
+    of_suite = [name for name in names if groups_of(name)]
+    others = [name for name in names if not groups_of(name)]
+    if options.family is not None:
+        settled = named(options.family)
+        if not settled.keys() & {*names} and names != ["paper"]:
+            options.refuse(("family",), f"it has settings of paper and of {', '.join(settled)} only")
+    if not others:
+        options.refuse(("data",), "the suite comes with this package")
+    with ExitStack() as stack:
+        include = None
+        if options.data is not None:
+            files = local_tasks(options.data, others, options.split or "test")
+            others, include = stack.enter_context(files)
+        lm = open_model(options)
+        refuse_draws(options, lm)
+        try:
+            return evaluate_named(
+                lm,
+                [*of_suite, *others],
+                options.limit,
+                options.family,
+                options.draws,
+                options.seed,
+                options.batch,
+                include,
+                progress=True,
+                announce=partial(say_duration, lm, options.draws or SUITE_DRAWS),
+            )
+        except OSError as error:
+            if any(name.startswith(("blimp", "wikitext")) for name in others):
+                raise OSError(
+                    f"{error}; or give a local folder of BLiMP and WikiText-2: --data FOLDER"
+                ) from error
+            raise
+
+
+def say_duration(lm: "LanguageModel", draws: int, seconds: float) -> None:
+    """Say how long the suite takes from now on, and with how many draws."""
+    from tqdm.auto import tqdm
+
+    from sinkprune_companion.cli.tables import in_words
+
+    by = f", with at most {draws} random masks of an answer (--draws)" if lm.is_diffusion else ""
+    said = f"suite, {lm.name}: about {in_words(seconds)} at this machine's speed now{by}"
+    tqdm.write(said, file=sys.stderr)  # on a line of its own, above the bar
+
+
+def refuse_draws(options: ModelOptions, lm: "LanguageModel") -> None:
+    """Raise ValueError for `--draws` of an autoregressive model."""
+    if not lm.is_diffusion:
+        options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
+
+
+def measure_of(lm: "LanguageModel") -> str:
+    """Return what a number of this model is."""
+    return f"{'NELBO' if lm.is_diffusion else 'negative log-likelihood'}, nats per token"

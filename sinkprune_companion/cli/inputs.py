@@ -1,0 +1,159 @@
+"""From options to a model on a device, and to sequences of tokens.
+
+This module imports torch, so commands import it in `run`.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from sinkprune_companion.cli.model_options import ModelOptions, asks_wikitext, device_map_of
+from sinkprune_companion.harness import local_data
+from sinkprune_core import corpus
+from sinkprune_core.memory import free_memory
+from sinkprune_core.models.catalog import EMBEDDED
+from sinkprune_core.models.devices import choose_device, choose_dtype
+from sinkprune_core.models.embedded import ADAPTERS
+from sinkprune_core.models.finite import check_finite
+from sinkprune_core.models.hub import WORKING, available_memory, parse
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core.models.streaming import stream
+from sinkprune_core.seeds import generator
+
+STREAM_ABOVE = 0.6  # a model larger than this share of the free memory is streamed from disk
+TEXT_LENGTH = 512  # tokens per sequence of --text
+DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
+
+AnyModelOptions = TypeVar("AnyModelOptions", bound=ModelOptions)
+
+
+def on_device(options: AnyModelOptions) -> AnyModelOptions:
+    """Return `options` with `auto` replaced by a device.
+
+    Raises ValueError for a device that is not here, and what `require_memory` raises.
+    """
+    require_memory()
+    return replace(options, device=choose_device(options.device, f"--device {options.device}"))
+
+
+def require_memory() -> None:
+    """Raise RuntimeError where there is too little memory to begin with: libraries end the process then."""
+    free = free_memory()
+    if free < WORKING:
+        raise RuntimeError(
+            f"{free / 1e6:.0f} MB of memory can be had, and {WORKING / 1e6:.0f} MB are the least: end other "
+            "programs, or raise the limit (of a container, or ulimit -v)"
+        )
+
+
+# models
+
+
+def open_model(options: ModelOptions, streamed: bool | None = False) -> LanguageModel:
+    """Load a model, or stream it from disk; None: stream it where it would not fit well into memory.
+
+    Raises ValueError for a model that cannot be streamed and for one with numbers that are not finite, and
+    what `load` and `stream` raise.
+    """
+    lm = _opened(options, streamed)
+    check_finite(lm)
+    return lm
+
+
+def _opened(options: ModelOptions, streamed: bool | None) -> LanguageModel:
+    if options.device_map is not None:
+        return load(options.model, options.dtype, device_map=device_map_of(options.device_map))
+    row, _ = parse(options.model)
+    dtype = choose_dtype(options.dtype, options.device)
+    if row is not None and row.id in ADAPTERS:
+        if streamed:
+            raise ValueError(
+                f"{row.id} is merged from a base and an adapter when it is loaded: "
+                "it cannot be streamed, and needs not be; leave --stream out"
+            )
+        return load(options.model, dtype, options.device)
+    if streamed is None and (row is None or row.id not in EMBEDDED):
+        size = open_checkpoint(options.model).parameters * dtype.itemsize
+        streamed = size > STREAM_ABOVE * available_memory(options.device)
+    if streamed:
+        return stream(open_checkpoint(options.model), Path(options.model).name, dtype, options.device)
+    return load(options.model, dtype, options.device)
+
+
+def kind_and_tokenizer(name: str) -> tuple[str, object]:
+    """Return the kind and the tokenizer of a model, without its weights.
+
+    Models that are not on this machine are downloaded.
+    """
+    row, _ = parse(name)
+    if row is not None and row.id in EMBEDDED:
+        return row.kind, open_checkpoint("smol-ar").tokenizer()
+    checkpoint = open_checkpoint(name)
+    return checkpoint.kind, checkpoint.tokenizer()
+
+
+# text
+
+
+def documents_of(options: ModelOptions, held_out: bool) -> list[str] | None:
+    """Return the documents of `--text`: paragraphs of a file, or articles of WikiText-2; None without it.
+
+    WikiText-2 is its test split for `held_out` text, else its train split, unless `--split` says which.
+    Raises ValueError for text that cannot be read, and OSError for data that cannot be had.
+    """
+    if options.text is None:
+        return None
+    if asks_wikitext(options.text):
+        split = options.split or ("test" if held_out else "train")
+        articles = local_data.wikitext(options.data, split)
+        return [local_data.running_text([article]) for article in articles]
+    try:
+        return options.text.read_text(encoding="utf-8").split("\n\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"--text {options.text} is not UTF-8 text "
+            f"({error.reason} at byte {error.start}): convert it first"
+        ) from None
+
+
+def default_length(options: ModelOptions, positions: int) -> int:
+    """Return the tokens per sequence without `--length`; never more than a model's `positions`."""
+    return min(DEFAULT_LENGTH if options.text is None else TEXT_LENGTH, positions)
+
+
+def sequences_of(
+    lm: LanguageModel,
+    options: ModelOptions,
+    documents: list[str] | None,
+    length: int | None,
+    held_out: bool,
+) -> dict[str, torch.Tensor]:
+    """Return sequences of `length` tokens by source, int64 (N, T), as many as `--sequences` asks for.
+
+    They are drawn from `documents`, or (None) from what comes with every installation: its documentation,
+    and samples of smol-ar for a model of the same vocabulary. Raises ValueError for too short a source.
+    """
+    length = length or default_length(options, lm.model.config.max_position_embeddings)
+    if options.text is None:
+        if lm.tokenizer.get_vocab() == corpus_vocabulary() and length <= DEFAULT_LENGTH:
+            return corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
+        name = "documentation"
+        ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
+    else:
+        name = options.text.name
+        ids_NT = corpus.pack(documents, lm.tokenizer, length)
+    if len(ids_NT) < options.sequences:
+        raise ValueError(
+            f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "
+            "ask for fewer or shorter ones, or give more text"
+        )
+    order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", name, held_out))
+    return {name: ids_NT[order[: options.sequences].sort().values]}
+
+
+def corpus_vocabulary() -> dict[str, int]:
+    """Return the vocabulary in which the shipped samples are written."""
+    return open_checkpoint("smol-ar").tokenizer().get_vocab()

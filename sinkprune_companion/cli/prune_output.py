@@ -1,0 +1,137 @@
+"""What `sinkprune prune` leaves: who may write it, whether it is finished already, and how it is saved.
+
+Nothing here imports torch before a model is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sinkprune_companion.cli.options import check_new_path, check_writable
+from sinkprune_core.files import held
+from sinkprune_core.resuming.work_folder import marker, remove_job, remove_root
+from sinkprune_core.scratch import remove_leftovers
+
+if TYPE_CHECKING:
+    from sinkprune_companion.cli.prune import PruneOptions
+    from sinkprune_core.calibration.text import Calibration
+    from sinkprune_core.models.language_model import LanguageModel
+    from sinkprune_core.pruning.recipe import Recipe
+    from sinkprune_core.pruning.report import Report
+
+TABLE = "sinkprune-linears.csv"  # a row per pruned linear
+MADE_FROM = "made_from"  # on the card: digests of the model and of the calibration text
+
+
+def check_places(options: PruneOptions) -> None:
+    """Raise an OSError or ValueError for places that cannot be written or do not go together.
+
+    An output that exists is an error unless `sinkprune prune` made it.
+    """
+    if options.out is not None and options.work is not None:
+        outer = options.work.resolve().parents
+        if options.out.resolve() in outer:
+            raise ValueError(f"--work {options.work} lies in --out {options.out}: choose a place outside")
+    if options.dry_run or not (options.out / TABLE).is_file():
+        check_new_path("out", options.out)
+    if options.work is not None:
+        check_writable("work", options.work)
+
+
+@contextmanager
+def places_held(options: PruneOptions, recipe: Recipe) -> Iterator[None]:
+    """Hold output and work folder, unless it is a dry run.
+
+    Raises FileExistsError for an output that is no finished run of this recipe, ValueError for a work folder
+    that is not one, and RuntimeError where another process is at work.
+    """
+    if options.dry_run:
+        yield
+        return
+    with held(options.out), held(options.work_folder):
+        remove_leftovers(options.out)  # of a process that was killed when it had just finished
+        if not _is_of(options, recipe):
+            check_new_path("out", options.out)
+            marker(options.work_folder)
+        yield
+
+
+def _is_of(options: PruneOptions, recipe: Recipe) -> bool:
+    """Return whether the output was made by this recipe; the model is compared later."""
+    card = _card(options.out)
+    return (
+        (options.out / TABLE).is_file()
+        and card.get("recipe") == json.loads(json.dumps(recipe.card()))
+        and card.get(MADE_FROM, {}).get("masked") == options.masked
+    )
+
+
+def _card(folder: Path) -> dict:
+    """Return the card of a saved model, {} where there is none."""
+    from sinkprune_core.models.language_model import CARD
+
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def is_finished(options: PruneOptions, lm: LanguageModel, recipe: Recipe, calibration: Calibration) -> bool:
+    """Return whether the output is what this command would make; what is left of the work is removed then.
+
+    Raises FileExistsError for the output of another model or calibration text.
+    """
+    from sinkprune_core.resuming.work_folder import identity
+
+    if options.dry_run or not options.out.exists():
+        return False
+    there = _card(options.out)[MADE_FROM]
+    mine = identity(lm, calibration)
+    differing = [name for name in ("model", "settings", "calibration") if there.get(name) != mine[name]]
+    if differing:
+        raise FileExistsError(
+            f"--out {options.out} exists, made by this recipe from another {', '.join(differing)}: "
+            "choose another name or remove it first"
+        )
+    if options.work_folder.is_dir():
+        discard(options, recipe)
+    print(f"{options.out}: finished already, from the same model, recipe and calibration text")
+    return True
+
+
+def save(lm: LanguageModel, report: Report, options: PruneOptions) -> None:
+    """Write the pruned model and its table of linears, remove what the run kept, and say what came out."""
+    from sinkprune_core.pruning.shrink import shrink
+
+    is_smaller = bool(report.kept_units) and not options.masked
+    if is_smaller:
+        lm = shrink(lm, report.kept_units)
+    made_from = marker(options.work_folder) | {"masked": options.masked}
+    del made_from["format"]
+    table = report.linears.to_csv(index=False)
+    lm.save(options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
+    discard(options, report.recipe)
+    weights = int(report.linears.weights.sum())
+    print(
+        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are "
+        f"{'removed' if is_smaller else 'zero'}; {report.unpruned_parameters:,} other parameters are unpruned"
+    )
+    print(f"next: sinkprune compare {shlex.quote(options.model)} {shlex.quote(str(options.out))}")
+
+
+def discard(options: PruneOptions, recipe: Recipe) -> None:
+    """Remove a job that is saved, and the work folder where it was made for this job alone."""
+    from sinkprune_core.calibration.token_weights import settings_digest
+    from sinkprune_core.resuming.checkpoint import job_folder
+
+    root = options.work_folder
+    remove_job(job_folder(root, settings_digest(recipe)))
+    if options.work is None and not remove_root(root):
+        print(f"{root} stays: it holds other jobs, or files that are not sinkprune's", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""The measurements that notebooks ask for, each a function of a model and a recipe."""

@@ -1,0 +1,64 @@
+"""Where methods prune differently.
+
+Dimensions: O output features, I input features of a linear map.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from sinkprune_companion.experiments.variants import SharedStatistics, pruned
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.pruning.recipe import Recipe
+
+
+def kept_masks(
+    lm: LanguageModel, recipe: Recipe, calibration: Calibration | None, shared: SharedStatistics | None = None
+) -> dict[tuple[int, str], np.ndarray]:
+    """Return which weights are not zero after pruning by `recipe`; the weights come back.
+
+    Packed bits of (O, I), by number of the layer and name of the linear.
+    """
+    masks = {}
+    with pruned(lm, recipe, calibration, shared, progress=False):
+        for layer, block in enumerate(lm.blocks):
+            for name, linear in lm.linears(block).items():
+                masks[layer, name] = np.packbits((weight_OI(linear) != 0).cpu().numpy())
+    return masks
+
+
+def mask_differences(
+    lm: LanguageModel,
+    variants: dict[str, tuple[Recipe, Calibration | None, SharedStatistics | None]],
+    pairs: Sequence[tuple[str, str]],
+) -> pd.DataFrame:
+    """Return the share of kept weights that differ between two masks, for every pair, layer and linear.
+
+    Columns `one`, `other`, `layer`, `linear`, `differ` = 1 - (kept by both) / (mean number kept): 0 for equal
+    masks, 1 for masks that keep nothing in common; two random masks of sparsity s have s. `variants` maps
+    names to a recipe, its calibration text and the statistics it shares with others. Raises ValueError for a
+    pair that names no variant.
+    """
+    named = [name for pair in pairs for name in pair]
+    unknown = set(named) - set(variants)
+    if unknown:
+        raise ValueError(
+            f"pairs name {sorted(unknown)}, which are no variants: "
+            f"give them, or pairs of {', '.join(variants)}"
+        )
+    masks = {name: kept_masks(lm, *variants[name]) for name in dict.fromkeys(named)}
+    rows = []
+    for one, other in pairs:
+        for (layer, name), bits in masks[one].items():
+            differ = _share_that_differs(bits, masks[other][layer, name])
+            rows.append({"one": one, "other": other, "layer": layer, "linear": name, "differ": differ})
+    return pd.DataFrame(rows)
+
+
+def _share_that_differs(one: np.ndarray, other: np.ndarray) -> float:
+    """Return 1 - (kept by both) / (mean number kept) of two masks of packed bits."""
+    both = int(np.bitwise_count(one & other).sum())
+    kept = int(np.bitwise_count(one).sum()) + int(np.bitwise_count(other).sum())
+    return 1 - 2 * both / kept

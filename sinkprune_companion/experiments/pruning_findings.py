@@ -1,0 +1,340 @@
+"""What the scores and answers of notebook 03 come to: differences of variants with the margin of each.
+
+The margin of a difference is the smallest one that matters: a share of the damage that the second variant
+does to the dense model, at the same pattern and sparsity and on the same text; see `margins`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNMATCHED, UNSTRUCTURED
+from sinkprune_companion.experiments.token_reach import OTHER_TEXT
+from sinkprune_companion.experiments.variant_answers import accuracy_difference
+from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_core.evaluation.intervals import (
+    Estimate,
+    compare,
+    crossed_interval,
+    growth,
+    interval,
+    on_common_draws,
+)
+from sinkprune_core.pruning.patterns import n_and_m
+
+Place = tuple[str, float]  # pattern and sparsity
+DENSE = ("dense", 0.0)
+DIGITS = 9  # of a difference in points: what is behind them is rounding
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two variants that are compared."""
+
+    variant: str
+    other: str  # what the first is compared with, and whose damage sets the margin
+    group: str  # why
+
+    @property
+    def label(self) -> str:
+        """What figures and tables call it."""
+        return f"{self.variant} − {self.other}"
+
+
+OFFICIAL = "the official comparison"
+SWITCHES = "one switch at a time"
+COMPARISONS = {
+    "paper_minus_wanda": Compared("paper", "wanda", OFFICIAL),
+    "all_sinks_minus_wanda": Compared("all-sinks", "wanda", OFFICIAL),
+    "unstable_minus_wanda": Compared("unstable", "wanda", OFFICIAL),
+    "paper_sparsegpt_minus_sparsegpt": Compared("paper-sparsegpt", "sparsegpt", OFFICIAL),
+    "structured_sink_minus_structured": Compared("structured-sink", "structured", OFFICIAL),
+    "paper_minus_wanda_unmatched": Compared("paper", UNMATCHED, "fewer tokens for Wanda"),
+    "wanda_minus_wanda_unmatched": Compared("wanda", UNMATCHED, "fewer tokens for Wanda"),
+    "sparsegpt_minus_wanda": Compared("sparsegpt", UNMATCHED, "baselines, on as many tokens"),
+    "flap_minus_structured": Compared("flap", "structured", "baselines, on as many tokens"),
+    "dwanda_minus_wanda": Compared("dwanda", "wanda", SWITCHES),
+    "dense_minus_sequential": Compared("noised-dense", "dwanda", SWITCHES),
+    "paper_minus_paper_no_sinks": Compared("paper", "paper-no-sinks", SWITCHES),
+    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", SWITCHES),
+    "unstable_minus_none": Compared("unstable", "noised-dense", SWITCHES),
+    "stable_minus_none": Compared("stable", "noised-dense", SWITCHES),
+    "unstable_minus_sparsegpt": Compared("sparsegpt-unstable", "sparsegpt", SWITCHES),
+    "structured_sink_minus_no_sinks": Compared("structured-sink", "structured-no-sinks", SWITCHES),
+    "only_sinks_minus_none": Compared("only-sinks", "noised-dense", "controls"),
+    "all_sinks_minus_random": Compared("all-sinks", "random", "controls"),
+    "random_minus_none": Compared("random", "noised-dense", "controls"),
+}
+SINK_SWITCHES = {  # comparisons in which nothing differs but which sinks are left out, in words
+    "paper_minus_paper_no_sinks": "the official Wanda recipe",
+    "all_sinks_minus_none": "Wanda without any sinks",
+    "unstable_minus_none": "Wanda without unstable sinks",
+    "stable_minus_none": "Wanda without stable sinks",
+    "paper_sparsegpt_minus_sparsegpt": "the official SparseGPT recipe",
+    "unstable_minus_sparsegpt": "SparseGPT without unstable sinks",
+    "structured_sink_minus_no_sinks": "structured pruning with the official weights",
+}
+TWIN_COMPARISONS = {
+    "ar_all_minus_none": Compared("wanda, all", "wanda, none", "all sinks left out"),
+    "ar_random_minus_none": Compared("wanda, random", "wanda, none", "as many random tokens left out"),
+}
+ACCURACY = {
+    "paper_minus_wanda": Compared("paper", "wanda", OFFICIAL),
+    "all_sinks_minus_wanda": Compared("all-sinks", "wanda", OFFICIAL),
+    "unstable_minus_wanda": Compared("unstable", "wanda", OFFICIAL),
+    "paper_sparsegpt_minus_sparsegpt": Compared("paper-sparsegpt", "sparsegpt", OFFICIAL),
+    "unstable_minus_none": Compared("unstable", "noised-dense", SWITCHES),
+    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", SWITCHES),
+    "noised_dense_minus_wanda": Compared("noised-dense", "wanda", SWITCHES),
+    "wanda_minus_dense": Compared("wanda", "dense", "what pruning costs"),
+    "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "what pruning costs"),
+}
+GROWTHS = {
+    "gain_growth": Compared("unstable", "wanda", OFFICIAL),
+    "gain_growth_without_sinks": Compared("noised-dense", "wanda", SWITCHES),
+    "gain_growth_of_sinks": Compared("unstable", "noised-dense", SWITCHES),
+}
+
+
+def at(place: Place, variant: str) -> dict[str, object]:
+    """Return the columns with their values that name a variant at a place; `dense` has one place."""
+    pattern, sparsity = DENSE if variant == "dense" else place
+    return {"variant": variant, "pattern": pattern, "sparsity": sparsity}
+
+
+def suffix(place: Place) -> str:
+    """Return how findings at a place end: none at SPARSITY, else the percentage or the pattern."""
+    pattern, sparsity = place
+    if n_and_m(pattern):
+        return f"_{pattern.replace(':', '_')}"
+    if pattern == UNSTRUCTURED and sparsity == SPARSITY:
+        return ""
+    return f"_{100 * sparsity:.0f}"
+
+
+def heading(place: Place) -> str:
+    """Return what figures and tables call a place."""
+    pattern, sparsity = place
+    if n_and_m(pattern):
+        return pattern
+    return f"{pattern}, {sparsity:.0%}"
+
+
+# likelihood
+
+
+def damage(scores: pd.DataFrame, place: Place, variant: str) -> float:
+    """Return what a variant costs above the dense model, a mean in nats per token; NaN if not measured."""
+    values = on_common_draws(scores, at(place, variant), at(place, "dense"))
+    if values is None:
+        return float("nan")
+    return float(values[0].mean() - values[1].mean())
+
+
+def excess(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the NELBO of every variant above that of the dense model, a row each.
+
+    Columns: `pattern`, `sparsity`, `panel` (both in words), `recipe`, `value`, `low`, `high`, and `shown`,
+    the value with its interval.
+    """
+    rows = []
+    measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
+    for pattern, sparsity, variant in measured.itertuples(index=False):
+        if variant == "dense":
+            continue
+        place = (pattern, sparsity)
+        found = compare(scores, at(place, variant), at(place, "dense"))
+        row = {
+            "pattern": pattern,
+            "sparsity": sparsity,
+            "panel": heading(place),
+            "recipe": variant,
+            "value": found.value,
+            "low": found.low,
+            "high": found.high,
+            "shown": f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]",
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def differences(
+    scores: pd.DataFrame, place: Place, comparisons: Mapping[str, Compared] = COMPARISONS
+) -> dict[str, Estimate]:
+    """Return the differences at a place with their margins, by the key of the comparison.
+
+    What was not measured is left out.
+    """
+    found = {}
+    for name, each in comparisons.items():
+        estimate = compare(scores, at(place, each.variant), at(place, each.other))
+        if estimate is not None:
+            found[name] = with_share_of_damage(estimate, damage(scores, place, each.other))
+    return found
+
+
+def by_text(scores: pd.DataFrame, place: Place, names: Iterable[str]) -> pd.DataFrame:
+    """Return differences by domain and start of the text, a row per comparison, a column per kind of text."""
+    rows = {}
+    for name in names:
+        each = COMPARISONS[name]
+        found = {}
+        for (text, start), part in scores.groupby(["text", "start"], sort=False):
+            estimate = compare(part, at(place, each.variant), at(place, each.other))
+            if estimate is not None:
+                found[text, start] = str(estimate)
+        if found:
+            rows[each.label] = found
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def growths(scores: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
+    """Return by how much differences grow from SPARSITY to the highest sparsity; None if not measured.
+
+    The margin is a share of the damage of the second variant at the highest sparsity.
+    """
+    end = max(sparsities)
+    found = {}
+    for name, each in GROWTHS.items():
+        sides = [{"pattern": UNSTRUCTURED, "variant": variant} for variant in (each.variant, each.other)]
+        estimate = growth(scores, *sides, "sparsity", SPARSITY, end)
+        found[name] = with_share_of_damage(estimate, damage(scores, (UNSTRUCTURED, end), each.other))
+    return found
+
+
+def places(scores: pd.DataFrame) -> list[Place]:
+    """Return every pattern and sparsity at which something was measured, in order, without the dense one."""
+    measured = scores[["pattern", "sparsity"]].drop_duplicates().itertuples(index=False, name=None)
+    return [place for place in measured if place != DENSE]
+
+
+def likelihood_findings(scores: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
+    """Return every difference of NELBOs as a finding: at all places, and how differences grow."""
+    found: dict[str, Estimate | None] = {}
+    for place in places(scores):
+        found |= {name + suffix(place): each for name, each in differences(scores, place).items()}
+    return found | growths(scores, sparsities)
+
+
+def twin_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
+    """Return every difference of the autoregressive twin's likelihoods as a finding."""
+    found = {}
+    for place in places(scores):
+        of_place = differences(scores, place, TWIN_COMPARISONS)
+        found |= {name + suffix(place): each for name, each in of_place.items()}
+    return found
+
+
+# accuracy
+
+
+def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate]:
+    """Return differences of accuracy in points as findings `accuracy_{benchmark}_{comparison}_{percent}`.
+
+    `by_pair` is the table of `variant_answers.points`. The margin is a share of the points that the second
+    variant costs; none against the dense model.
+    """
+    found = {}
+    for benchmark, sparsity, name, each in _accuracy_comparisons(by_pair, sparsities):
+        sides = [
+            {"benchmark": benchmark, **at((UNSTRUCTURED, sparsity), variant)}
+            for variant in (each.variant, each.other, "dense")
+        ]
+        measured = accuracy_difference(by_pair, *sides)
+        if measured is not None:
+            estimate, cost = measured
+            estimate = _without_rounding_errors(estimate)
+            found[f"accuracy_{benchmark}_{name}_{100 * sparsity:.0f}"] = with_share_of_damage(estimate, cost)
+    return found
+
+
+def _without_rounding_errors(estimate: Estimate) -> Estimate:
+    """Return an estimate in points whose mean and bounds are zero where they are zero but for rounding.
+
+    Right answers are counts: an interval that ends at -1e-16 ends at zero, and does not leave it out.
+    """
+    bounds = ("value", "low", "high")
+    exact = {name: round(getattr(estimate, name), DIGITS) + 0.0 for name in bounds}  # no negative zero
+    return replace(estimate, **exact)
+
+
+def _accuracy_comparisons(
+    by_pair: pd.DataFrame, sparsities: Sequence[float]
+) -> Iterator[tuple[str, float, str, Compared]]:
+    for sparsity in sparsities:
+        for benchmark in by_pair.benchmark.unique():
+            for name, each in ACCURACY.items():
+                yield benchmark, sparsity, name, each
+
+
+def accuracy_sides(answers: pd.DataFrame, sparsities: Sequence[float]) -> list[tuple[dict, dict]]:
+    """Return the pairs of variants whose answers are compared, as `flip_table` takes them."""
+    sides = []
+    for benchmark, sparsity, _, each in _accuracy_comparisons(answers, sparsities):
+        place = (UNSTRUCTURED, sparsity)
+        one, other = ({"benchmark": benchmark, **at(place, name)} for name in (each.variant, each.other))
+        sides.append((one, other))
+    return sides
+
+
+def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
+    """Return right answers in percent with intervals: a row per variant, a column per benchmark and
+    sparsity.
+    """
+    rows: dict[str, dict] = {}
+    columns = ["variant", "benchmark", "sparsity"]
+    for (variant, benchmark, sparsity), part in by_pair.groupby(columns, sort=False):
+        values_RN = part.pivot(index="seed", columns="sequence", values="value").to_numpy()
+        heading_of = "dense" if variant == "dense" else f"{sparsity:.0%}"
+        found = crossed_interval(np.asarray(values_RN))
+        rows.setdefault(variant, {})[benchmark, heading_of] = (
+            f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+        )
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+
+
+# masks
+
+
+def mask_findings(masks: pd.DataFrame) -> dict[str, Estimate]:
+    """Return the share of kept weights that differ from the first mask of each pair, `masks_{other}`.
+
+    With the mask of other calibration text among them, by how much each of the others differs more than it:
+    `masks_{other}_minus_other_text`. `masks` is the table of `mask_differences`; means and intervals are over
+    linear maps, and differences are paired by them.
+    """
+    by_mask = masks.pivot(index=["layer", "linear"], columns="other", values="differ")
+    found = {}
+    for other in masks.other.unique():
+        name = f"masks_{other.replace('-', '_').replace(' ', '_')}"
+        found[name] = interval(by_mask[other])
+        if OTHER_TEXT in by_mask and other != OTHER_TEXT:
+            found[f"{name}_minus_other_text"] = interval(by_mask[other] - by_mask[OTHER_TEXT])
+    return found
+
+
+# what is away from zero
+
+
+def away_from_zero(found: Mapping[str, Estimate | None], with_rows: Iterable[str]) -> pd.DataFrame:
+    """Return the findings whose interval leaves zero out, whichever way, a row each.
+
+    `with_rows` names the findings that the ledger has a row for.
+    """
+    with_rows = set(with_rows)
+    rows = []
+    for name, each in found.items():
+        if each is None or each.low <= 0 <= each.high:
+            continue
+        row = {
+            "finding": name,
+            "mean [95 % interval]": str(each),
+            "smallest that matters": each.margin,
+            "row in the ledger": "yes" if name in with_rows else "no",
+        }
+        rows.append(row)
+    return pd.DataFrame(
+        rows, columns=["finding", "mean [95 % interval]", "smallest that matters", "row in the ledger"]
+    )

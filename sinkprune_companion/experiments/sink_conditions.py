@@ -1,0 +1,223 @@
+"""Under what conditions sinks are measured: what a text is, what it begins with, how long it gets, which
+sampler writes it.
+
+Prompts are crops of held-out text that begin in the middle of it, so that no token has a fixed place.
+
+Dimensions: N sequences, T tokens per sequence.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from sinkprune_companion.harness.local_data import articles, detokenised
+from sinkprune_companion.harness.public_data import WIKITEXT_FILE, embedded_wikitext
+from sinkprune_core import corpus
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.seeds import generator
+
+NOTHING = "nothing"
+SAMPLERS = {"llada": "LLaDA's sampler", "dream": "Dream's sampler"}
+TEXTS = {
+    "natural": "natural English",
+    "samples": "samples of the AR model",
+    "documentation": "documentation",
+    NOTHING: "from nothing",
+}
+RARE = "<unk>"
+RARE_TOKENS = 4  # no vocabulary cuts it into more pieces, of which a crop could begin with the last
+BLOCKS = 4  # of LLaDA's sampler: they divide the tokens to write at every length
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One condition. Raises ValueError for a text or sampler that is unknown."""
+
+    text: str = "natural"
+    """What prompts are crops of, one of TEXTS; `nothing` is no text, the first token alone."""
+
+    first_token: bool = False
+    """Whether the document separator stands before the prompt."""
+
+    tokens: int = 128
+    """Tokens of the finished text, the separator before it not counted."""
+
+    sampler: str = "llada"
+    """One of SAMPLERS; an autoregressive model knows no difference."""
+
+    def __post_init__(self):
+        for name, known in (("text", TEXTS), ("sampler", SAMPLERS)):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}")
+        if self.text == NOTHING and not self.first_token:
+            raise ValueError("text='nothing' is the first token alone: first_token must be True")
+
+    @property
+    def begins(self) -> str:
+        """What the text is and begins with, in words."""
+        if self.text == NOTHING:
+            return "<|endoftext|> alone"
+        if self.first_token:
+            return f"<|endoftext|> + {TEXTS[self.text]}"
+        return TEXTS[self.text]
+
+    @property
+    def label(self) -> str:
+        """What figures and tables call it."""
+        return f"{self.begins}, {self.tokens:,} tokens, {SAMPLERS[self.sampler]}"
+
+    def name(self, main: "Condition") -> str:
+        """Return what of this condition differs from the main one, as findings are named; empty for
+        nothing.
+        """
+        parts = []
+        if self.text == NOTHING:
+            parts.append("from_nothing")
+        elif self.text != main.text:
+            parts.append(self.text)
+        if self.first_token != main.first_token and self.text != NOTHING:
+            parts.append("first_token" if self.first_token else "no_first_token")
+        if self.tokens != main.tokens:
+            parts.append(f"tokens_{self.tokens}")
+        if self.sampler != main.sampler:
+            parts.append(self.sampler)
+        return "_".join(parts)
+
+
+def conditions(
+    texts: list[str], first_tokens: list[bool], lengths: list[int], samplers: list[str]
+) -> list[Condition]:
+    """Return the main condition, which the first of every list makes, and those that differ from it in one
+    thing, each once.
+
+    Raises ValueError for an empty list and what a `Condition` refuses.
+    """
+    given = {"texts": texts, "first_tokens": first_tokens, "lengths": lengths, "samplers": samplers}
+    for name, values in given.items():
+        if not values:
+            raise ValueError(f"{name} is empty: its first value is that of the main condition")
+    main = Condition(texts[0], first_tokens[0], lengths[0], samplers[0])
+    found = [main]
+    found += [replace(main, first_token=first_token) for first_token in first_tokens[1:]]
+    for text in texts[1:]:
+        found.append(replace(main, text=text, first_token=main.first_token or text == NOTHING))
+    found += [replace(main, tokens=tokens) for tokens in lengths[1:]]
+    found += [replace(main, sampler=sampler) for sampler in samplers[1:]]
+    return list(dict.fromkeys(found))
+
+
+def prompts(
+    tokenizer, condition: Condition, count: int, prompt_length: int, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """Return `count` prompts of `prompt_length` tokens, int64 (N, T), by the name of their text.
+
+    With the condition's first token they are the same prompts with one token more; without text they are
+    that token alone.
+    """
+    first_N1 = torch.full((count, 1), corpus.separator(tokenizer))
+    if condition.text == NOTHING:
+        return {NOTHING: first_N1}
+    crops_NT = crops(tokenizer, condition.text, count, prompt_length, seed)
+    if condition.first_token:
+        crops_NT = torch.cat([first_N1, crops_NT], dim=1)
+    return {condition.text: crops_NT}
+
+
+def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch.Tensor:
+    """Return held-out crops that begin in the middle of a paragraph and hold no document separator,
+    int64 (N, T).
+
+    No two overlap. Crops lie within paragraphs, and none shows <unk>, WikiText-2's sign for a rare word.
+    Where so many do not fit, as for long ones, paragraphs follow each other, and <unk> may show. The choice
+    depends on (seed, text) alone. Raises ValueError when there are fewer.
+    """
+    within_T = _held_out_stream(tokenizer, text)
+    found = _apart(tokenizer, within_T, count, length, generator(seed, "crops", text), rare=False)
+    if len(found) < count and text != "samples":
+        joined_T = _joined_stream(tokenizer, text)
+        found = _apart(tokenizer, joined_T, count, length, generator(seed, "joined crops", text), rare=True)
+    if len(found) < count:
+        raise ValueError(
+            f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(found)} "
+            "were found: ask for fewer or shorter ones"
+        )
+    return torch.stack(found)
+
+
+def _apart(
+    tokenizer, stream_T: torch.Tensor, count: int, length: int, rng: torch.Generator, rare: bool
+) -> list[torch.Tensor]:
+    """Return at most `count` crops of a stream, chosen at random, none of which overlap, in their order.
+
+    `rare` says whether <unk> may show.
+    """
+    starts = _middles(stream_T == corpus.separator(tokenizer), length)
+    order = torch.randperm(len(starts), generator=rng)
+    chosen: list[int] = []
+    for start in starts[order].tolist():
+        if len(chosen) == count:
+            break
+        if any(abs(start - other) < length for other in chosen):
+            continue
+        surroundings_T = stream_T[max(0, start - RARE_TOKENS) : start + length + RARE_TOKENS]
+        if rare or RARE not in tokenizer.decode(surroundings_T):
+            chosen.append(start)
+    return [stream_T[start : start + length] for start in sorted(chosen)]
+
+
+def _middles(is_separator_T: torch.Tensor, length: int) -> torch.Tensor:
+    """Return where crops of `length` tokens may begin: no separator inside, none right before."""
+    counted_T = torch.cat([torch.zeros(1, dtype=torch.int64), is_separator_T.cumsum(0)])
+    separators_T = counted_T[length + 1 :] - counted_T[: -(length + 1)]
+    return (separators_T == 0).nonzero().squeeze(-1) + 1
+
+
+def _held_out_stream(tokenizer, text: str) -> torch.Tensor:
+    """Return one text of the held-out split with a separator before each document, int64 (T,)."""
+    if text == "samples":
+        samples_NT = corpus.shipped_samples(128, held_out=True)
+        first_N1 = torch.full((len(samples_NT), 1), corpus.separator(tokenizer))
+        return torch.cat([first_N1, samples_NT], dim=1).flatten()
+    if text == "natural":
+        return corpus.stream(embedded_wikitext(), tokenizer)
+    return corpus.stream(_held_out_documentation(), tokenizer)
+
+
+def _joined_stream(tokenizer, text: str) -> torch.Tensor:
+    """Return one text of the held-out split, int64 (T,), with a blank line between its paragraphs.
+
+    A separator stands before each article of WikiText-2, or before all of the documentation.
+    """
+    documents = ["\n\n".join(_held_out_documentation())]
+    if text == "natural":
+        documents = [_without_headings(article) for article in articles([WIKITEXT_FILE])]
+    return corpus.stream(documents, tokenizer)
+
+
+def _without_headings(article: str) -> str:
+    lines = [line.strip() for line in article.split("\n")]
+    return "\n\n".join(detokenised(line) for line in lines if line and not line.startswith("="))
+
+
+def _held_out_documentation() -> list[str]:
+    return [part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]
+
+
+def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:
+    """Return the sampler that writes what is left of a text behind its prompt.
+
+    LLaDA's writes BLOCKS blocks, the surest token first, evenly many a step; Dream's one block, the lowest
+    entropy first, on a time grid. Raises ValueError for tokens or steps that the blocks cannot share.
+    """
+    written = condition.tokens
+    if condition.text != NOTHING:
+        written -= prompt_length
+    if written < BLOCKS or written % BLOCKS or steps % BLOCKS:
+        raise ValueError(
+            f"{condition.tokens} tokens less prompt_length={prompt_length} leave {written} to write in "
+            f"steps={steps}; both must be multiples of {BLOCKS}, the number of blocks"
+        )
+    if condition.sampler == "dream":
+        return Sampler(written, steps, None, "entropy", "time", temperature)
+    return Sampler(written, steps, written // BLOCKS, "low_confidence", "even", temperature)

@@ -1,0 +1,51 @@
+"""Tables of sink statistics by reading and condition, and differences between the two kinds of model."""
+
+import pandas as pd
+
+from sinkprune_companion.ledger import margins
+from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune_core.sinks.readings import LITERAL, READINGS, share_of_new_queries
+from sinkprune_core.sinks.trace import Trace
+
+
+def by_reading(trace: Trace, sink_std: float, stability_threshold: float, **columns: object) -> pd.DataFrame:
+    """Return the sink statistics of every prompt under every reading, with further constant `columns`.
+
+    Besides the statistics: `reading`, its `label`, and `new_queries`, the share of a step's queries that the
+    step before did not have.
+    """
+    parts = []
+    for name, reading in READINGS.items():
+        frame = reading.variability(trace, sink_std, stability_threshold)
+        new_queries = share_of_new_queries(trace, name)
+        parts.append(frame.assign(reading=name, label=reading.label, new_queries=new_queries, **columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def by_layer(trace: Trace, sink_std: float, stability_threshold: float, **columns: object) -> pd.DataFrame:
+    """Return the sink statistics of every prompt and `layer`, each with sinks of its own, by the literal
+    reading.
+    """
+    parts = []
+    for layer in range(trace.layers_BSLK.shape[2]):
+        frame = READINGS[LITERAL].variability(trace, sink_std, stability_threshold, layer)
+        parts.append(frame.assign(layer=layer, **columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def difference(
+    frame: pd.DataFrame, metric: str, kind: str = "diffusion", other: str = "autoregressive"
+) -> Estimate | None:
+    """Return the mean of one kind of model minus another in a metric, paired by prompt, with its interval.
+
+    A kind with several rows per prompt, such as layers, counts with their mean. The margin is a tenth of what
+    the other kind has, which the ledger takes for variances in space. None where fewer than two prompts have
+    the metric in both.
+    """
+    by_prompt = frame.pivot_table(metric, "prompt", "kind", aggfunc="mean", dropna=False)
+    if not {kind, other} <= set(by_prompt.columns):
+        return None
+    values = (by_prompt[kind] - by_prompt[other]).dropna()
+    if len(values) < 2:
+        return None
+    return margins.with_tenth(interval(values), by_prompt.loc[values.index, other].mean())

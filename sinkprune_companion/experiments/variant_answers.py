@@ -1,0 +1,119 @@
+"""Answers of the variants of a model to two-choice items, as records, and what pruning does to them.
+
+Dimensions: R repetitions (calibration draws), N pairs of items.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sinkprune_companion.experiments.scoring import EVALUATION_SEED
+from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.harness import quality
+from sinkprune_companion.harness.public_data import embedded_blimp
+from sinkprune_core.evaluation.comparison import flips
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, on_common_draws, rows_where
+
+if TYPE_CHECKING:  # how a record is kept is no part of its key
+    from sinkprune_companion.run.records import Run
+
+BENCHMARKS = ("suite", "blimp")
+
+
+def variant_answers(
+    run: "Run", variant: Variant, benchmark: str, items: int, draws: int, /, **labels: object
+) -> pd.DataFrame:
+    """Return the record of a variant's answers to one of BENCHMARKS.
+
+    These are about `items` items of the offline suite (`suite`), or the first `items` minimal pairs of each
+    BLiMP paradigm that the package brings (`blimp`). Columns are those of `two_choice.accuracy`, `benchmark`,
+    `labels`, and `calibration_tokens`, 0 for a dense model. Maskings of a diffusion model, `draws` of each
+    ending, depend on the item alone, so variants are compared item by item. Raises ValueError for another
+    benchmark.
+    """
+    task = _task(benchmark, items, draws)
+
+    def compute() -> pd.DataFrame:
+        report = variant.ready()
+        return task(variant.lm).assign(calibration_tokens=report.calibration_tokens if report else 0)
+
+    return run.record(
+        "answers",
+        compute,
+        benchmark=benchmark,
+        **labels,
+        **variant.key,
+        items=items,
+        draws=draws,
+        evaluation_seed=EVALUATION_SEED,
+    )
+
+
+def _task(benchmark: str, items: int, draws: int) -> quality.Task:
+    if benchmark == "suite":
+        return quality.offline_suite(items, draws, EVALUATION_SEED, progress=True)
+    if benchmark == "blimp":
+        paradigms = {name: pairs[:items] for name, pairs in embedded_blimp().items()}
+        return quality.minimal_pairs(paradigms, draws, EVALUATION_SEED, progress=True)
+    raise ValueError(f"benchmark={benchmark!r} is unknown; choose one of {', '.join(BENCHMARKS)}")
+
+
+def points(answers: pd.DataFrame) -> pd.DataFrame:
+    """Return right answers in points (percent) by pair of items, as tables of scores are.
+
+    Columns: those of `answers` that are the same within a pair, `sequence` (the number of the pair within its
+    benchmark and variant) and `value` (0, 50 or 100 where a pair has two items).
+    """
+    names = ["benchmark", "variant", "pattern", "sparsity", "seed", "calibration_tokens"]
+    by_pair = answers.groupby([*names, "group", "pair"], sort=False).correct.mean().reset_index()
+    number = by_pair.groupby(names, sort=False).cumcount()
+    return by_pair.assign(sequence=number, value=100 * by_pair.correct)
+
+
+def accuracy_difference(
+    by_pair: pd.DataFrame, variant: dict[str, object], other: dict[str, object], dense: dict[str, object]
+) -> tuple[Estimate, float] | None:
+    """Return variant - other in points and how many points `other` costs the dense model.
+
+    `by_pair` is the table of `points`; sides are columns with their values. None where one was not measured.
+    Intervals resample calibration draws and pairs of items together.
+    """
+    values = on_common_draws(by_pair, variant, other, dense)
+    if values is None:
+        return None
+    variant_RN, other_RN, dense_RN = values
+    return crossed_interval(variant_RN - other_RN), float(dense_RN.mean() - other_RN.mean())
+
+
+def flip_table(
+    answers: pd.DataFrame, pairs: Sequence[tuple[dict[str, object], dict[str, object]]]
+) -> pd.DataFrame:
+    """Return how many items two variants answer differently, a row per pair of variants that was measured.
+
+    Columns: `benchmark`, `sparsity`, `variant`, `other`, `items`, `only_variant` (right with the first alone)
+    and `only_other`. Items are counted in every calibration draw that both have.
+    """
+    rows = []
+    for variant, other in pairs:
+        of_variant = dict(list(rows_where(answers, variant).groupby("seed")))
+        of_other = dict(list(rows_where(answers, other).groupby("seed")))
+        is_dense = bool(of_other) and rows_where(answers, other).calibration_tokens.max() == 0
+        counted = []
+        for seed, one in of_variant.items():
+            second = next(iter(of_other.values())) if is_dense else of_other.get(seed)
+            if second is not None:
+                counted.append((len(one), flips(second, one)))
+        if not counted:
+            continue
+        row = {
+            "benchmark": variant["benchmark"],
+            "sparsity": variant["sparsity"],
+            "variant": variant["variant"],
+            "other": other["variant"],
+            "items": sum(items for items, _ in counted),
+            "only_variant": sum(found.only_b for _, found in counted),
+            "only_other": sum(found.only_a for _, found in counted),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)

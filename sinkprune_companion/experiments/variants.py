@@ -1,0 +1,216 @@
+"""Variants of a model, dense or pruned: prune, measure, put the weights back.
+
+What the notebooks repeat for every recipe, calibration draw and number of steps.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from sinkprune_companion.experiments.scoring import EVALUATION_SEED, fingerprint_of, score_texts
+from sinkprune_core.calibration.dense_statistics import DenseStatistics
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import StatisticsKey
+from sinkprune_core.memory import release_freed_memory
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.engine import dense_statistics, prune
+from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.report import Report
+from sinkprune_core.pruning.shrink import shrink
+
+if TYPE_CHECKING:  # how a record is kept is no part of its key
+    from sinkprune_companion.run.records import Run
+
+
+class SharedStatistics:
+    """Statistics of all recipes with dense propagation on one calibration draw.
+
+    They are taken together and once, when they are first asked for.
+    """
+
+    def __init__(self, lm: LanguageModel, recipes: Iterable[Recipe], calibration: Calibration):
+        self.lm = lm
+        self.calibration = calibration
+        self.recipes = [recipe for recipe in recipes if self.shared(recipe)]
+        self._found: dict[StatisticsKey, DenseStatistics] | None = None
+
+    @staticmethod
+    def shared(recipe: Recipe) -> bool:
+        """Return whether a recipe needs norms of the dense model's inputs, which other recipes can share."""
+        return recipe.propagation == "dense" and CRITERIA[recipe.criterion].needs in ("norms", "moments")
+
+    def of(self, recipe: Recipe) -> DenseStatistics | None:
+        """Return the statistics of one recipe, None where they are its own or it was not announced.
+
+        The model must be dense when this is called.
+        """
+        announced = {each.statistics_key for each in self.recipes}
+        if not self.shared(recipe) or recipe.statistics_key not in announced:
+            return None
+        if self._found is None:
+            self._found = dense_statistics(self.lm, self.recipes, self.calibration)
+        return self._found[recipe.statistics_key]
+
+
+@contextmanager
+def pruned(
+    lm: LanguageModel,
+    recipe: Recipe | None,
+    calibration: Calibration | None,
+    shared: SharedStatistics | None = None,
+    progress: bool = True,
+) -> Iterator[Report | None]:
+    """Prune a model for as long as a block runs, and say what pruning reported.
+
+    Without a recipe the model stays dense, and the report is None. `shared` holds statistics of `calibration`
+    for several recipes; without it the recipe's own are taken.
+    """
+    if recipe is None:
+        yield None
+        return
+    if shared is None:
+        shared = SharedStatistics(lm, [recipe], calibration)
+    statistics = shared.of(recipe)  # before the weights are copied: this needs more memory than the copy
+    release_freed_memory()  # or the copy would come on top of what taking them needed
+    with weights_kept(lm):
+        yield prune(lm, recipe, calibration, progress=progress, statistics=statistics)
+
+
+class Variant:
+    """One variant of a model, dense (no recipe) or pruned, while a `with` block runs.
+
+    It is pruned when something that is not on record is first asked for, and at most once; its weights come
+    back at the end of the block. `fingerprint` is that of the dense model; `shared` is as in `pruned`.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        fingerprint: str,
+        recipe: Recipe | None = None,
+        calibration: Calibration | None = None,
+        shared: SharedStatistics | None = None,
+    ):
+        self.lm = lm
+        self.fingerprint = fingerprint
+        self.recipe = recipe
+        self.calibration = calibration
+        self.shared = shared
+        self._stack = ExitStack()
+        self._report: Report | None = None
+        self._is_ready = False
+
+    def __enter__(self) -> "Variant":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._is_ready = False
+        self._stack.close()
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What tells this variant from others in the key of a record."""
+        return {
+            "model": self.lm.name,
+            "fingerprint": self.fingerprint,
+            "recipe": self.recipe,
+            "calibration": None if self.calibration is None else self.calibration.fingerprint,
+        }
+
+    def ready(self) -> Report | None:
+        """Prune the model unless that was done, and return what pruning reported; None for a dense model."""
+        if not self._is_ready:
+            context = pruned(self.lm, self.recipe, self.calibration, self.shared)
+            self._report = self._stack.enter_context(context)
+            self._is_ready = True
+        return self._report
+
+    def scores(
+        self,
+        run: "Run",
+        texts: dict[str, torch.Tensor],
+        draws: int,
+        steps: Sequence[int | None] = (None,),
+        first_scored: int = 1,
+        **labels: object,
+    ) -> pd.DataFrame:
+        """Return the record of this variant's nats per token.
+
+        Columns are those of `score_texts` and `labels`, and what pruning reported: `zeros`, their share in
+        the block linears; `calibration_tokens`, `left_out_share` and `prune_seconds`.
+        """
+
+        def compute() -> pd.DataFrame:
+            report = self.ready()
+            scores = score_texts(self.lm, texts, draws, steps, first_scored=first_scored)
+            return scores.assign(**_reported(report))
+
+        return run.record(
+            "scores",
+            compute,
+            **labels,
+            **self.key,
+            data=fingerprint_of(texts),
+            draws=draws,
+            steps_measured=list(steps),
+            first_scored=first_scored,
+            evaluation_seed=EVALUATION_SEED,
+        )
+
+
+def variant_scores(
+    run: "Run",
+    lm: LanguageModel,
+    fingerprint: str,
+    recipe: Recipe | None,
+    calibration: Calibration | None,
+    texts: dict[str, torch.Tensor],
+    draws: int,
+    steps: Sequence[int | None] = (None,),
+    shared: SharedStatistics | None = None,
+    **labels: object,
+) -> pd.DataFrame:
+    """Return `Variant.scores` of a variant of which nothing else is asked."""
+    with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
+        return variant.scores(run, texts, draws, steps, **labels)
+
+
+def _reported(report: Report | None) -> dict[str, float]:
+    """Return the columns of `Variant.scores` that pruning reports, zeros for a dense model."""
+    if report is None:
+        return {"zeros": 0.0, "calibration_tokens": 0, "left_out_share": 0.0, "prune_seconds": 0.0}
+    return {
+        "zeros": report.sparsity,
+        "calibration_tokens": report.calibration_tokens,
+        "left_out_share": report.left_out_share,
+        "prune_seconds": report.seconds,
+    }
+
+
+def saved_variant(
+    run: "Run", lm: LanguageModel, fingerprint: str, recipe: Recipe, calibration: Calibration | None
+) -> Path:
+    """Return the folder of `lm` pruned by `recipe`, in `runs/<profile>/models`; `lm` stays dense.
+
+    It is pruned and saved at most once. `fingerprint` is that of the dense model. A structured recipe is
+    saved smaller.
+    """
+    drawn = None if calibration is None else calibration.fingerprint
+    identity = run.identity(
+        "model", [__name__], {"fingerprint": fingerprint, "recipe": recipe, "calibration": drawn}
+    )
+    name = lm.name.replace("/", "--")
+    folder = run.folder / "models" / f"{name}-{recipe.sparsity:g}-{identity['digest']}"
+    if folder.exists():
+        return folder
+    with weights_kept(lm):
+        report = prune(lm, recipe, calibration)
+        smaller = shrink(lm, report.kept_units) if report.kept_units else lm
+        smaller.save(folder, **report.card())
+    return folder

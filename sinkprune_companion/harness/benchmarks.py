@@ -1,0 +1,330 @@
+"""Tasks of lm-evaluation-harness with their published settings, and the table of results that comes of them.
+
+The harness is imported where it is used: the settings can be read without it.
+"""
+
+import difflib
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sinkprune_companion.harness import suite
+from sinkprune_companion.harness.harness_silence import quiet_harness
+from sinkprune_core.evaluation.two_choice import BATCH, DRAWS
+from sinkprune_core.models.language_model import LanguageModel
+
+if TYPE_CHECKING:
+    from lm_eval.tasks import TaskManager
+
+    from sinkprune_companion.harness.harness_model import HarnessModel
+
+
+# settings
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A task of lm-evaluation-harness with its settings."""
+
+    task: str
+    """Its name in the harness, a YAML file, or a configuration."""
+    shots: int | None = None
+    """Solved examples before every question; None: the task's own number."""
+    settings: dict[str, object] = field(default_factory=dict)
+    """Arguments of `HarnessModel`."""
+
+
+LLADA_BENCHMARKS = (
+    Benchmark("mmlu", 5, {"protocol": "llada", "mc_num": 1}),
+    Benchmark("arc_challenge", 0, {"protocol": "llada", "guidance": 0.5}),
+    Benchmark("piqa", 0, {"protocol": "llada", "guidance": 0.5}),
+    Benchmark("winogrande", 5, {"protocol": "llada"}),
+    Benchmark("gsm8k", 5, {"sampler": "llada", "gen_length": 1024}),
+    Benchmark("hellaswag", 0, {"protocol": "llada", "guidance": 0.5}),
+    Benchmark("gpqa_main_n_shot", 5, {"protocol": "llada", "guidance": 0.5}),
+    Benchmark("race", 0, {"protocol": "llada", "guidance": 0.5}),
+)
+DREAM_SETTINGS = {"add_bos_token": True, "max_length": 2048, "truncation": True}  # for every task
+DREAM_SCORING = {**DREAM_SETTINGS, "protocol": "dream"}
+DREAM_WRITING = {**DREAM_SETTINGS, "sampler": "dream", "gen_length": 256}
+DREAM_BENCHMARKS = (
+    Benchmark("mmlu", 5, DREAM_SCORING),
+    Benchmark("arc_challenge", 0, DREAM_SCORING),
+    Benchmark("piqa", 0, DREAM_SCORING),
+    Benchmark("winogrande", 5, DREAM_SCORING),
+    Benchmark("gsm8k_cot", 8, DREAM_WRITING),
+    Benchmark("hellaswag", 0, DREAM_SCORING),
+    Benchmark("gpqa_main_n_shot", 5, DREAM_SCORING),
+    Benchmark("race", 0, DREAM_SCORING),
+)
+
+# The eight benchmarks of the sink-aware pruning paper (arXiv 2602.17664) by model family: `llada` from
+# eval_llada.sh of ML-GSAI/LLaDA (which lacks RACE: taken as the other questions without shots), `dream` from
+# eval/ of DreamLM/Dream, `autoregressive` with LLaDA's shots. One-token answers, as MMLU's, are exact under
+# every protocol.
+PAPER: dict[str, tuple[Benchmark, ...]] = {
+    "llada": LLADA_BENCHMARKS,
+    "dream": DREAM_BENCHMARKS,
+    "autoregressive": tuple(replace(benchmark, settings={}) for benchmark in LLADA_BENCHMARKS),
+}
+
+
+def named(family: str) -> dict[str, Benchmark]:
+    """Return the published settings of a family by task.
+
+    They are the paper's eight, and ARC-Easy, which the paper's structured table has, with the settings of
+    ARC-Challenge.
+    """
+    known = {benchmark.task: benchmark for benchmark in PAPER[family]}
+    known["arc_easy"] = replace(known["arc_challenge"], task="arc_easy")
+    return known
+
+
+def choose(
+    lm: LanguageModel,
+    tasks: str | Sequence[str | dict | Benchmark],
+    family: str | None = None,
+    shots: int | None = None,
+) -> list[Benchmark]:
+    """Return the tasks with their settings.
+
+    `"paper"` stands for the eight of the paper, set up for a family of `PAPER`. Where a family is asked
+    for, a task that it has published settings for takes them by name too. `shots` overrides those of all
+    tasks but the given `Benchmark`s. Raises ValueError for an unknown family.
+    """
+    own_family = "llada" if lm.is_diffusion else "autoregressive"
+    settings_of = family or own_family
+    if settings_of not in PAPER:
+        raise ValueError(f"family={settings_of!r} is unknown; choose one of {', '.join(PAPER)}")
+    if tasks == "paper":
+        return [_with_shots(benchmark, shots) for benchmark in PAPER[settings_of]]
+    known = named(settings_of) if family else {}
+    chosen = []
+    for task in [tasks] if isinstance(tasks, str) else tasks:
+        if isinstance(task, Benchmark):
+            chosen.append(task)
+        elif isinstance(task, str) and task in known:
+            chosen.append(_with_shots(known[task], shots))
+        else:
+            chosen.append(Benchmark(task, shots))
+    return chosen
+
+
+def _with_shots(benchmark: Benchmark, shots: int | None) -> Benchmark:
+    return benchmark if shots is None else replace(benchmark, shots=shots)
+
+
+# running them
+
+
+def evaluate(
+    lm: LanguageModel,
+    tasks: str | Sequence[str | dict | Benchmark],
+    limit: int | float | None = None,
+    shots: int | None = None,
+    family: str | None = None,
+    include: Path | str | None = None,
+    chat: bool = False,
+    cache: Path | str | None = None,
+    per_document: bool = False,
+    **settings: object,
+) -> pd.DataFrame:
+    """Run tasks of lm-evaluation-harness; one row per task and metric, or one per document.
+
+    Rows per document are for comparisons in pairs. `tasks`: `"paper"`, or names, YAML files, configurations
+    or `Benchmark`s; `include` is a folder of further tasks; `limit` is documents per task; `settings` are
+    arguments of `HarnessModel` and override those of a benchmark. `cache` is a folder where answers are
+    kept by model, settings and request, for an interrupted run to go on.
+    Columns: `task`, `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`,
+    `guidance`; or `task`, `metric`, `filter`, `document`, `value` for members of groups and the metrics
+    that are one number. The data of every task is loaded before any work. Raises ValueError for an unknown
+    task, family or setting, OSError for data that cannot be had, and ModuleNotFoundError where the harness
+    is not installed.
+    """
+    # Before lm_eval: it says what to install where the harness is missing.
+    from sinkprune_companion.harness.harness_model import HarnessModel
+
+    from lm_eval import simple_evaluate  # isort: skip
+
+    if limit is not None and limit <= 0:
+        raise ValueError(f"limit={limit} must be above 0: a number of documents per task, or a share below 1")
+    chosen = choose(lm, tasks, family, shots)
+    models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
+    fingerprint = None if cache is None else lm.fingerprint()
+    rows = []
+    with quiet_harness():
+        manager = _manager([benchmark.task for benchmark in chosen], include)
+        loaded = [_load(manager, benchmark.task) for benchmark in chosen]
+        for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
+            results = simple_evaluate(
+                model,
+                tasks=tasks_and_groups,
+                num_fewshot=benchmark.shots,
+                limit=limit,
+                task_manager=manager,
+                use_cache=None if cache is None else _cache_file(Path(cache), fingerprint, model),
+                apply_chat_template=chat,
+                fewshot_as_multiturn=chat,
+                bootstrap_iters=1000,
+                log_samples=per_document,
+            )
+            rows += _document_rows(results) if per_document else _rows(results, model)
+    return pd.DataFrame(rows)
+
+
+def evaluate_named(
+    lm: LanguageModel,
+    tasks: Sequence[str],
+    limit: int | None = None,
+    family: str | None = None,
+    draws: int | None = None,
+    seed: int = 0,
+    batch: int | None = None,
+    include: Path | str | None = None,
+    progress: bool = False,
+    announce: Callable[[float], None] | None = None,
+) -> pd.DataFrame:
+    """Run tasks by name: this project's suite by its own code, all others by `evaluate`; one table.
+
+    `suite` stands for all groups of the suite, `paper` for the paper's eight benchmarks. Columns are those of
+    `evaluate` and of `suite.shares`. `draws` are maskings of a target under a diffusion model (None: those of
+    `two_choice` for the suite, of the protocol for other tasks), `batch` sequences at once (None: a good
+    number for each). `announce` is that of `two_choice.accuracy`.
+    Raises ValueError for draws of an autoregressive model, and what `evaluate` raises.
+    """
+    if draws is not None and not lm.is_diffusion:
+        raise ValueError(
+            f"draws={draws} cannot be used: {lm.name} is autoregressive, its likelihood is exact"
+        )
+    groups = [group for task in tasks for group in suite.groups_of(task)]
+    others = [task for task in tasks if not suite.groups_of(task)]
+    tables = []
+    if others:
+        settings = {"seed": seed}
+        if draws is not None:
+            settings["mc_num"] = draws
+        if batch is not None:
+            settings["batch_size"] = batch
+        asked = "paper" if others == ["paper"] else others
+        tables.append(evaluate(lm, asked, limit=limit, family=family, include=include, **settings))
+    if groups:
+        numbers = {"draws": draws or DRAWS, "seed": seed, "batch": batch or BATCH}
+        chosen = list(dict.fromkeys(groups))
+        tables.append(suite.evaluate(lm, chosen, limit, **numbers, progress=progress, announce=announce))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _cache_file(folder: Path, fingerprint: str, model: "HarnessModel") -> str:
+    """Return where answers of a model under its settings are kept."""
+    key = json.dumps([fingerprint, model.get_model_info()], sort_keys=True)
+    return str(folder / hashlib.sha256(key.encode()).hexdigest()[:16])
+
+
+# the harness's tasks
+
+
+@functools.cache
+def installed() -> "TaskManager":
+    """Return the index of the harness's own tasks; to make it takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager()
+
+
+def _manager(tasks: Sequence[str | dict], include: Path | str | None) -> "TaskManager":
+    """Return a manager that knows all tasks; raise ValueError for a name that is unknown."""
+    from lm_eval.tasks import TaskManager
+
+    names = [task for task in tasks if isinstance(task, str) and not Path(task).is_file()]
+    folder = None if include is None else str(include)
+    manager = TaskManager(include_path=folder, include_defaults=False)
+    if set(names) - set(manager.all_tasks):
+        manager = installed() if include is None else TaskManager(include_path=folder)
+    for name in names:
+        if name not in manager.all_tasks:
+            raise ValueError(
+                f"unknown task {name!r}; {_suggestion(name, manager.all_tasks)}Tasks are named by "
+                "lm-evaluation-harness (`python -m sinkprune_companion.harness.harness ls tasks`), or lie in "
+                "the folder `include`, or are 'suite' or 'paper'"
+            )
+    return manager
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 3)
+    return f"did you mean {', '.join(near)}? " if near else ""
+
+
+def _load(manager: "TaskManager", task: str | dict) -> list:
+    """Return the task or group itself, its data loaded; members of a group come with it.
+
+    Raises OSError where there is no data.
+    """
+    try:
+        loaded = manager.load([task])
+    except OSError as error:
+        raise OSError(
+            f"the data of task {task!r} cannot be loaded ({error}); the harness's tasks need the Hugging "
+            "Face hub once, gated ones (GPQA) a login too; HF_HUB_OFFLINE=1 takes what is cached"
+        ) from error
+    members = {name for names in loaded["group_map"].values() for name in names}
+    tasks_and_groups = {**loaded["groups"], **loaded["tasks"]}
+    return [item for name, item in tasks_and_groups.items() if name not in members]
+
+
+# results
+
+
+def _rows(results: dict, model: "HarnessModel") -> list[dict[str, object]]:
+    """Return a row per task and metric; members of a group that has a value of its own are left out."""
+    members = {name for group in results.get("groups", {}) for name in results["group_subtasks"][group]}
+    draws = math.nan if model.how is None else model.how.draws
+    guidance = math.nan if model.how is None else model.how.guidance
+    rows = []
+    for task, found in results["results"].items():
+        if task in members:
+            continue
+        for key, value in found.items():
+            metric, _, name = key.partition(",")
+            if not name or metric.endswith("_stderr"):
+                continue
+            error = found.get(f"{metric}_stderr,{name}")
+            row = {
+                "task": task,
+                "metric": metric,
+                "filter": name,
+                "value": value,
+                "stderr": error if isinstance(error, float) else math.nan,
+                "documents": found["sample_len"],
+                "shots": results["n-shot"].get(task, 0),
+                "draws": draws,
+                "guidance": guidance,
+            }
+            rows.append(row)
+    return rows
+
+
+def _document_rows(results: dict) -> list[dict[str, object]]:
+    """Return a row per task, document and metric that is one number."""
+    rows = []
+    for task, samples in results["samples"].items():
+        for sample in samples:
+            for metric in sample["metrics"]:
+                if not isinstance(sample[metric], (bool, int, float)):
+                    continue
+                row = {
+                    "task": task,
+                    "metric": metric,
+                    "filter": sample["filter"],
+                    "document": sample["doc_id"],
+                    "value": float(sample[metric]),
+                }
+                rows.append(row)
+    return rows

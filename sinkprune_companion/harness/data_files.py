@@ -1,0 +1,149 @@
+"""Where BLiMP and WikiText-2 lie below a local folder, in the formats in which they are published.
+
+Files are found by their names; `local_data` reads them. Split names are those of the Hugging Face hub.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from sinkprune_companion import DATA
+
+SPLITS = ("train", "validation", "test")
+SUFFIXES = (".jsonl", ".parquet", ".raw", ".tokens", ".txt")
+EXPECTED = {  # what a folder should hold, for messages
+    "blimp": "<paradigm>.jsonl (as its authors publish it) or <paradigm>/*.parquet (as the hub does)",
+    "wikitext": (
+        "wiki.{train,valid,test}.raw or .tokens, or {train,valid,test}.txt or "
+        "{train,validation,test}*.parquet in a folder named wikitext-2…"
+    ),
+}
+
+_TEXT = re.compile(r"(wiki\.)?(train|valid|validation|test)\.(raw|tokens|txt)")
+_PARQUET = re.compile(r"(train|valid|validation|test)(-\d+-of-\d+)?\.parquet")
+_WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
+
+
+@cache
+def blimp_paradigms() -> tuple[str, ...]:
+    """Return the names of BLiMP's 67 paradigms, in the order of lm-evaluation-harness."""
+    text = (DATA / "blimp" / "paradigms.yml").read_text(encoding="utf-8")
+    return tuple(yaml.safe_load(text))
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Return the files below a folder that may hold data, sorted by path; OSError where it is no folder."""
+    if not folder.is_dir():
+        found = "is a file" if folder.exists() else "does not exist"
+        raise NotADirectoryError(
+            f"the data folder {folder} {found}: give the folder that holds BLiMP or WikiText-2"
+        )
+    return sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+
+
+def blimp_files(folder: Path | str) -> dict[str, list[Path]]:
+    """Return the files of each BLiMP paradigm that lies below a folder, in the order of `blimp_paradigms`.
+
+    Raises ValueError for a paradigm that is there twice.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for file in data_files(Path(folder)):
+        names = set()
+        if file.suffix in (".jsonl", ".parquet"):
+            names.add(file.stem)
+        if file.suffix == ".parquet":
+            names.add(file.parent.name)
+        for name in names:
+            by_name.setdefault(name, []).append(file)
+    return {
+        paradigm: _the_only(_by_source(by_name[paradigm]), f"BLiMP paradigm {paradigm}")
+        for paradigm in blimp_paradigms()
+        if paradigm in by_name
+    }
+
+
+def wikitext_files(folder: Path | str) -> dict[str, list[Path]]:
+    """Return the files of each split of WikiText-2 below a folder.
+
+    Where a split is there as raw text and as text with <unk>, the raw text is taken. Files of another
+    WikiText, by the names of their folders, are passed over. Raises ValueError for a split that is there
+    twice.
+    """
+    folder = Path(folder)
+    by_split: dict[str, list[Path]] = {}
+    for file in data_files(folder):
+        split = _wikitext_split(file, folder)
+        if split is not None:
+            by_split.setdefault(split, []).append(file)
+    chosen = {}
+    for split in SPLITS:
+        if split in by_split:
+            sources = _by_source(by_split[split])
+            raw = [source for source in sources if _is_raw(source[0], folder)]
+            chosen[split] = _the_only(raw or sources, f"the {split} split of WikiText-2")
+    return chosen
+
+
+def wikitext_split_files(folder: Path | str, split: str) -> list[Path]:
+    """Return the files of one split of WikiText-2 below a folder; raise ValueError where it is not there."""
+    found = wikitext_files(folder)
+    if split not in found:
+        others = f"; it holds {' and '.join(found)}: choose one by --split" if found else ""
+        raise ValueError(
+            f"the data folder {folder} holds no {split} split of WikiText-2, "
+            f"looked for as {EXPECTED['wikitext']}{others}"
+        )
+    return found[split]
+
+
+def _wikitext_split(file: Path, folder: Path) -> str | None:
+    """Return the split of WikiText-2 that a file holds, by its name and its folders'; None for others."""
+    text = _TEXT.fullmatch(file.name)
+    parquet = _PARQUET.fullmatch(file.name)
+    if text is not None:
+        name = text[2]
+        has_telling_name = text[1] is not None and text[3] != "txt"  # wiki.test.raw is never anything else
+    elif parquet is not None:
+        name = parquet[1]
+        has_telling_name = False
+    else:
+        return None
+    size = _wikitext_size(file, folder)
+    is_wikitext_2 = has_telling_name if size is None else size == "2"
+    if not is_wikitext_2:
+        return None
+    return "validation" if name == "valid" else name
+
+
+def _wikitext_size(file: Path, folder: Path) -> str | None:
+    """Return the number in the name of the innermost folder called wikitext-<number>, None where none is."""
+    size = None
+    for part in (folder.resolve().name, *file.relative_to(folder).parts[:-1]):
+        match = _WIKITEXT.search(part)
+        if match is not None:
+            size = match[1]
+    return size
+
+
+def _is_raw(file: Path, folder: Path) -> bool:
+    return file.suffix == ".raw" or "raw" in str(file.relative_to(folder).parent)
+
+
+def _by_source(files: Sequence[Path]) -> list[list[Path]]:
+    """Return the files by source: parquet files of one folder are one source, any other file is its own."""
+    sources: dict[Path, list[Path]] = {}
+    for file in files:
+        source = file.parent if file.suffix == ".parquet" else file
+        sources.setdefault(source, []).append(file)
+    return list(sources.values())
+
+
+def _the_only(sources: list[list[Path]], what: str) -> list[Path]:
+    if len(sources) > 1:
+        raise ValueError(
+            f"{what} is there twice, in {sources[0][0]} and {sources[1][0]}: move one of them away"
+        )
+    return sources[0]

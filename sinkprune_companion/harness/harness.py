@@ -1,0 +1,57 @@
+"""The command of lm-evaluation-harness with this project's models and tasks: `sinkprune-lm-eval`, or this
+module by `python -m`.
+
+The harness up to 0.4.13 knows no models but its own, so its command has to come through this module:
+`python -m sinkprune_companion.harness.harness run --model sinkprune --model_args pretrained=smol-dlm,mc_num=32
+--tasks piqa`. Later releases read the entry points `lm_eval.models` and find the model by themselves.
+"""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from sinkprune_companion.harness.suite import NAME, TASKS
+
+INCLUDE = "--include_path"
+
+
+def main() -> int:
+    """Run the harness's own command, with the model `sinkprune` and the suite's tasks known to it.
+
+    Returns an exit status. An error is one line on stderr and status 1; with LMEVAL_LOG_LEVEL=DEBUG its
+    traceback comes before it.
+    """
+    try:
+        from sinkprune_companion.harness import harness_model  # noqa: F401 (registers the model `sinkprune`)
+
+        from lm_eval.__main__ import cli_evaluate  # isort: skip
+
+        sys.argv[1:] = with_suite(sys.argv[1:])
+        cli_evaluate()
+    except Exception as error:
+        if os.environ.get("LMEVAL_LOG_LEVEL", "").upper() == "DEBUG":
+            traceback.print_exc()
+        print(f"error: {' '.join(str(error).split()) or type(error).__name__}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def with_suite(arguments: Sequence[str]) -> list[str]:
+    """Return a command line that knows the folder of the suite's tasks, where it names one of them.
+
+    Raises ValueError where it names another folder too: the harness takes one.
+    """
+    arguments = list(arguments)
+    if not any(NAME in argument for argument in arguments):
+        return arguments
+    if any(argument.partition("=")[0] == INCLUDE for argument in arguments):
+        raise ValueError(
+            f"{INCLUDE} cannot be given with tasks {NAME}*, whose folder it would hide: evaluate them in a "
+            f"run of their own, or give {INCLUDE} {TASKS} alone"
+        )
+    return [*arguments, INCLUDE, str(TASKS)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,350 @@
+"""Every model that `load` returns, dense or pruned, as a model of lm-evaluation-harness.
+
+Importing this module registers the model `sinkprune` with the harness; `harness` is the command that does so.
+
+Dimensions: P tokens of a prompt, L tokens of a target.
+"""
+
+from collections import Counter
+from dataclasses import asdict, replace
+
+import torch
+
+try:
+    from lm_eval import utils
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "benchmarks need lm-evaluation-harness: pip install 'sinkprune[eval]'"
+    ) from error
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
+from tqdm.auto import tqdm
+
+from sinkprune_companion.harness.harness_arguments import (
+    check_batch_size,
+    check_kind,
+    check_max_length,
+    check_sampler,
+    check_tokenizer,
+    device_or_cpu,
+    protocol_with,
+)
+from sinkprune_companion.harness.harness_generation import GenerationRequest, write_texts
+from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
+from sinkprune_core.diffusion.sampling import generate
+from sinkprune_core.evaluation.conditional_likelihood import Pair, exact_log_likelihood, log_likelihood
+from sinkprune_core.evaluation.protocols import Protocol
+from sinkprune_core.evaluation.token_losses import batches
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.loading import load
+
+BATCHES_PER_SAVE = 16  # batches between two saves of finished requests into the harness's cache
+DEFAULT_LENGTH = 256  # tokens to write where neither the task nor the model says how many
+TASK_OPTIONS = {
+    "until",
+    "do_sample",
+    "temperature",
+    "top_p",
+    "top_k",
+    "max_gen_toks",
+}  # of a request to write
+
+
+@register_model("sinkprune")
+class HarnessModel(TemplateLM):
+    """A `LanguageModel` that answers the harness's three kinds of request.
+
+    `pretrained` is a name or folder for `load`, or a `LanguageModel` (then `dtype` and `device` are its
+    own). A diffusion model scores by `protocol` with `mc_num` draws (as many of them share a grid of noise
+    levels as the protocol says and as divide `mc_num`; `batch_size` is for speed only) and writes by
+    `sampler`, a name of `diffusion.samplers.SAMPLERS`, changed by any of its fields as a further argument;
+    `guidance` is for both. An autoregressive model is exact and takes none of these except `temperature`.
+    `gen_length` tokens are written per request (None: the task's max_gen_toks, or 256) in as many steps,
+    unless `steps` says less. `truncation` cuts contexts that do not fit `max_length` (None: all positions)
+    from the left; otherwise they are an error. `is_check_greedy` also asks whether the diffusion model
+    would write a target if it revealed the most probable token first, at the cost of one forward pass per
+    token. Raises ValueError for arguments that do not fit the model.
+
+    Differences from the published code: an empty context is the first special token, not nothing; generated
+    text is cut at end-of-text and stop strings for every model; requests are seeded by their text, so order
+    and cache change nothing.
+    """
+
+    def __init__(
+        self,
+        pretrained: str | LanguageModel,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_size: int | str = 32,
+        max_batch_size: int | None = None,
+        protocol: str | None = None,
+        mc_num: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        gen_length: int | None = None,
+        temperature: float | None = None,
+        max_length: int | None = None,
+        truncation: bool = False,
+        add_bos_token: bool = False,
+        is_check_greedy: bool = False,
+        seed: int = 0,
+        **options: object,
+    ):
+        super().__init__()
+        check_batch_size(batch_size, max_batch_size)
+        check_sampler(sampler, options)
+        how = protocol_with(protocol, mc_num, guidance)
+        if isinstance(pretrained, LanguageModel):
+            lm = pretrained
+        else:
+            lm = load(pretrained, dtype, device_or_cpu(device))
+        for_diffusion = {
+            "protocol": protocol,
+            "mc_num": mc_num,
+            "guidance": guidance,
+            "sampler": sampler,
+            **options,
+            "is_check_greedy": is_check_greedy or None,
+        }
+        check_kind(lm, for_diffusion)
+        check_tokenizer(lm, add_bos_token)
+        self.lm = lm
+        self.tokenizer = lm.tokenizer
+        self.batch_size = int(batch_size)
+        positions = resolve_max_length(lm.model.config, lm.tokenizer)
+        self.max_length = check_max_length(lm, positions, max_length)
+        self.how = how if lm.is_diffusion else None
+        self.sampler = SAMPLERS[sampler or "llada"]
+        self.options = {**options, "guidance": guidance or 0.0}
+        self.gen_length = gen_length
+        self.temperature = temperature
+        self.seed = seed
+        self.truncation = truncation
+        self.add_bos_token = add_bos_token
+        self.is_check_greedy = is_check_greedy
+        if gen_length is not None:
+            self._sampler(gen_length, {})  # options that do not fit one another are told now
+
+    # what the harness asks about
+
+    @property
+    def eot_token_id(self) -> int:
+        """Return the end-of-text token."""
+        return self.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """Return the token that stands for an empty context."""
+        if self.tokenizer.bos_token_id is None:
+            return self.tokenizer.eos_token_id
+        return self.tokenizer.bos_token_id
+
+    @property
+    def tokenizer_name(self) -> str:
+        """Return a name for the harness's cache of requests."""
+        return (self.tokenizer.name_or_path or self.lm.name).replace("/", "__")
+
+    def get_model_info(self) -> dict[str, object]:
+        """Return what the result depends on besides tasks, for the harness's record."""
+        info = {
+            "model_name": self.lm.name,
+            "kind": self.lm.kind,
+            "max_length": self.max_length,
+            "truncation": self.truncation,
+            "add_bos_token": self.add_bos_token,
+            "gen_length": self.gen_length,
+            "temperature": self.temperature,
+            "is_check_greedy": self.is_check_greedy,
+            "seed": self.seed,
+        }
+        if self.how is not None:
+            info["protocol"] = asdict(self.how)
+            info["sampler"] = asdict(self.sampler)
+            info["sampler_options"] = self.options
+        return info
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
+        """Return the token ids of a text; no first token is put before a text that begins with it."""
+        special = add_special_tokens is not False
+        has_first_token = string.startswith(self.tokenizer.decode([self.prefix_token_id]))
+        ids = self.tokenizer.encode(string, add_special_tokens=special and not has_first_token)
+        first = self.tokenizer.bos_token_id
+        if self.add_bos_token and special and ids[:1] != [first]:
+            return [first, *ids]
+        return ids
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Return a conversation as one text; raise ValueError where the tokenizer has no chat template."""
+        if not getattr(self.tokenizer, "chat_template", None):
+            raise ValueError(
+                f"the tokenizer of {self.lm.name} has no chat template: leave apply_chat_template out"
+            )
+        return self.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+    # likelihood
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        **_: object,
+    ) -> list[tuple[float, bool]]:
+        """Return the log-likelihood of every target in nats, and whether the model would write it."""
+        extra = -1  # the last token is never fed to an autoregressive model
+        if self.lm.is_diffusion:
+            extra = int(self.how.visible_end)
+        pairs = [self._fit(context, target, extra) for _, context, target in requests]
+        answers: list = [None] * len(requests)
+        order = sorted(range(len(pairs)), key=lambda index: len(requests[index][1]) + len(requests[index][2]))
+        for part in self._parts(order, self.batch_size * BATCHES_PER_SAVE, "loglikelihood", disable_tqdm):
+            scores = self._score([pairs[index] for index in part], self.how)
+            for index, answer in zip(part, scores, strict=True):
+                answers[index] = answer
+                self.cache_hook.add_partial("loglikelihood", requests[index][0], answer)
+        return answers
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """Return the log-likelihood of whole texts in nats, a bound for a diffusion model.
+
+        Texts are scored in windows of `max_length`, as the harness's own models do it.
+        """
+        how = self.how
+        if how is not None:
+            how = replace(how, visible_end=False)  # the end of a window is not that of the text
+        answers = []
+        arguments = [request.args for request in requests]
+        for part in self._parts(arguments, self.batch_size, "loglikelihood_rolling", disable_tqdm):
+            windows = [self._windows(text) for (text,) in part]
+            scores = iter(self._score([pair for pairs in windows for pair in pairs], how))
+            for args, pairs in zip(part, windows, strict=True):
+                answer = float(sum(next(scores)[0] for _ in pairs))
+                answers.append(answer)
+                self.cache_hook.add_partial("loglikelihood_rolling", args, answer)
+        return answers
+
+    def _windows(self, text: str) -> list[Pair]:
+        """Return a text as pairs of context and target that fit the model and cover every token once."""
+        length = self.max_length
+        if self.lm.is_diffusion:
+            length -= 1  # a causal model never sees the last token of a window, and can have one more
+        windows = utils.get_rolling_token_windows(
+            self.tok_encode(text), self.prefix_token_id, length, context_len=1
+        )
+        pairs = []
+        for window in windows:
+            context, target = utils.make_disjoint_window(window)
+            pairs.append((torch.tensor(context), torch.tensor(target)))
+        return pairs
+
+    def _score(self, pairs: list[Pair], how: Protocol | None) -> list[tuple[float, bool]]:
+        """Return the log-likelihood of every pair in nats and whether its target would be written."""
+        if how is None:
+            frame = exact_log_likelihood(self.lm, pairs, self.batch_size)
+            return list(zip(frame.value.tolist(), frame.greedy.tolist(), strict=True))
+        frame = log_likelihood(self.lm, pairs, how, self.seed, self.batch_size)
+        values = frame.groupby("sequence").value.mean().tolist()
+        greedy = [self.is_check_greedy and self._would_write(*pair) for pair in pairs]
+        return list(zip(values, greedy, strict=True))
+
+    def _would_write(self, prompt_P: torch.Tensor, target_L: torch.Tensor) -> bool:
+        length = len(target_L)
+        sampler = Sampler(length, length, None, "low_confidence", guidance=self.how.guidance)
+        [ids_T] = generate(self.lm, prompt_P[None], sampler)
+        return torch.equal(ids_T[len(prompt_P) :], target_L)
+
+    # generation
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Write a continuation per request, cut at the first end-of-text token or stop string."""
+        wanted = self._generation_requests(requests)
+        answers: list = [None] * len(wanted)
+        order = sorted(
+            range(len(wanted)), key=lambda index: (repr(wanted[index].settings), len(wanted[index].prompt_P))
+        )
+        for part in self._parts(order, self.batch_size, "generate_until", disable_tqdm):
+            for indices in _with_equal_settings(part, wanted):
+                texts = write_texts(
+                    self.lm, [wanted[index] for index in indices], self.prefix_token_id, self.seed
+                )
+                for index, text in zip(indices, texts, strict=True):
+                    answers[index] = text
+                    self.cache_hook.add_partial("generate_until", wanted[index].args, text)
+        return answers
+
+    def _generation_requests(self, requests: list[Instance]) -> list[GenerationRequest]:
+        wanted = []
+        repetitions: Counter = Counter()  # repetitions of a request are different samples
+        for request in requests:
+            context, asked = request.args
+            kwargs = dict(normalize_gen_kwargs(asked, DEFAULT_LENGTH))
+            length = kwargs["max_gen_toks"] if self.gen_length is None else self.gen_length
+            sampler = self._sampler(length, kwargs)
+            ids = self.tok_encode(context) or [self.prefix_token_id]
+            prompt_P, _ = self._fit(ids, [self.eot_token_id] * length, 0)
+            prompt = tuple(prompt_P.tolist())
+            name = (prompt, repetitions[prompt])
+            repetitions[prompt] += 1
+            wanted.append(GenerationRequest(prompt_P, tuple(kwargs["until"]), sampler, name, request.args))
+        return wanted
+
+    def _sampler(self, length: int, kwargs: dict[str, object]) -> Sampler:
+        """Return how to write `length` tokens: the preset, with changes of the task, then of the model."""
+        unknown = sorted(set(kwargs) - TASK_OPTIONS)
+        if unknown:
+            raise ValueError(
+                f"generation argument {unknown[0]!r} is not known; there are until, max_gen_toks, do_sample, "
+                "temperature, top_p and top_k"
+            )
+        shaping = {}
+        if kwargs.get("do_sample"):
+            shaping = {name: kwargs[name] for name in ("top_p", "top_k") if kwargs.get(name) is not None}
+        if shaping and not self.lm.is_diffusion:
+            raise ValueError(f"{shaping} cannot be used: {self.lm.name} samples by temperature alone")
+        temperature = self.temperature
+        if temperature is None:
+            temperature = float(kwargs.get("temperature", 0.0))
+        changes = {"length": length, "steps": length, "block": None, "temperature": temperature}
+        return replace(self.sampler, **{**changes, **shaping, **self.options})
+
+    # lengths and batches
+
+    def _fit(self, context: list[int], target: list[int], extra: int) -> Pair:
+        """Return context and target as tensors, the context cut from the left where that is allowed.
+
+        `extra` tokens follow the target. Raises ValueError where the context does not fit.
+        """
+        available = self.max_length - len(target) - extra  # positions for the context
+        if len(context) > available and (available < 1 or not self.truncation):
+            advice = "use a larger max_length"
+            if available >= 1:
+                advice = (
+                    "use fewer shots, a larger max_length or truncation=True, "
+                    "which cuts contexts from the left"
+                )
+            raise ValueError(
+                f"a context of {len(context)} tokens and a target of {len(target)} exceed "
+                f"max_length={self.max_length} of {self.lm.name}: {advice}"
+            )
+        prompt_P = torch.tensor(context[-available:], dtype=torch.long)
+        return prompt_P, torch.tensor(target, dtype=torch.long)
+
+    def _parts(self, items: list, size: int, name: str, disable_tqdm: bool) -> tqdm:
+        parts = list(batches(items, size))
+        return tqdm(parts, desc=f"{name} {self.lm.name}", unit="batch", disable=disable_tqdm)
+
+
+def _with_equal_settings(indices: list[int], wanted: list[GenerationRequest]) -> list[list[int]]:
+    """Return the numbers of requests in groups whose stop strings and samplers are equal."""
+    groups: dict[object, list[int]] = {}
+    for index in indices:
+        groups.setdefault(wanted[index].settings, []).append(index)
+    return list(groups.values())

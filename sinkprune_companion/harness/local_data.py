@@ -1,0 +1,193 @@
+"""What is in the files of BLiMP and WikiText-2: minimal pairs and articles.
+
+They lie in a local folder, WikiText-2 also on the hub. `data_files` finds the files, this module reads
+them, and `local_tasks` gives them to lm-evaluation-harness.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from sinkprune_companion.harness.data_files import SPLITS, wikitext_split_files
+
+WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
+HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
+PAIR_FIELDS = ("sentence_good", "sentence_bad")
+
+
+# BLiMP
+
+
+def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
+    """Return the minimal pairs of a BLiMP paradigm: `sentence_good`, `sentence_bad`.
+
+    Raises ValueError, with file and line, for what is not JSON and for a pair that lacks a sentence.
+    """
+    found = []
+    for file in files:
+        rows = _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file)
+        for place, row in rows:
+            for field in PAIR_FIELDS:
+                if not isinstance(row, dict) or not isinstance(row.get(field), str):
+                    raise ValueError(
+                        f"{file}, {place}: no text {field!r}; a pair has {' and '.join(PAIR_FIELDS)}"
+                    )
+            found.append({field: row[field] for field in PAIR_FIELDS})
+    if not found:
+        raise ValueError(f"{files[0]} holds no pairs: fetch it anew")
+    return found
+
+
+def _parquet_rows(file: Path) -> list[tuple[str, object]]:
+    """Return the rows of a parquet file, each with its place for messages."""
+    return [(f"row {number}", row) for number, row in enumerate(_read_parquet([file], PAIR_FIELDS), 1)]
+
+
+def _json_rows(file: Path) -> list[tuple[str, object]]:
+    """Return what a JSONL file holds by line, each with its place for messages, and without blank lines."""
+    rows = []
+    for number, line in enumerate(_read_text(file).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            rows.append((f"line {number}", json.loads(line)))
+        except ValueError as error:
+            raise ValueError(
+                f"{file}, line {number}: not JSON ({error}); a line is one pair, "
+                f"with {' and '.join(PAIR_FIELDS)}"
+            ) from None
+    return rows
+
+
+# WikiText-2
+
+
+def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
+    """Return the articles of a split of WikiText-2 as published.
+
+    They come from a local folder, or (None) from the raw version on the hub. Raises ValueError for an
+    unknown split, one that the folder lacks and files that cannot be read, OSError for a folder that is
+    none and where the hub cannot be reached. Warns where a local version has <unk> for rare words.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
+    if folder is None:
+        return _wikitext_from_hub(split)
+    found = articles(wikitext_split_files(folder, split))
+    if any(" <unk> " in page for page in found):
+        raw_name = "valid" if split == "validation" else split
+        warnings.warn(
+            f"WikiText-2 in {folder} has <unk> for rare words; published perplexities are of the raw "
+            f"version, wiki.{raw_name}.raw",
+            stacklevel=2,
+        )
+    return found
+
+
+def _wikitext_from_hub(split: str) -> list[str]:
+    try:
+        from datasets import load_dataset
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "data from the hub needs datasets: pip install 'sinkprune[eval]', or give a local folder of "
+            "WikiText-2 (--data)"
+        ) from error
+    try:
+        return load_dataset(*HUB, split=split)["page"][:]
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        raise OSError(
+            f"WikiText-2 cannot be had from the hub ({reason}): give a local folder of it (--data); "
+            "HF_HUB_OFFLINE=1 takes what is cached"
+        ) from error
+
+
+def articles(files: Sequence[Path]) -> list[str]:
+    """Return the articles of a split of WikiText-2 from its files; raise ValueError where there are none."""
+    if files[0].suffix == ".parquet":
+        found = _articles_of_parquet(files)
+    else:
+        found = _split_into_articles(_read_text(files[0]))
+    if not found:
+        raise ValueError(f"{files[0]} holds no text: fetch it anew")
+    return found
+
+
+def _articles_of_parquet(files: Sequence[Path]) -> list[str]:
+    """Return the articles of parquet files whose rows are articles (`page`) or lines (`text`)."""
+    rows = _read_parquet(files, ("page", "text"))
+    if rows and "page" in rows[0]:
+        return [row["page"] for row in rows]
+    lines = [(row["text"] or " ").removesuffix("\n") for row in rows]
+    return _split_into_articles("\n".join(lines) + "\n")
+
+
+def _split_into_articles(text: str) -> list[str]:
+    """Return the articles of a WikiText file, each from its title to before the next one.
+
+    They are cut as the hub's document-level data set cuts them.
+    """
+    found = []
+    lines: list[str] = []
+    for line in text.split("\n"):
+        heading = line.replace("= = =", "===").replace("= =", "==").strip()
+        if heading.startswith("= ") and heading.endswith(" ="):
+            found.append("\n".join(lines))
+            lines = []
+        lines.append(line)
+    found.append("\n".join(lines))
+    return [article for article in found if article.strip()]
+
+
+def detokenised(text: str) -> str:
+    """Return pre-tokenised text of WikiText as it is written: no spaces before punctuation, no @-@.
+
+    <unk> stays.
+    """
+    text = re.sub(r" @([-,.])@ ", r"\1", text)
+    text = re.sub(r" ([.,;:!?%)\]])", r"\1", text)
+    text = re.sub(r"([(\[$£]) ", r"\1", text)
+    text = re.sub(r'" ([^"]*?) "', r'"\1"', text)
+    text = re.sub(r" '(s|t|re|ve|ll|d|m)\b", r"'\1", text)
+    text = re.sub(r"s ' ", "s' ", text)
+    return text.replace(" n't", "n't")
+
+
+def running_text(found: Sequence[str]) -> str:
+    """Return articles as the published perplexity protocols read them: lines that are not blank."""
+    return "\n".join(line for page in found for line in page.split("\n") if line.strip())
+
+
+# files
+
+
+def _read_text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): fetch it anew"
+        ) from None
+
+
+def _read_parquet(files: Sequence[Path], columns: Sequence[str]) -> list[dict[str, object]]:
+    """Return the rows of parquet files with those of `columns` that are there; ValueError where none is."""
+    try:
+        from pyarrow import ArrowInvalid
+        from pyarrow.parquet import ParquetFile
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("parquet files need pyarrow: pip install 'sinkprune[eval]'") from error
+    rows = []
+    for file in files:
+        try:
+            opened = ParquetFile(file)
+        except ArrowInvalid as error:
+            raise ValueError(f"{file} is no parquet file ({error}): fetch it anew") from None
+        names = opened.schema_arrow.names
+        present = [column for column in columns if column in names]
+        if not present:
+            raise ValueError(f"{file} has no column {' or '.join(columns)}; it has {', '.join(names)}")
+        rows += opened.read(present).to_pylist()
+    return rows

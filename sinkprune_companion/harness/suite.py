@@ -1,0 +1,170 @@
+"""The offline suite, this project's own two-choice items: reading them, and tables of answers to them.
+
+Two items in a row are a pair with the same two endings, each right in one item and wrong in the other.
+Whatever judges endings alone, their length or the frequency of their words, is therefore right in exactly
+half of all items. `suite_builder` makes the items, `two_choice` lets a model answer them.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from sinkprune_companion import DATA
+from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy, share_error_over_draws
+from sinkprune_core.models.language_model import LanguageModel
+
+TASKS = DATA / "tasks"  # `lm_eval --include_path` takes this folder
+GROUPS = ("grammar", "reference", "physical", "facts", "arithmetic", "stories")
+SPLIT = "test"
+NAME = "sinkprune_suite"  # of the group of all tasks in lm-evaluation-harness; its tasks are NAME_group
+
+
+# items
+
+
+def items(groups: Sequence[str] = GROUPS, limit: int | None = None) -> list[dict]:
+    """Return the shipped items of `groups` in order, each with its `group`, or the first `limit` of each.
+
+    Raises ValueError for an unknown group.
+    """
+    found = []
+    for group in groups:
+        if group not in GROUPS:
+            raise ValueError(f"group={group!r} is unknown; choose from {', '.join(GROUPS)}")
+        lines = (TASKS / f"{group}.jsonl").read_text(encoding="utf-8").splitlines()
+        found += [{"group": group, **json.loads(line)} for line in lines[:limit]]
+    return found
+
+
+def sample(count: int) -> list[dict]:
+    """Return about `count` items, whole pairs, of every group by its share of all and at least 2 pairs.
+
+    Items lie in a shuffled order, so the first ones of a group are a random draw. Raises ValueError for fewer
+    than 24 items.
+    """
+    least = 4 * len(GROUPS)
+    if count < least:
+        raise ValueError(
+            f"items={count} must be at least {least}: two pairs of each group, else there is no interval"
+        )
+    every = items()
+    chosen = []
+    for group in GROUPS:
+        of_group = [item for item in every if item["group"] == group]
+        share = len(of_group) * min(count, len(every)) / len(every)
+        pairs = max(2, round(share / 2))
+        chosen += of_group[: 2 * pairs]
+    return chosen
+
+
+def dataset(group: str, **_: object):
+    """Return a group as lm-evaluation-harness wants it, a datasets.DatasetDict.
+
+    The task files name this function as their `custom_dataset`. It is not a path because `datasets` reads
+    relative paths from the working directory.
+    """
+    from datasets import load_dataset
+
+    return load_dataset("json", data_files={SPLIT: str(TASKS / f"{group}.jsonl")})
+
+
+def groups_of(task: str) -> tuple[str, ...]:
+    """Return the groups that a task's name stands for: `suite`, NAME or NAME_group; none for other tasks."""
+    if task in ("suite", NAME):
+        return GROUPS
+    return tuple(group for group in GROUPS if task == f"{NAME}_{group}")
+
+
+# tables of answers
+
+
+def evaluate(
+    lm: LanguageModel,
+    groups: Sequence[str] = GROUPS,
+    limit: int | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
+    batch: int = BATCH,
+    progress: bool = False,
+    announce: Callable[[float], None] | None = None,
+) -> pd.DataFrame:
+    """Return `shares` of a model's answers to the first `limit` items of every group.
+
+    `draws` and the rest are arguments of `two_choice.accuracy`.
+    """
+    frame = accuracy(lm, items(groups, limit), draws, seed, batch, progress, announce)
+    return shares(frame, draws if lm.is_diffusion else None)
+
+
+def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
+    """Return the shares of right answers by group and, of several groups, of all; two rows each.
+
+    Takes the table of `two_choice.accuracy`. Columns: `task` and `metric` (names in lm-evaluation-harness:
+    `acc` sums over tokens, `acc_norm` takes the mean), `filter` (`none`), `value`, `low` and `high` (95 %
+    bootstrap interval over pairs of items, NaN for a single pair; every pair has draws of its own, so what
+    draws add is in it), `error_draws` (how far other draws on the same items would move the share at most, a
+    standard error), `documents` (items) and `draws` (NaN where the model is exact).
+    """
+    names = dict.fromkeys(frame.group)
+    parts = {f"{NAME}_{name}": frame[frame.group == name] for name in names}
+    if len(names) > 1:
+        parts[NAME] = frame
+    rows = []
+    for task, part in parts.items():
+        for metric, ending in (("acc", ""), ("acc_norm", "_mean")):
+            row = {
+                "task": task,
+                "metric": metric,
+                "filter": "none",
+                **_share(part, f"correct{ending}"),
+                "error_draws": share_error_over_draws(part, ending),
+                "documents": len(part),
+                "draws": math.nan if draws is None else draws,
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _share(frame: pd.DataFrame, column: str) -> dict[str, float]:
+    """Return the share of right answers with its interval."""
+    right = frame[column].astype(float)
+    by_pair = right.groupby([frame.group, frame.pair], sort=False).mean()
+    if len(by_pair) < 2:
+        return {"value": float(right.mean()), "low": math.nan, "high": math.nan}
+    found = interval(by_pair.to_numpy())
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def matched(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per pair: does the context decide? Columns as in `two_choice.accuracy`.
+
+    `margin` sums those of the two items, in which each ending is right once: whatever an ending is worth by
+    itself cancels, and `correct` says that right and wrong are told apart by their contexts. Chance is one
+    half, as for items.
+    Raises ValueError when an item lacks its other half.
+    """
+    pairs = frame.groupby(["group", "pair"], sort=False)
+    incomplete = int((pairs.size() != 2).sum())
+    if incomplete:
+        raise ValueError(f"{incomplete} pairs are not complete: matching needs both items of each")
+    table = pairs.agg(
+        template=("template", "first"), margin=("margin", "sum"), margin_mean=("margin_mean", "sum")
+    ).reset_index()
+    return table.assign(correct=table.margin > 0, correct_mean=table.margin_mean > 0)
+
+
+def by_group(frame: pd.DataFrame, column: str = "correct", seed: int = 0) -> dict[str, Estimate]:
+    """Return the share of right answers of every group and of `all`, with 95 % intervals.
+
+    They are bootstrap intervals over pairs of items. Takes the table of `accuracy` or of `matched`.
+    """
+    values = frame.assign(value=frame[column].astype(float))
+    shares = values.groupby(["group", "pair"], sort=False).value.mean()
+    estimates = {}
+    for group, of_group in shares.groupby(level=0, sort=False):
+        estimates[group] = interval(of_group.to_numpy(), seed)
+    estimates["all"] = interval(shares.to_numpy(), seed)
+    return estimates

@@ -1,0 +1,1 @@
+"""Claims, margins and the verdict rule."""

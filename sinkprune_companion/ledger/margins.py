@@ -1,0 +1,53 @@
+"""The smallest difference that matters, fixed before a run: a number with a reason, or a rule on data.
+
+The rule for pruning comes from the paper's own effect. On LLaDA-8B at 50 % Wanda costs 5.23 points of
+accuracy and sink-awareness gives 0.48 of them back. Half of that share of the damage is what matters here,
+whatever the damage is measured in.
+"""
+
+from functools import cache
+
+import yaml
+
+from sinkprune_companion import DATA
+from sinkprune_core.evaluation.intervals import Estimate
+
+FILE = DATA / "published.yml"
+SHARE_OF_DAMAGE = "share of damage"
+TENTH_OF_AR = "tenth of the AR model's value"
+RULES = (SHARE_OF_DAMAGE, TENTH_OF_AR)  # what the ledger may name instead of a number
+YARDSTICK = ("llada-50", "dense", "Wanda", "sink-aware Wanda")  # a published table and three of its methods
+
+
+@cache
+def share_that_matters() -> float:
+    """Return the smallest share of a baseline's damage that matters: half of what the paper gives back."""
+    table_id, dense, baseline, method = YARDSTICK
+    tables = yaml.safe_load(FILE.read_text(encoding="utf-8"))["tables"]
+    (table,) = [table for table in tables if table["id"] == table_id]
+    place = table["tasks"].index("average")
+    average = {row["method"]: row["values"][place] for row in table["rows"]}
+    return (average[method] - average[baseline]) / (average[dense] - average[baseline]) / 2
+
+
+def damage_margin(damage: float) -> float | None:
+    """Return the margin where a baseline does `damage`, in its units; None where it does none.
+
+    Damage is what the baseline costs at the same pattern and sparsity, as a positive number: nats per token
+    above the dense model, or points of accuracy below it.
+    """
+    if not damage > 0:
+        return None
+    return share_that_matters() * damage
+
+
+def with_tenth(found: Estimate, value: float) -> Estimate:
+    """Return a finding with a tenth of `value`, that of the AR model, as its margin; none where it is 0."""
+    return found.with_margin(abs(value) / 10 or None)
+
+
+def with_share_of_damage(found: Estimate | None, damage: float) -> Estimate | None:
+    """Return a finding with the margin that `damage_margin` gives; None for no finding."""
+    if found is None:
+        return None
+    return found.with_margin(damage_margin(damage))

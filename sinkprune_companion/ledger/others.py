@@ -1,0 +1,135 @@
+"""What others measured at 8B with the official code: their numbers, and findings made of them.
+
+Nothing in this module was measured here. Values are from the section `others` of `data/published.yml`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import yaml
+from scipy import stats
+
+from sinkprune_companion import DATA
+from sinkprune_companion.ledger.margins import damage_margin
+from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
+
+FILE = DATA / "published.yml"
+SOURCE = "others"  # what findings of this module begin with, in place of a notebook
+SINK_AWARE = "sink-aware "  # before the name of the method that it is compared with
+REACH = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+UNPAIRED = "from both standard errors, as if on different items: wider than a paired interval"
+PAIRED = "paired, as its source gives it"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One accuracy that others measured, in percent, beside the paper's."""
+
+    method: str
+    sparsity: float
+    accuracy: float
+    error: float
+    """Its marginal standard error, in points."""
+    paper: float
+    """The paper's number, as the same source quotes it."""
+    second_hand: bool = False
+    """Whether the paper's number was found nowhere else."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of a normal mean."""
+        return self.accuracy - REACH * self.error, self.accuracy + REACH * self.error
+
+
+@dataclass(frozen=True)
+class Change:
+    """How accuracy changed with more calibration text, the same method, in points, paired by item."""
+
+    method: str
+    sparsity: float
+    difference: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class OtherRun:
+    """A run of the official code by somebody else."""
+
+    id: str
+    title: str
+    source: str
+    address: str
+    files: tuple[dict, ...]
+    """`path` and `commit` of each file the numbers are from."""
+    setting: str
+    items: int
+    dense: Accuracy
+    rows: tuple[Accuracy, ...]
+    more_calibration: tuple[Change, ...] = field(default=())
+
+    def pairs(self) -> Iterator[tuple[Accuracy, Accuracy]]:
+        """Yield every sink-aware row with the row that it is compared with."""
+        by_place = {(row.sparsity, row.method): row for row in self.rows}
+        for row in self.rows:
+            if row.method.startswith(SINK_AWARE):
+                yield row, by_place[row.sparsity, row.method.removeprefix(SINK_AWARE)]
+
+    def difference(self, row: Accuracy, baseline: Accuracy) -> Estimate:
+        """Return one accuracy less another, with the margin that the baseline's damage gives."""
+        value = row.accuracy - baseline.accuracy
+        reach = REACH * (row.error**2 + baseline.error**2) ** 0.5
+        margin = damage_margin(self.dense.accuracy - baseline.accuracy)
+        return Estimate(value, value - reach, value + reach, self.items, UNPAIRED, margin)
+
+    def findings(self) -> dict[str, Estimate]:
+        """Return what the ledger reads, by `others/<run>_<method>_<percent>`.
+
+        With `tokens` before the method it is what more calibration text changed.
+        """
+        found = {}
+        damage = {}
+        for row, baseline in self.pairs():
+            name = _name(baseline.method, baseline.sparsity)
+            damage[name] = self.dense.accuracy - baseline.accuracy
+            found[f"{SOURCE}/{self.id}_{name}"] = self.difference(row, baseline)
+        for change in self.more_calibration:
+            name = _name(change.method, change.sparsity)
+            found[f"{SOURCE}/{self.id}_tokens_{name}"] = Estimate(
+                change.difference, change.low, change.high, self.items, PAIRED, damage_margin(damage[name])
+            )
+        return found
+
+
+def _name(method: str, sparsity: float) -> str:
+    return f"{method.lower()}_{100 * sparsity:.0f}"
+
+
+@cache
+def runs() -> tuple[OtherRun, ...]:
+    """Return every run by others that the file holds."""
+    found = []
+    for entry in yaml.safe_load(FILE.read_text(encoding="utf-8"))["others"]:
+        run = OtherRun(
+            id=entry["id"],
+            title=entry["title"],
+            source=entry["source"],
+            address=entry["address"],
+            files=tuple(entry["files"]),
+            setting=entry["setting"],
+            items=entry["items"],
+            dense=Accuracy("dense", 0.0, **entry["dense"]),
+            rows=tuple(Accuracy(**row) for row in entry["rows"]),
+            more_calibration=tuple(Change(**row) for row in entry["more_calibration"]),
+        )
+        found.append(run)
+    return tuple(found)
+
+
+def findings() -> dict[str, Estimate]:
+    """Return the findings of all runs by others, by the names that the ledger uses."""
+    found = {}
+    for run in runs():
+        found |= run.findings()
+    return found

@@ -1,0 +1,268 @@
+"""The numbers the paper printed, the commands that would measure them here, and what those commands cost.
+
+Nothing in this module was measured: values are from `data/published.yml`, costs from published shapes and one
+assumed speed (`SPEED`). They are lower bounds, since no machine computes at its matrix speed all the time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import pandas as pd
+import torch
+import yaml
+
+from sinkprune_companion import DATA
+from sinkprune_companion.harness.benchmarks import PAPER, named
+from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.costs.compute import MEMORY, SPEED, forward_cost
+from sinkprune_core.costs.pruning import PruningCost, pruning_cost
+from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.models.meta_model import meta_model
+from sinkprune_core.pruning.recipe import preset
+
+FILE = DATA / "published.yml"
+SEQUENCES = 128  # of the official calibration
+LENGTH = 4096  # tokens of each
+TEXT = "wikitext2-train.txt"
+NOT_RUN = "not run here"
+LIKELIHOOD_DRAWS = 128  # of a likelihood where a benchmark does not say
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The requests of a benchmark."""
+
+    documents: int  # of the test split
+    choices: int  # requests per document
+    tokens: int  # per request with its examples: our guess, good to a factor of two
+
+
+REQUESTS = {
+    "mmlu": Requests(14042, 4, 700),
+    "arc_challenge": Requests(1172, 4, 40),
+    "arc_easy": Requests(2376, 4, 40),
+    "piqa": Requests(1838, 2, 40),
+    "winogrande": Requests(1267, 2, 180),
+    "gsm8k": Requests(1319, 1, 900),
+    "gsm8k_cot": Requests(1319, 1, 1000),
+    "hellaswag": Requests(10042, 4, 110),
+    "gpqa_main_n_shot": Requests(448, 4, 1200),
+    "race": Requests(1045, 4, 450),
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of a published table: what was done to which model, and what came out."""
+
+    table: str  # id of the table
+    title: str  # of the table
+    model: str  # hub id
+    method: str  # as the paper calls it
+    preset: str | None  # ours for the method; None for the dense model
+    sparsity: float  # share of zeros, 0 for the dense model
+    unit: str  # of the values
+    source: str  # where they were printed
+    note: str
+    tasks: tuple[str, ...]  # what `sinkprune evaluate` is asked for
+    values: dict[str, float]  # by task; empty where the numbers of a setting were not at hand
+
+    @property
+    def folder(self) -> str:
+        """The name of the pruned model's folder in the commands."""
+        model = self.model.split("/")[-1].lower()
+        return f"{model}-{self.preset or 'dense'}-{round(100 * self.sparsity)}"
+
+    @property
+    def family(self) -> str:
+        """The family whose protocol evaluates the model, `dream` or `llada`."""
+        return "dream" if MODELS[self.model].family == "dream" else "llada"
+
+    @property
+    def length(self) -> int:
+        """Tokens per calibration sequence: the official length, or all positions of a model with fewer."""
+        return min(LENGTH, MODELS[self.model].context)
+
+    def commands(self) -> list[str]:
+        """Return the shell commands that measure this row, pruning first."""
+        device = "--dtype bfloat16 --device cuda"
+        commands = []
+        if self.preset:
+            commands.append(
+                f"sinkprune prune {self.model} --preset {self.preset} --sparsity {self.sparsity:g} "
+                f"--text {TEXT} --sequences {SEQUENCES} --length {self.length} --batch 1 "
+                f"{device} --out {self.folder}"
+            )
+        commands.append(
+            f"sinkprune evaluate {self.folder if self.preset else self.model} "
+            f"--tasks {' '.join(self.tasks)} --family {self.family} {device} --json {self.folder}.json"
+        )
+        return commands
+
+    def pruning(self) -> PruningCost | None:
+        """Return what pruning takes at the assumed speed; None for the dense model."""
+        if self.preset is None:
+            return None
+        return _pruning(self.model, self.preset, self.length)
+
+    def evaluation_flops(self) -> float:
+        """Return the FLOPs of all forwards of the evaluation, from the sizes of its benchmarks."""
+        tasks = self.tasks
+        if tasks == ("paper",):
+            tasks = [benchmark.task for benchmark in PAPER[self.family]]
+        return sum(_benchmark_flops(self.model, self.family, task) for task in tasks)
+
+    def pruning_hours(self) -> float:
+        """Return the hours of pruning at the assumed speed, a lower bound; 0 for the dense model."""
+        cost = self.pruning()
+        if cost is None:
+            return 0.0
+        return cost.flops / SPEED / 3600
+
+    def evaluation_hours(self) -> float:
+        """Return the hours of the evaluation at the assumed speed, a lower bound."""
+        return self.evaluation_flops() / SPEED / 3600
+
+
+@cache
+def _pruning(model: str, name: str, length: int) -> PruningCost:
+    calibration = Calibration(torch.zeros(SEQUENCES, length, dtype=torch.long), batch=1)
+    return pruning_cost(
+        meta_model(MODELS[model]),
+        preset(name),
+        calibration,
+        speed=SPEED,
+        memory_budget=int(WAITING_SHARE * MEMORY),
+    )
+
+
+@cache
+def _benchmark_flops(model: str, family: str, task: str) -> float:
+    """Return the FLOPs of all forwards of one benchmark."""
+    settings = named(family)[task].settings
+    requests = REQUESTS[task]
+    lm = meta_model(MODELS[model])
+    forwards = 2 if settings.get("guidance") else 1  # with and without the prompt
+    written = settings.get("gen_length")
+    if written:
+        one = forward_cost(lm, requests.tokens + written, written // 2).total
+        return requests.documents * written * forwards * one
+    draws = settings.get("mc_num", LIKELIHOOD_DRAWS)
+    one = forward_cost(lm, requests.tokens, requests.tokens // 4).total
+    return requests.documents * requests.choices * draws * forwards * one
+
+
+@cache
+def _file() -> dict:
+    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+
+
+def results() -> list[Result]:
+    """Return every published row, in the order of the paper's tables.
+
+    Raises ValueError for a row with more or fewer values than its table has tasks.
+    """
+    found = []
+    for table in _file()["tables"]:
+        for row in table["rows"]:
+            if len(row["values"]) != len(table["tasks"]):
+                raise ValueError(
+                    f"{FILE.name}, {table['id']}, {row['method']}: "
+                    f"{len(row['values'])} values for {len(table['tasks'])} tasks"
+                )
+            result = Result(
+                table=table["id"],
+                title=table["title"],
+                model=table["model"],
+                method=row["method"],
+                preset=row["preset"],
+                sparsity=table["sparsity"] if row["preset"] else 0.0,
+                unit=table["unit"],
+                source=_file()["sources"][table["source"]],
+                note=table["note"],
+                tasks=tuple(table["evaluate"]),
+                values=dict(zip(table["tasks"], row["values"], strict=True)),
+            )
+            found.append(result)
+    return found
+
+
+def unprinted() -> list[Result]:
+    """Return the settings that the paper reports on and whose numbers were not at hand, without values."""
+    found = []
+    for row in _file()["unprinted"]:
+        for sparsity in row["sparsities"]:
+            result = Result(
+                table="unprinted",
+                title="",
+                model=row["model"],
+                method="sink-aware Wanda",
+                preset=row["preset"],
+                sparsity=sparsity,
+                unit="",
+                source="",
+                note="",
+                tasks=("paper",),
+                values={},
+            )
+            found.append(result)
+    return found
+
+
+def comparable(tasks: pd.DataFrame, model: str, name: str | None, sparsity: float) -> pd.DataFrame:
+    """Return what `benchmarks.evaluate` measured of a model pruned by a preset (None: dense), as `beside`
+    takes it.
+
+    Columns `method`, `sparsity`, `task` and `value`: accuracy, or exact match where there is none, in the
+    published unit; that the published numbers are these is inferred.
+    """
+    rows = []
+    for result in results():
+        same_variant = result.preset == name and round(result.sparsity, 6) == round(sparsity, 6)
+        if result.model != model or not same_variant:
+            continue
+        scale = 100 if "percent" in result.unit else 1
+        found = tasks[
+            tasks.metric.isin(["acc", "exact_match"])
+            & tasks.task.isin(result.values)
+            & ~tasks["filter"].str.startswith("strict")
+        ]
+        for row in found.itertuples():
+            value = scale * row.value
+            rows.append({"method": result.method, "sparsity": sparsity, "task": row.task, "value": value})
+    return pd.DataFrame(rows, columns=["method", "sparsity", "task", "value"])
+
+
+def beside(model: str, measured: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Return the published numbers of a model, one row per method, sparsity and task, with ours beside them.
+
+    `measured` has `method`, `sparsity`, `task` and `value` in the published unit; what it lacks is marked
+    `not run here`.
+    """
+    ours = {}
+    if measured is not None:
+        for row in measured.itertuples():
+            ours[row.method, round(row.sparsity, 6), row.task] = f"{row.value:.4g}"
+    rows = []
+    for result, task, value in _values(model):
+        rows.append(
+            {
+                "method": result.method,
+                "sparsity": result.sparsity,
+                "task": task,
+                "published": value,
+                "here": ours.get((result.method, round(result.sparsity, 6), task), NOT_RUN),
+                "unit": result.unit,
+            }
+        )
+    return pd.DataFrame(rows, columns=["method", "sparsity", "task", "published", "here", "unit"])
+
+
+def _values(model: str) -> Iterator[tuple[Result, str, float]]:
+    """Yield every published value of a model with its row and task."""
+    for result in results():
+        if result.model == model:
+            for task, value in result.values.items():
+                yield result, task, value

@@ -1,0 +1,1 @@
+"""What a notebook's run needs: checked parameters, records, and publishing."""

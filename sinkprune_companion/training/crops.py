@@ -1,0 +1,157 @@
+"""Training text as token streams, and crops of them that may begin anywhere.
+
+No token has a fixed place: a crop begins in the middle of a sentence as readily as at a document's first
+word, document separators stand inside, and crops of several lengths are mixed. A model that is trained on
+them learns no habit about a first token.
+
+Dimensions: N sequences, B batch, T sequence position.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from sinkprune_companion.harness.public_data import embedded_wikitext
+from sinkprune_companion.training.samples import self_samples
+from sinkprune_core import corpus
+from sinkprune_core.files import atomic
+from sinkprune_core.seeds import generator
+
+SAMPLE_LENGTH = 128  # tokens of a sample of the embedded base
+HELD_OUT_LENGTH = 128  # tokens of a held-out sequence
+HELD_OUT_COUNT = 64  # held-out sequences of each kind that are kept
+
+
+class Crops:
+    """An endless stream of batches of crops, addressed by number.
+
+    Batch number i is a pure function of (seed, i), so a run can stop and go on anywhere. A batch holds
+    `batch_tokens` tokens (fewer where the length of its crops does not divide them) in crops of one length,
+    drawn from `lengths`; its rows take turns among the streams, int64 (T,). Raises ValueError for a stream
+    shorter than the longest crop.
+    """
+
+    def __init__(self, streams: list[torch.Tensor], lengths: tuple[int, ...], batch_tokens: int, seed: int):
+        shortest = min(len(stream_T) for stream_T in streams)
+        if shortest < max(lengths):
+            raise ValueError(
+                f"lengths={lengths} need a source of at least {max(lengths)} tokens, and one has {shortest}: "
+                "give more text or shorter crops"
+            )
+        self.streams = streams
+        self.lengths = lengths
+        self.batch_tokens = batch_tokens
+        self.seed = seed
+
+    def batch(self, index: int) -> torch.Tensor:
+        """Return batch number `index`, int64 (B, T)."""
+        rng = generator(self.seed, "crops", index)
+        length = self.lengths[int(torch.randint(len(self.lengths), (), generator=rng))]
+        rows = []
+        for row in range(max(1, self.batch_tokens // length)):
+            stream_T = self.streams[(index + row) % len(self.streams)]
+            start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
+            rows.append(stream_T[start : start + length])
+        return torch.stack(rows).long()
+
+
+def prepare_data(
+    tokenizer,
+    folder: Path,
+    samples: int = 0,
+    seed: int = 0,
+    text: str | None = None,
+    held_out_length: int = HELD_OUT_LENGTH,
+) -> dict[str, torch.Tensor]:
+    """Return training streams (T,) and held-out sequences (N, T) by name, int64, and keep them in `folder`.
+
+    A resumed run sees the same data. Sources are `samples` samples of the embedded base and paragraphs of
+    `text` (None: documentation of this installation); a hash of a paragraph's words decides whether it is
+    held out. With the embedded base there is natural English besides, WikiText-2's validation split, from
+    which no training text comes. Names are `train_{source}` and `held_out_{source}_{kind}`, with the kinds of
+    `held_out_sequences`. Raises ValueError for too little text, and where `folder` keeps other data.
+    """
+    file = folder / "data.safetensors"
+    made_of = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
+    if text is not None:
+        made_of["text"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    if not file.exists():
+        data = _make_data(tokenizer, samples, seed, text, held_out_length)
+        with atomic(file) as partial:
+            save_file({name: ids.int().contiguous() for name, ids in data.items()}, partial, metadata=made_of)
+    with safe_open(file, "pt") as handle:
+        if handle.metadata() != made_of:
+            raise ValueError(
+                f"{file} was made with another held-out split or text: use another folder, "
+                "or remove it to make the data anew"
+            )
+    return {name: ids.long() for name, ids in load_file(file).items()}
+
+
+def _make_data(
+    tokenizer, samples: int, seed: int, text: str | None, held_out_length: int
+) -> dict[str, torch.Tensor]:
+    """Return training streams (T,) and held-out sequences (N, T) by name, see `prepare_data`."""
+    separator = corpus.separator(tokenizer)
+    data = {}
+    for name, (train_T, held_out_T) in _streams(tokenizer, samples, seed, text).items():
+        if train_T is not None:
+            data[f"train_{name}"] = train_T
+        for kind, sequences_NT in held_out_sequences(held_out_T, separator, held_out_length).items():
+            data[f"held_out_{name}_{kind}"] = sequences_NT
+    return data
+
+
+def _streams(
+    tokenizer, samples: int, seed: int, text: str | None
+) -> dict[str, tuple[torch.Tensor | None, torch.Tensor]]:
+    """Return the training stream, where there is one, and the held-out stream of every source."""
+    found = {}
+    if samples:
+        samples_NT = self_samples(samples, SAMPLE_LENGTH, seed)
+        found["samples"] = (
+            samples_NT[corpus.HELD_OUT_SAMPLES :].flatten(),
+            samples_NT[: corpus.HELD_OUT_SAMPLES].flatten(),
+        )
+    if text is None:
+        found["documentation"] = _split(corpus.documentation("everything"), tokenizer)
+    else:
+        found["text"] = _split(corpus.paragraphs(text), tokenizer)
+    if samples:
+        found["natural"] = (None, corpus.stream(embedded_wikitext(), tokenizer))
+    return found
+
+
+def _split(paragraphs: Sequence[str], tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the stream of the paragraphs to train on, and that of the paragraphs that are held out."""
+    training = [paragraph for paragraph in paragraphs if not corpus.is_held_out(paragraph)]
+    held_out = [paragraph for paragraph in paragraphs if corpus.is_held_out(paragraph)]
+    return corpus.stream(training, tokenizer), corpus.stream(held_out, tokenizer)
+
+
+def held_out_sequences(stream_T: torch.Tensor, separator: int, length: int) -> dict[str, torch.Tensor]:
+    """Return up to HELD_OUT_COUNT sequences of each kind, int64 (N, T), evenly spread over the stream.
+
+    `crops` begin with any token but a separator, `beginnings` with a separator; a kind without a place is
+    left out. Raises ValueError for a stream shorter than a sequence.
+    """
+    places = len(stream_T) - length + 1
+    if places < 1:
+        raise ValueError(
+            f"the held-out text has {len(stream_T)} tokens, too few for one sequence of {length}: "
+            "give more text"
+        )
+    is_separator_T = stream_T[:places] == separator
+    sequences = {}
+    for kind, allowed_T in (("crops", ~is_separator_T), ("beginnings", is_separator_T)):
+        starts = allowed_T.nonzero().squeeze(-1)
+        count = min(HELD_OUT_COUNT, len(starts))
+        if count == 0:
+            continue
+        chosen = starts[(torch.arange(count) * len(starts)) // count]
+        sequences[kind] = torch.stack([stream_T[start : start + length] for start in chosen.tolist()])
+    return sequences

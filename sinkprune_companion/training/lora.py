@@ -1,0 +1,276 @@
+"""Turn a causal language model into a masked diffusion model with a LoRA adapter, resumably.
+
+Attention becomes bidirectional, a reserved vocabulary entry becomes the absorbing mask token, logits stay
+shifted (position i-1 predicts token i), as Dream was adapted from Qwen2.5. The same recipe with the
+next-token loss and causal attention gives an autoregressive twin that has seen the same data. The base is the
+embedded one or any other that `open_base` opens. Data, learning rate and stopping are chosen by held-out loss
+and nothing else; sink statistics are logged, and decide nothing.
+
+Dimensions: B batch, T sequence position.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tqdm.auto import tqdm
+
+from sinkprune_companion.training import held_out, losses
+from sinkprune_companion.training.base import LINEARS, Base, open_base
+from sinkprune_companion.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
+from sinkprune_companion.training.crops import HELD_OUT_LENGTH, Crops, prepare_data
+from sinkprune_companion.training.log import add_row, rows_of
+from sinkprune_companion.training.settings import (
+    EXPORTED_LOG,
+    LOG,
+    SETTINGS,
+    Training,
+    check_settings,
+    settings_of,
+)
+from sinkprune_core.files import atomic, held, make_folder, write_json
+from sinkprune_core.memory import keep_freed_memory
+from sinkprune_core.models.adapters import CONFIG, open_adapter
+from sinkprune_core.models.devices import choose_dtype
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.weight_files import read_json
+from sinkprune_core.seeds import generator
+
+EXPORTED = ("adapter_config.json", "adapter_model.safetensors", SETTINGS, EXPORTED_LOG)
+
+
+@dataclass
+class Trainer:
+    """A run in memory: the model around its adapter, the optimizer, and the text by step."""
+
+    config: Training
+    model: PeftModel
+    lm: LanguageModel  # the same model as a language model
+    optimizer: torch.optim.Optimizer
+    crops: Crops
+    begun: int  # the step at which the optimizer began: the learning rate warms up once, from there
+
+    def step(self, number: int) -> float:
+        """Take optimizer step `number`; return its loss in nats per token."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.rate(number, self.begun)
+        ids_BT = self.crops.batch(number)
+        loss_of = losses.LOSSES[self.config.kind]
+        with losses.precision_of(self.lm):
+            loss = loss_of(self.lm, ids_BT, generator(self.config.seed, "train", number))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained_parameters(self.model), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    def row(self, done: int, recent: list[float], seconds: float) -> dict:
+        """Return the log's row on training up to step `done`; `recent` are the losses since the last row."""
+        return {
+            "step": done,
+            "tokens": done * self.config.batch_tokens,
+            f"train_{losses.MEASURES[self.config.kind]}": sum(recent) / len(recent),
+            "learning_rate": self.config.rate(done - 1, self.begun),
+            "tokens_per_second": len(recent) * self.config.batch_tokens / seconds,
+        }
+
+
+def train(
+    config: Training,
+    folder: Path,
+    start_from: Path | None = None,
+    begin_with: Path | None = None,
+    check_every: int = 250,
+    save_every: int = 20,
+    held_out_count: int = 32,
+    draws: int = 2,
+    text: str | None = None,
+    device: str = "cpu",
+) -> Path:
+    """Train the adapter in `folder`, going on from its checkpoint if there is one; return the checkpoint.
+
+    `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its
+    log, only the optimizer starts afresh, after a warm-up. `begin_with` is one that was trained with other
+    settings, on other text say: the run begins at step 0 with its weights instead of fresh ones, and
+    `config.earlier_tokens` says how many tokens it has seen. `text` is what `prepare_data` takes. Every
+    `check_every` steps `log.jsonl` receives training loss since the last row or start, held-out loss (nats
+    per token; `held_out_count` sequences of each kind at `draws` noise levels), sink statistics, learning
+    rate and speed; every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when
+    `folder` or `start_from` holds another run, RuntimeError when another process trains in `folder`, and what
+    `open_base` and `prepare_data` raise.
+    """
+    counts = {"check_every": check_every, "save_every": save_every}
+    for name, value in (counts | {"held_out_count": held_out_count, "draws": draws}).items():
+        if value < 1:
+            raise ValueError(f"{name}={value} must be at least 1")
+    folder = Path(folder)
+    make_folder(folder)
+    with held(folder):
+        checkpoint = newest_checkpoint(folder)
+        trainer, data, first = _prepare(config, folder, checkpoint, start_from, begin_with, text, device)
+        lm = trainer.lm
+        measure = losses.MEASURES[config.kind]
+
+        def measured() -> dict:
+            found = held_out.held_out_losses(lm, data, measure, held_out_count, draws)
+            return found | held_out.sink_row(lm, data)
+
+        _take_steps(trainer, checkpoint, first, check_every, save_every, measured)
+    return checkpoint
+
+
+def _take_steps(
+    trainer: Trainer,
+    checkpoint: Path,
+    first: int,
+    check_every: int,
+    save_every: int,
+    measured: Callable[[], dict],
+) -> None:
+    """Take all steps from `first` on; log what `measured` returns and save the checkpoint as `train` says."""
+    config = trainer.config
+    measure = losses.MEASURES[config.kind]
+    bar = tqdm(
+        total=config.steps * config.batch_tokens,
+        initial=first * config.batch_tokens,
+        unit="tok",
+        unit_scale=True,
+        desc="train",
+    )
+    recent = []  # losses since the last row of the log
+    since = time.perf_counter()
+    with bar:
+        for number in range(first, config.steps):
+            recent.append(trainer.step(number))
+            bar.update(config.batch_tokens)
+            done = number + 1
+            is_logged = done % check_every == 0 or done == config.steps
+            if is_logged:
+                row = trainer.row(done, recent, time.perf_counter() - since) | measured()
+                add_row(checkpoint.parent / LOG, row)
+                bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if measure in name})
+                recent = []
+                since = time.perf_counter()
+            if is_logged or done % save_every == 0:
+                save_checkpoint(trainer.model, trainer.optimizer, checkpoint, done)
+
+
+def _prepare(
+    config: Training,
+    folder: Path,
+    checkpoint: Path,
+    start_from: Path | None,
+    begin_with: Path | None,
+    text: str | None,
+    device: str,
+) -> tuple[Trainer, dict[str, torch.Tensor], int]:
+    """Return the run in memory, its data, and the step (of checkpoint or `start_from`) it goes on from."""
+    check_settings(config, folder)
+    base = open_base(config.base, config.mask_token, max(config.lengths))
+    resumes = checkpoint.exists()
+    first = 0
+    if start_from is not None and not resumes:
+        first = _adopt(config, base, Path(start_from), folder)
+    if begin_with is not None:
+        _check_earlier(config, base, Path(begin_with))
+    length = min(HELD_OUT_LENGTH, max(config.lengths))
+    data = prepare_data(base.checkpoint.tokenizer(), folder, config.samples, config.data_seed, text, length)
+    streams = list(held_out.sources_of(data, "train").values())
+    crops = Crops(streams, config.lengths, config.batch_tokens, config.seed)
+    write_json(folder / SETTINGS, asdict(config))
+    keep_freed_memory()
+
+    model, lm = trainable(config, base, checkpoint if resumes else start_from or begin_with, device)
+    optimizer = torch.optim.AdamW(
+        trained_parameters(model), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
+    )
+    if resumes:
+        first = restore_optimizer(optimizer, checkpoint)
+    steps_taken = next((int(state["step"]) for state in optimizer.state.values()), 0)
+    return Trainer(config, model, lm, optimizer, crops, begun=first - steps_taken), data, first
+
+
+def trainable(
+    config: Training, base: Base, adapter: Path | None = None, device: str = "cpu"
+) -> tuple[PeftModel, LanguageModel]:
+    """Return the base with `adapter` (or a fresh one) to be trained, also as a language model.
+
+    The base has the dtype of the settings.
+    """
+    model, tokenizer = base.load(choose_dtype(config.dtype))
+    if torch.device(device).type == "cpu":
+        model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
+    if adapter is not None:
+        model = open_adapter(model, adapter, trainable=True)
+    else:
+        torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
+        lora = LoraConfig(
+            r=config.rank, lora_alpha=config.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM"
+        )
+        model = get_peft_model(model, lora)
+    return model, base.member(model.to(device).get_base_model(), tokenizer, config.kind)
+
+
+def trained_parameters(model: PeftModel) -> list[torch.nn.Parameter]:
+    """Return the parameters that training changes: those of the adapter."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def tokens_seen(adapter: Path) -> int:
+    """Return how many tokens an exported adapter has seen in all; raise FileNotFoundError for none."""
+    _check_exported(adapter)
+    earlier = settings_of(adapter / SETTINGS)["earlier_tokens"]
+    return earlier + _last_row(adapter)["tokens"]
+
+
+def _check_exported(adapter: Path) -> None:
+    missing = [name for name in EXPORTED if not (adapter / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{adapter} has no {' and no '.join(missing)}: "
+            "start from a folder that `sinkprune train --export` wrote"
+        )
+
+
+def _last_row(adapter: Path) -> dict:
+    return rows_of(adapter / EXPORTED_LOG)[-1]
+
+
+def _check_origin(base: Base, adapter: Path) -> None:
+    """Raise FileNotFoundError or ValueError unless a folder is an exported adapter of the base."""
+    _check_exported(adapter)
+    origin = read_json(adapter / CONFIG)["base_model_name_or_path"]
+    if origin != base.origin:
+        raise ValueError(
+            f"the adapter in {adapter} belongs to the base {origin!r}, not to {base.origin!r}: "
+            "start from another, or from none"
+        )
+
+
+def _check_earlier(config: Training, base: Base, adapter: Path) -> None:
+    """Raise ValueError unless the settings say how many tokens the adapter to begin with has seen."""
+    _check_origin(base, adapter)
+    seen = tokens_seen(adapter)
+    if config.earlier_tokens != seen:
+        raise ValueError(
+            f"earlier_tokens={config.earlier_tokens} must be {seen}, the tokens that {adapter} has seen"
+        )
+
+
+def _adopt(config: Training, base: Base, adapter: Path, folder: Path) -> int:
+    """Check an exported adapter, begin the log in `folder` with its own, and return the step it stands at."""
+    _check_origin(base, adapter)
+    check_settings(config, adapter)
+    step = _last_row(adapter)["step"]
+    if step >= config.steps:
+        raise ValueError(
+            f"tokens={config.tokens} are not more than the {step * config.batch_tokens} "
+            f"the adapter in {adapter} has seen: ask for more in all"
+        )
+    log = (adapter / EXPORTED_LOG).read_text(encoding="utf-8")
+    with atomic(folder / LOG) as partial:
+        partial.write_text(log, encoding="utf-8")
+    return step

@@ -1,0 +1,136 @@
+"""The settings of a training run, how a folder keeps them, and which of them a run may go on with."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from sinkprune_companion.training.base import EMBEDDED_BASE
+from sinkprune_core.corpus import HELD_OUT_SAMPLES
+from sinkprune_core.models.devices import choose_dtype
+from sinkprune_core.models.language_model import KINDS
+
+SETTINGS = "training.json"  # where a run and an exported adapter keep their settings
+LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row again
+EXPORTED_LOG = "training_log.jsonl"  # an exported adapter's log, every row once
+FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps", "dtype")  # may change while a run goes on
+DTYPES = ("bfloat16", "float32")  # float16 would need its losses scaled
+LATER = (
+    "kind",
+    "base",
+    "mask_token",
+    "data_seed",
+    "earlier_tokens",
+    "dtype",
+)  # fields that the settings of an older run may lack
+
+
+@dataclass(frozen=True)
+class Training:
+    """The settings of a run: two runs with equal settings on equal data are the same run.
+
+    The learning rate warms up linearly, stays, and falls linearly to zero at the end, so that a longer run
+    continues from the flat part. Raises ValueError for settings that cannot work.
+    """
+
+    kind: str = "diffusion"  # what the base becomes, or "autoregressive": decides attention and loss
+    base: str = EMBEDDED_BASE  # what is trained: smol-ar, a hub id of the table of models, or a folder
+    mask_token: str | None = None  # a token of another base, or its number; None: one that no text produces
+    tokens: int = 1_024_000  # training tokens in all
+    lengths: tuple[int, ...] = (64, 128, 256, 512)  # tokens per crop; all crops of a batch have one of these
+    batch_tokens: int = 2048  # tokens per step
+    learning_rate: float = 1e-3  # of the flat part
+    rank: int = 32  # of the adapter's matrices
+    alpha: int = 64  # the adapter's product is multiplied by alpha / rank
+    warmup_steps: int = 20  # over which the learning rate rises from zero
+    decay_share: float = 0.2  # share of all steps, at the end, over which the learning rate falls to zero
+    samples: int = 4608  # samples of the embedded base itself among the data; 0 for another base
+    data_seed: int = 0  # seed of these samples
+    seed: int = 0  # seed of the fresh adapter, of the choice of crops and of the noise
+    earlier_tokens: int = 0  # tokens that the adapter had seen under other settings before step 0
+    dtype: str = "bfloat16"  # of the base's weights and of the products; the adapter is always float32
+
+    def __post_init__(self):
+        object.__setattr__(self, "lengths", tuple(self.lengths))  # JSON has lists
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} is not one of {KINDS}")
+        if self.dtype not in DTYPES:
+            raise ValueError(f"dtype={self.dtype!r} is not one of {DTYPES}: training knows no other")
+        for field in ("tokens", "batch_tokens", "rank", "alpha", "warmup_steps"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        if self.earlier_tokens < 0:
+            raise ValueError(f"earlier_tokens={self.earlier_tokens} must be at least 0")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate={self.learning_rate} must be a finite number above 0")
+        if not 0 <= self.decay_share <= 1:
+            raise ValueError(f"decay_share={self.decay_share} must lie in [0, 1]")
+        self._check_lengths()
+        if self.base == EMBEDDED_BASE:
+            self._check_embedded_base()
+        elif self.samples:
+            raise ValueError(
+                f"samples={self.samples} are drawn from {EMBEDDED_BASE} only: "
+                f"give samples=0 and a text for base {self.base}"
+            )
+
+    def _check_lengths(self) -> None:
+        if not self.lengths or min(self.lengths) < 2:
+            raise ValueError(
+                f"lengths={self.lengths} must be at least 2 each: the first token is never predicted"
+            )
+        if max(self.lengths) > self.batch_tokens:
+            raise ValueError(
+                f"lengths={self.lengths} must not exceed batch_tokens={self.batch_tokens}: "
+                "a batch holds at least one crop"
+            )
+
+    def _check_embedded_base(self) -> None:
+        if self.samples <= HELD_OUT_SAMPLES:
+            raise ValueError(f"samples={self.samples} must exceed the {HELD_OUT_SAMPLES} that are held out")
+        if self.mask_token is not None:
+            raise ValueError(
+                f"mask_token={self.mask_token!r} is for other bases: "
+                f"{EMBEDDED_BASE} has its own; leave it out"
+            )
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps, which cover all tokens."""
+        return -(-self.tokens // self.batch_tokens)
+
+    def rate(self, step: int, begun: int = 0) -> float:
+        """Return the learning rate at `step` of a run whose optimizer began at step `begun`."""
+        warmed_up = min(1.0, (step - begun + 1) / self.warmup_steps)
+        decay_steps = max(1.0, self.steps * self.decay_share)
+        return self.learning_rate * min(warmed_up, (self.steps - step) / decay_steps)
+
+
+def training_dtype(name: str, device: str) -> str:
+    """Return the dtype of a name; `auto` is bfloat16 on a device with units for it, else float32."""
+    if name == "auto":
+        return "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float32"
+    return name
+
+
+def settings_of(file: Path) -> dict:
+    """Return the settings of a run; a field that came later than the run has its default."""
+    defaults = {name: getattr(Training(), name) for name in LATER}
+    return defaults | json.loads(file.read_text(encoding="utf-8"))
+
+
+def check_settings(config: Training, folder: Path) -> None:
+    """Raise ValueError when `folder` holds the settings of a run that `config` does not go on with."""
+    file = folder / SETTINGS
+    if not file.exists():
+        return
+    former = settings_of(file)
+    now = asdict(config) | {"lengths": list(config.lengths)}
+    differing = sorted(name for name in now if name not in FREE and former.get(name) != now[name])
+    if differing:
+        raise ValueError(
+            f"{folder} holds a run with other settings ({', '.join(differing)}): "
+            f"use another folder, or the former settings in {file.name}"
+        )
