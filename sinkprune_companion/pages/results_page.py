@@ -30,7 +30,9 @@ WIKITEXT = (
 HEAD = """# Results
 
 Written by `python -m sinkprune_companion.pages.pages` from the
-[ledger](../sinkprune_companion/data/claims.yml), the [published findings](../figures/findings) and [published.yml](../sinkprune_companion/data/published.yml):
+[ledger](../sinkprune_companion/data/claims.yml),
+the [published findings](../figures/findings) and
+[published.yml](../sinkprune_companion/data/published.yml):
 [every claim with its controls](#every-claim-with-its-controls), [the paper's results](#the-papers-results)
 with the commands that measure them, and [what others measured at 8B](#at-8b-by-others).
 
