@@ -2,7 +2,8 @@
 module by `python -m`.
 
 The harness up to 0.4.13 knows no models but its own, so its command has to come through this module:
-`sinkprune-lm-eval run --model sinkprune --model_args pretrained=smol-dlm,mc_num=32 --tasks piqa`. Later releases read the entry points `lm_eval.models` and find the model by themselves.
+`sinkprune-lm-eval run --model sinkprune --model_args pretrained=smol-dlm,mc_num=32 --tasks piqa`.
+Later releases read the entry points `lm_eval.models` and find the model by themselves.
 """
 
 import os

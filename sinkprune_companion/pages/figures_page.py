@@ -14,7 +14,8 @@ HEAD = """# From a claim to its figure
 
 Written by `python -m sinkprune_companion.pages.pages` from the
 [ledger](../sinkprune_companion/data/claims.yml) and
-[run_costs.json](run_costs.json). Each notebook below decides the claims beneath it. Its command runs it in the sizes of profile quick; `make reproduce PROFILE=full` runs all of them with more text. Core-minutes
+[run_costs.json](run_costs.json). Each notebook below decides the claims beneath it. Its command runs it
+in the sizes of profile quick; `make reproduce PROFILE=full` runs all of them with more text. Core-minutes
 are those of profile quick. A figure has its data (CSV) and its origin (JSON) beside it. The verdicts
 stand in [results.md](results.md)."""
 # The file and function to read for each notebook, beside its reading in notebook_readings.
