@@ -26,6 +26,7 @@ from sinkprune_companion.figures.style import (
     titled,
     titled_legend,
 )
+from sinkprune_companion.ledger.tables import p_text
 from sinkprune_companion.ledger.verdict_rule import (
     CONTRADICTED,
     NO_DIFFERENCE,
@@ -33,7 +34,6 @@ from sinkprune_companion.ledger.verdict_rule import (
     REPRODUCED,
     UNDECIDED,
 )
-from sinkprune_companion.pages.claims_page import p_text
 from sinkprune_companion.pages.phrases import EQUIVALENT, HELPS, HURTS, OPEN, signed_interval, unbroken
 from sinkprune_core.evaluation.intervals import Estimate
 

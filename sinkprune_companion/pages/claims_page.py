@@ -1,107 +1,10 @@
-"""The claims table as readers see it: in a terminal and in Markdown."""
-
-from typing import TYPE_CHECKING
+"""The claims table as the pages show it."""
 
 import pandas as pd
 
-from sinkprune_companion.ledger.verdict_rule import (
-    CONTRADICTED,
-    NO_DIFFERENCE,
-    NOT_RUN,
-    REPRODUCED,
-    UNDECIDED,
-    VERDICTS,
-)
+from sinkprune_companion.ledger.tables import EXPLAINED, as_markdown
+from sinkprune_companion.ledger.verdict_rule import VERDICTS
 from sinkprune_core.tables import markdown_table
-
-if TYPE_CHECKING:
-    from sinkprune_companion.ledger.claims import LedgerChange
-
-MARKS = {REPRODUCED: "✅", CONTRADICTED: "❌", NO_DIFFERENCE: "≈", UNDECIDED: "❔", NOT_RUN: "▫️"}
-HEADS = {"control": "*control:* ", "others": "*by others:* "}  # of a claim, by kind of row
-COLUMNS = (
-    "id",
-    "claim",
-    "kind",
-    "family",
-    "metric",
-    "published",
-    "here",
-    "interval",
-    "claimed",
-    "verdict",
-    "margin",
-    "p_holm",
-    "half_width",
-    "smallest_effect",
-    "error_draws",
-    "error_sequences",
-    "note",
-    "first_verdict",
-    "turned",
-    "notebook",
-)  # of the table
-SMALLEST_P = 0.001  # smaller ones are shown as below it
-EXPLAINED = (
-    "± is the smallest difference that matters, fixed before the run. p is that of a normal mean with this "
-    "interval, two-sided, corrected over the row's family (Holm). Undecided rows say the half-width of the "
-    "interval, the smallest effect that the run could have seen (power 80 %), and the run that would decide."
-)
-
-
-def as_text(table: pd.DataFrame, width: int = 60) -> str:
-    """Return the table for a terminal, claims cut to `width` characters."""
-    longest = max(map(len, VERDICTS))
-    lines = []
-    for row in table.itertuples():
-        says = row.claim if len(row.claim) <= width else row.claim[: width - 1] + "…"
-        lines.append(f"  {row.verdict:<{longest}} {says:<{width}} {row.here:>9} {row.interval}")
-    return "\n".join(lines)
-
-
-def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
-    """Return the table in Markdown for a page from which `root` leads to the project, with kinds marked.
-
-    Claim, verdict and number come first, so that they are what a narrow screen shows; an interval stays on
-    one line. Without `root` (None) no row names its notebook.
-    """
-    rows = []
-    for row in table.itertuples():
-        measured = row.metric
-        if row.claimed:
-            measured += f" (claimed: {row.claimed})"
-        if row.notebook and root is not None:
-            measured += f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)"
-        notes = [row.note, f"turned: {row.turned}" if row.turned else ""]
-        rows.append(
-            [
-                HEADS.get(row.kind, "") + row.claim,
-                f"{MARKS[row.verdict]} {row.verdict}",
-                _unbroken(f"{row.here} {row.interval}") if row.here else "–",
-                "–" if pd.isna(row.margin) else f"{row.margin:.2g}",
-                p_text(row.p_holm),
-                "; ".join(note for note in notes if note) or "–",
-                measured,
-                row.published or "–",
-            ]
-        )
-    head = ["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured", "published"]
-    return markdown_table(head, rows)
-
-
-def _unbroken(number: str) -> str:
-    """Return a number with its interval, which may break between the two only."""
-    value, interval = number.split(" ", 1)
-    return f"{value} " + interval.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def p_text(p: float | None) -> str:
-    """Return a p-value as it is shown."""
-    if pd.isna(p):
-        return "–"
-    if p < SMALLEST_P:
-        return f"< {SMALLEST_P:g}"
-    return f"{p:.2g}"
 
 
 def counted(table: pd.DataFrame, what: str) -> str:
@@ -137,14 +40,6 @@ def by_kind(table: pd.DataFrame) -> str:
     return "\n\n".join([*parts, EXPLAINED])
 
 
-def history_text(changes: "list[LedgerChange]") -> str:
-    """Return the changes of the ledger after results had been seen, as a list in Markdown."""
-    lines = [
-        f"* {change.date}: {change.changed} {change.why} Seen by then: {change.seen}" for change in changes
-    ]
-    return "\n".join(lines)
-
-
 def then_and_now(table: pd.DataFrame) -> str:
     """Return how many rows had which verdict by the first results and have which now, in Markdown.
 
@@ -155,10 +50,3 @@ def then_and_now(table: pd.DataFrame) -> str:
     counts = counts.reindex(index=VERDICTS, columns=VERDICTS, fill_value=0)
     rows = [[f"then {name}", *counts.loc[name]] for name in VERDICTS if counts.loc[name].any()]
     return markdown_table(["rows", *(f"now {name}" for name in VERDICTS)], rows)
-
-
-def without_row_text(names: list[str]) -> str:
-    """Return one sentence on the findings away from zero that no row of the ledger reads."""
-    if not names:
-        return "Every finding whose interval leaves zero out has a row."
-    return f"Findings whose interval leaves zero out and that have no row: {', '.join(names)}."

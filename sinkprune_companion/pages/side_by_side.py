@@ -16,9 +16,9 @@ from sinkprune_companion.figures.forests import VERDICT_MARKS
 from sinkprune_companion.figures.style import BLACK, canvas, titled_legend
 from sinkprune_companion.ledger import verdict_rule
 from sinkprune_companion.ledger.claims import Claim
+from sinkprune_companion.ledger.tables import MARKS
 from sinkprune_companion.ledger.verdict_rule import UNDECIDED
 from sinkprune_companion.pages import phrases
-from sinkprune_companion.pages.claims_page import MARKS
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.tables import markdown_table
 

@@ -49,6 +49,8 @@ class Estimate:
     """p-value of a test of its own against what the mean is compared with; None where there was none."""
 
     def __post_init__(self):
+        if not np.isfinite([self.value, self.low, self.high]).all():
+            raise ValueError(f"value={self.value}, low={self.low}, high={self.high} must be finite numbers")
         if self.low > self.high:
             raise ValueError(f"low={self.low} is above high={self.high}: an interval goes from low to high")
         if self.margin is not None and not self.margin > 0:
