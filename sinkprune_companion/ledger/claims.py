@@ -15,9 +15,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from sinkprune_companion import DATA
-from sinkprune_companion.ledger import margins, others, tables, verdict_rule
-from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
-from sinkprune_core.evaluation.significance import holm
+from sinkprune_companion.ledger import margins, others, tables
+from sinkprune_core.evaluation import verdict_rule
+from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.models.weight_files import read_json
 
 FILE = DATA / "claims.yml"
@@ -25,11 +25,6 @@ CLAIM = "claim"  # of the paper
 CONTROL = "control"  # of ours
 OTHERS = "others"  # measured by somebody else, never counted among ours
 SEEN_FIRST = "row added after its number had been seen"
-NOT_CORRECTED = "not after correction for its family"
-FEW_DRAWS = {  # calibration draws -> note
-    1: "one calibration draw, whose chance is not in the interval",
-    2: "two calibration draws, of whose chance the interval holds little",
-}
 NOT_INHERITED = (
     "rows",
     "conditions",
@@ -103,10 +98,6 @@ class Claim(Checked):
         if isinstance(self.margin, str):
             return estimate.margin if estimate else None
         return self.margin
-
-    def verdict(self, estimate: Estimate | None) -> str:
-        """Return one of `verdict_rule.VERDICTS`."""
-        return verdict_rule.verdict(estimate, self.side, self.against, self.margin_of(estimate))
 
 
 class Margin(Checked):
@@ -275,8 +266,8 @@ def corrected_p_values(claims: Iterable[Claim], estimates: Mapping[str, Estimate
         p_values = []
         for claim in members:
             estimate = estimates.get(claim.finding)
-            p_values.append(1.0 if estimate is None else verdict_rule.p_value(estimate, claim.against))
-        for claim, p in zip(members, holm(p_values), strict=True):
+            p_values.append(1.0 if estimate is None else estimate.p_value(claim.against))
+        for claim, p in zip(members, verdict_rule.holm(p_values), strict=True):
             if claim.finding in estimates:
                 corrected[claim.id] = float(p)
     return corrected
@@ -284,6 +275,12 @@ def corrected_p_values(claims: Iterable[Claim], estimates: Mapping[str, Estimate
 
 def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:
     """Return a row of the claims table."""
+    margin = claim.margin_of(estimate)
+    given = verdict_rule.verdict(estimate, margin, claim.against, p)
+    notes = [
+        verdict_rule.note(estimate, given, claim.against, margin),
+        SEEN_FIRST if claim.seen_first else "",
+    ]
     row = {
         "id": claim.id,
         "claim": claim.says,
@@ -294,43 +291,28 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
         "here": "",
         "interval": "",
         "claimed": f"{claim.side} {claim.against:g}" if claim.finding else "",
-        "verdict": claim.verdict(estimate),
-        "margin": claim.margin_of(estimate),
+        "verdict": verdict_rule.on_claim(given, claim.side),
+        "margin": margin,
         "p_holm": p,
+        "draws": None,
         "half_width": None,
         "smallest_effect": None,
         "error_draws": None,
         "error_sequences": None,
-        "note": "",
-        "first_verdict": claim.first_verdict or "",
-        "turned": "",
+        "note": "; ".join(part for part in notes if part),
         "notebook": claim.notebook,
     }
     if estimate is not None:
         row |= {
             "here": f"{estimate.value:.3g}",
             "interval": f"[{estimate.low:.3g}, {estimate.high:.3g}]",
+            "draws": estimate.draws,
             "half_width": estimate.half_width,
             "smallest_effect": verdict_rule.smallest_effect(estimate),
             "error_draws": estimate.error_draws,
             "error_sequences": estimate.error_sequences,
-            "note": _note(claim, estimate, p),
-            "turned": claim.turned if claim.turned and row["verdict"] != claim.first_verdict else "",
         }
     return row
-
-
-def _note(claim: Claim, estimate: Estimate, p: float) -> str:
-    """Return what must be said beside a row's verdict."""
-    notes = [verdict_rule.note(estimate, claim.side, claim.against, claim.margin_of(estimate))]
-    given = claim.verdict(estimate)
-    if given in (verdict_rule.REPRODUCED, verdict_rule.CONTRADICTED) and p >= 1 - CONFIDENCE:
-        notes.append(NOT_CORRECTED)
-    if estimate.draws in FEW_DRAWS:
-        notes.append(FEW_DRAWS[estimate.draws])
-    if claim.seen_first:
-        notes.append(SEEN_FIRST)
-    return "; ".join(part for part in notes if part)
 
 
 def shown(table: pd.DataFrame) -> object:

@@ -2,18 +2,30 @@
 
 import pandas as pd
 
-from sinkprune_companion.ledger.verdict_rule import (
+from sinkprune_core.evaluation.verdict_rule import (
     CONTRADICTED,
     NO_DIFFERENCE,
     NOT_RUN,
     REPRODUCED,
+    TOO_FEW_DRAWS,
     UNDECIDED,
     VERDICTS,
 )
 from sinkprune_core.tables import markdown_table
 
-MARKS = {REPRODUCED: "✅", CONTRADICTED: "❌", NO_DIFFERENCE: "≈", UNDECIDED: "❔", NOT_RUN: "▫️"}
-HEADS = {"control": "*control:* ", "others": "*by others:* "}  # of a claim, by kind of row
+MARKS = {
+    REPRODUCED: "✅",
+    CONTRADICTED: "❌",
+    NO_DIFFERENCE: "≈",
+    UNDECIDED: "❔",
+    TOO_FEW_DRAWS: "…",
+    NOT_RUN: "▫️",
+}
+HEADS = {
+    "control": "*control:* ",
+    "question": "*our question:* ",
+    "others": "*by others:* ",
+}  # of a claim, by kind of row
 COLUMNS = (
     "id",
     "claim",
@@ -27,20 +39,19 @@ COLUMNS = (
     "verdict",
     "margin",
     "p_holm",
+    "draws",
     "half_width",
     "smallest_effect",
     "error_draws",
     "error_sequences",
     "note",
-    "first_verdict",
-    "turned",
     "notebook",
 )  # of the table
 SMALLEST_P = 0.001  # smaller ones are shown as below it
 EXPLAINED = (
-    "± is the smallest difference that matters, fixed before the run. p is that of a normal mean with this "
-    "interval, two-sided, corrected over the row's family (Holm). Undecided rows say the half-width of the "
-    "interval, the smallest effect that the run could have seen (power 80 %), and the run that would decide."
+    "± is the smallest difference that matters. p is that of a two-sided t test, corrected over the row's "
+    "family (Holm). Undecided rows say the half-width of the interval, the smallest effect that the run "
+    "could have seen (power 80 %), and the run that would decide."
 )
 
 
@@ -67,7 +78,6 @@ def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
             measured += f" (claimed: {row.claimed})"
         if row.notebook and root is not None:
             measured += f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)"
-        notes = [row.note, f"turned: {row.turned}" if row.turned else ""]
         rows.append(
             [
                 HEADS.get(row.kind, "") + row.claim,
@@ -75,7 +85,7 @@ def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
                 _unbroken(f"{row.here} {row.interval}") if row.here else "–",
                 "–" if pd.isna(row.margin) else f"{row.margin:.2g}",
                 p_text(row.p_holm),
-                "; ".join(note for note in notes if note) or "–",
+                row.note or "–",
                 measured,
                 row.published or "–",
             ]

@@ -10,13 +10,6 @@ import pandas as pd
 from sinkprune_companion.ledger import claims, others, published
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.ledger.tables import MARKS
-from sinkprune_companion.ledger.verdict_rule import (
-    CONTRADICTED,
-    NO_DIFFERENCE,
-    NOT_RUN,
-    REPRODUCED,
-    UNDECIDED,
-)
 from sinkprune_companion.pages import claims_page
 from sinkprune_companion.pages.phrases import (
     amount,
@@ -31,6 +24,13 @@ from sinkprune_companion.pages.phrases import (
     span,
 )
 from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.evaluation.verdict_rule import (
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    NOT_RUN,
+    REPRODUCED,
+    UNDECIDED,
+)
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.sinks.hiding import THIRDS
 from sinkprune_core.tables import markdown_table

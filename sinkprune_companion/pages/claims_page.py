@@ -3,7 +3,7 @@
 import pandas as pd
 
 from sinkprune_companion.ledger.tables import EXPLAINED, as_markdown
-from sinkprune_companion.ledger.verdict_rule import VERDICTS
+from sinkprune_core.evaluation.verdict_rule import VERDICTS
 from sinkprune_core.tables import markdown_table
 
 

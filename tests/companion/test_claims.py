@@ -8,7 +8,7 @@ import yaml
 from sinkprune_companion.figures import forests
 from sinkprune_companion.ledger import claims, verdict_rule
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.ledger.verdict_rule import (
+from sinkprune_core.evaluation.verdict_rule import (
     CONTRADICTED,
     NO_DIFFERENCE,
     NOT_RUN,

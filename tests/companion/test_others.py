@@ -5,7 +5,7 @@ import re
 import pytest
 
 from sinkprune_companion.ledger import claims, margins, others, published
-from sinkprune_companion.ledger.verdict_rule import UNDECIDED
+from sinkprune_core.evaluation.verdict_rule import UNDECIDED
 from sinkprune_companion.pages import others_page
 
 (RUN,) = others.runs()

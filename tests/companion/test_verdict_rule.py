@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sinkprune_companion.ledger import verdict_rule
-from sinkprune_companion.ledger.verdict_rule import (
+from sinkprune_core.evaluation import verdict_rule
+from sinkprune_core.evaluation.verdict_rule import (
     CONTRADICTED,
     NO_DIFFERENCE,
     NOT_RUN,
