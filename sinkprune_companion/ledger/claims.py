@@ -22,21 +22,12 @@ from sinkprune_core.models.weight_files import read_json
 
 FILE = DATA / "claims.yml"
 CLAIM = "claim"  # of the paper
-CONTROL = "control"  # of ours
+CONTROL = "control"  # of a claim
+QUESTION = "question"  # of the project's own, counted apart
 OTHERS = "others"  # measured by somebody else, never counted among ours
 SEEN_FIRST = "row added after its number had been seen"
-NOT_INHERITED = (
-    "rows",
-    "conditions",
-    "condition",
-    "first_verdict",
-    "turned",
-    "published",
-    "seen_first",
-    "short",
-    "unit",
-    "control",
-)  # fields of a row that hold for it alone
+NOT_MEASURED = "not part of this run"
+OWN = ("rows", "conditions", "quote", "published", "seen_first")  # what rows beneath a row do not inherit
 
 
 class Checked(BaseModel):
@@ -49,23 +40,19 @@ class Claim(Checked):
     """A row of the ledger. It says that a finding lies `side` of `against`."""
 
     id: str  # unique in the ledger
+    kind: Literal["claim", "control", "question", "others"]
     says: str  # the claim in a sentence
     metric: str  # what is measured
+    beneath: str | None = None  # id of the row whose control it is, or that it speaks about
     quote: str | None = None  # the paper's words
-    kind: Literal["claim", "control", "others"] = CLAIM
     published: str | None = None  # the paper's number
     finding: str | None = None  # notebook/name; None where the claim needs a scale that is not run here
     side: Literal["above", "below"] = "below"
     against: float = 0.0
-    family: str | None = None  # of rows whose p-values are corrected together
+    family: str  # of rows whose p-values are corrected together
     margin: float | Literal[margins.RULES] | None = None  # in units of the finding, or a rule that gives it
-    bears_on: str | None = None  # id of the row that a measurement by others speaks about
-    first_verdict: Literal[verdict_rule.VERDICTS] | None = None  # what the rule says of the first results
-    seen_first: bool = False  # its number had been seen before the row was written; such a row says so
-    turned: str | None = None  # why the measure was wrong, shown where the verdict is another one now
-    short: str | None = None  # the claim in few words; rows that have it stand in README's table
-    unit: str | None = None  # of the finding, beside its number there
-    control: str | None = None  # id of the row that stands beneath it there
+    not_run: Literal["needs 8B", "left out for time", "not yet run"] | None = None  # why there may be none
+    seen_first: bool = False  # its number had been seen before the row was written
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Claim":
@@ -74,9 +61,8 @@ class Claim(Checked):
             return self
         if "/" not in self.finding:
             raise ValueError(f"finding={self.finding!r} must read notebook/name")
-        for field in ("family", "margin"):
-            if getattr(self, field) is None:
-                raise ValueError(f"{field} is missing: a row with a finding needs it")
+        if self.margin is None:
+            raise ValueError("margin is missing: a row with a finding needs it")
         if isinstance(self.margin, float) and not self.margin > 0:
             raise ValueError(f"margin={self.margin} must be positive")
         if (self.kind == OTHERS) != (self.finding.split("/")[0] == others.SOURCE):
@@ -149,8 +135,7 @@ def _content(file: Path) -> _File:
 def ledger(file: Path = FILE) -> list[Claim]:
     """Return the claims in order.
 
-    Raises ValueError for an unknown field, a doubled id, a finding that decides two rows, and a row that
-    names one that is not there.
+    Raises ValueError for an unknown field, a doubled id, and a finding that decides two rows.
     """
     content = _content(file)
     rows = [row for entry in content.claims for row in _rows(entry, {}, content, file.name)]
@@ -160,13 +145,6 @@ def ledger(file: Path = FILE) -> list[Claim]:
         doubled = sorted({value for value in values if values.count(value) > 1})
         if doubled:
             raise ValueError(f"{file.name} has two rows of one {field}: {', '.join(doubled)}")
-    ids = {claim.id for claim in claims}
-    for claim in claims:
-        for field in ("bears_on", "control"):
-            if getattr(claim, field) not in (None, *ids):
-                raise ValueError(
-                    f"{file.name}, claim {claim.id}: {field}={getattr(claim, field)!r} is no row"
-                )
     return claims
 
 
@@ -182,21 +160,24 @@ def _rows(entry: object, inherited: Mapping[str, object], content: _File, where:
             raise ValueError(f"{where}, claim {fields.get('id')!r}: {part!r:.60} must be a list")
     if isinstance(fields.get("margin"), str) and fields["margin"] in content.margins:
         fields["margin"] = content.margins[fields["margin"]].value
-    if "condition" in entry:
-        yield _under(fields.pop("condition"), fields, fields.get("id"), content, where)
-    elif conditions:
+    is_row = "id" in entry or not beneath
+    if conditions:
         for name in conditions:
-            row_id = f"{fields.get('id')}-{str(name).replace('_', '-')}"
-            yield _under(name, fields, row_id, content, where)
-    elif "id" in entry or not beneath:
+            yield _in_condition(name, fields, content, where)
+    elif is_row:
         yield fields
-    passed_on = {name: value for name, value in fields.items() if name not in NOT_INHERITED}
+    passed_on = {name: value for name, value in fields.items() if name not in OWN}
+    if is_row:
+        passed_on["beneath"] = fields.get("id")
+    if fields.get("kind") == CLAIM and is_row:
+        passed_on |= {"kind": CONTROL, "family": f"{fields.get('family')}, controls"}
     for row in beneath:
         yield from _rows(row, passed_on, content, where)
 
 
-def _under(name: object, fields: dict, row_id: object, content: _File, where: str) -> dict:
+def _in_condition(name: object, fields: dict, content: _File, where: str) -> dict:
     """Return the row of a quantity in one of the ledger's conditions."""
+    row_id = f"{fields.get('id')}-{str(name).replace('_', '-')}"
     if name not in content.conditions:
         allowed = ", ".join(content.conditions)
         raise ValueError(f"{where}, claim {row_id!r}: condition {name!r} is not one of {allowed}")
@@ -277,15 +258,17 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
     """Return a row of the claims table."""
     margin = claim.margin_of(estimate)
     given = verdict_rule.verdict(estimate, margin, claim.against, p)
-    notes = [
-        verdict_rule.note(estimate, given, claim.against, margin),
-        SEEN_FIRST if claim.seen_first else "",
-    ]
+    notes = [verdict_rule.note(estimate, given, claim.against, margin)]
+    if given == verdict_rule.NOT_RUN:
+        notes = [claim.not_run or NOT_MEASURED]
+    if claim.seen_first:
+        notes.append(SEEN_FIRST)
     row = {
         "id": claim.id,
         "claim": claim.says,
         "kind": claim.kind,
-        "family": claim.family or "",
+        "beneath": claim.beneath or "",
+        "family": claim.family,
         "metric": claim.metric,
         "published": claim.published or "",
         "here": "",

@@ -30,6 +30,7 @@ COLUMNS = (
     "id",
     "claim",
     "kind",
+    "beneath",
     "family",
     "metric",
     "published",

@@ -135,6 +135,8 @@ def note(estimate: Estimate | None, given: str, against: float, margin: float | 
         return f"{estimate.draws} of at least {LEAST_DRAWS} calibration draws"
     if given != UNDECIDED:
         return ""
+    if estimate.low > against or estimate.high < against:
+        return f"the interval leaves {against:g} out, p after correction for its family does not"
     seen = f"half-width {estimate.half_width:.2g}; could have seen {smallest_effect(estimate):.2g}"
     if margin is None:
         return f"{seen}; no margin was stored with the finding"
