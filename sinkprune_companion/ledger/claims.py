@@ -23,7 +23,6 @@ from sinkprune_core.models.weight_files import read_json
 FILE = DATA / "claims.yml"
 CLAIM = "claim"  # of the paper
 CONTROL = "control"  # of a claim
-QUESTION = "question"  # of the project's own, counted apart
 OTHERS = "others"  # measured by somebody else, never counted among ours
 SEEN_FIRST = "row added after its number had been seen"
 NOT_MEASURED = "not part of this run"

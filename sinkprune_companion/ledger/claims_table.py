@@ -43,14 +43,15 @@ def write_claims(profile: str) -> Path:
     table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
     figures.save_figure(
         run,
-        forests.plot_verdicts(table[table.kind != claims.CONTROL]),
+        forests.plot_verdicts(table[table.kind.isin([claims.CLAIM, claims.OTHERS])]),
         "claims",
         table.reset_index(),
         "every claim of the paper with its verdict, computed from the findings of this run, and what others "
-        "measured; controls are in the table",
+        "measured; controls and our questions are in the table",
     )
     changes = [f"* {change.date}: {change.changed}" for change in claims.history()]
     parts = [
+        tables.counts(table),
         tables.as_markdown(table, "../"),
         tables.EXPLAINED,
         origin(run.folder),

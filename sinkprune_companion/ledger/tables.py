@@ -48,6 +48,12 @@ COLUMNS = (
     "note",
     "notebook",
 )  # of the table
+KINDS = {
+    "claim": "claims of the paper",
+    "control": "controls of these",
+    "question": "our questions",
+    "others": "measured by others, at 8B",
+}
 SMALLEST_P = 0.001  # smaller ones are shown as below it
 EXPLAINED = (
     "± is the smallest difference that matters. p is that of a two-sided t test, corrected over the row's "
@@ -64,6 +70,14 @@ def as_text(table: pd.DataFrame, width: int = 60) -> str:
         says = row.claim if len(row.claim) <= width else row.claim[: width - 1] + "…"
         lines.append(f"  {row.verdict:<{longest}} {says:<{width}} {row.here:>9} {row.interval}")
     return "\n".join(lines)
+
+
+def counts(table: pd.DataFrame) -> str:
+    """Return how many rows of each kind have which verdict, in Markdown; what is ours is counted apart."""
+    by_kind = pd.crosstab(table.kind, table.verdict).reindex(columns=list(VERDICTS), fill_value=0)
+    present = [kind for kind in KINDS if kind in by_kind.index]
+    rows = [[KINDS[kind], *by_kind.loc[kind]] for kind in present]
+    return markdown_table(["rows", *VERDICTS], rows)
 
 
 def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:

@@ -38,15 +38,3 @@ def by_kind(table: pd.DataFrame) -> str:
         lines = [f"* {row.claim}: {row.turned}" for row in turned.itertuples()]
         parts.append("Verdicts that turned because the measure had been wrong:\n\n" + "\n".join(lines))
     return "\n\n".join([*parts, EXPLAINED])
-
-
-def then_and_now(table: pd.DataFrame) -> str:
-    """Return how many rows had which verdict by the first results and have which now, in Markdown.
-
-    Rows that were not there then are left out. The rule is today's for both.
-    """
-    known = table[table.first_verdict != ""]
-    counts = pd.crosstab(known.first_verdict, known.verdict)
-    counts = counts.reindex(index=VERDICTS, columns=VERDICTS, fill_value=0)
-    rows = [[f"then {name}", *counts.loc[name]] for name in VERDICTS if counts.loc[name].any()]
-    return markdown_table(["rows", *(f"now {name}" for name in VERDICTS)], rows)

@@ -140,6 +140,15 @@ def test_a_notebook_shows_the_essentials_first_and_no_link_to_itself(run):
     assert "(notebooks/00_test.ipynb)" in tables.as_markdown(table)
 
 
+def test_claims_of_the_paper_and_our_questions_are_counted_apart():
+    rows = [claim(), claim(id="d", kind="question", finding="nb/y"), claim(id="e", finding="nb/z")]
+    table = claims.verdicts(rows, {"nb/x": estimate(-2, -1), "nb/y": estimate(-2, -1)})
+    lines = tables.counts(table).splitlines()
+    assert lines[0] == "| rows | " + " | ".join(VERDICTS) + " |" and len(lines) == 4
+    assert lines[2] == "| claims of the paper | 1 | 0 | 0 | 0 | 0 | 1 |"
+    assert lines[3] == "| our questions | 1 | 0 | 0 | 0 | 0 | 0 |"
+
+
 def test_the_figure_shows_every_row_with_its_verdict():
     found = {
         "nb/a": estimate(-2, -1),
