@@ -4,7 +4,6 @@ import pandas as pd
 
 from sinkprune_companion.ledger.tables import EXPLAINED, as_markdown
 from sinkprune_core.evaluation.verdict_rule import VERDICTS
-from sinkprune_core.tables import markdown_table
 
 
 def counted(table: pd.DataFrame, what: str) -> str:
