@@ -118,8 +118,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from-scratch",
         action="store_true",
-        help="train a fresh Llama of 10 to 15 million weights instead; the base lends its tokenizer. Both kinds "
-        "of one seed begin with the same weights and see the same text in the same order",
+        help="train a fresh Llama of 10 to 15 million weights instead, with the tokenizer of the base; both "
+        "kinds of one seed begin with the same weights and see the same text in the same order",
     )
     parser.add_argument(
         "--text",

@@ -8,7 +8,6 @@ Dimensions: N sequences, T sequence position.
 """
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,7 +100,7 @@ def write_measures(
         "likelihood": {text: likelihood(dlm, ar, ids_NT, draws, seed) for text, ids_NT in texts.items()},
         "filling": {text: filling(dlm, ar, ids_NT, seed) for text, ids_NT in texts.items()},
         "tasks": {name: answers(dlm, ar, task) for name, task in tasks.items()},
-        "samples": samples(dlm, seed=seed),
+        "samples": samples(dlm, seed),
     }
     write_json(folder / MEASURED, measures)
     return write_card(folder)
@@ -139,7 +138,7 @@ def filling(dlm: LanguageModel, ar: LanguageModel, ids_NT: torch.Tensor, seed: i
 
 
 def answers(dlm: LanguageModel, ar: LanguageModel, task: quality.Task) -> dict[str, dict]:
-    """Return the share of right `answers` by group of items, and where items come in twos of right `pairs`."""
+    """Return the shares of right `answers` by group, and of right `pairs` where all items come in twos."""
     groups: dict[str, dict] = {}
     for name, lm in (("dlm", dlm), ("ar", ar)):
         frame = task(lm)
@@ -152,15 +151,13 @@ def answers(dlm: LanguageModel, ar: LanguageModel, task: quality.Task) -> dict[s
     return groups
 
 
-def samples(
-    dlm: LanguageModel, prompts: Sequence[str] = PROMPTS, steps: Sequence[int] = STEPS, seed: int = 0
-) -> list[dict]:
-    """Return what `dlm` writes after prompts: `prompt`, `steps` (denoising), `text`. Temperature 1."""
+def samples(dlm: LanguageModel, seed: int) -> list[dict]:
+    """Return what `dlm` writes after PROMPTS: `prompt`, `steps` (denoising), `text`. Temperature 1."""
     start = torch.tensor([corpus.separator(dlm.tokenizer)])
     texts = []
-    for prompt in prompts:
+    for prompt in PROMPTS:
         prompt_BT = torch.cat([start, dlm.encode(prompt)])[None]
-        for count in steps:
+        for count in STEPS:
             sampler = replace(LLADA_SAMPLER, length=SAMPLE_TOKENS, steps=count, temperature=1.0)
             [ids_T] = generate(dlm, prompt_BT, sampler, seed)
             text = dlm.tokenizer.decode(ids_T[prompt_BT.shape[1] :])

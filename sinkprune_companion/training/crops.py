@@ -70,7 +70,8 @@ def prepare_data(
     installation), where a hash of a paragraph's words decides whether it is held out, and with the embedded
     base the samples of it that come with the package. With it there is natural English besides, WikiText-2's
     validation split, from which no training text comes. Names are `train_{source}` and
-    `held_out_{source}_{kind}`, with the kinds of `held_out_sequences`. Raises ValueError for too little text, and where `folder` keeps other data.
+    `held_out_{source}_{kind}`, with the kinds of `held_out_sequences`. Raises ValueError for too little text,
+    and where `folder` keeps other data.
     """
     file = folder / "data.safetensors"
     made_of = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}

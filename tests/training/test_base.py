@@ -128,7 +128,7 @@ def test_the_twin_of_another_base_stays_causal(base, run_train, tmp_path):
 
 def test_a_killed_run_of_another_base_goes_on(base, text, rows_of, tmp_path):
     run, words = tmp_path / "run", text.read_text()
-    config = {"base": str(base("llama")), "samples": 0, "lengths": (16,), "batch_tokens": 128}
+    config = {"base": str(base("llama")), "lengths": (16,), "batch_tokens": 128}
     config |= {"rank": 4, "alpha": 8}
     train(Training(**config, tokens=1024), run, check_every=4, text=words)
     train(Training(**config, tokens=2048), run, check_every=4, text=words)

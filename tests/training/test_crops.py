@@ -63,21 +63,12 @@ def test_a_batch_is_made_of_crops_of_one_length_that_take_turns_among_the_stream
         assert torch.equal(ids_T, ids_T[0] + torch.arange(length))
 
 
-def test_one_row_per_batch_visits_every_stream():
-    found = Crops(numbered(20, 20, 20), (8,), 8, seed=0)
-    assert [int(found.batch(index)[0, 0]) // 1000 for index in range(9)] == [0, 1, 2] * 3
-
-
 def test_every_start_is_possible_the_first_and_the_last_too():
     found = Crops(numbered(12), (4,), 4, seed=0)
     starts = [int(found.batch(index)[0, 0]) for index in range(400)]
     counts = torch.bincount(torch.tensor(starts), minlength=9)
     assert len(counts) == 9
     assert counts.min() > 20 and counts.max() < 80  # 44 each in expectation, standard deviation 6
-
-
-def test_a_stream_as_long_as_a_crop_has_one_start():
-    assert torch.equal(Crops(numbered(8), (8,), 8, 0).batch(5)[0], torch.arange(8))
 
 
 def test_lengths_are_mixed_evenly():
@@ -172,32 +163,29 @@ def tokenizer(tiny_dlm, tmp_path, monkeypatch):
         for number in range(729)
     ]
     monkeypatch.setattr(corpus, "documentation", lambda scope: tuple(paragraphs))
-    samples_NT = torch.arange(300 * crops.SAMPLE_LENGTH).view(300, -1)
-    monkeypatch.setattr(crops, "self_samples", lambda count, length, seed: samples_NT[:count, :length] + seed)
     return tiny_dlm.tokenizer
 
 
 def test_the_sources_of_the_embedded_base(tokenizer, tmp_path):
-    data = prepare_data(tokenizer, tmp_path, samples=290, seed=7, held_out_length=16)
+    data = prepare_data(tokenizer, tmp_path, is_embedded=True, held_out_length=16)
     held_out = {name for name in data if name.startswith("held_out")}
     assert set(data) - held_out == {"train_samples", "train_documentation"}
     assert held_out == {
-        "held_out_samples_crops",  # these samples have no separator
-        "held_out_documentation_crops",
-        "held_out_documentation_beginnings",
-        "held_out_natural_crops",
-        "held_out_natural_beginnings",
+        f"held_out_{source}_{kind}"
+        for source in ("samples", "documentation", "natural")
+        for kind in ("crops", "beginnings")
     }
-    first_of_training = corpus.HELD_OUT_SAMPLES * crops.SAMPLE_LENGTH + 7
-    assert data["train_samples"].tolist() == list(range(first_of_training, 290 * crops.SAMPLE_LENGTH + 7))
-    assert data["held_out_samples_crops"].max() < first_of_training
+    ids_NT = load_file(corpus.SAMPLES)["ids"].long()
+    assert torch.equal(data["train_samples"], ids_NT[corpus.HELD_OUT_SAMPLES :].flatten())
+    held_out_T = ids_NT[: corpus.HELD_OUT_SAMPLES].flatten()
+    assert torch.equal(data["held_out_samples_beginnings"][0], held_out_T[:16])
     assert all(ids.dtype == torch.int64 for ids in data.values())
     assert all(data[name].shape[1] == 16 for name in held_out)
 
 
 def test_no_held_out_paragraph_is_trained_on(tokenizer, tmp_path):
     text = "\n\n".join(corpus.documentation("everything"))
-    data = prepare_data(tokenizer, tmp_path, text=text, held_out_length=13)
+    data = prepare_data(tokenizer, tmp_path, False, text=text, held_out_length=13)
     documents_of = {}
     for split, stream_T in (
         ("train", data["train_text"]),
@@ -214,17 +202,17 @@ def test_no_held_out_paragraph_is_trained_on(tokenizer, tmp_path):
 
 def test_a_resumed_run_reads_what_was_kept_and_other_data_are_refused(tokenizer, tmp_path, monkeypatch):
     text = "\n\n".join(corpus.documentation("everything"))
-    data = prepare_data(tokenizer, tmp_path, text=text, held_out_length=13)
+    data = prepare_data(tokenizer, tmp_path, False, text=text, held_out_length=13)
     with safe_open(tmp_path / "data.safetensors", "pt") as handle:
         assert set(handle.metadata()) == {"held_out_share", "kind", "text"}
     stored = load_file(tmp_path / "data.safetensors")
     assert {ids.dtype for ids in stored.values()} == {torch.int32}
     monkeypatch.setattr(crops, "held_out_sequences", None)  # is not needed again
-    again = prepare_data(tokenizer, tmp_path, text=text, held_out_length=13)
+    again = prepare_data(tokenizer, tmp_path, False, text=text, held_out_length=13)
     assert data.keys() == again.keys()
     assert all(torch.equal(data[name], again[name]) for name in data)
     with pytest.raises(ValueError, match="was made with another held-out split or text: use another folder"):
-        prepare_data(tokenizer, tmp_path, text=text + " more", held_out_length=13)
+        prepare_data(tokenizer, tmp_path, False, text=text + " more", held_out_length=13)
     monkeypatch.setattr(corpus, "HELD_OUT_SHARE", 9)
     with pytest.raises(ValueError, match="was made with another held-out split or text"):
-        prepare_data(tokenizer, tmp_path, text=text, held_out_length=13)
+        prepare_data(tokenizer, tmp_path, False, text=text, held_out_length=13)
