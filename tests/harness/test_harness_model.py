@@ -301,10 +301,6 @@ def test_the_console_command_is_the_harness_s_own():
     scripts = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["scripts"]
     command = EntryPoint("sinkprune-lm-eval", scripts["sinkprune-lm-eval"], "console_scripts").load()
     assert command is harness.main
-    assert get_model("sinkprune") is HarnessModel
-
-
-def test_the_entry_point_that_later_releases_read_names_the_registered_model():
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     [(name, value)] = project["entry-points"]["lm_eval.models"].items()
     assert EntryPoint(name, value, "lm_eval.models").load() is HarnessModel is get_model(name)
@@ -353,12 +349,13 @@ def test_what_cannot_be_asked_is_refused_before_any_work(tiny_ar, tiny_dlm):
         ),
         (lambda: HarnessModel(tiny_dlm, mc_num=0), "draws=0 is not a positive multiple"),
         (lambda: HarnessModel(tiny_dlm, cfg=1.0), "unknown model argument 'cfg'"),
-        (lambda: HarnessModel(tiny_dlm, batch_size="auto"), "batch_size='auto' must be a positive number"),
+        (lambda: HarnessModel(tiny_dlm, batch_size="auto"), "model argument batch_size='auto' cannot be"),
+        (lambda: HarnessModel(tiny_dlm, max_batch_size=8), "model argument max_batch_size=8 cannot be"),
         (
             lambda: HarnessModel(tiny_dlm, max_length=65),
             "max_length=65 must lie in 2 … 64, the positions of tiny-diffusion",
         ),
-        (lambda: HarnessModel(tiny_ar, gen_length=0), "length=0 and steps=0 must be at least 1"),
+        (lambda: HarnessModel(tiny_ar, gen_length=0), "model argument gen_length=0 cannot be"),
         (lambda: HarnessModel(tiny_dlm, gen_length=10, block=4), "length=10 is not a multiple of block=4"),
         (
             lambda: HarnessModel(tiny_ar, guidance=0.5, mc_num=8),
