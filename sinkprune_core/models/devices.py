@@ -8,6 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -55,9 +56,9 @@ def choose_device(device: str | torch.device, written: str | None = None) -> str
 def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -> torch.dtype:
     """Return the dtype of a name; raise ValueError for one that is not known.
 
-    `auto` is what is faster on this machine: on a CPU bfloat16 where it multiplies at least GAIN times as fast
-    as float32 (measured once, see `bfloat16_gain`), else float32; on a GPU bfloat16 where it has units for it,
-    else float16.
+    `auto` is what is faster on this machine: on a CPU bfloat16 where it multiplies at least GAIN times as
+    fast as float32 (measured once, see `bfloat16_gain`), else float32; on a GPU bfloat16 where it has units
+    for it, else float16.
     """
     if isinstance(dtype, torch.dtype):
         return dtype
@@ -96,10 +97,8 @@ def _measured_once(machine: str, file: Path) -> float:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     gain = _measured_gain()
-    try:
+    with suppress(OSError):  # a cache that cannot be written: it is measured again next time
         write_json(file, {"machine": machine, "gain": gain})
-    except OSError:  # a cache that cannot be written: it is measured again next time
-        pass
     return gain
 
 
