@@ -5,8 +5,10 @@ The harness is imported where it is used: the settings can be read without it.
 
 import difflib
 import functools
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sinkprune_companion.harness import suite
-from sinkprune_companion.harness.harness_silence import quiet_harness
 from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
 
@@ -194,6 +195,26 @@ def evaluate(
 
 
 # the harness's tasks
+
+
+@contextmanager
+def quiet_harness() -> Iterator[None]:
+    """Keep the harness from logging anything but errors, and from asking git about the working directory.
+
+    Its record of the commit, which nothing here reads, is None; git would complain outside of a repository.
+    """
+    from lm_eval import evaluator
+
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    ask_git = evaluator.get_git_commit_hash
+    logger.setLevel(logging.ERROR)
+    evaluator.get_git_commit_hash = lambda: None
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash = ask_git
+        logger.setLevel(level)
 
 
 @functools.cache

@@ -37,9 +37,9 @@ def blimp_paradigms() -> tuple[str, ...]:
 def data_files(folder: Path) -> list[Path]:
     """Return the files below a folder that may hold data, sorted by path; OSError where it is no folder."""
     if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
+        state = "is a file" if folder.exists() else "does not exist"
         raise NotADirectoryError(
-            f"the data folder {folder} {found}: give the folder that holds BLiMP or WikiText-2"
+            f"the data folder {folder} {state}: give the folder that holds BLiMP or WikiText-2"
         )
     return sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
 
@@ -89,14 +89,14 @@ def wikitext_files(folder: Path | str) -> dict[str, list[Path]]:
 
 def wikitext_split_files(folder: Path | str, split: str) -> list[Path]:
     """Return the files of one split of WikiText-2 below a folder; raise ValueError where it is not there."""
-    found = wikitext_files(folder)
-    if split not in found:
-        others = f"; it holds {' and '.join(found)}: choose one by --split" if found else ""
+    by_split = wikitext_files(folder)
+    if split not in by_split:
+        others = f"; it holds {' and '.join(by_split)}: choose one by --split" if by_split else ""
         raise ValueError(
             f"the data folder {folder} holds no {split} split of WikiText-2, "
             f"looked for as {EXPECTED['wikitext']}{others}"
         )
-    return found[split]
+    return by_split[split]
 
 
 def _wikitext_split(file: Path, folder: Path) -> str | None:
