@@ -135,9 +135,6 @@ REFUSED = {
         "holds no paradigm of BLiMP, looked for as <paradigm>.jsonl (as its authors publish it) or "
         "<paradigm>/*.parquet",
     ),
-    "no such split": Refused(
-        "--tasks wikitext --data {folder} --split validation", "it holds test: choose one by --split"
-    ),
     "other tasks": Refused(
         "--tasks blimp piqa --data {folder}",
         "task 'piqa' cannot take local data, only blimp, blimp_<paradigm> and wikitext can: "
@@ -152,38 +149,15 @@ REFUSED = {
     "no pairs": Refused(
         "--tasks blimp_passive_1 --data {folder}", "passive_1.jsonl holds no pairs", PASSIVE, "\n"
     ),
-    "a pair twice": Refused(
-        "--tasks blimp --data {folder}",
-        "BLiMP paradigm passive_1 is there twice, in {folder}/blimp/data/passive_1.jsonl and "
-        "{folder}/old/passive_1.jsonl: move one of them away",
-        "old/passive_1.jsonl",
-        PAIR,
-    ),
-    "no text": Refused(
-        "--tasks wikitext --data {folder}",
-        "wiki.test.raw holds no text",
-        "wikitext-2-raw/wiki.test.raw",
-        " \n",
-    ),
     "no UTF-8": Refused(
         "--text wikitext-2 --data {folder}",
         "wiki.test.raw is not UTF-8 text (invalid start byte at byte 0)",
         "wikitext-2-raw/wiki.test.raw",
         b"\xff\xfe",
     ),
-    "no parquet": Refused(
-        "--tasks blimp_wh_vs_that_no_gap --data {folder}",
-        "train.parquet is no parquet file (",
-        "wh_vs_that_no_gap/train.parquet",
-        "PAR2",
-    ),
     "data for nothing": Refused(
         "--data {folder}",
         "--data {folder} is for --text wikitext-2, and in evaluate for --tasks blimp and wikitext",
-    ),
-    "a split of the hub's": Refused(
-        "--tasks wikitext --split validation",
-        "--split validation chooses among local files of WikiText-2: give --data FOLDER",
     ),
     "a protocol for tasks": Refused(
         "--tasks wikitext --data {folder} --protocol ppl_llada",

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerFast
 
 from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.suite import GROUPS, TASKS, by_group, items, matched
-from sinkprune_core.corpus import documentation
-from sinkprune_core.evaluation import two_choice
+from sinkprune_core.corpus import documentation, shipped_samples
 from sinkprune_core.evaluation.two_choice import accuracy
+from sinkprune_core.models.embedded import base_folder
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "suite_builder.py"
 spec = importlib.util.spec_from_file_location("suite_builder", SCRIPT)
@@ -199,6 +199,16 @@ def test_what_looks_at_endings_alone_is_right_in_exactly_half():
             assert share_right(unigram) == 0.5
 
 
+def test_words_shared_with_the_context_tell_little():
+    def words_shared(item) -> list[int]:
+        context = set(words(item["context"]))
+        return [len(set(words(choice)) & context) for choice in item["choices"]]
+
+    shared = share_right(words_shared)
+    low, high = stats.binom.interval(0.95, len(ITEMS), 0.5)
+    assert low / len(ITEMS) <= shared <= high / len(ITEMS)
+
+
 def grams(text: str, length: int = 7) -> set[tuple[str, ...]]:
     found = words(text)
     return {tuple(found[start : start + length]) for start in range(len(found) - length + 1)}
@@ -207,6 +217,21 @@ def grams(text: str, length: int = 7) -> set[tuple[str, ...]]:
 def test_no_item_shares_seven_words_with_the_documentation():
     text = set(itertools.chain.from_iterable(grams(paragraph) for paragraph in documentation("stdlib")))
     assert not [item for item in ITEMS if grams(sentence(item)) & text]
+
+
+@pytest.mark.slow
+def test_no_item_shares_seven_words_with_the_samples_of_the_base():
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_folder())
+    samples = [
+        text for held_out in (True, False) for text in tokenizer.batch_decode(shipped_samples(128, held_out))
+    ]
+    text = set(itertools.chain.from_iterable(map(grams, samples)))
+    assert len(text) > 50_000
+    shared = [item for item in ITEMS if grams(sentence(item)) & text]
+    assert not [item for item in shared if item["group"] != "arithmetic"]
+    assert len(shared) <= 2  # sums of small numbers are said everywhere
 
 
 @pytest.mark.parametrize("count", [24, 96, 700, 1512, 9999])
@@ -339,16 +364,6 @@ def test_no_input_is_computed_twice_and_none_is_padded(make_suite_lm, kind):
     endings = [len(lm.encode(choice)) for item in chosen for choice in item["choices"]]
     if kind == "diffusion":  # fewer than one for each draw, or each way to mask an ending
         assert len(endings) < len(seen) < sum(min(8, 2**length - 1) for length in endings)
-
-
-def test_the_announced_time_is_that_of_one_batch_for_all_tokens(make_suite_lm, monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr(two_choice.time, "perf_counter", lambda: float(next(clock)))
-    lm, chosen, said = make_suite_lm("autoregressive"), first_of_every_group(10), []
-    accuracy(lm, chosen, batch=4, announce=said.append)
-    lengths = sorted(len(lm.encode(sentence(item, choice))) for item in chosen for choice in (0, 1))
-    [seconds] = said
-    assert 0.5 * len(lengths) / 4 < seconds < 2 * len(lengths) / 4  # one second for each batch of four
 
 
 def test_the_interval_has_what_draws_add(make_suite_lm):

@@ -33,11 +33,6 @@ def test_other_settings_that_cannot_work_are_refused(changes, message):
         Training(**changes)
 
 
-def test_lengths_from_json_are_those_that_were_written(tmp_path):
-    config = Training(lengths=(8, 16))
-    assert Training(**json.loads(json.dumps(asdict(config)))) == config
-
-
 def test_the_rate_warms_up_stays_and_falls_to_zero():
     config = Training(
         tokens=100 * 8, lengths=(4,), batch_tokens=8, learning_rate=1.0, warmup_steps=10, decay_share=0.2
