@@ -48,7 +48,10 @@ def export(checkpoint: Path, folder: Path) -> Path:
             _write_adapter(checkpoint, partial, base.origin)
         else:
             lm = _trained_model(base, settings["kind"], checkpoint)
-            lm.save(partial, base=origin, trained_tokens=rows[-1]["tokens"])
+            card = {"trained_tokens": rows[-1]["tokens"]}
+            if not base.from_scratch:
+                card["base"] = origin
+            lm.save(partial, **card)
         write_json(partial / SETTINGS, settings | {"base": origin})
         lines = [json.dumps(row) + "\n" for row in rows]
         (partial / EXPORTED_LOG).write_text("".join(lines), encoding="utf-8")

@@ -75,7 +75,7 @@ def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family)
         assert guided == dict.fromkeys(GUIDED, 0.5)
         assert models["piqa"].how == Protocol("count", 128, 8, 0.5)
         assert models["mmlu"].how == Protocol("count", 1, 1)
-        assert models["gsm8k"].gen_length == 1024
+        assert models["gsm8k"].options.gen_length == 1024
     if family == "dream":
         assert models["piqa"].how == Protocol("bernoulli", 128, 32, visible_end=True)
         assert models["piqa"].max_length == 2048
