@@ -22,8 +22,7 @@ EXPECTED = {  # what a folder should hold, for messages
     ),
 }
 
-_TEXT = re.compile(r"(wiki\.)?(train|valid|validation|test)\.(raw|tokens|txt)")
-_PARQUET = re.compile(r"(train|valid|validation|test)(-\d+-of-\d+)?\.parquet")
+_FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
 _WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
 
 
@@ -101,21 +100,16 @@ def wikitext_split_files(folder: Path | str, split: str) -> list[Path]:
 
 def _wikitext_split(file: Path, folder: Path) -> str | None:
     """Return the split of WikiText-2 that a file holds, by its name and its folders'; None for others."""
-    text = _TEXT.fullmatch(file.name)
-    parquet = _PARQUET.fullmatch(file.name)
-    if text is not None:
-        name = text[2]
-        has_telling_name = text[1] is not None and text[3] != "txt"  # wiki.test.raw is never anything else
-    elif parquet is not None:
-        name = parquet[1]
-        has_telling_name = False
-    else:
+    match = _FILE.fullmatch(file.name)
+    if match is None:
         return None
+    prefix, split, _, suffix = match.groups()
     size = _wikitext_size(file, folder)
-    is_wikitext_2 = has_telling_name if size is None else size == "2"
-    if not is_wikitext_2:
+    if size is None and (prefix is None or suffix not in ("raw", "tokens")):
+        return None  # wiki.test.raw is never anything else, other names need the folder's
+    if size not in (None, "2"):
         return None
-    return "validation" if name == "valid" else name
+    return "validation" if split == "valid" else split
 
 
 def _wikitext_size(file: Path, folder: Path) -> str | None:

@@ -96,14 +96,6 @@ def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(tiny_ar, make_ids,
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
-def test_a_checkpoint_without_its_optimizer_is_refused(saved, tmp_path):
-    """It would start again at step 0, with the adapter of step 3."""
-    again = saved[2]
-    (tmp_path / "checkpoint" / "optimizer.safetensors").unlink()
-    with pytest.raises(ValueError, match=r"checkpoint has no optimizer.safetensors, without which no run"):
-        restore_optimizer(adam(again), tmp_path / "checkpoint")
-
-
 @pytest.mark.parametrize("damage", ["cut", "one parameter less", "another shape", "not finite", "no step"])
 def test_a_damaged_state_of_the_optimizer_is_refused(saved, tmp_path, damage):
     again = saved[2]

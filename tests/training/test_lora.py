@@ -75,13 +75,6 @@ def test_a_killed_run_ends_as_if_it_had_not_been(prepared, copied, rows_of, shor
         assert {name: one[name] for name in columns} == {name: other[name] for name in columns}
 
 
-def test_another_setting_in_the_same_folder_is_refused_by_name(prepared, short):
-    train(short(learning_rate=0.5), prepared)
-    message = r"holds a run with other settings \(lengths, rank\): use another folder"
-    with pytest.raises(ValueError, match=message):
-        train(short(lengths=(4, 8), rank=7), prepared)
-
-
 def test_text_too_short_for_the_crops_is_refused_before_the_base_is_loaded(prepared, short, monkeypatch):
     monkeypatch.setattr("sinkprune_companion.training.lora.trainable", None)
     with pytest.raises(ValueError, match="need a source of at least 2048 tokens, and one has 1280"):
