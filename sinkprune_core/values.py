@@ -1,8 +1,8 @@
 """Values that come from outside: what each may be stands in its annotation, and is checked in one place.
 
-A field of a dataclass, or an argument of a function, that is annotated with one of the kinds below is checked
-before any work (`check_fields`, `checked_arguments`). What does not fit ends in one line: its name, its value,
-what is allowed.
+A field of a dataclass, or an argument of a function, that is annotated with one of the kinds below is
+checked before any work (`check_fields`, `checked_arguments`). What does not fit ends in one line: its name,
+its value, what is allowed.
 """
 
 import inspect
@@ -15,6 +15,7 @@ import torch
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 Whole = Annotated[int, Field(description="a whole number")]
+Number = Annotated[int, Field(ge=0, description="a whole number of at least 0")]
 Count = Annotated[int, Field(ge=1, description="a whole number of at least 1")]
 Flag = Annotated[bool, Field(description="True or False")]
 AtLeastZero = Annotated[float, Field(ge=0, description="a finite number of at least 0")]
@@ -63,7 +64,7 @@ def check_fields(settings: object) -> None:
 
 
 def checked_arguments(function: Function) -> Function:
-    """Let a function check its annotated arguments before it begins; it then raises as `check_fields` does."""
+    """Let a function check its annotated arguments before it begins, as `check_fields` checks fields."""
     signature = inspect.signature(function)
 
     @wraps(function)

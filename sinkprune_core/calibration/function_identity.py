@@ -27,7 +27,9 @@ PROJECT = "sinkprune_core"  # an editable install of it lies outside the folders
 FUNCTIONS = (BuiltinFunctionType, MethodDescriptorType, np.ufunc)  # of C: a name says all of them
 CHANGING = (list, dict, set, bytearray)  # containers that a cell of a notebook may change at any time
 READING = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions that name a global
-LIBRARIES = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+LIBRARIES = [
+    Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")
+]
 
 
 def function_digest(function: FunctionType) -> str:
@@ -48,7 +50,7 @@ def function_digest(function: FunctionType) -> str:
 
 
 class _Parts:
-    """The bytes of everything that one function can read; a function that comes again is given by its number."""
+    """The bytes of everything that one function can read; a function that comes again is its number."""
 
     def __init__(self, function: FunctionType):
         self.name = function.__qualname__
@@ -77,7 +79,7 @@ class _Parts:
             yield from self.of_global(name, function.__globals__)
 
     def of_code(self, code: CodeType) -> Iterator[bytes]:
-        """Yield bytecode, names and constants, those of functions inside it included, without file and line."""
+        """Yield bytecode, names and constants, those of functions inside it included, but no file and line."""
         counts = (code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
         yield repr(counts).encode()
         yield code.co_code

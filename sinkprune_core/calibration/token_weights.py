@@ -161,8 +161,8 @@ def choice_name(exclude: str | TokenChoice) -> str:
 def choice_identity(exclude: str | TokenChoice) -> str:
     """Return what tells a choice of tokens from others, also in another process.
 
-    For a user's function that is its name and a digest of its code and of all that it reads. Raises ValueError
-    for a function that reads what has no identity (see `function_identity`).
+    For a user's function that is its name and a digest of its code and of all that it reads. Raises
+    ValueError for a function that reads what has no identity (see `function_identity`).
     """
     if isinstance(exclude, str):
         return exclude
@@ -210,8 +210,8 @@ def _of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Ten
     wrong = _not_shares(out_NST, shape)
     if wrong:
         raise ValueError(
-            f"exclude={choice_name(function)!r} must leave out a share in [0, 1] of every token, a dense tensor "
-            f"of shape {shape}; got {wrong}"
+            f"exclude={choice_name(function)!r} must leave out a share in [0, 1] of every token, "
+            f"a dense tensor of shape {shape}; got {wrong}"
         )
     return out_NST.detach().cpu().float()
 

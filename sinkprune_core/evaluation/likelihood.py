@@ -51,8 +51,8 @@ def nelbo(
     groups of even size, each group predicted in parallel from the tokens revealed before it. A token drawn
     uniformly belongs to one of these groups, and its cost is the mean cross entropy at the masks present
     when that group is predicted. As many steps as tokens give the ordinary NELBO.
-    Raises ValueError for an autoregressive model, for ids and numbers outside their ranges (at least 2 tokens,
-    1 draw, 1 row per batch, 1 … T - 1 steps), and where a result is not finite.
+    Raises ValueError for an autoregressive model, for ids and numbers outside their ranges (at least 2
+    tokens, 1 draw, 1 row per batch, 1 … T - 1 steps), and where a result is not finite.
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is exact, use `nll`")
