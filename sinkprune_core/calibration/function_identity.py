@@ -79,7 +79,7 @@ class _Parts:
             yield from self.of_global(name, function.__globals__)
 
     def of_code(self, code: CodeType) -> Iterator[bytes]:
-        """Yield bytecode, names and constants, those of functions inside it included, but no file and line."""
+        """Yield bytecode, names and constants, also of functions inside it, but no file and line."""
         counts = (code.co_flags, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount)
         yield repr(counts).encode()
         yield code.co_code

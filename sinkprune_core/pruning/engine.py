@@ -83,8 +83,8 @@ def prune(
     report.kept_units)` removes them.
 
     Raises ValueError before any work for a recipe that does not fit the model or its calibration text, and,
-    naming the linear, for weights or activations that are not finite and for a Gram matrix that stays
-    singular.
+    naming the model or the linear, for weights or activations that are not finite and for a Gram matrix that
+    stays singular.
     """
     check(lm, recipe, calibration)
     check_finite(lm, blocks=False)

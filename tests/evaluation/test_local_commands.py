@@ -167,7 +167,7 @@ REFUSED = {
     ),
     "half a pair": Refused(
         "--tasks blimp_passive_1 --data {folder}",
-        "passive_1.jsonl, line 2: no text 'sentence_bad'; a pair has sentence_good and sentence_bad",
+        "passive_1.jsonl, line 2: no text 'sentence_bad': fetch the file anew",
         PASSIVE,
         PAIR + '{"sentence_good": "a"}',
     ),
@@ -207,7 +207,7 @@ REFUSED = {
     ),
     "no parquet": Refused(
         "--tasks blimp_wh_vs_that_no_gap --data {folder}",
-        "train.parquet is no parquet file (",
+        "train.parquet is no whole parquet file (",
         "wh_vs_that_no_gap/train.parquet",
         "PAR2",
     ),
