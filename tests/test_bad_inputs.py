@@ -28,6 +28,10 @@ SHORT = {
     "ledger of claims": 3,
     "numbers of settings": 1,
     "parameters of notebooks": 1,
+    "functions of users": 5,
+    "activations that overflow": 25,
+    "ids of other models": 30,
+    "local data": 8,
 }  # of a group's cases, each so many-th
 
 

@@ -10,6 +10,7 @@ from hostile.fuzz_models import (
     tokenizers,
     weights,
 )
+from hostile.fuzz_users import ids_of_others, local_data, overflowing, users_functions
 from hostile.fuzz_values import findings, ledgers, notebook_parameters, numbers, records
 
 GROUPS = {
@@ -26,4 +27,8 @@ GROUPS = {
     "ledger of claims": ledgers,
     "numbers of settings": numbers,
     "parameters of notebooks": notebook_parameters,
+    "functions of users": users_functions,
+    "activations that overflow": overflowing,
+    "ids of other models": ids_of_others,
+    "local data": local_data,
 }

@@ -1,4 +1,4 @@
-"""Whoever asks a model for a forward: ids that it does not know, and numbers that are not finite, are refused."""
+"""Whoever asks for a forward: ids that a model does not know and numbers that are not finite are refused."""
 
 import pytest
 import torch
@@ -169,7 +169,7 @@ def test_one_number_that_is_not_finite_is_seen_anywhere(dtype, number):
 def test_a_streamed_model_refuses_the_same(make_family, make_ids, tmp_path):
     folder = overflowing(make_family("llama-gqa")).save(tmp_path / "saved")
     lm = stream(open_checkpoint(folder), "streamed", torch.float16)
-    with pytest.raises(ValueError, match="what streamed computes in .* is not finite"):
+    with pytest.raises(ValueError, match=r"what streamed computes in .* is not finite"):
         nelbo(lm, make_ids(2, 8), draws=1)
     with pytest.raises(ValueError, match="not finite"):
         prune(lm, preset("unstable"), Calibration(make_ids(2, 8)), progress=False, work=tmp_path / "work")
