@@ -45,8 +45,8 @@ class Recipe:
     exclude: str | Callable = "none"
     """Calibration tokens left out of the statistics. A name of EXCLUDE: "none", "all" sinks, "official"
     (softly, in the official code's units), "unstable" or "stable" sinks, as many "random" tokens, "only" (all
-    but the sinks). Or a function from a SinkContext to the share left out of every token at every step, (N,
-    S, T), in [0, 1]."""
+    but the sinks). Or a function from a SinkContext to the share left out of every token at every step, (1,
+    S, T), in [0, 1]; it is called for one sequence at a time."""
     pattern: str = "row"
     """Where zeros are counted: per "row" of a linear (Wanda), per "layer" (a linear), "global" over the
     model, "N:M" (N zeros in every M consecutive inputs), or "structured" (whole key-value groups and MLP

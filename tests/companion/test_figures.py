@@ -15,9 +15,9 @@ from sinkprune_core.evaluation.intervals import Estimate
 
 
 @pytest.fixture(autouse=True)
-def closed():
+def no_figure_stays_open():
     yield
-    plt.close("all")
+    assert not plt.get_fignums()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What users bring: functions of their own, weights that overflow, ids of other models, data of other types."""
+"""What users bring: functions of their own, weights that overflow, ids of other models, odd local data."""
 
 import json
 import math
