@@ -35,7 +35,7 @@ def instance(cls: type) -> object:
 
     def is_one(value: object) -> object:
         if not isinstance(value, cls):
-            raise ValueError(_in_short(value))
+            raise ValueError(in_short(value))
         return value
 
     return Annotated[Any, AfterValidator(is_one), Field(description=f"a {cls.__name__}")]
@@ -95,7 +95,7 @@ def checked(name: str, value: object, hint: object) -> object:
         return _adapter(hint).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        given = str(first["ctx"]["error"]) if first["type"] == "value_error" else _in_short(value)
+        given = str(first["ctx"]["error"]) if first["type"] == "value_error" else in_short(value)
         raise ValueError(f"{name}={given} must be {_words(hint)}") from None
 
 
@@ -113,7 +113,7 @@ def _words(hint: object) -> str:
     return " or ".join(_words(part) for part in get_args(hint))
 
 
-def _in_short(value: object) -> str:
+def in_short(value: object) -> str:
     """Return a value for an error, or its type where it would not fit into a line."""
     if isinstance(value, torch.Tensor):
         return f"a tensor of {value.dtype}"
@@ -126,4 +126,4 @@ def _in_short(value: object) -> str:
 def check_choice(name: str, value: object, allowed: Iterable[str]) -> None:
     """Raise ValueError unless `value` is one of some names."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name}={_in_short(value)} is unknown; choose one of {', '.join(allowed)}")
+        raise ValueError(f"{name}={in_short(value)} is unknown; choose one of {', '.join(allowed)}")

@@ -308,6 +308,7 @@ def perplexity(
     without windows, a text too short for one, and guidance for an autoregressive model.
     """
     how = protocol(how)
+    check_ids(lm, ids_T, tokens=0)
     pairs = how.windows(ids_T)
     if lm.is_diffusion:
         return estimate(log_likelihood(lm, pairs, how, seed, batch, progress))

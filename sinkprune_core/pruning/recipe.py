@@ -21,6 +21,7 @@ from sinkprune_core.values import (
     Sparsity,
     check_choice,
     check_fields,
+    in_short,
 )
 
 PROPAGATION = ("sequential", "dense")
@@ -100,7 +101,7 @@ class Recipe:
         known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
         if not known and not isinstance(self.exclude, FunctionType):
             raise ValueError(
-                f"exclude={self.exclude!r} is unknown; choose one of {', '.join(EXCLUDE)}, or give a function"
+                f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, or give a function"
             )
 
     def _check_pattern(self) -> None:
@@ -108,7 +109,7 @@ class Recipe:
         ratio = n_and_m(self.pattern) if is_text else None
         if ratio is None and not (is_text and self.pattern in PATTERNS):
             raise ValueError(
-                f"pattern={self.pattern!r} is unknown; "
+                f"pattern={in_short(self.pattern)} is unknown; "
                 f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
             )
         if ratio is not None and self.sparsity != ratio[0] / ratio[1]:

@@ -408,14 +408,16 @@ def spoiling(context):
 
 def test_a_function_that_changes_its_context_changes_no_other_recipe(tiny_dlm, calibration):
     """They share one pass over the text."""
-    spoiler = Recipe(propagation="dense", exclude=spoiling, **NOISED)
-    others = [dataclasses.replace(spoiler, exclude=name) for name in ("all", "unstable", "random")]
-    keys = [each.statistics_key for each in (spoiler, *others)]
-    found = dense_statistics(tiny_dlm, [spoiler, *others], calibration, progress=False)
-    for recipe, key in zip(others, keys[1:], strict=True):
-        alone = dense_statistics(tiny_dlm, [recipe], calibration, progress=False)[key]
-        assert alone.left_out_share == found[key].left_out_share > 0
-        for ours, theirs in zip(alone.layers, found[key].layers, strict=True):
+    recipe = Recipe(propagation="dense", **NOISED)
+    others = [dataclasses.replace(recipe, exclude=name) for name in ("all", "unstable", "random")]
+    beside = []
+    for function in (spoiling, first_half):
+        recipes = [dataclasses.replace(recipe, exclude=function), *others]
+        beside.append(dense_statistics(tiny_dlm, recipes, calibration, progress=False))
+    for key in (other.statistics_key for other in others):
+        one, other = (statistics[key] for statistics in beside)
+        assert one.left_out_share == other.left_out_share > 0
+        for ours, theirs in zip(one.layers, other.layers, strict=True):
             assert all(torch.equal(ours[name].norm_I, theirs[name].norm_I) for name in ours)
 
 

@@ -219,17 +219,17 @@ def zeroing(context):
 def _spoiled_contexts(lm: LanguageModel) -> Iterator[Case]:
     """Named choices that share a pass with a function that changes its context."""
 
-    def norms(name: str, with_spoiler: bool) -> list:
-        named = Recipe(propagation="dense", exclude=name, **NOISED)
-        spoiler = Recipe(propagation="dense", exclude=zeroing, **NOISED)
-        recipes = [spoiler, named] if with_spoiler else [named]
-        found = dense_statistics(lm, recipes, Calibration(_ids()), progress=False)[named.statistics_key]
-        return [inputs.norm_I.tolist() for layer in found.layers for inputs in layer.values()]
+    def norms(name: str, function: Callable) -> list:
+        named, beside = (Recipe(propagation="dense", exclude=each, **NOISED) for each in (name, function))
+        found = dense_statistics(lm, [beside, named], Calibration(_ids()), progress=False)
+        layers = found[named.statistics_key].layers
+        return [inputs.norm_I.tolist() for layer in layers for inputs in layer.values()]
 
+    harmless = _returning(RETURNED["bool"][0])
     for name in ("all", "unstable", "stable", "random", "only", "official"):
-        run = partial(norms, name, with_spoiler=True)
+        run = partial(norms, name, zeroing)
         yield Case(
-            f"{name} beside a function that changes its context", run, norms(name, False), ("exclude",)
+            f"{name} beside a function that changes its context", run, norms(name, harmless), ("exclude",)
         )
 
 
