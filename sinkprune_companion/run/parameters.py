@@ -178,6 +178,23 @@ RANGES = {
     "written": Count,
 }
 MAY_BE_EMPTY = ("thirds", "other_")  # what names of lists begin with that may have no value
+LEAST = {
+    "00_start_here": {"sequences": 12, "items": 24, "length": 8},
+    "01_sink_variance": {"prompts": 2, "long_prompts": 2, "lengths": 8, "steps": 4},
+    "02_hiding_sinks": {
+        "sequences": 2,
+        "long_sequences": 2,
+        "prompts": 2,
+        "prompt_length": 20,
+        "written": 16,
+        "lengths": 8,
+        "steps": 4,
+    },
+    "03_pruning_results": {"sequences": 6, "items": 24, "length": 8},
+    "04_matched_compute": {"sequences": 6, "length": 8},
+    "05_what_does_the_work": {"sequences": 12, "length": 8},
+    "06_real_models": {"sequences": 2, "length": 8},
+}  # what a notebook needs at least of a parameter: intervals rest on two sequences of a kind or more
 OTHERS = "with these values instead of the defaults above:"
 LINE = 100  # characters of a line of output
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -262,6 +279,11 @@ def check(notebook: str, annotations: dict[str, str], values: dict[str, object])
         first = error.errors()[0]
         name = first["loc"][0]
         raise ParameterError(_message(first, name, values[name], annotations[name])) from None
+    for name, least in LEAST.get(notebook, {}).items():
+        given = values.get(name, least)
+        for value in given if isinstance(given, list) else [given]:
+            if value < least:
+                raise ParameterError(f"{name}: {value} must be at least {least} in {notebook}")
 
 
 def _unknown(name: str, notebook: str, names: list[str]) -> str:

@@ -101,7 +101,8 @@ class Recipe:
         known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
         if not known and not isinstance(self.exclude, FunctionType):
             raise ValueError(
-                f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, or give a function"
+                f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, "
+                "or give a function"
             )
 
     def _check_pattern(self) -> None:

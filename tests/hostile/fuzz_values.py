@@ -157,6 +157,14 @@ NUMBERS: dict[type, dict[str, tuple]] = {
 }
 
 
+NO_VALUES = (b"1", [1], {}, 1j, object(), True, -(10**30))  # of no type that a field has, or of no range
+
+
+def _plain_fields(cls: type) -> list[tuple[str, object]]:
+    """Return the fields of a class of settings with their defaults."""
+    return [(field.name, field.default) for field in dataclasses.fields(cls)]
+
+
 def numbers(root: Path) -> Iterator[Case]:
     """Numbers that settings must not have, and ids that cannot calibrate or be scored."""
     for cls, wrong in NUMBERS.items():
@@ -164,6 +172,12 @@ def numbers(root: Path) -> Iterator[Case]:
         for field, values in wrong.items():
             for value in values if field in known else ():
                 yield Case(f"{cls.__name__}({field}={value})", partial(cls, **{field: value}), None, (field,))
+    for cls in (Sampler, Protocol, Recipe):
+        for field, default in _plain_fields(cls):
+            for value in NO_VALUES:
+                if not (isinstance(default, bool) and isinstance(value, bool)):
+                    run = partial(cls, **{field: value})
+                    yield Case(f"{cls.__name__}({field}={value!r})", run, None, (field,))
     lm = load(native_model(root / "saved"))
     for draws in (0, -1):
         yield Case(f"nelbo(draws={draws})", partial(nelbo, lm, IDS, draws), None, ("draws",))
@@ -172,9 +186,9 @@ def numbers(root: Path) -> Iterator[Case]:
         yield Case(f"Calibration(batch={batch})", partial(Calibration, IDS, batch=batch), None, ("batch",))
     for ids in (IDS[:, :1], IDS[:0], IDS[:, :0], IDS[0]):
         yield Case(f"nelbo of {tuple(ids.shape)}", partial(nelbo, lm, ids), None, ("ids",))
-        yield Case(f"Calibration of {tuple(ids.shape)}", partial(Calibration, ids), None, ("calibration",))
+        yield Case(f"Calibration of {tuple(ids.shape)}", partial(Calibration, ids), None, ("ids",))
     for ids in (IDS.float(), IDS.int(), IDS.tolist(), None):
-        yield Case(f"Calibration of {type(ids)}", partial(Calibration, ids), None, ("calibration",))
+        yield Case(f"Calibration of {type(ids)}", partial(Calibration, ids), None, ("ids",))
 
 
 def notebook_parameters(root: Path) -> Iterator[Case]:
