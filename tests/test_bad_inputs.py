@@ -32,6 +32,8 @@ SHORT = {
     "activations that overflow": 25,
     "ids of other models": 30,
     "local data": 8,
+    "archives of records": 6,
+    "values below the smallest": 1,
 }  # of a group's cases, each so many-th
 
 

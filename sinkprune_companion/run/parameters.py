@@ -137,6 +137,8 @@ RANGES = {
     "other_sink_std": Amount,
     "stability_threshold": Share,
     "other_stability_thresholds": Share,
+    "first_tokens": bool,
+    "tasks": str,
     "texts": _one_of(*TEXTS),
     "samplers": _one_of(*SAMPLERS),
     "thirds": _one_of(*THIRDS),

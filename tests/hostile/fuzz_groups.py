@@ -1,5 +1,7 @@
 """The groups of bad inputs, by the name that the table has."""
 
+from hostile import smallest
+from hostile.fuzz_archives import archives
 from hostile.fuzz_models import (
     adapters,
     cards,
@@ -31,4 +33,6 @@ GROUPS = {
     "activations that overflow": overflowing,
     "ids of other models": ids_of_others,
     "local data": local_data,
+    "archives of records": archives,
+    "values below the smallest": smallest.below,
 }

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Annotated, get_args, get_origin
 
 import pandas as pd
 import yaml
@@ -194,13 +195,10 @@ def numbers(root: Path) -> Iterator[Case]:
 def notebook_parameters(root: Path) -> Iterator[Case]:
     """Parameters of notebooks: every name with a range, and values that are none."""
     del root
-    plain = {"profile": "str", "margin": "float", "sparsity": "float", "model": "str", "pattern": "str"}
-    for name in parameters.RANGES:
-        kind = plain.get(name, "int")
-        if name in ("sparsities", "twin_sparsities", "ratios"):
-            kind = "list[float]"
-        elif name in ("twin", "recipes", "patterns") or name.endswith(("recipes", "baselines")):
-            kind = "list[str]"
+    for name, limits in parameters.RANGES.items():
+        if get_origin(limits) is not Annotated:
+            continue  # any word, or True and False
+        kind = get_args(limits)[0].__name__
         wrong = (
             -1,
             -0.5,
@@ -219,3 +217,5 @@ def notebook_parameters(root: Path) -> Iterator[Case]:
         for value in wrong:
             run = partial(parameters.check, "notebook", {name: kind}, {name: value})
             yield Case(f"{name}: {kind}={value!r}", run, None, (name,))
+            run = partial(parameters.check, "notebook", {name: f"list[{kind}]"}, {name: [value]})
+            yield Case(f"{name}: list[{kind}]={[value]!r}", run, None, (name,))
