@@ -51,9 +51,8 @@ def archives(root: Path, seed: int = 0) -> Iterator[Case]:
 
 def _contents(records: Path) -> dict[str, bytes]:
     """Return the records by name, without the mark that they come from an archive."""
-    return {
-        str(file.relative_to(records)): file.read_bytes() for file in records.rglob("*.*") if file.is_file()
-    }
+    found = [file for file in records.rglob("*.*") if file.is_file()]
+    return {str(file.relative_to(records)): file.read_bytes() for file in found}
 
 
 @contextmanager

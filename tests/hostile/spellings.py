@@ -36,6 +36,5 @@ def run_all(bench: Bench, tally: Tally) -> None:
         with bench.server() as server, bench.folder() as folder:
             outcome = server.run(folder, [*TRACE.split(), pair[0], "x.png", pair[1], "inner/y.png"])
             is_right = outcome.status == 0 and (folder / "x.png").is_file()
-            tally.add(
-                GROUP, f"{pair[0]} and {pair[1]} apart", HELD if is_right else BROKE, outcome.said[-300:]
-            )
+            verdict = HELD if is_right else BROKE
+            tally.add(GROUP, f"{pair[0]} and {pair[1]} apart", verdict, outcome.said[-300:])
