@@ -16,10 +16,10 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
-from sinkprune_core.calibration.function_identity import function_digest
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.diffusion.noise import random_mask
+from sinkprune_core.function_identity import function_digest
 from sinkprune_core.models.blocks import Rows
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator

@@ -294,6 +294,7 @@ def deep(levels: int) -> list:
         (held([SimpleNamespace(a=1)]), "value is a SimpleNamespace"),
         (held([].append), "value is a builtin_function_or_method"),
         (held(np.array([Mine()])), "value is an array of objects"),
+        (held(np.ma.masked_equal([1, 2], 2)), "value is a MaskedArray"),
         (held(torch.zeros(2, device="meta")), "value is a torch.strided tensor on meta"),
         (held(torch.eye(2).to_sparse()), "value is a torch.sparse_coo tensor"),
         (held(deep(100_000)), "one of its values is nested too deeply"),

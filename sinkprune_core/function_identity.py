@@ -3,7 +3,7 @@
 A function is identified by its bytecode and constants and by everything that it can read: closure, defaults,
 attributes and the globals that it names, followed into the other functions among them. Numbers count to the
 last bit, tensors and arrays by their bytes. What has no such identity is refused. Of installed packages the
-name and the version count.
+name and the version count. What a function takes from elsewhere when it runs, a file or the time, is not seen.
 
 Bytecode is the identity rather than source: cells of a notebook and lambdas have no source to ask for. So
 another minor version of Python gives another identity, and what was kept under the former one is made anew.
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 PROJECT = "sinkprune_core"  # an editable install of it lies outside the folders of packages
+ARRAYS = (torch.Tensor, torch.nn.Parameter, np.ndarray)  # of subclasses their bytes are not all
 FUNCTIONS = (BuiltinFunctionType, MethodDescriptorType, np.ufunc)  # of C: a name says all of them
 CHANGING = (list, dict, set, bytearray)  # containers that a cell of a notebook may change at any time
 READING = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions that name a global
@@ -115,7 +116,7 @@ class _Parts:
             yield repr(value).encode()
         elif isinstance(value, (torch.dtype, torch.device, np.dtype)):
             yield repr(value).encode()
-        elif isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+        elif kind in ARRAYS or isinstance(value, np.generic):
             yield from self.of_array(value, name)
         elif kind in (tuple, list, dict, set, frozenset, slice):
             yield from self.of_container(value, name)
