@@ -3,7 +3,7 @@
 A function is identified by its bytecode and constants and by everything that it can read: closure, defaults,
 attributes and the globals that it names, followed into the other functions among them. Numbers count to the
 last bit, tensors and arrays by their bytes. What has no such identity is refused. Of installed packages the
-name and the version count. What a function takes from elsewhere when it runs, a file or the time, is not seen.
+name and the version count. What a function takes from elsewhere when it runs, from a file, is not seen.
 
 Bytecode is the identity rather than source: cells of a notebook and lambdas have no source to ask for. So
 another minor version of Python gives another identity, and what was kept under the former one is made anew.

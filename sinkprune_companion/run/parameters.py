@@ -182,7 +182,7 @@ RANGES = {
 MAY_BE_EMPTY = ("thirds", "other_")  # what names of lists begin with that may have no value
 LEAST = {
     "00_start_here": {"sequences": 12, "items": 24, "length": 8},
-    "01_sink_variance": {"prompts": 2, "long_prompts": 2, "lengths": 8, "steps": 4},
+    "01_sink_variance": {"prompts": 2, "long_prompts": 2, "prompt_length": 4, "lengths": 8, "steps": 4},
     "02_hiding_sinks": {
         "sequences": 2,
         "long_sequences": 2,
