@@ -137,8 +137,6 @@ RANGES = {
     "other_sink_std": Amount,
     "stability_threshold": Share,
     "other_stability_thresholds": Share,
-    "first_tokens": bool,
-    "tasks": str,
     "texts": _one_of(*TEXTS),
     "samplers": _one_of(*SAMPLERS),
     "thirds": _one_of(*THIRDS),
@@ -248,10 +246,10 @@ def _type_of(name: str, annotation: str) -> object:
         )
     item = RANGES.get(name, TYPES[base])
     kind = item
-    if is_list and name in RANGES and not name.startswith(MAY_BE_EMPTY):
-        kind = Annotated[list[item], Field(min_length=1)]
-    elif is_list:
+    if is_list and name.startswith(MAY_BE_EMPTY):
         kind = list[item]
+    elif is_list:
+        kind = Annotated[list[item], Field(min_length=1)]
     return kind | None if none else kind
 
 

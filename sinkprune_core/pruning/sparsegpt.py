@@ -121,7 +121,7 @@ def _inverse_factor(gram_II: torch.Tensor, damping: float) -> tuple[torch.Tensor
     lower_II, failed = torch.linalg.cholesky_ex(reversed_II)
     if int(failed) != 0:
         raise SingularGram(
-            f"the Gram matrix of the inputs stays singular with damping={damping:g}: "
+            f"the Gram matrix of the inputs stays singular with damping={damping}: "
             "use more damping or more calibration text"
         )
     return _lower_inverse(lower_II).flip(0, 1), always_zero_I.flip(0)
