@@ -177,6 +177,7 @@ RANGES = {
     "steps": Count,
     "written": Count,
 }
+NEEDED = ("first_tokens", "tasks")  # lists of any words, or of True and False, that have a value
 MAY_BE_EMPTY = ("thirds", "other_")  # what names of lists begin with that may have no value
 LEAST = {
     "00_start_here": {"sequences": 12, "items": 24, "length": 8},
@@ -246,10 +247,10 @@ def _type_of(name: str, annotation: str) -> object:
         )
     item = RANGES.get(name, TYPES[base])
     kind = item
-    if is_list and name.startswith(MAY_BE_EMPTY):
+    if is_list:
         kind = list[item]
-    elif is_list:
-        kind = Annotated[list[item], Field(min_length=1)]
+    if is_list and (name in RANGES or name in NEEDED) and not name.startswith(MAY_BE_EMPTY):
+        kind = Annotated[kind, Field(min_length=1)]
     return kind | None if none else kind
 
 
