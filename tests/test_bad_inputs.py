@@ -33,6 +33,7 @@ SHORT = {
     "ids of other models": 30,
     "local data": 8,
     "archives of records": 6,
+    "runs to publish": 4,
     "values below the smallest": 1,
 }  # of a group's cases, each so many-th
 

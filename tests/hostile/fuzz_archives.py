@@ -27,7 +27,7 @@ def archives(root: Path, seed: int = 0) -> Iterator[Case]:
         frame = pd.DataFrame({"value": [rng.random() for _ in range(30)]})
         frame.to_csv(file, index=False)
         file.with_suffix(".json").write_text(f'{{"number": {number}}}\n')
-    with _in_project(project):
+    with in_project(project):
         archive = record_archive.pack(PROFILE)
     right = _contents(records)
     sound = archive.read_bytes()
@@ -35,7 +35,7 @@ def archives(root: Path, seed: int = 0) -> Iterator[Case]:
     def unpacked(bad: bytes) -> dict[str, bytes]:
         shutil.rmtree(records, ignore_errors=True)
         archive.write_bytes(bad)
-        with _in_project(project):
+        with in_project(project):
             try:
                 record_archive.unpack(PROFILE)
             except Exception:
@@ -56,8 +56,9 @@ def _contents(records: Path) -> dict[str, bytes]:
 
 
 @contextmanager
-def _in_project(project: Path) -> Iterator[None]:
+def in_project(project: Path) -> Iterator[None]:
     """Let the results of this process lie in a folder, and not in the clone."""
+    project.mkdir(parents=True, exist_ok=True)
     former = files.PACKAGE, Path.cwd()
     files.PACKAGE = project / "nowhere"
     os.chdir(project)

@@ -12,6 +12,7 @@ from hostile.fuzz_models import (
     tokenizers,
     weights,
 )
+from hostile.fuzz_publishing import runs
 from hostile.fuzz_users import ids_of_others, local_data, overflowing, users_functions
 from hostile.fuzz_values import findings, ledgers, notebook_parameters, numbers, records
 
@@ -34,5 +35,6 @@ GROUPS = {
     "ids of other models": ids_of_others,
     "local data": local_data,
     "archives of records": archives,
+    "runs to publish": runs,
     "values below the smallest": smallest.below,
 }
