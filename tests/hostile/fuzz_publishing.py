@@ -1,4 +1,4 @@
-"""Runs with one file spoiled, and what `publish` makes of them: what readers see changes whole, or not at all."""
+"""Runs with one file spoiled: when they are published, what readers see changes as a whole or not at all."""
 
 import random
 import shutil
@@ -96,7 +96,7 @@ def _published_after(sound: Path, place: Path, damage: Callable[[Path], None]) -
             (publish.more_text_page, "draw"),
         ):  # of the whole project
             patches.enter_context(mock.patch.object(page, name, list))
-        patches.enter_context(mock.patch.object(publish, "origin", lambda folder: "a run"))
+        patches.enter_context(mock.patch.object(publish, "origin", return_value="a run"))
         try:
             publish.publish(PROFILE)
         except Exception:
