@@ -188,12 +188,12 @@ LEAST = {
         "prompts": 2,
         "prompt_length": 20,
         "written": 16,
-        "lengths": 8,
+        "lengths": 24,
         "steps": 4,
     },
     "03_pruning_results": {"sequences": 6, "items": 24, "length": 8},
     "04_matched_compute": {"sequences": 6, "length": 8},
-    "05_what_does_the_work": {"sequences": 12, "length": 8},
+    "05_what_does_the_work": {"sequences": 12, "length": 8, "sparsity": 0.1},
     "06_real_models": {"sequences": 2, "length": 8},
 }  # what a notebook needs at least of a parameter: intervals rest on two sequences of a kind or more
 OTHERS = "with these values instead of the defaults above:"

@@ -37,7 +37,7 @@ def candidates(annotation: str, default: object) -> Iterator[object]:
     elif kind == "int":
         yield from range(MOST)
     elif kind == "float":
-        yield from (0.0, math.ulp(0.0))
+        yield from (0.0, math.ulp(0.0), 0.1)
     elif kind.startswith("list"):
         yield []
         first = default[0] if default else None

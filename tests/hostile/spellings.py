@@ -34,6 +34,7 @@ def run_all(bench: Bench, tally: Tally) -> None:
                     how = "it wrote one of them"
                 tally.add(GROUP, f"{pair[0]} {name} {pair[1]} {other}", BROKE if how else REFUSED, how)
         with bench.server() as server, bench.folder() as folder:
+            (folder / "inner").mkdir()
             outcome = server.run(folder, [*TRACE.split(), pair[0], "x.png", pair[1], "inner/y.png"])
             is_right = outcome.status == 0 and (folder / "x.png").is_file()
             verdict = HELD if is_right else BROKE
