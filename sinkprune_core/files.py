@@ -180,17 +180,25 @@ def _status(path: Path) -> dict[str, int]:
 # locks
 
 
+def _resolved(path: Path | str) -> Path:
+    """Return where a path leads; raise ValueError where symbolic links lead round in a circle."""
+    try:
+        return Path(path).resolve()
+    except RuntimeError:
+        raise ValueError(f"{path} leads to itself through symbolic links: choose another place") from None
+
+
 @contextmanager
 def held(path: Path | str) -> Iterator[None]:
     """Hold the one lock of an output or of a work folder, which need not exist yet.
 
     The lock is a file beside `path` that is gone afterwards; it frees itself when a process dies. A thread
     may hold a path several times. Raises RuntimeError at once, saying who holds it, where another process or
-    thread does.
+    thread does, and ValueError for symbolic links that lead round in a circle.
     """
     from filelock import FileLock, Timeout
 
-    path = Path(path).resolve()
+    path = _resolved(path)
     mine = threading.get_ident()
     owner, times = held_here.get(path, (mine, 0))
     if times and owner == mine:

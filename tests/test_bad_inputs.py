@@ -28,6 +28,13 @@ SHORT = {
     "ledger of claims": 3,
     "numbers of settings": 1,
     "parameters of notebooks": 1,
+    "functions of users": 5,
+    "activations that overflow": 25,
+    "ids of other models": 30,
+    "local data": 8,
+    "archives of records": 6,
+    "runs to publish": 4,
+    "values below the smallest": 1,
 }  # of a group's cases, each so many-th
 
 

@@ -122,8 +122,16 @@ def run(arguments: Sequence[str]) -> int:
     except BaseException as error:  # a library in Rust that panics raises no Exception
         if "--debug" in arguments:
             traceback.print_exc()
+        close_progress_bars()
         print(f"error: {sentence(error, name)}", file=sys.stderr)
         return 1
+
+
+def close_progress_bars() -> None:
+    """Take progress bars off the terminal, so that what is printed next has a line of its own."""
+    progress = sys.modules.get("tqdm")  # a command that has not imported it has no bar
+    for bar in list(progress.tqdm._instances) if progress else ():
+        bar.close()
 
 
 def hide_future_warnings() -> None:

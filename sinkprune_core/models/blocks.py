@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from sinkprune_core.models.forwards import check_ids
 from sinkprune_core.models.language_model import LanguageModel
 
 
@@ -54,8 +55,10 @@ def block_inputs(
 ) -> list[BlockInput]:
     """Return what the first block receives for every batch, with the masks and position embeddings of it.
 
-    Hidden states go into `store_RTD` where one is given.
+    Hidden states go into `store_RTD` where one is given. Raises ValueError for ids that are no tokens of the
+    model, and for longer rows than it has positions.
     """
+    check_ids(lm, rows.ids_RT)
     captured: list[BlockInput] = []
 
     def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:

@@ -92,7 +92,7 @@ class StreamedModel(LanguageModel):
         finally:
             _assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
 
-    def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
+    def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), reading every block once. Slow: give it large batches."""
         if attention_mask_BT is not None:
             raise ValueError(

@@ -383,10 +383,14 @@ def test_weights_that_are_zero_everywhere_are_an_error(tiny_dlm, calibration, in
 @pytest.mark.parametrize(
     ("ids_NT", "batch", "said"),
     [
-        (torch.zeros(0, 5, dtype=torch.long), 1, r"shape \(0, 5\).*give calibration text"),
-        (torch.zeros(5, dtype=torch.long), 1, r"shape \(5,\); expected \(sequences, tokens\)"),
+        (torch.zeros(0, 5, dtype=torch.long), 1, r"shape \(0, 5\): give at least one sequence"),
+        (
+            torch.zeros(5, dtype=torch.long),
+            1,
+            r"shape \(5,\) must be token ids: int64 of \(sequences, tokens\)",
+        ),
         (torch.zeros(3, 1, dtype=torch.long), 1, "at least 2 tokens"),
-        (torch.zeros(3, 4, dtype=torch.long), 0, "batch=0 must be at least 1"),
+        (torch.zeros(3, 4, dtype=torch.long), 0, "batch=0 must be a whole number of at least 1"),
     ],
 )
 def test_text_that_cannot_calibrate_is_refused(ids_NT, batch, said):

@@ -4,9 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
-from matplotlib import pyplot as plt
 
 from sinkprune_companion.experiments import sink_measures
 from sinkprune_companion.figures import reading_figures, trajectories
@@ -16,12 +14,6 @@ from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import trace
 
 SAMPLER = Sampler(length=12, steps=4, block=None, temperature=1.0)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_every_reading_has_a_row_per_prompt(tiny_ar, make_ids):

@@ -2,11 +2,14 @@
 told.
 """
 
+import json
 import sys
 from pathlib import Path
 
 import datasets
 import lm_eval.tasks
+import pyarrow
+import pyarrow.parquet
 import pytest
 from lm_eval.tasks import TaskManager
 from public_formats import LINES, PAGES, RAW, parquet, put, write_both
@@ -110,3 +113,67 @@ def test_a_parquet_file_of_something_else_is_told_by_its_columns(tmp_path):
     parquet(file, sentence_good=["a"])
     with pytest.raises(ValueError, match=r"train.parquet, row 1: no text 'sentence_bad'"):
         pairs([file])
+
+
+GOOD = {"sentence_good": "a b", "sentence_bad": "b a"}
+BROKEN_PAIRS = {
+    "an empty sentence": ({**GOOD, "sentence_bad": " "}, "line 2: no text 'sentence_bad'"),
+    "a number": ({**GOOD, "sentence_good": 3}, "line 2: no text 'sentence_good'"),
+    "half a character": (
+        {**GOOD, "sentence_bad": "a \ud800"},
+        "line 2: 'sentence_bad' holds half a character",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_PAIRS)
+def test_a_pair_without_two_sentences_is_told_by_its_line(name, tmp_path):
+    row, said = BROKEN_PAIRS[name]
+    file = put(tmp_path / "passive_1.jsonl", f"{json.dumps(GOOD)}\n{json.dumps(row)}\n")
+    with pytest.raises(ValueError, match=f"passive_1.jsonl, {said}"):
+        pairs([file])
+
+
+def test_json_of_a_hundred_thousand_levels_is_told_by_its_line(tmp_path):
+    file = put(tmp_path / "passive_1.jsonl", "[" * 100_000)
+    with pytest.raises(ValueError, match=r"passive_1.jsonl, line 1: not JSON \(nested too deeply\)"):
+        pairs([file])
+
+
+@pytest.mark.parametrize("page", [3, None, "", " \n", b"a", 1.5])
+def test_a_page_that_is_no_text_is_told_by_its_row(page, tmp_path):
+    file = tmp_path / "WikiText2" / "test.parquet"
+    file.parent.mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"page": [page]}), file)
+    with pytest.raises(ValueError, match=r"test.parquet, row 1: no text 'page'"):
+        wikitext(tmp_path)
+
+
+def test_a_line_that_is_no_text_is_told_by_its_row(tmp_path):
+    parquet(tmp_path / "wikitext-2" / "test.parquet", text=[1.5, 2.5])
+    with pytest.raises(ValueError, match=r"test.parquet, row 1: no text 'text'"):
+        wikitext(tmp_path)
+
+
+def test_a_flipped_bit_of_a_parquet_file_never_ends_without_its_name(tmp_path):
+    file = tmp_path / "WikiText2" / "test.parquet"
+    parquet(file, page=PAGES)
+    sound = file.read_bytes()
+    refusals = []
+    for place in range(0, len(sound), 7):
+        broken = bytearray(sound)
+        broken[place] ^= 1 << place % 8
+        file.write_bytes(broken)
+        try:
+            wikitext(tmp_path)
+        except ValueError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 10
+    assert all(str(file) in refusal and "\n" not in refusal for refusal in refusals)
+
+
+def test_a_mark_of_byte_order_is_no_text(tmp_path):
+    file = put(tmp_path / "wiki.test.raw", b"\xef\xbb\xbf" + RAW.encode())
+    assert wikitext(file.parent) == wikitext(put(tmp_path / "other" / "wiki.test.raw", RAW).parent)
+    paradigm = put(tmp_path / "passive_1.jsonl", b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
+    assert pairs([paradigm]) == [GOOD]

@@ -30,5 +30,5 @@ def test_a_model_with_a_number_that_is_not_finite_is_not_pruned(tmp_path, part, 
 
 def test_a_likelihood_that_is_not_finite_is_refused(tiny_dlm, make_ids):
     tiny_dlm.model.get_parameter("model.norm.weight")[3] = torch.nan
-    with pytest.raises(ValueError, match=r"the likelihood of tiny-diffusion in torch\.float32 is not finite"):
+    with pytest.raises(ValueError, match=r"what tiny-diffusion computes in torch\.float32 is not finite"):
         nelbo(tiny_dlm, make_ids(2, 8))
