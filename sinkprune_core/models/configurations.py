@@ -11,9 +11,10 @@ tensors, and raises FormatError.
 import re
 from collections.abc import Mapping
 
+import transformers
 from transformers import CONFIG_MAPPING, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
-from sinkprune_core.models.catalog import REFUSALS
+from sinkprune_core.models.catalog import REFUSALS, ModelShape
 from sinkprune_core.models.weight_files import FormatError
 
 Shapes = Mapping[str, tuple[int, ...]]  # of the stored tensors, by their stored names
@@ -272,3 +273,30 @@ def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
     cls = CONFIG_MAPPING[raw["model_type"]]
     _check(cls, raw, NATIVE_NEEDED.get(raw["model_type"], ()), {})
     return cls.from_dict(raw)
+
+
+def of_shape(native: str, shape: ModelShape, positions: int, **settings: object) -> PretrainedConfig:
+    """Return the configuration of a native class in a shape; what `settings` leave out keeps its default."""
+    config_class = getattr(transformers, native).config_class
+    if config_class is GPT2Config:
+        return GPT2Config(
+            vocab_size=shape.vocabulary,
+            n_embd=shape.width,
+            n_inner=shape.mlp,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_positions=positions,
+            **settings,
+        )
+    return config_class(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.mlp,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.groups,
+        head_dim=shape.head_width,
+        max_position_embeddings=positions,
+        tie_word_embeddings=shape.tied,
+        **settings,
+    )

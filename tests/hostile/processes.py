@@ -154,6 +154,7 @@ def _import_everything() -> None:
     import torch
     import transformers.models.llama.modeling_llama
     from hostile import notebook
+    from random_models import cases as random_cases
 
     from sinkprune_companion.cli import compare, evaluate, inputs, prune, trace, train
     from sinkprune_companion.experiments import scoring
@@ -162,7 +163,6 @@ def _import_everything() -> None:
     from sinkprune_companion.training import export, lora
     from sinkprune_core.costs import pruning as cost
     from sinkprune_core.evaluation import comparison
-    from sinkprune_core.models import random_cases
     from sinkprune_core.pruning import engine, shrink
 
     torch.set_num_threads(1)

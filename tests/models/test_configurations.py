@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 from families import edit, outputs, reference, some_ids
+from random_models.cases import CASES
+from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.models.weight_files import FormatError
 

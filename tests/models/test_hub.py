@@ -11,12 +11,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune_companion.cli import main
 from sinkprune_core.models.embedded import FetchError
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.weight_files import FormatError
 
 NAME = "dllm-hub/Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1"

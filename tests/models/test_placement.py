@@ -8,6 +8,7 @@ import types
 
 import pytest
 import torch
+from random_models.cases import CASES
 from transformers import AutoModelForCausalLM
 
 from sinkprune_companion.cli import main
@@ -19,7 +20,6 @@ from sinkprune_core.models import hub, placement
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.loading import language_model, load
 from sinkprune_core.models.placement import device_of, place
-from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset

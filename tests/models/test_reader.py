@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 from families import outputs, some_ids
+from random_models.cases import CASES
+from random_models.layouts import smdm
+from random_models.parts import draw
+from random_models.writing import write_weights
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.language_model import part_name
 from sinkprune_core.models.loading import language_model, load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_layouts import smdm
-from sinkprune_core.models.random_parts import draw
-from sinkprune_core.models.random_weights import write_weights
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.models.weight_files import FormatError, WeightFiles
 from sinkprune_core.sinks import attention

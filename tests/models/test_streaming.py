@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.loading import load, open_checkpoint
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset

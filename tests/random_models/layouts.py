@@ -1,58 +1,43 @@
 """The public formats, written: how each family lays out the parts of a model, under its names and fields.
 
-A layout is a function of a tiny model's parts (random_parts.py) and shape. It returns the tensors by their
+A layout is a function of a tiny model's parts (parts.py) and shape. It returns the tensors by their
 stored names, fused and padded where the family fuses and pads, and the content of `config.json`.
 """
 
 from collections.abc import Callable
 
 import torch
-
-from sinkprune_core.models.random_parts import TinyShape
+from random_models.parts import TinyShape
 
 Tensors = dict[str, torch.Tensor]
 Layout = Callable[[dict, TinyShape], tuple[Tensors, dict]]
 
-# what LLaDA's configuration states besides its shape
+# what LLaDA's configuration states besides its shape, and means something
 LLADA_CONFIG = {
+    "model_type": "llada",
+    "architectures": ["LLaDAModelLM"],
+    "auto_map": {"AutoModelForCausalLM": "modeling_llada.LLaDAModelLM"},
     "activation_type": "silu",
     "alibi": False,
-    "alibi_bias_max": 8.0,
-    "architectures": ["LLaDAModelLM"],
     "attention_dropout": 0.0,
     "attention_layer_norm": False,
-    "attention_layer_norm_with_affine": True,
-    "auto_map": {
-        "AutoConfig": "configuration_llada.LLaDAConfig",
-        "AutoModelForCausalLM": "modeling_llada.LLaDAModelLM",
-        "AutoModel": "modeling_llada.LLaDAModelLM",
-    },
     "bias_for_layer_norm": False,
     "block_group_size": 1,
     "block_type": "llama",
     "embedding_dropout": 0.0,
     "eos_token_id": 0,
-    "flash_attention": False,
     "include_bias": False,
     "include_qkv_bias": False,
-    "init_cutoff_factor": None,
-    "init_device": "meta",
-    "init_fn": "mitchell",
-    "init_std": 0.02,
     "input_emb_norm": False,
     "layer_norm_type": "rms",
     "layer_norm_with_affine": True,
     "mlp_ratio": 4,
-    "model_type": "llada",
     "multi_query_attention": None,
     "pad_token_id": 0,
-    "precision": "amp_bf16",
     "residual_dropout": 0.0,
     "rope": True,
     "rope_full_precision": True,
     "scale_logits": False,
-    "transformers_version": "4.46.3",
-    "use_cache": False,
     "weight_tying": False,
 }
 LLADA_BLOCK = {

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, replace
 
 import torch
-
-from sinkprune_core.models import random_layouts as layouts
-from sinkprune_core.models.random_layouts import Layout
-from sinkprune_core.models.random_parts import TinyShape
+from random_models import layouts as layouts
+from random_models.layouts import Layout
+from random_models.parts import TinyShape
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,6 @@ class Case:
     mask_string: str | None = None  # an entry of the vocabulary at the mask's place
     declared: bool = False  # as the tokenizer's mask token
     shards: int = 1
-    spells: bool = False  # whether its tokenizer spells any text in bytes; otherwise it knows made-up words
 
     @property
     def causal(self) -> bool:
