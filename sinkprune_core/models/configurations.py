@@ -4,18 +4,22 @@ Sources: the published configurations and modeling files of LLaDA, MMaDA, iLLaDA
 DiffuGPT, DiffuLLaMA and SMDM. A value that the native class cannot express is an error, and so is one that is
 not stated although it decides what the model computes.
 
-Every function takes `raw`, the content of the folder's configuration file, and `shapes`, those of the stored
-tensors, and raises FormatError.
+transformers checks the types of fields, whether heads divide the width and what rotary frequencies need; what
+it takes as it comes is checked here (`check_fields`).
+
+Every function of a format takes `raw`, the content of the folder's configuration file, and `shapes`, those of
+the stored tensors, and raises FormatError.
 """
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import transformers
 from transformers import CONFIG_MAPPING, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from sinkprune_core.models.catalog import REFUSALS, ModelShape
-from sinkprune_core.models.weight_files import FormatError
+from sinkprune_core.models.weight_files import FormatError, shown
 
 Shapes = Mapping[str, tuple[int, ...]]  # of the stored tensors, by their stored names
 
@@ -88,20 +92,41 @@ SMDM_ALLOWED = {
 }
 SMDM_EMBEDDING = "transformer.wte.weight"
 SMDM_GATE = "transformer.h.0.mlp.swiglu.w1.weight"
-SMDM_HEADS = {
-    256: 4,
-    384: 6,
-    512: 8,
-    576: 9,
-    640: 10,
-    768: 12,
-    896: 14,
-    1024: 16,
-    1280: 10,
-    1408: 11,
-    1536: 12,
-    1792: 14,
-}  # by width, from the repository's list
+SMDM_WIDTHS = (256, 384, 512, 576, 640, 768, 896, 1024, 1280, 1408, 1536, 1792)  # the repository's list
+BLOCK_OF = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")  # the number of a block, in a stored name
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer")  # what formats call the number of blocks
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("rms_norm_eps", "layer_norm_epsilon", "norm_eps"), (1e-20, 0.1)),
+    **dict.fromkeys(("n_head", "n_heads", "num_attention_heads"), (1, 65536)),
+    "rope_theta": (1, 1e12),
+    **dict.fromkeys(
+        ("factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow"),
+        (1e-6, 1e9),
+    ),  # of rotary frequencies
+}  # of numbers that decide what a model computes, whatever they are
+
+
+def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
+    """Raise FormatError for a field of a configuration file that cannot be meant and would be taken.
+
+    A number outside its range gives other numbers in silence, and blocks beyond the stored ones are begun.
+    Null counts as not stated.
+    """
+    ropes = [raw[name] for name in ("rope_scaling", "rope_parameters") if isinstance(raw.get(name), dict)]
+    for name, value in [entry for fields in (raw, *ropes) for entry in fields.items()]:
+        low, high = RANGES.get(name, (None, None))
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if low is not None and value is not None and not (is_number and low <= value <= high):
+            raise FormatError(
+                f"{file} has {name}={shown(value)}: it must be a number from {low:g} to {high:g}"
+            )
+    blocks = {int(match[1]) for match in map(BLOCK_OF.search, shapes) if match}
+    for name in LAYERS:
+        if isinstance(raw.get(name), int) and raw[name] > len(blocks):
+            raise FormatError(
+                f"{file} has {name}={raw[name]}, and the weights beside it are those of {len(blocks)} blocks"
+                ": take the configuration of these weights"
+            )
 
 
 def _check(
@@ -131,8 +156,8 @@ def _same_names(
 ) -> PretrainedConfig:
     """Return a native configuration from a public one that uses the same field names."""
     _check(cls, raw, needed, allowed or {})
-    kept = {key: value for key, value in raw.items() if key not in FOREIGN_FIELDS}
-    return cls.from_dict(kept | changes)
+    fields = {name: value for name, value in raw.items() if name not in FOREIGN_FIELDS}
+    return cls.from_dict(fields | changes)
 
 
 def _rotary_field(raw: dict) -> str:
@@ -231,7 +256,7 @@ def smdm(raw: dict, shapes: Shapes) -> LlamaConfig:
             "without which the shape of an SMDM model is not known"
         )
     vocabulary, width = shapes[SMDM_EMBEDDING]
-    layers = 1 + max(_smdm_layers(shapes))
+    layers = 1 + max(int(match[1]) for match in map(BLOCK_OF.search, shapes) if match)
     heads = raw.get("n_head") or _smdm_heads(width, layers)
     return LlamaConfig(
         vocab_size=vocabulary,
@@ -250,22 +275,16 @@ def smdm(raw: dict, shapes: Shapes) -> LlamaConfig:
     )
 
 
-def _smdm_layers(shapes: Shapes) -> list[int]:
-    """Return the number of the block that each tensor of a block belongs to."""
-    found = [re.match(r"transformer\.h\.(\d+)\.", name) for name in shapes]
-    return [int(match[1]) for match in found if match]
-
-
 def _smdm_heads(width: int, layers: int) -> int:
     """Return the number of heads that the repository's list of sizes has for a width."""
-    if (width, layers) == (640, 16):
-        return 8
-    if width not in SMDM_HEADS:
+    if width not in SMDM_WIDTHS:
         raise FormatError(
             f"SMDM has no model of width {width}, so its number of heads is not known: "
             "put a lit_config.json with n_head and n_query_groups beside the weights"
         )
-    return SMDM_HEADS[width]
+    if (width, layers) == (640, 16):
+        return 8
+    return width // (64 if width <= 1024 else 128)
 
 
 def native(raw: dict, shapes: Shapes) -> PretrainedConfig:

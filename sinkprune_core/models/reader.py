@@ -16,18 +16,18 @@ from tqdm.auto import tqdm
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 
 from sinkprune_core.models.catalog import KnownModel
-from sinkprune_core.models.configuration_fields import check_fields
+from sinkprune_core.models.configurations import check_fields
 from sinkprune_core.models.formats import Source, detect, sources
-from sinkprune_core.models.language_model import CARD, set_direction
-from sinkprune_core.models.saved_card import read_card
+from sinkprune_core.models.language_model import CARD, KINDS, set_direction
 from sinkprune_core.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
-from sinkprune_core.models.weight_digests import hub_digests
 from sinkprune_core.models.weight_files import (
     FormatError,
     WeightFiles,
     check_digest,
+    hub_digests,
     read_json,
     refused,
+    shown,
 )
 
 LARGE = 1 << 30  # bytes from which reading shows a bar
@@ -168,14 +168,14 @@ class Checkpoint:
             return self.card["mask_token_id"]
         vocabulary = tokenizer.get_vocab()
         spelling = self._mask_spelling(vocabulary)
-        said = {
+        token_by_source = {
             "the table of models": None if self.row is None else self.row.mask_token_id,
             "config.json": self.raw.get("mask_token_id"),
             "the tokenizer": tokenizer.mask_token_id,
             f"the entry {spelling} of the vocabulary": vocabulary.get(spelling),
             "the embedding without an output": self.config.vocab_size - 1 if self.family == "smdm" else None,
         }
-        return agreed_mask_token(said, self.folder)
+        return agreed_mask_token(token_by_source, self.folder)
 
     def _mask_spelling(self, vocabulary: dict[str, int]) -> str | None:
         """Return the first of the mask's possible spellings that the vocabulary has."""
@@ -203,26 +203,16 @@ class Checkpoint:
         """Return the native names of all stored parameters; a tied output head is no parameter of its own."""
         return list(self._sources)
 
-    def _source(self, name: str) -> Source | None:
-        return self._sources.get(self._tied_heads().get(name, name))
+    def _source(self, name: str) -> Source:
+        return self._sources[self._tied_heads().get(name, name)]
 
     def __contains__(self, name: str) -> bool:
-        return self._source(name) is not None
-
-    def _known(self, name: str) -> Source:
-        source = self._source(name)
-        if source is None:
-            raise KeyError(f"{name} is not in {self.folder}")
-        return source
+        return self._tied_heads().get(name, name) in self._sources
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the native shape of a parameter, from the headers alone."""
-        source = self._known(name)
+        source = self._source(name)
         return source.shape(self.files.shapes[source.stored])
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Return the dtype in which a parameter is stored."""
-        return self.files.dtypes[self._known(name).stored]
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read one parameter by its native name, in the dtype in which it is stored.
@@ -230,18 +220,13 @@ class Checkpoint:
         A tied head reads the embedding. The tensor may share memory with the mapped file: not to be written
         to (`fill` copies).
         """
-        source = self._known(name)
+        source = self._source(name)
         return source.read(self.files.tensor(source.stored))
 
     @property
     def bytes(self) -> int:
         """Size of all stored tensors."""
         return self.files.bytes
-
-    @property
-    def parameters(self) -> int:
-        """How many parameters the native model has, tied ones once."""
-        return sum(torch.Size(self.shape(name)).numel() for name in self._sources)
 
     # models
 
@@ -331,3 +316,31 @@ def _listed(names: list[str]) -> str:
 
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
+
+
+def read_card(folder: Path) -> dict:
+    """Return the card of a folder, {} if it has none.
+
+    Raises FormatError, which names the file, the field, its value and what is allowed.
+    """
+    file = folder / CARD
+    card = read_json(file)
+    rules = {
+        "name": (isinstance(card.get("name"), str), "a word"),
+        "kind": (card.get("kind") in KINDS, f"one of {', '.join(KINDS)}"),
+        "mask_token_id": (_is_token(card.get("mask_token_id")), "a whole number of at least 0, or null"),
+        "logits_shifted": (isinstance(card.get("logits_shifted"), bool), "true or false"),
+        "sha256": (_is_map_of_words(card.get("sha256")), "an object of file names and digests"),
+    }
+    for name, (holds, allowed) in rules.items():
+        if name in card and not holds:
+            raise FormatError(f"{file} has {name}={shown(card[name])}: it must be {allowed}")
+    return card
+
+
+def _is_token(value: object) -> bool:
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
+
+
+def _is_map_of_words(value: object) -> bool:
+    return isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())

@@ -45,8 +45,12 @@ class FinishedBlock:
             shutil.copyfile(self.file, target)
             self._check(target)
 
+    def is_whole(self, file: Path) -> bool:
+        """Return whether a file holds the block."""
+        return file.is_file() and file_digest(file) == self.sha256
+
     def _check(self, file: Path) -> None:
-        if not file.is_file() or file_digest(file) != self.sha256:
+        if not self.is_whole(file):
             raise ValueError(
                 f"{file} is gone or damaged, and a block is not saved without its weights: "
                 "prune again with the same work folder, which computes what is missing"
@@ -81,7 +85,7 @@ class StreamedModel(LanguageModel):
         prefix = self._prefix(layer)
         if layer in self.finished:
             stored = self.finished[layer].tensors()
-            _assign(
+            assign(
                 block, {name.removeprefix(prefix): value.to(self.device) for name, value in stored.items()}
             )
         else:
@@ -90,7 +94,7 @@ class StreamedModel(LanguageModel):
         try:
             yield block
         finally:
-            _assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
+            assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), reading every block once. Slow: give it large batches."""
@@ -176,7 +180,7 @@ class StreamedModel(LanguageModel):
         return shard_of
 
 
-def _assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+def assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     """Give a module new parameters, by their names in it."""
     for name, value in values.items():
         parent, _, leaf = name.rpartition(".")

@@ -22,9 +22,8 @@ def read_tokenizer(folder: Path, family: str) -> object:
         tokenizer = _read(folder, family)
         vocabulary = tokenizer.get_vocab()
     _check_special_tokens(vocabulary, stated, folder)
-    tokenizer.init_kwargs.pop(
-        "auto_map", None
-    )  # or a saved folder would ask for the code that was not needed
+    # or a saved folder would ask for the code that was not needed
+    tokenizer.init_kwargs.pop("auto_map", None)
     return tokenizer
 
 
@@ -84,22 +83,25 @@ def _check_special_tokens(vocabulary: dict[str, int], stated: dict[int, str], fo
     """Raise FormatError where the vocabulary has other ids than the tokenizer's files state."""
     moved = []
     for index, token in stated.items():
-        found = vocabulary.get(token)
-        if found != index:
-            moved.append(f"{token} is {found} instead of {index}")
+        if vocabulary.get(token) != index:
+            moved.append(f"{token} is {vocabulary.get(token)} instead of {index}")
     if moved:
         raise FormatError(
             f"the tokenizer in {folder} gives other ids than its files state: {', '.join(moved[:5])}"
         )
 
 
-def agreed_mask_token(said: Mapping[str, int | None], folder: Path) -> int:
-    """Return the mask token on which all sources agree that name one.
+def agreed_mask_token(token_by_source: Mapping[str, int | None], folder: Path) -> int:
+    """Return the mask token on which all sources agree that name one; None: a source names none.
 
-    `said` is what each source says, by its name; None: nothing. Raises FormatError where none names one or
-    two disagree.
+    Raises FormatError where none names one or two disagree.
     """
-    named = {source: token for source, token in said.items() if token is not None}
+    named = {source: token for source, token in token_by_source.items() if token is not None}
+    for source, token in named.items():
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise FormatError(
+                f"the mask token of {folder} is {shown(token)} in {source}: it must be a number"
+            )
     if not named:
         raise FormatError(
             f"nothing in {folder} says which token is the mask: add mask_token_id to its config.json"

@@ -4,6 +4,7 @@ Nothing is read before it is asked for. Files are memory-mapped.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from sinkprune_core.files import known_digest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORED_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+SHA256 = re.compile("[0-9a-f]{64}")
 INDEX = "model.safetensors.index.json"  # which of several files holds which tensor
 
 
@@ -162,6 +164,20 @@ def check_digest(file: Path, expected: str) -> None:
     if file.is_symlink():  # into the hub's cache
         fix = f"remove {file.resolve()}, and it is fetched anew"
     raise FormatError(f"{file} is damaged: its SHA-256 is {found}, and {expected} was written; {fix}")
+
+
+def hub_digests(folder: Path) -> dict[str, str]:
+    """Return the digests of the weights in a folder of the hub's cache, by name; {} for another folder.
+
+    The cache keeps a large file under its SHA-256, and links to it.
+    """
+    links = [file for file in folder.glob("*.safetensors") if file.is_symlink()]
+    blobs = {file.name: file.resolve() for file in links}
+    return {
+        name: blob.name
+        for name, blob in blobs.items()
+        if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name)
+    }
 
 
 def _index(folder: Path) -> dict[str, str] | None:

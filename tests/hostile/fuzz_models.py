@@ -17,8 +17,7 @@ from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.adapters import CONFIG, WEIGHTS, merge_adapter
-from sinkprune_core.models.finite import check_finite
-from sinkprune_core.models.language_model import CARD
+from sinkprune_core.models.language_model import CARD, check_finite
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import INDEX
 

@@ -9,7 +9,7 @@ from families import edit
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.adapters import merge_adapter
-from sinkprune_core.models.finite import check_finite
+from sinkprune_core.models.language_model import check_finite
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import INDEX, FormatError, read_json
 
@@ -60,19 +60,21 @@ def test_a_card_with_a_wrong_value_is_refused(saved, field, value, said):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"num_hidden_layers": 2**31}, "it must be a whole number from 1 to"),
-        ({"num_hidden_layers": 2**31 - 1}, "the weights beside it are those of 3 blocks"),
-        ({"num_attention_heads": 0}, "num_attention_heads=0: it must be a whole number"),
-        ({"num_attention_heads": 3}, "num_attention_heads=3: it must divide hidden_size=32"),
-        ({"hidden_size": "32"}, "hidden_size='32': it must be a whole number"),
+        ({"num_hidden_layers": 2**31}, "the weights beside it are those of 3 blocks"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0: it must be a number from 1"),
+        (
+            {"num_attention_heads": 3},
+            "is not a multiple of the number of attention heads .3.",
+        ),
+        ({"hidden_size": "32"}, "Validation error for field 'hidden_size'"),
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps=-1e-05: it must be a number from"),
         ({"rms_norm_eps": 1e300}, "rms_norm_eps=1e[+]300: it must be a number from"),
-        ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no': it must be true or false"),
-        ({"hidden_act": "swish2"}, "hidden_act='swish2': it must be an activation function"),
-        ({"rope_scaling": {"rope_type": "su"}}, "rope_type='su': it must be one of default, linear"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling, of type yarn does not state factor"),
+        ({"tie_word_embeddings": "no"}, "Validation error for field 'tie_word_embeddings'"),
+        ({"hidden_act": "swish2"}, "makes no model .*swish2"),
+        ({"rope_scaling": {"rope_type": "su"}}, "makes no model .*su"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "Missing required keys .*factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor=0: it must be a number"),
-        ({"rope_scaling": "linear"}, "rope_scaling='linear': it must be an object"),
+        ({"rope_scaling": "linear"}, "makes no configuration"),
     ],
 )
 def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):
@@ -213,11 +215,11 @@ def test_an_adapter_with_another_tensor_is_not_merged(adapter):
     ("values", "said"),
     [
         ({"r": 4}, "has shape"),
-        ({"lora_alpha": None}, "does not state lora_alpha"),
-        ({"lora_alpha": "4"}, "lora_alpha='4': it must be a number"),
+        ({"lora_alpha": None}, "lora_alpha=None: Input should be a valid number"),
+        ({"lora_alpha": "4"}, "lora_alpha='4': Input should be a valid number"),
         ({"use_dora": True}, "use_dora=True: it must be null, only plain LoRA is covered"),
         ({"target_modules": ["q_proj"]}, "belongs to nothing"),
-        ({"peft_type": "IA3"}, "peft_type='IA3': it must be 'LORA'"),
+        ({"peft_type": "IA3"}, "peft_type='IA3': Input should be 'LORA'"),
     ],
 )
 def test_an_adapter_of_another_kind_is_not_merged(adapter, values, said):

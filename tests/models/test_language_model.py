@@ -9,7 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import CARD, KINDS, LanguageModel, set_direction
-from sinkprune_core.models.loading import from_folder, load
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.reader import Checkpoint
 
 
 def blockwise(lm, ids_BT) -> torch.Tensor:
@@ -98,9 +99,9 @@ def test_direction_survives_saving(make_lm, make_ids, tmp_path, kind):
         assert first_sees_last(again, forward, make_ids(2, 9)) == (kind == "diffusion")
 
 
-def test_from_folder_sets_the_direction_that_is_asked_for(saved, make_ids, tiny_dlm):
+def test_a_checkpoint_has_the_direction_that_is_asked_for(saved, make_ids, tiny_dlm):
     for causal in (True, False):
-        model, _ = from_folder(saved, torch.float32, causal=causal)
+        model = Checkpoint(saved, causal=causal).load(torch.float32)
         assert first_sees_last(dataclasses.replace(tiny_dlm, model=model), full, make_ids(1, 7)) is not causal
 
 
