@@ -59,7 +59,7 @@ def no_fields(monkeypatch):
 
 
 def no_card(monkeypatch):
-    monkeypatch.setattr(reader, "read_card", lambda folder: read_json(folder / "sinkprune.json"))
+    monkeypatch.setattr(reader, "read_checked", lambda cls, file: cls.model_construct(**read_json(file)))
 
 
 def no_index(monkeypatch):

@@ -7,14 +7,13 @@ Dimensions: O output features, I input features, R rank of the adapter.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
-from sinkprune_core.models.weight_files import FormatError, WeightFiles, read_json, refused, shown
+from sinkprune_core.models.weight_files import FormatError, WeightFiles, read_checked, refused, shown
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -33,12 +32,9 @@ WITHOUT_EFFECT = (
 NOTHING = (None, False, "none", {}, [])  # how a variant of LoRA is said to be off
 
 
-class PlainLora(BaseModel):
+class PlainLora(BaseModel, strict=True, extra="allow"):
     """What the configuration of an adapter has to state."""
 
-    model_config = ConfigDict(strict=True, extra="allow", protected_namespaces=())
-
-    peft_type: Literal["LORA"]
     r: PositiveInt
     lora_alpha: float = Field(ge=1e-6, le=1e9)
     lora_dropout: float | None = Field(None, ge=0, le=1)
@@ -54,21 +50,11 @@ def adapter_config(folder: Path):
 
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"no adapter in {folder}: train one with `sinkprune train`")
-    file = folder / CONFIG
-    raw = read_json(file)
-    try:
-        plain = PlainLora(**raw)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        name = problem["loc"][0]
-        raise FormatError(
-            f"{file} has {name}={shown(raw.get(name))}: {problem['msg']}; take the file that training wrote"
-        ) from None
+    plain = read_checked(PlainLora, folder / CONFIG)
     for name, value in plain.model_extra.items():
-        if name not in WITHOUT_EFFECT and value not in NOTHING:
-            raise FormatError(
-                f"{file} has {name}={shown(value)}: it must be null, only plain LoRA is covered"
-            )
+        is_plain = value == "LORA" if name == "peft_type" else value in NOTHING
+        if name not in WITHOUT_EFFECT and not is_plain:
+            raise FormatError(f"{folder / CONFIG} has {name}={shown(value)}: only plain LoRA is covered")
     return LoraConfig(
         r=plain.r,
         lora_alpha=plain.lora_alpha,

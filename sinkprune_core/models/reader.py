@@ -8,9 +8,11 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import init_empty_weights
+from pydantic import BaseModel, NonNegativeInt
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
@@ -18,21 +20,31 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrain
 from sinkprune_core.models.catalog import KnownModel
 from sinkprune_core.models.configurations import check_fields
 from sinkprune_core.models.formats import Source, detect, sources
-from sinkprune_core.models.language_model import CARD, KINDS, set_direction
+from sinkprune_core.models.language_model import CARD, set_direction
 from sinkprune_core.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
 from sinkprune_core.models.weight_files import (
     FormatError,
     WeightFiles,
     check_digest,
     hub_digests,
+    read_checked,
     read_json,
     refused,
-    shown,
 )
 
 LARGE = 1 << 30  # bytes from which reading shows a bar
 MAPPED = 1 << 26  # bytes that are read before a file's pages are let go
 LISTED = 4  # names of parameters that an error lists
+
+
+class Card(BaseModel, strict=True):
+    """What the card beside a saved model (sinkprune.json) states, all of it where there is one."""
+
+    name: str = ""
+    kind: Literal["autoregressive", "diffusion"] | None = None
+    mask_token_id: NonNegativeInt | None = None
+    logits_shifted: bool | None = None
+    sha256: dict[str, str] = {}  # by name of the file
 
 
 class Checkpoint:
@@ -56,8 +68,8 @@ class Checkpoint:
         self.folder = Path(folder)
         self.row = row
         self.tokenizer_folder = tokenizer or self.folder
-        self.card = read_card(self.folder)
-        expected = hub_digests(self.folder) | self.card.get("sha256", {})
+        self.card = read_checked(Card, self.folder / CARD)
+        expected = hub_digests(self.folder) | self.card.sha256
         self.files = WeightFiles(self.folder, file, expected)
         self._config_file = self.folder / "config.json"
         if not self._config_file.is_file():
@@ -81,16 +93,14 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """Name of the model: that of its card, else of its row, else of its folder."""
-        if self.card.get("name"):
-            return self.card["name"]
-        return self.folder.name if self.row is None else self.row.id
+        return self.card.name or (self.row.id if self.row else self.folder.name)
 
     @property
     def kind(self) -> str:
         """`diffusion` or `autoregressive`: what was asked for, else what card, format or config say."""
         if self._causal is not None:
             return "autoregressive" if self._causal else "diffusion"
-        stated = self.card.get("kind") or self._format.kind
+        stated = self.card.kind or self._format.kind
         if stated:
             return stated
         return "diffusion" if self.raw.get("is_causal") is False else "autoregressive"
@@ -101,8 +111,8 @@ class Checkpoint:
 
         Raises FormatError where nothing says so.
         """
-        if "logits_shifted" in self.card:
-            return self.card["logits_shifted"]
+        if self.card.logits_shifted is not None:
+            return self.card.logits_shifted
         if self.row is not None:
             return self.row.logits_shifted
         if self.kind == "autoregressive":
@@ -150,7 +160,7 @@ class Checkpoint:
         and if it has tokens that the model has no embedding for.
         """
         is_own = self.tokenizer_folder == self.folder
-        written = self.card.get("sha256", {}).get(TOKENIZER)
+        written = self.card.sha256.get(TOKENIZER)
         if is_own and written is not None:
             check_digest(self.folder / TOKENIZER, written)
         tokenizer = read_tokenizer(self.tokenizer_folder, self.family if is_own else "native")
@@ -164,8 +174,8 @@ class Checkpoint:
         """
         if self.kind == "autoregressive":
             return None
-        if self.card.get("mask_token_id") is not None:
-            return self.card["mask_token_id"]
+        if self.card.mask_token_id is not None:
+            return self.card.mask_token_id
         vocabulary = tokenizer.get_vocab()
         spelling = self._mask_spelling(vocabulary)
         token_by_source = {
@@ -316,31 +326,3 @@ def _listed(names: list[str]) -> str:
 
 def _join(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix else name
-
-
-def read_card(folder: Path) -> dict:
-    """Return the card of a folder, {} if it has none.
-
-    Raises FormatError, which names the file, the field, its value and what is allowed.
-    """
-    file = folder / CARD
-    card = read_json(file)
-    rules = {
-        "name": (isinstance(card.get("name"), str), "a word"),
-        "kind": (card.get("kind") in KINDS, f"one of {', '.join(KINDS)}"),
-        "mask_token_id": (_is_token(card.get("mask_token_id")), "a whole number of at least 0, or null"),
-        "logits_shifted": (isinstance(card.get("logits_shifted"), bool), "true or false"),
-        "sha256": (_is_map_of_words(card.get("sha256")), "an object of file names and digests"),
-    }
-    for name, (holds, allowed) in rules.items():
-        if name in card and not holds:
-            raise FormatError(f"{file} has {name}={shown(card[name])}: it must be {allowed}")
-    return card
-
-
-def _is_token(value: object) -> bool:
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0)
-
-
-def _is_map_of_words(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(digest, str) for digest in value.values())

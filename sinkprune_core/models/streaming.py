@@ -152,19 +152,15 @@ class StreamedModel(LanguageModel):
         shard_of = {}
         for layer, block in enumerate(self.blocks):
             shard = f"model-block-{layer:05d}.safetensors"
-            self._save_block(layer, folder / shard)
-            for name, _ in block.named_parameters():
-                shard_of[self._prefix(layer) + name] = shard
+            prefix = self._prefix(layer)
+            shard_of |= {prefix + name: shard for name, _ in block.named_parameters()}
+            if layer in self.finished:
+                self.finished[layer].take_over(folder / shard)
+                continue
+            with self.resident(layer):
+                stored = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
+                save_file(stored, folder / shard, metadata=METADATA)
         return shard_of
-
-    def _save_block(self, layer: int, target: Path) -> None:
-        if layer in self.finished:
-            self.finished[layer].take_over(target)
-            return
-        prefix = self._prefix(layer)
-        with self.resident(layer) as block:
-            stored = {prefix + name: value.detach().contiguous() for name, value in block.named_parameters()}
-            save_file(stored, target, metadata=METADATA)
 
     def _save_rest(self, folder: Path) -> dict[str, str]:
         """Write a shard for every parameter outside the blocks; return the shard of every one."""

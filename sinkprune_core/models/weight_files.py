@@ -8,14 +8,17 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from sinkprune_core.files import known_digest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORED_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+Checked = TypeVar("Checked", bound=BaseModel)
 SHA256 = re.compile("[0-9a-f]{64}")
 INDEX = "model.safetensors.index.json"  # which of several files holds which tensor
 
@@ -44,6 +47,20 @@ def read_json(file: Path) -> dict:
     if not isinstance(content, dict):
         raise FormatError(f"{file} holds a {type(content).__name__}: it must hold a JSON object")
     return content
+
+
+def read_checked(cls: type[Checked], file: Path) -> Checked:
+    """Return the object in a JSON file as a `cls`.
+
+    Raises FormatError, which names the file, the field, its value and what is allowed.
+    """
+    raw = read_json(file)
+    try:
+        return cls(**raw)
+    except ValidationError as error:
+        problem = error.errors()[0]
+    name = problem["loc"][0]
+    raise FormatError(f"{file} has {name}={shown(raw.get(name))}: {problem['msg']}")
 
 
 @contextmanager
@@ -157,13 +174,13 @@ class WeightFiles:
 
 def check_digest(file: Path, expected: str) -> None:
     """Raise FormatError for a file that is not the one that was written with a model, or fetched."""
-    found = known_digest(file)
-    if found == expected:
+    digest = known_digest(file)
+    if digest == expected:
         return
     fix = "save the model again, or, where you changed it yourself, remove sha256 from sinkprune.json"
     if file.is_symlink():  # into the hub's cache
         fix = f"remove {file.resolve()}, and it is fetched anew"
-    raise FormatError(f"{file} is damaged: its SHA-256 is {found}, and {expected} was written; {fix}")
+    raise FormatError(f"{file} is damaged: its SHA-256 is {digest}, and {expected} was written; {fix}")
 
 
 def hub_digests(folder: Path) -> dict[str, str]:
@@ -172,12 +189,8 @@ def hub_digests(folder: Path) -> dict[str, str]:
     The cache keeps a large file under its SHA-256, and links to it.
     """
     links = [file for file in folder.glob("*.safetensors") if file.is_symlink()]
-    blobs = {file.name: file.resolve() for file in links}
-    return {
-        name: blob.name
-        for name, blob in blobs.items()
-        if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name)
-    }
+    blobs = {file.name: file.resolve().name for file in links if file.resolve().parent.name == "blobs"}
+    return {name: blob for name, blob in blobs.items() if SHA256.fullmatch(blob)}
 
 
 def _index(folder: Path) -> dict[str, str] | None:
