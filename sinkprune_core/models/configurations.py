@@ -44,28 +44,12 @@ FULL_ATTENTION = {"use_sliding_window": (False, None), "use_mrope": (False, None
 FOREIGN_FIELDS = ("model_type", "architectures", "auto_map", "transformers_version", "is_causal")
 A2D_CONFIGS = {"a2d-qwen3": Qwen3Config, "a2d-qwen2": Qwen2Config, "a2d-llama": LlamaConfig}
 
-LLADA_NEEDED = (
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "max_sequence_length",
-    "rms_norm_eps",
-    "rope_theta",
-    "rope",
-    "vocab_size",
-    "weight_tying",
-    "block_type",
-    "activation_type",
-    "layer_norm_type",
-    "include_bias",
-)
 LLADA_OFF = (
     "alibi",
     "scale_logits",
     "input_emb_norm",
     "attention_layer_norm",
     "bias_for_layer_norm",
-    "include_bias",
     "include_qkv_bias",
     "residual_dropout",
     "embedding_dropout",
@@ -73,6 +57,7 @@ LLADA_OFF = (
 )  # what Llama does not have
 LLADA_ALLOWED = {
     **dict.fromkeys(LLADA_OFF, (False, None)),
+    "include_bias": (False,),
     "rope": (True,),
     "block_type": ("llama",),
     "block_group_size": (1, None),
@@ -82,13 +67,11 @@ LLADA_ALLOWED = {
 }
 
 SMDM_ALLOWED = {
-    "bias": (False,),
-    "rotary_percentage": (1.0,),
-    "parallel_residual": (False,),
-    "shared_attention_norm": (False,),
-    "condense_ratio": (1,),
-    "_mlp_class": ("LLaMAMLP",),
-    "_norm_class": ("RMSNorm", "FusedRMSNorm"),
+    **dict.fromkeys(("bias", "parallel_residual", "shared_attention_norm"), (False, None)),
+    "rotary_percentage": (1.0, None),
+    "condense_ratio": (1, None),
+    "_mlp_class": ("LLaMAMLP", None),
+    "_norm_class": ("RMSNorm", "FusedRMSNorm", None),
 }
 SMDM_EMBEDDING = "transformer.wte.weight"
 SMDM_GATE = "transformer.h.0.mlp.swiglu.w1.weight"
@@ -139,9 +122,7 @@ def _check(
             f"config.json does not state {', '.join(absent)}, which decides what the model computes: "
             "take the published file"
         )
-    wrong = [
-        f"{name}={raw[name]!r}" for name, values in allowed.items() if name in raw and raw[name] not in values
-    ]
+    wrong = [f"{name}={raw.get(name)!r}" for name, values in allowed.items() if raw.get(name) not in values]
     if wrong:
         native = cls.__name__.removesuffix("Config")
         raise FormatError(f"config.json has {', '.join(wrong)}: transformers' {native} cannot express that")
@@ -167,8 +148,7 @@ def _rotary_field(raw: dict) -> str:
 
 def llada(raw: dict, shapes: Shapes) -> LlamaConfig:
     """LLaDA and MMaDA."""
-    needed = LLADA_NEEDED if raw.get("mlp_ratio") else (*LLADA_NEEDED, "mlp_hidden_size")
-    _check(LlamaConfig, raw, needed, LLADA_ALLOWED)
+    _check(LlamaConfig, raw, ("vocab_size", "rms_norm_eps", "rope_theta", "weight_tying"), LLADA_ALLOWED)
     return LlamaConfig(
         vocab_size=_llada_vocabulary(raw, shapes),
         hidden_size=raw["d_model"],
@@ -219,14 +199,8 @@ def dream(raw: dict, shapes: Shapes) -> Qwen2Config:
 
 def a2d(raw: dict, shapes: Shapes) -> PretrainedConfig:
     """The models of dllm: those of an autoregressive base, under a model type of their own."""
-    model_type = raw.get("model_type")
-    if model_type not in A2D_CONFIGS:
-        raise FormatError(
-            f"config.json has model_type={model_type!r}: "
-            f"of the A2D models, {', '.join(A2D_CONFIGS)} are covered"
-        )
     needed = (*TRANSFORMER_FIELDS, _rotary_field(raw), "tie_word_embeddings")
-    return _same_names(A2D_CONFIGS[model_type], raw, needed, FULL_ATTENTION)
+    return _same_names(A2D_CONFIGS[raw["model_type"]], raw, needed, FULL_ATTENTION)
 
 
 def diffugpt(raw: dict, shapes: Shapes) -> GPT2Config:

@@ -55,12 +55,15 @@ def test_what_no_native_class_can_express_is_refused_by_name_and_value(fresh, na
         ("a2d qwen3", "rope_theta"),
         ("illada", "num_key_value_heads"),
         ("diffugpt", "layer_norm_epsilon"),
+        ("llama", "rms_norm_eps"),
+        ("qwen2", "rms_norm_eps"),
+        ("qwen3", "rms_norm_eps"),
     ],
 )
 def test_what_decides_the_numbers_is_never_taken_from_a_default(fresh, name, dropped):
     folder = fresh(name)
     edit(folder, drop=(dropped,))
-    with pytest.raises(FormatError, match=f"does not state {dropped}"):
+    with pytest.raises(FormatError, match=f"does not state {dropped}|{dropped}=None"):
         load(folder)
 
 
