@@ -97,8 +97,8 @@ def _system_error(error: Exception) -> int | None:
     """Return the number of the system's error behind an exception, also where a library in Rust raised it."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return None if found is None else int(found[1])
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return None if number is None else int(number[1])
 
 
 def make_folder(path: Path) -> None:
@@ -178,12 +178,12 @@ def known_digest(path: Path | str) -> str:
 
 def _status(path: Path) -> dict[str, int]:
     """Return what is another when a file was written to, whatever its time of modification was set to."""
-    found = path.stat()
+    status = path.stat()
     return {
-        "size": found.st_size,
-        "file": found.st_ino,
-        "modified": found.st_mtime_ns,
-        "changed": found.st_ctime_ns,
+        "size": status.st_size,
+        "file": status.st_ino,
+        "modified": status.st_mtime_ns,
+        "changed": status.st_ctime_ns,
     }
 
 

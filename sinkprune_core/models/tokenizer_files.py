@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from sinkprune_core.models.weight_files import FormatError, read_json, refused, shown
+from sinkprune_core.models.weight_files import FormatError, brief, read_json, refused
 
 TOKENIZER = "tokenizer.json"
 
@@ -49,7 +49,7 @@ def _check_schema(file: Path) -> None:
     for part in ("normalizer", "pre_tokenizer", "model", "post_processor", "decoder"):
         value = content.get(part)
         if value is not None and not isinstance(value, dict):
-            raise FormatError(f"{file}: {part}={shown(value)} must be an object or null")
+            raise FormatError(f"{file}: {part}={brief(value)} must be an object or null")
 
 
 def _stated_tokens(folder: Path) -> dict[int, str]:
@@ -62,7 +62,7 @@ def _stated_tokens(folder: Path) -> dict[int, str]:
         content = token.get("content") if isinstance(token, dict) else None
         if not isinstance(content, str) or not index.isdecimal():
             raise FormatError(
-                f"{file} has added_tokens_decoder with {index}: {shown(token)}: "
+                f"{file} has added_tokens_decoder with {index}: {brief(token)}: "
                 "it must map ids to objects with content, a word"
             )
         tokens[int(index)] = content
@@ -74,7 +74,7 @@ def check_size(tokenizer, vocabulary: int, folder: Path) -> None:
     token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if highest >= vocabulary:
         raise FormatError(
-            f"the tokenizer in {folder} gives {shown(token)} the id {highest}, and the model has embeddings "
+            f"the tokenizer in {folder} gives {brief(token)} the id {highest}, and the model has embeddings "
             f"for {vocabulary} tokens: take the tokenizer of this model"
         )
 
@@ -100,7 +100,7 @@ def agreed_mask_token(token_by_source: Mapping[str, int | None], folder: Path) -
     for source, token in named.items():
         if not isinstance(token, int) or isinstance(token, bool):
             raise FormatError(
-                f"the mask token of {folder} is {shown(token)} in {source}: it must be a number"
+                f"the mask token of {folder} is {brief(token)} in {source}: it must be a number"
             )
     if not named:
         raise FormatError(

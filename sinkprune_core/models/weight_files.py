@@ -27,7 +27,7 @@ class FormatError(ValueError):
     """A folder of weights that no native class here can hold as it is."""
 
 
-def shown(value: object) -> str:
+def brief(value: object) -> str:
     """Return a value in an error: never longer than a line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -60,7 +60,7 @@ def read_checked(cls: type[Checked], file: Path) -> Checked:
     except ValidationError as error:
         problem = error.errors()[0]
     name = problem["loc"][0]
-    raise FormatError(f"{file} has {name}={shown(raw.get(name))}: {problem['msg']}")
+    raise FormatError(f"{file} has {name}={brief(raw.get(name))}: {problem['msg']}")
 
 
 @contextmanager
@@ -204,13 +204,13 @@ def _index(folder: Path) -> dict[str, str] | None:
     index = read_json(file).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise FormatError(
-            f"{file} has weight_map={shown(index)}: it must map names of tensors to names of files"
+            f"{file} has weight_map={brief(index)}: it must map names of tensors to names of files"
         )
     for tensor, name in index.items():
         is_beside = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
         if not is_beside:
             raise FormatError(
-                f"{file} says that {tensor} is in {shown(name)}: it must be the name of a safetensors file "
+                f"{file} says that {tensor} is in {brief(name)}: it must be the name of a safetensors file "
                 "in the same folder"
             )
     return index

@@ -30,10 +30,10 @@ from sinkprune_core.resuming.hidden_files import HiddenFiles
 from sinkprune_core.resuming.work_folder import (
     claim,
     identity,
-    kept_file,
     read_progress,
     remove_scratch,
     write_progress,
+    written_once,
 )
 
 FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
@@ -110,14 +110,14 @@ class PruningCheckpoint:
 
     def rows(self, compute: Callable[[], Rows]) -> Rows:
         """Return the calibration rows of this run, computed once."""
-        file = kept_file(self.folder / "rows.safetensors", lambda target: _save_rows(compute(), target))
+        file = written_once(self.folder / "rows.safetensors", lambda target: _save_rows(compute(), target))
         tensors = load_file(file)
         return Rows(tensors["ids"], tensors.get("weight"))
 
     def statistics(self, key: StatisticsKey, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
         """Return the statistics of the dense model under one key, computed once for all recipes."""
         file = self.root / f"statistics-{settings_digest(key)}.safetensors"
-        return _load_statistics(kept_file(file, lambda target: _save_statistics(compute(), target)))
+        return _load_statistics(written_once(file, lambda target: _save_statistics(compute(), target)))
 
     # hidden states before a block
 
