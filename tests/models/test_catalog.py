@@ -40,7 +40,7 @@ def test_the_table_counts_parameters_as_the_published_shapes_do(name):
         if shape.head_norm:
             block += 2 * E
         count = V * D * (1 if shape.tied else 2) + layers * block + D
-    assert MODELS[name].parameters == count == shape.parameters
+    assert MODELS[name].parameters == count
     assert MODELS[name].bytes == count * {"float32": 4, "bfloat16": 2, "float16": 2}[MODELS[name].stored]
 
 
@@ -52,11 +52,14 @@ def test_a_row_of_the_table_is_whole(row):
     assert row.kind in KINDS and row.licence and row.id not in REFUSED
     assert hasattr(transformers, row.native)
     assert row.repository.count("/") == (0 if row.id in EMBEDDED else 1)
+    assert (row.native == "GPT2LMHeadModel") == (row.shape.learned_positions > 0)
     if row.kind == "autoregressive":
-        assert row.logits_shifted and row.twin is None and row.mask_token_id is None
+        assert row.logits_shifted and row.twin is None and row.relation == ""
+        assert row.mask_token_id is None and row.mask_token is None
     else:
         assert MODELS[row.twin].kind == "autoregressive" and row.relation
         assert row.mask_token_id is not None or row.mask_token
+        assert (row.mask_token_id or 0) < row.shape.vocabulary
 
 
 def test_what_a_row_may_state_is_what_the_readers_know():
@@ -142,17 +145,6 @@ def test_a_row_cannot_be_changed():
         ({"logits_shifted": 0}, "logits_shifted=0: Input should be a valid boolean"),
         ({"licence": None}, "licence=None: Input should be a valid string"),
         ({"mask": 7}, "mask=7: Unexpected keyword argument"),
-        ({"parameters": 751_632_385}, "parameters=751632385, but its shape has 751632384"),
-        ({"mask_token_id": 151936}, "mask_token_id=151936 is outside the vocabulary of 151936 tokens"),
-        ({"mask_token_id": None}, "kind='diffusion' does not fit the mask token"),
-        (
-            {"kind": "autoregressive"},
-            "kind='autoregressive' does not fit the mask token: only a diffusion model has one",
-        ),
-        ({"relation": ""}, "twin='Qwen/Qwen3-0.6B' with relation='': state both or neither"),
-        ({"twin": "Qwen/Qwen4"}, "twin='Qwen/Qwen4' must be the id of an autoregressive row"),
-        ({"twin": "smol-dlm"}, "twin='smol-dlm' must be the id of an autoregressive row"),
-        ({"native": "GPT2LMHeadModel"}, "native='GPT2LMHeadModel' with learned_positions=0"),
         ({"shape": 7}, "shape=7: Input should be an object"),
         ({"shape": TINY["shape"] | {"layers": 0}}, ", shape, layers=0: Input should be greater than 0"),
         ({"shape": TINY["shape"] | {"layer": 28}}, ", shape, layer=28: Unexpected keyword argument"),
@@ -172,15 +164,9 @@ def test_a_missing_key_is_named(table):
         table({"family": "a2d"})
 
 
-def test_parts_of_the_table_agree(table):
-    with pytest.raises(CatalogError, match="the row 'smol-ar' is there twice"):
-        table(TINY | {"id": "smol-ar"})
-    with pytest.raises(CatalogError, match="embedded names 'smol', which is no row"):
-        table(embedded=["smol"])
-    refused = {"too_new": {"because": "it is new", "model_types": [], "models": ["someone/tiny-dlm"]}}
-    with pytest.raises(CatalogError, match="'someone/tiny-dlm' is a row and is refused too, as 'too_new'"):
-        table(refused=refused)
+def test_sections_of_the_table_are_checked(table):
     with pytest.raises(CatalogError, match="refused, too_new, models is missing"):
         table(refused={"too_new": {"because": "it is new", "model_types": []}})
     with pytest.raises(CatalogError, match=r"modles=\[\]: Unexpected keyword argument"):
         table(modles=[])
+    assert len(MODELS) == len(table().models) - 1, "no id is there twice"
