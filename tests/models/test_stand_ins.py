@@ -54,12 +54,12 @@ def test_every_family_goes_the_whole_way(method, name, written, tmp_path):
         lm.name,
     )
 
-    def measure(each):
-        return nll(each, texts_NT) if case.causal else nelbo(each, texts_NT, draws=2)
+    def measure(model):
+        return nll(model, texts_NT) if case.causal else nelbo(model, texts_NT, draws=2)
 
-    def write_on(each):
+    def write_on(model):
         prompts_BT = texts_NT[:2, :4]
-        return decode(each, prompts_BT, 8) if case.causal else generate(each, prompts_BT, SAMPLER)
+        return decode(model, prompts_BT, 8) if case.causal else generate(model, prompts_BT, SAMPLER)
 
     assert measure(again).equals(measure(lm))
     answers = evaluate_named(again, ["sinkprune_suite_facts"], limit=1)

@@ -66,8 +66,8 @@ def test_a_streamed_model_is_pruned_as_one_in_memory(name, recipe, folder, tmp_p
 def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_path):
     lm, streamed = both(folder(name))
     calibration = Calibration(text(lm))
-    for each, work in ((lm, None), (streamed, tmp_path / "work")):
-        prune(each, Recipe("magnitude"), calibration, progress=False, work=work)
+    for model, work in ((lm, None), (streamed, tmp_path / "work")):
+        prune(model, Recipe("magnitude"), calibration, progress=False, work=work)
     out = streamed.save(tmp_path / "out", note="kept")
     again = load(out)
     ids_BT = text(lm)
