@@ -38,7 +38,7 @@ LISTED = 4  # names of parameters that an error lists
 
 
 class Card(BaseModel, strict=True):
-    """What the card beside a saved model (sinkprune.json) states, all of it where there is one."""
+    """The card beside a saved model (sinkprune.json): what transformers' own configuration cannot say."""
 
     name: str = ""
     kind: Literal["autoregressive", "diffusion"] | None = None

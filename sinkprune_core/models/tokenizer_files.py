@@ -16,12 +16,11 @@ def read_tokenizer(folder: Path, family: str) -> object:
     `family` is the format that the files belong to. Raises FormatError if there is no tokenizer, or if its
     special tokens do not get the ids that its files state.
     """
-    stated = _stated_tokens(folder)
     _check_schema(folder / TOKENIZER)
     with refused(f"the tokenizer in {folder} cannot be read", "take the published files"):
         tokenizer = _read(folder, family)
         vocabulary = tokenizer.get_vocab()
-    _check_special_tokens(vocabulary, stated, folder)
+    _check_special_tokens(vocabulary, folder)
     # or a saved folder would ask for the code that was not needed
     tokenizer.init_kwargs.pop("auto_map", None)
     return tokenizer
@@ -52,23 +51,6 @@ def _check_schema(file: Path) -> None:
             raise FormatError(f"{file}: {part}={brief(value)} must be an object or null")
 
 
-def _stated_tokens(folder: Path) -> dict[int, str]:
-    """Return the special tokens that tokenizer_config.json states, by their ids."""
-    file = folder / "tokenizer_config.json"
-    stated = read_json(file).get("added_tokens_decoder") or {}
-    tokens = {}
-    entries = stated.items() if isinstance(stated, dict) else [(None, stated)]
-    for index, token in entries:
-        content = token.get("content") if isinstance(token, dict) else None
-        if not isinstance(content, str) or not index.isdecimal():
-            raise FormatError(
-                f"{file} has added_tokens_decoder with {index}: {brief(token)}: "
-                "it must map ids to objects with content, a word"
-            )
-        tokens[int(index)] = content
-    return tokens
-
-
 def check_size(tokenizer, vocabulary: int, folder: Path) -> None:
     """Raise FormatError where a tokenizer has ids beyond the `vocabulary` rows of the embedding."""
     token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
@@ -79,12 +61,16 @@ def check_size(tokenizer, vocabulary: int, folder: Path) -> None:
         )
 
 
-def _check_special_tokens(vocabulary: dict[str, int], stated: dict[int, str], folder: Path) -> None:
-    """Raise FormatError where the vocabulary has other ids than the tokenizer's files state."""
+def _check_special_tokens(vocabulary: dict[str, int], folder: Path) -> None:
+    """Raise FormatError where the vocabulary has other ids than tokenizer_config.json states."""
+    file = folder / "tokenizer_config.json"
     moved = []
-    for index, token in stated.items():
-        if vocabulary.get(token) != index:
-            moved.append(f"{token} is {vocabulary.get(token)} instead of {index}")
+    with refused(f"added_tokens_decoder in {file} is no map from ids to tokens", "take the published file"):
+        stated = read_json(file).get("added_tokens_decoder") or {}
+        for index, token in stated.items():
+            actual = vocabulary.get(token["content"])
+            if actual != int(index):
+                moved.append(f"{token['content']} is {actual} instead of {index}")
     if moved:
         raise FormatError(
             f"the tokenizer in {folder} gives other ids than its files state: {', '.join(moved[:5])}"

@@ -154,7 +154,6 @@ def _import_everything() -> None:
     import torch
     import transformers.models.llama.modeling_llama
     from hostile import notebook
-    from random_models import cases as random_cases
 
     from sinkprune_companion.cli import compare, evaluate, inputs, prune, trace, train
     from sinkprune_companion.experiments import scoring
@@ -169,7 +168,7 @@ def _import_everything() -> None:
     lora.train = partial(lora.train, check_every=1, save_every=1)  # a checkpoint and a row of the log a step
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
     cost._missing_disk = lambda disk, folder: []  # others fill the disk after the plan
-    del transformers, inputs, prune, random_cases, engine, shrink
+    del transformers, inputs, prune, engine, shrink
     del compare, evaluate, trace, train, scoring, comparison, export, notebook, figures, parameters
 
 
