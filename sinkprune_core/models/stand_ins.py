@@ -31,12 +31,9 @@ POSITIONS = 1024
 THETA = 500_000.0  # base of the rotary frequencies
 MASK = 5
 END = "<|endoftext|>"
+# the order in which a block's parameters take from the stream of random numbers
 FIRST = ("layernorm", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj")
-MODEL_TYPES = {
-    "illada": "llada",
-    "dream": "Dream",
-    "a2d": "a2d-{}",
-}  # where it is not that of the native class
+MODEL_TYPES = {"illada": "llada", "dream": "Dream", "a2d": "a2d-{}"}  # {}: that of the native class
 
 
 def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
@@ -112,7 +109,7 @@ def _tiny(row: KnownModel) -> ModelShape:
 
 
 def _place(entry: tuple[str, nn.Parameter]) -> int:
-    """Return when a parameter of a module is drawn, from the same stream of random numbers."""
+    """Return when a parameter of a module is drawn."""
     places = [place for place, part in enumerate(FIRST) if f"{part}.weight" in entry[0]]
     return min(places, default=len(FIRST))
 
