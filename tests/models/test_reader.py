@@ -142,7 +142,6 @@ def test_weights_that_do_not_fit_are_one_error_with_native_names(fresh, damage, 
     ("cut", "cannot be read .*incomplete or broken, fetch it again"),
     ("shard", "cannot be read|does not exist"),
     ("index", "index of .* names tensors that no file holds: model.extra"),
-    ("json", "config.json is not JSON"),
     ("pickle", "no safetensors in .*, only pytorch_model.bin: pickled weights are not loaded"),
     ("crowd", "holds 2 safetensors files and no model.safetensors.index.json"),
     ("quantised", "is stored as I8: quantised weights are not covered"),
@@ -158,8 +157,6 @@ def test_broken_folders_are_told_apart(fresh, damage, said):
         index = json.loads((folder / "model.safetensors.index.json").read_text())
         index["weight_map"]["model.extra"] = first.name
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    elif damage == "json":
-        (folder / "config.json").write_text("{")
     elif damage == "pickle":
         for file in (first, second, folder / "model.safetensors.index.json"):
             file.unlink()
