@@ -161,15 +161,11 @@ class WeightFiles:
     def tensor(self, stored: str) -> torch.Tensor:
         """Return a stored tensor, which shares its memory with the mapped file: not to be written to."""
         name = self.file_of[stored]
-        self._check_digest(name)
-        with refused(f"{stored} in {self.folder / name} cannot be read", "fetch the file again"):
-            return self.handle(name).get_tensor(stored)
-
-    def _check_digest(self, name: str) -> None:
-        """Raise FormatError for a file that is not the one that was written."""
         if name in self.unchecked:
             check_digest(self.folder / name, self.expected[name])
             self.unchecked.remove(name)
+        with refused(f"{stored} in {self.folder / name} cannot be read", "fetch the file again"):
+            return self.handle(name).get_tensor(stored)
 
 
 def check_digest(file: Path, expected: str) -> None:
