@@ -145,7 +145,7 @@ def requirements(
         largest = max(files.size(key) for key in files.shapes)
     memory = parameters * dtype.itemsize + largest
     missing = []
-    free_disk = free_disk_at(_hub_cache())
+    free_disk = free_disk_at(_hub_cache()) if download else 0
     if download > free_disk:
         missing.append(
             f"{download / 1e9:.1f} GB of disk in {_hub_cache()}, which has {free_disk / 1e9:.1f} GB free: "
