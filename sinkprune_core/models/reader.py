@@ -238,6 +238,11 @@ class Checkpoint:
         """Size of all stored tensors."""
         return self.files.bytes
 
+    @property
+    def parameters(self) -> int:
+        """How many parameters the native model has, tied ones once."""
+        return sum(torch.Size(self.shape(name)).numel() for name in self._sources)
+
     # models
 
     def skeleton(self) -> PreTrainedModel:

@@ -37,6 +37,7 @@ def test_a_model_filled_block_by_block_is_the_whole_model(name, written):
     whole, ids_BT = load(written(name)[0]), some_ids(CASES[name])
     assert torch.equal(outputs(lm, ids_BT), outputs(whole, ids_BT))
     assert lm.fingerprint() == whole.fingerprint()
+    assert checkpoint.parameters == sum(parameter.numel() for parameter in whole.model.parameters())
 
 
 @pytest.mark.parametrize("name", CASES)
