@@ -121,12 +121,12 @@ for name, lacks in plan.lacks.items():
 # Any public format becomes a native transformers class by renaming weights. No remote code runs.
 
 # %%
-from sinkprune_core.models import random_weights
 from sinkprune_core.models.loading import load
+from sinkprune_core.models.stand_ins import stand_in
 
 models = {}
 for name in names:
-    weights = name if real else random_weights.instead_of(name, run.folder / "stand-ins", seed)
+    weights = name if real else stand_in(name, run.folder / "stand-ins", seed)
     models[name] = load(weights, dtype, run.device)
 dlm = models[model]
 

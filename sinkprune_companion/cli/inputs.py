@@ -16,9 +16,8 @@ from sinkprune_core.memory import free_memory
 from sinkprune_core.models.catalog import EMBEDDED
 from sinkprune_core.models.devices import choose_device, choose_dtype
 from sinkprune_core.models.embedded import ADAPTERS
-from sinkprune_core.models.finite import check_finite
 from sinkprune_core.models.hub import WORKING, available_memory, parse
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.language_model import LanguageModel, check_finite
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.seeds import generator

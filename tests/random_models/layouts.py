@@ -1,60 +1,45 @@
 """The public formats, written: how each family lays out the parts of a model, under its names and fields.
 
-A layout is a function of a tiny model's parts (random_parts.py) and shape. It returns the tensors by their
+A layout is a function of a tiny model's parts (parts.py) and shape. It returns the tensors by their
 stored names, fused and padded where the family fuses and pads, and the content of `config.json`.
 """
 
 from collections.abc import Callable
 
 import torch
-
-from sinkprune_core.models.random_parts import TinyShape
+from random_models.parts import TinyShape
 
 Tensors = dict[str, torch.Tensor]
 Layout = Callable[[dict, TinyShape], tuple[Tensors, dict]]
 
-# what LLaDA's configuration states besides its shape
+OFF = (
+    "alibi",
+    "attention_layer_norm",
+    "bias_for_layer_norm",
+    "include_bias",
+    "include_qkv_bias",
+    "input_emb_norm",
+    "scale_logits",
+    "weight_tying",
+)
 LLADA_CONFIG = {
-    "activation_type": "silu",
-    "alibi": False,
-    "alibi_bias_max": 8.0,
+    "model_type": "llada",
     "architectures": ["LLaDAModelLM"],
-    "attention_dropout": 0.0,
-    "attention_layer_norm": False,
-    "attention_layer_norm_with_affine": True,
-    "auto_map": {
-        "AutoConfig": "configuration_llada.LLaDAConfig",
-        "AutoModelForCausalLM": "modeling_llada.LLaDAModelLM",
-        "AutoModel": "modeling_llada.LLaDAModelLM",
-    },
-    "bias_for_layer_norm": False,
+    "auto_map": {"AutoModelForCausalLM": "modeling_llada.LLaDAModelLM"},
+    **dict.fromkeys(OFF, False),
+    **dict.fromkeys(("attention_dropout", "embedding_dropout", "residual_dropout"), 0.0),
+    "activation_type": "silu",
     "block_group_size": 1,
     "block_type": "llama",
-    "embedding_dropout": 0.0,
     "eos_token_id": 0,
-    "flash_attention": False,
-    "include_bias": False,
-    "include_qkv_bias": False,
-    "init_cutoff_factor": None,
-    "init_device": "meta",
-    "init_fn": "mitchell",
-    "init_std": 0.02,
-    "input_emb_norm": False,
     "layer_norm_type": "rms",
     "layer_norm_with_affine": True,
     "mlp_ratio": 4,
-    "model_type": "llada",
     "multi_query_attention": None,
     "pad_token_id": 0,
-    "precision": "amp_bf16",
-    "residual_dropout": 0.0,
     "rope": True,
     "rope_full_precision": True,
-    "scale_logits": False,
-    "transformers_version": "4.46.3",
-    "use_cache": False,
-    "weight_tying": False,
-}
+}  # what LLaDA states besides its shape, and means something
 LLADA_BLOCK = {
     "norm_1": "attn_norm",
     "q": "q_proj",
@@ -161,82 +146,39 @@ def transformer(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
     return stored, config
 
 
-def native(model_type: str) -> Layout:
-    """Return the layout of a model type of transformers."""
+def native(model_type: str, **fields: object) -> Layout:
+    """Return the layout of a family with the names of transformers, and `fields` in its configuration."""
 
     def write(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
         stored, config = transformer(parts, shape)
-        return stored, config | {"model_type": model_type, "head_dim": shape.head_width}
+        return stored, config | {"model_type": model_type, "head_dim": shape.head_width} | fields
 
     return write
 
 
-def illada(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
-    """The second LLaDA, with Llama's field names."""
-    stored, config = transformer(parts, shape)
-    return stored, config | {
-        "model_type": "llada",
-        "architectures": ["LLaDAModelLM"],
-        "attention_bias": False,
-    }
-
-
-def dream(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
-    """Dream."""
-    stored, config = transformer(parts, shape)
-    return stored, config | {
-        "model_type": "Dream",
-        "architectures": ["DreamModel"],
-        "auto_map": {
-            "AutoConfig": "configuration_dream.DreamConfig",
-            "AutoModel": "modeling_dream.DreamModel",
-        },
-        "mask_token_id": 266,
-        "rope_scaling": None,
-        "use_mrope": False,
-        "use_sliding_window": False,
-        "sliding_window": None,
-        "max_window_layers": 28,
-    }
-
-
-def a2d_qwen3(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
-    """An A2D model from Qwen3."""
-    stored, config = transformer(parts, shape)
-    return stored, config | {
-        "model_type": "a2d-qwen3",
-        "architectures": ["A2DQwen3LMHeadModel"],
-        "head_dim": shape.head_width,
-        "rope_scaling": None,
-        "use_sliding_window": False,
-        "attention_bias": False,
-        "max_window_layers": 28,
-    }
-
-
-def a2d_qwen2(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
-    """Published with an output head of its own and a configuration that says it is tied."""
-    stored, config = transformer(parts, shape)
-    return stored, config | {
-        "model_type": "a2d-qwen2",
-        "architectures": ["A2DQwen2LMHeadModel"],
-        "tie_word_embeddings": True,
-        "use_sliding_window": False,
-        "max_window_layers": 21,
-    }
+FULL = {"use_sliding_window": False, "rope_scaling": None, "max_window_layers": 28}
+illada = native("llada", architectures=["LLaDAModelLM"], attention_bias=False)
+dream = native(
+    "Dream",
+    architectures=["DreamModel"],
+    auto_map={"AutoModel": "modeling_dream.DreamModel"},
+    mask_token_id=266,
+    use_mrope=False,
+    sliding_window=None,
+    **FULL,
+)
+a2d_qwen3 = native("a2d-qwen3", architectures=["A2DQwen3LMHeadModel"], attention_bias=False, **FULL)
+# published with an output head of its own and a configuration that says it is tied
+a2d_qwen2 = native(
+    "a2d-qwen2", architectures=["A2DQwen2LMHeadModel"], tie_word_embeddings=True, use_sliding_window=False
+)
 
 
 def diffullama(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
     """Llama inside another module, with buffers that are recomputed and never read."""
-    plain, config = transformer(parts, shape)
-    stored = {}
-    for name, tensor in plain.items():
-        if name == "model.embed_tokens.weight":
-            stored["embed_tokens.weight"] = tensor
-        elif name.startswith("model."):
-            stored["denoise_" + name] = tensor
-        else:
-            stored[name] = tensor
+    stored, config = transformer(parts, shape)
+    stored["embed_tokens.weight"] = stored.pop("model.embed_tokens.weight")
+    stored = {f"denoise_{name}" if name.startswith("model.") else name: stored[name] for name in stored}
     for index in range(shape.layers):
         name = f"denoise_model.layers.{index}.self_attn.rotary_emb.inv_freq"
         stored[name] = torch.zeros(shape.head_width // 2)
@@ -244,7 +186,6 @@ def diffullama(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
     return stored, config | {
         "model_type": "llama",
         "architectures": ["LlamaForCausalLM"],
-        "pretraining_tp": 1,
         "rope_scaling": None,
     }
 
@@ -280,32 +221,23 @@ def gpt2(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
 
 
 def _gpt2_block(layer: Tensors) -> Tensors:
-    return {
-        "ln_1.weight": layer["norm_1"],
-        "ln_1.bias": layer["norm_1_bias"],
-        "ln_2.weight": layer["norm_2"],
-        "ln_2.bias": layer["norm_2_bias"],
-        "attn.c_attn.weight": torch.cat([layer[name] for name in "qkv"]).T.contiguous(),
+    stored = {
+        "attn.c_attn.weight": torch.cat([layer[name] for name in "qkv"]).T,
         "attn.c_attn.bias": torch.cat([layer[f"{name}_bias"] for name in "qkv"]),
-        "attn.c_proj.weight": layer["o"].T.contiguous(),
-        "attn.c_proj.bias": layer["o_bias"],
-        "mlp.c_fc.weight": layer["up"].T.contiguous(),
-        "mlp.c_fc.bias": layer["up_bias"],
-        "mlp.c_proj.weight": layer["down"].T.contiguous(),
-        "mlp.c_proj.bias": layer["down_bias"],
     }
+    for part, name in {"o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}.items():
+        stored |= {f"{name}.weight": layer[part].T, f"{name}.bias": layer[f"{part}_bias"]}
+    for norm in "12":
+        stored |= {f"ln_{norm}.weight": layer[f"norm_{norm}"], f"ln_{norm}.bias": layer[f"norm_{norm}_bias"]}
+    return stored
 
 
 def diffugpt(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
     """GPT-2 inside another module, without the causal mask."""
     plain, config = gpt2(parts, shape)
-    stored = {}
-    for name, tensor in plain.items():
-        if name == "wte.weight":
-            stored["embed_tokens.weight"] = tensor
-        elif not name.endswith(".attn.bias"):
-            stored[f"denoise_model.{name}"] = tensor
-    return stored, config
+    embedding = plain.pop("wte.weight")
+    stored = {f"denoise_model.{name}": plain[name] for name in plain if not name.endswith(".attn.bias")}
+    return stored | {"embed_tokens.weight": embedding}, config
 
 
 def smdm(parts: dict, shape: TinyShape) -> tuple[Tensors, dict]:
