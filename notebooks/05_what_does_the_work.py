@@ -173,25 +173,42 @@ print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 # noise.
 
 # %%
-from sinkprune_companion.experiments.pruning_grid import GridCell, Measures, measure_grid
-from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_companion.run.texts import held_out_texts
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.models.loading import load
 
 dlm = load(model, dtype, run.device)
-tokens = calibration * noise_levels  # in sequences
-grid = []
-for recipe in dict.fromkeys(recipes):
-    levels = 1 if recipe.inputs == "clean" else recipe.noise_levels
-    variant = name(recipe, wanda)
-    count = max(1, tokens // levels)
-    grid.append(
-        GridCell("unstructured", recipe.sparsity, variant, recipe, count, seeds + first_seed)
-    )
+fingerprint = dlm.fingerprint()
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 numbers = range(first_seed, first_seed + seeds)
-measures = Measures(texts, draws, {}, 1, own_noise)
-losses, _ = measure_grid(run, dlm, grid, measures, numbers)
+tokens = calibration * noise_levels  # in sequences
+counts = {}  # calibration sequences of every recipe
+for recipe in recipes:
+    levels = 1 if recipe.inputs == "clean" else recipe.noise_levels
+    counts[recipe] = max(1, tokens // levels)
+losses = []
+for seed in sorted({0, *numbers}) if own_noise else [0]:
+    labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
+    losses.append(Variant(dlm, fingerprint).scores(run, texts, draws, noise=seed, **labels))
+
+# %% [markdown]
+# The loop, with calibration text and shared statistics for every number of sequences:
+
+# %%
+from tqdm.auto import tqdm
+
+for seed in tqdm(numbers, desc="calibration draws"):
+    text, shared = {}, {}
+    for count in dict.fromkeys(counts.values()):
+        text[count] = calibration_draw(dlm, count, length, seed)
+        alike = [recipe for recipe in counts if counts[recipe] == count]
+        shared[count] = SharedStatistics(dlm, alike, text[count])
+    for recipe, count in tqdm(counts.items(), desc="prune and measure", leave=False):
+        labels = {"variant": name(recipe, wanda), "pattern": "unstructured"}
+        labels |= {"sparsity": recipe.sparsity, "seed": seed}
+        with Variant(dlm, fingerprint, recipe, text[count], shared[count]) as variant:
+            noise = seed if own_noise else 0
+            losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
 
 # %% [markdown]
 # What the eight combinations cost above the dense model, in nats per token, and the share of the
@@ -199,9 +216,11 @@ losses, _ = measure_grid(run, dlm, grid, measures, numbers)
 
 # %%
 import pandas as pd
+from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.ledger.contrasts import differences_of
 from sinkprune_core.evaluation.intervals import crossed_interval, pivot
 
+losses = pd.concat(losses, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
 dense = pivot(scores[scores.variant == "dense"])
 rows = []

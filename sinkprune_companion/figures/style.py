@@ -10,6 +10,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 ORANGE = "#E69F00"
@@ -137,6 +138,12 @@ def reaches_far(values: pd.DataFrame | pd.Series, linear: float) -> bool:
 def _divided(count: int, by: int) -> int:
     """Return how many groups of `by` hold `count` things."""
     return -(-count // by)
+
+
+def draw_intervals(axis: Axes, x, value, low, high, look: Series, **options: object) -> None:
+    """Draw points at `x` with their intervals as bars, joined as `look` says; all are sequences alike."""
+    style = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 5, "lw": 1.3, "capsize": 2}
+    axis.errorbar(x, value, bars(value, low, high), **{**style, **options})
 
 
 def bars(value, low, high) -> list:
