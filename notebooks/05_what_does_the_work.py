@@ -398,7 +398,7 @@ figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 # calibration text, with and without a special first token. A sweep measures this on draw 0 alone.
 
 # %%
-from sinkprune_companion.experiments.token_reach import reach_words, token_reach
+from sinkprune_companion.experiments.token_reach import reach_table, token_reach
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
@@ -445,7 +445,7 @@ if first_seed == 0 or not run.is_cell:
     drawn = sink_figures.plot_token_reach(reached, says)
     caption = f"kept weights that change when calibration tokens are left out. {says}"
     display(figures.save_figure(run, drawn, "reach", reached, caption))
-    print(reach_words(reached))
+    display(reach_table(reached).round(4))
 
 # %% [markdown]
 # ## The reading

@@ -131,8 +131,8 @@ def flip_table(
             "variant": variant["variant"],
             "other": other["variant"],
             "items": sum(items for items, _ in counted),
-            "only_variant": sum(found.only_b for _, found in counted),
-            "only_other": sum(found.only_a for _, found in counted),
+            "only_variant": sum(counts.only_b for _, counts in counted),
+            "only_other": sum(counts.only_a for _, counts in counted),
         }
         rows.append(row)
     return pd.DataFrame(rows)

@@ -277,7 +277,7 @@ def _draw_filling(axis: Axes, frame: pd.DataFrame, column: str, scale: float, la
         estimates = {share: interval(scale * values) for share, values in part.groupby("share")[column]}
         moved = spread_out(place, len(models), 1.6)
         where = [100 * share + moved for share in estimates]
-        ends = pd.DataFrame([(each.value, each.low, each.high) for each in estimates.values()])
+        ends = pd.DataFrame([(one.value, one.low, one.high) for one in estimates.values()])
         look = Series(colour, marker, "-" if kind == "diffusion" else "--")
         draw_intervals(axis, where, ends[0], ends[1], ends[2], look, label=f"{model} ({kind})")
     axis.set_xticks([100 * share for share in sorted(set(frame.share))])

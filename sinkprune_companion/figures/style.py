@@ -105,8 +105,8 @@ def titled_legend(figure: Figure, handles: list, labels: list[str] | None = None
     if not title:
         legend_above(figure, handles, labels)
         return
-    said = _with_room(figure, title)
-    legend_above(figure, handles, labels, title=said, title_fontsize=9.5, alignment="left")
+    broken = _with_room(figure, title)
+    legend_above(figure, handles, labels, title=broken, title_fontsize=9.5, alignment="left")
 
 
 def titled(figure: Figure, title: str) -> None:
@@ -117,9 +117,9 @@ def titled(figure: Figure, title: str) -> None:
 def _with_room(figure: Figure, title: str) -> str:
     """Return a title broken to the figure's width, and make the figure as much higher."""
     letters = int(TITLE_LETTERS_PER_INCH * figure.get_figwidth())
-    said = textwrap.fill(title, letters, break_on_hyphens=False)
-    figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(said.splitlines()))
-    return said
+    broken = textwrap.fill(title, letters, break_on_hyphens=False)
+    figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(broken.splitlines()))
+    return broken
 
 
 def watermark(figure: Figure, words: str) -> Figure:
