@@ -31,7 +31,7 @@
 # training [docs/trainings.md](../docs/trainings.md) repeats.
 
 # %% [markdown]
-# **Parameters**, with the values of profile quick, which *Run all* takes. The first four lists have
+# **Parameters**, with the values of profile quick, which *Run all* takes. The first five lists have
 # an entry for every *setting*, a way to measure. The first setting is the main one, which other
 # pairs and other lengths are compared with.
 
@@ -42,10 +42,10 @@ calibration: list[int] = [1, 4, 4]  # calibration sequences of noised recipes, b
 own_noise: list[bool] = [False, False, True]  # each draw has noise of its own; else all have one
 seeds: list[int] = [1, 2, 2]  # calibration draws, by setting
 other_draws: list[int] = [1, 1, 1]  # the same at sparsities other than 0.5
-pairs: list[str] = []  # other trainings: folders of their adapters or models, or some of `archives`
+archives: list[str] = ["", "", ""]  # NAME of the figures/records-NAME.tar.xz to read, by setting
+pairs: list[str] = []  # other trainings: folders of their adapters or models, or such a NAME
 pair_seeds: int = 2  # calibration draws of the other pairs
 lengths: list[int] = [128, 64]  # tokens per sequence: of the settings, then others
-archives: list[str] = []  # NAME of figures/records-NAME.tar.xz that are read before measuring
 sparsities: list[float] = [0.5]  # shares of zeros; 0.5 must be among them
 recipes: list[str] | None = ["wanda", "noised-dense", "all-sinks", "unstable"]  # null: all of 03
 sequences: int = 6  # held-out sequences, shared out among three kinds of text and two starts
@@ -82,18 +82,22 @@ run = start("07_robustness", globals())
 # %%
 import pandas as pd
 from sinkprune_companion.experiments.robustness import PUBLISHED, Setting
+from sinkprune_core.files import project_root
 
 given = {"own_noise": own_noise, "seeds": seeds, "other_draws": other_draws}
+given["archives"] = archives
 for name, values in given.items():
     if len(values) != len(calibration):
         raise ValueError(f"{name}={values} must have {len(calibration)} values, as calibration has")
 if 0.5 not in sparsities:
     raise ValueError(f"sparsities={sparsities} must have 0.5, at which verdicts are read")
 settings = []
-for amount, own, count, others in zip(calibration, *given.values(), strict=True):
-    settings.append(Setting(PUBLISHED, amount, own, lengths[0], count, others))
-main = settings[0]._replace(other_draws=0)
-settings += [main._replace(pair=pair, seeds=pair_seeds) for pair in pairs]
+for amount, own, *others in zip(calibration, *given.values(), strict=True):
+    settings.append(Setting(PUBLISHED, amount, own, lengths[0], *others))
+main = settings[0]._replace(other_draws=0, archive="")
+for pair in pairs:
+    archive = "" if (project_root() / pair).is_dir() else pair
+    settings.append(main._replace(pair=pair, seeds=pair_seeds, archive=archive))
 settings += [main._replace(length=length) for length in lengths[1:]]
 pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities"})
 
@@ -102,19 +106,21 @@ pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities
 # its records, which know the fingerprint of the model.
 
 # %%
-from sinkprune_companion.experiments.robustness import OnRecord, load_pair, take_records
+from sinkprune_companion.experiments import robustness
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
-from sinkprune_core.files import project_root
 from sinkprune_core.models.loading import load
 
-fingerprints = {name: take_records(run, name) for name in archives}
+runs = {"": run}
+for name in dict.fromkeys(setting.archive for setting in settings if setting.archive):
+    runs[name] = robustness.archived_run(run, name)
 dlm = load(model, dtype, run.device)
 models = {PUBLISHED: (Variant, dlm, dlm.fingerprint())}
 for pair in pairs:
-    if pair in fingerprints:
-        models[pair] = (OnRecord, dlm, fingerprints[pair][dlm.name])
+    if pair in runs:
+        fingerprint = robustness.archived_fingerprint(runs[pair], dlm.name)
+        models[pair] = (robustness.OnRecord, dlm, fingerprint)
     else:
-        trained = load_pair(project_root() / pair, dtype, run.device)
+        trained = robustness.load_pair(project_root() / pair, dtype, run.device)
         models[pair] = (Variant, trained, trained.fingerprint())
 
 # %% [markdown]
@@ -146,6 +152,7 @@ from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 
 def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
     kind, lm, fingerprint = models[setting.pair]
+    place = runs[setting.archive]
     texts = held_out_texts(lm.tokenizer, sequences, setting.length)
     rows = [row for row in rows_of(setting) if seed < row.draws]
     text = calibration_draw(lm, setting.calibration, setting.length, seed)
@@ -153,13 +160,12 @@ def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
     shared = SharedStatistics(lm, [row.recipe for row in rows], text)
     noise = seed if setting.own_noise else 0
     labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": noise}
-    scores = [kind(lm, fingerprint).scores(run, texts, draws, noise=noise, **labels)]
+    scores = [kind(lm, fingerprint).scores(place, texts, draws, noise=noise, **labels)]
     for row in rows:
-        is_short = row.sequences == setting.calibration
-        given = (text, shared) if is_short else (more_text, None)
+        given = (text, shared) if row.sequences == setting.calibration else (more_text, None)
         with kind(lm, fingerprint, row.recipe, *given) as variant:
             labels = {**row.labels, "seed": seed}
-            scores.append(variant.scores(run, texts, draws, noise=noise, **labels))
+            scores.append(variant.scores(place, texts, draws, noise=noise, **labels))
     return scores
 
 
@@ -188,7 +194,6 @@ for setting in tqdm(settings, desc="settings"):
 # What the figures and tables below compare:
 
 # %%
-from sinkprune_companion.experiments.robustness import apart_in
 from sinkprune_companion.figures import figures, forests
 from sinkprune_core.evaluation.intervals import forest_table
 
@@ -200,7 +205,7 @@ HALF = ("unstructured", 0.5)
 def forest(factor: str, title: str):
     estimates, groups = {}, {}
     for comparison in SHOWN:
-        for setting in apart_in(factor, settings):
+        for setting in robustness.apart_in(factor, settings):
             estimate, value = differences[setting, HALF].get(comparison), setting.value_of(factor)
             label = f"{pruning_findings.COMPARISONS[comparison].label}: {value}"
             if estimate is not None:
@@ -226,9 +231,7 @@ forest("pair", "The same differences on other trainings, 50 % sparsity")
 # pairs that the project keeps.
 
 # %%
-from sinkprune_companion.experiments.robustness import stable_shares
-
-stable_shares(pairs)
+robustness.stable_shares(pairs)
 
 # %% [markdown]
 # ## More calibration text
@@ -243,7 +246,7 @@ forest("calibration", "The same differences on more calibration text, 50 % spars
 
 # %%
 costs = {}
-for setting in apart_in("calibration", settings):
+for setting in robustness.apart_in("calibration", settings):
     excess = pruning_findings.excess(scores[setting]).set_index(["panel", "recipe"])
     costs[f"{setting.value_of('calibration')}, {setting.seeds} draws"] = excess.shown
 pd.DataFrame(costs).fillna("–")
@@ -254,7 +257,7 @@ pd.DataFrame(costs).fillna("–")
 
 # %%
 rows = {}
-for setting in apart_in("calibration", settings):
+for setting in robustness.apart_in("calibration", settings):
     column = f"{setting.value_of('calibration')}, {setting.other_draws} draws"
     for place in pruning_findings.places(scores[setting]):
         for comparison, estimate in differences[setting, place].items():
@@ -274,7 +277,7 @@ pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 # %%
 rows = []
-for setting in apart_in("own_noise", settings):
+for setting in robustness.apart_in("own_noise", settings):
     for comparison, estimate in differences[setting, HALF].items():
         row = {"comparison": pruning_findings.COMPARISONS[comparison].label}
         row |= {"noise": setting.value_of("own_noise"), "difference": estimate.value}

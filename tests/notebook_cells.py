@@ -96,6 +96,7 @@ TINY = {
         "own_noise": [False, False],
         "seeds": [1, 1],
         "other_draws": [1, 1],
+        "archives": ["", ""],
         "lengths": [48, 32],
         "sequences": 12,
     },

@@ -1,8 +1,9 @@
 """Settings in which notebook 07 repeats the headline rows of notebook 03, and models on record alone."""
 
 import json
-import shutil
+import tarfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import pandas as pd
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.run import record_archive
 from sinkprune_companion.run.records import Run
-from sinkprune_core.files import atomic, make_folder, project_root
+from sinkprune_core.files import project_root
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.devices import choose_device, choose_dtype
 from sinkprune_core.models.language_model import LanguageModel
@@ -54,7 +55,7 @@ FACTORS = Setting._fields[:4]  # what a result may depend on
 def apart_in(factor: str, settings: Iterable[Setting]) -> list[Setting]:
     """Return the first settings, two or more, that differ in one of FACTORS alone; none where there are none.
 
-    The numbers of draws are no factor.
+    Numbers of draws and archives are no factor.
     """
     groups: dict[tuple, dict[object, Setting]] = {}
     for setting in settings:
@@ -87,25 +88,40 @@ def load_pair(folder: Path, dtype: str, device: str) -> LanguageModel:
     return lm
 
 
-def take_records(run: Run, archive: str) -> pd.Series:
-    """Put the scores of an archive among a run's records; return the fingerprints of their models by name.
+def archived_run(run: Run, archive: str) -> Run:
+    """Return a run that reads and writes `runs/archive-{archive}`, with the scores of an archive in it.
 
-    What is there already stays. Raises FileNotFoundError and ValueError as `record_archive.unpack` does.
+    It is apart from the run's own records, which measure what they lack. What it reads counts among what
+    `run` has read. Raises FileNotFoundError for an archive that the project does not keep.
     """
-    record_archive.unpack(archive)
-    source = project_root() / "runs" / archive / "records" / "scores"
-    target = run.records / "scores"
-    make_folder(target)
-    fingerprints = {}
-    for suffix in ("json", "csv"):  # a table without what is said of it would be measured anew
-        for file in sorted(source.glob(f"*.{suffix}")):
-            if suffix == "json":
-                key = json.loads(file.read_text(encoding="utf-8"))["key"]
-                fingerprints[key["model"]] = key["fingerprint"]
-            if not (target / file.name).exists():
-                with atomic(target / file.name) as partial:
-                    shutil.copyfile(file, partial)
-    return pd.Series(fingerprints, name=archive)
+    file = record_archive.archive_file(archive)
+    if not file.exists():
+        raise FileNotFoundError(
+            f"figures/{file.name} is missing: the project keeps no records of {archive!r}"
+        )
+    apart = replace(run, profile=f"archive-{archive}")
+    with tarfile.open(file) as opened:
+        scores = [member for member in opened if member.name.startswith("scores/")]
+        opened.extractall(apart.records, scores, filter="data")
+    return apart
+
+
+def archived_fingerprint(run: Run, model: str) -> str:
+    """Return the fingerprint of the one model called so that the scores of a run are of.
+
+    Raises ValueError where there are none or several.
+    """
+    keys = [
+        json.loads(file.read_text(encoding="utf-8"))["key"]
+        for file in (run.records / "scores").glob("*.json")
+    ]
+    fingerprints = {key["fingerprint"] for key in keys if key["model"] == model}
+    count = len(fingerprints)
+    if count != 1:
+        raise ValueError(
+            f"runs/{run.profile} has scores of {len(fingerprints)} models called {model}, not of one"
+        )
+    return fingerprints.pop()
 
 
 def stable_shares(pairs: Iterable[str]) -> pd.DataFrame:

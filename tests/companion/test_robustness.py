@@ -11,9 +11,10 @@ from sinkprune_companion.experiments.robustness import (
     OnRecord,
     Setting,
     apart_in,
+    archived_fingerprint,
+    archived_run,
     load_pair,
     stable_shares,
-    take_records,
 )
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
@@ -42,34 +43,32 @@ def run(tmp_path, monkeypatch) -> Run:
     (tmp_path / "figures").mkdir()
     for file in (project_root() / "figures").glob("records-seed-1.tar.xz*"):
         shutil.copyfile(file, tmp_path / "figures" / file.name)
-    for module in ("run.records", "run.record_archive", "experiments.robustness"):
+    for module in ("run.records", "run.record_archive"):
         monkeypatch.setattr(f"sinkprune_companion.{module}.project_root", lambda: tmp_path)
     return Run("07_robustness", "test", {"device": "cpu"})
 
 
 def test_scores_of_a_pair_without_weights_are_read_from_its_archive(run):
-    (fingerprint,) = take_records(run, "seed-1")
-    scores = run.records / "scores"
-    assert len(list(scores.glob("*.csv"))) == len(list(scores.glob("*.json"))) == 19
+    apart = archived_run(run, "seed-1")
+    fingerprint = archived_fingerprint(apart, "smol-dlm")
     lm = SimpleNamespace(name="smol-dlm", tokenizer=open_checkpoint("smol-ar").tokenizer())
     texts = held_out_texts(lm.tokenizer, 264, 128)
     text = calibration_draw(lm, 16, 128, 1)
     with OnRecord(lm, fingerprint, preset("unstable", noise_levels=8), text) as variant:
-        frame = variant.scores(run, texts, 1, variant="unstable", seed=1)
+        frame = variant.scores(apart, texts, 1, variant="unstable", seed=1)
         assert len(frame) == 264
         assert set(frame.fingerprint) == {fingerprint}
         with pytest.raises(FileNotFoundError, match=rf"of the model {fingerprint}: name the folder"):
-            variant.scores(run, texts, 2, variant="unstable", seed=1)
+            variant.scores(apart, texts, 2, variant="unstable", seed=1)
+    assert len(run.records_read) == 1, "what is read from an archive counts"
+    assert not run.records.exists(), "an archive is no record of the run"
 
 
-def test_what_is_on_record_stays(run):
-    take_records(run, "seed-1")
-    (run.records / "scores" / "mine.csv").write_text("value\n1\n")
-    file = next((run.records / "scores").glob("*.csv"))
-    file.write_text("changed")
-    take_records(run, "seed-1")
-    assert file.read_text() == "changed"
-    assert (run.records / "scores" / "mine.csv").exists()
+def test_what_an_archive_lacks_is_refused(run):
+    with pytest.raises(FileNotFoundError, match=r"records-seed-9.tar.xz is missing: the project keeps no"):
+        archived_run(run, "seed-9")
+    with pytest.raises(ValueError, match="has scores of 0 models called dream, not of one"):
+        archived_fingerprint(archived_run(run, "seed-1"), "dream")
 
 
 def test_shares_at_stable_positions_are_those_of_the_published_tables():
