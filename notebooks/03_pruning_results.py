@@ -19,7 +19,7 @@
 #
 # **Question.** Pruning scores weights on calibration text. Does it help to leave attention sinks
 # out of the statistics: all of them, as the official code does, or only the unstable ones, as the
-# paper's title says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
+# abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
 # whole units? And are the sinks the reason, or what else the official comparison changes?
 #
 # | profile | time | peak memory |
@@ -264,8 +264,8 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 #
 # NELBO of the pruned DLM minus that of the dense one, on the same sequences under the same noise,
 # as a mean over text and calibration draws. Lower is better. Drawn are recipes that were measured at
-# all sparsities; the table of all numbers beside the figure has the others. Magnitude and
-# statistics from sinks alone cost far more; their numbers stand below.
+# all sparsities; the data of the figure (`quality.csv`) has the others. Magnitude and statistics
+# from sinks alone cost far more; their numbers stand below.
 
 # %%
 from sinkprune_companion.experiments import pruning_findings

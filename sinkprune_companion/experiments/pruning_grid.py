@@ -9,7 +9,6 @@ from sinkprune_core.pruning.recipe import Recipe, preset
 
 SPARSITY = 0.5  # at which verdicts are read
 UNSTRUCTURED = "unstructured"
-STRUCTURED = "structured"
 UNMATCHED = "wanda-unmatched"  # Wanda on as many sequences as noised recipes, and so on fewer tokens
 HEADLINE = (
     "wanda",
@@ -51,7 +50,7 @@ class GridRow(NamedTuple):
     """One variant of a model: how it is pruned, on how many sequences, and in how many calibration draws."""
 
     variant: str  # its name
-    pattern: str  # UNSTRUCTURED, N:M or STRUCTURED
+    pattern: str  # UNSTRUCTURED, N:M or `structured`
     sparsity: float
     recipe: Recipe
     sequences: int  # of calibration text

@@ -11,7 +11,6 @@ from sinkprune_companion.experiments.pruning_grid import (
     CONTROLS,
     CURVE,
     HEADLINE,
-    STRUCTURED,
     UNITS,
     UNMATCHED,
     UNSTRUCTURED,
@@ -41,7 +40,7 @@ def grid() -> list[GridRow]:
         *grid_rows(CONTROLS, UNSTRUCTURED, 0.5, 3, **settings),
         *grid_rows(CURVE, UNSTRUCTURED, 0.75, 3, **settings),
         *grid_rows(CURVE, "2:4", 0.5, 2, **settings),
-        *grid_rows(UNITS, STRUCTURED, 0.3, 2, **settings),
+        *grid_rows(UNITS, "structured", 0.3, 2, **settings),
     ]
 
 
