@@ -31,6 +31,7 @@ class Setting(NamedTuple):
     length: int  # tokens per sequence
     seeds: int  # calibration draws
     other_draws: int = 0  # the same at other sparsities than that of verdicts; 0: not measured there
+    archive: str = ""  # NAME of the figures/records-NAME.tar.xz with its records; empty: those of the run
 
     def value_of(self, factor: str) -> str:
         """Return what one of FACTORS is here, in words."""
