@@ -100,12 +100,18 @@ def _records(profile: str) -> Path:
 
 
 def files_behind(folder: Path) -> list[Path]:
-    """Return the files of the records that the findings and figures of a run rest on."""
+    """Return the files of the records that the findings and figures of a run rest on.
+
+    Raises ValueError for a record that is missing.
+    """
     files = set()
-    for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").rglob("*.json")]:
+    for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").glob("*/*.json")]:
         about = json.loads(file.read_text(encoding="utf-8"))
         provenance = about.get("provenance", about)
         for group in provenance.get("records", []):
             for name in group["names"]:
-                files.update((folder / "records" / provenance["notebook"]).glob(f"{name}.*"))
+                parts = set((folder / "records").glob(f"{name}.*"))
+                if len(parts) < 2:  # the record and what it is known by
+                    raise ValueError(f"{file} rests on record {name}, which is missing: run it again")
+                files |= parts
     return sorted(files)
