@@ -164,7 +164,7 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     before = stamps(run)
 
     again = reproduce(project)
-    assert again.returncode == 0 and "Nothing to be done" in again.stderr + again.stdout
+    assert again.returncode == 0 and "Nothing to be done" in (run.parent / "reproduce.log").read_text()
     assert stamps(run) == before
 
     sweep["01_two"]["first_seed"].append(2)
@@ -199,20 +199,40 @@ def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project, sweep, 
     assert not (project / "runs" / "tiny").exists()
 
 
-def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_and_keeps_the_rest(project):
+def begun(project: Path, **streams: object) -> subprocess.Popen:
+    """Start a run in a session of its own, and return it when its first notebook has written a record."""
     configure(project, one={"size": 2, "pause": 120.0})
     process = subprocess.Popen(
-        **command(project, "reproduce", "--profile", "tiny"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        **command(project, "reproduce", "--profile", "tiny"), start_new_session=True, **streams
     )
-    records = project / "runs" / "tiny" / "records"
     deadline = time.time() + 120
+    records = project / "runs" / "tiny" / "records"
     while not list(records.glob("first/*.csv")) and time.time() < deadline:  # not in the folders of scratch
         time.sleep(0.2)
+    return process
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_nothing_else(project):
+    """As a terminal does it: everything that runs gets the signal."""
+    process = begun(project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and not output
+    progress, last = errors.splitlines()[:-1], errors.splitlines()[-1]
+    assert last == (
+        "interrupted: finished notebooks and records are kept in runs/tiny, "
+        "and the same command goes on from here"
+    )
+    assert all("of 2 jobs finished" in line for line in progress)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # no process is left
+
+
+def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_and_keeps_the_rest(project):
+    process = begun(project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    records = project / "runs" / "tiny" / "records"
     (kept,) = records.glob("first/*.csv")
     text, stamp = kept.read_text(), kept.stat().st_mtime_ns
     assert not list(records.glob("second/*.csv"))

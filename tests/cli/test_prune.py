@@ -187,7 +187,7 @@ def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(no_hub, capsys)
         (("--preset", "wandaa"), "--preset wandaa is unknown; did you mean wanda"),
         (("--set", "colour=red"), "--set colour=red: a recipe has no 'colour'; it has"),
         (("--set", "noise_level=4"), "a recipe has no 'noise_level'; did you mean noise_levels"),
-        (("--set", "noise_levels=many"), "--set noise_levels=many: noise_levels takes int, not 'many'"),
+        (("--set", "noise_levels=many"), "noise_levels='many' must be a whole number of at least 1"),
         (("--set", "noise_levels"), "--set noise_levels: write FIELD=VALUE"),
         (("--set", "sparsity=0.3", "--sparsity", 0.4), "--set sparsity=0.3: sparsity is given twice"),
         (("--set", "owl_m=3", "--set", "owl_m=4"), "--set owl_m=4: owl_m is given twice"),
