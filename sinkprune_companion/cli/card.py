@@ -19,7 +19,6 @@ class CardOptions(Options):
     render: bool = switch("measure nothing: write the card anew from the files beside the adapter")
 
     def __post_init__(self):
-        super().__post_init__()
         if self.render:
             measured = ("sequences", "draws", "items", "seed", "data")
             self.refuse(measured, "--render measures nothing")

@@ -41,8 +41,8 @@ class CompareOptions(ModelOptions):
     margin: float = real(
         0.02,
         "smallest difference that would matter, in nats per token; 0.02 is 2 % of perplexity",
-        least=0,
-        without_least=True,
+        "above 0",
+        lambda margin: margin > 0,
     )
     tasks: tuple[str, ...] = option(
         (), "suite: this project's offline items, besides the text", nargs="+", metavar="TASK"

@@ -74,7 +74,6 @@ class ModelOptions(Options):
     )
 
     def __post_init__(self):
-        super().__post_init__()
         if self.device_map is not None:
             device_map_of(self.device_map)
             self.refuse(("device",), f"--device-map {self.device_map} names the devices")

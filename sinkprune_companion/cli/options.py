@@ -3,61 +3,13 @@
 import argparse
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
 
 NEXT = "the same command begins anew"
-
-
-@dataclass(frozen=True)
-class Range:
-    """The numbers that an option takes; infinity and NaN are never among them."""
-
-    kind: type
-    """`int` or `float`."""
-
-    least: float
-    """The smallest number."""
-
-    without_least: bool = False
-    """Whether `least` itself is excluded."""
-
-    most: float | None = None
-    """The largest number; None: there is no limit."""
-
-    without_most: bool = False
-    """Whether `most` itself is excluded."""
-
-    def holds(self, value: float) -> bool:
-        """Return whether `value` is in the range."""
-        if not math.isfinite(value) or value < self.least:
-            return False
-        if self.without_least and value == self.least:
-            return False
-        if self.most is None:
-            return True
-        return value < self.most or (value == self.most and not self.without_most)
-
-    def advice(self, value: float) -> str:
-        """Return what to do about a number outside the range."""
-        if self.most == 1 and 1 < value <= 100:
-            return f"{value:g} % is {value / 100:g}"
-        return "give such a number, or leave it out"
-
-    @property
-    def noun(self) -> str:
-        """The range with its kind in words, e.g. `whole number of at least 1`."""
-        kind = "whole number" if self.kind is int else "finite number"
-        return f"{kind} {self}" if self.without_least else f"{kind} of {self}"
-
-    def __str__(self) -> str:
-        text = f"{'above' if self.without_least else 'at least'} {self.least:g}"
-        if self.most is None:
-            return text
-        return f"{text} and {'below' if self.without_most else 'at most'} {self.most:g}"
 
 
 # fields of a class of options
@@ -70,34 +22,47 @@ def option(default: object, text: str, group: str | None = None, **settings: obj
 
 def whole(default: int | None, text: str, least: int, stated: str | None = None, group: str | None = None):
     """Return the field of a whole number; `stated` says in words what a default of None means."""
-    return _number(Range(int, least), default, text, stated, group)
+
+    def number(word: str) -> int:
+        with suppress(ValueError):
+            if int(word) >= least:
+                return int(word)
+        raise argparse.ArgumentTypeError(
+            f"{word} must be a whole number of at least {least}: give such a number, or leave it out"
+        )
+
+    help_text = _with_default(f"{text} (at least {least}", default if stated is None else stated)
+    return option(default, help_text, group, type=number, metavar="N")
 
 
 def real(
     default: float | None,
     text: str,
+    limits: str,
+    allowed: Callable[[float], bool],
     stated: str | None = None,
     group: str | None = None,
-    **limits: float | bool,
 ):
-    """Return the field of a finite number; `limits` are fields of `Range`."""
-    return _number(Range(float, **limits), default, text, stated, group)
+    """Return the field of a finite number that is `allowed`; `limits` says in words which are."""
+
+    def number(word: str) -> float:
+        value = math.nan
+        with suppress(ValueError):
+            value = float(word)
+        if math.isfinite(value) and allowed(value):
+            return value
+        is_percent = 1 < value <= 100 and allowed(value / 100)
+        advice = f"{value:g} % is {value / 100:g}" if is_percent else "give such a number, or leave it out"
+        noun = f"finite number{' of' if limits.startswith('at ') else ''} {limits}"
+        raise argparse.ArgumentTypeError(f"{word} must be a {noun}: {advice}")
+
+    help_text = _with_default(f"{text} ({limits}", default if stated is None else stated)
+    return option(default, help_text, group, type=number, metavar="X")
 
 
-def _number(allowed: Range, default: float | None, text: str, stated: str | None, group: str | None):
-    default_text = default if stated is None else stated
-    limits = str(allowed) if default_text is None else f"{allowed}; default: {default_text}"
-    is_whole = allowed.kind is int
-    metadata = {
-        "help": f"{text} ({limits})".replace("%", "%%"),
-        "group": group,
-        "settings": {
-            "type": whole_number if is_whole else real_number,
-            "metavar": "N" if is_whole else "X",
-        },
-        "range": allowed,
-    }
-    return field(default=default, metadata=metadata)
+def _with_default(text: str, default: object) -> str:
+    ending = "" if default is None else f"; default: {default}"
+    return f"{text}{ending})".replace("%", "%%")
 
 
 def path(text: str, metavar: str = "FILE", group: str | None = None):
@@ -116,37 +81,12 @@ def positional(text: str, default: object = ..., **settings: object):
     return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
-def whole_number(text: str) -> int:
-    """Return the whole number that `text` spells, for argparse."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def real_number(text: str) -> float:
-    """Return the number that `text` spells, for argparse."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of a command. Raises ValueError when made with a number outside its stated range."""
+    """The options of a command."""
 
     given: frozenset[str] = frozenset()
     """Names of the options that the user gave; all others have their defaults."""
-
-    def __post_init__(self):
-        for declared in fields(self):
-            allowed = declared.metadata.get("range")
-            value = getattr(self, declared.name)
-            if allowed is not None and value is not None and not allowed.holds(value):
-                raise ValueError(
-                    f"{flag(declared.name)} {value} must be a {allowed.noun}: {allowed.advice(value)}"
-                )
 
     def refuse(self, names: Iterable[str], reason: str) -> None:
         """Raise ValueError when the user gave one of the options `names`, which do nothing for `reason`."""

@@ -53,11 +53,10 @@ class PruneOptions(ModelOptions):
     sparsity: float | None = real(
         None,
         "share of zeros in the blocks' linears",
+        "at least 0 and below 1",
+        lambda share: 0 <= share < 1,
         stated="0.5",
         group=HOW,
-        least=0,
-        most=1,
-        without_most=True,
     )
     pattern: str | None = option(None, "row, layer, global, N:M such as 2:4, or structured", HOW)
     set: tuple[str, ...] = option(

@@ -126,11 +126,12 @@ def stop(process: subprocess.Popen) -> None:
     except psutil.NoSuchProcess:
         return
     for member in tree:
-        if member.is_running():
+        with suppress(psutil.NoSuchProcess):
             member.terminate()
     _, alive = psutil.wait_procs(tree, STOP_WITHIN)
     for member in alive:
-        member.kill()
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
     process.wait()
 
 

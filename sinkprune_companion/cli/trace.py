@@ -41,7 +41,7 @@ class TraceOptions(ModelOptions):
     block: int | None = whole(
         None, "tokens per block; blocks are written one after the other", least=1, stated="one block"
     )
-    temperature: float = real(0.0, "0 takes the most probable token", least=0)
+    temperature: float = real(0.0, "0 takes the most probable token", "at least 0", lambda value: value >= 0)
     out: Path | None = path("where the trace goes (safetensors)")
     figure: Path | None = path(
         "where a picture of the first prompt's trace goes: attention by token and step, sinks ringed",

@@ -66,10 +66,13 @@ class TrainOptions(Options):
         metavar="N,N",
     )
     batch_tokens: int = whole(2048, "tokens per step", least=2)
-    learning_rate: float = real(0.001, "learning rate before it falls", least=0, without_least=True)
+    learning_rate: float = real(0.001, "learning rate before it falls", "above 0", lambda rate: rate > 0)
     rank: int = whole(32, "rank of the adapter", least=1)
     decay_share: float = real(
-        0.2, "share of all steps over which the learning rate falls to zero at the end", least=0, most=1
+        0.2,
+        "share of all steps over which the learning rate falls to zero at the end",
+        "at least 0 and at most 1",
+        lambda share: 0 <= share <= 1,
     )
     seed: int = whole(0, "seed of the fresh adapter, of the crops and of the noise", least=0)
     device: str = option("auto", "cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
@@ -94,7 +97,6 @@ class TrainOptions(Options):
     )
 
     def __post_init__(self):
-        super().__post_init__()
         written = ",".join(map(str, self.lengths))
         if not self.lengths or min(self.lengths) < 2:
             raise ValueError(

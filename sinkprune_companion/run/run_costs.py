@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from sinkprune_core.files import project_root, write_json
+from sinkprune_core.files import project_root
 from sinkprune_core.tables import markdown_table
 
 Costs = Mapping[str, Mapping[str, float]]  # of a profile, by notebook
@@ -109,10 +109,3 @@ def with_costs(profile: str, costs: Costs) -> dict[str, dict]:
     entry = {"platform": f"{here['platform']}, {vectors}", "torch": here["versions"]["torch"]}
     entry["costs"] = {**entries.get(name, {}).get("costs", {}), **costs}
     return {**entries, name: entry}
-
-
-def put(profile: str, costs: Costs) -> Path:
-    """Write what notebooks of a profile took into docs/run_costs.json; return it."""
-    file = project_root() / FILE
-    write_json(file, with_costs(profile, costs))
-    return file

@@ -147,8 +147,8 @@ def test_what_does_nothing_is_refused(tiny_ar, model, tmp_path, refused, capsys)
         "compare", model, model, "--tasks", "piqa"
     )
     assert "did you mean suite?" in refused("compare", model, model, "--tasks", "suit")
-    assert "--margin 0.0 must be a finite number above 0" in refused("compare", model, model, "--margin", 0)
-    assert "--sequences 1 must be a whole number of at least 2" in refused(
+    assert "--margin: 0 must be a finite number above 0" in refused("compare", model, model, "--margin", 0)
+    assert "--sequences: 1 must be a whole number of at least 2" in refused(
         "compare", model, model, "--sequences", 1
     )
     assert "no such folder or model" in refused("compare", model, "smol-dlmm")

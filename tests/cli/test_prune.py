@@ -182,7 +182,7 @@ def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(no_hub, capsys)
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--sparsity", 1.2), "--sparsity 1.2 must be a finite number of at least 0 and below 1"),
+        (("--sparsity", 1.2), "--sparsity: 1.2 must be a finite number of at least 0 and below 1"),
         (("--preset", "sinks"), "--preset sinks is unknown; did you mean all-sinks"),
         (("--preset", "wandaa"), "--preset wandaa is unknown; did you mean wanda"),
         (("--set", "colour=red"), "--set colour=red: a recipe has no 'colour'; it has"),

@@ -84,8 +84,11 @@ def test_help_of_prune_says_a_word_about_each_preset_and_shows_a_command_that_wo
         (["claims", "extra"], "sinkprune claims does not take extra"),
         (["--verbose"], "there is no command --verbose"),
         (["prune"], "the following arguments are required: model"),
-        (["prune", "m", "--sequences", "many"], "--sequences: 'many' is not a whole number"),
-        (["prune", "m", "--sparsity", "half"], "--sparsity: 'half' is not a number"),
+        (["prune", "m", "--sequences", "many"], "--sequences: many must be a whole number of at least 1"),
+        (
+            ["prune", "m", "--sparsity", "half"],
+            "--sparsity: half must be a finite number of at least 0 and below 1",
+        ),
         (["prune", "m", "--split", "half"], "--split: invalid choice: 'half'"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sinkprune_companion.run import progress, run_costs
-from sinkprune_core.files import project_root
+from sinkprune_core.files import project_root, write_json
 
 COLUMNS = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
 
@@ -53,9 +53,8 @@ def test_what_quick_takes_is_kept_by_the_dtype_of_the_machine(tmp_path, monkeypa
     monkeypatch.setattr("sinkprune_core.models.devices.choose_dtype", lambda *_: dtype)
     monkeypatch.setattr(run_costs, "project_root", lambda: tmp_path)
     cost = {"core_minutes": 2.0, "gigabytes": 1.0, "jobs": 2}
-    run_costs.put("hour", {"03_b": cost})
-    run_costs.put("quick", {"01_a": cost})
-    run_costs.put("quick", {"02_c": cost})
+    for profile, notebook in (("hour", "03_b"), ("quick", "01_a"), ("quick", "02_c")):
+        write_json(tmp_path / run_costs.FILE, run_costs.with_costs(profile, {notebook: cost}))
     name = "quick in bfloat16" if has_bfloat16 else "quick"
     assert set(run_costs.by_profile()) == {"hour", name}
     assert run_costs.minutes_per_job(name) == {"01_a": 1.0, "02_c": 1.0}

@@ -230,12 +230,12 @@ REFUSED = {
     "a protocol without text": Refused("--protocol ppl_llada", "give --text and no --tasks"),
     "a protocol of pairs": Refused(
         "--text wikitext-2 --data {folder} --protocol dream",
-        "--protocol dream is not one for a running text; did you mean main_dream? choose one of ppl_llada, "
+        "--protocol dream is unknown; did you mean main_dream? choose one of ppl_llada, "
         "main_llada, main_dream",
     ),
     "no windows": Refused(
         "--text wikitext-2 --data {folder} --protocol ppl_llada --limit 0",
-        "--limit 0 must be a whole number of at least 1",
+        "--limit: 0 must be a whole number of at least 1",
     ),
 }
 
