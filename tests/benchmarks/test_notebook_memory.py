@@ -16,8 +16,7 @@ import torch
 import yaml
 
 from sinkprune_companion.run import run_costs
-from sinkprune_core.files import write_json
-from sinkprune_core.files import project_root
+from sinkprune_core.files import project_root, write_json
 from sinkprune_core.models.devices import choose_dtype
 
 ROOT = project_root()
