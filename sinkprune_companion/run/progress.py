@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,7 +18,7 @@ class Job:
     label: str  # of a cell of a sweep; empty for the notebook itself
     cells: int
     finished_cells: int
-    seconds: float  # since it began, or what it took
+    seconds: float  # since it began, or what it took; 0 where an earlier run finished it
     is_finished: bool
 
     def __str__(self) -> str:
@@ -27,10 +27,18 @@ class Job:
 
 
 def jobs_begun(folder: Path, since: float) -> list[Job]:
-    """Return the jobs of a run in `folder` that have begun after the time `since`, in seconds."""
+    """Return the jobs of a run in `folder` that run or are finished; it began at `since`, in seconds."""
     files = [*sorted(folder.glob("notebooks/*.ipynb")), *sorted(folder.glob("cells/*/*/*.ipynb"))]
-    jobs = (_job(file) for file in files if file.stat().st_mtime >= since)
-    return [job for job in jobs if job is not None]
+    jobs = []
+    for file in files:
+        job = _job(file)
+        if job is None:
+            continue
+        if file.stat().st_mtime >= since:
+            jobs.append(job)
+        elif job.is_finished:
+            jobs.append(replace(job, seconds=0.0))
+    return jobs
 
 
 def _job(file: Path) -> Job | None:
@@ -77,7 +85,7 @@ def minutes_left(
     cores: int,
 ) -> float:
     """Return about how many minutes the rest of a run takes; finished jobs show the speed of this machine."""
-    expected = sum(minutes[job.notebook] for job in finished)
+    expected = sum(minutes[job.notebook] for job in finished if job.seconds)
     slowness = sum(job.seconds / MINUTE for job in finished) / expected if expected else 1.0
     rest = [max(0.0, slowness * minutes[job.notebook] - job.seconds / MINUTE) for job in running]
     for name, count in counts.items():

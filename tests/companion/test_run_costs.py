@@ -86,10 +86,10 @@ def job(name: str, seconds: float, is_finished: bool = False) -> progress.Job:
 
 
 def test_a_line_says_what_runs_and_how_long_the_rest_takes():
-    jobs = [job("a", 240.0, is_finished=True), job("b", 60.0)]
+    jobs = [job("a", 240.0, is_finished=True), job("b", 60.0), job("a", 0.0, is_finished=True)]
     minutes = {"a": 2.0, "b": 3.0, "c": 1.0}  # this machine takes twice as long
-    line = progress.line(jobs, {"a": 1, "b": 1, "c": 2}, minutes, cores=2)
-    assert line == "1 of 4 jobs finished; b cell 5 of 10; about 5 min left"  # b 5, c 2 and 2, on two cores
+    line = progress.line(jobs, {"a": 2, "b": 1, "c": 2}, minutes, cores=2)
+    assert line == "2 of 5 jobs finished; b cell 5 of 10; about 5 min left"  # b 5, c 2 and 2, on two cores
     assert "left" not in progress.line(jobs, {"a": 1, "b": 1, "d": 1}, minutes, cores=2)
 
 
@@ -113,4 +113,5 @@ def test_what_runs_is_read_from_the_notebooks_that_papermill_saves(tmp_path):
     finished, running = progress.jobs_begun(tmp_path, since=0.0)
     assert (finished.is_finished, finished.seconds) == (True, 90.0)
     assert str(running) == "03_b first_seed-0 cell 2 of 3" and not running.is_finished
-    assert progress.jobs_begun(tmp_path, since=9e9) == []
+    (earlier,) = progress.jobs_begun(tmp_path, since=9e9)  # what was killed then has not begun
+    assert (earlier.is_finished, earlier.seconds) == (True, 0.0)
