@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jupytext
@@ -38,7 +39,7 @@ time.sleep(pause)
 second = run.record("second", lambda: pd.DataFrame({"x": [1.0 / (size - 13), 2.0]}), size=size)
 drawn = pd.concat(
     [
-        run.record("draw", lambda: pd.DataFrame({"x": [seed + time.time()]}), seed=seed)
+        run.record("draw", lambda: pd.DataFrame({"x": [seed + time.time()]}), seed=seed, of="NAME")
         for seed in range(first_seed, first_seed + seeds)
     ]
 )
@@ -126,9 +127,9 @@ def stamps(run: Path) -> dict[str, int]:
 
 
 def makers(run: Path) -> dict[int, str]:
-    """Return which job computed each draw."""
-    records = (json.loads(path.read_text()) for path in run.glob("records/draw/*.json"))
-    return {record["key"]["seed"]: record["profile"] for record in records}
+    """Return which job computed each draw of the notebook that is shared out."""
+    records = [json.loads(path.read_text()) for path in run.glob("records/draw/*.json")]
+    return {record["key"]["seed"]: record["profile"] for record in records if record["key"]["of"] == "01_two"}
 
 
 def written(project: Path, notebook: str, record: str) -> float:
@@ -203,7 +204,10 @@ def begun(project: Path, **streams: object) -> subprocess.Popen:
     """Start a run in a session of its own, and return it when its first notebook has written a record."""
     configure(project, one={"size": 2, "pause": 120.0})
     process = subprocess.Popen(
-        **command(project, "reproduce", "--profile", "tiny"), start_new_session=True, **streams
+        **command(project, "reproduce", "--profile", "tiny"),
+        start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which a background job ignores
+        **streams,
     )
     deadline = time.time() + 120
     records = project / "runs" / "tiny" / "records"
