@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from sinkprune_companion.cli.options import Options, option
+from sinkprune_companion.run.profiles import run_folder
 
 PROFILE_HELP = "name of a run in runs/"
 
@@ -30,11 +31,12 @@ def print_claims(profile: str, kinds: tuple[str, ...] | None = ("claim",)) -> No
 
     Raises ValueError for a profile that is no name, and FileNotFoundError where there is no run.
     """
+    folder = run_folder(profile)
+
     from sinkprune_companion.ledger import claims
     from sinkprune_companion.pages import claims_page
-    from sinkprune_companion.run.profiles import run_folder
 
-    findings = claims.findings(run_folder(profile))
+    findings = claims.findings(folder)
     if not findings:
         raise FileNotFoundError(
             f"no findings in runs/{profile}: run `sinkprune reproduce --profile {profile}` first"

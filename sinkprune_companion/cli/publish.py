@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from sinkprune_companion.cli.claims import PROFILE_HELP
 from sinkprune_companion.cli.options import Options, option
+from sinkprune_companion.run.profiles import run_folder
 from sinkprune_core.files import project_root
 
 
@@ -21,6 +22,8 @@ class PublishOptions(Options):
 
 def run(options: PublishOptions) -> int:
     """Publish a run and print the files that were written."""
+    run_folder(options.profile)  # a profile that is no name is refused before seconds of imports
+
     from sinkprune_companion.run.publish import publish
 
     for file in publish(options.profile):
