@@ -21,12 +21,7 @@
 # text is generated, do they stay where they are? The paper says: they stay in autoregressive (AR)
 # models and move in diffusion language models (DLMs).
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 7 core-minutes | 1.8 GB |
-# | quick in bfloat16 | 3 core-minutes | 1.5 GB |
-# | hour | 16 core-minutes | 1.6 GB |
-# | full | about 40 core-minutes, estimated | 2.6 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # All measurements are made on states that a sampler visits, on a matched pair: the same base
 # weights, tokenizer and architecture, one causal, one bidirectional.

@@ -20,12 +20,7 @@
 # **Question.** Notebook 01 asks whether sinks move. A sink that moves may still be needed. So hide
 # the keys that receive most attention, or as many others, and see what that costs.
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 6 core-minutes | 1.7 GB |
-# | quick in bfloat16 | 2 core-minutes | 1.3 GB |
-# | hour | 17 core-minutes | 1.4 GB |
-# | full | about 70 core-minutes, estimated | 1.4 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. The first values of

@@ -22,12 +22,7 @@
 # abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
 # whole units? And are the sinks the reason, or what else the official comparison changes?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 15 core-minutes | 1.8 GB |
-# | quick in bfloat16 | 5 core-minutes | 1.4 GB |
-# | hour | 70 core-minutes | 1.6 GB a job |
-# | full | about 360 core-minutes, estimated | 1.9 GB a job |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # Every variant is scored on the same held-out text, over several calibration draws. Variants of one
 # draw see the same noise. Each draw has noise of its own, so that draws average what noise adds to

@@ -21,12 +21,7 @@
 # weights together. Which of them matters? Does it matter which tokens are left out, how the method
 # is set, and which text the pruned model is scored on? And why do so few tokens change so little?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 9 core-minutes | 1.6 GB |
-# | quick in bfloat16 | 3 core-minutes | 1.3 GB |
-# | hour | 33 core-minutes | 1.7 GB a job |
-# | full | about 110 core-minutes, estimated | 1.9 GB a job |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # Every recipe is scored on the same held-out text, over several calibration draws. Recipes see the
 # same noise in one draw, other noise in the next, and as many calibration tokens. That a switch

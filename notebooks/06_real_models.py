@@ -21,13 +21,7 @@
 # same with any of them? Do all steps work, from published weights to a pruned, saved and evaluated
 # model?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | half a core-minute, random weights | 0.9 GB |
-# | quick in bfloat16 | half a core-minute, random weights | 0.7 GB |
-# | hour | half a core-minute, random weights | 0.5 GB |
-# | full | about half a minute, random weights | 1.1 GB a job |
-# | `real=True` | said by the first table below, before anything is downloaded | likewise |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # By default **no real model is run here**. A tiny random checkpoint in the public format of the
 # chosen model takes all the steps. That checks the code; its numbers say nothing about the model.

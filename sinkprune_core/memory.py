@@ -4,12 +4,16 @@ of an intermediate result to hold at once.
 The settings are those of glibc; other C libraries are left alone.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # what drives the notebooks asks for free memory, and does without torch
+    import torch
 
 # Parameters of `mallopt`, by the numbers in glibc's malloc.h.
 _TRIM_THRESHOLD = -1

@@ -21,7 +21,7 @@ from sinkprune_core.memory import resident_memory
 from sinkprune_core.models.hub import available_memory
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.recipe import Recipe, check
 
 PROBE_SECONDS = 0.5  # how long the speed of this machine is measured
 PROBE_ROWS = 256  # of the matrix whose product is timed
@@ -64,8 +64,9 @@ def pruning_cost(
 
     `out` is the folder the pruned model will be saved to. `lm` may be a `MetaModel`, then `device` says where
     it would be. `speed` in FLOPs per second and `memory_budget`, what `input_budget` says in bytes, stand for
-    another machine.
+    another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
+    check(lm, recipe, calibration)
     planned = _PlannedRun(lm, recipe, calibration, device, memory_budget)
     flops = planned.flops()
     memory = planned.memory(work is not None)
