@@ -507,6 +507,7 @@ from sinkprune_companion.run.shown import Folded, sentences
 
 found = pruning_findings.likelihood_findings(scores, sparsities) | accuracy
 found |= pruning_findings.twin_findings(of_ar) | kept_weights
+found |= pruning_findings.left_out_findings(losses)
 run.find(found)
 sentences(pruning_results(found))
 
@@ -521,19 +522,11 @@ widths = [estimate.half_width for estimate in estimates.values()]
 Folded(listed(estimates, **{"half-width": widths, "margin": margins}))
 
 # %% [markdown]
-# Every difference whose interval leaves zero out, in either direction:
+# ## The verdict
 
 # %%
 from sinkprune_companion.ledger import claims
 
-rows = [claim.finding.split("/")[1] for claim in claims.ledger() if claim.notebook == run.notebook]
-clear = pruning_findings.away_from_zero(found, rows).set_index("finding")
-Folded(clear, f"{len(clear)} differences away from zero")
-
-# %% [markdown]
-# ## The verdict
-
-# %%
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
