@@ -18,14 +18,31 @@ from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.patterns import select
+from sinkprune_core.pruning.recipe import Recipe
 
 Place = tuple[int, str]  # number of a layer, name of a linear
 Importance = Callable[[Place, torch.Tensor], torch.Tensor]  # of every weight (O, I), from the weights
 
 
-def kept_weights(lm: LanguageModel) -> dict[Place, torch.Tensor]:
-    """Return which weights of the blocks' linears are not zero, bool (O, I)."""
-    return {place: weight_OI(linear) != 0 for place, linear in _linears(lm).items()}
+@torch.no_grad()
+def kept_weights(lm: LanguageModel, recipe: Recipe, statistics: DenseStatistics) -> dict[Place, torch.Tensor]:
+    """Return which weights of the blocks' linears a recipe keeps, bool (O, I).
+
+    The recipe is one of Wanda with dense propagation and zeros per row, `statistics` are its own, and the
+    model is dense.
+    """
+    choose = select(recipe.pattern, recipe.sparsity)
+    kept = {}
+    for place, linear in _linears(lm).items():
+        score_OI = _score(linear, statistics, place)
+        kept[place] = ~choose(score_OI, 0, score_OI.shape[1])
+    return kept
+
+
+def _score(linear: nn.Module, statistics: DenseStatistics, place: Place) -> torch.Tensor:
+    layer, name = place
+    return CRITERIA["wanda"].score(weight_OI(linear), statistics.layers[layer][name])
 
 
 def _linears(lm: LanguageModel) -> dict[Place, nn.Module]:
@@ -151,7 +168,7 @@ def _replacements(
     inputs = pd.Series(-1, index=ranked.index)
     for (layer, name), of_linear in ranked.groupby(["layer", "linear"], sort=False):
         place = layer, name
-        score_OI = CRITERIA["wanda"].score(weight_OI(linears[place]), without.layers[layer][name])
+        score_OI = _score(linears[place], without, place)
         gained_OI = kept_without[place] & ~kept[place]
         for output, of_row in of_linear.groupby("output", sort=False):
             score_I = score_OI[output].masked_fill(~gained_OI[output], torch.inf)

@@ -94,19 +94,18 @@ def critical(
     """
 
     def compute() -> pd.DataFrame:
-        statistics = shared.of(without)
-        masks = []
-        for recipe in (kept_by, without):
-            with Variant(lm, fingerprint, recipe, text, shared) as variant:
-                variant.ready()
-                masks.append(critical_weights.kept_weights(lm))
+        statistics = [shared.of(recipe) for recipe in (kept_by, without)]
+        masks = [
+            critical_weights.kept_weights(lm, recipe, of_recipe)
+            for recipe, of_recipe in zip((kept_by, without), statistics, strict=True)
+        ]
         if order == RANKED:
             few = replace(text, ids_NT=text.ids_NT[:sequences])
             rows = rows_for(lm, few, without.statistics_key, progress=False)
             importance = critical_weights.by_largest_input(critical_weights.largest_inputs(lm, rows))
         else:
             importance = critical_weights.at_random(generator(text.seed, "lost weights"))
-        return critical_weights.lost_weights(lm, *masks, statistics, importance, count)
+        return critical_weights.lost_weights(lm, *masks, statistics[1], importance, count)
 
     return run.record(
         "critical",

@@ -38,13 +38,9 @@ def shared(lm, by_name, text):
 
 
 @pytest.fixture
-def masks(lm, by_name, text, shared):
-    found = []
-    for name in ("none", "stable"):
-        with Variant(lm, "tiny", by_name[name], text, shared) as variant:
-            variant.ready()
-            found.append(critical_weights.kept_weights(lm))
-    return found
+def masks(lm, by_name, shared):
+    recipes = [by_name[name] for name in ("none", "stable")]
+    return [critical_weights.kept_weights(lm, recipe, shared.of(recipe)) for recipe in recipes]
 
 
 def linears(lm):
@@ -53,6 +49,15 @@ def linears(lm):
         for layer, block in enumerate(lm.blocks)
         for name, linear in lm.linears(block).items()
     }
+
+
+def test_masks_are_those_that_pruning_makes(lm, by_name, text, shared, masks):
+    dense = {place: weights != 0 for place, weights in linears(lm).items()}
+    for name, mask in zip(("none", "stable"), masks, strict=True):
+        with Variant(lm, "tiny", by_name[name], text, shared) as variant:
+            variant.ready()
+            for place, weights in linears(lm).items():
+                assert torch.equal(weights != 0, mask[place] & dense[place])
 
 
 def naive_largest(lm, rows):
@@ -145,13 +150,14 @@ def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name
 
 
 def test_all_lost_weights_restored_give_the_other_mask(lm, by_name, text, shared, masks):
+    dense = {place: weights != 0 for place, weights in linears(lm).items()}
     importance = critical_weights.at_random(torch.Generator().manual_seed(0))
     lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, 10_000)
     with Variant(lm, "tiny", by_name["stable"], text, shared) as variant:
         variant.ready()
         with critical_weights.restored(lm, lost):
-            restored = critical_weights.kept_weights(lm)
-    assert all(torch.equal(restored[place], masks[0][place]) for place in restored)
+            restored = {place: weights != 0 for place, weights in linears(lm).items()}
+    assert all(torch.equal(restored[place], masks[0][place] & dense[place]) for place in restored)
 
 
 def test_masks_that_are_not_equally_full_are_refused(lm, by_name, shared, masks):
