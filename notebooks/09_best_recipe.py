@@ -56,6 +56,9 @@ screening_draws: int = 1  # calibration draws, the first ones
 screening_sequences: int = 6  # held-out sequences
 confirmed: int = 2  # how many of the best recipes of each place are measured again
 confirmation_calibration: int = 4  # calibration sequences
+items: int = 24  # items of the offline suite that confirmed recipes answer, of 1,512
+blimp_pairs: int = 1  # and minimal pairs of each of BLiMP's 67 paradigms, of 60
+item_draws: int = 2  # ways to mask an ending
 noise_levels: int = 4  # noise levels per calibration sequence
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
@@ -115,12 +118,15 @@ levels.round(2)
 from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_core.evaluation.intervals import crossed_interval, pivot
 
+EMPTY = pd.DataFrame(columns=["variant", "place", "value"])
+
 
 def measured(part: str, entries: list, of_draws: list[int], of_texts=texts) -> pd.DataFrame:
     """Nats per token above the dense model, a row per recipe, draw and sequence."""
     if part not in parts or not of_draws:
-        return pd.DataFrame(columns=["variant", "place", "value"])
-    scores = recipe_search.measure(run, dlm, fingerprint, entries, of_texts, draws, of_draws)
+        return EMPTY
+    measures = recipe_search.Measures(of_texts, draws)
+    scores, _ = recipe_search.measure(run, dlm, fingerprint, entries, measures, of_draws)
     return above_dense(scores)
 
 
@@ -281,7 +287,12 @@ for place in places:
         if entry.name in [*chosen.get(entry.place, []), recipe_search.BASELINE]:
             entries.append(entry)
 fresh = [screening_draws + number for number in numbers]
-confirmation = measured("confirmation", entries, fresh if chosen else [])
+confirmation, answers = EMPTY, pd.DataFrame()
+if chosen and "confirmation" in parts:
+    benchmarks = {"suite": items, "blimp": blimp_pairs}
+    measures = recipe_search.Measures(texts, draws, benchmarks, item_draws)
+    scores, answers = recipe_search.measure(run, dlm, fingerprint, entries, measures, fresh)
+    confirmation = above_dense(scores)
 confirmed_costs = costs(confirmation)
 confirmed_costs.round(3)
 
@@ -332,8 +343,25 @@ for place, names in chosen.items() if len(confirmation) else []:
         found[finding] = crossed_interval(difference)
         damage[finding] = float(values(confirmation, place, name).mean())
 found = {name: with_share_of_damage(each, damage[name]) for name, each in found.items()}
-run.find(found)
 pd.DataFrame.from_dict(chosen, orient="index")
+
+# %% [markdown]
+# The same for the margins by which two-choice items are answered, pooled over the offline suite and
+# BLiMP, in shares of what plain SparseGPT costs there. Above zero the first keeps more of them.
+
+# %%
+from sinkprune_companion.experiments.answer_margins import margins, share_of_damage
+
+by_pair = margins(answers) if len(answers) else answers
+DENSE = {"variant": "dense", "place": "dense"}
+for place, names in chosen.items() if len(answers) else []:
+    baseline = {"variant": recipe_search.BASELINE, "place": place}
+    for rank, name in enumerate(names, start=1):
+        kept = share_of_damage(by_pair, {"variant": name, "place": place}, baseline, DENSE)
+        if kept is not None:
+            ending = place.removesuffix(" %").replace(":", "_")
+            found[f"margin_best_{rank}_minus_sparsegpt_{ending}"] = kept
+run.find(found)
 
 # %% [markdown]
 # All numbers:

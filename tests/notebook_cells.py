@@ -111,6 +111,7 @@ TINY = {
         "places": ["75", "2:4"],
         "screening_calibration": 1,
         "confirmation_calibration": 1,
+        "item_draws": 1,
         "noise_levels": 2,
         "seeds": 1,
         "length": 48,

@@ -14,6 +14,8 @@ import pandas as pd
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, on_common_draws
 
+NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")
+
 
 def margins(answers: pd.DataFrame) -> pd.DataFrame:
     """Return margins in nats by pair of items, as tables of scores are.
@@ -21,7 +23,7 @@ def margins(answers: pd.DataFrame) -> pd.DataFrame:
     `answers` is the table of `variant_answers`. Columns: those that are the same within a pair, `sequence`
     (the number of the pair within its benchmark and variant) and `value`.
     """
-    names = ["benchmark", "variant", "pattern", "sparsity", "seed", "calibration_tokens"]
+    names = [name for name in NAMES if name in answers]
     by_pair = answers.groupby([*names, "group", "pair"], sort=False).margin.mean().reset_index()
     number = by_pair.groupby(names, sort=False).cumcount()
     return by_pair.rename(columns={"margin": "value"}).assign(sequence=number)
@@ -57,24 +59,3 @@ def share_of_damage(
     if len(draws) > 1:
         raise ValueError(f"benchmarks were answered on {sorted(draws)} calibration draws: give them as many")
     return crossed_interval(np.concatenate(parts, axis=1)).with_margin(share_that_matters())
-
-
-def margin_findings(
-    answers: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]], sparsities: list[float]
-) -> dict[str, Estimate]:
-    """Return differences in shares of the damage as findings `margin_{comparison}_{percent}`.
-
-    `comparisons` maps names to a variant and the one that it is compared with, unstructured both. What was
-    not measured is left out.
-    """
-    by_pair = margins(answers)
-    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
-    found = {}
-    for sparsity in sparsities:
-        for name, variants in comparisons.items():
-            place = {"pattern": "unstructured", "sparsity": sparsity}
-            sides = [{"variant": variant, **place} for variant in variants]
-            estimate = share_of_damage(by_pair, *sides, dense)
-            if estimate is not None:
-                found[f"margin_{name}_{100 * sparsity:.0f}"] = estimate
-    return found

@@ -144,10 +144,10 @@ def lost_weights(
         columns = {
             "layer": place[0],
             "linear": place[1],
-            "output": output_X[top_X].tolist(),
-            "input": input_X[top_X].tolist(),
-            "weight": weights_OI[output_X, input_X][top_X].tolist(),
-            "importance": value_X[top_X].tolist(),
+            "output": output_X[top_X].cpu().numpy(),
+            "input": input_X[top_X].cpu().numpy(),
+            "weight": weights_OI[output_X, input_X][top_X].double().cpu().numpy(),
+            "importance": value_X[top_X].double().cpu().numpy(),
         }
         parts.append(pd.DataFrame(columns))
     ranked = pd.concat(parts, ignore_index=True)

@@ -6,7 +6,7 @@ Dimensions: R repetitions (calibration draws), N sequences.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from sinkprune_companion.experiments.fixed_damping import DampedVariant
+from sinkprune_companion.experiments.variant_answers import variant_answers
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
@@ -23,6 +24,7 @@ from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 
+Measured = tuple[pd.DataFrame, list[pd.DataFrame]]  # a variant's scores, and its answers by benchmark
 TEXTS = {  # how calibration text is seen: fields of a recipe
     "clean": {"inputs": "clean"},
     "noised": {"inputs": "noised"},
@@ -165,31 +167,52 @@ def best(scores: pd.DataFrame, count: int) -> dict[str, list[str]]:
     return found
 
 
+@dataclass(frozen=True)
+class Measures:
+    """What every variant is asked: its loss on texts and, where there are items, two-choice items."""
+
+    texts: dict[str, torch.Tensor]  # held-out ids, int64 (N, T), by domain and start
+    draws: int = 1  # noise draws per sequence
+    items: Mapping[str, int] = field(default_factory=dict)  # how many, by benchmark; see `variant_answers`
+    item_draws: int = 1  # maskings of an ending
+
+    def of(self, run: Run, variant: Variant, seed: int, **labels: object) -> Measured:
+        """Return a variant's scores under the noise of a calibration draw, and its answers."""
+        with variant:
+            scores = variant.scores(run, self.texts, self.draws, noise=seed, seed=seed, **labels)
+            answers = []
+            for benchmark, items in self.items.items():
+                given = (run, variant, benchmark, items, self.item_draws)
+                answers.append(variant_answers(*given, seed=seed, **labels))
+        return scores, answers
+
+
 def measure(
     run: Run,
     lm: LanguageModel,
     fingerprint: str,
     entries: Sequence[Entry],
-    texts: dict[str, torch.Tensor],
-    draws: int,
+    measures: Measures,
     seeds: Iterable[int],
-) -> pd.DataFrame:
-    """Return the scores of the dense model and of all entries on every calibration draw, a record each.
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return scores and answers of the dense model and of all entries on every calibration draw, a record
+    each.
 
-    Every draw has noise of its own. Columns are those of `Variant.scores`, the labels of an entry and `seed`.
+    Every draw is scored under noise of its own. Columns are those of `Variant.scores` and `variant_answers`,
+    the labels of an entry and `seed`.
     """
-    length = next(iter(texts.values())).shape[1]
-    frames = []
+    length = next(iter(measures.texts.values())).shape[1]
+    dense = {"variant": "dense", "place": "dense", "sequences": 0}
+    found: list[Measured] = []
     for seed in tqdm(list(seeds), desc=f"calibration draws of {lm.name}"):
-        with Variant(lm, fingerprint) as dense:
-            labels = {"variant": "dense", "place": "dense", "sequences": 0, "seed": seed}
-            frames.append(dense.scores(run, texts, draws, noise=seed, **labels))
+        found.append(measures.of(run, Variant(lm, fingerprint), seed, **dense))
         drawn = _drawn(lm, entries, length, seed)
         for entry in tqdm(entries, desc="prune and measure", unit="variant", leave=False):
-            text, shared = drawn[entry.sequences]
-            with _variant(run, lm, fingerprint, entry, text, shared) as variant:
-                frames.append(variant.scores(run, texts, draws, noise=seed, **entry.labels, seed=seed))
-    return pd.concat(frames, ignore_index=True)
+            variant = _variant(run, lm, fingerprint, entry, *drawn[entry.sequences])
+            found.append(measures.of(run, variant, seed, **entry.labels))
+    scores = pd.concat([each for each, _ in found], ignore_index=True)
+    answers = [each for _, parts in found for each in parts]
+    return scores, pd.concat(answers, ignore_index=True) if answers else pd.DataFrame()
 
 
 def _drawn(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.answer_margins import margin_findings, margins
+from sinkprune_companion.experiments.answer_margins import margins, share_of_damage
 from sinkprune_companion.ledger.margins import share_that_matters
 
 DAMAGE = {"suite": 2.0, "blimp": 0.5}  # nats that `wanda` costs
@@ -31,10 +31,14 @@ def answers(draws: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def sides(*variants: str) -> list[dict]:
+    place = {"pattern": "unstructured", "sparsity": 0.5}
+    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
+    return [*({"variant": variant, **place} for variant in variants), dense]
+
+
 def test_a_gain_is_a_share_of_the_damage_of_its_benchmark_and_pairs_count_alike():
-    found = margin_findings(answers(), {"paper_minus_wanda": ("paper", "wanda")}, [0.5, 0.75])
-    assert list(found) == ["margin_paper_minus_wanda_50"]
-    estimate = found["margin_paper_minus_wanda_50"]
+    estimate = share_of_damage(margins(answers()), *sides("paper", "wanda"))
     shares = [GAIN[name] / DAMAGE[name] for name, pairs in PAIRS.items() for _ in range(pairs)]
     assert estimate.value == pytest.approx(np.mean(shares))
     assert estimate.units == sum(PAIRS.values())
@@ -50,8 +54,15 @@ def test_a_pair_counts_with_the_mean_of_its_items():
     assert of_pair.value.item() == pytest.approx(one.margin.mean())
 
 
-def test_what_does_no_damage_has_no_share_of_it():
+def test_what_does_no_damage_or_was_not_measured_has_no_share():
     table = answers()
     harmless = table.assign(margin=table.margin.where(table.variant != "wanda", table.margin + 9))
-    assert margin_findings(harmless, {"x": ("paper", "wanda")}, [0.5]) == {}
-    assert margin_findings(table, {"x": ("paper", "flap")}, [0.5]) == {}
+    assert share_of_damage(margins(harmless), *sides("paper", "wanda")) is None
+    assert share_of_damage(margins(table), *sides("paper", "flap")) is None
+
+
+def test_benchmarks_on_unequal_draws_are_refused():
+    table = answers()
+    fewer = table[(table.benchmark == "suite") | (table.seed < 2)]
+    with pytest.raises(ValueError, match=r"answered on \[2, 3\] calibration draws"):
+        share_of_damage(margins(fewer), *sides("paper", "wanda"))

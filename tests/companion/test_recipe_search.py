@@ -80,11 +80,13 @@ def test_measuring_gives_a_record_of_every_recipe_and_draw_and_no_more_work_the_
     )
     run = Run("09_best_recipe", "test", {})
     entries = recipe_search.factorial(0.5, 4, 2)[::3] + recipe_search.sparsegpt_controls(0.5, 2)[2:]
-    texts = {"natural/crop": make_ids(4, 16)}
-    scores = recipe_search.measure(run, tiny_dlm, "tiny", entries, texts, 1, [0, 1])
+    measures = recipe_search.Measures({"natural/crop": make_ids(4, 16)}, items={"blimp": 1})
+    given = (run, tiny_dlm, "tiny", entries, measures, [0, 1])
+    scores, answers = recipe_search.measure(*given)
+    assert len(answers.drop_duplicates(["variant", "seed"])) == 2 * (1 + len(entries))
     above = above_dense(scores)
     assert set(above.variant) == {"dense", *(entry.name for entry in entries)}
     assert (above.groupby("variant").seed.nunique().drop("dense") == 2).all()
     monkeypatch.setattr("sinkprune_companion.experiments.variants.prune", None)  # what would prune again
-    again = recipe_search.measure(run, tiny_dlm, "tiny", entries, texts, 1, [0, 1])
+    again, _ = recipe_search.measure(*given)
     pd.testing.assert_frame_equal(scores, again)
