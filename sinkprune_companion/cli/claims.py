@@ -39,8 +39,7 @@ def print_claims(profile: str) -> None:
 
     Raises FileNotFoundError where there is no run.
     """
-    from sinkprune_companion.ledger import claims
-    from sinkprune_companion.pages import claims_page
+    from sinkprune_companion.ledger import claims, tables
 
     folder = f"runs/{profile}"
     found = claims.findings(project_root() / "runs" / profile)
@@ -49,7 +48,7 @@ def print_claims(profile: str) -> None:
             f"no findings in {folder}: run `sinkprune reproduce --profile {profile}` first"
         )
     print(f"\nClaims, profile {profile} (verdict, claim, value with 95 % interval):\n")
-    print(claims_page.as_text(claims.verdicts(claims.ledger(), found)))
+    print(tables.as_text(claims.verdicts(claims.ledger(), found)))
     print(
         f"\nFigures: {folder}/figures   notebooks as they ran: {folder}/notebooks   records: {folder}/records"
     )

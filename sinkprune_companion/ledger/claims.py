@@ -1,7 +1,7 @@
 """The claims ledger: what the paper says, what was written down before, and the verdicts that findings give.
 
 `data/claims.yml` states each claim; notebooks write findings (a number with its interval); nobody types a
-verdict. The rule is `verdict_rule`, the tables for readers are `claims_page`.
+verdict. The rule is `verdict_rule`, the tables for readers are `tables`.
 """
 
 import datetime
@@ -12,9 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from sinkprune_companion import DATA
-from sinkprune_companion.ledger import margins, others, verdict_rule
+from sinkprune_companion.ledger import margins, others, tables, verdict_rule
 from sinkprune_companion.ledger.entries import checked, read_yaml
-from sinkprune_companion.pages import claims_page
 from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
 from sinkprune_core.evaluation.significance import holm
 from sinkprune_core.models.weight_files import read_json
@@ -218,7 +217,7 @@ def verdicts(
         for claim in claims
         if notebook is None or claim.notebook == notebook
     ]
-    return pd.DataFrame(rows, columns=claims_page.COLUMNS).set_index("id")
+    return pd.DataFrame(rows, columns=tables.COLUMNS).set_index("id")
 
 
 def corrected_p_values(claims: Iterable[Claim], found: dict[str, Estimate]) -> dict[str, float]:
@@ -301,4 +300,4 @@ def shown(table: pd.DataFrame) -> object:
     """Return the table as a notebook shows it: Markdown, which wraps on a narrow screen, without links."""
     from IPython.display import Markdown
 
-    return Markdown(claims_page.as_markdown(table, None))
+    return Markdown(tables.as_markdown(table))

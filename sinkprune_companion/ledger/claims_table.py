@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.ledger import claims, ledger_commits
-from sinkprune_companion.pages import claims_page
-from sinkprune_companion.pages.phrases import joined
+from sinkprune_companion.ledger import claims, ledger_commits, tables
+from sinkprune_companion.numbers import joined
 from sinkprune_companion.run.records import Run
 from sinkprune_core.files import atomic
 
@@ -69,13 +68,13 @@ def write_claims(profile: str) -> Path:
         "every claim of the paper with its verdict, computed from the findings of this run, and what others "
         "measured; controls are in the table",
     )
-    changes = claims_page.history_text(claims.history())
+    changes = tables.history_text(claims.history())
     parts = [
-        claims_page.as_markdown(table, "../"),
-        claims_page.EXPLAINED,
+        tables.as_markdown(table),
+        tables.EXPLAINED,
         origin(run.folder),
-        f"Rows of the first results, by the same rule then and now:\n\n{claims_page.then_and_now(table)}",
-        claims_page.without_row_text(claims.without_row(ledger, found)),
+        f"Rows of the first results, by the same rule then and now:\n\n{tables.then_and_now(table)}",
+        tables.without_row_text(claims.without_row(ledger, found)),
         f"What changed in the ledger after results had been seen:\n\n{changes}",
     ]
     markdown = run.folder / "figures" / "claims.md"

@@ -14,12 +14,18 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 
-from sinkprune_companion.pages.phrases import EQUIVALENT, HELPS, HURTS, OPEN, signed_interval
+from sinkprune_companion.numbers import signed_interval
 from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.evaluation.intervals import CONFIDENCE, pivot
 from sinkprune_core.evaluation.significance import family
 from sinkprune_core.pruning.recipe import Recipe
 
+# what an effect on a loss is
+HELPS = "helps"
+HURTS = "hurts"
+EQUIVALENT = "no difference"
+OPEN = "inconclusive"
+EFFECTS = (HELPS, HURTS, EQUIVALENT, OPEN)
 FIELDS = tuple(field.name for field in fields(Recipe))
 Cell = tuple[bool, ...]  # which switches are on
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from sinkprune_companion.pages.phrases import joined
+from sinkprune_companion.numbers import joined
 
 SEEN_FIRST = "seen_first"
 LETTERS = 8  # of a commit, as shown

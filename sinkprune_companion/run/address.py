@@ -29,6 +29,11 @@ def address(root: Path) -> str:
     return _project(root).get("urls", {}).get("Repository", "")
 
 
+def tag(root: Path) -> str:
+    """Return the tag of the version in pyproject.toml, to which badges and links lead."""
+    return f"v{_project(root)['version']}"
+
+
 def _project(root: Path) -> dict:
     return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
@@ -41,16 +46,16 @@ def write(url: str, root: Path) -> list[Path]:
     if url and not ADDRESS.fullmatch(url):
         raise ValueError(f"URL={url} is no address that Colab opens: write https://github.com/OWNER/NAME")
     before = {file: file.read_bytes() for file in _files(root)}
-    tag = f"v{_project(root)['version']}"
+    version = tag(root)
     _replace(root / "pyproject.toml", r'(?m)^Repository = ".*"\n', "")
     _replace(root / "CITATION.cff", r'(?m)^repository-code: ".*"\n', "")
     if url:
         _replace(root / "pyproject.toml", r"(?m)^\[project\.urls\]\n", rf'\g<0>Repository = "{url}"\n')
         _replace(root / "CITATION.cff", r"(?m)^license: .*\n", rf'\g<0>repository-code: "{url}"\n')
     readme = root / "README.md"
-    _write(readme, with_badges(readme.read_text(encoding="utf-8"), FIRST, url, tag))
+    _write(readme, with_badges(readme.read_text(encoding="utf-8"), FIRST, url, version))
     for source in sorted((root / "notebooks").glob("*.py")):
-        _write_pair(source, url, tag)
+        _write_pair(source, url, version)
     return [file for file, content in before.items() if file.read_bytes() != content]
 
 

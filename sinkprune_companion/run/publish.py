@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune_companion.figures import figures
-from sinkprune_companion.ledger.claims_table import origin
-from sinkprune_companion.pages import more_text_page, pages, readme, trainings_page
+from sinkprune_companion.pages import pages
 from sinkprune_companion.run import crate, record_archive, run_costs
 from sinkprune_core.files import atomic, project_root
 
@@ -109,18 +108,18 @@ def publish(profile: str) -> list[Path]:
     files.
 
     They are of `runs/<profile>`. What its notebooks took counts only where they measured all their records
-    themselves. Raises FileNotFoundError when the profile has no finished run.
+    themselves. Raises FileNotFoundError when the profile has no finished run, and PresumedVerdictError when a
+    sentence presumes another verdict than the run gives.
     """
     root = project_root()
     folder = root / "runs" / profile
+    if (folder / "findings").is_dir():
+        pages.pages(folder)  # a sentence that does not hold any more stops here, before anything is replaced
     written = [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
     if not record_archive.restored(profile):
         written += run_costs.put(profile, run_costs.measured(folder))
     written.append(record_archive.pack(profile, record_archive.files_behind(folder)))
-    file = root / "README.md"
-    text = readme.with_blocks(file.read_text(encoding="utf-8"), {"origin": origin(folder)})
-    file.write_text(text, encoding="utf-8")
-    return [*written, *trainings_page.draw(), *more_text_page.draw(), *pages.write(), crate.write(root)]
+    return [*written, *pages.write(), crate.write(root)]
 
 
 def _publish_notebooks(root: Path, folder: Path) -> list[Path]:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from sinkprune_companion.figures import forests
-from sinkprune_companion.ledger import claims, verdict_rule
+from sinkprune_companion.ledger import claims, tables, verdict_rule
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.ledger.verdict_rule import (
     CONTRADICTED,
@@ -15,7 +15,6 @@ from sinkprune_companion.ledger.verdict_rule import (
     REPRODUCED,
     UNDECIDED,
 )
-from sinkprune_companion.pages import claims_page
 from sinkprune_companion.run import publish, records
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import Estimate, interval
@@ -76,7 +75,7 @@ def test_a_verdict_changes_when_the_data_do(run):
     table = claims.verdicts(ledger, claims.findings(run.folder), "00_test")
     assert table.verdict.tolist() == [CONTRADICTED]
     assert claims.verdicts(ledger, claims.findings(run.folder), "01_other").empty
-    assert "❌ contradicted" in claims_page.as_markdown(table) and CONTRADICTED in claims_page.as_text(table)
+    assert CONTRADICTED in tables.as_markdown(table) and CONTRADICTED in tables.as_text(table)
 
 
 def test_findings_keep_margins_and_variance_components(run):
@@ -114,53 +113,21 @@ def test_p_values_are_corrected_over_their_family_whatever_ran():
 def test_findings_away_from_zero_without_a_row_are_named():
     found = {"nb/x": estimate(1, 2), "nb/y": estimate(-2, -1), "nb/z": estimate(-1, 1)}
     assert claims.without_row([claim()], found) == ["nb/y"]
-    assert "nb/y" in claims_page.without_row_text(["nb/y"])
-    assert "Every finding" in claims_page.without_row_text([])
+    assert "nb/y" in tables.without_row_text(["nb/y"])
+    assert "Every finding" in tables.without_row_text([])
 
 
 # tables
 
 
-def test_a_notebook_shows_the_essentials_first_and_no_link_to_itself(run):
+def test_the_table_has_the_essentials_first_and_an_interval_that_does_not_break(run):
     run.find({"x": interval([1.0, 1.1, 0.9])})
     table = claims.verdicts([claim(finding="00_test/x", metric="how far")], claims.findings(run.folder))
-    heading, _, row = claims.shown(table).data.splitlines()
-    assert heading == "| claim | verdict | here (95 % interval) | ± | p | note | measured | published |"
+    heading, _, row = tables.as_markdown(table).splitlines()
+    assert heading == "| claim | verdict | here (95 % interval) | ± | p | note | measured |"
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[1] == "❌ contradicted" and cells[2].startswith("1 [") and cells[2].count(" ") == 1, (
-        "an interval does not break"
-    )
-    assert cells[3:5] == ["0.1", "< 0.001"] and cells[6] == "how far (claimed: below 0)"
-    assert "(notebooks/00_test.ipynb)" in claims_page.as_markdown(table)
-    assert "(../notebooks/00_test.ipynb)" in claims_page.as_markdown(table, "../")
-
-
-def test_the_long_table_counts_and_orders_by_verdict_and_shows_every_row_once(run):
-    nothing = {"finding": None, "family": None, "margin": None, "margin_reason": None}
-    others = {"kind": "others", "bears_on": "d", "finding": "others/winogrande_wanda_50"}
-    ledger = [
-        claim(id="b", says="B", finding="00_test/y"),
-        claim(id="d", says="D", **nothing),
-        claim(id="a", says="A", finding="00_test/x"),
-        claim(id="c", says="C", kind="control", finding="00_test/z"),
-        claim(id="e", says="E", **others),
-    ]
-    run.find({"x": interval([-1.0, -1.1, -0.9]), "y": interval([1.0, 1.1, 0.9]), "z": estimate(-0.05, 0.05)})
-    table = claims.verdicts(ledger, claims.findings(run.folder))
-    text = claims_page.by_kind(table)
-    counted = "Of 3 claims of the paper: 1 reproduced, 1 contradicted, 1 not run at this scale."
-    assert f"**{counted}**" in text
-    assert "Of 1 controls of ours: 1 no difference that matters." in text
-    assert "Of 1 comparisons by others, at 8B: 1 undecided." in text, "never counted among ours"
-    places = [text.index(f" {says} |") for says in ("A", "B", "D", "C", "E")]
-    assert places == sorted(places), "by verdict, then what is not the paper's"
-    assert text.index("| D |") < text.index("controls of ours") < text.index("*control:* C")
-    assert [text.count(f" {row.says} |") for row in ledger] == [1] * 5
-    (line,) = [line for line in text.splitlines() if line.startswith("| B |")]
-    assert [cell.strip()[:3] for cell in line.split("|")[1:4]] == ["B", "❌ c", "1 ["], (
-        "claim, verdict and number first: a narrow screen shows them"
-    )
-    assert "1 [0.9,\N{NO-BREAK SPACE}1.1]" in line, "an interval stays on one line"
+    assert cells[1:5] == ["contradicted", "1.00 [0.900,\N{NO-BREAK SPACE}1.10]", "0.10", "< 0.001"]
+    assert cells[6] == "how far"
 
 
 def test_a_verdict_that_turned_says_why_and_one_that_did_not_is_silent():
@@ -169,10 +136,8 @@ def test_a_verdict_that_turned_says_why_and_one_that_did_not_is_silent():
     ledger = [claim(**turning), claim(id="d", finding="nb/y", **turning), claim(id="e", finding="nb/z")]
     table = claims.verdicts(ledger, known)
     assert table.turned.tolist() == ["the measure was wrong", "", ""]
-    text = claims_page.by_kind(table)
-    assert text.count("the measure was wrong") == 2, "in its row and in the list"
-    assert "turned" not in claims_page.by_kind(table.iloc[1:])
-    crossed = claims_page.then_and_now(table).splitlines()
+    assert tables.as_markdown(table).count("the measure was wrong") == 1
+    crossed = tables.then_and_now(table).splitlines()
     assert len(crossed) == 3 and crossed[2] == "| then contradicted | 1 | 1 | 0 | 0 | 0 |"
 
 
@@ -184,7 +149,7 @@ def test_the_figure_shows_every_row_with_its_verdict():
     texts = [text.get_text() for text in forests.plot_verdicts(table).axes[0].texts]
     for says, given in zip(table.claim, table.verdict, strict=True):
         assert texts.count(says) == texts.count(given) == 1
-    assert set(forests.VERDICT_MARKS) == set(claims_page.MARKS) == set(verdict_rule.VERDICTS)
+    assert set(forests.VERDICT_MARKS) == set(verdict_rule.VERDICTS)
 
 
 # the ledger
@@ -237,7 +202,7 @@ def test_the_history_says_when_what_changed_and_what_was_known(tmp_path):
     file = tmp_path / "claims.yml"
     entry = {"date": datetime.date(2026, 11, 26), "changed": "C.", "why": "W.", "seen": "S."}
     file.write_text(yaml.safe_dump({"claims": [], "history": [entry]}))
-    assert claims_page.history_text(claims.history(file)) == "* 2026-11-26: C. W. Seen by then: S."
+    assert tables.history_text(claims.history(file)) == "* 2026-11-26: C. W. Seen by then: S."
     file.write_text(yaml.safe_dump({"claims": [], "history": [{**entry, "by": "me"}]}))
     with pytest.raises(ValueError, match="by"):
         claims.history(file)

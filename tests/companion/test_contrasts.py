@@ -11,6 +11,11 @@ from matplotlib.figure import Figure
 
 from sinkprune_companion.figures import forests
 from sinkprune_companion.ledger.contrasts import (
+    EFFECTS,
+    EQUIVALENT,
+    HELPS,
+    HURTS,
+    OPEN,
     Switch,
     cells,
     changes,
@@ -24,7 +29,7 @@ from sinkprune_companion.ledger.contrasts import (
     verdict,
     words,
 )
-from sinkprune_companion.pages.phrases import EFFECTS, EQUIVALENT, HELPS, HURTS, OPEN, signed, signed_interval
+from sinkprune_companion.numbers import signed, signed_interval
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [

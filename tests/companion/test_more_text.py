@@ -1,9 +1,8 @@
-"""More calibration text: what is kept of each amount, and what is said of the two."""
+"""More calibration text: what is kept of each amount."""
 
 import json
 import tarfile
 
-import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import more_text
@@ -11,9 +10,7 @@ from sinkprune_companion.experiments.headline_rows import NOTEBOOK, headline_cel
 from sinkprune_companion.experiments.more_text import SIZE, WAYS, amounts, kept_folder
 from sinkprune_companion.experiments.pruning_grid import HEADLINE, SPARSITY
 from sinkprune_companion.ledger import claims
-from sinkprune_companion.pages import more_text_page, more_text_words, phrases
 from sinkprune_companion.run import record_archive
-from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import project_root
 
 ENOUGH = {"calibration": 128, "seeds": 10, "sequences": 256}  # what the headline rows must have at least
@@ -74,27 +71,3 @@ def test_an_amount_whose_profile_is_published_has_the_published_findings():
     shared = [name for name in same.found if name in published]
     assert len(shared) >= 10
     assert all(published[name] == same.found[name] for name in shared)
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "word"),
-    [
-        (0.01, 0.03, phrases.HURTS),
-        (-0.03, -0.01, phrases.HELPS),
-        (-0.01, 0.01, phrases.EQUIVALENT),
-        (-0.01, 0.03, phrases.OPEN),
-    ],
-)
-def test_an_effect_in_a_word(low, high, word):
-    found = Estimate((low + high) / 2, low, high, 24, "bootstrap over units", margin=0.02)
-    assert more_text_words.effect_of(found) == word
-
-
-def test_the_figures_show_what_is_kept():
-    measured = amounts()
-    drawn = pd.read_csv(kept_folder() / "more_text.csv")
-    pd.testing.assert_frame_equal(drawn, more_text_page.effects(measured), check_dtype=False, rtol=1e-6)
-    costs = pd.read_csv(kept_folder() / "damage.csv")
-    pd.testing.assert_frame_equal(costs, more_text_page.damage(measured), check_dtype=False, rtol=1e-6)
-    for file in kept_folder().rglob("*.json"):
-        assert str(project_root()) not in file.read_text(encoding="utf-8")

@@ -1,12 +1,9 @@
 """What others measured: numbers as they stand in the file, and differences by hand."""
 
-import re
-
 import pytest
 
 from sinkprune_companion.ledger import claims, margins, others, published
 from sinkprune_companion.ledger.verdict_rule import UNDECIDED
-from sinkprune_companion.pages import others_page
 
 (RUN,) = others.runs()
 
@@ -65,15 +62,3 @@ def test_rows_by_others_read_these_findings_and_bear_on_rows_of_the_ledger():
     assert set(table[table.kind == claims.OTHERS].verdict) == {UNDECIDED}
     assert set(table[table.kind != claims.OTHERS].here) == {""}, "nothing of theirs counts as ours"
     assert all(claim.notebook == "" for claim in rows)
-
-
-def test_the_section_shows_every_number_and_marks_what_is_second_hand():
-    text = others_page.others_section()
-    assert text.startswith("## At 8B, by others\n")
-    lines = [line for line in text.splitlines() if re.match(r"\| (–|\d+ %) \|", line)]
-    assert len(lines) == 13
-    for row, line in zip((RUN.dense, *RUN.rows), lines, strict=True):
-        mark = others_page.SECOND_HAND if row.second_hand else ""
-        assert f"{row.accuracy:.2f} [" in line and f"| {row.paper:.2f}{mark} |" in line
-    assert all(file["commit"] in text for file in RUN.files)
-    assert "Of 6 comparisons by others: 6 undecided." in text

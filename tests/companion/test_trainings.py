@@ -1,26 +1,14 @@
-"""Other trainings of the embedded pair: what is kept of each, and how far they agree."""
+"""Other trainings of the embedded pair: what is kept of each."""
 
 import json
 
-import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import trainings
-from sinkprune_companion.experiments.trainings import PAIR, PUBLISHED, Pair, kept_folder, measure, pairs
-from sinkprune_companion.ledger.claims import ledger
-from sinkprune_companion.pages import side_by_side, trainings_page
-from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_companion.experiments.trainings import PAIR, PUBLISHED, kept_folder, measure, pairs
 from sinkprune_core.files import project_root
 
 FREE = {"seed", "tokens"}  # in which the trainings of two pairs may differ
-
-
-def test_rows_are_those_that_every_pair_has():
-    claims = [claim for claim in ledger() if claim.notebook == trainings.SINKS][:2]
-    each = Estimate(1.0, 0.0, 2.0, 24, "bootstrap over units")
-    published = Pair(PUBLISHED, {}, {}, {claim.finding: each for claim in claims})
-    other = Pair("seed-1", {}, {}, {claims[0].finding: each})
-    assert trainings_page.rows_measured(claims, [published, other]) == claims[:1]
 
 
 def test_a_pair_of_the_wrong_kind_is_refused_before_any_work(tmp_path, monkeypatch):
@@ -58,12 +46,3 @@ def test_what_is_kept_of_a_pair_says_where_it_comes_from_and_names_no_machine():
             assert all(group["git_commit"] and group["names"] for group in provenance["records"])
             prints.add(file.stem)
         assert prints == {trainings.SINKS, trainings.PRUNING}
-
-
-def test_the_figure_shows_the_claims_of_all_pairs_as_they_are_kept():
-    measured = pairs()
-    claims = [one for one in trainings_page.rows_measured(ledger(), measured) if one.kind == "claim"]
-    drawn = pd.read_csv(kept_folder() / "trainings.csv")
-    now = side_by_side.as_table(claims, measured, "pair")
-    pd.testing.assert_frame_equal(drawn, now, check_dtype=False, rtol=1e-6)
-    assert set(drawn.pair) == {pair.name for pair in measured}

@@ -4,20 +4,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from sinkprune_companion.ledger.verdict_rule import (
-    CONTRADICTED,
-    NO_DIFFERENCE,
-    NOT_RUN,
-    REPRODUCED,
-    UNDECIDED,
-    VERDICTS,
-)
+from sinkprune_companion.ledger.verdict_rule import VERDICTS
+from sinkprune_companion.numbers import SPACE, number, p_text
 from sinkprune_core.tables import markdown_table
 
 if TYPE_CHECKING:
     from sinkprune_companion.ledger.claims import LedgerChange
 
-MARKS = {REPRODUCED: "✅", CONTRADICTED: "❌", NO_DIFFERENCE: "≈", UNDECIDED: "❔", NOT_RUN: "▫️"}
 HEADS = {"control": "*control:* ", "others": "*by others:* "}  # of a claim, by kind of row
 COLUMNS = (
     "id",
@@ -41,7 +34,6 @@ COLUMNS = (
     "turned",
     "notebook",
 )  # of the table
-SMALLEST_P = 0.001  # smaller ones are shown as below it
 EXPLAINED = (
     "± is the smallest difference that matters, fixed before the run. p is that of a normal mean with this "
     "interval, two-sided, corrected over the row's family (Holm). Undecided rows say the half-width of the "
@@ -59,82 +51,35 @@ def as_text(table: pd.DataFrame, width: int = 60) -> str:
     return "\n".join(lines)
 
 
-def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
-    """Return the table in Markdown for a page from which `root` leads to the project, with kinds marked.
+def as_markdown(table: pd.DataFrame) -> str:
+    """Return the table in Markdown, with kinds marked.
 
     Claim, verdict and number come first, so that they are what a narrow screen shows; an interval stays on
-    one line. Without `root` (None) no row names its notebook.
+    one line.
     """
     rows = []
     for row in table.itertuples():
-        measured = row.metric
-        if row.claimed:
-            measured += f" (claimed: {row.claimed})"
-        if row.notebook and root is not None:
-            measured += f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)"
         notes = [row.note, f"turned: {row.turned}" if row.turned else ""]
         rows.append(
             [
                 HEADS.get(row.kind, "") + row.claim,
-                f"{MARKS[row.verdict]} {row.verdict}",
-                _unbroken(f"{row.here} {row.interval}") if row.here else "–",
-                "–" if pd.isna(row.margin) else f"{row.margin:.2g}",
+                row.verdict,
+                _with_interval(row),
+                "–" if pd.isna(row.margin) else number(row.margin),
                 p_text(row.p_holm),
                 "; ".join(note for note in notes if note) or "–",
-                measured,
-                row.published or "–",
+                row.metric,
             ]
         )
-    head = ["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured", "published"]
-    return markdown_table(head, rows)
+    return markdown_table(["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured"], rows)
 
 
-def _unbroken(number: str) -> str:
-    """Return a number with its interval, which may break between the two only."""
-    value, interval = number.split(" ", 1)
-    return f"{value} " + interval.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def p_text(p: float | None) -> str:
-    """Return a p-value as it is shown."""
-    if pd.isna(p):
+def _with_interval(row: object) -> str:
+    """Return a row's number with its interval, which may break between the two only; a dash for none."""
+    if not row.here:
         return "–"
-    if p < SMALLEST_P:
-        return f"< {SMALLEST_P:g}"
-    return f"{p:.2g}"
-
-
-def counted(table: pd.DataFrame, what: str) -> str:
-    """Return one sentence: how many of the rows of a table have which verdict."""
-    counts = table.verdict.value_counts()
-    parts = [f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts]
-    return f"Of {len(table)} {what}: {', '.join(parts)}."
-
-
-def by_verdict(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows in the order of the verdicts, and of the ledger where these are the same."""
-    return table.sort_values("verdict", key=lambda column: column.map(VERDICTS.index), kind="stable")
-
-
-def by_kind(table: pd.DataFrame) -> str:
-    """Return all rows in Markdown for a page in docs: the paper's, then controls, then those by others.
-
-    Each kind has its count above it, and its rows in the order of the verdicts.
-    """
-    parts = []
-    for kind, what in (
-        ("claim", "claims of the paper"),
-        ("control", "controls of ours"),
-        ("others", "comparisons by others, at 8B"),
-    ):
-        rows = by_verdict(table[table.kind == kind])
-        if len(rows):
-            parts += [f"**{counted(rows, what)}**", as_markdown(rows, "../")]
-    turned = table[table.turned != ""]
-    if len(turned):
-        lines = [f"* {row.claim}: {row.turned}" for row in turned.itertuples()]
-        parts.append("Verdicts that turned because the measure had been wrong:\n\n" + "\n".join(lines))
-    return "\n\n".join([*parts, EXPLAINED])
+    low, high = (float(end) for end in row.interval.strip("[]").split(","))
+    return f"{number(float(row.here), 3)} [{number(low, 3)},{SPACE}{number(high, 3)}]"
 
 
 def history_text(changes: "list[LedgerChange]") -> str:
