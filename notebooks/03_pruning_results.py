@@ -170,8 +170,8 @@ print(f"{len(cells)} variants of the DLM, {len(of_twin)} of the AR model, {seeds
 # above the dense model on the same sequence under the same noise.
 
 # %%
-from sinkprune_companion.experiments.own_noise import above_dense
 from sinkprune_companion.experiments.pruning_grid import Measures, measure_grid
+from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 

@@ -173,8 +173,8 @@ print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 # noise.
 
 # %%
-from sinkprune_companion.experiments.own_noise import above_dense
 from sinkprune_companion.experiments.pruning_grid import GridCell, Measures, measure_grid
+from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 

@@ -69,17 +69,15 @@ CLAIMS = {
 @pytest.fixture
 def project(tmp_path) -> Path:
     """A clone in small: the real package, Snakefile and profile, two tiny notebooks."""
-    shutil.copytree(
-        ROOT / "sinkprune_core",
-        tmp_path / "sinkprune_core",
-        ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"),
-    )
+    for package in ("sinkprune_core", "sinkprune_companion"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.safetensors")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
     shutil.copytree(ROOT / "workflow", tmp_path / "workflow")
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "notebooks").mkdir()
     for name in NOTEBOOKS:
         (tmp_path / "notebooks" / f"{name}.py").write_text(NOTEBOOK.replace("NAME", name))
-    (tmp_path / "sinkprune_core" / "data" / "claims.yml").write_text(yaml.safe_dump(CLAIMS))
+    (tmp_path / "sinkprune_companion" / "data" / "claims.yml").write_text(yaml.safe_dump(CLAIMS))
     configure(tmp_path)
     return tmp_path
 
@@ -129,14 +127,15 @@ def stamps(run: Path) -> dict[str, int]:
 
 def makers(run: Path) -> dict[int, str]:
     """Return which job computed each draw."""
-    records = (json.loads(path.read_text()) for path in run.glob("records/01_two/draw-*.json"))
+    records = (json.loads(path.read_text()) for path in run.glob("records/draw/*.json"))
     return {record["key"]["seed"]: record["profile"] for record in records}
 
 
 def written(project: Path, notebook: str, record: str) -> float:
     """Return when a record of a run was written."""
-    (file,) = (project / "runs" / "tiny" / "records" / notebook).glob(f"{record}-*.csv")
-    return file.stat().st_mtime
+    abouts = (project / "runs" / "tiny" / "records" / record).glob("*.json")
+    (about,) = (file for file in abouts if json.loads(file.read_text())["notebook"] == notebook)
+    return about.stat().st_mtime
 
 
 def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(project):
@@ -181,7 +180,7 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     assert provenance["parameters"]["seeds"] == 3
     assert all(group["versions"]["torch"] and group["names"] for group in provenance["records"])
     claims = json.loads((run / "figures" / "claims.json").read_text())
-    named = {name.split("-")[0] for group in claims["records"] for name in group["names"]}
+    named = {name.rpartition("/")[0] for group in claims["records"] for name in group["names"]}
     assert named == {f"{notebook}/{name}" for notebook in NOTEBOOKS for name in ("first", "second", "draw")}
 
 
@@ -208,15 +207,15 @@ def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    records = project / "runs" / "tiny" / "records" / "00_one"
+    records = project / "runs" / "tiny" / "records"
     deadline = time.time() + 120
-    while not list(records.glob("first-*.csv")) and time.time() < deadline:  # not in the folders of scratch
+    while not list(records.glob("first/*.csv")) and time.time() < deadline:  # not in the folders of scratch
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    (kept,) = records.glob("first-*.csv")
+    (kept,) = records.glob("first/*.csv")
     text, stamp = kept.read_text(), kept.stat().st_mtime_ns
-    assert not list(records.glob("second-*.csv"))
+    assert not list(records.glob("second/*.csv"))
 
     configure(project, one={"size": 2}, two={"size": 13})  # the pause is no part of a record's key
     failed = reproduce(project)

@@ -129,7 +129,7 @@ def run(arguments: Sequence[str]) -> int:
 def hide_future_warnings() -> None:
     """Hide FutureWarnings of other packages, unless the user asked for warnings with `-W`."""
     if not sys.warnoptions:
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(?!sinkprune_core\b)")
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(?!sinkprune_(core|companion)\b)")
 
 
 def sentence(error: BaseException, command: str | None) -> str:
@@ -169,7 +169,7 @@ def was_raised_here(error: BaseException) -> bool:
     while step.tb_next is not None:
         step = step.tb_next
     package = step.tb_frame.f_globals.get("__name__", "")
-    return package == "__main__" or package.startswith("sinkprune_core")
+    return package == "__main__" or package.startswith(("sinkprune_core", "sinkprune_companion"))
 
 
 if __name__ == "__main__":

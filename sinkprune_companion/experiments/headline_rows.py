@@ -4,12 +4,10 @@ Other trainings and other amounts of calibration text are measured so, without a
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import yaml
 
-from sinkprune_companion.experiments.own_noise import above_dense
 from sinkprune_companion.experiments.pruning_grid import (
     HEADLINE,
     SPARSITY,
@@ -19,12 +17,11 @@ from sinkprune_companion.experiments.pruning_grid import (
     grid_cells,
     measure_grid,
 )
+from sinkprune_companion.experiments.scoring import above_dense
+from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.files import project_root
 from sinkprune_core.models.language_model import LanguageModel
-
-if TYPE_CHECKING:
-    from sinkprune_companion.run.records import Run
 
 NOTEBOOK = "03_pruning_results"
 LENGTH = 128  # tokens per held-out sequence, as in the notebook
@@ -57,7 +54,7 @@ def curve_cells(size: Mapping[str, object], draws: int) -> list[GridCell]:
 
 
 def headline_scores(
-    run: "Run",
+    run: Run,
     lm: LanguageModel,
     size: Mapping[str, object],
     seeds: Iterable[int],

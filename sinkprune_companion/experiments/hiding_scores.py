@@ -5,29 +5,28 @@ Dimensions: N sequences, T tokens per sequence, L tokens written, B batch.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED, fingerprint_of, score_texts
+from sinkprune_companion.run.records import Run
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks.hiding import Hiding, HidingModel, hiding_model
 
-if TYPE_CHECKING:  # how a record is kept is no part of its key
-    from sinkprune_companion.run.records import Run
-
+SCORES_REVISION = 1  # of `hiding_scores`
+TEXTS_REVISION = 1  # of `hiding_texts`
 NOTHING_HIDDEN = Hiding(count=0)
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
 
 
 def hiding_scores(
-    run: "Run",
+    run: Run,
     lm: LanguageModel,
     fingerprint: str,
     hidings: Sequence[Hiding],
@@ -54,6 +53,7 @@ def hiding_scores(
         return run.record(
             "hiding",
             compute,
+            SCORES_REVISION,
             model=lm.name,
             kind=lm.kind,
             fingerprint=fingerprint,
@@ -70,7 +70,7 @@ def hiding_scores(
 
 
 def hiding_texts(
-    run: "Run",
+    run: Run,
     lm: LanguageModel,
     judge: LanguageModel,
     fingerprints: dict[str, str],
@@ -98,6 +98,7 @@ def hiding_texts(
         return run.record(
             "written",
             compute,
+            TEXTS_REVISION,
             model=lm.name,
             kind=lm.kind,
             fingerprint=fingerprints[lm.name],

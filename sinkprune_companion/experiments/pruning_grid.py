@@ -2,25 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.own_noise import scores_under
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED
 from sinkprune_companion.experiments.variant_answers import variant_answers
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
-
-if TYPE_CHECKING:
-    from sinkprune_companion.run.records import Run
 
 SPARSITY = 0.5  # at which verdicts are read
 UNSTRUCTURED = "unstructured"
@@ -187,7 +183,7 @@ class Measures:
 
 
 def measure_grid(
-    run: "Run", lm: LanguageModel, cells: Iterable[GridCell], measures: Measures, seeds: Iterable[int]
+    run: Run, lm: LanguageModel, cells: Iterable[GridCell], measures: Measures, seeds: Iterable[int]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return scores and answers of the dense model and of all variants, a record each.
 
@@ -237,13 +233,13 @@ def _shared_texts(
 
 
 def _measured(
-    run: "Run", variant: Variant, measures: Measures, labels: dict[str, object], answers: bool
+    run: Run, variant: Variant, measures: Measures, labels: dict[str, object], answers: bool
 ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
     """Return a variant's scores, and its answers to every benchmark where it is asked for them."""
     asked = measures.items if answers else {}
     with variant:
         noise = measures.noise(labels["seed"])
-        scores = scores_under(run, variant, measures.texts, measures.draws, noise, **labels)
+        scores = variant.scores(run, measures.texts, measures.draws, noise=noise, **labels)
         found = []
         for benchmark, items in asked.items():
             found.append(variant_answers(run, variant, benchmark, items, measures.item_draws, **labels))

@@ -4,7 +4,6 @@ Dimensions: R repetitions (calibration draws), N pairs of items.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -12,17 +11,16 @@ from sinkprune_companion.experiments.scoring import EVALUATION_SEED
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.harness import quality
 from sinkprune_companion.harness.public_data import embedded_blimp
+from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.comparison import flips
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, on_common_draws, rows_where
 
-if TYPE_CHECKING:  # how a record is kept is no part of its key
-    from sinkprune_companion.run.records import Run
-
 BENCHMARKS = ("suite", "blimp")
+REVISION = 1  # of `variant_answers`
 
 
 def variant_answers(
-    run: "Run", variant: Variant, benchmark: str, items: int, draws: int, /, **labels: object
+    run: Run, variant: Variant, benchmark: str, items: int, draws: int, /, **labels: object
 ) -> pd.DataFrame:
     """Return the record of a variant's answers to one of BENCHMARKS.
 
@@ -41,8 +39,9 @@ def variant_answers(
     return run.record(
         "answers",
         compute,
+        REVISION,
+        labels,
         benchmark=benchmark,
-        **labels,
         **variant.key,
         items=items,
         draws=draws,

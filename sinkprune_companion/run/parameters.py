@@ -279,7 +279,7 @@ def start(notebook: str, namespace: dict) -> Run:
     matplotlib.rcParams["figure.dpi"] = 110
     pandas.set_option("display.max_colwidth", None)
     run = Run(notebook, parameters["profile"], parameters)
-    for scratch in run.records.glob(".*.*.*"):  # of records that a killed run was writing
+    for scratch in run.records.glob("*/.*.*.*"):  # of records that a killed run was writing
         record, _, _ = scratch.name[1:].rsplit(".", 2)
         remove_leftovers(scratch.with_name(record))
     dtype = choose_dtype(parameters.get("dtype", "auto"), run.device)

@@ -79,7 +79,7 @@ def _records(profile: str) -> Path:
 def _restore(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> bool:
     """Write one file of an archive unless it is there; return whether it was missing."""
     parts = Path(member.name).parts
-    if len(parts) != 2 or ".." in parts or Path(member.name).is_absolute():  # notebook and record
+    if len(parts) != 2 or ".." in parts or Path(member.name).is_absolute():  # measuring function and record
         raise ValueError(f"the archive holds {member.name!r}, which is no record: fetch it again")
     target = folder.joinpath(*parts)
     if target.exists():
@@ -98,5 +98,5 @@ def files_behind(folder: Path) -> list[Path]:
         provenance = said.get("provenance", said)
         for group in provenance.get("records", []):
             for name in group["names"]:
-                found.update((folder / "records" / provenance["notebook"]).glob(f"{name}.*"))
+                found.update((folder / "records").glob(f"{name}.*"))
     return sorted(found)

@@ -24,7 +24,7 @@ from sinkprune_core.files import write_json
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, with_adapter
-from sinkprune_core.provenance import environment, modules_of, source_closure
+from sinkprune_core.provenance import environment
 from sinkprune_core.seeds import generator
 
 AHEAD = (10e6, 100e6)  # training tokens for which the learning curve is extrapolated, besides a GPU hour's
@@ -139,8 +139,7 @@ def _fingerprints(models: list[LanguageModel], texts: Texts) -> dict[str, str]:
 
 def _environment() -> dict:
     """Return what the measures were made with; the git commit would change with the file itself."""
-    found = {name: value for name, value in environment().items() if name != "git_commit"}
-    return found | {"source": source_closure(modules_of(quality.measure))}
+    return {name: value for name, value in environment().items() if name != "git_commit"}
 
 
 def _learning_curve(log: list[dict], rows: list[dict], tokens_of_an_hour: float) -> dict[str, dict]:

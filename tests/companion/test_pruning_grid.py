@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.own_noise import above_dense
 from sinkprune_companion.experiments.pruning_findings import at, damage, differences, suffix
 from sinkprune_companion.experiments.pruning_grid import (
     ANSWERING,
@@ -18,7 +17,7 @@ from sinkprune_companion.experiments.pruning_grid import (
     measure_grid,
     twin_cells,
 )
-from sinkprune_companion.experiments.scoring import score_texts
+from sinkprune_companion.experiments.scoring import above_dense, score_texts
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
@@ -150,7 +149,7 @@ def test_an_exact_likelihood_is_measured_once_per_draw_whatever_noise_draws_have
         for own_noise in (False, True)
     )
     pd.testing.assert_frame_equal(shared, own)
-    assert len(list(run.records.glob("scores-*.csv"))) == 3  # the dense model and two draws
+    assert len(list((run.records / "scores").glob("*.csv"))) == 3  # the dense model and two draws
 
 
 # findings

@@ -4,7 +4,6 @@ import heapq
 import math
 
 import pytest
-import torch
 
 from sinkprune_companion.run import run_costs
 from sinkprune_core.files import project_root
@@ -67,7 +66,8 @@ def test_a_row_is_written_anew_and_the_others_stay():
 
 @pytest.mark.parametrize("has_bfloat16", [True, False])
 def test_what_quick_takes_is_kept_by_the_dtype_of_the_machine(monkeypatch, has_bfloat16):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bfloat16)
+    gain = 7.0 if has_bfloat16 else 0.5
+    monkeypatch.setattr("sinkprune_core.models.devices.bfloat16_gain", lambda: gain)
     assert run_costs.name_here("quick") == ("quick in bfloat16" if has_bfloat16 else "quick")
     assert run_costs.name_here("hour") == "hour"
     head = HEAD.replace("# | hour", "# | quick in bfloat16 | – | – |\n# | hour")

@@ -41,7 +41,7 @@ def records(root: Path, seed: int = 0) -> Iterator[Case]:
 
     run = Here("notebook", "quick", {})
     run.record("values", table, seed=3)
-    (csv,) = run.records.glob("*.csv")
+    (csv,) = run.records.glob("*/*.csv")
     about = csv.with_suffix(".json")
     kept = {file: file.read_bytes() for file in (csv, about)}
     right = run.record("values", table, seed=3).to_csv()

@@ -4,7 +4,6 @@ import json
 from dataclasses import asdict
 
 import pytest
-import torch
 
 from sinkprune_companion.training.settings import Training, check_settings, settings_of, training_dtype
 from sinkprune_core import corpus
@@ -113,9 +112,9 @@ def test_a_run_may_go_on_with_another_length_and_rate_and_with_nothing_else(tmp_
         check_settings(config, tmp_path)
 
 
-@pytest.mark.parametrize(("has_units", "expected"), [(True, "bfloat16"), (False, "float32")])
-def test_training_is_in_bfloat16_where_the_processor_has_units_for_it(monkeypatch, has_units, expected):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_units)
+@pytest.mark.parametrize(("gain", "expected"), [(7.0, "bfloat16"), (0.5, "float32")])
+def test_training_is_in_bfloat16_where_it_was_measured_to_be_faster(monkeypatch, gain, expected):
+    monkeypatch.setattr("sinkprune_core.models.devices.bfloat16_gain", lambda: gain)
     assert training_dtype("auto", "cpu") == expected
     assert training_dtype("bfloat16", "cpu") == "bfloat16"
 
