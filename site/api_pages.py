@@ -1,16 +1,13 @@
-"""Pages of the library, one per folder, which Sphinx fills from docstrings."""
+"""Pages of the core, one per folder, which Sphinx fills from docstrings."""
 
 import ast
 from pathlib import Path
 
 HELPERS = "helpers"  # the modules that lie in no folder
 FIRST = (
-    "The library, folder by folder, from its docstrings. An import goes down only, in the order of this list."
+    "The core, folder by folder, from its docstrings. An import goes down only, in the order of this list."
 )
 ORDER = (
-    "cli",
-    "companion",
-    "training",
     "costs",
     "evaluation",
     "pruning",

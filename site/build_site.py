@@ -36,7 +36,7 @@ def project_pages(root: Path) -> dict[str, Path]:
         pages[name] = root / name
     for file in [
         *sorted((root / "docs").glob("*.md")),
-        *sorted(root.glob("sinkprune_core/data/**/README.md")),
+        *sorted(root.glob("sinkprune_*/data/**/README.md")),
     ]:
         pages[file.relative_to(root).as_posix()] = file
     return pages
@@ -70,7 +70,7 @@ def stage(target: Path, root: Path = ROOT) -> None:
     texts["explorer.md"] = explorer_page(root / EXPLORER, links)
     texts |= library
     docs = [name for name in pages if name.startswith("docs/")]
-    cards = [name for name in pages if name.startswith("sinkprune_core/")]
+    cards = [name for name in pages if name.startswith("sinkprune_")]
     sections = {
         READ: read,
         LOOK: made,

@@ -51,9 +51,8 @@ def wait_for(ready, seconds: float, what: str, every: float = 0.5):
 
 def small_copy(folder: Path) -> Path:
     """Copy the project with notebooks that take little and have no outputs; 01 ends after its slider."""
-    shutil.copytree(
-        ROOT / "sinkprune_core", folder / "sinkprune_core", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for package in ("sinkprune_core", "sinkprune_companion"):
+        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "notebooks").mkdir()
     for name, values in SMALL.items():

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+PACKAGES = ("sinkprune_core", "sinkprune_companion")
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHON = PROJECT["requires-python"].removeprefix(">=")
@@ -257,9 +258,9 @@ def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
     ):  # asked without importing it, which would meddle with distutils here
         pytest.skip("setuptools is too old to build this package")
     source = tmp_path / "source"
-    shutil.copytree(
-        ROOT / "sinkprune_core", source / "sinkprune_core", ignore=shutil.ignore_patterns("__pycache__", ".*")
-    )
+    for package in PACKAGES:
+        ignored = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(ROOT / package, source / package, ignore=ignored)
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)
@@ -273,7 +274,8 @@ def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert packed == {
         path.relative_to(source).as_posix()
-        for path in (source / "sinkprune_core").rglob("*")
+        for package in PACKAGES
+        for path in (source / package).rglob("*")
         if path.is_file()
     }
 

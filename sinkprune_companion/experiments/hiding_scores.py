@@ -5,37 +5,37 @@ Dimensions: N sequences, T tokens per sequence, L tokens written, B batch.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED, fingerprint_of, score_texts
+from sinkprune_companion.run.records import Run
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks.hiding import Hiding, HidingModel, hiding_model
 
-if TYPE_CHECKING:  # how a record is kept is no part of its key
-    from sinkprune_companion.run.records import Run
-
+SCORES_REVISION = 1  # of `hiding_scores`
+TEXTS_REVISION = 1  # of `hiding_texts`
 NOTHING_HIDDEN = Hiding(count=0)
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
 
 
 def hiding_scores(
-    run: "Run",
+    run: Run,
     lm: LanguageModel,
     fingerprint: str,
     hidings: Sequence[Hiding],
     texts: dict[str, torch.Tensor],
     draws: int,
+    first_scored: int = 1,
 ) -> pd.DataFrame:
     """Return the records of one model that scores text without the keys of each of `hidings`, and with all
-    keys.
+    keys; positions before `first_scored` are context.
 
     Columns are those of `score_texts`; `excess`, the value less that of the same model with all keys on the
     same sequence and noise; `label`, `keys`, `count` (0: all keys) and `layers` of the hiding; and means of
@@ -45,15 +45,18 @@ def hiding_scores(
     length = next(iter(texts.values())).shape[1]
     batch = max(1, BATCH_TOKENS // length)
     dense_masses = {}
+    later = {"first_scored": first_scored} if first_scored > 1 else {}  # other records lack it
 
     def one(hiding: Hiding) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
             without_keys = hiding_model(lm, hiding, masses=dense_masses)
-            return _described(score_texts(without_keys, texts, draws, batch=batch), without_keys)
+            scores = score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
+            return _described(scores, without_keys)
 
         return run.record(
             "hiding",
             compute,
+            SCORES_REVISION,
             model=lm.name,
             kind=lm.kind,
             fingerprint=fingerprint,
@@ -61,6 +64,7 @@ def hiding_scores(
             data=data,
             draws=draws,
             evaluation_seed=EVALUATION_SEED,
+            **later,
         )
 
     every = tqdm([NOTHING_HIDDEN, *hidings], desc=f"{lm.name} scores")
@@ -70,7 +74,7 @@ def hiding_scores(
 
 
 def hiding_texts(
-    run: "Run",
+    run: Run,
     lm: LanguageModel,
     judge: LanguageModel,
     fingerprints: dict[str, str],
@@ -98,6 +102,7 @@ def hiding_texts(
         return run.record(
             "written",
             compute,
+            TEXTS_REVISION,
             model=lm.name,
             kind=lm.kind,
             fingerprint=fingerprints[lm.name],

@@ -61,3 +61,15 @@ def fingerprint_of(texts: dict[str, torch.Tensor]) -> str:
     """Return a SHA-256 prefix of texts and their names."""
     named = b"".join(name.encode() + ids.numpy().tobytes() for name, ids in texts.items())
     return hashlib.sha256(named).hexdigest()[:16]
+
+
+def above_dense(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return scores with the dense model's under the same noise taken off `value`.
+
+    What is left of the dense model is one draw of zeros, so that comparisons with it stay paired.
+    """
+    is_dense = scores.variant == "dense"
+    dense = scores[is_dense].set_index(["seed", "sequence"]).value
+    of_row = pd.MultiIndex.from_frame(scores[["seed", "sequence"]])
+    above = scores.assign(value=scores.value - dense.loc[of_row].to_numpy())
+    return above[~is_dense | (above.seed == above.seed[is_dense].min())]

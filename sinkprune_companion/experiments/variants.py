@@ -6,12 +6,12 @@ What the notebooks repeat for every recipe, calibration draw and number of steps
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED, fingerprint_of, score_texts
+from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey
@@ -24,8 +24,8 @@ from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.shrink import shrink
 
-if TYPE_CHECKING:  # how a record is kept is no part of its key
-    from sinkprune_companion.run.records import Run
+SCORES_REVISION = 1  # of `Variant.scores`
+MODEL_REVISION = 1  # of `saved_variant`
 
 
 class SharedStatistics:
@@ -38,7 +38,7 @@ class SharedStatistics:
         self.lm = lm
         self.calibration = calibration
         self.recipes = [recipe for recipe in recipes if self.shared(recipe)]
-        self._found: dict[StatisticsKey, DenseStatistics] | None = None
+        self._statistics: dict[StatisticsKey, DenseStatistics] | None = None
 
     @staticmethod
     def shared(recipe: Recipe) -> bool:
@@ -50,12 +50,12 @@ class SharedStatistics:
 
         The model must be dense when this is called.
         """
-        announced = {each.statistics_key for each in self.recipes}
+        announced = {one.statistics_key for one in self.recipes}
         if not self.shared(recipe) or recipe.statistics_key not in announced:
             return None
-        if self._found is None:
-            self._found = dense_statistics(self.lm, self.recipes, self.calibration)
-        return self._found[recipe.statistics_key]
+        if self._statistics is None:
+            self._statistics = dense_statistics(self.lm, self.recipes, self.calibration)
+        return self._statistics[recipe.statistics_key]
 
 
 @contextmanager
@@ -133,39 +133,42 @@ class Variant:
 
     def scores(
         self,
-        run: "Run",
+        run: Run,
         texts: dict[str, torch.Tensor],
         draws: int,
         steps: Sequence[int | None] = (None,),
         first_scored: int = 1,
+        noise: int = EVALUATION_SEED,
         **labels: object,
     ) -> pd.DataFrame:
-        """Return the record of this variant's nats per token.
+        """Return the record of this variant's nats per token, under the noise with seed `noise`.
 
         Columns are those of `score_texts` and `labels`, and what pruning reported: `zeros`, their share in
-        the block linears; `calibration_tokens`, `left_out_share` and `prune_seconds`.
+        the block linears; `calibration_tokens`, `left_out_share` and `prune_seconds`. Variants that are
+        compared take the same noise; noise of its own for every calibration draw lets draws average it.
         """
 
         def compute() -> pd.DataFrame:
             report = self.ready()
-            scores = score_texts(self.lm, texts, draws, steps, first_scored=first_scored)
+            scores = score_texts(self.lm, texts, draws, steps, seed=noise, first_scored=first_scored)
             return scores.assign(**_reported(report))
 
         return run.record(
             "scores",
             compute,
-            **labels,
+            SCORES_REVISION,
+            labels,
             **self.key,
             data=fingerprint_of(texts),
             draws=draws,
             steps_measured=list(steps),
             first_scored=first_scored,
-            evaluation_seed=EVALUATION_SEED,
+            evaluation_seed=noise,
         )
 
 
 def variant_scores(
-    run: "Run",
+    run: Run,
     lm: LanguageModel,
     fingerprint: str,
     recipe: Recipe | None,
@@ -194,7 +197,7 @@ def _reported(report: Report | None) -> dict[str, float]:
 
 
 def saved_variant(
-    run: "Run", lm: LanguageModel, fingerprint: str, recipe: Recipe, calibration: Calibration | None
+    run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe, calibration: Calibration | None
 ) -> Path:
     """Return the folder of `lm` pruned by `recipe`, in `runs/<profile>/models`; `lm` stays dense.
 
@@ -203,7 +206,7 @@ def saved_variant(
     """
     drawn = None if calibration is None else calibration.fingerprint
     identity = run.identity(
-        "model", [__name__], {"fingerprint": fingerprint, "recipe": recipe, "calibration": drawn}
+        "model", MODEL_REVISION, {"fingerprint": fingerprint, "recipe": recipe, "calibration": drawn}
     )
     name = lm.name.replace("/", "--")
     folder = run.folder / "models" / f"{name}-{recipe.sparsity:g}-{identity['digest']}"

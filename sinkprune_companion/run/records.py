@@ -1,13 +1,14 @@
 """Records: one table per measurement, with everything needed to know where its numbers come from.
 
-A record is computed once per name, parameters, kind of device, code and versions of torch and transformers,
-and read ever after. So a run that was killed goes on where it was, and drawing repeats no computation.
+A record is computed once per measuring function and its revision, arguments, fingerprints of model and text,
+kind of device, and versions of torch and transformers, and read ever after, by all notebooks of a profile. So
+a run that was killed goes on where it was, and drawing repeats no computation.
 """
 
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from types import FunctionType
@@ -19,7 +20,7 @@ from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import atomic, project_root, write_json
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.devices import choose_device, device_name
-from sinkprune_core.provenance import environment, modules_of, package_version, source_closure
+from sinkprune_core.provenance import environment, package_version
 
 KEY_PACKAGES = ("torch", "transformers")  # another version of one of these measures anew
 ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows
@@ -68,7 +69,7 @@ class Run:
     profile: str  # profile or profile@cell
     parameters: dict  # of the notebook, by name
     records_read: dict[str, dict] = field(default_factory=dict, repr=False, compare=False)
-    # so far, by this object: file name without extension -> ORIGIN
+    # so far, by this object: `<function>/<digest>` -> ORIGIN
 
     @property
     def folder(self) -> Path:
@@ -86,8 +87,8 @@ class Run:
 
     @property
     def records(self) -> Path:
-        """The folder of records, the same for all cells of a sweep."""
-        return project_root() / "runs" / self.profile.partition("@")[0] / "records" / self.notebook
+        """The folder of records of all notebooks and all cells of a sweep: `<function>/<digest>`."""
+        return project_root() / "runs" / self.profile.partition("@")[0] / "records"
 
     @property
     def device(self) -> str:
@@ -99,8 +100,8 @@ class Run:
         """What findings and figures say of themselves: `notebook`, `profile`, `parameters` and `records`.
 
         `records` holds all records that the notebook had read by then, in groups of one origin: `git_commit`,
-        `versions`, `platform` and `device` of when they were computed, and `names` with the digest of each
-        one's key.
+        `versions`, `platform` and `device` of when they were computed, and `names`, each with the digest of
+        its key.
         """
         return {
             "notebook": self.notebook,
@@ -109,24 +110,36 @@ class Run:
             "records": _by_origin(self.records_read),
         }
 
-    def record(self, name: str, compute: Callable[[], pd.DataFrame], **key: object) -> pd.DataFrame:
-        """Return the table that `compute()` gives, computing it at most once per key, code and versions.
+    def record(
+        self,
+        name: str,
+        compute: Callable[[], pd.DataFrame],
+        revision: int = 1,
+        labels: dict[str, object] | None = None,
+        **key: object,
+    ) -> pd.DataFrame:
+        """Return the table that `compute()` gives, computing it at most once per name, revision and key.
 
-        `key` holds all that the numbers depend on: recipes, seeds, fingerprints of models and data. Its plain
-        values become columns. The code is that of the module that defines `compute` and of all that it
-        imports; for a function of a notebook, of the modules that it uses.
+        `name` is that of the measuring function, and `revision` its number: raise it when the function gives
+        other numbers (`tests/companion/test_golden_numbers.py` notices). `key` holds all that the numbers
+        depend on: recipes, seeds, fingerprints of models and data. Its plain values become columns, and so do
+        `labels`, which name a measurement and do not change it.
         """
         constants = {
             column: value for column, value in key.items() if isinstance(value, (bool, int, float, str))
         }
+        columns = {**(labels or {}), **constants}
 
         def write(frame: pd.DataFrame, file: Path) -> None:
-            missing = {column: value for column, value in constants.items() if column not in frame}
-            frame.assign(**missing).to_csv(file, index=False)
+            frame.to_csv(file, index=False)
 
-        return self._once(name, key, modules_of(compute), compute, _Format("csv", write, pd.read_csv))
+        frame = self._once(name, revision, key, compute, _Format("csv", write, pd.read_csv))
+        missing = {column: value for column, value in columns.items() if column not in frame}
+        return frame.assign(**missing)
 
-    def artifact(self, name: str, kind: type, compute: Callable[[], object], **key: object) -> object:
+    def artifact(
+        self, name: str, kind: type, compute: Callable[[], object], revision: int = 1, **key: object
+    ) -> object:
         """Return what `compute()` gives, an object of class `kind` with `save(file)` and `load(file)`.
 
         It is computed at most once, as a `record`.
@@ -135,32 +148,24 @@ class Run:
         def write(value: object, file: Path) -> None:
             value.save(file)
 
-        modules = modules_of(compute, kind)
-        return self._once(name, key, modules, compute, _Format("safetensors", write, kind.load))
+        return self._once(name, revision, key, compute, _Format("safetensors", write, kind.load))
 
-    def identity(self, name: str, modules: Iterable[str], key: dict) -> dict:
-        """Return what decides whether a value was computed before.
+    def identity(self, name: str, revision: int, key: dict) -> dict:
+        """Return what decides whether a value was computed before, and its digest.
 
-        These are `name`, `key`, `device` (cpu or cuda: both round in their own way), `versions` of
-        KEY_PACKAGES and `source`, which stands for the code of `modules` and of all that they import;
-        `digest` stands for all of them. Dtypes are part of a model's fingerprint, and so of keys.
+        These are `name` and `revision` of the measuring function, `key`, `device` (cpu or cuda: both round in
+        their own way) and `versions` of KEY_PACKAGES. Dtypes are part of a model's fingerprint, and so of
+        keys. The code is not: who changes what a function measures raises its revision.
         """
-        decides = {
-            "name": name,
-            "key": _plain(key),
-            "device": self.device.partition(":")[0],
-            "versions": {package: package_version(package) for package in KEY_PACKAGES},
-            "source": source_closure(modules),
-        }
-        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
-        return {**decides, "digest": digest}
+        versions = {package: package_version(package) for package in KEY_PACKAGES}
+        return identity(name, revision, _plain(key), self.device.partition(":")[0], versions)
 
     def _once(
-        self, name: str, key: dict, modules: set[str], compute: Callable[[], object], form: _Format
+        self, name: str, revision: int, key: dict, compute: Callable[[], object], form: _Format
     ) -> object:
         """Read a record, after computing and writing it where it is missing; remember where it comes from."""
-        identity = self.identity(name, modules, key)
-        file = self.records / f"{name}-{identity['digest']}.{form.suffix}"
+        decides = self.identity(name, revision, key)
+        file = self.records / name / f"{decides['digest']}.{form.suffix}"
         if not _is_whole(file):
             value = compute()
             release_freed_memory()  # or what records leave behind in pieces, too small for the next, adds up
@@ -173,14 +178,13 @@ class Run:
                     **environment(),
                     "device": device_name(self.device),
                     "record": name,
-                    "key": identity["key"],
-                    "modules": sorted(modules),
-                    "source": identity["source"],
+                    "revision": revision,
+                    "key": decides["key"],
                     "sha256": _sha256(partial),
                 }
                 write_json(file.with_suffix(".json"), about)
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        self.records_read[file.stem] = {part: about[part] for part in ORIGIN}
+        self.records_read[f"{name}/{file.stem}"] = {part: about[part] for part in ORIGIN}
         return form.read(file)
 
     def find(self, findings: dict[str, Estimate | None]) -> None:
@@ -195,6 +199,13 @@ class Run:
             self.folder / "findings" / f"{self.notebook}.json",
             {"findings": plain, "provenance": self.provenance},
         )
+
+
+def identity(name: str, revision: int, key: dict, device: str, versions: dict[str, str | None]) -> dict:
+    """Return what a record is known by, with `digest`, a SHA-256 prefix over all of it."""
+    decides = {"name": name, "revision": revision, "key": key, "device": device, "versions": versions}
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+    return {**decides, "digest": digest}
 
 
 def _by_origin(records: dict[str, dict]) -> list[dict]:

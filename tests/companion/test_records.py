@@ -1,10 +1,8 @@
 """Records are computed once per key, code and versions, and figures say which records they show."""
 
 import json
-import shutil
 import warnings
 from dataclasses import dataclass
-from functools import partial
 
 import pandas as pd
 import pytest
@@ -14,11 +12,9 @@ from sinkprune_companion.figures.style import SERIES
 from sinkprune_companion.ledger import claims_table
 from sinkprune_companion.run import records
 from sinkprune_companion.run.records import Run
-from sinkprune_core import provenance
 from sinkprune_core.evaluation.intervals import interval
-from sinkprune_core.files import PACKAGE
+from sinkprune_core.models import hub
 from sinkprune_core.pruning.recipe import Recipe, preset
-from sinkprune_core.sinks.detection import sink_sets
 
 
 @pytest.fixture
@@ -42,10 +38,10 @@ def test_a_record_is_computed_once_per_key_and_says_where_it_comes_from(run):
     run.record("r", compute, recipe=preset("wanda"), seed=1)
     run.record("r", compute, recipe=preset("dwanda"), seed=0)
     assert len(calls) == 3
-    origins = [json.loads(file.read_text()) for file in (run.folder / "records" / "00_test").glob("*.json")]
+    origins = [json.loads(file.read_text()) for file in (run.records / "r").glob("*.json")]
     assert len(origins) == 3
     assert all(o["versions"]["torch"] and o["parameters"] == {"sparsity": 0.5} for o in origins)
-    assert all(len(o["source"]) == 16 and len(o["sha256"]) == 64 for o in origins)
+    assert all(o["revision"] == 1 and len(o["sha256"]) == 64 for o in origins)
     assert {o["key"]["recipe"]["inputs"] for o in origins} == {"clean", "noised"}
 
 
@@ -73,7 +69,7 @@ def test_a_choice_of_tokens_of_ones_own_is_part_of_a_key(run):
         return context * 2
 
     digests = {
-        run.identity("r", [], {"recipe": Recipe(inputs="noised", propagation="dense", exclude=choice)})[
+        run.identity("r", 1, {"recipe": Recipe(inputs="noised", propagation="dense", exclude=choice)})[
             "digest"
         ]
         for choice in (none_at_all, twice, none_at_all)
@@ -114,45 +110,40 @@ def test_another_kind_of_device_measures_anew_and_a_record_says_where_it_was_com
     run.record("r", measured, seed=0)
     run.record("r", measured, seed=0)
     assert len(measured.calls) == 2
-    written = (run.folder / "records" / "00_test").glob("*.json")
+    written = (run.records / "r").glob("*.json")
     assert {json.loads(file.read_text())["device"] for file in written} == {"cpu", "cuda:1 of a test"}
 
 
-def test_the_code_that_computes_is_part_of_the_key(run, monkeypatch):
-    """The sources that a record rests on are those of the functions that it uses."""
-    asked = []
-    monkeypatch.setattr(records, "source_closure", lambda modules: asked.append(set(modules)) or "code")
-    run.record("r", lambda: pd.DataFrame({"x": [sink_sets is None]}))
-    run.record("r", lambda: pd.DataFrame({"x": [1]}))
-    assert asked == [{"sinkprune_core.sinks.detection"}, set()]
+def test_a_revision_more_measures_anew(run):
+    measured = Measured([])
+    for revision in (1, 1, 2, 2, 1):
+        run.record("r", measured, revision, seed=0)
+    assert len(measured.calls) == 2
 
 
-def test_a_model_more_or_another_figure_leaves_every_record_valid_and_arithmetic_does_not(
-    run, monkeypatch, tmp_path
-):
-    ignored = shutil.ignore_patterns("__pycache__", "*.safetensors", "*.jsonl")
-    package = shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=ignored)
-    monkeypatch.setattr(records, "source_closure", partial(provenance.source_closure, package=package))
+def test_labels_name_a_measurement_and_do_not_change_it(run):
+    measured = Measured([])
+    one = run.record("r", measured, labels={"variant": "base", "seed": 3}, noise=1)
+    other = Run("05_another", run.profile, {}).record("r", measured, labels={"variant": "wanda"}, noise=1)
+    assert len(measured.calls) == 1
+    assert set(one.variant) == {"base"} and set(one.seed) == {3} and set(one.noise) == {1}
+    assert set(other.variant) == {"wanda"} and "seed" not in other
 
-    def digest() -> str:
-        provenance._read.cache_clear()
-        provenance._closure.cache_clear()
-        return run.identity("r", ["sinkprune_companion.experiments.variants"], {"seed": 0})["digest"]
 
-    before = digest()
-    (package / "data" / "models.yml").write_text("models: []")
-    (package / "companion" / "figures.py").write_text("")
-    assert digest() == before
-    criteria = package / "pruning" / "criteria.py"
-    criteria.write_text(criteria.read_text() + "\nANOTHER = 1 + 1\n")
-    assert digest() != before
+def test_an_error_message_or_a_module_that_moves_leaves_every_record_valid(run, monkeypatch):
+    """Nothing of the code is part of a record's identity."""
+    before = run.identity("r", 1, {"seed": 0})
+    monkeypatch.setattr(hub.parse, "__code__", (lambda name: "another message").__code__)
+    monkeypatch.setattr(hub.parse, "__module__", "elsewhere")
+    assert run.identity("r", 1, {"seed": 0}) == before
+    assert set(before) == {"name", "revision", "key", "device", "versions", "digest"}
 
 
 # records on disk
 
 
-def only(run: Run, pattern: str):
-    (file,) = run.records.glob(pattern)
+def only(run: Run, name: str, suffix: str = "csv"):
+    (file,) = (run.records / name).glob(f"*.{suffix}")
     return file
 
 
@@ -172,7 +163,7 @@ def spoil(file) -> None:
 def test_a_record_that_is_not_what_was_written_is_computed_anew_with_a_warning(run, damage):
     measured = Measured([])
     first = run.record("r", measured, seed=0)
-    file = only(run, "r-*.csv")
+    file = only(run, "r")
     damage(file)
     with pytest.warns(UserWarning, match=f"record {file.name} is not what was written"):
         again = run.record("r", measured, seed=0)
@@ -200,7 +191,7 @@ class Text:
 def test_an_artifact_is_kept_as_its_class_says_and_checked_too(run):
     assert run.artifact("a", Text, lambda: Text("one"), seed=0) == Text("one")
     assert run.artifact("a", Text, lambda: Text("two"), seed=0) == Text("one")
-    cut(only(run, "a-*.safetensors"))
+    cut(only(run, "a", "safetensors"))
     with pytest.warns(UserWarning, match="is computed anew"):
         assert run.artifact("a", Text, lambda: Text("three"), seed=0) == Text("three")
 
@@ -244,7 +235,7 @@ def test_a_figure_carries_the_provenance_of_its_records_and_not_of_the_moment_it
     assert drawn() == before
     assert sorted(group["git_commit"] for group in before) == ["first", "second"]
     names = [name for group in before for name in group["names"]]
-    assert sorted(names) == sorted(file.stem for file in run.records.glob("r-*.csv"))
+    assert sorted(names) == sorted(f"r/{file.stem}" for file in (run.records / "r").glob("*.csv"))
 
 
 def test_the_claims_of_a_run_name_the_records_behind_its_findings(run):
@@ -252,7 +243,7 @@ def test_the_claims_of_a_run_name_the_records_behind_its_findings(run):
     run.find({"x": interval([1.0, 2.0, 3.0])})
     claims_table.write_claims(run.profile)
     (group,) = json.loads((run.folder / "figures" / "claims.json").read_text())["records"]
-    assert group["names"] == [f"00_test/{only(run, 'r-*.csv').stem}"]
+    assert group["names"] == [f"00_test/r/{only(run, 'r').stem}"]
     sentence = claims_table.origin(run.folder)
     assert sentence.startswith("From profile `p`: python ")
     assert f"torch {group['versions']['torch']}" in sentence

@@ -1,0 +1,139 @@
+"""What every measuring function gives on a tiny model, kept with its revision.
+
+A record is known by the name and the revision of the function that measured it, not by the code. Where
+numbers move here, records on disk are no longer what the function gives: raise its revision, then write the
+numbers anew with `SINKPRUNE_GOLDEN=1 python -m pytest tests/companion/test_golden_numbers.py`.
+"""
+
+import copy
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from sinkprune_companion.experiments import (
+    hiding_scores,
+    token_reach,
+    variant_answers,
+    variants,
+)
+from sinkprune_companion.experiments.masks import mask_differences
+from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.run.records import Run
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.models.language_model import set_direction
+from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.sinks.hiding import Hiding
+from sinkprune_core.sinks.trace import trace
+
+FILE = Path(__file__).with_name("golden_numbers.json")
+RECIPES = ("wanda", "dwanda", "paper", "unstable", "stable", "random", "sparsegpt", "paper-sparsegpt", "flap")
+SAMPLER = Sampler(length=8, steps=4, block=None, temperature=1.0)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
+    return Run("00_test", "golden", {})
+
+
+def numbers(frame: pd.DataFrame, columns: list[str]) -> list[float]:
+    """Return the mean of each column, which moves where any of its values does."""
+    return [float(frame[column].astype(float).mean()) for column in columns]
+
+
+def variant_scores(run, lm, make_ids) -> dict[str, list[float]]:
+    texts = {"natural/crop": make_ids(3, 16, seed=9)}
+    text = Calibration(make_ids(4, 16), batch=2)
+    measured = {}
+    for name in (None, *RECIPES):
+        settings = {} if name == "flap" else {"sparsity": 0.5}
+        recipe = preset(name, noise_levels=3, **settings) if name else None
+        with Variant(lm, "golden", recipe, text if name else None) as variant:
+            frame = variant.scores(run, texts, 2, noise=5)
+        measured[name or "dense"] = numbers(frame, ["value", "zeros", "calibration_tokens", "left_out_share"])
+    return measured
+
+
+def answers(run, lm, make_ids) -> dict[str, list[float]]:
+    with Variant(lm, "golden") as dense:
+        frame = variant_answers.variant_answers(run, dense, {"suite": 24, "blimp": 1}, 2)
+    return {name: numbers(part, ["correct", "margin"]) for name, part in frame.groupby("benchmark")}
+
+
+def suite(run, lm, make_ids) -> dict[str, list[float]]:
+    return {"suite": numbers(variant_answers.suite_answers(run, lm, "golden", 24, 2), ["correct", "margin"])}
+
+
+def hiding(run, lm, make_ids) -> dict[str, list[float]]:
+    hidings = [Hiding("top", 2), Hiding("random", 2), Hiding("first", 1)]
+    frame = hiding_scores.hiding_scores(run, lm, "golden", hidings, {"natural": make_ids(3, 16)}, draws=2)
+    return {label: numbers(part, ["value", "attention"]) for label, part in frame.groupby("label")}
+
+
+def written(run, lm, make_ids) -> dict[str, list[float]]:
+    causal = set_direction(copy.deepcopy(lm.model), causal=True)
+    judge = replace(lm, model=causal, name="judge", kind="autoregressive", mask_token_id=None)
+    fingerprints = {lm.name: "golden", judge.name: "judge"}
+    frame = hiding_scores.hiding_texts(
+        run, lm, judge, fingerprints, [Hiding("top", 2)], make_ids(2, 8), SAMPLER, seed=0
+    )
+    return {label: numbers(part, ["changed", "distinct"]) for label, part in frame.groupby("label")}
+
+
+def masks(run, lm, make_ids) -> dict[str, list[float]]:
+    text = Calibration(make_ids(4, 16), batch=2)
+    recipes = {
+        name: preset(name, sparsity=0.5, noise_levels=3) for name in ("noised-dense", "unstable", "wanda")
+    }
+    named = {name: (recipe, text, None) for name, recipe in recipes.items()}
+    frame = mask_differences(lm, named, [("noised-dense", "unstable"), ("noised-dense", "wanda")])
+    return {other: numbers(part, ["differ"]) for other, part in frame.groupby("other")}
+
+
+def reach(run, lm, make_ids) -> dict[str, list[float]]:
+    recipe = preset("noised-dense", sparsity=0.5, noise_levels=3)
+    texts = [Calibration(make_ids(4, 16, seed), seed) for seed in (0, 1)]
+    frame = token_reach.token_reach(lm, recipe, *texts, [0])
+    return {"reach": numbers(frame, list(frame.select_dtypes("number")))}
+
+
+def trajectory(run, lm, make_ids) -> dict[str, list[float]]:
+    traced = trace(lm, make_ids(2, 8), SAMPLER, 0)
+    return {
+        "trace": [float(traced.mass_BSK.sum()), float(traced.sinks().sum()), float(traced.final_BK.sum())]
+    }
+
+
+MEASURING = {  # name of a record -> its revision, and what gives its numbers here
+    "scores": (variants.SCORES_REVISION, variant_scores),
+    "answers": (variant_answers.ANSWERS_REVISION, answers),
+    "suite": (variant_answers.SUITE_REVISION, suite),
+    "hiding": (hiding_scores.SCORES_REVISION, hiding),
+    "written": (hiding_scores.TEXTS_REVISION, written),
+    "masks": (1, masks),
+    "reach": (1, reach),
+    "trace": (1, trajectory),
+}
+
+
+@pytest.mark.parametrize("name", MEASURING)
+def test_numbers_move_only_with_the_revision(name, run, tiny_dlm, make_ids):
+    revision, measure = MEASURING[name]
+    torch.manual_seed(0)
+    measured = {"revision": revision, "numbers": measure(run, tiny_dlm, make_ids)}
+    golden = json.loads(FILE.read_text(encoding="utf-8")) if FILE.exists() else {}
+    if os.environ.get("SINKPRUNE_GOLDEN"):
+        FILE.write_text(json.dumps({**golden, name: measured}, indent=1) + "\n", encoding="utf-8")
+        return
+    assert revision == golden[name]["revision"], f"{name}: write the golden numbers of revision {revision}"
+    for case, values in golden[name]["numbers"].items():
+        assert measured["numbers"][case] == pytest.approx(values, rel=1e-4, abs=1e-6), (
+            f"{name}, {case}: the numbers moved, so records of `{name}` are no longer valid: "
+            f"raise its revision, which is {revision}"
+        )
