@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from sinkprune_companion.numbers import SPACE, p_text
 from sinkprune_core.evaluation.verdict_rule import (
     CONTRADICTED,
     NO_DIFFERENCE,
@@ -54,7 +55,6 @@ KINDS = {
     "question": "our questions",
     "others": "measured by others, at 8B",
 }
-SMALLEST_P = 0.001  # smaller ones are shown as below it
 EXPLAINED = (
     "± is the smallest difference that matters. p is that of a two-sided t test, corrected over the row's "
     "family (Holm). Undecided rows say the half-width of the interval, the smallest effect that the run "
@@ -112,13 +112,4 @@ def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
 def _unbroken(number: str) -> str:
     """Return a number with its interval, which may break between the two only."""
     value, interval = number.split(" ", 1)
-    return f"{value} " + interval.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def p_text(p: float | None) -> str:
-    """Return a p-value as it is shown."""
-    if pd.isna(p):
-        return "–"
-    if p < SMALLEST_P:
-        return f"< {SMALLEST_P:g}"
-    return f"{p:.2g}"
+    return f"{value} " + interval.replace(" ", SPACE)
