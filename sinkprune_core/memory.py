@@ -114,7 +114,7 @@ def _free_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/pr
 def _with_parents(root: Path, path: str) -> list[Path]:
     """Return the folders of a group and of all that it lies in."""
     inner = Path(path.strip("/"))
-    return [root / each for each in (inner, *inner.parents) if ".." not in each.parts]
+    return [root / group for group in (inner, *inner.parents) if ".." not in group.parts]
 
 
 def _free_in_group(folder: Path, limit_name: str) -> int:

@@ -11,16 +11,15 @@ class CardOptions(Options):
     """The options of `sinkprune card`."""
 
     folder: Path | None = path("an exported adapter (default: the one that ships with the package)", "FOLDER")
-    sequences: int = whole(64, "held-out sequences, half of each source", least=2)
+    sequences: int = whole(64, "held-out sequences of WikiText-2, and of the two other sources", least=2)
     draws: int = whole(4, "noise draws per sequence and per two-choice item", least=1)
-    items: int = whole(504, "items of the offline suite, of 1,512", least=1)
+    items: int = whole(504, "items of the offline suite, of 1,512, and of BLiMP, of 4,020", least=1)
     seed: int = whole(0, "seed of the choice of text, of noise and of the samples", least=0)
-    data: Path | None = path("a folder with WikiText-2, BLiMP or both, measured besides", "FOLDER")
     render: bool = switch("measure nothing: write the card anew from the files beside the adapter")
 
     def __post_init__(self):
         if self.render:
-            measured = ("sequences", "draws", "items", "seed", "data")
+            measured = ("sequences", "draws", "items", "seed")
             self.refuse(measured, "--render measures nothing")
 
     @property
@@ -42,5 +41,5 @@ def run(options: CardOptions) -> int:
 
     from sinkprune_companion.training.card_measures import write_measures
 
-    print(write_measures(folder, options.sequences, options.draws, options.items, options.seed, options.data))
+    print(write_measures(folder, options.sequences, options.draws, options.items, options.seed))
     return 0

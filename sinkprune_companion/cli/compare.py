@@ -159,12 +159,12 @@ def scores(
 
 def comparison(a: tuple, b: tuple, margin: float) -> dict[str, object]:
     """Return the verdict, the differences and the flips of what `scores` returned of two models."""
-    from sinkprune_core.evaluation.comparison import accuracy_difference, flips, nats_difference, verdict
+    from sinkprune_core.evaluation.comparison import accuracy_difference, flips, nats_difference, outcome
 
     (nats_a, answers_a), (nats_b, answers_b) = a, b
     nats = nats_difference(nats_a, nats_b)
     result = {
-        "verdict": verdict(nats.difference, margin),
+        "verdict": outcome(nats.difference, margin),
         "differences": [row("nats per token", nats, "sequences")],
     }
     if answers_a is not None:

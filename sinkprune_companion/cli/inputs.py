@@ -103,7 +103,7 @@ def documents_of(options: ModelOptions, held_out: bool) -> list[str] | None:
         articles = local_data.wikitext(options.data, split)
         return [local_data.running_text([article]) for article in articles]
     try:
-        return options.text.read_text(encoding="utf-8").split("\n\n")
+        return options.text.read_text(encoding="utf-8-sig").split("\n\n")  # without a mark of byte order
     except UnicodeDecodeError as error:
         raise ValueError(
             f"--text {options.text} is not UTF-8 text "
@@ -142,7 +142,8 @@ def sequences_of(
             f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "
             "ask for fewer or shorter ones, or give more text"
         )
-    order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", name, held_out))
+    kind = "documentation" if options.text is None else "text"  # a copy of a file has another name
+    order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", kind, held_out))
     return {name: ids_NT[order[: options.sequences].sort().values]}
 
 

@@ -1,4 +1,4 @@
-"""`sinkprune train`: make a diffusion model, or its autoregressive twin, from a causal language model."""
+"""`sinkprune train`: make a diffusion model, or its autoregressive twin, from a causal model or anew."""
 
 import argparse
 import shlex
@@ -15,6 +15,7 @@ from sinkprune_companion.cli.options import (
     path,
     positional,
     real,
+    switch,
     whole,
 )
 from sinkprune_core.files import cache_dir
@@ -22,7 +23,19 @@ from sinkprune_core.files import cache_dir
 KINDS = ("diffusion", "autoregressive")
 DTYPES = ("auto", "bfloat16", "float32")
 EMBEDDED_BASE = "smol-ar"
-SETTINGS = ("tokens", "lengths", "batch_tokens", "learning_rate", "rank", "decay_share")
+SETTINGS = (
+    "kind",
+    "base",
+    "from_scratch",
+    "mask_token",
+    "tokens",
+    "lengths",
+    "batch_tokens",
+    "learning_rate",
+    "rank",
+    "decay_share",
+    "seed",
+)
 
 
 def lengths_of(text: str) -> tuple[int, ...]:
@@ -49,6 +62,10 @@ class TrainOptions(Options):
         "what the base becomes: a diffusion model (default), or its autoregressive twin",
         choices=KINDS,
     )
+    from_scratch: bool = switch(
+        "train a fresh Llama of 10 to 15 million weights instead, with the tokenizer of the base; both "
+        "kinds of one seed begin with the same weights and see the same text in the same order"
+    )
     text: Path | None = path(
         "text file to learn, paragraphs parted by blank lines (default: documentation of this "
         "installation); smol-ar learns samples of its own besides"
@@ -74,7 +91,7 @@ class TrainOptions(Options):
         "at least 0 and at most 1",
         lambda share: 0 <= share <= 1,
     )
-    seed: int = whole(0, "seed of the fresh adapter, of the crops and of the noise", least=0)
+    seed: int = whole(0, "seed of the fresh weights, of the crops and of the noise", least=0)
     device: str = option("auto", "cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
     dtype: str = option(
         "auto",
@@ -91,7 +108,7 @@ class TrainOptions(Options):
         "an exported adapter of other settings whose weights a new run begins with", "FOLDER"
     )
     export: Path | None = path(
-        "where the adapter of smol-ar goes, or the whole model made from another base; "
+        "where the adapter of smol-ar goes, or the whole model made from another base or from scratch; "
         "it must not exist (default: only the checkpoint stays)",
         "FOLDER",
     )
@@ -110,7 +127,8 @@ class TrainOptions(Options):
             )
         if self.is_embedded:
             self.refuse(("mask_token",), f"it is for other bases, and {EMBEDDED_BASE} has its own mask token")
-
+        if self.from_scratch:
+            self.refuse(("rank", "start_from", "begin_with"), "--from-scratch trains no adapter")
         if self.start_from is not None and self.begin_with is not None:
             raise ValueError(
                 f"--start-from {self.start_from} goes on with a run, --begin-with {self.begin_with} begins "
@@ -123,11 +141,18 @@ class TrainOptions(Options):
         return self.base == EMBEDDED_BASE
 
     @property
+    def makes_adapter(self) -> bool:
+        """Whether what is exported is an adapter, and not a whole model."""
+        return self.is_embedded and not self.from_scratch
+
+    @property
     def run_folder(self) -> Path:
         """Where checkpoints and the log are kept."""
         if self.folder is not None:
             return self.folder
         name = self.kind if self.is_embedded else f"{Path(self.base).name}-{self.kind}"
+        if self.from_scratch:
+            name = f"scratch-{name}-seed{self.seed}"
         return cache_dir() / "training" / name
 
     @property
@@ -160,18 +185,9 @@ def train_and_export(options: TrainOptions) -> int:
     settings = {name: getattr(options, name) for name in SETTINGS}
     if "rank" in options.given:
         settings["alpha"] = 2 * options.rank
-    if not options.is_embedded:
-        settings["samples"] = 0
     if options.begin_with is not None:
         settings["earlier_tokens"] = tokens_seen(options.begin_with)
-    config = Training(
-        kind=options.kind,
-        base=options.base,
-        mask_token=options.mask_token,
-        seed=options.seed,
-        dtype=training_dtype(options.dtype, device),
-        **settings,
-    )
+    config = Training(dtype=training_dtype(options.dtype, device), **settings)
     text = None
     if options.text is not None:
         text = options.text.read_text(encoding="utf-8")
@@ -180,7 +196,7 @@ def train_and_export(options: TrainOptions) -> int:
     )
     if options.export is not None:
         export(checkpoint, options.export)
-        print(f"{'adapter' if options.is_embedded else 'model'} written to {options.export}")
+        print(f"{'adapter' if options.makes_adapter else 'model'} written to {options.export}")
         if command := next_command(options):
             print(f"next: {shlex.join(command)}")
     return 0
@@ -189,7 +205,7 @@ def train_and_export(options: TrainOptions) -> int:
 def next_command(options: TrainOptions) -> list[str]:
     """Return the command for what was exported; none for a twin, which has no card of its own."""
     folder = str(options.export)
-    if not options.is_embedded:
+    if not options.makes_adapter:
         return ["sinkprune", "prune", folder, "--out", f"{folder}-pruned"]
     if options.kind == "diffusion":
         return ["sinkprune", "card", "--folder", folder]

@@ -34,8 +34,8 @@ def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
     labels = []
     for token in ids:
         text = tokenizer.decode([int(token)])
-        for invisible, shown in ((" ", "·"), ("\n", "⏎"), ("\t", "⇥"), ("$", r"\$")):
-            text = text.replace(invisible, shown)
+        for invisible, sign in ((" ", "·"), ("\n", "⏎"), ("\t", "⇥"), ("$", r"\$")):
+            text = text.replace(invisible, sign)
         labels.append(text[:LABEL_LETTERS] or "∅")
     return labels
 
@@ -209,7 +209,6 @@ def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float
     for frame in frames:
         buffer = io.BytesIO()
         frame.savefig(buffer, format="png", dpi=110)
-        plt.close(frame)
         pictures.append(Image.open(buffer).convert("RGB"))
     palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)
     pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]

@@ -6,7 +6,6 @@ Dimensions: R calibration rows, T position, D hidden width, I input features, O 
 """
 
 import math
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import nn
 from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.compute import forward_cost
+from sinkprune_core.files import free_disk_at
 from sinkprune_core.memory import resident_memory
 from sinkprune_core.models.hub import available_memory
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
@@ -211,7 +211,7 @@ class _PlannedRun:
 
 
 def _missing_disk(disk: int, folder: Path) -> list[str]:
-    free = shutil.disk_usage(_existing(folder)).free
+    free = free_disk_at(folder)
     if disk <= free:
         return []
     return [
@@ -253,7 +253,3 @@ def _device(lm: LanguageModel, device: str | torch.device | None) -> str | torch
     if lm.device.type != "meta":
         return lm.device
     return device or "cpu"
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.absolute().parent)

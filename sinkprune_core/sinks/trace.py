@@ -22,6 +22,7 @@ from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.files import atomic
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
+from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments, instance
 
 ABOUT = "trace"  # the entry of a file that holds what is no tensor
 BY_PROMPT = ("ids_BSK", "final_BK", "layers_BSLK", "prefix_BLK", "heads_BLHK")  # with a row per prompt
@@ -111,12 +112,13 @@ class Trace:
         return cls(**load_file(file), **about)
 
 
+@checked_arguments
 def trace(
-    lm: LanguageModel,
-    prompt_BT: torch.Tensor,
-    sampler: Sampler = LLADA_SAMPLER,
-    seed: int = 0,
-    batch: int = 16,
+    lm: instance(LanguageModel),
+    prompt_BT: TokenIds,
+    sampler: instance(Sampler) = LLADA_SAMPLER,
+    seed: Whole = 0,
+    batch: Count = 16,
     progress: bool = True,
 ) -> Trace:
     """Generate from every prompt and record the attention of every step; both kinds of model give as many
@@ -124,8 +126,11 @@ def trace(
 
     A causal model decodes `sampler.length` tokens at `sampler.temperature` (greedy at 0) and its generated
     queries are cut into `sampler.steps` windows, the last one taking up the remainder. Raises ValueError when
-    there are fewer tokens than steps, and for a sampler with guidance.
+    there are fewer tokens than steps, for a sampler with guidance, without a prompt, for ids and numbers
+    outside their ranges, and where what the model computes is not finite.
     """
+    if len(prompt_BT) == 0:
+        raise ValueError("prompt_BT holds no prompt: give at least one")
     if not lm.is_diffusion and sampler.steps > sampler.length:
         raise ValueError(
             f"steps={sampler.steps} exceed length={sampler.length}: a causal step is at least one query"

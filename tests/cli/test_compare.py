@@ -5,14 +5,14 @@ import shutil
 
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
 from sinkprune_companion.cli import main
 from sinkprune_core import corpus
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.seeds import generator
 
 
