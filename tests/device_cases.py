@@ -335,7 +335,6 @@ def test_training(tiny_base, make_ids, tmp_path, kind):
                 alpha=8,
                 warmup_steps=1,
                 decay_share=0.0,
-                samples=300,
                 dtype=training_dtype("auto", DEVICE),
             )
             checkpoint = lora.train(settings, folder, check_every=2, draws=1, device=device)

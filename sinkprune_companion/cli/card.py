@@ -18,13 +18,12 @@ class CardOptions(Options):
     draws: int = whole(4, least=1)
     items: int = whole(504, least=1)
     seed: int = whole(0, least=0)
-    data: Path | None = None
     render: bool = False
 
     def __post_init__(self):
         super().__post_init__()
         if self.render:
-            measured = ("sequences", "draws", "items", "seed", "data")
+            measured = ("sequences", "draws", "items", "seed")
             self.refuse(measured, "--render measures nothing")
 
 
@@ -35,16 +34,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="an exported adapter (default: the one that ships with the package)",
     )
-    add_number(parser, CardOptions, "sequences", "held-out sequences, half of each source")
-    add_number(parser, CardOptions, "draws", "noise draws per sequence and per two-choice item")
-    add_number(parser, CardOptions, "items", "items of the offline suite, of 1,512")
-    add_number(parser, CardOptions, "seed", "seed of the choice of text, of noise and of the samples")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="FOLDER",
-        help="a folder with WikiText-2, BLiMP or both, measured besides",
+    add_number(
+        parser, CardOptions, "sequences", "held-out sequences of WikiText-2, and of the two other sources"
     )
+    add_number(parser, CardOptions, "draws", "noise draws per sequence and per two-choice item")
+    add_number(parser, CardOptions, "items", "items of the offline suite, of 1,512, and of BLiMP, of 4,020")
+    add_number(parser, CardOptions, "seed", "seed of the choice of text, of noise and of the samples")
     parser.add_argument(
         "--render",
         action="store_true",
@@ -65,7 +60,7 @@ def run(options: CardOptions) -> int:
 
     from sinkprune_companion.training.card_measures import write_measures
 
-    print(write_measures(folder, options.sequences, options.draws, options.items, options.seed, options.data))
+    print(write_measures(folder, options.sequences, options.draws, options.items, options.seed))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`sinkprune train`: make a diffusion model, or its autoregressive twin, from a causal language model."""
+"""`sinkprune train`: make a diffusion model, or its autoregressive twin, from a causal model or anew."""
 
 import argparse
 import shlex
@@ -21,7 +21,19 @@ SUMMARY = "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 mo
 KINDS = ("diffusion", "autoregressive")
 DTYPES = ("auto", "bfloat16", "float32")
 EMBEDDED_BASE = "smol-ar"
-SETTINGS = ("tokens", "lengths", "batch_tokens", "learning_rate", "rank", "decay_share")
+SETTINGS = (
+    "kind",
+    "base",
+    "from_scratch",
+    "mask_token",
+    "tokens",
+    "lengths",
+    "batch_tokens",
+    "learning_rate",
+    "rank",
+    "decay_share",
+    "seed",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +42,7 @@ class TrainOptions(Options):
 
     base: str = EMBEDDED_BASE
     kind: str = "diffusion"
+    from_scratch: bool = False
     text: Path | None = None
     mask_token: str | None = None
     tokens: int = whole(1_024_000, least=1)
@@ -61,7 +74,8 @@ class TrainOptions(Options):
             )
         if self.is_embedded:
             self.refuse(("mask_token",), f"it is for other bases, and {EMBEDDED_BASE} has its own mask token")
-
+        if self.from_scratch:
+            self.refuse(("rank", "start_from", "begin_with"), "--from-scratch trains no adapter")
         if self.start_from is not None and self.begin_with is not None:
             raise ValueError(
                 f"--start-from {self.start_from} goes on with a run, --begin-with {self.begin_with} begins "
@@ -74,11 +88,18 @@ class TrainOptions(Options):
         return self.base == EMBEDDED_BASE
 
     @property
+    def makes_adapter(self) -> bool:
+        """Whether what is exported is an adapter, and not a whole model."""
+        return self.is_embedded and not self.from_scratch
+
+    @property
     def run_folder(self) -> Path:
         """Where checkpoints and the log are kept."""
         if self.folder is not None:
             return self.folder
         name = self.kind if self.is_embedded else f"{Path(self.base).name}-{self.kind}"
+        if self.from_scratch:
+            name = f"scratch-{name}-seed{self.seed}"
         return cache_dir() / "training" / name
 
 
@@ -93,6 +114,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--kind",
         choices=KINDS,
         help="what the base becomes: a diffusion model (default), or its autoregressive twin",
+    )
+    parser.add_argument(
+        "--from-scratch",
+        action="store_true",
+        help="train a fresh Llama of 10 to 15 million weights instead, with the tokenizer of the base; both "
+        "kinds of one seed begin with the same weights and see the same text in the same order",
     )
     parser.add_argument(
         "--text",
@@ -124,7 +151,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "decay_share",
         "share of all steps over which the learning rate falls to zero at the end",
     )
-    add_number(parser, TrainOptions, "seed", "seed of the fresh adapter, of the crops and of the noise")
+    add_number(parser, TrainOptions, "seed", "seed of the fresh weights, of the crops and of the noise")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
     parser.add_argument(
         "--dtype",
@@ -152,7 +179,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--export",
         type=Path,
         metavar="FOLDER",
-        help="where the adapter of smol-ar goes, or the whole model made from another base; "
+        help="where the adapter of smol-ar goes, or the whole model made from another base or from scratch; "
         "it must not exist (default: only the checkpoint stays)",
     )
 
@@ -189,18 +216,9 @@ def train_and_export(options: TrainOptions) -> int:
     settings = {name: getattr(options, name) for name in SETTINGS}
     if "rank" in options.given:
         settings["alpha"] = 2 * options.rank
-    if not options.is_embedded:
-        settings["samples"] = 0
     if options.begin_with is not None:
         settings["earlier_tokens"] = tokens_seen(options.begin_with)
-    config = Training(
-        kind=options.kind,
-        base=options.base,
-        mask_token=options.mask_token,
-        seed=options.seed,
-        dtype=training_dtype(options.dtype, device),
-        **settings,
-    )
+    config = Training(dtype=training_dtype(options.dtype, device), **settings)
     text = None
     if options.text is not None:
         text = options.text.read_text(encoding="utf-8")
@@ -209,7 +227,7 @@ def train_and_export(options: TrainOptions) -> int:
     )
     if options.export is not None:
         export(checkpoint, options.export)
-        print(f"{'adapter' if options.is_embedded else 'model'} written to {options.export}")
+        print(f"{'adapter' if options.makes_adapter else 'model'} written to {options.export}")
         if command := next_command(options):
             print(f"next: {shlex.join(command)}")
     return 0
@@ -218,7 +236,7 @@ def train_and_export(options: TrainOptions) -> int:
 def next_command(options: TrainOptions) -> list[str]:
     """Return the command for what was exported; none for a twin, which has no card of its own."""
     folder = str(options.export)
-    if not options.is_embedded:
+    if not options.makes_adapter:
         return ["sinkprune", "prune", folder, "--out", f"{folder}-pruned"]
     if options.kind == "diffusion":
         return ["sinkprune", "card", "--folder", folder]

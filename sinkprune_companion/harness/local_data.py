@@ -83,15 +83,15 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
         raise ValueError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
     if folder is None:
         return _wikitext_from_hub(split)
-    found = articles(wikitext_split_files(folder, split))
-    if any(" <unk> " in page for page in found):
+    pages = articles(wikitext_split_files(folder, split))
+    if any(" <unk> " in page for page in pages):
         raw_name = "valid" if split == "validation" else split
         warnings.warn(
             f"WikiText-2 in {folder} has <unk> for rare words; published perplexities are of the raw "
             f"version, wiki.{raw_name}.raw",
             stacklevel=2,
         )
-    return found
+    return pages
 
 
 def _wikitext_from_hub(split: str) -> list[str]:
@@ -137,16 +137,16 @@ def _split_into_articles(text: str) -> list[str]:
 
     They are cut as the hub's document-level data set cuts them.
     """
-    found = []
+    pages = []
     lines: list[str] = []
     for line in text.split("\n"):
         heading = line.replace("= = =", "===").replace("= =", "==").strip()
         if heading.startswith("= ") and heading.endswith(" ="):
-            found.append("\n".join(lines))
+            pages.append("\n".join(lines))
             lines = []
         lines.append(line)
-    found.append("\n".join(lines))
-    return [article for article in found if article.strip()]
+    pages.append("\n".join(lines))
+    return [page for page in pages if page.strip()]
 
 
 def detokenised(text: str) -> str:
@@ -163,9 +163,9 @@ def detokenised(text: str) -> str:
     return text.replace(" n't", "n't")
 
 
-def running_text(found: Sequence[str]) -> str:
+def running_text(pages: Sequence[str]) -> str:
     """Return articles as the published perplexity protocols read them: lines that are not blank."""
-    return "\n".join(line for page in found for line in page.split("\n") if line.strip())
+    return "\n".join(line for page in pages for line in page.split("\n") if line.strip())
 
 
 # files

@@ -107,6 +107,7 @@ def test_a_number_outside_its_range_is_refused_with_its_name_value_and_way_out(l
         ("evaluate m --text t --protocol ppl_llada --sequences 3", "--sequences does nothing here"),
         ("evaluate m --text t --protocol ppl_llada --draws 3", "--draws does nothing here"),
         ("train --mask-token x", "--mask-token does nothing here: it is for other bases"),
+        ("train --from-scratch --rank 8", "--rank does nothing here: --from-scratch trains no adapter"),
         ("card --render --draws 2", "--draws does nothing here: --render measures nothing"),
     ],
 )

@@ -146,7 +146,6 @@ NUMBERS: dict[type, dict[str, tuple]] = {
         "warmup_steps": (0, -1),
         "decay_share": (-0.1, 1.1, math.nan, math.inf),
         "lengths": ((), (1,), (0,), (-1,), (10_000,)),
-        "samples": (0, -1),
     },
     Recipe: {
         "sparsity": (-0.1, 1, 1.5, math.nan, math.inf),

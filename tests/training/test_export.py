@@ -84,22 +84,3 @@ def test_the_trained_pair_is_loaded_by_its_names(prepared, short, make_ids, monk
     halved = load("smol-dlm", "bfloat16")
     for name, parameter in dlm.model.named_parameters():
         assert torch.equal(halved.model.get_parameter(name), parameter.to(torch.bfloat16)), name
-
-
-def test_the_adapted_twin_is_loaded_by_its_name_and_stays_causal(prepared, short, make_ids, monkeypatch):
-    checkpoint = train(short(kind="autoregressive", learning_rate=1e-2), prepared)
-    adapter = export(checkpoint, prepared.parent / "twin")
-    assert "Trained tokens" in (adapter / "README.md").read_text()
-    monkeypatch.setitem(embedded.ADAPTERS, "smol-ar-adapted", adapter)
-    before, twin, ids_BT = load("smol-ar"), load("smol-ar-adapted"), make_ids(2, 8)
-    assert (twin.name, twin.kind, twin.mask_token_id) == ("smol-ar-adapted", "autoregressive", None)
-    changed_BT = torch.cat([ids_BT[:, :-1], (ids_BT[:, -1:] - 16) % 55 + 17], dim=1)
-    known_BTD, changed_BTD = twin.hidden(ids_BT), twin.hidden(changed_BT)
-    assert torch.equal(known_BTD[:, :-1], changed_BTD[:, :-1])  # no position sees what follows
-    assert not torch.allclose(known_BTD, before.hidden(ids_BT), atol=1e-3)
-
-
-def test_a_missing_adapter_says_how_to_make_one(tiny_base, tmp_path, monkeypatch):
-    monkeypatch.setitem(embedded.ADAPTERS, "smol-dlm", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="nowhere: train one with `sinkprune train`"):
-        load("smol-dlm")

@@ -301,10 +301,6 @@ def test_the_console_command_is_the_harness_s_own():
     scripts = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["scripts"]
     command = EntryPoint("sinkprune-lm-eval", scripts["sinkprune-lm-eval"], "console_scripts").load()
     assert command is harness.main
-    assert get_model("sinkprune") is HarnessModel
-
-
-def test_the_entry_point_that_later_releases_read_names_the_registered_model():
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     [(name, value)] = project["entry-points"]["lm_eval.models"].items()
     assert EntryPoint(name, value, "lm_eval.models").load() is HarnessModel is get_model(name)
@@ -341,71 +337,64 @@ def test_an_error_of_the_command_is_one_line(arguments, said, monkeypatch, capsy
 # refusals
 
 
-def test_what_cannot_be_asked_is_refused_before_any_work(tiny_ar, tiny_dlm):
-    refused = [
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("diffusion", {"protocol": "llama"}, "protocol='llama' is unknown; choose one of llada, dream"),
+        ("diffusion", {"sampler": "d3pm"}, "sampler='d3pm' is unknown; choose one of llada, dream"),
+        ("diffusion", {"mc_num": 0}, "draws=0 is not a positive multiple"),
+        ("diffusion", {"mc_num": "many"}, "model argument mc_num='many' cannot be"),
+        ("diffusion", {"guidance": math.nan}, "model argument guidance=nan cannot be"),
+        ("diffusion", {"cfg": 1.0}, "unknown model argument 'cfg'"),
+        ("diffusion", {"batch_size": "auto"}, "model argument batch_size='auto' cannot be"),
+        ("diffusion", {"max_batch_size": 8}, "model argument max_batch_size=8 cannot be"),
+        ("diffusion", {"max_length": 65}, "max_length=65 must lie in 2 … 64"),
+        ("diffusion", {"gen_length": 10, "block": 4}, "length=10 is not a multiple of block=4"),
+        ("autoregressive", {"gen_length": 0}, "model argument gen_length=0 cannot be"),
+        ("autoregressive", {"guidance": 0.5, "mc_num": 8}, "mc_num=8, guidance=0.5 cannot be used"),
+        ("autoregressive", {"order": "entropy"}, "order=entropy cannot be used"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_refused(kind, options, message, make_lm):
+    with pytest.raises(ValueError, match=message):
+        HarnessModel(make_lm(kind), **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "lengths"),
+    [
+        ("diffusion", {}, (60, 5)),
+        ("diffusion", {"protocol": "dream"}, (59, 5)),  # an end-of-text token follows
+        ("autoregressive", {}, (61, 5)),  # the last token is never fed
+    ],
+)
+def test_a_pair_that_does_not_fit_is_refused_before_any_work(kind, options, lengths, make_lm):
+    lm = make_lm(kind)
+    context, target = words(lengths[0], 1), " " + words(lengths[1], 2)
+    model = HarnessModel(lm, **options, mc_num=1) if lm.is_diffusion else HarnessModel(lm)
+    assert len(model.loglikelihood(requests((words(lengths[0] - 1, 1), target)))) == 1
+    lm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
+    with pytest.raises(ValueError, match=r"exceed max_length=64 of tiny-.*: use fewer shots"):
+        model.loglikelihood(requests((context, target)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "asked", "message"),
+    [
+        ("diffusion", {}, {"max_gen_toks": 60}, "a context of 5 tokens and a target of 60 exceed"),
+        ("diffusion", {"truncation": True}, {"max_gen_toks": 64}, "use a larger max_length"),
+        ("diffusion", {}, {"num_beams": 4}, "generation argument 'num_beams' is not known"),
         (
-            lambda: HarnessModel(tiny_dlm, protocol="llama"),
-            "protocol='llama' is unknown; choose one of llada, dream",
-        ),
-        (
-            lambda: HarnessModel(tiny_dlm, sampler="d3pm"),
-            "sampler='d3pm' is unknown; choose one of llada, dream",
-        ),
-        (lambda: HarnessModel(tiny_dlm, mc_num=0), "draws=0 is not a positive multiple"),
-        (lambda: HarnessModel(tiny_dlm, cfg=1.0), "unknown model argument 'cfg'"),
-        (lambda: HarnessModel(tiny_dlm, batch_size="auto"), "batch_size='auto' must be a positive number"),
-        (
-            lambda: HarnessModel(tiny_dlm, max_length=65),
-            "max_length=65 must lie in 2 … 64, the positions of tiny-diffusion",
-        ),
-        (lambda: HarnessModel(tiny_ar, gen_length=0), "length=0 and steps=0 must be at least 1"),
-        (lambda: HarnessModel(tiny_dlm, gen_length=10, block=4), "length=10 is not a multiple of block=4"),
-        (
-            lambda: HarnessModel(tiny_ar, guidance=0.5, mc_num=8),
-            "mc_num=8, guidance=0.5 cannot be used: tiny-autoregressive is autoregressive",
-        ),
-        (lambda: HarnessModel(tiny_ar, order="entropy"), "order=entropy cannot be used"),
-        (lambda: HarnessModel("nobody/nothing"), "unknown model 'nobody/nothing'"),
-        (
-            lambda: HarnessModel(tiny_dlm).loglikelihood(requests((words(60, 1), " " + words(5, 2)))),
-            "a context of 60 tokens and a target of 5 exceed max_length=64 of tiny-diffusion: "
-            "use fewer shots",
-        ),
-        (
-            lambda: HarnessModel(tiny_dlm, protocol="dream").loglikelihood(
-                requests((words(59, 1), " " + words(5, 2)))
-            ),
-            "exceed max_length=64",
-        ),
-        (
-            lambda: HarnessModel(tiny_ar).loglikelihood(requests((words(61, 1), " " + words(5, 2)))),
-            "exceed max_length=64",
-        ),
-        (
-            lambda: HarnessModel(tiny_dlm).generate_until(requests((words(5, 1), {"max_gen_toks": 60}))),
-            "a context of 5 tokens and a target of 60 exceed",
-        ),
-        (
-            lambda: HarnessModel(tiny_dlm, truncation=True).generate_until(
-                requests((words(5, 1), {"max_gen_toks": 64}))
-            ),
-            "use a larger max_length",
-        ),
-        (
-            lambda: HarnessModel(tiny_dlm).generate_until(requests((words(5, 1), {"num_beams": 4}))),
-            "generation argument 'num_beams' is not known",
-        ),
-        (
-            lambda: HarnessModel(tiny_ar).generate_until(
-                requests((words(5, 1), {"do_sample": True, "temperature": 1.0, "top_p": 0.9}))
-            ),
+            "autoregressive",
+            {},
+            {"do_sample": True, "temperature": 1.0, "top_p": 0.9},
             "samples by temperature alone",
         ),
-    ]
-    tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
-    for work, said in refused:
-        with pytest.raises(ValueError, match=said):
-            work()
+    ],
+)
+def test_a_text_that_cannot_be_written_is_refused(kind, options, asked, message, make_lm):
+    with pytest.raises(ValueError, match=message):
+        HarnessModel(make_lm(kind), **options).generate_until(requests((words(5, 1), asked)))
 
 
 def test_a_device_that_is_not_there_is_told_and_the_cpu_taken(tiny_ar, tmp_path):

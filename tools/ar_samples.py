@@ -1,9 +1,7 @@
-"""Text that the embedded autoregressive model writes itself, to train on: drawn once, kept in the cache.
+"""How the shipped samples of smol-ar were drawn; `python tools/ar_samples.py` draws them anew, in hours.
 
 Dimensions: N sequences, B batch, T sequence position, V vocabulary, K kept candidates of a draw.
 """
-
-from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,6 +19,8 @@ TOP_K = 50  # a token is drawn from so many of the most probable ones
 TURN = "<|im_start|>assistant\n"  # what the model sees before it writes
 RESERVED = range(3, 17)  # special entries of the vocabulary that belong in no text, the mask token among them
 SHARD = 128  # sequences sampled together and saved together
+COUNT = 4608  # sequences in all
+LENGTH = 128  # tokens of each
 
 
 @torch.inference_mode()
@@ -59,41 +59,24 @@ def _draw(logits_BV: torch.Tensor, uniform_B: torch.Tensor) -> torch.Tensor:
     return top_BK.indices.gather(1, choice_B1).squeeze(1)
 
 
-def self_samples(sequences: int, length: int, seed: int = 0, folder: Path | None = None) -> torch.Tensor:
-    """Return the first `sequences` samples of smol-ar, int64 (N, T), without those that repeat an earlier
-    one.
+def main() -> None:
+    """Draw the samples that the package ships and write them, without those that repeat an earlier one.
 
-    Only what is neither shipped nor in the cache (or `folder`) is sampled. A kill loses at most the shard in
-    work.
+    A kill loses at most the shard in work: the others are in the cache.
     """
-    parts = _shipped_shards(length, seed)
-    folder = (folder or cache_dir()) / f"ar-samples-{length}-seed{seed}"
-    shards = -(-sequences // SHARD)  # rounded up
-    files = {index: folder / f"{index:05d}.safetensors" for index in range(len(parts), shards)}
-    missing = {index: file for index, file in files.items() if not file.exists()}
-    if missing:
-        _sample_shards(missing, length, seed)
-    parts += [load_file(file)["ids"].long() for file in files.values()]
-    ids_NT = torch.cat(parts)[:sequences]
-    unique = dict.fromkeys(map(tuple, ids_NT.tolist()))
-    return torch.tensor(list(unique), dtype=torch.long)
-
-
-def _shipped_shards(length: int, seed: int) -> list[torch.Tensor]:
-    """Return the whole shards of shipped samples, each int64 (N, T), if those have this length and seed."""
-    if seed != 0 or not SAMPLES.exists():
-        return []
-    ids_NT = load_file(SAMPLES)["ids"].long()
-    if ids_NT.shape[1] != length:
-        return []
-    whole = len(ids_NT) // SHARD * SHARD
-    return list(ids_NT[:whole].split(SHARD))
-
-
-def _sample_shards(files: dict[int, Path], length: int, seed: int) -> None:
-    """Sample shards by number and write each to its file."""
     lm = load("smol-ar", "bfloat16")
-    for index, file in tqdm(files.items(), desc="sample smol-ar", unit="shard"):
-        ids_BT = sample_batch(lm, length, index * SHARD, SHARD, seed)
-        with atomic(file) as partial:
-            save_file({"ids": ids_BT.int()}, partial)
+    shards = []
+    for index in tqdm(range(COUNT // SHARD), desc="sample smol-ar", unit="shard"):
+        file = cache_dir() / "ar-samples" / f"{index:05d}.safetensors"
+        if not file.exists():
+            ids_BT = sample_batch(lm, LENGTH, index * SHARD, SHARD, seed=0)
+            with atomic(file) as partial:
+                save_file({"ids": ids_BT.int()}, partial)
+        shards.append(load_file(file)["ids"])
+    unique = dict.fromkeys(map(tuple, torch.cat(shards).tolist()))
+    with atomic(SAMPLES) as partial:
+        save_file({"ids": torch.tensor(list(unique), dtype=torch.uint16)}, partial)
+
+
+if __name__ == "__main__":
+    main()

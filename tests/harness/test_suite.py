@@ -1,11 +1,12 @@
 """The project's own items: clean, fair to baselines that do not read, and scored as formulas say."""
 
 import dataclasses
+import importlib.util
 import itertools
-import json
 import math
 import re
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,18 +15,19 @@ from scipy import stats
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sinkprune_companion.experiments.scoring import EVALUATION_SEED
-from sinkprune_companion.experiments.suite_answers import suite_answers
 from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.suite import GROUPS, TASKS, by_group, items, matched
-from sinkprune_companion.harness.suite_builder import COUNTING
-from sinkprune_companion.run.records import Run
 from sinkprune_core.corpus import documentation, shipped_samples
-from sinkprune_core.evaluation import two_choice
 from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.models.embedded import base_folder
 
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "suite_builder.py"
+spec = importlib.util.spec_from_file_location("suite_builder", SCRIPT)
+suite_builder = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(suite_builder)
+
 ITEMS = items()
+COUNTING = suite_builder.COUNTING
 PAIRS = list(zip(ITEMS[::2], ITEMS[1::2], strict=True))
 KINDS = ("autoregressive", "diffusion")
 KEYS = ("pair", "template", "context", "choices", "answer")
@@ -75,6 +77,12 @@ def make_suite_lm(make_lm):
 
 
 # what is shipped
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_committed_items_are_what_the_script_writes(group):
+    built = suite_builder.as_jsonl(suite_builder.build(group))
+    assert (TASKS / f"{group}.jsonl").read_text(encoding="utf-8") == built
 
 
 def test_there_are_enough_items_of_every_group_from_many_lines():
@@ -201,15 +209,6 @@ def test_words_shared_with_the_context_tell_little():
     assert low / len(ITEMS) <= shared <= high / len(ITEMS)
 
 
-def test_the_baselines_would_see_items_without_their_other_half():
-    def right_is_shorter(item) -> bool:
-        return len(item["choices"][item["answer"]]) < len(item["choices"][1 - item["answer"]])
-
-    half = [item for item in ITEMS if right_is_shorter(item)]
-    assert len(half) > 400
-    assert share_right(lambda item: [-len(choice) for choice in item["choices"]], half) == 1
-
-
 def grams(text: str, length: int = 7) -> set[tuple[str, ...]]:
     found = words(text)
     return {tuple(found[start : start + length]) for start in range(len(found) - length + 1)}
@@ -249,11 +248,6 @@ def test_a_sample_is_whole_pairs_of_every_group_by_its_share(count):
     suite.matched(pd.DataFrame(chosen).assign(margin=0.0, margin_mean=0.0))
 
 
-def test_a_sample_too_small_for_intervals_is_an_error():
-    with pytest.raises(ValueError, match="items=23 must be at least 24"):
-        suite.sample(23)
-
-
 def test_the_first_items_of_every_group_and_what_a_name_stands_for():
     first = items(("facts", "grammar"), limit=3)
     assert [item["group"] for item in first] == ["facts"] * 3 + ["grammar"] * 3
@@ -261,11 +255,10 @@ def test_the_first_items_of_every_group_and_what_a_name_stands_for():
     assert suite.groups_of("suite") == suite.groups_of("sinkprune_suite") == GROUPS
     assert suite.groups_of("sinkprune_suite_facts") == ("facts",)
     assert suite.groups_of("sinkprune_suite_poetry") == suite.groups_of("piqa") == ()
-
-
-def test_an_unknown_group_is_an_error():
     with pytest.raises(ValueError, match="group='poetry' is unknown; choose from grammar"):
         items(["poetry"])
+    with pytest.raises(ValueError, match="items=23 must be at least 24"):
+        suite.sample(23)
 
 
 # scores
@@ -352,19 +345,6 @@ def test_the_stated_error_of_a_margin_covers_its_scatter_over_draws(make_suite_l
     assert accuracy(lm, chosen, 1).error.isna().all()
 
 
-def test_equal_endings_have_no_margin(make_suite_lm):
-    lm, ending = make_suite_lm("diffusion"), "was very tired and happy."
-    item = {
-        "group": "g",
-        "pair": 0,
-        "template": 0,
-        "context": ITEMS[0]["context"],
-        "choices": [ending, ending],
-        "answer": 0,
-    }
-    assert accuracy(lm, [item], draws=3).margin.tolist() == [0]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_input_is_computed_twice_and_none_is_padded(make_suite_lm, kind):
     lm, chosen = make_suite_lm(kind), first_of_every_group(10)
@@ -384,33 +364,6 @@ def test_no_input_is_computed_twice_and_none_is_padded(make_suite_lm, kind):
     endings = [len(lm.encode(choice)) for item in chosen for choice in item["choices"]]
     if kind == "diffusion":  # fewer than one for each draw, or each way to mask an ending
         assert len(endings) < len(seen) < sum(min(8, 2**length - 1) for length in endings)
-
-
-def test_the_output_head_runs_where_a_mask_stands(make_suite_lm):
-    lm, chosen = make_suite_lm("diffusion"), first_of_every_group(3)
-    rows, masks = [], []
-    head = lm.model.get_output_embeddings()
-    handles = [
-        head.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0]))),
-        lm.model.base_model.register_forward_pre_hook(
-            lambda _, arguments, __: masks.append(int((arguments[0] == lm.mask_token_id).sum())),
-            with_kwargs=True,
-        ),
-    ]
-    accuracy(lm, chosen, draws=8)
-    for handle in handles:
-        handle.remove()
-    assert 0 < sum(masks) <= sum(rows) <= 2 * sum(masks)  # twice where both endings take one input
-
-
-def test_the_announced_time_is_that_of_one_batch_for_all_tokens(make_suite_lm, monkeypatch):
-    clock = iter(range(100))
-    monkeypatch.setattr(two_choice.time, "perf_counter", lambda: float(next(clock)))
-    lm, chosen, said = make_suite_lm("autoregressive"), first_of_every_group(10), []
-    accuracy(lm, chosen, batch=4, announce=said.append)
-    lengths = sorted(len(lm.encode(sentence(item, choice))) for item in chosen for choice in (0, 1))
-    [seconds] = said
-    assert 0.5 * len(lengths) / 4 < seconds < 2 * len(lengths) / 4  # one second for each batch of four
 
 
 def test_the_interval_has_what_draws_add(make_suite_lm):
@@ -503,18 +456,6 @@ def test_accuracy_of_groups_by_hand():
 # lm-evaluation-harness
 
 
-def test_the_record_of_answers_is_read_the_second_time(make_suite_lm, tmp_path, monkeypatch):
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
-    run, lm = Run("00_start_here", "test", {}), make_suite_lm("diffusion")
-    frame = suite_answers(run, lm, "f", 24, draws=2)
-    columns = ["group", "pair", "correct", "margin"]
-    expected = accuracy(lm, suite.sample(24), 2, EVALUATION_SEED)
-    pd.testing.assert_frame_equal(frame[columns], expected[columns])
-    assert (frame.model == lm.name).all() and (frame.kind == "diffusion").all()
-    monkeypatch.setattr(two_choice, "accuracy", None)
-    pd.testing.assert_frame_equal(suite_answers(run, lm, "f", 24, draws=2), frame)
-
-
 @pytest.fixture(scope="module")
 def tasks():
     """The suite as lm-evaluation-harness finds it."""
@@ -560,13 +501,3 @@ def test_the_harness_agrees_with_the_own_scores(tasks, make_suite_lm):
             answer = sample["doc"]["answer"]
             assert values[answer] - values[1 - answer] == pytest.approx(margin, abs=1e-3)
     assert results["results"]["sinkprune_suite"]["acc,none"] == pytest.approx(frame.correct.mean())
-
-
-def test_the_data_card_states_the_counts():
-    card = (TASKS / "README.md").read_text(encoding="utf-8")
-    for group in GROUPS:
-        count = sum(item["group"] == group for item in ITEMS)
-        assert re.search(rf"\| `{group}` \|.*\| {count} \|", card), group
-    assert f"{len(ITEMS):,} items" in card
-    first = (TASKS / "grammar.jsonl").read_text(encoding="utf-8").splitlines()[0]
-    assert json.loads(first).keys() == set(KEYS)

@@ -130,29 +130,10 @@ REFUSED = {
         "--tasks blimp --data {folder}/gone",
         "the data folder {folder}/gone does not exist: give the folder that holds BLiMP or WikiText-2",
     ),
-    "a file": Refused(
-        "--tasks wikitext --data {folder}/wikitext-2-raw/wiki.test.raw",
-        "the data folder {folder}/wikitext-2-raw/wiki.test.raw is a file: give the folder",
-    ),
     "no BLiMP": Refused(
         "--tasks wikitext blimp --data {folder}/wikitext-2-raw",
         "holds no paradigm of BLiMP, looked for as <paradigm>.jsonl (as its authors publish it) or "
         "<paradigm>/*.parquet",
-    ),
-    "no such paradigm": Refused(
-        "--tasks blimp_wh_island,blimp_drop_argument --data {folder}",
-        "the data folder {folder} holds no blimp_drop_argument, looked for as",
-    ),
-    "no WikiText": Refused(
-        "--tasks wikitext --data {folder}/blimp",
-        "the data folder {folder}/blimp holds no test split of WikiText-2, looked for as "
-        "wiki.{{train,valid,test}}.raw or .tokens",
-    ),
-    "no such split": Refused(
-        "--tasks wikitext --data {folder} --split validation", "it holds test: choose one by --split"
-    ),
-    "no such split of a text": Refused(
-        "--text wikitext-2 --data {folder} --split train", "holds no train split of WikiText-2"
     ),
     "other tasks": Refused(
         "--tasks blimp piqa --data {folder}",
@@ -165,39 +146,8 @@ REFUSED = {
         PASSIVE,
         PAIR + "\n" + '{"sentence_good": "a", "sen',
     ),
-    "half a pair": Refused(
-        "--tasks blimp_passive_1 --data {folder}",
-        "passive_1.jsonl, line 2: no text 'sentence_bad': fetch the file anew",
-        PASSIVE,
-        PAIR + '{"sentence_good": "a"}',
-    ),
-    "no object": Refused(
-        "--tasks blimp_passive_1 --data {folder}",
-        "passive_1.jsonl, line 1: no text 'sentence_good'",
-        PASSIVE,
-        "3\n",
-    ),
     "no pairs": Refused(
         "--tasks blimp_passive_1 --data {folder}", "passive_1.jsonl holds no pairs", PASSIVE, "\n"
-    ),
-    "a pair twice": Refused(
-        "--tasks blimp --data {folder}",
-        "BLiMP paradigm passive_1 is there twice, in {folder}/blimp/data/passive_1.jsonl and "
-        "{folder}/old/passive_1.jsonl: move one of them away",
-        "old/passive_1.jsonl",
-        PAIR,
-    ),
-    "a text twice": Refused(
-        "--text wikitext-2 --data {folder}",
-        "the test split of WikiText-2 is there twice, in {folder}/old/wiki.test.raw and",
-        "old/wiki.test.raw",
-        RAW,
-    ),
-    "no text": Refused(
-        "--tasks wikitext --data {folder}",
-        "wiki.test.raw holds no text",
-        "wikitext-2-raw/wiki.test.raw",
-        " \n",
     ),
     "no UTF-8": Refused(
         "--text wikitext-2 --data {folder}",
@@ -205,37 +155,13 @@ REFUSED = {
         "wikitext-2-raw/wiki.test.raw",
         b"\xff\xfe",
     ),
-    "no parquet": Refused(
-        "--tasks blimp_wh_vs_that_no_gap --data {folder}",
-        "train.parquet is no whole parquet file (",
-        "wh_vs_that_no_gap/train.parquet",
-        "PAR2",
-    ),
     "data for nothing": Refused(
         "--data {folder}",
         "--data {folder} is for --text wikitext-2, and in evaluate for --tasks blimp and wikitext",
     ),
-    "data for a file": Refused(
-        "--text {folder}/wikitext-2-raw/wiki.test.raw --data {folder}",
-        "--data {folder} is for --text wikitext-2",
-    ),
-    "a split of the hub's": Refused(
-        "--tasks wikitext --split validation",
-        "--split validation chooses among local files of WikiText-2: give --data FOLDER",
-    ),
     "a protocol for tasks": Refused(
         "--tasks wikitext --data {folder} --protocol ppl_llada",
         "--protocol ppl_llada scores a running text: give --text and no --tasks",
-    ),
-    "a protocol without text": Refused("--protocol ppl_llada", "give --text and no --tasks"),
-    "a protocol of pairs": Refused(
-        "--text wikitext-2 --data {folder} --protocol dream",
-        "--protocol dream is not one for a running text; did you mean main_dream? choose one of ppl_llada, "
-        "main_llada, main_dream",
-    ),
-    "no windows": Refused(
-        "--text wikitext-2 --data {folder} --protocol ppl_llada --limit 0",
-        "--limit 0 must be a whole number of at least 1",
     ),
 }
 

@@ -3,7 +3,6 @@ told.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -17,13 +16,6 @@ from public_formats import LINES, PAGES, RAW, parquet, put, write_both
 
 from sinkprune_companion.harness.data_files import blimp_files, blimp_paradigms, wikitext_files
 from sinkprune_companion.harness.local_data import pairs, running_text, wikitext
-
-ROOT = Path(__file__).resolve().parents[2]
-DATA = Path(os.environ.get("SINKPRUNE_TEST_DATA", ROOT.parent / "shared" / "data"))
-needs_data = pytest.mark.skipif(
-    not (DATA / "blimp").is_dir(),
-    reason="neither ../shared/data nor SINKPRUNE_TEST_DATA holds BLiMP and WikiText-2",
-)
 
 
 def harness_index(folder: str) -> dict:
@@ -185,15 +177,3 @@ def test_a_mark_of_byte_order_is_no_text(tmp_path):
     assert wikitext(file.parent) == wikitext(put(tmp_path / "other" / "wiki.test.raw", RAW).parent)
     paradigm = put(tmp_path / "passive_1.jsonl", b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
     assert pairs([paradigm]) == [GOOD]
-
-
-@needs_data
-def test_real_files_are_counted_and_hold_english():
-    found = {name: pairs(files) for name, files in blimp_files(DATA).items()}
-    files = sorted((DATA / "blimp").glob("*.jsonl"))
-    assert list(found) != [] and sorted(found) == [file.stem for file in files]
-    for file in files:
-        rows = found[file.stem]
-        assert len(rows) == len(file.read_text(encoding="utf-8").splitlines())
-        for row in rows:
-            assert row["sentence_good"] != row["sentence_bad"] and row["sentence_good"][-1] in ".?"

@@ -4,13 +4,12 @@ import sys
 from pathlib import Path
 
 import lm_eval.tasks
-import pandas as pd
 import pytest
 import yaml
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
-from sinkprune_companion.harness.benchmarks import PAPER, Benchmark, choose, evaluate
+from sinkprune_companion.harness.benchmarks import PAPER, Benchmark, choose, evaluate, evaluate_named
 from sinkprune_companion.harness.harness_model import HarnessModel
 from sinkprune_core.diffusion.samplers import SAMPLERS
 from sinkprune_core.evaluation.protocols import Protocol
@@ -21,8 +20,8 @@ BENCHMARKS = ("mmlu", "arc", "piqa", "winogrande", "gsm8k", "hellaswag", "gpqa",
 
 def test_a_table_has_one_row_per_task_and_metric(tiny_dlm, task_folder, manager):
     settings = {"mc_num": 6, "guidance": 0.5}
-    tasks = ["tiny_pair", "tiny_write"]
-    frame = evaluate(tiny_dlm, tasks, include=task_folder, limit=4, shots=1, **settings)
+    tasks = [Benchmark("tiny_pair", 1), Benchmark("tiny_write", 1)]
+    frame = evaluate(tiny_dlm, tasks, include=task_folder, limit=4, **settings)
     columns = ["task", "metric", "filter", "value", "stderr", "documents", "shots", "draws", "guidance"]
     assert frame.columns.tolist() == columns
     assert frame[["task", "metric"]].values.tolist() == [["tiny_pair", "acc"], ["tiny_write", "exact_match"]]
@@ -48,32 +47,8 @@ def test_benchmarks_carry_their_own_settings(tiny_ar, tiny_dlm, task_folder):
     assert frame.metric.tolist() == ["acc", "acc_norm", "perplexity", "acc"]
     assert frame.draws.tolist() == [1, 1, 32, 32] and frame.shots.tolist() == [0, 0, 2, 2]
     assert set(evaluate(tiny_dlm, chosen, include=task_folder, mc_num=2).draws) == {2}
-    exact = evaluate(tiny_ar, str(task_folder / "tiny_choice.yaml"))
+    exact = evaluate(tiny_ar, [str(task_folder / "tiny_choice.yaml")])
     assert exact.draws.isna().all() and exact.stderr.notna().all()
-
-
-def test_documents_are_told_one_by_one(tiny_dlm, task_folder):
-    options = {"include": task_folder, "limit": 4, "mc_num": 4}
-    tasks = evaluate(tiny_dlm, ["tiny_pair", "tiny_rolling"], **options)
-    apart = evaluate(tiny_dlm, ["tiny_pair", "tiny_rolling"], per_document=True, **options)
-    assert apart.columns.tolist() == ["task", "metric", "filter", "document", "value"]
-    acc = apart[apart.metric == "acc"]
-    assert acc.groupby("task").document.apply(list).to_dict() == {
-        "tiny_choice": [0, 1, 2, 3],
-        "tiny_last": [0, 1, 2, 3],
-    }
-    assert tasks.value[0] == pytest.approx(acc.value.mean())
-    # a word perplexity is two numbers per document
-    assert set(apart.metric) == {"acc", "acc_norm", "perplexity"}
-
-
-def test_a_cache_belongs_to_one_model_and_its_settings(tiny_dlm, make_lm, task_folder, tmp_path):
-    options = {"include": task_folder, "cache": tmp_path / "cache"}
-    first = evaluate(tiny_dlm, "tiny_last", mc_num=4, **options)
-    pd.testing.assert_frame_equal(evaluate(tiny_dlm, "tiny_last", mc_num=4, **options), first)
-    other = evaluate(make_lm("diffusion", seed=3), "tiny_last", mc_num=4, **options)
-    assert evaluate(tiny_dlm, "tiny_last", mc_num=5, **options).value[0] != first.value[0] != other.value[0]
-    assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +61,7 @@ def known():
 @pytest.mark.parametrize("family", PAPER)
 def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family):
     lm = make_lm("autoregressive" if family == "autoregressive" else "diffusion")
-    chosen = choose(lm, "paper", family)
+    chosen = choose(lm, ["paper"], family)
     assert sorted(benchmark.task.split("_")[0] for benchmark in chosen) == sorted(BENCHMARKS)
     assert all(benchmark.task in known for benchmark in chosen)
     lm.model.config.max_position_embeddings = 4096
@@ -100,7 +75,7 @@ def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family)
         assert guided == dict.fromkeys(GUIDED, 0.5)
         assert models["piqa"].how == Protocol("count", 128, 8, 0.5)
         assert models["mmlu"].how == Protocol("count", 1, 1)
-        assert models["gsm8k"].gen_length == 1024
+        assert models["gsm8k"].options.gen_length == 1024
     if family == "dream":
         assert models["piqa"].how == Protocol("bernoulli", 128, 32, visible_end=True)
         assert models["piqa"].max_length == 2048
@@ -113,27 +88,20 @@ def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family)
 def test_an_installation_without_the_harness_says_what_to_install(tiny_dlm, monkeypatch):
     monkeypatch.delitem(sys.modules, "sinkprune_companion.harness.harness_model")
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    chosen = choose(tiny_dlm, "paper")  # the settings need no harness
+    chosen = choose(tiny_dlm, ["paper"])  # the settings need no harness
     assert [benchmark.task for benchmark in chosen[:2]] == ["mmlu", "arc_challenge"]
     said = r"benchmarks need lm-evaluation-harness: pip install 'sinkprune\[eval\]'"
     with pytest.raises(ModuleNotFoundError, match=said):
-        evaluate(tiny_dlm, "paper")
+        evaluate(tiny_dlm, ["paper"])
 
 
 def test_a_limit_or_a_family_that_cannot_be_is_refused_before_any_work(tiny_dlm):
     tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
-    with pytest.raises(ValueError, match="limit=0 must be above 0"):
-        evaluate(tiny_dlm, "piqa", limit=0)
+    with pytest.raises(ValueError, match="limit=0 must be at least 1"):
+        evaluate(tiny_dlm, ["piqa"], limit=0)
     said = "family='mamba' is unknown; choose one of llada, dream, autoregressive"
     with pytest.raises(ValueError, match=said):
-        evaluate(tiny_dlm, "paper", family="mamba")
-
-
-def test_given_shots_override_those_of_names_and_not_those_of_benchmarks(tiny_dlm):
-    own = Benchmark("piqa", 3)
-    chosen = choose(tiny_dlm, ["mmlu", own, "boolq"], family="llada", shots=2)
-    assert [benchmark.shots for benchmark in chosen] == [2, 3, 2]
-    assert chosen[0].settings == {"protocol": "llada", "mc_num": 1} and chosen[2].settings == {}
+        evaluate(tiny_dlm, ["paper"], family="mamba")
 
 
 @pytest.mark.slow
@@ -143,9 +111,19 @@ def test_an_unknown_task_is_refused_with_those_of_like_names(tiny_dlm):
         evaluate(tiny_dlm, ["piqa", "arc_chalenge"])
 
 
-def test_data_that_cannot_be_had_is_told_before_any_work(tiny_dlm, task_folder):
+def test_data_that_cannot_be_had_is_an_error_before_any_work(tiny_dlm, task_folder, tmp_path):
     task = yaml.safe_load((task_folder / "tiny_last.yaml").read_text())
-    task |= {"task": "tiny_lost", "dataset_kwargs": {"data_files": {"test": str(task_folder / "gone.jsonl")}}}
+    task |= {"task": "tiny_lost", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "gone.jsonl")}}}
+    file = tmp_path / "tiny_lost.yaml"
+    file.write_text(yaml.safe_dump(task))
     tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
     with pytest.raises(OSError, match=r"the data of task .*tiny_lost.* cannot be loaded .*gone\.jsonl"):
-        evaluate(tiny_dlm, ["tiny_last", task], include=task_folder)
+        evaluate(tiny_dlm, ["tiny_last", str(file)], include=task_folder)
+
+
+def test_the_suite_and_other_tasks_share_a_table(tiny_ar, task_folder):
+    frame = evaluate_named(tiny_ar, ["sinkprune_suite_facts", "tiny_choice"], limit=2, include=task_folder)
+    assert set(frame.task) == {"tiny_choice", "sinkprune_suite_facts"}
+    assert set(frame.documents) == {2} and frame.draws.isna().all()
+    with pytest.raises(ValueError, match="draws=3 cannot be used: tiny-autoregressive is autoregressive"):
+        evaluate_named(tiny_ar, ["suite"], draws=3)

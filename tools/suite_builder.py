@@ -3,10 +3,10 @@
 One line is a pair of items: `To {warm|cool} the milk, put it {on the stove|in the fridge}.` has two
 contexts and two endings, and each ending is right in one item and wrong in the other. `<list>`,
 `<list.column>` and `<list1.column>`, `<list2.column>` are slots for words drawn from tables; different
-numbers are different rows.
+numbers are different rows. `python tools/suite_builder.py` writes the files of items anew, always to the same
+bytes.
 """
 
-import argparse
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -196,12 +196,8 @@ def as_jsonl(items: Sequence[dict]) -> str:
     return "".join(json.dumps(item) + "\n" for item in items)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main() -> None:
     """Write the item files of the offline suite anew from `data/tasks/sources`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m sinkprune_companion.harness.suite_builder", description=main.__doc__
-    )
-    parser.parse_args(arguments)
     for group in GROUPS:
         built = build(group)
         with atomic(TASKS / f"{group}.jsonl") as partial:
