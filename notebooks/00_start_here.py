@@ -20,12 +20,7 @@
 # **Question.** What is sink-aware pruning of a diffusion language model, and does it help? The
 # whole in two minutes: see a sink, score weights with and without it, prune, compare.
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 8 core-minutes | 1.8 GB |
-# | quick in bfloat16 | 2 core-minutes | 1.4 GB |
-# | hour | 3 core-minutes | 1.5 GB |
-# | full | 3 core-minutes | 1.5 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
 # many steps, each a forward pass over the whole sequence. A few tokens, the *attention sinks*, draw
@@ -450,7 +445,7 @@ for share, part in wide.groupby(level="share"):
 # chance is 50 % again. The DLM's likelihoods are bounds, from as many noise draws as above.
 
 # %%
-from sinkprune_companion.experiments.suite_answers import suite_answers
+from sinkprune_companion.experiments.variant_answers import suite_answers
 from sinkprune_companion.harness import suite
 
 answers = {lm.name: suite_answers(run, lm, prints[lm.name], items, draws) for lm in (ar, dlm)}

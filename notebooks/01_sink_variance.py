@@ -21,12 +21,7 @@
 # text is generated, do they stay where they are? The paper says: they stay in autoregressive (AR)
 # models and move in diffusion language models (DLMs).
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 7 core-minutes | 1.8 GB |
-# | quick in bfloat16 | 3 core-minutes | 1.5 GB |
-# | hour | 16 core-minutes | 1.6 GB |
-# | full | about 40 core-minutes, estimated | 2.6 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # All measurements are made on states that a sampler visits, on a matched pair: the same base
 # weights, tokenizer and architecture, one causal, one bidirectional.
@@ -47,7 +42,11 @@ first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before 
 lengths: list[int] = [128]  # tokens of the finished text
 samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
 prompts: int = 10  # held-out prompts of a condition
+trajectories: int = 1  # of each prompt in the main condition, with and without the first token
+null_seeds: int = 1  # pairs with random weights, beside which the paper's measures are read
 long_prompts: int = 4  # the same for lengths above the first
+calibration: int = 4  # calibration sequences, for the share of stable sinks where pruning looks
+noise_levels: int = 8  # noise levels at which each of them is seen
 prompt_length: int = 32  # tokens of each prompt
 steps: int = 24  # denoising steps; the AR model's queries are cut into as many windows
 temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
@@ -147,7 +146,7 @@ import torch
 from sinkprune_core.sinks.trace import Trace, trace
 
 
-def traced(lm, name: str, condition) -> Trace:
+def traced(lm, name: str, condition, trajectory: int = 0) -> Trace:
     if not lm.is_diffusion:  # an AR model knows no order of denoising
         condition = replace(condition, sampler="llada")
     count = prompts if condition.tokens == main.tokens else long_prompts
@@ -159,11 +158,11 @@ def traced(lm, name: str, condition) -> Trace:
     return run.artifact(
         f"trace-{lm.kind}",
         Trace,
-        lambda: trace(lm, prompt_BT, sampler, seed, batch),
+        lambda: trace(lm, prompt_BT, sampler, seed + trajectory, batch),
         model=prints[name],
         sampler=sampler,
         prompts=prompt_BT.tolist(),
-        seed=seed,
+        seed=seed + trajectory,
     )
 
 
@@ -177,13 +176,17 @@ from sinkprune_companion.experiments import sink_measures
 rows = []
 for condition in conditions:
     about = {"condition": condition.name(main) or "main", "what": condition.label}
+    size = (condition.text, condition.tokens, condition.sampler)
+    is_main = size == (main.text, main.tokens, main.sampler)
     for kind, lm in models.items():
-        one = traced(lm, kind, condition)
-        rows.append(
-            sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, **about)
-        )
-        del one
-measured = pd.concat(rows, ignore_index=True)
+        for trajectory in range(trajectories if is_main else 1):
+            one = traced(lm, kind, condition, trajectory)
+            rows.append(
+                sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, **about)
+            )
+            del one
+ONE_ROW = ["condition", "what", "kind", "reading", "label", "prompt"]  # a prompt's mean
+measured = pd.concat(rows).groupby(ONE_ROW, sort=False, as_index=False).mean()
 traces = {kind: traced(lm, kind, main) for kind, lm in models.items()}
 for lm in models.values():
     lm.model.to("meta")  # only their tokenizers are needed from here on: the base gets their room
@@ -529,6 +532,79 @@ sentences(sink_variance(found))
 # %%
 known = {name: estimate for name, estimate in found.items() if estimate is not None}
 Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
+
+# %% [markdown]
+# ## Do random weights pass?
+#
+# The same architectures with random weights, which both kinds share, in the main condition. A
+# measure in which they differ as the trained pair does, decides nothing by itself.
+
+# %%
+from sinkprune_companion.experiments import random_null
+
+rows = []
+for number in range(null_seeds):
+    for kind, lm in models.items():
+        null = random_null.with_random_weights(lm, number, dtype, run.device)
+        prints[null.name] = null.fingerprint()
+        one = traced(null, null.name, main)
+        part = sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, seed=number)
+        rows.append(part.assign(prompt=part.prompt + number * prompts))
+for name, part in pd.concat(rows).groupby("reading", sort=False) if rows else []:
+    ending = "" if name == LITERAL else f"_{name}"
+    for metric in WIDE:
+        found[f"null_{metric}_difference{ending}"] = sink_measures.difference(part, metric)
+    for kind, short in (("diffusion", "dlm"), ("autoregressive", "ar")):
+        found[f"null_stable_share_{short}{ending}"] = interval(part[part.kind == kind].stable_share)
+run.find(found)
+Folded(listed({name: each for name, each in found.items() if name.startswith("null_")}), "The null")
+
+# %% [markdown]
+# ## How many prompts speak for it
+#
+# A few prompts can carry a mean. Here is how many have the larger value in the DLM, with a sign
+# test (prompts that are tied count for neither) and Wilcoxon's test, for the temporal variance.
+
+# %%
+counted = {f"main, {name}": part for name, part in in_main.groupby("reading", sort=False)}
+behind_token = literal[literal.condition.isin(["first_token", "no_first_token"])]
+for name, part in behind_token.groupby("what", sort=False):
+    counted[f"{name}, {LITERAL}"] = part
+if rows:
+    null_literal = pd.concat(rows)
+    counted["random weights"] = null_literal[null_literal.reading == LITERAL]
+table_of_counts = pd.DataFrame(
+    {
+        name: random_null.paired_counts(part, "temporal_variance")
+        for name, part in counted.items()
+        if part.prompt.nunique() > 1
+    }
+).T
+table_of_counts.round(3)
+
+# %% [markdown]
+# ## How many sinks stay, by length and where pruning looks
+#
+# The share of sink occurrences at stable positions: in the trajectories of every length, and in
+# calibration text at the noise levels that pruning takes (of the AR model: in query windows).
+
+# %%
+from sinkprune_companion.run.texts import calibration_draw
+
+SHORT = {"diffusion": "dlm", "autoregressive": "ar"}
+stays = {}
+for (name, kind), part in literal.groupby(["condition", "kind"], sort=False):
+    if name.startswith("tokens_") and part.prompt.nunique() > 1:
+        stays[f"stable_share_{SHORT[kind]}_{name}"] = interval(part.stable_share)
+for kind, chosen in {"diffusion": model, "autoregressive": twin}.items():
+    lm = load(chosen, dtype, run.device)
+    text = calibration_draw(lm, max(2, calibration), 128, seed)
+    given = (text, noise_levels, sink_std, stability_threshold)
+    states = random_null.stability_at_noise(run, lm, prints[kind], *given)
+    stays[f"stable_share_{SHORT[kind]}_calibration"] = interval(states.stable_share)
+found |= stays
+run.find(found)
+Folded(listed(stays), "Shares of stable sinks")
 
 # %% [markdown]
 # ## The verdict

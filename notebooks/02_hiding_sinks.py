@@ -20,12 +20,7 @@
 # **Question.** Notebook 01 asks whether sinks move. A sink that moves may still be needed. So hide
 # the keys that receive most attention, or as many others, and see what that costs.
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 6 core-minutes | 1.7 GB |
-# | quick in bfloat16 | 2 core-minutes | 1.3 GB |
-# | hour | 17 core-minutes | 1.4 GB |
-# | full | about 70 core-minutes, estimated | 1.4 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. The first values of
@@ -155,9 +150,9 @@ prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 # ## Scoring without sinks
 #
 # The DLM's NELBO and the AR model's exact likelihood on the same held-out text. The DLM sees the
-# same noise in every variant. Both count all tokens of a sequence but the first, which is always
-# context. The *excess* is what hiding costs: nats per token above the model that sees all keys,
-# paired by sequence and noise.
+# same noise in every variant. Both count all tokens of a text but its first, which is always
+# context, also where `<|endoftext|>` stands before it. The *excess* is what hiding costs: nats per
+# token above the model that sees all keys, paired by sequence and noise.
 
 # %%
 import pandas as pd
@@ -169,7 +164,8 @@ DESCRIBED = ["value", "excess", "attention", "first", "masks", "left", "second"]
 def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFrame:
     count = sequences if condition.tokens == main.tokens else long_sequences
     ids = sink_conditions.prompts(lm.tokenizer, condition, count, condition.tokens, seed)
-    frame = hiding_scores(run, lm, fingerprint, hidings, ids, draws)
+    same_tokens = 2 if condition.first_token else 1  # the first that is scored: the same in both
+    frame = hiding_scores(run, lm, fingerprint, hidings, ids, draws, same_tokens)
     what = condition.begins
     if condition.tokens != main.tokens:
         what += f", {condition.tokens:,} tokens"
@@ -305,6 +301,16 @@ draw_keys(scores, "what", "conditions")
 WHERE = {"all": "all layers", **{third: f"{third} third of the layers" for third in thirds}}
 of_main = all_scores[all_scores.condition == "main"]
 draw_keys(of_main.assign(where=of_main.layers.map(WHERE)), "where", "layers")
+
+# %% [markdown]
+# Was a sink hidden at all? Before, the hidden keys got the share `attention` of all attention. Once
+# they are hidden, the strongest key that remains gets the share `left`. Where that is as much as
+# one sink had, another key has taken over, and the cost is not that of being without a sink.
+
+# %%
+strongest = all_scores[(all_scores.label == "strongest") & (all_scores["count"] == COUNT)]
+checked = strongest.groupby(["what", "layers", "model"], sort=False)
+checked[["excess", "attention", "left", "second"]].mean().round(3)
 
 # %% [markdown]
 # What the text costs each model, in nats per token, with no key hidden and with five, by condition:

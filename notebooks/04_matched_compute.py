@@ -21,12 +21,7 @@
 # which need no calibration. At the same compute, which gives the better model, and does sink-aware
 # pruning beat its baselines there?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 6 core-minutes | 1.9 GB |
-# | quick in bfloat16 | 2 core-minutes | 1.5 GB |
-# | hour | 14 core-minutes | 1.5 GB |
-# | full | about 30 core-minutes, estimated | 1.6 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # *Matched* has four meanings here, and each comparison says which one it uses: the same sparsity of
 # the same weights; the same number of calibration tokens; the same effective FLOPs of generation,

@@ -21,12 +21,7 @@
 # weights together. Which of them matters? Does it matter which tokens are left out, how the method
 # is set, and which text the pruned model is scored on? And why do so few tokens change so little?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 9 core-minutes | 1.6 GB |
-# | quick in bfloat16 | 3 core-minutes | 1.3 GB |
-# | hour | 33 core-minutes | 1.7 GB a job |
-# | full | about 110 core-minutes, estimated | 1.9 GB a job |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # Every recipe is scored on the same held-out text, over several calibration draws. Recipes see the
 # same noise in one draw, other noise in the next, and as many calibration tokens. That a switch
@@ -173,25 +168,42 @@ print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 # noise.
 
 # %%
-from sinkprune_companion.experiments.pruning_grid import GridCell, Measures, measure_grid
-from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_companion.run.texts import held_out_texts
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.models.loading import load
 
 dlm = load(model, dtype, run.device)
-tokens = calibration * noise_levels  # in sequences
-grid = []
-for recipe in dict.fromkeys(recipes):
-    levels = 1 if recipe.inputs == "clean" else recipe.noise_levels
-    variant = name(recipe, wanda)
-    count = max(1, tokens // levels)
-    grid.append(
-        GridCell("unstructured", recipe.sparsity, variant, recipe, count, seeds + first_seed)
-    )
+fingerprint = dlm.fingerprint()
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 numbers = range(first_seed, first_seed + seeds)
-measures = Measures(texts, draws, {}, 1, own_noise)
-losses, _ = measure_grid(run, dlm, grid, measures, numbers)
+tokens = calibration * noise_levels  # in sequences
+counts = {}  # calibration sequences of every recipe
+for recipe in recipes:
+    levels = 1 if recipe.inputs == "clean" else recipe.noise_levels
+    counts[recipe] = max(1, tokens // levels)
+losses = []
+for seed in sorted({0, *numbers}) if own_noise else [0]:
+    labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
+    losses.append(Variant(dlm, fingerprint).scores(run, texts, draws, noise=seed, **labels))
+
+# %% [markdown]
+# The loop, with calibration text and shared statistics for every number of sequences:
+
+# %%
+from tqdm.auto import tqdm
+
+for seed in tqdm(numbers, desc="calibration draws"):
+    text, shared = {}, {}
+    for count in dict.fromkeys(counts.values()):
+        text[count] = calibration_draw(dlm, count, length, seed)
+        alike = [recipe for recipe in counts if counts[recipe] == count]
+        shared[count] = SharedStatistics(dlm, alike, text[count])
+    for recipe, count in tqdm(counts.items(), desc="prune and measure", leave=False):
+        labels = {"variant": name(recipe, wanda), "pattern": "unstructured"}
+        labels |= {"sparsity": recipe.sparsity, "seed": seed}
+        with Variant(dlm, fingerprint, recipe, text[count], shared[count]) as variant:
+            noise = seed if own_noise else 0
+            losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
 
 # %% [markdown]
 # What the eight combinations cost above the dense model, in nats per token, and the share of the
@@ -199,9 +211,11 @@ losses, _ = measure_grid(run, dlm, grid, measures, numbers)
 
 # %%
 import pandas as pd
+from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.ledger.contrasts import differences_of
 from sinkprune_core.evaluation.intervals import crossed_interval, pivot
 
+losses = pd.concat(losses, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
 dense = pivot(scores[scores.variant == "dense"])
 rows = []
@@ -232,10 +246,11 @@ pd.Series(shares_out, name="share left out", dtype=float).round(4).to_frame()
 # ## Effects
 #
 # Left of zero helps. A section is a family of questions that are read together, and its p-values
-# are corrected for their number (Holm). *Helps* and *hurts* need an interval without zero and a
-# corrected p-value below 0.05. *No difference* needs a corrected equivalence test: two one-sided t
-# tests within ± the margin. All else is *inconclusive*. The margin is half of 9.18 % of what Wanda
-# costs at that sparsity; 9.18 % is what the paper's method gives back.
+# are corrected for their number (Holm). Fewer than five calibration draws decide nothing. Else it is
+# *no difference that matters* where the whole interval lies within ± the margin; *helps* and *hurts*
+# need an interval without zero and a corrected p-value below 0.05; the rest is *undecided*. The
+# margin is half of 9.18 % of what Wanda costs at that sparsity; 9.18 % is what the paper's method
+# gives back.
 
 # %%
 from sinkprune_companion.ledger.contrasts import effects, judge
@@ -295,9 +310,7 @@ tables = {"effects": pd.concat(parts, ignore_index=True)}
 for share in other_sparsities:
     section = f"factorial at {share:.0%} sparsity"
     tables[f"effects_{100 * share:.0f}"] = judge(factors[share], margins[share], section)
-caption = (
-    "effects of switches, steps, choices of tokens and settings; bars: 95 % bootstrap interval"
-)
+caption = "effects of switches, steps, choices of tokens and settings; bars: 95 % interval"
 for file, table in tables.items():
     says = figure_titles.verdicts_in_words(table)
     title = "effect on the NELBO of the pruned model (nats per token)"
@@ -324,7 +337,7 @@ simple = pd.concat(parts, ignore_index=True)
 says = figure_titles.verdicts_in_words(simple)
 title = f"simple effect at {sparsity:.0%} sparsity (nats per token)"
 drawn = forests.plot_effects(simple, title, says)
-caption = f"one switch changed, the others as in brackets; bars: 95 % bootstrap interval. {says}"
+caption = f"one switch changed, the others as in brackets; bars: 95 % interval. {says}"
 figures.save_figure(run, drawn, "simple_effects", simple, caption)
 
 # %% [markdown]
@@ -333,7 +346,7 @@ figures.save_figure(run, drawn, "simple_effects", simple, caption)
 # Recipes are calibrated on crops of samples and documentation. They are scored on crops of three
 # kinds of text, and on text from its beginning, behind the token `<|endoftext|>`. The figure has
 # two effects for each kind of text: leaving all sinks out (the main effect of the factorial), and
-# the official recipe beside Wanda. Below them is by how much the effects differ between kinds.
+# the official recipe beside Wanda.
 
 # %%
 from sinkprune_companion.experiments.text_kinds import KINDS, by_kind
@@ -350,7 +363,7 @@ kinds = by_kind(
 )
 
 # %% [markdown]
-# Left of zero helps. A difference between kinds away from zero says that they are not helped alike.
+# Left of zero helps.
 
 # %%
 from sinkprune_core.evaluation.intervals import forest_table, listed
@@ -359,14 +372,13 @@ titles = {"main_sinks": "sinks left out", "official_minus_wanda": "official reci
 labels, groups = {}, {}
 for title, words in titles.items():
     for finding in (finding for finding in kinds if finding.startswith(title)):
-        kind = finding.removeprefix(f"{title}_")
-        said = KINDS.get(kind, kind.replace("_minus_", " − ").replace("_", " "))
-        labels[f"{words}: {said}"] = kinds[finding]
-        groups[f"{words}: {said}"] = words if kind in KINDS else f"{words}, between kinds"
+        kind = KINDS[finding.removeprefix(f"{title}_")]
+        labels[f"{words}: {kind}"] = kinds[finding]
+        groups[f"{words}: {kind}"] = words
 says = figure_titles.signs_in_words(labels)
 label = "effect on the NELBO by kind of text (nats per token)"
 drawn = forests.plot_forest(labels, label, groups, title=says)
-caption = f"effects by kind of text and between kinds; bars: 95 % bootstrap interval. {says}"
+caption = f"effects by kind of text; bars: 95 % interval. {says}"
 figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 
 # %% [markdown]
@@ -379,7 +391,7 @@ figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 # calibration text, with and without a special first token. A sweep measures this on draw 0 alone.
 
 # %%
-from sinkprune_companion.experiments.token_reach import reach_words, token_reach
+from sinkprune_companion.experiments.token_reach import reach_table, token_reach
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
@@ -426,7 +438,7 @@ if first_seed == 0 or not run.is_cell:
     drawn = sink_figures.plot_token_reach(reached, says)
     caption = f"kept weights that change when calibration tokens are left out. {says}"
     display(figures.save_figure(run, drawn, "reach", reached, caption))
-    print(reach_words(reached))
+    display(reach_table(reached).round(4))
 
 # %% [markdown]
 # ## The reading
@@ -443,6 +455,7 @@ for share in shares:
     for finding, switch in zip(("main_noised", "main_dense", "main_sinks"), SWITCHES, strict=True):
         costs[finding + ending] = (factors[share][switch.label], replace(wanda, sparsity=share))
 costs["official_without_weights"] = (-on_path["+ official sink weights"], steps[-2])
+costs["official_noise"] = (on_path["+ official noise levels"], steps[2])
 costs["official_minus_wanda"] = (on_path["all of it"], wanda)
 costs["unstable_minus_all"] = (by_choice.get("unstable − all"), choice.get("all"))
 costs["rollout_minus_grid"] = (by_setting.get("noise rollout, not grid"), method)
@@ -466,15 +479,13 @@ run.find(found | missing if sparsity == 0.5 else {})
 sentences(what_does_the_work(found))
 
 # %% [markdown]
-# All numbers, and every effect in words, section by section:
+# All numbers, and every effect, section by section:
 
 # %%
 table = pd.concat(tables.values(), ignore_index=True)
-effects_said = table.set_index(["section", "verdict"])[["words"]]
+numbers = table.set_index(["section", "comparison"])[["value", "low", "high", "p_holm", "verdict"]]
 margins_of = [estimate.margin for estimate in found.values()]
-display(
-    Folded(listed(found, margin=margins_of)), Folded(effects_said, f"{len(table)} effects in words")
-)
+display(Folded(listed(found, margin=margins_of)), Folded(numbers, f"{len(table)} effects"))
 
 # %% [markdown]
 # How sure can a run of this size be? The table has the standard error of a typical effect by its

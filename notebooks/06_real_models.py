@@ -21,13 +21,7 @@
 # same with any of them? Do all steps work, from published weights to a pruned, saved and evaluated
 # model?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | half a core-minute, random weights | 0.9 GB |
-# | quick in bfloat16 | half a core-minute, random weights | 0.7 GB |
-# | hour | half a core-minute, random weights | 0.5 GB |
-# | full | about half a minute, random weights | 1.1 GB a job |
-# | `real=True` | said by the first table below, before anything is downloaded | likewise |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # By default **no real model is run here**. A tiny random checkpoint in the public format of the
 # chosen model takes all the steps. That checks the code; its numbers say nothing about the model.
@@ -121,12 +115,12 @@ for name, lacks in plan.lacks.items():
 # Any public format becomes a native transformers class by renaming weights. No remote code runs.
 
 # %%
-from sinkprune_core.models import random_weights
 from sinkprune_core.models.loading import load
+from sinkprune_core.models.stand_ins import stand_in
 
 models = {}
 for name in names:
-    weights = name if real else random_weights.instead_of(name, run.folder / "stand-ins", seed)
+    weights = name if real else stand_in(name, run.folder / "stand-ins", seed)
     models[name] = load(weights, dtype, run.device)
 dlm = models[model]
 

@@ -11,7 +11,7 @@ from hostile.tally import BROKE, HELD, REFUSED, Tally
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.run import parameters, records
 from sinkprune_core.models import adapters, reader, weight_files
-from sinkprune_core.models.configuration_fields import check_fields
+from sinkprune_core.models.configurations import check_fields
 from sinkprune_core.models.weight_files import read_json
 
 SHORT = {
@@ -66,7 +66,7 @@ def no_fields(monkeypatch):
 
 
 def no_card(monkeypatch):
-    monkeypatch.setattr(reader, "read_card", lambda folder: read_json(folder / "sinkprune.json"))
+    monkeypatch.setattr(reader, "read_checked", lambda cls, file: cls.model_construct(**read_json(file)))
 
 
 def no_index(monkeypatch):
@@ -90,7 +90,7 @@ def whole_records(monkeypatch):
 
 
 def unchecked_entries(monkeypatch):
-    monkeypatch.setattr(claims, "checked", lambda cls, values, where: cls(**values))
+    monkeypatch.setattr(claims, "_checked", lambda check, values, where: values)
 
 
 def unchecked_parameters(monkeypatch):

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from sinkprune_companion.ledger.contrasts import EFFECTS
 from sinkprune_companion.pages.phrases import (
-    EFFECTS,
     above_and_below,
     by_sign,
     capital,

@@ -1,6 +1,6 @@
 """Figures that set the two kinds of model side by side, row by row: readings of a step, or conditions.
 
-A figure takes a table and knows nothing of its origin. Bars are 95 % bootstrap intervals.
+A figure takes a table and knows nothing of its origin. Bars are 95 % intervals.
 """
 
 import textwrap
@@ -54,7 +54,7 @@ def plot_by_row(
         Line2D([], [], color=kind.colour, marker=kind.marker, label=kind.name) for kind in KIND.values()
     ]
     titled_legend(figure, handles, title=title)
-    figure.supxlabel(f"points: mean over {unit}; bars: 95 % bootstrap interval", fontsize=8)
+    figure.supxlabel(f"points: mean over {unit}; bars: 95 % interval", fontsize=8)
     return figure
 
 

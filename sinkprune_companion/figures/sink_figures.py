@@ -28,7 +28,7 @@ from sinkprune_core.evaluation.intervals import interval
 
 
 def plot_variability(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -> Figure:
-    """Draw one panel per metric: every prompt as a point, mean and 95 % bootstrap interval per kind of model.
+    """Draw one panel per metric: every prompt as a point, mean and 95 % interval per kind of model.
 
     `frame` has `kind`, `model` and a column per metric; `metrics` maps columns to axis labels with units;
     `title` says in words what the figure shows.
@@ -45,7 +45,7 @@ def plot_variability(frame: pd.DataFrame, metrics: dict[str, str], title: str = 
     for axis in axes.flat[len(metrics) :]:
         axis.axis("off")
     figure.supxlabel(
-        "small points: prompts; large points with bars: mean and 95 % bootstrap interval over prompts",
+        "small points: prompts; large points with bars: mean and 95 % interval over prompts",
         fontsize=8,
     )
     if title:
@@ -59,10 +59,10 @@ def _draw_prompts(axis: Axes, place: int, kind: str, values: np.ndarray) -> None
     spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(len(values))
     axis.plot(place + spread, values, marker, color=colour, alpha=0.3, ms=3, mew=0)
     if len(values) > 1:
-        found = interval(values)
-        below, above = bars(found.value, found.low, found.high)
+        estimate = interval(values)
+        below, above = bars(estimate.value, estimate.low, estimate.high)
         style = {"color": colour, "marker": marker, "ms": 6, "capsize": 3}
-        axis.errorbar(place + 0.28, found.value, [[below], [above]], **style)
+        axis.errorbar(place + 0.28, estimate.value, [[below], [above]], **style)
 
 
 def plot_layers(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -> Figure:
@@ -89,7 +89,7 @@ def plot_layers(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -
         axis.set(xlabel="layer (0 is the first)", ylabel=label)
         axis.get_legend().remove()
     titled_legend(figure, *axes[0, 0].get_legend_handles_labels(), title=title)
-    figure.supxlabel("lines: means; bands: 95 % bootstrap intervals over prompts", fontsize=8)
+    figure.supxlabel("lines: means; bands: 95 % intervals over prompts", fontsize=8)
     return figure
 
 

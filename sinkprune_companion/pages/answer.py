@@ -9,13 +9,7 @@ import pandas as pd
 
 from sinkprune_companion.ledger import claims, others, published
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.ledger.verdict_rule import (
-    CONTRADICTED,
-    NO_DIFFERENCE,
-    NOT_RUN,
-    REPRODUCED,
-    UNDECIDED,
-)
+from sinkprune_companion.ledger.tables import MARKS
 from sinkprune_companion.pages import claims_page
 from sinkprune_companion.pages.phrases import (
     amount,
@@ -30,6 +24,13 @@ from sinkprune_companion.pages.phrases import (
     span,
 )
 from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.evaluation.verdict_rule import (
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    NOT_RUN,
+    REPRODUCED,
+    UNDECIDED,
+)
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.sinks.hiding import THIRDS
 from sinkprune_core.tables import markdown_table
@@ -142,7 +143,7 @@ def _how_far(ledger: list[Claim], table: pd.DataFrame) -> str:
     large = sum(claim.kind == claims.CLAIM and claim.finding is None for claim in ledger)
     by_others = table[table.kind == claims.OTHERS]
     counts = by_others.verdict.value_counts()
-    verdicts = [f"{counts[verdict]} are {verdict}" for verdict in claims_page.MARKS if verdict in counts]
+    verdicts = [f"{counts[verdict]} are {verdict}" for verdict in MARKS if verdict in counts]
     if len(verdicts) == 1:
         verdicts = [f"all are {counts.index[0]}"]
     return (
@@ -184,7 +185,7 @@ def _short_row(claim: Claim, table: pd.DataFrame, estimates: Found, beneath: boo
     elif claim.notebook:
         says = f"[{claim.short}](notebooks/{claim.notebook}.ipynb)"
     verdict = table.verdict[claim.id]
-    shown_verdict = f"{claims_page.MARKS[verdict]} {verdict}"
+    shown_verdict = f"{MARKS[verdict]} {verdict}"
     if claims.NOT_CORRECTED in table.note[claim.id]:
         shown_verdict += " before correction"  # for its family
     estimate = estimates.get(claim.finding or "")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.run.run_costs import kept, time_text
+from sinkprune_companion.run.run_costs import by_profile, time_text
 from sinkprune_core.files import project_root
 from sinkprune_core.tables import markdown_table
 
@@ -82,7 +82,7 @@ def figures_page(ledger: Iterable[Claim]) -> str:
 
 def _section(notebook: str, members: list[Claim]) -> str:
     """Return the section of one notebook."""
-    quick = kept()["quick"]["costs"][notebook]
+    quick = by_profile()["quick"]["costs"][notebook]
     place, function = MEASURED_BY[notebook]
     rows = [[claim.says, _figure(claim.finding), f"`{claim.finding.split('/')[1]}`"] for claim in members]
     return f"""## [{notebook[:2]} · {notebook[3:].replace("_", " ")}](../notebooks/{notebook}.ipynb)

@@ -61,9 +61,8 @@ The weights are random: nothing is said about a model's quality.
 ## The notebooks
 
 Core-minutes of all jobs of a notebook, each on one thread, and memory of the largest, from
-[run_costs.json](run_costs.json): two cores need a little more than half the minutes. The same numbers stand
-in the notebooks' heads. Profile quick takes the dtype that suits the CPU: bfloat16 where it has units for it,
-else float32.
+[run_costs.json](run_costs.json): two cores need a little more than half the minutes. Profile quick takes
+the dtype that suits the CPU: bfloat16 where it has units for it, else float32.
 
 {run_costs.table()}
 {_benchmarks(measured)}"""

@@ -14,12 +14,12 @@ from matplotlib.lines import Line2D
 
 from sinkprune_companion.figures.forests import VERDICT_MARKS
 from sinkprune_companion.figures.style import BLACK, canvas, titled_legend
-from sinkprune_companion.ledger import verdict_rule
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.ledger.verdict_rule import UNDECIDED
+from sinkprune_companion.ledger.tables import MARKS
 from sinkprune_companion.pages import phrases
-from sinkprune_companion.pages.claims_page import MARKS
+from sinkprune_core.evaluation import verdict_rule
 from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.evaluation.verdict_rule import UNDECIDED
 from sinkprune_core.tables import markdown_table
 
 LETTERS = 95  # of a title in a row
@@ -108,7 +108,7 @@ def plot_side_by_side(claims: Sequence[Claim], measured: Sequence[Measured], tit
         axis.set_title(textwrap.fill(f"{claim.says} ({arrow})", LETTERS), fontsize=8, loc="left")
         axis.set_xlabel(textwrap.fill(claim.metric, LETTERS), fontsize=7)
         axis.locator_params(axis="x", nbins=6)
-    figure.supxlabel("bars: 95 % bootstrap interval; arrows: the side that is claimed", fontsize=9)
+    figure.supxlabel("bars: 95 % interval; arrows: the side that is claimed", fontsize=9)
     shown = {verdict for claim in claims for verdict in verdicts_of(claim, measured)}
     handles = []
     for verdict, (colour, marker) in VERDICT_MARKS.items():

@@ -11,8 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from sinkprune_core.files import atomic, flush_one
-from sinkprune_core.models.weight_digests import damaged_files, write_digests
+from sinkprune_core.files import atomic, damaged_files, flush_one, write_digests
 from sinkprune_core.models.weight_files import refused
 from sinkprune_core.scratch import remove_leftovers
 

@@ -83,6 +83,18 @@ def official(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -
     return torch.rand(noise_levels, len(ids_T), generator=generator(seed, "noise", sequence)) < rate_S1
 
 
+def official_below_1(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
+    """The official grid of one state more, without its last one, in which all are masks; the same masks."""
+    return official(ids_T, noise_levels + 1, seed, sequence)[:-1]
+
+
+def half_clean(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
+    """Half of the states, the last ones, without a mask, the others as `stratified`; an odd one is noised."""
+    noised = noise_levels - noise_levels // 2
+    noised_ST = stratified(ids_T, noised, seed, sequence)
+    return torch.cat([noised_ST, torch.zeros(noise_levels - noised, len(ids_T), dtype=torch.bool)])
+
+
 def dream(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
     """The official code's rule for Dream: t is uniform in every state, first and last position stay."""
     rng = generator(seed, "noise", sequence)
@@ -96,6 +108,8 @@ NOISE: dict[str, Callable | None] = {
     "grid": grid,
     "stratified": stratified,
     "official": official,
+    "official-below-1": official_below_1,
+    "half-clean": half_clean,
     "dream": dream,
     "rollout": None,  # no masks on given text: the model writes, see `trajectory`
 }

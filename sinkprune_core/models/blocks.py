@@ -120,12 +120,14 @@ def visit(lm: LanguageModel, progress: bool, what: str) -> Iterator[nn.Module]:
 @contextmanager
 def weights_kept(lm: LanguageModel) -> Iterator[None]:
     """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo."""
-    kept = [{name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks]
+    copies = [
+        {name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks
+    ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for block, values in zip(lm.blocks, kept, strict=True):
+            for block, values in zip(lm.blocks, copies, strict=True):
                 _put_back(block, values)
 
 

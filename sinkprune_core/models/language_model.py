@@ -18,9 +18,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sinkprune_core.files import atomic, write_json
+from sinkprune_core.files import atomic, digests, write_json
 from sinkprune_core.models.forwards import check_ids, check_output
-from sinkprune_core.models.weight_digests import digests
 
 KINDS = ("autoregressive", "diffusion")
 CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
@@ -232,3 +231,27 @@ def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
         if hasattr(module, "is_causal"):
             module.is_causal = causal
     return model
+
+
+def check_finite(lm: LanguageModel, blocks: bool = True) -> None:
+    """Raise ValueError, naming the first parameter of a model that holds a number that is not finite.
+
+    Without `blocks` only the others are read: embeddings, final norm, head. Blocks that are not in memory are
+    passed over: pruning checks each when it comes to it.
+    """
+    prefix = f"{lm.blocks_name}."
+    for name, parameter in lm.model.named_parameters():
+        is_in_block = name.startswith(prefix)
+        if is_in_block and (parameter.is_meta or not blocks):
+            continue
+        value = parameter.detach()
+        if value.is_meta and lm.is_streamed:
+            value = lm.checkpoint.tensor(name).to(lm.dtype)
+        if value.is_meta:
+            continue
+        extremes = torch.stack(value.aminmax())  # either is NaN where any number is
+        if not bool(torch.isfinite(extremes).all()):
+            raise ValueError(
+                f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "
+                f"large for {parameter.dtype}; take the published files, or a wider dtype"
+            )

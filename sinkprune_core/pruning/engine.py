@@ -25,9 +25,8 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey, rows_for, settings_digest
 from sinkprune_core.files import held
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block, visit
-from sinkprune_core.models.finite import check_finite
 from sinkprune_core.models.forwards import is_finite
-from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.models.language_model import LanguageModel, check_finite, weight_OI
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select

@@ -1,4 +1,4 @@
-"""How to prune, as data: a criterion and a few switches. The presets are the recipes of the literature."""
+"""How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -11,6 +11,7 @@ from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, allocate, n_and_m
+from sinkprune_core.pruning.presets import PRESETS
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 from sinkprune_core.values import (
     AboveZero,
@@ -187,34 +188,6 @@ class Recipe:
     def card(self) -> dict:
         """Return the fields as plain JSON values; a function is named by its module and qualified name."""
         return asdict(self) | {"exclude": choice_name(self.exclude)}
-
-
-_SPARSEGPT = {"criterion": "sparsegpt", "pattern": "layer"}
-_NOISED_DENSE = {"inputs": "noised", "propagation": "dense"}
-_OFFICIAL_STATES = {"noise": "official", "noise_levels": 10}
-_PAPER = _NOISED_DENSE | _OFFICIAL_STATES | {"norm_reduction": "sum"}
-PRESETS: dict[str, dict] = {
-    "magnitude": {"criterion": "magnitude"},
-    "wanda": {},
-    "dwanda": {"inputs": "noised"},
-    "sparsegpt": _SPARSEGPT,
-    "noised-dense": _NOISED_DENSE,
-    "all-sinks": _NOISED_DENSE | {"exclude": "all"},
-    "unstable": _NOISED_DENSE | {"exclude": "unstable"},
-    "stable": _NOISED_DENSE | {"exclude": "stable"},
-    "random": _NOISED_DENSE | {"exclude": "random"},
-    "only-sinks": _NOISED_DENSE | {"exclude": "only"},
-    "paper": _PAPER | {"exclude": "official"},
-    "paper-no-sinks": _PAPER,
-    "paper-dream": _PAPER | {"exclude": "official", "noise": "dream"},
-    "paper-sparsegpt": _SPARSEGPT | _OFFICIAL_STATES | {"exclude": "official"},
-    "sparsegpt-unstable": _SPARSEGPT | {"exclude": "unstable"},
-    "structured-magnitude": {"criterion": "magnitude", "pattern": "structured"},
-    "structured": {"pattern": "structured"},
-    "structured-sink": _PAPER | {"exclude": "official", "pattern": "structured"},
-    "structured-no-sinks": _PAPER | {"pattern": "structured"},
-    "flap": {"criterion": "flap", "pattern": "structured", "compensate": True},
-}
 
 
 def preset(name: str, **changes: object) -> Recipe:

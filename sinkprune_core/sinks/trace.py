@@ -142,14 +142,20 @@ def trace(
         )
     trace_batch = _trace_diffusion if lm.is_diffusion else _trace_causal
     starts = range(0, len(prompt_BT), batch)
-    starts = tqdm(starts, f"trace {lm.name}", unit="batch", disable=not progress, leave=False)
-    parts = [trace_batch(lm, prompt_BT[start : start + batch], sampler, seed, start) for start in starts]
+    steps = len(starts) * sampler.steps
+    parts = []
+    with tqdm(total=steps, desc=f"trace {lm.name}", unit="step", disable=not progress, leave=False) as bar:
+        for start in starts:
+            part = trace_batch(lm, prompt_BT[start : start + batch], sampler, seed, start, bar)
+            parts.append(part)
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in BY_PROMPT}
     return replace(parts[0], **joined)
 
 
-def _trace_diffusion(lm: LanguageModel, prompt_BT, sampler: Sampler, seed: int, first: int) -> Trace:
-    """Trace one batch of prompts, of which the first has number `first`."""
+def _trace_diffusion(
+    lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int, first: int, bar: tqdm
+) -> Trace:
+    """Trace one batch of prompts, of which the first has number `first`; `bar` counts steps."""
     states = []
     layers = []
     heads_BLHK = 0.0
@@ -161,6 +167,7 @@ def _trace_diffusion(lm: LanguageModel, prompt_BT, sampler: Sampler, seed: int, 
             states.append(ids_BT.clone())
             layers.append(mass_BLHK.mean(2))
             heads_BLHK = heads_BLHK + mass_BLHK / sampler.steps
+            bar.update()
 
         final_BK = generate(lm, prompt_BT, sampler, seed, watch, first)
     layers_BSLK = torch.stack(layers, 1)
@@ -177,14 +184,17 @@ def _trace_diffusion(lm: LanguageModel, prompt_BT, sampler: Sampler, seed: int, 
 
 
 @torch.inference_mode()
-def _trace_causal(lm: LanguageModel, prompt_BT, sampler: Sampler, seed: int, first: int) -> Trace:
-    """Trace one batch of prompts, of which the first has number `first`."""
+def _trace_causal(
+    lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int, first: int, bar: tqdm
+) -> Trace:
+    """Trace one batch of prompts, of which the first has number `first`; `bar` counts steps."""
     prompt_length = prompt_BT.shape[1]
     ids_BK = decode(lm, prompt_BT, sampler.length, sampler.temperature, seed, first)
     windows = query_windows(prompt_length, ids_BK.shape[1], sampler.steps)
     with attention.track(lm.model, [(0, prompt_length), *windows]) as tracker:
         lm.hidden(ids_BK)
         mass_BLHSK = tracker.take().cpu()  # the prompt's queries, then those of every step
+    bar.update(sampler.steps)
     layers_BSLK = mass_BLHSK.mean(2).transpose(1, 2)
     return Trace(
         ids_BSK=ids_BK[:, None].expand(-1, sampler.steps, -1).contiguous(),

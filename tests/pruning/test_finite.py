@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.engine import prune

@@ -38,7 +38,8 @@ NAN = float("nan")
         ),
         (
             {"noise": "pink"},
-            "noise='pink' is unknown; choose one of grid, stratified, official, dream, rollout",
+            "noise='pink' is unknown; choose one of grid, stratified, official, official-below-1, "
+            "half-clean, dream, rollout",
         ),
         ({"norm_reduction": "max"}, "norm_reduction='max' is unknown; choose one of root, sum"),
         (

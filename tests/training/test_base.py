@@ -1,7 +1,11 @@
 """Training from another base: tiny Llama, Qwen2 and Qwen3 folders become diffusion models by one command."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune_companion.cli.main import main
 from sinkprune_companion.training.base import mask_token_of, open_base
@@ -9,11 +13,9 @@ from sinkprune_companion.training.lora import train
 from sinkprune_companion.training.settings import Training
 from sinkprune_core import corpus
 from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import case_of, stand_in, write
+from sinkprune_core.models.stand_ins import stand_in
 
 BASES = {
     "llama": "meta-llama/Llama-3.1-8B",
@@ -48,7 +50,14 @@ def text(tmp_path):
 @pytest.fixture
 def base(tmp_path):
     """A function that writes the tiny stand-in of a family and returns its folder."""
-    return lambda family: stand_in(MODELS[BASES[family]], tmp_path / f"tiny-{family}")
+
+    def write_base(family: str) -> Path:
+        folder = tmp_path / f"tiny-{family}"
+        if not folder.exists():
+            stand_in(BASES[family], tmp_path).rename(folder)
+        return folder
+
+    return write_base
 
 
 @pytest.fixture
@@ -171,4 +180,3 @@ def test_the_mask_is_a_token_that_no_text_produces(base):
         mask_token_of(Vocabulary({"a": 0, "b": 1}), 2)
     tokenizer = open_base(str(base("llama"))).checkpoint.tokenizer()
     assert MASK_TOKEN_ID not in tokenizer("any text, with ÄÖ and 漢字 too").input_ids
-    assert case_of(MODELS[BASES["llama"]]).shape.vocabulary == 288

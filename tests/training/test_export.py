@@ -13,7 +13,8 @@ from sinkprune_core.models import embedded
 from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.models.language_model import set_direction
-from sinkprune_core.models.loading import from_folder, load
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.reader import Checkpoint
 
 
 def test_an_exported_adapter_merges_to_the_trained_model(prepared, short, tmp_path):
@@ -26,7 +27,7 @@ def test_an_exported_adapter_merges_to_the_trained_model(prepared, short, tmp_pa
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == f"{embedded.BASE.package}=={embedded.BASE.version}"
 
-    base, _ = from_folder(embedded.base_folder(), torch.float32)
+    base = Checkpoint(embedded.base_folder()).load(torch.float32)
     before = base.model.layers[0].mlp.down_proj.weight.clone()
     merged = merge_adapter(base, folder, torch.float32)
     prefix = "base_model.model.model.layers.0.mlp.down_proj.lora"
@@ -74,7 +75,7 @@ def test_the_trained_pair_is_loaded_by_its_names(prepared, short, make_ids, monk
     ar, dlm = load("smol-ar"), load("smol-dlm")
     assert (ar.kind, dlm.kind, dlm.mask_token_id) == ("autoregressive", "diffusion", MASK_TOKEN_ID)
     assert ar.model.dtype == dlm.model.dtype == torch.float32
-    base, _ = from_folder(embedded.base_folder(), torch.float32)
+    base = Checkpoint(embedded.base_folder()).load(torch.float32)
     trained = PeftModel.from_pretrained(set_direction(base, causal=False), adapter)
     ids_BT = make_ids(2, 8)
     expected_BTV = trained(ids_BT, use_cache=False).logits
