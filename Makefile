@@ -37,7 +37,7 @@ publish: $(READY) ## put the results of a run into notebooks/, figures/ and READ
 
 benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 	$(BIN)/python -m pytest tests/benchmarks -s --record $(ARGS)
-	$(BIN)/python -m sinkprune_companion.pages.pages
+	$(BIN)/python -m sinkprune_companion.pages
 
 hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the table of docs/promises.md (half an hour)
 	$(BIN)/python -m pytest tests/hostile -q --record $(ARGS)

@@ -210,14 +210,7 @@ _ = original.model.to("meta")
 # top to bottom. Tokens that receive much attention are named.
 
 # %%
-from sinkprune_companion.figures import (
-    figure_titles,
-    figures,
-    reading_figures,
-    sink_figures,
-    style,
-    trajectories,
-)
+from sinkprune_companion.figures import figures, sink_figures, style, trajectories
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 
@@ -227,25 +220,25 @@ def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITER
 
 
 # %% [markdown]
-# Both panels, with a title that counts their sinks:
+# Both panels:
 
 # %%
 panels = [panel(kind, one, READINGS[LITERAL].label) for kind, one in traces.items()]
 positions = trajectories.positions_table(panels)
-says = figure_titles.sinks_in_words(panels)
+says = "Attention received by each token, step by step; rings mark sinks"
 figures.save_figure(
     run,
     trajectories.plot_sink_positions(panels, says),
     "sink_positions",
     positions,
-    f"attention received per key position and step, one prompt, sum over all queries so far. {says}",
+    f"one prompt, sum over all queries so far. {says}",
 )
 
 # %% [markdown]
-# The same one step at a time, in reading order: move the slider and watch the text being written.
-# In the picture empty cells are masks, grey cells do not exist yet, and red frames mark sinks. The
-# slider needs no kernel. A place that runs no scripts, such as GitHub, shows the picture of the
-# last step.
+# The same one step at a time, in reading order, with a slider. In the picture empty cells are
+# masks, grey cells do not exist yet, and red frames mark sinks. The slider needs no kernel. A place
+# that runs no scripts, such as GitHub or a notebook that Jupyter does not trust yet, shows the
+# picture of the last step.
 
 # %%
 from IPython.display import display
@@ -299,14 +292,13 @@ panels = [
         reading="newest_shares",
     ),
 ]
-says = figure_titles.sinks_in_words(panels)
+says = "The same prompt behind a special first token (DLM), and by the newest queries (AR)"
 figures.save_figure(
     run,
     trajectories.plot_sink_positions(panels, says),
     "sink_positions_otherwise",
     trajectories.positions_table(panels),
-    "attention received per key position and step, the same prompt: the DLM behind a special first "
-    f"token, the AR model's newest queries alone. {says}",
+    f"attention received per key position and step. {says}",
 )
 
 # %% [markdown]
@@ -329,15 +321,13 @@ METRICS = {
     "positions": "distinct sink positions",
     "top_share": "attention to the strongest key",
 }
-says = figure_titles.kinds_in_words(
-    {label: sink_measures.difference(table, metric) for metric, label in METRICS.items()}
-)
+says = "Sinks of both models, prompt by prompt, in the main condition"
 figures.save_figure(
     run,
     sink_figures.plot_variability(table, METRICS, says),
     "variability",
     table,
-    f"sink statistics per prompt, sum over all queries so far, mean and 95 % interval. {says}",
+    f"sink statistics, sum over all queries so far, mean and 95 % interval. {says}",
 )
 
 # %% [markdown]
@@ -357,27 +347,18 @@ figures.save_figure(
 
 # %%
 in_main = measured[measured.condition == "main"]
-differences = {
-    name: sink_measures.difference(part, "temporal_variance")
-    for name, part in in_main.groupby("reading", sort=False)
-}
-settling = [
-    name
-    for name, reading in READINGS.items()
-    if reading.since == "beginning" and not reading.divided
-]
 PANELS = {
-    "temporal_variance": reading_figures.Metric("temporal variance (positions²)", 1.0),
-    "overlap": reading_figures.Metric("overlap of consecutive sink sets"),
-    "new_queries": reading_figures.Metric("share of a step's queries that are new"),
+    "temporal_variance": sink_figures.Metric("temporal variance (positions²)", 1.0),
+    "overlap": sink_figures.Metric("overlap of consecutive sink sets"),
+    "new_queries": sink_figures.Metric("share of a step's queries that are new"),
 }
-says = reading_figures.who_moves_more(differences, settling)
+says = "How much sinks move, by the reading of a step"
 figures.save_figure(
     run,
-    reading_figures.plot_by_row(in_main, "label", PANELS, says),
+    sink_figures.plot_by_row(in_main, "label", PANELS, says),
     "readings",
     in_main,
-    "who moves more, reading by reading: means over prompts and 95 % bootstrap intervals",
+    f"means over prompts and 95 % bootstrap intervals. {says}",
 )
 
 # %% [markdown]
@@ -391,25 +372,17 @@ figures.save_figure(
 
 # %%
 PANELS = {
-    "temporal_variance_relative": reading_figures.Metric("variance of centroid / length", 1e-4),
-    "overlap": reading_figures.Metric("overlap of consecutive sink sets"),
-    "spatial_variance": reading_figures.Metric("spatial variance (mass²)", 1.0),
+    "temporal_variance_relative": sink_figures.Metric("variance of centroid / length", 1e-4),
+    "overlap": sink_figures.Metric("overlap of consecutive sink sets"),
+    "spatial_variance": sink_figures.Metric("spatial variance (mass²)", 1.0),
 }
-moving = {
-    name: sink_measures.difference(part, "temporal_variance")
-    for name, part in literal.groupby("condition", sort=False)
-}
+says = "How much sinks move, by condition"
 figures.save_figure(
     run,
-    reading_figures.plot_by_row(
-        literal,
-        "what",
-        PANELS,
-        figure_titles.moves_in_words(moving),
-    ),
+    sink_figures.plot_by_row(literal, "what", PANELS, says),
     "conditions",
     literal,
-    "sink statistics by condition, sum over all queries so far; 95 % bootstrap intervals",
+    f"sum over all queries so far; 95 % bootstrap intervals. {says}",
 )
 
 # %% [markdown]
@@ -437,13 +410,13 @@ labels = {
     "stable_share": "share of stable sinks",
     "top_share": "attention to the strongest key",
 }
-says = figure_titles.layers_in_words(layers)
+says = "Sinks layer by layer"
 figures.save_figure(
     run,
     sink_figures.plot_layers(layers, labels, says),
     "layers",
     layers,
-    f"sink statistics by layer; bands are 95 % bootstrap intervals over prompts. {says}",
+    f"bands are 95 % bootstrap intervals over prompts. {says}",
 )
 
 # %% [markdown]
@@ -464,13 +437,13 @@ heads = pd.concat(
         for kind, map_LH in maps.items()
     ]
 )
-says = figure_titles.heads_in_words(maps)
+says = "Attention to the strongest key, by layer and head"
 figures.save_figure(
     run,
     sink_figures.plot_heads(maps, "attention to the strongest key (1 = mean of all keys)", says),
     "heads",
     heads,
-    f"attention to the strongest key by layer and head, mean over steps, one prompt. {says}",
+    f"mean over steps, one prompt. {says}",
 )
 
 # %% [markdown]
@@ -499,8 +472,7 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # Differences are paired by prompt. Intervals are bootstrap intervals over prompts.
 
 # %%
-from sinkprune_companion.pages.notebook_readings import sink_variance
-from sinkprune_companion.run.shown import Folded, sentences
+from sinkprune_companion.run.shown import Folded, reading
 from sinkprune_core.evaluation.intervals import interval, listed
 
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
@@ -521,7 +493,7 @@ for name, part in others.items():
         found[f"{metric}_difference_{name}"] = sink_measures.difference(part, metric)
 del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
 run.find(found)
-sentences(sink_variance(found))
+reading(run)
 
 # %% [markdown]
 # All numbers: temporal variance in squared positions, spatial variance in squared mass with a mean
@@ -607,14 +579,6 @@ run.find(found)
 Folded(listed(stays), "Shares of stable sinks")
 
 # %% [markdown]
-# ## The verdict
-
-# %%
-from sinkprune_companion.ledger import claims
-
-claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
-
-# %% [markdown]
 # ## Exercises
 #
 # 1. Set `temperature` to 0. Do the models repeat themselves, and do sinks move less?
@@ -643,13 +607,13 @@ PANELS = {
     },
 }
 drawn = [column for columns in PANELS.values() for column in columns]
-says = figure_titles.training_in_words(log, losses)
+says = "Held-out loss and sinks while the adapter was trained"
 figures.save_figure(
     run,
     figures.plot_training(log, PANELS, says),
     "training",
     log.reindex(columns=["tokens", *drawn]),
-    f"held-out loss and sink statistics along the training of the adapter. {says}",
+    says,
 )
 
 # %% [markdown]

@@ -297,7 +297,7 @@ by_setting = against(pairs)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.figures import figure_titles, figures, forests
+from sinkprune_companion.figures import figures, forests
 
 sections = {
     f"factorial at {sparsity:.0%} sparsity": factors[sparsity],
@@ -311,8 +311,8 @@ for share in other_sparsities:
     section = f"factorial at {share:.0%} sparsity"
     tables[f"effects_{100 * share:.0f}"] = judge(factors[share], margins[share], section)
 caption = "effects of switches, steps, choices of tokens and settings; bars: 95 % interval"
+says = "What each change does to the pruned model; the band is too small to matter"
 for file, table in tables.items():
-    says = figure_titles.verdicts_in_words(table)
     title = "effect on the NELBO of the pruned model (nats per token)"
     drawn = forests.plot_effects(table, title, says)
     display(figures.save_figure(run, drawn, file, table, f"{caption}. {says}"))
@@ -334,7 +334,7 @@ for on, off, number in neighbours(main):
     edges[label][f"{label} ({', '.join(rest)})"] = (main[on], main[off])
 parts = [judge(against(pairs), margins[sparsity], label) for label, pairs in edges.items()]
 simple = pd.concat(parts, ignore_index=True)
-says = figure_titles.verdicts_in_words(simple)
+says = "Each switch with the others on and off; the band is too small to matter"
 title = f"simple effect at {sparsity:.0%} sparsity (nats per token)"
 drawn = forests.plot_effects(simple, title, says)
 caption = f"one switch changed, the others as in brackets; bars: 95 % interval. {says}"
@@ -372,10 +372,11 @@ titles = {"main_sinks": "sinks left out", "official_minus_wanda": "official reci
 labels, groups = {}, {}
 for title, words in titles.items():
     for finding in (finding for finding in kinds if finding.startswith(title)):
-        kind = KINDS[finding.removeprefix(f"{title}_")]
-        labels[f"{words}: {kind}"] = kinds[finding]
-        groups[f"{words}: {kind}"] = words
-says = figure_titles.signs_in_words(labels)
+        kind = finding.removeprefix(f"{title}_")
+        said = KINDS.get(kind, kind.replace("_minus_", " − ").replace("_", " "))
+        labels[f"{words}: {said}"] = kinds[finding]
+        groups[f"{words}: {said}"] = words if kind in KINDS else f"{words}, between kinds"
+says = "Leaving sinks out, and the official recipe, by kind of scored text"
 label = "effect on the NELBO by kind of text (nats per token)"
 drawn = forests.plot_forest(labels, label, groups, title=says)
 caption = f"effects by kind of text; bars: 95 % interval. {says}"
@@ -419,7 +420,7 @@ def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
 
 
 # %% [markdown]
-# The figure, and the same in words:
+# The figure, and its numbers:
 
 # %%
 from sinkprune_companion.experiments.reach_findings import reach_findings
@@ -434,10 +435,9 @@ if first_seed == 0 or not run.is_cell:
         ]
     )
     reach_found = reach_findings(reached[reached.text == "no special first token"])
-    says = figure_titles.reach_in_words(reach_found)
+    says = "Kept weights that change when calibration tokens are left out"
     drawn = sink_figures.plot_token_reach(reached, says)
-    caption = f"kept weights that change when calibration tokens are left out. {says}"
-    display(figures.save_figure(run, drawn, "reach", reached, caption))
+    display(figures.save_figure(run, drawn, "reach", reached, says))
     display(reach_table(reached).round(4))
 
 # %% [markdown]
@@ -454,8 +454,8 @@ for share in shares:
     ending = "" if share == sparsity else f"_{100 * share:.0f}"
     for finding, switch in zip(("main_noised", "main_dense", "main_sinks"), SWITCHES, strict=True):
         costs[finding + ending] = (factors[share][switch.label], replace(wanda, sparsity=share))
+costs["official_noise_levels"] = (on_path["+ official noise levels"], steps[2])
 costs["official_without_weights"] = (-on_path["+ official sink weights"], steps[-2])
-costs["official_noise"] = (on_path["+ official noise levels"], steps[2])
 costs["official_minus_wanda"] = (on_path["all of it"], wanda)
 costs["unstable_minus_all"] = (by_choice.get("unstable − all"), choice.get("all"))
 costs["rollout_minus_grid"] = (by_setting.get("noise rollout, not grid"), method)
@@ -463,20 +463,21 @@ linear = by_setting.get("allocation linear, not uniform")
 costs["allocation_linear_minus_uniform"] = (linear, method)
 
 # %% [markdown]
-# In words:
+# With the scale, the dense model's loss and what Wanda adds to it:
 
 # %%
-from sinkprune_companion.pages.notebook_readings import what_does_the_work
-from sinkprune_companion.run.shown import Folded, sentences
+from sinkprune_companion.run.shown import Folded, reading
 
 found = {}
 for finding, (values_RN, compared) in costs.items():
     if values_RN is not None:
         found[finding] = with_share_of_damage(crossed_interval(values_RN), damage(compared))
 found |= kinds | reach_found
+found["dense_loss"] = crossed_interval(pivot(losses[losses.variant == "dense"]))
+found["wanda_minus_dense"] = crossed_interval(pivot(scores[scores.variant == "base"]) - dense)
 missing = dict.fromkeys(finding for finding in costs if finding not in found)
 run.find(found | missing if sparsity == 0.5 else {})
-sentences(what_does_the_work(found))
+reading(run)
 
 # %% [markdown]
 # All numbers, and every effect, section by section:
@@ -497,14 +498,6 @@ display(Folded(listed(found, margin=margins_of)), Folded(numbers, f"{len(table)}
 smallest = 2.0 ** (1 - sequences) * table.section.value_counts().max()
 print(f"smallest corrected p-value that {sequences} sequences can give: {smallest:.2g}")
 table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median().round(4)
-
-# %% [markdown]
-# ## The verdict
-
-# %%
-from sinkprune_companion.ledger import claims
-
-claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # ## Exercises

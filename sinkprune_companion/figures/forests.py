@@ -27,8 +27,7 @@ from sinkprune_companion.figures.style import (
     titled_legend,
 )
 from sinkprune_companion.ledger.contrasts import HELPS, HURTS
-from sinkprune_companion.ledger.tables import p_text
-from sinkprune_companion.pages.phrases import signed_interval, unbroken
+from sinkprune_companion.numbers import SPACE, p_text, signed_interval
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.evaluation.verdict_rule import (
     CONTRADICTED,
@@ -269,7 +268,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         inside = "white" if claim.verdict in OPEN else colour
         axis.plot(0, row, marker, color=colour, mfc=inside, ms=8, mew=2)
         says = claim.claim if claim.kind == "claim" else f"{VERDICT_HEADS[claim.kind]}: {claim.claim}"
-        axis.text(0.2, row, textwrap.fill(unbroken(says), 92), va="center", fontsize=8)
+        axis.text(0.2, row, textwrap.fill(says.replace(" %", f"{SPACE}%"), 92), va="center", fontsize=8)
         margin = "–" if pd.isna(claim.margin) else f"{claim.margin:.2g}"
         cells = [f"{claim.here} {claim.interval}", margin, p_text(claim.p_holm), claim.verdict]
         for place, cell in zip(columns, cells, strict=True):

@@ -26,6 +26,12 @@ from sinkprune_core.evaluation.verdict_rule import (
 )
 from sinkprune_core.pruning.recipe import Recipe
 
+# what an effect on a loss is
+HELPS = "helps"
+HURTS = "hurts"
+EQUIVALENT = "no difference"
+OPEN = "inconclusive"
+EFFECTS = (HELPS, HURTS, EQUIVALENT, OPEN)
 FIELDS = tuple(field.name for field in fields(Recipe))
 Cell = tuple[bool, ...]  # which switches are on
 HELPS = "helps"

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from sinkprune_companion.figures import figures
 from sinkprune_companion.ledger import claims
-from sinkprune_companion.ledger.claims_table import origin
-from sinkprune_companion.pages import more_text_page, pages, readme, trainings_page
+from sinkprune_companion.pages import pages
 from sinkprune_companion.run import record_archive, run_costs
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
 from sinkprune_core.files import file_digest, flush, make_folder, project_root, write_json
@@ -116,8 +115,8 @@ def publish(profile: str) -> list[Path]:
     They are of `runs/<profile>`. All of it is looked at first and written into a folder beside; what is
     published is replaced at the end. What its notebooks took counts only where they measured all their
     records themselves. Raises, with everything as it was, ValueError for a profile that is no name or has no
-    file, and for a notebook, finding, figure or record that is not whole, and FileNotFoundError for one that
-    is missing.
+    file, and for a notebook, finding, figure or record that is not whole, FileNotFoundError for one that is
+    missing, and PresumedVerdictError where a sentence presumes another verdict than the run gives.
     """
     root = project_root()
     folder = run_folder(profile)
@@ -125,6 +124,7 @@ def publish(profile: str) -> list[Path]:
         cleaned = {name: clean_run(root, folder, name) for name in jobs_by_notebook(profile)}
         check_findings(folder, list(cleaned))
         records = check_records(folder)
+        pages.pages(folder)  # a sentence that does not hold any more stops here
         new = scratch / "new"
         _write_notebooks(new, cleaned)
         _copy_figures(new, folder)
@@ -132,12 +132,8 @@ def publish(profile: str) -> list[Path]:
         if not record_archive.restored(profile):
             costs = run_costs.with_costs(profile, run_costs.measured(folder))
             write_json(new / run_costs.FILE, costs)
-        readme_text = (root / "README.md").read_text(encoding="utf-8")
-        (new / "README.md").write_text(
-            readme.with_blocks(readme_text, {"origin": origin(folder)}), encoding="utf-8"
-        )
         written = _replace(root, new, scratch / "old")
-    return [*written, *trainings_page.draw(), *more_text_page.draw(), *pages.write()]
+    return [*written, *pages.write()]
 
 
 # what is looked at first

@@ -106,7 +106,7 @@ def _official(context: SinkContext) -> torch.Tensor:
 
 
 def _unstable(context: SinkContext) -> torch.Tensor:
-    """Sinks that move: the paper's title."""
+    """Sinks that move: the paper's abstract."""
     return context.split_sinks()[1]
 
 

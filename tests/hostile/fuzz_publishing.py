@@ -100,8 +100,6 @@ def _published_after(sound: Path, place: Path, damage: Callable[[Path], None]) -
     with in_project(place), ExitStack() as patches:
         for page, name in (
             (publish.pages, "write"),
-            (publish.trainings_page, "draw"),
-            (publish.more_text_page, "draw"),
         ):  # of the whole project
             patches.enter_context(mock.patch.object(page, name, list))
         patches.enter_context(mock.patch.object(publish, "origin", return_value="a run"))
