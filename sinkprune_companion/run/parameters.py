@@ -172,6 +172,7 @@ RANGES = {
     "noise_levels": Count,
     "other_draws": Count,
     "other_noise_levels": Count,
+    "pair_seeds": Count,
     "pattern_draws": Count,
     "prompt_length": Count,
     "prompts": Count,
