@@ -36,7 +36,7 @@ class Setting(NamedTuple):
     def value_of(self, factor: str) -> str:
         """Return what one of FACTORS is here, in words."""
         words = {
-            "pair": self.pair,
+            "pair": Path(self.pair).name,
             "calibration": f"{self.calibration} sequences",
             "own_noise": "noise of its own" if self.own_noise else "one noise",
             "length": f"{self.length} tokens",
@@ -46,8 +46,9 @@ class Setting(NamedTuple):
     @property
     def name(self) -> str:
         """What findings call it."""
+        pair = Path(self.pair).name.replace("-", "_")
         noise = "own_noise" if self.own_noise else "one_noise"
-        return f"{self.pair.replace('-', '_')}_{self.calibration}x{self.length}_{noise}"
+        return f"{pair}_{self.calibration}x{self.length}_{noise}"
 
 
 FACTORS = Setting._fields[:4]  # what a result may depend on
