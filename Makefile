@@ -16,7 +16,7 @@ RECENT := sys.exit(sys.version_info < (3, 11))
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-reproduce: $(READY) ## run the notebooks in order and print the claims table (PROFILE=quick, hour or full)
+reproduce: $(READY) ## run the notebooks and print the paper's claims (PROFILE=quick, hour or full)
 	$(BIN)/sinkprune reproduce --profile $(PROFILE) $(ARGS)
 
 test: $(READY) ## check the style and the layers, and run the tests on all cores
@@ -37,7 +37,7 @@ publish: $(READY) ## put the results of a run into notebooks/, figures/ and READ
 
 benchmark: $(READY) ## measure time and memory, and write docs/performance.md
 	$(BIN)/python -m pytest tests/benchmarks -s --record $(ARGS)
-	$(BIN)/python -m sinkprune_companion.pages.pages
+	$(BIN)/python -m sinkprune_companion.pages
 
 hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the table of docs/promises.md (half an hour)
 	$(BIN)/python -m pytest tests/hostile -q --record $(ARGS)

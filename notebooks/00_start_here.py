@@ -17,15 +17,10 @@
 # %% [markdown]
 # # 00 · Start here
 #
-# **Question.** What is sink-aware pruning of a diffusion language model, and does it help? The
-# whole in two minutes: see a sink, score weights with and without it, prune, compare.
+# **Question.** What is sink-aware pruning of a diffusion language model, and does it help? A first
+# look: see a sink, score weights with and without it, prune, compare.
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 8 core-minutes | 1.8 GB |
-# | quick in bfloat16 | 2 core-minutes | 1.4 GB |
-# | hour | 3 core-minutes | 1.5 GB |
-# | full | 3 core-minutes | 1.5 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
 # many steps, each a forward pass over the whole sequence. A few tokens, the *attention sinks*, draw
@@ -116,8 +111,9 @@ figures.save_figure(run, drawn, "a_sink", trajectories.positions_table([panel]),
 # %% [markdown]
 # ## Wanda in ten lines, on one layer
 #
-# Wanda multiplies the size of each weight by the norm of its input over the calibration tokens. The
-# lowest half of every row becomes zero. The example is the query projection of the middle block.
+# Wanda multiplies the size of each weight by the norm of its input over the calibration tokens. In
+# every row the lowest become zero, the share `sparsity`. The example is the query projection of the
+# middle block.
 
 # %%
 import torch
@@ -146,12 +142,12 @@ also_OI = without_OI >= without_OI.quantile(sparsity, dim=1, keepdim=True)
 # %%
 import pandas as pd
 from sinkprune_companion.figures import sink_figures
-from sinkprune_companion.pages import phrases
+from sinkprune_companion.numbers import percent
 from sinkprune_core.evaluation.intervals import interval
 
 differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
 differ = interval(differ_O.cpu())
-says = f"Without sinks {phrases.share(differ.value)} of the kept weights change"
+says = f"Without sinks {percent(differ.value)} of the kept weights change"
 drawn = sink_figures.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
 table = pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O.cpu()})
 figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map")
@@ -161,7 +157,7 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 #
 # Now all linear maps of all blocks. The recipe `unstable` finds the sinks of the calibration text
 # at every noise level. It leaves out the unstable ones, those that are sinks at less than 80 % of
-# the levels, as the paper's title says. Two baselines have the same sparsity: magnitude and Wanda.
+# the levels, as the paper's abstract says; the official code leaves out all. Two baselines have the same sparsity: magnitude and Wanda.
 # Wanda reads each sequence once, the other recipe at eight noise levels; so Wanda gets eight times
 # the sequences, and both see as many tokens.
 
@@ -263,7 +259,6 @@ figures.save_figure(run, drawn, "nelbo", by_mask, caption)
 # %%
 import numpy as np
 from sinkprune_companion.figures import forests
-from sinkprune_companion.pages.notebook_readings import start_here
 from sinkprune_core.evaluation.intervals import forest_table
 
 pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
@@ -271,9 +266,9 @@ forest = {
     f"{one} − {other}": interval(np.subtract(scores[one].value, scores[other].value))
     for one, other in pairs
 }
-says = start_here({"unstable_minus_wanda": forest["unstable − wanda"]})[0].replace("**", "")
+says = "Pruned models against each other and against the dense one, one calibration draw"
 drawn = forests.plot_forest(forest, "difference in NELBO (nats per token)", title=says)
-caption = f"paired differences, one calibration draw, intervals over sequences. {says}"
+caption = f"paired differences, intervals over sequences. {says}"
 figures.save_figure(run, drawn, "first_look", forest_table(forest), caption)
 
 # %% [markdown]
@@ -281,7 +276,7 @@ figures.save_figure(run, drawn, "first_look", forest_table(forest), caption)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.run.shown import Folded, sentences
+from sinkprune_companion.run.shown import Folded, reading
 from sinkprune_core.evaluation.intervals import listed
 
 ar = load(twin, dtype, run.device)
@@ -294,7 +289,7 @@ found = {
     "layer_masks_differ": differ,
 }
 run.find(found)
-sentences(start_here(found))
+reading(run)
 
 # %% [markdown]
 # All numbers, and what each recipe took:
@@ -408,7 +403,6 @@ figures.save_figure(run, drawn, "learning_curve", curve, caption)
 # card](../sinkprune_core/data/adapters/smol-dlm/README.md) has the same on more text.
 
 # %%
-from sinkprune_companion.figures import figure_titles
 from sinkprune_companion.harness import quality
 
 part_NT = torch.cat([ids_NT[: max(1, sequences // 12)] for ids_NT in texts.values()])
@@ -418,26 +412,20 @@ filled = run.record(
     fingerprints=prints,
     data=part_NT.tolist(),
 )
-says = figure_titles.filling_in_words(filled)
-caption = f"filling masks beside the AR model's prediction of the same tokens. {says}"
+says = "Masked tokens that the DLM fills right, and the same tokens predicted by the AR model"
+caption = f"filling masks, by share of masks. {says}"
 figures.save_figure(run, figures.plot_filling(filled, says), "filling", filled, caption)
 
 # %% [markdown]
-# In words:
+# The same in numbers, with the paired difference in points:
 
 # %%
 wide = filled.pivot_table(index=["share", "sequence"], columns="model", values="correct")
 for share, part in wide.groupby(level="share"):
     lead = interval(part[dlm.name] - part[ar.name])
-    side = "as far as this text can tell as many as"
-    if lead.low > 0:
-        side = "more than"
-    elif lead.high < 0:
-        side = "fewer than"
     print(
-        f"{share:.0%} masked: the DLM fills {part[dlm.name].mean():.0%} right, {side} the AR "
-        f"model's {part[ar.name].mean():.0%} (difference {100 * lead.value:+.0f} points "
-        f"[{100 * lead.low:+.0f}, {100 * lead.high:+.0f}])"
+        f"{share:.0%} masked: right {part[dlm.name].mean():.0%} (DLM), {part[ar.name].mean():.0%} (AR), "
+        f"difference {100 * lead.value:+.0f} [{100 * lead.low:+.0f}, {100 * lead.high:+.0f}]"
     )
 
 # %% [markdown]
@@ -461,9 +449,9 @@ for lm in (ar, dlm):
         row = {"model": lm.name, "kind": lm.kind, "group": group, "value": e.value}
         rows.append(row | {"low": e.low, "high": e.high})
 accuracy = pd.DataFrame(rows)
-says = figure_titles.accuracy_in_words(accuracy)
+says = "Right answers on the offline suite, by group of items; chance is 50 %"
 drawn = figures.plot_accuracy(accuracy, title=says)
-caption = f"right answers on the offline suite by group, with intervals over pairs. {says}"
+caption = f"intervals over pairs of items. {says}"
 figures.save_figure(run, drawn, "suite", accuracy, caption)
 
 # %% [markdown]
@@ -518,7 +506,8 @@ pd.DataFrame(
 # ## Exercises
 #
 # 1. Set `sparsity` to 0.75 and run again. Expect every method to cost several times as much, and
-#    magnitude most.
+#    magnitude most. Expect `unstable` to beat Wanda there. Is it the sinks? Add `noised-dense`, the
+#    same recipe with its sinks in, to the recipes: their difference is what the sinks do.
 # 2. Set `LEVELS` to 2 and look at the first picture. Are the sinks at the same places with many
 #    masks and with few?
 
@@ -532,5 +521,4 @@ pd.DataFrame(
 # * [05 · What does the work?](05_what_does_the_work.ipynb)
 # * [06 · The paper's models](06_real_models.ipynb)
 #
-# The [README](../README.md) has the verdicts of all of them, computed from
-# [`claims.yml`](../sinkprune_companion/data/claims.yml) and the records of a run.
+# The [README](../README.md) has the verdicts of all of them.

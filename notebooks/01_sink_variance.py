@@ -21,12 +21,7 @@
 # text is generated, do they stay where they are? The paper says: they stay in autoregressive (AR)
 # models and move in diffusion language models (DLMs).
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 7 core-minutes | 1.8 GB |
-# | quick in bfloat16 | 3 core-minutes | 1.5 GB |
-# | hour | 16 core-minutes | 1.6 GB |
-# | full | about 40 core-minutes, estimated | 2.6 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # All measurements are made on states that a sampler visits, on a matched pair: the same base
 # weights, tokenizer and architecture, one causal, one bidirectional.
@@ -47,7 +42,11 @@ first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before 
 lengths: list[int] = [128]  # tokens of the finished text
 samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
 prompts: int = 10  # held-out prompts of a condition
+trajectories: int = 1  # of each prompt in the main condition, with and without the first token
+null_seeds: int = 1  # pairs with random weights, beside which the paper's measures are read
 long_prompts: int = 4  # the same for lengths above the first
+calibration: int = 4  # calibration sequences, for the share of stable sinks where pruning looks
+noise_levels: int = 8  # noise levels at which each of them is seen
 prompt_length: int = 32  # tokens of each prompt
 steps: int = 24  # denoising steps; the AR model's queries are cut into as many windows
 temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
@@ -147,7 +146,7 @@ import torch
 from sinkprune_core.sinks.trace import Trace, trace
 
 
-def traced(lm, name: str, condition) -> Trace:
+def traced(lm, name: str, condition, trajectory: int = 0) -> Trace:
     if not lm.is_diffusion:  # an AR model knows no order of denoising
         condition = replace(condition, sampler="llada")
     count = prompts if condition.tokens == main.tokens else long_prompts
@@ -159,11 +158,11 @@ def traced(lm, name: str, condition) -> Trace:
     return run.artifact(
         f"trace-{lm.kind}",
         Trace,
-        lambda: trace(lm, prompt_BT, sampler, seed, batch),
+        lambda: trace(lm, prompt_BT, sampler, seed + trajectory, batch),
         model=prints[name],
         sampler=sampler,
         prompts=prompt_BT.tolist(),
-        seed=seed,
+        seed=seed + trajectory,
     )
 
 
@@ -177,13 +176,17 @@ from sinkprune_companion.experiments import sink_measures
 rows = []
 for condition in conditions:
     about = {"condition": condition.name(main) or "main", "what": condition.label}
+    size = (condition.text, condition.tokens, condition.sampler)
+    is_main = size == (main.text, main.tokens, main.sampler)
     for kind, lm in models.items():
-        one = traced(lm, kind, condition)
-        rows.append(
-            sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, **about)
-        )
-        del one
-measured = pd.concat(rows, ignore_index=True)
+        for trajectory in range(trajectories if is_main else 1):
+            one = traced(lm, kind, condition, trajectory)
+            rows.append(
+                sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, **about)
+            )
+            del one
+ONE_ROW = ["condition", "what", "kind", "reading", "label", "prompt"]  # a prompt's mean
+measured = pd.concat(rows).groupby(ONE_ROW, sort=False, as_index=False).mean()
 traces = {kind: traced(lm, kind, main) for kind, lm in models.items()}
 for lm in models.values():
     lm.model.to("meta")  # only their tokenizers are needed from here on: the base gets their room
@@ -207,14 +210,7 @@ _ = original.model.to("meta")
 # top to bottom. Tokens that receive much attention are named.
 
 # %%
-from sinkprune_companion.figures import (
-    figure_titles,
-    figures,
-    reading_figures,
-    sink_figures,
-    style,
-    trajectories,
-)
+from sinkprune_companion.figures import figures, sink_figures, style, trajectories
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 
@@ -224,25 +220,25 @@ def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITER
 
 
 # %% [markdown]
-# Both panels, with a title that counts their sinks:
+# Both panels:
 
 # %%
 panels = [panel(kind, one, READINGS[LITERAL].label) for kind, one in traces.items()]
 positions = trajectories.positions_table(panels)
-says = figure_titles.sinks_in_words(panels)
+says = "Attention received by each token, step by step; rings mark sinks"
 figures.save_figure(
     run,
     trajectories.plot_sink_positions(panels, says),
     "sink_positions",
     positions,
-    f"attention received per key position and step, one prompt, sum over all queries so far. {says}",
+    f"one prompt, sum over all queries so far. {says}",
 )
 
 # %% [markdown]
-# The same one step at a time, in reading order: move the slider and watch the text being written.
-# In the picture empty cells are masks, grey cells do not exist yet, and red frames mark sinks. The
-# slider needs no kernel. A place that runs no scripts, such as GitHub, shows the picture of the
-# last step.
+# The same one step at a time, in reading order, with a slider. In the picture empty cells are
+# masks, grey cells do not exist yet, and red frames mark sinks. The slider needs no kernel. A place
+# that runs no scripts, such as GitHub or a notebook that Jupyter does not trust yet, shows the
+# picture of the last step.
 
 # %%
 from IPython.display import display
@@ -296,14 +292,13 @@ panels = [
         reading="newest_shares",
     ),
 ]
-says = figure_titles.sinks_in_words(panels)
+says = "The same prompt behind a special first token (DLM), and by the newest queries (AR)"
 figures.save_figure(
     run,
     trajectories.plot_sink_positions(panels, says),
     "sink_positions_otherwise",
     trajectories.positions_table(panels),
-    "attention received per key position and step, the same prompt: the DLM behind a special first "
-    f"token, the AR model's newest queries alone. {says}",
+    f"attention received per key position and step. {says}",
 )
 
 # %% [markdown]
@@ -326,15 +321,13 @@ METRICS = {
     "positions": "distinct sink positions",
     "top_share": "attention to the strongest key",
 }
-says = figure_titles.kinds_in_words(
-    {label: sink_measures.difference(table, metric) for metric, label in METRICS.items()}
-)
+says = "Sinks of both models, prompt by prompt, in the main condition"
 figures.save_figure(
     run,
     sink_figures.plot_variability(table, METRICS, says),
     "variability",
     table,
-    f"sink statistics per prompt, sum over all queries so far, mean and 95 % interval. {says}",
+    f"sink statistics, sum over all queries so far, mean and 95 % interval. {says}",
 )
 
 # %% [markdown]
@@ -354,27 +347,18 @@ figures.save_figure(
 
 # %%
 in_main = measured[measured.condition == "main"]
-differences = {
-    name: sink_measures.difference(part, "temporal_variance")
-    for name, part in in_main.groupby("reading", sort=False)
-}
-settling = [
-    name
-    for name, reading in READINGS.items()
-    if reading.since == "beginning" and not reading.divided
-]
 PANELS = {
-    "temporal_variance": reading_figures.Metric("temporal variance (positions²)", 1.0),
-    "overlap": reading_figures.Metric("overlap of consecutive sink sets"),
-    "new_queries": reading_figures.Metric("share of a step's queries that are new"),
+    "temporal_variance": sink_figures.Metric("temporal variance (positions²)", 1.0),
+    "overlap": sink_figures.Metric("overlap of consecutive sink sets"),
+    "new_queries": sink_figures.Metric("share of a step's queries that are new"),
 }
-says = reading_figures.who_moves_more(differences, settling)
+says = "How much sinks move, by the reading of a step"
 figures.save_figure(
     run,
-    reading_figures.plot_by_row(in_main, "label", PANELS, says),
+    sink_figures.plot_by_row(in_main, "label", PANELS, says),
     "readings",
     in_main,
-    "who moves more, reading by reading: means over prompts and 95 % bootstrap intervals",
+    f"means over prompts and 95 % bootstrap intervals. {says}",
 )
 
 # %% [markdown]
@@ -388,25 +372,17 @@ figures.save_figure(
 
 # %%
 PANELS = {
-    "temporal_variance_relative": reading_figures.Metric("variance of centroid / length", 1e-4),
-    "overlap": reading_figures.Metric("overlap of consecutive sink sets"),
-    "spatial_variance": reading_figures.Metric("spatial variance (mass²)", 1.0),
+    "temporal_variance_relative": sink_figures.Metric("variance of centroid / length", 1e-4),
+    "overlap": sink_figures.Metric("overlap of consecutive sink sets"),
+    "spatial_variance": sink_figures.Metric("spatial variance (mass²)", 1.0),
 }
-moving = {
-    name: sink_measures.difference(part, "temporal_variance")
-    for name, part in literal.groupby("condition", sort=False)
-}
+says = "How much sinks move, by condition"
 figures.save_figure(
     run,
-    reading_figures.plot_by_row(
-        literal,
-        "what",
-        PANELS,
-        figure_titles.moves_in_words(moving),
-    ),
+    sink_figures.plot_by_row(literal, "what", PANELS, says),
     "conditions",
     literal,
-    "sink statistics by condition, sum over all queries so far; 95 % bootstrap intervals",
+    f"sum over all queries so far; 95 % bootstrap intervals. {says}",
 )
 
 # %% [markdown]
@@ -434,13 +410,13 @@ labels = {
     "stable_share": "share of stable sinks",
     "top_share": "attention to the strongest key",
 }
-says = figure_titles.layers_in_words(layers)
+says = "Sinks layer by layer"
 figures.save_figure(
     run,
     sink_figures.plot_layers(layers, labels, says),
     "layers",
     layers,
-    f"sink statistics by layer; bands are 95 % bootstrap intervals over prompts. {says}",
+    f"bands are 95 % bootstrap intervals over prompts. {says}",
 )
 
 # %% [markdown]
@@ -461,13 +437,13 @@ heads = pd.concat(
         for kind, map_LH in maps.items()
     ]
 )
-says = figure_titles.heads_in_words(maps)
+says = "Attention to the strongest key, by layer and head"
 figures.save_figure(
     run,
     sink_figures.plot_heads(maps, "attention to the strongest key (1 = mean of all keys)", says),
     "heads",
     heads,
-    f"attention to the strongest key by layer and head, mean over steps, one prompt. {says}",
+    f"mean over steps, one prompt. {says}",
 )
 
 # %% [markdown]
@@ -496,8 +472,7 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # Differences are paired by prompt. Intervals are bootstrap intervals over prompts.
 
 # %%
-from sinkprune_companion.pages.notebook_readings import sink_variance
-from sinkprune_companion.run.shown import Folded, sentences
+from sinkprune_companion.run.shown import Folded, reading
 from sinkprune_core.evaluation.intervals import interval, listed
 
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
@@ -518,7 +493,7 @@ for name, part in others.items():
         found[f"{metric}_difference_{name}"] = sink_measures.difference(part, metric)
 del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
 run.find(found)
-sentences(sink_variance(found))
+reading(run)
 
 # %% [markdown]
 # All numbers: temporal variance in squared positions, spatial variance in squared mass with a mean
@@ -531,12 +506,77 @@ known = {name: estimate for name, estimate in found.items() if estimate is not N
 Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
 
 # %% [markdown]
-# ## The verdict
+# ## Do random weights pass?
+#
+# The same architectures with random weights, which both kinds share, in the main condition. A
+# measure in which they differ as the trained pair does, decides nothing by itself.
 
 # %%
-from sinkprune_companion.ledger import claims
+from sinkprune_companion.experiments import random_null
 
-claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
+rows = []
+for number in range(null_seeds):
+    for kind, lm in models.items():
+        null = random_null.with_random_weights(lm, number, dtype, run.device)
+        prints[null.name] = null.fingerprint()
+        one = traced(null, null.name, main)
+        part = sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, seed=number)
+        rows.append(part.assign(prompt=part.prompt + number * prompts))
+for name, part in pd.concat(rows).groupby("reading", sort=False) if rows else []:
+    ending = "" if name == LITERAL else f"_{name}"
+    for metric in WIDE:
+        found[f"null_{metric}_difference{ending}"] = sink_measures.difference(part, metric)
+    for kind, short in (("diffusion", "dlm"), ("autoregressive", "ar")):
+        found[f"null_stable_share_{short}{ending}"] = interval(part[part.kind == kind].stable_share)
+run.find(found)
+Folded(listed({name: each for name, each in found.items() if name.startswith("null_")}), "The null")
+
+# %% [markdown]
+# ## How many prompts speak for it
+#
+# A few prompts can carry a mean. Here is how many have the larger value in the DLM, with a sign
+# test (prompts that are tied count for neither) and Wilcoxon's test, for the temporal variance.
+
+# %%
+counted = {f"main, {name}": part for name, part in in_main.groupby("reading", sort=False)}
+behind_token = literal[literal.condition.isin(["first_token", "no_first_token"])]
+for name, part in behind_token.groupby("what", sort=False):
+    counted[f"{name}, {LITERAL}"] = part
+if rows:
+    null_literal = pd.concat(rows)
+    counted["random weights"] = null_literal[null_literal.reading == LITERAL]
+table_of_counts = pd.DataFrame(
+    {
+        name: random_null.paired_counts(part, "temporal_variance")
+        for name, part in counted.items()
+        if part.prompt.nunique() > 1
+    }
+).T
+table_of_counts.round(3)
+
+# %% [markdown]
+# ## How many sinks stay, by length and where pruning looks
+#
+# The share of sink occurrences at stable positions: in the trajectories of every length, and in
+# calibration text at the noise levels that pruning takes (of the AR model: in query windows).
+
+# %%
+from sinkprune_companion.run.texts import calibration_draw
+
+SHORT = {"diffusion": "dlm", "autoregressive": "ar"}
+stays = {}
+for (name, kind), part in literal.groupby(["condition", "kind"], sort=False):
+    if name.startswith("tokens_") and part.prompt.nunique() > 1:
+        stays[f"stable_share_{SHORT[kind]}_{name}"] = interval(part.stable_share)
+for kind, chosen in {"diffusion": model, "autoregressive": twin}.items():
+    lm = load(chosen, dtype, run.device)
+    text = calibration_draw(lm, max(2, calibration), 128, seed)
+    given = (text, noise_levels, sink_std, stability_threshold)
+    states = random_null.stability_at_noise(run, lm, prints[kind], *given)
+    stays[f"stable_share_{SHORT[kind]}_calibration"] = interval(states.stable_share)
+found |= stays
+run.find(found)
+Folded(listed(stays), "Shares of stable sinks")
 
 # %% [markdown]
 # ## Exercises
@@ -567,13 +607,13 @@ PANELS = {
     },
 }
 drawn = [column for columns in PANELS.values() for column in columns]
-says = figure_titles.training_in_words(log, losses)
+says = "Held-out loss and sinks while the adapter was trained"
 figures.save_figure(
     run,
     figures.plot_training(log, PANELS, says),
     "training",
     log.reindex(columns=["tokens", *drawn]),
-    f"held-out loss and sink statistics along the training of the adapter. {says}",
+    says,
 )
 
 # %% [markdown]

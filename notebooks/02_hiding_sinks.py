@@ -20,12 +20,7 @@
 # **Question.** Notebook 01 asks whether sinks move. A sink that moves may still be needed. So hide
 # the keys that receive most attention, or as many others, and see what that costs.
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 6 core-minutes | 1.7 GB |
-# | quick in bfloat16 | 2 core-minutes | 1.3 GB |
-# | hour | 17 core-minutes | 1.4 GB |
-# | full | about 70 core-minutes, estimated | 1.4 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. The first values of
@@ -155,9 +150,9 @@ prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 # ## Scoring without sinks
 #
 # The DLM's NELBO and the AR model's exact likelihood on the same held-out text. The DLM sees the
-# same noise in every variant. Both count all tokens of a sequence but the first, which is always
-# context. The *excess* is what hiding costs: nats per token above the model that sees all keys,
-# paired by sequence and noise.
+# same noise in every variant. Both count all tokens of a text but its first, which is always
+# context, also where `<|endoftext|>` stands before it. The *excess* is what hiding costs: nats per
+# token above the model that sees all keys, paired by sequence and noise.
 
 # %%
 import pandas as pd
@@ -169,7 +164,8 @@ DESCRIBED = ["value", "excess", "attention", "first", "masks", "left", "second"]
 def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFrame:
     count = sequences if condition.tokens == main.tokens else long_sequences
     ids = sink_conditions.prompts(lm.tokenizer, condition, count, condition.tokens, seed)
-    frame = hiding_scores(run, lm, fingerprint, hidings, ids, draws)
+    same_tokens = 2 if condition.first_token else 1  # the first that is scored: the same in both
+    frame = hiding_scores(run, lm, fingerprint, hidings, ids, draws, same_tokens)
     what = condition.begins
     if condition.tokens != main.tokens:
         what += f", {condition.tokens:,} tokens"
@@ -205,7 +201,7 @@ in_main.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round
 # ## The figure: what hiding costs
 
 # %%
-from sinkprune_companion.figures import figure_titles, figures, forests
+from sinkprune_companion.figures import figures, forests, sink_figures
 from sinkprune_core.evaluation.intervals import interval
 
 single = in_main.label == "random, first token kept"  # measured for one key alone, below
@@ -231,13 +227,13 @@ costs = pd.DataFrame(rows)
 # From one key to several, in the main condition:
 
 # %%
-says = figure_titles.hiding_in_words(costs)
+says = "Hiding keys in all layers, by the number of keys"
 figures.save_figure(
     run,
     figures.plot_hiding(costs, "excess (nats per token)", says),
     "costs",
     costs,
-    f"what hiding keys from attention costs; bars: 95 % interval over sequences. {says}",
+    f"bars: 95 % interval over sequences. {says}",
 )
 
 # %% [markdown]
@@ -248,24 +244,22 @@ figures.save_figure(
 # token pays for position 0 what it pays for any other.
 
 # %%
-from sinkprune_companion.figures import reading_figures
-
 POSITIONS = {
-    "first token": reading_figures.Metric("position 0: excess (nats)", 0.1),
-    "random, first token kept": reading_figures.Metric("a random other: excess (nats)", 0.1),
-    "strongest, first token kept": reading_figures.Metric("strongest other: excess (nats)", 0.1),
+    "first token": sink_figures.Metric("position 0: excess (nats)", 0.1),
+    "random, first token kept": sink_figures.Metric("a random other: excess (nats)", 0.1),
+    "strongest, first token kept": sink_figures.Metric("strongest other: excess (nats)", 0.1),
 }
 one_hidden = scores[(scores["count"] == 1) & scores.label.isin(list(POSITIONS))]
 positions = one_hidden.pivot_table(
     "excess", ["kind", "what", "sequence"], "label", sort=False
 ).reset_index()
-says = figure_titles.places_in_words(positions, "first token", "random, first token kept")
+says = "Hiding position 0 or one other position, by condition"
 figures.save_figure(
     run,
-    reading_figures.plot_by_row(positions, "what", POSITIONS, says, "sequences", sharex=True),
+    sink_figures.plot_by_row(positions, "what", POSITIONS, says, "sequences", sharex=True),
     "positions",
     positions,
-    f"what hiding position 0 costs against another position, by condition. {says}",
+    f"what hiding one key costs. {says}",
 )
 
 # %% [markdown]
@@ -274,25 +268,23 @@ figures.save_figure(
 
 # %%
 KEYS = {
-    "strongest": reading_figures.Metric("strongest keys: excess (nats)", 0.1),
-    "random": reading_figures.Metric("random keys: excess (nats)", 0.1),
+    "strongest": sink_figures.Metric("strongest keys: excess (nats)", 0.1),
+    "random": sink_figures.Metric("random keys: excess (nats)", 0.1),
 }
 
 
-def draw_keys(frame: pd.DataFrame, rows: str, name: str):
+def draw_keys(frame: pd.DataFrame, rows: str, name: str, says: str):
     is_share = (frame.condition != "main") & (frame["count"] > COUNT)
     hidden = frame[is_share | (frame["count"] == COUNT)]
     costs = hidden[hidden.label.isin(list(KEYS))].pivot_table(
         "excess", ["kind", rows, "sequence"], "label", sort=False
     )
     costs = costs.reset_index()
-    says = figure_titles.keys_in_words(costs, rows)
-    drawn = reading_figures.plot_by_row(costs, rows, KEYS, says, "sequences", sharex=True)
-    caption = f"what hiding the strongest keys costs, by {name}. {says}"
-    return figures.save_figure(run, drawn, name, costs, caption)
+    drawn = sink_figures.plot_by_row(costs, rows, KEYS, says, "sequences", sharex=True)
+    return figures.save_figure(run, drawn, name, costs, f"what hiding keys costs. {says}")
 
 
-draw_keys(scores, "what", "conditions")
+draw_keys(scores, "what", "conditions", "Hiding the strongest keys or random ones, by condition")
 
 # %% [markdown]
 # ## Layer by layer
@@ -304,7 +296,18 @@ draw_keys(scores, "what", "conditions")
 # %%
 WHERE = {"all": "all layers", **{third: f"{third} third of the layers" for third in thirds}}
 of_main = all_scores[all_scores.condition == "main"]
-draw_keys(of_main.assign(where=of_main.layers.map(WHERE)), "where", "layers")
+says = "Hiding the strongest keys or random ones, in all layers or in one third of them"
+draw_keys(of_main.assign(where=of_main.layers.map(WHERE)), "where", "layers", says)
+
+# %% [markdown]
+# Was a sink hidden at all? Before, the hidden keys got the share `attention` of all attention. Once
+# they are hidden, the strongest key that remains gets the share `left`. Where that is as much as
+# one sink had, another key has taken over, and the cost is not that of being without a sink.
+
+# %%
+strongest = all_scores[(all_scores.label == "strongest") & (all_scores["count"] == COUNT)]
+checked = strongest.groupby(["what", "layers", "model"], sort=False)
+checked[["excess", "attention", "left", "second"]].mean().round(3)
 
 # %% [markdown]
 # What the text costs each model, in nats per token, with no key hidden and with five, by condition:
@@ -364,12 +367,16 @@ texts_written.groupby(["condition", "model", "label"], sort=False)[
 # %%
 shown = texts_written[(texts_written.sequence == 0) & (texts_written.condition == "main")]
 first = sink_conditions.prompts(dlm.tokenizer, writing[0], prompts, prompt_length, seed)[texts[0]]
-print(f"prompt: {dlm.tokenizer.decode(first[0])!r}")
+
+
+def in_one_line(ids) -> str:
+    return " ".join(dlm.tokenizer.decode(ids).split())
+
+
+print(f"prompt: {in_one_line(first[0])}")
 for row in shown.itertuples():
-    print(
-        f"{row.model}, hidden: {row.label}: "
-        f"{dlm.tokenizer.decode([int(token) for token in row.tokens.split()])!r}"
-    )
+    text = in_one_line([int(token) for token in row.tokens.split()])
+    print(f"{row.model}, hidden: {row.label}: {text}")
 
 # %% [markdown]
 # ## The base
@@ -465,18 +472,18 @@ for condition, part in texts_written.groupby("condition", sort=False):
 run.find(found)
 
 # %% [markdown]
-# In words:
+# What they say:
 
 # %%
-from sinkprune_companion.pages.hiding_reading import hiding_sinks
-from sinkprune_companion.run.shown import Folded, sentences
+from sinkprune_companion.run.shown import Folded, reading
 from sinkprune_core.evaluation.intervals import listed
 
-sentences(hiding_sinks(found))
+reading(run)
 
 # %% [markdown]
-# All numbers are in nats per token. `first_token_loss` is what the same text costs with the special
-# first token minus what it costs without.
+# All numbers are in nats per token. `first_token_loss` is what a text costs with the special first
+# token minus what it costs without; with it one more token is scored, the first of the text.
+# Notebook 00 scores the same tokens in both.
 
 # %%
 Folded(listed(found))
@@ -547,19 +554,11 @@ from IPython.display import display
 for name, endings in {"differences": ENDINGS, "differences_conditions": OTHER_TEXT}.items():
     estimates, groups = forest(endings)
     if estimates:
-        says = figure_titles.signs_in_words(estimates)
+        says = "Differences of what hiding costs"
         unit = "difference of excess (nats per token)"
         drawn = forests.plot_forest(estimates, unit, groups, better="← costs less", title=says)
-        caption = f"paired differences of what hiding costs, by condition. {says}"
+        caption = f"paired by sequence or prompt, by condition. {says}"
         display(figures.save_figure(run, drawn, name, forest_table(estimates), caption))
-
-# %% [markdown]
-# ## The verdict
-
-# %%
-from sinkprune_companion.ledger import claims
-
-claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # ## Exercises

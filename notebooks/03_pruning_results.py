@@ -22,12 +22,7 @@
 # abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
 # whole units? And are the sinks the reason, or what else the official comparison changes?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 15 core-minutes | 1.8 GB |
-# | quick in bfloat16 | 5 core-minutes | 1.4 GB |
-# | hour | 70 core-minutes | 1.6 GB a job |
-# | full | about 360 core-minutes, estimated | 1.9 GB a job |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # Every variant is scored on the same held-out text, over several calibration draws. Variants of one
 # draw see the same noise. Each draw has noise of its own, so that draws average what noise adds to
@@ -512,6 +507,7 @@ from sinkprune_companion.run.shown import Folded, sentences
 
 found = pruning_findings.likelihood_findings(scores, sparsities) | accuracy
 found |= pruning_findings.twin_findings(of_ar) | kept_weights
+found |= pruning_findings.left_out_findings(losses)
 run.find(found)
 sentences(pruning_results(found))
 
@@ -526,19 +522,11 @@ widths = [estimate.half_width for estimate in estimates.values()]
 Folded(listed(estimates, **{"half-width": widths, "margin": margins}))
 
 # %% [markdown]
-# Every difference whose interval leaves zero out, in either direction:
+# ## The verdict
 
 # %%
 from sinkprune_companion.ledger import claims
 
-rows = [claim.finding.split("/")[1] for claim in claims.ledger() if claim.notebook == run.notebook]
-clear = pruning_findings.away_from_zero(found, rows).set_index("finding")
-Folded(clear, f"{len(clear)} differences away from zero")
-
-# %% [markdown]
-# ## The verdict
-
-# %%
 claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]

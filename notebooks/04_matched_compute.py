@@ -21,12 +21,7 @@
 # which need no calibration. At the same compute, which gives the better model, and does sink-aware
 # pruning beat its baselines there?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 6 core-minutes | 1.9 GB |
-# | quick in bfloat16 | 2 core-minutes | 1.5 GB |
-# | hour | 14 core-minutes | 1.5 GB |
-# | full | about 30 core-minutes, estimated | 1.6 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # *Matched* has four meanings here, and each comparison says which one it uses: the same sparsity of
 # the same weights; the same number of calibration tokens; the same effective FLOPs of generation,
@@ -208,7 +203,7 @@ print(f"device {device_name(run.device)}, {torch.get_num_threads()} threads")
 if "2:4 kernels" not in latency.index:
     print("2:4 kernels: not measured here, they need a CUDA GPU from Ampere on")
 timed = [name for name in ("dense", *kinds, "2:4 kernels") if name in latency.index]
-latency.loc[timed]
+latency.loc[timed].round(3)
 
 # %% [markdown]
 # ## Matches
@@ -279,7 +274,7 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 # variant is paired with it by sequence and noise. In the first figure zeros count as skipped work.
 
 # %%
-from sinkprune_companion.figures import figure_titles, figures, forests
+from sinkprune_companion.figures import figures, forests
 from sinkprune_core.evaluation.intervals import compare
 
 
@@ -317,18 +312,18 @@ labels = {
     "excess": "bound above the dense NELBO (nats per token)",
 }
 how = {"interval_columns": ("low", "high"), "logx": True}
-says = figure_titles.front_in_words(front, "tflop", "effective FLOPs")
+says = "Pruned models, and the dense model in fewer steps, against effective FLOPs"
 drawn = figures.plot_curves(front, "tflop", "excess", "variant", labels, title=says, **how)
-caption = f"quality against effective generation FLOPs; bars: 95 % bootstrap interval. {says}"
+caption = f"quality of generation; bars: 95 % bootstrap interval. {says}"
 figures.save_figure(run, drawn, "front", front, caption)
 
 # %% [markdown]
 # The same against measured time on this machine, where only structured pruning saves any:
 
 # %%
-says = figure_titles.front_in_words(front, "seconds", "measured time")
+says = "Pruned models, and the dense model in fewer steps, against measured time"
 drawn = figures.plot_curves(front, "seconds", "excess", "variant", labels, title=says, **how)
-caption = f"quality against measured time of generation; bars: 95 % bootstrap interval. {says}"
+caption = f"quality of generation; bars: 95 % bootstrap interval. {says}"
 figures.save_figure(run, drawn, "front_time", front, caption)
 
 # %% [markdown]
@@ -355,11 +350,11 @@ for other in baselines:
     label = f"unstable − {other}, NELBO"
     forest[label] = compare(scores, at("unstable", 0), at(other, 0))
     groups[label] = "equal sparsity, FLOPs and calibration tokens"
-says = figure_titles.steps_in_words(forest, groups)
+says = "Pruned models against the dense one in fewer steps, and against other recipes"
 drawn = forests.plot_forest_panels(
     forest, "difference at matched compute (nats per token)", groups, says
 )
-caption = f"paired differences at matched compute, a panel for each thing that is equal. {says}"
+caption = f"paired differences, a panel for each thing that is equal. {says}"
 figures.save_figure(run, drawn, "differences", forest_table(forest), caption)
 
 # %% [markdown]
@@ -419,15 +414,14 @@ for name in structured_recipes:
 # The comparisons at equal calibration tokens:
 
 # %%
-from sinkprune_companion.pages.notebook_readings import matched_compute
-from sinkprune_companion.run.shown import Folded, sentences
+from sinkprune_companion.run.shown import Folded, reading
 
 for other in baselines:
     damage = compare(scores, at(other, 0), at("dense", 0)).value
     difference = with_share_of_damage(forest[f"unstable − {other}, NELBO"], damage)
     found[f"unstable_minus_{other.replace('-', '_')}"] = difference
 run.find(found if sparsity == 0.5 else {})
-sentences(matched_compute(found))
+reading(run)
 
 # %% [markdown]
 # All numbers:
@@ -440,14 +434,6 @@ matches += ["effective FLOPs", "measured time"] * len(structured_recipes)
 matches += ["sparsity, FLOPs, calibration tokens"] * len(baselines)
 margins = [estimate.margin for estimate in found.values()]
 Folded(listed(found, equal=matches, margin=margins))
-
-# %% [markdown]
-# ## The verdict
-
-# %%
-from sinkprune_companion.ledger import claims
-
-claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # ## Exercises

@@ -21,12 +21,7 @@
 # weights together. Which of them matters? Does it matter which tokens are left out, how the method
 # is set, and which text the pruned model is scored on? And why do so few tokens change so little?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 9 core-minutes | 1.6 GB |
-# | quick in bfloat16 | 3 core-minutes | 1.3 GB |
-# | hour | 33 core-minutes | 1.7 GB a job |
-# | full | about 110 core-minutes, estimated | 1.9 GB a job |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # Every recipe is scored on the same held-out text, over several calibration draws. Recipes see the
 # same noise in one draw, other noise in the next, and as many calibration tokens. That a switch
@@ -251,10 +246,11 @@ pd.Series(shares_out, name="share left out", dtype=float).round(4).to_frame()
 # ## Effects
 #
 # Left of zero helps. A section is a family of questions that are read together, and its p-values
-# are corrected for their number (Holm). *Helps* and *hurts* need an interval without zero and a
-# corrected p-value below 0.05. *No difference* needs a corrected equivalence test: two one-sided t
-# tests within ± the margin. All else is *inconclusive*. The margin is half of 9.18 % of what Wanda
-# costs at that sparsity; 9.18 % is what the paper's method gives back.
+# are corrected for their number (Holm). Fewer than five calibration draws decide nothing. Else it is
+# *no difference that matters* where the whole interval lies within ± the margin; *helps* and *hurts*
+# need an interval without zero and a corrected p-value below 0.05; the rest is *undecided*. The
+# margin is half of 9.18 % of what Wanda costs at that sparsity; 9.18 % is what the paper's method
+# gives back.
 
 # %%
 from sinkprune_companion.ledger.contrasts import effects, judge
@@ -301,7 +297,7 @@ by_setting = against(pairs)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.figures import figure_titles, figures, forests
+from sinkprune_companion.figures import figures, forests
 
 sections = {
     f"factorial at {sparsity:.0%} sparsity": factors[sparsity],
@@ -314,11 +310,9 @@ tables = {"effects": pd.concat(parts, ignore_index=True)}
 for share in other_sparsities:
     section = f"factorial at {share:.0%} sparsity"
     tables[f"effects_{100 * share:.0f}"] = judge(factors[share], margins[share], section)
-caption = (
-    "effects of switches, steps, choices of tokens and settings; bars: 95 % bootstrap interval"
-)
+caption = "effects of switches, steps, choices of tokens and settings; bars: 95 % interval"
+says = "What each change does to the pruned model; the band is too small to matter"
 for file, table in tables.items():
-    says = figure_titles.verdicts_in_words(table)
     title = "effect on the NELBO of the pruned model (nats per token)"
     drawn = forests.plot_effects(table, title, says)
     display(figures.save_figure(run, drawn, file, table, f"{caption}. {says}"))
@@ -340,10 +334,10 @@ for on, off, number in neighbours(main):
     edges[label][f"{label} ({', '.join(rest)})"] = (main[on], main[off])
 parts = [judge(against(pairs), margins[sparsity], label) for label, pairs in edges.items()]
 simple = pd.concat(parts, ignore_index=True)
-says = figure_titles.verdicts_in_words(simple)
+says = "Each switch with the others on and off; the band is too small to matter"
 title = f"simple effect at {sparsity:.0%} sparsity (nats per token)"
 drawn = forests.plot_effects(simple, title, says)
-caption = f"one switch changed, the others as in brackets; bars: 95 % bootstrap interval. {says}"
+caption = f"one switch changed, the others as in brackets; bars: 95 % interval. {says}"
 figures.save_figure(run, drawn, "simple_effects", simple, caption)
 
 # %% [markdown]
@@ -352,7 +346,7 @@ figures.save_figure(run, drawn, "simple_effects", simple, caption)
 # Recipes are calibrated on crops of samples and documentation. They are scored on crops of three
 # kinds of text, and on text from its beginning, behind the token `<|endoftext|>`. The figure has
 # two effects for each kind of text: leaving all sinks out (the main effect of the factorial), and
-# the official recipe beside Wanda. Below them is by how much the effects differ between kinds.
+# the official recipe beside Wanda.
 
 # %%
 from sinkprune_companion.experiments.text_kinds import KINDS, by_kind
@@ -369,7 +363,7 @@ kinds = by_kind(
 )
 
 # %% [markdown]
-# Left of zero helps. A difference between kinds away from zero says that they are not helped alike.
+# Left of zero helps.
 
 # %%
 from sinkprune_core.evaluation.intervals import forest_table, listed
@@ -382,10 +376,10 @@ for title, words in titles.items():
         said = KINDS.get(kind, kind.replace("_minus_", " − ").replace("_", " "))
         labels[f"{words}: {said}"] = kinds[finding]
         groups[f"{words}: {said}"] = words if kind in KINDS else f"{words}, between kinds"
-says = figure_titles.signs_in_words(labels)
+says = "Leaving sinks out, and the official recipe, by kind of scored text"
 label = "effect on the NELBO by kind of text (nats per token)"
 drawn = forests.plot_forest(labels, label, groups, title=says)
-caption = f"effects by kind of text and between kinds; bars: 95 % bootstrap interval. {says}"
+caption = f"effects by kind of text; bars: 95 % interval. {says}"
 figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 
 # %% [markdown]
@@ -426,7 +420,7 @@ def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
 
 
 # %% [markdown]
-# The figure, and the same in words:
+# The figure, and its numbers:
 
 # %%
 from sinkprune_companion.experiments.reach_findings import reach_findings
@@ -441,10 +435,9 @@ if first_seed == 0 or not run.is_cell:
         ]
     )
     reach_found = reach_findings(reached[reached.text == "no special first token"])
-    says = figure_titles.reach_in_words(reach_found)
+    says = "Kept weights that change when calibration tokens are left out"
     drawn = sink_figures.plot_token_reach(reached, says)
-    caption = f"kept weights that change when calibration tokens are left out. {says}"
-    display(figures.save_figure(run, drawn, "reach", reached, caption))
+    display(figures.save_figure(run, drawn, "reach", reached, says))
     display(reach_table(reached).round(4))
 
 # %% [markdown]
@@ -461,6 +454,7 @@ for share in shares:
     ending = "" if share == sparsity else f"_{100 * share:.0f}"
     for finding, switch in zip(("main_noised", "main_dense", "main_sinks"), SWITCHES, strict=True):
         costs[finding + ending] = (factors[share][switch.label], replace(wanda, sparsity=share))
+costs["official_noise_levels"] = (on_path["+ official noise levels"], steps[2])
 costs["official_without_weights"] = (-on_path["+ official sink weights"], steps[-2])
 costs["official_minus_wanda"] = (on_path["all of it"], wanda)
 costs["unstable_minus_all"] = (by_choice.get("unstable − all"), choice.get("all"))
@@ -469,31 +463,30 @@ linear = by_setting.get("allocation linear, not uniform")
 costs["allocation_linear_minus_uniform"] = (linear, method)
 
 # %% [markdown]
-# In words:
+# With the scale, the dense model's loss and what Wanda adds to it:
 
 # %%
-from sinkprune_companion.pages.notebook_readings import what_does_the_work
-from sinkprune_companion.run.shown import Folded, sentences
+from sinkprune_companion.run.shown import Folded, reading
 
 found = {}
 for finding, (values_RN, compared) in costs.items():
     if values_RN is not None:
         found[finding] = with_share_of_damage(crossed_interval(values_RN), damage(compared))
 found |= kinds | reach_found
+found["dense_loss"] = crossed_interval(pivot(losses[losses.variant == "dense"]))
+found["wanda_minus_dense"] = crossed_interval(pivot(scores[scores.variant == "base"]) - dense)
 missing = dict.fromkeys(finding for finding in costs if finding not in found)
 run.find(found | missing if sparsity == 0.5 else {})
-sentences(what_does_the_work(found))
+reading(run)
 
 # %% [markdown]
-# All numbers, and every effect in words, section by section:
+# All numbers, and every effect, section by section:
 
 # %%
 table = pd.concat(tables.values(), ignore_index=True)
-effects_said = table.set_index(["section", "verdict"])[["words"]]
+numbers = table.set_index(["section", "comparison"])[["value", "low", "high", "p_holm", "verdict"]]
 margins_of = [estimate.margin for estimate in found.values()]
-display(
-    Folded(listed(found, margin=margins_of)), Folded(effects_said, f"{len(table)} effects in words")
-)
+display(Folded(listed(found, margin=margins_of)), Folded(numbers, f"{len(table)} effects"))
 
 # %% [markdown]
 # How sure can a run of this size be? The table has the standard error of a typical effect by its
@@ -505,14 +498,6 @@ display(
 smallest = 2.0 ** (1 - sequences) * table.section.value_counts().max()
 print(f"smallest corrected p-value that {sequences} sequences can give: {smallest:.2g}")
 table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median().round(4)
-
-# %% [markdown]
-# ## The verdict
-
-# %%
-from sinkprune_companion.ledger import claims
-
-claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # ## Exercises

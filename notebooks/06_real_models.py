@@ -21,13 +21,7 @@
 # same with any of them? Do all steps work, from published weights to a pruned, saved and evaluated
 # model?
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | half a core-minute, random weights | 0.9 GB |
-# | quick in bfloat16 | half a core-minute, random weights | 0.7 GB |
-# | hour | half a core-minute, random weights | 0.5 GB |
-# | full | about half a minute, random weights | 1.1 GB a job |
-# | `real=True` | said by the first table below, before anything is downloaded | likewise |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # By default **no real model is run here**. A tiny random checkpoint in the public format of the
 # chosen model takes all the steps. That checks the code; its numbers say nothing about the model.
@@ -121,12 +115,12 @@ for name, lacks in plan.lacks.items():
 # Any public format becomes a native transformers class by renaming weights. No remote code runs.
 
 # %%
-from sinkprune_core.models import random_weights
 from sinkprune_core.models.loading import load
+from sinkprune_core.models.stand_ins import stand_in
 
 models = {}
 for name in names:
-    weights = name if real else random_weights.instead_of(name, run.folder / "stand-ins", seed)
+    weights = name if real else stand_in(name, run.folder / "stand-ins", seed)
     models[name] = load(weights, dtype, run.device)
 dlm = models[model]
 
@@ -197,7 +191,7 @@ for name, lm in models.items():
 # The first prompt of each:
 
 # %%
-from sinkprune_companion.figures import figure_titles, figures, trajectories
+from sinkprune_companion.figures import figures, trajectories
 
 panels = []
 for name, one in traced.items():
@@ -210,10 +204,10 @@ for name, one in traced.items():
         "prompt_length": one.prompt_length,
     }
     panels.append(panel)
-says = figure_titles.sinks_in_words(panels)
+says = "Attention received by each token, step by step; rings mark sinks"
 drawn = trajectories.plot_sink_positions(panels, says)
 positions = trajectories.positions_table(panels)
-caption = f"attention received per key position and step, one prompt{watermark}. {says}"
+caption = f"one prompt{watermark}. {says}"
 figures.save_figure(run, marked(drawn), "sink_positions", positions, caption)
 
 # %% [markdown]
@@ -289,9 +283,9 @@ from sinkprune_companion.figures import forests
 from sinkprune_core.evaluation.intervals import forest_table
 
 label = f"difference in NELBO (nats per token), {dlm.name}"
-says = figure_titles.signs_in_words(forest)
+says = "Pruned models against the dense one"
 drawn = forests.plot_forest(forest, label, title=says)
-caption = f"paired differences to the dense model, intervals over sequences{watermark}. {says}"
+caption = f"paired differences, intervals over sequences{watermark}. {says}"
 figures.save_figure(run, marked(drawn), "likelihood", forest_table(forest), caption)
 
 # %% [markdown]
@@ -357,25 +351,17 @@ cells.pivot_table(
 
 # %% [markdown]
 # ## The reading
+#
+# Without a run of theirs, claims about 8B models get no verdict. Random weights check the way from
+# loading to text, and the table of temporal variances above then shows what the measure of claim 1
+# gives without any training.
 
 # %%
-from sinkprune_companion.pages.notebook_readings import real_models
-from sinkprune_companion.run.shown import sentences
-
 run.find({})
 ran = table.here.ne(published.NOT_RUN).sum() if len(table) else 0
-sentences(real_models(model, len(table), ran, alike, len(pruned), stands_in))
-
-# %% [markdown]
-# ## The verdict
-#
-# Without a run of theirs, claims about 8B models get no verdict.
-
-# %%
-from sinkprune_companion.ledger import claims
-
-verdicts = claims.verdicts(claims.ledger(), claims.findings(run.folder))
-claims.shown(verdicts[verdicts.index.str.startswith("llada")])
+print(f"published numbers for {model} that were run here: {ran} of {len(table)}")
+print(f"pruned models with the same logits in stock transformers: {alike} of {len(pruned)}")
+print("weights:", "random" if stands_in else "published")
 
 # %% [markdown]
 # **What this does not show.** With random weights, nothing about any model: sinks, differences and

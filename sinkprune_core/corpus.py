@@ -72,32 +72,32 @@ def documentation(scope: str) -> tuple[str, ...]:
 
     `everything` is the standard library and what is installed besides. Order is by path, so the stream
     depends on nothing but what is installed. The standard library alone changes with the Python version only;
-    use it wherever numbers are compared. What was found is kept in the cache until a file changes. Raises
+    use it wherever numbers are compared. It is read from the cache until a file changes. Raises
     ValueError for another scope.
     """
     if scope not in SCOPES:
         raise ValueError(f"scope={scope!r} is unknown; choose one of {', '.join(SCOPES)}")
     roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in SCOPES[scope])
     files = [file for root in roots for file in _sources(root)]
-    kept = cache_dir() / f"documentation-{scope}-{_state(files)}.json"
-    if kept.exists():
-        return tuple(json.loads(kept.read_text(encoding="utf-8")))
-    found = _prose(files)
+    cached = cache_dir() / f"documentation-{scope}-{_state(files)}.json"
+    if cached.exists():
+        return tuple(json.loads(cached.read_text(encoding="utf-8")))
+    prose = _prose(files)
     with suppress(OSError):  # a cache that cannot be written costs time only
-        write_json(kept, found)
-    return tuple(found)
+        write_json(cached, prose)
+    return tuple(prose)
 
 
 def _sources(root: Path) -> list[Path]:
     """Return the Python files below `root` in order of path, without tests and installed packages."""
-    found = []
+    files = []
     for folder, inner, names in os.walk(root):
         left_out = {"tests"}
         if folder == str(root):
             left_out.update(NOT_READ)
         inner[:] = [name for name in inner if name not in left_out]  # `os.walk` enters these only
-        found += [Path(folder, name) for name in names if name.endswith(".py")]
-    return sorted(found)
+        files += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(files)
 
 
 def _state(files: list[Path]) -> str:
@@ -105,23 +105,23 @@ def _state(files: list[Path]) -> str:
     state = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode())
     for file in files:
         with suppress(OSError):
-            found = file.stat()
-            line = f"{file} {found.st_size} {found.st_mtime_ns}\n"
+            status = file.stat()
+            line = f"{file} {status.st_size} {status.st_mtime_ns}\n"
             state.update(line.encode(errors="surrogateescape"))
     return state.hexdigest()[:16]
 
 
 def _prose(files: list[Path]) -> list[str]:
     """Return the English paragraphs of the files' docstrings; the first of those with the same words."""
-    found: dict[str, str] = {}
+    paragraph_of_words: dict[str, str] = {}
     for file in files:
         for docstring in _docstrings(file):
             for part in _BLANK_LINES.split(docstring):
                 paragraph = " ".join(part.split())
                 words = _words(paragraph)
-                if words not in found and _is_english(paragraph):
-                    found[words] = paragraph
-    return list(found.values())
+                if words not in paragraph_of_words and _is_english(paragraph):
+                    paragraph_of_words[words] = paragraph
+    return list(paragraph_of_words.values())
 
 
 def _docstrings(file: Path) -> Iterator[str]:
@@ -270,7 +270,7 @@ def draw_sequences(
     is_separator_T = stream_T[: max(0, len(stream_T) - length + 1)] == between
     allowed = {"crop": ~is_separator_T, "beginning": is_separator_T}
     is_taken = bytearray(len(stream_T))
-    found = {}
+    drawn = {}
     for start, count in counts.items():
         places = allowed[start].nonzero().squeeze(-1)
         order = places[torch.randperm(len(places), generator=rng)].tolist()
@@ -278,8 +278,8 @@ def draw_sequences(
         if len(chosen) < count:
             raise ValueError(f"{count} of the kind {start!r} are asked for, and {len(chosen)} fit")
         rows = [stream_T[place : place + length] for place in chosen]
-        found[start] = torch.stack(rows) if rows else stream_T.new_zeros(0, length)
-    return found
+        drawn[start] = torch.stack(rows) if rows else stream_T.new_zeros(0, length)
+    return drawn
 
 
 def _apart(places: list[int], count: int, length: int, is_taken: bytearray) -> list[int]:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import threading
 import time
@@ -21,6 +22,7 @@ from sinkprune_core.scratch import give_ordinary_modes, scratch_folder
 PACKAGE = Path(__file__).resolve().parent
 CHUNK = 1 << 20  # bytes that are read at a time
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full disk, or beyond a quota, ends with
+DIGESTS = "digests.json"  # beside the files of a folder: the digest of each
 FRESH = 2.0  # seconds in which a file may change without another time of modification
 held_here: dict[Path, tuple[int, int]] = {}  # what this process holds: by which thread, how often
 
@@ -42,6 +44,14 @@ def project_root() -> Path:
     root = PACKAGE.parent
     is_repository = (root / "pyproject.toml").exists() and (root / "notebooks").is_dir()
     return root if is_repository else Path.cwd()
+
+
+def free_disk_at(path: Path) -> int:
+    """Return the free bytes of the disk that a path, which need not exist yet, lies on."""
+    path = path.absolute()
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free
 
 
 # writing
@@ -87,8 +97,8 @@ def _system_error(error: Exception) -> int | None:
     """Return the number of the system's error behind an exception, also where a library in Rust raised it."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return None if found is None else int(found[1])
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return None if number is None else int(number[1])
 
 
 def make_folder(path: Path) -> None:
@@ -168,16 +178,57 @@ def known_digest(path: Path | str) -> str:
 
 def _status(path: Path) -> dict[str, int]:
     """Return what is another when a file was written to, whatever its time of modification was set to."""
-    found = path.stat()
+    status = path.stat()
     return {
-        "size": found.st_size,
-        "file": found.st_ino,
-        "modified": found.st_mtime_ns,
-        "changed": found.st_ctime_ns,
+        "size": status.st_size,
+        "file": status.st_ino,
+        "modified": status.st_mtime_ns,
+        "changed": status.st_ctime_ns,
     }
 
 
+def digests(folder: Path, *patterns: str) -> dict[str, str]:
+    """Return the digests of the files of a folder whose names fit one of some patterns, by name."""
+    files = [file for pattern in patterns for file in sorted(folder.glob(pattern)) if file.is_file()]
+    return {file.name: file_digest(file) for file in files}
+
+
+def write_digests(folder: Path) -> None:
+    """Write the digest of every file of a folder into the folder, for `damaged_files`."""
+    write_json(folder / DIGESTS, digests(folder, "[!.]*"))
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Return the names of the files of a folder that are not what `write_digests` saw.
+
+    A file is read only where its size or one of its times differ. A folder without digests gets some: what it
+    holds now is what later calls compare with.
+    """
+    try:
+        known = json.loads((folder / DIGESTS).read_text(encoding="utf-8"))
+        files = {folder / name: digest for name, digest in known.items()}
+        return [
+            file.name
+            for file, digest in files.items()
+            if not (file.is_file() and known_digest(file) == digest)
+        ]
+    except FileNotFoundError:
+        with suppress(OSError):  # of a cache that may be read only
+            write_digests(folder)
+        return []
+    except (ValueError, AttributeError):
+        return [DIGESTS]
+
+
 # locks
+
+
+def _resolved(path: Path | str) -> Path:
+    """Return where a path leads; raise ValueError where symbolic links lead round in a circle."""
+    try:
+        return Path(path).resolve()
+    except RuntimeError:
+        raise ValueError(f"{path} leads to itself through symbolic links: choose another place") from None
 
 
 @contextmanager
@@ -186,11 +237,11 @@ def held(path: Path | str) -> Iterator[None]:
 
     The lock is a file beside `path` that is gone afterwards; it frees itself when a process dies. A thread
     may hold a path several times. Raises RuntimeError at once, saying who holds it, where another process or
-    thread does.
+    thread does, and ValueError for symbolic links that lead round in a circle.
     """
     from filelock import FileLock, Timeout
 
-    path = Path(path).resolve()
+    path = _resolved(path)
     mine = threading.get_ident()
     owner, times = held_here.get(path, (mine, 0))
     if times and owner == mine:

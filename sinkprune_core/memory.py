@@ -4,12 +4,16 @@ of an intermediate result to hold at once.
 The settings are those of glibc; other C libraries are left alone.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:  # what drives the notebooks asks for free memory, and does without torch
+    import torch
 
 # Parameters of `mallopt`, by the numbers in glibc's malloc.h.
 _TRIM_THRESHOLD = -1
@@ -110,7 +114,7 @@ def _free_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/pr
 def _with_parents(root: Path, path: str) -> list[Path]:
     """Return the folders of a group and of all that it lies in."""
     inner = Path(path.strip("/"))
-    return [root / each for each in (inner, *inner.parents) if ".." not in each.parts]
+    return [root / group for group in (inner, *inner.parents) if ".." not in group.parts]
 
 
 def _free_in_group(folder: Path, limit_name: str) -> int:

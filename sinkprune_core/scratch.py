@@ -59,10 +59,10 @@ def remove_leftovers(path: Path) -> None:
     """
     form = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.\w+")
     for folder in path.parent.glob(".*"):
-        found = form.fullmatch(folder.name)
-        if found and (folder / HELD).is_file():
+        match = form.fullmatch(folder.name)
+        if match and (folder / HELD).is_file():
             _remove_if_abandoned(folder)
-        elif found and not _is_alive(int(found[1])):
+        elif match and not _is_alive(int(match[1])):
             with suppress(OSError):  # it is not empty: not ours
                 folder.rmdir()
 
@@ -100,5 +100,5 @@ def give_ordinary_modes(path: Path) -> None:
     probe.unlink()
     of_folder = of_file | (of_file & 0o444) >> 2  # who may read may enter
     below = path.rglob("*") if path.is_dir() else ()
-    for each in (path, *below):
-        each.chmod(of_folder if each.is_dir() else of_file)
+    for place in (path, *below):
+        place.chmod(of_folder if place.is_dir() else of_file)

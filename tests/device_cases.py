@@ -10,6 +10,8 @@ from contextlib import nullcontext
 import pandas as pd
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 from safetensors.torch import save_file
 
 from sinkprune_companion.cli.main import main
@@ -27,8 +29,6 @@ from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.loading import load, open_checkpoint
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.engine import prune
@@ -335,7 +335,6 @@ def test_training(tiny_base, make_ids, tmp_path, kind):
                 alpha=8,
                 warmup_steps=1,
                 decay_share=0.0,
-                samples=300,
                 dtype=training_dtype("auto", DEVICE),
             )
             checkpoint = lora.train(settings, folder, check_every=2, draws=1, device=device)

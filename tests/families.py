@@ -8,10 +8,10 @@ import math
 from pathlib import Path
 
 import torch
+from random_models.cases import Case
+from random_models.parts import TinyShape
 
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.random_cases import Case
-from sinkprune_core.models.random_parts import TinyShape
 
 LENGTH = 11  # of the texts of `some_ids`
 

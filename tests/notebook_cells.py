@@ -18,12 +18,15 @@ TINY = {
         "samplers": ["llada"],
         "first_tokens": [False],
         "prompts": 2,
+        "trajectories": 2,
+        "calibration": 2,
+        "noise_levels": 2,
         "steps": 4,
         "lengths": [48],
     },
     "02_hiding_sinks": {
         "texts": ["natural"],
-        "first_tokens": [False],
+        "first_tokens": [False, True],
         "counts": [1, 5],
         "thirds": ["early"],
         "samplers": ["llada", "dream"],
@@ -100,6 +103,28 @@ TINY = {
         "lengths": [48, 32],
         "sequences": 12,
     },
+    "08_stable_sinks": {
+        "restored_counts": [1, 10],
+        "sequences": 12,
+        "calibration": 1,
+        "noise_levels": 2,
+        "largest_from": 1,
+        "seeds": 1,
+        "length": 48,
+        "stability_threshold": 0.5,
+    },
+    "09_best_recipe": {
+        "factorial_calibration": 1,
+        "schedule_calibration": 5,
+        "damping_sequences": [2],
+        "places": ["75", "2:4"],
+        "screening_calibration": 1,
+        "confirmation_calibration": 1,
+        "item_draws": 1,
+        "noise_levels": 2,
+        "seeds": 1,
+        "length": 48,
+    },
 }
 MODELS = {
     "00_start_here": ("model", "twin", "base"),
@@ -108,12 +133,14 @@ MODELS = {
     "03_pruning_results": ("model", "twin"),
     "04_matched_compute": ("model",),
     "05_what_does_the_work": ("model",),
+    "08_stable_sinks": ("models",),
+    "09_best_recipe": ("model",),
     "06_real_models": (),  # random weights in the format of a published model
     "07_robustness": ("model",),
 }  # parameters that name models
 
 
-def save_tiny_pair(folder: Path) -> dict[str, str]:
+def save_tiny_pair(folder: Path) -> dict[str, str | list[str]]:
     """Write random models with the vocabulary of the embedded pair; return the parameters that name them."""
     tokenizer = open_checkpoint("smol-ar").tokenizer()
     folders = {"model": "diffusion", "twin": "autoregressive", "base": "autoregressive"}
@@ -135,7 +162,8 @@ def save_tiny_pair(folder: Path) -> dict[str, str]:
         model = set_direction(LlamaForCausalLM(config).eval(), causal=kind == "autoregressive")
         mask = MASK_TOKEN_ID if kind == "diffusion" else None
         LanguageModel(model, tokenizer, f"tiny-{name}", kind, mask, logits_shifted=True).save(folder / name)
-    return {name: str(folder / name) for name in folders}
+    named = {name: str(folder / name) for name in folders}
+    return {**named, "models": [named["model"]]}
 
 
 def run_cells(name: str, folder: Path = NOTEBOOKS, /, **parameters: object) -> dict[str, object]:

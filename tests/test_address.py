@@ -54,8 +54,8 @@ def test_without_an_address_there_is_no_badge_and_with_one_there_are_two_in_ever
     for name in NAMES:
         assert not BADGE.search(prose(without, name))
         head = prose(published, name).split("\n\n")[1]
-        assert f"/github/some-owner/a.name/blob/v0.1.0/notebooks/{name}.ipynb)" in head
-        assert f"/gh/some-owner/a.name/v0.1.0?urlpath=lab/tree/notebooks/{name}.ipynb)" in head
+        assert f"/github/some-owner/a.name/blob/{address.REF}/notebooks/{name}.ipynb)" in head
+        assert f"/gh/some-owner/a.name/{address.REF}?urlpath=lab/tree/notebooks/{name}.ipynb)" in head
         assert len(BADGE.findall(prose(published, name))) == 2
     assert not BADGE.search((without / "README.md").read_text(encoding="utf-8"))
     readme = (published / "README.md").read_text(encoding="utf-8").splitlines()
@@ -71,7 +71,7 @@ def test_with_an_address_no_link_of_a_notebook_leads_nowhere_from_colab(publishe
             assert (ROOT / "notebooks" / target).is_file(), target
             assert behind.startswith(f" ([Colab]({address.COLAB}/github/some-owner/a.name/"), target
         pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", prose(published, name))
-        assert all("/raw/v" in target for target in pictures if target.startswith(URL))
+        assert all(f"/raw/{address.REF}/" in target for target in pictures if target.startswith(URL))
 
 
 def test_links_of_a_clone_lead_to_files():
@@ -81,12 +81,12 @@ def test_links_of_a_clone_lead_to_files():
 
 
 def test_a_notebook_installs_the_package_from_the_address_only(published):
-    for folder, source in ((ROOT, ""), (published, f"sinkprune @ git+{URL}@v0.1.0")):
+    for folder, source in ((ROOT, ""), (published, f"sinkprune @ git+{URL}@{address.REF}")):
         for name in NAMES:
             code = (folder / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
             assert f'\nSOURCE = "{source}"  # ' in code
     notebook = nbformat.read(published / "notebooks" / "00_start_here.ipynb", 4)
-    assert any(f'SOURCE = "sinkprune @ git+{URL}@v0.1.0"' in cell.source for cell in notebook.cells)
+    assert any(f'SOURCE = "sinkprune @ git+{URL}@{address.REF}"' in cell.source for cell in notebook.cells)
 
 
 def test_an_address_can_be_changed_and_taken_back_without_a_trace(published, tmp_path):

@@ -11,7 +11,7 @@ from hostile.tally import BROKE, HELD, REFUSED, Tally
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.run import parameters, records
 from sinkprune_core.models import adapters, reader, weight_files
-from sinkprune_core.models.configuration_fields import check_fields
+from sinkprune_core.models.configurations import check_fields
 from sinkprune_core.models.weight_files import read_json
 
 SHORT = {
@@ -28,6 +28,13 @@ SHORT = {
     "ledger of claims": 3,
     "numbers of settings": 1,
     "parameters of notebooks": 1,
+    "functions of users": 5,
+    "activations that overflow": 25,
+    "ids of other models": 30,
+    "local data": 8,
+    "archives of records": 6,
+    "runs to publish": 4,
+    "values below the smallest": 1,
 }  # of a group's cases, each so many-th
 
 
@@ -59,7 +66,7 @@ def no_fields(monkeypatch):
 
 
 def no_card(monkeypatch):
-    monkeypatch.setattr(reader, "read_card", lambda folder: read_json(folder / "sinkprune.json"))
+    monkeypatch.setattr(reader, "read_checked", lambda cls, file: cls.model_construct(**read_json(file)))
 
 
 def no_index(monkeypatch):
@@ -83,7 +90,7 @@ def whole_records(monkeypatch):
 
 
 def unchecked_entries(monkeypatch):
-    monkeypatch.setattr(claims, "checked", lambda cls, values, where: cls(**values))
+    monkeypatch.setattr(claims, "_checked", lambda check, values, where: values)
 
 
 def unchecked_parameters(monkeypatch):

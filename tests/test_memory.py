@@ -28,7 +28,7 @@ from sinkprune_core.evaluation import likelihood, token_losses
 from sinkprune_core.models import adapters, embedded, reader
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import from_folder
+from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
 
@@ -155,7 +155,7 @@ def test_memory_goes_back_after_every_record_that_was_computed(run, monkeypatch)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_the_adapter_is_merged_in_float32_one_linear_at_a_time(monkeypatch, dtype):
     """As float32 matrices give it, to the bit, with one of them in memory where the base is bfloat16."""
-    base, _ = from_folder(embedded.base_folder(), torch.bfloat16)
+    base = Checkpoint(embedded.base_folder()).load(torch.bfloat16)
     weights = {name: weight.clone() for name, weight in base.named_parameters()}
     wide = []  # parameters in float32 whenever a linear is merged
     merge = Linear.merge
@@ -199,7 +199,7 @@ def test_reading_a_model_lets_go_of_the_pages_it_has_read(monkeypatch):
         return tensor(checkpoint, name)
 
     monkeypatch.setattr(reader.Checkpoint, "tensor", measured)
-    model, _ = from_folder(folder, torch.bfloat16)
+    model = Checkpoint(folder).load(torch.bfloat16)
     assert 0 < max(resident) <= 2 * reader.MAPPED
     stored = load_file(folder / "model.safetensors")
     assert all(torch.equal(stored[name], weight) for name, weight in model.named_parameters())

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jupytext
@@ -17,6 +18,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals and shell of POSIX")]
 
+EXPERIMENTS = {"08_stable_sinks", "09_best_recipe"}  # which profile evidence runs, and no other
 CONFIGS = sorted((ROOT / "workflow" / "config").glob("*.yml"))
 
 NOTEBOOK = """
@@ -38,7 +40,7 @@ time.sleep(pause)
 second = run.record("second", lambda: pd.DataFrame({"x": [1.0 / (size - 13), 2.0]}), size=size)
 drawn = pd.concat(
     [
-        run.record("draw", lambda: pd.DataFrame({"x": [seed + time.time()]}), seed=seed)
+        run.record("draw", lambda: pd.DataFrame({"x": [seed + time.time()]}), seed=seed, of="NAME")
         for seed in range(first_seed, first_seed + seeds)
     ]
 )
@@ -126,9 +128,9 @@ def stamps(run: Path) -> dict[str, int]:
 
 
 def makers(run: Path) -> dict[int, str]:
-    """Return which job computed each draw."""
-    records = (json.loads(path.read_text()) for path in run.glob("records/draw/*.json"))
-    return {record["key"]["seed"]: record["profile"] for record in records}
+    """Return which job computed each draw of the notebook that is shared out."""
+    records = [json.loads(path.read_text()) for path in run.glob("records/draw/*.json")]
+    return {record["key"]["seed"]: record["profile"] for record in records if record["key"]["of"] == "01_two"}
 
 
 def written(project: Path, notebook: str, record: str) -> float:
@@ -164,7 +166,7 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     before = stamps(run)
 
     again = reproduce(project)
-    assert again.returncode == 0 and "Nothing to be done" in again.stderr + again.stdout
+    assert again.returncode == 0 and "Nothing to be done" in (run.parent / "reproduce.log").read_text()
     assert stamps(run) == before
 
     sweep["01_two"]["first_seed"].append(2)
@@ -190,29 +192,64 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
         ({"09_none": {"size": [1]}}, "sweep or resources name 09_none"),
         ({"01_two": {"size": 3}}, "size=3 must be a list"),
         ({"01_two": {"size": [3, 3]}}, "two cells are called size-3"),
+        ({"01_two": {"seeds": [1, 2]}}, "stages of 01_two: size is not a parameter of its sweep: seeds"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project, sweep, message):
-    configure(project, sweep=sweep)
+    configure(project, sweep=sweep, stages={"01_two": "size"} if "stages" in message else {})
     refused = reproduce(project)
     assert refused.returncode != 0 and message in refused.stderr + refused.stdout
     assert not (project / "runs" / "tiny").exists()
 
 
-def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_and_keeps_the_rest(project):
+def test_cells_of_a_stage_wait_for_those_of_the_stages_before(project):
+    sweep = {"01_two": {"first_seed": [0, 1], "pause": [1.5, 0.0], "seeds": [1]}}
+    configure(project, two={"size": 3, "seeds": 2}, sweep=sweep, stages={"01_two": "pause"})
+    assert reproduce(project).returncode == 0
+    cells = project / "runs" / "tiny" / "cells" / "01_two"
+    done = {file.parents[1].name: file.stat().st_mtime for file in cells.glob("*/findings/01_two.json")}
+    first = [time for name, time in done.items() if name.endswith("pause-1.5")]
+    second = [time for name, time in done.items() if name.endswith("pause-0.0")]
+    assert len(first) == len(second) == 2 and max(first) < min(second)
+
+
+def begun(project: Path, **streams: object) -> subprocess.Popen:
+    """Start a run in a session of its own, and return it when its first notebook has written a record."""
     configure(project, one={"size": 2, "pause": 120.0})
     process = subprocess.Popen(
         **command(project, "reproduce", "--profile", "tiny"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
         start_new_session=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which a background job ignores
+        **streams,
     )
-    records = project / "runs" / "tiny" / "records"
     deadline = time.time() + 120
+    records = project / "runs" / "tiny" / "records"
     while not list(records.glob("first/*.csv")) and time.time() < deadline:  # not in the folders of scratch
         time.sleep(0.2)
+    return process
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_nothing_else(project):
+    """As a terminal does it: everything that runs gets the signal."""
+    process = begun(project, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    os.killpg(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and not output
+    progress, last = errors.splitlines()[:-1], errors.splitlines()[-1]
+    assert last == (
+        "interrupted: finished notebooks and records are kept in runs/tiny, "
+        "and the same command goes on from here"
+    )
+    assert all("of 2 jobs finished" in line for line in progress)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # no process is left
+
+
+def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_and_keeps_the_rest(project):
+    process = begun(project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    records = project / "runs" / "tiny" / "records"
     (kept,) = records.glob("first/*.csv")
     text, stamp = kept.read_text(), kept.stat().st_mtime_ns
     assert not list(records.glob("second/*.csv"))
@@ -240,9 +277,9 @@ def test_a_profile_names_itself_and_every_notebook():
     for config in CONFIGS:
         stated = yaml.safe_load(config.read_text())
         assert stated["profile"] == config.stem
-        assert (
-            set(stated["notebooks"]) == names or config.stem == "paper"
-        )  # the paper's models are the matter of one notebook
+        expected = EXPERIMENTS if config.stem == "evidence" else names - EXPERIMENTS
+        if config.stem != "paper":  # the paper's models are the matter of one notebook
+            assert set(stated["notebooks"]) == expected
     assert all(jupytext.read(ROOT / "notebooks" / f"{name}.py").cells for name in names)
 
 

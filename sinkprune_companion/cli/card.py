@@ -1,55 +1,31 @@
 """`sinkprune card`: measure a diffusion adapter beside smol-ar and write its model card."""
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from sinkprune_companion.cli.options import Options, add_number, whole
-
-SUMMARY = "measure a diffusion adapter beside smol-ar and write its model card"
+from sinkprune_companion.cli.options import NEXT, Options, path, switch, whole
 
 
 @dataclass(frozen=True, kw_only=True)
 class CardOptions(Options):
     """The options of `sinkprune card`."""
 
-    folder: Path | None = None
-    sequences: int = whole(64, least=2)
-    draws: int = whole(4, least=1)
-    items: int = whole(504, least=1)
-    seed: int = whole(0, least=0)
-    data: Path | None = None
-    render: bool = False
+    folder: Path | None = path("an exported adapter (default: the one that ships with the package)", "FOLDER")
+    sequences: int = whole(64, "held-out sequences of WikiText-2, and of the two other sources", least=2)
+    draws: int = whole(4, "noise draws per sequence and per two-choice item", least=1)
+    items: int = whole(504, "items of the offline suite, of 1,512, and of BLiMP, of 4,020", least=1)
+    seed: int = whole(0, "seed of the choice of text, of noise and of the samples", least=0)
+    render: bool = switch("measure nothing: write the card anew from the files beside the adapter")
 
     def __post_init__(self):
-        super().__post_init__()
         if self.render:
-            measured = ("sequences", "draws", "items", "seed", "data")
+            measured = ("sequences", "draws", "items", "seed")
             self.refuse(measured, "--render measures nothing")
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `CardOptions`."""
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        help="an exported adapter (default: the one that ships with the package)",
-    )
-    add_number(parser, CardOptions, "sequences", "held-out sequences, half of each source")
-    add_number(parser, CardOptions, "draws", "noise draws per sequence and per two-choice item")
-    add_number(parser, CardOptions, "items", "items of the offline suite, of 1,512")
-    add_number(parser, CardOptions, "seed", "seed of the choice of text, of noise and of the samples")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        metavar="FOLDER",
-        help="a folder with WikiText-2, BLiMP or both, measured besides",
-    )
-    parser.add_argument(
-        "--render",
-        action="store_true",
-        help="measure nothing: write the card anew from the files beside the adapter",
-    )
+    @property
+    def left_behind(self) -> str:
+        """What an interrupted command leaves, in words."""
+        return f"the card and its measures are as they were, and {NEXT}"
 
 
 def run(options: CardOptions) -> int:
@@ -65,10 +41,5 @@ def run(options: CardOptions) -> int:
 
     from sinkprune_companion.training.card_measures import write_measures
 
-    print(write_measures(folder, options.sequences, options.draws, options.items, options.seed, options.data))
+    print(write_measures(folder, options.sequences, options.draws, options.items, options.seed))
     return 0
-
-
-def kept(options: CardOptions) -> str:
-    """Return what an interrupted run leaves."""
-    return "the card and its measures are as they were, and the same command begins anew"

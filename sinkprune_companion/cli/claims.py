@@ -1,55 +1,51 @@
 """`sinkprune claims`: print the claims table of a run."""
 
-import argparse
 from dataclasses import dataclass
 
-from sinkprune_companion.cli.options import Options
-from sinkprune_core.files import project_root
+from sinkprune_companion.cli.options import Options, option
+from sinkprune_companion.run.profiles import run_folder
 
-SUMMARY = "print the claims table of a run"
+PROFILE_HELP = "name of a run in runs/"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClaimsOptions(Options):
     """The options of `sinkprune claims`."""
 
-    profile: str = "quick"
+    profile: str = option("quick", f"{PROFILE_HELP} (default: quick)", metavar="NAME")
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `ClaimsOptions`."""
-    parser.add_argument(
-        "--profile", metavar="NAME", help=f"a run in runs/ (default: {ClaimsOptions.profile})"
-    )
+    @property
+    def left_behind(self) -> str:
+        """What an interrupted command leaves, in words."""
+        return "this command writes nothing"
 
 
 def run(options: ClaimsOptions) -> int:
-    """Print the claims table of a run."""
-    print_claims(options.profile)
+    """Print every row of the claims table of a run."""
+    print_claims(options.profile, kinds=None)
     return 0
 
 
-def kept(options: ClaimsOptions) -> str:
-    """Return what an interrupted run leaves."""
-    return "this command writes nothing"
+def print_claims(profile: str, kinds: tuple[str, ...] | None = ("claim",)) -> None:
+    """Print the rows of these kinds with their verdicts (None: all rows), and where the rest of a run is.
 
-
-def print_claims(profile: str) -> None:
-    """Print every claim with its verdict, and where the rest of a run is.
-
-    Raises FileNotFoundError where there is no run.
+    Raises ValueError for a profile that is no name, and FileNotFoundError where there is no run.
     """
-    from sinkprune_companion.ledger import claims
-    from sinkprune_companion.pages import claims_page
+    folder = run_folder(profile)
 
-    folder = f"runs/{profile}"
-    found = claims.findings(project_root() / "runs" / profile)
-    if not found:
+    from sinkprune_companion.ledger import claims, tables
+
+    findings = claims.findings(folder)
+    if not findings:
         raise FileNotFoundError(
-            f"no findings in {folder}: run `sinkprune reproduce --profile {profile}` first"
+            f"no findings in runs/{profile}: run `sinkprune reproduce --profile {profile}` first"
         )
+    table = claims.verdicts(claims.ledger(), findings)
+    if kinds is not None:
+        table = table[table.kind.isin(kinds)]
     print(f"\nClaims, profile {profile} (verdict, claim, value with 95 % interval):\n")
-    print(claims_page.as_text(claims.verdicts(claims.ledger(), found)))
+    print(tables.as_text(table, width=max(map(len, table.claim), default=0)))
     print(
-        f"\nFigures: {folder}/figures   notebooks as they ran: {folder}/notebooks   records: {folder}/records"
+        f"\nWhere to look: README.md explains them; figures, their data and the whole table are in "
+        f"runs/{profile}/figures, the notebooks as they ran in runs/{profile}/notebooks"
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.evaluate import SUITE_DRAWS, say_duration
-from sinkprune_companion.cli.model_options import ModelOptions, add_model_options, check_model_name
-from sinkprune_companion.cli.options import add_number, new_files, real, suggestion, whole
+from sinkprune_companion.cli.evaluate import announce_duration
+from sinkprune_companion.cli.model_options import ModelOptions, check_model_name
+from sinkprune_companion.cli.options import new_files, option, path, positional, real, suggestion, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from sinkprune_core.evaluation.comparison import Comparison
     from sinkprune_core.models.language_model import LanguageModel
 
-SUMMARY = "two models, or one before and after pruning, on the same texts and items, with a verdict"
 TEXT_BATCH = 32  # sequences at once
 TEXT_DRAWS = 4  # noise levels per sequence: more sequences tell more than more draws
 TASKS = ("suite",)
@@ -30,15 +28,27 @@ TASKS = ("suite",)
 class CompareOptions(ModelOptions):
     """The options of `sinkprune compare`; `model` is A and `other` is B."""
 
-    other: str
-    batch: int | None = whole(None, least=1)
-    sequences: int = whole(64, least=2)
-    length: int | None = whole(None, least=2)
-    draws: int | None = whole(None, least=1)
-    tasks: tuple[str, ...] = ()
-    limit: int | None = whole(None, least=1)
-    margin: float = real(0.02, least=0, without_least=True)
-    json: Path | None = None
+    other: str = positional("the model to compare it with, B in what is printed; the first is A")
+    batch: int | None = whole(None, "sequences at once; it changes speed and memory only", least=1)
+    sequences: int = whole(64, "sequences of held-out text", least=2)
+    length: int | None = whole(None, "tokens per sequence", least=2, stated="128, with --text 512")
+    draws: int | None = whole(
+        None,
+        "random masks of each sequence and of each answer under a diffusion model, the same for both",
+        least=1,
+        stated=f"{TEXT_DRAWS}, in the suite as in evaluate",
+    )
+    margin: float = real(
+        0.02,
+        "smallest difference that would matter, in nats per token; 0.02 is 2 % of perplexity",
+        "above 0",
+        lambda margin: margin > 0,
+    )
+    tasks: tuple[str, ...] = option(
+        (), "suite: this project's offline items, besides the text", nargs="+", metavar="TASK"
+    )
+    limit: int | None = whole(None, "items of each group of the suite", least=1, stated="all")
+    json: Path | None = path("where the result goes besides")
 
     def __post_init__(self):
         super().__post_init__()
@@ -53,49 +63,10 @@ class CompareOptions(ModelOptions):
             self.refuse(("limit",), "it counts items of --tasks")
 
 
-@dataclass(frozen=True)
-class Scores:
-    """What one model got."""
-
-    kind: str
-    """Its kind: a diffusion model's nats are a bound."""
-    texts: pd.DataFrame
-    """Nats per token, a row per sequence."""
-    answers: pd.DataFrame | None
-    """Answers to the suite, a row per item; None where it was not asked for."""
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `CompareOptions`."""
-    add_model_options(parser, CompareOptions)
-    parser.add_argument("other", help="the model to compare it with, B in what is printed; the first is A")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the result goes besides")
-    add_number(parser, CompareOptions, "sequences", "sequences of held-out text")
-    add_number(parser, CompareOptions, "length", "tokens per sequence", "128, with --text 512")
-    add_number(
-        parser,
-        CompareOptions,
-        "draws",
-        "random masks of each sequence and of each answer under a diffusion model, the same for both",
-        f"{TEXT_DRAWS}, in the suite {SUITE_DRAWS}",
-    )
-    add_number(
-        parser,
-        CompareOptions,
-        "margin",
-        "smallest difference that would matter, in nats per token; 0.02 is 2 % of perplexity",
-    )
-    parser.add_argument(
-        "--tasks", nargs="+", metavar="TASK", help="suite: this project's offline items, besides the text"
-    )
-    add_number(parser, CompareOptions, "limit", "items of each group of the suite", "all")
-
-
 def run(options: CompareOptions) -> int:
     """Score both models, one after the other, and print differences with a verdict."""
-    check_model_name(options.model)
+    options.check_inputs()
     check_model_name(options.other)
-    options.check_text()
     with new_files(json=options.json):
         return compare_and_write(options)
 
@@ -107,124 +78,135 @@ def compare_and_write(options: CompareOptions) -> int:
     from sinkprune_core.files import write_json
 
     options = on_device(options)
-    check_comparable(options)
+    length = common_length(options)
     documents = documents_of(options, held_out=True)
     lm = open_model(options)
-    texts = sequences_of(lm, options, documents, options.length, held_out=True)
+    texts = sequences_of(lm, options, documents, length, held_out=True)
     a = scores(lm, texts, options)
+    kind = lm.kind
     del lm  # only one model is in memory at a time
-    b = scores(open_model(dataclasses.replace(options, model=options.other)), texts, options)
-    found = comparison(a, b, options)
-    print(report(found, options))
+    lm = open_model(dataclasses.replace(options, model=options.other))
+    b = scores(lm, texts, options)
+    result = {
+        "a": options.model,
+        "b": options.other,
+        "kind_a": kind,
+        "kind_b": lm.kind,
+        "margin": options.margin,
+        **comparison(a, b, options.margin),
+    }
+    print(report(result))
     if options.json is not None:
-        write_json(options.json, found)
+        write_json(options.json, result)
     print_next("trace", options.other, "--figure", picture_of(options.other))
     return 0
 
 
-def kept(options: CompareOptions) -> str:
-    """Return what an interrupted run leaves."""
-    return "nothing was written, and the same command begins anew"
+def common_length(options: CompareOptions) -> int:
+    """Return the tokens per sequence that both models are scored on; no weights are read for it.
 
+    Raises ValueError for models of different tokenizers, for a length beyond the positions of one, and for
+    `--draws` where both are exact.
+    """
+    from sinkprune_companion.cli.inputs import default_length, without_weights
 
-def check_comparable(options: CompareOptions) -> None:
-    """Raise ValueError for models of different tokenizers, and for `--draws` where both are exact."""
-    from sinkprune_companion.cli.inputs import kind_and_tokenizer
-
-    kind_a, tokenizer_a = kind_and_tokenizer(options.model)
-    kind_b, tokenizer_b = kind_and_tokenizer(options.other)
-    if tokenizer_a.get_vocab() != tokenizer_b.get_vocab():
+    kind_a, vocabulary_a, positions_a = without_weights(options.model)
+    kind_b, vocabulary_b, positions_b = without_weights(options.other)
+    if vocabulary_a != vocabulary_b:
         raise ValueError(
             f"{options.model} and {options.other} have different tokenizers: nats per token of different "
             "tokens cannot be compared (bits per character would be needed); give two models of one tokenizer"
         )
     if kind_a == kind_b == "autoregressive":
         options.refuse(("draws",), "both models are autoregressive, and their likelihood is exact")
+    positions = min(positions_a, positions_b)
+    length = options.length or default_length(options, positions)
+    if length > positions:
+        shorter = options.model if positions_a == positions else options.other
+        raise ValueError(
+            f"--length {length} exceeds the {positions} positions of {shorter}: ask for shorter sequences"
+        )
+    return length
 
 
-def scores(lm: LanguageModel, texts: dict[str, torch.Tensor], options: CompareOptions) -> Scores:
-    """Score the texts, and the items where they are asked for, on noise that depends on `--seed` alone."""
+def scores(
+    lm: LanguageModel, texts: dict[str, torch.Tensor], options: CompareOptions
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Return nats per token of the texts and, where they are asked for, answers to the suite.
+
+    Noise depends on `--seed` alone.
+    """
     from sinkprune_companion.experiments.scoring import score_texts
     from sinkprune_companion.harness import suite
-    from sinkprune_core.diffusion.sampling import check_positions
     from sinkprune_core.evaluation import two_choice
 
-    check_positions(lm, max(ids_NT.shape[1] for ids_NT in texts.values()))
-    draws = options.draws or TEXT_DRAWS
-    by_text = score_texts(lm, texts, draws, batch=options.batch or TEXT_BATCH, seed=options.seed)
-    answers = None
-    if options.tasks:
-        answers = two_choice.accuracy(
-            lm,
-            suite.items(limit=options.limit),
-            options.draws or SUITE_DRAWS,
-            options.seed,
-            options.batch or two_choice.BATCH,
-            progress=True,
-            announce=partial(say_duration, lm, options.draws or SUITE_DRAWS),
-        )
-    return Scores(lm.kind, by_text, answers)
-
-
-def comparison(a: Scores, b: Scores, options: CompareOptions) -> dict[str, object]:
-    """Return what is reported, as JSON values: differences, flips and the verdict."""
-    from sinkprune_core.evaluation.comparison import (
-        accuracy_difference,
-        flips,
-        nats_difference,
-        verdict,
+    text_draws = options.draws or TEXT_DRAWS
+    nats = score_texts(lm, texts, text_draws, batch=options.batch or TEXT_BATCH, seed=options.seed)
+    if not options.tasks:
+        return nats, None
+    draws = options.draws or two_choice.DRAWS
+    answers = two_choice.accuracy(
+        lm,
+        suite.items(limit=options.limit),
+        draws,
+        options.seed,
+        options.batch or two_choice.BATCH,
+        progress=True,
+        announce=partial(announce_duration, lm, draws),
     )
+    return nats, answers
 
-    nats = nats_difference(a.texts, b.texts)
-    rows = [row("nats per token", nats, "sequences")]
-    found = {
-        "a": options.model,
-        "b": options.other,
-        "kind_a": a.kind,
-        "kind_b": b.kind,
-        "margin": options.margin,
-        "verdict": verdict(nats.difference, options.margin),
-        "differences": rows,
+
+def comparison(a: tuple, b: tuple, margin: float) -> dict[str, object]:
+    """Return the verdict, the differences and the flips of what `scores` returned of two models."""
+    from sinkprune_core.evaluation.comparison import accuracy_difference, flips, nats_difference, outcome
+
+    (nats_a, answers_a), (nats_b, answers_b) = a, b
+    nats = nats_difference(nats_a, nats_b)
+    result = {
+        "verdict": outcome(nats.difference, margin),
+        "differences": [row("nats per token", nats, "sequences")],
     }
-    if a.answers is not None:
-        rows.append(row("accuracy", accuracy_difference(a.answers, b.answers), "pairs of items"))
-        found["flips"] = dataclasses.asdict(flips(a.answers, b.answers))
-    return found
+    if answers_a is not None:
+        accuracy = accuracy_difference(answers_a, answers_b)
+        result["differences"].append(row("accuracy", accuracy, "pairs of items"))
+        result["flips"] = dataclasses.asdict(flips(answers_a, answers_b))
+    return result
 
 
-def row(measure: str, found: Comparison, units: str) -> dict[str, object]:
+def row(measure: str, compared: Comparison, units: str) -> dict[str, object]:
     """Return one measure of both models as a row."""
     return {
         "measure": measure,
-        "a": found.a,
-        "b": found.b,
-        "b_minus_a": found.difference.value,
-        "low": found.difference.low,
-        "high": found.difference.high,
-        "number": found.difference.units,
+        "a": compared.a,
+        "b": compared.b,
+        "b_minus_a": compared.difference.value,
+        "low": compared.difference.low,
+        "high": compared.difference.high,
+        "number": compared.difference.units,
         "units": units,
     }
 
 
-def report(found: dict[str, object], options: CompareOptions) -> str:
+def report(result: dict) -> str:
     """Return what is printed: the table, the items that flipped, and the verdict last."""
     import pandas as pd
 
     from sinkprune_companion.cli.tables import as_text
 
-    table = pd.DataFrame(found["differences"]).set_index("measure")
-    lines = [f"A is {options.model}, B is {options.other}", "", as_text(table), ""]
-    if "flips" in found:
-        counts = found["flips"]
+    table = pd.DataFrame(result["differences"]).set_index("measure")
+    lines = [f"A is {result['a']}, B is {result['b']}", "", as_text(table), ""]
+    if "flips" in result:
+        counts = result["flips"]
         same = counts["both"] + counts["neither"]
-        lines += [
+        lines.append(
             f"items: {counts['only_a']} are right in A only, {counts['only_b']} in B only, "
             f"{same} alike ({counts['both']} right, {counts['neither']} wrong)"
-        ]
-    if found["kind_a"] != found["kind_b"]:
-        lines += [
+        )
+    if result["kind_a"] != result["kind_b"]:
+        lines.append(
             "a diffusion model's nats are an upper bound and an autoregressive model's are exact: "
             "part of the difference is the bound's"
-        ]
-    lines += [f"verdict (margin {options.margin:g} nats per token): {found['verdict']}"]
+        )
+    lines.append(f"verdict (margin {result['margin']:g} nats per token): {result['verdict']}")
     return "\n".join(lines)

@@ -1,6 +1,5 @@
 """`sinkprune evaluate`: likelihood of held-out text, or tasks of lm-evaluation-harness."""
 
-import argparse
 import dataclasses
 import sys
 from contextlib import ExitStack
@@ -9,41 +8,69 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.model_options import ModelOptions, add_model_options, check_model_name
-from sinkprune_companion.cli.options import add_number, new_files, suggestion, whole
+from sinkprune_companion.cli.model_options import ModelOptions, check_model_name
+from sinkprune_companion.cli.options import check_choice, new_files, option, path, whole
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sinkprune_core.models.language_model import LanguageModel
 
-SUMMARY = "likelihood on held-out text, or tasks"
 PROTOCOLS = ("ppl_llada", "main_llada", "main_dream")  # of evaluation.protocols, those for a running text
-FAMILIES = ("llada", "dream", "autoregressive")  # of evaluation.benchmarks.PAPER
+FAMILIES = ("llada", "dream", "autoregressive")  # of harness.benchmarks.PAPER
 TEXT_BATCH = 32  # sequences at once where text is scored
 TEXT_DRAWS = 8  # noise levels per sequence
-SUITE_DRAWS = 8  # maskings of an ending: evaluation.two_choice.DRAWS
 SUITE_MEANINGS = {
-    "acc": "share of items whose right answer is found more likely; acc_norm: per token. Chance is one half",
+    "acc": "share of items whose right answer is more likely; acc_norm: per token. Chance is one half",
     "low, high": "95 % interval over pairs of items; what random masks add is in it",
     "error_draws": "standard error that random masks add to the value at most; --draws asks for more of them",
 }
 PROTOCOL_BATCH = 16  # windows at once where a protocol scores it
+DRAWN = "likelihood of sequences drawn from the text"
+WHOLE = "likelihood of the whole text"
+TASKS = "tasks"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions(ModelOptions):
     """The options of `sinkprune evaluate`: those of one of its three ways to evaluate, and no others."""
 
-    batch: int | None = whole(None, least=1)
-    sequences: int = whole(32, least=1)
-    length: int | None = whole(None, least=2)
-    tasks: tuple[str, ...] = ()
-    family: str | None = None
-    limit: int | None = whole(None, least=1)
-    protocol: str | None = None
-    draws: int | None = whole(None, least=1)
-    json: Path | None = None
+    batch: int | None = whole(None, "sequences at once; it changes speed and memory only", least=1)
+    json: Path | None = path("where the table goes besides")
+    draws: int | None = whole(
+        None,
+        "random masks of each sequence, or of each answer of --tasks, under a diffusion model",
+        least=1,
+        stated=f"{TEXT_DRAWS}, in other tasks than the suite as published: 128",
+    )
+    sequences: int = whole(32, "sequences of text", least=1, group=DRAWN)
+    length: int | None = whole(
+        None, "tokens per sequence", least=2, stated="128, with --text 512", group=DRAWN
+    )
+    protocol: str | None = option(
+        None,
+        f"score the whole --text in windows by a published perplexity protocol: {', '.join(PROTOCOLS)}",
+        WHOLE,
+        metavar="NAME",
+    )
+    tasks: tuple[str, ...] = option(
+        (),
+        "tasks of lm-evaluation-harness, by spaces or commas, with --data blimp and wikitext from a "
+        "local folder; suite (this project's own, offline); or paper (the paper's eight benchmarks)",
+        TASKS,
+        nargs="+",
+        metavar="TASK",
+    )
+    family: str | None = option(
+        None,
+        "whose published settings the paper's benchmarks take, alone or by name "
+        "(default, for all eight: llada, or autoregressive)",
+        TASKS,
+        choices=FAMILIES,
+    )
+    limit: int | None = whole(
+        None, "items per task, or windows of --protocol", least=1, stated="all", group=TASKS
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -73,12 +100,7 @@ class EvaluateOptions(ModelOptions):
     def _check_protocol(self) -> None:
         if self.text is None:
             raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
-        if self.protocol not in PROTOCOLS:
-            near = suggestion(self.protocol, PROTOCOLS)
-            raise ValueError(
-                f"--protocol {self.protocol} is not one for a running text{near or ';'} "
-                f"choose one of {', '.join(PROTOCOLS)}"
-            )
+        check_choice("protocol", self.protocol, PROTOCOLS)
         self.refuse(("sequences", "length"), "a protocol scores the whole --text in windows of its own")
         self.refuse(("draws",), "a protocol has its own number of draws")
         self.refuse(("family",), "it chooses settings of --tasks")
@@ -89,48 +111,12 @@ class EvaluateOptions(ModelOptions):
         return [name for part in self.tasks for name in part.split(",") if name]
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `EvaluateOptions`."""
-    add_model_options(parser, EvaluateOptions)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the table goes besides")
-    add_number(
-        parser,
-        EvaluateOptions,
-        "draws",
-        "random masks of each sequence, or of each answer of --tasks, under a diffusion model",
-        f"{TEXT_DRAWS}, in the suite {SUITE_DRAWS}, in other tasks as published: 128",
-    )
-    group = parser.add_argument_group("likelihood of sequences drawn from the text")
-    add_number(group, EvaluateOptions, "sequences", "sequences of text")
-    add_number(group, EvaluateOptions, "length", "tokens per sequence", "128, with --text 512")
-    group = parser.add_argument_group("likelihood of the whole text")
-    group.add_argument(
-        "--protocol",
-        metavar="NAME",
-        help=f"score the whole --text in windows by a published perplexity protocol: {', '.join(PROTOCOLS)}",
-    )
-    group = parser.add_argument_group("tasks")
-    group.add_argument(
-        "--tasks",
-        nargs="+",
-        metavar="TASK",
-        help="tasks of lm-evaluation-harness, by spaces or commas, with --data blimp and wikitext from a "
-        "local folder; suite (this project's own, offline); or paper (the paper's eight benchmarks)",
-    )
-    group.add_argument(
-        "--family",
-        choices=FAMILIES,
-        help="whose published settings the paper's benchmarks take, alone or by name "
-        "(default, for all eight: llada, or autoregressive)",
-    )
-    add_number(group, EvaluateOptions, "limit", "items per task, or windows of --protocol", "all")
-
-
 def run(options: EvaluateOptions) -> int:
     """Evaluate a model and print a table; what is missing or broken is said before the model is loaded."""
-    check_model_name(options.model)
-    if not options.tasks:
-        options.check_text()
+    if options.tasks:
+        check_model_name(options.model)
+    else:
+        options.check_inputs()
     with new_files(json=options.json):
         return evaluate_and_write(options)
 
@@ -154,11 +140,6 @@ def evaluate_and_write(options: EvaluateOptions) -> int:
             print(f"{name:<12} {meaning}")
     print_next("trace", options.model, "--figure", picture_of(options.model))
     return 0
-
-
-def kept(options: EvaluateOptions) -> str:
-    """Return what an interrupted run leaves."""
-    return "nothing was written, and the same command begins anew"
 
 
 def text_table(options: EvaluateOptions) -> "pd.DataFrame":
@@ -197,11 +178,11 @@ def protocol_table(options: EvaluateOptions) -> "pd.DataFrame":
     if options.limit is not None:
         ids_T = ids_T[: protocol.chunk * (options.limit + 1) + 1]
     batch = options.batch or PROTOCOL_BATCH
-    found = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
+    estimate = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
     row = {
         "measure": f"{measure_of(lm)}, {options.protocol}",
-        **dataclasses.asdict(found),
-        "perplexity": found.perplexity,
+        **dataclasses.asdict(estimate),
+        "perplexity": estimate.perplexity,
     }
     return pd.DataFrame({options.text.name: row}).T
 
@@ -212,6 +193,7 @@ def task_table(options: EvaluateOptions) -> "pd.DataFrame":
     from sinkprune_companion.harness.benchmarks import evaluate_named, named
     from sinkprune_companion.harness.local_tasks import local_tasks
     from sinkprune_companion.harness.suite import groups_of
+    from sinkprune_core.evaluation import two_choice
 
     names = options.task_names
     of_suite = [name for name in names if groups_of(name)]
@@ -240,7 +222,7 @@ def task_table(options: EvaluateOptions) -> "pd.DataFrame":
                 options.batch,
                 include,
                 progress=True,
-                announce=partial(say_duration, lm, options.draws or SUITE_DRAWS),
+                announce=partial(announce_duration, lm, options.draws or two_choice.DRAWS),
             )
         except OSError as error:
             if any(name.startswith(("blimp", "wikitext")) for name in others):
@@ -250,15 +232,15 @@ def task_table(options: EvaluateOptions) -> "pd.DataFrame":
             raise
 
 
-def say_duration(lm: "LanguageModel", draws: int, seconds: float) -> None:
+def announce_duration(lm: "LanguageModel", draws: int, seconds: float) -> None:
     """Say how long the suite takes from now on, and with how many draws."""
     from tqdm.auto import tqdm
 
     from sinkprune_companion.cli.tables import in_words
 
-    by = f", with at most {draws} random masks of an answer (--draws)" if lm.is_diffusion else ""
-    said = f"suite, {lm.name}: about {in_words(seconds)} at this machine's speed now{by}"
-    tqdm.write(said, file=sys.stderr)  # on a line of its own, above the bar
+    masks = f", with at most {draws} random masks of an answer (--draws)" if lm.is_diffusion else ""
+    line = f"suite, {lm.name}: about {in_words(seconds)} at this machine's speed now{masks}"
+    tqdm.write(line, file=sys.stderr)  # on a line of its own, above the bar
 
 
 def refuse_draws(options: ModelOptions, lm: "LanguageModel") -> None:

@@ -16,7 +16,6 @@ from sinkprune_core.memory import free_memory
 from sinkprune_core.models.catalog import EMBEDDED
 from sinkprune_core.models.devices import choose_device, choose_dtype
 from sinkprune_core.models.embedded import ADAPTERS
-from sinkprune_core.models.finite import check_finite
 from sinkprune_core.models.hub import WORKING, available_memory, parse
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, open_checkpoint
@@ -55,15 +54,8 @@ def require_memory() -> None:
 def open_model(options: ModelOptions, streamed: bool | None = False) -> LanguageModel:
     """Load a model, or stream it from disk; None: stream it where it would not fit well into memory.
 
-    Raises ValueError for a model that cannot be streamed and for one with numbers that are not finite, and
-    what `load` and `stream` raise.
+    Raises ValueError for a model that cannot be streamed, and what `load` and `stream` raise.
     """
-    lm = _opened(options, streamed)
-    check_finite(lm)
-    return lm
-
-
-def _opened(options: ModelOptions, streamed: bool | None) -> LanguageModel:
     if options.device_map is not None:
         return load(options.model, options.dtype, device_map=device_map_of(options.device_map))
     row, _ = parse(options.model)
@@ -83,16 +75,16 @@ def _opened(options: ModelOptions, streamed: bool | None) -> LanguageModel:
     return load(options.model, dtype, options.device)
 
 
-def kind_and_tokenizer(name: str) -> tuple[str, object]:
-    """Return the kind and the tokenizer of a model, without its weights.
+def without_weights(name: str) -> tuple[str, dict[str, int], int]:
+    """Return a model's kind, its vocabulary and its number of positions, without reading weights.
 
-    Models that are not on this machine are downloaded.
+    A model that is not on this machine is downloaded.
     """
     row, _ = parse(name)
-    if row is not None and row.id in EMBEDDED:
-        return row.kind, open_checkpoint("smol-ar").tokenizer()
-    checkpoint = open_checkpoint(name)
-    return checkpoint.kind, checkpoint.tokenizer()
+    is_embedded = row is not None and row.id in EMBEDDED
+    checkpoint = open_checkpoint("smol-ar" if is_embedded else name)  # which all embedded models stand on
+    kind = row.kind if is_embedded else checkpoint.kind
+    return kind, checkpoint.tokenizer().get_vocab(), checkpoint.config.max_position_embeddings
 
 
 # text
@@ -111,7 +103,7 @@ def documents_of(options: ModelOptions, held_out: bool) -> list[str] | None:
         articles = local_data.wikitext(options.data, split)
         return [local_data.running_text([article]) for article in articles]
     try:
-        return options.text.read_text(encoding="utf-8").split("\n\n")
+        return options.text.read_text(encoding="utf-8-sig").split("\n\n")  # without a mark of byte order
     except UnicodeDecodeError as error:
         raise ValueError(
             f"--text {options.text} is not UTF-8 text "
@@ -138,7 +130,7 @@ def sequences_of(
     """
     length = length or default_length(options, lm.model.config.max_position_embeddings)
     if options.text is None:
-        if lm.tokenizer.get_vocab() == corpus_vocabulary() and length <= DEFAULT_LENGTH:
+        if length <= DEFAULT_LENGTH and has_corpus_vocabulary(lm, options.model):
             return corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
         name = "documentation"
         ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
@@ -150,10 +142,14 @@ def sequences_of(
             f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "
             "ask for fewer or shorter ones, or give more text"
         )
-    order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", name, held_out))
+    kind = "documentation" if options.text is None else "text"  # a copy of a file has another name
+    order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", kind, held_out))
     return {name: ids_NT[order[: options.sequences].sort().values]}
 
 
-def corpus_vocabulary() -> dict[str, int]:
-    """Return the vocabulary in which the shipped samples are written."""
-    return open_checkpoint("smol-ar").tokenizer().get_vocab()
+def has_corpus_vocabulary(lm: LanguageModel, name: str) -> bool:
+    """Return whether the shipped samples are written in the vocabulary of a model."""
+    row, _ = parse(name)
+    if row is not None and row.id in EMBEDDED:
+        return True
+    return lm.tokenizer.get_vocab() == open_checkpoint("smol-ar").tokenizer().get_vocab()

@@ -2,39 +2,63 @@
 
 import argparse
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from importlib import import_module
 from types import ModuleType
 
-from sinkprune_companion.cli import card, claims, compare, evaluate, prune, publish, reproduce, trace, train
-from sinkprune_companion.cli.options import Options, Parser, flag, suggestion
+from sinkprune_companion.cli.options import Options, Parser, suggestion
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the table."""
+    """A command: a module of this folder, which is imported when the command is asked for."""
 
-    module: ModuleType
-    """It has SUMMARY, `add_options(parser)`, `run(options)` and `kept(options)`, what an interrupt leaves."""
+    name: str
+    """The module has this name, a class of options, and `run(options)`, which returns an exit status."""
 
-    options: type[Options]
-    """The class of its options."""
+    summary: str
+    """What it does, for help."""
+
+    @property
+    def module(self) -> ModuleType:
+        """The command's module."""
+        return import_module(f"sinkprune_companion.cli.{self.name}")
+
+    @property
+    def options(self) -> type[Options]:
+        """The class of its options."""
+        return getattr(self.module, f"{self.name.title()}Options")
+
+    def parser(self) -> Parser:
+        """Return the parser of its options."""
+        parser = Parser(
+            prog=f"sinkprune {self.name}",
+            description=self.summary,
+            epilog=getattr(self.module, "EPILOG", None),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        parser.add_options(self.options)
+        parser.add_argument("--debug", action="store_true", help="show where in the code an error came from")
+        return parser
 
 
 COMMANDS = {
-    "prune": Command(prune, prune.PruneOptions),
-    "trace": Command(trace, trace.TraceOptions),
-    "evaluate": Command(evaluate, evaluate.EvaluateOptions),
-    "compare": Command(compare, compare.CompareOptions),
-    "reproduce": Command(reproduce, reproduce.ReproduceOptions),
-    "claims": Command(claims, claims.ClaimsOptions),
-    "publish": Command(publish, publish.PublishOptions),
-    "train": Command(train, train.TrainOptions),
-    "card": Command(card, card.CardOptions),
+    command.name: command
+    for command in (
+        Command("prune", "prune a model and save it in transformers format"),
+        Command("trace", "write from prompts, and print how much attention sinks move"),
+        Command("evaluate", "likelihood on held-out text, or tasks"),
+        Command("compare", "two models, or one before and after pruning, in pairs, with a verdict"),
+        Command("reproduce", "run the notebooks and print the paper's claims with their verdicts"),
+        Command("claims", "print the whole claims table of a run"),
+        Command("publish", "put a finished run into notebooks/, figures/ and README.md"),
+        Command("train", "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model"),
+        Command("card", "measure a diffusion adapter beside smol-ar and write its model card"),
+    )
 }
-WITHOUT_COMMAND = ("-h", "--help", "--version")
+HELP = ("help", "-h", "--help", "-v")
 OUT_OF_MEMORY = (
     "allocate memory",  # the system and PyTorch on a CPU
     "out of memory",  # PyTorch on a GPU
@@ -43,57 +67,24 @@ OUT_OF_MEMORY = (
 )
 MOST = 300  # characters of an error in another's words
 INTERRUPTED = 130  # exit status of a command that Ctrl-C ended
+OURS = ("sinkprune_core", "sinkprune_companion", "__main__")
 
 
-class ShowVersion(argparse.Action):
-    """`--version`, which is looked up only when it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Print the version of this package and exit."""
-        from importlib.metadata import version
-
-        print(f"{parser.prog} {version('sinkprune')}")
-        parser.exit()
-
-
-def parser_of_all() -> Parser:
-    """Return the parser of the whole command line."""
-    parser = Parser(
-        prog="sinkprune",
-        description=__doc__,
-        epilog="sinkprune COMMAND --help explains a command.",
+def help_text() -> str:
+    """Return what `sinkprune` says of itself."""
+    lines = [f"  {name:<11} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sinkprune COMMAND [OPTIONS]",
+            "",
+            __doc__,
+            "",
+            *lines,
+            "",
+            "  sinkprune COMMAND --help   explains a command",
+            "  sinkprune --version        prints the version",
+        ]
     )
-    parser.add_argument("--version", action=ShowVersion, nargs=0, help="print the version and exit")
-    group = parser.add_subparsers(dest="command", metavar="COMMAND [OPTIONS]", title="commands")
-    for name, command in COMMANDS.items():
-        summary = command.module.SUMMARY
-        one = group.add_parser(name, help=summary, description=summary)
-        command.module.add_options(one)
-        one.add_argument("--debug", action="store_true", help="show where in the code an error came from")
-    return parser
-
-
-def parse(arguments: Sequence[str]) -> tuple[str, Options]:
-    """Return the command's name and its options; raise ValueError for what cannot be understood."""
-    if not arguments:
-        raise ValueError(f"name a command: {', '.join(COMMANDS)}; sinkprune --help explains them")
-    name = arguments[0]
-    if name not in (*COMMANDS, *WITHOUT_COMMAND):
-        near = suggestion(name, COMMANDS)
-        raise ValueError(f"there is no command {name}{near or ';'} choose one of {', '.join(COMMANDS)}")
-    found, unknown = parser_of_all().parse_known_args(arguments)
-    options = COMMANDS[name].options
-    if unknown:
-        near = suggestion(unknown[0].partition("=")[0], [flag(field.name) for field in fields(options)])
-        raise ValueError(
-            f"sinkprune {name} does not take {unknown[0]}{near or ';'} "
-            f"sinkprune {name} --help lists its options"
-        )
-    values = {}
-    for each, value in vars(found).items():
-        if each not in ("command", "debug"):
-            values[each] = tuple(value) if isinstance(value, list) else value
-    return name, options(**values, given=frozenset(values))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,44 +92,69 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An error is one line on stderr and exit status 1; its traceback comes before it with `--debug`.
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[1:] and arguments[0] in HELP:
+        arguments = [arguments[1], "--help"]
+    if not arguments or arguments[0] in HELP:
+        print(help_text())
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"sinkprune {version('sinkprune')}")
+        return 0
     with warnings.catch_warnings():
-        hide_future_warnings()
+        if not sys.warnoptions:  # FutureWarnings of other packages are hidden unless the user asked with `-W`
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"(?!sinkprune_co)")
         return run(arguments)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Parse and run one command; see `main`."""
-    name, options = None, None
+    options = None
     try:
         name, options = parse(arguments)
         return COMMANDS[name].module.run(options)
     except KeyboardInterrupt:
-        left = "nothing was done yet" if name is None else COMMANDS[name].module.kept(options)
+        left = "nothing was done yet" if options is None else options.left_behind
         print(f"interrupted: {left}", file=sys.stderr)
         return INTERRUPTED
     except (SystemExit, GeneratorExit):
         raise
     except BaseException as error:  # a library in Rust that panics raises no Exception
         if "--debug" in arguments:
+            import traceback
+
             traceback.print_exc()
-        print(f"error: {sentence(error, name)}", file=sys.stderr)
+        close_progress_bars()
+        print(f"error: {sentence(error, arguments[0])}", file=sys.stderr)
         return 1
 
 
-def hide_future_warnings() -> None:
-    """Hide FutureWarnings of other packages, unless the user asked for warnings with `-W`."""
-    if not sys.warnoptions:
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(?!sinkprune_(core|companion)\b)")
+def close_progress_bars() -> None:
+    """Take progress bars off the terminal, so that what is printed next has a line of its own."""
+    progress = sys.modules.get("tqdm")  # a command that has not imported it has no bar
+    for bar in list(progress.tqdm._instances) if progress else ():
+        bar.close()
 
 
-def sentence(error: BaseException, command: str | None) -> str:
+def parse(arguments: Sequence[str]) -> tuple[str, Options]:
+    """Return the command's name and its options; raise ValueError for what cannot be understood."""
+    name, *rest = arguments
+    if name not in COMMANDS:
+        near = suggestion(name, COMMANDS)
+        raise ValueError(f"there is no command {name}{near or ';'} choose one of {', '.join(COMMANDS)}")
+    command = COMMANDS[name]
+    return name, command.parser().options_of(command.options, rest)
+
+
+def sentence(error: BaseException, command: str) -> str:
     """Return one line that says what failed, in the error's own words where these are meant for users."""
     words = " ".join(str(error).split())
     if is_about_memory(error):
-        said = f" ({words[:MOST]})" if words else ""
+        reason = f" ({words[:MOST]})" if words else ""
         return (
-            f"{command} ran out of memory{said}: take a smaller --batch, fewer or shorter sequences, a "
+            f"{command} ran out of memory{reason}: take a smaller --batch, fewer or shorter sequences, a "
             "narrower --dtype, or a machine with more; sinkprune prune takes --stream, too"
         )
     if isinstance(error, OSError) and error.strerror:
@@ -154,22 +170,22 @@ def sentence(error: BaseException, command: str | None) -> str:
 
 def is_about_memory(error: BaseException) -> bool:
     """Return whether an error, or what it came from, says that there is too little memory."""
-    said = str(error).lower()
-    lacks_a_thread = "thread" in said and "resource temporarily unavailable" in said  # it has no stack
-    if isinstance(error, MemoryError) or lacks_a_thread or any(word in said for word in OUT_OF_MEMORY):
+    words = str(error).lower()
+    lacks_a_thread = "thread" in words and "resource temporarily unavailable" in words  # it has no stack
+    if isinstance(error, MemoryError) or lacks_a_thread or any(part in words for part in OUT_OF_MEMORY):
         return True
     return error.__cause__ is not None and is_about_memory(error.__cause__)
 
 
 def was_raised_here(error: BaseException) -> bool:
-    """Return whether code of this package raised an error with words for the user."""
+    """Return whether code of this project raised an error with words for the user."""
     if not isinstance(error, (ValueError, RuntimeError, ModuleNotFoundError)):
         return False
     step = error.__traceback__
     while step.tb_next is not None:
         step = step.tb_next
-    package = step.tb_frame.f_globals.get("__name__", "")
-    return package == "__main__" or package.startswith(("sinkprune_core", "sinkprune_companion"))
+    module = step.tb_frame.f_globals.get("__name__", "")
+    return module.partition(".")[0] in OURS
 
 
 if __name__ == "__main__":

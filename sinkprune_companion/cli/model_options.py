@@ -1,40 +1,86 @@
-"""The options of commands that work on one model and some text: prune, trace and evaluate."""
+"""The options of commands that work on one model and some text: prune, trace, evaluate and compare."""
 
 import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sinkprune_companion.cli.options import Options, add_number, check_input_file, suggestion, whole
+from sinkprune_companion.cli.options import (
+    Options,
+    check_input_file,
+    option,
+    path,
+    positional,
+    suggestion,
+    whole,
+)
 
 WIKITEXT = "wikitext-2"  # the value of --text that stands for a data set instead of a file
 SPLITS = ("train", "validation", "test")
 DTYPES = ("float32", "bfloat16", "float16")
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+WHERE = "where the model is computed"
+TEXT = "text"
+
+
+def dtype_name(text: str) -> str:
+    """Return the full name of a dtype, for argparse."""
+    name = ALIASES.get(text, text)
+    if name not in (*DTYPES, "auto"):
+        near = suggestion(text, (*DTYPES, *ALIASES))
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is unknown{near or ';'} choose one of {', '.join(DTYPES)}, auto"
+        )
+    return name
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions(Options):
     """Which model, on which device, and which text. Raises ValueError for values that do not go together."""
 
-    model: str
-    dtype: str = "auto"
-    device: str = "auto"
-    device_map: str | None = None
-    text: Path | None = None
-    data: Path | None = None
-    split: str | None = None
-    batch: int = whole(16, least=1)
-    seed: int = whole(0, least=0)
+    model: str = positional("smol-dlm, smol-ar, a hub id of the table of models, or a folder")
+    seed: int = whole(0, "seed of the choice of text and of all noise", least=0)
+    dtype: str = option(
+        "auto",
+        "float32 (fp32), bfloat16 (bf16), float16 (fp16) or auto, the device's best (default)",
+        WHERE,
+        type=dtype_name,
+        metavar="DTYPE",
+    )
+    device: str = option("auto", "cpu, cuda, cuda:1, mps (default: a GPU where there is one)", WHERE)
+    device_map: str | None = option(
+        None,
+        "spread the model over several devices: auto (all GPUs), or a JSON object of parts and devices",
+        WHERE,
+        metavar="MAP",
+    )
+    batch: int | None = whole(16, "sequences at once; it changes speed and memory only", least=1, group=WHERE)
+    text: Path | None = path(
+        "text file to take sequences from, or wikitext-2 (default: documentation of this installation, "
+        "and samples of smol-ar for its own vocabulary)",
+        group=TEXT,
+    )
+    data: Path | None = path(
+        "folder that holds WikiText-2 or BLiMP as published, as text, JSON lines or parquet "
+        "(default: the hub)",
+        "FOLDER",
+        TEXT,
+    )
+    split: str | None = option(
+        None,
+        "split of wikitext-2 (default: train for calibration, test for evaluation)",
+        TEXT,
+        choices=SPLITS,
+    )
 
     def __post_init__(self):
-        super().__post_init__()
         if self.device_map is not None:
             device_map_of(self.device_map)
             self.refuse(("device",), f"--device-map {self.device_map} names the devices")
 
-    def check_text(self) -> None:
-        """Raise an error for a `--text` that is not there, or `--data` and `--split` without their text."""
+    def check_inputs(self) -> None:
+        """Raise an error for a model or a `--text` that is not there, before anything heavy is imported."""
+        check_model_name(self.model)
         if asks_wikitext(self.text):
             return
         for name in ("data", "split"):
@@ -44,57 +90,6 @@ class ModelOptions(Options):
                     "blimp and wikitext: give one of them or leave it out"
                 )
         check_input_file("text", self.text)
-
-
-def add_model_options(parser: argparse.ArgumentParser, options: type[ModelOptions]) -> None:
-    """Add the options of `ModelOptions`, with the defaults of a command's own `options`."""
-    parser.add_argument("model", help="smol-dlm, smol-ar, a hub id of the table of models, or a folder")
-    add_number(parser, options, "seed", "seed of the choice of text and of all noise")
-    group = parser.add_argument_group("where the model is computed")
-    group.add_argument(
-        "--dtype",
-        type=dtype_name,
-        metavar="DTYPE",
-        help="float32 (fp32), bfloat16 (bf16), float16 (fp16) or auto, the device's best (default)",
-    )
-    group.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
-    group.add_argument(
-        "--device-map",
-        metavar="MAP",
-        help="spread the model over several devices: auto (all GPUs), or a JSON object of parts and devices",
-    )
-    add_number(group, options, "batch", "sequences at once; it changes speed and memory only")
-    group = parser.add_argument_group("text")
-    group.add_argument(
-        "--text",
-        type=Path,
-        metavar="FILE",
-        help="text file to take sequences from, or wikitext-2 (default: documentation of this installation, "
-        "and samples of smol-ar for its own vocabulary)",
-    )
-    group.add_argument(
-        "--data",
-        type=Path,
-        metavar="FOLDER",
-        help="folder that holds WikiText-2 or BLiMP as published, as text, JSON lines or parquet "
-        "(default: the hub)",
-    )
-    group.add_argument(
-        "--split",
-        choices=SPLITS,
-        help="split of wikitext-2 (default: train for calibration, test for evaluation)",
-    )
-
-
-def dtype_name(text: str) -> str:
-    """Return the full name of a dtype, for argparse."""
-    name = ALIASES.get(text, text)
-    if name not in (*DTYPES, "auto"):
-        near = suggestion(text, (*DTYPES, *ALIASES))
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is unknown{near}{'' if near else ';'} choose one of {', '.join(DTYPES)}, auto"
-        )
-    return name
 
 
 def device_map_of(text: str) -> str | dict[str, str | int]:

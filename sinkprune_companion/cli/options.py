@@ -1,87 +1,92 @@
-"""What all commands share: a parser with one-line errors, numbers with a stated range, checks of files."""
+"""What all commands share: options declared once, errors of one line, and checks of what is written."""
 
 import argparse
-import difflib
 import math
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
 
-from sinkprune_core.files import held
+NEXT = "the same command begins anew"
 
 
-@dataclass(frozen=True)
-class Range:
-    """The numbers that an option takes; infinity and NaN are never among them."""
-
-    kind: type
-    """`int` or `float`."""
-
-    least: float
-    """The smallest number."""
-
-    without_least: bool = False
-    """Whether `least` itself is excluded."""
-
-    most: float | None = None
-    """The largest number; None: there is no limit."""
-
-    without_most: bool = False
-    """Whether `most` itself is excluded."""
-
-    def holds(self, value: float) -> bool:
-        """Return whether `value` is in the range."""
-        if not math.isfinite(value) or value < self.least:
-            return False
-        if self.without_least and value == self.least:
-            return False
-        if self.most is None:
-            return True
-        return value < self.most or (value == self.most and not self.without_most)
-
-    @property
-    def noun(self) -> str:
-        """The range with its kind in words, e.g. `whole number of at least 1`."""
-        kind = "whole number" if self.kind is int else "finite number"
-        return f"{kind} {self}" if self.without_least else f"{kind} of {self}"
-
-    def __str__(self) -> str:
-        text = f"{'above' if self.without_least else 'at least'} {self.least:g}"
-        if self.most is None:
-            return text
-        return f"{text} and {'below' if self.without_most else 'at most'} {self.most:g}"
+# fields of a class of options
 
 
-def whole(default: int | None, *, least: int):
-    """Return a field of an options class that holds a whole number of at least `least`."""
-    return field(default=default, metadata={"range": Range(int, least)})
+def option(default: object, text: str, group: str | None = None, **settings: object):
+    """Return the field of an option: its default, its help, and argparse's `settings`."""
+    return field(default=default, metadata={"help": text, "group": group, "settings": settings})
 
 
-def real(default: float | None, **limits: float | bool):
-    """Return a field of an options class that holds a finite number; `limits` are fields of `Range`."""
-    return field(default=default, metadata={"range": Range(float, **limits)})
+def whole(default: int | None, text: str, least: int, stated: str | None = None, group: str | None = None):
+    """Return the field of a whole number; `stated` says in words what a default of None means."""
+
+    def number(word: str) -> int:
+        with suppress(ValueError):
+            if int(word) >= least:
+                return int(word)
+        raise argparse.ArgumentTypeError(
+            f"{word} must be a whole number of at least {least}: give such a number, or leave it out"
+        )
+
+    help_text = _with_default(f"{text} (at least {least}", default if stated is None else stated)
+    return option(default, help_text, group, type=number, metavar="N")
+
+
+def real(
+    default: float | None,
+    text: str,
+    limits: str,
+    allowed: Callable[[float], bool],
+    stated: str | None = None,
+    group: str | None = None,
+):
+    """Return the field of a finite number that is `allowed`; `limits` says in words which are."""
+
+    def number(word: str) -> float:
+        value = math.nan
+        with suppress(ValueError):
+            value = float(word)
+        if math.isfinite(value) and allowed(value):
+            return value
+        is_percent = 1 < value <= 100 and allowed(value / 100)
+        advice = f"{value:g} % is {value / 100:g}" if is_percent else "give such a number, or leave it out"
+        noun = f"finite number{' of' if limits.startswith('at ') else ''} {limits}"
+        raise argparse.ArgumentTypeError(f"{word} must be a {noun}: {advice}")
+
+    help_text = _with_default(f"{text} ({limits}", default if stated is None else stated)
+    return option(default, help_text, group, type=number, metavar="X")
+
+
+def _with_default(text: str, default: object) -> str:
+    ending = "" if default is None else f"; default: {default}"
+    return f"{text}{ending})".replace("%", "%%")
+
+
+def path(text: str, metavar: str = "FILE", group: str | None = None):
+    """Return the field of a file or folder, None where it is not given."""
+    return option(None, text, group, type=Path, metavar=metavar)
+
+
+def switch(text: str, group: str | None = None):
+    """Return the field of something that is off unless it is asked for."""
+    return option(False, text, group, action="store_true")
+
+
+def positional(text: str, default: object = ..., **settings: object):
+    """Return the field of an argument without a flag; without a `default` it must be given."""
+    metadata = {"help": text, "group": None, "settings": settings, "positional": True}
+    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options of a command. Raises ValueError when made with a number outside its stated range."""
+    """The options of a command."""
 
     given: frozenset[str] = frozenset()
     """Names of the options that the user gave; all others have their defaults."""
-
-    def __post_init__(self):
-        for each in fields(self):
-            allowed = each.metadata.get("range")
-            value = getattr(self, each.name)
-            if allowed is None or value is None or allowed.holds(value):
-                continue
-            raise ValueError(
-                f"{flag(each.name)} {value} must be a {allowed.noun}: "
-                f"give such a number, or leave it out{_default_in_words(each.default)}"
-            )
 
     def refuse(self, names: Iterable[str], reason: str) -> None:
         """Raise ValueError when the user gave one of the options `names`, which do nothing for `reason`."""
@@ -89,14 +94,15 @@ class Options:
             if name in self.given:
                 raise ValueError(f"{flag(name)} does nothing here: {reason}; leave it out")
 
+    @property
+    def left_behind(self) -> str:
+        """What an interrupted command leaves, in words."""
+        return f"nothing was written, and {NEXT}"
+
 
 def flag(name: str) -> str:
     """Return how the option of a field is written on the command line."""
     return "--" + name.replace("_", "-")
-
-
-def _default_in_words(default: object) -> str:
-    return "" if default is None else f" for {default}"
 
 
 # parsing
@@ -112,54 +118,40 @@ class Parser(argparse.ArgumentParser):
         """Raise ValueError with argparse's message."""
         raise ValueError(message.removeprefix("argument "))
 
+    def add_options(self, options: type[Options]) -> None:
+        """Add what the fields of a class of options declare, in groups."""
+        groups: dict[str | None, argparse._ArgumentGroup | Parser] = {None: self}
+        for declared in fields(options):
+            about = declared.metadata
+            if not about:
+                continue
+            group = about["group"]
+            if group not in groups:
+                groups[group] = self.add_argument_group(group)
+            name = declared.name if about.get("positional") else flag(declared.name)
+            groups[group].add_argument(name, help=about["help"], **about["settings"])
 
-def add_number(
-    parser: argparse.ArgumentParser,
-    options: type[Options],
-    name: str,
-    text: str,
-    default: str | None = None,
-) -> None:
-    """Add the option of a field made by `whole` or `real`; the help states its range and its default.
-
-    `default` says in words what a default of None means.
-    """
-    (found,) = [each for each in fields(options) if each.name == name]
-    allowed = found.metadata["range"]
-    stated = str(allowed)
-    if default is None:
-        default = found.default
-    if default is not None:
-        stated += f"; default: {default}"
-    parser.add_argument(
-        flag(name),
-        type=whole_number if allowed.kind is int else real_number,
-        metavar="N" if allowed.kind is int else "X",
-        help=f"{text} ({stated})".replace("%", "%%"),
-    )
-
-
-def whole_number(text: str) -> int:
-    """Return the whole number that `text` spells, for argparse."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-
-
-def real_number(text: str) -> float:
-    """Return the number that `text` spells, for argparse."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-
-
-# words
+    def options_of(self, options: type[Options], arguments: Sequence[str]) -> Options:
+        """Return the options that `arguments` give; raise ValueError for what cannot be understood."""
+        values, unknown = self.parse_known_args(arguments)
+        if unknown:
+            names = [flag(declared.name) for declared in fields(options) if declared.metadata]
+            near = suggestion(unknown[0].partition("=")[0], names)
+            raise ValueError(
+                f"{self.prog} does not take {unknown[0]}{near or ';'} {self.prog} --help lists its options"
+            )
+        given = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in vars(values).items()
+            if name != "debug"
+        }
+        return options(**given, given=frozenset(given))
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean a or b?` with the up to three `known` words nearest to `word`, or nothing."""
+    import difflib  # what no command needs that is spelt right
+
     full = {name.lower(): name for name in known}
     last_parts = {name.rpartition("/")[2]: full[name] for name in full}
     near = difflib.get_close_matches(word.lower(), full, n=3)
@@ -167,6 +159,14 @@ def suggestion(word: str, known: Iterable[str]) -> str:
         near = difflib.get_close_matches(word.lower(), last_parts, n=3)
     names = [full.get(name) or last_parts[name] for name in near]
     return f"; did you mean {' or '.join(dict.fromkeys(names))}?" if names else ""
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise ValueError, with the nearest names, for a value that is not among those allowed."""
+    allowed = list(allowed)
+    if value not in allowed:
+        near = suggestion(value, allowed)
+        raise ValueError(f"{flag(name)} {value} is unknown{near or ';'} choose one of {', '.join(allowed)}")
 
 
 # files
@@ -181,45 +181,66 @@ def check_input_file(name: str, file: Path | None) -> None:
     raise FileNotFoundError(f"{flag(name)} {file}: there is no such file; check the name, or leave it out")
 
 
-def check_new_path(name: str, path: Path | None) -> None:
-    """Raise an OSError that names the option when `path` exists or could not be written.
-
-    A file is written to the nearest folder above `path` that exists, and removed at once.
-    """
-    if path is None:
-        return
-    if path.exists():
+def check_new_path(name: str, path: Path) -> None:
+    """Raise an OSError that names the option when `path` exists or could not be written; make nothing."""
+    if path.exists() or path.is_symlink():
         raise FileExistsError(f"{flag(name)} {path} exists: choose another name or remove it first")
+    folder = path.absolute().parent
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{flag(name)} {path}: there is no folder {folder}; make it first, or choose another place"
+        )
     check_writable(name, path)
+
+
+def check_writable(name: str, path: Path) -> None:
+    """Raise an OSError that names the option when nothing can be written where `path` is to be.
+
+    A folder with a name as long as that of its scratch folder is made there, and removed at once.
+    """
+    import tempfile
+
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.{os.getpid()}."):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OSError(
+            f"{flag(name)} {path} cannot be written: {folder}: {reason}; choose another name or place"
+        ) from error
+
+
+def check_distinct(**paths: Path | None) -> None:
+    """Raise ValueError for two options that lead to one place, however it is spelt."""
+    names: dict[str, str] = {}
+    for name, path in paths.items():
+        if path is None:
+            continue
+        other = names.setdefault(os.path.realpath(path), name)
+        if other != name:
+            raise ValueError(
+                f"{flag(other)} {paths[other]} and {flag(name)} {path} are one place: give two names"
+            )
 
 
 @contextmanager
 def new_files(**paths: Path | None) -> Iterator[None]:
     """Hold what a command writes, by the names of its options, from before the work until it is written.
 
-    Raises an OSError that names the option where a path exists or cannot be written, and RuntimeError where
+    Raises, before anything is made, what `check_distinct` and `check_new_path` raise, and RuntimeError where
     another process is about to write it.
     """
-    given = {name: path for name, path in paths.items() if path is not None}
-    for name, path in given.items():
+    from sinkprune_core.files import held  # a tenth of a second, which help does without
+
+    check_distinct(**paths)
+    outputs = {name: path for name, path in paths.items() if path is not None}
+    for name, path in outputs.items():
         check_new_path(name, path)
     with ExitStack() as stack:
-        for name, path in given.items():
+        for name, path in outputs.items():
             stack.enter_context(held(path))
             check_new_path(name, path)  # another process may have made it meanwhile
         yield
-
-
-def check_writable(name: str, path: Path) -> None:
-    """Raise an OSError that names the option when nothing can be written where `path` is to be."""
-    folder = path.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OSError(
-            f"{flag(name)} {path} cannot be written: {folder}: {reason}; choose another place"
-        ) from error

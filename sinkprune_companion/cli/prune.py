@@ -2,84 +2,88 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import typing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.model_options import ModelOptions, add_model_options, check_model_name
-from sinkprune_companion.cli.options import (
-    add_number,
-    real,
-    suggestion,
-    whole,
-)
+from sinkprune_companion.cli.model_options import ModelOptions
+from sinkprune_companion.cli.options import check_choice, option, path, real, suggestion, switch, whole
 from sinkprune_companion.cli.prune_output import check_places, is_finished, places_held, save
+from sinkprune_core.pruning.presets import ABOUT
 
 if TYPE_CHECKING:
     from sinkprune_core.pruning.recipe import Recipe
 
-SUMMARY = "prune a model and save it in transformers format"
-PRESETS = (
-    "magnitude",
-    "wanda",
-    "dwanda",
-    "sparsegpt",
-    "noised-dense",
-    "all-sinks",
-    "unstable",
-    "stable",
-    "random",
-    "only-sinks",
-    "paper",
-    "paper-no-sinks",
-    "paper-dream",
-    "paper-sparsegpt",
-    "sparsegpt-unstable",
-    "structured-magnitude",
-    "structured",
-    "structured-sink",
-    "structured-no-sinks",
-    "flap",
-)  # of pruning.recipe, which takes torch; a test compares them
 SEQUENCES = 128  # of calibration text that is seen clean
 # Where each is seen at all noise levels: they choose nearly the zeros that 128 sequences choose.
 NOISED_SEQUENCES = 32
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
+HOW = "how to prune"
+RUNNING = "how to run"
+EPILOG = "\n".join(
+    [
+        "presets:",
+        *(f"  {name:<21} {about}" for name, about in ABOUT.items()),
+        "",
+        "example:",
+        "  sinkprune prune smol-dlm --preset unstable --sparsity 0.5 --out smol-dlm-pruned",
+    ]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PruneOptions(ModelOptions):
     """The options of `sinkprune prune`."""
 
-    sequences: int | None = whole(None, least=1)
-    length: int | None = whole(None, least=2)
-    out: Path | None = None
-    preset: str = "unstable"
-    sparsity: float | None = real(None, least=0, most=1, without_most=True)
-    pattern: str | None = None
-    set: tuple[str, ...] = ()
-    work: Path | None = None
-    stream: bool = False
-    masked: bool = False
-    dry_run: bool = False
+    out: Path | None = path(
+        "where the pruned model goes; it must not exist (required, but with --dry-run)", "FOLDER"
+    )
+    sequences: int | None = whole(
+        None,
+        "calibration sequences",
+        least=1,
+        stated=f"{SEQUENCES}, and {NOISED_SEQUENCES} for a recipe that sees each at several noise levels",
+    )
+    length: int | None = whole(None, "tokens per sequence", least=2, stated="128, with --text 512")
+    preset: str = option(
+        "unstable", "a recipe of the literature, see below (default: unstable)", HOW, metavar="NAME"
+    )
+    sparsity: float | None = real(
+        None,
+        "share of zeros in the blocks' linears",
+        "at least 0 and below 1",
+        lambda share: 0 <= share < 1,
+        stated="0.5",
+        group=HOW,
+    )
+    pattern: str | None = option(None, "row, layer, global, N:M such as 2:4, or structured", HOW)
+    set: tuple[str, ...] = option(
+        (),
+        "any other field of a recipe, e.g. --set allocation=owl (repeatable)",
+        HOW,
+        action="append",
+        metavar="FIELD=VALUE",
+    )
+    masked: bool = switch("structured: keep the dense shape with zeros instead of a smaller model", HOW)
+    work: Path | None = path(
+        "keeps finished blocks and statistics: a killed run goes on, and another sparsity needs no "
+        "forward (default: OUT.work, removed at the end)",
+        "FOLDER",
+        RUNNING,
+    )
+    stream: bool = switch(
+        "read blocks from disk one at a time (default: only where the model does not fit well into memory)",
+        RUNNING,
+    )
+    dry_run: bool = switch("say what it takes, and stop", RUNNING)
 
     def __post_init__(self):
         super().__post_init__()
         if self.out is None and not self.dry_run:
             raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
-        if self.out is not None and self.out == self.work:
-            raise ValueError(
-                f"--out and --work are both {self.out}: the work folder needs a place of its own"
-            )
-        if self.preset not in PRESETS:
-            near = suggestion(self.preset, PRESETS)
-            raise ValueError(
-                f"--preset {self.preset} is unknown{near or ';'} choose one of {', '.join(PRESETS)}"
-            )
+        check_choice("preset", self.preset, ABOUT)
         if self.stream and self.device_map is not None:
             raise ValueError(
                 "--stream and --device-map exclude each other: "
@@ -93,61 +97,20 @@ class PruneOptions(ModelOptions):
             return self.work
         return self.out.with_name(self.out.name + ".work")
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `PruneOptions`."""
-    add_model_options(parser, PruneOptions)
-    add_number(
-        parser,
-        PruneOptions,
-        "sequences",
-        "calibration sequences",
-        f"{SEQUENCES}, and {NOISED_SEQUENCES} for a recipe that sees each at several noise levels",
-    )
-    add_number(parser, PruneOptions, "length", "tokens per sequence", "128, with --text 512")
-    parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where the pruned model goes; it must not exist"
-    )
-    group = parser.add_argument_group("how to prune")
-    group.add_argument(
-        "--preset",
-        metavar="NAME",
-        help=f"a recipe of the literature: {', '.join(PRESETS)} (default: {PruneOptions.preset})",
-    )
-    add_number(group, PruneOptions, "sparsity", "share of zeros in the blocks' linears", "0.5")
-    group.add_argument("--pattern", help="row, layer, global, N:M such as 2:4, or structured")
-    group.add_argument(
-        "--set",
-        action="append",
-        metavar="FIELD=VALUE",
-        help="any other field of a recipe, e.g. --set allocation=owl (repeatable)",
-    )
-    group.add_argument(
-        "--masked",
-        action="store_true",
-        help="structured: keep the dense shape with zeros instead of a smaller model",
-    )
-    group = parser.add_argument_group("how to run")
-    group.add_argument(
-        "--work",
-        type=Path,
-        metavar="FOLDER",
-        help="keeps finished blocks and statistics: a killed run goes on, and another sparsity needs no "
-        "forward (default: OUT.work, removed at the end)",
-    )
-    group.add_argument(
-        "--stream",
-        action="store_true",
-        help="read blocks from disk one at a time "
-        "(default: only where the model does not fit well into memory)",
-    )
-    group.add_argument("--dry-run", action="store_true", help="say what it takes, and stop")
+    @property
+    def left_behind(self) -> str:
+        """What an interrupted command leaves, in words."""
+        if self.dry_run or self.work_folder is None or not self.work_folder.exists():
+            return "nothing was done yet, and nothing was written"
+        return (
+            f"finished blocks and statistics are kept in {self.work_folder}, "
+            "and the same command goes on from there"
+        )
 
 
 def run(options: PruneOptions) -> int:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
-    check_model_name(options.model)
-    options.check_text()
+    options.check_inputs()
     check_places(options)
     recipe = recipe_of(options)
     refuse_idle(options, recipe)
@@ -165,16 +128,14 @@ def prune_and_save(options: PruneOptions, recipe: Recipe) -> int:
     from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.costs.pruning import pruning_cost
     from sinkprune_core.pruning.engine import prune
-    from sinkprune_core.pruning.recipe import check
 
     options = on_device(options)
     if options.dry_run and plan_unfetched(options, recipe):
         return 0
     documents = documents_of(options, held_out=False)
     lm = open_model(options, options.stream or None)
-    sources = sequences_of(lm, options, documents, options.length, held_out=False)
-    calibration = Calibration(torch.cat(list(sources.values())), options.seed, options.batch)
-    check(lm, recipe, calibration)
+    ids_by_source = sequences_of(lm, options, documents, options.length, held_out=False)
+    calibration = Calibration(torch.cat(list(ids_by_source.values())), options.seed, options.batch)
     if is_finished(options, lm, recipe, calibration):
         return 0
     cost = pruning_cost(lm, recipe, calibration, options.out, options.work_folder)
@@ -188,20 +149,10 @@ def prune_and_save(options: PruneOptions, recipe: Recipe) -> int:
     return 0
 
 
-def kept(options: PruneOptions) -> str:
-    """Return what an interrupted run leaves."""
-    if options.dry_run or options.work_folder is None or not options.work_folder.exists():
-        return "nothing was done yet, and nothing was written"
-    return (
-        f"finished blocks and statistics are kept in {options.work_folder}, "
-        "and the same command goes on from there"
-    )
-
-
 def recipe_of(options: PruneOptions) -> Recipe:
     """Return the recipe of `--preset` with `--sparsity`, `--pattern` and the fields of `--set` changed.
 
-    Raises ValueError for a field that does not exist or is given twice, and for a value of another type.
+    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` raises.
     """
     from sinkprune_core.pruning.recipe import Recipe, preset
 
@@ -209,66 +160,60 @@ def recipe_of(options: PruneOptions) -> Recipe:
     for name in ("sparsity", "pattern"):
         if getattr(options, name) is not None:
             changes[name] = getattr(options, name)
-    hints = typing.get_type_hints(Recipe)
+    known = [declared.name for declared in fields(Recipe)]
     for assignment in options.set:
-        name, value = parse_assignment(assignment, hints)
+        name, value = parse_assignment(assignment, known)
         if name in changes:
             raise ValueError(f"--set {assignment}: {name} is given twice; give it once")
         changes[name] = value
     return preset(options.preset, **changes)
 
 
-def parse_assignment(assignment: str, hints: dict[str, type]) -> tuple[str, object]:
+def parse_assignment(assignment: str, known: list[str]) -> tuple[str, object]:
     """Return field and value of `FIELD=VALUE`: a JSON value, or a word.
 
-    `hints` has the types of all fields. Raises ValueError for another field, and for a value of another type.
+    Raises ValueError for a field that is not `known`.
     """
     name, equals, text = assignment.partition("=")
     if not equals:
         raise ValueError(f"--set {assignment}: write FIELD=VALUE, e.g. --set allocation=owl")
-    if name not in hints:
-        near = suggestion(name, hints)
+    if name not in known:
+        near = suggestion(name, known)
         raise ValueError(
-            f"--set {assignment}: a recipe has no {name!r}{near or ';'} it has {', '.join(hints)}"
+            f"--set {assignment}: a recipe has no {name!r}{near or ';'} it has {', '.join(known)}"
         )
     try:
-        value = json.loads(text)
+        return name, json.loads(text)
     except ValueError:
-        value = text  # a word needs no quotes
-    kinds = [kind for kind in typing.get_args(hints[name]) or (hints[name],) if isinstance(kind, type)]
-    if float in kinds:
-        kinds.append(int)
-    if not isinstance(value, tuple(kinds)):
-        names = " or ".join(kind.__name__ for kind in kinds)
-        raise ValueError(f"--set {assignment}: {name} takes {names}, not {value!r}")
-    return name, value
+        return name, text  # a word needs no quotes
 
 
 def refuse_idle(options: PruneOptions, recipe: Recipe) -> None:
     """Raise ValueError for an option that would do nothing with this recipe."""
     from sinkprune_core.pruning.criteria import CRITERIA
 
-    criterion = f"criterion={recipe.criterion}"
     if not CRITERIA[recipe.criterion].calibrated:
-        options.refuse(CALIBRATION, f"{criterion} uses no calibration text")
+        options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
-    changed = {assignment.partition("=")[0] for assignment in options.set}
-    rules = (
-        (("damping", "block_size"), recipe.criterion != "sparsegpt", "only criterion=sparsegpt has it"),
-        (("owl_m",), recipe.allocation != "owl", "only allocation=owl has it"),
-        (("owl_lambda",), recipe.allocation == "uniform", "allocation=uniform makes all layers equal"),
-        (("sink_std", "stability_threshold"), recipe.exclude == "none", "exclude=none looks for no sinks"),
-        (
-            ("noise_levels", "noise"),
-            sees_no_noise(recipe),
-            "inputs=clean with exclude=none has no noise levels",
-        ),
-    )
-    for names, is_idle, reason in rules:
-        for name in changed.intersection(names):
-            if is_idle:
-                raise ValueError(f"--set {name} does nothing here: {reason}; leave it out")
+    needs_sparsegpt = (recipe.criterion != "sparsegpt", "only criterion=sparsegpt has it")
+    needs_sinks = (recipe.exclude == "none", "exclude=none looks for no sinks")
+    needs_noise = (sees_no_noise(recipe), "inputs=clean with exclude=none has no noise levels")
+    rules = {
+        "damping": needs_sparsegpt,
+        "block_size": needs_sparsegpt,
+        "owl_m": (recipe.allocation != "owl", "only allocation=owl has it"),
+        "owl_lambda": (recipe.allocation == "uniform", "allocation=uniform makes all layers equal"),
+        "sink_std": needs_sinks,
+        "stability_threshold": needs_sinks,
+        "noise": needs_noise,
+        "noise_levels": needs_noise,
+    }
+    for assignment in options.set:
+        name = assignment.partition("=")[0]
+        is_idle, reason = rules.get(name, (False, ""))
+        if is_idle:
+            raise ValueError(f"--set {name} does nothing here: {reason}; leave it out")
 
 
 def sees_no_noise(recipe: Recipe) -> bool:
@@ -284,33 +229,30 @@ def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:
     import torch
 
     from sinkprune_companion.cli.inputs import STREAM_ABOVE, default_length
+    from sinkprune_companion.run.plans import without_weights
     from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.costs.pruning import pruning_cost
     from sinkprune_core.models.catalog import EMBEDDED
-    from sinkprune_core.models.devices import choose_dtype
     from sinkprune_core.models.hub import available_memory, parse, requirements
-    from sinkprune_core.models.meta_model import meta_model
-    from sinkprune_core.pruning.recipe import check
 
     row, _ = parse(options.model)
     need = requirements(options.model, options.dtype, options.device)
     if row is None or row.id in EMBEDDED or not need.download:
         return False
-    streamed = options.stream or need.memory > STREAM_ABOVE * available_memory(options.device)
-    lm = meta_model(row, choose_dtype(options.dtype, options.device), streamed)
-    length = options.length or default_length(options, row.context or 2048)
+    is_streamed = options.stream or need.memory > STREAM_ABOVE * available_memory(options.device)
+    lm = replace(without_weights(options.model, options.dtype, options.device), is_streamed=is_streamed)
+    length = options.length or default_length(options, lm.model.config.max_position_embeddings)
     ids_NT = torch.zeros(options.sequences, length, dtype=torch.long)
     calibration = Calibration(ids_NT, options.seed, options.batch)
-    check(lm, recipe, calibration)
-    out = options.out or Path()
-    work = options.work or (Path() if streamed else None)
-    cost = pruning_cost(lm, recipe, calibration, out, work, device=options.device)
+    work = options.work or (Path() if is_streamed else None)
+    cost = pruning_cost(lm, recipe, calibration, options.out or Path(), work, device=options.device)
     print(
         f"{row.id} is not on this machine: {need.download / 1e9:.1f} GB to download; "
-        f"then{' streamed from disk,' if streamed else ''} {recipe.name}, sparsity {recipe.sparsity}: {cost}",
+        f"then{' streamed from disk,' if is_streamed else ''} {recipe.name}, sparsity {recipe.sparsity}: "
+        f"{cost}",
         file=sys.stderr,
     )
-    missing = [lack for lack in need.missing if not streamed or "disk" in lack]
-    for lack in (*missing, *cost.missing):
+    lacks = [lack for lack in need.missing if not is_streamed or "disk" in lack]
+    for lack in (*lacks, *cost.missing):
         print(f"this machine lacks {lack}", file=sys.stderr)
     return True

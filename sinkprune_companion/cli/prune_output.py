@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.options import check_new_path, check_writable
+from sinkprune_companion.cli.options import check_distinct, check_new_path, check_writable
 from sinkprune_core.files import held
 from sinkprune_core.resuming.work_folder import marker, remove_job, remove_root
 from sinkprune_core.scratch import remove_leftovers
@@ -34,10 +34,11 @@ def check_places(options: PruneOptions) -> None:
 
     An output that exists is an error unless `sinkprune prune` made it.
     """
-    if options.out is not None and options.work is not None:
-        outer = options.work.resolve().parents
-        if options.out.resolve() in outer:
-            raise ValueError(f"--work {options.work} lies in --out {options.out}: choose a place outside")
+    check_distinct(out=options.out, work=options.work)
+    if options.out is None:
+        return
+    if options.work is not None and options.out.resolve() in options.work.resolve().parents:
+        raise ValueError(f"--work {options.work} lies in --out {options.out}: choose a place outside")
     if options.dry_run or not (options.out / TABLE).is_file():
         check_new_path("out", options.out)
     if options.work is not None:
@@ -92,9 +93,11 @@ def is_finished(options: PruneOptions, lm: LanguageModel, recipe: Recipe, calibr
 
     if options.dry_run or not options.out.exists():
         return False
-    there = _card(options.out)[MADE_FROM]
-    mine = identity(lm, calibration)
-    differing = [name for name in ("model", "settings", "calibration") if there.get(name) != mine[name]]
+    made_from = _card(options.out)[MADE_FROM]
+    expected = identity(lm, calibration)
+    differing = [
+        name for name in ("model", "settings", "calibration") if made_from.get(name) != expected[name]
+    ]
     if differing:
         raise FileExistsError(
             f"--out {options.out} exists, made by this recipe from another {', '.join(differing)}: "

@@ -1,113 +1,151 @@
-"""`sinkprune reproduce`: run the notebooks as a graph of papermill commands, and print the claims table."""
+"""`sinkprune reproduce`: run the notebooks as a graph of papermill commands, and print the paper's claims."""
 
-import argparse
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from sinkprune_companion.cli.claims import print_claims
-from sinkprune_companion.cli.options import Options, suggestion
+from sinkprune_companion.cli.options import Options, option, suggestion, switch
+from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
 from sinkprune_core.files import project_root
 
-SUMMARY = "run the notebooks in order and print the claims table"
+LOOK_EVERY = 2.0  # seconds between two looks at what runs
+SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
+STOP_WITHIN = 10.0  # seconds before what does not end by itself is killed
+TAIL = 12  # lines of the log that are shown where no notebook failed
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReproduceOptions(Options):
     """The options of `sinkprune reproduce`."""
 
-    profile: str = "quick"
-    on: str = "local"
-    dry_run: bool = False
-    with_records: bool = False
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `ReproduceOptions`."""
-    parser.add_argument(
-        "--profile",
-        metavar="NAME",
-        help=f"a file of workflow/config without its ending (default: {ReproduceOptions.profile})",
+    profile: str = option(
+        "quick", "a file of workflow/config without its ending (default: quick)", metavar="NAME"
     )
-    parser.add_argument(
-        "--on",
-        metavar="PLACE",
-        help="a folder of workflow/profiles: local (one machine, default) or slurm "
+    on: str = option(
+        "local",
+        "a folder of workflow/profiles: local (one machine, default) or slurm "
         "(a cluster; needs the extra `slurm`)",
+        metavar="PLACE",
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would run, and why")
-    parser.add_argument(
-        "--with-records",
-        action="store_true",
-        help="begin with the records that the project keeps of this profile, so that figures are drawn "
-        "without measuring; what other code or versions made is measured anew",
+    dry_run: bool = switch("say what would run, and why; write nothing")
+    with_records: bool = switch(
+        "begin with the records that the project keeps of this profile, so that figures are drawn "
+        "without measuring; what other code or versions made is measured anew"
     )
+
+    @property
+    def left_behind(self) -> str:
+        """What an interrupted command leaves, in words."""
+        return (
+            f"finished notebooks and records are kept in runs/{self.profile}, "
+            "and the same command goes on from here"
+        )
 
 
 def run(options: ReproduceOptions) -> int:
     """Run what is not up to date, then print the claims, or which notebooks failed and how."""
     root = project_root()
     check_workflow(root, options)
-    if options.with_records:
-        from sinkprune_companion.run.record_archive import unpack
-
-        print(f"{unpack(options.profile)} files of records put into runs/{options.profile}")
     command = snakemake_command(root, options)
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
         "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore"),
     }
-    runs = root / "runs"
-    runs.mkdir(exist_ok=True)
-    with held(runs / ".lock") as lock:
-        if options.dry_run:
-            return subprocess.run([*command, "--dry-run"], env=environment).returncode
+    if options.dry_run:
+        return subprocess.run([*command, "--dry-run", "--nolock"], env=environment).returncode
+    with lock_of_all_runs() as lock:
+        if options.with_records:
+            from sinkprune_companion.run.record_archive import unpack
+
+            print(f"{unpack(options.profile)} files of records put into runs/{options.profile}")
         if any((root / ".snakemake" / "locks").glob("*")):  # a killed run leaves its locks behind
             subprocess.run([*command, "--unlock"], env=environment, capture_output=True)
-        status = subprocess.run(command, env=environment, pass_fds=[lock]).returncode
+        log = root / "runs" / "reproduce.log"
+        status = run_graph(command, environment, lock, log, options)
     if status:
-        for line in failures(runs / options.profile):
-            print(line, file=sys.stderr)
-        print(
-            "error: not everything ran; finished notebooks and records are kept, "
-            "and the same command goes on from here",
-            file=sys.stderr,
-        )
+        say_what_failed(run_folder(options.profile), log)
         return status
     print_claims(options.profile)
     return 0
 
 
-@contextmanager
-def held(file: Path) -> Iterator[int]:
-    """Hold the lock of all runs, and yield its descriptor.
-
-    A process that inherits the descriptor holds the lock too: notebooks that run on after this process was
-    killed are not joined by others. Raises RuntimeError where another run holds it.
-    """
-    import fcntl
-
-    with file.open("a") as opened:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RuntimeError(
-                "another `sinkprune reproduce` is running here: wait for it or stop it"
-            ) from None
-        yield opened.fileno()
+def run_graph(command: list[str], environment: dict, lock: int, log: Path, options: ReproduceOptions) -> int:
+    """Run Snakemake, whose words go into the log, and show on one line what runs; return its status."""
+    with log.open("w", encoding="utf-8") as stream:
+        process = subprocess.Popen(
+            command, env=environment, pass_fds=[lock], stdout=stream, stderr=subprocess.STDOUT
+        )
+    try:
+        show_progress(process, options)
+    except KeyboardInterrupt:
+        stop(process)
+        raise
+    return process.returncode
 
 
-def kept(options: ReproduceOptions) -> str:
-    """Return what an interrupted run leaves."""
-    return (
-        f"finished notebooks and records are kept in runs/{options.profile}, "
-        "and the same command goes on from here"
+def show_progress(process: subprocess.Popen, options: ReproduceOptions) -> None:
+    """Show what a run is doing until it ends: on one line of a terminal, else a line a minute."""
+    from sinkprune_companion.run import progress, run_costs
+
+    began = time.time()
+    counts = jobs_by_notebook(options.profile)
+    minutes = run_costs.minutes_per_job(options.profile) if options.on == "local" else {}
+    is_terminal = sys.stderr.isatty()
+    pause = LOOK_EVERY if is_terminal else SAY_EVERY
+    while process.poll() is None:
+        jobs = progress.jobs_begun(run_folder(options.profile), began)
+        show(progress.line(jobs, counts, minutes, os.cpu_count() or 1), is_terminal)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(pause)
+    show("", is_terminal)
+
+
+def show(line: str, is_terminal: bool) -> None:
+    """Print a line on stderr, in the place of the last one where that is a terminal."""
+    if is_terminal:
+        width = shutil.get_terminal_size().columns - 1
+        print(f"\r\033[K{line[:width]}", end="", file=sys.stderr, flush=True)
+    elif line:
+        print(line, file=sys.stderr, flush=True)
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a process and all that it started; what they have written stays whole."""
+    import psutil
+
+    try:
+        tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    except psutil.NoSuchProcess:
+        return
+    for member in tree:
+        with suppress(psutil.NoSuchProcess):
+            member.terminate()
+    _, alive = psutil.wait_procs(tree, STOP_WITHIN)
+    for member in alive:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    process.wait()
+
+
+def say_what_failed(folder: Path, log: Path) -> None:
+    """Print a line per error in the notebooks of a run, or else the end of the log."""
+    lines = failures(folder)
+    if not lines:
+        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()][-TAIL:]
+    for line in lines:
+        print(line, file=sys.stderr)
+    print(
+        "error: not everything ran; finished notebooks and records are kept, "
+        f"and the same command goes on from here (its log: runs/{log.name})",
+        file=sys.stderr,
     )
 
 

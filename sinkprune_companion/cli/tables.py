@@ -20,8 +20,8 @@ def estimate(values: pd.Series) -> dict[str, object]:
     """Return the mean of `values` with its 95 % interval; a single value has no interval, and none is NaN."""
     known = values.dropna()
     if len(known) > 1:
-        found = dataclasses.asdict(interval(known))
-        return {name: value for name, value in found.items() if value is not None}
+        fields = dataclasses.asdict(interval(known))
+        return {name: value for name, value in fields.items() if value is not None}
     return {"value": float(known.iloc[0]) if len(known) else math.nan}
 
 

@@ -1,19 +1,20 @@
 """`sinkprune trace`: write from prompts, record attention at every step, and print how much sinks move."""
 
-import argparse
+from __future__ import annotations
+
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.model_options import ModelOptions, add_model_options, check_model_name
-from sinkprune_companion.cli.options import add_number, new_files, real, whole
+from sinkprune_companion.cli.model_options import ModelOptions
+from sinkprune_companion.cli.options import new_files, path, real, whole
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sinkprune_core.models.language_model import LanguageModel
     from sinkprune_core.sinks.trace import Trace
 
-SUMMARY = "write from prompts, record where attention goes step by step, and print how much sinks move"
 PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
 MEANINGS = {
     "spatial_variance": "how unevenly attention falls on positions: variance of mass, whose mean is 1",
@@ -33,15 +34,20 @@ MEANINGS = {
 class TraceOptions(ModelOptions):
     """The options of `sinkprune trace`."""
 
-    sequences: int = whole(8, least=1)
-    prompt: int = whole(32, least=2)
-    tokens: int = whole(64, least=1)
-    steps: int = whole(32, least=1)
-    block: int | None = whole(None, least=1)
-    temperature: float = real(0.0, least=0)
-    out: Path | None = None
-    json: Path | None = None
-    figure: Path | None = None
+    sequences: int = whole(8, "prompts", least=1)
+    prompt: int = whole(32, "tokens per prompt", least=2)
+    tokens: int = whole(64, "tokens to write", least=1)
+    steps: int = whole(32, "denoising steps; of an autoregressive model windows of queries", least=1)
+    block: int | None = whole(
+        None, "tokens per block; blocks are written one after the other", least=1, stated="one block"
+    )
+    temperature: float = real(0.0, "0 takes the most probable token", "at least 0", lambda value: value >= 0)
+    out: Path | None = path("where the trace goes (safetensors)")
+    figure: Path | None = path(
+        "where a picture of the first prompt's trace goes: attention by token and step, sinks ringed",
+        "FILE.png",
+    )
+    json: Path | None = path("where the table goes besides")
 
     def __post_init__(self):
         super().__post_init__()
@@ -52,13 +58,6 @@ class TraceOptions(ModelOptions):
             )
         if self.block is not None:
             self._check_block(self.block)
-        self._check_names()
-
-    def _check_names(self) -> None:
-        for one, other in combinations(("out", "json", "figure"), 2):
-            file = getattr(self, one)
-            if file is not None and file == getattr(self, other):
-                raise ValueError(f"--{one} and --{other} are both {file}: they are two files, give two names")
         if self.figure is not None and self.figure.suffix not in PICTURES:
             raise ValueError(
                 f"--figure {self.figure} must end in one of {', '.join(PICTURES)}: the ending says how it is "
@@ -78,38 +77,10 @@ class TraceOptions(ModelOptions):
             )
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `TraceOptions`."""
-    add_model_options(parser, TraceOptions)
-    add_number(parser, TraceOptions, "sequences", "prompts")
-    add_number(parser, TraceOptions, "prompt", "tokens per prompt")
-    add_number(parser, TraceOptions, "tokens", "tokens to write")
-    add_number(
-        parser, TraceOptions, "steps", "denoising steps; of an autoregressive model windows of queries"
-    )
-    add_number(
-        parser,
-        TraceOptions,
-        "block",
-        "tokens per block; blocks are written one after the other",
-        "one block",
-    )
-    add_number(parser, TraceOptions, "temperature", "0 takes the most probable token")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where the trace goes (safetensors)")
-    parser.add_argument(
-        "--figure",
-        type=Path,
-        metavar="FILE.png",
-        help="where a picture of the first prompt's trace goes: attention by token and step, sinks ringed",
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where the table goes besides")
-
-
 def run(options: TraceOptions) -> int:
-    """Trace a model, print the table of sink statistics and explain it."""
-    check_model_name(options.model)
-    options.check_text()
-    with new_files(out=options.out, json=options.json, figure=options.figure):
+    """Trace a model, print the table of sink statistics, explain it, and say what to read first."""
+    options.check_inputs()
+    with new_files(out=options.out, figure=options.figure, json=options.json):
         return trace_and_write(options)
 
 
@@ -129,40 +100,45 @@ def trace_and_write(options: TraceOptions) -> int:
     lm = open_model(options)
     if not lm.is_diffusion:
         options.refuse(("block",), f"{lm.name} is autoregressive and writes token by token")
-    sources = sequences_of(lm, options, documents, options.prompt, held_out=True)
+    ids_by_source = sequences_of(lm, options, documents, options.prompt, held_out=True)
     sampler = Sampler(
         length=options.tokens,
         steps=options.steps,
         block=options.block,
         temperature=options.temperature,
     )
-    found = trace(lm, torch.cat(list(sources.values())), sampler, options.seed, options.batch)
+    traced = trace(lm, torch.cat(list(ids_by_source.values())), sampler, options.seed, options.batch)
     if options.out is not None:
-        found.save(options.out)
+        traced.save(options.out)
     if options.figure is not None:
-        draw(lm, found, Path(options.model).name, options.figure)
-    measures = variability(found.mass_BSK, found.visible_SK).drop(columns="prompt")
-    rows = {name: estimate(measures[name]) for name in measures.columns}
-    print_table(pd.DataFrame(rows).T, options.json)
+        draw(lm, traced, Path(options.model).name, options.figure)
+    measures = variability(traced.mass_BSK, traced.visible_SK).drop(columns="prompt")
+    estimates = pd.DataFrame({name: estimate(measures[name]) for name in measures.columns}).T
+    print_table(estimates, options.json)
     print()
     for name, meaning in MEANINGS.items():
         print(f"{name:<27} {meaning}")
     if options.figure is not None:
         print(f"\n{options.figure}: attention of the first prompt by token and step; red rings are sinks")
+    print(f"\n{first_reading(estimates)}")
     return 0
 
 
-def draw(lm: "LanguageModel", found: "Trace", name: str, file: Path) -> None:
+def first_reading(estimates: pd.DataFrame) -> str:
+    """Return the sentence to read before the table."""
+    overlap = estimates.loc["overlap", "value"]
+    return (
+        f"Read overlap first: of the sinks of two consecutive steps {overlap:.0%} are the same "
+        "(100 % where none moves)."
+    )
+
+
+def draw(lm: LanguageModel, traced: Trace, name: str, file: Path) -> None:
     """Write the picture of the first prompt's trace; `name` is what it calls the model."""
     from sinkprune_companion.figures.trajectories import panel, plot_sink_positions
     from sinkprune_core.files import atomic
 
     kind = "diffusion" if lm.is_diffusion else "autoregressive"
-    figure = plot_sink_positions([panel(lm, found, 0, f"{name}, {kind}")])
+    figure = plot_sink_positions([panel(lm, traced, 0, f"{name}, {kind}")])
     with atomic(file) as partial:
         figure.savefig(partial, dpi=150, bbox_inches="tight")
-
-
-def kept(options: TraceOptions) -> str:
-    """Return what an interrupted run leaves."""
-    return "nothing was written, and the same command begins anew"

@@ -1,4 +1,4 @@
-"""`sinkprune train`: make a diffusion model, or its autoregressive twin, from a causal language model."""
+"""`sinkprune train`: make a diffusion model, or its autoregressive twin, from a causal model or anew."""
 
 import argparse
 import shlex
@@ -8,46 +8,112 @@ from pathlib import Path
 from sinkprune_companion.cli.model_options import check_model_name
 from sinkprune_companion.cli.options import (
     Options,
-    add_number,
     check_input_file,
     check_writable,
     new_files,
+    option,
+    path,
+    positional,
     real,
+    switch,
     whole,
 )
 from sinkprune_core.files import cache_dir
 
-SUMMARY = "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model, by training an adapter"
 KINDS = ("diffusion", "autoregressive")
 DTYPES = ("auto", "bfloat16", "float32")
 EMBEDDED_BASE = "smol-ar"
-SETTINGS = ("tokens", "lengths", "batch_tokens", "learning_rate", "rank", "decay_share")
+SETTINGS = (
+    "kind",
+    "base",
+    "from_scratch",
+    "mask_token",
+    "tokens",
+    "lengths",
+    "batch_tokens",
+    "learning_rate",
+    "rank",
+    "decay_share",
+    "seed",
+)
+
+
+def lengths_of(text: str) -> tuple[int, ...]:
+    """Return the numbers of a list with commas, for argparse."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of whole numbers; write e.g. 64,128,256"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions(Options):
     """The options of `sinkprune train`; defaults are those of `training.settings.Training`."""
 
-    base: str = EMBEDDED_BASE
-    kind: str = "diffusion"
-    text: Path | None = None
-    mask_token: str | None = None
-    tokens: int = whole(1_024_000, least=1)
-    lengths: tuple[int, ...] = (64, 128, 256, 512)
-    batch_tokens: int = whole(2048, least=2)
-    learning_rate: float = real(0.001, least=0, without_least=True)
-    rank: int = whole(32, least=1)
-    decay_share: float = real(0.2, least=0, most=1)
-    device: str = "auto"
-    dtype: str = "auto"
-    seed: int = whole(0, least=0)
-    folder: Path | None = None
-    start_from: Path | None = None
-    begin_with: Path | None = None
-    export: Path | None = None
+    base: str = positional(
+        "smol-ar (default; with its adapter it is smol-dlm), a hub id of the table, or a folder",
+        EMBEDDED_BASE,
+        nargs="?",
+    )
+    kind: str = option(
+        "diffusion",
+        "what the base becomes: a diffusion model (default), or its autoregressive twin",
+        choices=KINDS,
+    )
+    from_scratch: bool = switch(
+        "train a fresh Llama of 10 to 15 million weights instead, with the tokenizer of the base; both "
+        "kinds of one seed begin with the same weights and see the same text in the same order"
+    )
+    text: Path | None = path(
+        "text file to learn, paragraphs parted by blank lines (default: documentation of this "
+        "installation); smol-ar learns samples of its own besides"
+    )
+    mask_token: str | None = option(
+        None,
+        "token of another base, or its number, that stands for a mask (default: one that no text produces)",
+        metavar="TOKEN",
+    )
+    tokens: int = whole(1_024_000, "training tokens in all", least=1)
+    lengths: tuple[int, ...] = option(
+        (64, 128, 256, 512),
+        "tokens per crop, each step takes one of these lengths (at least 2 each; default: 64,128,256,512)",
+        type=lengths_of,
+        metavar="N,N",
+    )
+    batch_tokens: int = whole(2048, "tokens per step", least=2)
+    learning_rate: float = real(0.001, "learning rate before it falls", "above 0", lambda rate: rate > 0)
+    rank: int = whole(32, "rank of the adapter", least=1)
+    decay_share: float = real(
+        0.2,
+        "share of all steps over which the learning rate falls to zero at the end",
+        "at least 0 and at most 1",
+        lambda share: 0 <= share <= 1,
+    )
+    seed: int = whole(0, "seed of the fresh weights, of the crops and of the noise", least=0)
+    device: str = option("auto", "cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
+    dtype: str = option(
+        "auto",
+        "dtype of the products (default: bfloat16 where the device has units for it)",
+        choices=DTYPES,
+    )
+    folder: Path | None = path(
+        "checkpoints and log (default: a folder of the base's name in the cache)", "FOLDER"
+    )
+    start_from: Path | None = path(
+        "an exported adapter to go on from, at its place in the data, instead of a fresh one", "FOLDER"
+    )
+    begin_with: Path | None = path(
+        "an exported adapter of other settings whose weights a new run begins with", "FOLDER"
+    )
+    export: Path | None = path(
+        "where the adapter of smol-ar goes, or the whole model made from another base or from scratch; "
+        "it must not exist (default: only the checkpoint stays)",
+        "FOLDER",
+    )
 
     def __post_init__(self):
-        super().__post_init__()
         written = ",".join(map(str, self.lengths))
         if not self.lengths or min(self.lengths) < 2:
             raise ValueError(
@@ -61,7 +127,8 @@ class TrainOptions(Options):
             )
         if self.is_embedded:
             self.refuse(("mask_token",), f"it is for other bases, and {EMBEDDED_BASE} has its own mask token")
-
+        if self.from_scratch:
+            self.refuse(("rank", "start_from", "begin_with"), "--from-scratch trains no adapter")
         if self.start_from is not None and self.begin_with is not None:
             raise ValueError(
                 f"--start-from {self.start_from} goes on with a run, --begin-with {self.begin_with} begins "
@@ -74,97 +141,26 @@ class TrainOptions(Options):
         return self.base == EMBEDDED_BASE
 
     @property
+    def makes_adapter(self) -> bool:
+        """Whether what is exported is an adapter, and not a whole model."""
+        return self.is_embedded and not self.from_scratch
+
+    @property
     def run_folder(self) -> Path:
         """Where checkpoints and the log are kept."""
         if self.folder is not None:
             return self.folder
         name = self.kind if self.is_embedded else f"{Path(self.base).name}-{self.kind}"
+        if self.from_scratch:
+            name = f"scratch-{name}-seed{self.seed}"
         return cache_dir() / "training" / name
 
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `TrainOptions`."""
-    parser.add_argument(
-        "base",
-        nargs="?",
-        help="smol-ar (default; with its adapter it is smol-dlm), a hub id of the table, or a folder",
-    )
-    parser.add_argument(
-        "--kind",
-        choices=KINDS,
-        help="what the base becomes: a diffusion model (default), or its autoregressive twin",
-    )
-    parser.add_argument(
-        "--text",
-        type=Path,
-        metavar="FILE",
-        help="text file to learn, paragraphs parted by blank lines (default: documentation of this "
-        "installation); smol-ar learns samples of its own besides",
-    )
-    parser.add_argument(
-        "--mask-token",
-        metavar="TOKEN",
-        help="token of another base, or its number, that stands for a mask "
-        "(default: one that no text produces)",
-    )
-    add_number(parser, TrainOptions, "tokens", "training tokens in all")
-    parser.add_argument(
-        "--lengths",
-        type=lengths_of,
-        metavar="N,N",
-        help="tokens per crop, each step takes one of these lengths "
-        f"(at least 2 each; default: {','.join(map(str, TrainOptions.lengths))})",
-    )
-    add_number(parser, TrainOptions, "batch_tokens", "tokens per step")
-    add_number(parser, TrainOptions, "learning_rate", "learning rate before it falls")
-    add_number(parser, TrainOptions, "rank", "rank of the adapter")
-    add_number(
-        parser,
-        TrainOptions,
-        "decay_share",
-        "share of all steps over which the learning rate falls to zero at the end",
-    )
-    add_number(parser, TrainOptions, "seed", "seed of the fresh adapter, of the crops and of the noise")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        help="dtype of the products (default: bfloat16 where the device has units for it)",
-    )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        help="checkpoints and log (default: a folder of the base's name in the cache)",
-    )
-    parser.add_argument(
-        "--start-from",
-        type=Path,
-        metavar="FOLDER",
-        help="an exported adapter to go on from, at its place in the data, instead of a fresh one",
-    )
-    parser.add_argument(
-        "--begin-with",
-        type=Path,
-        metavar="FOLDER",
-        help="an exported adapter of other settings whose weights a new run begins with",
-    )
-    parser.add_argument(
-        "--export",
-        type=Path,
-        metavar="FOLDER",
-        help="where the adapter of smol-ar goes, or the whole model made from another base; "
-        "it must not exist (default: only the checkpoint stays)",
-    )
-
-
-def lengths_of(text: str) -> tuple[int, ...]:
-    """Return the numbers of a list with commas, for argparse."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of whole numbers; write e.g. 64,128,256"
-        ) from None
+    @property
+    def left_behind(self) -> str:
+        """What an interrupted command leaves, in words."""
+        if not self.run_folder.exists():
+            return "nothing was done yet, and nothing was written"
+        return f"the last checkpoint is kept in {self.run_folder}, and the same command goes on from there"
 
 
 def run(options: TrainOptions) -> int:
@@ -189,18 +185,9 @@ def train_and_export(options: TrainOptions) -> int:
     settings = {name: getattr(options, name) for name in SETTINGS}
     if "rank" in options.given:
         settings["alpha"] = 2 * options.rank
-    if not options.is_embedded:
-        settings["samples"] = 0
     if options.begin_with is not None:
         settings["earlier_tokens"] = tokens_seen(options.begin_with)
-    config = Training(
-        kind=options.kind,
-        base=options.base,
-        mask_token=options.mask_token,
-        seed=options.seed,
-        dtype=training_dtype(options.dtype, device),
-        **settings,
-    )
+    config = Training(dtype=training_dtype(options.dtype, device), **settings)
     text = None
     if options.text is not None:
         text = options.text.read_text(encoding="utf-8")
@@ -209,7 +196,7 @@ def train_and_export(options: TrainOptions) -> int:
     )
     if options.export is not None:
         export(checkpoint, options.export)
-        print(f"{'adapter' if options.is_embedded else 'model'} written to {options.export}")
+        print(f"{'adapter' if options.makes_adapter else 'model'} written to {options.export}")
         if command := next_command(options):
             print(f"next: {shlex.join(command)}")
     return 0
@@ -218,15 +205,8 @@ def train_and_export(options: TrainOptions) -> int:
 def next_command(options: TrainOptions) -> list[str]:
     """Return the command for what was exported; none for a twin, which has no card of its own."""
     folder = str(options.export)
-    if not options.is_embedded:
+    if not options.makes_adapter:
         return ["sinkprune", "prune", folder, "--out", f"{folder}-pruned"]
     if options.kind == "diffusion":
         return ["sinkprune", "card", "--folder", folder]
     return []
-
-
-def kept(options: TrainOptions) -> str:
-    """Return what an interrupted run leaves."""
-    if not options.run_folder.exists():
-        return "nothing was done yet, and nothing was written"
-    return f"the last checkpoint is kept in {options.run_folder}, and the same command goes on from there"

@@ -32,9 +32,10 @@ def hiding_scores(
     hidings: Sequence[Hiding],
     texts: dict[str, torch.Tensor],
     draws: int,
+    first_scored: int = 1,
 ) -> pd.DataFrame:
     """Return the records of one model that scores text without the keys of each of `hidings`, and with all
-    keys.
+    keys; positions before `first_scored` are context.
 
     Columns are those of `score_texts`; `excess`, the value less that of the same model with all keys on the
     same sequence and noise; `label`, `keys`, `count` (0: all keys) and `layers` of the hiding; and means of
@@ -44,11 +45,13 @@ def hiding_scores(
     length = next(iter(texts.values())).shape[1]
     batch = max(1, BATCH_TOKENS // length)
     dense_masses = {}
+    later = {"first_scored": first_scored} if first_scored > 1 else {}  # other records lack it
 
     def one(hiding: Hiding) -> pd.DataFrame:
         def compute() -> pd.DataFrame:
             without_keys = hiding_model(lm, hiding, masses=dense_masses)
-            return _described(score_texts(without_keys, texts, draws, batch=batch), without_keys)
+            scores = score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
+            return _described(scores, without_keys)
 
         return run.record(
             "hiding",
@@ -61,6 +64,7 @@ def hiding_scores(
             data=data,
             draws=draws,
             evaluation_seed=EVALUATION_SEED,
+            **later,
         )
 
     every = tqdm([NOTHING_HIDDEN, *hidings], desc=f"{lm.name} scores")

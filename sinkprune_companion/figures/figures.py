@@ -1,6 +1,6 @@
 """Figures of measurements, one function each, and how every figure is kept.
 
-A figure takes a table and knows nothing of its origin. Bars are 95 % bootstrap intervals wherever a figure
+A figure takes a table and knows nothing of its origin. Bars are 95 % intervals wherever a figure
 shows them, and the figure says so.
 """
 
@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -42,7 +41,7 @@ STARTS = (("o", "-"), ("^", ":"))  # markers and lines of texts of one kind that
 
 def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
     """Write PNG, PDF, the data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`; return the
-    closed figure.
+    figure.
 
     Files are the same to the byte for the same data, so that a diff shows a change of the result. The
     provenance is that of the records that the run had read by then. A notebook keeps the caption as the
@@ -60,7 +59,6 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     with atomic(folder / f"{name}.csv") as partial:
         data.to_csv(partial, index=False, float_format="%.8g")
     write_json(folder / f"{name}.json", json.loads(json.dumps({"caption": caption, **run.provenance})))
-    plt.close(figure)
 
     def alternative_text(**_: object) -> tuple[dict, dict]:
         return {}, {"image/png": {"alt": caption}}  # IPython adds the picture itself

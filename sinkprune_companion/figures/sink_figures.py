@@ -1,7 +1,10 @@
-"""Figures of sinks and masks: statistics per prompt and layer, and maps of layers by heads or linear maps.
+"""Figures of sinks and masks: statistics per prompt, condition and layer; maps of layers by heads or linears.
 
 A figure takes a table and knows nothing of its origin. Dimensions: L layer, H head.
 """
+
+import textwrap
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,6 +12,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
@@ -20,15 +24,17 @@ from sinkprune_companion.figures.style import (
     SERIES,
     bars,
     canvas,
+    reaches_far,
+    spread_out,
     titled,
     titled_legend,
 )
-from sinkprune_companion.pages.phrases import share
+from sinkprune_companion.numbers import percent
 from sinkprune_core.evaluation.intervals import interval
 
 
 def plot_variability(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -> Figure:
-    """Draw one panel per metric: every prompt as a point, mean and 95 % bootstrap interval per kind of model.
+    """Draw one panel per metric: every prompt as a point, mean and 95 % interval per kind of model.
 
     `frame` has `kind`, `model` and a column per metric; `metrics` maps columns to axis labels with units;
     `title` says in words what the figure shows.
@@ -45,7 +51,7 @@ def plot_variability(frame: pd.DataFrame, metrics: dict[str, str], title: str = 
     for axis in axes.flat[len(metrics) :]:
         axis.axis("off")
     figure.supxlabel(
-        "small points: prompts; large points with bars: mean and 95 % bootstrap interval over prompts",
+        "small points: prompts; large points with bars: mean and 95 % interval over prompts",
         fontsize=8,
     )
     if title:
@@ -89,7 +95,7 @@ def plot_layers(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -
         axis.set(xlabel="layer (0 is the first)", ylabel=label)
         axis.get_legend().remove()
     titled_legend(figure, *axes[0, 0].get_legend_handles_labels(), title=title)
-    figure.supxlabel("lines: means; bands: 95 % bootstrap intervals over prompts", fontsize=8)
+    figure.supxlabel("lines: means; bands: 95 % intervals over prompts", fontsize=8)
     return figure
 
 
@@ -129,7 +135,7 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
         table = part.pivot(index="linear", columns="layer", values="differ")
         image = axis.imshow(table.loc[order], aspect="auto", cmap="cividis", interpolation="nearest", **scale)
         axis.set_yticks(range(len(order)), [name.split(".")[-1] for name in order], fontsize=8)
-        axis.set_title(f"{one} / {other}: {share(table.to_numpy().mean())} on average", fontsize=9)
+        axis.set_title(f"{one} / {other}: {percent(table.to_numpy().mean())} on average", fontsize=9)
         axis.grid(False)
     for axis in axes.flat[len(pairs) :]:
         axis.axis("off")
@@ -185,3 +191,64 @@ def plot_token_reach(frame: pd.DataFrame, title: str = "") -> Figure:
     axes[0, 0].set_ylabel("kept weights that change (%)")
     titled_legend(figure, *axes[0, 0].get_legend_handles_labels(), title=title)
     return figure
+
+
+class Metric(NamedTuple):
+    """How a column of a table is drawn."""
+
+    label: str  # of its panel, with units
+    linear: float | None = None  # the axis is logarithmic beyond this, where values reach far; None: linear
+
+
+def plot_by_row(
+    frame: pd.DataFrame,
+    row: str,
+    metrics: dict[str, Metric],
+    title: str,
+    unit: str = "prompts",
+    sharex: bool = False,
+) -> Figure:
+    """Draw one panel per metric, one row per value of the column `row`, and both kinds of model in each.
+
+    `frame` has a line per unit (a prompt or sequence) with `kind`, `row` and a column per metric. NaN is left
+    out; a kind without two values in a row is not drawn there. `sharex` gives all panels one axis.
+    """
+    rows = frame[row].drop_duplicates().tolist()
+    size = (2.6 + 2.3 * len(metrics), 1.3 + 0.4 * len(rows))
+    figure, axes = canvas(1, len(metrics), size, sharey=True, sharex=sharex)
+    for axis, (column, metric) in zip(axes[0], metrics.items(), strict=True):
+        for place, name in enumerate(rows):
+            _draw_row(axis, place, frame[frame[row] == name], column)
+        if metric.linear is not None and reaches_far(frame[column].dropna(), metric.linear):
+            axis.set_xscale("symlog", linthresh=metric.linear)
+            if frame[column].min() >= 0:
+                axis.set_xlim(left=0)
+        axis.set_title(metric.label, fontsize=8.5)
+        axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.set_yticks(range(len(rows)), [textwrap.fill(name, 34) for name in rows], fontsize=8)
+        axis.tick_params(axis="x", labelsize=7.5)
+    handles = [
+        Line2D([], [], color=kind.colour, marker=kind.marker, label=kind.name) for kind in KIND.values()
+    ]
+    titled_legend(figure, handles, title=title)
+    figure.supxlabel(f"points: mean over {unit}; bars: 95 % bootstrap interval", fontsize=8)
+    return figure
+
+
+def _draw_row(axis: Axes, place: int, part: pd.DataFrame, column: str) -> None:
+    """Draw the mean and interval of one column for each kind, one above the other."""
+    for number, (kind, (colour, marker, _)) in enumerate(KIND.items()):
+        values = part.loc[part.kind == kind, column].dropna()
+        if len(values) < 2:
+            continue
+        found = interval(values)
+        below, above = bars(found.value, found.low, found.high)
+        axis.errorbar(
+            found.value,
+            place + spread_out(number, len(KIND), 0.26),
+            xerr=[[below], [above]],
+            color=colour,
+            marker=marker,
+            ms=5,
+            capsize=2.5,
+        )

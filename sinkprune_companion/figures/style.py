@@ -79,10 +79,13 @@ def canvas(
     """Return an empty figure in the project's style, `size` in inches, and its axes (rows, columns).
 
     The style stays set: titles, legends and ticks that come later, and the picture in a notebook, are made
-    with it too.
+    with it too. The figure is closed from the start: it is drawn and saved as others are, and no process
+    gathers open ones.
     """
     plt.rcParams.update(STYLE)
-    return plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **kwargs)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **kwargs)
+    plt.close(figure)
+    return figure, axes
 
 
 def legend_above(figure: Figure, handles: list, labels: list[str] | None = None, **kwargs) -> None:

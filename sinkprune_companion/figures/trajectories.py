@@ -209,7 +209,6 @@ def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float
     for frame in frames:
         buffer = io.BytesIO()
         frame.savefig(buffer, format="png", dpi=110)
-        plt.close(frame)
         pictures.append(Image.open(buffer).convert("RGB"))
     palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)
     pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]

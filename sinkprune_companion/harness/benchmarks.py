@@ -5,10 +5,10 @@ The harness is imported where it is used: the settings can be read without it.
 
 import difflib
 import functools
-import hashlib
-import json
+import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from sinkprune_companion.harness import suite
-from sinkprune_companion.harness.harness_silence import quiet_harness
-from sinkprune_core.evaluation.two_choice import BATCH, DRAWS
+from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ class Benchmark:
     """A task of lm-evaluation-harness with its settings."""
 
     task: str
-    """Its name in the harness, a YAML file, or a configuration."""
+    """Its name in the harness, or a YAML file."""
     shots: int | None = None
     """Solved examples before every question; None: the task's own number."""
     settings: dict[str, object] = field(default_factory=dict)
@@ -87,96 +86,29 @@ def named(family: str) -> dict[str, Benchmark]:
     return known
 
 
-def choose(
-    lm: LanguageModel,
-    tasks: str | Sequence[str | dict | Benchmark],
-    family: str | None = None,
-    shots: int | None = None,
-) -> list[Benchmark]:
+def choose(lm: LanguageModel, tasks: Sequence[str | Benchmark], family: str | None = None) -> list[Benchmark]:
     """Return the tasks with their settings.
 
-    `"paper"` stands for the eight of the paper, set up for a family of `PAPER`. Where a family is asked
-    for, a task that it has published settings for takes them by name too. `shots` overrides those of all
-    tasks but the given `Benchmark`s. Raises ValueError for an unknown family.
+    `paper` stands for the eight of the paper, set up for a family of `PAPER`. Where a family is asked for, a
+    task that it has published settings for takes them by name too. Raises ValueError for an unknown family.
     """
     own_family = "llada" if lm.is_diffusion else "autoregressive"
     settings_of = family or own_family
     if settings_of not in PAPER:
         raise ValueError(f"family={settings_of!r} is unknown; choose one of {', '.join(PAPER)}")
-    if tasks == "paper":
-        return [_with_shots(benchmark, shots) for benchmark in PAPER[settings_of]]
     known = named(settings_of) if family else {}
-    chosen = []
-    for task in [tasks] if isinstance(tasks, str) else tasks:
-        if isinstance(task, Benchmark):
-            chosen.append(task)
-        elif isinstance(task, str) and task in known:
-            chosen.append(_with_shots(known[task], shots))
+    chosen: list[Benchmark] = []
+    for task in tasks:
+        if task == "paper":
+            chosen += PAPER[settings_of]
+        elif isinstance(task, str):
+            chosen.append(known.get(task, Benchmark(task)))
         else:
-            chosen.append(Benchmark(task, shots))
+            chosen.append(task)
     return chosen
 
 
-def _with_shots(benchmark: Benchmark, shots: int | None) -> Benchmark:
-    return benchmark if shots is None else replace(benchmark, shots=shots)
-
-
 # running them
-
-
-def evaluate(
-    lm: LanguageModel,
-    tasks: str | Sequence[str | dict | Benchmark],
-    limit: int | float | None = None,
-    shots: int | None = None,
-    family: str | None = None,
-    include: Path | str | None = None,
-    chat: bool = False,
-    cache: Path | str | None = None,
-    per_document: bool = False,
-    **settings: object,
-) -> pd.DataFrame:
-    """Run tasks of lm-evaluation-harness; one row per task and metric, or one per document.
-
-    Rows per document are for comparisons in pairs. `tasks`: `"paper"`, or names, YAML files, configurations
-    or `Benchmark`s; `include` is a folder of further tasks; `limit` is documents per task; `settings` are
-    arguments of `HarnessModel` and override those of a benchmark. `cache` is a folder where answers are
-    kept by model, settings and request, for an interrupted run to go on.
-    Columns: `task`, `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`,
-    `guidance`; or `task`, `metric`, `filter`, `document`, `value` for members of groups and the metrics
-    that are one number. The data of every task is loaded before any work. Raises ValueError for an unknown
-    task, family or setting, OSError for data that cannot be had, and ModuleNotFoundError where the harness
-    is not installed.
-    """
-    # Before lm_eval: it says what to install where the harness is missing.
-    from sinkprune_companion.harness.harness_model import HarnessModel
-
-    from lm_eval import simple_evaluate  # isort: skip
-
-    if limit is not None and limit <= 0:
-        raise ValueError(f"limit={limit} must be above 0: a number of documents per task, or a share below 1")
-    chosen = choose(lm, tasks, family, shots)
-    models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
-    fingerprint = None if cache is None else lm.fingerprint()
-    rows = []
-    with quiet_harness():
-        manager = _manager([benchmark.task for benchmark in chosen], include)
-        loaded = [_load(manager, benchmark.task) for benchmark in chosen]
-        for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
-            results = simple_evaluate(
-                model,
-                tasks=tasks_and_groups,
-                num_fewshot=benchmark.shots,
-                limit=limit,
-                task_manager=manager,
-                use_cache=None if cache is None else _cache_file(Path(cache), fingerprint, model),
-                apply_chat_template=chat,
-                fewshot_as_multiturn=chat,
-                bootstrap_iters=1000,
-                log_samples=per_document,
-            )
-            rows += _document_rows(results) if per_document else _rows(results, model)
-    return pd.DataFrame(rows)
 
 
 def evaluate_named(
@@ -207,27 +139,82 @@ def evaluate_named(
     others = [task for task in tasks if not suite.groups_of(task)]
     tables = []
     if others:
-        settings = {"seed": seed}
-        if draws is not None:
-            settings["mc_num"] = draws
-        if batch is not None:
-            settings["batch_size"] = batch
-        asked = "paper" if others == ["paper"] else others
-        tables.append(evaluate(lm, asked, limit=limit, family=family, include=include, **settings))
+        settings = {"seed": seed, "mc_num": draws, "batch_size": batch}
+        given = {name: value for name, value in settings.items() if value is not None}
+        tables.append(evaluate(lm, others, limit, family, include, **given))
     if groups:
         numbers = {"draws": draws or DRAWS, "seed": seed, "batch": batch or BATCH}
-        chosen = list(dict.fromkeys(groups))
-        tables.append(suite.evaluate(lm, chosen, limit, **numbers, progress=progress, announce=announce))
+        items = suite.items(list(dict.fromkeys(groups)), limit)
+        answers = accuracy(lm, items, **numbers, progress=progress, announce=announce)
+        tables.append(suite.shares(answers, numbers["draws"] if lm.is_diffusion else None))
     return pd.concat(tables, ignore_index=True)
 
 
-def _cache_file(folder: Path, fingerprint: str, model: "HarnessModel") -> str:
-    """Return where answers of a model under its settings are kept."""
-    key = json.dumps([fingerprint, model.get_model_info()], sort_keys=True)
-    return str(folder / hashlib.sha256(key.encode()).hexdigest()[:16])
+def evaluate(
+    lm: LanguageModel,
+    tasks: Sequence[str | Benchmark],
+    limit: int | None = None,
+    family: str | None = None,
+    include: Path | str | None = None,
+    **settings: object,
+) -> pd.DataFrame:
+    """Run tasks of lm-evaluation-harness; one row per task and metric.
+
+    `tasks` are names, YAML files or `Benchmark`s, or `paper`; `include` is a folder of further tasks; `limit`
+    is documents per task; `settings` are arguments of `HarnessModel` and override those of a benchmark.
+    Columns: `task`, `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`,
+    `guidance`. The data of every task is loaded before any work. Raises ValueError for an unknown task,
+    family or setting, OSError for data that cannot be had, and ModuleNotFoundError where the harness is not
+    installed.
+    """
+    # Before lm_eval: it says what to install where the harness is missing.
+    from sinkprune_companion.harness.harness_model import HarnessModel
+
+    from lm_eval import simple_evaluate  # isort: skip
+
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit={limit} must be at least 1: a number of documents per task")
+    chosen = choose(lm, tasks, family)
+    models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
+    rows = []
+    with quiet_harness():
+        manager = _manager([benchmark.task for benchmark in chosen], include)
+        loaded = [_load(manager, benchmark.task) for benchmark in chosen]
+        for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
+            results = simple_evaluate(
+                model,
+                tasks=tasks_and_groups,
+                num_fewshot=benchmark.shots,
+                limit=limit,
+                task_manager=manager,
+                bootstrap_iters=1000,
+                log_samples=False,
+            )
+            rows += _rows(results, model)
+    return pd.DataFrame(rows)
 
 
 # the harness's tasks
+
+
+@contextmanager
+def quiet_harness() -> Iterator[None]:
+    """Keep the harness from logging anything but errors, and from asking git about the working directory.
+
+    Its record of the commit, which nothing here reads, is None; git would complain outside of a repository.
+    """
+    from lm_eval import evaluator
+
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    ask_git = evaluator.get_git_commit_hash
+    logger.setLevel(logging.ERROR)
+    evaluator.get_git_commit_hash = lambda: None
+    try:
+        yield
+    finally:
+        evaluator.get_git_commit_hash = ask_git
+        logger.setLevel(level)
 
 
 @functools.cache
@@ -238,11 +225,11 @@ def installed() -> "TaskManager":
     return TaskManager()
 
 
-def _manager(tasks: Sequence[str | dict], include: Path | str | None) -> "TaskManager":
+def _manager(tasks: Sequence[str], include: Path | str | None) -> "TaskManager":
     """Return a manager that knows all tasks; raise ValueError for a name that is unknown."""
     from lm_eval.tasks import TaskManager
 
-    names = [task for task in tasks if isinstance(task, str) and not Path(task).is_file()]
+    names = [task for task in tasks if not Path(task).is_file()]
     folder = None if include is None else str(include)
     manager = TaskManager(include_path=folder, include_defaults=False)
     if set(names) - set(manager.all_tasks):
@@ -262,7 +249,7 @@ def _suggestion(name: str, known: Sequence[str]) -> str:
     return f"did you mean {', '.join(near)}? " if near else ""
 
 
-def _load(manager: "TaskManager", task: str | dict) -> list:
+def _load(manager: "TaskManager", task: str) -> list:
     """Return the task or group itself, its data loaded; members of a group come with it.
 
     Raises OSError where there is no data.
@@ -288,43 +275,24 @@ def _rows(results: dict, model: "HarnessModel") -> list[dict[str, object]]:
     draws = math.nan if model.how is None else model.how.draws
     guidance = math.nan if model.how is None else model.how.guidance
     rows = []
-    for task, found in results["results"].items():
+    for task, values in results["results"].items():
         if task in members:
             continue
-        for key, value in found.items():
+        for key, value in values.items():
             metric, _, name = key.partition(",")
             if not name or metric.endswith("_stderr"):
                 continue
-            error = found.get(f"{metric}_stderr,{name}")
+            error = values.get(f"{metric}_stderr,{name}")
             row = {
                 "task": task,
                 "metric": metric,
                 "filter": name,
                 "value": value,
                 "stderr": error if isinstance(error, float) else math.nan,
-                "documents": found["sample_len"],
+                "documents": values["sample_len"],
                 "shots": results["n-shot"].get(task, 0),
                 "draws": draws,
                 "guidance": guidance,
             }
             rows.append(row)
-    return rows
-
-
-def _document_rows(results: dict) -> list[dict[str, object]]:
-    """Return a row per task, document and metric that is one number."""
-    rows = []
-    for task, samples in results["samples"].items():
-        for sample in samples:
-            for metric in sample["metrics"]:
-                if not isinstance(sample[metric], (bool, int, float)):
-                    continue
-                row = {
-                    "task": task,
-                    "metric": metric,
-                    "filter": sample["filter"],
-                    "document": sample["doc_id"],
-                    "value": float(sample[metric]),
-                }
-                rows.append(row)
     return rows

@@ -22,8 +22,7 @@ EXPECTED = {  # what a folder should hold, for messages
     ),
 }
 
-_TEXT = re.compile(r"(wiki\.)?(train|valid|validation|test)\.(raw|tokens|txt)")
-_PARQUET = re.compile(r"(train|valid|validation|test)(-\d+-of-\d+)?\.parquet")
+_FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
 _WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
 
 
@@ -37,9 +36,9 @@ def blimp_paradigms() -> tuple[str, ...]:
 def data_files(folder: Path) -> list[Path]:
     """Return the files below a folder that may hold data, sorted by path; OSError where it is no folder."""
     if not folder.is_dir():
-        found = "is a file" if folder.exists() else "does not exist"
+        state = "is a file" if folder.exists() else "does not exist"
         raise NotADirectoryError(
-            f"the data folder {folder} {found}: give the folder that holds BLiMP or WikiText-2"
+            f"the data folder {folder} {state}: give the folder that holds BLiMP or WikiText-2"
         )
     return sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
 
@@ -89,33 +88,28 @@ def wikitext_files(folder: Path | str) -> dict[str, list[Path]]:
 
 def wikitext_split_files(folder: Path | str, split: str) -> list[Path]:
     """Return the files of one split of WikiText-2 below a folder; raise ValueError where it is not there."""
-    found = wikitext_files(folder)
-    if split not in found:
-        others = f"; it holds {' and '.join(found)}: choose one by --split" if found else ""
+    by_split = wikitext_files(folder)
+    if split not in by_split:
+        others = f"; it holds {' and '.join(by_split)}: choose one by --split" if by_split else ""
         raise ValueError(
             f"the data folder {folder} holds no {split} split of WikiText-2, "
             f"looked for as {EXPECTED['wikitext']}{others}"
         )
-    return found[split]
+    return by_split[split]
 
 
 def _wikitext_split(file: Path, folder: Path) -> str | None:
     """Return the split of WikiText-2 that a file holds, by its name and its folders'; None for others."""
-    text = _TEXT.fullmatch(file.name)
-    parquet = _PARQUET.fullmatch(file.name)
-    if text is not None:
-        name = text[2]
-        has_telling_name = text[1] is not None and text[3] != "txt"  # wiki.test.raw is never anything else
-    elif parquet is not None:
-        name = parquet[1]
-        has_telling_name = False
-    else:
+    match = _FILE.fullmatch(file.name)
+    if match is None:
         return None
+    prefix, split, _, suffix = match.groups()
     size = _wikitext_size(file, folder)
-    is_wikitext_2 = has_telling_name if size is None else size == "2"
-    if not is_wikitext_2:
+    if size is None and (prefix is None or suffix not in ("raw", "tokens")):
+        return None  # wiki.test.raw is never anything else, other names need the folder's
+    if size not in (None, "2"):
         return None
-    return "validation" if name == "valid" else name
+    return "validation" if split == "valid" else split
 
 
 def _wikitext_size(file: Path, folder: Path) -> str | None:

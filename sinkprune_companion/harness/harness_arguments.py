@@ -3,60 +3,109 @@
 import math
 import warnings
 from dataclasses import fields, replace
+from typing import Annotated
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.evaluation.protocols import Protocol, protocol
 from sinkprune_core.models.language_model import LanguageModel
 
 SAMPLER_OPTIONS = [field.name for field in fields(Sampler) if field.name not in ("length", "guidance")]
+NonNegative = Annotated[FiniteFloat, Field(ge=0)]
 
 
-def check_batch_size(batch_size: int | str, max_batch_size: int | None) -> None:
-    """Raise ValueError unless the batch size is a positive number and no automatic one is asked for."""
-    is_positive = str(batch_size).isdigit() and int(batch_size) >= 1
-    if not is_positive or max_batch_size is not None:
-        raise ValueError(
-            f"batch_size={batch_size!r} must be a positive number, and max_batch_size={max_batch_size} "
-            "must be left out: batches are not sized automatically"
-        )
+class HarnessOptions(BaseModel):
+    """What `HarnessModel` takes besides a model. Further arguments are fields of the sampler."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    dtype: str = "float32"
+    """Of a model that is loaded by name."""
+    device: str | None = None
+    """Of a model that is loaded by name; None: a GPU where there is one."""
+    batch_size: PositiveInt = 32
+    """Requests at once, for speed only."""
+    max_batch_size: None = None
+    """Batches are not sized automatically."""
+    protocol: str | None = None
+    """How a diffusion model scores: a name of `evaluation.protocols.PROTOCOLS`; None: `llada`."""
+    mc_num: int | None = None
+    """Draws per target; None: as many as the protocol has."""
+    guidance: NonNegative | None = None
+    """Of scores and texts; None: that of the protocol, and none for texts."""
+    sampler: str | None = None
+    """How a diffusion model writes: a name of `diffusion.samplers.SAMPLERS`; None: `llada`."""
+    gen_length: PositiveInt | None = None
+    """Tokens written per request; None: the task's max_gen_toks, or 256."""
+    temperature: NonNegative | None = None
+    """Of what is written; None: the task's."""
+    max_length: int | None = None
+    """Most tokens of a sequence; None: all positions of the model."""
+    truncation: bool = False
+    """Whether contexts that do not fit `max_length` are cut from the left; otherwise they are an error."""
+    add_bos_token: bool = False
+    """Whether a first token is put before every context."""
+    is_check_greedy: bool = False
+    """Whether to ask also if a diffusion model would write a target, one forward pass per token."""
+    seed: int = 0
+    """Of all random numbers."""
+
+    @property
+    def sampler_options(self) -> dict[str, object]:
+        """Return the fields of the sampler that were given."""
+        return {**(self.model_extra or {}), "guidance": self.guidance or 0.0}
+
+    def protocol_with_changes(self) -> Protocol:
+        """Return the protocol, with the draws and the guidance that were given."""
+        how = protocol(self.protocol or "llada")
+        draws = how.draws if self.mc_num is None else self.mc_num
+        guidance = how.guidance if self.guidance is None else self.guidance
+        return replace(how, draws=draws, grid=math.gcd(draws, how.grid), guidance=guidance)
+
+    def check_model(self, lm: LanguageModel) -> None:
+        """Raise ValueError where the model does not take what was given."""
+        names = ("protocol", "mc_num", "guidance", "sampler", *(self.model_extra or {}))
+        given = [f"{name}={getattr(self, name)}" for name in names if getattr(self, name) is not None]
+        if self.is_check_greedy:
+            given.append("is_check_greedy=True")
+        if given and not lm.is_diffusion:
+            raise ValueError(
+                f"{', '.join(given)} cannot be used: {lm.name} is autoregressive, its likelihood is exact "
+                "and it writes from left to right"
+            )
+        if lm.tokenizer.eos_token_id is None:
+            raise ValueError(
+                f"the tokenizer of {lm.name} has no end-of-text token, with which texts begin and end here: "
+                "set tokenizer.eos_token"
+            )
+        if self.add_bos_token and lm.tokenizer.bos_token_id is None:
+            raise ValueError(
+                f"add_bos_token=True needs a tokenizer with a first token, and that of {lm.name} has none: "
+                "leave it out"
+            )
 
 
-def check_sampler(sampler: str | None, options: dict[str, object]) -> None:
-    """Raise ValueError for an unknown preset of the sampler and for options that it does not have."""
-    unknown = sorted(set(options) - set(SAMPLER_OPTIONS))
+def read_options(given: dict[str, object]) -> HarnessOptions:
+    """Return checked options; raise ValueError, in one line, for one that is unknown or cannot be."""
+    unknown = sorted(set(given) - set(HarnessOptions.model_fields) - set(SAMPLER_OPTIONS))
     if unknown:
         raise ValueError(
-            f"unknown model argument {unknown[0]!r}; besides those of HarnessModel there are the sampler's: "
-            f"{', '.join(SAMPLER_OPTIONS)}"
+            f"unknown model argument {unknown[0]!r}; there are {', '.join(HarnessOptions.model_fields)}, and "
+            f"the sampler's: {', '.join(SAMPLER_OPTIONS)}"
         )
-    if sampler is not None and sampler not in SAMPLERS:
-        raise ValueError(f"sampler={sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
-
-
-def check_kind(lm: LanguageModel, for_diffusion: dict[str, object]) -> None:
-    """Raise ValueError where an autoregressive model is given arguments that only a diffusion model takes."""
-    given = [f"{name}={value}" for name, value in for_diffusion.items() if value is not None]
-    if given and not lm.is_diffusion:
+    try:
+        options = HarnessOptions(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        [name] = first["loc"]
         raise ValueError(
-            f"{', '.join(given)} cannot be used: {lm.name} is autoregressive, its likelihood is exact and it "
-            "writes from left to right"
-        )
-
-
-def check_tokenizer(lm: LanguageModel, add_bos_token: bool) -> None:
-    """Raise ValueError where the tokenizer lacks an end-of-text token, or a first token that is asked for."""
-    if lm.tokenizer.eos_token_id is None:
-        raise ValueError(
-            f"the tokenizer of {lm.name} has no end-of-text token, with which texts begin and end here: "
-            "set tokenizer.eos_token"
-        )
-    if add_bos_token and lm.tokenizer.bos_token_id is None:
-        raise ValueError(
-            f"add_bos_token=True needs a tokenizer with a first token, and that of {lm.name} has none: "
-            "leave it out"
-        )
+            f"model argument {name}={given[name]!r} cannot be: {first['msg']}; change it or leave it out"
+        ) from None
+    if options.sampler is not None and options.sampler not in SAMPLERS:
+        raise ValueError(f"sampler={options.sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    return options
 
 
 def check_max_length(lm: LanguageModel, positions: int, asked: int | None) -> int:
@@ -80,15 +129,3 @@ def device_or_cpu(name: str | None) -> str:
         warnings.warn(f"device={name!r} is not there: using the CPU", stacklevel=3)
         return "cpu"
     return name
-
-
-def protocol_with(name: str | None, mc_num: int | None, guidance: float | None) -> Protocol:
-    """Return a protocol by name (None: `llada`).
-
-    `mc_num` changes its number of draws and `guidance` its guidance, where they are given.
-    """
-    how = protocol(name or "llada")
-    draws = how.draws if mc_num is None else mc_num
-    if guidance is None:
-        guidance = how.guidance
-    return replace(how, draws=draws, grid=math.gcd(draws, how.grid), guidance=guidance)

@@ -22,15 +22,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 from tqdm.auto import tqdm
 
-from sinkprune_companion.harness.harness_arguments import (
-    check_batch_size,
-    check_kind,
-    check_max_length,
-    check_sampler,
-    check_tokenizer,
-    device_or_cpu,
-    protocol_with,
-)
+from sinkprune_companion.harness.harness_arguments import check_max_length, device_or_cpu, read_options
 from sinkprune_companion.harness.harness_generation import GenerationRequest, write_texts
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.diffusion.sampling import generate
@@ -57,75 +49,34 @@ class HarnessModel(TemplateLM):
     """A `LanguageModel` that answers the harness's three kinds of request.
 
     `pretrained` is a name or folder for `load`, or a `LanguageModel` (then `dtype` and `device` are its
-    own). A diffusion model scores by `protocol` with `mc_num` draws (as many of them share a grid of noise
-    levels as the protocol says and as divide `mc_num`; `batch_size` is for speed only) and writes by
-    `sampler`, a name of `diffusion.samplers.SAMPLERS`, changed by any of its fields as a further argument;
-    `guidance` is for both. An autoregressive model is exact and takes none of these except `temperature`.
-    `gen_length` tokens are written per request (None: the task's max_gen_toks, or 256) in as many steps,
-    unless `steps` says less. `truncation` cuts contexts that do not fit `max_length` (None: all positions)
-    from the left; otherwise they are an error. `is_check_greedy` also asks whether the diffusion model
-    would write a target if it revealed the most probable token first, at the cost of one forward pass per
-    token. Raises ValueError for arguments that do not fit the model.
+    own); `options` are the fields of `HarnessOptions`, and those of a `Sampler`. An autoregressive model is
+    exact, and takes nothing that is for a diffusion model. Raises ValueError for arguments that do not fit
+    the model.
 
     Differences from the published code: an empty context is the first special token, not nothing; generated
     text is cut at end-of-text and stop strings for every model; requests are seeded by their text, so order
-    and cache change nothing.
+    and cache change nothing; as many draws share a grid of noise levels as the protocol says and as divide
+    `mc_num`.
     """
 
-    def __init__(
-        self,
-        pretrained: str | LanguageModel,
-        dtype: str = "float32",
-        device: str | None = None,
-        batch_size: int | str = 32,
-        max_batch_size: int | None = None,
-        protocol: str | None = None,
-        mc_num: int | None = None,
-        guidance: float | None = None,
-        sampler: str | None = None,
-        gen_length: int | None = None,
-        temperature: float | None = None,
-        max_length: int | None = None,
-        truncation: bool = False,
-        add_bos_token: bool = False,
-        is_check_greedy: bool = False,
-        seed: int = 0,
-        **options: object,
-    ):
+    def __init__(self, pretrained: str | LanguageModel, **options: object):
         super().__init__()
-        check_batch_size(batch_size, max_batch_size)
-        check_sampler(sampler, options)
-        how = protocol_with(protocol, mc_num, guidance)
+        self.options = read_options(options)
+        how = self.options.protocol_with_changes()
         if isinstance(pretrained, LanguageModel):
             lm = pretrained
         else:
-            lm = load(pretrained, dtype, device_or_cpu(device))
-        for_diffusion = {
-            "protocol": protocol,
-            "mc_num": mc_num,
-            "guidance": guidance,
-            "sampler": sampler,
-            **options,
-            "is_check_greedy": is_check_greedy or None,
-        }
-        check_kind(lm, for_diffusion)
-        check_tokenizer(lm, add_bos_token)
+            lm = load(pretrained, self.options.dtype, device_or_cpu(self.options.device))
+        self.options.check_model(lm)
         self.lm = lm
         self.tokenizer = lm.tokenizer
-        self.batch_size = int(batch_size)
+        self.batch_size = self.options.batch_size
         positions = resolve_max_length(lm.model.config, lm.tokenizer)
-        self.max_length = check_max_length(lm, positions, max_length)
+        self.max_length = check_max_length(lm, positions, self.options.max_length)
         self.how = how if lm.is_diffusion else None
-        self.sampler = SAMPLERS[sampler or "llada"]
-        self.options = {**options, "guidance": guidance or 0.0}
-        self.gen_length = gen_length
-        self.temperature = temperature
-        self.seed = seed
-        self.truncation = truncation
-        self.add_bos_token = add_bos_token
-        self.is_check_greedy = is_check_greedy
-        if gen_length is not None:
-            self._sampler(gen_length, {})  # options that do not fit one another are told now
+        self.sampler = SAMPLERS[self.options.sampler or "llada"]
+        if self.options.gen_length is not None:
+            self._sampler(self.options.gen_length, {})  # options that do not fit one another are an error now
 
     # what the harness asks about
 
@@ -148,21 +99,10 @@ class HarnessModel(TemplateLM):
 
     def get_model_info(self) -> dict[str, object]:
         """Return what the result depends on besides tasks, for the harness's record."""
-        info = {
-            "model_name": self.lm.name,
-            "kind": self.lm.kind,
-            "max_length": self.max_length,
-            "truncation": self.truncation,
-            "add_bos_token": self.add_bos_token,
-            "gen_length": self.gen_length,
-            "temperature": self.temperature,
-            "is_check_greedy": self.is_check_greedy,
-            "seed": self.seed,
-        }
+        info = self.options.model_dump(exclude={"dtype", "device", "batch_size", "max_batch_size"})
+        info |= {"model_name": self.lm.name, "kind": self.lm.kind, "max_length": self.max_length}
         if self.how is not None:
-            info["protocol"] = asdict(self.how)
-            info["sampler"] = asdict(self.sampler)
-            info["sampler_options"] = self.options
+            info |= {"protocol": asdict(self.how), "sampler": asdict(self.sampler)}
         return info
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: object) -> list[int]:
@@ -171,7 +111,7 @@ class HarnessModel(TemplateLM):
         has_first_token = string.startswith(self.tokenizer.decode([self.prefix_token_id]))
         ids = self.tokenizer.encode(string, add_special_tokens=special and not has_first_token)
         first = self.tokenizer.bos_token_id
-        if self.add_bos_token and special and ids[:1] != [first]:
+        if self.options.add_bos_token and special and ids[:1] != [first]:
             return [first, *ids]
         return ids
 
@@ -250,9 +190,9 @@ class HarnessModel(TemplateLM):
         if how is None:
             frame = exact_log_likelihood(self.lm, pairs, self.batch_size)
             return list(zip(frame.value.tolist(), frame.greedy.tolist(), strict=True))
-        frame = log_likelihood(self.lm, pairs, how, self.seed, self.batch_size)
+        frame = log_likelihood(self.lm, pairs, how, self.options.seed, self.batch_size)
         values = frame.groupby("sequence").value.mean().tolist()
-        greedy = [self.is_check_greedy and self._would_write(*pair) for pair in pairs]
+        greedy = [self.options.is_check_greedy and self._would_write(*pair) for pair in pairs]
         return list(zip(values, greedy, strict=True))
 
     def _would_write(self, prompt_P: torch.Tensor, target_L: torch.Tensor) -> bool:
@@ -273,7 +213,7 @@ class HarnessModel(TemplateLM):
         for part in self._parts(order, self.batch_size, "generate_until", disable_tqdm):
             for indices in _with_equal_settings(part, wanted):
                 texts = write_texts(
-                    self.lm, [wanted[index] for index in indices], self.prefix_token_id, self.seed
+                    self.lm, [wanted[index] for index in indices], self.prefix_token_id, self.options.seed
                 )
                 for index, text in zip(indices, texts, strict=True):
                     answers[index] = text
@@ -286,7 +226,7 @@ class HarnessModel(TemplateLM):
         for request in requests:
             context, asked = request.args
             kwargs = dict(normalize_gen_kwargs(asked, DEFAULT_LENGTH))
-            length = kwargs["max_gen_toks"] if self.gen_length is None else self.gen_length
+            length = kwargs["max_gen_toks"] if self.options.gen_length is None else self.options.gen_length
             sampler = self._sampler(length, kwargs)
             ids = self.tok_encode(context) or [self.prefix_token_id]
             prompt_P, _ = self._fit(ids, [self.eot_token_id] * length, 0)
@@ -309,11 +249,11 @@ class HarnessModel(TemplateLM):
             shaping = {name: kwargs[name] for name in ("top_p", "top_k") if kwargs.get(name) is not None}
         if shaping and not self.lm.is_diffusion:
             raise ValueError(f"{shaping} cannot be used: {self.lm.name} samples by temperature alone")
-        temperature = self.temperature
+        temperature = self.options.temperature
         if temperature is None:
             temperature = float(kwargs.get("temperature", 0.0))
         changes = {"length": length, "steps": length, "block": None, "temperature": temperature}
-        return replace(self.sampler, **{**changes, **shaping, **self.options})
+        return replace(self.sampler, **{**changes, **shaping, **self.options.sampler_options})
 
     # lengths and batches
 
@@ -323,7 +263,7 @@ class HarnessModel(TemplateLM):
         `extra` tokens follow the target. Raises ValueError where the context does not fit.
         """
         available = self.max_length - len(target) - extra  # positions for the context
-        if len(context) > available and (available < 1 or not self.truncation):
+        if len(context) > available and (available < 1 or not self.options.truncation):
             advice = "use a larger max_length"
             if available >= 1:
                 advice = (

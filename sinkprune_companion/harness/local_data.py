@@ -27,38 +27,46 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
     """
     found = []
     for file in files:
-        rows = _parquet_rows(file) if file.suffix == ".parquet" else _json_rows(file)
+        is_parquet = file.suffix == ".parquet"
+        rows = _read_parquet(file, PAIR_FIELDS) if is_parquet else _json_rows(file)
         for place, row in rows:
-            for field in PAIR_FIELDS:
-                if not isinstance(row, dict) or not isinstance(row.get(field), str):
-                    raise ValueError(
-                        f"{file}, {place}: no text {field!r}; a pair has {' and '.join(PAIR_FIELDS)}"
-                    )
-            found.append({field: row[field] for field in PAIR_FIELDS})
+            found.append({field: _text_of(row, field, place) for field in PAIR_FIELDS})
     if not found:
         raise ValueError(f"{files[0]} holds no pairs: fetch it anew")
     return found
 
 
-def _parquet_rows(file: Path) -> list[tuple[str, object]]:
-    """Return the rows of a parquet file, each with its place for messages."""
-    return [(f"row {number}", row) for number, row in enumerate(_read_parquet([file], PAIR_FIELDS), 1)]
-
-
 def _json_rows(file: Path) -> list[tuple[str, object]]:
     """Return what a JSONL file holds by line, each with its place for messages, and without blank lines."""
     rows = []
-    for number, line in enumerate(_read_text(file).split("\n"), 1):
+    for number, line in enumerate(read_text(file).split("\n"), 1):
         if not line.strip():
             continue
+        place = f"{file}, line {number}"
         try:
-            rows.append((f"line {number}", json.loads(line)))
-        except ValueError as error:
+            rows.append((place, json.loads(line)))
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
             raise ValueError(
-                f"{file}, line {number}: not JSON ({error}); a line is one pair, "
-                f"with {' and '.join(PAIR_FIELDS)}"
+                f"{place}: not JSON ({reason}); a line is one pair, with {' and '.join(PAIR_FIELDS)}"
             ) from None
     return rows
+
+
+def _text_of(row: object, field: str, place: str, may_be_blank: bool = False) -> str:
+    """Return the text of a field of a row; raise ValueError, naming the place, where there is none."""
+    text = row.get(field) if isinstance(row, dict) else None
+    if may_be_blank and text in (None, ""):
+        return " "
+    if not isinstance(text, str) or not (may_be_blank or text.strip()):
+        raise ValueError(f"{place}: no text {field!r}: fetch the file anew")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{place}: {field!r} holds half a character ({error.reason}): fetch the file anew"
+        ) from None
+    return text
 
 
 # WikiText-2
@@ -75,15 +83,15 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
         raise ValueError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
     if folder is None:
         return _wikitext_from_hub(split)
-    found = articles(wikitext_split_files(folder, split))
-    if any(" <unk> " in page for page in found):
+    pages = articles(wikitext_split_files(folder, split))
+    if any(" <unk> " in page for page in pages):
         raw_name = "valid" if split == "validation" else split
         warnings.warn(
             f"WikiText-2 in {folder} has <unk> for rare words; published perplexities are of the raw "
             f"version, wiki.{raw_name}.raw",
             stacklevel=2,
         )
-    return found
+    return pages
 
 
 def _wikitext_from_hub(split: str) -> list[str]:
@@ -109,7 +117,7 @@ def articles(files: Sequence[Path]) -> list[str]:
     if files[0].suffix == ".parquet":
         found = _articles_of_parquet(files)
     else:
-        found = _split_into_articles(_read_text(files[0]))
+        found = _split_into_articles(read_text(files[0]))
     if not found:
         raise ValueError(f"{files[0]} holds no text: fetch it anew")
     return found
@@ -117,11 +125,11 @@ def articles(files: Sequence[Path]) -> list[str]:
 
 def _articles_of_parquet(files: Sequence[Path]) -> list[str]:
     """Return the articles of parquet files whose rows are articles (`page`) or lines (`text`)."""
-    rows = _read_parquet(files, ("page", "text"))
-    if rows and "page" in rows[0]:
-        return [row["page"] for row in rows]
-    lines = [(row["text"] or " ").removesuffix("\n") for row in rows]
-    return _split_into_articles("\n".join(lines) + "\n")
+    rows = [row for file in files for row in _read_parquet(file, ("page", "text"))]
+    if rows and "page" in rows[0][1]:
+        return [_text_of(row, "page", place) for place, row in rows]
+    lines = [_text_of(row, "text", place, may_be_blank=True) for place, row in rows]
+    return _split_into_articles("\n".join(line.removesuffix("\n") for line in lines) + "\n")
 
 
 def _split_into_articles(text: str) -> list[str]:
@@ -129,16 +137,16 @@ def _split_into_articles(text: str) -> list[str]:
 
     They are cut as the hub's document-level data set cuts them.
     """
-    found = []
+    pages = []
     lines: list[str] = []
     for line in text.split("\n"):
         heading = line.replace("= = =", "===").replace("= =", "==").strip()
         if heading.startswith("= ") and heading.endswith(" ="):
-            found.append("\n".join(lines))
+            pages.append("\n".join(lines))
             lines = []
         lines.append(line)
-    found.append("\n".join(lines))
-    return [article for article in found if article.strip()]
+    pages.append("\n".join(lines))
+    return [page for page in pages if page.strip()]
 
 
 def detokenised(text: str) -> str:
@@ -155,39 +163,46 @@ def detokenised(text: str) -> str:
     return text.replace(" n't", "n't")
 
 
-def running_text(found: Sequence[str]) -> str:
+def running_text(pages: Sequence[str]) -> str:
     """Return articles as the published perplexity protocols read them: lines that are not blank."""
-    return "\n".join(line for page in found for line in page.split("\n") if line.strip())
+    return "\n".join(line for page in pages for line in page.split("\n") if line.strip())
 
 
 # files
 
 
-def _read_text(file: Path) -> str:
+def read_text(file: Path) -> str:
+    """Return a text of UTF-8, without the mark of byte order that some editors put first.
+
+    Raises ValueError for other bytes.
+    """
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{file} is not UTF-8 text ({error.reason} at byte {error.start}): fetch it anew"
         ) from None
 
 
-def _read_parquet(files: Sequence[Path], columns: Sequence[str]) -> list[dict[str, object]]:
-    """Return the rows of parquet files with those of `columns` that are there; ValueError where none is."""
+def _read_parquet(file: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
+    """Return the rows of a parquet file with those of `columns` that are there, each with its place.
+
+    Raises ValueError, naming the file, where none of them is there and where it cannot be read.
+    """
     try:
-        from pyarrow import ArrowInvalid
+        from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("parquet files need pyarrow: pip install 'sinkprune[eval]'") from error
-    rows = []
-    for file in files:
+    with file.open("rb") as opened:
         try:
-            opened = ParquetFile(file)
-        except ArrowInvalid as error:
-            raise ValueError(f"{file} is no parquet file ({error}): fetch it anew") from None
-        names = opened.schema_arrow.names
-        present = [column for column in columns if column in names]
-        if not present:
-            raise ValueError(f"{file} has no column {' or '.join(columns)}; it has {', '.join(names)}")
-        rows += opened.read(present).to_pylist()
-    return rows
+            table = ParquetFile(opened)
+            names = table.schema_arrow.names
+            present = [column for column in columns if column in names]
+            rows = table.read(present).to_pylist() if present else []
+        except (ArrowException, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{file} is no whole parquet file ({reason}): fetch it anew") from None
+    if not present:
+        raise ValueError(f"{file} has no column {' or '.join(columns)}; it has {', '.join(names)}")
+    return [(f"{file}, row {number}", row) for number, row in enumerate(rows, 1)]

@@ -4,9 +4,8 @@ The tasks are the harness's own; only where their data lies is changed.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +20,8 @@ from sinkprune_companion.harness.data_files import (
     wikitext_split_files,
 )
 from sinkprune_companion.harness.local_data import articles, pairs, wikitext
+
+BLIMP_SPLIT = "train"  # that the harness's tasks of BLiMP read
 
 
 def dataset(kind: str, files: list[str], split: str, **_: object) -> dict:
@@ -53,10 +54,10 @@ def local_tasks(
     data_files(folder)  # a folder that is none is told before everything else
     harness_tasks("blimp")  # and so is a harness that is not installed
     _check_names(asked)
-    found: dict[str, list[Path]] = {}
+    paradigms: dict[str, list[Path]] = {}
     if any(name != "wikitext" for name in asked):
-        found = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder).items()}
-    _check_found(folder, asked, found)
+        paradigms = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder).items()}
+    _check_paradigms(folder, asked, paradigms)
 
     with TemporaryDirectory(prefix="sinkprune-tasks-") as place:
         include = Path(place)
@@ -65,10 +66,10 @@ def local_tasks(
             if name == "wikitext":
                 names.append(_write_wikitext(include, folder, split))
             elif name == "blimp":
-                names.append(_write_blimp_group(include, folder, found))
+                names.append(_write_blimp_group(include, folder, list(paradigms)))
             else:
                 names.append(name)
-        for task, files in found.items():
+        for task, files in paradigms.items():
             if "blimp" in asked or task in asked:
                 _write_blimp_task(include, task, files)
         yield names, include
@@ -84,9 +85,9 @@ def _check_names(asked: Sequence[str]) -> None:
             )
 
 
-def _check_found(folder: Path, asked: Sequence[str], found: Mapping[str, list[Path]]) -> None:
+def _check_paradigms(folder: Path, asked: Sequence[str], paradigms: Collection[str]) -> None:
     for name in asked:
-        if name == "wikitext" or name in found or (name == "blimp" and found):
+        if name == "wikitext" or name in paradigms or (name == "blimp" and paradigms):
             continue
         what = "paradigm of BLiMP" if name == "blimp" else name
         raise ValueError(f"the data folder {folder} holds no {what}, looked for as {EXPECTED['blimp']}")
@@ -95,19 +96,9 @@ def _check_found(folder: Path, asked: Sequence[str], found: Mapping[str, list[Pa
 # the harness
 
 
-@dataclass(frozen=True)
-class HarnessTask:
-    """A task or group of lm-evaluation-harness."""
-
-    file: Path
-    """Its YAML file."""
-    configuration: dict[str, object]
-    """What is in it."""
-
-
 @cache
-def harness_tasks(folder: str) -> dict[str, HarnessTask]:
-    """Return the tasks and groups in a folder of lm-evaluation-harness by name.
+def harness_tasks(folder: str) -> dict[str, Path]:
+    """Return the YAML files of the tasks and groups in a folder of lm-evaluation-harness, by name.
 
     Raises ModuleNotFoundError where the harness is not installed.
     """
@@ -118,42 +109,24 @@ def harness_tasks(folder: str) -> dict[str, HarnessTask]:
     tasks = Path(lm_eval.tasks.__file__).parent / folder
     manager = lm_eval.tasks.TaskManager(include_path=tasks, include_defaults=False)
     return {
-        name: HarnessTask(entry.yaml_path, entry.cfg)
-        for name, entry in manager.task_index.items()
-        if entry.yaml_path is not None
+        name: entry.yaml_path for name, entry in manager.task_index.items() if entry.yaml_path is not None
     }
 
 
 # task files
 
 
-@dataclass(frozen=True)
-class TaskData:
-    """The arguments of `dataset`, which a task file passes on."""
-
-    kind: str
-    """`blimp` or `wikitext`."""
-    files: list[Path]
-    """The files of the data."""
-    split: str
-    """The split of the task that they are."""
-
-
-def _write_task(
-    include: Path, name: str, base: Path, changes: dict[str, object], data: TaskData | None = None
-) -> None:
+def _write_task(include: Path, name: str, base: Path, changes: dict[str, object]) -> None:
     """Write a task or group that includes the harness's own file `base` and changes some of its entries."""
-    entries = {"include": str(base), **changes}
-    ending = ""
-    if data is not None:
-        entries["dataset_kwargs"] = {
-            "kind": data.kind,
-            "files": [str(file.resolve()) for file in data.files],
-            "split": data.split,
-        }
-        ending = "custom_dataset: !function sinkprune_companion.harness.local_tasks.dataset\n"
-    text = yaml.safe_dump(entries, allow_unicode=True) + ending
+    text = yaml.safe_dump({"include": str(base), **changes}, allow_unicode=True)
+    if "dataset_kwargs" in changes:
+        text += "custom_dataset: !function sinkprune_companion.harness.local_tasks.dataset\n"
     (include / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def _data(kind: str, files: list[Path], split: str) -> dict[str, object]:
+    """Return the arguments of `dataset`, which a task file passes on."""
+    return {"kind": kind, "files": [str(file.resolve()) for file in files], "split": split}
 
 
 def _write_wikitext(include: Path, folder: Path, split: str) -> str:
@@ -163,30 +136,29 @@ def _write_wikitext(include: Path, folder: Path, split: str) -> str:
     wikitext(folder, split)
     name = "wikitext" if split == "test" else f"wikitext_{split}"
     changes = {"task": name, "training_split": None, "validation_split": None, "test_split": split}
-    _write_task(include, name, base.file, changes, TaskData("wikitext", files, split))
+    _write_task(include, name, base, {**changes, "dataset_kwargs": _data("wikitext", files, split)})
     return name
 
 
-def _write_blimp_group(include: Path, folder: Path, found: Mapping[str, list[Path]]) -> str:
-    """Write the group of the paradigms that were found and return its name."""
-    base = harness_tasks("blimp")["blimp"].file
+def _write_blimp_group(include: Path, folder: Path, paradigms: list[str]) -> str:
+    """Write the group of the paradigms that are there and return its name."""
+    base = harness_tasks("blimp")["blimp"]
     every = len(blimp_paradigms())
-    if len(found) == every:
+    if len(paradigms) == every:
         _write_task(include, "blimp", base, {"group": "blimp"})
         return "blimp"
-    name = f"blimp_{len(found)}_of_{every}"
+    name = f"blimp_{len(paradigms)}_of_{every}"
     warnings.warn(
-        f"{folder} holds {len(found)} of the {every} paradigms of BLiMP: the result is their mean, "
+        f"{folder} holds {len(paradigms)} of the {every} paradigms of BLiMP: the result is their mean, "
         f"under the name {name}",
         stacklevel=4,
     )
-    _write_task(include, name, base, {"group": name, "task": list(found)})
+    _write_task(include, name, base, {"group": name, "task": paradigms})
     return name
 
 
 def _write_blimp_task(include: Path, task: str, files: list[Path]) -> None:
     """Write the task of a paradigm; its pairs are read, so that a broken file is told now."""
     pairs(files)
-    base = harness_tasks("blimp")[task]
-    data = TaskData("blimp", files, base.configuration["validation_split"])
-    _write_task(include, task, base.file, {"task": task}, data)
+    changes = {"task": task, "dataset_kwargs": _data("blimp", files, BLIMP_SPLIT)}
+    _write_task(include, task, harness_tasks("blimp")[task], changes)

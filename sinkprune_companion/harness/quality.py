@@ -1,16 +1,12 @@
-"""How good a diffusion model is beside its autoregressive twin: likelihood, filling masks, two-choice
-tasks, samples.
+"""How good a diffusion model is beside its autoregressive twin: filling masks, and two-choice tasks.
 
-Everything is paired: both models see the same tokens, and a difference is taken sequence by sequence.
-Intervals are 95 % bootstrap intervals over sequences, for tasks over pairs of items.
+Filling is paired: both models predict the same tokens.
 
 Dimensions: N sequences, T sequence position, B batch, L masked positions of a sequence.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
@@ -18,20 +14,12 @@ from tqdm.auto import tqdm
 from sinkprune_companion.harness import suite
 from sinkprune_core.corpus import separator
 from sinkprune_core.diffusion.noise import corrupt, random_mask
-from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
-from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation import two_choice
-from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.evaluation.token_losses import token_losses
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 
 SHARES = (0.15, 0.5, 0.85)  # of the tokens that are masked, for the accuracy of filling
-LEVELS = 4  # equal parts of the noise levels by which a NELBO is split
-STEPS = (16, 32, 64)  # denoising steps of the samples
-SAMPLE_TOKENS = 64
-PROMPTS = (" The best way to learn a new language is", " Returns the number of")
 
 # A task gives a model's answers to its items, as `two_choice.accuracy` does.
 Task = Callable[[LanguageModel], pd.DataFrame]
@@ -111,7 +99,7 @@ def _predictions(
     A hit is a token that is the most probable one. `rows` are numbers of sequences with their masks; a
     diffusion model sees the masks, an autoregressive one the tokens.
     """
-    found = []
+    predictions = []
     starts = range(0, len(rows), batch)
     for start in tqdm(starts, desc=f"fill {lm.name}", unit="batch", disable=not progress, leave=False):
         part = rows[start : start + batch]
@@ -122,45 +110,8 @@ def _predictions(
             input_BT = corrupt(ids_BT, where_BT, lm.mask_token_id)
         loss_N, hit_N = token_losses(lm, input_BT, where_BT, ids_BT[where_BT])
         counts = where_BT.sum(1).tolist()
-        found += zip(loss_N.split(counts), hit_N.split(counts), strict=True)
-    return found
-
-
-# noise levels and samples
-
-
-def by_level(scores: pd.DataFrame, parts: int = LEVELS) -> dict[tuple[float, float], Estimate]:
-    """Return the mean `value` of `nelbo`'s table by noise level, with intervals over sequences.
-
-    Levels are split into `parts` equal parts (from, to]. A part in which fewer than two sequences have a
-    draw is left out.
-    """
-    part = np.ceil(scores.noise * parts).astype(int) - 1
-    means = scores.assign(part=part).groupby(["part", "sequence"]).value.mean()
-    estimates = {}
-    for place, values in means.groupby(level=0):
-        if len(values) > 1:
-            estimates[place / parts, (place + 1) / parts] = interval(values.to_numpy())
-    return estimates
-
-
-def samples(
-    dlm: LanguageModel, prompts: Sequence[str] = PROMPTS, steps: Sequence[int] = STEPS, seed: int = 0
-) -> list[dict]:
-    """Return what `dlm` writes after every prompt in so many denoising steps, at temperature 1, unedited.
-
-    Each is a dict of `prompt`, `steps` and `text`.
-    """
-    start = torch.zeros(1, dtype=torch.long)
-    rows = []
-    for prompt in prompts:
-        prompt_BT = torch.cat([start, dlm.encode(prompt)])[None]
-        for count in steps:
-            sampler = replace(LLADA_SAMPLER, length=SAMPLE_TOKENS, steps=count, temperature=1.0)
-            [ids_T] = generate(dlm, prompt_BT, sampler, seed)
-            text = dlm.tokenizer.decode(ids_T[prompt_BT.shape[1] :])
-            rows.append({"prompt": prompt, "steps": count, "text": text})
-    return rows
+        predictions += zip(loss_N.split(counts), hit_N.split(counts), strict=True)
+    return predictions
 
 
 # tasks
@@ -204,65 +155,3 @@ def minimal_pairs(
         return two_choice.accuracy(lm, items, draws, seed, progress=progress)
 
     return task
-
-
-# everything together
-
-
-def measure(
-    dlm: LanguageModel,
-    ar: LanguageModel,
-    texts: Mapping[str, torch.Tensor],
-    tasks: Mapping[str, Task],
-    draws: int = 4,
-    seed: int = 0,
-    batch: int = 16,
-    progress: bool = False,
-) -> list[dict]:
-    """Return every measure of both models, a row each.
-
-    Keys of a row: `measure`, `on`, `level`, `model`, `value`, `low`, `high`, `units`. `texts` are token
-    ids, int64 (N, T), by name. Measures: `likelihood` (nats per token, a NELBO or exact) per text, with
-    `difference` as a model; `level`, the NELBO from one noise level to another; `correct` and `nats`,
-    filling masks at a share of masked tokens; `items` and `pairs`, right answers of a task by group and,
-    where items come in twos, pairs told apart.
-    """
-    rows = []
-    for name, ids_NT in texts.items():
-        scores = nelbo(dlm, ids_NT, draws, seed, batch, progress)
-        exact = nll(ar, ids_NT, batch, progress).value
-        bound = scores.groupby("sequence").value.mean()
-        for model, values in ((ar.name, exact), (dlm.name, bound), ("difference", bound - exact)):
-            rows.append(_row("likelihood", name, model, interval(values.to_numpy())))
-        for level, found in by_level(scores).items():
-            rows.append(_row("level", name, dlm.name, found, list(level)))
-        filled = filling(dlm, ar, ids_NT, seed=seed, progress=progress)
-        for (share, model), part in filled.groupby(["share", "model"], sort=False):
-            rows.append(_row("correct", name, model, interval(part.correct.to_numpy()), share))
-            rows.append(_row("nats", name, model, interval(part.value.to_numpy()), share))
-    for name, task in tasks.items():
-        for lm in (ar, dlm):
-            rows += _answer_rows(name, lm.name, task(lm))
-    return rows
-
-
-def _answer_rows(task: str, model: str, answers: pd.DataFrame) -> list[dict]:
-    """Return the rows of right answers by group, and of pairs told apart where all items come in twos."""
-    rows = [_row("items", task, model, found, group) for group, found in suite.by_group(answers).items()]
-    if (answers.groupby(["group", "pair"]).size() == 2).all():
-        pairs = suite.by_group(suite.matched(answers))
-        rows += [_row("pairs", task, model, found, group) for group, found in pairs.items()]
-    return rows
-
-
-def _row(measure: str, on: str, model: str, found: Estimate, level: object = None) -> dict:
-    return {
-        "measure": measure,
-        "on": on,
-        "level": level,
-        "model": model,
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "units": found.units,
-    }

@@ -2,19 +2,18 @@
 
 Two items in a row are a pair with the same two endings, each right in one item and wrong in the other.
 Whatever judges endings alone, their length or the frequency of their words, is therefore right in exactly
-half of all items. `suite_builder` makes the items, `two_choice` lets a model answer them.
+half of all items. `tools/suite_builder.py` makes the items, `two_choice` lets a model answer them.
 """
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
 from sinkprune_companion import DATA
 from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy, share_error_over_draws
-from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.evaluation.two_choice import share_error_over_draws
 
 TASKS = DATA / "tasks"  # `lm_eval --include_path` takes this folder
 GROUPS = ("grammar", "reference", "physical", "facts", "arithmetic", "stories")
@@ -30,13 +29,13 @@ def items(groups: Sequence[str] = GROUPS, limit: int | None = None) -> list[dict
 
     Raises ValueError for an unknown group.
     """
-    found = []
+    chosen = []
     for group in groups:
         if group not in GROUPS:
             raise ValueError(f"group={group!r} is unknown; choose from {', '.join(GROUPS)}")
         lines = (TASKS / f"{group}.jsonl").read_text(encoding="utf-8").splitlines()
-        found += [{"group": group, **json.loads(line)} for line in lines[:limit]]
-    return found
+        chosen += [{"group": group, **json.loads(line)} for line in lines[:limit]]
+    return chosen
 
 
 def sample(count: int) -> list[dict]:
@@ -50,11 +49,11 @@ def sample(count: int) -> list[dict]:
         raise ValueError(
             f"items={count} must be at least {least}: two pairs of each group, else there is no interval"
         )
-    every = items()
+    total = len(items())
     chosen = []
     for group in GROUPS:
-        of_group = [item for item in every if item["group"] == group]
-        share = len(of_group) * min(count, len(every)) / len(every)
+        of_group = items([group])
+        share = len(of_group) * min(count, total) / total
         pairs = max(2, round(share / 2))
         chosen += of_group[: 2 * pairs]
     return chosen
@@ -81,30 +80,12 @@ def groups_of(task: str) -> tuple[str, ...]:
 # tables of answers
 
 
-def evaluate(
-    lm: LanguageModel,
-    groups: Sequence[str] = GROUPS,
-    limit: int | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
-    batch: int = BATCH,
-    progress: bool = False,
-    announce: Callable[[float], None] | None = None,
-) -> pd.DataFrame:
-    """Return `shares` of a model's answers to the first `limit` items of every group.
-
-    `draws` and the rest are arguments of `two_choice.accuracy`.
-    """
-    frame = accuracy(lm, items(groups, limit), draws, seed, batch, progress, announce)
-    return shares(frame, draws if lm.is_diffusion else None)
-
-
 def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
     """Return the shares of right answers by group and, of several groups, of all; two rows each.
 
     Takes the table of `two_choice.accuracy`. Columns: `task` and `metric` (names in lm-evaluation-harness:
     `acc` sums over tokens, `acc_norm` takes the mean), `filter` (`none`), `value`, `low` and `high` (95 %
-    bootstrap interval over pairs of items, NaN for a single pair; every pair has draws of its own, so what
+    t interval over pairs of items, NaN for a single pair; every pair has draws of its own, so what
     draws add is in it), `error_draws` (how far other draws on the same items would move the share at most, a
     standard error), `documents` (items) and `draws` (NaN where the model is exact).
     """
@@ -134,8 +115,8 @@ def _share(frame: pd.DataFrame, column: str) -> dict[str, float]:
     by_pair = right.groupby([frame.group, frame.pair], sort=False).mean()
     if len(by_pair) < 2:
         return {"value": float(right.mean()), "low": math.nan, "high": math.nan}
-    found = interval(by_pair.to_numpy())
-    return {"value": found.value, "low": found.low, "high": found.high}
+    estimate = interval(by_pair.to_numpy())
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def matched(frame: pd.DataFrame) -> pd.DataFrame:
@@ -156,15 +137,15 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(correct=table.margin > 0, correct_mean=table.margin_mean > 0)
 
 
-def by_group(frame: pd.DataFrame, column: str = "correct", seed: int = 0) -> dict[str, Estimate]:
+def by_group(frame: pd.DataFrame, column: str = "correct") -> dict[str, Estimate]:
     """Return the share of right answers of every group and of `all`, with 95 % intervals.
 
-    They are bootstrap intervals over pairs of items. Takes the table of `accuracy` or of `matched`.
+    They are t intervals over pairs of items. Takes the table of `accuracy` or of `matched`.
     """
     values = frame.assign(value=frame[column].astype(float))
     shares = values.groupby(["group", "pair"], sort=False).value.mean()
     estimates = {}
     for group, of_group in shares.groupby(level=0, sort=False):
-        estimates[group] = interval(of_group.to_numpy(), seed)
-    estimates["all"] = interval(shares.to_numpy(), seed)
+        estimates[group] = interval(of_group.to_numpy())
+    estimates["all"] = interval(shares.to_numpy())
     return estimates

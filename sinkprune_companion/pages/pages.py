@@ -1,52 +1,70 @@
-"""The pages that are computed: those in docs that are written from tables, and README's blocks.
+"""The pages of the repository that are rendered from templates, and the readings of notebooks.
 
-`python -m sinkprune_companion.pages.pages` writes them; a test checks that they are in step.
-Results are the published findings, in `figures/findings`.
+`python -m sinkprune_companion.pages` writes them from the published findings, in `figures/findings`; a test
+checks that they are in step.
 """
 
 from pathlib import Path
 
-from sinkprune_companion.ledger import claims
-from sinkprune_companion.pages import readme
-from sinkprune_companion.pages.figures_page import figures_page
-from sinkprune_companion.pages.models_page import models_page
-from sinkprune_companion.pages.more_text_page import more_text_page
-from sinkprune_companion.pages.performance_page import performance_page
-from sinkprune_companion.pages.results_page import results_page
-from sinkprune_companion.pages.trainings_page import trainings_page
+from sinkprune_companion.ledger import others, published
+from sinkprune_companion.pages import sources
+from sinkprune_companion.pages.render import render_results
+from sinkprune_companion.run import address, run_costs
+from sinkprune_core.calibration import dense_statistics
+from sinkprune_core.calibration.token_weights import EXCLUDE
+from sinkprune_core.costs import compute
 from sinkprune_core.files import atomic, project_root
+from sinkprune_core.models import catalog, hub
+
+PAGES = {
+    "README.md": "readme.md.j2",
+    "docs/results.md": "results.md.j2",
+    "docs/claims_to_figures.md": "claims_to_figures.md.j2",
+    "docs/models.md": "models.md.j2",
+    "docs/performance.md": "performance.md.j2",
+    "docs/trainings.md": "trainings.md.j2",
+    "docs/more_text.md": "more_text.md.j2",
+}
+READINGS = Path(__file__).parent / "readings"
 
 
-def pages() -> dict[str, str]:
-    """Return the text of every computed page by its path in the repository.
+def pages(folder: Path) -> dict[str, str]:
+    """Return the text of every page by its path in the repository, from the findings of a run in `folder`.
 
-    Raises ValueError where README lacks the markers that its blocks stand between.
+    Raises PresumedVerdictError where a sentence, of a page or of a notebook's reading, presumes a verdict
+    that a claim does not have by these findings.
     """
-    text = (project_root() / "README.md").read_text(encoding="utf-8")
-    ledger = claims.ledger()
-    found = claims.findings(project_root() / "figures")
-    return {
-        "docs/results.md": results_page(ledger, found),
-        "docs/claims_to_figures.md": figures_page(ledger),
-        "docs/models.md": models_page(),
-        "docs/performance.md": performance_page(),
-        "docs/trainings.md": trainings_page(),
-        "docs/more_text.md": more_text_page(),
-        "README.md": readme.with_blocks(text, readme.blocks(ledger, found)),
+    results = sources.results_of(folder)
+    for file in sorted(READINGS.glob("*.j2")):
+        render_results(f"{READINGS.name}/{file.name}", results)
+    known = {
+        "catalog": catalog,
+        "compute": compute,
+        "dense_statistics": dense_statistics,
+        "exclude": EXCLUDE,
+        "hub": hub,
+        "others": others,
+        "published": published,
+        "run_costs": run_costs,
+        "sources": sources,
     }
+    texts = {name: render_results(template, results, **known) for name, template in PAGES.items()}
+    texts["README.md"] = _with_badges(texts["README.md"])
+    return texts
+
+
+def _with_badges(readme: str) -> str:
+    """Return README with the badges of the repository's address, if it has one."""
+    root = project_root()
+    return address.with_badges(readme, address.FIRST, address.address(root))
 
 
 def write() -> list[Path]:
-    """Write all pages; return their files."""
+    """Write all pages from the published findings; return their files."""
+    root = project_root()
     files = []
-    for name, text in pages().items():
-        file = project_root() / name
-        with atomic(file) as partial:
+    for name, text in pages(root / "figures").items():
+        with atomic(root / name) as partial:
             partial.write_text(text, encoding="utf-8")
-        files.append(file)
+        files.append(root / name)
     return files
-
-
-if __name__ == "__main__":
-    for written in write():
-        print(written.relative_to(project_root()))

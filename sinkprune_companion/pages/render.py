@@ -1,11 +1,42 @@
-"""Render a page that somebody wrote: a Jinja2 template in this folder, with numbers filled in."""
+"""Render a page that somebody wrote: a Jinja2 template in this folder, with numbers filled in.
+
+A number has a filter: `{{ f["03/paper_minus_wanda"] | amount("nats") }}`. A sentence that presumes a
+verdict says so beside it: `{{ holds("paper-beats-wanda", "contradicted") }}` prints nothing, and rendering
+stops where the verdict is another one. Then a person writes a new sentence.
+"""
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from sinkprune_companion import numbers
+from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.pages.sources import Results
+from sinkprune_core.evaluation.intervals import Estimate
+
+FOLDER = Path(__file__).parent
+ENDING = ".j2"
+
+
+class PresumedVerdictError(ValueError):
+    """A sentence presumes a verdict that a claim does not have."""
+
+
+def cell(text: object) -> str:
+    """Return a text as a cell of a Markdown table: one line, vertical bars escaped."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def damage(estimate: Estimate) -> float:
+    """Return what a comparison's baseline costs above the dense model; its margin is a share of that."""
+    return estimate.margin / share_that_matters()
 
 
 def environment() -> Environment:
     """Return the environment of all templates: an unknown name is an error, lines of statements vanish."""
-    return Environment(
+    made = Environment(
         loader=PackageLoader("sinkprune_companion", "pages"),
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -13,11 +44,60 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
+    made.filters |= {helper.__name__: helper for helper in FILTERS}
+    return made
+
+
+FILTERS = (numbers.amount, numbers.count, numbers.number, numbers.percent, numbers.signed, cell, damage)
 
 
 def render(template: str, **values: object) -> str:
     """Return the text of a template of this folder, e.g. `card.md.j2`, with `values` filled in.
 
-    Raises jinja2.UndefinedError for a name that has no value.
+    Raises jinja2.UndefinedError for a name that has no value, PresumedVerdictError, which names file and
+    line, where `holds` finds another verdict than a sentence presumes.
     """
-    return environment().get_template(template).render(values)
+    try:
+        return environment().get_template(template).render(values)
+    except PresumedVerdictError as error:
+        raise PresumedVerdictError(f"{_place(error)}: {error}") from None
+
+
+def _place(error: Exception) -> str:
+    """Return file and line of the innermost template that an error passed through."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(ENDING)]
+    file = Path(frames[-1].filename).relative_to(FOLDER.parent)
+    return f"{file.as_posix()}:{frames[-1].lineno}"
+
+
+def holds_by(results: Results) -> Callable[..., str]:
+    """Return the check of presumed verdicts by a run's results: `holds(claim, verdict, …)`."""
+
+    def holds(claim: str, *presumed: str) -> str:
+        """Return nothing; raise PresumedVerdictError unless a claim has one of the presumed verdicts."""
+        present = results.verdict.get(claim, "no claim of the ledger")
+        if present not in presumed:
+            raise PresumedVerdictError(
+                f"{claim!r} is presumed to be {' or '.join(presumed)} and is now {present}: "
+                "write the sentence anew"
+            )
+        return ""
+
+    return holds
+
+
+def render_results(template: str, results: Results, **values: object) -> str:
+    """Return the text of a template that speaks of a run's results.
+
+    Beside `values` it knows `f`, estimates by the notebook's number and their name, as in
+    `f["03/paper_minus_wanda"]`; the claims of the `ledger`; `verdict` and `estimate` by the claim's id; and
+    `holds(claim, verdict, …)`, with every verdict under which the sentence beside it is right.
+    """
+    known = {
+        "f": results.f,
+        "ledger": results.ledger,
+        "verdict": results.verdict,
+        "estimate": results.estimate,
+        "holds": holds_by(results),
+    }
+    return render(template, **known, **values)

@@ -17,6 +17,7 @@ from sinkprune_core.files import atomic, project_root
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+REF = "main"  # the branch that badges and links lead to; the tag of a release once it is pushed
 ADDRESS = re.compile(r"https://github\.com/([\w-]+/[\w.-]+)")
 COLAB = "https://colab.research.google.com"
 BINDER = "https://mybinder.org"
@@ -26,11 +27,8 @@ FIRST = "00_start_here"
 
 def address(root: Path) -> str:
     """Return the repository's address from pyproject.toml; an empty text before there is one."""
-    return _project(root).get("urls", {}).get("Repository", "")
-
-
-def _project(root: Path) -> dict:
-    return tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project.get("urls", {}).get("Repository", "")
 
 
 def write(url: str, root: Path) -> list[Path]:
@@ -40,67 +38,65 @@ def write(url: str, root: Path) -> list[Path]:
     """
     if url and not ADDRESS.fullmatch(url):
         raise ValueError(f"URL={url} is no address that Colab opens: write https://github.com/OWNER/NAME")
-    before = {file: file.read_bytes() for file in _files(root)}
-    tag = f"v{_project(root)['version']}"
-    _replace(root / "pyproject.toml", r'(?m)^Repository = ".*"\n', "")
-    _replace(root / "CITATION.cff", r'(?m)^repository-code: ".*"\n', "")
-    if url:
-        _replace(root / "pyproject.toml", r"(?m)^\[project\.urls\]\n", rf'\g<0>Repository = "{url}"\n')
-        _replace(root / "CITATION.cff", r"(?m)^license: .*\n", rf'\g<0>repository-code: "{url}"\n')
+    changed = []
+    for file, text in texts(url, root).items():
+        if file.read_text(encoding="utf-8") != text:
+            changed.append(file)
+            with atomic(file) as partial:
+                partial.write_text(text, encoding="utf-8")
+    return changed
+
+
+def texts(url: str, root: Path) -> dict[Path, str]:
+    """Return the text of every file that names the address."""
+    project = root / "pyproject.toml"
+    citation = root / "CITATION.cff"
     readme = root / "README.md"
-    _write(readme, with_badges(readme.read_text(encoding="utf-8"), FIRST, url, tag))
+    written = {
+        project: _with_line(project, r"\[project\.urls\]", f'Repository = "{url}"' if url else ""),
+        citation: _with_line(citation, r"license: .*", f'repository-code: "{url}"' if url else ""),
+        readme: with_badges(readme.read_text(encoding="utf-8"), FIRST, url),
+    }
     for source in sorted((root / "notebooks").glob("*.py")):
-        _write_pair(source, url, tag)
-    return [file for file, content in before.items() if file.read_bytes() != content]
+        written |= _notebook_texts(source, url, address(root))
+    return written
 
 
-def _files(root: Path) -> list[Path]:
-    named = [root / name for name in ("pyproject.toml", "CITATION.cff", "README.md")]
-    notebooks = root / "notebooks"
-    return [*named, *sorted(notebooks.glob("*.py")), *sorted(notebooks.glob("*.ipynb"))]
+def _with_line(file: Path, anchor: str, line: str) -> str:
+    """Return the text of a file with the line that names the address below the one that fits `anchor`."""
+    text = re.sub(r'(?m)^(Repository = |repository-code: )".*"\n', "", file.read_text(encoding="utf-8"))
+    return re.sub(rf"(?m)^{anchor}\n", rf"\g<0>{line}\n", text, count=1) if line else text
 
 
-def _replace(file: Path, pattern: str, by: str) -> None:
-    _write(file, re.sub(pattern, by, file.read_text(encoding="utf-8"), count=1))
-
-
-def _write(file: Path, text: str) -> None:
-    with atomic(file) as partial:
-        partial.write_text(text, encoding="utf-8")
-
-
-def _write_pair(source: Path, url: str, tag: str) -> None:
-    """Write an address into a notebook and its reviewed source; outputs and other cells stay as they are."""
+def _notebook_texts(source: Path, url: str, before: str) -> dict[Path, str]:
+    """Return a reviewed source and its notebook with an address in place of the one `before`."""
     import jupytext
     import nbformat
 
-    reviewed = jupytext.read(source)
     paired = source.with_suffix(".ipynb")
+    reviewed = jupytext.read(source)
     notebook = nbformat.read(paired, 4)
     for cell in (*reviewed.cells, *notebook.cells):
-        cell.source = with_address(cell, source.stem, url, tag)
-    with atomic(source) as partial:
-        jupytext.write(reviewed, partial, fmt="py:percent")
-    with atomic(paired) as partial:
-        nbformat.write(notebook, partial)
+        cell.source = with_address(cell, source.stem, url, before)
+    return {source: jupytext.writes(reviewed, "py:percent"), paired: nbformat.writes(notebook) + "\n"}
 
 
-def with_address(cell: "NotebookNode", notebook: str, url: str, tag: str) -> str:
+def with_address(cell: "NotebookNode", notebook: str, url: str, before: str) -> str:
     """Return the source of a notebook's cell as an address makes it."""
     if cell.cell_type == "markdown":
-        return with_links(with_badges(cell.source, notebook, url, tag), url, tag)
-    package = f"sinkprune @ git+{url}@{tag}" if url else ""
+        return with_links(with_badges(cell.source, notebook, url), url, before)
+    package = f"sinkprune @ git+{url}@{REF}" if url else ""
     return re.sub(r'(?m)^SOURCE = "[^"]*"', f'SOURCE = "{package}"', cell.source)
 
 
-def with_badges(text: str, notebook: str, url: str, tag: str) -> str:
+def with_badges(text: str, notebook: str, url: str) -> str:
     """Return a page with the badges that open a notebook below its title, or without any."""
     text = BADGES.sub("", text)
     if not url or not text.startswith("# "):
         return text
     name = ADDRESS.fullmatch(url)[1]
-    colab = f"{COLAB}/github/{name}/blob/{tag}/notebooks/{notebook}.ipynb"
-    binder = f"{BINDER}/v2/gh/{name}/{tag}?urlpath=lab/tree/notebooks/{notebook}.ipynb"
+    colab = f"{COLAB}/github/{name}/blob/{REF}/notebooks/{notebook}.ipynb"
+    binder = f"{BINDER}/v2/gh/{name}/{REF}?urlpath=lab/tree/notebooks/{notebook}.ipynb"
     badges = (
         f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({colab})\n"
         f"[![Open in Binder]({BINDER}/badge_logo.svg)]({binder})\n"
@@ -109,23 +105,25 @@ def with_badges(text: str, notebook: str, url: str, tag: str) -> str:
     return f"{title}\n\n{badges}{rest}"
 
 
-def with_links(text: str, url: str, tag: str) -> str:
+def with_links(text: str, url: str, before: str) -> str:
     """Return a text of a notebook whose links work in a place that has only this notebook.
 
     Links out of the folder become absolute, and beside a link to another notebook stands one into Colab.
+    `before` is the address that links had.
     """
-    text = re.sub(r"\]\(https://github\.com/[\w-]+/[\w.-]+/(?:blob|raw)/v[\d.]+/", "](../", text)
+    if before:
+        text = re.sub(rf"\]\({re.escape(before)}/(?:blob|raw)/[^/]+/", "](../", text)
     text = re.sub(rf" \(\[Colab\]\({COLAB}[^)]*\)\)", "", text)
     if not url:
         return text
-    text = re.sub(r"(!\[[^\]]*\]\()\.\./", rf"\g<1>{url}/raw/{tag}/", text)
-    text = text.replace("](../", f"]({url}/blob/{tag}/")
-    place = f"{COLAB}/github/{ADDRESS.fullmatch(url)[1]}/blob/{tag}/notebooks"
+    text = re.sub(r"(!\[[^\]]*\]\()\.\./", rf"\g<1>{url}/raw/{REF}/", text)
+    text = text.replace("](../", f"]({url}/blob/{REF}/")
+    place = f"{COLAB}/github/{ADDRESS.fullmatch(url)[1]}/blob/{REF}/notebooks"
     return re.sub(r"\]\((\d\d_\w+\.ipynb)\)", rf"\g<0> ([Colab]({place}/\g<1>))", text)
 
 
 def main(arguments: list[str]) -> int:
-    """Write the address that is given and say which files it changed."""
+    """Write the address that is given and print the files that it changed."""
     try:
         (url,) = arguments
         changed = write(url.removesuffix("/").removesuffix(".git"), project_root())

@@ -20,11 +20,12 @@ from papermill.exceptions import PapermillExecutionError  # noqa: E402
 def execute(source: Path, notebook: Path, parameters: dict) -> None:
     """Turn a source in percent format into `notebook` and run that where it lies, with parameters.
 
-    What ran before an error stays in the notebook. Raises PapermillExecutionError for an error in a cell.
+    What ran before an error stays in the notebook, which is saved at every cell: `progress` reads how far it
+    is. Raises PapermillExecutionError for an error in a cell.
     """
     jupytext.write(jupytext.read(source), notebook)
     papermill.execute_notebook(
-        notebook, notebook, parameters, kernel_name="python3", language="python", progress_bar=True
+        notebook, notebook, parameters, kernel_name="python3", language="python", progress_bar=False
     )
 
 
@@ -33,3 +34,5 @@ if __name__ == "__main__":
         execute(Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3]))
     except PapermillExecutionError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("interrupted: records are kept, and the same command goes on from them")

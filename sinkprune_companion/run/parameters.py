@@ -8,19 +8,24 @@ import ast
 import difflib
 import pprint
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import matplotlib
 import pandas
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
+from sinkprune_companion.experiments.sink_conditions import SAMPLERS, TEXTS
 from sinkprune_companion.run.records import Run
+from sinkprune_core.calibration.text import NOISE
+from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.files import PACKAGE, project_root
 from sinkprune_core.memory import keep_freed_memory
 from sinkprune_core.models.devices import choose_device, choose_dtype, device_name
 from sinkprune_core.models.hub import parse
-from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.pruning.patterns import ALLOCATIONS, n_and_m
 from sinkprune_core.scratch import remove_leftovers
+from sinkprune_core.sinks.hiding import THIRDS
 
 
 class ParameterError(ValueError):
@@ -72,6 +77,17 @@ def _n_of_m(pattern: str) -> str:
     return pattern
 
 
+def _one_of(*names: str) -> object:
+    """Return the range of a word that is one of some."""
+    return Annotated[str, AfterValidator(partial(_known_word, names=names))]
+
+
+def _known_word(word: str, names: tuple[str, ...]) -> str:
+    if word not in names:
+        raise ValueError(f"{word!r} is unknown; choose one of {', '.join(names)}")
+    return word
+
+
 # The description ends the message on a value that does not fit.
 Profile = Annotated[
     str,
@@ -91,6 +107,9 @@ Sparsity = Annotated[
 ]
 Count = Annotated[int, Field(ge=1, description="must be at least 1")]
 Number = Annotated[int, Field(ge=0, description="must be 0 or more")]
+Amount = Annotated[float, Field(ge=0, description="must be 0 or more")]
+Positive = Annotated[float, Field(gt=0, description="must be above 0")]
+Share = Annotated[float, Field(ge=0, le=1, description="must lie in [0, 1]: it is a share of steps")]
 Diffusion = Annotated[str, AfterValidator(_model_of("diffusion", "smol-dlm"))]
 Autoregressive = Annotated[str, AfterValidator(_model_of("autoregressive", "smol-ar"))]
 Preset = Annotated[str, AfterValidator(_known_preset)]
@@ -108,10 +127,29 @@ RANGES = {
     "base": Autoregressive,
     "sparsity": Sparsity,
     "sparsities": Sparsity,
+    "other_sparsities": Sparsity,
     "twin_sparsities": Sparsity,
     "answer_sparsities": Sparsity,
     "ratios": Sparsity,
+    "alpha": Positive,
+    "temperature": Amount,
+    "sink_std": Amount,
+    "other_sink_std": Amount,
+    "stability_threshold": Share,
+    "other_stability_thresholds": Share,
+    "texts": _one_of(*TEXTS),
+    "samplers": _one_of(*SAMPLERS),
+    "thirds": _one_of(*THIRDS),
+    "left_out": _one_of("soft", *(name for name in EXCLUDE if name not in ("none", "only"))),
+    "other_noise": _one_of(*(name for name in NOISE if name != "grid")),
+    "other_allocations": _one_of(*(name for name in ALLOCATIONS if name != "uniform")),
+    "preset": Preset,
+    "restored_sparsities": Sparsity,
+    "factorial_sparsities": Sparsity,
+    "schedule_sparsities": Sparsity,
+    "damping_sparsities": Sparsity,
     "first_seed": Number,
+    "reach_layers": Number,
     "patterns": Pattern,
     "recipes": Preset,
     "curve_recipes": Preset,
@@ -128,16 +166,52 @@ RANGES = {
     "items": Count,
     "length": Count,
     "lengths": Count,
+    "limit": Count,
     "long_prompts": Count,
     "long_sequences": Count,
     "noise_levels": Count,
     "other_draws": Count,
+    "other_noise_levels": Count,
     "pattern_draws": Count,
+    "prompt_length": Count,
     "prompts": Count,
+    "reach_sequences": Count,
     "seeds": Count,
     "sequences": Count,
+    "confirmation_calibration": Count,
+    "confirmed": Count,
+    "damping_sequences": Count,
+    "factorial_calibration": Count,
+    "largest_from": Count,
+    "null_seeds": Number,
+    "restored_counts": Count,
+    "schedule_calibration": Count,
+    "screening_calibration": Count,
+    "screening_draws": Count,
+    "screening_sequences": Count,
+    "trajectories": Count,
     "steps": Count,
+    "written": Count,
 }
+NEEDED = ("first_tokens", "tasks")  # lists of any words, or of True and False, that have a value
+MAY_BE_EMPTY = ("thirds", "other_")  # what names of lists begin with that may have no value
+LEAST = {
+    "00_start_here": {"sequences": 12, "items": 24, "length": 8},
+    "01_sink_variance": {"prompts": 2, "long_prompts": 2, "prompt_length": 4, "lengths": 8, "steps": 4},
+    "02_hiding_sinks": {
+        "sequences": 2,
+        "long_sequences": 2,
+        "prompts": 2,
+        "prompt_length": 20,
+        "written": 16,
+        "lengths": 24,
+        "steps": 4,
+    },
+    "03_pruning_results": {"sequences": 6, "items": 24, "length": 8},
+    "04_matched_compute": {"sequences": 6, "length": 8},
+    "05_what_does_the_work": {"sequences": 12, "length": 8, "sparsity": 0.1},
+    "06_real_models": {"sequences": 2, "length": 8},
+}  # what a notebook needs at least of a parameter: intervals rest on two sequences of a kind or more
 OTHERS = "with these values instead of the defaults above:"
 LINE = 100  # characters of a line of output
 TYPES = {"str": str, "int": int, "float": float, "bool": bool}
@@ -189,10 +263,10 @@ def _type_of(name: str, annotation: str) -> object:
         )
     item = RANGES.get(name, TYPES[base])
     kind = item
-    if is_list and name in RANGES:
-        kind = Annotated[list[item], Field(min_length=1)]
-    elif is_list:
+    if is_list:
         kind = list[item]
+    if is_list and (name in RANGES or name in NEEDED) and not name.startswith(MAY_BE_EMPTY):
+        kind = Annotated[kind, Field(min_length=1)]
     return kind | None if none else kind
 
 
@@ -222,6 +296,11 @@ def check(notebook: str, annotations: dict[str, str], values: dict[str, object])
         first = error.errors()[0]
         name = first["loc"][0]
         raise ParameterError(_message(first, name, values[name], annotations[name])) from None
+    for name, least in LEAST.get(notebook, {}).items():
+        given = values.get(name, least)
+        for value in given if isinstance(given, list) else [given]:
+            if value < least:
+                raise ParameterError(f"{name}: {value} must be at least {least} in {notebook}")
 
 
 def _unknown(name: str, notebook: str, names: list[str]) -> str:

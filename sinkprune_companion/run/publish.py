@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune_companion.figures import figures
-from sinkprune_companion.ledger.claims_table import origin
-from sinkprune_companion.pages import more_text_page, pages, readme, trainings_page
-from sinkprune_companion.run import crate, record_archive, run_costs
-from sinkprune_core.files import atomic, project_root
+from sinkprune_companion.ledger import claims
+from sinkprune_companion.pages import pages
+from sinkprune_companion.run import record_archive, run_costs
+from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
+from sinkprune_core.files import file_digest, flush, make_folder, project_root, write_json
+from sinkprune_core.scratch import scratch_folder
 
 if TYPE_CHECKING:  # what publishes nothing does without Jupyter
     from nbformat import NotebookNode
@@ -29,7 +31,8 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
     Its parameters cell keeps the defaults, so that *Run all* takes minutes; the values that made the outputs
     are in the output of the set-up cell. The injected cell, progress bars, widget state, warnings on stderr
     and papermill's metadata stay out; the alternative text of pictures stays. Raises ValueError when the
-    cells differ, an output is an error, or an output names the home or the project directory.
+    cells differ, one was not run, an output is an error, or an output names the home or the project
+    directory.
     """
     import nbformat
 
@@ -41,6 +44,8 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
             "the executed notebook has other cells than its source: run it again before publishing"
         )
     for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
+        if cell.source.strip() and done.execution_count is None:
+            raise ValueError(f"code cell {count} of {len(mine)} was never run")
         cell.outputs = _clean_outputs(done.outputs, count)
         cell.execution_count = count
     for number, cell in enumerate(clean.cells):
@@ -63,7 +68,7 @@ def _code_cells(notebook: "NotebookNode") -> list:
 
 def _clean_outputs(outputs: list, count: int) -> list:
     """Return the outputs of code cell `count` that readers see; raises ValueError for an error."""
-    kept = []
+    clean = []
     for output in outputs:
         if output.output_type == "error":
             raise ValueError(f"cell {count} ended with {output.ename}: {output.evalue}")
@@ -78,8 +83,8 @@ def _clean_outputs(outputs: list, count: int) -> list:
             data["image/png"] = b64encode(smaller).decode()
         if output.output_type == "execute_result":
             output["execution_count"] = count
-        kept.append(output)
-    return kept
+        clean.append(output)
+    return clean
 
 
 def _alternative_texts(metadata: dict) -> dict:
@@ -105,57 +110,129 @@ def _clean_metadata(metadata: dict) -> dict:
 
 
 def publish(profile: str) -> list[Path]:
-    """Write notebooks, figures, findings, records, the pages computed from them and the crate; return the
-    files.
+    """Write notebooks, figures, findings, records and the pages computed from them; return the files.
 
-    They are of `runs/<profile>`. What its notebooks took counts only where they measured all their records
-    themselves. Raises FileNotFoundError when the profile has no finished run.
+    They are of `runs/<profile>`. All of it is looked at first and written into a folder beside; what is
+    published is replaced at the end. What its notebooks took counts only where they measured all their
+    records themselves. Raises, with everything as it was, ValueError for a profile that is no name or has no
+    file, and for a notebook, finding, figure or record that is not whole, FileNotFoundError for one that is
+    missing, and PresumedVerdictError where a sentence presumes another verdict than the run gives.
     """
     root = project_root()
-    folder = root / "runs" / profile
-    written = [*_publish_notebooks(root, folder), *_publish_figures(root, folder)]
-    if not record_archive.restored(profile):
-        written += run_costs.put(profile, run_costs.measured(folder))
-    written.append(record_archive.pack(profile, record_archive.files_behind(folder)))
-    file = root / "README.md"
-    text = readme.with_blocks(file.read_text(encoding="utf-8"), {"origin": origin(folder)})
-    file.write_text(text, encoding="utf-8")
-    return [*written, *trainings_page.draw(), *more_text_page.draw(), *pages.write(), crate.write(root)]
+    folder = run_folder(profile)
+    with lock_of_all_runs(), scratch_folder(root / "publication") as scratch:
+        cleaned = {name: clean_run(root, folder, name) for name in jobs_by_notebook(profile)}
+        check_findings(folder, list(cleaned))
+        records = check_records(folder)
+        pages.pages(folder)  # a sentence that does not hold any more stops here
+        new = scratch / "new"
+        _write_notebooks(new, cleaned)
+        _copy_figures(new, folder)
+        record_archive.pack(profile, records, new / "figures" / record_archive.archive_file(profile).name)
+        if not record_archive.restored(profile):
+            costs = run_costs.with_costs(profile, run_costs.measured(folder))
+            write_json(new / run_costs.FILE, costs)
+        written = _replace(root, new, scratch / "old")
+    return [*written, *pages.write()]
 
 
-def _publish_notebooks(root: Path, folder: Path) -> list[Path]:
-    """Write a run's notebooks to the project if all are clean; return the files written."""
+# what is looked at first
+
+
+def clean_run(root: Path, folder: Path, name: str) -> "NotebookNode":
+    """Return one executed notebook of a run as readers see it; raise an error that names it."""
     import jupytext
     import nbformat
 
-    executed = sorted((folder / "notebooks").glob("*.ipynb"))
-    if not executed:
-        raise FileNotFoundError(
-            f"no finished run in runs/{folder.name}: run `sinkprune reproduce --profile {folder.name}` first"
-        )
-    cleaned = {}
-    for file in executed:
-        source = jupytext.read(root / "notebooks" / f"{file.stem}.py")
-        cleaned[root / "notebooks" / file.name] = clean_notebook(nbformat.read(file, 4), source)
-    for target, notebook in cleaned.items():
-        with atomic(target) as partial:
-            nbformat.write(notebook, partial)
-    return list(cleaned)
+    file = folder / "notebooks" / f"{name}.ipynb"
+    place = file.relative_to(root)
+    again = f"run `sinkprune reproduce --profile {folder.name}` first"
+    if not file.exists():
+        raise FileNotFoundError(f"no finished run: {place} is missing; {again}")
+    try:
+        executed = nbformat.read(file, 4)
+    except (ValueError, KeyError, AttributeError) as error:  # nbformat's words quote the whole file
+        raise ValueError(f"{place} is not a whole notebook; {again}") from error
+    try:
+        return clean_notebook(executed, jupytext.read(root / "notebooks" / f"{name}.py"))
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}; {again}") from error
 
 
-def _publish_figures(root: Path, folder: Path) -> list[Path]:
-    """Copy a run's figures and findings to the project's `figures/` and remove those that it no longer
-    makes; return the files written.
+def check_findings(folder: Path, names: list[str]) -> None:
+    """Raise an error for a finding that is missing or is none, and for a figure without its data."""
+    for name in names:
+        file = folder / "findings" / f"{name}.json"
+        if not file.exists():
+            raise FileNotFoundError(f"{file.relative_to(folder.parent.parent)} is missing: run it again")
+    claims.findings(folder)
+    for file in (folder / "figures").rglob("*.json"):
+        has_caption = "caption" in _read_json(file)  # the explorer's data has none, and no picture
+        for suffix in (".csv", ".png", ".pdf"):
+            part = file.with_suffix(suffix)
+            if has_caption and (not part.exists() or not part.stat().st_size):
+                raise ValueError(f"{part} is missing or empty: run the notebook again")
+
+
+def check_records(folder: Path) -> list[Path]:
+    """Return the files of the records behind a run; raise ValueError for one that is not what was written."""
+    for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").rglob("*.json")]:
+        _read_json(file)
+    files = record_archive.files_behind(folder)
+    for file in files:
+        if file.suffix != ".json" and _read_json(file.with_suffix(".json")).get("sha256") != file_digest(
+            file
+        ):
+            raise ValueError(f"record {file} is not what was written: run the notebook again")
+    return files
+
+
+def _read_json(file: Path) -> dict:
+    """Return the object in a JSON file; raise ValueError, naming it, for what is none."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read: {error}; run the notebook again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds no object: run the notebook again")
+    return content
+
+
+# what is written
+
+
+def _write_notebooks(new: Path, cleaned: dict[str, "NotebookNode"]) -> None:
+    import nbformat
+
+    make_folder(new / "notebooks")
+    for name, notebook in cleaned.items():
+        nbformat.write(notebook, new / "notebooks" / f"{name}.ipynb")
+
+
+def _copy_figures(new: Path, folder: Path) -> None:
+    """Copy a run's figures and findings to where they are published."""
+    shutil.copytree(folder / "figures", new / "figures")
+    make_folder(new / "figures" / "findings")
+    for file in (folder / "findings").glob("*.json"):
+        shutil.copyfile(file, new / "figures" / "findings" / file.name)
+
+
+def _replace(root: Path, new: Path, old: Path) -> list[Path]:
+    """Put everything below `new` in its place below `root`; return the files.
+
+    The folder of a notebook's figures is replaced as a whole: what it no longer makes goes into `old`.
     """
-    sources = {file: file.relative_to(folder / "figures") for file in (folder / "figures").rglob("*")}
-    sources |= {file: file.relative_to(folder) for file in (folder / "findings").glob("*.json")}
-    for notebook in (folder / "findings").glob("*.json"):
-        shutil.rmtree(root / "figures" / notebook.stem, ignore_errors=True)
-    written = []
-    for source, place in sorted(sources.items()):
-        if source.is_file():
-            target = root / "figures" / place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-            written.append(target)
-    return written
+    flush(new)
+    files = [file.relative_to(new) for file in sorted(new.rglob("*")) if file.is_file()]
+    make_folder(old)
+    for notebook in (new / "notebooks").glob("*.ipynb"):
+        place = Path("figures") / notebook.stem
+        if (new / place).is_dir():
+            if (root / place).exists():
+                os.replace(root / place, old / place.name)
+            os.replace(new / place, root / place)
+    for file in files:
+        if (new / file).exists():
+            make_folder((root / file).parent)
+            os.replace(new / file, root / file)
+    return [root / file for file in files]

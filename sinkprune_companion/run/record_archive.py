@@ -1,8 +1,8 @@
 """A profile's tables in one file, so that anyone can draw and analyse anew, or go on, without measuring.
 
 Traces of attention, hundreds of megabytes, are not among them: what rests on a trace is measured anew.
-`sinkprune publish` writes it, and `sinkprune reproduce --with-records` puts its records where the notebooks
-look for them.
+`sinkprune publish` writes it, with its digest beside it, and `sinkprune reproduce --with-records` puts its
+records where the notebooks look for them.
 """
 
 import io
@@ -11,7 +11,8 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from sinkprune_core.files import atomic, project_root
+from sinkprune_companion.run.profiles import run_folder
+from sinkprune_core.files import atomic, file_digest, project_root
 
 
 def archive_file(profile: str) -> Path:
@@ -19,11 +20,16 @@ def archive_file(profile: str) -> Path:
     return project_root() / "figures" / f"records-{profile}.tar.xz"
 
 
-def pack(profile: str, files: Iterable[Path] | None = None) -> Path:
-    """Write the tables of `runs/<profile>`, each with its key, to its archive and return its path.
+def digest_file(archive: Path) -> Path:
+    """Return where the digest of an archive lies, as `sha256sum --check` reads it."""
+    return archive.with_name(archive.name + ".sha256")
 
-    `files` are records to choose from (None: all). Two archives of the same records are the same to the byte.
-    Raises FileNotFoundError where there are none.
+
+def pack(profile: str, files: Iterable[Path] | None = None, target: Path | None = None) -> Path:
+    """Write the tables of `runs/<profile>`, each with its key, to an archive and return its path.
+
+    `files` are records to choose from (None: all), `target` another place than the profile's. Two archives of
+    the same records are the same to the byte. Raises FileNotFoundError where there are none.
     """
     folder = _records(profile)
     known = folder.rglob("*") if files is None else files
@@ -31,36 +37,53 @@ def pack(profile: str, files: Iterable[Path] | None = None) -> Path:
     chosen = sorted(part for file in tables for part in (file, file.with_suffix(".json")))
     if not chosen:
         raise FileNotFoundError(f"no records in runs/{profile}: run `sinkprune reproduce` first")
-    target = archive_file(profile)
+    target = target or archive_file(profile)
     with atomic(target) as partial, tarfile.open(partial, "w:xz", preset=9) as archive:
         for file in chosen:
             content = file.read_bytes()
             entry = tarfile.TarInfo(file.relative_to(folder).as_posix())
             entry.size = len(content)
             archive.addfile(entry, io.BytesIO(content))
+    with atomic(digest_file(target)) as partial:
+        partial.write_text(f"{file_digest(target)}  {target.name}\n", encoding="utf-8")
     return target
 
 
 def unpack(profile: str) -> int:
     """Put the archived records of a profile into `runs/<profile>` and return how many files were missing.
 
-    Files that are there already stay. Raises FileNotFoundError where the project keeps none, and ValueError
-    for a damaged archive.
+    Files that are there already stay. Raises, before a file is written, FileNotFoundError where the project
+    keeps none, and ValueError for an archive that is not what its digest says or holds what is no record.
     """
     source = archive_file(profile)
-    if not source.exists():
-        raise FileNotFoundError(
-            f"figures/{source.name} is missing: the project keeps no records of profile {profile}"
+    for file in (source, digest_file(source)):
+        if not file.exists():
+            raise FileNotFoundError(
+                f"figures/{file.name} is missing: the project keeps no records of profile {profile}"
+            )
+    expected = digest_file(source).read_text(encoding="utf-8").partition(" ")[0]
+    if file_digest(source) != expected:
+        raise ValueError(
+            f"figures/{source.name} is damaged (its SHA-256 is not that of {digest_file(source).name}): "
+            "fetch both again"
         )
-    try:
-        with tarfile.open(source) as archive:
-            members = [member for member in archive.getmembers() if member.isfile()]
-            missing = sum(_restore(archive, member, _records(profile)) for member in members)
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f"figures/{source.name} is damaged ({error}): fetch it again") from None
+    folder = _records(profile)
+    with tarfile.open(source) as archive:
+        missing = [member for member in archive if not _place(folder, member).exists()]
+        for member in missing:
+            with atomic(_place(folder, member)) as partial:
+                partial.write_bytes(archive.extractfile(member).read())
     if missing:
         _restored_mark(profile).touch()
-    return missing
+    return len(missing)
+
+
+def _place(folder: Path, member: tarfile.TarInfo) -> Path:
+    """Return where a record of an archive goes; raise ValueError for what is none."""
+    parts = Path(member.name).parts
+    if len(parts) != 2 or ".." in parts or Path(member.name).is_absolute() or not member.isfile():
+        raise ValueError(f"the archive holds {member.name!r}, which is no record: fetch it again")
+    return folder.joinpath(*parts)
 
 
 def restored(profile: str) -> bool:
@@ -73,30 +96,22 @@ def _restored_mark(profile: str) -> Path:
 
 
 def _records(profile: str) -> Path:
-    return project_root() / "runs" / profile / "records"
-
-
-def _restore(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> bool:
-    """Write one file of an archive unless it is there; return whether it was missing."""
-    parts = Path(member.name).parts
-    if len(parts) != 2 or ".." in parts or Path(member.name).is_absolute():  # measuring function and record
-        raise ValueError(f"the archive holds {member.name!r}, which is no record: fetch it again")
-    target = folder.joinpath(*parts)
-    if target.exists():
-        return False
-    content = archive.extractfile(member).read()
-    with atomic(target) as partial:
-        partial.write_bytes(content)
-    return True
+    return run_folder(profile) / "records"
 
 
 def files_behind(folder: Path) -> list[Path]:
-    """Return the files of the records that the findings and figures of a run rest on."""
-    found = set()
-    for about in [*(folder / "findings").glob("*.json"), *(folder / "figures").rglob("*.json")]:
-        said = json.loads(about.read_text(encoding="utf-8"))
-        provenance = said.get("provenance", said)
+    """Return the files of the records that the findings and figures of a run rest on.
+
+    Raises ValueError for a record that is missing.
+    """
+    files = set()
+    for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").glob("*/*.json")]:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        provenance = about.get("provenance", about)
         for group in provenance.get("records", []):
             for name in group["names"]:
-                found.update((folder / "records").glob(f"{name}.*"))
-    return sorted(found)
+                parts = set((folder / "records").glob(f"{name}.*"))
+                if len(parts) < 2:  # the record and what it is known by
+                    raise ValueError(f"{file} rests on record {name}, which is missing: run it again")
+                files |= parts
+    return sorted(files)

@@ -1,27 +1,25 @@
-"""What the notebooks of a profile took: docs/run_costs.json, and the rows of the notebooks' heads.
+"""What the notebooks of a profile took: docs/run_costs.json.
 
 `sinkprune publish` takes it from what Snakemake measured of the jobs of the profile that it publishes: long
 jobs, which it looks at every half minute. Those of profile quick are measured by
 `pytest tests/benchmarks/test_notebook_memory.py --record`.
+Nothing here imports torch before something is written.
 """
 
 import csv
+import heapq
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
-from sinkprune_core.files import project_root, write_json
-from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.provenance import environment
+from sinkprune_core.files import project_root
 from sinkprune_core.tables import markdown_table
 
 Costs = Mapping[str, Mapping[str, float]]  # of a profile, by notebook
+FILE = "docs/run_costs.json"
 GIGABYTE = 1e9
 MEBIBYTE = 1 << 20  # Snakemake's unit of memory
-MOST_EXACT = 1.5  # core-minutes: below, heads say half minutes
+MOST_EXACT = 1.5  # core-minutes: below, half minutes are told apart
 QUICK_IN_BFLOAT16 = "quick in bfloat16"  # what quick takes on a CPU with units for it, several times faster
 
 
@@ -48,31 +46,38 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
     return costs
 
 
-def kept() -> dict[str, dict]:
+def by_profile() -> dict[str, dict]:
     """Return what docs/run_costs.json has, by profile: `costs` by notebook, `platform` and `torch`."""
-    file = project_root() / "docs" / "run_costs.json"
+    file = project_root() / FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
-def head_row(profile: str, cost: Mapping[str, float], ending: str = "") -> str:
-    """Return a notebook's row of its table of profiles; `ending` follows the time."""
-    name = "quick, the defaults" if profile == "quick" else profile
-    job = " a job" if cost["jobs"] > 1 else ""
-    return f"| {name} | {time_text(cost)}{ending} | {cost['gigabytes']:.1f} GB{job} |"
+def minutes_per_job(profile: str) -> dict[str, float]:
+    """Return what one job of each notebook of a profile takes on one core; empty before it was measured."""
+    costs = by_profile().get(profile, {}).get("costs", {})
+    return {name: cost["core_minutes"] / cost["jobs"] for name, cost in costs.items()}
+
+
+def minutes(profile: str, cores: int) -> float:
+    """Return what a profile of one job per notebook takes: the longest first, on the core that is free."""
+    loads = [0.0] * cores
+    for cost in sorted(minutes_per_job(profile).values(), reverse=True):
+        heapq.heapreplace(loads, loads[0] + cost)
+    return max(loads)
 
 
 def time_text(cost: Mapping[str, float]) -> str:
     """Return the time of a notebook in words."""
     exactly = cost["core_minutes"]
-    minutes = round(exactly) if exactly > MOST_EXACT else round(2 * exactly) / 2
+    rounded = round(exactly) if exactly > MOST_EXACT else round(2 * exactly) / 2
     words = {0.0: "under half a core-minute", 0.5: "half a core-minute", 1.0: "a core-minute"}
-    return words.get(minutes, f"{minutes:g} core-minutes")
+    return words.get(rounded, f"{rounded:g} core-minutes")
 
 
 def table() -> str:
     """Return a table of all profiles that were measured, for docs/performance.md."""
     rows = []
-    for profile, entry in kept().items():
+    for profile, entry in by_profile().items():
         for name, cost in entry["costs"].items():
             where = f"{entry['platform']}, torch {entry['torch']}"
             jobs = str(cost["jobs"])
@@ -80,49 +85,27 @@ def table() -> str:
     return markdown_table(["profile", "notebook", "jobs", "time", "memory of the largest job", "where"], rows)
 
 
-def with_rows(text: str, profile: str, cost: Mapping[str, float]) -> str:
-    """Return the text of a notebook's first cell, or its source, with the row of `profile` written anew.
-
-    What the row says of the weights stays. Raises ValueError for a text without such a row.
-    """
-    pattern = re.compile(
-        rf"\| {profile}(?:, the defaults)? \| (?:[^|]*?)(?P<ending>, random weights)? \| [^|]*\|"
-    )
-    found = pattern.search(text)
-    if found is None:
-        raise ValueError(f"the head has no row of profile {profile}: add `| {profile} | – | – |`")
-    return text[: found.start()] + head_row(profile, cost, found["ending"] or "") + text[found.end() :]
-
-
 def name_here(profile: str) -> str:
     """Return the name under which this machine's costs of a profile are kept: quick takes the CPU's dtype."""
+    import torch
+
+    from sinkprune_core.models.devices import choose_dtype
+
     if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:
         return QUICK_IN_BFLOAT16
     return profile
 
 
-def put(profile: str, costs: Costs) -> list[Path]:
-    """Keep what notebooks of a profile took, and write it into their heads; return the files written.
+def with_costs(profile: str, costs: Costs) -> dict[str, dict]:
+    """Return the content of docs/run_costs.json with what notebooks of a profile took on this machine."""
+    import torch
 
-    Those of profile quick are kept by dtype (`name_here`).
-    """
-    import nbformat
+    from sinkprune_core.provenance import environment
 
-    root = project_root()
-    before = kept()
-    profile = name_here(profile)
-    found = environment()
+    entries = by_profile()
+    name = name_here(profile)
+    here = environment()
     vectors = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512: they decide the time
-    entry = {"platform": f"{found['platform']}, {vectors}", "torch": found["versions"]["torch"]}
-    entry["costs"] = {**before.get(profile, {}).get("costs", {}), **costs}
-    written = [root / "docs" / "run_costs.json"]
-    write_json(written[0], {**before, profile: entry})
-    for name, cost in costs.items():
-        source = root / "notebooks" / f"{name}.py"
-        source.write_text(with_rows(source.read_text(encoding="utf-8"), profile, cost), encoding="utf-8")
-        file = source.with_suffix(".ipynb")
-        notebook = nbformat.read(file, 4)
-        notebook.cells[0].source = with_rows(notebook.cells[0].source, profile, cost)
-        nbformat.write(notebook, file)
-        written += [source, file]
-    return written
+    entry = {"platform": f"{here['platform']}, {vectors}", "torch": here["versions"]["torch"]}
+    entry["costs"] = {**entries.get(name, {}).get("costs", {}), **costs}
+    return {**entries, name: entry}

@@ -1,15 +1,50 @@
-"""How a notebook shows its reading: plain sentences first, the table of all numbers folded beneath."""
+"""How a notebook shows what it found: a reading, and long tables folded."""
 
 import html
-from collections.abc import Iterable
 
 import pandas as pd
 from IPython.display import Markdown
 
+from sinkprune_companion.ledger.claims import CLAIM
+from sinkprune_companion.numbers import amount
+from sinkprune_companion.pages.render import PresumedVerdictError, render_results
+from sinkprune_companion.pages.sources import Results, results_of
+from sinkprune_companion.run.records import Run
+from sinkprune_core.tables import markdown_table
 
-def sentences(said: Iterable[str]) -> Markdown:
-    """Return a reading as a notebook shows it, a bullet per sentence."""
-    return Markdown("\n".join(f"- {sentence}" for sentence in said))
+PUBLISHED = "full"  # the profile whose results the written sentences speak of
+
+
+def reading(run: Run) -> Markdown:
+    """Return what a notebook found, from the findings that its run has written.
+
+    A run of the published profile has the sentences of `pages/readings`, as long as its verdicts are those
+    that they presume. Every run has the table of the claims that the notebook decides.
+    """
+    results = results_of(run.folder)
+    parts = []
+    if run.profile == PUBLISHED:
+        try:
+            parts.append(render_results(f"readings/{run.notebook}.md.j2", results))
+        except PresumedVerdictError as error:
+            parts.append(f"The written reading does not fit this run. {error}.")
+    parts.append(claims_of_notebook(run.notebook, results))
+    return Markdown("\n\n".join(parts))
+
+
+def claims_of_notebook(notebook: str, results: Results) -> str:
+    """Return a table of the paper's claims that a notebook decides; if it decides none, of its numbers."""
+    claims = [claim for claim in results.ledger if claim.kind == CLAIM and claim.notebook == notebook]
+    if not claims:
+        prefix = f"{notebook}/"
+        estimates = {name: one for name, one in results.estimates.items() if name.startswith(prefix)}
+        rows = [[f"`{name.removeprefix(prefix)}`", amount(estimate)] for name, estimate in estimates.items()]
+        return markdown_table(["finding", "number [95 % interval]"], rows)
+    rows = []
+    for claim in claims:
+        estimate = results.estimate.get(claim.id)
+        rows.append([claim.says, results.verdict[claim.id], "–" if estimate is None else amount(estimate)])
+    return markdown_table(["claim", "verdict", "number [95 % interval]"], rows)
 
 
 class Folded:

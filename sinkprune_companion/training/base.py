@@ -1,6 +1,7 @@
 """What a training run begins with: the embedded base, or any Llama, Qwen2 or Qwen3 causal language model.
 
-A base of your own brings its weights, its tokenizer and a token that can stand for a mask.
+A base of your own brings its weights, its tokenizer and a token that can stand for a mask. A run from scratch
+takes the tokenizer and the mask alone: its weights are a fresh small Llama's.
 """
 
 import re
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from sinkprune_core.models import embedded
 from sinkprune_core.models.language_model import LanguageModel, set_direction
@@ -18,18 +19,27 @@ from sinkprune_core.models.reader import Checkpoint
 EMBEDDED_BASE = "smol-ar"
 TYPES = ("llama", "qwen2", "qwen3")  # configurations whose linears the adapter knows by name
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+SHAPE = {
+    "hidden_size": 192,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "intermediate_size": 512,
+    "tie_word_embeddings": True,
+}  # from scratch: with the 49,152 tokens of smol-ar 14.3 million weights
 RESERVED = re.compile(r"reserved|unused", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Base:
-    """An autoregressive model before training."""
+    """What is there before training: an autoregressive model, or its tokenizer alone."""
 
     name: str  # what `open_base` took
     stem: str  # the names of the trained models begin with it
     origin: str  # what an adapter says it belongs to
     checkpoint: Checkpoint
     mask_token_id: int
+    from_scratch: bool = False  # the weights are not taken
 
     @property
     def is_embedded(self) -> bool:
@@ -37,25 +47,47 @@ class Base:
         return self.name == EMBEDDED_BASE
 
     def member(self, model: PreTrainedModel, tokenizer, kind: str) -> LanguageModel:
-        """Return `model`, this base with an adapter of a kind, as a language model.
+        """Return `model`, this base with an adapter of a kind or a fresh one, as a language model.
 
-        Its direction is set and its logits are shifted.
+        Its direction is set. Its logits are shifted, but for a diffusion model from scratch: no causal model
+        stands behind it.
         """
-        if kind == "diffusion":
-            name = f"{self.stem}-dlm"
-            mask_token_id = self.mask_token_id
-        else:
-            name = f"{self.stem}-ar-adapted"
-            mask_token_id = None
-        model = set_direction(model, causal=kind != "diffusion")
-        return LanguageModel(model, tokenizer, name, kind, mask_token_id, logits_shifted=True)
+        is_diffusion = kind == "diffusion"
+        return LanguageModel(
+            set_direction(model, causal=not is_diffusion),
+            tokenizer,
+            self._name(is_diffusion),
+            kind,
+            mask_token_id=self.mask_token_id if is_diffusion else None,
+            logits_shifted=not (self.from_scratch and is_diffusion),
+        )
+
+    def _name(self, is_diffusion: bool) -> str:
+        if self.from_scratch:
+            return "scratch-dlm" if is_diffusion else "scratch-ar"
+        return f"{self.stem}-dlm" if is_diffusion else f"{self.stem}-ar-adapted"
 
     def load(self, dtype: torch.dtype) -> tuple[PreTrainedModel, object]:
         """Return the weights and the tokenizer."""
         return self.checkpoint.load(dtype), self.checkpoint.tokenizer()
 
+    def fresh(self, seed: int) -> LlamaForCausalLM:
+        """Return a small Llama for the tokens of this base, float32, with random weights of a seed."""
+        own = self.checkpoint.config
+        config = LlamaConfig(
+            vocab_size=own.vocab_size,
+            max_position_embeddings=own.max_position_embeddings,
+            bos_token_id=own.bos_token_id,
+            eos_token_id=own.eos_token_id,
+            **SHAPE,
+        )
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
 
-def open_base(name: str, mask_token: str | None = None, length: int | None = None) -> Base:
+
+def open_base(
+    name: str, mask_token: str | None = None, length: int | None = None, from_scratch: bool = False
+) -> Base:
     """Return the base behind a name (`smol-ar`, a hub id of the table of models, a folder), without weights.
 
     `mask_token` names a token of the vocabulary or its number; by default `mask_token_of` finds one that no
@@ -66,7 +98,7 @@ def open_base(name: str, mask_token: str | None = None, length: int | None = Non
     if name == EMBEDDED_BASE:
         checkpoint = Checkpoint(embedded.base_folder(), causal=True)
         origin = f"{embedded.BASE.package}=={embedded.BASE.version}"
-        return Base(name, "smol", origin, checkpoint, embedded.MASK_TOKEN_ID)
+        return Base(name, "smol", origin, checkpoint, embedded.MASK_TOKEN_ID, from_scratch)
     checkpoint = open_checkpoint(name)
     config = checkpoint.config
     if config.model_type not in TYPES:
@@ -85,7 +117,7 @@ def open_base(name: str, mask_token: str | None = None, length: int | None = Non
             "use shorter crops"
         )
     mask_token_id = mask_token_of(checkpoint.tokenizer(), config.vocab_size, mask_token)
-    return Base(name, Path(name).name, name, checkpoint, mask_token_id)
+    return Base(name, Path(name).name, name, checkpoint, mask_token_id, from_scratch)
 
 
 def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None) -> int:

@@ -1,5 +1,5 @@
-"""Checkpoints of a training run: adapter, AdamW's state and the step, replaced so that a kill leaves a whole
-one.
+"""Checkpoints of a training run: what is trained, AdamW's state and the step, replaced so that a kill leaves
+a whole one.
 """
 
 import shutil
@@ -9,9 +9,9 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
-from sinkprune_core.files import atomic, flush_one
-from sinkprune_core.models.weight_digests import damaged_files, write_digests
+from sinkprune_core.files import atomic, damaged_files, flush_one, write_digests
 from sinkprune_core.models.weight_files import refused
 from sinkprune_core.scratch import remove_leftovers
 
@@ -36,9 +36,11 @@ def newest_checkpoint(folder: Path) -> Path:
     return checkpoint
 
 
-def save_checkpoint(model: PeftModel, optimizer: torch.optim.Optimizer, folder: Path, step: int) -> None:
-    """Replace the checkpoint in `folder`: the adapter, AdamW's moments and counts, and the step, as
-    safetensors.
+def save_checkpoint(
+    model: PeftModel | PreTrainedModel, optimizer: torch.optim.Optimizer, folder: Path, step: int
+) -> None:
+    """Replace the checkpoint in `folder`, as safetensors: AdamW's moments and counts, the step, and the
+    adapter or, of a model from scratch, all weights.
     """
     fresh = folder.with_name("checkpoint.new")
     old = folder.with_name("checkpoint.old")

@@ -16,12 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sinkprune_companion.harness.public_data import embedded_wikitext
-from sinkprune_companion.training.samples import self_samples
 from sinkprune_core import corpus
 from sinkprune_core.files import atomic
 from sinkprune_core.seeds import generator
 
-SAMPLE_LENGTH = 128  # tokens of a sample of the embedded base
 HELD_OUT_LENGTH = 128  # tokens of a held-out sequence
 HELD_OUT_COUNT = 64  # held-out sequences of each kind that are kept
 
@@ -62,25 +60,25 @@ class Crops:
 def prepare_data(
     tokenizer,
     folder: Path,
-    samples: int = 0,
-    seed: int = 0,
+    is_embedded: bool,
     text: str | None = None,
     held_out_length: int = HELD_OUT_LENGTH,
 ) -> dict[str, torch.Tensor]:
     """Return training streams (T,) and held-out sequences (N, T) by name, int64, and keep them in `folder`.
 
-    A resumed run sees the same data. Sources are `samples` samples of the embedded base and paragraphs of
-    `text` (None: documentation of this installation); a hash of a paragraph's words decides whether it is
-    held out. With the embedded base there is natural English besides, WikiText-2's validation split, from
-    which no training text comes. Names are `train_{source}` and `held_out_{source}_{kind}`, with the kinds of
-    `held_out_sequences`. Raises ValueError for too little text, and where `folder` keeps other data.
+    A resumed run sees the same data. Sources are paragraphs of `text` (None: documentation of this
+    installation), where a hash of a paragraph's words decides whether it is held out, and with the embedded
+    base the samples of it that come with the package. With it there is natural English besides, WikiText-2's
+    validation split, from which no training text comes. Names are `train_{source}` and
+    `held_out_{source}_{kind}`, with the kinds of `held_out_sequences`. Raises ValueError for too little text,
+    and where `folder` keeps other data.
     """
     file = folder / "data.safetensors"
     made_of = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
     if text is not None:
         made_of["text"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     if not file.exists():
-        data = _make_data(tokenizer, samples, seed, text, held_out_length)
+        data = _make_data(tokenizer, is_embedded, text, held_out_length)
         with atomic(file) as partial:
             save_file({name: ids.int().contiguous() for name, ids in data.items()}, partial, metadata=made_of)
     with safe_open(file, "pt") as handle:
@@ -93,12 +91,12 @@ def prepare_data(
 
 
 def _make_data(
-    tokenizer, samples: int, seed: int, text: str | None, held_out_length: int
+    tokenizer, is_embedded: bool, text: str | None, held_out_length: int
 ) -> dict[str, torch.Tensor]:
     """Return training streams (T,) and held-out sequences (N, T) by name, see `prepare_data`."""
     separator = corpus.separator(tokenizer)
     data = {}
-    for name, (train_T, held_out_T) in _streams(tokenizer, samples, seed, text).items():
+    for name, (train_T, held_out_T) in _streams(tokenizer, is_embedded, text).items():
         if train_T is not None:
             data[f"train_{name}"] = train_T
         for kind, sequences_NT in held_out_sequences(held_out_T, separator, held_out_length).items():
@@ -107,23 +105,22 @@ def _make_data(
 
 
 def _streams(
-    tokenizer, samples: int, seed: int, text: str | None
+    tokenizer, is_embedded: bool, text: str | None
 ) -> dict[str, tuple[torch.Tensor | None, torch.Tensor]]:
     """Return the training stream, where there is one, and the held-out stream of every source."""
-    found = {}
-    if samples:
-        samples_NT = self_samples(samples, SAMPLE_LENGTH, seed)
-        found["samples"] = (
-            samples_NT[corpus.HELD_OUT_SAMPLES :].flatten(),
-            samples_NT[: corpus.HELD_OUT_SAMPLES].flatten(),
+    streams = {}
+    if is_embedded:
+        streams["samples"] = (
+            corpus.source_stream("samples", tokenizer, held_out=False),
+            corpus.source_stream("samples", tokenizer, held_out=True),
         )
     if text is None:
-        found["documentation"] = _split(corpus.documentation("everything"), tokenizer)
+        streams["documentation"] = _split(corpus.documentation("everything"), tokenizer)
     else:
-        found["text"] = _split(corpus.paragraphs(text), tokenizer)
-    if samples:
-        found["natural"] = (None, corpus.stream(embedded_wikitext(), tokenizer))
-    return found
+        streams["text"] = _split(corpus.paragraphs(text), tokenizer)
+    if is_embedded:
+        streams["natural"] = (None, corpus.stream(embedded_wikitext(), tokenizer))
+    return streams
 
 
 def _split(paragraphs: Sequence[str], tokenizer) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 from sinkprune_companion.training.base import Base, open_base
 from sinkprune_companion.training.card import write_card
@@ -20,9 +21,10 @@ def export(checkpoint: Path, folder: Path) -> Path:
     """Write what a run leaves, its settings, log and model card (without measures) to `folder`; return it.
 
     Of the embedded base that is the adapter in bfloat16, what `load("smol-dlm")` merges; of another base the
-    whole model in bfloat16 with the adapter merged in, which `load(folder)` reads. `checkpoint` is what
-    `train` returned. Raises FileNotFoundError where it is no part of a training run, ValueError where the log
-    has no row up to it, and FileExistsError where a model would overwrite a folder.
+    whole model in bfloat16 with the adapter merged in, and from scratch the model itself: `load(folder)`
+    reads both. `checkpoint` is what `train` returned. Raises FileNotFoundError where it is no part of a
+    training run, ValueError where the log has no row up to it, and FileExistsError where a model would
+    overwrite a folder.
     """
     run = checkpoint.parent
     missing = [name for name in (SETTINGS, LOG) if not (run / name).exists()]
@@ -33,19 +35,23 @@ def export(checkpoint: Path, folder: Path) -> Path:
     settings = settings_of(run / SETTINGS)
     rows = _rows_up_to(run, step_of(checkpoint))
     check_whole(checkpoint)
-    base = open_base(settings["base"], settings["mask_token"])
-    if not base.is_embedded and folder.exists():
+    base = open_base(settings["base"], settings["mask_token"], from_scratch=settings["from_scratch"])
+    is_adapter = base.is_embedded and not base.from_scratch
+    if not is_adapter and folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
     origin = base.name
     if not base.is_embedded and Path(base.name).is_dir():
         origin = base.stem  # where a folder lies is nobody's business
     with atomic(folder) as partial:
-        if base.is_embedded:
+        if is_adapter:
             partial.mkdir()
             _write_adapter(checkpoint, partial, base.origin)
         else:
-            lm = _merged(base, settings["kind"], checkpoint)
-            lm.save(partial, base=origin, trained_tokens=rows[-1]["tokens"])
+            lm = _trained_model(base, settings["kind"], checkpoint)
+            card = {"trained_tokens": rows[-1]["tokens"]}
+            if not base.from_scratch:
+                card["base"] = origin
+            lm.save(partial, **card)
         write_json(partial / SETTINGS, settings | {"base": origin})
         lines = [json.dumps(row) + "\n" for row in rows]
         (partial / EXPORTED_LOG).write_text("".join(lines), encoding="utf-8")
@@ -72,7 +78,10 @@ def _write_adapter(checkpoint: Path, folder: Path, origin: str) -> None:
     write_json(folder / "adapter_config.json", config)
 
 
-def _merged(base: Base, kind: str, checkpoint: Path) -> LanguageModel:
-    """Return the trained model as one: the sum of base and adapter is formed in float32 and rounded once."""
+def _trained_model(base: Base, kind: str, checkpoint: Path) -> LanguageModel:
+    """Return the trained model in bfloat16; base and adapter are added in float32 and rounded once."""
+    if base.from_scratch:
+        model = LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+        return base.member(model, base.checkpoint.tokenizer(), kind)
     model, tokenizer = base.load(torch.float32)
     return base.member(merge_adapter(model, checkpoint, torch.bfloat16), tokenizer, kind)

@@ -27,28 +27,30 @@ def sources_of(data: dict[str, torch.Tensor], split: str) -> dict[str, torch.Ten
 
 
 def held_out_losses(
-    lm: LanguageModel, data: dict[str, torch.Tensor], measure: str, count: int, draws: int
+    lm: LanguageModel, data: dict[str, torch.Tensor], dtype: str, count: int, draws: int
 ) -> dict[str, float]:
     """Return the mean NELBO or negative log-likelihood of the first `count` held-out sequences of each kind.
 
-    In nats per token. Keys are `{measure}_{source}_{kind}`. A NELBO has `draws` noise levels per sequence.
+    In nats per token, computed in `dtype`. Keys are `{measure}_{source}_{kind}`. A NELBO has `draws` noise
+    levels per sequence.
     """
-    found = {}
-    with losses.precision_of(lm):
+    measure = losses.MEASURES[lm.kind]
+    means = {}
+    with losses.precision_of(lm, dtype):
         for name, ids_NT in sources_of(data, "held_out").items():
             scores = score(lm, ids_NT[:count], draws, seed=0)
-            found[f"{measure}_{name}"] = float(scores.value.mean())
-    return found
+            means[f"{measure}_{name}"] = float(scores.value.mean())
+    return means
 
 
-def sink_row(lm: LanguageModel, data: dict[str, torch.Tensor]) -> dict[str, float | None]:
+def sink_row(lm: LanguageModel, data: dict[str, torch.Tensor], dtype: str) -> dict[str, float | None]:
     """Return mean sink statistics on held-out text along its noise levels, by `sinks_{column}`.
 
     The columns are those of `detection.variability`. None stands for a statistic that no sequence has.
     """
     ids_NT = torch.cat([ids_NT[:SINK_SEQUENCES] for ids_NT in sources_of(data, "held_out").values()])
     levels = min(SINK_LEVELS, ids_NT.shape[1] - 1)
-    with losses.precision_of(lm):
+    with losses.precision_of(lm, dtype):
         profile_NST, visible_ST = sink_profiles(lm, Calibration(ids_NT), levels, progress=False)
     means = detection.variability(profile_NST, visible_ST)[list(SINK_COLUMNS)].mean()
     unknown = means.isna()

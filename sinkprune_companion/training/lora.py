@@ -1,10 +1,12 @@
-"""Turn a causal language model into a masked diffusion model with a LoRA adapter, resumably.
+"""Turn a causal language model into a masked diffusion model with a LoRA adapter, or train a small one from
+scratch, resumably.
 
 Attention becomes bidirectional, a reserved vocabulary entry becomes the absorbing mask token, logits stay
 shifted (position i-1 predicts token i), as Dream was adapted from Qwen2.5. The same recipe with the
-next-token loss and causal attention gives an autoregressive twin that has seen the same data. The base is the
-embedded one or any other that `open_base` opens. Data, learning rate and stopping are chosen by held-out loss
-and nothing else; sink statistics are logged, and decide nothing.
+next-token loss and causal attention gives an autoregressive twin that has seen the same data. The base is
+the embedded one or any other that `open_base` opens. From scratch, a small Llama of either kind is trained
+whole by the same loop, on the same text in the same order. Data, learning rate and stopping are chosen by
+held-out loss and nothing else; sink statistics are logged, and decide nothing.
 
 Dimensions: B batch, T sequence position.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm.auto import tqdm
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from sinkprune_companion.training import held_out, losses
 from sinkprune_companion.training.base import LINEARS, Base, open_base
@@ -44,10 +47,10 @@ EXPORTED = ("adapter_config.json", "adapter_model.safetensors", SETTINGS, EXPORT
 
 @dataclass
 class Trainer:
-    """A run in memory: the model around its adapter, the optimizer, and the text by step."""
+    """A run in memory: the model (around its adapter), the optimizer, and the text by step."""
 
     config: Training
-    model: PeftModel
+    model: PeftModel | PreTrainedModel
     lm: LanguageModel  # the same model as a language model
     optimizer: torch.optim.Optimizer
     crops: Crops
@@ -59,7 +62,7 @@ class Trainer:
             group["lr"] = self.config.rate(number, self.begun)
         ids_BT = self.crops.batch(number)
         loss_of = losses.LOSSES[self.config.kind]
-        with losses.precision_of(self.lm):
+        with losses.precision_of(self.lm, self.config.dtype):
             loss = loss_of(self.lm, ids_BT, generator(self.config.seed, "train", number))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained_parameters(self.model), 1.0)
@@ -90,7 +93,7 @@ def train(
     text: str | None = None,
     device: str = "cpu",
 ) -> Path:
-    """Train the adapter in `folder`, going on from its checkpoint if there is one; return the checkpoint.
+    """Train what is in `folder`, going on from its checkpoint if there is one; return the checkpoint.
 
     `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its
     log, only the optimizer starts afresh, after a warm-up. `begin_with` is one that was trained with other
@@ -112,11 +115,10 @@ def train(
         checkpoint = newest_checkpoint(folder)
         trainer, data, first = _prepare(config, folder, checkpoint, start_from, begin_with, text, device)
         lm = trainer.lm
-        measure = losses.MEASURES[config.kind]
 
         def measured() -> dict:
-            found = held_out.held_out_losses(lm, data, measure, held_out_count, draws)
-            return found | held_out.sink_row(lm, data)
+            nats = held_out.held_out_losses(lm, data, config.dtype, held_out_count, draws)
+            return nats | held_out.sink_row(lm, data, config.dtype)
 
         _take_steps(trainer, checkpoint, first, check_every, save_every, measured)
     return checkpoint
@@ -169,7 +171,11 @@ def _prepare(
 ) -> tuple[Trainer, dict[str, torch.Tensor], int]:
     """Return the run in memory, its data, and the step (of checkpoint or `start_from`) it goes on from."""
     check_settings(config, folder)
-    base = open_base(config.base, config.mask_token, max(config.lengths))
+    base = open_base(config.base, config.mask_token, max(config.lengths), config.from_scratch)
+    if config.from_scratch and (start_from or begin_with):
+        raise ValueError(
+            f"{start_from or begin_with} is an adapter, and from_scratch trains none: leave one of them out"
+        )
     resumes = checkpoint.exists()
     first = 0
     if start_from is not None and not resumes:
@@ -177,7 +183,7 @@ def _prepare(
     if begin_with is not None:
         _check_earlier(config, base, Path(begin_with))
     length = min(HELD_OUT_LENGTH, max(config.lengths))
-    data = prepare_data(base.checkpoint.tokenizer(), folder, config.samples, config.data_seed, text, length)
+    data = prepare_data(base.checkpoint.tokenizer(), folder, base.is_embedded, text, length)
     streams = list(held_out.sources_of(data, "train").values())
     crops = Crops(streams, config.lengths, config.batch_tokens, config.seed)
     write_json(folder / SETTINGS, asdict(config))
@@ -194,28 +200,43 @@ def _prepare(
 
 
 def trainable(
-    config: Training, base: Base, adapter: Path | None = None, device: str = "cpu"
-) -> tuple[PeftModel, LanguageModel]:
-    """Return the base with `adapter` (or a fresh one) to be trained, also as a language model.
+    config: Training, base: Base, trained: Path | None = None, device: str = "cpu"
+) -> tuple[PeftModel | PreTrainedModel, LanguageModel]:
+    """Return the model to be trained, also as a language model.
 
-    The base has the dtype of the settings.
+    It goes on from what was `trained`, an adapter or the weights of a model from scratch, or begins afresh. A
+    base has the dtype of the settings, what is trained is float32.
     """
-    model, tokenizer = base.load(choose_dtype(config.dtype))
+    if config.from_scratch:
+        tokenizer = base.checkpoint.tokenizer()
+        if trained is not None:
+            model = LlamaForCausalLM.from_pretrained(trained, dtype=torch.float32)
+        else:
+            model = base.fresh(config.seed)
+    else:
+        model, tokenizer = base.load(choose_dtype(config.dtype))
     if torch.device(device).type == "cpu":
         model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
-    if adapter is not None:
-        model = open_adapter(model, adapter, trainable=True)
-    else:
-        torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
-        lora = LoraConfig(
-            r=config.rank, lora_alpha=config.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM"
-        )
-        model = get_peft_model(model, lora)
+    if config.from_scratch:
+        model = model.to(device)
+        return model, base.member(model, tokenizer, config.kind)
+    model = _with_adapter(config, model, trained)
     return model, base.member(model.to(device).get_base_model(), tokenizer, config.kind)
 
 
-def trained_parameters(model: PeftModel) -> list[torch.nn.Parameter]:
-    """Return the parameters that training changes: those of the adapter."""
+def _with_adapter(config: Training, model: PreTrainedModel, adapter: Path | None) -> PeftModel:
+    """Return a base with an adapter to be trained, a fresh one where there is none."""
+    if adapter is not None:
+        return open_adapter(model, adapter, trainable=True)
+    torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
+    lora = LoraConfig(
+        r=config.rank, lora_alpha=config.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM"
+    )
+    return get_peft_model(model, lora)
+
+
+def trained_parameters(model: PeftModel | PreTrainedModel) -> list[torch.nn.Parameter]:
+    """Return the parameters that training changes: those of the adapter, or all of a model from scratch."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 

@@ -18,8 +18,8 @@ def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Gen
     """Return a one-batch estimate of the NELBO in nats per token.
 
     Noise levels are stratified, and logits computed at masks only. Position 0 is masked as often as any
-    other, so no model learns that a first token is always there. It is never predicted: logits are shifted,
-    and nothing precedes it.
+    other, so no model learns that a first token is always there. It is never predicted, as the twin's is not:
+    both kinds have the same targets.
     """
     batch, length = ids_BT.shape
     predicted_T = torch.arange(length) > 0
@@ -48,12 +48,12 @@ MEASURES = {"diffusion": "nelbo", "autoregressive": "nll"}  # what the log calls
 
 
 @contextmanager
-def precision_of(lm: LanguageModel) -> Iterator[None]:
-    """Compute in the dtype of the base's weights, bfloat16 or float32, on the model's device.
+def precision_of(lm: LanguageModel, dtype: str) -> Iterator[None]:
+    """Compute in `bfloat16` or `float32`, on the model's device.
 
-    The adapter and its moments stay float32, and in bfloat16 no input is cast to float32 and back.
+    What is trained and its moments stay float32, and in bfloat16 no input is cast to float32 and back.
     """
-    if lm.model.dtype == torch.float32:
+    if dtype == "float32":
         yield
         return
     with torch.autocast(lm.device.type, dtype=torch.bfloat16), disable_input_dtype_casting(lm.model):

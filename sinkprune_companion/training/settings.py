@@ -1,6 +1,5 @@
 """The settings of a training run, how a folder keeps them, and which of them a run may go on with."""
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,23 +7,15 @@ from pathlib import Path
 import torch
 
 from sinkprune_companion.training.base import EMBEDDED_BASE
-from sinkprune_core.corpus import HELD_OUT_SAMPLES
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import KINDS
+from sinkprune_core.models.weight_files import read_json
 
 SETTINGS = "training.json"  # where a run and an exported adapter keep their settings
 LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row again
 EXPORTED_LOG = "training_log.jsonl"  # an exported adapter's log, every row once
 FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps", "dtype")  # may change while a run goes on
 DTYPES = ("bfloat16", "float32")  # float16 would need its losses scaled
-LATER = (
-    "kind",
-    "base",
-    "mask_token",
-    "data_seed",
-    "earlier_tokens",
-    "dtype",
-)  # fields that the settings of an older run may lack
 
 
 @dataclass(frozen=True)
@@ -37,6 +28,7 @@ class Training:
 
     kind: str = "diffusion"  # what the base becomes, or "autoregressive": decides attention and loss
     base: str = EMBEDDED_BASE  # what is trained: smol-ar, a hub id of the table of models, or a folder
+    from_scratch: bool = False  # a fresh small Llama is trained whole, and the base lends it the tokenizer
     mask_token: str | None = None  # a token of another base, or its number; None: one that no text produces
     tokens: int = 1_024_000  # training tokens in all
     lengths: tuple[int, ...] = (64, 128, 256, 512)  # tokens per crop; all crops of a batch have one of these
@@ -46,11 +38,9 @@ class Training:
     alpha: int = 64  # the adapter's product is multiplied by alpha / rank
     warmup_steps: int = 20  # over which the learning rate rises from zero
     decay_share: float = 0.2  # share of all steps, at the end, over which the learning rate falls to zero
-    samples: int = 4608  # samples of the embedded base itself among the data; 0 for another base
-    data_seed: int = 0  # seed of these samples
-    seed: int = 0  # seed of the fresh adapter, of the choice of crops and of the noise
+    seed: int = 0  # seed of the fresh weights, of the choice of crops and of the noise
     earlier_tokens: int = 0  # tokens that the adapter had seen under other settings before step 0
-    dtype: str = "bfloat16"  # of the base's weights and of the products; the adapter is always float32
+    dtype: str = "bfloat16"  # of the base's weights and of the products; what is trained is always float32
 
     def __post_init__(self):
         object.__setattr__(self, "lengths", tuple(self.lengths))  # JSON has lists
@@ -68,12 +58,15 @@ class Training:
         if not 0 <= self.decay_share <= 1:
             raise ValueError(f"decay_share={self.decay_share} must lie in [0, 1]")
         self._check_lengths()
-        if self.base == EMBEDDED_BASE:
-            self._check_embedded_base()
-        elif self.samples:
+        if self.base == EMBEDDED_BASE and self.mask_token is not None:
             raise ValueError(
-                f"samples={self.samples} are drawn from {EMBEDDED_BASE} only: "
-                f"give samples=0 and a text for base {self.base}"
+                f"mask_token={self.mask_token!r} is for other bases: "
+                f"{EMBEDDED_BASE} has its own; leave it out"
+            )
+        if self.from_scratch and self.earlier_tokens:
+            raise ValueError(
+                f"earlier_tokens={self.earlier_tokens} are those of an adapter, from_scratch trains none: "
+                "leave one of them out"
             )
 
     def _check_lengths(self) -> None:
@@ -85,15 +78,6 @@ class Training:
             raise ValueError(
                 f"lengths={self.lengths} must not exceed batch_tokens={self.batch_tokens}: "
                 "a batch holds at least one crop"
-            )
-
-    def _check_embedded_base(self) -> None:
-        if self.samples <= HELD_OUT_SAMPLES:
-            raise ValueError(f"samples={self.samples} must exceed the {HELD_OUT_SAMPLES} that are held out")
-        if self.mask_token is not None:
-            raise ValueError(
-                f"mask_token={self.mask_token!r} is for other bases: "
-                f"{EMBEDDED_BASE} has its own; leave it out"
             )
 
     @property
@@ -116,9 +100,13 @@ def training_dtype(name: str, device: str) -> str:
 
 
 def settings_of(file: Path) -> dict:
-    """Return the settings of a run; a field that came later than the run has its default."""
-    defaults = {name: getattr(Training(), name) for name in LATER}
-    return defaults | json.loads(file.read_text(encoding="utf-8"))
+    """Return the settings of a run by field; a field that the file lacks has its default."""
+    written = read_json(file)
+    return {name: written.get(name, default) for name, default in _as_json(Training()).items()}
+
+
+def _as_json(config: Training) -> dict:
+    return asdict(config) | {"lengths": list(config.lengths)}
 
 
 def check_settings(config: Training, folder: Path) -> None:
@@ -127,8 +115,8 @@ def check_settings(config: Training, folder: Path) -> None:
     if not file.exists():
         return
     former = settings_of(file)
-    now = asdict(config) | {"lengths": list(config.lengths)}
-    differing = sorted(name for name in now if name not in FREE and former.get(name) != now[name])
+    now = _as_json(config)
+    differing = sorted(name for name in now if name not in FREE and former[name] != now[name])
     if differing:
         raise ValueError(
             f"{folder} holds a run with other settings ({', '.join(differing)}): "

@@ -236,7 +236,7 @@ def _rows_together(lm: LanguageModel, keys: Sequence[StatisticsKey]) -> int:
     """Return how many rows must run before their tokens can be weighed: a whole trajectory, or 1 if that will
     do.
 
-    A function of the user's may compare all states of a trajectory.
+    A function of the user's may compare all states of a sequence.
     """
     if not lm.is_diffusion:
         return 1

@@ -12,6 +12,7 @@ import torch
 
 from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
+from sinkprune_core.models.forwards import check_output
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks import attention
 from sinkprune_core.sinks.trace import query_windows, visible
@@ -66,6 +67,7 @@ def sink_profiles(
 
     Mass is float32 (N, S, T) in even shares, averaged over layers and heads; visibility is bool (S, T).
     Blocks are visited one by one with all rows, so that a model whose blocks come from disk is read once.
+    Raises ValueError where the mass is not finite.
     """
     length = calibration.ids_NT.shape[1]
     windows = windows_of(lm, length, noise_levels)
@@ -82,4 +84,5 @@ def sink_profiles(
                 total_RST[start : start + len(mass_BST)] += mass_BST / len(lm.blocks)
                 start += len(mass_BST)
             states = outputs
+    check_output(lm, total_RST)
     return profile(total_RST, windows, noise_levels), visible_keys(length, windows, noise_levels)

@@ -15,6 +15,7 @@ from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import Count, TokenIds, Whole, check_fields
 
 INPUTS = ("clean", "noised")
 OFFICIAL_EPSILON = 1e-3  # the official code masks with probability (1 - epsilon) t + epsilon
@@ -25,23 +26,17 @@ ROLLOUT_PROMPT = 4  # a rollout keeps the first 1/4 of a sequence as its prompt
 class Calibration:
     """Clean calibration text, and how it is used; raises ValueError for text that cannot calibrate."""
 
-    ids_NT: torch.Tensor  # int64 (N, T), N >= 1 and T >= 2
-    seed: int = 0  # of all that is random in its use: noise, and random choices of tokens
-    batch: int = 16  # sequences per forward; changes no result
+    ids_NT: TokenIds  # int64 (N, T), N >= 1 and T >= 2
+    seed: Whole = 0  # of all that is random in its use: noise, and random choices of tokens
+    batch: Count = 16  # sequences per forward; changes no result
 
     def __post_init__(self):
-        if not isinstance(self.ids_NT, torch.Tensor) or self.ids_NT.dtype != torch.int64:
-            given = getattr(self.ids_NT, "dtype", type(self.ids_NT).__name__)
-            raise ValueError(f"calibration ids are {given}: they must be a tensor of int64")
-        if self.ids_NT.dim() != 2 or self.ids_NT.numel() == 0:
+        check_fields(self)
+        if len(self.ids_NT) < 1 or self.ids_NT.shape[1] < 2:
             raise ValueError(
-                f"calibration ids have shape {tuple(self.ids_NT.shape)}; expected (sequences, tokens), "
-                "at least one of each: give calibration text"
+                f"calibration ids have shape {tuple(self.ids_NT.shape)}: "
+                "give at least one sequence of at least 2 tokens"
             )
-        if self.ids_NT.shape[1] < 2:
-            raise ValueError("calibration sequences need at least 2 tokens")
-        if self.batch < 1:
-            raise ValueError(f"batch={self.batch} must be at least 1")
 
     @property
     def fingerprint(self) -> str:
@@ -88,6 +83,18 @@ def official(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -
     return torch.rand(noise_levels, len(ids_T), generator=generator(seed, "noise", sequence)) < rate_S1
 
 
+def official_below_1(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
+    """The official grid of one state more, without its last one, in which all are masks; the same masks."""
+    return official(ids_T, noise_levels + 1, seed, sequence)[:-1]
+
+
+def half_clean(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
+    """Half of the states, the last ones, without a mask, the others as `stratified`; an odd one is noised."""
+    noised = noise_levels - noise_levels // 2
+    noised_ST = stratified(ids_T, noised, seed, sequence)
+    return torch.cat([noised_ST, torch.zeros(noise_levels - noised, len(ids_T), dtype=torch.bool)])
+
+
 def dream(ids_T: torch.Tensor, noise_levels: int, seed: int, sequence: int) -> torch.Tensor:
     """The official code's rule for Dream: t is uniform in every state, first and last position stay."""
     rng = generator(seed, "noise", sequence)
@@ -101,6 +108,8 @@ NOISE: dict[str, Callable | None] = {
     "grid": grid,
     "stratified": stratified,
     "official": official,
+    "official-below-1": official_below_1,
+    "half-clean": half_clean,
     "dream": dream,
     "rollout": None,  # no masks on given text: the model writes, see `trajectory`
 }

@@ -1,7 +1,9 @@
 """How much every calibration token counts: the only place where pruning knows of sinks.
 
 Sink-awareness is a weight on calibration tokens, and every control of the method is another choice of these
-weights. EXCLUDE holds the choices that have a name; `Recipe(exclude=function)` takes any other.
+weights. EXCLUDE holds the choices that have a name; `Recipe(exclude=function)` takes any other. A user's
+function is called once for every sequence, with a context of that one (N = 1), wherever the model lies: in
+memory, streamed or pruned sequentially. The context is a copy of its own, which it may change.
 
 Dimensions: N clean sequences, S steps of their trajectory, R calibration rows (N * S if noised, N if clean),
 T position.
@@ -10,14 +12,14 @@ T position.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from types import CodeType
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.diffusion.noise import random_mask
+from sinkprune_core.function_identity import function_digest
 from sinkprune_core.models.blocks import Rows
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
@@ -50,7 +52,7 @@ class StatisticsKey:
 
 @dataclass(frozen=True)
 class SinkContext:
-    """What a choice of tokens may use."""
+    """What a choice of tokens may use; a user's function gets one sequence at a time, N = 1."""
 
     profile_NST: (
         torch.Tensor
@@ -104,7 +106,7 @@ def _official(context: SinkContext) -> torch.Tensor:
 
 
 def _unstable(context: SinkContext) -> torch.Tensor:
-    """Sinks that move: the paper's title."""
+    """Sinks that move: the paper's abstract."""
     return context.split_sinks()[1]
 
 
@@ -159,26 +161,12 @@ def choice_name(exclude: str | TokenChoice) -> str:
 def choice_identity(exclude: str | TokenChoice) -> str:
     """Return what tells a choice of tokens from others, also in another process.
 
-    For a user's function that is its name and a hash of its bytecode and of the values it holds: defaults,
-    closure, and the numbers and strings among the globals that it reads. Other functions that it calls do not
-    count.
+    For a user's function that is its name and a digest of its code and of all that it reads. Raises
+    ValueError for a function that reads what has no identity (see `function_identity`).
     """
     if isinstance(exclude, str):
         return exclude
-    closure = [cell.cell_contents for cell in exclude.__closure__ or ()]
-    read = {name: exclude.__globals__.get(name) for name in exclude.__code__.co_names}
-    constants = {name: value for name, value in read.items() if isinstance(value, int | float | str)}
-    values = [*closure, *(exclude.__defaults__ or ()), *(exclude.__kwdefaults__ or {}).values()]
-    # a tensor's repr leaves numbers out
-    plain = [value.tolist() if isinstance(value, torch.Tensor) else value for value in values]
-    parts = repr((_plain_code(exclude.__code__), plain, constants))
-    return f"{choice_name(exclude)}:{hashlib.sha256(parts.encode()).hexdigest()[:12]}"
-
-
-def _plain_code(code: CodeType) -> tuple:
-    """Return bytecode, names and constants, those of functions inside it included, without file and line."""
-    constants = [_plain_code(each) if isinstance(each, CodeType) else each for each in code.co_consts]
-    return code.co_code, code.co_names, constants
+    return f"{choice_name(exclude)}:{function_digest(exclude)[:12]}"
 
 
 def settings_digest(settings: StatisticsKey) -> str:
@@ -195,31 +183,52 @@ def token_weights(context: SinkContext) -> torch.Tensor:
 
     Noised inputs keep one weight per row and token, so a token is left out exactly at the steps where it is a
     sink. Clean inputs have one row per sequence; its weights are 1 minus the mean over steps of what is left
-    out (the averaged mask of the official SparseGPT path). Raises ValueError unless the choice of tokens
-    returns a share in [0, 1] for every token.
+    out (the averaged mask of the official SparseGPT path). Raises ValueError unless a user's function returns
+    a share in [0, 1] for every token.
     """
     exclude = context.key.exclude
-    function = EXCLUDE[exclude].function if isinstance(exclude, str) else exclude
-    out_NST = function(context)
-    _check_shares(out_NST, context)
-    out_NST = out_NST.float()
+    if isinstance(exclude, str):
+        out_NST = EXCLUDE[exclude].function(context).float()
+    else:
+        parts = [_of_user(exclude, context, row) for row in range(len(context.profile_NST))]
+        out_NST = torch.cat(parts)
     if context.key.inputs == "noised":
         return 1.0 - out_NST.flatten(0, 1)
     return 1.0 - out_NST.mean(1)
 
 
-def _check_shares(out_NST: object, context: SinkContext) -> None:
-    """Raise ValueError unless a choice of tokens has returned a share in [0, 1] for every token."""
-    shape = context.profile_NST.shape
-    got = type(out_NST).__name__
-    if isinstance(out_NST, torch.Tensor):
-        if out_NST.shape == shape and bool(((out_NST >= 0) & (out_NST <= 1)).all()):
-            return
-        got = f"shape {tuple(out_NST.shape)}"
-    raise ValueError(
-        f"exclude={choice_name(context.key.exclude)!r} must leave out a share in [0, 1] of every token, "
-        f"shape {tuple(shape)}; got {got}"
+def _of_user(function: TokenChoice, context: SinkContext, row: int) -> torch.Tensor:
+    """Return what a user's function leaves out of one sequence, float32 (1, S, T); it gets copies."""
+    alone = replace(
+        context,
+        profile_NST=context.profile_NST[row : row + 1].clone(),
+        visible_ST=context.visible_ST.clone(),
+        first_sequence=context.first_sequence + row,
     )
+    shape = tuple(alone.profile_NST.shape)
+    out_NST = function(alone)
+    wrong = _not_shares(out_NST, shape)
+    if wrong:
+        raise ValueError(
+            f"exclude={choice_name(function)!r} must leave out a share in [0, 1] of every token, "
+            f"a dense tensor of shape {shape}; got {wrong}"
+        )
+    return out_NST.detach().cpu().float()
+
+
+def _not_shares(out_NST: object, shape: tuple[int, ...]) -> str:
+    """Return what a user's function has returned instead of shares in [0, 1]; nothing where it is right."""
+    if not isinstance(out_NST, torch.Tensor):
+        return f"a {type(out_NST).__name__}"
+    if out_NST.layout != torch.strided or out_NST.is_meta:
+        return f"a tensor of layout {out_NST.layout} on {out_NST.device}"
+    if tuple(out_NST.shape) != shape:
+        return f"shape {tuple(out_NST.shape)}"
+    if out_NST.is_complex() or out_NST.is_quantized:
+        return f"{out_NST.dtype}"
+    if not bool(((out_NST >= 0) & (out_NST <= 1)).all()):  # which NaN is not
+        return "a number outside [0, 1]"
+    return ""
 
 
 def check_weights(weight_RT: torch.Tensor, key: StatisticsKey) -> None:

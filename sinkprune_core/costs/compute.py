@@ -13,7 +13,7 @@ Dimensions: B batch, T sequence length, N positions whose logits are needed, V v
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -33,28 +33,25 @@ SPEED = 4e14  # FLOPs per second in bfloat16, assumed
 
 def parameters(lm: LanguageModel) -> pd.DataFrame:
     """Return parameters and non-zero weights of block linears, embeddings (and a tied head) and the rest."""
-    linears = [linear.weight for block in lm.blocks for linear in lm.linears(block).values()]
-    embeddings = [lm.model.get_input_embeddings().weight]
-    kinds = {
-        "block linears": linears,
-        "embeddings": embeddings,
-        "rest": _others(lm, linears + embeddings),
-    }
-    table = [{"kind": kind, **_count(weights)} for kind, weights in kinds.items()]
+    linears = [weight for weights in _linears_by_module(lm).values() for weight in weights]
+    kinds = {"block linears": linears, "embeddings": [lm.model.get_input_embeddings().weight]}
+    return _counted(lm, kinds).drop(columns="bytes")
+
+
+def _counted(lm: LanguageModel, kinds: dict[str, list[torch.Tensor]]) -> pd.DataFrame:
+    """Return parameters, non-zero weights and bytes of kinds of weights, and of the `rest` of the model."""
+    known = {id(weight) for weights in kinds.values() for weight in weights}
+    rest = [parameter for parameter in lm.model.parameters() if id(parameter) not in known]
+    table = [
+        {
+            "kind": kind,
+            "parameters": sum(weight.numel() for weight in weights),
+            "nonzero": sum(int(weight.count_nonzero()) for weight in weights),
+            "bytes": sum(weight.nbytes for weight in weights),
+        }
+        for kind, weights in {**kinds, "rest": rest}.items()
+    ]
     return pd.DataFrame(table).set_index("kind")
-
-
-def _others(lm: LanguageModel, weights: Iterable[torch.Tensor]) -> list[torch.Tensor]:
-    """Return the parameters of a model that are none of `weights`."""
-    known = {id(weight) for weight in weights}
-    return [parameter for parameter in lm.model.parameters() if id(parameter) not in known]
-
-
-def _count(weights: list[torch.Tensor]) -> dict[str, int]:
-    return {
-        "parameters": sum(weight.numel() for weight in weights),
-        "nonzero": sum(int(weight.count_nonzero()) for weight in weights),
-    }
 
 
 # FLOPs
@@ -143,16 +140,18 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     and logits where `where_BT` is true.
     """
     linears = _linears_by_module(lm)
-    outer = {id(weight): weight for weight in _embedding_and_head(lm)}  # once where they are tied
+    embeddings = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
+    outer = {id(part.weight): part.weight for part in embeddings}  # once where they are tied
+    rows, length = ids_BT.shape
+    flops = {
+        kind: 2.0 * rows * length * sum(weight.numel() for weight in weights)
+        for kind, weights in linears.items()
+    }
+    flops["attention products"] = rows * forward_cost(lm, length, 0).attention
+    flops["embeddings and head"] = _head_flops(lm, int(where_BT.sum()))
     kinds = {**linears, "attention products": [], "embeddings and head": list(outer.values())}
-    known = [weight for weights in kinds.values() for weight in weights]
-    kinds["rest"] = _others(lm, known)
-    flops = _flops_by_kind(lm, linears, ids_BT, where_BT)
-    rows = []
-    for kind, weights in kinds.items():
-        size = sum(weight.nbytes for weight in weights)
-        rows.append({"kind": kind, **_count(weights), "bytes": size, "flops": flops.get(kind, 0.0)})
-    table = pd.DataFrame(rows).set_index("kind")
+    table = _counted(lm, kinds)
+    table["flops"] = pd.Series(flops).reindex(table.index, fill_value=0.0)
     prunable = table.index.isin(list(linears))
     table["effective_flops"] = table.flops * (table.nonzero / table.parameters).where(prunable, 1.0)
     table.loc["total"] = table.sum()
@@ -169,22 +168,6 @@ def _linears_by_module(lm: LanguageModel) -> dict[str, list[torch.Tensor]]:
             module = name.split(".")[0]
             linears.setdefault(f"{module} linears", []).append(linear.weight)
     return linears
-
-
-def _embedding_and_head(lm: LanguageModel) -> list[torch.Tensor]:
-    return [lm.model.get_input_embeddings().weight, lm.model.get_output_embeddings().weight]
-
-
-def _flops_by_kind(
-    lm: LanguageModel, linears: dict[str, list[torch.Tensor]], ids_BT: torch.Tensor, where_BT: torch.Tensor
-) -> dict[str, float]:
-    rows, length = ids_BT.shape
-    flops = {}
-    for kind, weights in linears.items():
-        flops[kind] = 2.0 * rows * length * sum(weight.numel() for weight in weights)
-    flops["attention products"] = rows * forward_cost(lm, length, 0).attention
-    flops["embeddings and head"] = _head_flops(lm, int(where_BT.sum()))
-    return flops
 
 
 # time
@@ -223,18 +206,12 @@ def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
     """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors; return
     it.
 
-    Raises ValueError without a CUDA device, where torch has no kernels for them, and for another dtype than
-    those of the kernels.
+    Raises ValueError where torch has no kernels for it, see `has_2_4_kernels`.
     """
-    if lm.device.type != "cuda":
+    if not has_2_4_kernels(lm):
         raise ValueError(
-            f"2:4 kernels need a CUDA device, and {lm.name} is on {lm.device}: "
-            "move it there, or leave them out"
-        )
-    if lm.model.dtype not in (torch.float16, torch.bfloat16):
-        raise ValueError(
-            f"2:4 kernels need float16 or bfloat16 weights, not {lm.model.dtype}: "
-            "load the model with that dtype"
+            "2:4 kernels need float16 or bfloat16 weights on a CUDA device from Ampere on, "
+            f"and {lm.name} is in {lm.model.dtype} on {lm.device}: move it there, or leave them out"
         )
     for block in lm.blocks:
         for linear in lm.linears(block).values():

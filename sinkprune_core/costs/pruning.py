@@ -6,7 +6,6 @@ Dimensions: R calibration rows, T position, D hidden width, I input features, O 
 """
 
 import math
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,12 @@ from torch import nn
 from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.compute import forward_cost
+from sinkprune_core.files import free_disk_at
 from sinkprune_core.memory import resident_memory
 from sinkprune_core.models.hub import available_memory
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.recipe import Recipe, check
 
 PROBE_SECONDS = 0.5  # how long the speed of this machine is measured
 PROBE_ROWS = 256  # of the matrix whose product is timed
@@ -64,8 +64,9 @@ def pruning_cost(
 
     `out` is the folder the pruned model will be saved to. `lm` may be a `MetaModel`, then `device` says where
     it would be. `speed` in FLOPs per second and `memory_budget`, what `input_budget` says in bytes, stand for
-    another machine.
+    another machine. Raises ValueError for a recipe that does not fit the model or its text.
     """
+    check(lm, recipe, calibration)
     planned = _PlannedRun(lm, recipe, calibration, device, memory_budget)
     flops = planned.flops()
     memory = planned.memory(work is not None)
@@ -210,7 +211,7 @@ class _PlannedRun:
 
 
 def _missing_disk(disk: int, folder: Path) -> list[str]:
-    free = shutil.disk_usage(_existing(folder)).free
+    free = free_disk_at(folder)
     if disk <= free:
         return []
     return [
@@ -252,7 +253,3 @@ def _device(lm: LanguageModel, device: str | torch.device | None) -> str | torch
     if lm.device.type != "meta":
         return lm.device
     return device or "cpu"
-
-
-def _existing(path: Path) -> Path:
-    return path if path.exists() else _existing(path.absolute().parent)

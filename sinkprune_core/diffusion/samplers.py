@@ -1,6 +1,5 @@
 """Samplers: the settings by which a diffusion model turns masks into text, and those of published models."""
 
-import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,6 +7,7 @@ import torch
 
 from sinkprune_core.diffusion.noise import even_split
 from sinkprune_core.diffusion.proposals import CONFIDENCE
+from sinkprune_core.values import AtLeastZero, Count, Flag, PositiveShare, check_choice, check_fields
 
 ORDERS = ("low_confidence", "entropy", "random", "topk_margin", "maskgit_plus", "origin")
 SCHEDULES = ("even", "time")
@@ -25,13 +25,13 @@ class Sampler:
     Dream's counts per step are truncated in float32, here in float64.
     """
 
-    length: int = 96
+    length: Count = 96
     """Tokens to write."""
 
-    steps: int = 48
+    steps: Count = 48
     """Denoising steps, shared evenly by the blocks."""
 
-    block: int | None = 32
+    block: Count | None = 32
     """Tokens per block; blocks are written left to right. None is one block."""
 
     order: str = "low_confidence"
@@ -50,7 +50,7 @@ class Sampler:
     remaining masks on a linear time grid (Dream).
     """
 
-    temperature: float = 0.0
+    temperature: AtLeastZero = 0.0
     """Of the proposed tokens; 0 is greedy."""
 
     proposal: str = "gumbel"
@@ -61,49 +61,40 @@ class Sampler:
     gives the token and its confidence.
     """
 
-    top_p: float | None = None
+    top_p: PositiveShare | None = None
     """Keep the most probable tokens up to this total probability; None keeps all. Needs `filtered`."""
 
-    top_k: int | None = None
+    top_k: Count | None = None
     """Keep this many of the most probable tokens; None keeps all. Needs `filtered`."""
 
-    order_temperature: float = 0.0
+    order_temperature: AtLeastZero = 0.0
     """Draw positions without replacement from softmax(confidence / this) (Dream's alg_temp); 0 takes the
     surest."""
 
-    guidance: float = 0.0
+    guidance: AtLeastZero = 0.0
     """Classifier-free guidance w: logits become un + (w + 1) (cond - un), where `un` has masks for a prompt.
 
     Above 0 it doubles the work.
     """
 
-    logits_eos_inf: bool = False
+    logits_eos_inf: Flag = False
     """Forbid the end of text."""
 
-    confidence_eos_eot_inf: bool = False
+    confidence_eos_eot_inf: Flag = False
     """Reveal ends of text and of turn last."""
 
     def __post_init__(self):
+        check_fields(self)
         self._check_choices()
         self._check_blocks()
         self._check_proposal()
         self._check_order()
 
     def _check_choices(self) -> None:
-        if self.length < 1 or self.steps < 1:
-            raise ValueError(f"length={self.length} and steps={self.steps} must be at least 1")
         for name, known in (("order", ORDERS), ("schedule", SCHEDULES), ("proposal", PROPOSALS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}")
-        for name in ("temperature", "order_temperature", "guidance"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:
-                raise ValueError(f"{name}={value} must be a finite number of at least 0")
+            check_choice(name, getattr(self, name), known)
 
     def _check_blocks(self) -> None:
-        if self.block is not None and self.block < 1:
-            raise ValueError(f"block={self.block} must be at least 1 token, or None for one block")
         if self.length % self.block_length:
             raise ValueError(f"length={self.length} is not a multiple of block={self.block}")
         if self.steps % self.blocks:
@@ -115,10 +106,6 @@ class Sampler:
             raise ValueError(f"steps={self.steps} exceed the {self.length} tokens to reveal")
 
     def _check_proposal(self) -> None:
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p={self.top_p} must lie above 0 and not above 1")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k} must be at least 1")
         is_filtering = self.top_p is not None or self.top_k is not None
         if self.proposal == "gumbel" and is_filtering:
             raise ValueError(

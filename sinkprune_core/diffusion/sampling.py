@@ -19,8 +19,10 @@ from sinkprune_core.diffusion.proposals import (
     gumbel_noise,
 )
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
+from sinkprune_core.models.forwards import check_ids, check_positions
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import AtLeastZero, Count, Whole, checked_arguments, instance
 
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>")  # of LLaDA; of Dream and SmolLM
 LAST = -1e30  # a confidence below every other, yet above that of a position that may not be revealed
@@ -32,21 +34,15 @@ Stop = Callable[[torch.Tensor], bool]  # says of a state (B, T) whether generati
 # what both kinds of generation check and share
 
 
-def check_positions(lm: LanguageModel, tokens: int) -> None:
-    """Raise ValueError when a sequence of `tokens` tokens has more of them than the model has positions."""
-    limit = getattr(lm.model.config, "max_position_embeddings", None)
-    if limit is not None and tokens > limit:
-        raise ValueError(
-            f"a sequence of {tokens} tokens exceeds the {limit} positions of {lm.name}: "
-            "shorten the prompt or what is to be written or scored"
-        )
-
-
-def _left_padding(prompt_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
+def _left_padding(
+    lm: LanguageModel, prompt_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None
+) -> torch.Tensor:
     """Return how many tokens of padding every row begins with, int64 (B,).
 
-    Raises ValueError for prompts of another shape, and for a mask with padding anywhere but on the left.
+    Raises ValueError for prompts of another shape or of ids that are no tokens of the model, and for a mask
+    with padding anywhere but on the left.
     """
+    check_ids(lm, prompt_BT, tokens=0)
     if prompt_BT.dim() != 2 or prompt_BT.shape[1] < 1:
         raise ValueError(
             f"prompts have shape {tuple(prompt_BT.shape)}; expected (batch, at least one token): "
@@ -201,14 +197,15 @@ def _draw_tokens(logits_LV: torch.Tensor, sampler: Sampler, rng: torch.Generator
     return noisy_LV.argmax(-1)
 
 
+@checked_arguments
 @torch.inference_mode()
 def generate(
     lm: LanguageModel,
     prompt_BT: torch.Tensor,
-    sampler: Sampler = LLADA_SAMPLER,
-    seed: int = 0,
+    sampler: instance(Sampler) = LLADA_SAMPLER,
+    seed: Whole = 0,
     watch: Watcher | None = None,
-    first: int = 0,
+    first: Whole = 0,
     attention_mask_BT: torch.Tensor | None = None,
     names: Sequence[object] | None = None,
     until: Stop | None = None,
@@ -220,11 +217,12 @@ def generate(
     `attention_mask_BT` is 0. Row b's random numbers come from (seed, first + b) alone, or from (seed,
     names[b]): `first` is the number of the first prompt where a batch is a part of many. `until(ids_BT)` is
     asked after each block; True leaves the rest masked. Raises ValueError for an autoregressive model, for
-    prompts or a mask of another form, and for more tokens than the model has positions.
+    prompts or a mask of another form, for more tokens than the model has positions, and where what the model
+    computes is not finite.
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `decode`")
-    padding_B = _left_padding(prompt_BT, attention_mask_BT)
+    padding_B = _left_padding(lm, prompt_BT, attention_mask_BT)
     longest_prompt = prompt_BT.shape[1] - int(padding_B.min())
     check_positions(lm, longest_prompt + sampler.length)
     rngs = _row_generators(seed, "generate", len(prompt_BT), first, names)
@@ -240,14 +238,15 @@ def generate(
 # left to right
 
 
+@checked_arguments
 @torch.inference_mode()
 def decode(
     lm: LanguageModel,
     prompt_BT: torch.Tensor,
-    length: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-    first: int = 0,
+    length: Count,
+    temperature: AtLeastZero = 0.0,
+    seed: Whole = 0,
+    first: Whole = 0,
     attention_mask_BT: torch.Tensor | None = None,
     names: Sequence[object] | None = None,
     until: Stop | None = None,
@@ -259,7 +258,7 @@ def decode(
     """
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: use `generate`")
-    padding_B = _left_padding(prompt_BT, attention_mask_BT)
+    padding_B = _left_padding(lm, prompt_BT, attention_mask_BT)
     longest_prompt = prompt_BT.shape[1] - int(padding_B.min())
     check_positions(lm, longest_prompt + length)
     rngs = _row_generators(seed, "decode", len(prompt_BT), first, names)

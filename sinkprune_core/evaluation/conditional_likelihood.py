@@ -15,11 +15,12 @@ import torch
 from tqdm.auto import tqdm
 
 from sinkprune_core.diffusion.noise import corrupt
-from sinkprune_core.diffusion.sampling import check_positions
 from sinkprune_core.evaluation.protocols import Protocol, protocol
 from sinkprune_core.evaluation.token_losses import batches, head_losses, padded
+from sinkprune_core.models.forwards import check_ids, check_positions
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import Count, Whole, checked_arguments
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # a prompt, int64 (P,), and the target that follows it, int64 (L,)
 
@@ -41,13 +42,14 @@ class MaskedTarget:
     """Factor of the summed cross-entropies that makes them an unbiased estimate for the whole target."""
 
 
+@checked_arguments
 @torch.inference_mode()
 def log_likelihood(
     lm: LanguageModel,
     pairs: Sequence[Pair],
     how: str | Protocol = "llada",
-    seed: int = 0,
-    batch: int = 32,
+    seed: Whole = 0,
+    batch: Count = 32,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Estimate log p(target | prompt) under a diffusion model, a lower bound on average.
@@ -142,9 +144,10 @@ def _hidden_at_masks(
 # an autoregressive model: the chain rule
 
 
+@checked_arguments
 @torch.inference_mode()
 def exact_log_likelihood(
-    lm: LanguageModel, pairs: Sequence[Pair], batch: int = 32, progress: bool = False
+    lm: LanguageModel, pairs: Sequence[Pair], batch: Count = 32, progress: bool = False
 ) -> pd.DataFrame:
     """Return the exact log p(target | prompt) of an autoregressive model, one row per pair.
 
@@ -206,7 +209,9 @@ def _exact_values(
 
 def _check_pairs(lm: LanguageModel, pairs: Sequence[Pair], extra: int) -> None:
     """Raise ValueError unless every target has a token and every pair fits the model with `extra` tokens."""
-    for sequence, (_, target) in enumerate(pairs):
+    for sequence, (prompt, target) in enumerate(pairs):
+        check_ids(lm, prompt, tokens=0)
+        check_ids(lm, target, tokens=0)
         if len(target) == 0:
             raise ValueError(f"the target of pair {sequence} is empty: there is nothing to score")
     longest = max((len(prompt) + len(target) + extra for prompt, target in pairs), default=0)
@@ -287,12 +292,13 @@ def _error_over_draws(frame: pd.DataFrame, length: pd.Series) -> float:
     return math.sqrt(variances.sum(skipna=False)) / length.sum()
 
 
+@checked_arguments
 def perplexity(
     lm: LanguageModel,
     ids_T: torch.Tensor,
     how: str | Protocol = "ppl_llada",
-    seed: int = 0,
-    batch: int = 32,
+    seed: Whole = 0,
+    batch: Count = 32,
     progress: bool = False,
 ) -> LikelihoodEstimate:
     """Return nats per token of a running text, int64 (T,), by the windows of a protocol.
@@ -302,6 +308,7 @@ def perplexity(
     without windows, a text too short for one, and guidance for an autoregressive model.
     """
     how = protocol(how)
+    check_ids(lm, ids_T, tokens=0)
     pairs = how.windows(ids_T)
     if lm.is_diffusion:
         return estimate(log_likelihood(lm, pairs, how, seed, batch, progress))

@@ -12,8 +12,10 @@ from tqdm.auto import tqdm
 
 from sinkprune_core.diffusion.noise import corrupt, even_split, random_mask, stratified_counts
 from sinkprune_core.evaluation.token_losses import token_losses
+from sinkprune_core.models.forwards import check_ids
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments, instance
 
 
 class MaskedSequence(NamedTuple):
@@ -25,16 +27,17 @@ class MaskedSequence(NamedTuple):
     where_T: torch.Tensor  # which ones, bool (T,)
 
 
+@checked_arguments
 @torch.inference_mode()
 def nelbo(
-    lm: LanguageModel,
-    ids_NT: torch.Tensor,
-    draws: int = 8,
-    seed: int = 0,
-    batch: int = 32,
+    lm: instance(LanguageModel),
+    ids_NT: TokenIds,
+    draws: Count = 8,
+    seed: Whole = 0,
+    batch: Count = 32,
     progress: bool = False,
-    steps: int | None = None,
-    first_scored: int = 1,
+    steps: Count | None = None,
+    first_scored: Count = 1,
 ) -> pd.DataFrame:
     """Estimate the negative evidence lower bound of a diffusion model; one row per sequence and draw.
 
@@ -48,14 +51,14 @@ def nelbo(
     groups of even size, each group predicted in parallel from the tokens revealed before it. A token drawn
     uniformly belongs to one of these groups, and its cost is the mean cross entropy at the masks present
     when that group is predicted. As many steps as tokens give the ordinary NELBO.
-    Raises ValueError for an autoregressive model, for numbers outside their ranges (at least 2 tokens, 1
-    draw, 1 row per batch, 1 … T - 1 steps), and where a result is not finite.
+    Raises ValueError for an autoregressive model, for ids and numbers outside their ranges (at least 2
+    tokens, 1 draw, 1 row per batch, 1 … T - 1 steps), and where a result is not finite.
     """
     if not lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is exact, use `nll`")
-    _check_numbers(ids_NT, batch, draws, first_scored)
+    _check_text(lm, ids_NT, first_scored)
     scored = ids_NT.shape[1] - first_scored
-    if steps is not None and not 1 <= steps <= scored:
+    if steps is not None and steps > scored:
         raise ValueError(f"steps={steps} must lie in 1 … {scored}, the number of tokens to reveal")
     rows = _masked_sequences(len(ids_NT), first_scored, scored, draws, seed, steps)
     rows.sort(key=lambda row: row.masks)  # a batch of similar noise levels has similar numbers of masks
@@ -78,20 +81,18 @@ def nelbo(
     return frame.sort_values(["sequence", "draw"], ignore_index=True)
 
 
-def _check_numbers(ids_NT: torch.Tensor, batch: int, draws: int = 1, first_scored: int = 1) -> None:
-    if ids_NT.dim() != 2 or ids_NT.shape[0] < 1 or ids_NT.shape[1] < 2:
+def _check_text(lm: LanguageModel, ids_NT: torch.Tensor, first_scored: int) -> None:
+    if ids_NT.shape[0] < 1 or ids_NT.shape[1] < 2:
         raise ValueError(
             f"ids have shape {tuple(ids_NT.shape)}; expected at least one sequence of at least 2 tokens: "
             "the first one is never predicted"
         )
-    for name, value in (("draws", draws), ("batch", batch)):
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
-    if not 1 <= first_scored < ids_NT.shape[1]:
+    if first_scored >= ids_NT.shape[1]:
         raise ValueError(
             f"first_scored={first_scored} must lie in 1 … {ids_NT.shape[1] - 1}: "
             "it is the first position whose token counts"
         )
+    check_ids(lm, ids_NT)
 
 
 def _masked_sequences(
@@ -116,23 +117,24 @@ def _masked_sequences(
     return rows
 
 
+@checked_arguments
 @torch.inference_mode()
 def nll(
-    lm: LanguageModel,
-    ids_NT: torch.Tensor,
-    batch: int = 32,
+    lm: instance(LanguageModel),
+    ids_NT: TokenIds,
+    batch: Count = 32,
     progress: bool = False,
-    first_scored: int = 1,
+    first_scored: Count = 1,
 ) -> pd.DataFrame:
     """Return the exact negative log-likelihood of an autoregressive model, one row per sequence.
 
     Columns: `sequence`, `value` (nats per token). Positions before `first_scored` are context, as in `nelbo`,
-    so that both count the same tokens. Raises ValueError for a diffusion model, for less than 2 tokens or 1
-    row per batch, and where a result is not finite.
+    so that both count the same tokens. Raises ValueError for a diffusion model, for ids and numbers outside
+    their ranges, and where a result is not finite.
     """
     if lm.is_diffusion:
         raise ValueError(f"{lm.name} is {lm.kind}: its likelihood is bounded, use `nelbo`")
-    _check_numbers(ids_NT, batch, first_scored=first_scored)
+    _check_text(lm, ids_NT, first_scored)
     values = []
     starts = range(0, len(ids_NT), batch)
     for start in tqdm(starts, desc=f"NLL {lm.name}", unit="batch", disable=not progress, leave=False):
@@ -142,12 +144,13 @@ def nll(
     return pd.DataFrame({"sequence": range(len(values)), "value": values})
 
 
+@checked_arguments
 def score(
-    lm: LanguageModel,
-    ids_NT: torch.Tensor,
-    draws: int = 8,
-    seed: int = 0,
-    batch: int = 32,
+    lm: instance(LanguageModel),
+    ids_NT: TokenIds,
+    draws: Count = 8,
+    seed: Whole = 0,
+    batch: Count = 32,
     progress: bool = False,
 ) -> pd.DataFrame:
     """Return nats per token by the estimator that fits the model; columns `sequence`, `value`."""
@@ -162,10 +165,5 @@ def _mean_cross_entropies(
 ) -> list[float]:
     """Return the mean cross entropy of every row at its positions `where_BT`, in nats."""
     loss_N, _ = token_losses(lm, input_BT, where_BT, target_BT[where_BT])
-    if not bool(torch.isfinite(loss_N).all()):
-        raise ValueError(
-            f"the likelihood of {lm.name} in {lm.model.dtype} is not finite: "
-            "its weights are damaged, or take a wider dtype"
-        )
     counts = where_BT.sum(1).tolist()
     return [float(loss_L.mean()) for loss_L in loss_N.split(counts)]

@@ -8,12 +8,12 @@ unbiased for that cost.
 Dimensions: T tokens of a text, L tokens of a target.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 from sinkprune_core.diffusion.noise import random_mask, stratified_counts
+from sinkprune_core.values import AtLeastZero, Count, Flag, check_choice, check_fields
 
 MASKINGS = ("count", "bernoulli")
 LEAST_NOISE = 1e-3  # Dream's least noise level
@@ -33,37 +33,33 @@ class Protocol:
 
     `bernoulli` masks each token with probability p = 0.999 t + 0.001, t uniform, and weighs them by 1 / p.
     """
-    draws: int = 128
+    draws: Count = 128
     """Number of masks per target."""
-    grid: int = 8
+    grid: Count = 8
     """How many draws share one randomly shifted, even grid of noise levels; grids are independent.
 
     With 1 every draw is independent.
     """
-    guidance: float = 0.0
+    guidance: AtLeastZero = 0.0
     """Guidance w of logits un + (w + 1) (cond - un), where `un` is what a prompt of masks gives."""
-    visible_end: bool = False
+    visible_end: Flag = False
     """Whether an end-of-text token follows the target, never masked and never scored."""
-    chunk: int | None = None
+    chunk: Count | None = None
     """Tokens of each stretch in which a running text is scored; None: for prompts and targets only."""
-    context: int | None = None
+    context: Count | None = None
     """Most tokens before a stretch that the model is given with it; None where `chunk` is None."""
 
     def __post_init__(self):
-        if self.masking not in MASKINGS:
-            raise ValueError(f"masking={self.masking!r} is unknown; choose one of {', '.join(MASKINGS)}")
-        if self.draws < 1 or self.grid < 1 or self.draws % self.grid:
+        check_choice("masking", self.masking, MASKINGS)
+        check_fields(self)
+        if self.draws % self.grid:
             raise ValueError(
-                f"draws={self.draws} is not a positive multiple of grid={self.grid}, the draws that share "
-                "a grid of noise levels: change one of them"
+                f"draws={self.draws} is not a multiple of grid={self.grid}, the draws that share a grid of "
+                "noise levels: change one of them"
             )
-        if not 0 <= self.guidance < math.inf:
-            raise ValueError(f"guidance={self.guidance} must be a finite number of at least 0")
-        neither = self.chunk is None and self.context is None
-        both = self.chunk is not None and self.context is not None and min(self.chunk, self.context) >= 1
-        if not neither and not both:
+        if (self.chunk is None) != (self.context is None):
             raise ValueError(
-                f"chunk={self.chunk} and context={self.context} must both be positive, or both be None"
+                f"chunk={self.chunk} and context={self.context} must both be numbers, or both be None"
             )
 
     def noise(self, length: int, rng: torch.Generator) -> list[Masking]:
@@ -145,6 +141,5 @@ def protocol(name: str | Protocol) -> Protocol:
     """Return a protocol of the table by name, or the one given; raise ValueError for an unknown name."""
     if isinstance(name, Protocol):
         return name
-    if name not in PROTOCOLS:
-        raise ValueError(f"protocol={name!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+    check_choice("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

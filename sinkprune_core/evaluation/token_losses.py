@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from sinkprune_core.memory import rows_in_cache
+from sinkprune_core.models.forwards import check_ids, check_output
 from sinkprune_core.models.language_model import LanguageModel
 
 HEAD_SLICE = 256  # positions whose logits are held at once: 50 MB at a vocabulary of 49,152
@@ -38,8 +39,10 @@ def head_losses(
     """Return what `token_losses` returns, from the hidden states of the selected positions.
 
     With `unconditional_ND`, the hidden states under a prompt of masks, logits are guided:
-    unconditional + (guidance + 1) (conditional - unconditional).
+    unconditional + (guidance + 1) (conditional - unconditional). Raises ValueError for a target that is no
+    token of the vocabulary, and for a loss that is not finite.
     """
+    check_ids(lm, target_N, tokens=0)
     losses = [torch.zeros(0, dtype=torch.float64)]
     hits = [torch.zeros(0, dtype=torch.bool)]
     for start in range(0, len(hidden_ND), HEAD_SLICE):
@@ -48,7 +51,7 @@ def head_losses(
         loss, hit = _slice_losses(lm, hidden_ND[part], target_N[part], unconditional, guidance)
         losses.append(loss)
         hits.append(hit)
-    return torch.cat(losses), torch.cat(hits)
+    return check_output(lm, torch.cat(losses)), torch.cat(hits)
 
 
 def _slice_losses(

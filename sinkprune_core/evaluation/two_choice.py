@@ -20,11 +20,12 @@ from scipy import stats
 from tqdm.auto import tqdm
 
 from sinkprune_core.diffusion.noise import corrupt
-from sinkprune_core.diffusion.sampling import check_positions
 from sinkprune_core.evaluation.maskings import Maskings, maskings, whole
 from sinkprune_core.evaluation.token_losses import head_losses
+from sinkprune_core.models.forwards import check_positions
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import Count, Whole, checked_arguments
 
 DRAWS = 8  # maskings of an ending: smol-dlm then answers 97 of 100 items as with all maskings
 BATCH = 64  # inputs at once
@@ -66,13 +67,14 @@ class Input:
     """The maskings that have this input."""
 
 
+@checked_arguments
 @torch.inference_mode()
 def accuracy(
     lm: LanguageModel,
     items: Sequence[dict],
-    draws: int = DRAWS,
-    seed: int = 0,
-    batch: int = BATCH,
+    draws: Count = DRAWS,
+    seed: Whole = 0,
+    batch: Count = BATCH,
     progress: bool = False,
     announce: Callable[[float], None] | None = None,
 ) -> pd.DataFrame:
@@ -88,10 +90,9 @@ def accuracy(
     masked in at most `draws` ways, else estimated from so many maskings of the ending alone, on common random
     numbers for both endings; noise depends on (seed, group, pair) alone. `announce` is called once, before
     most of the work, with the seconds that it will take by one timed batch.
-    Raises ValueError for fewer draws than 1 and for more tokens than the model has positions.
+    Raises ValueError for fewer draws than 1, for more tokens than the model has positions, and where a result
+    is not finite.
     """
-    if draws < 1:
-        raise ValueError(f"draws={draws} must be at least 1: ways to mask an ending")
     questions = [_question(lm, item, draws, seed) for item in items]
     check_positions(lm, max((len(ids_T) for each in questions for ids_T in each.ids), default=0))
     parts = list(_batches_of_one_length(_inputs(lm, questions), batch))

@@ -9,30 +9,14 @@ Dimensions: O output features, I input features, R rank of the adapter.
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, Field, PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
-from sinkprune_core.models.configuration_fields import (
-    COUNT,
-    FACTOR,
-    SHARE,
-    WORD,
-    WORDS,
-    Allowed,
-    check_values,
-)
-from sinkprune_core.models.weight_files import FormatError, WeightFiles, read_json, refused, shown
+from sinkprune_core.models.weight_files import FormatError, WeightFiles, brief, read_checked, refused
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-FIELDS: dict[str, Allowed] = {
-    "r": COUNT,
-    "lora_alpha": FACTOR,
-    "lora_dropout": SHARE,
-    "target_modules": WORDS,
-    "peft_type": WORD,
-}
-NEEDED = ("peft_type", "r", "lora_alpha", "target_modules")
 WITHOUT_EFFECT = (
     "auto_mapping",
     "base_model_name_or_path",
@@ -48,6 +32,15 @@ WITHOUT_EFFECT = (
 NOTHING = (None, False, "none", {}, [])  # how a variant of LoRA is said to be off
 
 
+class PlainLora(BaseModel, strict=True, extra="allow"):
+    """What the configuration of an adapter has to state."""
+
+    r: PositiveInt
+    lora_alpha: float = Field(ge=1e-6, le=1e9)
+    lora_dropout: float | None = Field(None, ge=0, le=1)
+    target_modules: list[str] = Field(min_length=1)
+
+
 def adapter_config(folder: Path):
     """Return the configuration of an adapter, a LoraConfig.
 
@@ -57,24 +50,16 @@ def adapter_config(folder: Path):
 
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"no adapter in {folder}: train one with `sinkprune train`")
-    file = folder / CONFIG
-    raw = read_json(file)
-    absent = [name for name in NEEDED if not raw.get(name)]
-    if absent:
-        raise FormatError(f"{file} does not state {', '.join(absent)}: take the file that training wrote")
-    check_values(raw, FIELDS, str(file))
-    for name, value in raw.items():
-        if name not in (*FIELDS, *WITHOUT_EFFECT) and value not in NOTHING:
-            raise FormatError(
-                f"{file} has {name}={shown(value)}: it must be null, only plain LoRA is covered"
-            )
-    if raw["peft_type"] != "LORA":
-        raise FormatError(f"{file} has peft_type={shown(raw['peft_type'])}: it must be 'LORA'")
+    plain = read_checked(PlainLora, folder / CONFIG)
+    for name, value in plain.model_extra.items():
+        is_plain = value == "LORA" if name == "peft_type" else value in NOTHING
+        if name not in WITHOUT_EFFECT and not is_plain:
+            raise FormatError(f"{folder / CONFIG} has {name}={brief(value)}: only plain LoRA is covered")
     return LoraConfig(
-        r=raw["r"],
-        lora_alpha=raw["lora_alpha"],
-        lora_dropout=raw.get("lora_dropout") or 0.0,
-        target_modules=list(raw["target_modules"]),
+        r=plain.r,
+        lora_alpha=plain.lora_alpha,
+        lora_dropout=plain.lora_dropout or 0.0,
+        target_modules=plain.target_modules,
         task_type="CAUSAL_LM",
     )
 

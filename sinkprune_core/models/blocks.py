@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from sinkprune_core.models.forwards import check_ids
 from sinkprune_core.models.language_model import LanguageModel
 
 
@@ -54,8 +55,10 @@ def block_inputs(
 ) -> list[BlockInput]:
     """Return what the first block receives for every batch, with the masks and position embeddings of it.
 
-    Hidden states go into `store_RTD` where one is given.
+    Hidden states go into `store_RTD` where one is given. Raises ValueError for ids that are no tokens of the
+    model, and for longer rows than it has positions.
     """
+    check_ids(lm, rows.ids_RT)
     captured: list[BlockInput] = []
 
     def capture(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -117,12 +120,14 @@ def visit(lm: LanguageModel, progress: bool, what: str) -> Iterator[nn.Module]:
 @contextmanager
 def weights_kept(lm: LanguageModel) -> Iterator[None]:
     """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo."""
-    kept = [{name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks]
+    copies = [
+        {name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks
+    ]
     try:
         yield
     finally:
         with torch.no_grad():
-            for block, values in zip(lm.blocks, kept, strict=True):
+            for block, values in zip(lm.blocks, copies, strict=True):
                 _put_back(block, values)
 
 

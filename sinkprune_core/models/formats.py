@@ -47,42 +47,50 @@ class Source:
         return tensor
 
 
-# names: (pattern at the beginning of a stored name, what replaces it); the first that fits counts
+# The beginnings of stored names and the native ones that replace them: the first that fits counts, and # is
+# the number of a block. Read the other way they write stored names (`stand_ins`).
 
-LLADA_NAMES = (
-    (r"model\.transformer\.wte\.", "model.embed_tokens."),
-    (r"model\.transformer\.blocks\.(\d+)\.attn_norm\.", r"model.layers.\1.input_layernorm."),
-    (r"model\.transformer\.blocks\.(\d+)\.([qkv])_proj\.", r"model.layers.\1.self_attn.\2_proj."),
-    (r"model\.transformer\.blocks\.(\d+)\.attn_out\.", r"model.layers.\1.self_attn.o_proj."),
-    (r"model\.transformer\.blocks\.(\d+)\.ff_norm\.", r"model.layers.\1.post_attention_layernorm."),
-    # the one that goes through SiLU:
-    (r"model\.transformer\.blocks\.(\d+)\.ff_proj\.", r"model.layers.\1.mlp.gate_proj."),
-    (r"model\.transformer\.blocks\.(\d+)\.up_proj\.", r"model.layers.\1.mlp.up_proj."),
-    (r"model\.transformer\.blocks\.(\d+)\.ff_out\.", r"model.layers.\1.mlp.down_proj."),
-    (r"model\.transformer\.ln_f\.", "model.norm."),
-    (r"model\.transformer\.ff_out\.", "lm_head."),
+Names = tuple[tuple[str, str], ...]
+
+LLADA_NAMES: Names = (
+    ("model.transformer.wte.", "model.embed_tokens."),
+    ("model.transformer.blocks.#.attn_norm.", "model.layers.#.input_layernorm."),
+    ("model.transformer.blocks.#.q_proj.", "model.layers.#.self_attn.q_proj."),
+    ("model.transformer.blocks.#.k_proj.", "model.layers.#.self_attn.k_proj."),
+    ("model.transformer.blocks.#.v_proj.", "model.layers.#.self_attn.v_proj."),
+    ("model.transformer.blocks.#.attn_out.", "model.layers.#.self_attn.o_proj."),
+    ("model.transformer.blocks.#.ff_norm.", "model.layers.#.post_attention_layernorm."),
+    (
+        "model.transformer.blocks.#.ff_proj.",
+        "model.layers.#.mlp.gate_proj.",
+    ),  # the one that goes through SiLU
+    ("model.transformer.blocks.#.up_proj.", "model.layers.#.mlp.up_proj."),
+    ("model.transformer.blocks.#.ff_out.", "model.layers.#.mlp.down_proj."),
+    ("model.transformer.ln_f.", "model.norm."),
+    ("model.transformer.ff_out.", "lm_head."),
 )
-SMDM_NAMES = (
-    (r"transformer\.wte\.", "model.embed_tokens."),
-    (r"transformer\.h\.(\d+)\.norm_1\.", r"model.layers.\1.input_layernorm."),
-    # queries, keys and values fused, see `_unfused`:
-    (r"transformer\.h\.(\d+)\.attn\.attn\.", r"model.layers.\1.self_attn.qkv_proj."),
-    (r"transformer\.h\.(\d+)\.attn\.proj\.", r"model.layers.\1.self_attn.o_proj."),
-    (r"transformer\.h\.(\d+)\.norm_2\.", r"model.layers.\1.post_attention_layernorm."),
-    (r"transformer\.h\.(\d+)\.mlp\.swiglu\.w1\.", r"model.layers.\1.mlp.gate_proj."),
-    (r"transformer\.h\.(\d+)\.mlp\.swiglu\.w2\.", r"model.layers.\1.mlp.up_proj."),
-    (r"transformer\.h\.(\d+)\.mlp\.swiglu\.w3\.", r"model.layers.\1.mlp.down_proj."),
-    (r"transformer\.ln_f\.", "model.norm."),
+SMDM_NAMES: Names = (
+    ("transformer.wte.", "model.embed_tokens."),
+    ("transformer.h.#.norm_1.", "model.layers.#.input_layernorm."),
+    ("transformer.h.#.attn.attn.", "model.layers.#.self_attn.qkv_proj."),  # fused, see `_unfused`
+    ("transformer.h.#.attn.proj.", "model.layers.#.self_attn.o_proj."),
+    ("transformer.h.#.norm_2.", "model.layers.#.post_attention_layernorm."),
+    ("transformer.h.#.mlp.swiglu.w1.", "model.layers.#.mlp.gate_proj."),
+    ("transformer.h.#.mlp.swiglu.w2.", "model.layers.#.mlp.up_proj."),
+    ("transformer.h.#.mlp.swiglu.w3.", "model.layers.#.mlp.down_proj."),
+    ("transformer.ln_f.", "model.norm."),
 )
-DIFFUGPT_NAMES = (
-    (r"denoise_model\.", "transformer."),
-    (r"embed_tokens\.", "transformer.wte."),
+DIFFUGPT_NAMES: Names = (
+    ("embed_tokens.", "transformer.wte."),
+    ("denoise_model.", "transformer."),
 )
-DIFFULLAMA_NAMES = (
-    (r"denoise_model\.", "model."),
-    (r"embed_tokens\.", "model.embed_tokens."),
+DIFFULLAMA_NAMES: Names = (
+    ("embed_tokens.", "model.embed_tokens."),
+    ("denoise_model.", "model."),
 )
-NATIVE_NAMES = ((r"(?=(h\.\d+|wte|wpe|ln_f)\.)", "transformer."),)  # GPT-2 on the hub has no prefix
+NATIVE_NAMES: Names = tuple(
+    (part, f"transformer.{part}") for part in ("h.#.", "wte.", "wpe.", "ln_f.")
+)  # GPT-2 on the hub has no prefix
 
 # buffers that old files hold and that the native class computes itself
 RECOMPUTED = re.compile(r".*\.rotary_emb\.inv_freq|.*\bh\.\d+\.attn\.(bias|masked_bias)")
@@ -96,7 +104,7 @@ class Format:
     kind: str | None  # diffusion or autoregressive; None: the folder itself says
     logits_shifted: bool | None  # the output at position i-1 predicts the token at i; None: the folder says
     config: Callable[[dict, Shapes], PretrainedConfig]
-    names: tuple[tuple[str, str], ...] = ()  # stored names -> native ones
+    names: Names = ()  # stored names -> native ones
     mask_tokens: tuple[str, ...] = ()
     """What the mask may be called, where neither configuration nor tokenizer declares it."""
 
@@ -114,7 +122,7 @@ _ALL = (
     Format("smdm-ar", "autoregressive", True, configurations.smdm, SMDM_NAMES),
     Format("native", None, None, configurations.native, NATIVE_NAMES),
 )
-FORMATS: dict[str, Format] = {each.name: each for each in _ALL}
+FORMATS: dict[str, Format] = {published.name: published for published in _ALL}
 UNCOVERED = {
     model_type: refusal.because for refusal in REFUSALS.values() for model_type in refusal.model_types
 }  # why, by model type in lower case
@@ -180,31 +188,33 @@ def sources(published: Format, shapes: Shapes, config: PretrainedConfig) -> dict
     A stored name that no pattern fits stays as it is, to be reported. Raises FormatError for a parameter that
     is stored twice.
     """
-    found: dict[str, Source] = {}
+    known: dict[str, Source] = {}
     for stored, shape in shapes.items():
         if RECOMPUTED.fullmatch(stored):
             continue
-        name = _native_name(published, stored)
+        name = renamed(stored, published.names)
         if ".qkv_proj." in name:
             parts = _unfused(stored, name, config)
         elif published.name == "smdm" and name == "lm_head.weight" and shape[0] + 1 == config.vocab_size:
             parts = {name: Source(stored, padding=1)}  # the mask is never predicted
         else:
             parts = {name: Source(stored)}
-        double = sorted(found.keys() & parts.keys())
+        double = sorted(known.keys() & parts.keys())
         if double:
             raise FormatError(
-                f"{', '.join(double)} is stored twice, as {found[double[0]].stored} and as {stored}"
+                f"{', '.join(double)} is stored twice, as {known[double[0]].stored} and as {stored}"
             )
-        found |= parts
-    return found
+        known |= parts
+    return known
 
 
-def _native_name(published: Format, stored: str) -> str:
-    for pattern, replacement in published.names:
-        if re.match(pattern, stored):
-            return re.sub(f"^{pattern}", replacement, stored)
-    return stored
+def renamed(name: str, names: Names) -> str:
+    """Return a name with its beginning replaced as the first pair that fits it says; else as it is."""
+    for old, new in names:
+        match = re.match(re.escape(old).replace(r"\#", r"(\d+)"), name)
+        if match:
+            return new.replace("#", match[1] if "#" in old else "") + name[match.end() :]
+    return name
 
 
 def _unfused(stored: str, name: str, config: PretrainedConfig) -> dict[str, Source]:

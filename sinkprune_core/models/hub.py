@@ -2,13 +2,12 @@
 
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from sinkprune_core.files import cache_dir
+from sinkprune_core.files import cache_dir, free_disk_at
 from sinkprune_core.memory import free_memory
 from sinkprune_core.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
 from sinkprune_core.models.devices import choose_dtype
@@ -25,9 +24,6 @@ WORKING = 1 << 26  # bytes that any run takes besides the weights: threads, the 
 class Requirements:
     """What loading a model takes, in bytes."""
 
-    name: str
-    dtype: str
-    device: str
     parameters: int  # how many, embeddings included
     download: int  # over the network
     disk: int  # where weights are kept
@@ -148,36 +144,21 @@ def requirements(
         download = 0
         largest = max(files.size(key) for key in files.shapes)
     memory = parameters * dtype.itemsize + largest
-    missing = [*_lack_of_disk(download), *_lack_of_memory(memory, parameters, dtype, device)]
-    return Requirements(
-        os.fspath(name), _name(dtype), str(device), parameters, download, disk, memory, tuple(missing)
-    )
-
-
-def _lack_of_disk(download: int) -> list[str]:
-    """Say in a sentence that the hub's cache has no place for a download; nothing where it has."""
-    if not download:
-        return []
-    cache = _hub_cache()
-    free = shutil.disk_usage(_existing(cache)).free
-    if free >= download:
-        return []
-    return [
-        f"{download / 1e9:.1f} GB of disk in {cache}, which has {free / 1e9:.1f} GB free: "
-        "make room, or set HF_HOME to a larger disk"
-    ]
-
-
-def _lack_of_memory(memory: int, parameters: int, dtype: torch.dtype, device: str) -> list[str]:
-    """Say in a sentence that a device lacks the memory for a model; nothing where it has it."""
+    missing = []
+    free_disk = free_disk_at(_hub_cache()) if download else 0
+    if download > free_disk:
+        missing.append(
+            f"{download / 1e9:.1f} GB of disk in {_hub_cache()}, which has {free_disk / 1e9:.1f} GB free: "
+            "make room, or set HF_HOME to a larger disk"
+        )
     free = available_memory(device)
-    memory += WORKING
-    if memory <= free:
-        return []
-    return [
-        f"{memory / 1e9:.1f} GB of memory for {parameters / 1e9:.2f} billion parameters in {_name(dtype)}, "
-        f"and {device} has {free / 1e9:.1f} GB available: take a smaller dtype or model, or a larger machine"
-    ]
+    if memory + WORKING > free:
+        missing.append(
+            f"{(memory + WORKING) / 1e9:.1f} GB of memory for {parameters / 1e9:.2f} billion parameters in "
+            f"{str(dtype).removeprefix('torch.')}, and {device} has {free / 1e9:.1f} GB available: "
+            "take a smaller dtype or model, or a larger machine"
+        )
+    return Requirements(parameters, download, disk, memory, tuple(missing))
 
 
 def _files_here(name: str | os.PathLike, row: KnownModel | None, revision: str | None) -> WeightFiles:
@@ -207,12 +188,3 @@ def _hub_cache() -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(HF_HUB_CACHE)
-
-
-def _existing(path: Path) -> Path:
-    """Return the nearest folder above a path that exists."""
-    return path if path.exists() else _existing(path.parent)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

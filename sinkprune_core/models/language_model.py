@@ -18,8 +18,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from sinkprune_core.files import atomic, write_json
-from sinkprune_core.models.weight_digests import digests
+from sinkprune_core.files import atomic, digests, write_json
+from sinkprune_core.models.forwards import check_ids, check_output
 
 KINDS = ("autoregressive", "diffusion")
 CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
@@ -89,7 +89,15 @@ class LanguageModel:
         }
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the last hidden states, (B, T, D), without the output head."""
+        """Return the last hidden states, (B, T, D), without the output head.
+
+        Raises ValueError for ids that are no tokens of the model, for longer rows than it has positions, and
+        where a number of the result is not finite.
+        """
+        check_ids(self, ids_BT, None if attention_mask_BT is None else int(attention_mask_BT.sum(1).max()))
+        return check_output(self, self._last_hidden(ids_BT, attention_mask_BT))
+
+    def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
         if attention_mask_BT is not None:
             attention_mask_BT = attention_mask_BT.to(self.device)
         output = self.model.base_model(
@@ -125,11 +133,11 @@ class LanguageModel:
         return hidden_BTD[row_N, position_N]  # (N, D)
 
     def head(self, hidden_ND: torch.Tensor) -> torch.Tensor:
-        """Return the logits of last hidden states, float32 (N, V)."""
-        return self.raw_logits(hidden_ND).float()
+        """Return the logits of last hidden states, float32 (N, V); ValueError where one is not finite."""
+        return check_output(self, self.raw_logits(hidden_ND)).float()
 
     def raw_logits(self, hidden_ND: torch.Tensor) -> torch.Tensor:
-        """Return the logits of last hidden states in the model's dtype, (N, V)."""
+        """Return the logits of last hidden states in the model's dtype, (N, V), finite or not."""
         return self.model.get_output_embeddings()(hidden_ND).to(hidden_ND.device)
 
     def next_logits(self, fresh_BT: torch.Tensor, cache, **padding: torch.Tensor) -> torch.Tensor:
@@ -138,6 +146,10 @@ class LanguageModel:
         They are float32 (B, V). Padded rows come with `attention_mask` of all tokens so far and
         `position_ids` of the new ones.
         """
+        tokens = cache.get_seq_length() + fresh_BT.shape[1]
+        if padding:
+            tokens = int(padding["attention_mask"].sum(1).max())
+        check_ids(self, fresh_BT, tokens)
         output = self.model.base_model(fresh_BT.to(self.device), cache=cache, use_cache=True, **padding)
         last_BD = output.last_hidden_state[:, -1].contiguous()
         return self.head(last_BD.to(self.device))
@@ -219,3 +231,27 @@ def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
         if hasattr(module, "is_causal"):
             module.is_causal = causal
     return model
+
+
+def check_finite(lm: LanguageModel, blocks: bool = True) -> None:
+    """Raise ValueError, naming the first parameter of a model that holds a number that is not finite.
+
+    Without `blocks` only the others are read: embeddings, final norm, head. Blocks that are not in memory are
+    passed over: pruning checks each when it comes to it.
+    """
+    prefix = f"{lm.blocks_name}."
+    for name, parameter in lm.model.named_parameters():
+        is_in_block = name.startswith(prefix)
+        if is_in_block and (parameter.is_meta or not blocks):
+            continue
+        value = parameter.detach()
+        if value.is_meta and lm.is_streamed:
+            value = lm.checkpoint.tensor(name).to(lm.dtype)
+        if value.is_meta:
+            continue
+        extremes = torch.stack(value.aminmax())  # either is NaN where any number is
+        if not bool(torch.isfinite(extremes).all()):
+            raise ValueError(
+                f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "
+                f"large for {parameter.dtype}; take the published files, or a wider dtype"
+            )

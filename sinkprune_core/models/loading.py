@@ -1,6 +1,7 @@
 """From a name to a model: what `load` takes, and the same step by step for work that goes block by block."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -44,19 +45,20 @@ def load(
     if row is None or row.id not in EMBEDDED:
         _require(name, dtype, device, spread=device_map is not None)
     release_freed_memory()  # what earlier work freed in parts too small for a model
-    if row is not None and row.id in embedded.ADAPTERS:
-        lm = with_adapter(row, embedded.ADAPTERS[row.id], dtype)
-        places = _places(lm, device_map, dtype)
+    adapter = embedded.ADAPTERS.get(row.id) if row else None
+    if adapter:
+        lm = with_adapter(row, adapter, dtype)
     else:
         checkpoint = open_checkpoint(name)
         lm = language_model(checkpoint, checkpoint.skeleton())  # errors that need no weights come first
-        places = _places(lm, device_map, dtype)
-        _read_weights(lm, checkpoint, dtype, device, places)
+    places = {"": torch.device(device)}
+    if device_map is not None:
+        places = place(lm.model, lm.blocks_name, device_map, dtype)
+    if not adapter:
+        device_by_name = partial(device_of, devices=places)
+        checkpoint.fill(lm.model, "", dtype, device_by_name, progress=checkpoint.bytes > LARGE)
     lm.model.requires_grad_(False)
-    if places is None:
-        lm.model.to(device)
-    else:
-        dispatch(lm.model, places)
+    dispatch(lm.model, places)
     release_freed_memory()  # what conversion and merging needed
     return lm
 
@@ -71,34 +73,6 @@ def _require(name: str | os.PathLike, dtype: torch.dtype, device: str, spread: b
         missing = [lack for lack in missing if "of disk" in lack]
     if missing:
         raise RuntimeError(f"{os.fspath(name)} cannot be loaded here; missing: {'; '.join(missing)}")
-
-
-def _places(
-    lm: LanguageModel, device_map: DeviceMap | None, dtype: torch.dtype
-) -> dict[str, torch.device] | None:
-    if device_map is None:
-        return None
-    return place(lm.model, lm.blocks_name, device_map, dtype)
-
-
-def _read_weights(
-    lm: LanguageModel,
-    checkpoint: Checkpoint,
-    dtype: torch.dtype,
-    device: str,
-    places: dict[str, torch.device] | None,
-) -> None:
-    """Fill a skeleton, every parameter straight to its place."""
-
-    def device_by_name(parameter: str) -> torch.device:
-        return device_of(parameter, places)
-
-    checkpoint.fill(
-        lm.model,
-        dtype=dtype,
-        device=device if places is None else device_by_name,
-        progress=checkpoint.bytes > LARGE,
-    )
 
 
 def open_checkpoint(name: str | os.PathLike) -> Checkpoint:
@@ -138,26 +112,14 @@ def language_model(checkpoint: Checkpoint, model: PreTrainedModel) -> LanguageMo
     )
 
 
-def from_folder(
-    folder: Path | str, dtype: torch.dtype, causal: bool | None = None
-) -> tuple[PreTrainedModel, object]:
-    """Load the model and the tokenizer of a folder; `causal` sets a direction other than the folder's own.
-
-    Strict: any missing, unexpected or mismatched key is an error that lists them.
-    """
-    checkpoint = Checkpoint(folder, causal=causal)
-    return checkpoint.load(dtype), checkpoint.tokenizer()
-
-
 def with_adapter(row: KnownModel, adapter: Path, dtype: torch.dtype) -> LanguageModel:
     """Return the embedded base with an adapter of a row's kind merged into it, its parameters in `dtype`."""
     causal = row.kind == "autoregressive"
-    base = embedded.base_folder()
-    model, tokenizer = from_folder(base, torch.bfloat16, causal=causal)  # as it is stored
-    model = merge_adapter(model, adapter, dtype)
+    base = Checkpoint(embedded.base_folder(), causal=causal)
+    model = merge_adapter(base.load(torch.bfloat16), adapter, dtype)  # bfloat16: as it is stored
     return LanguageModel(
         set_direction(model, causal=causal),
-        tokenizer,
+        base.tokenizer(),
         row.id,
         row.kind,
         row.mask_token_id,

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 import transformers
 from accelerate import init_empty_weights
-from transformers import PreTrainedConfig
 
 from sinkprune_core.models.catalog import KnownModel
+from sinkprune_core.models.configurations import of_shape
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import LanguageModel
 
@@ -25,35 +25,9 @@ def meta_model(row: KnownModel, dtype: str | torch.dtype = "bfloat16", streamed:
     """Return a model of the published shape of a row of the table; nothing is downloaded."""
     native_class = getattr(transformers, row.native)
     with init_empty_weights(include_buffers=True):
-        model = native_class(_config(row)).to(choose_dtype(dtype))
+        model = native_class(of_shape(row.native, row.shape, row.context or CONTEXT)).to(choose_dtype(dtype))
     model.tie_weights()
     mask_token_id = None
     if row.kind == "diffusion":
         mask_token_id = row.mask_token_id or 0  # any token will do for a plan
     return MetaModel(model, None, row.id, row.kind, mask_token_id, row.logits_shifted, streamed)
-
-
-def _config(row: KnownModel) -> PreTrainedConfig:
-    """Return the native configuration of a row's shape; what does not change sizes keeps its default."""
-    shape = row.shape
-    config_class = getattr(transformers, row.native).config_class
-    if row.native == "GPT2LMHeadModel":
-        return config_class(
-            vocab_size=shape.vocabulary,
-            n_embd=shape.width,
-            n_inner=shape.mlp,
-            n_layer=shape.layers,
-            n_head=shape.heads,
-            n_positions=row.context or CONTEXT,
-        )
-    return config_class(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.width,
-        intermediate_size=shape.mlp,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.groups,
-        head_dim=shape.head_width,
-        max_position_embeddings=row.context or CONTEXT,
-        tie_word_embeddings=shape.tied,
-    )

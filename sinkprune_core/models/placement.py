@@ -128,17 +128,17 @@ def _spread(skeleton: PreTrainedModel, dtype: torch.dtype) -> dict[str, object]:
     budgets = {
         index: int(SHARE * available_memory(f"cuda:{index}")) for index in range(torch.cuda.device_count())
     }
-    found = infer_auto_device_map(
+    places = infer_auto_device_map(
         skeleton, budgets, no_split_module_classes=list(skeleton._no_split_modules or ()), dtype=dtype
     )
-    waiting = [name for name, device in found.items() if device in ("cpu", "disk")]
+    waiting = [name for name, device in places.items() if device in ("cpu", "disk")]
     if waiting:
         raise RuntimeError(
             f"the model does not fit the {len(budgets)} GPUs here, "
             f"which have {sum(budgets.values()) / 1e9:.1f} GB for weights: "
             f"{waiting[0]} and what follows find no place; stream it from disk, or take a smaller dtype"
         )
-    return found
+    return places
 
 
 def _device(name: str, value: object) -> torch.device:

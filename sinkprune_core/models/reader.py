@@ -8,24 +8,26 @@ from collections.abc import Callable
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import init_empty_weights
+from pydantic import BaseModel, NonNegativeInt
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PretrainedConfig, PreTrainedModel
 
 from sinkprune_core.models.catalog import KnownModel
-from sinkprune_core.models.configuration_fields import check_fields
+from sinkprune_core.models.configurations import check_fields
 from sinkprune_core.models.formats import Source, detect, sources
 from sinkprune_core.models.language_model import CARD, set_direction
-from sinkprune_core.models.saved_card import read_card
 from sinkprune_core.models.tokenizer_files import TOKENIZER, agreed_mask_token, check_size, read_tokenizer
-from sinkprune_core.models.weight_digests import hub_digests
 from sinkprune_core.models.weight_files import (
     FormatError,
     WeightFiles,
     check_digest,
+    hub_digests,
+    read_checked,
     read_json,
     refused,
 )
@@ -33,6 +35,16 @@ from sinkprune_core.models.weight_files import (
 LARGE = 1 << 30  # bytes from which reading shows a bar
 MAPPED = 1 << 26  # bytes that are read before a file's pages are let go
 LISTED = 4  # names of parameters that an error lists
+
+
+class Card(BaseModel, strict=True):
+    """The card beside a saved model (sinkprune.json): what transformers' own configuration cannot say."""
+
+    name: str = ""
+    kind: Literal["autoregressive", "diffusion"] | None = None
+    mask_token_id: NonNegativeInt | None = None
+    logits_shifted: bool | None = None
+    sha256: dict[str, str] = {}  # by name of the file
 
 
 class Checkpoint:
@@ -56,8 +68,8 @@ class Checkpoint:
         self.folder = Path(folder)
         self.row = row
         self.tokenizer_folder = tokenizer or self.folder
-        self.card = read_card(self.folder)
-        expected = hub_digests(self.folder) | self.card.get("sha256", {})
+        self.card = read_checked(Card, self.folder / CARD)
+        expected = hub_digests(self.folder) | self.card.sha256
         self.files = WeightFiles(self.folder, file, expected)
         self._config_file = self.folder / "config.json"
         if not self._config_file.is_file():
@@ -81,16 +93,14 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """Name of the model: that of its card, else of its row, else of its folder."""
-        if self.card.get("name"):
-            return self.card["name"]
-        return self.folder.name if self.row is None else self.row.id
+        return self.card.name or (self.row.id if self.row else self.folder.name)
 
     @property
     def kind(self) -> str:
         """`diffusion` or `autoregressive`: what was asked for, else what card, format or config say."""
         if self._causal is not None:
             return "autoregressive" if self._causal else "diffusion"
-        stated = self.card.get("kind") or self._format.kind
+        stated = self.card.kind or self._format.kind
         if stated:
             return stated
         return "diffusion" if self.raw.get("is_causal") is False else "autoregressive"
@@ -101,8 +111,8 @@ class Checkpoint:
 
         Raises FormatError where nothing says so.
         """
-        if "logits_shifted" in self.card:
-            return self.card["logits_shifted"]
+        if self.card.logits_shifted is not None:
+            return self.card.logits_shifted
         if self.row is not None:
             return self.row.logits_shifted
         if self.kind == "autoregressive":
@@ -150,7 +160,7 @@ class Checkpoint:
         and if it has tokens that the model has no embedding for.
         """
         is_own = self.tokenizer_folder == self.folder
-        written = self.card.get("sha256", {}).get(TOKENIZER)
+        written = self.card.sha256.get(TOKENIZER)
         if is_own and written is not None:
             check_digest(self.folder / TOKENIZER, written)
         tokenizer = read_tokenizer(self.tokenizer_folder, self.family if is_own else "native")
@@ -164,18 +174,18 @@ class Checkpoint:
         """
         if self.kind == "autoregressive":
             return None
-        if self.card.get("mask_token_id") is not None:
-            return self.card["mask_token_id"]
+        if self.card.mask_token_id is not None:
+            return self.card.mask_token_id
         vocabulary = tokenizer.get_vocab()
         spelling = self._mask_spelling(vocabulary)
-        said = {
+        token_by_source = {
             "the table of models": None if self.row is None else self.row.mask_token_id,
             "config.json": self.raw.get("mask_token_id"),
             "the tokenizer": tokenizer.mask_token_id,
             f"the entry {spelling} of the vocabulary": vocabulary.get(spelling),
             "the embedding without an output": self.config.vocab_size - 1 if self.family == "smdm" else None,
         }
-        return agreed_mask_token(said, self.folder)
+        return agreed_mask_token(token_by_source, self.folder)
 
     def _mask_spelling(self, vocabulary: dict[str, int]) -> str | None:
         """Return the first of the mask's possible spellings that the vocabulary has."""
@@ -203,26 +213,16 @@ class Checkpoint:
         """Return the native names of all stored parameters; a tied output head is no parameter of its own."""
         return list(self._sources)
 
-    def _source(self, name: str) -> Source | None:
-        return self._sources.get(self._tied_heads().get(name, name))
+    def _source(self, name: str) -> Source:
+        return self._sources[self._tied_heads().get(name, name)]
 
     def __contains__(self, name: str) -> bool:
-        return self._source(name) is not None
-
-    def _known(self, name: str) -> Source:
-        source = self._source(name)
-        if source is None:
-            raise KeyError(f"{name} is not in {self.folder}")
-        return source
+        return self._tied_heads().get(name, name) in self._sources
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the native shape of a parameter, from the headers alone."""
-        source = self._known(name)
+        source = self._source(name)
         return source.shape(self.files.shapes[source.stored])
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Return the dtype in which a parameter is stored."""
-        return self.files.dtypes[self._known(name).stored]
 
     def tensor(self, name: str) -> torch.Tensor:
         """Read one parameter by its native name, in the dtype in which it is stored.
@@ -230,7 +230,7 @@ class Checkpoint:
         A tied head reads the embedding. The tensor may share memory with the mapped file: not to be written
         to (`fill` copies).
         """
-        source = self._known(name)
+        source = self._source(name)
         return source.read(self.files.tensor(source.stored))
 
     @property

@@ -45,8 +45,12 @@ class FinishedBlock:
             shutil.copyfile(self.file, target)
             self._check(target)
 
+    def is_whole(self, file: Path) -> bool:
+        """Return whether a file holds the block."""
+        return file.is_file() and file_digest(file) == self.sha256
+
     def _check(self, file: Path) -> None:
-        if not file.is_file() or file_digest(file) != self.sha256:
+        if not self.is_whole(file):
             raise ValueError(
                 f"{file} is gone or damaged, and a block is not saved without its weights: "
                 "prune again with the same work folder, which computes what is missing"
@@ -81,7 +85,7 @@ class StreamedModel(LanguageModel):
         prefix = self._prefix(layer)
         if layer in self.finished:
             stored = self.finished[layer].tensors()
-            _assign(
+            assign(
                 block, {name.removeprefix(prefix): value.to(self.device) for name, value in stored.items()}
             )
         else:
@@ -90,9 +94,9 @@ class StreamedModel(LanguageModel):
         try:
             yield block
         finally:
-            _assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
+            assign(block, {name: value.detach().to("meta") for name, value in block.named_parameters()})
 
-    def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
+    def _last_hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None) -> torch.Tensor:
         """Return the last hidden states, (B, T, D), reading every block once. Slow: give it large batches."""
         if attention_mask_BT is not None:
             raise ValueError(
@@ -148,19 +152,15 @@ class StreamedModel(LanguageModel):
         shard_of = {}
         for layer, block in enumerate(self.blocks):
             shard = f"model-block-{layer:05d}.safetensors"
-            self._save_block(layer, folder / shard)
-            for name, _ in block.named_parameters():
-                shard_of[self._prefix(layer) + name] = shard
+            prefix = self._prefix(layer)
+            shard_of |= {prefix + name: shard for name, _ in block.named_parameters()}
+            if layer in self.finished:
+                self.finished[layer].take_over(folder / shard)
+                continue
+            with self.resident(layer):
+                stored = {prefix + name: value.contiguous() for name, value in block.named_parameters()}
+                save_file(stored, folder / shard, metadata=METADATA)
         return shard_of
-
-    def _save_block(self, layer: int, target: Path) -> None:
-        if layer in self.finished:
-            self.finished[layer].take_over(target)
-            return
-        prefix = self._prefix(layer)
-        with self.resident(layer) as block:
-            stored = {prefix + name: value.detach().contiguous() for name, value in block.named_parameters()}
-            save_file(stored, target, metadata=METADATA)
 
     def _save_rest(self, folder: Path) -> dict[str, str]:
         """Write a shard for every parameter outside the blocks; return the shard of every one."""
@@ -176,7 +176,7 @@ class StreamedModel(LanguageModel):
         return shard_of
 
 
-def _assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+def assign(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
     """Give a module new parameters, by their names in it."""
     for name, value in values.items():
         parent, _, leaf = name.rpartition(".")

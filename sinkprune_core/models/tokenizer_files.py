@@ -5,7 +5,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from sinkprune_core.models.weight_files import FormatError, read_json, refused, shown
+from sinkprune_core.models.weight_files import FormatError, brief, read_json, refused
 
 TOKENIZER = "tokenizer.json"
 
@@ -16,15 +16,13 @@ def read_tokenizer(folder: Path, family: str) -> object:
     `family` is the format that the files belong to. Raises FormatError if there is no tokenizer, or if its
     special tokens do not get the ids that its files state.
     """
-    stated = _stated_tokens(folder)
     _check_schema(folder / TOKENIZER)
     with refused(f"the tokenizer in {folder} cannot be read", "take the published files"):
         tokenizer = _read(folder, family)
         vocabulary = tokenizer.get_vocab()
-    _check_special_tokens(vocabulary, stated, folder)
-    tokenizer.init_kwargs.pop(
-        "auto_map", None
-    )  # or a saved folder would ask for the code that was not needed
+    _check_special_tokens(vocabulary, folder)
+    # or a saved folder would ask for the code that was not needed
+    tokenizer.init_kwargs.pop("auto_map", None)
     return tokenizer
 
 
@@ -50,24 +48,7 @@ def _check_schema(file: Path) -> None:
     for part in ("normalizer", "pre_tokenizer", "model", "post_processor", "decoder"):
         value = content.get(part)
         if value is not None and not isinstance(value, dict):
-            raise FormatError(f"{file}: {part}={shown(value)} must be an object or null")
-
-
-def _stated_tokens(folder: Path) -> dict[int, str]:
-    """Return the special tokens that tokenizer_config.json states, by their ids."""
-    file = folder / "tokenizer_config.json"
-    stated = read_json(file).get("added_tokens_decoder") or {}
-    tokens = {}
-    entries = stated.items() if isinstance(stated, dict) else [(None, stated)]
-    for index, token in entries:
-        content = token.get("content") if isinstance(token, dict) else None
-        if not isinstance(content, str) or not index.isdecimal():
-            raise FormatError(
-                f"{file} has added_tokens_decoder with {index}: {shown(token)}: "
-                "it must map ids to objects with content, a word"
-            )
-        tokens[int(index)] = content
-    return tokens
+            raise FormatError(f"{file}: {part}={brief(value)} must be an object or null")
 
 
 def check_size(tokenizer, vocabulary: int, folder: Path) -> None:
@@ -75,31 +56,38 @@ def check_size(tokenizer, vocabulary: int, folder: Path) -> None:
     token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if highest >= vocabulary:
         raise FormatError(
-            f"the tokenizer in {folder} gives {shown(token)} the id {highest}, and the model has embeddings "
+            f"the tokenizer in {folder} gives {brief(token)} the id {highest}, and the model has embeddings "
             f"for {vocabulary} tokens: take the tokenizer of this model"
         )
 
 
-def _check_special_tokens(vocabulary: dict[str, int], stated: dict[int, str], folder: Path) -> None:
-    """Raise FormatError where the vocabulary has other ids than the tokenizer's files state."""
+def _check_special_tokens(vocabulary: dict[str, int], folder: Path) -> None:
+    """Raise FormatError where the vocabulary has other ids than tokenizer_config.json states."""
+    file = folder / "tokenizer_config.json"
     moved = []
-    for index, token in stated.items():
-        found = vocabulary.get(token)
-        if found != index:
-            moved.append(f"{token} is {found} instead of {index}")
+    with refused(f"added_tokens_decoder in {file} is no map from ids to tokens", "take the published file"):
+        stated = read_json(file).get("added_tokens_decoder") or {}
+        for index, token in stated.items():
+            actual = vocabulary.get(token["content"])
+            if actual != int(index):
+                moved.append(f"{token['content']} is {actual} instead of {index}")
     if moved:
         raise FormatError(
             f"the tokenizer in {folder} gives other ids than its files state: {', '.join(moved[:5])}"
         )
 
 
-def agreed_mask_token(said: Mapping[str, int | None], folder: Path) -> int:
-    """Return the mask token on which all sources agree that name one.
+def agreed_mask_token(token_by_source: Mapping[str, int | None], folder: Path) -> int:
+    """Return the mask token on which all sources agree that name one; None: a source names none.
 
-    `said` is what each source says, by its name; None: nothing. Raises FormatError where none names one or
-    two disagree.
+    Raises FormatError where none names one or two disagree.
     """
-    named = {source: token for source, token in said.items() if token is not None}
+    named = {source: token for source, token in token_by_source.items() if token is not None}
+    for source, token in named.items():
+        if not isinstance(token, int) or isinstance(token, bool):
+            raise FormatError(
+                f"the mask token of {folder} is {brief(token)} in {source}: it must be a number"
+            )
     if not named:
         raise FormatError(
             f"nothing in {folder} says which token is the mask: add mask_token_id to its config.json"

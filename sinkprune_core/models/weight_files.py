@@ -4,17 +4,22 @@ Nothing is read before it is asked for. Files are memory-mapped.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from sinkprune_core.files import known_digest
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORED_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+Checked = TypeVar("Checked", bound=BaseModel)
+SHA256 = re.compile("[0-9a-f]{64}")
 INDEX = "model.safetensors.index.json"  # which of several files holds which tensor
 
 
@@ -22,7 +27,7 @@ class FormatError(ValueError):
     """A folder of weights that no native class here can hold as it is."""
 
 
-def shown(value: object) -> str:
+def brief(value: object) -> str:
     """Return a value in an error: never longer than a line."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -42,6 +47,20 @@ def read_json(file: Path) -> dict:
     if not isinstance(content, dict):
         raise FormatError(f"{file} holds a {type(content).__name__}: it must hold a JSON object")
     return content
+
+
+def read_checked(cls: type[Checked], file: Path) -> Checked:
+    """Return the object in a JSON file as a `cls`.
+
+    Raises FormatError, which names the file, the field, its value and what is allowed.
+    """
+    raw = read_json(file)
+    try:
+        return cls(**raw)
+    except ValidationError as error:
+        problem = error.errors()[0]
+    name = problem["loc"][0]
+    raise FormatError(f"{file} has {name}={brief(raw.get(name))}: {problem['msg']}")
 
 
 @contextmanager
@@ -142,26 +161,32 @@ class WeightFiles:
     def tensor(self, stored: str) -> torch.Tensor:
         """Return a stored tensor, which shares its memory with the mapped file: not to be written to."""
         name = self.file_of[stored]
-        self._check_digest(name)
-        with refused(f"{stored} in {self.folder / name} cannot be read", "fetch the file again"):
-            return self.handle(name).get_tensor(stored)
-
-    def _check_digest(self, name: str) -> None:
-        """Raise FormatError for a file that is not the one that was written."""
         if name in self.unchecked:
             check_digest(self.folder / name, self.expected[name])
             self.unchecked.remove(name)
+        with refused(f"{stored} in {self.folder / name} cannot be read", "fetch the file again"):
+            return self.handle(name).get_tensor(stored)
 
 
 def check_digest(file: Path, expected: str) -> None:
     """Raise FormatError for a file that is not the one that was written with a model, or fetched."""
-    found = known_digest(file)
-    if found == expected:
+    digest = known_digest(file)
+    if digest == expected:
         return
     fix = "save the model again, or, where you changed it yourself, remove sha256 from sinkprune.json"
     if file.is_symlink():  # into the hub's cache
         fix = f"remove {file.resolve()}, and it is fetched anew"
-    raise FormatError(f"{file} is damaged: its SHA-256 is {found}, and {expected} was written; {fix}")
+    raise FormatError(f"{file} is damaged: its SHA-256 is {digest}, and {expected} was written; {fix}")
+
+
+def hub_digests(folder: Path) -> dict[str, str]:
+    """Return the digests of the weights in a folder of the hub's cache, by name; {} for another folder.
+
+    The cache keeps a large file under its SHA-256, and links to it.
+    """
+    links = [file for file in folder.glob("*.safetensors") if file.is_symlink()]
+    blobs = {file.name: file.resolve().name for file in links if file.resolve().parent.name == "blobs"}
+    return {name: blob for name, blob in blobs.items() if SHA256.fullmatch(blob)}
 
 
 def _index(folder: Path) -> dict[str, str] | None:
@@ -175,13 +200,13 @@ def _index(folder: Path) -> dict[str, str] | None:
     index = read_json(file).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise FormatError(
-            f"{file} has weight_map={shown(index)}: it must map names of tensors to names of files"
+            f"{file} has weight_map={brief(index)}: it must map names of tensors to names of files"
         )
     for tensor, name in index.items():
         is_beside = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
         if not is_beside:
             raise FormatError(
-                f"{file} says that {tensor} is in {shown(name)}: it must be the name of a safetensors file "
+                f"{file} says that {tensor} is in {brief(name)}: it must be the name of a safetensors file "
                 "in the same folder"
             )
     return index

@@ -25,8 +25,8 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey, rows_for, settings_digest
 from sinkprune_core.files import held
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block, visit
-from sinkprune_core.models.finite import check_finite
-from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.models.forwards import is_finite
+from sinkprune_core.models.language_model import LanguageModel, check_finite, weight_OI
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import GlobalThreshold, Select, allocate, n_and_m, outlier_share, select
@@ -34,6 +34,7 @@ from sinkprune_core.pruning.recipe import Recipe, check
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.sparsegpt import SingularGram
 from sinkprune_core.resuming.checkpoint import PruningCheckpoint, RunState
+from sinkprune_core.values import checked_arguments, instance
 
 Linears = dict[str, nn.Module]  # of a block, by name
 Statistics = dict[str, InputStatistics]  # of what they receive
@@ -63,13 +64,14 @@ def dense_statistics(
     return collect(lm, [recipe.statistics_key for recipe in recipes], calibration, progress)
 
 
+@checked_arguments
 @torch.no_grad()
 def prune(
-    lm: LanguageModel,
-    recipe: Recipe,
-    calibration: Calibration | None = None,
+    lm: instance(LanguageModel),
+    recipe: instance(Recipe),
+    calibration: instance(Calibration) | None = None,
     progress: bool = True,
-    statistics: DenseStatistics | None = None,
+    statistics: instance(DenseStatistics) | None = None,
     work: Path | str | None = None,
 ) -> Report:
     """Prune the weights that `recipe` chooses, in place; see `weights_kept` to have them back.
@@ -80,8 +82,8 @@ def prune(
     report.kept_units)` removes them.
 
     Raises ValueError before any work for a recipe that does not fit the model or its calibration text, and,
-    naming the linear, for weights or activations that are not finite and for a Gram matrix that stays
-    singular.
+    naming the model or the linear, for weights or activations that are not finite and for a Gram matrix that
+    stays singular.
     """
     check(lm, recipe, calibration)
     check_finite(lm, blocks=False)
@@ -190,7 +192,7 @@ class PruningRun:
             scores = []
             for name, linear in self.lm.linears(block).items():
                 inputs = dense.layers[layer][name].with_norm(self.recipe.norm_reduction)
-                scores.append(CRITERIA["wanda"].score(weight_OI(linear), inputs))
+                scores.append(finite(CRITERIA["wanda"].score(weight_OI(linear), inputs), layer, name))
             shares.append(outlier_share(scores, self.recipe.owl_m))
         self.state.outlier_shares = shares
         return shares
@@ -353,7 +355,7 @@ class PruningRun:
 
 def finite(value: torch.Tensor, layer: int, name: str) -> torch.Tensor:
     """Return `value`, or raise ValueError with the linear's name where it has a number that is not finite."""
-    if not bool(torch.isfinite(torch.stack(value.aminmax())).all()):  # either is NaN where any number is
+    if not is_finite(value):
         raise ValueError(
             f"block {layer} {name}: weights or activations are not finite; nothing of this linear was changed"
         )

@@ -1,17 +1,29 @@
-"""How to prune, as data: a criterion and a few switches. The presets are the recipes of the literature."""
+"""How to prune, as data: a criterion and a few switches. Presets are the recipes of the literature."""
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from types import FunctionType
 
 from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration
 from sinkprune_core.calibration.token_weights import EXCLUDE, StatisticsKey, choice_name
+from sinkprune_core.models.forwards import check_ids
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, allocate, n_and_m
+from sinkprune_core.pruning.presets import PRESETS
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
+from sinkprune_core.values import (
+    AboveZero,
+    AtLeastZero,
+    Count,
+    Flag,
+    Share,
+    Sparsity,
+    check_choice,
+    check_fields,
+    in_short,
+)
 
 PROPAGATION = ("sequential", "dense")
 NORM_REDUCTIONS = ("root", "sum")
@@ -23,7 +35,7 @@ class Recipe:
 
     criterion: str = "wanda"
     """Which weights matter: a name of CRITERIA."""
-    sparsity: float = 0.5
+    sparsity: Sparsity = 0.5
     """Share of zeros in the linears, in [0, 1); with pattern="structured" the share of their weights that
     leaves."""
     inputs: str = "clean"
@@ -35,8 +47,8 @@ class Recipe:
     exclude: str | Callable = "none"
     """Calibration tokens left out of the statistics. A name of EXCLUDE: "none", "all" sinks, "official"
     (softly, in the official code's units), "unstable" or "stable" sinks, as many "random" tokens, "only" (all
-    but the sinks). Or a function from a SinkContext to the share left out of every token at every step, (N,
-    S, T), in [0, 1]."""
+    but the sinks). Or a function from a SinkContext to the share left out of every token at every step, (1,
+    S, T), in [0, 1]; it is called for one sequence at a time."""
     pattern: str = "row"
     """Where zeros are counted: per "row" of a linear (Wanda), per "layer" (a linear), "global" over the
     model, "N:M" (N zeros in every M consecutive inputs), or "structured" (whole key-value groups and MLP
@@ -44,35 +56,35 @@ class Recipe:
     allocation: str = "uniform"
     """One sparsity for all layers, or more for some: "owl", "linear", "linear-reverse"; see
     `patterns.allocate`."""
-    noise_levels: int = 8
+    noise_levels: Count = 8
     """States per sequence, at least 1: noise levels, denoising steps, or query windows of a causal model."""
     noise: str = "grid"
     """The rule of these states: a name of NOISE."""
     norm_reduction: str = "root"
     """Over tokens: "root" of the summed squares (Wanda), or "sum" of one norm per sequence (the official
     code)."""
-    sink_std: float = 2.0
+    sink_std: AtLeastZero = 2.0
     """A sink's distance above the mean mass in standard deviations, at least 0; 2 as in the official code."""
-    alpha: float | None = None
+    alpha: AboveZero | None = None
     """Steepness of a soft sink threshold, above 0: per even share with exclude="all" (None: a hard
     threshold), per unit of summed mass with exclude="official" (None: that code's 5)."""
-    stability_threshold: float = STABILITY_THRESHOLD
+    stability_threshold: Share = STABILITY_THRESHOLD
     """Share of steps, in [0, 1], from which a sink counts as stable."""
-    owl_lambda: float = 0.08
+    owl_lambda: AtLeastZero = 0.08
     """How far a layer's sparsity may lie from the mean, at least 0; 0.08 as in OWL."""
-    owl_m: float = 5.0
+    owl_m: AboveZero = 5.0
     """Multiple of a layer's mean score, above 0, from which OWL counts an outlier; 5 as in OWL."""
-    damping: float = 0.01
+    damping: AtLeastZero = 0.01
     """Share of the mean diagonal that SparseGPT adds to a Gram matrix, at least 0; 0.01 as in its code."""
-    block_size: int = 128
+    block_size: Count = 128
     """Columns that SparseGPT updates together, at least 1; 128 as in its code."""
-    compensate: bool = False
+    compensate: Flag = False
     """Give what removed units contributed on average back as a bias (FLAP), where the model's class has
     one."""
 
     def __post_init__(self):
+        check_fields(self)
         self._check_choices()
-        self._check_numbers()
         self._check_pattern()
         self._check_contradictions()
 
@@ -86,44 +98,20 @@ class Recipe:
             "norm_reduction": NORM_REDUCTIONS,
         }
         for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}")
+            check_choice(name, getattr(self, name), allowed)
         known = isinstance(self.exclude, str) and self.exclude in EXCLUDE
         if not known and not isinstance(self.exclude, FunctionType):
             raise ValueError(
-                f"exclude={self.exclude!r} is unknown; choose one of {', '.join(EXCLUDE)}, or give a function"
+                f"exclude={in_short(self.exclude)} is unknown; choose one of {', '.join(EXCLUDE)}, "
+                "or give a function"
             )
-
-    def _check_numbers(self) -> None:
-        is_number = isinstance(self.sparsity, int | float) and not isinstance(self.sparsity, bool)
-        if not is_number or not 0 <= self.sparsity < 1:
-            raise ValueError(
-                f"sparsity={self.sparsity!r} must be a number in [0, 1): "
-                "it is the share of weights set to zero"
-            )
-        for name in ("noise_levels", "block_size"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
-        if not 0 <= self.stability_threshold <= 1:
-            raise ValueError(
-                f"stability_threshold={self.stability_threshold} must lie in [0, 1]: it is a share of steps"
-            )
-        for name in ("sink_std", "owl_lambda", "damping"):
-            value = getattr(self, name)
-            if not 0 <= value < math.inf:  # NaN is refused too
-                raise ValueError(f"{name}={value} must be a finite number of at least 0")
-        for name in ("owl_m", "alpha"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name}={value} must be a finite number above 0")
 
     def _check_pattern(self) -> None:
-        ratio = n_and_m(self.pattern)
-        if ratio is None and self.pattern not in PATTERNS:
+        is_text = isinstance(self.pattern, str)
+        ratio = n_and_m(self.pattern) if is_text else None
+        if ratio is None and not (is_text and self.pattern in PATTERNS):
             raise ValueError(
-                f"pattern={self.pattern!r} is unknown; "
+                f"pattern={in_short(self.pattern)} is unknown; "
                 f"choose one of {', '.join(PATTERNS)}, or N:M such as 2:4"
             )
         if ratio is not None and self.sparsity != ratio[0] / ratio[1]:
@@ -202,34 +190,6 @@ class Recipe:
         return asdict(self) | {"exclude": choice_name(self.exclude)}
 
 
-_SPARSEGPT = {"criterion": "sparsegpt", "pattern": "layer"}
-_NOISED_DENSE = {"inputs": "noised", "propagation": "dense"}
-_OFFICIAL_STATES = {"noise": "official", "noise_levels": 10}
-_PAPER = _NOISED_DENSE | _OFFICIAL_STATES | {"norm_reduction": "sum"}
-PRESETS: dict[str, dict] = {
-    "magnitude": {"criterion": "magnitude"},
-    "wanda": {},
-    "dwanda": {"inputs": "noised"},
-    "sparsegpt": _SPARSEGPT,
-    "noised-dense": _NOISED_DENSE,
-    "all-sinks": _NOISED_DENSE | {"exclude": "all"},
-    "unstable": _NOISED_DENSE | {"exclude": "unstable"},
-    "stable": _NOISED_DENSE | {"exclude": "stable"},
-    "random": _NOISED_DENSE | {"exclude": "random"},
-    "only-sinks": _NOISED_DENSE | {"exclude": "only"},
-    "paper": _PAPER | {"exclude": "official"},
-    "paper-no-sinks": _PAPER,
-    "paper-dream": _PAPER | {"exclude": "official", "noise": "dream"},
-    "paper-sparsegpt": _SPARSEGPT | _OFFICIAL_STATES | {"exclude": "official"},
-    "sparsegpt-unstable": _SPARSEGPT | {"exclude": "unstable"},
-    "structured-magnitude": {"criterion": "magnitude", "pattern": "structured"},
-    "structured": {"pattern": "structured"},
-    "structured-sink": _PAPER | {"exclude": "official", "pattern": "structured"},
-    "structured-no-sinks": _PAPER | {"pattern": "structured"},
-    "flap": {"criterion": "flap", "pattern": "structured", "compensate": True},
-}
-
-
 def preset(name: str, **changes: object) -> Recipe:
     """Return a preset, with fields changed; raises ValueError for an unknown name."""
     if name not in PRESETS:
@@ -266,12 +226,7 @@ def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) ->
 def _check_text(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:
     if calibration is None:
         raise ValueError(f"criterion={recipe.criterion!r} needs calibration text: pass a Calibration")
-    length = calibration.ids_NT.shape[1]
-    positions = lm.model.config.max_position_embeddings
-    if length > positions:
-        raise ValueError(
-            f"calibration sequences of {length} tokens exceed the model's {positions} positions: cut them"
-        )
+    check_ids(lm, calibration.ids_NT)
 
 
 def _check_groups(lm: LanguageModel, recipe: Recipe) -> None:

@@ -25,15 +25,15 @@ from sinkprune_core.calibration.token_weights import StatisticsKey, settings_dig
 from sinkprune_core.files import atomic, file_digest, make_folder
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.streaming import FinishedBlock
+from sinkprune_core.models.streaming import FinishedBlock, assign
 from sinkprune_core.resuming.hidden_files import HiddenFiles
 from sinkprune_core.resuming.work_folder import (
     claim,
     identity,
-    kept_file,
     read_progress,
     remove_scratch,
     write_progress,
+    written_once,
 )
 
 FIELDS = ("norm_I", "summed_I", "mean_I", "variance_I")  # of InputStatistics: its tensors on disk
@@ -88,15 +88,19 @@ class PruningCheckpoint:
         self._carried: HiddenFiles | None = None  # hidden states that a block hands to the next one
 
     def _forget_damaged_blocks(self) -> None:
-        for layer, digest in enumerate(self.state.digests):
-            file = self.block_file(layer)
-            if not file.is_file() or file_digest(file) != digest:
+        for layer in range(self.state.done):
+            block = self._finished(layer)
+            if not block.is_whole(block.file):
                 warnings.warn(
-                    f"{file} is damaged: block {layer} and those after it are pruned again", stacklevel=4
+                    f"{block.file} is damaged: block {layer} and those after it are pruned again",
+                    stacklevel=4,
                 )
                 self.state.cut(layer)
                 self.write()
                 return
+
+    def _finished(self, layer: int) -> FinishedBlock:
+        return FinishedBlock(self.block_file(layer), self.state.digests[layer])
 
     def write(self) -> None:
         """Write the state: from now on it counts."""
@@ -106,14 +110,14 @@ class PruningCheckpoint:
 
     def rows(self, compute: Callable[[], Rows]) -> Rows:
         """Return the calibration rows of this run, computed once."""
-        file = kept_file(self.folder / "rows.safetensors", lambda target: _save_rows(compute(), target))
+        file = written_once(self.folder / "rows.safetensors", lambda target: _save_rows(compute(), target))
         tensors = load_file(file)
         return Rows(tensors["ids"], tensors.get("weight"))
 
     def statistics(self, key: StatisticsKey, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
         """Return the statistics of the dense model under one key, computed once for all recipes."""
         file = self.root / f"statistics-{settings_digest(key)}.safetensors"
-        return _load_statistics(kept_file(file, lambda target: _save_statistics(compute(), target)))
+        return _load_statistics(written_once(file, lambda target: _save_statistics(compute(), target)))
 
     # hidden states before a block
 
@@ -145,8 +149,10 @@ class PruningCheckpoint:
             return block_inputs(lm, rows, batch, hidden(0))
         # masks and positions are wanted; the hidden states go where the next block's output will
         inputs = block_inputs(lm, rows, batch, hidden(done + 1))
-        kept = hidden(done).split([len(each.hidden_BTD) for each in inputs])
-        return [replace(each, hidden_BTD=hidden_BTD) for each, hidden_BTD in zip(inputs, kept, strict=True)]
+        batches = hidden(done).split([len(state.hidden_BTD) for state in inputs])
+        return [
+            replace(state, hidden_BTD=hidden_BTD) for state, hidden_BTD in zip(inputs, batches, strict=True)
+        ]
 
     def _compute_hidden(self, lm: LanguageModel, rows: Rows, batch: int, hidden: HiddenFiles) -> None:
         """Compute the hidden states before the next block from the text."""
@@ -176,10 +182,10 @@ class PruningCheckpoint:
         with atomic(file) as partial:
             save_file(tensors, partial, metadata={"format": "pt"})
             digest = file_digest(partial)
-        if lm.is_streamed:
-            lm.finished[layer] = FinishedBlock(file, digest)
         self.state.done = layer + 1
         self.state.digests.append(digest)
+        if lm.is_streamed:
+            lm.finished[layer] = self._finished(layer)
         self.state.hidden = None
         if self._carried and layer + 1 < len(lm.blocks):
             self.state.hidden = self._carried.sealed(layer + 1)
@@ -188,16 +194,13 @@ class PruningCheckpoint:
     def restore(self, lm: LanguageModel) -> None:
         """Put the finished blocks back into the model; a streamed one reads them when it comes to them."""
         for layer in range(self.state.done):
-            block = FinishedBlock(self.block_file(layer), self.state.digests[layer])
+            block = self._finished(layer)
             if lm.is_streamed:
                 lm.finished[layer] = block
                 continue
             prefix = f"{lm.blocks_name}.{layer}."
-            for name, value in block.tensors().items():
-                parent, _, leaf = name.removeprefix(prefix).rpartition(".")
-                parameter = nn.Parameter(value.clone(), requires_grad=False)
-                # a compensating bias may be new
-                setattr(lm.blocks[layer].get_submodule(parent), leaf, parameter)
+            values = {name.removeprefix(prefix): value.clone() for name, value in block.tensors().items()}
+            assign(lm.blocks[layer], values)  # a compensating bias may be new
 
 
 def _save_rows(rows: Rows, file: Path) -> None:

@@ -3,11 +3,11 @@
 Dimensions: R calibration rows, T position, D hidden width.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from sinkprune_core.files import CHUNK, file_digest, flush, room_needed
@@ -35,7 +35,7 @@ class HiddenFiles:
     @property
     def bytes(self) -> int:
         """Size of a file."""
-        return int(np.prod(self.shape)) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def file(self, layer: int) -> Path:
         """Return the file of the hidden states before a block."""
@@ -54,11 +54,6 @@ class HiddenFiles:
     def holds(self, layer: int, digest: str | None) -> bool:
         """Return whether the file of a block holds what `sealed` returned the digest of."""
         return digest is not None and self.has_size(layer) and file_digest(self.file(layer)) == digest
-
-    def remove(self) -> None:
-        """Remove both files, the bulk of a job."""
-        for layer in (0, 1):
-            self.file(layer).unlink(missing_ok=True)
 
 
 def allocate(file: Path, size: int) -> None:

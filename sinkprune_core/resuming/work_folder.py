@@ -105,7 +105,7 @@ def claim(root: Path, mine: dict[str, str | None]) -> None:
 # files with a digest
 
 
-def kept_file(file: Path, write: Callable[[Path], object]) -> Path:
+def written_once(file: Path, write: Callable[[Path], object]) -> Path:
     """Return a file that `write` makes once; where it is not what was written, it is made again."""
     note = file.with_name(file.name + DIGEST)
     if file.exists() and note.exists():
@@ -172,8 +172,8 @@ def _remove_scratch(folder: Path, ours: re.Pattern) -> None:
 
 def _is_scratch(path: Path, ours: re.Pattern) -> bool:
     """Return whether a path is what a killed write has left of one of our files."""
-    found = SCRATCH.fullmatch(path.name)
-    return found is not None and ours.fullmatch(found[1]) is not None and path.is_dir()
+    scratch = SCRATCH.fullmatch(path.name)
+    return scratch is not None and ours.fullmatch(scratch[1]) is not None and path.is_dir()
 
 
 def remove_job(job: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import attention, detection
+from sinkprune_core.values import Flag, Number, check_choice, check_fields
 
 LABELS = {"top": "strongest", "random": "random", "first": "first token"}  # by the choice of keys
 ALL = "all"
@@ -32,18 +33,14 @@ class Hiding:
     position 0 alone.
     """
 
-    count: int = 5  # how many keys are hidden; 0 hides none, whatever `keys` says
-    first: bool = True  # whether position 0 may be hidden
+    count: Number = 5  # how many keys are hidden; 0 hides none, whatever `keys` says
+    first: Flag = True  # whether position 0 may be hidden
     layers: str = ALL  # where they are hidden: in all layers, or in one of THIRDS alone
 
     def __post_init__(self):
-        if self.keys not in LABELS:
-            raise ValueError(f"keys={self.keys!r} is unknown; choose one of {', '.join(LABELS)}")
-        if self.count < 0:
-            raise ValueError(f"count={self.count} must not be negative: it is the number of keys to hide")
-        if self.layers not in (ALL, *THIRDS):
-            choices = ", ".join((ALL, *THIRDS))
-            raise ValueError(f"layers={self.layers!r} is unknown; choose one of {choices}")
+        check_fields(self)
+        check_choice("keys", self.keys, LABELS)
+        check_choice("layers", self.layers, (ALL, *THIRDS))
         if self.keys == "first" and (self.count > 1 or not self.first):
             raise ValueError(
                 f"keys='first' hides position 0 alone: count={self.count} must be 1 (or 0) "

@@ -22,6 +22,7 @@ from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.files import atomic
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
+from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments, instance
 
 ABOUT = "trace"  # the entry of a file that holds what is no tensor
 BY_PROMPT = ("ids_BSK", "final_BK", "layers_BSLK", "prefix_BLK", "heads_BLHK")  # with a row per prompt
@@ -111,12 +112,13 @@ class Trace:
         return cls(**load_file(file), **about)
 
 
+@checked_arguments
 def trace(
-    lm: LanguageModel,
-    prompt_BT: torch.Tensor,
-    sampler: Sampler = LLADA_SAMPLER,
-    seed: int = 0,
-    batch: int = 16,
+    lm: instance(LanguageModel),
+    prompt_BT: TokenIds,
+    sampler: instance(Sampler) = LLADA_SAMPLER,
+    seed: Whole = 0,
+    batch: Count = 16,
     progress: bool = True,
 ) -> Trace:
     """Generate from every prompt and record the attention of every step; both kinds of model give as many
@@ -124,8 +126,11 @@ def trace(
 
     A causal model decodes `sampler.length` tokens at `sampler.temperature` (greedy at 0) and its generated
     queries are cut into `sampler.steps` windows, the last one taking up the remainder. Raises ValueError when
-    there are fewer tokens than steps, and for a sampler with guidance.
+    there are fewer tokens than steps, for a sampler with guidance, without a prompt, for ids and numbers
+    outside their ranges, and where what the model computes is not finite.
     """
+    if len(prompt_BT) == 0:
+        raise ValueError("prompt_BT holds no prompt: give at least one")
     if not lm.is_diffusion and sampler.steps > sampler.length:
         raise ValueError(
             f"steps={sampler.steps} exceed length={sampler.length}: a causal step is at least one query"
@@ -137,14 +142,20 @@ def trace(
         )
     trace_batch = _trace_diffusion if lm.is_diffusion else _trace_causal
     starts = range(0, len(prompt_BT), batch)
-    starts = tqdm(starts, f"trace {lm.name}", unit="batch", disable=not progress, leave=False)
-    parts = [trace_batch(lm, prompt_BT[start : start + batch], sampler, seed, start) for start in starts]
+    steps = len(starts) * sampler.steps
+    parts = []
+    with tqdm(total=steps, desc=f"trace {lm.name}", unit="step", disable=not progress, leave=False) as bar:
+        for start in starts:
+            part = trace_batch(lm, prompt_BT[start : start + batch], sampler, seed, start, bar)
+            parts.append(part)
     joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in BY_PROMPT}
     return replace(parts[0], **joined)
 
 
-def _trace_diffusion(lm: LanguageModel, prompt_BT, sampler: Sampler, seed: int, first: int) -> Trace:
-    """Trace one batch of prompts, of which the first has number `first`."""
+def _trace_diffusion(
+    lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int, first: int, bar: tqdm
+) -> Trace:
+    """Trace one batch of prompts, of which the first has number `first`; `bar` counts steps."""
     states = []
     layers = []
     heads_BLHK = 0.0
@@ -156,6 +167,7 @@ def _trace_diffusion(lm: LanguageModel, prompt_BT, sampler: Sampler, seed: int, 
             states.append(ids_BT.clone())
             layers.append(mass_BLHK.mean(2))
             heads_BLHK = heads_BLHK + mass_BLHK / sampler.steps
+            bar.update()
 
         final_BK = generate(lm, prompt_BT, sampler, seed, watch, first)
     layers_BSLK = torch.stack(layers, 1)
@@ -172,14 +184,17 @@ def _trace_diffusion(lm: LanguageModel, prompt_BT, sampler: Sampler, seed: int, 
 
 
 @torch.inference_mode()
-def _trace_causal(lm: LanguageModel, prompt_BT, sampler: Sampler, seed: int, first: int) -> Trace:
-    """Trace one batch of prompts, of which the first has number `first`."""
+def _trace_causal(
+    lm: LanguageModel, prompt_BT: torch.Tensor, sampler: Sampler, seed: int, first: int, bar: tqdm
+) -> Trace:
+    """Trace one batch of prompts, of which the first has number `first`; `bar` counts steps."""
     prompt_length = prompt_BT.shape[1]
     ids_BK = decode(lm, prompt_BT, sampler.length, sampler.temperature, seed, first)
     windows = query_windows(prompt_length, ids_BK.shape[1], sampler.steps)
     with attention.track(lm.model, [(0, prompt_length), *windows]) as tracker:
         lm.hidden(ids_BK)
         mass_BLHSK = tracker.take().cpu()  # the prompt's queries, then those of every step
+    bar.update(sampler.steps)
     layers_BSLK = mass_BLHSK.mean(2).transpose(1, 2)
     return Trace(
         ids_BSK=ids_BK[:, None].expand(-1, sampler.steps, -1).contiguous(),

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from sinkprune_companion.pages.performance_page import note_performance
+from sinkprune_companion.pages.sources import note_performance
 from sinkprune_core.provenance import environment
 
 
@@ -14,7 +14,7 @@ def pytest_addoption(parser):
         "--record",
         action="store_true",
         help="write what is measured into docs/performance.json; "
-        "then run python -m sinkprune_companion.pages.pages",
+        "then run python -m sinkprune_companion.pages",
     )
 
 

@@ -1,7 +1,7 @@
 """How far each dtype is from float32 on the embedded pair: logits, first choices and likelihood.
 
 Run it as `python tests/benchmarks/precision.py`. It writes docs/precision.csv, from which
-`python -m sinkprune_companion.pages.pages` puts the numbers into docs/models.md.
+`python -m sinkprune_companion.pages` puts the numbers into docs/models.md.
 
 Dimensions: N positions, V vocabulary.
 """

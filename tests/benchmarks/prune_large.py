@@ -1,7 +1,7 @@
 """Prune a random checkpoint in LLaDA-8B's public format and size on a small machine, and say what it took.
 
 Not a test: it writes 16 GB three times, takes a part of an hour on two cores and is run by hand. What it
-measures goes into docs/performance.json, from which `python -m sinkprune_companion.pages.pages` writes
+measures goes into docs/performance.json, from which `python -m sinkprune_companion.pages` writes
 docs/performance.md:
 
     python tests/benchmarks/prune_large.py FOLDER [--blocks 32]
@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from sinkprune_companion.pages.performance_page import LARGE, note_performance
+from sinkprune_companion.pages.sources import LARGE, note_performance
 from sinkprune_core.provenance import environment
 
 SEQUENCES, LENGTH, LEVELS = 8, 256, 4

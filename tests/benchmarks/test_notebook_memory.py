@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from sinkprune_companion.run import run_costs
-from sinkprune_core.files import project_root
+from sinkprune_core.files import project_root, write_json
 from sinkprune_core.models.devices import choose_dtype
 
 ROOT = project_root()
@@ -68,7 +68,7 @@ def watched():
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's part in shared memory")
 @pytest.mark.parametrize("name", PROFILE)
 def test_a_notebook_of_profile_quick_takes_little_memory_and_minutes(name, tmp_path, monkeypatch, request):
-    """With --record, what it took goes into docs/run_costs.json and into the notebook's head."""
+    """With --record, what it took goes into docs/run_costs.json."""
     jupytext.write(jupytext.read(ROOT / "notebooks" / f"{name}.py"), tmp_path / "in.ipynb")
     profile = "peak-memory"  # of its own, so that nothing is computed already
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as in the workflow
@@ -86,9 +86,9 @@ def test_a_notebook_of_profile_quick_takes_little_memory_and_minutes(name, tmp_p
     finally:
         shutil.rmtree(ROOT / "runs" / profile, ignore_errors=True)
     cost = {"core_minutes": (cpu_seconds() - begun) / 60, "gigabytes": peak[0] / 1e9, "jobs": 1}
-    print(f"\n{name}: {run_costs.head_row('quick', cost)}")
+    print(f"\n{name}: {run_costs.time_text(cost)}, {cost['gigabytes']:.1f} GB")
     if request.config.getoption("--record"):
-        run_costs.put("quick", {name: cost})
+        write_json(ROOT / run_costs.FILE, run_costs.with_costs("quick", {name: cost}))
     assert peak[0] > 2e8, "no kernel was seen"
     gigabytes, minutes = (1.6, 10) if choose_dtype("auto", "cpu") == torch.bfloat16 else (2.0, 20)
     assert cost["gigabytes"] < gigabytes

@@ -10,20 +10,18 @@ import pytest
 import torch
 
 from sinkprune_companion.training.base import open_base
-from sinkprune_companion.training.crops import SAMPLE_LENGTH
 from sinkprune_companion.training.lora import trainable
-from sinkprune_companion.training.losses import half_precision, masked_cross_entropy
-from sinkprune_companion.training.samples import SHARD, sample_batch
+from sinkprune_companion.training.losses import masked_cross_entropy, precision_of
 from sinkprune_companion.training.settings import Training
 from sinkprune_core import corpus
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
 from sinkprune_core.memory import keep_freed_memory
 from sinkprune_core.models import embedded
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import load
 from sinkprune_core.seeds import generator
 
 CONFIG = Training()
+SAMPLE_LENGTH = 128
 ROWS = CONFIG.batch_tokens // SAMPLE_LENGTH
 
 
@@ -104,7 +102,7 @@ def test_steps_on_all_cores(trainee, record):
     ids_BT = corpus.shipped_samples(SAMPLE_LENGTH, held_out=False)[:ROWS]
 
     def step(number: int) -> None:
-        with half_precision(lm):
+        with precision_of(lm, "bfloat16"):
             loss = masked_cross_entropy(lm, ids_BT, generator(number))
         loss.backward()
         optimizer.step()
@@ -118,16 +116,4 @@ def test_steps_on_all_cores(trainee, record):
         speed = 5 * ids_BT.numel() / (time.perf_counter() - begun)
         record(
             "training tokens per second, smol-dlm", speed, None, speed, ("", "here"), "tokens/s", at_least=400
-        )
-
-
-def test_samples_on_all_cores(record):
-    lm = load("smol-ar", "bfloat16")
-    keep_freed_memory()
-    with all_cores():
-        begun = time.perf_counter()
-        ids_BT = sample_batch(lm, SAMPLE_LENGTH, 0, SHARD, seed=1)
-        speed = ids_BT.numel() / (time.perf_counter() - begun)
-        record(
-            "sampled tokens per second, smol-ar", speed, None, speed, ("", "here"), "tokens/s", at_least=500
         )

@@ -136,10 +136,8 @@ def test_a_state_is_the_text_with_masks_in_it(tiny_dlm, calibration, noise):
         states_NST[..., :prompt][~masked_NST[..., :prompt]],
         clean_NST[..., :prompt][~masked_NST[..., :prompt]],
     )
-    never = {"grid": [0], "stratified": [0], "official": [], "dream": [0, 23], "rollout": list(range(6))}[
-        noise
-    ]
-    assert not masked_NST[:, :, never].any()
+    never = {"official": [], "official-below-1": [], "dream": [0, 23], "rollout": list(range(6))}
+    assert not masked_NST[:, :, never.get(noise, [0])].any()
     assert masked_NST.any()
 
 
@@ -176,6 +174,22 @@ def test_official_noise_rises_to_a_state_of_masks_only(tiny_dlm, make_ids):
     assert masked_NST[:, 4].sum(-1).unique().numel() > 5  # counts vary: no fixed number per level
 
 
+def test_official_noise_below_1_is_official_noise_without_its_last_state(tiny_dlm, calibration):
+    whole_NST = trajectory(tiny_dlm, calibration, 10, "official")
+    assert torch.equal(trajectory(tiny_dlm, calibration, 9, "official-below-1"), whole_NST[:, :-1])
+    assert not (whole_NST[:, :-1] == MASK_TOKEN_ID).all(-1).any()
+
+
+@pytest.mark.parametrize(("noise_levels", "clean"), [(1, 0), (2, 1), (5, 2)])
+def test_half_clean_states_are_stratified_ones_and_then_the_text_itself(
+    tiny_dlm, calibration, noise_levels, clean
+):
+    states_NST = trajectory(tiny_dlm, calibration, noise_levels, "half-clean")
+    noised = noise_levels - clean
+    assert torch.equal(states_NST[:, :noised], trajectory(tiny_dlm, calibration, noised, "stratified"))
+    assert torch.equal(states_NST[:, noised:], calibration.ids_NT[:, None].expand(-1, clean, -1))
+
+
 def test_dreams_noise_draws_a_rate_anew_for_every_state(tiny_dlm, make_ids):
     masked_NST = (trajectory(tiny_dlm, Calibration(make_ids(150, 62)), 10, "dream") == MASK_TOKEN_ID)[
         ..., 1:-1
@@ -188,7 +202,7 @@ def test_dreams_noise_draws_a_rate_anew_for_every_state(tiny_dlm, make_ids):
     assert (share_NS[:, 1:] > share_NS[:, :-1]).any() and (share_NS[:, 1:] < share_NS[:, :-1]).any()
 
 
-@pytest.mark.parametrize("noise", ["grid", "stratified", "official", "dream"])
+@pytest.mark.parametrize("noise", [name for name, rule in NOISE.items() if rule is not None])
 def test_the_noise_of_a_sequence_depends_on_seed_and_number_alone(tiny_dlm, calibration, make_ids, noise):
     states_NST = trajectory(tiny_dlm, calibration, 4, noise)
     fewer = Calibration(calibration.ids_NT[:2], seed=3, batch=1)
@@ -383,10 +397,14 @@ def test_weights_that_are_zero_everywhere_are_an_error(tiny_dlm, calibration, in
 @pytest.mark.parametrize(
     ("ids_NT", "batch", "said"),
     [
-        (torch.zeros(0, 5, dtype=torch.long), 1, r"shape \(0, 5\).*give calibration text"),
-        (torch.zeros(5, dtype=torch.long), 1, r"shape \(5,\); expected \(sequences, tokens\)"),
+        (torch.zeros(0, 5, dtype=torch.long), 1, r"shape \(0, 5\): give at least one sequence"),
+        (
+            torch.zeros(5, dtype=torch.long),
+            1,
+            r"shape \(5,\) must be token ids: int64 of \(sequences, tokens\)",
+        ),
         (torch.zeros(3, 1, dtype=torch.long), 1, "at least 2 tokens"),
-        (torch.zeros(3, 4, dtype=torch.long), 0, "batch=0 must be at least 1"),
+        (torch.zeros(3, 4, dtype=torch.long), 0, "batch=0 must be a whole number of at least 1"),
     ],
 )
 def test_text_that_cannot_calibrate_is_refused(ids_NT, batch, said):

@@ -3,10 +3,10 @@
 import shutil
 
 import pytest
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune_companion.cli import main
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 
 TEXT = "\n\n".join(
     " ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20)

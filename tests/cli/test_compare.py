@@ -5,14 +5,14 @@ import shutil
 
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
 from sinkprune_companion.cli import main
 from sinkprune_core import corpus
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.seeds import generator
 
 
@@ -114,6 +114,19 @@ def test_other_tokenizers_are_refused_before_any_model_is_loaded(model, tmp_path
     assert "bits per character would be needed" in said
 
 
+def test_positions_of_both_models_count_before_any_model_is_loaded(model, tmp_path, refused, monkeypatch):
+    shorter = shutil.copytree(model, tmp_path / "shorter")
+    config = json.loads((shorter / "config.json").read_text())
+    (shorter / "config.json").write_text(json.dumps({**config, "max_sequence_length": 16}))
+    monkeypatch.setattr(
+        "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("a model was loaded")
+    )
+    options = ("--text", tmp_path / "text.txt", "--length", 17)
+    sentence = f"--length 17 exceeds the 16 positions of {shorter}: ask for shorter sequences"
+    assert refused("compare", model, shorter, *options) == sentence
+    assert refused("compare", shorter, model, *options) == sentence
+
+
 def test_a_bound_beside_an_exact_likelihood_is_said(tiny_ar, tiny_dlm, tmp_path, capsys):
     folders = [tiny_ar.save(tmp_path / "ar"), tiny_dlm.save(tmp_path / "dlm")]
     text = tmp_path / "text.txt"
@@ -134,8 +147,8 @@ def test_what_does_nothing_is_refused(tiny_ar, model, tmp_path, refused, capsys)
         "compare", model, model, "--tasks", "piqa"
     )
     assert "did you mean suite?" in refused("compare", model, model, "--tasks", "suit")
-    assert "--margin 0.0 must be a finite number above 0" in refused("compare", model, model, "--margin", 0)
-    assert "--sequences 1 must be a whole number of at least 2" in refused(
+    assert "--margin: 0 must be a finite number above 0" in refused("compare", model, model, "--margin", 0)
+    assert "--sequences: 1 must be a whole number of at least 2" in refused(
         "compare", model, model, "--sequences", 1
     )
     assert "no such folder or model" in refused("compare", model, "smol-dlmm")

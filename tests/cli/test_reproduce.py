@@ -1,4 +1,4 @@
-"""`sinkprune reproduce` says what failed, and notebooks that run on after it was killed hold its lock."""
+"""`sinkprune reproduce` holds its lock before it writes, and says what failed."""
 
 import os
 import subprocess
@@ -6,30 +6,83 @@ import sys
 
 import nbformat
 import pytest
+import yaml
 
-from sinkprune_companion.cli.reproduce import failures, held
+from sinkprune_companion.cli import reproduce
+from sinkprune_companion.cli.reproduce import failures
+from sinkprune_companion.run import profiles, record_archive
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="locks of POSIX")
 RUN_ON = """
 import subprocess, sys
 WAIT = "import sys; sys.stdin.read()"
 from pathlib import Path
-from sinkprune_companion.cli.reproduce import held
-with held(Path(sys.argv[1])) as lock:
+from sinkprune_companion.run import profiles
+profiles.project_root = lambda: Path(sys.argv[1])
+with profiles.lock_of_all_runs() as lock:
     process = subprocess.Popen([sys.executable, "-c", WAIT], stdin=0, stdout=2, pass_fds=[lock])
     print("started", flush=True)
     process.wait()
 """
 
 
-def test_notebooks_that_run_on_hold_the_lock(tmp_path):
-    file = tmp_path / ".lock"
-    command = [sys.executable, "-c", RUN_ON, str(file)]
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project with a profile, a place and an archive of two records."""
+    for module in (profiles, record_archive, reproduce):
+        monkeypatch.setattr(module, "project_root", lambda: tmp_path)
+    for file, content in (
+        ("config/tiny.yml", {"notebooks": {"00_one": {}}}),
+        ("profiles/local/config.yaml", {}),
+    ):
+        (tmp_path / "workflow" / file).parent.mkdir(parents=True)
+        (tmp_path / "workflow" / file).write_text(yaml.safe_dump(content))
+    records = tmp_path / "runs" / "tiny" / "records"
+    (records / "measured").mkdir(parents=True)
+    for suffix in ("csv", "json"):
+        (records / "measured" / f"0123456789ab.{suffix}").write_text("{}")
+    record_archive.pack("tiny")
+    records.rename(tmp_path / "elsewhere")
+    return tmp_path
+
+
+def test_records_wait_for_the_lock(project, refused):
+    with profiles.lock_of_all_runs():
+        sentence = refused("reproduce", "--profile", "tiny", "--with-records")
+    assert sentence.startswith("another `sinkprune reproduce` is running here")
+    assert not (project / "runs" / "tiny" / "records").exists()
+
+
+def test_a_dry_run_writes_nothing(project, monkeypatch):
+    commands = []
+
+    def plan(command, **_):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", plan)
+    (project / "runs" / ".lock").unlink(missing_ok=True)
+    before = sorted(project.rglob("*"))
+    assert reproduce.run(reproduce.ReproduceOptions(profile="tiny", dry_run=True, with_records=True)) == 0
+    assert sorted(project.rglob("*")) == before and "--dry-run" in commands[0]
+
+
+@pytest.mark.parametrize("name", ["claims", "publish", "reproduce"])
+def test_a_profile_is_a_name_and_never_a_path(name, project, refused):
+    sentence = refused(name, "--profile", "../../elsewhere/runs/x")
+    assert "is no name" in sentence or "is unknown; choose one of tiny" in sentence
+
+
+def test_notebooks_that_run_on_hold_the_lock(project):
+    command = [sys.executable, "-c", RUN_ON, str(project)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "started\n"
     process.kill()
     process.wait()
-    with pytest.raises(RuntimeError, match="another `sinkprune reproduce` is running here"), held(file):
+    with (
+        pytest.raises(RuntimeError, match="another `sinkprune reproduce` is running here"),
+        profiles.lock_of_all_runs(),
+    ):
         pass
     process.stdin.close()  # and what ran on ends
 

@@ -24,13 +24,17 @@ def test_trace_writes_what_it_saw_and_explains_every_measure(command, tmp_path, 
     out = tmp_path / "trace.safetensors"
     assert command("trace", *SHORT, "--out", out, "--json", tmp_path / "table.json") == 0
     assert Trace.load(out).ids_BSK.shape == (6, 3, 14)
-    printed = capsys.readouterr().out
+    printed, bar = capsys.readouterr()
+    assert "/3 [" in bar, "steps are counted"
     rows = json.loads((tmp_path / "table.json").read_text())
     assert all(set(row) == {"index", "value", "low", "high", "units", "method"} for row in rows)
     measures = [row["index"] for row in rows]
     assert [*measures, "value"] == list(MEANINGS)
     for name in MEANINGS:
         assert f"{name} " in printed and MEANINGS[name] in printed
+    overlap = next(row["value"] for row in rows if row["index"] == "overlap")
+    last = printed.splitlines()[-1]
+    assert last.startswith("Read overlap first: ") and f" {overlap:.0%} are the same" in last
 
 
 def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path, refused, capsys):

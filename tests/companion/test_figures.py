@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
@@ -15,9 +16,9 @@ from sinkprune_core.evaluation.intervals import Estimate
 
 
 @pytest.fixture(autouse=True)
-def closed():
+def no_figure_stays_open():
     yield
-    plt.close("all")
+    assert not plt.get_fignums()
 
 
 @pytest.fixture
@@ -84,8 +85,9 @@ def test_an_animation_is_the_same_to_the_byte_and_keeps_every_frame(panels, tmp_
             frame = np.asarray(image.convert("RGB")).astype(float)
             figure = trajectories.plot_writing(panels, step)
             figure.set_dpi(110)
-            figure.canvas.draw()
-            drawn = np.asarray(figure.canvas.buffer_rgba())[..., :3].astype(float)
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            drawn = np.asarray(canvas.buffer_rgba())[..., :3].astype(float)
             assert np.abs(frame - drawn).mean() < 4, (
                 "what is transparent shows the frame before, so the whole is the figure"
             )
@@ -156,7 +158,7 @@ def test_what_is_added_to_a_figure_after_it_was_made_has_the_style_too():
         axis = figures.plot_curves(
             frame, "tokens", "loss", "kind", {"tokens": "tokens", "loss": "loss"}
         ).axes[0]
-        axis.figure.canvas.draw()
+        axis.figure.draw_without_rendering()
         (legend,) = axis.figure.legends
         assert not legend.get_frame_on()
         assert axis.xaxis.label.get_fontsize() == style.STYLE["font.size"]
@@ -166,7 +168,7 @@ def test_what_is_added_to_a_figure_after_it_was_made_has_the_style_too():
 def extent(artist, figure) -> tuple[float, float, float, float]:
     """Left, bottom, right and top of what an artist takes, in shares of the figure."""
     return (
-        artist.get_window_extent(figure.canvas.get_renderer())
+        artist.get_window_extent(FigureCanvasAgg(figure).get_renderer())
         .transformed(figure.transFigure.inverted())
         .extents
     )
@@ -185,7 +187,7 @@ def test_a_legend_stands_above_the_axes_and_inside_the_picture(names):
             estimates, "x", {name: f"group {place % 3}" for place, name in enumerate(estimates)}
         ),
     ):
-        figure.canvas.draw()
+        figure.draw_without_rendering()
         (legend,) = figure.legends
         left, bottom, right, top = extent(legend, figure)
         assert left >= 0 and right <= 1 and top <= 1 and bottom >= extent(figure.axes[0], figure)[3]

@@ -1,12 +1,9 @@
 """What others measured: numbers as they stand in the file, and differences by hand."""
 
-import re
-
 import pytest
 
 from sinkprune_companion.ledger import claims, margins, others, published
-from sinkprune_companion.ledger.verdict_rule import UNDECIDED
-from sinkprune_companion.pages import others_page
+from sinkprune_core.evaluation.verdict_rule import UNDECIDED
 
 (RUN,) = others.runs()
 
@@ -48,32 +45,19 @@ def test_standard_errors_are_those_of_the_items():
 
 def test_differences_by_hand():
     found = others.findings()
-    assert len(found) == 6 + 4
+    assert len(found) == 6
     one = found["others/winogrande_sparsegpt_50"]
     reach = 1.959964 * (1.31**2 + 1.30**2) ** 0.5
     assert (one.value, one.low) == pytest.approx((67.72 - 68.90, 67.72 - 68.90 - reach))
     assert one.margin == pytest.approx((74.59 - 68.90) * 0.48 / 5.23 / 2)
-    tokens = found["others/winogrande_tokens_sparsegpt_50"]
-    assert (tokens.value, tokens.low, tokens.high) == (0.16, -1.93, 2.25)
 
 
 def test_rows_by_others_read_these_findings_and_bear_on_rows_of_the_ledger():
     ledger = claims.ledger()
     rows = [claim for claim in ledger if claim.kind == claims.OTHERS]
     assert {claim.finding for claim in rows} == set(others.findings())
+    assert {claim.beneath for claim in rows} == {"llada-average"}
     table = claims.verdicts(ledger, {})
     assert set(table[table.kind == claims.OTHERS].verdict) == {UNDECIDED}
     assert set(table[table.kind != claims.OTHERS].here) == {""}, "nothing of theirs counts as ours"
     assert all(claim.notebook == "" for claim in rows)
-
-
-def test_the_section_shows_every_number_and_marks_what_is_second_hand():
-    text = others_page.others_section()
-    assert text.startswith("## At 8B, by others\n")
-    lines = [line for line in text.splitlines() if re.match(r"\| (–|\d+ %) \|", line)]
-    assert len(lines) == 13
-    for row, line in zip((RUN.dense, *RUN.rows), lines, strict=True):
-        mark = others_page.SECOND_HAND if row.second_hand else ""
-        assert f"{row.accuracy:.2f} [" in line and f"| {row.paper:.2f}{mark} |" in line
-    assert all(file["commit"] in text for file in RUN.files)
-    assert "Of 6 comparisons by others: 6 undecided." in text

@@ -1,46 +1,146 @@
-"""Pages written from tables are in step with them, and the program takes their commands."""
+"""Pages are in step with what they are written from, and no sentence outlives the verdict it presumes."""
 
 import json
 import shlex
+import shutil
 
 import pandas as pd
 import pytest
 import torch
+from jinja2 import DictLoader, UndefinedError
+from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
 
 from sinkprune_companion.cli import main
 from sinkprune_companion.harness import benchmarks
-from sinkprune_companion.ledger import claims, published, verdict_rule
-from sinkprune_companion.pages import pages, performance_page, readme
-from sinkprune_companion.pages.models_page import models_page
+from sinkprune_companion.ledger import claims, published
+from sinkprune_companion.pages import pages, render, sources
+from sinkprune_companion.run import shown
+from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import project_root
 from sinkprune_core.models.catalog import MODELS, REFUSED
 from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.pruning.recipe import check, preset
 
-PAGES = [
-    "docs/results.md",
-    "docs/claims_to_figures.md",
-    "docs/models.md",
-    "docs/performance.md",
-    "docs/trainings.md",
-    "docs/more_text.md",
-    "README.md",
-]
 EVERY = [*published.results(), *published.unprinted()]
+SIZES = {"README.md": 9_000, "docs/results.md": 25_000}  # bytes
 
 
 @pytest.fixture(scope="module")
 def written() -> dict[str, str]:
     """All pages as they are written now."""
-    return pages.pages()
+    return pages.pages(project_root() / "figures")
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_a_written_page_is_in_step_with_what_it_is_written_from(name, written):
-    assert (project_root() / name).read_text(encoding="utf-8") == written[name], (
-        "run python -m sinkprune_companion.pages.pages"
+@pytest.fixture
+def templates(monkeypatch):
+    """Templates by name, in the place of those of the package."""
+    by_name: dict[str, str] = {}
+    before = render.environment
+
+    def environment():
+        made = before()
+        made.loader = DictLoader(by_name)
+        return made
+
+    monkeypatch.setattr(render, "environment", environment)
+    return by_name
+
+
+# templates
+
+
+def test_the_pages_are_in_step_with_what_they_are_written_from(written):
+    for name, text in written.items():
+        file = project_root() / name
+        assert file.read_text(encoding="utf-8") == text, f"{name}: run python -m sinkprune_companion.pages"
+        assert len(text.encode()) <= SIZES.get(name, 25_000)
+
+
+def test_a_sentence_stops_where_its_verdict_has_changed_and_says_where_it_stands(tmp_path):
+    """The whole way: published findings of which one has moved to the other side of zero."""
+    shutil.copytree(project_root() / "figures" / "findings", tmp_path / "findings")
+    file = tmp_path / "findings" / "03_pruning_results.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    estimate = kept["findings"]["paper_minus_wanda"]
+    estimate |= {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
+    file.write_text(json.dumps(kept))
+    with pytest.raises(render.PresumedVerdictError) as stopped:
+        pages.pages(tmp_path)
+    lines = (render.FOLDER / "readings" / "03_pruning_results.md.j2").read_text(encoding="utf-8").splitlines()
+    (line,) = [number for number, text in enumerate(lines, 1) if 'holds("paper-beats-wanda",' in text]
+    assert str(stopped.value) == (
+        f"pages/readings/03_pruning_results.md.j2:{line}: 'paper-beats-wanda' is presumed to be contradicted "
+        "and is now reproduced: write the sentence anew"
     )
+
+
+def results(**verdicts: str) -> sources.Results:
+    """Results of no run, with these verdicts."""
+    made = sources.Results([], {"03_pruning_results/x": Estimate(0.0197, 0.0102, 0.0310, 9, "")})
+    made.__dict__["verdict"] = {name.replace("_", "-"): verdict for name, verdict in verdicts.items()}
+    return made
+
+
+def test_a_sentence_holds_under_each_verdict_that_it_names(templates):
+    templates["page.md"] = 'It works.{{ holds("a-claim", "reproduced", "undecided") }}'
+    for verdict in ("reproduced", "undecided"):
+        assert render.render_results("page.md", results(a_claim=verdict)) == "It works."
+    with pytest.raises(
+        ValueError, match="is presumed to be reproduced or undecided and is now no difference"
+    ):
+        render.environment().get_template("page.md").render(
+            holds=render.holds_by(results(a_claim=NO_DIFFERENCE))
+        )
+    with pytest.raises(ValueError, match="now no claim of the ledger"):
+        render.environment().get_template("page.md").render(holds=render.holds_by(results()))
+
+
+def test_numbers_have_one_format_and_an_unknown_name_is_an_error(templates):
+    numbers = '{{ f["03/x"] | amount("nats") }}, {{ share | percent }}, {{ big | count }}'
+    templates["page.md"] = numbers + ", {{ bar | cell }}"
+    page = render.render_results("page.md", results(), share=0.0014, big=-12345, bar="a|b\nc")
+    assert page.replace("\N{NO-BREAK SPACE}", " ") == "0.020 nats [0.010, 0.031], 0.14 %, −12,345, a\\|b c"
+    with pytest.raises(UndefinedError, match="share"):
+        render.render_results("page.md", results())
+
+
+def test_readings_name_every_notebook_of_the_ledger_and_no_other():
+    notebooks = {claim.notebook for claim in claims.ledger() if claim.notebook}
+    readings = {file.name.removesuffix(".md.j2") for file in pages.READINGS.glob("*.md.j2")}
+    assert notebooks <= readings
+    assert all((project_root() / "notebooks" / f"{name}.py").exists() for name in readings)
+
+
+def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
+    findings = json.loads(
+        (project_root() / "figures" / "findings" / "04_matched_compute.json").read_text(encoding="utf-8")
+    )["findings"]
+    shown_by = {}
+    for profile in ("quick", shown.PUBLISHED):
+        run = Run("04_matched_compute", profile, {})
+        run.find({name: Estimate(**values) for name, values in findings.items()})
+        shown_by[profile] = shown.reading(run).data
+    table = shown_by["quick"]
+    assert table.startswith("| claim | verdict |") and "| 0.20 [0.16," in table
+    assert shown_by[shown.PUBLISHED].endswith(table) and len(shown_by[shown.PUBLISHED]) > len(table) + 200
+
+
+def test_every_figure_that_a_claim_leads_to_is_one_that_its_notebook_saves(written):
+    rows = [line for line in written["docs/claims_to_figures.md"].splitlines() if line.count("|") > 5][2:]
+    assert len(rows) > 10
+    for row in rows:
+        finding = row.split("`")[1]
+        notebook = finding.split("/")[0]
+        if "../figures/" in row:
+            assert f"](../figures/{notebook}/" in row, row
+        else:
+            assert f"](../notebooks/{notebook}.ipynb)" in row, row
+
+
+# the paper's numbers, and the commands that measure them
 
 
 @pytest.mark.parametrize("result", EVERY, ids=lambda result: result.folder)
@@ -124,8 +224,8 @@ def test_hours_follow_from_flops_that_can_be_counted_by_hand():
     assert by_name["Wanda"].evaluation_hours() == by_name["dense"].evaluation_hours() > 1
 
 
-def test_the_models_page_has_every_row_and_every_refusal():
-    page = models_page()
+def test_the_models_page_has_every_row_and_every_refusal(written):
+    page = written["docs/models.md"]
     tables = [
         [line for line in part.splitlines() if line.startswith("| ")]
         for part in page.split("## Where a model lies")[0].split("## What is known")
@@ -141,55 +241,9 @@ def test_the_models_page_has_every_row_and_every_refusal():
         assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1, "a mask token splits a cell"
 
 
-def test_the_performance_page_says_where_a_goal_is_not_reached(tmp_path, monkeypatch):
-    large = performance_page.performance()[performance_page.LARGE]
+def test_a_benchmark_takes_the_place_of_an_older_one_of_its_name(tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "performance.json").write_text(json.dumps({performance_page.LARGE: large}))
-    monkeypatch.setattr(performance_page, "project_root", lambda: tmp_path)
-    assert "| ratio |" not in performance_page.performance_page()
-    entry = {
-        "value": 1.5,
-        "before": 3.0,
-        "after": 2.0,
-        "names": ["plain", "ours"],
-        "unit": "s",
-        "goal": "at least 2",
-        "reached": False,
-        "threads": 1,
-        "platform": large["platform"],
-        "versions": large["versions"],
-    }
-    performance_page.note_performance("a thing", {**entry, "value": 9.0, "reached": True})
-    performance_page.note_performance("another", {**entry, "before": None})
-    performance_page.note_performance("a thing", entry)
-    assert "load" not in performance_page.performance_page()
-    performance_page.note_performance("a thing", {**entry, "load": 6.5})
-    page = performance_page.performance_page()
-    assert "ran while that of the machine was up to 6.5" in page
-    assert (
-        "| a thing | plain 3 s | ours 2 s | 1.50 | at least 2 | **no** |\n| another | – | ours 2 s |" in page
-    )
-    assert performance_page.performance()[performance_page.LARGE] == large
-
-
-def test_a_readme_without_its_markers_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "README.md").write_text("nothing")
-    monkeypatch.setattr(pages, "project_root", lambda: tmp_path)
-    with pytest.raises(ValueError, match="must hold the markers"):
-        pages.pages()
-
-
-def test_readme_keeps_its_text_around_a_block():
-    before = f"head\n{readme.begin('claims')}\nold\n{readme.end('claims')}\ntail"
-    after = readme.with_blocks(before, {"claims": "| new |"})
-    assert after == f"head\n{readme.begin('claims')}\n| new |\n{readme.end('claims')}\ntail"
-    assert readme.with_blocks(after, {"claims": "| new |"}) == after
-    with pytest.raises(ValueError, match="markers"):
-        readme.with_blocks("no markers", {"claims": "t"})
-
-
-def test_the_long_table_lists_every_claim_with_a_verdict():
-    page = pages.pages()["docs/results.md"]
-    for claim in claims.ledger():
-        (line,) = [line for line in page.splitlines() if f"{claim.says} |" in line]
-        assert any(verdict in line for verdict in verdict_rule.VERDICTS)
+    (tmp_path / "docs" / "performance.json").write_text('{"large": {"seconds": 1}, "a": {"value": 1}}')
+    monkeypatch.setattr(sources, "project_root", lambda: tmp_path)
+    sources.note_performance("a", {"value": 2})
+    assert sources.performance() == {"large": {"seconds": 1}, "a": {"value": 2}}

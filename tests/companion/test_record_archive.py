@@ -1,4 +1,4 @@
-"""The archive gives a run's records back byte for byte, and refuses what is not one."""
+"""The archive gives a run's records back byte for byte, and refuses what is not whole before it writes."""
 
 import shutil
 import tarfile
@@ -6,14 +6,15 @@ import tarfile
 import pandas as pd
 import pytest
 
-from sinkprune_companion.run import record_archive, records
+from sinkprune_companion.run import profiles, record_archive, records
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import interval
+from sinkprune_core.files import file_digest
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
-    for module in (records, record_archive):
+    for module in (profiles, records, record_archive):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
     return tmp_path
 
@@ -25,7 +26,7 @@ def measure(calls: list) -> Run:
         calls.append(1)
         return pd.DataFrame({"value": [0.1, 0.25, 1 / 3]})
 
-    run.record("kept", compute, seed=0)
+    run.record("measured", compute, seed=0)
     run.find({"mean": interval([0.1, 0.2, 0.4])})
     return run
 
@@ -52,37 +53,57 @@ def test_records_come_back_byte_for_byte_and_nothing_is_measured_again(root):
 
 def test_only_records_behind_findings_are_packed_and_files_that_are_there_stay(root):
     run = measure([])
-    stale = run.records / "kept" / "0123456789ab.csv"
+    stale = run.records / "measured" / "0123456789ab.csv"
     stale.write_text("value\n1\n")
     stale.with_suffix(".json").write_text("{}")
-    trace = run.records / "kept" / "1123456789ab.safetensors"
-    trace.write_bytes(bytes(8))
+    (run.records / "measured" / "1123456789ab.safetensors").write_bytes(bytes(8))
     behind = record_archive.files_behind(run.folder)
     assert stale not in behind and len(behind) == 2
     with tarfile.open(record_archive.pack("p")) as archive:
-        assert len(archive.getmembers()) == 4 and not any(
-            "safetensors" in each for each in archive.getnames()
-        )
+        assert len(archive.getmembers()) == 4
+        assert not any("safetensors" in name for name in archive.getnames())
     with tarfile.open(record_archive.pack("p", behind)) as archive:
         assert len(archive.getmembers()) == 2
     behind[0].write_text("mine")
     assert record_archive.unpack("p") == 0
     assert behind[0].read_text() == "mine"
+    behind[0].unlink()
+    with pytest.raises(ValueError, match=r"00_test.json rests on record measured/\w+, which is missing"):
+        record_archive.files_behind(run.folder)
 
 
-def test_what_is_no_archive_is_refused_with_a_sentence(root):
+def test_a_flipped_bit_is_found_before_a_file_is_written(root):
+    run = measure([])
+    file = record_archive.pack("p")
+    whole = file.read_bytes()
+    shutil.rmtree(run.records)
+    for place in range(0, len(whole), 13):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"figures/records-p.tar.xz is damaged .*: fetch both again"):
+            record_archive.unpack("p")
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="is damaged"):
+        record_archive.unpack("p")
+    assert not run.records.exists()
+
+
+def test_what_is_no_archive_of_records_is_refused_before_a_file_is_written(root):
     with pytest.raises(FileNotFoundError, match="keeps no records of profile p"):
         record_archive.unpack("p")
     with pytest.raises(FileNotFoundError, match="sinkprune reproduce"):
         record_archive.pack("p")
-    measure([])
+    with pytest.raises(ValueError, match="is no name"):
+        record_archive.pack("../p")
+    run = measure([])
     file = record_archive.pack("p")
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="damaged"):
-        record_archive.unpack("p")
+    shutil.rmtree(run.records)
     for name in ("../evil.json", "a/b/evil.json", "/a/evil.json"):
         with tarfile.open(file, "w:xz") as archive:
+            archive.addfile(tarfile.TarInfo("measured/0123456789ab.json"))
             archive.addfile(tarfile.TarInfo(name))
+        record_archive.digest_file(file).write_text(f"{file_digest(file)}  {file.name}\n")
         with pytest.raises(ValueError, match="no record"):
             record_archive.unpack("p")
+    assert not run.records.exists()

@@ -4,24 +4,15 @@ import math
 
 import numpy as np
 import pandas as pd
-import pytest
 import torch
-from matplotlib import pyplot as plt
 
 from sinkprune_companion.experiments import sink_measures
-from sinkprune_companion.figures import reading_figures, trajectories
+from sinkprune_companion.figures import sink_figures, trajectories
 from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import trace
 
 SAMPLER = Sampler(length=12, steps=4, block=None, temperature=1.0)
-
-
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
 
 
 def test_every_reading_has_a_row_per_prompt(tiny_ar, make_ids):
@@ -54,24 +45,6 @@ def test_differences_are_paired_by_prompt_and_average_over_what_else_there_is():
     assert sink_measures.difference(frame[frame.kind == "diffusion"], "value") is None
 
 
-def estimate(low: float, high: float) -> Estimate:
-    return Estimate((low + high) / 2, low, high, 9, "")
-
-
-def test_the_title_gives_a_reason_only_where_the_data_do():
-    above, below, across = estimate(1, 2), estimate(-2, -1), estimate(-1, 1)
-    split = {"sum": above, "rulli": above, "newest": below, "shares": across}
-    said = reading_figures.who_moves_more(split, ["sum", "rulli"])
-    assert "(diffusion 2, autoregressive 1, unclear 1 of 4)" in said and "can only settle" in said
-    assert "settle" not in reading_figures.who_moves_more({**split, "newest": above}, ["sum", "rulli"])
-    assert "settle" not in reading_figures.who_moves_more({**split, "rulli": across}, ["sum", "rulli"])
-    same = reading_figures.who_moves_more({"sum": above, "newest": above}, ["sum"])
-    assert same == "The diffusion model's sinks move more in all 2 readings."
-    assert "autoregressive" in reading_figures.who_moves_more({"sum": below}, ["sum"])
-    assert "In none of 1" in reading_figures.who_moves_more({"sum": across}, ["sum"])
-    assert "unclear 1 of 2" in reading_figures.who_moves_more({"sum": above, "newest": None}, [])
-
-
 def test_rows_are_drawn_at_their_means_for_both_kinds():
     rows = [
         {"row": row, "kind": kind, "value": place + 10 * (kind == "diffusion") + shift}
@@ -79,8 +52,8 @@ def test_rows_are_drawn_at_their_means_for_both_kinds():
         for kind in ("diffusion", "autoregressive")
         for shift in (-0.5, 0.5, math.nan)
     ]
-    figure = reading_figures.plot_by_row(
-        pd.DataFrame(rows), "row", {"value": reading_figures.Metric("v", 1.0)}, "A title"
+    figure = sink_figures.plot_by_row(
+        pd.DataFrame(rows), "row", {"value": sink_figures.Metric("v", 1.0)}, "A title"
     )
     (axis,) = figure.axes
     points = sorted((round(c[0].get_ydata()[0]), float(c[0].get_xdata()[0])) for c in axis.containers)

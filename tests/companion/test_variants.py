@@ -17,7 +17,7 @@ from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.meta_model import meta_model
-from sinkprune_core.models.random_weights import case_of, stand_in, write
+from sinkprune_core.models.stand_ins import stand_in
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 
@@ -45,8 +45,8 @@ def test_an_outline_costs_what_the_model_does(tmp_path):
     """A plan without weights and one with them agree, on a model of the same shape."""
     row = MODELS["smol-ar"]
     calibration = Calibration(torch.zeros(4, 64, dtype=torch.long))
-    write(case_of(MODELS["meta-llama/Llama-3.1-8B"]), tmp_path / "llama")
-    with_weights, outline = load(tmp_path / "llama"), without_weights(tmp_path / "llama")
+    folder = stand_in("meta-llama/Llama-3.1-8B", tmp_path)
+    with_weights, outline = load(folder), without_weights(folder)
     for name in ("wanda", "sparsegpt"):
         one, other = (
             pruning_cost(lm, preset(name), calibration, speed=1e9) for lm in (with_weights, outline)
@@ -78,7 +78,7 @@ def test_costs_are_said_for_any_name_without_a_download(tmp_path, monkeypatch):
         ),
     )
     monkeypatch.setattr(cost, "speed_here", lambda lm, device: 1e12)
-    folder = stand_in(MODELS["Dream-org/Dream-v0-Base-7B"], tmp_path / "dream")
+    folder = stand_in("Dream-org/Dream-v0-Base-7B", tmp_path)
     table = costs(
         ["GSAI-ML/LLaDA-8B-Base", "meta-llama/Llama-3.1-8B", str(folder)],
         preset("unstable"),
@@ -101,7 +101,7 @@ def test_costs_are_said_for_any_name_without_a_download(tmp_path, monkeypatch):
 
 
 def test_text_of_any_vocabulary_is_a_draw_from_one_split(tmp_path):
-    lm = load(stand_in(MODELS["GSAI-ML/LLaDA-8B-Base"], tmp_path / "llada"))
+    lm = load(stand_in("GSAI-ML/LLaDA-8B-Base", tmp_path))
     drawn = {
         (held_out, seed): any_text(lm, 6, 64, held_out, seed)["documentation"]
         for held_out in (True, False)
@@ -123,7 +123,7 @@ def test_text_of_any_vocabulary_is_a_draw_from_one_split(tmp_path):
 
 
 def test_a_saved_variant_is_pruned_once_and_leaves_the_model_dense(run, tmp_path, monkeypatch):
-    lm = load(stand_in(MODELS["GSAI-ML/LLaDA-8B-Base"], tmp_path / "llada"))
+    lm = load(stand_in("GSAI-ML/LLaDA-8B-Base", tmp_path))
     dense, text = lm.fingerprint(), Calibration(any_text(lm, 4, 64, False)["documentation"])
     folder = saved_variant(run, lm, dense, preset("unstable", noise_levels=3), text)
     assert lm.fingerprint() == dense and folder.is_relative_to(tmp_path / "runs" / "test" / "models")

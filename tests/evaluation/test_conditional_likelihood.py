@@ -330,10 +330,10 @@ def test_the_published_windows():
     ("arguments", "said"),
     [
         ({"masking": "gauss"}, "masking='gauss' is unknown; choose one of count, bernoulli"),
-        ({"draws": 12, "grid": 8}, "draws=12 is not a positive multiple of grid=8"),
-        ({"draws": 0}, "draws=0 is not a positive multiple"),
+        ({"draws": 12, "grid": 8}, "draws=12 is not a multiple of grid=8"),
+        ({"draws": 0}, "draws=0 must be a whole number of at least 1"),
         ({"guidance": -0.5}, "guidance=-0.5 must be a finite number of at least 0"),
-        ({"chunk": 64}, "chunk=64 and context=None must both be positive"),
+        ({"chunk": 64}, "chunk=64 and context=None must both be numbers"),
     ],
 )
 def test_a_protocol_that_cannot_work_is_refused_with_its_value(arguments, said):

@@ -10,9 +10,8 @@ from pathlib import Path
 from hostile import notebook
 from hostile.processes import KILLED, Outcome, Server, Trouble
 from hostile.tally import BROKE, HELD, REFUSED, is_one_sentence
-
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
+from random_models.cases import CASES
+from random_models.writing import write
 
 TEXT = "\n\n".join(
     " ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20)

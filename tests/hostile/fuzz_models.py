@@ -12,14 +12,13 @@ from pathlib import Path
 import torch
 from hostile.fuzz import BROKEN_JSON, Case, Folder, spoiled_bytes, spoiled_values
 from hostile.tiny import adapter_of, native_model
+from random_models.cases import CASES
+from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.adapters import CONFIG, WEIGHTS, merge_adapter
-from sinkprune_core.models.finite import check_finite
-from sinkprune_core.models.language_model import CARD
+from sinkprune_core.models.language_model import CARD, check_finite
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.weight_files import INDEX
 
 TEXT = "the cat 12 is of"

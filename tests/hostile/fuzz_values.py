@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import pandas as pd
 import yaml
@@ -90,13 +91,13 @@ def findings(root: Path) -> Iterator[Case]:
 def ledgers(root: Path) -> Iterator[Case]:
     """The ledger of claims: broken YAML, fields of a row that are wrong."""
     file = root / "claims.yml"
-    row = yaml.safe_load(claims.FILE.read_text(encoding="utf-8"))["claims"][0]
+    row = claims.ledger()[0].model_dump(exclude_defaults=True)
 
     def read(text: str) -> str:
         file.write_text(text, encoding="utf-8")
         return str(claims.ledger(file))
 
-    needed = [each.name for each in dataclasses.fields(claims.Claim) if each.default is dataclasses.MISSING]
+    needed = [name for name, field in claims.Claim.model_fields.items() if field.is_required()]
     broken = ["", "[", "claims", "claims: 3", "claims: [3]", "claims: [{}]", "- 1", "claims: {a: 1}", "\x00"]
     broken += ["claims:", *(f"claims: [{{id: {wrong}}}]" for wrong in ("3", "[]", "null", "x"))]
     for text in broken:
@@ -145,7 +146,6 @@ NUMBERS: dict[type, dict[str, tuple]] = {
         "warmup_steps": (0, -1),
         "decay_share": (-0.1, 1.1, math.nan, math.inf),
         "lengths": ((), (1,), (0,), (-1,), (10_000,)),
-        "samples": (0, -1),
     },
     Recipe: {
         "sparsity": (-0.1, 1, 1.5, math.nan, math.inf),
@@ -157,6 +157,14 @@ NUMBERS: dict[type, dict[str, tuple]] = {
 }
 
 
+NO_VALUES = (b"1", [1], {}, 1j, object(), True, -(10**30))  # of no type that a field has, or of no range
+
+
+def _plain_fields(cls: type) -> list[tuple[str, object]]:
+    """Return the fields of a class of settings with their defaults."""
+    return [(field.name, field.default) for field in dataclasses.fields(cls)]
+
+
 def numbers(root: Path) -> Iterator[Case]:
     """Numbers that settings must not have, and ids that cannot calibrate or be scored."""
     for cls, wrong in NUMBERS.items():
@@ -164,6 +172,12 @@ def numbers(root: Path) -> Iterator[Case]:
         for field, values in wrong.items():
             for value in values if field in known else ():
                 yield Case(f"{cls.__name__}({field}={value})", partial(cls, **{field: value}), None, (field,))
+    for cls in (Sampler, Protocol, Recipe):
+        for field, default in _plain_fields(cls):
+            for value in NO_VALUES:
+                if not (isinstance(default, bool) and isinstance(value, bool)):
+                    run = partial(cls, **{field: value})
+                    yield Case(f"{cls.__name__}({field}={value!r})", run, None, (field,))
     lm = load(native_model(root / "saved"))
     for draws in (0, -1):
         yield Case(f"nelbo(draws={draws})", partial(nelbo, lm, IDS, draws), None, ("draws",))
@@ -172,21 +186,16 @@ def numbers(root: Path) -> Iterator[Case]:
         yield Case(f"Calibration(batch={batch})", partial(Calibration, IDS, batch=batch), None, ("batch",))
     for ids in (IDS[:, :1], IDS[:0], IDS[:, :0], IDS[0]):
         yield Case(f"nelbo of {tuple(ids.shape)}", partial(nelbo, lm, ids), None, ("ids",))
-        yield Case(f"Calibration of {tuple(ids.shape)}", partial(Calibration, ids), None, ("calibration",))
+        yield Case(f"Calibration of {tuple(ids.shape)}", partial(Calibration, ids), None, ("ids",))
     for ids in (IDS.float(), IDS.int(), IDS.tolist(), None):
-        yield Case(f"Calibration of {type(ids)}", partial(Calibration, ids), None, ("calibration",))
+        yield Case(f"Calibration of {type(ids)}", partial(Calibration, ids), None, ("ids",))
 
 
 def notebook_parameters(root: Path) -> Iterator[Case]:
     """Parameters of notebooks: every name with a range, and values that are none."""
     del root
-    plain = {"profile": "str", "margin": "float", "sparsity": "float", "model": "str", "pattern": "str"}
-    for name in parameters.RANGES:
-        kind = plain.get(name, "int")
-        if name in ("sparsities", "twin_sparsities", "ratios"):
-            kind = "list[float]"
-        elif name in ("twin", "recipes", "patterns") or name.endswith(("recipes", "baselines")):
-            kind = "list[str]"
+    for name, limits in parameters.RANGES.items():
+        kind = get_args(limits)[0].__name__
         wrong = (
             -1,
             -0.5,
@@ -205,3 +214,5 @@ def notebook_parameters(root: Path) -> Iterator[Case]:
         for value in wrong:
             run = partial(parameters.check, "notebook", {name: kind}, {name: value})
             yield Case(f"{name}: {kind}={value!r}", run, None, (name,))
+            run = partial(parameters.check, "notebook", {name: f"list[{kind}]"}, {name: [value]})
+            yield Case(f"{name}: list[{kind}]={[value]!r}", run, None, (name,))

@@ -43,12 +43,12 @@ def main(jobs: int, leak: bool) -> None:
 
     import torch
     from hostile.cases import ALL_WAYS, LEARN, OTHERS, TEXT, command
+    from random_models.cases import CASES
+    from random_models.writing import write
 
     from sinkprune_companion.cli.main import main as run
     from sinkprune_core.costs import pruning as cost
     from sinkprune_core.memory import release_freed_memory, resident_memory
-    from sinkprune_core.models.random_cases import CASES
-    from sinkprune_core.models.random_weights import write
 
     cost.PROBE_SECONDS = 0.001
     torch.set_num_threads(1)

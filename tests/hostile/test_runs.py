@@ -1,9 +1,12 @@
 """Commands that are killed, lose power, find the disk full, or share their places: nothing is lost."""
 
 import pytest
-from hostile import conditions, full_disk, growth, kills, pairs
+from hostile import conditions, full_disk, growth, kills, pairs, smallest, spellings
 from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
-from hostile.tally import Tally
+from hostile.tally import BROKE, HELD, Tally
+from notebook_cells import TINY, save_tiny_pair
+
+from sinkprune_core import files
 
 PRUNING = list(ALL_WAYS)
 EVERY = [*PRUNING, *OTHERS, *NOTEBOOKS]
@@ -80,6 +83,29 @@ def test_places_read_only(bench, tally):
 
 def test_many_jobs_in_one_process(tally):
     growth.many_jobs(tally, jobs=300)
+    assert not tally.broken
+
+
+def test_outputs_that_are_one_file(bench, tally):
+    spellings.run_all(bench, tally)
+    assert not tally.broken
+
+
+@pytest.fixture(scope="module")
+def tiny_pair(tmp_path_factory):
+    return save_tiny_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_notebooks_run_on_the_smallest_values_that_they_take(name, tiny_pair, tally, tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PACKAGE", tmp_path / "nowhere")  # results go here and not to the clone
+    monkeypatch.chdir(tmp_path)
+    verdict, how = HELD, ""
+    try:
+        smallest.run(name, tiny_pair, tmp_path)
+    except Exception as error:
+        verdict, how = BROKE, f"{type(error).__name__}: {error}"
+    tally.add("notebooks on their smallest values", name, verdict, how)
     assert not tally.broken
 
 

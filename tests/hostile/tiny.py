@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 
 
 def native_model(folder: Path, kind: str = "diffusion") -> Path:

@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import pytest
-
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
+from random_models.cases import CASES
+from random_models.writing import write
 
 
 @pytest.fixture(scope="session")

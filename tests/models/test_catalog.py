@@ -40,7 +40,7 @@ def test_the_table_counts_parameters_as_the_published_shapes_do(name):
         if shape.head_norm:
             block += 2 * E
         count = V * D * (1 if shape.tied else 2) + layers * block + D
-    assert MODELS[name].parameters == count == shape.parameters
+    assert MODELS[name].parameters == count
     assert MODELS[name].bytes == count * {"float32": 4, "bfloat16": 2, "float16": 2}[MODELS[name].stored]
 
 
@@ -52,11 +52,14 @@ def test_a_row_of_the_table_is_whole(row):
     assert row.kind in KINDS and row.licence and row.id not in REFUSED
     assert hasattr(transformers, row.native)
     assert row.repository.count("/") == (0 if row.id in EMBEDDED else 1)
+    assert (row.native == "GPT2LMHeadModel") == (row.shape.learned_positions > 0)
     if row.kind == "autoregressive":
-        assert row.logits_shifted and row.twin is None and row.mask_token_id is None
+        assert row.logits_shifted and row.twin is None and row.relation == ""
+        assert row.mask_token_id is None and row.mask_token is None
     else:
         assert MODELS[row.twin].kind == "autoregressive" and row.relation
         assert row.mask_token_id is not None or row.mask_token
+        assert (row.mask_token_id or 0) < row.shape.vocabulary
 
 
 def test_what_a_row_may_state_is_what_the_readers_know():
@@ -119,10 +122,9 @@ def table(tmp_path):
 
 def test_a_new_row_is_one_entry(table):
     catalog = table()
-    row = catalog.models["someone/tiny-dlm"]
+    row = catalog.models[-1]
     assert row.shape == ModelShape(**TINY["shape"]) and row.bytes == 2 * 751_632_384 and row.note == ""
-    assert list(catalog.models) == [*MODELS, "someone/tiny-dlm"]
-    assert {name: catalog.models[name] for name in MODELS} == MODELS
+    assert row.id == "someone/tiny-dlm" and catalog.models[:-1] == list(MODELS.values())
 
 
 def test_a_row_cannot_be_changed():
@@ -142,21 +144,10 @@ def test_a_row_cannot_be_changed():
         ({"mask_token_id": True}, "mask_token_id=True: Input should be a valid integer"),
         ({"logits_shifted": 0}, "logits_shifted=0: Input should be a valid boolean"),
         ({"licence": None}, "licence=None: Input should be a valid string"),
-        ({"mask": 7}, "unknown key mask=7; allowed are id, family, native, kind"),
-        ({"parameters": 751_632_385}, "parameters=751632385, but its shape has 751632384"),
-        ({"mask_token_id": 151936}, "mask_token_id=151936 is outside the vocabulary of 151936 tokens"),
-        ({"mask_token_id": None}, "kind='diffusion' without mask_token_id or mask_token"),
-        (
-            {"kind": "autoregressive"},
-            "a mask token: only a diffusion model has one; twin='Qwen/Qwen3-0.6B' of",
-        ),
-        ({"relation": ""}, "twin='Qwen/Qwen3-0.6B' with relation='': state both or neither"),
-        ({"twin": "Qwen/Qwen4"}, "twin='Qwen/Qwen4' must be the id of an autoregressive row"),
-        ({"twin": "smol-dlm"}, "twin='smol-dlm' must be the id of an autoregressive row"),
-        ({"native": "GPT2LMHeadModel"}, "native='GPT2LMHeadModel' with learned_positions=0"),
-        ({"shape": 7}, "shape=7 must be a mapping of vocabulary, width"),
-        ({"shape": TINY["shape"] | {"layers": 0}}, ", shape: layers=0: Input should be greater than 0"),
-        ({"shape": TINY["shape"] | {"layer": 28}}, ", shape: unknown key layer=28; allowed are vocabulary"),
+        ({"mask": 7}, "mask=7: Unexpected keyword argument"),
+        ({"shape": 7}, "shape=7: Input should be an object"),
+        ({"shape": TINY["shape"] | {"layers": 0}}, ", shape, layers=0: Input should be greater than 0"),
+        ({"shape": TINY["shape"] | {"layer": 28}}, ", shape, layer=28: Unexpected keyword argument"),
     ],
 )
 def test_what_is_wrong_in_a_row_is_named_with_its_value_and_what_is_allowed(table, changes, said):
@@ -167,30 +158,15 @@ def test_what_is_wrong_in_a_row_is_named_with_its_value_and_what_is_allowed(tabl
 
 
 def test_a_missing_key_is_named(table):
-    with pytest.raises(CatalogError, match="row 'someone/tiny-dlm': the key licence is missing"):
+    with pytest.raises(CatalogError, match="row 'someone/tiny-dlm', licence is missing"):
         table({key: value for key, value in TINY.items() if key != "licence"})
-    with pytest.raises(CatalogError, match="an entry of models has no id"):
+    with pytest.raises(CatalogError, match="row None, id is missing"):
         table({"family": "a2d"})
 
 
-def test_parts_of_the_table_agree(table):
-    with pytest.raises(CatalogError, match="the row 'smol-ar' is there twice"):
-        table(TINY | {"id": "smol-ar"})
-    with pytest.raises(CatalogError, match="embedded names 'smol', which is not the id of a row"):
-        table(embedded=["smol"])
-    refused = {"too_new": {"because": "it is new", "model_types": [], "models": ["someone/tiny-dlm"]}}
-    with pytest.raises(CatalogError, match="'someone/tiny-dlm' is a row and is refused too, as 'too_new'"):
-        table(refused=refused)
-    with pytest.raises(CatalogError, match="refused 'too_new': the key models is missing"):
+def test_sections_of_the_table_are_checked(table):
+    with pytest.raises(CatalogError, match="refused, too_new, models is missing"):
         table(refused={"too_new": {"because": "it is new", "model_types": []}})
-    with pytest.raises(CatalogError, match="must be a mapping of exactly embedded, models, refused, shared"):
+    with pytest.raises(CatalogError, match=r"modles=\[\]: Unexpected keyword argument"):
         table(modles=[])
-
-
-def test_a_key_that_is_there_twice_is_an_error(tmp_path):
-    text = TABLE.read_text(encoding="utf-8")
-    twice = text.replace("  - id: smol-ar\n", "  - id: smol-ar\n    note: one\n", 1)
-    assert twice != text
-    (tmp_path / "models.yml").write_text(twice, encoding="utf-8")
-    with pytest.raises(CatalogError, match=r"the entry at line \d+ has the key 'note' twice"):
-        read_catalog(tmp_path / "models.yml")
+    assert len(MODELS) == len(table().models) - 1, "no id is there twice"

@@ -9,7 +9,7 @@ from families import edit
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.adapters import merge_adapter
-from sinkprune_core.models.finite import check_finite
+from sinkprune_core.models.language_model import check_finite
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import INDEX, FormatError, read_json
 
@@ -45,10 +45,10 @@ def test_files_of_a_saved_model_have_ordinary_modes(saved, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        ("logits_shifted", "no", "logits_shifted='no': it must be true or false"),
-        ("kind", "causal", "kind='causal': it must be one of autoregressive, diffusion"),
-        ("mask_token_id", True, "mask_token_id=True: it must be a whole number of at least 0, or null"),
-        ("name", 3, "name=3: it must be a word"),
+        ("logits_shifted", "no", "logits_shifted='no': Input should be a valid boolean"),
+        ("kind", "causal", "kind='causal': Input should be 'autoregressive' or 'diffusion'"),
+        ("mask_token_id", True, "mask_token_id=True: Input should be a valid integer"),
+        ("name", 3, "name=3: Input should be a valid string"),
     ],
 )
 def test_a_card_with_a_wrong_value_is_refused(saved, field, value, said):
@@ -60,33 +60,27 @@ def test_a_card_with_a_wrong_value_is_refused(saved, field, value, said):
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"num_hidden_layers": 2**31}, "it must be a whole number from 1 to"),
-        ({"num_hidden_layers": 2**31 - 1}, "the weights beside it are those of 3 blocks"),
-        ({"num_attention_heads": 0}, "num_attention_heads=0: it must be a whole number"),
-        ({"num_attention_heads": 3}, "num_attention_heads=3: it must divide hidden_size=32"),
-        ({"hidden_size": "32"}, "hidden_size='32': it must be a whole number"),
+        ({"num_hidden_layers": 2**31}, "the weights beside it are those of 3 blocks"),
+        ({"num_attention_heads": 0}, "num_attention_heads=0: it must be a number from 1"),
+        (
+            {"num_attention_heads": 3},
+            "is not a multiple of the number of attention heads .3.",
+        ),
+        ({"hidden_size": "32"}, "Validation error for field 'hidden_size'"),
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps=-1e-05: it must be a number from"),
         ({"rms_norm_eps": 1e300}, "rms_norm_eps=1e[+]300: it must be a number from"),
-        ({"tie_word_embeddings": "no"}, "tie_word_embeddings='no': it must be true or false"),
-        ({"hidden_act": "swish2"}, "hidden_act='swish2': it must be an activation function"),
-        ({"rope_scaling": {"rope_type": "su"}}, "rope_type='su': it must be one of default, linear"),
-        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling, of type yarn does not state factor"),
+        ({"tie_word_embeddings": "no"}, "Validation error for field 'tie_word_embeddings'"),
+        ({"hidden_act": "swish2"}, "makes no model .*swish2"),
+        ({"rope_scaling": {"rope_type": "su"}}, "makes no model .*su"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "Missing required keys .*factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor=0: it must be a number"),
-        ({"rope_scaling": "linear"}, "rope_scaling='linear': it must be an object"),
+        ({"rope_scaling": "linear"}, "makes no configuration"),
     ],
 )
 def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):
     folder = fresh("illada")
     edit(folder, **values)
     with pytest.raises(FormatError, match=f"config.json.*{said}"):
-        load(folder)
-
-
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3"])
-def test_a_native_folder_states_what_decides_the_numbers_too(fresh, model_type):
-    folder = fresh(model_type)
-    edit(folder, drop=("rms_norm_eps",))
-    with pytest.raises(FormatError, match="does not state rms_norm_eps"):
         load(folder)
 
 
@@ -189,23 +183,34 @@ def adapter(saved, tmp_path):
     return saved, adapter_of(saved, tmp_path / "adapter")
 
 
-def test_an_adapter_with_a_missing_tensor_is_not_merged(adapter):
-    base, folder = adapter
+def spoil(folder, change) -> str:
+    """Change the tensors of an adapter, a dict by name; return the name of the first."""
     file = folder / "adapter_model.safetensors"
     tensors = load_file(file)
-    lost = sorted(tensors)[0]
-    save_file({name: value for name, value in tensors.items() if name != lost}, file)
-    with pytest.raises(
-        FormatError, match=f"does not fit adapter_config.json and the base: {lost} is missing"
-    ):
+    first = sorted(tensors)[0]
+    change(tensors, first)
+    save_file(tensors, file)
+    return first
+
+
+def test_an_adapter_with_a_missing_tensor_is_not_merged(adapter):
+    base, folder = adapter
+    lost = spoil(folder, lambda tensors, first: tensors.pop(first))
+    with pytest.raises(FormatError, match=f"does not fit adapter_config.json and .*: {lost} is missing"):
         merge_adapter(load(base).model, folder, torch.float32)
 
 
-def test_an_adapter_with_another_tensor_is_not_merged(adapter):
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensors, first: tensors.update(more=torch.zeros(2)), "more belongs to nothing"),
+        (lambda tensors, first: tensors[first].fill_(torch.nan), "is not finite with the adapter"),
+    ],
+)
+def test_an_adapter_with_other_tensors_is_not_merged(adapter, change, said):
     base, folder = adapter
-    file = folder / "adapter_model.safetensors"
-    save_file({**load_file(file), "more": torch.zeros(2)}, file)
-    with pytest.raises(FormatError, match="more belongs to nothing"):
+    spoil(folder, change)
+    with pytest.raises(FormatError, match=said):
         merge_adapter(load(base).model, folder, torch.float32)
 
 
@@ -213,25 +218,15 @@ def test_an_adapter_with_another_tensor_is_not_merged(adapter):
     ("values", "said"),
     [
         ({"r": 4}, "has shape"),
-        ({"lora_alpha": None}, "does not state lora_alpha"),
-        ({"lora_alpha": "4"}, "lora_alpha='4': it must be a number"),
-        ({"use_dora": True}, "use_dora=True: it must be null, only plain LoRA is covered"),
+        ({"lora_alpha": None}, "lora_alpha=None: Input should be a valid number"),
+        ({"lora_alpha": "4"}, "lora_alpha='4': Input should be a valid number"),
+        ({"use_dora": True}, "use_dora=True: only plain LoRA is covered"),
         ({"target_modules": ["q_proj"]}, "belongs to nothing"),
-        ({"peft_type": "IA3"}, "peft_type='IA3': it must be 'LORA'"),
+        ({"peft_type": "IA3"}, "peft_type='IA3': only plain LoRA is covered"),
     ],
 )
 def test_an_adapter_of_another_kind_is_not_merged(adapter, values, said):
     base, folder = adapter
     edit(folder, "adapter_config.json", **values)
     with pytest.raises(FormatError, match=said):
-        merge_adapter(load(base).model, folder, torch.float32)
-
-
-def test_an_adapter_that_is_not_finite_is_not_merged(adapter):
-    base, folder = adapter
-    file = folder / "adapter_model.safetensors"
-    tensors = load_file(file)
-    tensors[sorted(tensors)[0]][0, 0] = float("nan")
-    save_file(tensors, file)
-    with pytest.raises(FormatError, match="is not finite with the adapter"):
         merge_adapter(load(base).model, folder, torch.float32)

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 import torch
 from families import LENGTH, edit, outputs, reference, some_ids
+from random_models.cases import CASES
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core.models.formats import Source
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.weight_files import FormatError
 
 ROTARY = [name for name, case in CASES.items() if not case.shape.gpt2]

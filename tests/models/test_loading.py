@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 from safetensors.torch import load_file
 
 from sinkprune_core.evaluation.likelihood import score
@@ -14,8 +16,6 @@ from sinkprune_core.models.catalog import EMBEDDED, MODELS
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.hub import available_memory, requirements
 from sinkprune_core.models.loading import load, open_checkpoint
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.weight_files import FormatError
 
 PROSE = (

@@ -8,6 +8,7 @@ import types
 
 import pytest
 import torch
+from random_models.cases import CASES
 from transformers import AutoModelForCausalLM
 
 from sinkprune_companion.cli import main
@@ -19,7 +20,6 @@ from sinkprune_core.models import hub, placement
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.loading import language_model, load
 from sinkprune_core.models.placement import device_of, place
-from sinkprune_core.models.random_cases import CASES
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
@@ -51,22 +51,22 @@ def test_a_spread_model_does_all_that_another_does(name, folder, tmp_path):
     assert hooked(spread) == 3 and hooked(lm) == 0
     text_NT = torch.randint(21, 66, (6, 16), generator=torch.Generator().manual_seed(1))
     prompts_BT = text_NT[:2, :4]
-    one, other = (trace(each, prompts_BT, SAMPLER, progress=False) for each in (lm, spread))
+    one, other = (trace(model, prompts_BT, SAMPLER, progress=False) for model in (lm, spread))
     assert torch.equal(one.layers_BSLK, other.layers_BSLK) and torch.equal(one.final_BK, other.final_BK)
     sink_aware = preset("unstable" if lm.is_diffusion else "wanda", sink_std=1.0)
     for recipe in (preset("sparsegpt", block_size=16), sink_aware):
         with weights_kept(lm), weights_kept(spread):
             calibration = Calibration(text_NT, batch=3)
-            expected, found = (prune(each, recipe, calibration, progress=False) for each in (lm, spread))
-            assert expected.linears.equals(found.linears)
+            report, other = (prune(model, recipe, calibration, progress=False) for model in (lm, spread))
+            assert report.linears.equals(other.linears)
             pruned = spread.model.state_dict()
             assert all(torch.equal(value, pruned[key]) for key, value in lm.model.state_dict().items())
             assert score(spread, text_NT, draws=2).value.equals(score(lm, text_NT, draws=2).value)
 
-    def write_on(each):
-        if each.is_diffusion:
-            return generate(each, prompts_BT, SAMPLER)
-        return decode(each, prompts_BT, 8)
+    def write_on(model):
+        if model.is_diffusion:
+            return generate(model, prompts_BT, SAMPLER)
+        return decode(model, prompts_BT, 8)
 
     assert torch.equal(write_on(lm), write_on(spread)) and spread.fingerprint() == lm.fingerprint()
     stock = AutoModelForCausalLM.from_pretrained(spread.save(tmp_path / "saved"))
@@ -77,10 +77,10 @@ def test_a_spread_model_is_shrunk_too(folder):
     lm, spread = load(folder("llada")), load(folder("llada"), device_map=parts("llada"))
     text_NT = torch.randint(21, 66, (6, 16), generator=torch.Generator().manual_seed(1))
     smaller = [
-        shrink(each, prune(each, preset("structured"), Calibration(text_NT), progress=False).kept_units)
-        for each in (lm, spread)
+        shrink(model, prune(model, preset("structured"), Calibration(text_NT), progress=False).kept_units)
+        for model in (lm, spread)
     ]
-    torch.testing.assert_close(*(each.hidden(text_NT) for each in smaller))
+    torch.testing.assert_close(*(model.hidden(text_NT) for model in smaller))
 
 
 @pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}])

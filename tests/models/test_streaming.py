@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.loading import load, open_checkpoint
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
@@ -66,8 +66,8 @@ def test_a_streamed_model_is_pruned_as_one_in_memory(name, recipe, folder, tmp_p
 def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_path):
     lm, streamed = both(folder(name))
     calibration = Calibration(text(lm))
-    for each, work in ((lm, None), (streamed, tmp_path / "work")):
-        prune(each, Recipe("magnitude"), calibration, progress=False, work=work)
+    for model, work in ((lm, None), (streamed, tmp_path / "work")):
+        prune(model, Recipe("magnitude"), calibration, progress=False, work=work)
     out = streamed.save(tmp_path / "out", note="kept")
     again = load(out)
     ids_BT = text(lm)

@@ -74,7 +74,7 @@ def test_a_model_is_pruned_as_stated_or_refused_by_name(make_lm, make_ids, dtype
     )
     if report is None:
         assert change is not equal
-        assert "block " in said
+        assert "block " in said or "is not finite: its weights are damaged" in said
         return
     assert report.sparsity == pytest.approx(recipe.sparsity, abs=0.08 if name == "structured" else 0.01)
     for row in report.linears.itertuples():

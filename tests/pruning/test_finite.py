@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.engine import prune
@@ -30,5 +30,5 @@ def test_a_model_with_a_number_that_is_not_finite_is_not_pruned(tmp_path, part, 
 
 def test_a_likelihood_that_is_not_finite_is_refused(tiny_dlm, make_ids):
     tiny_dlm.model.get_parameter("model.norm.weight")[3] = torch.nan
-    with pytest.raises(ValueError, match=r"the likelihood of tiny-diffusion in torch\.float32 is not finite"):
+    with pytest.raises(ValueError, match=r"what tiny-diffusion computes in torch\.float32 is not finite"):
         nelbo(tiny_dlm, make_ids(2, 8))

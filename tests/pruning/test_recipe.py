@@ -38,7 +38,8 @@ NAN = float("nan")
         ),
         (
             {"noise": "pink"},
-            "noise='pink' is unknown; choose one of grid, stratified, official, dream, rollout",
+            "noise='pink' is unknown; choose one of grid, stratified, official, official-below-1, "
+            "half-clean, dream, rollout",
         ),
         ({"norm_reduction": "max"}, "norm_reduction='max' is unknown; choose one of root, sum"),
         (
@@ -50,8 +51,8 @@ NAN = float("nan")
         ({"noise_levels": 2.5}, r"noise_levels=2\.5 must be a whole number"),
         ({"noise_levels": True}, "noise_levels=True must be a whole number"),
         ({"block_size": 0}, "block_size=0 must be a whole number of at least 1"),
-        ({"stability_threshold": 1.5}, r"stability_threshold=1\.5 must lie in \[0, 1\]"),
-        ({"stability_threshold": NAN}, r"stability_threshold=nan must lie in \[0, 1\]"),
+        ({"stability_threshold": 1.5}, r"stability_threshold=1\.5 must be a number in \[0, 1\]"),
+        ({"stability_threshold": NAN}, r"stability_threshold=nan must be a number in \[0, 1\]"),
         ({"sink_std": -1.0}, r"sink_std=-1\.0 must be a finite number of at least 0"),
         ({"sink_std": NAN}, "sink_std=nan must be a finite number of at least 0"),
         ({"owl_lambda": -0.1}, r"owl_lambda=-0\.1 must be a finite number of at least 0"),
@@ -264,7 +265,7 @@ def test_recipes_of_other_inputs_or_token_weights_do_not(field, value):
             "diffusion",
             Recipe(),
             65,
-            "calibration sequences of 65 tokens exceed the model's 64 positions: cut them",
+            "a sequence of 65 tokens exceeds the 64 positions of tiny-diffusion",
         ),
         (
             "diffusion",

@@ -10,6 +10,8 @@ import torch
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
 from naive import linears_of, same
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration
@@ -17,8 +19,6 @@ from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.language_model import weight_OI
 from sinkprune_core.models.loading import load, open_checkpoint
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.engine import prune

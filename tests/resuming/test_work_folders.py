@@ -13,13 +13,13 @@ import torch
 from hostile import conditions, full_disk, kills, pairs
 from hostile.cases import TEXT, Bench, command, contents
 from hostile.tally import Tally
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune_companion.cli import main, prune_output
 from sinkprune_core import files
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.loading import load, open_checkpoint
-from sinkprune_core.models.random_cases import CASES
-from sinkprune_core.models.random_weights import write
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.engine import prune

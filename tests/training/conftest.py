@@ -4,12 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from sinkprune_companion.training.learning_curve import power_law
 from sinkprune_companion.training.settings import Training, training_dtype
 from sinkprune_core import corpus
 
@@ -21,7 +19,6 @@ SHORT = {
     "alpha": 8,
     "warmup_steps": 1,
     "decay_share": 1.0,
-    "samples": 300,
     "dtype": training_dtype("auto", "cpu"),
 }  # four steps, each with a rate of its own
 MADE_OF = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
@@ -78,21 +75,3 @@ def copied(prepared, tmp_path):
 def rows_of():
     """A function that returns the rows of a log."""
     return lambda file: [json.loads(line) for line in file.read_text().splitlines()]
-
-
-@pytest.fixture(scope="session")
-def curve_log():
-    """A function that returns a log on a power law, with two rows at another rate that are not on it."""
-
-    def make(floor: float, scale: float, exponent: float, noise: float = 0.0, rows: int = 12) -> list[dict]:
-        rng = np.random.default_rng(0)
-        log = []
-        for step in range(1, rows + 1):
-            tokens = 100_000 * step
-            loss = float(power_law(tokens, floor, scale, exponent)) + noise * rng.normal()
-            log.append({"tokens": tokens, "learning_rate": 1.0, "nelbo": loss})
-        falling = {"tokens": 650_000, "learning_rate": 0.5, "nelbo": 0.1}
-        last = {"tokens": 100_000 * rows + 50_000, "learning_rate": 0.0, "nelbo": 0.2}
-        return [*log[:6], falling, *log[6:], last]
-
-    return make

@@ -13,7 +13,8 @@ from sinkprune_core.models import embedded
 from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.models.language_model import set_direction
-from sinkprune_core.models.loading import from_folder, load
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.reader import Checkpoint
 
 
 def test_an_exported_adapter_merges_to_the_trained_model(prepared, short, tmp_path):
@@ -26,7 +27,7 @@ def test_an_exported_adapter_merges_to_the_trained_model(prepared, short, tmp_pa
     config = json.loads((folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == f"{embedded.BASE.package}=={embedded.BASE.version}"
 
-    base, _ = from_folder(embedded.base_folder(), torch.float32)
+    base = Checkpoint(embedded.base_folder()).load(torch.float32)
     before = base.model.layers[0].mlp.down_proj.weight.clone()
     merged = merge_adapter(base, folder, torch.float32)
     prefix = "base_model.model.model.layers.0.mlp.down_proj.lora"
@@ -74,7 +75,7 @@ def test_the_trained_pair_is_loaded_by_its_names(prepared, short, make_ids, monk
     ar, dlm = load("smol-ar"), load("smol-dlm")
     assert (ar.kind, dlm.kind, dlm.mask_token_id) == ("autoregressive", "diffusion", MASK_TOKEN_ID)
     assert ar.model.dtype == dlm.model.dtype == torch.float32
-    base, _ = from_folder(embedded.base_folder(), torch.float32)
+    base = Checkpoint(embedded.base_folder()).load(torch.float32)
     trained = PeftModel.from_pretrained(set_direction(base, causal=False), adapter)
     ids_BT = make_ids(2, 8)
     expected_BTV = trained(ids_BT, use_cache=False).logits
@@ -84,22 +85,3 @@ def test_the_trained_pair_is_loaded_by_its_names(prepared, short, make_ids, monk
     halved = load("smol-dlm", "bfloat16")
     for name, parameter in dlm.model.named_parameters():
         assert torch.equal(halved.model.get_parameter(name), parameter.to(torch.bfloat16)), name
-
-
-def test_the_adapted_twin_is_loaded_by_its_name_and_stays_causal(prepared, short, make_ids, monkeypatch):
-    checkpoint = train(short(kind="autoregressive", learning_rate=1e-2), prepared)
-    adapter = export(checkpoint, prepared.parent / "twin")
-    assert "Trained tokens" in (adapter / "README.md").read_text()
-    monkeypatch.setitem(embedded.ADAPTERS, "smol-ar-adapted", adapter)
-    before, twin, ids_BT = load("smol-ar"), load("smol-ar-adapted"), make_ids(2, 8)
-    assert (twin.name, twin.kind, twin.mask_token_id) == ("smol-ar-adapted", "autoregressive", None)
-    changed_BT = torch.cat([ids_BT[:, :-1], (ids_BT[:, -1:] - 16) % 55 + 17], dim=1)
-    known_BTD, changed_BTD = twin.hidden(ids_BT), twin.hidden(changed_BT)
-    assert torch.equal(known_BTD[:, :-1], changed_BTD[:, :-1])  # no position sees what follows
-    assert not torch.allclose(known_BTD, before.hidden(ids_BT), atol=1e-3)
-
-
-def test_a_missing_adapter_says_how_to_make_one(tiny_base, tmp_path, monkeypatch):
-    monkeypatch.setitem(embedded.ADAPTERS, "smol-dlm", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="nowhere: train one with `sinkprune train`"):
-        load("smol-dlm")

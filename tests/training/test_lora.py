@@ -26,29 +26,6 @@ def assert_same_adapter(one, other) -> None:
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_row_of_the_log_has_loss_by_source_and_kind_and_statistics_of_sinks(prepared, rows_of, short):
-    train(short(), prepared, check_every=2)
-    first, last = rows_of(prepared / "log.jsonl")
-    assert (first["step"], first["tokens"], last["step"], last["tokens"]) == (2, 32, 4, 64)
-    assert list(last) == [
-        "step",
-        "tokens",
-        "train_nelbo",
-        "learning_rate",
-        "tokens_per_second",
-        "nelbo_samples_beginnings",
-        "nelbo_samples_crops",
-        "nelbo_documentation_beginnings",
-        "nelbo_documentation_crops",
-        "sinks_top_share",
-        "sinks_sinks_per_step",
-        "sinks_stable_share",
-        "sinks_overlap",
-        "sinks_temporal_variance",
-    ]
-    assert json.loads((prepared / "training.json").read_text())["lengths"] == [8]
-
-
 @pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
 def test_training_learns_and_a_finished_run_is_not_repeated(prepared, rows_of, short, kind):
     config = short(kind=kind, tokens=100 * 32, batch_tokens=32, learning_rate=1e-2)
@@ -96,13 +73,6 @@ def test_a_killed_run_ends_as_if_it_had_not_been(prepared, copied, rows_of, shor
         columns.add("train_nelbo")  # else it is the mean since the restart
     for one, other in zip(*logs, strict=True):
         assert {name: one[name] for name in columns} == {name: other[name] for name in columns}
-
-
-def test_another_setting_in_the_same_folder_is_refused_by_name(prepared, short):
-    train(short(learning_rate=0.5), prepared)
-    message = r"holds a run with other settings \(lengths, rank\): use another folder"
-    with pytest.raises(ValueError, match=message):
-        train(short(lengths=(4, 8), rank=7), prepared)
 
 
 def test_text_too_short_for_the_crops_is_refused_before_the_base_is_loaded(prepared, short, monkeypatch):

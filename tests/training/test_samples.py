@@ -1,17 +1,23 @@
-"""Samples of the embedded model: those of a naive sampler, whatever the batch, drawn once and kept."""
+"""The shipped samples of the embedded model, and the script that draws them: as a naive sampler does."""
 
+import importlib.util
 import itertools
 import math
+from pathlib import Path
 
-import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from sinkprune_companion.training.lora import Training
-from sinkprune_companion.training.samples import RESERVED, sample_batch, self_samples
 from sinkprune_core.corpus import SAMPLES
 from sinkprune_core.models.embedded import START_TOKEN_ID
 from sinkprune_core.seeds import generator
+
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "ar_samples.py"
+spec = importlib.util.spec_from_file_location("ar_samples", SCRIPT)
+ar_samples = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(ar_samples)
+sample_batch = ar_samples.sample_batch
+RESERVED = ar_samples.RESERVED
 
 
 def test_samples_equal_a_naive_sampler(tiny_ar):
@@ -45,45 +51,9 @@ def test_a_sample_does_not_depend_on_its_batch(tiny_ar):
     assert not torch.equal(sample_batch(tiny_ar, 16, 0, 6, seed=2), together_BT)
 
 
-def test_samples_hold_no_reserved_token(tiny_ar):
-    tiny_ar.model.get_output_embeddings().weight[3:17] *= 10  # the model would like to say them
-    samples_BT = sample_batch(tiny_ar, 20, 0, 16, seed=0)
-    assert not ((samples_BT >= 3) & (samples_BT < 17)).any()
-
-
-def test_samples_are_drawn_once_and_kept(tiny_base, tmp_path):
-    cache = tmp_path / "samples"
-    samples_NT = self_samples(130, 8, seed=0, folder=cache)
-    files = sorted(path.name for path in (cache / "ar-samples-8-seed0").iterdir())
-    assert files == ["00000.safetensors", "00001.safetensors"]
-    assert samples_NT.shape == (130, 8)
-    (cache / "ar-samples-8-seed0" / files[1]).unlink()  # as if the second shard had been killed
-    assert torch.equal(self_samples(130, 8, seed=0, folder=cache), samples_NT)
-    for path in tiny_base.iterdir():
-        path.unlink()
-    assert torch.equal(self_samples(130, 8, seed=0, folder=cache), samples_NT)  # without the model
-    assert torch.equal(self_samples(20, 8, seed=0, folder=cache), samples_NT[:20])
-
-
-def test_the_shipped_samples_are_those_that_would_be_drawn(tmp_path):
-    assert torch.equal(self_samples(300, 128, folder=tmp_path), load_file(SAMPLES)["ids"].long()[:300])
-    assert not list(tmp_path.iterdir())
-
-
-def test_repeated_samples_are_dropped_and_order_stays(tmp_path):
-    shard = tmp_path / "ar-samples-4-seed0" / "00000.safetensors"
-    shard.parent.mkdir()
-    ids_NT = torch.tensor([[0, 5, 5, 5], [0, 1, 1, 1], [0, 5, 5, 5], [0, 2, 2, 2]], dtype=torch.int32)
-    save_file({"ids": ids_NT}, shard)
-    assert self_samples(4, 4, folder=tmp_path).tolist() == [[0, 5, 5, 5], [0, 1, 1, 1], [0, 2, 2, 2]]
-
-
-@pytest.mark.skipif(not SAMPLES.exists(), reason="no shipped samples here")
 def test_the_shipped_samples_are_whole():
     stored_NT = load_file(SAMPLES)["ids"]
-    assert (
-        stored_NT.dtype == torch.uint16 and stored_NT.shape[1] == 128 and len(stored_NT) >= Training().samples
-    )
+    assert stored_NT.dtype == torch.uint16 and stored_NT.shape == (ar_samples.COUNT, ar_samples.LENGTH)
     ids_NT = stored_NT.long()
     assert (ids_NT[:, 0] == START_TOKEN_ID).all()
     assert not ((ids_NT >= RESERVED.start) & (ids_NT < RESERVED.stop)).any()

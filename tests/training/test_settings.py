@@ -6,7 +6,6 @@ from dataclasses import asdict
 import pytest
 
 from sinkprune_companion.training.settings import Training, check_settings, settings_of, training_dtype
-from sinkprune_core import corpus
 
 
 @pytest.mark.parametrize("field", ["tokens", "batch_tokens", "rank", "alpha", "warmup_steps"])
@@ -25,22 +24,13 @@ def test_settings_below_1_are_refused(field):
         ({"lengths": (8, 64), "batch_tokens": 63}, r"lengths=\(8, 64\) must not exceed batch_tokens=63"),
         ({"learning_rate": 0.0}, r"learning_rate=0\.0 must be a finite number above 0"),
         ({"decay_share": 1.5}, r"decay_share=1\.5 must lie in \[0, 1\]"),
-        (
-            {"samples": corpus.HELD_OUT_SAMPLES},
-            f"samples={corpus.HELD_OUT_SAMPLES} must exceed the {corpus.HELD_OUT_SAMPLES} that are held out",
-        ),
         ({"mask_token": "<mask>"}, "mask_token='<mask>' is for other bases: smol-ar has its own"),
-        ({"base": "another", "samples": 5}, "samples=5 are drawn from smol-ar only"),
+        ({"from_scratch": True, "earlier_tokens": 5}, "earlier_tokens=5 are those of an adapter"),
     ],
 )
 def test_other_settings_that_cannot_work_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Training(**changes)
-
-
-def test_lengths_from_json_are_those_that_were_written(tmp_path):
-    config = Training(lengths=(8, 16))
-    assert Training(**json.loads(json.dumps(asdict(config)))) == config
 
 
 def test_the_rate_warms_up_stays_and_falls_to_zero():
@@ -77,19 +67,10 @@ def written(folder, settings: dict):
     return file
 
 
-def test_fields_that_came_later_have_their_defaults(tmp_path):
-    found = settings_of(written(tmp_path, {"tokens": 5, "seed": 3}))
-    assert found == {
-        "kind": "diffusion",
-        "base": "smol-ar",
-        "mask_token": None,
-        "data_seed": 0,
-        "earlier_tokens": 0,
-        "dtype": "bfloat16",
-        "tokens": 5,
-        "seed": 3,
-    }
-    assert settings_of(written(tmp_path, {"data_seed": 4}))["data_seed"] == 4
+def test_a_field_that_a_file_lacks_has_its_default_and_an_unknown_one_is_left_out(tmp_path):
+    settings = settings_of(written(tmp_path, {"tokens": 5, "seed": 3, "data_seed": 4}))
+    expected = asdict(Training(tokens=5, seed=3))
+    assert settings == expected | {"lengths": list(expected["lengths"])}
 
 
 def test_a_run_may_go_on_with_another_length_and_rate_and_with_nothing_else(tmp_path):
@@ -117,12 +98,3 @@ def test_training_is_in_bfloat16_where_it_was_measured_to_be_faster(monkeypatch,
     monkeypatch.setattr("sinkprune_core.models.devices.bfloat16_gain", lambda: gain)
     assert training_dtype("auto", "cpu") == expected
     assert training_dtype("bfloat16", "cpu") == "bfloat16"
-
-
-def test_a_run_on_whole_sequences_is_not_gone_on_with(tmp_path):
-    """A run from before crops had `length` and `batch`."""
-    settings = asdict(Training())
-    del settings["lengths"], settings["batch_tokens"]
-    written(tmp_path, {**settings, "length": 128, "batch": 16})
-    with pytest.raises(ValueError, match=r"other settings \(batch_tokens, lengths\)"):
-        check_settings(Training(), tmp_path)

@@ -1,0 +1,371 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · Why stable sinks matter
+#
+# **Question.** Leaving unstable sinks out of the statistics costs nothing that matters. Leaving all
+# sinks out can cost much more, in some calibration draws. So the cost should sit in the stable
+# ones, about one token in two hundred. Does it? And through which weights?
+#
+# | profile | time | peak memory |
+# |---|---|---|
+# | the defaults | 10 core-minutes, estimated | 2 GB |
+# | evidence | about 6 core-hours with AMX, estimated | 2 GB a job |
+#
+# Everything is measured on several trainings of the embedded pair, over several calibration draws.
+# Each draw has noise of its own, under which all variants of the draw are scored.
+
+# %% [markdown]
+# **Parameters**, with the values that *Run all* takes.
+
+# %% tags=["parameters"]
+profile: str = "manual"  # results go to runs/<profile>
+models: list[str] = ["smol-dlm"]  # diffusion models: names, saved folders, or folders of adapters
+sparsities: list[float] = [0.5]  # shares of zeros
+restored_sparsities: list[float] = [0.5]  # at which lost weights are put back
+restored_counts: list[int] = [1, 10, 100, 1000]  # how many
+sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
+draws: int = 1  # noise draws per sequence
+calibration: int = 4  # calibration sequences
+noise_levels: int = 4  # noise levels at which each of them is seen
+largest_from: int = 4  # calibration sequences whose largest activations rank the lost weights
+length: int = 128  # tokens per sequence
+seeds: int = 2  # calibration draws
+first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
+sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
+stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
+device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
+dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
+
+# %% [markdown]
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go and which values a larger profile put in place of the defaults.
+
+# %% tags=["setup"]
+import importlib.util
+import subprocess
+import sys
+
+SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
+if importlib.util.find_spec("sinkprune_core") is None:
+    if not SOURCE:
+        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
+    importlib.invalidate_caches()
+from sinkprune_companion.run.parameters import start
+
+run = start("08_stable_sinks", globals())
+
+# %% [markdown]
+# ## What is expected
+#
+# Stable sinks carry massive activations: a few input channels whose values there are hundreds of
+# times those of other tokens. Wanda's score is the size of a weight times the norm of its input. So
+# without the stable sinks the norms of these channels collapse, and weights that read them leave.
+#
+# **What would falsify it.** One of these:
+#
+# * leaving stable sinks out costs no more than leaving out as many random tokens;
+# * putting back the lost weights that meet the largest activations of stable sinks brings back no
+#   more of the cost than putting back as many lost weights at random.
+#
+# ## Leaving tokens out
+#
+# Wanda on noised text with dense propagation. What is left out of the statistics is all that
+# differs. Two controls leave out random tokens: as many as there are sinks, and as many as there
+# are stable sinks. The second one is a function, as anybody can write it:
+
+# %%
+import inspect
+
+from sinkprune_companion.experiments import stable_sinks
+
+print(inspect.getsource(stable_sinks.random_stable))
+settings = {"sink_std": sink_std, "stability_threshold": stability_threshold}
+recipes = {
+    share: stable_sinks.recipes(share, noise_levels, **settings)
+    for share in dict.fromkeys([*sparsities, *restored_sparsities])
+}
+
+# %% [markdown]
+# Prune, measure, restore the weights. All recipes of a draw share one pass over the calibration
+# text. Every result is a record, so a run that was stopped goes on where it was.
+
+# %%
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.run.texts import calibration_draw, held_out_texts
+
+numbers = range(first_seed, first_seed + seeds)
+dlms = {name: stable_sinks.diffusion_model(name, dtype, run.device) for name in models}
+prints = {name: lm.fingerprint() for name, lm in dlms.items()}
+texts = held_out_texts(dlms[models[0]].tokenizer, sequences, length)
+drawn, frames = {}, []
+for name, lm in dlms.items():
+    for seed in numbers:
+        about = {"pair": name, "seed": seed}
+        text = calibration_draw(lm, calibration, length, seed)
+        every = [recipe for by_name in recipes.values() for recipe in by_name.values()]
+        drawn[name, seed] = (text, SharedStatistics(lm, every, text))
+        with Variant(lm, prints[name]) as dense:
+            frame = dense.scores(run, texts, draws, noise=seed, variant="dense", **about)
+            frames.append(frame.assign(share=0.0))
+        for share in sparsities:
+            for left_out, recipe in recipes[share].items():
+                with Variant(lm, prints[name], recipe, *drawn[name, seed]) as variant:
+                    frame = variant.scores(run, texts, draws, noise=seed, variant=left_out, **about)
+                frames.append(frame.assign(share=share))
+
+# %% [markdown]
+# What each choice costs above the dense model, on the same sequences under the same noise:
+
+# %%
+import pandas as pd
+from sinkprune_companion.experiments.scoring import above_dense
+from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+
+losses = pd.concat(frames, ignore_index=True)
+scores = pd.concat([above_dense(part) for _, part in losses.groupby("pair", sort=False)])
+
+
+def values(name: str, share: float, left_out: str):
+    """Nats per token above the dense model, (draws, sequences)."""
+    where = (scores.pair == name) & (scores.share == share) & (scores.variant == left_out)
+    return pivot(scores[where])
+
+
+# %% [markdown]
+# Every choice beside nothing left out, and the share of the calibration tokens that it leaves out:
+
+# %%
+rows = []
+for name in models:
+    for share in sparsities:
+        none = values(name, share, "none")
+        for left_out in stable_sinks.LEFT_OUT:
+            tokens = scores[(scores.pair == name) & (scores.variant == left_out)].left_out_share
+            cost = crossed_interval(values(name, share, left_out) - none)
+            row = {"pair": name, "sparsity": f"{share:.0%}", "left out": left_out}
+            row |= {"of the tokens": tokens.mean(), "value": cost.value}
+            rows.append(row | {"low": cost.low, "high": cost.high})
+costs = pd.DataFrame(rows)
+costs.round(4)
+
+# %% [markdown]
+# ## The figure: what leaving tokens out costs
+#
+# Against the same recipe with nothing left out. A panel is one training at one sparsity.
+
+# %%
+from sinkprune_companion.figures import figures, forests
+
+title = "What leaving tokens out of the statistics costs"
+drawn_rows = costs[costs["left out"] != "none"]
+drawn_rows = drawn_rows.assign(panel=drawn_rows.pair + ", " + drawn_rows.sparsity)
+figures.save_figure(
+    run,
+    forests.plot_methods(
+        drawn_rows, "panel", "left out", "NELBO above nothing left out (nats per token)", title
+    ),
+    "left_out",
+    drawn_rows,
+    f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals.",
+)
+
+# %% [markdown]
+# ## Which weights leave
+#
+# A weight is *lost* when it stays with nothing left out and leaves with the stable sinks left out.
+# For each, another weight of the same output stays instead. Lost weights are ranked by their size
+# times the largest activation of their input at a stable sink. The first ones of the first draw:
+
+# %%
+from sinkprune_companion.experiments.stable_sinks import AT_RANDOM, RANKED, critical
+
+most = max(restored_counts)
+
+
+def lost_weights(name: str, seed: int, share: float, order: str) -> pd.DataFrame:
+    pair = (recipes[share]["none"], recipes[share]["stable"])
+    given = (run, dlms[name], prints[name], *pair, *drawn[name, seed], largest_from, most, order)
+    return critical(*given, pair=name, seed=seed, share=share)
+
+
+lost = pd.concat(
+    [
+        lost_weights(name, seed, share, RANKED)
+        for (name, seed) in drawn
+        for share in restored_sparsities
+    ],
+    ignore_index=True,
+)
+PLACE = ["layer", "linear", "input"]
+first = lost[(lost.pair == models[0]) & (lost.seed == first_seed)]
+first.head(10)[[*PLACE, "output", "weight", "importance", "lost"]]
+
+# %% [markdown]
+# Where the ten most important of every draw sit: an input channel of a linear map, in how many
+# draws it is among them, and how many of its weights are.
+
+# %%
+top = lost[lost["rank"] <= 10].groupby(["pair", "share", *PLACE])
+where = top.agg(draws=("seed", "nunique"), weights=("output", "size"))
+where.sort_values(["draws", "weights"], ascending=False).groupby(["pair", "share"]).head(8)
+
+# %% [markdown]
+# ## Putting them back
+#
+# In the model that was pruned without stable sinks, the first 1, 10, 100, … lost weights get their
+# values back. Three ways:
+#
+# * **most important first**: for each of them, the weight of the same output that had taken its
+#   place leaves, the one with the lowest score first. The number of zeros stays. With all of them
+#   back, the mask is that with nothing left out.
+# * **most important first, added**: nothing leaves. The model has as many zeros fewer.
+# * **at random**: as the first, but in a random order of the lost weights.
+
+# %%
+from sinkprune_companion.experiments.stable_sinks import restored_scores
+
+WAYS = {
+    "most important first": (RANKED, True),
+    "most important first, added": (RANKED, False),
+    "at random": (AT_RANDOM, True),
+}
+frames = []
+for (name, seed), (text, shared) in drawn.items():
+    for share in restored_sparsities:
+        recipe = recipes[share]["stable"]
+        with Variant(dlms[name], prints[name], recipe, text, shared) as variant:
+            for way, (order, swap) in WAYS.items():
+                weights = lost_weights(name, seed, share, order)
+                about = {"pair": name, "seed": seed, "way": way}
+                scored = (weights, restored_counts, swap, texts, draws, seed)
+                frame = restored_scores(run, variant, *scored, **about)
+                frames.append(frame.assign(share=share))
+back = pd.concat(frames, ignore_index=True)
+
+# %% [markdown]
+# The cost that is left, against the number of weights that are back. Zero is what nothing left out
+# costs; the first point of each line is the model with no weight back.
+
+# %%
+losses_of = losses.set_index(["pair", "share", "variant"]).sort_index()
+
+
+def loss(name: str, share: float, left_out: str):
+    """Nats per token, (draws, sequences)."""
+    return pivot(losses_of.loc[(name, share, left_out)].reset_index())
+
+
+left = {}
+for (name, share, way, count), part in back.groupby(["pair", "share", "way", "restored"]):
+    if share in sparsities:
+        left[name, share, way, count] = pivot(part) - loss(name, share, "none")
+for name, share, way in {key[:3] for key in left}:
+    left[name, share, way, 0] = loss(name, share, "stable") - loss(name, share, "none")
+
+# %% [markdown]
+# The picture has a line per way, for the first of the models at the first sparsity:
+
+# %%
+rows = []
+for (name, share, way, count), values_RN in left.items():
+    cost = crossed_interval(values_RN)
+    row = {"pair": name, "sparsity": share, "way": way, "restored": count, "value": cost.value}
+    rows.append(row | {"low": cost.low, "high": cost.high})
+restored = pd.DataFrame(rows).sort_values(["pair", "sparsity", "way", "restored"])
+shown = restored[(restored.pair == models[0]) & (restored.sparsity == restored_sparsities[0])]
+places = {count: place for place, count in enumerate(sorted({*shown.restored}))}
+shown = shown.assign(place=shown.restored.map(places))
+labels = {"place": f"weights put back: {', '.join(f'{count:,}' for count in places)}"}
+labels |= {"value": "cost that is left (nats per token)"}
+title = "What is left of the cost when lost weights come back"
+picture = figures.plot_curves(
+    shown, "place", "value", "way", labels, ("low", "high"), dodge=0.06, title=title
+)
+caption = f"{title}, beside nothing left out, with 95 % intervals."
+figures.save_figure(run, picture, "restored", restored, caption)
+
+# %% [markdown]
+# ## The findings
+#
+# Differences are in nats per token, paired by draw, sequence and noise. Each has a margin: a share
+# of what the recipe with nothing left out costs. An ending names another sparsity, or another
+# training in the order of the parameter `models`.
+
+# %%
+from sinkprune_companion.ledger.margins import with_share_of_damage
+
+COMPARED = {
+    "unstable_minus_none": ("unstable", "none"),
+    "stable_minus_none": ("stable", "none"),
+    "all_minus_none": ("all", "none"),
+    "random_minus_none": ("random", "none"),
+    "random_stable_minus_none": ("random, as many as stable", "none"),
+    "stable_minus_random_stable": ("stable", "random, as many as stable"),
+}
+SHORT = {"most important first": "restored", "at random": "restored_at_random"}
+SHORT |= {"most important first, added": "added"}
+found = {}
+for number, name in enumerate(models, start=1):
+    for share in sparsities:
+        ending = "" if share == 0.5 else f"_{100 * share:.0f}"
+        ending += "" if number == 1 else f"_pair_{number}"
+        damage = float(values(name, share, "none").mean())
+        for finding, (one, other) in COMPARED.items():
+            cost = crossed_interval(values(name, share, one) - values(name, share, other))
+            found[finding + ending] = with_share_of_damage(cost, damage)
+
+# %% [markdown]
+# What putting weights back saves, and what is left then:
+
+# %%
+for (name, share, way, count), values_RN in left.items():
+    if count == 0:
+        continue
+    number = models.index(name) + 1
+    ending = "" if share == 0.5 else f"_{100 * share:.0f}"
+    ending += "" if number == 1 else f"_pair_{number}"
+    damage = float(values(name, share, "none").mean())
+    saved = values_RN - left[name, share, way, 0]
+    prefix = f"{SHORT[way]}_{count}"
+    for side, of_side in (("minus_stable", saved), ("minus_none", values_RN)):
+        cost = crossed_interval(of_side)
+        found[f"{prefix}_{side}{ending}"] = with_share_of_damage(cost, damage)
+run.find(found)
+
+# %% [markdown]
+# All numbers:
+
+# %%
+from sinkprune_companion.run.shown import Folded
+from sinkprune_core.evaluation.intervals import listed
+
+Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Set `stability_threshold` to 0.5. Expect more sinks to count as stable. Does the cost of
+#    leaving them out grow?
+# 2. Set `sink_std` to 4. Fewer tokens are sinks then. Does the cost vanish with them?
+
+# %% [markdown]
+# **What this does not show.** Wanda's scores, with zeros per row. The largest activations are those
+# of a few calibration sequences. Lost weights come back one by one in an order that looks at each
+# alone; another order could bring more back with fewer. All trainings share one base, and so the
+# massive activations that it brought along.

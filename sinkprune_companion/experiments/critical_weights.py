@@ -1,0 +1,208 @@
+"""Which weights a choice of calibration tokens decides, and what comes back when they do.
+
+Pruning per row keeps as many weights with any tokens left out: for every weight that leaves, another one of
+its row stays. `lost_weights` ranks those that leave, `restored` puts some of them back, and takes their
+places away again so that the number of zeros stays.
+
+Dimensions: O output features, I input features of a linear map, R calibration rows, T tokens, X lost weights.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+import pandas as pd
+import torch
+from torch import nn
+
+from sinkprune_core.calibration.dense_statistics import DenseStatistics
+from sinkprune_core.models.blocks import Rows, block_inputs, run_block
+from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.patterns import select
+from sinkprune_core.pruning.recipe import Recipe
+
+Place = tuple[int, str]  # number of a layer, name of a linear
+Importance = Callable[[Place, torch.Tensor], torch.Tensor]  # of every weight (O, I), from the weights
+
+
+@torch.no_grad()
+def kept_weights(lm: LanguageModel, recipe: Recipe, statistics: DenseStatistics) -> dict[Place, torch.Tensor]:
+    """Return which weights of the blocks' linears a recipe keeps, bool (O, I).
+
+    The recipe is one of Wanda with dense propagation and zeros per row, `statistics` are its own, and the
+    model is dense.
+    """
+    choose = select(recipe.pattern, recipe.sparsity)
+    kept = {}
+    for place, linear in _linears(lm).items():
+        score_OI = _score(linear, statistics, place)
+        kept[place] = ~choose(score_OI, 0, score_OI.shape[1])
+    return kept
+
+
+def _score(linear: nn.Module, statistics: DenseStatistics, place: Place) -> torch.Tensor:
+    layer, name = place
+    return CRITERIA["wanda"].score(weight_OI(linear), statistics.layers[layer][name])
+
+
+def _linears(lm: LanguageModel) -> dict[Place, nn.Module]:
+    linears = {}
+    for layer, block in enumerate(lm.blocks):
+        for name, linear in lm.linears(block).items():
+            linears[layer, name] = linear
+    return linears
+
+
+class _LargestInputs:
+    """Pre-hooks of linears that remember the largest |x| of every input at tokens whose weight is 0."""
+
+    def __init__(self, linears: Mapping[str, nn.Module]):
+        self.weight_WBT: torch.Tensor | None = None  # of the batch that runs now; `run_block` sets it
+        self.largest: dict[str, torch.Tensor] = {}
+        self.handles = []
+        for name, linear in linears.items():
+            self.largest[name] = torch.zeros(weight_OI(linear).shape[1])
+            self.handles.append(linear.register_forward_pre_hook(self._hook(name)))
+
+    def _hook(self, name: str):
+        def remember(module: nn.Module, args: tuple) -> None:
+            input_XI = args[0][self.weight_WBT.to(args[0].device) == 0]
+            if len(input_XI):
+                seen_I = input_XI.abs().amax(0).float().cpu()
+                self.largest[name] = torch.maximum(self.largest[name], seen_I)
+
+        return remember
+
+
+@torch.no_grad()
+def largest_inputs(lm: LanguageModel, rows: Rows, batch: int = 16) -> dict[Place, torch.Tensor]:
+    """Return the largest |x| of every linear's inputs at the tokens of `rows` that weigh 0, float32 (I,).
+
+    It is 0 where no token does. The model must be dense.
+    """
+    largest = {}
+    states = block_inputs(lm, rows, batch)
+    for layer, block in enumerate(lm.blocks):
+        watch = _LargestInputs(lm.linears(block))
+        try:
+            states = run_block(block, states, watch)
+        finally:
+            for handle in watch.handles:
+                handle.remove()
+        largest |= {(layer, name): value_I for name, value_I in watch.largest.items()}
+    return largest
+
+
+def by_largest_input(largest: Mapping[Place, torch.Tensor]) -> Importance:
+    """Return |w| x the largest input as the importance of a weight."""
+
+    def importance(place: Place, weights_OI: torch.Tensor) -> torch.Tensor:
+        return weights_OI.float().abs() * largest[place].to(weights_OI.device)
+
+    return importance
+
+
+def at_random(rng: torch.Generator) -> Importance:
+    """Return random numbers as the importance of a weight: the control."""
+
+    def importance(place: Place, weights_OI: torch.Tensor) -> torch.Tensor:
+        return torch.rand(weights_OI.shape, generator=rng).to(weights_OI.device)
+
+    return importance
+
+
+@torch.no_grad()
+def lost_weights(
+    lm: LanguageModel,
+    kept: Mapping[Place, torch.Tensor],
+    kept_without: Mapping[Place, torch.Tensor],
+    without: DenseStatistics,
+    importance: Importance,
+    count: int,
+) -> pd.DataFrame:
+    """Return the most important weights that one mask keeps and another does not, a row each, in order.
+
+    `kept` and `kept_without` are two masks of the dense model `lm`, bool (O, I), with equally many weights in
+    every row; `without` are the statistics behind the second. Columns: `rank` (from 1), `layer`, `linear`,
+    `output`, `input`, `weight`, `importance`; `lost`, the number of all such weights; and `replaced_by`, the
+    input of a weight of the same output that only the second mask keeps. Of those, the n-th lost weight of an
+    output has the one with the n-th lowest score. Raises ValueError for rows that are not equally full.
+    """
+    linears = _linears(lm)
+    parts = []
+    lost = 0
+    for place, linear in linears.items():
+        weights_OI = weight_OI(linear)
+        lost_OI = kept[place] & ~kept_without[place]
+        if not torch.equal(lost_OI.sum(1), (kept_without[place] & ~kept[place]).sum(1)):
+            raise ValueError(f"block {place[0]} {place[1]}: the two masks keep unequal numbers in some row")
+        lost += int(lost_OI.sum())
+        value_OI = importance(place, weights_OI)
+        output_X, input_X = lost_OI.nonzero(as_tuple=True)
+        value_X = value_OI[output_X, input_X]
+        top_X = value_X.argsort(descending=True, stable=True)[:count]
+        columns = {
+            "layer": place[0],
+            "linear": place[1],
+            "output": output_X[top_X].cpu().numpy(),
+            "input": input_X[top_X].cpu().numpy(),
+            "weight": weights_OI[output_X, input_X][top_X].double().cpu().numpy(),
+            "importance": value_X[top_X].double().cpu().numpy(),
+        }
+        parts.append(pd.DataFrame(columns))
+    ranked = pd.concat(parts, ignore_index=True)
+    ranked = ranked.sort_values("importance", ascending=False, kind="stable").head(count)
+    ranked = ranked.assign(rank=range(1, len(ranked) + 1), lost=lost)
+    ranked["replaced_by"] = _replacements(linears, kept, kept_without, without, ranked)
+    return ranked.reset_index(drop=True)
+
+
+def _replacements(
+    linears: Mapping[Place, nn.Module],
+    kept: Mapping[Place, torch.Tensor],
+    kept_without: Mapping[Place, torch.Tensor],
+    without: DenseStatistics,
+    ranked: pd.DataFrame,
+) -> pd.Series:
+    """Return the input whose weight goes when a lost weight comes back, see `lost_weights`."""
+    inputs = pd.Series(-1, index=ranked.index)
+    for (layer, name), of_linear in ranked.groupby(["layer", "linear"], sort=False):
+        place = layer, name
+        score_OI = _score(linears[place], without, place)
+        gained_OI = kept_without[place] & ~kept[place]
+        for output, of_row in of_linear.groupby("output", sort=False):
+            score_I = score_OI[output].masked_fill(~gained_OI[output], torch.inf)
+            lowest_first = score_I.argsort(stable=True)[: len(of_row)]
+            inputs[of_row.index] = lowest_first.tolist()
+    return inputs
+
+
+@contextmanager
+def restored(lm: LanguageModel, lost: pd.DataFrame, swap: bool = True) -> Iterator[None]:
+    """Give lost weights their values back while a block runs, in a model that is pruned without them.
+
+    With `swap` the weights that replaced them become zero, so that the sparsity stays; without it the model
+    has as many zeros fewer.
+    """
+    linears = _linears(lm)
+    changed = []
+    for (layer, name), part in lost.groupby(["layer", "linear"], sort=False):
+        weights_OI = weight_OI(linears[layer, name])
+        outputs = torch.tensor(part["output"].to_numpy())
+        values = torch.tensor(part["weight"].to_numpy(), dtype=weights_OI.dtype)
+        changed.append((weights_OI, outputs, torch.tensor(part["input"].to_numpy()), values))
+        if swap:
+            replaced = torch.tensor(part["replaced_by"].to_numpy())
+            changed.append((weights_OI, outputs, replaced, torch.zeros_like(values)))
+    before = [weights_OI[outputs, inputs].clone() for weights_OI, outputs, inputs, _ in changed]
+    try:
+        _put(changed, [values for *_, values in changed])
+        yield
+    finally:
+        _put(changed, before)
+
+
+@torch.no_grad()
+def _put(changed: list[tuple], values: list[torch.Tensor]) -> None:
+    for (weights_OI, outputs, inputs, _), value in zip(changed, values, strict=True):
+        weights_OI[outputs, inputs] = value.to(weights_OI.device)

@@ -1,0 +1,111 @@
+"""SparseGPT with the damping of another run: whether token weights act through the damping that they lower.
+
+SparseGPT adds a share of the mean of a Gram matrix's diagonal to it. Tokens of large norm that are left out
+lower that mean, and so the damping. Here every matrix gets the absolute number that the matrix in its place
+got in another run.
+
+Dimensions: I input features.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pandas as pd
+import torch
+
+from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.run.records import Run
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core.pruning.report import Report
+from sinkprune_core.pruning.sparsegpt import sparsegpt
+
+CRITERION = "sparsegpt"
+REVISION = 1  # of `dampings`
+
+
+def mean_diagonal(gram_II: torch.Tensor) -> float:
+    """Return the mean that SparseGPT's damping is a share of: inputs that are always zero count as 1."""
+    diagonal_I = gram_II.diagonal()
+    return float(torch.where(diagonal_I == 0, 1.0, diagonal_I).mean())
+
+
+@contextmanager
+def dampings_noted() -> Iterator[list[float]]:
+    """Yield a list to which SparseGPT appends the damping of every matrix, in the order of pruning."""
+    values: list[float] = []
+
+    def solve(weights, gram_II, select, group, damping, block_size):
+        values.append(damping * mean_diagonal(gram_II))
+        return sparsegpt(weights, gram_II, select, group, damping, block_size)
+
+    with _solving_by(solve):
+        yield values
+
+
+@contextmanager
+def dampings_given(values: list[float]) -> Iterator[None]:
+    """Let SparseGPT damp its matrices by these numbers, in the order of pruning, whatever a recipe says."""
+    left = iter(values)
+
+    def solve(weights, gram_II, select, group, damping, block_size):
+        share = next(left) / mean_diagonal(gram_II)
+        return sparsegpt(weights, gram_II, select, group, share, block_size)
+
+    with _solving_by(solve):
+        yield
+
+
+@contextmanager
+def _solving_by(solve: Callable) -> Iterator[None]:
+    former = CRITERIA[CRITERION]
+    CRITERIA[CRITERION] = replace(former, solve=solve)
+    try:
+        yield
+    finally:
+        CRITERIA[CRITERION] = former
+
+
+class DampedVariant(Variant):
+    """A variant pruned by SparseGPT with the damping that `plain`, another recipe, has on the same text.
+
+    It is pruned as any `Variant`; the dampings are a record of `run`.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        lm: LanguageModel,
+        fingerprint: str,
+        recipe: Recipe,
+        calibration: Calibration,
+        plain: Recipe,
+    ):
+        super().__init__(lm, fingerprint, recipe, calibration)
+        self.run = run
+        self.plain = plain
+
+    @property
+    def key(self) -> dict[str, object]:
+        """What tells this variant from others in the key of a record."""
+        return {**super().key, "damping_of": self.plain}
+
+    def ready(self) -> Report:
+        """Prune the model unless that was done, and return what pruning reported."""
+        with dampings_given(self._dampings()):
+            return super().ready()
+
+    def _dampings(self) -> list[float]:
+        def compute() -> pd.DataFrame:
+            with (
+                dampings_noted() as values,
+                Variant(self.lm, self.fingerprint, self.plain, self.calibration) as variant,
+            ):
+                variant.ready()
+            return pd.DataFrame({"damping": values})
+
+        key = Variant(self.lm, self.fingerprint, self.plain, self.calibration).key
+        return self.run.record("dampings", compute, REVISION, **key).damping.tolist()

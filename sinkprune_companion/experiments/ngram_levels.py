@@ -1,0 +1,64 @@
+"""How well text is predicted without a neural network: levels to hold a pruned model's loss against.
+
+Both models are fitted on the shipped training text and interpolated after Witten and Bell (1991): the
+unigram model with the even share of all tokens, the bigram model with the unigram model. A context that was
+seen n times, before d different tokens, gives n / (n + d) to its own counts and the rest to the model below.
+So nothing is tuned.
+
+Dimensions: N sequences, T tokens per sequence, V vocabulary.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from sinkprune_core import corpus
+
+
+class NgramModel:
+    """A unigram and a bigram model of a stream of tokens, int64 (T,), over a vocabulary of `size` tokens."""
+
+    def __init__(self, stream_T: torch.Tensor, size: int):
+        tokens_T = stream_T.numpy()
+        self.size = size
+        self.count_V = np.bincount(tokens_T, minlength=size)
+        pairs, self.pair_counts = np.unique(tokens_T[:-1] * size + tokens_T[1:], return_counts=True)
+        self.pairs = pairs  # first token x size + second token, sorted
+        self.followed_V = np.bincount(tokens_T[:-1], minlength=size)  # how often a token had a successor
+        self.followers_V = np.bincount(pairs // size, minlength=size)  # how many different ones
+
+    def unigram(self, token_N: np.ndarray) -> np.ndarray:
+        """Return the probability of every token, float64 (N,)."""
+        total, types = self.count_V.sum(), (self.count_V > 0).sum()
+        return (self.count_V[token_N] + types / self.size) / (total + types)
+
+    def bigram(self, before_N: np.ndarray, token_N: np.ndarray) -> np.ndarray:
+        """Return the probability of every token behind the one before it, float64 (N,)."""
+        wanted_N = before_N * self.size + token_N
+        place_N = np.searchsorted(self.pairs, wanted_N).clip(max=len(self.pairs) - 1)
+        count_N = np.where(self.pairs[place_N] == wanted_N, self.pair_counts[place_N], 0)
+        seen_N, followers_N = self.followed_V[before_N], self.followers_V[before_N]
+        lower_N = self.unigram(token_N)
+        mixed_N = (count_N + followers_N * lower_N) / np.maximum(seen_N + followers_N, 1)
+        return np.where(seen_N > 0, mixed_N, lower_N)
+
+
+def ngram_levels(tokenizer, texts: dict[str, torch.Tensor]) -> pd.DataFrame:
+    """Return nats per token of texts, int64 (N, T) by name, under both models; a row per text.
+
+    They are fitted on the training split of samples and documentation together. The first token of a sequence
+    is context, as in a NELBO. Columns: `text`, `tokens` (counted), `unigram` and `bigram`.
+    """
+    streams = [corpus.source_stream(source, tokenizer, held_out=False) for source in corpus.SOURCES]
+    model = NgramModel(torch.cat(streams), len(tokenizer))
+    rows = []
+    for name, ids_NT in texts.items():
+        before_N, token_N = ids_NT[:, :-1].flatten().numpy(), ids_NT[:, 1:].flatten().numpy()
+        row = {
+            "text": name,
+            "tokens": len(token_N),
+            "unigram": -np.log(model.unigram(token_N)).mean(),
+            "bigram": -np.log(model.bigram(before_N, token_N)).mean(),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)

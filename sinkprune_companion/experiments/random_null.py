@@ -1,0 +1,103 @@
+"""What the measures of claim 1 give where nothing was learned, and how prompts split beside their mean.
+
+A measure that models with random weights pass as well decides nothing by itself.
+"""
+
+import copy
+
+import pandas as pd
+import torch
+from scipy import stats
+
+from sinkprune_companion.run.records import Run
+from sinkprune_core.calibration.sink_profiles import sink_profiles
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.models.devices import choose_dtype
+from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.seeds import seed_of
+from sinkprune_core.sinks import detection
+
+STABILITY_REVISION = 1  # of `stability_at_noise`
+
+
+def with_random_weights(
+    lm: LanguageModel, seed: int, dtype: str = "auto", device: str = "cpu"
+) -> LanguageModel:
+    """Return a model of the same architecture, kind and vocabulary whose weights are as transformers begins
+    a training.
+
+    Equal seeds give both kinds of model the same weights.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "random weights"))
+        config = copy.deepcopy(lm.model.config)
+        model = type(lm.model)._from_config(config, dtype=choose_dtype(dtype, device))
+    set_direction(model.eval().requires_grad_(False), causal=not lm.is_diffusion)
+    return LanguageModel(
+        model.to(device),
+        lm.tokenizer,
+        f"random-{lm.kind}-{seed}",
+        lm.kind,
+        lm.mask_token_id,
+        lm.logits_shifted,
+    )
+
+
+def stability_at_noise(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    text: Calibration,
+    noise_levels: int,
+    sink_std: float,
+    stability_threshold: float,
+    **labels: object,
+) -> pd.DataFrame:
+    """Return the record of the sink statistics of calibration text in the states that pruning sees.
+
+    A row per sequence with the columns of `detection.sink_statistics`. The steps of an autoregressive model
+    are query windows, as in its calibration.
+    """
+
+    def compute() -> pd.DataFrame:
+        mass_NSK, visible_SK = sink_profiles(lm, text, noise_levels)
+        return detection.variability(mass_NSK, visible_SK, sink_std, stability_threshold)
+
+    return run.record(
+        "stability",
+        compute,
+        STABILITY_REVISION,
+        labels,
+        model=lm.name,
+        kind=lm.kind,
+        fingerprint=fingerprint,
+        calibration=text.fingerprint,
+        noise_levels=noise_levels,
+        sink_std=sink_std,
+        stability_threshold=stability_threshold,
+    )
+
+
+def paired_counts(frame: pd.DataFrame, metric: str) -> dict[str, float]:
+    """Return how the diffusion model lies to the autoregressive one, prompt by prompt.
+
+    A prompt counts with its mean over trajectories. Keys: `prompts`, the `median` of the differences, how
+    many prompts are `larger`, `smaller` and `tied`, and p-values of the `sign test` (ties left out) and of
+    `Wilcoxon`'s signed ranks; NaN where all are tied.
+    """
+    by_prompt = frame.pivot_table(metric, "prompt", "kind", aggfunc="mean")
+    difference = (by_prompt["diffusion"] - by_prompt["autoregressive"]).dropna()
+    larger, smaller = int((difference > 0).sum()), int((difference < 0).sum())
+    counts = {
+        "prompts": len(difference),
+        "median": float(difference.median()),
+        "larger": larger,
+        "smaller": smaller,
+        "tied": len(difference) - larger - smaller,
+        "sign test": float("nan"),
+        "Wilcoxon": float("nan"),
+    }
+    if larger + smaller:
+        counts["sign test"] = float(stats.binomtest(larger, larger + smaller).pvalue)
+        counts["Wilcoxon"] = float(stats.wilcoxon(difference).pvalue)
+    return counts

@@ -1,0 +1,241 @@
+"""Recipes that notebook 09 compares, how much text each takes, and which of them are best.
+
+All see as many calibration tokens: a recipe with S states of each sequence takes 1/S of the sequences.
+
+Dimensions: R repetitions (calibration draws), N sequences.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from sinkprune_companion.experiments.fixed_damping import DampedVariant
+from sinkprune_companion.experiments.variant_answers import variant_answers
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import calibration_draw
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.pruning.patterns import n_and_m
+from sinkprune_core.pruning.recipe import Recipe, preset
+
+Measured = tuple[pd.DataFrame, list[pd.DataFrame]]  # a variant's scores, and its answers by benchmark
+TEXTS = {  # how calibration text is seen: fields of a recipe
+    "clean": {"inputs": "clean"},
+    "noised": {"inputs": "noised"},
+    "half": {"inputs": "noised", "noise": "half-clean", "noise_levels": 2},  # once clean, once noised
+}
+PARTS = ("factorial", "schedule", "damping", "screening", "confirmation")  # of the notebook, in order
+CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
+LEFT_OUT = ("none", "unstable")
+ALLOCATIONS = ("uniform", "owl")
+PLAIN = ("none", "uniform")  # what the name of a recipe does not mention
+BASELINE = "sparsegpt, clean"  # what the best recipes are compared with
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recipe under the name that figures use, at one sparsity or pattern, on some calibration text."""
+
+    name: str
+    recipe: Recipe
+    sequences: int  # of calibration text
+    fixed_damping: bool = False  # whether the Gram matrices are damped as those of plain SparseGPT
+
+    @property
+    def place(self) -> str:
+        """Where it prunes, in words: `75 %` or `2:4`."""
+        return self.recipe.pattern if n_and_m(self.recipe.pattern) else f"{100 * self.recipe.sparsity:g} %"
+
+    @property
+    def labels(self) -> dict[str, object]:
+        """The columns that name it in tables of scores."""
+        return {"variant": self.name, "place": self.place, "sequences": self.sequences}
+
+
+def sequences_of(recipe: Recipe, tokens: int) -> int:
+    """Return how many sequences a recipe takes, of `tokens` counted in sequences."""
+    states = recipe.noise_levels if recipe.inputs == "noised" else 1
+    return max(1, tokens // states)
+
+
+def factorial(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
+    """Return Wanda's eight combinations of text, propagation and sinks, on `tokens` sequences' tokens."""
+    entries = []
+    for inputs, propagation, exclude in product(
+        ("clean", "noised"), ("sequential", "dense"), ("none", "all")
+    ):
+        recipe = Recipe(
+            sparsity=sparsity,
+            inputs=inputs,
+            propagation=propagation,
+            exclude=exclude,
+            noise_levels=noise_levels,
+        )
+        name = f"{inputs}, {propagation}, {exclude}"
+        entries.append(Entry(name, recipe, sequences_of(recipe, tokens)))
+    return entries
+
+
+def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return what each switch of `factorial` does to the loss, mean over the settings of the others, (R, N).
+
+    `values` are losses by the name of the combination, (R, N) each. Switches: `noised`, `dense` and `sinks`,
+    all of which are left out.
+    """
+    switched = {"noised": ("clean", "noised"), "dense": ("sequential", "dense"), "sinks": ("none", "all")}
+    effects = {}
+    for place, (switch, (off, on)) in enumerate(switched.items()):
+        differences = []
+        for name, values_RN in values.items():
+            settings = name.split(", ")
+            if settings[place] == on:
+                settings[place] = off
+                differences.append(values_RN - values[", ".join(settings)])
+        effects[switch] = np.mean(differences, axis=0)
+    return effects
+
+
+def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
+    """Return Wanda on noised text with dense propagation under the even grid and the official schedule.
+
+    The official schedule without its last level, t = 1, is that of the same sequences and masks: it lacks
+    only the states that hold nothing but masks.
+    """
+    common = {"sparsity": sparsity, "inputs": "noised", "propagation": "dense"}
+    grid = Recipe(noise_levels=noise_levels, **common)
+    official = Recipe(noise="official", noise_levels=10, **common)
+    below_1 = Recipe(noise="official-below-1", noise_levels=9, **common)
+    sequences = sequences_of(official, tokens)
+    return [
+        Entry("even grid", grid, sequences_of(grid, tokens)),
+        Entry("official levels", official, sequences),
+        Entry("official levels below t = 1", below_1, sequences),
+    ]
+
+
+def sparsegpt_controls(sparsity: float, sequences: int) -> list[Entry]:
+    """Return SparseGPT on so many clean sequences: plain, and with token weights of three kinds."""
+    plain = preset("sparsegpt", sparsity=sparsity)
+    official = preset("paper-sparsegpt", sparsity=sparsity)
+    random = preset("paper-sparsegpt", sparsity=sparsity, exclude="random")
+    entries = [
+        Entry("plain", plain, sequences),
+        Entry("official weights", official, sequences),
+        Entry("random tokens", random, sequences),
+        Entry("official weights, damping of plain", official, sequences, fixed_damping=True),
+    ]
+    return [Entry(f"{e.name}, {sequences}", e.recipe, e.sequences, e.fixed_damping) for e in entries]
+
+
+def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
+    """Return every one-shot recipe of the search at a sparsity in percent (`75`) or an N:M pattern (`2:4`).
+
+    Later blocks are calibrated on what pruned ones make, as both criteria were published. N:M patterns have
+    one sparsity in all layers.
+    """
+    ratio = n_and_m(place)
+    entries = []
+    for criterion, text, exclude, allocation in product(CRITERIA, TEXTS, LEFT_OUT, ALLOCATIONS):
+        if ratio and allocation != "uniform":
+            continue
+        fields = {"noise_levels": noise_levels, **TEXTS[text]}
+        recipe = Recipe(
+            criterion=criterion,
+            sparsity=ratio[0] / ratio[1] if ratio else float(place) / 100,
+            pattern=place if ratio else CRITERIA[criterion],
+            exclude=exclude,
+            allocation=allocation,
+            **fields,
+        )
+        name = ", ".join([criterion, text, *(part for part in (exclude, allocation) if part not in PLAIN)])
+        entries.append(Entry(name, recipe, sequences_of(recipe, tokens)))
+    return entries
+
+
+def best(scores: pd.DataFrame, count: int) -> dict[str, list[str]]:
+    """Return the names of the `count` recipes of lowest mean loss at every place, the best first."""
+    means = scores[scores.variant != "dense"].groupby(["place", "variant"], sort=False).value.mean()
+    found = {}
+    for place, of_place in means.groupby("place", sort=False):
+        found[place] = [variant for _, variant in of_place.sort_values(kind="stable").index[:count]]
+    return found
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What every variant is asked: its loss on texts and, where there are items, two-choice items."""
+
+    texts: dict[str, torch.Tensor]  # held-out ids, int64 (N, T), by domain and start
+    draws: int = 1  # noise draws per sequence
+    items: Mapping[str, int] = field(default_factory=dict)  # how many, by benchmark; see `variant_answers`
+    item_draws: int = 1  # maskings of an ending
+
+    def of(self, run: Run, variant: Variant, seed: int, **labels: object) -> Measured:
+        """Return a variant's scores under the noise of a calibration draw, and its answers."""
+        with variant:
+            scores = variant.scores(run, self.texts, self.draws, noise=seed, seed=seed, **labels)
+            answers = []
+            for benchmark, items in self.items.items():
+                given = (run, variant, benchmark, items, self.item_draws)
+                answers.append(variant_answers(*given, seed=seed, **labels))
+        return scores, answers
+
+
+def measure(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    entries: Sequence[Entry],
+    measures: Measures,
+    seeds: Iterable[int],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return scores and answers of the dense model and of all entries on every calibration draw, a record
+    each.
+
+    Every draw is scored under noise of its own. Columns are those of `Variant.scores` and `variant_answers`,
+    the labels of an entry and `seed`.
+    """
+    length = next(iter(measures.texts.values())).shape[1]
+    dense = {"variant": "dense", "place": "dense", "sequences": 0}
+    found: list[Measured] = []
+    for seed in tqdm(list(seeds), desc=f"calibration draws of {lm.name}"):
+        found.append(measures.of(run, Variant(lm, fingerprint), seed, **dense))
+        drawn = _drawn(lm, entries, length, seed)
+        for entry in tqdm(entries, desc="prune and measure", unit="variant", leave=False):
+            variant = _variant(run, lm, fingerprint, entry, *drawn[entry.sequences])
+            found.append(measures.of(run, variant, seed, **entry.labels))
+    scores = pd.concat([each for each, _ in found], ignore_index=True)
+    answers = [each for _, parts in found for each in parts]
+    return scores, pd.concat(answers, ignore_index=True) if answers else pd.DataFrame()
+
+
+def _drawn(
+    lm: LanguageModel, entries: Sequence[Entry], length: int, seed: int
+) -> dict[int, tuple[Calibration, SharedStatistics]]:
+    """Return calibration text, and the statistics of it that recipes share, by number of sequences."""
+    found = {}
+    for count in dict.fromkeys(entry.sequences for entry in entries):
+        text = calibration_draw(lm, count, length, seed)
+        recipes = [entry.recipe for entry in entries if entry.sequences == count]
+        found[count] = (text, SharedStatistics(lm, recipes, text))
+    return found
+
+
+def _variant(
+    run: Run,
+    lm: LanguageModel,
+    fingerprint: str,
+    entry: Entry,
+    text: Calibration,
+    shared: SharedStatistics,
+) -> Variant:
+    if not entry.fixed_damping:
+        return Variant(lm, fingerprint, entry.recipe, text, shared)
+    plain = preset("sparsegpt", sparsity=entry.recipe.sparsity)
+    return DampedVariant(run, lm, fingerprint, entry.recipe, text, plain)

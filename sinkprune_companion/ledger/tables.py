@@ -1,0 +1,124 @@
+"""The claims table as readers see it: in a terminal and in Markdown."""
+
+import pandas as pd
+
+from sinkprune_core.evaluation.verdict_rule import (
+    CONTRADICTED,
+    NO_DIFFERENCE,
+    NOT_RUN,
+    REPRODUCED,
+    TOO_FEW_DRAWS,
+    UNDECIDED,
+    VERDICTS,
+)
+from sinkprune_core.tables import markdown_table
+
+MARKS = {
+    REPRODUCED: "✅",
+    CONTRADICTED: "❌",
+    NO_DIFFERENCE: "≈",
+    UNDECIDED: "❔",
+    TOO_FEW_DRAWS: "…",
+    NOT_RUN: "▫️",
+}
+HEADS = {
+    "control": "*control:* ",
+    "question": "*our question:* ",
+    "others": "*by others:* ",
+}  # of a claim, by kind of row
+COLUMNS = (
+    "id",
+    "claim",
+    "kind",
+    "beneath",
+    "family",
+    "metric",
+    "published",
+    "here",
+    "interval",
+    "claimed",
+    "verdict",
+    "margin",
+    "p_holm",
+    "draws",
+    "half_width",
+    "smallest_effect",
+    "error_draws",
+    "error_sequences",
+    "note",
+    "notebook",
+)  # of the table
+KINDS = {
+    "claim": "claims of the paper",
+    "control": "controls of these",
+    "question": "our questions",
+    "others": "measured by others, at 8B",
+}
+SMALLEST_P = 0.001  # smaller ones are shown as below it
+EXPLAINED = (
+    "± is the smallest difference that matters. p is that of a two-sided t test, corrected over the row's "
+    "family (Holm). Undecided rows say the half-width of the interval, the smallest effect that the run "
+    "could have seen (power 80 %), and the run that would decide."
+)
+
+
+def as_text(table: pd.DataFrame, width: int = 60) -> str:
+    """Return the table for a terminal, claims cut to `width` characters."""
+    longest = max(map(len, VERDICTS))
+    lines = []
+    for row in table.itertuples():
+        says = row.claim if len(row.claim) <= width else row.claim[: width - 1] + "…"
+        lines.append(f"  {row.verdict:<{longest}} {says:<{width}} {row.here:>9} {row.interval}")
+    return "\n".join(lines)
+
+
+def counts(table: pd.DataFrame) -> str:
+    """Return how many rows of each kind have which verdict, in Markdown; what is ours is counted apart."""
+    by_kind = pd.crosstab(table.kind, table.verdict).reindex(columns=list(VERDICTS), fill_value=0)
+    present = [kind for kind in KINDS if kind in by_kind.index]
+    rows = [[KINDS[kind], *by_kind.loc[kind]] for kind in present]
+    return markdown_table(["rows", *VERDICTS], rows)
+
+
+def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
+    """Return the table in Markdown for a page from which `root` leads to the project, with kinds marked.
+
+    Claim, verdict and number come first, so that they are what a narrow screen shows; an interval stays on
+    one line. Without `root` (None) no row names its notebook.
+    """
+    rows = []
+    for row in table.itertuples():
+        measured = row.metric
+        if row.claimed:
+            measured += f" (claimed: {row.claimed})"
+        if row.notebook and root is not None:
+            measured += f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)"
+        rows.append(
+            [
+                HEADS.get(row.kind, "") + row.claim,
+                f"{MARKS[row.verdict]} {row.verdict}",
+                _unbroken(f"{row.here} {row.interval}") if row.here else "–",
+                "–" if pd.isna(row.margin) else f"{row.margin:.2g}",
+                p_text(row.p_holm),
+                row.note or "–",
+                measured,
+                row.published or "–",
+            ]
+        )
+    head = ["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured", "published"]
+    return markdown_table(head, rows)
+
+
+def _unbroken(number: str) -> str:
+    """Return a number with its interval, which may break between the two only."""
+    value, interval = number.split(" ", 1)
+    return f"{value} " + interval.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value as it is shown."""
+    if pd.isna(p):
+        return "–"
+    if p < SMALLEST_P:
+        return f"< {SMALLEST_P:g}"
+    return f"{p:.2g}"

@@ -1,0 +1,65 @@
+"""Numbers as readers see them: one format for pages, notebooks and figures."""
+
+from collections.abc import Iterable
+
+from sinkprune_core.evaluation.intervals import Estimate
+
+MINUS = "−"
+SPACE = "\N{NO-BREAK SPACE}"  # no line breaks within a number
+SMALLEST_P = 0.001  # smaller ones are shown as below it
+
+
+def number(value: float, digits: int = 2) -> str:
+    """Return a number of so many significant digits, with a true minus sign and commas between thousands."""
+    rounded = float(f"{value:.{digits}g}")
+    text = f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+    return text.replace("-", MINUS)
+
+
+def count(value: float) -> str:
+    """Return a whole number with commas between thousands."""
+    return f"{value:,.0f}".replace("-", MINUS)
+
+
+def signed(value: float, decimals: int = 3) -> str:
+    """Return a signed number of so many decimals with a true minus sign; what rounds to zero has no sign."""
+    text = f"{value:+.{decimals}f}"
+    if float(text) == 0:
+        return text[1:]
+    return text.replace("-", MINUS)
+
+
+def signed_interval(value: float, low: float, high: float) -> str:
+    """Return a signed number and its interval in three decimals, in four where it stays within ± 0.1."""
+    decimals = 4 if max(abs(low), abs(high)) < 0.1 else 3
+    return f"{signed(value, decimals)} [{signed(low, decimals)}, {signed(high, decimals)}]"
+
+
+def percent(value: float) -> str:
+    """Return a share in percent: with one decimal below 10 %, with two below 1 %."""
+    size = abs(100 * value)
+    decimals = 0 if size >= 10 else 1 if size >= 1 else 2
+    return f"{100 * value:.{decimals}f}{SPACE}%".replace("-", MINUS)
+
+
+def amount(estimate: Estimate, unit: str = "") -> str:
+    """Return a number with its unit and its interval in brackets, which does not break over lines."""
+    interval = f"[{number(estimate.low)},{SPACE}{number(estimate.high)}]"
+    return " ".join(part for part in (number(estimate.value), unit, interval) if part)
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value; a dash for none."""
+    if p is None or p != p:
+        return "–"
+    if p < SMALLEST_P:
+        return f"< {SMALLEST_P:g}"
+    return f"{p:.2g}"
+
+
+def joined(parts: Iterable[str], last: str = "and") -> str:
+    """Return a list in words."""
+    parts = list(parts)
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} {last} {parts[-1]}"

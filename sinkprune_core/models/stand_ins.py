@@ -1,0 +1,176 @@
+"""Tiny random models in the public formats: what takes a model's place where no weights are wanted.
+
+A stand-in has the class, direction, shift and layout of files of a row of the table of models, and its kinds
+of parameters. It spells any text in bytes. Its weights are random: no number of it says anything about the
+real model.
+
+Dimensions: O output features, I input features.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from sinkprune_core.files import atomic
+from sinkprune_core.models.catalog import EMBEDDED, KnownModel, ModelShape
+from sinkprune_core.models.configurations import of_shape
+from sinkprune_core.models.formats import FORMATS, renamed
+from sinkprune_core.models.hub import parse
+from sinkprune_core.models.language_model import blocks_of
+from sinkprune_core.models.weight_files import DTYPES
+
+VOCABULARY = 288  # 256 bytes, special tokens, and some entries that no text has
+POSITIONS = 1024
+THETA = 500_000.0  # base of the rotary frequencies
+MASK = 5
+END = "<|endoftext|>"
+# the order in which a block's parameters take from the stream of random numbers
+FIRST = ("layernorm", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj")
+MODEL_TYPES = {"illada": "llada", "dream": "Dream", "a2d": "a2d-{}"}  # {}: that of the native class
+
+
+def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
+    """Return what to load where no weights are wanted.
+
+    For a hub id that is a stand-in below `folder`, written where it is missing; for an embedded model or a
+    folder it is the name itself. Raises ValueError for an unknown name, as `load` does.
+    """
+    row, _ = parse(name)
+    if row is None or row.id in EMBEDDED:
+        return name
+    place = folder / f"tiny-random-{row.id.replace('/', '--')}"
+    if not place.exists():
+        with atomic(place) as partial:
+            partial.mkdir()
+            _write(row, partial, seed)
+    return place
+
+
+def _write(row: KnownModel, folder: Path, seed: int) -> None:
+    model = _random_model(row, seed)
+    published = FORMATS[row.family]
+    native = {name: parameter.data for name, parameter in model.named_parameters()}
+    if row.family in ("smdm", "smdm-ar"):
+        native = _fused(native, model.config, without_mask=row.family == "smdm")
+    stored_names = tuple((new, old) for old, new in published.names if row.family != "native")
+    stored = {renamed(name, stored_names): tensor.contiguous() for name, tensor in native.items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    file = "lit_config.json" if row.family in ("smdm", "smdm-ar") else "config.json"
+    (folder / file).write_text(json.dumps(_public_config(row, model.config)))
+    _tokenizer(row).save_pretrained(folder)
+
+
+def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
+    """Return a tiny model of a row's class, with gains near 1 and weights that make attention sharp."""
+    shape = _tiny(row)
+    settings = {"bos_token_id": 0, "eos_token_id": 0}
+    if not shape.learned_positions:
+        rotary = {"rope_type": "default", "rope_theta": THETA}
+        settings |= {"rope_parameters": rotary, "rms_norm_eps": 1e-5}
+    config = of_shape(row.native, shape, POSITIONS, **settings)
+    model = getattr(transformers, row.native)(config).to(DTYPES[row.stored]).requires_grad_(False)
+    rng = torch.Generator().manual_seed(seed)
+
+    def draw(module: nn.Module, weight_scale: float = 0.35) -> None:
+        for name, parameter in sorted(module.named_parameters(), key=_place):
+            is_gain = parameter.dim() == 1 and name.endswith("weight")
+            scale = weight_scale if parameter.dim() > 1 else 0.2 if is_gain else 0.1
+            parameter.copy_(float(is_gain) + scale * torch.randn(parameter.shape, generator=rng))
+
+    for block in blocks_of(model):
+        draw(block)
+    for part in model.base_model.children():
+        if part is not blocks_of(model):
+            draw(part, 0.02)  # embeddings small enough for the norms' epsilon to count
+    if not shape.tied:
+        draw(model.get_output_embeddings())
+    return model
+
+
+def _tiny(row: KnownModel) -> ModelShape:
+    """Return the shape of a row in small; what decides which parameters there are stays."""
+    return replace(
+        row.shape,
+        vocabulary=VOCABULARY + (row.family == "smdm"),  # whose mask comes after the vocabulary
+        width=32,
+        mlp=48,
+        layers=3,
+        heads=4,
+        groups=4 if row.shape.groups == row.shape.heads else 2,
+        head_width=8,
+    )
+
+
+def _place(entry: tuple[str, nn.Parameter]) -> int:
+    """Return when a parameter of a module is drawn."""
+    places = [place for place, part in enumerate(FIRST) if f"{part}.weight" in entry[0]]
+    return min(places, default=len(FIRST))
+
+
+def _fused(native: dict[str, torch.Tensor], config, without_mask: bool) -> dict[str, torch.Tensor]:
+    """Return parameters as lit-gpt stores them: queries, key and value of each group in one tensor."""
+    stored = {}
+    for name, tensor_OI in native.items():
+        if "q_proj" in name:
+            parts = [native[name.replace("q_proj", f"{part}_proj")] for part in "qkv"]
+            groups = [part_OI.unflatten(0, (config.num_key_value_heads, -1)) for part_OI in parts]
+            stored[name.replace("q_proj", "qkv_proj")] = torch.cat(groups, dim=1).flatten(0, 1)
+        elif "k_proj" not in name and "v_proj" not in name:
+            stored[name] = tensor_OI
+    if without_mask:
+        stored["lm_head.weight"] = stored["lm_head.weight"][:-1]  # it is never predicted
+    return stored
+
+
+def _public_config(row: KnownModel, config) -> dict:
+    """Return what a row's family states of its models, in its field names."""
+    if row.family in ("smdm", "smdm-ar"):
+        heads = {"n_head": config.num_attention_heads, "n_query_groups": config.num_key_value_heads}
+        return heads | {"block_size": POSITIONS, "norm_eps": config.rms_norm_eps}
+    if row.family in ("llada", "mmada"):
+        return {
+            "model_type": row.family,
+            "d_model": config.hidden_size,
+            "n_layers": config.num_hidden_layers,
+            "n_heads": config.num_attention_heads,
+            "n_kv_heads": config.num_key_value_heads,
+            "mlp_hidden_size": config.intermediate_size,
+            "vocab_size": config.vocab_size,
+            "max_sequence_length": POSITIONS,
+            "rms_norm_eps": config.rms_norm_eps,
+            "rope_theta": THETA,
+            "rope": True,
+            "weight_tying": config.tie_word_embeddings,
+            "block_type": "llama",
+            "activation_type": "silu",
+            "layer_norm_type": "rms",
+            "include_bias": False,
+            "mask_token_id": MASK,
+        }
+    public = config.to_dict() | {"dtype": row.stored}
+    public["model_type"] = MODEL_TYPES.get(row.family, "{}").format(config.model_type)
+    if row.kind == "diffusion":
+        public["mask_token_id"] = MASK
+    return public
+
+
+def _tokenizer(row: KnownModel) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of one byte per token, the mask at its place where the vocabulary spells it."""
+    special = {0: END}
+    if row.mask_token:
+        special[MASK] = row.mask_token
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    places = [place for place in range(len(letters) + len(special)) if place not in special]
+    vocabulary = dict(zip(letters, places, strict=True)) | {token: place for place, token in special.items()}
+    inner = Tokenizer(models.BPE(vocabulary, []))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens(list(special.values()))
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=END, pad_token=END)

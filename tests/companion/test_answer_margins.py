@@ -1,0 +1,68 @@
+"""Margins in shares of the damage: a naive calculation, pooled over benchmarks."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sinkprune_companion.experiments.answer_margins import margins, share_of_damage
+from sinkprune_companion.ledger.margins import share_that_matters
+
+DAMAGE = {"suite": 2.0, "blimp": 0.5}  # nats that `wanda` costs
+GAIN = {"suite": 0.2, "blimp": 0.1}  # nats that `paper` gives back
+PAIRS = {"suite": 6, "blimp": 4}
+
+
+def answers(draws: int = 3) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = []
+    for benchmark, pairs in PAIRS.items():
+        easy = rng.normal(3, 1, (pairs, 2))
+        for variant, cost in (("dense", 0), ("wanda", DAMAGE[benchmark]), ("paper", None)):
+            cost = DAMAGE[benchmark] - GAIN[benchmark] if cost is None else cost
+            is_dense = variant == "dense"
+            place = {"pattern": "dense", "sparsity": 0.0, "calibration_tokens": 0}
+            if not is_dense:
+                place = {"pattern": "unstructured", "sparsity": 0.5, "calibration_tokens": 100}
+            named = {"benchmark": benchmark, "variant": variant, "group": "g", **place}
+            for seed, pair, item in product(range(1 if is_dense else draws), range(pairs), range(2)):
+                rows.append({**named, "seed": seed, "pair": pair, "margin": easy[pair, item] - cost})
+    return pd.DataFrame(rows)
+
+
+def sides(*variants: str) -> list[dict]:
+    place = {"pattern": "unstructured", "sparsity": 0.5}
+    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
+    return [*({"variant": variant, **place} for variant in variants), dense]
+
+
+def test_a_gain_is_a_share_of_the_damage_of_its_benchmark_and_pairs_count_alike():
+    estimate = share_of_damage(margins(answers()), *sides("paper", "wanda"))
+    shares = [GAIN[name] / DAMAGE[name] for name, pairs in PAIRS.items() for _ in range(pairs)]
+    assert estimate.value == pytest.approx(np.mean(shares))
+    assert estimate.units == sum(PAIRS.values())
+    assert estimate.margin == pytest.approx(share_that_matters())
+
+
+def test_a_pair_counts_with_the_mean_of_its_items():
+    table = answers(1)
+    by_pair = margins(table)
+    assert len(by_pair) == 3 * sum(PAIRS.values())
+    one = table[(table.benchmark == "suite") & (table.variant == "wanda") & (table.pair == 2)]
+    of_pair = by_pair[(by_pair.benchmark == "suite") & (by_pair.variant == "wanda") & (by_pair.pair == 2)]
+    assert of_pair.value.item() == pytest.approx(one.margin.mean())
+
+
+def test_what_does_no_damage_or_was_not_measured_has_no_share():
+    table = answers()
+    harmless = table.assign(margin=table.margin.where(table.variant != "wanda", table.margin + 9))
+    assert share_of_damage(margins(harmless), *sides("paper", "wanda")) is None
+    assert share_of_damage(margins(table), *sides("paper", "flap")) is None
+
+
+def test_benchmarks_on_unequal_draws_are_refused():
+    table = answers()
+    fewer = table[(table.benchmark == "suite") | (table.seed < 2)]
+    with pytest.raises(ValueError, match=r"answered on \[2, 3\] calibration draws"):
+        share_of_damage(margins(fewer), *sides("paper", "wanda"))

@@ -1,0 +1,201 @@
+"""Weights that leaving sinks out decides: which, in which order, and the zeros once they are back."""
+
+import pytest
+import torch
+
+from sinkprune_companion.experiments import critical_weights, stable_sinks
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.run.records import Run
+from sinkprune_core.calibration.sink_profiles import sink_profiles
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import SinkContext, heads_of, rows_for, token_weights
+from sinkprune_core.models.language_model import weight_OI
+
+LEVELS = 4
+SPARSITY = 0.5
+
+
+@pytest.fixture
+def lm(make_anchored_lm):
+    return make_anchored_lm("diffusion")
+
+
+@pytest.fixture
+def text(make_ids) -> Calibration:
+    ids_NT = make_ids(6, 24)
+    ids_NT[:, 5] = 0  # the separator: a sink at every noise level where it is not masked
+    return Calibration(ids_NT, seed=1, batch=2)
+
+
+@pytest.fixture
+def by_name(lm):
+    return stable_sinks.recipes(SPARSITY, LEVELS, stability_threshold=0.3)
+
+
+@pytest.fixture
+def shared(lm, by_name, text):
+    return SharedStatistics(lm, by_name.values(), text)
+
+
+@pytest.fixture
+def masks(lm, by_name, shared):
+    recipes = [by_name[name] for name in ("none", "stable")]
+    return [critical_weights.kept_weights(lm, recipe, shared.of(recipe)) for recipe in recipes]
+
+
+def linears(lm):
+    return {
+        (layer, name): weight_OI(linear)
+        for layer, block in enumerate(lm.blocks)
+        for name, linear in lm.linears(block).items()
+    }
+
+
+def test_masks_are_those_that_pruning_makes(lm, by_name, text, shared, masks):
+    dense = {place: weights != 0 for place, weights in linears(lm).items()}
+    for name, mask in zip(("none", "stable"), masks, strict=True):
+        with Variant(lm, "tiny", by_name[name], text, shared) as variant:
+            variant.ready()
+            for place, weights in linears(lm).items():
+                assert torch.equal(weights != 0, mask[place] & dense[place])
+
+
+def naive_largest(lm, rows):
+    """Largest |x| at tokens that weigh 0, from full forwards, a row at a time."""
+    largest = {}
+    for ids_T, weights in zip(rows.ids_RT, rows.weight_RT.tolist(), strict=True):
+        handles = []
+        for layer, block in enumerate(lm.blocks):
+            for name, linear in lm.linears(block).items():
+
+                def look(module, args, place=(layer, name), weights=weights):
+                    for token, weight in enumerate(weights):
+                        if weight == 0:
+                            size_I = args[0][0, token].abs()
+                            former_I = largest.get(place, torch.zeros_like(size_I))
+                            largest[place] = torch.maximum(former_I, size_I)
+
+                handles.append(linear.register_forward_pre_hook(look))
+        lm.hidden(ids_T[None])
+        for handle in handles:
+            handle.remove()
+    return largest
+
+
+def test_largest_inputs_are_those_of_full_forwards(lm, by_name, text):
+    rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
+    assert 0 < (rows.weight_RT == 0).sum() < rows.weight_RT.numel()
+    largest = critical_weights.largest_inputs(lm, rows, batch=2)
+    expected = naive_largest(lm, rows)
+    assert set(largest) == set(expected)
+    for place, value_I in largest.items():
+        torch.testing.assert_close(value_I, expected[place], rtol=1e-4, atol=1e-5)
+    assert not any(module._forward_pre_hooks for module in lm.model.modules())
+
+
+def test_lost_weights_are_those_of_a_naive_search_in_its_order(lm, by_name, text, shared, masks):
+    kept, kept_without = masks
+    rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
+    largest = critical_weights.largest_inputs(lm, rows)
+    importance = critical_weights.by_largest_input(largest)
+    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, 10_000)
+    expected = []
+    for place, weights in linears(lm).items():
+        for output in range(len(weights)):
+            for column in range(weights.shape[1]):
+                if kept[place][output, column] and not kept_without[place][output, column]:
+                    size = float(weights[output, column].abs() * largest[place][column])
+                    expected.append((-size, *place, output, column))
+    expected.sort(key=lambda row: row[0])
+    assert len(expected) == lost.lost.iloc[0] == len(lost) > 20
+    assert lost.importance.tolist() == pytest.approx([-row[0] for row in expected], rel=1e-5)
+    found = set(lost[["layer", "linear", "output", "input"]].itertuples(index=False, name=None))
+    assert found == {row[1:] for row in expected}
+    first = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, 7)
+    assert first.equals(lost.head(7).reset_index(drop=True)), "a shorter list is the start of a longer one"
+
+
+def test_each_lost_weight_has_a_replacement_of_its_own_that_only_the_other_mask_keeps(
+    lm, by_name, shared, masks
+):
+    kept, kept_without = masks
+    rng = torch.Generator().manual_seed(0)
+    importance = critical_weights.at_random(rng)
+    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, 10_000)
+    assert not lost.duplicated(["layer", "linear", "output", "replaced_by"]).any()
+    for row in lost.itertuples():
+        place = row.layer, row.linear
+        assert (
+            kept_without[place][row.output, row.replaced_by] and not kept[place][row.output, row.replaced_by]
+        )
+
+
+@pytest.mark.parametrize("count", [1, 3, 25])
+def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name, text, shared, masks, count):
+    importance = critical_weights.at_random(torch.Generator().manual_seed(0))
+    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, count)
+    dense = {place: weights.clone() for place, weights in linears(lm).items()}
+    with Variant(lm, "tiny", by_name["stable"], text, shared) as variant:
+        variant.ready()
+        pruned = {place: weights.clone() for place, weights in linears(lm).items()}
+        zeros = sum(int((weights == 0).sum()) for weights in pruned.values())
+        for swap, fewer in ((True, 0), (False, count)):
+            with critical_weights.restored(lm, lost, swap):
+                now = linears(lm)
+                assert zeros - sum(int((weights == 0).sum()) for weights in now.values()) == fewer
+                for row in lost.itertuples():
+                    place = row.layer, row.linear
+                    assert now[place][row.output, row.input] == dense[place][row.output, row.input]
+            assert all(torch.equal(linears(lm)[place], pruned[place]) for place in pruned)
+
+
+def test_all_lost_weights_restored_give_the_other_mask(lm, by_name, text, shared, masks):
+    dense = {place: weights != 0 for place, weights in linears(lm).items()}
+    importance = critical_weights.at_random(torch.Generator().manual_seed(0))
+    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, 10_000)
+    with Variant(lm, "tiny", by_name["stable"], text, shared) as variant:
+        variant.ready()
+        with critical_weights.restored(lm, lost):
+            restored = {place: weights != 0 for place, weights in linears(lm).items()}
+    assert all(torch.equal(restored[place], masks[0][place] & dense[place]) for place in restored)
+
+
+def test_masks_that_are_not_equally_full_are_refused(lm, by_name, shared, masks):
+    kept, kept_without = masks
+    place = next(iter(kept))
+    fewer = {**kept_without, place: torch.zeros_like(kept_without[place])}
+    with pytest.raises(ValueError, match="unequal numbers"):
+        critical_weights.lost_weights(lm, kept, fewer, shared.of(by_name["stable"]), lambda *_: None, 5)
+
+
+def test_as_many_random_tokens_as_stable_sinks_leave_at_every_step(lm, by_name, text):
+    profiles = sink_profiles(lm, text, LEVELS, progress=False)
+    counts = {}
+    for name in ("stable", "random, as many as stable"):
+        key = by_name[name].statistics_key
+        weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), text.seed))
+        counts[name] = (weight_RT == 0).sum(1)
+        alone = SinkContext(profiles[0][2:3], profiles[1], key, heads_of(lm), text.seed, 2)
+        assert torch.equal(token_weights(alone), weight_RT[2 * LEVELS : 3 * LEVELS])
+    assert torch.equal(*counts.values()) and counts["stable"].sum() > 0
+
+
+def test_records_of_restored_models_go_from_the_pruned_one_to_the_other(
+    lm, by_name, text, shared, tmp_path, monkeypatch, make_ids
+):
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
+    run = Run("08_stable_sinks", "test", {})
+    pair = (by_name["none"], by_name["stable"])
+    given = (run, lm, "tiny", *pair, text, shared, 3, 10_000)
+    lost = stable_sinks.critical(*given, order=stable_sinks.AT_RANDOM)
+    texts = {"natural": make_ids(3, 16)}
+    values = {}
+    for name, recipe in zip(("none", "stable"), pair, strict=True):
+        with Variant(lm, "tiny", recipe, text, shared) as variant:
+            values[name] = variant.scores(run, texts, 1, noise=2).value.tolist()
+            if name == "stable":
+                counts = [1, len(lost)]
+                scored = stable_sinks.restored_scores(run, variant, lost, counts, True, texts, 1, 2)
+    by_count = {count: part.value.tolist() for count, part in scored.groupby("restored")}
+    assert by_count[len(lost)] == pytest.approx(values["none"], abs=1e-5)
+    assert by_count[1] != pytest.approx(by_count[len(lost)], abs=1e-9)

@@ -1,0 +1,179 @@
+"""BLiMP and WikiText-2 in a local folder: every published format is found and read, and what is broken is
+told.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import datasets
+import lm_eval.tasks
+import pyarrow
+import pyarrow.parquet
+import pytest
+from lm_eval.tasks import TaskManager
+from public_formats import LINES, PAGES, RAW, parquet, put, write_both
+
+from sinkprune_companion.harness.data_files import blimp_files, blimp_paradigms, wikitext_files
+from sinkprune_companion.harness.local_data import pairs, running_text, wikitext
+
+
+def harness_index(folder: str) -> dict:
+    """Return the tasks in a folder of the harness."""
+    tasks = Path(lm_eval.tasks.__file__).parent / folder
+    return TaskManager(include_path=tasks, include_defaults=False).task_index
+
+
+# files
+
+
+def test_the_paradigms_are_those_of_the_harness():
+    known = harness_index("blimp")
+    group = known["blimp"].cfg["task"]
+    assert [known[task].cfg["dataset_name"] for task in group] == list(blimp_paradigms())
+    assert group == [f"blimp_{paradigm}" for paradigm in blimp_paradigms()] and len(group) == 67
+
+
+def test_paradigms_are_found_without_the_harness(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    assert list(blimp_files(write_both(tmp_path))) == ["passive_1", "wh_island"]
+
+
+def test_raw_text_goes_before_the_one_with_unk_and_other_wikitexts_are_passed_over(tmp_path):
+    raw = put(tmp_path / "wikitext-2-raw" / "wiki.test.raw", RAW)
+    tokens = put(tmp_path / "wikitext-2" / "wiki.test.tokens", RAW.replace("word40", "<unk>"))
+    put(tmp_path / "wikitext-103-raw" / "wiki.test.raw", RAW)
+    put(tmp_path / "notes" / "test.txt", "no WikiText")
+    assert wikitext_files(tmp_path) == {"test": [raw]}
+    raw.unlink()
+    assert wikitext_files(tmp_path) == {"test": [tokens]}
+    warning = "has <unk> for rare words; published perplexities are of the raw version, wiki.test.raw"
+    with pytest.warns(UserWarning, match=warning):
+        wikitext(tmp_path)
+    tokens.unlink()
+    assert wikitext_files(tmp_path) == {}
+
+
+# texts
+
+
+FORMATS = {
+    "raw": lambda root: put(root / "wiki.test.raw", RAW),
+    "tokens": lambda root: put(root / "wikitext-2" / "wiki.test.tokens", RAW),
+    "text": lambda root: put(root / "wikitext-2" / "test.txt", RAW),
+    "lines": lambda root: parquet(root / "wikitext-2-raw-v1" / "test-00000-of-00001.parquet", text=LINES),
+    "pages": lambda root: parquet(root / "WikiText2" / "test.parquet", page=PAGES),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_holds_the_same_articles(name, tmp_path):
+    FORMATS[name](tmp_path)
+    found = wikitext(tmp_path, "test")
+    assert [page.strip() for page in found] == [page.strip() for page in PAGES]
+    assert found == wikitext(put(tmp_path / "other" / "wiki.test.raw", RAW).parent) or name == "pages"
+    assert running_text(found) == "\n".join(line for line in RAW.split("\n") if line.strip())
+
+
+def test_the_hub_gives_what_the_harness_reads(monkeypatch):
+    asked = []
+
+    def from_hub(*args, **options):
+        asked.append((args, options))
+        return datasets.Dataset.from_list([{"page": page} for page in PAGES])
+
+    monkeypatch.setattr(datasets, "load_dataset", from_hub)
+    assert wikitext(None, "validation") == PAGES
+    entry = harness_index("wikitext")["wikitext"].cfg
+    assert asked == [((entry["dataset_path"], entry["dataset_name"]), {"split": "validation"})]
+
+    def offline(*_, **__):
+        raise ConnectionError("no\nroute")
+
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    said = r"WikiText-2 cannot be had from the hub \(no route\): give a local folder of it \(--data\)"
+    with pytest.raises(OSError, match=said):
+        wikitext(None)
+
+
+def test_an_unknown_split_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="split='dev' is unknown; choose one of train, validation, test"):
+        wikitext(tmp_path, "dev")
+
+
+# pairs
+
+
+def test_a_parquet_file_of_something_else_is_told_by_its_columns(tmp_path):
+    file = tmp_path / "passive_1" / "train.parquet"
+    parquet(file, question=["a"], answer=["b"])
+    said = r"train.parquet has no column sentence_good or sentence_bad; it has question, answer"
+    with pytest.raises(ValueError, match=said):
+        pairs([file])
+    parquet(file, sentence_good=["a"])
+    with pytest.raises(ValueError, match=r"train.parquet, row 1: no text 'sentence_bad'"):
+        pairs([file])
+
+
+GOOD = {"sentence_good": "a b", "sentence_bad": "b a"}
+BROKEN_PAIRS = {
+    "an empty sentence": ({**GOOD, "sentence_bad": " "}, "line 2: no text 'sentence_bad'"),
+    "a number": ({**GOOD, "sentence_good": 3}, "line 2: no text 'sentence_good'"),
+    "half a character": (
+        {**GOOD, "sentence_bad": "a \ud800"},
+        "line 2: 'sentence_bad' holds half a character",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_PAIRS)
+def test_a_pair_without_two_sentences_is_told_by_its_line(name, tmp_path):
+    row, said = BROKEN_PAIRS[name]
+    file = put(tmp_path / "passive_1.jsonl", f"{json.dumps(GOOD)}\n{json.dumps(row)}\n")
+    with pytest.raises(ValueError, match=f"passive_1.jsonl, {said}"):
+        pairs([file])
+
+
+def test_json_of_a_hundred_thousand_levels_is_told_by_its_line(tmp_path):
+    file = put(tmp_path / "passive_1.jsonl", "[" * 100_000)
+    with pytest.raises(ValueError, match=r"passive_1.jsonl, line 1: not JSON \(nested too deeply\)"):
+        pairs([file])
+
+
+@pytest.mark.parametrize("page", [3, None, "", " \n", b"a", 1.5])
+def test_a_page_that_is_no_text_is_told_by_its_row(page, tmp_path):
+    file = tmp_path / "WikiText2" / "test.parquet"
+    file.parent.mkdir()
+    pyarrow.parquet.write_table(pyarrow.table({"page": [page]}), file)
+    with pytest.raises(ValueError, match=r"test.parquet, row 1: no text 'page'"):
+        wikitext(tmp_path)
+
+
+def test_a_line_that_is_no_text_is_told_by_its_row(tmp_path):
+    parquet(tmp_path / "wikitext-2" / "test.parquet", text=[1.5, 2.5])
+    with pytest.raises(ValueError, match=r"test.parquet, row 1: no text 'text'"):
+        wikitext(tmp_path)
+
+
+def test_a_flipped_bit_of_a_parquet_file_never_ends_without_its_name(tmp_path):
+    file = tmp_path / "WikiText2" / "test.parquet"
+    parquet(file, page=PAGES)
+    sound = file.read_bytes()
+    refusals = []
+    for place in range(0, len(sound), 7):
+        broken = bytearray(sound)
+        broken[place] ^= 1 << place % 8
+        file.write_bytes(broken)
+        try:
+            wikitext(tmp_path)
+        except ValueError as error:
+            refusals.append(str(error))
+    assert len(refusals) > 10
+    assert all(str(file) in refusal and "\n" not in refusal for refusal in refusals)
+
+
+def test_a_mark_of_byte_order_is_no_text(tmp_path):
+    file = put(tmp_path / "wiki.test.raw", b"\xef\xbb\xbf" + RAW.encode())
+    assert wikitext(file.parent) == wikitext(put(tmp_path / "other" / "wiki.test.raw", RAW).parent)
+    paradigm = put(tmp_path / "passive_1.jsonl", b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
+    assert pairs([paradigm]) == [GOOD]

@@ -1,0 +1,176 @@
+"""The harness's own tasks on local data: the harness's own numbers, naive ones, and its own model's."""
+
+import logging
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from lm_eval import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
+from public_formats import BLIMP, RAW, jsonl, parquet, put, words, write_both
+
+from sinkprune_companion.harness.benchmarks import evaluate
+from sinkprune_companion.harness.data_files import blimp_files, blimp_paradigms
+from sinkprune_companion.harness.harness_model import HarnessModel
+from sinkprune_companion.harness.local_data import pairs, wikitext
+from sinkprune_companion.harness.local_tasks import local_tasks
+from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
+from sinkprune_core.evaluation.protocols import Protocol
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_both(tmp_path / "data")
+
+
+def log_p(lm, text: str) -> float:
+    """Return log p of a text after the end-of-text token, one token at a time."""
+    ids = [lm.tokenizer.eos_token_id, *lm.tokenizer(text, add_special_tokens=False).input_ids]
+    total = 0.0
+    for place in range(1, len(ids)):
+        logits_V = lm.model(torch.tensor([ids[:place]])).logits[0, -1]
+        total += float(logits_V.log_softmax(-1)[ids[place]])
+    return total
+
+
+def bound(lm, text: str, how: Protocol) -> float:
+    """Return the estimated log p of a text after the end-of-text token under a diffusion model."""
+    return log_likelihood(lm, [(torch.tensor([0]), lm.encode(text))], how).value.mean()
+
+
+def local(lm, data: Path, tasks: list[str], split: str = "test", **options) -> pd.DataFrame:
+    with local_tasks(data, tasks, split) as (names, include):
+        return evaluate(lm, names, include=include, **options)
+
+
+# BLiMP
+
+
+def test_accuracy_is_that_of_a_naive_loop(tiny_ar, tiny_dlm, folder):
+    with pytest.warns(UserWarning, match="2 of the 67 paradigms"):
+        frame = local(tiny_ar, folder, ["blimp", "blimp_passive_1"])
+    shares = {}
+    for name, rows in BLIMP.items():
+        right = [log_p(tiny_ar, f" {good}") > log_p(tiny_ar, f" {bad}") for good, bad in rows]
+        shares[name] = sum(right) / len(right)
+    assert 0 < sum(shares.values()) < 2
+    assert frame.task.tolist() == ["blimp_2_of_67", "blimp_passive_1"]
+    assert frame.metric.tolist() == ["acc", "acc"] and frame.documents.tolist() == [7, 4]
+    assert frame.value.tolist() == pytest.approx([sum(shares.values()) / 2, shares["passive_1"]])
+
+    how = Protocol("count", 8, 8)
+    right = [
+        bound(tiny_dlm, f" {good}", how) > bound(tiny_dlm, f" {bad}", how) for good, bad in BLIMP["passive_1"]
+    ]
+    assert local(tiny_dlm, folder, ["blimp_passive_1"], mc_num=8).value.tolist() == [sum(right) / 4]
+
+
+def test_parquet_files_and_shards_are_as_good(tiny_ar, folder, tmp_path):
+    hub = tmp_path / "hub"
+    good, bad = zip(*BLIMP["wh_island"], strict=True)
+    for number, part in enumerate((slice(2), slice(2, None))):
+        shard = hub / "wh_island" / f"train-0000{number}-of-00002.parquet"
+        parquet(shard, sentence_good=good[part], sentence_bad=bad[part])
+    good, bad = zip(*BLIMP["passive_1"], strict=True)
+    parquet(hub / "passive_1.parquet", sentence_good=good, sentence_bad=bad)
+    found = {name: pairs(files) for name, files in blimp_files(hub).items()}
+    assert found == {name: pairs(files) for name, files in blimp_files(folder).items()}
+    asked = ["blimp_wh_island", "blimp_passive_1"]
+    pd.testing.assert_frame_equal(local(tiny_ar, hub, asked), local(tiny_ar, folder, asked))
+
+
+def test_all_paradigms_are_blimp_and_fewer_are_not(tiny_ar, tmp_path):
+    for place, name in enumerate(blimp_paradigms()):
+        jsonl(tmp_path / f"{name}.jsonl", [(words(2, place), words(2, place + 500))] * (1 + place % 2))
+    with local_tasks(tmp_path, ["blimp"]) as (names, include):
+        frame = evaluate(tiny_ar, names, include=include)
+        apart = evaluate(tiny_ar, [f"blimp_{name}" for name in blimp_paradigms()], include=include)
+    assert frame.task.tolist() == names == ["blimp"] and frame.documents.tolist() == [100]
+    # paradigms weigh alike, as in the harness
+    assert frame.value[0] == pytest.approx(apart.value.mean())
+    (tmp_path / "wh_island.jsonl").unlink()
+    with pytest.warns(UserWarning, match="66 of the 67"), local_tasks(tmp_path, ["blimp"]) as (names, _):
+        assert names == ["blimp_66_of_67"]
+
+
+def test_broken_data_is_told_before_any_task_is_given(tmp_path):
+    parquet(tmp_path / "passive_1" / "train.parquet", sentence_good=["a"])
+    with (
+        pytest.raises(ValueError, match=r"train.parquet, row 1: no text 'sentence_bad'"),
+        local_tasks(tmp_path, ["blimp_passive_1"]),
+    ):
+        pytest.fail("tasks were given")
+
+
+# WikiText-2
+
+
+def test_word_perplexity_is_the_naive_one(tiny_ar, folder):
+    frame = local(tiny_ar, folder, ["wikitext"])
+    found = wikitext(folder)
+    texts = [wikitext_detokenizer({"page": page}) for page in found]
+    assert len(found) == 2 and all(len(tiny_ar.encode(text)) < 60 for text in texts)
+    total = sum(log_p(tiny_ar, text) for text in texts)
+    word_count = sum(len(re.split(r"\s+", page)) for page in found)
+    byte_count = sum(len(page.encode()) for page in found)
+    expected = {
+        "word_perplexity": math.exp(-total / word_count),
+        "byte_perplexity": math.exp(-total / byte_count),
+        "bits_per_byte": -total / byte_count / math.log(2),
+    }
+    assert frame.metric.tolist() == list(expected) and set(frame.task) == {"wikitext"}
+    assert frame.value.tolist() == pytest.approx(list(expected.values()), rel=1e-4)
+    assert local(tiny_ar, folder, ["wikitext"], limit=1).documents.tolist() == [1, 1, 1]
+
+
+def test_another_split_has_another_name(tiny_ar, tmp_path):
+    put(tmp_path / "wiki.valid.tokens", RAW)
+    assert set(local(tiny_ar, tmp_path, ["wikitext"], "validation").task) == {"wikitext_validation"}
+
+
+# the harness's own model
+
+
+def values(samples: list[dict]) -> list[float]:
+    """Return the log-likelihoods of all requests, without the flag of greedy targets."""
+    found = []
+    for sample in samples:
+        for [response] in sample["resps"]:
+            value = response[0] if isinstance(response, (list, tuple)) else response
+            found.append(float(value))
+    return found
+
+
+def answers(
+    lm, data: Path, tasks: list[str], saved: Path, limit: int, max_length: int = 64
+) -> list[tuple[list[float], list[float]]]:
+    """Return the log-likelihoods of the first documents under our model and the harness's own, by task."""
+    path = str(lm.save(saved))
+    theirs = HFLM(pretrained=path, dtype="float32", device="cpu", batch_size=2, max_length=max_length)
+    ours = HarnessModel(lm, max_length=max_length)
+    with local_tasks(data, tasks) as (names, include):
+        manager = TaskManager(include_path=str(include), include_defaults=False)
+        samples = []
+        for model in (ours, theirs):
+            results = simple_evaluate(
+                model, tasks=names, task_manager=manager, limit=limit, bootstrap_iters=0
+            )
+            samples.append(results["samples"])
+    return [(values(samples[0][task]), values(samples[1][task])) for task in samples[0]]
+
+
+def test_the_harness_s_own_model_gives_the_same_numbers(tiny_ar, folder, tmp_path):
+    for ours, theirs in answers(tiny_ar, folder, ["blimp_wh_island", "wikitext"], tmp_path / "model", 2):
+        assert ours == pytest.approx(theirs, rel=1e-4) and len(ours) >= 2
+
+
+def test_the_harness_is_as_loud_after_as_before(folder):
+    before = logging.getLogger("lm_eval.api.task").level
+    with local_tasks(folder, ["wikitext"]) as (_, include):
+        assert include.is_dir()
+    assert logging.getLogger("lm_eval.api.task").level == before and not include.exists()

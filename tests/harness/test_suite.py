@@ -1,0 +1,503 @@
+"""The project's own items: clean, fair to baselines that do not read, and scored as formulas say."""
+
+import dataclasses
+import importlib.util
+import itertools
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from sinkprune_companion.harness import suite
+from sinkprune_companion.harness.suite import GROUPS, TASKS, by_group, items, matched
+from sinkprune_core.corpus import documentation, shipped_samples
+from sinkprune_core.evaluation.two_choice import accuracy
+from sinkprune_core.models.embedded import base_folder
+
+SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "suite_builder.py"
+spec = importlib.util.spec_from_file_location("suite_builder", SCRIPT)
+suite_builder = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(suite_builder)
+
+ITEMS = items()
+COUNTING = suite_builder.COUNTING
+PAIRS = list(zip(ITEMS[::2], ITEMS[1::2], strict=True))
+KINDS = ("autoregressive", "diffusion")
+KEYS = ("pair", "template", "context", "choices", "answer")
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z]+|\d+", text.lower())
+
+
+def sentence(item: dict, choice: int | None = None) -> str:
+    return f"{item['context']} {item['choices'][item['answer'] if choice is None else choice]}"
+
+
+@pytest.fixture(scope="module")
+def make_suite_lm(make_lm):
+    """A function that builds a tiny model whose tokens are the words of the suite."""
+    pieces = pre_tokenizers.Whitespace()
+    vocabulary = sorted(
+        {
+            word
+            for item in ITEMS
+            for choice in (0, 1)
+            for word, _ in pieces.pre_tokenize_str(sentence(item, choice))
+        }
+    )
+
+    def make(kind: str):
+        lm = make_lm(kind)
+        names = [f"<{index}>" for index in range(17)] + vocabulary
+        inner = Tokenizer(
+            models.WordLevel({name: index for index, name in enumerate(names)}, unk_token=names[0])
+        )
+        inner.pre_tokenizer = pre_tokenizers.Whitespace()
+        lm.model.resize_token_embeddings(len(names), mean_resizing=False)
+        lm.model.get_input_embeddings().weight.copy_(
+            0.35 * torch.randn(len(names), 32, generator=torch.Generator().manual_seed(0))
+        )
+        lm.model.requires_grad_(False)
+        return dataclasses.replace(
+            lm,
+            tokenizer=PreTrainedTokenizerFast(
+                tokenizer_object=inner, unk_token=names[0], eos_token=names[0], pad_token=names[0]
+            ),
+        )
+
+    return make
+
+
+# what is shipped
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_committed_items_are_what_the_script_writes(group):
+    built = suite_builder.as_jsonl(suite_builder.build(group))
+    assert (TASKS / f"{group}.jsonl").read_text(encoding="utf-8") == built
+
+
+def test_there_are_enough_items_of_every_group_from_many_lines():
+    counts = Counter(item["group"] for item in ITEMS)
+    assert set(counts) == set(GROUPS) and min(counts.values()) >= 200 and sum(counts.values()) >= 1200
+    assert all(len({item["template"] for item in ITEMS if item["group"] == group}) >= 14 for group in GROUPS)
+
+
+def test_two_items_in_a_row_are_a_pair_in_which_each_ending_is_right_once():
+    for first, second in PAIRS:
+        assert all(first[key] == second[key] for key in ("group", "pair", "template"))
+        assert first["choices"] == second["choices"] and len(set(first["choices"])) == 2
+        assert (first["answer"], second["answer"]) == (0, 1) and first["context"] != second["context"]
+
+
+def test_no_sentence_comes_twice():
+    right = Counter(sentence(item) for item in ITEMS)
+    assert right.most_common(1)[0][1] == 1
+    wrong = {sentence(item, 1 - item["answer"]) for item in ITEMS}
+    assert not set(right) & wrong
+
+
+def test_the_text_is_clean():
+    for item in ITEMS:
+        text = sentence(item)
+        assert text.isascii() and not re.search(r"[<>{}|]|  |^\s|\s$|\s[.,?!]", text), text
+        assert text[0].isupper() or text[0].isdigit(), text
+        assert text[-1] in ".?" or item["group"] == "arithmetic", text
+        assert not re.search(r"\ba [aeio]|\ban [^aeiouh]", text), text
+        assert not re.search(r"\b(\w+) \1\b", text), text
+
+
+def test_endings_are_of_comparable_length():
+    ratios = [max(map(len, first["choices"])) / min(map(len, first["choices"])) for first, _ in PAIRS]
+    differences = [
+        abs(len(words(first["choices"][0])) - len(words(first["choices"][1]))) for first, _ in PAIRS
+    ]
+    assert max(ratios) <= 3 and sum(ratios) / len(ratios) < 1.35  # six and seventeen
+    assert max(differences) <= 2 and sum(differences) / len(differences) < 0.25
+
+
+def test_numbers_are_right():
+    """Every item that states its numbers in digits is computed anew from its text."""
+    read = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "x": lambda a, b: a * b}
+    checked = 0
+    for item in (item for item in ITEMS if item["group"] == "arithmetic"):
+        text = sentence(item)
+        if found := re.search(r" and (\d+) ([-+x]) (\d+) = (\d+)$", text):
+            first, sign, second, result = found.groups()
+            assert read[sign](int(first), int(second)) == int(result), text
+        elif found := re.fullmatch(r"(Half of|Two times) (\d+) is (\d+)\.", text):
+            assert int(found[2]) * {"Half of": 1, "Two times": 4}[found[1]] == 2 * int(found[3]), text
+        elif found := re.fullmatch(r"The (larger|smaller) of the numbers (\d+) and (\d+) is (\d+)\.", text):
+            choose = {"larger": max, "smaller": min}[found[1]]
+            assert choose(int(found[2]), int(found[3])) == int(found[4]), text
+        elif found := re.fullmatch(r"The number that comes right (after|before) (\d+) is (\d+)\.", text):
+            assert int(found[3]) - int(found[2]) == {"after": 1, "before": -1}[found[1]], text
+        elif found := re.fullmatch(r"(?:We count down and say )?(\w+), (\w+), (\w+), (\w+)", text):
+            one, two, three, four = (
+                int(word) if word.isdigit() else COUNTING.index(word.lower()) for word in found.groups()
+            )
+            assert two - one == three - two == four - three != 0, text
+        elif found := re.search(r"There are (\w+) \w+ with (\w+) \w+ in each. In all there are (\d+) ", text):
+            assert COUNTING.index(found[1]) * COUNTING.index(found[2]) == int(found[3]), text
+        elif found := re.search(
+            r"(?:is|had) (\w+)(?: \w+)? (plus|and got|and lost) (\w+)(?: more)?[.?] "
+            r"(?:The answer is|Now \w+ has) (\w+)",
+            text,
+        ):
+            first, second, result = (COUNTING.index(found[index]) for index in (1, 3, 4))
+            assert result == (first - second if found[2] == "and lost" else first + second), text
+        else:
+            continue
+        checked += 1
+    assert checked == sum(item["group"] == "arithmetic" for item in ITEMS)
+
+
+# what does not read gets half
+
+
+def share_right(choose, items=ITEMS) -> float:
+    """Return the share of items that `choose(item) -> score of each choice` gets right; a tie is half
+    right.
+    """
+    right = 0.0
+    for item in items:
+        score, answer = choose(item), item["answer"]
+        if score[0] == score[1]:
+            right += 0.5
+        else:
+            right += score[answer] > score[1 - answer]
+    return right / len(items)
+
+
+def test_what_looks_at_endings_alone_is_right_in_exactly_half():
+    own = Counter(word for item in ITEMS for choice in (0, 1) for word in words(sentence(item, choice)))
+    right = Counter(word for item in ITEMS for word in words(item["choices"][item["answer"]]))
+    technical = Counter(word for paragraph in documentation("stdlib") for word in words(paragraph))
+    frequency = {"own": own, "right": right, "documentation": technical}
+    assert share_right(lambda item: [len(choice) for choice in item["choices"]]) == 0.5
+    assert share_right(lambda item: [len(words(choice)) for choice in item["choices"]]) == 0.5
+    assert share_right(lambda item: [1, 0]) == 0.5
+    for counts in frequency.values():
+        total = sum(counts.values())
+        for power in (1, 0):  # summed over words, and per word
+
+            def unigram(item, counts=counts, total=total, power=power):
+                logs = [
+                    [math.log((counts[word] + 1) / total) for word in words(choice)]
+                    for choice in item["choices"]
+                ]
+                return [sum(values) / len(values) ** (1 - power) for values in logs]
+
+            assert share_right(unigram) == 0.5
+
+
+def test_words_shared_with_the_context_tell_little():
+    def words_shared(item) -> list[int]:
+        context = set(words(item["context"]))
+        return [len(set(words(choice)) & context) for choice in item["choices"]]
+
+    shared = share_right(words_shared)
+    low, high = stats.binom.interval(0.95, len(ITEMS), 0.5)
+    assert low / len(ITEMS) <= shared <= high / len(ITEMS)
+
+
+def grams(text: str, length: int = 7) -> set[tuple[str, ...]]:
+    found = words(text)
+    return {tuple(found[start : start + length]) for start in range(len(found) - length + 1)}
+
+
+def test_no_item_shares_seven_words_with_the_documentation():
+    text = set(itertools.chain.from_iterable(grams(paragraph) for paragraph in documentation("stdlib")))
+    assert not [item for item in ITEMS if grams(sentence(item)) & text]
+
+
+@pytest.mark.slow
+def test_no_item_shares_seven_words_with_the_samples_of_the_base():
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(base_folder())
+    samples = [
+        text for held_out in (True, False) for text in tokenizer.batch_decode(shipped_samples(128, held_out))
+    ]
+    text = set(itertools.chain.from_iterable(map(grams, samples)))
+    assert len(text) > 50_000
+    shared = [item for item in ITEMS if grams(sentence(item)) & text]
+    assert not [item for item in shared if item["group"] != "arithmetic"]
+    assert len(shared) <= 2  # sums of small numbers are said everywhere
+
+
+@pytest.mark.parametrize("count", [24, 96, 700, 1512, 9999])
+def test_a_sample_is_whole_pairs_of_every_group_by_its_share(count):
+    chosen = suite.sample(count)
+    assert len(chosen) == pytest.approx(min(count, len(ITEMS)), abs=len(GROUPS))
+    assert len(suite.sample(1512)) == len(ITEMS)
+    by_name = Counter(item["group"] for item in chosen)
+    for group, whole in Counter(item["group"] for item in ITEMS).items():
+        assert by_name[group] % 2 == 0 and by_name[group] >= 4
+        assert by_name[group] == pytest.approx(whole * min(1, count / len(ITEMS)), abs=2)
+        of_group = [item for item in ITEMS if item["group"] == group]
+        assert [item for item in chosen if item["group"] == group] == of_group[: by_name[group]]
+    suite.matched(pd.DataFrame(chosen).assign(margin=0.0, margin_mean=0.0))
+
+
+def test_the_first_items_of_every_group_and_what_a_name_stands_for():
+    first = items(("facts", "grammar"), limit=3)
+    assert [item["group"] for item in first] == ["facts"] * 3 + ["grammar"] * 3
+    assert first[:3] == [item for item in ITEMS if item["group"] == "facts"][:3]
+    assert suite.groups_of("suite") == suite.groups_of("sinkprune_suite") == GROUPS
+    assert suite.groups_of("sinkprune_suite_facts") == ("facts",)
+    assert suite.groups_of("sinkprune_suite_poetry") == suite.groups_of("piqa") == ()
+    with pytest.raises(ValueError, match="group='poetry' is unknown; choose from grammar"):
+        items(["poetry"])
+    with pytest.raises(ValueError, match="items=23 must be at least 24"):
+        suite.sample(23)
+
+
+# scores
+
+
+def log_p(lm, input_ids: list[int], target: list[int], positions: list[int]) -> list[float]:
+    """Return log-probabilities of `target` at `positions`, from whole logits, which are shifted."""
+    logits_TV = lm.model(torch.tensor([input_ids]), use_cache=False).logits[0].double()
+    return [float(logits_TV[position - 1].log_softmax(-1)[target[position]]) for position in positions]
+
+
+def first_of_every_group(count: int) -> list[dict]:
+    chosen = []
+    for group in GROUPS:
+        chosen += [item for item in ITEMS if item["group"] == group][:count]
+    return chosen
+
+
+def test_autoregressive_margins_by_the_chain_rule(make_suite_lm):
+    lm, chosen = make_suite_lm("autoregressive"), first_of_every_group(6)
+    frame = accuracy(lm, chosen)
+    for row, item in zip(frame.itertuples(), chosen, strict=True):
+        start = len(lm.encode(item["context"]))
+        values = []
+        for choice in (0, 1):
+            ids = lm.encode(sentence(item, choice)).tolist()
+            values.append(log_p(lm, ids, ids, list(range(start, len(ids)))))
+        right, wrong = values[item["answer"]], values[1 - item["answer"]]
+        assert row.margin == pytest.approx(sum(right) - sum(wrong), abs=1e-3)
+        assert row.margin_mean == pytest.approx(sum(right) / len(right) - sum(wrong) / len(wrong), abs=1e-3)
+        assert row.correct == (row.margin > 0) and row.correct_mean == (row.margin_mean > 0)
+        assert (row.group, row.pair, row.template) == (item["group"], item["pair"], item["template"])
+    assert frame.correct.nunique() == 2
+
+
+def mean_over_all_maskings(lm, text: str, start: int) -> float:
+    """Return the log-likelihood of an ending, over every number of masks alike and every set of so many."""
+    ids = lm.encode(text).tolist()
+    by_count = []
+    for count in range(1, len(ids) - start + 1):
+        means = []
+        for masked in itertools.combinations(range(start, len(ids)), count):
+            corrupted = list(ids)
+            for position in masked:
+                corrupted[position] = lm.mask_token_id
+            means.append(sum(log_p(lm, corrupted, ids, list(masked))) / count)
+        by_count.append(sum(means) / len(means))
+    return sum(by_count)  # tokens x mean over counts
+
+
+def test_diffusion_margins_estimate_the_mean_over_all_maskings(make_suite_lm):
+    lm = make_suite_lm("diffusion")
+
+    def is_short(item) -> bool:
+        return all(2 <= len(lm.encode(choice)) <= 3 for choice in item["choices"])
+
+    chosen = [item for item in first_of_every_group(40) if is_short(item)][:6]
+    assert len(chosen) == 6
+    expected = []
+    for item in chosen:
+        start = len(lm.encode(item["context"]))
+        totals = [mean_over_all_maskings(lm, sentence(item, choice), start) for choice in (0, 1)]
+        expected.append(totals[item["answer"]] - totals[1 - item["answer"]])
+
+    exact = accuracy(lm, chosen, draws=7)  # an ending of 3 tokens is masked in 7 ways
+    assert exact.margin.tolist() == pytest.approx(expected, abs=1e-3)
+    assert (exact.error == 0).all() and (exact.error_mean == 0).all()
+
+    draws = 2  # too few for all ways, even of 2 tokens: every ending is estimated
+    frames = [accuracy(lm, chosen, draws, seed) for seed in range(400)]
+    seeds = torch.tensor([frame.margin.tolist() for frame in frames], dtype=torch.float64)
+    error = seeds.std(0) / len(seeds) ** 0.5
+    assert (error < 0.3).all() and (error > 0).all()
+    assert (abs(seeds.mean(0) - torch.tensor(expected)) < 4 * error).all()
+
+
+def test_the_stated_error_of_a_margin_covers_its_scatter_over_draws(make_suite_lm):
+    lm = make_suite_lm("diffusion")
+    chosen = [item for item in first_of_every_group(40) if len(lm.encode(item["choices"][0])) >= 5][:8]
+    frames = [accuracy(lm, chosen, 8, seed) for seed in range(40)]
+    scatter = pd.concat(frames).groupby(level=0).margin.std()
+    stated = pd.concat(frames).groupby(level=0).error.mean()
+    assert (stated > 0.7 * scatter).all() and (stated < 5 * scatter).all()
+    assert accuracy(lm, chosen, 1).error.isna().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_input_is_computed_twice_and_none_is_padded(make_suite_lm, kind):
+    lm, chosen = make_suite_lm(kind), first_of_every_group(10)
+    seen = []
+
+    def watch(module, arguments, options):
+        ids_BT = options.get("input_ids", arguments[0] if arguments else None)
+        seen.extend(tuple(ids_T) for ids_T in ids_BT.tolist())
+
+    handle = lm.model.base_model.register_forward_pre_hook(watch, with_kwargs=True)
+    accuracy(lm, chosen, draws=8)
+    handle.remove()
+    assert len(seen) == len(set(seen))
+    assert {len(ids_T) for ids_T in seen} == {
+        len(lm.encode(sentence(item, choice))) for item in chosen for choice in (0, 1)
+    }
+    endings = [len(lm.encode(choice)) for item in chosen for choice in item["choices"]]
+    if kind == "diffusion":  # fewer than one for each draw, or each way to mask an ending
+        assert len(endings) < len(seen) < sum(min(8, 2**length - 1) for length in endings)
+
+
+def test_the_interval_has_what_draws_add(make_suite_lm):
+    """Copies of one item differ in their draws alone, so their interval is about draws and nothing else."""
+    lm = make_suite_lm("diffusion")
+    long = [item for item in ITEMS if len(lm.encode(item["choices"][0])) >= 4]
+    frame = accuracy(lm, long[:60], draws=3)
+    close = long[int((frame.margin.abs() / frame.error).idxmin())]
+    copies = [{**close, "pair": number} for number in range(80)]
+    found = suite.shares(accuracy(lm, copies, draws=3), draws=3).iloc[0]
+    assert found.low < found.value < found.high
+    drawn = pd.concat([accuracy(lm, copies, draws=3, seed=seed) for seed in range(1, 9)])
+    assert found.low < drawn.correct.mean() < found.high
+    assert found.error_draws == pytest.approx((found.high - found.low) / (2 * 1.96), rel=0.5)
+    exact = suite.shares(accuracy(lm, copies[:4], draws=1024), draws=1024).iloc[0]
+    assert exact.low == exact.value == exact.high and exact.error_draws == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_depend_on_neither_batch_nor_order(make_suite_lm, kind):
+    lm, chosen = make_suite_lm(kind), first_of_every_group(6)
+    frame = accuracy(lm, chosen, draws=3)
+    pd.testing.assert_frame_equal(accuracy(lm, chosen, draws=3, batch=1), frame, atol=1e-5)
+    backwards = accuracy(lm, chosen[::-1], draws=3, batch=7)[::-1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(backwards, frame, atol=1e-5)
+    other = accuracy(lm, chosen, draws=3, seed=1)
+    assert (other.margin != frame.margin).any() == (kind == "diffusion")
+
+
+def test_matching_cancels_what_an_ending_is_worth_by_itself():
+    frame = pd.DataFrame(
+        {
+            "group": "g",
+            "pair": [0, 0, 1, 1],
+            "template": [4, 4, 5, 5],
+            "margin": [3.0, -2.0, 2.0, -3.0],
+            "margin_mean": [-1.0, 2.0, 0.5, -1.0],
+        }
+    )
+    frame = frame.assign(correct=frame.margin > 0, correct_mean=frame.margin_mean > 0)
+    table = matched(frame)
+    assert table.margin.tolist() == [1, -1]
+    assert table.correct.tolist() == [True, False] and table.correct_mean.tolist() == [True, False]
+    assert table.template.tolist() == [4, 5]
+    with pytest.raises(ValueError, match="1 pairs are not complete"):
+        matched(frame[:3])
+
+
+def test_a_table_of_shares_by_hand():
+    frame = pd.DataFrame(
+        {
+            "group": ["facts"] * 4 + ["stories"] * 2,
+            "pair": [0, 0, 1, 1, 0, 0],
+            "margin": [1.0, -1.0, 2.0, 1.0, 1.0, 1.0],
+            "margin_mean": [1.0, -1.0, 2.0, -1.0, -1.0, 1.0],
+            "error": [0.0, 0.0, 1.0, math.inf, 0.0, 0.0],
+            "error_mean": 0.0,
+        }
+    )
+    frame = frame.assign(correct=frame.margin > 0, correct_mean=frame.margin_mean > 0)
+    table = suite.shares(frame, draws=8)
+    names = ["sinkprune_suite_facts", "sinkprune_suite_stories", "sinkprune_suite"]
+    assert table.task.tolist() == [name for name in names for _ in range(2)]
+    assert table.metric.tolist() == ["acc", "acc_norm"] * 3
+    assert table.value.tolist() == pytest.approx([3 / 4, 2 / 4, 1, 1 / 2, 5 / 6, 3 / 6])
+    assert table.documents.tolist() == [4, 4, 2, 2, 6, 6] and set(table.draws) == {8}
+    assert table.low.isna().tolist() == [False, False, True, True, False, False]  # one pair: no interval
+    chance = stats.norm.cdf(2)
+    variance = chance * (1 - chance) + 1 / 4  # of items 2 and 3; the others are exact
+    assert table.error_draws.tolist() == pytest.approx([variance**0.5 / 4, 0, 0, 0, variance**0.5 / 6, 0])
+    assert suite.shares(frame[:4]).task.tolist() == names[:1] * 2
+    assert suite.shares(frame).draws.isna().all()
+
+
+def test_accuracy_of_groups_by_hand():
+    frame = pd.DataFrame(
+        {
+            "group": ["a"] * 4 + ["b"] * 4,
+            "pair": [0, 0, 1, 1] * 2,
+            "correct": [True, False, True, False, True, True, False, False],
+        }
+    )
+    found = by_group(frame)
+    assert list(found) == ["a", "b", "all"] and [found[group].units for group in found] == [2, 2, 4]
+    # a pair is one unit: no luck within it
+    assert (found["a"].value, found["a"].low, found["a"].high) == (0.5, 0.5, 0.5)
+    assert found["b"].value == 0.5 and (found["b"].low, found["b"].high) == (0, 1)
+
+
+# lm-evaluation-harness
+
+
+@pytest.fixture(scope="module")
+def tasks():
+    """The suite as lm-evaluation-harness finds it."""
+    pytest.importorskip("lm_eval")
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(TASKS), include_defaults=False)
+
+
+def test_the_harness_reads_every_item_from_any_folder(tasks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert set(tasks.all_tasks) == {"sinkprune_suite", *(f"sinkprune_suite_{group}" for group in GROUPS)}
+    loaded = tasks.load(["sinkprune_suite"])["tasks"]
+    assert set(loaded) == {f"sinkprune_suite_{group}" for group in GROUPS}
+    for group in GROUPS:
+        task = loaded[f"sinkprune_suite_{group}"]
+        read = [{"group": group, **{key: doc[key] for key in KEYS}} for doc in task.test_docs()]
+        assert read == [item for item in ITEMS if item["group"] == group]
+        doc = task.test_docs()[1]
+        assert task.doc_to_text(doc) == doc["context"]
+        assert task.doc_to_choice(doc) == doc["choices"]
+        assert task.doc_to_target(doc) == doc["answer"]
+
+
+def test_the_harness_agrees_with_the_own_scores(tasks, make_suite_lm):
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    lm = make_suite_lm("autoregressive")
+    results = simple_evaluate(
+        HFLM(pretrained=lm.model, tokenizer=lm.tokenizer, batch_size=8, device="cpu"),
+        tasks=["sinkprune_suite"],
+        task_manager=tasks,
+        limit=24,
+        bootstrap_iters=0,
+    )
+    frame = accuracy(lm, first_of_every_group(24))
+    for group, part in frame.groupby("group"):
+        name = f"sinkprune_suite_{group}"
+        assert results["results"][name]["acc,none"] == pytest.approx(part.correct.mean())
+        for sample, margin in zip(results["samples"][name], part.margin, strict=True):
+            values = [value for value, _ in sample["filtered_resps"]]
+            answer = sample["doc"]["answer"]
+            assert values[answer] - values[1 - answer] == pytest.approx(margin, abs=1e-3)
+    assert results["results"]["sinkprune_suite"]["acc,none"] == pytest.approx(frame.correct.mean())

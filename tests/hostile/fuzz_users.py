@@ -1,0 +1,409 @@
+"""What users bring: functions of their own, weights that overflow, ids of other models, odd local data."""
+
+import json
+import math
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import torch
+from hostile.fuzz import BROKEN_JSON, WRONG, Case, spoiled_bytes
+from hostile.tiny import native_model
+from public_formats import PAGES, RAW, put
+
+from sinkprune_companion.harness.local_data import pairs, wikitext
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
+from sinkprune_core.evaluation.likelihood import nelbo, nll, score
+from sinkprune_core.evaluation.protocols import Protocol
+from sinkprune_core.evaluation.two_choice import accuracy
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core.models.streaming import stream
+from sinkprune_core.pruning.engine import dense_statistics, prune
+from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.sinks.trace import trace
+
+# functions of users
+
+
+PLACES = ("in memory", "sequential", "streamed", "sequential, streamed")
+NOISED = {"inputs": "noised", "noise_levels": 2, "sink_std": 1.0}
+Prune = Callable[..., tuple]  # of a function, a place and perhaps a work folder: see `_pruned`
+
+
+def users_functions(root: Path) -> Iterator[Case]:
+    """What a function of the user's returns, does to its context, closes over, and where the model lies."""
+    folder = native_model(root / "saved")
+    prune_by = partial(_pruned, folder)
+    yield from _returned(prune_by, root)
+    yield from _told_apart(prune_by, root)
+    yield from _in_every_place(prune_by, root)
+    yield from _spoiled_contexts(load(folder))
+
+
+def _ids(rows: int = 3, length: int = 12) -> torch.Tensor:
+    return torch.randint(22, 60, (rows, length), generator=torch.Generator().manual_seed(rows))
+
+
+def _pruned(folder: Path, function: Callable, place: str, work: Path) -> tuple:
+    """Return the share that was left out, and all weights of the blocks, as numbers."""
+    propagation = "sequential" if place.startswith("sequential") else "dense"
+    recipe = Recipe(propagation=propagation, exclude=function, **NOISED)
+    lm = load(folder)
+    if "streamed" in place:
+        lm = stream(open_checkpoint(folder), "streamed", torch.float32)
+    report = prune(lm, recipe, Calibration(_ids()), progress=False, work=work)
+    sums = []
+    for layer in range(len(lm.blocks)):
+        with lm.resident(layer) as block:
+            sums += [linear.weight.double().abs().sum().item() for linear in lm.linears(block).values()]
+    return report.left_out_share, sums
+
+
+def first_half(mass_NST: torch.Tensor) -> torch.Tensor:
+    """Return the first half of every state, float32."""
+    length = mass_NST.shape[-1]
+    return (torch.arange(length) < length // 2).expand_as(mass_NST).float()
+
+
+RETURNED = {
+    "bool": (lambda half: half.bool(), True),
+    "float64": (lambda half: half.double(), True),
+    "float16": (lambda half: half.half(), True),
+    "uint8": (lambda half: half.to(torch.uint8), True),
+    "with a gradient": (lambda half: half.clone().requires_grad_(), True),
+    "a view": (lambda half: half[:1].expand_as(half), True),
+    "twos": (lambda half: half * 2, False),
+    "minus": (lambda half: -half, False),
+    "NaN": (lambda half: half * math.nan, False),
+    "infinity": (lambda half: half / 0, False),
+    "complex": (lambda half: half.to(torch.complex64), False),
+    "sparse": (lambda half: half.to_sparse(), False),
+    "meta": (lambda half: half.to("meta"), False),
+    "no states": (lambda half: half[:, 0], False),
+    "one token less": (lambda half: half[..., :-1], False),
+    "one dimension more": (lambda half: half[..., None], False),
+    "flat": (lambda half: half.flatten(), False),
+    "numpy": (lambda half: half.numpy(), False),
+    "a list": (lambda half: half.tolist(), False),
+    "nothing": (lambda half: None, False),
+    "a number": (lambda half: 0.5, False),
+    "text": (lambda half: "half", False),
+}
+
+
+def _returned(prune_by: Prune, root: Path) -> Iterator[Case]:
+    for place in PLACES:
+        right = prune_by(_returning(RETURNED["bool"][0]), place, root / "returned" / place)
+        for name, (change, is_right) in RETURNED.items():
+            run = partial(prune_by, _returning(change), place, root / "returned" / f"{place} {name}")
+            yield Case(f"returns {name}, {place}", run, right if is_right else None, ("exclude",))
+
+
+def _returning(change: Callable) -> Callable:
+    def choice(context):
+        return change(first_half(context.profile_NST))
+
+    return choice
+
+
+VALUES = {
+    "floats": (0.1, math.nextafter(0.1, 1)),
+    "arrays": (np.zeros(2000), np.repeat((0.0, 1.0, 0.0), (20, 120, 1860))),
+    "tensors": (torch.zeros(2000), torch.arange(2000) // 1999),
+    "lists of tensors": ([torch.zeros(2000)], [torch.arange(2000) // 1999]),
+    "dictionaries": ({"share": [0.0]}, {"share": [0.5]}),
+    "sets": ({1, 2}, {1, 3}),
+    "words": ("a", "b"),
+    "functions": (first_half, lambda mass_NST: first_half(mass_NST).flip(-1)),
+}
+LISTED = [0.25]
+
+
+def by_a_global_list(context):
+    """Leave a share of every token out."""
+    return torch.full_like(context.profile_NST, LISTED[0])
+
+
+def _holding(value: object) -> Callable:
+    def choice(context, held=value):
+        number = held(context.profile_NST).sum(-1).var() + 1 if callable(held) else _number(held)
+        length = context.profile_NST.shape[-1]
+        first = int(1e17 * float(number)) % (length - 1)
+        return (torch.arange(length) == first).expand_as(context.profile_NST)
+
+    return choice
+
+
+def _number(value: object) -> float:
+    """Return a number that any change of a value changes."""
+    if isinstance(value, (torch.Tensor, np.ndarray)):
+        return float((value * np.arange(1, len(value) + 1)).sum())
+    if isinstance(value, (list, set, dict)):
+        items = value.values() if isinstance(value, dict) else value
+        return sum(_number(item) for item in items)
+    return float(ord(value)) if isinstance(value, str) else float(value)
+
+
+def _told_apart(prune_by: Prune, root: Path) -> Iterator[Case]:
+    """In one work folder, a function after another that differs in one value it holds."""
+    for name, (one, other) in VALUES.items():
+        right = prune_by(_holding(other), "in memory", root / "apart" / f"{name} alone")
+        prune_by(_holding(one), "in memory", root / "apart" / name)
+        run = partial(prune_by, _holding(other), "in memory", root / "apart" / name)
+        yield Case(f"holds other {name}", run, right, ("exclude",))
+    for value in (root.open, open, load, Path(), object(), random.Random(0), torch.nn.Linear(1, 1)):
+        if value is open:
+            continue
+        run = partial(prune_by, _closing_over(value), "in memory", root / "apart" / "refused")
+        yield Case(f"closes over {type(value).__name__}", run, _half(prune_by, root, value), ("exclude",))
+    run = partial(prune_by, by_a_global_list, "in memory", root / "apart" / "refused")
+    yield Case("reads a global list", run, None, ("exclude",))
+
+
+def _half(prune_by: Prune, root: Path, value: object) -> object:
+    """Return the right answer where a value has an identity: a function of an installed package."""
+    if value is not load:
+        return None
+    return prune_by(_returning(RETURNED["bool"][0]), "in memory", root / "apart" / "half")
+
+
+def _closing_over(value: object) -> Callable:
+    def choice(context):
+        return first_half(context.profile_NST) if value is not None else None
+
+    return choice
+
+
+THRESHOLDS = {
+    "over sequences": lambda mass_NST: mass_NST > mass_NST.mean((0, 2), keepdim=True),
+    "over all": lambda mass_NST: mass_NST > mass_NST.mean() + mass_NST.std(),
+    "over states": lambda mass_NST: mass_NST > mass_NST.mean(1, keepdim=True),
+    "highest": lambda mass_NST: mass_NST == mass_NST.amax((0, 2), keepdim=True),
+    "by size": lambda mass_NST: torch.full_like(mass_NST, 1 / (1 + len(mass_NST))),
+}
+
+
+def _in_every_place(prune_by: Prune, root: Path) -> Iterator[Case]:
+    """What is left out is the same wherever the model lies."""
+    for name, threshold in THRESHOLDS.items():
+
+        def choice(context, threshold=threshold):
+            return threshold(context.profile_NST)
+
+        def share(place: str, choice: Callable, name: str) -> float:
+            return prune_by(choice, place, root / "places" / f"{name} {place}")[0]
+
+        right = share(PLACES[0], choice, name)
+        for place in PLACES[1:]:
+            yield Case(
+                f"a threshold {name}, {place}", partial(share, place, choice, name), right, ("exclude",)
+            )
+
+
+def zeroing(context):
+    """Zero all that the context holds."""
+    context.profile_NST.zero_()
+    context.visible_ST.zero_()
+    return torch.zeros_like(context.profile_NST)
+
+
+def _spoiled_contexts(lm: LanguageModel) -> Iterator[Case]:
+    """Named choices that share a pass with a function that changes its context."""
+
+    def norms(name: str, function: Callable) -> list:
+        named, beside = (Recipe(propagation="dense", exclude=each, **NOISED) for each in (name, function))
+        found = dense_statistics(lm, [beside, named], Calibration(_ids()), progress=False)
+        layers = found[named.statistics_key].layers
+        return [inputs.norm_I.tolist() for layer in layers for inputs in layer.values()]
+
+    harmless = _returning(RETURNED["bool"][0])
+    for name in ("all", "unstable", "stable", "random", "only", "official"):
+        run = partial(norms, name, zeroing)
+        yield Case(
+            f"{name} beside a function that changes its context", run, norms(name, harmless), ("exclude",)
+        )
+
+
+# what every use of a model takes
+
+
+SAMPLER = Sampler(length=4, steps=2, block=None)
+SHORT = Protocol(draws=2, grid=1, chunk=2, context=4)
+ITEMS = [
+    {"context": "the 12", "choices": ["13", "14"], "answer": 0, "group": "g", "pair": 0, "template": "t"}
+]
+
+
+def _pruning(name: str, **changes: object) -> Callable:
+    def run(lm: LanguageModel, ids: torch.Tensor) -> list:
+        with weights_kept(lm):
+            return [prune(lm, preset(name, **changes), Calibration(ids), progress=False).sparsity]
+
+    return run
+
+
+USES: dict[str, dict[str, Callable]] = {
+    "diffusion": {
+        "nelbo": lambda lm, ids: nelbo(lm, ids, draws=2).value.tolist(),
+        "score": lambda lm, ids: score(lm, ids, draws=2).value.tolist(),
+        "pairs": lambda lm, ids: log_likelihood(
+            lm, [(row[:2], row[2:]) for row in ids], SHORT
+        ).value.tolist(),
+        "perplexity": lambda lm, ids: [perplexity(lm, ids.flatten(), SHORT).nats],
+        "generate": lambda lm, ids: generate(lm, ids, SAMPLER).flatten().tolist(),
+        "trace": lambda lm, ids: trace(lm, ids, SAMPLER, progress=False).mass_BSK.flatten().tolist(),
+        "wanda": _pruning("dwanda", noise_levels=2),
+        "unstable": _pruning("unstable", noise_levels=2),
+        "sequential": _pruning("unstable", noise_levels=2, propagation="sequential"),
+        "sparsegpt": _pruning("sparsegpt", block_size=16),
+        "owl": _pruning("wanda", allocation="owl", owl_m=2.0),
+        "rollout": _pruning("dwanda", noise="rollout", noise_levels=2),
+        "structured": _pruning("structured"),
+    },
+    "autoregressive": {
+        "nll": lambda lm, ids: nll(lm, ids).value.tolist(),
+        "pairs": lambda lm, ids: exact_log_likelihood(lm, [(row[:2], row[2:]) for row in ids]).value.tolist(),
+        "decode": lambda lm, ids: decode(lm, ids, 4).flatten().tolist(),
+        "trace": lambda lm, ids: trace(lm, ids, SAMPLER, progress=False).mass_BSK.flatten().tolist(),
+        "wanda": _pruning("wanda"),
+        "global": _pruning("wanda", propagation="dense", pattern="global"),
+    },
+}
+
+
+def overflowing(root: Path) -> Iterator[Case]:
+    """Weights so large that activations overflow in one dtype or another, in every use of a model."""
+    for kind, uses in USES.items():
+        folder = native_model(root / kind, kind)
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            for scale in (1e2, 1e4, 1e19, 1e36):
+                for part in ("mlp", "attention", "head"):
+                    lm = _scaled(load(folder, dtype), part, scale)
+                    if lm is None:
+                        continue
+                    for name, use in (
+                        uses | {"suite": lambda lm, ids: accuracy(lm, ITEMS).margin.tolist()}
+                    ).items():
+                        run = partial(_all_finite, use, lm)
+                        yield Case(f"{kind} {dtype} {part} × {scale:g}, {name}", run, True, ("finite",))
+
+
+def _scaled(lm: LanguageModel, part: str, scale: float) -> LanguageModel | None:
+    """Return a model with larger weights in one part; None where a weight itself would overflow."""
+    if part == "head":
+        head = lm.model.get_output_embeddings()
+        weights = [head.weight]
+    else:
+        names = {"mlp": ("up_proj", "gate_proj"), "attention": ("q_proj", "v_proj")}[part]
+        found = [pair for block in lm.blocks for pair in lm.linears(block).items()]
+        weights = [linear.weight for name, linear in found if name.endswith(names)]
+    for weight in weights:
+        weight.data.mul_(scale)
+        if not bool(torch.isfinite(weight).all()):
+            return None
+    return lm
+
+
+def _all_finite(use: Callable, lm: LanguageModel) -> bool:
+    return all(math.isfinite(number) for number in use(lm, _ids(2, 8)))
+
+
+def ids_of_others(root: Path) -> Iterator[Case]:
+    """Ids of another type or vocabulary, and more of them than there are positions."""
+    for kind, uses in USES.items():
+        lm = load(native_model(root / kind, kind))
+        vocabulary = lm.model.config.vocab_size
+        positions = lm.model.config.max_position_embeddings
+        for name, use in uses.items():
+            for wrong in (-1, -(2**40), vocabulary, 2**40):
+                for place in ((0, 0), (-1, -1), (1, 3)):
+                    ids = _ids(2, 8)
+                    ids[place] = wrong
+                    yield Case(
+                        f"{kind} id {wrong} at {place}, {name}", partial(use, lm, ids), None, ("token id",)
+                    )
+            for dtype in (torch.int32, torch.uint8, torch.float32, torch.bool):
+                run = partial(use, lm, _ids(2, 8).to(dtype))
+                yield Case(f"{kind} ids in {dtype}, {name}", run, None, ("ids", "dtype"))
+            if name != "perplexity":
+                run = partial(use, lm, _ids(2, positions + 3))
+                yield Case(f"{kind} {positions + 3} tokens, {name}", run, None, ("positions",))
+
+
+# local data
+
+
+def local_data(root: Path, seed: int = 0) -> Iterator[Case]:
+    """Files of BLiMP and WikiText-2 with values of other types, other bytes, and marks of other editors."""
+    yield from _bad_pairs(root)
+    yield from _bad_pages(root, random.Random(seed))
+
+
+def _bad_pairs(root: Path) -> Iterator[Case]:
+    file = root / "blimp" / "passive_1.jsonl"
+    sound = {"sentence_good": "a b", "sentence_bad": "b a"}
+    right = [sound, sound]
+
+    def read(text: str | bytes) -> list:
+        return pairs([put(file, text)])
+
+    line = json.dumps(sound) + "\n"
+    yield Case("pairs with a mark of byte order", partial(read, "\ufeff" + line * 2), right, ())
+    yield Case("pairs with other ends of lines", partial(read, (line * 2).replace("\n", "\r\n")), right, ())
+    for field in sound:
+        for wrong in (*WRONG, "\ud800", "a\udfff", None):
+            if isinstance(wrong, str) and wrong.strip() and wrong.isascii():
+                continue
+            text = line + json.dumps({**sound, field: wrong})
+            yield Case(f"pair with {field}={wrong!r}", partial(read, text), None, (f"{file}, line 2",))
+    for text in (*BROKEN_JSON[1:], '{"a": ' * 100_000, "\xff", "\x00\x00"):
+        run = partial(read, line + text)
+        yield Case(f"pairs and {text[:9]!r}", run, None, (f"{file}, line 2", str(file)))
+    yield Case("pairs in UTF-16", partial(read, (line * 2).encode("utf-16")), None, (str(file),))
+
+
+def _bad_pages(root: Path, rng: random.Random) -> Iterator[Case]:
+    folder = root / "WikiText2"
+    file = folder / "test.parquet"
+
+    def read(*columns: object, name: str = "page", data: bytes | None = None) -> list:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if data is None:
+            pyarrow.parquet.write_table(pyarrow.table({name: list(columns)}), file)
+        else:
+            file.write_bytes(data)
+        return [page.strip() for page in wikitext(folder)]
+
+    right = read(*PAGES)
+    data = file.read_bytes()
+    for wrong in (3, 1.5, True, b"a", None, "", " \n", ["a"], {"a": 1}):
+        yield Case(f"page {wrong!r}", partial(read, wrong), None, (f"{file}, row 1",))
+    for wrong in (3, 1.5, True, b"a", ["a"]):
+        yield Case(f"line {wrong!r}", partial(read, wrong, name="text"), None, (f"{file}, row 1",))
+    yield Case("no column of text", partial(read, "a", name="question"), None, (str(file),))
+    for done, bad in spoiled_bytes(data, rng, flips=80, cuts=20):
+        if "flipped" not in done:
+            yield Case(f"parquet, {done}", partial(read, data=bad), right, (str(file),))
+            continue
+
+        def is_read(bad: bytes = bad) -> bool:  # parquet keeps no digest of what a bit may change
+            return all(isinstance(page, str) for page in read(data=bad))
+
+        yield Case(f"parquet, {done}", is_read, True, (str(file),))
+    raw = root / "raw"
+
+    def plain(text: str | bytes) -> list:
+        return [page.strip() for page in wikitext(put(raw / "wiki.test.raw", text).parent)]
+
+    yield Case("text with a mark of byte order", partial(plain, b"\xef\xbb\xbf" + RAW.encode()), right, ())
+    for text in (RAW.encode("utf-16"), b"\xff" + RAW.encode(), b"", b" \n"):
+        yield Case(f"text of {text[:9]!r}", partial(plain, text), None, ("wiki.test.raw",))

@@ -1,0 +1,87 @@
+"""Notebooks on the smallest values that their checks take, on tiny models: each runs to its end."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import jupytext
+from hostile.fuzz import Case
+from notebook_cells import MODELS, NOTEBOOKS, TINY, run_cells
+
+from sinkprune_companion.run import parameters
+
+MOST = 200  # no parameter needs more
+NAMED = ("profile", "device", "dtype")  # they stay as they are
+
+
+def cells_of(name: str) -> list[str]:
+    """Return the parameters cell of a notebook, in a list."""
+    read = jupytext.read(NOTEBOOKS / f"{name}.py").cells
+    return [cell.source for cell in read if "parameters" in cell.metadata.get("tags", [])]
+
+
+def is_taken(notebook: str, name: str, annotation: str, value: object) -> bool:
+    """Return whether the check of a notebook takes a value."""
+    try:
+        parameters.check(notebook, {name: annotation}, {name: value})
+    except parameters.ParameterError:
+        return False
+    return True
+
+
+def candidates(annotation: str, default: object) -> Iterator[object]:
+    """Yield values of a parameter, the smallest first."""
+    kind = annotation.partition(" | ")[0]
+    if kind == "bool":
+        yield False
+    elif kind == "int":
+        yield from range(MOST)
+    elif kind == "float":
+        yield from (0.0, math.ulp(0.0), 0.1)
+    elif kind.startswith("list"):
+        yield []
+        first = default[0] if default else None
+        for value in candidates(kind.removeprefix("list[").removesuffix("]"), first):
+            yield [value]
+    yield default
+
+
+def smallest(notebook: str) -> dict[str, object]:
+    """Return the smallest value of every parameter that the check of a notebook takes."""
+    source = cells_of(notebook)
+    annotations, defaults = parameters.declared(source), parameters.defaults(source)
+    values = {}
+    for name, annotation in annotations.items():
+        if name in NAMED or name in MODELS[notebook]:
+            continue
+        every = candidates(annotation, defaults[name])
+        values[name] = next(value for value in every if is_taken(notebook, name, annotation, value))
+    return values
+
+
+def run(notebook: str, models: dict[str, str], here: Path) -> None:
+    """Run a notebook on its smallest values."""
+    named = {name: models[name] for name in MODELS[notebook]}
+    run_cells(notebook, **{**smallest(notebook), **named, "profile": "smallest"})
+    assert list((here / "runs" / "smallest").rglob("*.json"))
+
+
+def below(root: Path) -> Iterator[Case]:
+    """Yield every parameter of every notebook with the value below its smallest one."""
+    del root
+    for notebook in TINY:
+        annotations = parameters.declared(cells_of(notebook))
+        for name, value in smallest(notebook).items():
+            kind = annotations[name]
+            number = value[0] if isinstance(value, list) and value else value
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                continue
+            less = number - 1 if isinstance(number, int) else math.nextafter(number, -1)
+            wrong = [less] if isinstance(value, list) else less
+            if name == "seed":
+                continue
+
+            def check(notebook=notebook, name=name, kind=kind, wrong=wrong) -> None:
+                parameters.check(notebook, {name: kind}, {name: wrong})
+
+            yield Case(f"{notebook}: {name}={wrong}", check, None, (name,))

@@ -1,0 +1,177 @@
+"""Whoever asks for a forward: ids that a model does not know and numbers that are not finite are refused."""
+
+import pytest
+import torch
+
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
+from sinkprune_core.evaluation.likelihood import nelbo, nll, score
+from sinkprune_core.evaluation.protocols import Protocol
+from sinkprune_core.evaluation.two_choice import accuracy
+from sinkprune_core.models.forwards import is_finite
+from sinkprune_core.models.loading import open_checkpoint
+from sinkprune_core.models.streaming import stream
+from sinkprune_core.pruning.engine import dense_statistics, prune
+from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.sinks.hiding import Hiding, hiding_model
+from sinkprune_core.sinks.trace import trace
+
+SAMPLER = Sampler(length=4, steps=2, block=None)
+SHORT = Protocol(draws=2, grid=1, chunk=2, context=4)
+ITEMS = [
+    {"context": "the word30", "choices": ["word31", "word32"], "answer": 0}
+    | {"group": "g", "pair": 0, "template": "t"}
+]
+FAMILIES = ("llama-gqa", "gpt2")
+USES = {
+    "diffusion": {
+        "hidden": lambda lm, ids: lm.hidden(ids),
+        "logits": lambda lm, ids: lm.logits_at(ids, torch.ones(ids.shape, dtype=torch.bool)),
+        "nelbo": nelbo,
+        "score": score,
+        "pairs": lambda lm, ids: log_likelihood(lm, [(row[:2], row[2:]) for row in ids], SHORT),
+        "perplexity": lambda lm, ids: perplexity(lm, ids.flatten(), SHORT),
+        "generate": lambda lm, ids: generate(lm, ids, SAMPLER),
+        "trace": lambda lm, ids: trace(lm, ids, SAMPLER, progress=False),
+        "prune": lambda lm, ids: prune(lm, preset("dwanda"), Calibration(ids), progress=False),
+        "prune by sinks": lambda lm, ids: prune(lm, preset("unstable"), Calibration(ids), progress=False),
+        "sequential by sinks": lambda lm, ids: prune(
+            lm, preset("unstable", propagation="sequential"), Calibration(ids), progress=False
+        ),
+        "statistics": lambda lm, ids: dense_statistics(lm, [preset("all-sinks")], Calibration(ids), False),
+        "rollout": lambda lm, ids: prune(
+            lm, preset("dwanda", noise="rollout", noise_levels=2), Calibration(ids), progress=False
+        ),
+        "hidden keys": lambda lm, ids: nelbo(hiding_model(lm, Hiding("top", 1)), ids),
+    },
+    "autoregressive": {
+        "hidden": lambda lm, ids: lm.hidden(ids),
+        "nll": nll,
+        "score": score,
+        "pairs": lambda lm, ids: exact_log_likelihood(lm, [(row[:2], row[2:]) for row in ids]),
+        "decode": lambda lm, ids: decode(lm, ids, 4),
+        "trace": lambda lm, ids: trace(lm, ids, SAMPLER, progress=False),
+        "prune": lambda lm, ids: prune(lm, preset("wanda"), Calibration(ids), progress=False),
+    },
+}
+CASES = [(kind, name) for kind, uses in USES.items() for name in uses]
+
+
+def overflowing(lm):
+    """Make the products of every MLP too large for float16."""
+    lm.model.to(torch.float16)
+    for block in lm.blocks:
+        for name, linear in lm.linears(block).items():
+            if name.startswith("mlp") and "down" not in name and name != "mlp.c_proj":
+                linear.weight.mul_(1e4)
+    return lm
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_what_overflows_is_refused_by_name(make_family, make_ids, family, kind, name):
+    lm = overflowing(make_family(family, kind))
+    with pytest.raises(ValueError, match=r"not finite.*(wider dtype|nothing of this linear was changed)"):
+        USES[kind][name](lm, make_ids(3, 8))
+
+
+@pytest.mark.parametrize("kind", USES)
+def test_two_choice_answers_that_overflow_are_refused(make_family, kind):
+    lm = overflowing(make_family("llama-gqa", kind))
+    with pytest.raises(ValueError, match=f"tiny-llama-gqa-{kind} computes in torch.float16 is not finite"):
+        accuracy(lm, ITEMS)
+
+
+@pytest.mark.parametrize("kind", USES)
+def test_a_head_that_overflows_is_refused(make_family, make_ids, kind):
+    """Its last hidden states are finite."""
+    lm = make_family("llama-gqa", kind)
+    lm.model.to(torch.float16)
+    lm.model.lm_head.weight = torch.nn.Parameter(lm.model.lm_head.weight * 6e4, requires_grad=False)
+    assert is_finite(lm.hidden(make_ids(3, 8)))
+    for name in ("score", "pairs", "generate" if kind == "diffusion" else "decode"):
+        with pytest.raises(ValueError, match="is not finite"):
+            USES[kind][name](lm, make_ids(3, 8))
+
+
+def bad_ids(ids_BT: torch.Tensor) -> dict[str, object]:
+    """Return ids of which each is wrong, and what is said of them."""
+    negative, beyond = ids_BT.clone(), ids_BT.clone()
+    negative[-1, -1] = -1
+    beyond[-1, -1] = 72
+    return {
+        "token id -1 is outside the vocabulary of .*, 0 … 71": negative,
+        "token id 72 is outside the vocabulary of .*, 0 … 71": beyond,
+        r"torch\.int32": ids_BT.int(),
+        r"torch\.float32": ids_BT.float(),
+    }
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_ids_that_are_no_tokens_are_refused(make_family, make_ids, family, kind, name):
+    """Also where a mask would stand in their place."""
+    lm = make_family(family, kind)
+    for said, ids in bad_ids(make_ids(3, 8)).items():
+        with pytest.raises(ValueError, match=said):
+            USES[kind][name](lm, ids)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("kind", "name"), CASES)
+def test_more_tokens_than_positions_are_refused(make_family, make_ids, family, kind, name):
+    """In models with rotary positions as well, which would give a number."""
+    lm = make_family(family, kind)
+    if name == "perplexity":
+        pytest.skip("it has windows of its own")
+    with pytest.raises(ValueError, match=r"a sequence of \d+ tokens exceeds the 64 positions of tiny-"):
+        USES[kind][name](lm, make_ids(3, 66))
+
+
+def test_lists_are_refused(tiny_dlm, make_ids):
+    ids = make_ids(2, 8).tolist()
+    for use in (nelbo, score, Calibration, USES["diffusion"]["trace"]):
+        arguments = (ids,) if use is Calibration else (tiny_dlm, ids)
+        with pytest.raises(ValueError, match="must be token ids: int64 of"):
+            use(*arguments)
+    with pytest.raises(ValueError, match="token ids are list: tiny-diffusion takes a tensor of int64"):
+        tiny_dlm.hidden(ids)
+
+
+def test_padding_takes_no_position(make_family, make_ids):
+    """A row may be padded beyond the positions."""
+    lm = make_family("llama-gqa")
+    mask_BT = torch.zeros(1, 70, dtype=torch.long)
+    mask_BT[:, :60] = 1
+    assert lm.hidden(make_ids(1, 70), mask_BT).shape[1] == 70
+
+
+def test_a_cache_counts_towards_the_positions(make_family, make_ids):
+    lm = make_family("llama-gqa", "autoregressive")
+    assert decode(lm, make_ids(1, 60), 4).shape == (1, 64)
+    with pytest.raises(ValueError, match="a sequence of 65 tokens exceeds the 64 positions"):
+        decode(lm, make_ids(1, 60), 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("number", [torch.nan, torch.inf, -torch.inf])
+def test_one_number_that_is_not_finite_is_seen_anywhere(dtype, number):
+    value = torch.linspace(-3, 3, 1001).to(dtype)
+    assert is_finite(value) and is_finite(value[:0]) and is_finite(value[0])
+    for place in (0, 1, 500, 1000):
+        spoiled = value.clone()
+        spoiled[place] = number
+        assert not is_finite(spoiled)
+
+
+def test_a_streamed_model_refuses_the_same(make_family, make_ids, tmp_path):
+    folder = overflowing(make_family("llama-gqa")).save(tmp_path / "saved")
+    lm = stream(open_checkpoint(folder), "streamed", torch.float16)
+    with pytest.raises(ValueError, match=r"what streamed computes in .* is not finite"):
+        nelbo(lm, make_ids(2, 8), draws=1)
+    with pytest.raises(ValueError, match="not finite"):
+        prune(lm, preset("unstable"), Calibration(make_ids(2, 8)), progress=False, work=tmp_path / "work")
+    with pytest.raises(ValueError, match="a sequence of 66 tokens exceeds the 64 positions of streamed"):
+        lm.hidden(make_ids(1, 66))

@@ -1,0 +1,98 @@
+"""Every family goes the whole way, and a tiny random model stands in for every row of the table of models."""
+
+import pytest
+import torch
+from families import some_ids
+from random_models.cases import CASES
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from sinkprune_companion.harness.benchmarks import evaluate_named
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core.evaluation.likelihood import nelbo, nll
+from sinkprune_core.models.catalog import EMBEDDED, MODELS
+from sinkprune_core.models.loading import load
+from sinkprune_core.models.stand_ins import stand_in
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.sinks.trace import trace
+
+DIFFUSION = [name for name, case in CASES.items() if not case.causal]
+SAMPLER = Sampler(length=8, steps=4, block=4)
+
+
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [*(("wanda", name) for name in CASES), *(("unstable", name) for name in DIFFUSION)],
+)
+def test_every_family_goes_the_whole_way(method, name, written, tmp_path):
+    """Load, trace, prune, save, reload, score, answer a benchmark, generate.
+
+    And stock transformers reads what was saved.
+    """
+    case, lm = CASES[name], load(written(name)[0])
+    texts_NT = torch.randint(21, 66, (6, 16), generator=torch.Generator().manual_seed(1))
+    steps = trace(lm, texts_NT[:2, :4], SAMPLER, progress=False)
+    assert steps.layers_BSLK.shape == (2, 4, 3, 12) and bool(torch.isfinite(steps.layers_BSLK).all())
+    report = prune(
+        lm, preset(method, noise_levels=3, sink_std=1.0), Calibration(texts_NT, batch=3), progress=False
+    )
+    assert 0.48 < report.sparsity <= 0.5  # 45 columns have no half
+    saved = lm.save(tmp_path / "pruned", report=report.card())
+    again = load(saved)
+    ids_BT = some_ids(case, rows=2)
+    stock = AutoModelForCausalLM.from_pretrained(saved)
+    assert torch.equal(again.model(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits)
+    assert torch.equal(stock(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits)
+    assert set(load_file(saved / "model.safetensors")) == {key for key, _ in lm.model.named_parameters()}
+    assert (again.mask_token_id, again.logits_shifted, again.kind, again.name) == (
+        lm.mask_token_id,
+        lm.logits_shifted,
+        lm.kind,
+        lm.name,
+    )
+
+    def measure(model):
+        return nll(model, texts_NT) if case.causal else nelbo(model, texts_NT, draws=2)
+
+    def write_on(model):
+        prompts_BT = texts_NT[:2, :4]
+        return decode(model, prompts_BT, 8) if case.causal else generate(model, prompts_BT, SAMPLER)
+
+    assert measure(again).equals(measure(lm))
+    answers = evaluate_named(again, ["sinkprune_suite_facts"], limit=1)
+    assert set(answers.task) == {"sinkprune_suite_facts"} and answers.value.between(0, 1).all()
+    assert torch.equal(write_on(again), write_on(lm)) and write_on(again).shape == (2, 12)
+
+
+def test_a_stand_in_takes_the_place_of_a_hub_id_and_of_nothing_else(tmp_path):
+    folder = stand_in("apple/DiffuCoder-7B-Base@main", tmp_path)
+    assert folder.parent == tmp_path and load(folder).name == "tiny-random-apple--DiffuCoder-7B-Base"
+    assert stand_in("smol-dlm", tmp_path) == "smol-dlm" and stand_in(str(folder), tmp_path) == str(folder)
+    with pytest.raises(ValueError, match="unknown model 'no/such'"):
+        stand_in("no/such", tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in EMBEDDED])
+def test_every_row_of_the_table_has_a_stand_in_that_spells_any_text(name, tmp_path):
+    row, folder = MODELS[name], stand_in(name, tmp_path)
+    lm = load(folder)
+    assert (type(lm.model).__name__, lm.kind, lm.logits_shifted) == (row.native, row.kind, row.logits_shifted)
+    text = "The cat sat on <a> mat: 1 + 1 = 2.\n"
+    ids_T = lm.encode(text)
+    assert lm.tokenizer.decode(ids_T) == text
+    assert lm.mask_token_id not in ids_T.tolist()
+    assert lm.tokenizer.eos_token_id is not None and lm.model.config.max_position_embeddings == 1024
+    assert stand_in(name, tmp_path) == folder and load(folder).fingerprint() == lm.fingerprint()
+    assert load(stand_in(name, tmp_path / "other", seed=1)).fingerprint() != lm.fingerprint()
+
+
+def test_the_stand_ins_of_notebook_06_keep_their_weights(tmp_path):
+    """Its figures and records show them."""
+    for name, fingerprint in (
+        ("GSAI-ML/LLaDA-8B-Base", "9dca0c9f4236fc7c"),
+        ("meta-llama/Llama-3.1-8B", "a3ab8ce1b08671fe"),
+    ):
+        assert load(stand_in(name, tmp_path)).fingerprint() == fingerprint

@@ -1,0 +1,146 @@
+"""How many small faults in the core the tests notice: mutants drawn by seed, each in a copy of the project.
+
+    python tools/mutants.py --count 300 --seed 0 --out mutants.csv
+
+A mutant is one changed operator, comparison or constant. It is killed where the tests of its folder fail or
+run into the time limit. The draw depends on sources and seed alone; a stopped run goes on where it was.
+"""
+
+import argparse
+import ast
+import csv
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTS = {  # module or folder of the core -> the tests that stand for it
+    "sinks": ["tests/sinks"],
+    "calibration": ["tests/calibration"],
+    "pruning": ["tests/pruning"],
+    "diffusion": ["tests/diffusion"],
+    "evaluation/likelihood.py": ["tests/evaluation/test_likelihood.py"],
+    "evaluation/intervals.py": ["tests/evaluation/test_intervals.py", "tests/evaluation/test_statistics.py"],
+}
+OPERATORS = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
+TIMEOUT = 600  # seconds for the tests of one mutant
+COLUMNS = ("module", "line", "number", "change", "killed")
+
+
+def sources() -> Iterator[tuple[Path, list[str]]]:
+    """Yield the modules that are mutated, each with its tests."""
+    package = ROOT / "sinkprune_core"
+    for place, tests in TESTS.items():
+        target = package / place
+        for module in [target] if target.is_file() else sorted(target.glob("*.py")):
+            yield module, tests
+
+
+def sites(tree: ast.Module) -> list[ast.AST]:
+    """Return the nodes that can be changed, in order: operators, comparisons, numbers and truth values."""
+    nodes = []
+    for node in ast.walk(tree):
+        is_operator = isinstance(node, (ast.BinOp, ast.BoolOp)) and type(node.op) in OPERATORS
+        is_comparison = isinstance(node, ast.Compare) and type(node.ops[0]) in OPERATORS
+        is_constant = isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float))
+        if is_operator or is_comparison or is_constant:
+            nodes.append(node)
+    return [node for node in nodes if hasattr(node, "lineno")]
+
+
+def change(node: ast.AST) -> str:
+    """Change a node in place and say how."""
+    before = ast.unparse(node)
+    if isinstance(node, (ast.BinOp, ast.BoolOp)):
+        node.op = OPERATORS[type(node.op)]()
+    elif isinstance(node, ast.Compare):
+        node.ops[0] = OPERATORS[type(node.ops[0])]()
+    elif isinstance(node.value, bool):
+        node.value = not node.value
+    else:
+        node.value += 1
+    return f"{before} -> {ast.unparse(node)}"
+
+
+def drawn(count: int, seed: int) -> list[tuple[Path, list[str], int]]:
+    """Return `count` mutants: the module, its tests and the number of the site in it."""
+    all_sites = []
+    for module, tests in sources():
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        all_sites += [(module, tests, number) for number in range(len(sites(tree)))]
+    return random.Random(seed).sample(all_sites, min(count, len(all_sites)))
+
+
+def is_killed(copy: Path, module: Path, source: str, tests: list[str]) -> bool:
+    """Return whether the tests notice a module that was changed to `source`."""
+    target = copy / module.relative_to(ROOT)
+    original = target.read_text(encoding="utf-8")
+    target.write_text(source, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    try:
+        status = subprocess.run(command, cwd=copy, capture_output=True, timeout=TIMEOUT).returncode
+    except subprocess.TimeoutExpired:
+        return True
+    finally:
+        target.write_text(original, encoding="utf-8")
+    return status != 0
+
+
+def main() -> None:
+    """Draw the mutants, run those that are not yet in the table, and print the share that was killed."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("mutants.csv"))
+    options = parser.parse_args()
+    rows = []
+    if options.out.exists():
+        with options.out.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    mutants = drawn(options.count, options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "copy"
+        shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "runs", "build"))
+        for module, tests, number in mutants[len(rows) :]:
+            tree = ast.parse(module.read_text(encoding="utf-8"))
+            node = sites(tree)[number]
+            line = node.lineno
+            said = change(node)
+            killed = is_killed(copy, module, ast.unparse(tree), tests)
+            name = module.relative_to(ROOT).as_posix()
+            rows.append(dict(zip(COLUMNS, (name, line, number, said, killed), strict=True)))
+            with options.out.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, COLUMNS)
+                writer.writeheader()
+                writer.writerows(rows)
+            print(f"{len(rows)}/{len(mutants)} {name}:{line} {said}: {'killed' if killed else 'SURVIVES'}")
+    killed = sum(str(row["killed"]) == "True" for row in rows)
+    print(f"{killed} of {len(rows)} mutants killed")
+
+
+if __name__ == "__main__":
+    main()
