@@ -93,15 +93,15 @@ def load_pair(folder: Path, dtype: str, device: str) -> LanguageModel:
 def archived_run(run: Run, archive: str) -> Run:
     """Return a run that reads and writes `runs/archive-{archive}`, with the scores of an archive in it.
 
-    It is apart from the run's own records, which measure what they lack. What it reads counts among what
-    `run` has read. Raises FileNotFoundError for an archive that the project does not keep.
+    It is apart from the run's own records: those are measured, kept and published with the run, which names
+    the archive among its parameters. Raises FileNotFoundError for an archive that the project does not keep.
     """
     file = record_archive.archive_file(archive)
     if not file.exists():
         raise FileNotFoundError(
             f"figures/{file.name} is missing: the project keeps no records of {archive!r}"
         )
-    apart = replace(run, profile=f"archive-{archive}")
+    apart = replace(run, profile=f"archive-{archive}", records_read={})
     with tarfile.open(file) as opened:
         scores = [member for member in opened if member.name.startswith("scores/")]
         opened.extractall(apart.records, scores, filter="data")
