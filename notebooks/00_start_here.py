@@ -443,7 +443,7 @@ for share, part in wide.groupby(level="share"):
 # chance is 50 % again. The DLM's likelihoods are bounds, from as many noise draws as above.
 
 # %%
-from sinkprune_companion.experiments.suite_answers import suite_answers
+from sinkprune_companion.experiments.variant_answers import suite_answers
 from sinkprune_companion.harness import suite
 
 answers = {lm.name: suite_answers(run, lm, prints[lm.name], items, draws) for lm in (ar, dlm)}

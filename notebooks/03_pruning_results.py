@@ -19,7 +19,7 @@
 #
 # **Question.** Pruning scores weights on calibration text. Does it help to leave attention sinks
 # out of the statistics: all of them, as the official code does, or only the unstable ones, as the
-# paper's title says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
+# abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
 # whole units? And are the sinks the reason, or what else the official comparison changes?
 #
 # | profile | time | peak memory |
@@ -152,35 +152,109 @@ run = start("03_pruning_results", globals())
 # recipes are all clean. They get as many sequences as noised recipes, and are compared with each
 # other and with `wanda-unmatched`.
 
-# %%
-from sinkprune_companion.experiments.pruning_grid import GridSize, grid_cells, twin_cells
+# %% [markdown]
+# Where each of them is measured, and in how many calibration draws: those that verdicts rest on in
+# most.
 
-size = GridSize(
-    calibration, noise_levels, seeds + first_seed, other_draws, pattern_draws, pattern_draws
-)
-settings = {"sink_std": sink_std, "stability_threshold": stability_threshold}
-cells = grid_cells(size, sparsities, answer_sparsities, patterns, ratios, recipes, **settings)
-of_twin = twin_cells(size, twin_sparsities, **settings)
-print(f"{len(cells)} variants of the DLM, {len(of_twin)} of the AR model, {seeds} draws")
+# %%
+from sinkprune_companion.experiments import pruning_grid
+from sinkprune_core.pruning.patterns import n_and_m
+
+last = first_seed + seeds
+half = [(pruning_grid.HEADLINE, last), (pruning_grid.CONTROLS, other_draws)]
+curve, units, answering = pruning_grid.CURVE, pruning_grid.UNITS, pruning_grid.ANSWERING
+plan = []  # names of recipes, pattern, share of zeros, calibration draws
+for share in sparsities:
+    for names, count in half if share == 0.5 else [(curve, other_draws)]:
+        plan.append((names, "unstructured", share, count))
+for share in answer_sparsities:
+    if share not in sparsities:
+        plan.append((answering, "unstructured", share, pattern_draws))
+for pattern in patterns:
+    zeros, group = n_and_m(pattern)
+    plan.append((curve, pattern, zeros / group, pattern_draws))
+plan += [(units, "structured", ratio, pattern_draws) for ratio in ratios]
 
 # %% [markdown]
-# Prune, measure, restore the weights. Recipes with dense propagation share their passes over the
-# calibration text, because the dense model computes the same for all of them. Every result is a
-# record, so a run that was stopped goes on where it was. With noise of their own, draws are scored
-# above the dense model on the same sequence under the same noise.
+# A row per recipe and place, with the draws of each:
 
 # %%
-from sinkprune_companion.experiments.pruning_grid import Measures, measure_grid
-from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_companion.run.texts import held_out_texts
+import pandas as pd
+
+settings = {"noise_levels": noise_levels, "sink_std": sink_std}
+settings["stability_threshold"] = stability_threshold
+grid = []
+for place in plan:
+    grid += pruning_grid.grid_rows(*place, calibration, chosen=recipes, **settings)
+table = pd.DataFrame(grid).pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
+table.loc[list(dict.fromkeys(row.variant for row in grid))].astype(object).fillna("–")
+
+# %% [markdown]
+# Some of these models answer two-choice items, and so does the dense one:
+
+# %%
+questions = {"suite": items, "blimp": blimp_pairs}
+asked = {row for row in grid if row.pattern == "unstructured" and row.variant in answering}
+asked = {row for row in asked if row.sparsity in answer_sparsities}
+print(f"{len(grid)} variants, {len(asked)} of which answer, {seeds} calibration draws")
+
+# %% [markdown]
+# What looks at no calibration text is measured first: the dense model, under the noise of every
+# draw, and `magnitude`. A variant is pruned inside its `with` block, when it is first asked for
+# something that is not on record, and its weights come back at the end.
+
+# %%
+from sinkprune_companion.experiments.variant_answers import variant_answers
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.models.loading import load
 
 dlm = load(model, dtype, run.device)
+fingerprint = dlm.fingerprint()
 texts = held_out_texts(dlm.tokenizer, sequences, length)
-benchmarks = {"suite": items, "blimp": blimp_pairs}
-measures = Measures(texts, draws, benchmarks, item_draws, own_noise)
-numbers = range(first_seed, first_seed + seeds)
-losses, answers = measure_grid(run, dlm, cells, measures, numbers)
+losses, answered = [], []
+for seed in sorted({0, *range(first_seed, last)}) if own_noise else [0]:
+    labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
+    with Variant(dlm, fingerprint) as variant:
+        losses.append(variant.scores(run, texts, draws, noise=seed, **labels))
+        if asked and seed == 0:
+            answered.append(variant_answers(run, variant, questions, item_draws, **labels))
+for row in grid:
+    if not row.is_calibrated:
+        with Variant(dlm, fingerprint, row.recipe) as variant:
+            losses.append(variant.scores(run, texts, draws, **row.labels, seed=0))
+
+# %% [markdown]
+# **The loop.** Every draw has its own calibration text, and clean baselines get more of it. Recipes
+# with dense propagation share their passes over the text, because the dense model computes the same
+# for all of them. Every result is a record, so a run that was stopped goes on where it was.
+
+# %%
+from tqdm.auto import tqdm
+
+for seed in tqdm(range(first_seed, last), desc="calibration draws"):
+    rows = [row for row in grid if row.is_calibrated and seed < row.draws]
+    text = calibration_draw(dlm, calibration, length, seed)
+    more_text = calibration_draw(dlm, calibration * noise_levels, length, seed)
+    shared = SharedStatistics(dlm, [row.recipe for row in rows], text)
+    for row in tqdm(rows, desc="prune and measure", unit="variant", leave=False):
+        given = (text, shared) if row.sequences == calibration else (more_text, None)
+        labels = {**row.labels, "seed": seed}
+        with Variant(dlm, fingerprint, row.recipe, *given) as variant:
+            noise = seed if own_noise else 0
+            losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
+            if row in asked and seed < pattern_draws:
+                answered.append(variant_answers(run, variant, questions, item_draws, **labels))
+
+# %% [markdown]
+# With noise of their own, draws are scored above the dense model on the same sequence under the
+# same noise.
+
+# %%
+from sinkprune_companion.experiments.scoring import above_dense
+
+losses = pd.concat(losses, ignore_index=True)
+answers = pd.concat(answered, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
 dense = losses[losses.variant == "dense"].value.mean()
 print(f"NELBO of the dense model: {dense:.4f} nats per token")
@@ -189,28 +263,35 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 # ## The figure: what pruning costs
 #
 # NELBO of the pruned DLM minus that of the dense one, on the same sequences under the same noise,
-# as a mean over text and calibration draws. Lower is better. Magnitude and statistics from sinks
-# alone cost far more; the title has their numbers.
+# as a mean over text and calibration draws. Lower is better. Drawn are recipes that were measured at
+# all sparsities; the data of the figure (`quality.csv`) has the others. Magnitude and statistics
+# from sinks alone cost far more; their numbers stand below.
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.figures import figure_titles, figures, forests
+from sinkprune_companion.figures import figures, forests
 
+FAR_ABOVE = ["magnitude", "structured-magnitude", "only-sinks"]  # of the rest
 excess = pruning_findings.excess(scores)
+near = excess[~excess.recipe.isin(FAR_ABOVE)]
 quality = excess[excess.pattern == "unstructured"]
-says = figure_titles.cost_in_words(quality)
-drawn_rows = figure_titles.near(quality)
 cost = "NELBO above the dense model's (nats per token)"
 labels = {"sparsity": "sparsity of the blocks' linear maps", "value": cost}
-figures.save_figure(
-    run,
-    figures.plot_curves(
-        drawn_rows, "sparsity", "value", "recipe", labels, ("low", "high"), dodge=0.003, title=says
-    ),
-    "quality",
-    quality,
-    f"NELBO above the dense model against sparsity; bars: 95 % bootstrap interval. {says}",
+title = "What pruning costs, by recipe and sparsity"
+lines = [name for name in curve if name != "wanda-unmatched"]
+drawn = near[(near.pattern == "unstructured") & near.recipe.isin(lines)]
+ends = ("low", "high")
+figure = figures.plot_curves(
+    drawn, "sparsity", "value", "recipe", labels, ends, dodge=0.002, title=title
 )
+caption = "NELBO above the dense model's against sparsity, with 95 % intervals"
+figures.save_figure(run, figure, "quality", quality, caption)
+
+# %% [markdown]
+# What costs far more:
+
+# %%
+excess.set_index(["panel", "recipe"])[["shown"]][excess.recipe.isin(FAR_ABOVE).to_numpy()]
 
 # %% [markdown]
 # ## Patterns
@@ -220,21 +301,14 @@ figures.save_figure(
 
 # %%
 from IPython.display import display
-from sinkprune_core.pruning.patterns import n_and_m
 
 grouped = excess.pattern.isin(patterns)
 half = excess.sparsity.isin(excess.sparsity[grouped]) & (excess.pattern != "structured")
 at_half = excess[half & excess.recipe.isin(excess.recipe[grouped])]
-says = figure_titles.best_in_words(at_half)
-display(
-    figures.save_figure(
-        run,
-        forests.plot_methods(figure_titles.near(at_half), "panel", "recipe", cost, says),
-        "patterns",
-        at_half,
-        f"NELBO above the dense model by pattern and recipe, with 95 % intervals. {says}",
-    )
-)
+title = "What the same number of zeros costs in three layouts"
+drawn = forests.plot_methods(near[near.index.isin(at_half.index)], "panel", "recipe", cost, title)
+caption = "NELBO above the dense model's by pattern and recipe, with 95 % intervals"
+display(figures.save_figure(run, drawn, "patterns", at_half, caption))
 rows = at_half.pivot(index="recipe", columns="panel", values="shown")
 rows.loc[at_half.recipe.unique(), at_half.panel.unique()].fillna("–")
 
@@ -246,16 +320,10 @@ rows.loc[at_half.recipe.unique(), at_half.panel.unique()].fillna("–")
 
 # %%
 wide = excess[excess.pattern == "structured"]
-says = figure_titles.best_in_words(wide)
-display(
-    figures.save_figure(
-        run,
-        forests.plot_methods(figure_titles.near(wide), "panel", "recipe", cost, says),
-        "structured",
-        wide,
-        f"NELBO above the dense model by ratio and recipe, with 95 % intervals. {says}",
-    )
-)
+title = "What removing whole units costs"
+drawn = forests.plot_methods(near[near.index.isin(wide.index)], "panel", "recipe", cost, title)
+caption = "NELBO above the dense model's by ratio and recipe, with 95 % intervals"
+display(figures.save_figure(run, drawn, "structured", wide, caption))
 rows = wide.pivot(index="recipe", columns="panel", values="shown")
 rows.loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
 
@@ -266,12 +334,7 @@ rows.loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
 # Each sparsity has a figure, and so have the patterns.
 
 # %%
-from sinkprune_companion.experiments.pruning_findings import (
-    COMPARISONS,
-    differences,
-    heading,
-    places,
-)
+from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
 from sinkprune_core.evaluation.intervals import forest_table
 
 
@@ -285,9 +348,10 @@ def forest(chosen: list) -> tuple[dict, dict]:
     return estimates, groups
 
 
+measured = pruning_findings.places(scores)
 by_pattern = {f"{100 * share:.0f}": [("unstructured", share)] for share in sparsities}
-by_pattern["patterns"] = [place for place in places(scores) if n_and_m(place[0])]
-by_pattern["structured"] = [place for place in places(scores) if place[0] == "structured"]
+by_pattern["patterns"] = [place for place in measured if n_and_m(place[0])]
+by_pattern["structured"] = [place for place in measured if place[0] == "structured"]
 
 # %% [markdown]
 # The number of zeros, their pattern and the calibration tokens are equal, except for
@@ -297,13 +361,11 @@ by_pattern["structured"] = [place for place in places(scores) if place[0] == "st
 for name, chosen in by_pattern.items():
     estimates, groups = forest(chosen)
     if estimates:
-        title = "difference in NELBO (nats per token)"
-        if len(chosen) == 1:
-            title = f"difference in NELBO, {heading(chosen[0])} (nats per token)"
-        says = figure_titles.signs_in_words(estimates)
-        drawn = forests.plot_forest(estimates, title, groups, title=says)
-        caption = f"paired differences, {', '.join(map(heading, chosen))}. {says}"
+        where = ", ".join(map(heading, chosen))
+        axis = "difference in NELBO (nats per token)"
+        drawn = forests.plot_forest(estimates, axis, groups, title=f"Paired differences, {where}")
         table = forest_table(estimates)
+        caption = f"paired differences in NELBO, {where}, with 95 % intervals"
         display(figures.save_figure(run, drawn, f"differences_{name}", table, caption))
 
 # %% [markdown]
@@ -328,27 +390,13 @@ by_pair = points(answers)
 pruning_findings.shares_right(by_pair)
 
 # %% [markdown]
-# The difference in points, paired by item; right of zero the first is better.
+# The difference in points, paired by item: above zero the first is better.
 
 # %%
+from sinkprune_core.evaluation.intervals import listed
+
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
-shown, groups = {}, {}
-for name, estimate in accuracy.items():
-    _, benchmark, rest = name.split("_", 2)
-    comparison, percent = rest.rsplit("_", 1)
-    label = f"{benchmark}, {percent} %: {pruning_findings.ACCURACY[comparison].label}"
-    shown[label], groups[label] = estimate, benchmark
-title = "difference in right answers (points)"
-says = figure_titles.signs_in_words(shown)
-drawn = forests.plot_forest(shown, title, groups, better="better →", title=says)
-figures.save_figure(
-    run,
-    drawn,
-    "accuracy",
-    forest_table(shown),
-    "paired differences in accuracy by benchmark, comparison and sparsity; bars: 95 % bootstrap "
-    "interval over calibration draws and pairs of items",
-)
+listed(accuracy)
 
 # %% [markdown]
 # How many items flip: right with the first recipe alone, and right with the second alone.
@@ -371,7 +419,7 @@ from sinkprune_core.pruning.recipe import preset
 
 NAMES = ["noised-dense", "unstable", "all-sinks", "wanda"]
 text, other_text = (calibration_draw(dlm, calibration, length, first_seed + i) for i in (0, 1))
-compared = {name: (preset(name, noise_levels=noise_levels, **settings), text) for name in NAMES}
+compared = {name: (preset(name, **settings), text) for name in NAMES}
 more = calibration_draw(dlm, calibration * noise_levels, length, first_seed)
 compared["wanda"] = (compared["wanda"][0], more)
 compared["other text"] = (compared["noised-dense"][0], other_text)
@@ -390,11 +438,11 @@ if first_seed == 0 or not run.is_cell:
         lambda: mask_differences(dlm, {n: (*each, None) for n, each in compared.items()}, pairs),
         variants={name: [recipe, each.fingerprint] for name, (recipe, each) in compared.items()},
         pairs=pairs,
-        fingerprint=dlm.fingerprint(),
+        fingerprint=fingerprint,
     )
-    says = figure_titles.masks_in_words(masks)
-    drawn = sink_figures.plot_mask_differences(masks, says)
-    caption = f"where two masks differ at 50 %, by layer and linear map. {says}"
+    title = "Where the masks of two recipes differ at 50 %"
+    drawn = sink_figures.plot_mask_differences(masks, title)
+    caption = "share of kept weights that differ at 50 %, by layer and linear map"
     display(figures.save_figure(run, drawn, "masks", masks, caption))
     kept_weights = pruning_findings.mask_findings(masks)
 
@@ -402,11 +450,16 @@ if first_seed == 0 or not run.is_cell:
 # ## How much is left out
 #
 # The share of calibration tokens that each recipe leaves out, the zeros as counted, the calibration
-# tokens, and the seconds to prune, including those for statistics that recipes share.
+# tokens, and the seconds to prune, including those for statistics that recipes share. These are
+# means over the draws whose record has them, as many as `counted in` says. Records of the first
+# runs have the tokens alone.
 
 # %%
 COUNTED = ["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]
-scores[scores.sparsity == 0.5].groupby(["pattern", "variant"], sort=False)[COUNTED].mean().round(4)
+by_draw = scores[scores.sparsity == 0.5].groupby(["pattern", "variant", "seed"], sort=False)
+by_variant = by_draw[COUNTED].mean().groupby(["pattern", "variant"], sort=False)
+counts = {"draws": by_variant.size(), "counted in": by_variant.zeros.count()}
+by_variant.mean().round(4).assign(**counts)
 
 # %% [markdown]
 # ## The control: the same on the AR twin
@@ -419,15 +472,32 @@ from sinkprune_companion.experiments.pruning_findings import TWIN_COMPARISONS
 
 dlm.model.to("meta")  # its weights have served; the twin gets their room
 ar = load(twin, dtype, run.device)
-of_ar, _ = measure_grid(run, ar, of_twin, measures, numbers)
+fingerprint = ar.fingerprint()
+labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
+of_ar = [Variant(ar, fingerprint).scores(run, texts, draws, **labels, seed=0)]
+for seed in range(first_seed, min(last, other_draws)):
+    text = calibration_draw(ar, calibration, length, seed)
+    for share in twin_sparsities:
+        labels = {"pattern": "unstructured", "sparsity": share, "seed": seed}
+        for tokens in ("none", "all", "random"):
+            recipe = preset("wanda", sparsity=share, exclude=tokens, **settings)
+            with Variant(ar, fingerprint, recipe, text) as variant:
+                variant_name = f"wanda, {tokens}"
+                of_ar.append(variant.scores(run, texts, draws, variant=variant_name, **labels))
+of_ar = pd.concat(of_ar, ignore_index=True)
+
+# %% [markdown]
+# Differences to pruning with all tokens; left of zero leaving tokens out helps.
+
+# %%
 twins = {}
-for place in places(of_ar):
+for place in pruning_findings.places(of_ar):
     for finding, estimate in differences(of_ar, place, TWIN_COMPARISONS).items():
         twins[f"AR, {place[1]:.0%}: {TWIN_COMPARISONS[finding].group} − none"] = estimate
-title = "difference in negative log-likelihood (nats per token)"
-says = figure_titles.signs_in_words(twins)
-drawn = forests.plot_forest(twins, title, title=says)
-caption = f"paired differences of the pruned AR model. {says}"
+title = "The pruned AR model with and without its sinks"
+axis = "difference in negative log-likelihood (nats per token)"
+drawn = forests.plot_forest(twins, axis, title=title)
+caption = "paired differences of the pruned AR model, with 95 % intervals"
 figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 
 # %% [markdown]
@@ -450,12 +520,10 @@ sentences(pruning_results(found))
 # half of 9.18 % of what the second recipe costs at the same place.
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
-
-measured = {name: estimate for name, estimate in found.items() if estimate is not None}
-margins = [estimate.margin for estimate in measured.values()]
-widths = [estimate.half_width for estimate in measured.values()]
-Folded(listed(measured, **{"half-width": widths, "margin": margins}))
+estimates = {name: estimate for name, estimate in found.items() if estimate is not None}
+margins = [estimate.margin for estimate in estimates.values()]
+widths = [estimate.half_width for estimate in estimates.values()]
+Folded(listed(estimates, **{"half-width": widths, "margin": margins}))
 
 # %% [markdown]
 # Every difference whose interval leaves zero out, in either direction:

@@ -173,25 +173,42 @@ print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 # noise.
 
 # %%
-from sinkprune_companion.experiments.pruning_grid import GridCell, Measures, measure_grid
-from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_companion.run.texts import held_out_texts
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.models.loading import load
 
 dlm = load(model, dtype, run.device)
-tokens = calibration * noise_levels  # in sequences
-grid = []
-for recipe in dict.fromkeys(recipes):
-    levels = 1 if recipe.inputs == "clean" else recipe.noise_levels
-    variant = name(recipe, wanda)
-    count = max(1, tokens // levels)
-    grid.append(
-        GridCell("unstructured", recipe.sparsity, variant, recipe, count, seeds + first_seed)
-    )
+fingerprint = dlm.fingerprint()
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 numbers = range(first_seed, first_seed + seeds)
-measures = Measures(texts, draws, {}, 1, own_noise)
-losses, _ = measure_grid(run, dlm, grid, measures, numbers)
+tokens = calibration * noise_levels  # in sequences
+counts = {}  # calibration sequences of every recipe
+for recipe in recipes:
+    levels = 1 if recipe.inputs == "clean" else recipe.noise_levels
+    counts[recipe] = max(1, tokens // levels)
+losses = []
+for seed in sorted({0, *numbers}) if own_noise else [0]:
+    labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
+    losses.append(Variant(dlm, fingerprint).scores(run, texts, draws, noise=seed, **labels))
+
+# %% [markdown]
+# The loop, with calibration text and shared statistics for every number of sequences:
+
+# %%
+from tqdm.auto import tqdm
+
+for seed in tqdm(numbers, desc="calibration draws"):
+    text, shared = {}, {}
+    for count in dict.fromkeys(counts.values()):
+        text[count] = calibration_draw(dlm, count, length, seed)
+        alike = [recipe for recipe in counts if counts[recipe] == count]
+        shared[count] = SharedStatistics(dlm, alike, text[count])
+    for recipe, count in tqdm(counts.items(), desc="prune and measure", leave=False):
+        labels = {"variant": name(recipe, wanda), "pattern": "unstructured"}
+        labels |= {"sparsity": recipe.sparsity, "seed": seed}
+        with Variant(dlm, fingerprint, recipe, text[count], shared[count]) as variant:
+            noise = seed if own_noise else 0
+            losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
 
 # %% [markdown]
 # What the eight combinations cost above the dense model, in nats per token, and the share of the
@@ -199,9 +216,11 @@ losses, _ = measure_grid(run, dlm, grid, measures, numbers)
 
 # %%
 import pandas as pd
+from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.ledger.contrasts import differences_of
 from sinkprune_core.evaluation.intervals import crossed_interval, pivot
 
+losses = pd.concat(losses, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
 dense = pivot(scores[scores.variant == "dense"])
 rows = []
@@ -379,7 +398,7 @@ figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 # calibration text, with and without a special first token. A sweep measures this on draw 0 alone.
 
 # %%
-from sinkprune_companion.experiments.token_reach import reach_words, token_reach
+from sinkprune_companion.experiments.token_reach import reach_table, token_reach
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
@@ -425,7 +444,7 @@ if first_seed == 0 or not run.is_cell:
     says = "Kept weights that change when calibration tokens are left out"
     drawn = sink_figures.plot_token_reach(reached, says)
     display(figures.save_figure(run, drawn, "reach", reached, says))
-    print(reach_words(reached))
+    display(reach_table(reached).round(4))
 
 # %% [markdown]
 # ## The reading

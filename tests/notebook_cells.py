@@ -91,6 +91,15 @@ TINY = {
         "calibration": 1,
         "length": 48,
     },
+    "07_robustness": {
+        "calibration": [1, 2],
+        "own_noise": [False, False],
+        "seeds": [1, 1],
+        "other_draws": [1, 1],
+        "archives": ["", ""],
+        "lengths": [48, 32],
+        "sequences": 12,
+    },
 }
 MODELS = {
     "00_start_here": ("model", "twin", "base"),
@@ -100,6 +109,7 @@ MODELS = {
     "04_matched_compute": ("model",),
     "05_what_does_the_work": ("model",),
     "06_real_models": (),  # random weights in the format of a published model
+    "07_robustness": ("model",),
 }  # parameters that name models
 
 

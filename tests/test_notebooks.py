@@ -312,7 +312,9 @@ def test_publishing_refuses_stale_failed_and_leaking_runs():
 @pytest.mark.parametrize("profile", run_costs.kept())
 def test_a_head_says_what_the_jobs_of_a_profile_took(name, profile):
     """Both come from docs/run_costs.json."""
-    cost = run_costs.kept()[profile]["costs"][name]
+    cost = run_costs.kept()[profile]["costs"].get(name)
+    if cost is None:
+        pytest.skip("no job of this notebook was measured: `make publish` writes what they take")
     source = (ROOT / "notebooks" / f"{name}.py").read_text(encoding="utf-8")
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
     assert run_costs.with_rows(source, profile, cost) == source

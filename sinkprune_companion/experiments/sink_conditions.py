@@ -98,13 +98,13 @@ def conditions(
         if not values:
             raise ValueError(f"{name} is empty: its first value is that of the main condition")
     main = Condition(texts[0], first_tokens[0], lengths[0], samplers[0])
-    found = [main]
-    found += [replace(main, first_token=first_token) for first_token in first_tokens[1:]]
+    chosen = [main]
+    chosen += [replace(main, first_token=first_token) for first_token in first_tokens[1:]]
     for text in texts[1:]:
-        found.append(replace(main, text=text, first_token=main.first_token or text == NOTHING))
-    found += [replace(main, tokens=tokens) for tokens in lengths[1:]]
-    found += [replace(main, sampler=sampler) for sampler in samplers[1:]]
-    return list(dict.fromkeys(found))
+        chosen.append(replace(main, text=text, first_token=main.first_token or text == NOTHING))
+    chosen += [replace(main, tokens=tokens) for tokens in lengths[1:]]
+    chosen += [replace(main, sampler=sampler) for sampler in samplers[1:]]
+    return list(dict.fromkeys(chosen))
 
 
 def prompts(
@@ -133,16 +133,16 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
     depends on (seed, text) alone. Raises ValueError when there are fewer.
     """
     within_T = _held_out_stream(tokenizer, text)
-    found = _apart(tokenizer, within_T, count, length, generator(seed, "crops", text), rare=False)
-    if len(found) < count and text != "samples":
+    apart = _apart(tokenizer, within_T, count, length, generator(seed, "crops", text), rare=False)
+    if len(apart) < count and text != "samples":
         joined_T = _joined_stream(tokenizer, text)
-        found = _apart(tokenizer, joined_T, count, length, generator(seed, "joined crops", text), rare=True)
-    if len(found) < count:
+        apart = _apart(tokenizer, joined_T, count, length, generator(seed, "joined crops", text), rare=True)
+    if len(apart) < count:
         raise ValueError(
-            f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(found)} "
+            f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(apart)} "
             "were found: ask for fewer or shorter ones"
         )
-    return torch.stack(found)
+    return torch.stack(apart)
 
 
 def _apart(

@@ -61,10 +61,10 @@ def token_reach(
     for layer, inputs in _inputs(lm, ids_RT, layers, calibration.batch, progress):
         for name, linear in lm.linears(lm.blocks[layer]).items():
             search = Search(weight_OI(linear).cpu(), inputs[name], recipe.sparsity)
-            found = list(_choices(search, sinks, calibration.seed))
+            changes = list(_choices(search, sinks, calibration.seed))
             changed = search.changed(of_other[layer][name].norm_I.cpu().double().square())
-            found.append({"choice": OTHER_TEXT, "tokens": ids_RT.numel(), "share": 1.0, "changed": changed})
-            rows += [{"layer": layer, "linear": name, **row} for row in found]
+            changes.append({"choice": OTHER_TEXT, "tokens": ids_RT.numel(), "share": 1.0, "changed": changed})
+            rows += [{"layer": layer, "linear": name, **row} for row in changes]
     return pd.DataFrame(rows)
 
 
@@ -73,12 +73,12 @@ def _sinks(
 ) -> dict[str, torch.Tensor]:
     """Return the numbers of the tokens that are sinks, int64, by the name of the choice."""
     profiles = sink_profiles(lm, calibration, recipe.noise_levels, recipe.noise, progress)
-    found = {}
+    numbers = {}
     for exclude, label in SINKS.items():
         key = replace(recipe.statistics_key, exclude=exclude)
         weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
-        found[label] = (weight_RT.flatten() == 0).nonzero().squeeze(-1)
-    return found
+        numbers[label] = (weight_RT.flatten() == 0).nonzero().squeeze(-1)
+    return numbers
 
 
 @torch.no_grad()
@@ -131,29 +131,22 @@ def _choices(search: "Search", sinks: dict[str, torch.Tensor], seed: int) -> Ite
         }
 
 
-def reach_words(frame: pd.DataFrame) -> str:
-    """Return one sentence per kind of calibration text of `token_reach`, with `text`, computed from means.
+def reach_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return means over linears of `token_reach`, with `text`: a row per kind of calibration text and sinks.
 
-    It compares all sinks with as many tokens chosen otherwise, and with other text.
+    Columns: `tokens` and `share` left out, and the share of kept weights that change when these are the
+    sinks, as many random tokens, or as many that change most; and when all text is `other text`.
     """
-    lines = []
+    rows = {}
     for text, part in frame.groupby("text", sort=False):
-        means = part.groupby(["choice", "tokens"]).changed.mean()
-        shares = part.groupby("choice").share.max()
+        changed = part.groupby(["choice", "tokens"]).changed.mean()
         for label in SINKS.values():
-            tokens = int(part.tokens[part.choice == label].iloc[0])
-            if tokens == 0:
-                lines.append(f"{text}: there are no {label}.")
-                continue
-            sinks = means[label, tokens]
-            most = means[LARGEST, tokens]
-            lines.append(
-                f"{text}: leaving out {label}, {shares[label]:.2%} of the tokens, changes {sinks:.2%} of the "
-                f"kept weights; as many random tokens change {means[RANDOM, tokens]:.2%}, the tokens that "
-                f"change most {most:.2%}, other text {means[OTHER_TEXT].mean():.2%}: sinks do "
-                f"{sinks / most:.0%} of what so few tokens could do."
-            )
-    return "\n".join(lines)
+            sinks = part[part.choice == label].iloc[0]
+            row = {"tokens": sinks.tokens, "share": sinks.share, "sinks": changed[label, sinks.tokens]}
+            for choice in (RANDOM, LARGEST):
+                row[choice] = changed.get((choice, sinks.tokens), float("nan"))
+            rows[text, label] = {**row, OTHER_TEXT: changed[OTHER_TEXT].mean()}
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 class Search:

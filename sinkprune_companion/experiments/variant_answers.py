@@ -1,4 +1,4 @@
-"""Answers of the variants of a model to two-choice items, as records, and what pruning does to them.
+"""Answers of models and their variants to two-choice items, as records, and what pruning does to them.
 
 Dimensions: R repetitions (calibration draws), N pairs of items.
 """
@@ -9,44 +9,41 @@ import pandas as pd
 
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.harness import quality
+from sinkprune_companion.harness import quality, suite
 from sinkprune_companion.harness.public_data import embedded_blimp
 from sinkprune_companion.run.records import Run
+from sinkprune_core.evaluation import two_choice
 from sinkprune_core.evaluation.comparison import flips
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, on_common_draws, rows_where
+from sinkprune_core.models.language_model import LanguageModel
 
 BENCHMARKS = ("suite", "blimp")
-REVISION = 1  # of `variant_answers`
+ANSWERS_REVISION = 1  # of `variant_answers`
+SUITE_REVISION = 1  # of `suite_answers`
 
 
 def variant_answers(
-    run: Run, variant: Variant, benchmark: str, items: int, draws: int, /, **labels: object
+    run: Run, variant: Variant, questions: dict[str, int], draws: int, /, **labels: object
 ) -> pd.DataFrame:
-    """Return the record of a variant's answers to one of BENCHMARKS.
+    """Return a variant's answers to items of BENCHMARKS, a record each; `questions` says how many of which.
 
-    These are about `items` items of the offline suite (`suite`), or the first `items` minimal pairs of each
+    These are about so many items of the offline suite (`suite`), or the first so many minimal pairs of each
     BLiMP paradigm that the package brings (`blimp`). Columns are those of `two_choice.accuracy`, `benchmark`,
     `labels`, and `calibration_tokens`, 0 for a dense model. Maskings of a diffusion model, `draws` of each
     ending, depend on the item alone, so variants are compared item by item. Raises ValueError for another
     benchmark.
     """
-    task = _task(benchmark, items, draws)
+    parts = []
+    for benchmark, items in questions.items():
+        task = _task(benchmark, items, draws)
 
-    def compute() -> pd.DataFrame:
-        report = variant.ready()
-        return task(variant.lm).assign(calibration_tokens=report.calibration_tokens if report else 0)
+        def compute(task: quality.Task = task) -> pd.DataFrame:
+            report = variant.ready()
+            return task(variant.lm).assign(calibration_tokens=report.calibration_tokens if report else 0)
 
-    return run.record(
-        "answers",
-        compute,
-        REVISION,
-        labels,
-        benchmark=benchmark,
-        **variant.key,
-        items=items,
-        draws=draws,
-        evaluation_seed=EVALUATION_SEED,
-    )
+        key = {"benchmark": benchmark, "items": items, "draws": draws, "evaluation_seed": EVALUATION_SEED}
+        parts.append(run.record("answers", compute, ANSWERS_REVISION, labels, **variant.key, **key))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _task(benchmark: str, items: int, draws: int) -> quality.Task:
@@ -56,6 +53,29 @@ def _task(benchmark: str, items: int, draws: int) -> quality.Task:
         paradigms = {name: pairs[:items] for name, pairs in embedded_blimp().items()}
         return quality.minimal_pairs(paradigms, draws, EVALUATION_SEED, progress=True)
     raise ValueError(f"benchmark={benchmark!r} is unknown; choose one of {', '.join(BENCHMARKS)}")
+
+
+def suite_answers(run: Run, lm: LanguageModel, fingerprint: str, items: int, draws: int) -> pd.DataFrame:
+    """Return the record of one model's answers to about `items` items of the offline suite.
+
+    Columns are those of `two_choice.accuracy`. Noise of a diffusion model depends on the item alone, so
+    models are compared in pairs.
+    """
+
+    def compute() -> pd.DataFrame:
+        return two_choice.accuracy(lm, suite.sample(items), draws, EVALUATION_SEED, progress=True)
+
+    return run.record(
+        "suite",
+        compute,
+        SUITE_REVISION,
+        model=lm.name,
+        kind=lm.kind,
+        fingerprint=fingerprint,
+        items=items,
+        draws=draws,
+        evaluation_seed=EVALUATION_SEED,
+    )
 
 
 def points(answers: pd.DataFrame) -> pd.DataFrame:
@@ -111,8 +131,8 @@ def flip_table(
             "variant": variant["variant"],
             "other": other["variant"],
             "items": sum(items for items, _ in counted),
-            "only_variant": sum(found.only_b for _, found in counted),
-            "only_other": sum(found.only_a for _, found in counted),
+            "only_variant": sum(counts.only_b for _, counts in counted),
+            "only_other": sum(counts.only_a for _, counts in counted),
         }
         rows.append(row)
     return pd.DataFrame(rows)

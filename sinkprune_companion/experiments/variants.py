@@ -38,7 +38,7 @@ class SharedStatistics:
         self.lm = lm
         self.calibration = calibration
         self.recipes = [recipe for recipe in recipes if self.shared(recipe)]
-        self._found: dict[StatisticsKey, DenseStatistics] | None = None
+        self._statistics: dict[StatisticsKey, DenseStatistics] | None = None
 
     @staticmethod
     def shared(recipe: Recipe) -> bool:
@@ -50,12 +50,12 @@ class SharedStatistics:
 
         The model must be dense when this is called.
         """
-        announced = {each.statistics_key for each in self.recipes}
+        announced = {one.statistics_key for one in self.recipes}
         if not self.shared(recipe) or recipe.statistics_key not in announced:
             return None
-        if self._found is None:
-            self._found = dense_statistics(self.lm, self.recipes, self.calibration)
-        return self._found[recipe.statistics_key]
+        if self._statistics is None:
+            self._statistics = dense_statistics(self.lm, self.recipes, self.calibration)
+        return self._statistics[recipe.statistics_key]
 
 
 @contextmanager

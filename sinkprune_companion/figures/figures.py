@@ -24,8 +24,9 @@ from sinkprune_companion.figures.style import (
     KIND,
     RED,
     SERIES,
-    bars,
+    Series,
     canvas,
+    draw_intervals,
     reaches_far,
     spread_out,
     titled,
@@ -115,31 +116,18 @@ def plot_curves(
     axis = axes[0, 0]
     names_at = frame.groupby(x)[hue].unique()
     for place, (name, part) in enumerate(frame.groupby(hue, sort=False)):
-        colour, marker, dash = series(name, place)
         part = part.sort_values(x)
         if dodge:
             part = part.set_index(x).reindex(names_at.index).reset_index()
-        errors = None
-        if interval_columns is not None:
-            low, high = interval_columns
-            errors = bars(part[y], part[low], part[high])
+        low, high = interval_columns or (y, y)
         moved = []
         for value in part[x]:
             names = list(names_at[value])
             apart = spread_out(names.index(name), len(names), dodge) if name in names else float("nan")
             moved.append(value + apart)
-        axis.errorbar(
-            moved,
-            part[y],
-            errors,
-            color=colour,
-            marker=marker,
-            ls=dash,
-            ms=4.5,
-            lw=1.3,
-            capsize=2,
-            label=name,
-        )
+        ends = (part[low], part[high])
+        capsize = 2 if interval_columns else 0
+        draw_intervals(axis, moved, part[y], *ends, series(name, place), label=name, ms=4.5, capsize=capsize)
     _scale_x(axis, logx, largest=frame[x].max())
     if dodge:
         axis.set_xticks(names_at.index)
@@ -226,21 +214,10 @@ def plot_hiding(frame: pd.DataFrame, ylabel: str, title: str = "") -> Figure:
     for axis, model in zip(axes[0], models, strict=True):
         part = frame[frame.model == model]
         for place, label in enumerate(labels):
-            colour, marker, dash = SERIES[1 + place]
             line = part[part.label == label].sort_values("count")
             moved = spread_out(place, len(labels), 0.09)
-            axis.errorbar(
-                [counts.index(count) + moved for count in line["count"]],
-                line.value,
-                bars(line.value, line.low, line.high),
-                color=colour,
-                marker=marker,
-                ls=dash,
-                ms=5,
-                lw=1.3,
-                capsize=2,
-                label=label,
-            )
+            where = [counts.index(count) + moved for count in line["count"]]
+            draw_intervals(axis, where, line.value, line.low, line.high, SERIES[1 + place], label=label)
         axis.axhline(0, color=BLACK, lw=0.9)
         if reaches_far(frame[["low", "high"]], 0.1):
             axis.set_yscale("symlog", linthresh=0.1, linscale=0.7)
@@ -266,17 +243,10 @@ def plot_accuracy(frame: pd.DataFrame, chance: float = 0.5, title: str = "") -> 
     for place, model in enumerate(models):
         part = frame[frame.model == model].set_index("group").loc[groups]
         colour, marker, kind = KIND[part.kind.iloc[0]]
-        axis.errorbar(
-            np.arange(len(groups)) + spread_out(place, len(models), 0.18),
-            100 * part.value,
-            100 * np.array(bars(part.value, part.low, part.high)),
-            color=colour,
-            marker=marker,
-            ls="none",
-            ms=5,
-            capsize=2,
-            label=f"{model} ({kind})",
-        )
+        where = np.arange(len(groups)) + spread_out(place, len(models), 0.18)
+        percent = 100 * part[["value", "low", "high"]]
+        look = Series(colour, marker, "none")
+        draw_intervals(axis, where, percent.value, percent.low, percent.high, look, label=f"{model} ({kind})")
     axis.axhline(100 * chance, color=BLACK, lw=0.9, ls="--", label="chance")
     axis.set_xticks(range(len(groups)), groups)
     axis.set(xlabel="group of items", ylabel="right answers (%)", ylim=(0, 102))
@@ -304,19 +274,12 @@ def _draw_filling(axis: Axes, frame: pd.DataFrame, column: str, scale: float, la
     for place, model in enumerate(models):
         part = frame[frame.model == model]
         colour, marker, kind = KIND[part.kind.iloc[0]]
-        found = {share: interval(scale * values) for share, values in part.groupby("share")[column]}
+        estimates = {share: interval(scale * values) for share, values in part.groupby("share")[column]}
         moved = spread_out(place, len(models), 1.6)
-        axis.errorbar(
-            [100 * share + moved for share in found],
-            [each.value for each in found.values()],
-            np.transpose([bars(each.value, each.low, each.high) for each in found.values()]),
-            color=colour,
-            marker=marker,
-            ls="-" if kind == "diffusion" else "--",
-            ms=5,
-            capsize=2,
-            label=f"{model} ({kind})",
-        )
+        where = [100 * share + moved for share in estimates]
+        ends = pd.DataFrame([(one.value, one.low, one.high) for one in estimates.values()])
+        look = Series(colour, marker, "-" if kind == "diffusion" else "--")
+        draw_intervals(axis, where, ends[0], ends[1], ends[2], look, label=f"{model} ({kind})")
     axis.set_xticks([100 * share for share in sorted(set(frame.share))])
     axis.set(xlabel="masked tokens (%)", ylabel=label, xlim=(0, 100))
     axis.set_ylim(bottom=0)

@@ -65,10 +65,10 @@ def _draw_prompts(axis: Axes, place: int, kind: str, values: np.ndarray) -> None
     spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(len(values))
     axis.plot(place + spread, values, marker, color=colour, alpha=0.3, ms=3, mew=0)
     if len(values) > 1:
-        found = interval(values)
-        below, above = bars(found.value, found.low, found.high)
+        estimate = interval(values)
+        below, above = bars(estimate.value, estimate.low, estimate.high)
         style = {"color": colour, "marker": marker, "ms": 6, "capsize": 3}
-        axis.errorbar(place + 0.28, found.value, [[below], [above]], **style)
+        axis.errorbar(place + 0.28, estimate.value, [[below], [above]], **style)
 
 
 def plot_layers(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -> Figure:

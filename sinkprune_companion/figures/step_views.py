@@ -130,12 +130,12 @@ def data(views: list[dict], steps: int, pick: bool = False) -> dict:
     return {"pick": pick, "least": LEAST, "most": lengths.pop(), "steps": numbers, "views": views}
 
 
-def fragment(name: str, shown: dict) -> str:
+def fragment(name: str, drawn: dict) -> str:
     """Return HTML that shows `data`, to stand anywhere in a page; `name` is unique in the page.
 
     Where scripts do not run, nothing is seen of it.
     """
-    values = json.dumps(shown, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    values = json.dumps(drawn, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     identity = html.escape(f"sink-steps-{name}")
     return (
         f'<div id="{identity}" hidden></div>\n<script>\n(function () {{\n{SCRIPT.read_text(encoding="utf-8")}'
@@ -143,27 +143,27 @@ def fragment(name: str, shown: dict) -> str:
     )
 
 
-def page(name: str, title: str, shown: dict) -> str:
+def page(name: str, title: str, drawn: dict) -> str:
     """Return a whole HTML page that shows `data`."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{html.escape(title)}</title>\n</head>\n"
         '<body style="font-family: sans-serif; max-width: 60em; margin: 1em auto; padding: 0 1em">\n'
-        f"<h1>{html.escape(title)}</h1>\n{fragment(name, shown)}</body>\n</html>\n"
+        f"<h1>{html.escape(title)}</h1>\n{fragment(name, drawn)}</body>\n</html>\n"
     )
 
 
-def save_slider(run: Run, name: str, title: str, shown: dict) -> object:
+def save_slider(run: Run, name: str, title: str, drawn: dict) -> object:
     """Write `page` to the run's figures as `<name>.html`; return the same for a notebook to show."""
     from IPython.display import HTML
 
     with atomic(run.folder / "figures" / run.notebook / f"{name}.html") as partial:
-        partial.write_text(page(name, title, shown), encoding="utf-8")
-    return HTML(fragment(name, shown))
+        partial.write_text(page(name, title, drawn), encoding="utf-8")
+    return HTML(fragment(name, drawn))
 
 
-def save_explorer(run: Run, name: str, caption: str, shown: dict) -> Path:
+def save_explorer(run: Run, name: str, caption: str, drawn: dict) -> Path:
     """Write `data` to the run's figures as `<name>_steps.json`, and its provenance as `<name>.json`; return
     the first.
     """
@@ -171,7 +171,7 @@ def save_explorer(run: Run, name: str, caption: str, shown: dict) -> Path:
     file = folder / f"{name}_steps.json"
     with atomic(file) as partial:
         partial.write_text(
-            json.dumps(shown, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8"
+            json.dumps(drawn, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8"
         )
     write_json(folder / f"{name}.json", json.loads(json.dumps({"caption": caption, **run.provenance})))
     return file

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 ORANGE = "#E69F00"
@@ -104,8 +105,8 @@ def titled_legend(figure: Figure, handles: list, labels: list[str] | None = None
     if not title:
         legend_above(figure, handles, labels)
         return
-    said = _with_room(figure, title)
-    legend_above(figure, handles, labels, title=said, title_fontsize=9.5, alignment="left")
+    broken = _with_room(figure, title)
+    legend_above(figure, handles, labels, title=broken, title_fontsize=9.5, alignment="left")
 
 
 def titled(figure: Figure, title: str) -> None:
@@ -116,9 +117,9 @@ def titled(figure: Figure, title: str) -> None:
 def _with_room(figure: Figure, title: str) -> str:
     """Return a title broken to the figure's width, and make the figure as much higher."""
     letters = int(TITLE_LETTERS_PER_INCH * figure.get_figwidth())
-    said = textwrap.fill(title, letters, break_on_hyphens=False)
-    figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(said.splitlines()))
-    return said
+    broken = textwrap.fill(title, letters, break_on_hyphens=False)
+    figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(broken.splitlines()))
+    return broken
 
 
 def watermark(figure: Figure, words: str) -> Figure:
@@ -137,6 +138,12 @@ def reaches_far(values: pd.DataFrame | pd.Series, linear: float) -> bool:
 def _divided(count: int, by: int) -> int:
     """Return how many groups of `by` hold `count` things."""
     return -(-count // by)
+
+
+def draw_intervals(axis: Axes, x, value, low, high, look: Series, **options: object) -> None:
+    """Draw points at `x` with their intervals as bars, joined as `look` says; all are sequences alike."""
+    style = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 5, "lw": 1.3, "capsize": 2}
+    axis.errorbar(x, value, bars(value, low, high), **{**style, **options})
 
 
 def bars(value, low, high) -> list:

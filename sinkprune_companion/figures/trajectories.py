@@ -34,8 +34,8 @@ def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
     labels = []
     for token in ids:
         text = tokenizer.decode([int(token)])
-        for invisible, shown in ((" ", "·"), ("\n", "⏎"), ("\t", "⇥"), ("$", r"\$")):
-            text = text.replace(invisible, shown)
+        for invisible, sign in ((" ", "·"), ("\n", "⏎"), ("\t", "⇥"), ("$", r"\$")):
+            text = text.replace(invisible, sign)
         labels.append(text[:LABEL_LETTERS] or "∅")
     return labels
 

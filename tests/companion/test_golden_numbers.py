@@ -17,7 +17,6 @@ import torch
 
 from sinkprune_companion.experiments import (
     hiding_scores,
-    suite_answers,
     token_reach,
     variant_answers,
     variants,
@@ -63,15 +62,12 @@ def variant_scores(run, lm, make_ids) -> dict[str, list[float]]:
 
 def answers(run, lm, make_ids) -> dict[str, list[float]]:
     with Variant(lm, "golden") as dense:
-        frames = {
-            name: variant_answers.variant_answers(run, dense, name, items, 2)
-            for name, items in {"suite": 24, "blimp": 1}.items()
-        }
-    return {name: numbers(frame, ["correct", "margin"]) for name, frame in frames.items()}
+        frame = variant_answers.variant_answers(run, dense, {"suite": 24, "blimp": 1}, 2)
+    return {name: numbers(part, ["correct", "margin"]) for name, part in frame.groupby("benchmark")}
 
 
 def suite(run, lm, make_ids) -> dict[str, list[float]]:
-    return {"suite": numbers(suite_answers.suite_answers(run, lm, "golden", 24, 2), ["correct", "margin"])}
+    return {"suite": numbers(variant_answers.suite_answers(run, lm, "golden", 24, 2), ["correct", "margin"])}
 
 
 def hiding(run, lm, make_ids) -> dict[str, list[float]]:
@@ -116,8 +112,8 @@ def trajectory(run, lm, make_ids) -> dict[str, list[float]]:
 
 MEASURING = {  # name of a record -> its revision, and what gives its numbers here
     "scores": (variants.SCORES_REVISION, variant_scores),
-    "answers": (variant_answers.REVISION, answers),
-    "suite": (suite_answers.REVISION, suite),
+    "answers": (variant_answers.ANSWERS_REVISION, answers),
+    "suite": (variant_answers.SUITE_REVISION, suite),
     "hiding": (hiding_scores.SCORES_REVISION, hiding),
     "written": (hiding_scores.TEXTS_REVISION, written),
     "masks": (1, masks),

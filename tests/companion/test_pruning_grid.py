@@ -5,26 +5,25 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.pruning_findings import at, damage, differences, suffix
+from sinkprune_companion.experiments.pruning_findings import at, damage, suffix
 from sinkprune_companion.experiments.pruning_grid import (
     ANSWERING,
+    CONTROLS,
+    CURVE,
     HEADLINE,
+    UNITS,
     UNMATCHED,
-    GridCell,
-    GridSize,
-    Measures,
-    grid_cells,
-    measure_grid,
-    twin_cells,
+    UNSTRUCTURED,
+    GridRow,
+    grid_rows,
 )
 from sinkprune_companion.experiments.scoring import above_dense, score_texts
+from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
-from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.recipe import preset
-
-SIZE = GridSize(6, 8, headline_draws=10, other_draws=3, pattern_draws=2, answer_draws=2)
 
 
 @pytest.fixture
@@ -34,122 +33,78 @@ def run(tmp_path, monkeypatch) -> Run:
 
 
 @pytest.fixture
-def cells() -> list[GridCell]:
-    return grid_cells(SIZE, [0.25, 0.5], [0.5, 0.6], ["2:4"], [0.3], sink_std=1.5)
+def grid() -> list[GridRow]:
+    settings = {"calibration": 6, "noise_levels": 8, "sink_std": 1.5}
+    return [
+        *grid_rows(HEADLINE, UNSTRUCTURED, 0.5, 10, **settings),
+        *grid_rows(CONTROLS, UNSTRUCTURED, 0.5, 3, **settings),
+        *grid_rows(CURVE, UNSTRUCTURED, 0.75, 3, **settings),
+        *grid_rows(CURVE, "2:4", 0.5, 2, **settings),
+        *grid_rows(UNITS, "structured", 0.3, 2, **settings),
+    ]
 
 
-def tokens(cell: GridCell) -> int:
+def tokens(row: GridRow) -> int:
     """Return how many sequences of calibration text a variant sees, those of all noise levels counted."""
-    return cell.sequences * (cell.recipe.noise_levels if cell.recipe.inputs == "noised" else 1)
+    return row.sequences * (row.recipe.noise_levels if row.recipe.inputs == "noised" else 1)
 
 
-def test_recipes_that_are_compared_see_as_many_tokens(cells):
-    calibrated = [cell for cell in cells if CRITERIA[cell.recipe.criterion].calibrated]
-    by_place = {(cell.pattern, cell.sparsity, cell.name): tokens(cell) for cell in calibrated}
-    for each in pruning_findings.COMPARISONS.values():
-        if "fewer tokens" in each.group:
+def test_recipes_that_are_compared_see_as_many_tokens(grid):
+    by_place = {(row.pattern, row.sparsity, row.variant): tokens(row) for row in grid if row.is_calibrated}
+    compared = 0
+    for comparison in pruning_findings.COMPARISONS.values():
+        if "fewer tokens" in comparison.group:
             continue
         for pattern, sparsity, name in by_place:
-            if name == each.variant and (pattern, sparsity, each.other) in by_place:
-                assert by_place[pattern, sparsity, name] == by_place[pattern, sparsity, each.other], each
+            if name == comparison.variant and (pattern, sparsity, comparison.other) in by_place:
+                other = by_place[pattern, sparsity, comparison.other]
+                assert by_place[pattern, sparsity, name] == other, comparison
+                compared += 1
+    assert compared >= 30
     assert by_place["unstructured", 0.5, "wanda"] == 8 * by_place["unstructured", 0.5, UNMATCHED]
 
 
-def test_headline_rows_have_all_draws_and_each_other_kind_its_own(cells):
-    draws = {(cell.pattern, cell.sparsity, cell.name): cell.draws for cell in cells}
-    assert {draws["unstructured", 0.5, name] for name in HEADLINE} == {10}
-    assert draws["unstructured", 0.5, "stable"] == draws["unstructured", 0.25, "wanda"] == 3
-    assert draws["2:4", 0.5, "wanda"] == draws["structured", 0.3, "flap"] == 2
-    answering = {(cell.sparsity, cell.name) for cell in cells if cell.answer_draws}
-    assert answering == {(share, name) for share in (0.5, 0.6) for name in ANSWERING}
-    assert all(cell.recipe.sink_std == 1.5 for cell in cells)
-    assert len({(cell.pattern, cell.sparsity, cell.name) for cell in cells}) == len(cells)
+def test_a_row_prunes_as_its_labels_say(grid):
+    assert len({tuple(row.labels.values()) for row in grid}) == len(grid)
+    for row in grid:
+        assert (row.recipe.sparsity, row.recipe.sink_std) == (row.sparsity, 1.5)
+        assert (row.recipe.pattern == "2:4") == (row.pattern == "2:4")
+    assert not any(row.is_calibrated for row in grid if "magnitude" in row.variant)
+    assert set(ANSWERING) <= set(HEADLINE) & set(CURVE)
 
 
-def test_chosen_presets_are_kept_alone(cells):
-    chosen = grid_cells(SIZE, [0.5], [0.5], ["2:4"], [0.3], ["wanda", "structured"])
-    assert {cell.name for cell in chosen} == {"wanda", UNMATCHED, "structured"}
-    assert {cell.name for cell in twin_cells(SIZE, [0.5])} == {"wanda, none", "wanda, all", "wanda, random"}
-
-
-def test_a_grid_is_measured_in_the_draws_that_each_variant_has(run, tiny_dlm, make_ids, monkeypatch):
-    monkeypatch.setattr(
-        "sinkprune_companion.run.texts.corpus.texts",
-        lambda tokenizer, count, length, held_out, seed: {"x": make_ids(count, length, seed)},
-    )
-    before = tiny_dlm.fingerprint()
-    grid = [
-        GridCell("unstructured", 0.5, "magnitude", preset("magnitude"), 2, 3),
-        GridCell("unstructured", 0.5, "wanda", preset("wanda"), 4, 2),
-        GridCell("unstructured", 0.5, "unstable", preset("unstable", noise_levels=2), 2, 1),
-    ]
-    measures = Measures({"natural/crop": make_ids(3, 12, seed=9)}, 1, {}, 1)
-    scores, answers = measure_grid(run, tiny_dlm, grid, measures, range(3))
-    assert tiny_dlm.fingerprint() == before
-    assert answers.empty
-    counted = scores.groupby("variant", sort=False).seed.unique().map(list).to_dict()
-    assert counted == {"dense": [0], "magnitude": [0], "wanda": [0, 1], "unstable": [0]}
-    assert scores.groupby("variant").calibration_tokens.max().to_dict() == {
-        "dense": 0,
-        "magnitude": 0,
-        "unstable": 48,
-        "wanda": 48,
-    }
-    found = differences(scores, ("unstructured", 0.5))
-    assert list(found) == ["unstable_minus_wanda"]
-    values = {name: part[part.seed == 0].value for name, part in scores.groupby("variant")}
-    difference = (values["unstable"].to_numpy() - values["wanda"].to_numpy()).mean()
-    assert found["unstable_minus_wanda"].value == pytest.approx(difference)
-    cost = scores[scores.variant == "wanda"].value.mean() - values["dense"].mean()
-    margin = share_that_matters() * cost if cost > 0 else None
-    assert found["unstable_minus_wanda"].margin == pytest.approx(margin)
+def test_chosen_presets_are_kept_alone():
+    rows = grid_rows(HEADLINE, UNSTRUCTURED, 0.5, 1, 4, chosen=["wanda", "paper"])
+    assert [row.variant for row in rows] == ["wanda", UNMATCHED, "paper"]
 
 
 def test_draws_under_noise_of_their_own_are_paired_with_the_dense_model_under_the_same_noise(
-    run, tiny_dlm, make_ids, monkeypatch
+    run, tiny_dlm, make_ids
 ):
-    monkeypatch.setattr(
-        "sinkprune_companion.run.texts.corpus.texts",
-        lambda tokenizer, count, length, held_out, seed: {"x": make_ids(count, length, seed)},
-    )
-    grid = [GridCell("unstructured", 0.5, name, preset(name), 2, 2) for name in ("wanda", "sparsegpt")]
     texts = {"natural/crop": make_ids(3, 12, seed=9)}
-    shared, own = (
-        measure_grid(run, tiny_dlm, grid, Measures(texts, 1, {}, 1, own_noise), range(2))[0]
-        for own_noise in (False, True)
-    )
+    fingerprint = tiny_dlm.fingerprint()
+    scores = []
+    for seed in (0, 1):
+        labels = {"pattern": "dense", "sparsity": 0.0, "seed": seed}
+        with Variant(tiny_dlm, fingerprint) as variant:
+            scores.append(variant.scores(run, texts, 1, noise=seed, variant="dense", **labels))
+        labels = {"pattern": "unstructured", "sparsity": 0.5, "seed": seed}
+        with Variant(tiny_dlm, fingerprint, preset("wanda"), Calibration(make_ids(2, 12, seed))) as variant:
+            scores.append(variant.scores(run, texts, 1, noise=seed, variant="wanda", **labels))
+    own = pd.concat(scores, ignore_index=True)
+    above = above_dense(own)
 
     def values(scores, variant, seed):
         return scores[(scores.variant == variant) & (scores.seed == seed)].value.to_numpy()
 
-    for variant in ("wanda", "sparsegpt"):
-        assert np.array_equal(values(own, variant, 0), values(shared, variant, 0))  # noise 0 is that of all
-        assert not np.array_equal(values(own, variant, 1), values(shared, variant, 1))
-    expected = score_texts(tiny_dlm, texts, 1, seed=1).value
-    assert np.array_equal(values(own, "dense", 1), expected)
-    above = above_dense(own)
+    assert np.array_equal(values(own, "dense", 1), score_texts(tiny_dlm, texts, 1, seed=1).value)
     assert above[above.variant == "dense"].value.tolist() == [0.0] * 3
-    assert np.allclose(values(above, "wanda", 1), values(own, "wanda", 1) - values(own, "dense", 1))
+    for seed in (0, 1):
+        expected = values(own, "wanda", seed) - values(own, "dense", seed)
+        assert np.allclose(values(above, "wanda", seed), expected)
     dense_mean = own[own.variant == "dense"].value.mean()
     wanda_mean = own[own.variant == "wanda"].value.mean()
     assert damage(above, ("unstructured", 0.5), "wanda") == pytest.approx(wanda_mean - dense_mean)
-
-
-def test_an_exact_likelihood_is_measured_once_per_draw_whatever_noise_draws_have(
-    run, tiny_ar, make_ids, monkeypatch
-):
-    monkeypatch.setattr(
-        "sinkprune_companion.run.texts.corpus.texts",
-        lambda tokenizer, count, length, held_out, seed: {"x": make_ids(count, length, seed)},
-    )
-    grid = [GridCell("unstructured", 0.5, "wanda", preset("wanda"), 2, 2)]
-    texts = {"natural/crop": make_ids(3, 12, seed=9)}
-    shared, own = (
-        measure_grid(run, tiny_ar, grid, Measures(texts, 1, {}, 1, own_noise), range(2))[0]
-        for own_noise in (False, True)
-    )
-    pd.testing.assert_frame_equal(shared, own)
-    assert len(list((run.records / "scores").glob("*.csv"))) == 3  # the dense model and two draws
 
 
 # findings
@@ -220,11 +175,11 @@ def test_places_have_the_endings_of_the_ledger_and_the_dense_model_has_one_place
 
 
 def test_every_row_of_the_ledger_that_notebook_03_decides_is_a_finding_it_can_make():
-    size = GridSize(2, 2, 2, 2, 2, 2)
-    cells = grid_cells(size, [0.25, 0.5, 0.75], [0.5, 0.6], ["2:4", "4:8"], [0.3, 0.5])
-    variants = {(cell.pattern, cell.sparsity): set() for cell in cells}
-    for cell in cells:
-        variants[cell.pattern, cell.sparsity].add(cell.name)
+    variants = {("unstructured", 0.5): {*HEADLINE, *CONTROLS}}
+    variants |= {("unstructured", share): set(CURVE) for share in (0.25, 0.75)}
+    variants |= {("unstructured", 0.6): set(ANSWERING)}
+    variants |= {(pattern, 0.5): set(CURVE) for pattern in ("2:4", "4:8")}
+    variants |= {("structured", ratio): set(UNITS) for ratio in (0.3, 0.5)}
     can = set(pruning_findings.GROWTHS)
     for place, names in variants.items():
         for name, each in pruning_findings.COMPARISONS.items():

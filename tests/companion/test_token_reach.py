@@ -9,7 +9,7 @@ from sinkprune_companion.experiments.token_reach import (
     OTHER_TEXT,
     RANDOM,
     Search,
-    reach_words,
+    reach_table,
     token_reach,
 )
 from sinkprune_companion.figures import sink_figures
@@ -99,7 +99,7 @@ def test_a_block_that_the_model_lacks_is_refused(tiny_dlm, make_ids, recipe):
         token_reach(tiny_dlm, recipe, text, text, [0, 3])
 
 
-def test_the_sentence_and_the_figure_say_what_the_table_does():
+def test_the_means_and_the_figure_are_those_of_the_table():
     rows = []
     for text, sinks in (("none", 0.002), ("first", 0.01)):
         for choice, tokens, share, changed in (
@@ -114,11 +114,18 @@ def test_the_sentence_and_the_figure_say_what_the_table_does():
             row = {"text": text, "layer": 0, "linear": "a", "choice": choice, "tokens": tokens}
             rows.append({**row, "share": share, "changed": changed})
     frame = pd.DataFrame(rows)
-    said = reach_words(frame).splitlines()
-    assert said[0].startswith("none: leaving out all sinks, 8.00% of the tokens, changes 0.20% of the kept")
-    assert said[0].endswith("sinks do 10% of what so few tokens could do.")
-    assert said[1] == "none: there are no unstable sinks."
-    assert "do 50% of" in said[2]
+    table = reach_table(frame)
+    of_all = table.loc[("none", "all sinks")]
+    assert of_all.to_dict() == {
+        "tokens": 8,
+        "share": 0.08,
+        "sinks": 0.002,
+        RANDOM: 0.001,
+        LARGEST: 0.02,
+        OTHER_TEXT: 0.03,
+    }
+    assert pd.isna(table.loc[("none", "unstable sinks"), LARGEST])
+    assert table.loc[("first", "all sinks"), "sinks"] == 0.01
     panels = sink_figures.plot_token_reach(frame).axes
     assert [axis.get_title(loc="left") for axis in panels] == ["none", "first"]
     assert [line.get_label() for line in panels[0].lines][:1] == ["all sinks"]

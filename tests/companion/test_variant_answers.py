@@ -92,17 +92,17 @@ def test_answers_of_a_variant_are_a_record_and_prune_it_once(run, tiny_dlm, make
     monkeypatch.setattr(module, "embedded_blimp", lambda: short)
     before = tiny_dlm.fingerprint()
     with Variant(tiny_dlm, before, preset("wanda"), Calibration(make_ids(2, 12))) as variant:
-        found = variant_answers(run, variant, "blimp", 3, 2, variant="wanda", seed=4)
+        found = variant_answers(run, variant, {"blimp": 3}, 2, variant="wanda", seed=4)
     assert tiny_dlm.fingerprint() == before
     assert len(found) == 6
     assert set(found.benchmark) == {"blimp"}
     assert set(found.calibration_tokens) == {24}
     assert set(found.variant) == {"wanda"}
     with Variant(tiny_dlm, before) as variant:
-        dense = variant_answers(run, variant, "blimp", 3, 2, variant="dense")
+        dense = variant_answers(run, variant, {"blimp": 3}, 2, variant="dense")
         assert set(dense.calibration_tokens) == {0}
         with pytest.raises(ValueError, match="benchmark='piqa' is unknown; choose one of suite, blimp"):
-            variant_answers(run, variant, "piqa", 3, 2)
+            variant_answers(run, variant, {"piqa": 3}, 2)
 
 
 def test_a_bound_that_is_zero_but_for_rounding_is_zero():

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED
-from sinkprune_companion.experiments.suite_answers import suite_answers
+from sinkprune_companion.experiments.variant_answers import suite_answers
 from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.suite import GROUPS, TASKS, by_group, items, matched
 from sinkprune_companion.harness.suite_builder import COUNTING

@@ -1,0 +1,325 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · What do the results of pruning depend on?
+#
+# **Question.** Notebook 03 prunes one diffusion model, on one amount of calibration text. What stays
+# where the adapter is trained with another seed, where there is more or less calibration text, where
+# all calibration draws are scored under one noise, and where sequences have another length?
+#
+# | profile | time | peak memory |
+# |---|---|---|
+# | quick, the defaults | 2 core-minutes | 1.4 GB |
+# | full, with the project's records | 2 core-minutes | 1.4 GB |
+#
+# Profile quick measures two amounts of text, both ways to draw noise, and two lengths. Profile full
+# reads the records that the project keeps, of 16 and of 128 sequences and of two more pairs, whose
+# training [docs/trainings.md](../docs/trainings.md) repeats.
+
+# %% [markdown]
+# **Parameters**, with the values of profile quick, which *Run all* takes. The first five lists have
+# an entry for every *setting*, a way to measure. The first setting is the main one, which other
+# pairs and other lengths are compared with.
+
+# %% tags=["parameters"]
+profile: str = "manual"  # results go to runs/<profile>
+model: str = "smol-dlm"  # the diffusion model of the published pair
+calibration: list[int] = [1, 4, 4]  # calibration sequences of noised recipes, by setting
+own_noise: list[bool] = [False, False, True]  # each draw has noise of its own; else all have one
+seeds: list[int] = [1, 2, 2]  # calibration draws, by setting
+other_draws: list[int] = [1, 1, 1]  # the same at sparsities other than 0.5
+archives: list[str] = ["", "", ""]  # NAME of the figures/records-NAME.tar.xz to read, by setting
+pairs: list[str] = []  # other trainings: folders of their adapters or models, or such a NAME
+pair_seeds: int = 2  # calibration draws of the other pairs
+lengths: list[int] = [128, 64]  # tokens per sequence: of the settings, then others
+sparsities: list[float] = [0.5]  # shares of zeros; 0.5 must be among them
+recipes: list[str] | None = ["wanda", "noised-dense", "all-sinks", "unstable"]  # null: all of 03
+sequences: int = 6  # held-out sequences, shared out among three kinds of text and two starts
+draws: int = 1  # noise draws per sequence
+noise_levels: int = 2  # noise levels per calibration sequence
+device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
+dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
+
+# %% [markdown]
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go and which values a larger profile put in place of the defaults.
+
+# %% tags=["setup"]
+import importlib.util
+import subprocess
+import sys
+
+SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
+if importlib.util.find_spec("sinkprune_core") is None:
+    if not SOURCE:
+        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
+    importlib.invalidate_caches()
+from sinkprune_companion.run.parameters import start
+
+run = start("07_robustness", globals())
+
+# %% [markdown]
+# ## The settings
+#
+# One setting differs from another in a single factor: the training of the model, the amount of
+# calibration text, the noise, or the length of all sequences.
+
+# %%
+import pandas as pd
+from sinkprune_companion.experiments.robustness import PUBLISHED, Setting
+from sinkprune_core.files import project_root
+
+given = {"own_noise": own_noise, "seeds": seeds, "other_draws": other_draws}
+given["archives"] = archives
+for name, values in given.items():
+    if len(values) != len(calibration):
+        raise ValueError(f"{name}={values} must have {len(calibration)} values, as calibration has")
+if 0.5 not in sparsities:
+    raise ValueError(f"sparsities={sparsities} must have 0.5, at which verdicts are read")
+settings = []
+for amount, own, *others in zip(calibration, *given.values(), strict=True):
+    settings.append(Setting(PUBLISHED, amount, own, lengths[0], *others))
+main = settings[0]._replace(other_draws=0, archive="")
+for pair in pairs:
+    archive = "" if (project_root() / pair).is_dir() else pair
+    settings.append(main._replace(pair=pair, seeds=pair_seeds, archive=archive))
+settings += [main._replace(length=length) for length in lengths[1:]]
+pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities"})
+
+# %% [markdown]
+# The models. A pair that is the name of an archive has no weights here: its scores are read from
+# its records, which know the fingerprint of the model.
+
+# %%
+from sinkprune_companion.experiments import robustness
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_core.models.loading import load
+
+runs = {"": run}
+for name in dict.fromkeys(setting.archive for setting in settings if setting.archive):
+    runs[name] = robustness.archived_run(run, name)
+dlm = load(model, dtype, run.device)
+models = {PUBLISHED: (Variant, dlm, dlm.fingerprint())}
+for pair in pairs:
+    if pair in runs:
+        fingerprint = robustness.archived_fingerprint(runs[pair], dlm.name)
+        models[pair] = (robustness.OnRecord, dlm, fingerprint)
+    else:
+        trained = robustness.load_pair(project_root() / pair, dtype, run.device)
+        models[pair] = (Variant, trained, trained.fingerprint())
+
+# %% [markdown]
+# ## The experiment
+#
+# In every setting the recipes of notebook 03 that verdicts rest on: at 50 % all, at other
+# sparsities those of its curve.
+
+# %%
+from sinkprune_companion.experiments.pruning_grid import CURVE, HEADLINE, GridRow, grid_rows
+
+
+def rows_of(setting: Setting) -> list[GridRow]:
+    rows = []
+    for share in sparsities:
+        names, count = (HEADLINE, setting.seeds) if share == 0.5 else (CURVE, setting.other_draws)
+        place = ("unstructured", share, count, setting.calibration)
+        rows += grid_rows(names, *place, chosen=recipes, noise_levels=noise_levels)
+    return [row for row in rows if row.is_calibrated]
+
+
+# %% [markdown]
+# The loop over calibration draws is that of notebook 03. The dense model is scored under the noise
+# of every draw.
+
+# %%
+from sinkprune_companion.run.texts import calibration_draw, held_out_texts
+
+
+def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
+    kind, lm, fingerprint = models[setting.pair]
+    place = runs[setting.archive]
+    texts = held_out_texts(lm.tokenizer, sequences, setting.length)
+    rows = [row for row in rows_of(setting) if seed < row.draws]
+    text = calibration_draw(lm, setting.calibration, setting.length, seed)
+    more_text = calibration_draw(lm, setting.calibration * noise_levels, setting.length, seed)
+    shared = SharedStatistics(lm, [row.recipe for row in rows], text)
+    noise = seed if setting.own_noise else 0
+    labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": noise}
+    scores = [kind(lm, fingerprint).scores(place, texts, draws, noise=noise, **labels)]
+    for row in rows:
+        given = (text, shared) if row.sequences == setting.calibration else (more_text, None)
+        with kind(lm, fingerprint, row.recipe, *given) as variant:
+            labels = {**row.labels, "seed": seed}
+            scores.append(variant.scores(place, texts, draws, noise=noise, **labels))
+    return scores
+
+
+# %% [markdown]
+# Differences are paired by sequence, noise and calibration draw. Their margin, the smallest
+# difference that matters, is half of 9.18 % of what the second recipe costs in that setting.
+
+# %%
+from sinkprune_companion.experiments import pruning_findings
+from sinkprune_companion.experiments.scoring import above_dense
+from tqdm.auto import tqdm
+
+scores, differences = {}, {}
+for setting in tqdm(settings, desc="settings"):
+    parts = [part for seed in range(setting.seeds) for part in measure(setting, seed)]
+    frame = pd.concat(parts, ignore_index=True)
+    if setting.own_noise:
+        scores[setting] = above_dense(frame)
+    else:
+        is_again = (frame.variant == "dense") & frame.duplicated(["variant", "sequence"])
+        scores[setting] = frame[~is_again]
+    for place in pruning_findings.places(scores[setting]):
+        differences[setting, place] = pruning_findings.differences(scores[setting], place)
+
+# %% [markdown]
+# What the figures and tables below compare:
+
+# %%
+from sinkprune_companion.figures import figures, forests
+from sinkprune_core.evaluation.intervals import forest_table
+
+SHOWN = ["paper_minus_wanda", "all_sinks_minus_none"]
+SHOWN += ["unstable_minus_none", "sparsegpt_minus_wanda"]
+HALF = ("unstructured", 0.5)
+
+
+def forest(factor: str, title: str):
+    estimates, groups = {}, {}
+    for comparison in SHOWN:
+        for setting in robustness.apart_in(factor, settings):
+            estimate, value = differences[setting, HALF].get(comparison), setting.value_of(factor)
+            label = f"{pruning_findings.COMPARISONS[comparison].label}: {value}"
+            if estimate is not None:
+                estimates[label], groups[label] = estimate, value
+    if not estimates:
+        return f"This run has one {factor} alone."
+    drawn = forests.plot_forest(estimates, "difference in NELBO (nats)", groups, title=title)
+    return figures.save_figure(run, drawn, f"by_{factor}", forest_table(estimates), title)
+
+
+# %% [markdown]
+# ## Another training of the adapter
+#
+# Other pairs began with the same earlier adapter and went on with other seeds. The chance of a
+# training is in no interval: it shows only where pairs are compared.
+
+# %%
+forest("pair", "The same differences on other trainings, 50 % sparsity")
+
+# %% [markdown]
+# Do sinks stay where they are, on other trainings and in longer texts? The share of sinks at
+# stable positions, in percent, as notebook 01 published it and as it was measured on the other
+# pairs that the project keeps.
+
+# %%
+robustness.stable_shares(pairs)
+
+# %% [markdown]
+# ## More calibration text
+#
+# Clean baselines see as many tokens as noised recipes at every amount.
+
+# %%
+forest("calibration", "The same differences on more calibration text, 50 % sparsity")
+
+# %% [markdown]
+# What each recipe costs above the dense model, in nats per token:
+
+# %%
+costs = {}
+for setting in robustness.apart_in("calibration", settings):
+    excess = pruning_findings.excess(scores[setting]).set_index(["panel", "recipe"])
+    costs[f"{setting.value_of('calibration')}, {setting.seeds} draws"] = excess.shown
+pd.DataFrame(costs).fillna("–")
+
+# %% [markdown]
+# Differences at the other sparsities, with the number of calibration draws. Fewer than five draws
+# decide nothing.
+
+# %%
+rows = {}
+for setting in robustness.apart_in("calibration", settings):
+    column = f"{setting.value_of('calibration')}, {setting.other_draws} draws"
+    for place in pruning_findings.places(scores[setting]):
+        for comparison, estimate in differences[setting, place].items():
+            label = pruning_findings.COMPARISONS[comparison].label
+            if place != HALF:
+                row = rows.setdefault((pruning_findings.heading(place), label), {})
+                row[column] = str(estimate)
+pd.DataFrame.from_dict(rows, orient="index").fillna("–")
+
+# %% [markdown]
+# ## One noise for all draws, or noise of its own for each
+#
+# Under one noise the chance of that one masking stays, however many calibration draws there are.
+# With noise of their own draws average it. Half-widths of intervals, in thousandths of a nat,
+# beside the smallest difference that matters, and what draws and sequences add to the standard
+# error:
+
+# %%
+rows = []
+for setting in robustness.apart_in("own_noise", settings):
+    for comparison, estimate in differences[setting, HALF].items():
+        row = {"comparison": pruning_findings.COMPARISONS[comparison].label}
+        row |= {"noise": setting.value_of("own_noise"), "difference": estimate.value}
+        row |= {"half-width": estimate.half_width, "matters": estimate.margin}
+        row |= {"draws": estimate.error_draws, "sequences": estimate.error_sequences}
+        rows.append(row)
+table = pd.DataFrame(rows).set_index(["comparison", "noise"]) if rows else pd.DataFrame()
+(1000 * table.astype(float)).round(1).unstack(sort=False)
+
+# %% [markdown]
+# ## Longer or shorter sequences
+#
+# Calibration text and scored text have the same length here; the number of calibration sequences
+# stays, so longer ones have more tokens.
+
+# %%
+forest("length", "The same differences on sequences of other lengths, 50 % sparsity")
+
+# %% [markdown]
+# ## The reading
+#
+# All numbers of all settings:
+
+# %%
+from sinkprune_companion.run.shown import Folded
+from sinkprune_core.evaluation.intervals import listed
+
+found = {}
+for (setting, place), estimates in differences.items():
+    ending = f"{pruning_findings.suffix(place)}_{setting.name}"
+    found |= {name + ending: estimate for name, estimate in estimates.items()}
+run.find(found)
+Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
+
+# %% [markdown]
+# ## Exercises
+#
+# 1. Train another pair as [docs/trainings.md](../docs/trainings.md) says, and name the folder of its
+#    diffusion adapter in `pairs`. Does leaving all sinks out cost it anything?
+# 2. Set `seeds` to `[4, 4, 4]`. Which half-widths shrink, and which do not?
+
+# %% [markdown]
+# **What this does not show.** Two more trainings are few, and they share the base, the text and the
+# first eight million tokens. Settings are compared side by side: no interval is that of a
+# difference between settings.

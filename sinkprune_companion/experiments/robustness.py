@@ -1,0 +1,145 @@
+"""Settings in which notebook 07 repeats the headline rows of notebook 03, and models on record alone."""
+
+import json
+import tarfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.run import record_archive
+from sinkprune_companion.run.records import Run
+from sinkprune_core.files import project_root
+from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.models.devices import choose_device, choose_dtype
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.loading import load, with_adapter
+from sinkprune_core.pruning.report import Report
+
+PUBLISHED = "published"  # the pair that ships
+
+
+class Setting(NamedTuple):
+    """One way to measure the headline rows."""
+
+    pair: str  # which training of the model: PUBLISHED, a folder or the name of an archive
+    calibration: int  # sequences of calibration text
+    own_noise: bool  # whether every calibration draw has noise of its own; else one for all
+    length: int  # tokens per sequence
+    seeds: int  # calibration draws
+    other_draws: int = 0  # the same at other sparsities than that of verdicts; 0: not measured there
+
+    def value_of(self, factor: str) -> str:
+        """Return what one of FACTORS is here, in words."""
+        words = {
+            "pair": self.pair,
+            "calibration": f"{self.calibration} sequences",
+            "own_noise": "noise of its own" if self.own_noise else "one noise",
+            "length": f"{self.length} tokens",
+        }
+        return words[factor]
+
+    @property
+    def name(self) -> str:
+        """What findings call it."""
+        noise = "own_noise" if self.own_noise else "one_noise"
+        return f"{self.pair.replace('-', '_')}_{self.calibration}x{self.length}_{noise}"
+
+
+FACTORS = Setting._fields[:4]  # what a result may depend on
+
+
+def apart_in(factor: str, settings: Iterable[Setting]) -> list[Setting]:
+    """Return the first settings, two or more, that differ in one of FACTORS alone; none where there are none.
+
+    Numbers of draws and archives are no factor.
+    """
+    groups: dict[tuple, dict[object, Setting]] = {}
+    for setting in settings:
+        others = tuple(getattr(setting, name) for name in FACTORS if name != factor)
+        groups.setdefault(others, {}).setdefault(getattr(setting, factor), setting)
+    for alike in groups.values():
+        if len(alike) > 1:
+            return list(alike.values())
+    return []
+
+
+class OnRecord(Variant):
+    """A variant of a model whose weights are not at hand: what is not on record cannot be measured."""
+
+    def ready(self) -> Report | None:
+        """Raise FileNotFoundError."""
+        recipe = "the dense model" if self.recipe is None else self.recipe
+        raise FileNotFoundError(
+            f"no record of {recipe} of the model {self.fingerprint}: name the folder of its weights in pairs"
+        )
+
+
+def load_pair(folder: Path, dtype: str, device: str) -> LanguageModel:
+    """Load another training of the embedded diffusion model from its folder, or that of its adapter."""
+    if not (folder / "adapter_config.json").exists():
+        return load(folder, dtype, device)
+    device = choose_device(device)
+    lm = with_adapter(MODELS["smol-dlm"], folder, choose_dtype(dtype, device))
+    lm.model.requires_grad_(False).to(device)
+    return lm
+
+
+def archived_run(run: Run, archive: str) -> Run:
+    """Return a run that reads and writes `runs/archive-{archive}`, with the scores of an archive in it.
+
+    It is apart from the run's own records, which measure what they lack. What it reads counts among what
+    `run` has read. Raises FileNotFoundError for an archive that the project does not keep.
+    """
+    file = record_archive.archive_file(archive)
+    if not file.exists():
+        raise FileNotFoundError(
+            f"figures/{file.name} is missing: the project keeps no records of {archive!r}"
+        )
+    apart = replace(run, profile=f"archive-{archive}")
+    with tarfile.open(file) as opened:
+        scores = [member for member in opened if member.name.startswith("scores/")]
+        opened.extractall(apart.records, scores, filter="data")
+    return apart
+
+
+def archived_fingerprint(run: Run, model: str) -> str:
+    """Return the fingerprint of the one model called so that the scores of a run are of.
+
+    Raises ValueError where there are none or several.
+    """
+    keys = [
+        json.loads(file.read_text(encoding="utf-8"))["key"]
+        for file in (run.records / "scores").glob("*.json")
+    ]
+    fingerprints = {key["fingerprint"] for key in keys if key["model"] == model}
+    count = len(fingerprints)
+    if count != 1:
+        raise ValueError(
+            f"runs/{run.profile} has scores of {len(fingerprints)} models called {model}, not of one"
+        )
+    return fingerprints.pop()
+
+
+def stable_shares(pairs: Iterable[str]) -> pd.DataFrame:
+    """Return the share of sinks at stable positions as published: a row per length and pair, in percent.
+
+    Columns: `text`, `pair`, `prompts`, `diffusion` and `autoregressive`. Rows of other conditions of notebook
+    01 are left out, as are pairs and tables that the project does not keep.
+    """
+    figures = project_root() / "figures"
+    files = {PUBLISHED: figures / "01_sink_variance" / "conditions.csv"}
+    files |= {pair: figures / "trainings" / pair / "sinks.csv" for pair in pairs}
+    parts = []
+    for pair, file in files.items():
+        if not file.exists():
+            continue
+        frame = pd.read_csv(file)
+        is_shown = (frame.reading == "sum_so_far") & frame.condition.str.fullmatch(r"main|tokens_\d+")
+        shares = frame[is_shown].pivot_table("stable_share", "what", "kind", sort=False)
+        prompts = frame[is_shown].groupby("what", sort=False).prompt.nunique()
+        parts.append((100 * shares).round(1).assign(prompts=prompts, pair=pair).reset_index(names="text"))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
