@@ -172,7 +172,7 @@ def comparison(a: Scores, b: Scores, options: CompareOptions) -> dict[str, objec
         accuracy_difference,
         flips,
         nats_difference,
-        verdict,
+        outcome,
     )
 
     nats = nats_difference(a.texts, b.texts)
@@ -183,7 +183,7 @@ def comparison(a: Scores, b: Scores, options: CompareOptions) -> dict[str, objec
         "kind_a": a.kind,
         "kind_b": b.kind,
         "margin": options.margin,
-        "verdict": verdict(nats.difference, options.margin),
+        "verdict": outcome(nats.difference, options.margin),
         "differences": rows,
     }
     if a.answers is not None:

@@ -21,6 +21,7 @@ from sinkprune_core.evaluation.intervals import (
     growth,
     interval,
     on_common_draws,
+    rows_where,
 )
 from sinkprune_core.pruning.patterns import n_and_m
 
@@ -92,6 +93,7 @@ ACCURACY = {
     "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "what pruning costs"),
 }
 GROWTHS = {
+    "paper_gain_growth": Compared("paper", "wanda", OFFICIAL),
     "gain_growth": Compared("unstable", "wanda", OFFICIAL),
     "gain_growth_without_sinks": Compared("noised-dense", "wanda", SWITCHES),
     "gain_growth_of_sinks": Compared("unstable", "noised-dense", SWITCHES),
@@ -227,6 +229,22 @@ def twin_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
     return found
 
 
+def left_out_findings(scores: pd.DataFrame) -> dict[str, Estimate | None]:
+    """Return which share of the tokens that all sinks are is stable sinks, a mean over calibration draws.
+
+    The official code leaves all sinks out. Counted where both were, at SPARSITY; None for fewer than two
+    draws.
+    """
+    shares = {}
+    for variant in ("unstable", "all-sinks"):
+        rows = rows_where(scores, at((UNSTRUCTURED, SPARSITY), variant))
+        shares[variant] = rows.groupby("seed").left_out_share.mean()
+    stable_R = (1 - shares["unstable"] / shares["all-sinks"]).dropna()
+    if len(stable_R) < 2:
+        return {"stable_share_left_out": None}
+    return {"stable_share_left_out": replace(interval(stable_R), draws=len(stable_R))}
+
+
 # accuracy
 
 
@@ -313,28 +331,3 @@ def mask_findings(masks: pd.DataFrame) -> dict[str, Estimate]:
         if OTHER_TEXT in by_mask and other != OTHER_TEXT:
             found[f"{name}_minus_other_text"] = interval(by_mask[other] - by_mask[OTHER_TEXT])
     return found
-
-
-# what is away from zero
-
-
-def away_from_zero(found: Mapping[str, Estimate | None], with_rows: Iterable[str]) -> pd.DataFrame:
-    """Return the findings whose interval leaves zero out, whichever way, a row each.
-
-    `with_rows` names the findings that the ledger has a row for.
-    """
-    with_rows = set(with_rows)
-    rows = []
-    for name, each in found.items():
-        if each is None or each.low <= 0 <= each.high:
-            continue
-        row = {
-            "finding": name,
-            "mean [95 % interval]": str(each),
-            "smallest that matters": each.margin,
-            "row in the ledger": "yes" if name in with_rows else "no",
-        }
-        rows.append(row)
-    return pd.DataFrame(
-        rows, columns=["finding", "mean [95 % interval]", "smallest that matters", "row in the ledger"]
-    )

@@ -1,4 +1,4 @@
-"""The kind of text as a factor: an effect on each kind, and how it differs between kinds.
+"""The kind of text as a factor: an effect on each kind.
 
 Effects are paired differences, (R, N): R repetitions (calibration draws), N sequences.
 """
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, crossed_interval_between
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 
 KINDS = {
     "natural": "natural English",
@@ -18,12 +18,6 @@ KINDS = {
     "first_token": "natural English behind a special first token",
     "crop": "all text that begins in the middle",
     "beginning": "all text from its beginning",
-}
-CONTRASTS = {
-    "samples_minus_natural": ("samples", "natural"),
-    "documentation_minus_natural": ("documentation", "natural"),
-    "first_token_minus_natural": ("first_token", "natural"),
-    "beginning_minus_crop": ("beginning", "crop"),
 }
 
 # From a table of scores to an effect, (R, N).
@@ -45,19 +39,14 @@ def of_kind(scores: pd.DataFrame, kind: str) -> pd.DataFrame:
 
 
 def by_kind(scores: pd.DataFrame, effects: Mapping[str, Effect], damage: Effect) -> dict[str, Estimate]:
-    """Return every effect on every kind of text, `{effect}_{kind}`, and between kinds.
+    """Return every effect on every kind of text, `{effect}_{kind}`.
 
-    The margin is a share of `damage` on that kind of text; between two kinds, of the mean of both. Effects
-    between kinds are named by CONTRASTS.
+    The margin is a share of `damage` on that kind of text.
     """
-    costs = {kind: float(damage(of_kind(scores, kind)).mean()) for kind in KINDS}
-    found = {}
-    for name, effect in effects.items():
-        values = {kind: effect(of_kind(scores, kind)) for kind in KINDS}
-        for kind, values_RN in values.items():
-            found[f"{name}_{kind}"] = with_share_of_damage(crossed_interval(values_RN), costs[kind])
-        for label, (one, other) in CONTRASTS.items():
-            between = crossed_interval_between(values[one], values[other])
-            cost = (costs[one] + costs[other]) / 2
-            found[f"{name}_{label}"] = with_share_of_damage(between, cost)
-    return found
+    estimates = {}
+    for kind in KINDS:
+        part = of_kind(scores, kind)
+        cost = float(damage(part).mean())
+        for name, effect in effects.items():
+            estimates[f"{name}_{kind}"] = with_share_of_damage(crossed_interval(effect(part)), cost)
+    return estimates

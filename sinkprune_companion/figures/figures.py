@@ -1,6 +1,6 @@
 """Figures of measurements, one function each, and how every figure is kept.
 
-A figure takes a table and knows nothing of its origin. Bars are 95 % bootstrap intervals wherever a figure
+A figure takes a table and knows nothing of its origin. Bars are 95 % intervals wherever a figure
 shows them, and the figure says so.
 """
 

@@ -1,4 +1,4 @@
-"""Figures with a row per effect, method or claim; bars are 95 % bootstrap intervals.
+"""Figures with a row per effect, method or claim; bars are 95 % intervals.
 
 A figure takes a table and knows nothing of its origin.
 """
@@ -26,26 +26,35 @@ from sinkprune_companion.figures.style import (
     titled,
     titled_legend,
 )
-from sinkprune_companion.ledger.contrasts import EQUIVALENT, HELPS, HURTS, OPEN
-from sinkprune_companion.ledger.verdict_rule import (
+from sinkprune_companion.ledger.contrasts import HELPS, HURTS
+from sinkprune_companion.numbers import SPACE, p_text, signed_interval
+from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.evaluation.verdict_rule import (
     CONTRADICTED,
     NO_DIFFERENCE,
     NOT_RUN,
     REPRODUCED,
+    TOO_FEW_DRAWS,
     UNDECIDED,
 )
-from sinkprune_companion.numbers import SPACE, p_text, signed_interval
-from sinkprune_core.evaluation.intervals import Estimate
 
 VERDICT_MARKS = {
     REPRODUCED: (GREEN, "o"),
     CONTRADICTED: (RED, "X"),
     NO_DIFFERENCE: (BLUE, "D"),
     UNDECIDED: (ORANGE, "s"),
+    TOO_FEW_DRAWS: (GREY, "v"),
     NOT_RUN: ("#BBBBBB", "_"),
 }
-VERDICT_HEADS = {"control": "control", "others": "by others"}  # of a claim, by kind of row
-EFFECT_MARKS = {HELPS: (BLUE, "<"), HURTS: (RED, ">"), EQUIVALENT: (GREEN, "D"), OPEN: (GREY, "o")}
+EFFECT_MARKS = {
+    HELPS: (BLUE, "<"),
+    HURTS: (RED, ">"),
+    NO_DIFFERENCE: (GREEN, "D"),
+    UNDECIDED: (ORANGE, "o"),
+    TOO_FEW_DRAWS: (GREY, "v"),
+}
+OPEN = (UNDECIDED, TOO_FEW_DRAWS)  # verdicts whose marks are not filled
+VERDICT_HEADS = {"control": "control", "question": "our question", "others": "by others"}
 MONOSPACED = "DejaVu Sans Mono"
 ARROW_LEFT = 4  # matplotlib's numbers of markers
 ARROW_RIGHT = 5
@@ -80,7 +89,7 @@ def plot_forest(
     axis.axvline(0, color=BLACK, lw=0.9)
     axis.set_yticks(range(len(estimates)), list(estimates), fontsize=8)
     axis.set_ylim(len(estimates) - 0.5, -0.5)
-    explained = f"{better}; bars: 95 % bootstrap interval, open markers: zero inside it"
+    explained = f"{better}; bars: 95 % interval, open markers: zero inside it"
     if max(ends, default=0) > reach:
         explained += "; arrows: goes on"
     figure.supxlabel(f"{xlabel}\n{explained}", fontsize=9)  # the axis may be narrower than the words
@@ -115,7 +124,7 @@ def plot_forest_panels(
         axis.set_ylim(len(labels) - 0.5, -0.5)
         axis.set_title(name, fontsize=8.5)
         axis.locator_params(axis="x", nbins=6)
-    explained = "← better; bars: 95 % bootstrap interval, open markers: zero inside it; axes differ"
+    explained = "← better; bars: 95 % interval, open markers: zero inside it; axes differ"
     figure.supxlabel(f"{xlabel}\n{explained}", fontsize=9)
     titled(figure, title)
     return figure
@@ -178,11 +187,11 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "", reach: float
     axis.grid(False, axis="y")
     axis.set(xlim=(-reach, reach), ylim=(len(labels) - 0.5, -0.7))
     band = f"band: ± {margin:.2g}, too small to matter; " if has_margin else ""
-    explained = f"← better; bars: 95 % bootstrap interval; {band}arrows: goes on"
+    explained = f"← better; bars: 95 % interval; {band}arrows: goes on"
     axis.set_xlabel(f"{xlabel}\n{explained}", fontsize=8)
     handles = []
     for verdict, (colour, marker) in EFFECT_MARKS.items():
-        inside = "white" if verdict == OPEN else colour
+        inside = "white" if verdict in OPEN else colour
         handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=verdict))
     titled_legend(figure, handles, title=title)
     return figure
@@ -198,7 +207,7 @@ def _draw_effect(axis: Axes, row: int, effect: object, reach: float) -> None:
     if effect.high > reach:
         axis.plot(reach, row, marker=ARROW_RIGHT, color=colour, ms=7, clip_on=False)
     if abs(effect.value) <= reach:
-        inside = "white" if effect.verdict == OPEN else colour
+        inside = "white" if effect.verdict in OPEN else colour
         axis.plot(value, row, marker, color=colour, ms=6, mfc=inside, gid="effect")
     axis.text(
         1.025,
@@ -238,7 +247,7 @@ def plot_methods(frame: pd.DataFrame, panel: str, row: str, xlabel: str, title: 
             )
         axis.set(title=name, ylim=(max(1, len(rows)) - 0.5, -0.5))
         axis.set_yticks(range(len(rows)), rows, fontsize=8)
-    figure.supxlabel(f"{xlabel}\n← better; bars: 95 % bootstrap interval", fontsize=9)
+    figure.supxlabel(f"{xlabel}\n← better; bars: 95 % interval", fontsize=9)
     if title:
         titled(figure, title)
     return figure
@@ -256,7 +265,7 @@ def plot_verdicts(table: pd.DataFrame) -> Figure:
         axis.text(place, -1, head, va="center", fontsize=8, fontweight="bold")
     for row, claim in enumerate(table.itertuples()):
         colour, marker = VERDICT_MARKS[claim.verdict]
-        inside = "white" if claim.verdict == UNDECIDED else colour
+        inside = "white" if claim.verdict in OPEN else colour
         axis.plot(0, row, marker, color=colour, mfc=inside, ms=8, mew=2)
         says = claim.claim if claim.kind == "claim" else f"{VERDICT_HEADS[claim.kind]}: {claim.claim}"
         axis.text(0.2, row, textwrap.fill(says.replace(" %", f"{SPACE}%"), 92), va="center", fontsize=8)

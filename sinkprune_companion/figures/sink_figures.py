@@ -34,7 +34,7 @@ from sinkprune_core.evaluation.intervals import interval
 
 
 def plot_variability(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -> Figure:
-    """Draw one panel per metric: every prompt as a point, mean and 95 % bootstrap interval per kind of model.
+    """Draw one panel per metric: every prompt as a point, mean and 95 % interval per kind of model.
 
     `frame` has `kind`, `model` and a column per metric; `metrics` maps columns to axis labels with units;
     `title` says in words what the figure shows.
@@ -51,7 +51,7 @@ def plot_variability(frame: pd.DataFrame, metrics: dict[str, str], title: str = 
     for axis in axes.flat[len(metrics) :]:
         axis.axis("off")
     figure.supxlabel(
-        "small points: prompts; large points with bars: mean and 95 % bootstrap interval over prompts",
+        "small points: prompts; large points with bars: mean and 95 % interval over prompts",
         fontsize=8,
     )
     if title:
@@ -95,7 +95,7 @@ def plot_layers(frame: pd.DataFrame, metrics: dict[str, str], title: str = "") -
         axis.set(xlabel="layer (0 is the first)", ylabel=label)
         axis.get_legend().remove()
     titled_legend(figure, *axes[0, 0].get_legend_handles_labels(), title=title)
-    figure.supxlabel("lines: means; bands: 95 % bootstrap intervals over prompts", fontsize=8)
+    figure.supxlabel("lines: means; bands: 95 % intervals over prompts", fontsize=8)
     return figure
 
 

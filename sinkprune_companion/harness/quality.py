@@ -2,7 +2,7 @@
 tasks, samples.
 
 Everything is paired: both models see the same tokens, and a difference is taken sequence by sequence.
-Intervals are 95 % bootstrap intervals over sequences, for tasks over pairs of items.
+Intervals are 95 % intervals over sequences, for tasks over pairs of items.
 
 Dimensions: N sequences, T sequence position, B batch, L masked positions of a sequence.
 """

@@ -104,7 +104,7 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
 
     Takes the table of `two_choice.accuracy`. Columns: `task` and `metric` (names in lm-evaluation-harness:
     `acc` sums over tokens, `acc_norm` takes the mean), `filter` (`none`), `value`, `low` and `high` (95 %
-    bootstrap interval over pairs of items, NaN for a single pair; every pair has draws of its own, so what
+    t interval over pairs of items, NaN for a single pair; every pair has draws of its own, so what
     draws add is in it), `error_draws` (how far other draws on the same items would move the share at most, a
     standard error), `documents` (items) and `draws` (NaN where the model is exact).
     """
@@ -156,15 +156,15 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(correct=table.margin > 0, correct_mean=table.margin_mean > 0)
 
 
-def by_group(frame: pd.DataFrame, column: str = "correct", seed: int = 0) -> dict[str, Estimate]:
+def by_group(frame: pd.DataFrame, column: str = "correct") -> dict[str, Estimate]:
     """Return the share of right answers of every group and of `all`, with 95 % intervals.
 
-    They are bootstrap intervals over pairs of items. Takes the table of `accuracy` or of `matched`.
+    They are t intervals over pairs of items. Takes the table of `accuracy` or of `matched`.
     """
     values = frame.assign(value=frame[column].astype(float))
     shares = values.groupby(["group", "pair"], sort=False).value.mean()
     estimates = {}
     for group, of_group in shares.groupby(level=0, sort=False):
-        estimates[group] = interval(of_group.to_numpy(), seed)
-    estimates["all"] = interval(shares.to_numpy(), seed)
+        estimates[group] = interval(of_group.to_numpy())
+    estimates["all"] = interval(shares.to_numpy())
     return estimates

@@ -5,107 +5,72 @@ verdict. The rule is `verdict_rule`, the tables for readers are `tables`.
 """
 
 import datetime
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from sinkprune_companion import DATA
-from sinkprune_companion.ledger import margins, others, tables, verdict_rule
-from sinkprune_companion.ledger.entries import checked, read_yaml
-from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
-from sinkprune_core.evaluation.significance import holm
+from sinkprune_companion.ledger import margins, others, tables
+from sinkprune_core.evaluation import verdict_rule
+from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.models.weight_files import read_json
 
 FILE = DATA / "claims.yml"
 CLAIM = "claim"  # of the paper
-CONTROL = "control"  # of ours
+CONTROL = "control"  # of a claim
+QUESTION = "question"  # of the project's own, counted apart
 OTHERS = "others"  # measured by somebody else, never counted among ours
-KINDS = (CLAIM, CONTROL, OTHERS)
-PARTS = ("history", "claims")  # of the file
 SEEN_FIRST = "row added after its number had been seen"
-NOT_CORRECTED = "not after correction for its family"
-FEW_DRAWS = {  # calibration draws -> note
-    1: "one calibration draw, whose chance is not in the interval",
-    2: "two calibration draws, of whose chance the interval holds little",
-}
+NOT_MEASURED = "not part of this run"
+OWN = ("rows", "conditions", "quote", "published", "seen_first")  # what rows beneath a row do not inherit
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A row of the ledger. It says that a finding lies `side` of `against`.
+class Checked(BaseModel):
+    """A part of a file: unknown fields, other types and numbers that are not finite are refused."""
 
-    Raises ValueError for a value that is not allowed, and for a finding without a family or a margin.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Claim(Checked):
+    """A row of the ledger. It says that a finding lies `side` of `against`."""
 
     id: str  # unique in the ledger
+    kind: Literal["claim", "control", "question", "others"]
     says: str  # the claim in a sentence
-    quote: str  # the paper's words
-    source: str  # where they stand
     metric: str  # what is measured
-    falsifier: str  # what would refute the claim
-    scale: str  # of model for which it is claimed
-    kind: str = CLAIM  # one of KINDS
+    beneath: str | None = None  # id of the row whose control it is, or that it speaks about
+    quote: str | None = None  # the paper's words
     published: str | None = None  # the paper's number
     finding: str | None = None  # notebook/name; None where the claim needs a scale that is not run here
-    side: str = "below"  # one of verdict_rule.SIDES
+    side: Literal["above", "below"] = "below"
     against: float = 0.0
-    family: str | None = None  # of rows whose p-values are corrected together
-    margin: float | str | None = None  # in units of the finding, or one of margins.RULES
-    margin_reason: str | None = None  # of a margin that is a number
-    bears_on: str | None = None  # id of the row that a measurement by others speaks about
-    first_verdict: str | None = None  # what the rule says of the first results
-    seen_first: bool = False  # its number had been seen before the row was written; such a row says so
-    turned: str | None = None  # why the measure was wrong, shown where the verdict is another one now
-    short: str | None = None  # the claim in few words; rows that have it stand in README's table
-    unit: str | None = None  # of the finding, beside its number there
-    control: str | None = None  # id of the row that stands beneath it there
+    family: str  # of rows whose p-values are corrected together
+    margin: float | Literal[margins.RULES] | None = None  # in units of the finding, or a rule that gives it
+    not_run: Literal["needs 8B", "left out for time", "not yet run"] | None = None  # why there may be none
+    seen_first: bool = False  # its number had been seen before the row was written
 
-    def __post_init__(self):
-        self._check_choice("side", verdict_rule.SIDES)
-        self._check_choice("kind", KINDS)
-        if self.first_verdict is not None:
-            self._check_choice("first_verdict", verdict_rule.VERDICTS)
-        elif self.turned:
-            raise ValueError(f"claim {self.id}: turned needs first_verdict, the verdict that it was")
-        if self.short and not self.unit:
-            raise ValueError(f"claim {self.id}: unit is missing: name that of the number beside short")
-        if self.control and not self.short:
-            raise ValueError(f"claim {self.id}: short is missing: control stands beneath it in README")
+    @model_validator(mode="after")
+    def _is_whole(self) -> "Claim":
+        """Raise ValueError for a finding without what its verdict needs."""
         if self.finding is None:
-            return
+            return self
         if "/" not in self.finding:
-            raise ValueError(f"claim {self.id}: finding={self.finding!r} must read notebook/name")
-        if not self.family:
-            raise ValueError(f"claim {self.id}: family is missing: name the rows that are read together")
-        self._check_margin()
+            raise ValueError(f"finding={self.finding!r} must read notebook/name")
+        if self.margin is None:
+            raise ValueError("margin is missing: a row with a finding needs it")
+        if isinstance(self.margin, float) and not self.margin > 0:
+            raise ValueError(f"margin={self.margin} must be positive")
         if (self.kind == OTHERS) != (self.finding.split("/")[0] == others.SOURCE):
             raise ValueError(
-                f"claim {self.id}: kind={self.kind!r} does not fit finding={self.finding!r}; "
-                f"kind {OTHERS} goes with findings {others.SOURCE}/…"
+                f"kind={self.kind!r} does not fit finding={self.finding!r}: kind {OTHERS} goes with findings "
+                f"{others.SOURCE}/…"
             )
-        if self.kind == OTHERS and not self.bears_on:
-            raise ValueError(f"claim {self.id}: bears_on is missing: name the row that it speaks about")
-
-    def _check_choice(self, name: str, allowed: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value not in allowed:
-            raise ValueError(f"claim {self.id}: {name}={value!r} is not one of {', '.join(allowed)}")
-
-    def _check_margin(self) -> None:
-        """Raise ValueError for a margin that is neither a rule nor a positive number with its reason."""
-        if self.margin is None:
-            raise ValueError(
-                f"claim {self.id}: margin is missing: give a number with margin_reason, or one of "
-                f"{', '.join(margins.RULES)}"
-            )
-        if isinstance(self.margin, str):
-            self._check_choice("margin", margins.RULES)
-        elif not self.margin > 0:
-            raise ValueError(f"claim {self.id}: margin={self.margin} must be positive")
-        elif not self.margin_reason:
-            raise ValueError(f"claim {self.id}: margin={self.margin} needs a margin_reason")
+        return self
 
     @property
     def notebook(self) -> str:
@@ -114,63 +79,110 @@ class Claim:
             return ""
         return self.finding.split("/")[0]
 
-    def margin_of(self, found: Estimate | None) -> float | None:
+    def margin_of(self, estimate: Estimate | None) -> float | None:
         """Return the margin as a number: the ledger's, or that which its rule gave the finding."""
         if isinstance(self.margin, str):
-            return found.margin if found else None
+            return estimate.margin if estimate else None
         return self.margin
 
-    def verdict(self, found: Estimate | None) -> str:
-        """Return one of `verdict_rule.VERDICTS`."""
-        return verdict_rule.verdict(found, self.side, self.against, self.margin_of(found))
+
+class Margin(Checked):
+    """The smallest difference that matters, fixed before the run."""
+
+    value: float
+    reason: str
 
 
-@dataclass(frozen=True)
-class LedgerChange:
+class LedgerChange(Checked):
     """A change of the ledger after results had been seen."""
 
     date: datetime.date
     changed: str
-    why: str
-    seen: str  # what was known of the results by then
 
 
-def _parts(file: Path) -> dict[str, list]:
-    """Return the parts of a ledger's file; raises ValueError for an unknown one."""
-    parts = read_yaml(file)
-    unknown = sorted(set(parts) - set(PARTS))
-    if unknown:
-        raise ValueError(
-            f"{file.name} has unknown parts {', '.join(unknown)}; it may have {', '.join(PARTS)}"
-        )
-    for name in ("claims", *parts):
-        if not isinstance(parts.get(name), list):
-            raise ValueError(f"{file.name} has {name}={parts.get(name)!r:.60}: it must be a list")
-    return parts
+class _File(Checked):
+    """A ledger's file."""
+
+    history: list[LedgerChange] = []
+    margins: dict[str, Margin] = {}
+    conditions: dict[str, str] = {}  # name at the end of a finding -> its words
+    claims: list[dict]
+
+
+# reading
+
+
+def _checked(check: Callable[[object], object], values: object, where: str) -> object:
+    """Return what `check` makes of `values`; raise ValueError, in one line, for what does not fit."""
+    try:
+        return check(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        message = " ".join(first["msg"].removeprefix("Value error, ").split())
+        raise ValueError(f"{where}: {field + ': ' if field else ''}{message}") from error
+
+
+def _content(file: Path) -> _File:
+    """Return what a ledger's file holds; raise ValueError, in one line, for what is no ledger."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
+    return _checked(_File.model_validate, content, file.name)
 
 
 def ledger(file: Path = FILE) -> list[Claim]:
     """Return the claims in order.
 
-    Raises ValueError for an unknown field, a doubled id, and a row that bears on none.
+    Raises ValueError for an unknown field, a doubled id, and a finding that decides two rows.
     """
-    claims = []
-    for row in _parts(file)["claims"]:
-        name = row.get("id") if isinstance(row, dict) else None
-        claims.append(checked(Claim, row, f"{file.name}, claim {name!r}"))
-    ids = [claim.id for claim in claims]
-    doubled = {id for id in ids if ids.count(id) > 1}
-    if doubled:
-        raise ValueError(f"{file.name} names a claim twice: {sorted(doubled)}")
-    short = {claim.id for claim in claims if claim.short}
-    for claim in claims:
-        if claim.bears_on and claim.bears_on not in ids:
-            raise ValueError(f"{file.name}, claim {claim.id}: bears_on={claim.bears_on!r} is no row")
-        if claim.control and claim.control not in short:
-            raise ValueError(
-                f"{file.name}, claim {claim.id}: control={claim.control!r} is no row with a short text"
-            )
+    content = _content(file)
+    rows = [row for entry in content.claims for row in _rows(entry, {}, content, file.name)]
+    claims = [_checked(Claim.model_validate, row, f"{file.name}, claim {row.get('id')!r}") for row in rows]
+    for field in ("id", "finding"):
+        values = [getattr(claim, field) for claim in claims if getattr(claim, field)]
+        doubled = sorted({value for value in values if values.count(value) > 1})
+        if doubled:
+            raise ValueError(f"{file.name} has two rows of one {field}: {', '.join(doubled)}")
     return claims
+
+
+def _rows(entry: object, inherited: Mapping[str, object], content: _File, where: str) -> Iterator[dict]:
+    """Yield the rows that an entry of the ledger stands for: itself, and those beneath it."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: {entry!r:.60} is no row: it must be a mapping")
+    fields = {**inherited, **entry}
+    beneath = fields.pop("rows", [])
+    conditions = fields.pop("conditions", [])
+    for part in (beneath, conditions):
+        if not isinstance(part, list):
+            raise ValueError(f"{where}, claim {fields.get('id')!r}: {part!r:.60} must be a list")
+    if isinstance(fields.get("margin"), str) and fields["margin"] in content.margins:
+        fields["margin"] = content.margins[fields["margin"]].value
+    is_row = "id" in entry or not beneath
+    if conditions:
+        for name in conditions:
+            yield _in_condition(name, fields, content, where)
+    elif is_row:
+        yield fields
+    passed_on = {name: value for name, value in fields.items() if name not in OWN}
+    if is_row:
+        passed_on["beneath"] = fields.get("id")
+    if fields.get("kind") == CLAIM and is_row:
+        passed_on |= {"kind": CONTROL, "family": f"{fields.get('family')}, controls"}
+    for row in beneath:
+        yield from _rows(row, passed_on, content, where)
+
+
+def _in_condition(name: object, fields: dict, content: _File, where: str) -> dict:
+    """Return the row of a quantity in one of the ledger's conditions."""
+    row_id = f"{fields.get('id')}-{str(name).replace('_', '-')}"
+    if name not in content.conditions:
+        allowed = ", ".join(content.conditions)
+        raise ValueError(f"{where}, claim {row_id!r}: condition {name!r} is not one of {allowed}")
+    says = f"{fields.get('says')}: {content.conditions[name]}"
+    return {**fields, "id": row_id, "says": says, "finding": f"{fields.get('finding')}_{name}"}
 
 
 def history(file: Path = FILE) -> list[LedgerChange]:
@@ -178,31 +190,35 @@ def history(file: Path = FILE) -> list[LedgerChange]:
 
     Raises ValueError for an unknown field.
     """
-    entries = _parts(file).get("history", [])
-    return [
-        checked(LedgerChange, entry, f"{file.name}, change {number}")
-        for number, entry in enumerate(entries, 1)
-    ]
+    return _content(file).history
 
 
 def findings(folder: Path) -> dict[str, Estimate]:
-    """Return every finding below `folder` (`runs/<profile>`), by `notebook/name`."""
-    found = {}
+    """Return every finding below `folder` (`runs/<profile>`), by `notebook/name`.
+
+    Raises ValueError for a file that holds none, and for a value that is no estimate.
+    """
+    estimates = {}
     for file in sorted((folder / "findings").glob("*.json")):
         named = read_json(file).get("findings")
         if not isinstance(named, dict):
             raise ValueError(f"{file} has findings={named!r:.60}: it must be an object of findings by name")
         for name, values in named.items():
-            if values is None:
-                continue
-            if isinstance(values, dict):
-                values.pop("type", None)
-            found[f"{file.stem}/{name}"] = checked(Estimate, values, f"{file}, finding {name!r}")
-    return found
+            if values is not None:
+                estimates[f"{file.stem}/{name}"] = _checked(_estimate, values, f"{file}, finding {name!r}")
+    return estimates
+
+
+def _estimate(values: object) -> Estimate:
+    """Return an estimate of the JSON values in which it was written."""
+    return TypeAdapter(Estimate).validate_json(json.dumps(values), strict=True)
+
+
+# verdicts
 
 
 def verdicts(
-    claims: Iterable[Claim], found: dict[str, Estimate], notebook: str | None = None
+    claims: Iterable[Claim], estimates: Mapping[str, Estimate], notebook: str | None = None
 ) -> pd.DataFrame:
     """Return the claims table; with `notebook`, the rows which that notebook decides.
 
@@ -210,7 +226,7 @@ def verdicts(
     correction does not depend on which notebooks ran.
     """
     claims = list(claims)
-    known = {**others.findings(), **found}
+    known = {**others.findings(), **estimates}
     corrected = corrected_p_values(claims, known)
     rows = [
         _row(claim, known.get(claim.finding or ""), corrected.get(claim.id))
@@ -220,7 +236,7 @@ def verdicts(
     return pd.DataFrame(rows, columns=tables.COLUMNS).set_index("id")
 
 
-def corrected_p_values(claims: Iterable[Claim], found: dict[str, Estimate]) -> dict[str, float]:
+def corrected_p_values(claims: Iterable[Claim], estimates: Mapping[str, Estimate]) -> dict[str, float]:
     """Return the p-values of rows that have a finding, by id, corrected over their family (Holm)."""
     families: dict[str, list[Claim]] = {}
     for claim in claims:
@@ -230,74 +246,60 @@ def corrected_p_values(claims: Iterable[Claim], found: dict[str, Estimate]) -> d
     for members in families.values():
         p_values = []
         for claim in members:
-            estimate = found.get(claim.finding)
-            p_values.append(1.0 if estimate is None else verdict_rule.p_value(estimate, claim.against))
-        for claim, p in zip(members, holm(p_values), strict=True):
-            if claim.finding in found:
+            estimate = estimates.get(claim.finding)
+            p_values.append(1.0 if estimate is None else estimate.p_value(claim.against))
+        for claim, p in zip(members, verdict_rule.holm(p_values), strict=True):
+            if claim.finding in estimates:
                 corrected[claim.id] = float(p)
     return corrected
 
 
 def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:
     """Return a row of the claims table."""
+    margin = claim.margin_of(estimate)
+    given = verdict_rule.verdict(estimate, margin, claim.against, p)
+    notes = [verdict_rule.note(estimate, given, claim.against, margin)]
+    if given == verdict_rule.NOT_RUN:
+        notes = [claim.not_run or NOT_MEASURED]
+    if claim.seen_first:
+        notes.append(SEEN_FIRST)
     row = {
         "id": claim.id,
         "claim": claim.says,
         "kind": claim.kind,
-        "family": claim.family or "",
+        "beneath": claim.beneath or "",
+        "family": claim.family,
         "metric": claim.metric,
         "published": claim.published or "",
         "here": "",
         "interval": "",
         "claimed": f"{claim.side} {claim.against:g}" if claim.finding else "",
-        "verdict": claim.verdict(estimate),
-        "margin": claim.margin_of(estimate),
+        "verdict": verdict_rule.on_claim(given, claim.side),
+        "margin": margin,
         "p_holm": p,
+        "draws": None,
         "half_width": None,
         "smallest_effect": None,
         "error_draws": None,
         "error_sequences": None,
-        "note": "",
-        "first_verdict": claim.first_verdict or "",
-        "turned": "",
+        "note": "; ".join(part for part in notes if part),
         "notebook": claim.notebook,
     }
     if estimate is not None:
         row |= {
             "here": f"{estimate.value:.3g}",
             "interval": f"[{estimate.low:.3g}, {estimate.high:.3g}]",
+            "draws": estimate.draws,
             "half_width": estimate.half_width,
             "smallest_effect": verdict_rule.smallest_effect(estimate),
             "error_draws": estimate.error_draws,
             "error_sequences": estimate.error_sequences,
-            "note": _note(claim, estimate, p),
-            "turned": claim.turned if claim.turned and row["verdict"] != claim.first_verdict else "",
         }
     return row
-
-
-def _note(claim: Claim, estimate: Estimate, p: float) -> str:
-    """Return what must be said beside a row's verdict."""
-    notes = [verdict_rule.note(estimate, claim.side, claim.against, claim.margin_of(estimate))]
-    given = claim.verdict(estimate)
-    if given in (verdict_rule.REPRODUCED, verdict_rule.CONTRADICTED) and p >= 1 - CONFIDENCE:
-        notes.append(NOT_CORRECTED)
-    if estimate.draws in FEW_DRAWS:
-        notes.append(FEW_DRAWS[estimate.draws])
-    if claim.seen_first:
-        notes.append(SEEN_FIRST)
-    return "; ".join(part for part in notes if part)
-
-
-def without_row(claims: Iterable[Claim], found: dict[str, Estimate]) -> list[str]:
-    """Return the findings whose interval leaves zero out and that no row of the ledger reads."""
-    read = {claim.finding for claim in claims}
-    clear = [name for name, estimate in found.items() if estimate.low > 0 or estimate.high < 0]
-    return [name for name in clear if name not in read]
 
 
 def shown(table: pd.DataFrame) -> object:
     """Return the table as a notebook shows it: Markdown, which wraps on a narrow screen, without links."""
     from IPython.display import Markdown
 
-    return Markdown(tables.as_markdown(table))
+    return Markdown(tables.as_markdown(table, None))

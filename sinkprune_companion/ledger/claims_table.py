@@ -1,49 +1,32 @@
 """The claims table of a run, with a sentence on where its numbers come from."""
 
 import hashlib
-import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.ledger import claims, ledger_commits, tables
-from sinkprune_companion.numbers import joined
+from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.run.records import Run
 from sinkprune_core.files import atomic
+from sinkprune_core.models.weight_files import read_json
 
 SHOWN_VERSIONS = ("python", "torch", "transformers")
 
 
 def origin(folder: Path) -> str:
-    """Return a few sentences on where a run's numbers come from.
-
-    The first has profile, commit and versions of its records, the others say of each notebook's rows in the
-    ledger whether they were committed before its run.
-    """
-    behind = records_behind(folder)
-    origins = list(behind.values())
-    commit = _listed(str(one["git_commit"])[: ledger_commits.LETTERS] for one in origins)
-    versions = [
-        f"{package} {_listed(one['versions'][package] for one in origins)}" for package in SHOWN_VERSIONS
-    ]
-    by_notebook: dict[str, list[str]] = {}
-    for name, one in behind.items():
-        by_notebook.setdefault(name.partition("/")[0], []).append(one["git_commit"])
-    order = ledger_commits.before_the_run(claims.FILE, by_notebook)
-    return f"From profile `{folder.name}`: commit {commit}; {', '.join(versions)}. {order}"
-
-
-def _listed(values: Iterable[str]) -> str:
-    """Return different values in order, in words."""
-    return joined(sorted(set(values)))
+    """Return a sentence on where a run's numbers come from: its profile and the versions of its records."""
+    origins = list(records_behind(folder).values())
+    versions = []
+    for package in SHOWN_VERSIONS:
+        different = sorted({record["versions"][package] for record in origins})
+        versions.append(f"{package} {' and '.join(different)}")
+    return f"From profile `{folder.name}`: {', '.join(versions)}."
 
 
 def records_behind(folder: Path) -> dict[str, dict]:
     """Return where the records behind a run's findings come from, by notebook and name of the record."""
     behind = {}
     for file in sorted((folder / "findings").glob("*.json")):
-        provenance = json.loads(file.read_text(encoding="utf-8"))["provenance"]
-        for group in provenance["records"]:
+        for group in read_json(file)["provenance"]["records"]:
             for name in group.pop("names"):
                 behind[f"{file.stem}/{name}"] = group
     return behind
@@ -57,9 +40,7 @@ def write_claims(profile: str) -> Path:
     """
     run = Run("", profile, {"ledger_sha256": ledger_digest()})
     run.records_read.update(records_behind(run.folder))
-    ledger = claims.ledger()
-    found = claims.findings(run.folder)
-    table = claims.verdicts(ledger, found)
+    table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
     figures.save_figure(
         run,
         forests.plot_verdicts(table[table.kind != claims.CONTROL]),
@@ -68,14 +49,12 @@ def write_claims(profile: str) -> Path:
         "every claim of the paper with its verdict, computed from the findings of this run, and what others "
         "measured; controls are in the table",
     )
-    changes = tables.history_text(claims.history())
+    changes = [f"* {change.date}: {change.changed}" for change in claims.history()]
     parts = [
-        tables.as_markdown(table),
+        tables.as_markdown(table, "../"),
         tables.EXPLAINED,
         origin(run.folder),
-        f"Rows of the first results, by the same rule then and now:\n\n{tables.then_and_now(table)}",
-        tables.without_row_text(claims.without_row(ledger, found)),
-        f"What changed in the ledger after results had been seen:\n\n{changes}",
+        "What changed in the ledger after results had been seen:\n\n" + "\n".join(changes),
     ]
     markdown = run.folder / "figures" / "claims.md"
     with atomic(markdown) as partial:

@@ -1,5 +1,4 @@
-"""What one switch of a recipe does by itself and together with others: factorial contrasts, paths, verdicts
-in words.
+"""What one switch of a recipe does by itself and together with others: factorial contrasts, paths, verdicts.
 
 Values are losses in nats per token, so an effect below zero is a gain. Every effect is a difference of scores
 on the same sequences, noise and calibration draws, and keeps both dimensions until its interval is made.
@@ -14,20 +13,25 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 
-from sinkprune_companion.numbers import signed_interval
 from sinkprune_core.calibration.token_weights import choice_name
-from sinkprune_core.evaluation.intervals import CONFIDENCE, pivot
-from sinkprune_core.evaluation.significance import family
+from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_core.evaluation.verdict_rule import (
+    ABOVE,
+    BELOW,
+    NO_DIFFERENCE,
+    TOO_FEW_DRAWS,
+    UNDECIDED,
+    holm,
+    verdict,
+)
 from sinkprune_core.pruning.recipe import Recipe
 
-# what an effect on a loss is
-HELPS = "helps"
-HURTS = "hurts"
-EQUIVALENT = "no difference"
-OPEN = "inconclusive"
-EFFECTS = (HELPS, HURTS, EQUIVALENT, OPEN)
 FIELDS = tuple(field.name for field in fields(Recipe))
 Cell = tuple[bool, ...]  # which switches are on
+HELPS = "helps"
+HURTS = "hurts"
+ON_A_LOSS = {BELOW: HELPS, ABOVE: HURTS}  # where an effect lies -> what its switch does
+EFFECTS = (HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS)
 
 
 @dataclass(frozen=True)
@@ -171,67 +175,30 @@ def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, st
 # verdicts
 
 
-def verdict(low: float, high: float, p: float, p_equivalent: float) -> str:
-    """Return one of EFFECTS from an interval and the adjusted p-values of a difference and of equivalence.
-
-    Equivalence goes first: a difference may be measurable and still too small to matter. An effect needs
-    both, an interval without zero (which knows calibration draws) and an adjusted p-value (which knows how
-    many effects were tested).
-    """
-    if p_equivalent < 1 - CONFIDENCE:
-        return EQUIVALENT
-    if p < 1 - CONFIDENCE and high < 0:
-        return HELPS
-    if p < 1 - CONFIDENCE and low > 0:
-        return HURTS
-    return OPEN
-
-
-def words(
-    label: str, value: float, low: float, high: float, p: float, p_equivalent: float, margin: float | None
-) -> str:
-    """Return one sentence on an effect in nats per token, computed from its numbers."""
-    says = verdict(low, high, p, p_equivalent)
-    if says == EQUIVALENT:
-        says = f"{_size(low, high)}; equivalent within ±{margin:.2g}"
-    elif says == OPEN:
-        says = f"{OPEN}: {_why_open(low, high, margin)}"
-    return f"{label}: {signed_interval(value, low, high)} nats per token: {says}"
-
-
-def _size(low: float, high: float) -> str:
-    """Return what the interval of an effect that is too small to matter says."""
-    if high < 0:
-        return "a measurable gain, too small to matter"
-    if low > 0:
-        return "a measurable loss, too small to matter"
-    return "no measurable effect"
-
-
-def _why_open(low: float, high: float, margin: float | None) -> str:
-    """Return why an effect has no other verdict."""
-    if low > 0 or high < 0:
-        return "the interval leaves zero out, the correction for several comparisons does not"
-    if margin is None:
-        return "the interval holds zero, and without damage by the baseline nothing says what would matter"
-    if max(-low, high) < margin:
-        return f"the interval lies within ±{margin:.2g}, the corrected equivalence test does not confirm it"
-    return f"the interval holds zero, and more than ±{margin:.2g} is not excluded"
-
-
-def judge(values: Mapping[str, np.ndarray], margin: float | None, section: str = "") -> pd.DataFrame:
+def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str = "") -> pd.DataFrame:
     """Return one row per effect {label: (R, N)} of a family that is read together.
 
-    Columns are those of `significance.family`, and `section`, `margin`, `verdict` and `words`. p-values are
-    adjusted over this family (Holm). Without a margin, where the baseline does no damage, no effect is
-    equivalent to none, and the column is NaN. Raises ValueError unless `margin` > 0.
+    Columns: `comparison`; `value`, `low` and `high` (`crossed_interval`); `p` and `p_holm`, corrected over
+    this family; `error_sequences` and `error_draws`; `section`; `margin`, NaN without one; `verdict`, one of
+    EFFECTS. Raises ValueError unless `margin` > 0.
     """
-    shown = float("nan") if margin is None else margin
-    table = family(values, margin).assign(section=section, margin=shown)
-    verdicts = []
-    sentences = []
-    for row in table.itertuples():
-        judged = (row.low, row.high, row.p_holm, row.p_equivalent_holm)
-        verdicts.append(verdict(*judged))
-        sentences.append(words(row.comparison, row.value, *judged, margin))
-    return table.assign(verdict=verdicts, words=sentences)
+    estimates = [crossed_interval(values_RN).with_margin(margin) for values_RN in effects.values()]
+    p_values = [estimate.p_value() for estimate in estimates]
+    rows = []
+    for label, estimate, p, p_holm in zip(effects, estimates, p_values, holm(p_values), strict=True):
+        given = verdict(estimate, margin, p=p_holm)
+        row = {
+            "comparison": label,
+            "value": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "p": p,
+            "p_holm": p_holm,
+            "error_sequences": estimate.error_sequences,
+            "error_draws": estimate.error_draws,
+            "section": section,
+            "margin": float("nan") if margin is None else margin,
+            "verdict": ON_A_LOSS.get(given, given),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -4,10 +4,10 @@ Nothing in this module was measured here. Values are from the section `others` o
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import cache
 
 import yaml
+from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
 from sinkprune_companion import DATA
@@ -19,22 +19,23 @@ SOURCE = "others"  # what findings of this module begin with, in place of a note
 SINK_AWARE = "sink-aware "  # before the name of the method that it is compared with
 REACH = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 UNPAIRED = "from both standard errors, as if on different items: wider than a paired interval"
-PAIRED = "paired, as its source gives it"
 
 
-@dataclass(frozen=True)
-class Accuracy:
+class Entry(BaseModel):
+    """A part of the file, without fields that nobody knows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Accuracy(Entry):
     """One accuracy that others measured, in percent, beside the paper's."""
 
-    method: str
-    sparsity: float
+    method: str = "dense"
+    sparsity: float = 0.0
     accuracy: float
-    error: float
-    """Its marginal standard error, in points."""
-    paper: float
-    """The paper's number, as the same source quotes it."""
-    second_hand: bool = False
-    """Whether the paper's number was found nowhere else."""
+    error: float  # marginal standard error, in points
+    paper: float  # the paper's number, as the same source quotes it
+    second_hand: bool = False  # whether the paper's number was found nowhere else
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -42,8 +43,7 @@ class Accuracy:
         return self.accuracy - REACH * self.error, self.accuracy + REACH * self.error
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(Entry):
     """How accuracy changed with more calibration text, the same method, in points, paired by item."""
 
     method: str
@@ -53,21 +53,19 @@ class Change:
     high: float
 
 
-@dataclass(frozen=True)
-class OtherRun:
+class OtherRun(Entry):
     """A run of the official code by somebody else."""
 
     id: str
     title: str
     source: str
     address: str
-    files: tuple[dict, ...]
-    """`path` and `commit` of each file the numbers are from."""
+    files: tuple[dict, ...]  # `path` and `commit` of each file the numbers are from
     setting: str
     items: int
     dense: Accuracy
     rows: tuple[Accuracy, ...]
-    more_calibration: tuple[Change, ...] = field(default=())
+    more_calibration: tuple[Change, ...] = ()
 
     def pairs(self) -> Iterator[tuple[Accuracy, Accuracy]]:
         """Yield every sink-aware row with the row that it is compared with."""
@@ -84,52 +82,24 @@ class OtherRun:
         return Estimate(value, value - reach, value + reach, self.items, UNPAIRED, margin)
 
     def findings(self) -> dict[str, Estimate]:
-        """Return what the ledger reads, by `others/<run>_<method>_<percent>`.
-
-        With `tokens` before the method it is what more calibration text changed.
-        """
-        found = {}
-        damage = {}
+        """Return what the ledger reads, by `others/<run>_<method>_<percent>`."""
+        estimates = {}
         for row, baseline in self.pairs():
-            name = _name(baseline.method, baseline.sparsity)
-            damage[name] = self.dense.accuracy - baseline.accuracy
-            found[f"{SOURCE}/{self.id}_{name}"] = self.difference(row, baseline)
-        for change in self.more_calibration:
-            name = _name(change.method, change.sparsity)
-            found[f"{SOURCE}/{self.id}_tokens_{name}"] = Estimate(
-                change.difference, change.low, change.high, self.items, PAIRED, damage_margin(damage[name])
-            )
-        return found
-
-
-def _name(method: str, sparsity: float) -> str:
-    return f"{method.lower()}_{100 * sparsity:.0f}"
+            name = f"{baseline.method.lower()}_{100 * baseline.sparsity:.0f}"
+            estimates[f"{SOURCE}/{self.id}_{name}"] = self.difference(row, baseline)
+        return estimates
 
 
 @cache
 def runs() -> tuple[OtherRun, ...]:
     """Return every run by others that the file holds."""
-    found = []
-    for entry in yaml.safe_load(FILE.read_text(encoding="utf-8"))["others"]:
-        run = OtherRun(
-            id=entry["id"],
-            title=entry["title"],
-            source=entry["source"],
-            address=entry["address"],
-            files=tuple(entry["files"]),
-            setting=entry["setting"],
-            items=entry["items"],
-            dense=Accuracy("dense", 0.0, **entry["dense"]),
-            rows=tuple(Accuracy(**row) for row in entry["rows"]),
-            more_calibration=tuple(Change(**row) for row in entry["more_calibration"]),
-        )
-        found.append(run)
-    return tuple(found)
+    entries = yaml.safe_load(FILE.read_text(encoding="utf-8"))["others"]
+    return tuple(OtherRun.model_validate(entry) for entry in entries)
 
 
 def findings() -> dict[str, Estimate]:
     """Return the findings of all runs by others, by the names that the ledger uses."""
-    found = {}
+    estimates = {}
     for run in runs():
-        found |= run.findings()
-    return found
+        estimates |= run.findings()
+    return estimates

@@ -14,8 +14,10 @@ import numpy as np
 import pandas as pd
 
 from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune_core.evaluation.verdict_rule import ABOVE, BELOW, UNDECIDED, deciding_factor, verdict
 
 MARGIN = 0.02  # nats per token: a perplexity that differs by 2 %
+BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss lies
 
 
 @dataclass(frozen=True)
@@ -30,24 +32,22 @@ class Comparison:
     """B - A with its 95 % interval."""
 
 
-def nats_difference(a: pd.DataFrame, b: pd.DataFrame, seed: int = 0) -> Comparison:
+def nats_difference(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     """Compare nats per token, sequence by sequence.
 
     Takes tables with `sequence` and `value`. Raises ValueError for other sequences, and for fewer than two.
     """
-    return _compared(_paired(a, b, ["sequence"], "value"), seed)
+    return _compared(_paired(a, b, ["sequence"], "value"))
 
 
-def accuracy_difference(
-    a: pd.DataFrame, b: pd.DataFrame, column: str = "correct", seed: int = 0
-) -> Comparison:
+def accuracy_difference(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Comparison:
     """Compare shares of right answers; the units are pairs of items, which share their endings.
 
     Takes tables of `two_choice.accuracy` of the same items. Raises ValueError for other items, and for fewer
     than two pairs.
     """
     items = _paired(_numbered(a), _numbered(b), ["group", "pair", "item"], column)
-    return _compared(items.groupby(level=["group", "pair"], sort=False).mean(), seed)
+    return _compared(items.groupby(level=["group", "pair"], sort=False).mean())
 
 
 @dataclass(frozen=True)
@@ -97,52 +97,26 @@ def _paired(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str], column: str) 
     return pd.DataFrame({"a": values_a, "b": values_b})
 
 
-def _compared(units: pd.DataFrame, seed: int) -> Comparison:
+def _compared(units: pd.DataFrame) -> Comparison:
     difference_N = (units.b - units.a).to_numpy()
-    return Comparison(float(units.a.mean()), float(units.b.mean()), interval(difference_N, seed))
+    return Comparison(float(units.a.mean()), float(units.b.mean()), interval(difference_N))
 
 
 # the verdict
 
 
-def verdict(difference: Estimate, margin: float = MARGIN) -> str:
-    """Return what a difference B - A in nats per token says, in words. Fewer nats are better.
+def outcome(difference: Estimate, margin: float = MARGIN) -> str:
+    """Return what a difference B - A in nats per token says by `verdict_rule`. Fewer nats are better.
 
-    One rule, in this order: `no difference that matters` where the whole 95 % interval lies within
-    ± `margin`; `A is better` or `B is better` where it lies on one side of 0; else `undecided`, with half the
-    width of the interval and the number of sequences that would decide. Raises ValueError unless
-    `margin` > 0.
+    One of `no difference that matters`, `A is better`, `B is better` and `undecided`, with half the width of
+    the interval and the number of sequences that would decide. Raises ValueError unless `margin` > 0.
     """
-    _check_margin(margin)
-    if -margin <= difference.low and difference.high <= margin:
-        return "no difference that matters"
-    if difference.low > 0:
-        return "A is better"
-    if difference.high < 0:
-        return "B is better"
-    count = sequences_to_decide(difference, margin)
-    return f"undecided (half-width {half_width(difference):.2g}; about {count:,} sequences would decide)"
-
-
-def half_width(difference: Estimate) -> float:
-    """Return half the width of the interval."""
-    return (difference.high - difference.low) / 2
-
-
-def sequences_to_decide(difference: Estimate, margin: float = MARGIN) -> int:
-    """Return about how many sequences would decide, if the mean stayed and the width fell with their root.
-
-    An interval around the mean d decides when its half-width is below |d|, or below `margin` - |d|. Raises
-    ValueError unless `margin` > 0.
-    """
-    _check_margin(margin)
-    mean = abs(difference.value)
-    wanted = max(mean, margin - mean)
-    return math.ceil(difference.units * (half_width(difference) / wanted) ** 2)
-
-
-def _check_margin(margin: float) -> None:
     if not (margin > 0 and np.isfinite(margin)):
         raise ValueError(
             f"margin={margin} must be positive: the smallest difference that would matter, in nats per token"
         )
+    given = verdict(difference, margin)
+    if given != UNDECIDED:
+        return BETTER.get(given, given)
+    count = math.ceil(difference.units * deciding_factor(difference, 0.0, margin))
+    return f"undecided (half-width {difference.half_width:.2g}; about {count:,} sequences would decide)"

@@ -1,5 +1,8 @@
 """Estimates with 95 % intervals, and variants compared in pairs on the calibration draws that they share.
 
+Every interval is a t interval: over independent units its standard error and degrees of freedom are the
+ordinary ones; over calibration draws and sequences they come from the components of variance.
+
 Dimensions: R repetitions (calibration draws), N sequences.
 """
 
@@ -12,7 +15,6 @@ from scipy import stats
 
 from sinkprune_core.evaluation.variance_components import components
 
-RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
 
@@ -23,8 +25,8 @@ CONFIDENCE = 0.95
 class Estimate:
     """A mean with its 95 % interval, and what is known of its sources of chance.
 
-    Raises ValueError for an interval that ends before it begins, a margin that is not positive, or a p-value
-    outside [0, 1].
+    Raises ValueError for numbers that are not finite, an interval that ends before it begins, and a margin
+    that is not positive.
     """
 
     value: float
@@ -45,10 +47,12 @@ class Estimate:
     """Standard error that the choice of calibration draws adds; None where it was not told apart."""
     error_sequences: float | None = None
     """Standard error that the choice of sequences adds; None where it was not told apart."""
-    p: float | None = None
-    """p-value of a test of its own against what the mean is compared with; None where there was none."""
+    freedom: float | None = None
+    """Degrees of freedom of the interval's t distribution; None for a normal one."""
 
     def __post_init__(self):
+        if not np.isfinite([self.value, self.low, self.high]).all():
+            raise ValueError(f"value={self.value}, low={self.low}, high={self.high} must be finite numbers")
         if self.low > self.high:
             raise ValueError(f"low={self.low} is above high={self.high}: an interval goes from low to high")
         if self.margin is not None and not self.margin > 0:
@@ -56,8 +60,6 @@ class Estimate:
                 f"margin={self.margin} must be positive, the smallest difference that matters, or None where "
                 "none was fixed"
             )
-        if self.p is not None and not 0 <= self.p <= 1:
-            raise ValueError(f"p={self.p} must lie in [0, 1]")
 
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
@@ -69,16 +71,31 @@ class Estimate:
 
     @property
     def standard_error(self) -> float:
-        """The standard error of a normal mean with this interval."""
-        return self.half_width / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+        """The standard error of the mean."""
+        return self.half_width / self.errors_at((1 + CONFIDENCE) / 2)
+
+    def errors_at(self, share: float) -> float:
+        """Return how many standard errors above the mean `share` of its distribution ends."""
+        return float(stats.t.ppf(share, _or_infinite(self.freedom)))
+
+    def p_value(self, against: float = 0.0) -> float:
+        """Return the two-sided p-value of a t test that the mean is `against`."""
+        distance = abs(self.value - against)
+        if self.half_width == 0:
+            return float(distance == 0)
+        return float(2 * stats.t.sf(distance / self.standard_error, _or_infinite(self.freedom)))
 
     def with_margin(self, margin: float | None) -> "Estimate":
         """Return the same with the smallest difference that matters, in units of the mean."""
         return replace(self, margin=margin)
 
 
-def interval(values: Sequence[float], seed: int = 0) -> Estimate:
-    """Return the mean of independent units with a 95 % percentile bootstrap interval; NaN units are left out.
+def _or_infinite(freedom: float | None) -> float:
+    return np.inf if freedom is None else freedom
+
+
+def interval(values: Sequence[float]) -> Estimate:
+    """Return the mean of independent units with its 95 % t interval; NaN units are left out.
 
     Raises ValueError with fewer than two units: one lucky run has no interval.
     """
@@ -86,84 +103,43 @@ def interval(values: Sequence[float], seed: int = 0) -> Estimate:
     units = units[~np.isnan(units)]
     if len(units) < 2:
         raise ValueError(f"an interval needs at least 2 units, got {len(units)}")
-    if np.ptp(units) == 0:
-        low = high = float(units[0])
-    else:
-        low, high = stats.bootstrap(
-            (units,),
-            np.mean,
-            n_resamples=RESAMPLES,
-            confidence_level=CONFIDENCE,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return Estimate(float(units.mean()), float(low), float(high), len(units), "bootstrap over units")
+    return _t_interval(units[None], "t interval over units")
 
 
-def crossed_interval(values_RN: np.ndarray, seed: int = 0) -> Estimate:
-    """Return the mean over repetitions and sequences, with a 95 % interval that resamples both at once.
+def crossed_interval(values_RN: np.ndarray) -> Estimate:
+    """Return the mean over repetitions and sequences, with a 95 % t interval that knows the chance of both.
 
     Differences between two methods go in here as they are, on the same sequences and noise: the pairing
-    removes what the methods share. Resampling repetitions and sequences together counts both sources of
-    chance (Owen 2007, the pigeonhole bootstrap, is conservative). With a single repetition only sequences
-    are resampled, and `method` says so. What draws and sequences each add stands beside it (`components`).
-    Raises ValueError unless there are two sequences at least.
+    removes what the methods share. Standard error and degrees of freedom are those of `components`. With a
+    single repetition the interval is that over sequences, and `method` says so. Raises ValueError unless
+    there are two sequences at least.
     """
     values_RN = np.asarray(values_RN, dtype=float)
     if values_RN.ndim != 2 or values_RN.shape[1] < 2:
         raise ValueError(f"values have shape {values_RN.shape}; expected (repetitions, at least 2 sequences)")
-    repetitions, sequences = values_RN.shape
-    rng = np.random.default_rng(seed)
-    weight_BR = _resampling_weights(rng, repetitions)
-    weight_BN = _resampling_weights(rng, sequences)
-    means_B = np.einsum("br,rn,bn->b", weight_BR, values_RN, weight_BN, optimize=True)
-    low, high = np.quantile(means_B, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    method = "bootstrap over sequences, one calibration draw"
-    if repetitions > 1:
-        method = "bootstrap over calibration draws and sequences"
+    if len(values_RN) == 1:
+        return replace(_t_interval(values_RN, "t interval over sequences, one calibration draw"), draws=1)
+    return _t_interval(values_RN, "t interval over calibration draws and sequences")
+
+
+def _t_interval(values_RN: np.ndarray, method: str) -> Estimate:
+    """Return the mean with its t interval; the sources of chance are told apart where R is above 1."""
     errors = components(values_RN)
+    freedom = errors.freedom if np.isfinite(errors.freedom) else None
+    reach = errors.total * stats.t.ppf((1 + CONFIDENCE) / 2, _or_infinite(freedom))
+    repetitions, sequences = values_RN.shape
+    mean = float(values_RN.mean())
     return Estimate(
-        float(values_RN.mean()),
-        float(low),
-        float(high),
+        mean,
+        float(mean - reach),
+        float(mean + reach),
         sequences,
         method,
-        draws=repetitions,
+        draws=repetitions if repetitions > 1 else None,
         error_draws=errors.draws if repetitions > 1 else None,
         error_sequences=errors.sequences,
+        freedom=freedom,
     )
-
-
-def crossed_interval_between(one_RN: np.ndarray, other_RM: np.ndarray, seed: int = 0) -> Estimate:
-    """Return the mean of one group of sequences less that of another, with a 95 % interval.
-
-    For a difference between two methods that depends on the text: both groups hold paired differences, on the
-    same repetitions. Repetitions are resampled together, the sequences of each group on their own. Raises
-    ValueError unless both have the same repetitions and at least two sequences.
-    """
-    groups = [np.asarray(values, dtype=float) for values in (one_RN, other_RM)]
-    shapes = [group.shape for group in groups]
-    if any(len(shape) != 2 or shape[1] < 2 for shape in shapes) or shapes[0][0] != shapes[1][0]:
-        raise ValueError(
-            f"groups have shapes {shapes}; expected (repetitions, at least 2 sequences), the same repetitions"
-        )
-    repetitions = shapes[0][0]
-    rng = np.random.default_rng(seed)
-    weight_BR = _resampling_weights(rng, repetitions)
-    means = []
-    for values_RN in groups:
-        weight_BN = _resampling_weights(rng, values_RN.shape[1])
-        means.append(np.einsum("br,rn,bn->b", weight_BR, values_RN, weight_BN, optimize=True))
-    low, high = np.quantile(means[0] - means[1], [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    value = float(groups[0].mean() - groups[1].mean())
-    units = shapes[0][1] + shapes[1][1]
-    method = "bootstrap over calibration draws and the sequences of both groups"
-    return Estimate(value, float(low), float(high), units, method, draws=repetitions)
-
-
-def _resampling_weights(rng: np.random.Generator, units: int) -> np.ndarray:
-    """Return the weights of the units in every bootstrap resample: how often each is drawn, as a share."""
-    return rng.multinomial(units, np.full(units, 1 / units), size=RESAMPLES) / units
 
 
 # comparisons of variants in a table of scores
@@ -217,13 +193,16 @@ def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.
 def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:
     """Return the mean of variant - other in `value`, paired by calibration draw and sequence.
 
-    None where one of the two was not measured; draws are those of `on_common_draws`.
+    None where one of the two was not measured; draws are those of `on_common_draws`, None where neither
+    variant is calibrated.
     """
     values = on_common_draws(scores, variant, other)
     if values is None:
         return None
     variant_RN, other_RN = values
-    return crossed_interval(variant_RN - other_RN)
+    estimate = crossed_interval(variant_RN - other_RN)
+    is_calibrated = max(rows_where(scores, side).calibration_tokens.max() for side in (variant, other)) > 0
+    return estimate if is_calibrated else replace(estimate, draws=None)
 
 
 def growth(

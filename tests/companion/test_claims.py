@@ -1,36 +1,39 @@
-"""The ledger says what it must, verdicts change when the data do, and readers see them in one table."""
+"""The ledger is whole, verdicts change when the data do, and readers see them in one table."""
 
-import datetime
+import json
+from collections import Counter
 
 import pytest
 import yaml
 
 from sinkprune_companion.figures import forests
-from sinkprune_companion.ledger import claims, tables, verdict_rule
+from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.ledger.verdict_rule import (
+from sinkprune_companion.run import publish, records
+from sinkprune_companion.run.records import Run
+from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune_core.evaluation.verdict_rule import (
     CONTRADICTED,
     NO_DIFFERENCE,
     NOT_RUN,
     REPRODUCED,
+    TOO_FEW_DRAWS,
     UNDECIDED,
+    VERDICTS,
+    holm,
 )
-from sinkprune_companion.run import publish, records
-from sinkprune_companion.run.records import Run
-from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.evaluation.significance import holm
 from sinkprune_core.files import PACKAGE
 
 ROW = {
     "id": "c",
+    "kind": "claim",
     "says": "s",
-    "quote": "q",
-    "source": "s",
     "metric": "m",
-    "falsifier": "f",
-    "scale": "any",
+    "family": "a family",
+    "finding": "nb/x",
+    "margin": 0.1,
 }
-DECIDED = {"finding": "nb/x", "family": "a family", "margin": 0.1, "margin_reason": "r"}
+LEDGER = claims.ledger()
 
 
 @pytest.fixture
@@ -41,30 +44,47 @@ def run(tmp_path, monkeypatch) -> Run:
 
 
 def claim(**fields) -> Claim:
-    return Claim(**{**ROW, **DECIDED, **fields})
+    return Claim(**{**ROW, **fields})
 
 
 def estimate(low: float, high: float, **more) -> Estimate:
     return Estimate((low + high) / 2, low, high, units=9, method="", **more)
 
 
+def verdict_of(row: Claim, found: Estimate | None) -> str:
+    return claims.verdicts([row], {} if found is None else {row.finding: found}).verdict["c"]
+
+
 # verdicts
-
-
-def test_a_row_that_was_added_after_its_number_had_been_seen_says_so():
-    rows = [claim(id="a"), claim(id="b", seen_first=True)]
-    notes = claims.verdicts(rows, {"nb/x": estimate(-2, -1)}).note
-    assert claims.SEEN_FIRST in notes["b"] and claims.SEEN_FIRST not in notes["a"]
 
 
 def test_a_claim_takes_its_margin_from_the_ledger_or_from_the_finding():
     small = estimate(-0.05, 0.05)
-    assert claim().verdict(small) == NO_DIFFERENCE and claim(margin=0.01).verdict(small) == UNDECIDED
-    by_rule = claim(margin="share of damage", margin_reason=None)
-    assert by_rule.verdict(small) == UNDECIDED, "a finding without the margin that its rule gives"
-    assert by_rule.verdict(small.with_margin(0.06)) == NO_DIFFERENCE
-    assert claim(margin=0.01).verdict(small.with_margin(0.06)) == UNDECIDED, "a number goes first"
-    assert claim(finding=None).verdict(None) == claim().verdict(None) == NOT_RUN
+    assert verdict_of(claim(), small) == NO_DIFFERENCE
+    assert verdict_of(claim(margin=0.01), small) == UNDECIDED
+    by_rule = claim(margin="share of damage")
+    assert verdict_of(by_rule, small) == UNDECIDED, "a finding without the margin that its rule gives"
+    assert verdict_of(by_rule, small.with_margin(0.06)) == NO_DIFFERENCE
+    assert verdict_of(claim(margin=0.01), small.with_margin(0.06)) == UNDECIDED, "a number goes first"
+
+
+def test_a_claim_says_on_which_side_of_what_it_lies():
+    assert verdict_of(claim(), estimate(-2, -1)) == REPRODUCED
+    assert verdict_of(claim(side="above"), estimate(-2, -1)) == CONTRADICTED
+    assert verdict_of(claim(side="above", against=0.5), estimate(0.7, 0.9)) == REPRODUCED
+
+
+def test_a_row_that_was_not_run_says_why():
+    rows = [claim(), claim(id="d", finding=None, margin=None, not_run="needs 8B")]
+    table = claims.verdicts(rows, {})
+    assert table.verdict.tolist() == [NOT_RUN, NOT_RUN]
+    assert table.note.tolist() == [claims.NOT_MEASURED, "needs 8B"]
+
+
+def test_a_row_that_was_written_after_its_number_had_been_seen_says_so():
+    rows = [claim(), claim(id="b", finding="nb/y", seen_first=True)]
+    notes = claims.verdicts(rows, {"nb/x": estimate(-2, -1), "nb/y": estimate(-2, -1)}).note
+    assert notes.tolist() == ["", claims.SEEN_FIRST]
 
 
 def test_a_verdict_changes_when_the_data_do(run):
@@ -75,160 +95,197 @@ def test_a_verdict_changes_when_the_data_do(run):
     table = claims.verdicts(ledger, claims.findings(run.folder), "00_test")
     assert table.verdict.tolist() == [CONTRADICTED]
     assert claims.verdicts(ledger, claims.findings(run.folder), "01_other").empty
-    assert CONTRADICTED in tables.as_markdown(table) and CONTRADICTED in tables.as_text(table)
+    assert "| contradicted |" in tables.as_markdown(table) and CONTRADICTED in tables.as_text(table)
 
 
-def test_findings_keep_margins_and_variance_components(run):
-    found = estimate(-0.3, 0.3, margin=0.1, draws=5, error_draws=0.15, error_sequences=0.01, p=0.5)
+def test_findings_keep_margins_draws_and_degrees_of_freedom(run):
+    found = estimate(-0.3, 0.3, margin=0.1, draws=5, error_draws=0.15, error_sequences=0.01, freedom=4.5)
     run.find({"x": found})
-    ledger = [claim(finding="00_test/x", margin="share of damage", margin_reason=None)]
     known = claims.findings(run.folder)
     assert known == {"00_test/x": found}
-    row = claims.verdicts(ledger, known).loc["c"]
-    assert (row.margin, row.error_draws, row.error_sequences, row.p_holm) == (0.1, 0.15, 0.01, 0.5)
+    row = claims.verdicts([claim(finding="00_test/x", margin="share of damage")], known).loc["c"]
+    assert (row.margin, row.draws, row.error_draws, row.error_sequences) == (0.1, 5, 0.15, 0.01)
     assert row.note.endswith("would decide: 45 calibration draws instead of 5")
-    assert row.half_width == pytest.approx(0.3) and row.smallest_effect == pytest.approx(0.429, abs=1e-3)
+    assert row.half_width == pytest.approx(0.3) and row.p_holm == pytest.approx(found.p_value())
 
 
 def test_p_values_are_corrected_over_their_family_whatever_ran():
-    ledger = [
-        claim(id="a", finding="nb/a"),
-        claim(id="b", finding="nb/b"),
-        claim(id="c", finding="nb/c"),
-        claim(id="d", finding="nb/a", family="another"),
-        claim(id="e", finding=None, family=None, margin=None, margin_reason=None),
-    ]
+    ledger = [claim(id=name, finding=f"nb/{name}") for name in "abc"]
+    ledger += [claim(id="d", finding="nb/d", family="another")]
+    ledger += [claim(id="e", finding=None, margin=None)]
     found = {"nb/a": estimate(-3, -1), "nb/b": estimate(-3, -0.1)}
-    p = [verdict_rule.p_value(found[name], 0.0) for name in ("nb/a", "nb/b")]
+    found["nb/d"] = found["nb/b"]
+    p = [found[name].p_value() for name in ("nb/a", "nb/b")]
     table = claims.verdicts(ledger, found)
     assert table.p_holm[:2].tolist() == pytest.approx(holm([*p, 1.0])[:2].tolist())
     assert table.p_holm.isna().tolist() == [False, False, True, False, True]
-    assert table.p_holm["d"] == pytest.approx(p[0]), "a family of its own"
-    assert table.p_holm["b"] > 0.05 and table.note["b"] == "not after correction for its family"
-    assert table.verdict["b"] == REPRODUCED and table.note["a"] == ""
+    assert table.p_holm["d"] == pytest.approx(p[1]), "a family of its own"
+    assert (table.verdict["b"], table.verdict["d"]) == (UNDECIDED, REPRODUCED)
     one_notebook = claims.verdicts(ledger, {"nb/b": found["nb/b"]})
     assert one_notebook.p_holm["b"] == pytest.approx(min(1, 3 * p[1])), "rows that did not run count"
-
-
-def test_findings_away_from_zero_without_a_row_are_named():
-    found = {"nb/x": estimate(1, 2), "nb/y": estimate(-2, -1), "nb/z": estimate(-1, 1)}
-    assert claims.without_row([claim()], found) == ["nb/y"]
-    assert "nb/y" in tables.without_row_text(["nb/y"])
-    assert "Every finding" in tables.without_row_text([])
 
 
 # tables
 
 
-def test_the_table_has_the_essentials_first_and_an_interval_that_does_not_break(run):
+def test_a_notebook_shows_the_essentials_first_and_no_link_to_itself(run):
     run.find({"x": interval([1.0, 1.1, 0.9])})
     table = claims.verdicts([claim(finding="00_test/x", metric="how far")], claims.findings(run.folder))
-    heading, _, row = tables.as_markdown(table).splitlines()
+    heading, _, row = claims.shown(table).data.splitlines()
     assert heading == "| claim | verdict | here (95 % interval) | ± | p | note | measured |"
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert cells[1:5] == ["contradicted", "1.00 [0.900,\N{NO-BREAK SPACE}1.10]", "0.10", "< 0.001"]
-    assert cells[6] == "how far"
-
-
-def test_a_verdict_that_turned_says_why_and_one_that_did_not_is_silent():
-    turning = {"first_verdict": CONTRADICTED, "turned": "the measure was wrong"}
-    known = {"nb/x": estimate(-2, -1), "nb/y": estimate(1, 2)}
-    ledger = [claim(**turning), claim(id="d", finding="nb/y", **turning), claim(id="e", finding="nb/z")]
-    table = claims.verdicts(ledger, known)
-    assert table.turned.tolist() == ["the measure was wrong", "", ""]
-    assert tables.as_markdown(table).count("the measure was wrong") == 1
-    crossed = tables.then_and_now(table).splitlines()
-    assert len(crossed) == 3 and crossed[2] == "| then contradicted | 1 | 1 | 0 | 0 | 0 |"
+    assert cells[1] == "contradicted" and cells[2].startswith("1.00 [")
+    assert cells[2].count(" ") == 1, "an interval does not break"
+    assert cells[3] == "0.10" and cells[6] == "how far"
+    assert "(notebooks/00_test.ipynb)" in tables.as_markdown(table)
 
 
 def test_the_figure_shows_every_row_with_its_verdict():
-    rows = {"a": (-2, -1), "b": (1, 2), "c": (-0.05, 0.05), "d": (-1, 1)}
-    ledger = [claim(id=name, says=f"row {name}", finding=f"nb/{name}") for name in (*rows, "e")]
-    table = claims.verdicts(ledger, {f"nb/{name}": estimate(*ends) for name, ends in rows.items()})
-    assert tuple(table.verdict) == verdict_rule.VERDICTS
+    found = {
+        "nb/a": estimate(-2, -1),
+        "nb/b": estimate(1, 2),
+        "nb/c": estimate(-0.05, 0.05),
+        "nb/d": estimate(-1, 1),
+        "nb/e": estimate(-2, -1, draws=2),
+    }
+    ledger = [claim(id=name, says=f"row {name}", finding=f"nb/{name}") for name in "abcdef"]
+    table = claims.verdicts(ledger, found)
+    assert set(table.verdict) == set(VERDICTS) and table.verdict["e"] == TOO_FEW_DRAWS
     texts = [text.get_text() for text in forests.plot_verdicts(table).axes[0].texts]
     for says, given in zip(table.claim, table.verdict, strict=True):
         assert texts.count(says) == texts.count(given) == 1
-    assert set(forests.VERDICT_MARKS) == set(verdict_rule.VERDICTS)
+    assert set(forests.VERDICT_MARKS) == set(VERDICTS)
 
 
-# the ledger
+# reading
+
+
+def write(file, **parts):
+    file.write_text(yaml.safe_dump(parts, allow_unicode=True), encoding="utf-8")
+    return file
+
+
+def test_rows_inherit_and_conditions_make_rows(tmp_path):
+    group = {
+        **ROW,
+        "quote": "q",
+        "seen_first": True,
+        "rows": [
+            {"conditions": ["long"]},
+            {"id": "d", "says": "t", "finding": "nb/y"},
+            {"id": "e", "kind": "question", "family": "f", "finding": "nb/z", "margin": "small"},
+        ],
+    }
+    margins = {"small": {"value": 0.01, "reason": "r"}}
+    file = write(
+        tmp_path / "claims.yml", claims=[group], conditions={"long": "1,024 tokens"}, margins=margins
+    )
+    parent, long, other, question = claims.ledger(file)
+    assert (parent.beneath, parent.seen_first, parent.quote) == (None, True, "q")
+    assert (long.id, long.finding, long.says) == ("c-long", "nb/x_long", "s: 1,024 tokens")
+    assert (long.kind, long.beneath, long.family) == ("control", "c", "a family, controls")
+    assert (other.says, other.metric, other.margin) == ("t", "m", 0.1)
+    assert (other.seen_first, other.quote) == (False, None), "what was seen, and the quote, are a row's own"
+    assert (question.kind, question.family, question.margin) == ("question", "f", 0.01)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"side": "left"}, "side='left' is not one of above, below"),
-        ({"kind": "x"}, "kind='x' is not one of claim, control, others"),
-        ({"finding": "x"}, "notebook/name"),
-        ({"family": None}, "family is missing"),
-        ({"margin": None}, "margin is missing: give a number with margin_reason, or one of share of damage"),
-        ({"margin": "some"}, "margin='some' is not one of share of damage"),
+        ({"side": "left"}, "side: Input should be 'above' or 'below'"),
+        ({"kind": "x"}, "kind: Input should be 'claim', 'control', 'question' or 'others'"),
+        ({"finding": "x"}, "must read notebook/name"),
+        ({"family": None}, "family: Input should be a valid string"),
+        ({"margin": None}, "margin is missing"),
+        ({"margin": "some"}, "margin"),
         ({"margin": 0.0}, "margin=0.0 must be positive"),
-        ({"margin_reason": None}, "margin=0.1 needs a margin_reason"),
+        ({"margin": float("nan")}, "margin.*finite"),
         ({"kind": "others"}, "kind='others' does not fit finding='nb/x'"),
         ({"finding": "others/x"}, "kind='claim' does not fit"),
-        ({"kind": "others", "finding": "others/x"}, "bears_on is missing"),
-        ({"turned": "why"}, "turned needs first_verdict"),
-        ({"short": "few words"}, "unit is missing: name that of the number beside short"),
-        ({"control": "d"}, "short is missing: control stands beneath it in README"),
-        ({"first_verdict": "direction only"}, "first_verdict='direction only' is not one of reproduced"),
+        ({"not_run": "no wish"}, "not_run: Input should be 'needs 8B', 'left out for time' or"),
+        ({"colour": "red"}, "colour: Extra inputs are not permitted"),
+        ({"conditions": ["dark"]}, "claim 'c-dark': condition 'dark' is not one of long"),
+        ({"conditions": "long"}, "must be a list"),
+        ({"rows": [3]}, "3 is no row"),
     ],
 )
-def test_a_claim_says_what_is_wrong_with_it(fields, message):
-    with pytest.raises(ValueError, match=message):
-        claim(**fields)
+def test_the_ledger_names_the_row_and_the_field_that_are_wrong(fields, message, tmp_path):
+    file = write(tmp_path / "claims.yml", claims=[{**ROW, **fields}], conditions={"long": "l"})
+    with pytest.raises(ValueError, match=message) as caught:
+        claims.ledger(file)
+    assert str(caught.value).startswith("claims.yml") and "\n" not in str(caught.value)
+
+
+def test_a_comparison_has_one_row(tmp_path):
+    for second in ({"finding": "nb/y"}, {"id": "d"}):
+        file = write(tmp_path / "claims.yml", claims=[ROW, {**ROW, **second}])
+        with pytest.raises(ValueError, match="two rows of one"):
+            claims.ledger(file)
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"),
+    "text",
+    ["", "[", "claims: 3", "claims: [3]", "claims: [{id: 3}]", "claims", "- 1", "claims: {a: 1}", "\x00"],
+)
+def test_a_broken_ledger_is_a_sentence(tmp_path, text):
+    file = tmp_path / "claims.yml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"claims\.yml") as caught:
+        claims.ledger(file)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
     [
-        ({"claims": [ROW, ROW]}, r"twice: \['c'\]"),
-        ({"claims": [{**ROW, "colour": "red"}]}, "colour"),
-        ({"claims": [{**ROW, **DECIDED, "family": None}]}, "family is missing"),
-        ({"claims": [{**ROW, "bears_on": "nothing"}]}, "bears_on='nothing' is no row"),
-        ({"claims": [{**ROW, "short": "s", "unit": "u", "control": "d"}]}, "control='d' is no row with"),
-        ({"claims": [], "rules": []}, "unknown parts rules; it may have history, claims"),
+        "{",
+        "[]",
+        '{"findings": 3}',
+        '{"findings": {"a": 3}}',
+        '{"findings": {"a": {"value": 1}}}',
+        '{"findings": {"a": {"value": "1", "low": 0, "high": 1, "units": 8, "method": "m"}}}',
+        '{"findings": {"a": {"value": NaN, "low": 0, "high": 1, "units": 8, "method": "m"}}}',
+        "{}",
     ],
 )
-def test_the_ledger_refuses_what_it_does_not_know(parts, message, tmp_path):
-    file = tmp_path / "claims.yml"
-    file.write_text(yaml.safe_dump(parts))
-    with pytest.raises(ValueError, match=message):
-        claims.ledger(file)
+def test_a_broken_finding_is_a_sentence(tmp_path, content):
+    (tmp_path / "findings").mkdir()
+    (tmp_path / "findings" / "01.json").write_text(content)
+    with pytest.raises(ValueError, match=r"01\.json") as caught:
+        claims.findings(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
-def test_the_history_says_when_what_changed_and_what_was_known(tmp_path):
-    file = tmp_path / "claims.yml"
-    entry = {"date": datetime.date(2026, 11, 26), "changed": "C.", "why": "W.", "seen": "S."}
-    file.write_text(yaml.safe_dump({"claims": [], "history": [entry]}))
-    assert tables.history_text(claims.history(file)) == "* 2026-11-26: C. W. Seen by then: S."
-    file.write_text(yaml.safe_dump({"claims": [], "history": [{**entry, "by": "me"}]}))
-    with pytest.raises(ValueError, match="by"):
-        claims.history(file)
-    file.write_text(yaml.safe_dump({"claims": []}))
-    assert claims.history(file) == []
+def test_a_finding_that_was_not_measured_is_left_out(tmp_path):
+    value = {"value": 0.5, "low": 0, "high": 1, "units": 8, "method": "t interval over units"}
+    (tmp_path / "findings").mkdir()
+    (tmp_path / "findings" / "01.json").write_text(json.dumps({"findings": {"a": value, "b": None}}))
+    assert list(claims.findings(tmp_path)) == ["01/a"]
 
 
-def test_the_real_ledger_is_complete():
-    ledger = claims.ledger()
-    assert len(ledger) >= 100 and len(claims.history()) >= 5
-    assert all(c.falsifier and c.quote and c.source and c.scale for c in ledger)
-    assert all(c.finding or c.published for c in ledger), (
-        "a claim that is not run here shows what was published"
-    )
-    decided = [claim.finding for claim in ledger if claim.finding]
-    assert len(set(decided)) == len(decided), "a finding decides one row"
+# the ledger itself
 
 
-def test_falsifiers_say_the_same_as_the_rule():
-    for row in claims.ledger():
-        if row.finding:
-            wrong = "above" if row.side == "below" else "below"
-            assert row.falsifier == f"the whole interval lies {wrong} {row.against:g}", row.id
+def test_the_paper_has_thirteen_claims_with_few_controls_beneath():
+    counts = Counter(row.kind for row in LEDGER)
+    assert counts["claim"] == 13 and counts["control"] <= 25
+    own = {row.id for row in LEDGER if row.kind == "claim"}
+    assert all(row.quote for row in LEDGER if row.kind == "claim")
+    assert {row.beneath for row in LEDGER if row.kind in ("control", "others")} <= own
+    assert claims.FILE.stat().st_size <= 40_000
+
+
+def test_a_row_without_a_finding_says_why_and_what_was_published():
+    for row in LEDGER:
+        assert row.finding or (row.not_run and row.published), row.id
+
+
+def test_the_history_is_in_order():
+    dates = [change.date for change in claims.history()]
+    assert dates == sorted(dates) and dates
 
 
 def test_the_ledger_ships_with_the_package_and_is_found_from_anywhere(tmp_path, monkeypatch):
     """A notebook outside a clone gets its verdict."""
     monkeypatch.chdir(tmp_path)
-    assert claims.FILE.is_relative_to(PACKAGE / "data") and claims.ledger()
+    assert claims.FILE.is_relative_to(PACKAGE.parent / "sinkprune_companion" / "data") and claims.ledger()

@@ -12,12 +12,12 @@ from jinja2 import DictLoader, UndefinedError
 from sinkprune_companion.cli import main
 from sinkprune_companion.harness import benchmarks
 from sinkprune_companion.ledger import claims, published
-from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
 from sinkprune_companion.pages import pages, render, sources
 from sinkprune_companion.run import shown
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.evaluation.verdict_rule import NO_DIFFERENCE
 from sinkprune_core.files import project_root
 from sinkprune_core.models.catalog import MODELS, REFUSED
 from sinkprune_core.models.meta_model import meta_model
@@ -106,11 +106,10 @@ def test_numbers_have_one_format_and_an_unknown_name_is_an_error(templates):
         render.render_results("page.md", results())
 
 
-def test_readings_name_every_notebook_of_the_ledger_and_no_other():
-    notebooks = {claim.notebook for claim in claims.ledger() if claim.notebook}
+def test_every_notebook_that_shows_a_reading_has_one():
     readings = {file.name.removesuffix(".md.j2") for file in pages.READINGS.glob("*.md.j2")}
-    assert notebooks <= readings
-    assert all((project_root() / "notebooks" / f"{name}.py").exists() for name in readings)
+    sources_of = {file.stem: file.read_text(encoding="utf-8") for file in project_root().glob("notebooks/*.py")}
+    assert readings == {name for name, source in sources_of.items() if "\nreading(run)\n" in source}
 
 
 def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence(tmp_path, monkeypatch):

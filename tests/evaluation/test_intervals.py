@@ -46,6 +46,12 @@ def test_a_variant_without_calibration_serves_every_draw():
     assert found == crossed_interval(values(many) - values(dense))
 
 
+def test_variants_without_calibration_rest_on_no_draws():
+    one, other = (table(name, 1, calibrated=False) for name in ("one", "other"))
+    found = compare(pd.concat([one, other]), {"variant": "one"}, {"variant": "other"})
+    assert found.draws is None and found.value == pytest.approx((values(one) - values(other)).mean())
+
+
 def test_what_was_not_measured_gives_none_and_draws_apart_are_refused():
     many, later = table("many", 2), table("later", 2).assign(seed=lambda frame: frame.seed + 5)
     scores = pd.concat([many, later])

@@ -90,13 +90,13 @@ def findings(root: Path) -> Iterator[Case]:
 def ledgers(root: Path) -> Iterator[Case]:
     """The ledger of claims: broken YAML, fields of a row that are wrong."""
     file = root / "claims.yml"
-    row = yaml.safe_load(claims.FILE.read_text(encoding="utf-8"))["claims"][0]
+    row = claims.ledger()[0].model_dump(exclude_defaults=True)
 
     def read(text: str) -> str:
         file.write_text(text, encoding="utf-8")
         return str(claims.ledger(file))
 
-    needed = [each.name for each in dataclasses.fields(claims.Claim) if each.default is dataclasses.MISSING]
+    needed = [name for name, field in claims.Claim.model_fields.items() if field.is_required()]
     broken = ["", "[", "claims", "claims: 3", "claims: [3]", "claims: [{}]", "- 1", "claims: {a: 1}", "\x00"]
     broken += ["claims:", *(f"claims: [{{id: {wrong}}}]" for wrong in ("3", "[]", "null", "x"))]
     for text in broken:

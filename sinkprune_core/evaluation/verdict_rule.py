@@ -1,0 +1,143 @@
+"""The rule by which an interval decides: the one for the ledger, for effects of switches and for two models.
+
+A question is whether a quantity lies above or below `against`, and by how much it must differ to matter (the
+margin). The rule, in this order:
+
+1. *not run*: there is no estimate.
+2. *too few draws*: it rests on calibration draws, and on fewer than five of them.
+3. *no difference that matters*: the whole 95 % interval lies within `against` ± margin, on whichever side.
+4. *above* or *below*: the whole interval lies there, and p is below .05 after correction for its family. For
+   a claim these are *reproduced* and *contradicted*, by the side that it names.
+5. *undecided*: all else.
+
+An interval that touches a bound has not left it.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
+
+ABOVE = "above"
+BELOW = "below"
+SIDES = (ABOVE, BELOW)
+REPRODUCED = "reproduced"
+CONTRADICTED = "contradicted"
+NO_DIFFERENCE = "no difference that matters"
+UNDECIDED = "undecided"
+TOO_FEW_DRAWS = "too few draws"
+NOT_RUN = "not run"
+VERDICTS = (REPRODUCED, CONTRADICTED, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS, NOT_RUN)  # on a claim
+LEAST_DRAWS = 5  # intervals over fewer cover less than they say, as a test simulates
+POWER = 0.8  # of the smallest effect that a run could have seen
+MOST_FACTOR = 1_000  # beyond it, a run that would decide is said to be out of reach
+
+
+def verdict(
+    estimate: Estimate | None, margin: float | None, against: float = 0.0, p: float | None = None
+) -> str:
+    """Return what an estimate says: ABOVE, BELOW, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS or NOT_RUN.
+
+    `p` is the p-value that the mean is `against`, corrected for the family of questions that are read
+    together; without one the estimate's own. Without a margin (None) nothing can be too small to matter.
+    """
+    if estimate is None:
+        return NOT_RUN
+    if estimate.draws is not None and estimate.draws < LEAST_DRAWS:
+        return TOO_FEW_DRAWS
+    if margin is not None and against - margin < estimate.low and estimate.high < against + margin:
+        return NO_DIFFERENCE
+    if (estimate.p_value(against) if p is None else p) < 1 - CONFIDENCE:
+        if estimate.low > against:
+            return ABOVE
+        if estimate.high < against:
+            return BELOW
+    return UNDECIDED
+
+
+def on_claim(given: str, side: str) -> str:
+    """Return a `verdict` as one of VERDICTS, on the claim that the quantity lies on `side`."""
+    if given in SIDES:
+        return REPRODUCED if given == side else CONTRADICTED
+    return given
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """Return p-values adjusted for a family of questions, in order.
+
+    Holm (1979) bounds the chance of any false answer. Raises ValueError for a value outside [0, 1].
+    """
+    p_values = np.asarray(p_values, dtype=float)
+    if not ((p_values >= 0) & (p_values <= 1)).all():
+        raise ValueError(f"p-values {p_values.tolist()} must lie in [0, 1]")
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    return np.minimum(adjusted, 1)[np.argsort(order, kind="stable")]
+
+
+# how open an open verdict is
+
+
+def smallest_effect(estimate: Estimate) -> float:
+    """Return the smallest effect that such a run sees in 80 % of all cases, two-sided at 5 %."""
+    errors = estimate.errors_at((1 + CONFIDENCE) / 2) + estimate.errors_at(POWER)
+    return errors * estimate.standard_error
+
+
+def deciding_factor(estimate: Estimate, against: float, margin: float) -> float:
+    """Return by how much a run must grow, in the units that limit it, for its interval to decide.
+
+    The half-width falls with the root of the size. If the mean stays, the interval decides when its
+    half-width is below the distance to `against`, or below that to the edge of the margin.
+    """
+    distance = abs(estimate.value - against)
+    needed = max(distance, margin - distance)
+    return max(1.0, (estimate.half_width / needed) ** 2)
+
+
+def limiting_units(estimate: Estimate, margin: float) -> list[str]:
+    """Return which units limit an interval: `calibration draws`, `sequences` or both.
+
+    The source with the larger standard error does, and the other one, too, if by itself it gives an interval
+    that is wider than the margin. Without errors by source they are the units that the estimate rests on.
+    """
+    errors = {"calibration draws": estimate.error_draws, "sequences": estimate.error_sequences}
+    known = {name: error for name, error in errors.items() if error is not None}
+    if len(known) < 2:
+        return ["sequences" if estimate.draws else "units"]
+    largest = max(known, key=known.get)
+    reach = estimate.errors_at((1 + CONFIDENCE) / 2)
+    return [name for name, error in known.items() if name == largest or reach * error > margin]
+
+
+def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
+    """Return the size of run that would decide an open verdict, in words."""
+    factor = deciding_factor(estimate, against, margin)
+    if factor > MOST_FACTOR:
+        return f"more than {MOST_FACTOR:,} times the {' and '.join(limiting_units(estimate, margin))}"
+    sizes = []
+    for name in limiting_units(estimate, margin):
+        count = estimate.draws if name == "calibration draws" else estimate.units
+        sizes.append(f"{_rounded_up(factor * count):,} {name} instead of {count:,}")
+    return " and ".join(sizes)
+
+
+def _rounded_up(count: float) -> int:
+    """Return a whole number not below `count`, with two digits that are not zero."""
+    step = 10 ** max(0, len(str(int(count))) - 2)
+    return int(-(-count // step) * step)
+
+
+def note(estimate: Estimate | None, given: str, against: float, margin: float | None) -> str:
+    """Return what must be said beside a verdict; empty where it says it all."""
+    if given == TOO_FEW_DRAWS:
+        return f"{estimate.draws} of at least {LEAST_DRAWS} calibration draws"
+    if given != UNDECIDED:
+        return ""
+    if estimate.low > against or estimate.high < against:
+        return f"the interval leaves {against:g} out, p after correction for its family does not"
+    seen = f"half-width {estimate.half_width:.2g}; could have seen {smallest_effect(estimate):.2g}"
+    if margin is None:
+        return f"{seen}; no margin was stored with the finding"
+    return f"{seen}; would decide: {deciding_run(estimate, against, margin)}"
