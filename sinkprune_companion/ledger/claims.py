@@ -23,7 +23,6 @@ from sinkprune_core.models.weight_files import read_json
 FILE = DATA / "claims.yml"
 CLAIM = "claim"  # of the paper
 CONTROL = "control"  # of a claim
-QUESTION = "question"  # of the project's own, counted apart
 OTHERS = "others"  # measured by somebody else, never counted among ours
 SEEN_FIRST = "row added after its number had been seen"
 NOT_MEASURED = "not part of this run"
@@ -296,10 +295,3 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
             "error_sequences": estimate.error_sequences,
         }
     return row
-
-
-def shown(table: pd.DataFrame) -> object:
-    """Return the table as a notebook shows it: Markdown, which wraps on a narrow screen, without links."""
-    from IPython.display import Markdown
-
-    return Markdown(tables.as_markdown(table, None))

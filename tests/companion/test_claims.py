@@ -128,10 +128,10 @@ def test_p_values_are_corrected_over_their_family_whatever_ran():
 # tables
 
 
-def test_a_notebook_shows_the_essentials_first_and_no_link_to_itself(run):
+def test_the_table_has_the_essentials_first(run):
     run.find({"x": interval([1.0, 1.1, 0.9])})
     table = claims.verdicts([claim(finding="00_test/x", metric="how far")], claims.findings(run.folder))
-    heading, _, row = claims.shown(table).data.splitlines()
+    heading, _, row = tables.as_markdown(table, None).splitlines()
     assert heading == "| claim | verdict | here (95 % interval) | ± | p | note | measured |"
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[1] == "contradicted" and cells[2].startswith("1.00 [")
