@@ -186,7 +186,6 @@ def test_a_command_takes_the_settings_of_its_family(tiny_dlm):
     assert [benchmark.settings for benchmark in benchmarks.choose(tiny_dlm, ["piqa"])] == [{}], (
         "without a family, the task's own"
     )
-    assert benchmarks.choose(tiny_dlm, ["piqa"], "llada", shots=3)[0].shots == 3
 
 
 def test_published_numbers_stand_beside_ours_and_what_was_not_run_says_so():

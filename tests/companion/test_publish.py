@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from sinkprune_companion.figures.figures import save_figure
+from sinkprune_companion.pages import readme
 from sinkprune_companion.run import profiles, publish, record_archive, records, run_costs
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import interval
@@ -20,9 +21,11 @@ def root(tmp_path, monkeypatch):
     """A project of two notebooks with a finished run, and with what an earlier run published."""
     for module in (profiles, publish, record_archive, records, run_costs):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(publish.pages, "write", list)  # of the whole project
-    monkeypatch.setattr(publish.pages, "pages", lambda folder: {})
-    (tmp_path / "README.md").write_text("# Title\n")
+    for page in (publish.pages, publish.trainings_page, publish.more_text_page):  # of the whole project
+        monkeypatch.setattr(page, "write" if page is publish.pages else "draw", list)
+    monkeypatch.setattr(publish, "origin", lambda folder: f"from {folder.name}")
+    block = f"{readme.begin('origin')}\nold\n{readme.end('origin')}"
+    (tmp_path / "README.md").write_text(f"# Title\n{block}\n")
     config = tmp_path / "workflow" / "config" / "p.yml"
     config.parent.mkdir(parents=True)
     config.write_text(yaml.safe_dump({"profile": "p", "notebooks": dict.fromkeys(NAMES)}))

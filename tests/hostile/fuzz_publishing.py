@@ -98,8 +98,11 @@ def _published_after(sound: Path, place: Path, damage: Callable[[Path], None]) -
     damage(place)
     before = _seen(place)
     with in_project(place), ExitStack() as patches:
-        patches.enter_context(mock.patch.object(publish.pages, "write", list))  # of the whole project
-        patches.enter_context(mock.patch.object(publish.pages, "pages", return_value={}))
+        for page, name in (
+            (publish.pages, "write"),
+        ):  # of the whole project
+            patches.enter_context(mock.patch.object(page, name, list))
+        patches.enter_context(mock.patch.object(publish, "origin", return_value="a run"))
         try:
             publish.publish(PROFILE)
         except Exception:
