@@ -521,14 +521,6 @@ widths = [estimate.half_width for estimate in estimates.values()]
 Folded(listed(estimates, **{"half-width": widths, "margin": margins}))
 
 # %% [markdown]
-# ## The verdict
-
-# %%
-from sinkprune_companion.ledger import claims
-
-claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
-
-# %% [markdown]
 # ## Exercises
 #
 # 1. Set `noise_levels` to 1. Expect no unstable sinks: what is a sink at the only level is one at

@@ -68,15 +68,6 @@ COMPARISONS = {
     "all_sinks_minus_random": Compared("all-sinks", "random", "controls"),
     "random_minus_none": Compared("random", "noised-dense", "controls"),
 }
-SINK_SWITCHES = {  # comparisons in which nothing differs but which sinks are left out, in words
-    "paper_minus_paper_no_sinks": "the official Wanda recipe",
-    "all_sinks_minus_none": "Wanda without any sinks",
-    "unstable_minus_none": "Wanda without unstable sinks",
-    "stable_minus_none": "Wanda without stable sinks",
-    "paper_sparsegpt_minus_sparsegpt": "the official SparseGPT recipe",
-    "unstable_minus_sparsegpt": "SparseGPT without unstable sinks",
-    "structured_sink_minus_no_sinks": "structured pruning with the official weights",
-}
 TWIN_COMPARISONS = {
     "ar_all_minus_none": Compared("wanda, all", "wanda, none", "all sinks left out"),
     "ar_random_minus_none": Compared("wanda, random", "wanda, none", "as many random tokens left out"),
