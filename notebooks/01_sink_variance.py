@@ -358,7 +358,7 @@ figures.save_figure(
     sink_figures.plot_by_row(in_main, "label", PANELS, says),
     "readings",
     in_main,
-    f"means over prompts and 95 % bootstrap intervals. {says}",
+    f"means over prompts and 95 % intervals. {says}",
 )
 
 # %% [markdown]
@@ -382,7 +382,7 @@ figures.save_figure(
     sink_figures.plot_by_row(literal, "what", PANELS, says),
     "conditions",
     literal,
-    f"sum over all queries so far; 95 % bootstrap intervals. {says}",
+    f"sum over all queries so far; 95 % intervals. {says}",
 )
 
 # %% [markdown]
@@ -416,7 +416,7 @@ figures.save_figure(
     sink_figures.plot_layers(layers, labels, says),
     "layers",
     layers,
-    f"bands are 95 % bootstrap intervals over prompts. {says}",
+    f"bands are 95 % intervals over prompts. {says}",
 )
 
 # %% [markdown]
@@ -469,7 +469,7 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # %% [markdown]
 # ## The reading
 #
-# Differences are paired by prompt. Intervals are bootstrap intervals over prompts.
+# Differences are paired by prompt. Intervals are t intervals over prompts.
 
 # %%
 from sinkprune_companion.run.shown import Folded, reading
