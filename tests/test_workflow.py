@@ -51,18 +51,14 @@ CLAIMS = {
     "claims": [
         {
             "id": "c",
+            "kind": "claim",
             "says": "the mean is above zero",
-            "quote": "q",
-            "source": "s",
             "metric": "m",
-            "falsifier": "f",
-            "scale": "any",
             "finding": "00_one/mean",
             "side": "above",
-            "against": -5.0,
+            "against": -50.0,
             "family": "means",
             "margin": 0.1,
-            "margin_reason": "a test",
         }
     ]
 }

@@ -3,7 +3,6 @@
 This module imports pandas, so commands import it in `run`.
 """
 
-import dataclasses
 import math
 import os
 import shlex
@@ -20,8 +19,8 @@ def estimate(values: pd.Series) -> dict[str, object]:
     """Return the mean of `values` with its 95 % interval; a single value has no interval, and none is NaN."""
     known = values.dropna()
     if len(known) > 1:
-        fields = dataclasses.asdict(interval(known))
-        return {name: value for name, value in fields.items() if value is not None}
+        mean = interval(known)
+        return {name: getattr(mean, name) for name in ("value", "low", "high", "units", "method")}
     return {"value": float(known.iloc[0]) if len(known) else math.nan}
 
 

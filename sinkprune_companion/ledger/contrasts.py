@@ -175,10 +175,8 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
     """Return one row per effect {label: (R, N)} of a family that is read together.
 
     Columns: `comparison`; `value`, `low` and `high` (`crossed_interval`); `p` and `p_holm`, corrected over
-    this family; `error_sequences` and `error_draws`; `section`; `margin`, NaN without one; `verdict`, HELPS,
-    HURTS, or what `verdict_rule` says of an effect that lies on no side.
-
-    Raises ValueError unless `margin` > 0.
+    this family; `error_sequences` and `error_draws`; `section`; `margin`, NaN without one; `verdict`, one of
+    HELPS, HURTS or the other verdicts of the rule. Raises ValueError unless `margin` > 0.
     """
     estimates = [crossed_interval(values_RN).with_margin(margin) for values_RN in effects.values()]
     p_values = [estimate.p_value() for estimate in estimates]

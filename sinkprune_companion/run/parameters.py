@@ -172,6 +172,7 @@ RANGES = {
     "noise_levels": Count,
     "other_draws": Count,
     "other_noise_levels": Count,
+    "pair_seeds": Count,
     "pattern_draws": Count,
     "prompt_length": Count,
     "prompts": Count,
@@ -193,7 +194,12 @@ RANGES = {
     "steps": Count,
     "written": Count,
 }
-NEEDED = ("first_tokens", "tasks")  # lists of any words, or of True and False, that have a value
+NEEDED = (
+    "first_tokens",
+    "parts",
+    "places",
+    "tasks",
+)  # lists of any words, or of True and False, that have a value
 MAY_BE_EMPTY = ("thirds", "other_")  # what names of lists begin with that may have no value
 LEAST = {
     "00_start_here": {"sequences": 12, "items": 24, "length": 8},
@@ -211,6 +217,9 @@ LEAST = {
     "04_matched_compute": {"sequences": 6, "length": 8},
     "05_what_does_the_work": {"sequences": 12, "length": 8, "sparsity": 0.1},
     "06_real_models": {"sequences": 2, "length": 8},
+    "07_robustness": {"sequences": 12, "lengths": 8},
+    "08_stable_sinks": {"sequences": 12, "length": 8, "sparsities": 0.1, "restored_sparsities": 0.1},
+    "09_best_recipe": {"sequences": 12, "screening_sequences": 6, "items": 24, "length": 8},
 }  # what a notebook needs at least of a parameter: intervals rest on two sequences of a kind or more
 OTHERS = "with these values instead of the defaults above:"
 LINE = 100  # characters of a line of output

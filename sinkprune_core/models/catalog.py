@@ -36,8 +36,6 @@ class ModelShape:
     groups: PositiveInt  # key-value heads per block
     head_width: PositiveInt
     tied: bool = False  # the output head is the input embedding
-    qkv_bias: bool = False  # biases of the query, key and value projections (Qwen2)
-    head_norm: bool = False  # a norm of every query and key (Qwen3)
     learned_positions: NonNegativeInt = 0  # rows of the table of position embeddings, which only GPT-2 has
 
 

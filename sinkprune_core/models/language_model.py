@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from sinkprune_core.files import atomic, digests, write_json
-from sinkprune_core.models.forwards import check_ids, check_output
+from sinkprune_core.models.forwards import check_ids, check_output, is_finite
 
 KINDS = ("autoregressive", "diffusion")
 CARD = "sinkprune.json"  # written beside a saved model: what transformers' own config cannot say
@@ -249,8 +249,7 @@ def check_finite(lm: LanguageModel, blocks: bool = True) -> None:
             value = lm.checkpoint.tensor(name).to(lm.dtype)
         if value.is_meta:
             continue
-        extremes = torch.stack(value.aminmax())  # either is NaN where any number is
-        if not bool(torch.isfinite(extremes).all()):
+        if not is_finite(value):
             raise ValueError(
                 f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "
                 f"large for {parameter.dtype}; take the published files, or a wider dtype"

@@ -86,7 +86,7 @@ def test_both_models_are_scored_by_python_s_numbers_whatever_the_batch(model, wo
     lm = load(model)
     text = (tmp_path / "text.txt").read_text()
     ids_NT = corpus.pack(text.split("\n\n"), lm.tokenizer, 12)
-    order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text.txt", True))
+    order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text", True))
     chosen = ids_NT[order[:8].sort().values]
     [row] = found["differences"]
     assert row["a"] == pytest.approx(nelbo(lm, chosen, 3).value.mean(), rel=1e-5)

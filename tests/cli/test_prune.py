@@ -29,7 +29,7 @@ def calibration(model):
     def draw(lm) -> Calibration:
         text = (model.parent / "text.txt").read_text()
         ids_NT = corpus.pack(text.split("\n\n"), lm.tokenizer, 12)
-        order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text.txt", False))
+        order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text", False))
         return Calibration(ids_NT[order[:6].sort().values])
 
     return draw

@@ -60,7 +60,7 @@ def test_evaluate_prints_the_likelihood_with_its_interval(model, command, tmp_pa
     lm = load(model)
     text = (tmp_path / "text.txt").read_text()
     ids_NT = corpus.pack(text.split("\n\n"), lm.tokenizer, 12)
-    order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text.txt", True))
+    order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text", True))
     expected = nelbo(lm, ids_NT[order[:6].sort().values], 2).value.mean()
     assert row["value"] == pytest.approx(expected, rel=1e-4)
     assert row["low"] < row["value"] < row["high"]

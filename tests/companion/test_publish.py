@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from sinkprune_companion.figures.figures import save_figure
-from sinkprune_companion.pages import readme
 from sinkprune_companion.run import profiles, publish, record_archive, records, run_costs
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import interval
@@ -21,11 +20,9 @@ def root(tmp_path, monkeypatch):
     """A project of two notebooks with a finished run, and with what an earlier run published."""
     for module in (profiles, publish, record_archive, records, run_costs):
         monkeypatch.setattr(module, "project_root", lambda: tmp_path)
-    for page in (publish.pages, publish.trainings_page, publish.more_text_page):  # of the whole project
-        monkeypatch.setattr(page, "write" if page is publish.pages else "draw", list)
-    monkeypatch.setattr(publish, "origin", lambda folder: f"from {folder.name}")
-    block = f"{readme.begin('origin')}\nold\n{readme.end('origin')}"
-    (tmp_path / "README.md").write_text(f"# Title\n{block}\n")
+    monkeypatch.setattr(publish.pages, "write", list)  # of the whole project
+    monkeypatch.setattr(publish.pages, "pages", lambda folder: {})
+    (tmp_path / "README.md").write_text("# Title\n")
     config = tmp_path / "workflow" / "config" / "p.yml"
     config.parent.mkdir(parents=True)
     config.write_text(yaml.safe_dump({"profile": "p", "notebooks": dict.fromkeys(NAMES)}))
@@ -73,7 +70,6 @@ def test_a_run_replaces_what_was_published(root):
     for name in NAMES:
         assert {f"figures/{name}/curve.png", f"figures/findings/{name}.json"} <= files
         assert nbformat.reads(after[f"notebooks/{name}.ipynb"].decode(), 4).cells[2].source == "1 + 1"
-    assert b"\nfrom p\n" in after["README.md"]
     assert {"figures/records-p.tar.xz", "figures/records-p.tar.xz.sha256", "docs/run_costs.json"} <= files
     assert not list(root.glob(".publication*")), "the folder beside is gone"
     publish.publish("p")
@@ -130,14 +126,6 @@ def test_a_record_that_was_changed_changes_nothing(root):
     file.write_text(file.read_text().replace("0.1", "0.9"))
     before = published(root)
     with pytest.raises(ValueError, match=r"record .* is not what was written"):
-        publish.publish("p")
-    assert published(root) == before
-
-
-def test_a_readme_without_its_markers_changes_nothing(root):
-    (root / "README.md").write_text("no markers")
-    before = published(root)
-    with pytest.raises(ValueError, match="markers"):
         publish.publish("p")
     assert published(root) == before
 

@@ -3,7 +3,6 @@
 import random
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -15,7 +14,6 @@ from hostile.fuzz import Case, spoiled_bytes
 from hostile.fuzz_archives import in_project
 
 from sinkprune_companion.figures import figures
-from sinkprune_companion.pages import readme
 from sinkprune_companion.run import publish
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import interval
@@ -61,7 +59,6 @@ def runs(root: Path, seed: int = 0) -> Iterator[Case]:
 
 def _project(root: Path) -> None:
     """Write a project of two notebooks with a finished run, and with what an earlier one published."""
-    (root / "README.md").write_text(f"# Title\n{readme.begin('origin')}\nold\n{readme.end('origin')}\n")
     config = root / "workflow" / "config" / f"{PROFILE}.yml"
     config.parent.mkdir(parents=True)
     config.write_text(yaml.safe_dump({"profile": PROFILE, "notebooks": dict.fromkeys(NAMES)}))
@@ -97,12 +94,8 @@ def _published_after(sound: Path, place: Path, damage: Callable[[Path], None]) -
     shutil.copytree(sound, place)
     damage(place)
     before = _seen(place)
-    with in_project(place), ExitStack() as patches:
-        for page, name in (
-            (publish.pages, "write"),
-        ):  # of the whole project
-            patches.enter_context(mock.patch.object(page, name, list))
-        patches.enter_context(mock.patch.object(publish, "origin", return_value="a run"))
+    no_pages = mock.patch.multiple(publish.pages, pages=mock.Mock(), write=list)  # they are of the project
+    with in_project(place), no_pages:
         try:
             publish.publish(PROFILE)
         except Exception:

@@ -11,6 +11,9 @@ from notebook_cells import MODELS, NOTEBOOKS, TINY, run_cells
 from sinkprune_companion.run import parameters
 
 MOST = 200  # no parameter needs more
+TOGETHER = {
+    "07_robustness": {"own_noise": [False], "other_draws": [1], "archives": [""], "sparsities": [0.5]}
+}  # what depends on other parameters; a notebook's first cell compares them
 NAMED = ("profile", "device", "dtype")  # they stay as they are
 
 
@@ -62,7 +65,8 @@ def smallest(notebook: str) -> dict[str, object]:
 def run(notebook: str, models: dict[str, str], here: Path) -> None:
     """Run a notebook on its smallest values."""
     named = {name: models[name] for name in MODELS[notebook]}
-    run_cells(notebook, **{**smallest(notebook), **named, "profile": "smallest"})
+    values = smallest(notebook) | TOGETHER.get(notebook, {}) | named
+    run_cells(notebook, **values, profile="smallest")
     assert list((here / "runs" / "smallest").rglob("*.json"))
 
 
