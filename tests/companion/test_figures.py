@@ -221,7 +221,7 @@ def test_a_line_has_a_gap_where_its_method_was_not_measured():
 
 def test_the_figure_of_verdicts_cuts_no_claim():
     says = "a claim " * 15
-    row = {"claim": says, "kind": "control", "here": "", "interval": "", "verdict": "not run at this scale"}
+    row = {"claim": says, "kind": "control", "here": "", "interval": "", "verdict": "not run"}
     table = pd.DataFrame([{**row, "margin": None, "p_holm": None}])
     texts = [text.get_text().split() for text in forests.plot_verdicts(table).axes[0].texts]
     assert ("control: " + says).split() in texts
