@@ -116,10 +116,12 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
 
     They are of `runs/<profile>`. With `notebooks`, only these are published anew; the claims are then those
     of their findings and of the others' published ones, and published records stay. All of it is looked at
-    first and written into a folder beside; what is published is replaced at the end. What its notebooks took counts only where they measured all their
-    records themselves. Raises, with everything as it was, ValueError for a profile that is no name or has no
-    file, and for a notebook, finding, figure or record that is not whole, FileNotFoundError for one that is
-    missing, and PresumedVerdictError where a sentence presumes another verdict than the run gives.
+    first and written into a folder beside; what is published is replaced at the end. What notebooks took
+    counts only where they measured all their records themselves.
+
+    Raises, with everything as it was, ValueError for a profile that is no name or has no file, and for a
+    notebook, finding, figure or record that is not whole; FileNotFoundError for one that is missing; and
+    PresumedVerdictError where a sentence presumes another verdict than the run gives.
     """
     root = project_root()
     folder = run_folder(profile)
