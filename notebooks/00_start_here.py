@@ -345,7 +345,7 @@ pd.DataFrame(rows).round(3)
 # ## How good is it?
 #
 # The AR model's negative log-likelihood is exact. The DLM's is bounded by the NELBO, estimated over
-# noise levels. Both are in nats per token, with 95 % bootstrap intervals over sequences. The text
+# noise levels. Both are in nats per token, with 95 % intervals over sequences. The text
 # is held out: samples of the base, documentation, and natural English (WikiText-2, of which nothing
 # was trained on). A *crop* begins in the middle of a text; a *beginning* is the separator
 # `<|endoftext|>` and the first tokens of a document.

@@ -75,9 +75,9 @@ run = start("02_hiding_sinks", globals())
 # > indicating that sinks are often transient and less structurally essential than in AR models.
 # > (abstract)
 #
-# **What would falsify it.** On the same text, hiding its sinks costs the DLM more than the AR
-# model: the whole interval of the difference lies above zero. And, read strictly: hiding the sinks
-# of a DLM costs more than hiding as many other keys, by more than the ledger's margin.
+# **What would falsify it.** On the same text, hiding its sinks in the middle third of the layers
+# costs the DLM more than the AR model: the whole interval of the difference lies above zero. Hidden
+# in all layers, sinks do not go away, as another key takes over; that is measured beside it.
 #
 # **Under which conditions.** The main condition is natural English that begins in the middle of a
 # paragraph, without a special first token. Every other condition differs in one thing, as far as

@@ -502,14 +502,15 @@ figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 # calibration draws and sequences together.
 
 # %%
-from sinkprune_companion.pages.notebook_readings import pruning_results
-from sinkprune_companion.run.shown import Folded, sentences
+from sinkprune_companion.run.shown import Folded, reading
 
 found = pruning_findings.likelihood_findings(scores, sparsities) | accuracy
 found |= pruning_findings.twin_findings(of_ar) | kept_weights
 found |= pruning_findings.left_out_findings(losses)
+if len(answers):
+    found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
 run.find(found)
-sentences(pruning_results(found))
+reading(run)
 
 # %% [markdown]
 # All numbers. Growth is the difference at the highest sparsity minus that at 50 %. The margin is
@@ -520,14 +521,6 @@ estimates = {name: estimate for name, estimate in found.items() if estimate is n
 margins = [estimate.margin for estimate in estimates.values()]
 widths = [estimate.half_width for estimate in estimates.values()]
 Folded(listed(estimates, **{"half-width": widths, "margin": margins}))
-
-# %% [markdown]
-# ## The verdict
-
-# %%
-from sinkprune_companion.ledger import claims
-
-claims.shown(claims.verdicts(claims.ledger(), claims.findings(run.folder), run.notebook))
 
 # %% [markdown]
 # ## Exercises

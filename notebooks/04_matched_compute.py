@@ -314,7 +314,7 @@ labels = {
 how = {"interval_columns": ("low", "high"), "logx": True}
 says = "Pruned models, and the dense model in fewer steps, against effective FLOPs"
 drawn = figures.plot_curves(front, "tflop", "excess", "variant", labels, title=says, **how)
-caption = f"quality of generation; bars: 95 % bootstrap interval. {says}"
+caption = f"quality of generation; bars: 95 % interval. {says}"
 figures.save_figure(run, drawn, "front", front, caption)
 
 # %% [markdown]
@@ -323,7 +323,7 @@ figures.save_figure(run, drawn, "front", front, caption)
 # %%
 says = "Pruned models, and the dense model in fewer steps, against measured time"
 drawn = figures.plot_curves(front, "seconds", "excess", "variant", labels, title=says, **how)
-caption = f"quality of generation; bars: 95 % bootstrap interval. {says}"
+caption = f"quality of generation; bars: 95 % interval. {says}"
 figures.save_figure(run, drawn, "front_time", front, caption)
 
 # %% [markdown]

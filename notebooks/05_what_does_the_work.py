@@ -372,10 +372,9 @@ titles = {"main_sinks": "sinks left out", "official_minus_wanda": "official reci
 labels, groups = {}, {}
 for title, words in titles.items():
     for finding in (finding for finding in kinds if finding.startswith(title)):
-        kind = finding.removeprefix(f"{title}_")
-        said = KINDS.get(kind, kind.replace("_minus_", " − ").replace("_", " "))
-        labels[f"{words}: {said}"] = kinds[finding]
-        groups[f"{words}: {said}"] = words if kind in KINDS else f"{words}, between kinds"
+        kind = KINDS[finding.removeprefix(f"{title}_")]
+        labels[f"{words}: {kind}"] = kinds[finding]
+        groups[f"{words}: {kind}"] = words
 says = "Leaving sinks out, and the official recipe, by kind of scored text"
 label = "effect on the NELBO by kind of text (nats per token)"
 drawn = forests.plot_forest(labels, label, groups, title=says)

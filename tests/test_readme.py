@@ -104,6 +104,6 @@ def test_an_expected_error_of_the_command_is_one_line(capsys):
         == "error: no findings in runs/no-such-run: run `sinkprune reproduce --profile no-such-run` first\n"
     )
     assert main(["reproduce", "--profile", "no-such-profile"]) == 1
-    assert "choose one of full, hour, paper, quick" in capsys.readouterr().err
+    assert "choose one of evidence, full, hour, paper, quick" in capsys.readouterr().err
     assert main(["train", "--tokens", "0"]) == 1
     assert "--tokens: 0 must be a whole number of at least 1" in capsys.readouterr().err

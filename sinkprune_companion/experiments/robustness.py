@@ -36,7 +36,7 @@ class Setting(NamedTuple):
     def value_of(self, factor: str) -> str:
         """Return what one of FACTORS is here, in words."""
         words = {
-            "pair": self.pair,
+            "pair": Path(self.pair).name,
             "calibration": f"{self.calibration} sequences",
             "own_noise": "noise of its own" if self.own_noise else "one noise",
             "length": f"{self.length} tokens",
@@ -46,8 +46,9 @@ class Setting(NamedTuple):
     @property
     def name(self) -> str:
         """What findings call it."""
+        pair = Path(self.pair).name.replace("-", "_")
         noise = "own_noise" if self.own_noise else "one_noise"
-        return f"{self.pair.replace('-', '_')}_{self.calibration}x{self.length}_{noise}"
+        return f"{pair}_{self.calibration}x{self.length}_{noise}"
 
 
 FACTORS = Setting._fields[:4]  # what a result may depend on
@@ -92,15 +93,15 @@ def load_pair(folder: Path, dtype: str, device: str) -> LanguageModel:
 def archived_run(run: Run, archive: str) -> Run:
     """Return a run that reads and writes `runs/archive-{archive}`, with the scores of an archive in it.
 
-    It is apart from the run's own records, which measure what they lack. What it reads counts among what
-    `run` has read. Raises FileNotFoundError for an archive that the project does not keep.
+    It is apart from the run's own records: those are measured, kept and published with the run, which names
+    the archive among its parameters. Raises FileNotFoundError for an archive that the project does not keep.
     """
     file = record_archive.archive_file(archive)
     if not file.exists():
         raise FileNotFoundError(
             f"figures/{file.name} is missing: the project keeps no records of {archive!r}"
         )
-    apart = replace(run, profile=f"archive-{archive}")
+    apart = replace(run, profile=f"archive-{archive}", records_read={})
     with tarfile.open(file) as opened:
         scores = [member for member in opened if member.name.startswith("scores/")]
         opened.extractall(apart.records, scores, filter="data")

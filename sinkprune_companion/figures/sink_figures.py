@@ -231,7 +231,7 @@ def plot_by_row(
         Line2D([], [], color=kind.colour, marker=kind.marker, label=kind.name) for kind in KIND.values()
     ]
     titled_legend(figure, handles, title=title)
-    figure.supxlabel(f"points: mean over {unit}; bars: 95 % bootstrap interval", fontsize=8)
+    figure.supxlabel(f"points: mean over {unit}; bars: 95 % interval", fontsize=8)
     return figure
 
 

@@ -295,10 +295,3 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
             "error_sequences": estimate.error_sequences,
         }
     return row
-
-
-def shown(table: pd.DataFrame) -> object:
-    """Return the table as a notebook shows it: Markdown, which wraps on a narrow screen, without links."""
-    from IPython.display import Markdown
-
-    return Markdown(tables.as_markdown(table, None))

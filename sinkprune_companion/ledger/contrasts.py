@@ -18,9 +18,6 @@ from sinkprune_core.evaluation.intervals import crossed_interval, pivot
 from sinkprune_core.evaluation.verdict_rule import (
     ABOVE,
     BELOW,
-    NO_DIFFERENCE,
-    TOO_FEW_DRAWS,
-    UNDECIDED,
     holm,
     verdict,
 )
@@ -31,7 +28,6 @@ Cell = tuple[bool, ...]  # which switches are on
 HELPS = "helps"
 HURTS = "hurts"
 ON_A_LOSS = {BELOW: HELPS, ABOVE: HURTS}  # where an effect lies -> what its switch does
-EFFECTS = (HELPS, HURTS, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS)
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,7 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
 
     Columns: `comparison`; `value`, `low` and `high` (`crossed_interval`); `p` and `p_holm`, corrected over
     this family; `error_sequences` and `error_draws`; `section`; `margin`, NaN without one; `verdict`, one of
-    EFFECTS. Raises ValueError unless `margin` > 0.
+    HELPS, HURTS or the other verdicts of the rule. Raises ValueError unless `margin` > 0.
     """
     estimates = [crossed_interval(values_RN).with_margin(margin) for values_RN in effects.values()]
     p_values = [estimate.p_value() for estimate in estimates]

@@ -2,25 +2,10 @@
 
 import pandas as pd
 
-from sinkprune_core.evaluation.verdict_rule import (
-    CONTRADICTED,
-    NO_DIFFERENCE,
-    NOT_RUN,
-    REPRODUCED,
-    TOO_FEW_DRAWS,
-    UNDECIDED,
-    VERDICTS,
-)
+from sinkprune_companion.numbers import SPACE, number, p_text
+from sinkprune_core.evaluation.verdict_rule import VERDICTS
 from sinkprune_core.tables import markdown_table
 
-MARKS = {
-    REPRODUCED: "✅",
-    CONTRADICTED: "❌",
-    NO_DIFFERENCE: "≈",
-    UNDECIDED: "❔",
-    TOO_FEW_DRAWS: "…",
-    NOT_RUN: "▫️",
-}
 HEADS = {
     "control": "*control:* ",
     "question": "*our question:* ",
@@ -54,7 +39,6 @@ KINDS = {
     "question": "our questions",
     "others": "measured by others, at 8B",
 }
-SMALLEST_P = 0.001  # smaller ones are shown as below it
 EXPLAINED = (
     "± is the smallest difference that matters. p is that of a two-sided t test, corrected over the row's "
     "family (Holm). Undecided rows say the half-width of the interval, the smallest effect that the run "
@@ -89,36 +73,25 @@ def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
     rows = []
     for row in table.itertuples():
         measured = row.metric
-        if row.claimed:
-            measured += f" (claimed: {row.claimed})"
         if row.notebook and root is not None:
             measured += f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)"
         rows.append(
             [
                 HEADS.get(row.kind, "") + row.claim,
-                f"{MARKS[row.verdict]} {row.verdict}",
-                _unbroken(f"{row.here} {row.interval}") if row.here else "–",
-                "–" if pd.isna(row.margin) else f"{row.margin:.2g}",
+                row.verdict,
+                _with_interval(row),
+                "–" if pd.isna(row.margin) else number(row.margin),
                 p_text(row.p_holm),
                 row.note or "–",
                 measured,
-                row.published or "–",
             ]
         )
-    head = ["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured", "published"]
-    return markdown_table(head, rows)
+    return markdown_table(["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured"], rows)
 
 
-def _unbroken(number: str) -> str:
-    """Return a number with its interval, which may break between the two only."""
-    value, interval = number.split(" ", 1)
-    return f"{value} " + interval.replace(" ", "\N{NO-BREAK SPACE}")
-
-
-def p_text(p: float | None) -> str:
-    """Return a p-value as it is shown."""
-    if pd.isna(p):
+def _with_interval(row: object) -> str:
+    """Return a row's number with its interval, which may break between the two only; a dash for none."""
+    if not row.here:
         return "–"
-    if p < SMALLEST_P:
-        return f"< {SMALLEST_P:g}"
-    return f"{p:.2g}"
+    low, high = (float(end) for end in row.interval.strip("[]").split(","))
+    return f"{number(float(row.here), 3)} [{number(low, 3)},{SPACE}{number(high, 3)}]"

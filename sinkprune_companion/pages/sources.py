@@ -82,11 +82,12 @@ def stable_shares() -> dict[str, dict[str, float]]:
 def filled_right(level: float) -> dict[str, float]:
     """Return the share of masked tokens that the DLM fills right, by kind of text, at a share of masks."""
     file = PACKAGE / "data" / "adapters" / ADAPTERS["diffusion"] / "measures.json"
-    rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    filling = json.loads(file.read_text(encoding="utf-8"))["filling"]
     return {
-        row["on"]: row["value"]
+        text: row["dlm"]["correct"]["value"]
+        for text, rows in filling.items()
         for row in rows
-        if (row["measure"], row["level"], row["model"]) == ("correct", level, ADAPTERS["diffusion"])
+        if row["masked"] == level
     }
 
 

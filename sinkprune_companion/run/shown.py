@@ -6,6 +6,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from sinkprune_companion.ledger.claims import CLAIM
+from sinkprune_companion.ledger.tables import HEADS
 from sinkprune_companion.numbers import amount
 from sinkprune_companion.pages.render import PresumedVerdictError, render_results
 from sinkprune_companion.pages.sources import Results, results_of
@@ -19,7 +20,7 @@ def reading(run: Run) -> Markdown:
     """Return what a notebook found, from the findings that its run has written.
 
     A run of the published profile has the sentences of `pages/readings`, as long as its verdicts are those
-    that they presume. Every run has the table of the claims that the notebook decides.
+    that they presume. Every run has the table of the rows of the ledger that the notebook decides.
     """
     results = results_of(run.folder)
     parts = []
@@ -33,18 +34,22 @@ def reading(run: Run) -> Markdown:
 
 
 def claims_of_notebook(notebook: str, results: Results) -> str:
-    """Return a table of the paper's claims that a notebook decides; if it decides none, of its numbers."""
-    claims = [claim for claim in results.ledger if claim.kind == CLAIM and claim.notebook == notebook]
-    if not claims:
-        prefix = f"{notebook}/"
-        estimates = {name: one for name, one in results.estimates.items() if name.startswith(prefix)}
-        rows = [[f"`{name.removeprefix(prefix)}`", amount(estimate)] for name, estimate in estimates.items()]
-        return markdown_table(["finding", "number [95 % interval]"], rows)
+    """Return a table of the ledger's rows that a notebook decides; if there is none, of its numbers.
+
+    Controls and questions without a number are left out.
+    """
     rows = []
-    for claim in claims:
+    for claim in results.ledger:
         estimate = results.estimate.get(claim.id)
-        rows.append([claim.says, results.verdict[claim.id], "–" if estimate is None else amount(estimate)])
-    return markdown_table(["claim", "verdict", "number [95 % interval]"], rows)
+        if claim.notebook == notebook and (claim.kind == CLAIM or estimate is not None):
+            says = HEADS.get(claim.kind, "") + claim.says
+            rows.append([says, results.verdict[claim.id], "–" if estimate is None else amount(estimate)])
+    if rows:
+        return markdown_table(["claim", "verdict", "number [95 % interval]"], rows)
+    prefix = f"{notebook}/"
+    estimates = {name: one for name, one in results.estimates.items() if name.startswith(prefix)}
+    rows = [[f"`{name.removeprefix(prefix)}`", amount(estimate)] for name, estimate in estimates.items()]
+    return markdown_table(["finding", "number [95 % interval]"], rows)
 
 
 class Folded:

@@ -1,7 +1,7 @@
 """Measuring an adapter for its model card: the embedded pair on held-out text and two-choice tasks.
 
 Everything is paired: both models see the same tokens, and a difference is taken sequence by sequence.
-Intervals are 95 % bootstrap intervals over sequences, for tasks over pairs of items. `dlm` and `ar` are the
+Intervals are 95 % intervals over sequences, for tasks over pairs of items. `dlm` and `ar` are the
 diffusion model and smol-ar; what is written about them is in `pages/card.md.j2`.
 
 Dimensions: N sequences, T sequence position.

@@ -12,17 +12,15 @@ import numpy as np
 class Components:
     """Standard errors of a mean over repetitions and sequences by source of chance, in units of the values.
 
-    With a single repetition `draws` and `residual` cannot be told from `sequences` and are NaN.
+    With a single repetition `draws` cannot be told from `sequences` and is NaN.
     """
 
     sequences: float
     """What the choice of sequences adds."""
     draws: float
     """What the choice of calibration draws adds."""
-    residual: float
-    """What the rest adds."""
     total: float
-    """Root of the sum of the squares of these three."""
+    """Standard error of the mean, from these two and what the rest adds."""
     freedom: float
     """Degrees of freedom of `total`."""
 
@@ -44,7 +42,7 @@ def components(values_RN: np.ndarray) -> Components:
     square_of_sequences = repetitions * values_RN.mean(0).var(ddof=1)  # a mean square, as are the two below
     if repetitions == 1:
         error = float(np.sqrt(square_of_sequences / values_RN.size))
-        return Components(error, np.nan, np.nan, error, sequences - 1)
+        return Components(error, np.nan, error, sequences - 1)
     square_of_draws = sequences * values_RN.mean(1).var(ddof=1)
     rest_RN = values_RN - values_RN.mean(0) - values_RN.mean(1, keepdims=True) + values_RN.mean()
     square_of_rest = np.square(rest_RN).sum() / ((repetitions - 1) * (sequences - 1))
@@ -58,14 +56,10 @@ def components(values_RN: np.ndarray) -> Components:
             square_of_rest,
         ]
     )
-    by_sequence, by_draw, by_rest = np.sqrt(variances / values_RN.size)
+    by_sequence, by_draw, _ = np.sqrt(variances / values_RN.size)
     total = np.sqrt(variances.sum() / values_RN.size)
     return Components(
-        float(by_sequence),
-        float(by_draw),
-        float(by_rest),
-        float(total),
-        _freedom(squares, variances, freedoms),
+        float(by_sequence), float(by_draw), float(total), _freedom(squares, variances, freedoms)
     )
 
 

@@ -40,9 +40,6 @@ class Reading:
     with the `continuation`, or with the `step` itself, which keeps nothing of older ones.
     """
 
-    divided: bool = False
-    """Whether mass is divided by a key's even share, what it would get if attention were even."""
-
     others: bool = False
     """Whether a sink exceeds the mean of the other keys by even shares (Rulli et al.), not the mean of all by
     standard deviations.
@@ -130,15 +127,12 @@ READINGS = {
         others=True,
     ),
     "newest": Reading("newest queries alone", newest, seen_by_all, since="step"),
-    "newest_shares": Reading(
-        "newest queries, in even shares", newest_in_shares, seen_by_all, since="step", divided=True
-    ),
+    "newest_shares": Reading("newest queries, in even shares", newest_in_shares, seen_by_all, since="step"),
     "so_far_shares": Reading(
         "all written so far, in even shares",
         continuation_in_shares,
         seen_by_all,
         since="continuation",
-        divided=True,
     ),
 }
 

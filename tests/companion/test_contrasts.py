@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from sinkprune_companion.figures import forests
 from sinkprune_companion.ledger.contrasts import (
-    EFFECTS,
     HELPS,
     HURTS,
     Switch,
@@ -306,5 +305,5 @@ def test_the_forest_of_effects_has_every_row_below_its_section_and_a_mark_per_ve
     assert markers[:4] == [forests.EFFECT_MARKS[each][1] for each in (HELPS, NO_DIFFERENCE, HURTS, UNDECIDED)]
     left, right = figure.axes[0].get_xlim()
     assert -2 < left < 0 < right < 9, "a far effect is an arrow at the edge and does not flatten the others"
-    assert len(set(forests.EFFECT_MARKS.values())) == len(EFFECTS) == len(set(forests.EFFECT_MARKS))
+    assert len(set(forests.EFFECT_MARKS.values())) == len(forests.EFFECT_MARKS) == 5
     assert any("+9.0" in text.get_text() for text in figure.axes[0].texts)

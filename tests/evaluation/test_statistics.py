@@ -95,7 +95,6 @@ def test_components_by_hand():
     rest = 2 * (0.5**2 + 0.5**2 + 0**2) / 2
     assert found.draws == pytest.approx(((by_draw - rest) / 6) ** 0.5)
     assert found.sequences == pytest.approx(((by_sequence - rest) / 6) ** 0.5)
-    assert found.residual == pytest.approx((rest / 6) ** 0.5)
     assert found.total**2 == pytest.approx((by_draw + by_sequence - rest) / 6)
     assert found.freedom == pytest.approx(
         (by_draw + by_sequence - rest) ** 2 / (by_draw**2 / 1 + by_sequence**2 / 2 + rest**2 / 2)
@@ -107,15 +106,15 @@ def test_components_find_what_went_in():
     many = [
         components(crossed_normal(rng, 6, 40, by_draw=0.5, by_sequence=2.0, rest=1.0)) for _ in range(300)
     ]
-    squares = np.square([[c.draws, c.sequences, c.residual, c.total] for c in many]).mean(0)
-    assert squares == pytest.approx([0.25 / 6, 4 / 40, 1 / 240, 0.25 / 6 + 4 / 40 + 1 / 240], rel=0.1)
+    squares = np.square([[c.draws, c.sequences, c.total] for c in many]).mean(0)
+    assert squares == pytest.approx([0.25 / 6, 4 / 40, 0.25 / 6 + 4 / 40 + 1 / 240], rel=0.1)
 
 
 def test_components_of_one_draw_are_the_ordinary_standard_error():
     values = np.random.default_rng(0).normal(size=20)
     found = components(values)
     assert found.total == found.sequences == pytest.approx(stats.sem(values)) and found.freedom == 19
-    assert np.isnan(found.draws) and np.isnan(found.residual)
+    assert np.isnan(found.draws)
     alike = components(np.tile(values, (3, 1)))  # draws that change nothing
     assert (
         alike.total == pytest.approx(found.total) and alike.draws == 0 and alike.freedom == pytest.approx(19)
