@@ -507,6 +507,8 @@ from sinkprune_companion.run.shown import Folded, reading
 found = pruning_findings.likelihood_findings(scores, sparsities) | accuracy
 found |= pruning_findings.twin_findings(of_ar) | kept_weights
 found |= pruning_findings.left_out_findings(losses)
+if len(answers):
+    found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
 run.find(found)
 reading(run)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from sinkprune_companion.experiments.answer_margins import margins, share_of_damage
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNMATCHED, UNSTRUCTURED
 from sinkprune_companion.experiments.token_reach import OTHER_TEXT
 from sinkprune_companion.experiments.variant_answers import accuracy_difference
@@ -257,6 +258,23 @@ def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dic
             estimate = _without_rounding_errors(estimate)
             found[f"accuracy_{benchmark}_{name}_{100 * sparsity:.0f}"] = with_share_of_damage(estimate, cost)
     return found
+
+
+def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
+    """Return differences in the margins of answers as findings `answer_margin_{comparison}_{percent}`.
+
+    `answers` is the table of `variant_answers`; see `answer_margins.share_of_damage`. None for what was not
+    measured.
+    """
+    by_pair = margins(answers)
+    estimates = {}
+    for sparsity in sparsities:
+        for name in ("paper_minus_wanda", "unstable_minus_none"):
+            compared = ACCURACY[name]
+            variants = (compared.variant, compared.other, "dense")
+            sides = [at((UNSTRUCTURED, sparsity), variant) for variant in variants]
+            estimates[f"answer_margin_{name}_{100 * sparsity:.0f}"] = share_of_damage(by_pair, *sides)
+    return estimates
 
 
 def _without_rounding_errors(estimate: Estimate) -> Estimate:
