@@ -514,6 +514,16 @@ Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
 # %%
 from sinkprune_companion.experiments import random_null
 
+
+def mean_share(part: pd.DataFrame):
+    """The mean share of stable sinks, of prompts that have a sink at all."""
+    return interval(part.stable_share) if part.stable_share.count() > 1 else None
+
+
+# %% [markdown]
+# Every pair with its own prompts' traces:
+
+# %%
 rows = []
 for number in range(null_seeds):
     for kind, lm in models.items():
@@ -527,9 +537,10 @@ for name, part in pd.concat(rows).groupby("reading", sort=False) if rows else []
     for metric in WIDE:
         found[f"null_{metric}_difference{ending}"] = sink_measures.difference(part, metric)
     for kind, short in (("diffusion", "dlm"), ("autoregressive", "ar")):
-        found[f"null_stable_share_{short}{ending}"] = interval(part[part.kind == kind].stable_share)
+        found[f"null_stable_share_{short}{ending}"] = mean_share(part[part.kind == kind])
 run.find(found)
-Folded(listed({name: each for name, each in found.items() if name.startswith("null_")}), "The null")
+null_found = {name: each for name, each in found.items() if name.startswith("null_")}
+Folded(listed(null_found), "The null")
 
 # %% [markdown]
 # ## How many prompts speak for it
@@ -566,14 +577,14 @@ from sinkprune_companion.run.texts import calibration_draw
 SHORT = {"diffusion": "dlm", "autoregressive": "ar"}
 stays = {}
 for (name, kind), part in literal.groupby(["condition", "kind"], sort=False):
-    if name.startswith("tokens_") and part.prompt.nunique() > 1:
-        stays[f"stable_share_{SHORT[kind]}_{name}"] = interval(part.stable_share)
+    if name.startswith("tokens_"):
+        stays[f"stable_share_{SHORT[kind]}_{name}"] = mean_share(part)
 for kind, chosen in {"diffusion": model, "autoregressive": twin}.items():
     lm = load(chosen, dtype, run.device)
     text = calibration_draw(lm, max(2, calibration), 128, seed)
     given = (text, noise_levels, sink_std, stability_threshold)
     states = random_null.stability_at_noise(run, lm, prints[kind], *given)
-    stays[f"stable_share_{SHORT[kind]}_calibration"] = interval(states.stable_share)
+    stays[f"stable_share_{SHORT[kind]}_calibration"] = mean_share(states)
 found |= stays
 run.find(found)
 Folded(listed(stays), "Shares of stable sinks")

@@ -158,7 +158,7 @@ for name in models:
         for left_out in stable_sinks.LEFT_OUT:
             tokens = scores[(scores.pair == name) & (scores.variant == left_out)].left_out_share
             cost = crossed_interval(values(name, share, left_out) - none)
-            row = {"pair": name, "sparsity": f"{share:.0%}", "left out": left_out}
+            row = {"pair": name, "sparsity": f"{share:.0%}", "left_out": left_out}
             row |= {"of the tokens": tokens.mean(), "value": cost.value}
             rows.append(row | {"low": cost.low, "high": cost.high})
 costs = pd.DataFrame(rows)
@@ -173,12 +173,12 @@ costs.round(4)
 from sinkprune_companion.figures import figures, forests
 
 title = "What leaving tokens out of the statistics costs"
-drawn_rows = costs[costs["left out"] != "none"]
+drawn_rows = costs[costs.left_out != "none"]
 drawn_rows = drawn_rows.assign(panel=drawn_rows.pair + ", " + drawn_rows.sparsity)
 figures.save_figure(
     run,
     forests.plot_methods(
-        drawn_rows, "panel", "left out", "NELBO above nothing left out (nats per token)", title
+        drawn_rows, "panel", "left_out", "NELBO above nothing left out (nats per token)", title
     ),
     "left_out",
     drawn_rows,

@@ -176,7 +176,7 @@ class Measures:
     items: Mapping[str, int] = field(default_factory=dict)  # how many, by benchmark; see `variant_answers`
     item_draws: int = 1  # maskings of an ending
 
-    def of(self, run: Run, variant: Variant, seed: int, **labels: object) -> Measured:
+    def of(self, run: Run, variant: Variant, seed: int, /, **labels: object) -> Measured:
         """Return a variant's scores under the noise of a calibration draw, and its answers."""
         with variant:
             scores = variant.scores(run, self.texts, self.draws, noise=seed, seed=seed, **labels)

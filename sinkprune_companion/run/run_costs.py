@@ -7,7 +7,6 @@ Nothing here imports torch before something is written.
 """
 
 import csv
-import heapq
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,14 +55,6 @@ def minutes_per_job(profile: str) -> dict[str, float]:
     """Return what one job of each notebook of a profile takes on one core; empty before it was measured."""
     costs = by_profile().get(profile, {}).get("costs", {})
     return {name: cost["core_minutes"] / cost["jobs"] for name, cost in costs.items()}
-
-
-def minutes(profile: str, cores: int) -> float:
-    """Return what a profile of one job per notebook takes: the longest first, on the core that is free."""
-    loads = [0.0] * cores
-    for cost in sorted(minutes_per_job(profile).values(), reverse=True):
-        heapq.heapreplace(loads, loads[0] + cost)
-    return max(loads)
 
 
 def time_text(cost: Mapping[str, float]) -> str:

@@ -5,7 +5,6 @@ Dimensions: N sequences, T tokens per sequence.
 
 import torch
 
-from sinkprune_companion.experiments.sink_conditions import crops
 from sinkprune_companion.harness.public_data import embedded_wikitext
 from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
@@ -31,11 +30,9 @@ def held_out_texts(tokenizer, sequences: int, length: int, seed: int = 0) -> dic
 
     Domains are samples of smol-ar, documentation, and `natural` English, WikiText-2's validation split, of
     which no training text comes (<unk> stands for its rare words). A `crop` begins in the middle of text,
-    never with the separator; a `beginning` is the separator and the first tokens of a document. Crops of
-    natural English are those that notebooks 01 and 02 take, within paragraphs and without <unk>; a beginning
-    may be of the same paragraph. All other sequences do not overlap. They are shared out evenly, and the draw
-    depends on (seed, domain) alone. Raises ValueError for fewer sequences than kinds, and for more than a
-    domain has.
+    never with the separator; a `beginning` is the separator and the first tokens of a document. Sequences are
+    shared out evenly and do not overlap; the draw depends on (seed, domain) alone. Raises ValueError for
+    fewer sequences than kinds, and for more than a domain has.
     """
     kinds = len(DOMAINS) * len(STARTS)
     if sequences < kinds:
@@ -48,8 +45,6 @@ def held_out_texts(tokenizer, sequences: int, length: int, seed: int = 0) -> dic
         stream_T = held_out_stream(tokenizer, domain)
         rng = generator(seed, "held-out texts", domain)
         wanted = {start: next(counts) for start in STARTS}
-        if domain == "natural":
-            found["natural/crop"] = crops(tokenizer, domain, wanted.pop("crop"), length, seed)
         try:
             drawn = corpus.draw_sequences(stream_T, wanted, length, corpus.separator(tokenizer), rng)
         except ValueError as error:

@@ -177,6 +177,9 @@ def test_places_have_the_endings_of_the_ledger_and_the_dense_model_has_one_place
     assert at(("unstructured", 0.5), "dense") == at(("2:4", 0.5), "dense")
 
 
+ANSWER_MARGINS = ("paper_minus_wanda", "unstable_minus_none")  # in the ledger, as `answer_margin_…`
+
+
 def test_every_row_of_the_ledger_that_notebook_03_decides_is_a_finding_it_can_make():
     variants = {("unstructured", 0.5): {*HEADLINE, *CONTROLS}}
     variants |= {("unstructured", share): set(CURVE) for share in (0.25, 0.75)}
@@ -195,5 +198,7 @@ def test_every_row_of_the_ledger_that_notebook_03_decides_is_a_finding_it_can_ma
     can |= {f"answer_margin_{name}_{p}" for name in pruning_findings.ACCURACY for p in (50, 60)}
     can |= {"stable_share_left_out"}
     can |= {f"masks_{other}_minus_other_text" for other in ("all_sinks", "unstable", "wanda")}
+    can |= {"stable_share_left_out"}
+    can |= {f"answer_margin_{name}_{p}" for name in ANSWER_MARGINS for p in (50, 60)}
     rows = {row.finding.split("/")[1] for row in claims.ledger() if row.notebook == "03_pruning_results"}
     assert rows <= can

@@ -1,13 +1,12 @@
 """What notebooks took, from Snakemake's measurements to the numbers of the pages."""
 
 import json
-import math
 
 import pytest
 import torch
 
 from sinkprune_companion.run import progress, run_costs
-from sinkprune_core.files import project_root, write_json
+from sinkprune_core.files import write_json
 
 COLUMNS = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
 
@@ -59,23 +58,6 @@ def test_what_quick_takes_is_kept_by_the_dtype_of_the_machine(tmp_path, monkeypa
     assert set(run_costs.by_profile()) == {"hour", name}
     assert run_costs.minutes_per_job(name) == {"01_a": 1.0, "02_c": 1.0}
     assert run_costs.table().count("| 2 core-minutes | 1.0 GB |") == 3
-
-
-def test_the_longest_job_first_leaves_no_core_idle(monkeypatch):
-    entry = {
-        "costs": {
-            name: {"core_minutes": cost, "jobs": 1} for name, cost in zip("abc", (1, 1, 2), strict=True)
-        }
-    }
-    monkeypatch.setattr(run_costs, "by_profile", lambda: {"p": entry})
-    assert run_costs.minutes("p", cores=2) == 2.0
-
-
-def test_readme_says_how_long_profile_quick_takes_on_two_cores():
-    most = math.ceil(run_costs.minutes("quick", cores=2))
-    least = math.ceil(run_costs.minutes(run_costs.QUICK_IN_BFLOAT16, cores=2))
-    sentence = f"({most} minutes on 2 cores, {least} if they have units for bfloat16)"
-    assert sentence in (project_root() / "README.md").read_text(encoding="utf-8")
 
 
 # while it runs

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sinkprune_companion.experiments import sink_conditions
+from sinkprune_companion.harness.public_data import embedded_wikitext
 from sinkprune_companion.run import texts
 from sinkprune_companion.run.texts import DOMAINS, STARTS, calibration_draw, held_out_stream, held_out_texts
 from sinkprune_core import corpus
@@ -19,20 +19,6 @@ def samples(tmp_path, monkeypatch, make_ids) -> torch.Tensor:
     save_file({"ids": ids_NT.int()}, tmp_path / "samples.safetensors")
     monkeypatch.setattr(corpus, "SAMPLES", tmp_path / "samples.safetensors")
     return ids_NT
-
-
-@pytest.fixture(autouse=True)
-def paragraphs(monkeypatch) -> list[str]:
-    """Paragraphs in place of WikiText-2's, of words that the tiny vocabulary has; half have a rare one."""
-    words = [f"word{27 + number % 40}" for number in range(30)]
-    found = [" ".join(words[shift:] + words[:shift]) for shift in range(12)]
-    found = [
-        paragraph.replace("word30", "<unk>") if shift % 2 else paragraph
-        for shift, paragraph in enumerate(found)
-    ]
-    for module in (sink_conditions, texts):
-        monkeypatch.setattr(module, "embedded_wikitext", lambda: found)
-    return found
 
 
 def test_calibration_text_is_crops_and_a_smaller_draw_is_part_of_a_larger(samples, tiny_dlm):
@@ -55,21 +41,12 @@ def test_held_out_text_is_shared_out_by_domain_and_start(samples, tiny_dlm):
     assert any(not torch.equal(other[name], found[name]) for name in found)
 
 
-def test_crops_of_natural_english_are_those_of_notebooks_01_and_02(samples, tiny_dlm):
-    tokenizer = tiny_dlm.tokenizer
-    crops_NT = held_out_texts(tokenizer, 20, 12)["natural/crop"]
-    condition = sink_conditions.Condition("natural", tokens=12)
-    prompts = sink_conditions.prompts(tokenizer, condition, len(crops_NT), 12)
-    assert torch.equal(crops_NT, prompts["natural"])
-    assert not (crops_NT == START_TOKEN_ID).any(), "a rare word or the end of a paragraph"
-
-
-def test_held_out_text_comes_from_held_out_sources_alone(samples, tiny_dlm, paragraphs):
+def test_held_out_text_comes_from_held_out_sources_alone(samples, tiny_dlm, monkeypatch):
     tokenizer = tiny_dlm.tokenizer
     assert torch.equal(held_out_stream(tokenizer, "samples"), samples[:256].flatten())
     own = [text for text in corpus.documentation("stdlib") if corpus.is_held_out(text)]
     assert torch.equal(held_out_stream(tokenizer, "documentation"), corpus.stream(own, tokenizer))
-    assert torch.equal(held_out_stream(tokenizer, "natural"), corpus.stream(paragraphs, tokenizer))
+    assert torch.equal(held_out_stream(tokenizer, "natural"), corpus.stream(embedded_wikitext(), tokenizer))
 
 
 def test_numbers_that_do_not_fit_are_refused(samples, tiny_dlm, monkeypatch):
@@ -79,5 +56,3 @@ def test_numbers_that_do_not_fit_are_refused(samples, tiny_dlm, monkeypatch):
     monkeypatch.setattr(texts, "held_out_stream", lambda tokenizer, domain: short_T)
     with pytest.raises(ValueError, match="sequences=12 of 12 tokens do not fit the 4 tokens of held-out"):
         held_out_texts(tiny_dlm.tokenizer, 12, 12)
-    with pytest.raises(ValueError, match="900 crops of 12 tokens do not fit the held-out natural English"):
-        held_out_texts(tiny_dlm.tokenizer, 5400, 12)
