@@ -13,6 +13,7 @@ from PIL import Image
 from sinkprune_companion.figures import figures, forests, sink_figures, style, trajectories
 from sinkprune_companion.run import records
 from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_core.evaluation.verdict_rule import NOT_RUN
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +222,7 @@ def test_a_line_has_a_gap_where_its_method_was_not_measured():
 
 def test_the_figure_of_verdicts_cuts_no_claim():
     says = "a claim " * 15
-    row = {"claim": says, "kind": "control", "here": "", "interval": "", "verdict": "not run at this scale"}
+    row = {"claim": says, "kind": "control", "here": "", "interval": "", "verdict": NOT_RUN}
     table = pd.DataFrame([{**row, "margin": None, "p_holm": None}])
     texts = [text.get_text().split() for text in forests.plot_verdicts(table).axes[0].texts]
     assert ("control: " + says).split() in texts
