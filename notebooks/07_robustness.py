@@ -107,6 +107,7 @@ pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities
 
 # %%
 from sinkprune_companion.experiments import robustness
+from sinkprune_companion.experiments.stable_sinks import diffusion_model
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_core.models.loading import load
 
@@ -120,7 +121,7 @@ for pair in pairs:
         fingerprint = robustness.archived_fingerprint(runs[pair], dlm.name)
         models[pair] = (robustness.OnRecord, dlm, fingerprint)
     else:
-        trained = robustness.load_pair(project_root() / pair, dtype, run.device)
+        trained = diffusion_model(str(project_root() / pair), dtype, run.device)
         models[pair] = (Variant, trained, trained.fingerprint())
 
 # %% [markdown]

@@ -8,11 +8,23 @@ from sinkprune_companion.run.profiles import run_folder
 from sinkprune_core.files import project_root
 
 
+def names_of(text: str) -> tuple[str, ...]:
+    """Return the names of a list with commas, for argparse."""
+    return tuple(text.split(","))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PublishOptions(Options):
     """The options of `sinkprune publish`."""
 
     profile: str = option("full", f"{PROFILE_HELP} (default: full)", metavar="NAME")
+
+    notebooks: tuple[str, ...] = option(
+        (),
+        "publish these notebooks alone, e.g. 03_pruning_results (default: all of the run)",
+        type=names_of,
+        metavar="NAME,NAME",
+    )
 
     @property
     def left_behind(self) -> str:
@@ -26,6 +38,6 @@ def run(options: PublishOptions) -> int:
 
     from sinkprune_companion.run.publish import publish
 
-    for file in publish(options.profile):
+    for file in publish(options.profile, options.notebooks):
         print(file.relative_to(project_root()))
     return 0

@@ -13,10 +13,6 @@ from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.run import record_archive
 from sinkprune_companion.run.records import Run
 from sinkprune_core.files import project_root
-from sinkprune_core.models.catalog import MODELS
-from sinkprune_core.models.devices import choose_device, choose_dtype
-from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import load, with_adapter
 from sinkprune_core.pruning.report import Report
 
 PUBLISHED = "published"  # the pair that ships
@@ -78,16 +74,6 @@ class OnRecord(Variant):
         raise FileNotFoundError(
             f"no record of {recipe} of the model {self.fingerprint}: name the folder of its weights in pairs"
         )
-
-
-def load_pair(folder: Path, dtype: str, device: str) -> LanguageModel:
-    """Load another training of the embedded diffusion model from its folder, or that of its adapter."""
-    if not (folder / "adapter_config.json").exists():
-        return load(folder, dtype, device)
-    device = choose_device(device)
-    lm = with_adapter(MODELS["smol-dlm"], folder, choose_dtype(dtype, device))
-    lm.model.requires_grad_(False).to(device)
-    return lm
 
 
 def archived_run(run: Run, archive: str) -> Run:

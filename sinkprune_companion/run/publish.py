@@ -8,11 +8,13 @@ import json
 import os
 import shutil
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune_companion.figures import figures
 from sinkprune_companion.ledger import claims
+from sinkprune_companion.ledger.claims_table import write_claims
 from sinkprune_companion.pages import pages
 from sinkprune_companion.run import record_archive, run_costs
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
@@ -109,25 +111,33 @@ def _clean_metadata(metadata: dict) -> dict:
     return clean
 
 
-def publish(profile: str) -> list[Path]:
+def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
     """Write notebooks, figures, findings, records and the pages computed from them; return the files.
 
-    They are of `runs/<profile>`. All of it is looked at first and written into a folder beside; what is
-    published is replaced at the end. What its notebooks took counts only where they measured all their
-    records themselves. Raises, with everything as it was, ValueError for a profile that is no name or has no
-    file, and for a notebook, finding, figure or record that is not whole, FileNotFoundError for one that is
-    missing, and PresumedVerdictError where a sentence presumes another verdict than the run gives.
+    They are of `runs/<profile>`. With `notebooks`, only these are published anew; the claims are then those
+    of their findings and of the others' published ones, and published records stay. All of it is looked at
+    first and written into a folder beside; what is published is replaced at the end. What notebooks took
+    counts only where they measured all their records themselves.
+
+    Raises, with everything as it was, ValueError for a profile that is no name or has no file, and for a
+    notebook, finding, figure or record that is not whole; FileNotFoundError for one that is missing; and
+    PresumedVerdictError where a sentence presumes another verdict than the run gives.
     """
     root = project_root()
     folder = run_folder(profile)
     with lock_of_all_runs(), scratch_folder(root / "publication") as scratch:
-        cleaned = {name: clean_run(root, folder, name) for name in jobs_by_notebook(profile)}
-        check_findings(folder, list(cleaned))
+        chosen = _chosen(list(jobs_by_notebook(profile)), notebooks)
+        cleaned = {name: clean_run(root, folder, name) for name in chosen}
+        check_findings(folder, chosen)
         records = check_records(folder)
+        if notebooks:
+            _take_published(root, folder, chosen)
+            write_claims(profile)
+            records = sorted({*records, *record_archive.published_files(profile)})
         pages.pages(folder)  # a sentence that does not hold any more stops here
         new = scratch / "new"
         _write_notebooks(new, cleaned)
-        _copy_figures(new, folder)
+        _copy_figures(new, folder, chosen)
         record_archive.pack(profile, records, new / "figures" / record_archive.archive_file(profile).name)
         if not record_archive.restored(profile):
             costs = run_costs.with_costs(profile, run_costs.measured(folder))
@@ -137,6 +147,21 @@ def publish(profile: str) -> list[Path]:
 
 
 # what is looked at first
+
+
+def _chosen(all_names: list[str], notebooks: Sequence[str] | None) -> list[str]:
+    """Return the notebooks to publish, all by default; raise ValueError for one that the profile has not."""
+    unknown = sorted(set(notebooks or ()) - set(all_names))
+    if unknown:
+        raise ValueError(f"--notebooks {unknown[0]}: the profile has {', '.join(all_names)}")
+    return [name for name in all_names if not notebooks or name in notebooks]
+
+
+def _take_published(root: Path, folder: Path, chosen: list[str]) -> None:
+    """Copy the published findings of all notebooks that are not chosen into a run."""
+    for file in sorted((root / "figures" / "findings").glob("*.json")):
+        if file.stem not in chosen:
+            shutil.copyfile(file, folder / "findings" / file.name)
 
 
 def clean_run(root: Path, folder: Path, name: str) -> "NotebookNode":
@@ -209,12 +234,15 @@ def _write_notebooks(new: Path, cleaned: dict[str, "NotebookNode"]) -> None:
         nbformat.write(notebook, new / "notebooks" / f"{name}.ipynb")
 
 
-def _copy_figures(new: Path, folder: Path) -> None:
-    """Copy a run's figures and findings to where they are published."""
-    shutil.copytree(folder / "figures", new / "figures")
+def _copy_figures(new: Path, folder: Path, chosen: list[str]) -> None:
+    """Copy the figures and findings of the chosen notebooks, and the claims, to where they are published."""
     make_folder(new / "figures" / "findings")
-    for file in (folder / "findings").glob("*.json"):
-        shutil.copyfile(file, new / "figures" / "findings" / file.name)
+    for file in (folder / "figures").glob("claims.*"):
+        shutil.copyfile(file, new / "figures" / file.name)
+    for name in chosen:
+        if (folder / "figures" / name).is_dir():
+            shutil.copytree(folder / "figures" / name, new / "figures" / name)
+        shutil.copyfile(folder / "findings" / f"{name}.json", new / "figures" / "findings" / f"{name}.json")
 
 
 def _replace(root: Path, new: Path, old: Path) -> list[Path]:

@@ -78,6 +78,15 @@ def unpack(profile: str) -> int:
     return len(missing)
 
 
+def published_files(profile: str) -> list[Path]:
+    """Return the files in `runs/<profile>` of the records that the project keeps; none without an archive."""
+    if not archive_file(profile).exists():
+        return []
+    with tarfile.open(archive_file(profile)) as archive:
+        files = [_place(_records(profile), member) for member in archive]
+    return [file for file in files if file.exists()]
+
+
 def _place(folder: Path, member: tarfile.TarInfo) -> Path:
     """Return where a record of an archive goes; raise ValueError for what is none."""
     parts = Path(member.name).parts

@@ -172,7 +172,7 @@ def test_a_dry_run_of_a_model_that_is_not_here_downloads_nothing(no_hub, capsys)
     assert "16.0 GB to download" in said
     assert f"2,048 calibration tokens x 2 passes, {flops / 1e12:.3g} TFLOP" in said
     assert main.main(["prune", NOT_FETCHED, *flags, "--length", "5000"]) == 1
-    assert "5000 tokens exceed the model's 4096 positions" in capsys.readouterr().err
+    assert "a sequence of 5000 tokens exceeds the 4096 positions" in capsys.readouterr().err
 
 
 # mistakes

@@ -140,13 +140,23 @@ def test_findings_carry_the_margin_of_their_own_place(scores):
     found = pruning_findings.likelihood_findings(scores, [0.5, 0.75])
     measured = {name: estimate for name, estimate in found.items() if estimate is not None}
     assert {name: estimate.value for name, estimate in measured.items()} == pytest.approx(
-        {"paper_minus_wanda": 0.0, "paper_minus_wanda_75": 2.0, "paper_minus_wanda_2_4": 0.0}
+        {
+            "paper_minus_wanda": 0.0,
+            "paper_minus_wanda_75": 2.0,
+            "paper_minus_wanda_2_4": 0.0,
+            "paper_gain_growth": 2.0,
+        }
     )
     share = share_that_matters()
     assert share == pytest.approx((53.18 - 52.70) / (57.93 - 52.70) / 2)
     margins = {name: estimate.margin for name, estimate in measured.items()}
     assert margins == pytest.approx(
-        {"paper_minus_wanda": share, "paper_minus_wanda_75": 4 * share, "paper_minus_wanda_2_4": 2 * share}
+        {
+            "paper_minus_wanda": share,
+            "paper_minus_wanda_75": 4 * share,
+            "paper_minus_wanda_2_4": 2 * share,
+            "paper_gain_growth": 4 * share,
+        }
     )
 
 
@@ -154,13 +164,6 @@ def test_a_difference_is_shown_by_kind_of_text(scores):
     table = pruning_findings.by_text(scores, ("unstructured", 0.5), ["paper_minus_wanda"])
     assert table.loc["paper − wanda", ("natural", "crop")].startswith("-0.5 ")
     assert table.loc["paper − wanda", ("natural", "beginning")].startswith("0.5 ")
-
-
-def test_what_leaves_zero_out_is_listed_whichever_way_it_points(scores):
-    found = pruning_findings.likelihood_findings(scores, [0.5, 0.75])
-    table = pruning_findings.away_from_zero(found, ["paper_minus_wanda"])
-    assert table.finding.tolist() == ["paper_minus_wanda_75"]
-    assert table["row in the ledger"].tolist() == ["no"]
 
 
 def test_places_have_the_endings_of_the_ledger_and_the_dense_model_has_one_place():
@@ -172,6 +175,9 @@ def test_places_have_the_endings_of_the_ledger_and_the_dense_model_has_one_place
     }
     assert {place: suffix(place) for place in endings} == endings
     assert at(("unstructured", 0.5), "dense") == at(("2:4", 0.5), "dense")
+
+
+ANSWER_MARGINS = ("paper_minus_wanda", "unstable_minus_none")  # in the ledger, as `answer_margin_…`
 
 
 def test_every_row_of_the_ledger_that_notebook_03_decides_is_a_finding_it_can_make():
@@ -190,5 +196,7 @@ def test_every_row_of_the_ledger_that_notebook_03_decides_is_a_finding_it_can_ma
     for benchmark in ("suite", "blimp"):
         can |= {f"accuracy_{benchmark}_{name}_{p}" for name in pruning_findings.ACCURACY for p in (50, 60)}
     can |= {f"masks_{other}_minus_other_text" for other in ("all_sinks", "unstable", "wanda")}
+    can |= {"stable_share_left_out"}
+    can |= {f"answer_margin_{name}_{p}" for name in ANSWER_MARGINS for p in (50, 60)}
     rows = {row.finding.split("/")[1] for row in claims.ledger() if row.notebook == "03_pruning_results"}
     assert rows <= can

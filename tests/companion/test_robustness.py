@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from sinkprune_companion.experiments import robustness
 from sinkprune_companion.experiments.robustness import (
     PUBLISHED,
     OnRecord,
@@ -13,12 +12,11 @@ from sinkprune_companion.experiments.robustness import (
     apart_in,
     archived_fingerprint,
     archived_run,
-    load_pair,
     stable_shares,
 )
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
-from sinkprune_core.files import PACKAGE, project_root
+from sinkprune_core.files import project_root
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.pruning.recipe import preset
 
@@ -76,14 +74,3 @@ def test_shares_at_stable_positions_are_those_of_the_published_tables():
     assert table.text[table.pair == PUBLISHED].str.contains("natural English").all()
     assert table[["diffusion", "autoregressive"]].to_numpy().min() > 0
     assert table[["diffusion", "autoregressive"]].to_numpy().max() <= 100
-
-
-@pytest.mark.slow
-def test_a_pair_is_its_adapter_or_its_model(monkeypatch):
-    adapter = PACKAGE / "data" / "adapters" / "smol-dlm"
-    lm = load_pair(adapter, "bfloat16", "cpu")
-    assert (lm.name, lm.kind) == ("smol-dlm", "diffusion")
-    asked = []
-    monkeypatch.setattr(robustness, "load", lambda *given: asked.append(given))
-    load_pair(adapter.parent, "float32", "cpu")
-    assert asked == [(adapter.parent, "float32", "cpu")]

@@ -342,7 +342,7 @@ def test_an_error_of_the_command_is_one_line(arguments, said, monkeypatch, capsy
     [
         ("diffusion", {"protocol": "llama"}, "protocol='llama' is unknown; choose one of llada, dream"),
         ("diffusion", {"sampler": "d3pm"}, "sampler='d3pm' is unknown; choose one of llada, dream"),
-        ("diffusion", {"mc_num": 0}, "draws=0 is not a positive multiple"),
+        ("diffusion", {"mc_num": 0}, "draws=0 must be a whole number of at least 1"),
         ("diffusion", {"mc_num": "many"}, "model argument mc_num='many' cannot be"),
         ("diffusion", {"guidance": math.nan}, "model argument guidance=nan cannot be"),
         ("diffusion", {"cfg": 1.0}, "unknown model argument 'cfg'"),
