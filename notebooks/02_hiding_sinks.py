@@ -38,7 +38,7 @@ counts: list[int] = [1, 5, 10]  # numbers of keys to hide; verdicts are read at 
 thirds: list[str] = []  # of the layers, to hide keys in one alone: early, middle, late
 sequences: int = 8  # held-out sequences to score in each condition
 long_sequences: int = 8  # the same at the lengths after the first
-same_tokens: bool = (
+same_tokens: bool = True  # score the same tokens with a first token as without, not one more
     True  # behind a first token, score the tokens that are scored without it, not one more
 )
 same_share: bool = False  # at these lengths, also hide as large a share of the keys
@@ -154,7 +154,8 @@ prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 #
 # The DLM's NELBO and the AR model's exact likelihood on the same held-out text. The DLM sees the
 # same noise in every variant. Both count all tokens of a text but its first, which is context, also
-# where `<|endoftext|>` stands before it (with `same_tokens`; without, it counts there). The *excess* is what hiding costs: nats per
+# where `<|endoftext|>` stands before it (with `same_tokens`; without, it counts there). The
+# *excess* is what hiding costs: nats per
 # token above the model that sees all keys, paired by sequence and noise.
 
 # %%
