@@ -39,8 +39,6 @@ thirds: list[str] = []  # of the layers, to hide keys in one alone: early, middl
 sequences: int = 8  # held-out sequences to score in each condition
 long_sequences: int = 8  # the same at the lengths after the first
 same_tokens: bool = True  # score the same tokens with a first token as without, not one more
-    True  # behind a first token, score the tokens that are scored without it, not one more
-)
 same_share: bool = False  # at these lengths, also hide as large a share of the keys
 draws: int = 2  # noise draws per sequence
 prompts: int = 6  # held-out prompts to continue
@@ -155,8 +153,8 @@ prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 # The DLM's NELBO and the AR model's exact likelihood on the same held-out text. The DLM sees the
 # same noise in every variant. Both count all tokens of a text but its first, which is context, also
 # where `<|endoftext|>` stands before it (with `same_tokens`; without, it counts there). The
-# *excess* is what hiding costs: nats per
-# token above the model that sees all keys, paired by sequence and noise.
+# *excess* is what hiding costs: nats per token above the model that sees all keys, paired by
+# sequence and noise.
 
 # %%
 import pandas as pd
