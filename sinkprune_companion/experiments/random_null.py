@@ -85,7 +85,7 @@ def paired_counts(frame: pd.DataFrame, metric: str) -> dict[str, float]:
     many prompts are `larger`, `smaller` and `tied`, and p-values of the `sign test` (ties left out) and of
     `Wilcoxon`'s signed ranks; NaN where all are tied.
     """
-    by_prompt = frame.pivot_table(metric, "prompt", "kind", aggfunc="mean")
+    by_prompt = frame.pivot_table(metric, "prompt", "kind", aggfunc="mean", dropna=False)
     difference = (by_prompt["diffusion"] - by_prompt["autoregressive"]).dropna()
     larger, smaller = int((difference > 0).sum()), int((difference < 0).sum())
     counts = {
