@@ -10,7 +10,7 @@ from sinkprune_core.calibration import dense_statistics as module
 from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, row_bytes
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import EXCLUDE, NamedChoice, SinkContext
+from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
 from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.catalog import MODELS
@@ -164,24 +164,6 @@ def test_choices_by_row_are_those_whose_weights_ignore_the_other_states():
 
     assert {tokens for tokens in EXCLUDE if torch.equal(chosen(tokens, 1), chosen(tokens, 5))} == BY_ROW
     assert all(torch.equal(chosen(tokens, 1, 3.0), chosen(tokens, 5, 3.0)) for tokens in ("all", "official"))
-
-
-def test_a_function_sees_whole_trajectories_and_a_choice_by_row_its_rows(tiny_dlm, calibration, monkeypatch):
-    shapes = []
-
-    def sinks(context):
-        shapes.append(tuple(context.profile_NST.shape[:2]))
-        return context.sinks_NST
-
-    recipes = [Recipe(exclude=choice, propagation="dense", **NOISED) for choice in (sinks, "all")]
-    dense_statistics(tiny_dlm, recipes, calibration, progress=False)
-    assert set(shapes) == {(1, LEVELS)}
-    shapes.clear()
-    monkeypatch.setitem(EXCLUDE, "mine", NamedChoice(sinks, by_row=True))
-    recipes = [Recipe(exclude=choice, propagation="dense", **NOISED) for choice in ("mine", "all")]
-    found = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
-    assert set(shapes) == {(4, 1), (3, 1)}, "15 rows in batches of 4"
-    assert_same_statistics(found[recipes[0].statistics_key], found[recipes[1].statistics_key])
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])

@@ -100,14 +100,6 @@ def test_a_row_is_the_same_alone_and_in_a_batch(tiny_dlm, make_ids, sampler):
     assert torch.equal(generate(tiny_dlm, others_BT, sampler, seed=1)[2], together_BT[2])
 
 
-def test_seeds_and_rows_have_their_own_random_numbers(tiny_dlm, make_ids):
-    sampler, prompt_BT = Sampler(12, 6, None, temperature=1.0), make_ids(1, 5).expand(3, -1)
-    ids_BT = generate(tiny_dlm, prompt_BT, sampler, seed=0)
-    assert len(set(map(tuple, ids_BT.tolist()))) == 3
-    assert torch.equal(generate(tiny_dlm, prompt_BT, sampler, seed=0), ids_BT)
-    assert not torch.equal(generate(tiny_dlm, prompt_BT, sampler, seed=1), ids_BT)
-
-
 def test_temperature_draws_from_the_softened_softmax(tiny_dlm, make_ids):
     prompt_BT, draws = make_ids(1, 6).expand(3000, -1), 3000
     token_B = generate(tiny_dlm, prompt_BT, Sampler(1, 1, None, temperature=1.5), seed=0)[:, -1]
@@ -133,42 +125,6 @@ def test_the_mask_is_never_a_prediction(tiny_dlm, make_ids):
         tiny_dlm.model(start_BT, use_cache=False).logits.argmax(-1)[:, 4:-1] == MASK_TOKEN_ID
     ).any()  # it would be
     assert not (generate(tiny_dlm, prompt_BT, sampler) == MASK_TOKEN_ID).any()
-
-
-def test_a_mask_token_in_the_prompt_is_left_alone(tiny_dlm, make_ids):
-    prompt_BT = make_ids(2, 5)
-    prompt_BT[0, 3] = MASK_TOKEN_ID
-    for state_BT in states_of(tiny_dlm, prompt_BT, Sampler(8, 4, 4)):
-        assert torch.equal(state_BT[:, :5], prompt_BT)
-
-
-def test_the_watcher_sees_the_input_of_the_forward_before_it(tiny_dlm, make_ids):
-    seen, fed = [], []
-    handle = tiny_dlm.model.get_input_embeddings().register_forward_pre_hook(
-        lambda module, args: fed.append(args[0].clone())
-    )
-    generate(
-        tiny_dlm,
-        make_ids(2, 3),
-        Sampler(6, 3, None),
-        watch=lambda step, ids_BT: seen.append((step, len(fed), ids_BT.clone())),
-    )
-    handle.remove()
-    assert [step for step, _, _ in seen] == [0, 1, 2] and [forwards for _, forwards, _ in seen] == [1, 2, 3]
-    for (_, _, ids_BT), fed_BT in zip(seen, fed, strict=True):
-        assert torch.equal(ids_BT, fed_BT)
-
-
-def test_a_random_order_is_random_and_confidence_is_not(tiny_dlm, make_ids):
-    def order(sampler, seed):
-        return [
-            tuple((state_BT[0, 5:] != MASK_TOKEN_ID).tolist())
-            for state_BT in states_of(tiny_dlm, make_ids(1, 5), sampler, seed=seed)
-        ]
-
-    assert order(Sampler(12, 12, None, "random"), 0) != order(Sampler(12, 12, None, "random"), 1)
-    for name in ("low_confidence", "entropy"):
-        assert order(Sampler(12, 12, None, name), 0) == order(Sampler(12, 12, None, name), 1)
 
 
 @pytest.mark.parametrize("sampler", CHANCE, ids=name_of)

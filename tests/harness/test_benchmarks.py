@@ -1,11 +1,9 @@
 """Benchmarks: the table of results, the published settings, and what is refused before any work."""
 
-import sys
 from pathlib import Path
 
 import lm_eval.tasks
 import pytest
-import yaml
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
@@ -85,16 +83,6 @@ def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family)
 # refusals
 
 
-def test_an_installation_without_the_harness_says_what_to_install(tiny_dlm, monkeypatch):
-    monkeypatch.delitem(sys.modules, "sinkprune_companion.harness.harness_model")
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    chosen = choose(tiny_dlm, ["paper"])  # the settings need no harness
-    assert [benchmark.task for benchmark in chosen[:2]] == ["mmlu", "arc_challenge"]
-    said = r"benchmarks need lm-evaluation-harness: pip install 'sinkprune\[eval\]'"
-    with pytest.raises(ModuleNotFoundError, match=said):
-        evaluate(tiny_dlm, ["paper"])
-
-
 def test_a_limit_or_a_family_that_cannot_be_is_refused_before_any_work(tiny_dlm):
     tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
     with pytest.raises(ValueError, match="limit=0 must be at least 1"):
@@ -102,23 +90,6 @@ def test_a_limit_or_a_family_that_cannot_be_is_refused_before_any_work(tiny_dlm)
     said = "family='mamba' is unknown; choose one of llada, dream, autoregressive"
     with pytest.raises(ValueError, match=said):
         evaluate(tiny_dlm, ["paper"], family="mamba")
-
-
-@pytest.mark.slow
-def test_an_unknown_task_is_refused_with_those_of_like_names(tiny_dlm):
-    tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
-    with pytest.raises(ValueError, match="unknown task 'arc_chalenge'; did you mean arc_challenge"):
-        evaluate(tiny_dlm, ["piqa", "arc_chalenge"])
-
-
-def test_data_that_cannot_be_had_is_an_error_before_any_work(tiny_dlm, task_folder, tmp_path):
-    task = yaml.safe_load((task_folder / "tiny_last.yaml").read_text())
-    task |= {"task": "tiny_lost", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "gone.jsonl")}}}
-    file = tmp_path / "tiny_lost.yaml"
-    file.write_text(yaml.safe_dump(task))
-    tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
-    with pytest.raises(OSError, match=r"the data of task .*tiny_lost.* cannot be loaded .*gone\.jsonl"):
-        evaluate(tiny_dlm, ["tiny_last", str(file)], include=task_folder)
 
 
 def test_the_suite_and_other_tasks_share_a_table(tiny_ar, task_folder):

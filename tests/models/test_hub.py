@@ -167,16 +167,6 @@ def test_a_download_that_breaks_off_is_said_and_can_be_gone_on_with(hub, capsys)
     assert hub.sent - before < whole + 10_000
 
 
-def test_a_repository_of_pickles_alone_is_refused(hub):
-    (hub.folder / "model.safetensors").unlink()
-    assert "publishes no safetensors: pickled weights can run code and are not fetched" in refused()
-
-
-def test_no_hub_at_all_is_one_line(hub, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    assert "the hub cannot be reached and its cache does not hold it" in refused()
-
-
 # damaged caches
 
 

@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models import embedded
 from sinkprune_core.models.catalog import EMBEDDED, MODELS
-from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.models.hub import available_memory, requirements
-from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core.models.hub import requirements
+from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import FormatError
 
 PROSE = (
@@ -28,18 +27,6 @@ def test_an_unknown_name_lists_the_known_ones(tmp_path):
     for name in ("smol", tmp_path):
         with pytest.raises(ValueError, match=r"unknown model .*known names: smol-ar, smol-dlm"):
             load(name)
-
-
-def test_the_adapted_model_is_no_folder_of_weights():
-    with pytest.raises(ValueError, match=r"smol-dlm is a base with an adapter, not a folder: save it"):
-        open_checkpoint("smol-dlm")
-
-
-def test_an_unknown_dtype_lists_the_known_ones(saved):
-    with pytest.raises(
-        ValueError, match="dtype='float8' is unknown; choose one of float32, bfloat16, float16"
-    ):
-        load(saved, "float8")
 
 
 @pytest.mark.slow
@@ -146,16 +133,6 @@ def test_requirements_of_a_table_row_are_known_without_a_download(hub):
     assert requirements("openai-community/gpt2").disk == 124_439_808 * 4
 
 
-def test_requirements_of_the_embedded_pair_know_the_cache(tiny_base, tmp_path, monkeypatch):
-    parameters = sum(tensor.numel() for tensor in load_file(tiny_base / "model.safetensors").values())
-    ar, dlm = requirements("smol-ar", "bfloat16"), requirements("smol-dlm", "bfloat16")
-    assert (ar.parameters, ar.download, ar.disk) == (parameters, 0, 2 * parameters)
-    assert dlm.memory == ar.memory  # an adapter is merged one linear at a time
-    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "empty"))
-    assert requirements("smol-dlm").download == embedded.BASE.wheel_bytes
-    assert requirements("smol-ar").parameters == 134_515_008
-
-
 def test_requirements_of_a_folder_come_from_its_headers(hub, tmp_path):
     write(CASES["llada"], tmp_path / "llada")
     need = requirements(tmp_path / "llada")
@@ -186,8 +163,3 @@ def test_a_machine_that_is_too_small_is_told_before_any_work(hub, saved, monkeyp
         match=r"missing: 15.2 GB of disk in .*hub, which has 0.0 GB free: make room, or set HF_HOME",
     ):
         load("Qwen/Qwen2.5-7B")
-
-
-def test_memory_is_a_number_of_bytes_and_auto_suits_the_cpu(saved):
-    assert 1 << 28 < available_memory() < 1 << 45
-    assert load(saved, "auto").model.dtype == choose_dtype("auto", "cpu")

@@ -6,16 +6,12 @@ import pytest
 import torch
 from families import outputs, some_ids
 from random_models.cases import CASES
-from random_models.layouts import smdm
-from random_models.parts import draw
-from random_models.writing import write_weights
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.language_model import part_name
 from sinkprune_core.models.loading import language_model, load
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.models.weight_files import FormatError, WeightFiles
-from sinkprune_core.sinks import attention
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -84,15 +80,6 @@ def test_what_is_loaded_does_not_hang_on_its_file(fresh):
     assert torch.equal(Checkpoint(folder).load().model.layers[0].mlp.up_proj.weight, before)
 
 
-def test_two_models_of_one_checkpoint_share_nothing(written):
-    checkpoint = Checkpoint(written("dream")[0])
-    first, second = checkpoint.load(), checkpoint.load()
-    with attention.track(first):
-        assert second.config._attn_implementation == "sdpa" != first.config._attn_implementation
-    memory = [{parameter.data_ptr() for parameter in model.parameters()} for model in (first, second)]
-    assert not memory[0] & memory[1]
-
-
 def test_a_tied_head_is_read_from_the_embedding(written):
     checkpoint = Checkpoint(written("illada")[0])
     assert "lm_head.weight" not in checkpoint.names() and "lm_head.weight" in checkpoint
@@ -114,13 +101,22 @@ def test_a_head_that_is_called_tied_and_is_not_is_kept(fresh):
     assert model.config.tie_word_embeddings and model.lm_head.weight is model.model.embed_tokens.weight
 
 
-@pytest.mark.parametrize(("damage", "stored", "native"), [
-    ("missing", "model.transformer.blocks.1.ff_proj.weight", "model.layers.1.mlp.gate_proj.weight"),
-    ("unexpected", "model.transformer.blocks.1.q_norm.weight", "model.transformer.blocks.1.q_norm.weight"),
-    ("unexpected", "model.transformer.blocks.9.ff_proj.weight", "model.layers.9.mlp.gate_proj.weight"),
-    ("mismatched", "model.transformer.blocks.1.ff_out.weight",
-     r"model.layers.1.mlp.down_proj.weight: \(3, 3\) instead of \(32, 45\)"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("damage", "stored", "native"),
+    [
+        ("missing", "model.transformer.blocks.1.ff_proj.weight", "model.layers.1.mlp.gate_proj.weight"),
+        (
+            "unexpected",
+            "model.transformer.blocks.1.q_norm.weight",
+            "model.transformer.blocks.1.q_norm.weight",
+        ),
+        (
+            "mismatched",
+            "model.transformer.blocks.1.ff_out.weight",
+            r"model.layers.1.mlp.down_proj.weight: \(3, 3\) instead of \(32, 45\)",
+        ),
+    ],
+)
 @pytest.mark.parametrize("block_alone", [False, True])
 def test_weights_that_do_not_fit_are_one_error_with_native_names(fresh, damage, stored, native, block_alone):
     folder = fresh("llada grouped")
@@ -169,18 +165,3 @@ def test_broken_folders_are_told_apart(fresh, damage, said):
         save_file({name: tensor.to(torch.int8) for name, tensor in weights.items()}, first)
     with pytest.raises(FormatError, match=said):
         load(folder)
-
-
-def test_a_checkpoint_of_many_files_in_one_folder_is_asked_for_one(fresh, tmp_path):
-    """SMDM's repository is one folder of many models."""
-    folder, case = fresh("smdm"), CASES["smdm"]
-    other, _ = smdm(draw(case.shape, seed=1), case.shape)
-    write_weights({name: tensor.contiguous().clone() for name, tensor in other.items()}, tmp_path)
-    (tmp_path / "model.safetensors").rename(folder / "mdm-other.safetensors")
-    with pytest.raises(FormatError, match="Keep one model per folder"):
-        Checkpoint(folder)
-    tensors = [
-        Checkpoint(folder, "smdm", file).tensor("lm_head.weight")
-        for file in ("model.safetensors", "mdm-other.safetensors")
-    ]
-    assert not torch.equal(*tensors)

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from random_models.cases import CASES
-from random_models.writing import write
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core.calibration.text import Calibration
@@ -94,19 +92,6 @@ def test_a_streamed_model_scores_as_one_in_memory(name, folder):
     )
 
 
-@pytest.mark.parametrize("recipe", ["wanda", "unstable"])
-@pytest.mark.parametrize("layer", [0, 1, 2])
-def test_a_killed_streamed_run_goes_on(recipe, layer, folder, tmp_path, killed_at):
-    lm, streamed = both(folder("llada"))
-    calibration, work = Calibration(text(lm), batch=3), tmp_path / "work"
-    prune(lm, RECIPES[recipe], calibration, progress=False)
-    with killed_at(layer):
-        prune(streamed, RECIPES[recipe], calibration, progress=False, work=work)
-    fresh = stream(streamed.checkpoint, "streamed", torch.float32)
-    prune(fresh, RECIPES[recipe], calibration, progress=False, work=work)
-    assert same(blocks_of(lm), blocks_of(fresh))
-
-
 def test_blocks_are_forgotten_after_an_exception(folder):
     _, streamed = both(folder("llada"))
     with pytest.raises(KeyboardInterrupt), streamed.resident(0):
@@ -123,11 +108,3 @@ def test_what_a_streamed_model_cannot_do_is_said_before_any_work(folder, tmp_pat
     for fields in ({"criterion": "wanda", "pattern": "structured"}, {"inputs": "noised", "noise": "rollout"}):
         with pytest.raises(ValueError, match="need the whole model in memory"):
             prune(streamed, Recipe(**fields), calibration, work=tmp_path / "work")
-
-
-def test_a_fingerprint_knows_the_weights(folder, tmp_path):
-    path = folder("llada")
-    one = stream(open_checkpoint(path), "one", torch.float32).fingerprint()
-    assert stream(open_checkpoint(path), "again", torch.float32).fingerprint() == one
-    write(CASES["llada"], tmp_path / "other", seed=1)
-    assert stream(open_checkpoint(tmp_path / "other"), "other", torch.float32).fingerprint() != one

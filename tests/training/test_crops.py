@@ -58,26 +58,7 @@ def test_a_batch_is_made_of_crops_of_one_length_that_take_turns_among_the_stream
         assert torch.equal(ids_T, ids_T[0] + torch.arange(length))
 
 
-def test_every_start_is_possible_the_first_and_the_last_too():
-    found = Crops(numbered(12), (4,), 4, seed=0)
-    starts = [int(found.batch(index)[0, 0]) for index in range(400)]
-    counts = torch.bincount(torch.tensor(starts), minlength=9)
-    assert len(counts) == 9
-    assert counts.min() > 20 and counts.max() < 80  # 44 each in expectation, standard deviation 6
-
-
 # streams and held-out sequences
-
-
-def test_a_stream_has_a_separator_before_each_text(tiny_dlm):
-    tokenizer = tiny_dlm.tokenizer
-    texts = ["the list of word30", "word31 is"]
-    found = stream(texts, tokenizer)
-    separator = corpus.separator(tokenizer)
-    first, second = (tokenizer(text).input_ids for text in texts)
-    assert found.tolist() == [separator, *first, separator, *second]
-    assert found.dtype == stream([], tokenizer).dtype == torch.int64
-    assert len(stream([], tokenizer)) == 0
 
 
 def documents(count: int, length: int) -> torch.Tensor:
@@ -99,21 +80,6 @@ def test_crops_never_begin_with_a_separator_and_beginnings_always_do():
         for start, sequence_T in zip(starts.tolist(), sequences_NT, strict=True):
             if sequence_T[1] != SEPARATOR:
                 assert torch.equal(sequence_T, stream_T[start : start + 16])
-
-
-def test_there_are_as_many_sequences_as_places_where_these_are_few():
-    stream_T = documents(5, 10)
-    found = held_out_sequences(stream_T, SEPARATOR, 12)
-    assert len(found["beginnings"]) == 4  # 44 places begin a sequence: the last document is too short for one
-    assert len(found["crops"]) == 40
-    assert torch.equal(found["beginnings"][0], stream_T[:12])
-    assert torch.equal(found["crops"][-1], stream_T[-12:])
-
-
-def test_too_little_held_out_text_is_refused():
-    assert len(held_out_sequences(torch.arange(1, 9), SEPARATOR, 8)["crops"]) == 1
-    with pytest.raises(ValueError, match="has 7 tokens, too few for one sequence of 8: give more text"):
-        held_out_sequences(torch.arange(1, 8), SEPARATOR, 8)
 
 
 # all data of a run

@@ -2,7 +2,6 @@
 
 import json
 
-import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
@@ -35,37 +34,6 @@ def test_an_exported_adapter_merges_to_the_trained_model(prepared, short, tmp_pa
     expected = before + 8 / 4 * product
     torch.testing.assert_close(merged.model.layers[0].mlp.down_proj.weight, expected)
     assert not torch.allclose(expected, before, atol=1e-3)
-
-
-def test_an_export_tells_the_run_up_to_its_checkpoint_without_repeats(prepared, rows_of, short, tmp_path):
-    checkpoint = train(short(), prepared, check_every=1)
-    rows = rows_of(prepared / "log.jsonl")
-    again = {**rows[1], "train_nelbo": 1.25}  # a step that a resumed run logged again
-    beyond = {**rows[3], "step": 5}  # one beyond the checkpoint
-    with (prepared / "log.jsonl").open("a") as file:
-        for row in (again, beyond):
-            file.write(json.dumps(row) + "\n")
-    folder = export(checkpoint, tmp_path / "adapter")
-    told = rows_of(folder / "training_log.jsonl")
-    assert told == [rows[0], again, rows[2], rows[3]]
-    card = (folder / "README.md").read_text()
-    assert "Trained tokens: 64 in 4 steps" in card
-    for row in told:
-        losses = [row["train_nelbo"]]
-        losses += [row[f"nelbo_samples_{kind}"] for kind in ("crops", "beginnings")]
-        losses += [row[f"nelbo_documentation_{kind}"] for kind in ("crops", "beginnings")]
-        cells = [str(row["tokens"]), f"{row['learning_rate']:.2g}", *(f"{loss:.3f}" for loss in losses)]
-        assert f"| {' | '.join(cells)} |" in card
-    assert "| `lengths` | 8 |" in card and str(tmp_path) not in card
-
-
-def test_what_is_no_run_is_not_exported(prepared, short, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no training\.json and no log\.jsonl: export needs"):
-        export(tmp_path / "nothing" / "checkpoint", tmp_path / "adapter")
-    checkpoint = train(short(), prepared)
-    (prepared / "log.jsonl").write_text('{"step": 5}\n')
-    with pytest.raises(ValueError, match="has no row up to step 4, the checkpoint's"):
-        export(checkpoint, tmp_path / "adapter")
 
 
 def test_the_trained_pair_is_loaded_by_its_names(prepared, short, make_ids, monkeypatch):

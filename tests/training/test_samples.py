@@ -38,19 +38,6 @@ def test_samples_equal_a_naive_sampler(tiny_ar):
         assert samples_BT[row].tolist() == [START_TOKEN_ID, *ids[2:]]
 
 
-def test_a_sample_does_not_depend_on_its_batch(tiny_ar):
-    together_BT = sample_batch(tiny_ar, 16, 0, 6, seed=1)
-    assert torch.equal(
-        torch.cat([sample_batch(tiny_ar, 16, first, 2, seed=1) for first in (0, 2, 4)]), together_BT
-    )
-    assert torch.equal(sample_batch(tiny_ar, 16, 5, 1, seed=1), together_BT[5:])
-    assert torch.equal(
-        sample_batch(tiny_ar, 9, 0, 6, seed=1), together_BT[:, :9]
-    )  # a longer sample begins as the shorter one
-    assert len(set(map(tuple, together_BT.tolist()))) == 6
-    assert not torch.equal(sample_batch(tiny_ar, 16, 0, 6, seed=2), together_BT)
-
-
 def test_the_shipped_samples_are_whole():
     stored_NT = load_file(SAMPLES)["ids"]
     assert stored_NT.dtype == torch.uint16 and stored_NT.shape == (ar_samples.COUNT, ar_samples.LENGTH)
