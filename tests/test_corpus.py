@@ -14,7 +14,6 @@ from sinkprune_core import corpus
 from sinkprune_core.corpus import (
     HELD_OUT_SHARE,
     documentation,
-    documentation_sequences,
     draw_sequences,
     is_held_out,
     pack,
@@ -144,14 +143,6 @@ def test_packing_is_exact(tiny_ar):
 def test_too_little_text_is_an_error_with_both_numbers(tiny_ar, lines, tokens):
     with pytest.raises(ValueError, match=f"the corpus has {tokens} tokens, too few for one sequence of 6"):
         pack(lines, tiny_ar.tokenizer, 6)
-
-
-def test_sequences_of_the_splits_are_made_of_their_own_paragraphs(tiny_ar, paragraphs):
-    for held_out in (True, False):
-        own = [text for text in paragraphs if is_held_out(text) == held_out]
-        sequences_NT = documentation_sequences(tiny_ar.tokenizer, 32, held_out)
-        assert torch.equal(sequences_NT, pack(own, tiny_ar.tokenizer, 32))
-        assert len(sequences_NT) == sum(len(tiny_ar.encode(text)) + 1 for text in own) // 31
 
 
 # both sources

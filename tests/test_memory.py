@@ -18,7 +18,7 @@ from sinkprune_core import memory
 from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation import likelihood, token_losses
-from sinkprune_core.models import adapters, embedded, reader
+from sinkprune_core.models import adapters, embedded
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.reader import Checkpoint
 
@@ -99,30 +99,6 @@ def test_the_adapter_is_merged_in_float32_one_linear_at_a_time(monkeypatch, dtyp
             product = adapter[f"{lora}_B.weight"].float() @ adapter[f"{lora}_A.weight"].float()
             expected = expected + product * scale
         assert torch.equal(found, expected.to(dtype)), name
-
-
-@pytest.mark.skipif(
-    not Path("/proc/self/smaps").exists(),
-    reason="the system does not say which pages of a file are in memory",
-)
-def test_reading_a_model_lets_go_of_the_pages_it_has_read(monkeypatch):
-    """Never more than twice MAPPED of its 269 MB are pages in memory (the embedding alone is 57 MB)."""
-    folder = embedded.base_folder()
-    resident = []  # bytes of the folder's files in memory whenever a tensor is read
-    tensor = reader.Checkpoint.tensor
-
-    def measured(checkpoint, name):
-        smaps = Path("/proc/self/smaps").read_text()
-        smaps = re.sub(r"\n(?:Size|KernelPageSize|MMUPageSize):.*", "", smaps)
-        found = re.findall(rf"{re.escape(str(folder))}.*?\nRss: +(\d+)", smaps)
-        resident.append(sum(map(int, found)) * 1024)
-        return tensor(checkpoint, name)
-
-    monkeypatch.setattr(reader.Checkpoint, "tensor", measured)
-    model = Checkpoint(folder).load(torch.bfloat16)
-    assert 0 < max(resident) <= 2 * reader.MAPPED
-    stored = load_file(folder / "model.safetensors")
-    assert all(torch.equal(stored[name], weight) for name, weight in model.named_parameters())
 
 
 # how much is free

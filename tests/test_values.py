@@ -72,12 +72,6 @@ def test_a_field_that_is_no_amount_is_refused(cls, name, value):
     assert "must be a" in refused(name, lambda: made(cls, **{name: value}))
 
 
-@pytest.mark.parametrize("value", [1, "yes", None, 0.0])
-def test_a_switch_is_true_or_false(value):
-    for cls, name in ((Recipe, "compensate"), (Sampler, "logits_eos_inf"), (Protocol, "visible_end")):
-        assert refused(name, lambda cls=cls, name=name: cls(**{name: value})).endswith("True or False")
-
-
 @pytest.mark.parametrize(("function", "name"), fields_of(CALLS))
 @pytest.mark.parametrize("value", NO_COUNT, ids=repr)
 def test_an_argument_that_is_no_count_is_refused_before_any_work(tiny_dlm, tiny_ar, function, name, value):

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from naive import linears_of, same, weights_of
+from naive import linears_of
 
 from sinkprune_core.calibration import dense_statistics as module
 from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, row_bytes
@@ -75,37 +75,6 @@ def assert_same_statistics(one, other, rtol: float = 1e-6) -> None:
                     getattr(inputs, field), getattr(others, field), rtol=rtol, atol=2 * rtol
                 )
             assert inputs.count == pytest.approx(others.count, rel=rtol)
-
-
-@pytest.mark.parametrize(
-    ("kind", "names"),
-    [
-        ("diffusion", ["noised-dense", "all-sinks", "unstable", "random", "paper", "paper-dream"]),
-        ("autoregressive", ["wanda"]),
-    ],
-)
-def test_one_pass_and_a_walk_by_blocks_find_the_same(make_lm, calibration, monkeypatch, kind, names):
-    """Where the inputs cannot all wait, text runs twice: once for its sinks, once block by block."""
-    lm, found = make_lm(kind), []
-    if kind == "diffusion":
-        recipes = [preset(name, noise_levels=LEVELS, propagation="dense") for name in names]
-    else:
-        recipes = [
-            Recipe(propagation="dense", exclude=tokens, noise_levels=LEVELS, sink_std=1.0)
-            for tokens in ("all", "random", "unstable")
-        ]
-    for waiting in (module.WAITING_BYTES, 0):
-        monkeypatch.setattr(module, "WAITING_BYTES", waiting)
-        found.append(dense_statistics(lm, recipes, calibration, progress=False))
-    for recipe in recipes:
-        once, walked = (each[recipe.statistics_key] for each in found)
-        assert_same_statistics(once, walked)
-        results = []
-        for known in (once, walked):
-            with weights_kept(lm):
-                prune(lm, recipe, calibration, progress=False, statistics=known)
-                results.append(weights_of(lm))
-        assert same(*results)
 
 
 RECIPES = {

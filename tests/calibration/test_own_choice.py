@@ -14,7 +14,7 @@ import torch
 from naive import same, weights_of
 
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import choice_identity, rows_for
+from sinkprune_core.calibration.token_weights import choice_identity
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
@@ -50,14 +50,6 @@ def pruned(lm, recipe, calibration, **options):
     with weights_kept(lm):
         report = prune(lm, recipe, calibration, progress=False, **options)
         return weights_of(lm), report
-
-
-def test_a_function_leaves_out_what_it_returns(tiny_dlm, calibration):
-    recipe = Recipe(propagation="dense", exclude=first_half, **NOISED)
-    _, report = pruned(tiny_dlm, recipe, calibration)
-    assert report.left_out_share == 0.5
-    rows = rows_for(tiny_dlm, calibration, recipe.statistics_key, progress=False)
-    assert rows.weight_RT.tolist() == [[0.0] * 6 + [1.0] * 6] * 10
 
 
 @pytest.mark.parametrize(
@@ -96,16 +88,6 @@ def make_choice(share, offset=0):
 def held(value):
     """Return a function that closes over a value."""
     return lambda context: (value, context)[1]
-
-
-def test_an_identity_tells_functions_apart_and_not_their_copies():
-    same_line = [lambda context: context.sinks_NST, lambda context: ~context.sinks_NST]
-    large = [make_choice(torch.zeros(3000)), make_choice(torch.eye(3000)[1500])]
-    functions = [first_half, sinks_that_move, make_choice(0.25), make_choice(0.5), *same_line, *large]
-    identities = [choice_identity(function) for function in functions]
-    assert len(set(identities)) == len(functions)
-    assert choice_identity(make_choice(0.5)) == identities[3]
-    assert identities[0].startswith(f"{__name__}.first_half:")
 
 
 LARGE = np.ones(2000)
@@ -216,18 +198,6 @@ def test_what_has_no_identity_is_refused_where_something_would_be_kept(function,
         choice_identity(function)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
-
-
-def test_a_model_in_a_closure_prunes_but_gets_no_work_folder(tiny_dlm, calibration, tmp_path):
-    def by_model(context, lm=tiny_dlm):
-        return context.sinks_NST if lm.is_diffusion else context.profile_NST
-
-    recipe = Recipe(propagation="dense", exclude=by_model, **NOISED)
-    before = weights_of(tiny_dlm)
-    with pytest.raises(ValueError, match="a default is a LanguageModel; pass plain values"):
-        prune(tiny_dlm, recipe, calibration, progress=False, work=tmp_path / "work")
-    assert not (tmp_path / "work").exists() and same(weights_of(tiny_dlm), before)
-    pruned(tiny_dlm, recipe, calibration)
 
 
 def test_an_identity_is_the_same_in_another_process(tmp_path):

@@ -6,27 +6,21 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
-from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
-from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
-from tiny_tasks import DOCS, TASKS, WORDS, words
+from tiny_tasks import DOCS, TASKS
 
 from sinkprune_companion.harness import harness
 from sinkprune_companion.harness.harness_model import HarnessModel
 from sinkprune_companion.harness.suite import TASKS as SUITE
 from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol
-
-PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def run(model, manager, tasks, **options):
@@ -163,57 +157,11 @@ def test_texts_are_those_of_the_sampler_whatever_the_batch(tiny_dlm, settings, s
         assert text == expected
 
 
-def written_after(lm, text: str) -> torch.Tensor:
-    """Return the twelve tokens that a model writes after a text at temperature 3."""
-    prompt_T = lm.encode(text)
-    name = (tuple(prompt_T.tolist()), 0)
-    if lm.is_diffusion:
-        ids_BT = generate(lm, prompt_T[None], Sampler(12, 12, None, temperature=3.0), names=[name])
-    else:
-        ids_BT = decode(lm, prompt_T[None], 12, 3.0, names=[name])
-    return ids_BT[0, -12:]
-
-
-def first_special_token(lm) -> tuple[str, torch.Tensor, int]:
-    """Return a text, what follows it, and where a special token, not the end of text, comes after words."""
-    for doc in DOCS:
-        ids_L = written_after(lm, doc["text"])
-        for place in range(1, 12):
-            if 0 < ids_L[place] < 17 and ids_L[:place].min() >= 17:
-                return doc["text"], ids_L, place
-    pytest.fail("no special token was written")
-
-
-@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
-def test_a_stop_that_is_a_special_token_ends_a_text(make_lm, kind):
-    lm = make_lm(kind)
-    model, tokenizer = HarnessModel(lm, gen_length=12, temperature=3.0), lm.tokenizer
-    text, ids_L, place = first_special_token(lm)
-    stop = tokenizer.convert_ids_to_tokens(int(ids_L[place]))
-    before = tokenizer.decode(ids_L[:place])
-    assert model.generate_until(requests((text, {"until": [stop]}))) == [before]
-    [on] = model.generate_until(requests((text, {"until": []})))
-    assert stop not in on and on.startswith(before)
-
-
 def test_repetitions_of_a_request_are_different_samples(tiny_dlm):
     asked = (DOCS[0]["text"], {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 2.0})
     texts = HarnessModel(tiny_dlm).generate_until(requests(asked, asked, asked))
     assert len(set(texts)) == 3
     assert HarnessModel(tiny_dlm, batch_size=1).generate_until(requests(asked, asked, asked)) == texts
-
-
-def test_generation_stops_when_every_row_has_stopped(tiny_dlm, tiny_ar):
-    any_word = {"until": WORDS, "max_gen_toks": 24}
-    asked = requests(*((doc["text"], any_word) for doc in DOCS))
-    for lm, options, few in ((tiny_dlm, {"block": 4}, 18), (tiny_ar, {}, 12)):
-        fed = []
-        handle = lm.model.get_input_embeddings().register_forward_pre_hook(
-            lambda module, args, fed=fed: fed.append(1)
-        )
-        HarnessModel(lm, **options).generate_until(asked)
-        handle.remove()
-        assert 1 <= len(fed) <= few
 
 
 def test_pruned_and_saved_models_come_by_folder(tiny_dlm, tmp_path, manager):
@@ -263,15 +211,6 @@ def test_the_harness_s_command_knows_the_model_and_the_suite_from_any_folder(tin
     assert json.loads(written.read_text())["config"]["model"] == "sinkprune"
 
 
-def test_the_console_command_is_the_harness_s_own():
-    scripts = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["scripts"]
-    command = EntryPoint("sinkprune-lm-eval", scripts["sinkprune-lm-eval"], "console_scripts").load()
-    assert command is harness.main
-    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    [(name, value)] = project["entry-points"]["lm_eval.models"].items()
-    assert EntryPoint(name, value, "lm_eval.models").load() is HarnessModel is get_model(name)
-
-
 def test_only_a_command_line_that_names_the_suite_gets_its_folder():
     plain = ["run", "--tasks", "piqa"]
     assert harness.with_suite(plain) == plain
@@ -299,24 +238,6 @@ def test_only_a_command_line_that_names_the_suite_gets_its_folder():
 def test_an_argument_that_cannot_be_is_refused(kind, options, message, make_lm):
     with pytest.raises(ValueError, match=message):
         HarnessModel(make_lm(kind), **options)
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "lengths"),
-    [
-        ("diffusion", {}, (60, 5)),
-        ("diffusion", {"protocol": "dream"}, (59, 5)),  # an end-of-text token follows
-        ("autoregressive", {}, (61, 5)),  # the last token is never fed
-    ],
-)
-def test_a_pair_that_does_not_fit_is_refused_before_any_work(kind, options, lengths, make_lm):
-    lm = make_lm(kind)
-    context, target = words(lengths[0], 1), " " + words(lengths[1], 2)
-    model = HarnessModel(lm, **options, mc_num=1) if lm.is_diffusion else HarnessModel(lm)
-    assert len(model.loglikelihood(requests((words(lengths[0] - 1, 1), target)))) == 1
-    lm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
-    with pytest.raises(ValueError, match=r"exceed max_length=64 of tiny-.*: use fewer shots"):
-        model.loglikelihood(requests((context, target)))
 
 
 def test_a_first_token_is_put_before_a_context_once(tiny_ar, make_ids):

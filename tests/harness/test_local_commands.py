@@ -4,15 +4,12 @@ import json
 import math
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from public_formats import write_both
 
 from sinkprune_companion.cli import main
-from sinkprune_companion.harness.benchmarks import evaluate
 from sinkprune_companion.harness.local_data import running_text, wikitext
-from sinkprune_companion.harness.local_tasks import local_tasks
 from sinkprune_core import corpus
 from sinkprune_core.evaluation.conditional_likelihood import perplexity
 from sinkprune_core.evaluation.likelihood import nll
@@ -41,17 +38,6 @@ def shell(out: Path, *arguments: object) -> list[dict]:
     asked = [str(part) for part in ("evaluate", *arguments, "--dtype", "float32", "--json", out)]
     assert main.main(asked) == 0
     return json.loads(out.read_text())
-
-
-def test_the_shell_runs_tasks_on_local_data(model, tiny_ar, folder, tmp_path):
-    tasks = ("--tasks", "blimp_passive_1,wikitext", "blimp_wh_island")
-    found = pd.DataFrame(
-        shell(tmp_path / "out.json", model("autoregressive"), *tasks, "--data", folder, "--limit", 2)
-    )
-    with local_tasks(folder, ["blimp_passive_1", "wikitext", "blimp_wh_island"]) as (names, include):
-        expected = evaluate(tiny_ar, names, include=include, limit=2)
-    assert found.task.tolist() == expected.task.tolist() and found.documents.tolist() == [2] * 5
-    assert found.value.tolist() == pytest.approx(expected.value.tolist())
 
 
 def test_the_shell_scores_wikitext_with_an_interval(model, tiny_ar, folder, tmp_path):

@@ -11,12 +11,11 @@ from lm_eval import simple_evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
-from public_formats import BLIMP, jsonl, parquet, words, write_both
+from public_formats import BLIMP, write_both
 
 from sinkprune_companion.harness.benchmarks import evaluate
-from sinkprune_companion.harness.data_files import blimp_files, blimp_paradigms
 from sinkprune_companion.harness.harness_model import HarnessModel
-from sinkprune_companion.harness.local_data import pairs, wikitext
+from sinkprune_companion.harness.local_data import wikitext
 from sinkprune_companion.harness.local_tasks import local_tasks
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol
@@ -67,34 +66,6 @@ def test_accuracy_is_that_of_a_naive_loop(tiny_ar, tiny_dlm, folder):
         bound(tiny_dlm, f" {good}", how) > bound(tiny_dlm, f" {bad}", how) for good, bad in BLIMP["passive_1"]
     ]
     assert local(tiny_dlm, folder, ["blimp_passive_1"], mc_num=8).value.tolist() == [sum(right) / 4]
-
-
-def test_parquet_files_and_shards_are_as_good(tiny_ar, folder, tmp_path):
-    hub = tmp_path / "hub"
-    good, bad = zip(*BLIMP["wh_island"], strict=True)
-    for number, part in enumerate((slice(2), slice(2, None))):
-        shard = hub / "wh_island" / f"train-0000{number}-of-00002.parquet"
-        parquet(shard, sentence_good=good[part], sentence_bad=bad[part])
-    good, bad = zip(*BLIMP["passive_1"], strict=True)
-    parquet(hub / "passive_1.parquet", sentence_good=good, sentence_bad=bad)
-    found = {name: pairs(files) for name, files in blimp_files(hub).items()}
-    assert found == {name: pairs(files) for name, files in blimp_files(folder).items()}
-    asked = ["blimp_wh_island", "blimp_passive_1"]
-    pd.testing.assert_frame_equal(local(tiny_ar, hub, asked), local(tiny_ar, folder, asked))
-
-
-def test_all_paradigms_are_blimp_and_fewer_are_not(tiny_ar, tmp_path):
-    for place, name in enumerate(blimp_paradigms()):
-        jsonl(tmp_path / f"{name}.jsonl", [(words(2, place), words(2, place + 500))] * (1 + place % 2))
-    with local_tasks(tmp_path, ["blimp"]) as (names, include):
-        frame = evaluate(tiny_ar, names, include=include)
-        apart = evaluate(tiny_ar, [f"blimp_{name}" for name in blimp_paradigms()], include=include)
-    assert frame.task.tolist() == names == ["blimp"] and frame.documents.tolist() == [100]
-    # paradigms weigh alike, as in the harness
-    assert frame.value[0] == pytest.approx(apart.value.mean())
-    (tmp_path / "wh_island.jsonl").unlink()
-    with pytest.warns(UserWarning, match="66 of the 67"), local_tasks(tmp_path, ["blimp"]) as (names, _):
-        assert names == ["blimp_66_of_67"]
 
 
 # WikiText-2

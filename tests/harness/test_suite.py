@@ -27,7 +27,6 @@ spec.loader.exec_module(suite_builder)
 
 ITEMS = items()
 PAIRS = list(zip(ITEMS[::2], ITEMS[1::2], strict=True))
-KINDS = ("autoregressive", "diffusion")
 
 
 def words(text: str) -> list[str]:
@@ -145,20 +144,6 @@ def test_no_item_shares_seven_words_with_the_documentation():
     assert not [item for item in ITEMS if grams(sentence(item)) & text]
 
 
-@pytest.mark.parametrize("count", [24, 96, 700, 1512, 9999])
-def test_a_sample_is_whole_pairs_of_every_group_by_its_share(count):
-    chosen = suite.sample(count)
-    assert len(chosen) == pytest.approx(min(count, len(ITEMS)), abs=len(GROUPS))
-    assert len(suite.sample(1512)) == len(ITEMS)
-    by_name = Counter(item["group"] for item in chosen)
-    for group, whole in Counter(item["group"] for item in ITEMS).items():
-        assert by_name[group] % 2 == 0 and by_name[group] >= 4
-        assert by_name[group] == pytest.approx(whole * min(1, count / len(ITEMS)), abs=2)
-        of_group = [item for item in ITEMS if item["group"] == group]
-        assert [item for item in chosen if item["group"] == group] == of_group[: by_name[group]]
-    suite.matched(pd.DataFrame(chosen).assign(margin=0.0, margin_mean=0.0))
-
-
 # scores
 
 
@@ -231,38 +216,6 @@ def test_diffusion_margins_estimate_the_mean_over_all_maskings(make_suite_lm):
     error = seeds.std(0) / len(seeds) ** 0.5
     assert (error < 0.3).all() and (error > 0).all()
     assert (abs(seeds.mean(0) - torch.tensor(expected)) < 4 * error).all()
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_no_input_is_computed_twice_and_none_is_padded(make_suite_lm, kind):
-    lm, chosen = make_suite_lm(kind), first_of_every_group(10)
-    seen = []
-
-    def watch(module, arguments, options):
-        ids_BT = options.get("input_ids", arguments[0] if arguments else None)
-        seen.extend(tuple(ids_T) for ids_T in ids_BT.tolist())
-
-    handle = lm.model.base_model.register_forward_pre_hook(watch, with_kwargs=True)
-    accuracy(lm, chosen, draws=8)
-    handle.remove()
-    assert len(seen) == len(set(seen))
-    assert {len(ids_T) for ids_T in seen} == {
-        len(lm.encode(sentence(item, choice))) for item in chosen for choice in (0, 1)
-    }
-    endings = [len(lm.encode(choice)) for item in chosen for choice in item["choices"]]
-    if kind == "diffusion":  # fewer than one for each draw, or each way to mask an ending
-        assert len(endings) < len(seen) < sum(min(8, 2**length - 1) for length in endings)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_scores_depend_on_neither_batch_nor_order(make_suite_lm, kind):
-    lm, chosen = make_suite_lm(kind), first_of_every_group(6)
-    frame = accuracy(lm, chosen, draws=3)
-    pd.testing.assert_frame_equal(accuracy(lm, chosen, draws=3, batch=1), frame, atol=1e-5)
-    backwards = accuracy(lm, chosen[::-1], draws=3, batch=7)[::-1].reset_index(drop=True)
-    pd.testing.assert_frame_equal(backwards, frame, atol=1e-5)
-    other = accuracy(lm, chosen, draws=3, seed=1)
-    assert (other.margin != frame.margin).any() == (kind == "diffusion")
 
 
 def test_matching_cancels_what_an_ending_is_worth_by_itself():

@@ -1,6 +1,5 @@
 """What decides the numbers is stated and can be expressed, or loading says why not."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -50,18 +49,6 @@ def test_what_decides_the_numbers_is_never_taken_from_a_default(fresh, name, dro
         load(folder)
 
 
-def test_smdm_needs_its_heads_from_somewhere(fresh):
-    folder = fresh("smdm")
-    (folder / "lit_config.json").unlink()
-    with pytest.raises(
-        FormatError, match=r"no model of width 32, so its number of heads is not known: put a lit_config.json"
-    ):
-        load(folder)
-    (folder / "lit_config.json").write_text(json.dumps({"n_head": 4, "rotary_percentage": 0.25}))
-    with pytest.raises(FormatError, match=r"rotary_percentage=0.25"):
-        load(folder)
-
-
 def test_a_published_size_of_smdm_needs_no_configuration(tmp_path):
     shape = replace(CASES["smdm"].shape, width=256, head_width=64, layers=1, mlp=64)
     parts = write(replace(CASES["smdm"], shape=shape), tmp_path / "smdm")
@@ -80,13 +67,3 @@ def test_illada_is_read_by_its_fields_whatever_its_model_type(fresh, model_type)
         FormatError, match=r"expected to be of the family 'dream' and looks like|is not covered"
     ):
         Checkpoint(folder, "dream")
-
-
-def test_a_bidirectional_folder_without_a_card_leaves_the_shift_open(fresh):
-    folder = fresh("qwen2")
-    edit(folder, is_causal=False, mask_token_id=5)
-    with pytest.raises(
-        FormatError,
-        match=r"bidirectional model and no sinkprune.json, which says whether its logits are shifted",
-    ):
-        load(folder)

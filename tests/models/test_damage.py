@@ -85,16 +85,6 @@ def test_an_index_that_names_a_file_outside_its_folder_is_refused(fresh, outside
         load(folder)
 
 
-def test_a_tensor_in_two_shards_is_refused(fresh):
-    folder = fresh("llama")
-    first, second = sorted(folder.glob("*.safetensors"))
-    tensors = load_file(first)
-    name = next(iter(tensors))
-    save_file({**load_file(second), name: torch.zeros_like(tensors[name])}, second, metadata={"format": "pt"})
-    with pytest.raises(FormatError, match=f"{name} is in two files"):
-        load(folder)
-
-
 def test_a_tokenizer_larger_than_the_embedding_is_refused(fresh):
     folder = fresh("illada")
     tokenizer = read_json(folder / "tokenizer.json")

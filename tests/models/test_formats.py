@@ -10,11 +10,9 @@ import pytest
 import torch
 from families import LENGTH, edit, outputs, reference, some_ids
 from random_models.cases import CASES
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.weight_files import FormatError
 
 ROTARY = [name for name, case in CASES.items() if not case.shape.gpt2]
 DIFFUSION = [name for name, case in CASES.items() if not case.causal]
@@ -91,19 +89,6 @@ def test_parameters_take_the_dtype_and_rotary_frequencies_stay_float32(name, wri
         for key, parameter in lm.model.named_parameters()
     )
     assert all(torch.equal(buffer, again.model.get_buffer(key)) for key, buffer in lm.model.named_buffers())
-
-
-def test_one_parameter_stored_under_two_names_is_refused(fresh):
-    folder = fresh("diffullama")
-    weights = load_file(folder / "model.safetensors")
-    weights["denoise_model.embed_tokens.weight"] = weights["embed_tokens.weight"].clone()
-    save_file(weights, folder / "model.safetensors")
-    with pytest.raises(
-        FormatError,
-        match=r"model.embed_tokens.weight is stored twice, "
-        r"as .*embed_tokens.weight and as .*embed_tokens.weight",
-    ):
-        load(folder)
 
 
 def test_llama_3_s_scaled_rotary_frequencies_are_those_of_transformers(fresh):

@@ -142,14 +142,6 @@ def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind, shape):
     assert not any(parameter.requires_grad for parameter in again.model.parameters())
 
 
-def test_saving_never_overwrites(tiny_dlm, tmp_path):
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "mine").touch()
-    with pytest.raises(FileExistsError, match="model exists: choose another name"):
-        tiny_dlm.save(tmp_path / "model")
-    assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine"]
-
-
 def test_a_save_that_fails_leaves_nothing(tiny_dlm, tmp_path):
     with pytest.raises(TypeError):
         tiny_dlm.save(tmp_path / "model", note=object())  # not JSON, noticed after the weights are written

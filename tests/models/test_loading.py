@@ -125,14 +125,6 @@ def test_without_network_and_cache_the_error_says_what_to_do(hub):
             load(name)
 
 
-def test_requirements_of_a_table_row_are_known_without_a_download(hub):
-    need = requirements("GSAI-ML/LLaDA-8B-Base", "bfloat16")
-    assert need.parameters == 8_015_581_184
-    assert need.download == need.disk == need.memory == 16_031_162_368
-    assert requirements("GSAI-ML/LLaDA-8B-Base").memory == 2 * need.memory
-    assert requirements("openai-community/gpt2").disk == 124_439_808 * 4
-
-
 def test_requirements_of_a_folder_come_from_its_headers(hub, tmp_path):
     write(CASES["llada"], tmp_path / "llada")
     need = requirements(tmp_path / "llada")

@@ -158,17 +158,3 @@ def test_a_model_too_large_for_its_devices_is_told_to_stream(folder, two_gpus):
         RuntimeError,
         r"asks for 0.0 GB on cuda:0, which has 0.0 GB: spread it otherwise",
     )
-
-
-def test_a_tied_head_stays_with_its_embedding(folder, two_gpus):
-    two_gpus.free = 1 << 40
-    refuse(
-        folder("illada"),
-        {"model": 0, "lm_head": 1},
-        ValueError,
-        "the output head on cuda:1 and the input embedding on cuda:0, but they are one tensor",
-    )
-    lm = skeleton(folder("illada"))
-    device_map = {"model": 0, "model.layers.2": 1, "lm_head": 0}
-    places = place(lm.model, lm.blocks_name, device_map, torch.float32)
-    assert device_of("lm_head", places).index == 0

@@ -1,7 +1,5 @@
 """The reader: whole or block by block, and errors that say what does not fit."""
 
-import json
-
 import pytest
 import torch
 from families import outputs, some_ids
@@ -34,20 +32,6 @@ def test_a_model_filled_block_by_block_is_the_whole_model(name, written):
     assert torch.equal(outputs(lm, ids_BT), outputs(whole, ids_BT))
     assert lm.fingerprint() == whole.fingerprint()
     assert checkpoint.parameters == sum(parameter.numel() for parameter in whole.model.parameters())
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_names_and_shapes_are_those_of_the_tensors(name, written):
-    case, checkpoint = CASES[name], Checkpoint(written(name)[0])
-    model = checkpoint.skeleton()
-    assert sorted(checkpoint.names()) == sorted(key for key, _ in model.named_parameters())
-    for key in checkpoint.names():
-        tensor = checkpoint.tensor(key)
-        assert tuple(tensor.shape) == checkpoint.shape(key) == tuple(model.get_parameter(key).shape)
-        assert tensor.dtype == case.shape.stored
-    files = [load_file(file) for file in checkpoint.folder.glob("*.safetensors")]
-    assert checkpoint.bytes == sum(tensor.nbytes for stored in files for tensor in stored.values())
-    assert checkpoint.family == case.family
 
 
 def test_a_block_is_read_without_reading_another(written, monkeypatch):
@@ -133,35 +117,3 @@ def test_weights_that_do_not_fit_are_one_error_with_native_names(fresh, damage, 
     elif not block_alone:
         with pytest.raises(FormatError, match=f"do not fit LlamaForCausalLM.*{damage}_keys.*{native}"):
             load(folder)
-
-
-@pytest.mark.parametrize(("damage", "said"), [
-    ("cut", "cannot be read .*incomplete or broken, fetch it again"),
-    ("shard", "cannot be read|does not exist"),
-    ("index", "index of .* names tensors that no file holds: model.extra"),
-    ("pickle", "no safetensors in .*, only pytorch_model.bin: pickled weights are not loaded"),
-    ("crowd", "holds 2 safetensors files and no model.safetensors.index.json"),
-    ("quantised", "is stored as I8: quantised weights are not covered"),
-])  # fmt: skip
-def test_broken_folders_are_told_apart(fresh, damage, said):
-    folder = fresh("llada", shards=2)
-    first, second = sorted(folder.glob("*.safetensors"))
-    if damage == "cut":
-        second.write_bytes(second.read_bytes()[:-100])
-    elif damage == "shard":
-        second.unlink()
-    elif damage == "index":
-        index = json.loads((folder / "model.safetensors.index.json").read_text())
-        index["weight_map"]["model.extra"] = first.name
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    elif damage == "pickle":
-        for file in (first, second, folder / "model.safetensors.index.json"):
-            file.unlink()
-        (folder / "pytorch_model.bin").touch()
-    elif damage == "crowd":
-        (folder / "model.safetensors.index.json").unlink()
-    else:
-        weights = load_file(first)
-        save_file({name: tensor.to(torch.int8) for name, tensor in weights.items()}, first)
-    with pytest.raises(FormatError, match=said):
-        load(folder)

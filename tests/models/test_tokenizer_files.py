@@ -59,13 +59,3 @@ def test_sources_that_disagree_on_the_mask_token_are_named(fresh):
     edit(folder, mask_token_id=3)
     with pytest.raises(FormatError, match=r"not clear: 3 says config.json, 266 says the tokenizer"):
         load(folder)
-
-
-def test_a_folder_without_a_tokenizer_says_what_is_needed(fresh):
-    folder = fresh("llada")
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(
-        FormatError,
-        match=r"no tokenizer in .*: put the published tokenizer.json, or vocab.json and merges.txt",
-    ):
-        load(folder)

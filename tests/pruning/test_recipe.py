@@ -11,7 +11,6 @@ from sinkprune_core.pruning.engine import dense_statistics, prune
 from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, check, preset
 
 
-
 @pytest.mark.parametrize(
     ("fields", "said"),
     [

@@ -10,12 +10,6 @@ KINDS = ("autoregressive", "diffusion")
 SHAPES = ("gqa", "mha")
 
 
-def mass_of(lm, ids_BT) -> torch.Tensor:
-    with track(lm.model) as tracker:
-        lm.hidden(ids_BT)
-        return tracker.take()
-
-
 def forward_and_interrupt(lm, ids_BT) -> None:
     lm.hidden(ids_BT)
     raise KeyboardInterrupt
@@ -109,37 +103,6 @@ def test_what_a_hidden_key_holds_reaches_no_other_position(make_lm, make_ids, ki
         assert torch.equal(lm.hidden(ids_BT)[:, rest_T], lm.hidden(other_BT)[:, rest_T])
         assert not torch.allclose(lm.hidden(ids_BT)[:, 2], lm.hidden(other_BT)[:, 2], atol=1e-2)
     assert not torch.allclose(lm.hidden(ids_BT)[:, rest_T], lm.hidden(other_BT)[:, rest_T], atol=1e-2)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_hiding_nothing_changes_nothing(make_lm, make_ids, kind):
-    lm, ids_BT = make_lm(kind), make_ids(2, 12)
-    plain_BTD = lm.hidden(ids_BT)
-    with hide(lm.model, torch.zeros(1, 12, dtype=torch.bool)):
-        torch.testing.assert_close(lm.hidden(ids_BT), plain_BTD, atol=1e-4, rtol=1e-4)
-    with hide(lm.model, lambda layer: None):
-        assert torch.equal(lm.hidden(ids_BT), plain_BTD)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_layer_can_have_hidden_keys_of_its_own(make_lm, make_ids, kind):
-    lm, ids_BT, hidden_BK = make_lm(kind), make_ids(2, 10), draw_hidden(2, 10)
-    with hide(lm.model, hidden_BK):
-        everywhere_BTD = lm.hidden(ids_BT)
-    with hide(lm.model, lambda layer: hidden_BK):
-        assert torch.equal(lm.hidden(ids_BT), everywhere_BTD)
-    plain_BLHSK = mass_of(lm, ids_BT)
-    with hide(lm.model, lambda layer: hidden_BK if layer == 1 else None), track(lm.model) as tracker:
-        lm.hidden(ids_BT)
-        mass_BLHSK = tracker.take()
-    torch.testing.assert_close(mass_BLHSK[:, 0], plain_BLHSK[:, 0])
-    one_BKH = mass_BLHSK[:, 1, :, 0].movedim(2, 1)
-    assert (one_BKH[hidden_BK] <= 1 + 1e-6).all()
-    last_BKH = mass_BLHSK[:, 2, :, 0].movedim(2, 1)
-    assert not torch.allclose(
-        mass_BLHSK[:, 2], plain_BLHSK[:, 2], atol=1e-2
-    )  # the layer after sees other inputs
-    assert kind == "autoregressive" or (last_BKH[hidden_BK] > 1).any()  # and all keys
 
 
 @pytest.mark.parametrize("former", ["sdpa", "eager"])

@@ -169,16 +169,6 @@ def test_keys_depend_on_the_row_alone(make_lm, make_ids, kind, keys):
     assert torch.equal(hiding_lm.keys_to_hide(ids_BT.flip(0)), one_by_one.flip(0))
 
 
-def test_variants_that_share_masses_measure_once_and_hide_the_same(make_lm, make_ids, monkeypatch):
-    lm = make_lm("diffusion")
-    ids_BT, masses = noised(lm, make_ids(3, 16)), {}
-    hiding_model(lm, Hiding(count=0), masses=masses).hidden(ids_BT)
-    alone_BTD = hiding_model(lm, Hiding("top", 3)).hidden(ids_BT)
-    shared = hiding_model(lm, Hiding("top", 3), masses=masses)
-    monkeypatch.setattr(type(shared), "hidden_dense", None)
-    torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
-
-
 def test_the_log_says_what_was_hidden_and_what_is_left(make_lm, make_ids):
     lm = make_lm("diffusion")
     ids_BT = noised(lm, make_ids(3, 16))
@@ -220,30 +210,6 @@ def test_hiding_no_key_changes_no_bit(make_lm, make_ids, kind):
     )
     assert torch.equal(write(hiding_lm), write(lm))
     assert hiding_lm.log == []
-
-
-def test_variants_see_the_same_noise_and_find_the_sinks_of_each_noised_state(make_lm, make_ids, monkeypatch):
-    lm, ids_NT = make_lm("diffusion"), make_ids(4, 16)
-    seen, run = {}, type(lm.model.base_model).forward
-
-    def spy(self, input_ids, **kwargs):
-        seen.setdefault(name, []).append(input_ids.clone())
-        return run(self, input_ids, **kwargs)
-
-    monkeypatch.setattr(type(lm.model.base_model), "forward", spy)
-    frames = {}
-    for name, hiding in {
-        "plain": Hiding(count=0),
-        "top": Hiding("top", 3),
-        "random": Hiding("random", 3),
-    }.items():
-        frames[name] = nelbo(hiding_model(lm, hiding), ids_NT, draws=2, batch=3)
-    for name in ("top", "random"):
-        measured, scored = seen[name][::2], seen[name][1::2]
-        for states in (measured, scored):
-            assert all(torch.equal(a, b) for a, b in zip(seen["plain"], states, strict=True))
-        assert frames[name].noise.tolist() == frames["plain"].noise.tolist()
-        assert (frames[name].value != frames["plain"].value).all()
 
 
 def test_a_causal_model_writes_without_its_sinks_token_by_token(make_lm, make_ids):

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from random_models.cases import CASES
-from random_models.writing import write
 
 from sinkprune_companion.cli.main import main
 from sinkprune_companion.training.base import mask_token_of, open_base
@@ -104,29 +102,6 @@ def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(
     command += ["--length", "16", "--set", "noise_levels=2", "--out", str(pruned)]
     assert main(command) == 0
     assert load(pruned).mask_token_id == MASK_TOKEN_ID
-
-
-def test_what_cannot_be_a_base_is_refused_before_any_work(base, text, run_train, tmp_path, capsys):
-    write(CASES["dream"], tmp_path / "dream")
-
-    def said(base, *arguments: object, **changes: str) -> str:
-        assert run_train(base, *arguments, **changes) == 1
-        assert not (tmp_path / "run" / "data.safetensors").exists()
-        return capsys.readouterr().err
-
-    assert "is of type 'gpt2': the adapter knows the linears of llama, qwen2, qwen3" in said(base("gpt2"))
-    assert "is a diffusion model already" in said(tmp_path / "dream")
-    assert "mask_token='nothing' is neither a token of the vocabulary nor a number below 288" in said(
-        base("llama"), "--mask-token", "nothing"
-    )
-    assert "length=2000 exceeds the 1024 positions" in said(
-        base("llama"), lengths="16,2000", **{"batch-tokens": "2000"}
-    )
-    taken = tmp_path / "taken"
-    taken.mkdir()
-    assert f"--export {taken} exists" in said(base("llama"), "--export", taken)
-    text.write_text("Too short.")
-    assert "too few for one sequence of 16" in said(base("llama"))
 
 
 class Vocabulary(dict):

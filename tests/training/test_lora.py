@@ -8,7 +8,7 @@ from sinkprune_companion.training import losses
 from sinkprune_companion.training.checkpoint import step_of
 from sinkprune_companion.training.crops import Crops
 from sinkprune_companion.training.export import export
-from sinkprune_companion.training.lora import tokens_seen, train
+from sinkprune_companion.training.lora import train
 from sinkprune_companion.training.settings import settings_of
 
 LOSSES = ("nelbo_samples_crops", "nelbo_samples_beginnings", "nelbo_documentation_crops")
@@ -90,20 +90,3 @@ def test_a_run_goes_on_from_an_exported_adapter_at_its_place_in_the_data(
     rows = rows_of(other / "log.jsonl")
     assert [row["step"] for row in rows] == [2, 4, 6, 7]
     assert rows[:2] == rows_of(adapter / "training_log.jsonl")
-
-
-def test_a_run_of_other_settings_begins_with_the_weights_of_an_exported_adapter(prepared, short, tmp_path):
-    adapter = export(train(short(learning_rate=1e-2), prepared), tmp_path / "adapter")
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "data.safetensors").write_bytes((prepared / "data.safetensors").read_bytes())
-    with pytest.raises(ValueError, match=r"earlier_tokens=0 must be 64, the tokens that"):
-        train(short(seed=1), other, begin_with=adapter)
-    settings = {"seed": 1, "earlier_tokens": 64, "learning_rate": 1e-12}
-    checkpoint = train(short(**settings), other, begin_with=adapter)
-    begun = load_file(adapter / "adapter_model.safetensors")
-    found = adapter_of(checkpoint)
-    assert all(torch.allclose(found[name], begun[name].float(), atol=1e-6) for name in found)
-    again = export(checkpoint, tmp_path / "again")
-    assert tokens_seen(again) == 128
-    assert settings_of(again / "training.json")["earlier_tokens"] == 64
