@@ -6,8 +6,6 @@ import sysconfig
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from sinkprune_core import corpus
@@ -17,9 +15,7 @@ from sinkprune_core.corpus import (
     draw_sequences,
     is_held_out,
     pack,
-    separator,
     shipped_samples,
-    source_stream,
     texts,
     with_first_token,
 )
@@ -65,12 +61,6 @@ def words_of(text: str) -> tuple[str, ...]:
 # documentation
 
 
-def test_documentation_is_prose(paragraphs):
-    for paragraph in paragraphs:
-        assert 20 <= len(paragraph.split()) <= 400 and paragraph[0].isupper() and paragraph[-1] in ".!?"
-        assert "\n" not in paragraph and ">>>" not in paragraph and "http" not in paragraph
-
-
 def test_the_splits_share_no_paragraph_and_have_the_stated_sizes(paragraphs):
     held_out, rest = (
         {words_of(text) for text in paragraphs if is_held_out(text) == which} for which in (True, False)
@@ -94,24 +84,6 @@ def test_documentation_comes_by_path_without_repeats_tests_or_installed_packages
 
 
 # the split
-
-
-@settings(max_examples=100, deadline=None, derandomize=True)
-@given(words=st.lists(st.text("abcdexyz", min_size=2, max_size=6), min_size=1, max_size=12), data=st.data())
-def test_the_split_ignores_whitespace_punctuation_and_capitals_at_the_start_of_words(words, data):
-    separators = data.draw(
-        st.lists(
-            st.sampled_from([" ", "  \n\t", ", ", ". ", " (", ") ", " - ", "\n"]),
-            min_size=len(words),
-            max_size=len(words),
-        )
-    )
-    capital = data.draw(st.lists(st.booleans(), min_size=len(words), max_size=len(words)))
-    dressed = "".join(
-        (word.capitalize() if up else word) + separator
-        for word, up, separator in zip(words, capital, separators, strict=True)
-    )
-    assert is_held_out(dressed) == is_held_out(" ".join(words))
 
 
 def test_the_split_follows_the_words():
@@ -139,12 +111,6 @@ def test_packing_is_exact(tiny_ar):
         ]
 
 
-@pytest.mark.parametrize(("lines", "tokens"), [([], 0), (["the list of"], 4)])
-def test_too_little_text_is_an_error_with_both_numbers(tiny_ar, lines, tokens):
-    with pytest.raises(ValueError, match=f"the corpus has {tokens} tokens, too few for one sequence of 6"):
-        pack(lines, tiny_ar.tokenizer, 6)
-
-
 # both sources
 
 
@@ -160,23 +126,6 @@ def shipped(tmp_path, monkeypatch, make_ids) -> torch.Tensor:
 def test_shipped_samples_are_split_by_number_and_cut_to_length(shipped):
     assert torch.equal(shipped_samples(10, held_out=True), shipped[:256, :10])
     assert torch.equal(shipped_samples(24, held_out=False), shipped[256:])
-
-
-def places_of(ids_NT: torch.Tensor, stream_T: torch.Tensor) -> list[set[int]]:
-    """Return the positions of a stream that each sequence covers, by the first place where it occurs."""
-    length = ids_NT.shape[1]
-    windows_PT = stream_T.unfold(0, length, 1)
-    starts = [(windows_PT == ids_T).all(1).nonzero()[0].item() for ids_T in ids_NT]
-    return [set(range(start, start + length)) for start in starts]
-
-
-def test_texts_are_crops_of_half_samples_and_half_documentation_that_do_not_overlap(shipped, tiny_ar):
-    tokenizer = tiny_ar.tokenizer
-    chosen = texts(tokenizer, 21, 16, held_out=False, seed=3)
-    assert {name: len(ids_NT) for name, ids_NT in chosen.items()} == {"samples": 11, "documentation": 10}
-    assert not any((ids_NT[:, 0] == separator(tokenizer)).any() for ids_NT in chosen.values())
-    covered = places_of(chosen["samples"], source_stream("samples", tokenizer, held_out=False))
-    assert sum(map(len, covered)) == len(set().union(*covered))
 
 
 def test_texts_depend_on_seed_and_split_alone_and_a_smaller_draw_is_part_of_a_larger_one(shipped, tiny_ar):

@@ -11,10 +11,7 @@ from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, 
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
-from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.models.catalog import MODELS
-from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.pruning.engine import dense_statistics, prune
 from sinkprune_core.pruning.recipe import Recipe, preset
 
@@ -172,32 +169,10 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
     )
 
 
-def test_an_8b_model_at_4096_tokens_gets_one_pass_on_a_gpu_of_80_gb(monkeypatch):
-    """From shapes alone: a row fits beside the model, a trajectory does not; on a CPU neither does."""
-    lm, text = (
-        meta_model(MODELS["GSAI-ML/LLaDA-8B-Base"], "bfloat16"),
-        Calibration(torch.zeros(2, 4096, dtype=torch.long), batch=1),
-    )
-    assert row_bytes(lm, 4096) == 32 * (3 * 4096 + 12288) * 4096 * 2
+def test_inputs_wait_in_a_gigabyte_of_a_cpu_or_a_quarter_of_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, int(80e9)))
-    budgets = {device: input_budget(device) for device in ("cpu", "cuda", torch.device("cuda", 1))}
-    assert budgets == {"cpu": 1 << 30, "cuda": 20e9, torch.device("cuda", 1): 20e9}
-    once = {
-        device: {
-            name
-            for name in ("all-sinks", "paper", "only-sinks", "unstable", "random")
-            if one_pass(lm, [preset(name).statistics_key], text, budgets[device])
-        }
-        for device in ("cpu", "cuda")
-    }
-    assert once == {"cpu": set(), "cuda": {"all-sinks", "paper", "only-sinks"}}
-    costs = {
-        name: pruning_cost(lm, preset(name), text, speed=1.0, memory_budget=budgets["cuda"])
-        for name in ("noised-dense", "paper", "unstable")
-    }
-    assert (
-        costs["noised-dense"].flops * preset("paper").noise_levels / preset("noised-dense").noise_levels
-        == costs["paper"].flops
-    )
-    assert costs["unstable"].flops == 2 * costs["noised-dense"].flops
-    assert row_bytes(lm, 4096) < costs["paper"].memory - 16.03e9 < 2 * row_bytes(lm, 4096)
+    assert [input_budget(device) for device in ("cpu", "cuda", torch.device("cuda", 1))] == [
+        1 << 30,
+        20e9,
+        20e9,
+    ]

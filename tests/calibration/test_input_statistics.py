@@ -13,24 +13,7 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.pruning.criteria import magnitude, wanda
 from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.patterns import select
 from sinkprune_core.pruning.recipe import Recipe
-
-
-def test_the_scale_of_the_input_changes_no_mask():
-    weight_OI, input_BTI = (
-        torch.randn(9, 13, generator=torch.Generator().manual_seed(0)),
-        torch.randn(2, 5, 13, generator=torch.Generator().manual_seed(1)),
-    )
-    choose = select("row", 0.5)
-    for norm in ("root", "sum"):
-        masks = []
-        for scale in (1.0, 1 / 64, 1024.0):
-            running = RunningStatistics(13)
-            running.add(scale * input_BTI, None)
-            masks.append(choose(wanda(weight_OI, running.finished().with_norm(norm)), 0, 13))
-        assert torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2])
-        assert not torch.equal(masks[0], choose(magnitude(weight_OI, None), 0, 13))
 
 
 def test_a_score_by_hand():

@@ -14,9 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from tiny_tasks import DOCS, TASKS
 
-from sinkprune_companion.harness import harness
 from sinkprune_companion.harness.harness_model import HarnessModel
-from sinkprune_companion.harness.suite import TASKS as SUITE
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
@@ -157,13 +155,6 @@ def test_texts_are_those_of_the_sampler_whatever_the_batch(tiny_dlm, settings, s
         assert text == expected
 
 
-def test_repetitions_of_a_request_are_different_samples(tiny_dlm):
-    asked = (DOCS[0]["text"], {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 2.0})
-    texts = HarnessModel(tiny_dlm).generate_until(requests(asked, asked, asked))
-    assert len(set(texts)) == 3
-    assert HarnessModel(tiny_dlm, batch_size=1).generate_until(requests(asked, asked, asked)) == texts
-
-
 def test_pruned_and_saved_models_come_by_folder(tiny_dlm, tmp_path, manager):
     tiny_dlm.blocks[0].mlp.up_proj.weight[:, ::2] = 0
     folder = tiny_dlm.save(tmp_path / "pruned")
@@ -211,16 +202,6 @@ def test_the_harness_s_command_knows_the_model_and_the_suite_from_any_folder(tin
     assert json.loads(written.read_text())["config"]["model"] == "sinkprune"
 
 
-def test_only_a_command_line_that_names_the_suite_gets_its_folder():
-    plain = ["run", "--tasks", "piqa"]
-    assert harness.with_suite(plain) == plain
-    suite = ["run", "--tasks", "piqa,sinkprune_suite_facts"]
-    assert harness.with_suite(suite) == [*suite, "--include_path", str(SUITE)]
-    for given in (["--include_path", "here"], ["--include_path=here"]):
-        with pytest.raises(ValueError, match="--include_path cannot be given with tasks sinkprune_suite"):
-            harness.with_suite([*suite, *given])
-
-
 # refusals
 
 
@@ -238,18 +219,3 @@ def test_only_a_command_line_that_names_the_suite_gets_its_folder():
 def test_an_argument_that_cannot_be_is_refused(kind, options, message, make_lm):
     with pytest.raises(ValueError, match=message):
         HarnessModel(make_lm(kind), **options)
-
-
-def test_a_first_token_is_put_before_a_context_once(tiny_ar, make_ids):
-    with pytest.raises(ValueError, match="add_bos_token=True needs a tokenizer with a first token"):
-        HarnessModel(tiny_ar, add_bos_token=True)
-    tiny_ar.tokenizer.bos_token = "<|im_start|>"
-    model = HarnessModel(tiny_ar, add_bos_token=True)
-    assert model.tok_encode("word30 the") == model.tok_encode("<|im_start|> word30 the") == [1, 30, 18]
-    assert model.tok_encode("word30", add_special_tokens=False) == [30]
-    without = HarnessModel(tiny_ar)
-    assert without.tok_encode("word30") == [30]
-    [with_first] = likelihoods(model, ("the of", " word40"))
-    [plain] = likelihoods(without, ("the of", " word40"))
-    [expected] = likelihoods(without, ("<|im_start|> the of", " word40"))
-    assert with_first == expected != plain

@@ -12,7 +12,7 @@ import pytest
 from lm_eval.tasks import TaskManager
 from public_formats import LINES, PAGES, RAW, parquet, put
 
-from sinkprune_companion.harness.data_files import blimp_paradigms, wikitext_files
+from sinkprune_companion.harness.data_files import blimp_paradigms
 from sinkprune_companion.harness.local_data import pairs, running_text, wikitext
 
 
@@ -30,21 +30,6 @@ def test_the_paradigms_are_those_of_the_harness():
     group = known["blimp"].cfg["task"]
     assert [known[task].cfg["dataset_name"] for task in group] == list(blimp_paradigms())
     assert group == [f"blimp_{paradigm}" for paradigm in blimp_paradigms()] and len(group) == 67
-
-
-def test_raw_text_goes_before_the_one_with_unk_and_other_wikitexts_are_passed_over(tmp_path):
-    raw = put(tmp_path / "wikitext-2-raw" / "wiki.test.raw", RAW)
-    tokens = put(tmp_path / "wikitext-2" / "wiki.test.tokens", RAW.replace("word40", "<unk>"))
-    put(tmp_path / "wikitext-103-raw" / "wiki.test.raw", RAW)
-    put(tmp_path / "notes" / "test.txt", "no WikiText")
-    assert wikitext_files(tmp_path) == {"test": [raw]}
-    raw.unlink()
-    assert wikitext_files(tmp_path) == {"test": [tokens]}
-    warning = "has <unk> for rare words; published perplexities are of the raw version, wiki.test.raw"
-    with pytest.warns(UserWarning, match=warning):
-        wikitext(tmp_path)
-    tokens.unlink()
-    assert wikitext_files(tmp_path) == {}
 
 
 # texts

@@ -7,14 +7,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from lm_eval import simple_evaluate
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
 from public_formats import BLIMP, write_both
 
 from sinkprune_companion.harness.benchmarks import evaluate
-from sinkprune_companion.harness.harness_model import HarnessModel
 from sinkprune_companion.harness.local_data import wikitext
 from sinkprune_companion.harness.local_tasks import local_tasks
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
@@ -87,39 +83,3 @@ def test_word_perplexity_is_the_naive_one(tiny_ar, folder):
     assert frame.metric.tolist() == list(expected) and set(frame.task) == {"wikitext"}
     assert frame.value.tolist() == pytest.approx(list(expected.values()), rel=1e-4)
     assert local(tiny_ar, folder, ["wikitext"], limit=1).documents.tolist() == [1, 1, 1]
-
-
-# the harness's own model
-
-
-def values(samples: list[dict]) -> list[float]:
-    """Return the log-likelihoods of all requests, without the flag of greedy targets."""
-    found = []
-    for sample in samples:
-        for [response] in sample["resps"]:
-            value = response[0] if isinstance(response, (list, tuple)) else response
-            found.append(float(value))
-    return found
-
-
-def answers(
-    lm, data: Path, tasks: list[str], saved: Path, limit: int, max_length: int = 64
-) -> list[tuple[list[float], list[float]]]:
-    """Return the log-likelihoods of the first documents under our model and the harness's own, by task."""
-    path = str(lm.save(saved))
-    theirs = HFLM(pretrained=path, dtype="float32", device="cpu", batch_size=2, max_length=max_length)
-    ours = HarnessModel(lm, max_length=max_length)
-    with local_tasks(data, tasks) as (names, include):
-        manager = TaskManager(include_path=str(include), include_defaults=False)
-        samples = []
-        for model in (ours, theirs):
-            results = simple_evaluate(
-                model, tasks=names, task_manager=manager, limit=limit, bootstrap_iters=0
-            )
-            samples.append(results["samples"])
-    return [(values(samples[0][task]), values(samples[1][task])) for task in samples[0]]
-
-
-def test_the_harness_s_own_model_gives_the_same_numbers(tiny_ar, folder, tmp_path):
-    for ours, theirs in answers(tiny_ar, folder, ["blimp_wh_island", "wikitext"], tmp_path / "model", 2):
-        assert ours == pytest.approx(theirs, rel=1e-4) and len(ours) >= 2

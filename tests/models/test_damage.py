@@ -85,6 +85,13 @@ def test_an_index_that_names_a_file_outside_its_folder_is_refused(fresh, outside
         load(folder)
 
 
+def test_pickled_weights_are_not_loaded(fresh):
+    folder = fresh("smdm")
+    (folder / MODEL).rename(folder / "pytorch_model.bin")
+    with pytest.raises(FormatError, match=r"only pytorch_model.bin: pickled weights are not loaded"):
+        load(folder)
+
+
 def test_a_tokenizer_larger_than_the_embedding_is_refused(fresh):
     folder = fresh("illada")
     tokenizer = read_json(folder / "tokenizer.json")

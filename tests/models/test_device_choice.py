@@ -36,23 +36,6 @@ def test_without_a_gpu_auto_is_the_cpu_in_the_dtype_that_was_measured_to_be_fast
     assert choose_dtype("auto", "cpu") == dtype
 
 
-def test_the_gain_of_bfloat16_is_measured_once_and_kept_by_threads(tmp_path, monkeypatch):
-    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path))
-    measured = []
-    monkeypatch.setattr(devices, "_measured_gain", lambda: measured.append(1) or 3.0)
-    for _ in range(2):
-        assert devices.bfloat16_gain() == 3.0
-        devices._measured_once.cache_clear()  # as in another process
-    assert len(measured) == 1
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    devices.bfloat16_gain()
-    assert len(measured) == 2 and len(list(tmp_path.glob("bfloat16-*.json"))) == 2
-    for file in tmp_path.glob("bfloat16-*.json"):
-        file.write_text("{")
-    devices._measured_once.cache_clear()
-    assert devices.bfloat16_gain() == 3.0 and len(measured) == 3, "a damaged file is measured anew"
-
-
 def test_auto_takes_a_gpu_with_bfloat16(with_gpu):
     with_gpu("cuda")
     assert choose_device("auto") == "cuda"

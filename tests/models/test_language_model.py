@@ -108,26 +108,6 @@ def test_logits_at_equals_shifted_logits_of_every_position(make_lm, make_ids, ki
     assert not torch.allclose(unshifted_NV, logits_NV, atol=0.1)
 
 
-def test_an_autoregressive_model_refuses_position_0(tiny_ar, tiny_dlm, make_ids):
-    where_BT = torch.zeros(2, 6, dtype=torch.bool)
-    where_BT[1, 0] = True
-    with pytest.raises(ValueError, match="does not predict position 0"):
-        tiny_ar.logits_at(make_ids(2, 6), where_BT)
-    assert len(tiny_dlm.logits_at(make_ids(2, 6), where_BT)) == 1
-
-
-def test_logits_with_a_cache_equal_logits_without(tiny_ar, make_ids, recwarn):
-    from transformers import DynamicCache
-
-    ids_BT, cache = make_ids(2, 9), DynamicCache(config=tiny_ar.model.config)
-    logits_BTV = tiny_ar.model(ids_BT, use_cache=False).logits
-    for first, last in ((0, 4), (4, 5), (5, 6), (6, 9)):
-        torch.testing.assert_close(
-            tiny_ar.next_logits(ids_BT[:, first:last], cache), logits_BTV[:, last - 1], atol=1e-4, rtol=1e-4
-        )
-    assert not [str(warning.message) for warning in recwarn if "deprecated" in str(warning.message)]
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_saved_is_loaded(make_lm, make_ids, tmp_path, kind, shape):
     lm = make_lm(kind, shape)

@@ -1,6 +1,5 @@
 """From a name to a model: the hub's cache, what a model takes, and errors that say what is wrong."""
 
-import dataclasses
 import hashlib
 from types import SimpleNamespace
 
@@ -84,24 +83,6 @@ def test_a_hub_id_is_loaded_from_the_hub_s_cache(hub):
     assert other.model.dtype == torch.bfloat16 and lm.fingerprint() != load(f"{name}@v2").fingerprint()
     hub("Qwen/Qwen3-0.6B", CASES["qwen3"])
     assert load("Qwen/Qwen3-0.6B").kind == "autoregressive"
-
-
-def test_one_model_of_smdm_is_taken_from_among_many_with_its_tokenizer(hub):
-    shape = dataclasses.replace(CASES["smdm ar"].shape, width=256, head_width=64, layers=1, mlp=64)
-    hub(
-        "nieshen/SMDM",
-        dataclasses.replace(CASES["smdm ar"], shape=shape),
-        file="ar_safetensors/ar-19M-10e18.safetensors",
-    )
-    hub(MODELS["nieshen/SMDM/ar-19M-10e18"].tokenizer, CASES["llama"])
-    lm = load("nieshen/SMDM/ar-19M-10e18")
-    assert lm.name == "nieshen/SMDM/ar-19M-10e18" and lm.model.config.num_attention_heads == 4
-    assert lm.encode("word3 word40").tolist() == [3, 40]
-    with pytest.raises(
-        embedded.FetchError,
-        match=r"nieshen/SMDM has no file ar_safetensors/ar-170M-100e18.safetensors .that name is inferred",
-    ):
-        load("nieshen/SMDM/ar-170M-100e18")
 
 
 def test_a_fact_of_the_table_that_the_files_contradict_is_an_error(hub):

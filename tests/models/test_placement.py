@@ -71,16 +71,6 @@ def test_a_spread_model_does_all_that_another_does(name, folder, tmp_path):
     assert torch.equal(stock(text_NT, use_cache=False).logits, lm.model(text_NT, use_cache=False).logits)
 
 
-@pytest.mark.parametrize("device_map", ["auto", "cpu", {"": "cpu"}])
-def test_one_device_needs_no_hooks(device_map, folder):
-    lm = load(folder("llada"), "bfloat16", device_map=device_map)
-    assert (
-        hooked(lm) == 0
-        and lm.device.type == "cpu"
-        and lm.fingerprint() == load(folder("llada"), "bfloat16").fingerprint()
-    )
-
-
 def skeleton(folder):
     checkpoint = Checkpoint(folder)
     return language_model(checkpoint, checkpoint.skeleton())
@@ -141,20 +131,3 @@ def test_auto_fills_gpus_in_order_with_whole_blocks(folder, two_gpus):
         torch.device("cuda:0"),
         torch.device("cuda:1"),
     }
-
-
-def test_a_model_too_large_for_its_devices_is_told_to_stream(folder, two_gpus):
-    two_gpus.free = 20_000
-    refuse(
-        folder("llada grouped"),
-        "auto",
-        RuntimeError,
-        r"does not fit the 2 GPUs here, which have 0.0 GB for weights: "
-        r"model\.\S+ and what follows find no place; stream it",
-    )
-    refuse(
-        folder("llada grouped"),
-        {"": 0},
-        RuntimeError,
-        r"asks for 0.0 GB on cuda:0, which has 0.0 GB: spread it otherwise",
-    )

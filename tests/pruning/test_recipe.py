@@ -88,21 +88,6 @@ def test_fields_that_contradict_each_other_are_refused(fields, said):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"criterion": "magnitude", "pattern": "global"},
-        {"pattern": "1:3", "sparsity": 1 / 3},
-        {"pattern": "global", "propagation": "dense"},
-        {"criterion": "sparsegpt", "pattern": "4:8", "exclude": "official", "alpha": 5.0, "damping": 0},
-        {"criterion": "sparsegpt", "allocation": "owl", "pattern": "layer"},
-        {"sparsity": 0, "sink_std": 0, "owl_lambda": 0, "noise_levels": 1, "stability_threshold": 1},
-    ],
-)
-def test_what_goes_together_is_accepted(fields):
-    assert dataclasses.asdict(Recipe(**fields)).items() >= fields.items()
-
-
 # presets
 
 
@@ -145,35 +130,6 @@ def test_the_presets_of_the_paper_are_its_code():
         "block_size": 128,
     }
     assert dataclasses.asdict(preset("paper-sparsegpt")).items() >= expected.items()
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("sparsity", 0.7), ("norm_reduction", "sum"), ("pattern", "layer"), ("propagation", "sequential")],
-)
-def test_recipes_of_equal_inputs_and_token_weights_share_statistics(field, value):
-    assert (
-        dataclasses.replace(preset("unstable"), **{field: value}).statistics_key
-        == preset("unstable").statistics_key
-    )
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("inputs", "clean"),
-        ("noise", "dream"),
-        ("noise_levels", 3),
-        ("exclude", "all"),
-        ("sink_std", 1.0),
-        ("stability_threshold", 0.5),
-    ],
-)
-def test_recipes_of_other_inputs_or_token_weights_do_not(field, value):
-    assert (
-        dataclasses.replace(preset("unstable"), **{field: value}).statistics_key
-        != preset("unstable").statistics_key
-    )
 
 
 # what does not fit a model or its text

@@ -148,25 +148,6 @@ def test_no_other_plan_comes_nearer(build, family):
         assert planned.weights_removed == totals[groups, channels]
 
 
-def test_the_embedded_pair_loses_whole_groups_of_its_three(make_lm):
-    """SmolLM2-135M: a third of attention leaves at 0.5, and 853 of 1536 channels."""
-    lm = on_meta(
-        make_lm,
-        LlamaConfig(
-            hidden_size=576,
-            intermediate_size=1536,
-            num_hidden_layers=2,
-            num_attention_heads=9,
-            num_key_value_heads=3,
-        ),
-    )
-    planned = plan(lm, 0.5)
-    assert planned.removed == {"attention": 1, "mlp": 853}
-    assert planned.weights == 576 * (576 * 2 + 192 * 2) + 3 * 576 * 1536
-    assert planned.weights_removed == 192 * (576 * 2) + 64 * (576 * 2) + 853 * 3 * 576
-    assert planned.reached == pytest.approx(0.49984, abs=1e-5)
-
-
 def test_llama_gives_up_only_numbers_of_heads_that_divide_its_width(make_lm):
     """The shape of LLaDA-8B, whose config refuses 22 of 32 heads: half of attention leaves instead."""
     lm = on_meta(

@@ -173,22 +173,6 @@ def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, calibration, t
     assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)
 
 
-@pytest.mark.parametrize(
-    "second",
-    [{"sparsity": 0.7}, {"pattern": "global"}, {"allocation": "owl", "owl_m": 2.0}],
-)
-def test_another_sparsity_or_pattern_with_dense_propagation_runs_no_forward(
-    make_lm, calibration, tmp_path, count_calls, second
-):
-    recipe = RECIPES["wanda dense"]
-    prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path)
-    other, straight, later = dataclasses.replace(recipe, **second), make_lm("diffusion"), make_lm("diffusion")
-    expected = outcome(straight, prune(straight, other, calibration, progress=False))
-    calls = count_calls(later)
-    assert_same(outcome(later, prune(later, other, calibration, progress=False, work=tmp_path)), expected)
-    assert calls == [0] * LAYERS
-
-
 # foreign folders
 
 

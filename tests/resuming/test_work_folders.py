@@ -112,25 +112,6 @@ def test_a_folder_that_was_there_before_is_never_touched(place, run):
     assert kept(theirs) == before and not (place / "out").exists()
 
 
-def test_files_of_others_in_a_work_folder_stay(place, run, killed_at):
-    with killed_at(1):
-        raise_through(command("sequential"))
-    (job,) = (place / "out.work").glob("job-*")
-    notes = [place / "out.work" / "notes.txt", job / "notes.txt", job / "blocks" / "notes.txt"]
-    for file in notes:
-        file.write_text("mine")
-    status, said = run(command("sequential"))
-    assert status == 0 and "out.work stays: it holds other jobs, or files that are not sinkprune's" in said
-    assert all(file.read_text() == "mine" for file in notes)
-    assert len(kept(place / "out.work")) == len(notes) + 1  # and the marker that says whose folder it is
-
-
-def raise_through(arguments) -> None:
-    """Run a command as `main` does, without catching a kill."""
-    name, options = main.parse([str(argument) for argument in arguments])
-    main.COMMANDS[name].module.run(options)
-
-
 # damaged files
 
 

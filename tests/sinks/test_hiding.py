@@ -222,18 +222,6 @@ def test_a_causal_model_writes_without_its_sinks_token_by_token(make_lm, make_id
     assert not torch.equal(decode(lm, prompt_BT, 5), ids_BT)
 
 
-def test_a_diffusion_model_writes_without_the_sinks_of_every_step(make_lm, make_ids):
-    lm, prompt_BT = make_lm("diffusion"), make_ids(2, 6)
-    states, hiding_lm = [], hiding_model(lm, Hiding("top", 2))
-    generate(hiding_lm, prompt_BT, SAMPLER, watch=lambda step, ids_BT: states.append(ids_BT.clone()))
-    assert len(hiding_lm.log) == 2 * SAMPLER.steps
-    masses = [maps_of(lm, state)[1].mean((1, 2)).sum(1) for state in states]
-    shares = [mass_BK.topk(2).values.sum(1) / 14 for mass_BK in masses]
-    assert [said["attention"] for said in hiding_lm.log] == pytest.approx(
-        torch.cat(shares).tolist(), abs=1e-5
-    )
-
-
 # errors
 
 

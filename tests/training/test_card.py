@@ -1,37 +1,15 @@
 """The model card is its files' and no more: every number is in it, and verdicts follow the intervals."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from sinkprune_companion.cli.main import main
 from sinkprune_companion.harness import quality
 from sinkprune_companion.training import card, card_measures
 from sinkprune_core.evaluation.likelihood import nelbo, nll
-from sinkprune_core.models.embedded import ADAPTER, ADAPTERS
-
-
-@pytest.fixture
-def measures() -> dict:
-    """What was measured of the committed adapter."""
-    return json.loads((ADAPTER / card.MEASURED).read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def adapter(tmp_path, measures):
-    """A copy of the committed adapter's folder with other, small weights, to which its measures belong."""
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    for name in ("training.json", "training_log.jsonl", "README.md"):
-        shutil.copy(ADAPTER / name, folder)
-    (folder / "adapter_model.safetensors").write_bytes(b"weights")
-    measures["adapter"] = card.adapter_digest(folder)
-    (folder / card.MEASURED).write_text(json.dumps(measures))
-    return folder
-
+from sinkprune_core.models.embedded import ADAPTERS
 
 # the committed cards
 
@@ -56,17 +34,6 @@ def log_row(measure: str, tokens: int, loss: float, sources=("samples", "documen
         row[f"{measure}_{source}_crops"] = loss + place + 0.1
         row[f"{measure}_{source}_beginnings"] = loss + place
     return row
-
-
-# by the command line
-
-
-def test_measures_of_another_adapter_are_refused_and_none_are_said_to_be_missing(adapter, capsys):
-    (adapter / "adapter_model.safetensors").write_bytes(b"other weights")
-    assert main(["card", "--folder", str(adapter), "--render"]) == 1
-    assert "was measured on another adapter than the one beside it" in capsys.readouterr().err
-    (adapter / card.MEASURED).unlink()
-    assert "Not measured yet" in card.write_card(adapter).read_text(encoding="utf-8")
 
 
 # measuring

@@ -6,10 +6,7 @@ from safetensors.torch import load_file
 
 from sinkprune_companion.training import losses
 from sinkprune_companion.training.checkpoint import step_of
-from sinkprune_companion.training.crops import Crops
-from sinkprune_companion.training.export import export
 from sinkprune_companion.training.lora import train
-from sinkprune_companion.training.settings import settings_of
 
 LOSSES = ("nelbo_samples_crops", "nelbo_samples_beginnings", "nelbo_documentation_crops")
 
@@ -71,22 +68,3 @@ def test_a_killed_run_ends_as_if_it_had_not_been(prepared, copied, rows_of, shor
         columns.add("train_nelbo")  # else it is the mean since the restart
     for one, other in zip(*logs, strict=True):
         assert {name: one[name] for name in columns} == {name: other[name] for name in columns}
-
-
-# from an exported adapter
-
-
-def test_a_run_goes_on_from_an_exported_adapter_at_its_place_in_the_data(
-    prepared, copied, rows_of, short, tmp_path, monkeypatch
-):
-    adapter = export(train(short(), prepared, check_every=2), tmp_path / "adapter")
-    assert settings_of(adapter / "training.json")["tokens"] == 64
-    other = copied("another machine")
-    asked = []
-    batch = Crops.batch
-    monkeypatch.setattr(Crops, "batch", lambda self, index: asked.append(index) or batch(self, index))
-    train(short(tokens=112), other, start_from=adapter, check_every=2)
-    assert asked == [4, 5, 6]  # the adapter has seen 0 … 3
-    rows = rows_of(other / "log.jsonl")
-    assert [row["step"] for row in rows] == [2, 4, 6, 7]
-    assert rows[:2] == rows_of(adapter / "training_log.jsonl")

@@ -5,9 +5,8 @@ import torch
 from safetensors.torch import load_file
 
 from sinkprune_companion.training import base, losses
-from sinkprune_companion.training.crops import Crops
 from sinkprune_companion.training.export import export
-from sinkprune_companion.training.lora import train, trainable
+from sinkprune_companion.training.lora import train
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.loading import load
 
@@ -52,27 +51,3 @@ def test_held_out_loss_falls_and_the_whole_model_loads(prepared, scratch, rows_o
     column = f"{losses.MEASURES[kind]}_samples_crops"
     assert score(lm, held_out_NT, 2, 0).value.mean() == pytest.approx(last[column], abs=0.05)
     assert "trained from scratch" in (tmp_path / "made" / "README.md").read_text()
-
-
-def test_both_kinds_begin_with_the_same_weights_and_read_the_same_text_in_order(
-    prepared, copied, scratch, monkeypatch
-):
-    first, batches = {}, {}
-    batch = Crops.batch
-    for kind in KINDS:
-        config = scratch(kind=kind)
-        model, _ = trainable(config, base.open_base(config.base, from_scratch=True))
-        first[kind] = {name: weight.clone() for name, weight in model.state_dict().items()}
-        read = batches.setdefault(kind, [])
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                Crops, "batch", lambda crops, index, read=read: read.append(batch(crops, index)) or read[-1]
-            )
-            train(config, copied(kind))
-    assert all(
-        torch.equal(weight, first["autoregressive"][name]) for name, weight in first["diffusion"].items()
-    )
-    assert len(batches["diffusion"]) == len(batches["autoregressive"]) == 4
-    assert all(map(torch.equal, batches["diffusion"], batches["autoregressive"]))
-    other, _ = trainable(scratch(seed=1), base.open_base("smol-ar", from_scratch=True))
-    assert not torch.equal(other.lm_head.weight, first["diffusion"]["lm_head.weight"])

@@ -35,14 +35,6 @@ def test_the_rate_warms_up_stays_and_falls_to_zero():
     assert config.rate(100) == 0
 
 
-def test_an_optimizer_that_starts_afresh_warms_up_again():
-    config = Training(
-        tokens=100 * 8, lengths=(4,), batch_tokens=8, learning_rate=1.0, warmup_steps=10, decay_share=0.2
-    )
-    rates = [config.rate(step, begun=40) for step in range(40, 52)]
-    assert rates == pytest.approx([(step + 1) / 10 for step in range(10)] + [1.0, 1.0])
-
-
 @pytest.mark.parametrize(("tokens", "steps"), [(1, 1), (8, 1), (9, 2), (16, 2), (17, 3)])
 def test_steps_cover_all_tokens(tokens, steps):
     assert Training(tokens=tokens, lengths=(4,), batch_tokens=8).steps == steps
