@@ -1,6 +1,5 @@
 """What is in memory at once, told from which storages are alive: a laptop or Binder has 1 to 2 GB to give."""
 
-import json
 import re
 import subprocess
 import sys
@@ -9,18 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
-from peft.tuners.lora import Linear
-from safetensors.torch import load_file
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from sinkprune_core import memory
 from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation import likelihood, token_losses
-from sinkprune_core.models import adapters, embedded
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.reader import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -70,35 +64,6 @@ def test_the_head_holds_one_slice_of_logits_and_slices_change_no_loss(tiny_dlm, 
     lm = watched(tiny_dlm)
     pd.testing.assert_frame_equal(likelihood.nelbo(lm, ids_NT, draws=2), whole)
     assert len(lm.alive) > 4 and set(lm.alive) == {0}
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_the_adapter_is_merged_in_float32_one_linear_at_a_time(monkeypatch, dtype):
-    """As float32 matrices give it, to the bit, with one of them in memory where the base is bfloat16."""
-    base = Checkpoint(embedded.base_folder()).load(torch.bfloat16)
-    weights = {name: weight.clone() for name, weight in base.named_parameters()}
-    wide = []  # parameters in float32 whenever a linear is merged
-    merge = Linear.merge
-
-    def counted(layer, *arguments, **named):
-        wide.append([parameter.dtype for parameter in parameters].count(torch.float32))
-        return merge(layer, *arguments, **named)
-
-    parameters = list(base.parameters())
-    monkeypatch.setattr(Linear, "merge", counted)
-    merged = adapters.merge_adapter(base, embedded.ADAPTER, dtype)
-    linears = 7 * len(merged.model.layers)
-    assert wide == ([1] * linears if dtype != torch.float32 else list(range(1, linears + 1)))
-    adapter = load_file(embedded.ADAPTER / "adapter_model.safetensors")
-    settings = json.loads((embedded.ADAPTER / "adapter_config.json").read_text())
-    scale = settings["lora_alpha"] / settings["r"]
-    for name, found in merged.named_parameters():
-        lora = f"base_model.model.{name.removesuffix('.weight')}.lora"
-        expected = weights[name].float()
-        if f"{lora}_A.weight" in adapter:
-            product = adapter[f"{lora}_B.weight"].float() @ adapter[f"{lora}_A.weight"].float()
-            expected = expected + product * scale
-        assert torch.equal(found, expected.to(dtype)), name
 
 
 # how much is free

@@ -1,11 +1,6 @@
 """The harness model answers as the harness's own does, for diffusion as our estimators and samplers do."""
 
-import json
 import math
-import os
-import re
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -155,21 +150,6 @@ def test_texts_are_those_of_the_sampler_whatever_the_batch(tiny_dlm, settings, s
         assert text == expected
 
 
-def test_pruned_and_saved_models_come_by_folder(tiny_dlm, tmp_path, manager):
-    tiny_dlm.blocks[0].mlp.up_proj.weight[:, ::2] = 0
-    folder = tiny_dlm.save(tmp_path / "pruned")
-    results = run(
-        "sinkprune",
-        manager,
-        ["tiny_choice"],
-        model_args=f"pretrained={folder},mc_num=4,guidance=0.5,device=cpu",
-    )
-    asked = [(DOCS[0]["text"], " " + choice) for choice in DOCS[0]["choices"]]
-    expected = likelihoods(HarnessModel(tiny_dlm, mc_num=4, guidance=0.5), *asked)
-    responses = results["samples"]["tiny_choice"][0]["resps"]
-    assert [response[0][0] for response in responses] == pytest.approx(expected, rel=1e-4)
-
-
 def test_chat_templates_are_applied_where_there_are_some(tiny_ar, manager):
     options = {"apply_chat_template": True, "fewshot_as_multiturn": False}
     with pytest.raises(ValueError, match="the tokenizer of tiny-autoregressive has no chat template"):
@@ -181,25 +161,6 @@ def test_chat_templates_are_applied_where_there_are_some(tiny_ar, manager):
     results = run(HarnessModel(tiny_ar), manager, ["tiny_choice"], **options)
     [context, _] = results["samples"]["tiny_choice"][0]["arguments"][0]
     assert context == f"<|im_start|> user {DOCS[0]['text']} <|im_end|> <|im_start|> assistant "
-
-
-@pytest.mark.slow
-def test_the_harness_s_command_knows_the_model_and_the_suite_from_any_folder(tiny_dlm, tmp_path, task_folder):
-    saved = tiny_dlm.save(tmp_path / "model")
-    arguments = ["run", "--model", "sinkprune", "--model_args", f"pretrained={saved},mc_num=1"]
-    arguments += ["--device", "cpu", "--limit", "1", "--output_path", str(tmp_path / "out")]
-    arguments += ["--tasks", f"{task_folder / 'tiny_choice.yaml'},sinkprune_suite_facts"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "sinkprune_companion.harness.harness", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert re.search(r"\|tiny_choice +\|", ran.stdout) and "|sinkprune_suite_facts|" in ran.stdout
-    [written] = (tmp_path / "out").rglob("results*.json")
-    assert json.loads(written.read_text())["config"]["model"] == "sinkprune"
 
 
 # refusals

@@ -33,22 +33,6 @@ def test_what_no_native_class_can_express_is_refused_by_name_and_value(fresh, na
         load(folder)
 
 
-@pytest.mark.parametrize(
-    ("name", "dropped"),
-    [
-        ("llada", "rms_norm_eps"),
-        ("dream", "rms_norm_eps"),
-        ("diffugpt", "layer_norm_epsilon"),
-        ("llama", "rms_norm_eps"),
-    ],
-)
-def test_what_decides_the_numbers_is_never_taken_from_a_default(fresh, name, dropped):
-    folder = fresh(name)
-    edit(folder, drop=(dropped,))
-    with pytest.raises(FormatError, match=f"does not state {dropped}|{dropped}=None"):
-        load(folder)
-
-
 def test_a_published_size_of_smdm_needs_no_configuration(tmp_path):
     shape = replace(CASES["smdm"].shape, width=256, head_width=64, layers=1, mlp=64)
     parts = write(replace(CASES["smdm"], shape=shape), tmp_path / "smdm")

@@ -86,7 +86,7 @@ def test_an_index_that_names_a_file_outside_its_folder_is_refused(fresh, outside
 
 
 def test_pickled_weights_are_not_loaded(fresh):
-    folder = fresh("smdm")
+    folder = fresh("illada")
     (folder / MODEL).rename(folder / "pytorch_model.bin")
     with pytest.raises(FormatError, match=r"only pytorch_model.bin: pickled weights are not loaded"):
         load(folder)

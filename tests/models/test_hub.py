@@ -5,7 +5,6 @@ It is asked through the hub's own client; no network is used.
 
 import hashlib
 import json
-import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -132,25 +131,6 @@ def test_code_and_pickles_are_never_fetched_and_a_cached_model_needs_no_network(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     asked = len(hub.asked)
     assert load(NAME).fingerprint() == lm.fingerprint() and len(hub.asked) == asked
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "said"),
-    [
-        (
-            403,
-            "GatedRepo",
-            "it is gated: accept its licence at https://huggingface.co/dllm-hub/.* "
-            "and log in with `hf auth login`, or set HF_TOKEN",
-        ),
-        (404, "RevisionNotFound", "it has no revision 'v9': see https://huggingface.co/.*/commits"),
-    ],
-)
-def test_what_the_hub_refuses_is_told_apart(hub, status, code, said):
-    hub.refuse = {"/revision/": (status, code)}
-    assert re.search(said, refused(f"{NAME}@v9"))
-    hub.refuse = {}
-    assert load(f"{NAME}@v9").mask_token_id == 5, "and what was refused once can be had later"
 
 
 def test_a_download_that_breaks_off_is_said_and_can_be_gone_on_with(hub, capsys):

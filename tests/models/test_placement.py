@@ -4,8 +4,6 @@ There is one device here: parts get accelerate's hooks as on several, and what m
 map itself.
 """
 
-import types
-
 import pytest
 import torch
 from random_models.cases import CASES
@@ -15,10 +13,9 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.models import placement
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.loading import language_model, load
-from sinkprune_core.models.placement import device_of, place
+from sinkprune_core.models.placement import place
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
@@ -104,30 +101,3 @@ def refuse(folder, device_map, error, said) -> None:
 def test_a_bad_map_is_one_error_before_any_weight_is_read(device_map, said, folder, monkeypatch):
     monkeypatch.setattr(Checkpoint, "tensor", lambda *args: pytest.fail("read a weight"))
     refuse(folder("llada"), device_map, ValueError, said)
-
-
-@pytest.fixture
-def two_gpus(monkeypatch):
-    """A machine that says it has two GPUs, with `free` bytes of free memory each."""
-    machine = types.SimpleNamespace(free=20_000)
-
-    def available_memory(device) -> int:
-        return machine.free if torch.device(device).type == "cuda" else 1 << 40
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(placement, "available_memory", available_memory)
-    return machine
-
-
-def test_auto_fills_gpus_in_order_with_whole_blocks(folder, two_gpus):
-    lm = skeleton(folder("llada grouped"))
-    size = sum(parameter.numel() for parameter in lm.blocks[0].parameters()) * 4
-    two_gpus.free = int((2.6 * size + 2 * 72 * 32 * 4) / placement.SHARE)
-    places = place(lm.model, lm.blocks_name, "auto", torch.float32)
-    where = [device_of(f"model.layers.{layer}.mlp.up_proj.weight", places).index for layer in range(3)]
-    assert where == sorted(where) and set(where) == {0, 1}
-    assert {device_of(name, places) for name, _ in lm.model.named_parameters()} == {
-        torch.device("cuda:0"),
-        torch.device("cuda:1"),
-    }
