@@ -1,4 +1,4 @@
-"""What is in memory at once, told from which storages are alive: a laptop or Binder has 1 to 2 GB to give."""
+"""What is in memory at once, told from which storages are alive, and how much is free."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Paired comparisons of two models: differences by hand, flips counted, and the verdict's one rule."""
+"""Paired comparisons of two models: differences by hand, and another verdict for another margin."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Benchmarks: the table of results, the published settings, and what is refused before any work."""
+"""Benchmarks: the paper's settings, and one table for the suite and tasks of the harness."""
 
 from pathlib import Path
 

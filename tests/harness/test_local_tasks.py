@@ -1,4 +1,4 @@
-"""The harness's own tasks on local data: the harness's own numbers, naive ones, and its own model's."""
+"""The harness's own tasks on local data: naive numbers."""
 
 import math
 import re

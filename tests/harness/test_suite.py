@@ -1,4 +1,4 @@
-"""The project's own items: clean, fair to baselines that do not read, and scored as formulas say."""
+"""The project's own items: fair to baselines that do not read, and scored as formulas say."""
 
 import dataclasses
 import importlib.util

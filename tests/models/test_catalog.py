@@ -1,4 +1,4 @@
-"""The table of models: its rows are whole, and what is wrong in it is one error that says what."""
+"""The table of models: its rows are whole, and count what was published."""
 
 import pytest
 import transformers

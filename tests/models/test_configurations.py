@@ -1,4 +1,4 @@
-"""What decides the numbers is stated and can be expressed, or loading says why not."""
+"""What no native class can express is refused; SMDM's published sizes are known."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Fetching from a hub: a server on this machine plays every way it can go wrong.
+"""Fetching from a hub, which a server on this machine plays.
 
 It is asked through the hub's own client; no network is used.
 """

@@ -1,4 +1,4 @@
-"""The reader: whole or block by block, and errors that say what does not fit."""
+"""The reader: whole or block by block, tied or not."""
 
 import pytest
 import torch

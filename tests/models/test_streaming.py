@@ -1,4 +1,4 @@
-"""A model whose blocks come from disk is pruned, killed, saved and scored exactly as one in memory."""
+"""A model whose blocks come from disk is pruned and saved exactly as one in memory."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The model card is its files' and no more: every number is in it, and verdicts follow the intervals."""
+"""The committed cards are in step with what was measured, and measuring ends in a card."""
 
 import json
 
@@ -11,8 +11,6 @@ from sinkprune_companion.training import card, card_measures
 from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.models.embedded import ADAPTERS
 
-# the committed cards
-
 
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_a_committed_card_is_in_step_with_its_measures_its_log_and_its_adapter(name):
@@ -23,20 +21,6 @@ def test_a_committed_card_is_in_step_with_its_measures_its_log_and_its_adapter(n
         assert measures["adapter"] == card.adapter_digest(folder), "run `sinkprune card`"
     text = card.card_text(folder, measures)
     assert (folder / "README.md").read_text(encoding="utf-8") == text, "run `sinkprune card --render`"
-
-
-# other adapters and models
-
-
-def log_row(measure: str, tokens: int, loss: float, sources=("samples", "documentation", "natural")) -> dict:
-    row = {"step": tokens, "tokens": tokens, f"train_{measure}": loss, "learning_rate": 1.0}
-    for place, source in enumerate(sources):
-        row[f"{measure}_{source}_crops"] = loss + place + 0.1
-        row[f"{measure}_{source}_beginnings"] = loss + place
-    return row
-
-
-# measuring
 
 
 def test_measures_are_paired_and_equal_direct_ones(tiny_dlm, tiny_ar, make_ids):
@@ -60,7 +44,10 @@ def test_a_whole_measurement_of_a_tiny_adapter_ends_in_a_card(
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"], task_type="CAUSAL_LM")
     get_peft_model(tiny_ar.model.float(), config).save_pretrained(folder)
     (folder / "training.json").write_text(json.dumps({"lengths": [9, 16]}))
-    (folder / "training_log.jsonl").write_text(json.dumps(log_row("nelbo", 9, 5.0)) + "\n")
+    row = {"step": 9, "tokens": 9, "train_nelbo": 5.0, "learning_rate": 1.0}
+    for source in ("samples", "documentation", "natural"):
+        row |= {f"nelbo_{source}_crops": 5.5, f"nelbo_{source}_beginnings": 5.0}
+    (folder / "training_log.jsonl").write_text(json.dumps(row) + "\n")
     texts = {
         name: make_ids(3, 9, seed) for seed, name in enumerate(("samples of the AR model", "documentation"))
     }

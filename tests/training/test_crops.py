@@ -1,4 +1,4 @@
-"""The data: crops addressed by number that may begin anywhere, and held-out sequences of two kinds."""
+"""The data: crops addressed by number, and no held-out paragraph among them."""
 
 import pytest
 import torch

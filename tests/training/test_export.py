@@ -1,4 +1,4 @@
-"""What a run leaves: an adapter that merges to the trained model, its log and card, and the pair by name."""
+"""An exported adapter merges to the trained model."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Runs: they learn, can be killed anywhere, lengthened, and gone on with from an exported adapter."""
+"""Runs learn, and can be killed anywhere."""
 
 import pytest
 import torch

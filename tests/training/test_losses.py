@@ -1,4 +1,4 @@
-"""Losses agree with loops; position 0 is masked like any other and never predicted; casts change no bit."""
+"""Losses agree with loops; position 0 is masked like any other and never predicted."""
 
 import pytest
 import torch

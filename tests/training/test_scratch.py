@@ -1,4 +1,4 @@
-"""From scratch: both kinds begin alike and read the same text, learn, resume and load as any model."""
+"""From scratch: the loss falls, and the model loads as any other."""
 
 import pytest
 import torch
