@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from sinkprune_companion.experiments import hiding_scores
-from sinkprune_companion.figures.figures import plot_hiding
 from sinkprune_companion.run.records import Run
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
@@ -94,30 +93,3 @@ def test_records_of_texts_say_what_changed_and_what_the_judge_thinks(run, make_l
     assert hidden.value.tolist() == pytest.approx(expected, abs=1e-4)
     distinct = [len(set(pairwise(row[8:]))) / 7 for row in after_NT.tolist()]
     assert hidden.distinct.tolist() == distinct
-
-
-def test_the_figure_shows_every_number_with_its_interval():
-    rows = [
-        {
-            "model": model,
-            "kind": kind,
-            "label": label,
-            "count": count,
-            "value": 0.1 * count,
-            "low": 0.05 * count,
-            "high": 0.2 * count,
-        }
-        for model, kind in zip("ab", KINDS, strict=True)
-        for label in ("strongest", "random")
-        for count in (1, 5, 10)
-    ]
-    drawn = plot_hiding(pd.DataFrame(rows), "excess")
-    assert [axis.get_title(loc="left") for axis in drawn.axes] == ["a (autoregressive)", "b (diffusion)"]
-    for axis in drawn.axes:
-        for container in axis.containers:
-            line, _, (bars,) = container
-            assert line.get_ydata().tolist() == pytest.approx([0.1, 0.5, 1.0])
-            assert [tuple(segment[:, 1]) for segment in bars.get_segments()] == [
-                pytest.approx((0.05 * count, 0.2 * count)) for count in (1, 5, 10)
-            ]
-        assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "5", "10"]

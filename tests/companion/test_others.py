@@ -15,14 +15,6 @@ def test_the_share_that_matters_is_half_of_what_the_paper_gives_back():
     assert margins.damage_margin(0.0) is None and margins.damage_margin(-1.0) is None
 
 
-def test_findings_take_margins_from_data():
-    found = others.findings()["others/winogrande_wanda_50"]
-    assert margins.with_share_of_damage(found, 2.0).margin == pytest.approx(2 * 0.48 / 5.23 / 2)
-    assert margins.with_share_of_damage(None, 2.0) is None
-    assert margins.with_tenth(found, -3.0).margin == pytest.approx(0.3)
-    assert margins.with_tenth(found, 0.0).margin is None
-
-
 def test_the_papers_numbers_at_half_are_those_of_its_own_page():
     """Where a number is at hand first hand, the quoted one must be the same; the others are marked."""
     at_half = {
@@ -35,12 +27,6 @@ def test_the_papers_numbers_at_half_are_those_of_its_own_page():
         assert row.second_hand == (row.sparsity != 0.5)
         if not row.second_hand:
             assert row.paper == at_half[row.method]
-
-
-def test_standard_errors_are_those_of_the_items():
-    for row in (RUN.dense, *RUN.rows):
-        share = row.accuracy / 100
-        assert row.error == pytest.approx(100 * (share * (1 - share) / (RUN.items - 1)) ** 0.5, abs=0.006)
 
 
 def test_differences_by_hand():

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.pruning_findings import at, damage, suffix
+from sinkprune_companion.experiments.pruning_findings import damage, suffix
 from sinkprune_companion.experiments.pruning_grid import (
     ANSWERING,
     CONTROLS,
@@ -62,20 +62,6 @@ def test_recipes_that_are_compared_see_as_many_tokens(grid):
                 compared += 1
     assert compared >= 30
     assert by_place["unstructured", 0.5, "wanda"] == 8 * by_place["unstructured", 0.5, UNMATCHED]
-
-
-def test_a_row_prunes_as_its_labels_say(grid):
-    assert len({tuple(row.labels.values()) for row in grid}) == len(grid)
-    for row in grid:
-        assert (row.recipe.sparsity, row.recipe.sink_std) == (row.sparsity, 1.5)
-        assert (row.recipe.pattern == "2:4") == (row.pattern == "2:4")
-    assert not any(row.is_calibrated for row in grid if "magnitude" in row.variant)
-    assert set(ANSWERING) <= set(HEADLINE) & set(CURVE)
-
-
-def test_chosen_presets_are_kept_alone():
-    rows = grid_rows(HEADLINE, UNSTRUCTURED, 0.5, 1, 4, chosen=["wanda", "paper"])
-    assert [row.variant for row in rows] == ["wanda", UNMATCHED, "paper"]
 
 
 def test_draws_under_noise_of_their_own_are_paired_with_the_dense_model_under_the_same_noise(
@@ -158,23 +144,6 @@ def test_findings_carry_the_margin_of_their_own_place(scores):
             "paper_gain_growth": 4 * share,
         }
     )
-
-
-def test_a_difference_is_shown_by_kind_of_text(scores):
-    table = pruning_findings.by_text(scores, ("unstructured", 0.5), ["paper_minus_wanda"])
-    assert table.loc["paper − wanda", ("natural", "crop")].startswith("-0.5 ")
-    assert table.loc["paper − wanda", ("natural", "beginning")].startswith("0.5 ")
-
-
-def test_places_have_the_endings_of_the_ledger_and_the_dense_model_has_one_place():
-    endings = {
-        ("unstructured", 0.5): "",
-        ("unstructured", 0.75): "_75",
-        ("2:4", 0.5): "_2_4",
-        ("structured", 0.5): "_50",
-    }
-    assert {place: suffix(place) for place in endings} == endings
-    assert at(("unstructured", 0.5), "dense") == at(("2:4", 0.5), "dense")
 
 
 ANSWER_MARGINS = ("paper_minus_wanda", "unstable_minus_none")  # in the ledger, as `answer_margin_…`

@@ -100,12 +100,8 @@ def remove(place: str):
 
 DAMAGE = {
     "half-run": (run_nothing, "runs/p/notebooks/01_two.ipynb: code cell 2 of 2 was never run"),
-    "truncated": (cut("notebooks/01_two.ipynb"), "runs/p/notebooks/01_two.ipynb is not a whole notebook"),
-    "no notebook": (remove("notebooks/01_two.ipynb"), "runs/p/notebooks/01_two.ipynb is missing"),
     "finding": (cut("findings/01_two.json"), "findings/01_two.json"),
-    "no finding": (remove("findings/01_two.json"), "findings/01_two.json is missing"),
     "figure": (cut("figures/01_two/curve.json"), "figures/01_two/curve.json cannot be read"),
-    "no picture": (remove("figures/01_two/curve.png"), "figures/01_two/curve.png is missing"),
     "no record": (remove("records/measured/*.csv"), "which is missing"),
 }
 

@@ -67,9 +67,3 @@ def test_counts_are_of_prompts_whose_trajectories_are_averaged():
     assert counts["median"] == 2.0
     assert counts["sign test"] == pytest.approx(stats.binomtest(3, 4).pvalue)
     assert counts["Wilcoxon"] == pytest.approx(stats.wilcoxon(differences).pvalue)
-
-
-def test_prompts_that_are_all_tied_have_no_p_value():
-    frame = pd.DataFrame({"prompt": [0, 0, 1, 1], "kind": ["diffusion", "autoregressive"] * 2, "x": 1.0})
-    counts = paired_counts(frame, "x")
-    assert counts["tied"] == 2 and counts["sign test"] != counts["sign test"]

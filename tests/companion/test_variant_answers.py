@@ -4,7 +4,6 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import variant_answers as module
-from sinkprune_companion.experiments.pruning_findings import accuracy_findings
 from sinkprune_companion.experiments.variant_answers import (
     accuracy_difference,
     flip_table,
@@ -103,18 +102,3 @@ def test_answers_of_a_variant_are_a_record_and_prune_it_once(run, tiny_dlm, make
         assert set(dense.calibration_tokens) == {0}
         with pytest.raises(ValueError, match="benchmark='piqa' is unknown; choose one of suite, blimp"):
             variant_answers(run, variant, {"piqa": 3}, 2)
-
-
-def test_a_bound_that_is_zero_but_for_rounding_is_zero():
-    by_pair = points(
-        pd.concat(
-            [
-                answers_of("dense", 0, [True] * 12, tokens=0),
-                *(answers_of("paper", seed, [True, False] * 6) for seed in (0, 1)),
-                *(answers_of("wanda", seed, [True, False] * 6) for seed in (0, 1)),
-            ]
-        )
-    )
-    by_pair["value"] = by_pair.value + by_pair.variant.map({"paper": -1e-13}).fillna(0)
-    found = accuracy_findings(by_pair, [0.5])["accuracy_suite_paper_minus_wanda_50"]
-    assert (found.value, found.low, found.high) == (0, 0, 0)
