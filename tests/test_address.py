@@ -64,22 +64,6 @@ def test_without_an_address_there_is_no_badge_and_with_one_there_are_two_in_ever
     assert f'repository-code: "{URL}"' in (published / "CITATION.cff").read_text(encoding="utf-8")
 
 
-def test_with_an_address_no_link_of_a_notebook_leads_nowhere_from_colab(published):
-    """Links are absolute, or name another notebook and have one into Colab beside them."""
-    for name in NAMES:
-        for target, behind in re.findall(r"\]\((?!https:)([^)]*)\)(.{0,90})", prose(published, name)):
-            assert (ROOT / "notebooks" / target).is_file(), target
-            assert behind.startswith(f" ([Colab]({address.COLAB}/github/some-owner/a.name/"), target
-        pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", prose(published, name))
-        assert all(f"/raw/{address.REF}/" in target for target in pictures if target.startswith(URL))
-
-
-def test_links_of_a_clone_lead_to_files():
-    for name in NAMES:
-        for target in re.findall(r"\]\((?!https:)([^)#]*)\)", prose(ROOT, name)):
-            assert (ROOT / "notebooks" / target).exists(), target
-
-
 def test_a_notebook_installs_the_package_from_the_address_only(published):
     for folder, source in ((ROOT, ""), (published, f"sinkprune @ git+{URL}@{address.REF}")):
         for name in NAMES:

@@ -3,7 +3,6 @@
 import base64
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -40,12 +39,3 @@ def keep(driver, name: str) -> None:
             "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip}
         )
         (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(taken["data"]))
-
-
-def wait_for(ready, what: str, seconds: float = 20):
-    """Return what `ready` returns once that is true; fails with `what` after `seconds`."""
-    end = time.monotonic() + seconds
-    while not (found := ready()):
-        assert time.monotonic() < end, f"after {seconds:.0f} s still not: {what}"
-        time.sleep(0.05)
-    return found

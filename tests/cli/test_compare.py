@@ -98,12 +98,6 @@ def test_both_models_are_scored_by_python_s_numbers_whatever_the_batch(model, wo
     assert other["differences"][0]["a"] != row["a"]
 
 
-def test_a_margin_decides_what_matters(model, worse, compare):
-    found, printed = compare(model, worse, "--margin", 1000)
-    assert found["verdict"] == "no difference that matters" and found["margin"] == 1000
-    assert "verdict (margin 1000 nats per token)" in printed
-
-
 def test_other_tokenizers_are_refused_before_any_model_is_loaded(model, tmp_path, refused, monkeypatch):
     write(CASES["dream"], tmp_path / "dream")
     monkeypatch.setattr(
@@ -112,45 +106,3 @@ def test_other_tokenizers_are_refused_before_any_model_is_loaded(model, tmp_path
     said = refused("compare", model, tmp_path / "dream", "--text", tmp_path / "text.txt")
     assert f"{model} and {tmp_path}/dream have different tokenizers" in said
     assert "bits per character would be needed" in said
-
-
-def test_positions_of_both_models_count_before_any_model_is_loaded(model, tmp_path, refused, monkeypatch):
-    shorter = shutil.copytree(model, tmp_path / "shorter")
-    config = json.loads((shorter / "config.json").read_text())
-    (shorter / "config.json").write_text(json.dumps({**config, "max_sequence_length": 16}))
-    monkeypatch.setattr(
-        "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("a model was loaded")
-    )
-    options = ("--text", tmp_path / "text.txt", "--length", 17)
-    sentence = f"--length 17 exceeds the 16 positions of {shorter}: ask for shorter sequences"
-    assert refused("compare", model, shorter, *options) == sentence
-    assert refused("compare", shorter, model, *options) == sentence
-
-
-def test_a_bound_beside_an_exact_likelihood_is_said(tiny_ar, tiny_dlm, tmp_path, capsys):
-    folders = [tiny_ar.save(tmp_path / "ar"), tiny_dlm.save(tmp_path / "dlm")]
-    text = tmp_path / "text.txt"
-    text.write_text(" ".join(f"word{20 + number % 50}" for number in range(200)))
-    options = ("--text", text, "--sequences", 4, "--length", 8, "--dtype", "float32")
-    assert main.main([str(part) for part in ("compare", *folders, *options)]) == 0
-    assert "a diffusion model's nats are an upper bound" in capsys.readouterr().out
-
-
-def test_what_does_nothing_is_refused(tiny_ar, model, tmp_path, refused, capsys):
-    ar = tiny_ar.save(tmp_path / "ar")
-    capsys.readouterr()
-    text = ("--text", tmp_path / "text.txt")
-    said = refused("compare", ar, ar, *text, "--draws", 2)
-    assert "--draws does nothing here: both models are autoregressive" in said
-    assert "--limit does nothing here" in refused("compare", model, model, "--limit", 2)
-    assert "--tasks piqa cannot be compared; give suite" in refused(
-        "compare", model, model, "--tasks", "piqa"
-    )
-    assert "did you mean suite?" in refused("compare", model, model, "--tasks", "suit")
-    assert "--margin: 0 must be a finite number above 0" in refused("compare", model, model, "--margin", 0)
-    assert "--sequences: 1 must be a whole number of at least 2" in refused(
-        "compare", model, model, "--sequences", 1
-    )
-    assert "no such folder or model" in refused("compare", model, "smol-dlmm")
-    taken = tmp_path / "text.txt"
-    assert f"--json {taken} exists" in refused("compare", model, model, *text, "--json", taken)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from sinkprune_companion.cli import main
-from sinkprune_companion.cli.tables import estimate
 from sinkprune_companion.cli.trace import MEANINGS
 from sinkprune_companion.harness.suite import GROUPS, items
 from sinkprune_core import corpus
@@ -67,26 +66,6 @@ def test_evaluate_prints_the_likelihood_with_its_interval(model, command, tmp_pa
     assert "NELBO, nats per token" in capsys.readouterr().out
 
 
-def test_a_single_sequence_has_a_value_and_no_interval(command, tmp_path):
-    assert command("evaluate", "--sequences", 1, "--json", tmp_path / "found.json") == 0
-    (row,) = json.loads((tmp_path / "found.json").read_text())
-    assert row["value"] > 0 and "low" not in row
-    import pandas as pd
-
-    assert pd.isna(estimate(pd.Series([float("nan")]))["value"])
-
-
-def test_a_trace_is_drawn(command, tmp_path, capsys):
-    from PIL import Image
-
-    figure = tmp_path / "sinks.png"
-    assert command("trace", *SHORT, "--figure", figure) == 0
-    assert f"{figure}: attention of the first prompt" in capsys.readouterr().out
-    with Image.open(figure) as picture:
-        assert picture.format == "PNG" and min(picture.size) > 300
-        assert len(picture.convert("RGB").resize((60, 40)).getcolors(2400)) > 20  # not blank
-
-
 @pytest.fixture
 def suite(model, tmp_path):
     """A function that evaluates the tiny checkpoint on the suite and returns the rows that are written.
@@ -128,33 +107,9 @@ def test_evaluate_runs_the_offline_suite(model, suite, capfd):
         assert noise not in found.err
 
 
-def test_options_of_the_suite_do_what_they_say(suite):
-    rows = suite("--draws", 3)
-    singly = suite("--draws", 3, "--batch", 1)
-    assert [row["value"] for row in singly] == [row["value"] for row in rows]
-    assert [row["error_draws"] for row in singly] == pytest.approx(
-        [row["error_draws"] for row in rows], rel=1e-3, abs=1e-6
-    )
-    errors = [row["error_draws"] for row in rows]
-    assert [row["error_draws"] for row in suite("--draws", 3, "--seed", 1)] != errors
-    assert [row["error_draws"] for row in suite("--draws", 40)] != errors
-
-
-def test_draws_of_the_suite_are_for_diffusion_models(tiny_ar, tmp_path, refused, capsys):
-    folder = tiny_ar.save(tmp_path / "ar")
-    capsys.readouterr()
-    said = refused("evaluate", folder, "--tasks", "suite", "--draws", 2)
-    assert "--draws does nothing here: tiny-autoregressive is autoregressive" in said
-
-
 def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     assert suite()
     capsys.readouterr()
     said = refused("evaluate", model, "--tasks", "suite", "--data", model)
     assert "--data does nothing here: the suite comes with this package" in said
-
-
-def test_a_family_is_for_tasks_that_have_its_settings(model, refused):
-    said = refused("evaluate", model, "--tasks", "suite", "--family", "llada")
-    assert "--family does nothing here: it has settings of paper and of mmlu, arc_challenge" in said

@@ -20,7 +20,7 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
-from sinkprune_core.evaluation.likelihood import nelbo, nll, score
+from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.models.blocks import weights_kept
@@ -77,26 +77,16 @@ def first_half(mass_NST: torch.Tensor) -> torch.Tensor:
 RETURNED = {
     "bool": (lambda half: half.bool(), True),
     "float64": (lambda half: half.double(), True),
-    "float16": (lambda half: half.half(), True),
-    "uint8": (lambda half: half.to(torch.uint8), True),
     "with a gradient": (lambda half: half.clone().requires_grad_(), True),
     "a view": (lambda half: half[:1].expand_as(half), True),
     "twos": (lambda half: half * 2, False),
-    "minus": (lambda half: -half, False),
     "NaN": (lambda half: half * math.nan, False),
-    "infinity": (lambda half: half / 0, False),
     "complex": (lambda half: half.to(torch.complex64), False),
     "sparse": (lambda half: half.to_sparse(), False),
     "meta": (lambda half: half.to("meta"), False),
-    "no states": (lambda half: half[:, 0], False),
     "one token less": (lambda half: half[..., :-1], False),
-    "one dimension more": (lambda half: half[..., None], False),
-    "flat": (lambda half: half.flatten(), False),
     "numpy": (lambda half: half.numpy(), False),
-    "a list": (lambda half: half.tolist(), False),
     "nothing": (lambda half: None, False),
-    "a number": (lambda half: 0.5, False),
-    "text": (lambda half: "half", False),
 }
 
 
@@ -121,8 +111,6 @@ VALUES = {
     "tensors": (torch.zeros(2000), torch.arange(2000) // 1999),
     "lists of tensors": ([torch.zeros(2000)], [torch.arange(2000) // 1999]),
     "dictionaries": ({"share": [0.0]}, {"share": [0.5]}),
-    "sets": ({1, 2}, {1, 3}),
-    "words": ("a", "b"),
     "functions": (first_half, lambda mass_NST: first_half(mass_NST).flip(-1)),
 }
 LISTED = [0.25]
@@ -147,10 +135,10 @@ def _number(value: object) -> float:
     """Return a number that any change of a value changes."""
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return float((value * np.arange(1, len(value) + 1)).sum())
-    if isinstance(value, (list, set, dict)):
+    if isinstance(value, (list, dict)):
         items = value.values() if isinstance(value, dict) else value
         return sum(_number(item) for item in items)
-    return float(ord(value)) if isinstance(value, str) else float(value)
+    return float(value)
 
 
 def _told_apart(prune_by: Prune, root: Path) -> Iterator[Case]:
@@ -160,9 +148,7 @@ def _told_apart(prune_by: Prune, root: Path) -> Iterator[Case]:
         prune_by(_holding(one), "in memory", root / "apart" / name)
         run = partial(prune_by, _holding(other), "in memory", root / "apart" / name)
         yield Case(f"holds other {name}", run, right, ("exclude",))
-    for value in (root.open, open, load, Path(), object(), random.Random(0), torch.nn.Linear(1, 1)):
-        if value is open:
-            continue
+    for value in (root.open, load, object(), random.Random(0), torch.nn.Linear(1, 1)):
         run = partial(prune_by, _closing_over(value), "in memory", root / "apart" / "refused")
         yield Case(f"closes over {type(value).__name__}", run, _half(prune_by, root, value), ("exclude",))
     run = partial(prune_by, by_a_global_list, "in memory", root / "apart" / "refused")
@@ -185,9 +171,7 @@ def _closing_over(value: object) -> Callable:
 
 THRESHOLDS = {
     "over sequences": lambda mass_NST: mass_NST > mass_NST.mean((0, 2), keepdim=True),
-    "over all": lambda mass_NST: mass_NST > mass_NST.mean() + mass_NST.std(),
     "over states": lambda mass_NST: mass_NST > mass_NST.mean(1, keepdim=True),
-    "highest": lambda mass_NST: mass_NST == mass_NST.amax((0, 2), keepdim=True),
     "by size": lambda mass_NST: torch.full_like(mass_NST, 1 / (1 + len(mass_NST))),
 }
 
@@ -254,19 +238,16 @@ def _pruning(name: str, **changes: object) -> Callable:
 USES: dict[str, dict[str, Callable]] = {
     "diffusion": {
         "nelbo": lambda lm, ids: nelbo(lm, ids, draws=2).value.tolist(),
-        "score": lambda lm, ids: score(lm, ids, draws=2).value.tolist(),
         "pairs": lambda lm, ids: log_likelihood(
             lm, [(row[:2], row[2:]) for row in ids], SHORT
         ).value.tolist(),
         "perplexity": lambda lm, ids: [perplexity(lm, ids.flatten(), SHORT).nats],
         "generate": lambda lm, ids: generate(lm, ids, SAMPLER).flatten().tolist(),
         "trace": lambda lm, ids: trace(lm, ids, SAMPLER, progress=False).mass_BSK.flatten().tolist(),
-        "wanda": _pruning("dwanda", noise_levels=2),
         "unstable": _pruning("unstable", noise_levels=2),
         "sequential": _pruning("unstable", noise_levels=2, propagation="sequential"),
         "sparsegpt": _pruning("sparsegpt", block_size=16),
         "owl": _pruning("wanda", allocation="owl", owl_m=2.0),
-        "rollout": _pruning("dwanda", noise="rollout", noise_levels=2),
         "structured": _pruning("structured"),
     },
     "autoregressive": {
@@ -275,7 +256,6 @@ USES: dict[str, dict[str, Callable]] = {
         "decode": lambda lm, ids: decode(lm, ids, 4).flatten().tolist(),
         "trace": lambda lm, ids: trace(lm, ids, SAMPLER, progress=False).mass_BSK.flatten().tolist(),
         "wanda": _pruning("wanda"),
-        "global": _pruning("wanda", propagation="dense", pattern="global"),
     },
 }
 
@@ -285,7 +265,7 @@ def overflowing(root: Path) -> Iterator[Case]:
     for kind, uses in USES.items():
         folder = native_model(root / kind, kind)
         for dtype in (torch.float16, torch.bfloat16, torch.float32):
-            for scale in (1e2, 1e4, 1e19, 1e36):
+            for scale in (1e4, 1e36):
                 for part in ("mlp", "attention", "head"):
                     lm = _scaled(load(folder, dtype), part, scale)
                     if lm is None:
@@ -324,8 +304,8 @@ def ids_of_others(root: Path) -> Iterator[Case]:
         vocabulary = lm.model.config.vocab_size
         positions = lm.model.config.max_position_embeddings
         for name, use in uses.items():
-            for wrong in (-1, -(2**40), vocabulary, 2**40):
-                for place in ((0, 0), (-1, -1), (1, 3)):
+            for wrong in (-1, vocabulary):
+                for place in ((0, 0), (-1, -1)):
                     ids = _ids(2, 8)
                     ids[place] = wrong
                     yield Case(

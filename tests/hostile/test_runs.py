@@ -3,7 +3,7 @@
 import pytest
 from hostile import conditions, full_disk, growth, kills, pairs, smallest, spellings
 from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
-from hostile.tally import BROKE, HELD, Tally
+from hostile.tally import BROKE, HELD
 from notebook_cells import TINY, save_tiny_pair
 
 from sinkprune_core import files
@@ -107,42 +107,3 @@ def test_notebooks_run_on_the_smallest_values_that_they_take(name, tiny_pair, ta
         verdict, how = BROKE, f"{type(error).__name__}: {error}"
     tally.add("notebooks on their smallest values", name, verdict, how)
     assert not tally.broken
-
-
-# the harness itself: a defect put in on purpose is found
-
-
-def test_what_is_not_flushed_is_found(bench):
-    assert kills.finds_what_is_not_flushed(bench, "dense", last=12)
-
-
-@pytest.mark.parametrize("defect", ["in place", "table afterwards"])
-@pytest.mark.parametrize("way", ["dense", "sequential, streamed"])
-def test_an_output_in_pieces_is_found(bench, way, defect):
-    tally = Tally()
-    _, events = bench.straight(way)
-    kills.at_moments(bench, tally, [(way, at) for at in range(events // 2, events)], "kill", defect)
-    assert any("not whole" in how for how in tally.broken["kills at file events"])
-
-
-def test_blocks_that_are_not_compared_with_their_digests_are_found(bench):
-    tally = Tally()
-    kills.damaged(bench, tally, cases=36, defect="no digests")
-    assert any("another result" in how for how in tally.broken["damaged work folders"])
-
-
-def test_missing_locks_are_found(bench):
-    assert pairs.finds_missing_locks(bench, tries=12)
-
-
-@mounts
-def test_hidden_states_in_sparse_files_are_found(bench):
-    tally = Tally()
-    full_disk.on_small_disks(bench, tally, ["sequential, streamed"], range(0, 80, 4), defect="holes")
-    assert any("status -7" in how for how in tally.broken.get("small disks", []))  # SIGBUS
-
-
-def test_memory_that_grows_is_found():
-    tally = Tally()
-    growth.many_jobs(tally, jobs=60, leak=True)
-    assert tally.broken
