@@ -45,13 +45,6 @@ def test_a_gain_is_a_share_of_the_damage_of_its_benchmark_and_pairs_count_alike(
     assert estimate.margin == pytest.approx(share_that_matters())
 
 
-def test_what_does_no_damage_or_was_not_measured_has_no_share():
-    table = answers()
-    harmless = table.assign(margin=table.margin.where(table.variant != "wanda", table.margin + 9))
-    assert share_of_damage(margins(harmless), *sides("paper", "wanda")) is None
-    assert share_of_damage(margins(table), *sides("paper", "flap")) is None
-
-
 def test_benchmarks_on_unequal_draws_are_refused():
     table = answers()
     fewer = table[(table.benchmark == "suite") | (table.seed < 2)]

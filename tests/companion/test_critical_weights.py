@@ -50,48 +50,6 @@ def linears(lm):
     }
 
 
-def test_masks_are_those_that_pruning_makes(lm, by_name, text, shared, masks):
-    dense = {place: weights != 0 for place, weights in linears(lm).items()}
-    for name, mask in zip(("none", "stable"), masks, strict=True):
-        with Variant(lm, "tiny", by_name[name], text, shared) as variant:
-            variant.ready()
-            for place, weights in linears(lm).items():
-                assert torch.equal(weights != 0, mask[place] & dense[place])
-
-
-def naive_largest(lm, rows):
-    """Largest |x| at tokens that weigh 0, from full forwards, a row at a time."""
-    largest = {}
-    for ids_T, weights in zip(rows.ids_RT, rows.weight_RT.tolist(), strict=True):
-        handles = []
-        for layer, block in enumerate(lm.blocks):
-            for name, linear in lm.linears(block).items():
-
-                def look(module, args, place=(layer, name), weights=weights):
-                    for token, weight in enumerate(weights):
-                        if weight == 0:
-                            size_I = args[0][0, token].abs()
-                            former_I = largest.get(place, torch.zeros_like(size_I))
-                            largest[place] = torch.maximum(former_I, size_I)
-
-                handles.append(linear.register_forward_pre_hook(look))
-        lm.hidden(ids_T[None])
-        for handle in handles:
-            handle.remove()
-    return largest
-
-
-def test_largest_inputs_are_those_of_full_forwards(lm, by_name, text):
-    rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
-    assert 0 < (rows.weight_RT == 0).sum() < rows.weight_RT.numel()
-    largest = critical_weights.largest_inputs(lm, rows, batch=2)
-    expected = naive_largest(lm, rows)
-    assert set(largest) == set(expected)
-    for place, value_I in largest.items():
-        torch.testing.assert_close(value_I, expected[place], rtol=1e-4, atol=1e-5)
-    assert not any(module._forward_pre_hooks for module in lm.model.modules())
-
-
 def test_lost_weights_are_those_of_a_naive_search_in_its_order(lm, by_name, text, shared, masks):
     kept, kept_without = masks
     rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
@@ -131,17 +89,6 @@ def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name
                     place = row.layer, row.linear
                     assert now[place][row.output, row.input] == dense[place][row.output, row.input]
             assert all(torch.equal(linears(lm)[place], pruned[place]) for place in pruned)
-
-
-def test_all_lost_weights_restored_give_the_other_mask(lm, by_name, text, shared, masks):
-    dense = {place: weights != 0 for place, weights in linears(lm).items()}
-    importance = critical_weights.at_random(torch.Generator().manual_seed(0))
-    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, 10_000)
-    with Variant(lm, "tiny", by_name["stable"], text, shared) as variant:
-        variant.ready()
-        with critical_weights.restored(lm, lost):
-            restored = {place: weights != 0 for place, weights in linears(lm).items()}
-    assert all(torch.equal(restored[place], masks[0][place] & dense[place]) for place in restored)
 
 
 def test_as_many_random_tokens_as_stable_sinks_leave_at_every_step(lm, by_name, text):

@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from sinkprune_companion.experiments.fixed_damping import DampedVariant, dampings_given
+from sinkprune_companion.experiments.fixed_damping import DampedVariant
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.language_model import weight_OI
-from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.recipe import preset
 
 PLAIN = preset("sparsegpt", sparsity=0.5)
@@ -50,10 +49,3 @@ def test_weighted_tokens_are_damped_as_plain_ones_and_are_known_by_another_key(
     assert variant.key != Variant(tiny_dlm, "tiny", WEIGHTED, text).key
     zeros = [int((weights == 0).sum()) for weights in weighted]
     assert [int((weights == 0).sum()) for weights in fixed] == zeros
-
-
-def test_the_criterion_is_as_before_after_an_error():
-    former = CRITERIA["sparsegpt"]
-    with pytest.raises(KeyboardInterrupt), dampings_given([]):
-        raise KeyboardInterrupt
-    assert CRITERIA["sparsegpt"] is former

@@ -47,26 +47,6 @@ def test_records_of_scores_are_paired_with_the_dense_model(run, make_lm, make_id
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_tokens_are_scored_behind_a_first_token(run, make_lm, make_ids, kind):
-    lm = make_lm(kind)
-    ids_NT = make_ids(2, 12)
-    behind_NT = torch.nn.functional.pad(ids_NT, (1, 0), value=0)
-    frames = [
-        hiding_scores.hiding_scores(run, lm, "f", [], {"natural": behind_NT}, 3, first_scored=first)
-        for first in (1, 2)
-    ]
-    assert not frames[0].value.equals(frames[1].value), "each number of context tokens has a record"
-    if kind == "diffusion":
-        by_draw = nelbo(lm, behind_NT, 3, hiding_scores.EVALUATION_SEED, first_scored=2)
-        expected = by_draw.groupby("sequence").value.mean()
-    else:
-        log_probability_NTV = lm.model(behind_NT).logits.log_softmax(-1)
-        picked_NT = log_probability_NTV[:, 1:-1].gather(2, behind_NT[:, 2:, None])[..., 0]
-        expected = -picked_NT.mean(1)
-    assert frames[1].value.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_records_of_texts_say_what_changed_and_what_the_judge_thinks(run, make_lm, make_ids, kind):
     lm, judge, prompt_NT = make_lm(kind), make_lm("autoregressive", seed=3), make_ids(3, 8)
     fingerprints = {lm.name: "a", judge.name: "b"}

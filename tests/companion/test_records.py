@@ -98,15 +98,6 @@ def test_a_revision_more_measures_anew(run):
     assert len(measured.calls) == 2
 
 
-def test_labels_name_a_measurement_and_do_not_change_it(run):
-    measured = Measured([])
-    one = run.record("r", measured, labels={"variant": "base", "seed": 3}, noise=1)
-    other = Run("05_another", run.profile, {}).record("r", measured, labels={"variant": "wanda"}, noise=1)
-    assert len(measured.calls) == 1
-    assert set(one.variant) == {"base"} and set(one.seed) == {3} and set(one.noise) == {1}
-    assert set(other.variant) == {"wanda"} and "seed" not in other
-
-
 def test_an_error_message_or_a_module_that_moves_leaves_every_record_valid(run, monkeypatch):
     """Nothing of the code is part of a record's identity."""
     before = run.identity("r", 1, {"seed": 0})

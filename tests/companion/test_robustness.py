@@ -58,10 +58,3 @@ def test_scores_of_a_pair_without_weights_are_read_from_its_archive(run):
         with pytest.raises(FileNotFoundError, match=rf"of the model {fingerprint}: name the folder"):
             variant.scores(apart, texts, 2, variant="unstable", seed=1)
     assert not run.records.exists() and not run.records_read, "an archive is no record of the run"
-
-
-def test_what_an_archive_lacks_is_refused(run):
-    with pytest.raises(FileNotFoundError, match=r"records-seed-9.tar.xz is missing: the project keeps no"):
-        archived_run(run, "seed-9")
-    with pytest.raises(ValueError, match="has scores of 0 models called dream, not of one"):
-        archived_fingerprint(archived_run(run, "seed-1"), "dream")

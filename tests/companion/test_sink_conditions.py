@@ -9,7 +9,6 @@ from sinkprune_companion.experiments.sink_conditions import (
     conditions,
     crops,
     prompts,
-    sampler_of,
 )
 from sinkprune_core import corpus
 
@@ -72,13 +71,3 @@ def test_the_first_token_stands_before_the_same_prompts(tiny_ar, word_stream):
     assert not (plain == separator).any()
     nothing = prompts(tiny_ar.tokenizer, Condition("nothing", True), 6, 5)["nothing"]
     assert nothing.tolist() == [[separator]] * 6
-
-
-def test_samplers_write_what_the_condition_leaves():
-    found = sampler_of(MAIN, 32, 48, 1.0)
-    assert (found.length, found.block, found.steps, found.order) == (96, 24, 48, "low_confidence")
-    assert sampler_of(Condition("nothing", True), 32, 48, 1.0).length == 128
-    dream = sampler_of(Condition(sampler="dream"), 32, 48, 1.0)
-    assert (dream.block, dream.order, dream.schedule) == (None, "entropy", "time")
-    with pytest.raises(ValueError, match="leave 97 to write in steps=48; both must be multiples of 4"):
-        sampler_of(MAIN, 31, 48, 1.0)

@@ -3,18 +3,12 @@
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments import variant_answers as module
 from sinkprune_companion.experiments.variant_answers import (
     accuracy_difference,
     flip_table,
     points,
-    variant_answers,
 )
-from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.harness.public_data import embedded_blimp
 from sinkprune_companion.run.records import Run
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.recipe import preset
 
 
 @pytest.fixture
@@ -84,21 +78,3 @@ def test_flips_are_counted_in_both_directions_in_every_draw(answers):
     assert found["items"].tolist() == [12, 12]
     assert found.only_variant.tolist() == [2 + 2, 0]
     assert found.only_other.tolist() == [1, 3 + 5]
-
-
-def test_answers_of_a_variant_are_a_record_and_prune_it_once(run, tiny_dlm, make_ids, monkeypatch):
-    short = dict(list(embedded_blimp().items())[:2])
-    monkeypatch.setattr(module, "embedded_blimp", lambda: short)
-    before = tiny_dlm.fingerprint()
-    with Variant(tiny_dlm, before, preset("wanda"), Calibration(make_ids(2, 12))) as variant:
-        found = variant_answers(run, variant, {"blimp": 3}, 2, variant="wanda", seed=4)
-    assert tiny_dlm.fingerprint() == before
-    assert len(found) == 6
-    assert set(found.benchmark) == {"blimp"}
-    assert set(found.calibration_tokens) == {24}
-    assert set(found.variant) == {"wanda"}
-    with Variant(tiny_dlm, before) as variant:
-        dense = variant_answers(run, variant, {"blimp": 3}, 2, variant="dense")
-        assert set(dense.calibration_tokens) == {0}
-        with pytest.raises(ValueError, match="benchmark='piqa' is unknown; choose one of suite, blimp"):
-            variant_answers(run, variant, {"piqa": 3}, 2)

@@ -5,15 +5,10 @@ import pytest
 
 from sinkprune_companion.experiments import variants
 from sinkprune_companion.experiments.variants import Variant, saved_variant
-from sinkprune_companion.run.plans import costs
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import any_text
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.costs import pruning as cost
-from sinkprune_core.costs.compute import forward_cost
-from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.models.stand_ins import stand_in
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
@@ -23,38 +18,6 @@ from sinkprune_core.pruning.recipe import preset
 def run(tmp_path, monkeypatch) -> Run:
     monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     return Run("06_real_models", "test", {})
-
-
-def test_costs_are_said_for_any_name_without_a_download(tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "huggingface_hub.snapshot_download",
-        lambda *args, local_files_only, **more: (
-            (_ for _ in ()).throw(FileNotFoundError("not here"))
-            if local_files_only
-            else pytest.fail("downloaded")
-        ),
-    )
-    monkeypatch.setattr(cost, "speed_here", lambda lm, device: 1e12)
-    folder = stand_in("Dream-org/Dream-v0-Base-7B", tmp_path)
-    table = costs(
-        ["GSAI-ML/LLaDA-8B-Base", "meta-llama/Llama-3.1-8B", str(folder)],
-        preset("unstable"),
-        8,
-        128,
-        32,
-        "bfloat16",
-    )
-    llada = table.loc["GSAI-ML/LLaDA-8B-Base"]
-    assert llada["download GB"] == pytest.approx(16.031, abs=1e-3) and llada["disk GB"] == pytest.approx(
-        2 * 16.031, abs=1e-2
-    )
-    assert llada["scoring TFLOP"] == pytest.approx(
-        32 * forward_cost(meta_model(MODELS["GSAI-ML/LLaDA-8B-Base"]), 128, 64).total / 1e12
-    )
-    assert llada["hours, at least"] == pytest.approx((llada["pruning TFLOP"] + llada["scoring TFLOP"]) / 3600)
-    assert table.loc[str(folder)]["download GB"] == 0 and table.loc[str(folder)]["lacks"] == ""
-    monkeypatch.setattr(cost, "available_memory", lambda device: 1000)
-    assert "GB of memory" in costs(["GSAI-ML/LLaDA-8B-Base"], preset("wanda"), 8, 128, 32)["lacks"].item()
 
 
 def test_a_saved_variant_is_pruned_once_and_leaves_the_model_dense(run, tmp_path, monkeypatch):
