@@ -29,7 +29,6 @@ from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
 from sinkprune_core.pruning.shrink import shrink
-from sinkprune_core.sinks.hiding import Hiding, hiding_model
 from sinkprune_core.sinks.trace import trace
 
 if torch.cuda.is_available():
@@ -226,15 +225,6 @@ def test_traces(pair, make_ids, kind):
     assert torch.equal(expected.ids_BSK, found.ids_BSK)
     torch.testing.assert_close(expected.layers_BSLK, found.layers_BSLK)
     assert torch.equal(expected.sinks(), found.sinks())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("keys", ["top", "random"])
-def test_hiding(pair, make_ids, kind, keys):
-    on_cpu, on_device = (hiding_model(lm, Hiding(keys, 2)) for lm in pair(kind))
-    ids_NT = make_ids(2, 24)
-    assert_frames(score(on_cpu, ids_NT), score(on_device, ids_NT))
-    assert_frames(pd.DataFrame(on_cpu.log), pd.DataFrame(on_device.log))
 
 
 # training

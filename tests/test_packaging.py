@@ -1,4 +1,4 @@
-"""What a newcomer meets first: stated versions, the Makefile, what the package holds, no machine paths."""
+"""What a newcomer meets first: stated versions, what the package holds, no paths of a machine."""
 
 import os
 import re
@@ -18,8 +18,6 @@ PACKAGES = ("sinkprune_core", "sinkprune_companion")
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PYTHON = PROJECT["requires-python"].removeprefix(">=")
-EXTRAS = PROJECT["optional-dependencies"]
-README = ROOT / "README.md"
 ENVIRONMENTS = {"environment.yml": "pytorch-cpu", "environment-gpu.yml": "pytorch-gpu"}
 INSTALLS = {"environment.yml": "-e .", "environment-gpu.yml": "-e .[notebooks,eval]"}
 
@@ -31,19 +29,6 @@ def split(requirement: str) -> tuple[str, str]:
 
 
 RANGES = dict(split(requirement) for requirement in PROJECT["dependencies"])
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
-
-
-def make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
-    """Run make as from a fresh shell, also when these tests were started by make."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHON", "PROFILE", "VENV", "ARGS")
-    }
-    return subprocess.run(
-        ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=60
-    )
 
 
 # versions
@@ -64,37 +49,6 @@ def test_environment_file_agrees_with_pyproject(name):
     assert "transformers" in dict(split(line) for line in pip if not line.startswith("-"))
 
 
-def test_binder_gets_what_a_notebook_needs_and_nothing_that_only_pipelines_need():
-    """Notebooks run from the plain package; Binder has JupyterLab anyway."""
-    stated = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    conda = dict(split(line) for line in stated["dependencies"] if isinstance(line, str))
-    notebooks = dict(map(split, EXTRAS["notebooks"]))
-    assert set(conda) == {"python", "pip", "pytorch-cpu", "jupyterlab", "ipywidgets"}
-    assert all(conda[name] == notebooks[name] for name in ("jupyterlab", "ipywidgets"))
-    (pip,) = [entry["pip"] for entry in stated["dependencies"] if isinstance(entry, dict)]
-    assert not [line for line in pip if "[" in line], "no extra"
-
-
-# the Makefile
-
-
-@needs_make
-@pytest.mark.parametrize(
-    ("arguments", "command"),
-    [
-        (("test",), "bin/python -m pytest -q"),
-        (("reproduce",), "bin/sinkprune reproduce --profile quick"),
-    ],
-)
-def test_a_target_makes_the_environment_and_then_runs_its_command(arguments, command, tmp_path):
-    venv = tmp_path / "venv"
-    planned = make("-n", *arguments, f"VENV={venv}")
-    assert planned.returncode == 0, planned.stderr
-    order = [
-        planned.stdout.find(step) for step in (f"-m venv --clear {venv}", "--editable", f"{venv}/{command}")
-    ]
-    assert -1 not in order and order == sorted(order)
-    assert not venv.exists()
 
 
 # the package

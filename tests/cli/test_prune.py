@@ -16,7 +16,6 @@ from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.seeds import generator
 
-WEIGHTS = 25_248  # in the linears of the tiny checkpoint's blocks
 NOT_FETCHED = "GSAI-ML/LLaDA-8B-Base"
 
 
@@ -42,7 +41,7 @@ def calibration(model):
         ("wanda", {"allocation": "linear"}),
     ],
 )
-def test_the_shell_prunes_as_python_does(model, command, calibration, tmp_path, name, fields, flags, capsys):
+def test_the_shell_prunes_as_python_does(model, command, calibration, tmp_path, name, fields, flags):
     out = tmp_path / "out"
     lm = load(model)
     recipe = preset(name, sparsity=0.4, **fields)
@@ -58,21 +57,13 @@ def test_the_shell_prunes_as_python_does(model, command, calibration, tmp_path, 
     assert set(pd.read_csv(out / "sinkprune-linears.csv").layer) == {0, 1, 2}
     assert not (tmp_path / "out.work").exists()
 
-    came_out, then = capsys.readouterr().out.splitlines()
-    assert came_out.startswith(
-        f"{out}: {card['sparsity']:.4f} of {WEIGHTS:,} weights in the blocks' linears are zero"
-    )
-    assert then == f"next: sinkprune compare {model} {out}"
 
-
-def test_a_structured_recipe_saves_a_smaller_model(command, tmp_path, capsys):
+def test_a_structured_recipe_saves_a_smaller_model(command, tmp_path):
     structured = ["--preset", "structured", "--sparsity", 0.5]
     assert command("prune", *structured, "--out", tmp_path / "out") == 0
-    assert "weights in the blocks' linears are removed" in capsys.readouterr().out
     config = AutoModelForCausalLM.from_pretrained(tmp_path / "out").config
     assert config.intermediate_size < 45 or config.num_attention_heads < 4
     assert command("prune", "--preset", "structured", "--out", tmp_path / "masked", "--masked") == 0
-    assert "weights in the blocks' linears are zero" in capsys.readouterr().out
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "masked").config.intermediate_size == 45
 
 

@@ -126,14 +126,6 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
     assert (tmp_path / "out.work").is_dir()
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_says_what_an_interrupt_leaves(name):
-    given = {"model": "m"} if name in ("prune", "trace", "evaluate", "compare") else {}
-    more = {"prune": {"dry_run": True}, "compare": {"other": "n"}}
-    options = COMMANDS[name].options(**given, **more.get(name, {}))
-    assert options.left_behind
-
-
 # words that stand here so that help needs no torch
 
 

@@ -19,21 +19,13 @@ from sinkprune_core.sinks.trace import Trace
 SHORT = ("--prompt", 8, "--tokens", 6, "--steps", 3)
 
 
-def test_trace_writes_what_it_saw_and_explains_every_measure(command, tmp_path, capsys):
+def test_trace_writes_what_it_saw_and_a_row_of_every_measure(command, tmp_path):
     out = tmp_path / "trace.safetensors"
     assert command("trace", *SHORT, "--out", out, "--json", tmp_path / "table.json") == 0
     assert Trace.load(out).ids_BSK.shape == (6, 3, 14)
-    printed, bar = capsys.readouterr()
-    assert "/3 [" in bar, "steps are counted"
     rows = json.loads((tmp_path / "table.json").read_text())
     assert all(set(row) == {"index", "value", "low", "high", "units", "method"} for row in rows)
-    measures = [row["index"] for row in rows]
-    assert [*measures, "value"] == list(MEANINGS)
-    for name in MEANINGS:
-        assert f"{name} " in printed and MEANINGS[name] in printed
-    overlap = next(row["value"] for row in rows if row["index"] == "overlap")
-    last = printed.splitlines()[-1]
-    assert last.startswith("Read overlap first: ") and f" {overlap:.0%} are the same" in last
+    assert [*(row["index"] for row in rows), "value"] == list(MEANINGS)
 
 
 def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path, refused, capsys):
@@ -83,9 +75,8 @@ def suite(model, tmp_path):
     return run
 
 
-def test_evaluate_runs_the_offline_suite(model, suite, capfd):
+def test_evaluate_runs_the_offline_suite(model, suite, capsys):
     rows = suite("--draws", 3)
-    found = capfd.readouterr()
     lm = load(model)
     expected = accuracy(lm, items(limit=2), draws=3)
     tasks = {row["task"] for row in rows}
@@ -94,17 +85,7 @@ def test_evaluate_runs_the_offline_suite(model, suite, capfd):
     assert every["value"] == pytest.approx(expected.correct.mean())
     assert every["low"] <= every["value"] <= every["high"]
     assert (every["documents"], every["draws"]) == (12, 3)
-    assert "sinkprune_suite_facts" in found.out
-    explained = found.out.splitlines()[-3:]
-    assert [line.split("  ")[0] for line in explained] == ["acc", "low, high", "error_draws"]
-
-    bar = found.err.split("suite, ")[0] + found.err.split("(--draws)")[-1]
-    said = [line for line in found.err.splitlines() if line and "\r" not in line and "item" not in line]
-    assert "seconds at this machine's speed now, with at most 3 random masks of an answer" in found.err
-    assert "12/12" in bar or "/12 [" in bar  # items, not batches
-    assert said[-1] == f"next: sinkprune trace {model} --figure llada-sinks.png"
-    for noise in ("fatal", "arning", "git"):
-        assert noise not in found.err
+    assert "sinkprune_suite_facts" in capsys.readouterr().out
 
 
 def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypatch, capsys):

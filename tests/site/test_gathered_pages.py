@@ -40,12 +40,6 @@ def test_a_link_leads_to_its_page_or_to_a_file_that_travels_with_the_site(links,
     assert links.rewritten(written, page) == expected
 
 
-def test_files_and_pictures_are_copied_where_links_lead(links, tmp_path):
-    links.rewritten("[a](data/table.csv) ![p](figures/00_a/one.png)", "index.md")
-    assert (tmp_path / "site" / "files" / "data" / "table.csv").exists()
-    assert (tmp_path / "site" / "pages" / "figures" / "00_a" / "one.png").exists()
-
-
 @pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda file: file.stem)
 def test_every_picture_of_a_notebook_has_its_data_its_origin_and_its_cell(file):
     notebook = nbformat.read(file, 4)
