@@ -49,8 +49,6 @@ def test_environment_file_agrees_with_pyproject(name):
     assert "transformers" in dict(split(line) for line in pip if not line.startswith("-"))
 
 
-
-
 # the package
 
 

@@ -13,7 +13,6 @@ from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.evaluation.verdict_rule import (
     CONTRADICTED,
     NO_DIFFERENCE,
-    NOT_RUN,
     REPRODUCED,
     UNDECIDED,
     holm,
@@ -67,13 +66,6 @@ def test_a_claim_says_on_which_side_of_what_it_lies():
     assert verdict_of(claim(), estimate(-2, -1)) == REPRODUCED
     assert verdict_of(claim(side="above"), estimate(-2, -1)) == CONTRADICTED
     assert verdict_of(claim(side="above", against=0.5), estimate(0.7, 0.9)) == REPRODUCED
-
-
-def test_a_row_that_was_not_run_says_why():
-    rows = [claim(), claim(id="d", finding=None, margin=None, not_run="needs 8B")]
-    table = claims.verdicts(rows, {})
-    assert table.verdict.tolist() == [NOT_RUN, NOT_RUN]
-    assert table.note.tolist() == [claims.NOT_MEASURED, "needs 8B"]
 
 
 def test_findings_keep_margins_draws_and_degrees_of_freedom(run):

@@ -153,7 +153,3 @@ def test_looking_at_more_makes_a_weak_effect_undecided():
     columns = ["value", "low", "high", "p"]
     assert alone.loc[0, columns].tolist() == among.loc[0, columns].tolist() and among.low[0] > 0
     assert among.p_holm[0] == pytest.approx(min(1, 31 * alone.p[0]))
-
-
-def test_recipes_that_do_the_same_do_not_differ():
-    assert judge({"same": np.zeros((5, 9))}, 0.02).verdict[0] == NO_DIFFERENCE

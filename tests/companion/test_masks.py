@@ -46,11 +46,6 @@ def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, 
     assert found.differ.between(0.05, 0.9).all()
 
 
-def test_a_pair_without_its_variant_is_refused_before_any_work(tiny_dlm):
-    with pytest.raises(ValueError, match=r"pairs name \['flap'\].*pairs of magnitude"):
-        mask_differences(tiny_dlm, {"magnitude": (preset("magnitude"), None, None)}, [("magnitude", "flap")])
-
-
 def test_findings_of_masks_are_means_over_linear_maps_and_differences_are_paired_by_them():
     rows = [("other text", (0.02, 0.04)), ("all-sinks", (0.0, 0.02)), ("wanda", (0.03, 0.03))]
     masks = pd.DataFrame(

@@ -18,13 +18,6 @@ from sinkprune_companion.experiments.pruning_grid import (
 )
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.run.records import Run
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
-    return Run("03_pruning_results", "test", {})
 
 
 @pytest.fixture

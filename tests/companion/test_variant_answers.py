@@ -8,13 +8,6 @@ from sinkprune_companion.experiments.variant_answers import (
     flip_table,
     points,
 )
-from sinkprune_companion.run.records import Run
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
-    return Run("03_pruning_results", "test", {})
 
 
 def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> pd.DataFrame:

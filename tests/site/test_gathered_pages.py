@@ -11,33 +11,8 @@ pytest.importorskip("sphinx", reason="the extra `site` is not installed")
 import api_pages
 import build_site
 import figure_pages
-from links import Links
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def links(tmp_path) -> Links:
-    """Links of a small project: two pages, a file, a folder, a picture."""
-    root = tmp_path / "project"
-    for name in ("README.md", "docs/more.md", "data/table.csv", "figures/00_a/one.png", "tests/x.py"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("x")
-    return Links(root, tmp_path / "site", ["index.md", "docs/more.md", "figures.md", "api/sinks.md"])
-
-
-@pytest.mark.parametrize(
-    ("page", "written", "expected"),
-    [
-        ("docs/more.md", "[a](../README.md#b)", "[a](../index.md#b)"),
-        ("index.md", "[a](docs/more.md)", "[a](docs/more.md)"),
-        ("docs/more.md", "[a](../tests/x.py)", '<a href="../tests/x.py">a</a>'),
-        ("docs/more.md", "[a](../sinkprune_core/sinks/trace.py)", "[a](../api/sinks.md#trace)"),
-        ("index.md", "x [![Open](https://b.org/c.svg)](https://b.org) y", "x [Open](https://b.org) y"),
-    ],
-)
-def test_a_link_leads_to_its_page_or_to_a_file_that_travels_with_the_site(links, page, written, expected):
-    assert links.rewritten(written, page) == expected
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda file: file.stem)
