@@ -1,4 +1,4 @@
-"""The notebooks as readers get them: pairs in step, one set-up, typed parameters, clean outputs."""
+"""The notebooks as readers get them: pairs in step, checked parameters, clean outputs."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""README keeps its word: commands exist, the example runs, links lead somewhere, the table is up to date."""
+"""README keeps its word: its example runs, and its links and those of docs lead somewhere."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""`sinkprune compare`: paired differences on common random numbers, a verdict, and what is refused."""
+"""`sinkprune compare`: paired differences on common random numbers, and a verdict."""
 
 import json
 import shutil

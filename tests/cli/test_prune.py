@@ -1,4 +1,4 @@
-"""`sinkprune prune` does what Python does, plans first, keeps finished blocks, and says what it made."""
+"""`sinkprune prune` does what Python does, plans first, and says what is wrong with an option."""
 
 import json
 

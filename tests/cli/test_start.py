@@ -1,4 +1,4 @@
-"""Commands start without the heavy libraries, say their version, and fail in one line."""
+"""Commands start without the heavy libraries, and fail in one line."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The ledger is whole, verdicts change when the data do, and readers see them in one table."""
+"""The ledger is whole, and its rows get their verdicts, margins and corrected p-values."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Records of a model without its sinks: paired scores, texts, what a judge says; and the figure."""
+"""Records of a model without its sinks: paired scores, texts, what a judge says."""
 
 from itertools import pairwise
 

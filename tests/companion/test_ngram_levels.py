@@ -1,4 +1,4 @@
-"""Unigram and bigram levels: distributions that add up, and numbers of a naive calculation."""
+"""Unigram and bigram levels: numbers of a naive calculation."""
 
 import math
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""Findings of notebook 03 that rest on counts and on answers: what was planted comes out."""
+"""Findings of notebook 03 that rest on counts: what was planted comes out."""
 
 import pandas as pd
 import pytest

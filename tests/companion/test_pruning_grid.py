@@ -1,4 +1,4 @@
-"""What notebook 03 prunes and finds: tokens are matched, draws counted, findings named as the ledger does."""
+"""What notebook 03 prunes and finds: tokens are matched, findings named as the ledger does."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""Records are computed once per key, code and versions, and figures say which records they show."""
+"""Records are computed once per key and versions, and figures are the same to the byte."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""Conditions of notebooks 01 and 02: their names, prompts that begin in the middle of text, and samplers."""
+"""Conditions of notebooks 01 and 02: their names, and prompts that begin in the middle of text."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tables of sink statistics by reading, paired differences, and figures with both kinds side by side."""
+"""Tables of sink statistics by reading, and paired differences."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Plans and saved variants: what notebook 06 does before and around a model that is too large to try."""
+"""Variants are pruned once, saved or on record, and leave the model dense."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""What the site is built from: links that lead somewhere, and figures with their data, origin and cell."""
+"""What the site is built from: every page, and figures with their data, origin and cell."""
 
 import re
 from pathlib import Path
