@@ -43,14 +43,6 @@ def test_a_wrong_option_is_found_before_anything_heavy_is_imported(arguments):
     assert found.stderr.startswith("error: ") and found.stderr.count("\n") == 1, found.stderr
 
 
-def test_the_command_that_drives_the_notebooks_holds_no_torch():
-    found = watched(["reproduce", "--profile", "no-such-profile"])
-    assert "profile 'no-such-profile' is unknown" in found.stderr, (
-        "its memory would count beside every notebook"
-    )
-    assert "imported" not in found.stderr
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

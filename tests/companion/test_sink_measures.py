@@ -1,29 +1,10 @@
-"""Tables of sink statistics by reading, and paired differences."""
+"""Differences of sink statistics, paired by prompt."""
 
 import math
 
 import pandas as pd
 
 from sinkprune_companion.experiments import sink_measures
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.sinks.readings import LITERAL, READINGS
-from sinkprune_core.sinks.trace import trace
-
-SAMPLER = Sampler(length=12, steps=4, block=None, temperature=1.0)
-
-
-def test_every_reading_has_a_row_per_prompt(tiny_ar, make_ids):
-    found = trace(tiny_ar, make_ids(3, 5), SAMPLER, progress=False)
-    frame = sink_measures.by_reading(found, 1.5, 0.8, kind="autoregressive", condition="main")
-    assert frame.groupby("reading", sort=False).prompt.apply(list).to_dict() == {
-        name: [0, 1, 2] for name in READINGS
-    }
-    literal = READINGS[LITERAL].variability(found, 1.5, 0.8)
-    part = frame[frame.reading == LITERAL]
-    pd.testing.assert_frame_equal(part[literal.columns].reset_index(drop=True), literal)
-    assert set(frame.condition) == {"main"} and part.new_queries.nunique() == 1
-    layers = sink_measures.by_layer(found, 1.5, 0.8, kind="autoregressive")
-    assert layers.groupby("layer").size().tolist() == [3, 3, 3]
 
 
 def test_differences_are_paired_by_prompt_and_average_over_what_else_there_is():
