@@ -10,13 +10,7 @@ from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.run import publish, records
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.evaluation.verdict_rule import (
-    CONTRADICTED,
-    NO_DIFFERENCE,
-    REPRODUCED,
-    UNDECIDED,
-    holm,
-)
+from sinkprune_core.evaluation.verdict_rule import CONTRADICTED, NO_DIFFERENCE, REPRODUCED, UNDECIDED, holm
 
 ROW = {
     "id": "c",

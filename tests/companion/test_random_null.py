@@ -5,10 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from sinkprune_companion.experiments.random_null import (
-    paired_counts,
-    with_random_weights,
-)
+from sinkprune_companion.experiments.random_null import paired_counts, with_random_weights
 
 
 def test_random_weights_are_those_of_the_seed_in_both_kinds_and_in_both_directions(

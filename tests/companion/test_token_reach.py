@@ -3,10 +3,7 @@
 import pytest
 import torch
 
-from sinkprune_companion.experiments.token_reach import (
-    OTHER_TEXT,
-    token_reach,
-)
+from sinkprune_companion.experiments.token_reach import OTHER_TEXT, token_reach
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.pruning.engine import prune

@@ -3,10 +3,7 @@
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.variant_answers import (
-    accuracy_difference,
-    points,
-)
+from sinkprune_companion.experiments.variant_answers import accuracy_difference, points
 
 
 def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> pd.DataFrame:
