@@ -249,13 +249,13 @@ def test_in_a_container_whose_own_path_is_not_mounted_the_mounted_group_counts(t
 
 
 LIMITED = """
-import resource
+import psutil, resource
 from sinkprune_core import memory
 from sinkprune_companion.cli.inputs import require_memory
-resource.setrlimit(resource.RLIMIT_AS, (memory._pages(0) + 200_000_000,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 200_000_000,) * 2)
 print(memory.free_memory())
 require_memory()
-resource.setrlimit(resource.RLIMIT_AS, (memory._pages(0) + 10_000_000,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 10_000_000,) * 2)
 try:
     require_memory()
 except RuntimeError as error:

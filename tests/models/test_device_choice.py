@@ -1,11 +1,8 @@
 """What `auto` means on machines that this one is not: only what torch says of them is replaced."""
 
-import time
-
 import pytest
 import torch
 
-from sinkprune_core.models import devices
 from sinkprune_core.models.devices import choose_device, choose_dtype, device_name
 
 
@@ -26,39 +23,11 @@ def with_gpu(monkeypatch):
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
-@pytest.mark.parametrize(
-    ("gain", "dtype"), [(7.0, torch.bfloat16), (1.1, torch.float32), (0.5, torch.float32)]
-)
-def test_without_a_gpu_auto_is_the_cpu_in_the_dtype_that_was_measured_to_be_faster(
-    tmp_path, monkeypatch, gain, dtype
-):
-    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path))
-    monkeypatch.setattr(devices, "_measured_gain", lambda: gain)
+@pytest.mark.parametrize(("has_amx", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_without_a_gpu_auto_is_the_cpu_in_bfloat16_where_it_has_amx(monkeypatch, has_amx, dtype):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
     assert choose_device("auto") == device_name("cpu") == "cpu"
     assert choose_dtype("auto", "cpu") == dtype
-
-
-def test_the_gain_of_bfloat16_is_measured_once_and_kept_by_threads(tmp_path, monkeypatch):
-    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path))
-    measured = []
-    monkeypatch.setattr(devices, "_measured_gain", lambda: measured.append(1) or 3.0)
-    for _ in range(2):
-        assert devices.bfloat16_gain() == 3.0
-        devices._measured_once.cache_clear()  # as in another process
-    assert len(measured) == 1
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    devices.bfloat16_gain()
-    assert len(measured) == 2 and len(list(tmp_path.glob("bfloat16-*.json"))) == 2
-    for file in tmp_path.glob("bfloat16-*.json"):
-        file.write_text("{")
-    devices._measured_once.cache_clear()
-    assert devices.bfloat16_gain() == 3.0 and len(measured) == 3, "a damaged file is measured anew"
-
-
-def test_measuring_the_gain_takes_a_moment():
-    started = time.perf_counter()
-    gain = devices._measured_gain()
-    assert gain > 0 and time.perf_counter() - started < 3  # seconds: 0.1 on an idle machine
 
 
 def test_auto_takes_a_gpu_with_bfloat16(with_gpu):

@@ -93,8 +93,8 @@ def test_a_run_may_go_on_with_another_length_and_rate_and_with_nothing_else(tmp_
         check_settings(config, tmp_path)
 
 
-@pytest.mark.parametrize(("gain", "expected"), [(7.0, "bfloat16"), (0.5, "float32")])
-def test_training_is_in_bfloat16_where_it_was_measured_to_be_faster(monkeypatch, gain, expected):
-    monkeypatch.setattr("sinkprune_core.models.devices.bfloat16_gain", lambda: gain)
+@pytest.mark.parametrize(("has_amx", "expected"), [(True, "bfloat16"), (False, "float32")])
+def test_training_is_in_bfloat16_where_it_is_faster(monkeypatch, has_amx, expected):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: has_amx)
     assert training_dtype("auto", "cpu") == expected
     assert training_dtype("bfloat16", "cpu") == "bfloat16"
