@@ -472,8 +472,9 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # Differences are paired by prompt. Intervals are t intervals over prompts.
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import interval, listed
+from sinkprune_core.evaluation.intervals import interval
 
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
 found = {

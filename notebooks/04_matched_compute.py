@@ -113,8 +113,8 @@ texts = held_out_texts(dlm.tokenizer, sequences, length)
 
 # %%
 import torch
+from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.cost_models import cost_models
-from sinkprune_core.costs import compute
 
 kinds = {
     "unstructured": preset("magnitude", sparsity=sparsity),
@@ -333,7 +333,7 @@ figures.save_figure(run, drawn, "front_time", front, caption)
 # with the dense model in fewer steps, the last with other recipes.
 
 # %%
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"
 MATCHES = [("unstable", "dense, FLOPs of unstructured", FLOPS)]
@@ -427,7 +427,7 @@ reading(run)
 # All numbers:
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
+from sinkprune_companion.figures.forests import listed
 
 matches = ["effective FLOPs"]
 matches += ["effective FLOPs", "measured time"] * len(structured_recipes)

@@ -352,8 +352,8 @@ run.find(found)
 # All numbers:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded
-from sinkprune_core.evaluation.intervals import listed
 
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 

@@ -14,14 +14,14 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import save_file
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli.main import main
+from sinkprune_companion.experiments import compute
 from sinkprune_companion.harness import quality
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
-from sinkprune_core import corpus
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.costs import compute
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from sinkprune_core import corpus
-from sinkprune_core.corpus import (
+from sinkprune_companion import corpus
+from sinkprune_companion.corpus import (
     HELD_OUT_SHARE,
     documentation,
     documentation_sequences,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from sinkprune_core.evaluation.comparison import Comparison
+    from sinkprune_companion.experiments.comparison import Comparison
     from sinkprune_core.models.language_model import LanguageModel
 
 TEXT_BATCH = 32  # sequences at once
@@ -159,7 +159,12 @@ def scores(
 
 def comparison(a: tuple, b: tuple, margin: float) -> dict[str, object]:
     """Return the verdict, the differences and the flips of what `scores` returned of two models."""
-    from sinkprune_core.evaluation.comparison import accuracy_difference, flips, nats_difference, outcome
+    from sinkprune_companion.experiments.comparison import (
+        accuracy_difference,
+        flips,
+        nats_difference,
+        outcome,
+    )
 
     (nats_a, answers_a), (nats_b, answers_b) = a, b
     nats = nats_difference(nats_a, nats_b)

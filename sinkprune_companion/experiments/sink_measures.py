@@ -4,7 +4,7 @@ import pandas as pd
 
 from sinkprune_companion.ledger import margins
 from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.sinks.readings import LITERAL, READINGS, share_of_new_queries
+from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace
 
 
@@ -49,3 +49,17 @@ def difference(
     if len(values) < 2:
         return None
     return margins.with_tenth(interval(values), by_prompt.loc[values.index, other].mean())
+
+
+def share_of_new_queries(trace: Trace, name: str) -> float:
+    """Return which share of the queries of a step the step before did not have, mean over all steps but the
+    first.
+
+    1 where every query runs again or none is kept; small where a sum keeps growing.
+    """
+    if not trace.causal:
+        return 1.0
+    first_S, last_S = trace.windows_S2.T[:, 1:]
+    starts = {"beginning": 0, "continuation": trace.prompt_length, "step": first_S}
+    share_S = (last_S - first_S) / (last_S - starts[READINGS[name].since])
+    return float(share_S.mean())

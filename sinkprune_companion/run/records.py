@@ -16,11 +16,11 @@ from types import FunctionType
 import numpy as np
 import pandas as pd
 
+from sinkprune_companion.run.provenance import environment, package_version
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import atomic, project_root, write_json
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.devices import choose_device, device_name
-from sinkprune_core.provenance import environment, package_version
 
 KEY_PACKAGES = ("torch", "transformers")  # another version of one of these measures anew
 ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows

@@ -114,7 +114,7 @@ class PruningCheckpoint:
         return Rows(tensors["ids"], tensors.get("weight"))
 
     def statistics(self, key: str, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
-        """Return the statistics of the dense model under a `settings_digest`, computed once for all recipes."""
+        """Return the dense model's statistics under a `settings_digest`, computed once for all recipes."""
         file = self.root / f"statistics-{key}.safetensors"
         return _load_statistics(written_once(file, lambda target: _save_statistics(compute(), target)))
 

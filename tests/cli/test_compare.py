@@ -9,8 +9,8 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli import main
-from sinkprune_core import corpus
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.models.loading import load
 from sinkprune_core.seeds import generator

@@ -9,10 +9,7 @@ import yaml
 from sinkprune_companion.figures import forests
 from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.run import publish, records
-from sinkprune_companion.run.records import Run
-from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.evaluation.verdict_rule import (
+from sinkprune_companion.ledger.verdict_rule import (
     CONTRADICTED,
     NO_DIFFERENCE,
     NOT_RUN,
@@ -22,6 +19,9 @@ from sinkprune_core.evaluation.verdict_rule import (
     VERDICTS,
     holm,
 )
+from sinkprune_companion.run import publish, records
+from sinkprune_companion.run.records import Run
+from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.files import PACKAGE
 
 ROW = {

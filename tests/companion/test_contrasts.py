@@ -23,8 +23,8 @@ from sinkprune_companion.ledger.contrasts import (
     neighbours,
     path,
 )
+from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
 from sinkprune_core.evaluation.intervals import crossed_interval
-from sinkprune_core.evaluation.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [

@@ -11,9 +11,9 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from sinkprune_companion.figures import figures, forests, sink_figures, style, trajectories
+from sinkprune_companion.ledger.verdict_rule import NOT_RUN
 from sinkprune_companion.run import records
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.evaluation.verdict_rule import NOT_RUN
 
 
 @pytest.fixture(autouse=True)

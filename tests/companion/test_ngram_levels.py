@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from sinkprune_companion import corpus
 from sinkprune_companion.experiments.ngram_levels import NgramModel, ngram_levels
-from sinkprune_core import corpus
 
 SIZE = 12
 STREAM = [0, 3, 4, 3, 5, 0, 3, 4, 7, 7, 7, 3]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from sinkprune_companion import corpus
 from sinkprune_companion.experiments import sink_conditions
 from sinkprune_companion.experiments.sink_conditions import (
     Condition,
@@ -11,7 +12,6 @@ from sinkprune_companion.experiments.sink_conditions import (
     prompts,
     sampler_of,
 )
-from sinkprune_core import corpus
 from sinkprune_core.models.loading import open_checkpoint
 
 MAIN = Condition()

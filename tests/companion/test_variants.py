@@ -4,12 +4,13 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune_companion import corpus
 from sinkprune_companion.experiments import variants
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.experiments.variants import Variant, saved_variant
 from sinkprune_companion.run.plans import costs, without_weights
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import any_text
-from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs import pruning as cost
 from sinkprune_core.costs.compute import forward_cost
@@ -17,7 +18,6 @@ from sinkprune_core.costs.pruning import pruning_cost
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.meta_model import meta_model
-from sinkprune_core.models.stand_ins import stand_in
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 

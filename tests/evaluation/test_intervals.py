@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_core.evaluation.intervals import compare, crossed_interval, forest_table, growth
+from sinkprune_companion.experiments.pruning_findings import growth
+from sinkprune_companion.figures.forests import forest_table
+from sinkprune_core.evaluation.intervals import compare, crossed_interval
 
 SEQUENCES = 6
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from public_formats import RAW, put, write_both
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli import main
 from sinkprune_companion.cli.evaluate import EvaluateOptions
 from sinkprune_companion.cli.inputs import documents_of
 from sinkprune_companion.harness.benchmarks import evaluate
 from sinkprune_companion.harness.local_data import running_text, wikitext
 from sinkprune_companion.harness.local_tasks import local_tasks
-from sinkprune_core import corpus
 from sinkprune_core.evaluation.conditional_likelihood import perplexity
 from sinkprune_core.evaluation.likelihood import nll
 from sinkprune_core.evaluation.protocols import PROTOCOLS, Protocol

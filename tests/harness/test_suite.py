@@ -15,9 +15,9 @@ from scipy import stats
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from sinkprune_companion.corpus import documentation, shipped_samples
 from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.suite import GROUPS, TASKS, by_group, items, matched
-from sinkprune_core.corpus import documentation, shipped_samples
 from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.models.embedded import base_folder
 

@@ -7,15 +7,15 @@ import torch
 from random_models.cases import CASES
 from random_models.writing import write
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli.main import main
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.training.base import mask_token_of, open_base
 from sinkprune_companion.training.lora import train
 from sinkprune_companion.training.settings import Training
-from sinkprune_core import corpus
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.stand_ins import stand_in
 
 BASES = {
     "llama": "meta-llama/Llama-3.1-8B",

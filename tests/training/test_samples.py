@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sinkprune_core.corpus import SAMPLES
+from sinkprune_companion.corpus import SAMPLES
 from sinkprune_core.models.embedded import START_TOKEN_ID
 from sinkprune_core.seeds import generator
 
