@@ -454,11 +454,11 @@ figures.save_figure(
 # mask token.
 
 # %%
-from sinkprune_core.sinks import detection
+from sinkprune_companion.experiments.sink_measures import token_table
 
 tokens = pd.concat(
     [
-        detection.token_table(
+        token_table(
             one.ids_BSK, one.sinks(sink_std), models[kind].tokenizer, one.visible_SK
         ).assign(kind=kind)
         for kind, one in traces.items()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.evaluate import announce_duration
 from sinkprune_companion.cli.model_options import ModelOptions, check_model_name
 from sinkprune_companion.cli.options import new_files, option, path, positional, real, suggestion, whole
 
@@ -152,7 +150,6 @@ def scores(
         options.seed,
         options.batch or two_choice.BATCH,
         progress=True,
-        announce=partial(announce_duration, lm, draws),
     )
     return nats, answers
 

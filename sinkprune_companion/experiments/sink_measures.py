@@ -1,9 +1,11 @@
 """Tables of sink statistics by reading and condition, and differences between the two kinds of model."""
 
 import pandas as pd
+import torch
 
 from sinkprune_companion.ledger import margins
 from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune_core.sinks import detection
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace
 
@@ -63,3 +65,25 @@ def share_of_new_queries(trace: Trace, name: str) -> float:
     starts = {"beginning": 0, "continuation": trace.prompt_length, "step": first_S}
     share_S = (last_S - first_S) / (last_S - starts[READINGS[name].since])
     return float(share_S.mean())
+
+
+def token_table(
+    ids_BSK: torch.Tensor, sinks_BSK: torch.Tensor, tokenizer, visible_SK: torch.Tensor | None = None
+) -> pd.DataFrame:
+    """Return which tokens the sinks are, most frequent first.
+
+    Columns: `token`, `share` of all sink occurrences, and the mean `persistence` of its positions.
+    """
+    persistence_BSK = detection.persistence(sinks_BSK, visible_SK).unsqueeze(-2).expand(sinks_BSK.shape)
+    occurrences = pd.DataFrame(
+        {"id": ids_BSK[sinks_BSK].numpy(), "persistence": persistence_BSK[sinks_BSK].numpy()}
+    )
+    by_token = occurrences.groupby("id").persistence.agg(["size", "mean"])
+    by_token = by_token.sort_values("size", ascending=False)
+    return pd.DataFrame(
+        {
+            "token": [repr(tokenizer.decode([int(token)])) for token in by_token.index],
+            "share": (by_token["size"] / len(occurrences)).round(3).to_numpy(),
+            "persistence": by_token["mean"].round(3).to_numpy(),
+        }
+    )

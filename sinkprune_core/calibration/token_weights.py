@@ -26,9 +26,8 @@ from sinkprune_core.sinks import detection
 
 OFFICIAL_ALPHA = 5.0  # the official code's steepness, per unit of mass summed over layers and heads
 
-TokenChoice = Callable[
-    ["SinkContext"], torch.Tensor
-]  # the share left out of every token, in [0, 1], (N, S, T)
+# returns the share left out of every token, in [0, 1], (N, S, T)
+TokenChoice = Callable[["SinkContext"], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -53,18 +52,12 @@ class StatisticsKey:
 class SinkContext:
     """What a choice of tokens may use; a user's function gets one sequence at a time, N = 1."""
 
-    profile_NST: (
-        torch.Tensor
-    )  # float32: attention mass in even shares (1 is even), mean over layers and heads
-    visible_ST: (
-        torch.Tensor
-    )  # bool: keys that every query of a step can see; all of them in a diffusion model
+    profile_NST: torch.Tensor  # float32: attention mass in even shares, mean over layers and heads
+    visible_ST: torch.Tensor  # bool: keys that every query of a step can see
     key: StatisticsKey  # the recipe's settings
     heads: int  # layers x heads: what one even share is in the official code's sums
     seed: int  # of the calibration text
-    first_sequence: int = (
-        0  # number of the first sequence here, so that random choices do not depend on the batch
-    )
+    first_sequence: int = 0  # its number: random choices do not depend on the batch
 
     @property
     def sinks_NST(self) -> torch.Tensor:
