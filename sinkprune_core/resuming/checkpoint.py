@@ -30,7 +30,6 @@ from sinkprune_core.resuming.work_folder import (
     claim,
     identity,
     read_progress,
-    remove_scratch,
     write_progress,
     written_once,
 )
@@ -81,7 +80,6 @@ class PruningCheckpoint:
                     del lm.finished[layer]
         claim(root, identity(lm, calibration))
         make_folder(self.folder)
-        remove_scratch(root, self.folder)
         self.state = RunState(**(read_progress(self.folder) or {}))
         self._forget_damaged_blocks()
         self._carried: HiddenFiles | None = None  # hidden states that a block hands to the next one
