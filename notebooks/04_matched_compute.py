@@ -274,8 +274,8 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 # variant is paired with it by sequence and noise. In the first figure zeros count as skipped work.
 
 # %%
+from sinkprune_companion.experiments.variant_pairs import compare
 from sinkprune_companion.figures import figures, forests
-from sinkprune_core.evaluation.intervals import compare
 
 
 def at(variant: str, count: int) -> dict:
@@ -390,8 +390,9 @@ costs.round(2)
 
 # %%
 import numpy as np
+from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import crossed_interval, on_common_draws
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 
 def over_steps(variant: str, column: str):

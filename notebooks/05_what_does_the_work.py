@@ -212,8 +212,9 @@ for seed in tqdm(numbers, desc="calibration draws"):
 # %%
 import pandas as pd
 from sinkprune_companion.experiments.scoring import above_dense
+from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_companion.ledger.contrasts import differences_of
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 losses = pd.concat(losses, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses

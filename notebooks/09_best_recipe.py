@@ -116,7 +116,8 @@ levels.round(2)
 
 # %%
 from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 EMPTY = pd.DataFrame(columns=["variant", "place", "value"])
 

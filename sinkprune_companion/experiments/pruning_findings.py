@@ -14,15 +14,9 @@ from sinkprune_companion.experiments.answer_margins import margins, share_of_dam
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNMATCHED, UNSTRUCTURED
 from sinkprune_companion.experiments.token_reach import OTHER_TEXT
 from sinkprune_companion.experiments.variant_answers import accuracy_difference
+from sinkprune_companion.experiments.variant_pairs import compare, growth, on_common_draws, rows_where
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import (
-    Estimate,
-    compare,
-    crossed_interval,
-    interval,
-    on_common_draws,
-    rows_where,
-)
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.pruning.patterns import n_and_m
 
 Place = tuple[str, float]  # pattern and sparsity
@@ -181,33 +175,6 @@ def by_text(scores: pd.DataFrame, place: Place, names: Iterable[str]) -> pd.Data
         if found:
             rows[each.label] = found
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def growth(
-    scores: pd.DataFrame,
-    variant: dict[str, object],
-    other: dict[str, object],
-    column: str,
-    start: object,
-    end: object,
-) -> Estimate | None:
-    """Return how much variant - other in `value` grows as `column` goes from `start` to `end`.
-
-    None where one of the four was not measured, or start and end are the same.
-    """
-    if start == end:
-        return None
-    values = on_common_draws(
-        scores,
-        {**variant, column: end},
-        {**other, column: end},
-        {**variant, column: start},
-        {**other, column: start},
-    )
-    if values is None:
-        return None
-    variant_end, other_end, variant_start, other_start = values
-    return crossed_interval((variant_end - other_end) - (variant_start - other_start))
 
 
 def growths(scores: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:

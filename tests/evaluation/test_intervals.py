@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.pruning_findings import growth
+from sinkprune_companion.experiments.variant_pairs import compare, growth
 from sinkprune_companion.figures.forests import forest_table
-from sinkprune_core.evaluation.intervals import compare, crossed_interval
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 SEQUENCES = 6
 
