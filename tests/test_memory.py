@@ -101,13 +101,13 @@ def test_every_limit_above_a_process_counts_and_cached_files_are_free(tmp_path, 
 
 
 LIMITED = """
-import resource
+import psutil, resource
 from sinkprune_core import memory
 from sinkprune_companion.cli.inputs import require_memory
-resource.setrlimit(resource.RLIMIT_AS, (memory._pages(0) + 200_000_000,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 200_000_000,) * 2)
 print(memory.free_memory())
 require_memory()
-resource.setrlimit(resource.RLIMIT_AS, (memory._pages(0) + 10_000_000,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 10_000_000,) * 2)
 try:
     require_memory()
 except RuntimeError as error:

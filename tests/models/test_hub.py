@@ -135,7 +135,7 @@ def test_code_and_pickles_are_never_fetched_and_a_cached_model_needs_no_network(
 
 def test_a_download_that_breaks_off_is_said_and_can_be_gone_on_with(hub, capsys):
     hub.cut = "model.safetensors"
-    assert "the connection broke off (" in refused()
+    assert "broke off, and its cache does not hold it (" in refused()
     assert main.main(["prune", NAME, "--out", "unused"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: {NAME} could not be fetched")
     hub.cut, before = None, hub.sent

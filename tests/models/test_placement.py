@@ -88,12 +88,11 @@ def refuse(folder, device_map, error, said) -> None:
         ({"": "cuda:97"}, r"puts '' on cuda:97, and there are \d+ GPUs here"),
         (
             {"model.layer.0": "cpu", "": "cpu"},
-            "names 'model.layer.0', which LlamaForCausalLM does not have; "
-            "it has , model, lm_head and below, e.g. model.layers.0",
+            "names 'model.layer.0': a part of LlamaForCausalLM is a module outside the blocks,",
         ),
         (
             {"model.layers.0.mlp": "cpu", "": "cpu"},
-            "a part of a block: name model.layers.0, a block stays whole",
+            "a whole block, e.g. model.layers.0",
         ),
         ({"model.layers": "cpu"}, "leaves something out: .*"),
     ],

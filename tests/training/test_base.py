@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli.main import main
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.training.base import mask_token_of, open_base
-from sinkprune_core import corpus
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.stand_ins import stand_in
 
 BASES = {
     "llama": "meta-llama/Llama-3.1-8B",

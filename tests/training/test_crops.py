@@ -7,10 +7,10 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from sinkprune_companion import corpus
+from sinkprune_companion.corpus import stream
 from sinkprune_companion.training import crops
 from sinkprune_companion.training.crops import Crops, prepare_data
-from sinkprune_core import corpus
-from sinkprune_core.corpus import stream
 
 
 def numbered(*sizes: int) -> list[torch.Tensor]:
