@@ -141,14 +141,14 @@ also_OI = without_OI >= without_OI.quantile(sparsity, dim=1, keepdim=True)
 
 # %%
 import pandas as pd
-from sinkprune_companion.figures import sink_figures
+from sinkprune_companion.figures import mask_figures
 from sinkprune_companion.numbers import percent
 from sinkprune_core.evaluation.intervals import interval
 
 differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
 differ = interval(differ_O.cpu())
 says = f"Without sinks {percent(differ.value)} of the kept weights change"
-drawn = sink_figures.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
+drawn = mask_figures.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
 table = pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O.cpu()})
 figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map")
 
@@ -381,8 +381,8 @@ for lm in (ar, dlm):
 pd.DataFrame(rows)
 
 # %% [markdown]
-# **How the adapter learned.** The curves show held-out NELBO along the training, a colour for each
-# kind of text. Dashed: the AR model's likelihood on the same kind.
+# **How the adapter learned.** The curves show held-out NELBO along the training, one for each kind
+# of text. Below them stands the AR model's likelihood on the same kinds.
 
 # %%
 from sinkprune_core.models.embedded import ADAPTER
@@ -391,10 +391,11 @@ log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
 columns = [column for column in log if column.startswith("nelbo_")]
 curve = log.melt("tokens", columns, "text", "nelbo").dropna()
 curve["text"] = curve.text.str.removeprefix("nelbo_").str.replace("_", ", ")
-reference = dense[ar.name].groupby("text", sort=False).value.mean().to_dict()
-drawn, says = figures.plot_learning(curve, reference)
-caption = f"held-out NELBO of the adapter along its training, by text. {says}"
-figures.save_figure(run, drawn, "learning_curve", curve, caption)
+labels = {"tokens": "training tokens", "nelbo": "held-out nats per token"}
+says = "Held-out NELBO of the adapter along its training"
+drawn = figures.plot_curves(curve, "tokens", "nelbo", "text", labels, title=says)
+display(figures.save_figure(run, drawn, "learning_curve", curve, f"{says}, by text"))
+dense[ar.name].groupby("text", sort=False).value.mean().to_frame(f"{ar.name}, nats per token")
 
 # %% [markdown]
 # **Where it falls behind.** The NELBO averages over noise levels; here are three of them. The DLM
@@ -413,8 +414,11 @@ filled = run.record(
     data=part_NT.tolist(),
 )
 says = "Masked tokens that the DLM fills right, and the same tokens predicted by the AR model"
+right = figures.intervals(filled, ["share", "kind"], "correct")
+labels = {"share": "share of masked tokens", "value": "share filled right"}
+drawn = figures.plot_curves(right, "share", "value", "kind", labels, ("low", "high"), title=says)
 caption = f"filling masks, by share of masks. {says}"
-figures.save_figure(run, figures.plot_filling(filled, says), "filling", filled, caption)
+figures.save_figure(run, drawn, "filling", filled, caption)
 
 # %% [markdown]
 # The same in numbers, with the paired difference in points:
@@ -450,7 +454,8 @@ for lm in (ar, dlm):
         rows.append(row | {"low": e.low, "high": e.high})
 accuracy = pd.DataFrame(rows)
 says = "Right answers on the offline suite, by group of items; chance is 50 %"
-drawn = figures.plot_accuracy(accuracy, title=says)
+panels = accuracy.assign(panel="share of right answers")
+drawn = forests.plot_rows(panels, "panel", "group", "chance: 0.5", says, hue="kind")
 caption = f"intervals over pairs of items. {says}"
 figures.save_figure(run, drawn, "suite", accuracy, caption)
 

@@ -8,6 +8,7 @@ from sinkprune_companion.figures.style import (
     BLUE,
     GREEN,
     GREY,
+    KIND,
     ORANGE,
     PINK,
     RED,
@@ -20,6 +21,8 @@ from sinkprune_companion.figures.style import (
 LONG = (0, (5, 1))
 DOTTED = (0, (1, 1))
 METHODS = {
+    "diffusion": Series(*KIND["diffusion"][:2], "-"),
+    "autoregressive": Series(*KIND["autoregressive"][:2], "--"),
     "dense": Series(BLACK, "o", "-"),
     "magnitude": Series(GREY, "X", ":"),
     "wanda": Series(BLUE, "s", "-"),

@@ -69,8 +69,7 @@ HANDLE_INCHES = 0.5  # what a legend's entry takes beside its letters
 LETTER_INCHES = 0.055
 TITLE_LETTERS_PER_INCH = 12.5
 TITLE_LINE_INCHES = 0.18
-FAR = 30  # times the linear part of an axis; beyond it the axis is logarithmic
-WATERMARK_POINTS = 10  # per inch of a figure's height
+FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
 
 
 def canvas(
@@ -125,17 +124,14 @@ def _with_room(figure: Figure, title: str) -> str:
     return broken
 
 
-def watermark(figure: Figure, words: str) -> Figure:
-    """Write words across a figure whose numbers mean nothing; return it."""
-    points = min(26, WATERMARK_POINTS * figure.get_figheight())
-    looks = {"fontsize": points, "color": GREY, "alpha": 0.45, "rotation": 18, "zorder": 9}
-    figure.text(0.5, 0.5, words, ha="center", va="center", **looks)
-    return figure
+def linear_part(values: pd.Series) -> float | None:
+    """Return the median size of values where the largest is FAR times that; None where an axis can be linear.
 
-
-def reaches_far(values: pd.DataFrame | pd.Series, linear: float) -> bool:
-    """Return whether values reach so far beyond the `linear` part of an axis that it must be logarithmic."""
-    return bool(np.abs(values.to_numpy(dtype=float)).max() > FAR * linear)
+    Beyond it an axis is logarithmic.
+    """
+    sizes = values.abs().dropna()
+    middle = float(sizes.median())
+    return middle if sizes.max() > FAR * middle > 0 else None
 
 
 def _divided(count: int, by: int) -> int:

@@ -6,7 +6,6 @@ from collections import Counter
 import pytest
 import yaml
 
-from sinkprune_companion.figures import forests
 from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.run import publish, records
@@ -17,7 +16,6 @@ from sinkprune_core.evaluation.verdict_rule import (
     NO_DIFFERENCE,
     NOT_RUN,
     REPRODUCED,
-    TOO_FEW_DRAWS,
     UNDECIDED,
     VERDICTS,
     holm,
@@ -147,23 +145,6 @@ def test_claims_of_the_paper_and_our_questions_are_counted_apart():
     assert lines[0] == "| rows | " + " | ".join(VERDICTS) + " |" and len(lines) == 4
     assert lines[2] == "| claims of the paper | 1 | 0 | 0 | 0 | 0 | 1 |"
     assert lines[3] == "| our questions | 1 | 0 | 0 | 0 | 0 | 0 |"
-
-
-def test_the_figure_shows_every_row_with_its_verdict():
-    found = {
-        "nb/a": estimate(-2, -1),
-        "nb/b": estimate(1, 2),
-        "nb/c": estimate(-0.05, 0.05),
-        "nb/d": estimate(-1, 1),
-        "nb/e": estimate(-2, -1, draws=2),
-    }
-    ledger = [claim(id=name, says=f"row {name}", finding=f"nb/{name}") for name in "abcdef"]
-    table = claims.verdicts(ledger, found)
-    assert set(table.verdict) == set(VERDICTS) and table.verdict["e"] == TOO_FEW_DRAWS
-    texts = [text.get_text() for text in forests.plot_verdicts(table).axes[0].texts]
-    for says, given in zip(table.claim, table.verdict, strict=True):
-        assert texts.count(says) == texts.count(given) == 1
-    assert set(forests.VERDICT_MARKS) == set(VERDICTS)
 
 
 # reading

@@ -10,10 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from sinkprune_companion.figures import figures, forests, sink_figures, style, trajectories
+from sinkprune_companion.figures import figures, forests, style, trajectories
 from sinkprune_companion.run import records
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.evaluation.verdict_rule import NOT_RUN
 
 
 @pytest.fixture(autouse=True)
@@ -95,52 +94,6 @@ def test_an_animation_is_the_same_to_the_byte_and_keeps_every_frame(panels, tmp_
             assert (np.abs(frame - red).max(-1) < 3).any(), "the colour of sinks is in the palette"
 
 
-def test_heads_share_one_scale():
-    maps = {"one": np.array([[0.5, 1.0], [2.0, 4.0]]), "two": np.array([[8.0, 1.0], [2.0, 40.0]])}
-    axes = sink_figures.plot_heads(maps, "share").axes
-    assert [axis.images[0].norm.vmax for axis in axes[:2]] == [40.0, 40.0] and axes[0].images[
-        0
-    ].norm.vmin == axes[1].images[0].norm.vmin == 0.5
-
-
-def test_a_training_log_may_begin_without_sinks_or_never_have_them():
-    log = pd.DataFrame({"tokens": [1e6, 2e6, 3e6], "loss": [3.0, 2.0, 1.0], "sinks": [None, 4.0, 5.0]})
-    axes = figures.plot_training(
-        log, {"loss": {"loss": "held out"}, "sinks": {"sinks": "per step"}, "share": {"gone": "stable"}}
-    ).axes
-    assert [len(axis.lines) for axis in axes] == [1, 1, 0]
-    assert list(axes[1].lines[0].get_xdata()) == [2.0, 3.0]
-    assert "no such column" in axes[2].texts[0].get_text()
-
-
-def test_filling_is_drawn_per_model_at_its_means_in_nats_and_percent():
-    rows = [
-        {
-            "model": kind,
-            "kind": kind,
-            "share": share,
-            "sequence": sequence,
-            "value": 2 + share + sequence,
-            "correct": 0.25 * sequence,
-        }
-        for kind in ("autoregressive", "diffusion")
-        for share in (0.15, 0.85)
-        for sequence in (0, 1, 2)
-    ]
-    nats, right = figures.plot_filling(pd.DataFrame(rows)).axes[:2]
-    assert [
-        line.get_ydata().tolist()
-        for line in nats.lines
-        if len(line.get_ydata()) == 2 and line.get_linestyle() in ("-", "--")
-    ] == [[pytest.approx(3.15), pytest.approx(3.85)]] * 2
-    assert all(
-        value == pytest.approx(25)
-        for line in right.lines
-        if line.get_linestyle() in ("-", "--")
-        for value in line.get_ydata()
-    )
-
-
 def test_the_strongest_keys_are_named_and_no_two_beside_each_other(panels):
     assert trajectories.strongest_apart(panels[0], apart=1 / 6) == list(range(6)), "all, where there is room"
     named = trajectories.strongest_apart(panels[0], apart=2 / 6)
@@ -178,24 +131,12 @@ def extent(artist, figure) -> tuple[float, float, float, float]:
 @pytest.mark.parametrize("names", [["a", "b"], [f"a rather long name, {number}" for number in range(14)]])
 def test_a_legend_stands_above_the_axes_and_inside_the_picture(names):
     frame = pd.DataFrame([{"x": x, "y": x, "name": name} for name in names for x in (0.25, 0.5)])
-    estimates = {
-        "a long name of a comparison of two recipes, " + name: Estimate(0.1, 0.0, 0.2, 9, "by hand")
-        for name in names
-    }
-    for figure in (
-        figures.plot_curves(frame, "x", "y", "name", {"x": "x", "y": "y"}),
-        forests.plot_forest(
-            estimates, "x", {name: f"group {place % 3}" for place, name in enumerate(estimates)}
-        ),
-    ):
-        figure.draw_without_rendering()
-        (legend,) = figure.legends
-        left, bottom, right, top = extent(legend, figure)
-        assert left >= 0 and right <= 1 and top <= 1 and bottom >= extent(figure.axes[0], figure)[3]
-        assert extent(figure.axes[0], figure)[2] > 0.95, "the axes take the whole width"
-        assert all(
-            left >= 0 and right <= 1 for left, _, right, _ in (extent(text, figure) for text in figure.texts)
-        ), "no words are cut"
+    figure = figures.plot_curves(frame, "x", "y", "name", {"x": "x", "y": "y"})
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    left, bottom, right, top = extent(legend, figure)
+    assert left >= 0 and right <= 1 and top <= 1 and bottom >= extent(figure.axes[0], figure)[3]
+    assert extent(figure.axes[0], figure)[2] > 0.95, "the axes take the whole width"
 
 
 def test_lines_that_are_moved_apart_stand_around_their_place_and_the_axis_names_it():
@@ -218,14 +159,6 @@ def test_a_line_has_a_gap_where_its_method_was_not_measured():
     whole, broken = (container[0].get_ydata() for container in axis.containers)
     assert whole.tolist() == [1.0, 2.0, 3.0]
     assert broken[[0, 2]].tolist() == [1.0, 4.0] and np.isnan(broken[1])
-
-
-def test_the_figure_of_verdicts_cuts_no_claim():
-    says = "a claim " * 15
-    row = {"claim": says, "kind": "control", "here": "", "interval": "", "verdict": NOT_RUN}
-    table = pd.DataFrame([{**row, "margin": None, "p_holm": None}])
-    texts = [text.get_text().split() for text in forests.plot_verdicts(table).axes[0].texts]
-    assert ("control: " + says).split() in texts
 
 
 def test_a_word_that_is_cut_says_so(panels):
@@ -257,41 +190,47 @@ def test_a_saved_figure_tells_a_notebook_its_caption(tmp_path, monkeypatch):
 def test_a_cell_of_a_sweep_without_a_row_for_a_figure_still_draws_it():
     columns = ["panel", "recipe", "value", "low", "high"]
     empty = pd.DataFrame(columns=columns)
-    (axis,) = forests.plot_methods(empty, "panel", "recipe", "nats").axes
+    (axis,) = forests.plot_rows(empty, "panel", "recipe", "nats").axes
     assert axis.get_title("left") == "nothing measured" and not axis.lines
     full = pd.DataFrame([["2:4", "wanda", 1.0, 0.5, 1.5], ["4:8", "wanda", 2.0, 1.5, 2.5]], columns=columns)
-    assert [
-        axis.get_title("left") for axis in forests.plot_methods(full, "panel", "recipe", "nats").axes
-    ] == ["2:4", "4:8"]
-
-
-def test_an_interval_that_would_flatten_the_rest_is_cut_with_an_arrow_and_its_numbers():
-    estimates = {name: Estimate(0.0, -0.01, 0.01, 9, "") for name in "abc"}
-    near = forests.plot_forest(estimates, "x")
-    far = forests.plot_forest({**estimates, "d": Estimate(0.5, 0.4, 0.6, 9, "")}, "x")
-    assert not near.axes[0].texts and "arrows" not in near.get_supxlabel()
-    assert [text.get_text() for text in far.axes[0].texts] == ["+0.500 [+0.400, +0.600]"]
-    assert far.axes[0].get_xlim()[1] < 0.1 and "arrows: goes on" in far.get_supxlabel()
-    alone = forests.plot_forest({"a": Estimate(0.0, 0.0, 0.0, 9, "")}, "x")
-    assert not alone.axes[0].texts
-
-
-def test_an_axis_is_logarithmic_only_where_values_reach_far():
-    row = {"model": "m", "kind": "diffusion", "label": "strongest", "count": 1, "low": 0.0}
-    scales = [
-        figures.plot_hiding(pd.DataFrame([{**row, "value": high / 2, "high": high}]), "excess")
-        .axes[0]
-        .get_yscale()
-        for high in (0.2, 5.0)
+    assert [axis.get_title("left") for axis in forests.plot_rows(full, "panel", "recipe", "nats").axes] == [
+        "2:4",
+        "4:8",
     ]
-    assert scales == ["linear", "symlog"]
 
 
-def test_a_kind_of_text_has_one_colour_however_it_starts():
-    rows = [(tokens, text, 5.0) for text in ("a, crops", "a, beginnings", "b, crops") for tokens in (1, 2)]
-    curve = pd.DataFrame(rows, columns=["tokens", "text", "nelbo"])
-    figure, title = figures.plot_learning(curve, {"a": 4.0, "b": 3.0})
-    colours = {line.get_label(): line.get_color() for line in figure.axes[0].lines}
-    assert list(colours) == ["DLM, a, crops", "DLM, a, beginnings", "AR, a", "DLM, b, crops", "AR, b"]
-    assert colours["DLM, a, crops"] == colours["DLM, a, beginnings"] == colours["AR, a"] != colours["AR, b"]
-    assert "ends 1.0 to 2.0 nats above" in title
+def test_an_interval_that_would_flatten_the_rest_is_cut_with_an_arrow():
+    estimates = {name: Estimate(0.0, -0.01, 0.01, 9, "") for name in "abc"}
+    figure = forests.plot_forest({**estimates, "d": Estimate(0.5, 0.4, 0.6, 9, "")}, "x")
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts][-1] == "+0.500 [+0.400, +0.600]"
+    assert axis.get_xlim()[1] < 0.1 and axis.lines[-1].get_marker() == forests.ARROW_RIGHT
+    forests.plot_forest({"a": Estimate(0.0, 0.0, 0.0, 9, "")}, "x")
+    forests.plot_forest({}, "x")
+
+
+def test_a_row_per_condition_has_both_models_at_their_means():
+    rows = [
+        {"kind": kind, "what": what, "overlap": 0.25 * number}
+        for kind in ("diffusion", "autoregressive")
+        for what in ("one", "other")
+        for number in range(3)
+    ]
+    (axis,) = forests.plot_by_row(pd.DataFrame(rows), "what", {"overlap": "overlap"}, "").axes
+    assert len(axis.containers) == 4
+    assert all(container[0].get_xdata().tolist() == [pytest.approx(0.25)] for container in axis.containers)
+
+
+@pytest.mark.parametrize(("high", "scale"), [(0.2, "linear"), (50.0, "symlog")])
+def test_an_axis_is_logarithmic_only_where_values_reach_far(high, scale):
+    frame = pd.DataFrame({"x": [1, 2, 3], "y": [0.1, 0.1, high], "name": "a"})
+    axis = figures.plot_curves(frame, "x", "y", "name", {"x": "x", "y": "y"}).axes[0]
+    assert axis.get_yscale() == scale
+
+
+def test_a_line_has_one_look_in_all_panels():
+    rows = [(1, 1.0, "b", "left"), (1, 1.0, "a", "right"), (1, 2.0, "b", "right")]
+    frame = pd.DataFrame(rows, columns=["x", "y", "name", "panel"])
+    figure = figures.plot_curves(frame, "x", "y", "name", {"x": "x", "y": "y"}, panel="panel")
+    left, right = ({line.get_label(): line for line in axis.containers} for axis in figure.axes)
+    assert left["b"][0].get_color() == right["b"][0].get_color() != right["a"][0].get_color()

@@ -137,7 +137,7 @@ def scores() -> pd.DataFrame:
 
 
 def test_findings_carry_the_margin_of_their_own_place(scores):
-    found = pruning_findings.likelihood_findings(scores, [0.5, 0.75])
+    found = pruning_findings.likelihood_findings(scores) | pruning_findings.growths(scores, [0.5, 0.75])
     measured = {name: estimate for name, estimate in found.items() if estimate is not None}
     assert {name: estimate.value for name, estimate in measured.items()} == pytest.approx(
         {
@@ -158,12 +158,6 @@ def test_findings_carry_the_margin_of_their_own_place(scores):
             "paper_gain_growth": 4 * share,
         }
     )
-
-
-def test_a_difference_is_shown_by_kind_of_text(scores):
-    table = pruning_findings.by_text(scores, ("unstructured", 0.5), ["paper_minus_wanda"])
-    assert table.loc["paper − wanda", ("natural", "crop")].startswith("-0.5 ")
-    assert table.loc["paper − wanda", ("natural", "beginning")].startswith("0.5 ")
 
 
 def test_places_have_the_endings_of_the_ledger_and_the_dense_model_has_one_place():

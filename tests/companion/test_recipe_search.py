@@ -80,13 +80,20 @@ def test_measuring_gives_a_record_of_every_recipe_and_draw_and_no_more_work_the_
     )
     run = Run("09_best_recipe", "test", {})
     entries = recipe_search.factorial(0.5, 4, 2)[::3] + recipe_search.sparsegpt_controls(0.5, 2)[2:]
-    measures = recipe_search.Measures({"natural/crop": make_ids(4, 16)}, items={"blimp": 1})
-    given = (run, tiny_dlm, "tiny", entries, measures, [0, 1])
-    scores, answers = recipe_search.measure(*given)
-    assert len(answers.drop_duplicates(["variant", "seed"])) == 2 * (1 + len(entries))
+
+    def measured() -> pd.DataFrame:
+        parts = []
+        for seed in (0, 1):
+            for variant, labels in recipe_search.variants_on(run, tiny_dlm, "tiny", entries, 16, seed):
+                with variant:
+                    parts.append(
+                        variant.scores(run, {"natural/crop": make_ids(4, 16)}, 1, noise=seed, **labels)
+                    )
+        return pd.concat(parts, ignore_index=True)
+
+    scores = measured()
     above = above_dense(scores)
     assert set(above.variant) == {"dense", *(entry.name for entry in entries)}
     assert (above.groupby("variant").seed.nunique().drop("dense") == 2).all()
     monkeypatch.setattr("sinkprune_companion.experiments.variants.prune", None)  # what would prune again
-    again, _ = recipe_search.measure(*given)
-    pd.testing.assert_frame_equal(scores, again)
+    pd.testing.assert_frame_equal(scores, measured())

@@ -12,7 +12,6 @@ from sinkprune_companion.experiments.robustness import (
     apart_in,
     archived_fingerprint,
     archived_run,
-    stable_shares,
 )
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
@@ -66,11 +65,3 @@ def test_what_an_archive_lacks_is_refused(run):
         archived_run(run, "seed-9")
     with pytest.raises(ValueError, match="has scores of 0 models called dream, not of one"):
         archived_fingerprint(archived_run(run, "seed-1"), "dream")
-
-
-def test_shares_at_stable_positions_are_those_of_the_published_tables():
-    table = stable_shares(["seed-1", "no such pair"])
-    assert table.pair.unique().tolist() == [PUBLISHED, "seed-1"]
-    assert table.text[table.pair == PUBLISHED].str.contains("natural English").all()
-    assert table[["diffusion", "autoregressive"]].to_numpy().min() > 0
-    assert table[["diffusion", "autoregressive"]].to_numpy().max() <= 100
