@@ -290,11 +290,9 @@ for sparsity, lm in variants.items():
 # %%
 from sinkprune_companion.ledger import published
 
-comparable = [
-    published.comparable(found, model, preset if sparsity else None, sparsity)
-    for sparsity, found in results.items()
-]
-ours = None if stands_in or limit is not None else pd.concat(comparable)
+ours = {(preset if sparsity else None, sparsity): found for sparsity, found in results.items()}
+if stands_in or limit is not None:
+    ours = None
 table = published.beside(model, ours)
 cells = table.assign(
     cell=[

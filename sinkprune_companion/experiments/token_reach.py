@@ -60,7 +60,7 @@ def token_reach(
     sinks = _sinks(lm, recipe, calibration, progress)
     of_other = dense_statistics(lm, [recipe], other, progress)[recipe.statistics_key].layers
     rows = []
-    for layer, inputs in _inputs(lm, ids_RT, layers, calibration.batch, progress):
+    for layer, inputs in linear_inputs(lm, ids_RT, layers, calibration.batch, progress):
         for name, linear in lm.linears(lm.blocks[layer]).items():
             search = Search(weight_OI(linear).cpu(), inputs[name], recipe.sparsity)
             changes = list(_choices(search, sinks, calibration.seed))
@@ -84,10 +84,13 @@ def _sinks(
 
 
 @torch.no_grad()
-def _inputs(
-    lm: LanguageModel, ids_RT: torch.Tensor, layers: Sequence[int], batch: int, progress: bool
+def linear_inputs(
+    lm: LanguageModel, ids_RT: torch.Tensor, layers: Sequence[int], batch: int = 16, progress: bool = False
 ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """Yield the numbers of `layers` in order, each with what its linears receive, (N, I) by name."""
+    """Yield the numbers of `layers` in order, each with what its linears receive, (N, I) by name, on the CPU.
+
+    The model must be dense.
+    """
     states = block_inputs(lm, Rows(ids_RT, None), batch)
     blocks = lm.blocks[: max(layers) + 1]
     for layer, block in enumerate(tqdm(blocks, desc="inputs", unit="block", disable=not progress)):

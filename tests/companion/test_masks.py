@@ -7,7 +7,7 @@ import torch
 from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.experiments.pruning_findings import mask_findings
 from sinkprune_companion.experiments.variants import SharedStatistics
-from sinkprune_companion.figures import forests, sink_figures
+from sinkprune_companion.figures import forests, mask_figures
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.pruning.engine import prune
@@ -79,7 +79,7 @@ def test_figures_of_masks_and_methods_show_every_panel(tiny_dlm):
         for name, share in (("half", 0.5), ("more", 0.7), ("most", 0.9))
     }
     frame = mask_differences(tiny_dlm, variants, [("half", "more"), ("more", "most"), ("half", "most")])
-    drawn = sink_figures.plot_mask_differences(frame)
+    drawn = mask_figures.plot_mask_differences(frame)
     titles = [axis.get_title(loc="left") for axis in drawn.axes]
     assert [title.split(":")[0] for title in titles if title] == ["half / more", "more / most", "half / most"]
     methods = pd.DataFrame(
@@ -88,7 +88,7 @@ def test_figures_of_masks_and_methods_show_every_panel(tiny_dlm):
             for pattern, recipe in (("2:4", "wanda"), ("4:8", "wanda"), ("4:8", "paper"))
         ]
     )
-    left, right = forests.plot_methods(methods, "pattern", "recipe", "excess").axes
+    left, right = forests.plot_rows(methods, "pattern", "recipe", "excess").axes
     assert (len(left.containers), len(right.containers)) == (1, 2)
     assert [label.get_text() for label in left.get_yticklabels()] == ["wanda", "paper"]
 

@@ -192,8 +192,10 @@ def test_published_numbers_stand_beside_ours_and_what_was_not_run_says_so():
     model = "GSAI-ML/LLaDA-8B-Base"
     empty = published.beside(model)
     assert set(empty.here) == {published.NOT_RUN} and len(empty) == 5 * 7 + 4 * 4
-    ours = pd.DataFrame([{"method": "Wanda", "sparsity": 0.5, "task": "piqa", "value": 71.25}])
-    changed = published.beside(model, ours)
+    tasks = [("piqa", "acc", "none", 0.7125), ("piqa", "acc_norm", "none", 0.9)]
+    tasks += [("gsm8k", "exact_match", "strict-match", 0.5), ("mmlu_law", "acc", "none", 0.1)]
+    ours = pd.DataFrame(tasks, columns=["task", "metric", "filter", "value"])
+    changed = published.beside(model, {("wanda", 0.5): ours})
     assert changed[changed.here != published.NOT_RUN].to_dict("records") == [
         {
             "method": "Wanda",

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 
 from sinkprune_companion.experiments import sink_measures
-from sinkprune_companion.figures import sink_figures, trajectories
+from sinkprune_companion.figures import forests, trajectories
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import trace
@@ -52,9 +52,7 @@ def test_rows_are_drawn_at_their_means_for_both_kinds():
         for kind in ("diffusion", "autoregressive")
         for shift in (-0.5, 0.5, math.nan)
     ]
-    figure = sink_figures.plot_by_row(
-        pd.DataFrame(rows), "row", {"value": sink_figures.Metric("v", 1.0)}, "A title"
-    )
+    figure = forests.plot_by_row(pd.DataFrame(rows), "row", {"value": "v"}, "A title")
     (axis,) = figure.axes
     points = sorted((round(c[0].get_ydata()[0]), float(c[0].get_xdata()[0])) for c in axis.containers)
     assert points == [(0, 0.0), (0, 10.0), (1, 1.0), (1, 11.0)]

@@ -10,20 +10,20 @@ from sinkprune_companion.training.settings import Training, check_settings, sett
 
 @pytest.mark.parametrize("field", ["tokens", "batch_tokens", "rank", "alpha", "warmup_steps"])
 def test_settings_below_1_are_refused(field):
-    with pytest.raises(ValueError, match=f"{field}=0 must be at least 1"):
+    with pytest.raises(ValueError, match=f"{field}=0 must be a whole number of at least 1"):
         Training(**{field: 0})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "encoder"}, "kind='encoder' is not one of"),
-        ({"dtype": "float16"}, "dtype='float16' is not one of"),
+        ({"kind": "encoder"}, "kind='encoder' is unknown; choose one of"),
+        ({"dtype": "float16"}, "dtype='float16' is unknown; choose one of"),
         ({"lengths": (8, 1)}, r"lengths=\(8, 1\) must be at least 2 each"),
         ({"lengths": ()}, r"lengths=\(\) must be at least 2 each"),
         ({"lengths": (8, 64), "batch_tokens": 63}, r"lengths=\(8, 64\) must not exceed batch_tokens=63"),
         ({"learning_rate": 0.0}, r"learning_rate=0\.0 must be a finite number above 0"),
-        ({"decay_share": 1.5}, r"decay_share=1\.5 must lie in \[0, 1\]"),
+        ({"decay_share": 1.5}, r"decay_share=1\.5 must be a number in \[0, 1\]"),
         ({"mask_token": "<mask>"}, "mask_token='<mask>' is for other bases: smol-ar has its own"),
         ({"from_scratch": True, "earlier_tokens": 5}, "earlier_tokens=5 are those of an adapter"),
     ],
