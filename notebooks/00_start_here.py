@@ -162,14 +162,12 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # the sequences, and both see as many tokens.
 
 # %%
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant, variant_scores
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.pruning.recipe import preset
 
 prints = {dlm.name: dlm.fingerprint()}
-dense = {
-    dlm.name: variant_scores(run, dlm, prints[dlm.name], None, None, texts, draws, variant="dense")
-}
+dense = {dlm.name: Variant(dlm, prints[dlm.name]).scores(run, texts, draws, variant="dense")}
 recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
 drawn_text = calibration_draw(dlm, calibration, length, seed)
 levels = recipes["unstable"].noise_levels
@@ -179,8 +177,8 @@ shared = SharedStatistics(dlm, [recipes["unstable"]], drawn_text)  # taken once,
 scores = {"dense": dense[dlm.name]}
 for name, recipe in recipes.items():
     own = shared if name == "unstable" else None
-    given = (prints[dlm.name], recipe, used[name], texts, draws)
-    scores[name] = variant_scores(run, dlm, *given, shared=own, variant=name)
+    with Variant(dlm, prints[dlm.name], recipe, used[name], own) as variant:
+        scores[name] = variant.scores(run, texts, draws, variant=name)
 
 # %% [markdown]
 # **Compare the text.** Both models continue the same prompt in 48 denoising steps, sampled at
@@ -281,7 +279,7 @@ from sinkprune_core.evaluation.intervals import listed
 
 ar = load(twin, dtype, run.device)
 prints[ar.name] = ar.fingerprint()
-dense[ar.name] = variant_scores(run, ar, prints[ar.name], None, None, texts, draws, variant="dense")
+dense[ar.name] = Variant(ar, prints[ar.name]).scores(run, texts, draws, variant="dense")
 found = {
     "unstable_minus_wanda": forest["unstable − wanda"],
     "wanda_minus_dense": forest["wanda − dense"],
@@ -493,8 +491,7 @@ print(f"{ar.name}: {written(ar, lambda: decode(ar, prompt_BT, *size, seed))}")
 # %%
 ar.model.to("meta")  # its name and its numbers are still here
 original = load(base, dtype, run.device)
-given = (original.fingerprint(), None, None, texts, draws)
-of_base = variant_scores(run, original, *given, variant="dense")
+of_base = Variant(original, original.fingerprint()).scores(run, texts, draws, variant="dense")
 change = dense[ar.name].value - of_base.value
 rows = {f"{original.name} (nats per token)": of_base.value, f"{ar.name} − {original.name}": change}
 pd.DataFrame(

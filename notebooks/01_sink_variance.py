@@ -411,6 +411,11 @@ labels = {
     "stable_share": "share of stable sinks",
     "top_share": "attention to the strongest key",
 }
+
+# %% [markdown]
+# Means over prompts, with intervals:
+
+# %%
 means = pd.concat(
     [
         figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
@@ -419,23 +424,10 @@ means = pd.concat(
 )
 axes = {"layer": "layer (0 is the first)", "value": ""}
 says = "Sinks layer by layer"
-figures.save_figure(
-    run,
-    figures.plot_curves(
-        means,
-        "layer",
-        "value",
-        "kind",
-        axes,
-        ("low", "high"),
-        title=says,
-        panel="measure",
-        sharey=False,
-    ),
-    "layers",
-    layers,
-    f"bars are 95 % intervals over prompts. {says}",
-)
+how = {"title": says, "panel": "measure", "sharey": False}
+drawn = figures.plot_curves(means, "layer", "value", "kind", axes, ("low", "high"), **how)
+caption = f"bars are 95 % intervals over prompts. {says}"
+figures.save_figure(run, drawn, "layers", layers, caption)
 
 # %% [markdown]
 # ## Which tokens are sinks

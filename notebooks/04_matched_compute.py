@@ -239,13 +239,13 @@ matched.set_index("steps")
 # compared with the dense model in fewer steps.
 
 # %%
-from sinkprune_companion.experiments.variants import SharedStatistics, variant_scores
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.run.texts import calibration_draw
 from tqdm.auto import tqdm
 
 grid = sorted({int(count) for count in matched.to_numpy().flatten()})
 asked = [texts, draws, [None, *grid]]
-parts = [variant_scores(run, dlm, fingerprint, None, None, *asked, variant="dense", seed=0)]
+parts = [Variant(dlm, fingerprint).scores(run, *asked, variant="dense", seed=0)]
 for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"):
     text = calibration_draw(dlm, calibration, length, seed)
     more_text = calibration_draw(dlm, calibration * noise_levels, length, seed)
@@ -255,9 +255,8 @@ for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"
         counts = [None] if name not in structured_recipes else []
         counts += steps if name not in baselines else []
         own = None if used is more_text else shared
-        labels = {"shared": own, "variant": name, "seed": seed}
-        given = (recipe, used, texts, draws, counts)
-        parts.append(variant_scores(run, dlm, fingerprint, *given, **labels))
+        with Variant(dlm, fingerprint, recipe, used, own) as variant:
+            parts.append(variant.scores(run, texts, draws, counts, variant=name, seed=seed))
 scores = pd.concat(parts, ignore_index=True)
 
 # %% [markdown]

@@ -350,7 +350,7 @@ figures.save_figure(run, drawn, "simple_effects", simple, caption)
 # calibration text, with and without a special first token. A sweep measures this on draw 0 alone.
 
 # %%
-from sinkprune_companion.experiments.token_reach import reach_findings, reach_table, token_reach
+from sinkprune_companion.experiments.token_reach import reach_findings, token_reach
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
@@ -394,19 +394,11 @@ if first_seed == 0 or not run.is_cell:
     by = ["text", "choice", "tokens", "share"]
     means = reached.groupby(by, sort=False).changed.mean().reset_index()
     axes = {"share": "share of calibration tokens left out", "changed": "kept weights that change"}
-    drawn = figures.plot_curves(
-        means[means.changed > 0],
-        "share",
-        "changed",
-        "choice",
-        axes,
-        logx=True,
-        logy=True,
-        title=says,
-        panel="text",
-    )
+    some = means[means.changed > 0]
+    how = {"logx": True, "logy": True, "title": says, "panel": "text"}
+    drawn = figures.plot_curves(some, "share", "changed", "choice", axes, **how)
     display(figures.save_figure(run, drawn, "reach", reached, says))
-    display(reach_table(reached).round(4))
+    display(means.set_index(by).unstack("text").round(4))
 
 # %% [markdown]
 # ## The reading

@@ -230,16 +230,14 @@ for sparsity, recipe in recipes.items():
 # same noise. Every value is a record, so a run that was stopped goes on where it was.
 
 # %%
-from sinkprune_companion.experiments.variants import variant_scores
+from sinkprune_companion.experiments.variants import Variant
 from sinkprune_core.evaluation.intervals import interval, listed
 
 variants = {0.0: dlm, **pruned}
 scores, forest = {}, {}
 for sparsity, lm in variants.items():
     labels = {"sparsity": sparsity, "preset": preset}
-    scores[sparsity] = variant_scores(
-        run, lm, lm.fingerprint(), None, None, held_out, draws, **labels
-    )
+    scores[sparsity] = Variant(lm, lm.fingerprint()).scores(run, held_out, draws, **labels)
 for sparsity in pruned:
     excess = scores[sparsity].value - scores[0.0].value
     forest[f"{preset}, {sparsity:.0%} − dense"] = interval(excess)

@@ -17,7 +17,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from sinkprune_companion.experiments import variants
 from sinkprune_companion.experiments.masks import kept_masks
-from sinkprune_companion.experiments.variants import SharedStatistics, variant_scores
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.run import records
 from sinkprune_companion.run.records import Run
 from sinkprune_core import memory
@@ -123,7 +123,8 @@ def test_weights_are_copied_for_pruning_alone_and_after_dense_statistics(
     monkeypatch.setattr(variants, "weights_kept", noted("copy", variants.weights_kept))
     shared = shared_statistics([recipe] if recipe else [])
     before = tiny_dlm.fingerprint()
-    found = variant_scores(run, tiny_dlm, before, recipe, calibration, texts, 2, shared=shared, variant=name)
+    with Variant(tiny_dlm, before, recipe, calibration, shared) as variant:
+        found = variant.scores(run, texts, 2, variant=name)
     assert events == expected and tiny_dlm.fingerprint() == before
     if recipe:
         with weights_kept(tiny_dlm):

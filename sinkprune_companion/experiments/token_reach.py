@@ -136,24 +136,6 @@ def _choices(search: "Search", sinks: dict[str, torch.Tensor], seed: int) -> Ite
         }
 
 
-def reach_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return means over linears of `token_reach`, with `text`: a row per kind of calibration text and sinks.
-
-    Columns: `tokens` and `share` left out, and the share of kept weights that change when these are the
-    sinks, as many random tokens, or as many that change most; and when all text is `other text`.
-    """
-    rows = {}
-    for text, part in frame.groupby("text", sort=False):
-        changed = part.groupby(["choice", "tokens"]).changed.mean()
-        for label in SINKS.values():
-            sinks = part[part.choice == label].iloc[0]
-            row = {"tokens": sinks.tokens, "share": sinks.share, "sinks": changed[label, sinks.tokens]}
-            for choice in (RANDOM, LARGEST):
-                row[choice] = changed.get((choice, sinks.tokens), float("nan"))
-            rows[text, label] = {**row, OTHER_TEXT: changed[OTHER_TEXT].mean()}
-    return pd.DataFrame.from_dict(rows, orient="index")
-
-
 def reach_findings(frame: pd.DataFrame) -> dict[str, Estimate]:
     """Return shares of kept weights that change, by choice of the calibration tokens left out.
 

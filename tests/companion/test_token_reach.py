@@ -1,15 +1,11 @@
 """How much a choice of calibration tokens changes, against pruning with and without them, by weight."""
 
-import pandas as pd
 import pytest
 import torch
 
 from sinkprune_companion.experiments.token_reach import (
-    LARGEST,
     OTHER_TEXT,
-    RANDOM,
     Search,
-    reach_table,
     token_reach,
 )
 from sinkprune_core.calibration.text import Calibration
@@ -96,32 +92,3 @@ def test_a_block_that_the_model_lacks_is_refused(tiny_dlm, make_ids, recipe):
     text = Calibration(make_ids(2, 8))
     with pytest.raises(ValueError, match=r"layers=\[3\] must lie in 0 … 2"):
         token_reach(tiny_dlm, recipe, text, text, [0, 3])
-
-
-def test_the_means_and_the_figure_are_those_of_the_table():
-    rows = []
-    for text, sinks in (("none", 0.002), ("first", 0.01)):
-        for choice, tokens, share, changed in (
-            ("all sinks", 8, 0.08, sinks),
-            ("unstable sinks", 0, 0.0, 0.0),
-            (LARGEST, 4, 0.04, 0.01),
-            (LARGEST, 8, 0.08, 0.02),
-            (RANDOM, 4, 0.04, 0.001),
-            (RANDOM, 8, 0.08, 0.001),
-            (OTHER_TEXT, 100, 1.0, 0.03),
-        ):
-            row = {"text": text, "layer": 0, "linear": "a", "choice": choice, "tokens": tokens}
-            rows.append({**row, "share": share, "changed": changed})
-    frame = pd.DataFrame(rows)
-    table = reach_table(frame)
-    of_all = table.loc[("none", "all sinks")]
-    assert of_all.to_dict() == {
-        "tokens": 8,
-        "share": 0.08,
-        "sinks": 0.002,
-        RANDOM: 0.001,
-        LARGEST: 0.02,
-        OTHER_TEXT: 0.03,
-    }
-    assert pd.isna(table.loc[("none", "unstable sinks"), LARGEST])
-    assert table.loc[("first", "all sinks"), "sinks"] == 0.01
