@@ -210,12 +210,12 @@ _ = original.model.to("meta")
 # top to bottom. Tokens that receive much attention are named.
 
 # %%
-from sinkprune_companion.figures import figures, forests, style, trajectories
+from sinkprune_companion.figures import figures, forests, trajectories
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 
 def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITERAL) -> dict:
-    title = f"{style.KIND[kind].name} ({models[kind].name}), {how}"
+    title = f"{kind} ({models[kind].name}), {how}"
     return trajectories.panel(models[kind], one, prompt, title, READINGS[reading], sink_std)
 
 

@@ -73,21 +73,26 @@ TWIN_COMPARISONS = {
     "ar_random_minus_none": Compared("wanda, random", "wanda, none", "as many random tokens left out"),
 }
 ACCURACY = {
-    "paper_minus_wanda": Compared("paper", "wanda", OFFICIAL),
-    "all_sinks_minus_wanda": Compared("all-sinks", "wanda", OFFICIAL),
-    "unstable_minus_wanda": Compared("unstable", "wanda", OFFICIAL),
-    "paper_sparsegpt_minus_sparsegpt": Compared("paper-sparsegpt", "sparsegpt", OFFICIAL),
-    "unstable_minus_none": Compared("unstable", "noised-dense", SWITCHES),
-    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", SWITCHES),
+    name: COMPARISONS[name]
+    for name in (
+        "paper_minus_wanda",
+        "all_sinks_minus_wanda",
+        "unstable_minus_wanda",
+        "paper_sparsegpt_minus_sparsegpt",
+        "unstable_minus_none",
+        "all_sinks_minus_none",
+    )
+}
+ACCURACY |= {
     "noised_dense_minus_wanda": Compared("noised-dense", "wanda", SWITCHES),
     "wanda_minus_dense": Compared("wanda", "dense", "what pruning costs"),
     "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "what pruning costs"),
 }
 GROWTHS = {
-    "paper_gain_growth": Compared("paper", "wanda", OFFICIAL),
-    "gain_growth": Compared("unstable", "wanda", OFFICIAL),
-    "gain_growth_without_sinks": Compared("noised-dense", "wanda", SWITCHES),
-    "gain_growth_of_sinks": Compared("unstable", "noised-dense", SWITCHES),
+    "paper_gain_growth": COMPARISONS["paper_minus_wanda"],
+    "gain_growth": COMPARISONS["unstable_minus_wanda"],
+    "gain_growth_without_sinks": ACCURACY["noised_dense_minus_wanda"],
+    "gain_growth_of_sinks": COMPARISONS["unstable_minus_none"],
 }
 
 

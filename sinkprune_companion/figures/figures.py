@@ -16,13 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullFormatter
 
-from sinkprune_companion.figures.palette import series
 from sinkprune_companion.figures.style import (
     BLUE,
     RED,
     canvas,
     draw_intervals,
     linear_part,
+    series,
     spread_out,
     titled_legend,
 )
@@ -122,7 +122,7 @@ def plot_curves(
     sharey: bool = True,
 ) -> Figure:
     """Draw y against x, one line per value of `hue`; bars are 95 % intervals. A method is drawn as in
-    `palette`.
+    `style`.
 
     `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `title` says in
     words what the figure shows, `panel` is a column whose values have a panel each. `dodge` moves what stands

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sinkprune_companion.figures.figures import intervals
-from sinkprune_companion.figures.palette import series
 from sinkprune_companion.figures.style import (
     BLACK,
     BLUE,
@@ -24,6 +23,7 @@ from sinkprune_companion.figures.style import (
     bars,
     canvas,
     linear_part,
+    series,
     spread_out,
     titled,
     titled_legend,
@@ -158,7 +158,7 @@ def plot_rows(
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of
     another, below a `title` in words.
 
-    Rows have one mark per value of `hue` (None: one, drawn by the row), as in `palette`. A row that a panel
+    Rows have one mark per value of `hue` (None: one, drawn by the row), as in `style`. A row that a panel
     lacks stays empty, and so does the one panel of a table without rows, which a cell of a sweep may have.
     """
     panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
