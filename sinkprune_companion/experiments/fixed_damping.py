@@ -38,11 +38,11 @@ def dampings_noted() -> Iterator[list[float]]:
     """Yield a list to which SparseGPT appends the damping of every matrix, in the order of pruning."""
     values: list[float] = []
 
-    def solve(weights, gram_II, select, group, damping, block_size):
-        values.append(damping * mean_diagonal(gram_II))
-        return sparsegpt(weights, gram_II, select, group, damping, block_size)
+    def note(gram_II: torch.Tensor, share: float) -> float:
+        values.append(share * mean_diagonal(gram_II))
+        return share
 
-    with _solving_by(solve):
+    with _sharing_by(note):
         yield values
 
 
@@ -50,17 +50,17 @@ def dampings_noted() -> Iterator[list[float]]:
 def dampings_given(values: list[float]) -> Iterator[None]:
     """Let SparseGPT damp its matrices by these numbers, in the order of pruning, whatever a recipe says."""
     left = iter(values)
-
-    def solve(weights, gram_II, select, group, damping, block_size):
-        share = next(left) / mean_diagonal(gram_II)
-        return sparsegpt(weights, gram_II, select, group, share, block_size)
-
-    with _solving_by(solve):
+    with _sharing_by(lambda gram_II, share: next(left) / mean_diagonal(gram_II)):
         yield
 
 
 @contextmanager
-def _solving_by(solve: Callable) -> Iterator[None]:
+def _sharing_by(share_of: Callable[[torch.Tensor, float], float]) -> Iterator[None]:
+    """Let SparseGPT add another share of a mean diagonal, from the Gram matrix and the recipe's share."""
+
+    def solve(weights, gram_II, select, group, damping, block_size):
+        return sparsegpt(weights, gram_II, select, group, share_of(gram_II, damping), block_size)
+
     former = CRITERIA[CRITERION]
     CRITERIA[CRITERION] = replace(former, solve=solve)
     try:
