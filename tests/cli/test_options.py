@@ -197,7 +197,7 @@ def test_nothing_is_overwritten_and_an_output_that_cannot_be_written_is_found_ou
     assert f"{option} {gone}: there is no folder {gone.parent}; make it first" in refused(
         name, model, option, gone
     )
-    long = tmp_path / ("n" * 236 + ".png")  # a name that exists, but not with the suffix of a scratch folder
+    long = tmp_path / ("n" * 245 + ".png")  # a name that exists, but not with the suffix of a scratch folder
     assert f"{option} {long} cannot be written: {tmp_path}: file name too long" in refused(
         name, model, option, long
     )

@@ -195,6 +195,8 @@ def test_every_row_of_the_ledger_that_notebook_03_decides_is_a_finding_it_can_ma
         can |= {name + suffix(("unstructured", share)) for name in pruning_findings.TWIN_COMPARISONS}
     for benchmark in ("suite", "blimp"):
         can |= {f"accuracy_{benchmark}_{name}_{p}" for name in pruning_findings.ACCURACY for p in (50, 60)}
+    can |= {f"answer_margin_{name}_{p}" for name in pruning_findings.ACCURACY for p in (50, 60)}
+    can |= {"stable_share_left_out"}
     can |= {f"masks_{other}_minus_other_text" for other in ("all_sinks", "unstable", "wanda")}
     can |= {"stable_share_left_out"}
     can |= {f"answer_margin_{name}_{p}" for name in ANSWER_MARGINS for p in (50, 60)}

@@ -73,3 +73,9 @@ def test_prompts_that_are_all_tied_have_no_p_value():
     frame = pd.DataFrame({"prompt": [0, 0, 1, 1], "kind": ["diffusion", "autoregressive"] * 2, "x": 1.0})
     counts = paired_counts(frame, "x")
     assert counts["tied"] == 2 and counts["sign test"] != counts["sign test"]
+
+
+def test_a_kind_without_any_sink_counts_no_prompt():
+    frame = pd.DataFrame({"prompt": [0, 0, 1, 1], "kind": ["diffusion", "autoregressive"] * 2, "x": 1.0})
+    nothing = frame.assign(x=frame.x.where(frame.kind == "autoregressive"))
+    assert paired_counts(nothing, "x")["prompts"] == 0
