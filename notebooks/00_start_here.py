@@ -259,7 +259,7 @@ figures.save_figure(run, drawn, "nelbo", by_mask, caption)
 # %%
 import numpy as np
 from sinkprune_companion.figures import forests
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
 forest = {
@@ -276,8 +276,8 @@ figures.save_figure(run, drawn, "first_look", forest_table(forest), caption)
 
 # %%
 from IPython.display import display
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import listed
 
 ar = load(twin, dtype, run.device)
 prints[ar.name] = ar.fingerprint()
@@ -316,8 +316,8 @@ display(Folded(listed(found)), Folded(shown, "What each recipe took"))
 # everything works offline.
 
 # %%
+from sinkprune_companion.experiments import compute
 from sinkprune_companion.training.lora import tokens_seen
-from sinkprune_core.costs import compute
 from sinkprune_core.models.embedded import ADAPTERS
 
 for lm in (dlm, ar):
@@ -364,7 +364,7 @@ pd.DataFrame(shown)
 # tokens that both have are counted. Above zero, the text costs more without it.
 
 # %%
-from sinkprune_core.corpus import with_first_token
+from sinkprune_companion.corpus import with_first_token
 
 crops_NT = texts["natural/crop"]
 behind_NT = with_first_token(crops_NT, dlm.tokenizer)

@@ -454,11 +454,11 @@ figures.save_figure(
 # mask token.
 
 # %%
-from sinkprune_core.sinks import detection
+from sinkprune_companion.experiments.sink_measures import token_table
 
 tokens = pd.concat(
     [
-        detection.token_table(
+        token_table(
             one.ids_BSK, one.sinks(sink_std), models[kind].tokenizer, one.visible_SK
         ).assign(kind=kind)
         for kind, one in traces.items()
@@ -472,8 +472,9 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # Differences are paired by prompt. Intervals are t intervals over prompts.
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import interval, listed
+from sinkprune_core.evaluation.intervals import interval
 
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
 found = {

@@ -477,8 +477,8 @@ run.find(found)
 # What they say:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import listed
 
 reading(run)
 
@@ -509,7 +509,7 @@ for name, part in in_main.groupby("model", sort=False):
 # The findings as figures. What a row compares:
 
 # %%
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 NAMES = {
     "excess_difference": "strongest hidden: DLM − AR",

@@ -327,7 +327,7 @@ rows.loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
 
 # %%
 from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 
 def forest(chosen: list) -> tuple[dict, dict]:
@@ -385,7 +385,7 @@ pruning_findings.shares_right(by_pair)
 # The difference in points, paired by item: above zero the first is better.
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
+from sinkprune_companion.figures.forests import listed
 
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
 listed(accuracy)

@@ -113,8 +113,8 @@ texts = held_out_texts(dlm.tokenizer, sequences, length)
 
 # %%
 import torch
+from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.cost_models import cost_models
-from sinkprune_core.costs import compute
 
 kinds = {
     "unstructured": preset("magnitude", sparsity=sparsity),
@@ -274,8 +274,8 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 # variant is paired with it by sequence and noise. In the first figure zeros count as skipped work.
 
 # %%
+from sinkprune_companion.experiments.variant_pairs import compare
 from sinkprune_companion.figures import figures, forests
-from sinkprune_core.evaluation.intervals import compare
 
 
 def at(variant: str, count: int) -> dict:
@@ -333,7 +333,7 @@ figures.save_figure(run, drawn, "front_time", front, caption)
 # with the dense model in fewer steps, the last with other recipes.
 
 # %%
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"
 MATCHES = [("unstable", "dense, FLOPs of unstructured", FLOPS)]
@@ -390,8 +390,9 @@ costs.round(2)
 
 # %%
 import numpy as np
+from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import crossed_interval, on_common_draws
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 
 def over_steps(variant: str, column: str):
@@ -427,7 +428,7 @@ reading(run)
 # All numbers:
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
+from sinkprune_companion.figures.forests import listed
 
 matches = ["effective FLOPs"]
 matches += ["effective FLOPs", "measured time"] * len(structured_recipes)

@@ -212,8 +212,9 @@ for seed in tqdm(numbers, desc="calibration draws"):
 # %%
 import pandas as pd
 from sinkprune_companion.experiments.scoring import above_dense
+from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_companion.ledger.contrasts import differences_of
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 losses = pd.concat(losses, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
@@ -366,7 +367,7 @@ kinds = by_kind(
 # Left of zero helps.
 
 # %%
-from sinkprune_core.evaluation.intervals import forest_table, listed
+from sinkprune_companion.figures.forests import forest_table, listed
 
 titles = {"main_sinks": "sinks left out", "official_minus_wanda": "official recipe − Wanda"}
 labels, groups = {}, {}
@@ -391,9 +392,9 @@ figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 # calibration text, with and without a special first token. A sweep measures this on draw 0 alone.
 
 # %%
+from sinkprune_companion import corpus
 from sinkprune_companion.experiments.token_reach import reach_table, token_reach
 from sinkprune_companion.run.texts import calibration_draw
-from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
 
 drawn_texts = [calibration_draw(dlm, reach_sequences, length, seed) for seed in (0, 1)]

@@ -115,8 +115,8 @@ for name, lacks in plan.lacks.items():
 # Any public format becomes a native transformers class by renaming weights. No remote code runs.
 
 # %%
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.stand_ins import stand_in
 
 models = {}
 for name in names:
@@ -280,7 +280,7 @@ for sparsity in pruned:
 
 # %%
 from sinkprune_companion.figures import forests
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 label = f"difference in NELBO (nats per token), {dlm.name}"
 says = "Pruned models against the dense one"

@@ -196,7 +196,7 @@ for setting in tqdm(settings, desc="settings"):
 
 # %%
 from sinkprune_companion.figures import figures, forests
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 SHOWN = ["paper_minus_wanda", "all_sinks_minus_none"]
 SHOWN += ["unstable_minus_none", "sparsegpt_minus_wanda"]
@@ -303,8 +303,8 @@ forest("length", "The same differences on sequences of other lengths, 50 % spars
 # All numbers of all settings:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded
-from sinkprune_core.evaluation.intervals import listed
 
 found = {}
 for (setting, place), estimates in differences.items():

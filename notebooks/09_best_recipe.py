@@ -116,7 +116,8 @@ levels.round(2)
 
 # %%
 from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 EMPTY = pd.DataFrame(columns=["variant", "place", "value"])
 
@@ -367,8 +368,8 @@ run.find(found)
 # All numbers:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded
-from sinkprune_core.evaluation.intervals import listed
 
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 

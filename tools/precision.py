@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_core import corpus
+from sinkprune_companion import corpus
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.evaluation.likelihood import score

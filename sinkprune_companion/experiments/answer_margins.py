@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, on_common_draws
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 
 NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")
 

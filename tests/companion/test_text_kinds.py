@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments.text_kinds import KINDS, by_kind
+from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_core.evaluation.intervals import pivot
 
 GAINS = {"natural": -0.5, "samples": 0.0, "documentation": 0.25}
 

@@ -156,12 +156,11 @@ def _import_everything() -> None:
     from hostile import notebook
 
     from sinkprune_companion.cli import compare, evaluate, inputs, prune, trace, train
-    from sinkprune_companion.experiments import scoring
+    from sinkprune_companion.experiments import comparison, scoring
     from sinkprune_companion.figures import figures
     from sinkprune_companion.run import parameters
     from sinkprune_companion.training import export, lora
     from sinkprune_core.costs import pruning as cost
-    from sinkprune_core.evaluation import comparison
     from sinkprune_core.pruning import engine, shrink
 
     torch.set_num_threads(1)
