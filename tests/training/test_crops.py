@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sinkprune_companion import corpus
+from sinkprune_companion.corpus import stream
 from sinkprune_companion.training.crops import Crops, prepare_data
 
 
