@@ -34,12 +34,12 @@
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 sparsity: float = 0.5  # share of zeros in linear maps, or of weights removed in whole units
-steps: list[int] = [16, 64]  # denoising steps at which pruned models are measured
+steps: list[int] = [16]  # denoising steps at which pruned models are measured
 baselines: list[str] = ["wanda"]  # presets beside `unstable`
 structured_recipes: list[str] = ["structured-sink"]  # presets beside the dense model
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
-draws: int = 2  # noise draws per sequence
-calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+draws: int = 1  # noise draws per sequence
+calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws

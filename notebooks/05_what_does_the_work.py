@@ -39,7 +39,7 @@ other_sparsities: list[float] = []  # more sparsities for the factorial
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
 own_noise: bool = True  # each calibration draw is scored under noise of its own; else all under one
-calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
@@ -55,8 +55,8 @@ other_noise: list[str] = [
     "rollout"
 ]  # rules of the states, not an even grid: rollout, stratified, dream
 other_allocations: list[str] = []  # sparsity over layers, compared with uniform: owl, linear
-reach_sequences: int = 4  # calibration sequences for the search of tokens that change most
-reach_layers: list[int] = [0, 14]  # blocks whose linear maps are searched
+reach_sequences: int = 2  # calibration sequences for the search of tokens that change most
+reach_layers: list[int] = [14]  # blocks whose linear maps are searched
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 

@@ -38,9 +38,9 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model of the published pair
-calibration: list[int] = [1, 4, 4]  # calibration sequences of noised recipes, by setting
+calibration: list[int] = [1, 2, 2]  # calibration sequences of noised recipes, by setting
 own_noise: list[bool] = [False, False, True]  # each draw has noise of its own; else all have one
-seeds: list[int] = [1, 2, 2]  # calibration draws, by setting
+seeds: list[int] = [1, 1, 1]  # calibration draws, by setting
 other_draws: list[int] = [1, 1, 1]  # the same at sparsities other than 0.5
 archives: list[str] = ["", "", ""]  # NAME of the figures/records-NAME.tar.xz to read, by setting
 pairs: list[str] = []  # other trainings: folders of their adapters or models, or such a NAME

@@ -9,8 +9,13 @@ SPACE = "\N{NO-BREAK SPACE}"  # no line breaks within a number
 SMALLEST_P = 0.001  # smaller ones are shown as below it
 
 
-def number(value: float, digits: int = 2) -> str:
-    """Return a number of so many significant digits, with a true minus sign and commas between thousands."""
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number of so many significant digits, with a true minus sign and commas between thousands.
+
+    A dash stands for none.
+    """
+    if value is None:
+        return "–"
     rounded = float(f"{value:.{digits}g}")
     text = f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
     return text.replace("-", MINUS)

@@ -37,9 +37,9 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, FunctionType):  # a user's own choice of calibration tokens
-        from sinkprune_core.calibration.token_weights import choice_identity  # seconds of imports
+        from sinkprune_companion.run.function_identity import function_digest  # seconds of imports
 
-        return choice_identity(value)
+        return f"{value.__module__}.{value.__qualname__}:{function_digest(value)[:12]}"
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(

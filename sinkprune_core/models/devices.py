@@ -1,11 +1,28 @@
-"""Where a model is computed, and in which dtype: what `auto` means, and names that mean nothing here."""
+"""Where a model is computed, and in which dtype: what `auto` means, and names that mean nothing here.
+
+Dimensions: R rows (tokens), I input features, O output features.
+"""
+
+import hashlib
+import json
+import platform
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 import torch
 
+from sinkprune_core.files import cache_dir, write_json
 from sinkprune_core.models.weight_files import DTYPES
 
 COMPUTING = ("cpu", "cuda", "mps", "xpu")  # types of devices
 WITHOUT_FLOAT64 = ("mps", "xpu")  # types of GPUs that may lack it: the samplers need it
+PRODUCT = (128, 576, 1536)  # R, I, O of the product that is timed: the first MLP map of the embedded models
+REPEATS = 3  # timings of each dtype; the fastest counts
+BUDGET = 0.1  # seconds that timing may take
+GAIN = 1.2  # bfloat16 rounds more coarsely, so it is taken only where it is this many times as fast
 
 
 def choose_device(device: str | torch.device, written: str | None = None) -> str:
@@ -42,9 +59,9 @@ def choose_device(device: str | torch.device, written: str | None = None) -> str
 def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -> torch.dtype:
     """Return the dtype of a name; raise ValueError for one that is not known.
 
-    `auto` is what is faster: on a CPU bfloat16 where it has AMX (there about seven times as fast, with the
-    units of AVX-512 alone half as fast), else float32; on a GPU bfloat16 where it has units for it, else
-    float16.
+    `auto` is what is faster on this machine: on a CPU bfloat16 where it multiplies at least GAIN times as
+    fast as float32 (measured once, see `bfloat16_gain`), else float32; on a GPU bfloat16 where it has units
+    for it, else float16.
     """
     if isinstance(dtype, torch.dtype):
         return dtype
@@ -57,10 +74,69 @@ def choose_dtype(dtype: str | torch.dtype, device: str | torch.device = "cpu") -
 
 def _best_dtype(device_type: str) -> torch.dtype:
     if device_type == "cpu":
-        return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+        return torch.bfloat16 if bfloat16_gain() >= GAIN else torch.float32
     if device_type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float16
+
+
+def bfloat16_gain() -> float:
+    """Return how many times as fast as in float32 this CPU multiplies in bfloat16.
+
+    It is measured once per processor, torch version and number of threads, in at most about BUDGET seconds,
+    and kept in the cache directory. Units for bfloat16 alone say little: with AMX it is seven times as fast,
+    with the units of AVX-512 alone half as fast.
+    """
+    machine = _machine()
+    file = cache_dir() / f"bfloat16-{hashlib.sha256(machine.encode()).hexdigest()[:12]}.json"
+    return _measured_once(machine, file)
+
+
+@cache
+def _measured_once(machine: str, file: Path) -> float:
+    """Return the gain that `file` holds for a machine, measuring and writing it where there is none."""
+    try:
+        return float(json.loads(file.read_text(encoding="utf-8"))["gain"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    gain = _measured_gain()
+    with suppress(OSError):  # a cache that cannot be written: it is measured again next time
+        write_json(file, {"machine": machine, "gain": gain})
+    return gain
+
+
+def _machine() -> str:
+    """Return what the speed of a CPU hangs on: its name and units, torch's version, the threads."""
+    parts = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
+    parts.append(f"bf16={torch.cpu._is_avx512_bf16_supported()}, amx={torch.cpu._is_amx_tile_supported()}")
+    parts.append(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    return "; ".join(parts)
+
+
+def _measured_gain() -> float:
+    """Time one product in both dtypes, in turns, and return the ratio of the fastest times."""
+    rows, inputs, outputs = PRODUCT
+    factors = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        input_RI = torch.ones(rows, inputs, dtype=dtype)
+        weight_IO = torch.ones(inputs, outputs, dtype=dtype)
+        factors[dtype] = (input_RI, weight_IO)
+    fastest = dict.fromkeys(factors, float("inf"))
+    started = time.perf_counter()
+    for turn in range(1 + REPEATS):  # the first turn warms up
+        for dtype, (input_RI, weight_IO) in factors.items():
+            seconds = _seconds(lambda one=input_RI, other=weight_IO: one @ other)
+            if turn:
+                fastest[dtype] = min(fastest[dtype], seconds)
+        if turn and time.perf_counter() - started > BUDGET:
+            break
+    return fastest[torch.float32] / fastest[torch.bfloat16]
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
 
 
 def device_name(device: str) -> str:

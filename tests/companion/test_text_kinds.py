@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.text_kinds import KINDS, by_kind, of_kind
+from sinkprune_companion.experiments.text_kinds import KINDS, by_kind
 from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_companion.ledger.margins import share_that_matters
 
@@ -48,11 +48,3 @@ def test_effects_are_found_on_their_kind_of_text(scores):
     assert {name: each.value for name, each in found.items()} == pytest.approx(expected, abs=0.01)
     assert all(each.margin == pytest.approx(2 * share_that_matters()) for each in found.values())
     assert found["x_natural"].high < 0 < found["x_documentation"].low
-
-
-def test_kinds_of_a_domain_are_its_crops(scores):
-    assert set(of_kind(scores, "natural").start) == {"crop"}
-    assert set(of_kind(scores, "first_token").text) == {"natural"}
-    assert set(of_kind(scores, "beginning").text) == set(GAINS)
-    with pytest.raises(ValueError, match="kind='web' is unknown; choose one of natural, samples"):
-        of_kind(scores, "web")

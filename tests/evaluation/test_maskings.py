@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sinkprune_core.evaluation.maskings import drawn_masks, maskings, whole
+from sinkprune_core.evaluation.maskings import drawn_masks, maskings
 from sinkprune_core.seeds import generator
 
 
@@ -82,9 +82,3 @@ def test_over_all_draws_every_token_is_masked_about_equally_often(draws):
         [masks_SL, _] = drawn_masks([torch.arange(7)] * 2, draws, generator(seed))
         times_L = masks_SL.sum(0)
         assert int(times_L.max() - times_L.min()) <= 1
-
-
-def test_an_autoregressive_model_scores_every_token():
-    found = whole(4)
-    assert found.mask_ML.tolist() == [[True] * 4] and found.share_M.tolist() == [1]
-    assert found.masking_S is None

@@ -17,7 +17,6 @@ from sinkprune_companion.ledger.verdict_rule import (
     deciding_run,
     holm,
     limiting_units,
-    note,
     on_claim,
     smallest_effect,
     verdict,
@@ -128,14 +127,3 @@ def test_the_units_that_limit_are_those_of_the_larger_variance_component():
     rng = np.random.default_rng(0)
     measured = crossed_interval(rng.normal(size=(6, 1)) + 0.1 * rng.normal(size=(1, 40)))
     assert limiting_units(measured, 0.5) == ["calibration draws"] and measured.draws == 6
-
-
-def test_notes_say_what_a_verdict_leaves_open():
-    wide = estimate(-0.3, 0.3)
-    words = "half-width 0.3; could have seen 0.43; would decide: 81 units instead of 9"
-    assert note(wide, UNDECIDED, 0.0, 0.1) == words
-    assert "no margin was stored" in note(wide, UNDECIDED, 0.0, None)
-    few = estimate(-0.3, 0.3, draws=3)
-    assert note(few, TOO_FEW_DRAWS, 0.0, 0.1) == "3 of at least 5 calibration draws"
-    assert "p after correction" in note(estimate(1, 2), UNDECIDED, 0.0, 0.1)
-    assert note(None, NOT_RUN, 0.0, 0.1) == note(wide, NO_DIFFERENCE, 0.0, 1.0) == ""

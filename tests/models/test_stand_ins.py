@@ -67,14 +67,6 @@ def test_every_family_goes_the_whole_way(method, name, written, tmp_path):
     assert torch.equal(write_on(again), write_on(lm)) and write_on(again).shape == (2, 12)
 
 
-def test_a_stand_in_takes_the_place_of_a_hub_id_and_of_nothing_else(tmp_path):
-    folder = stand_in("apple/DiffuCoder-7B-Base@main", tmp_path)
-    assert folder.parent == tmp_path and load(folder).name == "tiny-random-apple--DiffuCoder-7B-Base"
-    assert stand_in("smol-dlm", tmp_path) == "smol-dlm" and stand_in(str(folder), tmp_path) == str(folder)
-    with pytest.raises(ValueError, match="unknown model 'no/such'"):
-        stand_in("no/such", tmp_path)
-
-
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in EMBEDDED])
 def test_every_row_of_the_table_has_a_stand_in_that_spells_any_text(name, tmp_path):
     row, folder = MODELS[name], stand_in(name, tmp_path)

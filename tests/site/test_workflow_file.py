@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from sinkprune_companion.run import address
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8"))
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 OURS = "https://github.com/someone/sinkprune"
 
 
@@ -39,12 +37,3 @@ def test_only_the_stated_repository_publishes(stated, runs_in, published, tmp_pa
     assert (output.read_text() == "is_ours=true\n") == published
     assert WORKFLOW["jobs"]["build"]["if"] == "needs.address.outputs.is_ours == 'true'"
     assert WORKFLOW["jobs"]["deploy"]["needs"] == "build"
-
-
-def test_it_builds_with_the_oldest_python_that_is_supported():
-    (version,) = [
-        step["with"]["python-version"]
-        for step in WORKFLOW["jobs"]["build"]["steps"]
-        if "python-version" in step.get("with", {})
-    ]
-    assert PROJECT["requires-python"] == f">={version}"
