@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from sinkprune_companion import project_root
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.run import record_archive
 from sinkprune_companion.run.records import Run
-from sinkprune_core.files import project_root
 from sinkprune_core.pruning.report import Report
 
 PUBLISHED = "published"  # the pair that ships
