@@ -81,8 +81,8 @@ run = start("07_robustness", globals())
 
 # %%
 import pandas as pd
+from sinkprune_companion import project_root
 from sinkprune_companion.experiments.robustness import PUBLISHED, Setting
-from sinkprune_core.files import project_root
 
 given = {"own_noise": own_noise, "seeds": seeds, "other_draws": other_draws}
 given["archives"] = archives

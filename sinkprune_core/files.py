@@ -37,13 +37,6 @@ def cache_dir() -> Path:
     return Path(folder).expanduser().resolve()
 
 
-def project_root() -> Path:
-    """Return the repository root for an editable install, else the working directory."""
-    root = PACKAGE.parent
-    is_repository = (root / "pyproject.toml").exists() and (root / "notebooks").is_dir()
-    return root if is_repository else Path.cwd()
-
-
 def free_disk_at(path: Path) -> int:
     """Return the free bytes of the disk that a path, which need not exist yet, lies on."""
     path = path.absolute()

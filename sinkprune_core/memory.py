@@ -1,8 +1,4 @@
-"""Main memory: how much is free, what large tensors on a CPU need of the C library's allocator, and how much
-of an intermediate result to hold at once.
-
-The settings are those of glibc; other C libraries are left alone.
-"""
+"""Main memory: how much is free, and how much of an intermediate result to hold at once."""
 
 from __future__ import annotations
 
@@ -15,32 +11,8 @@ import psutil
 if TYPE_CHECKING:  # what drives the notebooks asks for free memory, and does without torch
     import torch
 
-# Parameters of `mallopt`, by the numbers in glibc's malloc.h.
-_TRIM_THRESHOLD = -1
-_TOP_PAD = -2
-_MMAP_MAX = -4
-
 UNLIMITED = 1 << 62  # bytes
 CACHE_BYTES = 3 << 18  # of a temporary: with what it is made from and into it stays near a core of a CPU
-
-
-def keep_freed_memory() -> bool:
-    """Let freed tensors be used again instead of going back to the system; return whether glibc took the
-    setting.
-
-    glibc maps every large tensor anew and clears it page by page, which costs up to half of the time of a
-    forward with logits.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    taken = [
-        mallopt(_MMAP_MAX, 0),  # large tensors come from the heap, too
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1),  # bytes free at its end before it shrinks
-        mallopt(_TOP_PAD, 2**26),  # bytes that it grows by beyond what is asked for
-    ]
-    return all(taken)
 
 
 def release_freed_memory() -> bool:

@@ -16,9 +16,10 @@ from types import FunctionType
 import numpy as np
 import pandas as pd
 
+from sinkprune_companion import project_root
 from sinkprune_companion.run.provenance import environment, package_version
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import atomic, project_root, write_json
+from sinkprune_core.files import atomic, write_json
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.devices import choose_device, device_name
 

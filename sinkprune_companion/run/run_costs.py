@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from sinkprune_companion import project_root
 from sinkprune_companion.numbers import markdown_table
-from sinkprune_core.files import project_root
 
 Costs = Mapping[str, Mapping[str, float]]  # of a profile, by notebook
 FILE = "docs/run_costs.json"

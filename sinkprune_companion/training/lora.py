@@ -21,6 +21,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm.auto import tqdm
 from transformers import LlamaForCausalLM, PreTrainedModel
 
+from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training import losses
 from sinkprune_companion.training.base import LINEARS, Base, open_base
 from sinkprune_companion.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
@@ -35,7 +36,6 @@ from sinkprune_companion.training.settings import (
     settings_of,
 )
 from sinkprune_core.files import atomic, held, make_folder, write_json
-from sinkprune_core.memory import keep_freed_memory
 from sinkprune_core.models.adapters import CONFIG, open_adapter
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import LanguageModel

@@ -11,6 +11,7 @@ positions, D hidden size.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 import pandas as pd
 import torch
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.evaluation.maskings import Maskings, maskings, whole
-from sinkprune_core.evaluation.token_losses import head_losses
+from sinkprune_core.evaluation.token_losses import batches, head_losses
 from sinkprune_core.models.forwards import check_positions
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
@@ -134,12 +135,8 @@ def _inputs(lm: LanguageModel, questions: Sequence[Question]) -> list[Input]:
 
 def _batches_of_one_length(inputs: list[Input], batch: int) -> Iterator[list[Input]]:
     """Yield at most `batch` neighbours of equal length: no padding."""
-    start = 0
-    while start < len(inputs):
-        length = len(inputs[start].input_T)
-        part = [each for each in inputs[start : start + batch] if len(each.input_T) == length]
-        yield part
-        start += len(part)
+    for _, of_one_length in groupby(inputs, key=lambda one: len(one.input_T)):
+        yield from batches(of_one_length, batch)
 
 
 # what comes out

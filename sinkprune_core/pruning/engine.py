@@ -86,7 +86,7 @@ def prune(
     stays singular.
     """
     check(lm, recipe, calibration)
-    check_finite(lm, blocks=False)
+    check_finite(lm)
     with nullcontext() if work is None else held(work):
         return _prune(PruningRun(lm, recipe, calibration, progress, work), statistics)
 
@@ -131,7 +131,7 @@ class PruningRun:
         self.own_rows: Rows | None = None  # of a user's function, whose weights tell its job from others
         if work is not None:
             self.own_rows = self._rows_of_own_choice(Path(work))
-            job = settings_digest(recipe, self._own_weights)
+            job = self._digest(recipe)
             self.checkpoint = PruningCheckpoint(Path(work), lm, job, calibration)
         self.state = self.checkpoint.state if self.checkpoint else RunState()
         self.dense: DenseStatistics | None = None  # of the dense model, if they serve all blocks
@@ -153,9 +153,8 @@ class PruningRun:
             if finished:
                 self.lm.finished.update(finished)
 
-    @property
-    def _own_weights(self) -> torch.Tensor | None:
-        return self.own_rows and self.own_rows.weight_RT
+    def _digest(self, settings: Recipe | StatisticsKey) -> str:
+        return settings_digest(settings, self.own_rows and self.own_rows.weight_RT)
 
     # before the first block
 
@@ -181,7 +180,7 @@ class PruningRun:
             return collect(self.lm, [key], self.calibration, self.progress)[key]
         store = partial(self.checkpoint.hidden_store, self.lm)
         compute = partial(collect, self.lm, [key], self.calibration, self.progress, store)
-        return self.checkpoint.statistics(settings_digest(key, self._own_weights), lambda: compute()[key])
+        return self.checkpoint.statistics(self._digest(key), lambda: compute()[key])
 
     def decide(self) -> None:
         """Decide from the dense model what concerns all blocks."""
