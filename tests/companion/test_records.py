@@ -252,5 +252,5 @@ def test_the_claims_of_a_run_name_the_records_behind_its_findings(run):
 def test_series_differ_in_colour_marker_and_dash():
     for column in zip(*SERIES, strict=True):
         assert len(set(map(str, column))) == len(SERIES)
-    for column in zip(*forests.VERDICT_MARKS.values(), strict=True):
-        assert len(set(column)) == len(forests.VERDICT_MARKS) == 6
+    for column in zip(*forests.EFFECT_MARKS.values(), strict=True):
+        assert len(set(column)) == len(forests.EFFECT_MARKS) == 5
