@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sinkprune_companion.experiments.fixed_damping import DampedVariant, dampings_given, dampings_noted
+from sinkprune_companion.experiments.fixed_damping import DampedVariant, sharing_by
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
@@ -54,24 +54,28 @@ def test_weighted_tokens_are_damped_as_plain_ones_and_are_known_by_another_key(
     assert [int((weights == 0).sum()) for weights in fixed] == zeros
 
 
-def test_the_share_that_makes_a_given_damping_is_that_of_the_matrix(tiny_dlm, text):
-    with dampings_noted() as plain, weights_kept(tiny_dlm):
-        prune(tiny_dlm, PLAIN, text, progress=False)
+def test_the_dampings_of_a_recipe_are_those_of_every_matrix_it_solves(tiny_dlm, text, tmp_path, monkeypatch):
+    values = damped(tiny_dlm, WEIGHTED, text, tmp_path, monkeypatch).dampings()
+    inputs_of_a_block = 4  # queries, keys and values read one; gate and up another
+    assert len(values) == inputs_of_a_block * len(tiny_dlm.blocks) and min(values) > 0
+
+
+def test_another_share_is_that_of_a_recipe_with_it(tiny_dlm, text):
+    def first_block() -> list[torch.Tensor]:
+        return [weight_OI(m).clone() for m in tiny_dlm.linears(tiny_dlm.blocks[0]).values()]
+
     doubled = Recipe(**{**PLAIN.card(), "damping": 2 * PLAIN.damping})
     with weights_kept(tiny_dlm):
         prune(tiny_dlm, doubled, text, progress=False)
-        expected = [weight_OI(m).clone() for m in tiny_dlm.linears(tiny_dlm.blocks[0]).values()]
-    with dampings_given([2 * value for value in plain]), weights_kept(tiny_dlm):
+        expected = first_block()
+    with sharing_by(lambda gram_II, share: 2 * share), weights_kept(tiny_dlm):
         prune(tiny_dlm, PLAIN, text, progress=False)
-        found = [weight_OI(m).clone() for m in tiny_dlm.linears(tiny_dlm.blocks[0]).values()]
-    for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    inputs_of_a_block = 4  # queries, keys and values read one; gate and up another
-    assert len(plain) == inputs_of_a_block * len(tiny_dlm.blocks) and min(plain) > 0
+        for one, other in zip(expected, first_block(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_criterion_is_as_before_after_an_error():
     former = CRITERIA["sparsegpt"]
-    with pytest.raises(KeyboardInterrupt), dampings_given([]):
+    with pytest.raises(KeyboardInterrupt), sharing_by(lambda gram_II, share: share):
         raise KeyboardInterrupt
     assert CRITERIA["sparsegpt"] is former
