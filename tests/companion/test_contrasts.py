@@ -139,18 +139,6 @@ def test_a_path_changes_one_field_per_step_and_its_differences_add_up():
         path(Recipe(), official, order[:-1])
 
 
-@pytest.mark.parametrize(
-    ("field", "off", "on", "message"),
-    [
-        ("input", 0, 1, "field='input' is no field of a recipe; choose one of criterion, sparsity"),
-        ("inputs", "clean", "clean", "off and on are both 'clean'"),
-    ],
-)
-def test_a_switch_says_what_is_wrong_with_it(field, off, on, message):
-    with pytest.raises(ValueError, match=message):
-        Switch(field, off, on, "x")
-
-
 def test_a_field_has_one_switch():
     with pytest.raises(ValueError, match="set a field twice"):
         cells(Recipe(), [SWITCHES[0], SWITCHES[0]])

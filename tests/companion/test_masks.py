@@ -68,11 +68,6 @@ def test_equal_masks_differ_nowhere_and_unrelated_ones_by_their_sparsity(make_lm
     assert apart.differ.mean() == pytest.approx(0.5, abs=0.12)
 
 
-def test_a_pair_without_its_variant_is_refused_before_any_work(tiny_dlm):
-    with pytest.raises(ValueError, match=r"pairs name \['flap'\].*pairs of magnitude"):
-        mask_differences(tiny_dlm, {"magnitude": (preset("magnitude"), None, None)}, [("magnitude", "flap")])
-
-
 def test_figures_of_masks_and_methods_show_every_panel(tiny_dlm):
     variants = {
         name: (preset("magnitude", sparsity=share), None, None)
