@@ -36,11 +36,11 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
 base: str = "smol-ar"  # what both were trained from, reported beside them
-sequences: int = 24  # held-out sequences, shared out among three kinds of text and two starts
-draws: int = 4  # noise draws per sequence
-calibration: int = 4  # calibration sequences for the pruned model
+sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
+draws: int = 2  # noise draws per sequence
+calibration: int = 2  # calibration sequences for the pruned model
 length: int = 128  # tokens per sequence
-items: int = 72  # items of the offline suite to answer, of 1,512
+items: int = 48  # items of the offline suite to answer, of 1,512
 sparsity: float = 0.5  # share of zeros in the blocks' linear maps
 seed: int = 0  # of the calibration draw and of the samples
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -257,7 +257,7 @@ figures.save_figure(run, drawn, "nelbo", by_mask, caption)
 # %%
 import numpy as np
 from sinkprune_companion.figures import forests
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
 forest = {
@@ -274,8 +274,8 @@ figures.save_figure(run, drawn, "first_look", forest_table(forest), caption)
 
 # %%
 from IPython.display import display
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import listed
 
 ar = load(twin, dtype, run.device)
 prints[ar.name] = ar.fingerprint()
@@ -314,8 +314,8 @@ display(Folded(listed(found)), Folded(shown, "What each recipe took"))
 # everything works offline.
 
 # %%
+from sinkprune_companion.experiments import compute
 from sinkprune_companion.training.lora import tokens_seen
-from sinkprune_core.costs import compute
 from sinkprune_core.models.embedded import ADAPTERS
 
 for lm in (dlm, ar):
@@ -362,7 +362,7 @@ pd.DataFrame(shown)
 # tokens that both have are counted. Above zero, the text costs more without it.
 
 # %%
-from sinkprune_core.corpus import with_first_token
+from sinkprune_companion.corpus import with_first_token
 
 crops_NT = texts["natural/crop"]
 behind_NT = with_first_token(crops_NT, dlm.tokenizer)

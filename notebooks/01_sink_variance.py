@@ -41,14 +41,14 @@ texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, n
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
 lengths: list[int] = [128]  # tokens of the finished text
 samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
-prompts: int = 10  # held-out prompts of a condition
+prompts: int = 6  # held-out prompts of a condition
 trajectories: int = 1  # of each prompt in the main condition, with and without the first token
 null_seeds: int = 1  # pairs with random weights, beside which the paper's measures are read
 long_prompts: int = 4  # the same for lengths above the first
 calibration: int = 4  # calibration sequences, for the share of stable sinks where pruning looks
 noise_levels: int = 8  # noise levels at which each of them is seen
 prompt_length: int = 32  # tokens of each prompt
-steps: int = 24  # denoising steps; the AR model's queries are cut into as many windows
+steps: int = 16  # denoising steps; the AR model's queries are cut into as many windows
 temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
@@ -437,11 +437,11 @@ figures.save_figure(run, drawn, "layers", layers, caption)
 # mask token.
 
 # %%
-from sinkprune_core.sinks import detection
+from sinkprune_companion.experiments.sink_measures import token_table
 
 tokens = pd.concat(
     [
-        detection.token_table(
+        token_table(
             one.ids_BSK, one.sinks(sink_std), models[kind].tokenizer, one.visible_SK
         ).assign(kind=kind)
         for kind, one in traces.items()
@@ -455,8 +455,9 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # Differences are paired by prompt. Intervals are t intervals over prompts.
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import interval, listed
+from sinkprune_core.evaluation.intervals import interval
 
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
 found = {

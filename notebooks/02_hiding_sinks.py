@@ -36,11 +36,12 @@ first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before 
 lengths: list[int] = [96]  # tokens per sequence, a special first token not counted; e.g. 512
 counts: list[int] = [1, 5, 10]  # numbers of keys to hide; verdicts are read at 5
 thirds: list[str] = []  # of the layers, to hide keys in one alone: early, middle, late
-sequences: int = 8  # held-out sequences to score in each condition
+sequences: int = 6  # held-out sequences to score in each condition
 long_sequences: int = 8  # the same at the lengths after the first
+same_tokens: bool = True  # score the same tokens with a first token as without, not one more
 same_share: bool = False  # at these lengths, also hide as large a share of the keys
-draws: int = 2  # noise draws per sequence
-prompts: int = 6  # held-out prompts to continue
+draws: int = 1  # noise draws per sequence
+prompts: int = 4  # held-out prompts to continue
 prompt_length: int = 24  # tokens of each prompt
 written: int = 16  # tokens to write
 samplers: list[str] = ["llada"]  # that write: llada, dream
@@ -150,9 +151,10 @@ prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 # ## Scoring without sinks
 #
 # The DLM's NELBO and the AR model's exact likelihood on the same held-out text. The DLM sees the
-# same noise in every variant. Both count all tokens of a text but its first, which is always
-# context, also where `<|endoftext|>` stands before it. The *excess* is what hiding costs: nats per
-# token above the model that sees all keys, paired by sequence and noise.
+# same noise in every variant. Both count all tokens of a text but its first, which is context, also
+# where `<|endoftext|>` stands before it (with `same_tokens`; without, it counts there). The
+# *excess* is what hiding costs: nats per token above the model that sees all keys, paired by
+# sequence and noise.
 
 # %%
 import pandas as pd
@@ -164,8 +166,8 @@ DESCRIBED = ["value", "excess", "attention", "first", "masks", "left", "second"]
 def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFrame:
     count = sequences if condition.tokens == main.tokens else long_sequences
     ids = sink_conditions.prompts(lm.tokenizer, condition, count, condition.tokens, seed)
-    same_tokens = 2 if condition.first_token else 1  # the first that is scored: the same in both
-    frame = hiding_scores(run, lm, fingerprint, hidings, ids, draws, same_tokens)
+    first_scored = 2 if condition.first_token and same_tokens else 1
+    frame = hiding_scores(run, lm, fingerprint, hidings, ids, draws, first_scored)
     what = condition.begins
     if condition.tokens != main.tokens:
         what += f", {condition.tokens:,} tokens"
@@ -463,8 +465,8 @@ run.find(found)
 # What they say:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import listed
 
 reading(run)
 

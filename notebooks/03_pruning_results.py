@@ -43,13 +43,10 @@ recipes: list[str] | None = [
     "wanda",
     "noised-dense",
     "paper",
-    "paper-no-sinks",
     "all-sinks",
     "unstable",
-    "random",
     "sparsegpt",
     "paper-sparsegpt",
-    "structured",
     "structured-sink",
 ]  # presets to measure, of those below; null: all
 patterns: list[str] = ["2:4"]  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
@@ -61,8 +58,8 @@ draws: int = 1  # noise draws per sequence
 own_noise: bool = True  # each calibration draw is scored under noise of its own; else all under one
 items: int = 24  # items of the offline suite, of 1,512
 blimp_pairs: int = 1  # minimal pairs of each of BLiMP's 67 paradigms, of 60
-item_draws: int = 2  # ways to mask an ending
-calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+item_draws: int = 1  # ways to mask an ending
+calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
@@ -330,7 +327,7 @@ rows.loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
 
 # %%
 from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 
 def forest(chosen: list) -> tuple[dict, dict]:
@@ -380,7 +377,7 @@ pruning_findings.shares_right(by_pair)
 # The difference in points, paired by item: above zero the first is better.
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
+from sinkprune_companion.figures.forests import listed
 
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
 listed(accuracy)

@@ -34,12 +34,12 @@
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 sparsity: float = 0.5  # share of zeros in linear maps, or of weights removed in whole units
-steps: list[int] = [16, 64]  # denoising steps at which pruned models are measured
+steps: list[int] = [16]  # denoising steps at which pruned models are measured
 baselines: list[str] = ["wanda"]  # presets beside `unstable`
 structured_recipes: list[str] = ["structured-sink"]  # presets beside the dense model
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
-draws: int = 2  # noise draws per sequence
-calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+draws: int = 1  # noise draws per sequence
+calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
@@ -113,8 +113,8 @@ texts = held_out_texts(dlm.tokenizer, sequences, length)
 
 # %%
 import torch
+from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.cost_models import cost_models
-from sinkprune_core.costs import compute
 
 kinds = {
     "unstructured": preset("magnitude", sparsity=sparsity),
@@ -273,8 +273,8 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 # variant is paired with it by sequence and noise. Zeros count as skipped work.
 
 # %%
+from sinkprune_companion.experiments.variant_pairs import compare
 from sinkprune_companion.figures import figures, forests
-from sinkprune_core.evaluation.intervals import compare
 
 
 def at(variant: str, count: int) -> dict:
@@ -322,7 +322,7 @@ figures.save_figure(run, drawn, "front", front, caption)
 # with the dense model in fewer steps, the last with other recipes.
 
 # %%
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"
 MATCHES = [("unstable", "dense, FLOPs of unstructured", FLOPS)]
@@ -378,8 +378,9 @@ costs.round(2)
 
 # %%
 import numpy as np
+from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import crossed_interval, on_common_draws
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 
 def over_steps(variant: str, column: str):
@@ -415,7 +416,7 @@ reading(run)
 # All numbers:
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
+from sinkprune_companion.figures.forests import listed
 
 matches = ["effective FLOPs"]
 matches += ["effective FLOPs", "measured time"] * len(structured_recipes)

@@ -39,7 +39,7 @@ other_sparsities: list[float] = []  # more sparsities for the factorial
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
 own_noise: bool = True  # each calibration draw is scored under noise of its own; else all under one
-calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
@@ -55,8 +55,8 @@ other_noise: list[str] = [
     "rollout"
 ]  # rules of the states, not an even grid: rollout, stratified, dream
 other_allocations: list[str] = []  # sparsity over layers, compared with uniform: owl, linear
-reach_sequences: int = 4  # calibration sequences for the search of tokens that change most
-reach_layers: list[int] = [0, 14]  # blocks whose linear maps are searched
+reach_sequences: int = 2  # calibration sequences for the search of tokens that change most
+reach_layers: list[int] = [14]  # blocks whose linear maps are searched
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
@@ -212,8 +212,9 @@ for seed in tqdm(numbers, desc="calibration draws"):
 # %%
 import pandas as pd
 from sinkprune_companion.experiments.scoring import above_dense
+from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_companion.ledger.contrasts import differences_of
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 losses = pd.concat(losses, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
@@ -350,9 +351,9 @@ figures.save_figure(run, drawn, "simple_effects", simple, caption)
 # calibration text, with and without a special first token. A sweep measures this on draw 0 alone.
 
 # %%
+from sinkprune_companion import corpus
 from sinkprune_companion.experiments.token_reach import reach_findings, token_reach
 from sinkprune_companion.run.texts import calibration_draw
-from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
 
 drawn_texts = [calibration_draw(dlm, reach_sequences, length, seed) for seed in (0, 1)]
@@ -426,8 +427,8 @@ costs["allocation_linear_minus_uniform"] = (linear, method)
 # With the scale, the dense model's loss and what Wanda adds to it:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import listed
 
 found = {}
 for finding, (values_RN, compared) in costs.items():

@@ -115,8 +115,8 @@ for name, lacks in plan.lacks.items():
 # Any public format becomes a native transformers class by renaming weights. No remote code runs.
 
 # %%
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.stand_ins import stand_in
 
 models = {}
 for name in names:
@@ -231,7 +231,8 @@ for sparsity, recipe in recipes.items():
 
 # %%
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_core.evaluation.intervals import interval, listed
+from sinkprune_companion.figures.forests import listed
+from sinkprune_core.evaluation.intervals import interval
 
 variants = {0.0: dlm, **pruned}
 scores, forest = {}, {}

@@ -117,7 +117,8 @@ levels.round(2)
 # %%
 from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.experiments.variant_answers import variant_answers
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 EMPTY = pd.DataFrame(columns=["variant", "place", "value"])
 answers = []  # to two-choice items, of the recipes that are measured again
@@ -374,8 +375,8 @@ run.find(found)
 # All numbers:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded
-from sinkprune_core.evaluation.intervals import listed
 
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 

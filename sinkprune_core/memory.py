@@ -7,10 +7,10 @@ The settings are those of glibc; other C libraries are left alone.
 from __future__ import annotations
 
 import ctypes
-import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 if TYPE_CHECKING:  # what drives the notebooks asks for free memory, and does without torch
     import torch
@@ -71,23 +71,12 @@ def free_memory() -> int:
 
     A container's limit counts, and so does that of the process (`ulimit -v`).
     """
-    return min(_free_on_machine(), _free_in_groups(), _free_in_process())
+    return min(psutil.virtual_memory().available, _free_in_groups(), _free_in_process())
 
 
 def resident_memory() -> int:
-    """Return the bytes of main memory that this process holds; 0 where the system does not say."""
-    return _pages(1)
-
-
-def _free_on_machine() -> int:
-    """Return the free bytes of the machine; of one that does not say, its size, or no limit."""
-    try:
-        kilobytes = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]
-        return int(kilobytes) * 1024
-    except (OSError, TypeError):  # not Linux
-        if not hasattr(os, "sysconf"):
-            return UNLIMITED
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the bytes of main memory that this process holds."""
+    return psutil.Process().memory_info().rss
 
 
 def _free_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
@@ -138,17 +127,13 @@ def _free_in_process() -> int:
         import resource
     except ImportError:  # Windows
         return UNLIMITED
+    used = psutil.Process().memory_info()
     free = UNLIMITED
-    for limit, used in ((resource.RLIMIT_AS, _pages(0)), (resource.RLIMIT_DATA, _pages(5))):
+    for limit, used_bytes in (
+        (resource.RLIMIT_AS, used.vms),
+        (resource.RLIMIT_DATA, getattr(used, "data", 0)),
+    ):
         most, _ = resource.getrlimit(limit)
         if most != resource.RLIM_INFINITY:
-            free = min(free, max(0, most - used))
+            free = min(free, max(0, most - used_bytes))
     return free
-
-
-def _pages(column: int) -> int:
-    """Return a column of what Linux says of this process's pages, in bytes: 0 mapped, 1 resident, 5 data."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[column]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

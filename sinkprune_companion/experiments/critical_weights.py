@@ -156,8 +156,8 @@ def _replacements(
 def restored(lm: LanguageModel, lost: pd.DataFrame, swap: bool = True) -> Iterator[None]:
     """Give lost weights their values back while a block runs, in a model that is pruned without them.
 
-    With `swap` the weights that replaced them become zero, so that the sparsity stays; without it the model
-    has as many zeros fewer.
+    With `swap` the weights that replaced them become zero, so that as many weights stay pruned; without it
+    the model has as many zeros fewer.
     """
     linears = _linears(lm)
     changed = []

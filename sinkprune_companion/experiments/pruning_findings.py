@@ -14,16 +14,9 @@ import pandas as pd
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNMATCHED, UNSTRUCTURED
 from sinkprune_companion.experiments.token_reach import OTHER_TEXT
 from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
+from sinkprune_companion.experiments.variant_pairs import compare, growth, on_common_draws, rows_where
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import (
-    Estimate,
-    compare,
-    crossed_interval,
-    growth,
-    interval,
-    on_common_draws,
-    rows_where,
-)
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.pruning.patterns import n_and_m
 
 Place = tuple[str, float]  # pattern and sparsity

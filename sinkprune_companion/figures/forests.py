@@ -29,9 +29,9 @@ from sinkprune_companion.figures.style import (
     titled_legend,
 )
 from sinkprune_companion.ledger.contrasts import HELPS, HURTS
+from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
 from sinkprune_companion.numbers import signed_interval
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.evaluation.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
 
 EFFECT_MARKS = {
     HELPS: (BLUE, "<"),
@@ -204,3 +204,35 @@ def plot_by_row(
         parts.append(intervals(frame, [row, "kind"], column).assign(metric=label))
     means = pd.concat(parts, ignore_index=True)
     return plot_rows(means, "metric", row, "points: means", title, hue="kind", sharex=sharex)
+
+
+def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
+    """Return the data of a forest plot, a row per estimate.
+
+    Columns: `comparison`, `value`, `low`, `high`, `sequences`, `interval` (how it was made).
+    """
+    rows = []
+    for label, estimate in estimates.items():
+        row = {
+            "comparison": label,
+            "value": estimate.value,
+            "low": estimate.low,
+            "high": estimate.high,
+            "sequences": estimate.units,
+            "interval": estimate.method,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:
+    """Return findings to read, a row each: the name in words, the mean with its interval, and further
+    `columns`.
+
+    Names wrap where they are printed, intervals do not. `columns` have a value per finding.
+    """
+    numbers = [str(estimate).replace(", ", ",\N{NO-BREAK SPACE}") for estimate in estimates.values()]
+    return pd.DataFrame(
+        {"mean [95 % interval]": numbers, **columns},
+        index=pd.Index([name.replace("_", " ") for name in estimates], name="finding"),
+    )

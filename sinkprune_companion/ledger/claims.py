@@ -15,8 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from sinkprune_companion import DATA
-from sinkprune_companion.ledger import margins, others
-from sinkprune_core.evaluation import verdict_rule
+from sinkprune_companion.ledger import margins, others, verdict_rule
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.models.weight_files import read_json
 

@@ -14,14 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from sinkprune_core.calibration.token_weights import choice_name
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
-from sinkprune_core.evaluation.verdict_rule import (
+from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_companion.ledger.verdict_rule import (
     ABOVE,
     BELOW,
     holm,
     verdict,
 )
+from sinkprune_core.calibration.token_weights import choice_name
+from sinkprune_core.evaluation.intervals import crossed_interval
 from sinkprune_core.pruning.recipe import Recipe
 
 FIELDS = tuple(field.name for field in fields(Recipe))

@@ -13,10 +13,11 @@ import torch
 import yaml
 
 from sinkprune_companion import DATA
+from sinkprune_companion.experiments.compute import MEMORY, SPEED
 from sinkprune_companion.harness.benchmarks import PAPER, named
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.costs.compute import MEMORY, SPEED, forward_cost
+from sinkprune_core.costs.compute import forward_cost
 from sinkprune_core.costs.pruning import PruningCost, pruning_cost
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model

@@ -2,9 +2,8 @@
 
 import pandas as pd
 
-from sinkprune_companion.numbers import SPACE, number, p_text
-from sinkprune_core.evaluation.verdict_rule import VERDICTS
-from sinkprune_core.tables import markdown_table
+from sinkprune_companion.ledger.verdict_rule import VERDICTS
+from sinkprune_companion.numbers import SPACE, markdown_table, number, p_text
 
 HEADS = {
     "control": "*control:* ",

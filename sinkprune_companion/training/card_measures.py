@@ -12,13 +12,14 @@ from pathlib import Path
 
 import torch
 
+from sinkprune_companion import corpus
 from sinkprune_companion.harness import quality, suite
 from sinkprune_companion.harness.public_data import embedded_blimp, embedded_wikitext
+from sinkprune_companion.run.provenance import environment
 from sinkprune_companion.training.base import EMBEDDED_BASE
 from sinkprune_companion.training.card import MEASURED, adapter_digest, write_card
 from sinkprune_companion.training.crops import HELD_OUT_LENGTH, held_out_sequences
 from sinkprune_companion.training.settings import SETTINGS, settings_of
-from sinkprune_core import corpus
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation.intervals import Estimate, interval
@@ -27,7 +28,6 @@ from sinkprune_core.files import write_json
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, with_adapter
-from sinkprune_core.provenance import environment
 
 BATCH = 16  # sequences at once
 TITLES = {"samples": "samples of the AR model"}  # of the texts on the card, where it says more

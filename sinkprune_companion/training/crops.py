@@ -14,8 +14,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sinkprune_companion import corpus
 from sinkprune_companion.harness.public_data import embedded_wikitext
-from sinkprune_core import corpus
 from sinkprune_core.files import atomic
 from sinkprune_core.seeds import generator
 

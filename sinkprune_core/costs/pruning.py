@@ -200,7 +200,7 @@ class _PlannedRun:
         if not self.lm.is_streamed and self.lm.device.type != "meta":
             there += _parameters(self.lm.model) * self.lm.model.dtype.itemsize
         if torch.device(device).type == "cpu":
-            there = min(there + PROCESS_BYTES, resident_memory() or there)
+            there = min(there + PROCESS_BYTES, resident_memory())
         free = available_memory(device) + there
         if memory <= free:
             return []

@@ -17,6 +17,7 @@ import torch
 from sinkprune_core.files import cache_dir, write_json
 from sinkprune_core.models.weight_files import DTYPES
 
+COMPUTING = ("cpu", "cuda", "mps", "xpu")  # types of devices
 WITHOUT_FLOAT64 = ("mps", "xpu")  # types of GPUs that may lack it: the samplers need it
 PRODUCT = (128, 576, 1536)  # R, I, O of the product that is timed: the first MLP map of the embedded models
 REPEATS = 3  # timings of each dtype; the fastest counts
@@ -38,7 +39,9 @@ def choose_device(device: str | torch.device, written: str | None = None) -> str
     try:
         chosen = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"{written} is no device: give auto, cpu, cuda, cuda:1 or mps") from None
+        chosen = None
+    if chosen is None or chosen.type not in COMPUTING:
+        raise ValueError(f"{written} is no device: give auto, cpu, cuda, cuda:1 or mps")
     if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:

@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch.nn.functional import linear
 
-from sinkprune_core import corpus
+from sinkprune_companion import corpus
 from sinkprune_core.calibration.input_statistics import GRAM_STRIP, observe
 from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.evaluation.likelihood import nelbo
