@@ -34,28 +34,7 @@ def mean_diagonal(gram_II: torch.Tensor) -> float:
 
 
 @contextmanager
-def dampings_noted() -> Iterator[list[float]]:
-    """Yield a list to which SparseGPT appends the damping of every matrix, in the order of pruning."""
-    values: list[float] = []
-
-    def note(gram_II: torch.Tensor, share: float) -> float:
-        values.append(share * mean_diagonal(gram_II))
-        return share
-
-    with _sharing_by(note):
-        yield values
-
-
-@contextmanager
-def dampings_given(values: list[float]) -> Iterator[None]:
-    """Let SparseGPT damp its matrices by these numbers, in the order of pruning, whatever a recipe says."""
-    left = iter(values)
-    with _sharing_by(lambda gram_II, share: next(left) / mean_diagonal(gram_II)):
-        yield
-
-
-@contextmanager
-def _sharing_by(share_of: Callable[[torch.Tensor, float], float]) -> Iterator[None]:
+def sharing_by(share_of: Callable[[torch.Tensor, float], float]) -> Iterator[None]:
     """Let SparseGPT add another share of a mean diagonal, from the Gram matrix and the recipe's share."""
 
     def solve(weights, gram_II, select, group, damping, block_size):
@@ -95,17 +74,23 @@ class DampedVariant(Variant):
 
     def ready(self) -> Report:
         """Prune the model unless that was done, and return what pruning reported."""
-        with dampings_given(self._dampings()):
+        left = iter(self.dampings())
+        with sharing_by(lambda gram_II, share: next(left) / mean_diagonal(gram_II)):
             return super().ready()
 
-    def _dampings(self) -> list[float]:
+    def dampings(self) -> list[float]:
+        """Return the record of what `plain` adds to every matrix, in the order of pruning."""
+        plain = Variant(self.lm, self.fingerprint, self.plain, self.calibration)
+
         def compute() -> pd.DataFrame:
-            with (
-                dampings_noted() as values,
-                Variant(self.lm, self.fingerprint, self.plain, self.calibration) as variant,
-            ):
-                variant.ready()
+            values: list[float] = []
+
+            def note(gram_II: torch.Tensor, share: float) -> float:
+                values.append(share * mean_diagonal(gram_II))
+                return share
+
+            with sharing_by(note), plain:
+                plain.ready()
             return pd.DataFrame({"damping": values})
 
-        key = Variant(self.lm, self.fingerprint, self.plain, self.calibration).key
-        return self.run.record("dampings", compute, REVISION, **key).damping.tolist()
+        return self.run.record("dampings", compute, REVISION, **plain.key).damping.tolist()

@@ -51,7 +51,6 @@ def plot_forest(
     estimates: dict[str, Estimate],
     xlabel: str,
     groups: dict[str, str] | None = None,
-    better: str = "← better",
     title: str = "",
 ) -> Figure:
     """Draw differences as `plot_effects` does, one row each; `groups` maps labels to their section.
@@ -63,10 +62,10 @@ def plot_forest(
         row = {"comparison": label, "section": groups[label] if groups else ""}
         rows.append({**row, "value": estimate.value, "low": estimate.low, "high": estimate.high})
     table = pd.DataFrame(rows, columns=["comparison", "section", "value", "low", "high"])
-    return plot_effects(table, xlabel, title, better)
+    return plot_effects(table, xlabel, title)
 
 
-def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "", better: str = "← better") -> Figure:
+def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     """Draw effects as `contrasts.judge` returns them: a row each below its section, all below a `title`.
 
     Where the table has a `verdict`, that is the mark, and the margin is a band. An interval that goes beyond
@@ -103,7 +102,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "", better: str 
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
     axis.set(xlim=(-reach, reach), ylim=(len(labels) - 0.5, -0.7))
-    _explain(figure, axis, f"{xlabel}\n{better}; bars: 95 % interval", title, margin, has_verdicts)
+    _explain(figure, axis, f"{xlabel}\n← better; bars: 95 % interval", title, margin, has_verdicts)
     return figure
 
 
