@@ -14,10 +14,10 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import save_file
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli.main import main
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
-from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sinkprune_core import corpus
-from sinkprune_core.corpus import (
+from sinkprune_companion import corpus
+from sinkprune_companion.corpus import (
     HELD_OUT_SHARE,
     documentation,
     draw_sequences,

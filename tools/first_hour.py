@@ -22,10 +22,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from sinkprune_companion.numbers import markdown_table
+from sinkprune_companion.run.provenance import environment
 from sinkprune_core.files import write_json
 from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.provenance import environment
-from sinkprune_core.tables import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "docs" / "first_hour.json"

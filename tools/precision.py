@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_core import corpus
+from sinkprune_companion import corpus, project_root
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.files import atomic, project_root
+from sinkprune_core.files import atomic
 from sinkprune_core.models.catalog import EMBEDDED
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import DTYPES

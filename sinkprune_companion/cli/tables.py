@@ -38,15 +38,6 @@ def print_table(table: pd.DataFrame, json: Path | None) -> None:
             partial.write_text(rows + os.linesep, encoding="utf-8")
 
 
-def in_words(seconds: float) -> str:
-    """Return a duration in words: seconds, minutes with one decimal, or hours with one."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} seconds"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} minutes"
-    return f"{seconds / 3600:.1f} hours"
-
-
 def print_next(*command: object) -> None:
     """Print the command that a user may want to run next, on stderr: tables go to stdout."""
     print(f"next: sinkprune {shlex.join(str(part) for part in command)}", file=sys.stderr)

@@ -12,7 +12,8 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_core.files import atomic, project_root
+from sinkprune_companion import project_root
+from sinkprune_core.files import atomic
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

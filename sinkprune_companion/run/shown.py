@@ -8,11 +8,10 @@ from jinja2 import UndefinedError
 
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.numbers import amount
+from sinkprune_companion.numbers import amount, markdown_table
 from sinkprune_companion.pages.render import PresumedVerdictError, render_results
 from sinkprune_companion.pages.sources import Results, results_of
 from sinkprune_companion.run.records import Run
-from sinkprune_core.tables import markdown_table
 
 PUBLISHED = "full"  # the profile whose results the written sentences speak of
 

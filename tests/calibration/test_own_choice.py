@@ -1,20 +1,14 @@
 """A user's own choice of calibration tokens: `Recipe(exclude=function)`."""
 
 import dataclasses
-import functools
-import math
-import os
-import subprocess
-import sys
-from types import ModuleType
+import json
 
-import numpy as np
 import pytest
 import torch
 from naive import same, weights_of
 
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import choice_identity
+from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
@@ -52,6 +46,14 @@ def pruned(lm, recipe, calibration, **options):
         return weights_of(lm), report
 
 
+def test_a_function_leaves_out_what_it_returns(tiny_dlm, calibration):
+    recipe = Recipe(propagation="dense", exclude=first_half, **NOISED)
+    _, report = pruned(tiny_dlm, recipe, calibration)
+    assert report.left_out_share == 0.5
+    rows = rows_for(tiny_dlm, calibration, recipe.statistics_key, progress=False)
+    assert rows.weight_RT.tolist() == [[0.0] * 6 + [1.0] * 6] * 10
+
+
 @pytest.mark.parametrize(
     ("function", "name"), [(sinks_above_the_threshold, "all"), (sinks_that_move, "unstable")]
 )
@@ -75,146 +77,35 @@ def test_a_function_prunes_as_the_named_choice_that_it_equals(
     assert same(resumed, expected)
 
 
-# its identity
+def test_a_report_names_the_function(tiny_dlm, calibration):
+    recipe = Recipe(exclude=first_half, **NOISED)
+    assert recipe.name == "wanda noised sequential first_half"
+    _, report = pruned(tiny_dlm, recipe, calibration)
+    card = json.loads(json.dumps(report.card()))
+    assert card["recipe"]["exclude"] == f"{__name__}.first_half"
+    assert card["recipe"] == {**dataclasses.asdict(recipe), "exclude": f"{__name__}.first_half"}
 
 
-def make_choice(share, offset=0):
-    def choice(context, step=1):
-        return torch.full_like(context.profile_NST, share + offset * step)
-
-    return choice
-
-
-def held(value):
-    """Return a function that closes over a value."""
-    return lambda context: (value, context)[1]
-
-
-LARGE = np.ones(2000)
-LARGE[20:140] = 0
-PAIRS = {
-    "large arrays": (np.ones(2000), LARGE),
-    "dtypes": (torch.zeros(4), torch.zeros(4, dtype=torch.float64)),
-    "bfloat16": (torch.tensor([1.0]).bfloat16(), torch.tensor([1.0078125]).bfloat16()),
-    "dictionaries of tensors": ({"a": torch.ones(2000)}, {"a": torch.from_numpy(LARGE).float()}),
-    "the last bit": (0.1, math.nextafter(0.1, 1)),
-    "signs of zero": (0.0, -0.0),
-    "int and bool": (1, True),
-    "borders of items": (["ab", "c"], ["a", "bc"]),
-    "partial": (functools.partial(max, 1), functools.partial(max, 2)),
-    "functions": (make_choice(0.25), make_choice(0.5)),
-}
+def test_equal_functions_share_statistics_and_others_do_not(tiny_dlm, calibration):
+    recipe = Recipe(propagation="dense", exclude=first_half, **NOISED)
+    recipes = [
+        recipe,
+        dataclasses.replace(recipe, sparsity=0.7),
+        dataclasses.replace(recipe, exclude=sinks_that_move),
+    ]
+    keys = [each.statistics_key for each in recipes]
+    assert keys[0] == keys[1] != keys[2]
+    found = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
+    assert set(found) == set(keys)
+    shared, _ = pruned(tiny_dlm, recipes[1], calibration, statistics=found[keys[1]])
+    assert same(shared, pruned(tiny_dlm, recipes[1], calibration)[0])
 
 
-@pytest.mark.parametrize("name", PAIRS)
-def test_an_identity_covers_what_a_function_closes_over_to_the_last_bit(name):
-    one, other = PAIRS[name]
-    identities = {choice_identity(held(value)) for value in (one, other)}
-    assert len(identities) == 2
-    assert choice_identity(held(one)) in identities
-
-    def default(context, value=one, *, more=None):
-        return context
-
-    former = choice_identity(default)
-    default.__defaults__ = (other,)
-    assert choice_identity(default) != former
-    default.__defaults__ = (one,)
-    assert choice_identity(default) == former
-    default.__kwdefaults__ = {"more": other}
-    assert choice_identity(default) != former
+# its identity: the weights that it gives
 
 
-STEP = 0.5
-MUTABLE = [0.25]
-
-
-def helper(context):
-    return context.profile_NST * STEP
-
-
-def by_helper(context):
-    return [helper(part) for part in [context]]
-
-
-def by_inner_function(context):
-    return (lambda: STEP)()
-
-
-def by_list(context):
-    return context.profile_NST * MUTABLE[0]
-
-
-@pytest.mark.parametrize("function", [by_helper, by_inner_function])
-def test_an_identity_follows_the_functions_that_a_function_calls(function, monkeypatch):
-    former = choice_identity(function)
-    monkeypatch.setitem(globals(), "STEP", 0.25)
-    assert choice_identity(function) != former
-
-
-class Mine:
-    """A class of the user's own."""
-
-
-MODULE = ModuleType("of_the_user")
-
-
-def by_module(context):
-    return MODULE.share
-
-
-def by_import(context):
-    import naive  # a module of no package
-
-    return naive
-
-
-def deep(levels: int) -> list:
-    found: list = []
-    for _ in range(levels):
-        found = [found]
-    return found
-
-
-@pytest.mark.parametrize(
-    ("function", "said"),
-    [
-        (
-            by_list,
-            "MUTABLE is a global list, which may change meanwhile; pass plain values, tensors or arrays",
-        ),
-        (by_module, "MODULE is a module"),
-        (by_import, "naive is the module naive"),
-        (held(sys.stdout), "value is a "),
-        (held(Mine()), "value is a Mine"),
-        (held(torch.nn.Linear(1, 1)), "value is a Linear"),
-        (held(np.array([Mine()])), "value is an array of objects"),
-        (held(torch.zeros(2, device="meta")), "value is a torch.strided tensor on meta"),
-        (held(deep(100_000)), "one of its values is nested too deeply"),
-    ],
-)
-def test_what_has_no_identity_is_refused_where_something_would_be_kept(function, said):
-    with pytest.raises(ValueError, match="cannot be told from other functions") as error:
-        choice_identity(function)
-    assert said in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_an_identity_is_the_same_in_another_process(tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text(
-        "from sinkprune_core.calibration.token_weights import choice_identity\n"
-        "import numpy as np, torch\n"
-        "def choice(context, words=frozenset({'a', 'bc', 'def'}), scale=np.float32(0.1)):\n"
-        "    return torch.sigmoid(context.profile_NST) if context.seed in {1, 5, 99} else np.tanh(scale)\n"
-        "print(choice_identity(choice))\n"
-    )
-    printed = []
-    for seed in ("1", "2"):
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        done = subprocess.run([sys.executable, file], env=environment, capture_output=True, text=True)
-        printed.append(done.stdout)
-    assert printed[0] == printed[1] and printed[0].startswith("__main__.choice:")
+def make_choice(share):
+    return lambda context: torch.full_like(context.profile_NST, share)
 
 
 def test_a_changed_function_of_the_same_name_starts_anew(tiny_dlm, calibration, tmp_path):
@@ -284,12 +175,34 @@ def test_a_function_that_changes_its_context_changes_no_other_recipe(tiny_dlm, c
 # what it returns
 
 
+@pytest.mark.parametrize("wrong", [3, None, print, [first_half]])
+def test_what_is_no_function_is_refused(wrong):
+    with pytest.raises(ValueError, match=r"is unknown; choose one of none, .*, only, or give a function"):
+        Recipe(exclude=wrong)
+
+
 def too_much(context):
     return context.profile_NST * 0 + 1.5
 
 
+def too_little(context):
+    return context.profile_NST * 0 - 0.1
+
+
 def no_number(context):
     return context.profile_NST * torch.nan
+
+
+def another_shape(context):
+    return context.profile_NST[:, 0] * 0
+
+
+def nothing(context):
+    return None
+
+
+def a_list(context):
+    return context.profile_NST.tolist()
 
 
 def complex_numbers(context):
@@ -304,7 +217,17 @@ def without_numbers(context):
     return torch.zeros_like(context.profile_NST, device="meta")
 
 
-WRONG = [too_much, no_number, complex_numbers, sparse, without_numbers]
+WRONG = [
+    too_much,
+    too_little,
+    no_number,
+    another_shape,
+    nothing,
+    a_list,
+    complex_numbers,
+    sparse,
+    without_numbers,
+]
 
 
 @pytest.mark.parametrize("wrong", WRONG)

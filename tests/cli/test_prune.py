@@ -7,8 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli import main
-from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs import pruning as cost
 from sinkprune_core.models.loading import load

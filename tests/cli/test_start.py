@@ -123,10 +123,10 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
 
 def test_names_in_help_are_those_of_the_library():
     from sinkprune_companion.cli import compare, evaluate, model_options, trace, train
+    from sinkprune_companion.experiments import comparison
     from sinkprune_companion.harness.benchmarks import PAPER
     from sinkprune_companion.harness.local_data import SPLITS, WIKITEXT
     from sinkprune_companion.training.base import EMBEDDED_BASE
-    from sinkprune_core.evaluation import comparison
     from sinkprune_core.evaluation.protocols import PROTOCOLS
     from sinkprune_core.models.language_model import KINDS
     from sinkprune_core.models.weight_files import DTYPES

@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli import main
 from sinkprune_companion.cli.trace import MEANINGS
 from sinkprune_companion.harness.suite import GROUPS, items
-from sinkprune_core import corpus
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.models.loading import load

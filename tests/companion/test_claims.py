@@ -7,10 +7,10 @@ import yaml
 
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.claims import Claim
+from sinkprune_companion.ledger.verdict_rule import CONTRADICTED, NO_DIFFERENCE, REPRODUCED, UNDECIDED, holm
 from sinkprune_companion.run import publish, records
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.evaluation.verdict_rule import CONTRADICTED, NO_DIFFERENCE, REPRODUCED, UNDECIDED, holm
 
 ROW = {
     "id": "c",

@@ -19,7 +19,7 @@ from sinkprune_companion.ledger.contrasts import (
     name,
     path,
 )
-from sinkprune_core.evaluation.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
+from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SWITCHES = [

@@ -3,7 +3,7 @@
 import pytest
 
 from sinkprune_companion.ledger import claims, margins, others
-from sinkprune_core.evaluation.verdict_rule import UNDECIDED
+from sinkprune_companion.ledger.verdict_rule import UNDECIDED
 
 (RUN,) = others.runs()
 

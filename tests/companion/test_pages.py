@@ -8,16 +8,16 @@ import pytest
 import torch
 from jinja2 import DictLoader, UndefinedError
 
+from sinkprune_companion import project_root
 from sinkprune_companion.cli import main
 from sinkprune_companion.harness import benchmarks
 from sinkprune_companion.ledger import claims, published
+from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
 from sinkprune_companion.pages import pages, render, sources
 from sinkprune_companion.run import shown
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.evaluation.verdict_rule import NO_DIFFERENCE
-from sinkprune_core.files import project_root
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.pruning.recipe import check, preset

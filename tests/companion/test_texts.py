@@ -4,9 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sinkprune_companion import corpus
 from sinkprune_companion.harness.public_data import embedded_wikitext
 from sinkprune_companion.run.texts import DOMAINS, STARTS, calibration_draw, held_out_stream, held_out_texts
-from sinkprune_core import corpus
 from sinkprune_core.models.embedded import START_TOKEN_ID
 
 

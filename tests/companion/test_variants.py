@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import variants
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.experiments.variants import Variant, saved_variant
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import any_text
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.stand_ins import stand_in
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 

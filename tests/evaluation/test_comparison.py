@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_core.evaluation.comparison import (
+from sinkprune_companion.experiments.comparison import (
     accuracy_difference,
     nats_difference,
     outcome,

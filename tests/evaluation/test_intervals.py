@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_core.evaluation.intervals import compare, crossed_interval, growth
+from sinkprune_companion.experiments.variant_pairs import compare, growth
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 SEQUENCES = 6
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sinkprune_core.evaluation.intervals import Estimate, compare, crossed_interval, interval, pivot
+from sinkprune_companion.experiments.variant_pairs import compare, pivot
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.evaluation.variance_components import components
 
 

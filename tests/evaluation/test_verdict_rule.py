@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_core.evaluation.verdict_rule import (
+from sinkprune_companion.ledger.verdict_rule import (
     ABOVE,
     BELOW,
     CONTRADICTED,
@@ -21,6 +20,7 @@ from sinkprune_core.evaluation.verdict_rule import (
     on_claim,
     verdict,
 )
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 
 
 def estimate(low: float, high: float, **more) -> Estimate:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from sinkprune_companion.corpus import separator
 from sinkprune_companion.harness import quality
-from sinkprune_core.corpus import separator
 from sinkprune_core.diffusion.noise import random_mask
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator

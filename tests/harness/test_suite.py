@@ -15,9 +15,9 @@ from scipy import stats
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from sinkprune_companion.corpus import documentation
 from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.suite import GROUPS, TASKS, items
-from sinkprune_core.corpus import documentation
 from sinkprune_core.evaluation.two_choice import accuracy
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "suite_builder.py"

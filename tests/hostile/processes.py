@@ -156,18 +156,17 @@ def _import_everything() -> None:
     from hostile import notebook
 
     from sinkprune_companion.cli import compare, evaluate, inputs, prune, trace, train
-    from sinkprune_companion.experiments import scoring
+    from sinkprune_companion.experiments import comparison, scoring
     from sinkprune_companion.figures import figures
     from sinkprune_companion.run import parameters
     from sinkprune_companion.training import export, lora
     from sinkprune_core.costs import pruning as cost
-    from sinkprune_core.evaluation import comparison
     from sinkprune_core.pruning import engine, shrink
 
     torch.set_num_threads(1)
     lora.train = partial(lora.train, check_every=1, save_every=1)  # a checkpoint and a row of the log a step
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
-    cost._missing_disk = lambda disk, folder: []  # others fill the disk after the plan
+    cost.free_disk_at = lambda folder: 1 << 60  # others fill the disk after the plan
     del transformers, inputs, prune, engine, shrink
     del compare, evaluate, trace, train, scoring, comparison, export, notebook, figures, parameters
 

@@ -109,16 +109,12 @@ def test_a_gpu_that_is_not_here_is_a_sentence(saved, device):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize(
-    "part", ["model.embed_tokens.weight", "model.norm.weight", "model.layers.1.mlp.up_proj.weight"]
-)
+@pytest.mark.parametrize("part", ["model.embed_tokens.weight", "model.norm.weight"])
 def test_a_number_that_is_not_finite_is_found_by_name(tiny_dlm, part, number):
     check_finite(tiny_dlm)
     tiny_dlm.model.get_parameter(part).view(-1)[5] = number
     with pytest.raises(ValueError, match=f"{part} of tiny-diffusion holds numbers that are not finite"):
         check_finite(tiny_dlm)
-    if "layers" in part:
-        check_finite(tiny_dlm, blocks=False)
 
 
 # adapters

@@ -87,12 +87,11 @@ def refuse(folder, device_map, error, said) -> None:
         ("balanced", "puts '' on 'balanced', which is no device that computes"),
         (
             {"model.layer.0": "cpu", "": "cpu"},
-            "names 'model.layer.0', which LlamaForCausalLM does not have; "
-            "it has , model, lm_head and below, e.g. model.layers.0",
+            "names 'model.layer.0': a part of LlamaForCausalLM is a module outside the blocks,",
         ),
         (
             {"model.layers.0.mlp": "cpu", "": "cpu"},
-            "a part of a block: name model.layers.0, a block stays whole",
+            "a whole block, e.g. model.layers.0",
         ),
     ],
 )

@@ -7,6 +7,7 @@ from random_models.cases import CASES
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.harness.benchmarks import evaluate_named
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
@@ -14,7 +15,6 @@ from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.models.catalog import EMBEDDED, MODELS
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.stand_ins import stand_in
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.sinks.trace import trace

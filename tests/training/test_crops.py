@@ -5,9 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sinkprune_companion import corpus
 from sinkprune_companion.training.crops import Crops, prepare_data
-from sinkprune_core import corpus
-from sinkprune_core.corpus import stream
 
 
 def numbered(*sizes: int) -> list[torch.Tensor]:
@@ -80,6 +79,6 @@ def test_no_held_out_paragraph_is_trained_on(tokenizer, tmp_path):
         documents_of[split] = {tuple(document) for document in stream_T.view(-1, 13).tolist()}
     assert documents_of["held_out"] and not documents_of["train"] & documents_of["held_out"]
     held_out = [part for part in corpus.paragraphs(text) if corpus.is_held_out(part)]
-    known = {tuple(stream([part], tokenizer).tolist()) for part in held_out}
+    known = {tuple(corpus.stream([part], tokenizer).tolist()) for part in held_out}
     assert documents_of["held_out"] <= known
     assert len(data["train_text"]) == 13 * (729 - len(held_out))
