@@ -227,14 +227,6 @@ def forest(factor: str, title: str):
 forest("pair", "The same differences on other trainings, 50 % sparsity")
 
 # %% [markdown]
-# Do sinks stay where they are, on other trainings and in longer texts? The share of sinks at
-# stable positions, in percent, as notebook 01 published it and as it was measured on the other
-# pairs that the project keeps.
-
-# %%
-robustness.stable_shares(pairs)
-
-# %% [markdown]
 # ## More calibration text
 #
 # Clean baselines see as many tokens as noised recipes at every amount.

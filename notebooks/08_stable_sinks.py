@@ -178,7 +178,7 @@ drawn_rows = costs[costs.left_out != "none"]
 drawn_rows = drawn_rows.assign(panel=drawn_rows.pair + ", " + drawn_rows.sparsity)
 figures.save_figure(
     run,
-    forests.plot_methods(
+    forests.plot_rows(
         drawn_rows, "panel", "left_out", "NELBO above nothing left out (nats per token)", title
     ),
     "left_out",

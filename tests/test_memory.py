@@ -1,8 +1,5 @@
 """What is in memory at once, told from which storages are alive, and how much is free."""
 
-import re
-import subprocess
-import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -98,26 +95,3 @@ def test_every_limit_above_a_process_counts_and_cached_files_are_free(tmp_path, 
     assert memory._free_in_groups(tmp_path, own) == 3_000 - (2_900 - 5)
     group(mounted / "a" / "b", 3_000, 3_500, 0, version)
     assert memory._free_in_groups(tmp_path, own) == 0
-
-
-LIMITED = """
-import psutil, resource
-from sinkprune_core import memory
-from sinkprune_companion.cli.inputs import require_memory
-resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 200_000_000,) * 2)
-print(memory.free_memory())
-require_memory()
-resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + 10_000_000,) * 2)
-try:
-    require_memory()
-except RuntimeError as error:
-    print(error)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what a process has mapped")
-def test_the_limit_of_the_process_counts_and_too_little_is_a_sentence():
-    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True)
-    free, said = done.stdout.splitlines()
-    assert 100_000_000 < int(free) <= 200_000_000
-    assert re.fullmatch(r"\d+ MB of memory can be had, and 67 MB are the least: end other programs, .*", said)

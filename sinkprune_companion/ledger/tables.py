@@ -10,28 +10,6 @@ HEADS = {
     "question": "*our question:* ",
     "others": "*by others:* ",
 }  # of a claim, by kind of row
-COLUMNS = (
-    "id",
-    "claim",
-    "kind",
-    "beneath",
-    "family",
-    "metric",
-    "published",
-    "here",
-    "interval",
-    "claimed",
-    "verdict",
-    "margin",
-    "p_holm",
-    "draws",
-    "half_width",
-    "smallest_effect",
-    "error_draws",
-    "error_sequences",
-    "note",
-    "notebook",
-)  # of the table
 KINDS = {
     "claim": "claims of the paper",
     "control": "controls of these",

@@ -7,7 +7,6 @@ diffusion model and smol-ar; what is written about them is in `pages/card.md.j2`
 Dimensions: N sequences, T sequence position.
 """
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,9 +80,6 @@ def write_measures(
         "offline suite": quality.offline_suite(items, draws, seed, progress=True),
         "BLiMP": quality.minimal_pairs(blimp, draws, seed, progress=True),
     }
-    fingerprints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
-    for text, ids_NT in texts.items():
-        fingerprints[text] = hashlib.sha256(ids_NT.numpy().tobytes()).hexdigest()[:16]
     made_with = environment()
     measures = {
         "adapter": adapter_digest(folder),
@@ -95,7 +91,6 @@ def write_measures(
             "seed": seed,
             "dtype": str(dlm.model.dtype).removeprefix("torch."),
         },
-        "fingerprints": fingerprints,
         "environment": {name: made_with[name] for name in ("versions", "platform")},
         "likelihood": {text: likelihood(dlm, ar, ids_NT, draws, seed) for text, ids_NT in texts.items()},
         "filling": {text: filling(dlm, ar, ids_NT, seed) for text, ids_NT in texts.items()},

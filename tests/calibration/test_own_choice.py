@@ -151,24 +151,6 @@ def test_the_context_is_the_same_wherever_the_model_lies(tiny_dlm, calibration, 
     assert len(set(shares.values())) == 1 and 0 < shares["dense"] < 1
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
-def test_a_context_holds_one_sequence_and_its_number(make_lm, calibration, kind, batch):
-    seen = []
-
-    def watching(context):
-        seen.append(
-            (tuple(context.profile_NST.shape), tuple(context.visible_ST.shape), context.first_sequence)
-        )
-        return torch.zeros_like(context.profile_NST)
-
-    settings = NOISED if kind == "diffusion" else NOISED | {"inputs": "clean"}
-    recipe = Recipe(propagation="dense", exclude=watching, **settings)
-    with weights_kept(lm := make_lm(kind)):
-        prune(lm, recipe, dataclasses.replace(calibration, batch=batch), progress=False)
-    assert seen == [((1, 2, 12), (2, 12), number) for number in range(5)]
-
-
 def spoiling(context):
     context.profile_NST.zero_()
     context.visible_ST.zero_()

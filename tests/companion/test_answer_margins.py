@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.answer_margins import margins, share_of_damage
+from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
 from sinkprune_companion.ledger.margins import share_that_matters
 
 DAMAGE = {"suite": 2.0, "blimp": 0.5}  # nats that `wanda` costs

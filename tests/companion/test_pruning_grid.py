@@ -82,7 +82,7 @@ def scores() -> pd.DataFrame:
 
 
 def test_findings_carry_the_margin_of_their_own_place(scores):
-    found = pruning_findings.likelihood_findings(scores, [0.5, 0.75])
+    found = pruning_findings.likelihood_findings(scores) | pruning_findings.growths(scores, [0.5, 0.75])
     measured = {name: estimate for name, estimate in found.items() if estimate is not None}
     assert {name: estimate.value for name, estimate in measured.items()} == pytest.approx(
         {

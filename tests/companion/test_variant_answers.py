@@ -1,9 +1,23 @@
-"""Accuracy of variants, paired by draw and item: against counts by hand."""
+"""Accuracy of variants, paired by item: against counts by hand, on a real tiny model."""
 
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.variant_answers import accuracy_difference, points
+from sinkprune_companion.experiments import variant_answers as module
+from sinkprune_companion.experiments.pruning_findings import accuracy_findings
+from sinkprune_companion.experiments.variant_answers import points, variant_answers
+from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.harness.public_data import embedded_blimp
+from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.run.records import Run
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.pruning.recipe import preset
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch) -> Run:
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
+    return Run("03_pruning_results", "test", {})
 
 
 def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> pd.DataFrame:
@@ -23,12 +37,6 @@ def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> 
     )
 
 
-def side(variant: str) -> dict[str, object]:
-    is_dense = variant == "dense"
-    pattern, sparsity = ("dense", 0.0) if is_dense else ("unstructured", 0.5)
-    return {"benchmark": "suite", "variant": variant, "pattern": pattern, "sparsity": sparsity}
-
-
 @pytest.fixture
 def answers() -> pd.DataFrame:
     """Two variants in two calibration draws, and the dense model, which has none; 6 items in 3 pairs."""
@@ -45,9 +53,51 @@ def answers() -> pd.DataFrame:
     )
 
 
+def test_points_are_shares_of_right_answers_by_pair(answers):
+    found = points(answers)
+    one = found[(found.variant == "one") & (found.seed == 0)]
+    assert one.value.tolist() == [50, 100, 0]
+    assert one.sequence.tolist() == [0, 1, 2]
+
+
 def test_a_difference_is_paired_by_draw_and_pair_and_knows_what_the_second_costs(answers):
-    estimate, cost = accuracy_difference(points(answers), side("one"), side("two"), side("dense"))
+    named = answers.assign(variant=answers.variant.map({"dense": "dense", "one": "paper", "two": "wanda"}))
+    findings = accuracy_findings(points(named), [0.5])
+    estimate = findings["accuracy_suite_paper_minus_wanda_50"]
     assert estimate.value == pytest.approx(100 * ((3 + 2) - (2 + 0)) / 12)
-    assert cost == pytest.approx(100 * (5 / 6 - 2 / 12))
+    assert estimate.margin == pytest.approx(share_that_matters() * 100 * (5 / 6 - 2 / 12))
     assert (estimate.draws, estimate.units) == (2, 3)
-    assert accuracy_difference(points(answers), side("three"), side("two"), side("dense")) is None
+    assert "accuracy_suite_unstable_minus_none_50" not in findings
+
+
+def test_answers_of_a_variant_are_a_record_and_prune_it_once(run, tiny_dlm, make_ids, monkeypatch):
+    short = dict(list(embedded_blimp().items())[:2])
+    monkeypatch.setattr(module, "embedded_blimp", lambda: short)
+    before = tiny_dlm.fingerprint()
+    with Variant(tiny_dlm, before, preset("wanda"), Calibration(make_ids(2, 12))) as variant:
+        found = variant_answers(run, variant, {"blimp": 3}, 2, variant="wanda", seed=4)
+    assert tiny_dlm.fingerprint() == before
+    assert len(found) == 6
+    assert set(found.benchmark) == {"blimp"}
+    assert set(found.calibration_tokens) == {24}
+    assert set(found.variant) == {"wanda"}
+    with Variant(tiny_dlm, before) as variant:
+        dense = variant_answers(run, variant, {"blimp": 3}, 2, variant="dense")
+        assert set(dense.calibration_tokens) == {0}
+        with pytest.raises(ValueError, match="benchmark='piqa' is unknown; choose one of suite, blimp"):
+            variant_answers(run, variant, {"piqa": 3}, 2)
+
+
+def test_a_bound_that_is_zero_but_for_rounding_is_zero():
+    by_pair = points(
+        pd.concat(
+            [
+                answers_of("dense", 0, [True] * 12, tokens=0),
+                *(answers_of("paper", seed, [True, False] * 6) for seed in (0, 1)),
+                *(answers_of("wanda", seed, [True, False] * 6) for seed in (0, 1)),
+            ]
+        )
+    )
+    by_pair["value"] = by_pair.value + by_pair.variant.map({"paper": -1e-13}).fillna(0)
+    found = accuracy_findings(by_pair, [0.5])["accuracy_suite_paper_minus_wanda_50"]
+    assert (found.value, found.low, found.high) == (0, 0, 0)

@@ -1,6 +1,5 @@
 """Denoising: a naive sampler to agree with, revealed tokens that stay, rows that do not depend on others."""
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -125,25 +124,3 @@ def test_the_mask_is_never_a_prediction(tiny_dlm, make_ids):
         tiny_dlm.model(start_BT, use_cache=False).logits.argmax(-1)[:, 4:-1] == MASK_TOKEN_ID
     ).any()  # it would be
     assert not (generate(tiny_dlm, prompt_BT, sampler) == MASK_TOKEN_ID).any()
-
-
-@pytest.mark.parametrize("sampler", CHANCE, ids=name_of)
-def test_an_origin_step_commits_a_binomial_number(tiny_dlm, make_ids, sampler):
-    states = states_of(tiny_dlm, make_ids(1, 4).expand(600, -1), sampler)
-    per_block = sampler.steps // sampler.blocks
-    t, s = 1, 1 - 0.999 / per_block
-    first_B = (states[0] != states[1]).sum(1).double()
-    expected, variance = sampler.block_length * (1 - s / t), sampler.block_length * (1 - s / t) * s / t
-    assert (
-        abs(first_B.mean() - expected) < 4.5 * math.sqrt(variance / 600)
-        and abs(first_B.var() - variance) < 0.25 * variance
-    )
-    for step, (before_BT, after_BT) in enumerate(pairwise(states)):
-        changed_BT = before_BT != after_BT
-        assert (before_BT[changed_BT] == MASK_TOKEN_ID).all()
-        end = 4 + (step // per_block + 1) * sampler.block_length
-        assert not changed_BT[:, end:].any()
-        if (step + 1) % per_block == 0:
-            assert not (after_BT[:, :end] == MASK_TOKEN_ID).any()
-    with pytest.raises(ValueError, match="order='origin' reveals a random number of tokens per step"):
-        sampler.reveals()

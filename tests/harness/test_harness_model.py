@@ -150,19 +150,6 @@ def test_texts_are_those_of_the_sampler_whatever_the_batch(tiny_dlm, settings, s
         assert text == expected
 
 
-def test_chat_templates_are_applied_where_there_are_some(tiny_ar, manager):
-    options = {"apply_chat_template": True, "fewshot_as_multiturn": False}
-    with pytest.raises(ValueError, match="the tokenizer of tiny-autoregressive has no chat template"):
-        run(HarnessModel(tiny_ar), manager, ["tiny_choice"], **options)
-    tiny_ar.tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|> {{ m.role }} {{ m.content }} <|im_end|> {% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
-    )
-    results = run(HarnessModel(tiny_ar), manager, ["tiny_choice"], **options)
-    [context, _] = results["samples"]["tiny_choice"][0]["arguments"][0]
-    assert context == f"<|im_start|> user {DOCS[0]['text']} <|im_end|> <|im_start|> assistant "
-
-
 # refusals
 
 

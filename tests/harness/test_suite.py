@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from sinkprune_companion.corpus import documentation
 from sinkprune_companion.harness import suite
-from sinkprune_companion.harness.suite import GROUPS, TASKS, items, matched
+from sinkprune_companion.harness.suite import GROUPS, TASKS, items
 from sinkprune_core.evaluation.two_choice import accuracy
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "suite_builder.py"
@@ -216,25 +216,6 @@ def test_diffusion_margins_estimate_the_mean_over_all_maskings(make_suite_lm):
     error = seeds.std(0) / len(seeds) ** 0.5
     assert (error < 0.3).all() and (error > 0).all()
     assert (abs(seeds.mean(0) - torch.tensor(expected)) < 4 * error).all()
-
-
-def test_matching_cancels_what_an_ending_is_worth_by_itself():
-    frame = pd.DataFrame(
-        {
-            "group": "g",
-            "pair": [0, 0, 1, 1],
-            "template": [4, 4, 5, 5],
-            "margin": [3.0, -2.0, 2.0, -3.0],
-            "margin_mean": [-1.0, 2.0, 0.5, -1.0],
-        }
-    )
-    frame = frame.assign(correct=frame.margin > 0, correct_mean=frame.margin_mean > 0)
-    table = matched(frame)
-    assert table.margin.tolist() == [1, -1]
-    assert table.correct.tolist() == [True, False] and table.correct_mean.tolist() == [True, False]
-    assert table.template.tolist() == [4, 5]
-    with pytest.raises(ValueError, match="1 pairs are not complete"):
-        matched(frame[:3])
 
 
 def test_a_table_of_shares_by_hand():

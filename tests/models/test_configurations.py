@@ -9,7 +9,6 @@ from random_models.cases import CASES
 from random_models.writing import write
 
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.models.weight_files import FormatError
 
 
@@ -40,14 +39,3 @@ def test_a_published_size_of_smdm_needs_no_configuration(tmp_path):
     lm, ids_BT = load(tmp_path / "smdm"), some_ids(CASES["smdm"])
     expected_TV = reference(parts, shape, ids_BT[0])
     torch.testing.assert_close(outputs(lm, ids_BT, 72), expected_TV, atol=2e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("model_type", ["llama", "something_new"])
-def test_illada_is_read_by_its_fields_whatever_its_model_type(fresh, model_type):
-    folder = fresh("illada")
-    edit(folder, model_type=model_type)
-    assert Checkpoint(folder, "illada").kind == "diffusion"
-    with pytest.raises(
-        FormatError, match=r"expected to be of the family 'dream' and looks like|is not covered"
-    ):
-        Checkpoint(folder, "dream")

@@ -97,12 +97,6 @@ def test_the_member_arrives_whole_and_alone(source, target):
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_second_call_downloads_nothing(source, target, monkeypatch):
-    fetch(source, target)
-    monkeypatch.setattr(subprocess, "Popen", lambda *args, **kwargs: pytest.fail("downloaded again"))
-    assert fetch(source, target) == target
-
-
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -8,45 +8,17 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import load_file
 
-from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models import embedded
-from sinkprune_core.models.catalog import EMBEDDED, MODELS
+from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.hub import requirements
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import FormatError
-
-PROSE = (
-    "The water in the river is cold, but the children swim in it every summer, "
-    "and their parents watch them from the bank."
-)
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path):
     for name in ("smol", tmp_path):
         with pytest.raises(ValueError, match=r"unknown model .*known names: smol-ar, smol-dlm"):
             load(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EMBEDDED)
-def test_the_embedded_models_are_what_the_table_says(name):
-    lm = load(name)
-    known = MODELS[name]
-    assert (lm.name, lm.kind) == (name, known.kind)
-    assert sum(parameter.numel() for parameter in lm.model.parameters()) == known.parameters
-    assert lm.tokenizer.convert_ids_to_tokens([embedded.MASK_TOKEN_ID, embedded.START_TOKEN_ID]) == [
-        embedded.MASK_TOKEN,
-        "<|endoftext|>",
-    ]
-    ids_BT = torch.cat([torch.tensor([embedded.START_TOKEN_ID]), lm.encode(PROSE)])[None]
-    changed_BT = ids_BT.clone()
-    changed_BT[0, -1] = 500
-    assert torch.equal(lm.hidden(ids_BT)[:, 0], lm.hidden(changed_BT)[:, 0]) is not lm.is_diffusion
-    order = torch.randperm(ids_BT.shape[1] - 1, generator=torch.Generator().manual_seed(0))
-    shuffled_BT = torch.cat([ids_BT[:, :1], ids_BT[:, 1:][:, order]], 1)
-    prose, shuffled = (score(lm, text_BT, draws=16).value.item() for text_BT in (ids_BT, shuffled_BT))
-    assert prose < 7  # nats per token, 10.8 without any knowledge
-    assert prose < shuffled - 0.5  # word order matters to it
 
 
 @pytest.fixture

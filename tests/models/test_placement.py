@@ -85,7 +85,6 @@ def refuse(folder, device_map, error, said) -> None:
     [
         ({}, "device_map={} must be 'auto', a device such as 'cuda:1', or a mapping"),
         ("balanced", "puts '' on 'balanced', which is no device that computes"),
-        ({"": "cuda:97"}, r"puts '' on cuda:97, and there are \d+ GPUs here"),
         (
             {"model.layer.0": "cpu", "": "cpu"},
             "names 'model.layer.0': a part of LlamaForCausalLM is a module outside the blocks,",
@@ -94,7 +93,6 @@ def refuse(folder, device_map, error, said) -> None:
             {"model.layers.0.mlp": "cpu", "": "cpu"},
             "a whole block, e.g. model.layers.0",
         ),
-        ({"model.layers": "cpu"}, "leaves something out: .*"),
     ],
 )
 def test_a_bad_map_is_one_error_before_any_weight_is_read(device_map, said, folder, monkeypatch):

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import choose, choose_globally
 
-from sinkprune_core.pruning import patterns
 from sinkprune_core.pruning.patterns import GlobalThreshold, allocate, n_and_m, n_of_m, outlier_share, select
 
 FEW = settings(max_examples=100, deadline=None, derandomize=True)
@@ -98,13 +97,6 @@ def test_every_group_loses_its_n_lowest_scores_and_ties_go_from_the_left(
 def test_groups_of_more_than_256_are_ranked_without_overflow():
     score_OI = torch.rand(2, 257, generator=torch.Generator().manual_seed(0))
     assert places(n_of_m(score_OI, 256, 257)) == choose(score_OI.tolist(), "256:257", 256 / 257)
-
-
-def test_equal_scores_are_pruned_from_the_left():
-    assert patterns.lowest(torch.ones(2, 7), 3).int().tolist() == [[1, 1, 1, 0, 0, 0, 0]] * 2
-    assert patterns.lowest(torch.tensor([[3.0, 1, 2, 2, 2, 0]]), 3).int().tolist() == [[0, 1, 1, 0, 0, 1]]
-    assert n_of_m(torch.zeros(1, 8), 2, 4).int().tolist() == [[1, 1, 0, 0] * 2]
-    assert select("layer", 0.5)(torch.ones(2, 3), 0, 3).int().tolist() == [[1, 1, 1], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("pattern", ["4:4", "0:4", "5:4", "0:0"])

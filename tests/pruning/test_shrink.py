@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.shrink import shrink
-from sinkprune_core.pruning.structured import choose, mask, plan, scores
+from sinkprune_core.pruning.structured import mask
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
@@ -34,23 +34,6 @@ def test_the_shrunk_model_equals_the_masked_one_and_stock_transformers_reads_it(
     assert again.fingerprint() == smaller.fingerprint()
     assert (again.kind, again.mask_token_id) == (lm.kind, lm.mask_token_id)
     assert again.logits_shifted == lm.logits_shifted
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_keeping_everything_is_the_identity_in_memory_of_its_own(build, make_ids, family):
-    lm, ids_BT = build(family), make_ids(2, 8)
-    assert set(plan(lm, 0).removed.values()) == {0}
-    everything = []
-    for block in lm.blocks:
-        unit_scores = scores(lm, block, "magnitude")
-        everything.append({kind: choose(score_U, 0) for kind, score_U in unit_scores.items()})
-    same = shrink(lm, everything)
-    assert same.fingerprint() == lm.fingerprint() and torch.equal(logits(same, ids_BT), logits(lm, ids_BT))
-    for parameter in same.model.parameters():
-        parameter.zero_()
-    assert all(bool(parameter.any()) for parameter in lm.model.parameters())
-    before = lm.fingerprint()
-    assert masked(lm, everything).fingerprint() == before
 
 
 @pytest.mark.parametrize("compensated_blocks", [1, "all"])

@@ -216,24 +216,10 @@ def test_compensation_adds_the_mean_of_what_is_removed(build, make_ids, weight_N
 # errors
 
 
-@pytest.mark.parametrize("ratio", [-0.1, 1, 1.5, float("nan"), "half", True, None])
-def test_a_ratio_outside_its_range_is_refused(tiny_dlm, ratio):
-    with pytest.raises(ValueError, match=r"ratio=.* must be a number in \[0, 1\)"):
-        plan(tiny_dlm, ratio)
-
-
-@pytest.mark.parametrize(
-    ("family", "most"),
-    [
-        ("gpt2", 95 * 2 * 24 / (12 * 24 * 24)),
-        ("llama-mha", (2 * 12 * 36 * 4 + 39 * 3 * 36) / (4 * 36 * 36 + 3 * 36 * 40)),
-    ],
-)
-def test_what_cannot_be_reached_is_refused_with_the_most_that_can(build, family, most):
-    lm = build(family)
-    assert plan(lm, most).reached == most
-    with pytest.raises(ValueError, match=rf"ratio=0.99 cannot be reached: at most {most:.4f}"):
-        plan(lm, 0.99)
+def test_a_ratio_that_removes_nothing_is_refused(tiny_dlm):
+    said = r"ratio=0\.001 leaves nothing to remove: one MLP channel of tiny-diffusion is 0\.0130"
+    with pytest.raises(ValueError, match=said):
+        plan(tiny_dlm, 0.001)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

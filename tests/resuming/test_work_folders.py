@@ -125,9 +125,6 @@ def remove(file):
     file.unlink()
 
 
-DAMAGES = (flip, remove)
-
-
 @pytest.mark.parametrize("name", RECIPES)
 @pytest.mark.parametrize(
     "damaged", ["rows", "hidden-0", "hidden-1", "blocks/00000", "progress", "statistics"]
@@ -152,19 +149,6 @@ def test_whatever_is_damaged_comes_out_the_same(
         warnings.simplefilter("ignore", UserWarning)
         prune(lm, recipe, calibration, progress=False, work=tmp_path)
     assert_same(lm, expected)
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_block_damaged_after_the_run_is_not_saved(both, calibration, tmp_path, damage):
-    lm = both(True)
-    prune(lm, SEQUENTIAL, calibration, progress=False, work=tmp_path / "work")
-    (file,) = tmp_path.glob("work/job-*/blocks/00001.safetensors")
-    damage(file)
-    with pytest.raises(ValueError, match=rf"{file} is gone or damaged, .* prune again"):
-        lm.save(tmp_path / "out")
-    assert not (tmp_path / "out").exists() and [path.name for path in tmp_path.iterdir()] == ["work"]
-    with pytest.raises(ValueError, match="is gone or damaged"), lm.resident(1):
-        pass
 
 
 def test_what_counts_has_reached_the_disk(both, calibration, tmp_path, monkeypatch):

@@ -169,6 +169,16 @@ def test_keys_depend_on_the_row_alone(make_lm, make_ids, kind, keys):
     assert torch.equal(hiding_lm.keys_to_hide(ids_BT.flip(0)), one_by_one.flip(0))
 
 
+def test_variants_that_share_masses_measure_once_and_hide_the_same(make_lm, make_ids, monkeypatch):
+    lm = make_lm("diffusion")
+    ids_BT, masses = noised(lm, make_ids(3, 16)), {}
+    hiding_model(lm, Hiding(count=0), masses=masses).hidden(ids_BT)
+    alone_BTD = hiding_model(lm, Hiding("top", 3)).hidden(ids_BT)
+    shared = hiding_model(lm, Hiding("top", 3), masses=masses)
+    monkeypatch.setattr(type(shared), "hidden_dense", None)
+    torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
+
+
 def test_the_log_says_what_was_hidden_and_what_is_left(make_lm, make_ids):
     lm = make_lm("diffusion")
     ids_BT = noised(lm, make_ids(3, 16))

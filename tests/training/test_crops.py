@@ -4,12 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from sinkprune_companion import corpus
-from sinkprune_companion.corpus import stream
-from sinkprune_companion.training import crops
 from sinkprune_companion.training.crops import Crops, prepare_data
 
 
@@ -83,24 +79,6 @@ def test_no_held_out_paragraph_is_trained_on(tokenizer, tmp_path):
         documents_of[split] = {tuple(document) for document in stream_T.view(-1, 13).tolist()}
     assert documents_of["held_out"] and not documents_of["train"] & documents_of["held_out"]
     held_out = [part for part in corpus.paragraphs(text) if corpus.is_held_out(part)]
-    known = {tuple(stream([part], tokenizer).tolist()) for part in held_out}
+    known = {tuple(corpus.stream([part], tokenizer).tolist()) for part in held_out}
     assert documents_of["held_out"] <= known
     assert len(data["train_text"]) == 13 * (729 - len(held_out))
-
-
-def test_a_resumed_run_reads_what_was_kept_and_other_data_are_refused(tokenizer, tmp_path, monkeypatch):
-    text = "\n\n".join(corpus.documentation("everything"))
-    data = prepare_data(tokenizer, tmp_path, False, text=text, held_out_length=13)
-    with safe_open(tmp_path / "data.safetensors", "pt") as handle:
-        assert set(handle.metadata()) == {"held_out_share", "kind", "text"}
-    stored = load_file(tmp_path / "data.safetensors")
-    assert {ids.dtype for ids in stored.values()} == {torch.int32}
-    monkeypatch.setattr(crops, "held_out_sequences", None)  # is not needed again
-    again = prepare_data(tokenizer, tmp_path, False, text=text, held_out_length=13)
-    assert data.keys() == again.keys()
-    assert all(torch.equal(data[name], again[name]) for name in data)
-    with pytest.raises(ValueError, match="was made with another held-out split or text: use another folder"):
-        prepare_data(tokenizer, tmp_path, False, text=text + " more", held_out_length=13)
-    monkeypatch.setattr(corpus, "HELD_OUT_SHARE", 9)
-    with pytest.raises(ValueError, match="was made with another held-out split or text"):
-        prepare_data(tokenizer, tmp_path, False, text=text, held_out_length=13)
