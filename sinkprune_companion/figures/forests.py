@@ -57,12 +57,9 @@ def plot_forest(
 
     Marks have the colour of their section, and are filled where the interval leaves zero out.
     """
-    rows = []
-    for label, estimate in estimates.items():
-        row = {"comparison": label, "section": groups[label] if groups else ""}
-        rows.append({**row, "value": estimate.value, "low": estimate.low, "high": estimate.high})
-    table = pd.DataFrame(rows, columns=["comparison", "section", "value", "low", "high"])
-    return plot_effects(table, xlabel, title)
+    table = forest_table(estimates).reindex(columns=["comparison", "value", "low", "high"])
+    sections = [groups[label] if groups else "" for label in estimates]
+    return plot_effects(table.assign(section=sections), xlabel, title)
 
 
 def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
