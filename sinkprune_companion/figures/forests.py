@@ -175,6 +175,8 @@ def plot_rows(
         linear = linear_part((frame if sharex else part).value)
         if hue and linear:
             axis.set_xscale("symlog", linthresh=linear)
+        else:
+            axis.locator_params(axis="x", nbins=4)
         axis.set(ylim=(max(1, len(rows)) - 0.5, -0.5))
         axis.set_title(head, fontsize=8.5)
         axis.set_yticks(range(len(rows)), [textwrap.fill(str(name), 34) for name in rows], fontsize=8)
