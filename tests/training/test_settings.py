@@ -11,10 +11,10 @@ from sinkprune_companion.training.settings import Training, check_settings
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"kind": "encoder"}, "kind='encoder' is not one of"),
+        ({"kind": "encoder"}, "kind='encoder' is unknown; choose one of"),
         ({"lengths": (8, 1)}, r"lengths=\(8, 1\) must be at least 2 each"),
         ({"lengths": (8, 64), "batch_tokens": 63}, r"lengths=\(8, 64\) must not exceed batch_tokens=63"),
-        ({"decay_share": 1.5}, r"decay_share=1\.5 must lie in \[0, 1\]"),
+        ({"decay_share": 1.5}, r"decay_share=1\.5 must be a number in \[0, 1\]"),
         ({"from_scratch": True, "earlier_tokens": 5}, "earlier_tokens=5 are those of an adapter"),
     ],
 )
