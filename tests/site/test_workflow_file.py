@@ -6,10 +6,9 @@ import subprocess
 import tomllib
 from pathlib import Path
 
+import address
 import pytest
 import yaml
-
-from sinkprune_companion.run import address
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOW = yaml.safe_load((ROOT / ".github" / "workflows" / "pages.yml").read_text(encoding="utf-8"))
