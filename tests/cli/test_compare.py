@@ -143,7 +143,7 @@ def test_what_does_nothing_is_refused(tiny_ar, model, tmp_path, refused, capsys)
     said = refused("compare", ar, ar, *text, "--draws", 2)
     assert "--draws does nothing here: both models are autoregressive" in said
     assert "--limit does nothing here" in refused("compare", model, model, "--limit", 2)
-    assert "--tasks piqa cannot be compared; give suite" in refused(
+    assert "--tasks: piqa is unknown; choose one of suite" in refused(
         "compare", model, model, "--tasks", "piqa"
     )
     assert "did you mean suite?" in refused("compare", model, model, "--tasks", "suit")
@@ -151,6 +151,6 @@ def test_what_does_nothing_is_refused(tiny_ar, model, tmp_path, refused, capsys)
     assert "--sequences: 1 must be a whole number of at least 2" in refused(
         "compare", model, model, "--sequences", 1
     )
-    assert "no such folder or model" in refused("compare", model, "smol-dlmm")
+    assert "did you mean smol-dlm" in refused("compare", model, "smol-dlmm")
     taken = tmp_path / "text.txt"
     assert f"--json {taken} exists" in refused("compare", model, model, *text, "--json", taken)

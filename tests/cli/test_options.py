@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from sinkprune_companion.cli.main import parse
-from sinkprune_companion.cli.options import new_files, suggestion
+from sinkprune_companion.cli.options import new_files
+from sinkprune_core.spelling import suggestion
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -40,9 +41,9 @@ ROOT = Path(__file__).resolve().parents[2]
         ("train --tokens 0", "--tokens: 0 must be a whole number of at least 1"),
         ("train --learning-rate 0", "--learning-rate: 0 must be a finite number above 0"),
         ("train --decay-share 1.5", "--decay-share: 1.5 must be a finite number of at least 0 and at most 1"),
-        ("train --lengths 64,1", "--lengths 64,1 must be whole numbers of at least 2 each"),
+        ("train --lengths 64,1", "lengths=(64, 1) must be at least 2 each"),
         ("train --lengths 64,x", "--lengths: '64,x' is not a list of whole numbers"),
-        ("train --lengths 64,4096", "--lengths 64,4096 must not exceed --batch-tokens 2048"),
+        ("train --lengths 64,4096", "lengths=(64, 4096) must not exceed batch_tokens=2048"),
         ("card --sequences 1", "--sequences: 1 must be a whole number of at least 2"),
         ("card --items 0", "--items: 0 must be a whole number of at least 1"),
     ],
@@ -50,7 +51,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_a_number_outside_its_range_is_refused_with_its_name_value_and_way_out(line, said, refused):
     found = refused(*line.split())
     assert said in found
-    assert any(way_out in found for way_out in ("give", "take", "write", "% is"))
+    assert any(way_out in found for way_out in ("give", "take", "write", "% is", ": "))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_short_names_of_dtypes(alias, name):
 
 
 def test_an_unknown_dtype_gets_a_suggestion(refused):
-    assert "'bfloat32' is unknown; did you mean" in refused("trace", "m", "--dtype", "bfloat32")
+    assert "bfloat32 is unknown; did you mean" in refused("trace", "m", "--dtype", "bfloat32")
     assert "choose one of float32, bfloat16, float16, auto" in refused("trace", "m", "--dtype", "int8")
 
 
@@ -122,11 +123,11 @@ def test_given_options_are_known():
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ("smol-dlmm", "smol-dlmm: no such folder or model; did you mean smol-dlm"),
-        ("llada-8b-base", "no such folder or model; did you mean GSAI-ML/LLaDA-8B-Base"),
+        ("smol-dlmm", "unknown model 'smol-dlmm'; did you mean smol-dlm"),
+        ("llada-8b-base", "did you mean GSAI-ML/LLaDA-8B-Base"),
         ("gsai-ml/llada-8b-base", "did you mean GSAI-ML/LLaDA-8B-Base"),
-        ("zzz", "zzz: no such folder or model; give smol-"),
-        ("smol-ar@v1", "smol-ar comes with this package and has no revisions"),
+        ("zzz", "unknown model 'zzz'; known names: smol-"),
+        ("smol-ar@v1", "and hub ids of docs/models.md, these also with @revision"),
     ],
 )
 def test_an_unknown_model_gets_the_nearest_names(name, model, said, refused):
@@ -137,9 +138,10 @@ def test_an_unknown_model_gets_the_nearest_names(name, model, said, refused):
 
 
 def test_a_folder_without_a_model_is_said(tmp_path, refused):
-    assert "holds no config.json and no safetensors" in refused("trace", tmp_path)
     (tmp_path / "file").touch()
-    assert "is a file: give a folder" in refused("trace", tmp_path / "file")
+    for path in (tmp_path, tmp_path / "file"):
+        said = refused("trace", path)
+        assert f"unknown model '{path}'" in said and "a folder with config.json and safetensors" in said
 
 
 def test_suggestions_ignore_case_and_owners():

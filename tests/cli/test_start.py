@@ -89,7 +89,10 @@ def test_help_of_prune_says_a_word_about_each_preset_and_shows_a_command_that_wo
             ["prune", "m", "--sparsity", "half"],
             "--sparsity: half must be a finite number of at least 0 and below 1",
         ),
-        (["prune", "m", "--split", "half"], "--split: invalid choice: 'half'"),
+        (
+            ["prune", "m", "--split", "half"],
+            "--split: half is unknown; choose one of train, validation, test",
+        ),
     ],
 )
 def test_what_cannot_be_parsed_is_one_line(arguments, said, refused):

@@ -121,7 +121,7 @@ def test_evaluate_runs_the_offline_suite(model, suite, capfd):
 
     bar = found.err.split("suite, ")[0] + found.err.split("(--draws)")[-1]
     said = [line for line in found.err.splitlines() if line and "\r" not in line and "item" not in line]
-    assert "seconds at this machine's speed now, with at most 3 random masks of an answer" in found.err
+    assert "minutes at this machine's speed now, with at most 3 random masks of an answer" in found.err
     assert "12/12" in bar or "/12 [" in bar  # items, not batches
     assert said[-1] == f"next: sinkprune trace {model} --figure llada-sinks.png"
     for noise in ("fatal", "arning", "git"):

@@ -107,7 +107,7 @@ def test_a_hub_that_is_out_of_reach_says_that_a_folder_will_do(model, capsys, mo
     assert main.main(["evaluate", model("autoregressive"), "--tasks", "wikitext"]) == 1
     error = capsys.readouterr().err
     assert "the data of task 'wikitext' cannot be loaded (no route)" in error
-    assert error.endswith("; or give a local folder of BLiMP and WikiText-2: --data FOLDER\n")
+    assert error.endswith("of BLiMP and WikiText-2 a local folder will do: --data FOLDER\n")
 
 
 # refusals
