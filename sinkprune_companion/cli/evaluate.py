@@ -148,7 +148,8 @@ def text_table(options: EvaluateOptions) -> "pd.DataFrame":
 
     documents = documents_of(options, held_out=True)
     lm = open_model(options)
-    refuse_draws(options, lm)
+    if not lm.is_diffusion:
+        options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
     texts = sequences_of(lm, options, documents, options.length, held_out=True)
     draws = options.draws or TEXT_DRAWS
     scores = score_texts(lm, texts, draws, batch=options.batch or TEXT_BATCH, seed=options.seed)
@@ -205,7 +206,6 @@ def task_table(options: EvaluateOptions) -> "pd.DataFrame":
         data = local_tasks(options.data, others, options.split or "test")
     with data as (others, include):
         lm = open_model(options)
-        refuse_draws(options, lm)
         return evaluate_named(
             lm,
             [*of_suite, *others],
@@ -227,12 +227,6 @@ def announce_duration(lm: "LanguageModel", draws: int, seconds: float) -> None:
     masks = f", with at most {draws} random masks of an answer (--draws)" if lm.is_diffusion else ""
     line = f"suite, {lm.name}: about {seconds / 60:.1f} minutes at this machine's speed now{masks}"
     tqdm.write(line, file=sys.stderr)  # on a line of its own, above the bar
-
-
-def refuse_draws(options: ModelOptions, lm: "LanguageModel") -> None:
-    """Raise ValueError for `--draws` of an autoregressive model."""
-    if not lm.is_diffusion:
-        options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
 
 
 def measure_of(lm: "LanguageModel") -> str:

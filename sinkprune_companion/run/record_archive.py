@@ -14,6 +14,8 @@ from pathlib import Path
 from sinkprune_companion.run.profiles import run_folder
 from sinkprune_core.files import atomic, file_digest, project_root
 
+MARK = "from-archive"  # in a folder of records of which some come from an archive
+
 
 def archive_file(profile: str) -> Path:
     """Return where the archive of a profile lies."""
@@ -74,7 +76,7 @@ def unpack(profile: str) -> int:
             with atomic(_place(folder, member)) as partial:
                 partial.write_bytes(archive.extractfile(member).read())
     if missing:
-        _restored_mark(profile).touch()
+        (folder / MARK).touch()
     return len(missing)
 
 
@@ -97,11 +99,7 @@ def _place(folder: Path, member: tarfile.TarInfo) -> Path:
 
 def restored(profile: str) -> bool:
     """Return whether records of `runs/<profile>` come from the archive, so that no job measured them."""
-    return _restored_mark(profile).exists()
-
-
-def _restored_mark(profile: str) -> Path:
-    return _records(profile) / "from-archive"
+    return (_records(profile) / MARK).exists()
 
 
 def _records(profile: str) -> Path:

@@ -144,7 +144,7 @@ def test_draws_of_the_suite_are_for_diffusion_models(tiny_ar, tmp_path, refused,
     folder = tiny_ar.save(tmp_path / "ar")
     capsys.readouterr()
     said = refused("evaluate", folder, "--tasks", "suite", "--draws", 2)
-    assert "--draws does nothing here: tiny-autoregressive is autoregressive" in said
+    assert "draws=2 cannot be used: tiny-autoregressive is autoregressive" in said
 
 
 def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypatch, capsys):
