@@ -2,7 +2,7 @@
 
 import argparse
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sinkprune_companion.cli.model_options import check_model
@@ -22,19 +22,6 @@ from sinkprune_core.files import cache_dir
 KINDS = ("diffusion", "autoregressive")
 DTYPES = ("auto", "bfloat16", "float32")
 EMBEDDED_BASE = "smol-ar"
-SETTINGS = (
-    "kind",
-    "base",
-    "from_scratch",
-    "mask_token",
-    "tokens",
-    "lengths",
-    "batch_tokens",
-    "learning_rate",
-    "rank",
-    "decay_share",
-    "seed",
-)
 
 
 def lengths_of(text: str) -> tuple[int, ...]:
@@ -168,7 +155,10 @@ def run(options: TrainOptions) -> int:
 
     require_memory()
     device = choose_device(options.device, f"--device {options.device}")
-    settings = {name: getattr(options, name) for name in SETTINGS}
+    shared = {declared.name for declared in fields(Training)} & {
+        declared.name for declared in fields(options)
+    }
+    settings = {name: getattr(options, name) for name in shared - {"dtype"}}
     if "rank" in options.given:
         settings["alpha"] = 2 * options.rank
     if options.begin_with is not None:
@@ -181,16 +171,9 @@ def run(options: TrainOptions) -> int:
     if options.export is not None:
         export(checkpoint, options.export)
         print(f"{'adapter' if options.makes_adapter else 'model'} written to {options.export}")
-        if command := next_command(options):
-            print(f"next: {shlex.join(command)}")
+        folder = str(options.export)
+        if not options.makes_adapter:
+            print(f"next: sinkprune prune {shlex.join([folder, '--out', f'{folder}-pruned'])}")
+        elif options.kind == "diffusion":  # its twin has no card of its own
+            print(f"next: sinkprune card --folder {shlex.quote(folder)}")
     return 0
-
-
-def next_command(options: TrainOptions) -> list[str]:
-    """Return the command for what was exported; none for a twin, which has no card of its own."""
-    folder = str(options.export)
-    if not options.makes_adapter:
-        return ["sinkprune", "prune", folder, "--out", f"{folder}-pruned"]
-    if options.kind == "diffusion":
-        return ["sinkprune", "card", "--folder", folder]
-    return []

@@ -19,6 +19,7 @@ from sinkprune_companion.pages import pages
 from sinkprune_companion.run import record_archive, run_costs
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
 from sinkprune_core.files import file_digest, flush, make_folder, project_root, write_json
+from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.scratch import scratch_folder
 
 if TYPE_CHECKING:  # what publishes nothing does without Jupyter
@@ -172,7 +173,7 @@ def check_findings(folder: Path, names: list[str]) -> None:
             raise FileNotFoundError(f"{file.relative_to(folder.parent.parent)} is missing: run it again")
     claims.findings(folder)
     for file in (folder / "figures").rglob("*.json"):
-        has_caption = "caption" in _read_json(file)  # the explorer's data has none, and no picture
+        has_caption = "caption" in read_json(file)  # the explorer's data has none, and no picture
         for suffix in (".csv", ".png", ".pdf"):
             part = file.with_suffix(suffix)
             if has_caption and (not part.exists() or not part.stat().st_size):
@@ -182,25 +183,14 @@ def check_findings(folder: Path, names: list[str]) -> None:
 def check_records(folder: Path) -> list[Path]:
     """Return the files of the records behind a run; raise ValueError for one that is not what was written."""
     for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").rglob("*.json")]:
-        _read_json(file)
+        read_json(file)
     files = record_archive.files_behind(folder)
     for file in files:
         if file.suffix == ".json":
             continue
-        if _read_json(file.with_suffix(".json")).get("sha256") != file_digest(file):
+        if read_json(file.with_suffix(".json")).get("sha256") != file_digest(file):
             raise ValueError(f"record {file} is not what was written: run the notebook again")
     return files
-
-
-def _read_json(file: Path) -> dict:
-    """Return the object in a JSON file; raise ValueError, naming it, for what is none."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {error}; run the notebook again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds no object: run the notebook again")
-    return content
 
 
 # what is written

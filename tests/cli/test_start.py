@@ -242,11 +242,14 @@ def test_names_in_help_are_those_of_the_library():
 
 
 def test_defaults_of_train_are_those_of_the_library():
-    from sinkprune_companion.cli.train import DTYPES, SETTINGS, TrainOptions
+    from dataclasses import fields
+
+    from sinkprune_companion.cli.train import DTYPES, TrainOptions
     from sinkprune_companion.training import settings
     from sinkprune_companion.training.settings import Training
 
     assert ("auto", *settings.DTYPES) == DTYPES
-
-    for name in SETTINGS:
+    shared = {field.name for field in fields(Training)} & {field.name for field in fields(TrainOptions)}
+    assert len(shared) == 12
+    for name in shared - {"dtype"}:
         assert getattr(TrainOptions(), name) == getattr(Training(), name), name

@@ -104,7 +104,7 @@ DAMAGE = {
     "no notebook": (remove("notebooks/01_two.ipynb"), "runs/p/notebooks/01_two.ipynb is missing"),
     "finding": (cut("findings/01_two.json"), "findings/01_two.json"),
     "no finding": (remove("findings/01_two.json"), "findings/01_two.json is missing"),
-    "figure": (cut("figures/01_two/curve.json"), "figures/01_two/curve.json cannot be read"),
+    "figure": (cut("figures/01_two/curve.json"), "figures/01_two/curve.json is not JSON"),
     "no picture": (remove("figures/01_two/curve.png"), "figures/01_two/curve.png is missing"),
     "no record": (remove("records/measured/*.csv"), "which is missing"),
 }

@@ -62,7 +62,7 @@ def test_the_shell_scores_wikitext_with_an_interval(model, tiny_ar, folder, tmp_
     text = ("--text", "wikitext-2", "--data", folder)
     [row] = shell(tmp_path / "out.json", model("autoregressive"), *text, "--length", 8, "--sequences", 5)
     ids_NT = corpus.pack([running_text([page]) for page in wikitext(folder)], tiny_ar.tokenizer, 8)
-    order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "wikitext-2", True))
+    order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text", True))
     chosen = order[:5].sort().values
     assert row["value"] == pytest.approx(nll(tiny_ar, ids_NT[chosen]).value.mean(), rel=1e-4)
     assert row["low"] < row["value"] < row["high"] and row["units"] == 5
