@@ -45,7 +45,7 @@ hostile: $(READY) ## kill runs, fill disks, spoil inputs; write the table of doc
 site: $(READY) ## build the static site in build/site, from what is committed
 	$(BIN)/python site/build_site.py
 
-site-test: $(READY) ## build the site, read it and README in a real Chromium, in about two minutes
+site-test: $(READY) ## build the site, follow its links, move its slider in a real Chromium (two minutes)
 	$(BIN)/python -m pytest -q tests/browser $(ARGS)
 
 device-test: $(READY) ## run every notebook on a GPU, or on a pretended one, in seven minutes

@@ -36,11 +36,11 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
 base: str = "smol-ar"  # what both were trained from, reported beside them
-sequences: int = 24  # held-out sequences, shared out among three kinds of text and two starts
-draws: int = 4  # noise draws per sequence
-calibration: int = 4  # calibration sequences for the pruned model
+sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
+draws: int = 2  # noise draws per sequence
+calibration: int = 2  # calibration sequences for the pruned model
 length: int = 128  # tokens per sequence
-items: int = 72  # items of the offline suite to answer, of 1,512
+items: int = 48  # items of the offline suite to answer, of 1,512
 sparsity: float = 0.5  # share of zeros in the blocks' linear maps
 seed: int = 0  # of the calibration draw and of the samples
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -141,14 +141,14 @@ also_OI = without_OI >= without_OI.quantile(sparsity, dim=1, keepdim=True)
 
 # %%
 import pandas as pd
-from sinkprune_companion.figures import sink_figures
+from sinkprune_companion.figures import mask_figures
 from sinkprune_companion.numbers import percent
 from sinkprune_core.evaluation.intervals import interval
 
 differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
 differ = interval(differ_O.cpu())
 says = f"Without sinks {percent(differ.value)} of the kept weights change"
-drawn = sink_figures.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
+drawn = mask_figures.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
 table = pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O.cpu()})
 figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map")
 
@@ -162,14 +162,12 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # the sequences, and both see as many tokens.
 
 # %%
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant, variant_scores
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.pruning.recipe import preset
 
 prints = {dlm.name: dlm.fingerprint()}
-dense = {
-    dlm.name: variant_scores(run, dlm, prints[dlm.name], None, None, texts, draws, variant="dense")
-}
+dense = {dlm.name: Variant(dlm, prints[dlm.name]).scores(run, texts, draws, variant="dense")}
 recipes = {name: preset(name, sparsity=sparsity) for name in ("magnitude", "wanda", "unstable")}
 drawn_text = calibration_draw(dlm, calibration, length, seed)
 levels = recipes["unstable"].noise_levels
@@ -179,8 +177,8 @@ shared = SharedStatistics(dlm, [recipes["unstable"]], drawn_text)  # taken once,
 scores = {"dense": dense[dlm.name]}
 for name, recipe in recipes.items():
     own = shared if name == "unstable" else None
-    given = (prints[dlm.name], recipe, used[name], texts, draws)
-    scores[name] = variant_scores(run, dlm, *given, shared=own, variant=name)
+    with Variant(dlm, prints[dlm.name], recipe, used[name], own) as variant:
+        scores[name] = variant.scores(run, texts, draws, variant=name)
 
 # %% [markdown]
 # **Compare the text.** Both models continue the same prompt in 48 denoising steps, sampled at
@@ -259,7 +257,7 @@ figures.save_figure(run, drawn, "nelbo", by_mask, caption)
 # %%
 import numpy as np
 from sinkprune_companion.figures import forests
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 pairs = [("magnitude", "wanda"), ("unstable", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
 forest = {
@@ -276,12 +274,12 @@ figures.save_figure(run, drawn, "first_look", forest_table(forest), caption)
 
 # %%
 from IPython.display import display
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import listed
 
 ar = load(twin, dtype, run.device)
 prints[ar.name] = ar.fingerprint()
-dense[ar.name] = variant_scores(run, ar, prints[ar.name], None, None, texts, draws, variant="dense")
+dense[ar.name] = Variant(ar, prints[ar.name]).scores(run, texts, draws, variant="dense")
 found = {
     "unstable_minus_wanda": forest["unstable − wanda"],
     "wanda_minus_dense": forest["wanda − dense"],
@@ -316,8 +314,8 @@ display(Folded(listed(found)), Folded(shown, "What each recipe took"))
 # everything works offline.
 
 # %%
+from sinkprune_companion.experiments import compute
 from sinkprune_companion.training.lora import tokens_seen
-from sinkprune_core.costs import compute
 from sinkprune_core.models.embedded import ADAPTERS
 
 for lm in (dlm, ar):
@@ -364,7 +362,7 @@ pd.DataFrame(shown)
 # tokens that both have are counted. Above zero, the text costs more without it.
 
 # %%
-from sinkprune_core.corpus import with_first_token
+from sinkprune_companion.corpus import with_first_token
 
 crops_NT = texts["natural/crop"]
 behind_NT = with_first_token(crops_NT, dlm.tokenizer)
@@ -381,8 +379,8 @@ for lm in (ar, dlm):
 pd.DataFrame(rows)
 
 # %% [markdown]
-# **How the adapter learned.** The curves show held-out NELBO along the training, a colour for each
-# kind of text. Dashed: the AR model's likelihood on the same kind.
+# **How the adapter learned.** The curves show held-out NELBO along the training, one for each kind
+# of text. Below them stands the AR model's likelihood on the same kinds.
 
 # %%
 from sinkprune_core.models.embedded import ADAPTER
@@ -391,10 +389,11 @@ log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
 columns = [column for column in log if column.startswith("nelbo_")]
 curve = log.melt("tokens", columns, "text", "nelbo").dropna()
 curve["text"] = curve.text.str.removeprefix("nelbo_").str.replace("_", ", ")
-reference = dense[ar.name].groupby("text", sort=False).value.mean().to_dict()
-drawn, says = figures.plot_learning(curve, reference)
-caption = f"held-out NELBO of the adapter along its training, by text. {says}"
-figures.save_figure(run, drawn, "learning_curve", curve, caption)
+labels = {"tokens": "training tokens", "nelbo": "held-out nats per token"}
+says = "Held-out NELBO of the adapter along its training"
+drawn = figures.plot_curves(curve, "tokens", "nelbo", "text", labels, title=says)
+display(figures.save_figure(run, drawn, "learning_curve", curve, f"{says}, by text"))
+dense[ar.name].groupby("text", sort=False).value.mean().to_frame(f"{ar.name}, nats per token")
 
 # %% [markdown]
 # **Where it falls behind.** The NELBO averages over noise levels; here are three of them. The DLM
@@ -413,8 +412,11 @@ filled = run.record(
     data=part_NT.tolist(),
 )
 says = "Masked tokens that the DLM fills right, and the same tokens predicted by the AR model"
+right = figures.intervals(filled, ["share", "kind"], "correct")
+labels = {"share": "share of masked tokens", "value": "share filled right"}
+drawn = figures.plot_curves(right, "share", "value", "kind", labels, ("low", "high"), title=says)
 caption = f"filling masks, by share of masks. {says}"
-figures.save_figure(run, figures.plot_filling(filled, says), "filling", filled, caption)
+figures.save_figure(run, drawn, "filling", filled, caption)
 
 # %% [markdown]
 # The same in numbers, with the paired difference in points:
@@ -450,7 +452,8 @@ for lm in (ar, dlm):
         rows.append(row | {"low": e.low, "high": e.high})
 accuracy = pd.DataFrame(rows)
 says = "Right answers on the offline suite, by group of items; chance is 50 %"
-drawn = figures.plot_accuracy(accuracy, title=says)
+panels = accuracy.assign(panel="share of right answers")
+drawn = forests.plot_rows(panels, "panel", "group", "chance: 0.5", says, hue="kind")
 caption = f"intervals over pairs of items. {says}"
 figures.save_figure(run, drawn, "suite", accuracy, caption)
 
@@ -488,8 +491,7 @@ print(f"{ar.name}: {written(ar, lambda: decode(ar, prompt_BT, *size, seed))}")
 # %%
 ar.model.to("meta")  # its name and its numbers are still here
 original = load(base, dtype, run.device)
-given = (original.fingerprint(), None, None, texts, draws)
-of_base = variant_scores(run, original, *given, variant="dense")
+of_base = Variant(original, original.fingerprint()).scores(run, texts, draws, variant="dense")
 change = dense[ar.name].value - of_base.value
 rows = {f"{original.name} (nats per token)": of_base.value, f"{ar.name} − {original.name}": change}
 pd.DataFrame(

@@ -41,14 +41,14 @@ texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, n
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
 lengths: list[int] = [128]  # tokens of the finished text
 samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
-prompts: int = 10  # held-out prompts of a condition
+prompts: int = 6  # held-out prompts of a condition
 trajectories: int = 1  # of each prompt in the main condition, with and without the first token
 null_seeds: int = 1  # pairs with random weights, beside which the paper's measures are read
 long_prompts: int = 4  # the same for lengths above the first
 calibration: int = 4  # calibration sequences, for the share of stable sinks where pruning looks
 noise_levels: int = 8  # noise levels at which each of them is seen
 prompt_length: int = 32  # tokens of each prompt
-steps: int = 24  # denoising steps; the AR model's queries are cut into as many windows
+steps: int = 16  # denoising steps; the AR model's queries are cut into as many windows
 temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
@@ -210,12 +210,12 @@ _ = original.model.to("meta")
 # top to bottom. Tokens that receive much attention are named.
 
 # %%
-from sinkprune_companion.figures import figures, sink_figures, style, trajectories
+from sinkprune_companion.figures import figures, forests, trajectories
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 
 def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITERAL) -> dict:
-    title = f"{style.KIND[kind].name} ({models[kind].name}), {how}"
+    title = f"{kind} ({models[kind].name}), {how}"
     return trajectories.panel(models[kind], one, prompt, title, READINGS[reading], sink_std)
 
 
@@ -321,10 +321,11 @@ METRICS = {
     "positions": "distinct sink positions",
     "top_share": "attention to the strongest key",
 }
-says = "Sinks of both models, prompt by prompt, in the main condition"
+FIRST = ("temporal_variance", "spatial_variance", "overlap", "stable_share")
+says = "Sinks of both models in the main condition"
 figures.save_figure(
     run,
-    sink_figures.plot_variability(table, METRICS, says),
+    forests.plot_by_row(table, "label", {name: METRICS[name] for name in FIRST}, says),
     "variability",
     table,
     f"sink statistics, sum over all queries so far, mean and 95 % interval. {says}",
@@ -348,14 +349,14 @@ figures.save_figure(
 # %%
 in_main = measured[measured.condition == "main"]
 PANELS = {
-    "temporal_variance": sink_figures.Metric("temporal variance (positions²)", 1.0),
-    "overlap": sink_figures.Metric("overlap of consecutive sink sets"),
-    "new_queries": sink_figures.Metric("share of a step's queries that are new"),
+    "temporal_variance": "temporal variance (positions²)",
+    "overlap": "overlap of consecutive sink sets",
+    "new_queries": "share of a step's queries that are new",
 }
 says = "How much sinks move, by the reading of a step"
 figures.save_figure(
     run,
-    sink_figures.plot_by_row(in_main, "label", PANELS, says),
+    forests.plot_by_row(in_main, "label", PANELS, says),
     "readings",
     in_main,
     f"means over prompts and 95 % intervals. {says}",
@@ -372,14 +373,14 @@ figures.save_figure(
 
 # %%
 PANELS = {
-    "temporal_variance_relative": sink_figures.Metric("variance of centroid / length", 1e-4),
-    "overlap": sink_figures.Metric("overlap of consecutive sink sets"),
-    "spatial_variance": sink_figures.Metric("spatial variance (mass²)", 1.0),
+    "temporal_variance_relative": "variance of centroid / length",
+    "overlap": "overlap of consecutive sink sets",
+    "spatial_variance": "spatial variance (mass²)",
 }
 says = "How much sinks move, by condition"
 figures.save_figure(
     run,
-    sink_figures.plot_by_row(literal, "what", PANELS, says),
+    forests.plot_by_row(literal, "what", PANELS, says),
     "conditions",
     literal,
     f"sum over all queries so far; 95 % intervals. {says}",
@@ -410,41 +411,23 @@ labels = {
     "stable_share": "share of stable sinks",
     "top_share": "attention to the strongest key",
 }
-says = "Sinks layer by layer"
-figures.save_figure(
-    run,
-    sink_figures.plot_layers(layers, labels, says),
-    "layers",
-    layers,
-    f"bands are 95 % intervals over prompts. {says}",
-)
 
 # %% [markdown]
-# The same by head, for the first prompt: the attention that a head gives to its strongest key,
-# among the keys that exist in every step, as a mean over steps.
+# Means over prompts, with intervals:
 
 # %%
-maps = {}
-for kind, one in traces.items():
-    maps[style.KIND[kind].name] = one.heads_BLHK[0][:, :, one.visible_SK.all(0)].amax(-1).numpy()
-heads = pd.concat(
+means = pd.concat(
     [
-        pd.DataFrame(map_LH)
-        .rename_axis("layer")
-        .reset_index()
-        .melt("layer", var_name="head", value_name="mass")
-        .assign(kind=kind)
-        for kind, map_LH in maps.items()
+        figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
+        for column, words in labels.items()
     ]
 )
-says = "Attention to the strongest key, by layer and head"
-figures.save_figure(
-    run,
-    sink_figures.plot_heads(maps, "attention to the strongest key (1 = mean of all keys)", says),
-    "heads",
-    heads,
-    f"mean over steps, one prompt. {says}",
-)
+axes = {"layer": "layer (0 is the first)", "value": ""}
+says = "Sinks layer by layer"
+how = {"title": says, "panel": "measure", "sharey": False}
+drawn = figures.plot_curves(means, "layer", "value", "kind", axes, ("low", "high"), **how)
+caption = f"bars are 95 % intervals over prompts. {says}"
+figures.save_figure(run, drawn, "layers", layers, caption)
 
 # %% [markdown]
 # ## Which tokens are sinks
@@ -454,11 +437,11 @@ figures.save_figure(
 # mask token.
 
 # %%
-from sinkprune_core.sinks import detection
+from sinkprune_companion.experiments.sink_measures import token_table
 
 tokens = pd.concat(
     [
-        detection.token_table(
+        token_table(
             one.ids_BSK, one.sinks(sink_std), models[kind].tokenizer, one.visible_SK
         ).assign(kind=kind)
         for kind, one in traces.items()
@@ -472,8 +455,9 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 # Differences are paired by prompt. Intervals are t intervals over prompts.
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import interval, listed
+from sinkprune_core.evaluation.intervals import interval
 
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
 found = {
@@ -596,40 +580,8 @@ Folded(listed(stays), "Shares of stable sinks")
 # 2. Set `sink_std` to 3. Expect fewer sinks. Do more of them stay?
 
 # %% [markdown]
-# ## Appendix: sinks while the adapter was trained
-#
-# The training log has the held-out loss, by which the adapter was chosen, and sink statistics on
-# held-out text at its noise levels. These decided nothing. An older log has losses only.
-
-# %%
-from sinkprune_core.models.embedded import ADAPTER
-
-log = pd.read_json(ADAPTER / "training_log.jsonl", lines=True)
-losses = [column for column in log if column.startswith("nelbo_")]
-PANELS = {
-    "held-out NELBO (nats per token)": {
-        column: column.removeprefix("nelbo_").replace("_", ", ") for column in losses
-    },
-    "sinks per noise level": {"sinks_sinks_per_step": "sinks"},
-    "share": {
-        "sinks_stable_share": "stable sinks among sinks",
-        "sinks_overlap": "overlap of consecutive sink sets",
-        "sinks_top_share": "attention to the strongest key",
-    },
-}
-drawn = [column for columns in PANELS.values() for column in columns]
-says = "Held-out loss and sinks while the adapter was trained"
-figures.save_figure(
-    run,
-    figures.plot_training(log, PANELS, says),
-    "training",
-    log.reindex(columns=["tokens", *drawn]),
-    says,
-)
-
-# %% [markdown]
 # **What this does not show.** One pair of small models (135M parameters). How the paper divides a
 # causal text into steps is not known, and the reading that its formula suggests favours its claim.
-# The pair differs in direction and objective. Its adapters have read few tokens (the curve above),
+# The pair differs in direction and objective. Its adapters have read few tokens,
 # and not equally many. Few texts have another length than the first. Whether a model *needs* a sink
 # that moves is another question: [notebook 02](02_hiding_sinks.ipynb) hides it.

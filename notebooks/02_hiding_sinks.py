@@ -36,14 +36,12 @@ first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before 
 lengths: list[int] = [96]  # tokens per sequence, a special first token not counted; e.g. 512
 counts: list[int] = [1, 5, 10]  # numbers of keys to hide; verdicts are read at 5
 thirds: list[str] = []  # of the layers, to hide keys in one alone: early, middle, late
-sequences: int = 8  # held-out sequences to score in each condition
+sequences: int = 6  # held-out sequences to score in each condition
 long_sequences: int = 8  # the same at the lengths after the first
 same_tokens: bool = True  # score the same tokens with a first token as without, not one more
-    True  # behind a first token, score the tokens that are scored without it, not one more
-)
 same_share: bool = False  # at these lengths, also hide as large a share of the keys
-draws: int = 2  # noise draws per sequence
-prompts: int = 6  # held-out prompts to continue
+draws: int = 1  # noise draws per sequence
+prompts: int = 4  # held-out prompts to continue
 prompt_length: int = 24  # tokens of each prompt
 written: int = 16  # tokens to write
 samplers: list[str] = ["llada"]  # that write: llada, dream
@@ -155,8 +153,8 @@ prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 # The DLM's NELBO and the AR model's exact likelihood on the same held-out text. The DLM sees the
 # same noise in every variant. Both count all tokens of a text but its first, which is context, also
 # where `<|endoftext|>` stands before it (with `same_tokens`; without, it counts there). The
-# *excess* is what hiding costs: nats per
-# token above the model that sees all keys, paired by sequence and noise.
+# *excess* is what hiding costs: nats per token above the model that sees all keys, paired by
+# sequence and noise.
 
 # %%
 import pandas as pd
@@ -205,36 +203,24 @@ in_main.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round
 # ## The figure: what hiding costs
 
 # %%
-from sinkprune_companion.figures import figures, forests, sink_figures
+from sinkprune_companion.figures import figures, forests
 from sinkprune_core.evaluation.intervals import interval
 
 single = in_main.label == "random, first token kept"  # measured for one key alone, below
-rows = []
-for (name, kind, label, count), part in in_main[(in_main["count"] > 0) & ~single].groupby(
-    ["model", "kind", "label", "count"], sort=False
-):
-    cost = interval(part.excess)
-    rows.append(
-        {
-            "model": name,
-            "kind": kind,
-            "label": label,
-            "count": count,
-            "value": cost.value,
-            "low": cost.low,
-            "high": cost.high,
-        }
-    )
-costs = pd.DataFrame(rows)
+some_hidden = in_main[(in_main["count"] > 0) & ~single]
+costs = figures.intervals(some_hidden, ["model", "kind", "label", "count"], "excess")
 
 # %% [markdown]
 # From one key to several, in the main condition:
 
 # %%
 says = "Hiding keys in all layers, by the number of keys"
+axes = {"count": "keys hidden", "value": "excess (nats per token)"}
 figures.save_figure(
     run,
-    figures.plot_hiding(costs, "excess (nats per token)", says),
+    figures.plot_curves(
+        costs, "count", "value", "label", axes, ("low", "high"), title=says, panel="model"
+    ),
     "costs",
     costs,
     f"bars: 95 % interval over sequences. {says}",
@@ -249,9 +235,9 @@ figures.save_figure(
 
 # %%
 POSITIONS = {
-    "first token": sink_figures.Metric("position 0: excess (nats)", 0.1),
-    "random, first token kept": sink_figures.Metric("a random other: excess (nats)", 0.1),
-    "strongest, first token kept": sink_figures.Metric("strongest other: excess (nats)", 0.1),
+    "first token": "position 0: excess (nats)",
+    "random, first token kept": "a random other: excess (nats)",
+    "strongest, first token kept": "strongest other: excess (nats)",
 }
 one_hidden = scores[(scores["count"] == 1) & scores.label.isin(list(POSITIONS))]
 positions = one_hidden.pivot_table(
@@ -260,7 +246,7 @@ positions = one_hidden.pivot_table(
 says = "Hiding position 0 or one other position, by condition"
 figures.save_figure(
     run,
-    sink_figures.plot_by_row(positions, "what", POSITIONS, says, "sequences", sharex=True),
+    forests.plot_by_row(positions, "what", POSITIONS, says, sharex=True),
     "positions",
     positions,
     f"what hiding one key costs. {says}",
@@ -272,8 +258,8 @@ figures.save_figure(
 
 # %%
 KEYS = {
-    "strongest": sink_figures.Metric("strongest keys: excess (nats)", 0.1),
-    "random": sink_figures.Metric("random keys: excess (nats)", 0.1),
+    "strongest": "strongest keys: excess (nats)",
+    "random": "random keys: excess (nats)",
 }
 
 
@@ -284,7 +270,7 @@ def draw_keys(frame: pd.DataFrame, rows: str, name: str, says: str):
         "excess", ["kind", rows, "sequence"], "label", sort=False
     )
     costs = costs.reset_index()
-    drawn = sink_figures.plot_by_row(costs, rows, KEYS, says, "sequences", sharex=True)
+    drawn = forests.plot_by_row(costs, rows, KEYS, says, sharex=True)
     return figures.save_figure(run, drawn, name, costs, f"what hiding keys costs. {says}")
 
 
@@ -479,8 +465,8 @@ run.find(found)
 # What they say:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import listed
 
 reading(run)
 
@@ -506,63 +492,6 @@ for name, part in in_main.groupby("model", sort=False):
         left, second = means.left[label, count], means.second[label, count]
         what = f"{label}, {count} hidden"
         print(f"  {left:.0%} ({what}), and is the second token in {second:.0%} of all states")
-
-# %% [markdown]
-# The findings as figures. What a row compares:
-
-# %%
-from sinkprune_core.evaluation.intervals import forest_table
-
-NAMES = {
-    "excess_difference": "strongest hidden: DLM − AR",
-    "excess_difference_without_first": "the same, first token kept: DLM − AR",
-    "beyond_random_difference": "strongest beyond random: DLM − AR",
-    "excess_difference_base": "strongest hidden: DLM − its base",
-    "top_minus_random_dlm": "strongest − random: DLM",
-    "top_minus_random_ar": "strongest − random: AR",
-    "first_minus_other_dlm": "first token − strongest other: DLM",
-    "first_minus_random_dlm": "first token − a random other: DLM",
-    "first_minus_random_ar": "first token − a random other: AR",
-    "written_difference": "strongest hidden: DLM − AR, written",
-    "written_top_minus_random_dlm": "strongest − random: DLM, written",
-}
-ENDINGS = {"": "main condition", "_first_token": "behind <|endoftext|>"}
-ENDINGS |= {"_from_nothing": "from nothing", "_dream": "Dream's sampler"}
-OTHER_TEXT = {"_samples": "samples of the AR model", "_documentation": "documentation"}
-OTHER_TEXT |= {f"_tokens_{count}": f"{count:,} tokens" for count in lengths[1:]}
-for condition, count in shared_counts.items():
-    ending = f"_{condition.name(main)}_same_share"
-    OTHER_TEXT[ending] = f"{condition.tokens:,} tokens, {count} keys"
-
-# %% [markdown]
-# One figure for the main condition and all ways to write, one for other text and longer text:
-
-
-# %%
-def forest(endings: dict[str, str]) -> tuple[dict, dict]:
-    estimates, groups = {}, {}
-    for ending, group in endings.items():
-        for name, label in NAMES.items():
-            if name + ending in found:
-                shown_as = f"{label}, {group}" if ending else label
-                estimates[shown_as], groups[shown_as] = found[name + ending], group
-    return estimates, groups
-
-
-# %% [markdown]
-# Left of zero, the first of the two costs less.
-
-# %%
-from IPython.display import display
-
-for name, endings in {"differences": ENDINGS, "differences_conditions": OTHER_TEXT}.items():
-    estimates, groups = forest(endings)
-    if estimates:
-        says = "Differences of what hiding costs"
-        unit = "difference of excess (nats per token)"
-        drawn = forests.plot_forest(estimates, unit, groups, better="← costs less", title=says)
-        caption = f"paired by sequence or prompt, by condition. {says}"
-        display(figures.save_figure(run, drawn, name, forest_table(estimates), caption))
 
 # %% [markdown]
 # ## Exercises

@@ -43,13 +43,10 @@ recipes: list[str] | None = [
     "wanda",
     "noised-dense",
     "paper",
-    "paper-no-sinks",
     "all-sinks",
     "unstable",
-    "random",
     "sparsegpt",
     "paper-sparsegpt",
-    "structured",
     "structured-sink",
 ]  # presets to measure, of those below; null: all
 patterns: list[str] = ["2:4"]  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
@@ -61,8 +58,8 @@ draws: int = 1  # noise draws per sequence
 own_noise: bool = True  # each calibration draw is scored under noise of its own; else all under one
 items: int = 24  # items of the offline suite, of 1,512
 blimp_pairs: int = 1  # minimal pairs of each of BLiMP's 67 paradigms, of 60
-item_draws: int = 2  # ways to mask an ending
-calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+item_draws: int = 1  # ways to mask an ending
+calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
@@ -301,7 +298,7 @@ grouped = excess.pattern.isin(patterns)
 half = excess.sparsity.isin(excess.sparsity[grouped]) & (excess.pattern != "structured")
 at_half = excess[half & excess.recipe.isin(excess.recipe[grouped])]
 title = "What the same number of zeros costs in three layouts"
-drawn = forests.plot_methods(near[near.index.isin(at_half.index)], "panel", "recipe", cost, title)
+drawn = forests.plot_rows(near[near.index.isin(at_half.index)], "panel", "recipe", cost, title)
 caption = "NELBO above the dense model's by pattern and recipe, with 95 % intervals"
 display(figures.save_figure(run, drawn, "patterns", at_half, caption))
 rows = at_half.pivot(index="recipe", columns="panel", values="shown")
@@ -316,7 +313,7 @@ rows.loc[at_half.recipe.unique(), at_half.panel.unique()].fillna("–")
 # %%
 wide = excess[excess.pattern == "structured"]
 title = "What removing whole units costs"
-drawn = forests.plot_methods(near[near.index.isin(wide.index)], "panel", "recipe", cost, title)
+drawn = forests.plot_rows(near[near.index.isin(wide.index)], "panel", "recipe", cost, title)
 caption = "NELBO above the dense model's by ratio and recipe, with 95 % intervals"
 display(figures.save_figure(run, drawn, "structured", wide, caption))
 rows = wide.pivot(index="recipe", columns="panel", values="shown")
@@ -330,7 +327,7 @@ rows.loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
 
 # %%
 from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 
 def forest(chosen: list) -> tuple[dict, dict]:
@@ -364,14 +361,6 @@ for name, chosen in by_pattern.items():
         display(figures.save_figure(run, drawn, f"differences_{name}", table, caption))
 
 # %% [markdown]
-# The same at 50 %, by kind of text and by how it starts. Notebook 05 tests whether these differ.
-
-# %%
-HEADLINES = ["paper_minus_wanda", "all_sinks_minus_none", "unstable_minus_none"]
-HEADLINES += ["paper_minus_paper_no_sinks", "paper_sparsegpt_minus_sparsegpt"]
-pruning_findings.by_text(scores, ("unstructured", 0.5), HEADLINES).T
-
-# %% [markdown]
 # ## Accuracy
 #
 # The published numbers are accuracies. Here pruned models answer the offline suite and a slice of
@@ -379,7 +368,7 @@ pruning_findings.by_text(scores, ("unstructured", 0.5), HEADLINES).T
 # shows right answers in percent, with intervals over pairs of items and calibration draws:
 
 # %%
-from sinkprune_companion.experiments.variant_answers import flip_table, points
+from sinkprune_companion.experiments.variant_answers import points
 
 by_pair = points(answers)
 pruning_findings.shares_right(by_pair)
@@ -388,16 +377,10 @@ pruning_findings.shares_right(by_pair)
 # The difference in points, paired by item: above zero the first is better.
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
+from sinkprune_companion.figures.forests import listed
 
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
 listed(accuracy)
-
-# %% [markdown]
-# How many items flip: right with the first recipe alone, and right with the second alone.
-
-# %%
-flip_table(answers, pruning_findings.accuracy_sides(answers, answer_sparsities))
 
 # %% [markdown]
 # ## Where the masks differ
@@ -424,7 +407,7 @@ pairs = [("noised-dense", name) for name in ("other text", "wanda", "unstable", 
 # The pairs, each against `noised-dense`:
 
 # %%
-from sinkprune_companion.figures import sink_figures
+from sinkprune_companion.figures import mask_figures
 
 kept_weights = {}
 if first_seed == 0 or not run.is_cell:
@@ -436,7 +419,7 @@ if first_seed == 0 or not run.is_cell:
         fingerprint=fingerprint,
     )
     title = "Where the masks of two recipes differ at 50 %"
-    drawn = sink_figures.plot_mask_differences(masks, title)
+    drawn = mask_figures.plot_mask_differences(masks, title)
     caption = "share of kept weights that differ at 50 %, by layer and linear map"
     display(figures.save_figure(run, drawn, "masks", masks, caption))
     kept_weights = pruning_findings.mask_findings(masks)
@@ -504,8 +487,9 @@ figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 # %%
 from sinkprune_companion.run.shown import Folded, reading
 
-found = pruning_findings.likelihood_findings(scores, sparsities) | accuracy
-found |= pruning_findings.twin_findings(of_ar) | kept_weights
+found = pruning_findings.likelihood_findings(scores)
+found |= pruning_findings.growths(scores, sparsities) | accuracy
+found |= pruning_findings.likelihood_findings(of_ar, TWIN_COMPARISONS) | kept_weights
 found |= pruning_findings.left_out_findings(losses)
 if len(answers):
     found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)

@@ -34,12 +34,12 @@
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model
 sparsity: float = 0.5  # share of zeros in linear maps, or of weights removed in whole units
-steps: list[int] = [16, 64]  # denoising steps at which pruned models are measured
+steps: list[int] = [16]  # denoising steps at which pruned models are measured
 baselines: list[str] = ["wanda"]  # presets beside `unstable`
 structured_recipes: list[str] = ["structured-sink"]  # presets beside the dense model
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
-draws: int = 2  # noise draws per sequence
-calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+draws: int = 1  # noise draws per sequence
+calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
@@ -113,8 +113,8 @@ texts = held_out_texts(dlm.tokenizer, sequences, length)
 
 # %%
 import torch
+from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.cost_models import cost_models
-from sinkprune_core.costs import compute
 
 kinds = {
     "unstructured": preset("magnitude", sparsity=sparsity),
@@ -239,13 +239,13 @@ matched.set_index("steps")
 # compared with the dense model in fewer steps.
 
 # %%
-from sinkprune_companion.experiments.variants import SharedStatistics, variant_scores
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.run.texts import calibration_draw
 from tqdm.auto import tqdm
 
 grid = sorted({int(count) for count in matched.to_numpy().flatten()})
 asked = [texts, draws, [None, *grid]]
-parts = [variant_scores(run, dlm, fingerprint, None, None, *asked, variant="dense", seed=0)]
+parts = [Variant(dlm, fingerprint).scores(run, *asked, variant="dense", seed=0)]
 for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"):
     text = calibration_draw(dlm, calibration, length, seed)
     more_text = calibration_draw(dlm, calibration * noise_levels, length, seed)
@@ -255,9 +255,8 @@ for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"
         counts = [None] if name not in structured_recipes else []
         counts += steps if name not in baselines else []
         own = None if used is more_text else shared
-        labels = {"shared": own, "variant": name, "seed": seed}
-        given = (recipe, used, texts, draws, counts)
-        parts.append(variant_scores(run, dlm, fingerprint, *given, **labels))
+        with Variant(dlm, fingerprint, recipe, used, own) as variant:
+            parts.append(variant.scores(run, texts, draws, counts, variant=name, seed=seed))
 scores = pd.concat(parts, ignore_index=True)
 
 # %% [markdown]
@@ -268,14 +267,14 @@ COUNTED = ["zeros", "calibration_tokens", "left_out_share", "prune_seconds"]
 scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 
 # %% [markdown]
-# ## The figures: quality against effective compute, and against time
+# ## The figure: quality against effective compute
 #
 # Down and to the left is better. Zero is the dense model that reveals one token per step; every
-# variant is paired with it by sequence and noise. In the first figure zeros count as skipped work.
+# variant is paired with it by sequence and noise. Zeros count as skipped work.
 
 # %%
+from sinkprune_companion.experiments.variant_pairs import compare
 from sinkprune_companion.figures import figures, forests
-from sinkprune_core.evaluation.intervals import compare
 
 
 def at(variant: str, count: int) -> dict:
@@ -308,7 +307,6 @@ front = pd.DataFrame(rows)
 # %%
 labels = {
     "tflop": "effective TFLOP per generated sequence",
-    "seconds": "measured seconds per generated sequence",
     "excess": "bound above the dense NELBO (nats per token)",
 }
 how = {"interval_columns": ("low", "high"), "logx": True}
@@ -318,22 +316,13 @@ caption = f"quality of generation; bars: 95 % interval. {says}"
 figures.save_figure(run, drawn, "front", front, caption)
 
 # %% [markdown]
-# The same against measured time on this machine, where only structured pruning saves any:
-
-# %%
-says = "Pruned models, and the dense model in fewer steps, against measured time"
-drawn = figures.plot_curves(front, "seconds", "excess", "variant", labels, title=says, **how)
-caption = f"quality of generation; bars: 95 % interval. {says}"
-figures.save_figure(run, drawn, "front_time", front, caption)
-
-# %% [markdown]
 # ## Paired differences
 #
-# The same sequences under the same noise. Each panel says what is equal: the first panels compare
+# The same sequences under the same noise. Each section says what is equal: the first ones compare
 # with the dense model in fewer steps, the last with other recipes.
 
 # %%
-from sinkprune_core.evaluation.intervals import forest_table
+from sinkprune_companion.figures.forests import forest_table
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"
 MATCHES = [("unstable", "dense, FLOPs of unstructured", FLOPS)]
@@ -351,10 +340,9 @@ for other in baselines:
     forest[label] = compare(scores, at("unstable", 0), at(other, 0))
     groups[label] = "equal sparsity, FLOPs and calibration tokens"
 says = "Pruned models against the dense one in fewer steps, and against other recipes"
-drawn = forests.plot_forest_panels(
-    forest, "difference at matched compute (nats per token)", groups, says
-)
-caption = f"paired differences, a panel for each thing that is equal. {says}"
+axis = "difference at matched compute (nats per token)"
+drawn = forests.plot_forest(forest, axis, groups, title=says)
+caption = f"paired differences, a section for each thing that is equal. {says}"
 figures.save_figure(run, drawn, "differences", forest_table(forest), caption)
 
 # %% [markdown]
@@ -390,8 +378,9 @@ costs.round(2)
 
 # %%
 import numpy as np
+from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import crossed_interval, on_common_draws
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 
 def over_steps(variant: str, column: str):
@@ -427,7 +416,7 @@ reading(run)
 # All numbers:
 
 # %%
-from sinkprune_core.evaluation.intervals import listed
+from sinkprune_companion.figures.forests import listed
 
 matches = ["effective FLOPs"]
 matches += ["effective FLOPs", "measured time"] * len(structured_recipes)

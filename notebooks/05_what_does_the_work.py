@@ -39,7 +39,7 @@ other_sparsities: list[float] = []  # more sparsities for the factorial
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
 own_noise: bool = True  # each calibration draw is scored under noise of its own; else all under one
-calibration: int = 4  # calibration sequences of noised recipes; clean ones get as many tokens
+calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
@@ -55,8 +55,8 @@ other_noise: list[str] = [
     "rollout"
 ]  # rules of the states, not an even grid: rollout, stratified, dream
 other_allocations: list[str] = []  # sparsity over layers, compared with uniform: owl, linear
-reach_sequences: int = 4  # calibration sequences for the search of tokens that change most
-reach_layers: list[int] = [0, 14]  # blocks whose linear maps are searched
+reach_sequences: int = 2  # calibration sequences for the search of tokens that change most
+reach_layers: list[int] = [14]  # blocks whose linear maps are searched
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
@@ -212,8 +212,9 @@ for seed in tqdm(numbers, desc="calibration draws"):
 # %%
 import pandas as pd
 from sinkprune_companion.experiments.scoring import above_dense
+from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_companion.ledger.contrasts import differences_of
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 losses = pd.concat(losses, ignore_index=True)
 scores = above_dense(losses) if own_noise else losses
@@ -341,47 +342,6 @@ caption = f"one switch changed, the others as in brackets; bars: 95 % interval. 
 figures.save_figure(run, drawn, "simple_effects", simple, caption)
 
 # %% [markdown]
-# ## The text as a factor
-#
-# Recipes are calibrated on crops of samples and documentation. They are scored on crops of three
-# kinds of text, and on text from its beginning, behind the token `<|endoftext|>`. The figure has
-# two effects for each kind of text: leaving all sinks out (the main effect of the factorial), and
-# the official recipe beside Wanda.
-
-# %%
-from sinkprune_companion.experiments.text_kinds import KINDS, by_kind
-
-variants = {cell: name(recipe, wanda) for cell, recipe in main.items()}
-variant_of = name(official, wanda)
-kinds = by_kind(
-    scores,
-    {
-        "main_sinks": lambda part: effects(part, variants, SWITCHES)["sinks left out"],
-        "official_minus_wanda": lambda part: differences_of(part, {"x": (variant_of, "base")})["x"],
-    },
-    lambda part: differences_of(part, {"x": ("base", "dense")})["x"],
-)
-
-# %% [markdown]
-# Left of zero helps.
-
-# %%
-from sinkprune_core.evaluation.intervals import forest_table, listed
-
-titles = {"main_sinks": "sinks left out", "official_minus_wanda": "official recipe − Wanda"}
-labels, groups = {}, {}
-for title, words in titles.items():
-    for finding in (finding for finding in kinds if finding.startswith(title)):
-        kind = KINDS[finding.removeprefix(f"{title}_")]
-        labels[f"{words}: {kind}"] = kinds[finding]
-        groups[f"{words}: {kind}"] = words
-says = "Leaving sinks out, and the official recipe, by kind of scored text"
-label = "effect on the NELBO by kind of text (nats per token)"
-drawn = forests.plot_forest(labels, label, groups, title=says)
-caption = f"effects by kind of text; bars: 95 % interval. {says}"
-figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
-
-# %% [markdown]
 # ## Why so little
 #
 # How much could any choice of so few tokens change? In every linear map a greedy search looks for
@@ -391,9 +351,9 @@ figures.save_figure(run, drawn, "kinds_of_text", forest_table(labels), caption)
 # calibration text, with and without a special first token. A sweep measures this on draw 0 alone.
 
 # %%
-from sinkprune_companion.experiments.token_reach import reach_table, token_reach
+from sinkprune_companion import corpus
+from sinkprune_companion.experiments.token_reach import reach_findings, token_reach
 from sinkprune_companion.run.texts import calibration_draw
-from sinkprune_core import corpus
 from sinkprune_core.calibration.text import Calibration
 
 drawn_texts = [calibration_draw(dlm, reach_sequences, length, seed) for seed in (0, 1)]
@@ -422,9 +382,6 @@ def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
 # The figure, and its numbers:
 
 # %%
-from sinkprune_companion.experiments.reach_findings import reach_findings
-from sinkprune_companion.figures import sink_figures
-
 reach_found = {}
 if first_seed == 0 or not run.is_cell:
     reached = pd.concat(
@@ -435,9 +392,14 @@ if first_seed == 0 or not run.is_cell:
     )
     reach_found = reach_findings(reached[reached.text == "no special first token"])
     says = "Kept weights that change when calibration tokens are left out"
-    drawn = sink_figures.plot_token_reach(reached, says)
+    by = ["text", "choice", "tokens", "share"]
+    means = reached.groupby(by, sort=False).changed.mean().reset_index()
+    axes = {"share": "share of calibration tokens left out", "changed": "kept weights that change"}
+    some = means[means.changed > 0]
+    how = {"logx": True, "logy": True, "title": says, "panel": "text"}
+    drawn = figures.plot_curves(some, "share", "changed", "choice", axes, **how)
     display(figures.save_figure(run, drawn, "reach", reached, says))
-    display(reach_table(reached).round(4))
+    display(means.set_index(by).unstack("text").round(4))
 
 # %% [markdown]
 # ## The reading
@@ -465,13 +427,14 @@ costs["allocation_linear_minus_uniform"] = (linear, method)
 # With the scale, the dense model's loss and what Wanda adds to it:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
 
 found = {}
 for finding, (values_RN, compared) in costs.items():
     if values_RN is not None:
         found[finding] = with_share_of_damage(crossed_interval(values_RN), damage(compared))
-found |= kinds | reach_found
+found |= reach_found
 found["dense_loss"] = crossed_interval(pivot(losses[losses.variant == "dense"]))
 found["wanda_minus_dense"] = crossed_interval(pivot(scores[scores.variant == "base"]) - dense)
 missing = dict.fromkeys(finding for finding in costs if finding not in found)

@@ -115,8 +115,8 @@ for name, lacks in plan.lacks.items():
 # Any public format becomes a native transformers class by renaming weights. No remote code runs.
 
 # %%
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.stand_ins import stand_in
 
 models = {}
 for name in names:
@@ -129,17 +129,9 @@ dlm = models[model]
 
 # %%
 import pandas as pd
-from sinkprune_companion.figures import style
 
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 stands_in = dlm.name.startswith("tiny-random")
-watermark = ", random weights" if stands_in else ""
-
-
-def marked(figure):
-    """A figure of random weights says so across itself."""
-    return style.watermark(figure, "RANDOM WEIGHTS") if stands_in else figure
-
 
 # %% [markdown]
 # Classes and tokens:
@@ -186,29 +178,6 @@ for name, lm in models.items():
         prompts=prompt_BT.tolist(),
         seed=seed,
     )
-
-# %% [markdown]
-# The first prompt of each:
-
-# %%
-from sinkprune_companion.figures import figures, trajectories
-
-panels = []
-for name, one in traced.items():
-    panel = {
-        "title": models[name].name,
-        "profile_SK": one.mass_BSK[0].numpy(),
-        "visible_SK": one.visible_SK.numpy(),
-        "sinks_SK": one.sinks()[0].numpy(),
-        "labels": trajectories.token_labels(models[name].tokenizer, one.final_BK[0]),
-        "prompt_length": one.prompt_length,
-    }
-    panels.append(panel)
-says = "Attention received by each token, step by step; rings mark sinks"
-drawn = trajectories.plot_sink_positions(panels, says)
-positions = trajectories.positions_table(panels)
-caption = f"one prompt{watermark}. {says}"
-figures.save_figure(run, marked(drawn), "sink_positions", positions, caption)
 
 # %% [markdown]
 # The paper's measures of how much sinks move, as means over prompts. Notebook 01 asks this of the
@@ -261,32 +230,19 @@ for sparsity, recipe in recipes.items():
 # same noise. Every value is a record, so a run that was stopped goes on where it was.
 
 # %%
-from sinkprune_companion.experiments.variants import variant_scores
+from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.figures.forests import listed
 from sinkprune_core.evaluation.intervals import interval
 
 variants = {0.0: dlm, **pruned}
 scores, forest = {}, {}
 for sparsity, lm in variants.items():
     labels = {"sparsity": sparsity, "preset": preset}
-    scores[sparsity] = variant_scores(
-        run, lm, lm.fingerprint(), None, None, held_out, draws, **labels
-    )
+    scores[sparsity] = Variant(lm, lm.fingerprint()).scores(run, held_out, draws, **labels)
 for sparsity in pruned:
     excess = scores[sparsity].value - scores[0.0].value
     forest[f"{preset}, {sparsity:.0%} − dense"] = interval(excess)
-
-# %% [markdown]
-# The differences to the dense model:
-
-# %%
-from sinkprune_companion.figures import forests
-from sinkprune_core.evaluation.intervals import forest_table
-
-label = f"difference in NELBO (nats per token), {dlm.name}"
-says = "Pruned models against the dense one"
-drawn = forests.plot_forest(forest, label, title=says)
-caption = f"paired differences, intervals over sequences{watermark}. {says}"
-figures.save_figure(run, marked(drawn), "likelihood", forest_table(forest), caption)
+listed(forest)
 
 # %% [markdown]
 # The benchmarks: tasks of lm-evaluation-harness under the published protocol of the model's family,
@@ -333,11 +289,9 @@ for sparsity, lm in variants.items():
 # %%
 from sinkprune_companion.ledger import published
 
-comparable = [
-    published.comparable(found, model, preset if sparsity else None, sparsity)
-    for sparsity, found in results.items()
-]
-ours = None if stands_in or limit is not None else pd.concat(comparable)
+ours = {(preset if sparsity else None, sparsity): found for sparsity, found in results.items()}
+if stands_in or limit is not None:
+    ours = None
 table = published.beside(model, ours)
 cells = table.assign(
     cell=[

@@ -135,7 +135,8 @@ for name, lm in dlms.items():
 # %%
 import pandas as pd
 from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 losses = pd.concat(frames, ignore_index=True)
 scores = pd.concat([above_dense(part) for _, part in losses.groupby("pair", sort=False)])
@@ -177,7 +178,7 @@ drawn_rows = costs[costs.left_out != "none"]
 drawn_rows = drawn_rows.assign(panel=drawn_rows.pair + ", " + drawn_rows.sparsity)
 figures.save_figure(
     run,
-    forests.plot_methods(
+    forests.plot_rows(
         drawn_rows, "panel", "left_out", "NELBO above nothing left out (nats per token)", title
     ),
     "left_out",
@@ -352,8 +353,8 @@ run.find(found)
 # All numbers:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded
-from sinkprune_core.evaluation.intervals import listed
 
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 

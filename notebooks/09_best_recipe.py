@@ -116,18 +116,28 @@ levels.round(2)
 
 # %%
 from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
+from sinkprune_companion.experiments.variant_answers import variant_answers
+from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 EMPTY = pd.DataFrame(columns=["variant", "place", "value"])
+answers = []  # to two-choice items, of the recipes that are measured again
 
 
-def measured(part: str, entries: list, of_draws: list[int], of_texts=texts) -> pd.DataFrame:
+def measured(part: str, entries: list, of_draws: list, of_texts=texts, of_items=None):
     """Nats per token above the dense model, a row per recipe, draw and sequence."""
     if part not in parts or not of_draws:
         return EMPTY
-    measures = recipe_search.Measures(of_texts, draws)
-    scores, _ = recipe_search.measure(run, dlm, fingerprint, entries, measures, of_draws)
-    return above_dense(scores)
+    scores = []
+    for seed in of_draws:
+        for variant, labels in recipe_search.variants_on(
+            run, dlm, fingerprint, entries, length, seed
+        ):
+            with variant:
+                scores.append(variant.scores(run, of_texts, draws, noise=seed, **labels))
+                if of_items:
+                    answers.append(variant_answers(run, variant, of_items, item_draws, **labels))
+    return above_dense(pd.concat(scores, ignore_index=True))
 
 
 # %% [markdown]
@@ -287,12 +297,10 @@ for place in places:
         if entry.name in [*chosen.get(entry.place, []), recipe_search.BASELINE]:
             entries.append(entry)
 fresh = [screening_draws + number for number in numbers]
-confirmation, answers = EMPTY, pd.DataFrame()
-if chosen and "confirmation" in parts:
+confirmation = EMPTY
+if chosen:
     benchmarks = {"suite": items, "blimp": blimp_pairs}
-    measures = recipe_search.Measures(texts, draws, benchmarks, item_draws)
-    scores, answers = recipe_search.measure(run, dlm, fingerprint, entries, measures, fresh)
-    confirmation = above_dense(scores)
+    confirmation = measured("confirmation", entries, fresh, of_items=benchmarks)
 confirmed_costs = costs(confirmation)
 confirmed_costs.round(3)
 
@@ -350,11 +358,11 @@ pd.DataFrame.from_dict(chosen, orient="index")
 # BLiMP, in shares of what plain SparseGPT costs there. Above zero the first keeps more of them.
 
 # %%
-from sinkprune_companion.experiments.answer_margins import margins, share_of_damage
+from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
 
-by_pair = margins(answers) if len(answers) else answers
+by_pair = margins(pd.concat(answers)) if answers else EMPTY
 DENSE = {"variant": "dense", "place": "dense"}
-for place, names in chosen.items() if len(answers) else []:
+for place, names in chosen.items() if answers else []:
     baseline = {"variant": recipe_search.BASELINE, "place": place}
     for rank, name in enumerate(names, start=1):
         kept = share_of_damage(by_pair, {"variant": name, "place": place}, baseline, DENSE)
@@ -367,8 +375,8 @@ run.find(found)
 # All numbers:
 
 # %%
+from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded
-from sinkprune_core.evaluation.intervals import listed
 
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 

@@ -1,6 +1,6 @@
 """Numbers as readers see them: one format for pages, notebooks and figures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sinkprune_core.evaluation.intervals import Estimate
 
@@ -9,8 +9,13 @@ SPACE = "\N{NO-BREAK SPACE}"  # no line breaks within a number
 SMALLEST_P = 0.001  # smaller ones are shown as below it
 
 
-def number(value: float, digits: int = 2) -> str:
-    """Return a number of so many significant digits, with a true minus sign and commas between thousands."""
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a number of so many significant digits, with a true minus sign and commas between thousands.
+
+    A dash stands for none.
+    """
+    if value is None:
+        return "–"
     rounded = float(f"{value:.{digits}g}")
     text = f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
     return text.replace("-", MINUS)
@@ -63,3 +68,13 @@ def joined(parts: Iterable[str], last: str = "and") -> str:
     if len(parts) < 2:
         return "".join(parts)
     return f"{', '.join(parts[:-1])} {last} {parts[-1]}"
+
+
+def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table, without a line break at its end; a vertical bar in a cell is escaped."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(_line(cells) for cells in lines)
+
+
+def _line(cells: Sequence[object]) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

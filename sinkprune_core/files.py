@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,7 +23,6 @@ CHUNK = 1 << 20  # bytes that are read at a time
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full disk, or beyond a quota, ends with
 DIGESTS = "digests.json"  # beside the files of a folder: the digest of each
 FRESH = 2.0  # seconds in which a file may change without another time of modification
-held_here: dict[Path, tuple[int, int]] = {}  # what this process holds: by which thread, how often
 
 
 def cache_dir() -> Path:
@@ -37,13 +35,6 @@ def cache_dir() -> Path:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(caches) / "sinkprune"
     return Path(folder).expanduser().resolve()
-
-
-def project_root() -> Path:
-    """Return the repository root for an editable install, else the working directory."""
-    root = PACKAGE.parent
-    is_repository = (root / "pyproject.toml").exists() and (root / "notebooks").is_dir()
-    return root if is_repository else Path.cwd()
 
 
 def free_disk_at(path: Path) -> int:
@@ -242,37 +233,29 @@ def held(path: Path | str) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path = _resolved(path)
-    mine = threading.get_ident()
-    owner, times = held_here.get(path, (mine, 0))
-    if times and owner == mine:
-        held_here[path] = (mine, times + 1)
-        try:
-            yield
-        finally:
-            held_here[path] = (mine, times)
-        return
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.with_name(f".{path.name}.lock")
     holder = path.with_name(f".{path.name}.holder")
-    lock = FileLock(file)
+    lock = FileLock(file, is_singleton=True)  # it counts how often a thread holds it
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise RuntimeError(
             f"{path} is in use by {_described(holder)}: wait until that has ended, or choose another place"
         ) from None
+    is_outermost = lock.lock_counter == 1
     try:
-        held_here[path] = (mine, 1)
-        since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-        known = {"process": os.getpid(), "machine": socket.gethostname(), "since": since}
-        with room_needed(path):
-            holder.write_text(json.dumps(known) + "\n", encoding="utf-8")
+        if is_outermost:
+            since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+            known = {"process": os.getpid(), "machine": socket.gethostname(), "since": since}
+            with room_needed(path):
+                holder.write_text(json.dumps(known) + "\n", encoding="utf-8")
         yield
     finally:
-        held_here.pop(path, None)
-        holder.unlink(missing_ok=True)
-        with suppress(OSError):  # Windows removes no open file
-            file.unlink()  # while it is held: who waits for it looks whether it is still there
+        if is_outermost:
+            holder.unlink(missing_ok=True)
+            with suppress(OSError):  # Windows removes no open file
+                file.unlink()  # while it is held: who waits for it looks whether it is still there
         lock.release()
 
 

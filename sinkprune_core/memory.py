@@ -1,46 +1,18 @@
-"""Main memory: how much is free, what large tensors on a CPU need of the C library's allocator, and how much
-of an intermediate result to hold at once.
-
-The settings are those of glibc; other C libraries are left alone.
-"""
+"""Main memory: how much is free, and how much of an intermediate result to hold at once."""
 
 from __future__ import annotations
 
 import ctypes
-import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 if TYPE_CHECKING:  # what drives the notebooks asks for free memory, and does without torch
     import torch
 
-# Parameters of `mallopt`, by the numbers in glibc's malloc.h.
-_TRIM_THRESHOLD = -1
-_TOP_PAD = -2
-_MMAP_MAX = -4
-
 UNLIMITED = 1 << 62  # bytes
 CACHE_BYTES = 3 << 18  # of a temporary: with what it is made from and into it stays near a core of a CPU
-
-
-def keep_freed_memory() -> bool:
-    """Let freed tensors be used again instead of going back to the system; return whether glibc took the
-    setting.
-
-    glibc maps every large tensor anew and clears it page by page, which costs up to half of the time of a
-    forward with logits.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    taken = [
-        mallopt(_MMAP_MAX, 0),  # large tensors come from the heap, too
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1),  # bytes free at its end before it shrinks
-        mallopt(_TOP_PAD, 2**26),  # bytes that it grows by beyond what is asked for
-    ]
-    return all(taken)
 
 
 def release_freed_memory() -> bool:
@@ -71,23 +43,12 @@ def free_memory() -> int:
 
     A container's limit counts, and so does that of the process (`ulimit -v`).
     """
-    return min(_free_on_machine(), _free_in_groups(), _free_in_process())
+    return min(psutil.virtual_memory().available, _free_in_groups(), _free_in_process())
 
 
 def resident_memory() -> int:
-    """Return the bytes of main memory that this process holds; 0 where the system does not say."""
-    return _pages(1)
-
-
-def _free_on_machine() -> int:
-    """Return the free bytes of the machine; of one that does not say, its size, or no limit."""
-    try:
-        kilobytes = re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1]
-        return int(kilobytes) * 1024
-    except (OSError, TypeError):  # not Linux
-        if not hasattr(os, "sysconf"):
-            return UNLIMITED
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the bytes of main memory that this process holds."""
+    return psutil.Process().memory_info().rss
 
 
 def _free_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
@@ -138,17 +99,13 @@ def _free_in_process() -> int:
         import resource
     except ImportError:  # Windows
         return UNLIMITED
+    used = psutil.Process().memory_info()
     free = UNLIMITED
-    for limit, used in ((resource.RLIMIT_AS, _pages(0)), (resource.RLIMIT_DATA, _pages(5))):
+    for limit, used_bytes in (
+        (resource.RLIMIT_AS, used.vms),
+        (resource.RLIMIT_DATA, getattr(used, "data", 0)),
+    ):
         most, _ = resource.getrlimit(limit)
         if most != resource.RLIM_INFINITY:
-            free = min(free, max(0, most - used))
+            free = min(free, max(0, most - used_bytes))
     return free
-
-
-def _pages(column: int) -> int:
-    """Return a column of what Linux says of this process's pages, in bytes: 0 mapped, 1 resident, 5 data."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[column]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

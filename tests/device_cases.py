@@ -14,27 +14,21 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import save_file
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli.main import main
-from sinkprune_companion.harness import quality
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
-from sinkprune_core import corpus
-from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.costs import compute
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.evaluation.protocols import Protocol
-from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
 from sinkprune_core.pruning.shrink import shrink
-from sinkprune_core.sinks.hiding import Hiding, hiding_model
 from sinkprune_core.sinks.trace import trace
 
 if torch.cuda.is_available():
@@ -107,9 +101,6 @@ def assert_frames(expected: pd.DataFrame, found: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(expected, found, rtol=1e-4, atol=1e-5)
 
 
-# pruning
-
-
 # They differ from another preset in their token weights alone.
 TWINS = {"stable", "random", "only-sinks", "paper-no-sinks", "structured-no-sinks"}
 IN_MEMORY = [(name, "in memory") for name in RECIPES if name not in TWINS]
@@ -139,37 +130,6 @@ def test_pruning(pair, calibration, tmp_path, name, kept):
 
 
 @pytest.mark.parametrize("name", ["wanda", "unstable", "sparsegpt"])
-def test_a_killed_run_goes_on(pair, calibration, tmp_path, killed_at, name):
-    on_cpu, on_device = pair()
-    prune(on_cpu, RECIPES[name], calibration, progress=False)
-    with killed_at(2):
-        prune(on_device, RECIPES[name], calibration, progress=False, work=tmp_path / "work")
-    _, again = pair()
-    prune(again, RECIPES[name], calibration, progress=False, work=tmp_path / "work")
-    assert_alike(weights(on_cpu), weights(again))
-
-
-@pytest.mark.parametrize(("kept", "expected"), [("in memory", DEVICE.type), ("on disk", "cpu")])
-@pytest.mark.parametrize("name", ["wanda", "noised-dense", "dense sparsegpt"])
-def test_hidden_states_of_a_run_with_a_work_folder_do_not_wait_beside_the_model(
-    pair, calibration, tmp_path, monkeypatch, name, kept, expected
-):
-    run_block = engine.run_block
-    waited_on = set()
-
-    def watched(block, states, *args, **kwargs):
-        waited_on.update(state.hidden_BTD.device.type for state in states)
-        return run_block(block, states, *args, **kwargs)
-
-    for module in (dense_statistics, engine):
-        monkeypatch.setattr(module, "run_block", watched)
-    _, on_device = pair()
-    work = tmp_path / "work" if kept == "on disk" else None
-    prune(on_device, RECIPES[name], calibration, progress=False, work=work)
-    assert waited_on == {expected}
-
-
-@pytest.mark.parametrize("name", ["wanda", "unstable", "sparsegpt"])
 def test_streaming(tmp_path, killed_at, name):
     """Pruned in two goes, so that finished blocks come back from the work folder, then scored."""
     write(CASES["llada"], tmp_path / "llada")
@@ -195,14 +155,6 @@ def test_streaming(tmp_path, killed_at, name):
     assert_frames(score(on_cpu, ids_NT, draws=2), score(again, ids_NT, draws=2))
 
 
-def test_weights_come_back(pair, calibration):
-    on_cpu, on_device = pair()
-    with weights_kept(on_device):
-        prune(on_device, RECIPES["flap"], calibration, progress=False)
-        assert on_cpu.fingerprint() != on_device.fingerprint()
-    assert on_cpu.fingerprint() == on_device.fingerprint()
-
-
 # scores
 
 
@@ -218,24 +170,6 @@ def test_scores(pair, make_ids, kind):
     text_T = make_ids(1, 90)[0]
     expected = perplexity(on_cpu, text_T, protocol).nats
     assert math.isclose(perplexity(on_device, text_T, protocol).nats, expected, rel_tol=1e-4)
-
-
-def test_filling(pair, make_ids):
-    on_cpu, on_device = pair()
-    judge_on_cpu, judge_on_device = pair("autoregressive")
-    ids_NT = make_ids(3, 20)
-    assert_frames(
-        quality.filling(on_cpu, judge_on_cpu, ids_NT),
-        quality.filling(on_device, judge_on_device, ids_NT),
-    )
-
-
-def test_costs(pair, make_ids):
-    on_cpu, on_device = pair()
-    ids_BT = make_ids(2, 12)
-    where_BT = torch.arange(12).expand_as(ids_BT) > 5
-    assert_frames(compute.account(on_cpu, ids_BT, where_BT), compute.account(on_device, ids_BT, where_BT))
-    assert len(compute.latency({"on device": on_device}, ids_BT, where_BT, rounds=2)) == 2
 
 
 # generation
@@ -291,15 +225,6 @@ def test_traces(pair, make_ids, kind):
     assert torch.equal(expected.ids_BSK, found.ids_BSK)
     torch.testing.assert_close(expected.layers_BSLK, found.layers_BSLK)
     assert torch.equal(expected.sinks(), found.sinks())
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("keys", ["top", "random"])
-def test_hiding(pair, make_ids, kind, keys):
-    on_cpu, on_device = (hiding_model(lm, Hiding(keys, 2)) for lm in pair(kind))
-    ids_NT = make_ids(2, 24)
-    assert_frames(score(on_cpu, ids_NT), score(on_device, ids_NT))
-    assert_frames(pd.DataFrame(on_cpu.log), pd.DataFrame(on_device.log))
 
 
 # training

@@ -1,7 +1,6 @@
 """What Binder would build: a dry run of repo2docker, which needs no Docker and no network."""
 
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -56,27 +55,3 @@ def test_binder_builds_the_environment_of_the_root_and_nothing_besides():
     for surprise in ("postBuild", "requirements.txt", "apt.txt", "pip install", "runtime.txt", "binder/"):
         assert surprise not in text, surprise
     assert not [line for line in dockerfile if line.startswith("FROM ")][1:], "one stage"
-
-
-def test_the_project_is_there_before_the_environment_that_installs_it():
-    _, dockerfile = plan(ROOT)
-    (copied,) = [number for number, line in enumerate(dockerfile) if " src/ " in line]
-    (updated,) = [number for number, line in enumerate(dockerfile) if "env update" in line]
-    assert copied < updated
-
-
-@pytest.mark.parametrize("spoil", ["an empty .binder", "no Python line", "a requirements file alone"])
-def test_the_dry_run_tells_a_wrong_set_up(spoil, tmp_path):
-    """Negative controls: the same reading sees what would silently lead Binder elsewhere."""
-    shutil.copy(ROOT / "environment.yml", tmp_path)
-    if spoil == "an empty .binder":
-        (tmp_path / ".binder").mkdir()
-    elif spoil == "no Python line":
-        file = tmp_path / "environment.yml"
-        file.write_text(re.sub(r"(?m)^  - python=.*\n", "", file.read_text()))
-    else:
-        (tmp_path / "environment.yml").rename(tmp_path / "requirements.txt")
-    said, dockerfile = plan(tmp_path)
-    assert f"Building conda environment for python={PYTHON}\n" not in said or updates(dockerfile) != [
-        "environment.yml"
-    ]

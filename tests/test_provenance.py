@@ -3,8 +3,8 @@
 import subprocess
 import sys
 
+from sinkprune_companion.run.provenance import environment
 from sinkprune_core.files import PACKAGE
-from sinkprune_core.provenance import environment
 
 
 def test_the_environment_names_versions_and_the_commit():

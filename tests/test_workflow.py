@@ -187,26 +187,13 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     [
         ({"09_none": {"size": [1]}}, "sweep or resources name 09_none"),
         ({"01_two": {"size": 3}}, "size=3 must be a list"),
-        ({"01_two": {"size": [3, 3]}}, "two cells are called size-3"),
-        ({"01_two": {"seeds": [1, 2]}}, "stages of 01_two: size is not a parameter of its sweep: seeds"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused_before_any_work(project, sweep, message):
-    configure(project, sweep=sweep, stages={"01_two": "size"} if "stages" in message else {})
+    configure(project, sweep=sweep)
     refused = reproduce(project)
     assert refused.returncode != 0 and message in refused.stderr + refused.stdout
     assert not (project / "runs" / "tiny").exists()
-
-
-def test_cells_of_a_stage_wait_for_those_of_the_stages_before(project):
-    sweep = {"01_two": {"first_seed": [0, 1], "pause": [1.5, 0.0], "seeds": [1]}}
-    configure(project, two={"size": 3, "seeds": 2}, sweep=sweep, stages={"01_two": "pause"})
-    assert reproduce(project).returncode == 0
-    cells = project / "runs" / "tiny" / "cells" / "01_two"
-    done = {file.parents[1].name: file.stat().st_mtime for file in cells.glob("*/findings/01_two.json")}
-    first = [time for name, time in done.items() if name.endswith("pause-1.5")]
-    second = [time for name, time in done.items() if name.endswith("pause-0.0")]
-    assert len(first) == len(second) == 2 and max(first) < min(second)
 
 
 def begun(project: Path, **streams: object) -> subprocess.Popen:
@@ -260,14 +247,6 @@ def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_
     assert (kept.read_text(), kept.stat().st_mtime_ns) == (text, stamp)
 
 
-def test_an_unknown_profile_gives_one_clear_error(project):
-    refused = subprocess.run(
-        **command(project, "reproduce", "--profile", "huge"), capture_output=True, timeout=60
-    )
-    assert refused.returncode == 1
-    assert refused.stderr == "error: profile 'huge' is unknown; choose one of tiny\n"
-
-
 def test_a_profile_names_itself_and_every_notebook():
     names = {path.stem for path in (ROOT / "notebooks").glob("*.py")}
     for config in CONFIGS:
@@ -280,100 +259,6 @@ def test_a_profile_names_itself_and_every_notebook():
 
 
 # a cluster
-
-
-def fake_cluster(project: Path) -> Path:
-    """Write SLURM's commands as the plugin calls them; `sbatch` keeps its arguments and runs jobs at once."""
-    folder = project / "cluster"
-    folder.mkdir()
-    scripts = {
-        "sbatch": """
-import json, os, pathlib, subprocess, sys
-folder = pathlib.Path(__file__).parent
-number = str(os.getpid())
-(wrapped,) = [a.removeprefix("--wrap=") for a in sys.argv if a.startswith("--wrap=")]
-(folder / f"{number}.call").write_text(json.dumps(sys.argv[1:]))
-environment = {**os.environ, "SLURM_JOB_ID": number}
-with (folder / f"{number}.log").open("w") as log:
-    done = subprocess.run(wrapped, shell=True, env=environment, stdout=log, stderr=subprocess.STDOUT)
-(folder / f"{number}.state").write_text("FAILED" if done.returncode else "COMPLETED")
-print(number)
-""",
-        "sacct": """
-import pathlib
-for state in pathlib.Path(__file__).parent.glob("*.state"):
-    print(f"{state.stem}|{state.read_text()}")
-""",
-        "srun": """
-import os, sys
-command = sys.argv[1:]
-while command[0].startswith("-"):
-    command.pop(0)
-os.execvp(command[0], command)
-""",
-        "sinfo": "print('PARTITION work* gpu')",
-        "sacctmgr": "print('someone')",
-        "sshare": "print('someone')",
-        "squeue": "",
-        "scontrol": "",
-        "scancel": "",
-    }
-    for name, code in scripts.items():
-        (folder / name).write_text(f"#!{sys.executable}\n{code}")
-        (folder / name).chmod(0o755)
-    return folder
-
-
-def snakemake(project: Path, place: str, *more: str) -> subprocess.CompletedProcess:
-    options = command(project)
-    options["args"] = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--workflow-profile",
-        str(project / "workflow" / "profiles" / place),
-        *more,
-    ]
-    options["env"]["PATH"] = f"{project / 'cluster'}{os.pathsep}{options['env']['PATH']}"
-    return subprocess.run(**options, capture_output=True, timeout=300)
-
-
-def test_on_a_cluster_every_job_is_a_submission_with_what_it_needs(project):
-    pytest.importorskip("snakemake_executor_plugin_slurm")
-    configure(
-        project,
-        notebooks={"01_two": {"size": 3}},
-        sweep={"01_two": {"size": [3]}},
-        resources={"01_two": {"gpu": 1, "threads": 4, "mem_mb": 9000, "runtime": 30}},
-    )
-    cluster = fake_cluster(project)
-    quick = [
-        "--slurm-init-seconds-before-status-checks",
-        "1",
-        "--seconds-between-status-checks",
-        "1",
-        "--latency-wait",
-        "5",
-        "--default-resources",
-        "slurm_account=someone",
-    ]
-    done = snakemake(project, "slurm", "--configfile", "workflow/config/tiny.yml", *quick)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (project / "runs" / "tiny" / "figures" / "claims.md").exists()
-    calls = {}
-    for file in cluster.glob("*.call"):
-        arguments = json.loads(file.read_text())
-        calls[arguments[arguments.index("--comment") + 1].split("_wildcards")[0]] = " ".join(arguments)
-    assert set(calls) == {"rule_cell_01_two", "rule_notebook_01_two", "rule_claims"}
-    for rule in ("rule_cell_01_two", "rule_notebook_01_two"):
-        assert (
-            " -t 30 " in calls[rule]
-            and " --mem 9000 " in calls[rule]
-            and "--gpus=1" in calls[rule]
-            and "=4 " in calls[rule]
-        )
-    assert "--gpus" not in calls["rule_claims"]
-    assert all(" -p work " in call and " -A someone " in call for call in calls.values())
 
 
 PLANS = [(config.stem, "local") for config in CONFIGS] + [("full", "slurm")]
@@ -408,10 +293,3 @@ def test_every_profile_can_be_planned(profile, place):
         if line.startswith("total ")
     }
     assert int(total) == len(stated["notebooks"]) + cells + 2  # the claims table and the target
-
-
-def test_a_place_that_does_not_exist_gives_one_clear_error(project):
-    refused = subprocess.run(
-        **command(project, "reproduce", "--profile", "tiny", "--on", "moon"), capture_output=True, timeout=60
-    )
-    assert refused.returncode == 1 and refused.stderr == "error: --on moon: choose one of local, slurm\n"

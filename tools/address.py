@@ -13,8 +13,9 @@ from pathlib import Path
 import jupytext
 import nbformat
 
+from sinkprune_companion import project_root
 from sinkprune_companion.run.address import ADDRESS, COLAB, FIRST, REF, address, with_badges
-from sinkprune_core.files import atomic, project_root
+from sinkprune_core.files import atomic
 
 
 def write(url: str, root: Path) -> list[Path]:

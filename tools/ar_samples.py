@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from transformers import StaticCache
 
-from sinkprune_core.corpus import SAMPLES
+from sinkprune_companion.corpus import SAMPLES
 from sinkprune_core.files import atomic, cache_dir
 from sinkprune_core.models.embedded import START_TOKEN_ID
 from sinkprune_core.models.language_model import LanguageModel

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.evaluate import announce_duration
 from sinkprune_companion.cli.model_options import ModelOptions, check_model
 from sinkprune_companion.cli.options import option, path, positional, real, whole
 
@@ -145,14 +143,18 @@ def scores(
         options.seed,
         options.batch or two_choice.BATCH,
         progress=True,
-        announce=partial(announce_duration, lm, draws),
     )
     return nats, answers
 
 
 def comparison(a: tuple, b: tuple, margin: float) -> dict[str, object]:
     """Return the verdict, the differences and the flips of what `scores` returned of two models."""
-    from sinkprune_core.evaluation.comparison import accuracy_difference, flips, nats_difference, outcome
+    from sinkprune_companion.experiments.comparison import (
+        accuracy_difference,
+        flips,
+        nats_difference,
+        outcome,
+    )
 
     (nats_a, answers_a), (nats_b, answers_b) = a, b
     nats = nats_difference(nats_a, nats_b)

@@ -1,10 +1,8 @@
 """`sinkprune evaluate`: likelihood of held-out text, or tasks of lm-evaluation-harness."""
 
 import dataclasses
-import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -190,7 +188,6 @@ def task_table(options: EvaluateOptions) -> "pd.DataFrame":
     from sinkprune_companion.harness.benchmarks import evaluate_named, named
     from sinkprune_companion.harness.local_tasks import local_tasks
     from sinkprune_companion.harness.suite import groups_of
-    from sinkprune_core.evaluation import two_choice
 
     names = options.task_names
     of_suite = [name for name in names if groups_of(name)]
@@ -216,17 +213,7 @@ def task_table(options: EvaluateOptions) -> "pd.DataFrame":
             options.batch,
             include,
             progress=True,
-            announce=partial(announce_duration, lm, options.draws or two_choice.DRAWS),
         )
-
-
-def announce_duration(lm: "LanguageModel", draws: int, seconds: float) -> None:
-    """Say how long the suite takes from now on, and with how many draws."""
-    from tqdm.auto import tqdm
-
-    masks = f", with at most {draws} random masks of an answer (--draws)" if lm.is_diffusion else ""
-    line = f"suite, {lm.name}: about {seconds / 60:.1f} minutes at this machine's speed now{masks}"
-    tqdm.write(line, file=sys.stderr)  # on a line of its own, above the bar
 
 
 def measure_of(lm: "LanguageModel") -> str:

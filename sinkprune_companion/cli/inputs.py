@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import torch
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli.model_options import ModelOptions, device_map_of
 from sinkprune_companion.harness import local_data
-from sinkprune_core import corpus
 from sinkprune_core.memory import free_memory
 from sinkprune_core.models.catalog import EMBEDDED
 from sinkprune_core.models.devices import choose_device, choose_dtype

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from sinkprune_companion import project_root
 from sinkprune_companion.cli.claims import PROFILE_HELP
 from sinkprune_companion.cli.options import Options, option
 from sinkprune_companion.run.profiles import run_folder
-from sinkprune_core.files import project_root
 
 
 @dataclass(frozen=True, kw_only=True)

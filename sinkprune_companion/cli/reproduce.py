@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from sinkprune_companion import project_root
 from sinkprune_companion.cli.claims import print_claims
 from sinkprune_companion.cli.options import Options, option, switch
 from sinkprune_companion.run import progress
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
-from sinkprune_core.files import project_root
 from sinkprune_core.spelling import suggestion
 
 LOOK_EVERY = 2.0  # seconds between two looks at what runs

@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from torch import nn
 
+from sinkprune_companion.experiments.token_reach import linear_inputs
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block
+from sinkprune_core.models.blocks import Rows
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import select
@@ -53,43 +54,17 @@ def _linears(lm: LanguageModel) -> dict[Place, nn.Module]:
     return linears
 
 
-class _LargestInputs:
-    """Pre-hooks of linears that remember the largest |x| of every input at tokens whose weight is 0."""
-
-    def __init__(self, linears: Mapping[str, nn.Module]):
-        self.weight_WBT: torch.Tensor | None = None  # of the batch that runs now; `run_block` sets it
-        self.largest: dict[str, torch.Tensor] = {}
-        self.handles = []
-        for name, linear in linears.items():
-            self.largest[name] = torch.zeros(weight_OI(linear).shape[1])
-            self.handles.append(linear.register_forward_pre_hook(self._hook(name)))
-
-    def _hook(self, name: str):
-        def remember(module: nn.Module, args: tuple) -> None:
-            input_XI = args[0][self.weight_WBT.to(args[0].device) == 0]
-            if len(input_XI):
-                seen_I = input_XI.abs().amax(0).float().cpu()
-                self.largest[name] = torch.maximum(self.largest[name], seen_I)
-
-        return remember
-
-
-@torch.no_grad()
 def largest_inputs(lm: LanguageModel, rows: Rows, batch: int = 16) -> dict[Place, torch.Tensor]:
     """Return the largest |x| of every linear's inputs at the tokens of `rows` that weigh 0, float32 (I,).
 
     It is 0 where no token does. The model must be dense.
     """
+    is_left_out_N = (rows.weight_RT == 0).flatten()
     largest = {}
-    states = block_inputs(lm, rows, batch)
-    for layer, block in enumerate(lm.blocks):
-        watch = _LargestInputs(lm.linears(block))
-        try:
-            states = run_block(block, states, watch)
-        finally:
-            for handle in watch.handles:
-                handle.remove()
-        largest |= {(layer, name): value_I for name, value_I in watch.largest.items()}
+    for layer, inputs in linear_inputs(lm, rows.ids_RT, range(len(lm.blocks)), batch):
+        for name, input_NI in inputs.items():
+            size_XI = input_NI[is_left_out_N].abs().float()
+            largest[layer, name] = size_XI.amax(0) if len(size_XI) else torch.zeros(input_NI.shape[1])
     return largest
 
 
@@ -181,8 +156,8 @@ def _replacements(
 def restored(lm: LanguageModel, lost: pd.DataFrame, swap: bool = True) -> Iterator[None]:
     """Give lost weights their values back while a block runs, in a model that is pruned without them.
 
-    With `swap` the weights that replaced them become zero, so that the sparsity stays; without it the model
-    has as many zeros fewer.
+    With `swap` the weights that replaced them become zero, so that as many weights stay pruned; without it
+    the model has as many zeros fewer.
     """
     linears = _linears(lm)
     changed = []

@@ -34,33 +34,12 @@ def mean_diagonal(gram_II: torch.Tensor) -> float:
 
 
 @contextmanager
-def dampings_noted() -> Iterator[list[float]]:
-    """Yield a list to which SparseGPT appends the damping of every matrix, in the order of pruning."""
-    values: list[float] = []
+def sharing_by(share_of: Callable[[torch.Tensor, float], float]) -> Iterator[None]:
+    """Let SparseGPT add another share of a mean diagonal, from the Gram matrix and the recipe's share."""
 
     def solve(weights, gram_II, select, group, damping, block_size):
-        values.append(damping * mean_diagonal(gram_II))
-        return sparsegpt(weights, gram_II, select, group, damping, block_size)
+        return sparsegpt(weights, gram_II, select, group, share_of(gram_II, damping), block_size)
 
-    with _solving_by(solve):
-        yield values
-
-
-@contextmanager
-def dampings_given(values: list[float]) -> Iterator[None]:
-    """Let SparseGPT damp its matrices by these numbers, in the order of pruning, whatever a recipe says."""
-    left = iter(values)
-
-    def solve(weights, gram_II, select, group, damping, block_size):
-        share = next(left) / mean_diagonal(gram_II)
-        return sparsegpt(weights, gram_II, select, group, share, block_size)
-
-    with _solving_by(solve):
-        yield
-
-
-@contextmanager
-def _solving_by(solve: Callable) -> Iterator[None]:
     former = CRITERIA[CRITERION]
     CRITERIA[CRITERION] = replace(former, solve=solve)
     try:
@@ -95,17 +74,23 @@ class DampedVariant(Variant):
 
     def ready(self) -> Report:
         """Prune the model unless that was done, and return what pruning reported."""
-        with dampings_given(self._dampings()):
+        left = iter(self.dampings())
+        with sharing_by(lambda gram_II, share: next(left) / mean_diagonal(gram_II)):
             return super().ready()
 
-    def _dampings(self) -> list[float]:
+    def dampings(self) -> list[float]:
+        """Return the record of what `plain` adds to every matrix, in the order of pruning."""
+        plain = Variant(self.lm, self.fingerprint, self.plain, self.calibration)
+
         def compute() -> pd.DataFrame:
-            with (
-                dampings_noted() as values,
-                Variant(self.lm, self.fingerprint, self.plain, self.calibration) as variant,
-            ):
-                variant.ready()
+            values: list[float] = []
+
+            def note(gram_II: torch.Tensor, share: float) -> float:
+                values.append(share * mean_diagonal(gram_II))
+                return share
+
+            with sharing_by(note), plain:
+                plain.ready()
             return pd.DataFrame({"damping": values})
 
-        key = Variant(self.lm, self.fingerprint, self.plain, self.calibration).key
-        return self.run.record("dampings", compute, REVISION, **key).damping.tolist()
+        return self.run.record("dampings", compute, REVISION, **plain.key).damping.tolist()

@@ -4,6 +4,7 @@ Dimensions: O output features, I input features of a linear map.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -38,17 +39,9 @@ def mask_differences(
 
     Columns `one`, `other`, `layer`, `linear`, `differ` = 1 - (kept by both) / (mean number kept): 0 for equal
     masks, 1 for masks that keep nothing in common; two random masks of sparsity s have s. `variants` maps
-    names to a recipe, its calibration text and the statistics it shares with others. Raises ValueError for a
-    pair that names no variant.
+    names to a recipe, its calibration text and the statistics it shares with others.
     """
-    named = [name for pair in pairs for name in pair]
-    unknown = set(named) - set(variants)
-    if unknown:
-        raise ValueError(
-            f"pairs name {sorted(unknown)}, which are no variants: "
-            f"give them, or pairs of {', '.join(variants)}"
-        )
-    masks = {name: kept_masks(lm, *variants[name]) for name in dict.fromkeys(named)}
+    masks = {name: kept_masks(lm, *variants[name]) for name in dict.fromkeys(chain.from_iterable(pairs))}
     rows = []
     for one, other in pairs:
         for (layer, name), bits in masks[one].items():

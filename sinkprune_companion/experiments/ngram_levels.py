@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from sinkprune_core import corpus
+from sinkprune_companion import corpus
 
 
 class NgramModel:

@@ -4,26 +4,19 @@ The margin of a difference is the smallest one that matters: a share of the dama
 does to the dense model, at the same pattern and sparsity and on the same text; see `margins`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sinkprune_companion.experiments.answer_margins import margins, share_of_damage
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNMATCHED, UNSTRUCTURED
 from sinkprune_companion.experiments.token_reach import OTHER_TEXT
-from sinkprune_companion.experiments.variant_answers import accuracy_difference
+from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
+from sinkprune_companion.experiments.variant_pairs import compare, growth, on_common_draws, rows_where
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import (
-    Estimate,
-    compare,
-    crossed_interval,
-    growth,
-    interval,
-    on_common_draws,
-    rows_where,
-)
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.pruning.patterns import n_and_m
 
 Place = tuple[str, float]  # pattern and sparsity
@@ -31,8 +24,7 @@ DENSE = ("dense", 0.0)
 DIGITS = 9  # of a difference in points: what is behind them is rounding
 
 
-@dataclass(frozen=True)
-class Compared:
+class Compared(NamedTuple):
     """Two variants that are compared."""
 
     variant: str
@@ -74,21 +66,26 @@ TWIN_COMPARISONS = {
     "ar_random_minus_none": Compared("wanda, random", "wanda, none", "as many random tokens left out"),
 }
 ACCURACY = {
-    "paper_minus_wanda": Compared("paper", "wanda", OFFICIAL),
-    "all_sinks_minus_wanda": Compared("all-sinks", "wanda", OFFICIAL),
-    "unstable_minus_wanda": Compared("unstable", "wanda", OFFICIAL),
-    "paper_sparsegpt_minus_sparsegpt": Compared("paper-sparsegpt", "sparsegpt", OFFICIAL),
-    "unstable_minus_none": Compared("unstable", "noised-dense", SWITCHES),
-    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", SWITCHES),
+    name: COMPARISONS[name]
+    for name in (
+        "paper_minus_wanda",
+        "all_sinks_minus_wanda",
+        "unstable_minus_wanda",
+        "paper_sparsegpt_minus_sparsegpt",
+        "unstable_minus_none",
+        "all_sinks_minus_none",
+    )
+}
+ACCURACY |= {
     "noised_dense_minus_wanda": Compared("noised-dense", "wanda", SWITCHES),
     "wanda_minus_dense": Compared("wanda", "dense", "what pruning costs"),
     "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "what pruning costs"),
 }
 GROWTHS = {
-    "paper_gain_growth": Compared("paper", "wanda", OFFICIAL),
-    "gain_growth": Compared("unstable", "wanda", OFFICIAL),
-    "gain_growth_without_sinks": Compared("noised-dense", "wanda", SWITCHES),
-    "gain_growth_of_sinks": Compared("unstable", "noised-dense", SWITCHES),
+    "paper_gain_growth": COMPARISONS["paper_minus_wanda"],
+    "gain_growth": COMPARISONS["unstable_minus_wanda"],
+    "gain_growth_without_sinks": ACCURACY["noised_dense_minus_wanda"],
+    "gain_growth_of_sinks": COMPARISONS["unstable_minus_none"],
 }
 
 
@@ -135,23 +132,26 @@ def excess(scores: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
-    for pattern, sparsity, variant in measured.itertuples(index=False):
-        if variant == "dense":
-            continue
-        place = (pattern, sparsity)
-        found = compare(scores, at(place, variant), at(place, "dense"))
+    for *place, variant in measured[measured.variant != "dense"].itertuples(index=False):
+        cost = compare(scores, at(place, variant), at(place, "dense"))
         row = {
-            "pattern": pattern,
-            "sparsity": sparsity,
+            "pattern": place[0],
+            "sparsity": place[1],
             "panel": heading(place),
             "recipe": variant,
-            "value": found.value,
-            "low": found.low,
-            "high": found.high,
-            "shown": f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]",
+            "value": cost.value,
+            "low": cost.low,
+            "high": cost.high,
+            "shown": f"{cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}]",
         }
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def places(scores: pd.DataFrame) -> list[Place]:
+    """Return every pattern and sparsity at which something was measured, in order, without the dense one."""
+    measured = scores[["pattern", "sparsity"]].drop_duplicates().itertuples(index=False, name=None)
+    return [place for place in measured if place != DENSE]
 
 
 def differences(
@@ -161,27 +161,23 @@ def differences(
 
     What was not measured is left out.
     """
-    found = {}
-    for name, each in comparisons.items():
-        estimate = compare(scores, at(place, each.variant), at(place, each.other))
+    estimates = {}
+    for name, (variant, other, _) in comparisons.items():
+        estimate = compare(scores, at(place, variant), at(place, other))
         if estimate is not None:
-            found[name] = with_share_of_damage(estimate, damage(scores, place, each.other))
-    return found
+            estimates[name] = with_share_of_damage(estimate, damage(scores, place, other))
+    return estimates
 
 
-def by_text(scores: pd.DataFrame, place: Place, names: Iterable[str]) -> pd.DataFrame:
-    """Return differences by domain and start of the text, a row per comparison, a column per kind of text."""
-    rows = {}
-    for name in names:
-        each = COMPARISONS[name]
-        found = {}
-        for (text, start), part in scores.groupby(["text", "start"], sort=False):
-            estimate = compare(part, at(place, each.variant), at(place, each.other))
-            if estimate is not None:
-                found[text, start] = str(estimate)
-        if found:
-            rows[each.label] = found
-    return pd.DataFrame.from_dict(rows, orient="index")
+def likelihood_findings(
+    scores: pd.DataFrame, comparisons: Mapping[str, Compared] = COMPARISONS
+) -> dict[str, Estimate]:
+    """Return every difference of losses as a finding, at all places."""
+    findings = {}
+    for place in places(scores):
+        for name, estimate in differences(scores, place, comparisons).items():
+            findings[name + suffix(place)] = estimate
+    return findings
 
 
 def growths(scores: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
@@ -190,35 +186,12 @@ def growths(scores: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Esti
     The margin is a share of the damage of the second variant at the highest sparsity.
     """
     end = max(sparsities)
-    found = {}
-    for name, each in GROWTHS.items():
-        sides = [{"pattern": UNSTRUCTURED, "variant": variant} for variant in (each.variant, each.other)]
+    estimates = {}
+    for name, (variant, other, _) in GROWTHS.items():
+        sides = [{"pattern": UNSTRUCTURED, "variant": side} for side in (variant, other)]
         estimate = growth(scores, *sides, "sparsity", SPARSITY, end)
-        found[name] = with_share_of_damage(estimate, damage(scores, (UNSTRUCTURED, end), each.other))
-    return found
-
-
-def places(scores: pd.DataFrame) -> list[Place]:
-    """Return every pattern and sparsity at which something was measured, in order, without the dense one."""
-    measured = scores[["pattern", "sparsity"]].drop_duplicates().itertuples(index=False, name=None)
-    return [place for place in measured if place != DENSE]
-
-
-def likelihood_findings(scores: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
-    """Return every difference of NELBOs as a finding: at all places, and how differences grow."""
-    found: dict[str, Estimate | None] = {}
-    for place in places(scores):
-        found |= {name + suffix(place): each for name, each in differences(scores, place).items()}
-    return found | growths(scores, sparsities)
-
-
-def twin_findings(scores: pd.DataFrame) -> dict[str, Estimate]:
-    """Return every difference of the autoregressive twin's likelihoods as a finding."""
-    found = {}
-    for place in places(scores):
-        of_place = differences(scores, place, TWIN_COMPARISONS)
-        found |= {name + suffix(place): each for name, each in of_place.items()}
-    return found
+        estimates[name] = with_share_of_damage(estimate, damage(scores, (UNSTRUCTURED, end), other))
+    return estimates
 
 
 def left_out_findings(scores: pd.DataFrame) -> dict[str, Estimate | None]:
@@ -243,38 +216,24 @@ def left_out_findings(scores: pd.DataFrame) -> dict[str, Estimate | None]:
 def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate]:
     """Return differences of accuracy in points as findings `accuracy_{benchmark}_{comparison}_{percent}`.
 
-    `by_pair` is the table of `variant_answers.points`. The margin is a share of the points that the second
-    variant costs; none against the dense model.
+    `by_pair` is the table of `variant_answers.points`; intervals resample calibration draws and pairs of
+    items together. The margin is a share of the points that the second variant costs; none against the dense
+    model.
     """
-    found = {}
-    for benchmark, sparsity, name, each in _accuracy_comparisons(by_pair, sparsities):
-        sides = [
-            {"benchmark": benchmark, **at((UNSTRUCTURED, sparsity), variant)}
-            for variant in (each.variant, each.other, "dense")
-        ]
-        measured = accuracy_difference(by_pair, *sides)
-        if measured is not None:
-            estimate, cost = measured
-            estimate = _without_rounding_errors(estimate)
-            found[f"accuracy_{benchmark}_{name}_{100 * sparsity:.0f}"] = with_share_of_damage(estimate, cost)
-    return found
-
-
-def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
-    """Return differences in the margins of answers as findings `answer_margin_{comparison}_{percent}`.
-
-    `answers` is the table of `variant_answers`; see `answer_margins.share_of_damage`. None for what was not
-    measured.
-    """
-    by_pair = margins(answers)
-    estimates = {}
+    findings = {}
     for sparsity in sparsities:
-        for name in ("paper_minus_wanda", "unstable_minus_none"):
-            compared = ACCURACY[name]
-            variants = (compared.variant, compared.other, "dense")
-            sides = [at((UNSTRUCTURED, sparsity), variant) for variant in variants]
-            estimates[f"answer_margin_{name}_{100 * sparsity:.0f}"] = share_of_damage(by_pair, *sides)
-    return estimates
+        for benchmark, part in by_pair.groupby("benchmark", sort=False):
+            for name, (variant, other, _) in ACCURACY.items():
+                place = (UNSTRUCTURED, sparsity)
+                values = on_common_draws(part, *(at(place, side) for side in (variant, other, "dense")))
+                if values is None:
+                    continue
+                variant_RN, other_RN, dense_RN = values
+                cost = float(dense_RN.mean() - other_RN.mean())
+                estimate = _without_rounding_errors(crossed_interval(variant_RN - other_RN))
+                finding = f"accuracy_{benchmark}_{name}_{100 * sparsity:.0f}"
+                findings[finding] = with_share_of_damage(estimate, cost)
+    return findings
 
 
 def _without_rounding_errors(estimate: Estimate) -> Estimate:
@@ -287,23 +246,19 @@ def _without_rounding_errors(estimate: Estimate) -> Estimate:
     return replace(estimate, **exact)
 
 
-def _accuracy_comparisons(
-    by_pair: pd.DataFrame, sparsities: Sequence[float]
-) -> Iterator[tuple[str, float, str, Compared]]:
+def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
+    """Return differences in the margins of answers as findings `answer_margin_{comparison}_{percent}`.
+
+    `answers` is the table of `variant_answers`; see `share_of_damage`. None for what was not measured.
+    """
+    by_pair = margins(answers)
+    estimates = {}
     for sparsity in sparsities:
-        for benchmark in by_pair.benchmark.unique():
-            for name, each in ACCURACY.items():
-                yield benchmark, sparsity, name, each
-
-
-def accuracy_sides(answers: pd.DataFrame, sparsities: Sequence[float]) -> list[tuple[dict, dict]]:
-    """Return the pairs of variants whose answers are compared, as `flip_table` takes them."""
-    sides = []
-    for benchmark, sparsity, _, each in _accuracy_comparisons(answers, sparsities):
-        place = (UNSTRUCTURED, sparsity)
-        one, other = ({"benchmark": benchmark, **at(place, name)} for name in (each.variant, each.other))
-        sides.append((one, other))
-    return sides
+        for name in ("paper_minus_wanda", "unstable_minus_none"):
+            variants = (*ACCURACY[name][:2], "dense")
+            sides = [at((UNSTRUCTURED, sparsity), variant) for variant in variants]
+            estimates[f"answer_margin_{name}_{100 * sparsity:.0f}"] = share_of_damage(by_pair, *sides)
+    return estimates
 
 
 def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
@@ -315,9 +270,9 @@ def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
     for (variant, benchmark, sparsity), part in by_pair.groupby(columns, sort=False):
         values_RN = part.pivot(index="seed", columns="sequence", values="value").to_numpy()
         heading_of = "dense" if variant == "dense" else f"{sparsity:.0%}"
-        found = crossed_interval(np.asarray(values_RN))
+        share = crossed_interval(np.asarray(values_RN))
         rows.setdefault(variant, {})[benchmark, heading_of] = (
-            f"{found.value:.1f} [{found.low:.1f}, {found.high:.1f}]"
+            f"{share.value:.1f} [{share.low:.1f}, {share.high:.1f}]"
         )
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 

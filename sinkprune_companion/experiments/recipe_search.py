@@ -5,26 +5,23 @@ All see as many calibration tokens: a recipe with S states of each sequence take
 Dimensions: R repetitions (calibration draws), N sequences.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from sinkprune_companion.experiments.fixed_damping import DampedVariant
-from sinkprune_companion.experiments.variant_answers import variant_answers
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.ledger.contrasts import contrast
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw
-from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 
-Measured = tuple[pd.DataFrame, list[pd.DataFrame]]  # a variant's scores, and its answers by benchmark
 TEXTS = {  # how calibration text is seen: fields of a recipe
     "clean": {"inputs": "clean"},
     "noised": {"inputs": "noised"},
@@ -88,17 +85,11 @@ def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     `values` are losses by the name of the combination, (R, N) each. Switches: `noised`, `dense` and `sinks`,
     all of which are left out.
     """
-    switched = {"noised": ("clean", "noised"), "dense": ("sequential", "dense"), "sinks": ("none", "all")}
-    effects = {}
-    for place, (switch, (off, on)) in enumerate(switched.items()):
-        differences = []
-        for name, values_RN in values.items():
-            settings = name.split(", ")
-            if settings[place] == on:
-                settings[place] = off
-                differences.append(values_RN - values[", ".join(settings)])
-        effects[switch] = np.mean(differences, axis=0)
-    return effects
+    cells = {}
+    for name, values_RN in values.items():
+        inputs, propagation, exclude = name.split(", ")
+        cells[inputs == "noised", propagation == "dense", exclude == "all"] = values_RN
+    return {switch: contrast(cells, [place]) for place, switch in enumerate(("noised", "dense", "sinks"))}
 
 
 def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
@@ -161,81 +152,30 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
 def best(scores: pd.DataFrame, count: int) -> dict[str, list[str]]:
     """Return the names of the `count` recipes of lowest mean loss at every place, the best first."""
     means = scores[scores.variant != "dense"].groupby(["place", "variant"], sort=False).value.mean()
-    found = {}
+    names = {}
     for place, of_place in means.groupby("place", sort=False):
-        found[place] = [variant for _, variant in of_place.sort_values(kind="stable").index[:count]]
-    return found
+        names[place] = [variant for _, variant in of_place.sort_values(kind="stable").index[:count]]
+    return names
 
 
-@dataclass(frozen=True)
-class Measures:
-    """What every variant is asked: its loss on texts and, where there are items, two-choice items."""
+def variants_on(
+    run: Run, lm: LanguageModel, fingerprint: str, entries: Sequence[Entry], length: int, seed: int
+) -> Iterator[tuple[Variant, dict[str, object]]]:
+    """Yield the dense model and every entry on one calibration draw, each with its labels.
 
-    texts: dict[str, torch.Tensor]  # held-out ids, int64 (N, T), by domain and start
-    draws: int = 1  # noise draws per sequence
-    items: Mapping[str, int] = field(default_factory=dict)  # how many, by benchmark; see `variant_answers`
-    item_draws: int = 1  # maskings of an ending
-
-    def of(self, run: Run, variant: Variant, seed: int, /, **labels: object) -> Measured:
-        """Return a variant's scores under the noise of a calibration draw, and its answers."""
-        with variant:
-            scores = variant.scores(run, self.texts, self.draws, noise=seed, seed=seed, **labels)
-            answers = []
-            for benchmark, items in self.items.items():
-                given = (run, variant, benchmark, items, self.item_draws)
-                answers.append(variant_answers(*given, seed=seed, **labels))
-        return scores, answers
-
-
-def measure(
-    run: Run,
-    lm: LanguageModel,
-    fingerprint: str,
-    entries: Sequence[Entry],
-    measures: Measures,
-    seeds: Iterable[int],
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return scores and answers of the dense model and of all entries on every calibration draw, a record
-    each.
-
-    Every draw is scored under noise of its own. Columns are those of `Variant.scores` and `variant_answers`,
-    the labels of an entry and `seed`.
+    Recipes on as many sequences share text and statistics.
     """
-    length = next(iter(measures.texts.values())).shape[1]
-    dense = {"variant": "dense", "place": "dense", "sequences": 0}
-    found: list[Measured] = []
-    for seed in tqdm(list(seeds), desc=f"calibration draws of {lm.name}"):
-        found.append(measures.of(run, Variant(lm, fingerprint), seed, **dense))
-        drawn = _drawn(lm, entries, length, seed)
-        for entry in tqdm(entries, desc="prune and measure", unit="variant", leave=False):
-            variant = _variant(run, lm, fingerprint, entry, *drawn[entry.sequences])
-            found.append(measures.of(run, variant, seed, **entry.labels))
-    scores = pd.concat([each for each, _ in found], ignore_index=True)
-    answers = [each for _, parts in found for each in parts]
-    return scores, pd.concat(answers, ignore_index=True) if answers else pd.DataFrame()
-
-
-def _drawn(
-    lm: LanguageModel, entries: Sequence[Entry], length: int, seed: int
-) -> dict[int, tuple[Calibration, SharedStatistics]]:
-    """Return calibration text, and the statistics of it that recipes share, by number of sequences."""
-    found = {}
+    yield Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "sequences": 0, "seed": seed}
+    drawn = {}
     for count in dict.fromkeys(entry.sequences for entry in entries):
         text = calibration_draw(lm, count, length, seed)
         recipes = [entry.recipe for entry in entries if entry.sequences == count]
-        found[count] = (text, SharedStatistics(lm, recipes, text))
-    return found
-
-
-def _variant(
-    run: Run,
-    lm: LanguageModel,
-    fingerprint: str,
-    entry: Entry,
-    text: Calibration,
-    shared: SharedStatistics,
-) -> Variant:
-    if not entry.fixed_damping:
-        return Variant(lm, fingerprint, entry.recipe, text, shared)
-    plain = preset("sparsegpt", sparsity=entry.recipe.sparsity)
-    return DampedVariant(run, lm, fingerprint, entry.recipe, text, plain)
+        drawn[count] = (text, SharedStatistics(lm, recipes, text))
+    for entry in tqdm(entries, desc="prune and measure", unit="variant", leave=False):
+        text, shared = drawn[entry.sequences]
+        if entry.fixed_damping:
+            plain = preset("sparsegpt", sparsity=entry.recipe.sparsity)
+            variant = DampedVariant(run, lm, fingerprint, entry.recipe, text, plain)
+        else:
+            variant = Variant(lm, fingerprint, entry.recipe, text, shared)
+        yield variant, {**entry.labels, "seed": seed}

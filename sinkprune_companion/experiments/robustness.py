@@ -7,12 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import pandas as pd
-
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.run import record_archive
 from sinkprune_companion.run.records import Run
-from sinkprune_core.files import project_root
 from sinkprune_core.pruning.report import Report
 
 PUBLISHED = "published"  # the pair that ships
@@ -110,24 +107,3 @@ def archived_fingerprint(run: Run, model: str) -> str:
             f"runs/{run.profile} has scores of {len(fingerprints)} models called {model}, not of one"
         )
     return fingerprints.pop()
-
-
-def stable_shares(pairs: Iterable[str]) -> pd.DataFrame:
-    """Return the share of sinks at stable positions as published: a row per length and pair, in percent.
-
-    Columns: `text`, `pair`, `prompts`, `diffusion` and `autoregressive`. Rows of other conditions of notebook
-    01 are left out, as are pairs and tables that the project does not keep.
-    """
-    figures = project_root() / "figures"
-    files = {PUBLISHED: figures / "01_sink_variance" / "conditions.csv"}
-    files |= {pair: figures / "trainings" / pair / "sinks.csv" for pair in pairs}
-    parts = []
-    for pair, file in files.items():
-        if not file.exists():
-            continue
-        frame = pd.read_csv(file)
-        is_shown = (frame.reading == "sum_so_far") & frame.condition.str.fullmatch(r"main|tokens_\d+")
-        shares = frame[is_shown].pivot_table("stable_share", "what", "kind", sort=False)
-        prompts = frame[is_shown].groupby("what", sort=False).prompt.nunique()
-        parts.append((100 * shares).round(1).assign(prompts=prompts, pair=pair).reset_index(names="text"))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from sinkprune_companion import corpus
 from sinkprune_companion.harness.local_data import articles, detokenised
 from sinkprune_companion.harness.public_data import WIKITEXT_FILE, embedded_wikitext
-from sinkprune_core import corpus
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.seeds import generator
 

@@ -1,10 +1,12 @@
 """Tables of sink statistics by reading and condition, and differences between the two kinds of model."""
 
 import pandas as pd
+import torch
 
 from sinkprune_companion.ledger import margins
 from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.sinks.readings import LITERAL, READINGS, share_of_new_queries
+from sinkprune_core.sinks import detection
+from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace
 
 
@@ -49,3 +51,39 @@ def difference(
     if len(values) < 2:
         return None
     return margins.with_tenth(interval(values), by_prompt.loc[values.index, other].mean())
+
+
+def share_of_new_queries(trace: Trace, name: str) -> float:
+    """Return which share of the queries of a step the step before did not have, mean over all steps but the
+    first.
+
+    1 where every query runs again or none is kept; small where a sum keeps growing.
+    """
+    if not trace.causal:
+        return 1.0
+    first_S, last_S = trace.windows_S2.T[:, 1:]
+    starts = {"beginning": 0, "continuation": trace.prompt_length, "step": first_S}
+    share_S = (last_S - first_S) / (last_S - starts[READINGS[name].since])
+    return float(share_S.mean())
+
+
+def token_table(
+    ids_BSK: torch.Tensor, sinks_BSK: torch.Tensor, tokenizer, visible_SK: torch.Tensor | None = None
+) -> pd.DataFrame:
+    """Return which tokens the sinks are, most frequent first.
+
+    Columns: `token`, `share` of all sink occurrences, and the mean `persistence` of its positions.
+    """
+    persistence_BSK = detection.persistence(sinks_BSK, visible_SK).unsqueeze(-2).expand(sinks_BSK.shape)
+    occurrences = pd.DataFrame(
+        {"id": ids_BSK[sinks_BSK].numpy(), "persistence": persistence_BSK[sinks_BSK].numpy()}
+    )
+    by_token = occurrences.groupby("id").persistence.agg(["size", "mean"])
+    by_token = by_token.sort_values("size", ascending=False)
+    return pd.DataFrame(
+        {
+            "token": [repr(tokenizer.decode([int(token)])) for token in by_token.index],
+            "share": (by_token["size"] / len(occurrences)).round(3).to_numpy(),
+            "persistence": by_token["mean"].round(3).to_numpy(),
+        }
+    )

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 from sinkprune_core.calibration.sink_profiles import sink_profiles, tracked_rows
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import SinkContext, heads_of, token_weights
+from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.engine import dense_statistics
@@ -32,6 +33,7 @@ SINKS = {"all": "all sinks", "unstable": "unstable sinks"}
 LARGEST = "largest change"
 RANDOM = "random tokens"
 OTHER_TEXT = "other text"
+COMPARED = (("sinks", "random"), ("sinks", "largest"), ("largest", "other_text"))  # as findings
 
 
 def token_reach(
@@ -58,7 +60,7 @@ def token_reach(
     sinks = _sinks(lm, recipe, calibration, progress)
     of_other = dense_statistics(lm, [recipe], other, progress)[recipe.statistics_key].layers
     rows = []
-    for layer, inputs in _inputs(lm, ids_RT, layers, calibration.batch, progress):
+    for layer, inputs in linear_inputs(lm, ids_RT, layers, calibration.batch, progress):
         for name, linear in lm.linears(lm.blocks[layer]).items():
             search = Search(weight_OI(linear).cpu(), inputs[name], recipe.sparsity)
             changes = list(_choices(search, sinks, calibration.seed))
@@ -82,10 +84,13 @@ def _sinks(
 
 
 @torch.no_grad()
-def _inputs(
-    lm: LanguageModel, ids_RT: torch.Tensor, layers: Sequence[int], batch: int, progress: bool
+def linear_inputs(
+    lm: LanguageModel, ids_RT: torch.Tensor, layers: Sequence[int], batch: int = 16, progress: bool = False
 ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """Yield the numbers of `layers` in order, each with what its linears receive, (N, I) by name."""
+    """Yield the numbers of `layers` in order, each with what its linears receive, (N, I) by name, on the CPU.
+
+    The model must be dense.
+    """
     states = block_inputs(lm, Rows(ids_RT, None), batch)
     blocks = lm.blocks[: max(layers) + 1]
     for layer, block in enumerate(tqdm(blocks, desc="inputs", unit="block", disable=not progress)):
@@ -131,22 +136,30 @@ def _choices(search: "Search", sinks: dict[str, torch.Tensor], seed: int) -> Ite
         }
 
 
-def reach_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return means over linears of `token_reach`, with `text`: a row per kind of calibration text and sinks.
+def reach_findings(frame: pd.DataFrame) -> dict[str, Estimate]:
+    """Return shares of kept weights that change, by choice of the calibration tokens left out.
 
-    Columns: `tokens` and `share` left out, and the share of kept weights that change when these are the
-    sinks, as many random tokens, or as many that change most; and when all text is `other text`.
+    `frame` is what `token_reach` returns for one kind of calibration text. Choices are all sinks
+    (`reach_sinks`), as many random tokens (`reach_random`), as many that change most (`reach_largest`), and
+    other text (`reach_other_text`). `COMPARED` names the pairs whose differences are findings, too, such as
+    `reach_sinks_minus_random`. Intervals are over linear maps, and differences are paired by them. Without
+    sinks, or with fewer than two linear maps, there is nothing to say.
     """
-    rows = {}
-    for text, part in frame.groupby("text", sort=False):
-        changed = part.groupby(["choice", "tokens"]).changed.mean()
-        for label in SINKS.values():
-            sinks = part[part.choice == label].iloc[0]
-            row = {"tokens": sinks.tokens, "share": sinks.share, "sinks": changed[label, sinks.tokens]}
-            for choice in (RANDOM, LARGEST):
-                row[choice] = changed.get((choice, sinks.tokens), float("nan"))
-            rows[text, label] = {**row, OTHER_TEXT: changed[OTHER_TEXT].mean()}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    sinks = frame[frame.choice == SINKS["all"]]
+    if len(sinks) < 2 or sinks.tokens.iloc[0] == 0:
+        return {}
+    same_count = frame[frame.tokens == sinks.tokens.iloc[0]]
+    chosen = {
+        "sinks": sinks,
+        "random": same_count[same_count.choice == RANDOM],
+        "largest": same_count[same_count.choice == LARGEST],
+        "other_text": frame[frame.choice == OTHER_TEXT],
+    }
+    changed = {name: part.set_index(["layer", "linear"]).changed for name, part in chosen.items()}
+    findings = {f"reach_{name}": interval(values) for name, values in changed.items()}
+    for one, other in COMPARED:
+        findings[f"reach_{one}_minus_{other}"] = interval(changed[one] - changed[other])
+    return findings
 
 
 class Search:

@@ -1,23 +1,26 @@
-"""Answers of models and their variants to two-choice items, as records, and what pruning does to them.
+"""Answers of models and their variants to two-choice items, as records, and what pruning takes from them.
 
 Dimensions: R repetitions (calibration draws), N pairs of items.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
+import numpy as np
 import pandas as pd
 
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED
+from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.harness import quality, suite
 from sinkprune_companion.harness.public_data import embedded_blimp
+from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation import two_choice
-from sinkprune_core.evaluation.comparison import flips
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, on_common_draws, rows_where
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_core.models.language_model import LanguageModel
 
 BENCHMARKS = ("suite", "blimp")
+NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
 ANSWERS_REVISION = 1  # of `variant_answers`
 SUITE_REVISION = 1  # of `suite_answers`
 
@@ -79,60 +82,57 @@ def suite_answers(run: Run, lm: LanguageModel, fingerprint: str, items: int, dra
 
 
 def points(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return right answers in points (percent) by pair of items, as tables of scores are.
+    """Return right answers in points (percent) by pair of items; see `by_pair`."""
+    return by_pair(answers.assign(right=100 * answers.correct), "right")
 
-    Columns: those of `answers` that are the same within a pair, `sequence` (the number of the pair within its
-    benchmark and variant) and `value` (0, 50 or 100 where a pair has two items).
+
+def margins(answers: pd.DataFrame) -> pd.DataFrame:
+    """Return margins in nats by pair of items; see `by_pair`.
+
+    A margin is the log-likelihood of the right ending minus that of the wrong one. Where accuracy only counts
+    its sign, its mean moves with every item, so far fewer items tell two variants apart.
     """
-    names = ["benchmark", "variant", "pattern", "sparsity", "seed", "calibration_tokens"]
-    by_pair = answers.groupby([*names, "group", "pair"], sort=False).correct.mean().reset_index()
-    number = by_pair.groupby(names, sort=False).cumcount()
-    return by_pair.assign(sequence=number, value=100 * by_pair.correct)
+    return by_pair(answers, "margin")
 
 
-def accuracy_difference(
-    by_pair: pd.DataFrame, variant: dict[str, object], other: dict[str, object], dense: dict[str, object]
-) -> tuple[Estimate, float] | None:
-    """Return variant - other in points and how many points `other` costs the dense model.
+def by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the means of a column by pair of items, as tables of scores are.
 
-    `by_pair` is the table of `points`; sides are columns with their values. None where one was not measured.
-    Intervals resample calibration draws and pairs of items together.
+    `answers` is the table of `variant_answers`. Columns: those that are the same within a pair, `sequence`
+    (the number of the pair within its benchmark and variant) and `value`.
     """
-    values = on_common_draws(by_pair, variant, other, dense)
-    if values is None:
-        return None
-    variant_RN, other_RN, dense_RN = values
-    return crossed_interval(variant_RN - other_RN), float(dense_RN.mean() - other_RN.mean())
+    names = [name for name in NAMES if name in answers]
+    means = answers.groupby([*names, "group", "pair"], sort=False)[column].mean().reset_index(name="value")
+    return means.assign(sequence=means.groupby(names, sort=False).cumcount())
 
 
-def flip_table(
-    answers: pd.DataFrame, pairs: Sequence[tuple[dict[str, object], dict[str, object]]]
-) -> pd.DataFrame:
-    """Return how many items two variants answer differently, a row per pair of variants that was measured.
+def share_of_damage(
+    by_pair: pd.DataFrame,
+    variant: Mapping[str, object],
+    other: Mapping[str, object],
+    dense: Mapping[str, object],
+) -> Estimate | None:
+    """Return variant - other in shares of what `other` costs the dense model, pooled over benchmarks.
 
-    Columns: `benchmark`, `sparsity`, `variant`, `other`, `items`, `only_variant` (right with the first alone)
-    and `only_other`. Items are counted in every calibration draw that both have.
+    Above zero the first keeps more of the margins. `by_pair` is the table of `margins`; sides are columns
+    with their values, without the benchmark. A pair counts in shares of the mean damage of its benchmark, and
+    every pair counts alike. The smallest share that matters is the estimate's margin. None where no benchmark
+    has all three, or where `other` does no damage to one.
     """
-    rows = []
-    for variant, other in pairs:
-        of_variant = dict(list(rows_where(answers, variant).groupby("seed")))
-        of_other = dict(list(rows_where(answers, other).groupby("seed")))
-        is_dense = bool(of_other) and rows_where(answers, other).calibration_tokens.max() == 0
-        counted = []
-        for seed, one in of_variant.items():
-            second = next(iter(of_other.values())) if is_dense else of_other.get(seed)
-            if second is not None:
-                counted.append((len(one), flips(second, one)))
-        if not counted:
+    parts = []
+    for benchmark in by_pair.benchmark.unique():
+        sides = [{"benchmark": benchmark, **side} for side in (variant, other, dense)]
+        values = on_common_draws(by_pair, *sides)
+        if values is None:
             continue
-        row = {
-            "benchmark": variant["benchmark"],
-            "sparsity": variant["sparsity"],
-            "variant": variant["variant"],
-            "other": other["variant"],
-            "items": sum(items for items, _ in counted),
-            "only_variant": sum(counts.only_b for _, counts in counted),
-            "only_other": sum(counts.only_a for _, counts in counted),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
+        variant_RN, other_RN, dense_RN = values
+        damage = float(dense_RN.mean() - other_RN.mean())
+        if damage <= 0:
+            return None
+        parts.append((variant_RN - other_RN) / damage)
+    if not parts:
+        return None
+    draws = {len(part) for part in parts}
+    if len(draws) > 1:
+        raise ValueError(f"benchmarks were answered on {sorted(draws)} calibration draws: give them as many")
+    return crossed_interval(np.concatenate(parts, axis=1)).with_margin(share_that_matters())

@@ -167,23 +167,6 @@ class Variant:
         )
 
 
-def variant_scores(
-    run: Run,
-    lm: LanguageModel,
-    fingerprint: str,
-    recipe: Recipe | None,
-    calibration: Calibration | None,
-    texts: dict[str, torch.Tensor],
-    draws: int,
-    steps: Sequence[int | None] = (None,),
-    shared: SharedStatistics | None = None,
-    **labels: object,
-) -> pd.DataFrame:
-    """Return `Variant.scores` of a variant of which nothing else is asked."""
-    with Variant(lm, fingerprint, recipe, calibration, shared) as variant:
-        return variant.scores(run, texts, draws, steps, **labels)
-
-
 def _reported(report: Report | None) -> dict[str, float]:
     """Return the columns of `Variant.scores` that pruning reports, zeros for a dense model."""
     if report is None:

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from sinkprune_companion import DATA
-from sinkprune_companion.figures.style import KIND
 from sinkprune_companion.run.records import Run
 from sinkprune_core.files import atomic, write_json
 from sinkprune_core.models.language_model import LanguageModel
@@ -92,7 +91,7 @@ def views(
 ) -> list[dict]:
     """Return the views of the first prompts of every model and its trace."""
     return [
-        view(lm, trace, prompt, f"{KIND[lm.kind].name} ({lm.name})", sink_std, layers)
+        view(lm, trace, prompt, f"{lm.kind} ({lm.name})", sink_std, layers)
         for prompt in range(min(prompts, len(traced[0][1].final_BK)))
         for lm, trace in traced
     ]

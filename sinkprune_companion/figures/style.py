@@ -32,14 +32,6 @@ class Series(NamedTuple):
     dash: str | tuple  # as matplotlib's `linestyle`
 
 
-class Kind(NamedTuple):
-    """How models of one kind are drawn, and what the kind is called."""
-
-    colour: str
-    marker: str
-    name: str
-
-
 SERIES = [
     Series(BLACK, "o", "-"),
     Series(BLUE, "s", "--"),
@@ -51,7 +43,33 @@ SERIES = [
     Series(GREY, "*", (0, (8, 2))),
     Series(YELLOW, "h", (0, (2, 3))),
 ]
-KIND = {"diffusion": Kind(BLUE, "o", "diffusion"), "autoregressive": Kind(RED, "s", "autoregressive")}
+LONG = (0, (5, 1))
+DOTTED = (0, (1, 1))
+METHODS = {
+    "diffusion": Series(BLUE, "o", "-"),
+    "autoregressive": Series(RED, "s", "--"),
+    "dense": Series(BLACK, "o", "-"),
+    "magnitude": Series(GREY, "X", ":"),
+    "wanda": Series(BLUE, "s", "-"),
+    "wanda-unmatched": Series(BLUE, "v", ":"),
+    "dwanda": Series(SKY, "P", "--"),
+    "noised-dense": Series(SKY, "X", "-."),
+    "paper": Series(RED, "D", "-"),
+    "paper-no-sinks": Series(RED, "h", ":"),
+    "all-sinks": Series(ORANGE, "^", "--"),
+    "unstable": Series(ORANGE, "o", "-"),
+    "stable": Series(YELLOW, "^", "-."),
+    "random": Series(GREY, "*", "--"),
+    "only-sinks": Series(GREY, "v", "-."),
+    "sparsegpt": Series(GREEN, "s", "-"),
+    "paper-sparsegpt": Series(GREEN, "D", "--"),
+    "sparsegpt-unstable": Series(GREEN, "^", ":"),
+    "structured": Series(PINK, "s", "-"),
+    "structured-sink": Series(PINK, "D", "--"),
+    "structured-no-sinks": Series(PINK, "h", ":"),
+    "structured-magnitude": Series(PINK, "X", LONG),
+    "flap": Series(PINK, "P", DOTTED),
+}
 STYLE = {
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -69,8 +87,12 @@ HANDLE_INCHES = 0.5  # what a legend's entry takes beside its letters
 LETTER_INCHES = 0.055
 TITLE_LETTERS_PER_INCH = 12.5
 TITLE_LINE_INCHES = 0.18
-FAR = 30  # times the linear part of an axis; beyond it the axis is logarithmic
-WATERMARK_POINTS = 10  # per inch of a figure's height
+FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
+
+
+def series(name: str, place: int) -> Series:
+    """Return how a series is drawn: a method as everywhere, anything else by its place in the figure."""
+    return METHODS.get(name, SERIES[place % len(SERIES)])
 
 
 def canvas(
@@ -125,17 +147,14 @@ def _with_room(figure: Figure, title: str) -> str:
     return broken
 
 
-def watermark(figure: Figure, words: str) -> Figure:
-    """Write words across a figure whose numbers mean nothing; return it."""
-    points = min(26, WATERMARK_POINTS * figure.get_figheight())
-    looks = {"fontsize": points, "color": GREY, "alpha": 0.45, "rotation": 18, "zorder": 9}
-    figure.text(0.5, 0.5, words, ha="center", va="center", **looks)
-    return figure
+def linear_part(values: pd.Series) -> float | None:
+    """Return the median size of values where the largest is FAR times that; None where an axis can be linear.
 
-
-def reaches_far(values: pd.DataFrame | pd.Series, linear: float) -> bool:
-    """Return whether values reach so far beyond the `linear` part of an axis that it must be logarithmic."""
-    return bool(np.abs(values.to_numpy(dtype=float)).max() > FAR * linear)
+    Beyond it an axis is logarithmic.
+    """
+    sizes = values.abs().dropna()
+    middle = float(sizes.median())
+    return middle if sizes.max() > FAR * middle > 0 else None
 
 
 def _divided(count: int, by: int) -> int:

@@ -6,7 +6,7 @@ The harness is imported where it is used: the settings can be read without it.
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -121,14 +121,13 @@ def evaluate_named(
     batch: int | None = None,
     include: Path | str | None = None,
     progress: bool = False,
-    announce: Callable[[float], None] | None = None,
 ) -> pd.DataFrame:
     """Run tasks by name: this project's suite by its own code, all others by `evaluate`; one table.
 
     `suite` stands for all groups of the suite, `paper` for the paper's eight benchmarks. Columns are those of
     `evaluate` and of `suite.shares`. `draws` are maskings of a target under a diffusion model (None: those of
     `two_choice` for the suite, of the protocol for other tasks), `batch` sequences at once (None: a good
-    number for each). `announce` is that of `two_choice.accuracy`.
+    number for each).
     Raises ValueError for draws of an autoregressive model, and what `evaluate` raises.
     """
     if draws is not None and not lm.is_diffusion:
@@ -145,7 +144,7 @@ def evaluate_named(
     if groups:
         numbers = {"draws": draws or DRAWS, "seed": seed, "batch": batch or BATCH}
         items = suite.items(list(dict.fromkeys(groups)), limit)
-        answers = accuracy(lm, items, **numbers, progress=progress, announce=announce)
+        answers = accuracy(lm, items, **numbers, progress=progress)
         tables.append(suite.shares(answers, numbers["draws"] if lm.is_diffusion else None))
     return pd.concat(tables, ignore_index=True)
 

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
+from sinkprune_companion.corpus import separator
 from sinkprune_companion.harness import suite
-from sinkprune_core.corpus import separator
 from sinkprune_core.diffusion.noise import corrupt, random_mask
 from sinkprune_core.evaluation import two_choice
 from sinkprune_core.evaluation.token_losses import token_losses

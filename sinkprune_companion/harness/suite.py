@@ -9,11 +9,12 @@ import json
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from sinkprune_companion import DATA
 from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.evaluation.two_choice import share_error_over_draws
 
 TASKS = DATA / "tasks"  # `lm_eval --include_path` takes this folder
 GROUPS = ("grammar", "reference", "physical", "facts", "arithmetic", "stories")
@@ -150,3 +151,15 @@ def by_group(frame: pd.DataFrame, column: str = "correct") -> dict[str, Estimate
     groups = shares.groupby(level=0, sort=False)
     estimates = {group: interval(of_group.to_numpy()) for group, of_group in groups}
     return {**estimates, "all": interval(shares.to_numpy())}
+
+
+def share_error_over_draws(frame: pd.DataFrame, ending: str = "") -> float:
+    """Return how far other draws on the same items would move the share of right answers: a standard error.
+
+    It is overstated, as the errors of margins are. Takes the table of `accuracy`, and the `ending` of the
+    columns that count: none or `_mean`. Margins are taken as normal around their values, and items as
+    independent; 0 where nothing was drawn, NaN for a single draw.
+    """
+    drawn = frame[frame[f"error{ending}"] != 0]
+    right = stats.norm.cdf(drawn[f"margin{ending}"] / drawn[f"error{ending}"])
+    return float(np.sqrt((right * (1 - right)).sum()) / len(frame))

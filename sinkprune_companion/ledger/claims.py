@@ -15,8 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
 from sinkprune_companion import DATA
-from sinkprune_companion.ledger import margins, others, tables
-from sinkprune_core.evaluation import verdict_rule
+from sinkprune_companion.ledger import margins, others, verdict_rule
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.models.weight_files import read_json
 
@@ -227,12 +226,9 @@ def verdicts(
     claims = list(claims)
     known = {**others.findings(), **estimates}
     corrected = corrected_p_values(claims, known)
-    rows = [
-        _row(claim, known.get(claim.finding or ""), corrected.get(claim.id))
-        for claim in claims
-        if notebook is None or claim.notebook == notebook
-    ]
-    return pd.DataFrame(rows, columns=tables.COLUMNS).set_index("id")
+    rows = [_row(claim, known.get(claim.finding or ""), corrected.get(claim.id)) for claim in claims]
+    table = pd.DataFrame(rows).set_index("id")
+    return table if notebook is None else table[table.notebook == notebook]
 
 
 def corrected_p_values(claims: Iterable[Claim], estimates: Mapping[str, Estimate]) -> dict[str, float]:

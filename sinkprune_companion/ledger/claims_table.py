@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.figures.figures import save_table
 from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.run.records import Run
 from sinkprune_core.files import atomic
@@ -35,20 +35,14 @@ def records_behind(folder: Path) -> dict[str, dict]:
 def write_claims(profile: str) -> Path:
     """Write the claims table of a run to `runs/<profile>/figures/claims.*`; return the Markdown.
 
-    PNG, PDF, CSV, JSON and Markdown. The figure's provenance is that of the records behind the findings, and
-    the digest of the ledger.
+    CSV, JSON and Markdown. The table's provenance is that of the records behind the findings, and the digest
+    of the ledger.
     """
     run = Run("", profile, {"ledger_sha256": ledger_digest()})
     run.records_read.update(records_behind(run.folder))
     table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
-    figures.save_figure(
-        run,
-        forests.plot_verdicts(table[table.kind.isin([claims.CLAIM, claims.OTHERS])]),
-        "claims",
-        table.reset_index(),
-        "every claim of the paper with its verdict, computed from the findings of this run, and what others "
-        "measured; controls and our questions are in the table",
-    )
+    caption = "every row of the ledger with its verdict, computed from the findings of this run"
+    save_table(run, "claims", table.reset_index(), caption)
     changes = [f"* {change.date}: {change.changed}" for change in claims.history()]
     parts = [
         tables.counts(table),

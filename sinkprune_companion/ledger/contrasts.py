@@ -7,20 +7,22 @@ Dimensions: R repetitions (calibration draws), N sequences.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import combinations, product
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from sinkprune_core.calibration.token_weights import choice_name
-from sinkprune_core.evaluation.intervals import crossed_interval, pivot
-from sinkprune_core.evaluation.verdict_rule import (
+from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_companion.ledger.verdict_rule import (
     ABOVE,
     BELOW,
     holm,
     verdict,
 )
+from sinkprune_core.calibration.token_weights import choice_name
+from sinkprune_core.evaluation.intervals import crossed_interval
 from sinkprune_core.pruning.recipe import Recipe
 
 FIELDS = tuple(field.name for field in fields(Recipe))
@@ -30,24 +32,13 @@ HURTS = "hurts"
 ON_A_LOSS = {BELOW: HELPS, ABOVE: HURTS}  # where an effect lies -> what its switch does
 
 
-@dataclass(frozen=True)
-class Switch:
+class Switch(NamedTuple):
     """A field of a recipe with two values."""
 
     field: str  # of a recipe
     off: object  # its value when the switch is off
     on: object
     label: str  # what switching it on is called
-
-    def __post_init__(self):
-        if self.field not in FIELDS:
-            raise ValueError(
-                f"field={self.field!r} is no field of a recipe; choose one of {', '.join(FIELDS)}"
-            )
-        if self.off == self.on:
-            raise ValueError(
-                f"switch {self.label!r}: off and on are both {self.on!r}, so there is nothing to compare"
-            )
 
 
 # recipes

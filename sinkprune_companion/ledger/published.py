@@ -4,8 +4,8 @@ Nothing in this module was measured: values are from `data/published.yml`, costs
 assumed speed (`SPEED`). They are lower bounds, since no machine computes at its matrix speed all the time.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 import pandas as pd
@@ -13,10 +13,11 @@ import torch
 import yaml
 
 from sinkprune_companion import DATA
+from sinkprune_companion.experiments.compute import MEMORY, SPEED
 from sinkprune_companion.harness.benchmarks import PAPER, named
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.costs.compute import MEMORY, SPEED, forward_cost
+from sinkprune_core.costs.compute import forward_cost
 from sinkprune_core.costs.pruning import PruningCost, pruning_cost
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
@@ -57,17 +58,17 @@ REQUESTS = {
 class Result:
     """A row of a published table: what was done to which model, and what came out."""
 
-    table: str  # id of the table
-    title: str  # of the table
     model: str  # hub id
-    method: str  # as the paper calls it
     preset: str | None  # ours for the method; None for the dense model
     sparsity: float  # share of zeros, 0 for the dense model
-    unit: str  # of the values
-    source: str  # where they were printed
-    note: str
-    tasks: tuple[str, ...]  # what `sinkprune evaluate` is asked for
-    values: dict[str, float]  # by task; empty where the numbers of a setting were not at hand
+    tasks: tuple[str, ...] = ("paper",)  # what `sinkprune evaluate` is asked for
+    method: str = "sink-aware Wanda"  # as the paper calls it
+    table: str = "unprinted"  # id of the table
+    title: str = ""  # of the table
+    unit: str = ""  # of the values
+    source: str = ""  # where they were printed
+    note: str = ""
+    values: dict[str, float] = field(default_factory=dict)  # by task; empty where none were at hand
 
     @property
     def folder(self) -> str:
@@ -160,109 +161,56 @@ def _file() -> dict:
 
 
 def results() -> list[Result]:
-    """Return every published row, in the order of the paper's tables.
-
-    Raises ValueError for a row with more or fewer values than its table has tasks.
-    """
-    found = []
+    """Return every published row, in the order of the paper's tables."""
+    rows = []
     for table in _file()["tables"]:
         for row in table["rows"]:
-            if len(row["values"]) != len(table["tasks"]):
-                raise ValueError(
-                    f"{FILE.name}, {table['id']}, {row['method']}: "
-                    f"{len(row['values'])} values for {len(table['tasks'])} tasks"
-                )
             result = Result(
-                table=table["id"],
-                title=table["title"],
                 model=table["model"],
-                method=row["method"],
                 preset=row["preset"],
                 sparsity=table["sparsity"] if row["preset"] else 0.0,
+                tasks=tuple(table["evaluate"]),
+                method=row["method"],
+                table=table["id"],
+                title=table["title"],
                 unit=table["unit"],
                 source=_file()["sources"][table["source"]],
                 note=table["note"],
-                tasks=tuple(table["evaluate"]),
                 values=dict(zip(table["tasks"], row["values"], strict=True)),
             )
-            found.append(result)
-    return found
+            rows.append(result)
+    return rows
 
 
 def unprinted() -> list[Result]:
     """Return the settings that the paper reports on and whose numbers were not at hand, without values."""
-    found = []
-    for row in _file()["unprinted"]:
-        for sparsity in row["sparsities"]:
-            result = Result(
-                table="unprinted",
-                title="",
-                model=row["model"],
-                method="sink-aware Wanda",
-                preset=row["preset"],
-                sparsity=sparsity,
-                unit="",
-                source="",
-                note="",
-                tasks=("paper",),
-                values={},
-            )
-            found.append(result)
-    return found
+    rows = _file()["unprinted"]
+    return [Result(row["model"], row["preset"], share) for row in rows for share in row["sparsities"]]
 
 
-def comparable(tasks: pd.DataFrame, model: str, name: str | None, sparsity: float) -> pd.DataFrame:
-    """Return what `benchmarks.evaluate` measured of a model pruned by a preset (None: dense), as `beside`
-    takes it.
+def beside(
+    model: str, measured: Mapping[tuple[str | None, float], pd.DataFrame] | None = None
+) -> pd.DataFrame:
+    """Return the published numbers of a model, one row per method, sparsity and task, with ours beside them.
 
-    Columns `method`, `sparsity`, `task` and `value`: accuracy, or exact match where there is none, in the
-    published unit; that the published numbers are these is inferred.
+    `measured` has what `benchmarks.evaluate` returned, by preset (None: dense) and sparsity. Ours is
+    accuracy, or exact match where there is none, in the published unit; that the published numbers are these
+    is inferred. What was not measured is marked `not run here`.
     """
     rows = []
     for result in results():
-        same_variant = result.preset == name and round(result.sparsity, 6) == round(sparsity, 6)
-        if result.model != model or not same_variant:
+        if result.model != model:
             continue
-        scale = 100 if "percent" in result.unit else 1
-        found = tasks[
-            tasks.metric.isin(["acc", "exact_match"])
-            & tasks.task.isin(result.values)
-            & ~tasks["filter"].str.startswith("strict")
-        ]
-        for row in found.itertuples():
-            value = scale * row.value
-            rows.append({"method": result.method, "sparsity": sparsity, "task": row.task, "value": value})
-    return pd.DataFrame(rows, columns=["method", "sparsity", "task", "value"])
-
-
-def beside(model: str, measured: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Return the published numbers of a model, one row per method, sparsity and task, with ours beside them.
-
-    `measured` has `method`, `sparsity`, `task` and `value` in the published unit; what it lacks is marked
-    `not run here`.
-    """
-    ours = {}
-    if measured is not None:
-        for row in measured.itertuples():
-            ours[row.method, round(row.sparsity, 6), row.task] = f"{row.value:.4g}"
-    rows = []
-    for result, task, value in _values(model):
-        rows.append(
-            {
-                "method": result.method,
-                "sparsity": result.sparsity,
-                "task": task,
-                "published": value,
-                "here": ours.get((result.method, round(result.sparsity, 6), task), NOT_RUN),
-                "unit": result.unit,
-            }
-        )
+        tasks = (measured or {}).get((result.preset, round(result.sparsity, 6)))
+        for task, value in result.values.items():
+            row = {"method": result.method, "sparsity": result.sparsity, "task": task, "published": value}
+            here = NOT_RUN if tasks is None else _here(tasks, task, 100 if "percent" in result.unit else 1)
+            rows.append({**row, "here": here, "unit": result.unit})
     return pd.DataFrame(rows, columns=["method", "sparsity", "task", "published", "here", "unit"])
 
 
-def _values(model: str) -> Iterator[tuple[Result, str, float]]:
-    """Yield every published value of a model with its row and task."""
-    for result in results():
-        if result.model == model:
-            for task, value in result.values.items():
-                yield result, task, value
+def _here(tasks: pd.DataFrame, task: str, scale: int) -> str:
+    """Return what was measured of one task, in words."""
+    is_task = (tasks.task == task) & tasks.metric.isin(["acc", "exact_match"])
+    values = tasks[is_task & ~tasks["filter"].str.startswith("strict")].value
+    return NOT_RUN if values.empty else f"{scale * values.iloc[-1]:.4g}"

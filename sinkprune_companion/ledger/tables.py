@@ -2,37 +2,14 @@
 
 import pandas as pd
 
-from sinkprune_companion.numbers import SPACE, number, p_text
-from sinkprune_core.evaluation.verdict_rule import VERDICTS
-from sinkprune_core.tables import markdown_table
+from sinkprune_companion.ledger.verdict_rule import VERDICTS
+from sinkprune_companion.numbers import SPACE, markdown_table, number, p_text
 
 HEADS = {
     "control": "*control:* ",
     "question": "*our question:* ",
     "others": "*by others:* ",
 }  # of a claim, by kind of row
-COLUMNS = (
-    "id",
-    "claim",
-    "kind",
-    "beneath",
-    "family",
-    "metric",
-    "published",
-    "here",
-    "interval",
-    "claimed",
-    "verdict",
-    "margin",
-    "p_holm",
-    "draws",
-    "half_width",
-    "smallest_effect",
-    "error_draws",
-    "error_sequences",
-    "note",
-    "notebook",
-)  # of the table
 KINDS = {
     "claim": "claims of the paper",
     "control": "controls of these",

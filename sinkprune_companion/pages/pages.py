@@ -6,14 +6,15 @@ checks that they are in step.
 
 from pathlib import Path
 
+from sinkprune_companion import project_root
+from sinkprune_companion.experiments import compute
 from sinkprune_companion.ledger import others, published
 from sinkprune_companion.pages import sources
 from sinkprune_companion.pages.render import render_results
 from sinkprune_companion.run import address, run_costs
 from sinkprune_core.calibration import dense_statistics
 from sinkprune_core.calibration.token_weights import EXCLUDE
-from sinkprune_core.costs import compute
-from sinkprune_core.files import atomic, project_root
+from sinkprune_core.files import atomic
 from sinkprune_core.models import catalog, hub
 
 PAGES = {

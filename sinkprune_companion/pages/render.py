@@ -29,9 +29,9 @@ def cell(text: object) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def damage(estimate: Estimate) -> float:
+def damage(estimate: Estimate) -> float | None:
     """Return what a comparison's baseline costs above the dense model; its margin is a share of that."""
-    return estimate.margin / share_that_matters()
+    return None if estimate.margin is None else estimate.margin / share_that_matters()
 
 
 def environment() -> Environment:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from sinkprune_companion import project_root
 from sinkprune_companion.ledger import claims, others
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import PACKAGE, project_root, write_json
+from sinkprune_core.files import PACKAGE, write_json
 
 LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of the published pair

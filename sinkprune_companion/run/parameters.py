@@ -15,12 +15,13 @@ import matplotlib
 import pandas
 from pydantic import Field
 
+from sinkprune_companion import project_root
 from sinkprune_companion.experiments.sink_conditions import SAMPLERS, TEXTS
+from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import NOISE
 from sinkprune_core.calibration.token_weights import EXCLUDE
-from sinkprune_core.files import PACKAGE, project_root
-from sinkprune_core.memory import keep_freed_memory
+from sinkprune_core.files import PACKAGE
 from sinkprune_core.models.devices import choose_device, choose_dtype, device_name
 from sinkprune_core.models.hub import parse
 from sinkprune_core.pruning.patterns import ALLOCATIONS, n_and_m

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from sinkprune_core.files import project_root
+from sinkprune_companion import project_root
 
 
 def run_folder(profile: str) -> Path:

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sinkprune_companion import project_root
 from sinkprune_companion.figures import figures
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.claims_table import write_claims
 from sinkprune_companion.pages import pages
 from sinkprune_companion.run import record_archive, run_costs
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
-from sinkprune_core.files import file_digest, flush, make_folder, project_root, write_json
+from sinkprune_core.files import file_digest, flush, make_folder, write_json
 from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.scratch import scratch_folder
 

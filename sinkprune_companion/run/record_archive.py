@@ -11,8 +11,9 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from sinkprune_companion import project_root
 from sinkprune_companion.run.profiles import run_folder
-from sinkprune_core.files import atomic, file_digest, project_root
+from sinkprune_core.files import atomic, file_digest
 
 MARK = "from-archive"  # in a folder of records of which some come from an archive
 

@@ -16,11 +16,12 @@ from types import FunctionType
 import numpy as np
 import pandas as pd
 
+from sinkprune_companion import project_root
+from sinkprune_companion.run.provenance import environment, package_version
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import atomic, project_root, write_json
+from sinkprune_core.files import atomic, write_json
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.devices import choose_device, device_name
-from sinkprune_core.provenance import environment, package_version
 
 KEY_PACKAGES = ("torch", "transformers")  # another version of one of these measures anew
 ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows
@@ -37,9 +38,9 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, FunctionType):  # a user's own choice of calibration tokens
-        from sinkprune_core.calibration.token_weights import choice_identity  # seconds of imports
+        from sinkprune_companion.run.function_identity import function_digest  # seconds of imports
 
-        return choice_identity(value)
+        return f"{value.__module__}.{value.__qualname__}:{function_digest(value)[:12]}"
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(

@@ -11,8 +11,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from sinkprune_core.files import project_root
-from sinkprune_core.tables import markdown_table
+from sinkprune_companion import project_root
+from sinkprune_companion.numbers import markdown_table
 
 Costs = Mapping[str, Mapping[str, float]]  # of a profile, by notebook
 FILE = "docs/run_costs.json"
@@ -75,8 +75,8 @@ def with_costs(profile: str, costs: Costs) -> dict[str, dict]:
     """
     import torch
 
+    from sinkprune_companion.run.provenance import environment
     from sinkprune_core.models.devices import choose_dtype
-    from sinkprune_core.provenance import environment
 
     entries = by_profile()
     name = profile

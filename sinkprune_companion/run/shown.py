@@ -4,14 +4,14 @@ import html
 
 import pandas as pd
 from IPython.display import Markdown
+from jinja2 import UndefinedError
 
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.tables import HEADS
-from sinkprune_companion.numbers import amount
+from sinkprune_companion.numbers import amount, markdown_table
 from sinkprune_companion.pages.render import PresumedVerdictError, render_results
 from sinkprune_companion.pages.sources import Results, results_of
 from sinkprune_companion.run.records import Run
-from sinkprune_core.tables import markdown_table
 
 PUBLISHED = "full"  # the profile whose results the written sentences speak of
 
@@ -19,15 +19,15 @@ PUBLISHED = "full"  # the profile whose results the written sentences speak of
 def reading(run: Run) -> Markdown:
     """Return what a notebook found, from the findings that its run has written.
 
-    A run of the published profile has the sentences of `pages/readings`, as long as its verdicts are those
-    that they presume. Every run has the table of the rows of the ledger that the notebook decides.
+    A run of the published profile has the sentences of `pages/readings`, as long as it has their numbers
+    and the verdicts that they presume. Every run has the table of the ledger's rows that it decides.
     """
     results = results_of(run.folder)
     parts = []
     if run.profile == PUBLISHED:
         try:
             parts.append(render_results(f"readings/{run.notebook}.md.j2", results))
-        except PresumedVerdictError as error:
+        except (PresumedVerdictError, UndefinedError) as error:
             parts.append(f"The written reading does not fit this run. {error}.")
     parts.append(claims_of_notebook(run.notebook, results))
     return Markdown("\n\n".join(parts))

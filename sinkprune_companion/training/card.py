@@ -8,12 +8,12 @@ training settings and of the log, so that none can be edited without the others.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sinkprune_companion import corpus
 from sinkprune_companion.pages.render import render
 from sinkprune_companion.training.base import EMBEDDED_BASE, SHAPE
 from sinkprune_companion.training.log import rows_of
 from sinkprune_companion.training.losses import MEASURES
 from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, settings_of
-from sinkprune_core import corpus
 from sinkprune_core.files import atomic, file_digest
 from sinkprune_core.models import embedded
 from sinkprune_core.models.weight_files import read_json

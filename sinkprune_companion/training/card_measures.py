@@ -7,19 +7,19 @@ diffusion model and smol-ar; what is written about them is in `pages/card.md.j2`
 Dimensions: N sequences, T sequence position.
 """
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from sinkprune_companion import corpus
 from sinkprune_companion.harness import quality, suite
 from sinkprune_companion.harness.public_data import embedded_blimp, embedded_wikitext
+from sinkprune_companion.run.provenance import environment
 from sinkprune_companion.training.base import EMBEDDED_BASE
 from sinkprune_companion.training.card import MEASURED, adapter_digest, write_card
 from sinkprune_companion.training.crops import HELD_OUT_LENGTH, held_out_sequences
 from sinkprune_companion.training.settings import SETTINGS, settings_of
-from sinkprune_core import corpus
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation.intervals import Estimate, interval
@@ -28,7 +28,6 @@ from sinkprune_core.files import write_json
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, with_adapter
-from sinkprune_core.provenance import environment
 
 BATCH = 16  # sequences at once
 TITLES = {"samples": "samples of the AR model"}  # of the texts on the card, where it says more
@@ -81,9 +80,6 @@ def write_measures(
         "offline suite": quality.offline_suite(items, draws, seed, progress=True),
         "BLiMP": quality.minimal_pairs(blimp, draws, seed, progress=True),
     }
-    fingerprints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
-    for text, ids_NT in texts.items():
-        fingerprints[text] = hashlib.sha256(ids_NT.numpy().tobytes()).hexdigest()[:16]
     made_with = environment()
     measures = {
         "adapter": adapter_digest(folder),
@@ -95,7 +91,6 @@ def write_measures(
             "seed": seed,
             "dtype": str(dlm.model.dtype).removeprefix("torch."),
         },
-        "fingerprints": fingerprints,
         "environment": {name: made_with[name] for name in ("versions", "platform")},
         "likelihood": {text: likelihood(dlm, ar, ids_NT, draws, seed) for text, ids_NT in texts.items()},
         "filling": {text: filling(dlm, ar, ids_NT, seed) for text, ids_NT in texts.items()},

@@ -8,15 +8,14 @@ Dimensions: N sequences, B batch, T sequence position.
 """
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from sinkprune_companion import corpus
 from sinkprune_companion.harness.public_data import embedded_wikitext
-from sinkprune_core import corpus
 from sinkprune_core.files import atomic
 from sinkprune_core.seeds import generator
 
@@ -94,40 +93,23 @@ def _make_data(
     tokenizer, is_embedded: bool, text: str | None, held_out_length: int
 ) -> dict[str, torch.Tensor]:
     """Return training streams (T,) and held-out sequences (N, T) by name, see `prepare_data`."""
-    separator = corpus.separator(tokenizer)
-    data = {}
-    for name, (train_T, held_out_T) in _streams(tokenizer, is_embedded, text).items():
-        if train_T is not None:
-            data[f"train_{name}"] = train_T
-        for kind, sequences_NT in held_out_sequences(held_out_T, separator, held_out_length).items():
-            data[f"held_out_{name}_{kind}"] = sequences_NT
-    return data
-
-
-def _streams(
-    tokenizer, is_embedded: bool, text: str | None
-) -> dict[str, tuple[torch.Tensor | None, torch.Tensor]]:
-    """Return the training stream, where there is one, and the held-out stream of every source."""
-    streams = {}
-    if is_embedded:
-        streams["samples"] = (
-            corpus.source_stream("samples", tokenizer, held_out=False),
-            corpus.source_stream("samples", tokenizer, held_out=True),
-        )
     if text is None:
-        streams["documentation"] = _split(corpus.documentation("everything"), tokenizer)
+        name, paragraphs = "documentation", corpus.documentation("everything")
     else:
-        streams["text"] = _split(corpus.paragraphs(text), tokenizer)
-    if is_embedded:
-        streams["natural"] = (None, corpus.stream(embedded_wikitext(), tokenizer))
-    return streams
-
-
-def _split(paragraphs: Sequence[str], tokenizer) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the stream of the paragraphs to train on, and that of the paragraphs that are held out."""
+        name, paragraphs = "text", corpus.paragraphs(text)
     training = [paragraph for paragraph in paragraphs if not corpus.is_held_out(paragraph)]
     held_out = [paragraph for paragraph in paragraphs if corpus.is_held_out(paragraph)]
-    return corpus.stream(training, tokenizer), corpus.stream(held_out, tokenizer)
+    data = {f"train_{name}": corpus.stream(training, tokenizer)}
+    held_out_streams = {name: corpus.stream(held_out, tokenizer)}
+    if is_embedded:
+        data["train_samples"] = corpus.source_stream("samples", tokenizer, held_out=False)
+        held_out_streams["samples"] = corpus.source_stream("samples", tokenizer, held_out=True)
+        held_out_streams["natural"] = corpus.stream(embedded_wikitext(), tokenizer)
+    separator = corpus.separator(tokenizer)
+    for source, stream_T in held_out_streams.items():
+        for kind, sequences_NT in held_out_sequences(stream_T, separator, held_out_length).items():
+            data[f"held_out_{source}_{kind}"] = sequences_NT
+    return data
 
 
 def held_out_sequences(stream_T: torch.Tensor, separator: int, length: int) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ shifted (position i-1 predicts token i), as Dream was adapted from Qwen2.5. The 
 next-token loss and causal attention gives an autoregressive twin that has seen the same data. The base is
 the embedded one or any other that `open_base` opens. From scratch, a small Llama of either kind is trained
 whole by the same loop, on the same text in the same order. Data, learning rate and stopping are chosen by
-held-out loss and nothing else; sink statistics are logged, and decide nothing.
+held-out loss and nothing else.
 
 Dimensions: B batch, T sequence position.
 """
@@ -21,11 +21,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm.auto import tqdm
 from transformers import LlamaForCausalLM, PreTrainedModel
 
-from sinkprune_companion.training import held_out, losses
+from sinkprune_companion.run.allocator import keep_freed_memory
+from sinkprune_companion.training import losses
 from sinkprune_companion.training.base import LINEARS, Base, open_base
 from sinkprune_companion.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
 from sinkprune_companion.training.crops import HELD_OUT_LENGTH, Crops, prepare_data
-from sinkprune_companion.training.log import add_row, rows_of
+from sinkprune_companion.training.log import add_row, held_out_losses, rows_of, sources_of
 from sinkprune_companion.training.settings import (
     EXPORTED_LOG,
     LOG,
@@ -35,12 +36,12 @@ from sinkprune_companion.training.settings import (
     settings_of,
 )
 from sinkprune_core.files import atomic, held, make_folder, write_json
-from sinkprune_core.memory import keep_freed_memory
 from sinkprune_core.models.adapters import CONFIG, open_adapter
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import Count, checked_arguments
 
 EXPORTED = ("adapter_config.json", "adapter_model.safetensors", SETTINGS, EXPORTED_LOG)
 
@@ -81,15 +82,16 @@ class Trainer:
         }
 
 
+@checked_arguments
 def train(
     config: Training,
     folder: Path,
     start_from: Path | None = None,
     begin_with: Path | None = None,
-    check_every: int = 250,
-    save_every: int = 20,
-    held_out_count: int = 32,
-    draws: int = 2,
+    check_every: Count = 250,
+    save_every: Count = 20,
+    held_out_count: Count = 32,
+    draws: Count = 2,
     text: str | None = None,
     device: str = "cpu",
 ) -> Path:
@@ -100,16 +102,11 @@ def train(
     settings, on other text say: the run begins at step 0 with its weights instead of fresh ones, and
     `config.earlier_tokens` says how many tokens it has seen. `text` is what `prepare_data` takes. Every
     `check_every` steps `log.jsonl` receives training loss since the last row or start, held-out loss (nats
-    per token; `held_out_count` sequences of each kind at `draws` noise levels), sink statistics, learning
-    rate and speed; every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when
-    `folder` or `start_from` holds another run, RuntimeError when another process trains in `folder`, and what
+    per token; `held_out_count` sequences of each kind at `draws` noise levels), learning rate and speed;
+    every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when `folder` or
+    `start_from` holds another run, RuntimeError when another process trains in `folder`, and what
     `open_base` and `prepare_data` raise.
     """
-    counts = {"check_every": check_every, "save_every": save_every}
-    for name, value in (counts | {"held_out_count": held_out_count, "draws": draws}).items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be at least 1")
-    folder = Path(folder)
     make_folder(folder)
     with held(folder):
         checkpoint = newest_checkpoint(folder)
@@ -117,8 +114,7 @@ def train(
         lm = trainer.lm
 
         def measured() -> dict:
-            nats = held_out.held_out_losses(lm, data, config.dtype, held_out_count, draws)
-            return nats | held_out.sink_row(lm, data, config.dtype)
+            return held_out_losses(lm, data, config.dtype, held_out_count, draws)
 
         _take_steps(trainer, checkpoint, first, check_every, save_every, measured)
     return checkpoint
@@ -184,7 +180,7 @@ def _prepare(
         _check_earlier(config, base, Path(begin_with))
     length = min(HELD_OUT_LENGTH, max(config.lengths))
     data = prepare_data(base.checkpoint.tokenizer(), folder, base.is_embedded, text, length)
-    streams = list(held_out.sources_of(data, "train").values())
+    streams = list(sources_of(data, "train").values())
     crops = Crops(streams, config.lengths, config.batch_tokens, config.seed)
     write_json(folder / SETTINGS, asdict(config))
     keep_freed_memory()

@@ -1,6 +1,5 @@
 """The settings of a training run, how a folder keeps them, and which of them a run may go on with."""
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from sinkprune_companion.training.base import EMBEDDED_BASE
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import KINDS
 from sinkprune_core.models.weight_files import read_json
+from sinkprune_core.values import AboveZero, Count, Number, Share, check_choice, check_fields
 
 SETTINGS = "training.json"  # where a run and an exported adapter keep their settings
 LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row again
@@ -30,33 +30,23 @@ class Training:
     base: str = EMBEDDED_BASE  # what is trained: smol-ar, a hub id of the table of models, or a folder
     from_scratch: bool = False  # a fresh small Llama is trained whole, and the base lends it the tokenizer
     mask_token: str | None = None  # a token of another base, or its number; None: one that no text produces
-    tokens: int = 1_024_000  # training tokens in all
+    tokens: Count = 1_024_000  # training tokens in all
     lengths: tuple[int, ...] = (64, 128, 256, 512)  # tokens per crop; all crops of a batch have one of these
-    batch_tokens: int = 2048  # tokens per step
-    learning_rate: float = 1e-3  # of the flat part
-    rank: int = 32  # of the adapter's matrices
-    alpha: int = 64  # the adapter's product is multiplied by alpha / rank
-    warmup_steps: int = 20  # over which the learning rate rises from zero
-    decay_share: float = 0.2  # share of all steps, at the end, over which the learning rate falls to zero
+    batch_tokens: Count = 2048  # tokens per step
+    learning_rate: AboveZero = 1e-3  # of the flat part
+    rank: Count = 32  # of the adapter's matrices
+    alpha: Count = 64  # the adapter's product is multiplied by alpha / rank
+    warmup_steps: Count = 20  # over which the learning rate rises from zero
+    decay_share: Share = 0.2  # share of all steps, at the end, over which the learning rate falls to zero
     seed: int = 0  # seed of the fresh weights, of the choice of crops and of the noise
-    earlier_tokens: int = 0  # tokens that the adapter had seen under other settings before step 0
+    earlier_tokens: Number = 0  # tokens that the adapter had seen under other settings before step 0
     dtype: str = "bfloat16"  # of the base's weights and of the products; what is trained is always float32
 
     def __post_init__(self):
         object.__setattr__(self, "lengths", tuple(self.lengths))  # JSON has lists
-        if self.kind not in KINDS:
-            raise ValueError(f"kind={self.kind!r} is not one of {KINDS}")
-        if self.dtype not in DTYPES:
-            raise ValueError(f"dtype={self.dtype!r} is not one of {DTYPES}: training knows no other")
-        for field in ("tokens", "batch_tokens", "rank", "alpha", "warmup_steps"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
-        if self.earlier_tokens < 0:
-            raise ValueError(f"earlier_tokens={self.earlier_tokens} must be at least 0")
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate={self.learning_rate} must be a finite number above 0")
-        if not 0 <= self.decay_share <= 1:
-            raise ValueError(f"decay_share={self.decay_share} must lie in [0, 1]")
+        check_fields(self)
+        check_choice("kind", self.kind, KINDS)
+        check_choice("dtype", self.dtype, DTYPES)
         self._check_lengths()
         if self.base == EMBEDDED_BASE and self.mask_token is not None:
             raise ValueError(

@@ -19,7 +19,6 @@ import torch
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.diffusion.noise import random_mask
-from sinkprune_core.function_identity import function_digest
 from sinkprune_core.models.blocks import Rows
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
@@ -27,9 +26,8 @@ from sinkprune_core.sinks import detection
 
 OFFICIAL_ALPHA = 5.0  # the official code's steepness, per unit of mass summed over layers and heads
 
-TokenChoice = Callable[
-    ["SinkContext"], torch.Tensor
-]  # the share left out of every token, in [0, 1], (N, S, T)
+# returns the share left out of every token, in [0, 1], (N, S, T)
+TokenChoice = Callable[["SinkContext"], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -54,18 +52,12 @@ class StatisticsKey:
 class SinkContext:
     """What a choice of tokens may use; a user's function gets one sequence at a time, N = 1."""
 
-    profile_NST: (
-        torch.Tensor
-    )  # float32: attention mass in even shares (1 is even), mean over layers and heads
-    visible_ST: (
-        torch.Tensor
-    )  # bool: keys that every query of a step can see; all of them in a diffusion model
+    profile_NST: torch.Tensor  # float32: attention mass in even shares, mean over layers and heads
+    visible_ST: torch.Tensor  # bool: keys that every query of a step can see
     key: StatisticsKey  # the recipe's settings
     heads: int  # layers x heads: what one even share is in the official code's sums
     seed: int  # of the calibration text
-    first_sequence: int = (
-        0  # number of the first sequence here, so that random choices do not depend on the batch
-    )
+    first_sequence: int = 0  # its number: random choices do not depend on the batch
 
     @property
     def sinks_NST(self) -> torch.Tensor:
@@ -158,20 +150,15 @@ def choice_name(exclude: str | TokenChoice) -> str:
     return f"{exclude.__module__}.{exclude.__qualname__}"
 
 
-def choice_identity(exclude: str | TokenChoice) -> str:
-    """Return what tells a choice of tokens from others, also in another process.
+def settings_digest(settings: StatisticsKey, weight_RT: torch.Tensor | None = None) -> str:
+    """Return a SHA-256 prefix over all fields of a key, or of a recipe, whose choice is a field `exclude`.
 
-    For a user's function that is its name and a digest of its code and of all that it reads. Raises
-    ValueError for a function that reads what has no identity (see `function_identity`).
+    A user's function counts by its name and the weights `weight_RT` that it gives to the calibration tokens.
     """
-    if isinstance(exclude, str):
-        return exclude
-    return f"{choice_name(exclude)}:{function_digest(exclude)[:12]}"
-
-
-def settings_digest(settings: StatisticsKey) -> str:
-    """Return a SHA-256 prefix over all fields of a key, or of a recipe, whose choice is a field `exclude`."""
-    fields = asdict(settings) | {"exclude": choice_identity(settings.exclude)}
+    exclude = choice_name(settings.exclude)
+    if weight_RT is not None:
+        exclude += hashlib.sha256(weight_RT.numpy().tobytes()).hexdigest()
+    fields = asdict(settings) | {"exclude": exclude}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 

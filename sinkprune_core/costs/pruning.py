@@ -75,8 +75,12 @@ def pruning_cost(
         speed = speed_here(lm, device)
     missing = planned.missing_memory(memory)
     for folder in dict.fromkeys([out, work]):
-        if folder is not None:
-            missing += _missing_disk(disk, Path(folder))
+        free = disk if folder is None else free_disk_at(Path(folder))
+        if disk > free:
+            missing.append(
+                f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
+                "make room or choose another place"
+            )
     tokens = planned.rows * calibration.ids_NT.shape[1]
     return PruningCost(tokens, planned.passes, flops, flops / speed, memory, disk, tuple(missing))
 
@@ -200,7 +204,7 @@ class _PlannedRun:
         if not self.lm.is_streamed and self.lm.device.type != "meta":
             there += _parameters(self.lm.model) * self.lm.model.dtype.itemsize
         if torch.device(device).type == "cpu":
-            there = min(there + PROCESS_BYTES, resident_memory() or there)
+            there = min(there + PROCESS_BYTES, resident_memory())
         free = available_memory(device) + there
         if memory <= free:
             return []
@@ -208,16 +212,6 @@ class _PlannedRun:
             f"{memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are available: "
             "use fewer or shorter sequences, a smaller batch, or stream the model from disk"
         ]
-
-
-def _missing_disk(disk: int, folder: Path) -> list[str]:
-    free = free_disk_at(folder)
-    if disk <= free:
-        return []
-    return [
-        f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
-        "make room or choose another place"
-    ]
 
 
 def speed_here(lm: LanguageModel, device: str | torch.device | None = None) -> float:

@@ -2,5 +2,5 @@
 
 `noise` masks tokens; `samplers` holds the settings of generation; `sampling` generates, with `proposals` of
 tokens for one step, and decodes autoregressive models, too.
-Start with `sampling`. Imports `models` and the helpers; `sinks` and all layers above import it.
+Start with `sampling`.
 """

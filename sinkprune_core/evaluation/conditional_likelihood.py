@@ -7,7 +7,7 @@ D hidden size.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -85,10 +85,7 @@ def _masked_targets(
     lm: LanguageModel, pairs: Sequence[Pair], how: Protocol, seed: int, progress: bool
 ) -> Iterator[MaskedTarget]:
     """Yield the masks of every target; pairs that share their forward pass share their masks."""
-    groups = _pairs_by_forward(pairs)
-    for sequences in tqdm(
-        groups, desc=f"likelihood {lm.name}", unit="target", disable=not progress, leave=False
-    ):
+    for sequences in _pairs_by_forward(lm, pairs, progress):
         prompt, target = pairs[sequences[0]]
         rng = generator(seed, "likelihood", prompt.tolist(), target.tolist())
         for draw, (where_L, weight) in enumerate(how.noise(len(target), rng)):
@@ -164,15 +161,8 @@ def exact_log_likelihood(
                 f"the prompt of pair {sequence} is empty: an autoregressive model does not predict "
                 "position 0, give it a first token"
             )
-    groups = tqdm(
-        _pairs_by_forward(pairs),
-        desc=f"likelihood {lm.name}",
-        unit="target",
-        disable=not progress,
-        leave=False,
-    )
     rows = []
-    for part in batches(groups, batch):
+    for part in batches(_pairs_by_forward(lm, pairs, progress), batch):
         rows += _exact_values(lm, pairs, part)
     frame = pd.DataFrame(rows, columns=["sequence", "tokens", "value", "greedy"])
     return frame.sort_values("sequence", ignore_index=True)
@@ -218,8 +208,8 @@ def _check_pairs(lm: LanguageModel, pairs: Sequence[Pair], extra: int) -> None:
     check_positions(lm, longest)
 
 
-def _pairs_by_forward(pairs: Sequence[Pair]) -> list[list[int]]:
-    """Return the numbers of the pairs, those that one forward pass serves together.
+def _pairs_by_forward(lm: LanguageModel, pairs: Sequence[Pair], progress: bool) -> Iterable[list[int]]:
+    """Return the numbers of the pairs, those that one forward pass serves together, under a progress bar.
 
     A forward pass serves all one-token targets of a prompt, or a single longer target. The shortest pairs
     come first, so that pairs of similar length share a batch.
@@ -233,7 +223,8 @@ def _pairs_by_forward(pairs: Sequence[Pair]) -> list[list[int]]:
         prompt, target = pairs[sequences[0]]
         return len(prompt) + len(target)
 
-    return sorted(groups.values(), key=length)
+    in_order = sorted(groups.values(), key=length)
+    return tqdm(in_order, desc=f"likelihood {lm.name}", unit="target", disable=not progress, leave=False)
 
 
 # estimates with standard errors

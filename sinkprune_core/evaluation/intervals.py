@@ -1,4 +1,4 @@
-"""Estimates with 95 % intervals, and variants compared in pairs on the calibration draws that they share.
+"""Estimates with 95 % intervals.
 
 Every interval is a t interval: over independent units its standard error and degrees of freedom are the
 ordinary ones; over calibration draws and sequences they come from the components of variance.
@@ -10,15 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from sinkprune_core.evaluation.variance_components import components
 
 CONFIDENCE = 0.95
-
-
-# one estimate
 
 
 @dataclass(frozen=True)
@@ -139,129 +135,4 @@ def _t_interval(values_RN: np.ndarray, method: str) -> Estimate:
         error_draws=errors.draws if repetitions > 1 else None,
         error_sequences=errors.sequences,
         freedom=freedom,
-    )
-
-
-# comparisons of variants in a table of scores
-
-
-def pivot(
-    frame: pd.DataFrame, repetition: str = "seed", unit: str = "sequence", value: str = "value"
-) -> np.ndarray:
-    """Return the values of one variant as an array (R, N).
-
-    Raises ValueError when there are none or a cell is missing.
-    """
-    if frame.empty:
-        raise ValueError(
-            "no record of a variant that is to be compared: measure it first, or leave the comparison out"
-        )
-    values_RN = frame.pivot(index=repetition, columns=unit, values=value).to_numpy()
-    if np.isnan(values_RN).any():
-        raise ValueError("some repetitions lack some sequences: differences would not be paired")
-    return values_RN
-
-
-def rows_where(frame: pd.DataFrame, where: dict[str, object]) -> pd.DataFrame:
-    """Return the rows of a table in which every column of `where` has its value."""
-    return frame[np.logical_and.reduce([frame[column] == value for column, value in where.items()])]
-
-
-def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.ndarray] | None:
-    """Return the values of several variants, (R, N) each, on the calibration draws that all have.
-
-    None where one was not measured. A variant without calibration (dense, magnitude) has one row, which
-    serves every draw. Raises ValueError where calibrated variants have no draw in common.
-    """
-    parts = [rows_where(scores, where) for where in sides]
-    if any(part.empty for part in parts):
-        return None
-    calibrated = [part.calibration_tokens.max() > 0 for part in parts]
-    draws = [set(part.seed) for part, is_calibrated in zip(parts, calibrated, strict=True) if is_calibrated]
-    common = set.intersection(*draws) if draws else set()
-    if draws and not common:
-        raise ValueError(f"variants {sides} share no calibration draw: their differences would not be paired")
-    values = []
-    for part, is_calibrated in zip(parts, calibrated, strict=True):
-        if is_calibrated:
-            values.append(pivot(part[part.seed.isin(common)]))
-        else:
-            values.append(pivot(part[part.seed == part.seed.min()]))
-    return values
-
-
-def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:
-    """Return the mean of variant - other in `value`, paired by calibration draw and sequence.
-
-    None where one of the two was not measured; draws are those of `on_common_draws`, None where neither
-    variant is calibrated.
-    """
-    values = on_common_draws(scores, variant, other)
-    if values is None:
-        return None
-    variant_RN, other_RN = values
-    estimate = crossed_interval(variant_RN - other_RN)
-    is_calibrated = max(rows_where(scores, side).calibration_tokens.max() for side in (variant, other)) > 0
-    return estimate if is_calibrated else replace(estimate, draws=None)
-
-
-def growth(
-    scores: pd.DataFrame,
-    variant: dict[str, object],
-    other: dict[str, object],
-    column: str,
-    start: object,
-    end: object,
-) -> Estimate | None:
-    """Return how much variant - other in `value` grows as `column` goes from `start` to `end`.
-
-    None where one of the four was not measured, or start and end are the same.
-    """
-    if start == end:
-        return None
-    values = on_common_draws(
-        scores,
-        {**variant, column: end},
-        {**other, column: end},
-        {**variant, column: start},
-        {**other, column: start},
-    )
-    if values is None:
-        return None
-    variant_end, other_end, variant_start, other_start = values
-    return crossed_interval((variant_end - other_end) - (variant_start - other_start))
-
-
-# tables of estimates
-
-
-def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
-    """Return the data of a forest plot, a row per estimate.
-
-    Columns: `comparison`, `value`, `low`, `high`, `sequences`, `interval` (how it was made).
-    """
-    rows = []
-    for label, estimate in estimates.items():
-        row = {
-            "comparison": label,
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "sequences": estimate.units,
-            "interval": estimate.method,
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:
-    """Return findings to read, a row each: the name in words, the mean with its interval, and further
-    `columns`.
-
-    Names wrap where they are printed, intervals do not. `columns` have a value per finding.
-    """
-    numbers = [str(estimate).replace(", ", ",\N{NO-BREAK SPACE}") for estimate in estimates.values()]
-    return pd.DataFrame(
-        {"mean [95 % interval]": numbers, **columns},
-        index=pd.Index([name.replace("_", " ") for name in estimates], name="finding"),
     )

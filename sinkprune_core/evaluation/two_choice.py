@@ -9,19 +9,17 @@ positions, D hidden size.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
-import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from tqdm.auto import tqdm
 
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.evaluation.maskings import Maskings, maskings, whole
-from sinkprune_core.evaluation.token_losses import head_losses
+from sinkprune_core.evaluation.token_losses import batches, head_losses
 from sinkprune_core.models.forwards import check_positions
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
@@ -76,7 +74,6 @@ def accuracy(
     seed: Whole = 0,
     batch: Count = BATCH,
     progress: bool = False,
-    announce: Callable[[float], None] | None = None,
 ) -> pd.DataFrame:
     """Let `lm` choose the more likely ending of every item; one row per item, in order.
 
@@ -88,20 +85,19 @@ def accuracy(
 
     Exact for an autoregressive model. For a diffusion model the lower bound: exact for an ending that can be
     masked in at most `draws` ways, else estimated from so many maskings of the ending alone, on common random
-    numbers for both endings; noise depends on (seed, group, pair) alone. `announce` is called once, before
-    most of the work, with the seconds that it will take by one timed batch.
+    numbers for both endings; noise depends on (seed, group, pair) alone.
     Raises ValueError for fewer draws than 1, for more tokens than the model has positions, and where a result
     is not finite.
     """
     questions = [_question(lm, item, draws, seed) for item in items]
     check_positions(lm, max((len(ids_T) for each in questions for ids_T in each.ids), default=0))
-    parts = list(_batches_of_one_length(_inputs(lm, questions), batch))
+    parts = _batches_of_one_length(_inputs(lm, questions), batch)
     values = [[torch.zeros(len(each.share_M), dtype=torch.float64) for each in q.maskings] for q in questions]
     with tqdm(
         total=len(items), desc=f"suite {lm.name}", unit="item", disable=not progress, leave=False
     ) as bar:
         missing = [sum(len(value_M) for value_M in of_item) for of_item in values]
-        for part in _in_timed_order(parts, announce):
+        for part in parts:
             for use, value in _mean_log_likelihoods(lm, questions, part):
                 values[use.item][use.choice][use.masking] = value
                 missing[use.item] -= 1
@@ -139,36 +135,8 @@ def _inputs(lm: LanguageModel, questions: Sequence[Question]) -> list[Input]:
 
 def _batches_of_one_length(inputs: list[Input], batch: int) -> Iterator[list[Input]]:
     """Yield at most `batch` neighbours of equal length: no padding."""
-    start = 0
-    while start < len(inputs):
-        length = len(inputs[start].input_T)
-        part = [each for each in inputs[start : start + batch] if len(each.input_T) == length]
-        yield part
-        start += len(part)
-
-
-def _in_timed_order(
-    parts: list[list[Input]], announce: Callable[[float], None] | None
-) -> Iterator[list[Input]]:
-    """Yield all batches; with `announce`, time one of middle length first and announce what all will take.
-
-    The first batch of a process is slow, so another one comes before the one that is timed.
-    """
-    if announce is None or len(parts) < 3:
-        yield from parts
-        return
-    middle = len(parts) // 2
-    yield parts[0]
-    started = time.perf_counter()
-    yield parts[middle]
-    per_token = (time.perf_counter() - started) / _tokens(parts[middle])
-    rest = parts[1:middle] + parts[middle + 1 :]
-    announce(per_token * sum(map(_tokens, rest)))
-    yield from rest
-
-
-def _tokens(part: list[Input]) -> int:
-    return sum(len(each.input_T) for each in part)
+    for _, of_one_length in groupby(inputs, key=lambda one: len(one.input_T)):
+        yield from batches(of_one_length, batch)
 
 
 # what comes out
@@ -236,15 +204,3 @@ def _error_over_draws(
     if len(difference_S) < 2:
         return math.nan
     return float(difference_S.std() / math.sqrt(len(difference_S)))
-
-
-def share_error_over_draws(frame: pd.DataFrame, ending: str = "") -> float:
-    """Return how far other draws on the same items would move the share of right answers: a standard error.
-
-    It is overstated, as the errors of margins are. Takes the table of `accuracy`, and the `ending` of the
-    columns that count: none or `_mean`. Margins are taken as normal around their values, and items as
-    independent; 0 where nothing was drawn, NaN for a single draw.
-    """
-    drawn = frame[frame[f"error{ending}"] != 0]
-    right = stats.norm.cdf(drawn[f"margin{ending}"] / drawn[f"error{ending}"])
-    return float(np.sqrt((right * (1 - right)).sum()) / len(frame))

@@ -2,7 +2,5 @@
 
 The table of models is `catalog`, over data/models.yml. Reading: `hub`, `embedded`, `weight_files`, `formats`,
 `configurations`, `tokenizer_files`, `reader`. Running: `placement` (several devices), `blocks` (one block at
-a time), `streaming` (from disk), `meta_model` (shapes only), `stand_ins` (tiny random checkpoints). All of it
-imports only the helpers `files` and `memory`; every other folder imports from here. Open `language_model.py`
-first.
+a time), `streaming` (from disk), `meta_model` (shapes only). Open `language_model.py` first.
 """

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field, PositiveInt
 from torch import nn
 from transformers import PreTrainedModel
 
-from sinkprune_core.models.weight_files import FormatError, WeightFiles, brief, read_checked, refused
+from sinkprune_core.models.weight_files import FormatError, WeightFiles, read_checked, refused
+from sinkprune_core.values import in_short
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -54,7 +55,7 @@ def adapter_config(folder: Path):
     for name, value in plain.model_extra.items():
         is_plain = value == "LORA" if name == "peft_type" else value in NOTHING
         if name not in WITHOUT_EFFECT and not is_plain:
-            raise FormatError(f"{folder / CONFIG} has {name}={brief(value)}: only plain LoRA is covered")
+            raise FormatError(f"{folder / CONFIG} has {name}={in_short(value)}: only plain LoRA is covered")
     return LoraConfig(
         r=plain.r,
         lora_alpha=plain.lora_alpha,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from sinkprune_core.files import PACKAGE
@@ -18,10 +18,6 @@ from sinkprune_core.files import PACKAGE
 TABLE = PACKAGE / "data" / "models.yml"
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # per parameter, by the name of a dtype
 STRICT = ConfigDict(strict=True, extra="forbid")  # "8" is no number, and an unknown key is an error
-
-
-class CatalogError(ValueError):
-    """The table of models is wrong; the message names the row, the key, its value and what is allowed."""
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -99,24 +95,9 @@ class Catalog:
 
 
 def read_catalog(file: Path) -> Catalog:
-    """Read and check a table of models. Raises CatalogError for anything in it that is wrong."""
+    """Read and check a table of models. Raises a ValidationError for anything that is wrong."""
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    try:
-        return TypeAdapter(Catalog).validate_json(json.dumps(content))
-    except ValidationError as error:
-        problems = [_problem(problem, content) for problem in error.errors()]
-    raise CatalogError(f"{file.name}: {'; '.join(problems)}")
-
-
-def _problem(problem: dict, content: dict) -> str:
-    """Return one problem of the table in words: where, what stands there, and what is allowed."""
-    place = list(problem["loc"])
-    if place[:1] == ["models"] and len(place) > 1:
-        place[:2] = [f"row {content['models'][place[1]].get('id')!r}"]
-    where = ", ".join(str(part) for part in place)
-    if problem["type"] == "missing":
-        return f"{where} is missing"
-    return f"{where}={problem['input']!r}: {problem['msg']}"
+    return TypeAdapter(Catalog).validate_json(json.dumps(content))
 
 
 _CATALOG = read_catalog(TABLE)

@@ -19,7 +19,8 @@ import transformers
 from transformers import CONFIG_MAPPING, GPT2Config, LlamaConfig, PretrainedConfig, Qwen2Config, Qwen3Config
 
 from sinkprune_core.models.catalog import REFUSALS, ModelShape
-from sinkprune_core.models.weight_files import FormatError, brief
+from sinkprune_core.models.weight_files import FormatError
+from sinkprune_core.values import in_short
 
 Shapes = Mapping[str, tuple[int, ...]]  # of the stored tensors, by their stored names
 
@@ -101,7 +102,7 @@ def check_fields(raw: dict, file: Path, shapes: Shapes) -> None:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if low is not None and value is not None and not (is_number and low <= value <= high):
             raise FormatError(
-                f"{file} has {name}={brief(value)}: it must be a number from {low:g} to {high:g}"
+                f"{file} has {name}={in_short(value)}: it must be a number from {low:g} to {high:g}"
             )
     blocks = {int(match[1]) for match in map(BLOCK_OF.search, shapes) if match}
     for name in LAYERS:

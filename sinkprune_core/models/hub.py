@@ -108,16 +108,11 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str], local:
         reason = f"it has no revision {revision!r}: see {page}/commits"
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError, http_error) as error:
         first_sentence = re.split(r"\. |\n", str(error) or type(error).__name__, maxsplit=1)[0].rstrip(".")
-        if isinstance(error, http_error) and not isinstance(error, HfHubHTTPError):
-            reason = (
-                f"the connection broke off ({first_sentence}): "
-                "run the same again, files that arrived whole are kept"
-            )
-        else:
-            reason = (
-                f"the hub cannot be reached and its cache does not hold it ({first_sentence}): run once with "
-                "a network, or copy a folder of it here and load that folder; HF_HOME says where the cache is"
-            )
+        reason = (
+            f"the hub cannot be reached or broke off, and its cache does not hold it ({first_sentence}): run "
+            "again with a network, files that arrived whole are kept; or copy a folder of it here and load "
+            "that folder; HF_HOME says where the cache is"
+        )
     raise FetchError(f"{repository} could not be fetched: {reason}")
 
 

@@ -233,22 +233,17 @@ def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
     return model
 
 
-def check_finite(lm: LanguageModel, blocks: bool = True) -> None:
-    """Raise ValueError, naming the first parameter of a model that holds a number that is not finite.
+def check_finite(lm: LanguageModel) -> None:
+    """Raise ValueError, naming the first parameter outside the blocks with a number that is not finite.
 
-    Without `blocks` only the others are read: embeddings, final norm, head. Blocks that are not in memory are
-    passed over: pruning checks each when it comes to it.
+    Those of a block are checked when pruning comes to it.
     """
-    prefix = f"{lm.blocks_name}."
     for name, parameter in lm.model.named_parameters():
-        is_in_block = name.startswith(prefix)
-        if is_in_block and (parameter.is_meta or not blocks):
+        if name.startswith(f"{lm.blocks_name}."):
             continue
         value = parameter.detach()
-        if value.is_meta and lm.is_streamed:
+        if value.is_meta:  # the head of a streamed model
             value = lm.checkpoint.tensor(name).to(lm.dtype)
-        if value.is_meta:
-            continue
         if not is_finite(value):
             raise ValueError(
                 f"{name} of {lm.name} holds numbers that are not finite: its weights are damaged, or too "

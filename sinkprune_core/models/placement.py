@@ -4,6 +4,7 @@ Everything stays where it is put: parts that wait on the CPU or on disk for thei
 pruning writes weights in place; a model that does not fit its devices is streamed instead (streaming.py).
 """
 
+import re
 from collections.abc import Mapping
 
 import torch
@@ -11,11 +12,11 @@ from accelerate import dispatch_model, infer_auto_device_map
 from accelerate.utils import check_device_map
 from transformers import PreTrainedModel
 
+from sinkprune_core.models.devices import choose_device
 from sinkprune_core.models.hub import available_memory
 from sinkprune_core.models.language_model import part_name
 
 SHARE = 0.9  # of a device's free memory that weights may take: activations come on top
-COMPUTING = ("cpu", "cuda", "mps", "xpu")  # types of devices that compute
 DeviceMap = str | Mapping[str, str | int]
 
 
@@ -40,27 +41,18 @@ def place(
             f"device_map={device_map!r} must be 'auto', a device such as 'cuda:1', "
             "or a mapping from parts of the model to devices"
         )
+    inside_a_block = re.compile(rf"{re.escape(blocks)}\.\d+\.")
+    parts = {name for name, _ in skeleton.named_modules() if not inside_a_block.match(name)}
     for name in wanted:
-        _check_part(name, skeleton, blocks)
+        if name not in parts:
+            raise ValueError(
+                f"device_map names {name!r}: a part of {type(skeleton).__name__} is a module outside the "
+                f"blocks, a whole block, e.g. {blocks}.0, or '' for all"
+            )
     devices = {name: _device(name, value) for name, value in wanted.items()}
     _check_devices(skeleton, devices)
     _check_memory(skeleton, devices, dtype)
     return devices
-
-
-def _check_part(name: str, skeleton: PreTrainedModel, blocks: str) -> None:
-    """Raise ValueError for a name that is no part of the model, and for one inside a block."""
-    known = {known_name for known_name, _ in skeleton.named_modules()}
-    if name not in known:
-        children = ["", *dict.fromkeys(child for child, _ in skeleton.named_children())]
-        raise ValueError(
-            f"device_map names {name!r}, which {type(skeleton).__name__} does not have; "
-            f"it has {', '.join(children)} and below, e.g. {blocks}.0"
-        )
-    depth_of_block = blocks.count(".") + 1
-    if name.startswith(f"{blocks}.") and name.count(".") > depth_of_block:
-        block = ".".join(name.split(".")[: depth_of_block + 1])
-        raise ValueError(f"device_map names {name!r}, a part of a block: name {block}, a block stays whole")
 
 
 def _check_devices(skeleton: PreTrainedModel, devices: Mapping[str, torch.device]) -> None:
@@ -144,19 +136,5 @@ def _spread(skeleton: PreTrainedModel, dtype: torch.dtype) -> dict[str, object]:
 def _device(name: str, value: object) -> torch.device:
     """Return the device that a map names for a part."""
     spelled = f"cuda:{value}" if isinstance(value, int) else value
-    try:
-        device = torch.device(spelled)
-    except (RuntimeError, TypeError):
-        device = None
-    if device is None or device.type not in COMPUTING:
-        raise ValueError(
-            f"device_map puts {name!r} on {value!r}, which is no device that computes: "
-            "parts that wait on disk cannot be pruned; stream the model instead"
-        )
-    if device.type == "cpu":
-        return torch.device("cpu")
-    if device.type == "cuda":
-        count = torch.cuda.device_count()
-        if (device.index or 0) >= count:
-            raise ValueError(f"device_map puts {name!r} on {device}, and there are {count} GPUs here")
-    return device
+    device = torch.device(choose_device(spelled, f"device_map={{{name!r}: {spelled!r}}}"))
+    return torch.device("cpu") if device.type == "cpu" else device

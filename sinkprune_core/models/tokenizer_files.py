@@ -5,7 +5,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from sinkprune_core.models.weight_files import FormatError, brief, read_json, refused
+from sinkprune_core.models.weight_files import FormatError, read_json, refused
+from sinkprune_core.values import in_short
 
 TOKENIZER = "tokenizer.json"
 
@@ -48,7 +49,7 @@ def _check_schema(file: Path) -> None:
     for part in ("normalizer", "pre_tokenizer", "model", "post_processor", "decoder"):
         value = content.get(part)
         if value is not None and not isinstance(value, dict):
-            raise FormatError(f"{file}: {part}={brief(value)} must be an object or null")
+            raise FormatError(f"{file}: {part}={in_short(value)} must be an object or null")
 
 
 def check_size(tokenizer, vocabulary: int, folder: Path) -> None:
@@ -56,8 +57,8 @@ def check_size(tokenizer, vocabulary: int, folder: Path) -> None:
     token, highest = max(tokenizer.get_vocab().items(), key=lambda entry: entry[1], default=("", -1))
     if highest >= vocabulary:
         raise FormatError(
-            f"the tokenizer in {folder} gives {brief(token)} the id {highest}, and the model has embeddings "
-            f"for {vocabulary} tokens: take the tokenizer of this model"
+            f"the tokenizer in {folder} gives {in_short(token)} the id {highest}, and the model has "
+            f"embeddings for {vocabulary} tokens: take the tokenizer of this model"
         )
 
 
@@ -86,7 +87,7 @@ def agreed_mask_token(token_by_source: Mapping[str, int | None], folder: Path) -
     for source, token in named.items():
         if not isinstance(token, int) or isinstance(token, bool):
             raise FormatError(
-                f"the mask token of {folder} is {brief(token)} in {source}: it must be a number"
+                f"the mask token of {folder} is {in_short(token)} in {source}: it must be a number"
             )
     if not named:
         raise FormatError(

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from sinkprune_core.files import known_digest
+from sinkprune_core.values import in_short
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 STORED_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -25,12 +26,6 @@ INDEX = "model.safetensors.index.json"  # which of several files holds which ten
 
 class FormatError(ValueError):
     """A folder of weights that no native class here can hold as it is."""
-
-
-def brief(value: object) -> str:
-    """Return a value in an error: never longer than a line."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def read_json(file: Path) -> dict:
@@ -60,7 +55,7 @@ def read_checked(cls: type[Checked], file: Path) -> Checked:
     except ValidationError as error:
         problem = error.errors()[0]
     name = problem["loc"][0]
-    raise FormatError(f"{file} has {name}={brief(raw.get(name))}: {problem['msg']}")
+    raise FormatError(f"{file} has {name}={in_short(raw.get(name))}: {problem['msg']}")
 
 
 @contextmanager
@@ -200,14 +195,14 @@ def _index(folder: Path) -> dict[str, str] | None:
     index = read_json(file).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise FormatError(
-            f"{file} has weight_map={brief(index)}: it must map names of tensors to names of files"
+            f"{file} has weight_map={in_short(index)}: it must map names of tensors to names of files"
         )
     for tensor, name in index.items():
         is_beside = isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors")
         if not is_beside:
             raise FormatError(
-                f"{file} says that {tensor} is in {brief(name)}: it must be the name of a safetensors file "
-                "in the same folder"
+                f"{file} says that {tensor} is in {in_short(name)}: it must be the name of a safetensors "
+                "file in the same folder"
             )
     return index
 

@@ -2,6 +2,4 @@
 
 From statistics to zeros: `criteria` with `sparsegpt`, `patterns`, `structured`. `shrink` makes a smaller
 model, and `report` says what was done.
-It may import `resuming`, `calibration`, `sinks` and what lies below them; `costs`, `training`, `companion`
-and `cli` import it.
 """

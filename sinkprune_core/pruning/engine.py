@@ -86,7 +86,7 @@ def prune(
     stays singular.
     """
     check(lm, recipe, calibration)
-    check_finite(lm, blocks=False)
+    check_finite(lm)
     with nullcontext() if work is None else held(work):
         return _prune(PruningRun(lm, recipe, calibration, progress, work), statistics)
 
@@ -128,13 +128,33 @@ class PruningRun:
         self.calibration = calibration
         self.progress = progress
         self.checkpoint = None
+        self.own_rows: Rows | None = None  # of a user's function, whose weights tell its job from others
         if work is not None:
-            self.checkpoint = PruningCheckpoint(Path(work), lm, settings_digest(recipe), calibration)
+            self.own_rows = self._rows_of_own_choice(Path(work))
+            job = self._digest(recipe)
+            self.checkpoint = PruningCheckpoint(Path(work), lm, job, calibration)
         self.state = self.checkpoint.state if self.checkpoint else RunState()
         self.dense: DenseStatistics | None = None  # of the dense model, if they serve all blocks
         self.rows: Rows | None = None  # otherwise: what goes through the blocks to show their statistics
         self.selects: list[Select] = []  # what chooses the pruned weights of every layer
         self.plan: structured.Plan | None = None  # of structured pruning: how many units leave
+
+    def _rows_of_own_choice(self, work: Path) -> Rows | None:
+        """Return the calibration rows of a user's function, from dense blocks; None for a named choice."""
+        if not callable(self.recipe.exclude) or not self.criterion.calibrated:
+            return None
+        finished = dict(self.lm.finished) if self.lm.is_streamed else {}
+        for layer, block in finished.items():
+            if work in block.file.parents:
+                del self.lm.finished[layer]
+        try:
+            return self._calibration_rows()
+        finally:
+            if finished:
+                self.lm.finished.update(finished)
+
+    def _digest(self, settings: Recipe | StatisticsKey) -> str:
+        return settings_digest(settings, self.own_rows and self.own_rows.weight_RT)
 
     # before the first block
 
@@ -152,7 +172,7 @@ class PruningRun:
             self.rows = self._calibration_rows()
 
     def _calibration_rows(self) -> Rows:
-        return rows_for(self.lm, self.calibration, self.recipe.statistics_key, self.progress)
+        return self.own_rows or rows_for(self.lm, self.calibration, self.recipe.statistics_key, self.progress)
 
     def _dense_statistics(self) -> DenseStatistics:
         key = self.recipe.statistics_key
@@ -160,7 +180,7 @@ class PruningRun:
             return collect(self.lm, [key], self.calibration, self.progress)[key]
         store = partial(self.checkpoint.hidden_store, self.lm)
         compute = partial(collect, self.lm, [key], self.calibration, self.progress, store)
-        return self.checkpoint.statistics(key, lambda: compute()[key])
+        return self.checkpoint.statistics(self._digest(key), lambda: compute()[key])
 
     def decide(self) -> None:
         """Decide from the dense model what concerns all blocks."""

@@ -88,27 +88,17 @@ def _check_kept(lm: LanguageModel, kept: Sequence[Kept]) -> None:
             f"kept has {len(kept)} entries for the {len(lm.blocks)} blocks of {lm.name}: give one per block"
         )
     for layer, kept_of_block in enumerate(kept):
-        _check_kept_of_block(lm, layer, kept_of_block)
-        for kind, units in kept_of_block.items():
-            if len(units) != len(kept[0][kind]):
+        for kind, units in removable(lm).items():
+            places = torch.as_tensor(kept_of_block.get(kind, [])).tolist()
+            count = units.count(lm.model.config)
+            ascending = places == sorted(set(places))
+            if not places or not ascending or not 0 <= places[0] <= places[-1] < count:
                 raise ValueError(
-                    f"kept[{layer}][{kind!r}] holds {len(units)} units, block 0 keeps {len(kept[0][kind])}: "
+                    f"kept[{layer}][{kind!r}] must be at least one unit of 0 … {count - 1}, "
+                    "each once, ascending"
+                )
+            if len(places) != len(kept[0][kind]):
+                raise ValueError(
+                    f"kept[{layer}][{kind!r}] holds {len(places)} units, block 0 keeps {len(kept[0][kind])}: "
                     "a config has one number for all blocks"
                 )
-
-
-def _check_kept_of_block(lm: LanguageModel, layer: int, kept: Kept) -> None:
-    kinds = removable(lm)
-    if set(kept) != set(kinds):
-        raise ValueError(
-            f"kept[{layer}] names {sorted(kept)}; {lm.name} has units of kind {', '.join(kinds)}: "
-            "name each of them"
-        )
-    for kind, units in kinds.items():
-        places = torch.as_tensor(kept[kind]).tolist()
-        count = units.count(lm.model.config)
-        ascending = places == sorted(set(places))
-        if not places or not ascending or not 0 <= places[0] <= places[-1] < count:
-            raise ValueError(
-                f"kept[{layer}][{kind!r}] must be at least one unit of 0 … {count - 1}, each once, ascending"
-            )

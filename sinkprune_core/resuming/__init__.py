@@ -2,5 +2,4 @@
 
 `work_folder` says whose a folder is, which of its files are whole and what may be removed; `hidden_files`
 holds the hidden states between two blocks. None of it knows recipes, only their digests.
-It may import `calibration`, `models` and the helpers; `pruning` writes and reads it, `cli` removes it.
 """

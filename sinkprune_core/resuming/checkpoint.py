@@ -21,7 +21,6 @@ from torch import nn
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import StatisticsKey, settings_digest
 from sinkprune_core.files import atomic, file_digest, make_folder
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block
 from sinkprune_core.models.language_model import LanguageModel
@@ -31,7 +30,6 @@ from sinkprune_core.resuming.work_folder import (
     claim,
     identity,
     read_progress,
-    remove_scratch,
     write_progress,
     written_once,
 )
@@ -82,7 +80,6 @@ class PruningCheckpoint:
                     del lm.finished[layer]
         claim(root, identity(lm, calibration))
         make_folder(self.folder)
-        remove_scratch(root, self.folder)
         self.state = RunState(**(read_progress(self.folder) or {}))
         self._forget_damaged_blocks()
         self._carried: HiddenFiles | None = None  # hidden states that a block hands to the next one
@@ -114,9 +111,9 @@ class PruningCheckpoint:
         tensors = load_file(file)
         return Rows(tensors["ids"], tensors.get("weight"))
 
-    def statistics(self, key: StatisticsKey, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
-        """Return the statistics of the dense model under one key, computed once for all recipes."""
-        file = self.root / f"statistics-{settings_digest(key)}.safetensors"
+    def statistics(self, key: str, compute: Callable[[], DenseStatistics]) -> DenseStatistics:
+        """Return the dense model's statistics under a `settings_digest`, computed once for all recipes."""
+        file = self.root / f"statistics-{key}.safetensors"
         return _load_statistics(written_once(file, lambda target: _save_statistics(compute(), target)))
 
     # hidden states before a block

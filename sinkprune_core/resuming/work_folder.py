@@ -157,13 +157,6 @@ def _read(file: Path) -> dict | None:
 # removing
 
 
-def remove_scratch(root: Path, job: Path) -> None:
-    """Remove what killed writes have left of a job and in its work folder, whose lock is held."""
-    for folder, ours in ((root, OF_ROOT), (job, OF_JOB), (job / "blocks", OF_BLOCKS)):
-        if folder.is_dir():
-            _remove_scratch(folder, ours)
-
-
 def _remove_scratch(folder: Path, ours: re.Pattern) -> None:
     for path in folder.iterdir():
         if _is_scratch(path, ours):

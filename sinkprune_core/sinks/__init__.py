@@ -2,6 +2,5 @@
 
 `attention` measures attention mass and hides keys in any transformers model; `detection` says which keys are
 sinks, for how many steps, and how far they move; `trace` records them on the states that generation visits;
-`hiding` makes a model without its sinks. Start with `detection`. Imports `diffusion`, `models` and the
-helpers; `calibration` and all layers above import it.
+`hiding` makes a model without its sinks. Start with `detection`.
 """

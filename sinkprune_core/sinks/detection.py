@@ -224,28 +224,3 @@ def _trajectory_statistics(
         "stable_share": float(stable_SK.sum() / sinks_SK.sum()),
         "top_share": float(top_share_S.mean()),
     }
-
-
-# what the sinks are
-
-
-def token_table(
-    ids_BSK: torch.Tensor, sinks_BSK: torch.Tensor, tokenizer, visible_SK: torch.Tensor | None = None
-) -> pd.DataFrame:
-    """Return which tokens the sinks are, most frequent first.
-
-    Columns: `token`, `share` of all sink occurrences, and the mean `persistence` of its positions.
-    """
-    persistence_BSK = persistence(sinks_BSK, visible_SK).unsqueeze(-2).expand(sinks_BSK.shape)
-    occurrences = pd.DataFrame(
-        {"id": ids_BSK[sinks_BSK].numpy(), "persistence": persistence_BSK[sinks_BSK].numpy()}
-    )
-    by_token = occurrences.groupby("id").persistence.agg(["size", "mean"])
-    by_token = by_token.sort_values("size", ascending=False)
-    return pd.DataFrame(
-        {
-            "token": [repr(tokenizer.decode([int(token)])) for token in by_token.index],
-            "share": (by_token["size"] / len(occurrences)).round(3).to_numpy(),
-            "persistence": by_token["mean"].round(3).to_numpy(),
-        }
-    )

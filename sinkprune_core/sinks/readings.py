@@ -142,17 +142,3 @@ def reading(name: str) -> Reading:
     if name not in READINGS:
         raise ValueError(f"reading={name!r} is unknown; choose one of {', '.join(READINGS)}")
     return READINGS[name]
-
-
-def share_of_new_queries(trace: Trace, name: str) -> float:
-    """Return which share of the queries of a step the step before did not have, mean over all steps but the
-    first.
-
-    1 where every query runs again or none is kept; small where a sum keeps growing.
-    """
-    if not trace.causal:
-        return 1.0
-    first_S, last_S = trace.windows_S2.T[:, 1:]
-    starts = {"beginning": 0, "continuation": trace.prompt_length, "step": first_S}
-    share_S = (last_S - first_S) / (last_S - starts[reading(name).since])
-    return float(share_S.mean())

@@ -15,8 +15,9 @@ import pytest
 import torch
 import yaml
 
+from sinkprune_companion import project_root
 from sinkprune_companion.run import run_costs
-from sinkprune_core.files import project_root, write_json
+from sinkprune_core.files import write_json
 from sinkprune_core.models.devices import choose_dtype
 
 ROOT = project_root()

@@ -13,24 +13,7 @@ from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.pruning.criteria import magnitude, wanda
 from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.patterns import select
 from sinkprune_core.pruning.recipe import Recipe
-
-
-def test_the_scale_of_the_input_changes_no_mask():
-    weight_OI, input_BTI = (
-        torch.randn(9, 13, generator=torch.Generator().manual_seed(0)),
-        torch.randn(2, 5, 13, generator=torch.Generator().manual_seed(1)),
-    )
-    choose = select("row", 0.5)
-    for norm in ("root", "sum"):
-        masks = []
-        for scale in (1.0, 1 / 64, 1024.0):
-            running = RunningStatistics(13)
-            running.add(scale * input_BTI, None)
-            masks.append(choose(wanda(weight_OI, running.finished().with_norm(norm)), 0, 13))
-        assert torch.equal(masks[0], masks[1]) and torch.equal(masks[0], masks[2])
-        assert not torch.equal(masks[0], choose(magnitude(weight_OI, None), 0, 13))
 
 
 def test_a_score_by_hand():
@@ -147,53 +130,6 @@ def test_linears_with_one_input_share_one_statistic_and_count_a_token_once(tiny_
     normed_BTI = torch.cat([tiny_ar.blocks[0].input_layernorm(state.hidden_BTD) for state in states])
     torch.testing.assert_close(by_name["q_proj"].norm_I, normed_BTI.flatten(0, 1).norm(dim=0))
     assert by_name["q_proj"].count == 35
-
-
-@pytest.mark.parametrize("family", ["llama-gqa", "qwen2", "gpt2"])
-def test_a_deferred_observer_sees_what_a_prompt_one_sees(make_family, make_ids, family):
-    lm, ids_RT, weight_RT = (
-        make_family(family),
-        make_ids(5, 7),
-        torch.rand(5, 7, generator=torch.Generator().manual_seed(1)),
-    )
-    linears, found = lm.linears(lm.blocks[0]), []
-    for deferred in (False, True):
-        with observe(linears, deferred=deferred) as observer:
-            for start, state in enumerate(block_inputs(lm, Rows(ids_RT, weight_RT), batch=2)):
-                run_block(lm.blocks[0], [state], observer)
-                if deferred:
-                    observer.flush(weight_RT[2 * start : 2 * start + 2])
-        found.append(observer.statistics())
-    assert found[0].keys() == found[1].keys() == linears.keys()
-    assert all(
-        torch.equal(found[0][name].norm_I, found[1][name].norm_I)
-        and found[0][name].count == found[1][name].count
-        for name in linears
-    )
-
-
-def test_blocks_receive_every_row_with_its_own_weights(tiny_dlm, make_ids):
-    ids_RT, weight_RT = make_ids(5, 6), torch.rand(5, 6)
-    states = block_inputs(tiny_dlm, Rows(ids_RT, weight_RT), batch=2)
-    assert [len(state.hidden_BTD) for state in states] == [2, 2, 1]
-    assert torch.equal(
-        torch.cat([state.hidden_BTD for state in states]), tiny_dlm.model.get_input_embeddings()(ids_RT)
-    )
-    assert torch.equal(
-        torch.cat([state.weight_BT for state in run_block(tiny_dlm.blocks[0], states)]), weight_RT
-    )
-
-
-@pytest.mark.parametrize("family", ["llama-gqa", "qwen2", "gpt2"])
-@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
-def test_blocks_called_one_by_one_are_the_model(make_family, make_ids, family, kind):
-    """Text sent through its blocks one at a time arrives where a full forward takes it, but for a norm."""
-    lm, ids_RT = make_family(family, kind), make_ids(5, 9)
-    states = block_inputs(lm, Rows(ids_RT, None), batch=2)
-    for block in lm.blocks:
-        states = run_block(block, states)
-    last = lm.model.base_model.ln_f if family == "gpt2" else lm.model.base_model.norm
-    torch.testing.assert_close(last(torch.cat([state.hidden_BTD for state in states])), lm.hidden(ids_RT))
 
 
 def test_hooks_are_gone_after_an_exception(tiny_ar, make_ids):

@@ -1,22 +1,14 @@
 """A user's own choice of calibration tokens: `Recipe(exclude=function)`."""
 
 import dataclasses
-import functools
 import json
-import math
-import os
-import subprocess
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from naive import same, weights_of
 
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.calibration.token_weights import choice_identity, rows_for
+from sinkprune_core.calibration.token_weights import rows_for
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
@@ -109,235 +101,11 @@ def test_equal_functions_share_statistics_and_others_do_not(tiny_dlm, calibratio
     assert same(shared, pruned(tiny_dlm, recipes[1], calibration)[0])
 
 
-# its identity
+# its identity: the weights that it gives
 
 
-def make_choice(share, offset=0):
-    def choice(context, step=1):
-        return torch.full_like(context.profile_NST, share + offset * step)
-
-    return choice
-
-
-def held(value):
-    """Return a function that closes over a value."""
-    return lambda context: (value, context)[1]
-
-
-SHARE = 0.25
-
-
-def share_of_a_constant(context):
-    return torch.full_like(context.profile_NST, SHARE)
-
-
-def test_an_identity_tells_functions_apart_and_not_their_copies():
-    same_line = [lambda context: context.sinks_NST, lambda context: ~context.sinks_NST]
-    large = [make_choice(torch.zeros(3000)), make_choice(torch.eye(3000)[1500])]
-    functions = [first_half, sinks_that_move, make_choice(0.25), make_choice(0.5), *same_line, *large]
-    identities = [choice_identity(function) for function in functions]
-    assert len(set(identities)) == len(functions)
-    assert choice_identity(make_choice(0.5)) == identities[3]
-    assert identities[0].startswith(f"{__name__}.first_half:")
-
-
-def test_an_identity_follows_a_constant_that_the_function_reads(monkeypatch):
-    former = choice_identity(share_of_a_constant)
-    monkeypatch.setitem(globals(), "SHARE", 0.5)
-    assert choice_identity(share_of_a_constant) != former
-
-
-LARGE = np.ones(2000)
-LARGE[20:140] = 0
-PAIRS = {
-    "large arrays": (np.ones(2000), LARGE),
-    "large tensors": (torch.ones(2000), torch.from_numpy(LARGE).float()),
-    "dtypes": (torch.zeros(4), torch.zeros(4, dtype=torch.float64)),
-    "shapes": (torch.zeros(4, 1), torch.zeros(1, 4)),
-    "kinds of arrays": (torch.zeros(4), np.zeros(4, np.float32)),
-    "bfloat16": (torch.tensor([1.0]).bfloat16(), torch.tensor([1.0078125]).bfloat16()),
-    "lists of tensors": ([torch.ones(2000)], [torch.from_numpy(LARGE).float()]),
-    "dictionaries of tensors": ({"a": torch.ones(2000)}, {"a": torch.from_numpy(LARGE).float()}),
-    "nested": ({"a": [(1.0, {2})]}, {"a": [(1.0, {3})]}),
-    "the last bit": (0.1, math.nextafter(0.1, 1)),
-    "numpy's floats": (np.float32(0.1), np.nextafter(np.float32(0.1), np.float32(1))),
-    "signs of zero": (0.0, -0.0),
-    "int and float": (1, 1.0),
-    "int and bool": (1, True),
-    "text and bytes": ("a", b"a"),
-    "list and tuple": ([1, 2], (1, 2)),
-    "borders of items": (["ab", "c"], ["a", "bc"]),
-    "partial": (functools.partial(max, 1), functools.partial(max, 2)),
-    "functions": (make_choice(0.25), make_choice(0.5)),
-    "functions of packages": (torch.sigmoid, torch.tanh),
-}
-
-
-@pytest.mark.parametrize("name", PAIRS)
-def test_an_identity_covers_what_a_function_closes_over_to_the_last_bit(name):
-    one, other = PAIRS[name]
-    identities = {choice_identity(held(value)) for value in (one, other)}
-    assert len(identities) == 2
-    assert choice_identity(held(one)) in identities
-
-    def default(context, value=one, *, more=None):
-        return context
-
-    former = choice_identity(default)
-    default.__defaults__ = (other,)
-    assert choice_identity(default) != former
-    default.__defaults__ = (one,)
-    assert choice_identity(default) == former
-    default.__kwdefaults__ = {"more": other}
-    assert choice_identity(default) != former
-
-
-STEP = 0.5
-MASK = torch.zeros(3)
-MUTABLE = [0.25]
-
-
-def helper(context):
-    return context.profile_NST * STEP
-
-
-def by_helper(context):
-    return [helper(part) for part in [context]]
-
-
-def by_inner_function(context):
-    return (lambda: STEP)()
-
-
-def by_tensor(context):
-    return context.profile_NST * MASK
-
-
-def by_itself(context, depth=2):
-    return context if depth == 0 else by_itself(context, depth - 1)
-
-
-def by_attribute(context):
-    return context.profile_NST * by_attribute.share
-
-
-by_attribute.share = 0.5
-
-
-def by_list(context):
-    return context.profile_NST * MUTABLE[0]
-
-
-@pytest.mark.parametrize("function", [by_helper, by_inner_function])
-def test_an_identity_follows_the_functions_that_a_function_calls(function, monkeypatch):
-    former = choice_identity(function)
-    monkeypatch.setitem(globals(), "STEP", 0.25)
-    assert choice_identity(function) != former
-
-
-def test_an_identity_covers_global_tensors_and_attributes_and_ends_in_recursion(monkeypatch):
-    former = choice_identity(by_tensor), choice_identity(by_attribute), choice_identity(by_itself)
-    monkeypatch.setitem(globals(), "MASK", torch.ones(3))
-    monkeypatch.setattr(by_attribute, "share", 0.25)
-    assert choice_identity(by_tensor) != former[0]
-    assert choice_identity(by_attribute) != former[1]
-    assert choice_identity(by_itself) == former[2]
-
-
-def test_an_attribute_of_the_name_of_a_global_is_not_that_global():
-    """`profile_NST` of a context is none of the globals that this function reads."""
-    source = "def own(context): return context.profile_NST"
-    namespaces = [{"profile_NST": value, "__name__": "own"} for value in ([1], open)]
-    for namespace in namespaces:
-        exec(source, namespace)
-    assert len({choice_identity(namespace["own"]) for namespace in namespaces}) == 1
-
-
-class Mine:
-    """A class of the user's own."""
-
-
-MODULE = ModuleType("of_the_user")
-
-
-def by_module(context):
-    return MODULE.share
-
-
-def by_import(context):
-    import naive  # a module of no package
-
-    return naive
-
-
-def deep(levels: int) -> list:
-    found: list = []
-    for _ in range(levels):
-        found = [found]
-    return found
-
-
-@pytest.mark.parametrize(
-    ("function", "said"),
-    [
-        (
-            by_list,
-            "MUTABLE is a global list, which may change meanwhile; pass plain values, tensors or arrays",
-        ),
-        (by_module, "MODULE is a module"),
-        (by_import, "naive is the module naive"),
-        (held(sys.stdout), "value is a "),
-        (held(Mine), "value is a type"),
-        (held(Mine()), "value is a Mine"),
-        (held(Path("a")), "value is a PosixPath"),
-        (held(torch.nn.Linear(1, 1)), "value is a Linear"),
-        (held([SimpleNamespace(a=1)]), "value is a SimpleNamespace"),
-        (held([].append), "value is a builtin_function_or_method"),
-        (held(np.array([Mine()])), "value is an array of objects"),
-        (held(np.ma.masked_equal([1, 2], 2)), "value is a MaskedArray"),
-        (held(torch.zeros(2, device="meta")), "value is a torch.strided tensor on meta"),
-        (held(torch.eye(2).to_sparse()), "value is a torch.sparse_coo tensor"),
-        (held(deep(100_000)), "one of its values is nested too deeply"),
-    ],
-)
-def test_what_has_no_identity_is_refused_where_something_would_be_kept(function, said):
-    with pytest.raises(ValueError, match="cannot be told from other functions") as error:
-        choice_identity(function)
-    assert said in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_model_in_a_closure_prunes_but_gets_no_work_folder(tiny_dlm, calibration, tmp_path):
-    def by_model(context, lm=tiny_dlm):
-        return context.sinks_NST if lm.is_diffusion else context.profile_NST
-
-    recipe = Recipe(propagation="dense", exclude=by_model, **NOISED)
-    before = weights_of(tiny_dlm)
-    with pytest.raises(ValueError, match="a default is a LanguageModel; pass plain values"):
-        prune(tiny_dlm, recipe, calibration, progress=False, work=tmp_path / "work")
-    assert not (tmp_path / "work").exists() and same(weights_of(tiny_dlm), before)
-    pruned(tiny_dlm, recipe, calibration)
-
-
-def test_an_identity_is_the_same_in_another_process(tmp_path):
-    file = tmp_path / "mine.py"
-    file.write_text(
-        "from sinkprune_core.calibration.token_weights import choice_identity\n"
-        "import numpy as np, torch\n"
-        "def choice(context, words=frozenset({'a', 'bc', 'def'}), scale=np.float32(0.1)):\n"
-        "    return torch.sigmoid(context.profile_NST) if context.seed in {1, 5, 99} else np.tanh(scale)\n"
-        "print(choice_identity(choice))\n"
-    )
-    printed = []
-    for seed in ("1", "2"):
-        environment = os.environ | {"PYTHONHASHSEED": seed}
-        done = subprocess.run([sys.executable, file], env=environment, capture_output=True, text=True)
-        printed.append(done.stdout)
-    assert printed[0] == printed[1] and printed[0].startswith("__main__.choice:")
-
-
-def test_a_named_choice_is_its_name():
-    assert choice_identity("all") == "all"
+def make_choice(share):
+    return lambda context: torch.full_like(context.profile_NST, share)
 
 
 def test_a_changed_function_of_the_same_name_starts_anew(tiny_dlm, calibration, tmp_path):
@@ -381,24 +149,6 @@ def test_the_context_is_the_same_wherever_the_model_lies(tiny_dlm, calibration, 
                     expected = weights[propagation][f"model.layers.{layer}.{name}.weight"]
                     assert torch.equal(linear.weight, expected), (layer, name)
     assert len(set(shares.values())) == 1 and 0 < shares["dense"] < 1
-
-
-@pytest.mark.parametrize("batch", [1, 4])
-@pytest.mark.parametrize("kind", ["diffusion", "autoregressive"])
-def test_a_context_holds_one_sequence_and_its_number(make_lm, calibration, kind, batch):
-    seen = []
-
-    def watching(context):
-        seen.append(
-            (tuple(context.profile_NST.shape), tuple(context.visible_ST.shape), context.first_sequence)
-        )
-        return torch.zeros_like(context.profile_NST)
-
-    settings = NOISED if kind == "diffusion" else NOISED | {"inputs": "clean"}
-    recipe = Recipe(propagation="dense", exclude=watching, **settings)
-    with weights_kept(lm := make_lm(kind)):
-        prune(lm, recipe, dataclasses.replace(calibration, batch=batch), progress=False)
-    assert seen == [((1, 2, 12), (2, 12), number) for number in range(5)]
 
 
 def spoiling(context):

@@ -1,6 +1,4 @@
-"""Calibration: states of a trajectory, sinks as a naive calculation finds them, and the weights of tokens."""
-
-import statistics
+"""Calibration: the states of a trajectory, random tokens, and what a text is known by."""
 
 import pytest
 import torch
@@ -8,102 +6,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sinkprune_core.calibration.sink_profiles import sink_profiles
-from sinkprune_core.calibration.text import INPUTS, NOISE, Calibration, noise_counts, trajectory
+from sinkprune_core.calibration.text import NOISE, Calibration, noise_counts, trajectory
 from sinkprune_core.calibration.token_weights import (
-    EXCLUDE,
     SinkContext,
-    StatisticsKey,
     heads_of,
-    rows_for,
     token_weights,
 )
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import generate
-from sinkprune_core.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
+from sinkprune_core.models.embedded import MASK_TOKEN_ID
+from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.sinks.detection import sink_sets
 
 KINDS = ("autoregressive", "diffusion")
 LEVELS = 3
 
 
-def key_of(
-    exclude="none",
-    inputs="noised",
-    noise="grid",
-    sink_std=2.0,
-    stability_threshold=0.8,
-    alpha=None,
-    noise_levels=LEVELS,
-) -> StatisticsKey:
-    return StatisticsKey(inputs, noise, noise_levels, exclude, sink_std, alpha, stability_threshold)
-
-
-def sink_masks(lm, calibration, noise_levels=LEVELS, sink_std=2.0):
-    profile_NST, visible_ST = sink_profiles(lm, calibration, noise_levels, progress=False)
-    return sink_sets(profile_NST, visible_ST, sink_std), visible_ST
-
-
-def left_out(lm, profiles, tokens, sink_std=2.0, stability_threshold=0.8, seed=0, first=0):
-    """Return what a choice of tokens leaves out, (N, S, T)."""
-    key = key_of(tokens, sink_std=sink_std, stability_threshold=stability_threshold)
-    context = SinkContext(*profiles, key, heads_of(lm), seed, first)
-    return 1 - token_weights(context).view_as(context.profile_NST)
-
-
-def naive_sinks(lm, calibration, noise_levels) -> torch.Tensor:
-    """Return the sinks of every sequence and step, bool (N, S, T), from transformers' own attention maps."""
-    lm.model.set_attn_implementation("eager")
-    found = []
-    for sequence, ids_T in enumerate(calibration.ids_NT):
-        states = [ids_T] * noise_levels
-        if lm.is_diffusion:
-            states = trajectory(lm, calibration, noise_levels)[sequence]
-        for step, state_T in enumerate(states):
-            maps = lm.model.base_model(state_T[None], use_cache=False, output_attentions=True).attentions
-            map_QK = torch.stack(maps)[:, 0].double().mean((0, 1))
-            if lm.is_diffusion:
-                profile = [float(map_QK[:, key].sum()) for key in range(len(ids_T))]
-            else:
-                profile = naive_causal_profile(map_QK, step, noise_levels)
-            visible = [mass for mass in profile if mass is not None]
-            threshold = statistics.fmean(visible) + 2 * statistics.pstdev(visible)
-            found.append([mass is not None and mass > threshold for mass in profile])
-    lm.model.set_attn_implementation("sdpa")
-    return torch.tensor(found).view(-1, noise_levels, calibration.ids_NT.shape[1])
-
-
-def naive_causal_profile(map_QK: torch.Tensor, step: int, noise_levels: int) -> list[float | None]:
-    """Return the mass of every key in a window of queries, None for a key that some of them cannot see."""
-    length = len(map_QK)
-    start = length // (noise_levels + 1)
-    width = (length - start) // noise_levels
-    first = start + step * width
-    last = length if step == noise_levels - 1 else first + width
-    even = sum(1 / (query + 1) for query in range(first, last))
-    profile = []
-    for key in range(length):
-        mass = sum(float(map_QK[query, key]) for query in range(first, last)) / even
-        profile.append(mass if key <= first else None)
-    return profile
+def random_tokens(lm, profile_NST, visible_ST, seed: int, first: int = 0) -> torch.Tensor:
+    """Return what the choice of random tokens leaves out, bool (N, S, T)."""
+    recipe = Recipe(inputs="noised", exclude="random", noise_levels=LEVELS, sink_std=1.0)
+    context = SinkContext(profile_NST, visible_ST, recipe.statistics_key, heads_of(lm), seed, first)
+    return token_weights(context).view_as(profile_NST) == 0
 
 
 @pytest.fixture
 def calibration(make_ids) -> Calibration:
     return Calibration(make_ids(5, 24), seed=3, batch=4)
-
-
-@pytest.fixture
-def profiles(tiny_dlm, calibration) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sink profiles of the calibration text, (N, S, T) and (S, T); some sinks move."""
-    found = sink_profiles(tiny_dlm, calibration, LEVELS, progress=False)
-    masks_NST = sink_sets(*found, 2.0)
-    assert masks_NST.any(1).sum() > 0 and not torch.equal(masks_NST.any(1), masks_NST.all(1))
-    return found
-
-
-@pytest.fixture
-def masks(profiles) -> torch.Tensor:
-    return sink_sets(*profiles, 2.0)
 
 
 # states
@@ -239,78 +167,7 @@ def test_a_rollout_is_what_generate_visits(tiny_dlm, make_ids, length, noise_lev
     assert torch.equal(states_NST[written_NST], text_NT[:, None].expand_as(states_NST)[written_NST])
 
 
-def test_a_rollout_refuses_more_steps_than_it_writes_tokens(tiny_dlm, calibration):
-    with pytest.raises(
-        ValueError,
-        match="noise_levels=19 exceed the 18 tokens a rollout writes: use fewer levels or longer sequences",
-    ):
-        trajectory(tiny_dlm, calibration, 19, "rollout")
-
-
-# sinks
-
-
-@pytest.mark.parametrize("shape", ["gqa", "mha"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_sinks_are_those_of_eager_attention(make_lm, calibration, kind, shape):
-    lm = make_lm(kind, shape)
-    masks_NST, visible_ST = sink_masks(lm, calibration)
-    assert torch.equal(masks_NST, naive_sinks(lm, calibration, LEVELS))
-    assert masks_NST.any()
-    last = [6, 12, 18] if kind == "autoregressive" else [23] * LEVELS
-    assert visible_ST.tolist() == [[key <= last_key for key in range(24)] for last_key in last]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_sinks_do_not_depend_on_the_batch(make_lm, make_ids, kind):
-    lm = make_lm(kind)
-    texts = [Calibration(make_ids(5, 24), batch=batch) for batch in (1, 4, 50)]
-    found = [sink_masks(lm, text)[0] for text in texts]
-    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_anchored_model_has_one_sink_that_never_moves(make_anchored_lm, make_ids, kind):
-    ids_NT = make_ids(4, 24)
-    ids_NT[:, 0] = START_TOKEN_ID
-    lm = make_anchored_lm(kind)
-    profiles = sink_profiles(lm, Calibration(ids_NT), LEVELS, progress=False)
-    masks_NST = sink_sets(*profiles, 2.0)
-    assert torch.equal(masks_NST, (torch.arange(24) == 0).expand_as(masks_NST))
-    assert not left_out(lm, profiles, "unstable").any()
-
-
-def test_a_causal_model_refuses_more_levels_than_queries(tiny_ar, tiny_dlm, make_ids):
-    calibration = Calibration(make_ids(2, 6))
-    with pytest.raises(ValueError, match="noise_levels=7 exceed the 6 tokens"):
-        sink_profiles(tiny_ar, calibration, 7, progress=False)
-    assert sink_profiles(tiny_ar, calibration, 6, progress=False)[0].shape == (2, 6, 6)
-    assert sink_profiles(tiny_dlm, calibration, 7, progress=False)[0].shape == (2, 7, 6)
-
-
 # weights
-
-
-def test_none_leaves_nothing_out(tiny_dlm, profiles):
-    assert not left_out(tiny_dlm, profiles, "none").any()
-
-
-def test_only_and_all_are_complements(tiny_dlm, profiles, masks):
-    assert torch.equal(left_out(tiny_dlm, profiles, "all"), masks.float())
-    assert torch.equal(left_out(tiny_dlm, profiles, "only"), (~masks).float())
-
-
-@pytest.mark.parametrize("stability_threshold", [0.0, 0.5, 0.8, 1.0])
-def test_stable_and_unstable_add_up_to_all(tiny_dlm, profiles, masks, stability_threshold):
-    stable_NST, unstable_NST = (
-        left_out(tiny_dlm, profiles, tokens, stability_threshold=stability_threshold).bool()
-        for tokens in ("stable", "unstable")
-    )
-    assert torch.equal(stable_NST ^ unstable_NST, masks)
-    for sequence in range(len(masks)):
-        for key in range(24):
-            share = sum(masks[sequence, :, key].tolist()) / LEVELS
-            assert bool(stable_NST[sequence, :, key].any()) == (share > 0 and share >= stability_threshold)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -320,7 +177,7 @@ def test_random_leaves_out_as_many_visible_tokens_per_step_as_all(make_lm, calib
     masks_NST = sink_sets(profile_NST, visible_ST, 1.0)
 
     def draw(profile=profile_NST, **options):
-        return left_out(lm, (profile, visible_ST), "random", sink_std=1.0, **options).bool()
+        return random_tokens(lm, profile, visible_ST, **options)
 
     drawn_NST = draw(seed=3)
     assert torch.equal(drawn_NST.sum(-1), masks_NST.sum(-1))
@@ -330,65 +187,6 @@ def test_random_leaves_out_as_many_visible_tokens_per_step_as_all(make_lm, calib
     assert torch.equal(draw(profile_NST[:2], seed=3), drawn_NST[:2])
     assert torch.equal(draw(profile_NST[2:], seed=3, first=2), drawn_NST[2:])
     assert not torch.equal(draw(seed=4), drawn_NST)
-
-
-@pytest.mark.parametrize("tokens", ["all", "unstable", "stable", "random", "only"])
-def test_noised_rows_leave_a_token_out_exactly_where_it_is_a_sink(tiny_dlm, calibration, profiles, tokens):
-    rows = rows_for(tiny_dlm, calibration, key_of(tokens), progress=False)
-    out_NST = left_out(tiny_dlm, profiles, tokens, seed=calibration.seed)
-    assert torch.equal(rows.ids_RT.view(5, LEVELS, 24), trajectory(tiny_dlm, calibration, LEVELS))
-    assert torch.equal(rows.weight_RT.view(5, LEVELS, 24), 1 - out_NST)
-    assert rows.tokens == 5 * LEVELS * 24
-    assert rows.left_out_share == pytest.approx(out_NST.mean().item())
-    known = rows_for(tiny_dlm, calibration, key_of(tokens), progress=False, profiles=profiles)
-    assert torch.equal(known.weight_RT, rows.weight_RT)
-
-
-@pytest.mark.parametrize("tokens", ["all", "unstable", "only"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_clean_rows_weigh_a_token_by_the_steps_in_which_it_counts(make_lm, calibration, kind, tokens):
-    lm = make_lm(kind)
-    rows = rows_for(lm, calibration, key_of(tokens, "clean"), progress=False)
-    out_NST = left_out(
-        lm, sink_profiles(lm, calibration, LEVELS, progress=False), tokens, seed=calibration.seed
-    )
-    assert torch.equal(rows.ids_RT, calibration.ids_NT)
-    for sequence in range(5):
-        for key in range(24):
-            assert rows.weight_RT[sequence, key].item() == pytest.approx(
-                1 - sum(out_NST[sequence, :, key].tolist()) / LEVELS
-            )
-
-
-@pytest.mark.parametrize("inputs", INPUTS)
-def test_without_a_choice_of_tokens_there_are_no_weights(tiny_dlm, calibration, inputs):
-    rows = rows_for(tiny_dlm, calibration, key_of("none", inputs), progress=False)
-    assert rows.weight_RT is None and rows.left_out_share == 0
-    assert rows.tokens == 5 * 24 * (LEVELS if inputs == "noised" else 1)
-
-
-@pytest.mark.parametrize("tokens", EXCLUDE)
-@pytest.mark.parametrize("noise", ["grid", "rollout"])
-def test_rows_do_not_depend_on_the_batch(tiny_dlm, calibration, tokens, noise):
-    one, many = (
-        rows_for(
-            tiny_dlm, Calibration(calibration.ids_NT, 3, batch), key_of(tokens, noise=noise), progress=False
-        )
-        for batch in (1, 64)
-    )
-    assert torch.equal(one.ids_RT, many.ids_RT)
-    assert one.weight_RT is many.weight_RT is None or torch.allclose(
-        one.weight_RT, many.weight_RT, rtol=0, atol=0 if tokens != "official" else 1e-3
-    )
-
-
-@pytest.mark.parametrize("inputs", INPUTS)
-def test_weights_that_are_zero_everywhere_are_an_error(tiny_dlm, calibration, inputs):
-    with pytest.raises(ValueError, match="exclude='only' leaves no calibration token with a weight above 0"):
-        rows_for(tiny_dlm, calibration, key_of("only", inputs, sink_std=1000.0), progress=False)
-    assert rows_for(
-        tiny_dlm, calibration, key_of("all", inputs, sink_std=1000.0), progress=False
-    ).weight_RT.all()
 
 
 # the text

@@ -24,15 +24,6 @@ def damaged(request, model):
     return model
 
 
-@pytest.mark.parametrize("stream", [(), ("--stream",)])
-def test_a_model_with_a_nan_is_not_pruned(damaged, command, tmp_path, capsys, stream):
-    out = tmp_path / "out"
-    assert command("prune", "--preset", "wanda", "--out", out, *stream) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said.startswith("error: ") and "holds numbers that are not finite" in said
-    assert not out.exists()
-
-
 def test_a_model_with_a_nan_is_not_evaluated(damaged, command, capsys):
     assert command("evaluate") == 1
     found = capsys.readouterr()

@@ -1,12 +1,10 @@
 """Text files of users: their name decides nothing, marks of editors are no text, errors stand alone."""
 
-import pytest
 import torch
 from tqdm.auto import tqdm
 
 from sinkprune_companion.cli import inputs, main
 from sinkprune_companion.cli.evaluate import EvaluateOptions
-from sinkprune_core.files import held
 
 TEXT = "\n\n".join(
     " ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20)
@@ -47,11 +45,3 @@ def test_an_error_after_a_progress_bar_has_a_line_of_its_own(monkeypatch, capsys
     before, _, last = capsys.readouterr().err.rpartition("\r")
     assert last.splitlines()[-1].startswith("error: ") and "at work" not in last
     assert "at work" in before
-
-
-def test_links_that_lead_in_a_circle_are_a_sentence(tmp_path):
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.symlink_to(other)
-    other.symlink_to(one)
-    with pytest.raises((ValueError, OSError), match=r"leads to itself|symbolic links"), held(one / "out"):
-        pass

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.answer_margins import margins, share_of_damage
+from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
 from sinkprune_companion.ledger.margins import share_that_matters
 
 DAMAGE = {"suite": 2.0, "blimp": 0.5}  # nats that `wanda` costs
@@ -43,22 +43,6 @@ def test_a_gain_is_a_share_of_the_damage_of_its_benchmark_and_pairs_count_alike(
     assert estimate.value == pytest.approx(np.mean(shares))
     assert estimate.units == sum(PAIRS.values())
     assert estimate.margin == pytest.approx(share_that_matters())
-
-
-def test_a_pair_counts_with_the_mean_of_its_items():
-    table = answers(1)
-    by_pair = margins(table)
-    assert len(by_pair) == 3 * sum(PAIRS.values())
-    one = table[(table.benchmark == "suite") & (table.variant == "wanda") & (table.pair == 2)]
-    of_pair = by_pair[(by_pair.benchmark == "suite") & (by_pair.variant == "wanda") & (by_pair.pair == 2)]
-    assert of_pair.value.item() == pytest.approx(one.margin.mean())
-
-
-def test_what_does_no_damage_or_was_not_measured_has_no_share():
-    table = answers()
-    harmless = table.assign(margin=table.margin.where(table.variant != "wanda", table.margin + 9))
-    assert share_of_damage(margins(harmless), *sides("paper", "wanda")) is None
-    assert share_of_damage(margins(table), *sides("paper", "flap")) is None
 
 
 def test_benchmarks_on_unequal_draws_are_refused():

@@ -3,15 +3,12 @@
 import pytest
 import torch
 
-from sinkprune_companion.experiments.fixed_damping import DampedVariant, dampings_given, dampings_noted
+from sinkprune_companion.experiments.fixed_damping import DampedVariant
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.language_model import weight_OI
-from sinkprune_core.pruning.criteria import CRITERIA
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.recipe import preset
 
 PLAIN = preset("sparsegpt", sparsity=0.5)
 WEIGHTED = preset("paper-sparsegpt", sparsity=0.5, noise_levels=3, sink_std=0.5)
@@ -40,38 +37,5 @@ def test_the_damping_of_a_run_given_to_itself_changes_nothing(tiny_dlm, text, tm
     for one, other in zip(plain, again, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         assert torch.equal(one == 0, other == 0)
-
-
-def test_weighted_tokens_are_damped_as_plain_ones_and_are_known_by_another_key(
-    tiny_dlm, text, tmp_path, monkeypatch
-):
-    weighted = pruned_weights(Variant(tiny_dlm, "tiny", WEIGHTED, text))
-    variant = damped(tiny_dlm, WEIGHTED, text, tmp_path, monkeypatch)
-    fixed = pruned_weights(variant)
-    assert any(not torch.equal(one, other) for one, other in zip(weighted, fixed, strict=True))
-    assert variant.key != Variant(tiny_dlm, "tiny", WEIGHTED, text).key
-    zeros = [int((weights == 0).sum()) for weights in weighted]
-    assert [int((weights == 0).sum()) for weights in fixed] == zeros
-
-
-def test_the_share_that_makes_a_given_damping_is_that_of_the_matrix(tiny_dlm, text):
-    with dampings_noted() as plain, weights_kept(tiny_dlm):
-        prune(tiny_dlm, PLAIN, text, progress=False)
-    doubled = Recipe(**{**PLAIN.card(), "damping": 2 * PLAIN.damping})
-    with weights_kept(tiny_dlm):
-        prune(tiny_dlm, doubled, text, progress=False)
-        expected = [weight_OI(m).clone() for m in tiny_dlm.linears(tiny_dlm.blocks[0]).values()]
-    with dampings_given([2 * value for value in plain]), weights_kept(tiny_dlm):
-        prune(tiny_dlm, PLAIN, text, progress=False)
-        found = [weight_OI(m).clone() for m in tiny_dlm.linears(tiny_dlm.blocks[0]).values()]
-    for one, other in zip(expected, found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
-    inputs_of_a_block = 4  # queries, keys and values read one; gate and up another
-    assert len(plain) == inputs_of_a_block * len(tiny_dlm.blocks) and min(plain) > 0
-
-
-def test_the_criterion_is_as_before_after_an_error():
-    former = CRITERIA["sparsegpt"]
-    with pytest.raises(KeyboardInterrupt), dampings_given([]):
-        raise KeyboardInterrupt
-    assert CRITERIA["sparsegpt"] is former
+    weighted = damped(tiny_dlm, WEIGHTED, text, tmp_path, monkeypatch)
+    assert weighted.key != Variant(tiny_dlm, "tiny", WEIGHTED, text).key, "another record"

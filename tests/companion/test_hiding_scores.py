@@ -1,21 +1,13 @@
-"""Records of a model without its sinks: paired scores, texts, what a judge says; and the figure."""
-
-from itertools import pairwise
+"""Records of a model without its sinks: scores paired with the dense model's."""
 
 import pandas as pd
 import pytest
 import torch
 
 from sinkprune_companion.experiments import hiding_scores
-from sinkprune_companion.figures.figures import plot_hiding
 from sinkprune_companion.run.records import Run
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
-
-KINDS = ("autoregressive", "diffusion")
-SAMPLER = Sampler(length=8, steps=4, block=None, temperature=1.0)
 
 
 @pytest.fixture
@@ -45,79 +37,3 @@ def test_records_of_scores_are_paired_with_the_dense_model(run, make_lm, make_id
     assert by_label["first"].first()["first token"] == 1
     monkeypatch.setattr(hiding_scores, "score_texts", None)  # a second call reads
     pd.testing.assert_frame_equal(hiding_scores.hiding_scores(run, lm, "f", hidings, texts, draws=2), frame)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_same_tokens_are_scored_behind_a_first_token(run, make_lm, make_ids, kind):
-    lm = make_lm(kind)
-    ids_NT = make_ids(2, 12)
-    behind_NT = torch.nn.functional.pad(ids_NT, (1, 0), value=0)
-    frames = [
-        hiding_scores.hiding_scores(run, lm, "f", [], {"natural": behind_NT}, 3, first_scored=first)
-        for first in (1, 2)
-    ]
-    assert not frames[0].value.equals(frames[1].value), "each number of context tokens has a record"
-    if kind == "diffusion":
-        by_draw = nelbo(lm, behind_NT, 3, hiding_scores.EVALUATION_SEED, first_scored=2)
-        expected = by_draw.groupby("sequence").value.mean()
-    else:
-        log_probability_NTV = lm.model(behind_NT).logits.log_softmax(-1)
-        picked_NT = log_probability_NTV[:, 1:-1].gather(2, behind_NT[:, 2:, None])[..., 0]
-        expected = -picked_NT.mean(1)
-    assert frames[1].value.tolist() == pytest.approx(expected.tolist(), abs=1e-5)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_records_of_texts_say_what_changed_and_what_the_judge_thinks(run, make_lm, make_ids, kind):
-    lm, judge, prompt_NT = make_lm(kind), make_lm("autoregressive", seed=3), make_ids(3, 8)
-    fingerprints = {lm.name: "a", judge.name: "b"}
-    frame = hiding_scores.hiding_texts(
-        run, lm, judge, fingerprints, [Hiding("top", 2)], prompt_NT, SAMPLER, seed=0, batch=2
-    )
-    plain, hidden = (frame[frame["count"] == count].set_index("sequence") for count in (0, 2))
-
-    def write(model):
-        if model.is_diffusion:
-            return generate(model, prompt_NT, SAMPLER, 0)
-        return decode(model, prompt_NT, 8, 1.0, 0)
-
-    before_NT, after_NT = write(lm), write(hiding_model(lm, Hiding("top", 2)))
-    changed_N = (before_NT != after_NT)[:, 8:].double().mean(1)
-    assert hidden.changed.tolist() == pytest.approx(changed_N.tolist())
-    assert hidden.changed.max() > 0
-    assert (plain.changed == 0).all() and (plain.excess == 0).all()
-    log_p_NTV = judge.head(judge.hidden(after_NT)).log_softmax(-1)
-    expected = [
-        -sum(float(log_p_NTV[row, place - 1, after_NT[row, place]]) for place in range(8, 16)) / 8
-        for row in range(3)
-    ]
-    assert hidden.value.tolist() == pytest.approx(expected, abs=1e-4)
-    distinct = [len(set(pairwise(row[8:]))) / 7 for row in after_NT.tolist()]
-    assert hidden.distinct.tolist() == distinct
-
-
-def test_the_figure_shows_every_number_with_its_interval():
-    rows = [
-        {
-            "model": model,
-            "kind": kind,
-            "label": label,
-            "count": count,
-            "value": 0.1 * count,
-            "low": 0.05 * count,
-            "high": 0.2 * count,
-        }
-        for model, kind in zip("ab", KINDS, strict=True)
-        for label in ("strongest", "random")
-        for count in (1, 5, 10)
-    ]
-    drawn = plot_hiding(pd.DataFrame(rows), "excess")
-    assert [axis.get_title(loc="left") for axis in drawn.axes] == ["a (autoregressive)", "b (diffusion)"]
-    for axis in drawn.axes:
-        for container in axis.containers:
-            line, _, (bars,) = container
-            assert line.get_ydata().tolist() == pytest.approx([0.1, 0.5, 1.0])
-            assert [tuple(segment[:, 1]) for segment in bars.get_segments()] == [
-                pytest.approx((0.05 * count, 0.2 * count)) for count in (1, 5, 10)
-            ]
-        assert [text.get_text() for text in axis.get_xticklabels()] == ["1", "5", "10"]

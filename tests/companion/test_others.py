@@ -2,8 +2,8 @@
 
 import pytest
 
-from sinkprune_companion.ledger import claims, margins, others, published
-from sinkprune_core.evaluation.verdict_rule import UNDECIDED
+from sinkprune_companion.ledger import claims, margins, others
+from sinkprune_companion.ledger.verdict_rule import UNDECIDED
 
 (RUN,) = others.runs()
 
@@ -13,34 +13,6 @@ def test_the_share_that_matters_is_half_of_what_the_paper_gives_back():
     assert share == pytest.approx(0.48 / 5.23 / 2)
     assert margins.damage_margin(5.23) == pytest.approx(0.24)
     assert margins.damage_margin(0.0) is None and margins.damage_margin(-1.0) is None
-
-
-def test_findings_take_margins_from_data():
-    found = others.findings()["others/winogrande_wanda_50"]
-    assert margins.with_share_of_damage(found, 2.0).margin == pytest.approx(2 * 0.48 / 5.23 / 2)
-    assert margins.with_share_of_damage(None, 2.0) is None
-    assert margins.with_tenth(found, -3.0).margin == pytest.approx(0.3)
-    assert margins.with_tenth(found, 0.0).margin is None
-
-
-def test_the_papers_numbers_at_half_are_those_of_its_own_page():
-    """Where a number is at hand first hand, the quoted one must be the same; the others are marked."""
-    at_half = {
-        result.method: result.values["winogrande"]
-        for result in published.results()
-        if result.table == "llada-50"
-    }
-    assert RUN.dense.paper == at_half["dense"]
-    for row in RUN.rows:
-        assert row.second_hand == (row.sparsity != 0.5)
-        if not row.second_hand:
-            assert row.paper == at_half[row.method]
-
-
-def test_standard_errors_are_those_of_the_items():
-    for row in (RUN.dense, *RUN.rows):
-        share = row.accuracy / 100
-        assert row.error == pytest.approx(100 * (share * (1 - share) / (RUN.items - 1)) ** 0.5, abs=0.006)
 
 
 def test_differences_by_hand():

@@ -4,22 +4,21 @@ import json
 import shlex
 import shutil
 
-import pandas as pd
 import pytest
 import torch
 from jinja2 import DictLoader, UndefinedError
 
+from sinkprune_companion import project_root
 from sinkprune_companion.cli import main
 from sinkprune_companion.harness import benchmarks
 from sinkprune_companion.ledger import claims, published
+from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
 from sinkprune_companion.pages import pages, render, sources
 from sinkprune_companion.run import shown
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.evaluation.verdict_rule import NO_DIFFERENCE
-from sinkprune_core.files import project_root
-from sinkprune_core.models.catalog import MODELS, REFUSED
+from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.pruning.recipe import check, preset
 
@@ -106,12 +105,6 @@ def test_numbers_have_one_format_and_an_unknown_name_is_an_error(templates):
         render.render_results("page.md", results())
 
 
-def test_every_notebook_that_shows_a_reading_has_one():
-    readings = {file.name.removesuffix(".md.j2") for file in pages.READINGS.glob("*.md.j2")}
-    notebooks = project_root().glob("notebooks/*.py")
-    assert readings == {file.stem for file in notebooks if "\nreading(run)\n" in file.read_text("utf-8")}
-
-
 def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     published_estimates = claims.findings(project_root() / "figures")
@@ -164,84 +157,3 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
         else:
             assert options.tasks == ("paper",) or set(options.tasks) <= set(benchmarks.named(options.family))
             assert options.model == (result.folder if result.preset else result.model)
-
-
-def test_folders_are_told_apart():
-    folders = [result.folder for result in EVERY]
-    assert len(set(folders)) == len(folders)
-
-
-def test_the_published_average_is_what_its_tasks_leave_for_two_more():
-    """A slip of a digit would show: the two that are not printed, GPQA and RACE, have a plausible sum."""
-    for result in published.results():
-        if "average" in result.values:
-            printed = [value for task, value in result.values.items() if task != "average"]
-            assert 58 < 8 * result.values["average"] - sum(printed) < 70 and len(printed) == 6
-
-
-def test_a_command_takes_the_settings_of_its_family(tiny_dlm):
-    asked = benchmarks.choose(tiny_dlm, ["piqa", "arc_easy", "sinkprune_suite_facts"], "llada")
-    assert [benchmark.task for benchmark in asked] == ["piqa", "arc_easy", "sinkprune_suite_facts"]
-    assert [benchmark.settings.get("guidance") for benchmark in asked] == [0.5, 0.5, None]
-    assert [benchmark.settings for benchmark in benchmarks.choose(tiny_dlm, ["piqa"])] == [{}], (
-        "without a family, the task's own"
-    )
-
-
-def test_published_numbers_stand_beside_ours_and_what_was_not_run_says_so():
-    model = "GSAI-ML/LLaDA-8B-Base"
-    empty = published.beside(model)
-    assert set(empty.here) == {published.NOT_RUN} and len(empty) == 5 * 7 + 4 * 4
-    ours = pd.DataFrame([{"method": "Wanda", "sparsity": 0.5, "task": "piqa", "value": 71.25}])
-    changed = published.beside(model, ours)
-    assert changed[changed.here != published.NOT_RUN].to_dict("records") == [
-        {
-            "method": "Wanda",
-            "sparsity": 0.5,
-            "task": "piqa",
-            "published": 72.63,
-            "here": "71.25",
-            "unit": "accuracy in percent",
-        }
-    ]
-    assert published.beside("smol-dlm").empty
-
-
-def test_hours_follow_from_flops_that_can_be_counted_by_hand():
-    by_name = {result.method: result for result in published.results() if result.table == "llada-50"}
-    block = 4 * 4096**2 + 3 * 4096 * 12288
-    forward = 32 * (2 * block * 4096 + 4 * 4096**2 * 4096)
-    assert by_name["Wanda"].pruning().flops == pytest.approx(128 * 2 * forward)
-    assert by_name["sink-aware Wanda"].pruning().flops == pytest.approx(1280 * forward), (
-        "the inputs of a row find room beside the model: one pass"
-    )
-    written = 1319 * 1024 * (32 * (2 * block * 1924 + 4 * 1924**2 * 4096) + 2 * 512 * 4096 * 126464)
-    assert published._benchmark_flops("GSAI-ML/LLaDA-8B-Base", "llada", "gsm8k") == pytest.approx(written)
-    assert by_name["dense"].pruning() is None and by_name["dense"].pruning_hours() == 0
-    assert by_name["Wanda"].pruning_hours() > 0
-    assert by_name["Wanda"].evaluation_hours() == by_name["dense"].evaluation_hours() > 1
-
-
-def test_the_models_page_has_every_row_and_every_refusal(written):
-    page = written["docs/models.md"]
-    tables = [
-        [line for line in part.splitlines() if line.startswith("| ")]
-        for part in page.split("## Where a model lies")[0].split("## What is known")
-    ]
-    for name, row in MODELS.items():
-        (shape,), (source,) = (
-            [line for line in lines if line.startswith((f"| {name} |", f"| [{name}]("))] for lines in tables
-        )
-        assert f"`{row.native}`" in shape and row.licence in source and row.certainty in source
-    for name, why in REFUSED.items():
-        assert f"| {name} | {why} |" in page
-    for lines in tables:
-        assert len({line.replace(r"\|", "").count("|") for line in lines}) == 1, "a mask token splits a cell"
-
-
-def test_a_benchmark_takes_the_place_of_an_older_one_of_its_name(tmp_path, monkeypatch):
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "performance.json").write_text('{"large": {"seconds": 1}, "a": {"value": 1}}')
-    monkeypatch.setattr(sources, "project_root", lambda: tmp_path)
-    sources.note_performance("a", {"value": 2})
-    assert sources.performance() == {"large": {"seconds": 1}, "a": {"value": 2}}

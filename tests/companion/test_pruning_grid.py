@@ -1,11 +1,10 @@
-"""What notebook 03 prunes and finds: tokens are matched, draws counted, findings named as the ledger does."""
+"""What notebook 03 prunes and finds: tokens are matched, findings named as the ledger does."""
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.pruning_findings import at, damage, suffix
+from sinkprune_companion.experiments.pruning_findings import suffix
 from sinkprune_companion.experiments.pruning_grid import (
     ANSWERING,
     CONTROLS,
@@ -17,19 +16,8 @@ from sinkprune_companion.experiments.pruning_grid import (
     GridRow,
     grid_rows,
 )
-from sinkprune_companion.experiments.scoring import above_dense, score_texts
-from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.run.records import Run
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.recipe import preset
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
-    return Run("03_pruning_results", "test", {})
 
 
 @pytest.fixture
@@ -64,49 +52,6 @@ def test_recipes_that_are_compared_see_as_many_tokens(grid):
     assert by_place["unstructured", 0.5, "wanda"] == 8 * by_place["unstructured", 0.5, UNMATCHED]
 
 
-def test_a_row_prunes_as_its_labels_say(grid):
-    assert len({tuple(row.labels.values()) for row in grid}) == len(grid)
-    for row in grid:
-        assert (row.recipe.sparsity, row.recipe.sink_std) == (row.sparsity, 1.5)
-        assert (row.recipe.pattern == "2:4") == (row.pattern == "2:4")
-    assert not any(row.is_calibrated for row in grid if "magnitude" in row.variant)
-    assert set(ANSWERING) <= set(HEADLINE) & set(CURVE)
-
-
-def test_chosen_presets_are_kept_alone():
-    rows = grid_rows(HEADLINE, UNSTRUCTURED, 0.5, 1, 4, chosen=["wanda", "paper"])
-    assert [row.variant for row in rows] == ["wanda", UNMATCHED, "paper"]
-
-
-def test_draws_under_noise_of_their_own_are_paired_with_the_dense_model_under_the_same_noise(
-    run, tiny_dlm, make_ids
-):
-    texts = {"natural/crop": make_ids(3, 12, seed=9)}
-    fingerprint = tiny_dlm.fingerprint()
-    scores = []
-    for seed in (0, 1):
-        labels = {"pattern": "dense", "sparsity": 0.0, "seed": seed}
-        with Variant(tiny_dlm, fingerprint) as variant:
-            scores.append(variant.scores(run, texts, 1, noise=seed, variant="dense", **labels))
-        labels = {"pattern": "unstructured", "sparsity": 0.5, "seed": seed}
-        with Variant(tiny_dlm, fingerprint, preset("wanda"), Calibration(make_ids(2, 12, seed))) as variant:
-            scores.append(variant.scores(run, texts, 1, noise=seed, variant="wanda", **labels))
-    own = pd.concat(scores, ignore_index=True)
-    above = above_dense(own)
-
-    def values(scores, variant, seed):
-        return scores[(scores.variant == variant) & (scores.seed == seed)].value.to_numpy()
-
-    assert np.array_equal(values(own, "dense", 1), score_texts(tiny_dlm, texts, 1, seed=1).value)
-    assert above[above.variant == "dense"].value.tolist() == [0.0] * 3
-    for seed in (0, 1):
-        expected = values(own, "wanda", seed) - values(own, "dense", seed)
-        assert np.allclose(values(above, "wanda", seed), expected)
-    dense_mean = own[own.variant == "dense"].value.mean()
-    wanda_mean = own[own.variant == "wanda"].value.mean()
-    assert damage(above, ("unstructured", 0.5), "wanda") == pytest.approx(wanda_mean - dense_mean)
-
-
 # findings
 
 
@@ -137,7 +82,7 @@ def scores() -> pd.DataFrame:
 
 
 def test_findings_carry_the_margin_of_their_own_place(scores):
-    found = pruning_findings.likelihood_findings(scores, [0.5, 0.75])
+    found = pruning_findings.likelihood_findings(scores) | pruning_findings.growths(scores, [0.5, 0.75])
     measured = {name: estimate for name, estimate in found.items() if estimate is not None}
     assert {name: estimate.value for name, estimate in measured.items()} == pytest.approx(
         {
@@ -158,23 +103,6 @@ def test_findings_carry_the_margin_of_their_own_place(scores):
             "paper_gain_growth": 4 * share,
         }
     )
-
-
-def test_a_difference_is_shown_by_kind_of_text(scores):
-    table = pruning_findings.by_text(scores, ("unstructured", 0.5), ["paper_minus_wanda"])
-    assert table.loc["paper − wanda", ("natural", "crop")].startswith("-0.5 ")
-    assert table.loc["paper − wanda", ("natural", "beginning")].startswith("0.5 ")
-
-
-def test_places_have_the_endings_of_the_ledger_and_the_dense_model_has_one_place():
-    endings = {
-        ("unstructured", 0.5): "",
-        ("unstructured", 0.75): "_75",
-        ("2:4", 0.5): "_2_4",
-        ("structured", 0.5): "_50",
-    }
-    assert {place: suffix(place) for place in endings} == endings
-    assert at(("unstructured", 0.5), "dense") == at(("2:4", 0.5), "dense")
 
 
 ANSWER_MARGINS = ("paper_minus_wanda", "unstable_minus_none")  # in the ledger, as `answer_margin_…`

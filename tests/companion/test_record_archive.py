@@ -51,27 +51,6 @@ def test_records_come_back_byte_for_byte_and_nothing_is_measured_again(root):
     assert len(calls) == 1
 
 
-def test_only_records_behind_findings_are_packed_and_files_that_are_there_stay(root):
-    run = measure([])
-    stale = run.records / "measured" / "0123456789ab.csv"
-    stale.write_text("value\n1\n")
-    stale.with_suffix(".json").write_text("{}")
-    (run.records / "measured" / "1123456789ab.safetensors").write_bytes(bytes(8))
-    behind = record_archive.files_behind(run.folder)
-    assert stale not in behind and len(behind) == 2
-    with tarfile.open(record_archive.pack("p")) as archive:
-        assert len(archive.getmembers()) == 4
-        assert not any("safetensors" in name for name in archive.getnames())
-    with tarfile.open(record_archive.pack("p", behind)) as archive:
-        assert len(archive.getmembers()) == 2
-    behind[0].write_text("mine")
-    assert record_archive.unpack("p") == 0
-    assert behind[0].read_text() == "mine"
-    behind[0].unlink()
-    with pytest.raises(ValueError, match=r"00_test.json rests on record measured/\w+, which is missing"):
-        record_archive.files_behind(run.folder)
-
-
 def test_a_flipped_bit_is_found_before_a_file_is_written(root):
     run = measure([])
     file = record_archive.pack("p")

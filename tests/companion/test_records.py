@@ -1,4 +1,4 @@
-"""Records are computed once per key, code and versions, and figures say which records they show."""
+"""Records are computed once per key and versions, and figures are the same to the byte."""
 
 import json
 import warnings
@@ -7,14 +7,11 @@ from dataclasses import dataclass
 import pandas as pd
 import pytest
 
-from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.figures.style import SERIES
-from sinkprune_companion.ledger import claims_table
+from sinkprune_companion.figures import figures
 from sinkprune_companion.run import records
 from sinkprune_companion.run.records import Run
-from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.models import hub
-from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.recipe import preset
 
 
 @pytest.fixture
@@ -55,26 +52,6 @@ def test_a_failed_record_leaves_nothing_that_would_be_read_later(run):
 def test_a_key_must_be_plain(run):
     with pytest.raises(TypeError, match="give a fingerprint instead"):
         run.record("r", pd.DataFrame, text=object())
-
-
-def test_only_a_profile_with_a_cell_is_a_cell_of_a_sweep():
-    assert Run("03_x", "full@first_seed-1", {}).is_cell and not Run("03_x", "full", {}).is_cell
-
-
-def test_a_choice_of_tokens_of_ones_own_is_part_of_a_key(run):
-    def none_at_all(context):
-        return context * 0
-
-    def twice(context):
-        return context * 2
-
-    digests = {
-        run.identity("r", 1, {"recipe": Recipe(inputs="noised", propagation="dense", exclude=choice)})[
-            "digest"
-        ]
-        for choice in (none_at_all, twice, none_at_all)
-    }
-    assert len(digests) == 2
 
 
 # what else a key holds
@@ -119,15 +96,6 @@ def test_a_revision_more_measures_anew(run):
     for revision in (1, 1, 2, 2, 1):
         run.record("r", measured, revision, seed=0)
     assert len(measured.calls) == 2
-
-
-def test_labels_name_a_measurement_and_do_not_change_it(run):
-    measured = Measured([])
-    one = run.record("r", measured, labels={"variant": "base", "seed": 3}, noise=1)
-    other = Run("05_another", run.profile, {}).record("r", measured, labels={"variant": "wanda"}, noise=1)
-    assert len(measured.calls) == 1
-    assert set(one.variant) == {"base"} and set(one.seed) == {3} and set(one.noise) == {1}
-    assert set(other.variant) == {"wanda"} and "seed" not in other
 
 
 def test_an_error_message_or_a_module_that_moves_leaves_every_record_valid(run, monkeypatch):
@@ -212,45 +180,3 @@ def test_figures_are_the_same_to_the_byte_and_carry_their_data_and_origin(run):
     assert draw() == first
     about = json.loads(first[".json"])
     assert (about["caption"], about["parameters"]) == ("a caption", {"sparsity": 0.5})
-
-
-def test_a_figure_carries_the_provenance_of_its_records_and_not_of_the_moment_it_was_drawn(run, monkeypatch):
-    def environment(commit: str) -> dict:
-        return {"versions": {"torch": "2.0"}, "git_commit": commit, "platform": "a machine"}
-
-    def drawn() -> list[dict]:
-        later = Run(run.notebook, run.profile, run.parameters)
-        data = pd.concat([later.record("r", Measured([]), seed=seed) for seed in (0, 1)])
-        figure = figures.plot_curves(data, "value", "value", "seed", {"value": "nats"})
-        figures.save_figure(later, figure, "f", data, "a caption")
-        file = later.folder / "figures" / later.notebook / "f.json"
-        return json.loads(file.read_text())["records"]
-
-    monkeypatch.setattr(records, "environment", lambda: environment("first"))
-    run.record("r", Measured([]), seed=0)
-    run.record("unseen", Measured([]), seed=0)
-    monkeypatch.setattr(records, "environment", lambda: environment("second"))
-    before = drawn()
-    monkeypatch.setattr(records, "environment", lambda: environment("third"))
-    assert drawn() == before
-    assert sorted(group["git_commit"] for group in before) == ["first", "second"]
-    names = [name for group in before for name in group["names"]]
-    assert sorted(names) == sorted(f"r/{file.stem}" for file in (run.records / "r").glob("*.csv"))
-
-
-def test_the_claims_of_a_run_name_the_records_behind_its_findings(run):
-    run.record("r", Measured([]), seed=0)
-    run.find({"x": interval([1.0, 2.0, 3.0])})
-    claims_table.write_claims(run.profile)
-    (group,) = json.loads((run.folder / "figures" / "claims.json").read_text())["records"]
-    assert group["names"] == [f"00_test/r/{only(run, 'r').stem}"]
-    sentence = claims_table.origin(run.folder)
-    assert sentence.startswith("From profile `p`: python ")
-    assert f"torch {group['versions']['torch']}" in sentence
-
-
-def test_series_differ_in_colour_marker_and_dash():
-    for column in zip(*SERIES, strict=True):
-        assert len(set(map(str, column))) == len(SERIES)
-    for column in zip(*forests.VERDICT_MARKS.values(), strict=True):
-        assert len(set(column)) == len(forests.VERDICT_MARKS) == 6

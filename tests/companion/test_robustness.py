@@ -1,39 +1,16 @@
-"""Settings that notebook 07 compares, and models that it knows by their records alone."""
+"""Models that notebook 07 knows by their records alone."""
 
 import shutil
 from types import SimpleNamespace
 
 import pytest
 
-from sinkprune_companion.experiments.robustness import (
-    PUBLISHED,
-    OnRecord,
-    Setting,
-    apart_in,
-    archived_fingerprint,
-    archived_run,
-    stable_shares,
-)
+from sinkprune_companion import project_root
+from sinkprune_companion.experiments.robustness import OnRecord, archived_fingerprint, archived_run
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
-from sinkprune_core.files import project_root
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.pruning.recipe import preset
-
-MAIN = Setting(PUBLISHED, 16, False, 128, seeds=7)
-
-
-def test_what_is_compared_differs_in_one_factor_alone():
-    more = MAIN._replace(calibration=128, seeds=10)
-    own = more._replace(own_noise=True)
-    pair = MAIN._replace(pair="seed-1", seeds=2)
-    settings = [MAIN, more, own, pair]
-    assert apart_in("pair", settings) == [MAIN, pair]
-    assert apart_in("calibration", settings) == [MAIN, more]
-    assert apart_in("own_noise", settings) == [more, own]
-    assert apart_in("length", settings) == []
-    assert len({setting.name for setting in settings}) == len(settings)
-    assert apart_in("calibration", [MAIN, MAIN._replace(seeds=2)]) == [], "draws are no factor"
 
 
 @pytest.fixture
@@ -59,18 +36,3 @@ def test_scores_of_a_pair_without_weights_are_read_from_its_archive(run):
         with pytest.raises(FileNotFoundError, match=rf"of the model {fingerprint}: name the folder"):
             variant.scores(apart, texts, 2, variant="unstable", seed=1)
     assert not run.records.exists() and not run.records_read, "an archive is no record of the run"
-
-
-def test_what_an_archive_lacks_is_refused(run):
-    with pytest.raises(FileNotFoundError, match=r"records-seed-9.tar.xz is missing: the project keeps no"):
-        archived_run(run, "seed-9")
-    with pytest.raises(ValueError, match="has scores of 0 models called dream, not of one"):
-        archived_fingerprint(archived_run(run, "seed-1"), "dream")
-
-
-def test_shares_at_stable_positions_are_those_of_the_published_tables():
-    table = stable_shares(["seed-1", "no such pair"])
-    assert table.pair.unique().tolist() == [PUBLISHED, "seed-1"]
-    assert table.text[table.pair == PUBLISHED].str.contains("natural English").all()
-    assert table[["diffusion", "autoregressive"]].to_numpy().min() > 0
-    assert table[["diffusion", "autoregressive"]].to_numpy().max() <= 100

@@ -4,10 +4,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sinkprune_companion import corpus
 from sinkprune_companion.harness.public_data import embedded_wikitext
-from sinkprune_companion.run import texts
 from sinkprune_companion.run.texts import DOMAINS, STARTS, calibration_draw, held_out_stream, held_out_texts
-from sinkprune_core import corpus
 from sinkprune_core.models.embedded import START_TOKEN_ID
 
 
@@ -47,12 +46,3 @@ def test_held_out_text_comes_from_held_out_sources_alone(samples, tiny_dlm, monk
     own = [text for text in corpus.documentation("stdlib") if corpus.is_held_out(text)]
     assert torch.equal(held_out_stream(tokenizer, "documentation"), corpus.stream(own, tokenizer))
     assert torch.equal(held_out_stream(tokenizer, "natural"), corpus.stream(embedded_wikitext(), tokenizer))
-
-
-def test_numbers_that_do_not_fit_are_refused(samples, tiny_dlm, monkeypatch):
-    with pytest.raises(ValueError, match="sequences=5 must be at least 6, one of every domain and start"):
-        held_out_texts(tiny_dlm.tokenizer, 5, 12)
-    short_T = corpus.stream(["word17 the list"], tiny_dlm.tokenizer)
-    monkeypatch.setattr(texts, "held_out_stream", lambda tokenizer, domain: short_T)
-    with pytest.raises(ValueError, match="sequences=12 of 12 tokens do not fit the 4 tokens of held-out"):
-        held_out_texts(tiny_dlm.tokenizer, 12, 12)

@@ -1,64 +1,13 @@
 """How much a choice of calibration tokens changes, against pruning with and without them, by weight."""
 
-import pandas as pd
 import pytest
 import torch
 
-from sinkprune_companion.experiments.token_reach import (
-    LARGEST,
-    OTHER_TEXT,
-    RANDOM,
-    Search,
-    reach_table,
-    token_reach,
-)
-from sinkprune_companion.figures import sink_figures
+from sinkprune_companion.experiments.token_reach import OTHER_TEXT, token_reach
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
-
-
-@pytest.fixture
-def search() -> Search:
-    rng = torch.Generator().manual_seed(0)
-    weight_OI = torch.randn(400, 24, generator=rng)
-    input_NI = torch.randn(300, 24, generator=rng)
-    input_NI[:20] *= torch.rand(20, 24, generator=rng) * 6  # some tokens are loud in some features
-    return Search(weight_OI, input_NI, 0.5)
-
-
-def test_what_changes_is_counted_exactly(search):
-    chosen = torch.tensor([3, 7, 150])
-    left_NI = torch.cat(
-        [search.input_NI[:3], search.input_NI[4:7], search.input_NI[8:150], search.input_NI[151:]]
-    )
-    kept = []
-    for input_NI in (search.input_NI, left_NI):
-        score_OI = search.size_OI * input_NI.double().square().sum(0).sqrt()
-        kept.append(score_OI.argsort(1, descending=True)[:, :12])
-    same = sum(len(set(one.tolist()) & set(other.tolist())) for one, other in zip(*kept, strict=True))
-    assert search.changed_without(chosen) == pytest.approx(1 - same / (400 * 12))
-    assert search.changed_without(chosen) > 0
-    assert search.changed_without(chosen[:0]) == 0
-
-
-def test_the_search_finds_more_than_random_tokens_and_each_token_once(search):
-    found = search.greedy(12)
-    assert len(set(found.tolist())) == 12
-    random = []
-    for seed in range(20):
-        order = torch.randperm(300, generator=torch.Generator().manual_seed(seed))
-        random.append(search.changed_without(order[:12]))
-    assert search.changed_without(found) > 1.5 * max(random)
-
-
-def test_the_first_token_found_is_nearly_the_one_that_changes_most(search):
-    """The measure is of first order: an exhaustive search may find a little more, not much."""
-    alone = [search.changed_without(torch.tensor([token])) for token in range(300)]
-    found = search.changed_without(search.greedy(1))
-    assert found >= 0.7 * max(alone)
-    assert found > 5 * sum(alone) / len(alone)
 
 
 @pytest.fixture
@@ -91,41 +40,3 @@ def test_sinks_and_other_text_change_what_pruning_with_them_changes(tiny_dlm, ma
             assert float(row.changed) == pytest.approx(changed, abs=2 / int(kept_OI.sum())), (choice, name)
     assert found.changed.max() > 0
     assert (found.share <= 1).all()
-
-
-def test_a_block_that_the_model_lacks_is_refused(tiny_dlm, make_ids, recipe):
-    text = Calibration(make_ids(2, 8))
-    with pytest.raises(ValueError, match=r"layers=\[3\] must lie in 0 … 2"):
-        token_reach(tiny_dlm, recipe, text, text, [0, 3])
-
-
-def test_the_means_and_the_figure_are_those_of_the_table():
-    rows = []
-    for text, sinks in (("none", 0.002), ("first", 0.01)):
-        for choice, tokens, share, changed in (
-            ("all sinks", 8, 0.08, sinks),
-            ("unstable sinks", 0, 0.0, 0.0),
-            (LARGEST, 4, 0.04, 0.01),
-            (LARGEST, 8, 0.08, 0.02),
-            (RANDOM, 4, 0.04, 0.001),
-            (RANDOM, 8, 0.08, 0.001),
-            (OTHER_TEXT, 100, 1.0, 0.03),
-        ):
-            row = {"text": text, "layer": 0, "linear": "a", "choice": choice, "tokens": tokens}
-            rows.append({**row, "share": share, "changed": changed})
-    frame = pd.DataFrame(rows)
-    table = reach_table(frame)
-    of_all = table.loc[("none", "all sinks")]
-    assert of_all.to_dict() == {
-        "tokens": 8,
-        "share": 0.08,
-        "sinks": 0.002,
-        RANDOM: 0.001,
-        LARGEST: 0.02,
-        OTHER_TEXT: 0.03,
-    }
-    assert pd.isna(table.loc[("none", "unstable sinks"), LARGEST])
-    assert table.loc[("first", "all sinks"), "sinks"] == 0.01
-    panels = sink_figures.plot_token_reach(frame).axes
-    assert [axis.get_title(loc="left") for axis in panels] == ["none", "first"]
-    assert [line.get_label() for line in panels[0].lines][:1] == ["all sinks"]

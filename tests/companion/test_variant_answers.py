@@ -5,14 +5,10 @@ import pytest
 
 from sinkprune_companion.experiments import variant_answers as module
 from sinkprune_companion.experiments.pruning_findings import accuracy_findings
-from sinkprune_companion.experiments.variant_answers import (
-    accuracy_difference,
-    flip_table,
-    points,
-    variant_answers,
-)
+from sinkprune_companion.experiments.variant_answers import points, variant_answers
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.harness.public_data import embedded_blimp
+from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.recipe import preset
@@ -41,12 +37,6 @@ def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> 
     )
 
 
-def side(variant: str) -> dict[str, object]:
-    is_dense = variant == "dense"
-    pattern, sparsity = ("dense", 0.0) if is_dense else ("unstructured", 0.5)
-    return {"benchmark": "suite", "variant": variant, "pattern": pattern, "sparsity": sparsity}
-
-
 @pytest.fixture
 def answers() -> pd.DataFrame:
     """Two variants in two calibration draws, and the dense model, which has none; 6 items in 3 pairs."""
@@ -71,20 +61,13 @@ def test_points_are_shares_of_right_answers_by_pair(answers):
 
 
 def test_a_difference_is_paired_by_draw_and_pair_and_knows_what_the_second_costs(answers):
-    estimate, cost = accuracy_difference(points(answers), side("one"), side("two"), side("dense"))
+    named = answers.assign(variant=answers.variant.map({"dense": "dense", "one": "paper", "two": "wanda"}))
+    findings = accuracy_findings(points(named), [0.5])
+    estimate = findings["accuracy_suite_paper_minus_wanda_50"]
     assert estimate.value == pytest.approx(100 * ((3 + 2) - (2 + 0)) / 12)
-    assert cost == pytest.approx(100 * (5 / 6 - 2 / 12))
+    assert estimate.margin == pytest.approx(share_that_matters() * 100 * (5 / 6 - 2 / 12))
     assert (estimate.draws, estimate.units) == (2, 3)
-    assert accuracy_difference(points(answers), side("three"), side("two"), side("dense")) is None
-
-
-def test_flips_are_counted_in_both_directions_in_every_draw(answers):
-    pairs = [(side("one"), side("two")), (side("two"), side("dense")), (side("one"), side("three"))]
-    found = flip_table(answers, pairs)
-    assert found[["variant", "other"]].to_numpy().tolist() == [["one", "two"], ["two", "dense"]]
-    assert found["items"].tolist() == [12, 12]
-    assert found.only_variant.tolist() == [2 + 2, 0]
-    assert found.only_other.tolist() == [1, 3 + 5]
+    assert "accuracy_suite_unstable_minus_none_50" not in findings
 
 
 def test_answers_of_a_variant_are_a_record_and_prune_it_once(run, tiny_dlm, make_ids, monkeypatch):

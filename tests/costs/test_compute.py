@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from sinkprune_companion.experiments import compute
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.costs import compute
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.pruning.shrink import shrink
@@ -73,25 +73,3 @@ def test_the_account_adds_up_to_parameters_and_counted_flops_dense_and_pruned(ma
         assert masked.loc[kind].effective_flops == pytest.approx(smaller.loc[kind].flops)
     assert smaller.loc["total"].flops == smaller.loc["total"].counted_flops < total.flops
     assert smaller.loc["embeddings and head"].equals(dense.loc["embeddings and head"])
-
-
-def test_latency_measures_every_model_once_per_round(tiny_dlm, make_lm, make_ids):
-    models = {"small": tiny_dlm, "deep": make_lm("diffusion", layers=24)}
-    seconds_of_step = compute.latency(models, make_ids(4, 16), where(16, 8).expand(4, -1), rounds=5)
-    assert seconds_of_step.groupby("variant")["round"].apply(list).to_dict() == {
-        name: list(range(5)) for name in models
-    }
-    median = seconds_of_step.groupby("variant").seconds.median()
-    assert (seconds_of_step.seconds > 0).all() and median["deep"] > 2 * median["small"], (
-        "eight times the layers take longer"
-    )
-
-
-def test_kernels_for_2_4_are_refused_where_there_are_none(make_lm):
-    lm = make_lm("diffusion", "gqa-24")
-    prune(lm, preset("magnitude", pattern="2:4"), progress=False)
-    with pytest.raises(
-        ValueError,
-        match=r"2:4 kernels need .*, and tiny-diffusion is in torch.float32 on",
-    ):
-        compute.on_2_4_kernels(lm)

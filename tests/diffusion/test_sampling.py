@@ -1,6 +1,5 @@
 """Denoising: a naive sampler to agree with, revealed tokens that stay, rows that do not depend on others."""
 
-import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -100,14 +99,6 @@ def test_a_row_is_the_same_alone_and_in_a_batch(tiny_dlm, make_ids, sampler):
     assert torch.equal(generate(tiny_dlm, others_BT, sampler, seed=1)[2], together_BT[2])
 
 
-def test_seeds_and_rows_have_their_own_random_numbers(tiny_dlm, make_ids):
-    sampler, prompt_BT = Sampler(12, 6, None, temperature=1.0), make_ids(1, 5).expand(3, -1)
-    ids_BT = generate(tiny_dlm, prompt_BT, sampler, seed=0)
-    assert len(set(map(tuple, ids_BT.tolist()))) == 3
-    assert torch.equal(generate(tiny_dlm, prompt_BT, sampler, seed=0), ids_BT)
-    assert not torch.equal(generate(tiny_dlm, prompt_BT, sampler, seed=1), ids_BT)
-
-
 def test_temperature_draws_from_the_softened_softmax(tiny_dlm, make_ids):
     prompt_BT, draws = make_ids(1, 6).expand(3000, -1), 3000
     token_B = generate(tiny_dlm, prompt_BT, Sampler(1, 1, None, temperature=1.5), seed=0)[:, -1]
@@ -133,108 +124,3 @@ def test_the_mask_is_never_a_prediction(tiny_dlm, make_ids):
         tiny_dlm.model(start_BT, use_cache=False).logits.argmax(-1)[:, 4:-1] == MASK_TOKEN_ID
     ).any()  # it would be
     assert not (generate(tiny_dlm, prompt_BT, sampler) == MASK_TOKEN_ID).any()
-
-
-def test_a_mask_token_in_the_prompt_is_left_alone(tiny_dlm, make_ids):
-    prompt_BT = make_ids(2, 5)
-    prompt_BT[0, 3] = MASK_TOKEN_ID
-    for state_BT in states_of(tiny_dlm, prompt_BT, Sampler(8, 4, 4)):
-        assert torch.equal(state_BT[:, :5], prompt_BT)
-
-
-def test_the_watcher_sees_the_input_of_the_forward_before_it(tiny_dlm, make_ids):
-    seen, fed = [], []
-    handle = tiny_dlm.model.get_input_embeddings().register_forward_pre_hook(
-        lambda module, args: fed.append(args[0].clone())
-    )
-    generate(
-        tiny_dlm,
-        make_ids(2, 3),
-        Sampler(6, 3, None),
-        watch=lambda step, ids_BT: seen.append((step, len(fed), ids_BT.clone())),
-    )
-    handle.remove()
-    assert [step for step, _, _ in seen] == [0, 1, 2] and [forwards for _, forwards, _ in seen] == [1, 2, 3]
-    for (_, _, ids_BT), fed_BT in zip(seen, fed, strict=True):
-        assert torch.equal(ids_BT, fed_BT)
-
-
-def test_a_random_order_is_random_and_confidence_is_not(tiny_dlm, make_ids):
-    def order(sampler, seed):
-        return [
-            tuple((state_BT[0, 5:] != MASK_TOKEN_ID).tolist())
-            for state_BT in states_of(tiny_dlm, make_ids(1, 5), sampler, seed=seed)
-        ]
-
-    assert order(Sampler(12, 12, None, "random"), 0) != order(Sampler(12, 12, None, "random"), 1)
-    for name in ("low_confidence", "entropy"):
-        assert order(Sampler(12, 12, None, name), 0) == order(Sampler(12, 12, None, name), 1)
-
-
-@pytest.mark.parametrize("sampler", CHANCE, ids=name_of)
-def test_an_origin_step_commits_a_binomial_number(tiny_dlm, make_ids, sampler):
-    states = states_of(tiny_dlm, make_ids(1, 4).expand(600, -1), sampler)
-    per_block = sampler.steps // sampler.blocks
-    t, s = 1, 1 - 0.999 / per_block
-    first_B = (states[0] != states[1]).sum(1).double()
-    expected, variance = sampler.block_length * (1 - s / t), sampler.block_length * (1 - s / t) * s / t
-    assert (
-        abs(first_B.mean() - expected) < 4.5 * math.sqrt(variance / 600)
-        and abs(first_B.var() - variance) < 0.25 * variance
-    )
-    for step, (before_BT, after_BT) in enumerate(pairwise(states)):
-        changed_BT = before_BT != after_BT
-        assert (before_BT[changed_BT] == MASK_TOKEN_ID).all()
-        end = 4 + (step // per_block + 1) * sampler.block_length
-        assert not changed_BT[:, end:].any()
-        if (step + 1) % per_block == 0:
-            assert not (after_BT[:, :end] == MASK_TOKEN_ID).any()
-    with pytest.raises(ValueError, match="order='origin' reveals a random number of tokens per step"):
-        sampler.reveals()
-
-
-def test_an_order_temperature_draws_positions_from_the_softmax_of_confidence(tiny_dlm, make_ids):
-    prompt_BT, temperature = make_ids(1, 5), 0.4
-    sampler = Sampler(6, 5, None, "maskgit_plus", "time", 0.0, "filtered", order_temperature=temperature)
-    assert sampler.reveals()[0] == 1
-    states = states_of(tiny_dlm, prompt_BT.expand(2000, -1), sampler)
-    share_L = (states[0] != states[1])[:, 5:].double().mean(0)
-    logits_LV = tiny_dlm.logits_at(states[0][:1], states[0][:1] == MASK_TOKEN_ID)
-    logits_LV[:, MASK_TOKEN_ID] = -torch.inf
-    p_L = (logits_LV.softmax(-1).max(-1).values.double() / temperature).softmax(-1)
-    assert ((share_L - p_L).abs() / (p_L * (1 - p_L) / 2000).sqrt()).max() < 4.5
-    assert (share_L - 1 / 6).abs().max() > 0.05
-
-
-def test_guidance_changes_the_text_and_none_costs_no_forward(tiny_dlm, make_ids):
-    fed = []
-    handle = tiny_dlm.model.get_input_embeddings().register_forward_pre_hook(
-        lambda module, args: fed.append(args[0].clone())
-    )
-    prompt_BT = make_ids(2, 6)
-    plain_BT, forwards = generate(tiny_dlm, prompt_BT, Sampler(8, 4, None)), len(fed)
-    guided_BT = generate(tiny_dlm, prompt_BT, Sampler(8, 4, None, guidance=3.0))
-    handle.remove()
-    assert forwards == 4 and len(fed) == 4 + 8 and not torch.equal(plain_BT, guided_BT)
-    assert all((fed_BT[:, :6] == MASK_TOKEN_ID).all() for fed_BT in fed[5::2])
-
-
-def test_ends_of_text_can_be_forbidden_or_put_last(tiny_dlm, make_ids):
-    eos = tiny_dlm.tokenizer.eos_token_id
-    tiny_dlm.model.get_output_embeddings().weight[eos] *= 3
-    prompt_BT = make_ids(6, 5)
-    assert (generate(tiny_dlm, prompt_BT, Sampler(12, 6, 6)) == eos).any()
-    assert not (generate(tiny_dlm, prompt_BT, Sampler(12, 6, 6, logits_eos_inf=True)) == eos).any()
-
-    def mean_step(sampler) -> float:
-        states = states_of(tiny_dlm, prompt_BT, sampler)
-        steps = [
-            step
-            for step in range(12)
-            for _ in range(int(((states[step] != states[step + 1]) & (states[step + 1] == eos)).sum()))
-        ]
-        return sum(steps) / len(steps)
-
-    assert (
-        mean_step(Sampler(12, 12, None, confidence_eos_eot_inf=True)) > mean_step(Sampler(12, 12, None)) + 1
-    )

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_core.evaluation.intervals import compare, crossed_interval, forest_table, growth
+from sinkprune_companion.experiments.variant_pairs import compare, growth
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 SEQUENCES = 6
 
@@ -69,17 +70,3 @@ def test_growth_is_a_difference_of_differences():
     by_hand = at_end - at_start
     assert found.value == pytest.approx(by_hand.mean()) and found == crossed_interval(by_hand)
     assert growth(pd.concat(parts.values()), {"variant": "a"}, {"variant": "b"}, "sparsity", 0.5, 0.5) is None
-
-
-def test_a_forest_table_has_a_row_per_estimate():
-    estimate = crossed_interval(values(table("a", 2)))
-    assert forest_table({"a − b": estimate}).to_dict("records") == [
-        {
-            "comparison": "a − b",
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "sequences": SEQUENCES,
-            "interval": estimate.method,
-        }
-    ]

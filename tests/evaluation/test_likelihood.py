@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from sinkprune_core.evaluation import likelihood, token_losses
+from sinkprune_core.evaluation import likelihood
 from sinkprune_core.evaluation.likelihood import nelbo, nll, score
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 
@@ -98,13 +98,6 @@ def test_nelbo_does_not_depend_on_the_batch(tiny_dlm, make_ids, batch):
     part = nelbo(tiny_dlm, ids_NT[:2], draws=6, seed=2, batch=batch)
     pd.testing.assert_frame_equal(part, whole[whole.sequence < 2], rtol=1e-5)
     assert not nelbo(tiny_dlm, ids_NT, draws=6, seed=3).noise.equals(whole.noise)
-
-
-def test_slices_of_the_head_do_not_change_a_value(tiny_dlm, make_ids, monkeypatch):
-    ids_NT = make_ids(3, 9)
-    whole = nelbo(tiny_dlm, ids_NT, draws=4)
-    monkeypatch.setattr(token_losses, "HEAD_SLICE", 5)
-    pd.testing.assert_frame_equal(nelbo(tiny_dlm, ids_NT, draws=4), whole, rtol=1e-5)
 
 
 def test_variants_of_a_model_are_measured_under_the_same_noise(make_lm, make_ids):

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from sinkprune_core.evaluation.maskings import drawn_masks, maskings, whole
+from sinkprune_core.evaluation.maskings import drawn_masks, maskings
 from sinkprune_core.seeds import generator
 
 
@@ -74,17 +74,3 @@ def test_noise_levels_are_shared_and_every_count_and_token_has_its_share():
     level_of_first, level_of_second = (mask.sum(1) / mask.shape[1] for mask in masks)
     assert (abs(level_of_first - level_of_second) <= 1 / 4).all()
     assert torch.equal(*drawn_masks([first, torch.tensor([9, 9, 8, 7, 6])], 8, generator("test")))
-
-
-@pytest.mark.parametrize("draws", [1, 3, 8])
-def test_over_all_draws_every_token_is_masked_about_equally_often(draws):
-    for seed in range(50):
-        [masks_SL, _] = drawn_masks([torch.arange(7)] * 2, draws, generator(seed))
-        times_L = masks_SL.sum(0)
-        assert int(times_L.max() - times_L.min()) <= 1
-
-
-def test_an_autoregressive_model_scores_every_token():
-    found = whole(4)
-    assert found.mask_ML.tolist() == [[True] * 4] and found.share_M.tolist() == [1]
-    assert found.masking_S is None

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from sinkprune_core.evaluation.intervals import Estimate, compare, crossed_interval, interval, listed, pivot
+from sinkprune_companion.experiments.variant_pairs import compare, pivot
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.evaluation.variance_components import components
 
 
@@ -152,14 +153,3 @@ def test_intervals_over_five_draws_and_more_cover_as_often_as_they_say(draws, pa
 
 def test_intervals_over_two_draws_cover_less_which_is_why_they_give_no_verdict():
     assert coverage(2, 1.0, 0.5, 0.5) < 0.93
-
-
-def test_findings_are_listed_with_numbers_that_do_not_break():
-    table = listed({"one_minus_other": interval([1.0, 1.1, 0.9]), "b": None}, equal=["time", "FLOPs"])
-    assert table.index.tolist() == ["one minus other", "b"]
-    number, missing = table["mean [95 % interval]"]
-    assert (
-        number.replace("\N{NO-BREAK SPACE}", " ") == str(interval([1.0, 1.1, 0.9]))
-        and " " not in number[number.index("[") :]
-    )
-    assert missing == "None" and table.equal.tolist() == ["time", "FLOPs"]

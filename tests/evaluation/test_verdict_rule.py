@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_core.evaluation.verdict_rule import (
+from sinkprune_companion.ledger.verdict_rule import (
     ABOVE,
     BELOW,
     CONTRADICTED,
@@ -18,11 +17,10 @@ from sinkprune_core.evaluation.verdict_rule import (
     deciding_run,
     holm,
     limiting_units,
-    note,
     on_claim,
-    smallest_effect,
     verdict,
 )
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 
 
 def estimate(low: float, high: float, **more) -> Estimate:
@@ -100,13 +98,6 @@ def test_holm_keeps_a_family_honest_and_beats_bonferroni():
 # how open an open verdict is
 
 
-def test_the_smallest_effect_is_seen_in_four_of_five_runs():
-    wide = estimate(-0.98, 0.98)  # a standard error of 0.5
-    assert smallest_effect(wide) == pytest.approx(2.80 * 0.5, rel=2e-3)
-    means = np.random.default_rng(0).normal(smallest_effect(wide), wide.standard_error, 20_000)
-    assert np.mean(np.abs(means) > wide.half_width) == pytest.approx(0.8, abs=0.01)
-
-
 @pytest.mark.parametrize(("mean", "margin"), [(0.05, 0.02), (0.004, 0.02), (0.0, 0.02), (-0.013, 0.02)])
 def test_so_large_a_run_would_decide_and_a_smaller_one_would_not(mean, margin):
     half = 0.2
@@ -128,14 +119,3 @@ def test_the_units_that_limit_are_those_of_the_larger_variance_component():
     rng = np.random.default_rng(0)
     measured = crossed_interval(rng.normal(size=(6, 1)) + 0.1 * rng.normal(size=(1, 40)))
     assert limiting_units(measured, 0.5) == ["calibration draws"] and measured.draws == 6
-
-
-def test_notes_say_what_a_verdict_leaves_open():
-    wide = estimate(-0.3, 0.3)
-    words = "half-width 0.3; could have seen 0.43; would decide: 81 units instead of 9"
-    assert note(wide, UNDECIDED, 0.0, 0.1) == words
-    assert "no margin was stored" in note(wide, UNDECIDED, 0.0, None)
-    few = estimate(-0.3, 0.3, draws=3)
-    assert note(few, TOO_FEW_DRAWS, 0.0, 0.1) == "3 of at least 5 calibration draws"
-    assert "p after correction" in note(estimate(1, 2), UNDECIDED, 0.0, 0.1)
-    assert note(None, NOT_RUN, 0.0, 0.1) == note(wide, NO_DIFFERENCE, 0.0, 1.0) == ""

@@ -1,54 +1,18 @@
-"""Benchmarks: the table of results, the published settings, and what is refused before any work."""
+"""Benchmarks: the paper's settings, and one table for the suite and tasks of the harness."""
 
-import sys
 from pathlib import Path
 
 import lm_eval.tasks
 import pytest
-import yaml
-from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 
-from sinkprune_companion.harness.benchmarks import PAPER, Benchmark, choose, evaluate, evaluate_named
+from sinkprune_companion.harness.benchmarks import PAPER, choose, evaluate_named
 from sinkprune_companion.harness.harness_model import HarnessModel
 from sinkprune_core.diffusion.samplers import SAMPLERS
 from sinkprune_core.evaluation.protocols import Protocol
 
 GUIDED = ("arc_challenge", "piqa", "hellaswag", "gpqa_main_n_shot", "race")  # tasks, under LLaDA's protocol
 BENCHMARKS = ("mmlu", "arc", "piqa", "winogrande", "gsm8k", "hellaswag", "gpqa", "race")
-
-
-def test_a_table_has_one_row_per_task_and_metric(tiny_dlm, task_folder, manager):
-    settings = {"mc_num": 6, "guidance": 0.5}
-    tasks = [Benchmark("tiny_pair", 1), Benchmark("tiny_write", 1)]
-    frame = evaluate(tiny_dlm, tasks, include=task_folder, limit=4, **settings)
-    columns = ["task", "metric", "filter", "value", "stderr", "documents", "shots", "draws", "guidance"]
-    assert frame.columns.tolist() == columns
-    assert frame[["task", "metric"]].values.tolist() == [["tiny_pair", "acc"], ["tiny_write", "exact_match"]]
-    assert frame.documents.tolist() == [8, 4] and frame.shots.tolist() == [1, 1]
-    assert set(frame.draws) == {6} and set(frame.guidance) == {0.5}
-    results = simple_evaluate(
-        HarnessModel(tiny_dlm, **settings),
-        tasks=["tiny_pair"],
-        task_manager=manager,
-        limit=4,
-        num_fewshot=1,
-        bootstrap_iters=0,
-    )
-    assert frame.value[0] == results["groups"]["tiny_pair"]["acc,none"] and frame.stderr[0] >= 0
-
-
-def test_benchmarks_carry_their_own_settings(tiny_ar, tiny_dlm, task_folder):
-    chosen = [
-        Benchmark("tiny_choice", 0, {"mc_num": 1, "guidance": 1.0}),
-        Benchmark("tiny_last", 2, {"protocol": "dream", "mc_num": 32}),
-    ]
-    frame = evaluate(tiny_dlm, chosen, include=task_folder)
-    assert frame.metric.tolist() == ["acc", "acc_norm", "perplexity", "acc"]
-    assert frame.draws.tolist() == [1, 1, 32, 32] and frame.shots.tolist() == [0, 0, 2, 2]
-    assert set(evaluate(tiny_dlm, chosen, include=task_folder, mc_num=2).draws) == {2}
-    exact = evaluate(tiny_ar, [str(task_folder / "tiny_choice.yaml")])
-    assert exact.draws.isna().all() and exact.stderr.notna().all()
 
 
 @pytest.fixture(scope="module")
@@ -80,45 +44,6 @@ def test_the_paper_s_benchmarks_are_tasks_of_the_harness(known, make_lm, family)
         assert models["piqa"].how == Protocol("bernoulli", 128, 32, visible_end=True)
         assert models["piqa"].max_length == 2048
         assert models["gsm8k_cot"].sampler == SAMPLERS["dream"] and shots["gsm8k_cot"] == 8
-
-
-# refusals
-
-
-def test_an_installation_without_the_harness_says_what_to_install(tiny_dlm, monkeypatch):
-    monkeypatch.delitem(sys.modules, "sinkprune_companion.harness.harness_model")
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    chosen = choose(tiny_dlm, ["paper"])  # the settings need no harness
-    assert [benchmark.task for benchmark in chosen[:2]] == ["mmlu", "arc_challenge"]
-    said = r"benchmarks need lm-evaluation-harness: pip install 'sinkprune\[eval\]'"
-    with pytest.raises(ModuleNotFoundError, match=said):
-        evaluate(tiny_dlm, ["paper"])
-
-
-def test_a_limit_or_a_family_that_cannot_be_is_refused_before_any_work(tiny_dlm):
-    tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
-    with pytest.raises(ValueError, match="limit=0 must be at least 1"):
-        evaluate(tiny_dlm, ["piqa"], limit=0)
-    said = "family='mamba' is unknown; choose one of llada, dream, autoregressive"
-    with pytest.raises(ValueError, match=said):
-        evaluate(tiny_dlm, ["paper"], family="mamba")
-
-
-@pytest.mark.slow
-def test_an_unknown_task_is_refused_with_those_of_like_names(tiny_dlm):
-    tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
-    with pytest.raises(ValueError, match="unknown task 'arc_chalenge'; did you mean arc_challenge"):
-        evaluate(tiny_dlm, ["piqa", "arc_chalenge"])
-
-
-def test_data_that_cannot_be_had_is_an_error_before_any_work(tiny_dlm, task_folder, tmp_path):
-    task = yaml.safe_load((task_folder / "tiny_last.yaml").read_text())
-    task |= {"task": "tiny_lost", "dataset_kwargs": {"data_files": {"test": str(tmp_path / "gone.jsonl")}}}
-    file = tmp_path / "tiny_lost.yaml"
-    file.write_text(yaml.safe_dump(task))
-    tiny_dlm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
-    with pytest.raises(OSError, match=r"the data of task .*tiny_lost.* cannot be loaded .*gone\.jsonl"):
-        evaluate(tiny_dlm, ["tiny_last", str(file)], include=task_folder)
 
 
 def test_the_suite_and_other_tasks_share_a_table(tiny_ar, task_folder):

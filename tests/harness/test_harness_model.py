@@ -1,33 +1,19 @@
 """The harness model answers as the harness's own does, for diffusion as our estimators and samplers do."""
 
-import json
 import math
-import os
-import re
-import subprocess
-import sys
-import tomllib
-from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 import torch
 from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
-from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
-from tiny_tasks import DOCS, TASKS, WORDS, words
+from tiny_tasks import DOCS, TASKS
 
-from sinkprune_companion.harness import harness
 from sinkprune_companion.harness.harness_model import HarnessModel
-from sinkprune_companion.harness.suite import TASKS as SUITE
 from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol
-from sinkprune_core.models.language_model import CARD
-
-PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def run(model, manager, tasks, **options):
@@ -79,14 +65,6 @@ def test_an_autoregressive_model_agrees_with_the_harness_s_own(tiny_ar, tmp_path
     assert max(len(doc["long"].split()) for doc in DOCS) > 2 * 64  # several windows
 
 
-def test_a_greedy_target_is_told(tiny_ar, make_ids):
-    model, prompt = HarnessModel(tiny_ar), make_ids(1, 4)
-    best = tiny_ar.tokenizer.decode(decode(tiny_ar, prompt, 2)[0, 4:])
-    context = tiny_ar.tokenizer.decode(prompt[0])
-    answers = model.loglikelihood(requests((context, " " + best), (context, " word29 word29")))
-    assert [greedy for _, greedy in answers] == [True, False]
-
-
 # a diffusion model answers with the estimators and samplers
 
 
@@ -135,21 +113,6 @@ def test_rolling_windows_cover_a_text_once_each(tiny_dlm):
     assert answer == pytest.approx(frame.groupby("sequence").value.mean().sum(), rel=1e-4)
 
 
-def test_every_kind_of_task_runs(tiny_dlm, manager):
-    results = run(HarnessModel(tiny_dlm, mc_num=4, batch_size=16), manager, TASKS, num_fewshot=1)
-    acc = [sample["acc"] for sample in results["samples"]["tiny_choice"]]
-    assert results["results"]["tiny_choice"]["acc,none"] == pytest.approx(sum(acc) / 6)
-    assert results["config"]["protocol"] == {
-        "masking": "count",
-        "draws": 4,
-        "grid": 4,
-        "guidance": 0.0,
-        "visible_end": False,
-        "chunk": None,
-        "context": None,
-    }
-
-
 @pytest.mark.parametrize(
     ("settings", "sampler"),
     [
@@ -187,153 +150,6 @@ def test_texts_are_those_of_the_sampler_whatever_the_batch(tiny_dlm, settings, s
         assert text == expected
 
 
-def written_after(lm, text: str) -> torch.Tensor:
-    """Return the twelve tokens that a model writes after a text at temperature 3."""
-    prompt_T = lm.encode(text)
-    name = (tuple(prompt_T.tolist()), 0)
-    if lm.is_diffusion:
-        ids_BT = generate(lm, prompt_T[None], Sampler(12, 12, None, temperature=3.0), names=[name])
-    else:
-        ids_BT = decode(lm, prompt_T[None], 12, 3.0, names=[name])
-    return ids_BT[0, -12:]
-
-
-def first_special_token(lm) -> tuple[str, torch.Tensor, int]:
-    """Return a text, what follows it, and where a special token, not the end of text, comes after words."""
-    for doc in DOCS:
-        ids_L = written_after(lm, doc["text"])
-        for place in range(1, 12):
-            if 0 < ids_L[place] < 17 and ids_L[:place].min() >= 17:
-                return doc["text"], ids_L, place
-    pytest.fail("no special token was written")
-
-
-@pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
-def test_a_stop_that_is_a_special_token_ends_a_text(make_lm, kind):
-    lm = make_lm(kind)
-    model, tokenizer = HarnessModel(lm, gen_length=12, temperature=3.0), lm.tokenizer
-    text, ids_L, place = first_special_token(lm)
-    stop = tokenizer.convert_ids_to_tokens(int(ids_L[place]))
-    before = tokenizer.decode(ids_L[:place])
-    assert model.generate_until(requests((text, {"until": [stop]}))) == [before]
-    [on] = model.generate_until(requests((text, {"until": []})))
-    assert stop not in on and on.startswith(before)
-
-
-def test_repetitions_of_a_request_are_different_samples(tiny_dlm):
-    asked = (DOCS[0]["text"], {"until": [], "max_gen_toks": 8, "do_sample": True, "temperature": 2.0})
-    texts = HarnessModel(tiny_dlm).generate_until(requests(asked, asked, asked))
-    assert len(set(texts)) == 3
-    assert HarnessModel(tiny_dlm, batch_size=1).generate_until(requests(asked, asked, asked)) == texts
-
-
-def test_generation_stops_when_every_row_has_stopped(tiny_dlm, tiny_ar):
-    any_word = {"until": WORDS, "max_gen_toks": 24}
-    asked = requests(*((doc["text"], any_word) for doc in DOCS))
-    for lm, options, few in ((tiny_dlm, {"block": 4}, 18), (tiny_ar, {}, 12)):
-        fed = []
-        handle = lm.model.get_input_embeddings().register_forward_pre_hook(
-            lambda module, args, fed=fed: fed.append(1)
-        )
-        HarnessModel(lm, **options).generate_until(asked)
-        handle.remove()
-        assert 1 <= len(fed) <= few
-
-
-def test_pruned_and_saved_models_come_by_folder(tiny_dlm, tmp_path, manager):
-    tiny_dlm.blocks[0].mlp.up_proj.weight[:, ::2] = 0
-    folder = tiny_dlm.save(tmp_path / "pruned")
-    results = run(
-        "sinkprune",
-        manager,
-        ["tiny_choice"],
-        model_args=f"pretrained={folder},mc_num=4,guidance=0.5,device=cpu",
-    )
-    asked = [(DOCS[0]["text"], " " + choice) for choice in DOCS[0]["choices"]]
-    expected = likelihoods(HarnessModel(tiny_dlm, mc_num=4, guidance=0.5), *asked)
-    responses = results["samples"]["tiny_choice"][0]["resps"]
-    assert [response[0][0] for response in responses] == pytest.approx(expected, rel=1e-4)
-
-
-def test_chat_templates_are_applied_where_there_are_some(tiny_ar, manager):
-    options = {"apply_chat_template": True, "fewshot_as_multiturn": False}
-    with pytest.raises(ValueError, match="the tokenizer of tiny-autoregressive has no chat template"):
-        run(HarnessModel(tiny_ar), manager, ["tiny_choice"], **options)
-    tiny_ar.tokenizer.chat_template = (
-        "{% for m in messages %}<|im_start|> {{ m.role }} {{ m.content }} <|im_end|> {% endfor %}"
-        "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
-    )
-    results = run(HarnessModel(tiny_ar), manager, ["tiny_choice"], **options)
-    [context, _] = results["samples"]["tiny_choice"][0]["arguments"][0]
-    assert context == f"<|im_start|> user {DOCS[0]['text']} <|im_end|> <|im_start|> assistant "
-
-
-def test_the_harness_caches_answers_and_requests(tiny_dlm, manager, tmp_path, monkeypatch):
-    monkeypatch.setattr("lm_eval.caching.cache.PATH", str(tmp_path))
-    options = {"use_cache": str(tmp_path / "answers"), "cache_requests": True}
-    tasks = ["tiny_choice", "tiny_rolling", "tiny_write"]
-    first = run(HarnessModel(tiny_dlm, mc_num=4), manager, tasks, **options)
-    tiny_dlm.model.get_output_embeddings().weight.zero_()  # only the cache knows the answers now
-    assert run(HarnessModel(tiny_dlm, mc_num=4), manager, tasks, **options)["results"] == first["results"]
-    assert run(HarnessModel(tiny_dlm, mc_num=4), manager, tasks)["results"] != first["results"]
-
-
-@pytest.mark.slow
-def test_the_harness_s_command_knows_the_model_and_the_suite_from_any_folder(tiny_dlm, tmp_path, task_folder):
-    saved = tiny_dlm.save(tmp_path / "model")
-    arguments = ["run", "--model", "sinkprune", "--model_args", f"pretrained={saved},mc_num=1"]
-    arguments += ["--device", "cpu", "--limit", "1", "--output_path", str(tmp_path / "out")]
-    arguments += ["--tasks", f"{task_folder / 'tiny_choice.yaml'},sinkprune_suite_facts"]
-    ran = subprocess.run(
-        [sys.executable, "-m", "sinkprune_companion.harness.harness", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")},
-    )
-    assert ran.returncode == 0, ran.stderr
-    assert re.search(r"\|tiny_choice +\|", ran.stdout) and "|sinkprune_suite_facts|" in ran.stdout
-    [written] = (tmp_path / "out").rglob("results*.json")
-    assert json.loads(written.read_text())["config"]["model"] == "sinkprune"
-
-
-def test_the_console_command_is_the_harness_s_own():
-    scripts = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["scripts"]
-    command = EntryPoint("sinkprune-lm-eval", scripts["sinkprune-lm-eval"], "console_scripts").load()
-    assert command is harness.main
-    project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
-    [(name, value)] = project["entry-points"]["lm_eval.models"].items()
-    assert EntryPoint(name, value, "lm_eval.models").load() is HarnessModel is get_model(name)
-
-
-def test_only_a_command_line_that_names_the_suite_gets_its_folder():
-    plain = ["run", "--tasks", "piqa"]
-    assert harness.with_suite(plain) == plain
-    suite = ["run", "--tasks", "piqa,sinkprune_suite_facts"]
-    assert harness.with_suite(suite) == [*suite, "--include_path", str(SUITE)]
-    for given in (["--include_path", "here"], ["--include_path=here"]):
-        with pytest.raises(ValueError, match="--include_path cannot be given with tasks sinkprune_suite"):
-            harness.with_suite([*suite, *given])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--tasks", "TASK", "--model_args", "pretrained=nobody/nothing"], "unknown model 'nobody/nothing'"),
-        (["--tasks", "sinkprune_suite_facts", "--include_path", "here"], "--include_path cannot be given"),
-    ],
-    ids=["from the harness", "before the harness"],
-)
-def test_an_error_of_the_command_is_one_line(arguments, said, monkeypatch, capsys, task_folder):
-    task = str(task_folder / "tiny_choice.yaml")
-    given = [task if argument == "TASK" else argument for argument in arguments]
-    monkeypatch.setattr(sys, "argv", ["lm-eval", "run", "--model", "sinkprune", *given])
-    monkeypatch.delenv("LMEVAL_LOG_LEVEL", raising=False)
-    assert harness.main() == 1
-    last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith(f"error: {said}")
-
-
 # refusals
 
 
@@ -341,102 +157,13 @@ def test_an_error_of_the_command_is_one_line(arguments, said, monkeypatch, capsy
     ("kind", "options", "message"),
     [
         ("diffusion", {"protocol": "llama"}, "protocol='llama' is unknown; choose one of llada, dream"),
-        ("diffusion", {"sampler": "d3pm"}, "sampler='d3pm' is unknown; choose one of llada, dream"),
         ("diffusion", {"mc_num": 0}, "draws=0 must be a whole number of at least 1"),
-        ("diffusion", {"mc_num": "many"}, "model argument mc_num='many' cannot be"),
         ("diffusion", {"guidance": math.nan}, "model argument guidance=nan cannot be"),
-        ("diffusion", {"cfg": 1.0}, "unknown model argument 'cfg'"),
-        ("diffusion", {"batch_size": "auto"}, "model argument batch_size='auto' cannot be"),
-        ("diffusion", {"max_batch_size": 8}, "model argument max_batch_size=8 cannot be"),
         ("diffusion", {"max_length": 65}, "max_length=65 must lie in 2 … 64"),
         ("diffusion", {"gen_length": 10, "block": 4}, "length=10 is not a multiple of block=4"),
-        ("autoregressive", {"gen_length": 0}, "model argument gen_length=0 cannot be"),
         ("autoregressive", {"guidance": 0.5, "mc_num": 8}, "mc_num=8, guidance=0.5 cannot be used"),
-        ("autoregressive", {"order": "entropy"}, "order=entropy cannot be used"),
     ],
 )
 def test_an_argument_that_cannot_be_is_refused(kind, options, message, make_lm):
     with pytest.raises(ValueError, match=message):
         HarnessModel(make_lm(kind), **options)
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "lengths"),
-    [
-        ("diffusion", {}, (60, 5)),
-        ("diffusion", {"protocol": "dream"}, (59, 5)),  # an end-of-text token follows
-        ("autoregressive", {}, (61, 5)),  # the last token is never fed
-    ],
-)
-def test_a_pair_that_does_not_fit_is_refused_before_any_work(kind, options, lengths, make_lm):
-    lm = make_lm(kind)
-    context, target = words(lengths[0], 1), " " + words(lengths[1], 2)
-    model = HarnessModel(lm, **options, mc_num=1) if lm.is_diffusion else HarnessModel(lm)
-    assert len(model.loglikelihood(requests((words(lengths[0] - 1, 1), target)))) == 1
-    lm.model.register_forward_pre_hook(lambda *_: pytest.fail("work was done"))
-    with pytest.raises(ValueError, match=r"exceed max_length=64 of tiny-.*: use fewer shots"):
-        model.loglikelihood(requests((context, target)))
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "asked", "message"),
-    [
-        ("diffusion", {}, {"max_gen_toks": 60}, "a context of 5 tokens and a target of 60 exceed"),
-        ("diffusion", {"truncation": True}, {"max_gen_toks": 64}, "use a larger max_length"),
-        ("diffusion", {}, {"num_beams": 4}, "generation argument 'num_beams' is not known"),
-        (
-            "autoregressive",
-            {},
-            {"do_sample": True, "temperature": 1.0, "top_p": 0.9},
-            "samples by temperature alone",
-        ),
-    ],
-)
-def test_a_text_that_cannot_be_written_is_refused(kind, options, asked, message, make_lm):
-    with pytest.raises(ValueError, match=message):
-        HarnessModel(make_lm(kind), **options).generate_until(requests((words(5, 1), asked)))
-
-
-def test_a_device_that_is_not_there_is_told_and_the_cpu_taken(tiny_ar, tmp_path):
-    folder = str(tiny_ar.save(tmp_path / "model"))
-    if torch.cuda.is_available():
-        pytest.skip("this machine has the device")
-    with pytest.warns(UserWarning, match="device='cuda:0' is not there: using the CPU"):
-        assert HarnessModel(folder, device="cuda:0").lm.device.type == "cpu"
-
-
-def test_a_first_token_is_put_before_a_context_once(tiny_ar, make_ids):
-    with pytest.raises(ValueError, match="add_bos_token=True needs a tokenizer with a first token"):
-        HarnessModel(tiny_ar, add_bos_token=True)
-    tiny_ar.tokenizer.bos_token = "<|im_start|>"
-    model = HarnessModel(tiny_ar, add_bos_token=True)
-    assert model.tok_encode("word30 the") == model.tok_encode("<|im_start|> word30 the") == [1, 30, 18]
-    assert model.tok_encode("word30", add_special_tokens=False) == [30]
-    without = HarnessModel(tiny_ar)
-    assert without.tok_encode("word30") == [30]
-    [with_first] = likelihoods(model, ("the of", " word40"))
-    [plain] = likelihoods(without, ("the of", " word40"))
-    [expected] = likelihoods(without, ("<|im_start|> the of", " word40"))
-    assert with_first == expected != plain
-
-
-def test_a_tokenizer_without_an_end_is_refused(tiny_dlm):
-    tiny_dlm.tokenizer.eos_token = None
-    with pytest.raises(ValueError, match="the tokenizer of tiny-diffusion has no end-of-text token"):
-        HarnessModel(tiny_dlm)
-
-
-def test_contexts_are_cut_from_the_left_on_request(tiny_dlm, tiny_ar):
-    context, target = words(70, 1), " " + words(4, 2)
-    for lm, kept in ((tiny_dlm, 60), (tiny_ar, 61)):
-        cut = " ".join(context.split()[-kept:])
-        answers = HarnessModel(lm, truncation=True).loglikelihood(requests((context, target), (cut, target)))
-        assert answers[0] == answers[1] and math.isfinite(answers[0][0])
-
-
-def test_a_mask_token_that_the_vocabulary_lacks_is_refused(tiny_dlm, tmp_path):
-    folder = tiny_dlm.save(tmp_path / "model")
-    card = json.loads((folder / CARD).read_text())
-    (folder / CARD).write_text(json.dumps(card | {"mask_token_id": 400}))
-    with pytest.raises(ValueError, match="mask_token_id=400 is outside the vocabulary of 72 tokens"):
-        HarnessModel(str(folder))

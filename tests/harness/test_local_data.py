@@ -3,18 +3,16 @@ told.
 """
 
 import json
-import sys
 from pathlib import Path
 
-import datasets
 import lm_eval.tasks
 import pyarrow
 import pyarrow.parquet
 import pytest
 from lm_eval.tasks import TaskManager
-from public_formats import LINES, PAGES, RAW, parquet, put, write_both
+from public_formats import LINES, PAGES, RAW, parquet, put
 
-from sinkprune_companion.harness.data_files import blimp_files, blimp_paradigms, wikitext_files
+from sinkprune_companion.harness.data_files import blimp_paradigms
 from sinkprune_companion.harness.local_data import pairs, running_text, wikitext
 
 
@@ -32,26 +30,6 @@ def test_the_paradigms_are_those_of_the_harness():
     group = known["blimp"].cfg["task"]
     assert [known[task].cfg["dataset_name"] for task in group] == list(blimp_paradigms())
     assert group == [f"blimp_{paradigm}" for paradigm in blimp_paradigms()] and len(group) == 67
-
-
-def test_paradigms_are_found_without_the_harness(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    assert list(blimp_files(write_both(tmp_path))) == ["passive_1", "wh_island"]
-
-
-def test_raw_text_goes_before_the_one_with_unk_and_other_wikitexts_are_passed_over(tmp_path):
-    raw = put(tmp_path / "wikitext-2-raw" / "wiki.test.raw", RAW)
-    tokens = put(tmp_path / "wikitext-2" / "wiki.test.tokens", RAW.replace("word40", "<unk>"))
-    put(tmp_path / "wikitext-103-raw" / "wiki.test.raw", RAW)
-    put(tmp_path / "notes" / "test.txt", "no WikiText")
-    assert wikitext_files(tmp_path) == {"test": [raw]}
-    raw.unlink()
-    assert wikitext_files(tmp_path) == {"test": [tokens]}
-    warning = "has <unk> for rare words; published perplexities are of the raw version, wiki.test.raw"
-    with pytest.warns(UserWarning, match=warning):
-        wikitext(tmp_path)
-    tokens.unlink()
-    assert wikitext_files(tmp_path) == {}
 
 
 # texts
@@ -75,44 +53,7 @@ def test_every_format_holds_the_same_articles(name, tmp_path):
     assert running_text(found) == "\n".join(line for line in RAW.split("\n") if line.strip())
 
 
-def test_the_hub_gives_what_the_harness_reads(monkeypatch):
-    asked = []
-
-    def from_hub(*args, **options):
-        asked.append((args, options))
-        return datasets.Dataset.from_list([{"page": page} for page in PAGES])
-
-    monkeypatch.setattr(datasets, "load_dataset", from_hub)
-    assert wikitext(None, "validation") == PAGES
-    entry = harness_index("wikitext")["wikitext"].cfg
-    assert asked == [((entry["dataset_path"], entry["dataset_name"]), {"split": "validation"})]
-
-    def offline(*_, **__):
-        raise ConnectionError("no\nroute")
-
-    monkeypatch.setattr(datasets, "load_dataset", offline)
-    said = r"WikiText-2 cannot be had from the hub \(no route\): give a local folder of it \(--data\)"
-    with pytest.raises(OSError, match=said):
-        wikitext(None)
-
-
-def test_an_unknown_split_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="split='dev' is unknown; choose one of train, validation, test"):
-        wikitext(tmp_path, "dev")
-
-
 # pairs
-
-
-def test_a_parquet_file_of_something_else_is_told_by_its_columns(tmp_path):
-    file = tmp_path / "passive_1" / "train.parquet"
-    parquet(file, question=["a"], answer=["b"])
-    said = r"train.parquet has no column sentence_good or sentence_bad; it has question, answer"
-    with pytest.raises(ValueError, match=said):
-        pairs([file])
-    parquet(file, sentence_good=["a"])
-    with pytest.raises(ValueError, match=r"train.parquet, row 1: no text 'sentence_bad'"):
-        pairs([file])
 
 
 GOOD = {"sentence_good": "a b", "sentence_bad": "b a"}
@@ -146,12 +87,6 @@ def test_a_page_that_is_no_text_is_told_by_its_row(page, tmp_path):
     file.parent.mkdir()
     pyarrow.parquet.write_table(pyarrow.table({"page": [page]}), file)
     with pytest.raises(ValueError, match=r"test.parquet, row 1: no text 'page'"):
-        wikitext(tmp_path)
-
-
-def test_a_line_that_is_no_text_is_told_by_its_row(tmp_path):
-    parquet(tmp_path / "wikitext-2" / "test.parquet", text=[1.5, 2.5])
-    with pytest.raises(ValueError, match=r"test.parquet, row 1: no text 'text'"):
         wikitext(tmp_path)
 
 

@@ -1,6 +1,5 @@
-"""The harness's own tasks on local data: the harness's own numbers, naive ones, and its own model's."""
+"""The harness's own tasks on local data: naive numbers."""
 
-import logging
 import math
 import re
 from pathlib import Path
@@ -8,16 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from lm_eval import simple_evaluate
-from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
-from public_formats import BLIMP, RAW, jsonl, parquet, put, words, write_both
+from public_formats import BLIMP, write_both
 
 from sinkprune_companion.harness.benchmarks import evaluate
-from sinkprune_companion.harness.data_files import blimp_files, blimp_paradigms
-from sinkprune_companion.harness.harness_model import HarnessModel
-from sinkprune_companion.harness.local_data import pairs, wikitext
+from sinkprune_companion.harness.local_data import wikitext
 from sinkprune_companion.harness.local_tasks import local_tasks
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol
@@ -70,43 +64,6 @@ def test_accuracy_is_that_of_a_naive_loop(tiny_ar, tiny_dlm, folder):
     assert local(tiny_dlm, folder, ["blimp_passive_1"], mc_num=8).value.tolist() == [sum(right) / 4]
 
 
-def test_parquet_files_and_shards_are_as_good(tiny_ar, folder, tmp_path):
-    hub = tmp_path / "hub"
-    good, bad = zip(*BLIMP["wh_island"], strict=True)
-    for number, part in enumerate((slice(2), slice(2, None))):
-        shard = hub / "wh_island" / f"train-0000{number}-of-00002.parquet"
-        parquet(shard, sentence_good=good[part], sentence_bad=bad[part])
-    good, bad = zip(*BLIMP["passive_1"], strict=True)
-    parquet(hub / "passive_1.parquet", sentence_good=good, sentence_bad=bad)
-    found = {name: pairs(files) for name, files in blimp_files(hub).items()}
-    assert found == {name: pairs(files) for name, files in blimp_files(folder).items()}
-    asked = ["blimp_wh_island", "blimp_passive_1"]
-    pd.testing.assert_frame_equal(local(tiny_ar, hub, asked), local(tiny_ar, folder, asked))
-
-
-def test_all_paradigms_are_blimp_and_fewer_are_not(tiny_ar, tmp_path):
-    for place, name in enumerate(blimp_paradigms()):
-        jsonl(tmp_path / f"{name}.jsonl", [(words(2, place), words(2, place + 500))] * (1 + place % 2))
-    with local_tasks(tmp_path, ["blimp"]) as (names, include):
-        frame = evaluate(tiny_ar, names, include=include)
-        apart = evaluate(tiny_ar, [f"blimp_{name}" for name in blimp_paradigms()], include=include)
-    assert frame.task.tolist() == names == ["blimp"] and frame.documents.tolist() == [100]
-    # paradigms weigh alike, as in the harness
-    assert frame.value[0] == pytest.approx(apart.value.mean())
-    (tmp_path / "wh_island.jsonl").unlink()
-    with pytest.warns(UserWarning, match="66 of the 67"), local_tasks(tmp_path, ["blimp"]) as (names, _):
-        assert names == ["blimp_66_of_67"]
-
-
-def test_broken_data_is_told_before_any_task_is_given(tmp_path):
-    parquet(tmp_path / "passive_1" / "train.parquet", sentence_good=["a"])
-    with (
-        pytest.raises(ValueError, match=r"train.parquet, row 1: no text 'sentence_bad'"),
-        local_tasks(tmp_path, ["blimp_passive_1"]),
-    ):
-        pytest.fail("tasks were given")
-
-
 # WikiText-2
 
 
@@ -126,51 +83,3 @@ def test_word_perplexity_is_the_naive_one(tiny_ar, folder):
     assert frame.metric.tolist() == list(expected) and set(frame.task) == {"wikitext"}
     assert frame.value.tolist() == pytest.approx(list(expected.values()), rel=1e-4)
     assert local(tiny_ar, folder, ["wikitext"], limit=1).documents.tolist() == [1, 1, 1]
-
-
-def test_another_split_has_another_name(tiny_ar, tmp_path):
-    put(tmp_path / "wiki.valid.tokens", RAW)
-    assert set(local(tiny_ar, tmp_path, ["wikitext"], "validation").task) == {"wikitext_validation"}
-
-
-# the harness's own model
-
-
-def values(samples: list[dict]) -> list[float]:
-    """Return the log-likelihoods of all requests, without the flag of greedy targets."""
-    found = []
-    for sample in samples:
-        for [response] in sample["resps"]:
-            value = response[0] if isinstance(response, (list, tuple)) else response
-            found.append(float(value))
-    return found
-
-
-def answers(
-    lm, data: Path, tasks: list[str], saved: Path, limit: int, max_length: int = 64
-) -> list[tuple[list[float], list[float]]]:
-    """Return the log-likelihoods of the first documents under our model and the harness's own, by task."""
-    path = str(lm.save(saved))
-    theirs = HFLM(pretrained=path, dtype="float32", device="cpu", batch_size=2, max_length=max_length)
-    ours = HarnessModel(lm, max_length=max_length)
-    with local_tasks(data, tasks) as (names, include):
-        manager = TaskManager(include_path=str(include), include_defaults=False)
-        samples = []
-        for model in (ours, theirs):
-            results = simple_evaluate(
-                model, tasks=names, task_manager=manager, limit=limit, bootstrap_iters=0
-            )
-            samples.append(results["samples"])
-    return [(values(samples[0][task]), values(samples[1][task])) for task in samples[0]]
-
-
-def test_the_harness_s_own_model_gives_the_same_numbers(tiny_ar, folder, tmp_path):
-    for ours, theirs in answers(tiny_ar, folder, ["blimp_wh_island", "wikitext"], tmp_path / "model", 2):
-        assert ours == pytest.approx(theirs, rel=1e-4) and len(ours) >= 2
-
-
-def test_the_harness_is_as_loud_after_as_before(folder):
-    before = logging.getLogger("lm_eval.api.task").level
-    with local_tasks(folder, ["wikitext"]) as (_, include):
-        assert include.is_dir()
-    assert logging.getLogger("lm_eval.api.task").level == before and not include.exists()

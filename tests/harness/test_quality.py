@@ -1,14 +1,12 @@
 """Filling masks beside the twin, and minimal pairs, agree with loops over naive code."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
+from sinkprune_companion.corpus import separator
 from sinkprune_companion.harness import quality
-from sinkprune_core.corpus import separator
 from sinkprune_core.diffusion.noise import random_mask
-from sinkprune_core.evaluation.likelihood import nll
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
@@ -33,35 +31,6 @@ def test_filling_equals_a_naive_loop(tiny_dlm, tiny_ar, make_ids):
                 assert row.value == pytest.approx(
                     np.mean([-float(log_p_TV[place - 1, ids_T[place]]) for place in places]), rel=1e-5
                 )
-
-
-def test_filling_depends_on_the_seed_and_not_on_the_batch(tiny_dlm, tiny_ar, make_ids):
-    ids_NT = make_ids(5, 12)
-    one, other, another = (
-        quality.filling(tiny_dlm, tiny_ar, ids_NT, shares=(0.5,), seed=seed, batch=batch)
-        for seed, batch in ((0, 1), (0, 5), (1, 5))
-    )
-    pd.testing.assert_frame_equal(one, other, rtol=1e-5)
-    assert not np.allclose(one.value, another.value)
-
-
-def test_with_everything_masked_the_twin_is_scored_on_every_token(tiny_dlm, tiny_ar, make_ids):
-    ids_NT = make_ids(4, 7)
-    found = quality.filling(tiny_dlm, tiny_ar, ids_NT, shares=(1.0,))
-    assert (found.masks == 6).all()
-    assert found[found.kind == "autoregressive"].value.to_numpy() == pytest.approx(
-        nll(tiny_ar, ids_NT).value.to_numpy(), rel=1e-5
-    )
-
-
-def test_filling_refuses_models_and_shares_that_cannot_be(tiny_dlm, tiny_ar, make_ids):
-    with pytest.raises(
-        ValueError,
-        match="tiny-autoregressive is autoregressive and tiny-diffusion is diffusion: filling compares",
-    ):
-        quality.filling(tiny_ar, tiny_dlm, make_ids(2, 5))
-    with pytest.raises(ValueError, match=r"shares=\[0, 1\.5\] must lie in \(0, 1\]"):
-        quality.filling(tiny_dlm, tiny_ar, make_ids(2, 5), shares=(0, 0.5, 1.5))
 
 
 def test_minimal_pairs_are_scored_as_whole_sentences(tiny_ar):

@@ -1,8 +1,8 @@
 """What hostile cases share: servers for commands, and one tally, printed at the end.
 
-`make hostile` is `pytest tests/hostile --record`: it writes the tally into docs/promises.md, too, and goes on
-where a run of the same code was stopped. This takes half an hour on two cores; short versions are among the
-other tests.
+`make hostile` is `pytest tests/hostile --record`: it writes the tally into docs/promises.md, too; rows of
+groups that are not run stay (`-k kills`). All of it takes half an hour on two cores; short versions are among
+the other tests.
 """
 
 import pytest
@@ -13,26 +13,10 @@ from hostile.tally import Tally
 SERVERS = 2
 PASSED = pytest.StashKey[bool]()  # of a test
 counted = Tally()
-finished: list[str] = []  # names of tests whose cases are counted
 
 
 def pytest_addoption(parser):
     parser.addoption("--record", action="store_true", help="write the table into docs/promises.md")
-
-
-def pytest_configure(config):
-    if config.getoption("--record"):
-        tally, names = report.kept()
-        counted.counts.update(tally.counts)
-        counted.broken.update(tally.broken)
-        finished.extend(names)
-
-
-def pytest_collection_modifyitems(config, items):
-    done = [item for item in items if item.nodeid in finished]
-    if done:
-        items[:] = [item for item in items if item.nodeid not in finished]
-        config.hook.pytest_deselected(items=done)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -59,9 +43,7 @@ def tally(request):
     if not (request.node.stash.get(PASSED, False) or own.broken):
         return  # it was stopped, or went wrong otherwise
     counted.join(own)
-    finished.append(request.node.nodeid)
     if request.config.getoption("--record"):
-        report.keep(counted, finished)
         report.write(counted)
 
 

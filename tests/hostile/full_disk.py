@@ -15,18 +15,18 @@ UNSHARED = ("unshare", "--user", "--map-root-user", "--mount")
 AMPLE = 1 << 20  # kB
 
 
-def at_events(bench: Bench, tally: Tally, ways: list[str], each: int, defect: str = "") -> None:
+def at_events(bench: Bench, tally: Tally, ways: list[str], each: int) -> None:
     """Refuse room to each way from `each` file events on, or a few more."""
     cases = []
     for number, way in enumerate(ways):
         _, events = bench.straight(way)
-        cases += [(way, Trouble("full", at, defect)) for at in moments(events, each, 7 * number)]
+        cases += [(way, Trouble("full", at)) for at in moments(events, each, 7 * number)]
     _count(bench, tally, "disks full from a file event on", cases)
 
 
-def at_sizes(bench: Bench, tally: Tally, ways: list[str], sizes: list[int], defect: str = "") -> None:
+def at_sizes(bench: Bench, tally: Tally, ways: list[str], sizes: list[int]) -> None:
     """Let no file of each way grow beyond each of the sizes, in bytes."""
-    cases = [(way, Trouble("limit", size, defect)) for way in ways for size in sizes]
+    cases = [(way, Trouble("limit", size)) for way in ways for size in sizes]
     _count(bench, tally, "files that may not grow", cases)
 
 
@@ -36,14 +36,14 @@ def _count(bench: Bench, tally: Tally, group: str, cases: list[tuple[str, Troubl
         expected, _ = bench.straight(way)
         with bench.server() as server, bench.folder() as folder:
             outcome = server.run(folder, command(way), trouble)
-            return _verdict(outcome, server, folder, way, expected, trouble.defect, folder)
+            return _verdict(outcome, server, folder, way, expected, folder)
 
     for (way, trouble), (verdict, how) in zip(cases, bench.pool.map(one, cases), strict=True):
         tally.add(group, f"{way}, {trouble.at}", verdict, how)
 
 
 def _verdict(
-    outcome: Outcome, server: Server, folder: Path, way: str, expected: dict, defect: str, seen: Path
+    outcome: Outcome, server: Server, folder: Path, way: str, expected: dict, seen: Path
 ) -> tuple[str, str]:
     """Say what came of a run on a full disk, and of the same command with room.
 
@@ -52,7 +52,7 @@ def _verdict(
     wrong = _first_verdict(outcome, seen, expected)
     if wrong:
         return BROKE, wrong
-    verdict, how = ends_well(server, folder, way, expected, defect, seen)
+    verdict, how = ends_well(server, folder, way, expected, seen=seen)
     if verdict == HELD:
         return (HELD if outcome.status == 0 else REFUSED), ""
     return BROKE, f"with room again: {how or 'refused'}"
@@ -75,7 +75,7 @@ def can_mount() -> bool:
     return test.returncode == 0
 
 
-def on_small_disks(bench: Bench, tally: Tally, ways: list[str], sizes: list[int], defect: str = "") -> None:
+def on_small_disks(bench: Bench, tally: Tally, ways: list[str], sizes: list[int]) -> None:
     """Run each way on a disk in memory with room for each of the sizes, in kB; then give it more."""
     with mounted_disk(bench.root / "disk") as (place, seen, remount, server):
 
@@ -91,11 +91,11 @@ def on_small_disks(bench: Bench, tally: Tally, ways: list[str], sizes: list[int]
                 bench.fill(seen)
                 free = os.statvfs(seen)
                 resize((free.f_blocks - free.f_bfree) * free.f_frsize // 1024 + size)
-                outcome = server.run(place, command(way), Trouble(defect=defect))
+                outcome = server.run(place, command(way))
                 verdict, how = BROKE, _first_verdict(outcome, seen, expected)
                 resize(AMPLE)
                 if not how:
-                    verdict, how = _verdict(outcome, server, place, way, expected, defect, seen)
+                    verdict, how = _verdict(outcome, server, place, way, expected, seen)
                 tally.add("small disks", f"{way}, {size} kB", verdict, how)
 
 

@@ -71,13 +71,11 @@ def spoiled_tensors(sound: dict[str, torch.Tensor]) -> Iterator[tuple[str, str, 
         yield name, f"no {name}", rest
         yield name, f"{name} renamed", {**rest, f"{name}x": value}
         yield name, f"{name} twice", {**sound, f"{name}.copy": value.clone()}
-        for dtype in (torch.int8, torch.int64, torch.bool, torch.uint8, torch.float64):
+        for dtype in (torch.int8, torch.bool, torch.float64):
             yield name, f"{name} in {dtype}", {**rest, name: value.to(dtype)}
         yield name, f"{name} one row less", {**rest, name: value[:-1].contiguous()}
         yield name, f"{name} emptied", {**rest, name: value[:0].contiguous()}
-        yield name, f"{name} flattened", {**rest, name: value.flatten()[: max(1, value.numel() - 1)].clone()}
-        yield name, f"{name} with another dimension", {**rest, name: value[None].contiguous()}
-        for number in (math.nan, math.inf, -math.inf):
+        for number in (math.nan, math.inf):
             bad = value.clone()
             bad.view(-1)[-1] = number
             yield name, f"{name} with {number}", {**rest, name: bad}
@@ -148,19 +146,12 @@ def configurations(root: Path) -> Iterator[Case]:
 
 ROPES = (
     {"rope_type": "linear"},
-    {"rope_type": "yarn", "factor": "two"},
     {"rope_type": "llama3", "factor": 8.0},
     {"rope_type": "longrope", "factor": 4.0},
-    {"rope_type": "su", "factor": 2.0},
     {"rope_type": 3},
     {"type": "dynamic"},
-    {"type": ["linear"], "factor": 2.0},
     {"rope_type": "dynamic", "factor": -1.0},
-    {"rope_type": "linear", "factor": 0},
-    {"rope_type": "linear", "factor": None},
-    {"rope_type": "yarn", "factor": 1e300},
     {"rope_type": "longrope", "short_factor": [], "long_factor": []},
-    {"rope_type": "longrope", "short_factor": ["a"], "long_factor": [1.0]},
 )
 
 
@@ -198,15 +189,7 @@ def indices(root: Path, seed: int = 0) -> Iterator[Case]:
             yield case(f"{name}: {done}", partial(read, bad))
         for text in BROKEN_JSON:
             yield case(f"{name}: {text[:9]!r}", partial(read, text))
-        outside = (
-            "../x.safetensors",
-            "/etc/passwd",
-            "sub/../../x.safetensors",
-            "",
-            ".",
-            "..",
-            "a\0.safetensors",
-        )
+        outside = ("../x.safetensors", "/etc/passwd", "sub/../../x.safetensors", "", "a\0.safetensors")
         for tensor in list(place)[::5]:
             for wrong in (*outside, 3, None, [], "gone.safetensors", "config.json"):
                 bad = {"weight_map": {**place, tensor: wrong}}

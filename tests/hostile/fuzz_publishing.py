@@ -27,7 +27,7 @@ def runs(root: Path, seed: int = 0) -> Iterator[Case]:
     """A finished run of two notebooks, in which one cell was not run or one file is damaged or gone."""
     sound = root / "sound"
     with in_project(sound):
-        _project(sound)
+        finished_run(sound)
     place = root / "place"
     rng = random.Random(seed)
     right = _published_after(sound, place, lambda folder: None)
@@ -57,7 +57,7 @@ def runs(root: Path, seed: int = 0) -> Iterator[Case]:
             yield Case(f"{file}, {done}", run_it, right, named)
 
 
-def _project(root: Path) -> None:
+def finished_run(root: Path) -> None:
     """Write a project of two notebooks with a finished run, and with what an earlier one published."""
     config = root / "workflow" / "config" / f"{PROFILE}.yml"
     config.parent.mkdir(parents=True)
@@ -93,19 +93,19 @@ def _published_after(sound: Path, place: Path, damage: Callable[[Path], None]) -
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(sound, place)
     damage(place)
-    before = _seen(place)
+    before = seen(place)
     no_pages = mock.patch.multiple(publish.pages, pages=mock.Mock(), write=list)  # they are of the project
     with in_project(place), no_pages:
         try:
             publish.publish(PROFILE)
         except Exception:
-            if _seen(place) != before:
+            if seen(place) != before:
                 raise AssertionError("it changed what readers see before it refused") from None
             raise
-    return _seen(place)
+    return seen(place)
 
 
-def _seen(root: Path) -> dict[str, bytes]:
+def seen(root: Path) -> dict[str, bytes]:
     """Return what readers see: everything but the run and locks."""
     every = [file for file in root.rglob("*") if file.is_file() and "runs" not in file.parts]
     return {str(file.relative_to(root)): file.read_bytes() for file in every}

@@ -11,11 +11,10 @@ from hostile.tally import BROKE, HELD, Tally
 TESTS = Path(__file__).resolve().parents[1]
 WARM = 0.3  # share of all jobs after which everything is imported and cached
 SLACK = 8 << 20  # bytes by which the rest may differ: what the allocator and the interpreter keep
-LEAK = 1 << 20  # bytes that the defect put in on purpose keeps of every job
 GROUP = "jobs in one process, without growth of memory"
 
 
-def many_jobs(tally: Tally, jobs: int, leak: bool = False) -> None:
+def many_jobs(tally: Tally, jobs: int) -> None:
     """Run some jobs one after the other, and count those after which it holds no more than before."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent))),
@@ -23,7 +22,7 @@ def many_jobs(tally: Tally, jobs: int, leak: bool = False) -> None:
         "CUDA_VISIBLE_DEVICES": "",
         "HF_HUB_OFFLINE": "1",
     }
-    command = [sys.executable, "-W", "ignore", "-m", "hostile.growth", str(jobs), str(int(leak))]
+    command = [sys.executable, "-W", "ignore", "-m", "hostile.growth", str(jobs)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     held = json.loads(done.stdout.splitlines()[-1])
@@ -34,7 +33,7 @@ def many_jobs(tally: Tally, jobs: int, leak: bool = False) -> None:
         tally.add(GROUP, f"job {number}", verdict, f"{size - base:,} bytes more")
 
 
-def main(jobs: int, leak: bool) -> None:
+def main(jobs: int) -> None:
     """Run the jobs, and print the bytes that this process holds after each."""
     import gc
     import shutil
@@ -54,7 +53,6 @@ def main(jobs: int, leak: bool) -> None:
     torch.set_num_threads(1)
     ways = [*ALL_WAYS, *OTHERS]
     held = []
-    kept = []
     with tempfile.TemporaryDirectory() as name, open(os.devnull, "w") as nowhere:
         folder = Path(name)
         write(CASES["llada"], folder / "llada")
@@ -69,8 +67,6 @@ def main(jobs: int, leak: bool) -> None:
             for made in ("out", "run"):
                 path = folder / made
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-            if leak:
-                kept.append(bytearray(os.urandom(LEAK)))
             gc.collect()
             release_freed_memory()
             held.append(resident_memory())
@@ -79,4 +75,4 @@ def main(jobs: int, leak: bool) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), bool(int(sys.argv[2])))
+    main(int(sys.argv[1]))

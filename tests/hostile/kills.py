@@ -95,7 +95,7 @@ def at_random(bench: Bench, tally: Tally, names: list[str], kills: int, seed: in
             tally.add("kills at random moments", f"{case[0]}, {name} after {seconds:.3f} s", verdict, how)
 
 
-def damaged(bench: Bench, tally: Tally, cases: int, seed: int = 0, defect: str = "") -> None:
+def damaged(bench: Bench, tally: Tally, cases: int, seed: int = 0) -> None:
     """Kill runs at random file events, and damage one file of what they leave before they go on."""
     rng = random.Random(seed)
     names = [way for way in ALL_WAYS if way != "structured"]
@@ -109,12 +109,12 @@ def damaged(bench: Bench, tally: Tally, cases: int, seed: int = 0, defect: str =
         way, at, damage, share = case
         expected, _ = bench.straight(way)
         with bench.server() as server, bench.folder() as folder:
-            server.run(folder, command(way), Trouble("kill", at, defect))
+            server.run(folder, command(way), Trouble("kill", at))
             files = [file for file in sorted((folder / "out.work").rglob("*")) if file.is_file()]
             files = [file for file in files if file.parent.name[0] != "."]  # not what was unfinished
             if files:
                 _damage(files[int(share * len(files))], damage, share)
-            return ends_well(server, folder, way, expected, defect)
+            return ends_well(server, folder, way, expected)
 
     for case, (verdict, how) in zip(drawn, bench.pool.map(one, drawn), strict=True):
         tally.add("damaged work folders", ", ".join(map(str, case)), verdict, how)

@@ -156,18 +156,17 @@ def _import_everything() -> None:
     from hostile import notebook
 
     from sinkprune_companion.cli import compare, evaluate, inputs, prune, trace, train
-    from sinkprune_companion.experiments import scoring
+    from sinkprune_companion.experiments import comparison, scoring
     from sinkprune_companion.figures import figures
     from sinkprune_companion.run import parameters
     from sinkprune_companion.training import export, lora
     from sinkprune_core.costs import pruning as cost
-    from sinkprune_core.evaluation import comparison
     from sinkprune_core.pruning import engine, shrink
 
     torch.set_num_threads(1)
     lora.train = partial(lora.train, check_every=1, save_every=1)  # a checkpoint and a row of the log a step
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
-    cost._missing_disk = lambda disk, folder: []  # others fill the disk after the plan
+    cost.free_disk_at = lambda folder: 1 << 60  # others fill the disk after the plan
     del transformers, inputs, prune, engine, shrink
     del compare, evaluate, trace, train, scoring, comparison, export, notebook, figures, parameters
 
@@ -319,48 +318,11 @@ def _inodes(folder: str) -> set[int]:
 # defects put in on purpose: the harness must find them
 
 
-def _no_digests() -> None:
-    """Finished blocks and hidden states are taken as they are."""
-    from sinkprune_core.models import streaming
-    from sinkprune_core.resuming import checkpoint, hidden_files
-
-    for module in (streaming, checkpoint, hidden_files):
-        module.file_digest = lambda path: "0" * 64
-
-
 def _no_flush() -> None:
     """Nothing is flushed."""
     from sinkprune_core import files
 
     files.flush_one = lambda path: None
-
-
-def _in_place() -> None:
-    """A model is written where it belongs, file by file."""
-    from sinkprune_core.models import language_model, streaming
-
-    @contextmanager
-    def in_place(path):
-        yield Path(path)
-
-    language_model.atomic = streaming.atomic = in_place
-
-
-def _table_afterwards() -> None:
-    """The table of linears is written when the model is there already."""
-    from sinkprune_core.models.language_model import LanguageModel
-    from sinkprune_core.models.streaming import StreamedModel
-
-    def later(save):
-        def call(lm, folder, texts=None, **card):
-            save(lm, folder, **card)
-            for name, text in texts.items():
-                (folder / name).write_text(text)
-
-        return call
-
-    for kind in (LanguageModel, StreamedModel):
-        kind.save = later(kind.save)
 
 
 def _no_locks() -> None:
@@ -375,24 +337,9 @@ def _no_locks() -> None:
     prune_output.held = engine.held = free
 
 
-def _holes() -> None:
-    """Hidden states lie in sparse files."""
-    from sinkprune_core.resuming import hidden_files
-
-    def sparse(file: Path, size: int) -> None:
-        with file.open("wb") as handle:
-            handle.truncate(size)
-
-    hidden_files.allocate = sparse
-
-
 DEFECTS = {
-    "no digests": _no_digests,
     "no flush": _no_flush,
-    "in place": _in_place,
-    "table afterwards": _table_afterwards,
     "no locks": _no_locks,
-    "holes": _holes,
 }
 
 if __name__ == "__main__":

@@ -1,18 +1,13 @@
-"""The table of hostile cases, in the page of promises, and what a run has counted so far."""
+"""The table of hostile cases, in the page of promises."""
 
-import hashlib
-import json
-from collections import Counter
 from pathlib import Path
 
 from hostile.tally import Tally
 
-import sinkprune_core
-from sinkprune_core.files import atomic, write_json
+from sinkprune_core.files import atomic
 
 TESTS = Path(__file__).resolve().parent
 PAGE = TESTS.parents[1] / "docs" / "promises.md"
-STATE = TESTS.parents[1] / "runs" / "hostile.json"
 BEGIN = "<!-- hostile: begin -->"
 END = "<!-- hostile: end -->"
 
@@ -49,33 +44,3 @@ def write(tally: Tally, page: Path = PAGE) -> None:
 
 def _group(line: str) -> str:
     return line.split("|")[1].strip()
-
-
-# a run that goes on
-
-
-def source_digest() -> str:
-    """Return a SHA-256 prefix over the code that is tested and the harness."""
-    digest = hashlib.sha256()
-    for folder in (Path(sinkprune_core.__file__).parent, TESTS):
-        for file in sorted(folder.rglob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def keep(tally: Tally, finished: list[str], state: Path = STATE) -> None:
-    """Write what was counted, and the names of the tests that are finished."""
-    value = {"source": source_digest(), "finished": finished, "counts": tally.counts, "broken": tally.broken}
-    write_json(state, value)
-
-
-def kept(state: Path = STATE) -> tuple[Tally, list[str]]:
-    """Return what a run of the same code has counted before it was stopped, and its finished tests."""
-    try:
-        value = json.loads(state.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return Tally(), []
-    if value["source"] != source_digest():
-        return Tally(), []
-    counts = {group: Counter(numbers) for group, numbers in value["counts"].items()}
-    return Tally(counts, value["broken"]), value["finished"]

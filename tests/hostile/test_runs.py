@@ -3,37 +3,37 @@
 import pytest
 from hostile import conditions, full_disk, growth, kills, pairs, smallest, spellings
 from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
-from hostile.tally import BROKE, HELD, Tally
+from hostile.tally import BROKE, HELD
 from notebook_cells import TINY, save_tiny_pair
 
 from sinkprune_core import files
 
 PRUNING = list(ALL_WAYS)
 EVERY = [*PRUNING, *OTHERS, *NOTEBOOKS]
-SIZES = (*range(0, 80, 4), 100, 160, 220, 280, 340, 400)  # kB
-LIMITS = [0, 1, 4, 16, 48, 64, 70, 80, 100, 140, 200, 400]  # MB
+SIZES = (*range(0, 80, 8), 160, 280, 400)  # kB
+LIMITS = [0, 4, 16, 64, 80, 140, 400]  # MB
 mounts = pytest.mark.skipif(not full_disk.can_mount(), reason="this user may not mount a disk in memory")
 
 
 @pytest.mark.parametrize("way", EVERY)
 def test_kills_at_file_events(bench, tally, way):
-    kills.at_events(bench, tally, [way], each=25, kind="kill")
+    kills.at_events(bench, tally, [way], each=12, kind="kill")
     assert not tally.broken
 
 
 @pytest.mark.parametrize("way", EVERY)
 def test_power_failures_at_file_events(bench, tally, way):
-    kills.at_events(bench, tally, [way], each=7, kind="power")
+    kills.at_events(bench, tally, [way], each=5, kind="power")
     assert not tally.broken
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_kills_at_random_moments(bench, tally, seed):
     kills.at_random(bench, tally, EVERY, kills=36, seed=seed)
     assert not tally.broken
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_damaged_work_folders(bench, tally, seed):
     kills.damaged(bench, tally, cases=30, seed=seed)
     assert not tally.broken
@@ -41,7 +41,7 @@ def test_damaged_work_folders(bench, tally, seed):
 
 @pytest.mark.parametrize("way", EVERY)
 def test_disks_full_from_a_file_event_on(bench, tally, way):
-    full_disk.at_events(bench, tally, [way], each=6)
+    full_disk.at_events(bench, tally, [way], each=4)
     assert not tally.broken
 
 
@@ -58,7 +58,7 @@ def test_small_disks(bench, tally, way):
     assert not tally.broken
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_pairs_of_processes(bench, tally, seed):
     pairs.at_random(bench, tally, pairs=30, seed=seed)
     assert not tally.broken
@@ -82,7 +82,7 @@ def test_places_read_only(bench, tally):
 
 
 def test_many_jobs_in_one_process(tally):
-    growth.many_jobs(tally, jobs=300)
+    growth.many_jobs(tally, jobs=150)
     assert not tally.broken
 
 
@@ -107,42 +107,3 @@ def test_notebooks_run_on_the_smallest_values_that_they_take(name, tiny_pair, ta
         verdict, how = BROKE, f"{type(error).__name__}: {error}"
     tally.add("notebooks on their smallest values", name, verdict, how)
     assert not tally.broken
-
-
-# the harness itself: a defect put in on purpose is found
-
-
-def test_what_is_not_flushed_is_found(bench):
-    assert kills.finds_what_is_not_flushed(bench, "dense", last=12)
-
-
-@pytest.mark.parametrize("defect", ["in place", "table afterwards"])
-@pytest.mark.parametrize("way", ["dense", "sequential, streamed"])
-def test_an_output_in_pieces_is_found(bench, way, defect):
-    tally = Tally()
-    _, events = bench.straight(way)
-    kills.at_moments(bench, tally, [(way, at) for at in range(events // 2, events)], "kill", defect)
-    assert any("not whole" in how for how in tally.broken["kills at file events"])
-
-
-def test_blocks_that_are_not_compared_with_their_digests_are_found(bench):
-    tally = Tally()
-    kills.damaged(bench, tally, cases=36, defect="no digests")
-    assert any("another result" in how for how in tally.broken["damaged work folders"])
-
-
-def test_missing_locks_are_found(bench):
-    assert pairs.finds_missing_locks(bench, tries=12)
-
-
-@mounts
-def test_hidden_states_in_sparse_files_are_found(bench):
-    tally = Tally()
-    full_disk.on_small_disks(bench, tally, ["sequential, streamed"], range(0, 80, 4), defect="holes")
-    assert any("status -7" in how for how in tally.broken.get("small disks", []))  # SIGBUS
-
-
-def test_memory_that_grows_is_found():
-    tally = Tally()
-    growth.many_jobs(tally, jobs=60, leak=True)
-    assert tally.broken

@@ -43,38 +43,14 @@ def test_files_of_a_saved_model_have_ordinary_modes(saved, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("logits_shifted", "no", "logits_shifted='no': Input should be a valid boolean"),
-        ("kind", "causal", "kind='causal': Input should be 'autoregressive' or 'diffusion'"),
-        ("mask_token_id", True, "mask_token_id=True: Input should be a valid integer"),
-        ("name", 3, "name=3: Input should be a valid string"),
-    ],
-)
-def test_a_card_with_a_wrong_value_is_refused(saved, field, value, said):
-    edit(saved, "sinkprune.json", **{field: value})
-    with pytest.raises(FormatError, match=f"sinkprune.json has {said}"):
-        load(saved)
-
-
-@pytest.mark.parametrize(
     ("values", "said"),
     [
         ({"num_hidden_layers": 2**31}, "the weights beside it are those of 3 blocks"),
         ({"num_attention_heads": 0}, "num_attention_heads=0: it must be a number from 1"),
-        (
-            {"num_attention_heads": 3},
-            "is not a multiple of the number of attention heads .3.",
-        ),
         ({"hidden_size": "32"}, "Validation error for field 'hidden_size'"),
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps=-1e-05: it must be a number from"),
-        ({"rms_norm_eps": 1e300}, "rms_norm_eps=1e[+]300: it must be a number from"),
-        ({"tie_word_embeddings": "no"}, "Validation error for field 'tie_word_embeddings'"),
-        ({"hidden_act": "swish2"}, "makes no model .*swish2"),
-        ({"rope_scaling": {"rope_type": "su"}}, "makes no model .*su"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "Missing required keys .*factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor=0: it must be a number"),
-        ({"rope_scaling": "linear"}, "makes no configuration"),
     ],
 )
 def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):
@@ -109,21 +85,10 @@ def test_an_index_that_names_a_file_outside_its_folder_is_refused(fresh, outside
         load(folder)
 
 
-@pytest.mark.parametrize("weight_map", [3, [], {}, "x", None])
-def test_an_index_of_the_wrong_type_is_refused(fresh, weight_map):
-    folder = fresh("llama")
-    (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
-    with pytest.raises(FormatError, match=rf"{INDEX} has weight_map=.*: it must map names of tensors"):
-        load(folder)
-
-
-def test_a_tensor_in_two_shards_is_refused(fresh):
-    folder = fresh("llama")
-    first, second = sorted(folder.glob("*.safetensors"))
-    tensors = load_file(first)
-    name = next(iter(tensors))
-    save_file({**load_file(second), name: torch.zeros_like(tensors[name])}, second, metadata={"format": "pt"})
-    with pytest.raises(FormatError, match=f"{name} is in two files"):
+def test_pickled_weights_are_not_loaded(fresh):
+    folder = fresh("illada")
+    (folder / MODEL).rename(folder / "pytorch_model.bin")
+    with pytest.raises(FormatError, match=r"only pytorch_model.bin: pickled weights are not loaded"):
         load(folder)
 
 
@@ -136,22 +101,6 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(fresh):
         load(folder)
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "said"),
-    [
-        ("model", "no", "tokenizer.json: model='no' must be an object or null"),
-        ("normalizer", ["x"], "normalizer=.* must be an object or null"),
-        ("pre_tokenizer", {"type": "no"}, "the tokenizer in .* cannot be read"),
-        ("added_tokens", "no", "the tokenizer in .* cannot be read"),
-    ],
-)
-def test_a_tokenizer_of_another_schema_is_refused(fresh, field, value, said):
-    folder = fresh("illada")
-    edit(folder, "tokenizer.json", **{field: value})
-    with pytest.raises(FormatError, match=said):
-        load(folder)
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the message says is missing")
 @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
 def test_a_gpu_that_is_not_here_is_a_sentence(saved, device):
@@ -160,16 +109,12 @@ def test_a_gpu_that_is_not_here_is_a_sentence(saved, device):
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize(
-    "part", ["model.embed_tokens.weight", "model.norm.weight", "model.layers.1.mlp.up_proj.weight"]
-)
+@pytest.mark.parametrize("part", ["model.embed_tokens.weight", "model.norm.weight"])
 def test_a_number_that_is_not_finite_is_found_by_name(tiny_dlm, part, number):
     check_finite(tiny_dlm)
     tiny_dlm.model.get_parameter(part).view(-1)[5] = number
     with pytest.raises(ValueError, match=f"{part} of tiny-diffusion holds numbers that are not finite"):
         check_finite(tiny_dlm)
-    if "layers" in part:
-        check_finite(tiny_dlm, blocks=False)
 
 
 # adapters
@@ -197,36 +142,4 @@ def test_an_adapter_with_a_missing_tensor_is_not_merged(adapter):
     base, folder = adapter
     lost = spoil(folder, lambda tensors, first: tensors.pop(first))
     with pytest.raises(FormatError, match=f"does not fit adapter_config.json and .*: {lost} is missing"):
-        merge_adapter(load(base).model, folder, torch.float32)
-
-
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda tensors, first: tensors.update(more=torch.zeros(2)), "more belongs to nothing"),
-        (lambda tensors, first: tensors[first].fill_(torch.nan), "is not finite with the adapter"),
-    ],
-)
-def test_an_adapter_with_other_tensors_is_not_merged(adapter, change, said):
-    base, folder = adapter
-    spoil(folder, change)
-    with pytest.raises(FormatError, match=said):
-        merge_adapter(load(base).model, folder, torch.float32)
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"r": 4}, "has shape"),
-        ({"lora_alpha": None}, "lora_alpha=None: Input should be a valid number"),
-        ({"lora_alpha": "4"}, "lora_alpha='4': Input should be a valid number"),
-        ({"use_dora": True}, "use_dora=True: only plain LoRA is covered"),
-        ({"target_modules": ["q_proj"]}, "belongs to nothing"),
-        ({"peft_type": "IA3"}, "peft_type='IA3': only plain LoRA is covered"),
-    ],
-)
-def test_an_adapter_of_another_kind_is_not_merged(adapter, values, said):
-    base, folder = adapter
-    edit(folder, "adapter_config.json", **values)
-    with pytest.raises(FormatError, match=said):
         merge_adapter(load(base).model, folder, torch.float32)

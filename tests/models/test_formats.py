@@ -10,12 +10,9 @@ import pytest
 import torch
 from families import LENGTH, edit, outputs, reference, some_ids
 from random_models.cases import CASES
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sinkprune_core.models.formats import Source
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.weight_files import FormatError
 
 ROTARY = [name for name, case in CASES.items() if not case.shape.gpt2]
 DIFFUSION = [name for name, case in CASES.items() if not case.causal]
@@ -80,25 +77,6 @@ def test_the_padded_row_of_an_output_head_says_nothing(written):
     assert torch.equal(outputs(lm, some_ids(CASES["smdm"]))[:, 72], torch.zeros(LENGTH))
 
 
-@pytest.mark.parametrize("name", ["llada", "dream", "diffugpt", "smdm"])
-def test_a_block_called_alone_has_the_direction_of_the_model(name, written):
-    lm = load(written(name)[0])
-    hidden_BTD = torch.randn(1, 5, 32, generator=torch.Generator().manual_seed(0))
-    changed_BTD = hidden_BTD.clone()
-    changed_BTD[0, 4] *= -1
-    base = lm.model.base_model
-    angles = {}
-    if hasattr(base, "rotary_emb"):
-        angles["position_embeddings"] = base.rotary_emb(hidden_BTD, torch.arange(5)[None])
-
-    def first_output(inputs_BTD: torch.Tensor) -> torch.Tensor:
-        output = lm.blocks[0](inputs_BTD, **angles)
-        output_BTD = output[0] if isinstance(output, tuple) else output
-        return output_BTD[..., 0, :]
-
-    assert not torch.allclose(first_output(hidden_BTD), first_output(changed_BTD), atol=1e-4)
-
-
 @pytest.mark.parametrize("name", ["llada", "dream", "gpt2"])
 def test_parameters_take_the_dtype_and_rotary_frequencies_stay_float32(name, written):
     lm = load(written(name)[0], "bfloat16")
@@ -111,31 +89,6 @@ def test_parameters_take_the_dtype_and_rotary_frequencies_stay_float32(name, wri
         for key, parameter in lm.model.named_parameters()
     )
     assert all(torch.equal(buffer, again.model.get_buffer(key)) for key, buffer in lm.model.named_buffers())
-
-
-def test_an_unfused_part_is_the_rows_that_were_fused():
-    rows = torch.arange(24).view(24, 1)  # 2 groups of 2 queries, a key, a value, each of width 3
-
-    def read(source: Source) -> list[int]:
-        return source.read(rows).flatten().tolist()
-
-    assert read(Source("", (2, 4, 0, 2))) == [*range(6), *range(12, 18)]
-    assert read(Source("", (2, 4, 2, 3))) == [6, 7, 8, 18, 19, 20]
-    assert read(Source("", (2, 4, 3, 4))) == [9, 10, 11, 21, 22, 23]
-    assert read(Source("", padding=2)) == [*range(24), 0, 0]
-
-
-def test_one_parameter_stored_under_two_names_is_refused(fresh):
-    folder = fresh("diffullama")
-    weights = load_file(folder / "model.safetensors")
-    weights["denoise_model.embed_tokens.weight"] = weights["embed_tokens.weight"].clone()
-    save_file(weights, folder / "model.safetensors")
-    with pytest.raises(
-        FormatError,
-        match=r"model.embed_tokens.weight is stored twice, "
-        r"as .*embed_tokens.weight and as .*embed_tokens.weight",
-    ):
-        load(folder)
 
 
 def test_llama_3_s_scaled_rotary_frequencies_are_those_of_transformers(fresh):

@@ -140,14 +140,6 @@ def test_lists_are_refused(tiny_dlm, make_ids):
         tiny_dlm.hidden(ids)
 
 
-def test_padding_takes_no_position(make_family, make_ids):
-    """A row may be padded beyond the positions."""
-    lm = make_family("llama-gqa")
-    mask_BT = torch.zeros(1, 70, dtype=torch.long)
-    mask_BT[:, :60] = 1
-    assert lm.hidden(make_ids(1, 70), mask_BT).shape[1] == 70
-
-
 def test_a_cache_counts_towards_the_positions(make_family, make_ids):
     lm = make_family("llama-gqa", "autoregressive")
     assert decode(lm, make_ids(1, 60), 4).shape == (1, 64)

@@ -1,21 +1,14 @@
-"""The reader: whole or block by block, and errors that say what does not fit."""
-
-import json
+"""The reader: whole or block by block, tied or not."""
 
 import pytest
 import torch
 from families import outputs, some_ids
 from random_models.cases import CASES
-from random_models.layouts import smdm
-from random_models.parts import draw
-from random_models.writing import write_weights
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.language_model import part_name
 from sinkprune_core.models.loading import language_model, load
 from sinkprune_core.models.reader import Checkpoint
-from sinkprune_core.models.weight_files import FormatError, WeightFiles
-from sinkprune_core.sinks import attention
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -40,37 +33,6 @@ def test_a_model_filled_block_by_block_is_the_whole_model(name, written):
     assert checkpoint.parameters == sum(parameter.numel() for parameter in whole.model.parameters())
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_names_and_shapes_are_those_of_the_tensors(name, written):
-    case, checkpoint = CASES[name], Checkpoint(written(name)[0])
-    model = checkpoint.skeleton()
-    assert sorted(checkpoint.names()) == sorted(key for key, _ in model.named_parameters())
-    for key in checkpoint.names():
-        tensor = checkpoint.tensor(key)
-        assert tuple(tensor.shape) == checkpoint.shape(key) == tuple(model.get_parameter(key).shape)
-        assert tensor.dtype == case.shape.stored
-    files = [load_file(file) for file in checkpoint.folder.glob("*.safetensors")]
-    assert checkpoint.bytes == sum(tensor.nbytes for stored in files for tensor in stored.values())
-    assert checkpoint.family == case.family
-
-
-def test_a_block_is_read_without_reading_another(written, monkeypatch):
-    read = []
-    tensor = WeightFiles.tensor
-
-    def watched(files, stored):
-        read.append(stored)
-        return tensor(files, stored)
-
-    monkeypatch.setattr(WeightFiles, "tensor", watched)
-    checkpoint = Checkpoint(written("llada")[0])
-    skeleton = checkpoint.skeleton()
-    checkpoint.fill(skeleton.model.layers[1], "model.layers.1", torch.bfloat16)
-    assert len(read) == 9 and all(name.startswith("model.transformer.blocks.1.") for name in read)
-    assert skeleton.model.layers[1].mlp.up_proj.weight.dtype == torch.bfloat16
-    assert skeleton.model.layers[0].mlp.up_proj.weight.is_meta
-
-
 def test_what_is_loaded_does_not_hang_on_its_file(fresh):
     """Mapped memory would: writing to it changes what is read next, and a file cut short ends the process."""
     folder = fresh("smdm grouped")
@@ -84,23 +46,6 @@ def test_what_is_loaded_does_not_hang_on_its_file(fresh):
     assert torch.equal(Checkpoint(folder).load().model.layers[0].mlp.up_proj.weight, before)
 
 
-def test_two_models_of_one_checkpoint_share_nothing(written):
-    checkpoint = Checkpoint(written("dream")[0])
-    first, second = checkpoint.load(), checkpoint.load()
-    with attention.track(first):
-        assert second.config._attn_implementation == "sdpa" != first.config._attn_implementation
-    memory = [{parameter.data_ptr() for parameter in model.parameters()} for model in (first, second)]
-    assert not memory[0] & memory[1]
-
-
-def test_a_tied_head_is_read_from_the_embedding(written):
-    checkpoint = Checkpoint(written("illada")[0])
-    assert "lm_head.weight" not in checkpoint.names() and "lm_head.weight" in checkpoint
-    assert torch.equal(checkpoint.tensor("lm_head.weight"), checkpoint.tensor("model.embed_tokens.weight"))
-    model = checkpoint.load()
-    assert model.lm_head.weight is model.model.embed_tokens.weight
-
-
 def test_a_head_that_is_called_tied_and_is_not_is_kept(fresh):
     """dllm's A2D models have a head of their own, although their configuration is that of a tied base."""
     folder = fresh("a2d qwen2")
@@ -112,75 +57,3 @@ def test_a_head_that_is_called_tied_and_is_not_is_kept(fresh):
     save_file(weights, folder / "model.safetensors")
     model = Checkpoint(folder).load()
     assert model.config.tie_word_embeddings and model.lm_head.weight is model.model.embed_tokens.weight
-
-
-@pytest.mark.parametrize(("damage", "stored", "native"), [
-    ("missing", "model.transformer.blocks.1.ff_proj.weight", "model.layers.1.mlp.gate_proj.weight"),
-    ("unexpected", "model.transformer.blocks.1.q_norm.weight", "model.transformer.blocks.1.q_norm.weight"),
-    ("unexpected", "model.transformer.blocks.9.ff_proj.weight", "model.layers.9.mlp.gate_proj.weight"),
-    ("mismatched", "model.transformer.blocks.1.ff_out.weight",
-     r"model.layers.1.mlp.down_proj.weight: \(3, 3\) instead of \(32, 45\)"),
-])  # fmt: skip
-@pytest.mark.parametrize("block_alone", [False, True])
-def test_weights_that_do_not_fit_are_one_error_with_native_names(fresh, damage, stored, native, block_alone):
-    folder = fresh("llada grouped")
-    weights = load_file(folder / "model.safetensors")
-    if damage == "missing":
-        del weights[stored]
-    else:
-        weights[stored] = torch.ones(3, 3)
-    save_file(weights, folder / "model.safetensors")
-    checkpoint = Checkpoint(folder)
-    if block_alone and "layers.1" in native:
-        with pytest.raises(FormatError, match=f"{damage}_keys.*{native}"):
-            checkpoint.fill(checkpoint.skeleton().model.layers[1], "model.layers.1")
-    elif not block_alone:
-        with pytest.raises(FormatError, match=f"do not fit LlamaForCausalLM.*{damage}_keys.*{native}"):
-            load(folder)
-
-
-@pytest.mark.parametrize(("damage", "said"), [
-    ("cut", "cannot be read .*incomplete or broken, fetch it again"),
-    ("shard", "cannot be read|does not exist"),
-    ("index", "index of .* names tensors that no file holds: model.extra"),
-    ("pickle", "no safetensors in .*, only pytorch_model.bin: pickled weights are not loaded"),
-    ("crowd", "holds 2 safetensors files and no model.safetensors.index.json"),
-    ("quantised", "is stored as I8: quantised weights are not covered"),
-])  # fmt: skip
-def test_broken_folders_are_told_apart(fresh, damage, said):
-    folder = fresh("llada", shards=2)
-    first, second = sorted(folder.glob("*.safetensors"))
-    if damage == "cut":
-        second.write_bytes(second.read_bytes()[:-100])
-    elif damage == "shard":
-        second.unlink()
-    elif damage == "index":
-        index = json.loads((folder / "model.safetensors.index.json").read_text())
-        index["weight_map"]["model.extra"] = first.name
-        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    elif damage == "pickle":
-        for file in (first, second, folder / "model.safetensors.index.json"):
-            file.unlink()
-        (folder / "pytorch_model.bin").touch()
-    elif damage == "crowd":
-        (folder / "model.safetensors.index.json").unlink()
-    else:
-        weights = load_file(first)
-        save_file({name: tensor.to(torch.int8) for name, tensor in weights.items()}, first)
-    with pytest.raises(FormatError, match=said):
-        load(folder)
-
-
-def test_a_checkpoint_of_many_files_in_one_folder_is_asked_for_one(fresh, tmp_path):
-    """SMDM's repository is one folder of many models."""
-    folder, case = fresh("smdm"), CASES["smdm"]
-    other, _ = smdm(draw(case.shape, seed=1), case.shape)
-    write_weights({name: tensor.contiguous().clone() for name, tensor in other.items()}, tmp_path)
-    (tmp_path / "model.safetensors").rename(folder / "mdm-other.safetensors")
-    with pytest.raises(FormatError, match="Keep one model per folder"):
-        Checkpoint(folder)
-    tensors = [
-        Checkpoint(folder, "smdm", file).tensor("lm_head.weight")
-        for file in ("model.safetensors", "mdm-other.safetensors")
-    ]
-    assert not torch.equal(*tensors)

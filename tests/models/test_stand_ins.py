@@ -7,6 +7,7 @@ from random_models.cases import CASES
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.harness.benchmarks import evaluate_named
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
@@ -14,7 +15,6 @@ from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.models.catalog import EMBEDDED, MODELS
 from sinkprune_core.models.loading import load
-from sinkprune_core.models.stand_ins import stand_in
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.sinks.trace import trace
@@ -65,14 +65,6 @@ def test_every_family_goes_the_whole_way(method, name, written, tmp_path):
     answers = evaluate_named(again, ["sinkprune_suite_facts"], limit=1)
     assert set(answers.task) == {"sinkprune_suite_facts"} and answers.value.between(0, 1).all()
     assert torch.equal(write_on(again), write_on(lm)) and write_on(again).shape == (2, 12)
-
-
-def test_a_stand_in_takes_the_place_of_a_hub_id_and_of_nothing_else(tmp_path):
-    folder = stand_in("apple/DiffuCoder-7B-Base@main", tmp_path)
-    assert folder.parent == tmp_path and load(folder).name == "tiny-random-apple--DiffuCoder-7B-Base"
-    assert stand_in("smol-dlm", tmp_path) == "smol-dlm" and stand_in(str(folder), tmp_path) == str(folder)
-    with pytest.raises(ValueError, match="unknown model 'no/such'"):
-        stand_in("no/such", tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in EMBEDDED])

@@ -5,61 +5,29 @@ import dataclasses
 import pytest
 from naive import same, weights_of
 
-from sinkprune_core.calibration.text import NOISE, Calibration, trajectory
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.pruning.engine import dense_statistics, prune
 from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, check, preset
-
-NAN = float("nan")
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({"sparsity": 1.2}, r"sparsity=1\.2 must be a number in \[0, 1\)"),
-        ({"sparsity": 1}, r"sparsity=1 must be a number in \[0, 1\)"),
-        ({"sparsity": -0.1}, r"sparsity=-0\.1 must"),
-        ({"sparsity": NAN}, "sparsity=nan must"),
-        ({"sparsity": "half"}, "sparsity='half' must"),
-        ({"sparsity": True}, "sparsity=True must"),
         (
             {"criterion": "taylor"},
             "criterion='taylor' is unknown; choose one of magnitude, wanda, sparsegpt, flap",
         ),
-        ({"inputs": "masked"}, "inputs='masked' is unknown; choose one of clean, noised"),
-        ({"propagation": "both"}, "propagation='both' is unknown; choose one of sequential, dense"),
-        (
-            {"exclude": "sinks"},
-            "exclude='sinks' is unknown; choose one of none, all, official, unstable, stable, random, only",
-        ),
-        (
-            {"allocation": "best"},
-            "allocation='best' is unknown; choose one of uniform, owl, linear, linear-reverse",
-        ),
-        (
-            {"noise": "pink"},
-            "noise='pink' is unknown; choose one of grid, stratified, official, official-below-1, "
-            "half-clean, dream, rollout",
-        ),
-        ({"norm_reduction": "max"}, "norm_reduction='max' is unknown; choose one of root, sum"),
         (
             {"pattern": "column"},
             "pattern='column' is unknown; choose one of row, layer, global, structured, or N:M such as 2:4",
         ),
         ({"pattern": "4:4"}, "pattern='4:4' must have 1 <= N < M"),
         ({"noise_levels": 0}, "noise_levels=0 must be a whole number of at least 1"),
-        ({"noise_levels": 2.5}, r"noise_levels=2\.5 must be a whole number"),
         ({"noise_levels": True}, "noise_levels=True must be a whole number"),
-        ({"block_size": 0}, "block_size=0 must be a whole number of at least 1"),
-        ({"stability_threshold": 1.5}, r"stability_threshold=1\.5 must be a number in \[0, 1\]"),
-        ({"stability_threshold": NAN}, r"stability_threshold=nan must be a number in \[0, 1\]"),
-        ({"sink_std": -1.0}, r"sink_std=-1\.0 must be a finite number of at least 0"),
-        ({"sink_std": NAN}, "sink_std=nan must be a finite number of at least 0"),
-        ({"owl_lambda": -0.1}, r"owl_lambda=-0\.1 must be a finite number of at least 0"),
-        ({"damping": -0.01}, r"damping=-0\.01 must be a finite number of at least 0"),
         ({"owl_m": 0}, "owl_m=0 must be a finite number above 0"),
         ({"exclude": "all", "alpha": 0.0}, r"alpha=0\.0 must be a finite number above 0"),
-        ({"exclude": "all", "alpha": NAN}, "alpha=nan must be a finite number above 0"),
     ],
 )
 def test_a_field_out_of_range_is_refused_with_its_value_and_what_is_allowed(fields, said):
@@ -75,18 +43,10 @@ def test_a_field_out_of_range_is_refused_with_its_value_and_what_is_allowed(fiel
             {"pattern": "2:4", "sparsity": 0.6},
             r"pattern='2:4' means sparsity=0\.5, not sparsity=0\.6: give that sparsity or another pattern",
         ),
-        (
-            {"pattern": "1:3", "sparsity": 0.333},
-            r"pattern='1:3' means sparsity=0\.333333, not sparsity=0\.333",
-        ),
         ({"pattern": "2:4", "allocation": "owl"}, "allocation='owl' does not go with pattern='2:4'"),
         (
             {"pattern": "global", "propagation": "dense", "allocation": "linear"},
             "allocation='linear' does not go with pattern='global'",
-        ),
-        (
-            {"pattern": "structured", "allocation": "linear"},
-            "allocation='linear' does not go with pattern='structured'",
         ),
         (
             {"criterion": "magnitude", "exclude": "unstable"},
@@ -103,10 +63,6 @@ def test_a_field_out_of_range_is_refused_with_its_value_and_what_is_allowed(fiel
             "criterion='sparsegpt' chooses while it updates weights: it takes no pattern='structured'",
         ),
         (
-            {"criterion": "sparsegpt", "pattern": "global", "propagation": "dense"},
-            "criterion='sparsegpt' chooses while it updates weights: it takes no pattern='global'",
-        ),
-        (
             {"pattern": "global"},
             "pattern='global' compares scores of all layers before anything is pruned: "
             "it needs propagation='dense'",
@@ -121,35 +77,15 @@ def test_a_field_out_of_range_is_refused_with_its_value_and_what_is_allowed(fiel
             "it needs pattern='structured' and a calibrated criterion",
         ),
         (
-            {"criterion": "magnitude", "pattern": "structured", "compensate": True},
-            "compensate=True gives back",
-        ),
-        (
             {"alpha": 5.0},
             r"alpha=5\.0 softens the threshold of exclude='all' or 'official' only, not of exclude='none'",
         ),
-        ({"exclude": "unstable", "alpha": 1.0}, r"alpha=1\.0 softens"),
     ],
 )
 def test_fields_that_contradict_each_other_are_refused(fields, said):
     with pytest.raises(ValueError, match=said) as caught:
         Recipe(**fields)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"criterion": "magnitude", "pattern": "global"},
-        {"pattern": "1:3", "sparsity": 1 / 3},
-        {"pattern": "global", "propagation": "dense"},
-        {"criterion": "sparsegpt", "pattern": "4:8", "exclude": "official", "alpha": 5.0, "damping": 0},
-        {"criterion": "sparsegpt", "allocation": "owl", "pattern": "layer"},
-        {"sparsity": 0, "sink_std": 0, "owl_lambda": 0, "noise_levels": 1, "stability_threshold": 1},
-    ],
-)
-def test_what_goes_together_is_accepted(fields):
-    assert dataclasses.asdict(Recipe(**fields)).items() >= fields.items()
 
 
 # presets
@@ -196,55 +132,6 @@ def test_the_presets_of_the_paper_are_its_code():
     assert dataclasses.asdict(preset("paper-sparsegpt")).items() >= expected.items()
 
 
-def test_names_say_what_differs_from_the_default():
-    assert Recipe().name == "wanda clean sequential"
-    assert Recipe("magnitude", pattern="layer", allocation="linear").name == "magnitude layer linear"
-    assert preset("paper").name == "wanda noised dense official official sum"
-    assert preset("sparsegpt", pattern="2:4", allocation="uniform").name == "sparsegpt clean sequential 2:4"
-
-
-def test_an_unknown_preset_lists_the_known_ones():
-    with pytest.raises(ValueError, match="preset 'sink' is unknown; choose one of magnitude, wanda, dwanda"):
-        preset("sink")
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("sparsity", 0.7),
-        ("norm_reduction", "sum"),
-        ("pattern", "layer"),
-        ("allocation", "linear"),
-        ("owl_lambda", 0.01),
-        ("propagation", "sequential"),
-        ("damping", 1.0),
-    ],
-)
-def test_recipes_of_equal_inputs_and_token_weights_share_statistics(field, value):
-    assert (
-        dataclasses.replace(preset("unstable"), **{field: value}).statistics_key
-        == preset("unstable").statistics_key
-    )
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("inputs", "clean"),
-        ("noise", "dream"),
-        ("noise_levels", 3),
-        ("exclude", "all"),
-        ("sink_std", 1.0),
-        ("stability_threshold", 0.5),
-    ],
-)
-def test_recipes_of_other_inputs_or_token_weights_do_not(field, value):
-    assert (
-        dataclasses.replace(preset("unstable"), **{field: value}).statistics_key
-        != preset("unstable").statistics_key
-    )
-
-
 # what does not fit a model or its text
 
 
@@ -260,13 +147,6 @@ def test_recipes_of_other_inputs_or_token_weights_do_not(field, value):
         ),
         ("autoregressive", Recipe(exclude="all", noise_levels=7), 6, "noise_levels=7 exceed the 6 tokens"),
         ("diffusion", Recipe(), None, "criterion='wanda' needs calibration text: pass a Calibration"),
-        ("diffusion", Recipe("sparsegpt"), None, "criterion='sparsegpt' needs calibration text"),
-        (
-            "diffusion",
-            Recipe(),
-            65,
-            "a sequence of 65 tokens exceeds the 64 positions of tiny-diffusion",
-        ),
         (
             "diffusion",
             Recipe(inputs="noised", noise="rollout", noise_levels=8),
@@ -278,12 +158,6 @@ def test_recipes_of_other_inputs_or_token_weights_do_not(field, value):
             Recipe(pattern="2:4"),
             6,
             "pattern='2:4' needs inputs in groups of 4; mlp.down_proj has 45: use another M",
-        ),
-        (
-            "diffusion",
-            Recipe("magnitude", pattern="2:4"),
-            None,
-            "pattern='2:4' needs inputs in groups of 4; mlp.down_proj has 45",
         ),
         (
             "diffusion",
@@ -301,12 +175,6 @@ def test_recipes_of_other_inputs_or_token_weights_do_not(field, value):
         (
             "diffusion",
             Recipe(inputs="noised", exclude="only", sink_std=1000.0),
-            12,
-            "exclude='only' leaves no calibration token with a weight above 0",
-        ),
-        (
-            "diffusion",
-            Recipe(inputs="noised", propagation="dense", exclude="only", sink_std=1000.0),
             12,
             "exclude='only' leaves no calibration token with a weight above 0",
         ),
@@ -336,17 +204,3 @@ def test_dense_statistics_are_refused_where_there_are_none(tiny_dlm, make_ids):
     ]:
         with pytest.raises(ValueError, match=said):
             dense_statistics(tiny_dlm, [recipe], Calibration(make_ids(2, 6)), progress=False)
-
-
-# single fields
-
-
-@pytest.mark.parametrize("tokens", [name for name, choice in EXCLUDE.items() if not choice.soft])
-def test_only_soft_choices_know_a_steepness(tokens):
-    with pytest.raises(ValueError, match=r"alpha=2\.0 softens"):
-        Recipe(exclude=tokens, alpha=2.0)
-
-
-@pytest.mark.parametrize("noise", NOISE)
-def test_every_rule_of_noise_makes_states(tiny_dlm, make_ids, noise):
-    assert trajectory(tiny_dlm, Calibration(make_ids(2, 12)), 3, noise).shape == (2, 3, 12)

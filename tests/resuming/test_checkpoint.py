@@ -1,20 +1,15 @@
 """Killed runs: whatever the moment, going on ends with the same bits and repeats no finished block."""
 
-import copy
 import dataclasses
-import json
 from contextlib import contextmanager
 
 import pytest
-import torch
 from naive import same, weights_of
 
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.files import atomic
 from sinkprune_core.pruning.engine import PruningRun, prune
 from sinkprune_core.pruning.recipe import Recipe, preset
-from sinkprune_core.pruning.shrink import shrink
-from sinkprune_core.resuming import checkpoint, work_folder
+from sinkprune_core.resuming import work_folder
 from sinkprune_core.resuming.checkpoint import PruningCheckpoint
 
 LAYERS = 3
@@ -178,83 +173,6 @@ def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, calibration, t
     assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)
 
 
-@pytest.mark.parametrize(
-    "second",
-    [
-        {"sparsity": 0.7},
-        {"pattern": "layer"},
-        {"pattern": "global"},
-        {"allocation": "linear"},
-        {"allocation": "owl", "owl_m": 2.0},
-        {"norm_reduction": "root"},
-    ],
-)
-def test_another_sparsity_or_pattern_with_dense_propagation_runs_no_forward(
-    make_lm, calibration, tmp_path, count_calls, second
-):
-    recipe = RECIPES["wanda dense"]
-    prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path)
-    other, straight, later = dataclasses.replace(recipe, **second), make_lm("diffusion"), make_lm("diffusion")
-    expected = outcome(straight, prune(straight, other, calibration, progress=False))
-    calls = count_calls(later)
-    assert_same(outcome(later, prune(later, other, calibration, progress=False, work=tmp_path)), expected)
-    assert calls == [0] * LAYERS
-
-
-def test_owl_of_a_sequential_recipe_takes_its_outliers_from_the_folder(
-    make_lm, calibration, tmp_path, count_calls
-):
-    first = Recipe(allocation="owl", owl_m=2.0)
-    prune(make_lm("diffusion"), first, calibration, progress=False, work=tmp_path)
-    lm, plain = make_lm("diffusion"), make_lm("diffusion")
-    calls, plain_calls = count_calls(lm), count_calls(plain)
-    prune(lm, dataclasses.replace(first, sparsity=0.6), calibration, progress=False, work=tmp_path)
-    prune(plain, Recipe(sparsity=0.6), calibration, progress=False)
-    assert calls == plain_calls
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_finished_run_leaves_its_blocks_and_what_serves_others(
-    make_lm, calibration, tmp_path, count_calls, name
-):
-    lm = make_lm("diffusion")
-    report = prune(lm, RECIPES[name], calibration, progress=False, work=tmp_path / "work")
-    left = {path.name.split("-")[0] for path in (tmp_path / "work").iterdir()}
-    assert {path.name for path in report.checkpoint.iterdir()} <= {
-        "blocks",
-        "progress.json",
-        "rows.safetensors",
-        "rows.safetensors.sha256",
-    }
-    again = make_lm("diffusion")
-    calls = count_calls(again)
-    assert_same(
-        outcome(again, prune(again, RECIPES[name], calibration, progress=False, work=tmp_path / "work")),
-        outcome(lm, report),
-    )
-    assert calls == [0] * LAYERS
-    statistics = RECIPES[name].criterion in ("wanda", "flap") and (
-        RECIPES[name].propagation == "dense" or RECIPES[name].allocation == "owl"
-    )
-    assert left == {"work.json", "job"} | ({"statistics"} if statistics else set())
-
-
-def test_a_killed_compensated_run_shrinks_as_one_that_was_not(
-    make_lm, make_ids, calibration, tmp_path, monkeypatch
-):
-    recipe, straight = preset("flap"), make_lm("autoregressive")
-    expected = shrink(straight, prune(straight, recipe, calibration, progress=False).kept_units)
-    with killed(monkeypatch, "writing", 2):
-        prune(make_lm("autoregressive"), recipe, calibration, progress=False, work=tmp_path)
-    again = make_lm("autoregressive")
-    assert same(
-        weights_of(
-            shrink(again, prune(again, recipe, calibration, progress=False, work=tmp_path).kept_units)
-        ),
-        weights_of(expected),
-    )
-
-
 # foreign folders
 
 
@@ -279,94 +197,3 @@ def test_the_folder_of_another_run_is_refused_and_says_what_differs(make_lm, cal
             prune(lm, recipe, text, progress=False, work=work)
     assert same(weights_of(other_model), before_NOI)
     assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before
-
-
-def test_the_folder_of_another_version_is_refused(make_lm, calibration, tmp_path):
-    prune(make_lm("diffusion"), RECIPES["magnitude"], calibration, progress=False, work=tmp_path)
-    known = json.loads((tmp_path / "work.json").read_text())
-    (tmp_path / "work.json").write_text(json.dumps({**known, "torch": "1.0"}))
-    with pytest.raises(ValueError, match=r"it differs in torch \(1\.0 there, "):
-        prune(make_lm("diffusion"), RECIPES["magnitude"], calibration, progress=False, work=tmp_path)
-
-
-def test_a_recipe_that_does_not_fit_makes_no_folder(make_lm, calibration, tmp_path):
-    with pytest.raises(ValueError, match="needs a diffusion model"):
-        prune(
-            make_lm("autoregressive"),
-            Recipe(inputs="noised"),
-            calibration,
-            progress=False,
-            work=tmp_path / "work",
-        )
-    assert not (tmp_path / "work").exists()
-
-
-# writes
-
-
-@pytest.mark.parametrize(("place", "target"), [(checkpoint, "save_file"), (work_folder, "write_json")])
-@pytest.mark.parametrize("call", range(4))
-def test_an_interrupted_write_leaves_no_half_file(
-    make_lm, calibration, tmp_path, monkeypatch, place, target, call
-):
-    """Each write in turn dies after half of its bytes; files are whole, and the run goes on as usual."""
-    recipe, straight = RECIPES["wanda sequential"], make_lm("diffusion")
-    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
-    calls, former = [], getattr(place, target)
-
-    def half(first, second, **options):
-        calls.append(first)
-        if len(calls) <= call:
-            return former(first, second, **options)
-        if target == "write_json":
-            with atomic(first) as partial:
-                partial.write_text('{"done": ')
-                raise Killed
-        former(first, second, **options)
-        second.write_bytes(second.read_bytes()[: second.stat().st_size // 2])
-        raise Killed
-
-    with monkeypatch.context() as patches:
-        patches.setattr(place, target, half)
-        with pytest.raises(Killed):
-            prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path / "work")
-    files = [path for path in (tmp_path / "work").rglob("*") if path.is_file()]
-    assert all(
-        path.suffix in (".json", ".safetensors", ".bin", ".sha256") and not path.name.startswith(".")
-        for path in files
-    )
-    for path in files:
-        if path.suffix == ".json":
-            json.loads(path.read_text())
-        elif path.suffix == ".safetensors":
-            checkpoint.load_file(path)
-    again = make_lm("diffusion")
-    assert_same(
-        outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path / "work")), expected
-    )
-
-
-def test_work_on_disk_changes_no_bit(make_lm, calibration, tmp_path):
-    for index, recipe in enumerate(RECIPES.values()):
-        plain, kept = make_lm("diffusion"), make_lm("diffusion")
-        expected = outcome(plain, prune(plain, recipe, calibration, progress=False))
-        assert_same(
-            outcome(
-                kept, prune(kept, recipe, copy.copy(calibration), progress=False, work=tmp_path / str(index))
-            ),
-            expected,
-        )
-
-
-def test_a_model_in_bfloat16_goes_on_in_bfloat16(make_lm, calibration, tmp_path, monkeypatch):
-    def make():
-        lm = make_lm("diffusion")
-        lm.model.to(torch.bfloat16)
-        return lm
-
-    straight, recipe = make(), RECIPES["sparsegpt sequential"]
-    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
-    with killed(monkeypatch, "writing", 1):
-        prune(make(), recipe, calibration, progress=False, work=tmp_path)
-    again = make()
-    assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)

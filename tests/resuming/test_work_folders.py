@@ -5,12 +5,11 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import warnings
 
 import pytest
 import torch
-from hostile import conditions, full_disk, kills, pairs
+from hostile import full_disk, kills, pairs
 from hostile.cases import TEXT, Bench, command, contents
 from hostile.tally import Tally
 from random_models.cases import CASES
@@ -24,7 +23,6 @@ from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe
-from sinkprune_core.resuming.hidden_files import HiddenFiles, allocate
 
 SEQUENTIAL = Recipe(noise_levels=2)
 OWL = Recipe(allocation="owl", owl_m=2.0)
@@ -114,68 +112,7 @@ def test_a_folder_that_was_there_before_is_never_touched(place, run):
     assert kept(theirs) == before and not (place / "out").exists()
 
 
-def test_files_of_others_in_a_work_folder_stay(place, run, killed_at):
-    with killed_at(1):
-        raise_through(command("sequential"))
-    (job,) = (place / "out.work").glob("job-*")
-    notes = [place / "out.work" / "notes.txt", job / "notes.txt", job / "blocks" / "notes.txt"]
-    for file in notes:
-        file.write_text("mine")
-    status, said = run(command("sequential"))
-    assert status == 0 and "out.work stays: it holds other jobs, or files that are not sinkprune's" in said
-    assert all(file.read_text() == "mine" for file in notes)
-    assert len(kept(place / "out.work")) == len(notes) + 1  # and the marker that says whose folder it is
-
-
-def raise_through(arguments) -> None:
-    """Run a command as `main` does, without catching a kill."""
-    name, options = main.parse([str(argument) for argument in arguments])
-    main.COMMANDS[name].module.run(options)
-
-
-def test_an_unfinished_job_of_another_recipe_stays_and_goes_on(place, run, killed_at):
-    with killed_at(2):
-        raise_through(command("sequential"))
-    (unfinished,) = (place / "out.work").glob("job-*")
-    before = kept(unfinished)
-    status, said = run(command("gram"))
-    assert status == 0 and "out.work stays" in said
-    assert kept(unfinished) == before
-    (place / "out").rename(place / "gram")
-    assert run(command("sequential"))[0] == 0 and not (place / "out.work").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("{", "is broken: remove the work folder"),
-        ("[]", "is broken: remove the work folder"),
-        ("{}", "is of format None, and this version reads 1"),
-        ('{"format": 2}', "is of format 2, and this version reads 1"),
-    ],
-)
-def test_a_marker_that_says_something_else_is_refused(place, run, content, said):
-    (place / "out.work").mkdir()
-    (place / "out.work" / "work.json").write_text(content)
-    status, answer = run(command("sequential"))
-    assert status == 1 and said in answer and len(answer.splitlines()) == 1
-    assert (place / "out.work" / "work.json").read_text() == content
-
-
-def test_a_work_folder_inside_the_output_is_refused(run):
-    status, said = run(command("sequential", "--work", "out/work"))
-    assert status == 1 and "--work out/work lies in --out out: choose a place outside" in said
-
-
 # damaged files
-
-
-def cut(file):
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def empty(file):
-    file.write_bytes(b"")
 
 
 def flip(file):
@@ -186,29 +123,6 @@ def flip(file):
 
 def remove(file):
     file.unlink()
-
-
-def exchange(file):
-    other = file.with_name("00001.safetensors" if file.name.startswith("00000") else "00000.safetensors")
-    file.write_bytes(other.read_bytes() if other.exists() else b"something else")
-
-
-DAMAGES = (cut, empty, flip, remove, exchange)
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("layer", [0, 1])
-@pytest.mark.parametrize("streamed", [False, True])
-def test_a_damaged_block_is_pruned_again(both, calibration, tmp_path, killed_at, damage, layer, streamed):
-    expected = straight(both, SEQUENTIAL, calibration)
-    with killed_at(2):
-        prune(both(streamed), SEQUENTIAL, calibration, progress=False, work=tmp_path)
-    (file,) = tmp_path.glob(f"job-*/blocks/{layer:05d}.safetensors")
-    damage(file)
-    lm = both(streamed)
-    with pytest.warns(UserWarning, match=f"{file} is damaged: block {layer} and those after it are pruned"):
-        prune(lm, SEQUENTIAL, calibration, progress=False, work=tmp_path)
-    assert_same(lm, expected)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -235,19 +149,6 @@ def test_whatever_is_damaged_comes_out_the_same(
         warnings.simplefilter("ignore", UserWarning)
         prune(lm, recipe, calibration, progress=False, work=tmp_path)
     assert_same(lm, expected)
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_block_damaged_after_the_run_is_not_saved(both, calibration, tmp_path, damage):
-    lm = both(True)
-    prune(lm, SEQUENTIAL, calibration, progress=False, work=tmp_path / "work")
-    (file,) = tmp_path.glob("work/job-*/blocks/00001.safetensors")
-    damage(file)
-    with pytest.raises(ValueError, match=rf"{file} is gone or damaged, .* prune again"):
-        lm.save(tmp_path / "out")
-    assert not (tmp_path / "out").exists() and [path.name for path in tmp_path.iterdir()] == ["work"]
-    with pytest.raises(ValueError, match="is gone or damaged"), lm.resident(1):
-        pass
 
 
 def test_what_counts_has_reached_the_disk(both, calibration, tmp_path, monkeypatch):
@@ -279,13 +180,6 @@ def test_what_counts_has_reached_the_disk(both, calibration, tmp_path, monkeypat
 
 
 # one atomic output
-
-
-@pytest.mark.parametrize("streamed", [False, True])
-def test_a_file_that_cannot_be_written_leaves_no_model(both, tmp_path, streamed):
-    with pytest.raises(FileNotFoundError):
-        both(streamed).save(tmp_path / "out", {"no/such/folder.csv": "1"})
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("way", ["sequential", "sequential, streamed", "structured"])
@@ -334,36 +228,7 @@ def test_a_plan_is_not_made_anew(both, calibration, tmp_path, killed_at, monkeyp
     assert_same(lm, expected)
 
 
-def test_the_same_streamed_model_goes_on_and_no_other_recipe_prunes_its_pruned_blocks(
-    both, calibration, tmp_path, killed_at
-):
-    expected = straight(both, OWL, calibration)
-    lm = both(True)
-    for layer in (1, 2):
-        with killed_at(layer):
-            prune(lm, OWL, calibration, progress=False, work=tmp_path)
-    prune(lm, OWL, calibration, progress=False, work=tmp_path)
-    assert_same(lm, expected)
-    with pytest.raises(ValueError, match="it differs in model"):
-        prune(lm, SEQUENTIAL, calibration, progress=False, work=tmp_path)
-
-
 # hidden states
-
-
-def test_hidden_states_have_space_of_their_own(tmp_path):
-    size = 3 << 20
-    allocate(tmp_path / "hidden-0.bin", size)
-    status = (tmp_path / "hidden-0.bin").stat()
-    assert status.st_size == size and status.st_blocks * 512 >= size
-
-
-def test_where_nothing_allocates_zeros_are_written(tmp_path, monkeypatch):
-    monkeypatch.delattr(os, "posix_fallocate", raising=False)
-    size = files.CHUNK * 2 + 17
-    allocate(tmp_path / "hidden-0.bin", size)
-    status = (tmp_path / "hidden-0.bin").stat()
-    assert status.st_size == size and status.st_blocks * 512 >= size
 
 
 def test_a_disk_without_room_is_one_sentence_and_leaves_no_file(place, run, monkeypatch):
@@ -378,30 +243,6 @@ def test_a_disk_without_room_is_one_sentence_and_leaves_no_file(place, run, monk
     assert "cannot be written (No space left on device): make room there" in last
     assert not list(place.glob("out.work/job-*/hidden-*"))
     assert run(command("sequential, streamed"))[0] == 0
-
-
-def test_a_mapped_file_is_not_cut_when_another_shape_comes(tmp_path):
-    one = HiddenFiles(tmp_path, (4, 8, 16), torch.float32)
-    first = one(0).fill_(1.0)
-    other = HiddenFiles(tmp_path, (1, 2, 4), torch.float32)
-    other(0).fill_(2.0)
-    assert bool((first == 1).all()) and bool((other(0) == 2).all())
-
-
-@pytest.mark.parametrize("damage", [cut, empty, remove, flip])
-@pytest.mark.parametrize("recipe", [SEQUENTIAL, DENSE_GRAM])
-def test_lost_hidden_states_are_computed_again(both, calibration, tmp_path, killed_at, damage, recipe):
-    expected = straight(both, recipe, calibration)
-    for layer in (1, 2):
-        with killed_at(layer), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            prune(both(True), recipe, calibration, progress=False, work=tmp_path)
-        (file,) = tmp_path.glob(f"job-*/hidden-{layer % 2}.bin")
-        damage(file)
-    lm = both(True)
-    with pytest.warns(UserWarning, match="is damaged: hidden states are computed again"):
-        prune(lm, recipe, calibration, progress=False, work=tmp_path)
-    assert_same(lm, expected)
 
 
 # locks
@@ -451,32 +292,6 @@ def test_a_second_process_says_who_is_at_work_before_it_begins(place, run, holde
     assert not [path.name for path in place.iterdir() if path.name.startswith(".")]
 
 
-def test_python_holds_the_work_folder_too(both, calibration, tmp_path, holder):
-    process = holder(tmp_path / "work")
-    with pytest.raises(RuntimeError, match=f"work is in use by process {process.pid} "):
-        prune(both(False), SEQUENTIAL, calibration, progress=False, work=tmp_path / "work")
-
-
-def test_a_thread_holds_a_path_several_times_and_another_one_does_not(tmp_path):
-    refused = []
-
-    def other():
-        try:
-            with files.held(tmp_path / "a"):
-                pass
-        except RuntimeError as error:
-            refused.append(str(error))
-
-    with files.held(tmp_path / "a"), files.held(tmp_path / "a"):
-        thread = threading.Thread(target=other)
-        thread.start()
-        thread.join()
-    assert len(refused) == 1 and f"process {os.getpid()} " in refused[0]
-    with files.held(tmp_path / "a"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
 # fingerprints of streamed models
 
 
@@ -495,10 +310,6 @@ def fingerprint(folder, dtype=torch.float32) -> str:
     return stream(open_checkpoint(folder), "a name", dtype).fingerprint()
 
 
-def test_a_fingerprint_covers_the_dtype(own):
-    assert len({fingerprint(own, dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)}) == 3
-
-
 def test_a_fingerprint_covers_every_byte_whatever_the_time_says(own, monkeypatch):
     monkeypatch.setattr(files, "FRESH", -1)  # every digest is kept
     known = {fingerprint(own)}
@@ -512,31 +323,6 @@ def test_a_fingerprint_covers_every_byte_whatever_the_time_says(own, monkeypatch
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         known.add(fingerprint(own))
     assert len(known) == 4
-
-
-def test_files_are_read_once(own, monkeypatch):
-    monkeypatch.setattr(files, "FRESH", -1)
-    read = []
-    former = files.file_digest
-    monkeypatch.setattr(files, "file_digest", lambda path: read.append(path) or former(path))
-    one = fingerprint(own)
-    assert read == shards(own) and fingerprint(own) == one and read == shards(own)
-    monkeypatch.setattr(files, "FRESH", 3600)
-    file = shards(own)[1]
-    file.touch()
-    assert fingerprint(own) == one and fingerprint(own) == one
-    assert read == [*shards(own), file, file]  # too fresh to be kept
-
-
-def test_a_cache_that_is_broken_or_cannot_be_written_costs_only_time(own, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "FRESH", -1)
-    one = fingerprint(own)
-    note = next((tmp_path / "cache" / "digests").iterdir())
-    for content in ("", "[]", "{}", '{"status": 1}'):
-        note.write_text(content)
-        assert fingerprint(own) == one
-    monkeypatch.setenv("SINKPRUNE_CACHE", str(note))  # a file
-    assert fingerprint(own) == one
 
 
 @pytest.mark.parametrize("change", ["dtype", "weights", "settings", "mask"])
@@ -588,28 +374,6 @@ def test_hostile_disks_in_short(bench):
     full_disk.at_events(bench, tally, ["sequential, streamed"], each=4)
     full_disk.at_sizes(bench, tally, ["dense"], [20_000])
     assert_held(tally, 4)
-
-
-def test_hostile_pairs_in_short(bench):
-    tally = Tally()
-    pairs.at_random(bench, tally, pairs=3)
-    assert_held(tally, 3)
-
-
-def test_hostile_conditions_in_short(bench):
-    tally = Tally()
-    conditions.with_jumping_clocks(bench, tally, ["sequential, streamed"], each=2)
-    conditions.under_memory_limits(bench, tally, ["dense"], [0, 16 << 20])
-    assert_held(tally, 4)
-
-
-def test_hostile_commands_in_short(bench):
-    tally = Tally()
-    kills.at_events(bench, tally, ["train"], each=2, kind="kill")
-    kills.at_events(bench, tally, ["train"], each=1, kind="power")
-    kills.at_events(bench, tally, ["evaluate"], each=1, kind="kill")
-    full_disk.at_events(bench, tally, ["trace", "evaluate", "compare", "train"], each=1)
-    assert_held(tally, 8)
 
 
 def test_hostile_notebooks_in_short(bench):

@@ -73,36 +73,6 @@ def test_mass_respects_padding(make_lm, make_ids, kind, shape, side):
     assert mass_BLHSK[1:, ..., padding].any()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_mass_sums_to_queries_times_heads(make_lm, make_ids, kind):
-    lm = make_lm(kind)
-    mass_BLHSK = mass_of(lm, make_ids(2, 19))
-    torch.testing.assert_close(
-        mass_BLHSK.sum((2, 3, 4)), torch.full((2, 3), 19.0 * lm.model.config.num_attention_heads)
-    )
-
-
-def test_directions_differ_in_mass(tiny_ar, tiny_dlm, make_ids):
-    ids_BT = make_ids(1, 9)
-    causal_BLHSK, both_BLHSK = mass_of(tiny_ar, ids_BT), mass_of(tiny_dlm, ids_BT)
-    assert (causal_BLHSK[..., -1] <= 1 + 1e-6).all()  # one query sees the last key
-    assert (both_BLHSK[..., -1] > 1).any()
-
-
-@settings(max_examples=20, deadline=None, derandomize=True)
-@given(
-    kind=st.sampled_from(KINDS),
-    shape=st.sampled_from(SHAPES),
-    length=st.integers(1, 20),
-    chunk=st.integers(1, 25),
-    batch=st.integers(1, 4),
-)
-def test_mass_is_the_same_for_any_chunk_and_batch(make_lm, make_ids, kind, shape, length, chunk, batch):
-    lm, ids_BT = make_lm(kind, shape), make_ids(4, length)
-    parts = [mass_of(lm, part_BT, chunk=chunk) for part_BT in ids_BT.split(batch)]
-    torch.testing.assert_close(torch.cat(parts), mass_of(lm, ids_BT), atol=1e-5, rtol=1e-5)
-
-
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(kind=st.sampled_from(KINDS), cuts=st.sets(st.integers(1, 15), max_size=5), chunk=st.integers(1, 20))
 def test_windows_add_up_to_the_whole(make_lm, make_ids, kind, cuts, chunk):
@@ -152,18 +122,6 @@ def test_the_former_implementation_comes_back_after_an_exception(tiny_dlm, make_
         tracker.take()
 
 
-def test_queries_one_at_a_time_with_a_cache_give_the_same_mass(tiny_ar, make_ids):
-    from transformers import DynamicCache
-
-    ids_BT = make_ids(2, 8)
-    cache, total_BLHK = DynamicCache(config=tiny_ar.model.config), torch.zeros(2, 3, 4, 8)
-    with track(tiny_ar.model) as tracker:
-        for position in range(8):
-            tiny_ar.next_logits(ids_BT[:, position : position + 1], cache)
-            total_BLHK[..., : position + 1] += tracker.take()[:, :, :, 0]
-    torch.testing.assert_close(total_BLHK, mass_of(tiny_ar, ids_BT)[:, :, :, 0], atol=1e-5, rtol=1e-5)
-
-
 def test_an_additive_mask_counts_like_a_bool_mask():
     query_BHQE, key_BGKE = (
         torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0)),
@@ -179,14 +137,6 @@ def test_an_additive_mask_counts_like_a_bool_mask():
         tracker = Tracker(None, chunk=4)
         tracker.add(0, query_BHQE, key_BGKE, mask, scaling=0.5, causal=False)
         torch.testing.assert_close(tracker.take()[:, 0, :, 0], expected_BHK, atol=1e-5, rtol=1e-5)
-
-
-def test_taking_twice_is_an_error(tiny_dlm, make_ids):
-    with track(tiny_dlm.model) as tracker:
-        tiny_dlm.hidden(make_ids(1, 5))
-        tracker.take()
-        with pytest.raises(RuntimeError, match="no forward ran"):
-            tracker.take()
 
 
 def test_a_second_forward_without_taking_is_an_error(tiny_dlm, make_ids):
@@ -217,18 +167,3 @@ def test_even_share_by_brute_force(queries, data, causal):
                 if not causal or key <= query
             )
             assert share_SK[window, key].item() == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_model_without_preference_measures_the_even_share(make_lm, make_ids, kind):
-    lm = make_lm(kind)
-    for block in lm.blocks:
-        block.self_attn.q_proj.weight.zero_()
-    windows = [(0, 4), (4, 11)]
-    mass_BLHSK = mass_of(lm, make_ids(2, 11), windows)
-    torch.testing.assert_close(
-        mass_BLHSK,
-        even_share(11, windows, causal=kind == "autoregressive").expand_as(mass_BLHSK),
-        atol=1e-5,
-        rtol=1e-5,
-    )

@@ -8,6 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from sinkprune_companion.experiments.sink_measures import token_table
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks.detection import (
     centroid,
@@ -17,7 +18,6 @@ from sinkprune_core.sinks.detection import (
     sink_sets,
     sinks_above_others,
     split_by_persistence,
-    token_table,
     top_keys,
     variability,
 )

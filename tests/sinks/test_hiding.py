@@ -1,7 +1,5 @@
 """A model without its sinks: which keys are hidden, what that does, and what it leaves alone."""
 
-import dataclasses
-
 import pandas as pd
 import pytest
 import torch
@@ -123,23 +121,6 @@ def test_a_third_of_the_layers_hides_the_same_keys_and_no_other_layer_does(make_
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_hiding_the_first_token_hides_nothing_else(make_lm, make_ids, kind):
-    lm, ids_BT = make_lm(kind), make_ids(2, 11)
-    hiding_lm = hiding_model(lm, Hiding("first", 1))
-    torch.testing.assert_close(hiding_lm.hidden(ids_BT), naive(lm, ids_BT, [[0], [0]]), atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_anchor_is_found_and_kept_on_demand(make_anchored_lm, make_ids, kind):
-    lm = make_anchored_lm(kind)
-    ids_BT = make_ids(2, 16)
-    ids_BT[0, 0], ids_BT[1, 5] = 0, 0  # the separator is the one sink
-    assert places(hiding_model(lm, Hiding("top", 1)).keys_to_hide(ids_BT)) == [[0], [5]]
-    kept = places(hiding_model(lm, Hiding("top", 1, first=False)).keys_to_hide(ids_BT))
-    assert kept[0] != [0] and kept[1] == [5]
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_the_control_hides_as_many_keys_that_are_neither_strongest_nor_sinks(make_lm, make_ids, kind):
     lm = make_lm(kind)
     ids_BT = noised(lm, make_ids(6, 30))
@@ -241,53 +222,6 @@ def test_hiding_no_key_changes_no_bit(make_lm, make_ids, kind):
     assert hiding_lm.log == []
 
 
-def test_variants_see_the_same_noise_and_find_the_sinks_of_each_noised_state(make_lm, make_ids, monkeypatch):
-    lm, ids_NT = make_lm("diffusion"), make_ids(4, 16)
-    seen, run = {}, type(lm.model.base_model).forward
-
-    def spy(self, input_ids, **kwargs):
-        seen.setdefault(name, []).append(input_ids.clone())
-        return run(self, input_ids, **kwargs)
-
-    monkeypatch.setattr(type(lm.model.base_model), "forward", spy)
-    frames = {}
-    for name, hiding in {
-        "plain": Hiding(count=0),
-        "top": Hiding("top", 3),
-        "random": Hiding("random", 3),
-    }.items():
-        frames[name] = nelbo(hiding_model(lm, hiding), ids_NT, draws=2, batch=3)
-    for name in ("top", "random"):
-        measured, scored = seen[name][::2], seen[name][1::2]
-        for states in (measured, scored):
-            assert all(torch.equal(a, b) for a, b in zip(seen["plain"], states, strict=True))
-        assert frames[name].noise.tolist() == frames["plain"].noise.tolist()
-        assert (frames[name].value != frames["plain"].value).all()
-
-
-def test_a_causal_model_stays_causal(make_lm, make_ids):
-    """With the keys given, nothing before a changed token moves, nor what comes up to a hidden key."""
-    lm, ids_BT = make_lm("autoregressive"), make_ids(1, 16)
-    other_BT = ids_BT.clone()
-    other_BT[0, 12] = 17 + (ids_BT[0, 12] - 16) % 50
-    hiding_lm = hiding_model(lm, Hiding("top", 2, first=False))
-    hidden_BK = hiding_lm.keys_to_hide(ids_BT)
-    hiding_lm.hidden_dense(other_BT)  # the log notes what is hidden beside what the dense model measured
-    fixed = dataclasses.replace(hiding_lm)
-    object.__setattr__(fixed, "keys_to_hide", lambda _: hidden_BK)
-    torch.testing.assert_close(
-        fixed.hidden(ids_BT)[:, :12], fixed.hidden(other_BT)[:, :12], atol=1e-5, rtol=1e-5
-    )
-    assert not torch.allclose(fixed.hidden(ids_BT)[:, 12:], fixed.hidden(other_BT)[:, 12:], atol=1e-2)
-    first = int(hidden_BK.nonzero()[0, 1])
-    torch.testing.assert_close(
-        fixed.hidden(ids_BT)[:, : first + 1], lm.hidden(ids_BT)[:, : first + 1], atol=1e-4, rtol=1e-4
-    )
-    assert not torch.allclose(
-        fixed.hidden(ids_BT)[:, first + 1 :], lm.hidden(ids_BT)[:, first + 1 :], atol=1e-2
-    )
-
-
 def test_a_causal_model_writes_without_its_sinks_token_by_token(make_lm, make_ids):
     lm, prompt_BT = make_lm("autoregressive"), make_ids(2, 8)
     ids_BT = prompt_BT
@@ -296,18 +230,6 @@ def test_a_causal_model_writes_without_its_sinks_token_by_token(make_lm, make_id
         ids_BT = torch.cat([ids_BT, lm.head(hidden_BTD[:, -1]).argmax(-1, keepdim=True)], dim=1)
     assert torch.equal(decode(hiding_model(lm, Hiding("top", 2)), prompt_BT, 5), ids_BT)
     assert not torch.equal(decode(lm, prompt_BT, 5), ids_BT)
-
-
-def test_a_diffusion_model_writes_without_the_sinks_of_every_step(make_lm, make_ids):
-    lm, prompt_BT = make_lm("diffusion"), make_ids(2, 6)
-    states, hiding_lm = [], hiding_model(lm, Hiding("top", 2))
-    generate(hiding_lm, prompt_BT, SAMPLER, watch=lambda step, ids_BT: states.append(ids_BT.clone()))
-    assert len(hiding_lm.log) == 2 * SAMPLER.steps
-    masses = [maps_of(lm, state)[1].mean((1, 2)).sum(1) for state in states]
-    shares = [mass_BK.topk(2).values.sum(1) / 14 for mass_BK in masses]
-    assert [said["attention"] for said in hiding_lm.log] == pytest.approx(
-        torch.cat(shares).tolist(), abs=1e-5
-    )
 
 
 # errors

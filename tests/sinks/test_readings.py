@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 import torch
 
+from sinkprune_companion.experiments.sink_measures import share_of_new_queries
 from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.seeds import generator
 from sinkprune_core.sinks.attention import even_share, track
 from sinkprune_core.sinks.detection import sinks_above_others
-from sinkprune_core.sinks.readings import LITERAL, READINGS, reading, share_of_new_queries
+from sinkprune_core.sinks.readings import LITERAL, READINGS, reading
 from sinkprune_core.sinks.trace import Trace, query_windows, trace
 
 PROMPT, LENGTH = 5, 19
@@ -21,23 +21,6 @@ WINDOWS = query_windows(PROMPT, LENGTH, 7)
 @pytest.fixture
 def causal(tiny_ar, make_ids) -> Trace:
     return trace(tiny_ar, make_ids(4, PROMPT), SAMPLER, progress=False)
-
-
-def causal_trace(layers_BSLK: torch.Tensor, prompt_length: int = 0) -> Trace:
-    """Return a causal trace of given mass, the prompt's queries giving nothing, one window a step."""
-    rows, steps, layers, keys = layers_BSLK.shape
-    windows = query_windows(prompt_length, keys, steps)
-    ids_BSK = torch.zeros(rows, steps, keys, dtype=torch.int64)
-    return Trace(
-        ids_BSK,
-        ids_BSK[:, 0],
-        layers_BSLK,
-        torch.zeros(rows, layers, keys),
-        torch.zeros(rows, layers, 1, keys),
-        torch.tensor(windows),
-        prompt_length,
-        causal=True,
-    )
 
 
 def test_all_readings_of_a_bidirectional_model_agree_but_the_thresholds(tiny_dlm, make_ids):
@@ -90,48 +73,6 @@ def test_a_causal_sum_over_all_queries_can_only_settle(causal):
     assert (moved["newest"] > bound_S).all()
 
 
-def test_the_sum_of_a_pattern_without_any_anchor_settles_too():
-    """Every query of this pattern looks at one key at random: no key is ever an anchor. By its newest queries
-    the pattern is restless to the end; its sum over all queries is the calmer the later, which favours the
-    claim that sinks of a causal model stay.
-    """
-    rng = generator(0, "restless")
-    layers_BSLK = torch.zeros(8, 60, 1, 60)
-    keys_BS = torch.randint(0, 20, (8, 60), generator=rng)
-    layers_BSLK.scatter_(-1, keys_BS[:, :, None, None], 1.0)
-    found = causal_trace(layers_BSLK)
-    everything_SK = torch.ones(60, 60, dtype=torch.bool)
-    variance = {}
-    for name in (LITERAL, "newest"):
-        calm = dataclasses.replace(READINGS[name], visible=lambda _: everything_SK)
-        variance[name] = calm.variability(found).temporal_variance.mean()
-    assert variance["newest"] > 25, "33 for uniform positions among 20"
-    assert variance[LITERAL] < variance["newest"] / 4
-
-
-def test_a_sum_keeps_what_its_queries_once_gave():
-    """The first half of the queries looks at key 0, the second half at key 1: to the sum both stay sinks."""
-    layers_BSLK = torch.zeros(1, 20, 1, 20)
-    layers_BSLK[:, :10, :, 0] = 1
-    layers_BSLK[:, 10:, :, 1] = 1
-    found = causal_trace(layers_BSLK)
-    last = {}
-    for name in (LITERAL, "newest"):
-        mass_BSK = READINGS[name].mass_BSK(found)
-        last[name] = READINGS[name].sinks(mass_BSK, found.visible_SK)[0, 17].nonzero().squeeze(-1).tolist()
-    assert last == {LITERAL: [0, 1], "newest": [1]}
-
-
-def test_a_key_that_few_queries_have_seen_is_blown_up_by_division(causal):
-    """Of equal mass, the younger key has more even shares: that is what makes the divided sum restless."""
-    even_SK = even_share(LENGTH, [(PROMPT, last) for _, last in WINDOWS], causal=True)
-    last_K = even_SK[-1]
-    assert (last_K[PROMPT:].diff() < 0).all() and last_K[PROMPT] > 20 * last_K[-1]
-    mass_BSK = READINGS["so_far_shares"].mass_BSK(causal) * even_SK
-    prompt_free = causal.mass_BSK - causal.prefix_BLK.mean(1)[:, None]
-    torch.testing.assert_close(mass_BSK, prompt_free)
-
-
 def test_new_queries_are_counted(causal):
     found = {name: share_of_new_queries(causal, name) for name in READINGS}
     since_beginning = sum(2 / last for _, last in WINDOWS[1:]) / 6
@@ -158,8 +99,3 @@ def test_one_layer_has_statistics_of_its_own(causal):
         torch.tensor(by_layer[0].to_numpy()),
         equal_nan=True,
     )
-
-
-def test_an_unknown_reading_is_refused():
-    with pytest.raises(ValueError, match="reading='last' is unknown; choose one of sum_so_far, above_others"):
-        reading("last")

@@ -1,12 +1,11 @@
 """Threads that share one model: what one of them hides or tracks, no forward of another one sees."""
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from sinkprune_core.sinks.attention import hide, track
+from sinkprune_core.sinks.attention import hide
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
 KINDS = ("autoregressive", "diffusion")
@@ -29,40 +28,6 @@ def test_what_one_thread_hides_another_one_sees(make_lm, make_ids, kind):
         elsewhere_BTD = in_thread(lambda: lm.hidden(ids_BT))
     assert torch.equal(elsewhere_BTD, dense_BTD)
     assert not torch.allclose(without_BTD, dense_BTD, atol=1e-3)
-
-
-def test_a_tracker_gets_the_forwards_of_its_own_thread_only(tiny_dlm, make_ids):
-    with track(tiny_dlm.model) as tracker:
-        in_thread(lambda: tiny_dlm.hidden(make_ids(3, 11)))
-        with pytest.raises(RuntimeError, match="no forward ran"):
-            tracker.take()
-        tiny_dlm.hidden(make_ids(2, 7))
-        assert tracker.take().shape[-1] == 7
-
-
-def test_blocks_of_two_threads_may_end_in_any_order(tiny_dlm, make_ids):
-    ids_BT = make_ids(2, 9)
-    modules = [set(module.__dict__) for module in tiny_dlm.model.modules()]
-    opened, leave = threading.Event(), threading.Event()
-
-    def other():
-        with track(tiny_dlm.model) as tracker:
-            opened.set()
-            assert leave.wait(30)
-            tiny_dlm.hidden(ids_BT)
-            return tracker.take()
-
-    with ThreadPoolExecutor(1) as pool:
-        with track(tiny_dlm.model) as tracker:
-            waiting = pool.submit(other)
-            assert opened.wait(30)
-            tiny_dlm.hidden(ids_BT)
-            mine_BLHSK = tracker.take()
-        assert tiny_dlm.model.config._attn_implementation == "sinkprune"
-        leave.set()
-        assert torch.equal(waiting.result(), mine_BLHSK)
-    assert tiny_dlm.model.config._attn_implementation == "sdpa"
-    assert [set(module.__dict__) for module in tiny_dlm.model.modules()] == modules
 
 
 @pytest.mark.parametrize("kind", KINDS)

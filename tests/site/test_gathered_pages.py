@@ -1,4 +1,4 @@
-"""What the site is built from: links that lead somewhere, and figures with their data, origin and cell."""
+"""What the site is built from: every page, and figures with their data, origin and cell."""
 
 import re
 from pathlib import Path
@@ -11,49 +11,8 @@ pytest.importorskip("sphinx", reason="the extra `site` is not installed")
 import api_pages
 import build_site
 import figure_pages
-from links import Links
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def links(tmp_path) -> Links:
-    """Links of a small project: two pages, a file, a folder, a picture."""
-    root = tmp_path / "project"
-    for name in ("README.md", "docs/more.md", "data/table.csv", "figures/00_a/one.png", "tests/x.py"):
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("x")
-    return Links(root, tmp_path / "site", ["index.md", "docs/more.md", "figures.md", "api/sinks.md"])
-
-
-@pytest.mark.parametrize(
-    ("page", "written", "expected"),
-    [
-        ("docs/more.md", "[a](../README.md#b)", "[a](../index.md#b)"),
-        ("index.md", "[a](docs/more.md)", "[a](docs/more.md)"),
-        ("index.md", "[a](figures)", "[a](figures.md)"),
-        ("index.md", "[`a`](data/table.csv)", '<a href="data/table.csv">`a`</a>'),
-        ("docs/more.md", "[a](../tests/x.py)", '<a href="../tests/x.py">a</a>'),
-        ("docs/more.md", "[a](../tests)", "a"),
-        ("docs/more.md", "[a](../sinkprune_core/sinks/trace.py)", "[a](../api/sinks.md#trace)"),
-        ("docs/more.md", "![p](../figures/00_a/one.png)", "![p](../figures/00_a/one.png)"),
-        ("index.md", "[a](https://b.org/c) [d](#e)", "[a](https://b.org/c) [d](#e)"),
-        ("index.md", "x [![Open](https://b.org/c.svg)](https://b.org) y", "x [Open](https://b.org) y"),
-        ("index.md", "```python\n[a](docs)\n```", "```python\n[a](docs)\n```"),
-    ],
-)
-def test_a_link_leads_to_its_page_or_to_a_file_that_travels_with_the_site(links, page, written, expected):
-    assert links.rewritten(written, page) == expected
-
-
-def test_files_and_pictures_are_copied_where_links_lead(links, tmp_path):
-    links.rewritten("[a](data/table.csv) ![p](figures/00_a/one.png)", "index.md")
-    assert (tmp_path / "site" / "files" / "data" / "table.csv").exists()
-    assert (tmp_path / "site" / "pages" / "figures" / "00_a" / "one.png").exists()
-
-
-def test_a_page_from_another_place_keeps_its_links(links):
-    assert links.rewritten("[a](../docs/more.md)", "claims.md", "figures/claims.md") == "[a](docs/more.md)"
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda file: file.stem)
@@ -70,33 +29,6 @@ def test_every_picture_of_a_notebook_has_its_data_its_origin_and_its_cell(file):
     for figure in figures:
         for suffix in ("csv", "json", "png"):
             assert (ROOT / "figures" / file.stem / f"{figure.name}.{suffix}").exists()
-
-
-def test_a_notebook_gets_a_name_and_sources_around_the_cell_of_a_figure(tmp_path):
-    file = ROOT / "notebooks" / "01_sink_variance.ipynb"
-    before = nbformat.read(file, 4)
-    figures = {file.stem: figure_pages.figures_of(before, file.stem, ROOT)}
-    links = Links(ROOT, tmp_path, [])
-    after = figure_pages.with_sources(nbformat.read(file, 4), file.stem, figures, links)
-    nbformat.validate(after)
-    sources = [cell.source for cell in after.cells]
-    for figure in figures[file.stem]:
-        place = sources.index(f'<span id="{figure.anchor}"></span>')
-        assert sources[place + 1] == before.cells[figure.cell].source
-        assert f'href="../figures/{file.stem}/{figure.name}.csv"' in sources[place + 2]
-        assert (tmp_path / "files" / "figures" / file.stem / f"{figure.name}.json").exists()
-
-
-def test_every_module_of_the_library_has_a_place():
-    written = api_pages.pages(ROOT / "sinkprune_core")
-    modules = set(re.findall(r"automodule:: (\S+)", "".join(written.values())))
-    files = (ROOT / "sinkprune_core").rglob("*.py")
-    expected = {
-        ".".join(file.relative_to(ROOT).with_suffix("").parts)
-        for file in files
-        if file.stem not in ("__init__", "__main__")
-    }
-    assert modules == expected
 
 
 def test_all_pages_are_gathered_and_in_the_navigation(tmp_path):

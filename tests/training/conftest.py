@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sinkprune_companion import corpus
 from sinkprune_companion.training.settings import Training, training_dtype
-from sinkprune_core import corpus
 
 SHORT = {
     "tokens": 64,

@@ -66,20 +66,6 @@ def test_without_moments_the_next_step_would_differ(saved):
     assert any(not torch.allclose(one, other, atol=1e-4) for one, other in pairs)
 
 
-def test_a_new_checkpoint_replaces_the_old_one_and_leaves_nothing_beside_it(tiny_ar, make_ids, tmp_path):
-    model = with_adapter(tiny_ar.model)
-    optimizer = adam(model)
-    checkpoint = tmp_path / "checkpoint"
-    (tmp_path / "checkpoint.new").mkdir()  # what a kill while saving leaves
-    (tmp_path / "checkpoint.new" / "half").touch()
-    for step in (1, 2):
-        some_steps(model, optimizer, make_ids(2, 5), 1)
-        save_checkpoint(model, optimizer, checkpoint, step)
-        assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
-        assert not (checkpoint / "half").exists()
-        assert restore_optimizer(adam(model), checkpoint) == step_of(checkpoint) == step
-
-
 @pytest.mark.parametrize("left", [{"old": 1, "new": 2}, {"old": 1}, {"new": 2}])
 def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(tiny_ar, make_ids, tmp_path, left):
     model = with_adapter(tiny_ar.model)

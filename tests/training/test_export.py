@@ -1,19 +1,14 @@
-"""What a run leaves: an adapter that merges to the trained model, its log and card, and the pair by name."""
+"""An exported adapter merges to the trained model."""
 
 import json
 
-import pytest
 import torch
-from peft import PeftModel
 from safetensors.torch import load_file
 
 from sinkprune_companion.training.export import export
 from sinkprune_companion.training.lora import train
 from sinkprune_core.models import embedded
 from sinkprune_core.models.adapters import merge_adapter
-from sinkprune_core.models.embedded import MASK_TOKEN_ID
-from sinkprune_core.models.language_model import set_direction
-from sinkprune_core.models.loading import load
 from sinkprune_core.models.reader import Checkpoint
 
 
@@ -35,53 +30,3 @@ def test_an_exported_adapter_merges_to_the_trained_model(prepared, short, tmp_pa
     expected = before + 8 / 4 * product
     torch.testing.assert_close(merged.model.layers[0].mlp.down_proj.weight, expected)
     assert not torch.allclose(expected, before, atol=1e-3)
-
-
-def test_an_export_tells_the_run_up_to_its_checkpoint_without_repeats(prepared, rows_of, short, tmp_path):
-    checkpoint = train(short(), prepared, check_every=1)
-    rows = rows_of(prepared / "log.jsonl")
-    again = {**rows[1], "train_nelbo": 1.25}  # a step that a resumed run logged again
-    beyond = {**rows[3], "step": 5}  # one beyond the checkpoint
-    with (prepared / "log.jsonl").open("a") as file:
-        for row in (again, beyond):
-            file.write(json.dumps(row) + "\n")
-    folder = export(checkpoint, tmp_path / "adapter")
-    told = rows_of(folder / "training_log.jsonl")
-    assert told == [rows[0], again, rows[2], rows[3]]
-    card = (folder / "README.md").read_text()
-    assert "Trained tokens: 64 in 4 steps" in card
-    for row in told:
-        losses = [row["train_nelbo"]]
-        losses += [row[f"nelbo_samples_{kind}"] for kind in ("crops", "beginnings")]
-        losses += [row[f"nelbo_documentation_{kind}"] for kind in ("crops", "beginnings")]
-        cells = [str(row["tokens"]), f"{row['learning_rate']:.2g}", *(f"{loss:.3f}" for loss in losses)]
-        assert f"| {' | '.join(cells)} |" in card
-    assert "| `lengths` | 8 |" in card and str(tmp_path) not in card
-
-
-def test_what_is_no_run_is_not_exported(prepared, short, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"has no training\.json and no log\.jsonl: export needs"):
-        export(tmp_path / "nothing" / "checkpoint", tmp_path / "adapter")
-    checkpoint = train(short(), prepared)
-    (prepared / "log.jsonl").write_text('{"step": 5}\n')
-    with pytest.raises(ValueError, match="has no row up to step 4, the checkpoint's"):
-        export(checkpoint, tmp_path / "adapter")
-
-
-def test_the_trained_pair_is_loaded_by_its_names(prepared, short, make_ids, monkeypatch):
-    """The whole way: train on a base, export, and read both models back as everybody does."""
-    adapter = export(train(short(learning_rate=1e-2), prepared), prepared.parent / "adapter")
-    monkeypatch.setitem(embedded.ADAPTERS, "smol-dlm", adapter)
-    ar, dlm = load("smol-ar"), load("smol-dlm")
-    assert (ar.kind, dlm.kind, dlm.mask_token_id) == ("autoregressive", "diffusion", MASK_TOKEN_ID)
-    assert ar.model.dtype == dlm.model.dtype == torch.float32
-    base = Checkpoint(embedded.base_folder()).load(torch.float32)
-    trained = PeftModel.from_pretrained(set_direction(base, causal=False), adapter)
-    ids_BT = make_ids(2, 8)
-    expected_BTV = trained(ids_BT, use_cache=False).logits
-    torch.testing.assert_close(dlm.model(ids_BT, use_cache=False).logits, expected_BTV, atol=1e-3, rtol=1e-3)
-    assert not torch.allclose(ar.model(ids_BT, use_cache=False).logits, expected_BTV, atol=0.1)
-    assert not any(parameter.requires_grad for parameter in dlm.model.parameters())
-    halved = load("smol-dlm", "bfloat16")
-    for name, parameter in dlm.model.named_parameters():
-        assert torch.equal(halved.model.get_parameter(name), parameter.to(torch.bfloat16)), name

@@ -23,7 +23,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodDescriptorT
 import numpy as np
 import torch
 
-PROJECT = "sinkprune_core"  # an editable install of it lies outside the folders of packages
+PROJECT = ("sinkprune_core", "sinkprune_companion")  # an editable install lies outside of LIBRARIES
 ARRAYS = (torch.Tensor, torch.nn.Parameter, np.ndarray)  # of subclasses their bytes are not all
 FUNCTIONS = (BuiltinFunctionType, MethodDescriptorType, np.ufunc)  # of C: a name says all of them
 CHANGING = (list, dict, set, bytearray)  # containers that a cell of a notebook may change at any time
@@ -196,7 +196,7 @@ def _imported(code: CodeType) -> list[str]:
 def _is_installed(module: str | None) -> bool:
     """Return whether a module is of Python, of an installed package or of this project."""
     top = (module or "").partition(".")[0]
-    if top in sys.stdlib_module_names or top == PROJECT:
+    if top in sys.stdlib_module_names or top in PROJECT:
         return True
     file = getattr(sys.modules.get(top), "__file__", None)
     if file is None:

@@ -4,7 +4,7 @@ Not a test: it writes 16 GB three times, takes a part of an hour on two cores an
 measures goes into docs/performance.json, from which `python -m sinkprune_companion.pages` writes
 docs/performance.md:
 
-    python tests/benchmarks/prune_large.py FOLDER [--blocks 32]
+    python tools/prune_large.py FOLDER [--blocks 32]
 
 The weights are random, so nothing is said about a model's quality; time and memory do not care.
 """
@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sinkprune_companion.pages.sources import LARGE, note_performance
-from sinkprune_core.provenance import environment
+from sinkprune_companion.run.provenance import environment
 
 SEQUENCES, LENGTH, LEVELS = 8, 256, 4
 WIDTH, MLP, HEADS = 4096, 12288, 32
@@ -101,6 +101,7 @@ def write_checkpoint(folder: Path, blocks: int) -> None:
 
 
 def main() -> None:
+    """Write the checkpoint, prune it, and note what it took."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

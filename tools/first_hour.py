@@ -2,8 +2,8 @@
 
 All of it, in the clone's own .venv, or some steps with the programs of another environment:
 
-    python tests/benchmarks/first_hour.py
-    python tests/benchmarks/first_hour.py --steps prune,compare --bin FOLDER
+    python tools/first_hour.py
+    python tools/first_hour.py --steps prune,compare --bin FOLDER
 
 Every step keeps its command, its times and the last lines that it printed in docs/first_hour.json; a later
 run of other steps replaces theirs alone. Steps use what those before them made.
@@ -22,12 +22,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from sinkprune_companion.numbers import markdown_table
+from sinkprune_companion.run.provenance import environment
 from sinkprune_core.files import write_json
 from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.provenance import environment
-from sinkprune_core.tables import markdown_table
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "docs" / "first_hour.json"
 PAGE = ROOT / "docs" / "first_hour.md"
 PICTURE = ROOT / "docs" / "first_hour_sinks.png"
@@ -122,7 +122,7 @@ def page(kept: dict[str, dict]) -> str:
     return f"""# The first hour
 
 What a new user types in a clean clone with an empty home, how long it takes, and the last lines that it
-prints. Written by `python tests/benchmarks/first_hour.py`. The load is that of the machine in the last five
+prints. Written by `python tools/first_hour.py`. The load is that of the machine in the last five
 minutes: above the number of cores, other work slowed the command down, and CPU time says more. Models are
 computed in bfloat16 where the processor has units for it, and in float32 elsewhere, which takes several times
 as long. The time of `make reproduce` has that of installation in it.
@@ -134,6 +134,7 @@ as long. The time of `make reproduce` has that of installation in it.
 
 
 def main() -> int:
+    """Run the steps that are named, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", default=",".join(step.name for step in STEPS), help="names, by commas")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """How far each dtype is from float32 on the embedded pair: logits, first choices and likelihood.
 
-Run it as `python tests/benchmarks/precision.py`. It writes docs/precision.csv, from which
+Run it as `python tools/precision.py`. It writes docs/precision.csv, from which
 `python -m sinkprune_companion.pages` puts the numbers into docs/models.md.
 
 Dimensions: N positions, V vocabulary.
@@ -12,11 +12,11 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from sinkprune_core import corpus
+from sinkprune_companion import corpus, project_root
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.files import atomic, project_root
+from sinkprune_core.files import atomic
 from sinkprune_core.models.catalog import EMBEDDED
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import DTYPES
@@ -40,6 +40,7 @@ def outputs(name: str, dtype: str, ids_NT: torch.Tensor, draws: int) -> tuple[to
 
 
 def main() -> None:
+    """Measure every dtype, and write the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sinkprune_companion.ledger.verdict_rule import ABOVE, BELOW, UNDECIDED, deciding_factor, verdict
 from sinkprune_core.evaluation.intervals import Estimate, interval
-from sinkprune_core.evaluation.verdict_rule import ABOVE, BELOW, UNDECIDED, deciding_factor, verdict
 
 MARGIN = 0.02  # nats per token: a perplexity that differs by 2 %
 BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss lies

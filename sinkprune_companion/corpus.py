@@ -22,11 +22,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from sinkprune_core.files import PACKAGE, cache_dir, write_json
+from sinkprune_companion import DATA
+from sinkprune_core.files import cache_dir, write_json
 from sinkprune_core.seeds import generator
 
 HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
-SAMPLES = PACKAGE / "data" / "ar_samples.safetensors"  # of smol-ar, the first with seed 0, uint16 (N, 128)
+SAMPLES = DATA / "ar_samples.safetensors"  # of smol-ar, the first with seed 0, uint16 (N, 128)
 HELD_OUT_SAMPLES = 256  # the first of them, which are never trained on
 
 # Folders with documentation, by the names that sysconfig has for them.

@@ -1,0 +1,183 @@
+"""What a model costs: parameters, non-zero weights, bytes, FLOPs and time, and what "matched compute" means
+here.
+
+Matched compute is one of four things, always said which: the same sparsity of the same weights; the same
+number of calibration tokens through the blocks; the same effective FLOPs of generation; the same measured
+time. Effective FLOPs count a zero weight as skipped work. That is an idealisation: dense kernels multiply
+zeros as fast as other numbers, so unstructured sparsity saves no time on today's hardware, and latency is
+reported beside it.
+
+A multiply-add counts as two FLOPs.
+
+Dimensions: B batch, T sequence length, N positions whose logits are needed, V vocabulary.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pandas as pd
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from sinkprune_core.costs.compute import forward_cost, head_flops
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.models.language_model import LanguageModel
+
+# A GPU for estimates of costs that nobody measured here.
+HARDWARE = "one GPU of 80 GB (H100)"
+MEMORY = 80e9  # bytes
+SPEED = 4e14  # FLOPs per second in bfloat16, assumed
+
+# parameters
+
+
+def parameters(lm: LanguageModel) -> pd.DataFrame:
+    """Return parameters and non-zero weights of block linears, embeddings (and a tied head) and the rest."""
+    linears = [weight for weights in _linears_by_module(lm).values() for weight in weights]
+    kinds = {"block linears": linears, "embeddings": [lm.model.get_input_embeddings().weight]}
+    return _counted(lm, kinds).drop(columns="bytes")
+
+
+def _counted(lm: LanguageModel, kinds: dict[str, list[torch.Tensor]]) -> pd.DataFrame:
+    """Return parameters, non-zero weights and bytes of kinds of weights, and of the `rest` of the model."""
+    known = {id(weight) for weights in kinds.values() for weight in weights}
+    rest = [parameter for parameter in lm.model.parameters() if id(parameter) not in known]
+    table = [
+        {
+            "kind": kind,
+            "parameters": sum(weight.numel() for weight in weights),
+            "nonzero": sum(int(weight.count_nonzero()) for weight in weights),
+            "bytes": sum(weight.nbytes for weight in weights),
+        }
+        for kind, weights in {**kinds, "rest": rest}.items()
+    ]
+    return pd.DataFrame(table).set_index("kind")
+
+
+# FLOPs
+
+
+@torch.inference_mode()
+def counted_flops(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> int:
+    """Return what torch's FlopCounterMode counts in one real forward: the check of `forward_cost`.
+
+    Attention runs eagerly for the count, as matrix products that the counter knows.
+    """
+    former = lm.model.config._attn_implementation
+    lm.model.set_attn_implementation("eager")
+    try:
+        with FlopCounterMode(display=False) as counter:
+            lm.logits_at(ids_BT, where_BT)
+    finally:
+        lm.model.set_attn_implementation(former)
+    return counter.get_total_flops()
+
+
+def generation_flops(lm: LanguageModel, length: int, prompt: int, steps: int, sparsity: float = 0.0) -> float:
+    """Return the effective FLOPs of generating `length` tokens after `prompt` tokens in `steps` steps.
+
+    Every denoising step runs the whole sequence and takes logits at what is still masked.
+    """
+    forward = forward_cost(lm, prompt + length, positions=1)
+    masked = length
+    total = 0.0
+    for revealed in Sampler(length=length, steps=steps, block=None).reveals():
+        total += replace(forward, head=masked * forward.head).effective(sparsity)
+        masked -= revealed
+    return total
+
+
+def affordable_steps(cost: Callable[[int], float], budget: float, most: int) -> int:
+    """Return the largest number of steps up to `most` whose `cost` is within `budget`, at least 1."""
+    return max((steps for steps in range(1, most + 1) if cost(steps) <= budget), default=1)
+
+
+def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> pd.DataFrame:
+    """Return one row per kind of module: parameters, non-zero weights, bytes as stored, FLOPs of one real
+    forward.
+
+    Kinds are the parts of a block that hold linears (`self_attn linears`, `mlp linears`), `attention
+    products`, `embeddings and head`, `rest` and `total`. `flops` come from shapes, `effective_flops` count no
+    zeros; `counted_flops`, of the total only, is what torch's own counter finds. The forward has ids (B, T)
+    and logits where `where_BT` is true.
+    """
+    linears = _linears_by_module(lm)
+    embeddings = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
+    outer = {id(part.weight): part.weight for part in embeddings}  # once where they are tied
+    rows, length = ids_BT.shape
+    flops = {
+        kind: 2.0 * rows * length * sum(weight.numel() for weight in weights)
+        for kind, weights in linears.items()
+    }
+    flops["attention products"] = rows * forward_cost(lm, length, 0).attention
+    flops["embeddings and head"] = head_flops(lm, int(where_BT.sum()))
+    kinds = {**linears, "attention products": [], "embeddings and head": list(outer.values())}
+    table = _counted(lm, kinds)
+    table["flops"] = pd.Series(flops).reindex(table.index, fill_value=0.0)
+    prunable = table.index.isin(list(linears))
+    table["effective_flops"] = table.flops * (table.nonzero / table.parameters).where(prunable, 1.0)
+    table.loc["total"] = table.sum()
+    table["counted_flops"] = float("nan")
+    table.loc["total", "counted_flops"] = float(counted_flops(lm, ids_BT, where_BT))
+    return table
+
+
+def _linears_by_module(lm: LanguageModel) -> dict[str, list[torch.Tensor]]:
+    """Return the weights of the blocks' linears by the module of a block that holds them."""
+    linears: dict[str, list[torch.Tensor]] = {}
+    for block in lm.blocks:
+        for name, linear in lm.linears(block).items():
+            module = name.split(".")[0]
+            linears.setdefault(f"{module} linears", []).append(linear.weight)
+    return linears
+
+
+# time
+
+
+@torch.inference_mode()
+def latency(
+    models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: torch.Tensor, rounds: int = 9
+) -> pd.DataFrame:
+    """Return the seconds of one denoising step of every model: columns `variant`, `round`, `seconds`.
+
+    Models are measured in turns after a warm-up. A step is a forward over ids (B, T) with logits where
+    `where_BT` is true. Models are compared within a round, since the speed of a machine drifts.
+    """
+    table = []
+    for number in range(-1, rounds):  # round -1 is the warm-up
+        for name, lm in models.items():
+            started = time.perf_counter()
+            logits_NV = lm.logits_at(ids_BT, where_BT)
+            float(logits_NV[0, 0])  # waits for a device
+            seconds = time.perf_counter() - started
+            del logits_NV  # or they would be held beside those of the next model
+            if number >= 0:
+                table.append({"variant": name, "round": number, "seconds": seconds})
+    return pd.DataFrame(table)
+
+
+def has_2_4_kernels(lm: LanguageModel) -> bool:
+    """Return whether torch has 2:4 kernels for a model where it is: half precision, a GPU from Ampere on."""
+    if lm.device.type != "cuda" or lm.model.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    return torch.cuda.get_device_capability(lm.device) >= (8, 0)
+
+
+def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
+    """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors; return
+    it.
+
+    Raises ValueError where torch has no kernels for it, see `has_2_4_kernels`.
+    """
+    if not has_2_4_kernels(lm):
+        raise ValueError(
+            "2:4 kernels need float16 or bfloat16 weights on a CUDA device from Ampere on, "
+            f"and {lm.name} is in {lm.model.dtype} on {lm.device}: move it there, or leave them out"
+        )
+    for block in lm.blocks:
+        for linear in lm.linears(block).values():
+            sparse = torch.sparse.to_sparse_semi_structured(linear.weight.detach())
+            linear.weight = torch.nn.Parameter(sparse, requires_grad=False)
+    return lm
