@@ -53,7 +53,7 @@ def test_types_are_checked(value, annotation, message):
         ("pattern_draws", "int", 0, 1, "pattern_draws=0 must be a whole number of at least 1"),
         ("counts", "list[int]", [], [1], "counts is empty: give at least one value"),
         ("first_seed", "int", -1, 0, "first_seed=-1 must be a whole number of at least 0"),
-        ("model", "str", "gpt-9", "smol-dlm", "model: unknown model 'gpt-9'; known names: smol-ar"),
+        ("model", "str", "gpt-9", "smol-dlm", "model: unknown model 'gpt-9'"),
         (
             "model",
             "str",
