@@ -55,7 +55,7 @@ wheel-test: $(READY) ## run every notebook from the wheel alone, with Colab's Ju
 	$(BIN)/python -m pytest tests/wheel -q $(ARGS)
 
 address: $(READY) ## set the address of the repository (URL=https://github.com/OWNER/NAME; empty: none yet)
-	$(BIN)/python -m sinkprune_companion.run.address "$(URL)"
+	$(BIN)/python tools/address.py "$(URL)"
 
 venv: $(READY) ## only make .venv
 

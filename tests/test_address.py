@@ -5,10 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import address
 import nbformat
 import pytest
-
-from sinkprune_companion.run import address
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(file.stem for file in (ROOT / "notebooks").glob("*.py"))
@@ -63,7 +62,7 @@ def test_an_address_can_be_changed_and_taken_back_without_a_trace(published, tmp
 
 def test_an_address_that_colab_cannot_open_is_refused():
     url = "https://example.org/x/y"
-    command = [sys.executable, "-m", "sinkprune_companion.run.address", url]
+    command = [sys.executable, str(ROOT / "tools" / "address.py"), url]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1
     assert done.stderr == (

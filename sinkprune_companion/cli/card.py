@@ -19,13 +19,9 @@ class CardOptions(Options):
 
     def __post_init__(self):
         if self.render:
-            measured = ("sequences", "draws", "items", "seed")
-            self.refuse(measured, "--render measures nothing")
+            self.refuse(("sequences", "draws", "items", "seed"), "--render measures nothing")
 
-    @property
-    def left_behind(self) -> str:
-        """What an interrupted command leaves, in words."""
-        return f"the card and its measures are as they were, and {NEXT}"
+    left_behind = f"the card and its measures are as they were, and {NEXT}"
 
 
 def run(options: CardOptions) -> int:
@@ -37,9 +33,8 @@ def run(options: CardOptions) -> int:
         from sinkprune_companion.training.card import write_card
 
         print(write_card(folder))
-        return 0
+    else:
+        from sinkprune_companion.training.card_measures import write_measures
 
-    from sinkprune_companion.training.card_measures import write_measures
-
-    print(write_measures(folder, options.sequences, options.draws, options.items, options.seed))
+        print(write_measures(folder, options.sequences, options.draws, options.items, options.seed))
     return 0

@@ -14,10 +14,7 @@ class ClaimsOptions(Options):
 
     profile: str = option("quick", f"{PROFILE_HELP} (default: quick)", metavar="NAME")
 
-    @property
-    def left_behind(self) -> str:
-        """What an interrupted command leaves, in words."""
-        return "this command writes nothing"
+    left_behind = "this command writes nothing"
 
 
 def run(options: ClaimsOptions) -> int:

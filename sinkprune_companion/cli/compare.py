@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.model_options import ModelOptions, check_model_name
-from sinkprune_companion.cli.options import new_files, option, path, positional, real, suggestion, whole
+from sinkprune_companion.cli.model_options import ModelOptions, check_model
+from sinkprune_companion.cli.options import option, path, positional, real, whole
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from sinkprune_companion.experiments.comparison import Comparison
     from sinkprune_core.models.language_model import LanguageModel
 
 TEXT_BATCH = 32  # sequences at once
 TEXT_DRAWS = 4  # noise levels per sequence: more sequences tell more than more draws
-TASKS = ("suite",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,39 +38,34 @@ class CompareOptions(ModelOptions):
         0.02,
         "smallest difference that would matter, in nats per token; 0.02 is 2 % of perplexity",
         "above 0",
-        lambda margin: margin > 0,
     )
     tasks: tuple[str, ...] = option(
-        (), "suite: this project's offline items, besides the text", nargs="+", metavar="TASK"
+        (),
+        "suite: this project's offline items, besides the text",
+        nargs="+",
+        choices=("suite",),
+        metavar="TASK",
     )
     limit: int | None = whole(None, "items of each group of the suite", least=1, stated="all")
     json: Path | None = path("where the result goes besides")
 
+    outputs = ("json",)
+
     def __post_init__(self):
         super().__post_init__()
-        for name in self.tasks:
-            if name not in TASKS:
-                near = suggestion(name, TASKS)
-                raise ValueError(
-                    f"--tasks {name} cannot be compared{near or ';'} give suite, or measure each model with "
-                    "sinkprune evaluate"
-                )
         if not self.tasks:
             self.refuse(("limit",), "it counts items of --tasks")
+
+    def check_inputs(self) -> None:
+        """Raise an error for a `--text` or a model that is not there."""
+        super().check_inputs()
+        check_model(self.other)
 
 
 def run(options: CompareOptions) -> int:
     """Score both models, one after the other, and print differences with a verdict."""
-    options.check_inputs()
-    check_model_name(options.other)
-    with new_files(json=options.json):
-        return compare_and_write(options)
-
-
-def compare_and_write(options: CompareOptions) -> int:
-    """Do what `run` says, with an output that is held."""
     from sinkprune_companion.cli.inputs import documents_of, on_device, open_model, sequences_of
-    from sinkprune_companion.cli.tables import picture_of, print_next
+    from sinkprune_companion.cli.tables import print_trace_next
     from sinkprune_core.files import write_json
 
     options = on_device(options)
@@ -96,7 +89,7 @@ def compare_and_write(options: CompareOptions) -> int:
     print(report(result))
     if options.json is not None:
         write_json(options.json, result)
-    print_next("trace", options.other, "--figure", picture_of(options.other))
+    print_trace_next(options.other)
     return 0
 
 
@@ -165,29 +158,25 @@ def comparison(a: tuple, b: tuple, margin: float) -> dict[str, object]:
 
     (nats_a, answers_a), (nats_b, answers_b) = a, b
     nats = nats_difference(nats_a, nats_b)
-    result = {
-        "verdict": outcome(nats.difference, margin),
-        "differences": [row("nats per token", nats, "sequences")],
-    }
+    compared = {("nats per token", "sequences"): nats}
+    result = {"verdict": outcome(nats.difference, margin)}
     if answers_a is not None:
-        accuracy = accuracy_difference(answers_a, answers_b)
-        result["differences"].append(row("accuracy", accuracy, "pairs of items"))
+        compared["accuracy", "pairs of items"] = accuracy_difference(answers_a, answers_b)
         result["flips"] = dataclasses.asdict(flips(answers_a, answers_b))
+    result["differences"] = [
+        {
+            "measure": measure,
+            "a": one.a,
+            "b": one.b,
+            "b_minus_a": one.difference.value,
+            "low": one.difference.low,
+            "high": one.difference.high,
+            "number": one.difference.units,
+            "units": units,
+        }
+        for (measure, units), one in compared.items()
+    ]
     return result
-
-
-def row(measure: str, compared: Comparison, units: str) -> dict[str, object]:
-    """Return one measure of both models as a row."""
-    return {
-        "measure": measure,
-        "a": compared.a,
-        "b": compared.b,
-        "b_minus_a": compared.difference.value,
-        "low": compared.difference.low,
-        "high": compared.difference.high,
-        "number": compared.difference.units,
-        "units": units,
-    }
 
 
 def report(result: dict) -> str:

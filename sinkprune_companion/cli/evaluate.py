@@ -1,13 +1,13 @@
 """`sinkprune evaluate`: likelihood of held-out text, or tasks of lm-evaluation-harness."""
 
 import dataclasses
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.model_options import ModelOptions, check_model_name
-from sinkprune_companion.cli.options import check_choice, new_files, option, path, whole
+from sinkprune_companion.cli.model_options import ModelOptions, check_model
+from sinkprune_companion.cli.options import option, path, whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +49,7 @@ class EvaluateOptions(ModelOptions):
         None,
         f"score the whole --text in windows by a published perplexity protocol: {', '.join(PROTOCOLS)}",
         WHOLE,
+        choices=PROTOCOLS,
         metavar="NAME",
     )
     tasks: tuple[str, ...] = option(
@@ -69,6 +70,8 @@ class EvaluateOptions(ModelOptions):
     limit: int | None = whole(
         None, "items per task, or windows of --protocol", least=1, stated="all", group=TASKS
     )
+
+    outputs = ("json",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -98,7 +101,6 @@ class EvaluateOptions(ModelOptions):
     def _check_protocol(self) -> None:
         if self.text is None:
             raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
-        check_choice("protocol", self.protocol, PROTOCOLS)
         self.refuse(("sequences", "length"), "a protocol scores the whole --text in windows of its own")
         self.refuse(("draws",), "a protocol has its own number of draws")
         self.refuse(("family",), "it chooses settings of --tasks")
@@ -108,21 +110,18 @@ class EvaluateOptions(ModelOptions):
         """The tasks of `--tasks`, which may be separated by commas too."""
         return [name for part in self.tasks for name in part.split(",") if name]
 
+    def check_inputs(self) -> None:
+        """Raise an error for a model or, without tasks, for a `--text` that is not there."""
+        if self.tasks:
+            check_model(self.model)
+        else:
+            super().check_inputs()
+
 
 def run(options: EvaluateOptions) -> int:
     """Evaluate a model and print a table; what is missing or broken is said before the model is loaded."""
-    if options.tasks:
-        check_model_name(options.model)
-    else:
-        options.check_inputs()
-    with new_files(json=options.json):
-        return evaluate_and_write(options)
-
-
-def evaluate_and_write(options: EvaluateOptions) -> int:
-    """Do what `run` says, with an output that is held."""
     from sinkprune_companion.cli.inputs import on_device
-    from sinkprune_companion.cli.tables import picture_of, print_next, print_table
+    from sinkprune_companion.cli.tables import print_table, print_trace_next
 
     options = on_device(options)
     if options.tasks:
@@ -131,12 +130,9 @@ def evaluate_and_write(options: EvaluateOptions) -> int:
         table = protocol_table(options)
     else:
         table = text_table(options)
-    print_table(table, options.json)
-    if {"task", "error_draws"} <= set(table):
-        print()
-        for name, meaning in SUITE_MEANINGS.items():
-            print(f"{name:<12} {meaning}")
-    print_next("trace", options.model, "--figure", picture_of(options.model))
+    is_of_suite = {"task", "error_draws"} <= set(table)
+    print_table(table, options.json, SUITE_MEANINGS if is_of_suite else None)
+    print_trace_next(options.model)
     return 0
 
 
@@ -150,7 +146,8 @@ def text_table(options: EvaluateOptions) -> "pd.DataFrame":
 
     documents = documents_of(options, held_out=True)
     lm = open_model(options)
-    refuse_draws(options, lm)
+    if not lm.is_diffusion:
+        options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
     texts = sequences_of(lm, options, documents, options.length, held_out=True)
     draws = options.draws or TEXT_DRAWS
     scores = score_texts(lm, texts, draws, batch=options.batch or TEXT_BATCH, seed=options.seed)
@@ -201,37 +198,22 @@ def task_table(options: EvaluateOptions) -> "pd.DataFrame":
             options.refuse(("family",), f"it has settings of paper and of {', '.join(settled)} only")
     if not others:
         options.refuse(("data",), "the suite comes with this package")
-    with ExitStack() as stack:
-        include = None
-        if options.data is not None:
-            files = local_tasks(options.data, others, options.split or "test")
-            others, include = stack.enter_context(files)
+    data = nullcontext((others, None))
+    if options.data is not None:
+        data = local_tasks(options.data, others, options.split or "test")
+    with data as (others, include):
         lm = open_model(options)
-        refuse_draws(options, lm)
-        try:
-            return evaluate_named(
-                lm,
-                [*of_suite, *others],
-                options.limit,
-                options.family,
-                options.draws,
-                options.seed,
-                options.batch,
-                include,
-                progress=True,
-            )
-        except OSError as error:
-            if any(name.startswith(("blimp", "wikitext")) for name in others):
-                raise OSError(
-                    f"{error}; or give a local folder of BLiMP and WikiText-2: --data FOLDER"
-                ) from error
-            raise
-
-
-def refuse_draws(options: ModelOptions, lm: "LanguageModel") -> None:
-    """Raise ValueError for `--draws` of an autoregressive model."""
-    if not lm.is_diffusion:
-        options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
+        return evaluate_named(
+            lm,
+            [*of_suite, *others],
+            options.limit,
+            options.family,
+            options.draws,
+            options.seed,
+            options.batch,
+            include,
+            progress=True,
+        )
 
 
 def measure_of(lm: "LanguageModel") -> str:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from sinkprune_companion import corpus
-from sinkprune_companion.cli.model_options import ModelOptions, asks_wikitext, device_map_of
+from sinkprune_companion.cli.model_options import ModelOptions, device_map_of
 from sinkprune_companion.harness import local_data
 from sinkprune_core.memory import free_memory
 from sinkprune_core.models.catalog import EMBEDDED
@@ -98,17 +98,11 @@ def documents_of(options: ModelOptions, held_out: bool) -> list[str] | None:
     """
     if options.text is None:
         return None
-    if asks_wikitext(options.text):
+    if options.asks_wikitext:
         split = options.split or ("test" if held_out else "train")
         articles = local_data.wikitext(options.data, split)
         return [local_data.running_text([article]) for article in articles]
-    try:
-        return options.text.read_text(encoding="utf-8-sig").split("\n\n")  # without a mark of byte order
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"--text {options.text} is not UTF-8 text "
-            f"({error.reason} at byte {error.start}): convert it first"
-        ) from None
+    return local_data.read_text(options.text).split("\n\n")
 
 
 def default_length(options: ModelOptions, positions: int) -> int:

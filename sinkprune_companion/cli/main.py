@@ -2,24 +2,24 @@
 
 import argparse
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 from types import ModuleType
 
-from sinkprune_companion.cli.options import Options, Parser, suggestion
+from sinkprune_companion.cli.options import Options, Parser, new_files
+from sinkprune_core.spelling import suggestion
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command: a module of this folder, which is imported when the command is asked for."""
+    """A command: a module of this folder with a class of options and `run`, imported when it is needed."""
 
     name: str
-    """The module has this name, a class of options, and `run(options)`, which returns an exit status."""
-
     summary: str
-    """What it does, for help."""
 
     @property
     def module(self) -> ModuleType:
@@ -44,20 +44,18 @@ class Command:
         return parser
 
 
-COMMANDS = {
-    command.name: command
-    for command in (
-        Command("prune", "prune a model and save it in transformers format"),
-        Command("trace", "write from prompts, and print how much attention sinks move"),
-        Command("evaluate", "likelihood on held-out text, or tasks"),
-        Command("compare", "two models, or one before and after pruning, in pairs, with a verdict"),
-        Command("reproduce", "run the notebooks and print the paper's claims with their verdicts"),
-        Command("claims", "print the whole claims table of a run"),
-        Command("publish", "put a finished run into notebooks/, figures/ and README.md"),
-        Command("train", "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model"),
-        Command("card", "measure a diffusion adapter beside smol-ar and write its model card"),
-    )
+SUMMARIES = {
+    "prune": "prune a model and save it in transformers format",
+    "trace": "write from prompts, and print how much attention sinks move",
+    "evaluate": "likelihood on held-out text, or tasks",
+    "compare": "two models, or one before and after pruning, in pairs, with a verdict",
+    "reproduce": "run the notebooks and print the paper's claims with their verdicts",
+    "claims": "print the whole claims table of a run",
+    "publish": "put a finished run into notebooks/, figures/ and README.md",
+    "train": "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model",
+    "card": "measure a diffusion adapter beside smol-ar and write its model card",
 }
+COMMANDS = {name: Command(name, summary) for name, summary in SUMMARIES.items()}
 HELP = ("help", "-h", "--help", "-v")
 OUT_OF_MEMORY = (
     "allocate memory",  # the system and PyTorch on a CPU
@@ -72,18 +70,11 @@ OURS = ("sinkprune_core", "sinkprune_companion", "__main__")
 
 def help_text() -> str:
     """Return what `sinkprune` says of itself."""
-    lines = [f"  {name:<11} {command.summary}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: sinkprune COMMAND [OPTIONS]",
-            "",
-            __doc__,
-            "",
-            *lines,
-            "",
-            "  sinkprune COMMAND --help   explains a command",
-            "  sinkprune --version        prints the version",
-        ]
+    lines = "\n".join(f"  {name:<11} {command.summary}" for name, command in COMMANDS.items())
+    return (
+        f"usage: sinkprune COMMAND [OPTIONS]\n\n{__doc__}\n\n{lines}\n\n"
+        "  sinkprune COMMAND --help   explains a command\n"
+        "  sinkprune --version        prints the version"
     )
 
 
@@ -99,8 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(help_text())
         return 0
     if arguments[0] == "--version":
-        from importlib.metadata import version
-
         print(f"sinkprune {version('sinkprune')}")
         return 0
     with warnings.catch_warnings():
@@ -114,7 +103,9 @@ def run(arguments: Sequence[str]) -> int:
     options = None
     try:
         name, options = parse(arguments)
-        return COMMANDS[name].module.run(options)
+        options.check_inputs()
+        with new_files(**{output: getattr(options, output) for output in options.outputs}):
+            return COMMANDS[name].module.run(options)
     except KeyboardInterrupt:
         left = "nothing was done yet" if options is None else options.left_behind
         print(f"interrupted: {left}", file=sys.stderr)
@@ -123,19 +114,11 @@ def run(arguments: Sequence[str]) -> int:
         raise
     except BaseException as error:  # a library in Rust that panics raises no Exception
         if "--debug" in arguments:
-            import traceback
-
             traceback.print_exc()
-        close_progress_bars()
+        for bar in list(sys.modules["tqdm"].tqdm._instances) if "tqdm" in sys.modules else ():
+            bar.close()  # so that what is printed next has a line of its own
         print(f"error: {sentence(error, arguments[0])}", file=sys.stderr)
         return 1
-
-
-def close_progress_bars() -> None:
-    """Take progress bars off the terminal, so that what is printed next has a line of its own."""
-    progress = sys.modules.get("tqdm")  # a command that has not imported it has no bar
-    for bar in list(progress.tqdm._instances) if progress else ():
-        bar.close()
 
 
 def parse(arguments: Sequence[str]) -> tuple[str, Options]:
@@ -181,10 +164,8 @@ def was_raised_here(error: BaseException) -> bool:
     """Return whether code of this project raised an error with words for the user."""
     if not isinstance(error, (ValueError, RuntimeError, ModuleNotFoundError)):
         return False
-    step = error.__traceback__
-    while step.tb_next is not None:
-        step = step.tb_next
-    module = step.tb_frame.f_globals.get("__name__", "")
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
     return module.partition(".")[0] in OURS
 
 

@@ -1,19 +1,10 @@
 """The options of commands that work on one model and some text: prune, trace, evaluate and compare."""
 
-import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from sinkprune_companion.cli.options import (
-    Options,
-    check_input_file,
-    option,
-    path,
-    positional,
-    suggestion,
-    whole,
-)
+from sinkprune_companion.cli.options import Options, check_input_file, option, path, positional, whole
 
 WIKITEXT = "wikitext-2"  # the value of --text that stands for a data set instead of a file
 SPLITS = ("train", "validation", "test")
@@ -21,17 +12,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WHERE = "where the model is computed"
 TEXT = "text"
-
-
-def dtype_name(text: str) -> str:
-    """Return the full name of a dtype, for argparse."""
-    name = ALIASES.get(text, text)
-    if name not in (*DTYPES, "auto"):
-        near = suggestion(text, (*DTYPES, *ALIASES))
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is unknown{near or ';'} choose one of {', '.join(DTYPES)}, auto"
-        )
-    return name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +24,8 @@ class ModelOptions(Options):
         "auto",
         "float32 (fp32), bfloat16 (bf16), float16 (fp16) or auto, the device's best (default)",
         WHERE,
-        type=dtype_name,
+        type=lambda name: ALIASES.get(name, name),
+        choices=(*DTYPES, "auto"),
         metavar="DTYPE",
     )
     device: str = option("auto", "cpu, cuda, cuda:1, mps (default: a GPU where there is one)", WHERE)
@@ -79,17 +60,21 @@ class ModelOptions(Options):
             self.refuse(("device",), f"--device-map {self.device_map} names the devices")
 
     def check_inputs(self) -> None:
-        """Raise an error for a model or a `--text` that is not there, before anything heavy is imported."""
-        check_model_name(self.model)
-        if asks_wikitext(self.text):
-            return
-        for name in ("data", "split"):
-            if getattr(self, name) is not None:
-                raise ValueError(
-                    f"--{name} {getattr(self, name)} is for --text {WIKITEXT}, and in evaluate for --tasks "
-                    "blimp and wikitext: give one of them or leave it out"
-                )
-        check_input_file("text", self.text)
+        """Raise an error for a `--text` or a model that is not there."""
+        if not self.asks_wikitext:
+            for name in ("data", "split"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"--{name} {getattr(self, name)} is for --text {WIKITEXT}, and in evaluate for "
+                        "--tasks blimp and wikitext: give one of them or leave it out"
+                    )
+            check_input_file("text", self.text)
+        check_model(self.model)
+
+    @property
+    def asks_wikitext(self) -> bool:
+        """Whether `--text` asks for the data set WikiText-2: a file of that name comes first."""
+        return self.text is not None and str(self.text) == WIKITEXT and not self.text.is_file()
 
 
 def device_map_of(text: str) -> str | dict[str, str | int]:
@@ -108,32 +93,8 @@ def device_map_of(text: str) -> str | dict[str, str | int]:
         ) from None
 
 
-def asks_wikitext(text: Path | None) -> bool:
-    """Return whether `--text` asks for the data set WikiText-2: a file of that name comes first."""
-    return text is not None and str(text) == WIKITEXT and not text.is_file()
+def check_model(name: str) -> None:
+    """Raise ValueError unless `name` is in the table of models or a folder with a model."""
+    from sinkprune_core.models.hub import parse  # seconds of imports, which help does without
 
-
-def check_model_name(name: str) -> None:
-    """Raise ValueError or an OSError unless `name` is in the table of models or a folder with a model."""
-    from sinkprune_core.models.catalog import EMBEDDED, MODELS, REFUSED
-
-    plain, _, revision = name.partition("@")
-    if plain in EMBEDDED and revision:
-        raise ValueError(
-            f"{name}: {plain} comes with this package and has no revisions; leave @{revision} out"
-        )
-    if plain in MODELS or plain in REFUSED:
-        return
-    folder = Path(name)
-    wanted = "a folder with config.json and safetensors"
-    if folder.is_file():
-        raise NotADirectoryError(f"{name} is a file: give {wanted}")
-    if folder.is_dir():
-        if (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
-            return
-        raise FileNotFoundError(f"the folder {name} holds no config.json and no safetensors: give {wanted}")
-    near = suggestion(plain, MODELS)
-    raise ValueError(
-        f"{name}: no such folder or model{near or ';'} give {', '.join(EMBEDDED)}, "
-        f"a hub id of docs/models.md, or {wanted}"
-    )
+    parse(name)

@@ -3,13 +3,21 @@
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
 
+from sinkprune_core.spelling import suggestion
+
 NEXT = "the same command begins anew"
+LIMITS = {  # of real numbers, as help and errors call them
+    "above 0": lambda value: value > 0,
+    "of at least 0": lambda value: value >= 0,
+    "of at least 0 and below 1": lambda value: 0 <= value < 1,
+    "of at least 0 and at most 1": lambda value: 0 <= value <= 1,
+}
 
 
 # fields of a class of options
@@ -31,19 +39,13 @@ def whole(default: int | None, text: str, least: int, stated: str | None = None,
             f"{word} must be a whole number of at least {least}: give such a number, or leave it out"
         )
 
-    help_text = _with_default(f"{text} (at least {least}", default if stated is None else stated)
+    help_text = _with_default(f"{text} (at least {least}", stated or default)
     return option(default, help_text, group, type=number, metavar="N")
 
 
-def real(
-    default: float | None,
-    text: str,
-    limits: str,
-    allowed: Callable[[float], bool],
-    stated: str | None = None,
-    group: str | None = None,
-):
-    """Return the field of a finite number that is `allowed`; `limits` says in words which are."""
+def real(default: float | None, text: str, limits: str, stated: str | None = None, group: str | None = None):
+    """Return the field of a finite number; `limits` is one of LIMITS."""
+    allowed = LIMITS[limits]
 
     def number(word: str) -> float:
         value = math.nan
@@ -53,10 +55,9 @@ def real(
             return value
         is_percent = 1 < value <= 100 and allowed(value / 100)
         advice = f"{value:g} % is {value / 100:g}" if is_percent else "give such a number, or leave it out"
-        noun = f"finite number{' of' if limits.startswith('at ') else ''} {limits}"
-        raise argparse.ArgumentTypeError(f"{word} must be a {noun}: {advice}")
+        raise argparse.ArgumentTypeError(f"{word} must be a finite number {limits}: {advice}")
 
-    help_text = _with_default(f"{text} ({limits}", default if stated is None else stated)
+    help_text = _with_default(f"{text} ({limits.removeprefix('of ')}", default if stated is None else stated)
     return option(default, help_text, group, type=number, metavar="X")
 
 
@@ -88,16 +89,20 @@ class Options:
     given: frozenset[str] = frozenset()
     """Names of the options that the user gave; all others have their defaults."""
 
+    outputs = ()
+    """Names of the options whose files the command writes: they must be new, and are held while it runs."""
+
+    left_behind = f"nothing was written, and {NEXT}"
+    """What an interrupted command leaves, in words."""
+
+    def check_inputs(self) -> None:
+        """Raise an error for what is named and not there, before the work."""
+
     def refuse(self, names: Iterable[str], reason: str) -> None:
         """Raise ValueError when the user gave one of the options `names`, which do nothing for `reason`."""
         for name in names:
             if name in self.given:
                 raise ValueError(f"{flag(name)} does nothing here: {reason}; leave it out")
-
-    @property
-    def left_behind(self) -> str:
-        """What an interrupted command leaves, in words."""
-        return f"nothing was written, and {NEXT}"
 
 
 def flag(name: str) -> str:
@@ -117,6 +122,12 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise ValueError with argparse's message."""
         raise ValueError(message.removeprefix("argument "))
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            near = suggestion(str(value), action.choices)
+            words = f"{value} is unknown{near or ';'} choose one of {', '.join(action.choices)}"
+            raise argparse.ArgumentError(action, words)
 
     def add_options(self, options: type[Options]) -> None:
         """Add what the fields of a class of options declare, in groups."""
@@ -146,27 +157,6 @@ class Parser(argparse.ArgumentParser):
             if name != "debug"
         }
         return options(**given, given=frozenset(given))
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """Return `; did you mean a or b?` with the up to three `known` words nearest to `word`, or nothing."""
-    import difflib  # what no command needs that is spelt right
-
-    full = {name.lower(): name for name in known}
-    last_parts = {name.rpartition("/")[2]: full[name] for name in full}
-    near = difflib.get_close_matches(word.lower(), full, n=3)
-    if not near:
-        near = difflib.get_close_matches(word.lower(), last_parts, n=3)
-    names = [full.get(name) or last_parts[name] for name in near]
-    return f"; did you mean {' or '.join(dict.fromkeys(names))}?" if names else ""
-
-
-def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
-    """Raise ValueError, with the nearest names, for a value that is not among those allowed."""
-    allowed = list(allowed)
-    if value not in allowed:
-        near = suggestion(value, allowed)
-        raise ValueError(f"{flag(name)} {value} is unknown{near or ';'} choose one of {', '.join(allowed)}")
 
 
 # files

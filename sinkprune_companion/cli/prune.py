@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune_companion.cli.model_options import ModelOptions
-from sinkprune_companion.cli.options import check_choice, option, path, real, suggestion, switch, whole
+from sinkprune_companion.cli.options import option, path, real, switch, whole
 from sinkprune_companion.cli.prune_output import check_places, is_finished, places_held, save
 from sinkprune_core.pruning.presets import ABOUT
+from sinkprune_core.spelling import suggestion
 
 if TYPE_CHECKING:
     from sinkprune_core.pruning.recipe import Recipe
@@ -48,13 +49,16 @@ class PruneOptions(ModelOptions):
     )
     length: int | None = whole(None, "tokens per sequence", least=2, stated="128, with --text 512")
     preset: str = option(
-        "unstable", "a recipe of the literature, see below (default: unstable)", HOW, metavar="NAME"
+        "unstable",
+        "a recipe of the literature, see below (default: unstable)",
+        HOW,
+        choices=tuple(ABOUT),
+        metavar="NAME",
     )
     sparsity: float | None = real(
         None,
         "share of zeros in the blocks' linears",
-        "at least 0 and below 1",
-        lambda share: 0 <= share < 1,
+        "of at least 0 and below 1",
         stated="0.5",
         group=HOW,
     )
@@ -83,7 +87,6 @@ class PruneOptions(ModelOptions):
         super().__post_init__()
         if self.out is None and not self.dry_run:
             raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
-        check_choice("preset", self.preset, ABOUT)
         if self.stream and self.device_map is not None:
             raise ValueError(
                 "--stream and --device-map exclude each other: "
@@ -110,12 +113,17 @@ class PruneOptions(ModelOptions):
 
 def run(options: PruneOptions) -> int:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
-    options.check_inputs()
+    from sinkprune_core.pruning.criteria import CRITERIA
+
     check_places(options)
     recipe = recipe_of(options)
-    refuse_idle(options, recipe)
+    if not CRITERIA[recipe.criterion].calibrated:
+        options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
+    if recipe.pattern != "structured":
+        options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
+    sees_clean_text = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
     if options.sequences is None:
-        options = replace(options, sequences=SEQUENCES if sees_no_noise(recipe) else NOISED_SEQUENCES)
+        options = replace(options, sequences=SEQUENCES if sees_clean_text else NOISED_SEQUENCES)
     with places_held(options, recipe):
         return prune_and_save(options, recipe)
 
@@ -152,7 +160,8 @@ def prune_and_save(options: PruneOptions, recipe: Recipe) -> int:
 def recipe_of(options: PruneOptions) -> Recipe:
     """Return the recipe of `--preset` with `--sparsity`, `--pattern` and the fields of `--set` changed.
 
-    Raises ValueError for a field that does not exist or is given twice, and what `Recipe` raises.
+    A field is set to a JSON value, or a word. Raises ValueError for one that does not exist or is given
+    twice, and what `Recipe` raises.
     """
     from sinkprune_core.pruning.recipe import Recipe, preset
 
@@ -162,63 +171,21 @@ def recipe_of(options: PruneOptions) -> Recipe:
             changes[name] = getattr(options, name)
     known = [declared.name for declared in fields(Recipe)]
     for assignment in options.set:
-        name, value = parse_assignment(assignment, known)
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment}: write FIELD=VALUE, e.g. --set allocation=owl")
+        if name not in known:
+            near = suggestion(name, known)
+            raise ValueError(
+                f"--set {assignment}: a recipe has no {name!r}{near or ';'} it has {', '.join(known)}"
+            )
         if name in changes:
             raise ValueError(f"--set {assignment}: {name} is given twice; give it once")
-        changes[name] = value
+        try:
+            changes[name] = json.loads(text)
+        except ValueError:
+            changes[name] = text  # a word needs no quotes
     return preset(options.preset, **changes)
-
-
-def parse_assignment(assignment: str, known: list[str]) -> tuple[str, object]:
-    """Return field and value of `FIELD=VALUE`: a JSON value, or a word.
-
-    Raises ValueError for a field that is not `known`.
-    """
-    name, equals, text = assignment.partition("=")
-    if not equals:
-        raise ValueError(f"--set {assignment}: write FIELD=VALUE, e.g. --set allocation=owl")
-    if name not in known:
-        near = suggestion(name, known)
-        raise ValueError(
-            f"--set {assignment}: a recipe has no {name!r}{near or ';'} it has {', '.join(known)}"
-        )
-    try:
-        return name, json.loads(text)
-    except ValueError:
-        return name, text  # a word needs no quotes
-
-
-def refuse_idle(options: PruneOptions, recipe: Recipe) -> None:
-    """Raise ValueError for an option that would do nothing with this recipe."""
-    from sinkprune_core.pruning.criteria import CRITERIA
-
-    if not CRITERIA[recipe.criterion].calibrated:
-        options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
-    if recipe.pattern != "structured":
-        options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
-    needs_sparsegpt = (recipe.criterion != "sparsegpt", "only criterion=sparsegpt has it")
-    needs_sinks = (recipe.exclude == "none", "exclude=none looks for no sinks")
-    needs_noise = (sees_no_noise(recipe), "inputs=clean with exclude=none has no noise levels")
-    rules = {
-        "damping": needs_sparsegpt,
-        "block_size": needs_sparsegpt,
-        "owl_m": (recipe.allocation != "owl", "only allocation=owl has it"),
-        "owl_lambda": (recipe.allocation == "uniform", "allocation=uniform makes all layers equal"),
-        "sink_std": needs_sinks,
-        "stability_threshold": needs_sinks,
-        "noise": needs_noise,
-        "noise_levels": needs_noise,
-    }
-    for assignment in options.set:
-        name = assignment.partition("=")[0]
-        is_idle, reason = rules.get(name, (False, ""))
-        if is_idle:
-            raise ValueError(f"--set {name} does nothing here: {reason}; leave it out")
-
-
-def sees_no_noise(recipe: Recipe) -> bool:
-    """Return whether a recipe sees its text clean only, and looks for no sinks in noised text."""
-    return recipe.inputs == "clean" and recipe.exclude == "none"
 
 
 def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:
@@ -233,21 +200,19 @@ def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:
     from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.costs.pruning import pruning_cost
     from sinkprune_core.models.catalog import EMBEDDED
-    from sinkprune_core.models.hub import available_memory, parse, requirements
+    from sinkprune_core.models.hub import available_memory, requirements
 
-    row, _ = parse(options.model)
     need = requirements(options.model, options.dtype, options.device)
-    if row is None or row.id in EMBEDDED or not need.download:
+    if options.model in EMBEDDED or not need.download:
         return False
     is_streamed = options.stream or need.memory > STREAM_ABOVE * available_memory(options.device)
     lm = replace(without_weights(options.model, options.dtype, options.device), is_streamed=is_streamed)
     length = options.length or default_length(options, lm.model.config.max_position_embeddings)
-    ids_NT = torch.zeros(options.sequences, length, dtype=torch.long)
-    calibration = Calibration(ids_NT, options.seed, options.batch)
+    calibration = Calibration(torch.zeros(options.sequences, length, dtype=torch.long))
     work = options.work or (Path() if is_streamed else None)
     cost = pruning_cost(lm, recipe, calibration, options.out or Path(), work, device=options.device)
     print(
-        f"{row.id} is not on this machine: {need.download / 1e9:.1f} GB to download; "
+        f"{options.model} is not on this machine: {need.download / 1e9:.1f} GB to download; "
         f"then{' streamed from disk,' if is_streamed else ''} {recipe.name}, sparsity {recipe.sparsity}: "
         f"{cost}",
         file=sys.stderr,

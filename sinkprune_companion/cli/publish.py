@@ -8,28 +8,19 @@ from sinkprune_companion.cli.options import Options, option
 from sinkprune_companion.run.profiles import run_folder
 
 
-def names_of(text: str) -> tuple[str, ...]:
-    """Return the names of a list with commas, for argparse."""
-    return tuple(text.split(","))
-
-
 @dataclass(frozen=True, kw_only=True)
 class PublishOptions(Options):
     """The options of `sinkprune publish`."""
 
     profile: str = option("full", f"{PROFILE_HELP} (default: full)", metavar="NAME")
-
     notebooks: tuple[str, ...] = option(
         (),
         "publish these notebooks alone, e.g. 03_pruning_results (default: all of the run)",
-        type=names_of,
+        type=lambda names: tuple(names.split(",")),
         metavar="NAME,NAME",
     )
 
-    @property
-    def left_behind(self) -> str:
-        """What an interrupted command leaves, in words."""
-        return "what is published may be of two runs; the same command publishes all of this one"
+    left_behind = "what is published may be of two runs; the same command publishes all of this one"
 
 
 def run(options: PublishOptions) -> int:

@@ -12,12 +12,15 @@ from pathlib import Path
 
 from sinkprune_companion import project_root
 from sinkprune_companion.cli.claims import print_claims
-from sinkprune_companion.cli.options import Options, option, suggestion, switch
+from sinkprune_companion.cli.options import Options, option, switch
+from sinkprune_companion.run import progress
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
+from sinkprune_core.spelling import suggestion
 
 LOOK_EVERY = 2.0  # seconds between two looks at what runs
 SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
 STOP_WITHIN = 10.0  # seconds before what does not end by itself is killed
+GOES_ON = "the same command goes on from here"
 TAIL = 12  # lines of the log that are shown where no notebook failed
 
 
@@ -43,10 +46,7 @@ class ReproduceOptions(Options):
     @property
     def left_behind(self) -> str:
         """What an interrupted command leaves, in words."""
-        return (
-            f"finished notebooks and records are kept in runs/{self.profile}, "
-            "and the same command goes on from here"
-        )
+        return f"finished notebooks and records are kept in runs/{self.profile}, and {GOES_ON}"
 
 
 def run(options: ReproduceOptions) -> int:
@@ -93,18 +93,17 @@ def run_graph(command: list[str], environment: dict, lock: int, log: Path, optio
 
 def show_progress(process: subprocess.Popen, options: ReproduceOptions) -> None:
     """Show what a run is doing until it ends: on one line of a terminal, else a line a minute."""
-    from sinkprune_companion.run import progress, run_costs
+    from sinkprune_companion.run import run_costs
 
     began = time.time()
     counts = jobs_by_notebook(options.profile)
     minutes = run_costs.minutes_per_job(options.profile) if options.on == "local" else {}
     is_terminal = sys.stderr.isatty()
-    pause = LOOK_EVERY if is_terminal else SAY_EVERY
     while process.poll() is None:
         jobs = progress.jobs_begun(run_folder(options.profile), began)
         show(progress.line(jobs, counts, minutes, os.cpu_count() or 1), is_terminal)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(pause)
+            process.wait(LOOK_EVERY if is_terminal else SAY_EVERY)
     show("", is_terminal)
 
 
@@ -143,8 +142,8 @@ def say_what_failed(folder: Path, log: Path) -> None:
     for line in lines:
         print(line, file=sys.stderr)
     print(
-        "error: not everything ran; finished notebooks and records are kept, "
-        f"and the same command goes on from here (its log: runs/{log.name})",
+        f"error: not everything ran; finished notebooks and records are kept, and {GOES_ON} "
+        f"(its log: runs/{log.name})",
         file=sys.stderr,
     )
 
@@ -181,17 +180,12 @@ def snakemake_command(root: Path, options: ReproduceOptions) -> list[str]:
 
 
 def failures(folder: Path) -> list[str]:
-    """Return one line per error in the executed notebooks of a run, and per kernel that was killed.
-
-    The cells of sweeps are notebooks too.
-    """
+    """Return one line per error in the executed notebooks of a run, and per kernel that was killed."""
     import nbformat
 
     lines = []
-    for file in [*sorted(folder.glob("notebooks/*.ipynb")), *sorted(folder.glob("cells/*/*/*.ipynb"))]:
-        where = file.stem
-        if file.parent.name != "notebooks":
-            where += f", cell {file.parent.name}"
+    for file, label in progress.notebook_files(folder).items():
+        where = f"{file.stem}, cell {label}" if label else file.stem
         try:
             cells = nbformat.read(file, 4).cells
         except (ValueError, nbformat.reader.NotJSONError):  # the job failed before papermill wrote anything
@@ -202,9 +196,8 @@ def failures(folder: Path) -> list[str]:
         code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
         answered = [cell for cell in code if "shell.execute_reply" in cell.metadata.get("execution", {})]
         if not errors and len(answered) < len(code):
-            cell = len(answered) + 1
             lines.append(
-                f"error in {where}: its kernel was killed in code cell {cell} of {len(code)}, "
+                f"error in {where}: its kernel was killed in code cell {len(answered) + 1} of {len(code)}, "
                 "as the system does where memory runs out"
             )
     return lines

@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +22,7 @@ def estimate(values: pd.Series) -> dict[str, object]:
     if len(known) > 1:
         mean = interval(known)
         return {name: getattr(mean, name) for name in ("value", "low", "high", "units", "method")}
-    return {"value": float(known.iloc[0]) if len(known) else math.nan}
+    return {"value": float(known.mean()) if len(known) else math.nan}
 
 
 def as_text(table: pd.DataFrame) -> str:
@@ -29,20 +30,19 @@ def as_text(table: pd.DataFrame) -> str:
     return table.to_string(float_format=lambda value: f"{value:.4g}")
 
 
-def print_table(table: pd.DataFrame, json: Path | None) -> None:
-    """Print `table`, and write its rows to the file `json` where that is given."""
+def print_table(table: pd.DataFrame, json: Path | None, meanings: Mapping[str, str] | None = None) -> None:
+    """Print `table` and what its columns or rows mean, and write its rows to the file `json` where given."""
     print(as_text(table))
     if json is not None:
         with atomic(json) as partial:
             rows = table.reset_index().to_json(orient="records", indent=1)
             partial.write_text(rows + os.linesep, encoding="utf-8")
+    if meanings:
+        width = max(map(len, meanings))
+        print("", *(f"{name:<{width}}  {meaning}" for name, meaning in meanings.items()), sep="\n")
 
 
-def print_next(*command: object) -> None:
-    """Print the command that a user may want to run next, on stderr: tables go to stdout."""
-    print(f"next: sinkprune {shlex.join(str(part) for part in command)}", file=sys.stderr)
-
-
-def picture_of(model: str) -> str:
-    """Return a name for the picture of a model's sinks."""
-    return f"{Path(model.partition('@')[0]).name}-sinks.png"
+def print_trace_next(model: str) -> None:
+    """Print the command that a user may want to run next on a model, on stderr: tables go to stdout."""
+    picture = f"{Path(model.partition('@')[0]).name}-sinks.png"
+    print(f"next: sinkprune trace {shlex.join([model, '--figure', picture])}", file=sys.stderr)

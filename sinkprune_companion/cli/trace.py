@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sinkprune_companion.cli.model_options import ModelOptions
-from sinkprune_companion.cli.options import new_files, path, real, whole
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from sinkprune_core.models.language_model import LanguageModel
-    from sinkprune_core.sinks.trace import Trace
+from sinkprune_companion.cli.options import path, real, whole
 
 PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
 MEANINGS = {
@@ -41,13 +34,15 @@ class TraceOptions(ModelOptions):
     block: int | None = whole(
         None, "tokens per block; blocks are written one after the other", least=1, stated="one block"
     )
-    temperature: float = real(0.0, "0 takes the most probable token", "at least 0", lambda value: value >= 0)
+    temperature: float = real(0.0, "0 takes the most probable token", "of at least 0")
     out: Path | None = path("where the trace goes (safetensors)")
     figure: Path | None = path(
         "where a picture of the first prompt's trace goes: attention by token and step, sinks ringed",
         "FILE.png",
     )
     json: Path | None = path("where the table goes besides")
+
+    outputs = ("out", "figure", "json")
 
     def __post_init__(self):
         super().__post_init__()
@@ -79,19 +74,14 @@ class TraceOptions(ModelOptions):
 
 def run(options: TraceOptions) -> int:
     """Trace a model, print the table of sink statistics, explain it, and say what to read first."""
-    options.check_inputs()
-    with new_files(out=options.out, figure=options.figure, json=options.json):
-        return trace_and_write(options)
-
-
-def trace_and_write(options: TraceOptions) -> int:
-    """Do what `run` says, with outputs that are held."""
     import pandas as pd
     import torch
 
     from sinkprune_companion.cli.inputs import documents_of, on_device, open_model, sequences_of
     from sinkprune_companion.cli.tables import estimate, print_table
+    from sinkprune_companion.figures.trajectories import panel, plot_sink_positions
     from sinkprune_core.diffusion.samplers import Sampler
+    from sinkprune_core.files import atomic
     from sinkprune_core.sinks.detection import variability
     from sinkprune_core.sinks.trace import trace
 
@@ -101,44 +91,23 @@ def trace_and_write(options: TraceOptions) -> int:
     if not lm.is_diffusion:
         options.refuse(("block",), f"{lm.name} is autoregressive and writes token by token")
     ids_by_source = sequences_of(lm, options, documents, options.prompt, held_out=True)
-    sampler = Sampler(
-        length=options.tokens,
-        steps=options.steps,
-        block=options.block,
-        temperature=options.temperature,
-    )
+    sampler = Sampler(options.tokens, options.steps, options.block, temperature=options.temperature)
     traced = trace(lm, torch.cat(list(ids_by_source.values())), sampler, options.seed, options.batch)
     if options.out is not None:
         traced.save(options.out)
     if options.figure is not None:
-        draw(lm, traced, Path(options.model).name, options.figure)
+        kind = "diffusion" if lm.is_diffusion else "autoregressive"
+        title = f"{Path(options.model).name}, {kind}"
+        figure = plot_sink_positions([panel(lm, traced, 0, title)])
+        with atomic(options.figure) as partial:
+            figure.savefig(partial, dpi=150, bbox_inches="tight")
     measures = variability(traced.mass_BSK, traced.visible_SK).drop(columns="prompt")
     estimates = pd.DataFrame({name: estimate(measures[name]) for name in measures.columns}).T
-    print_table(estimates, options.json)
-    print()
-    for name, meaning in MEANINGS.items():
-        print(f"{name:<27} {meaning}")
+    print_table(estimates, options.json, MEANINGS)
     if options.figure is not None:
         print(f"\n{options.figure}: attention of the first prompt by token and step; red rings are sinks")
-    print(f"\n{first_reading(estimates)}")
-    return 0
-
-
-def first_reading(estimates: pd.DataFrame) -> str:
-    """Return the sentence to read before the table."""
-    overlap = estimates.loc["overlap", "value"]
-    return (
-        f"Read overlap first: of the sinks of two consecutive steps {overlap:.0%} are the same "
-        "(100 % where none moves)."
+    print(
+        f"\nRead overlap first: of the sinks of two consecutive steps "
+        f"{estimates.loc['overlap', 'value']:.0%} are the same (100 % where none moves)."
     )
-
-
-def draw(lm: LanguageModel, traced: Trace, name: str, file: Path) -> None:
-    """Write the picture of the first prompt's trace; `name` is what it calls the model."""
-    from sinkprune_companion.figures.trajectories import panel, plot_sink_positions
-    from sinkprune_core.files import atomic
-
-    kind = "diffusion" if lm.is_diffusion else "autoregressive"
-    figure = plot_sink_positions([panel(lm, traced, 0, f"{name}, {kind}")])
-    with atomic(file) as partial:
-        figure.savefig(partial, dpi=150, bbox_inches="tight")
+    return 0

@@ -2,15 +2,14 @@
 
 import argparse
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sinkprune_companion.cli.model_options import check_model_name
+from sinkprune_companion.cli.model_options import check_model
 from sinkprune_companion.cli.options import (
     Options,
     check_input_file,
     check_writable,
-    new_files,
     option,
     path,
     positional,
@@ -23,19 +22,6 @@ from sinkprune_core.files import cache_dir
 KINDS = ("diffusion", "autoregressive")
 DTYPES = ("auto", "bfloat16", "float32")
 EMBEDDED_BASE = "smol-ar"
-SETTINGS = (
-    "kind",
-    "base",
-    "from_scratch",
-    "mask_token",
-    "tokens",
-    "lengths",
-    "batch_tokens",
-    "learning_rate",
-    "rank",
-    "decay_share",
-    "seed",
-)
 
 
 def lengths_of(text: str) -> tuple[int, ...]:
@@ -83,13 +69,12 @@ class TrainOptions(Options):
         metavar="N,N",
     )
     batch_tokens: int = whole(2048, "tokens per step", least=2)
-    learning_rate: float = real(0.001, "learning rate before it falls", "above 0", lambda rate: rate > 0)
+    learning_rate: float = real(0.001, "learning rate before it falls", "above 0")
     rank: int = whole(32, "rank of the adapter", least=1)
     decay_share: float = real(
         0.2,
         "share of all steps over which the learning rate falls to zero at the end",
-        "at least 0 and at most 1",
-        lambda share: 0 <= share <= 1,
+        "of at least 0 and at most 1",
     )
     seed: int = whole(0, "seed of the fresh weights, of the crops and of the noise", least=0)
     device: str = option("auto", "cpu, cuda, cuda:1, mps (default: a GPU where there is one)")
@@ -113,18 +98,9 @@ class TrainOptions(Options):
         "FOLDER",
     )
 
+    outputs = ("export",)
+
     def __post_init__(self):
-        written = ",".join(map(str, self.lengths))
-        if not self.lengths or min(self.lengths) < 2:
-            raise ValueError(
-                f"--lengths {written} must be whole numbers of at least 2 each: "
-                "the first token of a crop is never predicted; give e.g. --lengths 64,128"
-            )
-        if max(self.lengths) > self.batch_tokens:
-            raise ValueError(
-                f"--lengths {written} must not exceed --batch-tokens {self.batch_tokens}: "
-                "a batch holds at least one crop; give shorter lengths or a larger batch"
-            )
         if self.is_embedded:
             self.refuse(("mask_token",), f"it is for other bases, and {EMBEDDED_BASE} has its own mask token")
         if self.from_scratch:
@@ -134,6 +110,12 @@ class TrainOptions(Options):
                 f"--start-from {self.start_from} goes on with a run, --begin-with {self.begin_with} begins "
                 "one of other settings: give one of them"
             )
+
+    def check_inputs(self) -> None:
+        """Raise an error for a text or base that is not there, and a folder that cannot be written."""
+        check_input_file("text", self.text)
+        check_model(self.base)
+        check_writable("folder", self.run_folder)
 
     @property
     def is_embedded(self) -> bool:
@@ -165,15 +147,6 @@ class TrainOptions(Options):
 
 def run(options: TrainOptions) -> int:
     """Train in the run's folder, going on from its last checkpoint, and export what came out."""
-    check_model_name(options.base)
-    check_input_file("text", options.text)
-    check_writable("folder", options.run_folder)
-    with new_files(export=options.export):
-        return train_and_export(options)
-
-
-def train_and_export(options: TrainOptions) -> int:
-    """Do what `run` says, with an output that is held."""
     from sinkprune_companion.cli.inputs import require_memory
     from sinkprune_companion.training.export import export
     from sinkprune_companion.training.lora import tokens_seen, train
@@ -182,31 +155,25 @@ def train_and_export(options: TrainOptions) -> int:
 
     require_memory()
     device = choose_device(options.device, f"--device {options.device}")
-    settings = {name: getattr(options, name) for name in SETTINGS}
+    shared = {declared.name for declared in fields(Training)} & {
+        declared.name for declared in fields(options)
+    }
+    settings = {name: getattr(options, name) for name in shared - {"dtype"}}
     if "rank" in options.given:
         settings["alpha"] = 2 * options.rank
     if options.begin_with is not None:
         settings["earlier_tokens"] = tokens_seen(options.begin_with)
     config = Training(dtype=training_dtype(options.dtype, device), **settings)
-    text = None
-    if options.text is not None:
-        text = options.text.read_text(encoding="utf-8")
+    text = None if options.text is None else options.text.read_text(encoding="utf-8")
     checkpoint = train(
         config, options.run_folder, options.start_from, options.begin_with, text=text, device=device
     )
     if options.export is not None:
         export(checkpoint, options.export)
         print(f"{'adapter' if options.makes_adapter else 'model'} written to {options.export}")
-        if command := next_command(options):
-            print(f"next: {shlex.join(command)}")
+        folder = str(options.export)
+        if not options.makes_adapter:
+            print(f"next: sinkprune prune {shlex.join([folder, '--out', f'{folder}-pruned'])}")
+        elif options.kind == "diffusion":  # its twin has no card of its own
+            print(f"next: sinkprune card --folder {shlex.quote(folder)}")
     return 0
-
-
-def next_command(options: TrainOptions) -> list[str]:
-    """Return the command for what was exported; none for a twin, which has no card of its own."""
-    folder = str(options.export)
-    if not options.makes_adapter:
-        return ["sinkprune", "prune", folder, "--out", f"{folder}-pruned"]
-    if options.kind == "diffusion":
-        return ["sinkprune", "card", "--folder", folder]
-    return []

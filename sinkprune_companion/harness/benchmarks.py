@@ -3,7 +3,6 @@
 The harness is imported where it is used: the settings can be read without it.
 """
 
-import difflib
 import functools
 import logging
 import math
@@ -18,6 +17,7 @@ import pandas as pd
 from sinkprune_companion.harness import suite
 from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.spelling import suggestion
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -236,16 +236,11 @@ def _manager(tasks: Sequence[str], include: Path | str | None) -> "TaskManager":
     for name in names:
         if name not in manager.all_tasks:
             raise ValueError(
-                f"unknown task {name!r}; {_suggestion(name, manager.all_tasks)}Tasks are named by "
+                f"unknown task {name!r}{suggestion(name, manager.all_tasks) or ';'} tasks are named by "
                 "lm-evaluation-harness (`python -m sinkprune_companion.harness.harness ls tasks`), or lie in "
                 "the folder `include`, or are 'suite' or 'paper'"
             )
     return manager
-
-
-def _suggestion(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 3)
-    return f"did you mean {', '.join(near)}? " if near else ""
 
 
 def _load(manager: "TaskManager", task: str) -> list:
@@ -258,7 +253,8 @@ def _load(manager: "TaskManager", task: str) -> list:
     except OSError as error:
         raise OSError(
             f"the data of task {task!r} cannot be loaded ({error}); the harness's tasks need the Hugging "
-            "Face hub once, gated ones (GPQA) a login too; HF_HUB_OFFLINE=1 takes what is cached"
+            "Face hub once, gated ones (GPQA) a login too; HF_HUB_OFFLINE=1 takes what is cached; of BLiMP "
+            "and WikiText-2 a local folder will do: --data FOLDER"
         ) from error
     members = {name for names in loaded["group_map"].values() for name in names}
     tasks_and_groups = {**loaded["groups"], **loaded["tasks"]}

@@ -13,7 +13,6 @@ import yaml
 from sinkprune_companion import DATA
 
 SPLITS = ("train", "validation", "test")
-SUFFIXES = (".jsonl", ".parquet", ".raw", ".tokens", ".txt")
 EXPECTED = {  # what a folder should hold, for messages
     "blimp": "<paradigm>.jsonl (as its authors publish it) or <paradigm>/*.parquet (as the hub does)",
     "wikitext": (
@@ -33,14 +32,14 @@ def blimp_paradigms() -> tuple[str, ...]:
     return tuple(yaml.safe_load(text))
 
 
-def data_files(folder: Path) -> list[Path]:
-    """Return the files below a folder that may hold data, sorted by path; OSError where it is no folder."""
+def files_below(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted by path; raise OSError where it is no folder."""
     if not folder.is_dir():
         state = "is a file" if folder.exists() else "does not exist"
         raise NotADirectoryError(
             f"the data folder {folder} {state}: give the folder that holds BLiMP or WikiText-2"
         )
-    return sorted(file for file in folder.rglob("*") if file.suffix in SUFFIXES and file.is_file())
+    return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
 def blimp_files(folder: Path | str) -> dict[str, list[Path]]:
@@ -49,14 +48,11 @@ def blimp_files(folder: Path | str) -> dict[str, list[Path]]:
     Raises ValueError for a paradigm that is there twice.
     """
     by_name: dict[str, list[Path]] = {}
-    for file in data_files(Path(folder)):
-        names = set()
+    for file in files_below(Path(folder)):
         if file.suffix in (".jsonl", ".parquet"):
-            names.add(file.stem)
-        if file.suffix == ".parquet":
-            names.add(file.parent.name)
-        for name in names:
-            by_name.setdefault(name, []).append(file)
+            names = {file.stem, file.parent.name} if file.suffix == ".parquet" else {file.stem}
+            for name in names:
+                by_name.setdefault(name, []).append(file)
     return {
         paradigm: _the_only(_by_source(by_name[paradigm]), f"BLiMP paradigm {paradigm}")
         for paradigm in blimp_paradigms()
@@ -71,17 +67,22 @@ def wikitext_files(folder: Path | str) -> dict[str, list[Path]]:
     WikiText, by the names of their folders, are passed over. Raises ValueError for a split that is there
     twice.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     by_split: dict[str, list[Path]] = {}
-    for file in data_files(folder):
-        split = _wikitext_split(file, folder)
-        if split is not None:
-            by_split.setdefault(split, []).append(file)
+    for file in files_below(folder):
+        match = _FILE.fullmatch(file.name)
+        if match is None:
+            continue
+        prefix, split, _, suffix = match.groups()
+        sizes = _WIKITEXT.findall(str(Path(folder.name) / file.relative_to(folder).parent))
+        # wiki.test.raw is never anything else, other names need the folder's
+        if sizes[-1:] == ["2"] or (not sizes and prefix and suffix in ("raw", "tokens")):
+            by_split.setdefault("validation" if split == "valid" else split, []).append(file)
     chosen = {}
     for split in SPLITS:
         if split in by_split:
             sources = _by_source(by_split[split])
-            raw = [source for source in sources if _is_raw(source[0], folder)]
+            raw = [source for source in sources if "raw" in str(source[0].relative_to(folder))]
             chosen[split] = _the_only(raw or sources, f"the {split} split of WikiText-2")
     return chosen
 
@@ -96,34 +97,6 @@ def wikitext_split_files(folder: Path | str, split: str) -> list[Path]:
             f"looked for as {EXPECTED['wikitext']}{others}"
         )
     return by_split[split]
-
-
-def _wikitext_split(file: Path, folder: Path) -> str | None:
-    """Return the split of WikiText-2 that a file holds, by its name and its folders'; None for others."""
-    match = _FILE.fullmatch(file.name)
-    if match is None:
-        return None
-    prefix, split, _, suffix = match.groups()
-    size = _wikitext_size(file, folder)
-    if size is None and (prefix is None or suffix not in ("raw", "tokens")):
-        return None  # wiki.test.raw is never anything else, other names need the folder's
-    if size not in (None, "2"):
-        return None
-    return "validation" if split == "valid" else split
-
-
-def _wikitext_size(file: Path, folder: Path) -> str | None:
-    """Return the number in the name of the innermost folder called wikitext-<number>, None where none is."""
-    size = None
-    for part in (folder.resolve().name, *file.relative_to(folder).parts[:-1]):
-        match = _WIKITEXT.search(part)
-        if match is not None:
-            size = match[1]
-    return size
-
-
-def _is_raw(file: Path, folder: Path) -> bool:
-    return file.suffix == ".raw" or "raw" in str(file.relative_to(folder).parent)
 
 
 def _by_source(files: Sequence[Path]) -> list[list[Path]]:

@@ -34,37 +34,27 @@ class GenerationRequest:
         return self.stops, self.sampler
 
 
-class TextEnd:
-    """Where a text ends: at an end token or a mask, or before a stop string, whichever comes first.
+def end_tokens(lm: LanguageModel, stops: Sequence[str]) -> set[int]:
+    """Return the tokens that end a text: the end of text, and stop strings that are special tokens."""
+    special = lm.tokenizer.added_tokens_decoder.items()
+    return {lm.tokenizer.eos_token_id} | {
+        index for index, token in special if token.special and token.content in stops
+    }
 
-    End tokens are the end of text and the stop strings that are special tokens.
+
+def cut(lm: LanguageModel, ids_L: torch.Tensor, stops: Sequence[str], ends: set[int]) -> tuple[str, bool]:
+    """Return a text before its end, and whether it has ended for good.
+
+    It ends at a token of `ends` or a mask, or before a stop string, whichever comes first. A mask ends it for
+    now only: it may still become a token.
     """
-
-    def __init__(self, lm: LanguageModel, stops: Sequence[str]):
-        self.tokenizer = lm.tokenizer
-        self.stops = stops
-        self.mask_token_id = lm.mask_token_id
-        self.end_tokens = {lm.tokenizer.eos_token_id}
-        for index, token in lm.tokenizer.added_tokens_decoder.items():
-            if token.special and token.content in stops:
-                self.end_tokens.add(index)
-
-    def cut(self, ids_L: torch.Tensor) -> tuple[str, bool]:
-        """Return the text before its end, and whether it has ended for good.
-
-        A mask ends the text for now only: it may still become a token.
-        """
-        ids = ids_L.tolist()
-        end = len(ids)
-        for place, token in enumerate(ids):
-            if token in self.end_tokens or token == self.mask_token_id:
-                end = place
-                break
-        whole = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
-        places = [whole.index(stop) for stop in self.stops if stop and stop in whole]
-        text = whole[: min(places, default=len(whole))]
-        has_end_token = end < len(ids) and ids[end] in self.end_tokens
-        return text, bool(places) or has_end_token
+    ids = ids_L.tolist()
+    places = (place for place, token in enumerate(ids) if token in ends or token == lm.mask_token_id)
+    end = next(places, len(ids))
+    whole = lm.tokenizer.decode(ids[:end], skip_special_tokens=True)
+    stopped = [whole.index(stop) for stop in stops if stop and stop in whole]
+    has_end_token = end < len(ids) and ids[end] in ends
+    return whole[: min(stopped, default=len(whole))], bool(stopped) or has_end_token
 
 
 def write_texts(
@@ -83,12 +73,12 @@ def write_texts(
         prompt_BP[row, start:] = request.prompt_P
         attention_mask_BP[row, start:] = 1
 
-    text_end = TextEnd(lm, stops)
+    ends = end_tokens(lm, stops)
     ended: set[int] = set()
 
     def all_ended(ids_BT: torch.Tensor) -> bool:
         for row in range(len(requests)):
-            if row not in ended and text_end.cut(ids_BT[row, width:])[1]:
+            if row not in ended and cut(lm, ids_BT[row, width:], stops, ends)[1]:
                 ended.add(row)
         return len(ended) == len(requests)
 
@@ -102,4 +92,4 @@ def write_texts(
         ids_BT = generate(lm, prompt_BP, sampler, **options)
     else:
         ids_BT = decode(lm, prompt_BP, sampler.length, sampler.temperature, **options)
-    return [text_end.cut(ids_T[width:])[0] for ids_T in ids_BT]
+    return [cut(lm, ids_T[width:], stops, ends)[0] for ids_T in ids_BT]

@@ -34,14 +34,7 @@ from sinkprune_core.models.loading import load
 
 BATCHES_PER_SAVE = 16  # batches between two saves of finished requests into the harness's cache
 DEFAULT_LENGTH = 256  # tokens to write where neither the task nor the model says how many
-TASK_OPTIONS = {
-    "until",
-    "do_sample",
-    "temperature",
-    "top_p",
-    "top_k",
-    "max_gen_toks",
-}  # of a request to write
+TASK_OPTIONS = ("until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k")  # of one to write
 
 
 @register_model("sinkprune")
@@ -211,7 +204,10 @@ class HarnessModel(TemplateLM):
             range(len(wanted)), key=lambda index: (repr(wanted[index].settings), len(wanted[index].prompt_P))
         )
         for part in self._parts(order, self.batch_size, "generate_until", disable_tqdm):
-            for indices in _with_equal_settings(part, wanted):
+            groups: dict[object, list[int]] = {}
+            for index in part:
+                groups.setdefault(wanted[index].settings, []).append(index)
+            for indices in groups.values():
                 texts = write_texts(
                     self.lm, [wanted[index] for index in indices], self.prefix_token_id, self.options.seed
                 )
@@ -238,11 +234,10 @@ class HarnessModel(TemplateLM):
 
     def _sampler(self, length: int, kwargs: dict[str, object]) -> Sampler:
         """Return how to write `length` tokens: the preset, with changes of the task, then of the model."""
-        unknown = sorted(set(kwargs) - TASK_OPTIONS)
+        unknown = sorted(set(kwargs) - set(TASK_OPTIONS))
         if unknown:
             raise ValueError(
-                f"generation argument {unknown[0]!r} is not known; there are until, max_gen_toks, do_sample, "
-                "temperature, top_p and top_k"
+                f"generation argument {unknown[0]!r} is not known; there are {', '.join(TASK_OPTIONS)}"
             )
         shaping = {}
         if kwargs.get("do_sample"):
@@ -280,11 +275,3 @@ class HarnessModel(TemplateLM):
     def _parts(self, items: list, size: int, name: str, disable_tqdm: bool) -> tqdm:
         parts = list(batches(items, size))
         return tqdm(parts, desc=f"{name} {self.lm.name}", unit="batch", disable=disable_tqdm)
-
-
-def _with_equal_settings(indices: list[int], wanted: list[GenerationRequest]) -> list[list[int]]:
-    """Return the numbers of requests in groups whose stop strings and samplers are equal."""
-    groups: dict[object, list[int]] = {}
-    for index in indices:
-        groups.setdefault(wanted[index].settings, []).append(index)
-    return list(groups.values())

@@ -4,7 +4,7 @@ The tasks are the harness's own; only where their data lies is changed.
 """
 
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -16,7 +16,7 @@ from sinkprune_companion.harness.data_files import (
     EXPECTED,
     blimp_files,
     blimp_paradigms,
-    data_files,
+    files_below,
     wikitext_split_files,
 )
 from sinkprune_companion.harness.local_data import articles, pairs, wikitext
@@ -51,16 +51,15 @@ def local_tasks(
     (with the line).
     """
     folder = Path(folder)
-    data_files(folder)  # a folder that is none is told before everything else
+    files_below(folder)  # a folder that is none is told before everything else
     harness_tasks("blimp")  # and so is a harness that is not installed
-    _check_names(asked)
-    paradigms: dict[str, list[Path]] = {}
-    if any(name != "wikitext" for name in asked):
-        paradigms = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder).items()}
-    _check_paradigms(folder, asked, paradigms)
-
+    paradigms = _asked_paradigms(folder, asked)
     with TemporaryDirectory(prefix="sinkprune-tasks-") as place:
         include = Path(place)
+        for task, files in paradigms.items():
+            pairs(files)  # a broken file is told now
+            base = harness_tasks("blimp")[task]
+            _write_task(include, base, {"task": task}, ("blimp", files, BLIMP_SPLIT))
         names = []
         for name in dict.fromkeys(asked):
             if name == "wikitext":
@@ -69,13 +68,11 @@ def local_tasks(
                 names.append(_write_blimp_group(include, folder, list(paradigms)))
             else:
                 names.append(name)
-        for task, files in paradigms.items():
-            if "blimp" in asked or task in asked:
-                _write_blimp_task(include, task, files)
         yield names, include
 
 
-def _check_names(asked: Sequence[str]) -> None:
+def _asked_paradigms(folder: Path, asked: Sequence[str]) -> dict[str, list[Path]]:
+    """Return the files of BLiMP's tasks that are asked for, by task; raise ValueError for one without."""
     known = {"blimp", "wikitext", *(f"blimp_{paradigm}" for paradigm in blimp_paradigms())}
     for name in asked:
         if name not in known:
@@ -83,17 +80,16 @@ def _check_names(asked: Sequence[str]) -> None:
                 f"task {name!r} cannot take local data, only blimp, blimp_<paradigm> and wikitext can: "
                 "run it without --data"
             )
-
-
-def _check_paradigms(folder: Path, asked: Sequence[str], paradigms: Collection[str]) -> None:
+    if set(asked) <= {"wikitext"}:
+        return {}
+    paradigms = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder).items()}
     for name in asked:
-        if name == "wikitext" or name in paradigms or (name == "blimp" and paradigms):
-            continue
-        what = "paradigm of BLiMP" if name == "blimp" else name
-        raise ValueError(f"the data folder {folder} holds no {what}, looked for as {EXPECTED['blimp']}")
-
-
-# the harness
+        if name not in paradigms and name != "wikitext" and not (name == "blimp" and paradigms):
+            what = "paradigm of BLiMP" if name == "blimp" else name
+            raise ValueError(f"the data folder {folder} holds no {what}, looked for as {EXPECTED['blimp']}")
+    if "blimp" in asked:
+        return paradigms
+    return {task: files for task, files in paradigms.items() if task in asked}
 
 
 @cache
@@ -113,20 +109,23 @@ def harness_tasks(folder: str) -> dict[str, Path]:
     }
 
 
-# task files
+def _write_task(
+    include: Path, base: Path, changes: dict[str, object], data: tuple[str, list[Path], str] | None = None
+) -> None:
+    """Write a task or group that includes the harness's own file `base` and changes some of its entries.
 
-
-def _write_task(include: Path, name: str, base: Path, changes: dict[str, object]) -> None:
-    """Write a task or group that includes the harness's own file `base` and changes some of its entries."""
-    text = yaml.safe_dump({"include": str(base), **changes}, allow_unicode=True)
-    if "dataset_kwargs" in changes:
+    `data` are the arguments of `dataset`.
+    """
+    entries = {"include": str(base), **changes}
+    if data is not None:
+        kind, files, split = data
+        arguments = {"kind": kind, "files": [str(file.resolve()) for file in files], "split": split}
+        entries["dataset_kwargs"] = arguments
+    text = yaml.safe_dump(entries, allow_unicode=True)
+    if data is not None:
         text += "custom_dataset: !function sinkprune_companion.harness.local_tasks.dataset\n"
+    name = changes.get("group") or changes["task"]
     (include / f"{name}.yaml").write_text(text, encoding="utf-8")
-
-
-def _data(kind: str, files: list[Path], split: str) -> dict[str, object]:
-    """Return the arguments of `dataset`, which a task file passes on."""
-    return {"kind": kind, "files": [str(file.resolve()) for file in files], "split": split}
 
 
 def _write_wikitext(include: Path, folder: Path, split: str) -> str:
@@ -136,7 +135,7 @@ def _write_wikitext(include: Path, folder: Path, split: str) -> str:
     wikitext(folder, split)
     name = "wikitext" if split == "test" else f"wikitext_{split}"
     changes = {"task": name, "training_split": None, "validation_split": None, "test_split": split}
-    _write_task(include, name, base, {**changes, "dataset_kwargs": _data("wikitext", files, split)})
+    _write_task(include, base, changes, ("wikitext", files, split))
     return name
 
 
@@ -145,7 +144,7 @@ def _write_blimp_group(include: Path, folder: Path, paradigms: list[str]) -> str
     base = harness_tasks("blimp")["blimp"]
     every = len(blimp_paradigms())
     if len(paradigms) == every:
-        _write_task(include, "blimp", base, {"group": "blimp"})
+        _write_task(include, base, {"group": "blimp"})
         return "blimp"
     name = f"blimp_{len(paradigms)}_of_{every}"
     warnings.warn(
@@ -153,12 +152,5 @@ def _write_blimp_group(include: Path, folder: Path, paradigms: list[str]) -> str
         f"under the name {name}",
         stacklevel=4,
     )
-    _write_task(include, name, base, {"group": name, "task": paradigms})
+    _write_task(include, base, {"group": name, "task": paradigms})
     return name
-
-
-def _write_blimp_task(include: Path, task: str, files: list[Path]) -> None:
-    """Write the task of a paradigm; its pairs are read, so that a broken file is told now."""
-    pairs(files)
-    changes = {"task": task, "dataset_kwargs": _data("blimp", files, BLIMP_SPLIT)}
-    _write_task(include, task, harness_tasks("blimp")[task], changes)

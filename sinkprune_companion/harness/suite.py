@@ -112,12 +112,16 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
 
 def _share(frame: pd.DataFrame, column: str) -> dict[str, float]:
     """Return the share of right answers with its interval."""
-    right = frame[column].astype(float)
-    by_pair = right.groupby([frame.group, frame.pair], sort=False).mean()
+    by_pair = _by_pair(frame, column)
     if len(by_pair) < 2:
-        return {"value": float(right.mean()), "low": math.nan, "high": math.nan}
+        return {"value": float(frame[column].mean()), "low": math.nan, "high": math.nan}
     estimate = interval(by_pair.to_numpy())
     return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def _by_pair(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Return the share of right answers of every pair, by group and pair."""
+    return frame[column].astype(float).groupby([frame.group, frame.pair], sort=False).mean()
 
 
 def matched(frame: pd.DataFrame) -> pd.DataFrame:
@@ -143,13 +147,10 @@ def by_group(frame: pd.DataFrame, column: str = "correct") -> dict[str, Estimate
 
     They are t intervals over pairs of items. Takes the table of `accuracy` or of `matched`.
     """
-    values = frame.assign(value=frame[column].astype(float))
-    shares = values.groupby(["group", "pair"], sort=False).value.mean()
-    estimates = {}
-    for group, of_group in shares.groupby(level=0, sort=False):
-        estimates[group] = interval(of_group.to_numpy())
-    estimates["all"] = interval(shares.to_numpy())
-    return estimates
+    shares = _by_pair(frame, column)
+    groups = shares.groupby(level=0, sort=False)
+    estimates = {group: interval(of_group.to_numpy()) for group, of_group in groups}
+    return {**estimates, "all": interval(shares.to_numpy())}
 
 
 def share_error_over_draws(frame: pd.DataFrame, ending: str = "") -> float:

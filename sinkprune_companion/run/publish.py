@@ -20,12 +20,17 @@ from sinkprune_companion.pages import pages
 from sinkprune_companion.run import record_archive, run_costs
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
 from sinkprune_core.files import file_digest, flush, make_folder, write_json
+from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.scratch import scratch_folder
 
 if TYPE_CHECKING:  # what publishes nothing does without Jupyter
     from nbformat import NotebookNode
 
 WIDGETS = "application/vnd.jupyter.widget-view+json"
+SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
 
 
 def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "NotebookNode":
@@ -40,8 +45,7 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
     import nbformat
 
     clean = nbformat.from_dict(source)
-    ran = [cell for cell in _code_cells(executed) if not _has_tag(cell, "injected-parameters")]
-    mine = _code_cells(clean)
+    ran, mine = _code_cells(executed), _code_cells(clean)
     if [cell.source for cell in ran] != [cell.source for cell in mine]:
         raise ValueError(
             "the executed notebook has other cells than its source: run it again before publishing"
@@ -53,7 +57,11 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
         cell.execution_count = count
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
-    clean.metadata = _clean_metadata(source.metadata)
+    clean.metadata = dict(SAME_EVERYWHERE)
+    if "jupytext" in source.metadata:
+        paired = {**source.metadata["jupytext"]}
+        paired.pop("text_representation", None)
+        clean.metadata["jupytext"] = paired
     text = nbformat.writes(clean)
     for place in {str(Path.home()), str(project_root())} - {os.sep}:
         if json.dumps(place).strip('"') in text:
@@ -61,12 +69,13 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
     return clean
 
 
-def _has_tag(cell: "NotebookNode", tag: str) -> bool:
-    return tag in cell.metadata.get("tags", [])
-
-
 def _code_cells(notebook: "NotebookNode") -> list:
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    """Return the code cells of a notebook but the one that papermill puts in."""
+    return [
+        cell
+        for cell in notebook.cells
+        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+    ]
 
 
 def _clean_outputs(outputs: list, count: int) -> list:
@@ -80,35 +89,17 @@ def _clean_outputs(outputs: list, count: int) -> list:
             continue
         output.pop("transient", None)
         if "metadata" in output:
-            output["metadata"] = _alternative_texts(output["metadata"])
+            output["metadata"] = {
+                kind: {"alt": about["alt"]}
+                for kind, about in output["metadata"].items()
+                if isinstance(about, dict) and "alt" in about
+            }
         if "image/png" in data:
             smaller = figures.with_palette(b64decode(data["image/png"]))
             data["image/png"] = b64encode(smaller).decode()
         if output.output_type == "execute_result":
             output["execution_count"] = count
         clean.append(output)
-    return clean
-
-
-def _alternative_texts(metadata: dict) -> dict:
-    """Return the alternative texts of pictures in an output's metadata, by media type."""
-    return {
-        kind: {"alt": about["alt"]}
-        for kind, about in metadata.items()
-        if isinstance(about, dict) and "alt" in about
-    }
-
-
-def _clean_metadata(metadata: dict) -> dict:
-    """Return a notebook's metadata that is the same wherever it ran."""
-    clean = {
-        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-        "language_info": {"name": "python"},
-    }
-    if "jupytext" in metadata:
-        paired = dict(metadata["jupytext"])
-        paired.pop("text_representation", None)
-        clean["jupytext"] = paired
     return clean
 
 
@@ -127,18 +118,23 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
     root = project_root()
     folder = run_folder(profile)
     with lock_of_all_runs(), scratch_folder(root / "publication") as scratch:
-        chosen = _chosen(list(jobs_by_notebook(profile)), notebooks)
+        all_names = list(jobs_by_notebook(profile))
+        for name in notebooks or ():
+            if name not in all_names:
+                raise ValueError(f"--notebooks {name}: the profile has {', '.join(all_names)}")
+        chosen = [name for name in all_names if not notebooks or name in notebooks]
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
         check_findings(folder, chosen)
         records = check_records(folder)
         if notebooks:
-            _take_published(root, folder, chosen)
+            for file in (root / "figures" / "findings").glob("*.json"):
+                if file.stem not in chosen:
+                    shutil.copyfile(file, folder / "findings" / file.name)
             write_claims(profile)
             records = sorted({*records, *record_archive.published_files(profile)})
         pages.pages(folder)  # a sentence that does not hold any more stops here
         new = scratch / "new"
-        _write_notebooks(new, cleaned)
-        _copy_figures(new, folder, chosen)
+        _write_new(new, folder, cleaned)
         record_archive.pack(profile, records, new / "figures" / record_archive.archive_file(profile).name)
         if not record_archive.restored(profile):
             costs = run_costs.with_costs(profile, run_costs.measured(folder))
@@ -148,21 +144,6 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
 
 
 # what is looked at first
-
-
-def _chosen(all_names: list[str], notebooks: Sequence[str] | None) -> list[str]:
-    """Return the notebooks to publish, all by default; raise ValueError for one that the profile has not."""
-    unknown = sorted(set(notebooks or ()) - set(all_names))
-    if unknown:
-        raise ValueError(f"--notebooks {unknown[0]}: the profile has {', '.join(all_names)}")
-    return [name for name in all_names if not notebooks or name in notebooks]
-
-
-def _take_published(root: Path, folder: Path, chosen: list[str]) -> None:
-    """Copy the published findings of all notebooks that are not chosen into a run."""
-    for file in sorted((root / "figures" / "findings").glob("*.json")):
-        if file.stem not in chosen:
-            shutil.copyfile(file, folder / "findings" / file.name)
 
 
 def clean_run(root: Path, folder: Path, name: str) -> "NotebookNode":
@@ -193,7 +174,7 @@ def check_findings(folder: Path, names: list[str]) -> None:
             raise FileNotFoundError(f"{file.relative_to(folder.parent.parent)} is missing: run it again")
     claims.findings(folder)
     for file in (folder / "figures").rglob("*.json"):
-        has_caption = "caption" in _read_json(file)  # the explorer's data has none, and no picture
+        has_caption = "caption" in read_json(file)  # the explorer's data has none, and no picture
         for suffix in (".csv", ".png", ".pdf"):
             part = file.with_suffix(suffix)
             if has_caption and (not part.exists() or not part.stat().st_size):
@@ -203,44 +184,29 @@ def check_findings(folder: Path, names: list[str]) -> None:
 def check_records(folder: Path) -> list[Path]:
     """Return the files of the records behind a run; raise ValueError for one that is not what was written."""
     for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").rglob("*.json")]:
-        _read_json(file)
+        read_json(file)
     files = record_archive.files_behind(folder)
     for file in files:
-        if file.suffix != ".json" and _read_json(file.with_suffix(".json")).get("sha256") != file_digest(
-            file
-        ):
+        if file.suffix == ".json":
+            continue
+        if read_json(file.with_suffix(".json")).get("sha256") != file_digest(file):
             raise ValueError(f"record {file} is not what was written: run the notebook again")
     return files
-
-
-def _read_json(file: Path) -> dict:
-    """Return the object in a JSON file; raise ValueError, naming it, for what is none."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read: {error}; run the notebook again") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds no object: run the notebook again")
-    return content
 
 
 # what is written
 
 
-def _write_notebooks(new: Path, cleaned: dict[str, "NotebookNode"]) -> None:
+def _write_new(new: Path, folder: Path, cleaned: dict[str, "NotebookNode"]) -> None:
+    """Write notebooks, their figures and findings, and the claims below `new` as they are published."""
     import nbformat
 
     make_folder(new / "notebooks")
-    for name, notebook in cleaned.items():
-        nbformat.write(notebook, new / "notebooks" / f"{name}.ipynb")
-
-
-def _copy_figures(new: Path, folder: Path, chosen: list[str]) -> None:
-    """Copy the figures and findings of the chosen notebooks, and the claims, to where they are published."""
     make_folder(new / "figures" / "findings")
     for file in (folder / "figures").glob("claims.*"):
         shutil.copyfile(file, new / "figures" / file.name)
-    for name in chosen:
+    for name, notebook in cleaned.items():
+        nbformat.write(notebook, new / "notebooks" / f"{name}.ipynb")
         if (folder / "figures" / name).is_dir():
             shutil.copytree(folder / "figures" / name, new / "figures" / name)
         shutil.copyfile(folder / "findings" / f"{name}.json", new / "figures" / "findings" / f"{name}.json")

@@ -15,6 +15,8 @@ from sinkprune_companion import project_root
 from sinkprune_companion.run.profiles import run_folder
 from sinkprune_core.files import atomic, file_digest
 
+MARK = "from-archive"  # in a folder of records of which some come from an archive
+
 
 def archive_file(profile: str) -> Path:
     """Return where the archive of a profile lies."""
@@ -75,7 +77,7 @@ def unpack(profile: str) -> int:
             with atomic(_place(folder, member)) as partial:
                 partial.write_bytes(archive.extractfile(member).read())
     if missing:
-        _restored_mark(profile).touch()
+        (folder / MARK).touch()
     return len(missing)
 
 
@@ -98,11 +100,7 @@ def _place(folder: Path, member: tarfile.TarInfo) -> Path:
 
 def restored(profile: str) -> bool:
     """Return whether records of `runs/<profile>` come from the archive, so that no job measured them."""
-    return _restored_mark(profile).exists()
-
-
-def _restored_mark(profile: str) -> Path:
-    return _records(profile) / "from-archive"
+    return (_records(profile) / MARK).exists()
 
 
 def _records(profile: str) -> Path:

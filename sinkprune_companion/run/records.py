@@ -50,15 +50,6 @@ def _plain(value: object) -> object:
 
 
 @dataclass(frozen=True)
-class _Format:
-    """How the value of a record is kept."""
-
-    suffix: str  # of the file, without a dot
-    write: Callable[[object, Path], None]
-    read: Callable[[Path], object]
-
-
-@dataclass(frozen=True)
 class Run:
     """Where one notebook of one profile puts what it makes: `runs/<profile>/{records,findings,figures}`.
 
@@ -134,7 +125,7 @@ class Run:
         def write(frame: pd.DataFrame, file: Path) -> None:
             frame.to_csv(file, index=False)
 
-        frame = self._once(name, revision, key, compute, _Format("csv", write, pd.read_csv))
+        frame = self._once(name, revision, key, compute, "csv", write, pd.read_csv)
         missing = {column: value for column, value in columns.items() if column not in frame}
         return frame.assign(**missing)
 
@@ -149,7 +140,7 @@ class Run:
         def write(value: object, file: Path) -> None:
             value.save(file)
 
-        return self._once(name, revision, key, compute, _Format("safetensors", write, kind.load))
+        return self._once(name, revision, key, compute, "safetensors", write, kind.load)
 
     def identity(self, name: str, revision: int, key: dict) -> dict:
         """Return what decides whether a value was computed before, and its digest.
@@ -159,19 +150,30 @@ class Run:
         keys. The code is not: who changes what a function measures raises its revision.
         """
         versions = {package: package_version(package) for package in KEY_PACKAGES}
-        return identity(name, revision, _plain(key), self.device.partition(":")[0], versions)
+        device = self.device.partition(":")[0]
+        decides = {"name": name, "revision": revision, "key": _plain(key), "device": device}
+        decides["versions"] = versions
+        digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+        return {**decides, "digest": digest}
 
     def _once(
-        self, name: str, revision: int, key: dict, compute: Callable[[], object], form: _Format
+        self,
+        name: str,
+        revision: int,
+        key: dict,
+        compute: Callable[[], object],
+        suffix: str,
+        write: Callable[[object, Path], None],
+        read: Callable[[Path], object],
     ) -> object:
         """Read a record, after computing and writing it where it is missing; remember where it comes from."""
         decides = self.identity(name, revision, key)
-        file = self.records / name / f"{decides['digest']}.{form.suffix}"
+        file = self.records / name / f"{decides['digest']}.{suffix}"
         if not _is_whole(file):
             value = compute()
             release_freed_memory()  # or what records leave behind in pieces, too small for the next, adds up
             with atomic(file) as partial:
-                form.write(value, partial)
+                write(value, partial)
                 about = {
                     "notebook": self.notebook,
                     "profile": self.profile,
@@ -186,7 +188,7 @@ class Run:
                 write_json(file.with_suffix(".json"), about)
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         self.records_read[f"{name}/{file.stem}"] = {part: about[part] for part in ORIGIN}
-        return form.read(file)
+        return read(file)
 
     def find(self, findings: dict[str, Estimate | None]) -> None:
         """Write what this notebook found, by the names that `claims.yml` uses.
@@ -200,13 +202,6 @@ class Run:
             self.folder / "findings" / f"{self.notebook}.json",
             {"findings": plain, "provenance": self.provenance},
         )
-
-
-def identity(name: str, revision: int, key: dict, device: str, versions: dict[str, str | None]) -> dict:
-    """Return what a record is known by, with `digest`, a SHA-256 prefix over all of it."""
-    decides = {"name": name, "revision": revision, "key": key, "device": device, "versions": versions}
-    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
-    return {**decides, "digest": digest}
 
 
 def _by_origin(records: dict[str, dict]) -> list[dict]:

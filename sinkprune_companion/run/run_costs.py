@@ -18,8 +18,6 @@ Costs = Mapping[str, Mapping[str, float]]  # of a profile, by notebook
 FILE = "docs/run_costs.json"
 GIGABYTE = 1e9
 MEBIBYTE = 1 << 20  # Snakemake's unit of memory
-MOST_EXACT = 1.5  # core-minutes: below, half minutes are told apart
-QUICK_IN_BFLOAT16 = "quick in bfloat16"  # what quick takes on a CPU with units for it, several times faster
 
 
 def measured(folder: Path) -> dict[str, dict[str, float]]:
@@ -57,14 +55,6 @@ def minutes_per_job(profile: str) -> dict[str, float]:
     return {name: cost["core_minutes"] / cost["jobs"] for name, cost in costs.items()}
 
 
-def time_text(cost: Mapping[str, float]) -> str:
-    """Return the time of a notebook in words."""
-    exactly = cost["core_minutes"]
-    rounded = round(exactly) if exactly > MOST_EXACT else round(2 * exactly) / 2
-    words = {0.0: "under half a core-minute", 0.5: "half a core-minute", 1.0: "a core-minute"}
-    return words.get(rounded, f"{rounded:g} core-minutes")
-
-
 def table() -> str:
     """Return a table of all profiles that were measured, for docs/performance.md."""
     rows = []
@@ -72,29 +62,26 @@ def table() -> str:
         for name, cost in entry["costs"].items():
             where = f"{entry['platform']}, torch {entry['torch']}"
             jobs = str(cost["jobs"])
-            rows.append([profile, name, jobs, time_text(cost), f"{cost['gigabytes']:.1f} GB", where])
-    return markdown_table(["profile", "notebook", "jobs", "time", "memory of the largest job", "where"], rows)
-
-
-def name_here(profile: str) -> str:
-    """Return the name under which this machine's costs of a profile are kept: quick takes the CPU's dtype."""
-    import torch
-
-    from sinkprune_core.models.devices import choose_dtype
-
-    if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:
-        return QUICK_IN_BFLOAT16
-    return profile
+            numbers = [f"{cost['core_minutes']:.1f}", f"{cost['gigabytes']:.1f} GB"]
+            rows.append([profile, name, jobs, *numbers, where])
+    heads = ["profile", "notebook", "jobs", "core-minutes", "memory of the largest job", "where"]
+    return markdown_table(heads, rows)
 
 
 def with_costs(profile: str, costs: Costs) -> dict[str, dict]:
-    """Return the content of docs/run_costs.json with what notebooks of a profile took on this machine."""
+    """Return the content of docs/run_costs.json with what notebooks of a profile took on this machine.
+
+    Profile quick takes the dtype of the CPU, and has an entry of its own for CPUs with units for bfloat16.
+    """
     import torch
 
     from sinkprune_companion.run.provenance import environment
+    from sinkprune_core.models.devices import choose_dtype
 
     entries = by_profile()
-    name = name_here(profile)
+    name = profile
+    if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:
+        name = "quick in bfloat16"
     here = environment()
     vectors = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512: they decide the time
     entry = {"platform": f"{here['platform']}, {vectors}", "torch": here["versions"]["torch"]}

@@ -13,6 +13,7 @@ from sinkprune_core.models.catalog import EMBEDDED, MODELS, REFUSED, KnownModel
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.embedded import BASE, FetchError
 from sinkprune_core.models.weight_files import FormatError, WeightFiles
+from sinkprune_core.spelling import suggestion
 
 # configuration and tokenizer, and the weights: never code, never pickles
 TOKENIZER_FILES = ["*.json", "*.txt", "*.model", "*.jinja"]
@@ -46,10 +47,10 @@ def parse(name: str | os.PathLike) -> tuple[KnownModel | None, str | None]:
     folder = Path(text)
     if (folder / "config.json").is_file() or any(folder.glob("*.safetensors")):
         return None, None
-    others = ", ".join(row for row in MODELS if row not in EMBEDDED)
+    near = suggestion(plain, MODELS)
     raise ValueError(
-        f"unknown model {text!r}; known names: {', '.join(EMBEDDED)}; "
-        f"hub ids, also with @revision: {others}; or give a folder with config.json and safetensors"
+        f"unknown model {text!r}{near or ';'} known names: {', '.join(EMBEDDED)}, and hub ids of "
+        "docs/models.md, these also with @revision; or give a folder with config.json and safetensors"
     )
 
 

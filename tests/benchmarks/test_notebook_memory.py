@@ -87,7 +87,7 @@ def test_a_notebook_of_profile_quick_takes_little_memory_and_minutes(name, tmp_p
     finally:
         shutil.rmtree(ROOT / "runs" / profile, ignore_errors=True)
     cost = {"core_minutes": (cpu_seconds() - begun) / 60, "gigabytes": peak[0] / 1e9, "jobs": 1}
-    print(f"\n{name}: {run_costs.time_text(cost)}, {cost['gigabytes']:.1f} GB")
+    print(f"\n{name}: {cost['core_minutes']:.1f} core-minutes, {cost['gigabytes']:.1f} GB")
     if request.config.getoption("--record"):
         write_json(ROOT / run_costs.FILE, run_costs.with_costs("quick", {name: cost}))
     assert peak[0] > 2e8, "no kernel was seen"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 from hostile.fuzz import Case, spoiled_bytes
 
+import sinkprune_companion
 from sinkprune_companion.run import record_archive
-from sinkprune_core import files
 
 PROFILE = "tiny"
 
@@ -59,11 +59,11 @@ def _contents(records: Path) -> dict[str, bytes]:
 def in_project(project: Path) -> Iterator[None]:
     """Let the results of this process lie in a folder, and not in the clone."""
     project.mkdir(parents=True, exist_ok=True)
-    former = files.PACKAGE, Path.cwd()
-    files.PACKAGE = project / "nowhere"
+    former = sinkprune_companion.DATA, Path.cwd()
+    sinkprune_companion.DATA = project / "nowhere" / "data"
     os.chdir(project)
     try:
         yield
     finally:
-        files.PACKAGE = former[0]
+        sinkprune_companion.DATA = former[0]
         os.chdir(former[1])

@@ -160,8 +160,8 @@ def numbers(root: Path) -> Iterator[Case]:
 def notebook_parameters(root: Path) -> Iterator[Case]:
     """Parameters of notebooks: every name with a range, and values that are none."""
     del root
-    for name, limits in parameters.RANGES.items():
-        kind = get_args(limits)[0].__name__
+    kinds = {name: get_args(limits)[0].__name__ for name, limits in parameters.RANGES.items()}
+    for name, kind in (kinds | dict.fromkeys(parameters.WORDS, "str")).items():
         wrong = (-1, -0.5, math.nan, math.inf, "\x00", "../x", "", None, True, {}, [None])
         for value in wrong:
             run = partial(parameters.check, "notebook", {name: kind}, {name: value})

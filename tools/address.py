@@ -1,0 +1,107 @@
+"""Write the address where the repository is published into every file that names it.
+
+`make address URL=https://github.com/OWNER/NAME` writes it: into pyproject.toml, the badges of README and of
+the notebooks, the links of the notebooks, which a place that has only one notebook cannot follow as relative
+ones, and their set-up cells, which install the package from there. `make address URL=` takes all of it back:
+until there is an address, no badge leads nowhere.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+from sinkprune_companion import project_root
+from sinkprune_companion.run.address import ADDRESS, COLAB, FIRST, REF, address, with_badges
+from sinkprune_core.files import atomic
+
+
+def write(url: str, root: Path) -> list[Path]:
+    """Write an address, or take it back (an empty text), everywhere below `root`; return the files changed.
+
+    Raises ValueError for an address that Colab cannot open.
+    """
+    if url and not ADDRESS.fullmatch(url):
+        raise ValueError(f"URL={url} is no address that Colab opens: write https://github.com/OWNER/NAME")
+    changed = []
+    for file, text in texts(url, root).items():
+        if file.read_text(encoding="utf-8") != text:
+            changed.append(file)
+            with atomic(file) as partial:
+                partial.write_text(text, encoding="utf-8")
+    return changed
+
+
+def texts(url: str, root: Path) -> dict[Path, str]:
+    """Return the text of every file that names the address."""
+    project = root / "pyproject.toml"
+    citation = root / "CITATION.cff"
+    readme = root / "README.md"
+    written = {
+        project: _with_line(project, r"\[project\.urls\]", f'Repository = "{url}"' if url else ""),
+        citation: _with_line(citation, r"license: .*", f'repository-code: "{url}"' if url else ""),
+        readme: with_badges(readme.read_text(encoding="utf-8"), FIRST, url),
+    }
+    for source in sorted((root / "notebooks").glob("*.py")):
+        written |= _notebook_texts(source, url, address(root))
+    return written
+
+
+def _with_line(file: Path, anchor: str, line: str) -> str:
+    """Return the text of a file with the line that names the address below the one that fits `anchor`."""
+    text = re.sub(r'(?m)^(Repository = |repository-code: )".*"\n', "", file.read_text(encoding="utf-8"))
+    return re.sub(rf"(?m)^{anchor}\n", rf"\g<0>{line}\n", text, count=1) if line else text
+
+
+def _notebook_texts(source: Path, url: str, before: str) -> dict[Path, str]:
+    """Return a reviewed source and its notebook with an address in place of the one `before`."""
+    paired = source.with_suffix(".ipynb")
+    reviewed = jupytext.read(source)
+    notebook = nbformat.read(paired, 4)
+    for cell in (*reviewed.cells, *notebook.cells):
+        cell.source = with_address(cell, source.stem, url, before)
+    return {source: jupytext.writes(reviewed, "py:percent"), paired: nbformat.writes(notebook) + "\n"}
+
+
+def with_address(cell: nbformat.NotebookNode, notebook: str, url: str, before: str) -> str:
+    """Return the source of a notebook's cell as an address makes it."""
+    if cell.cell_type == "markdown":
+        return with_links(with_badges(cell.source, notebook, url), url, before)
+    package = f"sinkprune @ git+{url}@{REF}" if url else ""
+    return re.sub(r'(?m)^SOURCE = "[^"]*"', f'SOURCE = "{package}"', cell.source)
+
+
+def with_links(text: str, url: str, before: str) -> str:
+    """Return a text of a notebook whose links work in a place that has only this notebook.
+
+    Links out of the folder become absolute, and beside a link to another notebook stands one into Colab.
+    `before` is the address that links had.
+    """
+    if before:
+        text = re.sub(rf"\]\({re.escape(before)}/(?:blob|raw)/[^/]+/", "](../", text)
+    text = re.sub(rf" \(\[Colab\]\({COLAB}[^)]*\)\)", "", text)
+    if not url:
+        return text
+    text = re.sub(r"(!\[[^\]]*\]\()\.\./", rf"\g<1>{url}/raw/{REF}/", text)
+    text = text.replace("](../", f"]({url}/blob/{REF}/")
+    place = f"{COLAB}/github/{ADDRESS.fullmatch(url)[1]}/blob/{REF}/notebooks"
+    return re.sub(r"\]\((\d\d_\w+\.ipynb)\)", rf"\g<0> ([Colab]({place}/\g<1>))", text)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the address that is given and print the files that it changed."""
+    try:
+        (url,) = arguments
+        changed = write(url.removesuffix("/").removesuffix(".git"), project_root())
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for file in changed:
+        print(file.relative_to(project_root()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
