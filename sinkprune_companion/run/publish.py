@@ -125,7 +125,7 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
         chosen = [name for name in all_names if not notebooks or name in notebooks]
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
         check_findings(folder, chosen)
-        records = check_records(folder)
+        records = check_records(folder, chosen)
         if notebooks:
             for file in (root / "figures" / "findings").glob("*.json"):
                 if file.stem not in chosen:
@@ -173,7 +173,7 @@ def check_findings(folder: Path, names: list[str]) -> None:
         if not file.exists():
             raise FileNotFoundError(f"{file.relative_to(folder.parent.parent)} is missing: run it again")
     claims.findings(folder)
-    for file in (folder / "figures").rglob("*.json"):
+    for file in (folder / "figures").glob("*/*.json"):  # of notebooks; the claims are a table alone
         has_caption = "caption" in read_json(file)  # the explorer's data has none, and no picture
         for suffix in (".csv", ".png", ".pdf"):
             part = file.with_suffix(suffix)
@@ -181,11 +181,13 @@ def check_findings(folder: Path, names: list[str]) -> None:
                 raise ValueError(f"{part} is missing or empty: run the notebook again")
 
 
-def check_records(folder: Path) -> list[Path]:
-    """Return the files of the records behind a run; raise ValueError for one that is not what was written."""
+def check_records(folder: Path, names: list[str]) -> list[Path]:
+    """Return the files of the records behind notebooks; raise ValueError for one that is not what was
+    written.
+    """
     for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").rglob("*.json")]:
         read_json(file)
-    files = record_archive.files_behind(folder)
+    files = record_archive.files_behind(folder, names)
     for file in files:
         if file.suffix == ".json":
             continue

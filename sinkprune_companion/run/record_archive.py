@@ -107,13 +107,15 @@ def _records(profile: str) -> Path:
     return run_folder(profile) / "records"
 
 
-def files_behind(folder: Path) -> list[Path]:
-    """Return the files of the records that the findings and figures of a run rest on.
+def files_behind(folder: Path, notebooks: Iterable[str]) -> list[Path]:
+    """Return the files of the records that the findings and figures of a run's notebooks rest on.
 
     Raises ValueError for a record that is missing.
     """
     files = set()
-    for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").glob("*/*.json")]:
+    findings = [folder / "findings" / f"{name}.json" for name in notebooks]
+    figures = [file for name in notebooks for file in (folder / "figures" / name).glob("*.json")]
+    for file in [*findings, *figures]:
         about = json.loads(file.read_text(encoding="utf-8"))
         provenance = about.get("provenance", about)
         for group in provenance.get("records", []):
