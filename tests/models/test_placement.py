@@ -84,7 +84,7 @@ def refuse(folder, device_map, error, said) -> None:
     ("device_map", "said"),
     [
         ({}, "device_map={} must be 'auto', a device such as 'cuda:1', or a mapping"),
-        ("balanced", "puts '' on 'balanced', which is no device that computes"),
+        ("balanced", "device_map={'': 'balanced'} is no device: give auto, cpu, cuda, cuda:1 or mps"),
         (
             {"model.layer.0": "cpu", "": "cpu"},
             "names 'model.layer.0': a part of LlamaForCausalLM is a module outside the blocks,",
