@@ -9,8 +9,6 @@ def suggestion(word: str, known: Iterable[str]) -> str:
 
     full = {name.lower(): name for name in known}
     last_parts = {name.rpartition("/")[2]: full[name] for name in full}
-    near = difflib.get_close_matches(word.lower(), full, n=3)
-    if not near:
-        near = difflib.get_close_matches(word.lower(), last_parts, n=3)
-    names = [full.get(name) or last_parts[name] for name in near]
+    near = [difflib.get_close_matches(word.lower(), names, n=3) for names in (full, last_parts)]
+    names = [full.get(name) or last_parts[name] for name in near[0] or near[1]]
     return f"; did you mean {' or '.join(dict.fromkeys(names))}?" if names else ""

@@ -81,9 +81,8 @@ def _best_dtype(device_type: str) -> torch.dtype:
 def bfloat16_gain() -> float:
     """Return how many times as fast as in float32 this CPU multiplies in bfloat16.
 
-    It is measured once per processor, torch version and number of threads, and kept in the cache
-    directory. Units for bfloat16 alone say little: with AMX it is seven times as fast,
-    with the units of AVX-512 alone half as fast.
+    It is measured once per processor, torch version and number of threads, and kept in the cache directory.
+    Units for it alone say little: with AMX it is seven times as fast, with AVX-512's half as fast.
     """
     machine = _machine()
     file = cache_dir() / f"bfloat16-{hashlib.sha256(machine.encode()).hexdigest()[:12]}.json"
@@ -93,10 +92,8 @@ def bfloat16_gain() -> float:
 @cache
 def _measured_once(machine: str, file: Path) -> float:
     """Return the gain that `file` holds for a machine, measuring and writing it where there is none."""
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
         return float(json.loads(file.read_text(encoding="utf-8"))["gain"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     gain = _measured_gain()
     with suppress(OSError):  # a cache that cannot be written: it is measured again next time
         write_json(file, {"machine": machine, "gain": gain})
@@ -105,10 +102,9 @@ def _measured_once(machine: str, file: Path) -> float:
 
 def _machine() -> str:
     """Return what the speed of a CPU hangs on: its name and units, torch's version, the threads."""
-    parts = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
-    parts.append(f"bf16={torch.cpu._is_avx512_bf16_supported()}, amx={torch.cpu._is_amx_tile_supported()}")
-    parts.append(f"torch {torch.__version__}, {torch.get_num_threads()} threads")
-    return "; ".join(parts)
+    units = (torch.cpu._is_avx512_bf16_supported(), torch.cpu._is_amx_tile_supported())
+    name = (platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability())
+    return "; ".join(map(str, (*name, *units, torch.__version__, torch.get_num_threads())))
 
 
 def _measured_gain() -> float:
