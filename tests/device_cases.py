@@ -15,7 +15,6 @@ from random_models.writing import write
 from safetensors.torch import save_file
 
 from sinkprune_companion import corpus
-from sinkprune_companion.cli.main import main
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
 from sinkprune_core.calibration.text import Calibration
@@ -24,7 +23,7 @@ from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
 from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.evaluation.protocols import Protocol
-from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
@@ -271,43 +270,3 @@ def test_training(tiny_base, make_ids, tmp_path, kind):
     found = log_of(DEVICE, [4, 6])
     assert expected.step.tolist() == [2, 4, 6]
     pd.testing.assert_frame_equal(expected, found, rtol=0.02)  # of bfloat16, through another attention kernel
-
-
-# the command line
-
-
-@pytest.mark.parametrize(
-    ("preset_name", "more"),
-    [("wanda", []), ("unstable", []), ("structured", []), ("sparsegpt", ["--stream"])],
-)
-def test_the_command_line(tmp_path, preset_name, more):
-    """A public checkpoint is pruned, saved and scored by one command each."""
-    write(CASES["llada"], tmp_path / "llada")
-    text = "\n\n".join(
-        f"Paragraph {number} tells of things that a model may read, and of more than that."
-        for number in range(60)
-    )
-    (tmp_path / "text.txt").write_text(text, encoding="utf-8")
-    common = [
-        "--text",
-        str(tmp_path / "text.txt"),
-        "--sequences",
-        "4",
-        "--length",
-        "24",
-        "--dtype",
-        "float32",
-    ]
-
-    def pruned_and_scored(name: str, device: str) -> pd.DataFrame:
-        out = tmp_path / name
-        table = tmp_path / f"{name}.json"
-        pruning = ["--preset", preset_name, "--batch", "2", "--device", device, "--out", str(out), *more]
-        assert main(["prune", str(tmp_path / "llada"), *common, *pruning]) == 0
-        assert main(["evaluate", str(out), *common, "--device", device, "--json", str(table)]) == 0
-        return pd.read_json(table)
-
-    expected = pruned_and_scored("on_cpu", "cpu")
-    found = pruned_and_scored("on_device", str(DEVICE))
-    assert_alike(weights(load(tmp_path / "on_cpu")), weights(load(tmp_path / "on_device")))
-    assert_frames(expected, found)

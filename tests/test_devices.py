@@ -15,7 +15,6 @@ HERE = Path(__file__).parent
 FEWER = (
     "test_pruning and not (disk or structured)",
     "test_training and autoregressive",
-    "command_line and wanda",
 )
 CASES = " and ".join(f"not ({case})" for case in FEWER)  # other cases do the same work
 NOTEBOOKS = "02_hiding or 06_real"  # scoring, hiding and writing; loading, pruning and tasks

@@ -11,14 +11,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-import jupytext
 import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="signals and shell of POSIX")]
 
-EXPERIMENTS = {"08_stable_sinks", "09_best_recipe"}  # which profile evidence runs, and no other
 CONFIGS = sorted((ROOT / "workflow" / "config").glob("*.yml"))
 
 NOTEBOOK = """
@@ -245,17 +243,6 @@ def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_
     assert (project / "runs" / "tiny" / "notebooks" / "01_two.ipynb").exists()
     assert (project / "runs" / "tiny" / "findings" / "00_one.json").exists()
     assert (kept.read_text(), kept.stat().st_mtime_ns) == (text, stamp)
-
-
-def test_a_profile_names_itself_and_every_notebook():
-    names = {path.stem for path in (ROOT / "notebooks").glob("*.py")}
-    for config in CONFIGS:
-        stated = yaml.safe_load(config.read_text())
-        assert stated["profile"] == config.stem
-        expected = EXPERIMENTS if config.stem == "evidence" else names - EXPERIMENTS
-        if config.stem != "paper":  # the paper's models are the matter of one notebook
-            assert set(stated["notebooks"]) == expected
-    assert all(jupytext.read(ROOT / "notebooks" / f"{name}.py").cells for name in names)
 
 
 # a cluster

@@ -152,7 +152,7 @@ def plot_curves(
                 ms=4.5,
                 capsize=2 if interval_columns else 0,
             )
-        _scale_x(axis, logx, largest=frame[x].max())
+        _scale_x(axis, logx, frame[x])
         if dodge:
             axis.set_xticks(names_at.index)
         axis.set(xlabel=labels[x], title=head)
@@ -203,12 +203,13 @@ def plot_nelbo(frame: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def _scale_x(axis: Axes, logarithmic: bool, largest: float) -> None:
+def _scale_x(axis: Axes, logarithmic: bool, values: pd.Series) -> None:
     """Set the scale of the horizontal axis, with numbers as people write them."""
     if logarithmic:
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        reaches_far = values.max() > 100 * values.min()
+        axis.xaxis.set_major_locator(LogLocator(subs=(1,) if reaches_far else (1, 2, 5)))
         axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.xaxis.set_minor_formatter(NullFormatter())
-    elif largest >= 1e5:
+    elif values.max() >= 1e5:
         axis.xaxis.set_major_formatter(EngFormatter())

@@ -57,12 +57,9 @@ def plot_forest(
 
     Marks have the colour of their section, and are filled where the interval leaves zero out.
     """
-    rows = []
-    for label, estimate in estimates.items():
-        row = {"comparison": label, "section": groups[label] if groups else ""}
-        rows.append({**row, "value": estimate.value, "low": estimate.low, "high": estimate.high})
-    table = pd.DataFrame(rows, columns=["comparison", "section", "value", "low", "high"])
-    return plot_effects(table, xlabel, title)
+    table = forest_table(estimates).reindex(columns=["comparison", "value", "low", "high"])
+    sections = [groups[label] if groups else "" for label in estimates]
+    return plot_effects(table.assign(section=sections), xlabel, title)
 
 
 def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
@@ -178,6 +175,8 @@ def plot_rows(
         linear = linear_part((frame if sharex else part).value)
         if hue and linear:
             axis.set_xscale("symlog", linthresh=linear)
+        else:
+            axis.locator_params(axis="x", nbins=4)
         axis.set(ylim=(max(1, len(rows)) - 0.5, -0.5))
         axis.set_title(head, fontsize=8.5)
         axis.set_yticks(range(len(rows)), [textwrap.fill(str(name), 34) for name in rows], fontsize=8)

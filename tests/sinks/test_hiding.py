@@ -239,7 +239,6 @@ def test_a_causal_model_writes_without_its_sinks_token_by_token(make_lm, make_id
     ("options", "message"),
     [
         ({"keys": "sinks"}, "keys='sinks' is unknown; choose one of top, random, first"),
-        ({"count": -1}, "count=-1 must not be negative"),
         ({"keys": "first", "count": 2}, "position 0 alone: count=2 must be 1"),
         ({"keys": "first", "count": 1, "first": False}, "first=False must be True"),
     ],
