@@ -46,11 +46,6 @@ def free_memory() -> int:
     return min(psutil.virtual_memory().available, _free_in_groups(), _free_in_process())
 
 
-def resident_memory() -> int:
-    """Return the bytes of main memory that this process holds."""
-    return psutil.Process().memory_info().rss
-
-
 def _free_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
     """Return the free bytes of the control groups that this process is in; no limit without one.
 

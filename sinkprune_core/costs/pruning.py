@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from torch import nn
 
@@ -17,7 +18,6 @@ from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, 
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.compute import forward_cost
 from sinkprune_core.files import free_disk_at
-from sinkprune_core.memory import resident_memory
 from sinkprune_core.models.hub import available_memory
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
@@ -204,7 +204,7 @@ class _PlannedRun:
         if not self.lm.is_streamed and self.lm.device.type != "meta":
             there += _parameters(self.lm.model) * self.lm.model.dtype.itemsize
         if torch.device(device).type == "cpu":
-            there = min(there + PROCESS_BYTES, resident_memory())
+            there = min(there + PROCESS_BYTES, psutil.Process().memory_info().rss)
         free = available_memory(device) + there
         if memory <= free:
             return []

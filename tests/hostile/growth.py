@@ -40,6 +40,7 @@ def main(jobs: int) -> None:
     import tempfile
     from contextlib import redirect_stderr, redirect_stdout
 
+    import psutil
     import torch
     from hostile.cases import ALL_WAYS, LEARN, OTHERS, TEXT, command
     from random_models.cases import CASES
@@ -47,7 +48,7 @@ def main(jobs: int) -> None:
 
     from sinkprune_companion.cli.main import main as run
     from sinkprune_core.costs import pruning as cost
-    from sinkprune_core.memory import release_freed_memory, resident_memory
+    from sinkprune_core.memory import release_freed_memory
 
     cost.PROBE_SECONDS = 0.001
     torch.set_num_threads(1)
@@ -69,7 +70,7 @@ def main(jobs: int) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             gc.collect()
             release_freed_memory()
-            held.append(resident_memory())
+            held.append(psutil.Process().memory_info().rss)
         os.chdir("/")
     print(json.dumps(held))
 
