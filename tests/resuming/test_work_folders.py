@@ -380,7 +380,7 @@ def test_hostile_notebooks_in_short(bench):
     tally = Tally()
     kills.at_events(bench, tally, ["notebook"], each=5, kind="kill")
     full_disk.at_events(bench, tally, ["notebook"], each=1)
-    assert_held(tally, 6)
+    assert_held(tally, 4)
 
 
 def test_a_defect_put_in_on_purpose_is_found(bench):
