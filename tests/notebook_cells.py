@@ -86,7 +86,7 @@ TINY = {
         "length": 48,
     },
     "06_real_models": {
-        "prompts": 1,
+        "prompts": 2,
         "steps": 4,
         "sequences": 2,
         "draws": 1,
