@@ -109,7 +109,7 @@ def claims_page(root: Path, links: Links) -> str:
     rows = []
     for row in results.table.itertuples():
         estimate = results.estimate.get(row.Index)
-        notes = [row.metric]
+        notes = [row.metric, row.note]
         if estimate is not None:
             margin = "" if pd.isna(row.margin) else f"± {number(row.margin)} is too small to matter"
             notes += [margin, f"p {p_text(row.p_holm)}"]
@@ -117,7 +117,7 @@ def claims_page(root: Path, links: Links) -> str:
         if row.notebook and (root / notebook).exists():
             notes.append(f"[notebook {row.notebook[:2]}](../../{notebook})")
         number_here = "–" if estimate is None else amount(estimate)
-        note = "; ".join(part for part in [row.note, *notes] if part)
+        note = "; ".join(part for part in notes if part)
         rows.append([HEADS.get(row.kind, "") + row.claim, row.verdict, number_here, note])
     head = (HERE / "pages" / "claims.md").read_text(encoding="utf-8")
     table = markdown_table(["claim", "verdict", "here [95 % interval]", "note"], rows)
