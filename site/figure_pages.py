@@ -100,6 +100,9 @@ def with_sources(
     for place, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = below_pictures(links.rewritten(cell.source, page), page, figures, links)
+        for output in cell.get("outputs", []):
+            if "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = links.in_output(output.data["text/markdown"], page)
         if place in shown:
             cells.append(_html_cell(f'<span id="{shown[place][0].anchor}"></span>', f"{cell.id}-name"))
         cells.append(cell)

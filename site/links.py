@@ -78,24 +78,48 @@ class Links:
 
     def _link(self, found: re.Match, page: str, original: str) -> str:
         """Return a link as the site needs it."""
-        text, whole = found.groups()
-        target, hash_, anchor = whole.partition("#")
+        text = found[1]
+        place = self._place(found, original)
+        if place is None:
+            return found[0]
+        path, anchor = place
+        if path in self.pages:
+            return f"[{text}]({relative(path, page)}{anchor})"
+        return f'<a href="{html.escape(relative(path, page))}">{text}</a>'
+
+    def in_output(self, text: str, page: str) -> str:
+        """Return Markdown that a cell of the notebook `page` printed; Sphinx leaves its links as they are."""
+
+        def address(found: re.Match) -> str:
+            place = self._place(found, page)
+            if place is None:
+                return found[0]
+            path, anchor = place
+            if path in self.pages:
+                path = PurePosixPath(path).with_suffix(".html").as_posix()
+            return f"[{found[1]}]({relative(path, page)}{anchor})"
+
+        return LINK.sub(address, text)
+
+    def _place(self, found: re.Match, original: str) -> tuple[str, str] | None:
+        """Return where a relative link leads in the site, and its anchor with a hash; None for all others."""
+        target, hash_, anchor = found[2].partition("#")
         path = self._target(target, original) if target else None
         if path is None:
-            return found[0]
+            return None
         path = PLACES.get(path, FOLDERS.get(path, path))
         module = MODULE.fullmatch(path)
         if module and f"api/{module[1] or HELPERS}.md" in self.pages:
-            path, hash_, anchor = f"api/{module[1] or HELPERS}.md", "#", module[2]
+            return f"api/{module[1] or HELPERS}.md", f"#{module[2]}"
         if path in self.pages:
-            return f"[{text}]({relative(path, page)}{hash_}{anchor})"
+            return path, f"{hash_}{anchor}"
         if path in self.cells:
-            return f'<a href="{html.escape(relative(self.cells[path], page))}">{text}</a>'
+            return self.cells[path], ""
         if not (self.root / path).is_file():
             raise LostLinkError(
-                f"{original}: [{text}]({whole}) leads to {path}, which is no page and no file of the project"
+                f"{original}: {found[0]} leads to {path}, which is no page and no file of the project"
             )
-        return f'<a href="{html.escape(relative(self.copied(path), page))}">{text}</a>'
+        return self.copied(path), ""
 
     def copied(self, path: str, picture: bool = False) -> str:
         """Copy a file of the project to the site, among the pages where it is a picture; return its path."""

@@ -75,3 +75,5 @@ def test_a_link_leads_to_a_page_a_file_or_the_cell_of_a_figure(links):
         '<img src="../figures/01/drawn.png">'
     )
     assert (links.files / "figures" / "01" / "drawn.png").exists()
+    printed = links.in_output("[a](../docs/page.md#there) [b](../figures/01/drawn.png)", "notebooks/01.ipynb")
+    assert printed == "[a](../docs/page.html#there) [b](01.html#cell-03)"
