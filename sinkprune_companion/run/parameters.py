@@ -140,6 +140,7 @@ LEAST = {
     "07_robustness": {"sequences": 12},
     "08_stable_sinks": {"sequences": 12, "sparsities": 0.1, "restored_sparsities": 0.1},
     "09_best_recipe": {"sequences": 12, "screening_sequences": 6},
+    "10_native_pair": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }  # what a notebook needs more than others, so that every kind of text has two sequences
 OTHERS = "with these values instead of the defaults above:"
 LINE = 100  # characters of a line of output
