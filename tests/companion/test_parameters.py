@@ -59,7 +59,6 @@ def test_types_are_checked(value, annotation, message):
             "places: '100' must be a sparsity in percent",
         ),
         ("places", "list[str]", ["4:2"], ["4:8"], "places: pattern='4:2' must have 1 <= N < M"),
-        ("tasks", "list[str]", ["suit"], ["suite", "paper", "wikitext"], "tasks: unknown task 'suit'"),
         ("pattern_draws", "int", 0, 1, "pattern_draws=0 must be a whole number of at least 1"),
         ("counts", "list[int]", [], [1], "counts is empty: give at least one value"),
         ("first_seed", "int", -1, 0, "first_seed=-1 must be a whole number of at least 0"),
