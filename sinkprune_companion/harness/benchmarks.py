@@ -177,7 +177,7 @@ def evaluate(
     models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
     rows = []
     with quiet_harness():
-        manager = _manager([benchmark.task for benchmark in chosen], include)
+        manager = manager_of([benchmark.task for benchmark in chosen], include)
         loaded = [_load(manager, benchmark.task) for benchmark in chosen]
         for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
             results = simple_evaluate(
@@ -224,7 +224,7 @@ def installed() -> "TaskManager":
     return TaskManager()
 
 
-def _manager(tasks: Sequence[str], include: Path | str | None) -> "TaskManager":
+def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "TaskManager":
     """Return a manager that knows all tasks; raise ValueError for a name that is unknown."""
     from lm_eval.tasks import TaskManager
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from naive import same, weights_of
@@ -105,7 +106,9 @@ def test_equal_functions_share_statistics_and_others_do_not(tiny_dlm, calibratio
 
 
 def make_choice(share):
-    return lambda context: torch.full_like(context.profile_NST, share)
+    held = np.zeros(2000)  # those of two choices are printed alike
+    held[1000] = share
+    return lambda context: torch.full_like(context.profile_NST, float(held.sum()))
 
 
 def test_a_changed_function_of_the_same_name_starts_anew(tiny_dlm, calibration, tmp_path):

@@ -1,9 +1,11 @@
 """Records are computed once per key and versions, and figures are the same to the byte."""
 
+import hashlib
 import json
 import warnings
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
@@ -179,4 +181,7 @@ def test_figures_are_the_same_to_the_byte_and_carry_their_data_and_origin(run):
     assert set(first) == {".png", ".pdf", ".csv", ".json"}
     assert draw() == first
     about = json.loads(first[".json"])
+    digests = {f"f{suffix}": hashlib.sha256(first[suffix]).hexdigest() for suffix in (".csv", ".png", ".pdf")}
+    assert about["files"] == digests
+    assert plt.get_fignums() == [], "no figure stays open"
     assert (about["caption"], about["parameters"]) == ("a caption", {"sparsity": 0.5})
