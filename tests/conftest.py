@@ -203,8 +203,8 @@ def tiny_dlm() -> LanguageModel:
     return tiny_lm("diffusion")
 
 
-@pytest.fixture
-def killed_at(monkeypatch):
+@pytest.fixture(scope="session")
+def killed_at():
     """A function that returns a context in which a pruning run is killed before a block is written.
 
     The context fails where no run was killed.
@@ -219,7 +219,7 @@ def killed_at(monkeypatch):
                 raise KeyboardInterrupt
             finish(checkpoint, lm, at, *rest)
 
-        with monkeypatch.context() as patches:
+        with pytest.MonkeyPatch.context() as patches:
             patches.setattr(PruningCheckpoint, "finish", die)
             with pytest.raises(KeyboardInterrupt):
                 yield

@@ -4,9 +4,7 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.pruning_findings import suffix
 from sinkprune_companion.experiments.pruning_grid import (
-    ANSWERING,
     CONTROLS,
     CURVE,
     HEADLINE,
@@ -16,7 +14,6 @@ from sinkprune_companion.experiments.pruning_grid import (
     GridRow,
     grid_rows,
 )
-from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.margins import share_that_matters
 
 
@@ -103,30 +100,3 @@ def test_findings_carry_the_margin_of_their_own_place(scores):
             "paper_gain_growth": 4 * share,
         }
     )
-
-
-ANSWER_MARGINS = ("paper_minus_wanda", "unstable_minus_none")  # in the ledger, as `answer_margin_…`
-
-
-def test_every_row_of_the_ledger_that_notebook_03_decides_is_a_finding_it_can_make():
-    variants = {("unstructured", 0.5): {*HEADLINE, *CONTROLS}}
-    variants |= {("unstructured", share): set(CURVE) for share in (0.25, 0.75)}
-    variants |= {("unstructured", 0.6): set(ANSWERING)}
-    variants |= {(pattern, 0.5): set(CURVE) for pattern in ("2:4", "4:8")}
-    variants |= {("structured", ratio): set(UNITS) for ratio in (0.3, 0.5)}
-    can = set(pruning_findings.GROWTHS)
-    for place, names in variants.items():
-        for name, each in pruning_findings.COMPARISONS.items():
-            if {each.variant, each.other} <= names:
-                can.add(name + suffix(place))
-    for share in (0.25, 0.5, 0.75):
-        can |= {name + suffix(("unstructured", share)) for name in pruning_findings.TWIN_COMPARISONS}
-    for benchmark in ("suite", "blimp"):
-        can |= {f"accuracy_{benchmark}_{name}_{p}" for name in pruning_findings.ACCURACY for p in (50, 60)}
-    can |= {f"answer_margin_{name}_{p}" for name in pruning_findings.ACCURACY for p in (50, 60)}
-    can |= {"stable_share_left_out"}
-    can |= {f"masks_{other}_minus_other_text" for other in ("all_sinks", "unstable", "wanda")}
-    can |= {"stable_share_left_out"}
-    can |= {f"answer_margin_{name}_{p}" for name in ANSWER_MARGINS for p in (50, 60)}
-    rows = {row.finding.split("/")[1] for row in claims.ledger() if row.notebook == "03_pruning_results"}
-    assert rows <= can

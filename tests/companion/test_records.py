@@ -14,12 +14,6 @@ from sinkprune_core.models import hub
 from sinkprune_core.pruning.recipe import preset
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr(records, "project_root", lambda: tmp_path)
-    return Run("00_test", "p", {"sparsity": 0.5})
-
-
 def test_a_record_is_computed_once_per_key_and_says_where_it_comes_from(run):
     calls = []
 

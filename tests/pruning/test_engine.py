@@ -108,22 +108,6 @@ def test_wanda_equals_a_naive_calculation(make_lm, calibration, kind, shape, inp
             assert zeros_of(lm) == expected
 
 
-def test_propagation_differs_as_the_naive_references_do(tiny_ar, calibration):
-    """Both settings prune the first block alike; from the second on they see other inputs."""
-    references = {
-        name: naive.prune(tiny_ar, "wanda", 0.6, "row", calibration.ids_NT, propagation=name)
-        for name in PROPAGATION
-    }
-    differing = {
-        place[0] for place, places in references["dense"].items() if references["sequential"][place] != places
-    }
-    assert differing == {1, 2}
-    for propagation, expected in references.items():
-        with weights_kept(tiny_ar):
-            prune(tiny_ar, Recipe(sparsity=0.6, propagation=propagation), calibration, progress=False)
-            assert zeros_of(tiny_ar) == expected
-
-
 @pytest.mark.parametrize("allocation", ["linear", "linear-reverse", "owl"])
 @pytest.mark.parametrize("pattern", ["row", "layer"])
 @pytest.mark.parametrize("propagation", PROPAGATION)
@@ -263,28 +247,6 @@ def test_a_threshold_of_0_turns_unstable_into_none_and_stable_into_all(tiny_dlm,
     }
     assert same(results["unstable"], results["none"]) and same(results["stable"], results["all"])
     assert not same(results["none"], results["all"])
-
-
-def test_random_leaves_out_as_much_as_all(tiny_dlm, calibration):
-    shares = []
-    for tokens in ("all", "random"):
-        with weights_kept(tiny_dlm):
-            shares.append(
-                prune(tiny_dlm, Recipe(exclude=tokens, **NOISED), calibration, progress=False).left_out_share
-            )
-    assert shares[0] == shares[1] > 0
-
-
-def test_direction_reaches_pruning_through_attention_alone(tiny_ar, tiny_dlm, calibration):
-    """Equal weights and text: the first block's first linears agree, and what follows attention does not."""
-    ar, dlm = pruned(tiny_ar, calibration), pruned(tiny_dlm, calibration)
-    for name in ("q_proj", "k_proj", "v_proj"):
-        assert torch.equal(
-            ar[f"model.layers.0.self_attn.{name}.weight"], dlm[f"model.layers.0.self_attn.{name}.weight"]
-        )
-    assert not torch.equal(
-        ar["model.layers.0.self_attn.o_proj.weight"], dlm["model.layers.0.self_attn.o_proj.weight"]
-    )
 
 
 # what pruning leaves

@@ -12,6 +12,7 @@ import torch
 from hostile import full_disk, kills, pairs
 from hostile.cases import TEXT, Bench, command, contents
 from hostile.tally import Tally
+from naive import block_weights_of, same
 from random_models.cases import CASES
 from random_models.writing import write
 
@@ -74,24 +75,10 @@ def calibration(make_ids) -> Calibration:
     return Calibration(make_ids(5, 12, seed=7), seed=3, batch=4)
 
 
-def weights_of(lm) -> list[dict[str, torch.Tensor]]:
-    found = []
-    for layer in range(len(lm.blocks)):
-        with lm.resident(layer) as block:
-            found.append({name: value.clone() for name, value in block.named_parameters()})
-    return found
-
-
-def assert_same(lm, expected: list[dict[str, torch.Tensor]]) -> None:
-    for layer, (found, wanted) in enumerate(zip(weights_of(lm), expected, strict=True)):
-        differing = [name for name, value in wanted.items() if not torch.equal(found[name], value)]
-        assert not differing, (layer, differing)
-
-
-def straight(both, recipe, calibration) -> list[dict[str, torch.Tensor]]:
+def straight(both, recipe, calibration) -> dict[str, torch.Tensor]:
     lm = both(False)
     prune(lm, recipe, calibration, progress=False)
-    return weights_of(lm)
+    return block_weights_of(lm)
 
 
 def kept(folder) -> dict:
@@ -148,7 +135,7 @@ def test_whatever_is_damaged_comes_out_the_same(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         prune(lm, recipe, calibration, progress=False, work=tmp_path)
-    assert_same(lm, expected)
+    assert same(block_weights_of(lm), expected)
 
 
 def test_what_counts_has_reached_the_disk(both, calibration, tmp_path, monkeypatch):
@@ -225,7 +212,7 @@ def test_a_plan_is_not_made_anew(both, calibration, tmp_path, killed_at, monkeyp
     monkeypatch.setattr(engine.GlobalThreshold, "of", lambda *_: pytest.fail("a threshold was sought again"))
     lm = both(streamed)
     prune(lm, recipe, calibration, progress=False, work=tmp_path)
-    assert_same(lm, expected)
+    assert same(block_weights_of(lm), expected)
 
 
 # hidden states

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sinkprune_core.sinks.attention import Tracker, even_share, track
+from sinkprune_core.sinks.attention import even_share, track
 
 KINDS = ("autoregressive", "diffusion")
 SHAPES = ("gqa", "mha")
@@ -120,23 +120,6 @@ def test_the_former_implementation_comes_back_after_an_exception(tiny_dlm, make_
     assert held.shape[-1] == 5
     with pytest.raises(RuntimeError):  # a forward after the block leaves nothing behind
         tracker.take()
-
-
-def test_an_additive_mask_counts_like_a_bool_mask():
-    query_BHQE, key_BGKE = (
-        torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0)),
-        torch.randn(2, 2, 6, 8, generator=torch.Generator().manual_seed(1)),
-    )
-    allowed_B1QK = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(2)) < 0.6
-    allowed_B1QK |= torch.eye(6, dtype=torch.bool)
-    added_B1QK = torch.zeros(2, 1, 6, 6).masked_fill(~allowed_B1QK, -torch.inf)
-    expected_BHK = (
-        (query_BHQE @ key_BGKE.repeat_interleave(2, 1).transpose(2, 3) * 0.5 + added_B1QK).softmax(-1).sum(2)
-    )
-    for mask in (allowed_B1QK, added_B1QK):
-        tracker = Tracker(None, chunk=4)
-        tracker.add(0, query_BHQE, key_BGKE, mask, scaling=0.5, causal=False)
-        torch.testing.assert_close(tracker.take()[:, 0, :, 0], expected_BHK, atol=1e-5, rtol=1e-5)
 
 
 def test_a_second_forward_without_taking_is_an_error(tiny_dlm, make_ids):
