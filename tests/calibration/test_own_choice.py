@@ -181,60 +181,27 @@ def test_what_is_no_function_is_refused(wrong):
         Recipe(exclude=wrong)
 
 
-def too_much(context):
-    return context.profile_NST * 0 + 1.5
+WRONG = {
+    "too much": lambda profile_NST: profile_NST * 0 + 1.5,
+    "too little": lambda profile_NST: profile_NST * 0 - 0.1,
+    "no number": lambda profile_NST: profile_NST * torch.nan,
+    "another shape": lambda profile_NST: profile_NST[:, 0] * 0,
+    "nothing": lambda profile_NST: None,
+    "a list": lambda profile_NST: profile_NST.tolist(),
+    "complex numbers": lambda profile_NST: torch.zeros_like(profile_NST, dtype=torch.complex64),
+    "sparse": lambda profile_NST: torch.zeros_like(profile_NST).to_sparse(),
+    "without numbers": lambda profile_NST: torch.zeros_like(profile_NST, device="meta"),
+}
 
 
-def too_little(context):
-    return context.profile_NST * 0 - 0.1
-
-
-def no_number(context):
-    return context.profile_NST * torch.nan
-
-
-def another_shape(context):
-    return context.profile_NST[:, 0] * 0
-
-
-def nothing(context):
-    return None
-
-
-def a_list(context):
-    return context.profile_NST.tolist()
-
-
-def complex_numbers(context):
-    return torch.zeros_like(context.profile_NST, dtype=torch.complex64)
-
-
-def sparse(context):
-    return torch.zeros_like(context.profile_NST).to_sparse()
-
-
-def without_numbers(context):
-    return torch.zeros_like(context.profile_NST, device="meta")
-
-
-WRONG = [
-    too_much,
-    too_little,
-    no_number,
-    another_shape,
-    nothing,
-    a_list,
-    complex_numbers,
-    sparse,
-    without_numbers,
-]
-
-
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("propagation", ["dense", "sequential"])
-def test_a_function_that_returns_no_shares_is_refused(tiny_dlm, make_ids, wrong, propagation):
+def test_a_function_that_returns_no_shares_is_refused(tiny_dlm, make_ids, name, propagation):
+    def wrong(context):
+        return WRONG[name](context.profile_NST)
+
     before = weights_of(tiny_dlm)
-    said = rf"{wrong.__name__}' must leave out a share in \[0, 1\] of every token, a dense tensor of shape"
+    said = r"wrong' must leave out a share in \[0, 1\] of every token, a dense tensor of shape"
     recipe = Recipe(propagation=propagation, exclude=wrong, **NOISED)
     with pytest.raises(ValueError, match=said):
         prune(tiny_dlm, recipe, Calibration(make_ids(3, 12)), progress=False)

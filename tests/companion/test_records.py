@@ -43,11 +43,6 @@ def test_a_failed_record_leaves_nothing_that_would_be_read_later(run):
     assert len(run.record("r", lambda: pd.DataFrame({"x": [1]}), seed=0)) == 1
 
 
-def test_a_key_must_be_plain(run):
-    with pytest.raises(TypeError, match="give a fingerprint instead"):
-        run.record("r", pd.DataFrame, text=object())
-
-
 # what else a key holds
 
 

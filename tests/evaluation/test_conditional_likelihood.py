@@ -284,8 +284,6 @@ def test_the_published_windows():
     [
         ({"masking": "gauss"}, "masking='gauss' is unknown; choose one of count, bernoulli"),
         ({"draws": 12, "grid": 8}, "draws=12 is not a multiple of grid=8"),
-        ({"draws": 0}, "draws=0 must be a whole number of at least 1"),
-        ({"guidance": -0.5}, "guidance=-0.5 must be a finite number of at least 0"),
         ({"chunk": 64}, "chunk=64 and context=None must both be numbers"),
     ],
 )
@@ -307,16 +305,8 @@ def test_what_cannot_be_scored_is_refused_before_any_work(tiny_ar, tiny_dlm, mak
         ),
         (lambda: exact_log_likelihood(tiny_dlm, [(prompt, target)]), "use `log_likelihood`"),
         (
-            lambda: log_likelihood(tiny_dlm, [(prompt, target)]),
-            "a sequence of 65 tokens exceeds the 64 positions of tiny-diffusion",
-        ),
-        (
             lambda: log_likelihood(tiny_dlm, [(prompt[1:], target)], "dream"),
             "a sequence of 65 tokens exceeds the 64 positions",
-        ),
-        (
-            lambda: exact_log_likelihood(tiny_ar, [(torch.cat([prompt, target]), target)]),
-            "exceeds the 64 positions of tiny-autoregressive",
         ),
         (
             lambda: log_likelihood(tiny_dlm, [(target, target), (target, none)]),

@@ -14,7 +14,6 @@ from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, chec
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"sparsity": 1.2}, r"sparsity=1\.2 must be a number in \[0, 1\)"),
         (
             {"criterion": "taylor"},
             "criterion='taylor' is unknown; choose one of magnitude, wanda, sparsegpt, flap",
@@ -24,9 +23,6 @@ from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, chec
             "pattern='column' is unknown; choose one of row, layer, global, structured, or N:M such as 2:4",
         ),
         ({"pattern": "4:4"}, "pattern='4:4' must have 1 <= N < M"),
-        ({"noise_levels": 0}, "noise_levels=0 must be a whole number of at least 1"),
-        ({"noise_levels": True}, "noise_levels=True must be a whole number"),
-        ({"owl_m": 0}, "owl_m=0 must be a finite number above 0"),
         ({"exclude": "all", "alpha": 0.0}, r"alpha=0\.0 must be a finite number above 0"),
     ],
 )
