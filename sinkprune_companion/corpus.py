@@ -151,17 +151,11 @@ def _is_english(paragraph: str) -> bool:
         return False
     if not paragraph[0].isupper() or paragraph.rstrip()[-1] not in ".!?":
         return False
-    letters = sum(map(_is_plain_character, paragraph))
-    plain_words = sum(map(_is_plain_word, words))
-    return letters >= 0.93 * len(paragraph) and plain_words >= 0.8 * len(words)
-
-
-def _is_plain_character(character: str) -> bool:
-    return character.isalpha() or character.isspace() or character in ".,;'"
-
-
-def _is_plain_word(word: str) -> bool:
-    return word in ("a", "A", "I") or _WORD.fullmatch(word.strip(".,;:()'\"")) is not None
+    letters = sum(mark.isalpha() or mark.isspace() or mark in ".,;'" for mark in paragraph)
+    plain_words = [
+        word for word in words if word in ("a", "A", "I") or _WORD.fullmatch(word.strip(".,;:()'\""))
+    ]
+    return letters >= 0.93 * len(paragraph) and len(plain_words) >= 0.8 * len(words)
 
 
 # token sequences
@@ -189,20 +183,14 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
     A rest shorter than a sequence is dropped. Raises ValueError when there is too little text for one
     sequence.
     """
-    texts = list(texts)
-    between = separator(tokenizer)
-    stream = []
-    if texts:
-        for ids in tokenizer(texts, add_special_tokens=False).input_ids:
-            stream += [*ids, between]
-    rows = len(stream) // (length - 1)
+    stream_T = stream(texts, tokenizer).roll(-1)  # the first separator goes to the end
+    rows = len(stream_T) // (length - 1)
     if rows == 0:
         raise ValueError(
-            f"the corpus has {len(stream)} tokens, too few for one sequence of {length}: "
+            f"the corpus has {len(stream_T)} tokens, too few for one sequence of {length}: "
             "give more text or shorter sequences"
         )
-    body_NT = torch.tensor(stream[: rows * (length - 1)], dtype=torch.long).view(rows, length - 1)
-    return torch.cat([torch.full((rows, 1), between), body_NT], dim=1)
+    return with_first_token(stream_T[: rows * (length - 1)].view(rows, length - 1), tokenizer)
 
 
 @lru_cache(maxsize=8)
@@ -216,10 +204,10 @@ def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str =
 
 def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
     """Return texts as one stream of tokens, a document separator before each, int64 (T,)."""
-    tokens = []
     texts = list(texts)
-    if texts:
-        between = separator(tokenizer)
+    between = separator(tokenizer)
+    tokens = []
+    if texts:  # a tokenizer takes no empty list
         for ids in tokenizer(texts, add_special_tokens=False).input_ids:
             tokens += [between, *ids]
     return torch.tensor(tokens, dtype=torch.long)

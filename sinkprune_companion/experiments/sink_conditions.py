@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from sinkprune_companion import corpus
-from sinkprune_companion.harness.local_data import articles, detokenised
-from sinkprune_companion.harness.public_data import WIKITEXT_FILE, embedded_wikitext
+from sinkprune_companion.harness.public_data import embedded_articles
+from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.seeds import generator
 
@@ -132,7 +132,7 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
     Where so many do not fit, as for long ones, paragraphs follow each other, and <unk> may show. The choice
     depends on (seed, text) alone. Raises ValueError when there are fewer.
     """
-    within_T = _held_out_stream(tokenizer, text)
+    within_T = held_out_stream(tokenizer, text)
     apart = _apart(tokenizer, within_T, count, length, generator(seed, "crops", text), rare=False)
     if len(apart) < count and text != "samples":
         joined_T = _joined_stream(tokenizer, text)
@@ -173,35 +173,17 @@ def _middles(is_separator_T: torch.Tensor, length: int) -> torch.Tensor:
     return (separators_T == 0).nonzero().squeeze(-1) + 1
 
 
-def _held_out_stream(tokenizer, text: str) -> torch.Tensor:
-    """Return one text of the held-out split with a separator before each document, int64 (T,)."""
-    if text == "samples":
-        samples_NT = corpus.shipped_samples(128, held_out=True)
-        first_N1 = torch.full((len(samples_NT), 1), corpus.separator(tokenizer))
-        return torch.cat([first_N1, samples_NT], dim=1).flatten()
-    if text == "natural":
-        return corpus.stream(embedded_wikitext(), tokenizer)
-    return corpus.stream(_held_out_documentation(), tokenizer)
-
-
 def _joined_stream(tokenizer, text: str) -> torch.Tensor:
     """Return one text of the held-out split, int64 (T,), with a blank line between its paragraphs.
 
     A separator stands before each article of WikiText-2, or before all of the documentation.
     """
-    documents = ["\n\n".join(_held_out_documentation())]
     if text == "natural":
-        documents = [_without_headings(article) for article in articles([WIKITEXT_FILE])]
+        documents = ["\n\n".join(article) for article in embedded_articles()]
+    else:
+        held_out = [part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]
+        documents = ["\n\n".join(held_out)]
     return corpus.stream(documents, tokenizer)
-
-
-def _without_headings(article: str) -> str:
-    lines = [line.strip() for line in article.split("\n")]
-    return "\n\n".join(detokenised(line) for line in lines if line and not line.startswith("="))
-
-
-def _held_out_documentation() -> list[str]:
-    return [part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]
 
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:

@@ -267,8 +267,6 @@ def _load(manager: "TaskManager", task: str) -> list:
 def _rows(results: dict, model: "HarnessModel") -> list[dict[str, object]]:
     """Return a row per task and metric; members of a group that has a value of its own are left out."""
     members = {name for group in results.get("groups", {}) for name in results["group_subtasks"][group]}
-    draws = math.nan if model.how is None else model.how.draws
-    guidance = math.nan if model.how is None else model.how.guidance
     rows = []
     for task, values in results["results"].items():
         if task in members:
@@ -286,8 +284,8 @@ def _rows(results: dict, model: "HarnessModel") -> list[dict[str, object]]:
                 "stderr": error if isinstance(error, float) else math.nan,
                 "documents": values["sample_len"],
                 "shots": results["n-shot"].get(task, 0),
-                "draws": draws,
-                "guidance": guidance,
+                "draws": getattr(model.how, "draws", math.nan),
+                "guidance": getattr(model.how, "guidance", math.nan),
             }
             rows.append(row)
     return rows

@@ -40,7 +40,7 @@ def word_stream(tiny_ar, monkeypatch):
         words = int(torch.randint(6, 26, (), generator=rng))
         parts += [torch.tensor([separator]), torch.randint(20, 70, (words,), generator=rng)]
     stream_T = torch.cat(parts)
-    monkeypatch.setattr(sink_conditions, "_held_out_stream", lambda tokenizer, text: stream_T)
+    monkeypatch.setattr(sink_conditions, "held_out_stream", lambda tokenizer, text: stream_T)
     return stream_T
 
 
