@@ -67,8 +67,10 @@ def last_lines(text: str, places: dict[str, str]) -> list[str]:
 def run(step: Step, clone: Path, home: Path, programs: Path) -> dict[str, object]:
     """Run one step; return its entry of docs/first_hour.json."""
     variables = {"HOME": str(home), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
-    kept = ("LANG", "LC_ALL", "TERM", "OMP_NUM_THREADS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-    variables |= {name: os.environ[name] for name in os.environ if name in kept or name.startswith("PIP_")}
+    passed_on = ("LANG", "LC_ALL", "TERM", "OMP_NUM_THREADS", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+    variables |= {
+        name: os.environ[name] for name in os.environ if name in passed_on or name.startswith("PIP_")
+    }
     if programs.parent.parent != clone:
         variables["PYTHONPATH"] = str(clone)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -83,7 +85,7 @@ def run(step: Step, clone: Path, home: Path, programs: Path) -> dict[str, object
     )
     seconds = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    found = {
+    entry = {
         "command": step.command,
         "status": done.returncode,
         "seconds": round(seconds, 1),
@@ -96,27 +98,27 @@ def run(step: Step, clone: Path, home: Path, programs: Path) -> dict[str, object
             done.stdout, {str(clone): "~/sinkprune", str(home): "~", str(programs.parent): ".venv"}
         ),
     }
-    print(f"{step.name}: {found['seconds']} s, {found['cpu_seconds']} s of CPU, status {done.returncode}")
-    print("\n".join(f"    {line}" for line in found["last_lines"]))
-    return found
+    print(f"{step.name}: {entry['seconds']} s, {entry['cpu_seconds']} s of CPU, status {done.returncode}")
+    print("\n".join(f"    {line}" for line in entry["last_lines"]))
+    return entry
 
 
-def page(kept: dict[str, dict]) -> str:
+def page(entries: dict[str, dict]) -> str:
     """Return docs/first_hour.md."""
     rows = []
-    shown = []
+    consoles = []
     for step in STEPS:
-        found = kept.get(step.name)
+        entry = entries.get(step.name)
         goal = "–" if step.at_most is None else f"{step.at_most} s"
-        if found is None:
+        if entry is None:
             rows.append([f"`{step.command}`", "not measured yet", "–", goal, "–", "–"])
             continue
-        times = [f"{found['seconds']:.0f} s", f"{found['cpu_seconds']:.0f} s"]
-        machine = [f"{found['cores']}, load {found['load']:g}", found["dtype"]]
+        times = [f"{entry['seconds']:.0f} s", f"{entry['cpu_seconds']:.0f} s"]
+        machine = [f"{entry['cores']}, load {entry['load']:g}", entry["dtype"]]
         rows.append([f"`{step.command}`", *times, goal, *machine])
-        ending = "" if found["status"] == 0 else f"\n[exit status {found['status']}]"
-        lines = "\n".join(found["last_lines"])
-        shown.append(f"```console\n$ {found['command']}\n{lines}{ending}\n```")
+        ending = "" if entry["status"] == 0 else f"\n[exit status {entry['status']}]"
+        lines = "\n".join(entry["last_lines"])
+        consoles.append(f"```console\n$ {entry['command']}\n{lines}{ending}\n```")
     head = ["command", "time", "CPU time", "at most, on 2 cores", "cores here", "dtype"]
     picture = f"\n![Attention sinks of the pruned model]({PICTURE.name})\n" if PICTURE.exists() else ""
     return f"""# The first hour
@@ -129,7 +131,7 @@ as long. The time of `make reproduce` has that of installation in it.
 
 {markdown_table(head, rows)}
 
-{(2 * chr(10)).join(shown)}
+{(2 * chr(10)).join(consoles)}
 {picture}"""
 
 
@@ -142,7 +144,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     wanted = arguments.steps.split(",")
-    kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
+    entries = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
     with tempfile.TemporaryDirectory() as folder:
         clone, home = Path(folder) / "sinkprune", Path(folder) / "home"
         home.mkdir()
@@ -155,12 +157,12 @@ def main() -> int:
             if step.name in wanted:
                 if step.name == "snippet":  # no sooner: the tests look at every file
                     (clone / "snippet.py").write_text(snippet, encoding="utf-8")
-                kept[step.name] = run(step, clone, home, arguments.bin or clone / ".venv" / "bin")
-                write_json(KEPT, kept)
+                entries[step.name] = run(step, clone, home, arguments.bin or clone / ".venv" / "bin")
+                write_json(KEPT, entries)
                 for picture in clone.glob("sinks.png"):
                     shutil.copyfile(picture, PICTURE)
-                PAGE.write_text(page(kept), encoding="utf-8")
-    return max((kept[name]["status"] for name in wanted), default=0)
+                PAGE.write_text(page(entries), encoding="utf-8")
+    return max((entries[name]["status"] for name in wanted), default=0)
 
 
 if __name__ == "__main__":

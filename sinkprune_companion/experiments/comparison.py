@@ -115,8 +115,8 @@ def outcome(difference: Estimate, margin: float = MARGIN) -> str:
         raise ValueError(
             f"margin={margin} must be positive: the smallest difference that would matter, in nats per token"
         )
-    given = verdict(difference, margin)
-    if given != UNDECIDED:
-        return BETTER.get(given, given)
+    result = verdict(difference, margin)
+    if result != UNDECIDED:
+        return BETTER.get(result, result)
     count = math.ceil(difference.units * deciding_factor(difference, 0.0, margin))
     return f"undecided (half-width {difference.half_width:.2g}; about {count:,} sequences would decide)"

@@ -139,8 +139,8 @@ def evaluate_named(
     tables = []
     if others:
         settings = {"seed": seed, "mc_num": draws, "batch_size": batch}
-        given = {name: value for name, value in settings.items() if value is not None}
-        tables.append(evaluate(lm, others, limit, family, include, **given))
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        tables.append(evaluate(lm, others, limit, family, include, **chosen))
     if groups:
         numbers = {"draws": draws or DRAWS, "seed": seed, "batch": batch or BATCH}
         items = suite.items(list(dict.fromkeys(groups)), limit)

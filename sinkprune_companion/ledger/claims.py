@@ -251,9 +251,9 @@ def corrected_p_values(claims: Iterable[Claim], estimates: Mapping[str, Estimate
 def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:
     """Return a row of the claims table."""
     margin = claim.margin_of(estimate)
-    given = verdict_rule.verdict(estimate, margin, claim.against, p)
-    notes = [verdict_rule.note(estimate, given, claim.against, margin)]
-    if given == verdict_rule.NOT_RUN:
+    outcome = verdict_rule.verdict(estimate, margin, claim.against, p)
+    notes = [verdict_rule.note(estimate, outcome, claim.against, margin)]
+    if outcome == verdict_rule.NOT_RUN:
         notes = [claim.not_run or NOT_MEASURED]
     if claim.seen_first:
         notes.append(SEEN_FIRST)
@@ -273,7 +273,7 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
         "here": here,
         "interval": interval,
         "claimed": f"{claim.side} {claim.against:g}" if claim.finding else "",
-        "verdict": verdict_rule.on_claim(given, claim.side),
+        "verdict": verdict_rule.on_claim(outcome, claim.side),
         "margin": margin,
         "p_holm": p,
         "draws": getattr(estimate, "draws", None),

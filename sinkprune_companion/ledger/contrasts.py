@@ -165,7 +165,7 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
     p_values = [estimate.p_value() for estimate in estimates]
     rows = []
     for label, estimate, p, p_holm in zip(effects, estimates, p_values, holm(p_values), strict=True):
-        given = verdict(estimate, margin, p=p_holm)
+        outcome = verdict(estimate, margin, p=p_holm)
         row = {
             "comparison": label,
             "value": estimate.value,
@@ -177,7 +177,7 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
             "error_draws": estimate.error_draws,
             "section": section,
             "margin": float("nan") if margin is None else margin,
-            "verdict": ON_A_LOSS.get(given, given),
+            "verdict": ON_A_LOSS.get(outcome, outcome),
         }
         rows.append(row)
     return pd.DataFrame(rows)
