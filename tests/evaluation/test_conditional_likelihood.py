@@ -294,36 +294,18 @@ def test_a_protocol_that_cannot_work_is_refused_with_its_value(arguments, said):
 
 def test_what_cannot_be_scored_is_refused_before_any_work(tiny_ar, tiny_dlm, make_ids):
     prompt, target, none = make_ids(1, 60)[0], make_ids(1, 5)[0], make_ids(1, 1)[0][:0]
-    refused = [
-        (
-            lambda: log_likelihood(tiny_dlm, [(prompt, target)], "llama"),
-            "protocol='llama' is unknown; choose one of llada, dream, ppl_llada, main_llada, main_dream",
-        ),
-        (
-            lambda: log_likelihood(tiny_ar, [(prompt, target)]),
-            "use `exact_log_likelihood`, which knows no protocol and no guidance",
-        ),
+    short = Protocol(guidance=0.5, chunk=9, context=9)
+    for work, said in (
+        (lambda: log_likelihood(tiny_dlm, [(prompt, target)], "llama"), "protocol='llama' is unknown"),
+        (lambda: log_likelihood(tiny_ar, [(prompt, target)]), "use `exact_log_likelihood`"),
         (lambda: exact_log_likelihood(tiny_dlm, [(prompt, target)]), "use `log_likelihood`"),
-        (
-            lambda: log_likelihood(tiny_dlm, [(prompt[1:], target)], "dream"),
-            "a sequence of 65 tokens exceeds the 64 positions",
-        ),
-        (
-            lambda: log_likelihood(tiny_dlm, [(target, target), (target, none)]),
-            "the target of pair 1 is empty",
-        ),
+        (lambda: log_likelihood(tiny_dlm, [(prompt[1:], target)], "dream"), "65 tokens exceeds the 64"),
+        (lambda: log_likelihood(tiny_dlm, [(target, none)]), "the target of pair 0 is empty"),
         (lambda: exact_log_likelihood(tiny_ar, [(none, target)]), "the prompt of pair 0 is empty"),
-        (
-            lambda: perplexity(tiny_ar, prompt, Protocol(guidance=0.5, chunk=9, context=9)),
-            "guidance=0.5 cannot be used: tiny-autoregressive is autoregressive",
-        ),
-        (lambda: perplexity(tiny_dlm, prompt, "llada"), "take one with chunk and context for a running text"),
-        (
-            lambda: perplexity(tiny_dlm, prompt, "ppl_llada"),
-            "a text of 60 tokens is too short: scoring chunks of 64 takes more than 128",
-        ),
-    ]
-    for work, said in refused:
+        (lambda: perplexity(tiny_ar, prompt, short), "guidance=0.5 cannot be used"),
+        (lambda: perplexity(tiny_dlm, prompt, "llada"), "take one with chunk and context"),
+        (lambda: perplexity(tiny_dlm, prompt, "ppl_llada"), "a text of 60 tokens is too short"),
+    ):
         with pytest.raises(ValueError, match=said):
             work()
     # 65 tokens, of which the last is never fed
