@@ -114,7 +114,8 @@ def test_a_choice_that_leaves_all_tokens_out_has_statistics_of_zero():
     running = RunningStatistics(3, gram=True)
     running.add(torch.ones(1, 4, 3), torch.zeros(1, 4))
     inputs = running.finished()
-    assert inputs.count == 0 and not any(
+    assert inputs.count == 0
+    assert not any(
         getattr(inputs, field).any() for field in ("norm_I", "summed_I", "mean_I", "variance_I", "gram_II")
     )
 

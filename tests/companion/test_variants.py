@@ -20,10 +20,8 @@ def test_a_saved_variant_is_pruned_once_and_leaves_the_model_dense(run, tmp_path
     assert lm.fingerprint() == dense and folder.is_relative_to(tmp_path / "runs" / "p" / "models")
     other = saved_variant(run, lm, dense, preset("unstable", noise_levels=3, sparsity=0.6), text)
     smaller = saved_variant(run, lm, dense, preset("structured"), text)
-    assert (
-        len({folder, other, smaller}) == 3
-        and load(smaller).model.num_parameters() < lm.model.num_parameters()
-    )
+    assert len({folder, other, smaller}) == 3
+    assert load(smaller).model.num_parameters() < lm.model.num_parameters()
     monkeypatch.setattr(variants, "prune", lambda *args, **more: pytest.fail("pruned again"))
     assert saved_variant(run, lm, dense, preset("unstable", noise_levels=3), text) == folder
     prune(lm, preset("unstable", noise_levels=3), text, progress=False)

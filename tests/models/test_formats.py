@@ -29,12 +29,10 @@ def test_a_public_checkpoint_gives_what_the_formulas_give(name, written):
     expected_TV = reference(parts, case.shape, ids_BT[0], causal=case.causal)
     torch.testing.assert_close(outputs(lm, ids_BT, expected_TV.shape[1]), expected_TV, atol=1e-4, rtol=1e-4)
     assert expected_TV.std() > 0.05
-    assert (type(lm.model).__name__, lm.kind, lm.mask_token_id, lm.logits_shifted) == (
-        case.native,
-        "autoregressive" if case.causal else "diffusion",
-        case.mask,
-        case.shifted,
-    )
+    assert type(lm.model).__name__ == case.native
+    assert lm.kind == ("autoregressive" if case.causal else "diffusion")
+    assert lm.mask_token_id == case.mask
+    assert lm.logits_shifted == case.shifted
     assert not lm.model.training and lm.model.dtype == torch.float32
 
 

@@ -40,11 +40,9 @@ def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_
     )
     stock = AutoModelForCausalLM.from_pretrained(out)
     assert all(torch.equal(value, again.model.state_dict()[key]) for key, value in stock.state_dict().items())
-    assert (again.kind, again.mask_token_id, again.logits_shifted) == (
-        lm.kind,
-        lm.mask_token_id,
-        lm.logits_shifted,
-    )
+    assert again.kind == lm.kind
+    assert again.mask_token_id == lm.mask_token_id
+    assert again.logits_shifted == lm.logits_shifted
     with pytest.raises(FileExistsError, match="exists: choose another name"):
         streamed.save(out)
 

@@ -55,9 +55,8 @@ def test_a_compensated_model_shrinks_to_one_with_native_biases(
     stock, info = AutoModelForCausalLM.from_pretrained(
         smaller.save(tmp_path / "smaller"), output_loading_info=True
     )
-    assert not any(info.values()) and torch.equal(
-        stock(ids_BT, use_cache=False).logits, logits(smaller, ids_BT)
-    )
+    assert not any(info.values())
+    assert torch.equal(stock(ids_BT, use_cache=False).logits, logits(smaller, ids_BT))
     if family != "llama-biased":
         for name, value in stock.state_dict().items():
             if name.endswith(("q_proj.bias", "up_proj.bias")):
