@@ -29,11 +29,6 @@ def random_tokens(lm, profile_NST, visible_ST, seed: int, first: int = 0) -> tor
     return token_weights(context).view_as(profile_NST) == 0
 
 
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    return Calibration(make_ids(5, 24), seed=3, batch=4)
-
-
 # states
 
 

@@ -17,12 +17,6 @@ from sinkprune_core.pruning.recipe import Recipe, preset
 LEVELS, LENGTH = 3, 24
 
 
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    """Text on which no score is closer to a threshold than 1e-5 of its value: rounding decides nothing."""
-    return Calibration(make_ids(5, LENGTH, seed=7), seed=3, batch=4)
-
-
 def noised(lm, calibration, noise: str, noise_levels: int) -> torch.Tensor:
     return trajectory(lm, calibration, noise_levels, noise).flatten(0, 1)
 

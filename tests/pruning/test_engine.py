@@ -34,12 +34,6 @@ def pruned(lm, calibration=None, **fields) -> dict[str, torch.Tensor]:
         return weights_of(lm)
 
 
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    """Text on which no score is closer to a threshold than 1e-5 of its value: rounding decides nothing."""
-    return Calibration(make_ids(SEQUENCES, LENGTH, seed=7), seed=3, batch=4)
-
-
 def noised(lm, calibration, noise: str = "grid", noise_levels: int = LEVELS) -> torch.Tensor:
     return trajectory(lm, calibration, noise_levels, noise).flatten(0, 1)
 

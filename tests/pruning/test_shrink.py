@@ -13,9 +13,9 @@ from sinkprune_core.pruning.structured import mask
 @pytest.mark.parametrize("kind", ["autoregressive", "diffusion"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_shrunk_model_equals_the_masked_one_and_stock_transformers_reads_it(
-    build, make_ids, tmp_path, family, kind
+    make_family, make_ids, tmp_path, family, kind
 ):
-    lm, ids_BT = build(family, kind), make_ids(3, 11)
+    lm, ids_BT = make_family(family, kind), make_ids(3, 11)
     kept = some_kept(lm)
     dense = logits(lm, ids_BT)
     smaller = shrink(lm, kept)
@@ -39,9 +39,9 @@ def test_the_shrunk_model_equals_the_masked_one_and_stock_transformers_reads_it(
 @pytest.mark.parametrize("compensated_blocks", [1, "all"])
 @pytest.mark.parametrize("family", COMPENSATED)
 def test_a_compensated_model_shrinks_to_one_with_native_biases(
-    build, make_ids, weight_N, tmp_path, family, compensated_blocks
+    make_family, make_ids, weight_N, tmp_path, family, compensated_blocks
 ):
-    lm, ids_BT = build(family), make_ids(3, 11)
+    lm, ids_BT = make_family(family), make_ids(3, 11)
     kept = some_kept(lm)
     plain = shrink(lm, kept)
     for layer, block in enumerate(lm.blocks):

@@ -33,11 +33,6 @@ RECIPES = {
 
 
 @pytest.fixture
-def calibration(make_ids) -> Calibration:
-    return Calibration(make_ids(5, 12, seed=7), seed=3, batch=4)
-
-
-@pytest.fixture
 def count_calls():
     """A function that counts how often every block of a model runs from now on."""
 
@@ -72,31 +67,31 @@ MAIN = ("wanda sequential", "wanda dense", "sparsegpt sequential", "sparsegpt de
 
 @pytest.mark.parametrize("layer", range(LAYERS))
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_killed_run_goes_on_to_the_same_bits(make_lm, calibration, tmp_path, killed_at, name, layer):
+def test_a_killed_run_goes_on_to_the_same_bits(make_lm, short_text, tmp_path, killed_at, name, layer):
     recipe, straight = RECIPES[name], make_lm("diffusion")
-    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
+    expected = outcome(straight, prune(straight, recipe, short_text, progress=False))
     with killed_at(layer):
-        prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path)
+        prune(make_lm("diffusion"), recipe, short_text, progress=False, work=tmp_path)
     again = make_lm("diffusion")
-    report = prune(again, recipe, calibration, progress=False, work=tmp_path)
+    report = prune(again, recipe, short_text, progress=False, work=tmp_path)
     assert_same(outcome(again, report), expected)
 
 
 @pytest.mark.parametrize("name", MAIN)
 def test_a_run_killed_at_every_block_in_turn_repeats_no_finished_one(
-    make_lm, calibration, tmp_path, killed_at, count_calls, name
+    make_lm, short_text, tmp_path, killed_at, count_calls, name
 ):
     recipe, straight = RECIPES[name], make_lm("diffusion")
     once = count_calls(straight)
-    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
+    expected = outcome(straight, prune(straight, recipe, short_text, progress=False))
     for layer in range(LAYERS):
         with killed_at(layer):
-            prune(make_lm("diffusion"), recipe, calibration, progress=False, work=tmp_path)
+            prune(make_lm("diffusion"), recipe, short_text, progress=False, work=tmp_path)
     again = make_lm("diffusion")
     calls = count_calls(again)
-    assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)
+    assert_same(outcome(again, prune(again, recipe, short_text, progress=False, work=tmp_path)), expected)
     states = 2 if recipe.inputs == "noised" else 1
-    captured = math.ceil(len(calibration.ids_NT) * states / calibration.batch)
+    captured = math.ceil(len(short_text.ids_NT) * states / short_text.batch)
     if recipe.propagation == "dense" and recipe.criterion == "wanda":
         captured = 0
     # the first block only says what goes into it, and nobody reads what the pruned last one makes
@@ -104,7 +99,7 @@ def test_a_run_killed_at_every_block_in_turn_repeats_no_finished_one(
     assert once[1] > 0
 
 
-def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, calibration, tmp_path, killed_at):
+def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, short_text, tmp_path, killed_at):
     """Weights of one size: all pruned ones are ties, and those of finished blocks must not be given again."""
 
     def coarse():
@@ -115,31 +110,31 @@ def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, calibration, t
         return lm
 
     recipe, straight = RECIPES["magnitude global"], coarse()
-    expected = outcome(straight, prune(straight, recipe, calibration, progress=False))
+    expected = outcome(straight, prune(straight, recipe, short_text, progress=False))
     with killed_at(2):
-        prune(coarse(), recipe, calibration, progress=False, work=tmp_path)
+        prune(coarse(), recipe, short_text, progress=False, work=tmp_path)
     again = coarse()
-    assert_same(outcome(again, prune(again, recipe, calibration, progress=False, work=tmp_path)), expected)
+    assert_same(outcome(again, prune(again, recipe, short_text, progress=False, work=tmp_path)), expected)
 
 
 # foreign folders
 
 
-def test_the_folder_of_another_run_is_refused_and_says_what_differs(make_lm, calibration, make_ids, tmp_path):
+def test_the_folder_of_another_run_is_refused_and_says_what_differs(make_lm, short_text, make_ids, tmp_path):
     recipe, work = RECIPES["wanda dense"], tmp_path / "work"
-    prune(make_lm("diffusion"), recipe, calibration, progress=False, work=work)
+    prune(make_lm("diffusion"), recipe, short_text, progress=False, work=work)
     before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
     other_model, other_text = make_lm("diffusion", seed=1), Calibration(make_ids(5, 12, seed=8), seed=3)
     before_NOI = weights_of(other_model)
     for lm, text, said in [
         (
             other_model,
-            calibration,
+            short_text,
             r"it differs in model \(\w{16} there, \w{16} here\): "
             "use another folder, or remove it to start anew",
         ),
         (make_lm("diffusion"), other_text, r"it differs in calibration \(\w{16} there, \w{16} here\)"),
-        (make_lm("diffusion"), dataclasses.replace(calibration, seed=4), r"it differs in calibration"),
+        (make_lm("diffusion"), dataclasses.replace(short_text, seed=4), r"it differs in calibration"),
         (other_model, other_text, r"it differs in model \(.*, calibration \("),
     ]:
         with pytest.raises(ValueError, match=rf"the work folder .*work belongs to another run; {said}"):
