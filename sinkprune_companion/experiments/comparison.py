@@ -24,12 +24,9 @@ BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss l
 class Comparison:
     """One measure of both models, and their paired difference B - A."""
 
-    a: float
-    """Mean of A."""
-    b: float
-    """Mean of B."""
-    difference: Estimate
-    """B - A with its 95 % interval."""
+    a: float  # mean of A
+    b: float  # mean of B
+    difference: Estimate  # B - A with its 95 % interval
 
 
 def nats_difference(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
@@ -54,14 +51,10 @@ def accuracy_difference(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct
 class Flips:
     """How many items two models answer alike and differently."""
 
-    only_a: int
-    """Right in A and wrong in B."""
-    only_b: int
-    """Right in B and wrong in A."""
-    both: int
-    """Right in both."""
-    neither: int
-    """Wrong in both."""
+    only_a: int  # right in A and wrong in B
+    only_b: int  # right in B and wrong in A
+    both: int  # right in both
+    neither: int  # wrong in both
 
 
 def flips(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Flips:

@@ -33,17 +33,10 @@ BLOCKS = 4  # of LLaDA's sampler: they divide the tokens to write at every lengt
 class Condition:
     """One condition. Raises ValueError for a text or sampler that is unknown."""
 
-    text: str = "natural"
-    """What prompts are crops of, one of TEXTS; `nothing` is no text, the first token alone."""
-
-    first_token: bool = False
-    """Whether the document separator stands before the prompt."""
-
-    tokens: int = 128
-    """Tokens of the finished text, the separator before it not counted."""
-
-    sampler: str = "llada"
-    """One of SAMPLERS; an autoregressive model knows no difference."""
+    text: str = "natural"  # what prompts are crops of, one of TEXTS; `nothing`: the first token alone
+    first_token: bool = False  # whether the document separator stands before the prompt
+    tokens: int = 128  # tokens of the finished text, the separator before it not counted
+    sampler: str = "llada"  # one of SAMPLERS; an autoregressive model knows no difference
 
     def __post_init__(self):
         for name, known in (("text", TEXTS), ("sampler", SAMPLERS)):

@@ -32,12 +32,9 @@ if TYPE_CHECKING:
 class Benchmark:
     """A task of lm-evaluation-harness with its settings."""
 
-    task: str
-    """Its name in the harness, or a YAML file."""
-    shots: int | None = None
-    """Solved examples before every question; None: the task's own number."""
-    settings: dict[str, object] = field(default_factory=dict)
-    """Arguments of `HarnessModel`."""
+    task: str  # its name in the harness, or a YAML file
+    shots: int | None = None  # solved examples before every question; None: the task's own number
+    settings: dict[str, object] = field(default_factory=dict)  # arguments of `HarnessModel`
 
 
 LLADA_BENCHMARKS = (
