@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from sinkprune_companion import DATA
 from sinkprune_core.files import cache_dir, write_json
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import check_choice
 
 HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
 SAMPLES = DATA / "ar_samples.safetensors"  # of smol-ar, the first with seed 0, uint16 (N, 128)
@@ -76,8 +77,7 @@ def documentation(scope: str) -> tuple[str, ...]:
     use it wherever numbers are compared. It is read from the cache until a file changes. Raises
     ValueError for another scope.
     """
-    if scope not in SCOPES:
-        raise ValueError(f"scope={scope!r} is unknown; choose one of {', '.join(SCOPES)}")
+    check_choice("scope", scope, SCOPES)
     roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in SCOPES[scope])
     files = [file for root in roots for file in _sources(root)]
     cached = cache_dir() / f"documentation-{scope}-{_state(files)}.json"
@@ -241,9 +241,8 @@ def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
     """
     if source == "samples":  # each begins with a separator
         return _whole_samples(held_out).flatten()
-    if source == "documentation":
-        return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
-    raise ValueError(f"source={source!r} is unknown; choose one of {', '.join(SOURCES)}")
+    check_choice("source", source, SOURCES)
+    return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
 
 
 def draw_sequences(

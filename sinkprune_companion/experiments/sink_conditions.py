@@ -15,6 +15,7 @@ from sinkprune_companion.harness.public_data import embedded_articles
 from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import check_choice
 
 NOTHING = "nothing"
 SAMPLERS = {"llada": "LLaDA's sampler", "dream": "Dream's sampler"}
@@ -39,10 +40,8 @@ class Condition:
     sampler: str = "llada"  # one of SAMPLERS; an autoregressive model knows no difference
 
     def __post_init__(self):
-        for name, known in (("text", TEXTS), ("sampler", SAMPLERS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}")
+        check_choice("text", self.text, TEXTS)
+        check_choice("sampler", self.sampler, SAMPLERS)
         if self.text == NOTHING and not self.first_token:
             raise ValueError("text='nothing' is the first token alone: first_token must be True")
 

@@ -18,6 +18,7 @@ from sinkprune_companion.harness import suite
 from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.spelling import suggestion
+from sinkprune_core.values import check_choice
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -91,8 +92,7 @@ def choose(lm: LanguageModel, tasks: Sequence[str | Benchmark], family: str | No
     """
     own_family = "llada" if lm.is_diffusion else "autoregressive"
     settings_of = family or own_family
-    if settings_of not in PAPER:
-        raise ValueError(f"family={settings_of!r} is unknown; choose one of {', '.join(PAPER)}")
+    check_choice("family", settings_of, PAPER)
     known = named(settings_of) if family else {}
     chosen: list[Benchmark] = []
     for task in tasks:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.evaluation.protocols import Protocol, protocol
 from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.values import check_choice
 
 SAMPLER_OPTIONS = [field.name for field in fields(Sampler) if field.name not in ("length", "guidance")]
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
@@ -88,8 +89,8 @@ def read_options(given: dict[str, object]) -> HarnessOptions:
         raise ValueError(
             f"model argument {name}={given[name]!r} cannot be: {first['msg']}; change it or leave it out"
         ) from None
-    if options.sampler is not None and options.sampler not in SAMPLERS:
-        raise ValueError(f"sampler={options.sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    if options.sampler is not None:
+        check_choice("sampler", options.sampler, SAMPLERS)
     return options
 
 

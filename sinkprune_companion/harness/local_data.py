@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sinkprune_companion.harness.data_files import SPLITS, wikitext_split_files
+from sinkprune_core.values import check_choice
 
 WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
 HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
@@ -79,8 +80,7 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
     unknown split, one that the folder lacks and files that cannot be read, OSError for a folder that is
     none and where the hub cannot be reached. Warns where a local version has <unk> for rare words.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
+    check_choice("split", split, SPLITS)
     if folder is None:
         return _wikitext_from_hub(split)
     pages = articles(wikitext_split_files(folder, split))
