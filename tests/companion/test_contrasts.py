@@ -45,10 +45,8 @@ def test_a_factorial_has_every_combination_once_and_changes_nothing_else():
 
 
 def test_a_path_changes_one_field_per_step_and_its_differences_add_up():
-    official, order = (
-        preset("paper", noise_levels=8),
-        ["inputs", "propagation", "noise", "norm_reduction", "exclude"],
-    )
+    official = preset("paper", noise_levels=8)
+    order = ["inputs", "propagation", "noise", "norm_reduction", "exclude"]
     found = path(Recipe(), official, order)
     assert found[0] == Recipe() and found[-1] == official
     assert [list(changes(later, earlier)) for earlier, later in pairwise(found)] == [

@@ -253,10 +253,8 @@ def test_variability_by_hand():
 
 
 def test_variability_looks_at_visible_keys_only():
-    profile_BSK, visible_SK = (
-        torch.cat([moving(2, 2, 8), torch.full((3, 4), 7.0)], 1)[None],
-        torch.arange(14).expand(3, -1) < 10,
-    )
+    profile_BSK = torch.cat([moving(2, 2, 8), torch.full((3, 4), 7.0)], 1)[None]
+    visible_SK = torch.arange(14).expand(3, -1) < 10
     hidden, plain = variability(profile_BSK, visible_SK).loc[0], variability(moving(2, 2, 8)[None]).loc[0]
     lengths = {
         "temporal_variance_relative": (10 / 14) ** 2,
