@@ -101,15 +101,6 @@ def test_a_crossed_interval_is_that_of_the_formulas(by_draw, by_sequence):
         assert (found.value, found.low, found.high) == pytest.approx(two_way_t_interval(values_RN), rel=1e-9)
 
 
-def test_components_find_what_went_in():
-    rng = np.random.default_rng(0)
-    many = [
-        components(crossed_normal(rng, 6, 40, by_draw=0.5, by_sequence=2.0, rest=1.0)) for _ in range(300)
-    ]
-    squares = np.square([[c.draws, c.sequences, c.total] for c in many]).mean(0)
-    assert squares == pytest.approx([0.25 / 6, 4 / 40, 0.25 / 6 + 4 / 40 + 1 / 240], rel=0.1)
-
-
 def test_components_of_one_draw_are_the_ordinary_standard_error():
     values = np.random.default_rng(0).normal(size=20)
     found = components(values)

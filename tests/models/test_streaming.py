@@ -45,11 +45,3 @@ def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_
     assert again.logits_shifted == lm.logits_shifted
     with pytest.raises(FileExistsError, match="exists: choose another name"):
         streamed.save(out)
-
-
-def test_blocks_are_forgotten_after_an_exception(folder):
-    _, streamed = both(folder("llada"))
-    with pytest.raises(KeyboardInterrupt), streamed.resident(0):
-        raise KeyboardInterrupt
-    assert all(value.is_meta for value in streamed.blocks.parameters())
-    assert not streamed.checkpoint.files.handles
