@@ -42,7 +42,7 @@ SHAPES = {
         "num_key_value_heads": 3,
     },
 }
-ARCHITECTURES = ("llama-mha", "llama-gqa", "llama-biased", "qwen2", "qwen3", "gpt2")
+ARCHITECTURES = ("llama-mha", "llama-gqa", "llama-biased", "qwen2", "qwen3", "gpt2", "gpt2-wide")
 
 torch.set_num_threads(1)  # models of this size only lose time to threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so they do in the commands that tests start
@@ -107,8 +107,9 @@ def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0
     }
     grouped = {**common, **SHAPES["gqa-24"], "num_hidden_layers": layers, "max_position_embeddings": 64}
     torch.manual_seed(seed)
-    if family == "gpt2":
-        config = GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=48, n_head=3)
+    if family.startswith("gpt2"):
+        inner = 96 if family == "gpt2-wide" else 48
+        config = GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=inner, n_head=3)
         model = GPT2LMHeadModel(config)
     elif family == "llama-biased":
         model = LlamaForCausalLM(LlamaConfig(**grouped, attention_bias=True, mlp_bias=True))

@@ -11,8 +11,8 @@ from sinkprune_core.calibration.input_statistics import InputStatistics
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.pruning.structured import mask, removable
 
-FAMILIES = ["llama-gqa", "llama-mha", "llama-biased", "qwen2", "qwen3", "gpt2"]
-COMPENSATED = ["llama-gqa", "llama-mha", "llama-biased", "gpt2"]
+FAMILIES = ["llama-gqa", "llama-mha", "llama-biased", "qwen2", "qwen3", "gpt2-wide"]
+COMPENSATED = ["llama-gqa", "llama-mha", "llama-biased", "gpt2-wide"]
 
 
 def owned(lm, kind: str, unit: int) -> dict[str, tuple[set[int], set[int]]]:
