@@ -108,7 +108,7 @@ def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0
     grouped = {**common, **SHAPES["gqa-24"], "num_hidden_layers": layers, "max_position_embeddings": 64}
     torch.manual_seed(seed)
     if family.startswith("gpt2"):
-        inner = 96 if family == "gpt2-wide" else 48
+        inner = None if family == "gpt2-wide" else 48  # None: four times the width
         config = GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=inner, n_head=3)
         model = GPT2LMHeadModel(config)
     elif family == "llama-biased":
