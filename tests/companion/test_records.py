@@ -16,12 +16,6 @@ from sinkprune_core.models import hub
 from sinkprune_core.pruning.recipe import preset
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr(records, "project_root", lambda: tmp_path)
-    return Run("00_test", "p", {"sparsity": 0.5})
-
-
 def test_a_record_is_computed_once_per_key_and_says_where_it_comes_from(run):
     calls = []
 
@@ -49,11 +43,6 @@ def test_a_failed_record_leaves_nothing_that_would_be_read_later(run):
         run.record("r", lambda: 1 / 0, seed=0)
     assert not list(run.folder.rglob("*.csv"))
     assert len(run.record("r", lambda: pd.DataFrame({"x": [1]}), seed=0)) == 1
-
-
-def test_a_key_must_be_plain(run):
-    with pytest.raises(TypeError, match="give a fingerprint instead"):
-        run.record("r", pd.DataFrame, text=object())
 
 
 # what else a key holds
