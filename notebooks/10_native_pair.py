@@ -135,9 +135,9 @@ for (kind, seed), lm in models.items():
     with Variant(lm, prints[kind, seed]) as dense:
         frames.append(dense.scores(run, texts, draws, kind=kind, training=seed))
 quality = pd.concat(frames, ignore_index=True)
-by_text = quality.pivot_table("value", "text", "kind")
-levels = ngram_levels(models["diffusion", first_seed].tokenizer, texts).set_index("text")
-by_text.join(levels[["unigram", "bigram"]]).round(2)
+levels = ngram_levels(models["diffusion", first_seed].tokenizer, texts)
+of_levels = levels.groupby(levels.text.str.partition("/")[0])[["unigram", "bigram"]].mean()
+quality.pivot_table("value", "text", "kind").join(of_levels).round(2)
 
 # %% [markdown]
 # ## Do sinks move?
