@@ -255,7 +255,7 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
     notes = [verdict_rule.note(estimate, outcome, claim.against, margin)]
     if outcome == verdict_rule.NOT_RUN:
         notes = [claim.not_run or NOT_MEASURED]
-    if claim.seen_first:
+    if claim.seen_first and estimate is not None:
         notes.append(SEEN_FIRST)
     here, interval, effect = "", "", None
     if estimate is not None:
