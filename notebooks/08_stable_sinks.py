@@ -230,12 +230,11 @@ where.sort_values(["draws", "weights"], ascending=False).groupby(["pair", "share
 # ## Putting them back
 #
 # In the model that was pruned without stable sinks, the first 1, 10, 100, … lost weights get their
-# values back. Three ways:
+# values back. Two ways:
 #
 # * **most important first**: for each of them, the weight of the same output that had taken its
 #   place leaves, the one with the lowest score first. The number of zeros stays. With all of them
 #   back, the mask is that with nothing left out.
-# * **most important first, added**: nothing leaves. The model has as many zeros fewer.
 # * **at random**: as the first, but in a random order of the lost weights.
 
 # %%
@@ -243,7 +242,6 @@ from sinkprune_companion.experiments.stable_sinks import restored_scores
 
 WAYS = {
     "most important first": (RANKED, True),
-    "most important first, added": (RANKED, False),
     "at random": (AT_RANDOM, True),
 }
 frames = []
@@ -320,12 +318,11 @@ COMPARED = {
     "stable_minus_random_stable": ("stable", "random, as many as stable"),
 }
 SHORT = {"most important first": "restored", "at random": "restored_at_random"}
-SHORT |= {"most important first, added": "added"}
 found = {}
 for number, name in enumerate(models, start=1):
     for share in sparsities:
         ending = "" if share == 0.5 else f"_{100 * share:.0f}"
-        ending += "" if number == 1 else f"_pair_{number}"
+        ending += "" if number == 1 else f"_model_{number}"
         damage = float(values(name, share, "none").mean())
         for finding, (one, other) in COMPARED.items():
             cost = crossed_interval(values(name, share, one) - values(name, share, other))
@@ -340,7 +337,7 @@ for (name, share, way, count), values_RN in left.items():
         continue
     number = models.index(name) + 1
     ending = "" if share == 0.5 else f"_{100 * share:.0f}"
-    ending += "" if number == 1 else f"_pair_{number}"
+    ending += "" if number == 1 else f"_model_{number}"
     damage = float(values(name, share, "none").mean())
     saved = values_RN - left[name, share, way, 0]
     prefix = f"{SHORT[way]}_{count}"

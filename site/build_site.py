@@ -1,8 +1,8 @@
 """Build the site: gather the project's own pages in `build/site-source`, then let Sphinx write `build/site`.
 
 Nothing is written twice: the front page is README.md, the notebooks keep their stored outputs, the claims are
-those of the last published run. Files that pages link to travel with the site, so it works from a folder and
-below any address. No network is used.
+those of the published findings. Files that pages link to travel with the site, so it works from a folder and
+below any address. A link that leads nowhere stops the build. No network is used.
 """
 
 import os
@@ -14,9 +14,13 @@ from pathlib import Path
 import api_pages
 import figure_pages
 import nbformat
+import pandas as pd
 from links import Links
 
 from sinkprune_companion.figures import step_views
+from sinkprune_companion.ledger.tables import HEADS
+from sinkprune_companion.numbers import amount, markdown_table, number, p_text
+from sinkprune_companion.pages import sources
 from sinkprune_core.models.weight_files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,8 +63,9 @@ def stage(target: Path, root: Path = ROOT) -> None:
     read = [f"notebooks/{file.name}" for file in notebooks]
     made = ["claims.md", "figures.md", "explorer.md"]
     library = api_pages.pages(root / "sinkprune_core")
-    links = Links(root, target, [*pages, *read, *made, *library])
     figures = figure_pages.all_figures(root)
+    cells = {figure.picture: figure.place for every in figures.values() for figure in every}
+    links = Links(root, target, [*pages, *read, *made, *library], cells)
     texts = {}
     for name, file in pages.items():
         text = links.rewritten(file.read_text(encoding="utf-8"), name)
@@ -77,7 +82,7 @@ def stage(target: Path, root: Path = ROOT) -> None:
         USE: [*docs, "CONTRIBUTING.md", "api/index.md", "CHANGELOG.md"],
         DATA: cards,
     }
-    texts["index.md"] += f"\n\n{navigation(sections)}\n"
+    texts["index.md"] = with_hero(texts["index.md"], links) + f"\n\n{navigation(sections)}\n"
     for name, text in texts.items():
         write(target / "pages" / name, text)
     for file in notebooks:
@@ -91,16 +96,38 @@ def write(file: Path, text: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
+def with_hero(front: str, links: Links) -> str:
+    """Return the front page with the explorer's picture, which leads to it, below the first paragraph."""
+    title, first, rest = front.split("\n\n", 2)
+    hero = (HERE / "pages" / "hero.md").read_text(encoding="utf-8")
+    return "\n\n".join([title, first, links.rewritten(hero, "index.md", "site/pages/hero.md"), rest])
+
+
 def claims_page(root: Path, links: Links) -> str:
     """Return the page of all claims, whose table a script makes sortable."""
-    text = (root / "figures" / "claims.md").read_text(encoding="utf-8")
+    results = sources.results_of(root / "figures")
+    rows = []
+    for row in results.table.itertuples():
+        estimate = results.estimate.get(row.Index)
+        notes = [row.metric, row.note]
+        if estimate is not None:
+            margin = "" if pd.isna(row.margin) else f"± {number(row.margin)} is too small to matter"
+            notes += [margin, f"p {p_text(row.p_holm)}"]
+        notebook = f"notebooks/{row.notebook}.ipynb"
+        if row.notebook and (root / notebook).exists():
+            notes.append(f"[notebook {row.notebook[:2]}](../../{notebook})")
+        number_here = "–" if estimate is None else amount(estimate)
+        note = "; ".join(part for part in notes if part)
+        rows.append([HEADS.get(row.kind, "") + row.claim, row.verdict, number_here, note])
     head = (HERE / "pages" / "claims.md").read_text(encoding="utf-8")
-    return links.rewritten(head, "claims.md") + links.rewritten(text, "claims.md")
+    table = markdown_table(["claim", "verdict", "here [95 % interval]", "note"], rows)
+    return links.rewritten(f"{head}{table}\n", "claims.md")
 
 
 def explorer_page(data: Path, links: Links) -> str:
     """Return the page on which sinks are explored step by step, with its data."""
-    text = links.rewritten((HERE / "pages" / "explorer.md").read_text(encoding="utf-8"), "explorer.md")
+    text = (HERE / "pages" / "explorer.md").read_text(encoding="utf-8")
+    text = links.rewritten(text, "explorer.md")
     fragment = step_views.fragment("explorer", read_json(data))
     sources = [
         f'<a href="{links.copied(path)}">{says}</a>'

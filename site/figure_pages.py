@@ -33,6 +33,16 @@ class Figure:
         """The name of the place in the notebook's page where the cell stands."""
         return f"cell-{self.cell:02d}"
 
+    @property
+    def picture(self) -> str:
+        """The path of its picture in the project."""
+        return f"figures/{self.notebook}/{self.name}.png"
+
+    @property
+    def place(self) -> str:
+        """The address of its cell in the site."""
+        return f"notebooks/{self.notebook}.html#{self.anchor}"
+
     def sources(self, links: Links, page: str) -> str:
         """Return one line of HTML that leads `page` to the figure's files and to its cell."""
         found = []
@@ -40,7 +50,7 @@ class Figure:
             path = f"figures/{self.notebook}/{self.name}.{suffix}"
             if (links.root / path).exists():
                 found.append((relative(links.copied(path), page), says))
-        found.append((f"{relative(f'notebooks/{self.notebook}.html', page)}#{self.anchor}", "cell"))
+        found.append((relative(self.place, page), "cell"))
         parts = [f'<a href="{html.escape(target)}">{says}</a>' for target, says in found]
         return f'<p class="figure-sources">{self.name}: {" · ".join(parts)}</p>'
 
@@ -90,6 +100,9 @@ def with_sources(
     for place, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = below_pictures(links.rewritten(cell.source, page), page, figures, links)
+        for output in cell.get("outputs", []):
+            if "text/markdown" in output.get("data", {}):
+                output.data["text/markdown"] = links.in_output(output.data["text/markdown"], page)
         if place in shown:
             cells.append(_html_cell(f'<span id="{shown[place][0].anchor}"></span>', f"{cell.id}-name"))
         cells.append(cell)
@@ -126,7 +139,7 @@ def gallery(root: Path, figures: dict[str, list[Figure]], links: Links) -> str:
         title = nbformat.read(root / "notebooks" / f"{stem}.ipynb", 4).cells[0].source.splitlines()[0]
         parts.append(f"## [{title.removeprefix('# ')}](notebooks/{stem}.ipynb)")
         for figure in shown:
-            path = links.copied(f"figures/{stem}/{figure.name}.png", picture=True)
+            path = links.copied(figure.picture, picture=True)
             alt = figure.caption.replace("[", "(").replace("]", ")")
             parts += [
                 f"![{alt}]({path})",

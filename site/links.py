@@ -11,33 +11,48 @@ from api_pages import HELPERS
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 BADGE = re.compile(r"\[!\[([^\]]*)\]\(https?://[^()\s]+\)\]\(([^()\s]+)\)")
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^()\s]+)\)")
+HTML_IMAGE = re.compile(r'\b(src|srcset)="([^"]+)"')
 FENCE = re.compile(r"(^ *```.*?^ *```[^\n]*$)", re.MULTILINE | re.DOTALL)
-PLACES = {"README.md": "index.md", "figures/claims.md": "claims.md"}  # where pages of the project stand
+PLACES = {  # where pages of the project stand
+    "README.md": "index.md",
+    "figures/claims.md": "claims.md",
+    "site/pages/claims.md": "claims.md",
+    "site/pages/explorer.md": "explorer.md",
+}
 MODULE = re.compile(r"sinkprune_core/(?:(\w+)/)?((?!__)\w+)\.py")
-FOLDERS = {"figures": "figures.md"}  # that have a page
+FOLDERS = {"figures": "figures.md", "figures/findings": "claims.md"}  # that have a page
+
+
+class LostLinkError(ValueError):
+    """A link of a page leads to no file, or to a folder that has no page in the site."""
 
 
 class Links:
     """Where links of a page lead in the site.
 
-    A link to a page stays one, and a module leads to its place among the library's pages. A file that has no
-    page is copied into the site and linked as it is; a folder without a page loses its link. Pictures on
-    other hosts become words, since the site uses no network.
+    A link to a page stays one, a module leads to its place among the library's pages, and a picture to the
+    cell that made it, as `cells` says: an address by the picture's path. A file that has no page is copied
+    into the site and linked as it is. Pictures on other hosts become words, since the site uses no network.
     """
 
-    def __init__(self, root: Path, target: Path, pages: list[str]):
+    def __init__(self, root: Path, target: Path, pages: list[str], cells: dict[str, str]):
         self.root = root
+        self.cells = cells
         self.files = target / "files"
         self.pictures = target / "pages"
         self.pages = set(pages)
 
     def rewritten(self, text: str, page: str, original: str | None = None) -> str:
-        """Return the Markdown of `page`, whose links were written for the place `original` in the project."""
+        """Return the Markdown of `page`, whose links were written for the place `original` in the project.
+
+        Raises LostLinkError for a link that leads nowhere.
+        """
         original = original or {site: own for own, site in PLACES.items()}.get(page, page)
         parts = FENCE.split(text)
         for place in range(0, len(parts), 2):
             part = BADGE.sub(r"[\1](\2)", parts[place])
             part = IMAGE.sub(lambda found: self._image(found, page, original), part)
+            part = HTML_IMAGE.sub(lambda found: self._html_image(found, page, original), part)
             parts[place] = LINK.sub(lambda found: self._link(found, page, original), part)
         return "".join(parts)
 
@@ -54,22 +69,57 @@ class Links:
             return found[1]
         return f"![{found[1]}]({relative(self.copied(path, picture=True), page)})"
 
-    def _link(self, found: re.Match, page: str, original: str) -> str:
-        """Return a link as the site needs it."""
-        text, whole = found.groups()
-        target, hash_, anchor = whole.partition("#")
-        path = self._target(target, original) if target else None
+    def _html_image(self, found: re.Match, page: str, original: str) -> str:
+        """Return a picture's attribute in HTML, which Sphinx does not follow, with its path in the site."""
+        path = self._target(found[2], original)
         if path is None:
             return found[0]
+        return f'{found[1]}="{html.escape(relative(self.copied(path), page))}"'
+
+    def _link(self, found: re.Match, page: str, original: str) -> str:
+        """Return a link as the site needs it."""
+        text = found[1]
+        place = self._place(found, original)
+        if place is None:
+            return found[0]
+        path, anchor = place
+        if path in self.pages:
+            return f"[{text}]({relative(path, page)}{anchor})"
+        return f'<a href="{html.escape(relative(path, page))}">{text}</a>'
+
+    def in_output(self, text: str, page: str) -> str:
+        """Return Markdown that a cell of the notebook `page` printed; Sphinx leaves its links as they are."""
+
+        def address(found: re.Match) -> str:
+            place = self._place(found, page)
+            if place is None:
+                return found[0]
+            path, anchor = place
+            if path in self.pages:
+                path = PurePosixPath(path).with_suffix(".html").as_posix()
+            return f"[{found[1]}]({relative(path, page)}{anchor})"
+
+        return LINK.sub(address, text)
+
+    def _place(self, found: re.Match, original: str) -> tuple[str, str] | None:
+        """Return where a relative link leads in the site, and its anchor with a hash; None for all others."""
+        target, hash_, anchor = found[2].partition("#")
+        path = self._target(target, original) if target else None
+        if path is None:
+            return None
         path = PLACES.get(path, FOLDERS.get(path, path))
         module = MODULE.fullmatch(path)
         if module and f"api/{module[1] or HELPERS}.md" in self.pages:
-            path, hash_, anchor = f"api/{module[1] or HELPERS}.md", "#", module[2]
+            return f"api/{module[1] or HELPERS}.md", f"#{module[2]}"
         if path in self.pages:
-            return f"[{text}]({relative(path, page)}{hash_}{anchor})"
-        if (self.root / path).is_file():
-            return f'<a href="{html.escape(relative(self.copied(path), page))}">{text}</a>'
-        return text
+            return path, f"{hash_}{anchor}"
+        if path in self.cells:
+            return self.cells[path], ""
+        if not (self.root / path).is_file():
+            raise LostLinkError(
+                f"{original}: {found[0]} leads to {path}, which is no page and no file of the project"
+            )
+        return self.copied(path), ""
 
     def copied(self, path: str, picture: bool = False) -> str:
         """Copy a file of the project to the site, among the pages where it is a picture; return its path."""

@@ -65,7 +65,6 @@ class CompareOptions(ModelOptions):
 def run(options: CompareOptions) -> int:
     """Score both models, one after the other, and print differences with a verdict."""
     from sinkprune_companion.cli.inputs import documents_of, on_device, open_model, sequences_of
-    from sinkprune_companion.cli.tables import print_trace_next
     from sinkprune_core.files import write_json
 
     options = on_device(options)
@@ -89,7 +88,6 @@ def run(options: CompareOptions) -> int:
     print(report(result))
     if options.json is not None:
         write_json(options.json, result)
-    print_trace_next(options.other)
     return 0
 
 

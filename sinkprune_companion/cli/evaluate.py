@@ -121,7 +121,7 @@ class EvaluateOptions(ModelOptions):
 def run(options: EvaluateOptions) -> int:
     """Evaluate a model and print a table; what is missing or broken is said before the model is loaded."""
     from sinkprune_companion.cli.inputs import on_device
-    from sinkprune_companion.cli.tables import print_table, print_trace_next
+    from sinkprune_companion.cli.tables import print_table
 
     options = on_device(options)
     if options.tasks:
@@ -132,7 +132,6 @@ def run(options: EvaluateOptions) -> int:
         table = text_table(options)
     is_of_suite = {"task", "error_draws"} <= set(table)
     print_table(table, options.json, SUITE_MEANINGS if is_of_suite else None)
-    print_trace_next(options.model)
     return 0
 
 

@@ -56,7 +56,8 @@ SUMMARIES = {
     "card": "measure a diffusion adapter beside smol-ar and write its model card",
 }
 COMMANDS = {name: Command(name, summary) for name, summary in SUMMARIES.items()}
-HELP = ("help", "-h", "--help", "-v")
+HELP = ("help", "-h", "--help")
+VERSION = ("--version", "-v", "-V")
 OUT_OF_MEMORY = (
     "allocate memory",  # the system and PyTorch on a CPU
     "out of memory",  # PyTorch on a GPU
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in HELP:
         print(help_text())
         return 0
-    if arguments[0] == "--version":
+    if arguments[0] in VERSION:
         print(f"sinkprune {version('sinkprune')}")
         return 0
     with warnings.catch_warnings():

@@ -29,7 +29,7 @@ EPILOG = "\n".join(
         *(f"  {name:<21} {about}" for name, about in ABOUT.items()),
         "",
         "example:",
-        "  sinkprune prune smol-dlm --preset unstable --sparsity 0.5 --out smol-dlm-pruned",
+        "  sinkprune prune smol-dlm --preset sparsegpt --sparsity 0.5 --out smol-dlm-pruned",
     ]
 )
 
@@ -49,8 +49,8 @@ class PruneOptions(ModelOptions):
     )
     length: int | None = whole(None, "tokens per sequence", least=2, stated="128, with --text 512")
     preset: str = option(
-        "unstable",
-        "a recipe of the literature, see below (default: unstable)",
+        "sparsegpt",
+        "a recipe of the literature, see below (default: sparsegpt)",
         HOW,
         choices=tuple(ABOUT),
         metavar="NAME",

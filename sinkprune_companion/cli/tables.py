@@ -5,8 +5,6 @@ This module imports pandas, so commands import it in `run`.
 
 import math
 import os
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,9 +38,3 @@ def print_table(table: pd.DataFrame, json: Path | None, meanings: Mapping[str, s
     if meanings:
         width = max(map(len, meanings))
         print("", *(f"{name:<{width}}  {meaning}" for name, meaning in meanings.items()), sep="\n")
-
-
-def print_trace_next(model: str) -> None:
-    """Print the command that a user may want to run next on a model, on stderr: tables go to stdout."""
-    picture = f"{Path(model.partition('@')[0]).name}-sinks.png"
-    print(f"next: sinkprune trace {shlex.join([model, '--figure', picture])}", file=sys.stderr)

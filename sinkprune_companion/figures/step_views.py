@@ -62,7 +62,7 @@ def view(
     mass_SLK = reading.mass(trace)[prompt, steps]
     chosen = {MEAN: mass_SLK.mean(1)}
     if layers:
-        chosen |= {f"layer {number}": mass_SLK[:, number - 1] for number in range(1, mass_SLK.shape[1] + 1)}
+        chosen |= {f"layer {number}": mass_SLK[:, number] for number in range(mass_SLK.shape[1])}
     known = _different(ids_SK, lm.mask_token_id)
     states = [[known.get(token, MASK) for token in state] for state in ids_SK.tolist()]
     return {

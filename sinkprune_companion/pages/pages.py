@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
+from sinkprune_companion.figures import headline
 from sinkprune_companion.ledger import others, published
 from sinkprune_companion.pages import sources, titles
 from sinkprune_companion.pages.render import render_results
@@ -24,7 +25,6 @@ PAGES = {
     "docs/models.md": "models.md.j2",
     "docs/performance.md": "performance.md.j2",
     "docs/trainings.md": "trainings.md.j2",
-    "docs/more_text.md": "more_text.md.j2",
 }
 READINGS = Path(__file__).parent / "readings"
 
@@ -44,6 +44,7 @@ def pages(folder: Path) -> dict[str, str]:
         "compute": compute,
         "dense_statistics": dense_statistics,
         "exclude": EXCLUDE,
+        "figures": sources.figures_of(results.estimates),
         "hub": hub,
         "others": others,
         "published": published,
@@ -62,9 +63,9 @@ def _with_badges(readme: str) -> str:
 
 
 def write() -> list[Path]:
-    """Write all pages from the published findings; return their files."""
+    """Write all pages, and README's figure, from the published findings; return their files."""
     root = project_root()
-    files = []
+    files = headline.save(sources.results_of(root / "figures").f, root)
     for name, text in pages(root / "figures").items():
         with atomic(root / name) as partial:
             partial.write_text(text, encoding="utf-8")

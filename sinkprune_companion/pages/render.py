@@ -34,6 +34,11 @@ def damage(estimate: Estimate) -> float | None:
     return None if estimate.margin is None else estimate.margin / share_that_matters()
 
 
+def gigabytes(amount: float) -> str:
+    """Return an amount of bytes in gigabytes."""
+    return f"{numbers.count(amount / 1e9)} GB"
+
+
 def environment() -> Environment:
     """Return the environment of all templates: an unknown name is an error, lines of statements vanish."""
     made = Environment(
@@ -48,7 +53,16 @@ def environment() -> Environment:
     return made
 
 
-FILTERS = (numbers.amount, numbers.count, numbers.number, numbers.percent, numbers.signed, cell, damage)
+FILTERS = (
+    numbers.amount,
+    numbers.count,
+    numbers.number,
+    numbers.percent,
+    numbers.signed,
+    cell,
+    damage,
+    gigabytes,
+)
 
 
 def render(template: str, **values: object) -> str:

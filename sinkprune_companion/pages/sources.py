@@ -1,18 +1,25 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from sinkprune_companion import project_root
-from sinkprune_companion.ledger import claims, others
+from sinkprune_companion.experiments import compute
+from sinkprune_companion.ledger import claims, others, published
 from sinkprune_companion.ledger.claims import Claim
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.costs.pruning import PruningCost, pruning_cost
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import PACKAGE, write_json
+from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.models.meta_model import meta_model
+from sinkprune_core.pruning.recipe import preset
 
 LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of the published pair
@@ -92,17 +99,57 @@ def filled_right(level: float) -> dict[str, float]:
     }
 
 
-# other amounts of text, other trainings
+# figures
 
 
-def amounts_of_text() -> list[dict]:
-    """Return every amount of calibration text that was compared: its `size` and its `f`, in order."""
-    folder = project_root() / "figures" / "more_text"
-    amounts = []
-    for way in ("hour", "full-one-noise", "full"):
-        size = json.loads((folder / way / "size.json").read_text(encoding="utf-8"))
-        amounts.append({"way": way, "size": size, "f": results_of(folder / way).f})
-    return amounts
+SAME = 1e-6  # of a number: the CSV of a figure has eight digits
+
+
+def figures_of(estimates: Mapping[str, Estimate]) -> dict[str, str | None]:
+    """Return the figure whose data hold a finding, by the finding's name; None where no figure shows it.
+
+    The path is from the repository's root, e.g. `figures/05_what_does_the_work/effects.png`.
+    """
+    numbers = {}
+    for file in sorted((project_root() / "figures").glob("[0-9]*/*.csv")):
+        if file.with_suffix(".png").exists():
+            numbers[file] = list(_numbers_in(pd.read_csv(file)))
+    return {name: _figure_with(name, estimate, numbers) for name, estimate in estimates.items()}
+
+
+def _figure_with(name: str, estimate: Estimate, numbers: Mapping[Path, list[float]]) -> str | None:
+    """Return the figure of a finding's notebook with its number."""
+    for file, values in numbers.items():
+        is_in = any(abs(value - estimate.value) <= SAME * abs(estimate.value) for value in values)
+        if file.parent.name == name.partition("/")[0] and is_in:
+            return file.with_suffix(".png").relative_to(project_root()).as_posix()
+    return None
+
+
+def _numbers_in(frame: pd.DataFrame) -> Iterator[float]:
+    """Yield the estimates in a figure's data: its column `value`, or what can be formed of a row per unit.
+
+    Of units these are the means of every column in every group of equal words, differences of two columns,
+    and of the two kinds of model.
+    """
+    if {"value", "low", "high"} <= set(frame):
+        yield from frame.value
+        return
+    words = frame.select_dtypes(exclude="number").columns.tolist()
+    if "kind" not in words:
+        return
+    means = frame.groupby(words).mean(numeric_only=True).reset_index(level="kind")
+    columns = means.columns.drop("kind")
+    for _, group in means.groupby(level=list(range(means.index.nlevels))):
+        by_kind = group.set_index("kind")[columns]
+        for _, row in by_kind.iterrows():
+            yield from row
+            yield from (row[one] - row[other] for one in columns for other in columns)
+        if {"diffusion", "autoregressive"} <= set(by_kind.index):
+            yield from by_kind.loc["diffusion"] - by_kind.loc["autoregressive"]
+
+
+# other trainings
 
 
 def pairs() -> list[dict]:
@@ -114,12 +161,36 @@ def pairs() -> list[dict]:
         about["settings"][kind] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
         last = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         about["logs"][kind] = json.loads(last)
-    same_size = results_of(figures).f | results_of(figures / "more_text" / "hour").f
-    found = [{"name": "published", "f": same_size, **about}]
+    found = [{"name": "published", "f": results_of(figures).f, **about}]
     for file in sorted((figures / "trainings").glob("*/pair.json")):
         about = json.loads(file.read_text(encoding="utf-8"))
         found.append({"name": file.parent.name, "f": results_of(file.parent).f, **about})
     return found
+
+
+# the paper's models
+
+
+def published_averages() -> dict[str, float]:
+    """Return the paper's average accuracy on LLaDA-8B at 50 %, in percent, by its name of the method."""
+    table = [row for row in published.results() if row.table == "llada-50"]
+    return {row.method: row.values["average"] for row in table}
+
+
+def plan(model: str, name: str, length: int) -> PruningCost:
+    """Return what pruning a model of the table by a preset takes, as `sinkprune prune --dry-run` plans it."""
+    calibration = Calibration(torch.zeros(published.SEQUENCES, length, dtype=torch.long))
+    lm = meta_model(MODELS[model])
+    return pruning_cost(lm, preset(name), calibration, speed=compute.SPEED, memory_budget=int(compute.MEMORY))
+
+
+def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
+    """Return the least minutes of an evaluation on so many items per task, at the speed that is assumed."""
+    flops = 0.0
+    for task in tasks:
+        whole = published.Result(model, None, 0.0, tasks=(task,)).evaluation_flops()
+        flops += whole * limit / published.REQUESTS[task].documents
+    return flops / compute.SPEED / 60
 
 
 # benchmarks

@@ -1,4 +1,5 @@
-// Makes long tables of claims sortable by every heading, and filterable by verdict and by words.
+// Makes long tables of claims sortable by every heading, and filterable by verdict and by words, and gives the
+// cells of all wide tables the name of their column, so that a phone shows a row as a card.
 // Without scripts they stay plain tables.
 
 document.addEventListener("DOMContentLoaded", () => {
@@ -56,12 +57,6 @@ document.addEventListener("DOMContentLoaded", () => {
     }
 
     [...table.tHead.rows[0].cells].forEach(sortable);
-    for (const row of rows) {
-      [...row.cells].forEach((cell, column) => {
-        cell.setAttribute("data-name", names[column]);
-        cell.classList.toggle("nothing", cell.textContent.trim() === "–");
-      });
-    }
     word.addEventListener("input", filter);
     choice.addEventListener("change", filter);
     const controls = document.createElement("div");
@@ -72,9 +67,20 @@ document.addEventListener("DOMContentLoaded", () => {
     filter();
   }
 
-  for (const table of document.querySelectorAll("table")) {
+  function asCards(table, names) {
+    for (const row of table.tBodies[0].rows) {
+      [...row.cells].forEach((cell, column) => {
+        cell.setAttribute("data-name", names[column]);
+        cell.classList.toggle("nothing", cell.textContent.trim() === "–");
+      });
+    }
+    table.classList.add("cards");
+  }
+
+  for (const table of document.querySelectorAll("table.docutils")) {
     if (!table.tHead || !table.tBodies.length) continue;
     const names = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
+    if (names.length > 2) asCards(table, names);
     if (names.includes("verdict") && names.includes("note")) filterable(table, names);
   }
 });

@@ -20,7 +20,7 @@ except SystemExit as stopped:
 heavy = [name for name in {heavy} if name in sys.modules]
 sys.exit(f"imported {{heavy}}" if heavy else status)
 """
-LIGHT = [["--version"], ["prune", "--help"], ["reproduce", "--help"]]
+LIGHT = [[], ["help"], ["-v"], ["--version"], ["prune", "--help"], ["reproduce", "--help"]]
 WRONG = [["prune", "m", "--out", "x", "--preset", "wandaa"], ["evaluate", "m", "--draws", "0"], ["prun"]]
 
 

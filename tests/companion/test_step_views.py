@@ -49,7 +49,7 @@ def test_attention_comes_back_within_half_a_level_and_sinks_exactly(traced):
     lm, one = traced
     view = step_views.view(lm, one, 0, "a model", sink_std=1.0, layers=True)
     length = one.final_BK.shape[1]
-    assert [layer["name"] for layer in view["layers"]] == [step_views.MEAN, "layer 1", "layer 2", "layer 3"]
+    assert [layer["name"] for layer in view["layers"]] == [step_views.MEAN, "layer 0", "layer 1", "layer 2"]
     expected = [one.mass_BSK[0], *one.mass_BSLK[0].unbind(1)]
     for layer, mass_SK in zip(view["layers"], expected, strict=True):
         shown = mass_of(layer, length).view_as(mass_SK)

@@ -11,6 +11,7 @@ pytest.importorskip("sphinx", reason="the extra `site` is not installed")
 import api_pages
 import build_site
 import figure_pages
+from links import Links, LostLinkError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,3 +44,36 @@ def test_all_pages_are_gathered_and_in_the_navigation(tmp_path):
     assert pages - {"index"} == listed | {f"api/{folder}" for folder in api_pages.ORDER}
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert front.splitlines()[0] == text.splitlines()[0], "the front page is README"
+
+
+@pytest.fixture
+def links(tmp_path):
+    """Links of a project with a page, a file, a folder, and a figure that a cell made."""
+    root = tmp_path / "project"
+    for name in ("docs/page.md", "data/numbers.csv", "figures/01/drawn.png"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("x")
+    cells = {"figures/01/drawn.png": "notebooks/01.html#cell-03"}
+    return Links(root, tmp_path / "site", ["docs/page.md"], cells)
+
+
+@pytest.mark.parametrize("lost", ["gone.md", "../data", "../../elsewhere.md"])
+def test_a_link_that_leads_nowhere_stops_the_build_and_is_named(links, lost):
+    with pytest.raises(LostLinkError, match=rf"docs/page.md: \[words\]\({re.escape(lost)}\) leads to"):
+        links.rewritten(f"See [words]({lost}).", "docs/page.md")
+
+
+def test_a_link_leads_to_a_page_a_file_or_the_cell_of_a_figure(links):
+    text = (
+        "[a](page.md#there) [b](../data/numbers.csv) [1 [0, 2]](../figures/01/drawn.png) [c](https://x.org)"
+    )
+    assert links.rewritten(text, "docs/page.md") == (
+        '[a](page.md#there) <a href="../data/numbers.csv">b</a> '
+        '<a href="../notebooks/01.html#cell-03">1 [0, 2]</a> [c](https://x.org)'
+    )
+    assert links.rewritten('<img src="../figures/01/drawn.png">', "docs/page.md") == (
+        '<img src="../figures/01/drawn.png">'
+    )
+    assert (links.files / "figures" / "01" / "drawn.png").exists()
+    printed = links.in_output("[a](../docs/page.md#there) [b](../figures/01/drawn.png)", "notebooks/01.ipynb")
+    assert printed == "[a](../docs/page.html#there) [b](01.html#cell-03)"

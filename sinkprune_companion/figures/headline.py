@@ -1,0 +1,188 @@
+"""The figure of README's first screen: the comparisons that matter, and how much of the mask sinks reach.
+
+It is drawn from published findings when pages are written, in two shapes: wide, and narrow for a phone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sinkprune_companion.figures.figures import save_figure
+from sinkprune_companion.figures.forests import EFFECT_MARKS, OPEN
+from sinkprune_companion.figures.style import BLACK, BLUE, GREEN, bars, canvas
+from sinkprune_companion.ledger.contrasts import ON_A_LOSS
+from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.ledger.verdict_rule import holm, verdict
+from sinkprune_companion.numbers import number
+from sinkprune_core.evaluation.intervals import Estimate
+
+NAME = "headline"
+CAPTION = "What each change does to the pruned model, and how much of the mask it reaches"
+LOSSES = {  # a comparison's findings at each sparsity
+    "50 % of the weights zero": {
+        "official recipe − Wanda": "03/paper_minus_wanda",
+        "its noise levels − even ones": "05/official_noise_levels",
+        "all sinks left out − none": "03/all_sinks_minus_none",
+        "unstable sinks left out − none": "03/unstable_minus_none",
+        "SparseGPT − Wanda": "03/sparsegpt_minus_wanda",
+    },
+    "75 % of the weights zero": {
+        "official recipe − Wanda": "03/paper_minus_wanda_75",
+        "all sinks left out − none": "03/all_sinks_minus_none_75",
+        "unstable sinks left out − none": "03/unstable_minus_none_75",
+        "SparseGPT − Wanda": "03/sparsegpt_minus_wanda_75",
+    },
+}
+MASKS = {
+    "unstable sinks left out": "03/masks_unstable",
+    "all sinks left out": "03/masks_all_sinks",
+    "other calibration text": "03/masks_other_text",
+    "Wanda on clean text": "03/masks_wanda",
+}
+MASK_SECTION = "kept weights that change"
+COLUMNS = ("section", "comparison", "finding", "value", "low", "high", "draws", "margin", "damage", "verdict")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What `save_figure` asks of a run, for a figure that is drawn from several notebooks' findings."""
+
+    folder: Path
+    provenance: dict
+    notebook: str = NAME
+
+
+def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
+    """Return what the figure shows: differences in nats per token, then shares of the mask, a row each.
+
+    `damage` is what the second recipe costs above the dense model, in nats per token. Verdicts follow the one
+    rule, corrected over the differences of this table.
+    """
+    rows = []
+    for section, findings in LOSSES.items():
+        for comparison, finding in findings.items():
+            estimate = estimates[finding]
+            damage = estimate.margin / share_that_matters()
+            rows.append({**_row(section, comparison, finding, estimate), "damage": damage})
+    corrected = holm([estimates[row["finding"]].p_value() for row in rows])
+    for row, p in zip(rows, corrected, strict=True):
+        given = verdict(estimates[row["finding"]], row["margin"], p=p)
+        row["verdict"] = ON_A_LOSS.get(given, given)
+    rows += [_row(MASK_SECTION, change, finding, estimates[finding]) for change, finding in MASKS.items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _row(section: str, comparison: str, finding: str, estimate: Estimate) -> dict[str, object]:
+    return {
+        "section": section,
+        "comparison": comparison,
+        "finding": finding,
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "draws": estimate.draws,
+        "margin": estimate.margin,
+    }
+
+
+def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
+    """Draw `table`'s differences in percent of what the second recipe costs, and the mask's in percent."""
+    is_mask = frame.section == MASK_SECTION
+    if is_narrow:
+        figure, axes = canvas(2, 1, (4.3, 5.4), height_ratios=(3, 1))
+    else:
+        figure, axes = canvas(1, 2, (9.6, 3.5), width_ratios=(3, 2))
+    losses, masks = axes.flat
+    _draw_losses(losses, frame[~is_mask])
+    _draw_masks(masks, frame[is_mask])
+    drawn = frame.verdict.dropna().unique()
+    handles = []
+    for name, (colour, marker) in EFFECT_MARKS.items():
+        if name in drawn:
+            inside = "white" if name in OPEN else colour
+            handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=name))
+    columns = 2 if is_narrow else len(handles)
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8.5)
+    return figure
+
+
+def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
+    """Draw a row per difference below the heading of its sparsity, with its value in nats at the right."""
+    margin = 100 * share_that_matters()
+    axis.axvspan(-margin, margin, color=GREEN, alpha=0.12, lw=0)
+    axis.axvline(0, color=BLACK, lw=0.9)
+    labels = []
+    headings = []
+    for section, part in frame.groupby("section", sort=False):
+        headings.append(len(labels))
+        labels.append(section)
+        for row in part.itertuples():
+            colour, marker = EFFECT_MARKS[row.verdict]
+            value, low, high = (100 * end / row.damage for end in (row.value, row.low, row.high))
+            inside = "white" if row.verdict in OPEN else colour
+            axis.errorbar(
+                value,
+                len(labels),
+                xerr=[[value - low], [high - value]],
+                color=colour,
+                marker=marker,
+                mfc=inside,
+                ms=6,
+                lw=1.6,
+            )
+            axis.text(
+                1.02,
+                len(labels),
+                number(row.value),
+                transform=axis.get_yaxis_transform(),
+                va="center",
+                fontsize=8.5,
+            )
+            labels.append(row.comparison)
+    axis.text(1.02, headings[0], "nats", transform=axis.get_yaxis_transform(), va="center", fontsize=8.5)
+    axis.set_yticks(range(len(labels)), labels, fontsize=8.5)
+    for row in headings:
+        axis.get_yticklabels()[row].set_fontweight("bold")
+    axis.tick_params(axis="y", length=0)
+    axis.grid(False, axis="y")
+    axis.set(ylim=(len(labels) - 0.5, -0.7))
+    axis.set_title("Loss, first − second", fontsize=9.5)
+    below = f"in % of what the second costs; ← better\nband: ± {number(margin)} %, too small to matter"
+    axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
+
+
+def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
+    """Draw a bar per change of the calibration, with its percent beside it."""
+    places = range(len(frame))
+    axis.barh(places, 100 * frame.value, height=0.6, color=BLUE)
+    ends = bars(100 * frame.value, 100 * frame.low, 100 * frame.high)
+    axis.errorbar(100 * frame.value, places, xerr=ends, fmt="none", ecolor=BLACK, lw=1)
+    for place, row in zip(places, frame.itertuples(), strict=True):
+        axis.annotate(
+            f"{number(100 * row.value)} %",
+            (100 * row.high, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8.5,
+        )
+    axis.set_yticks(places, frame.comparison, fontsize=8.5)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(False, axis="y")
+    axis.set(ylim=(len(frame) - 0.5, -0.5), xlim=(0, 120 * frame.high.max()))
+    axis.set_title("Kept weights that change", fontsize=9.5)
+    axis.set_xlabel("% of the weights that are kept at 50 %", fontsize=8.5, x=1.0, ha="right")
+
+
+def save(estimates: Mapping[str, Estimate], root: Path) -> list[Path]:
+    """Write both shapes to `root/figures/headline` with data and origin beside them; return the files."""
+    frame = table(estimates)
+    run = Published(root, {"findings": frame.finding.tolist()})
+    for name, is_narrow in ((NAME, False), (f"{NAME}_narrow", True)):
+        save_figure(run, plot(frame, is_narrow), name, frame, CAPTION)
+    return sorted((root / "figures" / NAME).iterdir())
