@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 from sinkprune_companion import DATA
 from sinkprune_core.files import cache_dir, write_json
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import check_choice
 
 HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
 SAMPLES = DATA / "ar_samples.safetensors"  # of smol-ar, the first with seed 0, uint16 (N, 128)
@@ -76,8 +77,7 @@ def documentation(scope: str) -> tuple[str, ...]:
     use it wherever numbers are compared. It is read from the cache until a file changes. Raises
     ValueError for another scope.
     """
-    if scope not in SCOPES:
-        raise ValueError(f"scope={scope!r} is unknown; choose one of {', '.join(SCOPES)}")
+    check_choice("scope", scope, SCOPES)
     roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in SCOPES[scope])
     files = [file for root in roots for file in _sources(root)]
     cached = cache_dir() / f"documentation-{scope}-{_state(files)}.json"
@@ -151,17 +151,11 @@ def _is_english(paragraph: str) -> bool:
         return False
     if not paragraph[0].isupper() or paragraph.rstrip()[-1] not in ".!?":
         return False
-    letters = sum(map(_is_plain_character, paragraph))
-    plain_words = sum(map(_is_plain_word, words))
-    return letters >= 0.93 * len(paragraph) and plain_words >= 0.8 * len(words)
-
-
-def _is_plain_character(character: str) -> bool:
-    return character.isalpha() or character.isspace() or character in ".,;'"
-
-
-def _is_plain_word(word: str) -> bool:
-    return word in ("a", "A", "I") or _WORD.fullmatch(word.strip(".,;:()'\"")) is not None
+    letters = sum(mark.isalpha() or mark.isspace() or mark in ".,;'" for mark in paragraph)
+    plain_words = [
+        word for word in words if word in ("a", "A", "I") or _WORD.fullmatch(word.strip(".,;:()'\""))
+    ]
+    return letters >= 0.93 * len(paragraph) and len(plain_words) >= 0.8 * len(words)
 
 
 # token sequences
@@ -189,20 +183,14 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
     A rest shorter than a sequence is dropped. Raises ValueError when there is too little text for one
     sequence.
     """
-    texts = list(texts)
-    between = separator(tokenizer)
-    stream = []
-    if texts:
-        for ids in tokenizer(texts, add_special_tokens=False).input_ids:
-            stream += [*ids, between]
-    rows = len(stream) // (length - 1)
+    stream_T = stream(texts, tokenizer).roll(-1)  # the first separator goes to the end
+    rows = len(stream_T) // (length - 1)
     if rows == 0:
         raise ValueError(
-            f"the corpus has {len(stream)} tokens, too few for one sequence of {length}: "
+            f"the corpus has {len(stream_T)} tokens, too few for one sequence of {length}: "
             "give more text or shorter sequences"
         )
-    body_NT = torch.tensor(stream[: rows * (length - 1)], dtype=torch.long).view(rows, length - 1)
-    return torch.cat([torch.full((rows, 1), between), body_NT], dim=1)
+    return with_first_token(stream_T[: rows * (length - 1)].view(rows, length - 1), tokenizer)
 
 
 @lru_cache(maxsize=8)
@@ -216,10 +204,10 @@ def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str =
 
 def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
     """Return texts as one stream of tokens, a document separator before each, int64 (T,)."""
-    tokens = []
     texts = list(texts)
-    if texts:
-        between = separator(tokenizer)
+    between = separator(tokenizer)
+    tokens = []
+    if texts:  # a tokenizer takes no empty list
         for ids in tokenizer(texts, add_special_tokens=False).input_ids:
             tokens += [between, *ids]
     return torch.tensor(tokens, dtype=torch.long)
@@ -253,9 +241,8 @@ def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
     """
     if source == "samples":  # each begins with a separator
         return _whole_samples(held_out).flatten()
-    if source == "documentation":
-        return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
-    raise ValueError(f"source={source!r} is unknown; choose one of {', '.join(SOURCES)}")
+    check_choice("source", source, SOURCES)
+    return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
 
 
 def draw_sequences(

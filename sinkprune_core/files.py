@@ -19,7 +19,6 @@ from pathlib import Path
 from sinkprune_core.scratch import give_ordinary_modes, scratch_folder
 
 PACKAGE = Path(__file__).resolve().parent
-CHUNK = 1 << 20  # bytes that are read at a time
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what writing to a full disk, or beyond a quota, ends with
 DIGESTS = "digests.json"  # beside the files of a folder: the digest of each
 FRESH = 2.0  # seconds in which a file may change without another time of modification
@@ -34,7 +33,7 @@ def cache_dir() -> Path:
     if not folder:
         caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(caches) / "sinkprune"
-    return Path(folder).expanduser().resolve()
+    return resolved(Path(folder).expanduser())
 
 
 def free_disk_at(path: Path) -> int:
@@ -43,6 +42,14 @@ def free_disk_at(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def resolved(path: Path | str) -> Path:
+    """Return where a path leads; raise ValueError where symbolic links lead round in a circle."""
+    try:
+        return Path(path).resolve()
+    except RuntimeError:
+        raise ValueError(f"{path} leads to itself through symbolic links: choose another place") from None
 
 
 # writing
@@ -139,11 +146,8 @@ def write_json(path: Path | str, value: object) -> None:
 
 def file_digest(path: Path | str) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def known_digest(path: Path | str) -> str:
@@ -151,7 +155,7 @@ def known_digest(path: Path | str) -> str:
 
     The file is read again when its size, its identity on the disk or one of its times is another.
     """
-    path = Path(path).resolve()
+    path = resolved(path)
     name = hashlib.sha256(str(path).encode()).hexdigest()[:32]
     note = cache_dir() / "digests" / f"{name}.json"
     status = _status(path)
@@ -214,14 +218,6 @@ def damaged_files(folder: Path) -> list[str]:
 # locks
 
 
-def _resolved(path: Path | str) -> Path:
-    """Return where a path leads; raise ValueError where symbolic links lead round in a circle."""
-    try:
-        return Path(path).resolve()
-    except RuntimeError:
-        raise ValueError(f"{path} leads to itself through symbolic links: choose another place") from None
-
-
 @contextmanager
 def held(path: Path | str) -> Iterator[None]:
     """Hold the one lock of an output or of a work folder, which need not exist yet.
@@ -232,7 +228,7 @@ def held(path: Path | str) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    path = _resolved(path)
+    path = resolved(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.with_name(f".{path.name}.lock")
     holder = path.with_name(f".{path.name}.holder")

@@ -15,8 +15,11 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
+from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.embedded import BASE, MASK_TOKEN, MASK_TOKEN_ID, START_TOKEN_ID, base_folder
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.resuming.checkpoint import PruningCheckpoint
@@ -39,7 +42,7 @@ SHAPES = {
         "num_key_value_heads": 3,
     },
 }
-ARCHITECTURES = ("llama-mha", "llama-gqa", "qwen2", "gpt2")
+ARCHITECTURES = ("llama-mha", "llama-gqa", "llama-biased", "qwen2", "qwen3", "gpt2", "gpt2-wide")
 
 torch.set_num_threads(1)  # models of this size only lose time to threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so they do in the commands that tests start
@@ -93,7 +96,7 @@ def tiny_llama(shape: str, seed: int, layers: int = 3, sharpness: float = 0.35) 
 
 def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0.35) -> PreTrainedModel:
     """Return a model of ARCHITECTURES with random weights, gains and biases; linears have 24 or 48 inputs."""
-    if family.startswith("llama"):
+    if family in ("llama-mha", "llama-gqa"):
         return tiny_llama(family.removeprefix("llama-") + "-24", seed, layers, sharpness)
     common = {
         "vocab_size": VOCABULARY,
@@ -102,19 +105,18 @@ def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0
         "eos_token_id": START_TOKEN_ID,
         "attn_implementation": "sdpa",
     }
+    grouped = {**common, **SHAPES["gqa-24"], "num_hidden_layers": layers, "max_position_embeddings": 64}
     torch.manual_seed(seed)
-    if family == "qwen2":
-        config = Qwen2Config(
-            **common,
-            **SHAPES["gqa-24"],
-            num_hidden_layers=layers,
-            max_position_embeddings=64,
-            tie_word_embeddings=True,
-        )
-        model = Qwen2ForCausalLM(config)
-    else:
-        config = GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=48, n_head=3)
+    if family.startswith("gpt2"):
+        inner = None if family == "gpt2-wide" else 48  # None: four times the width
+        config = GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=inner, n_head=3)
         model = GPT2LMHeadModel(config)
+    elif family == "llama-biased":
+        model = LlamaForCausalLM(LlamaConfig(**grouped, attention_bias=True, mlp_bias=True))
+    elif family == "qwen2":
+        model = Qwen2ForCausalLM(Qwen2Config(**grouped, tie_word_embeddings=True))
+    else:
+        model = Qwen3ForCausalLM(Qwen3Config(**grouped, head_dim=8))
     for name, parameter in model.eval().requires_grad_(False).named_parameters():
         if "norm" in name or "ln_" in name or name.endswith("bias"):
             mean = 0 if "bias" in name else 1
@@ -194,6 +196,17 @@ def make_ids():
 
 
 @pytest.fixture
+def calibration(make_ids) -> Calibration:
+    """Text on which no score is closer to a threshold than 1e-5 of its value: rounding decides nothing."""
+    return Calibration(make_ids(5, 24, seed=7), seed=3, batch=4)
+
+
+@pytest.fixture
+def short_text(make_ids) -> Calibration:
+    return Calibration(make_ids(5, 12, seed=7), seed=3, batch=4)
+
+
+@pytest.fixture
 def tiny_ar() -> LanguageModel:
     return tiny_lm("autoregressive")
 
@@ -203,8 +216,8 @@ def tiny_dlm() -> LanguageModel:
     return tiny_lm("diffusion")
 
 
-@pytest.fixture
-def killed_at(monkeypatch):
+@pytest.fixture(scope="session")
+def killed_at():
     """A function that returns a context in which a pruning run is killed before a block is written.
 
     The context fails where no run was killed.
@@ -219,7 +232,7 @@ def killed_at(monkeypatch):
                 raise KeyboardInterrupt
             finish(checkpoint, lm, at, *rest)
 
-        with monkeypatch.context() as patches:
+        with pytest.MonkeyPatch.context() as patches:
             patches.setattr(PruningCheckpoint, "finish", die)
             with pytest.raises(KeyboardInterrupt):
                 yield

@@ -48,6 +48,16 @@ def weights_of(lm) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in lm.model.state_dict().items()}
 
 
+def block_weights_of(lm) -> dict[str, torch.Tensor]:
+    """Return all parameters of the blocks, one block in memory at a time: also of a streamed model."""
+    weights = {}
+    for layer in range(len(lm.blocks)):
+        with lm.resident(layer) as block:
+            for name, value in block.named_parameters():
+                weights[f"{layer}.{name}"] = value.clone()
+    return weights
+
+
 def same(one: dict, other: dict) -> bool:
     """Return whether two sets of weights are equal to the bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -125,6 +125,18 @@ TINY = {
         "seeds": 1,
         "length": 48,
     },
+    "10_native_pair": {
+        "tokens": 2048,
+        "crop_lengths": [64],
+        "batch_tokens": 1024,
+        "seeds": 1,
+        "prompts": 2,
+        "prompt_length": 8,
+        "length": 40,
+        "steps": 4,
+        "calibration": 1,
+        "noise_levels": 2,
+    },
 }
 MODELS = {
     "00_start_here": ("model", "twin"),
@@ -137,6 +149,7 @@ MODELS = {
     "09_best_recipe": ("model",),
     "06_real_models": (),  # random weights in the format of a published model
     "07_robustness": ("model",),
+    "10_native_pair": (),  # trains its models
 }  # parameters that name models
 
 

@@ -17,7 +17,6 @@ from sinkprune_companion.corpus import (
     pack,
     shipped_samples,
     texts,
-    with_first_token,
 )
 from sinkprune_core.models.embedded import START_TOKEN_ID
 
@@ -86,16 +85,6 @@ def test_documentation_comes_by_path_without_repeats_tests_or_installed_packages
 # the split
 
 
-def test_the_split_follows_the_words():
-    held_out = [
-        is_held_out(f"some words and then word{chr(97 + a)}{chr(97 + b)}")
-        for a in range(26)
-        for b in range(26)
-    ]
-    expected = 676 / HELD_OUT_SHARE
-    assert abs(sum(held_out) - expected) < 4.5 * math.sqrt(expected)
-
-
 # packing
 
 
@@ -152,10 +141,3 @@ def test_crops_and_beginnings_share_no_token():
     tokens = tokens[tokens > 0].tolist()
     assert len(tokens) == len(set(tokens))
     assert draw_sequences(stream_T, {"crop": 0}, 20, 0, rng)["crop"].shape == (0, 20)
-
-
-def test_a_first_token_stands_before_the_same_tokens(tiny_ar, make_ids):
-    ids_NT = make_ids(3, 5)
-    found = with_first_token(ids_NT, tiny_ar.tokenizer)
-    assert torch.equal(found[:, 1:], ids_NT)
-    assert (found[:, 0] == START_TOKEN_ID).all()

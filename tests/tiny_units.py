@@ -1,71 +1,18 @@
-"""Tiny models for structured pruning, and which rows and columns a unit owns by the definition of attention.
+"""Which rows and columns a unit owns by the definition of attention, and what its linears receive.
 
 Dimensions: B batch, T position, N tokens, I input features.
 """
 
-import dataclasses
 from functools import partial
 
 import torch
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-)
 
 from sinkprune_core.calibration.input_statistics import InputStatistics
-from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.pruning.structured import mask, removable
 
-COMMON = {
-    "vocab_size": 72,
-    "num_hidden_layers": 2,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.35,
-    "bos_token_id": 0,
-    "eos_token_id": 0,
-}
-GQA = {"hidden_size": 36, "intermediate_size": 45, "num_attention_heads": 6, "num_key_value_heads": 3}
-BUILD = {
-    "llama-biased": lambda: LlamaForCausalLM(
-        LlamaConfig(**COMMON, **GQA, attention_bias=True, mlp_bias=True)
-    ),
-    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**COMMON, **GQA, tie_word_embeddings=True)),
-    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**{**COMMON, **GQA}, head_dim=8)),
-    "gpt2": lambda: GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=72,
-            n_layer=2,
-            n_positions=64,
-            n_embd=24,
-            n_head=3,
-            initializer_range=0.35,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    ),
-}
-FAMILIES = ["llama-gqa", "llama-mha", *BUILD]
-COMPENSATED = ["llama-gqa", "llama-mha", "llama-biased", "gpt2"]
-
-
-def tiny_model(make_lm, family: str, kind: str = "diffusion") -> LanguageModel:
-    """Return a tiny model of a family with random weights, gains and biases."""
-    if family in ("llama-gqa", "llama-mha"):
-        return make_lm(kind, family.removeprefix("llama-"))
-    torch.manual_seed(1)
-    model = BUILD[family]().eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if "norm" in name or "ln_" in name or name.endswith("bias"):
-            mean = 0.0 if "bias" in name else 1.0
-            parameter.copy_(mean + 0.2 * torch.randn(parameter.shape))
-    set_direction(model, causal=kind == "autoregressive")
-    return dataclasses.replace(make_lm(kind), model=model, name=f"tiny-{family}")
+FAMILIES = ["llama-gqa", "llama-mha", "llama-biased", "qwen2", "qwen3", "gpt2-wide"]
+COMPENSATED = ["llama-gqa", "llama-mha", "llama-biased", "gpt2-wide"]
 
 
 def owned(lm, kind: str, unit: int) -> dict[str, tuple[set[int], set[int]]]:

@@ -3,13 +3,15 @@
     python tools/mutants.py --count 300 --seed 0 --out mutants.csv
 
 A mutant is one changed operator, comparison or constant. It is killed where the tests of its folder fail or
-run into the time limit. The draw depends on sources and seed alone; a stopped run goes on where it was.
+run into the time limit; the table names the first test that fails. The draw depends on sources and seed
+alone; a stopped run goes on where it was.
 """
 
 import argparse
 import ast
 import csv
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -48,7 +50,7 @@ OPERATORS = {
     ast.Or: ast.And,
 }
 TIMEOUT = 600  # seconds for the tests of one mutant
-COLUMNS = ("module", "line", "number", "change", "killed")
+COLUMNS = ("module", "line", "number", "change", "killed_by")
 
 
 def sources() -> Iterator[tuple[Path, list[str]]]:
@@ -95,19 +97,22 @@ def drawn(count: int, seed: int) -> list[tuple[Path, list[str], int]]:
     return random.Random(seed).sample(all_sites, min(count, len(all_sites)))
 
 
-def is_killed(copy: Path, module: Path, source: str, tests: list[str]) -> bool:
-    """Return whether the tests notice a module that was changed to `source`."""
+def killer(copy: Path, module: Path, source: str, tests: list[str]) -> str:
+    """Return which test notices a module that was changed to `source`; empty where none does."""
     target = copy / module.relative_to(ROOT)
     original = target.read_text(encoding="utf-8")
     target.write_text(source, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *tests]
     try:
-        status = subprocess.run(command, cwd=copy, capture_output=True, timeout=TIMEOUT).returncode
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:
-        return True
+        return "the time limit"
     finally:
         target.write_text(original, encoding="utf-8")
-    return status != 0
+    if done.returncode == 0:
+        return ""
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return failed[1] if failed else "no test can begin"
 
 
 def main() -> None:
@@ -129,16 +134,16 @@ def main() -> None:
             tree = ast.parse(module.read_text(encoding="utf-8"))
             node = sites(tree)[number]
             line = node.lineno
-            said = change(node)
-            killed = is_killed(copy, module, ast.unparse(tree), tests)
+            changed = change(node)
+            killed_by = killer(copy, module, ast.unparse(tree), tests)
             name = module.relative_to(ROOT).as_posix()
-            rows.append(dict(zip(COLUMNS, (name, line, number, said, killed), strict=True)))
+            rows.append(dict(zip(COLUMNS, (name, line, number, changed, killed_by), strict=True)))
             with options.out.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, COLUMNS)
                 writer.writeheader()
                 writer.writerows(rows)
-            print(f"{len(rows)}/{len(mutants)} {name}:{line} {said}: {'killed' if killed else 'SURVIVES'}")
-    killed = sum(str(row["killed"]) == "True" for row in rows)
+            print(f"{len(rows)}/{len(mutants)} {name}:{line} {changed}: {killed_by or 'SURVIVES'}")
+    killed = sum(bool(row["killed_by"]) for row in rows)
     print(f"{killed} of {len(rows)} mutants killed")
 
 

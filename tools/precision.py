@@ -53,17 +53,17 @@ def main() -> None:
     for name in EMBEDDED:
         exact_NV, exact = outputs(name, "float32", ids_NT, options.draws)
         for dtype in tqdm([dtype for dtype in DTYPES if dtype != "float32"], desc=name):
-            found_NV, found = outputs(name, dtype, ids_NT, options.draws)
+            rounded_NV, rounded = outputs(name, dtype, ids_NT, options.draws)
             kl = torch.nn.functional.kl_div(
-                found_NV.log_softmax(-1), exact_NV.log_softmax(-1), log_target=True, reduction="batchmean"
+                rounded_NV.log_softmax(-1), exact_NV.log_softmax(-1), log_target=True, reduction="batchmean"
             )
-            shift = interval(found - exact)
+            shift = interval(rounded - exact)
             rows.append(
                 {
                     "model": name,
                     "dtype": dtype,
-                    "logit_error": (found_NV - exact_NV).square().mean().sqrt().item(),
-                    "agreement": (found_NV.argmax(-1) == exact_NV.argmax(-1)).float().mean().item(),
+                    "logit_error": (rounded_NV - exact_NV).square().mean().sqrt().item(),
+                    "agreement": (rounded_NV.argmax(-1) == exact_NV.argmax(-1)).float().mean().item(),
                     "kl": kl.item(),
                     "shift": shift.value,
                     "low": shift.low,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune_companion.cli.options import check_distinct, check_new_path, check_writable
-from sinkprune_core.files import held
+from sinkprune_core.files import held, resolved
 from sinkprune_core.resuming.work_folder import marker, remove_job, remove_root
 from sinkprune_core.scratch import remove_leftovers
 
@@ -37,7 +37,7 @@ def check_places(options: PruneOptions) -> None:
     check_distinct(out=options.out, work=options.work)
     if options.out is None:
         return
-    if options.work is not None and options.out.resolve() in options.work.resolve().parents:
+    if options.work is not None and resolved(options.out) in resolved(options.work).parents:
         raise ValueError(f"--work {options.work} lies in --out {options.out}: choose a place outside")
     if options.dry_run or not (options.out / TABLE).is_file():
         check_new_path("out", options.out)

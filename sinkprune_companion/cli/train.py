@@ -149,7 +149,7 @@ def run(options: TrainOptions) -> int:
     """Train in the run's folder, going on from its last checkpoint, and export what came out."""
     from sinkprune_companion.cli.inputs import require_memory
     from sinkprune_companion.training.export import export
-    from sinkprune_companion.training.lora import tokens_seen, train
+    from sinkprune_companion.training.lora import train
     from sinkprune_companion.training.settings import Training, training_dtype
     from sinkprune_core.models.devices import choose_device
 
@@ -161,8 +161,6 @@ def run(options: TrainOptions) -> int:
     settings = {name: getattr(options, name) for name in shared - {"dtype"}}
     if "rank" in options.given:
         settings["alpha"] = 2 * options.rank
-    if options.begin_with is not None:
-        settings["earlier_tokens"] = tokens_seen(options.begin_with)
     config = Training(dtype=training_dtype(options.dtype, device), **settings)
     text = None if options.text is None else options.text.read_text(encoding="utf-8")
     checkpoint = train(

@@ -24,12 +24,9 @@ BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss l
 class Comparison:
     """One measure of both models, and their paired difference B - A."""
 
-    a: float
-    """Mean of A."""
-    b: float
-    """Mean of B."""
-    difference: Estimate
-    """B - A with its 95 % interval."""
+    a: float  # mean of A
+    b: float  # mean of B
+    difference: Estimate  # B - A with its 95 % interval
 
 
 def nats_difference(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
@@ -54,14 +51,10 @@ def accuracy_difference(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct
 class Flips:
     """How many items two models answer alike and differently."""
 
-    only_a: int
-    """Right in A and wrong in B."""
-    only_b: int
-    """Right in B and wrong in A."""
-    both: int
-    """Right in both."""
-    neither: int
-    """Wrong in both."""
+    only_a: int  # right in A and wrong in B
+    only_b: int  # right in B and wrong in A
+    both: int  # right in both
+    neither: int  # wrong in both
 
 
 def flips(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Flips:
@@ -115,8 +108,8 @@ def outcome(difference: Estimate, margin: float = MARGIN) -> str:
         raise ValueError(
             f"margin={margin} must be positive: the smallest difference that would matter, in nats per token"
         )
-    given = verdict(difference, margin)
-    if given != UNDECIDED:
-        return BETTER.get(given, given)
+    result = verdict(difference, margin)
+    if result != UNDECIDED:
+        return BETTER.get(result, result)
     count = math.ceil(difference.units * deciding_factor(difference, 0.0, margin))
     return f"undecided (half-width {difference.half_width:.2g}; about {count:,} sequences would decide)"

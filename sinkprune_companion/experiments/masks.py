@@ -45,13 +45,9 @@ def mask_differences(
     rows = []
     for one, other in pairs:
         for (layer, name), bits in masks[one].items():
-            differ = _share_that_differs(bits, masks[other][layer, name])
+            other_bits = masks[other][layer, name]
+            both = int(np.bitwise_count(bits & other_bits).sum())
+            kept = int(np.bitwise_count(bits).sum()) + int(np.bitwise_count(other_bits).sum())
+            differ = 1 - 2 * both / kept
             rows.append({"one": one, "other": other, "layer": layer, "linear": name, "differ": differ})
     return pd.DataFrame(rows)
-
-
-def _share_that_differs(one: np.ndarray, other: np.ndarray) -> float:
-    """Return 1 - (kept by both) / (mean number kept) of two masks of packed bits."""
-    both = int(np.bitwise_count(one & other).sum())
-    kept = int(np.bitwise_count(one).sum()) + int(np.bitwise_count(other).sum())
-    return 1 - 2 * both / kept

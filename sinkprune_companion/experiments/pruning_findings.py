@@ -288,10 +288,10 @@ def mask_findings(masks: pd.DataFrame) -> dict[str, Estimate]:
     linear maps, and differences are paired by them.
     """
     by_mask = masks.pivot(index=["layer", "linear"], columns="other", values="differ")
-    found = {}
+    findings = {}
     for other in masks.other.unique():
         name = f"masks_{other.replace('-', '_').replace(' ', '_')}"
-        found[name] = interval(by_mask[other])
+        findings[name] = interval(by_mask[other])
         if OTHER_TEXT in by_mask and other != OTHER_TEXT:
-            found[f"{name}_minus_other_text"] = interval(by_mask[other] - by_mask[OTHER_TEXT])
-    return found
+            findings[f"{name}_minus_other_text"] = interval(by_mask[other] - by_mask[OTHER_TEXT])
+    return findings

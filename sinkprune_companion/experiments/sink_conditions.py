@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from sinkprune_companion import corpus
-from sinkprune_companion.harness.local_data import articles, detokenised
-from sinkprune_companion.harness.public_data import WIKITEXT_FILE, embedded_wikitext
+from sinkprune_companion.harness.public_data import embedded_articles
+from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.seeds import generator
+from sinkprune_core.values import check_choice
 
 NOTHING = "nothing"
 SAMPLERS = {"llada": "LLaDA's sampler", "dream": "Dream's sampler"}
@@ -33,23 +34,14 @@ BLOCKS = 4  # of LLaDA's sampler: they divide the tokens to write at every lengt
 class Condition:
     """One condition. Raises ValueError for a text or sampler that is unknown."""
 
-    text: str = "natural"
-    """What prompts are crops of, one of TEXTS; `nothing` is no text, the first token alone."""
-
-    first_token: bool = False
-    """Whether the document separator stands before the prompt."""
-
-    tokens: int = 128
-    """Tokens of the finished text, the separator before it not counted."""
-
-    sampler: str = "llada"
-    """One of SAMPLERS; an autoregressive model knows no difference."""
+    text: str = "natural"  # what prompts are crops of, one of TEXTS; `nothing`: the first token alone
+    first_token: bool = False  # whether the document separator stands before the prompt
+    tokens: int = 128  # tokens of the finished text, the separator before it not counted
+    sampler: str = "llada"  # one of SAMPLERS; an autoregressive model knows no difference
 
     def __post_init__(self):
-        for name, known in (("text", TEXTS), ("sampler", SAMPLERS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{name}={value!r} is unknown; choose one of {', '.join(known)}")
+        check_choice("text", self.text, TEXTS)
+        check_choice("sampler", self.sampler, SAMPLERS)
         if self.text == NOTHING and not self.first_token:
             raise ValueError("text='nothing' is the first token alone: first_token must be True")
 
@@ -132,7 +124,7 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
     Where so many do not fit, as for long ones, paragraphs follow each other, and <unk> may show. The choice
     depends on (seed, text) alone. Raises ValueError when there are fewer.
     """
-    within_T = _held_out_stream(tokenizer, text)
+    within_T = held_out_stream(tokenizer, text)
     apart = _apart(tokenizer, within_T, count, length, generator(seed, "crops", text), rare=False)
     if len(apart) < count and text != "samples":
         joined_T = _joined_stream(tokenizer, text)
@@ -173,35 +165,17 @@ def _middles(is_separator_T: torch.Tensor, length: int) -> torch.Tensor:
     return (separators_T == 0).nonzero().squeeze(-1) + 1
 
 
-def _held_out_stream(tokenizer, text: str) -> torch.Tensor:
-    """Return one text of the held-out split with a separator before each document, int64 (T,)."""
-    if text == "samples":
-        samples_NT = corpus.shipped_samples(128, held_out=True)
-        first_N1 = torch.full((len(samples_NT), 1), corpus.separator(tokenizer))
-        return torch.cat([first_N1, samples_NT], dim=1).flatten()
-    if text == "natural":
-        return corpus.stream(embedded_wikitext(), tokenizer)
-    return corpus.stream(_held_out_documentation(), tokenizer)
-
-
 def _joined_stream(tokenizer, text: str) -> torch.Tensor:
     """Return one text of the held-out split, int64 (T,), with a blank line between its paragraphs.
 
     A separator stands before each article of WikiText-2, or before all of the documentation.
     """
-    documents = ["\n\n".join(_held_out_documentation())]
     if text == "natural":
-        documents = [_without_headings(article) for article in articles([WIKITEXT_FILE])]
+        documents = ["\n\n".join(article) for article in embedded_articles()]
+    else:
+        held_out = [part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]
+        documents = ["\n\n".join(held_out)]
     return corpus.stream(documents, tokenizer)
-
-
-def _without_headings(article: str) -> str:
-    lines = [line.strip() for line in article.split("\n")]
-    return "\n\n".join(detokenised(line) for line in lines if line and not line.startswith("="))
-
-
-def _held_out_documentation() -> list[str]:
-    return [part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]
 
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:

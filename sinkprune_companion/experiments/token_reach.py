@@ -10,6 +10,7 @@ I input features.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 import torch
@@ -99,7 +100,7 @@ def linear_inputs(
         if layer in layers:
             for name, linear in lm.linears(block).items():
                 received[name] = []
-                handles.append(linear.register_forward_pre_hook(_keep(received[name])))
+                handles.append(linear.register_forward_pre_hook(partial(_append_input, received[name])))
         try:
             states = run_block(block, states)
         finally:
@@ -109,13 +110,8 @@ def linear_inputs(
             yield layer, {name: torch.cat(parts) for name, parts in received.items()}
 
 
-def _keep(parts: list[torch.Tensor]):
-    """Return a forward pre-hook that appends what a linear receives, (tokens, I)."""
-
-    def hook(module: nn.Module, args: tuple) -> None:
-        parts.append(args[0].flatten(0, 1).cpu())
-
-    return hook
+def _append_input(parts: list[torch.Tensor], module: nn.Module, args: tuple) -> None:
+    parts.append(args[0].flatten(0, 1).cpu())
 
 
 def _choices(search: "Search", sinks: dict[str, torch.Tensor], seed: int) -> Iterator[dict[str, object]]:
@@ -132,7 +128,7 @@ def _choices(search: "Search", sinks: dict[str, torch.Tensor], seed: int) -> Ite
             "choice": label,
             "tokens": len(chosen),
             "share": len(chosen) / tokens,
-            "changed": search.changed_without(chosen),
+            "changed": search.changed(search.squares_I - _squares(search.input_NI[chosen])),
         }
 
 
@@ -183,10 +179,6 @@ class Search:
         """Return the share of the kept weights that squared norms (I,) would not keep."""
         both = int((self.kept_OI & self._kept(squares_I)).sum())
         return 1 - both / int(self.kept_OI.sum())
-
-    def changed_without(self, tokens: torch.Tensor) -> float:
-        """Return the share of the kept weights that change when tokens, by number, are left out."""
-        return self.changed(self.squares_I - _squares(self.input_NI[tokens]))
 
     def greedy(self, count: int) -> torch.Tensor:
         """Return numbers of tokens, int64 (count,), each the one that adds most to what those before change.

@@ -18,6 +18,7 @@ from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation import two_choice
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.values import check_choice
 
 BENCHMARKS = ("suite", "blimp")
 NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
@@ -50,12 +51,11 @@ def variant_answers(
 
 
 def _task(benchmark: str, items: int, draws: int) -> quality.Task:
+    check_choice("benchmark", benchmark, BENCHMARKS)
     if benchmark == "suite":
         return quality.offline_suite(items, draws, EVALUATION_SEED, progress=True)
-    if benchmark == "blimp":
-        paradigms = {name: pairs[:items] for name, pairs in embedded_blimp().items()}
-        return quality.minimal_pairs(paradigms, draws, EVALUATION_SEED, progress=True)
-    raise ValueError(f"benchmark={benchmark!r} is unknown; choose one of {', '.join(BENCHMARKS)}")
+    paradigms = {name: pairs[:items] for name, pairs in embedded_blimp().items()}
+    return quality.minimal_pairs(paradigms, draws, EVALUATION_SEED, progress=True)
 
 
 def suite_answers(run: Run, lm: LanguageModel, fingerprint: str, items: int, draws: int) -> pd.DataFrame:

@@ -5,10 +5,10 @@ shows them, and the figure says so.
 """
 
 import io
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,7 +28,8 @@ from sinkprune_companion.figures.style import (
 )
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import interval
-from sinkprune_core.files import atomic, write_json
+from sinkprune_core.files import atomic, file_digest, write_json
+from sinkprune_core.models.weight_files import read_json
 
 DATE = "SOURCE_DATE_EPOCH"  # seconds since 1970; zip files cannot be older than 1980
 
@@ -51,6 +52,8 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
         with _date_of_fonts():
             figure.savefig(partial, format="pdf", metadata=undated)
     save_table(run, name, data, caption)
+    for suffix in (".png", ".pdf"):
+        add_file(run, name, folder / f"{name}{suffix}")
 
     def alternative_text(**_: object) -> tuple[dict, dict]:
         return {}, {"image/png": {"alt": caption}}  # IPython adds the picture itself
@@ -64,7 +67,21 @@ def save_table(run: Run, name: str, data: pd.DataFrame, caption: str) -> None:
     folder = run.folder / "figures" / run.notebook
     with atomic(folder / f"{name}.csv") as partial:
         data.to_csv(partial, index=False, float_format="%.8g")
-    write_json(folder / f"{name}.json", json.loads(json.dumps({"caption": caption, **run.provenance})))
+    save_provenance(run, name, caption, [folder / f"{name}.csv"])
+
+
+def save_provenance(run: Run, name: str, caption: str, files: list[Path]) -> None:
+    """Write where a figure comes from, and the digests of its files, beside them as `<name>.json`."""
+    about = {"caption": caption, **run.provenance, "files": {file.name: file_digest(file) for file in files}}
+    write_json(run.folder / "figures" / run.notebook / f"{name}.json", about)
+
+
+def add_file(run: Run, name: str, file: Path) -> None:
+    """Add the digest of a further file to those of a figure that is saved already."""
+    about = run.folder / "figures" / run.notebook / f"{name}.json"
+    content = read_json(about)
+    content["files"][file.name] = file_digest(file)
+    write_json(about, content)
 
 
 @contextmanager

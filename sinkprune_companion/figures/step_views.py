@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from sinkprune_companion import DATA
+from sinkprune_companion.figures.figures import add_file, save_provenance
 from sinkprune_companion.run.records import Run
-from sinkprune_core.files import atomic, write_json
+from sinkprune_core.files import atomic
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace
@@ -154,11 +155,13 @@ def page(name: str, title: str, drawn: dict) -> str:
 
 
 def save_slider(run: Run, name: str, title: str, drawn: dict) -> object:
-    """Write `page` to the run's figures as `<name>.html`; return the same for a notebook to show."""
+    """Write `page` beside the figure `name` as `<name>.html`; return the same for a notebook to show."""
     from IPython.display import HTML
 
-    with atomic(run.folder / "figures" / run.notebook / f"{name}.html") as partial:
+    file = run.folder / "figures" / run.notebook / f"{name}.html"
+    with atomic(file) as partial:
         partial.write_text(page(name, title, drawn), encoding="utf-8")
+    add_file(run, name, file)
     return HTML(fragment(name, drawn))
 
 
@@ -166,11 +169,10 @@ def save_explorer(run: Run, name: str, caption: str, drawn: dict) -> Path:
     """Write `data` to the run's figures as `<name>_steps.json`, and its provenance as `<name>.json`; return
     the first.
     """
-    folder = run.folder / "figures" / run.notebook
-    file = folder / f"{name}_steps.json"
+    file = run.folder / "figures" / run.notebook / f"{name}_steps.json"
     with atomic(file) as partial:
         partial.write_text(
             json.dumps(drawn, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8"
         )
-    write_json(folder / f"{name}.json", json.loads(json.dumps({"caption": caption, **run.provenance})))
+    save_provenance(run, name, caption, [file])
     return file

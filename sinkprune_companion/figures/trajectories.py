@@ -15,6 +15,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
+from sinkprune_companion.figures.figures import add_file
 from sinkprune_companion.figures.style import RED, canvas, titled
 from sinkprune_companion.run.records import Run
 from sinkprune_core.files import atomic
@@ -229,4 +230,5 @@ def save_animation(run: Run, frames: Iterable[Figure], name: str, seconds: float
             duration=milliseconds,
             loop=0,
         )
+    add_file(run, name, file)
     return file

@@ -18,6 +18,7 @@ from sinkprune_companion.harness import suite
 from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.spelling import suggestion
+from sinkprune_core.values import check_choice
 
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
@@ -32,12 +33,9 @@ if TYPE_CHECKING:
 class Benchmark:
     """A task of lm-evaluation-harness with its settings."""
 
-    task: str
-    """Its name in the harness, or a YAML file."""
-    shots: int | None = None
-    """Solved examples before every question; None: the task's own number."""
-    settings: dict[str, object] = field(default_factory=dict)
-    """Arguments of `HarnessModel`."""
+    task: str  # its name in the harness, or a YAML file
+    shots: int | None = None  # solved examples before every question; None: the task's own number
+    settings: dict[str, object] = field(default_factory=dict)  # arguments of `HarnessModel`
 
 
 LLADA_BENCHMARKS = (
@@ -94,8 +92,7 @@ def choose(lm: LanguageModel, tasks: Sequence[str | Benchmark], family: str | No
     """
     own_family = "llada" if lm.is_diffusion else "autoregressive"
     settings_of = family or own_family
-    if settings_of not in PAPER:
-        raise ValueError(f"family={settings_of!r} is unknown; choose one of {', '.join(PAPER)}")
+    check_choice("family", settings_of, PAPER)
     known = named(settings_of) if family else {}
     chosen: list[Benchmark] = []
     for task in tasks:
@@ -139,8 +136,8 @@ def evaluate_named(
     tables = []
     if others:
         settings = {"seed": seed, "mc_num": draws, "batch_size": batch}
-        given = {name: value for name, value in settings.items() if value is not None}
-        tables.append(evaluate(lm, others, limit, family, include, **given))
+        chosen = {name: value for name, value in settings.items() if value is not None}
+        tables.append(evaluate(lm, others, limit, family, include, **chosen))
     if groups:
         numbers = {"draws": draws or DRAWS, "seed": seed, "batch": batch or BATCH}
         items = suite.items(list(dict.fromkeys(groups)), limit)
@@ -177,7 +174,7 @@ def evaluate(
     models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
     rows = []
     with quiet_harness():
-        manager = _manager([benchmark.task for benchmark in chosen], include)
+        manager = manager_of([benchmark.task for benchmark in chosen], include)
         loaded = [_load(manager, benchmark.task) for benchmark in chosen]
         for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
             results = simple_evaluate(
@@ -224,7 +221,7 @@ def installed() -> "TaskManager":
     return TaskManager()
 
 
-def _manager(tasks: Sequence[str], include: Path | str | None) -> "TaskManager":
+def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "TaskManager":
     """Return a manager that knows all tasks; raise ValueError for a name that is unknown."""
     from lm_eval.tasks import TaskManager
 
@@ -267,8 +264,6 @@ def _load(manager: "TaskManager", task: str) -> list:
 def _rows(results: dict, model: "HarnessModel") -> list[dict[str, object]]:
     """Return a row per task and metric; members of a group that has a value of its own are left out."""
     members = {name for group in results.get("groups", {}) for name in results["group_subtasks"][group]}
-    draws = math.nan if model.how is None else model.how.draws
-    guidance = math.nan if model.how is None else model.how.guidance
     rows = []
     for task, values in results["results"].items():
         if task in members:
@@ -286,8 +281,8 @@ def _rows(results: dict, model: "HarnessModel") -> list[dict[str, object]]:
                 "stderr": error if isinstance(error, float) else math.nan,
                 "documents": values["sample_len"],
                 "shots": results["n-shot"].get(task, 0),
-                "draws": draws,
-                "guidance": guidance,
+                "draws": getattr(model.how, "draws", math.nan),
+                "guidance": getattr(model.how, "guidance", math.nan),
             }
             rows.append(row)
     return rows

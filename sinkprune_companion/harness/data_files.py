@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from sinkprune_companion import DATA
+from sinkprune_core.files import resolved
 
 SPLITS = ("train", "validation", "test")
 EXPECTED = {  # what a folder should hold, for messages
@@ -67,7 +68,7 @@ def wikitext_files(folder: Path | str) -> dict[str, list[Path]]:
     WikiText, by the names of their folders, are passed over. Raises ValueError for a split that is there
     twice.
     """
-    folder = Path(folder).resolve()
+    folder = resolved(folder)
     by_split: dict[str, list[Path]] = {}
     for file in files_below(folder):
         match = _FILE.fullmatch(file.name)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.evaluation.protocols import Protocol, protocol
 from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.values import check_choice
 
 SAMPLER_OPTIONS = [field.name for field in fields(Sampler) if field.name not in ("length", "guidance")]
 NonNegative = Annotated[FiniteFloat, Field(ge=0)]
@@ -21,36 +22,21 @@ class HarnessOptions(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    dtype: str = "float32"
-    """Of a model that is loaded by name."""
-    device: str | None = None
-    """Of a model that is loaded by name; None: a GPU where there is one."""
-    batch_size: PositiveInt = 32
-    """Requests at once, for speed only."""
-    max_batch_size: None = None
-    """Batches are not sized automatically."""
-    protocol: str | None = None
-    """How a diffusion model scores: a name of `evaluation.protocols.PROTOCOLS`; None: `llada`."""
-    mc_num: int | None = None
-    """Draws per target; None: as many as the protocol has."""
-    guidance: NonNegative | None = None
-    """Of scores and texts; None: that of the protocol, and none for texts."""
-    sampler: str | None = None
-    """How a diffusion model writes: a name of `diffusion.samplers.SAMPLERS`; None: `llada`."""
-    gen_length: PositiveInt | None = None
-    """Tokens written per request; None: the task's max_gen_toks, or 256."""
-    temperature: NonNegative | None = None
-    """Of what is written; None: the task's."""
-    max_length: int | None = None
-    """Most tokens of a sequence; None: all positions of the model."""
-    truncation: bool = False
-    """Whether contexts that do not fit `max_length` are cut from the left; otherwise they are an error."""
-    add_bos_token: bool = False
-    """Whether a first token is put before every context."""
-    is_check_greedy: bool = False
-    """Whether to ask also if a diffusion model would write a target, one forward pass per token."""
-    seed: int = 0
-    """Of all random numbers."""
+    dtype: str = "float32"  # of a model that is loaded by name
+    device: str | None = None  # of a model that is loaded by name; None: a GPU where there is one
+    batch_size: PositiveInt = 32  # requests at once, for speed only
+    max_batch_size: None = None  # batches are not sized automatically
+    protocol: str | None = None  # how a diffusion model scores: a name of `PROTOCOLS`; None: `llada`
+    mc_num: int | None = None  # draws per target; None: as many as the protocol has
+    guidance: NonNegative | None = None  # of scores and texts; None: that of the protocol, and none for texts
+    sampler: str | None = None  # how a diffusion model writes: a name of `SAMPLERS`; None: `llada`
+    gen_length: PositiveInt | None = None  # tokens written per request; None: the task's max_gen_toks, or 256
+    temperature: NonNegative | None = None  # of what is written; None: the task's
+    max_length: int | None = None  # most tokens of a sequence; None: all positions of the model
+    truncation: bool = False  # whether too long contexts are cut from the left; else they are an error
+    add_bos_token: bool = False  # whether a first token is put before every context
+    is_check_greedy: bool = False  # whether to ask if a diffusion model would write a target, token by token
+    seed: int = 0  # of all random numbers
 
     @property
     def sampler_options(self) -> dict[str, object]:
@@ -103,8 +89,8 @@ def read_options(given: dict[str, object]) -> HarnessOptions:
         raise ValueError(
             f"model argument {name}={given[name]!r} cannot be: {first['msg']}; change it or leave it out"
         ) from None
-    if options.sampler is not None and options.sampler not in SAMPLERS:
-        raise ValueError(f"sampler={options.sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    if options.sampler is not None:
+        check_choice("sampler", options.sampler, SAMPLERS)
     return options
 
 

@@ -17,16 +17,11 @@ from sinkprune_core.models.language_model import LanguageModel
 class GenerationRequest:
     """What the harness asks to be continued."""
 
-    prompt_P: torch.Tensor
-    """Token ids of the context, int64 (P,)."""
-    stops: tuple[str, ...]
-    """Strings before which the text ends."""
-    sampler: Sampler
-    """How to write; `length` is the number of tokens."""
-    name: tuple[tuple[int, ...], int]
-    """What seeds its random numbers: the tokens of the prompt, and how many requests before had the same."""
-    args: tuple
-    """The harness's own arguments of the request, by which it keeps answers in its cache."""
+    prompt_P: torch.Tensor  # token ids of the context, int64 (P,)
+    stops: tuple[str, ...]  # strings before which the text ends
+    sampler: Sampler  # how to write; `length` is the number of tokens
+    name: tuple[tuple[int, ...], int]  # seeds it: the tokens of the prompt, and how many before had the same
+    args: tuple  # the harness's own arguments of the request, by which it keeps answers in its cache
 
     @property
     def settings(self) -> tuple[tuple[str, ...], Sampler]:

@@ -7,6 +7,7 @@ Dimensions: P tokens of a prompt, L tokens of a target.
 
 from collections import Counter
 from dataclasses import asdict, replace
+from itertools import groupby
 
 import torch
 
@@ -132,9 +133,8 @@ class HarnessModel(TemplateLM):
         **_: object,
     ) -> list[tuple[float, bool]]:
         """Return the log-likelihood of every target in nats, and whether the model would write it."""
-        extra = -1  # the last token is never fed to an autoregressive model
-        if self.lm.is_diffusion:
-            extra = int(self.how.visible_end)
+        # the last token is never fed to an autoregressive model
+        extra = int(self.how.visible_end) if self.lm.is_diffusion else -1
         pairs = [self._fit(context, target, extra) for _, context, target in requests]
         answers: list = [None] * len(requests)
         order = sorted(range(len(pairs)), key=lambda index: len(requests[index][1]) + len(requests[index][2]))
@@ -204,13 +204,10 @@ class HarnessModel(TemplateLM):
             range(len(wanted)), key=lambda index: (repr(wanted[index].settings), len(wanted[index].prompt_P))
         )
         for part in self._parts(order, self.batch_size, "generate_until", disable_tqdm):
-            groups: dict[object, list[int]] = {}
-            for index in part:
-                groups.setdefault(wanted[index].settings, []).append(index)
-            for indices in groups.values():
-                texts = write_texts(
-                    self.lm, [wanted[index] for index in indices], self.prefix_token_id, self.options.seed
-                )
+            for _, group in groupby(part, lambda index: wanted[index].settings):
+                indices = list(group)
+                alike = [wanted[index] for index in indices]
+                texts = write_texts(self.lm, alike, self.prefix_token_id, self.options.seed)
                 for index, text in zip(indices, texts, strict=True):
                     answers[index] = text
                     self.cache_hook.add_partial("generate_until", wanted[index].args, text)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sinkprune_companion.harness.data_files import SPLITS, wikitext_split_files
+from sinkprune_core.values import check_choice
 
 WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
 HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
@@ -25,15 +26,15 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
 
     Raises ValueError, with file and line, for what is not JSON and for a pair that lacks a sentence.
     """
-    found = []
+    sentences = []
     for file in files:
         is_parquet = file.suffix == ".parquet"
         rows = _read_parquet(file, PAIR_FIELDS) if is_parquet else _json_rows(file)
         for place, row in rows:
-            found.append({field: _text_of(row, field, place) for field in PAIR_FIELDS})
-    if not found:
+            sentences.append({field: _text_of(row, field, place) for field in PAIR_FIELDS})
+    if not sentences:
         raise ValueError(f"{files[0]} holds no pairs: fetch it anew")
-    return found
+    return sentences
 
 
 def _json_rows(file: Path) -> list[tuple[str, object]]:
@@ -79,8 +80,7 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
     unknown split, one that the folder lacks and files that cannot be read, OSError for a folder that is
     none and where the hub cannot be reached. Warns where a local version has <unk> for rare words.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r} is unknown; choose one of {', '.join(SPLITS)}")
+    check_choice("split", split, SPLITS)
     if folder is None:
         return _wikitext_from_hub(split)
     pages = articles(wikitext_split_files(folder, split))
@@ -115,12 +115,12 @@ def _wikitext_from_hub(split: str) -> list[str]:
 def articles(files: Sequence[Path]) -> list[str]:
     """Return the articles of a split of WikiText-2 from its files; raise ValueError where there are none."""
     if files[0].suffix == ".parquet":
-        found = _articles_of_parquet(files)
+        pages = _articles_of_parquet(files)
     else:
-        found = _split_into_articles(read_text(files[0]))
-    if not found:
+        pages = _split_into_articles(read_text(files[0]))
+    if not pages:
         raise ValueError(f"{files[0]} holds no text: fetch it anew")
-    return found
+    return pages
 
 
 def _articles_of_parquet(files: Sequence[Path]) -> list[str]:

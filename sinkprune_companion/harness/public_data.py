@@ -12,18 +12,21 @@ WIKITEXT_FILE = DATA / "wikitext-2" / "valid.txt"
 BLIMP_FILE = DATA / "blimp" / "blimp_67x60.jsonl"
 
 
-def embedded_wikitext() -> list[str]:
-    """Return the paragraphs of WikiText-2's validation split as they are written, without headings.
+def embedded_articles() -> list[list[str]]:
+    """Return the paragraphs of each article of WikiText-2's validation split, as they are written.
 
-    <unk> stands for rare words.
+    There are no headings, and <unk> stands for rare words.
     """
-    paragraphs = []
+    by_article = []
     for article in articles([WIKITEXT_FILE]):
-        for line in article.split("\n"):
-            line = line.strip()
-            if line and not line.startswith("="):
-                paragraphs.append(detokenised(line))
-    return paragraphs
+        lines = [line.strip() for line in article.split("\n")]
+        by_article.append([detokenised(line) for line in lines if line and not line.startswith("=")])
+    return by_article
+
+
+def embedded_wikitext() -> list[str]:
+    """Return the paragraphs of `embedded_articles` one after the other."""
+    return [paragraph for article in embedded_articles() for paragraph in article]
 
 
 def embedded_blimp() -> dict[str, list[dict[str, str]]]:

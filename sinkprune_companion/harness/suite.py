@@ -15,6 +15,7 @@ from scipy import stats
 
 from sinkprune_companion import DATA
 from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune_core.values import check_choice
 
 TASKS = DATA / "tasks"  # `lm_eval --include_path` takes this folder
 GROUPS = ("grammar", "reference", "physical", "facts", "arithmetic", "stories")
@@ -32,8 +33,7 @@ def items(groups: Sequence[str] = GROUPS, limit: int | None = None) -> list[dict
     """
     chosen = []
     for group in groups:
-        if group not in GROUPS:
-            raise ValueError(f"group={group!r} is unknown; choose from {', '.join(GROUPS)}")
+        check_choice("group", group, GROUPS)
         lines = (TASKS / f"{group}.jsonl").read_text(encoding="utf-8").splitlines()
         chosen += [{"group": group, **json.loads(line)} for line in lines[:limit]]
     return chosen

@@ -7,6 +7,7 @@ verdict. The rule is `verdict_rule`, the tables for readers are `tables`.
 import datetime
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.models.weight_files import read_json
 
 FILE = DATA / "claims.yml"
+ESTIMATE = TypeAdapter(Estimate)
 CLAIM = "claim"  # of the paper
 CONTROL = "control"  # of a claim
 OTHERS = "others"  # measured by somebody else, never counted among ours
@@ -203,13 +205,10 @@ def findings(folder: Path) -> dict[str, Estimate]:
             raise ValueError(f"{file} has findings={named!r:.60}: it must be an object of findings by name")
         for name, values in named.items():
             if values is not None:
-                estimates[f"{file.stem}/{name}"] = _checked(_estimate, values, f"{file}, finding {name!r}")
+                check = partial(ESTIMATE.validate_json, strict=True)
+                where = f"{file}, finding {name!r}"
+                estimates[f"{file.stem}/{name}"] = _checked(check, json.dumps(values), where)
     return estimates
-
-
-def _estimate(values: object) -> Estimate:
-    """Return an estimate of the JSON values in which it was written."""
-    return TypeAdapter(Estimate).validate_json(json.dumps(values), strict=True)
 
 
 # verdicts
@@ -252,13 +251,18 @@ def corrected_p_values(claims: Iterable[Claim], estimates: Mapping[str, Estimate
 def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:
     """Return a row of the claims table."""
     margin = claim.margin_of(estimate)
-    given = verdict_rule.verdict(estimate, margin, claim.against, p)
-    notes = [verdict_rule.note(estimate, given, claim.against, margin)]
-    if given == verdict_rule.NOT_RUN:
+    outcome = verdict_rule.verdict(estimate, margin, claim.against, p)
+    notes = [verdict_rule.note(estimate, outcome, claim.against, margin)]
+    if outcome == verdict_rule.NOT_RUN:
         notes = [claim.not_run or NOT_MEASURED]
     if claim.seen_first:
         notes.append(SEEN_FIRST)
-    row = {
+    here, interval, effect = "", "", None
+    if estimate is not None:
+        here = f"{estimate.value:.3g}"
+        interval = f"[{estimate.low:.3g}, {estimate.high:.3g}]"
+        effect = verdict_rule.smallest_effect(estimate)
+    return {
         "id": claim.id,
         "claim": claim.says,
         "kind": claim.kind,
@@ -266,28 +270,17 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
         "family": claim.family,
         "metric": claim.metric,
         "published": claim.published or "",
-        "here": "",
-        "interval": "",
+        "here": here,
+        "interval": interval,
         "claimed": f"{claim.side} {claim.against:g}" if claim.finding else "",
-        "verdict": verdict_rule.on_claim(given, claim.side),
+        "verdict": verdict_rule.on_claim(outcome, claim.side),
         "margin": margin,
         "p_holm": p,
-        "draws": None,
-        "half_width": None,
-        "smallest_effect": None,
-        "error_draws": None,
-        "error_sequences": None,
+        "draws": getattr(estimate, "draws", None),
+        "half_width": getattr(estimate, "half_width", None),
+        "smallest_effect": effect,
+        "error_draws": getattr(estimate, "error_draws", None),
+        "error_sequences": getattr(estimate, "error_sequences", None),
         "note": "; ".join(part for part in notes if part),
         "notebook": claim.notebook,
     }
-    if estimate is not None:
-        row |= {
-            "here": f"{estimate.value:.3g}",
-            "interval": f"[{estimate.low:.3g}, {estimate.high:.3g}]",
-            "draws": estimate.draws,
-            "half_width": estimate.half_width,
-            "smallest_effect": verdict_rule.smallest_effect(estimate),
-            "error_draws": estimate.error_draws,
-            "error_sequences": estimate.error_sequences,
-        }
-    return row

@@ -1,23 +1,21 @@
 """The claims table of a run, with a sentence on where its numbers come from."""
 
-import hashlib
 from pathlib import Path
 
 from sinkprune_companion.figures.figures import save_table
 from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.run.records import Run
-from sinkprune_core.files import atomic
+from sinkprune_core.files import atomic, file_digest
 from sinkprune_core.models.weight_files import read_json
 
-SHOWN_VERSIONS = ("python", "torch", "transformers")
+VERSIONS = ("python", "torch", "transformers")
 
 
 def origin(folder: Path) -> str:
     """Return a sentence on where a run's numbers come from: its profile and the versions of its records."""
-    origins = list(records_behind(folder).values())
     versions = []
-    for package in SHOWN_VERSIONS:
-        different = sorted({record["versions"][package] for record in origins})
+    for package in VERSIONS:
+        different = sorted({record["versions"][package] for record in records_behind(folder).values()})
         versions.append(f"{package} {' and '.join(different)}")
     return f"From profile `{folder.name}`: {', '.join(versions)}."
 
@@ -38,7 +36,7 @@ def write_claims(profile: str) -> Path:
     CSV, JSON and Markdown. The table's provenance is that of the records behind the findings, and the digest
     of the ledger.
     """
-    run = Run("", profile, {"ledger_sha256": ledger_digest()})
+    run = Run("", profile, {"ledger_sha256": file_digest(claims.FILE)})
     run.records_read.update(records_behind(run.folder))
     table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
     caption = "every row of the ledger with its verdict, computed from the findings of this run"
@@ -55,8 +53,3 @@ def write_claims(profile: str) -> Path:
     with atomic(markdown) as partial:
         partial.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return markdown
-
-
-def ledger_digest() -> str:
-    """Return the SHA-256 of the ledger, by which a published table tells whether it is up to date."""
-    return hashlib.sha256(claims.FILE.read_bytes()).hexdigest()

@@ -15,12 +15,7 @@ import numpy as np
 import pandas as pd
 
 from sinkprune_companion.experiments.variant_pairs import pivot
-from sinkprune_companion.ledger.verdict_rule import (
-    ABOVE,
-    BELOW,
-    holm,
-    verdict,
-)
+from sinkprune_companion.ledger.verdict_rule import ABOVE, BELOW, holm, verdict
 from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.evaluation.intervals import crossed_interval
 from sinkprune_core.pruning.recipe import Recipe
@@ -46,12 +41,8 @@ class Switch(NamedTuple):
 
 def changes(one: Recipe, other: Recipe) -> dict[str, tuple[object, object]]:
     """Return the fields in which two recipes differ, as field -> (its value in `one`, in `other`)."""
-    found = {}
-    for field in FIELDS:
-        values = (getattr(one, field), getattr(other, field))
-        if values[0] != values[1]:
-            found[field] = values
-    return found
+    values = {field: (getattr(one, field), getattr(other, field)) for field in FIELDS}
+    return {field: pair for field, pair in values.items() if pair[0] != pair[1]}
 
 
 def name(recipe: Recipe, base: Recipe) -> str:
@@ -61,19 +52,20 @@ def name(recipe: Recipe, base: Recipe) -> str:
     """
     parts = []
     for field, (value, _) in changes(recipe, base).items():
-        shown = choice_name(value) if field == "exclude" else value  # which may be a user's function
-        parts.append(f"{field}={shown}")
+        if field == "exclude":
+            value = choice_name(value)  # which may be a user's function
+        parts.append(f"{field}={value}")
     return ", ".join(parts) or "base"
 
 
 def neighbours(combined: Iterable[Cell]) -> list[tuple[Cell, Cell, int]]:
     """Return every pair (on, off, switch) of combinations that differ in one switch, a number, in order."""
-    found = []
+    pairs = []
     for off, on in combinations(sorted(combined), 2):
         changed = [switch for switch, states in enumerate(zip(off, on, strict=True)) if len(set(states)) > 1]
         if len(changed) == 1:
-            found.append((on, off, changed[0]))
-    return found
+            pairs.append((on, off, changed[0]))
+    return pairs
 
 
 def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
@@ -144,12 +136,12 @@ def effects(
     of `switches`.
     """
     values = {cell: pivot(scores[scores.variant == variant]) for cell, variant in factorial.items()}
-    found = {}
+    effect_RN = {}
     for size in range(1, len(switches) + 1):
         for which in combinations(range(len(switches)), size):
             label = " × ".join(switches[switch].label for switch in which)
-            found[label] = contrast(values, which)
-    return found
+            effect_RN[label] = contrast(values, which)
+    return effect_RN
 
 
 def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
@@ -173,7 +165,7 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
     p_values = [estimate.p_value() for estimate in estimates]
     rows = []
     for label, estimate, p, p_holm in zip(effects, estimates, p_values, holm(p_values), strict=True):
-        given = verdict(estimate, margin, p=p_holm)
+        outcome = verdict(estimate, margin, p=p_holm)
         row = {
             "comparison": label,
             "value": estimate.value,
@@ -185,7 +177,7 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
             "error_draws": estimate.error_draws,
             "section": section,
             "margin": float("nan") if margin is None else margin,
-            "verdict": ON_A_LOSS.get(given, given),
+            "verdict": ON_A_LOSS.get(outcome, outcome),
         }
         rows.append(row)
     return pd.DataFrame(rows)

@@ -12,7 +12,6 @@ import yaml
 from sinkprune_companion import DATA
 from sinkprune_core.evaluation.intervals import Estimate
 
-FILE = DATA / "published.yml"
 SHARE_OF_DAMAGE = "share of damage"
 TENTH_OF_AR = "tenth of the AR model's value"
 RULES = (SHARE_OF_DAMAGE, TENTH_OF_AR)  # what the ledger may name instead of a number
@@ -20,11 +19,16 @@ YARDSTICK = ("llada-50", "dense", "Wanda", "sink-aware Wanda")  # a published ta
 
 
 @cache
+def published_numbers() -> dict:
+    """Return what `data/published.yml` holds: numbers that others printed."""
+    return yaml.safe_load((DATA / "published.yml").read_text(encoding="utf-8"))
+
+
+@cache
 def share_that_matters() -> float:
     """Return the smallest share of a baseline's damage that matters: half of what the paper gives back."""
     table_id, dense, baseline, method = YARDSTICK
-    tables = yaml.safe_load(FILE.read_text(encoding="utf-8"))["tables"]
-    (table,) = [table for table in tables if table["id"] == table_id]
+    (table,) = [table for table in published_numbers()["tables"] if table["id"] == table_id]
     place = table["tasks"].index("average")
     average = {row["method"]: row["values"][place] for row in table["rows"]}
     return (average[method] - average[baseline]) / (average[dense] - average[baseline]) / 2
@@ -41,13 +45,13 @@ def damage_margin(damage: float) -> float | None:
     return share_that_matters() * damage
 
 
-def with_tenth(found: Estimate, value: float) -> Estimate:
-    """Return a finding with a tenth of `value`, that of the AR model, as its margin; none where it is 0."""
-    return found.with_margin(abs(value) / 10 or None)
+def with_tenth(estimate: Estimate, value: float) -> Estimate:
+    """Return an estimate with a tenth of `value`, that of the AR model, as its margin; none where it is 0."""
+    return estimate.with_margin(abs(value) / 10 or None)
 
 
-def with_share_of_damage(found: Estimate | None, damage: float) -> Estimate | None:
-    """Return a finding with the margin that `damage_margin` gives; None for no finding."""
-    if found is None:
+def with_share_of_damage(estimate: Estimate | None, damage: float) -> Estimate | None:
+    """Return an estimate with the margin that `damage_margin` gives; None for none."""
+    if estimate is None:
         return None
-    return found.with_margin(damage_margin(damage))
+    return estimate.with_margin(damage_margin(damage))

@@ -6,15 +6,12 @@ Nothing in this module was measured here. Values are from the section `others` o
 from collections.abc import Iterator
 from functools import cache
 
-import yaml
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-from sinkprune_companion import DATA
-from sinkprune_companion.ledger.margins import damage_margin
+from sinkprune_companion.ledger.margins import damage_margin, published_numbers
 from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
 
-FILE = DATA / "published.yml"
 SOURCE = "others"  # what findings of this module begin with, in place of a notebook
 SINK_AWARE = "sink-aware "  # before the name of the method that it is compared with
 REACH = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
@@ -43,16 +40,6 @@ class Accuracy(Entry):
         return self.accuracy - REACH * self.error, self.accuracy + REACH * self.error
 
 
-class Change(Entry):
-    """How accuracy changed with more calibration text, the same method, in points, paired by item."""
-
-    method: str
-    sparsity: float
-    difference: float
-    low: float
-    high: float
-
-
 class OtherRun(Entry):
     """A run of the official code by somebody else."""
 
@@ -65,7 +52,7 @@ class OtherRun(Entry):
     items: int
     dense: Accuracy
     rows: tuple[Accuracy, ...]
-    more_calibration: tuple[Change, ...] = ()
+    more_calibration: tuple[dict, ...] = ()  # how accuracy changed with more text, in points, paired by item
 
     def pairs(self) -> Iterator[tuple[Accuracy, Accuracy]]:
         """Yield every sink-aware row with the row that it is compared with."""
@@ -93,8 +80,7 @@ class OtherRun(Entry):
 @cache
 def runs() -> tuple[OtherRun, ...]:
     """Return every run by others that the file holds."""
-    entries = yaml.safe_load(FILE.read_text(encoding="utf-8"))["others"]
-    return tuple(OtherRun.model_validate(entry) for entry in entries)
+    return tuple(OtherRun.model_validate(entry) for entry in published_numbers()["others"])
 
 
 def findings() -> dict[str, Estimate]:

@@ -10,11 +10,10 @@ from functools import cache
 
 import pandas as pd
 import torch
-import yaml
 
-from sinkprune_companion import DATA
 from sinkprune_companion.experiments.compute import MEMORY, SPEED
 from sinkprune_companion.harness.benchmarks import PAPER, named
+from sinkprune_companion.ledger.margins import published_numbers
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.compute import forward_cost
@@ -23,7 +22,6 @@ from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.pruning.recipe import preset
 
-FILE = DATA / "published.yml"
 SEQUENCES = 128  # of the official calibration
 LENGTH = 4096  # tokens of each
 TEXT = "wikitext2-train.txt"
@@ -155,15 +153,10 @@ def _benchmark_flops(model: str, family: str, task: str) -> float:
     return requests.documents * requests.choices * draws * forwards * one
 
 
-@cache
-def _file() -> dict:
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
-
-
 def results() -> list[Result]:
     """Return every published row, in the order of the paper's tables."""
     rows = []
-    for table in _file()["tables"]:
+    for table in published_numbers()["tables"]:
         for row in table["rows"]:
             result = Result(
                 model=table["model"],
@@ -174,7 +167,7 @@ def results() -> list[Result]:
                 table=table["id"],
                 title=table["title"],
                 unit=table["unit"],
-                source=_file()["sources"][table["source"]],
+                source=published_numbers()["sources"][table["source"]],
                 note=table["note"],
                 values=dict(zip(table["tasks"], row["values"], strict=True)),
             )
@@ -184,7 +177,7 @@ def results() -> list[Result]:
 
 def unprinted() -> list[Result]:
     """Return the settings that the paper reports on and whose numbers were not at hand, without values."""
-    rows = _file()["unprinted"]
+    rows = published_numbers()["unprinted"]
     return [Result(row["model"], row["preset"], share) for row in rows for share in row["sparsities"]]
 
 

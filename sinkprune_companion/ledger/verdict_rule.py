@@ -56,11 +56,11 @@ def verdict(
     return UNDECIDED
 
 
-def on_claim(given: str, side: str) -> str:
+def on_claim(outcome: str, side: str) -> str:
     """Return a `verdict` as one of VERDICTS, on the claim that the quantity lies on `side`."""
-    if given in SIDES:
-        return REPRODUCED if given == side else CONTRADICTED
-    return given
+    if outcome in SIDES:
+        return REPRODUCED if outcome == side else CONTRADICTED
+    return outcome
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -129,11 +129,11 @@ def _rounded_up(count: float) -> int:
     return int(-(-count // step) * step)
 
 
-def note(estimate: Estimate | None, given: str, against: float, margin: float | None) -> str:
+def note(estimate: Estimate | None, outcome: str, against: float, margin: float | None) -> str:
     """Return what must be said beside a verdict; empty where it says it all."""
-    if given == TOO_FEW_DRAWS:
+    if outcome == TOO_FEW_DRAWS:
         return f"{estimate.draws} of at least {LEAST_DRAWS} calibration draws"
-    if given != UNDECIDED:
+    if outcome != UNDECIDED:
         return ""
     if estimate.low > against or estimate.high < against:
         return f"the interval leaves {against:g} out, p after correction for its family does not"

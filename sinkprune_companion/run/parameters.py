@@ -16,7 +16,9 @@ import pandas
 from pydantic import Field
 
 from sinkprune_companion import project_root
+from sinkprune_companion.experiments.recipe_search import PARTS
 from sinkprune_companion.experiments.sink_conditions import SAMPLERS, TEXTS
+from sinkprune_companion.harness.suite import groups_of
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import NOISE
@@ -77,6 +79,18 @@ def _check_n_of_m(pattern: str) -> None:
         raise ValueError(f"{pattern!r} must read N:M, N zeros in every M consecutive inputs, e.g. 2:4")
 
 
+def _check_place(place: str) -> None:
+    if n_and_m(place) is None and not re.fullmatch(r"\d{1,2}(\.\d+)?", place):
+        raise ValueError(f"{place!r} must be a sparsity in percent below 100, e.g. 75, or N:M, e.g. 2:4")
+
+
+def _check_task(name: str) -> None:
+    if name != "paper" and not groups_of(name):
+        from sinkprune_companion.harness.benchmarks import manager_of  # the harness, which others do without
+
+        manager_of([name])
+
+
 def _at_least(least: int) -> object:
     return Annotated[int, Field(ge=least, description=f"a whole number of at least {least}")]
 
@@ -119,12 +133,15 @@ WORDS = {  # the words that are allowed, or a check
     "model": _model_of("diffusion", "smol-dlm"),
     "other_allocations": tuple(name for name in ALLOCATIONS if name != "uniform"),
     "other_noise": tuple(name for name in NOISE if name != "grid"),
+    "parts": PARTS,
     "patterns": _check_n_of_m,
+    "places": _check_place,
     "preset": preset,
     "profile": _check_profile,
     "recipes": preset,
     "samplers": tuple(SAMPLERS),
     "structured_recipes": preset,
+    "tasks": _check_task,
     "texts": tuple(TEXTS),
     "thirds": tuple(THIRDS),
     "twin": _model_of("autoregressive", "smol-ar"),
@@ -140,6 +157,7 @@ LEAST = {
     "07_robustness": {"sequences": 12},
     "08_stable_sinks": {"sequences": 12, "sparsities": 0.1, "restored_sparsities": 0.1},
     "09_best_recipe": {"sequences": 12, "screening_sequences": 6},
+    "10_native_pair": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }  # what a notebook needs more than others, so that every kind of text has two sequences
 OTHERS = "with these values instead of the defaults above:"
 LINE = 100  # characters of a line of output

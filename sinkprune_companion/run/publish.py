@@ -125,13 +125,14 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
         chosen = [name for name in all_names if not notebooks or name in notebooks]
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
         check_findings(folder, chosen)
+        check_figures(folder, chosen)
         records = check_records(folder, chosen)
         if notebooks:
             for file in (root / "figures" / "findings").glob("*.json"):
                 if file.stem not in chosen:
                     shutil.copyfile(file, folder / "findings" / file.name)
-            write_claims(profile)
             records = sorted({*records, *record_archive.published_files(profile)})
+        write_claims(profile)
         pages.pages(folder)  # a sentence that does not hold any more stops here
         new = scratch / "new"
         _write_new(new, folder, cleaned)
@@ -167,18 +168,34 @@ def clean_run(root: Path, folder: Path, name: str) -> "NotebookNode":
 
 
 def check_findings(folder: Path, names: list[str]) -> None:
-    """Raise an error for a finding that is missing or is none, and for a figure without its data."""
+    """Raise an error for a finding that is missing or is none."""
     for name in names:
         file = folder / "findings" / f"{name}.json"
         if not file.exists():
             raise FileNotFoundError(f"{file.relative_to(folder.parent.parent)} is missing: run it again")
     claims.findings(folder)
-    for file in (folder / "figures").glob("*/*.json"):  # of notebooks; the claims are a table alone
-        has_caption = "caption" in read_json(file)  # the explorer's data has none, and no picture
-        for suffix in (".csv", ".png", ".pdf"):
-            part = file.with_suffix(suffix)
-            if has_caption and (not part.exists() or not part.stat().st_size):
-                raise ValueError(f"{part} is missing or empty: run the notebook again")
+
+
+def check_figures(folder: Path, names: list[str]) -> None:
+    """Raise ValueError for a file of a notebook's figures that is missing, is not what was written, or
+    belongs to none.
+    """
+    for name in names:
+        place = folder / "figures" / name
+        strange = {file.name for file in place.glob("*")}
+        for about in sorted(place.glob("*.json")):
+            files = read_json(about).get("files")
+            if files is None:
+                continue  # data that a figure has, or a figure of an earlier version
+            strange -= {about.name, *files}
+            for part, digest in files.items():
+                if not (place / part).is_file() or file_digest(place / part) != digest:
+                    raise ValueError(f"figure {place / part} is not what was written: run the notebook again")
+        if strange:
+            raise ValueError(
+                f"{place} holds what belongs to none of its figures: {', '.join(sorted(strange))}; "
+                "run the notebook again, and remove what it does not make any more"
+            )
 
 
 def check_records(folder: Path, names: list[str]) -> list[Path]:

@@ -19,7 +19,7 @@ import pandas as pd
 from sinkprune_companion import project_root
 from sinkprune_companion.run.provenance import environment, package_version
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import atomic, write_json
+from sinkprune_core.files import atomic, file_digest, write_json
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.devices import choose_device, device_name
 
@@ -183,7 +183,7 @@ class Run:
                     "record": name,
                     "revision": revision,
                     "key": decides["key"],
-                    "sha256": _sha256(partial),
+                    "sha256": file_digest(partial),
                 }
                 write_json(file.with_suffix(".json"), about)
         about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
@@ -214,11 +214,6 @@ def _by_origin(records: dict[str, dict]) -> list[dict]:
     return list(groups.values())
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
 def _is_whole(file: Path) -> bool:
     """Return whether a record is there and is what was written; warn of one that is there and is not."""
     if not file.exists():
@@ -229,7 +224,7 @@ def _is_whole(file: Path) -> bool:
         expected = said["sha256"] if all(part in said for part in ORIGIN) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         expected = None
-    if _sha256(file) == expected:
+    if file_digest(file) == expected:
         return True
     warnings.warn(
         f"record {file.name} is not what was written: its SHA-256 is not the one in {about.name}; "

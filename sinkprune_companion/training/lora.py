@@ -12,8 +12,7 @@ Dimensions: B batch, T sequence position.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -55,6 +54,8 @@ class Trainer:
     lm: LanguageModel  # the same model as a language model
     optimizer: torch.optim.Optimizer
     crops: Crops
+    data: dict[str, torch.Tensor]  # of `prepare_data`
+    first: int  # the step to go on from
     begun: int  # the step at which the optimizer began: the learning rate warms up once, from there
 
     def step(self, number: int) -> float:
@@ -99,8 +100,8 @@ def train(
 
     `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its
     log, only the optimizer starts afresh, after a warm-up. `begin_with` is one that was trained with other
-    settings, on other text say: the run begins at step 0 with its weights instead of fresh ones, and
-    `config.earlier_tokens` says how many tokens it has seen. `text` is what `prepare_data` takes. Every
+    settings, on other text say: the run begins at step 0 with its weights instead of fresh ones, and keeps
+    among its settings how many tokens it has seen. `text` is what `prepare_data` takes. Every
     `check_every` steps `log.jsonl` receives training loss since the last row or start, held-out loss (nats
     per token; `held_out_count` sequences of each kind at `draws` noise levels), learning rate and speed;
     every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when `folder` or
@@ -110,50 +111,32 @@ def train(
     make_folder(folder)
     with held(folder):
         checkpoint = newest_checkpoint(folder)
-        trainer, data, first = _prepare(config, folder, checkpoint, start_from, begin_with, text, device)
-        lm = trainer.lm
-
-        def measured() -> dict:
-            return held_out_losses(lm, data, config.dtype, held_out_count, draws)
-
-        _take_steps(trainer, checkpoint, first, check_every, save_every, measured)
+        trainer = _prepare(config, folder, checkpoint, start_from, begin_with, text, device)
+        measure = losses.MEASURES[config.kind]
+        recent = []  # losses since the last row of the log
+        since = time.perf_counter()
+        with tqdm(
+            total=config.steps * config.batch_tokens,
+            initial=trainer.first * config.batch_tokens,
+            unit="tok",
+            unit_scale=True,
+            desc="train",
+        ) as bar:
+            for number in range(trainer.first, config.steps):
+                recent.append(trainer.step(number))
+                bar.update(config.batch_tokens)
+                done = number + 1
+                is_logged = done % check_every == 0 or done == config.steps
+                if is_logged:
+                    row = trainer.row(done, recent, time.perf_counter() - since)
+                    row |= held_out_losses(trainer.lm, trainer.data, config.dtype, held_out_count, draws)
+                    add_row(folder / LOG, row)
+                    bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if measure in name})
+                    recent = []
+                    since = time.perf_counter()
+                if is_logged or done % save_every == 0:
+                    save_checkpoint(trainer.model, trainer.optimizer, checkpoint, done)
     return checkpoint
-
-
-def _take_steps(
-    trainer: Trainer,
-    checkpoint: Path,
-    first: int,
-    check_every: int,
-    save_every: int,
-    measured: Callable[[], dict],
-) -> None:
-    """Take all steps from `first` on; log what `measured` returns and save the checkpoint as `train` says."""
-    config = trainer.config
-    measure = losses.MEASURES[config.kind]
-    bar = tqdm(
-        total=config.steps * config.batch_tokens,
-        initial=first * config.batch_tokens,
-        unit="tok",
-        unit_scale=True,
-        desc="train",
-    )
-    recent = []  # losses since the last row of the log
-    since = time.perf_counter()
-    with bar:
-        for number in range(first, config.steps):
-            recent.append(trainer.step(number))
-            bar.update(config.batch_tokens)
-            done = number + 1
-            is_logged = done % check_every == 0 or done == config.steps
-            if is_logged:
-                row = trainer.row(done, recent, time.perf_counter() - since) | measured()
-                add_row(checkpoint.parent / LOG, row)
-                bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if measure in name})
-                recent = []
-                since = time.perf_counter()
-            if is_logged or done % save_every == 0:
-                save_checkpoint(trainer.model, trainer.optimizer, checkpoint, done)
 
 
 def _prepare(
@@ -164,20 +147,21 @@ def _prepare(
     begin_with: Path | None,
     text: str | None,
     device: str,
-) -> tuple[Trainer, dict[str, torch.Tensor], int]:
-    """Return the run in memory, its data, and the step (of checkpoint or `start_from`) it goes on from."""
-    check_settings(config, folder)
+) -> Trainer:
+    """Return the run in memory, which goes on from its checkpoint, from `start_from` or from step 0."""
     base = open_base(config.base, config.mask_token, max(config.lengths), config.from_scratch)
     if config.from_scratch and (start_from or begin_with):
         raise ValueError(
             f"{start_from or begin_with} is an adapter, and from_scratch trains none: leave one of them out"
         )
+    if begin_with is not None:
+        _check_origin(base, begin_with)
+        config = replace(config, earlier_tokens=tokens_seen(begin_with))
+    check_settings(config, folder)
     resumes = checkpoint.exists()
     first = 0
     if start_from is not None and not resumes:
-        first = _adopt(config, base, Path(start_from), folder)
-    if begin_with is not None:
-        _check_earlier(config, base, Path(begin_with))
+        first = _adopt(config, base, start_from, folder)
     length = min(HELD_OUT_LENGTH, max(config.lengths))
     data = prepare_data(base.checkpoint.tokenizer(), folder, base.is_embedded, text, length)
     streams = list(sources_of(data, "train").values())
@@ -192,7 +176,7 @@ def _prepare(
     if resumes:
         first = restore_optimizer(optimizer, checkpoint)
     steps_taken = next((int(state["step"]) for state in optimizer.state.values()), 0)
-    return Trainer(config, model, lm, optimizer, crops, begun=first - steps_taken), data, first
+    return Trainer(config, model, lm, optimizer, crops, data, first, begun=first - steps_taken)
 
 
 def trainable(
@@ -209,26 +193,21 @@ def trainable(
             model = LlamaForCausalLM.from_pretrained(trained, dtype=torch.float32)
         else:
             model = base.fresh(config.seed)
+        network = model
     else:
-        model, tokenizer = base.load(choose_dtype(config.dtype))
+        network, tokenizer = base.load(choose_dtype(config.dtype))
+        if trained is not None:
+            model = open_adapter(network, trained, trainable=True)
+        else:
+            torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
+            lora = LoraConfig(
+                r=config.rank, lora_alpha=config.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM"
+            )
+            model = get_peft_model(network, lora)
     if torch.device(device).type == "cpu":
-        model.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
-    if config.from_scratch:
-        model = model.to(device)
-        return model, base.member(model, tokenizer, config.kind)
-    model = _with_adapter(config, model, trained)
-    return model, base.member(model.to(device).get_base_model(), tokenizer, config.kind)
-
-
-def _with_adapter(config: Training, model: PreTrainedModel, adapter: Path | None) -> PeftModel:
-    """Return a base with an adapter to be trained, a fresh one where there is none."""
-    if adapter is not None:
-        return open_adapter(model, adapter, trainable=True)
-    torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
-    lora = LoraConfig(
-        r=config.rank, lora_alpha=config.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM"
-    )
-    return get_peft_model(model, lora)
+        network.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
+    model.to(device)
+    return model, base.member(network, tokenizer, config.kind)
 
 
 def trained_parameters(model: PeftModel | PreTrainedModel) -> list[torch.nn.Parameter]:
@@ -240,7 +219,7 @@ def tokens_seen(adapter: Path) -> int:
     """Return how many tokens an exported adapter has seen in all; raise FileNotFoundError for none."""
     _check_exported(adapter)
     earlier = settings_of(adapter / SETTINGS)["earlier_tokens"]
-    return earlier + _last_row(adapter)["tokens"]
+    return earlier + rows_of(adapter / EXPORTED_LOG)[-1]["tokens"]
 
 
 def _check_exported(adapter: Path) -> None:
@@ -250,10 +229,6 @@ def _check_exported(adapter: Path) -> None:
             f"{adapter} has no {' and no '.join(missing)}: "
             "start from a folder that `sinkprune train --export` wrote"
         )
-
-
-def _last_row(adapter: Path) -> dict:
-    return rows_of(adapter / EXPORTED_LOG)[-1]
 
 
 def _check_origin(base: Base, adapter: Path) -> None:
@@ -267,21 +242,11 @@ def _check_origin(base: Base, adapter: Path) -> None:
         )
 
 
-def _check_earlier(config: Training, base: Base, adapter: Path) -> None:
-    """Raise ValueError unless the settings say how many tokens the adapter to begin with has seen."""
-    _check_origin(base, adapter)
-    seen = tokens_seen(adapter)
-    if config.earlier_tokens != seen:
-        raise ValueError(
-            f"earlier_tokens={config.earlier_tokens} must be {seen}, the tokens that {adapter} has seen"
-        )
-
-
 def _adopt(config: Training, base: Base, adapter: Path, folder: Path) -> int:
     """Check an exported adapter, begin the log in `folder` with its own, and return the step it stands at."""
     _check_origin(base, adapter)
     check_settings(config, adapter)
-    step = _last_row(adapter)["step"]
+    step = rows_of(adapter / EXPORTED_LOG)[-1]["step"]
     if step >= config.steps:
         raise ValueError(
             f"tokens={config.tokens} are not more than the {step * config.batch_tokens} "

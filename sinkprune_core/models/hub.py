@@ -123,6 +123,8 @@ def requirements(
 
     Nothing is downloaded or loaded. Raises ValueError for a name or dtype that is not known.
     """
+    from huggingface_hub.constants import HF_HUB_CACHE
+
     dtype = choose_dtype(dtype, device)
     row, revision = parse(name)
     try:
@@ -141,10 +143,10 @@ def requirements(
         largest = max(files.size(key) for key in files.shapes)
     memory = parameters * dtype.itemsize + largest
     missing = []
-    free_disk = free_disk_at(_hub_cache()) if download else 0
+    free_disk = free_disk_at(Path(HF_HUB_CACHE)) if download else 0
     if download > free_disk:
         missing.append(
-            f"{download / 1e9:.1f} GB of disk in {_hub_cache()}, which has {free_disk / 1e9:.1f} GB free: "
+            f"{download / 1e9:.1f} GB of disk in {HF_HUB_CACHE}, which has {free_disk / 1e9:.1f} GB free: "
             "make room, or set HF_HOME to a larger disk"
         )
     free = available_memory(device)
@@ -178,9 +180,3 @@ def available_memory(device: str = "cpu") -> int:
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(torch.device(device))[0]
     return free_memory()
-
-
-def _hub_cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return Path(HF_HUB_CACHE)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import torch
 
-from sinkprune_core.files import CHUNK, file_digest, flush, room_needed
+from sinkprune_core.files import file_digest, flush, room_needed
+
+CHUNK = 1 << 20  # bytes that are written at a time
 
 
 @dataclass(frozen=True)

@@ -157,12 +157,6 @@ def _read(file: Path) -> dict | None:
 # removing
 
 
-def _remove_scratch(folder: Path, ours: re.Pattern) -> None:
-    for path in folder.iterdir():
-        if _is_scratch(path, ours):
-            shutil.rmtree(path)
-
-
 def _is_scratch(path: Path, ours: re.Pattern) -> bool:
     """Return whether a path is what a killed write has left of one of our files."""
     scratch = SCRATCH.fullmatch(path.name)
@@ -191,7 +185,9 @@ def _remove(folder: Path, ours: re.Pattern) -> bool:
 
     The marker of a work folder goes last, so that what a kill leaves is still known as ours.
     """
-    _remove_scratch(folder, ours)
+    for path in folder.iterdir():
+        if _is_scratch(path, ours):
+            shutil.rmtree(path)
     known = [path for path in folder.iterdir() if path.is_file() and ours.fullmatch(path.name)]
     for path in sorted(known, key=lambda path: path.name == MARKER):
         path.unlink()

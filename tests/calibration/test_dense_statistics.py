@@ -7,9 +7,8 @@ import torch
 from naive import linears_of
 
 from sinkprune_core.calibration import dense_statistics as module
-from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, row_bytes
+from sinkprune_core.calibration.dense_statistics import one_pass, row_bytes
 from sinkprune_core.calibration.input_statistics import observe
-from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.pruning.engine import dense_statistics, prune
@@ -18,12 +17,6 @@ from sinkprune_core.pruning.recipe import Recipe, preset
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
 NOISED = {"inputs": "noised", "noise_levels": LEVELS}
 BY_ROW = {name for name, choice in EXCLUDE.items() if choice.by_row}
-
-
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    """Text on which no score is closer to a threshold than 1e-5 of its value: rounding decides nothing."""
-    return Calibration(make_ids(SEQUENCES, LENGTH, seed=7), seed=3, batch=4)
 
 
 def test_statistics_shared_by_many_recipes_prune_as_each_recipe_alone_does(tiny_dlm, calibration):
@@ -167,12 +160,3 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
     assert rows_at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, (
         "a causal trajectory is one forward"
     )
-
-
-def test_inputs_wait_in_a_gigabyte_of_a_cpu_or_a_quarter_of_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, int(80e9)))
-    assert [input_budget(device) for device in ("cpu", "cuda", torch.device("cuda", 1))] == [
-        1 << 30,
-        20e9,
-        20e9,
-    ]

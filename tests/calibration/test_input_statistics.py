@@ -43,10 +43,8 @@ def test_a_score_by_hand():
 )
 def test_every_statistic_equals_a_loop_however_the_batches_are_cut(batch, tokens, cut, weighted, seed):
     rng = torch.Generator().manual_seed(seed)
-    input_BTI, weight_BT = (
-        torch.randn(batch, tokens, 5, generator=rng),
-        torch.rand(batch, tokens, generator=rng),
-    )
+    input_BTI = torch.randn(batch, tokens, 5, generator=rng)
+    weight_BT = torch.rand(batch, tokens, generator=rng)
     running = RunningStatistics(5, gram=True)
     for part_BTI, part_BT in zip(input_BTI.split(cut), weight_BT.split(cut), strict=True):
         running.add(part_BTI, part_BT if weighted else None)
@@ -98,10 +96,8 @@ def test_several_choices_of_weights_at_once_are_each_alone():
 
 def test_a_gram_matrix_of_more_columns_than_a_strip_is_whole_and_symmetric(monkeypatch):
     monkeypatch.setattr(input_statistics, "GRAM_STRIP", 4)
-    input_BTI, running = (
-        torch.randn(3, 5, 11, generator=torch.Generator().manual_seed(0)),
-        RunningStatistics(11, gram=True),
-    )
+    input_BTI = torch.randn(3, 5, 11, generator=torch.Generator().manual_seed(0))
+    running = RunningStatistics(11, gram=True)
     for part in input_BTI.split(2):
         running.add(part, None)
     gram_II = running.finished().gram_II
@@ -114,7 +110,8 @@ def test_a_choice_that_leaves_all_tokens_out_has_statistics_of_zero():
     running = RunningStatistics(3, gram=True)
     running.add(torch.ones(1, 4, 3), torch.zeros(1, 4))
     inputs = running.finished()
-    assert inputs.count == 0 and not any(
+    assert inputs.count == 0
+    assert not any(
         getattr(inputs, field).any() for field in ("norm_I", "summed_I", "mean_I", "variance_I", "gram_II")
     )
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 from naive import same, weights_of
@@ -16,11 +17,6 @@ from sinkprune_core.pruning.engine import dense_statistics, prune
 from sinkprune_core.pruning.recipe import Recipe
 
 NOISED = {"inputs": "noised", "noise_levels": 2, "sink_std": 1.0}
-
-
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    return Calibration(make_ids(5, 12, seed=7), seed=3, batch=4)
 
 
 def first_half(context):
@@ -39,18 +35,18 @@ def sinks_that_move(context):
     return context.split_sinks()[1]
 
 
-def pruned(lm, recipe, calibration, **options):
+def pruned(lm, recipe, short_text, **options):
     """Return the weights after pruning, and the report; the model gets its own back."""
     with weights_kept(lm):
-        report = prune(lm, recipe, calibration, progress=False, **options)
+        report = prune(lm, recipe, short_text, progress=False, **options)
         return weights_of(lm), report
 
 
-def test_a_function_leaves_out_what_it_returns(tiny_dlm, calibration):
+def test_a_function_leaves_out_what_it_returns(tiny_dlm, short_text):
     recipe = Recipe(propagation="dense", exclude=first_half, **NOISED)
-    _, report = pruned(tiny_dlm, recipe, calibration)
+    _, report = pruned(tiny_dlm, recipe, short_text)
     assert report.left_out_share == 0.5
-    rows = rows_for(tiny_dlm, calibration, recipe.statistics_key, progress=False)
+    rows = rows_for(tiny_dlm, short_text, recipe.statistics_key, progress=False)
     assert rows.weight_RT.tolist() == [[0.0] * 6 + [1.0] * 6] * 10
 
 
@@ -60,33 +56,33 @@ def test_a_function_leaves_out_what_it_returns(tiny_dlm, calibration):
 @pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
 @pytest.mark.parametrize("propagation", ["dense", "sequential"])
 def test_a_function_prunes_as_the_named_choice_that_it_equals(
-    tiny_dlm, calibration, tmp_path, killed_at, function, name, criterion, propagation
+    tiny_dlm, short_text, tmp_path, killed_at, function, name, criterion, propagation
 ):
     """Straight, and killed and resumed in a work folder."""
     named = Recipe(criterion, propagation=propagation, exclude=name, **NOISED)
     own = dataclasses.replace(named, exclude=function)
-    expected, report = pruned(tiny_dlm, named, calibration)
-    found, own_report = pruned(tiny_dlm, own, calibration)
+    expected, report = pruned(tiny_dlm, named, short_text)
+    found, own_report = pruned(tiny_dlm, own, short_text)
     assert same(found, expected)
     assert own_report.left_out_share == report.left_out_share > 0
     with killed_at(1), weights_kept(tiny_dlm):
-        prune(tiny_dlm, own, calibration, progress=False, work=tmp_path)
+        prune(tiny_dlm, own, short_text, progress=False, work=tmp_path)
     folders = list(tmp_path.glob("job-*"))
-    resumed, resumed_report = pruned(tiny_dlm, own, calibration, work=tmp_path)
+    resumed, resumed_report = pruned(tiny_dlm, own, short_text, work=tmp_path)
     assert [resumed_report.checkpoint] == folders == list(tmp_path.glob("job-*"))
     assert same(resumed, expected)
 
 
-def test_a_report_names_the_function(tiny_dlm, calibration):
+def test_a_report_names_the_function(tiny_dlm, short_text):
     recipe = Recipe(exclude=first_half, **NOISED)
     assert recipe.name == "wanda noised sequential first_half"
-    _, report = pruned(tiny_dlm, recipe, calibration)
+    _, report = pruned(tiny_dlm, recipe, short_text)
     card = json.loads(json.dumps(report.card()))
     assert card["recipe"]["exclude"] == f"{__name__}.first_half"
     assert card["recipe"] == {**dataclasses.asdict(recipe), "exclude": f"{__name__}.first_half"}
 
 
-def test_equal_functions_share_statistics_and_others_do_not(tiny_dlm, calibration):
+def test_equal_functions_share_statistics_and_others_do_not(tiny_dlm, short_text):
     recipe = Recipe(propagation="dense", exclude=first_half, **NOISED)
     recipes = [
         recipe,
@@ -95,25 +91,27 @@ def test_equal_functions_share_statistics_and_others_do_not(tiny_dlm, calibratio
     ]
     keys = [each.statistics_key for each in recipes]
     assert keys[0] == keys[1] != keys[2]
-    found = dense_statistics(tiny_dlm, recipes, calibration, progress=False)
+    found = dense_statistics(tiny_dlm, recipes, short_text, progress=False)
     assert set(found) == set(keys)
-    shared, _ = pruned(tiny_dlm, recipes[1], calibration, statistics=found[keys[1]])
-    assert same(shared, pruned(tiny_dlm, recipes[1], calibration)[0])
+    shared, _ = pruned(tiny_dlm, recipes[1], short_text, statistics=found[keys[1]])
+    assert same(shared, pruned(tiny_dlm, recipes[1], short_text)[0])
 
 
 # its identity: the weights that it gives
 
 
 def make_choice(share):
-    return lambda context: torch.full_like(context.profile_NST, share)
+    held = np.zeros(2000)  # those of two choices are printed alike
+    held[1000] = share
+    return lambda context: torch.full_like(context.profile_NST, float(held.sum()))
 
 
-def test_a_changed_function_of_the_same_name_starts_anew(tiny_dlm, calibration, tmp_path):
+def test_a_changed_function_of_the_same_name_starts_anew(tiny_dlm, short_text, tmp_path):
     """Neither statistics nor finished blocks of the former one are taken for its own."""
     checkpoints = set()
     for share in (0.25, 0.5):
         recipe = Recipe(propagation="dense", exclude=make_choice(share), **NOISED)
-        _, report = pruned(tiny_dlm, recipe, calibration, work=tmp_path)
+        _, report = pruned(tiny_dlm, recipe, short_text, work=tmp_path)
         assert report.left_out_share == share
         checkpoints.add(report.checkpoint)
     assert len(checkpoints) == 2
@@ -130,7 +128,7 @@ def above_the_mean_over_sequences(context):
     return mass_NST > mass_NST.mean((0, 2), keepdim=True) + 1.5 * spread
 
 
-def test_the_context_is_the_same_wherever_the_model_lies(tiny_dlm, calibration, tmp_path):
+def test_the_context_is_the_same_wherever_the_model_lies(tiny_dlm, short_text, tmp_path):
     """In memory, streamed and sequential; N is 1 for each."""
     saved = tiny_dlm.save(tmp_path / "saved")
     recipe = Recipe(propagation="dense", exclude=above_the_mean_over_sequences, **NOISED)
@@ -138,10 +136,10 @@ def test_the_context_is_the_same_wherever_the_model_lies(tiny_dlm, calibration, 
     weights = {}
     for propagation in ("dense", "sequential"):
         here = dataclasses.replace(recipe, propagation=propagation)
-        weights[propagation], report = pruned(tiny_dlm, here, calibration)
+        weights[propagation], report = pruned(tiny_dlm, here, short_text)
         shares[propagation] = report.left_out_share
         lm = stream(open_checkpoint(saved), "streamed", torch.float32)
-        report = prune(lm, here, calibration, progress=False, work=tmp_path / f"work-{propagation}")
+        report = prune(lm, here, short_text, progress=False, work=tmp_path / f"work-{propagation}")
         shares[propagation, "streamed"] = report.left_out_share
         for layer in range(len(lm.blocks)):
             with lm.resident(layer) as block:
@@ -157,14 +155,14 @@ def spoiling(context):
     return torch.zeros_like(context.profile_NST)
 
 
-def test_a_function_that_changes_its_context_changes_no_other_recipe(tiny_dlm, calibration):
+def test_a_function_that_changes_its_context_changes_no_other_recipe(tiny_dlm, short_text):
     """They share one pass over the text."""
     recipe = Recipe(propagation="dense", **NOISED)
     others = [dataclasses.replace(recipe, exclude=name) for name in ("all", "unstable", "random")]
     beside = []
     for function in (spoiling, first_half):
         recipes = [dataclasses.replace(recipe, exclude=function), *others]
-        beside.append(dense_statistics(tiny_dlm, recipes, calibration, progress=False))
+        beside.append(dense_statistics(tiny_dlm, recipes, short_text, progress=False))
     for key in (other.statistics_key for other in others):
         one, other = (statistics[key] for statistics in beside)
         assert one.left_out_share == other.left_out_share > 0
@@ -181,60 +179,27 @@ def test_what_is_no_function_is_refused(wrong):
         Recipe(exclude=wrong)
 
 
-def too_much(context):
-    return context.profile_NST * 0 + 1.5
+WRONG = {
+    "too much": lambda profile_NST: profile_NST * 0 + 1.5,
+    "too little": lambda profile_NST: profile_NST * 0 - 0.1,
+    "no number": lambda profile_NST: profile_NST * torch.nan,
+    "another shape": lambda profile_NST: profile_NST[:, 0] * 0,
+    "nothing": lambda profile_NST: None,
+    "a list": lambda profile_NST: profile_NST.tolist(),
+    "complex numbers": lambda profile_NST: torch.zeros_like(profile_NST, dtype=torch.complex64),
+    "sparse": lambda profile_NST: torch.zeros_like(profile_NST).to_sparse(),
+    "without numbers": lambda profile_NST: torch.zeros_like(profile_NST, device="meta"),
+}
 
 
-def too_little(context):
-    return context.profile_NST * 0 - 0.1
-
-
-def no_number(context):
-    return context.profile_NST * torch.nan
-
-
-def another_shape(context):
-    return context.profile_NST[:, 0] * 0
-
-
-def nothing(context):
-    return None
-
-
-def a_list(context):
-    return context.profile_NST.tolist()
-
-
-def complex_numbers(context):
-    return torch.zeros_like(context.profile_NST, dtype=torch.complex64)
-
-
-def sparse(context):
-    return torch.zeros_like(context.profile_NST).to_sparse()
-
-
-def without_numbers(context):
-    return torch.zeros_like(context.profile_NST, device="meta")
-
-
-WRONG = [
-    too_much,
-    too_little,
-    no_number,
-    another_shape,
-    nothing,
-    a_list,
-    complex_numbers,
-    sparse,
-    without_numbers,
-]
-
-
-@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("propagation", ["dense", "sequential"])
-def test_a_function_that_returns_no_shares_is_refused(tiny_dlm, make_ids, wrong, propagation):
+def test_a_function_that_returns_no_shares_is_refused(tiny_dlm, make_ids, name, propagation):
+    def wrong(context):
+        return WRONG[name](context.profile_NST)
+
     before = weights_of(tiny_dlm)
-    said = rf"{wrong.__name__}' must leave out a share in \[0, 1\] of every token, a dense tensor of shape"
+    said = r"wrong' must leave out a share in \[0, 1\] of every token, a dense tensor of shape"
     recipe = Recipe(propagation=propagation, exclude=wrong, **NOISED)
     with pytest.raises(ValueError, match=said):
         prune(tiny_dlm, recipe, Calibration(make_ids(3, 12)), progress=False)

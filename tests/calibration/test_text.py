@@ -29,11 +29,6 @@ def random_tokens(lm, profile_NST, visible_ST, seed: int, first: int = 0) -> tor
     return token_weights(context).view_as(profile_NST) == 0
 
 
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    return Calibration(make_ids(5, 24), seed=3, batch=4)
-
-
 # states
 
 
@@ -193,21 +188,17 @@ def test_random_leaves_out_as_many_visible_tokens_per_step_as_all(make_lm, calib
 
 
 @pytest.mark.parametrize(
-    ("ids_NT", "batch", "said"),
+    ("shape", "batch", "said"),
     [
-        (torch.zeros(0, 5, dtype=torch.long), 1, r"shape \(0, 5\): give at least one sequence"),
-        (
-            torch.zeros(5, dtype=torch.long),
-            1,
-            r"shape \(5,\) must be token ids: int64 of \(sequences, tokens\)",
-        ),
-        (torch.zeros(3, 1, dtype=torch.long), 1, "at least 2 tokens"),
-        (torch.zeros(3, 4, dtype=torch.long), 0, "batch=0 must be a whole number of at least 1"),
+        ((0, 5), 1, r"shape \(0, 5\): give at least one sequence"),
+        ((5,), 1, r"shape \(5,\) must be token ids: int64 of \(sequences, tokens\)"),
+        ((3, 1), 1, "at least 2 tokens"),
+        ((3, 4), 0, "batch=0 must be a whole number of at least 1"),
     ],
 )
-def test_text_that_cannot_calibrate_is_refused(ids_NT, batch, said):
+def test_text_that_cannot_calibrate_is_refused(shape, batch, said):
     with pytest.raises(ValueError, match=said):
-        Calibration(ids_NT, batch=batch)
+        Calibration(torch.zeros(shape, dtype=torch.long), batch=batch)
 
 
 def test_the_fingerprint_follows_text_and_seed_and_nothing_else(make_ids):

@@ -17,12 +17,6 @@ from sinkprune_core.pruning.recipe import Recipe, preset
 LEVELS, LENGTH = 3, 24
 
 
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    """Text on which no score is closer to a threshold than 1e-5 of its value: rounding decides nothing."""
-    return Calibration(make_ids(5, LENGTH, seed=7), seed=3, batch=4)
-
-
 def noised(lm, calibration, noise: str, noise_levels: int) -> torch.Tensor:
     return trajectory(lm, calibration, noise_levels, noise).flatten(0, 1)
 
@@ -101,30 +95,14 @@ def test_official_weights_are_a_sigmoid_of_mass_summed_over_layers_heads_and_que
 
 
 def test_soft_sinks_count_alpha_per_even_share(tiny_dlm, calibration):
+    def weights(tokens: str, alpha: float | None = None) -> torch.Tensor:
+        recipe = Recipe(inputs="noised", exclude=tokens, alpha=alpha, noise_levels=3)
+        return rows_for(tiny_dlm, calibration, recipe.statistics_key, progress=False).weight_RT
+
     units = 3 * 4
-    soft, official = (
-        rows_for(
-            tiny_dlm,
-            calibration,
-            Recipe(inputs="noised", exclude=tokens, alpha=alpha, noise_levels=3).statistics_key,
-            progress=False,
-        ).weight_RT
-        for tokens, alpha in [("all", 6.0), ("official", 6.0 / units)]
-    )
-    torch.testing.assert_close(soft, official)
-    hard = rows_for(
-        tiny_dlm,
-        calibration,
-        Recipe(inputs="noised", exclude="all", noise_levels=3).statistics_key,
-        progress=False,
-    ).weight_RT
-    steep = rows_for(
-        tiny_dlm,
-        calibration,
-        Recipe(inputs="noised", exclude="all", alpha=1e6, noise_levels=3).statistics_key,
-        progress=False,
-    ).weight_RT
-    torch.testing.assert_close(steep, hard)
+    torch.testing.assert_close(weights("all", 6.0), weights("official", 6.0 / units))
+    hard = weights("all")
+    torch.testing.assert_close(weights("all", 1e6), hard)
     assert hard.unique().tolist() == [0.0, 1.0]
 
 

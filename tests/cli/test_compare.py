@@ -78,3 +78,17 @@ def test_other_tokenizers_are_refused_before_any_model_is_loaded(model, tmp_path
     said = refused("compare", model, tmp_path / "dream", "--text", tmp_path / "text.txt")
     assert f"{model} and {tmp_path}/dream have different tokenizers" in said
     assert "bits per character would be needed" in said
+
+
+def test_a_length_beyond_the_positions_of_one_is_refused_before_any_model_is_loaded(
+    model, tmp_path, refused, monkeypatch
+):
+    shorter = shutil.copytree(model, tmp_path / "shorter")
+    config = json.loads((shorter / "config.json").read_text())
+    (shorter / "config.json").write_text(json.dumps(config | {"max_sequence_length": 16}))
+    monkeypatch.setattr(
+        "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("a model was loaded")
+    )
+    for pair in ((model, shorter), (shorter, model)):
+        said = refused("compare", *pair, "--text", tmp_path / "text.txt", "--length", 20)
+        assert f"--length 20 exceeds the 16 positions of {shorter}: ask for shorter sequences" in said

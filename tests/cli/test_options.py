@@ -123,6 +123,47 @@ def test_nothing_is_overwritten_and_an_output_that_cannot_be_written_is_found_ou
     assert {file.name for file in tmp_path.iterdir()} == {"llada", "text.txt", "taken.png"}
 
 
+SPELLINGS = ["./a.png", "inner/../a.png", "{here}/a.png", "link/a.png", "link/link/a.png"]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_two_outputs_that_are_one_file_are_refused(spelling, model, tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    other = spelling.format(here=tmp_path)
+    said = f"a.png and --json {Path(other)} are one place: give two names"
+    assert refused("trace", model, "--out", "a.png", "--json", other) == f"--out {said}"
+    assert not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("trace", "--out", "{loop}/a"),
+        ("trace", "--out", "{loop}"),
+        ("prune", "--out", "{loop}/a", "--work", "w"),
+        ("prune", "--out", "a", "--work", "{loop}"),
+        ("prune", "--out", "a", "--text", "wikitext-2", "--data", "{loop}"),
+        ("evaluate", "--text", "{loop}"),
+        ("evaluate", "--tasks", "wikitext", "--data", "{loop}"),
+    ],
+)
+def test_a_link_that_leads_to_itself_is_one_sentence(options, model, tmp_path, refused, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    name, *rest = (part.format(loop=loop) for part in options)
+    assert str(loop) in refused(name, model, *rest)
+
+
+def test_a_cache_that_leads_to_itself_is_one_sentence(model, tmp_path, refused, monkeypatch):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(loop))
+    assert f"{loop} leads to itself through symbolic links" in refused("evaluate", "smol-ar")
+
+
 # what the pages say
 
 

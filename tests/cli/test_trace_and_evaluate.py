@@ -58,6 +58,13 @@ def test_evaluate_prints_the_likelihood_with_its_interval(model, command, tmp_pa
     assert "NELBO, nats per token" in capsys.readouterr().out
 
 
+def test_a_length_beyond_the_positions_is_refused(model, tmp_path, refused):
+    """Rotary positions would give a number."""
+    text = ("--text", tmp_path / "text.txt", "--sequences", 2)
+    said = refused("evaluate", model, *text, "--length", 66)
+    assert "a sequence of 66 tokens exceeds the 64 positions of llada" in said
+
+
 @pytest.fixture
 def suite(model, tmp_path):
     """A function that evaluates the tiny checkpoint on the suite and returns the rows that are written.

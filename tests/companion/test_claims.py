@@ -8,8 +8,6 @@ import yaml
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.ledger.verdict_rule import CONTRADICTED, NO_DIFFERENCE, REPRODUCED, UNDECIDED, holm
-from sinkprune_companion.run import publish, records
-from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import Estimate
 
 ROW = {
@@ -22,13 +20,6 @@ ROW = {
     "margin": 0.1,
 }
 LEDGER = claims.ledger()
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr(records, "project_root", lambda: tmp_path)
-    monkeypatch.setattr(publish, "project_root", lambda: tmp_path)
-    return Run("00_test", "p", {"sparsity": 0.5})
 
 
 def claim(**fields) -> Claim:

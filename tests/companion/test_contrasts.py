@@ -36,9 +36,8 @@ def test_a_factorial_has_every_combination_once_and_changes_nothing_else():
     base = Recipe(noise_levels=3, sink_std=1.5)
     found = cells(base, SWITCHES)
     assert list(found) == list(product((False, True), repeat=3)) and len(set(found.values())) == 8
-    assert found[False, False, False] == base and found[True, True, True] == preset(
-        "all-sinks", noise_levels=3, sink_std=1.5
-    )
+    assert found[False, False, False] == base
+    assert found[True, True, True] == preset("all-sinks", noise_levels=3, sink_std=1.5)
     for cell, recipe in found.items():
         assert set(changes(recipe, base)) == {
             switch.field for switch, is_on in zip(SWITCHES, cell, strict=True) if is_on
@@ -46,10 +45,8 @@ def test_a_factorial_has_every_combination_once_and_changes_nothing_else():
 
 
 def test_a_path_changes_one_field_per_step_and_its_differences_add_up():
-    official, order = (
-        preset("paper", noise_levels=8),
-        ["inputs", "propagation", "noise", "norm_reduction", "exclude"],
-    )
+    official = preset("paper", noise_levels=8)
+    order = ["inputs", "propagation", "noise", "norm_reduction", "exclude"]
     found = path(Recipe(), official, order)
     assert found[0] == Recipe() and found[-1] == official
     assert [list(changes(later, earlier)) for earlier, later in pairwise(found)] == [

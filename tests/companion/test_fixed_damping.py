@@ -5,7 +5,6 @@ import torch
 
 from sinkprune_companion.experiments.fixed_damping import DampedVariant
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.language_model import weight_OI
 from sinkprune_core.pruning.recipe import preset
@@ -26,16 +25,11 @@ def pruned_weights(variant) -> list[torch.Tensor]:
         return [weight_OI(m).clone() for block in blocks for m in variant.lm.linears(block).values()]
 
 
-def damped(lm, recipe, text, tmp_path, monkeypatch) -> DampedVariant:
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
-    return DampedVariant(Run("09_best_recipe", "test", {}), lm, "tiny", recipe, text, PLAIN)
-
-
-def test_the_damping_of_a_run_given_to_itself_changes_nothing(tiny_dlm, text, tmp_path, monkeypatch):
+def test_the_damping_of_a_run_given_to_itself_changes_nothing(run, tiny_dlm, text):
     plain = pruned_weights(Variant(tiny_dlm, "tiny", PLAIN, text))
-    again = pruned_weights(damped(tiny_dlm, PLAIN, text, tmp_path, monkeypatch))
+    again = pruned_weights(DampedVariant(run, tiny_dlm, "tiny", PLAIN, text, PLAIN))
     for one, other in zip(plain, again, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
         assert torch.equal(one == 0, other == 0)
-    weighted = damped(tiny_dlm, WEIGHTED, text, tmp_path, monkeypatch)
+    weighted = DampedVariant(run, tiny_dlm, "tiny", WEIGHTED, text, PLAIN)
     assert weighted.key != Variant(tiny_dlm, "tiny", WEIGHTED, text).key, "another record"

@@ -26,7 +26,6 @@ from sinkprune_companion.experiments import (
 )
 from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
-from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.models.language_model import set_direction
@@ -37,12 +36,6 @@ from sinkprune_core.sinks.trace import trace
 FILE = Path(__file__).with_name("golden_numbers.json")
 RECIPES = ("wanda", "dwanda", "paper", "unstable", "stable", "random", "sparsegpt", "paper-sparsegpt", "flap")
 SAMPLER = Sampler(length=8, steps=4, block=None, temperature=1.0)
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
-    return Run("00_test", "golden", {})
 
 
 def numbers(frame: pd.DataFrame, columns: list[str]) -> list[float]:

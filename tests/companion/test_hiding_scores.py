@@ -5,15 +5,8 @@ import pytest
 import torch
 
 from sinkprune_companion.experiments import hiding_scores
-from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.likelihood import nelbo
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
-    return Run("02_hiding_sinks", "test", {})
 
 
 def test_records_of_scores_are_paired_with_the_dense_model(run, make_lm, make_ids, monkeypatch):

@@ -6,6 +6,7 @@ from sinkprune_companion.run import parameters, records
 from sinkprune_companion.run.parameters import OTHERS, ParameterError, check, start
 
 NAN = float("nan")
+WRITE = "with papermill write"
 
 
 def refusal(name: str, annotation: str, value: object) -> str:
@@ -26,11 +27,7 @@ def refusal(name: str, annotation: str, value: object) -> str:
         ([1, 2.5], "list[float]", ""),
         ([1, "b"], "list[float]", "x='b' must be a finite number of at least 0"),
         ("a", "list[int]", "x='a' is no list: it must be list[int]; with papermill write -y 'x: [a]'"),
-        (
-            "null",
-            "int | None",
-            "x='null' must be a whole number of at least 1; with papermill write -y 'x: null'",
-        ),
+        ("null", "int | None", f"x='null' must be a whole number of at least 1; {WRITE} -y 'x: null'"),
         (None, "int | None", ""),
     ],
 )
@@ -42,25 +39,22 @@ def test_types_are_checked(value, annotation, message):
     ("name", "annotation", "bad", "good", "message"),
     [
         ("patterns", "list[str]", ["row"], ["4:8"], "patterns: 'row' must read N:M, N zeros in every M"),
-        (
-            "recipes",
-            "list[str]",
-            ["wnda"],
-            ["wanda"],
-            "recipes: preset 'wnda' is unknown; choose one of magnitude, wanda",
-        ),
+        ("recipes", "list[str]", ["wnda"], ["wanda"], "recipes: preset 'wnda' is unknown; choose one of"),
         ("sparsity", "float", -0.1, 0, "sparsity=-0.1 must be a number in [0, 1)"),
+        ("parts", "list[str]", ["search"], ["damping"], "parts='search' is unknown; choose one of factorial"),
+        (
+            "places",
+            "list[str]",
+            ["100"],
+            ["87.5", "2:4"],
+            "places: '100' must be a sparsity in percent",
+        ),
+        ("places", "list[str]", ["4:2"], ["4:8"], "places: pattern='4:2' must have 1 <= N < M"),
         ("pattern_draws", "int", 0, 1, "pattern_draws=0 must be a whole number of at least 1"),
         ("counts", "list[int]", [], [1], "counts is empty: give at least one value"),
         ("first_seed", "int", -1, 0, "first_seed=-1 must be a whole number of at least 0"),
         ("model", "str", "gpt-9", "smol-dlm", "model: unknown model 'gpt-9'"),
-        (
-            "model",
-            "str",
-            "smol-ar",
-            "smol-dlm",
-            "model: 'smol-ar' is autoregressive, and this must be of kind",
-        ),
+        ("model", "str", "smol-ar", "smol-dlm", "model: 'smol-ar' is autoregressive, and this must be"),
         ("device", "str", "graphics", "auto", "device: device='graphics' is no device: give auto, cpu"),
         ("dtype", "str", "bf16", "auto", "dtype: dtype='bf16' is unknown; choose one of float32, bfloat16"),
         ("profile", "str", "../x", "quick", "profile: '../x' names a folder below runs/: use letters"),

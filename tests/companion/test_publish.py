@@ -3,6 +3,8 @@
 Runs with one file spoiled are a group of hostile cases (`hostile.fuzz_publishing`).
 """
 
+import json
+
 import nbformat
 import pytest
 from hostile.fuzz_archives import in_project
@@ -32,6 +34,70 @@ def test_a_run_replaces_what_was_published(root):
     assert not list(root.glob(".publication*")), "the folder beside is gone"
     publish.publish(PROFILE)
     assert seen(root) == after
+
+
+def cell_never_run(file):
+    notebook = nbformat.read(file, 4)
+    notebook.cells[2].execution_count = None
+    nbformat.write(notebook, file)
+
+
+def cut(file):
+    file.write_bytes(file.read_bytes()[:-20])
+
+
+def altered(file):
+    file.write_text(file.read_text().replace("0.4", "0.5"))
+
+
+def remove(file):
+    file.unlink()
+
+
+def without_digests(file):
+    about = json.loads(file.read_text())
+    del about["files"]
+    file.write_text(json.dumps(about))
+
+
+NOT_WRITTEN = "is not what was written: run the notebook again"
+DAMAGES = [
+    ("notebooks/01_two.ipynb", cell_never_run, "code cell 2 of 2 was never run"),
+    ("notebooks/01_two.ipynb", cut, "is not a whole notebook"),
+    ("notebooks/01_two.ipynb", remove, "is missing"),
+    ("findings/01_two.json", cut, "is not JSON"),
+    ("findings/01_two.json", remove, "is missing"),
+    ("figures/01_two/curve.csv", altered, NOT_WRITTEN),
+    ("figures/01_two/curve.csv", remove, NOT_WRITTEN),
+    ("figures/01_two/curve.png", cut, NOT_WRITTEN),
+    ("figures/01_two/curve.json", cut, "is not JSON"),
+    ("figures/01_two/curve.json", remove, "curve.csv, curve.pdf, curve.png; run the notebook again"),
+    ("figures/01_two/curve.json", without_digests, "holds what belongs to none of its figures"),
+    ("records/measured/*.csv", altered, NOT_WRITTEN),
+    ("records/measured/*.csv", remove, "is missing"),
+    ("records/measured/*.json", remove, "is missing"),
+]
+
+
+@pytest.mark.parametrize(("name", "damage", "said"), DAMAGES)
+def test_a_run_that_is_not_whole_is_named_and_changes_nothing(name, damage, said, root):
+    (file,) = (root / "runs" / PROFILE).glob(name)
+    damage(file)
+    before = seen(root)
+    with pytest.raises((ValueError, OSError)) as error:
+        publish.publish(PROFILE)
+    assert said in str(error.value) and file.stem in str(error.value)
+    assert seen(root) == before
+
+
+def test_the_claims_are_those_of_the_findings(root):
+    """Also where the table of the run is an older one."""
+    publish.publish(PROFILE)
+    right = seen(root)
+    claims = root / "runs" / PROFILE / "figures" / "claims.csv"
+    claims.write_text("old")
+    publish.publish(PROFILE)
+    assert seen(root) == right and {"figures/claims.csv", "figures/claims.md"} <= set(right)
 
 
 @pytest.mark.parametrize("profile", ["..", "p/../p", "/p", ""])

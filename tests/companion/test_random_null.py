@@ -45,9 +45,3 @@ def test_counts_are_of_prompts_whose_trajectories_are_averaged():
     assert counts["median"] == 2.0
     assert counts["sign test"] == pytest.approx(stats.binomtest(3, 4).pvalue)
     assert counts["Wilcoxon"] == pytest.approx(stats.wilcoxon(differences).pvalue)
-
-
-def test_a_kind_without_any_sink_counts_no_prompt():
-    frame = pd.DataFrame({"prompt": [0, 0, 1, 1], "kind": ["diffusion", "autoregressive"] * 2, "x": 1.0})
-    nothing = frame.assign(x=frame.x.where(frame.kind == "autoregressive"))
-    assert paired_counts(nothing, "x")["prompts"] == 0

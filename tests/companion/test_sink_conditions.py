@@ -12,14 +12,8 @@ MAIN = Condition()
 
 def test_conditions_differ_from_the_main_one_in_one_thing_each():
     found = conditions(["natural", "samples", "nothing"], [False, True], [128, 512], ["llada", "dream"])
-    assert [condition.name(MAIN) for condition in found] == [
-        "",
-        "first_token",
-        "samples",
-        "from_nothing",
-        "tokens_512",
-        "dream",
-    ]
+    names = ["", "first_token", "samples", "from_nothing", "tokens_512", "dream"]
+    assert [condition.name(MAIN) for condition in found] == names
     assert found[0] == MAIN and len({condition.label for condition in found}) == 6
     assert conditions(["natural", "natural"], [False, False], [128, 128], ["llada", "llada"]) == [MAIN]
     with pytest.raises(ValueError, match="lengths is empty: its first value is that of the main"):
@@ -40,7 +34,7 @@ def word_stream(tiny_ar, monkeypatch):
         words = int(torch.randint(6, 26, (), generator=rng))
         parts += [torch.tensor([separator]), torch.randint(20, 70, (words,), generator=rng)]
     stream_T = torch.cat(parts)
-    monkeypatch.setattr(sink_conditions, "_held_out_stream", lambda tokenizer, text: stream_T)
+    monkeypatch.setattr(sink_conditions, "held_out_stream", lambda tokenizer, text: stream_T)
     return stream_T
 
 

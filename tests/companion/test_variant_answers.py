@@ -9,15 +9,8 @@ from sinkprune_companion.experiments.variant_answers import points, variant_answ
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.harness.public_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.run.records import Run
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.pruning.recipe import preset
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
-    return Run("03_pruning_results", "test", {})
 
 
 def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> pd.DataFrame:

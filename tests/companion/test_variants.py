@@ -6,7 +6,6 @@ import pytest
 from sinkprune_companion.experiments import variants
 from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.experiments.variants import Variant, saved_variant
-from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import any_text
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.loading import load
@@ -14,23 +13,15 @@ from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 
 
-@pytest.fixture
-def run(tmp_path, monkeypatch) -> Run:
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
-    return Run("06_real_models", "test", {})
-
-
 def test_a_saved_variant_is_pruned_once_and_leaves_the_model_dense(run, tmp_path, monkeypatch):
     lm = load(stand_in("GSAI-ML/LLaDA-8B-Base", tmp_path))
     dense, text = lm.fingerprint(), Calibration(any_text(lm, 4, 64, False)["documentation"])
     folder = saved_variant(run, lm, dense, preset("unstable", noise_levels=3), text)
-    assert lm.fingerprint() == dense and folder.is_relative_to(tmp_path / "runs" / "test" / "models")
+    assert lm.fingerprint() == dense and folder.is_relative_to(tmp_path / "runs" / "p" / "models")
     other = saved_variant(run, lm, dense, preset("unstable", noise_levels=3, sparsity=0.6), text)
     smaller = saved_variant(run, lm, dense, preset("structured"), text)
-    assert (
-        len({folder, other, smaller}) == 3
-        and load(smaller).model.num_parameters() < lm.model.num_parameters()
-    )
+    assert len({folder, other, smaller}) == 3
+    assert load(smaller).model.num_parameters() < lm.model.num_parameters()
     monkeypatch.setattr(variants, "prune", lambda *args, **more: pytest.fail("pruned again"))
     assert saved_variant(run, lm, dense, preset("unstable", noise_levels=3), text) == folder
     prune(lm, preset("unstable", noise_levels=3), text, progress=False)

@@ -68,17 +68,13 @@ def test_rows_of_unequal_length_are_padded_without_a_trace(tiny_dlm, tiny_ar, ma
     ):
         together_BT = generate(tiny_dlm, padded_BT, sampler, **options)
         for row, prompt in enumerate(prompts):
-            assert torch.equal(
-                together_BT[row, 7 - len(prompt) :],
-                generate(tiny_dlm, prompt[None], sampler, seed=5, first=row)[0],
-            )
+            alone_BT = generate(tiny_dlm, prompt[None], sampler, seed=5, first=row)
+            assert torch.equal(together_BT[row, 7 - len(prompt) :], alone_BT[0])
     for temperature in (0.0, 0.9):
         together_BT = decode(tiny_ar, padded_BT, 9, temperature, **options)
         for row, prompt in enumerate(prompts):
-            assert torch.equal(
-                together_BT[row, 7 - len(prompt) :],
-                decode(tiny_ar, prompt[None], 9, temperature, seed=5, first=row)[0],
-            )
+            alone_BT = decode(tiny_ar, prompt[None], 9, temperature, seed=5, first=row)
+            assert torch.equal(together_BT[row, 7 - len(prompt) :], alone_BT[0])
     assert not torch.equal(
         generate(tiny_dlm, padded_BT, Sampler(12, 6, 4))[:, 7:],
         generate(tiny_dlm, padded_BT, Sampler(12, 6, 4), attention_mask_BT=mask_BT)[:, 7:],

@@ -38,10 +38,8 @@ def test_a_count_that_does_not_fit_is_refused(count):
 
 
 def test_corruption_touches_the_chosen_positions_only():
-    ids_BT, where_BT = (
-        torch.arange(20, 28).view(2, 4),
-        torch.tensor([[True, False, False, True], [False, True, False, False]]),
-    )
+    ids_BT = torch.arange(20, 28).view(2, 4)
+    where_BT = torch.tensor([[True, False, False, True], [False, True, False, False]])
     assert corrupt(ids_BT, where_BT, 4).tolist() == [[4, 21, 22, 4], [24, 4, 26, 27]]
     assert ids_BT.tolist() == [[20, 21, 22, 23], [24, 25, 26, 27]]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.variant_pairs import compare, growth
+from sinkprune_companion.experiments.variant_pairs import compare, growth, pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 SEQUENCES = 6
@@ -60,6 +60,10 @@ def test_what_was_not_measured_gives_none_and_draws_apart_are_refused():
     assert growth(scores, {"variant": "many"}, {"variant": "many"}, "sparsity", 0.5, 0.75) is None
     with pytest.raises(ValueError, match="share no calibration draw"):
         compare(scores, {"variant": "many"}, {"variant": "later"})
+    with pytest.raises(ValueError, match="no record"):
+        pivot(many[many.variant == "other"])
+    with pytest.raises(ValueError, match="not be paired"):
+        pivot(many.iloc[1:])
 
 
 def test_growth_is_a_difference_of_differences():

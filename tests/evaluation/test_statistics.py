@@ -1,12 +1,10 @@
 """Intervals cover as often as they say, and agree with what a hand computes."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
-from sinkprune_companion.experiments.variant_pairs import compare, pivot
-from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
+from sinkprune_core.evaluation.intervals import crossed_interval, interval
 from sinkprune_core.evaluation.variance_components import components
 
 
@@ -29,46 +27,13 @@ def test_an_interval_needs_two_units_and_leaves_out_nan():
     assert (constant.value, constant.low, constant.high, constant.units) == (2, 2, 2, 2)
 
 
-def test_the_crossed_interval_sees_both_sources_of_chance():
-    rng = np.random.default_rng(0)
-    by_sequence, by_repetition = rng.normal(size=(1, 64)), rng.normal(size=(8, 1))
-
-    def width(found: Estimate) -> float:
-        return found.high - found.low
-
-    sequences_only = crossed_interval(by_sequence + np.zeros((8, 1)))
-    both = crossed_interval(by_sequence + by_repetition)
-    assert width(both) > 1.5 * width(sequences_only)
-    one = crossed_interval(by_sequence)
-    assert "one calibration draw" in one.method and width(one) == pytest.approx(
-        width(sequences_only), rel=0.1
-    )
+def test_a_crossed_interval_of_one_draw_is_that_over_sequences():
+    values_1N = np.random.default_rng(0).normal(size=(1, 64))
+    one, plain = crossed_interval(values_1N), interval(values_1N[0])
+    assert "one calibration draw" in one.method
+    assert (one.value, one.low, one.high) == pytest.approx((plain.value, plain.low, plain.high))
     with pytest.raises(ValueError, match="at least 2 sequences"):
         crossed_interval(np.zeros((3, 1)))
-
-
-def test_pairing_removes_what_variants_share():
-    rng = np.random.default_rng(0)
-    hard = rng.normal(0, 10, 50)
-    rows = [
-        {
-            "variant": v,
-            "seed": s,
-            "sequence": n,
-            "calibration_tokens": 64,
-            "value": hard[n] + gain + 0.01 * rng.normal(),
-        }
-        for v, gain in (("a", 0.0), ("b", -0.1))
-        for s in range(3)
-        for n in range(50)
-    ]
-    frame = pd.DataFrame(rows)
-    found = compare(frame, {"variant": "b"}, {"variant": "a"})
-    assert found.high < 0 and found.value == pytest.approx(-0.1, abs=0.01)
-    with pytest.raises(ValueError, match="no record"):
-        pivot(frame[frame.variant == "c"])
-    with pytest.raises(ValueError, match="not be paired"):
-        pivot(frame[(frame.variant == "a")].iloc[1:])
 
 
 def crossed_normal(
@@ -102,13 +67,38 @@ def test_components_by_hand():
     )
 
 
-def test_components_find_what_went_in():
+def two_way_t_interval(values_RN: np.ndarray) -> tuple[float, float, float]:
+    """Return mean, low and high: random draws and sequences, Satterthwaite's degrees of freedom."""
+    draws, sequences = values_RN.shape
+    mean = values_RN.mean()
+    by_draw = values_RN.mean(axis=1)
+    by_sequence = values_RN.mean(axis=0)
+    square_draws = sequences * ((by_draw - mean) ** 2).sum() / (draws - 1)
+    square_sequences = draws * ((by_sequence - mean) ** 2).sum() / (sequences - 1)
+    rest = values_RN - by_draw[:, None] - by_sequence[None, :] + mean
+    square_rest = (rest**2).sum() / ((draws - 1) * (sequences - 1))
+    variance = square_rest
+    terms = []  # mean squares in the variance: factor x square, degrees of freedom
+    factor_rest = 1
+    for square, freedom in ((square_draws, draws - 1), (square_sequences, sequences - 1)):
+        if square > square_rest:  # else the source adds nothing
+            variance += square - square_rest
+            terms.append((square, freedom))
+            factor_rest -= 1
+    terms.append((factor_rest * square_rest, (draws - 1) * (sequences - 1)))
+    freedom = variance**2 / sum(term**2 / degrees for term, degrees in terms)
+    reach = stats.t.ppf(0.975, freedom) * (variance / values_RN.size) ** 0.5
+    return mean, mean - reach, mean + reach
+
+
+@pytest.mark.parametrize("by_draw", [0.0, 0.5])
+@pytest.mark.parametrize("by_sequence", [0.0, 2.0])
+def test_a_crossed_interval_is_that_of_the_formulas(by_draw, by_sequence):
     rng = np.random.default_rng(0)
-    many = [
-        components(crossed_normal(rng, 6, 40, by_draw=0.5, by_sequence=2.0, rest=1.0)) for _ in range(300)
-    ]
-    squares = np.square([[c.draws, c.sequences, c.total] for c in many]).mean(0)
-    assert squares == pytest.approx([0.25 / 6, 4 / 40, 0.25 / 6 + 4 / 40 + 1 / 240], rel=0.1)
+    for _ in range(20):
+        values_RN = crossed_normal(rng, 5, 30, by_draw=by_draw, by_sequence=by_sequence, rest=1.0)
+        found = crossed_interval(values_RN)
+        assert (found.value, found.low, found.high) == pytest.approx(two_way_t_interval(values_RN), rel=1e-9)
 
 
 def test_components_of_one_draw_are_the_ordinary_standard_error():

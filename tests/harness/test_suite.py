@@ -134,16 +134,6 @@ def test_what_looks_at_endings_alone_is_right_in_exactly_half():
             assert share_right(unigram) == 0.5
 
 
-def grams(text: str, length: int = 7) -> set[tuple[str, ...]]:
-    found = words(text)
-    return {tuple(found[start : start + length]) for start in range(len(found) - length + 1)}
-
-
-def test_no_item_shares_seven_words_with_the_documentation():
-    text = set(itertools.chain.from_iterable(grams(paragraph) for paragraph in documentation("stdlib")))
-    assert not [item for item in ITEMS if grams(sentence(item)) & text]
-
-
 # scores
 
 

@@ -16,6 +16,7 @@ from hostile.tiny import native_model
 from public_formats import PAGES, RAW, put
 
 from sinkprune_companion.harness.local_data import pairs, wikitext
+from sinkprune_companion.run.function_identity import function_digest
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
@@ -132,9 +133,13 @@ def _told_apart(prune_by: Prune, root: Path) -> Iterator[Case]:
         prune_by(_holding(one), "in memory", root / "apart" / name)
         run = partial(prune_by, _holding(other), "in memory", root / "apart" / name)
         yield Case(f"holds other {name}", run, right, ("exclude",))
+    right = prune_by(_closing_over(0), "in memory", root / "apart" / "plain")
     for value in (root.open, object(), random.Random(0), torch.nn.Linear(1, 1)):
-        run = partial(prune_by, _closing_over(value), "in memory", root / "apart" / "refused")
-        yield Case(f"closes over {type(value).__name__}", run, None, ("exclude",))
+        kind = type(value).__name__
+        run = partial(prune_by, _closing_over(value), "in memory", root / "apart" / "of any kind")
+        yield Case(f"closes over {kind}, in a work folder", run, right, ("exclude",))
+        run = partial(function_digest, _closing_over(value))
+        yield Case(f"closes over {kind}, for a record", run, None, ("exclude",))
 
 
 def _in_every_place(prune_by: Prune, root: Path) -> Iterator[Case]:

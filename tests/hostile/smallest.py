@@ -8,7 +8,6 @@ import jupytext
 from hostile.fuzz import Case
 from notebook_cells import MODELS, NOTEBOOKS, TINY, run_cells
 
-import sinkprune_core.pruning.recipe  # noqa: F401  its data are read before results go elsewhere
 from sinkprune_companion.run import parameters
 
 MOST = 200  # no parameter needs more

@@ -6,8 +6,6 @@ from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
 from hostile.tally import BROKE, HELD
 from notebook_cells import TINY, save_tiny_pair
 
-from sinkprune_core import files
-
 PRUNING = list(ALL_WAYS)
 EVERY = [*PRUNING, *OTHERS, *NOTEBOOKS]
 SIZES = (*range(0, 80, 8), 160, 280, 400)  # kB
@@ -98,8 +96,8 @@ def tiny_pair(tmp_path_factory):
 
 @pytest.mark.parametrize("name", TINY)
 def test_notebooks_run_on_the_smallest_values_that_they_take(name, tiny_pair, tally, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "PACKAGE", tmp_path / "nowhere")  # results go here and not to the clone
-    monkeypatch.chdir(tmp_path)
+    for module in ("records", "parameters"):  # results go here and not to the clone
+        monkeypatch.setattr(f"sinkprune_companion.run.{module}.project_root", lambda: tmp_path)
     verdict, how = HELD, ""
     try:
         smallest.run(name, tiny_pair, tmp_path)

@@ -1,6 +1,7 @@
 """Recipes: what cannot work is refused before any change, and a preset is what the literature says."""
 
 import dataclasses
+import re
 
 import pytest
 from naive import same, weights_of
@@ -14,76 +15,24 @@ from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, chec
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"sparsity": 1.2}, r"sparsity=1\.2 must be a number in \[0, 1\)"),
-        (
-            {"criterion": "taylor"},
-            "criterion='taylor' is unknown; choose one of magnitude, wanda, sparsegpt, flap",
-        ),
-        (
-            {"pattern": "column"},
-            "pattern='column' is unknown; choose one of row, layer, global, structured, or N:M such as 2:4",
-        ),
+        ({"criterion": "taylor"}, "criterion='taylor' is unknown; choose one of magnitude, wanda"),
+        ({"pattern": "column"}, "pattern='column' is unknown; choose one of row, layer, global, structured"),
         ({"pattern": "4:4"}, "pattern='4:4' must have 1 <= N < M"),
-        ({"noise_levels": 0}, "noise_levels=0 must be a whole number of at least 1"),
-        ({"noise_levels": True}, "noise_levels=True must be a whole number"),
-        ({"owl_m": 0}, "owl_m=0 must be a finite number above 0"),
-        ({"exclude": "all", "alpha": 0.0}, r"alpha=0\.0 must be a finite number above 0"),
-    ],
-)
-def test_a_field_out_of_range_is_refused_with_its_value_and_what_is_allowed(fields, said):
-    with pytest.raises(ValueError, match=said) as caught:
-        Recipe(**fields)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("fields", "said"),
-    [
-        (
-            {"pattern": "2:4", "sparsity": 0.6},
-            r"pattern='2:4' means sparsity=0\.5, not sparsity=0\.6: give that sparsity or another pattern",
-        ),
+        ({"exclude": "all", "alpha": 0.0}, "alpha=0.0 must be a finite number above 0"),
+        ({"pattern": "2:4", "sparsity": 0.6}, "pattern='2:4' means sparsity=0.5, not sparsity=0.6"),
         ({"pattern": "2:4", "allocation": "owl"}, "allocation='owl' does not go with pattern='2:4'"),
-        (
-            {"pattern": "global", "propagation": "dense", "allocation": "linear"},
-            "allocation='linear' does not go with pattern='global'",
-        ),
-        (
-            {"criterion": "magnitude", "exclude": "unstable"},
-            "criterion='magnitude' looks at no calibration token: "
-            "it takes inputs='clean' and exclude='none' only",
-        ),
-        (
-            {"criterion": "magnitude", "inputs": "noised"},
-            "criterion='magnitude' looks at no calibration token",
-        ),
+        ({"criterion": "magnitude", "exclude": "unstable"}, "looks at no calibration token"),
+        ({"criterion": "magnitude", "inputs": "noised"}, "looks at no calibration token"),
         ({"criterion": "flap"}, "criterion='flap' scores whole channels: it needs pattern='structured'"),
-        (
-            {"criterion": "sparsegpt", "pattern": "structured"},
-            "criterion='sparsegpt' chooses while it updates weights: it takes no pattern='structured'",
-        ),
-        (
-            {"pattern": "global"},
-            "pattern='global' compares scores of all layers before anything is pruned: "
-            "it needs propagation='dense'",
-        ),
-        (
-            {"criterion": "magnitude", "allocation": "owl"},
-            "allocation='owl' needs calibrated scores: criterion='magnitude' has none",
-        ),
-        (
-            {"compensate": True},
-            "compensate=True gives back the mean of removed units: "
-            "it needs pattern='structured' and a calibrated criterion",
-        ),
-        (
-            {"alpha": 5.0},
-            r"alpha=5\.0 softens the threshold of exclude='all' or 'official' only, not of exclude='none'",
-        ),
+        ({"criterion": "sparsegpt", "pattern": "structured"}, "it takes no pattern='structured'"),
+        ({"pattern": "global"}, "it needs propagation='dense'"),
+        ({"criterion": "magnitude", "allocation": "owl"}, "allocation='owl' needs calibrated scores"),
+        ({"compensate": True}, "compensate=True gives back the mean of removed units"),
+        ({"alpha": 5.0}, "alpha=5.0 softens the threshold of exclude='all' or 'official' only"),
     ],
 )
-def test_fields_that_contradict_each_other_are_refused(fields, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_fields_that_cannot_be_are_refused_with_their_value_and_what_is_allowed(fields, said):
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
         Recipe(**fields)
     assert "\n" not in str(caught.value)
 
@@ -135,58 +84,32 @@ def test_the_presets_of_the_paper_are_its_code():
 # what does not fit a model or its text
 
 
+NOISED = {"inputs": "noised"}
+STEEP = {"sparsity": 0.95, "allocation": "owl", "owl_lambda": 0.3, "owl_m": 2.0}
+
+
 @pytest.mark.parametrize(
-    ("kind", "recipe", "length", "said"),
+    ("kind", "fields", "length", "said"),
     [
-        (
-            "autoregressive",
-            Recipe(inputs="noised"),
-            6,
-            "inputs='noised' needs a diffusion model with a mask token; "
-            "tiny-autoregressive is autoregressive: use inputs='clean'",
-        ),
-        ("autoregressive", Recipe(exclude="all", noise_levels=7), 6, "noise_levels=7 exceed the 6 tokens"),
-        ("diffusion", Recipe(), None, "criterion='wanda' needs calibration text: pass a Calibration"),
-        (
-            "diffusion",
-            Recipe(inputs="noised", noise="rollout", noise_levels=8),
-            8,
-            "noise_levels=8 exceed the 6 tokens a rollout writes: use fewer levels or longer sequences",
-        ),
-        (
-            "diffusion",
-            Recipe(pattern="2:4"),
-            6,
-            "pattern='2:4' needs inputs in groups of 4; mlp.down_proj has 45: use another M",
-        ),
-        (
-            "diffusion",
-            Recipe(sparsity=0.95, allocation="linear"),
-            6,
-            r"allocation='linear' with owl_lambda=0\.08 asks for sparsity 1\.030 in layer 0",
-        ),
-        (
-            "diffusion",
-            Recipe(sparsity=0.95, allocation="owl", owl_lambda=0.3, owl_m=2.0),
-            12,
-            r"allocation='owl' with owl_lambda=0\.3 asks for sparsity 1\.\d+ in layer",
-        ),
-        ("diffusion", Recipe(pattern="structured", sparsity=0.999), 6, "ratio=0.999 cannot be reached"),
-        (
-            "diffusion",
-            Recipe(inputs="noised", exclude="only", sink_std=1000.0),
-            12,
-            "exclude='only' leaves no calibration token with a weight above 0",
-        ),
+        ("autoregressive", NOISED, 6, "inputs='noised' needs a diffusion model with a mask token"),
+        ("autoregressive", {"exclude": "all", "noise_levels": 7}, 6, "noise_levels=7 exceed the 6 tokens"),
+        ("diffusion", {}, None, "criterion='wanda' needs calibration text: pass a Calibration"),
+        ("diffusion", {**NOISED, "noise": "rollout"}, 8, "noise_levels=8 exceed the 6 tokens a rollout"),
+        ("diffusion", {"pattern": "2:4"}, 6, "needs inputs in groups of 4; mlp.down_proj has 45"),
+        ("diffusion", {"sparsity": 0.95, "allocation": "linear"}, 6, "asks for sparsity 1.030 in layer 0"),
+        ("diffusion", STEEP, 12, "allocation='owl' with owl_lambda=0.3 asks for sparsity 1."),
+        ("diffusion", {"pattern": "structured", "sparsity": 0.999}, 6, "ratio=0.999 cannot be reached"),
+        ("diffusion", {**NOISED, "exclude": "only", "sink_std": 1e3}, 12, "leaves no calibration token"),
     ],
 )
 def test_a_recipe_that_does_not_fit_is_refused_before_any_change(
-    make_lm, make_ids, kind, recipe, length, said
+    make_lm, make_ids, kind, fields, length, said
 ):
     lm = make_lm(kind)
     before = weights_of(lm)
-    with pytest.raises(ValueError, match=said) as caught:
-        prune(lm, recipe, None if length is None else Calibration(make_ids(2, length)), progress=False)
+    text = None if length is None else Calibration(make_ids(2, length))
+    with pytest.raises(ValueError, match=re.escape(said)) as caught:
+        prune(lm, Recipe(**fields), text, progress=False)
     assert "\n" not in str(caught.value)
     assert same(weights_of(lm), before)
 

@@ -143,11 +143,6 @@ def test_a_gram_matrix_that_is_not_positive_is_refused():
 # in a model
 
 
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    return Calibration(make_ids(5, 24, seed=7), seed=3, batch=4)
-
-
 @pytest.mark.parametrize(
     ("family", "kind"),
     [

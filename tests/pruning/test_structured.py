@@ -65,8 +65,8 @@ def naive_column_score(criterion: str, values: list, tokens: list, token_weights
 
 @pytest.mark.parametrize("criterion", UNIT_CRITERIA)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_equal_loops_over_what_a_unit_owns(build, make_ids, weight_N, family, criterion):
-    lm, ids_BT = build(family), make_ids(3, 11)
+def test_scores_equal_loops_over_what_a_unit_owns(make_family, make_ids, weight_N, family, criterion):
+    lm, ids_BT = make_family(family), make_ids(3, 11)
     statistics = statistics_of(lm, 1, ids_BT, weight_N) if CRITERIA[criterion].calibrated else None
     found = scores(lm, lm.blocks[1], criterion, statistics)
     assert set(found) == set(counts(lm))
@@ -97,8 +97,8 @@ def on_meta(make_lm, config) -> LanguageModel:
 
 @pytest.mark.parametrize("ratio", [0.0, 0.2, 0.5, 0.62])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_ratio_reached_is_counted_exactly(build, family, ratio):
-    lm = build(family)
+def test_the_ratio_reached_is_counted_exactly(make_family, family, ratio):
+    lm = make_family(family)
     planned = plan(lm, ratio)
     kept = [
         {kind: torch.arange(planned.removed[kind], count) for kind, count in counts(lm).items()}
@@ -118,12 +118,12 @@ def test_the_ratio_reached_is_counted_exactly(build, family, ratio):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_other_plan_comes_nearer(build, family):
+def test_no_other_plan_comes_nearer(make_family, family):
     """Every number of groups that the MLP can make up for is tried.
 
     The one nearest to the ratio is taken, then the nearest total.
     """
-    lm = build(family)
+    lm = make_family(family)
     sizes = {name: linear.weight.numel() for name, linear in lm.linears(lm.blocks[0]).items()}
     channels_in_all = counts(lm)["mlp"]
     groups_in_all = counts(lm).get("attention", 1)
@@ -171,8 +171,8 @@ def test_llama_gives_up_only_numbers_of_heads_that_divide_its_width(make_lm):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_mask_zeroes_what_the_units_own_and_nothing_else(build, family):
-    lm = build(family)
+def test_a_mask_zeroes_what_the_units_own_and_nothing_else(make_family, family):
+    lm = make_family(family)
     before = {name: value.clone() for name, value in lm.model.state_dict().items()}
     kept = some_kept(lm)
     with weights_kept(lm):
@@ -191,8 +191,8 @@ def test_a_mask_zeroes_what_the_units_own_and_nothing_else(build, family):
 
 
 @pytest.mark.parametrize("family", COMPENSATED)
-def test_compensation_adds_the_mean_of_what_is_removed(build, make_ids, weight_N, family):
-    lm, ids_BT = build(family), make_ids(3, 11)
+def test_compensation_adds_the_mean_of_what_is_removed(make_family, make_ids, weight_N, family):
+    lm, ids_BT = make_family(family), make_ids(3, 11)
     kept, statistics = some_kept(lm)[1], statistics_of(lm, 1, ids_BT, weight_N)
     linears = lm.linears(lm.blocks[1])
     expected = {}

@@ -1,7 +1,6 @@
 """Properties of every valid recipe: exact counts, resuming, streaming, and token weights of one."""
 
 import tempfile
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, example, given, reject, settings
 from hypothesis import strategies as st
-from naive import linears_of, same
+from naive import block_weights_of, linears_of, same
 from random_models.cases import CASES
 from random_models.writing import write
 
@@ -26,13 +25,8 @@ from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, n_and_m
 from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PROPAGATION, Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.structured import plan
-from sinkprune_core.resuming.checkpoint import PruningCheckpoint
 
 LAYERS = 3
-
-
-class Killed(BaseException):
-    """What no handler of the code under test expects."""
 
 
 @st.composite
@@ -117,32 +111,7 @@ def pruned(lm, recipe: Recipe, calibration: Calibration, **options) -> tuple[dic
     """Return the blocks after pruning, and the report; the model gets its own back."""
     with weights_kept(lm):
         report = run(lm, recipe, calibration, **options)
-        return blocks_of(lm), report
-
-
-def blocks_of(lm) -> dict[str, torch.Tensor]:
-    """Return all parameters of the blocks, one block in memory at a time."""
-    found = {}
-    for layer in range(LAYERS):
-        with lm.resident(layer) as block:
-            found |= {f"{layer}.{name}": value.clone() for name, value in block.named_parameters()}
-    return found
-
-
-@contextmanager
-def killed(layer: int):
-    """Kill the run inside before block `layer` is written."""
-    finish = PruningCheckpoint.finish
-
-    def die(checkpoint, lm, at, *rest):
-        if at == layer:
-            raise Killed
-        finish(checkpoint, lm, at, *rest)
-
-    with pytest.MonkeyPatch.context() as patches:
-        patches.setattr(PruningCheckpoint, "finish", die)
-        with pytest.raises(Killed):
-            yield
+        return block_weights_of(lm), report
 
 
 # counts
@@ -195,10 +164,10 @@ def test_counts_of_zeros_are_exact(lm, calibration, recipe):
 
 @VALID
 @given(recipe=recipes(), layer=st.integers(0, LAYERS - 1))
-def test_a_run_that_was_killed_ends_as_a_straight_one(lm, calibration, recipe, layer):
+def test_a_run_that_was_killed_ends_as_a_straight_one(lm, calibration, killed_at, recipe, layer):
     expected, report = pruned(lm, recipe, calibration)
     with tempfile.TemporaryDirectory() as work:
-        with weights_kept(lm), killed(layer):
+        with weights_kept(lm), killed_at(layer):
             prune(lm, recipe, calibration, progress=False, work=work)
         found, resumed = pruned(lm, recipe, calibration, work=work)
     assert same(found, expected)
@@ -209,7 +178,7 @@ def test_a_run_that_was_killed_ends_as_a_straight_one(lm, calibration, recipe, l
 @VALID
 @given(recipe=recipes(), layer=st.none() | st.integers(0, LAYERS - 1))
 @example(recipe=Recipe(allocation="owl", owl_m=2.0, owl_lambda=0.2), layer=1)  # compares all blocks, dense
-def test_a_streamed_model_is_pruned_as_one_in_memory(lm, folder, calibration, recipe, layer):
+def test_a_streamed_model_is_pruned_as_one_in_memory(lm, folder, calibration, killed_at, recipe, layer):
     """In one go, or killed at a block and resumed."""
     if recipe.pattern == "structured" or recipe.noise == "rollout":
         reject()
@@ -217,10 +186,10 @@ def test_a_streamed_model_is_pruned_as_one_in_memory(lm, folder, calibration, re
     streamed = stream(open_checkpoint(folder), "streamed", torch.float32)
     with tempfile.TemporaryDirectory() as work:
         if layer is not None:
-            with killed(layer):
+            with killed_at(layer):
                 prune(streamed, recipe, calibration, progress=False, work=work)
         found = prune(streamed, recipe, calibration, progress=False, work=work)
-        assert same(blocks_of(streamed), expected)
+        assert same(block_weights_of(streamed), expected)
     assert found.linears.equals(report.linears)
 
 

@@ -12,12 +12,12 @@ import torch
 from hostile import full_disk, kills, pairs
 from hostile.cases import TEXT, Bench, command, contents
 from hostile.tally import Tally
+from naive import block_weights_of, same
 from random_models.cases import CASES
 from random_models.writing import write
 
 from sinkprune_companion.cli import main, prune_output
 from sinkprune_core import files
-from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning import engine
@@ -69,29 +69,10 @@ def both(weights):
     return make
 
 
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    return Calibration(make_ids(5, 12, seed=7), seed=3, batch=4)
-
-
-def weights_of(lm) -> list[dict[str, torch.Tensor]]:
-    found = []
-    for layer in range(len(lm.blocks)):
-        with lm.resident(layer) as block:
-            found.append({name: value.clone() for name, value in block.named_parameters()})
-    return found
-
-
-def assert_same(lm, expected: list[dict[str, torch.Tensor]]) -> None:
-    for layer, (found, wanted) in enumerate(zip(weights_of(lm), expected, strict=True)):
-        differing = [name for name, value in wanted.items() if not torch.equal(found[name], value)]
-        assert not differing, (layer, differing)
-
-
-def straight(both, recipe, calibration) -> list[dict[str, torch.Tensor]]:
+def straight(both, recipe, short_text) -> dict[str, torch.Tensor]:
     lm = both(False)
-    prune(lm, recipe, calibration, progress=False)
-    return weights_of(lm)
+    prune(lm, recipe, short_text, progress=False)
+    return block_weights_of(lm)
 
 
 def kept(folder) -> dict:
@@ -131,27 +112,27 @@ def remove(file):
 )
 @pytest.mark.parametrize("streamed", [False, True])
 def test_whatever_is_damaged_comes_out_the_same(
-    both, calibration, tmp_path, killed_at, name, damaged, streamed
+    both, short_text, tmp_path, killed_at, name, damaged, streamed
 ):
     recipe = RECIPES[name]
-    expected = straight(both, recipe, calibration)
+    expected = straight(both, recipe, short_text)
     for layer, damage in ((1, flip), (2, remove)):
         with killed_at(layer):
             lm = both(streamed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)
-                prune(lm, recipe, calibration, progress=False, work=tmp_path)
+                prune(lm, recipe, short_text, progress=False, work=tmp_path)
         pattern = "statistics*" if damaged == "statistics" else f"job-*/{damaged}.*"
         for file in tmp_path.glob(pattern):
             damage(file)
     lm = both(streamed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        prune(lm, recipe, calibration, progress=False, work=tmp_path)
-    assert_same(lm, expected)
+        prune(lm, recipe, short_text, progress=False, work=tmp_path)
+    assert same(block_weights_of(lm), expected)
 
 
-def test_what_counts_has_reached_the_disk(both, calibration, tmp_path, monkeypatch):
+def test_what_counts_has_reached_the_disk(both, short_text, tmp_path, monkeypatch):
     """A file is flushed before it takes its name, and its folder before progress counts it."""
     events = []
     fsync, replace = os.fsync, os.replace
@@ -166,7 +147,7 @@ def test_what_counts_has_reached_the_disk(both, calibration, tmp_path, monkeypat
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(os, "replace", note_replace)
-    prune(both(False), SEQUENTIAL, calibration, progress=False, work=tmp_path)
+    prune(both(False), SEQUENTIAL, short_text, progress=False, work=tmp_path)
     renames = [index for index, event in enumerate(events) if event[0] == "rename"]
     assert len(renames) >= 2 + 2 * 3
     for index in renames:
@@ -216,16 +197,16 @@ def test_a_rerun_after_a_finished_save_says_so(place, run, monkeypatch, way):
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("name", ["owl", "global"])
-def test_a_plan_is_not_made_anew(both, calibration, tmp_path, killed_at, monkeypatch, streamed, name):
+def test_a_plan_is_not_made_anew(both, short_text, tmp_path, killed_at, monkeypatch, streamed, name):
     recipe = OWL if name == "owl" else Recipe(pattern="global", propagation="dense")
-    expected = straight(both, recipe, calibration)
+    expected = straight(both, recipe, short_text)
     with killed_at(1):
-        prune(both(streamed), recipe, calibration, progress=False, work=tmp_path)
+        prune(both(streamed), recipe, short_text, progress=False, work=tmp_path)
     monkeypatch.setattr(engine, "outlier_share", lambda *_: pytest.fail("outliers were measured again"))
     monkeypatch.setattr(engine.GlobalThreshold, "of", lambda *_: pytest.fail("a threshold was sought again"))
     lm = both(streamed)
-    prune(lm, recipe, calibration, progress=False, work=tmp_path)
-    assert_same(lm, expected)
+    prune(lm, recipe, short_text, progress=False, work=tmp_path)
+    assert same(block_weights_of(lm), expected)
 
 
 # hidden states
@@ -326,12 +307,12 @@ def test_a_fingerprint_covers_every_byte_whatever_the_time_says(own, monkeypatch
 
 
 @pytest.mark.parametrize("change", ["dtype", "weights", "settings", "mask"])
-def test_a_run_does_not_go_on_with_another_model(own, calibration, tmp_path, killed_at, change):
+def test_a_run_does_not_go_on_with_another_model(own, short_text, tmp_path, killed_at, change):
     def make(dtype=torch.float32):
         return stream(open_checkpoint(own), "a name", dtype)
 
     with killed_at(1):
-        prune(make(), SEQUENTIAL, calibration, progress=False, work=tmp_path / "work")
+        prune(make(), SEQUENTIAL, short_text, progress=False, work=tmp_path / "work")
     lm = make(torch.bfloat16 if change == "dtype" else torch.float32)
     if change == "weights":
         flip(shards(own)[-1])
@@ -343,7 +324,7 @@ def test_a_run_does_not_go_on_with_another_model(own, calibration, tmp_path, kil
         object.__setattr__(lm, "mask_token_id", lm.mask_token_id - 1)
     differing = "model" if change in ("dtype", "weights") else "settings"
     with pytest.raises(ValueError, match=f"it differs in {differing} "):
-        prune(lm, SEQUENTIAL, calibration, progress=False, work=tmp_path / "work")
+        prune(lm, SEQUENTIAL, short_text, progress=False, work=tmp_path / "work")
 
 
 # the hostile runs in short (all of them: make hostile)

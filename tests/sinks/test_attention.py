@@ -6,30 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive_attention import eager
 
-from sinkprune_core.sinks.attention import Tracker, even_share, track
+from sinkprune_core.sinks.attention import even_share, track
 
 KINDS = ("autoregressive", "diffusion")
 SHAPES = ("gqa", "mha")
-
-
-def eager_maps(lm, ids_BT, attention_mask_BT=None) -> torch.Tensor:
-    """Return transformers' own attention maps, (B, L, H, Q, K), zero for queries that see no key at all."""
-    former = lm.model.config._attn_implementation
-    lm.model.set_attn_implementation("eager")
-    try:
-        maps = lm.model.base_model(
-            ids_BT, attention_mask=attention_mask_BT, use_cache=False, output_attentions=True
-        ).attentions
-    finally:
-        lm.model.set_attn_implementation(former)
-    maps_BLHQK = torch.stack(maps, dim=1)
-    if attention_mask_BT is None:
-        return maps_BLHQK
-    sees_BQK = attention_mask_BT.bool()[:, None, :].expand(-1, ids_BT.shape[1], -1)
-    if not lm.is_diffusion:
-        sees_BQK = sees_BQK.tril()
-    return maps_BLHQK * sees_BQK.any(-1)[:, None, None, :, None]
 
 
 def mass_of(lm, ids_BT, windows=None, chunk=128, attention_mask_BT=None) -> torch.Tensor:
@@ -42,19 +24,14 @@ def mass_of(lm, ids_BT, windows=None, chunk=128, attention_mask_BT=None) -> torc
 @pytest.mark.parametrize("kind", KINDS)
 def test_mass_is_the_column_sum_of_eager_attention(make_lm, make_ids, kind, shape):
     lm, ids_BT = make_lm(kind, shape), make_ids(3, 17)
-    maps_BLHQK = eager_maps(lm, ids_BT)
+    _, maps_BLHQK = eager(lm, ids_BT)
     mass_BLHSK = mass_of(lm, ids_BT)
-    assert (
-        mass_BLHSK.shape == (3, 3, lm.model.config.num_attention_heads, 1, 17)
-        and mass_BLHSK.dtype == torch.float32
-    )
+    assert mass_BLHSK.shape == (3, 3, lm.model.config.num_attention_heads, 1, 17)
+    assert mass_BLHSK.dtype == torch.float32
     torch.testing.assert_close(mass_BLHSK[:, :, :, 0], maps_BLHQK.sum(3), atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(
-        mass_BLHSK[:, :, :, 0], maps_BLHQK.sum(4), atol=1e-2
-    )  # row sums are 1 and would say nothing
-    assert not torch.allclose(
-        mass_BLHSK, mass_BLHSK.flip(2), atol=1e-2
-    )  # heads in another order would be seen
+    # row sums are 1 and would say nothing; heads in another order would be seen
+    assert not torch.allclose(mass_BLHSK[:, :, :, 0], maps_BLHQK.sum(4), atol=1e-2)
+    assert not torch.allclose(mass_BLHSK, mass_BLHSK.flip(2), atol=1e-2)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -67,7 +44,10 @@ def test_mass_respects_padding(make_lm, make_ids, kind, shape, side):
     attention_mask_BT[0, padding] = 0
     mass_BLHSK = mass_of(lm, ids_BT, chunk=3, attention_mask_BT=attention_mask_BT)
     torch.testing.assert_close(
-        mass_BLHSK[:, :, :, 0], eager_maps(lm, ids_BT, attention_mask_BT).sum(3), atol=1e-5, rtol=1e-5
+        mass_BLHSK[:, :, :, 0],
+        eager(lm, ids_BT, attention_mask_BT=attention_mask_BT)[1].sum(3),
+        atol=1e-5,
+        rtol=1e-5,
     )
     assert not mass_BLHSK[0, ..., padding].any()
     assert mass_BLHSK[1:, ..., padding].any()
@@ -81,7 +61,7 @@ def test_windows_add_up_to_the_whole(make_lm, make_ids, kind, cuts, chunk):
     windows = list(pairwise(edges))
     mass_BLHSK = mass_of(lm, ids_BT, windows, chunk)
     torch.testing.assert_close(mass_BLHSK.sum(3, keepdim=True), mass_of(lm, ids_BT), atol=1e-5, rtol=1e-5)
-    maps_BLHQK = eager_maps(lm, ids_BT)
+    _, maps_BLHQK = eager(lm, ids_BT)
     for window, (first, last) in enumerate(windows):
         torch.testing.assert_close(
             mass_BLHSK[:, :, :, window], maps_BLHQK[:, :, :, first:last].sum(3), atol=1e-5, rtol=1e-5
@@ -120,23 +100,6 @@ def test_the_former_implementation_comes_back_after_an_exception(tiny_dlm, make_
     assert held.shape[-1] == 5
     with pytest.raises(RuntimeError):  # a forward after the block leaves nothing behind
         tracker.take()
-
-
-def test_an_additive_mask_counts_like_a_bool_mask():
-    query_BHQE, key_BGKE = (
-        torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0)),
-        torch.randn(2, 2, 6, 8, generator=torch.Generator().manual_seed(1)),
-    )
-    allowed_B1QK = torch.rand(2, 1, 6, 6, generator=torch.Generator().manual_seed(2)) < 0.6
-    allowed_B1QK |= torch.eye(6, dtype=torch.bool)
-    added_B1QK = torch.zeros(2, 1, 6, 6).masked_fill(~allowed_B1QK, -torch.inf)
-    expected_BHK = (
-        (query_BHQE @ key_BGKE.repeat_interleave(2, 1).transpose(2, 3) * 0.5 + added_B1QK).softmax(-1).sum(2)
-    )
-    for mask in (allowed_B1QK, added_B1QK):
-        tracker = Tracker(None, chunk=4)
-        tracker.add(0, query_BHQE, key_BGKE, mask, scaling=0.5, causal=False)
-        torch.testing.assert_close(tracker.take()[:, 0, :, 0], expected_BHK, atol=1e-5, rtol=1e-5)
 
 
 def test_a_second_forward_without_taking_is_an_error(tiny_dlm, make_ids):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from naive_attention import eager
 from transformers import DynamicCache
 
 from sinkprune_core.sinks.attention import hide, track
@@ -19,40 +20,17 @@ def draw_hidden(rows: int, keys: int, share: float = 0.3, seed: int = 0) -> torc
     return torch.rand(rows, keys, generator=torch.Generator().manual_seed(seed)) < share
 
 
-def eager_hidden(lm, ids_BT, hidden_BK, attention_mask_BT=None, maps: bool = False) -> torch.Tensor:
-    """Return eager last hidden states, or maps (B, L, H, Q, K), under a mask written down query by query."""
-    rows, length = ids_BT.shape
-    mask_B1QK = torch.full((rows, 1, length, length), torch.finfo(torch.float32).min)
-    for row in range(rows):
-        for query in range(length):
-            for key in range(length):
-                seen = (lm.is_diffusion or key <= query) and (
-                    attention_mask_BT is None or attention_mask_BT[row, key] == 1
-                )
-                if seen and (query == key or not hidden_BK[row, key]):
-                    mask_B1QK[row, 0, query, key] = 0
-    former = lm.model.config._attn_implementation
-    lm.model.set_attn_implementation("eager")
-    try:
-        outputs = lm.model.base_model(
-            ids_BT, attention_mask=mask_B1QK, use_cache=False, output_attentions=True
-        )
-    finally:
-        lm.model.set_attn_implementation(former)
-    return torch.stack(outputs.attentions, dim=1) if maps else outputs.last_hidden_state
-
-
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_hiding_is_eager_attention_under_the_mask(make_lm, make_ids, kind, shape):
     lm, ids_BT, hidden_BK = make_lm(kind, shape), make_ids(3, 13), draw_hidden(3, 13)
     with hide(lm.model, hidden_BK):
         found_BTD = lm.hidden(ids_BT)
-    torch.testing.assert_close(found_BTD, eager_hidden(lm, ids_BT, hidden_BK), atol=1e-4, rtol=1e-4)
+    expected_BTD, _ = eager(lm, ids_BT, hidden_BK=hidden_BK)
+    torch.testing.assert_close(found_BTD, expected_BTD, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(found_BTD, lm.hidden(ids_BT), atol=1e-2)
-    assert not torch.allclose(
-        found_BTD, eager_hidden(lm, ids_BT, hidden_BK.roll(1, 0)), atol=1e-2
-    )  # rows have their own keys
+    of_other_rows_BTD, _ = eager(lm, ids_BT, hidden_BK=hidden_BK.roll(1, 0))
+    assert not torch.allclose(found_BTD, of_other_rows_BTD, atol=1e-2)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -65,18 +43,15 @@ def test_hiding_respects_padding(make_lm, make_ids, kind, side):
     with hide(lm.model, hidden_BK):
         found_BTD = lm.hidden(ids_BT, attention_mask_BT)
     real_BT = attention_mask_BT.bool()
-    torch.testing.assert_close(
-        found_BTD[real_BT],
-        eager_hidden(lm, ids_BT, hidden_BK, attention_mask_BT)[real_BT],
-        atol=1e-4,
-        rtol=1e-4,
-    )
+    expected_BTD, _ = eager(lm, ids_BT, attention_mask_BT=attention_mask_BT, hidden_BK=hidden_BK)
+    torch.testing.assert_close(found_BTD[real_BT], expected_BTD[real_BT], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tracker_measures_what_hiding_leaves(make_lm, make_ids, kind):
     lm, ids_BT, hidden_BK = make_lm(kind), make_ids(2, 11), draw_hidden(2, 11)
-    expected_BLHK = eager_hidden(lm, ids_BT, hidden_BK, maps=True).sum(3)
+    _, maps_BLHQK = eager(lm, ids_BT, hidden_BK=hidden_BK)
+    expected_BLHK = maps_BLHQK.sum(3)
     with track(lm.model, chunk=4) as tracker, hide(lm.model, hidden_BK):
         lm.hidden(ids_BT)
         inside_BLHSK = tracker.take()
@@ -109,10 +84,8 @@ def test_what_a_hidden_key_holds_reaches_no_other_position(make_lm, make_ids, ki
 def test_hidden_keys_come_back_after_an_exception(tiny_dlm, make_ids, former):
     ids_BT = make_ids(1, 5)
     tiny_dlm.model.set_attn_implementation(former)
-    before_BTD, attributes = (
-        tiny_dlm.hidden(ids_BT),
-        [module.__dict__.keys() for module in tiny_dlm.model.modules()],
-    )
+    before_BTD = tiny_dlm.hidden(ids_BT)
+    attributes = [module.__dict__.keys() for module in tiny_dlm.model.modules()]
     hidden_BK = draw_hidden(1, 5, share=1.0)
     with pytest.raises(KeyboardInterrupt), track(tiny_dlm.model), hide(tiny_dlm.model, hidden_BK):
         forward_and_interrupt(tiny_dlm, ids_BT)

@@ -3,11 +3,12 @@
 import pandas as pd
 import pytest
 import torch
+from naive_attention import eager
 
 from sinkprune_core.diffusion.noise import corrupt
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.evaluation.likelihood import nelbo, nll
+from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks.detection import sink_sets
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
@@ -16,27 +17,9 @@ KINDS = ("autoregressive", "diffusion")
 SAMPLER = Sampler(length=8, steps=4, block=None, temperature=1.0)
 
 
-def maps_of(lm, ids_BT, allowed_BQK=None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return last hidden states and attention maps (B, L, H, Q, K) of eager attention under a mask."""
-    length = ids_BT.shape[1]
-    if allowed_BQK is None:
-        allowed_BQK = torch.ones(len(ids_BT), length, length, dtype=torch.bool)
-    if not lm.is_diffusion:
-        allowed_BQK = allowed_BQK.tril()
-    lowest = torch.finfo(torch.float32).min
-    mask_B1QK = torch.zeros(allowed_BQK.shape).masked_fill(~allowed_BQK, lowest)[:, None]
-    former = lm.model.config._attn_implementation
-    lm.model.set_attn_implementation("eager")
-    try:
-        out = lm.model.base_model(ids_BT, attention_mask=mask_B1QK, use_cache=False, output_attentions=True)
-    finally:
-        lm.model.set_attn_implementation(former)
-    return out.last_hidden_state, torch.stack(out.attentions, dim=1)
-
-
 def strongest(lm, ids_BT, count: int, first: bool = True) -> list[list[int]]:
     """Return the keys of most attention in every row by loops; the later half of causal queries decides."""
-    _, maps_BLHQK = maps_of(lm, ids_BT)
+    _, maps_BLHQK = eager(lm, ids_BT)
     length = ids_BT.shape[1]
     start, last = (0, length - 1) if lm.is_diffusion else (length // 2, length // 2)
     rows = []
@@ -48,12 +31,10 @@ def strongest(lm, ids_BT, count: int, first: bool = True) -> list[list[int]]:
 
 def naive(lm, ids_BT, keys: list[list[int]]) -> torch.Tensor:
     """Return eager last hidden states where no query but a hidden key's own sees it."""
-    allowed_BQK = torch.ones(len(ids_BT), ids_BT.shape[1], ids_BT.shape[1], dtype=torch.bool)
+    hidden_BK = torch.zeros(ids_BT.shape, dtype=torch.bool)
     for row, hidden in enumerate(keys):
-        for query in range(ids_BT.shape[1]):
-            for key in hidden:
-                allowed_BQK[row, query, key] = query == key
-    return maps_of(lm, ids_BT, allowed_BQK)[0]
+        hidden_BK[row, hidden] = True
+    return eager(lm, ids_BT, hidden_BK=hidden_BK)[0]
 
 
 def noised(lm, ids_BT) -> torch.Tensor:
@@ -186,19 +167,16 @@ def test_the_log_says_what_was_hidden_and_what_is_left(make_lm, make_ids):
     hidden_BK = hiding_lm.keys_to_hide(ids_BT)
     assert hiding_lm.log == []
     hiding_lm.hidden(ids_BT)
-    _, maps_BLHQK = maps_of(lm, ids_BT)
-    _, left_BLHQK = maps_of(lm, ids_BT, ~hidden_BK[:, None] | torch.eye(16, dtype=torch.bool))
-    for row, said in enumerate(hiding_lm.log):
+    _, maps_BLHQK = eager(lm, ids_BT)
+    _, left_BLHQK = eager(lm, ids_BT, hidden_BK=hidden_BK)
+    for row, logged in enumerate(hiding_lm.log):
         left_K = left_BLHQK[row].mean((0, 1, 2))
-        assert said["attention"] == pytest.approx(
-            float(maps_BLHQK[row][..., hidden_BK[row]].sum(-1).mean()), abs=1e-5
-        )
-        assert said["first"] == float(hidden_BK[row, 0]) and said["masks"] == int(
-            (hidden_BK[row] & (ids_BT[row] == lm.mask_token_id)).sum()
-        )
-        assert said["left"] == pytest.approx(float(left_K.max()), abs=1e-5) and said["second"] == float(
-            left_K.argmax() == 1
-        )
+        attention = float(maps_BLHQK[row][..., hidden_BK[row]].sum(-1).mean())
+        assert logged["attention"] == pytest.approx(attention, abs=1e-5)
+        assert logged["first"] == float(hidden_BK[row, 0])
+        assert logged["masks"] == int((hidden_BK[row] & (ids_BT[row] == lm.mask_token_id)).sum())
+        assert logged["left"] == pytest.approx(float(left_K.max()), abs=1e-5)
+        assert logged["second"] == float(left_K.argmax() == 1)
     assert len(hiding_lm.log) == 3
 
 
@@ -209,16 +187,13 @@ def test_the_log_says_what_was_hidden_and_what_is_left(make_lm, make_ids):
 def test_hiding_no_key_changes_no_bit(make_lm, make_ids, kind):
     lm, ids_NT = make_lm(kind), make_ids(3, 14)
     hiding_lm = hiding_model(lm, Hiding(count=0))
-    measure = (
-        (lambda model: nelbo(model, ids_NT, 3)) if lm.is_diffusion else (lambda model: nll(model, ids_NT))
-    )
-    pd.testing.assert_frame_equal(measure(hiding_lm), measure(lm), check_exact=True)
-    write = (
-        (lambda model: generate(model, ids_NT, SAMPLER, 3))
-        if lm.is_diffusion
-        else (lambda model: decode(model, ids_NT, 8, 1.0, 3))
-    )
-    assert torch.equal(write(hiding_lm), write(lm))
+    scores = [score(model, ids_NT, 3) for model in (hiding_lm, lm)]
+    pd.testing.assert_frame_equal(*scores, check_exact=True)
+    if lm.is_diffusion:
+        texts = [generate(model, ids_NT, SAMPLER, 3) for model in (hiding_lm, lm)]
+    else:
+        texts = [decode(model, ids_NT, 8, 1.0, 3) for model in (hiding_lm, lm)]
+    assert torch.equal(*texts)
     assert hiding_lm.log == []
 
 

@@ -114,11 +114,9 @@ def test_query_windows_partition_the_queries(first, last, steps):
     windows = query_windows(first, last, steps)
     assert [query for window in windows for query in range(*window)] == list(range(first, last))
     widths = [stop - start for start, stop in windows]
-    assert (
-        len(windows) == steps
-        and widths[:-1] == [(last - first) // steps] * (steps - 1)
-        and widths[-1] >= widths[0]
-    )
+    assert len(windows) == steps
+    assert widths[:-1] == [(last - first) // steps] * (steps - 1)
+    assert widths[-1] >= widths[0]
 
 
 def test_a_guided_sampler_is_refused(tiny_dlm, make_ids):

@@ -2,13 +2,10 @@
 
 import json
 
-import numpy as np
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from sinkprune_companion.harness import quality
 from sinkprune_companion.training import card, card_measures
-from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.models.embedded import ADAPTERS
 
 
@@ -21,20 +18,6 @@ def test_a_committed_card_is_in_step_with_its_measures_its_log_and_its_adapter(n
         assert measures["adapter"] == card.adapter_digest(folder), "run `sinkprune card`"
     text = card.card_text(folder, measures)
     assert (folder / "README.md").read_text(encoding="utf-8") == text, "run `sinkprune card --render`"
-
-
-def test_measures_are_paired_and_equal_direct_ones(tiny_dlm, tiny_ar, make_ids):
-    ids_NT = make_ids(4, 9)
-    nats = card_measures.likelihood(tiny_dlm, tiny_ar, ids_NT, draws=4, seed=3)
-    bound = nelbo(tiny_dlm, ids_NT, 4, 3).value.mean()
-    exact = nll(tiny_ar, ids_NT).value.mean()
-    assert nats["dlm"]["value"] == pytest.approx(bound) and nats["ar"]["value"] == pytest.approx(exact)
-    assert nats["difference"]["value"] == pytest.approx(bound - exact)
-    filled = quality.filling(tiny_dlm, tiny_ar, ids_NT, seed=3)
-    for level in card_measures.filling(tiny_dlm, tiny_ar, ids_NT, seed=3):
-        for name, lm in (("dlm", tiny_dlm), ("ar", tiny_ar)):
-            part = filled[(filled.model == lm.name) & (filled.share == level["masked"])]
-            assert level[name]["correct"]["value"] == pytest.approx(np.mean(part.correct))
 
 
 def test_a_whole_measurement_of_a_tiny_adapter_ends_in_a_card(

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from sinkprune_companion.training.losses import masked_cross_entropy, next_token_cross_entropy
+from sinkprune_companion.training.losses import masked_cross_entropy
 from sinkprune_core.diffusion.noise import random_mask, stratified_counts
-from sinkprune_core.evaluation.likelihood import nll
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
@@ -72,9 +71,3 @@ def test_the_first_token_is_masked_at_the_noise_level_and_never_predicted(tiny_d
         assert found == pytest.approx(float(level), abs=0.2)
     assert is_masked.double().mean() == pytest.approx(float(levels.mean()), abs=0.05)
     assert is_masked[levels == 1].all()  # where everything is masked, it is
-
-
-def test_the_next_token_loss_is_the_negative_log_likelihood(tiny_ar, make_ids):
-    ids_BT = make_ids(3, 7)
-    expected = nll(tiny_ar, ids_BT).value.mean()
-    assert next_token_cross_entropy(tiny_ar, ids_BT, generator(0)).item() == pytest.approx(expected, rel=1e-5)

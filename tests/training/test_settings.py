@@ -35,11 +35,6 @@ def test_the_rate_warms_up_stays_and_falls_to_zero():
     assert config.rate(100) == 0
 
 
-@pytest.mark.parametrize(("tokens", "steps"), [(1, 1), (8, 1), (9, 2), (16, 2), (17, 3)])
-def test_steps_cover_all_tokens(tokens, steps):
-    assert Training(tokens=tokens, lengths=(4,), batch_tokens=8).steps == steps
-
-
 # what a folder holds
 
 

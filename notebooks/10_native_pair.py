@@ -1,0 +1,308 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,-all
+#     formats: ipynb,py:percent
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 10 · A pair trained from scratch
+#
+# **Question.** The pair of the other notebooks was adapted from an AR model, and may have kept its
+# sinks. Do the claims hold for two small models that saw nothing before: one trained to denoise,
+# one to predict the next token, from the same weights, on the same text in the same order?
+#
+# | profile | time | peak memory |
+# |---|---|---|
+# | the defaults | 5 core-minutes, estimated | 2 GB |
+# | evidence | about 12 core-hours with AMX, estimated | 2 GB a job |
+#
+# Every measurement is made on several trainings, and intervals hold the chance of training.
+
+# %% [markdown]
+# **Parameters**, with the values that *Run all* takes: they train for a minute, which shows the
+# machinery and says nothing about the claims.
+
+# %% tags=["parameters"]
+profile: str = "manual"  # results go to runs/<profile>
+tokens: int = 8192  # training tokens of each model
+crop_lengths: list[int] = [64, 128]  # tokens per crop of training text
+batch_tokens: int = 2048  # tokens per step
+seeds: int = 2  # trainings of each kind
+first_seed: int = 0  # number of the first training: one cell of a sweep takes one
+prompts: int = 4  # held-out prompts to continue
+prompt_length: int = 32  # tokens of each prompt
+length: int = 64  # tokens of a finished text, and of a scored sequence
+steps: int = 8  # denoising steps; the AR model's queries are cut into as many windows
+sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
+draws: int = 1  # noise draws per sequence
+hidden: int = 5  # keys to hide in the middle third of the layers
+calibration: int = 2  # calibration sequences
+noise_levels: int = 4  # noise levels at which each of them is seen
+sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
+stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
+device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
+dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
+
+# %% [markdown]
+# **Set-up.** Installs the package where it is missing (Colab), checks the parameters before any
+# work, and says where results go and which values a larger profile put in place of the defaults.
+
+# %% tags=["setup"]
+import importlib.util
+import subprocess
+import sys
+
+SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
+if importlib.util.find_spec("sinkprune_core") is None:
+    if not SOURCE:
+        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
+    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
+    importlib.invalidate_caches()
+from sinkprune_companion.run.parameters import start
+
+run = start("10_native_pair", globals())
+
+# %% [markdown]
+# ## What is expected
+#
+# If sinks come with denoising and not with the base, the pair from scratch shows what the adapted
+# pair shows: sinks that move more in the DLM, that it can be without at a lower cost, and whose
+# stable part alone matters when weights are scored.
+#
+# **What would falsify it.** One of these: the temporal variance of the centroid is higher in the AR
+# model; hiding its sinks in the middle layers costs the DLM more; leaving stable sinks out of the
+# statistics costs no more than leaving none out.
+#
+# ## Training
+#
+# A Llama of 14 million weights, of which nine are its embedding. Both kinds of one seed begin with
+# the same weights. The command is `sinkprune train --from-scratch`; a training that was stopped goes
+# on where it was.
+
+# %%
+from sinkprune_companion.training.export import export
+from sinkprune_companion.training.lora import train
+from sinkprune_companion.training.settings import Training, training_dtype
+
+KINDS = ("diffusion", "autoregressive")
+home = run.records.parent
+trained = {}
+for seed in range(first_seed, first_seed + seeds):
+    for kind in KINDS:
+        settings = Training(
+            kind=kind,
+            from_scratch=True,
+            tokens=tokens,
+            lengths=crop_lengths,
+            batch_tokens=batch_tokens,
+            seed=seed,
+            dtype=training_dtype(dtype, run.device),
+        )
+        name = f"native-{kind}-{tokens}-{seed}"
+        trained[kind, seed] = home / "models" / name
+        if not trained[kind, seed].exists():
+            checkpoint = train(settings, home / "trainings" / name, device=run.device)
+            export(checkpoint, trained[kind, seed])
+
+# %% [markdown]
+# ## How good are they?
+#
+# Nats per token of held-out text, beside a unigram and a bigram model that were fitted on the
+# shipped training text. A model that is no better than these has not learned to use a context.
+
+# %%
+import pandas as pd
+from sinkprune_companion.experiments.ngram_levels import ngram_levels
+from sinkprune_companion.experiments.variants import Variant
+from sinkprune_companion.run.texts import held_out_texts
+from sinkprune_core.models.loading import load
+
+models = {key: load(folder, dtype, run.device) for key, folder in trained.items()}
+prints = {key: lm.fingerprint() for key, lm in models.items()}
+texts = held_out_texts(models["diffusion", first_seed].tokenizer, sequences, length)
+frames = []
+for (kind, seed), lm in models.items():
+    with Variant(lm, prints[kind, seed]) as dense:
+        frames.append(dense.scores(run, texts, draws, kind=kind, training=seed))
+quality = pd.concat(frames, ignore_index=True)
+levels = ngram_levels(models["diffusion", first_seed].tokenizer, texts)
+of_levels = levels.groupby(levels.text.str.partition("/")[0])[["unigram", "bigram"]].mean()
+quality.pivot_table("value", "text", "kind").join(of_levels).round(2)
+
+# %% [markdown]
+# ## Do sinks move?
+#
+# The paper's measure, as in [notebook 01](01_sink_variance.ipynb): the temporal variance of the
+# sink centroid over the steps in which a text is written, by the sum over all queries so far.
+
+# %%
+import torch
+from sinkprune_companion.experiments import sink_conditions, sink_measures
+from sinkprune_core.sinks.readings import LITERAL
+from sinkprune_core.sinks.trace import Trace, trace
+
+(condition,) = sink_conditions.conditions(["natural"], [False], [length], ["llada"])
+sampler = sink_conditions.sampler_of(condition, prompt_length, steps, temperature=1.0)
+rows = []
+for (kind, seed), lm in models.items():
+    chosen = sink_conditions.prompts(lm.tokenizer, condition, prompts, prompt_length, seed)
+    prompt_BT = torch.cat(list(chosen.values()))
+    one = run.artifact(
+        f"trace-{kind}",
+        Trace,
+        lambda lm=lm, prompt_BT=prompt_BT, seed=seed: trace(lm, prompt_BT, sampler, seed, 4),
+        model=prints[kind, seed],
+        sampler=sampler,
+        prompts=prompt_BT.tolist(),
+        seed=seed,
+    )
+    measured = sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind)
+    rows.append(measured.assign(training=seed))
+sinks = pd.concat(rows, ignore_index=True)
+literal = sinks[sinks.reading == LITERAL]
+METRICS = ["temporal_variance", "stable_share", "overlap", "sinks_per_step"]
+literal.groupby(["kind", "training"])[METRICS].mean().round(3)
+
+# %% [markdown]
+# ## Does a model need them?
+#
+# The strongest keys, or as many random ones, hidden in the middle third of the layers, as in
+# [notebook 02](02_hiding_sinks.ipynb). `left` is the share of attention that the strongest
+# remaining key gets: where it is as large as `attention` was, another key has taken over.
+
+# %%
+from sinkprune_companion.experiments.hiding_scores import hiding_scores
+from sinkprune_core.sinks.hiding import Hiding
+
+HIDINGS = [Hiding(keys, hidden, layers="middle") for keys in ("top", "random")]
+parts = []
+for (kind, seed), lm in models.items():
+    scored = hiding_scores(run, lm, prints[kind, seed], HIDINGS, texts, draws)
+    parts.append(scored.assign(kind=kind, training=seed))
+without_keys = pd.concat(parts, ignore_index=True)
+some_hidden = without_keys[without_keys["count"] > 0]
+some_hidden.groupby(["kind", "label"])[["excess", "attention", "left"]].mean().round(3)
+
+# %% [markdown]
+# ## Which sinks matter when weights are scored?
+#
+# The DLMs, pruned by Wanda to 50 % on noised text with dense propagation; what is left out of the
+# statistics is all that differs, as in [notebook 08](08_stable_sinks.ipynb). Each training has a
+# calibration draw and noise of its own.
+
+# %%
+from sinkprune_companion.experiments import stable_sinks
+from sinkprune_companion.experiments.variants import SharedStatistics
+from sinkprune_companion.run.texts import calibration_draw
+
+given = {"sink_std": sink_std, "stability_threshold": stability_threshold}
+recipes = stable_sinks.recipes(0.5, noise_levels, **given)
+frames = []
+for (kind, seed), lm in models.items():
+    if kind != "diffusion":
+        continue
+    text = calibration_draw(lm, calibration, length, seed)
+    shared = SharedStatistics(lm, list(recipes.values()), text)
+    for left_out, recipe in recipes.items():
+        with Variant(lm, prints[kind, seed], recipe, text, shared) as variant:
+            about = {"left_out": left_out, "training": seed}
+            frames.append(variant.scores(run, texts, draws, noise=seed, **about))
+pruned = pd.concat(frames, ignore_index=True)
+pruned.groupby("left_out", sort=False)[["value", "left_out_share"]].mean().round(4)
+
+# %% [markdown]
+# ## The findings
+#
+# Differences by training and unit: prompts, or sequences. The trainings are the repetitions of each
+# interval, so it holds their chance.
+
+# %%
+from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_core.evaluation.intervals import crossed_interval
+
+
+def table_of(frame: pd.DataFrame, column: str, unit: str):
+    """A column by training and unit, (trainings, units)."""
+    return frame.pivot_table(column, "training", unit).to_numpy()
+
+
+def of_kind(frame: pd.DataFrame, column: str, unit: str):
+    """The same, DLM − AR."""
+    diffusion, autoregressive = (
+        table_of(frame[frame.kind == kind], column, unit) for kind in KINDS
+    )
+    return diffusion - autoregressive
+
+
+beyond_random = some_hidden.pivot_table(
+    "excess", ["kind", "training", "sequence"], "keys"
+).reset_index()
+beyond_random["beyond"] = beyond_random["top"] - beyond_random["random"]
+found = {
+    "temporal_variance_difference": crossed_interval(
+        of_kind(literal, "temporal_variance", "prompt")
+    ),
+    "excess_difference_middle_layers": crossed_interval(
+        of_kind(beyond_random, "beyond", "sequence")
+    ),
+}
+
+# %% [markdown]
+# What leaving tokens out costs, with a margin that is a share of what pruning costs at all:
+
+# %%
+dense = table_of(quality[quality.kind == "diffusion"], "value", "sequence")
+by_left_out = {
+    left_out: table_of(part, "value", "sequence") for left_out, part in pruned.groupby("left_out")
+}
+damage = float((by_left_out["none"] - dense).mean())
+COMPARED = {"unstable": "unstable", "stable": "stable", "all": "all_sinks", "random": "random"}
+for left_out, short in COMPARED.items():
+    cost = crossed_interval(by_left_out[left_out] - by_left_out["none"])
+    found[f"{short}_minus_none"] = with_share_of_damage(cost, damage) if damage > 0 else cost
+run.find(found)
+
+# %% [markdown]
+# All numbers:
+
+# %%
+from sinkprune_companion.figures.forests import listed
+from sinkprune_companion.run.shown import Folded
+
+Folded(listed(found))
+
+# %% [markdown]
+# ## The figure: which sinks matter
+
+# %%
+from sinkprune_companion.figures import figures, forests
+
+title = "What leaving tokens out costs a DLM trained from scratch"
+rows = pd.DataFrame(
+    [
+        {"left_out": name, "value": cost.value, "low": cost.low, "high": cost.high}
+        for name, short in COMPARED.items()
+        for cost in [found[f"{short}_minus_none"]]
+    ]
+).assign(panel="50 %")
+figures.save_figure(
+    run,
+    forests.plot_rows(rows, "panel", "left_out", "NELBO above none (nats per token)", title),
+    "left_out",
+    rows,
+    f"{title}: NELBO beside nothing left out, with 95 % intervals over trainings and sequences.",
+)
+
+# %% [markdown]
+# **What this does not show.** Fourteen million weights and a few million tokens: text of low
+# quality, as the levels above say. Both kinds saw equal tokens, of which a DLM learns less.
