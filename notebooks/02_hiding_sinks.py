@@ -56,16 +56,11 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-import importlib.util
-import subprocess
-import sys
+from importlib.util import find_spec
 
 SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if importlib.util.find_spec("sinkprune_core") is None:
-    if not SOURCE:
-        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
-    importlib.invalidate_caches()
+if find_spec("sinkprune_core") is None:
+    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
 from sinkprune_companion.run.parameters import start
 
 run = start("02_hiding_sinks", globals())
@@ -86,9 +81,9 @@ run = start("02_hiding_sinks", globals())
 #
 # ## The intervention
 #
-# Only its own query sees a hidden key, in all heads and, if not said otherwise, in all layers; the
-# attention of every other query is renormalised, as softmax does. A first forward over the same
-# state tells how much attention each key receives, and so which keys are hidden:
+# Only its own query sees a hidden key; the attention of every other query is renormalised, as
+# softmax does. A first forward over the same state tells how much attention each key receives, and
+# so which keys are hidden:
 #
 # * **strongest**: the keys that receive most. In the DLM they are chosen at each noised state, and
 #   masks can be among them. In the AR model the later half of the queries chooses, among keys that
@@ -98,6 +93,10 @@ run = start("02_hiding_sinks", globals())
 # * **first token kept**: the same, with position 0 never hidden.
 # * **first token**: position 0 alone, special or not. It is compared with one key at another
 #   position, a random one or the strongest.
+#
+# One key and five are hidden in every condition; in the main one also all of `counts`, and five in
+# one third of the layers alone. Five are a smaller share of a longer text, so with `same_share` as
+# large a share is hidden there, too.
 
 # %%
 from sinkprune_companion.experiments import sink_conditions
@@ -119,17 +118,6 @@ if min(sequences, long_sequences, prompts) < 2 or min(prompt_length, written + 4
     )
 conditions = sink_conditions.conditions(texts, first_tokens, lengths, ["llada"])
 main = conditions[0]
-whole = prompt_length + written
-writing = sink_conditions.conditions(
-    [texts[0], sink_conditions.NOTHING], first_tokens, [whole], samplers
-)
-
-# %% [markdown]
-# What is hidden: one key and five in every condition; in the main one also all of `counts`, and
-# five in one third of the layers alone, the same keys as in all layers. Five are a smaller share of
-# a longer text, so with `same_share` as large a share is hidden there, too.
-
-# %%
 one_key = [Hiding("first", 1), Hiding("random", 1, first=False)]
 by_count = {
     count: [Hiding("top", count), Hiding("random", count), Hiding("top", count, first=False)]
@@ -148,19 +136,42 @@ dlm, ar = load(model, dtype, run.device), load(twin, dtype, run.device)
 prints = {lm.name: lm.fingerprint() for lm in (dlm, ar)}
 
 # %% [markdown]
+# **A hidden key in code.** An attention mask takes the five strongest keys of one text from all
+# queries but their own. The library, which does the same in chosen layers and at every state, must
+# give the same hidden states.
+
+# %%
+import torch
+from sinkprune_core.sinks import attention
+from sinkprune_core.sinks.hiding import hiding_model
+
+texts_of_main = sink_conditions.prompts(dlm.tokenizer, main, sequences, main.tokens, seed)
+ids_1T = next(iter(texts_of_main.values()))[:1].to(dlm.device)
+with torch.inference_mode():
+    with attention.track(dlm.model) as tracker:
+        dlm.hidden(ids_1T)
+        mass_K = tracker.take().mean((0, 1, 2, 3))  # over the text, layers and heads
+    sees_QK = torch.ones(len(mass_K), len(mass_K), dtype=torch.bool, device=dlm.device)
+    sees_QK[:, mass_K.topk(COUNT).indices] = False
+    sees_QK.fill_diagonal_(True)
+    without_1TD = dlm.model.base_model(ids_1T, attention_mask=sees_QK[None, None])[0]
+    of_library_1TD = hiding_model(dlm, Hiding("top", COUNT)).hidden(ids_1T)
+assert torch.allclose(without_1TD, of_library_1TD, atol=1e-3)
+
+# %% [markdown]
 # ## Scoring without sinks
 #
 # The DLM's NELBO and the AR model's exact likelihood on the same held-out text. The DLM sees the
 # same noise in every variant. Both count all tokens of a text but its first, which is context, also
 # where `<|endoftext|>` stands before it (with `same_tokens`; without, it counts there). The
 # *excess* is what hiding costs: nats per token above the model that sees all keys, paired by
-# sequence and noise.
+# sequence and noise. Where paragraphs are too short, as in documentation and for long texts, a text
+# runs over several of them. Long ones of natural English then show `<unk>`, WikiText-2's sign for a
+# rare word.
 
 # %%
 import pandas as pd
 from sinkprune_companion.experiments.hiding_scores import hiding_scores
-
-DESCRIBED = ["value", "excess", "attention", "first", "masks", "left", "second"]
 
 
 def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFrame:
@@ -177,11 +188,6 @@ def scored(lm, fingerprint: str, condition, hidings: list[Hiding]) -> pd.DataFra
     return frame.assign(condition=condition.name(main) or "main", what=what)
 
 
-# %% [markdown]
-# Where paragraphs are too short, as in documentation and for long texts, a text runs over several
-# of them. Long ones of natural English then show `<unk>`, WikiText-2's sign for a rare word.
-
-# %%
 parts = []
 for condition in conditions:
     hidings = list(every if condition == main else few)
@@ -191,122 +197,144 @@ for condition in conditions:
 all_scores = pd.concat(parts, ignore_index=True)
 scores = all_scores[all_scores.layers == "all"]
 in_main = scores[scores.condition == "main"]
-in_main.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
 
 # %% [markdown]
-# `attention` is the share of all attention that the hidden keys had received. `first` says how
-# often position 0 was among them, and `masks` how many were masks. `left` is the share that the
-# strongest key receives once they are hidden, and `second` how often that key is position 1: a new
-# sink may take over. Without position 0, the second token of a causal model sees only itself, as
-# the first one did.
-#
-# ## The figure: what hiding costs
+# **Differences**, paired by sequence: the excess of one side minus that of the other. A side is a
+# model, a choice of keys and their number.
 
 # %%
-from sinkprune_companion.figures import figures, forests
 from sinkprune_core.evaluation.intervals import interval
 
-single = in_main.label == "random, first token kept"  # measured for one key alone, below
-some_hidden = in_main[(in_main["count"] > 0) & ~single]
-costs = figures.intervals(some_hidden, ["model", "kind", "label", "count"], "excess")
-
-# %% [markdown]
-# From one key to several, in the main condition:
-
-# %%
-says = "Hiding keys in all layers, by the number of keys"
-axes = {"count": "keys hidden", "value": "excess (nats per token)"}
-figures.save_figure(
-    run,
-    figures.plot_curves(
-        costs, "count", "value", "label", axes, ("low", "high"), title=says, panel="model"
-    ),
-    "costs",
-    costs,
-    f"bars: 95 % interval over sequences. {says}",
-)
-
-# %% [markdown]
-# ## Condition by condition: position 0 against another position
-#
-# One key is hidden: the first, a random other, or the strongest other. Where `<|endoftext|>` stands
-# before the text, the first key is that token. A model that does not depend on a special first
-# token pays for position 0 what it pays for any other.
-
-# %%
-POSITIONS = {
-    "first token": "position 0: excess (nats)",
-    "random, first token kept": "a random other: excess (nats)",
-    "strongest, first token kept": "strongest other: excess (nats)",
+KEPT = "strongest, first token kept"
+CONTRASTS = {
+    "excess_difference": ((dlm, "strongest", COUNT), (ar, "strongest", COUNT)),
+    "excess_difference_without_first": ((dlm, KEPT, COUNT), (ar, KEPT, COUNT)),
+    "top_minus_random_dlm": ((dlm, "strongest", COUNT), (dlm, "random", COUNT)),
+    "top_minus_random_ar": ((ar, "strongest", COUNT), (ar, "random", COUNT)),
+    "first_minus_other_dlm": ((dlm, "first token", 1), (dlm, KEPT, 1)),
+    "first_minus_random_dlm": ((dlm, "first token", 1), (dlm, "random, first token kept", 1)),
+    "first_minus_random_ar": ((ar, "first token", 1), (ar, "random, first token kept", 1)),
 }
-one_hidden = scores[(scores["count"] == 1) & scores.label.isin(list(POSITIONS))]
-positions = one_hidden.pivot_table(
-    "excess", ["kind", "what", "sequence"], "label", sort=False
-).reset_index()
-says = "Hiding position 0 or one other position, by condition"
-figures.save_figure(
-    run,
-    forests.plot_by_row(positions, "what", POSITIONS, says, sharex=True),
-    "positions",
-    positions,
-    f"what hiding one key costs. {says}",
-)
+FEW = ("excess_difference", "top_minus_random_dlm", "top_minus_random_ar")
+
+
+def by_unit(frame: pd.DataFrame, lm, label: str, count: int, column: str = "excess"):
+    """One column of one model and hiding, by sequence or prompt."""
+    part = frame[(frame.model == lm.name) & (frame.label == label) & (frame["count"] == count)]
+    return part.sort_values("sequence")[column].to_numpy()
+
+
+found = {}
+for third in thirds:
+    part = all_scores[(all_scores.condition == "main") & (all_scores.layers == third)]
+    for name in FEW:
+        one, other = CONTRASTS[name]
+        found[f"{name}_{third}_layers"] = interval(by_unit(part, *one) - by_unit(part, *other))
+for condition, part in scores.groupby("condition", sort=False):
+    ending = "" if condition == "main" else f"_{condition}"
+    for name, (one, other) in CONTRASTS.items():
+        found[name + ending] = interval(by_unit(part, *one) - by_unit(part, *other))
+for condition, count in shared_counts.items():
+    part = scores[scores.condition == condition.name(main)]
+    for name in FEW:
+        costs = [by_unit(part, lm, label, count) for lm, label, _ in CONTRASTS[name]]
+        found[f"{name}_{condition.name(main)}_same_share"] = interval(costs[0] - costs[1])
+run.find(found)
 
 # %% [markdown]
-# The same with more keys hidden, the strongest or as many random ones: five, or where a row says so
-# as large a share of a longer text as five are of the shortest.
-
-# %%
-KEYS = {
-    "strongest": "strongest keys: excess (nats)",
-    "random": "random keys: excess (nats)",
-}
-
-
-def draw_keys(frame: pd.DataFrame, rows: str, name: str, says: str):
-    is_share = (frame.condition != "main") & (frame["count"] > COUNT)
-    hidden = frame[is_share | (frame["count"] == COUNT)]
-    costs = hidden[hidden.label.isin(list(KEYS))].pivot_table(
-        "excess", ["kind", rows, "sequence"], "label", sort=False
-    )
-    costs = costs.reset_index()
-    drawn = forests.plot_by_row(costs, rows, KEYS, says, sharex=True)
-    return figures.save_figure(run, drawn, name, costs, f"what hiding keys costs. {says}")
-
-
-draw_keys(scores, "what", "conditions", "Hiding the strongest keys or random ones, by condition")
-
-# %% [markdown]
-# ## Layer by layer
+# ## The finding: layer by layer
 #
 # The same five keys, hidden in one third of the layers alone. A key that is hidden from the first
 # layer on can leave its place to another; one that is hidden later is what earlier layers made of
 # it. A profile that lists no `thirds` has the row of all layers only.
 
 # %%
-WHERE = {"all": "all layers", **{third: f"{third} third of the layers" for third in thirds}}
+from IPython.display import display
+from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.pages.titles import title
+
+
+def costs_of_keys(part: pd.DataFrame, comparison: str, count: int = COUNT) -> list[dict]:
+    """A row per model: what the strongest keys cost, and beside it as many random ones."""
+    rows = []
+    for lm in (dlm, ar):
+        cost = interval(by_unit(part, lm, "strongest", count))
+        row = {"comparison": comparison, "kind": lm.kind, "keys": count, "value": cost.value}
+        row |= {"low": cost.low, "high": cost.high, "sequences": cost.units}
+        rows.append(row | {"beside": by_unit(part, lm, "random", count).mean()})
+    return rows
+
+
+COSTS = "excess (nats per token)"
+RANDOM = "as many random keys"
+WHERE = {"middle": "middle third", "late": "late third", "early": "early third"}
 of_main = all_scores[all_scores.condition == "main"]
-says = "Hiding the strongest keys or random ones, in all layers or in one third of them"
-draw_keys(of_main.assign(where=of_main.layers.map(WHERE)), "where", "layers", says)
+rows = []
+for layers in [third for third in WHERE if third in thirds] + ["all"]:
+    place = WHERE.get(layers, "all layers")
+    rows += costs_of_keys(of_main[of_main.layers == layers], place)
+by_layers = pd.DataFrame(rows)
+says = title(run, "layers", "What hiding the five strongest keys costs, by the layers they leave")
+drawn = forests.plot_costs(by_layers, COSTS, says, RANDOM)
+decided = {name: found[name] for name in found if name in FEW or name.endswith("_layers")}
+table = pd.concat([by_layers, forests.forest_table(decided)])
+figures.save_figure(run, drawn, "layers", table, f"what hiding five keys costs. {says}")
 
 # %% [markdown]
-# Was a sink hidden at all? Before, the hidden keys got the share `attention` of all attention. Once
-# they are hidden, the strongest key that remains gets the share `left`. Where that is as much as
-# one sink had, another key has taken over, and the cost is not that of being without a sink.
+# **Was a sink hidden at all?** Before, the hidden keys got the share `attention` of all attention.
+# Once they are hidden, the strongest key that remains gets the share `left`; `second` says how
+# often that is position 1. Where `left` is as much as one sink had, another key has taken over, and
+# the cost is not that of being without a sink. Without position 0, the second token of a causal
+# model sees only itself, as the first one did.
 
 # %%
-strongest = all_scores[(all_scores.label == "strongest") & (all_scores["count"] == COUNT)]
-checked = strongest.groupby(["what", "layers", "model"], sort=False)
+strongest = of_main[(of_main.label == "strongest") & (of_main["count"] == COUNT)]
+checked = strongest.groupby(["layers", "model"], sort=False)
 checked[["excess", "attention", "left", "second"]].mean().round(3)
 
 # %% [markdown]
-# What the text costs each model, in nats per token, with no key hidden and with five, by condition:
+# ## More keys, hidden in all layers
 
 # %%
-by_condition = scores[scores["count"].isin([0, COUNT])].pivot_table(
-    "value", ["model", "what"], "label", sort=False
-)
-by_condition.round(3)
+single = in_main.label == "random, first token kept"  # measured for one key alone, below
+some_hidden = in_main[(in_main["count"] > 0) & ~single]
+costs = figures.intervals(some_hidden, ["model", "kind", "label", "count"], "excess")
+says = title(run, "costs", "What hiding keys in all layers costs, by the number of keys")
+axes = {"count": "keys hidden", "value": COSTS}
+ends = ("low", "high")
+drawn = figures.plot_curves(costs, "count", "value", "label", axes, ends, title=says, panel="model")
+figures.save_figure(run, drawn, "costs", costs, f"bars: 95 % interval over sequences. {says}")
+
+# %% [markdown]
+# ## Other text, a special first token, longer text
+#
+# Five keys in all layers, or where a row says so as large a share of a longer text as five are of
+# the shortest.
+
+# %%
+rows = []
+for (_, what), part in scores.groupby(["condition", "what"], sort=False):
+    hidden = part[part.label.isin(["strongest", "random"]) & (part["count"] >= COUNT)]
+    fewest = COUNT if (hidden["count"] == COUNT).any() else hidden["count"].max()
+    rows += costs_of_keys(hidden, what, fewest)
+by_condition = pd.DataFrame(rows)
+says = title(run, "conditions", "What hiding the five strongest keys costs, by condition")
+drawn = forests.plot_costs(by_condition[by_condition["keys"] == COUNT], COSTS, says, RANDOM)
+display(figures.save_figure(run, drawn, "conditions", by_condition, f"what hiding costs. {says}"))
+by_condition[by_condition["keys"] != COUNT].round(3)
+
+# %% [markdown]
+# **Position 0 against another position.** One key is hidden: the first, a random other, or the
+# strongest other. A model that does not depend on a special first token pays for position 0 what it
+# pays for any other.
+
+# %%
+POSITIONS = ["first token", "random, first token kept", "strongest, first token kept"]
+one_hidden = scores[(scores["count"] == 1) & scores.label.isin(POSITIONS)]
+positions = figures.intervals(one_hidden, ["what", "model", "label"], "excess")
+cells = [f"{row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in positions.itertuples()]
+shown = positions.assign(cell=cells)
+shown.pivot_table("cell", ["what", "model"], "label", aggfunc="first", sort=False)
 
 # %% [markdown]
 # ## Writing without sinks
@@ -317,10 +345,9 @@ by_condition.round(3)
 # stands beside the score. Other conditions are prompts behind `<|endoftext|>`, that token alone,
 # and other samplers. From that token alone only the DLM writes: an AR model that begins with one
 # key has no five to hide. It knows one sampler, too: beside Dream's stand its texts of the main
-# condition. What a sampler writes with no key hidden is in the table.
+# condition.
 
 # %%
-import torch
 from sinkprune_companion.experiments.hiding_scores import hiding_texts
 
 rules = {
@@ -328,6 +355,9 @@ rules = {
     "dream": Sampler(written, steps, None, "entropy", "time", temperature),
 }
 variants = [Hiding("top", COUNT), Hiding("random", COUNT)]
+writing = sink_conditions.conditions(
+    [texts[0], sink_conditions.NOTHING], first_tokens, [prompt_length + written], samplers
+)
 
 
 def wrote(lm, condition) -> pd.DataFrame:
@@ -338,21 +368,16 @@ def wrote(lm, condition) -> pd.DataFrame:
     return frame.assign(condition=condition.name(writing[0]) or "main")
 
 
-# %% [markdown]
-# In every condition:
-
-# %%
 parts = []
 for condition in writing:
     writers = [dlm] if condition.text == sink_conditions.NOTHING else [dlm, ar]
     parts += [wrote(lm, condition) for lm in writers]
 texts_written = pd.concat(parts, ignore_index=True)
-texts_written.groupby(["condition", "model", "label"], sort=False)[
-    ["value", "excess", "changed", "distinct", "attention"]
-].mean().round(3)
+columns = ["value", "excess", "changed", "distinct", "attention"]
+texts_written.groupby(["condition", "model", "label"], sort=False)[columns].mean().round(3)
 
 # %% [markdown]
-# One prompt:
+# One prompt, with what was hidden in front of each text:
 
 # %%
 shown = texts_written[(texts_written.sequence == 0) & (texts_written.condition == "main")]
@@ -366,91 +391,24 @@ def in_one_line(ids) -> str:
 print(f"prompt: {in_one_line(first[0])}")
 for row in shown.itertuples():
     text = in_one_line([int(token) for token in row.tokens.split()])
-    print(f"{row.model}, hidden: {row.label}: {text}")
-
-# %% [markdown]
-# ## The base
-#
-# What are sinks worth to the model that both were trained from? The same scoring of `base` in the
-# main condition; the ledger has a row for it. The pair leaves the memory first.
-
-# %%
-for lm in (dlm, ar):
-    lm.model.to("meta")  # names and tokenizers are all that is needed of them from here on
-original = load(base, dtype, run.device)
-base_scores = scored(original, original.fingerprint(), main, few)
-base_scores.groupby(["model", "label", "count"], sort=False)[DESCRIBED].mean().round(3)
+    print(f"\n{row.model}, hidden: {row.label}: {text}")
 
 # %% [markdown]
 # ## The reading
 #
-# Differences are paired by sequence or prompt. Each is the excess of one side minus that of the
-# other; a side is a model, a choice of keys and their number.
+# With the base that both were trained from, whose row the ledger has, and with what was written.
+# The pair leaves the memory for the base.
 
 # %%
-KEPT = "strongest, first token kept"
-CONTRASTS = {
-    "excess_difference": ((dlm, "strongest", COUNT), (ar, "strongest", COUNT)),
-    "excess_difference_without_first": ((dlm, KEPT, COUNT), (ar, KEPT, COUNT)),
-    "top_minus_random_dlm": ((dlm, "strongest", COUNT), (dlm, "random", COUNT)),
-    "top_minus_random_ar": ((ar, "strongest", COUNT), (ar, "random", COUNT)),
-    "first_minus_other_dlm": ((dlm, "first token", 1), (dlm, KEPT, 1)),
-    "first_minus_random_dlm": ((dlm, "first token", 1), (dlm, "random, first token kept", 1)),
-    "first_minus_random_ar": ((ar, "first token", 1), (ar, "random, first token kept", 1)),
-}
+from sinkprune_companion.figures.forests import listed
+from sinkprune_companion.run.shown import Folded, reading
 
-
-def by_unit(frame: pd.DataFrame, lm, label: str, count: int, column: str = "excess"):
-    """One column of one model and hiding, by sequence or prompt."""
-    part = frame[(frame.model == lm.name) & (frame.label == label) & (frame["count"] == count)]
-    return part.sort_values("sequence")[column].to_numpy()
-
-
-def beyond_random(frame: pd.DataFrame, lm):
-    """What the strongest keys cost beyond as many random ones."""
-    return by_unit(frame, lm, "strongest", COUNT) - by_unit(frame, lm, "random", COUNT)
-
-
-# %% [markdown]
-# An ending of a name says in which condition:
-
-# %%
-found = {}
-for condition, part in scores.groupby("condition", sort=False):
-    ending = "" if condition == "main" else f"_{condition}"
-    for name, (one, other) in CONTRASTS.items():
-        found[name + ending] = interval(by_unit(part, *one) - by_unit(part, *other))
-    beyond = beyond_random(part, dlm) - beyond_random(part, ar)
-    found[f"beyond_random_difference{ending}"] = interval(beyond)
-    if condition in ("first_token", "no_first_token"):
-        for lm, short in ((dlm, "dlm"), (ar, "ar")):
-            here = by_unit(part, lm, "none", 0, "value")
-            found[f"{condition}_loss_{short}"] = interval(
-                here - by_unit(in_main, lm, "none", 0, "value")
-            )
+for lm in (dlm, ar):
+    lm.model.to("meta")  # names and tokenizers are all that is needed of them from here on
+original = load(base, dtype, run.device)
+base_scores = scored(original, original.fingerprint(), main, few)
 top = by_unit(in_main, dlm, "strongest", COUNT)
 found["excess_difference_base"] = interval(top - by_unit(base_scores, original, "strongest", COUNT))
-
-# %% [markdown]
-# By third of the layers, and with as large a share of a longer text:
-
-# %%
-FEW = ("excess_difference", "top_minus_random_dlm", "top_minus_random_ar")
-for third in thirds:
-    part = all_scores[(all_scores.condition == "main") & (all_scores.layers == third)]
-    for name in FEW:
-        one, other = CONTRASTS[name]
-        found[f"{name}_{third}_layers"] = interval(by_unit(part, *one) - by_unit(part, *other))
-for condition, count in shared_counts.items():
-    part = scores[scores.condition == condition.name(main)]
-    for name in FEW:
-        costs = [by_unit(part, lm, label, count) for lm, label, _ in CONTRASTS[name]]
-        found[f"{name}_{condition.name(main)}_same_share"] = interval(costs[0] - costs[1])
-
-# %% [markdown]
-# Of what was written:
-
-# %%
 for condition, part in texts_written.groupby("condition", sort=False):
     ending = "" if condition == "main" else f"_{condition}"
     top = by_unit(part, dlm, "strongest", COUNT)
@@ -460,46 +418,15 @@ for condition, part in texts_written.groupby("condition", sort=False):
         difference = top - by_unit(part, ar, "strongest", COUNT)
         found[f"written_difference{ending}"] = interval(difference)
 run.find(found)
-
-# %% [markdown]
-# What they say:
-
-# %%
-from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded, reading
-
-reading(run)
-
-# %% [markdown]
-# All numbers are in nats per token. `first_token_loss` is what a text costs with the special first
-# token minus what it costs without; with it one more token is scored, the first of the text.
-# Notebook 00 scores the same tokens in both.
-
-# %%
+display(reading(run))
 Folded(listed(found))
-
-# %% [markdown]
-# Where sinks are hidden in all layers, another key can take their place:
-
-# %%
-for name, part in in_main.groupby("model", sort=False):
-    means = part.groupby(["label", "count"])[["attention", "left", "second"]].mean()
-    before = means.attention["strongest", 1]
-    print(
-        f"{name}: the strongest key got {before:.0%} of attention; the strongest that is left gets"
-    )
-    for label, count in (("first token", 1), ("strongest", COUNT)):
-        left, second = means.left[label, count], means.second[label, count]
-        what = f"{label}, {count} hidden"
-        print(f"  {left:.0%} ({what}), and is the second token in {second:.0%} of all states")
 
 # %% [markdown]
 # ## Exercises
 #
 # 1. Set `counts` to `[5, 12]`. Expect hiding to cost more with every key, random ones included.
 # 2. Set `twin` to `smol-ar`, the base. Does its first token matter more to it, or less?
-
-# %% [markdown]
+#
 # **What this does not show.** One pair of small models. A nat of a DLM's bound and a nat of an AR
 # model's likelihood are not the same loss; the AR model predicts better and has more to lose. A
 # model that forms a new sink may still need one. Hidden sinks push attention to places it was not

@@ -76,16 +76,11 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-import importlib.util
-import subprocess
-import sys
+from importlib.util import find_spec
 
 SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if importlib.util.find_spec("sinkprune_core") is None:
-    if not SOURCE:
-        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
-    importlib.invalidate_caches()
+if find_spec("sinkprune_core") is None:
+    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
 from sinkprune_companion.run.parameters import start
 
 run = start("03_pruning_results", globals())
@@ -146,9 +141,10 @@ run = start("03_pruning_results", globals())
 
 # %% [markdown]
 # Where each of them is measured, and in how many calibration draws: those that verdicts rest on in
-# most.
+# most. Some of these models answer two-choice items, and so does the dense one.
 
 # %%
+import pandas as pd
 from sinkprune_companion.experiments import pruning_grid
 from sinkprune_core.pruning.patterns import n_and_m
 
@@ -166,43 +162,77 @@ for pattern in patterns:
     zeros, group = n_and_m(pattern)
     plan.append((curve, pattern, zeros / group, pattern_draws))
 plan += [(units, "structured", ratio, pattern_draws) for ratio in ratios]
-
-# %% [markdown]
-# A row per recipe and place, with the draws of each:
-
-# %%
-import pandas as pd
-
 settings = {"noise_levels": noise_levels, "sink_std": sink_std}
 settings["stability_threshold"] = stability_threshold
 grid = []
 for place in plan:
     grid += pruning_grid.grid_rows(*place, calibration, chosen=recipes, **settings)
-table = pd.DataFrame(grid).pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
-table.loc[list(dict.fromkeys(row.variant for row in grid))].astype(object).fillna("–")
-
-# %% [markdown]
-# Some of these models answer two-choice items, and so does the dense one:
-
-# %%
 questions = {"suite": items, "blimp": blimp_pairs}
 asked = {row for row in grid if row.pattern == "unstructured" and row.variant in answering}
 asked = {row for row in asked if row.sparsity in answer_sparsities}
 print(f"{len(grid)} variants, {len(asked)} of which answer, {seeds} calibration draws")
+table = pd.DataFrame(grid).pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
+table.loc[list(dict.fromkeys(row.variant for row in grid))].astype(object).fillna("–")
 
 # %% [markdown]
-# What looks at no calibration text is measured first: the dense model, under the noise of every
-# draw, and `magnitude`. A variant is pruned inside its `with` block, when it is first asked for
-# something that is not on record, and its weights come back at the end.
+# **The method in code.** The official weight of a calibration token is one minus a sigmoid of how
+# far its attention mass lies above the sink threshold. It multiplies the token's input. Wanda's
+# score is a weight's size times the norm of its input ([notebook 00](00_start_here.ipynb)).
+# SparseGPT's divides the weight by its entry in the Cholesky factor of the inverse Gram matrix. The
+# library must give the same.
 
 # %%
-from sinkprune_companion.experiments.variant_answers import variant_answers
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+import torch
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
+from sinkprune_core.calibration.sink_profiles import sink_profiles
+from sinkprune_core.calibration.token_weights import OFFICIAL_ALPHA, heads_of, rows_for
 from sinkprune_core.models.loading import load
+from sinkprune_core.pruning.patterns import lowest, select
+from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.sparsegpt import sparsegpt
 
 dlm = load(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
+sample = calibration_draw(dlm, 2, length, 0)
+official = preset("paper", noise_levels=2)
+profiles = sink_profiles(dlm, sample, official.noise_levels, official.noise, progress=False)
+mass_NST = profiles[0]  # in even shares, a mean over layers and heads
+threshold_NS1 = mass_NST.mean(-1, keepdim=True) + 2 * mass_NST.std(-1, correction=0, keepdim=True)
+alpha = OFFICIAL_ALPHA * heads_of(dlm)  # mass here is a mean over heads, there a sum
+weight_NST = 1 - torch.sigmoid(alpha * (mass_NST - threshold_NS1))
+of_library_RT = rows_for(dlm, sample, official.statistics_key, False, profiles).weight_RT
+assert torch.allclose(weight_NST.flatten(0, 1), of_library_RT, atol=1e-2)
+
+weight_OI = next(iter(dlm.linears(dlm.blocks[0]).values())).weight.detach().float().cpu()
+input_NI = dlm.model.get_input_embeddings()(sample.ids_NT.to(dlm.device)).flatten(0, 1)
+input_NI = input_NI.detach().double().cpu()  # of any input: here of embeddings
+gram_II = input_NI.T @ input_NI
+damped_II = gram_II + 0.01 * gram_II.diagonal().mean() * torch.eye(len(gram_II))
+factor_II = torch.linalg.cholesky(torch.linalg.inv(damped_II), upper=True)
+score_OI = (weight_OI / factor_II.diagonal()).square()
+columns = min(128, len(gram_II))  # the first ones are scored before any weight is updated
+mask_OP = lowest(score_OI[:, :columns].contiguous(), columns // 2)
+_, (of_library_OI,) = sparsegpt(
+    [weight_OI], gram_II.float(), select("row", 0.5), None, 0.01, columns
+)
+assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999  # but for rounding
+
+# %% [markdown]
+# ## The loop
+#
+# What looks at no calibration text is measured first: the dense model, under the noise of every
+# draw, and `magnitude`. A variant is pruned inside its `with` block, when it is first asked for
+# something that is not on record, and its weights come back at the end. Every draw has its own
+# calibration text, and clean baselines get more of it. Recipes with dense propagation share their
+# passes over the text, because the dense model computes the same for all of them. Every result is a
+# record, so a run that was stopped goes on where it was.
+
+# %%
+from sinkprune_companion.experiments.scoring import above_dense
+from sinkprune_companion.experiments.variant_answers import variant_answers
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from tqdm.auto import tqdm
+
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 losses, answered = [], []
 for seed in sorted({0, *range(first_seed, last)}) if own_noise else [0]:
@@ -215,15 +245,6 @@ for row in grid:
     if not row.is_calibrated:
         with Variant(dlm, fingerprint, row.recipe) as variant:
             losses.append(variant.scores(run, texts, draws, **row.labels, seed=0))
-
-# %% [markdown]
-# **The loop.** Every draw has its own calibration text, and clean baselines get more of it. Recipes
-# with dense propagation share their passes over the text, because the dense model computes the same
-# for all of them. Every result is a record, so a run that was stopped goes on where it was.
-
-# %%
-from tqdm.auto import tqdm
-
 for seed in tqdm(range(first_seed, last), desc="calibration draws"):
     rows = [row for row in grid if row.is_calibrated and seed < row.draws]
     text = calibration_draw(dlm, calibration, length, seed)
@@ -237,150 +258,129 @@ for seed in tqdm(range(first_seed, last), desc="calibration draws"):
             losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
             if row in asked and seed < pattern_draws:
                 answered.append(variant_answers(run, variant, questions, item_draws, **labels))
-
-# %% [markdown]
-# With noise of their own, draws are scored above the dense model on the same sequence under the
-# same noise.
-
-# %%
-from sinkprune_companion.experiments.scoring import above_dense
-
 losses = pd.concat(losses, ignore_index=True)
 answers = pd.concat(answered, ignore_index=True)
-scores = above_dense(losses) if own_noise else losses
+scores = above_dense(losses) if own_noise else losses  # on one sequence under the same noise
 dense = losses[losses.variant == "dense"].value.mean()
 print(f"NELBO of the dense model: {dense:.4f} nats per token")
 
 # %% [markdown]
-# ## The figure: what pruning costs
+# ## The finding: paired differences
 #
-# NELBO of the pruned DLM minus that of the dense one, on the same sequences under the same noise,
-# as a mean over text and calibration draws. Lower is better. Drawn are recipes that were measured at
-# all sparsities; the data of the figure (`quality.csv`) has the others. Magnitude and statistics
-# from sinks alone cost far more; their numbers stand below.
-
-# %%
-from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.figures import figures, forests
-
-FAR_ABOVE = ["magnitude", "structured-magnitude", "only-sinks"]  # of the rest
-excess = pruning_findings.excess(scores)
-near = excess[~excess.recipe.isin(FAR_ABOVE)]
-quality = excess[excess.pattern == "unstructured"]
-cost = "NELBO above the dense model's (nats per token)"
-labels = {"sparsity": "sparsity of the blocks' linear maps", "value": cost}
-title = "What pruning costs, by recipe and sparsity"
-lines = [name for name in curve if name != "wanda-unmatched"]
-drawn = near[(near.pattern == "unstructured") & near.recipe.isin(lines)]
-ends = ("low", "high")
-figure = figures.plot_curves(
-    drawn, "sparsity", "value", "recipe", labels, ends, dodge=0.002, title=title
-)
-caption = "NELBO above the dense model's against sparsity, with 95 % intervals"
-figures.save_figure(run, figure, "quality", quality, caption)
-
-# %% [markdown]
-# What costs far more:
-
-# %%
-excess.set_index(["panel", "recipe"])[["shown"]][excess.recipe.isin(FAR_ABOVE).to_numpy()]
-
-# %% [markdown]
-# ## Patterns
-#
-# The same number of zeros in three layouts: anywhere, 2 of every 4, and 4 of every 8 consecutive
-# inputs. Hardware supports the last two.
+# Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
+# The number of zeros, their pattern and the calibration tokens are equal. The margin of a
+# difference, the smallest that matters, is half of 9.18 % of what its second recipe costs at the
+# same place. The data of each figure has more rows: what fewer tokens are worth to Wanda
+# (`wanda-unmatched`), and extreme controls.
 
 # %%
 from IPython.display import display
-
-grouped = excess.pattern.isin(patterns)
-half = excess.sparsity.isin(excess.sparsity[grouped]) & (excess.pattern != "structured")
-at_half = excess[half & excess.recipe.isin(excess.recipe[grouped])]
-title = "What the same number of zeros costs in three layouts"
-drawn = forests.plot_rows(near[near.index.isin(at_half.index)], "panel", "recipe", cost, title)
-caption = "NELBO above the dense model's by pattern and recipe, with 95 % intervals"
-display(figures.save_figure(run, drawn, "patterns", at_half, caption))
-rows = at_half.pivot(index="recipe", columns="panel", values="shown")
-rows.loc[at_half.recipe.unique(), at_half.panel.unique()].fillna("–")
-
-# %% [markdown]
-# ## Structured
-#
-# Whole key-value groups and MLP channels are removed, the same number in every block. A smaller
-# dense model remains.
-
-# %%
-wide = excess[excess.pattern == "structured"]
-title = "What removing whole units costs"
-drawn = forests.plot_rows(near[near.index.isin(wide.index)], "panel", "recipe", cost, title)
-caption = "NELBO above the dense model's by ratio and recipe, with 95 % intervals"
-display(figures.save_figure(run, drawn, "structured", wide, caption))
-rows = wide.pivot(index="recipe", columns="panel", values="shown")
-rows.loc[wide.recipe.unique(), wide.panel.unique()].fillna("–")
-
-# %% [markdown]
-# ## Paired differences
-#
-# Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
-# Each sparsity has a figure, and so have the patterns.
-
-# %%
+from sinkprune_companion.experiments import pruning_findings
 from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
+from sinkprune_companion.experiments.variant_answers import points
+from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
+from sinkprune_companion.pages.titles import title
+
+by_pair = points(answers)
+accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
+found = pruning_findings.likelihood_findings(scores)
+found |= pruning_findings.growths(scores, sparsities) | accuracy
+found |= pruning_findings.left_out_findings(losses)
+if len(answers):
+    found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
+run.find(found)
+ASIDE = ["paper_minus_wanda_unmatched", "wanda_minus_wanda_unmatched", "unstable_minus_sparsegpt"]
+ASIDE += ["only_sinks_minus_none", "all_sinks_minus_random"]  # in the data, not in the picture
 
 
-def forest(chosen: list) -> tuple[dict, dict]:
-    estimates, groups = {}, {}
+def forest(name: str, chosen: list) -> None:
+    """Save and show the figure of the differences at some places."""
+    estimates, drawn, groups = {}, {}, {}
     for place in chosen:
         prefix = f"{heading(place)}: " if len(chosen) > 1 else ""
         for finding, estimate in differences(scores, place).items():
             label = prefix + COMPARISONS[finding].label
             estimates[label], groups[label] = estimate, COMPARISONS[finding].group
-    return estimates, groups
-
-
-measured = pruning_findings.places(scores)
-by_pattern = {f"{100 * share:.0f}": [("unstructured", share)] for share in sparsities}
-by_pattern["patterns"] = [place for place in measured if n_and_m(place[0])]
-by_pattern["structured"] = [place for place in measured if place[0] == "structured"]
-
-# %% [markdown]
-# The number of zeros, their pattern and the calibration tokens are equal, except for
-# `wanda-unmatched`.
-
-# %%
-for name, chosen in by_pattern.items():
-    estimates, groups = forest(chosen)
-    if estimates:
-        where = ", ".join(map(heading, chosen))
+            if finding not in ASIDE:
+                drawn[label] = estimate
+    if drawn:
+        says = title(run, name, f"Paired differences, {', '.join(map(heading, chosen))}")
         axis = "difference in NELBO (nats per token)"
-        drawn = forests.plot_forest(estimates, axis, groups, title=f"Paired differences, {where}")
-        table = forest_table(estimates)
-        caption = f"paired differences in NELBO, {where}, with 95 % intervals"
-        display(figures.save_figure(run, drawn, f"differences_{name}", table, caption))
+        picture = forests.plot_forest(drawn, axis, groups, title=says)
+        caption = f"paired differences in NELBO, with 95 % intervals. {says}"
+        display(figures.save_figure(run, picture, name, forest_table(estimates), caption))
+
+
+for share in sparsities:
+    forest(f"differences_{100 * share:.0f}", [("unstructured", share)])
 
 # %% [markdown]
-# ## Accuracy
+# ## What pruning costs
 #
-# The published numbers are accuracies. Here pruned models answer the offline suite and a slice of
-# [BLiMP](../sinkprune_companion/data/blimp/README.md). Both have two choices: chance is 50 %. The table
-# shows right answers in percent, with intervals over pairs of items and calibration draws:
+# NELBO of the pruned DLM minus that of the dense one, on the same sequences under the same noise,
+# as a mean over text and calibration draws. Lower is better. Six recipes are drawn; the data of the
+# figure (`quality.csv`) has the others. Magnitude and statistics from sinks alone cost far more;
+# their numbers stand below.
 
 # %%
-from sinkprune_companion.experiments.variant_answers import points
-
-by_pair = points(answers)
-pruning_findings.shares_right(by_pair)
+excess = pruning_findings.excess(scores)
+quality = excess[excess.pattern == "unstructured"]
+LINES = ["wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]
+labels = {"sparsity": "sparsity of the blocks' linear maps"}
+labels["value"] = "NELBO above the dense model's (nats)"
+says = title(run, "quality", "What pruning costs, by recipe and sparsity")
+figure = figures.plot_curves(
+    quality[quality.recipe.isin(LINES)],
+    "sparsity",
+    "value",
+    "recipe",
+    labels,
+    ("low", "high"),
+    logy=True,
+    dodge=0.003,
+    title=says,
+)
+caption = f"NELBO above the dense model's against sparsity, with 95 % intervals. {says}"
+display(figures.save_figure(run, figure, "quality", quality, caption))
+FAR_ABOVE = ["magnitude", "structured-magnitude", "only-sinks"]
+excess.set_index(["panel", "recipe"])[["shown"]][excess.recipe.isin(FAR_ABOVE).to_numpy()]
 
 # %% [markdown]
-# The difference in points, paired by item: above zero the first is better.
+# ## Other patterns, and whole units
+#
+# N zeros in every M consecutive inputs (2:4), which hardware supports; and whole key-value groups
+# and MLP channels, the same number in every block, so that a smaller dense model remains.
+
+# %%
+measured = pruning_findings.places(scores)
+forest("differences_patterns", [place for place in measured if n_and_m(place[0])])
+forest("differences_structured", [place for place in measured if place[0] == "structured"])
+others = excess[(excess.pattern != "unstructured") | excess.sparsity.isin(ratios)]
+rows = others.pivot(index="recipe", columns="panel", values="shown")
+rows.loc[others.recipe.unique(), others.panel.unique()].fillna("–")
+
+# %% [markdown]
+# ## Accuracy, as the paper has it
+#
+# The published numbers are accuracies. Here pruned models answer the six groups of the offline
+# suite and a slice of [BLiMP](../sinkprune_companion/data/blimp/README.md). Both have two choices:
+# chance is 50 %. First right answers in percent, as means over calibration draws; the average counts
+# every column alike. Then shares with intervals over pairs of items and calibration draws, and the
+# differences in points, paired by item: above zero the first is better.
 
 # %%
 from sinkprune_companion.figures.forests import listed
+from sinkprune_companion.run.shown import Folded, reading
 
-accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
-listed(accuracy)
+column = answers.group.where(answers.benchmark == "suite", "BLiMP")
+names = ["sparsity", "variant", column.rename("group")]
+right = 100 * answers.groupby([*names, "seed"], sort=False).correct.mean()
+by_group = right.groupby(level=[0, 1, 2], sort=False).mean().unstack()
+by_group = by_group[list(dict.fromkeys(column))]
+display(by_group.assign(average=by_group.mean(axis=1)).round(1))
+display(pruning_findings.shares_right(by_pair))
+Folded(listed(accuracy), "Differences in points")
 
 # %% [markdown]
 # ## Where the masks differ
@@ -392,8 +392,7 @@ listed(accuracy)
 
 # %%
 from sinkprune_companion.experiments.masks import mask_differences
-from sinkprune_companion.run.texts import calibration_draw
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_companion.figures import mask_figures
 
 NAMES = ["noised-dense", "unstable", "all-sinks", "wanda"]
 text, other_text = (calibration_draw(dlm, calibration, length, first_seed + i) for i in (0, 1))
@@ -402,14 +401,6 @@ more = calibration_draw(dlm, calibration * noise_levels, length, first_seed)
 compared["wanda"] = (compared["wanda"][0], more)
 compared["other text"] = (compared["noised-dense"][0], other_text)
 pairs = [("noised-dense", name) for name in ("other text", "wanda", "unstable", "all-sinks")]
-
-# %% [markdown]
-# The pairs, each against `noised-dense`:
-
-# %%
-from sinkprune_companion.figures import mask_figures
-
-kept_weights = {}
 if first_seed == 0 or not run.is_cell:
     masks = run.record(
         "masks",
@@ -418,19 +409,18 @@ if first_seed == 0 or not run.is_cell:
         pairs=pairs,
         fingerprint=fingerprint,
     )
-    title = "Where the masks of two recipes differ at 50 %"
-    drawn = mask_figures.plot_mask_differences(masks, title)
-    caption = "share of kept weights that differ at 50 %, by layer and linear map"
+    found |= pruning_findings.mask_findings(masks)
+    run.find(found)
+    says = title(run, "masks", "Where the masks of two recipes differ at 50 %")
+    drawn = mask_figures.plot_mask_differences(masks, says)
+    caption = f"share of kept weights that differ at 50 %, by layer and linear map. {says}"
     display(figures.save_figure(run, drawn, "masks", masks, caption))
-    kept_weights = pruning_findings.mask_findings(masks)
 
 # %% [markdown]
-# ## How much is left out
-#
-# The share of calibration tokens that each recipe leaves out, the zeros as counted, the calibration
-# tokens, and the seconds to prune, including those for statistics that recipes share. These are
-# means over the draws whose record has them, as many as `counted in` says. Records of the first
-# runs have the tokens alone.
+# **How much is left out.** The share of calibration tokens that each recipe leaves out, the zeros as
+# counted, the calibration tokens, and the seconds to prune, including those for statistics that
+# recipes share. These are means over the draws whose record has them, as many as `counted in` says.
+# Records of the first runs have the tokens alone.
 
 # %%
 COUNTED = ["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]
@@ -443,7 +433,7 @@ by_variant.mean().round(4).assign(**counts)
 # ## The control: the same on the AR twin
 #
 # Pruning recipes for AR models keep sinks. Here Wanda prunes the AR model with and without its
-# sinks. The value is its exact negative log-likelihood.
+# sinks. The value is its exact negative log-likelihood; left of zero leaving tokens out helps.
 
 # %%
 from sinkprune_companion.experiments.pruning_findings import TWIN_COMPARISONS
@@ -463,48 +453,30 @@ for seed in range(first_seed, min(last, other_draws)):
                 variant_name = f"wanda, {tokens}"
                 of_ar.append(variant.scores(run, texts, draws, variant=variant_name, **labels))
 of_ar = pd.concat(of_ar, ignore_index=True)
-
-# %% [markdown]
-# Differences to pruning with all tokens; left of zero leaving tokens out helps.
-
-# %%
+found |= pruning_findings.likelihood_findings(of_ar, TWIN_COMPARISONS)
+run.find(found)
 twins = {}
 for place in pruning_findings.places(of_ar):
     for finding, estimate in differences(of_ar, place, TWIN_COMPARISONS).items():
-        twins[f"AR, {place[1]:.0%}: {TWIN_COMPARISONS[finding].group} − none"] = estimate
-title = "The pruned AR model with and without its sinks"
+        twins[f"AR, {place[1]:.0%}: {TWIN_COMPARISONS[finding].group}"] = estimate
+says = title(run, "differences_ar", "The pruned AR model with and without its sinks")
 axis = "difference in negative log-likelihood (nats per token)"
-drawn = forests.plot_forest(twins, axis, title=title)
-caption = "paired differences of the pruned AR model, with 95 % intervals"
+drawn = forests.plot_forest(twins, axis, title=says)
+caption = f"paired differences of the pruned AR model, with 95 % intervals. {says}"
 figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 
 # %% [markdown]
 # ## The reading
 #
 # Verdicts are read at 50 % sparsity, those of structured pruning at each ratio. Intervals are over
-# calibration draws and sequences together.
-
-# %%
-from sinkprune_companion.run.shown import Folded, reading
-
-found = pruning_findings.likelihood_findings(scores)
-found |= pruning_findings.growths(scores, sparsities) | accuracy
-found |= pruning_findings.likelihood_findings(of_ar, TWIN_COMPARISONS) | kept_weights
-found |= pruning_findings.left_out_findings(losses)
-if len(answers):
-    found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
-run.find(found)
-reading(run)
-
-# %% [markdown]
-# All numbers. Growth is the difference at the highest sparsity minus that at 50 %. The margin is
-# half of 9.18 % of what the second recipe costs at the same place.
+# calibration draws and sequences together. Growth is the difference at the highest sparsity minus
+# that at 50 %.
 
 # %%
 estimates = {name: estimate for name, estimate in found.items() if estimate is not None}
 margins = [estimate.margin for estimate in estimates.values()]
-widths = [estimate.half_width for estimate in estimates.values()]
-Folded(listed(estimates, **{"half-width": widths, "margin": margins}))
+display(reading(run))
+Folded(listed(estimates, margin=margins))
 
 # %% [markdown]
 # ## Exercises
@@ -512,8 +484,7 @@ Folded(listed(estimates, **{"half-width": widths, "margin": margins}))
 # 1. Set `noise_levels` to 1. Expect no unstable sinks: what is a sink at the only level is one at
 #    all levels, so `unstable` becomes `noised-dense`.
 # 2. Set `sparsities` to `[0.5, 0.6]`. Expect costs to rise. Do the methods keep their order?
-
-# %% [markdown]
+#
 # **What this does not show.** One small model, whose NELBO is far above its twin's likelihood and
 # which gets many items wrong before pruning. Large calibration draws overlap, as they come from one
 # pool of text. The official Wanda-based code has no N:M pattern and no structured pruning to

@@ -53,16 +53,11 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-import importlib.util
-import subprocess
-import sys
+from importlib.util import find_spec
 
 SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if importlib.util.find_spec("sinkprune_core") is None:
-    if not SOURCE:
-        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
-    importlib.invalidate_caches()
+if find_spec("sinkprune_core") is None:
+    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
 from sinkprune_companion.run.parameters import start
 
 run = start("04_matched_compute", globals())
@@ -110,8 +105,14 @@ texts = held_out_texts(dlm.tokenizer, sequences, length)
 # pruning by magnitude will do. Structured pruning removes units, and the smaller model is counted
 # and timed. To a kernel without a use for them 2:4 zeros are like any others, so that model is kept
 # only where it can be timed on kernels for 2:4.
+#
+# The table has parameters, non-zero weights and bytes as stored. FLOPs are those of one denoising
+# step of one sequence: all its tokens, logits at half of them, which is the mean over a generation.
+# They follow from shapes; *effective* FLOPs count zeros as skipped work. The lines above the table
+# compare them with torch's own counter in a real forward.
 
 # %%
+import pandas as pd
 import torch
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.experiments.cost_models import cost_models
@@ -130,16 +131,6 @@ for name, lm in cost_models(dlm, kinds):
     if name != "2:4" or compute.has_2_4_kernels(dlm):
         models[name] = lm
     del lm  # so that its memory is free for the next
-
-# %% [markdown]
-# The table has parameters, non-zero weights and bytes as stored. FLOPs are those of one denoising
-# step of one sequence: all its tokens, logits at half of them, which is the mean over a generation.
-# They follow from shapes; *effective* FLOPs count zeros as skipped work. The lines above the table
-# compare them with torch's own counter in a real forward.
-
-# %%
-import pandas as pd
-
 account = pd.concat(accounts, keys=["dense", *kinds], names=["model"])
 totals = account.xs("total", level="kind")
 for name, ratio in (totals.flops / totals.counted_flops).items():
@@ -161,11 +152,14 @@ shown.round(2)
 # Effective FLOPs are an ideal: dense kernels multiply zeros like any other number. Here is the
 # measured time of one denoising step, the models taking turns in one run. Kernels for 2:4 need a
 # CUDA GPU from Ampere on.
+#
+# The table has the time of one step of one sequence, and its ratio to the dense model's.
 
 # %%
 import copy
 from dataclasses import replace
 
+from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.models.devices import device_name
 
 if compute.has_2_4_kernels(dlm):
@@ -183,12 +177,6 @@ clock = run.record(
 )
 per_round = clock.pivot(index="round", columns="variant", values="seconds")
 relative = per_round.div(per_round.dense, axis=0)
-
-# %% [markdown]
-# Time of one step of one sequence, and its ratio to the dense model's:
-
-# %%
-from sinkprune_core.evaluation.intervals import interval
 
 ratios = {name: str(interval(values)) for name, values in relative.items()}
 latency = pd.DataFrame(
@@ -236,7 +224,8 @@ matched.set_index("steps")
 #
 # Wanda sees clean text once; noised recipes see every sequence at several noise levels. Clean
 # recipes get as many more sequences, so that calibration tokens match. Structured recipes are only
-# compared with the dense model in fewer steps.
+# compared with the dense model in fewer steps. The table says what each was
+# calibrated on.
 
 # %%
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
@@ -258,26 +247,28 @@ for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"
         with Variant(dlm, fingerprint, recipe, used, own) as variant:
             parts.append(variant.scores(run, texts, draws, counts, variant=name, seed=seed))
 scores = pd.concat(parts, ignore_index=True)
-
-# %% [markdown]
-# What each was calibrated on:
-
-# %%
 COUNTED = ["zeros", "calibration_tokens", "left_out_share", "prune_seconds"]
 scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 
 # %% [markdown]
-# ## The figure: quality against effective compute
+# ## The finding: quality against effective compute
 #
-# Down and to the left is better. Zero is the dense model that reveals one token per step; every
-# variant is paired with it by sequence and noise. Zeros count as skipped work.
+# Zero is the dense model that reveals one token per step; every variant is paired with it by
+# sequence and noise. Down and to the left is better. Zeros count as skipped work; bars are 95 %
+# intervals.
 
 # %%
-from sinkprune_companion.experiments.variant_pairs import compare
+import numpy as np
+from IPython.display import display
+from sinkprune_companion.experiments.variant_pairs import compare, on_common_draws
 from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.pages.titles import title
+from sinkprune_core.evaluation.intervals import crossed_interval
 
 
 def at(variant: str, count: int) -> dict:
+    """Where the scores of a variant at a number of steps stand; 0 is one token per step."""
     return {"variant": variant, "steps": int(count)}
 
 
@@ -287,30 +278,43 @@ def kind_of(variant: str) -> str:
     return "structured" if variant in structured_recipes else "unstructured"
 
 
-# %% [markdown]
-# The value of a variant at a number of steps is its bound above that of the dense model with one
-# token per step:
+def over_steps(variant: str, column: str):
+    """The difference to the dense model, a mean over all numbers of steps, with its margin."""
+    differences, costs = [], []
+    for count, of_dense in zip(matched.steps, matched[column], strict=True):
+        sides = (at(variant, count), at("dense", of_dense), at("dense", 0))
+        one, other, dense = on_common_draws(scores, *sides)
+        differences.append(one - other)
+        costs.append(float((other - dense).mean()))
+    return with_share_of_damage(crossed_interval(np.mean(differences, axis=0)), np.mean(costs))
 
-# %%
+
+found = {"pruned_minus_dense_steps": over_steps("unstable", "dense, FLOPs of unstructured")}
+for name in structured_recipes:
+    label = name.replace("-", "_")
+    found[f"{label}_minus_dense_steps"] = over_steps(name, "dense, FLOPs of structured")
+    found[f"{label}_minus_dense_latency"] = over_steps(name, "dense, time of structured")
+for other in baselines:
+    damage = compare(scores, at(other, 0), at("dense", 0)).value
+    difference = compare(scores, at("unstable", 0), at(other, 0))
+    name = f"unstable_minus_{other.replace('-', '_')}"
+    found[name] = with_share_of_damage(difference, damage)
+run.find(found if sparsity == 0.5 else {})
 rows = []
 measured = scores[scores.steps > 0][["variant", "steps"]].drop_duplicates()
 for variant, count in measured.itertuples(index=False):
-    found, kind = compare(scores, at(variant, count), at("dense", 0)), kind_of(variant)
+    excess, kind = compare(scores, at(variant, count), at("dense", 0)), kind_of(variant)
     row = {"variant": variant, "steps": count, "tflop": flops[kind][count] / 1e12}
-    row |= {"seconds": count * seconds[kind], "excess": found.value}
-    rows.append(row | {"low": found.low, "high": found.high})
+    row |= {"seconds": count * seconds[kind], "excess": excess.value}
+    rows.append(row | {"low": excess.low, "high": excess.high})
 front = pd.DataFrame(rows)
-
-# %% [markdown]
-# Bars are 95 % intervals:
-
-# %%
 labels = {
     "tflop": "effective TFLOP per generated sequence",
     "excess": "bound above the dense NELBO (nats per token)",
 }
 how = {"interval_columns": ("low", "high"), "logx": True}
-says = "Pruned models, and the dense model in fewer steps, against effective FLOPs"
+plain = "Pruned models, and the dense model in fewer steps, against effective FLOPs"
+says = title(run, "front", plain)
 drawn = figures.plot_curves(front, "tflop", "excess", "variant", labels, title=says, **how)
 caption = f"quality of generation; bars: 95 % interval. {says}"
 figures.save_figure(run, drawn, "front", front, caption)
@@ -318,32 +322,39 @@ figures.save_figure(run, drawn, "front", front, caption)
 # %% [markdown]
 # ## Paired differences
 #
-# The same sequences under the same noise. Each section says what is equal: the first ones compare
-# with the dense model in fewer steps, the last with other recipes.
+# The same sequences under the same noise. Differences to the dense model in fewer steps are means
+# over all numbers of steps; a section says what is equal. Their margin is a share of what fewer
+# steps cost the dense model. The margin of other differences is a share of what the other recipe
+# costs. The data of the figure has a row for every number of steps, too.
 
 # %%
 from sinkprune_companion.figures.forests import forest_table
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"
-MATCHES = [("unstable", "dense, FLOPs of unstructured", FLOPS)]
-MATCHES += [(name, "dense, FLOPs of structured", FLOPS) for name in structured_recipes]
-MATCHES += [("unstable", "steps", TIME)]
-MATCHES += [(name, "dense, time of structured", TIME) for name in structured_recipes]
-forest, groups = {}, {}
-for variant, column, match in MATCHES:
-    for count, of_dense in zip(matched.steps, matched[column], strict=True):
-        label = f"{variant}, {count} steps − dense, {of_dense} steps ({match.split()[-1]})"
-        forest[label] = compare(scores, at(variant, count), at("dense", of_dense))
-        groups[label] = match
+labels = {"pruned_minus_dense_steps": ("unstable − dense", FLOPS)}
+matches = [("unstable", "dense, FLOPs of unstructured")]
+for name in structured_recipes:
+    label = name.replace("-", "_")
+    labels[f"{label}_minus_dense_steps"] = (f"{name} − dense", FLOPS)
+    labels[f"{label}_minus_dense_latency"] = (f"{name} − dense, by time", TIME)
+    matches += [(name, "dense, FLOPs of structured"), (name, "dense, time of structured")]
 for other in baselines:
-    label = f"unstable − {other}, NELBO"
-    forest[label] = compare(scores, at("unstable", 0), at(other, 0))
-    groups[label] = "equal sparsity, FLOPs and calibration tokens"
-says = "Pruned models against the dense one in fewer steps, and against other recipes"
+    finding = f"unstable_minus_{other.replace('-', '_')}"
+    labels[finding] = (f"unstable − {other}", "equal sparsity, FLOPs, calibration tokens")
+forest = {labels[finding][0]: estimate for finding, estimate in found.items()}
+groups = dict(labels.values())
+by_step = {}
+for variant, column in matches:
+    for count, of_dense in zip(matched.steps, matched[column], strict=True):
+        label = f"{variant}, {count} steps − dense, {of_dense} steps ({column})"
+        by_step[label] = compare(scores, at(variant, count), at("dense", of_dense))
+plain = "Pruned models against the dense one in fewer steps, and against other recipes"
+says = title(run, "differences", plain)
 axis = "difference at matched compute (nats per token)"
 drawn = forests.plot_forest(forest, axis, groups, title=says)
 caption = f"paired differences, a section for each thing that is equal. {says}"
-figures.save_figure(run, drawn, "differences", forest_table(forest), caption)
+table = pd.concat([forest_table(forest), forest_table(by_step)])
+figures.save_figure(run, drawn, "differences", table, caption)
 
 # %% [markdown]
 # ## What calibration costs
@@ -371,58 +382,14 @@ costs.round(2)
 
 # %% [markdown]
 # ## The reading
-#
-# Differences to the dense model are means over all numbers of steps, and each line says what is
-# matched. Their margin is a share of what fewer steps cost the dense model. The margin of other
-# differences is a share of what the other recipe costs.
-
-# %%
-import numpy as np
-from sinkprune_companion.experiments.variant_pairs import on_common_draws
-from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_core.evaluation.intervals import crossed_interval
-
-
-def over_steps(variant: str, column: str):
-    differences, costs = [], []
-    for count, of_dense in zip(matched.steps, matched[column], strict=True):
-        sides = (at(variant, count), at("dense", of_dense), at("dense", 0))
-        one, other, dense = on_common_draws(scores, *sides)
-        differences.append(one - other)
-        costs.append(float((other - dense).mean()))
-    return with_share_of_damage(crossed_interval(np.mean(differences, axis=0)), np.mean(costs))
-
-
-found = {"pruned_minus_dense_steps": over_steps("unstable", "dense, FLOPs of unstructured")}
-for name in structured_recipes:
-    label = name.replace("-", "_")
-    found[f"{label}_minus_dense_steps"] = over_steps(name, "dense, FLOPs of structured")
-    found[f"{label}_minus_dense_latency"] = over_steps(name, "dense, time of structured")
-
-# %% [markdown]
-# The comparisons at equal calibration tokens:
-
-# %%
-from sinkprune_companion.run.shown import Folded, reading
-
-for other in baselines:
-    damage = compare(scores, at(other, 0), at("dense", 0)).value
-    difference = with_share_of_damage(forest[f"unstable − {other}, NELBO"], damage)
-    found[f"unstable_minus_{other.replace('-', '_')}"] = difference
-run.find(found if sparsity == 0.5 else {})
-reading(run)
-
-# %% [markdown]
-# All numbers:
 
 # %%
 from sinkprune_companion.figures.forests import listed
+from sinkprune_companion.run.shown import Folded, reading
 
-matches = ["effective FLOPs"]
-matches += ["effective FLOPs", "measured time"] * len(structured_recipes)
-matches += ["sparsity, FLOPs, calibration tokens"] * len(baselines)
 margins = [estimate.margin for estimate in found.values()]
-Folded(listed(found, equal=matches, margin=margins))
+display(reading(run))
+Folded(listed(found, margin=margins))
 
 # %% [markdown]
 # ## Exercises
@@ -431,8 +398,7 @@ Folded(listed(found, equal=matches, margin=margins))
 #    compare better there?
 # 2. Set `sparsity` to 0.25. Expect pruning to save less, so that the dense model may take more
 #    steps.
-
-# %% [markdown]
+#
 # **What this does not show.** Tokens are revealed in random order, where samplers take the most
 # confident first. Quality is likelihood, not task accuracy. A small model tolerates pruning less
 # than an 8B model does. Time is that of one machine and batch with dense kernels; hardware that

@@ -65,16 +65,11 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-import importlib.util
-import subprocess
-import sys
+from importlib.util import find_spec
 
 SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if importlib.util.find_spec("sinkprune_core") is None:
-    if not SOURCE:
-        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
-    importlib.invalidate_caches()
+if find_spec("sinkprune_core") is None:
+    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
 from sinkprune_companion.run.parameters import start
 
 run = start("05_what_does_the_work", globals())
@@ -150,11 +145,6 @@ setting = {}
 for field, values in SETTINGS.items():
     for value in values:
         setting[field, value] = replace(method, **{field: value})
-
-# %% [markdown]
-# All of them, each once:
-
-# %%
 recipes = [recipe for by_cell in factorial.values() for recipe in by_cell.values()]
 recipes += [*steps, none, *choice.values(), *([method] if setting else []), *setting.values()]
 print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
@@ -171,6 +161,7 @@ print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.models.loading import load
+from tqdm.auto import tqdm
 
 dlm = load(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
@@ -185,13 +176,6 @@ losses = []
 for seed in sorted({0, *numbers}) if own_noise else [0]:
     labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
     losses.append(Variant(dlm, fingerprint).scores(run, texts, draws, noise=seed, **labels))
-
-# %% [markdown]
-# The loop, with calibration text and shared statistics for every number of sequences:
-
-# %%
-from tqdm.auto import tqdm
-
 for seed in tqdm(numbers, desc="calibration draws"):
     text, shared = {}, {}
     for count in dict.fromkeys(counts.values()):
@@ -207,10 +191,11 @@ for seed in tqdm(numbers, desc="calibration draws"):
 
 # %% [markdown]
 # What the eight combinations cost above the dense model, in nats per token, and the share of the
-# calibration tokens that they leave out:
+# calibration tokens that they leave out; then that share for each choice and each setting:
 
 # %%
 import pandas as pd
+from IPython.display import display
 from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_companion.ledger.contrasts import differences_of
@@ -230,12 +215,7 @@ for share, by_cell in factorial.items():
 mean = losses[losses.variant == "dense"].value.mean()
 print(f"NELBO of the dense model: {mean:.4f} nats per token")
 index = ["sparsity", "text", "propagation", "sinks left out"]
-pd.DataFrame(rows).set_index(index).unstack(sort=False)
-
-# %% [markdown]
-# The share of calibration tokens that each choice and each setting leaves out:
-
-# %%
+display(pd.DataFrame(rows).set_index(index).unstack(sort=False))
 named = {f"left out: {each}": recipe for each, recipe in choice.items()}
 named |= {f"{field} {value}": recipe for (field, value), recipe in setting.items()}
 shares_out = {}
@@ -244,7 +224,7 @@ for label, recipe in named.items():
 pd.Series(shares_out, name="share left out", dtype=float).round(4).to_frame()
 
 # %% [markdown]
-# ## Effects
+# ## The finding: what each change does
 #
 # Left of zero helps. A section is a family of questions that are read together, and its p-values
 # are corrected for their number (Holm). Fewer than five calibration draws decide nothing. Else it is
@@ -252,10 +232,19 @@ pd.Series(shares_out, name="share left out", dtype=float).round(4).to_frame()
 # need an interval without zero and a corrected p-value below 0.05; the rest is *undecided*. The
 # margin is half of 9.18 % of what Wanda costs at that sparsity; 9.18 % is what the paper's method
 # gives back.
+#
+# The path from Wanda to the official recipe comes first, and the whole of it in the first row. Then
+# come the three switches of the factorial, each averaged over the settings of the others, and the
+# choices of tokens. Interactions, settings and more choices are in the data of the figure and in
+# the folded table at the end. Other sparsities have other margins, and figures of their own.
 
 # %%
+from itertools import pairwise
+
+from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.ledger.contrasts import effects, judge
-from sinkprune_companion.ledger.margins import damage_margin
+from sinkprune_companion.ledger.margins import damage_margin, with_share_of_damage
+from sinkprune_companion.pages.titles import title
 
 
 def against(pairs: dict[str, tuple[Recipe, Recipe]]) -> dict:
@@ -272,17 +261,10 @@ factors = {}
 for share, by_cell in factorial.items():
     variants = {cell: name(recipe, wanda) for cell, recipe in by_cell.items()}
     factors[share] = effects(scores, variants, SWITCHES)
-
-# %% [markdown]
-# The path, the choices of tokens and the settings:
-
-# %%
-from itertools import pairwise
-
 STEPS = ["+ noised text", "+ dense propagation", "+ official noise levels"]
 STEPS += ["+ official sum of norms", "+ official sink weights"]
 taken = {label: pair[::-1] for label, pair in zip(STEPS, pairwise(steps), strict=True)}
-on_path = against(taken | {"all of it": (official, wanda)})
+on_path = against({"all of it: official recipe": (official, wanda)} | taken)
 pairs = {f"{each} − none": (recipe, none) for each, recipe in choice.items()}
 for one, other in (("unstable", "all"), ("unstable", "stable"), ("all", "random")):
     if {one, other} <= set(choice):
@@ -294,15 +276,33 @@ for (field, value), recipe in setting.items():
 by_setting = against(pairs)
 
 # %% [markdown]
-# One figure shows all of them. Other sparsities have other margins, and figures of their own.
+# Each finding has a margin, a share of what the second of the two costs. What this run did not
+# measure is None.
 
 # %%
-from IPython.display import display
-from sinkprune_companion.figures import figures, forests
-
+costs = {}
+for share in shares:
+    ending = "" if share == sparsity else f"_{100 * share:.0f}"
+    for finding, switch in zip(("main_noised", "main_dense", "main_sinks"), SWITCHES, strict=True):
+        costs[finding + ending] = (factors[share][switch.label], replace(wanda, sparsity=share))
+costs["official_noise_levels"] = (on_path["+ official noise levels"], steps[2])
+costs["official_without_weights"] = (-on_path["+ official sink weights"], steps[-2])
+costs["official_minus_wanda"] = (on_path["all of it: official recipe"], wanda)
+costs["unstable_minus_all"] = (by_choice.get("unstable − all"), choice.get("all"))
+costs["rollout_minus_grid"] = (by_setting.get("noise rollout, not grid"), method)
+linear = by_setting.get("allocation linear, not uniform")
+costs["allocation_linear_minus_uniform"] = (linear, method)
+found = {}
+for finding, (values_RN, compared) in costs.items():
+    if values_RN is not None:
+        found[finding] = with_share_of_damage(crossed_interval(values_RN), damage(compared))
+found["dense_loss"] = crossed_interval(pivot(losses[losses.variant == "dense"]))
+found["wanda_minus_dense"] = crossed_interval(pivot(scores[scores.variant == "base"]) - dense)
+missing = dict.fromkeys(finding for finding in costs if finding not in found)
+run.find(found | missing if sparsity == 0.5 else {})
 sections = {
-    f"factorial at {sparsity:.0%} sparsity": factors[sparsity],
     "from Wanda to the official recipe": on_path,
+    f"factorial at {sparsity:.0%} sparsity": factors[sparsity],
     "left out of the statistics": by_choice,
     "settings (unstable sinks left out)": by_setting,
 }
@@ -311,12 +311,14 @@ tables = {"effects": pd.concat(parts, ignore_index=True)}
 for share in other_sparsities:
     section = f"factorial at {share:.0%} sparsity"
     tables[f"effects_{100 * share:.0f}"] = judge(factors[share], margins[share], section)
-caption = "effects of switches, steps, choices of tokens and settings; bars: 95 % interval"
-says = "What each change does to the pruned model; the band is too small to matter"
+SHOWN = [*on_path, *(switch.label for switch in SWITCHES)]
+SHOWN += ["all − none", "unstable − none", "unstable − all"]
 for file, table in tables.items():
-    title = "effect on the NELBO of the pruned model (nats per token)"
-    drawn = forests.plot_effects(table, title, says)
-    display(figures.save_figure(run, drawn, file, table, f"{caption}. {says}"))
+    says = title(run, file, "What each change does to the pruned model")
+    axis = "effect on the NELBO of the pruned model (nats per token)"
+    drawn = forests.plot_effects(table[table.comparison.isin(SHOWN)], axis, says)
+    caption = f"effects of steps, switches, choices of tokens and settings. {says}"
+    display(figures.save_figure(run, drawn, file, table, caption))
 
 # %% [markdown]
 # ## Does a switch do the same everywhere?
@@ -335,9 +337,9 @@ for on, off, number in neighbours(main):
     edges[label][f"{label} ({', '.join(rest)})"] = (main[on], main[off])
 parts = [judge(against(pairs), margins[sparsity], label) for label, pairs in edges.items()]
 simple = pd.concat(parts, ignore_index=True)
-says = "Each switch with the others on and off; the band is too small to matter"
-title = f"simple effect at {sparsity:.0%} sparsity (nats per token)"
-drawn = forests.plot_effects(simple, title, says)
+says = title(run, "simple_effects", "Each switch with the others on and off")
+axis = f"simple effect at {sparsity:.0%} sparsity (nats per token)"
+drawn = forests.plot_effects(simple, axis, says)
 caption = f"one switch changed, the others as in brackets; bars: 95 % interval. {says}"
 figures.save_figure(run, drawn, "simple_effects", simple, caption)
 
@@ -362,11 +364,7 @@ with_token = [
     for text in drawn_texts
 ]
 
-# %% [markdown]
-# One record for each kind of calibration text:
 
-
-# %%
 def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
     return run.record(
         "reach",
@@ -378,11 +376,6 @@ def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
     )
 
 
-# %% [markdown]
-# The figure, and its numbers:
-
-# %%
-reach_found = {}
 if first_seed == 0 or not run.is_cell:
     reached = pd.concat(
         [
@@ -390,75 +383,34 @@ if first_seed == 0 or not run.is_cell:
             reach(*with_token).assign(text="<|endoftext|> first"),
         ]
     )
-    reach_found = reach_findings(reached[reached.text == "no special first token"])
-    says = "Kept weights that change when calibration tokens are left out"
+    found |= reach_findings(reached[reached.text == "no special first token"])
+    run.find(found | missing if sparsity == 0.5 else {})
     by = ["text", "choice", "tokens", "share"]
     means = reached.groupby(by, sort=False).changed.mean().reset_index()
-    axes = {"share": "share of calibration tokens left out", "changed": "kept weights that change"}
-    some = means[means.changed > 0]
+    percentages = means.assign(share=100 * means.share, changed=100 * means.changed)
+    axes = {"share": "calibration tokens left out (%)", "changed": "kept weights that change (%)"}
+    says = title(run, "reach", "Kept weights that change when calibration tokens are left out")
     how = {"logx": True, "logy": True, "title": says, "panel": "text"}
+    some = percentages[percentages.changed > 0]
     drawn = figures.plot_curves(some, "share", "changed", "choice", axes, **how)
     display(figures.save_figure(run, drawn, "reach", reached, says))
-    display(means.set_index(by).unstack("text").round(4))
 
 # %% [markdown]
 # ## The reading
 #
-# Each finding has a margin, a share of what the second of the two costs. What this run did not
-# measure is None.
-
-# %%
-from sinkprune_companion.ledger.margins import with_share_of_damage
-
-costs = {}
-for share in shares:
-    ending = "" if share == sparsity else f"_{100 * share:.0f}"
-    for finding, switch in zip(("main_noised", "main_dense", "main_sinks"), SWITCHES, strict=True):
-        costs[finding + ending] = (factors[share][switch.label], replace(wanda, sparsity=share))
-costs["official_noise_levels"] = (on_path["+ official noise levels"], steps[2])
-costs["official_without_weights"] = (-on_path["+ official sink weights"], steps[-2])
-costs["official_minus_wanda"] = (on_path["all of it"], wanda)
-costs["unstable_minus_all"] = (by_choice.get("unstable − all"), choice.get("all"))
-costs["rollout_minus_grid"] = (by_setting.get("noise rollout, not grid"), method)
-linear = by_setting.get("allocation linear, not uniform")
-costs["allocation_linear_minus_uniform"] = (linear, method)
-
-# %% [markdown]
-# With the scale, the dense model's loss and what Wanda adds to it:
+# With the scale, the dense model's loss and what Wanda adds to it; all effects, section by section;
+# and how sure a run of this size can be: the standard error of a typical effect by its source,
+# other sequences and other calibration draws.
 
 # %%
 from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
 
-found = {}
-for finding, (values_RN, compared) in costs.items():
-    if values_RN is not None:
-        found[finding] = with_share_of_damage(crossed_interval(values_RN), damage(compared))
-found |= reach_found
-found["dense_loss"] = crossed_interval(pivot(losses[losses.variant == "dense"]))
-found["wanda_minus_dense"] = crossed_interval(pivot(scores[scores.variant == "base"]) - dense)
-missing = dict.fromkeys(finding for finding in costs if finding not in found)
-run.find(found | missing if sparsity == 0.5 else {})
-reading(run)
-
-# %% [markdown]
-# All numbers, and every effect, section by section:
-
-# %%
+display(reading(run))
 table = pd.concat(tables.values(), ignore_index=True)
-numbers = table.set_index(["section", "comparison"])[["value", "low", "high", "p_holm", "verdict"]]
+numbers = table.set_index(["section", "comparison"])[["value", "low", "high", "verdict"]]
 margins_of = [estimate.margin for estimate in found.values()]
 display(Folded(listed(found, margin=margins_of)), Folded(numbers, f"{len(table)} effects"))
-
-# %% [markdown]
-# How sure can a run of this size be? The table has the standard error of a typical effect by its
-# source: other sequences, other calibration draws. A test on few sequences cannot find any effect:
-# the smallest p-value that it can give must stay below 0.05 when multiplied by the size of its
-# family.
-
-# %%
-smallest = 2.0 ** (1 - sequences) * table.section.value_counts().max()
-print(f"smallest corrected p-value that {sequences} sequences can give: {smallest:.2g}")
 table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median().round(4)
 
 # %% [markdown]
@@ -467,8 +419,7 @@ table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median(
 # 1. Set `other_sink_std` to `[0.0, 4.0]`. Expect more tokens to be left out at 0 than at 4. Does
 #    the effect follow?
 # 2. Set `reach_layers` to `[0, 5, 10]`. Do early layers depend on few tokens more than late ones?
-
-# %% [markdown]
+#
 # **What this does not show.** One small model, Wanda scores, zeros per row, likelihood only. States
 # of real denoising runs (`rollout`) differ from noised text in more than their sinks: the model
 # wrote three quarters of them itself. Intervals resample few calibration draws, and are too narrow

@@ -15,18 +15,17 @@
 # ---
 
 # %% [markdown]
-# # 06 · The paper's models
+# # 06 · Prune LLaDA-8B
 #
 # **Question.** The paper prunes models of 7 and 8 billion parameters. What does it take to do the
-# same with any of them? Do all steps work, from published weights to a pruned, saved and evaluated
-# model?
+# same with one of them, which commands do it, and what did the paper find?
 #
 # Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
-# By default **no real model is run here**. A tiny random checkpoint in the public format of the
-# chosen model takes all the steps. That checks the code; its numbers say nothing about the model.
-# `real=True` takes the published weights. It needs a network and, for the 7B and 8B models, a GPU.
-# [docs/models.md](../docs/models.md) lists all models.
+# By default **no real model is run here**: the plan follows from published shapes, and a tiny random
+# checkpoint in the public format of the chosen model takes all the steps. That checks the code; its
+# numbers say nothing about the model. `real=True` takes the published weights. It needs a network
+# and, for the 7B and 8B models, a GPU. [docs/models.md](../docs/models.md) lists all models.
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes.
@@ -36,7 +35,7 @@ profile: str = "manual"  # results go to runs/<profile>
 model: str = "GSAI-ML/LLaDA-8B-Base"  # of docs/models.md, with @revision if wanted, or a folder
 twin: str | None = None  # its autoregressive counterpart; null: the one the table of models names
 real: bool = False  # true: the published weights, downloaded; false: tiny random ones
-preset: str = "unstable"  # a recipe of the README
+preset: str = "sparsegpt"  # a recipe of docs/pruning.md
 sparsities: list[float] = [0.5]  # shares of zeros in the blocks' linear maps
 tasks: list[str] = ["suite"]  # suite (offline), paper (its benchmarks), or the harness's tasks
 limit: int | None = 2  # items per task; null: all
@@ -55,44 +54,100 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-import importlib.util
-import subprocess
-import sys
+from importlib.util import find_spec
 
 SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if importlib.util.find_spec("sinkprune_core") is None:
-    if not SOURCE:
-        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
-    importlib.invalidate_caches()
+if find_spec("sinkprune_core") is None:
+    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
 from sinkprune_companion.run.parameters import start
 
 run = start("06_real_models", globals())
 
 # %% [markdown]
-# ## The claim
+# ## The plan
+#
+# Tokens and FLOPs of pruning on the official amount of text, 128 sequences of 4,096 tokens, and
+# memory, from the published shapes. Hours are those of one GPU of 80 GB that computes at the speed
+# in the line above the table, as nothing does all the time: a lower bound. An evaluation of at most
+# an hour takes 200 items of each of three benchmarks of the paper; the paper's eight in full take
+# days. Which preset? On the small model here SparseGPT is the best of these ([notebook
+# 03](03_pruning_results.ipynb)); on LLaDA-8B the paper's table below has Wanda ahead of SparseGPT.
+
+# %%
+import pandas as pd
+from IPython.display import display
+from sinkprune_companion.experiments.compute import HARDWARE, SPEED
+from sinkprune_companion.ledger import published
+from sinkprune_core.models.hub import parse
+
+row, _ = parse(model)
+HOUR, ITEMS = ("piqa", "winogrande", "arc_challenge"), 200  # tasks, and items of each
+commands = []
+if row is not None:
+    plans = {}
+    for name in dict.fromkeys([preset, "wanda", "paper", "sparsegpt", "paper-sparsegpt"]):
+        result = published.Result(model, name, sparsities[0], HOUR)
+        cost = result.pruning()
+        plans[name] = {"calibration tokens": f"{cost.tokens:,}", "passes": cost.passes}
+        plans[name] |= {"TFLOP": round(cost.flops / 1e12), "memory (GB)": round(cost.memory / 1e9)}
+        plans[name]["hours, at least"] = round(result.pruning_hours(), 2)
+        if name == preset:
+            commands = result.commands()
+    hours = 0.0  # of the evaluation
+    for task in HOUR:
+        whole = published.Result(model, None, 0.0, (task,)).evaluation_hours()
+        hours += whole * ITEMS / published.REQUESTS[task].documents
+    print(f"{model} on {HARDWARE} at {SPEED:.0e} FLOP/s")
+    print(f"{ITEMS} items of {', '.join(HOUR)}: at least {60 * hours:.0f} minutes")
+    display(pd.DataFrame.from_dict(plans, orient="index"))
+
+# %% [markdown]
+# ## The commands
+#
+# Prune, then evaluate the pruned model and, for the difference, the dense one in the same way. Add
+# `--dry-run` to the first to see what your machine would take; `--stream` prunes a model that does
+# not fit its memory, block by block from disk.
+
+# %%
+if commands:
+    dense = published.Result(model, None, 0.0, HOUR).commands()[0]
+    for command in (*commands, dense):
+        limit_of = f" --limit {ITEMS}" if " evaluate " in command else ""
+        print(f"{command}{limit_of}\n".replace(" --", " \\\n    --"))
+else:
+    print(f"{model} is not in the table of models: sinkprune prune {model} --dry-run plans it")
+
+# %% [markdown]
+# ## What the paper found
 #
 # > consistently matches or outperforms Wanda and SparseGPT baselines across 8 benchmarks (README of
 # > the official code, LLaDA-8B)
 #
 # **What would falsify it.** A paired difference on one of the benchmarks whose whole interval lies
 # on the other side. The official table has such numbers, without intervals: accuracy on GSM8K
-# falls. To decide it takes the model, a GPU and days; [docs/results.md](../docs/results.md) has the
-# commands.
+# falls. [docs/results.md](../docs/results.md) has the commands for every row.
+
+# %%
+table = published.beside(model)
+values = table.pivot_table(
+    index=["unit", "sparsity", "method"], columns="task", values="published", sort=False
+)
+values.astype(object).fillna("") if len(table) else f"the paper prints no number for {model}"
+
+# %% [markdown]
+# ## All steps at small size, or for real
 #
-# ## What it takes
-#
-# The table follows from the published shapes; nothing is downloaded or loaded. Hours are a lower
-# bound for this machine, from the speed of a matrix product measured now. The benchmarks of the
-# harness come on top.
+# Any public format becomes a native transformers class by renaming weights; no remote code runs.
+# The first table says what this machine would spend on the published weights with the sizes above,
+# the second what was loaded, with its counterpart.
 
 # %%
 import torch
+from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.run.plans import costs
-from sinkprune_core.models.hub import parse
+from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset as recipe_of
 
-row, _ = parse(model)
 twin = twin or (row.twin if row else None)
 recipes = {sparsity: recipe_of(preset, sparsity=sparsity) for sparsity in sparsities}
 names = [name for name in (model, twin) if name]
@@ -100,69 +155,32 @@ forwards = sequences * draws * (1 + len(recipes))
 plan = costs(names, recipes[sparsities[0]], calibration, length, forwards, dtype, run.device)
 if real and any(plan.lacks):
     raise RuntimeError(f"this machine lacks {'; '.join(lack for lack in plan.lacks if lack)}")
-plan.drop(columns="lacks").round(2)
-
-# %% [markdown]
-# What this machine lacks for the published weights:
-
-# %%
-for name, lacks in plan.lacks.items():
-    print(f"{name}: {lacks or 'nothing'}")
-
-# %% [markdown]
-# ## Loading
-#
-# Any public format becomes a native transformers class by renaming weights. No remote code runs.
-
-# %%
-from sinkprune_companion.experiments.stand_ins import stand_in
-from sinkprune_core.models.loading import load
-
 models = {}
 for name in names:
     weights = name if real else stand_in(name, run.folder / "stand-ins", seed)
     models[name] = load(weights, dtype, run.device)
 dlm = models[model]
-
-# %% [markdown]
-# What was loaded:
-
-# %%
-import pandas as pd
-
 prints = {name: lm.fingerprint() for name, lm in models.items()}
-stands_in = dlm.name.startswith("tiny-random")
-
-# %% [markdown]
-# Classes and tokens:
-
-# %%
-if stands_in:
+if not real:
     print("RANDOM WEIGHTS in the format of the model: a check of the machinery, no claim about it.")
-pd.DataFrame(
-    [
-        {
-            "asked for": name,
-            "loaded": lm.name,
-            "class": type(lm.model).__name__,
-            "kind": lm.kind,
-            "mask token": lm.mask_token_id,
-            "logits shifted": lm.logits_shifted,
-            "parameters": lm.model.num_parameters(),
-        }
-        for name, lm in models.items()
-    ]
-).set_index("asked for")
+display(plan.replace({"lacks": {"": "nothing"}}).round(2))
+loaded = {}
+for name, lm in models.items():
+    loaded[name] = {"loaded": lm.name, "class": type(lm.model).__name__, "kind": lm.kind}
+    loaded[name] |= {"mask token": lm.mask_token_id, "logits shifted": lm.logits_shifted}
+    loaded[name]["parameters"] = lm.model.num_parameters()
+pd.DataFrame.from_dict(loaded, orient="index").fillna("–")
 
 # %% [markdown]
-# ## Sinks
-#
-# Both models write from the same kind of prompt, each in its own vocabulary. Attention is recorded
-# at every step.
+# **Sinks.** Both models write from the same kind of prompt, each in its own vocabulary; attention is
+# recorded at every step. The table has the paper's measures of how much sinks move, as means over
+# prompts. Notebook 01 asks this of the embedded pair. With random weights it shows what the measure
+# gives without any training.
 
 # %%
 from sinkprune_companion.run.texts import any_text
 from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.sinks.detection import variability
 from sinkprune_core.sinks.trace import Trace, trace
 
 sampler = Sampler(length=2 * steps, steps=steps, block=None)
@@ -178,14 +196,6 @@ for name, lm in models.items():
         prompts=prompt_BT.tolist(),
         seed=seed,
     )
-
-# %% [markdown]
-# The paper's measures of how much sinks move, as means over prompts. Notebook 01 asks this of the
-# embedded pair; any other pair can be measured the same way.
-
-# %%
-from sinkprune_core.sinks.detection import variability
-
 moves = {}
 for name, one in traced.items():
     by_prompt = variability(one.mass_BSK, one.visible_SK)
@@ -194,14 +204,14 @@ models = {model: dlm}  # its counterpart has done its part, and memory is short 
 pd.DataFrame(moves).round(3)
 
 # %% [markdown]
-# ## Pruning, saving, reloading
-#
-# Each sparsity has a folder in `runs/<profile>/models`. Stock transformers reads it without this
-# package, and must give the logits of the model that was saved.
+# **Pruning, saving, reloading, writing.** Each sparsity has a folder in `runs/<profile>/models`.
+# Stock transformers reads it without this package, and must give the logits of the model that was
+# saved. Then all continue one prompt; random weights write random bytes.
 
 # %%
 from sinkprune_companion.experiments.variants import saved_variant
 from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.pruning.recipe import check
 from transformers import AutoModelForCausalLM
 
@@ -222,100 +232,48 @@ for sparsity, recipe in recipes.items():
     answer = "the same" if torch.equal(stock_BTV, our_BTV) else "OTHER"
     alike += answer == "the same"
     print(f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives {answer} logits")
+variants = {0.0: dlm, **pruned}
+prompt_BT = traced[model].final_BK[:1, :32]
+for sparsity, lm in variants.items():
+    text = lm.tokenizer.decode(generate(lm, prompt_BT, sampler, seed)[0, 32:])
+    print(f"{sparsity:.0%}: {text!r}")
 
 # %% [markdown]
-# ## Evaluation
-#
-# Likelihood on held-out documentation, paired with the dense model: the same sequences under the
-# same noise. Every value is a record, so a run that was stopped goes on where it was.
+# **Evaluation.** Likelihood on held-out documentation, paired with the dense model: the same
+# sequences under the same noise. Then the benchmarks: tasks of lm-evaluation-harness under the
+# published protocol of the model's family, or the offline suite of this project, where chance is one
+# half. Every value is a record, so a run that was stopped goes on where it was.
 
 # %%
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.figures.forests import listed
+from sinkprune_companion.harness.benchmarks import evaluate_named
 from sinkprune_core.evaluation.intervals import interval
 
-variants = {0.0: dlm, **pruned}
-scores, forest = {}, {}
+family = "dream" if row and row.family == "dream" else "llada"
+scores, forest, results = {}, {}, {}
 for sparsity, lm in variants.items():
     labels = {"sparsity": sparsity, "preset": preset}
     scores[sparsity] = Variant(lm, lm.fingerprint()).scores(run, held_out, draws, **labels)
-for sparsity in pruned:
-    excess = scores[sparsity].value - scores[0.0].value
-    forest[f"{preset}, {sparsity:.0%} − dense"] = interval(excess)
-listed(forest)
-
-# %% [markdown]
-# The benchmarks: tasks of lm-evaluation-harness under the published protocol of the model's family,
-# or the offline suite of this project, where chance is one half.
-
-# %%
-from sinkprune_companion.harness.benchmarks import evaluate_named
-
-family = "dream" if row and row.family == "dream" else "llada"
-results = {}
-for sparsity, lm in variants.items():
     key = {"model": lm.fingerprint(), "tasks": tasks, "limit": limit, "family": family}
     results[sparsity] = run.record(
         "tasks", lambda lm=lm: evaluate_named(lm, tasks, limit, family), **key
     )
-pd.concat(
-    {
-        f"{sparsity:.0%}": found.set_index(["task", "metric"])["value"]
-        for sparsity, found in results.items()
-    },
-    axis=1,
-).round(3)
-
-# %% [markdown]
-# ## What it writes
-#
-# The same prompt, dense and pruned. Random weights write random bytes.
-
-# %%
-from sinkprune_core.diffusion.sampling import generate
-
-prompt_BT = traced[model].final_BK[:1, :32]
-for sparsity, lm in variants.items():
-    print(
-        f"{sparsity:.0%}: {lm.tokenizer.decode(generate(lm, prompt_BT, sampler, seed)[0, 32:])!r}"
-    )
-
-# %% [markdown]
-# ## Beside the published numbers
-#
-# In brackets stands a number of this run, only where the published weights ran on the whole
-# benchmark.
-
-# %%
-from sinkprune_companion.ledger import published
-
-ours = {(preset if sparsity else None, sparsity): found for sparsity, found in results.items()}
-if stands_in or limit is not None:
-    ours = None
-table = published.beside(model, ours)
-cells = table.assign(
-    cell=[
-        f"{row.published:g}" + f" ({row.here})" * (row.here != published.NOT_RUN)
-        for row in table.itertuples()
-    ]
-)
-cells.pivot_table(
-    index=["unit", "sparsity", "method"], columns="task", values="cell", aggfunc="first", sort=False
-).fillna("") if len(table) else f"the paper prints no number for {model}"
-
-# %% [markdown]
-# ## The reading
-#
-# Without a run of theirs, claims about 8B models get no verdict. Random weights check the way from
-# loading to text, and the table of temporal variances above then shows what the measure of claim 1
-# gives without any training.
-
-# %%
+for sparsity in pruned:
+    excess = scores[sparsity].value - scores[0.0].value
+    forest[f"{preset}, {sparsity:.0%} − dense"] = interval(excess)
 run.find({})
-ran = table.here.ne(published.NOT_RUN).sum() if len(table) else 0
-print(f"published numbers for {model} that were run here: {ran} of {len(table)}")
+display(listed(forest))
+if real and limit is None:  # on whole benchmarks: beside the published numbers
+    ours = {(preset if sparsity else None, sparsity): found for sparsity, found in results.items()}
+    display(published.beside(model, ours))
+by_task = {
+    f"{sparsity:.0%}": found.set_index(["task", "metric"])["value"]
+    for sparsity, found in results.items()
+}
 print(f"pruned models with the same logits in stock transformers: {alike} of {len(pruned)}")
-print("weights:", "random" if stands_in else "published")
+print("weights:", "published" if real else "random")
+pd.concat(by_task, axis=1).round(3)
 
 # %% [markdown]
 # **What this does not show.** With random weights, nothing about any model: sinks, differences and

@@ -59,16 +59,11 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-import importlib.util
-import subprocess
-import sys
+from importlib.util import find_spec
 
 SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if importlib.util.find_spec("sinkprune_core") is None:
-    if not SOURCE:
-        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
-    importlib.invalidate_caches()
+if find_spec("sinkprune_core") is None:
+    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
 from sinkprune_companion.run.parameters import start
 
 run = start("07_robustness", globals())
@@ -190,31 +185,42 @@ for setting in tqdm(settings, desc="settings"):
         scores[setting] = frame[~is_again]
     for place in pruning_findings.places(scores[setting]):
         differences[setting, place] = pruning_findings.differences(scores[setting], place)
+found = {}
+for (setting, place), estimates in differences.items():
+    ending = f"{pruning_findings.suffix(place)}_{setting.name}"
+    found |= {name + ending: estimate for name, estimate in estimates.items()}
+run.find(found)
 
 # %% [markdown]
-# What the figures and tables below compare:
+# What the figures below compare: a section for each difference, a row for each setting.
 
 # %%
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
+from sinkprune_companion.pages.titles import title
 
 SHOWN = ["paper_minus_wanda", "all_sinks_minus_none"]
 SHOWN += ["unstable_minus_none", "sparsegpt_minus_wanda"]
 HALF = ("unstructured", 0.5)
 
 
-def forest(factor: str, title: str):
-    estimates, groups = {}, {}
+def forest(factor: str, plain: str):
+    """Save and return the figure of all settings that differ in one factor alone."""
+    parts = []
     for comparison in SHOWN:
+        estimates = {}
         for setting in robustness.apart_in(factor, settings):
-            estimate, value = differences[setting, HALF].get(comparison), setting.value_of(factor)
-            label = f"{pruning_findings.COMPARISONS[comparison].label}: {value}"
+            estimate = differences[setting, HALF].get(comparison)
             if estimate is not None:
-                estimates[label], groups[label] = estimate, value
-    if not estimates:
+                estimates[setting.value_of(factor)] = estimate
+        label = pruning_findings.COMPARISONS[comparison].label
+        parts += [forest_table(estimates).assign(section=label)] if estimates else []
+    if not parts:
         return f"This run has one {factor} alone."
-    drawn = forests.plot_forest(estimates, "difference in NELBO (nats)", groups, title=title)
-    return figures.save_figure(run, drawn, f"by_{factor}", forest_table(estimates), title)
+    table = pd.concat(parts, ignore_index=True)
+    says = title(run, f"by_{factor}", plain)
+    drawn = forests.plot_effects(table, "difference in NELBO (nats per token)", says)
+    return figures.save_figure(run, drawn, f"by_{factor}", table, says)
 
 
 # %% [markdown]
@@ -298,11 +304,6 @@ forest("length", "The same differences on sequences of other lengths, 50 % spars
 from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded
 
-found = {}
-for (setting, place), estimates in differences.items():
-    ending = f"{pruning_findings.suffix(place)}_{setting.name}"
-    found |= {name + ending: estimate for name, estimate in estimates.items()}
-run.find(found)
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 
 # %% [markdown]

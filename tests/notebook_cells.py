@@ -12,7 +12,7 @@ from sinkprune_core.models.loading import open_checkpoint
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 TINY = {
-    "00_start_here": {"items": 24, "sequences": 12, "draws": 1, "calibration": 1, "length": 48},
+    "00_start_here": {"sequences": 12, "draws": 1, "calibration": 1, "length": 48},
     "01_sink_variance": {
         "texts": ["natural"],
         "samplers": ["llada"],
@@ -139,7 +139,7 @@ TINY = {
     },
 }
 MODELS = {
-    "00_start_here": ("model", "twin", "base"),
+    "00_start_here": ("model", "twin"),
     "01_sink_variance": ("model", "twin", "base"),
     "02_hiding_sinks": ("model", "twin", "base"),
     "03_pruning_results": ("model", "twin"),

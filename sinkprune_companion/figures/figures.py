@@ -195,6 +195,8 @@ def _scale_y(axes: np.ndarray, values: pd.Series, logarithmic: bool, shared: boo
     for axis in axes:
         if logarithmic:
             axis.set_yscale("log")
+            axis.yaxis.set_major_locator(_log_locator(values))
+            axis.yaxis.set_minor_formatter(NullFormatter())
         elif linear:
             axis.set_yscale("symlog", linthresh=linear)
         if logarithmic or linear:
@@ -224,9 +226,14 @@ def _scale_x(axis: Axes, logarithmic: bool, values: pd.Series) -> None:
     """Set the scale of the horizontal axis, with numbers as people write them."""
     if logarithmic:
         axis.set_xscale("log")
-        reaches_far = values.max() > 100 * values.min()
-        axis.xaxis.set_major_locator(LogLocator(subs=(1,) if reaches_far else (1, 2, 5)))
+        axis.xaxis.set_major_locator(_log_locator(values))
         axis.xaxis.set_major_formatter(FormatStrFormatter("%g"))
         axis.xaxis.set_minor_formatter(NullFormatter())
     elif values.max() >= 1e5:
         axis.xaxis.set_major_formatter(EngFormatter())
+
+
+def _log_locator(values: pd.Series) -> LogLocator:
+    """Return where a logarithmic axis has its numbers: 1, 2 and 5, or decades alone where it reaches far."""
+    reaches_far = values.max() > 100 * values.min()
+    return LogLocator(subs=(1,) if reaches_far else (1, 2, 5))

@@ -4,6 +4,7 @@ A figure takes a table and knows nothing of its origin.
 """
 
 import textwrap
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,6 @@ from sinkprune_companion.figures.style import (
     GREY,
     ORANGE,
     RED,
-    SERIES,
     bars,
     canvas,
     linear_part,
@@ -28,10 +28,20 @@ from sinkprune_companion.figures.style import (
     titled,
     titled_legend,
 )
-from sinkprune_companion.ledger.contrasts import HELPS, HURTS
+from sinkprune_companion.ledger import verdict_rule
+from sinkprune_companion.ledger.contrasts import HELPS, HURTS, ON_A_LOSS
 from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
 from sinkprune_companion.numbers import signed_interval
 from sinkprune_core.evaluation.intervals import Estimate
+
+
+class Look(NamedTuple):
+    """How one row is drawn."""
+
+    colour: str
+    marker: str
+    inside: str  # colour inside the mark
+
 
 EFFECT_MARKS = {
     HELPS: (BLUE, "<"),
@@ -44,7 +54,7 @@ OPEN = (UNDECIDED, TOO_FEW_DRAWS)  # verdicts whose marks are not filled
 MONOSPACED = "DejaVu Sans Mono"
 ARROW_LEFT = 4  # matplotlib's numbers of markers
 ARROW_RIGHT = 5
-REACH = 4  # times the median of how far intervals reach: what goes further is cut
+REACH = 3  # times the interval that reaches second furthest: what goes further is cut
 
 
 def plot_forest(
@@ -55,89 +65,145 @@ def plot_forest(
 ) -> Figure:
     """Draw differences as `plot_effects` does, one row each; `groups` maps labels to their section.
 
-    Marks have the colour of their section, and are filled where the interval leaves zero out.
+    Without verdicts, see `forest_table`, a mark is filled where the interval leaves zero out.
     """
-    table = forest_table(estimates).reindex(columns=["comparison", "value", "low", "high"])
     sections = [groups[label] if groups else "" for label in estimates]
-    return plot_effects(table.assign(section=sections), xlabel, title)
+    return plot_effects(forest_table(estimates).assign(section=sections), xlabel, title)
 
 
 def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     """Draw effects as `contrasts.judge` returns them: a row each below its section, all below a `title`.
 
-    Where the table has a `verdict`, that is the mark, and the margin is a band. An interval that goes beyond
-    REACH times the median of what intervals reach ends in an arrow; its numbers stand at the right like all
-    others.
+    Where the table has a `verdict`, that is the mark, and the largest margin is a band. The first row, the
+    headline, is never cut. An interval that goes beyond REACH times the second furthest ends in an arrow; its
+    numbers stand at the right like all others.
     """
     has_verdicts = "verdict" in table
     margin = table.margin.max() if has_verdicts and table.margin.notna().any() else 0.0
-    ends = table[["low", "high"]].abs().max(axis=1)
-    reach = 1.08 * max(min(ends.max(), REACH * ends.median()), margin) if ends.any() else 1.0
-    sections = table.section.drop_duplicates().tolist()
-    figure, axes = canvas(size=(8.6, 1.3 + 0.26 * (len(table) + len(sections))))
-    axis = axes[0, 0]
+    looks = []
+    for effect in table.itertuples():
+        is_filled = effect.low > 0 or effect.high < 0
+        if has_verdicts:
+            looks.append(_look_of_verdict(effect.verdict))
+        else:
+            looks.append(Look(BLUE, "o", BLUE if is_filled else "white"))
+    figure, axis = _rows_canvas(table)
     if margin:
         axis.axvspan(-margin, margin, color=GREEN, alpha=0.1, lw=0)
-    axis.axvline(0, color=BLACK, lw=0.9)
+    reach = _reach(table, margin)
+    axis.set_xlim(-reach, reach)
+    _draw_table(axis, table, looks)
+    words = f"{xlabel}\n← better; bars: 95 % interval"
+    if margin:
+        words += f"; band: ± {margin:.2g}, too small to matter"
+    axis.set_xlabel(words if has_verdicts else f"{words}; open: zero inside it", fontsize=8.5)
+    present = [verdict for verdict in EFFECT_MARKS if has_verdicts and (table.verdict == verdict).any()]
+    _title(figure, {verdict: _look_of_verdict(verdict) for verdict in present}, title)
+    return figure
+
+
+def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "", beside: str = "") -> Figure:
+    """Draw costs in the way of `plot_effects`: rows that follow each other may share the name `comparison`.
+
+    The mark is that of the row's `kind`, as in `style`. The column `beside` is a grey line in every row, and
+    the argument says what it is.
+    """
+    named = table.comparison.where(table.comparison != table.comparison.shift(), "")
+    table = table.assign(section="")
+    looks = [_look_of_kind(kind) for kind in table.kind]
+    figure, axis = _rows_canvas(table)
+    axis.set_xlim(min(0.0, 1.05 * table.low.min()), 1.05 * table.high.max())
+    _draw_table(axis, table.assign(comparison=named), looks)
+    legend = {kind: _look_of_kind(kind) for kind in table.kind.unique()}
+    if beside:
+        axis.plot(table.beside, range(len(table)), "|", color=GREY, ms=9, mew=1.8)
+        legend[beside] = Look(GREY, "|", GREY)
+    axis.set_xlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8.5)
+    _title(figure, legend, title)
+    return figure
+
+
+def _look_of_verdict(verdict: str) -> Look:
+    colour, marker = EFFECT_MARKS[verdict]
+    return Look(colour, marker, "white" if verdict in OPEN else colour)
+
+
+def _look_of_kind(kind: str) -> Look:
+    colour, marker, _ = series(kind, 0)
+    return Look(colour, marker, colour)
+
+
+def _rows_canvas(table: pd.DataFrame) -> tuple[Figure, Axes]:
+    """Return an empty figure with a row per effect and one per heading, and its axis with a line at zero."""
+    headings = sum(section != "" for section in table.section.unique())
+    figure, axes = canvas(size=(8.2, 1.3 + 0.27 * (len(table) + headings)))
+    axes[0, 0].axvline(0, color=BLACK, lw=0.9)
+    return figure, axes[0, 0]
+
+
+def _draw_table(axis: Axes, table: pd.DataFrame, looks: list[Look]) -> None:
+    """Draw the rows of a table below the headings of their sections."""
     labels = []
     headings = []
-    for place, (section, part) in enumerate(table.groupby("section", sort=False)):
+    numbered = table.assign(look=looks)
+    for section, part in numbered.groupby("section", sort=False):
         if section:
             headings.append(len(labels))
             labels.append(section)
         for effect in part.itertuples():
-            colour, marker = SERIES[1 + place % (len(SERIES) - 1)][:2]
-            is_filled = effect.low > 0 or effect.high < 0
-            if has_verdicts:
-                colour, marker = EFFECT_MARKS[effect.verdict]
-                is_filled = effect.verdict not in OPEN
-            _draw_effect(axis, len(labels), effect, reach, (colour, marker, is_filled))
+            _draw_effect(axis, len(labels), effect)
             labels.append(effect.comparison)
-    axis.set_yticks(range(len(labels)), labels, fontsize=8)
+    axis.set_yticks(range(len(labels)), labels, fontsize=9)
     for row in headings:
         axis.get_yticklabels()[row].set_fontweight("bold")
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
-    axis.set(xlim=(-reach, reach), ylim=(len(labels) - 0.5, -0.7))
-    _explain(figure, axis, f"{xlabel}\n← better; bars: 95 % interval", title, margin, has_verdicts)
-    return figure
+    axis.set_ylim(len(labels) - 0.5, -0.7)
 
 
-def _explain(figure: Figure, axis: Axes, words: str, title: str, margin: float, has_verdicts: bool) -> None:
-    """Say below the axis and above it how a figure of effects is read."""
-    if margin:
-        words += f"; band: ± {margin:.2g}, too small to matter"
-    if not has_verdicts:
-        axis.set_xlabel(f"{words}; open: zero inside it; arrows: goes on", fontsize=8)
+def _title(figure: Figure, legend: dict[str, Look], title: str) -> None:
+    """Put title and legend above all rows."""
+    if not legend:
         titled(figure, title)
         return
-    axis.set_xlabel(f"{words}; arrows: goes on", fontsize=8)
     handles = []
-    for verdict, (colour, marker) in EFFECT_MARKS.items():
-        inside = "white" if verdict in OPEN else colour
-        handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=verdict))
+    for label, look in legend.items():
+        is_tick = look.marker == "|"
+        style = {"ls": "none", "ms": 9, "mew": 1.8} if is_tick else {}
+        handles.append(
+            Line2D([], [], color=look.colour, marker=look.marker, mfc=look.inside, label=label, **style)
+        )
     titled_legend(figure, handles, title=title)
 
 
-def _draw_effect(axis: Axes, row: int, effect: object, reach: float, look: tuple[str, str, bool]) -> None:
-    """Draw one row of `plot_effects`: interval, arrows where it goes beyond `reach`, mark and numbers."""
-    colour, marker, is_filled = look
-    low, value, high = np.clip([effect.low, effect.value, effect.high], -reach, reach)
-    axis.plot([low, high], [row, row], color=colour, lw=1.5)
-    if effect.low < -reach:
-        axis.plot(-reach, row, marker=ARROW_LEFT, color=colour, ms=7, clip_on=False)
-    if effect.high > reach:
-        axis.plot(reach, row, marker=ARROW_RIGHT, color=colour, ms=7, clip_on=False)
-    if abs(effect.value) <= reach:
-        inside = colour if is_filled else "white"
-        axis.plot(value, row, marker, color=colour, ms=6, mfc=inside, gid="effect")
+def _reach(table: pd.DataFrame, margin: float) -> float:
+    """Return how far the axis goes to both sides of zero."""
+    ends = table[["low", "high"]].abs().max(axis=1)
+    if not ends.any():
+        return 1.0
+    furthest, second = ends.nlargest(2).iloc[[0, -1]]
+    return 1.08 * max(min(furthest, REACH * second), ends.iloc[0], margin)
+
+
+def _draw_effect(axis: Axes, row: int, effect: object) -> None:
+    """Draw one row: interval, arrows where it goes beyond the axis, mark and numbers."""
+    left, right = axis.get_xlim()
+    look = effect.look
+    low, value, high = np.clip([effect.low, effect.value, effect.high], left, right)
+    axis.plot([low, high], [row, row], color=look.colour, lw=1.5)
+    if effect.low < left:
+        axis.plot(left, row, marker=ARROW_LEFT, color=look.colour, ms=7, clip_on=False)
+    if effect.high > right:
+        axis.plot(right, row, marker=ARROW_RIGHT, color=look.colour, ms=7, clip_on=False)
+    if left <= effect.value <= right:
+        axis.plot(value, row, look.marker, color=look.colour, ms=6, mfc=look.inside)
     axis.text(
         1.025,
         row,
         signed_interval(effect.value, effect.low, effect.high),
         transform=axis.get_yaxis_transform(),
         va="center",
-        fontsize=7.5,
+        fontsize=8,
         family=MONOSPACED,
     )
 
@@ -208,7 +274,8 @@ def plot_by_row(
 def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
     """Return the data of a forest plot, a row per estimate.
 
-    Columns: `comparison`, `value`, `low`, `high`, `sequences`, `interval` (how it was made).
+    Columns: `comparison`, `value`, `low`, `high`, `sequences`, `interval` (how it was made); and where every
+    estimate has a margin, `margin` and the `verdict` of its row, with p corrected for all rows (Holm).
     """
     rows = []
     for label, estimate in estimates.items():
@@ -221,7 +288,16 @@ def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
             "interval": estimate.method,
         }
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    margins = [estimate.margin for estimate in estimates.values()]
+    if not rows or None in margins:
+        return table
+    corrected = verdict_rule.holm([estimate.p_value() for estimate in estimates.values()])
+    verdicts = []
+    for estimate, p in zip(estimates.values(), corrected, strict=True):
+        given = verdict_rule.verdict(estimate, estimate.margin, p=p)
+        verdicts.append(ON_A_LOSS.get(given, given))
+    return table.assign(margin=margins, verdict=verdicts)
 
 
 def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:

@@ -2,12 +2,16 @@
 
 import numpy as np
 import pandas as pd
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import FormatStrFormatter
 
 from sinkprune_companion.figures.style import BLUE, RED, canvas, titled, titled_legend
 from sinkprune_companion.numbers import percent
+
+LEAST = 0.01  # percent: the lower end of the colour scale
+TILE = (32, 64)  # rows and columns of a linear map that are drawn
 
 
 def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
@@ -20,11 +24,12 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
     size = (3.6 * columns + 0.8, 1.9 * rows + 0.4)
     figure, axes = canvas(rows, columns, size, sharex=True, sharey=True)
     order = frame.linear.drop_duplicates().tolist()
-    scale = {"vmin": 0, "vmax": frame.differ.max()}
+    scale = LogNorm(LEAST, max(100 * frame.differ.max(), 10 * LEAST), clip=True)
     for axis, (one, other) in zip(axes.flat, pairs, strict=False):
         part = frame[(frame.one == one) & (frame.other == other)]
         table = part.pivot(index="linear", columns="layer", values="differ")
-        image = axis.imshow(table.loc[order], aspect="auto", cmap="cividis", interpolation="nearest", **scale)
+        percentages = 100 * table.loc[order]
+        image = axis.imshow(percentages, aspect="auto", cmap="cividis", norm=scale, interpolation="nearest")
         axis.set_yticks(range(len(order)), [name.split(".")[-1] for name in order], fontsize=8)
         axis.set_title(f"{one} / {other}: {percent(table.to_numpy().mean())} on average", fontsize=9)
         axis.grid(False)
@@ -32,22 +37,30 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
         axis.axis("off")
     for axis in axes[-1]:
         axis.set_xlabel("layer (0 is the first)")
-    figure.colorbar(image, ax=axes, pad=0.01, label="share of kept weights that differ")
+    bar = figure.colorbar(image, ax=axes, pad=0.01, label="kept weights that differ (%)")
+    bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     if title:
         titled(figure, title)
     return figure
 
 
-def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str, shown: int = 96) -> Figure:
-    """Draw which weights two masks keep in the first `shown` rows and columns of one linear map.
+def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> Figure:
+    """Draw which weights two masks keep in the tile of one linear map where they differ most.
 
     Dark: kept by both; light: pruned by both; red: kept by one alone.
     """
-    kept, other = kept_OI[: shown // 2, :shown], other_OI[: shown // 2, :shown]
+    height, width = np.minimum(TILE, kept_OI.shape)
+    down, across = kept_OI.shape[0] // height, kept_OI.shape[1] // width
+    differ_OI = (kept_OI != other_OI)[: down * height, : across * width]
+    tiles = differ_OI.reshape(down, height, across, width).sum((1, 3))
+    top, left = np.unravel_index(tiles.argmax(), tiles.shape) * np.array([height, width])
+    kept, other = (mask[top : top + height, left : left + width] for mask in (kept_OI, other_OI))
     state = np.where(kept == other, np.where(kept, 0, 1), 2)
     figure, axes = canvas(size=(6.8, 3.6))
     axis = axes[0, 0]
-    axis.imshow(state, cmap=ListedColormap([BLUE, "#E8EEF3", RED]), vmin=0, vmax=2, interpolation="nearest")
+    place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
+    colours = ListedColormap([BLUE, "#E8EEF3", RED])
+    axis.imshow(state, cmap=colours, vmin=0, vmax=2, interpolation="nearest", extent=place)
     axis.set(xlabel="input feature", ylabel="output feature")
     axis.grid(False)
     named = {BLUE: "kept by both", "#E8EEF3": "pruned by both", RED: "kept by one alone"}

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from sinkprune_companion.figures.figures import add_file
 from sinkprune_companion.figures.style import RED, canvas, titled
@@ -24,6 +25,7 @@ from sinkprune_core.sinks.trace import Trace
 
 LABEL_LETTERS = 13  # of a token's name
 CELL_LETTERS = 8  # of a token in `plot_writing`
+RING = "#CC0022"  # shows on blue and on yellow
 UNSEEN = "#DDDDDD"  # where there is no attention to show
 LEAST = 0.3  # ends of the colour scale; 1 is the mean of all keys
 MOST = 30.0
@@ -93,17 +95,18 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
     """Draw attention per key position (across) and step (down), one panel per model, below a `title`.
 
     A panel has `title`, `profile_SK` (mass; 1 is the mean of all keys), `visible_SK`, `sinks_SK`, `labels`
-    (K) and `prompt_length`. The strongest tokens are named along the axis. Sinks are ringed; keys that do not
-    count in a step are grey.
+    (K), `prompt_length` (0: none), and `rows` where they are no steps. The strongest tokens are named along
+    the axis. Sinks are ringed; keys that do not count in a step are grey.
     """
     figure, axes = canvas(len(panels), 1, (9.2, 3.3 * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         profile_SK = np.where(panel["visible_SK"], panel["profile_SK"], np.nan)
         image = _attention_image(axis, profile_SK, interpolation="nearest")
         step, position = np.nonzero(panel["sinks_SK"])
-        axis.plot(position, step, "o", mfc="none", mec="white", ms=4.4, mew=1.6)
-        axis.plot(position, step, "o", mfc="none", mec=RED, ms=4.4, mew=0.9)
-        axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
+        axis.plot(position, step, "o", mfc="none", mec="white", ms=6, mew=2.6)
+        axis.plot(position, step, "o", mfc="none", mec=RING, ms=6, mew=1.4)
+        if panel["prompt_length"]:
+            axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
         named = strongest_apart(panel)
         axis.set_xticks(
             named,
@@ -115,12 +118,14 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
             family="DejaVu Sans Mono",
         )
         axis.tick_params(axis="x", length=2, pad=1)
-        axis.set(title=panel["title"], ylabel="step of the trajectory")
+        axis.set(title=panel["title"], ylabel=panel.get("rows", "step of the trajectory"))
         axis.grid(False)
-    figure.colorbar(image, ax=axes, pad=0.01, label="attention received (1 = mean of all keys)")
+    bar = figure.colorbar(image, ax=axes, pad=0.01, label="attention received (1 = mean of all keys)")
+    bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    dashed = "dashed: end of the prompt; " if any(panel["prompt_length"] for panel in panels) else ""
     axes[-1, 0].set_xlabel(
         "key position; named: tokens of the finished text with most attention (· space, ⏎ line end)\n"
-        "dashed: end of the prompt; red rings: sinks"
+        f"{dashed}red rings: sinks"
     )
     if title:
         titled(figure, title)

@@ -10,7 +10,7 @@ from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.figures import headline
 from sinkprune_companion.ledger import others, published
-from sinkprune_companion.pages import sources
+from sinkprune_companion.pages import sources, titles
 from sinkprune_companion.pages.render import render_results
 from sinkprune_companion.run import address, run_costs
 from sinkprune_core.calibration import dense_statistics
@@ -32,12 +32,13 @@ READINGS = Path(__file__).parent / "readings"
 def pages(folder: Path) -> dict[str, str]:
     """Return the text of every page by its path in the repository, from the findings of a run in `folder`.
 
-    Raises PresumedVerdictError where a sentence, of a page or of a notebook's reading, presumes a verdict
-    that a claim does not have by these findings.
+    Raises PresumedVerdictError where a sentence, of a page, a notebook's reading or a figure's title,
+    presumes a verdict that a claim does not have by these findings.
     """
     results = sources.results_of(folder)
     for file in sorted(READINGS.glob("*.j2")):
         render_results(f"{READINGS.name}/{file.name}", results)
+    titles.check(results)
     known = {
         "catalog": catalog,
         "compute": compute,

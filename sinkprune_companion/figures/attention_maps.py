@@ -1,0 +1,54 @@
+"""Attention maps of single heads, query by key.
+
+Dimensions: Q query position, K key position.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from sinkprune_companion.figures.style import canvas, titled
+
+NAMED = 3  # keys that are named along the axis, at most
+APART = 3  # keys between two that are named
+
+
+def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
+    """Draw the attention of one head in every panel: queries down, keys across, below a `title`.
+
+    A panel has `title`, `map_QK` (rows add up to 1) and `labels` (K). Keys that get more than twice an even
+    share are named. A key that many queries look at is a bright column: a sink.
+    """
+    figure, axes = canvas(1, len(panels), (3.1 * len(panels) + 0.6, 3.6))
+    for axis, panel in zip(axes[0], panels, strict=True):
+        map_QK = panel["map_QK"]
+        image = axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+        named = _named(map_QK.sum(0))
+        names = [f"{key}: {panel['labels'][key]}" for key in named]
+        axis.set_xticks(named, names, rotation=30, ha="right", fontsize=8, family="DejaVu Sans Mono")
+        axis.set(title=panel["title"], xlabel="key")
+        axis.grid(False)
+    axes[0, 0].set_ylabel("query")
+    figure.colorbar(image, ax=axes, pad=0.02, shrink=0.75, label="share of the query's attention")
+    titled(figure, title)
+    return figure
+
+
+def _named(mass_K: np.ndarray) -> list[int]:
+    """Return the keys to name, those with most attention first."""
+    named: list[int] = []
+    for key in np.argsort(-mass_K, kind="stable"):
+        if len(named) < NAMED and mass_K[key] > 2 and all(abs(key - other) > APART for other in named):
+            named.append(int(key))
+    return named
+
+
+def maps_table(panels: list[dict]) -> pd.DataFrame:
+    """Return the data of `plot_attention_maps`: panel, query, key and attention."""
+    parts = []
+    for panel in panels:
+        query, key = np.indices(panel["map_QK"].shape)
+        columns = {"panel": panel["title"], "query": query.ravel(), "key": key.ravel()}
+        parts.append(pd.DataFrame({**columns, "attention": panel["map_QK"].ravel()}))
+    return pd.concat(parts, ignore_index=True)
