@@ -47,6 +47,7 @@ recipes: list[str] | None = [
     "unstable",
     "sparsegpt",
     "paper-sparsegpt",
+    "structured",
     "structured-sink",
 ]  # presets to measure, of those below; null: all
 patterns: list[str] = ["2:4"]  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
@@ -61,8 +62,8 @@ blimp_pairs: int = 1  # minimal pairs of each of BLiMP's 67 paradigms, of 60
 item_draws: int = 1  # ways to mask an ending
 calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
 noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
-length: int = 128  # tokens per sequence
-seeds: int = 2  # calibration draws
+length: int = 64  # tokens per sequence
+seeds: int = 1  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 other_draws: int = 1  # the same for controls and sparsities other than 0.5, at most `seeds`
 pattern_draws: int = 1  # the same for N:M and structured pruning, and for two-choice items
