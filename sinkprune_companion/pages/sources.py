@@ -205,6 +205,12 @@ def performance() -> dict[str, dict]:
     return json.loads(_performance_file().read_text(encoding="utf-8"))
 
 
+def first_run_minutes() -> float:
+    """Return what `make reproduce` takes in a fresh clone, with all that it installs, in minutes."""
+    install, reproduce, _ = performance()["commands"]["steps"]
+    return (install["now"] + reproduce["now"]) / 60
+
+
 def note_performance(what: str, entry: dict) -> None:
     """Put one measurement into docs/performance.json, in the place of an older one of the same name."""
     write_json(_performance_file(), {**performance(), what: entry})

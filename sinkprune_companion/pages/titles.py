@@ -38,10 +38,10 @@ def rendered(notebook: str, figure: str, results: Results) -> str:
 def title(run: Run, figure: str, plain: str) -> str:
     """Return the title of a figure by the findings that its run has written so far.
 
-    It is the written sentence in a run of the published profile, as long as that has its numbers and the
+    It is the written sentence in a run of a published profile, as long as that has its numbers and the
     verdicts that it presumes; else `plain`, which presumes nothing.
     """
-    if run.profile != PUBLISHED or figure not in written().get(run.notebook, {}):
+    if run.profile not in PUBLISHED or figure not in written().get(run.notebook, {}):
         return plain
     try:
         return rendered(run.notebook, figure, results_of(run.folder))

@@ -13,18 +13,18 @@ from sinkprune_companion.pages.render import PresumedVerdictError, render_result
 from sinkprune_companion.pages.sources import Results, results_of
 from sinkprune_companion.run.records import Run
 
-PUBLISHED = "full"  # the profile whose results the written sentences speak of
+PUBLISHED = ("full", "evidence")  # profiles whose results the written sentences speak of
 
 
 def reading(run: Run) -> Markdown:
     """Return what a notebook found, from the findings that its run has written.
 
-    A run of the published profile has the sentences of `pages/readings`, as long as it has their numbers
+    A run of a published profile has the sentences of `pages/readings`, as long as it has their numbers
     and the verdicts that they presume. Every run has the table of the ledger's rows that it decides.
     """
     results = results_of(run.folder)
     parts = []
-    if run.profile == PUBLISHED:
+    if run.profile in PUBLISHED:
         try:
             parts.append(render_results(f"readings/{run.notebook}.md.j2", results))
         except (PresumedVerdictError, UndefinedError) as error:
