@@ -11,19 +11,16 @@ import pandas as pd
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED
 from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.harness import quality, suite
+from sinkprune_companion.harness import quality
 from sinkprune_companion.harness.public_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
-from sinkprune_core.evaluation import two_choice
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
-from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.values import check_choice
 
 BENCHMARKS = ("suite", "blimp")
 NAMES = ("benchmark", "variant", "pattern", "sparsity", "place", "seed", "calibration_tokens")  # of answers
 ANSWERS_REVISION = 1  # of `variant_answers`
-SUITE_REVISION = 1  # of `suite_answers`
 
 
 def variant_answers(
@@ -56,29 +53,6 @@ def _task(benchmark: str, items: int, draws: int) -> quality.Task:
         return quality.offline_suite(items, draws, EVALUATION_SEED, progress=True)
     paradigms = {name: pairs[:items] for name, pairs in embedded_blimp().items()}
     return quality.minimal_pairs(paradigms, draws, EVALUATION_SEED, progress=True)
-
-
-def suite_answers(run: Run, lm: LanguageModel, fingerprint: str, items: int, draws: int) -> pd.DataFrame:
-    """Return the record of one model's answers to about `items` items of the offline suite.
-
-    Columns are those of `two_choice.accuracy`. Noise of a diffusion model depends on the item alone, so
-    models are compared in pairs.
-    """
-
-    def compute() -> pd.DataFrame:
-        return two_choice.accuracy(lm, suite.sample(items), draws, EVALUATION_SEED, progress=True)
-
-    return run.record(
-        "suite",
-        compute,
-        SUITE_REVISION,
-        model=lm.name,
-        kind=lm.kind,
-        fingerprint=fingerprint,
-        items=items,
-        draws=draws,
-        evaluation_seed=EVALUATION_SEED,
-    )
 
 
 def points(answers: pd.DataFrame) -> pd.DataFrame:

@@ -62,10 +62,6 @@ def answers(run, lm, make_ids) -> dict[str, list[float]]:
     return {name: numbers(part, ["correct", "margin"]) for name, part in frame.groupby("benchmark")}
 
 
-def suite(run, lm, make_ids) -> dict[str, list[float]]:
-    return {"suite": numbers(variant_answers.suite_answers(run, lm, "golden", 24, 2), ["correct", "margin"])}
-
-
 def hiding(run, lm, make_ids) -> dict[str, list[float]]:
     hidings = [Hiding("top", 2), Hiding("random", 2), Hiding("first", 1)]
     frame = hiding_scores.hiding_scores(run, lm, "golden", hidings, {"natural": make_ids(3, 16)}, draws=2)
@@ -148,7 +144,6 @@ def stability(run, lm, make_ids) -> dict[str, list[float]]:
 MEASURING = {  # name of a record -> its revision, and what gives its numbers here
     "scores": (variants.SCORES_REVISION, variant_scores),
     "answers": (variant_answers.ANSWERS_REVISION, answers),
-    "suite": (variant_answers.SUITE_REVISION, suite),
     "hiding": (hiding_scores.SCORES_REVISION, hiding),
     "written": (hiding_scores.TEXTS_REVISION, written),
     "masks": (1, masks),
