@@ -114,13 +114,14 @@ def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence(tmp_pa
     prefix = "04_matched_compute/"
     own = {name.removeprefix(prefix): one for name, one in published_estimates.items() if prefix in name}
     shown_by = {}
-    for profile in ("quick", shown.PUBLISHED):
+    published, _ = shown.PUBLISHED
+    for profile in ("quick", published):
         run = Run("04_matched_compute", profile, {})
         run.find(own)
         shown_by[profile] = shown.reading(run).data
     table = shown_by["quick"]
     assert table.startswith("| ") and "0.20 [0.16," in table
-    assert shown_by[shown.PUBLISHED].endswith(table) and len(shown_by[shown.PUBLISHED]) > len(table) + 200
+    assert shown_by[published].endswith(table) and len(shown_by[published]) > len(table) + 200
 
 
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):
