@@ -263,7 +263,7 @@ shown = step_views.data(views, steps, pick=True)
 print("Beside the figures:", step_views.save_explorer(run, "explorer", caption, shown).name)
 
 # %% [markdown]
-# ![All steps in turn: the diffusion model fills in masks, the autoregressive model appends tokens; red frames mark sinks](../figures/01_sink_variance/sink_positions.gif)
+# ![All steps: masks are filled, tokens appended](../figures/01_sink_variance/sink_positions.gif)
 #
 # All steps in turn, written beside the figure above:
 

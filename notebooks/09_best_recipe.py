@@ -27,6 +27,9 @@
 # | the defaults | 15 core-minutes, estimated | 2 GB |
 # | evidence | about 35 core-hours with AMX, estimated | 2 GB a job |
 #
+# **Not run yet.** Sizes and the rows of the ledger are written down; no output is shown here until
+# `make reproduce PROFILE=evidence` has made it.
+#
 # Every recipe is scored on the same held-out text. Each calibration draw has noise of its own, and
 # all recipes of a draw see as many calibration tokens.
 

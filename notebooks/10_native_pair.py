@@ -26,6 +26,9 @@
 # | the defaults | 5 core-minutes, estimated | 2 GB |
 # | evidence | about 12 core-hours with AMX, estimated | 2 GB a job |
 #
+# **Not run yet.** Sizes and the rows of the ledger are written down; no output is shown here until
+# `make reproduce PROFILE=evidence` has made it.
+#
 # Every measurement is made on several trainings, and intervals hold the chance of training.
 
 # %% [markdown]
