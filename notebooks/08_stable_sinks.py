@@ -49,6 +49,8 @@ seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
+twin: str = "smol-ar"  # the autoregressive model, all of whose sinks should be stable
+twin_calibration: int = 4  # its calibration sequences, clean
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
 
@@ -57,16 +59,11 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-import importlib.util
-import subprocess
-import sys
+from importlib.util import find_spec
 
 SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if importlib.util.find_spec("sinkprune_core") is None:
-    if not SOURCE:
-        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
-    importlib.invalidate_caches()
+if find_spec("sinkprune_core") is None:
+    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
 from sinkprune_companion.run.parameters import start
 
 run = start("08_stable_sinks", globals())
@@ -178,6 +175,7 @@ COMPARED = {
     "unstable_minus_none": ("unstable", "none"),
     "stable_minus_none": ("stable", "none"),
     "all_minus_none": ("all", "none"),
+    "unstable_minus_all": ("unstable", "all"),
     "random_minus_none": ("random", "none"),
     "random_stable_minus_none": ("random, as many as stable", "none"),
     "stable_minus_random_stable": ("stable", "random, as many as stable"),
@@ -199,6 +197,23 @@ for name in models:
             cost = crossed_interval(values(name, share, one) - values(name, share, other))
             found[finding + ending(name, share)] = with_share_of_damage(cost, damage[name, share])
 run.find(found)
+
+# %% [markdown]
+# The official code leaves all sinks out, whether they move or not. Which share of the tokens that
+# it leaves out are stable sinks? A mean over calibration draws, on the first model:
+
+# %%
+from dataclasses import replace
+
+from sinkprune_core.evaluation.intervals import interval
+
+first = scores[(scores.pair == models[0]) & scores.variant.isin(["unstable", "all"])]
+by_draw = first.groupby(["variant", "seed"]).left_out_share.mean()
+stable_R = 1 - by_draw["unstable"] / by_draw["all"]
+if len(stable_R) > 1:
+    found["stable_share_left_out"] = replace(interval(stable_R), draws=len(stable_R))
+run.find(found)
+stable_R.round(4).to_frame("stable sinks, of all tokens left out")
 
 # %% [markdown]
 # ## The figure: what leaving tokens out costs
@@ -360,6 +375,44 @@ picture = figures.plot_curves(
 )
 caption = f"{title}, beside nothing left out, with 95 % intervals."
 figures.save_figure(run, picture, "restored", restored, caption)
+
+# %% [markdown]
+# ## The AR twin: does it matter that its sinks are kept?
+#
+# > prior studies usually keep sinks for AR LLMs (abstract)
+#
+# Nearly all sinks of an AR model are stable. Wanda as published prunes it with and without them, and
+# without as many random tokens. Above zero keeping them matters; values are negative
+# log-likelihoods.
+
+# %%
+from sinkprune_core.models.loading import load
+from sinkprune_core.pruning.recipe import preset
+
+for lm in dlms.values():
+    lm.model.to("meta")  # their weights have served; the twin gets their room
+ar = load(twin, dtype, run.device)
+twin_print = ar.fingerprint()
+frames = []
+for seed in numbers:
+    text = calibration_draw(ar, twin_calibration, length, seed)
+    with Variant(ar, twin_print) as dense:
+        frames.append(dense.scores(run, texts, draws, variant="dense", seed=seed))
+    for tokens in ("none", "all", "random"):
+        recipe = preset("wanda", sparsity=sparsities[0], exclude=tokens, sink_std=sink_std)
+        with Variant(ar, twin_print, recipe, text) as variant:
+            frames.append(variant.scores(run, texts, draws, variant=tokens, seed=seed))
+of_twin = above_dense(pd.concat(frames, ignore_index=True).assign(share=sparsities[0]))
+by_name = {name: pivot(of_twin[of_twin.variant == name]) for name in ("none", "all", "random")}
+twin_damage = float(by_name["none"].mean())
+twins = {name: by_name[name] - by_name["none"] for name in ("all", "random")}
+costs_of_twin = {
+    f"ar_{name}_minus_none": with_share_of_damage(crossed_interval(values_RN), twin_damage)
+    for name, values_RN in twins.items()
+}
+found |= costs_of_twin
+run.find(found)
+pd.DataFrame({name: vars(cost) for name, cost in costs_of_twin.items()}).T[["value", "low", "high"]]
 
 # %% [markdown]
 # ## The reading

@@ -15,17 +15,17 @@
 # ---
 
 # %% [markdown]
-# # 09 · The best one-shot recipe for a diffusion model
+# # 09 · Noised text, five draws, and what is left of the sinks at 75 %
 #
-# **Question.** At 75 % sparsity, noised calibration text with dense propagation saves a fifth of
-# Wanda's damage, with or without sinks. Is it the noise or the propagation? Is the official
-# schedule bad because of its last level, where every token is a mask? Do sink weights act through
-# SparseGPT's damping? And which recipe is the best at each sparsity?
+# **Question.** The official method loses to Wanda at 50 % sparsity and gains at 75 %. Does the gain
+# grow with sparsity, in enough calibration draws for a verdict? Is it the noised text, the dense
+# propagation or the sinks? Is the official schedule bad because of its last level, where every
+# token is a mask? And does noised text help SparseGPT, too?
 #
 # | profile | time | peak memory |
 # |---|---|---|
-# | the defaults | 15 core-minutes, estimated | 2 GB |
-# | evidence | about 35 core-hours with AMX, estimated | 2 GB a job |
+# | the defaults | 12 core-minutes, estimated | 2 GB |
+# | evidence | 3 core-hours without AVX-512, estimated | 2 GB a job |
 #
 # **Not run yet.** Sizes and the rows of the ledger are written down; no output is shown here until
 # `make reproduce PROFILE=evidence` has made it.
@@ -40,28 +40,17 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-parts: list[str] = [
-    "factorial",
-    "schedule",
-    "damping",
-    "screening",
-    "confirmation",
-]  # of the notebook, to be measured; a job of a larger run takes one
+parts: list[str] = ["official", "factorial", "search", "damping"]  # of the notebook, to be measured
+official_sparsities: list[float] = [0.5, 0.75]  # of the official method and Wanda
+schedule_sparsities: list[float] = [0.5, 0.75]  # of the official schedule
+ratios: list[float] = [0.5]  # of structured pruning
 factorial_sparsities: list[float] = [0.75]  # of noised x dense x sinks
-factorial_calibration: int = 2  # calibration sequences
-schedule_sparsities: list[float] = [0.5]  # of the official schedule
-schedule_calibration: int = 4  # calibration sequences
-damping_sparsities: list[float] = [0.75]  # of SparseGPT with token weights
-damping_sequences: list[int] = [4]  # of clean calibration text
+factorial_sinks: bool = True  # whether all sinks are left out there, too
 places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns N:M
-screening_calibration: int = 2  # calibration sequences
-screening_draws: int = 1  # calibration draws, the first ones
-screening_sequences: int = 6  # held-out sequences
-confirmed: int = 2  # how many of the best recipes of each place are measured again
-confirmation_calibration: int = 4  # calibration sequences
-items: int = 24  # items of the offline suite that confirmed recipes answer, of 1,512
-blimp_pairs: int = 1  # and minimal pairs of each of BLiMP's 67 paradigms, of 60
-item_draws: int = 2  # ways to mask an ending
+searched: list[str] | None = None  # recipes of the search, None for all twelve
+calibration: int = 4  # calibration sequences of all these
+damping_sparsities: list[float] = [0.75]  # of SparseGPT with token weights
+damping_sequences: list[int] = [4]  # of clean calibration text, for these alone
 noise_levels: int = 4  # noise levels per calibration sequence
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
@@ -76,16 +65,11 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-import importlib.util
-import subprocess
-import sys
+from importlib.util import find_spec
 
 SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if importlib.util.find_spec("sinkprune_core") is None:
-    if not SOURCE:
-        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
-    importlib.invalidate_caches()
+if find_spec("sinkprune_core") is None:
+    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
 from sinkprune_companion.run.parameters import start
 
 run = start("09_best_recipe", globals())
@@ -98,288 +82,222 @@ run = start("09_best_recipe", globals())
 # than these has lost its context.
 
 # %%
-import pandas as pd
 from sinkprune_companion.experiments import recipe_search
 from sinkprune_companion.experiments.ngram_levels import ngram_levels
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 
-if unknown := set(parts) - set(recipe_search.PARTS):
-    raise ValueError(f"parts={sorted(unknown)}: choose from {', '.join(recipe_search.PARTS)}")
-numbers = range(first_seed, first_seed + seeds)
 dlm = load(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
 texts = held_out_texts(dlm.tokenizer, sequences, length)
-levels = ngram_levels(dlm.tokenizer, texts)
-levels.round(2)
+ngram_levels(dlm.tokenizer, texts).round(2)
 
 # %% [markdown]
-# Prune, measure, restore the weights. Every result is a record, so a run that was stopped goes on
-# where it was. What is left of a part that is not to be measured is an empty table.
+# ## The recipes
+#
+# * **official**: Wanda and the official method; noised text at an even grid of levels and at the
+#   official ones, with and without the last, nothing left out; structured pruning.
+# * **factorial**: Wanda on clean or noised text, with sequential or dense propagation.
+# * **search**: SparseGPT and Wanda, on clean text, noised text or half of each, with or without the
+#   unstable sinks, one sparsity for all layers or OWL's. Later blocks are calibrated on what pruned
+#   ones make, as both were published.
+# * **damping**: SparseGPT with the official token weights, with as many random ones, and with the
+#   damping that it would have had without them. SparseGPT adds a share of the mean diagonal to each
+#   Gram matrix, and weights that take sinks out lower that mean.
 
 # %%
+tokens = calibration * noise_levels  # in sequences
+levels = (tokens, noise_levels)
+entries = {part: [] for part in recipe_search.PARTS}
+for share in official_sparsities:
+    entries["official"] += recipe_search.official(share, *levels)
+for share in schedule_sparsities:
+    entries["official"] += recipe_search.schedules(share, *levels)
+for ratio in ratios:
+    entries["official"] += recipe_search.structured(ratio, tokens)
+for share in factorial_sparsities:
+    entries["factorial"] += recipe_search.factorial(share, *levels, factorial_sinks)
+for place in places:
+    candidates = recipe_search.candidates(place, *levels)
+    entries["search"] += [each for each in candidates if each.name in (searched or [each.name])]
+for share in damping_sparsities:
+    for count in damping_sequences:
+        entries["damping"] += recipe_search.sparsegpt_controls(share, count)
+{part: len(of_part) for part, of_part in entries.items() if part in parts}
+
+# %% [markdown]
+# ## The loop
+#
+# Prune, measure, restore the weights. Every result is a record, so a run that was stopped goes on
+# where it was. Losses are nats per token above the dense model, on the same sequences and noise.
+
+# %%
+import pandas as pd
 from sinkprune_companion.experiments.scoring import above_dense
-from sinkprune_companion.experiments.variant_answers import variant_answers
+
+scores = {}
+for part in parts:
+    frames = []
+    for seed in range(first_seed, first_seed + seeds):
+        given = (run, dlm, fingerprint, entries[part], length, seed)
+        for variant, labels in recipe_search.variants_on(*given):
+            with variant:
+                frames.append(variant.scores(run, texts, draws, noise=seed, **labels))
+    scores[part] = above_dense(pd.concat(frames, ignore_index=True))
+
+# %% [markdown]
+# What every recipe costs above the dense model, with 95 % intervals over calibration draws and
+# sequences:
+
+# %%
+from IPython.display import display
 from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
 
-EMPTY = pd.DataFrame(columns=["variant", "place", "value"])
-answers = []  # to two-choice items, of the recipes that are measured again
-
-
-def measured(part: str, entries: list, of_draws: list, of_texts=texts, of_items=None):
-    """Nats per token above the dense model, a row per recipe, draw and sequence."""
-    if part not in parts or not of_draws:
-        return EMPTY
-    scores = []
-    for seed in of_draws:
-        for variant, labels in recipe_search.variants_on(
-            run, dlm, fingerprint, entries, length, seed
-        ):
-            with variant:
-                scores.append(variant.scores(run, of_texts, draws, noise=seed, **labels))
-                if of_items:
-                    answers.append(variant_answers(run, variant, of_items, item_draws, **labels))
-    return above_dense(pd.concat(scores, ignore_index=True))
-
+rows = []
+for part, of_part in scores.items():
+    pruned = of_part[of_part.variant != "dense"]
+    for (place, variant), cells in pruned.groupby(["place", "variant"], sort=False):
+        cost = crossed_interval(pivot(cells))
+        row = {"part": part, "place": place, "recipe": variant, "value": cost.value}
+        rows.append(row | {"low": cost.low, "high": cost.high, "draws": cells.seed.nunique()})
+costs = pd.DataFrame(rows)
+costs.set_index(["part", "place", "recipe"]).round(4)
 
 # %% [markdown]
-# Of one recipe, and of all of them with intervals:
-
-
-# %%
-def values(scores: pd.DataFrame, place: str, variant: str):
-    """Nats per token above the dense model, (draws, sequences)."""
-    return pivot(scores[(scores.place == place) & (scores.variant == variant)])
-
-
-def costs(scores: pd.DataFrame) -> pd.DataFrame:
-    """What every recipe costs above the dense model, with its interval."""
-    rows = []
-    pruned = scores[scores.variant != "dense"]
-    for (place, variant), part in pruned.groupby(["place", "variant"], sort=False):
-        cost = crossed_interval(pivot(part))
-        row = {"place": place, "recipe": variant, "value": cost.value, "low": cost.low}
-        rows.append(row | {"high": cost.high, "draws": part.seed.nunique()})
-    return pd.DataFrame(rows, columns=["place", "recipe", "value", "low", "high", "draws"])
-
-
-# %% [markdown]
-# ## What makes the gain: noise, propagation or sinks
+# ## The finding: paired differences
 #
-# Wanda in all eight combinations: clean or noised text, sequential or dense propagation, nothing or
-# all sinks left out.
-
-# %%
-entries = []
-for share in factorial_sparsities:
-    tokens = factorial_calibration * noise_levels
-    entries += recipe_search.factorial(share, tokens, noise_levels)
-factorial = measured("factorial", entries, list(numbers))
-costs(factorial).round(3)
-
-# %% [markdown]
-# Main effects are means over the settings of the other two switches. Below them: each switch alone,
-# against Wanda on clean text with sequential propagation.
-
-# %%
-found, damage = {}, {}
-WANDA, BOTH = "clean, sequential, none", "noised, dense, none"
-ALONE = {
-    "noised_alone": ("noised, sequential, none", WANDA),
-    "dense_alone": ("clean, dense, none", WANDA),
-    "noised_and_dense": (BOTH, WANDA),
-    "sinks_besides": ("noised, dense, all", BOTH),
-}
-for share in factorial_sparsities if len(factorial) else []:
-    place = f"{100 * share:g} %"
-    names = factorial[factorial.place == place].variant.unique()
-    by_name = {name: values(factorial, place, name) for name in names}
-    effects = {f"main_{n}": v for n, v in recipe_search.main_effects(by_name).items()}
-    effects |= {n: by_name[one] - by_name[other] for n, (one, other) in ALONE.items()}
-    for name, values_RN in effects.items():
-        finding = f"factorial_{name}_{100 * share:.0f}"
-        found[finding] = crossed_interval(values_RN)
-        damage[finding] = float(by_name[WANDA].mean())
-
-# %% [markdown]
-# ## The official schedule with and without its last level
-#
-# The official code noises text at t = 0.1, 0.2, … 1. At t = 1 every token is a mask. The same
-# sequences with the same masks, once with that level and once without; beside them the even grid.
-
-# %%
-entries = []
-for share in schedule_sparsities:
-    tokens = schedule_calibration * noise_levels
-    entries += recipe_search.schedules(share, tokens, noise_levels)
-schedule = measured("schedule", entries, list(numbers))
-GRID, OFFICIAL = "even grid", "official levels"
-BELOW = "official levels below t = 1"
-PAIRS = {
-    "official_minus_grid": (OFFICIAL, GRID),
-    "below_1_minus_grid": (BELOW, GRID),
-    "official_minus_below_1": (OFFICIAL, BELOW),
-}
-for share in schedule_sparsities if len(schedule) else []:
-    place = f"{100 * share:g} %"
-    for name, (one, other) in PAIRS.items():
-        finding = f"schedule_{name}_{100 * share:.0f}"
-        difference = values(schedule, place, one) - values(schedule, place, other)
-        found[finding] = crossed_interval(difference)
-        damage[finding] = float(values(schedule, place, other).mean())
-costs(schedule).round(4)
-
-# %% [markdown]
-# ## Do sink weights act through SparseGPT's damping?
-#
-# SparseGPT adds a share of the mean diagonal to each Gram matrix. Sinks have large norms, so
-# weights that take them out lower that mean, and the damping with it. Two controls: random tokens
-# get the weights, as many as there are sinks; and the official weights stand with the absolute
-# damping that the plain run had for the same matrix.
-
-# %%
-entries = []
-for share in damping_sparsities:
-    for count in damping_sequences:
-        entries += recipe_search.sparsegpt_controls(share, count)
-damping = measured("damping", entries, list(numbers))
-FIXED = "official weights, damping of plain"
-PAIRS = {
-    "official_minus_plain": ("official weights", "plain"),
-    "random_minus_plain": ("random tokens", "plain"),
-    "fixed_minus_plain": (FIXED, "plain"),
-    "fixed_minus_official": (FIXED, "official weights"),
-}
-for share in damping_sparsities if len(damping) else []:
-    place = f"{100 * share:g} %"
-    for count in damping_sequences:
-        for name, pair in PAIRS.items():
-            one, other = (values(damping, place, f"{side}, {count}") for side in pair)
-            finding = f"sparsegpt_{name}_{count}_{100 * share:.0f}"
-            found[finding] = crossed_interval(one - other)
-            damage[finding] = float(other.mean())
-costs(damping).round(3)
-
-# %% [markdown]
-# ## The search
-#
-# SparseGPT and Wanda, on clean text, noised text, or half of each; nothing or the unstable sinks
-# left out; one sparsity for all layers or OWL's. Later blocks are calibrated on what pruned ones
-# make. *Half of each* sees every sequence once clean and once at a noise level of its own.
-#
-# First a screening on little text. It only says which recipes are measured again.
-
-# %%
-entries = []
-for place in places:
-    tokens = screening_calibration * noise_levels
-    entries += recipe_search.candidates(place, tokens, noise_levels)
-few = held_out_texts(dlm.tokenizer, screening_sequences, length, seed=1)
-seen = [number for number in numbers if number < screening_draws]
-if "confirmation" in parts:
-    seen = list(range(screening_draws))
-part = "confirmation" if "confirmation" in parts else "screening"
-screening = measured(part, entries, seen, few)
-screened = costs(screening)
-table = screened.assign(cost=screened.value.round(3))
-table.pivot(index="recipe", columns="place", values="cost")
-
-# %% [markdown]
-# ## The best, measured again
-#
-# The best recipes of each place, and plain SparseGPT as what they are compared with, on more text,
-# in draws that the screening has not seen.
-
-# %%
-chosen = recipe_search.best(screening, confirmed) if len(screening) else {}
-entries = []
-for place in places:
-    tokens = confirmation_calibration * noise_levels
-    for entry in recipe_search.candidates(place, tokens, noise_levels):
-        if entry.name in [*chosen.get(entry.place, []), recipe_search.BASELINE]:
-            entries.append(entry)
-fresh = [screening_draws + number for number in numbers]
-confirmation = EMPTY
-if chosen:
-    benchmarks = {"suite": items, "blimp": blimp_pairs}
-    confirmation = measured("confirmation", entries, fresh, of_items=benchmarks)
-confirmed_costs = costs(confirmation)
-confirmed_costs.round(3)
-
-# %% [markdown]
-# ## The figure: damage against sparsity
-#
-# The six recipes that were measured again at most sparsities. Patterns stand in the table above.
-
-# %%
-from sinkprune_companion.figures import figures
-
-sparse = confirmed_costs[confirmed_costs.place.str.endswith("%")]
-sparse = sparse.assign(sparsity=sparse.place.str.rstrip(" %").astype(float))
-six = sparse.groupby("recipe").value.agg(["size", "mean"])
-six = six.sort_values(["size", "mean"], ascending=[False, True]).index[:6]
-picture = None
-if len(six):
-    title = "What the best recipes cost"
-    labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
-    lines = sparse[sparse.recipe.isin(six)]
-    drawn = figures.plot_curves(
-        lines, "sparsity", "value", "recipe", labels, ("low", "high"), dodge=0.4, title=title
-    )
-    caption = f"{title}: NELBO above the dense model against sparsity, with 95 % intervals."
-    picture = figures.save_figure(run, drawn, "best", confirmed_costs, caption)
-picture
-
-# %% [markdown]
-# ## The findings
-#
-# In nats per token, paired by draw, sequence and noise; the margin is a share of the damage of the
-# second of the two. *Best* is the best recipe of a place in the screening, so its difference to the
-# baseline is free of that choice.
+# In nats per token, paired by draw, sequence and noise; below zero the first of two is better. The
+# margin is a share of the damage of the second.
 
 # %%
 from sinkprune_companion.ledger.margins import with_share_of_damage
 
-for place, names in chosen.items() if len(confirmation) else []:
-    ending = place.removesuffix(" %").replace(":", "_")
-    baseline = values(confirmation, place, recipe_search.BASELINE)
-    for rank, name in enumerate(names, start=1):
-        finding = f"best_{rank}_minus_sparsegpt_{ending}"
-        found[finding] = crossed_interval(values(confirmation, place, name) - baseline)
-        damage[finding] = float(baseline.mean())
-    for rank, name in enumerate(names[1:], start=2):
-        finding = f"best_1_minus_best_{rank}_{ending}"
-        difference = values(confirmation, place, names[0]) - values(confirmation, place, name)
-        found[finding] = crossed_interval(difference)
-        damage[finding] = float(values(confirmation, place, name).mean())
-found = {name: with_share_of_damage(each, damage[name]) for name, each in found.items()}
-pd.DataFrame.from_dict(chosen, orient="index")
+GRID, LEVELS, BELOW = "even grid", "official levels", "official levels below t = 1"
+WANDA, BOTH = "clean, sequential, none", "noised, dense, none"
+COMPARED = {
+    "paper_minus_wanda": ("official", "paper", "wanda"),
+    "noised_dense_minus_wanda": ("official", GRID, "wanda"),
+    "official_levels_minus_grid": ("official", LEVELS, GRID),
+    "below_1_minus_grid": ("official", BELOW, GRID),
+    "official_levels_minus_below_1": ("official", LEVELS, BELOW),
+    "paper_minus_official_levels": ("official", "paper", LEVELS),
+    "structured_sink_minus_structured": ("official", "structured-sink", "structured"),
+    "structured_sink_minus_no_sinks": ("official", "structured-sink", "structured-no-sinks"),
+    "noised_alone": ("factorial", "noised, sequential, none", WANDA),
+    "dense_alone": ("factorial", "clean, dense, none", WANDA),
+    "noised_and_dense": ("factorial", BOTH, WANDA),
+    "sinks_besides": ("factorial", "noised, dense, all", BOTH),
+}
+for name in searched or recipe_search.NAMES:
+    if name != recipe_search.BASELINE:
+        finding = name.replace(", ", "_") + "_minus_sparsegpt_clean"
+        COMPARED[finding] = ("search", name, recipe_search.BASELINE)
+for count in damping_sequences:
+    FIXED = "official weights, damping of plain"
+    for name, one in (("official", "official weights"), ("random", "random tokens")):
+        pair = (f"{one}, {count}", f"plain, {count}")
+        COMPARED[f"sparsegpt_{name}_minus_plain_{count}"] = ("damping", *pair)
+    COMPARED[f"sparsegpt_fixed_minus_plain_{count}"] = ("damping", f"{FIXED}, {count}", pair[1])
 
 # %% [markdown]
-# The same for the margins by which two-choice items are answered, pooled over the offline suite and
-# BLiMP, in shares of what plain SparseGPT costs there. Above zero the first keeps more of them.
+# Every difference at every place where both were measured; how it grows from the lowest to the
+# highest sparsity; and the main effects of the factorial design, means over its other switches.
 
 # %%
-from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
-
-by_pair = margins(pd.concat(answers)) if answers else EMPTY
-DENSE = {"variant": "dense", "place": "dense"}
-for place, names in chosen.items() if answers else []:
-    baseline = {"variant": recipe_search.BASELINE, "place": place}
-    for rank, name in enumerate(names, start=1):
-        kept = share_of_damage(by_pair, {"variant": name, "place": place}, baseline, DENSE)
-        if kept is not None:
+effects, damage = {}, {}  # (draws, sequences) by finding; nats per token
+for finding, (part, *pair) in COMPARED.items():
+    by_place = {}
+    for place, cells in scores[part].groupby("place", sort=False) if part in scores else []:
+        if {*pair} <= {*cells.variant}:
+            one, other = (pivot(cells[cells.variant == each]) for each in pair)
+            by_place[place] = one - other
             ending = place.removesuffix(" %").replace(":", "_")
-            found[f"margin_best_{rank}_minus_sparsegpt_{ending}"] = kept
+            effects[f"{finding}_{ending}"] = one - other
+            damage[f"{finding}_{ending}"] = float(other.mean())
+    if {"50 %", "75 %"} <= {*by_place}:
+        effects[f"{finding}_growth"] = by_place["75 %"] - by_place["50 %"]
+        damage[f"{finding}_growth"] = damage[f"{finding}_75"]
+of_factorial = scores.get("factorial", pd.DataFrame(columns=["place", "variant"]))
+for place, cells in of_factorial[of_factorial.variant != "dense"].groupby("place"):
+    by_name = {name: pivot(of_name) for name, of_name in cells.groupby("variant")}
+    for switch, values_RN in recipe_search.main_effects(by_name).items():
+        finding = f"main_{switch}_{place.removesuffix(' %')}"
+        effects[finding], damage[finding] = values_RN, float(by_name[WANDA].mean())
+found = {
+    name: with_share_of_damage(crossed_interval(values_RN), damage[name])
+    for name, values_RN in effects.items()
+}
 run.find(found)
+
+# %% [markdown]
+# ## The figure: what makes the gain at the highest sparsity
+
+# %%
+from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.ledger.contrasts import judge
+from sinkprune_companion.pages import titles
+
+SHOWN = {
+    "paper_minus_wanda_75": ("the official method − Wanda", "the official method"),
+    "paper_minus_official_levels_75": (
+        "its sink weights and sum of norms alone",
+        "one switch at a time",
+    ),
+    "official_levels_minus_grid_75": ("its noise levels alone", "one switch at a time"),
+    "noised_alone_75": ("noised text alone, in Wanda", "one switch at a time"),
+    "dense_alone_75": ("dense propagation alone, in Wanda", "one switch at a time"),
+    "sparsegpt_noised_minus_sparsegpt_clean_75": ("noised text, in SparseGPT", "SparseGPT"),
+}
+parts_shown = []
+for finding, (label, section) in SHOWN.items():
+    if finding in effects:
+        parts_shown.append(judge({label: effects[finding]}, found[finding].margin, section))
+if parts_shown:
+    drawn_rows = pd.concat(parts_shown, ignore_index=True)
+    title = titles.title(run, "gain", "Where the gain at 75 % comes from")
+    axis = "difference in NELBO at 75 % (nats per token)"
+    drawn = forests.plot_effects(drawn_rows, axis, title)
+    caption = f"{title}: paired differences in NELBO at 75 %, with 95 % intervals."
+    display(figures.save_figure(run, drawn, "gain", drawn_rows, caption))
+
+# %% [markdown]
+# ## The figure: damage against sparsity
+
+# %%
+LINES = ["wanda", "paper", GRID, LEVELS]
+lines = costs[costs.place.str.endswith("%") & costs.recipe.isin(LINES)]
+if len(lines):
+    lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))
+    title = titles.title(run, "damage", "What four recipes cost, against sparsity")
+    labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
+    drawn = figures.plot_curves(
+        lines,
+        "sparsity",
+        "value",
+        "recipe",
+        labels,
+        ("low", "high"),
+        logy=True,
+        dodge=0.4,
+        title=title,
+    )
+    caption = f"{title}: NELBO above the dense model against sparsity, with 95 % intervals."
+    display(figures.save_figure(run, drawn, "damage", costs, caption))
+
+# %% [markdown]
+# ## The reading
+
+# %%
+from sinkprune_companion.run.shown import Folded, reading
+
+reading(run)
 
 # %% [markdown]
 # All numbers:
 
 # %%
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded
 
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 
@@ -390,6 +308,5 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # 2. Set `damping_sequences` to `[4, 16]`. Does the sign of what sink weights do stay?
 
 # %% [markdown]
-# **What this does not show.** One small model and its likelihood. The screening is noisy, so a
-# recipe that is better by little can be missed. *Half of each* is one way to mix text. Settings of
-# OWL and of SparseGPT are those of their authors.
+# **What this does not show.** One small model and its likelihood. *Half of each* is one way to mix
+# text. Settings of OWL and of SparseGPT are those of their authors.

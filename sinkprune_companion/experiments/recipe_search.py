@@ -1,4 +1,4 @@
-"""Recipes that notebook 09 compares, how much text each takes, and which of them are best.
+"""Recipes that notebook 09 compares, and how much text each takes.
 
 All see as many calibration tokens: a recipe with S states of each sequence takes 1/S of the sequences.
 
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-import pandas as pd
 from tqdm.auto import tqdm
 
 from sinkprune_companion.experiments.fixed_damping import DampedVariant
@@ -27,12 +26,12 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
     "noised": {"inputs": "noised"},
     "half": {"inputs": "noised", "noise": "half-clean", "noise_levels": 2},  # once clean, once noised
 }
-PARTS = ("factorial", "schedule", "damping", "screening", "confirmation")  # of the notebook, in order
+PARTS = ("official", "factorial", "search", "damping")  # of the notebook, in order
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
 LEFT_OUT = ("none", "unstable")
 ALLOCATIONS = ("uniform", "owl")
 PLAIN = ("none", "uniform")  # what the name of a recipe does not mention
-BASELINE = "sparsegpt, clean"  # what the best recipes are compared with
+BASELINE = "sparsegpt, clean"  # what the recipes of the search are compared with
 
 
 @dataclass(frozen=True)
@@ -61,12 +60,28 @@ def sequences_of(recipe: Recipe, tokens: int) -> int:
     return max(1, tokens // states)
 
 
-def factorial(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
-    """Return Wanda's eight combinations of text, propagation and sinks, on `tokens` sequences' tokens."""
+def official(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
+    """Return Wanda on clean text and the official method, on `tokens` sequences' tokens."""
+    wanda = preset("wanda", sparsity=sparsity, noise_levels=noise_levels)
+    paper = preset("paper", sparsity=sparsity)
+    return [Entry(name, one, sequences_of(one, tokens)) for name, one in (("wanda", wanda), ("paper", paper))]
+
+
+def structured(ratio: float, tokens: int) -> list[Entry]:
+    """Return plain and sink-aware structured pruning, and the latter with all tokens counted."""
+    names = ("structured", "structured-sink", "structured-no-sinks")
+    recipes = {name: preset(name, sparsity=ratio) for name in names}
+    return [Entry(name, recipe, sequences_of(recipe, tokens)) for name, recipe in recipes.items()]
+
+
+def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool = True) -> list[Entry]:
+    """Return Wanda's combinations of text and propagation, and of sinks, on `tokens` sequences' tokens.
+
+    There are eight, or four where no sinks are left out.
+    """
     entries = []
-    for inputs, propagation, exclude in product(
-        ("clean", "noised"), ("sequential", "dense"), ("none", "all")
-    ):
+    left_out = ("none", "all") if with_sinks else ("none",)
+    for inputs, propagation, exclude in product(("clean", "noised"), ("sequential", "dense"), left_out):
         recipe = Recipe(
             sparsity=sparsity,
             inputs=inputs,
@@ -82,14 +97,14 @@ def factorial(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
 def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return what each switch of `factorial` does to the loss, mean over the settings of the others, (R, N).
 
-    `values` are losses by the name of the combination, (R, N) each. Switches: `noised`, `dense` and `sinks`,
-    all of which are left out.
+    `values` are losses by the name of the combination, (R, N) each. Switches: `noised`, `dense` and, where it
+    was thrown, `sinks`, all of which are left out.
     """
-    cells = {}
-    for name, values_RN in values.items():
-        inputs, propagation, exclude = name.split(", ")
-        cells[inputs == "noised", propagation == "dense", exclude == "all"] = values_RN
-    return {switch: contrast(cells, [place]) for place, switch in enumerate(("noised", "dense", "sinks"))}
+    switches = {"noised": "noised", "dense": "dense", "sinks": "all"}
+    settings = {name: name.split(", ") for name in values}
+    thrown = {switch: on for switch, on in switches.items() if any(on in each for each in settings.values())}
+    cells = {tuple(on in settings[name] for on in thrown.values()): values[name] for name in values}
+    return {switch: contrast(cells, [place]) for place, switch in enumerate(thrown)}
 
 
 def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
@@ -149,13 +164,7 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
     return entries
 
 
-def best(scores: pd.DataFrame, count: int) -> dict[str, list[str]]:
-    """Return the names of the `count` recipes of lowest mean loss at every place, the best first."""
-    means = scores[scores.variant != "dense"].groupby(["place", "variant"], sort=False).value.mean()
-    names = {}
-    for place, of_place in means.groupby("place", sort=False):
-        names[place] = [variant for _, variant in of_place.sort_values(kind="stable").index[:count]]
-    return names
+NAMES = tuple(entry.name for entry in candidates("50", 1, 1))  # of all recipes of the search
 
 
 def variants_on(

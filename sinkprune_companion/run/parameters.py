@@ -16,7 +16,7 @@ import pandas
 from pydantic import Field
 
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments.recipe_search import PARTS
+from sinkprune_companion.experiments.recipe_search import NAMES, PARTS
 from sinkprune_companion.experiments.sink_conditions import SAMPLERS, TEXTS
 from sinkprune_companion.harness.suite import groups_of
 from sinkprune_companion.run.allocator import keep_freed_memory
@@ -140,6 +140,7 @@ WORDS = {  # the words that are allowed, or a check
     "profile": _check_profile,
     "recipes": preset,
     "samplers": tuple(SAMPLERS),
+    "searched": NAMES,
     "structured_recipes": preset,
     "tasks": _check_task,
     "texts": tuple(TEXTS),
@@ -156,7 +157,7 @@ LEAST = {
     "05_what_does_the_work": {"sequences": 12, "sparsity": 0.1},
     "07_robustness": {"sequences": 12},
     "08_stable_sinks": {"sequences": 12, "sparsities": 0.1, "restored_sparsities": 0.1},
-    "09_best_recipe": {"sequences": 12, "screening_sequences": 6},
+    "09_best_recipe": {"sequences": 12},
     "10_native_pair": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }  # what a notebook needs more than others, so that every kind of text has two sequences
 OTHERS = "with these values instead of the defaults above:"

@@ -8,6 +8,8 @@ from sinkprune_companion.experiments import recipe_search
 TOKENS = 16  # in sequences
 PARTS = {
     "factorial": recipe_search.factorial(0.75, TOKENS, 8),
+    "official": recipe_search.official(0.75, 20, 8),
+    "structured": recipe_search.structured(0.5, 20),
     "schedules": recipe_search.schedules(0.75, 20, 8),
     "candidates": recipe_search.candidates("60", TOKENS, 8),
     "pattern": recipe_search.candidates("2:4", TOKENS, 8),
@@ -18,10 +20,17 @@ PARTS = {
 def test_names_are_different_and_rows_as_many_as_can_be(part):
     entries = PARTS[part]
     assert len({entry.name for entry in entries}) == len({entry.recipe for entry in entries}) == len(entries)
-    tokens = 20 if part == "schedules" else TOKENS
+    tokens = 20 if part in ("official", "structured", "schedules") else TOKENS
     for entry in entries:
         states = entry.recipe.noise_levels if entry.recipe.inputs == "noised" else 1
         assert tokens - states < entry.sequences * states <= tokens
+
+
+def test_effects_without_sinks_are_of_two_switches():
+    entries = recipe_search.factorial(0.75, TOKENS, 8, with_sinks=False)
+    values = {entry.name: np.array([["noised" in entry.name]], dtype=float) for entry in entries}
+    effects = recipe_search.main_effects(values)
+    assert {switch: effect.item() for switch, effect in effects.items()} == {"noised": 1, "dense": 0}
 
 
 def test_main_effects_are_those_of_a_sum_of_switches():
