@@ -40,6 +40,8 @@ draws: int = 1  # noise draws per sequence
 calibration: int = 2  # calibration sequences for the pruned model
 length: int = 64  # tokens per sequence
 sparsity: float = 0.5  # share of zeros in the blocks' linear maps
+written_sparsities: list[float] = [0.5]  # the same for models that write a text
+written: int = 16  # tokens of each text
 seed: int = 0  # of the calibration draw and of the samples
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
@@ -228,12 +230,12 @@ from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.pruning.recipe import preset
 
-sampler = Sampler(length=32, steps=32, block=None, temperature=1.0)
+sampler = Sampler(length=written, steps=written, block=None, temperature=1.0)
 prompt_BT = dlm.encode("The best way to learn a new language is")[None]
 writer = dlm if dlm.model.dtype == torch.float32 else load(model, "float32", run.device)
 
 
-def written(variant: Variant) -> str:
+def text_of(variant: Variant) -> str:
     """What a variant writes behind the prompt."""
 
     def write() -> pd.DataFrame:
@@ -264,7 +266,7 @@ for name, recipe in recipes.items():
         scores[name] = variant.scores(run, texts, draws, variant=name)
 
 plan = {"dense": None}
-for share in dict.fromkeys([sparsity, 0.75]):
+for share in written_sparsities:
     for name in ("wanda", "paper", "sparsegpt"):
         plan[f"{name}, {share:.0%}"] = preset(name, sparsity=share)
 little_text = calibration_draw(writer, 2, length, seed)
@@ -275,7 +277,7 @@ fingerprint = writer.fingerprint()
 for name, recipe in plan.items():
     given = (little_text, shared) if recipe in noised else (as_much_text, None)
     with Variant(writer, fingerprint, recipe, *(given if recipe else ())) as variant:
-        text = textwrap.fill(written(variant), 78, subsequent_indent=" " * 18)
+        text = textwrap.fill(text_of(variant), 78, subsequent_indent=" " * 18)
         print(f"{name:>16}: {text}\n")
 
 # %% [markdown]
@@ -382,7 +384,7 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
 # * [06 · Prune LLaDA-8B](06_real_models.ipynb)
 # * [07 · What do the results depend on?](07_robustness.ipynb)
 # * [08 · Why stable sinks matter](08_stable_sinks.ipynb)
-# * [09 · The best one-shot recipe](09_best_recipe.ipynb)
+# * [09 · Noised text, five draws, and what is left of the sinks at 75 %](09_best_recipe.ipynb)
 #
 # How good the pair of models is: the card of [the
 # DLM](../sinkprune_core/data/adapters/smol-dlm/README.md) and of [its

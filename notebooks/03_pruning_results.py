@@ -50,7 +50,7 @@ recipes: list[str] | None = [
     "structured",
     "structured-sink",
 ]  # presets to measure, of those below; null: all
-patterns: list[str] = ["2:4"]  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
+patterns: list[str] = []  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
 ratios: list[float] = [0.5]  # shares of the weights that structured pruning removes
 twin_sparsities: list[float] = [0.5]  # shares of zeros in the AR twin
 answer_sparsities: list[float] = [0.5]  # at which pruned models answer two-choice items

@@ -104,6 +104,8 @@ KINDS = {
 }
 RANGES = {
     "alpha": AboveZero,
+    "batch_tokens": _at_least(2),
+    "crop_lengths": _at_least(2),  # as the first token is never predicted
     "first_seed": Number,
     "items": _at_least(24),  # two pairs of each group of the suite
     "length": _at_least(8),
@@ -147,7 +149,7 @@ WORDS = {  # the words that are allowed, or a check
     "thirds": tuple(THIRDS),
     "twin": _model_of("autoregressive", "smol-ar"),
 }
-MAY_BE_EMPTY = ("thirds", "pairs", "other_")  # what names of lists begin with that may have no value
+MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "other_")  # what names of lists that may be empty begin with
 LEAST = {
     "00_start_here": {"sequences": 12},
     "01_sink_variance": {"steps": 4},

@@ -82,6 +82,8 @@ LAYERS = ("num_hidden_layers", "n_layers", "n_layer")  # what formats call the n
 RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("rms_norm_eps", "layer_norm_epsilon", "norm_eps"), (1e-20, 0.1)),
     **dict.fromkeys(("n_head", "n_heads", "num_attention_heads"), (1, 65536)),
+    **dict.fromkeys(("max_position_embeddings", "max_sequence_length", "n_positions"), (1, 1e9)),
+    "block_size": (1, 1e9),  # SMDM's name for the same
     "rope_theta": (1, 1e12),
     **dict.fromkeys(
         ("factor", "low_freq_factor", "high_freq_factor", "attention_factor", "beta_fast", "beta_slow"),
