@@ -61,16 +61,11 @@ dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device
 # work, and says where results go and which values a larger profile put in place of the defaults.
 
 # %% tags=["setup"]
-import importlib.util
-import subprocess
-import sys
+from importlib.util import find_spec
 
 SOURCE = ""  # of the package, for a place that has only this notebook; `make address` writes it
-if importlib.util.find_spec("sinkprune_core") is None:
-    if not SOURCE:
-        raise ModuleNotFoundError("sinkprune is not installed: run pip install . in a clone")
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", SOURCE])
-    importlib.invalidate_caches()
+if find_spec("sinkprune_core") is None:
+    get_ipython().run_line_magic("pip", f"install --quiet '{SOURCE}'")
 from sinkprune_companion.run.parameters import start
 
 run = start("01_sink_variance", globals())

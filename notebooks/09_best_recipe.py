@@ -239,20 +239,21 @@ from sinkprune_companion.ledger.contrasts import judge
 from sinkprune_companion.pages import titles
 
 SHOWN = {
-    "paper_minus_wanda_75": ("the official method − Wanda", "the official method"),
-    "paper_minus_official_levels_75": (
-        "its sink weights and sum of norms alone",
-        "one switch at a time",
-    ),
-    "official_levels_minus_grid_75": ("its noise levels alone", "one switch at a time"),
-    "noised_alone_75": ("noised text alone, in Wanda", "one switch at a time"),
-    "dense_alone_75": ("dense propagation alone, in Wanda", "one switch at a time"),
-    "sparsegpt_noised_minus_sparsegpt_clean_75": ("noised text, in SparseGPT", "SparseGPT"),
+    "Wanda at 75 %": {
+        "the official method − Wanda": "paper_minus_wanda_75",
+        "its sink weights and sum of norms alone": "paper_minus_official_levels_75",
+        "its noise levels alone": "official_levels_minus_grid_75",
+        "noised text alone": "noised_alone_75",
+        "dense propagation alone": "dense_alone_75",
+    },
+    "SparseGPT at 75 %": {"noised text alone": "sparsegpt_noised_minus_sparsegpt_clean_75"},
 }
 parts_shown = []
-for finding, (label, section) in SHOWN.items():
-    if finding in effects:
-        parts_shown.append(judge({label: effects[finding]}, found[finding].margin, section))
+for section, rows in SHOWN.items():
+    measured = {label: effects[name] for label, name in rows.items() if name in effects}
+    if measured:
+        margin = found[next(name for name in rows.values() if name in effects)].margin
+        parts_shown.append(judge(measured, margin, section))
 if parts_shown:
     drawn_rows = pd.concat(parts_shown, ignore_index=True)
     title = titles.title(run, "gain", "Where the gain at 75 % comes from")

@@ -28,6 +28,7 @@ from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
 from sinkprune_core.pruning.shrink import shrink
+from sinkprune_core.sinks.hiding import Hiding, hiding_model
 from sinkprune_core.sinks.trace import trace
 
 if torch.cuda.is_available():
@@ -162,6 +163,8 @@ def test_scores(pair, make_ids, kind):
     on_cpu, on_device = pair(kind)
     ids_NT = make_ids(3, 20)
     assert_frames(score(on_cpu, ids_NT), score(on_device, ids_NT))
+    hidden = [hiding_model(lm, Hiding("top", 2)) for lm in (on_cpu, on_device)]
+    assert_frames(*(score(lm, ids_NT) for lm in hidden))
     measure = log_likelihood if kind == "diffusion" else exact_log_likelihood
     texts = [(row_T[: 5 + index], row_T[5 + index : 12]) for index, row_T in enumerate(ids_NT)]
     assert_frames(measure(on_cpu, texts), measure(on_device, texts))
