@@ -383,8 +383,9 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
 # * [05 · What does the work?](05_what_does_the_work.ipynb)
 # * [06 · Prune LLaDA-8B](06_real_models.ipynb)
 # * [07 · What do the results depend on?](07_robustness.ipynb)
-# * [08 · Why stable sinks matter](08_stable_sinks.ipynb)
-# * [09 · Noised text, five draws, and what is left of the sinks at 75 %](09_best_recipe.ipynb)
+# * [08 · Do stable sinks matter?](08_stable_sinks.ipynb)
+# * [09 · What makes the gain at 75 %?](09_best_recipe.ipynb)
+# * [10 · A pair trained from scratch](10_native_pair.ipynb)
 #
 # How good the pair of models is: the card of [the
 # DLM](../sinkprune_core/data/adapters/smol-dlm/README.md) and of [its

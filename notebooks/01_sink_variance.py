@@ -21,7 +21,9 @@
 # text is generated, do they stay where they are? The paper says: they stay in autoregressive (AR)
 # models and move in diffusion language models (DLMs).
 #
-# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
+# Time and memory: [docs/performance.md](../docs/performance.md). The outputs shown are of an earlier
+# state of this notebook, on 24 prompts. The null, the counts and the shares by length at its end
+# were written since and have none yet.
 #
 # All measurements are made on states that a sampler visits, on a matched pair: the same base
 # weights, tokenizer and architecture, one causal, one bidirectional.

@@ -133,7 +133,7 @@ run = start("03_pruning_results", globals())
 #
 # `magnitude` scores a weight by its size, names with *sparsegpt* by SparseGPT, all others by Wanda.
 # Names with *structured* score whole units; `flap` scores them by FLAP. *Softly* means by the
-# official token weights; `all-sinks` is `paper` with hard masks and one norm.
+# official token weights; `all-sinks` is `paper` with hard masks, one norm and an even grid of levels.
 #
 # A noised recipe sees every sequence at several noise levels. Clean baselines get as many more
 # sequences, so that all see as many tokens; `wanda-unmatched` shows what that is worth. SparseGPT's

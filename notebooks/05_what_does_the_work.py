@@ -422,7 +422,7 @@ table.groupby("section", sort=False)[["error_sequences", "error_draws"]].median(
 #
 # **What this does not show.** One small model, Wanda scores, zeros per row, likelihood only. States
 # of real denoising runs (`rollout`) differ from noised text in more than their sinks: the model
-# wrote three quarters of them itself. Intervals resample few calibration draws, and are too narrow
-# where draws differ much; corrected p-values speak of these draws only. Settings are changed one at
+# wrote three quarters of them itself. Three calibration draws leave intervals few degrees of
+# freedom: they are wide, and no verdict rests on them. Settings are changed one at
 # a time, so joint effects are not seen. The search is greedy and of first order: a better one could
 # find tokens that change more.

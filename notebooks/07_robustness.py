@@ -18,13 +18,11 @@
 # # 07 · What do the results of pruning depend on?
 #
 # **Question.** Notebook 03 prunes one diffusion model, on one amount of calibration text. What stays
-# where the adapter is trained with another seed, where there is more or less calibration text, where
-# all calibration draws are scored under one noise, and where sequences have another length?
+# where the adapter is trained with another seed, where there is more or less calibration text, or
+# where all calibration draws are scored under one noise? (Sequences of another length are a parameter that
+# no large run has measured yet.)
 #
-# | profile | time | peak memory |
-# |---|---|---|
-# | quick, the defaults | 2 core-minutes | 1.4 GB |
-# | full, with the project's records | 2 core-minutes | 1.4 GB |
+# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
 #
 # Profile quick measures two amounts of text, both ways to draw noise, and two lengths. Profile full
 # reads the records that the project keeps, of 16 and of 128 sequences and of two more pairs, whose

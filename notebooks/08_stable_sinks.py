@@ -15,19 +15,19 @@
 # ---
 
 # %% [markdown]
-# # 08 · Why stable sinks matter
+# # 08 · Do stable sinks matter?
 #
 # **Question.** Leaving unstable sinks out of the statistics costs nothing that matters. Leaving all
-# sinks out cost much more on two [other trainings](../docs/trainings.md), on few calibration draws.
-# So the cost should sit in the stable ones, a few tokens in a thousand. Does it? And through which
-# weights? Asked of the published model, and of the adapter that all trainings went on from.
+# sinks out cost more on one of two [other trainings](../docs/trainings.md), on two calibration
+# draws. So the cost should sit in the stable ones, a few tokens in a thousand. Does it? And through
+# which weights? Asked of the published model, and of the adapter that all trainings went on from.
 #
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 10 core-minutes, estimated | 2 GB |
-# | evidence | 100 core-minutes without AVX-512 | 2 GB a job |
+# | evidence | 130 core-minutes without AVX-512 | 2 GB a job |
 #
-# Everything is measured on several trainings of the embedded pair, over several calibration draws.
+# Everything is measured on two adapters of one base, over several calibration draws.
 # Each draw has noise of its own, under which all variants of the draw are scored.
 
 # %% [markdown]
@@ -37,8 +37,7 @@
 profile: str = "manual"  # results go to runs/<profile>
 models: list[str] = ["smol-dlm"]  # diffusion models: names, saved folders, or folders of adapters
 sparsities: list[float] = [0.5]  # shares of zeros
-restored_sparsities: list[float] = [0.5]  # at which lost weights are put back
-restored_counts: list[int] = [1, 10, 100, 1000]  # how many
+restored_counts: list[int] = [1, 10, 100, 1000]  # how many lost weights are put back
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
 calibration: int = 4  # calibration sequences
@@ -49,7 +48,7 @@ seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
-twin: str = "smol-ar"  # the autoregressive model, all of whose sinks should be stable
+twin: str = "smol-ar-adapted"  # the autoregressive twin, nearly all of whose sinks are stable
 twin_calibration: int = 4  # its calibration sequences, clean
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
@@ -78,8 +77,8 @@ run = start("08_stable_sinks", globals())
 # **What would falsify it.** One of these:
 #
 # * leaving stable sinks out costs no more than leaving out as many random tokens;
-# * putting back the lost weights that meet the largest activations of stable sinks brings back no
-#   more of the cost than putting back as many lost weights at random.
+# * putting back the lost weights that meet the largest activations of stable sinks brings nothing of
+#   the cost back.
 #
 # ## Leaving tokens out
 #
@@ -94,10 +93,7 @@ from sinkprune_companion.experiments import stable_sinks
 
 print(inspect.getsource(stable_sinks.random_stable))
 settings = {"sink_std": sink_std, "stability_threshold": stability_threshold}
-recipes = {
-    share: stable_sinks.recipes(share, noise_levels, **settings)
-    for share in dict.fromkeys([*sparsities, *restored_sparsities])
-}
+recipes = {share: stable_sinks.recipes(share, noise_levels, **settings) for share in sparsities}
 
 # %% [markdown]
 # Prune, measure, restore the weights. All recipes of a draw share one pass over the calibration
@@ -189,6 +185,10 @@ def ending(name: str, share: float) -> str:
     return of_share + ("" if number == 1 else f"_model_{number}")
 
 
+# %% [markdown]
+# All of them, for every model and sparsity:
+
+# %%
 found, damage = {}, {}
 for name in models:
     for share in sparsities:
@@ -199,16 +199,17 @@ for name in models:
 run.find(found)
 
 # %% [markdown]
-# The official code leaves all sinks out, whether they move or not. Which share of the tokens that
-# it leaves out are stable sinks? A mean over calibration draws, on the first model:
+# The official code leaves all sinks out, whether they move or not. Which share of them are stable? A
+# mean over calibration draws, on the first model; sinks and stability are those of the even grid of
+# levels that the recipes above see.
 
 # %%
 from dataclasses import replace
 
 from sinkprune_core.evaluation.intervals import interval
 
-first = scores[(scores.pair == models[0]) & scores.variant.isin(["unstable", "all"])]
-by_draw = first.groupby(["variant", "seed"]).left_out_share.mean()
+of_first = scores[(scores.pair == models[0]) & scores.variant.isin(["unstable", "all"])]
+by_draw = of_first.groupby(["variant", "seed"]).left_out_share.mean()
 stable_R = 1 - by_draw["unstable"] / by_draw["all"]
 if len(stable_R) > 1:
     found["stable_share_left_out"] = replace(interval(stable_R), draws=len(stable_R))
@@ -236,8 +237,7 @@ for name, share in damage:
         if left_out != "none"
     }
     section = f"{Path(name).name}, {share:.0%}"
-    margin = with_share_of_damage(crossed_interval(none), damage[name, share]).margin
-    parts.append(judge(effects, margin, section))
+    parts.append(judge(effects, found["stable_minus_none" + ending(name, share)].margin, section))
 drawn_rows = pd.concat(parts, ignore_index=True)
 title = titles.title(run, "left_out", "What leaving tokens out of the statistics costs")
 figures.save_figure(
@@ -256,27 +256,26 @@ figures.save_figure(
 # times the largest activation of their input at a stable sink. The first ones of the first draw:
 
 # %%
-from sinkprune_companion.experiments.stable_sinks import AT_RANDOM, RANKED, critical
-
-most = max(restored_counts)
-
-
-def lost_weights(name: str, seed: int, share: float, order: str) -> pd.DataFrame:
-    pair = (recipes[share]["none"], recipes[share]["stable"])
-    given = (run, dlms[name], prints[name], *pair, *drawn[name, seed], largest_from, most, order)
-    return critical(*given, pair=name, seed=seed, share=share)
-
-
-lost = pd.concat(
-    [
-        lost_weights(name, seed, share, RANKED)
-        for (name, seed) in drawn
-        for share in restored_sparsities
-    ],
-    ignore_index=True,
-)
+lost = {}
+for (name, seed), (text, shared) in drawn.items():
+    for share in sparsities:
+        lost[name, seed, share] = stable_sinks.critical(
+            run,
+            dlms[name],
+            prints[name],
+            recipes[share]["none"],
+            recipes[share]["stable"],
+            text,
+            shared,
+            largest_from,
+            max(restored_counts),
+            pair=name,
+            seed=seed,
+            share=share,
+        )
+all_lost = pd.concat(lost.values(), ignore_index=True)
 PLACE = ["layer", "linear", "input"]
-first = lost[(lost.pair == models[0]) & (lost.seed == first_seed)]
+first = lost[models[0], first_seed, sparsities[0]]
 first.head(10)[[*PLACE, "output", "weight", "importance", "lost"]]
 
 # %% [markdown]
@@ -284,7 +283,7 @@ first.head(10)[[*PLACE, "output", "weight", "importance", "lost"]]
 # draws it is among them, and how many of its weights are.
 
 # %%
-top = lost[lost["rank"] <= 10].groupby(["pair", "share", *PLACE])
+top = all_lost[all_lost["rank"] <= 10].groupby(["pair", "share", *PLACE])
 where = top.agg(draws=("seed", "nunique"), weights=("output", "size"))
 where.sort_values(["draws", "weights"], ascending=False).groupby(["pair", "share"]).head(8)
 
@@ -292,36 +291,23 @@ where.sort_values(["draws", "weights"], ascending=False).groupby(["pair", "share
 # ## Putting them back
 #
 # In the model that was pruned without stable sinks, the first 1, 10, 100, … lost weights get their
-# values back. Two ways:
-#
-# * **most important first**: for each of them, the weight of the same output that had taken its
-#   place leaves, the one with the lowest score first. The number of zeros stays. With all of them
-#   back, the mask is that with nothing left out.
-# * **at random**: as the first, but in a random order of the lost weights.
+# values back, the most important first. For each of them the weight of the same output that had
+# taken its place leaves, the one with the lowest score first. The number of zeros stays. With all of
+# them back, the mask is that with nothing left out.
 
 # %%
-from sinkprune_companion.experiments.stable_sinks import restored_scores
-
-WAYS = {
-    "most important first": (RANKED, True),
-    "at random": (AT_RANDOM, True),
-}
 frames = []
-for (name, seed), (text, shared) in drawn.items():
-    for share in restored_sparsities:
-        recipe = recipes[share]["stable"]
-        with Variant(dlms[name], prints[name], recipe, text, shared) as variant:
-            for way, (order, swap) in WAYS.items():
-                weights = lost_weights(name, seed, share, order)
-                about = {"pair": name, "seed": seed, "way": way}
-                scored = (weights, restored_counts, swap, texts, draws, seed)
-                frame = restored_scores(run, variant, *scored, **about)
-                frames.append(frame.assign(share=share))
+for (name, seed, share), weights in lost.items():
+    text, shared = drawn[name, seed]
+    with Variant(dlms[name], prints[name], recipes[share]["stable"], text, shared) as variant:
+        given = (run, variant, weights, restored_counts, texts, draws, seed)
+        frame = stable_sinks.restored_scores(*given, pair=name, seed=seed)
+    frames.append(frame.assign(share=share))
 back = pd.concat(frames, ignore_index=True)
 
 # %% [markdown]
 # The cost that is left, against the number of weights that are back. Zero is what nothing left out
-# costs; the first point of each line is the model with no weight back.
+# costs; the first point is the model with no weight back.
 
 # %%
 losses_of = losses.set_index(["pair", "share", "variant"]).sort_index()
@@ -333,45 +319,41 @@ def loss(name: str, share: float, left_out: str):
 
 
 left = {}
-for (name, share, way, count), part in back.groupby(["pair", "share", "way", "restored"]):
-    if share in sparsities:
-        left[name, share, way, count] = pivot(part) - loss(name, share, "none")
-for name, share, way in {key[:3] for key in left}:
-    left[name, share, way, 0] = loss(name, share, "stable") - loss(name, share, "none")
+for name, share in damage:
+    left[name, share, 0] = loss(name, share, "stable") - loss(name, share, "none")
+for (name, share, count), part in back.groupby(["pair", "share", "restored"]):
+    left[name, share, count] = pivot(part) - loss(name, share, "none")
 
 # %% [markdown]
 # What putting weights back saves, and what is left then, as findings:
 
 # %%
-SHORT = {"most important first": "restored", "at random": "restored_at_random"}
-for (name, share, way, count), values_RN in left.items():
-    if count == 0:
-        continue
-    saved = values_RN - left[name, share, way, 0]
-    prefix = f"{SHORT[way]}_{count}"
-    for side, of_side in (("minus_stable", saved), ("minus_none", values_RN)):
-        cost = with_share_of_damage(crossed_interval(of_side), damage[name, share])
-        found[f"{prefix}_{side}{ending(name, share)}"] = cost
+for (name, share, count), values_RN in left.items():
+    if count > 0:
+        saved = values_RN - left[name, share, 0]
+        for side, of_side in (("minus_stable", saved), ("minus_none", values_RN)):
+            cost = with_share_of_damage(crossed_interval(of_side), damage[name, share])
+            found[f"restored_{count}_{side}{ending(name, share)}"] = cost
 run.find(found)
 
 # %% [markdown]
-# The picture has a line per way, for the last of the models at the first sparsity:
+# The picture has a line per model, at the first sparsity:
 
 # %%
 rows = []
-for (name, share, way, count), values_RN in left.items():
+for (name, share, count), values_RN in left.items():
     cost = crossed_interval(values_RN)
-    row = {"pair": name, "sparsity": share, "way": way, "restored": count, "value": cost.value}
+    row = {"pair": Path(name).name, "sparsity": share, "restored": count, "value": cost.value}
     rows.append(row | {"low": cost.low, "high": cost.high})
-restored = pd.DataFrame(rows).sort_values(["pair", "sparsity", "way", "restored"])
-shown = restored[(restored.pair == models[-1]) & (restored.sparsity == restored_sparsities[0])]
-places = {count: place for place, count in enumerate(sorted({*shown.restored}))}
-shown = shown.assign(place=shown.restored.map(places))
+restored = pd.DataFrame(rows).sort_values(["pair", "sparsity", "restored"])
+restored = restored[restored.sparsity == sparsities[0]]
+places = {count: place for place, count in enumerate(sorted({*restored.restored}))}
+restored = restored.assign(place=restored.restored.map(places))
 labels = {"place": f"weights put back: {', '.join(f'{count:,}' for count in places)}"}
 labels |= {"value": "cost that is left (nats per token)"}
 title = titles.title(run, "restored", "What is left of the cost when lost weights come back")
 picture = figures.plot_curves(
-    shown, "place", "value", "way", labels, ("low", "high"), dodge=0.06, title=title
+    restored, "place", "value", "pair", labels, ("low", "high"), dodge=0.06, title=title
 )
 caption = f"{title}, beside nothing left out, with 95 % intervals."
 figures.save_figure(run, picture, "restored", restored, caption)
@@ -382,8 +364,8 @@ figures.save_figure(run, picture, "restored", restored, caption)
 # > prior studies usually keep sinks for AR LLMs (abstract)
 #
 # Nearly all sinks of an AR model are stable. Wanda as published prunes it with and without them, and
-# without as many random tokens. Above zero keeping them matters; values are negative
-# log-likelihoods.
+# without random tokens, whose weight is as large in sum and spread over more tokens. Above zero
+# keeping them matters; values are negative log-likelihoods.
 
 # %%
 from sinkprune_core.models.loading import load
@@ -403,16 +385,20 @@ for seed in numbers:
         with Variant(ar, twin_print, recipe, text) as variant:
             frames.append(variant.scores(run, texts, draws, variant=tokens, seed=seed))
 of_twin = above_dense(pd.concat(frames, ignore_index=True).assign(share=sparsities[0]))
+
+# %% [markdown]
+# Paired differences, with a margin as above:
+
+# %%
 by_name = {name: pivot(of_twin[of_twin.variant == name]) for name in ("none", "all", "random")}
 twin_damage = float(by_name["none"].mean())
-twins = {name: by_name[name] - by_name["none"] for name in ("all", "random")}
-costs_of_twin = {
-    f"ar_{name}_minus_none": with_share_of_damage(crossed_interval(values_RN), twin_damage)
-    for name, values_RN in twins.items()
-}
-found |= costs_of_twin
+for name in ("all", "random"):
+    cost = crossed_interval(by_name[name] - by_name["none"])
+    found[f"ar_{name}_minus_none"] = with_share_of_damage(cost, twin_damage)
 run.find(found)
-pd.DataFrame({name: vars(cost) for name, cost in costs_of_twin.items()}).T[["value", "low", "high"]]
+print(f"Wanda costs the AR twin {twin_damage:.4f} nats per token.")
+print("All sinks left out:", found["ar_all_minus_none"])
+print("Random tokens left out:", found["ar_random_minus_none"])
 
 # %% [markdown]
 # ## The reading
@@ -433,13 +419,13 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `stability_threshold` to 0.5. Expect more sinks to count as stable. Does the cost of
-#    leaving them out grow?
-# 2. Set `sink_std` to 4. Fewer tokens are sinks then. Does the cost vanish with them?
+# 1. Set `stability_threshold` to 0.5. Expect more sinks to count as stable. Does leaving them out
+#    cost anything then?
+# 2. Set `sink_std` to 4. Fewer tokens are sinks then, and those draw more attention. Do they cost?
 
 # %% [markdown]
 # **What this does not show.** Wanda's scores, with zeros per row. The largest activations are those
-# of a few calibration sequences. Lost weights come back one by one in an order that looks at each
+# of the first calibration sequences, which in a small draw are the model's own samples. Lost weights come back one by one in an order that looks at each
 # alone; another order could bring more back with fewer. Both models share one base, and so the
 # massive activations that it brought along. The weights of the two trainings on which leaving all
 # sinks out had cost more were not kept, so nothing here says why it did there.

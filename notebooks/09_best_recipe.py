@@ -15,23 +15,21 @@
 # ---
 
 # %% [markdown]
-# # 09 · Noised text, five draws, and what is left of the sinks at 75 %
+# # 09 · What makes the gain at 75 %, in five draws
 #
-# **Question.** The official method loses to Wanda at 50 % sparsity and gains at 75 %. Does the gain
-# grow with sparsity, in enough calibration draws for a verdict? Is it the noised text, the dense
-# propagation or the sinks? Is the official schedule bad because of its last level, where every
-# token is a mask? And does noised text help SparseGPT, too?
+# **Question.** At 50 % sparsity the official method loses to Wanda, and at 75 % it gains. Does the
+# gain grow with sparsity, in enough calibration draws for a verdict? Is it the noised text or the
+# dense propagation? Is the official schedule bad because of its last level, where every token is a
+# mask? And does noised text help SparseGPT, too?
 #
 # | profile | time | peak memory |
 # |---|---|---|
-# | the defaults | 12 core-minutes, estimated | 2 GB |
-# | evidence | 3 core-hours without AVX-512, estimated | 2 GB a job |
+# | the defaults | 8 core-minutes, estimated | 2 GB |
+# | evidence | 3 core-hours without AVX-512 | 2 GB a job |
 #
-# **Not run yet.** Sizes and the rows of the ledger are written down; no output is shown here until
-# `make reproduce PROFILE=evidence` has made it.
-#
-# Every recipe is scored on the same held-out text. Each calibration draw has noise of its own, and
-# all recipes of a draw see as many calibration tokens.
+# Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
+# recipes of a draw see as many calibration tokens as whole sequences allow; the table below has
+# their numbers.
 
 # %% [markdown]
 # **Parameters**, with the values that *Run all* takes. Numbers of calibration sequences are those
@@ -40,17 +38,15 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-parts: list[str] = ["official", "factorial", "search", "damping"]  # of the notebook, to be measured
+parts: list[str] = ["official", "factorial", "search"]  # of the notebook, to be measured
 official_sparsities: list[float] = [0.5, 0.75]  # of the official method and Wanda
 schedule_sparsities: list[float] = [0.5, 0.75]  # of the official schedule
 ratios: list[float] = [0.5]  # of structured pruning
 factorial_sparsities: list[float] = [0.75]  # of noised x dense x sinks
-factorial_sinks: bool = True  # whether all sinks are left out there, too
+factorial_sinks: bool = False  # whether all sinks are left out there, too
 places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns N:M
-searched: list[str] | None = None  # recipes of the search; null: all twelve
-calibration: int = 4  # calibration sequences of all these
-damping_sparsities: list[float] = [0.75]  # of SparseGPT with token weights
-damping_sequences: list[int] = [4]  # of clean calibration text, for these alone
+searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of the search
+calibration: int = 5  # calibration sequences
 noise_levels: int = 4  # noise levels per calibration sequence
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
@@ -75,24 +71,14 @@ from sinkprune_companion.run.parameters import start
 run = start("09_best_recipe", globals())
 
 # %% [markdown]
-# ## The text
+# ## The claim
 #
-# How well is it predicted without a model of language? A unigram and a bigram model are fitted on
-# the shipped training text, with Witten and Bell's interpolation. A pruned model that is no better
-# than these has lost its context.
-
-# %%
-from sinkprune_companion.experiments import recipe_search
-from sinkprune_companion.experiments.ngram_levels import ngram_levels
-from sinkprune_companion.run.texts import held_out_texts
-from sinkprune_core.models.loading import load
-
-dlm = load(model, dtype, run.device)
-fingerprint = dlm.fingerprint()
-texts = held_out_texts(dlm.tokenizer, sequences, length)
-ngram_levels(dlm.tokenizer, texts).round(2)
-
-# %% [markdown]
+# > Gains are most pronounced at higher sparsity. (README of the official code)
+#
+# **What would falsify it.** The difference to Wanda on as much text, at 75 % minus at 50 %, with its
+# whole interval above zero. And for the word *sink-aware*: the same growth without any sink left
+# out.
+#
 # ## The recipes
 #
 # * **official**: Wanda and the official method; noised text at an even grid of levels and at the
@@ -101,85 +87,91 @@ ngram_levels(dlm.tokenizer, texts).round(2)
 # * **search**: SparseGPT and Wanda, on clean text, noised text or half of each, with or without the
 #   unstable sinks, one sparsity for all layers or OWL's. Later blocks are calibrated on what pruned
 #   ones make, as both were published.
-# * **damping**: SparseGPT with the official token weights, with as many random ones, and with the
-#   damping that it would have had without them. SparseGPT adds a share of the mean diagonal to each
-#   Gram matrix, and weights that take sinks out lower that mean.
 
 # %%
+from sinkprune_companion.experiments import recipe_search
+from sinkprune_companion.run.texts import held_out_texts
+from sinkprune_core.models.loading import load
+
+dlm = load(model, dtype, run.device)
+fingerprint = dlm.fingerprint()
+texts = held_out_texts(dlm.tokenizer, sequences, length)
 tokens = calibration * noise_levels  # in sequences
-levels = (tokens, noise_levels)
 entries = {part: [] for part in recipe_search.PARTS}
 for share in official_sparsities:
-    entries["official"] += recipe_search.official(share, *levels)
+    entries["official"] += recipe_search.official(share, tokens, noise_levels)
 for share in schedule_sparsities:
-    entries["official"] += recipe_search.schedules(share, *levels)
+    entries["official"] += recipe_search.schedules(share, tokens, noise_levels)
 for ratio in ratios:
     entries["official"] += recipe_search.structured(ratio, tokens)
 for share in factorial_sparsities:
-    entries["factorial"] += recipe_search.factorial(share, *levels, factorial_sinks)
+    entries["factorial"] += recipe_search.factorial(share, tokens, noise_levels, factorial_sinks)
 for place in places:
-    candidates = recipe_search.candidates(place, *levels)
-    entries["search"] += [each for each in candidates if each.name in (searched or [each.name])]
-for share in damping_sparsities:
-    for count in damping_sequences:
-        entries["damping"] += recipe_search.sparsegpt_controls(share, count)
+    candidates = recipe_search.candidates(place, tokens, noise_levels)
+    entries["search"] += [each for each in candidates if each.name in searched]
 {part: len(of_part) for part, of_part in entries.items() if part in parts}
 
 # %% [markdown]
 # ## The loop
 #
 # Prune, measure, restore the weights. Every result is a record, so a run that was stopped goes on
-# where it was. Losses are nats per token above the dense model, on the same sequences and noise.
+# where it was.
 
 # %%
 import pandas as pd
-from sinkprune_companion.experiments.scoring import above_dense
 
-scores = {}
+losses = []
 for part in parts:
-    frames = []
     for seed in range(first_seed, first_seed + seeds):
-        given = (run, dlm, fingerprint, entries[part], length, seed)
-        for variant, labels in recipe_search.variants_on(*given):
+        variants = recipe_search.variants_on(run, dlm, fingerprint, entries[part], length, seed)
+        for variant, labels in variants:
             with variant:
-                frames.append(variant.scores(run, texts, draws, noise=seed, **labels))
-    scores[part] = above_dense(pd.concat(frames, ignore_index=True))
+                frame = variant.scores(run, texts, draws, noise=seed, **labels)
+            losses.append(frame.assign(part=part))
+losses = pd.concat(losses, ignore_index=True)
 
 # %% [markdown]
-# What every recipe costs above the dense model, with 95 % intervals over calibration draws and
-# sequences:
+# What every recipe costs above the dense model, on the same sequences and noise, with 95 % intervals
+# over calibration draws and sequences; beside it the NELBO itself and the calibration tokens.
 
 # %%
-from IPython.display import display
+from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
 
+scores = pd.concat([above_dense(of_part) for _, of_part in losses.groupby("part", sort=False)])
+scores = scores[scores.variant != "dense"]
 rows = []
-for part, of_part in scores.items():
-    pruned = of_part[of_part.variant != "dense"]
-    for (place, variant), cells in pruned.groupby(["place", "variant"], sort=False):
-        cost = crossed_interval(pivot(cells))
-        row = {"part": part, "place": place, "recipe": variant, "value": cost.value}
-        rows.append(row | {"low": cost.low, "high": cost.high, "draws": cells.seed.nunique()})
+for (part, place, variant), cells in scores.groupby(["part", "place", "variant"], sort=False):
+    cost = crossed_interval(pivot(cells))
+    row = {"part": part, "place": place, "recipe": variant, "value": cost.value}
+    row |= {"low": cost.low, "high": cost.high, "NELBO": losses.value[cells.index].mean()}
+    rows.append(row | {"tokens": cells.calibration_tokens.mean(), "draws": cells.seed.nunique()})
 costs = pd.DataFrame(rows)
 costs.set_index(["part", "place", "recipe"]).round(4)
 
 # %% [markdown]
-# ## The finding: paired differences
-#
-# In nats per token, paired by draw, sequence and noise; below zero the first of two is better. The
-# margin is a share of the damage of the second.
+# How well is the text predicted without a model of language? A unigram and a bigram model are fitted
+# on the shipped training text, with Witten and Bell's interpolation. A pruned model whose NELBO is no
+# better than these has lost its context.
 
 # %%
-from sinkprune_companion.ledger.margins import with_share_of_damage
+from sinkprune_companion.experiments.ngram_levels import ngram_levels
 
+ngram_levels(dlm.tokenizer, texts).round(2)
+
+# %% [markdown]
+# ## The finding: paired differences
+#
+# In nats per token, paired by draw, sequence and noise; below zero the first of two is better.
+
+# %%
 GRID, LEVELS, BELOW = "even grid", "official levels", "official levels below t = 1"
 WANDA, BOTH = "clean, sequential, none", "noised, dense, none"
 COMPARED = {
     "paper_minus_wanda": ("official", "paper", "wanda"),
     "noised_dense_minus_wanda": ("official", GRID, "wanda"),
     "official_levels_minus_grid": ("official", LEVELS, GRID),
-    "below_1_minus_grid": ("official", BELOW, GRID),
     "official_levels_minus_below_1": ("official", LEVELS, BELOW),
     "paper_minus_official_levels": ("official", "paper", LEVELS),
     "structured_sink_minus_structured": ("official", "structured-sink", "structured"),
@@ -189,41 +181,39 @@ COMPARED = {
     "noised_and_dense": ("factorial", BOTH, WANDA),
     "sinks_besides": ("factorial", "noised, dense, all", BOTH),
 }
-for name in searched or recipe_search.NAMES:
+for name in searched:
     if name != recipe_search.BASELINE:
         finding = name.replace(", ", "_") + "_minus_sparsegpt_clean"
         COMPARED[finding] = ("search", name, recipe_search.BASELINE)
-for count in damping_sequences:
-    FIXED = "official weights, damping of plain"
-    for name, one in (("official", "official weights"), ("random", "random tokens")):
-        pair = (f"{one}, {count}", f"plain, {count}")
-        COMPARED[f"sparsegpt_{name}_minus_plain_{count}"] = ("damping", *pair)
-    COMPARED[f"sparsegpt_fixed_minus_plain_{count}"] = ("damping", f"{FIXED}, {count}", pair[1])
 
 # %% [markdown]
-# Every difference at every place where both were measured; how it grows from the lowest to the
-# highest sparsity; and the main effects of the factorial design, means over its other switches.
+# Every difference at every place where both were measured, and how it grows from 50 to 75 %.
 
 # %%
 effects, damage = {}, {}  # (draws, sequences) by finding; nats per token
 for finding, (part, *pair) in COMPARED.items():
-    by_place = {}
-    for place, cells in scores[part].groupby("place", sort=False) if part in scores else []:
+    for place, cells in scores[scores.part == part].groupby("place", sort=False):
         if {*pair} <= {*cells.variant}:
             one, other = (pivot(cells[cells.variant == each]) for each in pair)
-            by_place[place] = one - other
-            ending = place.removesuffix(" %").replace(":", "_")
-            effects[f"{finding}_{ending}"] = one - other
-            damage[f"{finding}_{ending}"] = float(other.mean())
-    if {"50 %", "75 %"} <= {*by_place}:
-        effects[f"{finding}_growth"] = by_place["75 %"] - by_place["50 %"]
+            name = f"{finding}_{place.removesuffix(' %').replace(':', '_')}"
+            effects[name], damage[name] = one - other, float(other.mean())
+    if f"{finding}_50" in effects and f"{finding}_75" in effects:
+        effects[f"{finding}_growth"] = effects[f"{finding}_75"] - effects[f"{finding}_50"]
         damage[f"{finding}_growth"] = damage[f"{finding}_75"]
-of_factorial = scores.get("factorial", pd.DataFrame(columns=["place", "variant"]))
-for place, cells in of_factorial[of_factorial.variant != "dense"].groupby("place"):
+
+# %% [markdown]
+# The main effects of the factorial design are means over its other switches. The margin of a
+# difference is a share of the damage of its second recipe, that of a main effect of Wanda's, and
+# that of a growth of the second recipe's at 75 %.
+
+# %%
+from sinkprune_companion.ledger.margins import with_share_of_damage
+
+for place, cells in scores[scores.part == "factorial"].groupby("place"):
     by_name = {name: pivot(of_name) for name, of_name in cells.groupby("variant")}
     for switch, values_RN in recipe_search.main_effects(by_name).items():
-        finding = f"main_{switch}_{place.removesuffix(' %')}"
-        effects[finding], damage[finding] = values_RN, float(by_name[WANDA].mean())
+        name = f"main_{switch}_{place.removesuffix(' %')}"
+        effects[name], damage[name] = values_RN, float(by_name[WANDA].mean())
 found = {
     name: with_share_of_damage(crossed_interval(values_RN), damage[name])
     for name, values_RN in effects.items()
@@ -231,60 +221,49 @@ found = {
 run.find(found)
 
 # %% [markdown]
-# ## The figure: what makes the gain at the highest sparsity
+# ## The figure: what each part does at 75 %
+#
+# The official method, and one thing changed at a time.
 
 # %%
+from IPython.display import display
 from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.ledger.contrasts import judge
+from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages import titles
 
 SHOWN = {
-    "Wanda at 75 %": {
-        "the official method − Wanda": "paper_minus_wanda_75",
-        "its sink weights and sum of norms alone": "paper_minus_official_levels_75",
-        "its noise levels alone": "official_levels_minus_grid_75",
-        "noised text alone": "noised_alone_75",
-        "dense propagation alone": "dense_alone_75",
-    },
-    "SparseGPT at 75 %": {"noised text alone": "sparsegpt_noised_minus_sparsegpt_clean_75"},
+    "the official method − Wanda": "paper_minus_wanda_75",
+    "noised text and dense propagation": "noised_and_dense_75",
+    "noised text alone": "noised_alone_75",
+    "dense propagation alone": "dense_alone_75",
+    "official levels − even grid": "official_levels_minus_grid_75",
+    "sink weights and sum of norms": "paper_minus_official_levels_75",
+    "noised text, in SparseGPT": "sparsegpt_noised_minus_sparsegpt_clean_75",
 }
-parts_shown = []
-for section, rows in SHOWN.items():
-    measured = {label: effects[name] for label, name in rows.items() if name in effects}
-    if measured:
-        margin = found[next(name for name in rows.values() if name in effects)].margin
-        parts_shown.append(judge(measured, margin, section))
-if parts_shown:
-    drawn_rows = pd.concat(parts_shown, ignore_index=True)
-    title = titles.title(run, "gain", "Where the gain at 75 % comes from")
-    axis = "difference in NELBO at 75 % (nats per token)"
-    drawn = forests.plot_effects(drawn_rows, axis, title)
+shown = {label: found[name] for label, name in SHOWN.items() if name in found}
+if shown:
+    title = titles.title(run, "parts_at_75", "Paired differences at 75 %")
+    drawn = forests.plot_forest(shown, "difference in NELBO (nats per token)", title=title)
     caption = f"{title}: paired differences in NELBO at 75 %, with 95 % intervals."
-    display(figures.save_figure(run, drawn, "gain", drawn_rows, caption))
+    display(figures.save_figure(run, drawn, "parts_at_75", forest_table(shown), caption))
 
 # %% [markdown]
 # ## The figure: damage against sparsity
+#
+# Of four recipes, on a logarithmic axis.
 
 # %%
-LINES = ["wanda", "paper", GRID, LEVELS]
-lines = costs[costs.place.str.endswith("%") & costs.recipe.isin(LINES)]
+lines = costs[costs.recipe.isin(["wanda", "paper", GRID, LEVELS])]
 if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))
     title = titles.title(run, "damage", "What four recipes cost, against sparsity")
     labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
+    how = {"logy": True, "dodge": 0.4, "title": title}
     drawn = figures.plot_curves(
-        lines,
-        "sparsity",
-        "value",
-        "recipe",
-        labels,
-        ("low", "high"),
-        logy=True,
-        dodge=0.4,
-        title=title,
+        lines, "sparsity", "value", "recipe", labels, ("low", "high"), **how
     )
     caption = f"{title}: NELBO above the dense model against sparsity, with 95 % intervals."
-    display(figures.save_figure(run, drawn, "damage", costs, caption))
+    display(figures.save_figure(run, drawn, "damage", lines, caption))
 
 # %% [markdown]
 # ## The reading
@@ -306,8 +285,9 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # ## Exercises
 #
 # 1. Set `places` to `["50"]`. Noised text is expected to make no difference there.
-# 2. Set `damping_sequences` to `[4, 16]`. Does the sign of what sink weights do stay?
+# 2. Add `"sparsegpt, noised, owl"` to `searched`. Do layers of different sparsity add to the gain?
 
 # %% [markdown]
-# **What this does not show.** One small model and its likelihood. *Half of each* is one way to mix
-# text. Settings of OWL and of SparseGPT are those of their authors.
+# **What this does not show.** One small model and its likelihood. Five draws of 16,384 tokens: an
+# eighth of what notebook 03 calibrates on. The official levels see 12 sequences at ten levels, the
+# even grid 16 at eight. Settings of OWL and of SparseGPT are those of their authors.

@@ -73,9 +73,9 @@ run = start("10_native_pair", globals())
 # %% [markdown]
 # ## What is expected
 #
-# If sinks come with denoising and not with the base, the pair from scratch shows what the adapted
-# pair shows: sinks that move more in the DLM, that it can be without at a lower cost, and whose
-# stable part alone matters when weights are scored.
+# The adapted pair shares its base, so its sinks may come from there. If they come with denoising, a
+# pair from scratch should show what the paper says of native models: sinks that move more in the
+# DLM, and that it can be without at a lower cost. Do stable ones cost when weights are scored?
 #
 # **What would falsify it.** One of these: the temporal variance of the centroid is higher in the AR
 # model; hiding its sinks in the middle layers costs the DLM more; leaving stable sinks out of the

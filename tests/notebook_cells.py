@@ -114,9 +114,8 @@ TINY = {
         "stability_threshold": 0.5,
     },
     "09_best_recipe": {
-        "official_sparsities": [0.5, 0.75],
         "calibration": 5,
-        "damping_sequences": [2],
+        "factorial_sinks": True,
         "places": ["75", "2:4"],
         "noise_levels": 2,
         "seeds": 1,

@@ -7,7 +7,7 @@ places away again so that the number of zeros stays.
 Dimensions: O output features, I input features of a linear map, R calibration rows, T tokens, X lost weights.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import pandas as pd
@@ -23,7 +23,6 @@ from sinkprune_core.pruning.patterns import select
 from sinkprune_core.pruning.recipe import Recipe
 
 Place = tuple[int, str]  # number of a layer, name of a linear
-Importance = Callable[[Place, torch.Tensor], torch.Tensor]  # of every weight (O, I), from the weights
 
 
 @torch.no_grad()
@@ -68,37 +67,20 @@ def largest_inputs(lm: LanguageModel, rows: Rows, batch: int = 16) -> dict[Place
     return largest
 
 
-def by_largest_input(largest: Mapping[Place, torch.Tensor]) -> Importance:
-    """Return |w| x the largest input as the importance of a weight."""
-
-    def importance(place: Place, weights_OI: torch.Tensor) -> torch.Tensor:
-        return weights_OI.float().abs() * largest[place].to(weights_OI.device)
-
-    return importance
-
-
-def at_random(rng: torch.Generator) -> Importance:
-    """Return random numbers as the importance of a weight: the control."""
-
-    def importance(place: Place, weights_OI: torch.Tensor) -> torch.Tensor:
-        return torch.rand(weights_OI.shape, generator=rng).to(weights_OI.device)
-
-    return importance
-
-
 @torch.no_grad()
 def lost_weights(
     lm: LanguageModel,
     kept: Mapping[Place, torch.Tensor],
     kept_without: Mapping[Place, torch.Tensor],
     without: DenseStatistics,
-    importance: Importance,
+    largest: Mapping[Place, torch.Tensor],
     count: int,
 ) -> pd.DataFrame:
     """Return the most important weights that one mask keeps and another does not, a row each, in order.
 
-    `kept` and `kept_without` are two masks of the dense model `lm`, bool (O, I), with equally many weights in
-    every row; `without` are the statistics behind the second. Columns: `rank` (from 1), `layer`, `linear`,
+    The importance of a weight is its size times the `largest` input that it meets. `kept` and `kept_without`
+    are two masks of the dense model `lm`, bool (O, I), with equally many weights in every row; `without` are
+    the statistics behind the second. Columns: `rank` (from 1), `layer`, `linear`,
     `output`, `input`, `weight`, `importance`; `lost`, the number of all such weights; and `replaced_by`, the
     input of a weight of the same output that only the second mask keeps. Of those, the n-th lost weight of an
     output has the one with the n-th lowest score. Raises ValueError for rows that are not equally full.
@@ -112,7 +94,7 @@ def lost_weights(
         if not torch.equal(lost_OI.sum(1), (kept_without[place] & ~kept[place]).sum(1)):
             raise ValueError(f"block {place[0]} {place[1]}: the two masks keep unequal numbers in some row")
         lost += int(lost_OI.sum())
-        value_OI = importance(place, weights_OI)
+        value_OI = weights_OI.float().abs() * largest[place].to(weights_OI.device)
         output_X, input_X = lost_OI.nonzero(as_tuple=True)
         value_X = value_OI[output_X, input_X]
         top_X = value_X.argsort(descending=True, stable=True)[:count]
@@ -153,11 +135,10 @@ def _replacements(
 
 
 @contextmanager
-def restored(lm: LanguageModel, lost: pd.DataFrame, swap: bool = True) -> Iterator[None]:
+def restored(lm: LanguageModel, lost: pd.DataFrame) -> Iterator[None]:
     """Give lost weights their values back while a block runs, in a model that is pruned without them.
 
-    With `swap` the weights that replaced them become zero, so that as many weights stay pruned; without it
-    the model has as many zeros fewer.
+    The weights that replaced them become zero, so that as many weights stay pruned.
     """
     linears = _linears(lm)
     changed = []
@@ -166,9 +147,8 @@ def restored(lm: LanguageModel, lost: pd.DataFrame, swap: bool = True) -> Iterat
         outputs = torch.tensor(part["output"].to_numpy())
         values = torch.tensor(part["weight"].to_numpy(), dtype=weights_OI.dtype)
         changed.append((weights_OI, outputs, torch.tensor(part["input"].to_numpy()), values))
-        if swap:
-            replaced = torch.tensor(part["replaced_by"].to_numpy())
-            changed.append((weights_OI, outputs, replaced, torch.zeros_like(values)))
+        replaced = torch.tensor(part["replaced_by"].to_numpy())
+        changed.append((weights_OI, outputs, replaced, torch.zeros_like(values)))
     before = [weights_OI[outputs, inputs].clone() for weights_OI, outputs, inputs, _ in changed]
     try:
         _put(changed, [values for *_, values in changed])

@@ -1,6 +1,7 @@
 """Recipes that notebook 09 compares, and how much text each takes.
 
-All see as many calibration tokens: a recipe with S states of each sequence takes 1/S of the sequences.
+All see as many calibration tokens as whole sequences allow: a recipe with S states of each sequence takes
+1/S of the sequences.
 
 Dimensions: R repetitions (calibration draws), N sequences.
 """
@@ -12,7 +13,6 @@ from itertools import product
 import numpy as np
 from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.fixed_damping import DampedVariant
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.ledger.contrasts import contrast
 from sinkprune_companion.run.records import Run
@@ -26,7 +26,7 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
     "noised": {"inputs": "noised"},
     "half": {"inputs": "noised", "noise": "half-clean", "noise_levels": 2},  # once clean, once noised
 }
-PARTS = ("official", "factorial", "search", "damping")  # of the notebook, in order
+PARTS = ("official", "factorial", "search")  # of the notebook, in order
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
 LEFT_OUT = ("none", "unstable")
 ALLOCATIONS = ("uniform", "owl")
@@ -41,7 +41,6 @@ class Entry:
     name: str
     recipe: Recipe
     sequences: int  # of calibration text
-    fixed_damping: bool = False  # whether the Gram matrices are damped as those of plain SparseGPT
 
     @property
     def place(self) -> str:
@@ -51,7 +50,7 @@ class Entry:
     @property
     def labels(self) -> dict[str, object]:
         """The columns that name it in tables of scores."""
-        return {"variant": self.name, "place": self.place, "sequences": self.sequences}
+        return {"variant": self.name, "place": self.place}
 
 
 def sequences_of(recipe: Recipe, tokens: int) -> int:
@@ -62,7 +61,7 @@ def sequences_of(recipe: Recipe, tokens: int) -> int:
 
 def official(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
     """Return Wanda on clean text and the official method, on `tokens` sequences' tokens."""
-    wanda = preset("wanda", sparsity=sparsity, noise_levels=noise_levels)
+    wanda = preset("wanda", sparsity=sparsity, noise_levels=noise_levels)  # the recipe that `factorial` has
     paper = preset("paper", sparsity=sparsity)
     return [Entry(name, one, sequences_of(one, tokens)) for name, one in (("wanda", wanda), ("paper", paper))]
 
@@ -125,20 +124,6 @@ def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
     ]
 
 
-def sparsegpt_controls(sparsity: float, sequences: int) -> list[Entry]:
-    """Return SparseGPT on so many clean sequences: plain, and with token weights of three kinds."""
-    plain = preset("sparsegpt", sparsity=sparsity)
-    official = preset("paper-sparsegpt", sparsity=sparsity)
-    random = preset("paper-sparsegpt", sparsity=sparsity, exclude="random")
-    entries = [
-        Entry("plain", plain, sequences),
-        Entry("official weights", official, sequences),
-        Entry("random tokens", random, sequences),
-        Entry("official weights, damping of plain", official, sequences, fixed_damping=True),
-    ]
-    return [Entry(f"{e.name}, {sequences}", e.recipe, e.sequences, e.fixed_damping) for e in entries]
-
-
 def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
     """Return every one-shot recipe of the search at a sparsity in percent (`75`) or an N:M pattern (`2:4`).
 
@@ -174,7 +159,7 @@ def variants_on(
 
     Recipes on as many sequences share text and statistics.
     """
-    yield Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "sequences": 0, "seed": seed}
+    yield Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "seed": seed}
     drawn = {}
     for count in dict.fromkeys(entry.sequences for entry in entries):
         text = calibration_draw(lm, count, length, seed)
@@ -182,9 +167,4 @@ def variants_on(
         drawn[count] = (text, SharedStatistics(lm, recipes, text))
     for entry in tqdm(entries, desc="prune and measure", unit="variant", leave=False):
         text, shared = drawn[entry.sequences]
-        if entry.fixed_damping:
-            plain = preset("sparsegpt", sparsity=entry.recipe.sparsity)
-            variant = DampedVariant(run, lm, fingerprint, entry.recipe, text, plain)
-        else:
-            variant = Variant(lm, fingerprint, entry.recipe, text, shared)
-        yield variant, {**entry.labels, "seed": seed}
+        yield Variant(lm, fingerprint, entry.recipe, text, shared), {**entry.labels, "seed": seed}

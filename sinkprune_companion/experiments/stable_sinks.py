@@ -25,9 +25,6 @@ from sinkprune_core.seeds import generator
 
 CRITICAL_REVISION = 1  # of `critical`
 RESTORED_REVISION = 1  # of `restored_scores`
-RANKED = "ranked"
-AT_RANDOM = "random"
-ORDERS = (RANKED, AT_RANDOM)  # in which lost weights come back
 ADAPTED = "smol-dlm"  # whose base an adapter is merged into
 
 
@@ -84,13 +81,12 @@ def critical(
     shared: SharedStatistics,
     sequences: int,
     count: int,
-    order: str = RANKED,
     **labels: object,
 ) -> pd.DataFrame:
     """Return the record of the `count` first weights that `kept_by` keeps and `without` does not.
 
     Columns are those of `critical_weights.lost_weights`. They come by |w| x the largest input at a token that
-    `without` leaves out, among the first `sequences` of the text; or at `random`.
+    `without` leaves out, among the first `sequences` of the text. The model must be dense.
     """
 
     def compute() -> pd.DataFrame:
@@ -99,13 +95,10 @@ def critical(
             critical_weights.kept_weights(lm, recipe, of_recipe)
             for recipe, of_recipe in zip((kept_by, without), statistics, strict=True)
         ]
-        if order == RANKED:
-            few = replace(text, ids_NT=text.ids_NT[:sequences])
-            rows = rows_for(lm, few, without.statistics_key, progress=False)
-            importance = critical_weights.by_largest_input(critical_weights.largest_inputs(lm, rows))
-        else:
-            importance = critical_weights.at_random(generator(text.seed, "lost weights"))
-        return critical_weights.lost_weights(lm, *masks, statistics[1], importance, count)
+        few = replace(text, ids_NT=text.ids_NT[:sequences])
+        rows = rows_for(lm, few, without.statistics_key, progress=False)
+        largest = critical_weights.largest_inputs(lm, rows)
+        return critical_weights.lost_weights(lm, *masks, statistics[1], largest, count)
 
     return run.record(
         "critical",
@@ -119,7 +112,6 @@ def critical(
         calibration=text.fingerprint,
         sequences=sequences,
         count=count,
-        order=order,
     )
 
 
@@ -128,7 +120,6 @@ def restored_scores(
     variant: Variant,
     lost: pd.DataFrame,
     counts: Sequence[int],
-    swap: bool,
     texts: Mapping[str, torch.Tensor],
     draws: int,
     noise: int,
@@ -136,15 +127,15 @@ def restored_scores(
 ) -> pd.DataFrame:
     """Return the records of a variant's nats per token with the first of its `lost` weights put back.
 
-    A record per number of `counts`, which is its column `restored`; `lost` is a record of `critical`, and
-    `swap` as in `critical_weights.restored`. Other columns are those of `score_texts` and `labels`.
+    A record per number of `counts`, which is its column `restored`; `lost` is a record of `critical`. Other
+    columns are those of `score_texts` and `labels`.
     """
     frames = []
     for restored in counts:
 
         def compute(first: pd.DataFrame = lost[lost["rank"] <= restored]) -> pd.DataFrame:
             variant.ready()
-            with critical_weights.restored(variant.lm, first, swap):
+            with critical_weights.restored(variant.lm, first):
                 return score_texts(variant.lm, dict(texts), draws, seed=noise)
 
         frame = run.record(
@@ -155,7 +146,6 @@ def restored_scores(
             **variant.key,
             weights=_fingerprint(lost),
             restored=restored,
-            swap=swap,
             data=fingerprint_of(dict(texts)),
             draws=draws,
             evaluation_seed=noise,

@@ -158,7 +158,7 @@ LEAST = {
     "04_matched_compute": {"sequences": 6},
     "05_what_does_the_work": {"sequences": 12, "sparsity": 0.1},
     "07_robustness": {"sequences": 12},
-    "08_stable_sinks": {"sequences": 12, "sparsities": 0.1, "restored_sparsities": 0.1},
+    "08_stable_sinks": {"sequences": 12, "sparsities": 0.1},
     "09_best_recipe": {"sequences": 12},
     "10_native_pair": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }  # what a notebook needs more than others, so that every kind of text has two sequences

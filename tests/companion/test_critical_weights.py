@@ -54,8 +54,7 @@ def test_lost_weights_are_those_of_a_naive_search_in_its_order(lm, by_name, text
     kept, kept_without = masks
     rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
     largest = critical_weights.largest_inputs(lm, rows)
-    importance = critical_weights.by_largest_input(largest)
-    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, 10_000)
+    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), largest, 10_000)
     expected = []
     for place, weights in linears(lm).items():
         for output in range(len(weights)):
@@ -68,14 +67,15 @@ def test_lost_weights_are_those_of_a_naive_search_in_its_order(lm, by_name, text
     assert lost.importance.tolist() == pytest.approx([-row[0] for row in expected], rel=1e-5)
     found = set(lost[["layer", "linear", "output", "input"]].itertuples(index=False, name=None))
     assert found == {row[1:] for row in expected}
-    first = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, 7)
+    first = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), largest, 7)
     assert first.equals(lost.head(7).reset_index(drop=True)), "a shorter list is the start of a longer one"
 
 
 def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name, text, shared, masks):
     count = 3
-    importance = critical_weights.at_random(torch.Generator().manual_seed(0))
-    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), importance, count)
+    rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
+    largest = critical_weights.largest_inputs(lm, rows)
+    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), largest, count)
     dense = {place: weights.clone() for place, weights in linears(lm).items()}
     with Variant(lm, "tiny", by_name["stable"], text, shared) as variant:
         variant.ready()
@@ -84,14 +84,13 @@ def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name
         already_zero = 0  # replacements that the dense model has as zeros: what goes was nothing
         for row in lost.itertuples():
             already_zero += int(dense[row.layer, row.linear][row.output, row.replaced_by] == 0)
-        for swap, fewer in ((True, already_zero), (False, count)):
-            with critical_weights.restored(lm, lost, swap):
-                now = linears(lm)
-                assert zeros - sum(int((weights == 0).sum()) for weights in now.values()) == fewer
-                for row in lost.itertuples():
-                    place = row.layer, row.linear
-                    assert now[place][row.output, row.input] == dense[place][row.output, row.input]
-            assert all(torch.equal(linears(lm)[place], pruned[place]) for place in pruned)
+        with critical_weights.restored(lm, lost):
+            now = linears(lm)
+            assert zeros - sum(int((weights == 0).sum()) for weights in now.values()) == already_zero
+            for row in lost.itertuples():
+                place = row.layer, row.linear
+                assert now[place][row.output, row.input] == dense[place][row.output, row.input]
+        assert all(torch.equal(linears(lm)[place], pruned[place]) for place in pruned)
 
 
 def test_as_many_random_tokens_as_stable_sinks_leave_at_every_step(lm, by_name, text):

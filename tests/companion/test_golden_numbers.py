@@ -16,7 +16,6 @@ import pytest
 import torch
 
 from sinkprune_companion.experiments import (
-    fixed_damping,
     hiding_scores,
     random_null,
     stable_sinks,
@@ -107,9 +106,8 @@ def lost_weights(run, lm, make_ids) -> dict[str, list[float]]:
     by_name = stable_sinks.recipes(0.5, 3, sink_std=1.0, stability_threshold=0.3)
     pair = (by_name["none"], by_name["stable"])
     given = (run, lm, "golden", *pair, text, SharedStatistics(lm, pair, text), 2, 20)
-    lost = {order: stable_sinks.critical(*given, order) for order in stable_sinks.ORDERS}
     columns = ["layer", "output", "input", "weight", "importance", "replaced_by", "lost"]
-    return {order: numbers(frame, columns) for order, frame in lost.items()}
+    return {"ranked": numbers(stable_sinks.critical(*given), columns)}
 
 
 def restored(run, lm, make_ids) -> dict[str, list[float]]:
@@ -118,21 +116,9 @@ def restored(run, lm, make_ids) -> dict[str, list[float]]:
     pair = (by_name["none"], by_name["stable"])
     shared = SharedStatistics(lm, pair, text)
     lost = stable_sinks.critical(run, lm, "golden", *pair, text, shared, 2, 20)
-    measured = {}
     with Variant(lm, "golden", by_name["stable"], text, shared) as variant:
-        for swap in (True, False):
-            given = (run, variant, lost, [1, 20], swap, {"natural": make_ids(3, 16)}, 2, 5)
-            measured[f"swap {swap}"] = numbers(stable_sinks.restored_scores(*given), ["value"])
-    return measured
-
-
-def dampings(run, lm, make_ids) -> dict[str, list[float]]:
-    text = Calibration(make_ids(4, 16), batch=2)
-    plain, weighted = (preset(name, sparsity=0.5) for name in ("sparsegpt", "paper-sparsegpt"))
-    with fixed_damping.DampedVariant(run, lm, "golden", weighted, text, plain) as variant:
-        frame = variant.scores(run, {"natural": make_ids(3, 16)}, 2, noise=5)
-    noted = pd.concat([pd.read_csv(file) for file in run.records.glob("dampings/*.csv")])
-    return {"given": numbers(frame, ["value"]), "noted": numbers(noted, ["damping"])}
+        given = (run, variant, lost, [1, 20], {"natural": make_ids(3, 16)}, 2, 5)
+        return {"restored": numbers(stable_sinks.restored_scores(*given), ["value"])}
 
 
 def stability(run, lm, make_ids) -> dict[str, list[float]]:
@@ -151,7 +137,6 @@ MEASURING = {  # name of a record -> its revision, and what gives its numbers he
     "trace": (1, trajectory),
     "critical": (stable_sinks.CRITICAL_REVISION, lost_weights),
     "restored": (stable_sinks.RESTORED_REVISION, restored),
-    "dampings": (fixed_damping.REVISION, dampings),
     "stability": (random_null.STABILITY_REVISION, stability),
 }
 

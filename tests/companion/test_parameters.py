@@ -41,7 +41,7 @@ def test_types_are_checked(value, annotation, message):
         ("patterns", "list[str]", ["row"], ["4:8"], "patterns: 'row' must read N:M, N zeros in every M"),
         ("recipes", "list[str]", ["wnda"], ["wanda"], "recipes: preset 'wnda' is unknown; choose one of"),
         ("sparsity", "float", -0.1, 0, "sparsity=-0.1 must be a number in [0, 1)"),
-        ("parts", "list[str]", ["best"], ["damping"], "parts='best' is unknown; choose one of official"),
+        ("parts", "list[str]", ["best"], ["search"], "parts='best' is unknown; choose one of official"),
         (
             "places",
             "list[str]",
