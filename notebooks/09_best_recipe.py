@@ -81,8 +81,9 @@ run = start("09_best_recipe", globals())
 #
 # ## The recipes
 #
-# * **official**: Wanda and the official method; noised text at an even grid of levels and at the
-#   official ones, with and without the last, nothing left out; structured pruning.
+# * **official**: Wanda; the official method, and that with all tokens counted (*no sinks*); noised
+#   text at an even grid of levels and at the official ones, with and without the last, nothing left
+#   out and norms not summed; structured pruning.
 # * **factorial**: Wanda on clean or noised text, with sequential or dense propagation.
 # * **search**: SparseGPT and Wanda, on clean text, noised text or half of each, with or without the
 #   unstable sinks, one sparsity for all layers or OWL's. Later blocks are calibrated on what pruned
@@ -173,7 +174,8 @@ COMPARED = {
     "noised_dense_minus_wanda": ("official", GRID, "wanda"),
     "official_levels_minus_grid": ("official", LEVELS, GRID),
     "official_levels_minus_below_1": ("official", LEVELS, BELOW),
-    "paper_minus_official_levels": ("official", "paper", LEVELS),
+    "paper_minus_paper_no_sinks": ("official", "paper", "paper-no-sinks"),
+    "paper_no_sinks_minus_official_levels": ("official", "paper-no-sinks", LEVELS),
     "structured_sink_minus_structured": ("official", "structured-sink", "structured"),
     "structured_sink_minus_no_sinks": ("official", "structured-sink", "structured-no-sinks"),
     "noised_alone": ("factorial", "noised, sequential, none", WANDA),
@@ -237,7 +239,8 @@ SHOWN = {
     "noised text alone": "noised_alone_75",
     "dense propagation alone": "dense_alone_75",
     "official levels − even grid": "official_levels_minus_grid_75",
-    "sink weights and sum of norms": "paper_minus_official_levels_75",
+    "sum of norms − root of squares": "paper_no_sinks_minus_official_levels_75",
+    "the official sink weights": "paper_minus_paper_no_sinks_75",
     "noised text, in SparseGPT": "sparsegpt_noised_minus_sparsegpt_clean_75",
 }
 shown = {label: found[name] for label, name in SHOWN.items() if name in found}

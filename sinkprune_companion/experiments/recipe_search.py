@@ -60,10 +60,16 @@ def sequences_of(recipe: Recipe, tokens: int) -> int:
 
 
 def official(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
-    """Return Wanda on clean text and the official method, on `tokens` sequences' tokens."""
-    wanda = preset("wanda", sparsity=sparsity, noise_levels=noise_levels)  # the recipe that `factorial` has
-    paper = preset("paper", sparsity=sparsity)
-    return [Entry(name, one, sequences_of(one, tokens)) for name, one in (("wanda", wanda), ("paper", paper))]
+    """Return Wanda on clean text, the official method, and that with all tokens counted.
+
+    They see as many tokens as `tokens` sequences have.
+    """
+    recipes = {
+        "wanda": preset("wanda", sparsity=sparsity, noise_levels=noise_levels),  # the recipe of `factorial`
+        "paper": preset("paper", sparsity=sparsity),
+        "paper-no-sinks": preset("paper-no-sinks", sparsity=sparsity),
+    }
+    return [Entry(name, recipe, sequences_of(recipe, tokens)) for name, recipe in recipes.items()]
 
 
 def structured(ratio: float, tokens: int) -> list[Entry]:
