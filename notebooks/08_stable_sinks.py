@@ -349,12 +349,12 @@ restored = pd.DataFrame(rows).sort_values(["pair", "sparsity", "restored"])
 restored = restored[restored.sparsity == sparsities[0]]
 places = {count: place for place, count in enumerate(sorted({*restored.restored}))}
 restored = restored.assign(place=restored.restored.map(places))
-labels = {"place": f"weights put back: {', '.join(f'{count:,}' for count in places)}"}
-labels |= {"value": "cost that is left (nats per token)"}
+labels = {"place": "weights put back", "value": "cost that is left (nats per token)"}
 title = titles.title(run, "restored", "What is left of the cost when lost weights come back")
 picture = figures.plot_curves(
     restored, "place", "value", "pair", labels, ("low", "high"), dodge=0.06, title=title
 )
+picture.axes[0].set_xticks([*places.values()], [f"{count:,}" for count in places])
 caption = f"{title}, beside nothing left out, with 95 % intervals."
 figures.save_figure(run, picture, "restored", restored, caption)
 
