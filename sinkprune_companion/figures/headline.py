@@ -33,7 +33,7 @@ LOSSES = {  # a comparison's findings at each sparsity
     },
     "75 % of the weights zero": {
         "official recipe − Wanda": "09/paper_minus_wanda_75",
-        "noised text, no sink left out − Wanda": "09/noised_dense_minus_wanda_75",
+        "noised and dense, sinks kept − Wanda": "09/noised_dense_minus_wanda_75",
         "official sink weights − none": "09/paper_minus_paper_no_sinks_75",
         "SparseGPT on noised text − clean": "09/sparsegpt_noised_minus_sparsegpt_clean_75",
     },
