@@ -26,7 +26,6 @@ CAPTION = "What each change does to the pruned model, and how much of the mask i
 LOSSES = {  # a comparison's findings at each sparsity
     "50 % of the weights zero": {
         "official recipe − Wanda": "03/paper_minus_wanda",
-        "its noise levels − even ones": "09/official_levels_minus_grid_50",
         "all sinks left out − none": "03/all_sinks_minus_none",
         "unstable sinks left out − none": "03/unstable_minus_none",
         "SparseGPT − Wanda": "03/sparsegpt_minus_wanda",
@@ -34,6 +33,7 @@ LOSSES = {  # a comparison's findings at each sparsity
     "75 % of the weights zero": {
         "official recipe − Wanda": "09/paper_minus_wanda_75",
         "noised and dense, sinks kept − Wanda": "09/noised_dense_minus_wanda_75",
+        "official noise levels − even ones": "09/official_levels_minus_grid_75",
         "official sink weights − none": "09/paper_minus_paper_no_sinks_75",
         "SparseGPT on noised text − clean": "09/sparsegpt_noised_minus_sparsegpt_clean_75",
     },
