@@ -77,8 +77,8 @@ run = start("08_stable_sinks", globals())
 # **What would falsify it.** One of these:
 #
 # * leaving stable sinks out costs no more than leaving out as many random tokens;
-# * putting back the lost weights that meet the largest activations of stable sinks brings nothing of
-#   the cost back.
+# * putting back the lost weights that meet the largest activations of stable sinks brings nothing
+#   of the cost back.
 #
 # ## Leaving tokens out
 #
@@ -199,9 +199,9 @@ for name in models:
 run.find(found)
 
 # %% [markdown]
-# The official code leaves all sinks out, whether they move or not. Which share of them are stable? A
-# mean over calibration draws, on the first model; sinks and stability are those of the even grid of
-# levels that the recipes above see.
+# The official code leaves all sinks out, whether they move or not. Which share of them are stable?
+# A mean over calibration draws, on the first model; sinks and stability are those of the even grid
+# of levels that the recipes above see.
 
 # %%
 from dataclasses import replace
@@ -292,8 +292,8 @@ where.sort_values(["draws", "weights"], ascending=False).groupby(["pair", "share
 #
 # In the model that was pruned without stable sinks, the first 1, 10, 100, … lost weights get their
 # values back, the most important first. For each of them the weight of the same output that had
-# taken its place leaves, the one with the lowest score first. The number of zeros stays. With all of
-# them back, the mask is that with nothing left out.
+# taken its place leaves, the one with the lowest score first. The number of zeros stays. With all
+# of them back, the mask is that with nothing left out.
 
 # %%
 frames = []
@@ -363,8 +363,8 @@ figures.save_figure(run, picture, "restored", restored, caption)
 #
 # > prior studies usually keep sinks for AR LLMs (abstract)
 #
-# Nearly all sinks of an AR model are stable. Wanda as published prunes it with and without them, and
-# without random tokens, whose weight is as large in sum and spread over more tokens. Above zero
+# Nearly all sinks of an AR model are stable. Wanda as published prunes it with and without them,
+# and without random tokens, whose weight is as large in sum and spread over more tokens. Above zero
 # keeping them matters; values are negative log-likelihoods.
 
 # %%
@@ -425,7 +425,8 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 
 # %% [markdown]
 # **What this does not show.** Wanda's scores, with zeros per row. The largest activations are those
-# of the first calibration sequences, which in a small draw are the model's own samples. Lost weights come back one by one in an order that looks at each
-# alone; another order could bring more back with fewer. Both models share one base, and so the
-# massive activations that it brought along. The weights of the two trainings on which leaving all
-# sinks out had cost more were not kept, so nothing here says why it did there.
+# of the first calibration sequences, which in a small draw are the model's own samples. Lost
+# weights come back one by one in an order that looks at each alone; another order could bring more
+# back with fewer. Both models share one base, and so the massive activations that it brought along.
+# The weights of the two trainings on which leaving all sinks out had cost more were not kept, so
+# nothing here says why it did there.

@@ -1,7 +1,7 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -182,6 +182,15 @@ def plan(model: str, name: str, length: int) -> PruningCost:
     calibration = Calibration(torch.zeros(published.SEQUENCES, length, dtype=torch.long))
     lm = meta_model(MODELS[model])
     return pruning_cost(lm, preset(name), calibration, speed=compute.SPEED, memory_budget=int(compute.MEMORY))
+
+
+def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
+    """Return the least minutes of an evaluation on so many items per task, at the speed that is assumed."""
+    flops = 0.0
+    for task in tasks:
+        whole = published.Result(model, None, 0.0, tasks=(task,)).evaluation_flops()
+        flops += whole * limit / published.REQUESTS[task].documents
+    return flops / compute.SPEED / 60
 
 
 # benchmarks

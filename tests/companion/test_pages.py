@@ -26,6 +26,7 @@ from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.pruning.recipe import check, preset
 
 EVERY = [*published.results(), *published.unprinted()]
+FIRST = {row.model: row for row in reversed([*published.unprinted()])}.values()  # of every model
 SIZES = {"README.md": 9_000, "docs/results.md": 25_000}  # bytes
 
 
@@ -164,7 +165,8 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
     """
     page = (project_root() / "docs" / "results.md").read_text(encoding="utf-8")
     for command in result.commands():
-        assert f"\n{command}\n" in page or result in published.unprinted()
+        is_shown = result not in published.unprinted() or result in FIRST
+        assert (f"\n{command}\n" in page) == is_shown
         program, *arguments = shlex.split(command)
         _, options = main.parse(arguments)
         assert program == "sinkprune"
