@@ -43,10 +43,10 @@ texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, n
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
 lengths: list[int] = [64]  # tokens of the finished text
 samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
-prompts: int = 4  # held-out prompts of a condition
-trajectories: int = 1  # of each prompt in the main condition, with and without the first token
+prompts: int = 4  # held-out prompts of the main condition, with and without the first token
+trajectories: int = 1  # of each of them
+other_prompts: int = 4  # prompts of every other condition and of the null
 null_seeds: int = 1  # pairs with random weights, beside which the paper's measures are read
-long_prompts: int = 4  # the same for lengths above the first
 calibration: int = 4  # calibration sequences, for the share of stable sinks where pruning looks
 noise_levels: int = 8  # noise levels at which each of them is seen
 prompt_length: int = 32  # tokens of each prompt
@@ -143,10 +143,9 @@ import torch
 from sinkprune_core.sinks.trace import Trace, trace
 
 
-def traced(lm, name: str, condition, trajectory: int = 0) -> Trace:
+def traced(lm, name: str, condition, count: int, trajectory: int = 0) -> Trace:
     if not lm.is_diffusion:  # an AR model knows no order of denoising
         condition = replace(condition, sampler="llada")
-    count = prompts if condition.tokens == main.tokens else long_prompts
     chosen = sink_conditions.prompts(lm.tokenizer, condition, count, prompt_length, seed)
     prompt_BT = torch.cat(list(chosen.values()))
     sampler = sink_conditions.sampler_of(condition, prompt_length, steps, temperature)
@@ -173,18 +172,18 @@ from sinkprune_companion.experiments import sink_measures
 rows = []
 for condition in conditions:
     about = {"condition": condition.name(main) or "main", "what": condition.label}
-    size = (condition.text, condition.tokens, condition.sampler)
-    is_main = size == (main.text, main.tokens, main.sampler)
+    is_main = replace(condition, first_token=main.first_token) == main  # with or without the token
+    count, times = (prompts, trajectories) if is_main else (other_prompts, 1)
     for kind, lm in models.items():
-        for trajectory in range(trajectories if is_main else 1):
-            one = traced(lm, kind, condition, trajectory)
+        for trajectory in range(times):
+            one = traced(lm, kind, condition, count, trajectory)
             rows.append(
                 sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, **about)
             )
             del one
 ONE_ROW = ["condition", "what", "kind", "reading", "label", "prompt"]  # a prompt's mean
 measured = pd.concat(rows).groupby(ONE_ROW, sort=False, as_index=False).mean()
-traces = {kind: traced(lm, kind, main) for kind, lm in models.items()}
+traces = {kind: traced(lm, kind, main, prompts) for kind, lm in models.items()}
 for lm in models.values():
     lm.model.to("meta")  # only their tokenizers are needed from here on: the base gets their room
 
@@ -194,8 +193,9 @@ for lm in models.values():
 # %%
 original = load(base, dtype, run.device)
 prints["base"] = original.fingerprint()
+base_trace = traced(original, "base", main, prompts)
 measured_base = sink_measures.by_reading(
-    traced(original, "base", main), sink_std, stability_threshold, kind="base", condition="main"
+    base_trace, sink_std, stability_threshold, kind="base", condition="main"
 )
 _ = original.model.to("meta")
 
@@ -252,7 +252,7 @@ pairs = [(models[kind], one) for kind, one in traces.items()]
 views = step_views.views(pairs, 1, sink_std)
 title = "The text and its sinks, step by step"
 display(written, step_views.save_slider(run, "writing", title, step_views.data(views, steps)))
-pairs.append((original, traced(original, "base", main)))
+pairs.append((original, base_trace))
 # Four prompts in every layer, for the sink explorer of the site.
 views = step_views.views(pairs, 4, sink_std, layers=True)
 caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
@@ -279,7 +279,7 @@ print(f"{animation.name}: {len(shown)} frames, {animation.stat().st_size / 1000:
 behind = [
     condition for condition in conditions if condition == replace(main, first_token=True)
 ] or [main]
-first = traced(models["diffusion"], "diffusion", behind[0])
+first = traced(models["diffusion"], "diffusion", behind[0], prompts)
 panels = [
     panel("diffusion", first, behind[0].label),
     panel(
@@ -510,9 +510,9 @@ for number in range(null_seeds):
     for kind, lm in models.items():
         null = random_null.with_random_weights(lm, number, dtype, run.device)
         prints[null.name] = null.fingerprint()
-        one = traced(null, null.name, main)
+        one = traced(null, null.name, main, other_prompts)
         part = sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, seed=number)
-        rows.append(part.assign(prompt=part.prompt + number * prompts))
+        rows.append(part.assign(prompt=part.prompt + number * other_prompts))
 for name, part in pd.concat(rows).groupby("reading", sort=False) if rows else []:
     ending = "" if name == LITERAL else f"_{name}"
     for metric in WIDE:

@@ -110,9 +110,9 @@ RANGES = {
     "items": _at_least(24),  # two pairs of each group of the suite
     "length": _at_least(8),
     "lengths": _at_least(8),
-    "long_prompts": _at_least(2),  # as every interval rests on two or more
-    "long_sequences": _at_least(2),
+    "long_sequences": _at_least(2),  # as every interval rests on two or more
     "null_seeds": Number,
+    "other_prompts": _at_least(2),
     "prompt_length": _at_least(4),
     "prompts": _at_least(2),
     "ratios": Sparsity,
