@@ -172,7 +172,8 @@ from sinkprune_companion.experiments import sink_measures
 rows = []
 for condition in conditions:
     about = {"condition": condition.name(main) or "main", "what": condition.label}
-    is_main = replace(condition, first_token=main.first_token) == main  # with or without the token
+    size = (condition.text, condition.tokens, condition.sampler)
+    is_main = size == (main.text, main.tokens, main.sampler)  # with or without the first token
     count, times = (prompts, trajectories) if is_main else (other_prompts, 1)
     for kind, lm in models.items():
         for trajectory in range(times):
