@@ -105,8 +105,10 @@ maps_LHQK = {name: maps(*state) for name, state in states.items()}
 # The head is the one of the early third of the layers whose strongest key gets most in both states of
 # the DLM; later layers have heads that look at one key alone. The *attention mass* of a key is the sum
 # of its column. The library measures it beside fast attention, without the map; both must agree.
+# The AR model is then scored for the last section, and its weights are dropped: Binder has 2 GB.
 
 # %%
+from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.figures import attention_maps, figures, trajectories
 from sinkprune_companion.pages.titles import title
 from sinkprune_core.sinks import attention
@@ -122,6 +124,8 @@ for name, (lm, ids_1T) in states.items():
         lm.hidden(ids_1T)
         mass_LHK = tracker.take()[0, :, :, 0].cpu()
     assert torch.allclose(mass_LHK, maps_LHQK[name].sum(2), atol=0.02 * len(text_T))
+of_ar = Variant(ar, prints[ar.name]).scores(run, texts, draws, variant="dense")
+ar.model.to("meta")
 says = title(run, "attention_maps", f"Attention of head {head} in layer {layer} (both from 0)")
 drawn = attention_maps.plot_attention_maps(panels, says)
 caption = f"attention maps of head {head} in layer {layer}, query by key. {says}"
@@ -224,7 +228,7 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # same random numbers.
 
 # %%
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.experiments.variants import SharedStatistics
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import generate
@@ -344,7 +348,6 @@ forest = {
     f"{one} − {other}": interval(np.subtract(scores[one].value, scores[other].value))
     for one, other in pairs
 }
-of_ar = Variant(ar, prints[ar.name]).scores(run, texts, draws, variant="dense")
 found = {
     "unstable_minus_wanda": forest["unstable − wanda"],
     "wanda_minus_dense": forest["wanda − dense"],

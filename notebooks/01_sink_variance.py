@@ -21,9 +21,7 @@
 # text is generated, do they stay where they are? The paper says: they stay in autoregressive (AR)
 # models and move in diffusion language models (DLMs).
 #
-# Time and memory: [docs/performance.md](../docs/performance.md). The outputs shown are of an earlier
-# state of this notebook, on 24 prompts. The null, the counts and the shares by length at its end
-# were written since and have none yet.
+# Time and memory: [docs/performance.md](../docs/performance.md).
 #
 # All measurements are made on states that a sampler visits, on a matched pair: the same base
 # weights, tokenizer and architecture, one causal, one bidirectional.
@@ -172,6 +170,7 @@ from sinkprune_companion.experiments import sink_measures
 rows = []
 for condition in conditions:
     about = {"condition": condition.name(main) or "main", "what": condition.label}
+    about["tokens"] = condition.tokens
     size = (condition.text, condition.tokens, condition.sampler)
     is_main = size == (main.text, main.tokens, main.sampler)  # with or without the first token
     count, times = (prompts, trajectories) if is_main else (other_prompts, 1)
@@ -182,11 +181,32 @@ for condition in conditions:
                 sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, **about)
             )
             del one
-ONE_ROW = ["condition", "what", "kind", "reading", "label", "prompt"]  # a prompt's mean
+ONE_ROW = ["condition", "what", "tokens", "kind", "reading", "label", "prompt"]  # a prompt's mean
 measured = pd.concat(rows).groupby(ONE_ROW, sort=False, as_index=False).mean()
 traces = {kind: traced(lm, kind, main, prompts) for kind, lm in models.items()}
 for lm in models.values():
     lm.model.to("meta")  # only their tokenizers are needed from here on: the base gets their room
+
+# %% [markdown]
+# **The method in ten lines**, on one prompt of the DLM: sinks, their centroid, and the two variances.
+# The library must give the same.
+
+# %%
+mass_SK = traces["diffusion"].mass_BSK[0]  # step by key; its mean over keys is 1
+threshold_S = mass_SK.mean(1) + sink_std * mass_SK.std(1, correction=0)
+sinks_SK = mass_SK > threshold_S[:, None]
+received_SK = mass_SK * sinks_SK
+received_S = received_SK.sum(1)
+position_K = torch.arange(mass_SK.shape[1]).float()
+centroid_S = (received_SK @ position_K / received_S)[received_S > 0]  # of steps that have a sink
+variances = {
+    "temporal_variance": centroid_S.var(correction=0),
+    "spatial_variance": mass_SK.mean(0).var(correction=0),
+}
+of_library = sink_measures.by_reading(traces["diffusion"], sink_std, stability_threshold).iloc[0]
+for name, value in variances.items():
+    same = torch.tensor(of_library[name]).float()
+    assert torch.isclose(value, same, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 # %% [markdown]
 # The same for the base that both were trained from, in the main condition.
@@ -201,6 +221,35 @@ measured_base = sink_measures.by_reading(
 _ = original.model.to("meta")
 
 # %% [markdown]
+# What is compared: DLM − AR, paired by prompt, in both measures and in the overlap of consecutive
+# sink sets, in the main condition and with one thing changed. Intervals are t intervals over prompts.
+
+# %%
+from sinkprune_core.evaluation.intervals import interval
+from sinkprune_core.sinks.readings import LITERAL, READINGS
+
+WIDE = ("temporal_variance", "spatial_variance", "overlap")
+literal = measured[measured.reading == LITERAL]
+in_main = measured[measured.condition == "main"]
+table = literal[literal.condition == "main"]
+others = {name: part for name, part in in_main.groupby("reading", sort=False) if name != LITERAL}
+others |= {name: part for name, part in literal.groupby("condition", sort=False) if name != "main"}
+base_literal = measured_base[measured_base.reading == LITERAL].assign(kind="autoregressive")
+others["base"] = pd.concat([table[table.kind == "diffusion"], base_literal])
+
+found = {
+    f"{metric}_difference": sink_measures.difference(table, metric)
+    for metric in (*WIDE, "temporal_variance_relative")
+}
+for kind, short in (("diffusion", "dlm"), ("autoregressive", "ar")):
+    found[f"stable_share_{short}"] = interval(table[table.kind == kind].stable_share)
+for name, part in others.items():
+    for metric in WIDE:
+        found[f"{metric}_difference_{name}"] = sink_measures.difference(part, metric)
+del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
+run.find(found)
+
+# %% [markdown]
 # ## The figure: where attention goes, step by step
 #
 # One prompt, both models, the literal reading. Each column is a token, each row a step. Bright
@@ -209,12 +258,12 @@ _ = original.model.to("meta")
 
 # %%
 from sinkprune_companion.figures import figures, forests, trajectories
-from sinkprune_core.sinks.readings import LITERAL, READINGS
+from sinkprune_companion.pages.titles import title
 
 
 def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITERAL) -> dict:
-    title = f"{kind} ({models[kind].name}), {how}"
-    return trajectories.panel(models[kind], one, prompt, title, READINGS[reading], sink_std)
+    head = f"{kind} ({models[kind].name}), {how}"
+    return trajectories.panel(models[kind], one, prompt, head, READINGS[reading], sink_std)
 
 
 # %% [markdown]
@@ -223,7 +272,9 @@ def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITER
 # %%
 panels = [panel(kind, one, READINGS[LITERAL].label) for kind, one in traces.items()]
 positions = trajectories.positions_table(panels)
-says = "Attention received by each token, step by step; rings mark sinks"
+says = title(
+    run, "sink_positions", "Attention received by each token, step by step; rings mark sinks"
+)
 figures.save_figure(
     run,
     trajectories.plot_sink_positions(panels, says),
@@ -251,8 +302,8 @@ written = figures.save_figure(
 )
 pairs = [(models[kind], one) for kind, one in traces.items()]
 views = step_views.views(pairs, 1, sink_std)
-title = "The text and its sinks, step by step"
-display(written, step_views.save_slider(run, "writing", title, step_views.data(views, steps)))
+says = "The text and its sinks, step by step"
+display(written, step_views.save_slider(run, "writing", says, step_views.data(views, steps)))
 pairs.append((original, base_trace))
 # Four prompts in every layer, for the sink explorer of the site.
 views = step_views.views(pairs, 4, sink_std, layers=True)
@@ -307,8 +358,6 @@ figures.save_figure(
 # and how many sinks there are.
 
 # %%
-literal = measured[measured.reading == LITERAL]
-table = literal[literal.condition == "main"]
 METRICS = {
     "temporal_variance": "temporal variance (positions²)",
     "spatial_variance": "spatial variance (mass²)",
@@ -320,7 +369,7 @@ METRICS = {
     "top_share": "attention to the strongest key",
 }
 FIRST = ("temporal_variance", "spatial_variance", "overlap", "stable_share")
-says = "Sinks of both models in the main condition"
+says = title(run, "variability", "Sinks of both models in the main condition")
 figures.save_figure(
     run,
     forests.plot_by_row(table, "label", {name: METRICS[name] for name in FIRST}, says),
@@ -345,13 +394,12 @@ figures.save_figure(
 # the AR model: the share of a step's queries that are new.
 
 # %%
-in_main = measured[measured.condition == "main"]
 PANELS = {
     "temporal_variance": "temporal variance (positions²)",
     "overlap": "overlap of consecutive sink sets",
     "new_queries": "share of a step's queries that are new",
 }
-says = "How much sinks move, by the reading of a step"
+says = title(run, "readings", "How much sinks move, by the reading of a step")
 figures.save_figure(
     run,
     forests.plot_by_row(in_main, "label", PANELS, says),
@@ -375,7 +423,7 @@ PANELS = {
     "overlap": "overlap of consecutive sink sets",
     "spatial_variance": "spatial variance (mass²)",
 }
-says = "How much sinks move, by condition"
+says = title(run, "conditions", "How much sinks move, by condition")
 figures.save_figure(
     run,
     forests.plot_by_row(literal, "what", PANELS, says),
@@ -421,7 +469,10 @@ means = pd.concat(
     ]
 )
 axes = {"layer": "layer (0 is the first)", "value": ""}
-says = "Sinks layer by layer"
+for metric in WIDE:
+    found[f"{metric}_difference_layers"] = sink_measures.difference(layers, metric)
+run.find(found)
+says = title(run, "layers", "Sinks layer by layer")
 how = {"title": says, "panel": "measure", "sharey": False}
 drawn = figures.plot_curves(means, "layer", "value", "kind", axes, ("low", "high"), **how)
 caption = f"bars are 95 % intervals over prompts. {says}"
@@ -449,32 +500,11 @@ tokens.groupby("kind").head(8).set_index(["kind", "token"])
 
 # %% [markdown]
 # ## The reading
-#
-# Differences are paired by prompt. Intervals are t intervals over prompts.
 
 # %%
 from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
-from sinkprune_core.evaluation.intervals import interval
 
-WIDE = ("temporal_variance", "spatial_variance", "overlap")
-found = {
-    f"{metric}_difference": sink_measures.difference(table, metric)
-    for metric in (*WIDE, "temporal_variance_relative")
-}
-for kind, short in (("diffusion", "dlm"), ("autoregressive", "ar")):
-    found[f"stable_share_{short}"] = interval(table[table.kind == kind].stable_share)
-others = {name: part for name, part in in_main.groupby("reading", sort=False) if name != LITERAL}
-others |= {name: part for name, part in literal.groupby("condition", sort=False) if name != "main"}
-others["layers"] = layers
-dlm = table[table.kind == "diffusion"]
-base_literal = measured_base[measured_base.reading == LITERAL]
-others["base"] = pd.concat([dlm, base_literal.assign(kind="autoregressive")])
-for name, part in others.items():
-    for metric in WIDE:
-        found[f"{metric}_difference_{name}"] = sink_measures.difference(part, metric)
-del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
-run.find(found)
 reading(run)
 
 # %% [markdown]
@@ -509,12 +539,13 @@ def mean_share(part: pd.DataFrame):
 rows = []
 for number in range(null_seeds):
     for kind, lm in models.items():
-        null = random_null.with_random_weights(lm, number, dtype, run.device)
-        prints[null.name] = null.fingerprint()
-        one = traced(null, null.name, main, other_prompts)
-        part = sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, seed=number)
+        untrained = random_null.with_random_weights(lm, number, dtype, run.device)
+        prints[untrained.name] = untrained.fingerprint()
+        one = traced(untrained, untrained.name, main, other_prompts)
+        part = sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind)
         rows.append(part.assign(prompt=part.prompt + number * other_prompts))
-for name, part in pd.concat(rows).groupby("reading", sort=False) if rows else []:
+null = pd.concat(rows) if rows else in_main[:0]
+for name, part in null.groupby("reading", sort=False):
     ending = "" if name == LITERAL else f"_{name}"
     for metric in WIDE:
         found[f"null_{metric}_difference{ending}"] = sink_measures.difference(part, metric)
@@ -523,6 +554,22 @@ for name, part in pd.concat(rows).groupby("reading", sort=False) if rows else []
 run.find(found)
 null_found = {name: each for name, each in found.items() if name.startswith("null_")}
 Folded(listed(null_found), "The null")
+
+# %% [markdown]
+# Two of these measures beside those of the trained pair, reading by reading. What looks alike in both
+# columns comes from the direction of attention and from how steps are read, not from what was
+# learned.
+
+# %%
+panels = []
+for metric in ("temporal_variance", "stable_share"):
+    for weights, part in {"trained": in_main, "random": null}.items():
+        means = figures.intervals(part, ["label", "kind"], metric)
+        panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
+means = pd.concat(panels)
+says = title(run, "null", "Measures of how sinks move, of trained and of random weights")
+drawn = forests.plot_rows(means, "panel", "label", "", says, hue="kind", sharex=False)
+figures.save_figure(run, drawn, "null", means, f"means over prompts. {says}")
 
 # %% [markdown]
 # ## How many prompts speak for it
@@ -536,8 +583,7 @@ behind_token = literal[literal.condition.isin(["first_token", "no_first_token"])
 for name, part in behind_token.groupby("what", sort=False):
     counted[f"{name}, {LITERAL}"] = part
 if rows:
-    null_literal = pd.concat(rows)
-    counted["random weights"] = null_literal[null_literal.reading == LITERAL]
+    counted["random weights"] = null[null.reading == LITERAL]
 table_of_counts = pd.DataFrame(
     {
         name: random_null.paired_counts(part, "temporal_variance")
@@ -557,18 +603,36 @@ table_of_counts.round(3)
 from sinkprune_companion.run.texts import calibration_draw
 
 SHORT = {"diffusion": "dlm", "autoregressive": "ar"}
-stays = {}
-for (name, kind), part in literal.groupby(["condition", "kind"], sort=False):
-    if name.startswith("tokens_"):
-        stays[f"stable_share_{SHORT[kind]}_{name}"] = mean_share(part)
+shares = {}  # by what was looked at
+for name, part in literal.groupby("condition", sort=False):
+    if name == "main" or name.startswith("tokens_"):
+        shares[name] = part.assign(where=f"writing {part.tokens.iloc[0]:,} tokens")
+at_noise = []
 for kind, chosen in {"diffusion": model, "autoregressive": twin}.items():
     lm = load(chosen, dtype, run.device)
     text = calibration_draw(lm, max(2, calibration), 128, seed)
     given = (text, noise_levels, sink_std, stability_threshold)
     states = random_null.stability_at_noise(run, lm, prints[kind], *given)
-    stays[f"stable_share_{SHORT[kind]}_calibration"] = mean_share(states)
+    at_noise.append(states.assign(kind=kind, where="calibration text, 128 tokens"))
+shares["calibration"] = pd.concat(at_noise)
+
+# %% [markdown]
+# The picture, with the random weights of the null beside:
+
+# %%
+stays = {}
+for name, part in shares.items():
+    if name != "main":
+        for kind, of_kind in part.groupby("kind"):
+            stays[f"stable_share_{SHORT[kind]}_{name}"] = mean_share(of_kind)
 found |= stays
 run.find(found)
+shares["null"] = null[null.reading == LITERAL].assign(where="random weights")
+table = pd.concat(shares.values()).assign(panel="share of stable sinks")
+means = figures.intervals(table, ["panel", "where", "kind"], "stable_share")
+says = title(run, "stability", "How many sinks stay, by what is looked at")
+drawn = forests.plot_rows(means, "panel", "where", "", says, hue="kind")
+display(figures.save_figure(run, drawn, "stability", means, f"means over prompts. {says}"))
 Folded(listed(stays), "Shares of stable sinks")
 
 # %% [markdown]
