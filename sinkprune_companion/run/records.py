@@ -38,9 +38,10 @@ def _plain(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, FunctionType):  # a user's own choice of calibration tokens
-        from sinkprune_companion.run.function_identity import function_digest  # seconds of imports
-
-        return f"{value.__module__}.{value.__qualname__}:{function_digest(value)[:12]}"
+        raise ValueError(
+            f"exclude={value.__qualname__!r} is a function, and another one may have its name, so no record "
+            "is kept: add it to EXCLUDE in token_weights.py under a name of its own, or call `prune`"
+        )
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise TypeError(

@@ -13,7 +13,7 @@ from sinkprune_companion.figures import figures
 from sinkprune_companion.run import records
 from sinkprune_companion.run.records import Run
 from sinkprune_core.models import hub
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.recipe import Recipe, preset
 
 
 def test_a_record_is_computed_once_per_key_and_says_where_it_comes_from(run):
@@ -153,6 +153,14 @@ def test_an_artifact_is_kept_as_its_class_says_and_checked_too(run):
     cut(only(run, "a", "safetensors"))
     with pytest.warns(UserWarning, match="is computed anew"):
         assert run.artifact("a", Text, lambda: Text("three"), seed=0) == Text("three")
+
+
+def test_a_function_without_a_name_of_its_own_is_refused(run):
+    def choice(context):
+        return context.sinks_NST
+
+    with pytest.raises(ValueError, match="is a function, and another one may have its name"):
+        run.record("r", Measured([]), recipe=Recipe(exclude=choice))
 
 
 # figures

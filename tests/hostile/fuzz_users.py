@@ -16,7 +16,6 @@ from hostile.tiny import native_model
 from public_formats import PAGES, RAW, put
 
 from sinkprune_companion.harness.local_data import pairs, wikitext
-from sinkprune_companion.run.function_identity import function_digest
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
@@ -138,8 +137,6 @@ def _told_apart(prune_by: Prune, root: Path) -> Iterator[Case]:
         kind = type(value).__name__
         run = partial(prune_by, _closing_over(value), "in memory", root / "apart" / "of any kind")
         yield Case(f"closes over {kind}, in a work folder", run, right, ("exclude",))
-        run = partial(function_digest, _closing_over(value))
-        yield Case(f"closes over {kind}, for a record", run, None, ("exclude",))
 
 
 def _in_every_place(prune_by: Prune, root: Path) -> Iterator[Case]:
