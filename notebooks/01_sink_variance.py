@@ -113,85 +113,66 @@ run = start("01_sink_variance", globals())
 # > divides a causal text into steps is not known here.
 #
 # Verdicts rest on this literal reading. All other readings are controls with findings of their own.
+#
+# **The conditions.** Prompts are crops of held-out text that begin in the middle of a paragraph, so
+# that no token has a fixed place. *From nothing* both models get `<|endoftext|>` alone. All
+# conditions take as many steps, so longer texts write more tokens in a step; the adapters were
+# trained on up to 512 tokens.
 
 # %%
-from dataclasses import replace
-
 from sinkprune_companion.experiments import sink_conditions
-from sinkprune_core.models.loading import load
 
 conditions = sink_conditions.conditions(texts, first_tokens, lengths, samplers)
 main = conditions[0]
-models = {
-    "diffusion": load(model, dtype, run.device),
-    "autoregressive": load(twin, dtype, run.device),
-}
-prints = {name: lm.fingerprint() for name, lm in models.items()}
+how = {"prompt_length": prompt_length, "steps": steps, "temperature": temperature}
 for condition in conditions:
-    sink_conditions.sampler_of(condition, prompt_length, steps, temperature)  # all before the first
+    sink_conditions.sampler_of(condition, **how)  # all are checked before the first is measured
     print(f"{condition.name(main) or 'main':<16}{condition.label}")
 
 # %% [markdown]
-# Prompts are crops of held-out text that begin in the middle of a paragraph, so that no token has a
-# fixed place. The models continue every prompt, and attention is recorded at every step. A trace
-# keeps the prompt's queries and those of each step apart, so one trace serves all readings.
-
-# %%
-import torch
-from sinkprune_core.sinks.trace import Trace, trace
-
-
-def traced(lm, name: str, condition, count: int, trajectory: int = 0) -> Trace:
-    if not lm.is_diffusion:  # an AR model knows no order of denoising
-        condition = replace(condition, sampler="llada")
-    chosen = sink_conditions.prompts(lm.tokenizer, condition, count, prompt_length, seed)
-    prompt_BT = torch.cat(list(chosen.values()))
-    sampler = sink_conditions.sampler_of(condition, prompt_length, steps, temperature)
-    batch_tokens = 768 if lm.is_diffusion else 4096  # memory grows with them, and with logits most
-    batch = max(1, batch_tokens // condition.tokens)
-    return run.artifact(
-        f"trace-{lm.kind}",
-        Trace,
-        lambda: trace(lm, prompt_BT, sampler, seed + trajectory, batch),
-        model=prints[name],
-        sampler=sampler,
-        prompts=prompt_BT.tolist(),
-        seed=seed + trajectory,
-    )
-
-
-# %% [markdown]
-# Every condition in turn, with both models; each trace is measured under all readings.
+# ## The loop
+#
+# Each model continues every prompt of every condition, and attention is recorded at every step. A
+# trace keeps the prompt's queries and those of each step apart, so one trace serves all readings.
+# The base that both were trained from is measured in the main condition. Last, the states in which
+# pruning looks for sinks: calibration text at its noise levels (of an AR model: in query windows).
 
 # %%
 import pandas as pd
-from sinkprune_companion.experiments import sink_measures
+from sinkprune_companion.experiments import random_null, sink_measures
+from sinkprune_companion.run.texts import calibration_draw
+from sinkprune_core.models.loading import load
 
-rows = []
-for condition in conditions:
-    about = {"condition": condition.name(main) or "main", "what": condition.label}
-    about["tokens"] = condition.tokens
-    size = (condition.text, condition.tokens, condition.sampler)
-    is_main = size == (main.text, main.tokens, main.sampler)  # with or without the first token
-    count, times = (prompts, trajectories) if is_main else (other_prompts, 1)
-    for kind, lm in models.items():
-        for trajectory in range(times):
-            one = traced(lm, kind, condition, count, trajectory)
-            rows.append(
-                sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind, **about)
-            )
-            del one
-ONE_ROW = ["condition", "what", "tokens", "kind", "reading", "label", "prompt"]  # a prompt's mean
-measured = pd.concat(rows).groupby(ONE_ROW, sort=False, as_index=False).mean()
-traces = {kind: traced(lm, kind, main, prompts) for kind, lm in models.items()}
-for lm in models.values():
-    lm.model.to("meta")  # only their tokenizers are needed from here on: the base gets their room
+rule = (sink_std, stability_threshold)
+rows, at_noise, models, traces = [], [], {}, {}
+for kind, chosen in {"diffusion": model, "autoregressive": twin, "base": base}.items():
+    lm = models[kind] = load(chosen, dtype, run.device)
+    fingerprint = lm.fingerprint()
+    for condition in conditions if kind != "base" else [main]:
+        size = (condition.text, condition.tokens, condition.sampler)
+        is_main = size == (main.text, main.tokens, main.sampler)  # with or without the first token
+        count = prompts if is_main else other_prompts
+        for trajectory in range(trajectories if is_main and kind != "base" else 1):
+            given = (run, lm, fingerprint, condition, count, seed, trajectory)
+            one = sink_conditions.traced(*given, **how)
+            about = {"condition": condition.name(main) or "main", "what": condition.label}
+            about |= {"tokens": condition.tokens, "kind": kind}
+            rows.append(sink_measures.by_reading(one, *rule, **about))
+            if condition == main and trajectory == 0:
+                traces[kind] = one
+    if kind != "base":
+        text = calibration_draw(lm, max(2, calibration), 128, seed)
+        states = random_null.stability_at_noise(run, lm, fingerprint, text, noise_levels, *rule)
+        at_noise.append(states.assign(kind=kind, where="calibration text, 128 tokens"))
+    lm.model.to("meta")  # its room is for the next one: only the tokenizer is needed from here on
 
 # %% [markdown]
 # **The method in ten lines**, on one prompt of the DLM: sinks, their centroid, and the two variances.
 # The library must give the same.
 
 # %%
+import torch
+
 mass_SK = traces["diffusion"].mass_BSK[0]  # step by key; its mean over keys is 1
 threshold_S = mass_SK.mean(1) + sink_std * mass_SK.std(1, correction=0)
 sinks_SK = mass_SK > threshold_S[:, None]
@@ -203,185 +184,91 @@ variances = {
     "temporal_variance": centroid_S.var(correction=0),
     "spatial_variance": mass_SK.mean(0).var(correction=0),
 }
-of_library = sink_measures.by_reading(traces["diffusion"], sink_std, stability_threshold).iloc[0]
+of_library = sink_measures.by_reading(traces["diffusion"], *rule).iloc[0]
 for name, value in variances.items():
     same = torch.tensor(of_library[name]).float()
     assert torch.isclose(value, same, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 # %% [markdown]
-# The same for the base that both were trained from, in the main condition.
+# **What is compared**: DLM − AR, paired by prompt (a prompt counts with its mean over trajectories),
+# in both measures and in the overlap of consecutive sink sets. Intervals are t intervals over
+# prompts.
 
 # %%
-original = load(base, dtype, run.device)
-prints["base"] = original.fingerprint()
-base_trace = traced(original, "base", main, prompts)
-measured_base = sink_measures.by_reading(
-    base_trace, sink_std, stability_threshold, kind="base", condition="main"
-)
-_ = original.model.to("meta")
-
-# %% [markdown]
-# What is compared: DLM − AR, paired by prompt, in both measures and in the overlap of consecutive
-# sink sets, in the main condition and with one thing changed. Intervals are t intervals over prompts.
-
-# %%
-from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
-literal = measured[measured.reading == LITERAL]
-in_main = measured[measured.condition == "main"]
-table = literal[literal.condition == "main"]
-others = {name: part for name, part in in_main.groupby("reading", sort=False) if name != LITERAL}
-others |= {name: part for name, part in literal.groupby("condition", sort=False) if name != "main"}
-base_literal = measured_base[measured_base.reading == LITERAL].assign(kind="autoregressive")
-others["base"] = pd.concat([table[table.kind == "diffusion"], base_literal])
-
-found = {
-    f"{metric}_difference": sink_measures.difference(table, metric)
-    for metric in (*WIDE, "temporal_variance_relative")
-}
-for kind, short in (("diffusion", "dlm"), ("autoregressive", "ar")):
-    found[f"stable_share_{short}"] = interval(table[table.kind == kind].stable_share)
-for name, part in others.items():
+ONE_ROW = ["condition", "what", "tokens", "kind", "reading", "label", "prompt"]
+measured = pd.concat(rows).groupby(ONE_ROW, sort=False, as_index=False).mean()
+in_main = measured[(measured.condition == "main") & (measured.kind != "base")]
+literal = measured[(measured.reading == LITERAL) & (measured.kind != "base")]
+compared = {"": literal[literal.condition == "main"]}  # by the ending of the finding's name
+compared |= {f"_{name}": of_name for name, of_name in in_main.groupby("reading") if name != LITERAL}
+compared |= {f"_{name}": part for name, part in literal.groupby("condition") if name != "main"}
+found = {}
+for ending, part in compared.items():
     for metric in WIDE:
-        found[f"{metric}_difference_{name}"] = sink_measures.difference(part, metric)
+        found[f"{metric}_difference{ending}"] = sink_measures.difference(part, metric)
+    for kind, short in sink_measures.SHORT.items():
+        found[f"stable_share_{short}{ending}"] = sink_measures.stable_share(part, kind)
+for kind, short in sink_measures.SHORT.items():
+    found[f"stable_share_{short}_calibration"] = sink_measures.stable_share(
+        pd.concat(at_noise), kind
+    )
 del found["spatial_variance_difference_above_others"]  # a threshold does not change mass
 run.find(found)
 
 # %% [markdown]
 # ## The figure: where attention goes, step by step
 #
-# One prompt, both models, the literal reading. Each column is a token, each row a step. Bright
-# cells receive many times the mean, and rings mark sinks. A stable sink is a column with rings from
-# top to bottom. Tokens that receive much attention are named.
+# One prompt, all models, the literal reading. Each column is a token, each row a step. Bright cells
+# receive many times the mean, and rings mark sinks. A stable sink is a column with rings from top
+# to bottom. Tokens that receive much attention are named.
 
 # %%
 from sinkprune_companion.figures import figures, forests, trajectories
 from sinkprune_companion.pages.titles import title
 
-
-def panel(kind: str, one: Trace, how: str, prompt: int = 0, reading: str = LITERAL) -> dict:
-    head = f"{kind} ({models[kind].name}), {how}"
-    return trajectories.panel(models[kind], one, prompt, head, READINGS[reading], sink_std)
-
-
-# %% [markdown]
-# Both panels:
-
-# %%
-panels = [panel(kind, one, READINGS[LITERAL].label) for kind, one in traces.items()]
-positions = trajectories.positions_table(panels)
-says = title(
-    run, "sink_positions", "Attention received by each token, step by step; rings mark sinks"
-)
-figures.save_figure(
-    run,
-    trajectories.plot_sink_positions(panels, says),
-    "sink_positions",
-    positions,
-    f"one prompt, sum over all queries so far. {says}",
-)
+panels = []
+for kind, one in traces.items():
+    head = f"{kind} ({models[kind].name}), {READINGS[LITERAL].label}"
+    panels.append(trajectories.panel(models[kind], one, 0, head, READINGS[LITERAL], sink_std))
+pair = panels[:2]
+says = title(run, "sink_positions", "Attention received by each token, step by step")
+drawn = trajectories.plot_sink_positions(pair, says)
+caption = f"one prompt, sum over all queries so far; rings mark sinks. {says}"
+figures.save_figure(run, drawn, "sink_positions", trajectories.positions_table(pair), caption)
 
 # %% [markdown]
 # The same one step at a time, in reading order, with a slider. In the picture empty cells are
 # masks, grey cells do not exist yet, and red frames mark sinks. The slider needs no kernel. A place
 # that runs no scripts, such as GitHub or a notebook that Jupyter does not trust yet, shows the
-# picture of the last step.
+# picture of the last step, and all steps in turn here:
+#
+# ![All steps: masks are filled, tokens appended](../figures/01_sink_variance/sink_positions.gif)
 
 # %%
 from IPython.display import display
 from sinkprune_companion.figures import step_views
 
-written = figures.save_figure(
-    run,
-    trajectories.plot_writing(panels, steps - 1),
-    "writing",
-    trajectories.positions_table(panels).query("step == @steps - 1"),
-    "the text and its sinks at the last step, one prompt",
-)
-pairs = [(models[kind], one) for kind, one in traces.items()]
-views = step_views.views(pairs, 1, sink_std)
+last = trajectories.positions_table(pair).query("step == @steps - 1")
+drawn = trajectories.plot_writing(pair, steps - 1)
 says = "The text and its sinks, step by step"
+written = figures.save_figure(run, drawn, "writing", last, f"{says}: the last step, one prompt")
+traced = [(models[kind], one) for kind, one in traces.items()]
+views = step_views.views(traced[:2], 1, sink_std)
 display(written, step_views.save_slider(run, "writing", says, step_views.data(views, steps)))
-pairs.append((original, base_trace))
-# Four prompts in every layer, for the sink explorer of the site.
-views = step_views.views(pairs, 4, sink_std, layers=True)
+views = step_views.views(traced, 4, sink_std, layers=True)  # for the sink explorer of the site
 caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
-shown = step_views.data(views, steps, pick=True)
-print("Beside the figures:", step_views.save_explorer(run, "explorer", caption, shown).name)
-
-# %% [markdown]
-# ![All steps: masks are filled, tokens appended](../figures/01_sink_variance/sink_positions.gif)
-#
-# All steps in turn, written beside the figure above:
-
-# %%
+step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
 shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 24 frames at most
-animation = trajectories.save_animation(
-    run, (trajectories.plot_writing(panels, step) for step in shown), "sink_positions"
-)
-print(f"{animation.name}: {len(shown)} frames, {animation.stat().st_size / 1000:.0f} kB")
+frames = (trajectories.plot_writing(pair, step) for step in shown)
+_ = trajectories.save_animation(run, frames, "sink_positions")
 
 # %% [markdown]
-# The same prompt, with one thing changed for each model: the DLM has `<|endoftext|>` before the
-# prompt, and the AR model's trace is read by its newest queries alone, in even shares.
-
-# %%
-behind = [
-    condition for condition in conditions if condition == replace(main, first_token=True)
-] or [main]
-first = traced(models["diffusion"], "diffusion", behind[0], prompts)
-panels = [
-    panel("diffusion", first, behind[0].label),
-    panel(
-        "autoregressive",
-        traces["autoregressive"],
-        READINGS["newest_shares"].label,
-        reading="newest_shares",
-    ),
-]
-says = "The same prompt behind a special first token (DLM), and by the newest queries (AR)"
-figures.save_figure(
-    run,
-    trajectories.plot_sink_positions(panels, says),
-    "sink_positions_otherwise",
-    trajectories.positions_table(panels),
-    f"attention received per key position and step. {says}",
-)
-
-# %% [markdown]
-# ## All prompts: the paper's measures
+# ## Reading by reading, condition by condition
 #
-# The literal reading in the main condition. Beside the two published measures stand the temporal
-# variance of position over length, the overlap of consecutive sink sets, the share of stable sinks,
-# and how many sinks there are.
-
-# %%
-METRICS = {
-    "temporal_variance": "temporal variance (positions²)",
-    "spatial_variance": "spatial variance (mass²)",
-    "temporal_variance_relative": "temporal variance of position / length",
-    "overlap": "overlap of consecutive sink sets",
-    "stable_share": "share of stable sinks",
-    "sinks_per_step": "sinks per step",
-    "positions": "distinct sink positions",
-    "top_share": "attention to the strongest key",
-}
-FIRST = ("temporal_variance", "spatial_variance", "overlap", "stable_share")
-says = title(run, "variability", "Sinks of both models in the main condition")
-figures.save_figure(
-    run,
-    forests.plot_by_row(table, "label", {name: METRICS[name] for name in FIRST}, says),
-    "variability",
-    table,
-    f"sink statistics, sum over all queries so far, mean and 95 % interval. {says}",
-)
-
-# %% [markdown]
-# ## Reading by reading
-#
-# A causal step can be read in other ways.
+# A causal step can be read in other ways than by the sum.
 #
 # * *Newest queries alone*: the step's own window, without older queries. Whatever is near receives
 #   attention for a moment and counts as a sink.
@@ -391,174 +278,90 @@ figures.save_figure(
 #   three even shares.
 #
 # For the DLM all of them but the threshold are the same. The last panel shows why they differ for
-# the AR model: the share of a step's queries that are new.
+# the AR model: the share of a step's queries that are new. The second figure has the literal
+# reading, with one thing changed at a time; there lengths are compared by position over length.
 
 # %%
-PANELS = {
-    "temporal_variance": "temporal variance (positions²)",
-    "overlap": "overlap of consecutive sink sets",
-    "new_queries": "share of a step's queries that are new",
+METRICS = {
+    "temporal_variance": "temporal variance\n(positions²)",
+    "spatial_variance": "spatial variance\n(mass²)",
+    "overlap": "overlap of consecutive\nsink sets",
+    "stable_share": "share of stable sinks",
 }
+NEW = {"new_queries": "share of a step's\nqueries that are new"}
 says = title(run, "readings", "How much sinks move, by the reading of a step")
-figures.save_figure(
-    run,
-    forests.plot_by_row(in_main, "label", PANELS, says),
-    "readings",
-    in_main,
-    f"means over prompts and 95 % intervals. {says}",
-)
+drawn = forests.plot_by_row(in_main, "label", METRICS | NEW, says)
+display(figures.save_figure(run, drawn, "readings", in_main, f"means over prompts. {says}"))
 
-# %% [markdown]
-# ## Condition by condition
-#
-# The literal reading, with one thing changed at a time: the first token, the kind of text, the
-# length, the sampler. Lengths are compared by position over length. All take as many steps, so longer
-# texts write more tokens in a step. The adapters were trained on up to 512 tokens: 1,024 are more
-# than they have seen. *From nothing* both models get `<|endoftext|>` alone, so that token is special
-# there too.
-
-# %%
-PANELS = {
-    "temporal_variance_relative": "variance of centroid / length",
-    "overlap": "overlap of consecutive sink sets",
-    "spatial_variance": "spatial variance (mass²)",
-}
+RELATIVE = {"temporal_variance_relative": "variance of centroid\nover length"}
 says = title(run, "conditions", "How much sinks move, by condition")
-figures.save_figure(
-    run,
-    forests.plot_by_row(literal, "what", PANELS, says),
-    "conditions",
-    literal,
-    f"sum over all queries so far; 95 % intervals. {says}",
-)
+drawn = forests.plot_by_row(literal, "what", RELATIVE | METRICS, says)
+caption = f"sum over all queries so far, means over prompts. {says}"
+figures.save_figure(run, drawn, "conditions", literal, caption)
 
 # %% [markdown]
-# The means behind both figures:
-
-# %%
-measured.groupby(["condition", "label", "kind"], sort=False)[list(METRICS)].mean().round(3)
-
-# %% [markdown]
-# ## Layer by layer
+# ## Layer by layer, and which tokens they are
 #
 # The mass above is a mean over layers. Here every layer has sinks of its own, in the literal
-# reading.
+# reading. The table names the tokens that are sinks; persistence is the share of steps in which a
+# position is one, and from 0.8 a sink counts as stable. For the DLM it is the token that stands at
+# the position at that step, which can be the mask token.
 
 # %%
-layers = pd.concat(
-    [
-        sink_measures.by_layer(one, sink_std, stability_threshold, kind=kind)
-        for kind, one in traces.items()
-    ],
-    ignore_index=True,
-)
-labels = {
-    "overlap": "overlap of consecutive sink sets",
-    "stable_share": "share of stable sinks",
-    "top_share": "attention to the strongest key",
-}
-
-# %% [markdown]
-# Means over prompts, with intervals:
-
-# %%
-means = pd.concat(
-    [
-        figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
-        for column, words in labels.items()
-    ]
-)
-axes = {"layer": "layer (0 is the first)", "value": ""}
-for metric in WIDE:
-    found[f"{metric}_difference_layers"] = sink_measures.difference(layers, metric)
-run.find(found)
-says = title(run, "layers", "Sinks layer by layer")
-how = {"title": says, "panel": "measure", "sharey": False}
-drawn = figures.plot_curves(means, "layer", "value", "kind", axes, ("low", "high"), **how)
-caption = f"bars are 95 % intervals over prompts. {says}"
-figures.save_figure(run, drawn, "layers", layers, caption)
-
-# %% [markdown]
-# ## Which tokens are sinks
-#
-# Persistence is the share of steps in which a position is a sink; from 0.8 a sink counts as stable.
-# For the DLM the table names the token that stands at the position at that step, which can be the
-# mask token.
-
-# %%
-from sinkprune_companion.experiments.sink_measures import token_table
-
-tokens = pd.concat(
-    [
-        token_table(
-            one.ids_BSK, one.sinks(sink_std), models[kind].tokenizer, one.visible_SK
-        ).assign(kind=kind)
-        for kind, one in traces.items()
-    ]
-)
-tokens.groupby("kind").head(8).set_index(["kind", "token"])
-
-# %% [markdown]
-# ## The reading
-
-# %%
-from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.run.shown import Folded, reading
 
-reading(run)
-
-# %% [markdown]
-# All numbers: temporal variance in squared positions, spatial variance in squared mass with a mean
-# of 1, overlap and stable share as shares. A name without an ending means the literal reading in
-# the main condition. An ending names another reading, another condition, the base instead of the
-# twin, or the mean over layers with sinks of their own.
-
-# %%
-known = {name: estimate for name, estimate in found.items() if estimate is not None}
-Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
+both = {kind: traces[kind] for kind in ("diffusion", "autoregressive")}
+layers = [sink_measures.by_layer(one, *rule, kind=kind) for kind, one in both.items()]
+layers = pd.concat(layers, ignore_index=True)
+found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in WIDE}
+run.find(found)
+LAYERS = {name: METRICS[name] for name in ("overlap", "stable_share")}
+LAYERS["top_share"] = "attention to the strongest key"
+means = [
+    figures.intervals(layers, ["layer", "kind"], column).assign(measure=words)
+    for column, words in LAYERS.items()
+]
+says = title(run, "layers", "Sinks layer by layer")
+axes = {"layer": "layer (0 is the first)", "value": ""}
+options = {"title": says, "panel": "measure", "sharey": False}
+curves = (pd.concat(means), "layer", "value", "kind", axes, ("low", "high"))
+drawn = figures.plot_curves(*curves, **options)
+display(figures.save_figure(run, drawn, "layers", layers, f"bars: 95 % intervals. {says}"))
+tokens = []
+for kind, one in both.items():
+    given = (one.ids_BSK, one.sinks(sink_std), models[kind].tokenizer, one.visible_SK)
+    tokens.append(sink_measures.token_table(*given).head(8).assign(kind=kind))
+Folded(pd.concat(tokens).set_index(["kind", "token"]), "Which tokens are sinks")
 
 # %% [markdown]
 # ## Do random weights pass?
 #
-# The same architectures with random weights, which both kinds share, in the main condition. A
-# measure in which they differ as the trained pair does, decides nothing by itself.
-
-# %%
-from sinkprune_companion.experiments import random_null
-
-
-def mean_share(part: pd.DataFrame):
-    """The mean share of stable sinks, of prompts that have a sink at all."""
-    return interval(part.stable_share) if part.stable_share.count() > 1 else None
-
-
-# %% [markdown]
-# Every pair with its own prompts' traces:
+# The same two architectures with random weights, which both kinds share, in the main condition. A
+# measure in which they differ as the trained pair does, decides nothing by itself: it comes from the
+# direction of attention and from how steps are read, not from what was learned.
 
 # %%
 rows = []
 for number in range(null_seeds):
-    for kind, lm in models.items():
-        untrained = random_null.with_random_weights(lm, number, dtype, run.device)
-        prints[untrained.name] = untrained.fingerprint()
-        one = traced(untrained, untrained.name, main, other_prompts)
-        part = sink_measures.by_reading(one, sink_std, stability_threshold, kind=kind)
+    for kind in both:
+        untrained = random_null.with_random_weights(models[kind], number, dtype, run.device)
+        given = (run, untrained, untrained.fingerprint(), main, other_prompts, seed)
+        one = sink_conditions.traced(*given, **how)
+        part = sink_measures.by_reading(one, *rule, kind=kind)
         rows.append(part.assign(prompt=part.prompt + number * other_prompts))
 null = pd.concat(rows) if rows else in_main[:0]
 for name, part in null.groupby("reading", sort=False):
     ending = "" if name == LITERAL else f"_{name}"
     for metric in WIDE:
         found[f"null_{metric}_difference{ending}"] = sink_measures.difference(part, metric)
-    for kind, short in (("diffusion", "dlm"), ("autoregressive", "ar")):
-        found[f"null_stable_share_{short}{ending}"] = mean_share(part[part.kind == kind])
+    for kind, short in sink_measures.SHORT.items():
+        found[f"null_stable_share_{short}{ending}"] = sink_measures.stable_share(part, kind)
 run.find(found)
-null_found = {name: each for name, each in found.items() if name.startswith("null_")}
-Folded(listed(null_found), "The null")
 
 # %% [markdown]
-# Two of these measures beside those of the trained pair, reading by reading. What looks alike in both
-# columns comes from the direction of attention and from how steps are read, not from what was
-# learned.
+# Two measures of the trained pair beside those of random weights. And how many prompts speak for the
+# mean, which a few can carry: a sign test (prompts that are tied count for neither) and Wilcoxon's
+# test, for the temporal variance.
 
 # %%
 panels = []
@@ -569,81 +372,58 @@ for metric in ("temporal_variance", "stable_share"):
 means = pd.concat(panels)
 says = title(run, "null", "Measures of how sinks move, of trained and of random weights")
 drawn = forests.plot_rows(means, "panel", "label", "", says, hue="kind", sharex=False)
-figures.save_figure(run, drawn, "null", means, f"means over prompts. {says}")
+display(figures.save_figure(run, drawn, "null", means, f"means over prompts. {says}"))
 
-# %% [markdown]
-# ## How many prompts speak for it
-#
-# A few prompts can carry a mean. Here is how many have the larger value in the DLM, with a sign
-# test (prompts that are tied count for neither) and Wilcoxon's test, for the temporal variance.
-
-# %%
-counted = {f"main, {name}": part for name, part in in_main.groupby("reading", sort=False)}
-behind_token = literal[literal.condition.isin(["first_token", "no_first_token"])]
-for name, part in behind_token.groupby("what", sort=False):
-    counted[f"{name}, {LITERAL}"] = part
-if rows:
-    counted["random weights"] = null[null.reading == LITERAL]
-table_of_counts = pd.DataFrame(
-    {
-        name: random_null.paired_counts(part, "temporal_variance")
-        for name, part in counted.items()
-        if part.prompt.nunique() > 1
-    }
-).T
-table_of_counts.round(3)
+counted = {part.label.iloc[0]: part for _, part in in_main.groupby("reading", sort=False)}
+counted |= {part.what.iloc[0]: part for _, part in literal.groupby("condition", sort=False)}
+counted["random weights"] = null[null.reading == LITERAL]
+counts = {
+    name: random_null.paired_counts(part, "temporal_variance")
+    for name, part in counted.items()
+    if part.prompt.nunique() > 1
+}
+pd.DataFrame(counts).T.round(3)
 
 # %% [markdown]
 # ## How many sinks stay, by length and where pruning looks
 #
-# The share of sink occurrences at stable positions: in the trajectories of every length, and in
-# calibration text at the noise levels that pruning takes (of the AR model: in query windows).
+# The share of sink occurrences at stable positions, in the literal reading.
 
 # %%
-from sinkprune_companion.run.texts import calibration_draw
-
-SHORT = {"diffusion": "dlm", "autoregressive": "ar"}
-shares = {}  # by what was looked at
+shares = []
 for name, part in literal.groupby("condition", sort=False):
     if name == "main" or name.startswith("tokens_"):
-        shares[name] = part.assign(where=f"writing {part.tokens.iloc[0]:,} tokens")
-at_noise = []
-for kind, chosen in {"diffusion": model, "autoregressive": twin}.items():
-    lm = load(chosen, dtype, run.device)
-    text = calibration_draw(lm, max(2, calibration), 128, seed)
-    given = (text, noise_levels, sink_std, stability_threshold)
-    states = random_null.stability_at_noise(run, lm, prints[kind], *given)
-    at_noise.append(states.assign(kind=kind, where="calibration text, 128 tokens"))
-shares["calibration"] = pd.concat(at_noise)
-
-# %% [markdown]
-# The picture, with the random weights of the null beside:
-
-# %%
-stays = {}
-for name, part in shares.items():
-    if name != "main":
-        for kind, of_kind in part.groupby("kind"):
-            stays[f"stable_share_{SHORT[kind]}_{name}"] = mean_share(of_kind)
-found |= stays
-run.find(found)
-shares["null"] = null[null.reading == LITERAL].assign(where="random weights")
-table = pd.concat(shares.values()).assign(panel="share of stable sinks")
+        shares.append(part.assign(where=f"writing {part.tokens.iloc[0]:,} tokens"))
+shares += [*at_noise, null[null.reading == LITERAL].assign(where="random weights")]
+table = pd.concat(shares).assign(panel="share of stable sinks")
 means = figures.intervals(table, ["panel", "where", "kind"], "stable_share")
 says = title(run, "stability", "How many sinks stay, by what is looked at")
 drawn = forests.plot_rows(means, "panel", "where", "", says, hue="kind")
-display(figures.save_figure(run, drawn, "stability", means, f"means over prompts. {says}"))
-Folded(listed(stays), "Shares of stable sinks")
+figures.save_figure(run, drawn, "stability", means, f"means over prompts. {says}")
+
+# %% [markdown]
+# ## The reading
+#
+# Below it are all numbers: temporal variance in squared positions, spatial variance in squared mass
+# with a mean of 1, overlap and stable share as shares. A name without an ending means the literal
+# reading in the main condition. An ending names another reading, another condition, or the mean over
+# layers with sinks of their own.
+
+# %%
+from sinkprune_companion.figures.forests import listed
+
+display(reading(run))
+known = {name: estimate for name, estimate in found.items() if estimate is not None}
+Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
 
 # %% [markdown]
 # ## Exercises
 #
 # 1. Set `temperature` to 0. Do the models repeat themselves, and do sinks move less?
 # 2. Set `sink_std` to 3. Expect fewer sinks. Do more of them stay?
-
-# %% [markdown]
+#
 # **What this does not show.** One pair of small models (135M parameters). How the paper divides a
 # causal text into steps is not known, and the reading that its formula suggests favours its claim.
-# The pair differs in direction and objective. Its adapters have read few tokens,
-# and not equally many. Few texts have another length than the first. Whether a model *needs* a sink
-# that moves is another question: [notebook 02](02_hiding_sinks.ipynb) hides it.
+# The pair differs in direction and objective. Its adapters have read few tokens, and not equally
+# many. Whether a model *needs* a sink that moves is another question:
+# [notebook 02](02_hiding_sinks.ipynb) hides it.

@@ -9,6 +9,8 @@ from sinkprune_core.sinks import detection
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace
 
+SHORT = {"diffusion": "dlm", "autoregressive": "ar"}  # kinds of model, as findings are named
+
 
 def by_reading(trace: Trace, sink_std: float, stability_threshold: float, **columns: object) -> pd.DataFrame:
     """Return the sink statistics of every prompt under every reading, with further constant `columns`.
@@ -51,6 +53,14 @@ def difference(
     if len(values) < 2:
         return None
     return margins.with_tenth(interval(values), by_prompt.loc[values.index, other].mean())
+
+
+def stable_share(frame: pd.DataFrame, kind: str) -> Estimate | None:
+    """Return the mean share of stable sinks of one kind of model over prompts that have a sink at all; None
+    where fewer than two do.
+    """
+    values = frame.stable_share[frame.kind == kind].dropna()
+    return interval(values) if len(values) > 1 else None
 
 
 def share_of_new_queries(trace: Trace, name: str) -> float:
