@@ -1,6 +1,6 @@
-"""Most cases of device_cases.py and one of device_notebooks.py, which need a process of their own.
+"""Most cases of device_cases.py, which need a process of their own.
 
-`make device-test` runs all of them.
+`make device-test` runs all of them, and the notebooks.
 """
 
 import subprocess
@@ -12,13 +12,8 @@ import torch
 from torch.utils import backend_registration
 
 HERE = Path(__file__).parent
-FEWER = (
-    "test_pruning and not (disk or structured)",
-    "test_training and autoregressive",
-)
-CASES = " and ".join(f"not ({case})" for case in FEWER)  # other cases do the same work
-NOTEBOOKS = "06_real"  # loading, pruning and tasks; the cases have scoring, hiding and writing
-CHOSEN = f"(device_cases and ({CASES})) or (device_notebooks and ({NOTEBOOKS}))"
+FEWER = ("test_pruning and memory and not rollout", "test_training and autoregressive")
+CHOSEN = " and ".join(f"not ({case})" for case in FEWER)  # other cases do the same work
 
 
 @pytest.mark.slow
@@ -31,7 +26,7 @@ def test_results_do_not_depend_on_the_device():
             f"torch {torch.__version__} takes no device written in Python, as tests/fake_device.py is, "
             "and there is no GPU"
         )
-    files = [str(HERE / name) for name in ("device_cases.py", "device_notebooks.py")]
+    files = [str(HERE / "device_cases.py")]
     options = ["-q", "-x", "--tb=short", "-p", "no:cacheprovider", "-k", CHOSEN]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *files],

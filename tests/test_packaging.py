@@ -64,9 +64,13 @@ def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
     ):  # asked without importing it, which would meddle with distutils here
         pytest.skip("setuptools is too old to build this package")
     source = tmp_path / "source"
+
+    def touch(_: str, copy: str) -> None:
+        Path(copy).touch()
+
     for package in PACKAGES:
         ignored = shutil.ignore_patterns("__pycache__", ".*")
-        shutil.copytree(ROOT / package, source / package, ignore=ignored)
+        shutil.copytree(ROOT / package, source / package, ignore=ignored, copy_function=touch)
     for name in ("pyproject.toml", "LICENSE", "README.md"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, source)

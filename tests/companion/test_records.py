@@ -12,7 +12,6 @@ import pytest
 from sinkprune_companion.figures import figures
 from sinkprune_companion.run import records
 from sinkprune_companion.run.records import Run
-from sinkprune_core.models import hub
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 
@@ -89,13 +88,9 @@ def test_a_revision_more_measures_anew(run):
     assert len(measured.calls) == 2
 
 
-def test_an_error_message_or_a_module_that_moves_leaves_every_record_valid(run, monkeypatch):
-    """Nothing of the code is part of a record's identity."""
-    before = run.identity("r", 1, {"seed": 0})
-    monkeypatch.setattr(hub.parse, "__code__", (lambda name: "another message").__code__)
-    monkeypatch.setattr(hub.parse, "__module__", "elsewhere")
-    assert run.identity("r", 1, {"seed": 0}) == before
-    assert set(before) == {"name", "revision", "key", "device", "versions", "digest"}
+def test_nothing_of_the_code_is_part_of_an_identity(run):
+    parts = {"name", "revision", "key", "device", "versions", "digest"}
+    assert set(run.identity("r", 1, {"seed": 0})) == parts
 
 
 # records on disk

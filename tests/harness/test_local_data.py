@@ -2,18 +2,15 @@
 told.
 """
 
-import json
 from pathlib import Path
 
 import lm_eval.tasks
-import pyarrow
-import pyarrow.parquet
 import pytest
 from lm_eval.tasks import TaskManager
 from public_formats import LINES, PAGES, RAW, parquet, put
 
 from sinkprune_companion.harness.data_files import blimp_paradigms
-from sinkprune_companion.harness.local_data import pairs, running_text, wikitext
+from sinkprune_companion.harness.local_data import running_text, wikitext
 
 
 def harness_index(folder: str) -> dict:
@@ -51,41 +48,3 @@ def test_every_format_holds_the_same_articles(name, tmp_path):
     assert [page.strip() for page in found] == [page.strip() for page in PAGES]
     assert found == wikitext(put(tmp_path / "other" / "wiki.test.raw", RAW).parent) or name == "pages"
     assert running_text(found) == "\n".join(line for line in RAW.split("\n") if line.strip())
-
-
-# pairs
-
-
-GOOD = {"sentence_good": "a b", "sentence_bad": "b a"}
-BROKEN_PAIRS = {
-    "an empty sentence": ({**GOOD, "sentence_bad": " "}, "line 2: no text 'sentence_bad'"),
-    "a number": ({**GOOD, "sentence_good": 3}, "line 2: no text 'sentence_good'"),
-    "half a character": (
-        {**GOOD, "sentence_bad": "a \ud800"},
-        "line 2: 'sentence_bad' holds half a character",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BROKEN_PAIRS)
-def test_a_pair_without_two_sentences_is_told_by_its_line(name, tmp_path):
-    row, said = BROKEN_PAIRS[name]
-    file = put(tmp_path / "passive_1.jsonl", f"{json.dumps(GOOD)}\n{json.dumps(row)}\n")
-    with pytest.raises(ValueError, match=f"passive_1.jsonl, {said}"):
-        pairs([file])
-
-
-@pytest.mark.parametrize("page", [3, None, "", " \n", b"a", 1.5])
-def test_a_page_that_is_no_text_is_told_by_its_row(page, tmp_path):
-    file = tmp_path / "WikiText2" / "test.parquet"
-    file.parent.mkdir()
-    pyarrow.parquet.write_table(pyarrow.table({"page": [page]}), file)
-    with pytest.raises(ValueError, match=r"test.parquet, row 1: no text 'page'"):
-        wikitext(tmp_path)
-
-
-def test_a_mark_of_byte_order_is_no_text(tmp_path):
-    file = put(tmp_path / "wiki.test.raw", b"\xef\xbb\xbf" + RAW.encode())
-    assert wikitext(file.parent) == wikitext(put(tmp_path / "other" / "wiki.test.raw", RAW).parent)
-    paradigm = put(tmp_path / "passive_1.jsonl", b"\xef\xbb\xbf" + json.dumps(GOOD).encode())
-    assert pairs([paradigm]) == [GOOD]

@@ -1,4 +1,4 @@
-"""What users bring: functions of their own, weights that overflow, ids of other models, odd local data."""
+"""What users bring: weights that overflow, and odd local data."""
 
 import json
 import math
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 import torch
@@ -25,132 +24,14 @@ from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import load, open_checkpoint
-from sinkprune_core.models.streaming import stream
+from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.sinks.trace import trace
-
-# functions of users
-
-
-PLACES = ("in memory", "sequential", "streamed", "sequential, streamed")
-NOISED = {"inputs": "noised", "noise_levels": 2, "sink_std": 1.0}
-Prune = Callable[..., tuple]  # of a function, a place and perhaps a work folder: see `_pruned`
-
-
-def users_functions(root: Path) -> Iterator[Case]:
-    """What a function of the user's returns and closes over, and where the model lies."""
-    folder = native_model(root / "saved")
-    prune_by = partial(_pruned, folder)
-    yield from _returned(prune_by, root)
-    yield from _told_apart(prune_by, root)
-    yield from _in_every_place(prune_by, root)
 
 
 def _ids(rows: int = 3, length: int = 12) -> torch.Tensor:
     return torch.randint(22, 60, (rows, length), generator=torch.Generator().manual_seed(rows))
-
-
-def _pruned(folder: Path, function: Callable, place: str, work: Path) -> tuple:
-    """Return the share that was left out, and all weights of the blocks, as numbers."""
-    propagation = "sequential" if place.startswith("sequential") else "dense"
-    recipe = Recipe(propagation=propagation, exclude=function, **NOISED)
-    lm = load(folder)
-    if "streamed" in place:
-        lm = stream(open_checkpoint(folder), "streamed", torch.float32)
-    report = prune(lm, recipe, Calibration(_ids()), progress=False, work=work)
-    sums = []
-    for layer in range(len(lm.blocks)):
-        with lm.resident(layer) as block:
-            sums += [linear.weight.double().abs().sum().item() for linear in lm.linears(block).values()]
-    return report.left_out_share, sums
-
-
-def first_half(mass_NST: torch.Tensor) -> torch.Tensor:
-    """Return the first half of every state, float32."""
-    length = mass_NST.shape[-1]
-    return (torch.arange(length) < length // 2).expand_as(mass_NST).float()
-
-
-RETURNED = {
-    "bool": (lambda half: half.bool(), True),
-    "float64": (lambda half: half.double(), True),
-    "with a gradient": (lambda half: half.clone().requires_grad_(), True),
-    "a view": (lambda half: half[:1].expand_as(half), True),
-    "twos": (lambda half: half * 2, False),
-    "NaN": (lambda half: half * math.nan, False),
-    "complex": (lambda half: half.to(torch.complex64), False),
-    "sparse": (lambda half: half.to_sparse(), False),
-    "meta": (lambda half: half.to("meta"), False),
-    "one token less": (lambda half: half[..., :-1], False),
-    "numpy": (lambda half: half.numpy(), False),
-    "nothing": (lambda half: None, False),
-}
-
-
-def _returned(prune_by: Prune, root: Path) -> Iterator[Case]:
-    for place in PLACES:
-        right = prune_by(_returning(RETURNED["bool"][0]), place, root / "returned" / place)
-        for name, (change, is_right) in RETURNED.items():
-            run = partial(prune_by, _returning(change), place, root / "returned" / f"{place} {name}")
-            yield Case(f"returns {name}, {place}", run, right if is_right else None, ("exclude",))
-
-
-def _returning(change: Callable) -> Callable:
-    def choice(context):
-        return change(first_half(context.profile_NST))
-
-    return choice
-
-
-VALUES = {
-    "floats": (0.25, 0.5),
-    "arrays": (np.zeros(2000), np.eye(1, 2000, 1000)[0] / 2),
-    "tensors": (torch.zeros(2000), torch.eye(2000)[1000] / 2),
-}
-
-
-def _holding(value: object) -> Callable:
-    def choice(context, held=value):
-        return torch.full_like(context.profile_NST, float(np.sum(np.asarray(held))))
-
-    return choice
-
-
-def _closing_over(value: object) -> Callable:
-    def choice(context):
-        return first_half(context.profile_NST) if value is not None else None
-
-    return choice
-
-
-def _told_apart(prune_by: Prune, root: Path) -> Iterator[Case]:
-    """In one work folder, a function after another that differs in one value it holds."""
-    for name, (one, other) in VALUES.items():
-        right = prune_by(_holding(other), "in memory", root / "apart" / f"{name} alone")
-        prune_by(_holding(one), "in memory", root / "apart" / name)
-        run = partial(prune_by, _holding(other), "in memory", root / "apart" / name)
-        yield Case(f"holds other {name}", run, right, ("exclude",))
-    right = prune_by(_closing_over(0), "in memory", root / "apart" / "plain")
-    for value in (root.open, object(), random.Random(0), torch.nn.Linear(1, 1)):
-        kind = type(value).__name__
-        run = partial(prune_by, _closing_over(value), "in memory", root / "apart" / "of any kind")
-        yield Case(f"closes over {kind}, in a work folder", run, right, ("exclude",))
-
-
-def _in_every_place(prune_by: Prune, root: Path) -> Iterator[Case]:
-    """A threshold over all that a function sees leaves out the same wherever the model lies."""
-
-    def choice(context):
-        return context.profile_NST > context.profile_NST.mean((0, 2), keepdim=True)
-
-    def share(place: str) -> float:
-        return prune_by(choice, place, root / "places" / place)[0]
-
-    right = share(PLACES[0])
-    for place in PLACES[1:]:
-        yield Case(f"a threshold, {place}", partial(share, place), right, ("exclude",))
 
 
 # what every use of a model takes
@@ -231,28 +112,6 @@ def _scaled(lm: LanguageModel, part: str, scale: float) -> LanguageModel | None:
 
 def _all_finite(use: Callable, lm: LanguageModel) -> bool:
     return all(math.isfinite(number) for number in use(lm, _ids(2, 8)))
-
-
-def ids_of_others(root: Path) -> Iterator[Case]:
-    """Ids of another type or vocabulary, and more of them than there are positions."""
-    for kind, uses in USES.items():
-        lm = load(native_model(root / kind, kind))
-        vocabulary = lm.model.config.vocab_size
-        positions = lm.model.config.max_position_embeddings
-        for name, use in uses.items():
-            for wrong in (-1, vocabulary):
-                for place in ((0, 0), (-1, -1)):
-                    ids = _ids(2, 8)
-                    ids[place] = wrong
-                    yield Case(
-                        f"{kind} id {wrong} at {place}, {name}", partial(use, lm, ids), None, ("token id",)
-                    )
-            for dtype in (torch.int32, torch.uint8, torch.float32, torch.bool):
-                run = partial(use, lm, _ids(2, 8).to(dtype))
-                yield Case(f"{kind} ids in {dtype}, {name}", run, None, ("ids", "dtype"))
-            if name != "perplexity":
-                run = partial(use, lm, _ids(2, positions + 3))
-                yield Case(f"{kind} {positions + 3} tokens, {name}", run, None, ("positions",))
 
 
 # local data

@@ -16,7 +16,7 @@ from hostile.fuzz import BROKEN_JSON, Case, spoiled_bytes, spoiled_values
 from hostile.fuzz_models import IDS
 from hostile.tiny import native_model
 
-from sinkprune_companion.harness.benchmarks import installed
+from sinkprune_companion.harness import benchmarks
 from sinkprune_companion.ledger import claims
 from sinkprune_companion.run import parameters
 from sinkprune_companion.run.records import Run
@@ -161,7 +161,7 @@ def numbers(root: Path) -> Iterator[Case]:
 def notebook_parameters(root: Path) -> Iterator[Case]:
     """Parameters of notebooks: every name with a range, and values that are none."""
     del root
-    installed()  # seconds, which the first unknown task would take
+    benchmarks.installed()  # seconds, which the first unknown task would take
     kinds = {name: get_args(limits)[0].__name__ for name, limits in parameters.RANGES.items()}
     for name, kind in (kinds | dict.fromkeys(parameters.WORDS, "str")).items():
         wrong = (-1, -0.5, math.nan, math.inf, "\x00", "../x", "", None, True, {}, [None])

@@ -3,9 +3,8 @@
 import random
 import signal
 import time
-from pathlib import Path
 
-from hostile.cases import ALL_WAYS, OTHERS, Bench, command, ends_well, half_output, moments, was_killed
+from hostile.cases import OTHERS, Bench, command, ends_well, half_output, moments, was_killed
 from hostile.processes import Trouble
 from hostile.tally import BROKE, Tally
 
@@ -93,46 +92,3 @@ def at_random(bench: Bench, tally: Tally, names: list[str], kills: int, seed: in
         for (seconds, number), (verdict, how) in zip(case[1], verdicts, strict=True):
             name = signal.Signals(number).name
             tally.add("kills at random moments", f"{case[0]}, {name} after {seconds:.3f} s", verdict, how)
-
-
-def damaged(bench: Bench, tally: Tally, cases: int, seed: int = 0) -> None:
-    """Kill runs at random file events, and damage one file of what they leave before they go on."""
-    rng = random.Random(seed)
-    names = [way for way in ALL_WAYS if way != "structured"]
-    drawn = []
-    for number in range(cases):
-        way = names[number % len(names)]
-        _, events = bench.straight(way)
-        drawn.append((way, rng.randint(events // 3, events - events // 5), rng.choice(DAMAGES), rng.random()))
-
-    def one(case: tuple[str, int, str, float]) -> tuple[str, str]:
-        way, at, damage, share = case
-        expected, _ = bench.straight(way)
-        with bench.server() as server, bench.folder() as folder:
-            server.run(folder, command(way), Trouble("kill", at))
-            files = [file for file in sorted((folder / "out.work").rglob("*")) if file.is_file()]
-            files = [file for file in files if file.parent.name[0] != "."]  # not what was unfinished
-            if files:
-                _damage(files[int(share * len(files))], damage, share)
-            return ends_well(server, folder, way, expected)
-
-    for case, (verdict, how) in zip(drawn, bench.pool.map(one, drawn), strict=True):
-        tally.add("damaged work folders", ", ".join(map(str, case)), verdict, how)
-
-
-def _damage(file: Path, how: str, share: float) -> None:
-    """Damage a file: remove it, empty it, cut it, or change a byte or a part of it."""
-    content = bytearray(file.read_bytes())
-    if how == "remove" or not content:
-        file.unlink()
-        return
-    place = int(share * 977) % len(content)
-    if how == "empty":
-        content = bytearray()
-    elif how == "cut":
-        content = content[: len(content) // 2]
-    elif how == "flip":
-        content[-1 - place] ^= 1 << 4
-    else:
-        content[place : place + 64] = bytes(64)
-    file.write_bytes(content)

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jupytext
-from hostile.fuzz import Case
-from notebook_cells import MODELS, NOTEBOOKS, TINY, run_cells
+from notebook_cells import MODELS, NOTEBOOKS, run_cells
 
 from sinkprune_companion.run import parameters
 
@@ -68,24 +67,3 @@ def run(notebook: str, models: dict[str, str], here: Path) -> None:
     values = smallest(notebook) | TOGETHER.get(notebook, {}) | named
     run_cells(notebook, **values, profile="smallest")
     assert list((here / "runs" / "smallest").rglob("*.json"))
-
-
-def below(root: Path) -> Iterator[Case]:
-    """Yield every parameter of every notebook with the value below its smallest one."""
-    del root
-    for notebook in TINY:
-        annotations = parameters.declared(cells_of(notebook))
-        for name, value in smallest(notebook).items():
-            kind = annotations[name]
-            number = value[0] if isinstance(value, list) and value else value
-            if isinstance(number, bool) or not isinstance(number, (int, float)):
-                continue
-            less = number - 1 if isinstance(number, int) else math.nextafter(number, -1)
-            wrong = [less] if isinstance(value, list) else less
-            if name == "seed":
-                continue
-
-            def check(notebook=notebook, name=name, kind=kind, wrong=wrong) -> None:
-                parameters.check(notebook, {name: kind}, {name: wrong})
-
-            yield Case(f"{notebook}: {name}={wrong}", check, None, (name,))

@@ -1,7 +1,7 @@
 """Commands that are killed, lose power, find the disk full, or share their places: nothing is lost."""
 
 import pytest
-from hostile import conditions, full_disk, growth, kills, pairs, smallest, spellings
+from hostile import conditions, full_disk, growth, kills, pairs, smallest
 from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
 from hostile.tally import BROKE, HELD
 from notebook_cells import TINY, save_tiny_pair
@@ -28,12 +28,6 @@ def test_power_failures_at_file_events(bench, tally, way):
 @pytest.mark.parametrize("seed", range(2))
 def test_kills_at_random_moments(bench, tally, seed):
     kills.at_random(bench, tally, EVERY, kills=36, seed=seed)
-    assert not tally.broken
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_damaged_work_folders(bench, tally, seed):
-    kills.damaged(bench, tally, cases=30, seed=seed)
     assert not tally.broken
 
 
@@ -81,11 +75,6 @@ def test_places_read_only(bench, tally):
 
 def test_many_jobs_in_one_process(tally):
     growth.many_jobs(tally, jobs=150)
-    assert not tally.broken
-
-
-def test_outputs_that_are_one_file(bench, tally):
-    spellings.run_all(bench, tally)
     assert not tally.broken
 
 

@@ -9,15 +9,12 @@ import pytest
 import torch
 from naive import linears_of, same, weights_of, zeros_of
 
-from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.text import Calibration, trajectory
-from sinkprune_core.calibration.token_weights import EXCLUDE, rows_for
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block, weights_kept
+from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.models.embedded import START_TOKEN_ID
 from sinkprune_core.models.language_model import weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
 from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.patterns import select
 from sinkprune_core.pruning.recipe import PRESETS, PROPAGATION, Recipe, preset
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import plan
@@ -70,23 +67,12 @@ def test_every_pattern_of_every_family_equals_a_naive_calculation(
         assert report.linears.zeros.tolist() == [len(places) for places in expected.values()]
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.31, 0.97])
-@pytest.mark.parametrize("pattern", ["row", "layer", "global"])
-def test_magnitude_equals_a_naive_calculation_at_every_sparsity(tiny_ar, pattern, sparsity):
-    expected = naive.prune(tiny_ar, "magnitude", sparsity, pattern)
-    prune(tiny_ar, Recipe("magnitude", sparsity, pattern=pattern), progress=False)
-    assert zeros_of(tiny_ar) == expected
-
-
 @pytest.mark.parametrize("propagation", PROPAGATION)
 @pytest.mark.parametrize(
     ("kind", "shape", "inputs"),
     [
-        ("autoregressive", "gqa", "clean"),
         ("autoregressive", "mha", "clean"),
-        ("diffusion", "gqa", "clean"),
         ("diffusion", "gqa", "noised"),
-        ("diffusion", "mha", "noised"),
     ],
 )
 def test_wanda_equals_a_naive_calculation(make_lm, calibration, kind, shape, inputs, propagation):
@@ -156,33 +142,6 @@ def test_the_batch_size_changes_nothing(tiny_dlm, calibration, fields):
     assert same(results[0], results[1]) and same(results[0], results[2])
 
 
-@pytest.mark.parametrize("tokens", ["none", "all"])
-def test_the_order_of_clean_sequences_changes_nothing(tiny_ar, calibration, tokens):
-    fields = {"exclude": tokens, "noise_levels": LEVELS, "sink_std": 1.0}
-    turned = dataclasses.replace(calibration, ids_NT=calibration.ids_NT.flip(0))
-    assert same(pruned(tiny_ar, calibration, **fields), pruned(tiny_ar, turned, **fields))
-    assert not same(
-        pruned(tiny_ar, calibration, **fields),
-        pruned(tiny_ar, dataclasses.replace(calibration, ids_NT=calibration.ids_NT[:2]), **fields),
-    )
-
-
-def test_a_constant_weight_on_every_token_is_no_weight(tiny_dlm, calibration):
-    """Only ratios between tokens count."""
-    rows = rows_for(tiny_dlm, calibration, Recipe(**NOISED).statistics_key, progress=False)
-    halved = Rows(rows.ids_RT, torch.full(rows.ids_RT.shape, 0.5))
-    block = tiny_dlm.blocks[0]
-    linears = tiny_dlm.linears(block)
-    observed = []
-    for choice in (rows, halved):
-        with observe(linears) as observer:
-            run_block(block, block_inputs(tiny_dlm, choice, batch=4), observer)
-        observed.append(observer.statistics())
-    for name, linear in linears.items():
-        scores = [wanda(linear.weight, statistics[name]) for statistics in observed]
-        assert torch.equal(*(select("row", 0.5)(score_OI, 0, linear.in_features) for score_OI in scores))
-
-
 @pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
 @pytest.mark.parametrize("pattern", ["row", "2:4"])
 def test_inputs_that_are_always_zero_are_pruned_first(make_family, make_ids, criterion, pattern):
@@ -215,14 +174,6 @@ def test_unstable_equals_none_to_the_bit_where_sinks_never_move(make_anchored_lm
         assert not same(pruned(lm, calibration, exclude=tokens, **fields), none), tokens
 
 
-def test_every_choice_of_tokens_differs_from_none_where_sinks_move(tiny_dlm, calibration):
-    none = pruned(tiny_dlm, calibration, **NOISED)
-    for tokens in set(EXCLUDE) - {"none"}:
-        assert not same(
-            pruned(tiny_dlm, calibration, exclude=tokens, stability_threshold=0.6, **NOISED), none
-        ), tokens
-
-
 def test_a_threshold_of_0_turns_unstable_into_none_and_stable_into_all(tiny_dlm, calibration):
     fields = {**NOISED, "propagation": "dense", "stability_threshold": 0.0}
     choices = ("none", "unstable", "stable", "all")
@@ -234,9 +185,9 @@ def test_a_threshold_of_0_turns_unstable_into_none_and_stable_into_all(tiny_dlm,
 # what pruning leaves
 
 
-@pytest.mark.parametrize("sparsity", [0.0, 0.1, 0.5, 0.9])
 @pytest.mark.parametrize("name", [name for name in PRESETS if preset(name).pattern != "structured"])
-def test_every_count_is_exact_under_every_preset(tiny_dlm, calibration, name, sparsity):
+def test_every_count_is_exact_under_every_preset(tiny_dlm, calibration, name):
+    sparsity = 0.3
     recipe = preset(name, sparsity=sparsity, noise_levels=LEVELS)
     report = prune(tiny_dlm, recipe, calibration, progress=False)
     for linear in linears_of(tiny_dlm).values():
@@ -315,15 +266,6 @@ def test_weights_come_back_after_an_exception(tiny_dlm, calibration, fields):
         interrupted()
     assert same(weights_of(tiny_dlm), before)
     assert all(linear.bias is None for linear in linears_of(tiny_dlm).values())
-
-
-@pytest.mark.parametrize("criterion", ["wanda", "sparsegpt"])
-def test_a_model_in_bfloat16_is_pruned_to_the_same_counts(tiny_dlm, calibration, criterion):
-    tiny_dlm.model.to(torch.bfloat16)
-    prune(tiny_dlm, Recipe(criterion, sparsity=0.5, **NOISED), calibration, progress=False)
-    for linear in linears_of(tiny_dlm).values():
-        assert linear.weight.dtype == torch.bfloat16
-        assert (linear.weight == 0).sum(1).tolist() == [linear.in_features // 2] * linear.out_features
 
 
 @pytest.mark.parametrize("criterion", [name for name in CRITERIA if name != "flap"])

@@ -113,31 +113,9 @@ def test_the_arguments_are_left_alone():
     assert torch.equal(weight_OI, weight_before_OI) and torch.equal(gram_II, gram_before_II)
 
 
-@pytest.mark.parametrize("pattern", ["row", "layer", "2:4"])
-def test_the_output_is_nearer_to_the_dense_one_than_without_the_update(pattern):
-    weight_OI, gram_II = problem(16, 64, tokens=200)
-    found_OI, pruned_OI = solve(weight_OI, gram_II, pattern, 0.5)
-    plain_OI = weight_OI.masked_fill(pruned_OI, 0)
-
-    def loss(other_OI: torch.Tensor) -> float:
-        error_OI = weight_OI - other_OI
-        return float((error_OI @ gram_II * error_OI).sum())
-
-    assert loss(found_OI) < 0.9 * loss(plain_OI)
-
-
 def test_no_sparsity_changes_nothing():
     weight_OI, gram_II = problem(5, 24)
     assert torch.equal(solve(weight_OI, gram_II, "row", 0.0)[0], weight_OI)
-
-
-def test_a_gram_matrix_that_is_not_positive_is_refused():
-    said = (
-        r"the Gram matrix of the inputs stays singular with damping=0\.0: "
-        "use more damping or more calibration text"
-    )
-    with pytest.raises(SingularGram, match=said):
-        solve(torch.ones(2, 3), torch.ones(3, 3), "row", 0.5, damping=0.0)
 
 
 # in a model
@@ -170,8 +148,7 @@ def test_every_family_gets_the_weights_of_a_naive_calculation(
         assert report.linears.zeros.tolist() == zeros
 
 
-@pytest.mark.parametrize("exclude", ["all", "unstable", "official"])
-@pytest.mark.parametrize("inputs", ["clean", "noised"])
+@pytest.mark.parametrize(("inputs", "exclude"), [("clean", "official"), ("noised", "unstable")])
 def test_token_weights_enter_the_gram_matrix(make_family, calibration, inputs, exclude):
     lm = make_family("llama-gqa")
     recipe = Recipe(

@@ -106,10 +106,14 @@ def remove(file):
     file.unlink()
 
 
-@pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize(
-    "damaged", ["rows", "hidden-0", "hidden-1", "blocks/00000", "progress", "statistics"]
-)
+PLACES = [
+    *(("sequential", damaged) for damaged in ("rows", "hidden-0", "hidden-1", "blocks/00000", "progress")),
+    ("owl", "statistics"),
+    ("dense gram", "hidden-1"),
+]
+
+
+@pytest.mark.parametrize(("name", "damaged"), PLACES)
 @pytest.mark.parametrize("streamed", [False, True])
 def test_whatever_is_damaged_comes_out_the_same(
     both, short_text, tmp_path, killed_at, name, damaged, streamed
@@ -123,7 +127,9 @@ def test_whatever_is_damaged_comes_out_the_same(
                 warnings.simplefilter("ignore", UserWarning)
                 prune(lm, recipe, short_text, progress=False, work=tmp_path)
         pattern = "statistics*" if damaged == "statistics" else f"job-*/{damaged}.*"
-        for file in tmp_path.glob(pattern):
+        files = list(tmp_path.glob(pattern))
+        assert files
+        for file in files:
             damage(file)
     lm = both(streamed)
     with warnings.catch_warnings():
@@ -346,8 +352,7 @@ def test_hostile_kills_in_short(bench):
     tally = Tally()
     kills.at_events(bench, tally, ["dense", "sequential, streamed"], each=3, kind="kill")
     kills.at_events(bench, tally, ["sequential"], each=3, kind="power")
-    kills.damaged(bench, tally, cases=3)
-    assert_held(tally, 9)
+    assert_held(tally, 6)
 
 
 def test_hostile_disks_in_short(bench):
@@ -359,9 +364,9 @@ def test_hostile_disks_in_short(bench):
 
 def test_hostile_notebooks_in_short(bench):
     tally = Tally()
-    kills.at_events(bench, tally, ["notebook"], each=5, kind="kill")
+    kills.at_events(bench, tally, ["notebook"], each=2, kind="kill")
     full_disk.at_events(bench, tally, ["notebook"], each=1)
-    assert_held(tally, 4)
+    assert_held(tally, 3)
 
 
 def test_a_defect_put_in_on_purpose_is_found(bench):

@@ -47,14 +47,6 @@ def profiles(draw) -> tuple[torch.Tensor, torch.Tensor]:
 # which tokens
 
 
-def test_sinks_by_hand():
-    profile_SK = torch.tensor(
-        [[1.0, 1, 1, 1, 1, 11], [1, 1, 1, 1, 1, 1], [0, 9, 0, 0, 9, 0]]
-    )  # thresholds 10.1, none, 11.5
-    assert sink_sets(profile_SK).tolist() == [[False] * 5 + [True], [False] * 6, [False] * 6]
-    assert sink_sets(profile_SK, sink_std=1.0)[2].nonzero().flatten().tolist() == [1, 4]  # threshold 7.2
-
-
 @quick
 @given(case=profiles(), sink_std=st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]))
 def test_sinks_are_what_a_loop_finds(case, sink_std):
@@ -93,13 +85,6 @@ def test_sinks_above_the_others_by_hand():
     assert not sinks_above_others(torch.ones(2, 1)).any()
 
 
-def test_two_sinks_do_not_hide_each_other_from_the_rule_of_the_others():
-    """Two equal sinks raise the standard deviation, and mean + 3 of it misses both; the others do not."""
-    mass_SK = torch.cat([torch.full((1, 2), 20.0), torch.full((1, 14), 0.1)], 1)
-    assert not sink_sets(mass_SK, sink_std=3.0).any()
-    assert sinks_above_others(mass_SK).sum() == 2
-
-
 @quick
 @given(case=profiles(), shares=st.sampled_from([0.5, 1.0, 3.0]))
 def test_sinks_above_the_others_are_what_a_loop_finds(case, shares):
@@ -133,24 +118,6 @@ def test_persistence_by_hand():
 def test_a_key_that_is_never_visible_has_no_persistence():
     nothing_SK = torch.zeros(3, 2, dtype=torch.bool)
     assert persistence(nothing_SK, nothing_SK).tolist() == [0, 0]
-
-
-def test_split_by_hand():
-    sinks_SK = torch.tensor(
-        [
-            [True, True, False],
-            [True, True, True],
-            [True, False, False],
-            [True, True, False],
-            [True, True, False],
-        ]
-    )
-    stable_SK, unstable_SK = split_by_persistence(
-        sinks_SK, stability_threshold=0.8
-    )  # persistence 1, 0.8 and 0.2: the border is stable
-    assert stable_SK.tolist() == [[a, b, False] for a, b, _ in sinks_SK.tolist()]
-    assert unstable_SK.tolist() == [[False, False, c] for _, _, c in sinks_SK.tolist()]
-    assert split_by_persistence(sinks_SK, stability_threshold=0.81)[0].tolist() == [[True, False, False]] * 5
 
 
 def test_every_share_of_steps_reaches_the_threshold_of_its_own_name():
