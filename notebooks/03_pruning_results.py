@@ -287,7 +287,6 @@ by_pair = points(answers)
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
 found = pruning_findings.likelihood_findings(scores)
 found |= pruning_findings.growths(scores, sparsities) | accuracy
-found |= pruning_findings.left_out_findings(losses)
 if len(answers):
     found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
 run.find(found)

@@ -62,14 +62,6 @@ def p_text(p: float | None) -> str:
     return f"{p:.2g}"
 
 
-def joined(parts: Iterable[str], last: str = "and") -> str:
-    """Return a list in words."""
-    parts = list(parts)
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} {last} {parts[-1]}"
-
-
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table, without a line break at its end; a vertical bar in a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]

@@ -160,7 +160,7 @@ def comparison(a: tuple, b: tuple, margin: float) -> dict[str, object]:
     result = {"verdict": outcome(nats.difference, margin)}
     if answers_a is not None:
         compared["accuracy", "pairs of items"] = accuracy_difference(answers_a, answers_b)
-        result["flips"] = dataclasses.asdict(flips(answers_a, answers_b))
+        result["flips"] = flips(answers_a, answers_b)
     result["differences"] = [
         {
             "measure": measure,

@@ -10,13 +10,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from sinkprune_companion.ledger.verdict_rule import ABOVE, BELOW, UNDECIDED, deciding_factor, verdict
 from sinkprune_core.evaluation.intervals import Estimate, interval
 
-MARGIN = 0.02  # nats per token: a perplexity that differs by 2 %
 BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss lies
 
 
@@ -37,45 +35,34 @@ def nats_difference(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     return _compared(_paired(a, b, ["sequence"], "value"))
 
 
-def accuracy_difference(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Comparison:
+def accuracy_difference(a: pd.DataFrame, b: pd.DataFrame) -> Comparison:
     """Compare shares of right answers; the units are pairs of items, which share their endings.
 
     Takes tables of `two_choice.accuracy` of the same items. Raises ValueError for other items, and for fewer
     than two pairs.
     """
-    items = _paired(_numbered(a), _numbered(b), ["group", "pair", "item"], column)
-    return _compared(items.groupby(level=["group", "pair"], sort=False).mean())
+    return _compared(_items(a, b).groupby(level=["group", "pair"], sort=False).mean())
 
 
-@dataclass(frozen=True)
-class Flips:
-    """How many items two models answer alike and differently."""
-
-    only_a: int  # right in A and wrong in B
-    only_b: int  # right in B and wrong in A
-    both: int  # right in both
-    neither: int  # wrong in both
-
-
-def flips(a: pd.DataFrame, b: pd.DataFrame, column: str = "correct") -> Flips:
-    """Count the items that flip in each direction.
+def flips(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, int]:
+    """Return how many items are right in one model alone (`only_a`, `only_b`), in `both` and in `neither`.
 
     Takes tables of `two_choice.accuracy` of the same items; raises ValueError for other items.
     """
-    items = _paired(_numbered(a), _numbered(b), ["group", "pair", "item"], column)
-    right_a = items.a == 1
-    right_b = items.b == 1
-    return Flips(
-        only_a=int((right_a & ~right_b).sum()),
-        only_b=int((right_b & ~right_a).sum()),
-        both=int((right_a & right_b).sum()),
-        neither=int((~right_a & ~right_b).sum()),
-    )
+    counts = (_items(a, b) == 1).value_counts()
+    cases = {
+        "only_a": (True, False),
+        "only_b": (False, True),
+        "both": (True, True),
+        "neither": (False, False),
+    }
+    return {name: int(counts.get(case, 0)) for name, case in cases.items()}
 
 
-def _numbered(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return answers with `item`, the number of an item within its pair."""
-    return frame.assign(item=frame.groupby(["group", "pair"]).cumcount())
+def _items(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    """Return the answers of both models by group, pair and the number of an item within its pair."""
+    numbered = [frame.assign(item=frame.groupby(["group", "pair"]).cumcount()) for frame in (a, b)]
+    return _paired(*numbered, ["group", "pair", "item"], "correct")
 
 
 def _paired(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str], column: str) -> pd.DataFrame:
@@ -98,16 +85,12 @@ def _compared(units: pd.DataFrame) -> Comparison:
 # the verdict
 
 
-def outcome(difference: Estimate, margin: float = MARGIN) -> str:
+def outcome(difference: Estimate, margin: float) -> str:
     """Return what a difference B - A in nats per token says by `verdict_rule`. Fewer nats are better.
 
     One of `no difference that matters`, `A is better`, `B is better` and `undecided`, with half the width of
-    the interval and the number of sequences that would decide. Raises ValueError unless `margin` > 0.
+    the interval and the number of sequences that would decide.
     """
-    if not (margin > 0 and np.isfinite(margin)):
-        raise ValueError(
-            f"margin={margin} must be positive: the smallest difference that would matter, in nats per token"
-        )
     result = verdict(difference, margin)
     if result != UNDECIDED:
         return BETTER.get(result, result)

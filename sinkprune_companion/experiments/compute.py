@@ -32,13 +32,6 @@ SPEED = 4e14  # FLOPs per second in bfloat16, assumed
 # parameters
 
 
-def parameters(lm: LanguageModel) -> pd.DataFrame:
-    """Return parameters and non-zero weights of block linears, embeddings (and a tied head) and the rest."""
-    linears = [weight for weights in _linears_by_module(lm).values() for weight in weights]
-    kinds = {"block linears": linears, "embeddings": [lm.model.get_input_embeddings().weight]}
-    return _counted(lm, kinds).drop(columns="bytes")
-
-
 def _counted(lm: LanguageModel, kinds: dict[str, list[torch.Tensor]]) -> pd.DataFrame:
     """Return parameters, non-zero weights and bytes of kinds of weights, and of the `rest` of the model."""
     known = {id(weight) for weights in kinds.values() for weight in weights}
@@ -169,13 +162,8 @@ def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
     """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors; return
     it.
 
-    Raises ValueError where torch has no kernels for it, see `has_2_4_kernels`.
+    Only where torch has kernels for it: ask `has_2_4_kernels` first.
     """
-    if not has_2_4_kernels(lm):
-        raise ValueError(
-            "2:4 kernels need float16 or bfloat16 weights on a CUDA device from Ampere on, "
-            f"and {lm.name} is in {lm.model.dtype} on {lm.device}: move it there, or leave them out"
-        )
     for block in lm.blocks:
         for linear in lm.linears(block).values():
             sparse = torch.sparse.to_sparse_semi_structured(linear.weight.detach())

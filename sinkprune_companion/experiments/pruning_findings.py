@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNMATCHED, UNSTRUCTURED
-from sinkprune_companion.experiments.token_reach import OTHER_TEXT
 from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
-from sinkprune_companion.experiments.variant_pairs import compare, growth, on_common_draws, rows_where
+from sinkprune_companion.experiments.variant_pairs import compare, growth, on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.pruning.patterns import n_and_m
@@ -194,22 +193,6 @@ def growths(scores: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Esti
     return estimates
 
 
-def left_out_findings(scores: pd.DataFrame) -> dict[str, Estimate | None]:
-    """Return which share of the tokens that all sinks are is stable sinks, a mean over calibration draws.
-
-    The official code leaves all sinks out. Counted where both were, at SPARSITY; None for fewer than two
-    draws.
-    """
-    shares = {}
-    for variant in ("unstable", "all-sinks"):
-        rows = rows_where(scores, at((UNSTRUCTURED, SPARSITY), variant))
-        shares[variant] = rows.groupby("seed").left_out_share.mean()
-    stable_R = (1 - shares["unstable"] / shares["all-sinks"]).dropna()
-    if len(stable_R) < 2:
-        return {"stable_share_left_out": None}
-    return {"stable_share_left_out": replace(interval(stable_R), draws=len(stable_R))}
-
-
 # accuracy
 
 
@@ -283,15 +266,11 @@ def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
 def mask_findings(masks: pd.DataFrame) -> dict[str, Estimate]:
     """Return the share of kept weights that differ from the first mask of each pair, `masks_{other}`.
 
-    With the mask of other calibration text among them, by how much each of the others differs more than it:
-    `masks_{other}_minus_other_text`. `masks` is the table of `mask_differences`; means and intervals are over
-    linear maps, and differences are paired by them.
+    `masks` is the table of `mask_differences`; means and intervals are over linear maps.
     """
     by_mask = masks.pivot(index=["layer", "linear"], columns="other", values="differ")
     findings = {}
     for other in masks.other.unique():
         name = f"masks_{other.replace('-', '_').replace(' ', '_')}"
         findings[name] = interval(by_mask[other])
-        if OTHER_TEXT in by_mask and other != OTHER_TEXT:
-            findings[f"{name}_minus_other_text"] = interval(by_mask[other] - by_mask[OTHER_TEXT])
     return findings

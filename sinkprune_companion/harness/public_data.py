@@ -32,16 +32,10 @@ def embedded_wikitext() -> list[str]:
 def embedded_blimp() -> dict[str, list[dict[str, str]]]:
     """Return the first 60 minimal pairs of each of BLiMP's 67 paradigms, by paradigm.
 
-    A pair has `sentence_good`, `sentence_bad` and `field`, one of syntax, morphology, semantics and
-    syntax_semantics.
+    A pair has `sentence_good` and `sentence_bad`.
     """
     paradigms: dict[str, list[dict[str, str]]] = {}
     for line in BLIMP_FILE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
-        pair = {
-            "sentence_good": row["sentence_good"],
-            "sentence_bad": row["sentence_bad"],
-            "field": row["field"].replace("/", "_"),  # one paradigm spells it syntax/semantics
-        }
-        paradigms.setdefault(row["UID"], []).append(pair)
+        paradigms.setdefault(row["UID"], []).append(row)
     return paradigms

@@ -44,15 +44,7 @@ def filling(
     masked), `masks`, `model`, `kind`, `correct` (share of the masked tokens that are the most probable one)
     and `value` (mean cross entropy at them, nats per token). Position 0 is context. Masks depend on (seed,
     sequence) alone and grow with the share, so that shares are compared on common random numbers.
-    Raises ValueError for models of another kind and for shares outside (0, 1].
     """
-    if not dlm.is_diffusion or ar.is_diffusion:
-        raise ValueError(
-            f"{dlm.name} is {dlm.kind} and {ar.name} is {ar.kind}: filling compares a diffusion model with "
-            "an autoregressive one"
-        )
-    if wrong := [share for share in shares if not 0 < share <= 1]:
-        raise ValueError(f"shares={wrong} must lie in (0, 1]: they are parts of a sequence that are masked")
     count, length = ids_NT.shape
     masked = _masks_by_share(count, length, shares, seed)
     every_token = [(sequence, torch.arange(length) > 0) for sequence in range(count)]

@@ -130,12 +130,8 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
     `margin` sums those of the two items, in which each ending is right once: whatever an ending is worth by
     itself cancels, and `correct` says that right and wrong are told apart by their contexts. Chance is one
     half, as for items.
-    Raises ValueError when an item lacks its other half.
     """
     pairs = frame.groupby(["group", "pair"], sort=False)
-    incomplete = int((pairs.size() != 2).sum())
-    if incomplete:
-        raise ValueError(f"{incomplete} pairs are not complete: matching needs both items of each")
     table = pairs.agg(
         template=("template", "first"), margin=("margin", "sum"), margin_mean=("margin_mean", "sum")
     ).reset_index()

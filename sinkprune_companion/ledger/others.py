@@ -68,14 +68,6 @@ class OtherRun(Entry):
         margin = damage_margin(self.dense.accuracy - baseline.accuracy)
         return Estimate(value, value - reach, value + reach, self.items, UNPAIRED, margin)
 
-    def findings(self) -> dict[str, Estimate]:
-        """Return what the ledger reads, by `others/<run>_<method>_<percent>`."""
-        estimates = {}
-        for row, baseline in self.pairs():
-            name = f"{baseline.method.lower()}_{100 * baseline.sparsity:.0f}"
-            estimates[f"{SOURCE}/{self.id}_{name}"] = self.difference(row, baseline)
-        return estimates
-
 
 @cache
 def runs() -> tuple[OtherRun, ...]:
@@ -84,8 +76,10 @@ def runs() -> tuple[OtherRun, ...]:
 
 
 def findings() -> dict[str, Estimate]:
-    """Return the findings of all runs by others, by the names that the ledger uses."""
+    """Return the findings of all runs by others, by `others/<run>_<method>_<percent>`, as the ledger does."""
     estimates = {}
     for run in runs():
-        estimates |= run.findings()
+        for row, baseline in run.pairs():
+            name = f"{run.id}_{baseline.method.lower()}_{100 * baseline.sparsity:.0f}"
+            estimates[f"{SOURCE}/{name}"] = run.difference(row, baseline)
     return estimates

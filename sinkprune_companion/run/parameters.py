@@ -5,10 +5,11 @@ sentence.
 """
 
 import ast
-import difflib
 import pprint
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
 from typing import Annotated
 
 import matplotlib
@@ -16,20 +17,15 @@ import pandas
 from pydantic import Field
 
 from sinkprune_companion import project_root
-from sinkprune_companion.experiments.recipe_search import NAMES, PARTS
-from sinkprune_companion.experiments.sink_conditions import SAMPLERS, TEXTS
 from sinkprune_companion.harness.suite import groups_of
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.run.records import Run
-from sinkprune_core.calibration.text import NOISE
-from sinkprune_core.calibration.token_weights import EXCLUDE
 from sinkprune_core.files import PACKAGE
 from sinkprune_core.models.devices import choose_device, choose_dtype, device_name
 from sinkprune_core.models.hub import parse
-from sinkprune_core.pruning.patterns import ALLOCATIONS, n_and_m
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.scratch import remove_leftovers
-from sinkprune_core.sinks.hiding import THIRDS
+from sinkprune_core.spelling import suggestion
 from sinkprune_core.values import (
     AboveZero,
     AtLeastZero,
@@ -49,6 +45,21 @@ class ParameterError(ValueError):
 
     def _render_traceback_(self) -> list[str]:  # IPython asks for this
         return [f"ParameterError: {self}"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Names that a module knows, which is imported when a parameter asks for them: it takes seconds."""
+
+    module: str
+    constant: str
+    without: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names that are allowed."""
+        known = getattr(import_module(self.module), self.constant)
+        return (*self.more, *(name for name in known if name not in self.without))
 
 
 def _model_of(kind: str, example: str) -> Callable[[str], None]:
@@ -126,27 +137,30 @@ RANGES_BY_ENDING = {
     "stability_threshold": Share,
     "stability_thresholds": Share,
 }
+PRESETS = Words("sinkprune_core.pruning.presets", "PRESETS")
+SEARCH = "sinkprune_companion.experiments.recipe_search"
+CONDITIONS = "sinkprune_companion.experiments.sink_conditions"
 WORDS = {  # the words that are allowed, or a check
     "base": _model_of("autoregressive", "smol-ar"),
-    "baselines": preset,
+    "baselines": PRESETS,
     "device": choose_device,
     "dtype": choose_dtype,
-    "left_out": ("soft", *(name for name in EXCLUDE if name not in ("none", "only"))),
+    "left_out": Words("sinkprune_core.calibration.token_weights", "EXCLUDE", ("none", "only"), ("soft",)),
     "model": _model_of("diffusion", "smol-dlm"),
-    "other_allocations": tuple(name for name in ALLOCATIONS if name != "uniform"),
-    "other_noise": tuple(name for name in NOISE if name != "grid"),
-    "parts": PARTS,
+    "other_allocations": Words("sinkprune_core.pruning.patterns", "ALLOCATIONS", ("uniform",)),
+    "other_noise": Words("sinkprune_core.calibration.text", "NOISE", ("grid",)),
+    "parts": Words(SEARCH, "PARTS"),
     "patterns": _check_n_of_m,
     "places": _check_place,
-    "preset": preset,
+    "preset": PRESETS,
     "profile": _check_profile,
-    "recipes": preset,
-    "samplers": tuple(SAMPLERS),
-    "searched": NAMES,
-    "structured_recipes": preset,
+    "recipes": PRESETS,
+    "samplers": Words(CONDITIONS, "SAMPLERS"),
+    "searched": Words(SEARCH, "NAMES"),
+    "structured_recipes": PRESETS,
     "tasks": _check_task,
-    "texts": tuple(TEXTS),
-    "thirds": tuple(THIRDS),
+    "texts": Words(CONDITIONS, "TEXTS"),
+    "thirds": Words("sinkprune_core.sinks.hiding", "THIRDS"),
     "twin": _model_of("autoregressive", "smol-ar"),
 }
 MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "other_")  # what names of lists that may be empty begin with
@@ -238,8 +252,8 @@ def _check_value(notebook: str, name: str, value: object, annotation: str) -> No
 def _check_item(notebook: str, name: str, value: object, kind: str) -> None:
     checked(name, value, _range_of(name, kind))
     rule = WORDS.get(name)
-    if isinstance(rule, tuple):
-        check_choice(name, value, rule)
+    if isinstance(rule, Words):
+        check_choice(name, value, rule.names())
     elif rule is not None:
         try:
             rule(value)
@@ -259,11 +273,8 @@ def _range_of(name: str, kind: str) -> object:
 
 
 def _unknown(name: str, notebook: str, names: list[str]) -> str:
-    message = f"parameter {name!r} does not exist in {notebook}; it has: {', '.join(names)}"
-    similar = difflib.get_close_matches(name, names, 1)
-    if similar:
-        message += f"; did you mean {similar[0]!r}?"
-    return message
+    known = ", ".join(names)
+    return f"parameter {name!r} does not exist in {notebook}; it has: {known}{suggestion(name, names)}"
 
 
 def _for_papermill(name: str, value: object, annotation: str) -> str:

@@ -122,11 +122,15 @@ class Run:
             column: value for column, value in key.items() if isinstance(value, (bool, int, float, str))
         }
         columns = {**(labels or {}), **constants}
-
-        def write(frame: pd.DataFrame, file: Path) -> None:
-            frame.to_csv(file, index=False)
-
-        frame = self._once(name, revision, key, compute, "csv", write, pd.read_csv)
+        frame = self._once(
+            name,
+            revision,
+            key,
+            compute,
+            "csv",
+            lambda made, file: made.to_csv(file, index=False),
+            pd.read_csv,
+        )
         missing = {column: value for column, value in columns.items() if column not in frame}
         return frame.assign(**missing)
 
@@ -137,11 +141,7 @@ class Run:
 
         It is computed at most once, as a `record`.
         """
-
-        def write(value: object, file: Path) -> None:
-            value.save(file)
-
-        return self._once(name, revision, key, compute, "safetensors", write, kind.load)
+        return self._once(name, revision, key, compute, "safetensors", kind.save, kind.load)
 
     def identity(self, name: str, revision: int, key: dict) -> dict:
         """Return what decides whether a value was computed before, and its digest.

@@ -22,16 +22,9 @@ def export(checkpoint: Path, folder: Path) -> Path:
 
     Of the embedded base that is the adapter in bfloat16, what `load("smol-dlm")` merges; of another base the
     whole model in bfloat16 with the adapter merged in, and from scratch the model itself: `load(folder)`
-    reads both. `checkpoint` is what `train` returned. Raises FileNotFoundError where it is no part of a
-    training run, ValueError where the log has no row up to it, and FileExistsError where a model would
-    overwrite a folder.
+    reads both. `checkpoint` is what `train` returned. Raises ValueError where the log has no row up to it.
     """
     run = checkpoint.parent
-    missing = [name for name in (SETTINGS, LOG) if not (run / name).exists()]
-    if missing:
-        raise FileNotFoundError(
-            f"{run} has no {' and no '.join(missing)}: export needs the folder of a training run"
-        )
     settings = settings_of(run / SETTINGS)
     rows = _rows_up_to(run, step_of(checkpoint))
     check_whole(checkpoint)

@@ -47,7 +47,7 @@ def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, 
     assert found.differ.between(0.05, 0.9).all()
 
 
-def test_findings_of_masks_are_means_over_linear_maps_and_differences_are_paired_by_them():
+def test_findings_of_masks_are_means_over_linear_maps():
     rows = [("other text", (0.02, 0.04)), ("all-sinks", (0.0, 0.02)), ("wanda", (0.03, 0.03))]
     masks = pd.DataFrame(
         [
@@ -60,13 +60,7 @@ def test_findings_of_masks_are_means_over_linear_maps_and_differences_are_paired
     assert {name: round(each.value, 6) for name, each in found.items()} == {
         "masks_other_text": 0.03,
         "masks_all_sinks": 0.01,
-        "masks_all_sinks_minus_other_text": -0.02,
         "masks_wanda": 0.03,
-        "masks_wanda_minus_other_text": 0,
     }
-    paired = found["masks_all_sinks_minus_other_text"]
-    assert paired.low == pytest.approx(paired.high), "each map lies 0.02 below: nothing is left to chance"
-    low = -0.01 * stats.t.ppf(0.975, 1)  # +0.01 and -0.01: a standard error of 0.01, one degree of freedom
-    assert found["masks_wanda_minus_other_text"].low == pytest.approx(low)
-    alone = mask_findings(masks[masks.other == "wanda"])
-    assert list(alone) == ["masks_wanda"], "no other text, no difference from it"
+    low = 0.03 - 0.01 * stats.t.ppf(0.975, 1)  # 0.02 and 0.04, one degree of freedom
+    assert found["masks_other_text"].low == pytest.approx(low)
