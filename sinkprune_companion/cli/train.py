@@ -86,9 +86,6 @@ class TrainOptions(Options):
     folder: Path | None = path(
         "checkpoints and log (default: a folder of the base's name in the cache)", "FOLDER"
     )
-    start_from: Path | None = path(
-        "an exported adapter to go on from, at its place in the data, instead of a fresh one", "FOLDER"
-    )
     begin_with: Path | None = path(
         "an exported adapter of other settings whose weights a new run begins with", "FOLDER"
     )
@@ -104,12 +101,7 @@ class TrainOptions(Options):
         if self.is_embedded:
             self.refuse(("mask_token",), f"it is for other bases, and {EMBEDDED_BASE} has its own mask token")
         if self.from_scratch:
-            self.refuse(("rank", "start_from", "begin_with"), "--from-scratch trains no adapter")
-        if self.start_from is not None and self.begin_with is not None:
-            raise ValueError(
-                f"--start-from {self.start_from} goes on with a run, --begin-with {self.begin_with} begins "
-                "one of other settings: give one of them"
-            )
+            self.refuse(("rank", "begin_with"), "--from-scratch trains no adapter")
 
     def check_inputs(self) -> None:
         """Raise an error for a text or base that is not there, and a folder that cannot be written."""
@@ -163,9 +155,7 @@ def run(options: TrainOptions) -> int:
         settings["alpha"] = 2 * options.rank
     config = Training(dtype=training_dtype(options.dtype, device), **settings)
     text = None if options.text is None else options.text.read_text(encoding="utf-8")
-    checkpoint = train(
-        config, options.run_folder, options.start_from, options.begin_with, text=text, device=device
-    )
+    checkpoint = train(config, options.run_folder, options.begin_with, text=text, device=device)
     if options.export is not None:
         export(checkpoint, options.export)
         print(f"{'adapter' if options.makes_adapter else 'model'} written to {options.export}")

@@ -34,7 +34,7 @@ from sinkprune_companion.training.settings import (
     check_settings,
     settings_of,
 )
-from sinkprune_core.files import atomic, held, make_folder, write_json
+from sinkprune_core.files import held, make_folder, write_json
 from sinkprune_core.models.adapters import CONFIG, open_adapter
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import LanguageModel
@@ -56,12 +56,11 @@ class Trainer:
     crops: Crops
     data: dict[str, torch.Tensor]  # of `prepare_data`
     first: int  # the step to go on from
-    begun: int  # the step at which the optimizer began: the learning rate warms up once, from there
 
     def step(self, number: int) -> float:
         """Take optimizer step `number`; return its loss in nats per token."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(number, self.begun)
+            group["lr"] = self.config.rate(number)
         ids_BT = self.crops.batch(number)
         loss_of = losses.LOSSES[self.config.kind]
         with losses.precision_of(self.lm, self.config.dtype):
@@ -78,7 +77,7 @@ class Trainer:
             "step": done,
             "tokens": done * self.config.batch_tokens,
             f"train_{losses.MEASURES[self.config.kind]}": sum(recent) / len(recent),
-            "learning_rate": self.config.rate(done - 1, self.begun),
+            "learning_rate": self.config.rate(done - 1),
             "tokens_per_second": len(recent) * self.config.batch_tokens / seconds,
         }
 
@@ -87,7 +86,6 @@ class Trainer:
 def train(
     config: Training,
     folder: Path,
-    start_from: Path | None = None,
     begin_with: Path | None = None,
     check_every: Count = 250,
     save_every: Count = 20,
@@ -98,20 +96,18 @@ def train(
 ) -> Path:
     """Train what is in `folder`, going on from its checkpoint if there is one; return the checkpoint.
 
-    `start_from` is an exported adapter to go on from on any machine: the place in the data comes from its
-    log, only the optimizer starts afresh, after a warm-up. `begin_with` is one that was trained with other
-    settings, on other text say: the run begins at step 0 with its weights instead of fresh ones, and keeps
-    among its settings how many tokens it has seen. `text` is what `prepare_data` takes. Every
-    `check_every` steps `log.jsonl` receives training loss since the last row or start, held-out loss (nats
-    per token; `held_out_count` sequences of each kind at `draws` noise levels), learning rate and speed;
-    every `save_every` steps, and then too, the checkpoint is replaced. Raises ValueError when `folder` or
-    `start_from` holds another run, RuntimeError when another process trains in `folder`, and what
-    `open_base` and `prepare_data` raise.
+    `begin_with` is an exported adapter that was trained with other settings, on other text say: the run
+    begins at step 0 with its weights instead of fresh ones, and keeps among its settings how many tokens it
+    has seen. `text` is what `prepare_data` takes. Every `check_every` steps `log.jsonl` receives training
+    loss since the last row or start, held-out loss (nats per token; `held_out_count` sequences of each kind
+    at `draws` noise levels), learning rate and speed; every `save_every` steps, and then too, the checkpoint
+    is replaced. Raises ValueError when `folder` holds another run, RuntimeError when another process trains
+    in `folder`, and what `open_base` and `prepare_data` raise.
     """
     make_folder(folder)
     with held(folder):
         checkpoint = newest_checkpoint(folder)
-        trainer = _prepare(config, folder, checkpoint, start_from, begin_with, text, device)
+        trainer = _prepare(config, folder, checkpoint, begin_with, text, device)
         measure = losses.MEASURES[config.kind]
         recent = []  # losses since the last row of the log
         since = time.perf_counter()
@@ -143,25 +139,19 @@ def _prepare(
     config: Training,
     folder: Path,
     checkpoint: Path,
-    start_from: Path | None,
     begin_with: Path | None,
     text: str | None,
     device: str,
 ) -> Trainer:
-    """Return the run in memory, which goes on from its checkpoint, from `start_from` or from step 0."""
+    """Return the run in memory, which goes on from its checkpoint or begins at step 0."""
     base = open_base(config.base, config.mask_token, max(config.lengths), config.from_scratch)
-    if config.from_scratch and (start_from or begin_with):
-        raise ValueError(
-            f"{start_from or begin_with} is an adapter, and from_scratch trains none: leave one of them out"
-        )
     if begin_with is not None:
         _check_origin(base, begin_with)
-        config = replace(config, earlier_tokens=tokens_seen(begin_with))
+        seen = rows_of(begin_with / EXPORTED_LOG)[-1]["tokens"]
+        earlier = settings_of(begin_with / SETTINGS)["earlier_tokens"]
+        config = replace(config, earlier_tokens=earlier + seen)
     check_settings(config, folder)
     resumes = checkpoint.exists()
-    first = 0
-    if start_from is not None and not resumes:
-        first = _adopt(config, base, start_from, folder)
     length = min(HELD_OUT_LENGTH, max(config.lengths))
     data = prepare_data(base.checkpoint.tokenizer(), folder, base.is_embedded, text, length)
     streams = list(sources_of(data, "train").values())
@@ -169,14 +159,12 @@ def _prepare(
     write_json(folder / SETTINGS, asdict(config))
     keep_freed_memory()
 
-    model, lm = trainable(config, base, checkpoint if resumes else start_from or begin_with, device)
+    model, lm = trainable(config, base, checkpoint if resumes else begin_with, device)
     optimizer = torch.optim.AdamW(
         trained_parameters(model), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
     )
-    if resumes:
-        first = restore_optimizer(optimizer, checkpoint)
-    steps_taken = next((int(state["step"]) for state in optimizer.state.values()), 0)
-    return Trainer(config, model, lm, optimizer, crops, data, first, begun=first - steps_taken)
+    first = restore_optimizer(optimizer, checkpoint) if resumes else 0
+    return Trainer(config, model, lm, optimizer, crops, data, first)
 
 
 def trainable(
@@ -215,44 +203,17 @@ def trained_parameters(model: PeftModel | PreTrainedModel) -> list[torch.nn.Para
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def tokens_seen(adapter: Path) -> int:
-    """Return how many tokens an exported adapter has seen in all; raise FileNotFoundError for none."""
-    _check_exported(adapter)
-    earlier = settings_of(adapter / SETTINGS)["earlier_tokens"]
-    return earlier + rows_of(adapter / EXPORTED_LOG)[-1]["tokens"]
-
-
-def _check_exported(adapter: Path) -> None:
+def _check_origin(base: Base, adapter: Path) -> None:
+    """Raise FileNotFoundError or ValueError unless a folder is an exported adapter of the base."""
     missing = [name for name in EXPORTED if not (adapter / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{adapter} has no {' and no '.join(missing)}: "
             "start from a folder that `sinkprune train --export` wrote"
         )
-
-
-def _check_origin(base: Base, adapter: Path) -> None:
-    """Raise FileNotFoundError or ValueError unless a folder is an exported adapter of the base."""
-    _check_exported(adapter)
     origin = read_json(adapter / CONFIG)["base_model_name_or_path"]
     if origin != base.origin:
         raise ValueError(
             f"the adapter in {adapter} belongs to the base {origin!r}, not to {base.origin!r}: "
             "start from another, or from none"
         )
-
-
-def _adopt(config: Training, base: Base, adapter: Path, folder: Path) -> int:
-    """Check an exported adapter, begin the log in `folder` with its own, and return the step it stands at."""
-    _check_origin(base, adapter)
-    check_settings(config, adapter)
-    step = rows_of(adapter / EXPORTED_LOG)[-1]["step"]
-    if step >= config.steps:
-        raise ValueError(
-            f"tokens={config.tokens} are not more than the {step * config.batch_tokens} "
-            f"the adapter in {adapter} has seen: ask for more in all"
-        )
-    log = (adapter / EXPORTED_LOG).read_text(encoding="utf-8")
-    with atomic(folder / LOG) as partial:
-        partial.write_text(log, encoding="utf-8")
-    return step

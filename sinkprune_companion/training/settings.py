@@ -53,11 +53,6 @@ class Training:
                 f"mask_token={self.mask_token!r} is for other bases: "
                 f"{EMBEDDED_BASE} has its own; leave it out"
             )
-        if self.from_scratch and self.earlier_tokens:
-            raise ValueError(
-                f"earlier_tokens={self.earlier_tokens} are those of an adapter, from_scratch trains none: "
-                "leave one of them out"
-            )
 
     def _check_lengths(self) -> None:
         if not self.lengths or min(self.lengths) < 2:
@@ -75,9 +70,9 @@ class Training:
         """The number of optimizer steps, which cover all tokens."""
         return -(-self.tokens // self.batch_tokens)
 
-    def rate(self, step: int, begun: int = 0) -> float:
-        """Return the learning rate at `step` of a run whose optimizer began at step `begun`."""
-        warmed_up = min(1.0, (step - begun + 1) / self.warmup_steps)
+    def rate(self, step: int) -> float:
+        """Return the learning rate at `step`."""
+        warmed_up = min(1.0, (step + 1) / self.warmup_steps)
         decay_steps = max(1.0, self.steps * self.decay_share)
         return self.learning_rate * min(warmed_up, (self.steps - step) / decay_steps)
 

@@ -122,8 +122,7 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
 
 
 def test_names_in_help_are_those_of_the_library():
-    from sinkprune_companion.cli import compare, evaluate, model_options, trace, train
-    from sinkprune_companion.experiments import comparison
+    from sinkprune_companion.cli import evaluate, model_options, trace, train
     from sinkprune_companion.harness.benchmarks import PAPER
     from sinkprune_companion.harness.local_data import SPLITS, WIKITEXT
     from sinkprune_companion.training.base import EMBEDDED_BASE
@@ -139,7 +138,6 @@ def test_names_in_help_are_those_of_the_library():
     running = {name for name, protocol in PROTOCOLS.items() if protocol.chunk is not None}
     assert set(evaluate.PROTOCOLS) == running
     assert set(evaluate.FAMILIES) == set(PAPER)
-    assert compare.CompareOptions.margin == comparison.MARGIN
     assert set(train.KINDS) == set(KINDS) and train.EMBEDDED_BASE == EMBEDDED_BASE
 
     import torch

@@ -15,7 +15,6 @@ from sinkprune_companion.training.settings import Training, check_settings
         ({"lengths": (8, 1)}, r"lengths=\(8, 1\) must be at least 2 each"),
         ({"lengths": (8, 64), "batch_tokens": 63}, r"lengths=\(8, 64\) must not exceed batch_tokens=63"),
         ({"decay_share": 1.5}, r"decay_share=1\.5 must be a number in \[0, 1\]"),
-        ({"from_scratch": True, "earlier_tokens": 5}, "earlier_tokens=5 are those of an adapter"),
     ],
 )
 def test_other_settings_that_cannot_work_are_refused(changes, message):
