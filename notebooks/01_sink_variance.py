@@ -134,33 +134,33 @@ for condition in conditions:
 #
 # Each model continues every prompt of every condition, and attention is recorded at every step. A
 # trace keeps the prompt's queries and those of each step apart, so one trace serves all readings.
-# The base that both were trained from is measured in the main condition. Last, the states in which
-# pruning looks for sinks: calibration text at its noise levels (of an AR model: in query windows).
+# The base that both were trained from has its first trajectories in the pictures. Last, the states in
+# which pruning looks for sinks: calibration text at its noise levels (of an AR model: in windows).
 
 # %%
 import pandas as pd
-from sinkprune_companion.experiments import random_null, sink_measures
+from sinkprune_companion.experiments import random_null, sink_measures, sink_records
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.models.loading import load
 
 rule = (sink_std, stability_threshold)
-rows, at_noise, models, traces = [], [], {}, {}
+rows, layers, tokens, at_noise, models, traces = [], [], [], [], {}, {}
 for kind, chosen in {"diffusion": model, "autoregressive": twin, "base": base}.items():
     lm = models[kind] = load(chosen, dtype, run.device)
     fingerprint = lm.fingerprint()
-    for condition in conditions if kind != "base" else [main]:
-        size = (condition.text, condition.tokens, condition.sampler)
-        is_main = size == (main.text, main.tokens, main.sampler)  # with or without the first token
-        count = prompts if is_main else other_prompts
-        for trajectory in range(trajectories if is_main and kind != "base" else 1):
-            given = (run, lm, fingerprint, condition, count, seed, trajectory)
-            one = sink_conditions.traced(*given, **how)
+    in_main = sink_records.Continued(run, lm, fingerprint, main, prompts, how, seed)
+    traces[kind] = in_main.trace(first=4)  # for pictures
+    if kind != "base":
+        for condition in conditions:
+            is_main = condition.body == main.body  # with or without the first token
             about = {"condition": condition.name(main) or "main", "what": condition.label}
             about |= {"tokens": condition.tokens, "kind": kind}
-            rows.append(sink_measures.by_reading(one, *rule, **about))
-            if condition == main and trajectory == 0:
-                traces[kind] = one
-    if kind != "base":
+            for trajectory in range(trajectories if is_main else 1):
+                given = (condition, prompts if is_main else other_prompts, how, seed, trajectory)
+                one = sink_records.Continued(run, lm, fingerprint, *given)
+                rows.append(one.readings(*rule).assign(**about))
+        layers.append(in_main.layers(*rule).assign(kind=kind))
+        tokens.append(in_main.tokens(sink_std).assign(kind=kind))
         text = calibration_draw(lm, max(2, calibration), 128, seed)
         states = random_null.stability_at_noise(run, lm, fingerprint, text, noise_levels, *rule)
         at_noise.append(states.assign(kind=kind, where="calibration text, 128 tokens"))
@@ -200,8 +200,8 @@ from sinkprune_core.sinks.readings import LITERAL, READINGS
 WIDE = ("temporal_variance", "spatial_variance", "overlap")
 ONE_ROW = ["condition", "what", "tokens", "kind", "reading", "label", "prompt"]
 measured = pd.concat(rows).groupby(ONE_ROW, sort=False, as_index=False).mean()
-in_main = measured[(measured.condition == "main") & (measured.kind != "base")]
-literal = measured[(measured.reading == LITERAL) & (measured.kind != "base")]
+in_main = measured[measured.condition == "main"]
+literal = measured[measured.reading == LITERAL]
 compared = {"": literal[literal.condition == "main"]}  # by the ending of the finding's name
 compared |= {f"_{name}": of_name for name, of_name in in_main.groupby("reading") if name != LITERAL}
 compared |= {f"_{name}": part for name, part in literal.groupby("condition") if name != "main"}
@@ -310,8 +310,6 @@ figures.save_figure(run, drawn, "conditions", literal, caption)
 # %%
 from sinkprune_companion.run.shown import Folded, reading
 
-both = {kind: traces[kind] for kind in ("diffusion", "autoregressive")}
-layers = [sink_measures.by_layer(one, *rule, kind=kind) for kind, one in both.items()]
 layers = pd.concat(layers, ignore_index=True)
 found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in WIDE}
 run.find(found)
@@ -327,10 +325,6 @@ options = {"title": says, "panel": "measure", "sharey": False}
 curves = (pd.concat(means), "layer", "value", "kind", axes, ("low", "high"))
 drawn = figures.plot_curves(*curves, **options)
 display(figures.save_figure(run, drawn, "layers", layers, f"bars: 95 % intervals. {says}"))
-tokens = []
-for kind, one in both.items():
-    given = (one.ids_BSK, one.sinks(sink_std), models[kind].tokenizer, one.visible_SK)
-    tokens.append(sink_measures.token_table(*given).head(8).assign(kind=kind))
 Folded(pd.concat(tokens).set_index(["kind", "token"]), "Which tokens are sinks")
 
 # %% [markdown]
@@ -343,12 +337,11 @@ Folded(pd.concat(tokens).set_index(["kind", "token"]), "Which tokens are sinks")
 # %%
 rows = []
 for number in range(null_seeds):
-    for kind in both:
+    for kind in sink_measures.SHORT:
         untrained = random_null.with_random_weights(models[kind], number, dtype, run.device)
-        given = (run, untrained, untrained.fingerprint(), main, other_prompts, seed)
-        one = sink_conditions.traced(*given, **how)
-        part = sink_measures.by_reading(one, *rule, kind=kind)
-        rows.append(part.assign(prompt=part.prompt + number * other_prompts))
+        given = (run, untrained, untrained.fingerprint(), main, other_prompts, how, seed)
+        part = sink_records.Continued(*given).readings(*rule)
+        rows.append(part.assign(prompt=part.prompt + number * other_prompts, kind=kind))
 null = pd.concat(rows) if rows else in_main[:0]
 for name, part in null.groupby("reading", sort=False):
     ending = "" if name == LITERAL else f"_{name}"

@@ -12,12 +12,9 @@ import torch
 
 from sinkprune_companion import corpus
 from sinkprune_companion.harness.public_data import embedded_articles
-from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
-from sinkprune_core.sinks.trace import Trace, trace
 from sinkprune_core.values import check_choice
 
 NOTHING = "nothing"
@@ -30,7 +27,6 @@ TEXTS = {
 }
 RARE = "<unk>"
 RARE_TOKENS = 4  # no vocabulary cuts it into more pieces, of which a crop could begin with the last
-BATCH_TOKENS = {"diffusion": 768, "autoregressive": 4096}  # memory grows with them, and with logits most
 BLOCKS = 4  # of LLaDA's sampler: they divide the tokens to write at every length
 
 
@@ -57,6 +53,11 @@ class Condition:
         if self.first_token:
             return f"<|endoftext|> + {TEXTS[self.text]}"
         return TEXTS[self.text]
+
+    @property
+    def body(self) -> tuple[str, int, str]:
+        """All but whether a first token stands before it."""
+        return self.text, self.tokens, self.sampler
 
     @property
     def label(self) -> str:
@@ -199,35 +200,3 @@ def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature
     if condition.sampler == "dream":
         return Sampler(written, steps, None, "entropy", "time", temperature)
     return Sampler(written, steps, written // BLOCKS, "low_confidence", "even", temperature)
-
-
-def traced(
-    run: Run,
-    lm: LanguageModel,
-    fingerprint: str,
-    condition: Condition,
-    count: int,
-    seed: int,
-    trajectory: int = 0,
-    **sampling: object,
-) -> Trace:
-    """Return the record of what a model attends to while it continues `count` prompts of a condition.
-
-    `sampling` are the arguments of `sampler_of`. An autoregressive model knows no order of denoising, and no
-    sampler but one.
-    """
-    if not lm.is_diffusion:
-        condition = replace(condition, sampler="llada")
-    chosen = prompts(lm.tokenizer, condition, count, sampling["prompt_length"], seed)
-    prompt_BT = torch.cat(list(chosen.values()))
-    sampler = sampler_of(condition, **sampling)
-    batch = max(1, BATCH_TOKENS[lm.kind] // condition.tokens)
-    return run.artifact(
-        f"trace-{lm.kind}",
-        Trace,
-        lambda: trace(lm, prompt_BT, sampler, seed + trajectory, batch),
-        model=fingerprint,
-        sampler=sampler,
-        prompts=prompt_BT.tolist(),
-        seed=seed + trajectory,
-    )

@@ -18,6 +18,8 @@ import torch
 from sinkprune_companion.experiments import (
     hiding_scores,
     random_null,
+    sink_measures,
+    sink_records,
     stable_sinks,
     token_reach,
     variant_answers,
@@ -101,6 +103,11 @@ def trajectory(run, lm, make_ids) -> dict[str, list[float]]:
     }
 
 
+def readings(run, lm, make_ids) -> dict[str, list[float]]:
+    frame = sink_measures.by_reading(trace(lm, make_ids(2, 8), SAMPLER, 0), 1.0, 0.6)
+    return {name: numbers(part, ["overlap", "stable_share"]) for name, part in frame.groupby("reading")}
+
+
 def lost_weights(run, lm, make_ids) -> dict[str, list[float]]:
     text = Calibration(make_ids(4, 16), batch=2)
     by_name = stable_sinks.recipes(0.5, 3, sink_std=1.0, stability_threshold=0.3)
@@ -135,6 +142,7 @@ MEASURING = {  # name of a record -> its revision, and what gives its numbers he
     "masks": (1, masks),
     "reach": (1, reach),
     "trace": (1, trajectory),
+    "sink-readings": (sink_records.REVISION, readings),
     "critical": (stable_sinks.CRITICAL_REVISION, lost_weights),
     "restored": (stable_sinks.RESTORED_REVISION, restored),
     "stability": (random_null.STABILITY_REVISION, stability),

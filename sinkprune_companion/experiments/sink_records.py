@@ -1,0 +1,91 @@
+"""What notebook 01 knows of a model that continues prompts: its trace, and tables of its sinks.
+
+Tables are small and are kept with the records of a profile. Traces take tens of megabytes; they are made
+where a table is missing and where a picture is drawn.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+
+from sinkprune_companion.experiments import sink_conditions, sink_measures
+from sinkprune_companion.experiments.sink_conditions import Condition
+from sinkprune_companion.run.records import Run
+from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.sinks.trace import Trace, trace
+
+REVISION = 1  # of the tables
+BATCH_TOKENS = {"diffusion": 768, "autoregressive": 4096}  # memory grows with them, and with logits most
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A model that continues `count` prompts of a condition, on one trajectory each."""
+
+    run: Run
+    lm: LanguageModel
+    fingerprint: str
+    condition: Condition
+    count: int
+    sampling: dict[str, object]  # arguments of `sink_conditions.sampler_of`
+    seed: int  # of the choice of prompts
+    trajectory: int = 0
+
+    @property
+    def prompts_BT(self) -> torch.Tensor:
+        """The prompts, int64."""
+        given = (self.count, self.sampling["prompt_length"], self.seed)
+        return torch.cat(list(sink_conditions.prompts(self.lm.tokenizer, self.condition, *given).values()))
+
+    @property
+    def sampler(self) -> Sampler:
+        """What writes; an autoregressive model knows no order of denoising, and no sampler but one."""
+        condition = self.condition
+        if not self.lm.is_diffusion:
+            condition = replace(condition, sampler="llada")
+        return sink_conditions.sampler_of(condition, **self.sampling)
+
+    def trace(self, first: int | None = None) -> Trace:
+        """Return the trace of all prompts or of the `first` ones, which is the same for them."""
+        prompts_BT = self.prompts_BT[:first]
+        batch = max(1, BATCH_TOKENS[self.lm.kind] // self.condition.tokens)
+        key = self._key(prompts_BT)
+        return self.run.artifact(
+            f"trace-{self.lm.kind}",
+            Trace,
+            lambda: trace(self.lm, prompts_BT, self.sampler, key["seed"], batch),
+            **key,
+        )
+
+    def readings(self, sink_std: float, stability_threshold: float) -> pd.DataFrame:
+        """Return the table of `sink_measures.by_reading`."""
+        return self._table("readings", sink_measures.by_reading, sink_std, stability_threshold)
+
+    def layers(self, sink_std: float, stability_threshold: float) -> pd.DataFrame:
+        """Return the table of `sink_measures.by_layer`."""
+        return self._table("layers", sink_measures.by_layer, sink_std, stability_threshold)
+
+    def tokens(self, sink_std: float, most: int = 8) -> pd.DataFrame:
+        """Return the `most` frequent rows of `sink_measures.token_table`."""
+
+        def measure(one: Trace, sink_std: float) -> pd.DataFrame:
+            given = (one.ids_BSK, one.sinks(sink_std), self.lm.tokenizer, one.visible_SK)
+            return sink_measures.token_table(*given).head(most)
+
+        return self._table("tokens", measure, sink_std)
+
+    def _table(self, name: str, measure: Callable[..., pd.DataFrame], *rule: float) -> pd.DataFrame:
+        key = self._key(self.prompts_BT) | {"rule": rule}
+        frame = self.run.record(f"sink-{name}", lambda: measure(self.trace(), *rule), REVISION, **key)
+        return frame.drop(columns=["model", "seed"])
+
+    def _key(self, prompts_BT: torch.Tensor) -> dict[str, object]:
+        return {
+            "model": self.fingerprint,
+            "sampler": self.sampler,
+            "prompts": prompts_BT.tolist(),
+            "seed": self.seed + self.trajectory,
+        }
