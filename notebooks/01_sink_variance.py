@@ -23,32 +23,33 @@
 #
 # Time and memory: [docs/performance.md](../docs/performance.md).
 #
-# All measurements are made on states that a sampler visits, on a matched pair: the same base
-# weights, tokenizer and architecture, one causal, one bidirectional.
+# Attention is recorded while two models write text. Both come from the same base weights and
+# tokenizer; one attends to both sides, one only backwards. The published run has 60 prompts, two
+# trajectories each, of 128 tokens in 32 steps.
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. papermill replaces them
-# (`papermill --help-notebook notebooks/01_sink_variance.ipynb`). The first values of all lists make
-# the main condition, on which verdicts rest. Every other value makes a condition that differs from
-# it in this one thing.
+# (`papermill --help-notebook notebooks/01_sink_variance.ipynb`). The first value of each list gives
+# the main condition, which alone decides the claims. Every other value gives a condition that
+# differs in this one parameter.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model: a name of the table of models or a saved folder
 twin: str = "smol-ar-adapted"  # its autoregressive counterpart, trained on the same text
-base: str = "smol-ar"  # what both were trained from, reported beside them
+base: str = "smol-ar"  # what both were trained from, in the explorer of the site
 texts: list[str] = ["natural"]  # of prompts: natural, samples, documentation, nothing
 first_tokens: list[bool] = [False, True]  # whether <|endoftext|> stands before the prompt
 lengths: list[int] = [64]  # tokens of the finished text
 samplers: list[str] = ["llada"]  # of the diffusion model: llada, dream
-prompts: int = 4  # held-out prompts of the main condition, with and without the first token
+prompts: int = 4  # held-out prompts of the main condition, and of the same with a first token
 trajectories: int = 1  # of each of them
-other_prompts: int = 4  # prompts of every other condition and of the null
-null_seeds: int = 1  # pairs with random weights, beside which the paper's measures are read
+other_prompts: int = 4  # prompts of every other condition and of untrained pairs
+null_seeds: int = 2  # untrained pairs, for comparison
 calibration: int = 4  # calibration sequences, for the share of stable sinks where pruning looks
 noise_levels: int = 8  # noise levels at which each of them is seen
 prompt_length: int = 32  # tokens of each prompt
-steps: int = 8  # denoising steps; the AR model's queries are cut into as many windows
+steps: int = 8  # denoising steps; the AR model's text is cut into this many windows
 temperature: float = 1.0  # 1 samples from the model; 0 is greedy, where a young DLM repeats itself
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of steps is stable
@@ -77,15 +78,18 @@ run = start("01_sink_variance", globals())
 # > trajectory (measured by how the dominant sink locations shift across timesteps), indicating that
 # > sinks are often transient and less structurally essential than in AR models. (abstract)
 #
-# **What would falsify it.** On the same prompts, in the main condition and by the paper's own
-# measures, one of these:
+# The official README adds "spatial concentration: AR high, DLM low (distributed)" and calls AR sinks
+# stable global anchors. So there are four rows:
 #
-# * the temporal variance of the sink centroid is higher in the AR model: the whole interval of DLM
-#   − AR lies below zero;
-# * the spatial variance is higher in the DLM: the whole interval lies above zero;
-# * most sinks of the DLM are at positions that are sinks in at least 80 % of all steps.
+# | the claim | what would contradict it |
+# |---|---|
+# | sinks move more in the DLM | the temporal variance is higher in the AR model |
+# | most sinks of the DLM are transient | most sink occurrences are at stable positions |
+# | AR sinks are stable anchors | fewer than 80 % of their occurrences are at stable positions |
+# | attention is spread more evenly in the DLM | its spatial variance is higher |
 #
-# An interval that holds zero decides nothing.
+# Each row is judged by its whole 95 % interval, in the main condition. What untrained models show as
+# well is no sign of what was learned: the section on random weights asks that.
 #
 # ## What is measured
 #
@@ -98,26 +102,30 @@ run = start("01_sink_variance", globals())
 # * the **spatial variance** of mean mass, $\mathrm{Var}_i(\overline{m}_i)$, where a key's mean runs
 #   over the steps in which it exists;
 # * the **temporal variance** of the sink centroid, $\mathrm{Var}_t(c_t)$, in squared positions.
-#   $c_t$ is the mass-weighted mean position of the sinks of step $t$. It does not change when two
-#   sinks swap.
+#   $c_t$ is the mass-weighted mean position of the sinks of step $t$. It misses two sinks that move
+#   in opposite directions.
 #
-# A *step* of the DLM is a denoising step, in which every query runs again. In a causal model a
-# query runs once, when its token is the newest. So a step of the AR model is a window of
-# consecutive queries, and both models get as many steps. The queries that exist at such a step are
-# those of the prompt and of all windows so far.
+# Beside them: a position is *stable* if it is a sink in at least 80 % of the steps in which it
+# exists, and the share of stable sinks counts sink occurrences, a position at a step each. The
+# *overlap* of two consecutive steps is the number of sinks that they share over that of all sinks
+# of either.
 #
-# > **This reading favours the claim.** In a causal model each step adds a few queries to the sum
-# > and takes none away. A sink that was strong once stays strong in the sum, whatever the newest
-# > queries look at; the sum would settle even if queries were random. The DLM's sum starts anew at
-# > every step. So the low temporal variance of the AR model is in part arithmetic. How the paper
-# > divides a causal text into steps is not known here.
+# A *step* of the DLM is a denoising step, in which every query runs again. An AR model computes each
+# query once. So its text is cut into as many windows of queries as the DLM has steps, and a step
+# sums over the prompt and all windows so far.
 #
-# Verdicts rest on this literal reading. All other readings are controls with findings of their own.
+# > **This reading favours the claim.** Old queries stay in the AR model's sum, so it changes less and
+# > less, even if new queries looked at random keys. And keys that came early are seen by more
+# > queries, which raises its spatial variance. The DLM's sum starts anew at every step. So both
+# > differences are in part arithmetic. How the paper divides a causal text into steps is not known
+# > here.
+#
+# Verdicts rest on this literal reading. The others are controls.
 #
 # **The conditions.** Prompts are crops of held-out text that begin in the middle of a paragraph, so
-# that no token has a fixed place. *From nothing* both models get `<|endoftext|>` alone. All
-# conditions take as many steps, so longer texts write more tokens in a step; the adapters were
-# trained on up to 512 tokens.
+# that no special token always comes first. *From nothing* both models get `<|endoftext|>` alone. All
+# conditions have the same number of steps, so longer texts write more tokens in a step: length does
+# not change alone. The models were trained on up to 512 tokens.
 
 # %%
 from sinkprune_companion.experiments import sink_conditions
@@ -132,10 +140,10 @@ for condition in conditions:
 # %% [markdown]
 # ## The loop
 #
-# Each model continues every prompt of every condition, and attention is recorded at every step. A
-# trace keeps the prompt's queries and those of each step apart, so one trace serves all readings.
-# The base that both were trained from has its first trajectories in the pictures. Last, the states in
-# which pruning looks for sinks: calibration text at its noise levels (of an AR model: in windows).
+# Each model continues every prompt of every condition. Attention is stored per step, so that it can
+# be summed in several ways, the *readings*, later. Last, sinks are looked for as pruning does: on
+# calibration text, masked at several levels for the DLM, cut into windows for the AR model. Of the
+# base there are only traces for the explorer of the site.
 
 # %%
 import pandas as pd
@@ -148,23 +156,23 @@ rows, layers, tokens, at_noise, models, traces = [], [], [], [], {}, {}
 for kind, chosen in {"diffusion": model, "autoregressive": twin, "base": base}.items():
     lm = models[kind] = load(chosen, dtype, run.device)
     fingerprint = lm.fingerprint()
-    in_main = sink_records.Continued(run, lm, fingerprint, main, prompts, how, seed)
-    traces[kind] = in_main.trace(first=4)  # for pictures
+    first = sink_records.Continued(run, lm, fingerprint, main, prompts, how, seed)
+    traces[kind] = first.trace(first=4)  # of four prompts, for pictures
     if kind != "base":
         for condition in conditions:
-            is_main = condition.body == main.body  # with or without the first token
+            full = condition.body == main.body  # the main one, with or without the first token
             about = {"condition": condition.name(main) or "main", "what": condition.label}
             about |= {"tokens": condition.tokens, "kind": kind}
-            for trajectory in range(trajectories if is_main else 1):
-                given = (condition, prompts if is_main else other_prompts, how, seed, trajectory)
+            for trajectory in range(trajectories if full else 1):
+                given = (condition, prompts if full else other_prompts, how, seed, trajectory)
                 one = sink_records.Continued(run, lm, fingerprint, *given)
                 rows.append(one.readings(*rule).assign(**about))
-        layers.append(in_main.layers(*rule).assign(kind=kind))
-        tokens.append(in_main.tokens(sink_std).assign(kind=kind))
+        layers.append(first.layers(*rule).assign(kind=kind))
+        tokens.append(first.tokens(sink_std).assign(kind=kind))
         text = calibration_draw(lm, max(2, calibration), 128, seed)
         states = random_null.stability_at_noise(run, lm, fingerprint, text, noise_levels, *rule)
         at_noise.append(states.assign(kind=kind, where="calibration text, 128 tokens"))
-    lm.model.to("meta")  # its room is for the next one: only the tokenizer is needed from here on
+    lm.model.to("meta")  # its room is for the next one: its weights are not needed any more
 
 # %% [markdown]
 # **The method in ten lines**, on one prompt of the DLM: sinks, their centroid, and the two variances.
@@ -179,35 +187,50 @@ sinks_SK = mass_SK > threshold_S[:, None]
 received_SK = mass_SK * sinks_SK
 received_S = received_SK.sum(1)
 position_K = torch.arange(mass_SK.shape[1]).float()
-centroid_S = (received_SK @ position_K / received_S)[received_S > 0]  # of steps that have a sink
+centroid_S = ((received_SK @ position_K) / received_S)[received_S > 0]  # of steps with a sink
 variances = {
     "temporal_variance": centroid_S.var(correction=0),
     "spatial_variance": mass_SK.mean(0).var(correction=0),
 }
-of_library = sink_measures.by_reading(traces["diffusion"], *rule).iloc[0]
+of_library = sink_measures.by_reading(traces["diffusion"], *rule).iloc[0]  # literal, prompt 0
 for name, value in variances.items():
     same = torch.tensor(of_library[name]).float()
     assert torch.isclose(value, same, rtol=1e-3, atol=1e-3, equal_nan=True)
 
 # %% [markdown]
-# **What is compared**: DLM − AR, paired by prompt (a prompt counts with its mean over trajectories),
-# in both measures and in the overlap of consecutive sink sets. Intervals are t intervals over
-# prompts.
+# **What is compared**: DLM − AR, paired by prompt; a prompt counts with its mean over trajectories.
+# Intervals are t intervals over prompts. By hand, for the temporal variance in the main condition:
 
 # %%
+from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 
-WIDE = ("temporal_variance", "spatial_variance", "overlap")
 ONE_ROW = ["condition", "what", "tokens", "kind", "reading", "label", "prompt"]
 measured = pd.concat(rows).groupby(ONE_ROW, sort=False, as_index=False).mean()
 in_main = measured[measured.condition == "main"]
 literal = measured[measured.reading == LITERAL]
+
+
+def gap(part: pd.DataFrame, metric: str = "temporal_variance") -> pd.Series:
+    """DLM − AR, one number per prompt."""
+    by_kind = part.pivot(index="prompt", columns="kind", values=metric)
+    return (by_kind.diffusion - by_kind.autoregressive).dropna()
+
+
+gap_N = gap(literal[literal.condition == "main"])
+print(f"{interval(gap_N)}; larger in {(gap_N > 0).sum()} of {len(gap_N)} prompts")
+
+# %% [markdown]
+# The same for all measures, readings and conditions, by the library:
+
+# %%
+PAIRED = ("temporal_variance", "spatial_variance", "overlap", "stable_share")
 compared = {"": literal[literal.condition == "main"]}  # by the ending of the finding's name
-compared |= {f"_{name}": of_name for name, of_name in in_main.groupby("reading") if name != LITERAL}
+compared |= {f"_{name}": part for name, part in in_main.groupby("reading") if name != LITERAL}
 compared |= {f"_{name}": part for name, part in literal.groupby("condition") if name != "main"}
 found = {}
 for ending, part in compared.items():
-    for metric in WIDE:
+    for metric in PAIRED:
         found[f"{metric}_difference{ending}"] = sink_measures.difference(part, metric)
     for kind, short in sink_measures.SHORT.items():
         found[f"stable_share_{short}{ending}"] = sink_measures.stable_share(part, kind)
@@ -221,44 +244,42 @@ run.find(found)
 # %% [markdown]
 # ## The figure: where attention goes, step by step
 #
-# One prompt, all models, the literal reading. Each column is a token, each row a step. Bright cells
+# One prompt, both models, the literal reading. Each column is a token, each row a step. Bright cells
 # receive many times the mean, and rings mark sinks. A stable sink is a column with rings from top
 # to bottom. Tokens that receive much attention are named.
-
-# %%
-from sinkprune_companion.figures import figures, forests, trajectories
-from sinkprune_companion.pages.titles import title
-
-panels = []
-for kind, one in traces.items():
-    head = f"{kind} ({models[kind].name}), {READINGS[LITERAL].label}"
-    panels.append(trajectories.panel(models[kind], one, 0, head, READINGS[LITERAL], sink_std))
-pair = panels[:2]
-says = title(run, "sink_positions", "Attention received by each token, step by step")
-drawn = trajectories.plot_sink_positions(pair, says)
-caption = f"one prompt, sum over all queries so far; rings mark sinks. {says}"
-figures.save_figure(run, drawn, "sink_positions", trajectories.positions_table(pair), caption)
-
-# %% [markdown]
-# The same one step at a time, in reading order, with a slider. In the picture empty cells are
-# masks, grey cells do not exist yet, and red frames mark sinks. The slider needs no kernel. A place
-# that runs no scripts, such as GitHub or a notebook that Jupyter does not trust yet, shows the
+#
+# Beneath it the same one step at a time, in reading order, with a slider. In the picture empty cells
+# are masks, grey cells do not exist yet, and red frames mark sinks. The slider needs no kernel. A
+# place that runs no scripts, such as GitHub or a notebook that Jupyter does not trust yet, shows the
 # picture of the last step, and all steps in turn here:
 #
 # ![All steps: masks are filled, tokens appended](../figures/01_sink_variance/sink_positions.gif)
 
 # %%
 from IPython.display import display
-from sinkprune_companion.figures import step_views
+from sinkprune_companion.figures import figures, forests, step_views, trajectories
+from sinkprune_companion.pages.titles import title
 
-last = trajectories.positions_table(pair).query("step == @steps - 1")
+pair = []
+for kind in sink_measures.SHORT:
+    head = f"{kind} ({models[kind].name}), {READINGS[LITERAL].label}"
+    given = (models[kind], traces[kind], 0, head, READINGS[LITERAL], sink_std)
+    pair.append(trajectories.panel(*given))
+says = title(run, "sink_positions", "Attention received by each token, step by step")
+drawn = trajectories.plot_sink_positions(pair, says)
+caption = f"one prompt, sum over all queries so far; rings mark sinks. {says}"
+positions = trajectories.positions_table(pair)
+display(figures.save_figure(run, drawn, "sink_positions", positions, caption))
+
+
+last = positions.query("step == @steps - 1")
 drawn = trajectories.plot_writing(pair, steps - 1)
 says = "The text and its sinks, step by step"
 written = figures.save_figure(run, drawn, "writing", last, f"{says}: the last step, one prompt")
 traced = [(models[kind], one) for kind, one in traces.items()]
-views = step_views.views(traced[:2], 1, sink_std)
+views = step_views.views(traced[:2], prompts=1, sink_std=sink_std)
 display(written, step_views.save_slider(run, "writing", says, step_views.data(views, steps)))
-views = step_views.views(traced, 4, sink_std, layers=True)  # for the sink explorer of the site
+views = step_views.views(traced, prompts=4, sink_std=sink_std, layers=True)  # for the site
 caption = "attention mass per token, step and layer, of the first prompts and all models, quantised"
 step_views.save_explorer(run, "explorer", caption, step_views.data(views, steps, pick=True))
 shown = sorted({*range(0, steps, -(-steps // 24)), steps - 1})  # 24 frames at most
@@ -268,18 +289,18 @@ _ = trajectories.save_animation(run, frames, "sink_positions")
 # %% [markdown]
 # ## Reading by reading, condition by condition
 #
-# A causal step can be read in other ways than by the sum.
+# There are other ways to define an AR step.
 #
 # * *Newest queries alone*: the step's own window, without older queries. Whatever is near receives
-#   attention for a moment and counts as a sink.
+#   attention for a moment and counts as a sink, which speaks against the claim.
 # * *In even shares*: mass divided by what the key would receive if attention were even. A key that
 #   few queries have seen weighs more.
 # * *Rulli et al.'s threshold* (arXiv 2510.15731): a sink exceeds the mean of the other keys by
 #   three even shares.
 #
-# For the DLM all of them but the threshold are the same. The last panel shows why they differ for
-# the AR model: the share of a step's queries that are new. The second figure has the literal
-# reading, with one thing changed at a time; there lengths are compared by position over length.
+# Only the threshold changes anything for the DLM. The last panel has the share of a step's queries
+# that are new. The second figure has the literal reading, with one thing changed at a time; its
+# first panel divides positions by the text's length.
 
 # %%
 METRICS = {
@@ -304,14 +325,14 @@ figures.save_figure(run, drawn, "conditions", literal, caption)
 #
 # The mass above is a mean over layers. Here every layer has sinks of its own, in the literal
 # reading. The table names the tokens that are sinks; persistence is the share of steps in which a
-# position is one, and from 0.8 a sink counts as stable. For the DLM it is the token that stands at
-# the position at that step, which can be the mask token.
+# position is one. In the DLM a position may hold the mask token at one step and a word at the next;
+# the table counts them apart.
 
 # %%
 from sinkprune_companion.run.shown import Folded, reading
 
 layers = pd.concat(layers, ignore_index=True)
-found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in WIDE}
+found |= {f"{name}_difference_layers": sink_measures.difference(layers, name) for name in PAIRED}
 run.find(found)
 LAYERS = {name: METRICS[name] for name in ("overlap", "stable_share")}
 LAYERS["top_share"] = "attention to the strongest key"
@@ -321,73 +342,86 @@ means = [
 ]
 says = title(run, "layers", "Sinks layer by layer")
 axes = {"layer": "layer (0 is the first)", "value": ""}
-options = {"title": says, "panel": "measure", "sharey": False}
 curves = (pd.concat(means), "layer", "value", "kind", axes, ("low", "high"))
-drawn = figures.plot_curves(*curves, **options)
+drawn = figures.plot_curves(*curves, title=says, panel="measure", sharey=False)
 display(figures.save_figure(run, drawn, "layers", layers, f"bars: 95 % intervals. {says}"))
 Folded(pd.concat(tokens).set_index(["kind", "token"]), "Which tokens are sinks")
 
 # %% [markdown]
 # ## Do random weights pass?
 #
-# The same two architectures with random weights, which both kinds share, in the main condition. A
-# measure in which they differ as the trained pair does, decides nothing by itself: it comes from the
-# direction of attention and from how steps are read, not from what was learned.
+# The same two architectures with random weights, which both kinds share, in the main condition. If
+# they differ in the same direction, that measure cannot show what training did: the direction of
+# attention and the way to define a step are enough. Attention is almost even there, and the rule
+# still finds sinks, the largest fluctuations. A unit is a seed: its mean over prompts.
 
 # %%
 rows = []
 for number in range(null_seeds):
     for kind in sink_measures.SHORT:
-        untrained = random_null.with_random_weights(models[kind], number, dtype, run.device)
-        given = (run, untrained, untrained.fingerprint(), main, other_prompts, how, seed)
+        lm = random_null.with_random_weights(models[kind], number, dtype, run.device)
+        given = (run, lm, lm.fingerprint(), main, other_prompts, how, seed)
         part = sink_records.Continued(*given).readings(*rule)
-        rows.append(part.assign(prompt=part.prompt + number * other_prompts, kind=kind))
-null = pd.concat(rows) if rows else in_main[:0]
-for name, part in null.groupby("reading", sort=False):
+        rows.append(part.assign(kind=kind, seed=number))
+untrained = pd.concat(rows) if rows else in_main[:0].assign(seed=0)
+of_seed = untrained.groupby(["reading", "label", "kind", "seed"], sort=False, as_index=False)
+of_seed = of_seed.mean(numeric_only=True).assign(prompt=lambda table: table.seed)
+for name, part in of_seed.groupby("reading", sort=False):
     ending = "" if name == LITERAL else f"_{name}"
-    for metric in WIDE:
+    for metric in PAIRED:
         found[f"null_{metric}_difference{ending}"] = sink_measures.difference(part, metric)
     for kind, short in sink_measures.SHORT.items():
         found[f"null_stable_share_{short}{ending}"] = sink_measures.stable_share(part, kind)
 run.find(found)
 
 # %% [markdown]
-# Two measures of the trained pair beside those of random weights. And how many prompts speak for the
-# mean, which a few can carry: a sign test (prompts that are tied count for neither) and Wilcoxon's
-# test, for the temporal variance.
+# Two measures of the trained pair beside those of random weights. Then every prompt, as a few can
+# carry a mean, and a count of the prompts in which the DLM's sinks move more, with a sign test (ties
+# count for neither) and Wilcoxon's test.
 
 # %%
 panels = []
 for metric in ("temporal_variance", "stable_share"):
-    for weights, part in {"trained": in_main, "random": null}.items():
+    for weights, part in {"trained": in_main, "random": of_seed}.items():
         means = figures.intervals(part, ["label", "kind"], metric)
         panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
 means = pd.concat(panels)
 says = title(run, "null", "Measures of how sinks move, of trained and of random weights")
 drawn = forests.plot_rows(means, "panel", "label", "", says, hue="kind", sharex=False)
-display(figures.save_figure(run, drawn, "null", means, f"means over prompts. {says}"))
+caption = f"means over prompts, and over seeds of random weights. {says}"
+display(figures.save_figure(run, drawn, "null", means, caption))
 
-counted = {part.label.iloc[0]: part for _, part in in_main.groupby("reading", sort=False)}
-counted |= {part.what.iloc[0]: part for _, part in literal.groupby("condition", sort=False)}
-counted["random weights"] = null[null.reading == LITERAL]
+parts = {part.label.iloc[0]: part for _, part in in_main.groupby("reading", sort=False)}
+del parts[READINGS["newest_shares"].label]  # it has the sinks of the newest queries alone
+if "first_token" in set(literal.condition):
+    parts["sum, behind a special first token"] = literal[literal.condition == "first_token"]
+for number, part in untrained[untrained.reading == LITERAL].groupby("seed"):
+    parts[f"sum, random weights {number}"] = part
+gaps = pd.concat(
+    [gap(part).rename("value").to_frame().assign(row=name) for name, part in parts.items()]
+)
+says = title(run, "prompts", "How much more the DLM's sinks move, prompt by prompt")
+drawn = forests.plot_units(gaps, "row", "temporal variance, DLM − AR (positions²)", says)
+display(
+    figures.save_figure(run, drawn, "prompts", gaps.reset_index(), f"a point per prompt. {says}")
+)
 counts = {
-    name: random_null.paired_counts(part, "temporal_variance")
-    for name, part in counted.items()
-    if part.prompt.nunique() > 1
+    name: random_null.paired_counts(part, "temporal_variance") for name, part in parts.items()
 }
 pd.DataFrame(counts).T.round(3)
 
 # %% [markdown]
 # ## How many sinks stay, by length and where pruning looks
 #
-# The share of sink occurrences at stable positions, in the literal reading.
+# The share of stable sinks in the literal reading; intervals over prompts, calibration sequences or
+# seeds of random weights.
 
 # %%
 shares = []
 for name, part in literal.groupby("condition", sort=False):
     if name == "main" or name.startswith("tokens_"):
         shares.append(part.assign(where=f"writing {part.tokens.iloc[0]:,} tokens"))
-shares += [*at_noise, null[null.reading == LITERAL].assign(where="random weights")]
+shares += [*at_noise, of_seed[of_seed.reading == LITERAL].assign(where="random weights")]
 table = pd.concat(shares).assign(panel="share of stable sinks")
 means = figures.intervals(table, ["panel", "where", "kind"], "stable_share")
 says = title(run, "stability", "How many sinks stay, by what is looked at")
@@ -397,10 +431,10 @@ figures.save_figure(run, drawn, "stability", means, f"means over prompts. {says}
 # %% [markdown]
 # ## The reading
 #
-# Below it are all numbers: temporal variance in squared positions, spatial variance in squared mass
+# All numbers follow it: temporal variance in squared positions, spatial variance in squared mass
 # with a mean of 1, overlap and stable share as shares. A name without an ending means the literal
-# reading in the main condition. An ending names another reading, another condition, or the mean over
-# layers with sinks of their own.
+# reading in the main condition. An ending names another reading or condition; *layers* has sinks
+# found per layer, then averaged.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -415,8 +449,7 @@ Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
 # 1. Set `temperature` to 0. Do the models repeat themselves, and do sinks move less?
 # 2. Set `sink_std` to 3. Expect fewer sinks. Do more of them stay?
 #
-# **What this does not show.** One pair of small models (135M parameters). How the paper divides a
-# causal text into steps is not known, and the reading that its formula suggests favours its claim.
-# The pair differs in direction and objective. Its adapters have read few tokens, and not equally
-# many. Whether a model *needs* a sink that moves is another question:
+# **What this does not show.** One pair of small models (135M parameters), which differ in direction
+# and objective, write different texts, and were not trained on equally many tokens. How the paper
+# divides a causal text into steps is not known. Whether a model *needs* a sink that moves is another question:
 # [notebook 02](02_hiding_sinks.ipynb) hides it.

@@ -78,7 +78,7 @@ class Continued:
         return self._table("tokens", measure, sink_std)
 
     def _table(self, name: str, measure: Callable[..., pd.DataFrame], *rule: float) -> pd.DataFrame:
-        key = self._key(self.prompts_BT) | {"rule": rule}
+        key = self._key(self.prompts_BT) | {"kind": self.lm.kind, "rule": rule}  # kinds may share weights
         frame = self.run.record(f"sink-{name}", lambda: measure(self.trace(), *rule), REVISION, **key)
         return frame.drop(columns=["model", "seed"])
 

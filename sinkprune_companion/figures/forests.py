@@ -271,6 +271,33 @@ def plot_by_row(
     return plot_rows(means, "metric", row, "points: means", title, hue="kind", sharex=sharex)
 
 
+def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure:
+    """Draw `value` of every unit as a point, a row per value of a column, and beneath the points their mean
+    with its 95 % interval.
+    """
+    names = frame[row].drop_duplicates().tolist()
+    means = intervals(frame, [row], "value").set_index(row)
+    figure, axes = canvas(size=(7.6, 1.3 + 0.42 * len(names)))
+    axis = axes[0, 0]
+    axis.axvline(0, color=BLACK, lw=0.9)
+    for place, name in enumerate(names):
+        values = frame.value[frame[row] == name]
+        heights = place + np.linspace(-0.3, 0.05, len(values))
+        axis.plot(values, heights, "o", color=BLUE, ms=3.2, alpha=0.45, mew=0)
+        if name in means.index:
+            mean = means.loc[name]
+            axis.plot([mean.low, mean.high], [place + 0.25] * 2, color=RED, lw=1.6)
+            axis.plot(mean.value, place + 0.25, "D", color=RED, ms=5)
+    linear = linear_part(frame.value)
+    if linear:
+        axis.set_xscale("symlog", linthresh=linear)
+    axis.set_yticks(range(len(names)), names, fontsize=8.5)
+    axis.set_ylim(len(names) - 0.5, -0.6)
+    axis.set_xlabel(f"{xlabel}\npoints: units; diamonds: means with 95 % intervals", fontsize=8.5)
+    titled(figure, title)
+    return figure
+
+
 def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
     """Return the data of a forest plot, a row per estimate.
 
