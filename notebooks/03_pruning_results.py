@@ -404,7 +404,7 @@ pairs = [("noised-dense", name) for name in ("other text", "wanda", "unstable", 
 if first_seed == 0 or not run.is_cell:
     masks = run.record(
         "masks",
-        lambda: mask_differences(dlm, {n: (*each, None) for n, each in compared.items()}, pairs),
+        lambda: mask_differences(dlm, compared, pairs),
         variants={name: [recipe, each.fingerprint] for name, (recipe, each) in compared.items()},
         pairs=pairs,
         fingerprint=fingerprint,

@@ -9,21 +9,21 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from sinkprune_companion.experiments.variants import SharedStatistics, pruned
+from sinkprune_companion.experiments.variants import pruned
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.recipe import Recipe
 
 
 def kept_masks(
-    lm: LanguageModel, recipe: Recipe, calibration: Calibration | None, shared: SharedStatistics | None = None
+    lm: LanguageModel, recipe: Recipe, calibration: Calibration | None
 ) -> dict[tuple[int, str], np.ndarray]:
     """Return which weights are not zero after pruning by `recipe`; the weights come back.
 
     Packed bits of (O, I), by number of the layer and name of the linear.
     """
     masks = {}
-    with pruned(lm, recipe, calibration, shared, progress=False):
+    with pruned(lm, recipe, calibration, progress=False):
         for layer, block in enumerate(lm.blocks):
             for name, linear in lm.linears(block).items():
                 masks[layer, name] = np.packbits((weight_OI(linear) != 0).cpu().numpy())
@@ -32,14 +32,14 @@ def kept_masks(
 
 def mask_differences(
     lm: LanguageModel,
-    variants: dict[str, tuple[Recipe, Calibration | None, SharedStatistics | None]],
+    variants: dict[str, tuple[Recipe, Calibration | None]],
     pairs: Sequence[tuple[str, str]],
 ) -> pd.DataFrame:
     """Return the share of kept weights that differ between two masks, for every pair, layer and linear.
 
     Columns `one`, `other`, `layer`, `linear`, `differ` = 1 - (kept by both) / (mean number kept): 0 for equal
     masks, 1 for masks that keep nothing in common; two random masks of sparsity s have s. `variants` maps
-    names to a recipe, its calibration text and the statistics it shares with others.
+    names to a recipe and its calibration text.
     """
     masks = {name: kept_masks(lm, *variants[name]) for name in dict.fromkeys(chain.from_iterable(pairs))}
     rows = []

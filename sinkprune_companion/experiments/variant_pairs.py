@@ -11,9 +11,7 @@ import pandas as pd
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 
 
-def pivot(
-    frame: pd.DataFrame, repetition: str = "seed", unit: str = "sequence", value: str = "value"
-) -> np.ndarray:
+def pivot(frame: pd.DataFrame) -> np.ndarray:
     """Return the values of one variant as an array (R, N).
 
     Raises ValueError when there are none or a cell is missing.
@@ -22,7 +20,7 @@ def pivot(
         raise ValueError(
             "no record of a variant that is to be compared: measure it first, or leave the comparison out"
         )
-    values_RN = frame.pivot(index=repetition, columns=unit, values=value).to_numpy()
+    values_RN = frame.pivot(index="seed", columns="sequence", values="value").to_numpy()
     if np.isnan(values_RN).any():
         raise ValueError("some repetitions lack some sequences: differences would not be paired")
     return values_RN

@@ -6,9 +6,8 @@ shows them, and the figure says so.
 
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -49,7 +48,7 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     figure.set_layout_engine(None)  # the layout is found once, for the first file
     with atomic(folder / f"{name}.pdf") as partial:
         undated = {"CreationDate": None, "Producer": None, "Creator": None}
-        with _date_of_fonts():
+        with mock.patch.dict(os.environ, {DATE: os.environ.get(DATE, "0")}):  # of fonts inside the file
             figure.savefig(partial, format="pdf", metadata=undated)
     save_table(run, name, data, caption)
     for suffix in (".png", ".pdf"):
@@ -82,18 +81,6 @@ def add_file(run: Run, name: str, file: Path) -> None:
     content = read_json(about)
     content["files"][file.name] = file_digest(file)
     write_json(about, content)
-
-
-@contextmanager
-def _date_of_fonts() -> Iterator[None]:
-    """Give fonts inside a PDF a fixed date; the variable for it is as before when the block ends."""
-    before = os.environ.get(DATE)
-    os.environ.setdefault(DATE, "0")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[DATE]
 
 
 def with_palette(png: bytes) -> bytes:

@@ -256,19 +256,17 @@ def plot_rows(
     return figure
 
 
-def plot_by_row(
-    frame: pd.DataFrame, row: str, metrics: dict[str, str], title: str, sharex: bool = False
-) -> Figure:
+def plot_by_row(frame: pd.DataFrame, row: str, metrics: dict[str, str], title: str) -> Figure:
     """Draw one panel per metric, one row per value of the column `row`, and both kinds of model in each.
 
     `frame` has a line per unit (a prompt or sequence) with `kind`, `row` and a column per metric; `metrics`
-    maps columns to axis labels with units. `sharex` gives all panels one axis.
+    maps columns to axis labels with units.
     """
     parts = []
     for column, label in metrics.items():
         parts.append(intervals(frame, [row, "kind"], column).assign(metric=label))
     means = pd.concat(parts, ignore_index=True)
-    return plot_rows(means, "metric", row, "points: means", title, hue="kind", sharex=sharex)
+    return plot_rows(means, "metric", row, "points: means", title, hue="kind", sharex=False)
 
 
 def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure:

@@ -214,38 +214,26 @@ def findings(folder: Path) -> dict[str, Estimate]:
 # verdicts
 
 
-def verdicts(
-    claims: Iterable[Claim], estimates: Mapping[str, Estimate], notebook: str | None = None
-) -> pd.DataFrame:
-    """Return the claims table; with `notebook`, the rows which that notebook decides.
+def verdicts(claims: Iterable[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:
+    """Return the claims table.
 
     p-values are corrected over the whole family (Holm), of which rows without a finding count as 1: the
     correction does not depend on which notebooks ran.
     """
     claims = list(claims)
     known = {**others.findings(), **estimates}
-    corrected = corrected_p_values(claims, known)
-    rows = [_row(claim, known.get(claim.finding or ""), corrected.get(claim.id)) for claim in claims]
-    table = pd.DataFrame(rows).set_index("id")
-    return table if notebook is None else table[table.notebook == notebook]
-
-
-def corrected_p_values(claims: Iterable[Claim], estimates: Mapping[str, Estimate]) -> dict[str, float]:
-    """Return the p-values of rows that have a finding, by id, corrected over their family (Holm)."""
-    families: dict[str, list[Claim]] = {}
-    for claim in claims:
-        if claim.finding:
-            families.setdefault(claim.family, []).append(claim)
-    corrected = {}
-    for members in families.values():
-        p_values = []
-        for claim in members:
-            estimate = estimates.get(claim.finding)
-            p_values.append(1.0 if estimate is None else estimate.p_value(claim.against))
-        for claim, p in zip(members, verdict_rule.holm(p_values), strict=True):
-            if claim.finding in estimates:
-                corrected[claim.id] = float(p)
-    return corrected
+    decided = {claim.id: known[claim.finding] for claim in claims if claim.finding in known}
+    p_values = {claim.id: decided[claim.id].p_value(claim.against) for claim in claims if claim.id in decided}
+    asked = pd.DataFrame(
+        [(claim.id, claim.family, p_values.get(claim.id, 1.0)) for claim in claims if claim.finding],
+        columns=["id", "family", "p"],
+    ).set_index("id")
+    corrected = asked.groupby("family").p.transform(lambda p: verdict_rule.holm(p.tolist()))
+    rows = [
+        _row(claim, decided.get(claim.id), float(corrected[claim.id]) if claim.id in decided else None)
+        for claim in claims
+    ]
+    return pd.DataFrame(rows).set_index("id")
 
 
 def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:

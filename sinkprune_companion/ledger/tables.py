@@ -41,16 +41,16 @@ def counts(table: pd.DataFrame) -> str:
     return markdown_table(["rows", *VERDICTS], rows)
 
 
-def as_markdown(table: pd.DataFrame, root: str | None = "") -> str:
+def as_markdown(table: pd.DataFrame, root: str = "") -> str:
     """Return the table in Markdown for a page from which `root` leads to the project, with kinds marked.
 
     Claim, verdict and number come first, so that they are what a narrow screen shows; an interval stays on
-    one line. Without `root` (None) no row names its notebook.
+    one line.
     """
     rows = []
     for row in table.itertuples():
         measured = row.metric
-        if row.notebook and root is not None:
+        if row.notebook:
             measured += f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)"
         rows.append(
             [

@@ -52,14 +52,9 @@ def pages(folder: Path) -> dict[str, str]:
         "sources": sources,
     }
     texts = {name: render_results(template, results, **known) for name, template in PAGES.items()}
-    texts["README.md"] = _with_badges(texts["README.md"])
+    badges = address.address(project_root())  # of the repository, if it has one
+    texts["README.md"] = address.with_badges(texts["README.md"], address.FIRST, badges)
     return texts
-
-
-def _with_badges(readme: str) -> str:
-    """Return README with the badges of the repository's address, if it has one."""
-    root = project_root()
-    return address.with_badges(readme, address.FIRST, address.address(root))
 
 
 def write() -> list[Path]:

@@ -84,7 +84,7 @@ def masks(run, lm, make_ids) -> dict[str, list[float]]:
     recipes = {
         name: preset(name, sparsity=0.5, noise_levels=3) for name in ("noised-dense", "unstable", "wanda")
     }
-    named = {name: (recipe, text, None) for name, recipe in recipes.items()}
+    named = {name: (recipe, text) for name, recipe in recipes.items()}
     frame = mask_differences(lm, named, [("noised-dense", "unstable"), ("noised-dense", "wanda")])
     return {other: numbers(part, ["differ"]) for other, part in frame.groupby("other")}
 
@@ -104,7 +104,7 @@ def trajectory(run, lm, make_ids) -> dict[str, list[float]]:
 
 
 def readings(run, lm, make_ids) -> dict[str, list[float]]:
-    frame = sink_measures.by_reading(trace(lm, make_ids(2, 8), SAMPLER, 0), 1.0, 0.6)
+    frame = sink_measures.by_reading(trace(lm, make_ids(2, 8), SAMPLER, 0), 1.0, 0.6).fillna(-1)
     return {name: numbers(part, ["overlap", "stable_share"]) for name, part in frame.groupby("reading")}
 
 

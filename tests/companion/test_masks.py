@@ -7,7 +7,6 @@ from scipy import stats
 
 from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.experiments.pruning_findings import mask_findings
-from sinkprune_companion.experiments.variants import SharedStatistics
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.blocks import weights_kept
 from sinkprune_core.pruning.engine import prune
@@ -24,9 +23,8 @@ def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, 
         "wanda": preset("wanda", sparsity=0.5),
         "unstable": preset("unstable", sparsity=0.7, noise_levels=2),
     }
-    shared = SharedStatistics(tiny_dlm, recipes.values(), calibration)
     before = {name: value.clone() for name, value in tiny_dlm.model.state_dict().items()}
-    variants = {name: (recipe, calibration, shared) for name, recipe in recipes.items()}
+    variants = {name: (recipe, calibration) for name, recipe in recipes.items()}
     found = mask_differences(tiny_dlm, variants, [("wanda", "unstable")])
     for name, value in tiny_dlm.model.state_dict().items():
         assert torch.equal(value, before[name]), "weights come back"
