@@ -82,12 +82,6 @@ def prompt_counts() -> dict[str, int]:
     return {"dlm": int(dlm), "ar": int(ar), "all": len(difference)}
 
 
-def stable_shares() -> dict[str, dict[str, float]]:
-    """Return the mean share of sinks at stable positions, by condition and kind of model."""
-    frame = pd.read_csv(project_root() / "figures" / "01_sink_variance" / "conditions.csv")
-    return frame.groupby(["condition", "kind"]).stable_share.mean().unstack().T.to_dict()
-
-
 def filled_right(level: float) -> dict[str, float]:
     """Return the share of masked tokens that the DLM fills right, by kind of text, at a share of masks."""
     file = PACKAGE / "data" / "adapters" / ADAPTERS["diffusion"] / "measures.json"
