@@ -386,10 +386,10 @@ for metric in ("temporal_variance", "stable_share"):
         means = figures.intervals(part, ["label", "kind"], metric)
         panels.append(means.assign(panel=f"{METRICS[metric]},\n{weights} weights"))
 means = pd.concat(panels)
-says = title(run, "null", "Measures of how sinks move, of trained and of random weights")
+says = title(run, "random_weights", "Measures of how sinks move, of trained and of random weights")
 drawn = forests.plot_rows(means, "panel", "label", "", says, hue="kind", sharex=False)
 caption = f"means over prompts, and over seeds of random weights. {says}"
-display(figures.save_figure(run, drawn, "null", means, caption))
+display(figures.save_figure(run, drawn, "random_weights", means, caption))
 
 parts = {part.label.iloc[0]: part for _, part in in_main.groupby("reading", sort=False)}
 del parts[READINGS["newest_shares"].label]  # it has the sinks of the newest queries alone

@@ -288,7 +288,7 @@ def plot_units(frame: pd.DataFrame, row: str, xlabel: str, title: str) -> Figure
             axis.plot(mean.value, place + 0.25, "D", color=RED, ms=5)
     linear = linear_part(frame.value)
     if linear:
-        axis.set_xscale("symlog", linthresh=linear)
+        axis.set_xscale("symlog", linthresh=10.0 ** np.ceil(np.log10(linear)), linscale=0.7)
     axis.set_yticks(range(len(names)), names, fontsize=8.5)
     axis.set_ylim(len(names) - 0.5, -0.6)
     axis.set_xlabel(f"{xlabel}\npoints: units; diamonds: means with 95 % intervals", fontsize=8.5)
