@@ -408,7 +408,7 @@ display(
 counts = {
     name: random_null.paired_counts(part, "temporal_variance") for name, part in parts.items()
 }
-pd.DataFrame(counts).T.round(3)
+pd.DataFrame(counts).T.map("{:.3g}".format)
 
 # %% [markdown]
 # ## How many sinks stay, by length and where pruning looks
