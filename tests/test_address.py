@@ -9,6 +9,8 @@ import address
 import nbformat
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(file.stem for file in (ROOT / "notebooks").glob("*.py"))
 URL = "https://github.com/some-owner/a.name"

@@ -7,6 +7,8 @@ from lm_eval.tasks import TaskManager
 
 from sinkprune_companion.harness import benchmarks
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip(
     "repo2docker", reason="jupyter-repo2docker is not installed (it comes with the extra `dev`)"
 )

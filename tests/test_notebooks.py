@@ -105,6 +105,7 @@ def test_committed_outputs_are_clean(name):
 # parameters
 
 
+@pytest.mark.slow
 def test_papermill_shows_a_bad_parameter_as_one_line_and_stops(tmp_path):
     source = tmp_path / "in.ipynb"
     nbformat.write(jupytext.read(ROOT / "notebooks" / "00_start_here.py"), source)

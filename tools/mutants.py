@@ -102,7 +102,7 @@ def killer(copy: Path, module: Path, source: str, tests: list[str]) -> str:
     target = copy / module.relative_to(ROOT)
     original = target.read_text(encoding="utf-8")
     target.write_text(source, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=TIMEOUT)
     except subprocess.TimeoutExpired:

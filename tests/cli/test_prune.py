@@ -16,6 +16,8 @@ from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.seeds import generator
 
+pytestmark = pytest.mark.slow
+
 NOT_FETCHED = "GSAI-ML/LLaDA-8B-Base"
 
 

@@ -25,6 +25,8 @@ from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
 from sinkprune_core.pruning.recipe import check, preset
 
+pytestmark = pytest.mark.slow
+
 EVERY = [*published.results(), *published.unprinted()]
 FIRST = {row.model: row for row in reversed([*published.unprinted()])}.values()  # of every model
 SIZES = {"README.md": 9_000, "docs/results.md": 25_000}  # bytes

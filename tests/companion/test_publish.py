@@ -12,6 +12,8 @@ from hostile.fuzz_publishing import NAMES, PROFILE, finished_run, seen
 
 from sinkprune_companion.run import publish
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ from sinkprune_companion.run.texts import calibration_draw, held_out_texts
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.pruning.recipe import preset
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch) -> Run:

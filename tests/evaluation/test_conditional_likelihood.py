@@ -19,6 +19,8 @@ from sinkprune_core.evaluation.protocols import PROTOCOLS, Protocol, protocol
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
+pytestmark = pytest.mark.slow
+
 
 def whole_logits(lm, ids: list[int]) -> torch.Tensor:
     return lm.model(torch.tensor([ids]), use_cache=False).logits[0].double()

@@ -9,6 +9,8 @@ import torch
 from sinkprune_core.evaluation.maskings import drawn_masks, maskings
 from sinkprune_core.seeds import generator
 
+pytestmark = pytest.mark.slow
+
 
 def subsets(length: int) -> set[tuple[int, ...]]:
     """Return every way to mask at least one of so many tokens."""

@@ -15,6 +15,8 @@ from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol
 
+pytestmark = pytest.mark.slow
+
 
 def run(model, manager, tasks, **options):
     return simple_evaluate(model, tasks=list(tasks), task_manager=manager, bootstrap_iters=0, **options)

@@ -16,6 +16,8 @@ from sinkprune_companion.harness.local_tasks import local_tasks
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path) -> Path:

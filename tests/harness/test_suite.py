@@ -20,6 +20,8 @@ from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.suite import GROUPS, TASKS, items
 from sinkprune_core.evaluation.two_choice import accuracy
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "suite_builder.py"
 spec = importlib.util.spec_from_file_location("suite_builder", SCRIPT)
 suite_builder = importlib.util.module_from_spec(spec)

@@ -18,6 +18,8 @@ from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
 from sinkprune_core.sinks.trace import trace
 
+pytestmark = pytest.mark.slow
+
 SAMPLER = Sampler(length=4, steps=2, block=None)
 SHORT = Protocol(draws=2, grid=1, chunk=2, context=4)
 ITEMS = [

@@ -19,6 +19,8 @@ from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.sinks.trace import trace
 
+pytestmark = pytest.mark.slow
+
 SAMPLER = Sampler(length=8, steps=4, block=4)
 
 

@@ -26,6 +26,8 @@ from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PROPAGATION, Recipe
 from sinkprune_core.pruning.report import Report
 from sinkprune_core.pruning.structured import plan
 
+pytestmark = pytest.mark.slow
+
 LAYERS = 3
 
 

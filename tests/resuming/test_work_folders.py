@@ -24,6 +24,8 @@ from sinkprune_core.pruning import engine
 from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.recipe import Recipe
 
+pytestmark = pytest.mark.slow
+
 SEQUENTIAL = Recipe(noise_levels=2)
 OWL = Recipe(allocation="owl", owl_m=2.0)
 DENSE_GRAM = Recipe("sparsegpt", propagation="dense", block_size=16)

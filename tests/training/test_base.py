@@ -13,6 +13,8 @@ from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.models.loading import load
 
+pytestmark = pytest.mark.slow
+
 BASES = {
     "llama": "meta-llama/Llama-3.1-8B",
     "qwen2": "Qwen/Qwen2.5-7B",

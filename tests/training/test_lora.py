@@ -8,6 +8,8 @@ from sinkprune_companion.training import losses
 from sinkprune_companion.training.checkpoint import step_of
 from sinkprune_companion.training.lora import train
 
+pytestmark = pytest.mark.slow
+
 LOSSES = ("nelbo_samples_crops", "nelbo_samples_beginnings", "nelbo_documentation_crops")
 
 
