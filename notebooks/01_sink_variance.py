@@ -451,5 +451,5 @@ Folded(listed(known, prompts=[estimate.units for estimate in known.values()]))
 #
 # **What this does not show.** One pair of small models (135M parameters), which differ in direction
 # and objective, write different texts, and were not trained on equally many tokens. How the paper
-# divides a causal text into steps is not known. Whether a model *needs* a sink that moves is another question:
-# [notebook 02](02_hiding_sinks.ipynb) hides it.
+# divides a causal text into steps is not known. Whether a model *needs* a sink that moves
+# is another question: [notebook 02](02_hiding_sinks.ipynb) hides it.
