@@ -251,39 +251,17 @@ if shown:
     display(figures.save_figure(run, drawn, "parts_at_75", forest_table(shown), caption))
 
 # %% [markdown]
-# ## The figure: where noised text helps SparseGPT
-#
-# By sparsity, on as much text. The margin below which a difference does not matter grows with the
-# damage: the table below has that of every row.
-
-# %%
-noised = {}
-for place in places:
-    name = f"sparsegpt_noised_minus_sparsegpt_clean_{place.replace(':', '_')}"
-    if name in found:
-        noised[place if ":" in place else f"{place} %"] = found[name].with_margin(None)
-if noised:
-    title = titles.title(run, "noised_by_sparsity", "Noised − clean text, in SparseGPT")
-    drawn = forests.plot_forest(noised, "difference in NELBO (nats per token)", title=title)
-    caption = f"{title}: paired differences in NELBO, with 95 % intervals."
-    display(figures.save_figure(run, drawn, "noised_by_sparsity", forest_table(noised), caption))
-
-# %% [markdown]
 # ## The figure: damage against sparsity
 #
-# Of recipes with Wanda's scores and of SparseGPT, on a logarithmic axis.
+# Of four recipes, on a logarithmic axis.
 
 # %%
-scored = {"official": "Wanda's scores", "search": "SparseGPT"}
-lines = costs[costs.recipe.isin(["wanda", "paper", GRID, LEVELS, *searched])]
-lines = lines[lines.place.str.endswith("%") & lines.part.isin(scored)]  # no patterns N:M
+lines = costs[costs.recipe.isin(["wanda", "paper", GRID, LEVELS])]
 if len(lines):
-    lines = lines.assign(
-        sparsity=lines.place.str.rstrip(" %").astype(float), scores=lines.part.map(scored)
-    )
-    title = titles.title(run, "damage", "What recipes cost, against sparsity")
+    lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))
+    title = titles.title(run, "damage", "What four recipes cost, against sparsity")
     labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
-    how = {"logy": True, "dodge": 0.4, "title": title, "panel": "scores"}
+    how = {"logy": True, "dodge": 0.4, "title": title}
     drawn = figures.plot_curves(
         lines, "sparsity", "value", "recipe", labels, ("low", "high"), **how
     )
@@ -309,7 +287,7 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `places` to `["2:4"]`. Does noised text help there?
+# 1. Set `places` to `["50"]`. Noised text is expected to make no difference there.
 # 2. Add `"sparsegpt, noised, owl"` to `searched`. Do layers of different sparsity add to the gain?
 
 # %% [markdown]
