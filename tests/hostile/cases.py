@@ -109,6 +109,7 @@ class Bench:
                 assert outcome.status == 0, outcome.said
                 assert left_over(folder) == []
                 self.known[way] = made(folder), outcome.events
+                assert self.known[way][0], f"{way} has made nothing that a kill could damage"
         return self.known[way]
 
 

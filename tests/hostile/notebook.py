@@ -9,7 +9,7 @@ from pathlib import Path
 from notebook_cells import run_cells
 
 from sinkprune_companion.cli.main import INTERRUPTED, sentence
-from sinkprune_core import files
+from sinkprune_companion.run import parameters, records
 
 NAME = "study"
 SOURCE = """
@@ -55,7 +55,7 @@ run.find({"nelbo": interval(table.value), "mass": interval(traced.mass_BSK.flatt
 
 def run(file: Path) -> int:
     """Run the notebook in a file; return an exit status as the command line would."""
-    files.PACKAGE = Path.cwd() / "nowhere"  # results belong to this folder and not to the clone
+    records.project_root = parameters.project_root = Path.cwd  # results belong here and not to the clone
     try:
         run_cells(file.stem, file.parent)
     except KeyboardInterrupt:
