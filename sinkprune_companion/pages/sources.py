@@ -69,16 +69,13 @@ def results_of(folder: Path) -> Results:
 # what sinks do, beside the estimates
 
 
-SMALL = 0.01  # squared positions: a smaller difference between two models is none
-
-
 def prompt_counts() -> dict[str, int]:
     """Return in how many prompts of the main condition whose sinks move more: `dlm`, `ar`, `all`."""
     frame = pd.read_csv(project_root() / "figures" / "01_sink_variance" / "conditions.csv")
     frame = frame[frame.condition == "main"]
     by_kind = frame.pivot(index="prompt", columns="kind", values="temporal_variance")
     difference = by_kind.diffusion - by_kind.autoregressive
-    dlm, ar = (difference > SMALL).sum(), (difference < -SMALL).sum()
+    dlm, ar = (difference > 0).sum(), (difference < 0).sum()
     return {"dlm": int(dlm), "ar": int(ar), "all": len(difference)}
 
 
