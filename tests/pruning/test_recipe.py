@@ -40,12 +40,20 @@ def test_fields_that_cannot_be_are_refused_with_their_value_and_what_is_allowed(
 
 
 def test_every_preset_is_a_recipe_with_a_name_of_its_own():
-    recipes = [preset(name, sparsity=0.25) for name in PRESETS]
-    assert len(set(recipes)) == len({recipe.name for recipe in recipes}) == len(PRESETS)
+    names = [name for name in PRESETS if name != "recommended"]  # which is one of the others
+    recipes = [preset(name, sparsity=0.25) for name in names]
+    assert len(set(recipes)) == len({recipe.name for recipe in recipes}) == len(names)
     assert {recipe.sparsity for recipe in recipes} == {0.25}
     assert {recipe.criterion for recipe in recipes} >= {"magnitude", "wanda", "sparsegpt", "flap"}
     assert {recipe.exclude for recipe in recipes} == set(EXCLUDE)
     assert {recipe.norm_reduction for recipe in recipes} == set(NORM_REDUCTIONS)
+
+
+def test_what_is_recommended_depends_on_the_sparsity():
+    for sparsity, name in ((0.5, "sparsegpt"), (0.74, "sparsegpt"), (0.75, "sparsegpt-noised")):
+        assert preset("recommended", sparsity=sparsity) == preset(name, sparsity=sparsity)
+    assert preset("recommended") == preset("sparsegpt")
+    assert preset("recommended", sparsity=0.9, inputs="clean").inputs == "clean"
 
 
 # what does not fit a model or its text
