@@ -37,6 +37,8 @@ def _plain(value: object) -> object:
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, FunctionType) and value.__module__.startswith("sinkprune_"):
+        return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, FunctionType):  # a user's own choice of calibration tokens
         raise ValueError(
             f"exclude={value.__qualname__!r} is a function, and another one may have its name, so no record "
