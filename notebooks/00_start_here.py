@@ -20,7 +20,7 @@
 # **Question.** What is sink-aware pruning of a diffusion language model, and does it help? A first
 # look: see a sink, score weights with and without it, prune, read what pruned models write, compare.
 #
-# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
+# Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
 # A *diffusion language model* (DLM) writes by denoising: it starts from masks and fills them over
 # many steps, each a forward pass over the whole sequence. A few tokens, the *attention sinks*, draw

@@ -20,7 +20,7 @@
 # **Question.** Notebook 01 asks whether sinks move. A sink that moves may still be needed. So hide
 # the keys that receive most attention, or as many others, and see what that costs.
 #
-# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
+# Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. The first values of
@@ -283,9 +283,10 @@ figures.save_figure(run, drawn, "layers", table, f"what hiding five keys costs. 
 # %% [markdown]
 # **Was a sink hidden at all?** Before, the hidden keys got the share `attention` of all attention.
 # Once they are hidden, the strongest key that remains gets the share `left`; `second` says how
-# often that is position 1. Where `left` is as much as one sink had, another key has taken over, and
-# the cost is not that of being without a sink. Without position 0, the second token of a causal
-# model sees only itself, as the first one did.
+# often that is position 1. Both are means over all layers, also those where nothing is hidden.
+# Where `left` is as much as one sink had, another key has taken over, and the cost is not that of
+# being without a sink. Without position 0, the second token of a causal model sees only itself, as
+# the first one did.
 
 # %%
 strongest = of_main[(of_main.label == "strongest") & (of_main["count"] == COUNT)]

@@ -22,7 +22,7 @@
 # abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
 # whole units? And are the sinks the reason, or what else the official comparison changes?
 #
-# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
+# Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
 # Every variant is scored on the same held-out text, over several calibration draws. Variants of one
 # draw see the same noise. Each draw has noise of its own, so that draws average what noise adds to
@@ -135,7 +135,8 @@ run = start("03_pruning_results", globals())
 # Names with *structured* score whole units; `flap` scores them by FLAP. *Softly* means by the
 # official token weights; `all-sinks` is `paper` with hard masks, one norm and an even grid of levels.
 #
-# A noised recipe sees every sequence at several noise levels. Clean baselines get as many more
+# A noised recipe sees every sequence at `noise_levels` levels, `paper` too, whose preset has the
+# official ten ([notebook 09](09_best_recipe.ipynb) runs that). Clean baselines get as many more
 # sequences, so that all see as many tokens; `wanda-unmatched` shows what that is worth. SparseGPT's
 # recipes are all clean. They get as many sequences as noised recipes, and are compared with each
 # other and with `wanda-unmatched`.

@@ -21,7 +21,7 @@
 # which need no calibration. At the same compute, which gives the better model, and does sink-aware
 # pruning beat its baselines there?
 #
-# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
+# Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
 # *Matched* has four meanings here, and each comparison says which one it uses: the same sparsity of
 # the same weights; the same number of calibration tokens; the same effective FLOPs of generation,
@@ -400,6 +400,6 @@ Folded(listed(found, margin=margins))
 #    steps.
 #
 # **What this does not show.** Tokens are revealed in random order, where samplers take the most
-# confident first. Quality is likelihood, not task accuracy. A small model tolerates pruning less
+# confident first. Quality is likelihood, not task accuracy. A small model may tolerate pruning less
 # than an 8B model does. Time is that of one machine and batch with dense kernels; hardware that
 # skips zeros in 2:4 groups was not timed here.

@@ -21,7 +21,7 @@
 # weights together. Which of them matters? Does it matter which tokens are left out, how the method
 # is set, and which text the pruned model is scored on? And why do so few tokens change so little?
 #
-# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
+# Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
 # Every recipe is scored on the same held-out text, over several calibration draws. Recipes see the
 # same noise in one draw, other noise in the next, and as many calibration tokens. That a switch

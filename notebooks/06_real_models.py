@@ -20,7 +20,7 @@
 # **Question.** The paper prunes models of 7 and 8 billion parameters. What does it take to do the
 # same with one of them, which commands do it, and what did the paper find?
 #
-# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
+# Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
 # By default **no real model is run here**: the plan follows from published shapes, and a tiny random
 # checkpoint in the public format of the chosen model takes all the steps. That checks the code; its

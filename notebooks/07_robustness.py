@@ -22,7 +22,7 @@
 # where all calibration draws are scored under one noise? (Sequences of another length are a parameter that
 # no large run has measured yet.)
 #
-# Time and memory of every profile: [docs/performance.md](../docs/performance.md).
+# Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
 # Profile quick measures two amounts of text, both ways to draw noise, and two lengths. Profile full
 # reads the records that the project keeps, of 16 and of 128 sequences and of two more pairs, whose
