@@ -22,7 +22,7 @@ EXPECTED = {  # what a folder should hold, for messages
     ),
 }
 
-_FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
+_FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(?:-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
 _WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
 
 
@@ -61,12 +61,11 @@ def blimp_files(folder: Path | str) -> dict[str, list[Path]]:
     }
 
 
-def wikitext_files(folder: Path | str) -> dict[str, list[Path]]:
-    """Return the files of each split of WikiText-2 below a folder.
+def wikitext_files(folder: Path | str, split: str) -> list[Path]:
+    """Return the files of one split of WikiText-2 below a folder.
 
-    Where a split is there as raw text and as text with <unk>, the raw text is taken. Files of another
-    WikiText, by the names of their folders, are passed over. Raises ValueError for a split that is there
-    twice.
+    Where it is there as raw text and as text with <unk>, the raw text is taken. Files of another WikiText, by
+    the names of their folders, are passed over. Raises ValueError for a split that is missing or there twice.
     """
     folder = resolved(folder)
     by_split: dict[str, list[Path]] = {}
@@ -74,30 +73,20 @@ def wikitext_files(folder: Path | str) -> dict[str, list[Path]]:
         match = _FILE.fullmatch(file.name)
         if match is None:
             continue
-        prefix, split, _, suffix = match.groups()
+        prefix, name, suffix = match.groups()
         sizes = _WIKITEXT.findall(str(Path(folder.name) / file.relative_to(folder).parent))
         # wiki.test.raw is never anything else, other names need the folder's
         if sizes[-1:] == ["2"] or (not sizes and prefix and suffix in ("raw", "tokens")):
-            by_split.setdefault("validation" if split == "valid" else split, []).append(file)
-    chosen = {}
-    for split in SPLITS:
-        if split in by_split:
-            sources = _by_source(by_split[split])
-            raw = [source for source in sources if "raw" in str(source[0].relative_to(folder))]
-            chosen[split] = _the_only(raw or sources, f"the {split} split of WikiText-2")
-    return chosen
-
-
-def wikitext_split_files(folder: Path | str, split: str) -> list[Path]:
-    """Return the files of one split of WikiText-2 below a folder; raise ValueError where it is not there."""
-    by_split = wikitext_files(folder)
+            by_split.setdefault("validation" if name == "valid" else name, []).append(file)
     if split not in by_split:
         others = f"; it holds {' and '.join(by_split)}: choose one by --split" if by_split else ""
         raise ValueError(
             f"the data folder {folder} holds no {split} split of WikiText-2, "
             f"looked for as {EXPECTED['wikitext']}{others}"
         )
-    return by_split[split]
+    sources = _by_source(by_split[split])
+    raw = [source for source in sources if "raw" in str(source[0].relative_to(folder))]
+    return _the_only(raw or sources, f"the {split} split of WikiText-2")
 
 
 def _by_source(files: Sequence[Path]) -> list[list[Path]]:
