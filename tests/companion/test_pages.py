@@ -129,7 +129,7 @@ def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence(tmp_pa
 
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):
     results = sources.results_of(project_root() / "figures")
-    named = sources.figures_of(results.estimates)
+    named = sources.figures_by_finding()
     page = written["docs/claims_to_figures.md"]
     checked = 0
     for claim in results.ledger:
