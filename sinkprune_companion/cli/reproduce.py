@@ -93,15 +93,11 @@ def run_graph(command: list[str], environment: dict, lock: int, log: Path, optio
 
 def show_progress(process: subprocess.Popen, options: ReproduceOptions) -> None:
     """Show what a run is doing until it ends: on one line of a terminal, else a line a minute."""
-    from sinkprune_companion.run import run_costs
-
     began = time.time()
-    counts = jobs_by_notebook(options.profile)
-    minutes = run_costs.minutes_per_job(options.profile) if options.on == "local" else {}
+    total = sum(jobs_by_notebook(options.profile).values())
     is_terminal = sys.stderr.isatty()
     while process.poll() is None:
-        jobs = progress.jobs_begun(run_folder(options.profile), began)
-        show(progress.line(jobs, counts, minutes, os.cpu_count() or 1), is_terminal)
+        show(progress.line(run_folder(options.profile), began, total), is_terminal)
         with suppress(subprocess.TimeoutExpired):
             process.wait(LOOK_EVERY if is_terminal else SAY_EVERY)
     show("", is_terminal)

@@ -124,7 +124,7 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
                 raise ValueError(f"--notebooks {name}: the profile has {', '.join(all_names)}")
         chosen = [name for name in all_names if not notebooks or name in notebooks]
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
-        check_findings(folder, chosen)
+        claims.findings(folder)
         check_figures(folder, chosen)
         records = check_records(folder, chosen)
         if notebooks:
@@ -167,15 +167,6 @@ def clean_run(root: Path, folder: Path, name: str) -> "NotebookNode":
         raise ValueError(f"{place}: {error}; {again}") from error
 
 
-def check_findings(folder: Path, names: list[str]) -> None:
-    """Raise an error for a finding that is missing or is none."""
-    for name in names:
-        file = folder / "findings" / f"{name}.json"
-        if not file.exists():
-            raise FileNotFoundError(f"{file.relative_to(folder.parent.parent)} is missing: run it again")
-    claims.findings(folder)
-
-
 def check_figures(folder: Path, names: list[str]) -> None:
     """Raise ValueError for a file of a notebook's figures that is missing, is not what was written, or
     belongs to none.
@@ -189,8 +180,7 @@ def check_figures(folder: Path, names: list[str]) -> None:
                 continue  # data that a figure has, or a figure of an earlier version
             strange -= {about.name, *files}
             for part, digest in files.items():
-                if not (place / part).is_file() or file_digest(place / part) != digest:
-                    raise ValueError(f"figure {place / part} is not what was written: run the notebook again")
+                _check_digest(place / part, digest)
         if strange:
             raise ValueError(
                 f"{place} holds what belongs to none of its figures: {', '.join(sorted(strange))}; "
@@ -202,15 +192,16 @@ def check_records(folder: Path, names: list[str]) -> list[Path]:
     """Return the files of the records behind notebooks; raise ValueError for one that is not what was
     written.
     """
-    for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").rglob("*.json")]:
-        read_json(file)
     files = record_archive.files_behind(folder, names)
     for file in files:
-        if file.suffix == ".json":
-            continue
-        if read_json(file.with_suffix(".json")).get("sha256") != file_digest(file):
-            raise ValueError(f"record {file} is not what was written: run the notebook again")
+        if file.suffix != ".json":
+            _check_digest(file, read_json(file.with_suffix(".json")).get("sha256"))
     return files
+
+
+def _check_digest(file: Path, expected: str | None) -> None:
+    if not file.is_file() or file_digest(file) != expected:
+        raise ValueError(f"{file} is not what was written: run the notebook again")
 
 
 # what is written
