@@ -28,8 +28,7 @@ from sinkprune_companion.figures.style import (
     titled,
     titled_legend,
 )
-from sinkprune_companion.ledger import verdict_rule
-from sinkprune_companion.ledger.contrasts import HELPS, HURTS, ON_A_LOSS
+from sinkprune_companion.ledger.contrasts import HELPS, HURTS, fields_of, verdicts_on_losses
 from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
 from sinkprune_companion.numbers import signed_interval
 from sinkprune_core.evaluation.intervals import Estimate
@@ -302,27 +301,15 @@ def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
     Columns: `comparison`, `value`, `low`, `high`, `sequences`, `interval` (how it was made); and where every
     estimate has a margin, `margin` and the `verdict` of its row, with p corrected for all rows (Holm).
     """
-    rows = []
-    for label, estimate in estimates.items():
-        row = {
-            "comparison": label,
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "sequences": estimate.units,
-            "interval": estimate.method,
-        }
-        rows.append(row)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame({"comparison": estimates.keys(), **fields_of(estimates, "value", "low", "high")})
+    table = table.assign(
+        sequences=[estimate.units for estimate in estimates.values()],
+        interval=[estimate.method for estimate in estimates.values()],
+    )
     margins = [estimate.margin for estimate in estimates.values()]
-    if not rows or None in margins:
+    if not estimates or None in margins:
         return table
-    corrected = verdict_rule.holm([estimate.p_value() for estimate in estimates.values()])
-    verdicts = []
-    for estimate, p in zip(estimates.values(), corrected, strict=True):
-        given = verdict_rule.verdict(estimate, estimate.margin, p=p)
-        verdicts.append(ON_A_LOSS.get(given, given))
-    return table.assign(margin=margins, verdict=verdicts)
+    return table.assign(margin=margins, verdict=verdicts_on_losses(estimates.values()))
 
 
 def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:

@@ -15,9 +15,8 @@ from matplotlib.lines import Line2D
 from sinkprune_companion.figures.figures import save_figure
 from sinkprune_companion.figures.forests import EFFECT_MARKS, OPEN
 from sinkprune_companion.figures.style import BLACK, BLUE, GREEN, bars, canvas
-from sinkprune_companion.ledger.contrasts import ON_A_LOSS
+from sinkprune_companion.ledger.contrasts import verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.ledger.verdict_rule import holm, verdict
 from sinkprune_companion.numbers import number
 from sinkprune_core.evaluation.intervals import Estimate
 
@@ -69,10 +68,8 @@ def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
             estimate = estimates[finding]
             damage = estimate.margin / share_that_matters()
             rows.append({**_row(section, comparison, finding, estimate), "damage": damage})
-    corrected = holm([estimates[row["finding"]].p_value() for row in rows])
-    for row, p in zip(rows, corrected, strict=True):
-        given = verdict(estimates[row["finding"]], row["margin"], p=p)
-        row["verdict"] = ON_A_LOSS.get(given, given)
+    verdicts = verdicts_on_losses([estimates[row["finding"]] for row in rows])
+    rows = [{**row, "verdict": outcome} for row, outcome in zip(rows, verdicts, strict=True)]
     rows += [_row(MASK_SECTION, change, finding, estimates[finding]) for change, finding in MASKS.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
