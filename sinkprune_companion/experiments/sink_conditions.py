@@ -87,13 +87,7 @@ def conditions(
 ) -> list[Condition]:
     """Return the main condition, which the first of every list makes, and those that differ from it in one
     thing, each once.
-
-    Raises ValueError for an empty list and what a `Condition` refuses.
     """
-    given = {"texts": texts, "first_tokens": first_tokens, "lengths": lengths, "samplers": samplers}
-    for name, values in given.items():
-        if not values:
-            raise ValueError(f"{name} is empty: its first value is that of the main condition")
     main = Condition(texts[0], first_tokens[0], lengths[0], samplers[0])
     chosen = [main]
     chosen += [replace(main, first_token=first_token) for first_token in first_tokens[1:]]

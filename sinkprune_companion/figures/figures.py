@@ -18,8 +18,8 @@ from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, Null
 from sinkprune_companion.figures.style import (
     BLUE,
     RED,
+    bars,
     canvas,
-    draw_intervals,
     linear_part,
     series,
     spread_out,
@@ -145,15 +145,17 @@ def plot_curves(
             if dodge:
                 line = line.set_index(x).reindex(names_at.index).reset_index()
             low, high = interval_columns or (y, y)
-            draw_intervals(
-                axis,
+            look = series(name, names.index(name))
+            axis.errorbar(
                 _moved_apart(line[x], name, names_at, dodge),
                 line[y],
-                line[low],
-                line[high],
-                series(name, names.index(name)),
+                bars(line[y], line[low], line[high]),
+                color=look.colour,
+                marker=look.marker,
+                ls=look.dash,
                 label=name,
                 ms=4.5,
+                lw=1.3,
                 capsize=2 if interval_columns else 0,
             )
         _scale_x(axis, logx, frame[x])

@@ -43,13 +43,12 @@ class Look(NamedTuple):
 
 
 EFFECT_MARKS = {
-    HELPS: (BLUE, "<"),
-    HURTS: (RED, ">"),
-    NO_DIFFERENCE: (GREEN, "D"),
-    UNDECIDED: (ORANGE, "o"),
-    TOO_FEW_DRAWS: (GREY, "v"),
+    HELPS: Look(BLUE, "<", BLUE),
+    HURTS: Look(RED, ">", RED),
+    NO_DIFFERENCE: Look(GREEN, "D", GREEN),
+    UNDECIDED: Look(ORANGE, "o", "white"),
+    TOO_FEW_DRAWS: Look(GREY, "v", "white"),
 }
-OPEN = (UNDECIDED, TOO_FEW_DRAWS)  # verdicts whose marks are not filled
 MONOSPACED = "DejaVu Sans Mono"
 ARROW_LEFT = 4  # matplotlib's numbers of markers
 ARROW_RIGHT = 5
@@ -83,7 +82,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     for effect in table.itertuples():
         is_filled = effect.low > 0 or effect.high < 0
         if has_verdicts:
-            looks.append(_look_of_verdict(effect.verdict))
+            looks.append(EFFECT_MARKS[effect.verdict])
         else:
             looks.append(Look(BLUE, "o", BLUE if is_filled else "white"))
     figure, axis = _rows_canvas(table)
@@ -97,7 +96,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         words += f"; band: ± {margin:.2g}, too small to matter"
     axis.set_xlabel(words if has_verdicts else f"{words}; open: zero inside it", fontsize=8.5)
     present = [verdict for verdict in EFFECT_MARKS if has_verdicts and (table.verdict == verdict).any()]
-    _title(figure, {verdict: _look_of_verdict(verdict) for verdict in present}, title)
+    _title(figure, {verdict: EFFECT_MARKS[verdict] for verdict in present}, title)
     return figure
 
 
@@ -120,11 +119,6 @@ def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "", beside: str = 
     axis.set_xlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8.5)
     _title(figure, legend, title)
     return figure
-
-
-def _look_of_verdict(verdict: str) -> Look:
-    colour, marker = EFFECT_MARKS[verdict]
-    return Look(colour, marker, "white" if verdict in OPEN else colour)
 
 
 def _look_of_kind(kind: str) -> Look:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sinkprune_companion.figures.figures import save_figure
-from sinkprune_companion.figures.forests import EFFECT_MARKS, OPEN
+from sinkprune_companion.figures.forests import EFFECT_MARKS
 from sinkprune_companion.figures.style import BLACK, BLUE, GREEN, bars, canvas
 from sinkprune_companion.ledger.contrasts import verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
@@ -99,9 +99,8 @@ def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
     _draw_masks(masks, frame[is_mask])
     drawn = frame.verdict.dropna().unique()
     handles = []
-    for name, (colour, marker) in EFFECT_MARKS.items():
+    for name, (colour, marker, inside) in EFFECT_MARKS.items():
         if name in drawn:
-            inside = "white" if name in OPEN else colour
             handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=name))
     columns = 2 if is_narrow else len(handles)
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8.5)
@@ -119,9 +118,8 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
         headings.append(len(labels))
         labels.append(section)
         for row in part.itertuples():
-            colour, marker = EFFECT_MARKS[row.verdict]
+            colour, marker, inside = EFFECT_MARKS[row.verdict]
             value, low, high = (100 * end / row.damage for end in (row.value, row.low, row.high))
-            inside = "white" if row.verdict in OPEN else colour
             axis.errorbar(
                 value,
                 len(labels),
