@@ -83,7 +83,7 @@ def lost_weights(
     the statistics behind the second. Columns: `rank` (from 1), `layer`, `linear`,
     `output`, `input`, `weight`, `importance`; `lost`, the number of all such weights; and `replaced_by`, the
     input of a weight of the same output that only the second mask keeps. Of those, the n-th lost weight of an
-    output has the one with the n-th lowest score. Raises ValueError for rows that are not equally full.
+    output has the one with the n-th lowest score.
     """
     linears = _linears(lm)
     parts = []
@@ -91,8 +91,6 @@ def lost_weights(
     for place, linear in linears.items():
         weights_OI = weight_OI(linear)
         lost_OI = kept[place] & ~kept_without[place]
-        if not torch.equal(lost_OI.sum(1), (kept_without[place] & ~kept[place]).sum(1)):
-            raise ValueError(f"block {place[0]} {place[1]}: the two masks keep unequal numbers in some row")
         lost += int(lost_OI.sum())
         value_OI = weights_OI.float().abs() * largest[place].to(weights_OI.device)
         output_X, input_X = lost_OI.nonzero(as_tuple=True)

@@ -15,7 +15,6 @@ from sinkprune_companion.harness.public_data import embedded_articles
 from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import check_choice
 
 NOTHING = "nothing"
 SAMPLERS = {"llada": "LLaDA's sampler", "dream": "Dream's sampler"}
@@ -32,18 +31,12 @@ BLOCKS = 4  # of LLaDA's sampler: they divide the tokens to write at every lengt
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition. Raises ValueError for a text or sampler that is unknown."""
+    """One condition."""
 
     text: str = "natural"  # what prompts are crops of, one of TEXTS; `nothing`: the first token alone
     first_token: bool = False  # whether the document separator stands before the prompt
     tokens: int = 128  # tokens of the finished text, the separator before it not counted
     sampler: str = "llada"  # one of SAMPLERS; an autoregressive model knows no difference
-
-    def __post_init__(self):
-        check_choice("text", self.text, TEXTS)
-        check_choice("sampler", self.sampler, SAMPLERS)
-        if self.text == NOTHING and not self.first_token:
-            raise ValueError("text='nothing' is the first token alone: first_token must be True")
 
     @property
     def begins(self) -> str:

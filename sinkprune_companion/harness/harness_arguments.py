@@ -1,7 +1,6 @@
 """The arguments of `HarnessModel`: what they may be, and what they stand for."""
 
 import math
-import warnings
 from dataclasses import fields, replace
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.evaluation.protocols import Protocol, protocol
+from sinkprune_core.models.devices import choose_device
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.values import check_choice
 
@@ -104,14 +104,9 @@ def check_max_length(lm: LanguageModel, positions: int, asked: int | None) -> in
 
 
 def device_or_cpu(name: str | None) -> str:
-    """Return the device; a CUDA device that is not there becomes the CPU, with a warning.
+    """Return the device; the best there is where none is named, or a CUDA device that is not there.
 
     The harness's command asks for `cuda:0` even where there is none; its own models fall back likewise.
     """
-    has_cuda = torch.cuda.is_available()
-    if name is None:
-        return "cuda" if has_cuda else "cpu"
-    if name.startswith("cuda") and not has_cuda:
-        warnings.warn(f"device={name!r} is not there: using the CPU", stacklevel=3)
-        return "cpu"
-    return name
+    is_missing = name is None or (name.startswith("cuda") and not torch.cuda.is_available())
+    return choose_device("auto" if is_missing else name)

@@ -47,16 +47,11 @@ def merged(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
             f"{folder} has no {SETTINGS}: give a folder that `sinkprune train --export` wrote"
         )
     settings = settings_of(folder / SETTINGS)
-    if settings["base"] != EMBEDDED_BASE or settings["from_scratch"]:
-        origin = "from scratch" if settings["from_scratch"] else f"from {settings['base']}"
+    origin = "scratch" if settings["from_scratch"] else settings["base"]
+    if (origin, settings["kind"]) != (EMBEDDED_BASE, "diffusion"):
         raise ValueError(
-            f"the model in {folder} was made {origin}: a card's measures compare the "
-            "embedded pair, for another use `sinkprune evaluate`"
-        )
-    if settings["kind"] != "diffusion":
-        raise ValueError(
-            f"the adapter in {folder} is {settings['kind']}: a card's measures compare a diffusion model "
-            "with smol-ar, give a diffusion adapter"
+            f"the model in {folder} is {settings['kind']}, made from {origin}: a card's measures compare a "
+            f"diffusion adapter of {EMBEDDED_BASE} with that; for others use `sinkprune evaluate`"
         )
     lm = with_adapter(MODELS["smol-dlm"], folder, dtype)
     lm.model.requires_grad_(False)
