@@ -258,7 +258,7 @@ def draw_sequences(
     for start, count in counts.items():
         places = allowed[start].nonzero().squeeze(-1)
         order = places[torch.randperm(len(places), generator=rng)].tolist()
-        chosen = _apart(order, count, length, is_taken)
+        chosen = apart(order, count, length, is_taken)
         if len(chosen) < count:
             raise ValueError(
                 f"{count} sequences of {length} tokens do not fit the {len(stream_T)} tokens of a text that "
@@ -269,7 +269,7 @@ def draw_sequences(
     return drawn
 
 
-def _apart(places: list[int], count: int, length: int, is_taken: bytearray) -> list[int]:
+def apart(places: Iterable[int], count: int, length: int, is_taken: bytearray) -> list[int]:
     """Return the first `count` places whose `length` tokens are free, and mark these as taken."""
     chosen = []
     for place in places:

@@ -15,7 +15,6 @@ from sinkprune_companion.cli.claims import print_claims
 from sinkprune_companion.cli.options import Options, option, switch
 from sinkprune_companion.run import progress
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
-from sinkprune_core.spelling import suggestion
 
 LOOK_EVERY = 2.0  # seconds between two looks at what runs
 SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
@@ -146,14 +145,9 @@ def say_what_failed(folder: Path, log: Path) -> None:
 
 def check_workflow(root: Path, options: ReproduceOptions) -> None:
     """Raise ValueError for a profile or a place that `root` does not have."""
-    profiles = sorted(file.stem for file in (root / "workflow" / "config").glob("*.yml"))
-    if not profiles:
+    if not (root / "workflow").is_dir():
         raise ValueError(f"there is no workflow in {root}: run this in a clone of the repository")
-    if options.profile not in profiles:
-        near = suggestion(options.profile, profiles)
-        raise ValueError(
-            f"profile {options.profile!r} is unknown{near or ';'} choose one of {', '.join(profiles)}"
-        )
+    jobs_by_notebook(options.profile)
     places = sorted(file.parent.name for file in (root / "workflow" / "profiles").glob("*/config.yaml"))
     if options.on not in places:
         raise ValueError(f"--on {options.on}: choose one of {', '.join(places)}")

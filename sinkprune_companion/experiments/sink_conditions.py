@@ -137,16 +137,13 @@ def _apart(
     `rare` says whether <unk> may show.
     """
     starts = _middles(stream_T == corpus.separator(tokenizer), length)
-    order = torch.randperm(len(starts), generator=rng)
-    chosen: list[int] = []
-    for start in starts[order].tolist():
-        if len(chosen) == count:
-            break
-        if any(abs(start - other) < length for other in chosen):
-            continue
+    order = starts[torch.randperm(len(starts), generator=rng)].tolist()
+
+    def is_allowed(start: int) -> bool:
         surroundings_T = stream_T[max(0, start - RARE_TOKENS) : start + length + RARE_TOKENS]
-        if rare or RARE not in tokenizer.decode(surroundings_T):
-            chosen.append(start)
+        return rare or RARE not in tokenizer.decode(surroundings_T)
+
+    chosen = corpus.apart(filter(is_allowed, order), count, length, bytearray(len(stream_T)))
     return [stream_T[start : start + length] for start in sorted(chosen)]
 
 

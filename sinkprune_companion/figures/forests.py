@@ -159,14 +159,18 @@ def _title(figure: Figure, legend: dict[str, Look], title: str) -> None:
     if not legend:
         titled(figure, title)
         return
+    titled_legend(figure, handles_of(legend), title=title)
+
+
+def handles_of(legend: dict[str, Look]) -> list[Line2D]:
+    """Return the entries of a legend."""
     handles = []
     for label, look in legend.items():
-        is_tick = look.marker == "|"
-        style = {"ls": "none", "ms": 9, "mew": 1.8} if is_tick else {}
+        style = {"ls": "none", "ms": 9, "mew": 1.8} if look.marker == "|" else {}
         handles.append(
             Line2D([], [], color=look.colour, marker=look.marker, mfc=look.inside, label=label, **style)
         )
-    titled_legend(figure, handles, title=title)
+    return handles
 
 
 def _reach(table: pd.DataFrame, margin: float) -> float:

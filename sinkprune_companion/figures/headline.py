@@ -4,16 +4,15 @@ It is drawn from published findings when pages are written, in two shapes: wide,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from sinkprune_companion.figures.figures import save_figure
-from sinkprune_companion.figures.forests import EFFECT_MARKS
+from sinkprune_companion.figures.forests import EFFECT_MARKS, handles_of
 from sinkprune_companion.figures.style import BLACK, BLUE, GREEN, bars, canvas
 from sinkprune_companion.ledger.contrasts import verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
@@ -47,15 +46,6 @@ MASK_SECTION = "kept weights that change"
 COLUMNS = ("section", "comparison", "finding", "value", "low", "high", "draws", "margin", "damage", "verdict")
 
 
-@dataclass(frozen=True)
-class Published:
-    """What `save_figure` asks of a run, for a figure that is drawn from several notebooks' findings."""
-
-    folder: Path
-    provenance: dict
-    notebook: str = NAME
-
-
 def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
     """Return what the figure shows: differences in nats per token, then shares of the mask, a row each.
 
@@ -75,16 +65,8 @@ def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
 
 
 def _row(section: str, comparison: str, finding: str, estimate: Estimate) -> dict[str, object]:
-    return {
-        "section": section,
-        "comparison": comparison,
-        "finding": finding,
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "draws": estimate.draws,
-        "margin": estimate.margin,
-    }
+    numbers = {name: getattr(estimate, name) for name in ("value", "low", "high", "draws", "margin")}
+    return {"section": section, "comparison": comparison, "finding": finding, **numbers}
 
 
 def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
@@ -98,10 +80,7 @@ def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
     _draw_losses(losses, frame[~is_mask])
     _draw_masks(masks, frame[is_mask])
     drawn = frame.verdict.dropna().unique()
-    handles = []
-    for name, (colour, marker, inside) in EFFECT_MARKS.items():
-        if name in drawn:
-            handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=name))
+    handles = handles_of({name: look for name, look in EFFECT_MARKS.items() if name in drawn})
     columns = 2 if is_narrow else len(handles)
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8.5)
     return figure
@@ -177,7 +156,8 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
 def save(estimates: Mapping[str, Estimate], root: Path) -> list[Path]:
     """Write both shapes to `root/figures/headline` with data and origin beside them; return the files."""
     frame = table(estimates)
-    run = Published(root, {"findings": frame.finding.tolist()})
+    provenance = {"findings": frame.finding.tolist()}
+    run = SimpleNamespace(folder=root, provenance=provenance, notebook=NAME)  # what `save_figure` asks
     for name, is_narrow in ((NAME, False), (f"{NAME}_narrow", True)):
         save_figure(run, plot(frame, is_narrow), name, frame, CAPTION)
     return sorted((root / "figures" / NAME).iterdir())

@@ -6,6 +6,7 @@ own.
 
 import math
 import textwrap
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
@@ -160,6 +161,15 @@ def linear_part(values: pd.Series) -> float | None:
 def bars(value, low, high) -> list:
     """Return how far an interval reaches below and above a value, as error bars want it."""
     return [value - low, high - value]
+
+
+def spaced(places: Iterable[int], least: float) -> list[int]:
+    """Return places in their order, without those that are nearer than `least` to one before."""
+    kept: list[int] = []
+    for place in places:
+        if all(abs(place - other) >= least for other in kept):
+            kept.append(place)
+    return kept
 
 
 def spread_out(place: int, count: int, step: float) -> float:

@@ -158,10 +158,9 @@ def evaluate(
     family or setting, OSError for data that cannot be had, and ModuleNotFoundError where the harness is not
     installed.
     """
-    # Before lm_eval: it says what to install where the harness is missing.
-    from sinkprune_companion.harness.harness_model import HarnessModel
+    from lm_eval import simple_evaluate
 
-    from lm_eval import simple_evaluate  # isort: skip
+    from sinkprune_companion.harness.harness_model import HarnessModel
 
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} must be at least 1: a number of documents per task")

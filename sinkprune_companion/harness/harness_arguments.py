@@ -61,16 +61,6 @@ class HarnessOptions(BaseModel):
                 f"{', '.join(given)} cannot be used: {lm.name} is autoregressive, its likelihood is exact "
                 "and it writes from left to right"
             )
-        if lm.tokenizer.eos_token_id is None:
-            raise ValueError(
-                f"the tokenizer of {lm.name} has no end-of-text token, with which texts begin and end here: "
-                "set tokenizer.eos_token"
-            )
-        if self.add_bos_token and lm.tokenizer.bos_token_id is None:
-            raise ValueError(
-                f"add_bos_token=True needs a tokenizer with a first token, and that of {lm.name} has none: "
-                "leave it out"
-            )
 
 
 def read_options(given: dict[str, object]) -> HarnessOptions:

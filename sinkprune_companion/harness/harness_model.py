@@ -10,13 +10,7 @@ from dataclasses import asdict, replace
 from itertools import groupby
 
 import torch
-
-try:
-    from lm_eval import utils
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "benchmarks need lm-evaluation-harness: pip install 'sinkprune[eval]'"
-    ) from error
+from lm_eval import utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
@@ -113,10 +107,6 @@ class HarnessModel(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Return a conversation as one text; raise ValueError where the tokenizer has no chat template."""
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise ValueError(
-                f"the tokenizer of {self.lm.name} has no chat template: leave apply_chat_template out"
-            )
         return self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,

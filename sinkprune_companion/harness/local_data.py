@@ -83,13 +83,8 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
 
 
 def _wikitext_from_hub(split: str) -> list[str]:
-    try:
-        from datasets import load_dataset
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "data from the hub needs datasets: pip install 'sinkprune[eval]', or give a local folder of "
-            "WikiText-2 (--data)"
-        ) from error
+    from datasets import load_dataset
+
     try:
         return load_dataset(*HUB, split=split)["page"][:]
     except OSError as error:
@@ -183,10 +178,8 @@ def read_text(file: Path) -> str:
 
 def read_parquet(file: Path) -> pd.DataFrame:
     """Return the table in a parquet file; raise ValueError where it cannot be read."""
-    try:
-        from pyarrow import ArrowException
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("parquet files need pyarrow: pip install 'sinkprune[eval]'") from error
+    from pyarrow import ArrowException
+
     try:
         return pd.read_parquet(file)
     except (ArrowException, OSError, ValueError) as error:

@@ -79,9 +79,7 @@ def harness_tasks(folder: str) -> dict[str, Path]:
 
     Raises ModuleNotFoundError where the harness is not installed.
     """
-    from sinkprune_companion.harness import harness_model  # noqa: F401 (says what to install)
-
-    import lm_eval.tasks  # isort: skip
+    import lm_eval.tasks
 
     tasks = Path(lm_eval.tasks.__file__).parent / folder
     manager = lm_eval.tasks.TaskManager(include_path=tasks, include_defaults=False)

@@ -79,25 +79,11 @@ class Claim(Checked):
         return self.margin
 
 
-class Margin(Checked):
-    """The smallest difference that matters, fixed before the run."""
-
-    value: float
-    reason: str
-
-
-class LedgerChange(Checked):
-    """A change of the ledger after results had been seen."""
-
-    date: datetime.date
-    changed: str
-
-
 class _File(Checked):
     """A ledger's file."""
 
-    history: list[LedgerChange] = []
-    margins: dict[str, Margin] = {}
+    history: list[dict[str, datetime.date | str]] = []  # changes after results had been seen
+    margins: dict[str, dict[str, float | str]] = {}  # smallest differences that matter
     conditions: dict[str, str] = {}  # name at the end of a finding -> its words
     claims: list[dict]
 
@@ -134,7 +120,7 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: _File) -> Itera
     beneath = fields.pop("rows", [])
     conditions = fields.pop("conditions", [])
     if fields.get("margin") in content.margins:
-        fields["margin"] = content.margins[fields["margin"]].value
+        fields["margin"] = content.margins[fields["margin"]]["value"]
     is_row = "id" in entry or not beneath
     if conditions:
         for name in conditions:
@@ -155,7 +141,7 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: _File) -> Itera
         yield from _rows(row, passed_on, content)
 
 
-def history(file: Path = FILE) -> list[LedgerChange]:
+def history(file: Path = FILE) -> list[dict]:
     """Return what was changed after results had been seen, in order.
 
     Raises ValueError for an unknown field.

@@ -1,6 +1,7 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,13 +54,7 @@ class Results:
     @cached_property
     def f(self) -> dict[str, Estimate]:
         """Estimates by the notebook's number and their name, e.g. `03/paper_minus_wanda`."""
-        return {_short(name): estimate for name, estimate in self.estimates.items()}
-
-
-def _short(name: str) -> str:
-    """Return the name of a finding with its notebook's number alone."""
-    notebook, _, finding = name.partition("/")
-    return f"{notebook[:2]}/{finding}" if notebook[:2].isdigit() else name
+        return {re.sub(r"^(\d\d)_\w+/", r"\1/", name): one for name, one in self.estimates.items()}
 
 
 def results_of(folder: Path) -> Results:
@@ -158,13 +153,9 @@ def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
 # benchmarks
 
 
-def _performance_file() -> Path:
-    return project_root() / "docs" / "performance.json"
-
-
 def performance() -> dict[str, dict]:
     """Return every benchmark, LARGE among them, by what was measured."""
-    return json.loads(_performance_file().read_text(encoding="utf-8"))
+    return json.loads((project_root() / "docs" / "performance.json").read_text(encoding="utf-8"))
 
 
 def first_run_minutes() -> float:
@@ -175,7 +166,7 @@ def first_run_minutes() -> float:
 
 def note_performance(what: str, entry: dict) -> None:
     """Put one measurement into docs/performance.json, in the place of an older one of the same name."""
-    write_json(_performance_file(), {**performance(), what: entry})
+    write_json(project_root() / "docs" / "performance.json", {**performance(), what: entry})
 
 
 def precision() -> list[dict]:
