@@ -51,8 +51,7 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
         with mock.patch.dict(os.environ, {DATE: os.environ.get(DATE, "0")}):  # of fonts inside the file
             figure.savefig(partial, format="pdf", metadata=undated)
     save_table(run, name, data, caption)
-    for suffix in (".png", ".pdf"):
-        add_file(run, name, folder / f"{name}{suffix}")
+    save_provenance(run, name, caption, [folder / f"{name}{suffix}" for suffix in (".csv", ".png", ".pdf")])
 
     def alternative_text(**_: object) -> tuple[dict, dict]:
         return {}, {"image/png": {"alt": caption}}  # IPython adds the picture itself

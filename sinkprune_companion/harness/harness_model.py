@@ -246,15 +246,10 @@ class HarnessModel(TemplateLM):
         """
         available = self.max_length - len(target) - extra  # positions for the context
         if len(context) > available and (available < 1 or not self.options.truncation):
-            advice = "use a larger max_length"
-            if available >= 1:
-                advice = (
-                    "use fewer shots, a larger max_length or truncation=True, "
-                    "which cuts contexts from the left"
-                )
             raise ValueError(
                 f"a context of {len(context)} tokens and a target of {len(target)} exceed "
-                f"max_length={self.max_length} of {self.lm.name}: {advice}"
+                f"max_length={self.max_length} of {self.lm.name}: use fewer shots, a larger max_length or "
+                "truncation=True, which cuts contexts from the left"
             )
         prompt_P = torch.tensor(context[-available:], dtype=torch.long)
         return prompt_P, torch.tensor(target, dtype=torch.long)

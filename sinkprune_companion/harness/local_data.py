@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Annotated
 
 import pandas as pd
-from pydantic import BaseModel, StringConstraints, ValidationError
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # which pydantic asks for
 
 from sinkprune_companion.harness.data_files import SPLITS, wikitext_files
 from sinkprune_core.values import check_choice
@@ -23,11 +24,7 @@ HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the ha
 Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
 
 
-class Pair(BaseModel):
-    """A minimal pair of BLiMP; what else a row says is left out."""
-
-    sentence_good: Text
-    sentence_bad: Text
+PAIR = TypeAdapter(TypedDict("Pair", {"sentence_good": Text, "sentence_bad": Text}))
 
 
 # BLiMP
@@ -42,13 +39,13 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
     for file in files:
         if file.suffix == ".parquet":
             rows = read_parquet(file).to_dict("records")
-            check = Pair.model_validate
+            check = PAIR.validate_python
         else:
             rows = [line for line in read_text(file).split("\n") if line.strip()]
-            check = Pair.model_validate_json
+            check = PAIR.validate_json
         for number, row in enumerate(rows, 1):
             try:
-                sentences.append(check(row).model_dump())
+                sentences.append(check(row))
             except ValidationError as error:
                 first = error.errors(include_url=False)[0]
                 field = ".".join(map(str, first["loc"])) or "no pair"

@@ -59,7 +59,7 @@ class Claim(Checked):
     seen_first: bool = False  # its number had been seen before the row was written
 
     @model_validator(mode="after")
-    def _has_margin(self) -> "Claim":
+    def _is_whole(self) -> "Claim":
         """Raise ValueError for a finding without what its verdict needs."""
         if self.finding is not None and self.margin is None:
             raise ValueError("margin is missing: a row with a finding needs it")

@@ -27,6 +27,10 @@ LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of the published pair
 
 
+class PresumedVerdictError(ValueError):
+    """A sentence presumes a verdict that a claim does not have."""
+
+
 @dataclass(frozen=True)
 class Results:
     """The claims of the ledger, and the estimates of a run that decide them."""
@@ -55,6 +59,16 @@ class Results:
     def f(self) -> dict[str, Estimate]:
         """Estimates by the notebook's number and their name, e.g. `03/paper_minus_wanda`."""
         return {re.sub(r"^(\d\d)_\w+/", r"\1/", name): one for name, one in self.estimates.items()}
+
+    def holds(self, claim: str, *presumed: str) -> str:
+        """Return nothing; raise PresumedVerdictError unless a claim has one of the presumed verdicts."""
+        present = self.verdict.get(claim, "no claim of the ledger")
+        if present not in presumed:
+            raise PresumedVerdictError(
+                f"{claim!r} is presumed to be {' or '.join(presumed)} and is now {present}: "
+                "write the sentence anew"
+            )
+        return ""
 
 
 def results_of(folder: Path) -> Results:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
         ("prune m --out x --sequences=-1", "--sequences: -1 must be a whole number of at least 1"),
         ("prune m --out x --length 1", "--length: 1 must be a whole number of at least 2"),
         ("prune m --out x --sparsity 1", "--sparsity: 1 must be a finite number of at least 0 and below 1"),
-        ("prune m --out x --sparsity 50", "at least 0 and below 1: 50 % is 0.5"),
+        ("prune m --out x --sparsity 50", "of at least 0 and below 1: give such a number"),
         ("trace m --prompt 1", "--prompt: 1 must be a whole number of at least 2"),
         ("trace m --temperature nan", "--temperature: nan must be a finite number of at least 0"),
         ("trace m --block 30", "length=64 is not a multiple of block=30"),
