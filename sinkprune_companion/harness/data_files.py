@@ -4,13 +4,9 @@ Files are found by their names; `local_data` reads them. Split names are those o
 """
 
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import yaml
-
-from sinkprune_companion import DATA
 from sinkprune_core.files import resolved
 
 SPLITS = ("train", "validation", "test")
@@ -26,13 +22,6 @@ _FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(?:-\d+-of-\d+)?\.(ra
 _WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
 
 
-@cache
-def blimp_paradigms() -> tuple[str, ...]:
-    """Return the names of BLiMP's 67 paradigms, in the order of lm-evaluation-harness."""
-    text = (DATA / "blimp" / "paradigms.yml").read_text(encoding="utf-8")
-    return tuple(yaml.safe_load(text))
-
-
 def files_below(folder: Path) -> list[Path]:
     """Return the files below a folder, sorted by path; raise OSError where it is no folder."""
     if not folder.is_dir():
@@ -43,8 +32,8 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
-def blimp_files(folder: Path | str) -> dict[str, list[Path]]:
-    """Return the files of each BLiMP paradigm that lies below a folder, in the order of `blimp_paradigms`.
+def blimp_files(folder: Path | str, paradigms: Iterable[str]) -> dict[str, list[Path]]:
+    """Return the files of each of BLiMP's `paradigms` that lies below a folder.
 
     Raises ValueError for a paradigm that is there twice.
     """
@@ -56,7 +45,7 @@ def blimp_files(folder: Path | str) -> dict[str, list[Path]]:
                 by_name.setdefault(name, []).append(file)
     return {
         paradigm: _the_only(_by_source(by_name[paradigm]), f"BLiMP paradigm {paradigm}")
-        for paradigm in blimp_paradigms()
+        for paradigm in paradigms
         if paradigm in by_name
     }
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from sinkprune_companion.harness.data_files import EXPECTED, blimp_files, blimp_paradigms, files_below
+from sinkprune_companion.harness.data_files import EXPECTED, blimp_files, files_below
 from sinkprune_companion.harness.local_data import pairs, wikitext
 
 BLIMP_SPLIT = "train"  # that the harness's tasks of BLiMP read
@@ -53,9 +53,9 @@ def local_tasks(
 
 def _asked_paradigms(folder: Path, asked: Sequence[str]) -> dict[str, list[Path]]:
     """Return the files of BLiMP's tasks that are asked for, by task; raise ValueError for one without."""
-    known = {"blimp", "wikitext", *(f"blimp_{paradigm}" for paradigm in blimp_paradigms())}
+    known = harness_tasks("blimp")
     for name in asked:
-        if name not in known:
+        if name not in ("wikitext", *known):
             raise ValueError(
                 f"task {name!r} cannot take local data, only blimp, blimp_<paradigm> and wikitext can: "
                 "run it without --data"
@@ -63,7 +63,8 @@ def _asked_paradigms(folder: Path, asked: Sequence[str]) -> dict[str, list[Path]
     wanted = {*asked} - {"wikitext"}
     if not wanted:
         return {}
-    present = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder).items()}
+    paradigms = [task.removeprefix("blimp_") for task in known if task != "blimp"]
+    present = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder, paradigms).items()}
     missing = wanted - {*present, *(["blimp"] if present else [])}
     if missing:
         raise ValueError(
@@ -115,7 +116,7 @@ def _write_wikitext(include: Path, folder: Path, split: str) -> str:
 def _write_blimp_group(include: Path, folder: Path, paradigms: list[str]) -> str:
     """Write the group of the paradigms that are there and return its name."""
     group = {"include": str(harness_tasks("blimp")["blimp"]), "group": "blimp", "task": paradigms}
-    every = len(blimp_paradigms())
+    every = len(harness_tasks("blimp")) - 1  # the group itself is among them
     if len(paradigms) < every:
         group["group"] = f"blimp_{len(paradigms)}_of_{every}"
         warnings.warn(

@@ -57,11 +57,9 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
         cell.execution_count = count
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
-    clean.metadata = dict(SAME_EVERYWHERE)
-    if "jupytext" in source.metadata:
-        paired = {**source.metadata["jupytext"]}
-        paired.pop("text_representation", None)
-        clean.metadata["jupytext"] = paired
+    paired = {**source.metadata.get("jupytext", {})}
+    paired.pop("text_representation", None)
+    clean.metadata = SAME_EVERYWHERE | ({"jupytext": paired} if paired else {})
     text = nbformat.writes(clean)
     for place in {str(Path.home()), str(project_root())} - {os.sep}:
         if json.dumps(place).strip('"') in text:
