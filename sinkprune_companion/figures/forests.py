@@ -4,7 +4,9 @@ A figure takes a table and knows nothing of its origin.
 """
 
 import textwrap
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -136,17 +138,21 @@ def _rows_canvas(table: pd.DataFrame) -> tuple[Figure, Axes]:
 
 def _draw_table(axis: Axes, table: pd.DataFrame, looks: list[Look]) -> None:
     """Draw the rows of a table below the headings of their sections."""
+    draw_rows(axis, table.assign(look=looks), partial(_draw_effect, axis), size=9)
+
+
+def draw_rows(axis: Axes, table: pd.DataFrame, draw: Callable[[int, Any], None], size: float) -> None:
+    """Draw a row of every entry of a table, by `draw(place, entry)`, below the headings of their sections."""
     labels = []
     headings = []
-    numbered = table.assign(look=looks)
-    for section, part in numbered.groupby("section", sort=False):
+    for section, part in table.groupby("section", sort=False):
         if section:
             headings.append(len(labels))
             labels.append(section)
-        for effect in part.itertuples():
-            _draw_effect(axis, len(labels), effect)
-            labels.append(effect.comparison)
-    axis.set_yticks(range(len(labels)), labels, fontsize=9)
+        for entry in part.itertuples():
+            draw(len(labels), entry)
+            labels.append(entry.comparison)
+    axis.set_yticks(range(len(labels)), labels, fontsize=size)
     for row in headings:
         axis.get_yticklabels()[row].set_fontweight("bold")
     axis.tick_params(axis="y", length=0)

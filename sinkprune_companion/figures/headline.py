@@ -6,13 +6,14 @@ It is drawn from published findings when pages are written, in two shapes: wide,
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sinkprune_companion.figures.figures import save_figure
-from sinkprune_companion.figures.forests import EFFECT_MARKS, handles_of
+from sinkprune_companion.figures.forests import EFFECT_MARKS, draw_rows, handles_of
 from sinkprune_companion.figures.style import BLACK, BLUE, GREEN, bars, canvas
 from sinkprune_companion.ledger.contrasts import verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
@@ -91,40 +92,17 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
     margin = 100 * share_that_matters()
     axis.axvspan(-margin, margin, color=GREEN, alpha=0.12, lw=0)
     axis.axvline(0, color=BLACK, lw=0.9)
-    labels = []
-    headings = []
-    for section, part in frame.groupby("section", sort=False):
-        headings.append(len(labels))
-        labels.append(section)
-        for row in part.itertuples():
-            colour, marker, inside = EFFECT_MARKS[row.verdict]
-            value, low, high = (100 * end / row.damage for end in (row.value, row.low, row.high))
-            axis.errorbar(
-                value,
-                len(labels),
-                xerr=[[value - low], [high - value]],
-                color=colour,
-                marker=marker,
-                mfc=inside,
-                ms=6,
-                lw=1.6,
-            )
-            axis.text(
-                1.02,
-                len(labels),
-                number(row.value),
-                transform=axis.get_yaxis_transform(),
-                va="center",
-                fontsize=8.5,
-            )
-            labels.append(row.comparison)
-    axis.text(1.02, headings[0], "nats", transform=axis.get_yaxis_transform(), va="center", fontsize=8.5)
-    axis.set_yticks(range(len(labels)), labels, fontsize=8.5)
-    for row in headings:
-        axis.get_yticklabels()[row].set_fontweight("bold")
-    axis.tick_params(axis="y", length=0)
-    axis.grid(False, axis="y")
-    axis.set(ylim=(len(labels) - 0.5, -0.7))
+    right = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
+
+    def draw(place: int, row: Any) -> None:
+        colour, marker, inside = EFFECT_MARKS[row.verdict]
+        value, low, high = (100 * end / row.damage for end in (row.value, row.low, row.high))
+        look = {"color": colour, "marker": marker, "mfc": inside, "ms": 6, "lw": 1.6}
+        axis.errorbar(value, place, xerr=[[value - low], [high - value]], **look)
+        axis.text(1.02, place, number(row.value), **right)
+
+    draw_rows(axis, frame, draw, size=8.5)
+    axis.text(1.02, 0, "nats", **right)
     axis.set_title("Loss, first − second", fontsize=9.5)
     below = f"in % of what the second costs; ← better\nband: ± {number(margin)} %, too small to matter"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")

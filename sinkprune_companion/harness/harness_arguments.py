@@ -84,15 +84,6 @@ def read_options(given: dict[str, object]) -> HarnessOptions:
     return options
 
 
-def check_max_length(lm: LanguageModel, positions: int, asked: int | None) -> int:
-    """Return the most tokens of a sequence: as many as `asked` for, or (None) all positions of the model."""
-    if asked is None:
-        return positions
-    if not 1 < asked <= positions:
-        raise ValueError(f"max_length={asked} must lie in 2 … {positions}, the positions of {lm.name}")
-    return asked
-
-
 def device_or_cpu(name: str | None) -> str:
     """Return the device; the best there is where none is named, or a CUDA device that is not there.
 

@@ -17,7 +17,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 from tqdm.auto import tqdm
 
-from sinkprune_companion.harness.harness_arguments import check_max_length, device_or_cpu, read_options
+from sinkprune_companion.harness.harness_arguments import device_or_cpu, read_options
 from sinkprune_companion.harness.harness_generation import GenerationRequest, write_texts
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.diffusion.sampling import generate
@@ -60,7 +60,11 @@ class HarnessModel(TemplateLM):
         self.tokenizer = lm.tokenizer
         self.batch_size = self.options.batch_size
         positions = resolve_max_length(lm.model.config, lm.tokenizer)
-        self.max_length = check_max_length(lm, positions, self.options.max_length)
+        self.max_length = self.options.max_length or positions
+        if not 1 < self.max_length <= positions:
+            raise ValueError(
+                f"max_length={self.max_length} must lie in 2 … {positions}, the positions of {lm.name}"
+            )
         self.how = how if lm.is_diffusion else None
         self.sampler = SAMPLERS[self.options.sampler or "llada"]
         if self.options.gen_length is not None:

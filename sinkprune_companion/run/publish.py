@@ -26,6 +26,7 @@ from sinkprune_core.scratch import scratch_folder
 if TYPE_CHECKING:  # what publishes nothing does without Jupyter
     from nbformat import NotebookNode
 
+MOST = 300  # characters of an error in another's words
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -157,12 +158,10 @@ def clean_run(root: Path, folder: Path, name: str) -> "NotebookNode":
         raise FileNotFoundError(f"no finished run: {place} is missing; {again}")
     try:
         executed = nbformat.read(file, 4)
-    except (ValueError, KeyError, AttributeError) as error:  # nbformat's words quote the whole file
-        raise ValueError(f"{place} is not a whole notebook; {again}") from error
-    try:
         return clean_notebook(executed, jupytext.read(root / "notebooks" / f"{name}.py"))
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}; {again}") from error
+    except (ValueError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:MOST]  # nbformat's words quote the whole file
+        raise ValueError(f"{place} is not a whole notebook: {reason}; {again}") from error
 
 
 def check_figures(folder: Path, names: list[str]) -> None:
