@@ -25,7 +25,6 @@ from safetensors.torch import load_file
 from sinkprune_companion import DATA
 from sinkprune_core.files import cache_dir, write_json
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import check_choice
 
 HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
 SAMPLES = DATA / "ar_samples.safetensors"  # of smol-ar, the first with seed 0, uint16 (N, 128)
@@ -74,10 +73,8 @@ def documentation(scope: str) -> tuple[str, ...]:
 
     `everything` is the standard library and what is installed besides. Order is by path, so the stream
     depends on nothing but what is installed. The standard library alone changes with the Python version only;
-    use it wherever numbers are compared. It is read from the cache until a file changes. Raises
-    ValueError for another scope.
+    use it wherever numbers are compared. It is read from the cache until a file changes.
     """
-    check_choice("scope", scope, SCOPES)
     roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in SCOPES[scope])
     files = [file for root in roots for file in _sources(root)]
     cached = cache_dir() / f"documentation-{scope}-{_state(files)}.json"
@@ -237,11 +234,10 @@ def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
     """Return one split of `samples` of smol-ar or of standard-library `documentation` as one stream of
     tokens, a separator before each document, int64 (T,).
 
-    It is the same tensor every time, so it must not be changed. Raises ValueError for another source.
+    It is the same tensor every time, so it must not be changed.
     """
     if source == "samples":  # each begins with a separator
         return _whole_samples(held_out).flatten()
-    check_choice("source", source, SOURCES)
     return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
 
 
@@ -262,15 +258,18 @@ def draw_sequences(
     for start, count in counts.items():
         places = allowed[start].nonzero().squeeze(-1)
         order = places[torch.randperm(len(places), generator=rng)].tolist()
-        chosen = _apart(order, count, length, is_taken)
+        chosen = apart(order, count, length, is_taken)
         if len(chosen) < count:
-            raise ValueError(f"{count} of the kind {start!r} are asked for, and {len(chosen)} fit")
+            raise ValueError(
+                f"{count} sequences of {length} tokens do not fit the {len(stream_T)} tokens of a text that "
+                f"holds {len(chosen)}: ask for fewer or shorter ones"
+            )
         rows = [stream_T[place : place + length] for place in chosen]
         drawn[start] = torch.stack(rows) if rows else stream_T.new_zeros(0, length)
     return drawn
 
 
-def _apart(places: list[int], count: int, length: int, is_taken: bytearray) -> list[int]:
+def apart(places: Iterable[int], count: int, length: int, is_taken: bytearray) -> list[int]:
     """Return the first `count` places whose `length` tokens are free, and mark these as taken."""
     chosen = []
     for place in places:
@@ -298,13 +297,7 @@ def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0)
     for source, count in wanted.items():
         rng = generator(seed, "texts", source, held_out)
         stream_T = source_stream(source, tokenizer, held_out)
-        try:
-            drawn = draw_sequences(stream_T, {"crop": count}, length, separator(tokenizer), rng)
-        except ValueError as error:
-            raise ValueError(
-                f"sequences={sequences} of {length} tokens do not fit the {len(stream_T)} tokens of {source} "
-                f"in this split: {error}: ask for fewer or shorter ones"
-            ) from None
+        drawn = draw_sequences(stream_T, {"crop": count}, length, separator(tokenizer), rng)
         chosen[source] = drawn["crop"]
     return chosen
 

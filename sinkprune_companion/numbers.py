@@ -65,8 +65,5 @@ def p_text(p: float | None) -> str:
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Return a Markdown table, without a line break at its end; a vertical bar in a cell is escaped."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(_line(cells) for cells in lines)
-
-
-def _line(cells: Sequence[object]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    texts = [[str(cell).replace("|", "\\|") for cell in cells] for cells in lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in texts)

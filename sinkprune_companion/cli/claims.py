@@ -41,7 +41,7 @@ def print_claims(profile: str, kinds: tuple[str, ...] | None = ("claim",)) -> No
     if kinds is not None:
         table = table[table.kind.isin(kinds)]
     print(f"\nClaims, profile {profile} (verdict, claim, value with 95 % interval):\n")
-    print(tables.as_text(table, width=max(map(len, table.claim), default=0)))
+    print(tables.as_text(table))
     print(
         f"\nWhere to look: README.md explains them; figures, their data and the whole table are in "
         f"runs/{profile}/figures, the notebooks as they ran in runs/{profile}/notebooks"

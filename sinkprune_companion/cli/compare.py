@@ -147,34 +147,23 @@ def scores(
 
 def comparison(a: tuple, b: tuple, margin: float) -> dict[str, object]:
     """Return the verdict, the differences and the flips of what `scores` returned of two models."""
-    from sinkprune_companion.experiments.comparison import (
-        accuracy_difference,
-        flips,
-        nats_difference,
-        outcome,
-    )
+    from sinkprune_companion.experiments.comparison import difference, flips, outcome, paired, paired_items
 
     (nats_a, answers_a), (nats_b, answers_b) = a, b
-    nats = nats_difference(nats_a, nats_b)
+    nats = paired(nats_a, nats_b, ["sequence"], "value")
+    result = {"verdict": outcome(difference(nats), margin)}
     compared = {("nats per token", "sequences"): nats}
-    result = {"verdict": outcome(nats.difference, margin)}
     if answers_a is not None:
-        compared["accuracy", "pairs of items"] = accuracy_difference(answers_a, answers_b)
-        result["flips"] = flips(answers_a, answers_b)
-    result["differences"] = [
-        {
-            "measure": measure,
-            "a": one.a,
-            "b": one.b,
-            "b_minus_a": one.difference.value,
-            "low": one.difference.low,
-            "high": one.difference.high,
-            "number": one.difference.units,
-            "units": units,
-        }
-        for (measure, units), one in compared.items()
-    ]
-    return result
+        items = paired_items(answers_a, answers_b)
+        result["flips"] = flips(items)
+        compared["accuracy", "pairs of items"] = items.groupby(level=["group", "pair"], sort=False).mean()
+    rows = []
+    for (measure, units), values in compared.items():
+        change = difference(values)
+        row = {"measure": measure, "a": float(values.a.mean()), "b": float(values.b.mean())}
+        row |= {"b_minus_a": change.value, "low": change.low, "high": change.high}
+        rows.append({**row, "number": change.units, "units": units})
+    return {**result, "differences": rows}
 
 
 def report(result: dict) -> str:

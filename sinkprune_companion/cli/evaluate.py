@@ -86,8 +86,6 @@ class EvaluateOptions(ModelOptions):
     def _check_tasks(self) -> None:
         if self.protocol is not None:
             raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
-        if not self.task_names:
-            raise ValueError("--tasks names no task: give names, by spaces or commas, e.g. --tasks suite")
         unused = ("text", "sequences", "length")
         self.refuse(unused, "it is for held-out text, and tasks have texts of their own")
         if self.split is not None and self.data is None:

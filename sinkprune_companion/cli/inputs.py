@@ -5,7 +5,6 @@ This module imports torch, so commands import it in `run`.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -26,10 +25,8 @@ STREAM_ABOVE = 0.6  # a model larger than this share of the free memory is strea
 TEXT_LENGTH = 512  # tokens per sequence of --text
 DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
 
-AnyModelOptions = TypeVar("AnyModelOptions", bound=ModelOptions)
 
-
-def on_device(options: AnyModelOptions) -> AnyModelOptions:
+def on_device(options: ModelOptions) -> ModelOptions:
     """Return `options` with `auto` replaced by a device.
 
     Raises ValueError for a device that is not here, and what `require_memory` raises.
@@ -61,13 +58,8 @@ def open_model(options: ModelOptions, streamed: bool | None = False) -> Language
     row, _ = parse(options.model)
     dtype = choose_dtype(options.dtype, options.device)
     if row is not None and row.id in ADAPTERS:
-        if streamed:
-            raise ValueError(
-                f"{row.id} is merged from a base and an adapter when it is loaded: "
-                "it cannot be streamed, and needs not be; leave --stream out"
-            )
-        return load(options.model, dtype, options.device)
-    if streamed is None and (row is None or row.id not in EMBEDDED):
+        streamed = bool(streamed)
+    elif streamed is None and (row is None or row.id not in EMBEDDED):
         size = open_checkpoint(options.model).parameters * dtype.itemsize
         streamed = size > STREAM_ABOVE * available_memory(options.device)
     if streamed:

@@ -5,7 +5,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
 from types import ModuleType
@@ -13,38 +12,7 @@ from types import ModuleType
 from sinkprune_companion.cli.options import Options, Parser, new_files
 from sinkprune_core.spelling import suggestion
 
-
-@dataclass(frozen=True)
-class Command:
-    """A command: a module of this folder with a class of options and `run`, imported when it is needed."""
-
-    name: str
-    summary: str
-
-    @property
-    def module(self) -> ModuleType:
-        """The command's module."""
-        return import_module(f"sinkprune_companion.cli.{self.name}")
-
-    @property
-    def options(self) -> type[Options]:
-        """The class of its options."""
-        return getattr(self.module, f"{self.name.title()}Options")
-
-    def parser(self) -> Parser:
-        """Return the parser of its options."""
-        parser = Parser(
-            prog=f"sinkprune {self.name}",
-            description=self.summary,
-            epilog=getattr(self.module, "EPILOG", None),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        parser.add_options(self.options)
-        parser.add_argument("--debug", action="store_true", help="show where in the code an error came from")
-        return parser
-
-
-SUMMARIES = {
+COMMANDS = {
     "prune": "prune a model and save it in transformers format",
     "trace": "write from prompts, and print how much attention sinks move",
     "evaluate": "likelihood on held-out text, or tasks",
@@ -55,7 +23,6 @@ SUMMARIES = {
     "train": "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model",
     "card": "measure a diffusion adapter beside smol-ar and write its model card",
 }
-COMMANDS = {name: Command(name, summary) for name, summary in SUMMARIES.items()}
 HELP = ("help", "-h", "--help")
 VERSION = ("--version", "-v", "-V")
 OUT_OF_MEMORY = (
@@ -71,7 +38,7 @@ OURS = ("sinkprune_core", "sinkprune_companion", "__main__")
 
 def help_text() -> str:
     """Return what `sinkprune` says of itself."""
-    lines = "\n".join(f"  {name:<11} {command.summary}" for name, command in COMMANDS.items())
+    lines = "\n".join(f"  {name:<11} {summary}" for name, summary in COMMANDS.items())
     return (
         f"usage: sinkprune COMMAND [OPTIONS]\n\n{__doc__}\n\n{lines}\n\n"
         "  sinkprune COMMAND --help   explains a command\n"
@@ -106,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
         name, options = parse(arguments)
         options.check_inputs()
         with new_files(**{output: getattr(options, output) for output in options.outputs}):
-            return COMMANDS[name].module.run(options)
+            return module_of(name).run(options)
     except KeyboardInterrupt:
         left = "nothing was done yet" if options is None else options.left_behind
         print(f"interrupted: {left}", file=sys.stderr)
@@ -128,8 +95,22 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options]:
     if name not in COMMANDS:
         near = suggestion(name, COMMANDS)
         raise ValueError(f"there is no command {name}{near or ';'} choose one of {', '.join(COMMANDS)}")
-    command = COMMANDS[name]
-    return name, command.parser().options_of(command.options, rest)
+    module = module_of(name)
+    options = getattr(module, f"{name.title()}Options")
+    parser = Parser(
+        prog=f"sinkprune {name}",
+        description=COMMANDS[name],
+        epilog=getattr(module, "EPILOG", None),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_options(options)
+    parser.add_argument("--debug", action="store_true", help="show where in the code an error came from")
+    return name, parser.options_of(options, rest)
+
+
+def module_of(name: str) -> ModuleType:
+    """Return the module of a command, with a class of options and `run`, imported when it is needed."""
+    return import_module(f"sinkprune_companion.cli.{name}")
 
 
 def sentence(error: BaseException, command: str) -> str:

@@ -3,7 +3,7 @@
 import argparse
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -30,35 +30,31 @@ def option(default: object, text: str, group: str | None = None, **settings: obj
 
 def whole(default: int | None, text: str, least: int, stated: str | None = None, group: str | None = None):
     """Return the field of a whole number; `stated` says in words what a default of None means."""
-
-    def number(word: str) -> int:
-        with suppress(ValueError):
-            if int(word) >= least:
-                return int(word)
-        raise argparse.ArgumentTypeError(
-            f"{word} must be a whole number of at least {least}: give such a number, or leave it out"
-        )
-
+    number = _parser_of(int, lambda value: value >= least, f"a whole number of at least {least}")
     help_text = _with_default(f"{text} (at least {least}", stated or default)
     return option(default, help_text, group, type=number, metavar="N")
 
 
 def real(default: float | None, text: str, limits: str, stated: str | None = None, group: str | None = None):
     """Return the field of a finite number; `limits` is one of LIMITS."""
-    allowed = LIMITS[limits]
-
-    def number(word: str) -> float:
-        value = math.nan
-        with suppress(ValueError):
-            value = float(word)
-        if math.isfinite(value) and allowed(value):
-            return value
-        is_percent = 1 < value <= 100 and allowed(value / 100)
-        advice = f"{value:g} % is {value / 100:g}" if is_percent else "give such a number, or leave it out"
-        raise argparse.ArgumentTypeError(f"{word} must be a finite number {limits}: {advice}")
-
+    number = _parser_of(float, LIMITS[limits], f"a finite number {limits}")
     help_text = _with_default(f"{text} ({limits.removeprefix('of ')}", default if stated is None else stated)
     return option(default, help_text, group, type=number, metavar="X")
+
+
+def _parser_of(
+    kind: type[int] | type[float], is_allowed: Callable[[float], bool], words: str
+) -> Callable[[str], float]:
+    """Return argparse's type of a number: finite, and allowed; `words` say what is."""
+
+    def number(word: str) -> float:
+        with suppress(ValueError):
+            value = kind(word)
+            if math.isfinite(value) and is_allowed(value):
+                return value
+        raise argparse.ArgumentTypeError(f"{word} must be {words}: give such a number, or leave it out")
+
+    return number
 
 
 def _with_default(text: str, default: object) -> str:

@@ -15,7 +15,6 @@ from sinkprune_companion.cli.claims import print_claims
 from sinkprune_companion.cli.options import Options, option, switch
 from sinkprune_companion.run import progress
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
-from sinkprune_core.spelling import suggestion
 
 LOOK_EVERY = 2.0  # seconds between two looks at what runs
 SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
@@ -93,15 +92,11 @@ def run_graph(command: list[str], environment: dict, lock: int, log: Path, optio
 
 def show_progress(process: subprocess.Popen, options: ReproduceOptions) -> None:
     """Show what a run is doing until it ends: on one line of a terminal, else a line a minute."""
-    from sinkprune_companion.run import run_costs
-
     began = time.time()
-    counts = jobs_by_notebook(options.profile)
-    minutes = run_costs.minutes_per_job(options.profile) if options.on == "local" else {}
+    total = sum(jobs_by_notebook(options.profile).values())
     is_terminal = sys.stderr.isatty()
     while process.poll() is None:
-        jobs = progress.jobs_begun(run_folder(options.profile), began)
-        show(progress.line(jobs, counts, minutes, os.cpu_count() or 1), is_terminal)
+        show(progress.line(run_folder(options.profile), began, total), is_terminal)
         with suppress(subprocess.TimeoutExpired):
             process.wait(LOOK_EVERY if is_terminal else SAY_EVERY)
     show("", is_terminal)
@@ -150,14 +145,9 @@ def say_what_failed(folder: Path, log: Path) -> None:
 
 def check_workflow(root: Path, options: ReproduceOptions) -> None:
     """Raise ValueError for a profile or a place that `root` does not have."""
-    profiles = sorted(file.stem for file in (root / "workflow" / "config").glob("*.yml"))
-    if not profiles:
+    if not (root / "workflow").is_dir():
         raise ValueError(f"there is no workflow in {root}: run this in a clone of the repository")
-    if options.profile not in profiles:
-        near = suggestion(options.profile, profiles)
-        raise ValueError(
-            f"profile {options.profile!r} is unknown{near or ';'} choose one of {', '.join(profiles)}"
-        )
+    jobs_by_notebook(options.profile)
     places = sorted(file.parent.name for file in (root / "workflow" / "profiles").glob("*/config.yaml"))
     if options.on not in places:
         raise ValueError(f"--on {options.on}: choose one of {', '.join(places)}")

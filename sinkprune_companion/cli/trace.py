@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sinkprune_companion.cli.model_options import ModelOptions
 from sinkprune_companion.cli.options import path, real, whole
+
+if TYPE_CHECKING:
+    from sinkprune_core.diffusion.samplers import Sampler
 
 PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
 MEANINGS = {
@@ -46,30 +50,26 @@ class TraceOptions(ModelOptions):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.steps > self.tokens:
-            raise ValueError(
-                f"--steps {self.steps} exceeds --tokens {self.tokens}: a step writes at least one token; "
-                "take fewer steps or more tokens"
-            )
-        if self.block is not None:
-            self._check_block(self.block)
         if self.figure is not None and self.figure.suffix not in PICTURES:
             raise ValueError(
                 f"--figure {self.figure} must end in one of {', '.join(PICTURES)}: the ending says how it is "
                 "written"
             )
 
-    def _check_block(self, block: int) -> None:
-        if self.tokens % block:
-            raise ValueError(
-                f"--block {block} does not divide --tokens {self.tokens}: take a length that does"
-            )
-        blocks = self.tokens // block
-        if self.steps % blocks:
-            raise ValueError(
-                f"--steps {self.steps} cannot be shared by {blocks} blocks of {block} tokens: "
-                f"take a multiple of {blocks}"
-            )
+    @property
+    def sampler(self) -> Sampler:
+        """How the model writes; raises ValueError for steps and blocks that do not fit the tokens."""
+        from sinkprune_core.diffusion.samplers import Sampler  # seconds of imports, which help does without
+
+        try:
+            return Sampler(self.tokens, self.steps, self.block, temperature=self.temperature)
+        except ValueError as error:
+            raise ValueError(f"--tokens, --steps and --block do not fit: {error}; take others") from None
+
+    def check_inputs(self) -> None:
+        """Raise an error for a `--text` or a model that is not there, and for a sampler that cannot be."""
+        _ = self.sampler
+        super().check_inputs()
 
 
 def run(options: TraceOptions) -> int:
@@ -80,7 +80,6 @@ def run(options: TraceOptions) -> int:
     from sinkprune_companion.cli.inputs import documents_of, on_device, open_model, sequences_of
     from sinkprune_companion.cli.tables import estimate, print_table
     from sinkprune_companion.figures.trajectories import panel, plot_sink_positions
-    from sinkprune_core.diffusion.samplers import Sampler
     from sinkprune_core.files import atomic
     from sinkprune_core.sinks.detection import variability
     from sinkprune_core.sinks.trace import trace
@@ -91,8 +90,8 @@ def run(options: TraceOptions) -> int:
     if not lm.is_diffusion:
         options.refuse(("block",), f"{lm.name} is autoregressive and writes token by token")
     ids_by_source = sequences_of(lm, options, documents, options.prompt, held_out=True)
-    sampler = Sampler(options.tokens, options.steps, options.block, temperature=options.temperature)
-    traced = trace(lm, torch.cat(list(ids_by_source.values())), sampler, options.seed, options.batch)
+    prompts = torch.cat(list(ids_by_source.values()))
+    traced = trace(lm, prompts, options.sampler, options.seed, options.batch)
     if options.out is not None:
         traced.save(options.out)
     if options.figure is not None:

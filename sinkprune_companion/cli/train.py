@@ -1,6 +1,5 @@
 """`sinkprune train`: make a diffusion model, or its autoregressive twin, from a causal model or anew."""
 
-import argparse
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -24,14 +23,9 @@ DTYPES = ("auto", "bfloat16", "float32")
 EMBEDDED_BASE = "smol-ar"
 
 
-def lengths_of(text: str) -> tuple[int, ...]:
+def whole_numbers(text: str) -> tuple[int, ...]:
     """Return the numbers of a list with commas, for argparse."""
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not a list of whole numbers; write e.g. 64,128,256"
-        ) from None
+    return tuple(int(part) for part in text.split(","))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +59,7 @@ class TrainOptions(Options):
     lengths: tuple[int, ...] = option(
         (64, 128, 256, 512),
         "tokens per crop, each step takes one of these lengths (at least 2 each; default: 64,128,256,512)",
-        type=lengths_of,
+        type=whole_numbers,
         metavar="N,N",
     )
     batch_tokens: int = whole(2048, "tokens per step", least=2)

@@ -95,7 +95,10 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     zeros; `counted_flops`, of the total only, is what torch's own counter finds. The forward has ids (B, T)
     and logits where `where_BT` is true.
     """
-    linears = _linears_by_module(lm)
+    linears: dict[str, list[torch.Tensor]] = {}
+    for block in lm.blocks:
+        for name, linear in lm.linears(block).items():
+            linears.setdefault(f"{name.split('.')[0]} linears", []).append(linear.weight)
     embeddings = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
     outer = {id(part.weight): part.weight for part in embeddings}  # once where they are tied
     rows, length = ids_BT.shape
@@ -114,16 +117,6 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     table["counted_flops"] = float("nan")
     table.loc["total", "counted_flops"] = float(counted_flops(lm, ids_BT, where_BT))
     return table
-
-
-def _linears_by_module(lm: LanguageModel) -> dict[str, list[torch.Tensor]]:
-    """Return the weights of the blocks' linears by the module of a block that holds them."""
-    linears: dict[str, list[torch.Tensor]] = {}
-    for block in lm.blocks:
-        for name, linear in lm.linears(block).items():
-            module = name.split(".")[0]
-            linears.setdefault(f"{module} linears", []).append(linear.weight)
-    return linears
 
 
 # time

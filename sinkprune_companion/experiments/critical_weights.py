@@ -16,7 +16,7 @@ from torch import nn
 
 from sinkprune_companion.experiments.token_reach import linear_inputs
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
-from sinkprune_core.models.blocks import Rows
+from sinkprune_core.models.blocks import Rows, weights_kept
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import select
@@ -83,7 +83,7 @@ def lost_weights(
     the statistics behind the second. Columns: `rank` (from 1), `layer`, `linear`,
     `output`, `input`, `weight`, `importance`; `lost`, the number of all such weights; and `replaced_by`, the
     input of a weight of the same output that only the second mask keeps. Of those, the n-th lost weight of an
-    output has the one with the n-th lowest score. Raises ValueError for rows that are not equally full.
+    output has the one with the n-th lowest score.
     """
     linears = _linears(lm)
     parts = []
@@ -91,8 +91,6 @@ def lost_weights(
     for place, linear in linears.items():
         weights_OI = weight_OI(linear)
         lost_OI = kept[place] & ~kept_without[place]
-        if not torch.equal(lost_OI.sum(1), (kept_without[place] & ~kept[place]).sum(1)):
-            raise ValueError(f"block {place[0]} {place[1]}: the two masks keep unequal numbers in some row")
         lost += int(lost_OI.sum())
         value_OI = weights_OI.float().abs() * largest[place].to(weights_OI.device)
         output_X, input_X = lost_OI.nonzero(as_tuple=True)
@@ -141,23 +139,13 @@ def restored(lm: LanguageModel, lost: pd.DataFrame) -> Iterator[None]:
     The weights that replaced them become zero, so that as many weights stay pruned.
     """
     linears = _linears(lm)
-    changed = []
-    for (layer, name), part in lost.groupby(["layer", "linear"], sort=False):
-        weights_OI = weight_OI(linears[layer, name])
-        outputs = torch.tensor(part["output"].to_numpy())
-        values = torch.tensor(part["weight"].to_numpy(), dtype=weights_OI.dtype)
-        changed.append((weights_OI, outputs, torch.tensor(part["input"].to_numpy()), values))
-        replaced = torch.tensor(part["replaced_by"].to_numpy())
-        changed.append((weights_OI, outputs, replaced, torch.zeros_like(values)))
-    before = [weights_OI[outputs, inputs].clone() for weights_OI, outputs, inputs, _ in changed]
-    try:
-        _put(changed, [values for *_, values in changed])
+    with weights_kept(lm):
+        for (layer, name), part in lost.groupby(["layer", "linear"], sort=False):
+            weights_OI = weight_OI(linears[layer, name]).detach()
+            outputs, inputs, replaced, values = (
+                torch.tensor(part[column].to_numpy(), device=weights_OI.device)
+                for column in ("output", "input", "replaced_by", "weight")
+            )
+            weights_OI[outputs, inputs] = values.to(weights_OI.dtype)
+            weights_OI[outputs, replaced] = 0
         yield
-    finally:
-        _put(changed, before)
-
-
-@torch.no_grad()
-def _put(changed: list[tuple], values: list[torch.Tensor]) -> None:
-    for (weights_OI, outputs, inputs, _), value in zip(changed, values, strict=True):
-        weights_OI[outputs, inputs] = value.to(weights_OI.device)

@@ -3,9 +3,10 @@
 Dimensions: N sequences, T tokens per sequence, L tokens written, B batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm
@@ -41,36 +42,27 @@ def hiding_scores(
     same sequence and noise; `label`, `keys`, `count` (0: all keys) and `layers` of the hiding; and means of
     a `HidingModel`'s log.
     """
-    data = fingerprint_of(texts)
     length = next(iter(texts.values())).shape[1]
     batch = max(1, BATCH_TOKENS // length)
-    dense_masses = {}
     later = {"first_scored": first_scored} if first_scored > 1 else {}  # other records lack it
 
-    def one(hiding: Hiding) -> pd.DataFrame:
-        def compute() -> pd.DataFrame:
-            without_keys = hiding_model(lm, hiding, masses=dense_masses)
-            scores = score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
-            return _described(scores, without_keys)
+    def measure(without_keys: HidingModel) -> pd.DataFrame:
+        return score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
 
-        return run.record(
-            "hiding",
-            compute,
-            SCORES_REVISION,
-            model=lm.name,
-            kind=lm.kind,
-            fingerprint=fingerprint,
-            hiding=hiding,
-            data=data,
-            draws=draws,
-            evaluation_seed=EVALUATION_SEED,
-            **later,
-        )
-
-    every = tqdm([NOTHING_HIDDEN, *hidings], desc=f"{lm.name} scores")
-    frame = pd.concat([one(hiding) for hiding in every], ignore_index=True)
-    with_all_keys = frame[frame["count"] == 0].set_index("sequence").value
-    return frame.assign(excess=frame.value - frame.sequence.map(with_all_keys))
+    return _records(
+        run,
+        lm,
+        "hiding",
+        SCORES_REVISION,
+        hidings,
+        measure,
+        masses={},
+        fingerprint=fingerprint,
+        data=fingerprint_of(texts),
+        draws=draws,
+        evaluation_seed=EVALUATION_SEED,
+        **later,
+    )
 
 
 def hiding_texts(
@@ -93,34 +85,56 @@ def hiding_texts(
     low where text repeats itself; `tokens`, the ids; and what `hiding_scores` says of a hiding.
     """
 
-    def one(hiding: Hiding) -> pd.DataFrame:
-        def compute() -> pd.DataFrame:
-            without_keys = hiding_model(lm, hiding)
-            written_NL = _written(without_keys, prompt_NT, sampler, seed, batch)
-            return _described(_judged(judge, prompt_NT, written_NL, batch), without_keys)
+    def measure(without_keys: HidingModel) -> pd.DataFrame:
+        written_NL = _written(without_keys, prompt_NT, sampler, seed, batch)
+        return _judged(judge, prompt_NT, written_NL, batch)
 
-        return run.record(
-            "written",
-            compute,
-            TEXTS_REVISION,
-            model=lm.name,
-            kind=lm.kind,
-            fingerprint=fingerprints[lm.name],
-            judge=fingerprints[judge.name],
-            hiding=hiding,
-            prompts=prompt_NT.tolist(),
-            sampler=sampler,
-            seed=seed,
-        )
+    frame = _records(
+        run,
+        lm,
+        "written",
+        TEXTS_REVISION,
+        hidings,
+        measure,
+        fingerprint=fingerprints[lm.name],
+        judge=fingerprints[judge.name],
+        prompts=prompt_NT.tolist(),
+        sampler=sampler,
+        seed=seed,
+    )
+    tokens_NL = np.array(frame.tokens.str.split().tolist())
+    with_all_keys_NL = np.tile(tokens_NL[: len(prompt_NT)], (1 + len(hidings), 1))  # the first record
+    return frame.assign(changed=(tokens_NL != with_all_keys_NL).mean(axis=1))
 
-    every = tqdm([NOTHING_HIDDEN, *hidings], desc=f"{lm.name} writes")
-    frame = pd.concat([one(hiding) for hiding in every], ignore_index=True)
-    with_all_keys = frame[frame["count"] == 0].set_index("sequence")
-    changed = []
-    for row in frame.itertuples():
-        pairs = zip(row.tokens.split(), with_all_keys.tokens[row.sequence].split(), strict=True)
-        changed.append(sum(one != other for one, other in pairs) / sampler.length)
-    return frame.assign(excess=frame.value - frame.sequence.map(with_all_keys.value), changed=changed)
+
+def _records(
+    run: Run,
+    lm: LanguageModel,
+    name: str,
+    revision: int,
+    hidings: Sequence[Hiding],
+    measure: Callable[[HidingModel], pd.DataFrame],
+    masses: dict | None = None,
+    **key: object,
+) -> pd.DataFrame:
+    """Return the records of what is measured of a model with all keys and without those of each of `hidings`,
+    with `excess` and what was hidden: means over all rows of all forwards, 0 where nothing was.
+    """
+    parts = []
+    for hiding in tqdm([NOTHING_HIDDEN, *hidings], desc=f"{name}, {lm.name}"):
+
+        def compute(hiding: Hiding = hiding) -> pd.DataFrame:
+            without_keys = hiding_model(lm, hiding, masses=masses)
+            frame = measure(without_keys)
+            hidden = pd.DataFrame(without_keys.log, columns=MEASURED).mean().fillna(0.0)
+            choice = {name: getattr(hiding, name) for name in ("label", "keys", "count", "layers")}
+            return frame.assign(**choice, **hidden)
+
+        model = {"model": lm.name, "kind": lm.kind}
+        parts.append(run.record(name, compute, revision, **model, hiding=hiding, **key))
+    frame = pd.concat(parts, ignore_index=True)
+    with_all_keys = frame[frame["count"] == 0].set_index("sequence").value
+    return frame.assign(excess=frame.value - frame.sequence.map(with_all_keys))
 
 
 def _written(
@@ -156,11 +170,3 @@ def _judged(
             "tokens": tokens,
         }
     )
-
-
-def _described(frame: pd.DataFrame, lm: HidingModel) -> pd.DataFrame:
-    """Return `frame` with what was hidden: means over all rows of all forwards, 0 where nothing was."""
-    hidden = pd.DataFrame(lm.log, columns=MEASURED).mean().fillna(0.0)
-    hiding = lm.hiding
-    choice = {"label": hiding.label, "keys": hiding.keys, "count": hiding.count, "layers": hiding.layers}
-    return frame.assign(**choice, **hidden)

@@ -20,6 +20,7 @@ from sinkprune_core.pruning.patterns import n_and_m
 
 Place = tuple[str, float]  # pattern and sparsity
 DENSE = ("dense", 0.0)
+BOUNDS = ("value", "low", "high")
 DIGITS = 9  # of a difference in points: what is behind them is rounding
 
 
@@ -213,20 +214,12 @@ def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dic
                     continue
                 variant_RN, other_RN, dense_RN = values
                 cost = float(dense_RN.mean() - other_RN.mean())
-                estimate = _without_rounding_errors(crossed_interval(variant_RN - other_RN))
+                estimate = crossed_interval(variant_RN - other_RN)
+                # right answers are counts: an interval that ends at -1e-16 ends at zero, and has it inside
+                bounds = {name: round(getattr(estimate, name), DIGITS) + 0.0 for name in BOUNDS}
                 finding = f"accuracy_{benchmark}_{name}_{100 * sparsity:.0f}"
-                findings[finding] = with_share_of_damage(estimate, cost)
+                findings[finding] = with_share_of_damage(replace(estimate, **bounds), cost)
     return findings
-
-
-def _without_rounding_errors(estimate: Estimate) -> Estimate:
-    """Return an estimate in points whose mean and bounds are zero where they are zero but for rounding.
-
-    Right answers are counts: an interval that ends at -1e-16 ends at zero, and does not leave it out.
-    """
-    bounds = ("value", "low", "high")
-    exact = {name: round(getattr(estimate, name), DIGITS) + 0.0 for name in bounds}  # no negative zero
-    return replace(estimate, **exact)
 
 
 def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:

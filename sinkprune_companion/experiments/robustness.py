@@ -101,8 +101,7 @@ def archived_fingerprint(run: Run, model: str) -> str:
         for file in (run.records / "scores").glob("*.json")
     ]
     fingerprints = {key["fingerprint"] for key in keys if key["model"] == model}
-    count = len(fingerprints)
-    if count != 1:
+    if len(fingerprints) != 1:
         raise ValueError(
             f"runs/{run.profile} has scores of {len(fingerprints)} models called {model}, not of one"
         )

@@ -47,11 +47,8 @@ def score_texts(
 
 def _labels(texts: dict[str, torch.Tensor]) -> dict[str, list[str]]:
     """Return the columns that say where every sequence comes from: `text` and, if one says it, `start`."""
-    labels: dict[str, list[str]] = {"text": [], "start": []}
-    for name, ids_NT in texts.items():
-        text, _, start = name.partition("/")
-        labels["text"] += [text] * len(ids_NT)
-        labels["start"] += [start] * len(ids_NT)
+    parts = [name.partition("/") for name, ids_NT in texts.items() for _ in ids_NT]
+    labels = {"text": [text for text, _, _ in parts], "start": [start for _, _, start in parts]}
     if not any(labels["start"]):
         del labels["start"]
     return labels

@@ -15,7 +15,6 @@ from sinkprune_companion.harness.public_data import embedded_articles
 from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.seeds import generator
-from sinkprune_core.values import check_choice
 
 NOTHING = "nothing"
 SAMPLERS = {"llada": "LLaDA's sampler", "dream": "Dream's sampler"}
@@ -32,18 +31,12 @@ BLOCKS = 4  # of LLaDA's sampler: they divide the tokens to write at every lengt
 
 @dataclass(frozen=True)
 class Condition:
-    """One condition. Raises ValueError for a text or sampler that is unknown."""
+    """One condition."""
 
     text: str = "natural"  # what prompts are crops of, one of TEXTS; `nothing`: the first token alone
     first_token: bool = False  # whether the document separator stands before the prompt
     tokens: int = 128  # tokens of the finished text, the separator before it not counted
     sampler: str = "llada"  # one of SAMPLERS; an autoregressive model knows no difference
-
-    def __post_init__(self):
-        check_choice("text", self.text, TEXTS)
-        check_choice("sampler", self.sampler, SAMPLERS)
-        if self.text == NOTHING and not self.first_token:
-            raise ValueError("text='nothing' is the first token alone: first_token must be True")
 
     @property
     def begins(self) -> str:
@@ -87,13 +80,7 @@ def conditions(
 ) -> list[Condition]:
     """Return the main condition, which the first of every list makes, and those that differ from it in one
     thing, each once.
-
-    Raises ValueError for an empty list and what a `Condition` refuses.
     """
-    given = {"texts": texts, "first_tokens": first_tokens, "lengths": lengths, "samplers": samplers}
-    for name, values in given.items():
-        if not values:
-            raise ValueError(f"{name} is empty: its first value is that of the main condition")
     main = Condition(texts[0], first_tokens[0], lengths[0], samplers[0])
     chosen = [main]
     chosen += [replace(main, first_token=first_token) for first_token in first_tokens[1:]]
@@ -150,16 +137,13 @@ def _apart(
     `rare` says whether <unk> may show.
     """
     starts = _middles(stream_T == corpus.separator(tokenizer), length)
-    order = torch.randperm(len(starts), generator=rng)
-    chosen: list[int] = []
-    for start in starts[order].tolist():
-        if len(chosen) == count:
-            break
-        if any(abs(start - other) < length for other in chosen):
-            continue
+    order = starts[torch.randperm(len(starts), generator=rng)].tolist()
+
+    def is_allowed(start: int) -> bool:
         surroundings_T = stream_T[max(0, start - RARE_TOKENS) : start + length + RARE_TOKENS]
-        if rare or RARE not in tokenizer.decode(surroundings_T):
-            chosen.append(start)
+        return rare or RARE not in tokenizer.decode(surroundings_T)
+
+    chosen = corpus.apart(filter(is_allowed, order), count, length, bytearray(len(stream_T)))
     return [stream_T[start : start + length] for start in sorted(chosen)]
 
 

@@ -130,6 +130,8 @@ def restored_scores(
     A record per number of `counts`, which is its column `restored`; `lost` is a record of `critical`. Other
     columns are those of `score_texts` and `labels`.
     """
+    which = ["rank", "layer", "linear", "output", "input", "replaced_by"]
+    places = lost[which].to_csv(index=False)
     frames = []
     for restored in counts:
 
@@ -144,7 +146,7 @@ def restored_scores(
             RESTORED_REVISION,
             labels,
             **variant.key,
-            weights=_fingerprint(lost),
+            weights=hashlib.sha256(places.encode()).hexdigest()[:16],
             restored=restored,
             data=fingerprint_of(dict(texts)),
             draws=draws,
@@ -152,9 +154,3 @@ def restored_scores(
         )
         frames.append(frame)
     return pd.concat(frames, ignore_index=True)
-
-
-def _fingerprint(lost: pd.DataFrame) -> str:
-    """Return a SHA-256 prefix of lost weights: which, in which order, and what replaced them."""
-    places = lost[["rank", "layer", "linear", "output", "input", "replaced_by"]]
-    return hashlib.sha256(places.to_csv(index=False).encode()).hexdigest()[:16]

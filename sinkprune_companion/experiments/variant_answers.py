@@ -11,10 +11,11 @@ import pandas as pd
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED
 from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.harness import quality
+from sinkprune_companion.harness import quality, suite
 from sinkprune_companion.harness.public_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
+from sinkprune_core.evaluation import two_choice
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_core.values import check_choice
 
@@ -36,23 +37,24 @@ def variant_answers(
     """
     parts = []
     for benchmark, items in questions.items():
-        task = _task(benchmark, items, draws)
+        asked = _items(variant.lm.tokenizer, benchmark, items)
 
-        def compute(task: quality.Task = task) -> pd.DataFrame:
+        def compute(asked: list[dict] = asked) -> pd.DataFrame:
             report = variant.ready()
-            return task(variant.lm).assign(calibration_tokens=report.calibration_tokens if report else 0)
+            answers = two_choice.accuracy(variant.lm, asked, draws, EVALUATION_SEED, progress=True)
+            return answers.assign(calibration_tokens=report.calibration_tokens if report else 0)
 
         key = {"benchmark": benchmark, "items": items, "draws": draws, "evaluation_seed": EVALUATION_SEED}
         parts.append(run.record("answers", compute, ANSWERS_REVISION, labels, **variant.key, **key))
     return pd.concat(parts, ignore_index=True)
 
 
-def _task(benchmark: str, items: int, draws: int) -> quality.Task:
+def _items(tokenizer, benchmark: str, count: int) -> list[dict]:
     check_choice("benchmark", benchmark, BENCHMARKS)
     if benchmark == "suite":
-        return quality.offline_suite(items, draws, EVALUATION_SEED, progress=True)
-    paradigms = {name: pairs[:items] for name, pairs in embedded_blimp().items()}
-    return quality.minimal_pairs(paradigms, draws, EVALUATION_SEED, progress=True)
+        return suite.sample(count)
+    paradigms = {name: pairs[:count] for name, pairs in embedded_blimp().items()}
+    return quality.minimal_pairs(tokenizer, paradigms)
 
 
 def points(answers: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +108,4 @@ def share_of_damage(
         parts.append((variant_RN - other_RN) / damage)
     if not parts:
         return None
-    draws = {len(part) for part in parts}
-    if len(draws) > 1:
-        raise ValueError(f"benchmarks were answered on {sorted(draws)} calibration draws: give them as many")
     return crossed_interval(np.concatenate(parts, axis=1)).with_margin(share_that_matters())

@@ -14,12 +14,8 @@ from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 def pivot(frame: pd.DataFrame) -> np.ndarray:
     """Return the values of one variant as an array (R, N).
 
-    Raises ValueError when there are none or a cell is missing.
+    Raises ValueError when a cell is missing.
     """
-    if frame.empty:
-        raise ValueError(
-            "no record of a variant that is to be compared: measure it first, or leave the comparison out"
-        )
     values_RN = frame.pivot(index="seed", columns="sequence", values="value").to_numpy()
     if np.isnan(values_RN).any():
         raise ValueError("some repetitions lack some sequences: differences would not be paired")

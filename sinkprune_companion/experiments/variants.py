@@ -5,6 +5,7 @@ What the notebooks repeat for every recipe, calibration draw and number of steps
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -82,6 +83,7 @@ def pruned(
         yield prune(lm, recipe, calibration, progress=progress, statistics=statistics)
 
 
+@dataclass(eq=False)
 class Variant:
     """One variant of a model, dense (no recipe) or pruned, while a `with` block runs.
 
@@ -89,22 +91,14 @@ class Variant:
     back at the end of the block. `fingerprint` is that of the dense model; `shared` is as in `pruned`.
     """
 
-    def __init__(
-        self,
-        lm: LanguageModel,
-        fingerprint: str,
-        recipe: Recipe | None = None,
-        calibration: Calibration | None = None,
-        shared: SharedStatistics | None = None,
-    ):
-        self.lm = lm
-        self.fingerprint = fingerprint
-        self.recipe = recipe
-        self.calibration = calibration
-        self.shared = shared
-        self._stack = ExitStack()
-        self._report: Report | None = None
-        self._is_ready = False
+    lm: LanguageModel
+    fingerprint: str
+    recipe: Recipe | None = None
+    calibration: Calibration | None = None
+    shared: SharedStatistics | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _report: Report | None = None
+    _is_ready: bool = False
 
     def __enter__(self) -> "Variant":
         return self

@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from sinkprune_companion.figures.style import canvas, titled
+from sinkprune_companion.figures.style import canvas, spaced, titled
 
 NAMED = 3  # keys that are named along the axis, at most
-APART = 3  # keys between two that are named
+APART = 4  # keys from one that is named to the next, at least
 
 
 def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
@@ -24,7 +24,9 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
     for axis, panel in zip(axes[0], panels, strict=True):
         map_QK = panel["map_QK"]
         image = axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-        named = _named(map_QK.sum(0))
+        mass_K = map_QK.sum(0)
+        strongest = [int(key) for key in np.argsort(-mass_K, kind="stable") if mass_K[key] > 2]
+        named = spaced(strongest, APART)[:NAMED]
         names = [f"{key}: {panel['labels'][key]}" for key in named]
         axis.set_xticks(named, names, rotation=30, ha="right", fontsize=8, family="DejaVu Sans Mono")
         axis.set(title=panel["title"], xlabel="key")
@@ -33,15 +35,6 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
     figure.colorbar(image, ax=axes, pad=0.02, shrink=0.75, label="share of the query's attention")
     titled(figure, title)
     return figure
-
-
-def _named(mass_K: np.ndarray) -> list[int]:
-    """Return the keys to name, those with most attention first."""
-    named: list[int] = []
-    for key in np.argsort(-mass_K, kind="stable"):
-        if len(named) < NAMED and mass_K[key] > 2 and all(abs(key - other) > APART for other in named):
-            named.append(int(key))
-    return named
 
 
 def maps_table(panels: list[dict]) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, Null
 from sinkprune_companion.figures.style import (
     BLUE,
     RED,
+    bars,
     canvas,
-    draw_intervals,
     linear_part,
     series,
     spread_out,
@@ -51,8 +51,7 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
         with mock.patch.dict(os.environ, {DATE: os.environ.get(DATE, "0")}):  # of fonts inside the file
             figure.savefig(partial, format="pdf", metadata=undated)
     save_table(run, name, data, caption)
-    for suffix in (".png", ".pdf"):
-        add_file(run, name, folder / f"{name}{suffix}")
+    save_provenance(run, name, caption, [folder / f"{name}{suffix}" for suffix in (".csv", ".png", ".pdf")])
 
     def alternative_text(**_: object) -> tuple[dict, dict]:
         return {}, {"image/png": {"alt": caption}}  # IPython adds the picture itself
@@ -145,15 +144,17 @@ def plot_curves(
             if dodge:
                 line = line.set_index(x).reindex(names_at.index).reset_index()
             low, high = interval_columns or (y, y)
-            draw_intervals(
-                axis,
+            look = series(name, names.index(name))
+            axis.errorbar(
                 _moved_apart(line[x], name, names_at, dodge),
                 line[y],
-                line[low],
-                line[high],
-                series(name, names.index(name)),
+                bars(line[y], line[low], line[high]),
+                color=look.colour,
+                marker=look.marker,
+                ls=look.dash,
                 label=name,
                 ms=4.5,
+                lw=1.3,
                 capsize=2 if interval_columns else 0,
             )
         _scale_x(axis, logx, frame[x])

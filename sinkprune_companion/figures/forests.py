@@ -4,7 +4,9 @@ A figure takes a table and knows nothing of its origin.
 """
 
 import textwrap
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,8 +30,7 @@ from sinkprune_companion.figures.style import (
     titled,
     titled_legend,
 )
-from sinkprune_companion.ledger import verdict_rule
-from sinkprune_companion.ledger.contrasts import HELPS, HURTS, ON_A_LOSS
+from sinkprune_companion.ledger.contrasts import HELPS, HURTS, fields_of, verdicts_on_losses
 from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
 from sinkprune_companion.numbers import signed_interval
 from sinkprune_core.evaluation.intervals import Estimate
@@ -44,13 +45,12 @@ class Look(NamedTuple):
 
 
 EFFECT_MARKS = {
-    HELPS: (BLUE, "<"),
-    HURTS: (RED, ">"),
-    NO_DIFFERENCE: (GREEN, "D"),
-    UNDECIDED: (ORANGE, "o"),
-    TOO_FEW_DRAWS: (GREY, "v"),
+    HELPS: Look(BLUE, "<", BLUE),
+    HURTS: Look(RED, ">", RED),
+    NO_DIFFERENCE: Look(GREEN, "D", GREEN),
+    UNDECIDED: Look(ORANGE, "o", "white"),
+    TOO_FEW_DRAWS: Look(GREY, "v", "white"),
 }
-OPEN = (UNDECIDED, TOO_FEW_DRAWS)  # verdicts whose marks are not filled
 MONOSPACED = "DejaVu Sans Mono"
 ARROW_LEFT = 4  # matplotlib's numbers of markers
 ARROW_RIGHT = 5
@@ -84,7 +84,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     for effect in table.itertuples():
         is_filled = effect.low > 0 or effect.high < 0
         if has_verdicts:
-            looks.append(_look_of_verdict(effect.verdict))
+            looks.append(EFFECT_MARKS[effect.verdict])
         else:
             looks.append(Look(BLUE, "o", BLUE if is_filled else "white"))
     figure, axis = _rows_canvas(table)
@@ -98,7 +98,7 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         words += f"; band: ± {margin:.2g}, too small to matter"
     axis.set_xlabel(words if has_verdicts else f"{words}; open: zero inside it", fontsize=8.5)
     present = [verdict for verdict in EFFECT_MARKS if has_verdicts and (table.verdict == verdict).any()]
-    _title(figure, {verdict: _look_of_verdict(verdict) for verdict in present}, title)
+    _title(figure, {verdict: EFFECT_MARKS[verdict] for verdict in present}, title)
     return figure
 
 
@@ -123,11 +123,6 @@ def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "", beside: str = 
     return figure
 
 
-def _look_of_verdict(verdict: str) -> Look:
-    colour, marker = EFFECT_MARKS[verdict]
-    return Look(colour, marker, "white" if verdict in OPEN else colour)
-
-
 def _look_of_kind(kind: str) -> Look:
     colour, marker, _ = series(kind, 0)
     return Look(colour, marker, colour)
@@ -143,17 +138,21 @@ def _rows_canvas(table: pd.DataFrame) -> tuple[Figure, Axes]:
 
 def _draw_table(axis: Axes, table: pd.DataFrame, looks: list[Look]) -> None:
     """Draw the rows of a table below the headings of their sections."""
+    draw_rows(axis, table.assign(look=looks), partial(_draw_effect, axis), size=9)
+
+
+def draw_rows(axis: Axes, table: pd.DataFrame, draw: Callable[[int, Any], None], size: float) -> None:
+    """Draw a row of every entry of a table, by `draw(place, entry)`, below the headings of their sections."""
     labels = []
     headings = []
-    numbered = table.assign(look=looks)
-    for section, part in numbered.groupby("section", sort=False):
+    for section, part in table.groupby("section", sort=False):
         if section:
             headings.append(len(labels))
             labels.append(section)
-        for effect in part.itertuples():
-            _draw_effect(axis, len(labels), effect)
-            labels.append(effect.comparison)
-    axis.set_yticks(range(len(labels)), labels, fontsize=9)
+        for entry in part.itertuples():
+            draw(len(labels), entry)
+            labels.append(entry.comparison)
+    axis.set_yticks(range(len(labels)), labels, fontsize=size)
     for row in headings:
         axis.get_yticklabels()[row].set_fontweight("bold")
     axis.tick_params(axis="y", length=0)
@@ -166,14 +165,18 @@ def _title(figure: Figure, legend: dict[str, Look], title: str) -> None:
     if not legend:
         titled(figure, title)
         return
+    titled_legend(figure, handles_of(legend), title=title)
+
+
+def handles_of(legend: dict[str, Look]) -> list[Line2D]:
+    """Return the entries of a legend."""
     handles = []
     for label, look in legend.items():
-        is_tick = look.marker == "|"
-        style = {"ls": "none", "ms": 9, "mew": 1.8} if is_tick else {}
+        style = {"ls": "none", "ms": 9, "mew": 1.8} if look.marker == "|" else {}
         handles.append(
             Line2D([], [], color=look.colour, marker=look.marker, mfc=look.inside, label=label, **style)
         )
-    titled_legend(figure, handles, title=title)
+    return handles
 
 
 def _reach(table: pd.DataFrame, margin: float) -> float:
@@ -302,27 +305,15 @@ def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
     Columns: `comparison`, `value`, `low`, `high`, `sequences`, `interval` (how it was made); and where every
     estimate has a margin, `margin` and the `verdict` of its row, with p corrected for all rows (Holm).
     """
-    rows = []
-    for label, estimate in estimates.items():
-        row = {
-            "comparison": label,
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "sequences": estimate.units,
-            "interval": estimate.method,
-        }
-        rows.append(row)
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame({"comparison": estimates.keys(), **fields_of(estimates, "value", "low", "high")})
+    table = table.assign(
+        sequences=[estimate.units for estimate in estimates.values()],
+        interval=[estimate.method for estimate in estimates.values()],
+    )
     margins = [estimate.margin for estimate in estimates.values()]
-    if not rows or None in margins:
+    if not estimates or None in margins:
         return table
-    corrected = verdict_rule.holm([estimate.p_value() for estimate in estimates.values()])
-    verdicts = []
-    for estimate, p in zip(estimates.values(), corrected, strict=True):
-        given = verdict_rule.verdict(estimate, estimate.margin, p=p)
-        verdicts.append(ON_A_LOSS.get(given, given))
-    return table.assign(margin=margins, verdict=verdicts)
+    return table.assign(margin=margins, verdict=verdicts_on_losses(estimates.values()))
 
 
 def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:

@@ -4,20 +4,19 @@ It is drawn from published findings when pages are written, in two shapes: wide,
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from sinkprune_companion.figures.figures import save_figure
-from sinkprune_companion.figures.forests import EFFECT_MARKS, OPEN
+from sinkprune_companion.figures.forests import EFFECT_MARKS, draw_rows, handles_of
 from sinkprune_companion.figures.style import BLACK, BLUE, GREEN, bars, canvas
-from sinkprune_companion.ledger.contrasts import ON_A_LOSS
+from sinkprune_companion.ledger.contrasts import verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.ledger.verdict_rule import holm, verdict
 from sinkprune_companion.numbers import number
 from sinkprune_core.evaluation.intervals import Estimate
 
@@ -48,15 +47,6 @@ MASK_SECTION = "kept weights that change"
 COLUMNS = ("section", "comparison", "finding", "value", "low", "high", "draws", "margin", "damage", "verdict")
 
 
-@dataclass(frozen=True)
-class Published:
-    """What `save_figure` asks of a run, for a figure that is drawn from several notebooks' findings."""
-
-    folder: Path
-    provenance: dict
-    notebook: str = NAME
-
-
 def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
     """Return what the figure shows: differences in nats per token, then shares of the mask, a row each.
 
@@ -69,25 +59,15 @@ def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
             estimate = estimates[finding]
             damage = estimate.margin / share_that_matters()
             rows.append({**_row(section, comparison, finding, estimate), "damage": damage})
-    corrected = holm([estimates[row["finding"]].p_value() for row in rows])
-    for row, p in zip(rows, corrected, strict=True):
-        given = verdict(estimates[row["finding"]], row["margin"], p=p)
-        row["verdict"] = ON_A_LOSS.get(given, given)
+    verdicts = verdicts_on_losses([estimates[row["finding"]] for row in rows])
+    rows = [{**row, "verdict": outcome} for row, outcome in zip(rows, verdicts, strict=True)]
     rows += [_row(MASK_SECTION, change, finding, estimates[finding]) for change, finding in MASKS.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _row(section: str, comparison: str, finding: str, estimate: Estimate) -> dict[str, object]:
-    return {
-        "section": section,
-        "comparison": comparison,
-        "finding": finding,
-        "value": estimate.value,
-        "low": estimate.low,
-        "high": estimate.high,
-        "draws": estimate.draws,
-        "margin": estimate.margin,
-    }
+    numbers = {name: getattr(estimate, name) for name in ("value", "low", "high", "draws", "margin")}
+    return {"section": section, "comparison": comparison, "finding": finding, **numbers}
 
 
 def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
@@ -101,11 +81,7 @@ def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
     _draw_losses(losses, frame[~is_mask])
     _draw_masks(masks, frame[is_mask])
     drawn = frame.verdict.dropna().unique()
-    handles = []
-    for name, (colour, marker) in EFFECT_MARKS.items():
-        if name in drawn:
-            inside = "white" if name in OPEN else colour
-            handles.append(Line2D([], [], color=colour, marker=marker, mfc=inside, label=name))
+    handles = handles_of({name: look for name, look in EFFECT_MARKS.items() if name in drawn})
     columns = 2 if is_narrow else len(handles)
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8.5)
     return figure
@@ -116,41 +92,17 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
     margin = 100 * share_that_matters()
     axis.axvspan(-margin, margin, color=GREEN, alpha=0.12, lw=0)
     axis.axvline(0, color=BLACK, lw=0.9)
-    labels = []
-    headings = []
-    for section, part in frame.groupby("section", sort=False):
-        headings.append(len(labels))
-        labels.append(section)
-        for row in part.itertuples():
-            colour, marker = EFFECT_MARKS[row.verdict]
-            value, low, high = (100 * end / row.damage for end in (row.value, row.low, row.high))
-            inside = "white" if row.verdict in OPEN else colour
-            axis.errorbar(
-                value,
-                len(labels),
-                xerr=[[value - low], [high - value]],
-                color=colour,
-                marker=marker,
-                mfc=inside,
-                ms=6,
-                lw=1.6,
-            )
-            axis.text(
-                1.02,
-                len(labels),
-                number(row.value),
-                transform=axis.get_yaxis_transform(),
-                va="center",
-                fontsize=8.5,
-            )
-            labels.append(row.comparison)
-    axis.text(1.02, headings[0], "nats", transform=axis.get_yaxis_transform(), va="center", fontsize=8.5)
-    axis.set_yticks(range(len(labels)), labels, fontsize=8.5)
-    for row in headings:
-        axis.get_yticklabels()[row].set_fontweight("bold")
-    axis.tick_params(axis="y", length=0)
-    axis.grid(False, axis="y")
-    axis.set(ylim=(len(labels) - 0.5, -0.7))
+    right = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
+
+    def draw(place: int, row: Any) -> None:
+        colour, marker, inside = EFFECT_MARKS[row.verdict]
+        value, low, high = (100 * end / row.damage for end in (row.value, row.low, row.high))
+        look = {"color": colour, "marker": marker, "mfc": inside, "ms": 6, "lw": 1.6}
+        axis.errorbar(value, place, xerr=[[value - low], [high - value]], **look)
+        axis.text(1.02, place, number(row.value), **right)
+
+    draw_rows(axis, frame, draw, size=8.5)
+    axis.text(1.02, 0, "nats", **right)
     axis.set_title("Loss, first − second", fontsize=9.5)
     below = f"in % of what the second costs; ← better\nband: ± {number(margin)} %, too small to matter"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
@@ -182,7 +134,8 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
 def save(estimates: Mapping[str, Estimate], root: Path) -> list[Path]:
     """Write both shapes to `root/figures/headline` with data and origin beside them; return the files."""
     frame = table(estimates)
-    run = Published(root, {"findings": frame.finding.tolist()})
+    provenance = {"findings": frame.finding.tolist()}
+    run = SimpleNamespace(folder=root, provenance=provenance, notebook=NAME)  # what `save_figure` asks
     for name, is_narrow in ((NAME, False), (f"{NAME}_narrow", True)):
         save_figure(run, plot(frame, is_narrow), name, frame, CAPTION)
     return sorted((root / "figures" / NAME).iterdir())

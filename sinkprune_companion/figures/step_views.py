@@ -64,15 +64,20 @@ def view(
     chosen = {MEAN: mass_SLK.mean(1)}
     if layers:
         chosen |= {f"layer {number}": mass_SLK[:, number] for number in range(mass_SLK.shape[1])}
-    known = _different(ids_SK, lm.mask_token_id)
+    tokens = [token for token in ids_SK.unique().tolist() if token != lm.mask_token_id]
+    known = {token: number for number, token in enumerate(tokens)}
+    words = lm.tokenizer.decode(trace.final_BK[prompt, : trace.prompt_length].tolist()).split()
     states = [[known.get(token, MASK) for token in state] for state in ids_SK.tolist()]
     return {
         "title": title,
-        "prompt": _opening(lm, trace, prompt),
+        "prompt": f"{prompt + 1}: {' '.join(words[:OPENING_WORDS])} …",
         "prompt_length": trace.prompt_length,
         "tokens": [lm.tokenizer.decode([token]) for token in known],
         "first": states[0],
-        "changes": [_changes(*pair) for pair in itertools.pairwise(states)],
+        "changes": [
+            [(place, new) for place, (old, new) in enumerate(zip(*pair, strict=True)) if new != old]
+            for pair in itertools.pairwise(states)
+        ],
         "visible": visible_SK.sum(1).tolist(),
         "layers": [
             {
@@ -98,36 +103,14 @@ def views(
     ]
 
 
-def _different(ids_SK: torch.Tensor, mask_token_id: int | None) -> dict[int, int]:
-    """Return the number of every token that stands somewhere, in order of token ids; a mask has none."""
-    tokens = [token for token in ids_SK.unique().tolist() if token != mask_token_id]
-    return {token: number for number, token in enumerate(tokens)}
-
-
-def _changes(before: list[int], after: list[int]) -> list[tuple[int, int]]:
-    """Return position and token wherever two states differ."""
-    pairs = enumerate(zip(before, after, strict=True))
-    return [(position, new) for position, (old, new) in pairs if new != old]
-
-
-def _opening(lm: LanguageModel, trace: Trace, prompt: int) -> str:
-    """Return the number of a prompt and its first words."""
-    text = lm.tokenizer.decode(trace.final_BK[prompt, : trace.prompt_length].tolist())
-    words = text.split()[:OPENING_WORDS]
-    return f"{prompt + 1}: {' '.join(words)} …"
-
-
 def data(views: list[dict], steps: int, pick: bool = False) -> dict:
     """Return what `steps.js` draws: views of trajectories of `steps` steps and how to read their letters.
 
     Views stand below each other; with `pick` one is shown at a time, with menus for prompt, model and layer.
-    Raises ValueError for views of different lengths.
     """
-    lengths = {len(one["first"]) for one in views}
-    if len(lengths) != 1:
-        raise ValueError(f"views have {sorted(lengths)} tokens: give one or more views of one length")
     numbers = [step + 1 for step in shown_steps(steps)]
-    return {"pick": pick, "least": LEAST, "most": lengths.pop(), "steps": numbers, "views": views}
+    most = len(views[0]["first"])  # tokens of all views
+    return {"pick": pick, "least": LEAST, "most": most, "steps": numbers, "views": views}
 
 
 def fragment(name: str, drawn: dict) -> str:

@@ -4,13 +4,14 @@ Colours are Okabe and Ito's, safe for colour-blind readers, and every series has
 own.
 """
 
+import math
 import textwrap
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 ORANGE = "#E69F00"
@@ -119,9 +120,9 @@ def legend_above(figure: Figure, handles: list, labels: list[str] | None = None,
     labels = labels or [handle.get_label() for handle in handles]
     widest = HANDLE_INCHES + LETTER_INCHES * max(map(len, labels))
     fit = max(1, int(figure.get_figwidth() / widest))
-    rows = _divided(len(labels), fit)
+    rows = math.ceil(len(labels) / fit)
     figure.set_figheight(figure.get_figheight() + 0.17 * rows)
-    columns = _divided(len(labels), rows)
+    columns = math.ceil(len(labels) / rows)
     figure.legend(handles, labels, fontsize=7.5, loc="outside upper left", ncols=columns, **kwargs)
 
 
@@ -157,20 +158,18 @@ def linear_part(values: pd.Series) -> float | None:
     return middle if sizes.max() > FAR * middle > 0 else None
 
 
-def _divided(count: int, by: int) -> int:
-    """Return how many groups of `by` hold `count` things."""
-    return -(-count // by)
-
-
-def draw_intervals(axis: Axes, x, value, low, high, look: Series, **options: object) -> None:
-    """Draw points at `x` with their intervals as bars, joined as `look` says; all are sequences alike."""
-    style = {"color": look.colour, "marker": look.marker, "ls": look.dash, "ms": 5, "lw": 1.3, "capsize": 2}
-    axis.errorbar(x, value, bars(value, low, high), **{**style, **options})
-
-
 def bars(value, low, high) -> list:
     """Return how far an interval reaches below and above a value, as error bars want it."""
     return [value - low, high - value]
+
+
+def spaced(places: Iterable[int], least: float) -> list[int]:
+    """Return places in their order, without those that are nearer than `least` to one before."""
+    kept: list[int] = []
+    for place in places:
+        if all(abs(place - other) >= least for other in kept):
+            kept.append(place)
+    return kept
 
 
 def spread_out(place: int, count: int, step: float) -> float:

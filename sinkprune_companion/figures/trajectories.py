@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
 from sinkprune_companion.figures.figures import add_file
-from sinkprune_companion.figures.style import RED, canvas, titled
+from sinkprune_companion.figures.style import RED, canvas, spaced, titled
 from sinkprune_companion.run.records import Run
 from sinkprune_core.files import atomic
 from sinkprune_core.models.language_model import LanguageModel
@@ -50,11 +50,8 @@ def strongest_apart(panel: dict, apart: float = 1 / 45) -> list[int]:
     """
     attention_K = np.where(panel["visible_SK"], panel["profile_SK"], 0).mean(0)
     often_K = panel["sinks_SK"].sum(0)
-    named: list[int] = []
-    for key in np.lexsort((-attention_K, -often_K)):
-        if all(abs(key - other) >= apart * len(attention_K) for other in named):
-            named.append(int(key))
-    return sorted(named)
+    strongest = np.lexsort((-attention_K, -often_K)).tolist()
+    return sorted(spaced(strongest, apart * len(attention_K)))
 
 
 def panel(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pandas as pd
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 class Benchmark:
     """A task of lm-evaluation-harness with its settings."""
 
-    task: str  # its name in the harness, or a YAML file
+    task: str  # its name in the harness
     shots: int | None = None  # solved examples before every question; None: the task's own number
     settings: dict[str, object] = field(default_factory=dict)  # arguments of `HarnessModel`
 
@@ -84,24 +85,18 @@ def named(family: str) -> dict[str, Benchmark]:
     return known
 
 
-def choose(lm: LanguageModel, tasks: Sequence[str | Benchmark], family: str | None = None) -> list[Benchmark]:
+def choose(lm: LanguageModel, tasks: Sequence[str], family: str | None = None) -> list[Benchmark]:
     """Return the tasks with their settings.
 
     `paper` stands for the eight of the paper, set up for a family of `PAPER`. Where a family is asked for, a
     task that it has published settings for takes them by name too. Raises ValueError for an unknown family.
     """
-    own_family = "llada" if lm.is_diffusion else "autoregressive"
-    settings_of = family or own_family
+    settings_of = family or ("llada" if lm.is_diffusion else "autoregressive")
     check_choice("family", settings_of, PAPER)
     known = named(settings_of) if family else {}
     chosen: list[Benchmark] = []
     for task in tasks:
-        if task == "paper":
-            chosen += PAPER[settings_of]
-        elif isinstance(task, str):
-            chosen.append(known.get(task, Benchmark(task)))
-        else:
-            chosen.append(task)
+        chosen += PAPER[settings_of] if task == "paper" else [known.get(task, Benchmark(task))]
     return chosen
 
 
@@ -136,8 +131,8 @@ def evaluate_named(
     tables = []
     if others:
         settings = {"seed": seed, "mc_num": draws, "batch_size": batch}
-        chosen = {name: value for name, value in settings.items() if value is not None}
-        tables.append(evaluate(lm, others, limit, family, include, **chosen))
+        given = {name: value for name, value in settings.items() if value is not None}
+        tables.append(evaluate(lm, others, limit, family, include, **given))
     if groups:
         numbers = {"draws": draws or DRAWS, "seed": seed, "batch": batch or BATCH}
         items = suite.items(list(dict.fromkeys(groups)), limit)
@@ -148,7 +143,7 @@ def evaluate_named(
 
 def evaluate(
     lm: LanguageModel,
-    tasks: Sequence[str | Benchmark],
+    tasks: Sequence[str],
     limit: int | None = None,
     family: str | None = None,
     include: Path | str | None = None,
@@ -156,17 +151,16 @@ def evaluate(
 ) -> pd.DataFrame:
     """Run tasks of lm-evaluation-harness; one row per task and metric.
 
-    `tasks` are names, YAML files or `Benchmark`s, or `paper`; `include` is a folder of further tasks; `limit`
+    `tasks` are names, or `paper`; `include` is a folder of further tasks; `limit`
     is documents per task; `settings` are arguments of `HarnessModel` and override those of a benchmark.
     Columns: `task`, `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`,
     `guidance`. The data of every task is loaded before any work. Raises ValueError for an unknown task,
     family or setting, OSError for data that cannot be had, and ModuleNotFoundError where the harness is not
     installed.
     """
-    # Before lm_eval: it says what to install where the harness is missing.
-    from sinkprune_companion.harness.harness_model import HarnessModel
+    from lm_eval import simple_evaluate
 
-    from lm_eval import simple_evaluate  # isort: skip
+    from sinkprune_companion.harness.harness_model import HarnessModel
 
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} must be at least 1: a number of documents per task")
@@ -203,13 +197,11 @@ def quiet_harness() -> Iterator[None]:
 
     logger = logging.getLogger("lm_eval")
     level = logger.level
-    ask_git = evaluator.get_git_commit_hash
     logger.setLevel(logging.ERROR)
-    evaluator.get_git_commit_hash = lambda: None
     try:
-        yield
+        with mock.patch.object(evaluator, "get_git_commit_hash", return_value=None):
+            yield
     finally:
-        evaluator.get_git_commit_hash = ask_git
         logger.setLevel(level)
 
 
@@ -225,12 +217,11 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "Task
     """Return a manager that knows all tasks; raise ValueError for a name that is unknown."""
     from lm_eval.tasks import TaskManager
 
-    names = [task for task in tasks if not Path(task).is_file()]
     folder = None if include is None else str(include)
     manager = TaskManager(include_path=folder, include_defaults=False)
-    if set(names) - set(manager.all_tasks):
+    if set(tasks) - set(manager.all_tasks):
         manager = installed() if include is None else TaskManager(include_path=folder)
-    for name in names:
+    for name in tasks:
         if name not in manager.all_tasks:
             raise ValueError(
                 f"unknown task {name!r}{suggestion(name, manager.all_tasks) or ';'} tasks are named by "

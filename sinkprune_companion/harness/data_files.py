@@ -4,13 +4,9 @@ Files are found by their names; `local_data` reads them. Split names are those o
 """
 
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import yaml
-
-from sinkprune_companion import DATA
 from sinkprune_core.files import resolved
 
 SPLITS = ("train", "validation", "test")
@@ -22,15 +18,8 @@ EXPECTED = {  # what a folder should hold, for messages
     ),
 }
 
-_FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
+_FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(?:-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
 _WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
-
-
-@cache
-def blimp_paradigms() -> tuple[str, ...]:
-    """Return the names of BLiMP's 67 paradigms, in the order of lm-evaluation-harness."""
-    text = (DATA / "blimp" / "paradigms.yml").read_text(encoding="utf-8")
-    return tuple(yaml.safe_load(text))
 
 
 def files_below(folder: Path) -> list[Path]:
@@ -43,8 +32,8 @@ def files_below(folder: Path) -> list[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file())
 
 
-def blimp_files(folder: Path | str) -> dict[str, list[Path]]:
-    """Return the files of each BLiMP paradigm that lies below a folder, in the order of `blimp_paradigms`.
+def blimp_files(folder: Path | str, paradigms: Iterable[str]) -> dict[str, list[Path]]:
+    """Return the files of each of BLiMP's `paradigms` that lies below a folder.
 
     Raises ValueError for a paradigm that is there twice.
     """
@@ -56,17 +45,16 @@ def blimp_files(folder: Path | str) -> dict[str, list[Path]]:
                 by_name.setdefault(name, []).append(file)
     return {
         paradigm: _the_only(_by_source(by_name[paradigm]), f"BLiMP paradigm {paradigm}")
-        for paradigm in blimp_paradigms()
+        for paradigm in paradigms
         if paradigm in by_name
     }
 
 
-def wikitext_files(folder: Path | str) -> dict[str, list[Path]]:
-    """Return the files of each split of WikiText-2 below a folder.
+def wikitext_files(folder: Path | str, split: str) -> list[Path]:
+    """Return the files of one split of WikiText-2 below a folder.
 
-    Where a split is there as raw text and as text with <unk>, the raw text is taken. Files of another
-    WikiText, by the names of their folders, are passed over. Raises ValueError for a split that is there
-    twice.
+    Where it is there as raw text and as text with <unk>, the raw text is taken. Files of another WikiText, by
+    the names of their folders, are passed over. Raises ValueError for a split that is missing or there twice.
     """
     folder = resolved(folder)
     by_split: dict[str, list[Path]] = {}
@@ -74,30 +62,20 @@ def wikitext_files(folder: Path | str) -> dict[str, list[Path]]:
         match = _FILE.fullmatch(file.name)
         if match is None:
             continue
-        prefix, split, _, suffix = match.groups()
+        prefix, name, suffix = match.groups()
         sizes = _WIKITEXT.findall(str(Path(folder.name) / file.relative_to(folder).parent))
         # wiki.test.raw is never anything else, other names need the folder's
         if sizes[-1:] == ["2"] or (not sizes and prefix and suffix in ("raw", "tokens")):
-            by_split.setdefault("validation" if split == "valid" else split, []).append(file)
-    chosen = {}
-    for split in SPLITS:
-        if split in by_split:
-            sources = _by_source(by_split[split])
-            raw = [source for source in sources if "raw" in str(source[0].relative_to(folder))]
-            chosen[split] = _the_only(raw or sources, f"the {split} split of WikiText-2")
-    return chosen
-
-
-def wikitext_split_files(folder: Path | str, split: str) -> list[Path]:
-    """Return the files of one split of WikiText-2 below a folder; raise ValueError where it is not there."""
-    by_split = wikitext_files(folder)
+            by_split.setdefault("validation" if name == "valid" else name, []).append(file)
     if split not in by_split:
         others = f"; it holds {' and '.join(by_split)}: choose one by --split" if by_split else ""
         raise ValueError(
             f"the data folder {folder} holds no {split} split of WikiText-2, "
             f"looked for as {EXPECTED['wikitext']}{others}"
         )
-    return by_split[split]
+    sources = _by_source(by_split[split])
+    raw = [source for source in sources if "raw" in str(source[0].relative_to(folder))]
+    return _the_only(raw or sources, f"the {split} split of WikiText-2")
 
 
 def _by_source(files: Sequence[Path]) -> list[list[Path]]:

@@ -23,9 +23,9 @@ def main() -> int:
     traceback comes before it.
     """
     try:
-        from sinkprune_companion.harness import harness_model  # noqa: F401 (registers the model `sinkprune`)
+        from lm_eval.__main__ import cli_evaluate
 
-        from lm_eval.__main__ import cli_evaluate  # isort: skip
+        from sinkprune_companion.harness import harness_model  # noqa: F401 (registers the model `sinkprune`)
 
         sys.argv[1:] = with_suite(sys.argv[1:])
         cli_evaluate()

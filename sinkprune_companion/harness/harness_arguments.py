@@ -1,7 +1,6 @@
 """The arguments of `HarnessModel`: what they may be, and what they stand for."""
 
 import math
-import warnings
 from dataclasses import fields, replace
 from typing import Annotated
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, Val
 
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.evaluation.protocols import Protocol, protocol
+from sinkprune_core.models.devices import choose_device
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.values import check_choice
 
@@ -61,16 +61,6 @@ class HarnessOptions(BaseModel):
                 f"{', '.join(given)} cannot be used: {lm.name} is autoregressive, its likelihood is exact "
                 "and it writes from left to right"
             )
-        if lm.tokenizer.eos_token_id is None:
-            raise ValueError(
-                f"the tokenizer of {lm.name} has no end-of-text token, with which texts begin and end here: "
-                "set tokenizer.eos_token"
-            )
-        if self.add_bos_token and lm.tokenizer.bos_token_id is None:
-            raise ValueError(
-                f"add_bos_token=True needs a tokenizer with a first token, and that of {lm.name} has none: "
-                "leave it out"
-            )
 
 
 def read_options(given: dict[str, object]) -> HarnessOptions:
@@ -94,24 +84,10 @@ def read_options(given: dict[str, object]) -> HarnessOptions:
     return options
 
 
-def check_max_length(lm: LanguageModel, positions: int, asked: int | None) -> int:
-    """Return the most tokens of a sequence: as many as `asked` for, or (None) all positions of the model."""
-    if asked is None:
-        return positions
-    if not 1 < asked <= positions:
-        raise ValueError(f"max_length={asked} must lie in 2 … {positions}, the positions of {lm.name}")
-    return asked
-
-
 def device_or_cpu(name: str | None) -> str:
-    """Return the device; a CUDA device that is not there becomes the CPU, with a warning.
+    """Return the device; the best there is where none is named, or a CUDA device that is not there.
 
     The harness's command asks for `cuda:0` even where there is none; its own models fall back likewise.
     """
-    has_cuda = torch.cuda.is_available()
-    if name is None:
-        return "cuda" if has_cuda else "cpu"
-    if name.startswith("cuda") and not has_cuda:
-        warnings.warn(f"device={name!r} is not there: using the CPU", stacklevel=3)
-        return "cpu"
-    return name
+    is_missing = name is None or (name.startswith("cuda") and not torch.cuda.is_available())
+    return choose_device("auto" if is_missing else name)

@@ -29,14 +29,6 @@ class GenerationRequest:
         return self.stops, self.sampler
 
 
-def end_tokens(lm: LanguageModel, stops: Sequence[str]) -> set[int]:
-    """Return the tokens that end a text: the end of text, and stop strings that are special tokens."""
-    special = lm.tokenizer.added_tokens_decoder.items()
-    return {lm.tokenizer.eos_token_id} | {
-        index for index, token in special if token.special and token.content in stops
-    }
-
-
 def cut(lm: LanguageModel, ids_L: torch.Tensor, stops: Sequence[str], ends: set[int]) -> tuple[str, bool]:
     """Return a text before its end, and whether it has ended for good.
 
@@ -68,7 +60,9 @@ def write_texts(
         prompt_BP[row, start:] = request.prompt_P
         attention_mask_BP[row, start:] = 1
 
-    ends = end_tokens(lm, stops)
+    special = lm.tokenizer.added_tokens_decoder.items()
+    ends = {index for index, token in special if token.special and token.content in stops}
+    ends.add(lm.tokenizer.eos_token_id)
     ended: set[int] = set()
 
     def all_ended(ids_BT: torch.Tensor) -> bool:

@@ -10,20 +10,14 @@ from dataclasses import asdict, replace
 from itertools import groupby
 
 import torch
-
-try:
-    from lm_eval import utils
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "benchmarks need lm-evaluation-harness: pip install 'sinkprune[eval]'"
-    ) from error
+from lm_eval import utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 from tqdm.auto import tqdm
 
-from sinkprune_companion.harness.harness_arguments import check_max_length, device_or_cpu, read_options
+from sinkprune_companion.harness.harness_arguments import device_or_cpu, read_options
 from sinkprune_companion.harness.harness_generation import GenerationRequest, write_texts
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.diffusion.sampling import generate
@@ -66,7 +60,11 @@ class HarnessModel(TemplateLM):
         self.tokenizer = lm.tokenizer
         self.batch_size = self.options.batch_size
         positions = resolve_max_length(lm.model.config, lm.tokenizer)
-        self.max_length = check_max_length(lm, positions, self.options.max_length)
+        self.max_length = self.options.max_length or positions
+        if not 1 < self.max_length <= positions:
+            raise ValueError(
+                f"max_length={self.max_length} must lie in 2 … {positions}, the positions of {lm.name}"
+            )
         self.how = how if lm.is_diffusion else None
         self.sampler = SAMPLERS[self.options.sampler or "llada"]
         if self.options.gen_length is not None:
@@ -113,10 +111,6 @@ class HarnessModel(TemplateLM):
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
         """Return a conversation as one text; raise ValueError where the tokenizer has no chat template."""
-        if not getattr(self.tokenizer, "chat_template", None):
-            raise ValueError(
-                f"the tokenizer of {self.lm.name} has no chat template: leave apply_chat_template out"
-            )
         return self.tokenizer.apply_chat_template(
             chat_history,
             tokenize=False,
@@ -256,15 +250,10 @@ class HarnessModel(TemplateLM):
         """
         available = self.max_length - len(target) - extra  # positions for the context
         if len(context) > available and (available < 1 or not self.options.truncation):
-            advice = "use a larger max_length"
-            if available >= 1:
-                advice = (
-                    "use fewer shots, a larger max_length or truncation=True, "
-                    "which cuts contexts from the left"
-                )
             raise ValueError(
                 f"a context of {len(context)} tokens and a target of {len(target)} exceed "
-                f"max_length={self.max_length} of {self.lm.name}: {advice}"
+                f"max_length={self.max_length} of {self.lm.name}: use fewer shots, a larger max_length or "
+                "truncation=True, which cuts contexts from the left"
             )
         prompt_P = torch.tensor(context[-available:], dtype=torch.long)
         return prompt_P, torch.tensor(target, dtype=torch.long)

@@ -4,18 +4,27 @@ They lie in a local folder, WikiText-2 also on the hub. `data_files` finds the f
 them, and `local_tasks` gives them to lm-evaluation-harness.
 """
 
-import json
 import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from sinkprune_companion.harness.data_files import SPLITS, wikitext_split_files
+import pandas as pd
+from pydantic import StringConstraints, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # which pydantic asks for
+
+from sinkprune_companion.harness.data_files import SPLITS, wikitext_files
 from sinkprune_core.values import check_choice
 
 WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
 HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
-PAIR_FIELDS = ("sentence_good", "sentence_bad")
+
+
+Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
+
+
+PAIR = TypeAdapter(TypedDict("Pair", {"sentence_good": Text, "sentence_bad": Text}))
 
 
 # BLiMP
@@ -24,50 +33,26 @@ PAIR_FIELDS = ("sentence_good", "sentence_bad")
 def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
     """Return the minimal pairs of a BLiMP paradigm: `sentence_good`, `sentence_bad`.
 
-    Raises ValueError, with file and line, for what is not JSON and for a pair that lacks a sentence.
+    Raises ValueError, with file and row, for what is no pair.
     """
     sentences = []
     for file in files:
-        is_parquet = file.suffix == ".parquet"
-        rows = _read_parquet(file, PAIR_FIELDS) if is_parquet else _json_rows(file)
-        for place, row in rows:
-            sentences.append({field: _text_of(row, field, place) for field in PAIR_FIELDS})
+        if file.suffix == ".parquet":
+            rows = read_parquet(file).to_dict("records")
+            check = PAIR.validate_python
+        else:
+            rows = [line for line in read_text(file).split("\n") if line.strip()]
+            check = PAIR.validate_json
+        for number, row in enumerate(rows, 1):
+            try:
+                sentences.append(check(row))
+            except ValidationError as error:
+                first = error.errors(include_url=False)[0]
+                field = ".".join(map(str, first["loc"])) or "no pair"
+                raise ValueError(f"{file}, row {number}: {field}: {first['msg']}") from None
     if not sentences:
         raise ValueError(f"{files[0]} holds no pairs: fetch it anew")
     return sentences
-
-
-def _json_rows(file: Path) -> list[tuple[str, object]]:
-    """Return what a JSONL file holds by line, each with its place for messages, and without blank lines."""
-    rows = []
-    for number, line in enumerate(read_text(file).split("\n"), 1):
-        if not line.strip():
-            continue
-        place = f"{file}, line {number}"
-        try:
-            rows.append((place, json.loads(line)))
-        except (ValueError, RecursionError) as error:
-            reason = "nested too deeply" if isinstance(error, RecursionError) else error
-            raise ValueError(
-                f"{place}: not JSON ({reason}); a line is one pair, with {' and '.join(PAIR_FIELDS)}"
-            ) from None
-    return rows
-
-
-def _text_of(row: object, field: str, place: str, may_be_blank: bool = False) -> str:
-    """Return the text of a field of a row; raise ValueError, naming the place, where there is none."""
-    text = row.get(field) if isinstance(row, dict) else None
-    if may_be_blank and text in (None, ""):
-        return " "
-    if not isinstance(text, str) or not (may_be_blank or text.strip()):
-        raise ValueError(f"{place}: no text {field!r}: fetch the file anew")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{place}: {field!r} holds half a character ({error.reason}): fetch the file anew"
-        ) from None
-    return text
 
 
 # WikiText-2
@@ -83,7 +68,7 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
     check_choice("split", split, SPLITS)
     if folder is None:
         return _wikitext_from_hub(split)
-    pages = articles(wikitext_split_files(folder, split))
+    pages = articles(wikitext_files(folder, split))
     if any(" <unk> " in page for page in pages):
         raw_name = "valid" if split == "validation" else split
         warnings.warn(
@@ -95,13 +80,8 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
 
 
 def _wikitext_from_hub(split: str) -> list[str]:
-    try:
-        from datasets import load_dataset
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "data from the hub needs datasets: pip install 'sinkprune[eval]', or give a local folder of "
-            "WikiText-2 (--data)"
-        ) from error
+    from datasets import load_dataset
+
     try:
         return load_dataset(*HUB, split=split)["page"][:]
     except OSError as error:
@@ -125,11 +105,20 @@ def articles(files: Sequence[Path]) -> list[str]:
 
 def _articles_of_parquet(files: Sequence[Path]) -> list[str]:
     """Return the articles of parquet files whose rows are articles (`page`) or lines (`text`)."""
-    rows = [row for file in files for row in _read_parquet(file, ("page", "text"))]
-    if rows and "page" in rows[0][1]:
-        return [_text_of(row, "page", place) for place, row in rows]
-    lines = [_text_of(row, "text", place, may_be_blank=True) for place, row in rows]
-    return _split_into_articles("\n".join(line.removesuffix("\n") for line in lines) + "\n")
+    rows = []
+    for file in files:
+        frame = read_parquet(file)
+        column = "page" if "page" in frame else "text"
+        if column not in frame:
+            raise ValueError(f"{file} has no column page or text; it has {', '.join(frame)}")
+        texts = frame[column].fillna(" ").replace("", " ") if column == "text" else frame[column]
+        for number, text in enumerate(texts, 1):
+            if not isinstance(text, str) or (column == "page" and not text.strip()):
+                raise ValueError(f"{file}, row {number}: no text {column!r}: fetch the file anew")
+        rows += texts.tolist()
+    if column == "page":
+        return rows
+    return _split_into_articles("\n".join(row.removesuffix("\n") for row in rows) + "\n")
 
 
 def _split_into_articles(text: str) -> list[str]:
@@ -184,25 +173,12 @@ def read_text(file: Path) -> str:
         ) from None
 
 
-def _read_parquet(file: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, object]]]:
-    """Return the rows of a parquet file with those of `columns` that are there, each with its place.
+def read_parquet(file: Path) -> pd.DataFrame:
+    """Return the table in a parquet file; raise ValueError where it cannot be read."""
+    from pyarrow import ArrowException
 
-    Raises ValueError, naming the file, where none of them is there and where it cannot be read.
-    """
     try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("parquet files need pyarrow: pip install 'sinkprune[eval]'") from error
-    with file.open("rb") as opened:
-        try:
-            table = ParquetFile(opened)
-            names = table.schema_arrow.names
-            present = [column for column in columns if column in names]
-            rows = table.read(present).to_pylist() if present else []
-        except (ArrowException, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise ValueError(f"{file} is no whole parquet file ({reason}): fetch it anew") from None
-    if not present:
-        raise ValueError(f"{file} has no column {' or '.join(columns)}; it has {', '.join(names)}")
-    return [(f"{file}, row {number}", row) for number, row in enumerate(rows, 1)]
+        return pd.read_parquet(file)
+    except (ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} is no whole parquet file ({reason}): fetch it anew") from None

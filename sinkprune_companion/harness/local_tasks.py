@@ -3,6 +3,7 @@
 The tasks are the harness's own; only where their data lies is changed.
 """
 
+import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,29 +13,10 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from sinkprune_companion.harness.data_files import (
-    EXPECTED,
-    blimp_files,
-    blimp_paradigms,
-    files_below,
-    wikitext_split_files,
-)
-from sinkprune_companion.harness.local_data import articles, pairs, wikitext
+from sinkprune_companion.harness.data_files import EXPECTED, blimp_files, files_below
+from sinkprune_companion.harness.local_data import pairs, wikitext
 
 BLIMP_SPLIT = "train"  # that the harness's tasks of BLiMP read
-
-
-def dataset(kind: str, files: list[str], split: str, **_: object) -> dict:
-    """Return the data of a task, `blimp` or `wikitext`, from its files, as lm-evaluation-harness wants it.
-
-    The task files that `local_tasks` writes name this function as their `custom_dataset`.
-    """
-    from datasets import Dataset
-
-    paths = [Path(file) for file in files]
-    if kind == "blimp":
-        return {split: Dataset.from_list(pairs(paths))}
-    return {split: Dataset.from_list([{"page": page} for page in articles(paths)])}
 
 
 @contextmanager
@@ -48,7 +30,7 @@ def local_tasks(
     than all paradigms is the group `blimp_<n>_of_67`, their mean, and WikiText-2 on another split than test
     is `wikitext_<split>`: neither is the published number.
     Raises ValueError for other tasks, for data that the folder lacks, and for files that cannot be read
-    (with the line).
+    (with the row).
     """
     folder = Path(folder)
     files_below(folder)  # a folder that is none is told before everything else
@@ -57,9 +39,7 @@ def local_tasks(
     with TemporaryDirectory(prefix="sinkprune-tasks-") as place:
         include = Path(place)
         for task, files in paradigms.items():
-            pairs(files)  # a broken file is told now
-            base = harness_tasks("blimp")[task]
-            _write_task(include, base, {"task": task}, ("blimp", files, BLIMP_SPLIT))
+            _write_task(include, harness_tasks("blimp")[task], {"task": task}, BLIMP_SPLIT, pairs(files))
         names = []
         for name in dict.fromkeys(asked):
             if name == "wikitext":
@@ -73,23 +53,25 @@ def local_tasks(
 
 def _asked_paradigms(folder: Path, asked: Sequence[str]) -> dict[str, list[Path]]:
     """Return the files of BLiMP's tasks that are asked for, by task; raise ValueError for one without."""
-    known = {"blimp", "wikitext", *(f"blimp_{paradigm}" for paradigm in blimp_paradigms())}
+    known = harness_tasks("blimp")
     for name in asked:
-        if name not in known:
+        if name not in ("wikitext", *known):
             raise ValueError(
                 f"task {name!r} cannot take local data, only blimp, blimp_<paradigm> and wikitext can: "
                 "run it without --data"
             )
-    if set(asked) <= {"wikitext"}:
+    wanted = {*asked} - {"wikitext"}
+    if not wanted:
         return {}
-    paradigms = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder).items()}
-    for name in asked:
-        if name not in paradigms and name != "wikitext" and not (name == "blimp" and paradigms):
-            what = "paradigm of BLiMP" if name == "blimp" else name
-            raise ValueError(f"the data folder {folder} holds no {what}, looked for as {EXPECTED['blimp']}")
-    if "blimp" in asked:
-        return paradigms
-    return {task: files for task, files in paradigms.items() if task in asked}
+    paradigms = [task.removeprefix("blimp_") for task in known if task != "blimp"]
+    present = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder, paradigms).items()}
+    missing = wanted - {*present, *(["blimp"] if present else [])}
+    if missing:
+        raise ValueError(
+            f"the data folder {folder} holds no {' and no '.join(sorted(missing))}, "
+            f"looked for as {EXPECTED['blimp']}"
+        )
+    return {task: files for task, files in present.items() if "blimp" in wanted or task in wanted}
 
 
 @cache
@@ -98,9 +80,7 @@ def harness_tasks(folder: str) -> dict[str, Path]:
 
     Raises ModuleNotFoundError where the harness is not installed.
     """
-    from sinkprune_companion.harness import harness_model  # noqa: F401 (says what to install)
-
-    import lm_eval.tasks  # isort: skip
+    import lm_eval.tasks
 
     tasks = Path(lm_eval.tasks.__file__).parent / folder
     manager = lm_eval.tasks.TaskManager(include_path=tasks, include_defaults=False)
@@ -110,47 +90,39 @@ def harness_tasks(folder: str) -> dict[str, Path]:
 
 
 def _write_task(
-    include: Path, base: Path, changes: dict[str, object], data: tuple[str, list[Path], str] | None = None
+    include: Path, base: Path, changes: dict[str, object], split: str, rows: list[dict[str, str]]
 ) -> None:
-    """Write a task or group that includes the harness's own file `base` and changes some of its entries.
-
-    `data` are the arguments of `dataset`.
-    """
-    entries = {"include": str(base), **changes}
-    if data is not None:
-        kind, files, split = data
-        arguments = {"kind": kind, "files": [str(file.resolve()) for file in files], "split": split}
-        entries["dataset_kwargs"] = arguments
-    text = yaml.safe_dump(entries, allow_unicode=True)
-    if data is not None:
-        text += "custom_dataset: !function sinkprune_companion.harness.local_tasks.dataset\n"
-    name = changes.get("group") or changes["task"]
-    (include / f"{name}.yaml").write_text(text, encoding="utf-8")
+    """Write a task that includes the harness's own file `base` and takes other data, and that data."""
+    data = include / f"{changes['task']}.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    source = {
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(data)}},
+    }
+    task = {"include": str(base), **source, **changes}
+    data.with_suffix(".yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
 
 
 def _write_wikitext(include: Path, folder: Path, split: str) -> str:
-    """Write the task of WikiText-2 and return its name; its text is read, so that a bad file is told now."""
+    """Write the task of WikiText-2 and return its name."""
     [base] = harness_tasks("wikitext").values()
-    files = wikitext_split_files(folder, split)
-    wikitext(folder, split)
     name = "wikitext" if split == "test" else f"wikitext_{split}"
     changes = {"task": name, "training_split": None, "validation_split": None, "test_split": split}
-    _write_task(include, base, changes, ("wikitext", files, split))
+    _write_task(include, base, changes, split, [{"page": page} for page in wikitext(folder, split)])
     return name
 
 
 def _write_blimp_group(include: Path, folder: Path, paradigms: list[str]) -> str:
     """Write the group of the paradigms that are there and return its name."""
-    base = harness_tasks("blimp")["blimp"]
-    every = len(blimp_paradigms())
-    if len(paradigms) == every:
-        _write_task(include, base, {"group": "blimp"})
-        return "blimp"
-    name = f"blimp_{len(paradigms)}_of_{every}"
-    warnings.warn(
-        f"{folder} holds {len(paradigms)} of the {every} paradigms of BLiMP: the result is their mean, "
-        f"under the name {name}",
-        stacklevel=4,
-    )
-    _write_task(include, base, {"group": name, "task": paradigms})
-    return name
+    group = {"include": str(harness_tasks("blimp")["blimp"]), "group": "blimp", "task": paradigms}
+    every = len(harness_tasks("blimp")) - 1  # the group itself is among them
+    if len(paradigms) < every:
+        group["group"] = f"blimp_{len(paradigms)}_of_{every}"
+        warnings.warn(
+            f"{folder} holds {len(paradigms)} of the {every} paradigms of BLiMP: the result is their mean, "
+            f"under the name {group['group']}",
+            stacklevel=4,
+        )
+    (include / f"{group['group']}.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    return group["group"]

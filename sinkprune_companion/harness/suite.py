@@ -138,12 +138,12 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
     return table.assign(correct=table.margin > 0, correct_mean=table.margin_mean > 0)
 
 
-def by_group(frame: pd.DataFrame, column: str = "correct") -> dict[str, Estimate]:
+def by_group(frame: pd.DataFrame) -> dict[str, Estimate]:
     """Return the share of right answers of every group and of `all`, with 95 % intervals.
 
     They are t intervals over pairs of items. Takes the table of `accuracy` or of `matched`.
     """
-    shares = _by_pair(frame, column)
+    shares = _by_pair(frame, "correct")
     groups = shares.groupby(level=0, sort=False)
     estimates = {group: interval(of_group.to_numpy()) for group, of_group in groups}
     return {**estimates, "all": interval(shares.to_numpy())}

@@ -9,11 +9,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from sinkprune_companion import DATA
 from sinkprune_companion.ledger import margins, others, verdict_rule
@@ -46,30 +46,23 @@ class Claim(Checked):
     beneath: str | None = None  # id of the row whose control it is, or that it speaks about
     quote: str | None = None  # the paper's words
     published: str | None = None  # the paper's number
-    finding: str | None = None  # notebook/name; None where the claim needs a scale that is not run here
+    finding: Annotated[str, Field(pattern="^[^/]+/[^/]+$")] | None = (
+        None  # notebook/name; None where the claim needs a scale that is not run here
+    )
     side: Literal["above", "below"] = "below"
     against: float = 0.0
     family: str  # of rows whose p-values are corrected together
-    margin: float | Literal[margins.RULES] | None = None  # in units of the finding, or a rule that gives it
+    margin: Annotated[float, Field(gt=0)] | Literal[margins.RULES] | None = (
+        None  # in units of the finding, or a rule that gives it
+    )
     not_run: Literal["needs 8B", "left out for time", "not yet run"] | None = None  # why there may be none
     seen_first: bool = False  # its number had been seen before the row was written
 
     @model_validator(mode="after")
     def _is_whole(self) -> "Claim":
         """Raise ValueError for a finding without what its verdict needs."""
-        if self.finding is None:
-            return self
-        if "/" not in self.finding:
-            raise ValueError(f"finding={self.finding!r} must read notebook/name")
-        if self.margin is None:
+        if self.finding is not None and self.margin is None:
             raise ValueError("margin is missing: a row with a finding needs it")
-        if isinstance(self.margin, float) and not self.margin > 0:
-            raise ValueError(f"margin={self.margin} must be positive")
-        if (self.kind == OTHERS) != (self.finding.split("/")[0] == others.SOURCE):
-            raise ValueError(
-                f"kind={self.kind!r} does not fit finding={self.finding!r}: kind {OTHERS} goes with findings "
-                f"{others.SOURCE}/…"
-            )
         return self
 
     @property
@@ -86,25 +79,11 @@ class Claim(Checked):
         return self.margin
 
 
-class Margin(Checked):
-    """The smallest difference that matters, fixed before the run."""
-
-    value: float
-    reason: str
-
-
-class LedgerChange(Checked):
-    """A change of the ledger after results had been seen."""
-
-    date: datetime.date
-    changed: str
-
-
 class _File(Checked):
     """A ledger's file."""
 
-    history: list[LedgerChange] = []
-    margins: dict[str, Margin] = {}
+    history: list[dict[str, datetime.date | str]] = []  # changes after results had been seen
+    margins: dict[str, dict[str, float | str]] = {}  # smallest differences that matter
     conditions: dict[str, str] = {}  # name at the end of a finding -> its words
     claims: list[dict]
 
@@ -125,67 +104,44 @@ def _checked(check: Callable[[object], object], values: object, where: str) -> o
 
 def _content(file: Path) -> _File:
     """Return what a ledger's file holds; raise ValueError, in one line, for what is no ledger."""
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{file.name} is not YAML: {' '.join(str(error).split())}") from error
-    return _checked(_File.model_validate, content, file.name)
+    return _checked(_File.model_validate, yaml.safe_load(file.read_text(encoding="utf-8")), file.name)
 
 
 def ledger(file: Path = FILE) -> list[Claim]:
-    """Return the claims in order.
-
-    Raises ValueError for an unknown field, a doubled id, and a finding that decides two rows.
-    """
+    """Return the claims in order; raise ValueError for a row that is no `Claim`."""
     content = _content(file)
-    rows = [row for entry in content.claims for row in _rows(entry, {}, content, file.name)]
-    claims = [_checked(Claim.model_validate, row, f"{file.name}, claim {row.get('id')!r}") for row in rows]
-    for field in ("id", "finding"):
-        values = [getattr(claim, field) for claim in claims if getattr(claim, field)]
-        doubled = sorted({value for value in values if values.count(value) > 1})
-        if doubled:
-            raise ValueError(f"{file.name} has two rows of one {field}: {', '.join(doubled)}")
-    return claims
+    rows = [row for entry in content.claims for row in _rows(entry, {}, content)]
+    return [_checked(Claim.model_validate, row, f"{file.name}, claim {row['id']!r}") for row in rows]
 
 
-def _rows(entry: object, inherited: Mapping[str, object], content: _File, where: str) -> Iterator[dict]:
+def _rows(entry: dict, inherited: Mapping[str, object], content: _File) -> Iterator[dict]:
     """Yield the rows that an entry of the ledger stands for: itself, and those beneath it."""
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where}: {entry!r:.60} is no row: it must be a mapping")
     fields = {**inherited, **entry}
     beneath = fields.pop("rows", [])
     conditions = fields.pop("conditions", [])
-    for part in (beneath, conditions):
-        if not isinstance(part, list):
-            raise ValueError(f"{where}, claim {fields.get('id')!r}: {part!r:.60} must be a list")
-    if isinstance(fields.get("margin"), str) and fields["margin"] in content.margins:
-        fields["margin"] = content.margins[fields["margin"]].value
+    if fields.get("margin") in content.margins:
+        fields["margin"] = content.margins[fields["margin"]]["value"]
     is_row = "id" in entry or not beneath
     if conditions:
         for name in conditions:
-            yield _in_condition(name, fields, content, where)
+            yield {
+                **fields,
+                "id": f"{fields['id']}-{name.replace('_', '-')}",
+                "says": f"{fields['says']}: {content.conditions[name]}",
+                "finding": f"{fields['finding']}_{name}",
+            }
     elif is_row:
         yield fields
     passed_on = {name: value for name, value in fields.items() if name not in OWN}
     if is_row:
-        passed_on["beneath"] = fields.get("id")
-    if fields.get("kind") == CLAIM and is_row:
-        passed_on |= {"kind": CONTROL, "family": f"{fields.get('family')}, controls"}
+        passed_on["beneath"] = fields["id"]
+    if is_row and fields["kind"] == CLAIM:
+        passed_on |= {"kind": CONTROL, "family": f"{fields['family']}, controls"}
     for row in beneath:
-        yield from _rows(row, passed_on, content, where)
+        yield from _rows(row, passed_on, content)
 
 
-def _in_condition(name: object, fields: dict, content: _File, where: str) -> dict:
-    """Return the row of a quantity in one of the ledger's conditions."""
-    row_id = f"{fields.get('id')}-{str(name).replace('_', '-')}"
-    if name not in content.conditions:
-        allowed = ", ".join(content.conditions)
-        raise ValueError(f"{where}, claim {row_id!r}: condition {name!r} is not one of {allowed}")
-    says = f"{fields.get('says')}: {content.conditions[name]}"
-    return {**fields, "id": row_id, "says": says, "finding": f"{fields.get('finding')}_{name}"}
-
-
-def history(file: Path = FILE) -> list[LedgerChange]:
+def history(file: Path = FILE) -> list[dict]:
     """Return what was changed after results had been seen, in order.
 
     Raises ValueError for an unknown field.

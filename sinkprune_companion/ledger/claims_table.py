@@ -41,7 +41,7 @@ def write_claims(profile: str) -> Path:
     table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
     caption = "every row of the ledger with its verdict, computed from the findings of this run"
     save_table(run, "claims", table.reset_index(), caption)
-    changes = [f"* {change.date}: {change.changed}" for change in claims.history()]
+    changes = [f"* {change['date']}: {change['changed']}" for change in claims.history()]
     parts = [
         tables.counts(table),
         tables.as_markdown(table, "../"),

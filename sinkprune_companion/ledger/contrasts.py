@@ -17,7 +17,7 @@ import pandas as pd
 from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_companion.ledger.verdict_rule import ABOVE, BELOW, holm, verdict
 from sinkprune_core.calibration.token_weights import choice_name
-from sinkprune_core.evaluation.intervals import crossed_interval
+from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_core.pruning.recipe import Recipe
 
 FIELDS = tuple(field.name for field in fields(Recipe))
@@ -71,12 +71,8 @@ def neighbours(combined: Iterable[Cell]) -> list[tuple[Cell, Cell, int]]:
 def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
     """Return the recipe of every combination of switches, all other fields as in `base`.
 
-    The last switch changes fastest. Raises ValueError when two switches set one field.
+    The last switch changes fastest.
     """
-    if len({switch.field for switch in switches}) < len(switches):
-        raise ValueError(
-            f"switches {[switch.field for switch in switches]} set a field twice: give every field one switch"
-        )
     recipes = {}
     for cell in product((False, True), repeat=len(switches)):
         values = {}
@@ -89,14 +85,8 @@ def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
 def path(start: Recipe, end: Recipe, order: Sequence[str]) -> list[Recipe]:
     """Return the recipes from `start` to `end` that change one field after the other in `order`.
 
-    Their differences add up to the whole. Raises ValueError unless `order` names exactly the fields that
-    differ.
+    Where `order` names all that differ, their differences add up to the whole.
     """
-    differ = changes(end, start)
-    if sorted(order) != sorted(differ):
-        raise ValueError(
-            f"order={list(order)} must name the fields that differ, each once: {', '.join(differ)}"
-        )
     recipes = [start]
     for field in order:
         recipes.append(replace(recipes[-1], **{field: getattr(end, field)}))
@@ -161,23 +151,33 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
     this family; `error_sequences` and `error_draws`; `section`; `margin`, NaN without one; `verdict`, one of
     HELPS, HURTS or the other verdicts of the rule. Raises ValueError unless `margin` > 0.
     """
-    estimates = [crossed_interval(values_RN).with_margin(margin) for values_RN in effects.values()]
-    p_values = [estimate.p_value() for estimate in estimates]
-    rows = []
-    for label, estimate, p, p_holm in zip(effects, estimates, p_values, holm(p_values), strict=True):
-        outcome = verdict(estimate, margin, p=p_holm)
-        row = {
-            "comparison": label,
-            "value": estimate.value,
-            "low": estimate.low,
-            "high": estimate.high,
-            "p": p,
-            "p_holm": p_holm,
-            "error_sequences": estimate.error_sequences,
-            "error_draws": estimate.error_draws,
-            "section": section,
-            "margin": float("nan") if margin is None else margin,
-            "verdict": ON_A_LOSS.get(outcome, outcome),
+    estimates = {label: crossed_interval(effect).with_margin(margin) for label, effect in effects.items()}
+    table = pd.DataFrame(
+        {
+            "comparison": estimates.keys(),
+            **fields_of(estimates, "value", "low", "high"),
+            "p": [estimate.p_value() for estimate in estimates.values()],
         }
-        rows.append(row)
-    return pd.DataFrame(rows)
+    )
+    return table.assign(
+        p_holm=holm(table.p.tolist()),
+        **fields_of(estimates, "error_sequences", "error_draws"),
+        section=section,
+        margin=float("nan") if margin is None else margin,
+        verdict=verdicts_on_losses(estimates.values()),
+    )
+
+
+def fields_of(estimates: Mapping[str, Estimate], *names: str) -> dict[str, list]:
+    """Return columns of a table that has a row per estimate."""
+    return {name: [getattr(estimate, name) for estimate in estimates.values()] for name in names}
+
+
+def verdicts_on_losses(estimates: Collection[Estimate]) -> list[str]:
+    """Return HELPS, HURTS or another verdict for each difference of losses of a family that is read together.
+
+    Every estimate has its own margin; p is corrected over all (Holm).
+    """
+    corrected = holm([estimate.p_value() for estimate in estimates])
+    outcomes = [verdict(one, one.margin, p=p) for one, p in zip(estimates, corrected, strict=True)]
+    return [ON_A_LOSS.get(outcome, outcome) for outcome in outcomes]

@@ -108,17 +108,14 @@ class Result:
 
     def evaluation_flops(self) -> float:
         """Return the FLOPs of all forwards of the evaluation, from the sizes of its benchmarks."""
-        tasks = self.tasks
-        if tasks == ("paper",):
-            tasks = [benchmark.task for benchmark in PAPER[self.family]]
+        whole = [benchmark.task for benchmark in PAPER[self.family]]
+        tasks = whole if self.tasks == ("paper",) else self.tasks
         return sum(_benchmark_flops(self.model, self.family, task) for task in tasks)
 
     def pruning_hours(self) -> float:
         """Return the hours of pruning at the assumed speed, a lower bound; 0 for the dense model."""
         cost = self.pruning()
-        if cost is None:
-            return 0.0
-        return cost.flops / SPEED / 3600
+        return cost.flops / SPEED / 3600 if cost else 0.0
 
     def evaluation_hours(self) -> float:
         """Return the hours of the evaluation at the assumed speed, a lower bound."""

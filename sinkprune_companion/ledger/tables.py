@@ -23,14 +23,14 @@ EXPLAINED = (
 )
 
 
-def as_text(table: pd.DataFrame, width: int = 60) -> str:
-    """Return the table for a terminal, claims cut to `width` characters."""
+def as_text(table: pd.DataFrame) -> str:
+    """Return the table for a terminal."""
     longest = max(map(len, VERDICTS))
-    lines = []
-    for row in table.itertuples():
-        says = row.claim if len(row.claim) <= width else row.claim[: width - 1] + "…"
-        lines.append(f"  {row.verdict:<{longest}} {says:<{width}} {row.here:>9} {row.interval}")
-    return "\n".join(lines)
+    width = max(map(len, table.claim), default=0)
+    return "\n".join(
+        f"  {row.verdict:<{longest}} {row.claim:<{width}} {row.here:>9} {row.interval}"
+        for row in table.itertuples()
+    )
 
 
 def counts(table: pd.DataFrame) -> str:

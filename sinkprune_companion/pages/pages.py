@@ -44,7 +44,7 @@ def pages(folder: Path) -> dict[str, str]:
         "compute": compute,
         "dense_statistics": dense_statistics,
         "exclude": EXCLUDE,
-        "figures": sources.figures_of(results.estimates),
+        "figures": sources.figures_by_finding(),
         "hub": hub,
         "others": others,
         "published": published,

@@ -6,22 +6,17 @@ stops where the verdict is another one. Then a person writes a new sentence.
 """
 
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sinkprune_companion import numbers
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.pages.sources import Results
+from sinkprune_companion.pages.sources import PresumedVerdictError, Results
 from sinkprune_core.evaluation.intervals import Estimate
 
 FOLDER = Path(__file__).parent
 ENDING = ".j2"
-
-
-class PresumedVerdictError(ValueError):
-    """A sentence presumes a verdict that a claim does not have."""
 
 
 def cell(text: object) -> str:
@@ -84,22 +79,6 @@ def _place(error: Exception) -> str:
     return f"{file.as_posix()}:{frames[-1].lineno}"
 
 
-def holds_by(results: Results) -> Callable[..., str]:
-    """Return the check of presumed verdicts by a run's results: `holds(claim, verdict, …)`."""
-
-    def holds(claim: str, *presumed: str) -> str:
-        """Return nothing; raise PresumedVerdictError unless a claim has one of the presumed verdicts."""
-        present = results.verdict.get(claim, "no claim of the ledger")
-        if present not in presumed:
-            raise PresumedVerdictError(
-                f"{claim!r} is presumed to be {' or '.join(presumed)} and is now {present}: "
-                "write the sentence anew"
-            )
-        return ""
-
-    return holds
-
-
 def render_results(template: str, results: Results, **values: object) -> str:
     """Return the text of a template that speaks of a run's results.
 
@@ -112,6 +91,6 @@ def render_results(template: str, results: Results, **values: object) -> str:
         "ledger": results.ledger,
         "verdict": results.verdict,
         "estimate": results.estimate,
-        "holds": holds_by(results),
+        "holds": results.holds,
     }
     return render(template, **known, **values)

@@ -1,13 +1,15 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 import torch
+import yaml
 
 from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
@@ -23,6 +25,10 @@ from sinkprune_core.pruning.recipe import preset
 
 LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
 ADAPTERS = {"diffusion": "smol-dlm", "autoregressive": "smol-ar-adapted"}  # of the published pair
+
+
+class PresumedVerdictError(ValueError):
+    """A sentence presumes a verdict that a claim does not have."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +58,17 @@ class Results:
     @cached_property
     def f(self) -> dict[str, Estimate]:
         """Estimates by the notebook's number and their name, e.g. `03/paper_minus_wanda`."""
-        return {_short(name): estimate for name, estimate in self.estimates.items()}
+        return {re.sub(r"^(\d\d)_\w+/", r"\1/", name): one for name, one in self.estimates.items()}
 
-
-def _short(name: str) -> str:
-    """Return the name of a finding with its notebook's number alone."""
-    notebook, _, finding = name.partition("/")
-    return f"{notebook[:2]}/{finding}" if notebook[:2].isdigit() else name
+    def holds(self, claim: str, *presumed: str) -> str:
+        """Return nothing; raise PresumedVerdictError unless a claim has one of the presumed verdicts."""
+        present = self.verdict.get(claim, "no claim of the ledger")
+        if present not in presumed:
+            raise PresumedVerdictError(
+                f"{claim!r} is presumed to be {' or '.join(presumed)} and is now {present}: "
+                "write the sentence anew"
+            )
+        return ""
 
 
 def results_of(folder: Path) -> Results:
@@ -94,51 +104,17 @@ def filled_right(level: float) -> dict[str, float]:
 # figures
 
 
-SAME = 1e-6  # of a number: the CSV of a figure has eight digits
-
-
-def figures_of(estimates: Mapping[str, Estimate]) -> dict[str, str | None]:
-    """Return the figure whose data hold a finding, by the finding's name; None where no figure shows it.
+def figures_by_finding() -> dict[str, str]:
+    """Return the figure that shows a finding, from `figures.yml`, by the finding's name.
 
     The path is from the repository's root, e.g. `figures/05_what_does_the_work/effects.png`.
     """
-    numbers = {}
-    for file in sorted((project_root() / "figures").glob("[0-9]*/*.csv")):
-        if file.with_suffix(".png").exists():
-            numbers[file] = list(_numbers_in(pd.read_csv(file)))
-    return {name: _figure_with(name, estimate, numbers) for name, estimate in estimates.items()}
-
-
-def _figure_with(name: str, estimate: Estimate, numbers: Mapping[Path, list[float]]) -> str | None:
-    """Return the figure of a finding's notebook with its number."""
-    for file, values in numbers.items():
-        is_in = any(abs(value - estimate.value) <= SAME * abs(estimate.value) for value in values)
-        if file.parent.name == name.partition("/")[0] and is_in:
-            return file.with_suffix(".png").relative_to(project_root()).as_posix()
-    return None
-
-
-def _numbers_in(frame: pd.DataFrame) -> Iterator[float]:
-    """Yield the estimates in a figure's data: its column `value`, or what can be formed of a row per unit.
-
-    Of units these are the means of every column in every group of equal words, differences of two columns,
-    and of the two kinds of model.
-    """
-    if {"value", "low", "high"} <= set(frame):
-        yield from frame.value
-        return
-    words = frame.select_dtypes(exclude="number").columns.tolist()
-    if "kind" not in words:
-        return
-    means = frame.groupby(words).mean(numeric_only=True).reset_index(level="kind")
-    columns = means.columns.drop("kind")
-    for _, group in means.groupby(level=list(range(means.index.nlevels))):
-        by_kind = group.set_index("kind")[columns]
-        for _, row in by_kind.iterrows():
-            yield from row
-            yield from (row[one] - row[other] for one in columns for other in columns)
-        if {"diffusion", "autoregressive"} <= set(by_kind.index):
-            yield from by_kind.loc["diffusion"] - by_kind.loc["autoregressive"]
+    shown = yaml.safe_load((Path(__file__).parent / "figures.yml").read_text(encoding="utf-8"))
+    return {
+        f"{figure.partition('/')[0]}/{finding}": f"figures/{figure}.png"
+        for figure, findings in shown.items()
+        for finding in findings
+    }
 
 
 # other trainings
@@ -188,13 +164,9 @@ def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
 # benchmarks
 
 
-def _performance_file() -> Path:
-    return project_root() / "docs" / "performance.json"
-
-
 def performance() -> dict[str, dict]:
     """Return every benchmark, LARGE among them, by what was measured."""
-    return json.loads(_performance_file().read_text(encoding="utf-8"))
+    return json.loads((project_root() / "docs" / "performance.json").read_text(encoding="utf-8"))
 
 
 def first_run_minutes() -> float:
@@ -205,7 +177,7 @@ def first_run_minutes() -> float:
 
 def note_performance(what: str, entry: dict) -> None:
     """Put one measurement into docs/performance.json, in the place of an older one of the same name."""
-    write_json(_performance_file(), {**performance(), what: entry})
+    write_json(project_root() / "docs" / "performance.json", {**performance(), what: entry})
 
 
 def precision() -> list[dict]:

@@ -8,8 +8,8 @@ from functools import cache
 import yaml
 from jinja2 import UndefinedError
 
-from sinkprune_companion.pages.render import FOLDER, PresumedVerdictError, environment, holds_by
-from sinkprune_companion.pages.sources import Results, results_of
+from sinkprune_companion.pages.render import FOLDER, environment
+from sinkprune_companion.pages.sources import PresumedVerdictError, Results, results_of
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.shown import PUBLISHED
 
@@ -30,7 +30,7 @@ def rendered(notebook: str, figure: str, results: Results) -> str:
     """
     template = environment().from_string(written()[notebook][figure])
     try:
-        return template.render(f=results.f, holds=holds_by(results)).strip()
+        return template.render(f=results.f, holds=results.holds).strip()
     except PresumedVerdictError as error:
         raise PresumedVerdictError(f"{FILE.name}, {notebook}/{figure}: {error}") from None
 

@@ -5,10 +5,9 @@ sentence.
 """
 
 import ast
-import pprint
 import re
+import textwrap
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated
 
@@ -34,7 +33,6 @@ from sinkprune_core.values import (
     Number,
     Share,
     Sparsity,
-    check_choice,
     checked,
     in_short,
 )
@@ -47,19 +45,18 @@ class ParameterError(ValueError):
         return [f"ParameterError: {self}"]
 
 
-@dataclass(frozen=True)
-class Words:
-    """Names that a module knows, which is imported when a parameter asks for them: it takes seconds."""
+def _one_of(module: str, constant: str, *more: str, without: tuple[str, ...] = ()) -> Callable[[str], None]:
+    """Return a check that a name is one that a module knows; to import it takes seconds, and happens late."""
 
-    module: str
-    constant: str
-    without: tuple[str, ...] = ()
-    more: tuple[str, ...] = ()
+    def check_name(name: str) -> None:
+        known = [
+            *more,
+            *(known for known in getattr(import_module(module), constant) if known not in without),
+        ]
+        if name not in known:
+            raise ValueError(f"{name!r} is unknown; choose one of {', '.join(known)}")
 
-    def names(self) -> tuple[str, ...]:
-        """Return the names that are allowed."""
-        known = getattr(import_module(self.module), self.constant)
-        return (*self.more, *(name for name in known if name not in self.without))
+    return check_name
 
 
 def _model_of(kind: str, example: str) -> Callable[[str], None]:
@@ -130,37 +127,39 @@ RANGES = {
     "reach_layers": Number,
     "seed": Number,
     "sequences": _at_least(2),
+    **dict.fromkeys(("stability_threshold", "other_stability_thresholds"), Share),
+    **dict.fromkeys(("sparsity", "sparsities"), Sparsity),
+    **{
+        f"{of}_sparsities": Sparsity
+        for of in ("answer", "factorial", "official", "other", "schedule", "twin", "written")
+    },
 }
-RANGES_BY_ENDING = {
-    "sparsity": Sparsity,
-    "sparsities": Sparsity,
-    "stability_threshold": Share,
-    "stability_thresholds": Share,
-}
-PRESETS = Words("sinkprune_core.pruning.presets", "PRESETS")
+PRESETS = _one_of("sinkprune_core.pruning.presets", "PRESETS")
 SEARCH = "sinkprune_companion.experiments.recipe_search"
 CONDITIONS = "sinkprune_companion.experiments.sink_conditions"
-WORDS = {  # the words that are allowed, or a check
+WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are allowed
     "base": _model_of("autoregressive", "smol-ar"),
     "baselines": PRESETS,
     "device": choose_device,
     "dtype": choose_dtype,
-    "left_out": Words("sinkprune_core.calibration.token_weights", "EXCLUDE", ("none", "only"), ("soft",)),
+    "left_out": _one_of(
+        "sinkprune_core.calibration.token_weights", "EXCLUDE", "soft", without=("none", "only")
+    ),
     "model": _model_of("diffusion", "smol-dlm"),
-    "other_allocations": Words("sinkprune_core.pruning.patterns", "ALLOCATIONS", ("uniform",)),
-    "other_noise": Words("sinkprune_core.calibration.text", "NOISE", ("grid",)),
-    "parts": Words(SEARCH, "PARTS"),
+    "other_allocations": _one_of("sinkprune_core.pruning.patterns", "ALLOCATIONS", without=("uniform",)),
+    "other_noise": _one_of("sinkprune_core.calibration.text", "NOISE", without=("grid",)),
+    "parts": _one_of(SEARCH, "PARTS"),
     "patterns": _check_n_of_m,
     "places": _check_place,
     "preset": PRESETS,
     "profile": _check_profile,
     "recipes": PRESETS,
-    "samplers": Words(CONDITIONS, "SAMPLERS"),
-    "searched": Words(SEARCH, "NAMES"),
+    "samplers": _one_of(CONDITIONS, "SAMPLERS"),
+    "searched": _one_of(SEARCH, "NAMES"),
     "structured_recipes": PRESETS,
     "tasks": _check_task,
-    "texts": Words(CONDITIONS, "TEXTS"),
-    "thirds": Words("sinkprune_core.sinks.hiding", "THIRDS"),
+    "texts": _one_of(CONDITIONS, "TEXTS"),
+    "thirds": _one_of("sinkprune_core.sinks.hiding", "THIRDS"),
     "twin": _model_of("autoregressive", "smol-ar"),
 }
 MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "other_")  # what names of lists that may be empty begin with
@@ -220,22 +219,23 @@ def check(notebook: str, annotations: dict[str, str], values: dict[str, object])
     """
     for name, value in values.items():
         if name not in annotations:
-            raise ParameterError(_unknown(name, notebook, list(annotations)))
+            raise ParameterError(
+                f"parameter {name!r} does not exist in {notebook}; it has: {', '.join(annotations)}"
+                f"{suggestion(name, annotations)}"
+            )
         try:
             _check_value(notebook, name, value, annotations[name])
         except ValueError as error:
-            raise ParameterError(f"{error}{_for_papermill(name, value, annotations[name])}") from None
+            advice = ""
+            if isinstance(value, str) and (value == "null" or annotations[name].startswith("list")):
+                advice = f"; with papermill write -y '{name}: {value}'"  # its option -p passes texts
+            raise ParameterError(f"{error}{advice}") from None
 
 
 def _check_value(notebook: str, name: str, value: object, annotation: str) -> None:
     """Check a value by its annotation: one of KINDS or a list of one, with or without `| None`."""
     inner, _, none = annotation.partition(" | ")
     kind = inner.removeprefix("list[").removesuffix("]")
-    if kind not in KINDS:
-        raise ValueError(
-            f"parameter {name!r} is annotated as {annotation}: use one of {', '.join(KINDS)}, a list of one, "
-            "or either with `| None`"
-        )
     if value is None and none:
         return
     items = [value]
@@ -250,43 +250,15 @@ def _check_value(notebook: str, name: str, value: object, annotation: str) -> No
 
 
 def _check_item(notebook: str, name: str, value: object, kind: str) -> None:
-    checked(name, value, _range_of(name, kind))
-    rule = WORDS.get(name)
-    if isinstance(rule, Words):
-        check_choice(name, value, rule.names())
-    elif rule is not None:
+    checked(name, value, RANGES.get(name, KINDS[kind]))
+    if name in WORDS:
         try:
-            rule(value)
+            WORDS[name](value)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
     least = LEAST.get(notebook, {}).get(name)
     if least is not None and value < least:
         raise ValueError(f"{name}={value} must be at least {least} in {notebook}")
-
-
-def _range_of(name: str, kind: str) -> object:
-    """Return the kind of value that a parameter of this name and type has."""
-    for ending, limits in RANGES_BY_ENDING.items():
-        if name.endswith(ending):
-            return limits
-    return RANGES.get(name, KINDS[kind])
-
-
-def _unknown(name: str, notebook: str, names: list[str]) -> str:
-    known = ", ".join(names)
-    return f"parameter {name!r} does not exist in {notebook}; it has: {known}{suggestion(name, names)}"
-
-
-def _for_papermill(name: str, value: object, annotation: str) -> str:
-    """Return how papermill is given a list or null where its option -p passed the text of one."""
-    if not isinstance(value, str):
-        return ""
-    if annotation.endswith("| None") and value == "null":
-        return f"; with papermill write -y '{name}: null'"
-    if annotation.startswith("list"):
-        items = value if value.startswith("[") else f"[{value}]"
-        return f"; with papermill write -y '{name}: {items}'"
-    return ""
 
 
 def start(notebook: str, namespace: dict) -> Run:
@@ -315,18 +287,10 @@ def start(notebook: str, namespace: dict) -> Run:
     shown = {name: value for name, value in defaults(cells).items() if name in given and name != "profile"}
     others = {name: given[name] for name, value in shown.items() if given[name] != value}
     if others:
-        print(f"{OTHERS}\n{_assigned(others)}")
+        print(OTHERS)
+        for name, value in others.items():
+            print(textwrap.fill(f"{name} = {value!r}", LINE, break_on_hyphens=False))
     return run
-
-
-def _assigned(values: dict[str, object]) -> str:
-    """Return parameters as lines of Python."""
-    lines = []
-    for name, value in values.items():
-        head = f"{name} = "
-        text = pprint.pformat(value, width=LINE - len(head), compact=True, sort_dicts=False)
-        lines.append(head + text.replace("\n", "\n" + " " * len(head)))
-    return "\n".join(lines)
 
 
 def _place(run: Run) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from sinkprune_companion import project_root
+from sinkprune_core.spelling import suggestion
 
 
 def run_folder(profile: str) -> Path:
@@ -23,9 +24,12 @@ def jobs_by_notebook(profile: str) -> dict[str, int]:
 
     Raises ValueError for a profile that has no file in workflow/config.
     """
-    file = project_root() / "workflow" / "config" / f"{run_folder(profile).name}.yml"
-    if not file.is_file():
-        raise ValueError(f"profile {profile!r} is unknown: there is no workflow/config/{file.name}")
+    folder = project_root() / "workflow" / "config"
+    profiles = sorted(file.stem for file in folder.glob("*.yml"))
+    if profile not in profiles:
+        near = suggestion(profile, profiles)
+        raise ValueError(f"profile {profile!r} is unknown{near or ';'} choose one of {', '.join(profiles)}")
+    file = folder / f"{profile}.yml"
     config = yaml.safe_load(file.read_text(encoding="utf-8"))
     counts = dict.fromkeys(config["notebooks"], 1)
     for name, grid in (config.get("sweep") or {}).items():

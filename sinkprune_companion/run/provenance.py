@@ -1,32 +1,22 @@
 """Where a number comes from: the versions of packages, the git commit, and the platform."""
 
-import importlib.metadata
 import platform
 import subprocess
 import sys
 from functools import cache
+from importlib.metadata import version
 
 from sinkprune_core.files import PACKAGE
 
 PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 
 
-def package_version(package: str) -> str | None:
-    """Return the installed version of a package; None where it is missing."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 @cache
 def environment() -> dict:
     """Return `versions`, `git_commit` (with `-dirty` where the package differs from it) and `platform`."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        versions[package] = package_version(package)
+    versions = {package: version(package) for package in PACKAGES}
     return {
-        "versions": versions,
+        "versions": {"python": platform.python_version(), **versions},
         "git_commit": _git_commit(),
         "platform": f"{sys.platform} {platform.machine()}",
     }

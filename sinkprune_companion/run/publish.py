@@ -26,6 +26,7 @@ from sinkprune_core.scratch import scratch_folder
 if TYPE_CHECKING:  # what publishes nothing does without Jupyter
     from nbformat import NotebookNode
 
+MOST = 300  # characters of an error in another's words
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -57,11 +58,9 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
         cell.execution_count = count
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
-    clean.metadata = dict(SAME_EVERYWHERE)
-    if "jupytext" in source.metadata:
-        paired = {**source.metadata["jupytext"]}
-        paired.pop("text_representation", None)
-        clean.metadata["jupytext"] = paired
+    paired = {**source.metadata.get("jupytext", {})}
+    paired.pop("text_representation", None)
+    clean.metadata = SAME_EVERYWHERE | ({"jupytext": paired} if paired else {})
     text = nbformat.writes(clean)
     for place in {str(Path.home()), str(project_root())} - {os.sep}:
         if json.dumps(place).strip('"') in text:
@@ -124,7 +123,7 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
                 raise ValueError(f"--notebooks {name}: the profile has {', '.join(all_names)}")
         chosen = [name for name in all_names if not notebooks or name in notebooks]
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
-        check_findings(folder, chosen)
+        claims.findings(folder)
         check_figures(folder, chosen)
         records = check_records(folder, chosen)
         if notebooks:
@@ -159,21 +158,10 @@ def clean_run(root: Path, folder: Path, name: str) -> "NotebookNode":
         raise FileNotFoundError(f"no finished run: {place} is missing; {again}")
     try:
         executed = nbformat.read(file, 4)
-    except (ValueError, KeyError, AttributeError) as error:  # nbformat's words quote the whole file
-        raise ValueError(f"{place} is not a whole notebook; {again}") from error
-    try:
         return clean_notebook(executed, jupytext.read(root / "notebooks" / f"{name}.py"))
-    except ValueError as error:
-        raise ValueError(f"{place}: {error}; {again}") from error
-
-
-def check_findings(folder: Path, names: list[str]) -> None:
-    """Raise an error for a finding that is missing or is none."""
-    for name in names:
-        file = folder / "findings" / f"{name}.json"
-        if not file.exists():
-            raise FileNotFoundError(f"{file.relative_to(folder.parent.parent)} is missing: run it again")
-    claims.findings(folder)
+    except (ValueError, KeyError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:MOST]  # nbformat's words quote the whole file
+        raise ValueError(f"{place} is not a whole notebook: {reason}; {again}") from error
 
 
 def check_figures(folder: Path, names: list[str]) -> None:
@@ -189,8 +177,7 @@ def check_figures(folder: Path, names: list[str]) -> None:
                 continue  # data that a figure has, or a figure of an earlier version
             strange -= {about.name, *files}
             for part, digest in files.items():
-                if not (place / part).is_file() or file_digest(place / part) != digest:
-                    raise ValueError(f"figure {place / part} is not what was written: run the notebook again")
+                _check_digest(place / part, digest)
         if strange:
             raise ValueError(
                 f"{place} holds what belongs to none of its figures: {', '.join(sorted(strange))}; "
@@ -202,15 +189,16 @@ def check_records(folder: Path, names: list[str]) -> list[Path]:
     """Return the files of the records behind notebooks; raise ValueError for one that is not what was
     written.
     """
-    for file in [*(folder / "findings").glob("*.json"), *(folder / "figures").rglob("*.json")]:
-        read_json(file)
     files = record_archive.files_behind(folder, names)
     for file in files:
-        if file.suffix == ".json":
-            continue
-        if read_json(file.with_suffix(".json")).get("sha256") != file_digest(file):
-            raise ValueError(f"record {file} is not what was written: run the notebook again")
+        if file.suffix != ".json":
+            _check_digest(file, read_json(file.with_suffix(".json")).get("sha256"))
     return files
+
+
+def _check_digest(file: Path, expected: str | None) -> None:
+    if not file.is_file() or file_digest(file) != expected:
+        raise ValueError(f"{file} is not what was written: run the notebook again")
 
 
 # what is written

@@ -10,6 +10,7 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
 
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from sinkprune_companion import project_root
-from sinkprune_companion.run.provenance import environment, package_version
+from sinkprune_companion.run.provenance import environment
 from sinkprune_core.evaluation.intervals import Estimate
 from sinkprune_core.files import atomic, file_digest, write_json
 from sinkprune_core.memory import release_freed_memory
@@ -44,12 +45,7 @@ def _plain(value: object) -> object:
             f"exclude={value.__qualname__!r} is a function, and another one may have its name, so no record "
             "is kept: add it to EXCLUDE in token_weights.py under a name of its own, or call `prune`"
         )
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    raise TypeError(
-        f"{value!r} of type {type(value).__name__} cannot be part of a record's key: "
-        "give a fingerprint instead"
-    )
+    return value
 
 
 @dataclass(frozen=True)
@@ -152,7 +148,7 @@ class Run:
         their own way) and `versions` of KEY_PACKAGES. Dtypes are part of a model's fingerprint, and so of
         keys. The code is not: who changes what a function measures raises its revision.
         """
-        versions = {package: package_version(package) for package in KEY_PACKAGES}
+        versions = {package: version(package) for package in KEY_PACKAGES}
         device = self.device.partition(":")[0]
         decides = {"name": name, "revision": revision, "key": _plain(key), "device": device}
         decides["versions"] = versions

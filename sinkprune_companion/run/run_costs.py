@@ -3,16 +3,19 @@
 `sinkprune publish` takes it from what Snakemake measured of the jobs of the profile that it publishes: long
 jobs, which it looks at every half minute. Those of profile quick are measured by
 `pytest tests/benchmarks/test_notebook_memory.py --record`.
-Nothing here imports torch before something is written.
 """
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
+import torch
+
 from sinkprune_companion import project_root
 from sinkprune_companion.numbers import markdown_table
+from sinkprune_companion.run.provenance import environment
+from sinkprune_core.models.devices import choose_dtype
 
 Costs = Mapping[str, Mapping[str, float]]  # of a profile, by notebook
 FILE = "docs/run_costs.json"
@@ -26,33 +29,29 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
     `folder` is `runs/<profile>`. Memory is the proportional set size of a job's processes. Of a job that was
     stopped and started again the last part counts alone. Raises FileNotFoundError where no job was measured.
     """
-    costs = {}
+    jobs = []
     for file in sorted((folder / "benchmarks").glob("*.tsv")):
-        with file.open(newline="", encoding="utf-8") as stream:
-            (row,) = csv.DictReader(stream, delimiter="\t")
-        cost = costs.setdefault(
-            file.stem.partition("@")[0], {"core_minutes": 0.0, "gigabytes": 0.0, "jobs": 0}
-        )
-        cost["core_minutes"] += float(row["cpu_time"]) / 60
-        cost["gigabytes"] = max(cost["gigabytes"], float(row["max_pss"]) * MEBIBYTE / GIGABYTE)
-        cost["jobs"] += 1
-    if not costs:
+        job = pd.read_csv(file, sep="\t", nrows=1, na_values="NA")
+        jobs.append(job.assign(notebook=file.stem.partition("@")[0]))
+    if not jobs:
         raise FileNotFoundError(
             f"no measured job in {folder}: run `sinkprune reproduce --profile {folder.name}` first"
         )
-    return costs
+    by_notebook = pd.concat(jobs).groupby("notebook")
+    costs = pd.DataFrame(
+        {
+            "core_minutes": by_notebook.cpu_time.sum() / 60,
+            "gigabytes": by_notebook.max_pss.max() * MEBIBYTE / GIGABYTE,
+            "jobs": by_notebook.size(),
+        }
+    )
+    return costs.astype({"jobs": object}).to_dict("index")
 
 
 def by_profile() -> dict[str, dict]:
     """Return what docs/run_costs.json has, by profile: `costs` by notebook, `platform` and `torch`."""
     file = project_root() / FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
-def minutes_per_job(profile: str) -> dict[str, float]:
-    """Return what one job of each notebook of a profile takes on one core; empty before it was measured."""
-    costs = by_profile().get(profile, {}).get("costs", {})
-    return {name: cost["core_minutes"] / cost["jobs"] for name, cost in costs.items()}
 
 
 def table() -> str:
@@ -73,11 +72,6 @@ def with_costs(profile: str, costs: Costs) -> dict[str, dict]:
 
     Profile quick takes the dtype of the CPU, and has an entry of its own for CPUs with units for bfloat16.
     """
-    import torch
-
-    from sinkprune_companion.run.provenance import environment
-    from sinkprune_core.models.devices import choose_dtype
-
     entries = by_profile()
     name = profile
     if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:

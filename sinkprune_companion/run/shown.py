@@ -9,8 +9,8 @@ from jinja2 import UndefinedError
 from sinkprune_companion.ledger.claims import CLAIM
 from sinkprune_companion.ledger.tables import HEADS
 from sinkprune_companion.numbers import amount, markdown_table
-from sinkprune_companion.pages.render import PresumedVerdictError, render_results
-from sinkprune_companion.pages.sources import Results, results_of
+from sinkprune_companion.pages.render import render_results
+from sinkprune_companion.pages.sources import PresumedVerdictError, Results, results_of
 from sinkprune_companion.run.records import Run
 
 PUBLISHED = ("full", "evidence")  # profiles whose results the written sentences speak of

@@ -53,19 +53,15 @@ class Base:
         stands behind it.
         """
         is_diffusion = kind == "diffusion"
+        ending = "dlm" if is_diffusion else "ar" if self.from_scratch else "ar-adapted"
         return LanguageModel(
             set_direction(model, causal=not is_diffusion),
             tokenizer,
-            self._name(is_diffusion),
+            f"{'scratch' if self.from_scratch else self.stem}-{ending}",
             kind,
             mask_token_id=self.mask_token_id if is_diffusion else None,
             logits_shifted=not (self.from_scratch and is_diffusion),
         )
-
-    def _name(self, is_diffusion: bool) -> str:
-        if self.from_scratch:
-            return "scratch-dlm" if is_diffusion else "scratch-ar"
-        return f"{self.stem}-dlm" if is_diffusion else f"{self.stem}-ar-adapted"
 
     def load(self, dtype: torch.dtype) -> tuple[PreTrainedModel, object]:
         """Return the weights and the tokenizer."""
@@ -129,7 +125,13 @@ def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None) -> int:
     """
     known = tokenizer.get_vocab()
     if asked is not None:
-        return _asked_token(asked, known, vocabulary)
+        chosen = known.get(asked, int(asked) if asked.isdecimal() else vocabulary)
+        if chosen >= vocabulary:
+            raise ValueError(
+                f"mask_token={asked!r} is neither a token of the vocabulary nor a number below {vocabulary}: "
+                "name one that no text contains"
+            )
+        return chosen
     if tokenizer.mask_token_id is not None:
         return tokenizer.mask_token_id
     beyond = max(known.values()) + 1
@@ -142,15 +144,3 @@ def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None) -> int:
             "name one that no text contains with --mask-token"
         )
     return min(reserved)
-
-
-def _asked_token(asked: str, known: dict[str, int], vocabulary: int) -> int:
-    chosen = known.get(asked)
-    if chosen is None and asked.isdecimal():
-        chosen = int(asked)
-    if chosen is None or chosen >= vocabulary:
-        raise ValueError(
-            f"mask_token={asked!r} is neither a token of the vocabulary nor a number below {vocabulary}: "
-            "name one that no text contains"
-        )
-    return chosen

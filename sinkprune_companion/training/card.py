@@ -5,7 +5,7 @@ training settings and of the log, so that none can be edited without the others.
 `pages/card.md.j2`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from sinkprune_companion import corpus
@@ -63,7 +63,7 @@ def card_text(folder: Path, measures: Mapping | None) -> str:
         "card.md.j2",
         settings=settings,
         measures=measures,
-        log=_some_rows(log),
+        log=[*log[: -1 : max(1, len(log) // LOG_ROWS)], log[-1]],  # some rows, the last among them
         last=log[-1],
         columns=columns,
         is_embedded=settings["base"] == EMBEDDED_BASE,
@@ -85,11 +85,3 @@ def log_columns(row: Mapping, measure: str) -> dict[str, str]:
         for kind in KINDS:
             columns[f"{measure}_{source}_{kind}"] = f"{title}, {kind}"
     return {column: title for column, title in columns.items() if column in row}
-
-
-def _some_rows(log: Sequence[Mapping]) -> list[Mapping]:
-    """Return some rows of a log, the first and the last among them."""
-    rows = list(log[:: max(1, len(log) // LOG_ROWS)])
-    if rows[-1] is not log[-1]:
-        rows.append(log[-1])
-    return rows

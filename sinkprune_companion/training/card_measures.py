@@ -22,6 +22,7 @@ from sinkprune_companion.training.crops import HELD_OUT_LENGTH, held_out_sequenc
 from sinkprune_companion.training.settings import SETTINGS, settings_of
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
+from sinkprune_core.evaluation import two_choice
 from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.files import write_json
@@ -46,16 +47,11 @@ def merged(folder: Path, dtype: torch.dtype = torch.bfloat16) -> LanguageModel:
             f"{folder} has no {SETTINGS}: give a folder that `sinkprune train --export` wrote"
         )
     settings = settings_of(folder / SETTINGS)
-    if settings["base"] != EMBEDDED_BASE or settings["from_scratch"]:
-        origin = "from scratch" if settings["from_scratch"] else f"from {settings['base']}"
+    origin = "scratch" if settings["from_scratch"] else settings["base"]
+    if (origin, settings["kind"]) != (EMBEDDED_BASE, "diffusion"):
         raise ValueError(
-            f"the model in {folder} was made {origin}: a card's measures compare the "
-            "embedded pair, for another use `sinkprune evaluate`"
-        )
-    if settings["kind"] != "diffusion":
-        raise ValueError(
-            f"the adapter in {folder} is {settings['kind']}: a card's measures compare a diffusion model "
-            "with smol-ar, give a diffusion adapter"
+            f"the model in {folder} is {settings['kind']}, made from {origin}: a card's measures compare a "
+            f"diffusion adapter of {EMBEDDED_BASE} with that; for others use `sinkprune evaluate`"
         )
     lm = with_adapter(MODELS["smol-dlm"], folder, dtype)
     lm.model.requires_grad_(False)
@@ -77,8 +73,8 @@ def write_measures(
     per_paradigm = max(2, items // len(embedded_blimp()))
     blimp = {paradigm: pairs[:per_paradigm] for paradigm, pairs in embedded_blimp().items()}
     tasks = {
-        "offline suite": quality.offline_suite(items, draws, seed, progress=True),
-        "BLiMP": quality.minimal_pairs(blimp, draws, seed, progress=True),
+        "offline suite": suite.sample(items),
+        "BLiMP": quality.minimal_pairs(dlm.tokenizer, blimp),
     }
     made_with = environment()
     measures = {
@@ -94,7 +90,7 @@ def write_measures(
         "environment": {name: made_with[name] for name in ("versions", "platform")},
         "likelihood": {text: likelihood(dlm, ar, ids_NT, draws, seed) for text, ids_NT in texts.items()},
         "filling": {text: filling(dlm, ar, ids_NT, seed) for text, ids_NT in texts.items()},
-        "tasks": {name: answers(dlm, ar, task) for name, task in tasks.items()},
+        "tasks": {name: answers(dlm, ar, asked, draws, seed) for name, asked in tasks.items()},
         "samples": samples(dlm, seed),
     }
     write_json(folder / MEASURED, measures)
@@ -132,11 +128,13 @@ def filling(dlm: LanguageModel, ar: LanguageModel, ids_NT: torch.Tensor, seed: i
     return levels
 
 
-def answers(dlm: LanguageModel, ar: LanguageModel, task: quality.Task) -> dict[str, dict]:
+def answers(
+    dlm: LanguageModel, ar: LanguageModel, items: list[dict], draws: int, seed: int
+) -> dict[str, dict]:
     """Return the shares of right `answers` by group, and of right `pairs` where all items come in twos."""
     groups: dict[str, dict] = {}
     for name, lm in (("dlm", dlm), ("ar", ar)):
-        frame = task(lm)
+        frame = two_choice.accuracy(lm, items, draws, seed, progress=True)
         tables = {"answers": frame}
         if (frame.groupby(["group", "pair"]).size() == 2).all():
             tables["pairs"] = suite.matched(frame)

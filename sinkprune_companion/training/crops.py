@@ -23,37 +23,33 @@ HELD_OUT_LENGTH = 128  # tokens of a held-out sequence
 HELD_OUT_COUNT = 64  # held-out sequences of each kind that are kept
 
 
-class Crops:
-    """An endless stream of batches of crops, addressed by number.
+def check_lengths(streams: list[torch.Tensor], lengths: tuple[int, ...]) -> None:
+    """Raise ValueError for a stream that is shorter than the longest crop."""
+    shortest = min(len(stream_T) for stream_T in streams)
+    if shortest < max(lengths):
+        raise ValueError(
+            f"lengths={lengths} need a source of at least {max(lengths)} tokens, and one has {shortest}: "
+            "give more text or shorter crops"
+        )
 
-    Batch number i is a pure function of (seed, i), so a run can stop and go on anywhere. A batch holds
-    `batch_tokens` tokens (fewer where the length of its crops does not divide them) in crops of one length,
-    drawn from `lengths`; its rows take turns among the streams, int64 (T,). Raises ValueError for a stream
-    shorter than the longest crop.
+
+def crop_batch(
+    streams: list[torch.Tensor], lengths: tuple[int, ...], batch_tokens: int, seed: int, index: int
+) -> torch.Tensor:
+    """Return batch number `index` of crops, int64 (B, T): a pure function of (seed, index).
+
+    So a run can stop and go on anywhere. A batch holds `batch_tokens` tokens (fewer where the length of its
+    crops does not divide them) in crops of one length, drawn from `lengths`; its rows take turns among the
+    streams, int64 (T,).
     """
-
-    def __init__(self, streams: list[torch.Tensor], lengths: tuple[int, ...], batch_tokens: int, seed: int):
-        shortest = min(len(stream_T) for stream_T in streams)
-        if shortest < max(lengths):
-            raise ValueError(
-                f"lengths={lengths} need a source of at least {max(lengths)} tokens, and one has {shortest}: "
-                "give more text or shorter crops"
-            )
-        self.streams = streams
-        self.lengths = lengths
-        self.batch_tokens = batch_tokens
-        self.seed = seed
-
-    def batch(self, index: int) -> torch.Tensor:
-        """Return batch number `index`, int64 (B, T)."""
-        rng = generator(self.seed, "crops", index)
-        length = self.lengths[int(torch.randint(len(self.lengths), (), generator=rng))]
-        rows = []
-        for row in range(max(1, self.batch_tokens // length)):
-            stream_T = self.streams[(index + row) % len(self.streams)]
-            start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
-            rows.append(stream_T[start : start + length])
-        return torch.stack(rows).long()
+    rng = generator(seed, "crops", index)
+    length = lengths[int(torch.randint(len(lengths), (), generator=rng))]
+    rows = []
+    for row in range(max(1, batch_tokens // length)):
+        stream_T = streams[(index + row) % len(streams)]
+        start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
+        rows.append(stream_T[start : start + length])
+    return torch.stack(rows).long()
 
 
 def prepare_data(

@@ -15,17 +15,11 @@ from sinkprune_core.models.language_model import LanguageModel
 
 
 def rows_of(file: Path) -> list[dict]:
-    """Return the rows of a log in their order; raise ValueError for a line that is none."""
-    rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-            raise ValueError(f"{file}, line {number}, is no row of a log: remove that line")
-        rows.append(row)
-    return rows
+    """Return the rows of a log in their order; raise ValueError for a file that is none."""
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{file} is no log of a training: {error}") from None
 
 
 def add_row(file: Path, row: dict) -> None:

@@ -12,19 +12,19 @@ Dimensions: B batch, T sequence position.
 """
 
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from tqdm.auto import tqdm
+from tqdm.auto import trange
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training import losses
 from sinkprune_companion.training.base import LINEARS, Base, open_base
 from sinkprune_companion.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
-from sinkprune_companion.training.crops import HELD_OUT_LENGTH, Crops, prepare_data
+from sinkprune_companion.training.crops import HELD_OUT_LENGTH, check_lengths, crop_batch, prepare_data
 from sinkprune_companion.training.log import add_row, held_out_losses, rows_of, sources_of
 from sinkprune_companion.training.settings import (
     EXPORTED_LOG,
@@ -43,43 +43,6 @@ from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, checked_arguments
 
 EXPORTED = ("adapter_config.json", "adapter_model.safetensors", SETTINGS, EXPORTED_LOG)
-
-
-@dataclass
-class Trainer:
-    """A run in memory: the model (around its adapter), the optimizer, and the text by step."""
-
-    config: Training
-    model: PeftModel | PreTrainedModel
-    lm: LanguageModel  # the same model as a language model
-    optimizer: torch.optim.Optimizer
-    crops: Crops
-    data: dict[str, torch.Tensor]  # of `prepare_data`
-    first: int  # the step to go on from
-
-    def step(self, number: int) -> float:
-        """Take optimizer step `number`; return its loss in nats per token."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.rate(number)
-        ids_BT = self.crops.batch(number)
-        loss_of = losses.LOSSES[self.config.kind]
-        with losses.precision_of(self.lm, self.config.dtype):
-            loss = loss_of(self.lm, ids_BT, generator(self.config.seed, "train", number))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained_parameters(self.model), 1.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss.item()
-
-    def row(self, done: int, recent: list[float], seconds: float) -> dict:
-        """Return the log's row on training up to step `done`; `recent` are the losses since the last row."""
-        return {
-            "step": done,
-            "tokens": done * self.config.batch_tokens,
-            f"train_{losses.MEASURES[self.config.kind]}": sum(recent) / len(recent),
-            "learning_rate": self.config.rate(done - 1),
-            "tokens_per_second": len(recent) * self.config.batch_tokens / seconds,
-        }
 
 
 @checked_arguments
@@ -104,67 +67,72 @@ def train(
     is replaced. Raises ValueError when `folder` holds another run, RuntimeError when another process trains
     in `folder`, and what `open_base` and `prepare_data` raise.
     """
+    measure = losses.MEASURES[config.kind]
     make_folder(folder)
     with held(folder):
         checkpoint = newest_checkpoint(folder)
-        trainer = _prepare(config, folder, checkpoint, begin_with, text, device)
-        measure = losses.MEASURES[config.kind]
+        resumes = checkpoint.exists()
+        base = open_base(config.base, config.mask_token, max(config.lengths), config.from_scratch)
+        if begin_with is not None:
+            config = _after(config, base, begin_with)
+        check_settings(config, folder)
+        length = min(HELD_OUT_LENGTH, max(config.lengths))
+        data = prepare_data(base.checkpoint.tokenizer(), folder, base.is_embedded, text, length)
+        streams = list(sources_of(data, "train").values())
+        check_lengths(streams, config.lengths)
+        write_json(folder / SETTINGS, asdict(config))
+        keep_freed_memory()
+        model, lm = trainable(config, base, checkpoint if resumes else begin_with, device)
+        optimizer = torch.optim.AdamW(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            lr=config.learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+        )
+        first = restore_optimizer(optimizer, checkpoint) if resumes else 0
         recent = []  # losses since the last row of the log
         since = time.perf_counter()
-        with tqdm(
-            total=config.steps * config.batch_tokens,
-            initial=trainer.first * config.batch_tokens,
-            unit="tok",
-            unit_scale=True,
-            desc="train",
-        ) as bar:
-            for number in range(trainer.first, config.steps):
-                recent.append(trainer.step(number))
-                bar.update(config.batch_tokens)
-                done = number + 1
-                is_logged = done % check_every == 0 or done == config.steps
-                if is_logged:
-                    row = trainer.row(done, recent, time.perf_counter() - since)
-                    row |= held_out_losses(trainer.lm, trainer.data, config.dtype, held_out_count, draws)
-                    add_row(folder / LOG, row)
-                    bar.set_postfix({name: f"{value:.3f}" for name, value in row.items() if measure in name})
-                    recent = []
-                    since = time.perf_counter()
-                if is_logged or done % save_every == 0:
-                    save_checkpoint(trainer.model, trainer.optimizer, checkpoint, done)
+        steps = trange(first, config.steps, initial=first, total=config.steps, unit="step", desc="train")
+        for number in steps:
+            ids_BT = crop_batch(streams, config.lengths, config.batch_tokens, config.seed, number)
+            recent.append(_step(config, lm, optimizer, ids_BT, number))
+            done = number + 1
+            is_logged = done % check_every == 0 or done == config.steps
+            if is_logged:
+                row = {
+                    "step": done,
+                    "tokens": done * config.batch_tokens,
+                    f"train_{measure}": sum(recent) / len(recent),
+                    "learning_rate": config.rate(number),
+                    "tokens_per_second": len(recent) * config.batch_tokens / (time.perf_counter() - since),
+                }
+                row |= held_out_losses(lm, data, config.dtype, held_out_count, draws)
+                add_row(folder / LOG, row)
+                steps.set_postfix({name: f"{value:.3f}" for name, value in row.items() if measure in name})
+                recent = []
+                since = time.perf_counter()
+            if is_logged or done % save_every == 0:
+                save_checkpoint(model, optimizer, checkpoint, done)
     return checkpoint
 
 
-def _prepare(
+def _step(
     config: Training,
-    folder: Path,
-    checkpoint: Path,
-    begin_with: Path | None,
-    text: str | None,
-    device: str,
-) -> Trainer:
-    """Return the run in memory, which goes on from its checkpoint or begins at step 0."""
-    base = open_base(config.base, config.mask_token, max(config.lengths), config.from_scratch)
-    if begin_with is not None:
-        _check_origin(base, begin_with)
-        seen = rows_of(begin_with / EXPORTED_LOG)[-1]["tokens"]
-        earlier = settings_of(begin_with / SETTINGS)["earlier_tokens"]
-        config = replace(config, earlier_tokens=earlier + seen)
-    check_settings(config, folder)
-    resumes = checkpoint.exists()
-    length = min(HELD_OUT_LENGTH, max(config.lengths))
-    data = prepare_data(base.checkpoint.tokenizer(), folder, base.is_embedded, text, length)
-    streams = list(sources_of(data, "train").values())
-    crops = Crops(streams, config.lengths, config.batch_tokens, config.seed)
-    write_json(folder / SETTINGS, asdict(config))
-    keep_freed_memory()
-
-    model, lm = trainable(config, base, checkpoint if resumes else begin_with, device)
-    optimizer = torch.optim.AdamW(
-        trained_parameters(model), lr=config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0
-    )
-    first = restore_optimizer(optimizer, checkpoint) if resumes else 0
-    return Trainer(config, model, lm, optimizer, crops, data, first)
+    lm: LanguageModel,
+    optimizer: torch.optim.Optimizer,
+    ids_BT: torch.Tensor,
+    number: int,
+) -> float:
+    """Take optimizer step `number`; return its loss in nats per token."""
+    (group,) = optimizer.param_groups
+    group["lr"] = config.rate(number)
+    with losses.precision_of(lm, config.dtype):
+        loss = losses.LOSSES[config.kind](lm, ids_BT, generator(config.seed, "train", number))
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
 
 
 def trainable(
@@ -198,13 +166,11 @@ def trainable(
     return model, base.member(network, tokenizer, config.kind)
 
 
-def trained_parameters(model: PeftModel | PreTrainedModel) -> list[torch.nn.Parameter]:
-    """Return the parameters that training changes: those of the adapter, or all of a model from scratch."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+def _after(config: Training, base: Base, adapter: Path) -> Training:
+    """Return the settings of a run that begins with an exported adapter of the base, and its earlier tokens.
 
-
-def _check_origin(base: Base, adapter: Path) -> None:
-    """Raise FileNotFoundError or ValueError unless a folder is an exported adapter of the base."""
+    Raises FileNotFoundError or ValueError for a folder that is none.
+    """
     missing = [name for name in EXPORTED if not (adapter / name).is_file()]
     if missing:
         raise FileNotFoundError(
@@ -217,3 +183,6 @@ def _check_origin(base: Base, adapter: Path) -> None:
             f"the adapter in {adapter} belongs to the base {origin!r}, not to {base.origin!r}: "
             "start from another, or from none"
         )
+    seen = rows_of(adapter / EXPORTED_LOG)[-1]["tokens"]
+    earlier = settings_of(adapter / SETTINGS)["earlier_tokens"]
+    return replace(config, earlier_tokens=earlier + seen)

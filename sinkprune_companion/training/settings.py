@@ -48,11 +48,6 @@ class Training:
         check_choice("kind", self.kind, KINDS)
         check_choice("dtype", self.dtype, DTYPES)
         self._check_lengths()
-        if self.base == EMBEDDED_BASE and self.mask_token is not None:
-            raise ValueError(
-                f"mask_token={self.mask_token!r} is for other bases: "
-                f"{EMBEDDED_BASE} has its own; leave it out"
-            )
 
     def _check_lengths(self) -> None:
         if not self.lengths or min(self.lengths) < 2:

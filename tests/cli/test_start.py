@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from sinkprune_companion.cli import main
-from sinkprune_companion.cli.main import COMMANDS
 from sinkprune_core.pruning.presets import ABOUT, PRESETS
 
 HEAVY = ("torch", "pandas", "numpy", "scipy", "matplotlib", "transformers", "pydantic")
@@ -66,7 +65,7 @@ def failing(monkeypatch):
         def run(options):
             raise error
 
-        monkeypatch.setattr(COMMANDS["claims"].module, "run", run)
+        monkeypatch.setattr("sinkprune_companion.cli.claims.run", run)
 
     return fail
 

@@ -71,7 +71,7 @@ def test_a_sentence_stops_where_its_verdict_has_changed_and_says_where_it_stands
     estimate = kept["findings"]["paper_minus_wanda"]
     estimate |= {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
     file.write_text(json.dumps(kept))
-    with pytest.raises(render.PresumedVerdictError) as stopped:
+    with pytest.raises(sources.PresumedVerdictError) as stopped:
         pages.pages(tmp_path)
     lines = (render.FOLDER / "readings" / "03_pruning_results.md.j2").read_text(encoding="utf-8").splitlines()
     (line,) = [number for number, text in enumerate(lines, 1) if 'holds("paper-beats-wanda",' in text]
@@ -95,11 +95,9 @@ def test_a_sentence_holds_under_each_verdict_that_it_names(templates):
     with pytest.raises(
         ValueError, match="is presumed to be reproduced or undecided and is now no difference"
     ):
-        render.environment().get_template("page.md").render(
-            holds=render.holds_by(results(a_claim=NO_DIFFERENCE))
-        )
+        results(a_claim=NO_DIFFERENCE).holds("a-claim", "reproduced", "undecided")
     with pytest.raises(ValueError, match="now no claim of the ledger"):
-        render.environment().get_template("page.md").render(holds=render.holds_by(results()))
+        results().holds("a-claim", "reproduced")
 
 
 def test_numbers_have_one_format_and_an_unknown_name_is_an_error(templates):
@@ -129,7 +127,7 @@ def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence(tmp_pa
 
 def test_the_data_of_the_figure_that_a_claim_leads_to_hold_its_number(written):
     results = sources.results_of(project_root() / "figures")
-    named = sources.figures_of(results.estimates)
+    named = sources.figures_by_finding()
     page = written["docs/claims_to_figures.md"]
     checked = 0
     for claim in results.ledger:

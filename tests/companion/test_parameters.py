@@ -26,7 +26,7 @@ def refusal(name: str, annotation: str, value: object) -> str:
         (NAN, "float", "x=nan must be a finite number of at least 0"),
         ([1, 2.5], "list[float]", ""),
         ([1, "b"], "list[float]", "x='b' must be a finite number of at least 0"),
-        ("a", "list[int]", "x='a' is no list: it must be list[int]; with papermill write -y 'x: [a]'"),
+        ("a", "list[int]", "x='a' is no list: it must be list[int]; with papermill write -y 'x: a'"),
         ("null", "int | None", f"x='null' must be a whole number of at least 1; {WRITE} -y 'x: null'"),
         (None, "int | None", ""),
     ],
@@ -39,9 +39,9 @@ def test_types_are_checked(value, annotation, message):
     ("name", "annotation", "bad", "good", "message"),
     [
         ("patterns", "list[str]", ["row"], ["4:8"], "patterns: 'row' must read N:M, N zeros in every M"),
-        ("recipes", "list[str]", ["wnda"], ["wanda"], "recipes='wnda' is unknown; choose one of"),
+        ("recipes", "list[str]", ["wnda"], ["wanda"], "recipes: 'wnda' is unknown; choose one of"),
         ("sparsity", "float", -0.1, 0, "sparsity=-0.1 must be a number in [0, 1)"),
-        ("parts", "list[str]", ["best"], ["search"], "parts='best' is unknown; choose one of official"),
+        ("parts", "list[str]", ["best"], ["search"], "parts: 'best' is unknown; choose one of official"),
         (
             "places",
             "list[str]",

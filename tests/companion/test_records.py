@@ -63,7 +63,7 @@ def test_another_version_of_torch_or_transformers_measures_anew(run, monkeypatch
     run.record("r", measured, seed=0)
     for package in records.KEY_PACKAGES:
         versions = {**dict.fromkeys(records.KEY_PACKAGES, "1.0"), package: "99.0"}
-        monkeypatch.setattr(records, "package_version", versions.get)
+        monkeypatch.setattr(records, "version", versions.get)
         run.record("r", measured, seed=0)
         run.record("r", measured, seed=0)
     assert len(measured.calls) == 1 + len(records.KEY_PACKAGES)

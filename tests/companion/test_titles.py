@@ -4,7 +4,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from sinkprune_companion import project_root
-from sinkprune_companion.pages import render, sources, titles
+from sinkprune_companion.pages import sources, titles
 from sinkprune_companion.run.records import Run
 
 
@@ -19,7 +19,7 @@ def test_a_title_stops_where_its_verdict_has_changed():
     results = sources.Results([], {})
     results.__dict__["verdict"] = {"paper-beats-wanda": "reproduced"}
     place = r"titles.yml, 03_pruning_results/differences_50: 'paper-beats-wanda' is presumed"
-    with pytest.raises(render.PresumedVerdictError, match=place):
+    with pytest.raises(sources.PresumedVerdictError, match=place):
         titles.rendered("03_pruning_results", "differences_50", results)
     with pytest.raises(UndefinedError):
         titles.rendered("03_pruning_results", "differences_75", results)

@@ -5,16 +5,21 @@ import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments.comparison import (
-    accuracy_difference,
+    difference,
     flips,
-    nats_difference,
     outcome,
+    paired,
+    paired_items,
 )
 from sinkprune_core.evaluation.intervals import Estimate
 
 
 def texts(values) -> pd.DataFrame:
     return pd.DataFrame({"sequence": range(len(values)), "value": values})
+
+
+def paired_texts(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
+    return paired(a, b, ["sequence"], "value")
 
 
 def answers(correct: list[bool]) -> pd.DataFrame:
@@ -33,34 +38,36 @@ def estimate(low: float, high: float, units: int = 100) -> Estimate:
 def test_nats_are_paired_by_sequence():
     rng = np.random.default_rng(0)
     value = rng.normal(4, 1, 50)
-    found = nats_difference(texts(value), texts(value + rng.normal(0.1, 0.01, 50)))
-    assert found.a == pytest.approx(value.mean())
-    assert found.b - found.a == pytest.approx(found.difference.value) == pytest.approx(0.1, abs=0.01)
-    assert found.difference.units == 50
-    assert found.difference.high - found.difference.low < 0.01  # unpaired it would be about 0.8
+    found = paired_texts(texts(value), texts(value + rng.normal(0.1, 0.01, 50)))
+    assert found.a.mean() == pytest.approx(value.mean())
+    change = difference(found)
+    assert found.b.mean() - found.a.mean() == pytest.approx(change.value) == pytest.approx(0.1, abs=0.01)
+    assert change.units == 50
+    assert change.high - change.low < 0.01  # unpaired it would be about 0.8
     shuffled = texts(value).sample(frac=1, random_state=0)
     with pytest.raises(ValueError, match="score both models on the same texts"):
-        nats_difference(texts(value), shuffled)
+        paired_texts(texts(value), shuffled)
     with pytest.raises(ValueError, match="50 and 49 rows and not the same sequence"):
-        nats_difference(texts(value), texts(value[:-1]))
+        paired_texts(texts(value), texts(value[:-1]))
     with pytest.raises(ValueError, match="at least 2 units"):
-        nats_difference(texts(value[:1]), texts(value[:1]))
+        difference(paired_texts(texts(value[:1]), texts(value[:1])))
 
 
 def test_accuracy_is_paired_by_item_and_a_pair_is_one_unit():
     a = answers([True, True, True, False, False, False, True, False])
     b = answers([False, True, False, True, False, False, True, True])
-    found = accuracy_difference(a, b)
-    assert (found.a, found.b) == (4 / 8, 4 / 8) and found.difference.units == 4
-    assert found.difference.value == 0  # pairs: -1/2, 0, 0, 1/2
+    items = paired_items(a, b)
+    found = difference(items.groupby(level=["group", "pair"], sort=False).mean())
+    assert (items.a.mean(), items.b.mean()) == (4 / 8, 4 / 8) and found.units == 4
+    assert found.value == 0  # pairs: -1/2, 0, 0, 1/2
     reach = 3.182446 * (1 / 6) ** 0.5 / 4**0.5  # t of 3 degrees of freedom, times the standard error
-    assert (found.difference.low, found.difference.high) == pytest.approx((-reach, reach))
-    assert flips(a, b) == {"only_a": 2, "only_b": 2, "both": 2, "neither": 2}
+    assert (found.low, found.high) == pytest.approx((-reach, reach))
+    assert flips(items) == {"only_a": 2, "only_b": 2, "both": 2, "neither": 2}
     with pytest.raises(ValueError, match="not the same group, pair, item"):
-        accuracy_difference(a, b[:6])
+        paired_items(a, b[:6])
 
 
 def test_another_margin_is_another_verdict():
-    difference = estimate(-0.01, 0.06)
-    assert outcome(difference, 0.1) == "no difference that matters"
-    assert outcome(difference, 0.02).startswith("undecided")
+    change = estimate(-0.01, 0.06)
+    assert outcome(change, 0.1) == "no difference that matters"
+    assert outcome(change, 0.02).startswith("undecided")

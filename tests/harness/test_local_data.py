@@ -2,32 +2,10 @@
 told.
 """
 
-from pathlib import Path
-
-import lm_eval.tasks
 import pytest
-from lm_eval.tasks import TaskManager
 from public_formats import LINES, PAGES, RAW, parquet, put
 
-from sinkprune_companion.harness.data_files import blimp_paradigms
 from sinkprune_companion.harness.local_data import running_text, wikitext
-
-
-def harness_index(folder: str) -> dict:
-    """Return the tasks in a folder of the harness."""
-    tasks = Path(lm_eval.tasks.__file__).parent / folder
-    return TaskManager(include_path=tasks, include_defaults=False).task_index
-
-
-# files
-
-
-def test_the_paradigms_are_those_of_the_harness():
-    known = harness_index("blimp")
-    group = known["blimp"].cfg["task"]
-    assert [known[task].cfg["dataset_name"] for task in group] == list(blimp_paradigms())
-    assert group == [f"blimp_{paradigm}" for paradigm in blimp_paradigms()] and len(group) == 67
-
 
 # texts
 

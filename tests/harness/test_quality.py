@@ -7,6 +7,7 @@ import torch
 from sinkprune_companion.corpus import separator
 from sinkprune_companion.harness import quality
 from sinkprune_core.diffusion.noise import random_mask
+from sinkprune_core.evaluation import two_choice
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 from sinkprune_core.seeds import generator
 
@@ -45,7 +46,8 @@ def test_minimal_pairs_are_scored_as_whole_sentences(tiny_ar):
         log_p_TV = tiny_ar.model(ids_T[None]).logits[0].double().log_softmax(-1)
         return float(log_p_TV[:-1].gather(1, ids_T[1:, None]).sum())
 
-    margin = quality.minimal_pairs({"p": pairs}, draws=1)(tiny_ar).margin
+    items = quality.minimal_pairs(tiny_ar.tokenizer, {"p": pairs})
+    margin = two_choice.accuracy(tiny_ar, items, draws=1).margin
     assert margin.tolist() == pytest.approx(
         [naive(pair["sentence_good"]) - naive(pair["sentence_bad"]) for pair in pairs], abs=1e-4
     )

@@ -13,7 +13,7 @@ from hostile.fuzz_models import (
 )
 from hostile.fuzz_publishing import runs
 from hostile.fuzz_users import local_data, overflowing
-from hostile.fuzz_values import findings, ledgers, notebook_parameters, numbers, records
+from hostile.fuzz_values import findings, notebook_parameters, numbers, records
 
 GROUPS = {  # the cases, and each so many-th of them that the short run takes
     "weights": (weights, 60),
@@ -26,7 +26,6 @@ GROUPS = {  # the cases, and each so many-th of them that the short run takes
     "adapters": (adapters, 60),
     "records": (records, 10),
     "findings": (findings, 1),
-    "ledger of claims": (ledgers, 1),
     "numbers of settings": (numbers, 1),
     "parameters of notebooks": (notebook_parameters, 1),
     "activations that overflow": (overflowing, 25),

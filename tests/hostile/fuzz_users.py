@@ -139,10 +139,10 @@ def _bad_pairs(root: Path) -> Iterator[Case]:
             if isinstance(wrong, str) and wrong.strip() and wrong.isascii():
                 continue
             text = line + json.dumps({**sound, field: wrong})
-            yield Case(f"pair with {field}={wrong!r}", partial(read, text), None, (f"{file}, line 2",))
+            yield Case(f"pair with {field}={wrong!r}", partial(read, text), None, (f"{file}, row 2",))
     for text in (*BROKEN_JSON[1:], '{"a": ' * 100_000, "\xff", "\x00\x00"):
         run = partial(read, line + text)
-        yield Case(f"pairs and {text[:9]!r}", run, None, (f"{file}, line 2", str(file)))
+        yield Case(f"pairs and {text[:9]!r}", run, None, (f"{file}, row 2", str(file)))
     yield Case("pairs in UTF-16", partial(read, (line * 2).encode("utf-16")), None, (str(file),))
 
 

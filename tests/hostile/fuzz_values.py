@@ -1,7 +1,6 @@
-"""Bad records, findings, rows of the ledger, settings and parameters, and what reads them."""
+"""Bad records, findings, settings and parameters, and what reads them."""
 
 import dataclasses
-import datetime
 import json
 import math
 import random
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import get_args
 
 import pandas as pd
-import yaml
 from hostile.fuzz import BROKEN_JSON, Case, spoiled_bytes, spoiled_values
 from hostile.fuzz_models import IDS
 from hostile.tiny import native_model
@@ -28,7 +26,7 @@ from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import Recipe
 
-# records, findings, the ledger
+# records, findings
 
 
 def records(root: Path, seed: int = 0) -> Iterator[Case]:
@@ -63,7 +61,7 @@ def records(root: Path, seed: int = 0) -> Iterator[Case]:
 
 
 def findings(root: Path) -> Iterator[Case]:
-    """Findings of a notebook, and rows of the ledger."""
+    """Findings of a notebook."""
     value = {"value": 0.5, "low": 0.25, "high": 0.75, "units": 8, "method": "bootstrap"}
     folder = root / "findings-root"
     file = folder / "findings" / "01.json"
@@ -87,32 +85,6 @@ def findings(root: Path) -> Iterator[Case]:
         yield Case(f"{content}", partial(read, content), right, (file.name,))
     for text in BROKEN_JSON:
         yield Case(f"{text[:9]!r}", partial(read, text), right, (file.name,))
-
-
-ROW = claims.ledger()[0].model_dump(exclude_defaults=True)  # of the ledger, whole
-
-
-def ledgers(root: Path) -> Iterator[Case]:
-    """The ledger of claims: broken YAML, fields of a row that are wrong."""
-    file = root / "claims.yml"
-    row = ROW
-
-    def read(text: str) -> str:
-        file.write_text(text, encoding="utf-8")
-        return str(claims.ledger(file))
-
-    needed = [name for name, field in claims.Claim.model_fields.items() if field.is_required()]
-    broken = ["", "[", "claims", "claims: 3", "claims: [3]", "claims: [{}]", "- 1", "claims: {a: 1}", "\x00"]
-    broken += ["claims:", *(f"claims: [{{id: {wrong}}}]" for wrong in ("3", "[]", "null", "x"))]
-    for text in broken:
-        yield Case(f"{text!r}", partial(read, text), None, (file.name,))
-    for field in row:
-        for wrong in ([1], {"a": 1}, datetime.date(2026, 1, 1), math.nan, True):
-            text = yaml.safe_dump({"claims": [{**row, field: wrong}]})
-            yield Case(f"{field}: {wrong}", partial(read, text), None, (file.name, field))
-        if field in needed:
-            without = {key: value for key, value in row.items() if key != field}
-            yield Case(f"no {field}", partial(read, yaml.safe_dump({"claims": [without]})), None, (field,))
 
 
 # numbers
