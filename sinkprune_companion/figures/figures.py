@@ -50,8 +50,7 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
         undated = {"CreationDate": None, "Producer": None, "Creator": None}
         with mock.patch.dict(os.environ, {DATE: os.environ.get(DATE, "0")}):  # of fonts inside the file
             figure.savefig(partial, format="pdf", metadata=undated)
-    save_table(run, name, data, caption)
-    save_provenance(run, name, caption, [folder / f"{name}{suffix}" for suffix in (".csv", ".png", ".pdf")])
+    save_table(run, name, data, caption, (".png", ".pdf"))
 
     def alternative_text(**_: object) -> tuple[dict, dict]:
         return {}, {"image/png": {"alt": caption}}  # IPython adds the picture itself
@@ -60,12 +59,15 @@ def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption
     return figure
 
 
-def save_table(run: Run, name: str, data: pd.DataFrame, caption: str) -> None:
-    """Write a table (CSV) and its provenance (JSON) to the run's `figures/<notebook>/`."""
+def save_table(run: Run, name: str, data: pd.DataFrame, caption: str, drawn: tuple[str, ...] = ()) -> None:
+    """Write a table (CSV) and its provenance (JSON) to the run's `figures/<notebook>/`.
+
+    `drawn` are the endings of its pictures, which are there already.
+    """
     folder = run.folder / "figures" / run.notebook
     with atomic(folder / f"{name}.csv") as partial:
         data.to_csv(partial, index=False, float_format="%.8g")
-    save_provenance(run, name, caption, [folder / f"{name}.csv"])
+    save_provenance(run, name, caption, [folder / f"{name}{ending}" for ending in (".csv", *drawn)])
 
 
 def save_provenance(run: Run, name: str, caption: str, files: list[Path]) -> None:
