@@ -7,16 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core import Calibration, Recipe, Sampler, generate, nelbo, nll, prune, score, trace
+from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
-from sinkprune_core.evaluation.likelihood import nelbo, nll, score
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.evaluation.two_choice import accuracy
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe
-from sinkprune_core.sinks.trace import trace
 from sinkprune_core.values import AboveZero, Count, Number, Share, Whole, check_fields, checked_arguments
 
 IDS = torch.full((2, 8), 20)

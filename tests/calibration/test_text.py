@@ -5,17 +5,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sinkprune_core import Calibration, Recipe, Sampler, generate
 from sinkprune_core.calibration.sink_profiles import sink_profiles
-from sinkprune_core.calibration.text import NOISE, Calibration, noise_counts, trajectory
+from sinkprune_core.calibration.text import NOISE, noise_counts, trajectory
 from sinkprune_core.calibration.token_weights import (
     SinkContext,
     heads_of,
     token_weights,
 )
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
-from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.sinks.detection import sink_sets
 
 KINDS = ("autoregressive", "diffusion")

@@ -9,10 +9,9 @@ import pytest
 import torch
 from naive import linears_of, matrix, zeros_of
 
-from sinkprune_core.calibration.text import Calibration, trajectory
+from sinkprune_core import Calibration, Recipe, preset, prune
+from sinkprune_core.calibration.text import trajectory
 from sinkprune_core.calibration.token_weights import rows_for
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe, preset
 
 LEVELS, LENGTH = 3, 24
 

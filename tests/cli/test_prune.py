@@ -9,11 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune_companion import corpus
 from sinkprune_companion.cli import main
-from sinkprune_core.calibration.text import Calibration
+from sinkprune_core import Calibration, Recipe, load, preset, prune
 from sinkprune_core.costs import pruning as cost
-from sinkprune_core.models.loading import load
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe, preset
 from sinkprune_core.seeds import generator
 
 pytestmark = pytest.mark.slow

@@ -10,11 +10,9 @@ from sinkprune_companion import corpus
 from sinkprune_companion.cli import main
 from sinkprune_companion.cli.trace import MEANINGS
 from sinkprune_companion.harness.suite import GROUPS, items
-from sinkprune_core.evaluation.likelihood import nelbo
+from sinkprune_core import Trace, load, nelbo
 from sinkprune_core.evaluation.two_choice import accuracy
-from sinkprune_core.models.loading import load
 from sinkprune_core.seeds import generator
-from sinkprune_core.sinks.trace import Trace
 
 SHORT = ("--prompt", 8, "--tokens", 6, "--steps", 3)
 

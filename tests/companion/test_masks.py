@@ -7,10 +7,7 @@ from scipy import stats
 
 from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.experiments.pruning_findings import mask_findings
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core import Calibration, preset, prune, weights_kept
 
 
 @pytest.fixture

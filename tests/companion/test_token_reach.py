@@ -4,10 +4,7 @@ import pytest
 import torch
 
 from sinkprune_companion.experiments.token_reach import OTHER_TEXT, token_reach
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core import Calibration, Recipe, preset, prune, weights_kept
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from sinkprune_companion.experiments.variant_answers import points, variant_answ
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.harness.public_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core import Calibration, preset
 
 
 def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> pd.DataFrame:

@@ -10,8 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from tiny_tasks import DOCS, TASKS
 
 from sinkprune_companion.harness.harness_model import HarnessModel
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import generate
+from sinkprune_core import Sampler, generate
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol
 

@@ -21,12 +21,8 @@ from sinkprune_companion.ledger import claims
 from sinkprune_companion.run import parameters
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.training.settings import Training
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.evaluation.likelihood import nelbo
+from sinkprune_core import Calibration, Recipe, Sampler, load, nelbo
 from sinkprune_core.evaluation.protocols import Protocol
-from sinkprune_core.models.loading import load
-from sinkprune_core.pruning.recipe import Recipe
 
 # records, findings, the ledger
 

@@ -3,20 +3,16 @@
 import pytest
 import torch
 
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core import Calibration, Sampler, generate, nelbo, nll, preset, prune, score, trace
+from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
-from sinkprune_core.evaluation.likelihood import nelbo, nll, score
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.models.forwards import is_finite
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning.engine import dense_statistics, prune
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
-from sinkprune_core.sinks.trace import trace
 
 pytestmark = pytest.mark.slow
 

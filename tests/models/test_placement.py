@@ -9,17 +9,11 @@ import torch
 from random_models.cases import CASES
 from transformers import AutoModelForCausalLM
 
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.models.loading import language_model, load
+from sinkprune_core import Calibration, Sampler, generate, load, preset, prune, score, trace, weights_kept
+from sinkprune_core.diffusion.sampling import decode
+from sinkprune_core.models.loading import language_model
 from sinkprune_core.models.placement import place
 from sinkprune_core.models.reader import Checkpoint
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import preset
-from sinkprune_core.sinks.trace import trace
 
 pytestmark = pytest.mark.slow
 

@@ -9,15 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.harness.benchmarks import evaluate_named
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.evaluation.likelihood import nelbo, nll
+from sinkprune_core import Calibration, Sampler, generate, load, nelbo, nll, preset, prune, trace
+from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.models.catalog import EMBEDDED, MODELS
-from sinkprune_core.models.loading import load
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import preset
-from sinkprune_core.sinks.trace import trace
 
 pytestmark = pytest.mark.slow
 

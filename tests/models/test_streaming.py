@@ -7,11 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core import Calibration, Recipe, load, prune
+from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe
 
 NAMES = ("llada", "dream", "a2d qwen3", "diffugpt", "smdm", "llama")
 

@@ -3,10 +3,8 @@
 import pytest
 import torch
 
-from sinkprune_core.calibration.text import Calibration
+from sinkprune_core import Calibration, preset, prune
 from sinkprune_core.models.language_model import weight_OI
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import preset
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 RECIPES = {

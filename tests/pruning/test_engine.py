@@ -9,13 +9,12 @@ import pytest
 import torch
 from naive import linears_of, same, weights_of, zeros_of
 
-from sinkprune_core.calibration.text import Calibration, trajectory
-from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core import PRESETS, Calibration, Recipe, preset, prune, weights_kept
+from sinkprune_core.calibration.text import trajectory
 from sinkprune_core.models.embedded import START_TOKEN_ID
 from sinkprune_core.models.language_model import weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA, Criterion, wanda
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import PRESETS, PROPAGATION, Recipe, preset
+from sinkprune_core.pruning.recipe import PROPAGATION
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.pruning.structured import plan
 

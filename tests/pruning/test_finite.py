@@ -5,12 +5,9 @@ import torch
 from random_models.cases import CASES
 from random_models.writing import write
 
-from sinkprune_core.evaluation.likelihood import nelbo
-from sinkprune_core.models.loading import load
+from sinkprune_core import load, nelbo, preset, prune
 from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import preset
 
 
 @pytest.mark.parametrize("streamed", [False, True])

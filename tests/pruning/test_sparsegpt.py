@@ -9,12 +9,10 @@ import pytest
 import torch
 from naive import linears_of, matrix, same, weights_of
 
-from sinkprune_core.calibration.text import Calibration, trajectory
+from sinkprune_core import Calibration, Recipe, prune, weights_kept
+from sinkprune_core.calibration.text import trajectory
 from sinkprune_core.calibration.token_weights import rows_for
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.engine import prune
 from sinkprune_core.pruning.patterns import select
-from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.sparsegpt import SingularGram, sparsegpt
 
 

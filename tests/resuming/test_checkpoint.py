@@ -6,9 +6,7 @@ import math
 import pytest
 from naive import same, weights_of
 
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core import Calibration, Recipe, prune
 
 LAYERS = 3
 RECIPES = {

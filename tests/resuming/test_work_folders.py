@@ -17,12 +17,10 @@ from random_models.cases import CASES
 from random_models.writing import write
 
 from sinkprune_companion.cli import main, prune_output
-from sinkprune_core import files
-from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core import Recipe, files, load, prune
+from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning import engine
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
