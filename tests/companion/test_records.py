@@ -105,6 +105,12 @@ def cut(file) -> None:
     file.write_bytes(file.read_bytes()[:-4])
 
 
+def flip(file) -> None:
+    content = bytearray(file.read_bytes())
+    content[-4] ^= 1
+    file.write_bytes(content)
+
+
 def forget(file) -> None:
     file.with_suffix(".json").unlink()
 
@@ -113,7 +119,11 @@ def spoil(file) -> None:
     file.with_suffix(".json").write_text("{")
 
 
-@pytest.mark.parametrize("damage", [cut, forget, spoil])
+def nest(file) -> None:
+    file.with_suffix(".json").write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, forget, spoil, nest])
 def test_a_record_that_is_not_what_was_written_is_computed_anew_with_a_warning(run, damage):
     measured = Measured([])
     first = run.record("r", measured, seed=0)

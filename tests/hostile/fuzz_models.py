@@ -142,30 +142,6 @@ def configurations(root: Path) -> Iterator[Case]:
             yield Case(f"{name}: {text[:9]!r}", partial(folder.with_file, file, text, answer), right, named)
 
 
-ROPES = (
-    {"rope_type": "linear"},
-    {"rope_type": "llama3", "factor": 8.0},
-    {"rope_type": "longrope", "factor": 4.0},
-    {"rope_type": 3},
-    {"type": "dynamic"},
-    {"rope_type": "dynamic", "factor": -1.0},
-    {"rope_type": "longrope", "short_factor": [], "long_factor": []},
-)
-
-
-def ropes(root: Path) -> Iterator[Case]:
-    """Types of rotary frequencies that are not known, or lack what they need."""
-    for name in ("llama", "qwen2", "qwen3", "dream", "a2d qwen3", "diffullama"):
-        write(CASES[name], root / "sound" / name)
-        folder = Folder(root / "sound" / name, root / "ropes" / name)
-        sound = json.loads((folder.sound / "config.json").read_text())
-        for field in ("rope_scaling", "rope_parameters"):
-            for rope in ROPES:
-                bad = {**sound, field: rope}
-                run = partial(folder.with_file, "config.json", bad, answer)
-                yield Case(f"{name}: {field}={rope}", run, None, ("config.json",))
-
-
 # indices, tokenizers
 
 
@@ -343,3 +319,14 @@ def adapters(root: Path, seed: int = 0) -> Iterator[Case]:
         save_file(bad, file, metadata={"format": "pt"})
         run = partial(folder.with_file, WEIGHTS, file.read_bytes(), merged)
         yield Case(done, run, right, (*named, name))
+
+
+GROUPS = {  # by the name that the table has: the cases, and each so many-th of them that the short run takes
+    "weights": (weights, 60),
+    "cards of saved models": (cards, 6),
+    "configurations": (configurations, 400),
+    "indices and shards": (indices, 30),
+    "tokenizers": (tokenizers, 40),
+    "the hub's cache": (hub_caches, 15),
+    "adapters": (adapters, 60),
+}

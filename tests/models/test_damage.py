@@ -50,6 +50,13 @@ def test_files_of_a_saved_model_have_ordinary_modes(saved, tmp_path):
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps=-1e-05: it must be a number from"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "Missing required keys .*factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor=0: it must be a number"),
+        ({"rope_scaling": {"rope_type": 3}}, "KeyError: 3"),
+        ({"rope_scaling": {"type": "dynamic"}}, "rope"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": -1.0}}, "factor=-1.0: it must be"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "short_factor": [], "long_factor": []}},
+            "makes no model",
+        ),
     ],
 )
 def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):

@@ -22,7 +22,6 @@ ITEMS = [
     {"context": "the word30", "choices": ["word31", "word32"], "answer": 0}
     | {"group": "g", "pair": 0, "template": "t"}
 ]
-FAMILIES = ("llama-gqa", "gpt2")
 USES = {
     "diffusion": {
         "hidden": lambda lm, ids: lm.hidden(ids),
@@ -57,20 +56,28 @@ USES = {
 CASES = [(kind, name) for kind, uses in USES.items() for name in uses]
 
 
-def overflowing(lm):
-    """Make the products of every MLP too large for float16."""
-    lm.model.to(torch.float16)
+def overflowing(lm, dtype=torch.float16, scale: float = 1e4):
+    """Make the products of every MLP too large for a dtype."""
+    lm.model.to(dtype)
     for block in lm.blocks:
         for name, linear in lm.linears(block).items():
             if name.startswith("mlp") and "down" not in name and name != "mlp.c_proj":
-                linear.weight.mul_(1e4)
+                linear.weight.mul_(scale)
     return lm
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "dtype", "scale"),
+    [
+        ("llama-gqa", torch.float16, 1e4),
+        ("gpt2", torch.float16, 1e4),
+        ("llama-gqa", torch.bfloat16, 1e36),
+        ("llama-gqa", torch.float32, 1e36),
+    ],
+)
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_what_overflows_is_refused_by_name(make_family, make_ids, family, kind, name):
-    lm = overflowing(make_family(family, kind))
+def test_what_overflows_is_refused_by_name(make_family, make_ids, family, dtype, scale, kind, name):
+    lm = overflowing(make_family(family, kind), dtype, scale)
     with pytest.raises(ValueError, match=r"not finite.*(wider dtype|nothing of this linear was changed)"):
         USES[kind][name](lm, make_ids(3, 8))
 
