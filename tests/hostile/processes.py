@@ -40,7 +40,7 @@ class Trouble:
     `full`: from an event on the disk is full; `limit`: no file may grow beyond `at` bytes; `memory`: it may
     map `at` bytes more; `clock`: the time of day jumps by up to `at` seconds, forth and back."""
     at: int = 0  # number of the event, bytes, or seconds
-    defect: str = ""  # a defect put in on purpose: a name of DEFECTS
+    is_flushed: bool = True  # False: a defect put in on purpose, which the harness must find
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,10 @@ def _in_child(order: dict, said: Path, counted: Path) -> None:
         os.dup2(log, 2)
         os.chdir(order["folder"])
         trouble = Trouble(**order["trouble"])
-        if trouble.defect:
-            DEFECTS[trouble.defect]()
+        if not trouble.is_flushed:
+            from sinkprune_core import files
+
+            files.flush_one = lambda path: None
         with _Events(Path(order["folder"]), trouble).counted(counted):
             status = _run(order["arguments"])
         atexit._run_exitfuncs()  # as at the end of a process of its own: os._exit leaves them out
@@ -314,33 +316,6 @@ def _inodes(folder: str) -> set[int]:
             found.add(os.stat(file).st_ino)
     return found
 
-
-# defects put in on purpose: the harness must find them
-
-
-def _no_flush() -> None:
-    """Nothing is flushed."""
-    from sinkprune_core import files
-
-    files.flush_one = lambda path: None
-
-
-def _no_locks() -> None:
-    """Nobody holds anything."""
-    from sinkprune_companion.cli import prune_output
-    from sinkprune_core.pruning import engine
-
-    @contextmanager
-    def free(path):
-        yield
-
-    prune_output.held = engine.held = free
-
-
-DEFECTS = {
-    "no flush": _no_flush,
-    "no locks": _no_locks,
-}
 
 if __name__ == "__main__":
     serve(Path(sys.argv[1]))

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 import torch
-from hostile import full_disk, kills, pairs
+from hostile import full_disk, kills
 from hostile.cases import TEXT, Bench, command, contents
 from hostile.tally import Tally
 from naive import block_weights_of, same
@@ -371,4 +371,3 @@ def test_hostile_notebooks_in_short(bench):
 
 def test_a_defect_put_in_on_purpose_is_found(bench):
     assert kills.finds_what_is_not_flushed(bench, "dense", last=3)
-    assert pairs.finds_missing_locks(bench, tries=6)
