@@ -47,7 +47,7 @@ FIELDS = {  # fields with a range, each with a number outside
     | {"order_temperature": -1, "guidance": -1},
     Protocol: {"draws": 0, "grid": 0, "chunk": 0, "context": 0, "guidance": -1},
     Calibration: {"batch": 0},
-    Training: {"tokens": 0, "learning_rate": 0, "decay_share": 1.1, "lengths": ()},
+    Training: {"tokens": 0, "learning_rate": 0, "decay_share": 1.1, "lengths": (), "kind": "x"},
 }
 CALLS = {
     nelbo: ("draws", "batch", "first_scored"),

@@ -49,19 +49,23 @@ def naive_weights(lm, calibration, tokens: str, inputs: str, stability_threshold
 
 @pytest.mark.parametrize("tokens", ["all", "unstable", "stable", "only"])
 @pytest.mark.parametrize(
-    ("inputs", "propagation"), [("noised", "dense"), ("noised", "sequential"), ("clean", "dense")]
+    ("inputs", "propagation", "norm"),
+    [("noised", "dense", "root"), ("noised", "sequential", "sum"), ("clean", "dense", "sum")],
 )
-def test_sink_aware_wanda_equals_a_naive_calculation(tiny_dlm, calibration, tokens, inputs, propagation):
+def test_sink_aware_wanda_equals_naive_loops(
+    tiny_dlm, calibration, tokens, inputs, propagation, norm
+):
     ids_RT = noised(tiny_dlm, calibration, "grid", LEVELS) if inputs == "noised" else calibration.ids_NT
     weights = naive_weights(tiny_dlm, calibration, tokens, inputs, 0.6)
     flat = [weight for row in weights for weight in row]
     assert len(set(flat)) > 1
-    expected = naive.prune(tiny_dlm, "wanda", 0.5, "row", ids_RT, weights, propagation)
+    expected = naive.prune(tiny_dlm, "wanda", 0.5, "row", ids_RT, weights, propagation, norm)
     report = prune(
         tiny_dlm,
         Recipe(
             inputs=inputs,
             propagation=propagation,
+            norm_reduction=norm,
             exclude=tokens,
             noise_levels=LEVELS,
             stability_threshold=0.6,

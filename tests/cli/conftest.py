@@ -3,14 +3,11 @@
 import shutil
 
 import pytest
+from hostile.cases import TEXT
 from random_models.cases import CASES
 from random_models.writing import write
 
 from sinkprune_companion.cli import main
-
-TEXT = "\n\n".join(
-    " ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20)
-)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.comparison import (
-    accuracy_difference,
-    flips,
-    nats_difference,
-    outcome,
-)
+from sinkprune_companion.experiments.comparison import accuracy_difference, flips, nats_difference, outcome
 from sinkprune_core.evaluation.intervals import Estimate
 
 

@@ -2,10 +2,7 @@
 
 import pytest
 
-from sinkprune_core.models.catalog import (
-    MODELS,
-    REFUSED,
-)
+from sinkprune_core.models.catalog import MODELS, REFUSED
 from sinkprune_core.models.loading import load
 
 
