@@ -52,9 +52,7 @@ def naive_weights(lm, calibration, tokens: str, inputs: str, stability_threshold
     ("inputs", "propagation", "norm"),
     [("noised", "dense", "root"), ("noised", "sequential", "sum"), ("clean", "dense", "sum")],
 )
-def test_sink_aware_wanda_equals_naive_loops(
-    tiny_dlm, calibration, tokens, inputs, propagation, norm
-):
+def test_sink_aware_wanda_equals_naive_loops(tiny_dlm, calibration, tokens, inputs, propagation, norm):
     ids_RT = noised(tiny_dlm, calibration, "grid", LEVELS) if inputs == "noised" else calibration.ids_NT
     weights = naive_weights(tiny_dlm, calibration, tokens, inputs, 0.6)
     flat = [weight for row in weights for weight in row]

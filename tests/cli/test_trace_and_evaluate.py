@@ -5,9 +5,12 @@ import sys
 
 import pytest
 import torch
+from hostile.cases import TEXT
+from tqdm.auto import tqdm
 
 from sinkprune_companion import corpus
-from sinkprune_companion.cli import main
+from sinkprune_companion.cli import inputs, main
+from sinkprune_companion.cli.evaluate import EvaluateOptions
 from sinkprune_companion.cli.trace import MEANINGS
 from sinkprune_companion.harness.suite import GROUPS, items
 from sinkprune_core import Trace, load, nelbo
@@ -99,3 +102,42 @@ def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypat
     capsys.readouterr()
     said = refused("evaluate", model, "--tasks", "suite", "--data", model)
     assert "--data does nothing here: the suite comes with this package" in said
+
+
+# text files of users
+
+
+def drawn(lm, file) -> torch.Tensor:
+    """Return the sequences that `evaluate --text FILE` scores."""
+    options = EvaluateOptions(model="tiny", text=file, sequences=4, length=12)
+    documents = inputs.documents_of(options, held_out=True)
+    (ids_NT,) = inputs.sequences_of(lm, options, documents, 12, held_out=True).values()
+    return ids_NT
+
+
+def test_a_copy_of_a_text_gives_the_same_sequences(tiny_dlm, tmp_path):
+    file, copy = tmp_path / "a.txt", tmp_path / "a copy.txt"
+    for each in (file, copy):
+        each.write_text(TEXT)
+    assert torch.equal(drawn(tiny_dlm, file), drawn(tiny_dlm, copy))
+
+
+def test_a_mark_of_byte_order_is_no_text(tiny_dlm, tmp_path):
+    file, marked = tmp_path / "a.txt", tmp_path / "b.txt"
+    file.write_text(TEXT)
+    marked.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
+    assert torch.equal(drawn(tiny_dlm, file), drawn(tiny_dlm, marked))
+
+
+def test_an_error_after_a_progress_bar_has_a_line_of_its_own(monkeypatch, capsys):
+    """As a terminal shows it: what stands behind a carriage return replaces the line."""
+
+    def fail(options):
+        for _ in tqdm(range(3), desc="at work", leave=False):
+            raise ValueError("no luck")
+
+    monkeypatch.setattr(main.COMMANDS["evaluate"].module, "run", fail)
+    assert main.main(["evaluate", "smol-ar"]) == 1
+    before, _, last = capsys.readouterr().err.rpartition("\r")
+    assert last.splitlines()[-1].startswith("error: ") and "at work" not in last
+    assert "at work" in before

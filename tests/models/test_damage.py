@@ -120,7 +120,7 @@ def test_a_gpu_that_is_not_here_is_a_sentence(saved, device):
 @pytest.fixture
 def adapter(saved, tmp_path):
     """A base, and the folder of an adapter of it."""
-    from hostile.tiny import adapter_of
+    from hostile.fuzz_models import adapter_of
 
     return saved, adapter_of(saved, tmp_path / "adapter")
 
