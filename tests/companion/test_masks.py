@@ -11,9 +11,15 @@ from sinkprune_companion.experiments.token_reach import OTHER_TEXT, token_reach
 from sinkprune_core import Calibration, Recipe, preset, prune, weights_kept
 
 
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    return Calibration(make_ids(4, 12), batch=2)
+def kept_of(lm, recipe: Recipe, text: Calibration, layers) -> dict[tuple[int, str], torch.Tensor]:
+    """Return which weights of some blocks are kept, by layer and linear."""
+    with weights_kept(lm):
+        prune(lm, recipe, text, progress=False)
+        return {
+            (layer, name): linear.weight != 0
+            for layer in layers
+            for name, linear in lm.linears(lm.blocks[layer]).items()
+        }
 
 
 def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, calibration):
@@ -27,19 +33,12 @@ def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, 
     for name, value in tiny_dlm.model.state_dict().items():
         assert torch.equal(value, before[name]), "weights come back"
 
-    kept = {}
-    for name, recipe in recipes.items():
-        with weights_kept(tiny_dlm):
-            prune(tiny_dlm, recipe, calibration, progress=False)
-            kept[name] = {
-                (layer, linear): set((module.weight.flatten() != 0).nonzero().flatten().tolist())
-                for layer, block in enumerate(tiny_dlm.blocks)
-                for linear, module in tiny_dlm.linears(block).items()
-            }
+    layers = range(len(tiny_dlm.blocks))
+    kept = {name: kept_of(tiny_dlm, recipe, calibration, layers) for name, recipe in recipes.items()}
     assert list(zip(found.layer, found.linear, strict=True)) == list(kept["wanda"])
     for row in found.itertuples():
-        one, other = kept["wanda"][row.layer, row.linear], kept["unstable"][row.layer, row.linear]
-        assert row.differ == pytest.approx(len(one ^ other) / (len(one) + len(other)))
+        one, other = (kept[name][row.layer, row.linear] for name in ("wanda", "unstable"))
+        assert row.differ == pytest.approx(float((one ^ other).sum() / (one.sum() + other.sum())))
     assert found.differ.between(0.05, 0.9).all()
 
 
@@ -70,27 +69,20 @@ def recipe() -> Recipe:
     return preset("noised-dense", noise_levels=2)
 
 
-def kept_of(lm, recipe: Recipe, text: Calibration) -> dict[str, torch.Tensor]:
-    """Return which weights of block 1 are kept."""
-    with weights_kept(lm):
-        prune(lm, recipe, text, progress=False)
-        return {name: linear.weight != 0 for name, linear in lm.linears(lm.blocks[1]).items()}
-
-
 def test_sinks_and_other_text_change_what_pruning_with_them_changes(tiny_dlm, make_ids, recipe):
     text, other = (Calibration(make_ids(4, 16, seed), seed) for seed in (0, 1))
     before = tiny_dlm.fingerprint()
     found = token_reach(tiny_dlm, recipe, text, other, [1], progress=False).set_index(["linear", "choice"])
     assert tiny_dlm.fingerprint() == before
-    plain = kept_of(tiny_dlm, recipe, text)
+    plain = kept_of(tiny_dlm, recipe, text, [1])
     compared = {
-        "all sinks": kept_of(tiny_dlm, preset("all-sinks", noise_levels=2), text),
-        "unstable sinks": kept_of(tiny_dlm, preset("unstable", noise_levels=2), text),
-        OTHER_TEXT: kept_of(tiny_dlm, recipe, other),
+        "all sinks": kept_of(tiny_dlm, preset("all-sinks", noise_levels=2), text, [1]),
+        "unstable sinks": kept_of(tiny_dlm, preset("unstable", noise_levels=2), text, [1]),
+        OTHER_TEXT: kept_of(tiny_dlm, recipe, other, [1]),
     }
     for choice, masks in compared.items():
-        for name, kept_OI in plain.items():
-            changed = 1 - float((kept_OI & masks[name]).sum() / kept_OI.sum())
+        for (layer, name), kept_OI in plain.items():
+            changed = 1 - float((kept_OI & masks[layer, name]).sum() / kept_OI.sum())
             row = found.loc[(name, choice)]
             assert float(row.changed) == pytest.approx(changed, abs=2 / int(kept_OI.sum())), (choice, name)
     assert found.changed.max() > 0

@@ -8,9 +8,6 @@ from hostile.cases import OTHERS, Bench, command, ends_well, half_output, moment
 from hostile.processes import Trouble
 from hostile.tally import BROKE, Tally
 
-DAMAGES = ("remove", "empty", "cut", "flip", "zeros")
-
-
 GROUPS = {"kill": "kills at file events", "power": "power failures at file events"}
 
 

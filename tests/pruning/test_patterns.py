@@ -21,7 +21,7 @@ def places(mask_OI: torch.Tensor) -> set[tuple[int, int]]:
 
 
 def drawn(rows: int, columns: int, values: int, seed: int) -> torch.Tensor:
-    """Return scores of few distinct values, so that ties are everywhere."""
+    """Return scores of so many distinct values: of few, ties are everywhere."""
     return torch.randint(values, (rows, columns), generator=torch.Generator().manual_seed(seed)).float()
 
 
@@ -30,34 +30,18 @@ def drawn(rows: int, columns: int, values: int, seed: int) -> torch.Tensor:
 
 @FEW
 @given(
-    rows=st.integers(1, 5),
+    rows=st.integers(1, 4),
     columns=st.integers(1, 33),
+    block_size=st.integers(1, 40),
     sparsity=st.floats(0, 0.999),
-    values=st.integers(1, 12),
+    values=st.sampled_from([1, 2, 5, 12, 10**6]),
     seed=st.integers(0, 10**6),
     pattern=st.sampled_from(["row", "layer"]),
 )
-def test_rows_and_layers_lose_the_exact_count_of_lowest_scores_and_ties_go_from_the_left(
-    rows, columns, sparsity, values, seed, pattern
+def test_blocks_of_columns_lose_their_lowest_scores_ties_from_the_left_and_add_up_to_the_count(
+    rows, columns, block_size, sparsity, values, seed, pattern
 ):
     score_OI = drawn(rows, columns, values, seed)
-    pruned_OI = select(pattern, sparsity)(score_OI, 0, columns)
-    assert places(pruned_OI) == choose(score_OI.tolist(), pattern, sparsity)
-
-
-@FEW
-@given(
-    rows=st.integers(1, 4),
-    columns=st.integers(1, 30),
-    block_size=st.integers(1, 12),
-    sparsity=st.floats(0, 0.999),
-    seed=st.integers(0, 10**6),
-    pattern=st.sampled_from(["row", "layer"]),
-)
-def test_blocks_of_columns_add_up_to_the_count_of_the_whole_linear(
-    rows, columns, block_size, sparsity, seed, pattern
-):
-    score_OI = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed))
     choose_part = select(pattern, sparsity)
     parts = []
     for first in range(0, columns, block_size):
