@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from naive import same, weights_of
 from scipy import stats
 
 from sinkprune_companion.experiments.masks import mask_differences
@@ -27,11 +28,10 @@ def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, 
         "wanda": preset("wanda", sparsity=0.5),
         "unstable": preset("unstable", sparsity=0.7, noise_levels=2),
     }
-    before = {name: value.clone() for name, value in tiny_dlm.model.state_dict().items()}
+    before = weights_of(tiny_dlm)
     variants = {name: (recipe, calibration) for name, recipe in recipes.items()}
     found = mask_differences(tiny_dlm, variants, [("wanda", "unstable")])
-    for name, value in tiny_dlm.model.state_dict().items():
-        assert torch.equal(value, before[name]), "weights come back"
+    assert same(weights_of(tiny_dlm), before)
 
     layers = range(len(tiny_dlm.blocks))
     kept = {name: kept_of(tiny_dlm, recipe, calibration, layers) for name, recipe in recipes.items()}

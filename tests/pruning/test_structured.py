@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive import same, weights_of
 from tiny_units import (
     COMPENSATED,
     FAMILIES,
@@ -173,7 +174,7 @@ def test_llama_gives_up_only_numbers_of_heads_that_divide_its_width(make_lm):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mask_zeroes_what_the_units_own_and_nothing_else(make_family, family):
     lm = make_family(family)
-    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    before = weights_of(lm)
     kept = some_kept(lm)
     with weights_kept(lm):
         masked(lm, kept)
@@ -187,7 +188,7 @@ def test_a_mask_zeroes_what_the_units_own_and_nothing_else(make_family, family):
                         expected[name][:, list(columns)] = True
             for name, linear in linears.items():
                 assert torch.equal(weight_OI(linear) == 0, expected[name])
-    assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
+    assert same(weights_of(lm), before)
 
 
 @pytest.mark.parametrize("family", COMPENSATED)
