@@ -130,18 +130,8 @@ def test_no_tracked_file_is_larger_than_the_adapter_may_be():
 
 def plan(folder: Path) -> tuple[str, list[str]]:
     """Return what repo2docker says about a folder, and its Dockerfile without comments."""
-    command = [
-        sys.executable,
-        "-m",
-        "repo2docker",
-        "--no-build",
-        "--debug",
-        "--user-id",
-        "1000",
-        "--user-name",
-        "jovyan",
-        str(folder),
-    ]
+    options = ["--no-build", "--debug", "--user-id", "1000", "--user-name", "jovyan"]
+    command = [sys.executable, "-m", "repo2docker", *options, str(folder)]
     planned = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
     assert planned.returncode == 0, planned.stderr
     said = planned.stdout + planned.stderr

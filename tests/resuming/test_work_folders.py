@@ -17,7 +17,7 @@ from random_models.cases import CASES
 from random_models.writing import write
 
 from sinkprune_companion.cli import main, prune_output
-from sinkprune_core import Recipe, files, load, prune
+from sinkprune_core import Calibration, Recipe, files, load, prune
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning import engine
@@ -312,25 +312,42 @@ def test_a_fingerprint_covers_every_byte_whatever_the_time_says(own, monkeypatch
     assert len(known) == 4
 
 
-@pytest.mark.parametrize("change", ["dtype", "weights", "settings", "mask"])
-def test_a_run_does_not_go_on_with_another_model(own, short_text, tmp_path, killed_at, change):
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [
+        ("dtype", r"model \(\w{16} there, \w{16} here\)"),
+        ("weights", "model"),
+        ("settings", "settings"),
+        ("mask", "settings"),
+        ("text", r"calibration \(\w{16} there, \w{16} here\)"),
+        ("seed", "calibration"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_model_or_text(
+    own, short_text, tmp_path, killed_at, change, differing
+):
     def make(dtype=torch.float32):
         return stream(open_checkpoint(own), "a name", dtype)
 
+    work = tmp_path / "work"
     with killed_at(1):
-        prune(make(), SEQUENTIAL, short_text, progress=False, work=tmp_path / "work")
-    lm = make(torch.bfloat16 if change == "dtype" else torch.float32)
+        prune(make(), SEQUENTIAL, short_text, progress=False, work=work)
+    before = kept(work)
     if change == "weights":
         flip(shards(own)[-1])
-        lm = make()
+    lm, text = make(torch.bfloat16 if change == "dtype" else torch.float32), short_text
     if change == "settings":
         lm.model.config.rms_norm_eps *= 2
     if change == "mask":
         lm = copy.copy(lm)
         object.__setattr__(lm, "mask_token_id", lm.mask_token_id - 1)
-    differing = "model" if change in ("dtype", "weights") else "settings"
-    with pytest.raises(ValueError, match=f"it differs in {differing} "):
-        prune(lm, SEQUENTIAL, short_text, progress=False, work=tmp_path / "work")
+    if change in ("text", "seed"):
+        ids_NT = text.ids_NT.flip(0) if change == "text" else text.ids_NT
+        text = Calibration(ids_NT, text.seed + (change == "seed"), text.batch)
+    said = rf"the work folder .*work belongs to another run; it differs in {differing}.*use another folder"
+    with pytest.raises(ValueError, match=said):
+        prune(lm, SEQUENTIAL, text, progress=False, work=work)
+    assert kept(work) == before
 
 
 # the hostile runs in short (all of them: make hostile)
