@@ -12,6 +12,8 @@ from sinkprune_core.pruning.structured import mask, removable
 
 FAMILIES = ["llama-gqa", "llama-mha", "llama-biased", "qwen2", "qwen3", "gpt2-wide"]
 COMPENSATED = ["llama-gqa", "llama-mha", "llama-biased", "gpt2-wide"]
+RNG = torch.Generator().manual_seed(4)
+WEIGHT_N = torch.rand(3 * 11, generator=RNG, dtype=torch.float64).round(decimals=1)  # some are 0
 
 
 def owned(lm, kind: str, unit: int) -> dict[str, tuple[set[int], set[int]]]:

@@ -181,20 +181,6 @@ def test_random_leaves_out_as_many_visible_tokens_per_step_as_all(make_lm, calib
 # the text
 
 
-@pytest.mark.parametrize(
-    ("shape", "batch", "said"),
-    [
-        ((0, 5), 1, r"shape \(0, 5\): give at least one sequence"),
-        ((5,), 1, r"shape \(5,\) must be token ids: int64 of \(sequences, tokens\)"),
-        ((3, 1), 1, "at least 2 tokens"),
-        ((3, 4), 0, "batch=0 must be a whole number of at least 1"),
-    ],
-)
-def test_text_that_cannot_calibrate_is_refused(shape, batch, said):
-    with pytest.raises(ValueError, match=said):
-        Calibration(torch.zeros(shape, dtype=torch.long), batch=batch)
-
-
 def test_the_fingerprint_follows_text_and_seed_and_nothing_else(make_ids):
     ids_NT = make_ids(4, 6)
     original = Calibration(ids_NT, seed=1).fingerprint

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from hostile.fuzz import flip
 
 from sinkprune_companion.figures import figures
 from sinkprune_companion.run import records
@@ -107,12 +108,6 @@ def only(run: Run, name: str, suffix: str = "csv"):
 
 def cut(file) -> None:
     file.write_bytes(file.read_bytes()[:-4])
-
-
-def flip(file) -> None:
-    content = bytearray(file.read_bytes())
-    content[-4] ^= 1
-    file.write_bytes(content)
 
 
 def forget(file) -> None:

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.comparison import accuracy_difference, flips, nats_difference, outcome
-from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_companion.experiments.comparison import accuracy_difference, flips, nats_difference
 
 
 def texts(values) -> pd.DataFrame:
@@ -19,10 +18,6 @@ def answers(correct: list[bool]) -> pd.DataFrame:
     return pd.DataFrame(
         {"group": np.where(np.arange(count) < count // 2, "a", "b"), "pair": pair, "correct": correct}
     )
-
-
-def estimate(low: float, high: float, units: int = 100) -> Estimate:
-    return Estimate((low + high) / 2, low, high, units, "by hand")
 
 
 def test_nats_are_paired_by_sequence():
@@ -53,9 +48,3 @@ def test_accuracy_is_paired_by_item_and_a_pair_is_one_unit():
     assert flips(a, b) == {"only_a": 2, "only_b": 2, "both": 2, "neither": 2}
     with pytest.raises(ValueError, match="not the same group, pair, item"):
         accuracy_difference(a, b[:6])
-
-
-def test_another_margin_is_another_verdict():
-    difference = estimate(-0.01, 0.06)
-    assert outcome(difference, 0.1) == "no difference that matters"
-    assert outcome(difference, 0.02).startswith("undecided")

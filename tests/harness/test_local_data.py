@@ -24,18 +24,12 @@ from sinkprune_companion.harness.local_tasks import local_tasks
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood, perplexity
 from sinkprune_core.evaluation.protocols import PROTOCOLS, Protocol
 
-
-def harness_index(folder: str) -> dict:
-    """Return the tasks in a folder of the harness."""
-    tasks = Path(lm_eval.tasks.__file__).parent / folder
-    return TaskManager(include_path=tasks, include_defaults=False).task_index
-
-
 # files
 
 
 def test_the_paradigms_are_those_of_the_harness():
-    known = harness_index("blimp")
+    tasks = Path(lm_eval.tasks.__file__).parent / "blimp"
+    known = TaskManager(include_path=tasks, include_defaults=False).task_index
     group = known["blimp"].cfg["task"]
     assert [known[task].cfg["dataset_name"] for task in group] == list(blimp_paradigms())
     assert group == [f"blimp_{paradigm}" for paradigm in blimp_paradigms()] and len(group) == 67

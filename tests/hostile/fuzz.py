@@ -97,6 +97,13 @@ def run(tally: Tally, group: str, cases: Iterable[Case], every: int = 1) -> None
 # ways to spoil
 
 
+def flip(file: Path, place: int = -5) -> None:
+    """Flip a bit of a file."""
+    data = bytearray(file.read_bytes())
+    data[place] ^= 1
+    file.write_bytes(data)
+
+
 def spoiled_values(content: dict, keep: Iterable[str] = ()) -> Iterator[tuple[str, str, dict]]:
     """Yield (field, what was done, content) with every field wrong, null and missing, one at a time.
 

@@ -61,12 +61,6 @@ def _rows(table: str) -> list[str]:
     return [line for line in table.splitlines() if line.startswith("|")]
 
 
-def _written(page: str) -> list[str]:
-    """Return the lines of the table in a page's text."""
-    _, _, rest = page.partition(BEGIN)
-    return _rows(rest.partition(END)[0])
-
-
 def _with_table(page: str, lines: list[str]) -> str:
     """Return a page's text with another table; raise ValueError for a page that has no place for it."""
     before, begin, rest = page.partition(BEGIN)
@@ -81,7 +75,7 @@ def write(tally: Tally, page: Path = PAGE) -> None:
     """Put the counts into the page; rows of groups that were not run this time stay as they are."""
     text = page.read_text(encoding="utf-8")
     fresh = {_group(line): line for line in _rows(tally.table())}
-    former = {_group(line): line for line in _written(text)}
+    former = {_group(line): line for line in _rows(text.partition(BEGIN)[2].partition(END)[0])}
     with atomic(page) as partial:
         partial.write_text(_with_table(text, list((former | fresh).values())), encoding="utf-8")
 

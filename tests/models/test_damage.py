@@ -6,6 +6,7 @@ import stat
 import pytest
 import torch
 from families import edit
+from hostile.fuzz import flip
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.adapters import merge_adapter
@@ -13,12 +14,6 @@ from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import INDEX, FormatError, read_json
 
 MODEL = "model.safetensors"
-
-
-def flip(file, place: int = -3) -> None:
-    data = bytearray(file.read_bytes())
-    data[place] ^= 1
-    file.write_bytes(data)
 
 
 @pytest.mark.parametrize("name", [MODEL, "tokenizer.json"])
@@ -29,7 +24,7 @@ def test_a_saved_file_with_one_bit_flipped_is_refused(saved, name):
 
 
 def test_a_saved_model_that_was_changed_on_purpose_loads_without_its_digests(saved):
-    flip(saved / MODEL)
+    flip(saved / MODEL, -3)
     edit(saved, "sinkprune.json", drop=("sha256",))
     load(saved)
 

@@ -76,18 +76,6 @@ def test_a_spread_model_does_all_that_another_does(name, folder, tmp_path):
     assert torch.equal(stock(text_NT, use_cache=False).logits, lm.model(text_NT, use_cache=False).logits)
 
 
-def skeleton(folder):
-    checkpoint = Checkpoint(folder)
-    return language_model(checkpoint, checkpoint.skeleton())
-
-
-def refuse(folder, device_map, error, said) -> None:
-    lm = skeleton(folder)
-    with pytest.raises(error, match=said) as caught:
-        place(lm.model, lm.blocks_name, device_map, torch.float32)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("device_map", "said"),
     [
@@ -105,34 +93,24 @@ def refuse(folder, device_map, error, said) -> None:
 )
 def test_a_bad_map_is_one_error_before_any_weight_is_read(device_map, said, folder, monkeypatch):
     monkeypatch.setattr(Checkpoint, "tensor", lambda *args: pytest.fail("read a weight"))
-    refuse(folder("llada"), device_map, ValueError, said)
+    checkpoint = Checkpoint(folder("llada"))
+    lm = language_model(checkpoint, checkpoint.skeleton())
+    with pytest.raises(ValueError, match=said) as caught:
+        place(lm.model, lm.blocks_name, device_map, torch.float32)
+    assert "\n" not in str(caught.value)
 
 
 # streamed: that any recipe prunes such a model alike is a property in pruning/test_valid_recipes
 
 
-NAMES = ("llada", "dream", "a2d qwen3", "diffugpt", "smdm", "llama")
-
-
-def both(path):
-    checkpoint = open_checkpoint(path)
-    return load(path), stream(checkpoint, "streamed", torch.float32)
-
-
-def text(lm, rows=4, length=20):
-    rng = torch.Generator().manual_seed(1)
-    return torch.randint(21, lm.model.config.vocab_size - 1, (rows, length), generator=rng)
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_path):
-    lm, streamed = both(folder(name))
-    calibration = Calibration(text(lm))
+    lm, streamed = load(folder(name)), stream(open_checkpoint(folder(name)), "streamed", torch.float32)
     for model, work in ((lm, None), (streamed, tmp_path / "work")):
-        prune(model, Recipe("magnitude"), calibration, progress=False, work=work)
+        prune(model, Recipe("magnitude"), progress=False, work=work)
     out = streamed.save(tmp_path / "out", note="kept")
     again = load(out)
-    ids_BT = text(lm)
+    ids_BT = torch.randint(21, 66, (4, 20), generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(
         again.model(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits
     )

@@ -102,7 +102,7 @@ def by_sorting(parts: list[torch.Tensor], sparsity: float) -> list[set]:
     shapes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), min_size=1, max_size=4),
     sparsity=st.floats(0, 0.999),
     values=st.integers(1, 40),
-    scale=st.sampled_from([1e-30, 1e-3, 1.0, 7e20]),
+    scale=st.sampled_from([-0.0, 1e-45, 1e-30, 1e-3, 1.0, 7e20, 8e36]),
     seed=st.integers(0, 10**6),
 )
 def test_the_threshold_is_that_of_a_full_sort_with_ties_by_order(shapes, sparsity, values, scale, seed):
@@ -126,15 +126,6 @@ def test_the_threshold_of_scores_that_differ_in_their_last_bits_is_exact(counts,
         last_bits = torch.randint(300, (1, count), generator=rng, dtype=torch.int32)
         parts.append((0x3F800000 + last_bits).view(torch.float32))
     assert below_the_threshold(parts, sparsity) == by_sorting(parts, sparsity)
-
-
-@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 3.4e38, 1e-45])
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.99])
-def test_constant_scores_are_pruned_in_order(value, sparsity):
-    parts = [torch.full((3, 5), value), torch.full((2, 4), value)]
-    pruned = [place for part in below_the_threshold(parts, sparsity) for place in sorted(part)]
-    in_order = [divmod(place, 5) for place in range(15)] + [divmod(place, 4) for place in range(8)]
-    assert pruned == in_order[: math.floor(23 * sparsity)]
 
 
 # layers
@@ -169,10 +160,6 @@ def test_owl_keeps_more_where_outliers_are(shares, sparsity, owl_lambda):
     if width > 0:
         kept = [(share - min(shares)) / width * 2 * owl_lambda for share in shares]
         assert found == pytest.approx([sparsity - value + statistics.fmean(kept) for value in kept], abs=1e-9)
-
-
-def test_uniform_allocation_gives_every_layer_the_same():
-    assert allocate("uniform", 0.37, 5, owl_lambda=0.4) == [0.37] * 5
 
 
 @pytest.mark.parametrize(
