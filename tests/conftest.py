@@ -11,6 +11,7 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -26,15 +27,17 @@ from sinkprune_core.resuming.checkpoint import PruningCheckpoint
 
 SPECIAL = 17  # special entries, as in the real vocabulary
 VOCABULARY = 72  # with 55 words: the sampler's top 50 must exist
+GROUPED = {"hidden_size": 24, "intermediate_size": 48}  # inputs in groups of 3, 4 and 8
 SHAPES = {
     "gqa": {"hidden_size": 32, "intermediate_size": 45, "num_attention_heads": 4, "num_key_value_heads": 2},
     "mha": {"hidden_size": 36, "intermediate_size": 40, "num_attention_heads": 3, "num_key_value_heads": 3},
+    # inputs in groups of 3, 4 and 8
     "gqa-24": {
         "hidden_size": 24,
         "intermediate_size": 48,
         "num_attention_heads": 6,
         "num_key_value_heads": 2,
-    },  # inputs in groups of 3, 4 and 8
+    },
     "mha-24": {
         "hidden_size": 24,
         "intermediate_size": 48,
@@ -42,7 +45,12 @@ SHAPES = {
         "num_key_value_heads": 3,
     },
 }
-ARCHITECTURES = ("llama-mha", "llama-gqa", "llama-biased", "qwen2", "qwen3", "gpt2", "gpt2-wide")
+COMMON = {
+    "vocab_size": VOCABULARY,
+    "bos_token_id": START_TOKEN_ID,
+    "eos_token_id": START_TOKEN_ID,
+    "attn_implementation": "sdpa",
+}
 
 torch.set_num_threads(1)  # models of this size only lose time to threads
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # and so they do in the commands that tests start
@@ -73,55 +81,42 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=inner, unk_token=special[0], eos_token=special[0])
 
 
-def tiny_llama(shape: str, seed: int, layers: int = 3, sharpness: float = 0.35) -> LlamaForCausalLM:
-    """Return a Llama with random weights, float32, on SDPA. `sharpness` is their standard deviation."""
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        num_hidden_layers=layers,
-        max_position_embeddings=64,
-        initializer_range=sharpness,
-        tie_word_embeddings=True,
-        bos_token_id=START_TOKEN_ID,
-        eos_token_id=START_TOKEN_ID,
-        attn_implementation="sdpa",
-        **SHAPES[shape],
-    )
+def random_model(cls: type, config: PretrainedConfig, seed: int) -> PreTrainedModel:
+    """Return a model with random weights, gains and biases, float32."""
     torch.manual_seed(seed)
-    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    model = cls(config).eval().requires_grad_(False)
     for name, parameter in model.named_parameters():
-        if "norm" in name:  # gains of 1 would hide a gain that is left out
-            parameter.copy_(1 + 0.2 * torch.randn(parameter.shape))
-    return model
-
-
-def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0.35) -> PreTrainedModel:
-    """Return a model of ARCHITECTURES with random weights, gains and biases; linears have 24 or 48 inputs."""
-    if family in ("llama-mha", "llama-gqa"):
-        return tiny_llama(family.removeprefix("llama-") + "-24", seed, layers, sharpness)
-    common = {
-        "vocab_size": VOCABULARY,
-        "initializer_range": sharpness,
-        "bos_token_id": START_TOKEN_ID,
-        "eos_token_id": START_TOKEN_ID,
-        "attn_implementation": "sdpa",
-    }
-    grouped = {**common, **SHAPES["gqa-24"], "num_hidden_layers": layers, "max_position_embeddings": 64}
-    torch.manual_seed(seed)
-    if family.startswith("gpt2"):
-        inner = None if family == "gpt2-wide" else 48  # None: four times the width
-        config = GPT2Config(**common, n_layer=layers, n_positions=64, n_embd=24, n_inner=inner, n_head=3)
-        model = GPT2LMHeadModel(config)
-    elif family == "llama-biased":
-        model = LlamaForCausalLM(LlamaConfig(**grouped, attention_bias=True, mlp_bias=True))
-    elif family == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(**grouped, tie_word_embeddings=True))
-    else:
-        model = Qwen3ForCausalLM(Qwen3Config(**grouped, head_dim=8))
-    for name, parameter in model.eval().requires_grad_(False).named_parameters():
-        if "norm" in name or "ln_" in name or name.endswith("bias"):
+        if "norm" in name or "ln_" in name or name.endswith("bias"):  # 1 and 0 would hide what is left out
             mean = 0 if "bias" in name else 1
             parameter.copy_(mean + 0.2 * torch.randn(parameter.shape))
     return model
+
+
+def tiny_llama(shape: str, seed: int, layers: int = 3, sharpness: float = 0.35) -> LlamaForCausalLM:
+    """Return a Llama with random weights. `sharpness` is their standard deviation."""
+    fields = {**COMMON, **SHAPES[shape], "num_hidden_layers": layers, "initializer_range": sharpness}
+    config = LlamaConfig(**fields, max_position_embeddings=64, tie_word_embeddings=True)
+    return random_model(LlamaForCausalLM, config, seed)
+
+
+def tiny_of_family(family: str, seed: int, layers: int = 2, sharpness: float = 0.35) -> PreTrainedModel:
+    """Return a random model of llama-mha, llama-gqa, llama-biased, qwen2, qwen3, gpt2 or gpt2-wide.
+
+    Its linears have 24 or 48 inputs.
+    """
+    if family in ("llama-mha", "llama-gqa"):
+        return tiny_llama(family.removeprefix("llama-") + "-24", seed, layers, sharpness)
+    fields = {**COMMON, "initializer_range": sharpness}
+    if family.startswith("gpt2"):
+        inner = None if family == "gpt2-wide" else 48  # None: four times the width
+        config = GPT2Config(**fields, n_layer=layers, n_positions=64, n_embd=24, n_inner=inner, n_head=3)
+        return random_model(GPT2LMHeadModel, config, seed)
+    fields |= {**SHAPES["gqa-24"], "num_hidden_layers": layers, "max_position_embeddings": 64}
+    if family == "llama-biased":
+        return random_model(LlamaForCausalLM, LlamaConfig(**fields, attention_bias=True, mlp_bias=True), seed)
+    if family == "qwen2":
+        return random_model(Qwen2ForCausalLM, Qwen2Config(**fields, tie_word_embeddings=True), seed)
+    return random_model(Qwen3ForCausalLM, Qwen3Config(**fields, head_dim=8), seed)
 
 
 def tiny_lm(kind: str, shape: str = "gqa", seed: int = 0, **options) -> LanguageModel:
@@ -176,7 +171,7 @@ def make_lm():
 
 @pytest.fixture(scope="session")
 def make_family():
-    """A function that builds a tiny model of one of ARCHITECTURES: other blocks, other layouts of weights."""
+    """A function that builds a tiny model of a family: other blocks, other layouts of weights."""
 
     def make(family: str, kind: str = "diffusion", seed: int = 0, **options) -> LanguageModel:
         return of_kind(kind, tiny_of_family(family, seed, **options), f"tiny-{family}-{kind}")

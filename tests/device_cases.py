@@ -17,19 +17,14 @@ from safetensors.torch import save_file
 from sinkprune_companion import corpus
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, prune, score, trace
+from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
-from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import PRESETS, Recipe, preset
 from sinkprune_core.pruning.shrink import shrink
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
-from sinkprune_core.sinks.trace import trace
 
 if torch.cuda.is_available():
     DEVICE = torch.device("cuda", 0)

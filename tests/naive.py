@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from naive_attention import eager
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -293,17 +294,8 @@ def eager_masses(lm, ids_RT) -> list[list[float]]:
 
     It is summed over layers, heads and queries.
     """
-    former = lm.model.config._attn_implementation
-    lm.model.set_attn_implementation("eager")
-    masses = []
-    for ids_T in ids_RT:
-        maps = lm.model.base_model(ids_T[None], use_cache=False, output_attentions=True).attentions
-        masses.append([])
-        for key in range(len(ids_T)):
-            per_layer = [float(map_BHQK[0, :, :, key].double().sum()) for map_BHQK in maps]
-            masses[-1].append(sum(per_layer))
-    lm.model.set_attn_implementation(former)
-    return masses
+    _, maps_RLHQK = eager(lm, ids_RT)
+    return maps_RLHQK.double().sum((1, 2, 3)).tolist()
 
 
 def official_out(masses: list[float], sink_std: float = 2.0, alpha: float = 5.0) -> list[float]:

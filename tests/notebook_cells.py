@@ -6,93 +6,55 @@ import jupytext
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from sinkprune_companion.run import parameters
 from sinkprune_core.models.embedded import MASK_TOKEN_ID, START_TOKEN_ID
 from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.models.loading import open_checkpoint
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
-TINY = {
-    "00_start_here": {"sequences": 12, "draws": 1, "calibration": 1, "length": 48},
+SMALL = {
+    "calibration": 1,
+    "draws": 1,
+    "length": 48,
+    "noise_levels": 2,
+    "prompts": 2,
+    "seeds": 1,
+    "sequences": 12,
+    "steps": 4,
+}  # for every notebook that has such a parameter
+OWN = {  # what is not named here stays as the notebook has it
+    "00_start_here": {},
     "01_sink_variance": {
-        "texts": ["natural"],
-        "samplers": ["llada"],
         "first_tokens": [False],
-        "prompts": 2,
         "trajectories": 2,
         "calibration": 2,
-        "noise_levels": 2,
-        "steps": 4,
         "lengths": [48],
     },
     "02_hiding_sinks": {
-        "texts": ["natural"],
-        "first_tokens": [False, True],
         "counts": [1, 5],
         "thirds": ["early"],
         "samplers": ["llada", "dream"],
         "sequences": 2,
-        "draws": 1,
         "lengths": [48, 64],
         "long_sequences": 2,
         "same_share": True,
-        "prompts": 2,
-        "prompt_length": 24,
-        "written": 16,
-        "steps": 4,
     },
     "03_pruning_results": {
-        "sequences": 12,
-        "draws": 1,
-        "items": 24,
-        "blimp_pairs": 1,
-        "item_draws": 1,
-        "calibration": 1,
-        "noise_levels": 2,
-        "seeds": 1,
-        "other_draws": 1,
         "sparsities": [0.5],
         "patterns": ["2:4"],
-        "ratios": [0.5],
         "recipes": ["wanda", "noised-dense", "paper", "all-sinks", "unstable", "structured"],
-        "twin_sparsities": [0.5],
-        "length": 48,
     },
     "04_matched_compute": {
-        "sequences": 12,
-        "draws": 1,
-        "calibration": 1,
-        "noise_levels": 2,
-        "seeds": 1,
         "steps": [4],
-        "baselines": ["wanda"],
-        "structured_recipes": ["structured-sink"],
         "batch": 1,
-        "length": 48,
     },
     "05_what_does_the_work": {
-        "sequences": 12,
-        "draws": 1,
-        "calibration": 1,
-        "noise_levels": 2,
-        "seeds": 1,
-        "left_out": ["all", "unstable"],
-        "other_noise_levels": [],
-        "other_sink_std": [],
-        "other_stability_thresholds": [],
-        "other_noise": ["rollout"],
-        "other_allocations": [],
         "reach_sequences": 1,
         "reach_layers": [0],
-        "length": 48,
     },
     "06_real_models": {
-        "prompts": 2,
-        "steps": 4,
         "sequences": 2,
-        "draws": 1,
         "limit": 1,
-        "calibration": 1,
-        "length": 48,
     },
     "07_robustness": {
         "calibration": [1, 2],
@@ -101,37 +63,23 @@ TINY = {
         "other_draws": [1, 1],
         "archives": ["", ""],
         "lengths": [48, 32],
-        "sequences": 12,
     },
     "08_stable_sinks": {
         "restored_counts": [1, 10],
-        "sequences": 12,
-        "calibration": 1,
-        "noise_levels": 2,
         "largest_from": 1,
-        "seeds": 1,
-        "length": 48,
         "stability_threshold": 0.5,
     },
     "09_best_recipe": {
         "calibration": 5,
         "factorial_sinks": True,
         "places": ["75", "2:4"],
-        "noise_levels": 2,
-        "seeds": 1,
-        "length": 48,
     },
     "10_native_pair": {
         "tokens": 2048,
         "crop_lengths": [64],
         "batch_tokens": 1024,
-        "seeds": 1,
-        "prompts": 2,
         "prompt_length": 8,
         "length": 40,
-        "steps": 4,
-        "calibration": 1,
-        "noise_levels": 2,
     },
 }
 MODELS = {
@@ -147,6 +95,22 @@ MODELS = {
     "07_robustness": ("model",),
     "10_native_pair": (),  # trains its models
 }  # parameters that name models
+
+
+def parameters_cell(name: str) -> str:
+    """Return the source of a notebook's cell of parameters."""
+    cells = jupytext.read(NOTEBOOKS / f"{name}.py").cells
+    (source,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    return source
+
+
+def tiny_values(name: str) -> dict[str, object]:
+    """Return values of a notebook's parameters that let it run in seconds."""
+    declared = parameters.declared([parameters_cell(name)])
+    return {parameter: SMALL[parameter] for parameter in declared if parameter in SMALL} | OWN[name]
+
+
+TINY = {name: tiny_values(name) for name in OWN}
 
 
 def save_tiny_pair(folder: Path) -> dict[str, str | list[str]]:
@@ -175,16 +139,16 @@ def save_tiny_pair(folder: Path) -> dict[str, str | list[str]]:
     return {**named, "models": [named["model"]]}
 
 
-def run_cells(name: str, folder: Path = NOTEBOOKS, /, **parameters: object) -> dict[str, object]:
-    """Run every code cell of a notebook as papermill would with `parameters`; return its namespace."""
+def run_cells(name: str, folder: Path = NOTEBOOKS, /, **given: object) -> dict[str, object]:
+    """Run every code cell of a notebook as papermill would with what is `given`; return its namespace."""
     namespace: dict[str, object] = {"In": [], "__name__": "__main__"}
     for cell in jupytext.read(folder / f"{name}.py").cells:
         if cell.cell_type != "code":
             continue
         sources = [cell.source]
         if "parameters" in cell.metadata.get("tags", []):
-            given = "".join(f"{key} = {value!r}\n" for key, value in parameters.items())
-            sources.append(f"# Parameters\n{given}")
+            injected = "".join(f"{key} = {value!r}\n" for key, value in given.items())
+            sources.append(f"# Parameters\n{injected}")
         for source in sources:
             namespace["In"].append(source)
             exec(compile(source, f"{name}, cell {len(namespace['In'])}", "exec"), namespace)

@@ -4,12 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
-import torch
-
-
-def words(count: int, seed: int) -> str:
-    places = torch.randint(45, (count,), generator=torch.Generator().manual_seed(seed))
-    return " ".join(f"word{27 + place}" for place in places.tolist())
+from tiny_tasks import words
 
 
 def blimp_rows(paradigm: int) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Text without a download: deterministic, deduplicated and split by content."""
+"""Text without a download: deterministic, deduplicated, split by content; no token has a fixed place."""
 
 import math
 import re
@@ -18,6 +18,8 @@ from sinkprune_companion.corpus import (
     shipped_samples,
     texts,
 )
+from sinkprune_companion.harness.public_data import embedded_wikitext
+from sinkprune_companion.run.texts import DOMAINS, STARTS, calibration_draw, held_out_stream, held_out_texts
 from sinkprune_core.models.embedded import START_TOKEN_ID
 
 PROSE = (
@@ -82,9 +84,6 @@ def test_documentation_comes_by_path_without_repeats_tests_or_installed_packages
     assert read("everything") == [first, second, third]
 
 
-# the split
-
-
 # packing
 
 
@@ -105,8 +104,9 @@ def test_packing_is_exact(tiny_ar):
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch, make_ids) -> torch.Tensor:
-    """Samples in place of the shipped ones, int64 (N, T): 256 held out, 40 for calibration."""
-    ids_NT = make_ids(296, 24)
+    """Samples in place of the shipped ones, int64 (N, T), behind separators: 256 held out, 60 for others."""
+    ids_NT = make_ids(316, 24)
+    ids_NT[:, 0] = START_TOKEN_ID
     save_file({"ids": ids_NT.int()}, tmp_path / "samples.safetensors")
     monkeypatch.setattr(corpus, "SAMPLES", tmp_path / "samples.safetensors")
     return ids_NT
@@ -141,3 +141,34 @@ def test_crops_and_beginnings_share_no_token():
     tokens = tokens[tokens > 0].tolist()
     assert len(tokens) == len(set(tokens))
     assert draw_sequences(stream_T, {"crop": 0}, 20, 0, rng)["crop"].shape == (0, 20)
+
+
+# calibration and held-out text of the embedded pair
+
+
+def test_calibration_text_is_crops_and_a_smaller_draw_is_part_of_a_larger(shipped, tiny_dlm):
+    small, large = (calibration_draw(tiny_dlm, count, 12, 5) for count in (8, 16))
+    assert small.ids_NT.shape == (8, 12) and small.seed == 5
+    assert (large.ids_NT[:, 0] != START_TOKEN_ID).all()
+    assert set(map(tuple, small.ids_NT.tolist())) <= set(map(tuple, large.ids_NT.tolist()))
+    assert small.fingerprint != calibration_draw(tiny_dlm, 8, 12, 6).fingerprint
+
+
+def test_held_out_text_is_shared_out_by_domain_and_start(shipped, tiny_dlm):
+    found = held_out_texts(tiny_dlm.tokenizer, 20, 12)
+    assert list(found) == [f"{domain}/{start}" for domain in DOMAINS for start in STARTS]
+    assert [len(ids_NT) for ids_NT in found.values()] == [4, 4, 3, 3, 3, 3]
+    for name, ids_NT in found.items():
+        begins = ids_NT[:, 0] == START_TOKEN_ID
+        assert begins.all() if name.endswith("/beginning") else not begins.any()
+    again, other = (held_out_texts(tiny_dlm.tokenizer, 20, 12, seed) for seed in (0, 1))
+    assert all(torch.equal(again[name], found[name]) for name in found)
+    assert any(not torch.equal(other[name], found[name]) for name in found)
+
+
+def test_held_out_text_comes_from_held_out_sources_alone(shipped, tiny_dlm, monkeypatch):
+    tokenizer = tiny_dlm.tokenizer
+    assert torch.equal(held_out_stream(tokenizer, "samples"), shipped[:256].flatten())
+    own = [text for text in corpus.documentation("stdlib") if corpus.is_held_out(text)]
+    assert torch.equal(held_out_stream(tokenizer, "documentation"), corpus.stream(own, tokenizer))
+    assert torch.equal(held_out_stream(tokenizer, "natural"), corpus.stream(embedded_wikitext(), tokenizer))

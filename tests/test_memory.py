@@ -7,11 +7,8 @@ import pandas as pd
 import pytest
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from sinkprune_core import memory
-from sinkprune_core.diffusion.samplers import DREAM_SAMPLER, LLADA_SAMPLER
-from sinkprune_core.diffusion.sampling import generate
+from sinkprune_core import DREAM_SAMPLER, LLADA_SAMPLER, LanguageModel, generate, memory
 from sinkprune_core.evaluation import likelihood, token_losses
-from sinkprune_core.models.language_model import LanguageModel
 
 
 @dataclass(frozen=True)

@@ -123,3 +123,32 @@ def test_no_tracked_file_holds_a_path_of_a_machine_or_the_host_of_a_registry():
 
 def test_no_tracked_file_is_larger_than_the_adapter_may_be():
     assert not [path for path in tracked_files() if path.stat().st_size > 25 * 2**20]
+
+
+# what Binder would build: a dry run of repo2docker, which needs no Docker and no network
+
+
+def plan(folder: Path) -> tuple[str, list[str]]:
+    """Return what repo2docker says about a folder, and its Dockerfile without comments."""
+    options = ["--no-build", "--debug", "--user-id", "1000", "--user-name", "jovyan"]
+    command = [sys.executable, "-m", "repo2docker", *options, str(folder)]
+    planned = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
+    assert planned.returncode == 0, planned.stderr
+    said = planned.stdout + planned.stderr
+    return said, [
+        line
+        for line in said[said.index("\nFROM ") :].splitlines()
+        if line.strip() and not line.startswith("#")
+    ]
+
+
+@pytest.mark.slow
+def test_binder_builds_the_environment_of_the_root_and_nothing_besides():
+    pytest.importorskip("repo2docker", reason="it comes with the extra `dev`")
+    said, dockerfile = plan(ROOT)
+    assert f"Building conda environment for python={PYTHON}\n" in said
+    text = "\n".join(dockerfile)
+    assert re.findall(r'env update -p \S+ --file "([^"]+)"', text) == ["environment.yml"]
+    for surprise in ("postBuild", "requirements.txt", "apt.txt", "pip install", "runtime.txt", "binder/"):
+        assert surprise not in text, surprise
+    assert not [line for line in dockerfile if line.startswith("FROM ")][1:], "one stage"

@@ -1,37 +1,53 @@
 """Values from outside: one mechanism checks types and ranges, and says in one line what is allowed."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_companion.training.settings import Training
+from sinkprune_core import Calibration, Recipe, Sampler, generate, nelbo, nll, prune, score, trace
+from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
-from sinkprune_core.evaluation.likelihood import nelbo, nll, score
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.evaluation.two_choice import accuracy
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe
-from sinkprune_core.sinks.trace import trace
-from sinkprune_core.values import AboveZero, Count, Number, Share, Whole, check_fields, checked_arguments
+from sinkprune_core.values import (
+    AboveZero,
+    AtLeastZero,
+    Count,
+    Number,
+    PositiveShare,
+    Share,
+    Sparsity,
+    Whole,
+    check_fields,
+    checked,
+    checked_arguments,
+)
 
 IDS = torch.full((2, 8), 20)
-NO_COUNT = (0, -1, 1.5, 1.0, True, "1", None, [1], np.float64(2), math.nan, math.inf)
-NO_AMOUNT = (-1, -0.5, math.nan, math.inf, -math.inf, "2", None, True, [1.0], 1j)
-WHOLE_FIELDS = {
-    Recipe: ("noise_levels", "block_size"),
-    Sampler: ("length", "steps"),
-    Protocol: ("draws", "grid"),
-    Calibration: ("batch",),
+NO_NUMBER = ("1", None, True, [1], {}, b"1", 1j, object(), math.nan, math.inf, -math.inf, -(10**30))
+OUTSIDE = {  # numbers that a kind does not take either
+    Count: (0, -1, 1.5, 1.0, np.float64(2)),
+    Number: (-1, 0.5),
+    AtLeastZero: (-1, -0.5),
+    AboveZero: (0, -0.5),
+    Share: (-0.1, 1.1),
+    PositiveShare: (0, 1.1),
+    Sparsity: (-0.1, 1),
 }
-REAL_FIELDS = {
-    Recipe: ("sparsity", "sink_std", "stability_threshold", "owl_lambda", "owl_m", "damping"),
-    Sampler: ("temperature", "order_temperature", "guidance"),
-    Protocol: ("guidance",),
+FIELDS = {  # fields with a range, each with a number outside
+    Recipe: {"noise_levels": 0, "block_size": 0, "sparsity": 1, "sink_std": -0.5, "stability_threshold": 1.1}
+    | {"owl_lambda": -0.5, "owl_m": 0, "damping": -0.5, "alpha": 0},
+    Sampler: {"length": 0, "steps": 0, "block": -32, "temperature": -1, "top_p": 2, "top_k": 0}
+    | {"order_temperature": -1, "guidance": -1},
+    Protocol: {"draws": 0, "grid": 0, "chunk": 0, "context": 0, "guidance": -1},
+    Calibration: {"batch": 0},
+    Training: {"tokens": 0, "learning_rate": 0, "decay_share": 1.1, "lengths": (), "kind": "x"},
 }
 CALLS = {
     nelbo: ("draws", "batch", "first_scored"),
@@ -55,25 +71,39 @@ def refused(name: str, make) -> str:
     return str(error.value)
 
 
-def fields_of(table: dict) -> list[tuple]:
-    return [(cls, name) for cls, names in table.items() for name in names]
+def pairs_of(table: dict) -> list[tuple]:
+    return [(owner, part) for owner, parts in table.items() for part in parts]
 
 
-@pytest.mark.parametrize(("cls", "name"), fields_of(WHOLE_FIELDS))
-@pytest.mark.parametrize("value", NO_COUNT, ids=repr)
-def test_a_field_that_is_no_count_is_refused(cls, name, value):
-    said = refused(name, lambda: made(cls, **{name: value}))
-    assert said.endswith("must be a whole number of at least 1")
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_a_kind_refuses_what_is_of_no_type_or_out_of_its_range(kind):
+    for value in (*NO_NUMBER, *OUTSIDE[kind]):
+        assert "must be a" in refused("x", lambda value=value: checked("x", value, kind))
 
 
-@pytest.mark.parametrize(("cls", "name"), fields_of(REAL_FIELDS))
-@pytest.mark.parametrize("value", NO_AMOUNT, ids=repr)
-def test_a_field_that_is_no_amount_is_refused(cls, name, value):
-    assert "must be a" in refused(name, lambda: made(cls, **{name: value}))
+@pytest.mark.parametrize(("cls", "name"), pairs_of(FIELDS))
+def test_a_field_refuses_what_is_out_of_its_range(cls, name):
+    refused(name, lambda: made(cls, **{name: FIELDS[cls][name]}))
 
 
-@pytest.mark.parametrize(("function", "name"), fields_of(CALLS))
-@pytest.mark.parametrize("value", NO_COUNT, ids=repr)
+@pytest.mark.parametrize("cls", [Recipe, Sampler, Protocol])
+def test_no_field_takes_what_is_of_no_type(cls):
+    for field in dataclasses.fields(cls):
+        for value in (b"1", [1], {}, 1j, object(), -(10**30)):
+            refused(field.name, lambda name=field.name, value=value: cls(**{name: value}))
+
+
+@pytest.mark.parametrize(
+    "ids", [IDS[:, :1], IDS[:0], IDS[:, :0], IDS[0]], ids=lambda ids: str(tuple(ids.shape))
+)
+def test_ids_that_are_no_text_are_refused(tiny_dlm, ids):
+    for use in (Calibration, partial(nelbo, tiny_dlm)):
+        with pytest.raises(ValueError, match="ids"):
+            use(ids)
+
+
+@pytest.mark.parametrize(("function", "name"), pairs_of(CALLS))
+@pytest.mark.parametrize("value", [0, 1.5, "1"])
 def test_an_argument_that_is_no_count_is_refused_before_any_work(tiny_dlm, tiny_ar, function, name, value):
     lm = tiny_ar if function is nll else tiny_dlm
     refused(name, lambda: function(lm, IDS, **{name: value}))

@@ -256,18 +256,8 @@ def test_a_profile_can_be_planned(profile, place):
     stated = yaml.safe_load(config.read_text())
     cells = sum(math.prod(map(len, grid.values())) for grid in stated.get("sweep", {}).values())
     options = command(ROOT)
-    options["args"] = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--workflow-profile",
-        f"workflow/profiles/{place}",
-        "--configfile",
-        str(config),
-        "--dry-run",
-        "--forceall",
-        "--nolock",
-    ]
+    flags = f"--workflow-profile workflow/profiles/{place} --dry-run --forceall --nolock".split()
+    options["args"] = [sys.executable, "-m", "snakemake", *flags, "--configfile", str(config)]
     planned = subprocess.run(**options, capture_output=True, timeout=120)
     assert planned.returncode == 0, planned.stderr[-2000:]
     (total,) = {

@@ -3,8 +3,7 @@
 Dimensions: B batch, T position, N tokens, I input features.
 """
 
-from functools import partial
-
+import naive
 import torch
 
 from sinkprune_core.calibration.input_statistics import InputStatistics
@@ -13,6 +12,8 @@ from sinkprune_core.pruning.structured import mask, removable
 
 FAMILIES = ["llama-gqa", "llama-mha", "llama-biased", "qwen2", "qwen3", "gpt2-wide"]
 COMPENSATED = ["llama-gqa", "llama-mha", "llama-biased", "gpt2-wide"]
+RNG = torch.Generator().manual_seed(4)
+WEIGHT_N = torch.rand(3 * 11, generator=RNG, dtype=torch.float64).round(decimals=1)  # some are 0
 
 
 def owned(lm, kind: str, unit: int) -> dict[str, tuple[set[int], set[int]]]:
@@ -45,18 +46,8 @@ def counts(lm) -> dict[str, int]:
 
 def inputs_of(lm, layer: int, ids_BT) -> dict[str, torch.Tensor]:
     """Return what every linear of a block receives in a full forward, float64 (tokens, I)."""
-    inputs = {}
-
-    def keep(module, args, name):
-        inputs[name] = args[0].flatten(0, 1).double()
-
-    handles = []
-    for name, linear in lm.linears(lm.blocks[layer]).items():
-        handles.append(linear.register_forward_pre_hook(partial(keep, name=name)))
-    lm.hidden(ids_BT)
-    for handle in handles:
-        handle.remove()
-    return inputs
+    inputs = naive.inputs_of(lm, ids_BT)
+    return {name: torch.from_numpy(inputs[at, name]).flatten(0, 1) for at, name in inputs if at == layer}
 
 
 def statistics_of(lm, layer: int, ids_BT, weight_N) -> dict[str, InputStatistics]:

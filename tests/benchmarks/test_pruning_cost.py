@@ -17,35 +17,19 @@ from functools import partial
 
 import pytest
 import torch
+from benchmarks.timing import in_turns
 from transformers import AttentionInterface, AttentionMaskInterface, LlamaConfig, LlamaForCausalLM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from sinkprune_core.calibration.text import Calibration
+from sinkprune_core import Calibration, LanguageModel, Recipe, load, preset, prune, weights_kept
 from sinkprune_core.calibration.token_weights import rows_for
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.models.language_model import LanguageModel, set_direction
-from sinkprune_core.models.loading import load
+from sinkprune_core.models.language_model import set_direction
 from sinkprune_core.pruning.criteria import wanda
-from sinkprune_core.pruning.engine import dense_statistics, prune
+from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.pruning.patterns import lowest, n_of_m, select
-from sinkprune_core.pruning.recipe import Recipe, preset
 
 NAMES = ("straightforward", "ours")
-
-
-def in_turns(straightforward: Callable, ours: Callable, rounds: int) -> tuple[float, float, float]:
-    """Return the median ratio of the two times, and the median times in seconds; both have run before."""
-    pairs = []
-    for _ in range(rounds):
-        times = []
-        for run in (straightforward, ours):
-            begun = time.process_time()
-            run()
-            times.append(time.process_time() - begun)
-        pairs.append(times)
-    before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return statistics.median(one / other for one, other in pairs), before, after
 
 
 def agreement(masks, others) -> float:

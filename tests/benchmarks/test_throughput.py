@@ -21,15 +21,12 @@ from torch.nn.functional import linear
 
 from sinkprune_companion import corpus
 from sinkprune_companion.run.allocator import keep_freed_memory
+from sinkprune_core import Calibration, LanguageModel, Recipe, load, nelbo, preset
 from sinkprune_core.calibration.input_statistics import GRAM_STRIP, observe
-from sinkprune_core.calibration.text import Calibration, trajectory
-from sinkprune_core.evaluation.likelihood import nelbo
+from sinkprune_core.calibration.text import trajectory
 from sinkprune_core.evaluation.token_losses import HEAD_SLICE
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
-from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.engine import dense_statistics
-from sinkprune_core.pruning.recipe import Recipe, preset
 
 LENGTH, LEVELS = 128, 8
 GOAL = 0.85  # of the share of the limit that a plain forward reaches

@@ -133,15 +133,3 @@ def test_the_slider_of_the_explorer_moves_and_text_and_bars_change(driver, site)
     slider.send_keys(RIGHT)
     assert seen(driver) == list(states[-2])
     assert complaints(driver) == []
-
-
-@in_a_browser
-@pytest.mark.parametrize("width", [1_200, 500])
-@pytest.mark.parametrize("page", ["index.html", "claims.html", "docs/claims_to_figures.html", "figures.html"])
-def test_a_page_is_no_wider_than_its_window(driver, site, page, width):
-    driver.set_window_size(width, 900)
-    driver.get((site / page).as_uri())
-    wide, seen_at_once = driver.execute_script(
-        "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]"
-    )
-    assert wide <= seen_at_once

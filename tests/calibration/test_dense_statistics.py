@@ -6,13 +6,12 @@ import pytest
 import torch
 from naive import linears_of
 
+from sinkprune_core import Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import dense_statistics as module
 from sinkprune_core.calibration.dense_statistics import one_pass, row_bytes
 from sinkprune_core.calibration.input_statistics import observe
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.engine import dense_statistics, prune
-from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.engine import dense_statistics
 
 LEVELS, LENGTH, SEQUENCES = 3, 24, 5
 NOISED = {"inputs": "noised", "noise_levels": LEVELS}

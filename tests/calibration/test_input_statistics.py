@@ -7,13 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sinkprune_core import Calibration, Recipe, prune
 from sinkprune_core.calibration import input_statistics
 from sinkprune_core.calibration.input_statistics import RunningStatistics, observe
-from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.blocks import Rows, block_inputs, run_block
 from sinkprune_core.pruning.criteria import magnitude, wanda
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe
 
 
 def test_a_score_by_hand():

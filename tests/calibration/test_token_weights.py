@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from naive import linears_of, matrix, zeros_of
+from naive_attention import eager
 
-from sinkprune_core.calibration.text import Calibration, trajectory
+from sinkprune_core import Calibration, Recipe, preset, prune
+from sinkprune_core.calibration.text import trajectory
 from sinkprune_core.calibration.token_weights import rows_for
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe, preset
 
 LEVELS, LENGTH = 3, 24
 
@@ -50,19 +50,21 @@ def naive_weights(lm, calibration, tokens: str, inputs: str, stability_threshold
 
 @pytest.mark.parametrize("tokens", ["all", "unstable", "stable", "only"])
 @pytest.mark.parametrize(
-    ("inputs", "propagation"), [("noised", "dense"), ("noised", "sequential"), ("clean", "dense")]
+    ("inputs", "propagation", "norm"),
+    [("noised", "dense", "root"), ("noised", "sequential", "sum"), ("clean", "dense", "sum")],
 )
-def test_sink_aware_wanda_equals_a_naive_calculation(tiny_dlm, calibration, tokens, inputs, propagation):
+def test_sink_aware_wanda_equals_naive_loops(tiny_dlm, calibration, tokens, inputs, propagation, norm):
     ids_RT = noised(tiny_dlm, calibration, "grid", LEVELS) if inputs == "noised" else calibration.ids_NT
     weights = naive_weights(tiny_dlm, calibration, tokens, inputs, 0.6)
     flat = [weight for row in weights for weight in row]
     assert len(set(flat)) > 1
-    expected = naive.prune(tiny_dlm, "wanda", 0.5, "row", ids_RT, weights, propagation)
+    expected = naive.prune(tiny_dlm, "wanda", 0.5, "row", ids_RT, weights, propagation, norm)
     report = prune(
         tiny_dlm,
         Recipe(
             inputs=inputs,
             propagation=propagation,
+            norm_reduction=norm,
             exclude=tokens,
             noise_levels=LEVELS,
             stability_threshold=0.6,
@@ -110,7 +112,7 @@ def test_a_causal_model_counts_visible_keys_only(tiny_ar, calibration):
     """Soft weights of clean rows are means over query windows; a key that some query cannot see stays in."""
     key = Recipe(exclude="official", noise_levels=LEVELS).statistics_key
     weight_NT = rows_for(tiny_ar, calibration, key, progress=False).weight_RT
-    maps = torch.stack(_eager_maps(tiny_ar, calibration.ids_NT)).double().mean((0, 2))  # (N, Q, K)
+    maps = eager(tiny_ar, calibration.ids_NT)[1].double().mean((1, 2))  # (N, Q, K)
     windows = [(6, 12), (12, 18), (18, 24)]
     for sequence in range(len(calibration.ids_NT)):
         left_out = [0.0] * LENGTH
@@ -124,13 +126,6 @@ def test_a_causal_model_counts_visible_keys_only(tiny_ar, calibration):
             for key, value in enumerate(profile):
                 left_out[key] += 1 / (1 + math.exp(-5 * 12 * (value - threshold))) / LEVELS
         assert weight_NT[sequence].tolist() == pytest.approx([1 - value for value in left_out], abs=1e-3)
-
-
-def _eager_maps(lm, ids_NT):
-    lm.model.set_attn_implementation("eager")
-    maps = lm.model.base_model(ids_NT, use_cache=False, output_attentions=True).attentions
-    lm.model.set_attn_implementation("sdpa")
-    return maps
 
 
 # the presets, end to end

@@ -1,16 +1,17 @@
 """What the tests of commands share: a tiny checkpoint with a text in its words, and ways to run a command."""
 
+import json
 import shutil
 
 import pytest
+import torch
+from hostile.cases import TEXT
 from random_models.cases import CASES
 from random_models.writing import write
 
+from sinkprune_companion import corpus
 from sinkprune_companion.cli import main
-
-TEXT = "\n\n".join(
-    " ".join(f"word{20 + (7 * line + 3 * word) % 50}" for word in range(30)) for line in range(20)
-)
+from sinkprune_core.seeds import generator
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +54,34 @@ def refused(capsys):
         return lines[0].removeprefix("error: ")
 
     return run
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """No command may load a model."""
+    monkeypatch.setattr("sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("loaded a model"))
+
+
+@pytest.fixture
+def rows_of(tmp_path):
+    """A function that runs a command line with --json, and returns what is written."""
+    names = iter(range(100))
+
+    def run(*arguments: object) -> object:
+        file = tmp_path / f"found-{next(names)}.json"
+        assert main.main([str(part) for part in (*arguments, "--json", file)]) == 0
+        return json.loads(file.read_text())
+
+    return run
+
+
+@pytest.fixture
+def drawn():
+    """A function that returns the sequences that a command draws from the text, int64 (6, 12)."""
+
+    def draw(lm, held_out: bool) -> torch.Tensor:
+        ids_NT = corpus.pack(TEXT.split("\n\n"), lm.tokenizer, 12)
+        order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text", held_out))
+        return ids_NT[order[:6].sort().values]
+
+    return draw

@@ -9,8 +9,6 @@ from random_models.cases import CASES
 from random_models.writing import write
 from safetensors.torch import load_file, save_file
 
-from sinkprune_companion.cli import main
-
 
 @pytest.fixture
 def worse(model, tmp_path):
@@ -28,17 +26,10 @@ def worse(model, tmp_path):
 
 
 @pytest.fixture
-def compare(model, tmp_path):
+def compare(tmp_path, rows_of):
     """A function that compares two models on the tiny text and returns what is written."""
-    names = iter(range(100))
-
-    def run(a, b, *options: object) -> dict:
-        file = tmp_path / f"found-{next(names)}.json"
-        text = ("--text", tmp_path / "text.txt", "--sequences", 8, "--length", 12, "--dtype", "float32")
-        assert main.main([str(part) for part in ("compare", a, b, *text, *options, "--json", file)]) == 0
-        return json.loads(file.read_text())
-
-    return run
+    text = ("--text", tmp_path / "text.txt", "--sequences", 8, "--length", 12, "--dtype", "float32")
+    return lambda a, b, *options: rows_of("compare", a, b, *text, *options)
 
 
 SUITE = ("--tasks", "suite", "--limit", 2, "--draws", 2)
@@ -70,25 +61,19 @@ def test_a_destroyed_model_is_worse_whichever_comes_first(model, worse, compare)
     assert accuracy["b_minus_a"] == pytest.approx(flipped / items)
 
 
-def test_other_tokenizers_are_refused_before_any_model_is_loaded(model, tmp_path, refused, monkeypatch):
+def test_other_tokenizers_are_refused_before_any_model_is_loaded(model, tmp_path, refused, no_model):
     write(CASES["dream"], tmp_path / "dream")
-    monkeypatch.setattr(
-        "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("a model was loaded")
-    )
     said = refused("compare", model, tmp_path / "dream", "--text", tmp_path / "text.txt")
     assert f"{model} and {tmp_path}/dream have different tokenizers" in said
     assert "bits per character would be needed" in said
 
 
 def test_a_length_beyond_the_positions_of_one_is_refused_before_any_model_is_loaded(
-    model, tmp_path, refused, monkeypatch
+    model, tmp_path, refused, no_model
 ):
     shorter = shutil.copytree(model, tmp_path / "shorter")
     config = json.loads((shorter / "config.json").read_text())
     (shorter / "config.json").write_text(json.dumps(config | {"max_sequence_length": 16}))
-    monkeypatch.setattr(
-        "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("a model was loaded")
-    )
     for pair in ((model, shorter), (shorter, model)):
         said = refused("compare", *pair, "--text", tmp_path / "text.txt", "--length", 20)
         assert f"--length 20 exceeds the 16 positions of {shorter}: ask for shorter sequences" in said

@@ -7,31 +7,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from sinkprune_companion import corpus
 from sinkprune_companion.cli import main
-from sinkprune_core.calibration.text import Calibration
+from sinkprune_core import Calibration, Recipe, load, preset, prune
 from sinkprune_core.costs import pruning as cost
-from sinkprune_core.models.loading import load
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe, preset
-from sinkprune_core.seeds import generator
 
 pytestmark = pytest.mark.slow
 
 NOT_FETCHED = "GSAI-ML/LLaDA-8B-Base"
-
-
-@pytest.fixture
-def calibration(model):
-    """A function that draws the text that the command draws."""
-
-    def draw(lm) -> Calibration:
-        text = (model.parent / "text.txt").read_text()
-        ids_NT = corpus.pack(text.split("\n\n"), lm.tokenizer, 12)
-        order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text", False))
-        return Calibration(ids_NT[order[:6].sort().values])
-
-    return draw
 
 
 @pytest.mark.parametrize("flags", [(), ("--stream",)])
@@ -43,11 +25,11 @@ def calibration(model):
         ("wanda", {"allocation": "linear"}),
     ],
 )
-def test_the_shell_prunes_as_python_does(model, command, calibration, tmp_path, name, fields, flags):
+def test_the_shell_prunes_as_python_does(model, command, drawn, tmp_path, name, fields, flags):
     out = tmp_path / "out"
     lm = load(model)
     recipe = preset(name, sparsity=0.4, **fields)
-    prune(lm, recipe, calibration(lm), progress=False)
+    prune(lm, recipe, Calibration(drawn(lm, held_out=False)), progress=False)
     changes = [f"--set={key}={value}" for key, value in fields.items()]
     assert command("prune", "--preset", name, "--sparsity", 0.4, *changes, "--out", out, *flags) == 0
 

@@ -98,12 +98,9 @@ def cell(answered: bool, source: str = "x = 1", **more):
     return nbformat.v4.new_code_cell(source, metadata={"execution": execution}, execution_count=1, **more)
 
 
-def test_a_finished_notebook_is_no_failure(tmp_path):
+def test_an_error_of_a_notebook_is_a_line_and_a_finished_one_is_none(tmp_path):
     notebook(tmp_path / "notebooks", cell(True), cell(False, source=" \n"), cell(True))
     assert failures(tmp_path) == []
-
-
-def test_an_error_of_a_notebook_is_a_line(tmp_path):
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
     notebook(tmp_path / "notebooks", cell(True), cell(True, outputs=[error]), cell(False))
     assert failures(tmp_path) == ["error in 00_one: ValueError: no"]

@@ -96,21 +96,16 @@ def test_the_traceback_is_behind_debug(failing, capsys):
 # interrupts
 
 
-def interrupted(arguments: list[object], capsys, monkeypatch, place: str) -> str:
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(place, stop)
-    assert main.main([str(part) for part in arguments]) == main.INTERRUPTED
-    return capsys.readouterr().err.splitlines()[-1]
-
-
 def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monkeypatch):
     text = ["--text", tmp_path / "text.txt"]
     pruning = ["prune", model, *text, "--sequences", 6, "--length", 12, "--out", tmp_path / "out"]
-    place = "sinkprune_companion.cli.prune.save"
-    said = interrupted(pruning, capsys, monkeypatch, place)
-    assert said == (
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sinkprune_companion.cli.prune.save", stop)
+    assert main.main([str(part) for part in pruning]) == main.INTERRUPTED
+    assert capsys.readouterr().err.splitlines()[-1] == (
         f"interrupted: finished blocks and statistics are kept in {tmp_path}/out.work, "
         "and the same command goes on from there"
     )

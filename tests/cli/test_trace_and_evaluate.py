@@ -5,16 +5,15 @@ import sys
 
 import pytest
 import torch
+from hostile.cases import TEXT
+from tqdm.auto import tqdm
 
-from sinkprune_companion import corpus
-from sinkprune_companion.cli import main
+from sinkprune_companion.cli import inputs, main
+from sinkprune_companion.cli.evaluate import EvaluateOptions
 from sinkprune_companion.cli.trace import MEANINGS
 from sinkprune_companion.harness.suite import GROUPS, items
-from sinkprune_core.evaluation.likelihood import nelbo
+from sinkprune_core import Trace, load, nelbo
 from sinkprune_core.evaluation.two_choice import accuracy
-from sinkprune_core.models.loading import load
-from sinkprune_core.seeds import generator
-from sinkprune_core.sinks.trace import Trace
 
 SHORT = ("--prompt", 8, "--tokens", 6, "--steps", 3)
 
@@ -45,41 +44,23 @@ def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path
     )
 
 
-def test_evaluate_prints_the_likelihood_with_its_interval(model, command, tmp_path, capsys):
+def test_evaluate_prints_the_likelihood_with_its_interval(model, command, drawn, tmp_path, capsys):
     assert command("evaluate", "--draws", 2, "--json", tmp_path / "found.json") == 0
     (row,) = json.loads((tmp_path / "found.json").read_text())
     lm = load(model)
-    text = (tmp_path / "text.txt").read_text()
-    ids_NT = corpus.pack(text.split("\n\n"), lm.tokenizer, 12)
-    order = torch.randperm(len(ids_NT), generator=generator(0, "texts", "text", True))
-    expected = nelbo(lm, ids_NT[order[:6].sort().values], 2).value.mean()
+    expected = nelbo(lm, drawn(lm, held_out=True), 2).value.mean()
     assert row["value"] == pytest.approx(expected, rel=1e-4)
     assert row["low"] < row["value"] < row["high"]
     assert "NELBO, nats per token" in capsys.readouterr().out
 
 
-def test_a_length_beyond_the_positions_is_refused(model, tmp_path, refused):
-    """Rotary positions would give a number."""
-    text = ("--text", tmp_path / "text.txt", "--sequences", 2)
-    said = refused("evaluate", model, *text, "--length", 66)
-    assert "a sequence of 66 tokens exceeds the 64 positions of llada" in said
-
-
 @pytest.fixture
-def suite(model, tmp_path):
+def suite(model, rows_of):
     """A function that evaluates the tiny checkpoint on the suite and returns the rows that are written.
 
     The suite needs a model that knows English words: the tiny one only shows that it runs.
     """
-    names = iter(range(100))
-
-    def run(*options: object) -> list[dict]:
-        file = tmp_path / f"found-{next(names)}.json"
-        given = ("evaluate", model, "--tasks", "suite", "--limit", 2, *options, "--json", file)
-        assert main.main([str(part) for part in given]) == 0
-        return json.loads(file.read_text())
-
-    return run
+    return lambda *options: rows_of("evaluate", model, "--tasks", "suite", "--limit", 2, *options)
 
 
 def test_evaluate_runs_the_offline_suite(model, suite, capsys):
@@ -101,3 +82,35 @@ def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypat
     capsys.readouterr()
     said = refused("evaluate", model, "--tasks", "suite", "--data", model)
     assert "--data does nothing here: the suite comes with this package" in said
+
+
+# text files of users
+
+
+def scored(lm, file) -> torch.Tensor:
+    """Return the sequences that `evaluate --text FILE` scores."""
+    options = EvaluateOptions(model="tiny", text=file, sequences=4, length=12)
+    documents = inputs.documents_of(options, held_out=True)
+    (ids_NT,) = inputs.sequences_of(lm, options, documents, 12, held_out=True).values()
+    return ids_NT
+
+
+def test_neither_its_name_nor_a_mark_of_byte_order_is_part_of_a_text(tiny_dlm, tmp_path):
+    file, copy = tmp_path / "a.txt", tmp_path / "a copy.txt"
+    file.write_text(TEXT)
+    copy.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
+    assert torch.equal(scored(tiny_dlm, file), scored(tiny_dlm, copy))
+
+
+def test_an_error_after_a_progress_bar_has_a_line_of_its_own(monkeypatch, capsys):
+    """As a terminal shows it: what stands behind a carriage return replaces the line."""
+
+    def fail(options):
+        for _ in tqdm(range(3), desc="at work", leave=False):
+            raise ValueError("no luck")
+
+    monkeypatch.setattr(main.COMMANDS["evaluate"].module, "run", fail)
+    assert main.main(["evaluate", "smol-ar"]) == 1
+    before, _, last = capsys.readouterr().err.rpartition("\r")
+    assert last.splitlines()[-1].startswith("error: ") and "at work" not in last
+    assert "at work" in before

@@ -1,5 +1,7 @@
 """The ledger is whole, and its rows get their verdicts, margins and corrected p-values."""
 
+import datetime
+import math
 from collections import Counter
 
 import pytest
@@ -129,11 +131,24 @@ def test_the_ledger_names_the_row_and_the_field_that_are_wrong(fields, message, 
     assert str(caught.value).startswith("claims.yml") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("wrong", [[1], {"a": 1}, datetime.date(2026, 1, 1), math.nan, True], ids=repr)
+@pytest.mark.parametrize("field", [field for field in ROW if field != "margin"])
+def test_a_value_of_another_type_is_refused_by_the_name_of_its_field(field, wrong, tmp_path):
+    with pytest.raises(ValueError, match=field):
+        claims.ledger(write(tmp_path / "claims.yml", claims=[{**ROW, field: wrong}]))
+
+
 @pytest.mark.parametrize(
     "content",
     [
         "{",
+        "null",
+        "[" * 100_000,
+        '{"findings": [3]}',
+        '{"findings": {"a": 3}}',
         '{"findings": {"a": {"value": 1}}}',
+        '{"findings": {"a": {"value": "1", "low": 0, "high": 1, "units": 8, "method": "m"}}}',
+        '{"findings": {"a": {"value": 1, "low": 0, "high": 1, "units": true, "method": null}}}',
         '{"findings": {"a": {"value": NaN, "low": 0, "high": 1, "units": 8, "method": "m"}}}',
     ],
 )

@@ -27,12 +27,9 @@ from sinkprune_companion.experiments import (
 )
 from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core import Calibration, Sampler, preset, trace
 from sinkprune_core.models.language_model import set_direction
-from sinkprune_core.pruning.recipe import preset
 from sinkprune_core.sinks.hiding import Hiding
-from sinkprune_core.sinks.trace import trace
 
 FILE = Path(__file__).with_name("golden_numbers.json")
 RECIPES = ("wanda", "dwanda", "paper", "unstable", "stable", "random", "sparsegpt", "paper-sparsegpt", "flap")

@@ -3,19 +3,24 @@
 import pandas as pd
 import pytest
 import torch
+from naive import same, weights_of
 from scipy import stats
 
 from sinkprune_companion.experiments.masks import mask_differences
 from sinkprune_companion.experiments.pruning_findings import mask_findings
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_companion.experiments.token_reach import OTHER_TEXT, token_reach
+from sinkprune_core import Calibration, Recipe, preset, prune, weights_kept
 
 
-@pytest.fixture
-def calibration(make_ids) -> Calibration:
-    return Calibration(make_ids(4, 12), batch=2)
+def kept_of(lm, recipe: Recipe, text: Calibration, layers) -> dict[tuple[int, str], torch.Tensor]:
+    """Return which weights of some blocks are kept, by layer and linear."""
+    with weights_kept(lm):
+        prune(lm, recipe, text, progress=False)
+        return {
+            (layer, name): linear.weight != 0
+            for layer in layers
+            for name, linear in lm.linears(lm.blocks[layer]).items()
+        }
 
 
 def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, calibration):
@@ -23,25 +28,17 @@ def test_mask_differences_count_kept_weights_that_only_one_mask_keeps(tiny_dlm, 
         "wanda": preset("wanda", sparsity=0.5),
         "unstable": preset("unstable", sparsity=0.7, noise_levels=2),
     }
-    before = {name: value.clone() for name, value in tiny_dlm.model.state_dict().items()}
+    before = weights_of(tiny_dlm)
     variants = {name: (recipe, calibration) for name, recipe in recipes.items()}
     found = mask_differences(tiny_dlm, variants, [("wanda", "unstable")])
-    for name, value in tiny_dlm.model.state_dict().items():
-        assert torch.equal(value, before[name]), "weights come back"
+    assert same(weights_of(tiny_dlm), before)
 
-    kept = {}
-    for name, recipe in recipes.items():
-        with weights_kept(tiny_dlm):
-            prune(tiny_dlm, recipe, calibration, progress=False)
-            kept[name] = {
-                (layer, linear): set((module.weight.flatten() != 0).nonzero().flatten().tolist())
-                for layer, block in enumerate(tiny_dlm.blocks)
-                for linear, module in tiny_dlm.linears(block).items()
-            }
+    layers = range(len(tiny_dlm.blocks))
+    kept = {name: kept_of(tiny_dlm, recipe, calibration, layers) for name, recipe in recipes.items()}
     assert list(zip(found.layer, found.linear, strict=True)) == list(kept["wanda"])
     for row in found.itertuples():
-        one, other = kept["wanda"][row.layer, row.linear], kept["unstable"][row.layer, row.linear]
-        assert row.differ == pytest.approx(len(one ^ other) / (len(one) + len(other)))
+        one, other = (kept[name][row.layer, row.linear] for name in ("wanda", "unstable"))
+        assert row.differ == pytest.approx(float((one ^ other).sum() / (one.sum() + other.sum())))
     assert found.differ.between(0.05, 0.9).all()
 
 
@@ -62,3 +59,31 @@ def test_findings_of_masks_are_means_over_linear_maps():
     }
     low = 0.03 - 0.01 * stats.t.ppf(0.975, 1)  # 0.02 and 0.04, one degree of freedom
     assert found["masks_other_text"].low == pytest.approx(low)
+
+
+# how far a choice of calibration tokens reaches
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    return preset("noised-dense", noise_levels=2)
+
+
+def test_sinks_and_other_text_change_what_pruning_with_them_changes(tiny_dlm, make_ids, recipe):
+    text, other = (Calibration(make_ids(4, 16, seed), seed) for seed in (0, 1))
+    before = tiny_dlm.fingerprint()
+    found = token_reach(tiny_dlm, recipe, text, other, [1], progress=False).set_index(["linear", "choice"])
+    assert tiny_dlm.fingerprint() == before
+    plain = kept_of(tiny_dlm, recipe, text, [1])
+    compared = {
+        "all sinks": kept_of(tiny_dlm, preset("all-sinks", noise_levels=2), text, [1]),
+        "unstable sinks": kept_of(tiny_dlm, preset("unstable", noise_levels=2), text, [1]),
+        OTHER_TEXT: kept_of(tiny_dlm, recipe, other, [1]),
+    }
+    for choice, masks in compared.items():
+        for (layer, name), kept_OI in plain.items():
+            changed = 1 - float((kept_OI & masks[layer, name]).sum() / kept_OI.sum())
+            row = found.loc[(name, choice)]
+            assert float(row.changed) == pytest.approx(changed, abs=2 / int(kept_OI.sum())), (choice, name)
+    assert found.changed.max() > 0
+    assert (found.share <= 1).all()

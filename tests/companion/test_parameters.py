@@ -1,7 +1,12 @@
 """Parameters of notebooks: every refusal is one line with the name, the value and what is allowed."""
 
-import pytest
+import math
+from typing import get_args
 
+import pytest
+from lm_eval.tasks import TaskManager
+
+from sinkprune_companion.harness import benchmarks
 from sinkprune_companion.run import parameters, records
 from sinkprune_companion.run.parameters import OTHERS, ParameterError, check, start
 
@@ -64,6 +69,17 @@ def test_every_name_has_its_range_and_says_it(name, annotation, bad, good, messa
     assert refusal(name, annotation, good) == ""
     found = refusal(name, annotation, bad)
     assert found.startswith(message) and "\n" not in found
+
+
+@pytest.mark.parametrize("name", [*parameters.RANGES, *parameters.WORDS])
+def test_no_name_takes_what_means_nothing(name, monkeypatch):
+    """Alone or in a list."""
+    monkeypatch.setattr(benchmarks, "installed", lambda: TaskManager(include_defaults=False))  # 20 seconds
+    kind = get_args(parameters.RANGES[name])[0].__name__ if name in parameters.RANGES else "str"
+    for value in (-1, -0.5, NAN, math.inf, "\x00", "../x", "", None, True, {}, [None]):
+        for annotation, given in ((kind, value), (f"list[{kind}]", [value])):
+            found = refusal(name, annotation, given)
+            assert name in found and "\n" not in found, (annotation, given)
 
 
 def test_a_name_that_does_not_exist_is_refused_with_those_that_do():

@@ -1,18 +1,64 @@
-"""`publish` looks at a whole run first, and replaces what is published at the end or not at all.
-
-Runs with one file spoiled are a group of hostile cases (`hostile.fuzz_publishing`).
-"""
+"""`publish` looks at a whole run first, and replaces what is published at the end or not at all."""
 
 import json
+import random
+import shutil
+from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
-from hostile.fuzz_archives import in_project
-from hostile.fuzz_publishing import NAMES, PROFILE, finished_run, seen
+import yaml
+from hostile.fuzz import spoiled_bytes
 
+import sinkprune_companion
+from sinkprune_companion.figures import figures
 from sinkprune_companion.run import publish
+from sinkprune_companion.run.records import Run
+from sinkprune_core.evaluation.intervals import interval
 
 pytestmark = pytest.mark.slow
+
+SOURCE = '# %% [markdown]\n# # One\n\n# %% tags=["parameters"]\nprofile: str = "manual"\n\n# %%\n1 + 1\n'
+NAMES = ("00_one", "01_two")
+PROFILE = "p"
+
+
+def finished_run(root: Path) -> None:
+    """Write a project of two notebooks with a finished run, and with what an earlier one published."""
+    config = root / "workflow" / "config" / f"{PROFILE}.yml"
+    config.parent.mkdir(parents=True)
+    config.write_text(yaml.safe_dump({"profile": PROFILE, "notebooks": dict.fromkeys(NAMES)}))
+    (root / "notebooks").mkdir()
+    for name in NAMES:
+        (root / "notebooks" / f"{name}.py").write_text(SOURCE)
+        (root / "notebooks" / f"{name}.ipynb").write_text("old")
+        (root / "figures" / name).mkdir(parents=True)
+        (root / "figures" / name / "old.png").write_bytes(b"old")
+        run = Run(name, PROFILE, {})
+        table = run.record("measured", lambda: pd.DataFrame({"value": [0.1, 0.2, 0.4]}), seed=len(name))
+        drawn = figures.plot_curves(
+            table.assign(kind="a", place=table.index), "place", "value", "kind", {"place": "x", "value": "y"}
+        )
+        figures.save_figure(run, drawn, "curve", table, "a curve")
+        run.find({"mean": interval(table.value)})
+        cells = [
+            nbformat.v4.new_markdown_cell("# One"),
+            nbformat.v4.new_code_cell('profile: str = "manual"', execution_count=1),
+            nbformat.v4.new_code_cell("1 + 1", execution_count=2),
+        ]
+        file = run.folder / "notebooks" / f"{name}.ipynb"
+        file.parent.mkdir(exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), file)
+        job = run.folder / "benchmarks" / f"{name}.tsv"
+        job.parent.mkdir(exist_ok=True)
+        job.write_text("cpu_time\tmax_pss\n60\t100\n")
+
+
+def seen(root: Path) -> dict[str, bytes]:
+    """Return what readers see: everything but the run and locks."""
+    every = [file for file in root.rglob("*") if file.is_file() and "runs" not in file.parts]
+    return {str(file.relative_to(root)): file.read_bytes() for file in every}
 
 
 @pytest.fixture
@@ -20,9 +66,10 @@ def root(tmp_path, monkeypatch):
     """A project of two notebooks with a finished run, and with what an earlier run published."""
     monkeypatch.setattr(publish.pages, "write", list)  # of the whole project
     monkeypatch.setattr(publish.pages, "pages", lambda folder: {})
-    with in_project(tmp_path):
-        finished_run(tmp_path)
-        yield tmp_path
+    monkeypatch.setattr(sinkprune_companion, "DATA", tmp_path / "nowhere" / "data")  # not the clone's
+    monkeypatch.chdir(tmp_path)
+    finished_run(tmp_path)
+    return tmp_path
 
 
 def test_a_run_replaces_what_was_published(root):
@@ -38,33 +85,36 @@ def test_a_run_replaces_what_was_published(root):
     assert seen(root) == after
 
 
-def altered(file):
-    file.write_text(file.read_text().replace("0.4", "0.5"))
-
-
-def without_digests(file):
+def test_a_figure_without_digests_is_named_and_nothing_is_published(root):
+    file = root / "runs" / PROFILE / "figures" / "01_two" / "curve.json"
     about = json.loads(file.read_text())
     del about["files"]
     file.write_text(json.dumps(about))
-
-
-NOT_WRITTEN = "is not what was written: run the notebook again"
-DAMAGES = [
-    ("figures/01_two/curve.csv", altered, NOT_WRITTEN),
-    ("figures/01_two/curve.json", without_digests, "holds what belongs to none of its figures"),
-    ("records/measured/*.csv", altered, NOT_WRITTEN),
-]
-
-
-@pytest.mark.parametrize(("name", "damage", "said"), DAMAGES)
-def test_a_run_that_is_not_whole_is_named_and_changes_nothing(name, damage, said, root):
-    (file,) = (root / "runs" / PROFILE).glob(name)
-    damage(file)
     before = seen(root)
-    with pytest.raises((ValueError, OSError)) as error:
+    with pytest.raises(ValueError, match=r"01_two holds what belongs to none of its figures: .*curve\.json"):
         publish.publish(PROFILE)
-    assert said in str(error.value) and file.stem in str(error.value)
     assert seen(root) == before
+
+
+def test_a_file_that_is_gone_or_damaged_is_named_and_nothing_is_published(root, tmp_path_factory):
+    sound = shutil.copytree(root, tmp_path_factory.mktemp("sound") / "root")
+    rng = random.Random(0)
+    cases = []
+    for file in sorted((sound / "runs").rglob("*")):
+        if not file.is_file() or "benchmarks" in file.parts:  # what a job took is no result
+            continue
+        flips = 2 if file.suffix in (".csv", ".png", ".pdf") else 0  # others have no digest
+        damages = [("gone", None), *spoiled_bytes(file.read_bytes(), rng, flips, cuts=1)]
+        cases += [(file.relative_to(sound), *damage) for damage in damages]
+    for name, done, damaged in cases:
+        shutil.rmtree(root / "runs")
+        shutil.copytree(sound / "runs", root / "runs")
+        (root / name).unlink() if damaged is None else (root / name).write_bytes(damaged)
+        before = seen(root)
+        with pytest.raises((ValueError, OSError)) as refused:
+            publish.publish(PROFILE)
+        assert any(part in str(refused.value) for part in (name.name, name.stem, *NAMES)), (name, done)
+        assert seen(root) == before, (name, done)
 
 
 def test_the_claims_are_those_of_the_findings(root):

@@ -1,10 +1,12 @@
 """The archive gives a run's records back byte for byte, and refuses what is not whole before it writes."""
 
+import random
 import shutil
 import tarfile
 
 import pandas as pd
 import pytest
+from hostile.fuzz import spoiled_bytes
 
 from sinkprune_companion.run import profiles, record_archive, records
 from sinkprune_companion.run.records import Run
@@ -48,6 +50,17 @@ def test_records_come_back_byte_for_byte_and_nothing_is_measured_again(root):
     assert record_archive.unpack("p") == 0 and not record_archive.restored("p")
     measure(calls)
     assert len(calls) == 1
+
+
+def test_a_damaged_archive_is_refused_before_a_file_is_written(root):
+    run = measure([])
+    file = record_archive.pack("p")
+    shutil.rmtree(run.records)
+    for done, damaged in spoiled_bytes(file.read_bytes(), random.Random(0), flips=20, cuts=10):
+        file.write_bytes(damaged)
+        with pytest.raises((ValueError, OSError), match=file.name):
+            record_archive.unpack("p")
+        assert not run.records.exists(), done
 
 
 def test_what_is_no_archive_of_records_is_refused_before_a_file_is_written(root):

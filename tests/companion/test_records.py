@@ -2,16 +2,21 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+from hostile.fuzz import flip
 
 from sinkprune_companion.figures import figures
 from sinkprune_companion.run import records
+from sinkprune_companion.run.provenance import environment
 from sinkprune_companion.run.records import Run
+from sinkprune_core.files import PACKAGE
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 
@@ -113,7 +118,11 @@ def spoil(file) -> None:
     file.with_suffix(".json").write_text("{")
 
 
-@pytest.mark.parametrize("damage", [cut, forget, spoil])
+def nest(file) -> None:
+    file.with_suffix(".json").write_text("[" * 100_000)
+
+
+@pytest.mark.parametrize("damage", [cut, flip, forget, spoil, nest])
 def test_a_record_that_is_not_what_was_written_is_computed_anew_with_a_warning(run, damage):
     measured = Measured([])
     first = run.record("r", measured, seed=0)
@@ -177,3 +186,19 @@ def test_figures_are_the_same_to_the_byte_and_carry_their_data_and_origin(run):
     assert about["files"] == digests
     assert plt.get_fignums() == [], "no figure stays open"
     assert (about["caption"], about["parameters"]) == ("a caption", {"sparsity": 0.5})
+
+
+# where they come from
+
+
+def test_the_environment_names_versions_and_the_commit():
+    named = environment()
+    assert named["versions"]["torch"]
+    assert named["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    git = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=PACKAGE, capture_output=True, text=True, check=False
+    )
+    if git.returncode == 0:
+        assert named["git_commit"].removesuffix("-dirty") == git.stdout.strip()
+    else:
+        assert named["git_commit"] is None

@@ -1,5 +1,8 @@
-"""Tables of sinks that are kept without their traces."""
+"""Tables of sinks that are kept without their traces, and differences of their statistics."""
 
+import math
+
+import pandas as pd
 import pytest
 import torch
 
@@ -46,3 +49,19 @@ def test_the_first_prompts_are_traced_as_among_all(continued):
         first, every = continued(kind).trace(first=2), continued(kind).trace()
         assert torch.equal(first.final_BK, every.final_BK[:2])
         torch.testing.assert_close(first.layers_BSLK, every.layers_BSLK[:2])
+
+
+def test_differences_are_paired_by_prompt_and_average_over_what_else_there_is():
+    rows = []
+    for prompt, base in enumerate((1.0, 5.0, 9.0)):
+        for layer in (0, 1):
+            rows.append({"prompt": prompt, "kind": "diffusion", "layer": layer, "value": base + 2 + layer})
+            rows.append({"prompt": prompt, "kind": "autoregressive", "layer": layer, "value": base})
+    frame = pd.DataFrame(rows)
+    found = sink_measures.difference(frame, "value")
+    assert (found.value, found.low, found.high, found.units) == (2.5, 2.5, 2.5, 3)
+    frame.loc[frame.prompt == 2, "value"] = math.nan
+    assert sink_measures.difference(frame, "value").units == 2
+    frame.loc[frame.prompt == 1, "value"] = math.nan
+    assert sink_measures.difference(frame, "value") is None, "one prompt has no interval"
+    assert sink_measures.difference(frame[frame.kind == "diffusion"], "value") is None

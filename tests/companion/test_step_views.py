@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from sinkprune_companion.figures import step_views
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.sinks.trace import trace
+from sinkprune_core import Sampler, trace
 
 SAMPLER = Sampler(length=14, steps=7, block=None)
 PROMPT = 5

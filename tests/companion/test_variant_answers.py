@@ -1,16 +1,18 @@
 """Accuracy of variants, paired by item: against counts by hand, on a real tiny model."""
 
+from itertools import product
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from sinkprune_companion.experiments import variant_answers as module
 from sinkprune_companion.experiments.pruning_findings import accuracy_findings
-from sinkprune_companion.experiments.variant_answers import points, variant_answers
+from sinkprune_companion.experiments.variant_answers import margins, points, share_of_damage, variant_answers
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.harness.public_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core import Calibration, preset
 
 
 def answers_of(variant: str, seed: int, right: list[bool], tokens: int = 10) -> pd.DataFrame:
@@ -94,3 +96,49 @@ def test_a_bound_that_is_zero_but_for_rounding_is_zero():
     by_pair["value"] = by_pair.value + by_pair.variant.map({"paper": -1e-13}).fillna(0)
     found = accuracy_findings(by_pair, [0.5])["accuracy_suite_paper_minus_wanda_50"]
     assert (found.value, found.low, found.high) == (0, 0, 0)
+
+
+# margins in shares of the damage
+
+
+DAMAGE = {"suite": 2.0, "blimp": 0.5}  # nats that `wanda` costs
+GAIN = {"suite": 0.2, "blimp": 0.1}  # nats that `paper` gives back
+PAIRS = {"suite": 6, "blimp": 4}
+
+
+def made_up_answers(draws: int = 3) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = []
+    for benchmark, pairs in PAIRS.items():
+        easy = rng.normal(3, 1, (pairs, 2))
+        for variant, cost in (("dense", 0), ("wanda", DAMAGE[benchmark]), ("paper", None)):
+            cost = DAMAGE[benchmark] - GAIN[benchmark] if cost is None else cost
+            is_dense = variant == "dense"
+            place = {"pattern": "dense", "sparsity": 0.0, "calibration_tokens": 0}
+            if not is_dense:
+                place = {"pattern": "unstructured", "sparsity": 0.5, "calibration_tokens": 100}
+            named = {"benchmark": benchmark, "variant": variant, "group": "g", **place}
+            for seed, pair, item in product(range(1 if is_dense else draws), range(pairs), range(2)):
+                rows.append({**named, "seed": seed, "pair": pair, "margin": easy[pair, item] - cost})
+    return pd.DataFrame(rows)
+
+
+def sides(*variants: str) -> list[dict]:
+    place = {"pattern": "unstructured", "sparsity": 0.5}
+    dense = {"variant": "dense", "pattern": "dense", "sparsity": 0.0}
+    return [*({"variant": variant, **place} for variant in variants), dense]
+
+
+def test_a_gain_is_a_share_of_the_damage_of_its_benchmark_and_pairs_count_alike():
+    estimate = share_of_damage(margins(made_up_answers()), *sides("paper", "wanda"))
+    shares = [GAIN[name] / DAMAGE[name] for name, pairs in PAIRS.items() for _ in range(pairs)]
+    assert estimate.value == pytest.approx(np.mean(shares))
+    assert estimate.units == sum(PAIRS.values())
+    assert estimate.margin == pytest.approx(share_that_matters())
+
+
+def test_benchmarks_on_unequal_draws_are_refused():
+    table = made_up_answers()
+    fewer = table[(table.benchmark == "suite") | (table.seed < 2)]
+    with pytest.raises(ValueError, match=r"answered on \[2, 3\] calibration draws"):
+        share_of_damage(margins(fewer), *sides("paper", "wanda"))

@@ -4,9 +4,7 @@ import pytest
 import torch
 
 from sinkprune_companion.experiments import compute
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core import Calibration, preset, prune
 from sinkprune_core.pruning.shrink import shrink
 
 

@@ -1,15 +1,11 @@
 """Decoding left to right, and what it shares with denoising: padding, names of rows, early ends, refusals."""
 
-from dataclasses import replace
-
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
-from sinkprune_core.models.language_model import LanguageModel, set_direction
 from sinkprune_core.seeds import generator
 
 
@@ -39,23 +35,10 @@ def test_each_kind_has_its_own_generator(tiny_ar, tiny_dlm, make_ids):
         decode(tiny_dlm, make_ids(1, 3), 2)
 
 
-def tiny_gpt2(like) -> LanguageModel:
-    """Return a tiny model with learned positions, of the kind of `like`: it shows where positions begin."""
-    torch.manual_seed(0)
-    model = (
-        GPT2LMHeadModel(
-            GPT2Config(vocab_size=72, n_positions=64, n_embd=32, n_layer=2, n_head=4, initializer_range=0.4)
-        )
-        .eval()
-        .requires_grad_(False)
-    )
-    return replace(like, model=set_direction(model, causal=not like.is_diffusion))
-
-
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
-def test_rows_of_unequal_length_are_padded_without_a_trace(tiny_dlm, tiny_ar, make_ids, positions):
-    if positions == "learned":
-        tiny_dlm, tiny_ar = tiny_gpt2(tiny_dlm), tiny_gpt2(tiny_ar)
+def test_rows_of_unequal_length_are_padded_without_a_trace(make_family, make_ids, positions):
+    family = "gpt2" if positions == "learned" else "llama-gqa"  # learned ones show where positions begin
+    tiny_dlm, tiny_ar = (make_family(family, kind) for kind in ("diffusion", "autoregressive"))
     prompts = [make_ids(1, length, seed=length)[0] for length in (7, 2, 5)]
     padded_BT, mask_BT = torch.full((3, 7), MASK_TOKEN_ID), torch.zeros(3, 7, dtype=torch.long)
     for row, prompt in enumerate(prompts):

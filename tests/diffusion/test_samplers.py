@@ -26,14 +26,11 @@ def test_reveals_agree_with_a_naive_count_and_sum_to_the_length(blocks, width, p
         assert sum(counts[block * per_block : (block + 1) * per_block]) == width
 
 
-def test_the_published_samplers():
+def test_the_published_samplers_and_schedules():
     assert SAMPLERS["llada"].reveals() == [1] * 128
     assert sum(SAMPLERS["dream"].reveals()) == 512
     assert SAMPLERS["dream"].order == "entropy"
     assert SAMPLERS["dream"].top_p == 0.95
-
-
-def test_the_published_schedules():
     assert LLADA_SAMPLER.reveals() == [2] * 48
     assert DREAM_SAMPLER.blocks == 1 and sum(DREAM_SAMPLER.reveals()) == 96
     assert Sampler(5, 3, None).reveals() == [2, 2, 1]

@@ -1,17 +1,10 @@
-"""Paired comparisons of two models: differences by hand, and another verdict for another margin."""
+"""Paired comparisons of two models: differences by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.comparison import (
-    difference,
-    flips,
-    outcome,
-    paired,
-    paired_items,
-)
-from sinkprune_core.evaluation.intervals import Estimate
+from sinkprune_companion.experiments.comparison import difference, flips, paired, paired_items
 
 
 def texts(values) -> pd.DataFrame:
@@ -29,10 +22,6 @@ def answers(correct: list[bool]) -> pd.DataFrame:
     return pd.DataFrame(
         {"group": np.where(np.arange(count) < count // 2, "a", "b"), "pair": pair, "correct": correct}
     )
-
-
-def estimate(low: float, high: float, units: int = 100) -> Estimate:
-    return Estimate((low + high) / 2, low, high, units, "by hand")
 
 
 def test_nats_are_paired_by_sequence():
@@ -65,9 +54,3 @@ def test_accuracy_is_paired_by_item_and_a_pair_is_one_unit():
     assert flips(items) == {"only_a": 2, "only_b": 2, "both": 2, "neither": 2}
     with pytest.raises(ValueError, match="not the same group, pair, item"):
         paired_items(a, b[:6])
-
-
-def test_another_margin_is_another_verdict():
-    change = estimate(-0.01, 0.06)
-    assert outcome(change, 0.1) == "no difference that matters"
-    assert outcome(change, 0.02).startswith("undecided")

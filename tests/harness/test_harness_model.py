@@ -10,8 +10,7 @@ from lm_eval.models.huggingface import HFLM
 from tiny_tasks import DOCS, TASKS
 
 from sinkprune_companion.harness.harness_model import HarnessModel
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import generate
+from sinkprune_core import Sampler, generate
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol
 
@@ -28,10 +27,6 @@ def likelihoods(model: HarnessModel, *arguments) -> list[float]:
 
 def requests(*arguments) -> list[Instance]:
     return [Instance("loglikelihood", {}, args, index) for index, args in enumerate(arguments)]
-
-
-def pair_of(lm, context: str, target: str) -> tuple[torch.Tensor, torch.Tensor]:
-    return lm.encode(context), lm.encode(target)
 
 
 # an autoregressive model answers what the harness's own model answers
@@ -87,7 +82,7 @@ def test_likelihoods_are_those_of_the_protocol(tiny_dlm, settings, how):
     asked = [(doc["text"], " " + choice) for doc in DOCS for choice in doc["choices"]]
     answers = HarnessModel(tiny_dlm, **settings).loglikelihood(requests(*asked))
     values = [value for value, _ in answers]
-    pairs = [pair_of(tiny_dlm, *pair) for pair in asked]
+    pairs = [tuple(map(tiny_dlm.encode, pair)) for pair in asked]
     frame = log_likelihood(tiny_dlm, pairs, how, settings.get("seed", 0))
     assert values == pytest.approx(frame.groupby("sequence").value.mean().tolist(), rel=1e-4)
     assert not any(greedy for _, greedy in answers)

@@ -183,13 +183,13 @@ def half_output(folder: Path, expected: dict) -> str:
 
 
 def ends_well(
-    server: Server, folder: Path, way: str, expected: dict, defect: str = "", seen: Path | None = None
+    server: Server, folder: Path, way: str, expected: dict, is_flushed: bool = True, seen: Path | None = None
 ) -> tuple[str, str]:
     """Run the same command again: return whether it came to the same bits, and what went wrong.
 
     `seen` is where the folder lies for this process, if elsewhere.
     """
-    again = server.run(folder, command(way), Trouble(defect=defect))
+    again = server.run(folder, command(way), Trouble(is_flushed=is_flushed))
     folder = seen or folder
     if again.status == 0:
         if made(folder) != expected:

@@ -1,21 +1,16 @@
-"""Conditions of a machine under which commands run: a memory limit, a clock that jumps, places read only.
+"""Conditions of a machine under which commands run: a memory limit, places read only.
 
 Under a memory limit and on a place that is read only, a command does its work or ends in one sentence, and
-the same command ends well afterwards. A clock changes nothing.
+the same command ends well afterwards.
 """
 
-import os
-import random
 import shutil
 from pathlib import Path
 
-from hostile.cases import Bench, command, contents, ends_well, half_output, moments
+from hostile.cases import Bench, command, contents, ends_well, half_output
 from hostile.full_disk import mounted_disk
 from hostile.processes import Outcome, Trouble
 from hostile.tally import BROKE, HELD, REFUSED, Tally, is_one_sentence
-
-JUMPS = (1, 60, 86_400, 864_000_000)  # seconds: up to 27 years
-TIMES = (0, 1, 4 * 10**9)  # seconds since 1970 that files are said to be of: long ago, or in the year 2096
 
 
 def under_memory_limits(bench: Bench, tally: Tally, ways: list[str], sizes: list[int]) -> None:
@@ -46,32 +41,6 @@ def _wrong(outcome: Outcome, folder: Path, expected: dict) -> str:
     if outcome.status != 1 or not is_one_sentence(outcome.said):
         return f"status {outcome.status}: {outcome.said[-300:]}"
     return half_output(folder, expected)
-
-
-def with_jumping_clocks(bench: Bench, tally: Tally, ways: list[str], each: int, seed: int = 0) -> None:
-    """Let the clock jump in each way, kill it, and let all files be of another time when it goes on."""
-    rng = random.Random(seed)
-    cases = []
-    for number, way in enumerate(ways):
-        _, events = bench.straight(way)
-        cases += [(way, at, rng.choice(JUMPS), rng.choice(TIMES)) for at in moments(events, each, 5 * number)]
-
-    def one(case: tuple[str, int, int, int]) -> tuple[str, str]:
-        way, at, jump, time = case
-        expected, _ = bench.straight(way)
-        with bench.server() as server, bench.folder() as folder:
-            server.run(folder, command(way), Trouble("kill", at))
-            for file in folder.rglob("*"):
-                os.utime(file, (time, time))
-            outcome = server.run(folder, command(way), Trouble("clock", jump))
-            if outcome.status != 0:
-                return BROKE, f"status {outcome.status}: {outcome.said[-300:]}"
-            if contents(folder / "out") != expected:
-                return BROKE, "another result"
-        return HELD, ""
-
-    for case, (verdict, how) in zip(cases, bench.pool.map(one, cases), strict=True):
-        tally.add("clocks that jump", ", ".join(map(str, case)), verdict, how)
 
 
 def in_places_read_only(bench: Bench, tally: Tally, ways: list[str]) -> None:

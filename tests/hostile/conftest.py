@@ -6,9 +6,8 @@ the other tests.
 """
 
 import pytest
-from hostile import report
 from hostile.cases import Bench
-from hostile.tally import Tally
+from hostile.tally import Tally, write
 
 SERVERS = 2
 PASSED = pytest.StashKey[bool]()  # of a test
@@ -44,7 +43,7 @@ def tally(request):
         return  # it was stopped, or went wrong otherwise
     counted.join(own)
     if request.config.getoption("--record"):
-        report.write(counted)
+        write(counted)
 
 
 def pytest_terminal_summary(terminalreporter):

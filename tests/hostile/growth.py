@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from hostile.processes import OWN
 from hostile.tally import BROKE, HELD, Tally
 
-TESTS = Path(__file__).resolve().parents[1]
 WARM = 0.3  # share of all jobs after which everything is imported and cached
 SLACK = 8 << 20  # bytes by which the rest may differ: what the allocator and the interpreter keep
 GROUP = "jobs in one process, without growth of memory"
@@ -16,14 +16,8 @@ GROUP = "jobs in one process, without growth of memory"
 
 def many_jobs(tally: Tally, jobs: int) -> None:
     """Run some jobs one after the other, and count those after which it holds no more than before."""
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent))),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "HF_HUB_OFFLINE": "1",
-    }
     command = [sys.executable, "-W", "ignore", "-m", "hostile.growth", str(jobs)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=os.environ | OWN, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     held = json.loads(done.stdout.splitlines()[-1])
     first = int(WARM * jobs)

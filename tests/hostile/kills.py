@@ -8,9 +8,6 @@ from hostile.cases import OTHERS, Bench, command, ends_well, half_output, moment
 from hostile.processes import Trouble
 from hostile.tally import BROKE, Tally
 
-DAMAGES = ("remove", "empty", "cut", "flip", "zeros")
-
-
 GROUPS = {"kill": "kills at file events", "power": "power failures at file events"}
 
 
@@ -23,7 +20,7 @@ def at_events(bench: Bench, tally: Tally, ways: list[str], each: int, kind: str)
     at_moments(bench, tally, cases, kind)
 
 
-def at_moments(bench: Bench, tally: Tally, cases: list[tuple[str, int]], kind: str, defect: str = "") -> None:
+def at_moments(bench: Bench, tally: Tally, cases: list[tuple], kind: str, is_flushed: bool = True) -> None:
     """Kill a way before one of its file events, for each of the cases (way, number of the event)."""
     group = GROUPS[kind]
 
@@ -31,13 +28,13 @@ def at_moments(bench: Bench, tally: Tally, cases: list[tuple[str, int]], kind: s
         way, at = case
         expected, _ = bench.straight(way)
         with bench.server() as server, bench.folder() as folder:
-            outcome = server.run(folder, command(way), Trouble(kind, at, defect))
+            outcome = server.run(folder, command(way), Trouble(kind, at, is_flushed))
             if outcome.status == 0 and outcome.events < at:
                 return None  # this run had an event less, and ended before: nothing was done to it
             if not was_killed(outcome):
                 return BROKE, f"it was not killed: status {outcome.status}: {outcome.said[-300:]}"
             wrong = half_output(folder, expected)
-            return (BROKE, wrong) if wrong else ends_well(server, folder, way, expected, defect)
+            return (BROKE, wrong) if wrong else ends_well(server, folder, way, expected, is_flushed)
 
     for case, found in zip(cases, bench.pool.map(one, cases), strict=True):
         if found is not None:
@@ -50,9 +47,9 @@ def finds_what_is_not_flushed(bench: Bench, way: str, last: int) -> bool:
     Without flushes there are fewer events: they are counted first.
     """
     with bench.server() as server, bench.folder() as folder:
-        events = server.run(folder, command(way), Trouble(defect="no flush")).events
+        events = server.run(folder, command(way), Trouble(is_flushed=False)).events
     tally = Tally()
-    at_moments(bench, tally, [(way, at) for at in range(events - last, events)], "power", "no flush")
+    at_moments(bench, tally, [(way, at) for at in range(events - last, events)], "power", is_flushed=False)
     broken = tally.broken.get(GROUPS["power"], [])
     return any("not whole" in how or "another result" in how for how in broken)
 

@@ -23,11 +23,8 @@ from pathlib import Path
 import torch
 from sinkprune_companion.figures import figures
 from sinkprune_companion.run.parameters import start
-from sinkprune_core.diffusion.samplers import Sampler
+from sinkprune_core import Sampler, Trace, load, nelbo, trace
 from sinkprune_core.evaluation.intervals import interval
-from sinkprune_core.evaluation.likelihood import nelbo
-from sinkprune_core.models.loading import load
-from sinkprune_core.sinks.trace import Trace, trace
 
 run = start("study", globals())
 lm = load(model)

@@ -6,7 +6,7 @@ import threading
 import time
 
 from hostile.cases import ALL_WAYS, Bench, command, contents, left_over
-from hostile.processes import Outcome, Server, Trouble
+from hostile.processes import Outcome, Server
 from hostile.tally import BROKE, HELD, REFUSED, Tally
 
 HOLDER = r"process \d+ on .+ since .+|another process that has just begun"
@@ -14,7 +14,7 @@ IN_USE = re.compile(rf"error: .+ is in use by ({HOLDER}): ")
 KINDS = ("one output", "one output, two work folders", "one work folder")
 
 
-def at_random(bench: Bench, tally: Tally, pairs: int, seed: int = 0, defect: str = "") -> None:
+def at_random(bench: Bench, tally: Tally, pairs: int, seed: int = 0) -> None:
     """Start the second process of each pair a random time after the first one."""
     rng = random.Random(seed)
     ways = list(ALL_WAYS)
@@ -34,7 +34,7 @@ def at_random(bench: Bench, tally: Tally, pairs: int, seed: int = 0, defect: str
                 arguments = [[*each, "--work", work] for each, work in zip(arguments, works, strict=True)]
             if kind == KINDS[2]:
                 arguments[1][arguments[1].index("--out") + 1] = "other"
-            outcomes = _both(first, second, folder, arguments, after, defect)
+            outcomes = _both(first, second, folder, arguments, after)
             expected, _ = bench.straight(way)
             return _verdict(kind, folder, outcomes, expected)
 
@@ -44,27 +44,15 @@ def at_random(bench: Bench, tally: Tally, pairs: int, seed: int = 0, defect: str
             tally.add("pairs of processes", ", ".join(map(str, case)), verdict, how)
 
 
-def finds_missing_locks(bench: Bench, tries: int) -> bool:
-    """Return whether one of some pairs of processes shows that nobody holds anything."""
-    for seed in range(tries):
-        tally = Tally()
-        at_random(bench, tally, 1, seed, defect="no locks")
-        if tally.broken:
-            return True
-    return False
-
-
 def _starts(cases: list, bench: Bench) -> range:
     return range(0, len(cases), len(bench.servers) // 2)
 
 
-def _both(
-    first: Server, second: Server, folder, arguments: list[list], after: float, defect: str
-) -> list[Outcome]:
+def _both(first: Server, second: Server, folder, arguments: list[list], after: float) -> list[Outcome]:
     outcomes: list[Outcome | None] = [None, None]
 
     def run(index: int, server: Server) -> None:
-        outcomes[index] = server.run(folder, arguments[index], Trouble(defect=defect))
+        outcomes[index] = server.run(folder, arguments[index])
 
     thread = threading.Thread(target=run, args=(0, first))
     thread.start()

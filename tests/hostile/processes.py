@@ -8,7 +8,6 @@ removed, or a folder made or removed, below the folder of the case.
 import atexit
 import ctypes
 import errno
-import itertools
 import json
 import os
 import resource
@@ -17,13 +16,21 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parents[1]
+OWN = {  # what a process of its own needs of its environment
+    "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent))),
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "HF_HUB_OFFLINE": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUNBUFFERED": "1",  # what is said stays in order
+    "MPLBACKEND": "agg",
+}
 KILLED = 77  # exit status of a process that ended at its event
 SECONDS = 300  # no command takes longer
 AUDITED = ("open", "os.rename", "os.link", "os.mkdir", "os.remove", "os.rmdir")
@@ -38,9 +45,9 @@ class Trouble:
     kind: str = "count"
     """`count`: nothing; `kill`: it ends before an event; `power`: so, and what was not flushed is lost;
     `full`: from an event on the disk is full; `limit`: no file may grow beyond `at` bytes; `memory`: it may
-    map `at` bytes more; `clock`: the time of day jumps by up to `at` seconds, forth and back."""
-    at: int = 0  # number of the event, bytes, or seconds
-    defect: str = ""  # a defect put in on purpose: a name of DEFECTS
+    map `at` bytes more."""
+    at: int = 0  # number of the event, or bytes
+    is_flushed: bool = True  # False: a defect put in on purpose, which the harness must find
 
 
 @dataclass(frozen=True)
@@ -56,19 +63,10 @@ class Server:
     """A process that forks commands, one at a time. `prefix` is a command line to start it with."""
 
     def __init__(self, prefix: tuple[str, ...] = ()):
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join((str(TESTS), str(TESTS.parent))),
-            "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "",
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONUNBUFFERED": "1",  # what is said stays in order
-            "MPLBACKEND": "agg",
-        }
         self.notes = tempfile.TemporaryDirectory()  # no case may fill this disk
         command = [*prefix, sys.executable, "-m", "hostile.processes", self.notes.name]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | OWN
         )
         self.lock = threading.Lock()
 
@@ -182,8 +180,10 @@ def _in_child(order: dict, said: Path, counted: Path) -> None:
         os.dup2(log, 2)
         os.chdir(order["folder"])
         trouble = Trouble(**order["trouble"])
-        if trouble.defect:
-            DEFECTS[trouble.defect]()
+        if not trouble.is_flushed:
+            from sinkprune_core import files
+
+            files.flush_one = lambda path: None
         with _Events(Path(order["folder"]), trouble).counted(counted):
             status = _run(order["arguments"])
         atexit._run_exitfuncs()  # as at the end of a process of its own: os._exit leaves them out
@@ -224,8 +224,6 @@ class _Events:
 
         if self.trouble.kind == "limit":
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.trouble.at, self.trouble.at))
-        if self.trouble.kind == "clock":
-            _let_the_clock_jump(self.trouble.at)
         sys.addaudithook(self._audit)
         os.fsync = self._around(os.fsync, "flush", after=self._note_flushed)
         os.posix_fallocate = self._around(os.posix_fallocate, "allocate")
@@ -292,14 +290,6 @@ class _Events:
                 os.truncate(file, os.path.getsize(file) // 2)
 
 
-def _let_the_clock_jump(seconds: int) -> None:
-    """Let every look at the time of day find another jump; durations stay what they are."""
-    now, now_ns = time.time, time.time_ns
-    jumps = itertools.cycle((0, seconds, -seconds, 1, seconds // 3, -1))
-    time.time = lambda: now() + next(jumps)
-    time.time_ns = lambda: now_ns() + next(jumps) * 10**9
-
-
 def _files(folder: str) -> list[str]:
     found = []
     for parent, _, names in os.walk(folder):
@@ -314,33 +304,6 @@ def _inodes(folder: str) -> set[int]:
             found.add(os.stat(file).st_ino)
     return found
 
-
-# defects put in on purpose: the harness must find them
-
-
-def _no_flush() -> None:
-    """Nothing is flushed."""
-    from sinkprune_core import files
-
-    files.flush_one = lambda path: None
-
-
-def _no_locks() -> None:
-    """Nobody holds anything."""
-    from sinkprune_companion.cli import prune_output
-    from sinkprune_core.pruning import engine
-
-    @contextmanager
-    def free(path):
-        yield
-
-    prune_output.held = engine.held = free
-
-
-DEFECTS = {
-    "no flush": _no_flush,
-    "no locks": _no_locks,
-}
 
 if __name__ == "__main__":
     serve(Path(sys.argv[1]))

@@ -4,8 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import jupytext
-from notebook_cells import MODELS, NOTEBOOKS, run_cells
+from notebook_cells import MODELS, parameters_cell, run_cells
 
 from sinkprune_companion.run import parameters
 
@@ -14,12 +13,6 @@ TOGETHER = {
     "07_robustness": {"own_noise": [False], "other_draws": [1], "archives": [""], "sparsities": [0.5]}
 }  # what depends on other parameters; a notebook's first cell compares them
 NAMED = ("profile", "device", "dtype")  # they stay as they are
-
-
-def cells_of(name: str) -> list[str]:
-    """Return the parameters cell of a notebook, in a list."""
-    read = jupytext.read(NOTEBOOKS / f"{name}.py").cells
-    return [cell.source for cell in read if "parameters" in cell.metadata.get("tags", [])]
 
 
 def is_taken(notebook: str, name: str, annotation: str, value: object) -> bool:
@@ -50,7 +43,7 @@ def candidates(annotation: str, default: object) -> Iterator[object]:
 
 def smallest(notebook: str) -> dict[str, object]:
     """Return the smallest value of every parameter that the check of a notebook takes."""
-    source = cells_of(notebook)
+    source = [parameters_cell(notebook)]
     annotations, defaults = parameters.declared(source), parameters.defaults(source)
     values = {}
     for name, annotation in annotations.items():

@@ -1,8 +1,9 @@
-"""Commands that are killed, lose power, find the disk full, or share their places: nothing is lost."""
+"""Commands that are killed, lose power, find the disk full, or share their places; bad files of models."""
 
 import pytest
-from hostile import conditions, full_disk, growth, kills, pairs, smallest
+from hostile import conditions, full_disk, fuzz, growth, kills, pairs, smallest
 from hostile.cases import ALL_WAYS, NOTEBOOKS, OTHERS
+from hostile.fuzz_models import GROUPS
 from hostile.tally import BROKE, HELD
 from notebook_cells import TINY, save_tiny_pair
 
@@ -62,11 +63,6 @@ def test_memory_limits(bench, tally, way):
     assert not tally.broken
 
 
-def test_clocks_that_jump(bench, tally):
-    conditions.with_jumping_clocks(bench, tally, PRUNING, each=3)
-    assert not tally.broken
-
-
 @mounts
 def test_places_read_only(bench, tally):
     conditions.in_places_read_only(bench, tally, ["sequential", "dense, streamed", *OTHERS])
@@ -94,3 +90,11 @@ def test_notebooks_run_on_the_smallest_values_that_they_take(name, tiny_pair, ta
         verdict, how = BROKE, f"{type(error).__name__}: {error}"
     tally.add("notebooks on their smallest values", name, verdict, how)
     assert not tally.broken
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_bad_files_of_models(group, tally, tmp_path, monkeypatch):
+    monkeypatch.setenv("SINKPRUNE_CACHE", str(tmp_path / "own-cache"))
+    cases, _ = GROUPS[group]
+    fuzz.run(tally, group, cases(tmp_path))
+    assert not tally.broken.get(group)

@@ -1,4 +1,4 @@
-"""What no native class can express is refused; SMDM's published sizes are known."""
+"""What no native class can express is refused; the table of models counts what was published."""
 
 from dataclasses import replace
 
@@ -8,6 +8,7 @@ from families import edit, outputs, reference, some_ids
 from random_models.cases import CASES
 from random_models.writing import write
 
+from sinkprune_core.models.catalog import MODELS, REFUSED
 from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import FormatError
 
@@ -39,3 +40,32 @@ def test_a_published_size_of_smdm_needs_no_configuration(tmp_path):
     lm, ids_BT = load(tmp_path / "smdm"), some_ids(CASES["smdm"])
     expected_TV = reference(parts, shape, ids_BT[0])
     torch.testing.assert_close(outputs(lm, ids_BT, 72), expected_TV, atol=2e-4, rtol=1e-4)
+
+
+# the table of models
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_table_counts_parameters_as_the_published_shapes_do(name):
+    shape = MODELS[name].shape
+    V, D, F, layers = shape.vocabulary, shape.width, shape.mlp, shape.layers
+    H, G, E = shape.heads, shape.groups, shape.head_width
+    if MODELS[name].native == "GPT2LMHeadModel":
+        count = V * D + 1024 * D + layers * (4 * D * D + 2 * D * F + 9 * D + F) + 2 * D
+    else:
+        block = 2 * H * E * D + 2 * G * E * D + 3 * D * F + 2 * D
+        if MODELS[name].native == "Qwen2ForCausalLM":
+            block += (H + 2 * G) * E
+        if MODELS[name].native == "Qwen3ForCausalLM":
+            block += 2 * E
+        count = V * D * (1 if shape.tied else 2) + layers * block + D
+    assert MODELS[name].parameters == count
+    assert MODELS[name].bytes == count * {"float32": 4, "bfloat16": 2, "float16": 2}[MODELS[name].stored]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_is_not_covered_says_why(name):
+    for spelled in (name, f"{name}@main"):
+        with pytest.raises(ValueError, match=f"{name} is not covered: it") as caught:
+            load(spelled)
+        assert REFUSED[name] in str(caught.value)

@@ -6,6 +6,7 @@ import stat
 import pytest
 import torch
 from families import edit
+from hostile.fuzz import flip
 from safetensors.torch import load_file, save_file
 
 from sinkprune_core.models.adapters import merge_adapter
@@ -13,12 +14,6 @@ from sinkprune_core.models.loading import load
 from sinkprune_core.models.weight_files import INDEX, FormatError, read_json
 
 MODEL = "model.safetensors"
-
-
-def flip(file, place: int = -3) -> None:
-    data = bytearray(file.read_bytes())
-    data[place] ^= 1
-    file.write_bytes(data)
 
 
 @pytest.mark.parametrize("name", [MODEL, "tokenizer.json"])
@@ -29,7 +24,7 @@ def test_a_saved_file_with_one_bit_flipped_is_refused(saved, name):
 
 
 def test_a_saved_model_that_was_changed_on_purpose_loads_without_its_digests(saved):
-    flip(saved / MODEL)
+    flip(saved / MODEL, -3)
     edit(saved, "sinkprune.json", drop=("sha256",))
     load(saved)
 
@@ -50,6 +45,13 @@ def test_files_of_a_saved_model_have_ordinary_modes(saved, tmp_path):
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps=-1e-05: it must be a number from"),
         ({"rope_scaling": {"rope_type": "yarn"}}, "Missing required keys .*factor"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "factor=0: it must be a number"),
+        ({"rope_scaling": {"rope_type": 3}}, "KeyError: 3"),
+        ({"rope_scaling": {"type": "dynamic"}}, "rope"),
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": -1.0}}, "factor=-1.0: it must be"),
+        (
+            {"rope_parameters": {"rope_type": "longrope", "short_factor": [], "long_factor": []}},
+            "makes no model",
+        ),
     ],
 )
 def test_a_configuration_with_a_wrong_value_is_refused(fresh, values, said):
@@ -113,7 +115,7 @@ def test_a_gpu_that_is_not_here_is_a_sentence(saved, device):
 @pytest.fixture
 def adapter(saved, tmp_path):
     """A base, and the folder of an adapter of it."""
-    from hostile.tiny import adapter_of
+    from hostile.fuzz_models import adapter_of
 
     return saved, adapter_of(saved, tmp_path / "adapter")
 

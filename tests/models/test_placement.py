@@ -9,17 +9,23 @@ import torch
 from random_models.cases import CASES
 from transformers import AutoModelForCausalLM
 
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.models.loading import language_model, load
+from sinkprune_core import (
+    Calibration,
+    Recipe,
+    Sampler,
+    generate,
+    load,
+    preset,
+    prune,
+    score,
+    trace,
+    weights_kept,
+)
+from sinkprune_core.diffusion.sampling import decode
+from sinkprune_core.models.loading import language_model, open_checkpoint
 from sinkprune_core.models.placement import place
 from sinkprune_core.models.reader import Checkpoint
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import preset
-from sinkprune_core.sinks.trace import trace
+from sinkprune_core.models.streaming import stream
 
 pytestmark = pytest.mark.slow
 
@@ -70,18 +76,6 @@ def test_a_spread_model_does_all_that_another_does(name, folder, tmp_path):
     assert torch.equal(stock(text_NT, use_cache=False).logits, lm.model(text_NT, use_cache=False).logits)
 
 
-def skeleton(folder):
-    checkpoint = Checkpoint(folder)
-    return language_model(checkpoint, checkpoint.skeleton())
-
-
-def refuse(folder, device_map, error, said) -> None:
-    lm = skeleton(folder)
-    with pytest.raises(error, match=said) as caught:
-        place(lm.model, lm.blocks_name, device_map, torch.float32)
-    assert "\n" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ("device_map", "said"),
     [
@@ -99,4 +93,31 @@ def refuse(folder, device_map, error, said) -> None:
 )
 def test_a_bad_map_is_one_error_before_any_weight_is_read(device_map, said, folder, monkeypatch):
     monkeypatch.setattr(Checkpoint, "tensor", lambda *args: pytest.fail("read a weight"))
-    refuse(folder("llada"), device_map, ValueError, said)
+    checkpoint = Checkpoint(folder("llada"))
+    lm = language_model(checkpoint, checkpoint.skeleton())
+    with pytest.raises(ValueError, match=said) as caught:
+        place(lm.model, lm.blocks_name, device_map, torch.float32)
+    assert "\n" not in str(caught.value)
+
+
+# streamed: that any recipe prunes such a model alike is a property in pruning/test_valid_recipes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_streamed_model_saves_what_stock_transformers_reads(name, folder, tmp_path):
+    lm, streamed = load(folder(name)), stream(open_checkpoint(folder(name)), "streamed", torch.float32)
+    for model, work in ((lm, None), (streamed, tmp_path / "work")):
+        prune(model, Recipe("magnitude"), progress=False, work=work)
+    out = streamed.save(tmp_path / "out", note="kept")
+    again = load(out)
+    ids_BT = torch.randint(21, 66, (4, 20), generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        again.model(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits
+    )
+    stock = AutoModelForCausalLM.from_pretrained(out)
+    assert all(torch.equal(value, again.model.state_dict()[key]) for key, value in stock.state_dict().items())
+    assert again.kind == lm.kind
+    assert again.mask_token_id == lm.mask_token_id
+    assert again.logits_shifted == lm.logits_shifted
+    with pytest.raises(FileExistsError, match="exists: choose another name"):
+        streamed.save(out)

@@ -9,15 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.harness.benchmarks import evaluate_named
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.evaluation.likelihood import nelbo, nll
+from sinkprune_core import Calibration, Sampler, generate, load, nelbo, nll, preset, prune, trace
+from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.models.catalog import EMBEDDED, MODELS
-from sinkprune_core.models.loading import load
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import preset
-from sinkprune_core.sinks.trace import trace
 
 pytestmark = pytest.mark.slow
 
@@ -46,10 +40,8 @@ def test_every_family_goes_the_whole_way(name, written, tmp_path):
     assert torch.equal(again.model(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits)
     assert torch.equal(stock(ids_BT, use_cache=False).logits, lm.model(ids_BT, use_cache=False).logits)
     assert set(load_file(saved / "model.safetensors")) == {key for key, _ in lm.model.named_parameters()}
-    assert again.mask_token_id == lm.mask_token_id
-    assert again.logits_shifted == lm.logits_shifted
-    assert again.kind == lm.kind
-    assert again.name == lm.name
+    for field in ("mask_token_id", "logits_shifted", "kind", "name"):
+        assert getattr(again, field) == getattr(lm, field)
 
     def measure(model):
         return nll(model, texts_NT) if case.causal else nelbo(model, texts_NT, draws=2)

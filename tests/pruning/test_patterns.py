@@ -21,7 +21,7 @@ def places(mask_OI: torch.Tensor) -> set[tuple[int, int]]:
 
 
 def drawn(rows: int, columns: int, values: int, seed: int) -> torch.Tensor:
-    """Return scores of few distinct values, so that ties are everywhere."""
+    """Return scores of so many distinct values: of few, ties are everywhere."""
     return torch.randint(values, (rows, columns), generator=torch.Generator().manual_seed(seed)).float()
 
 
@@ -30,39 +30,18 @@ def drawn(rows: int, columns: int, values: int, seed: int) -> torch.Tensor:
 
 @FEW
 @given(
-    rows=st.integers(1, 5),
+    rows=st.integers(1, 4),
     columns=st.integers(1, 33),
+    block_size=st.integers(1, 40),
     sparsity=st.floats(0, 0.999),
-    values=st.integers(1, 12),
+    values=st.sampled_from([1, 2, 5, 12, 10**6]),
     seed=st.integers(0, 10**6),
     pattern=st.sampled_from(["row", "layer"]),
 )
-def test_rows_and_layers_lose_the_exact_count_of_lowest_scores_and_ties_go_from_the_left(
-    rows, columns, sparsity, values, seed, pattern
+def test_blocks_of_columns_lose_their_lowest_scores_ties_from_the_left_and_add_up_to_the_count(
+    rows, columns, block_size, sparsity, values, seed, pattern
 ):
     score_OI = drawn(rows, columns, values, seed)
-    pruned_OI = select(pattern, sparsity)(score_OI, 0, columns)
-    assert places(pruned_OI) == choose(score_OI.tolist(), pattern, sparsity)
-    if pattern == "row":
-        assert pruned_OI.sum(1).tolist() == [math.floor(columns * sparsity)] * rows
-    assert pruned_OI.sum() == (
-        rows * math.floor(columns * sparsity) if pattern == "row" else math.floor(rows * columns * sparsity)
-    )
-
-
-@FEW
-@given(
-    rows=st.integers(1, 4),
-    columns=st.integers(1, 30),
-    block_size=st.integers(1, 12),
-    sparsity=st.floats(0, 0.999),
-    seed=st.integers(0, 10**6),
-    pattern=st.sampled_from(["row", "layer"]),
-)
-def test_blocks_of_columns_add_up_to_the_count_of_the_whole_linear(
-    rows, columns, block_size, sparsity, seed, pattern
-):
-    score_OI = torch.rand(rows, columns, generator=torch.Generator().manual_seed(seed))
     choose_part = select(pattern, sparsity)
     parts = []
     for first in range(0, columns, block_size):
@@ -123,7 +102,7 @@ def by_sorting(parts: list[torch.Tensor], sparsity: float) -> list[set]:
     shapes=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 9)), min_size=1, max_size=4),
     sparsity=st.floats(0, 0.999),
     values=st.integers(1, 40),
-    scale=st.sampled_from([1e-30, 1e-3, 1.0, 7e20]),
+    scale=st.sampled_from([-0.0, 1e-45, 1e-30, 1e-3, 1.0, 7e20, 8e36]),
     seed=st.integers(0, 10**6),
 )
 def test_the_threshold_is_that_of_a_full_sort_with_ties_by_order(shapes, sparsity, values, scale, seed):
@@ -147,15 +126,6 @@ def test_the_threshold_of_scores_that_differ_in_their_last_bits_is_exact(counts,
         last_bits = torch.randint(300, (1, count), generator=rng, dtype=torch.int32)
         parts.append((0x3F800000 + last_bits).view(torch.float32))
     assert below_the_threshold(parts, sparsity) == by_sorting(parts, sparsity)
-
-
-@pytest.mark.parametrize("value", [0.0, -0.0, 1.0, 3.4e38, 1e-45])
-@pytest.mark.parametrize("sparsity", [0.0, 0.3, 0.5, 0.99])
-def test_constant_scores_are_pruned_in_order(value, sparsity):
-    parts = [torch.full((3, 5), value), torch.full((2, 4), value)]
-    pruned = [place for part in below_the_threshold(parts, sparsity) for place in sorted(part)]
-    in_order = [divmod(place, 5) for place in range(15)] + [divmod(place, 4) for place in range(8)]
-    assert pruned == in_order[: math.floor(23 * sparsity)]
 
 
 # layers
@@ -190,10 +160,6 @@ def test_owl_keeps_more_where_outliers_are(shares, sparsity, owl_lambda):
     if width > 0:
         kept = [(share - min(shares)) / width * 2 * owl_lambda for share in shares]
         assert found == pytest.approx([sparsity - value + statistics.fmean(kept) for value in kept], abs=1e-9)
-
-
-def test_uniform_allocation_gives_every_layer_the_same():
-    assert allocate("uniform", 0.37, 5, owl_lambda=0.4) == [0.37] * 5
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_units import COMPENSATED, FAMILIES, counts, logits, masked, some_kept, statistics_of
+from tiny_units import COMPENSATED, FAMILIES, WEIGHT_N, counts, logits, masked, some_kept, statistics_of
 from transformers import AutoModelForCausalLM
 
 from sinkprune_core.models.loading import load
@@ -39,7 +39,7 @@ def test_the_shrunk_model_equals_the_masked_one_and_stock_transformers_reads_it(
 @pytest.mark.parametrize("compensated_blocks", [1, "all"])
 @pytest.mark.parametrize("family", COMPENSATED)
 def test_a_compensated_model_shrinks_to_one_with_native_biases(
-    make_family, make_ids, weight_N, tmp_path, family, compensated_blocks
+    make_family, make_ids, tmp_path, family, compensated_blocks
 ):
     lm, ids_BT = make_family(family), make_ids(3, 11)
     kept = some_kept(lm)
@@ -47,7 +47,7 @@ def test_a_compensated_model_shrinks_to_one_with_native_biases(
     for layer, block in enumerate(lm.blocks):
         compensate = None
         if compensated_blocks == "all" or layer < compensated_blocks:
-            compensate = statistics_of(lm, layer, ids_BT, weight_N)
+            compensate = statistics_of(lm, layer, ids_BT, WEIGHT_N)
         mask(lm, block, kept[layer], compensate)
     smaller = shrink(lm, kept)
     torch.testing.assert_close(logits(smaller, ids_BT), logits(lm, ids_BT), atol=1e-4, rtol=1e-4)

@@ -9,12 +9,8 @@ import pytest
 import torch
 from naive import linears_of, matrix, same, weights_of
 
-from sinkprune_core.calibration.text import Calibration, trajectory
-from sinkprune_core.calibration.token_weights import rows_for
-from sinkprune_core.models.blocks import weights_kept
-from sinkprune_core.pruning.engine import prune
+from sinkprune_core import Calibration, Recipe, prune, weights_kept
 from sinkprune_core.pruning.patterns import select
-from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.pruning.sparsegpt import SingularGram, sparsegpt
 
 
@@ -146,35 +142,6 @@ def test_every_family_gets_the_weights_of_a_naive_calculation(
                 assert_close(matrix(linear), expected[place])
         zeros = [int((weight_OI == 0).sum()) for weight_OI in expected.values()]
         assert report.linears.zeros.tolist() == zeros
-
-
-@pytest.mark.parametrize(("inputs", "exclude"), [("clean", "official"), ("noised", "unstable")])
-def test_token_weights_enter_the_gram_matrix(make_family, calibration, inputs, exclude):
-    lm = make_family("llama-gqa")
-    recipe = Recipe(
-        "sparsegpt", inputs=inputs, exclude=exclude, noise_levels=3, sink_std=1.0, stability_threshold=0.6
-    )
-    ids_RT = trajectory(lm, calibration, 3).flatten(0, 1) if inputs == "noised" else calibration.ids_NT
-    weights = rows_for(lm, calibration, recipe.statistics_key, progress=False).weight_RT.tolist()
-    expected = naive.prune_by_sparsegpt(lm, "row", 0.5, ids_RT, weights)
-    unweighted = naive.prune_by_sparsegpt(lm, "row", 0.5, ids_RT)
-    prune(lm, recipe, calibration, progress=False)
-    for place, linear in linears_of(lm).items():
-        assert_close(matrix(linear), expected[place])
-        assert not np.allclose(expected[place], unweighted[place])
-
-
-def test_the_batch_size_changes_weights_by_rounding_only(make_family, calibration):
-    lm = make_family("llama-gqa")
-    recipe = Recipe("sparsegpt", inputs="noised", exclude="official", noise_levels=3)
-    results = []
-    for batch in (1, 4, 64):
-        with weights_kept(lm):
-            prune(lm, recipe, Calibration(calibration.ids_NT, 3, batch), progress=False)
-            results.append({place: matrix(linear) for place, linear in linears_of(lm).items()})
-    for other in results[1:]:
-        for place, weight_OI in results[0].items():
-            assert_close(other[place], weight_OI)
 
 
 def test_too_little_text_without_damping_is_an_error_that_names_the_linear(make_family, make_ids):

@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from naive import same, weights_of
 from tiny_units import (
     COMPENSATED,
     FAMILIES,
+    WEIGHT_N,
     counts,
     inputs_of,
     masked,
@@ -65,13 +67,13 @@ def naive_column_score(criterion: str, values: list, tokens: list, token_weights
 
 @pytest.mark.parametrize("criterion", UNIT_CRITERIA)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_equal_loops_over_what_a_unit_owns(make_family, make_ids, weight_N, family, criterion):
+def test_scores_equal_loops_over_what_a_unit_owns(make_family, make_ids, family, criterion):
     lm, ids_BT = make_family(family), make_ids(3, 11)
-    statistics = statistics_of(lm, 1, ids_BT, weight_N) if CRITERIA[criterion].calibrated else None
+    statistics = statistics_of(lm, 1, ids_BT, WEIGHT_N) if CRITERIA[criterion].calibrated else None
     found = scores(lm, lm.blocks[1], criterion, statistics)
     assert set(found) == set(counts(lm))
     for kind, score_U in found.items():
-        expected = torch.tensor(naive_scores(lm, 1, kind, criterion, inputs_of(lm, 1, ids_BT), weight_N))
+        expected = torch.tensor(naive_scores(lm, 1, kind, criterion, inputs_of(lm, 1, ids_BT), WEIGHT_N))
         torch.testing.assert_close(score_U, expected, rtol=1e-4, atol=1e-6)
         assert score_U.dtype == torch.float32
 
@@ -173,7 +175,7 @@ def test_llama_gives_up_only_numbers_of_heads_that_divide_its_width(make_lm):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_mask_zeroes_what_the_units_own_and_nothing_else(make_family, family):
     lm = make_family(family)
-    before = {name: value.clone() for name, value in lm.model.state_dict().items()}
+    before = weights_of(lm)
     kept = some_kept(lm)
     with weights_kept(lm):
         masked(lm, kept)
@@ -187,13 +189,13 @@ def test_a_mask_zeroes_what_the_units_own_and_nothing_else(make_family, family):
                         expected[name][:, list(columns)] = True
             for name, linear in linears.items():
                 assert torch.equal(weight_OI(linear) == 0, expected[name])
-    assert all(torch.equal(value, before[name]) for name, value in lm.model.state_dict().items())
+    assert same(weights_of(lm), before)
 
 
 @pytest.mark.parametrize("family", COMPENSATED)
-def test_compensation_adds_the_mean_of_what_is_removed(make_family, make_ids, weight_N, family):
+def test_compensation_adds_the_mean_of_what_is_removed(make_family, make_ids, family):
     lm, ids_BT = make_family(family), make_ids(3, 11)
-    kept, statistics = some_kept(lm)[1], statistics_of(lm, 1, ids_BT, weight_N)
+    kept, statistics = some_kept(lm)[1], statistics_of(lm, 1, ids_BT, WEIGHT_N)
     linears = lm.linears(lm.blocks[1])
     expected = {}
     for kind, count in counts(lm).items():

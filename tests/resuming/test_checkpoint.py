@@ -1,14 +1,11 @@
 """Killed runs: whatever the moment, going on ends with the same bits and repeats no finished block."""
 
-import dataclasses
 import math
 
 import pytest
 from naive import same, weights_of
 
-from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe
+from sinkprune_core import Recipe, prune
 
 LAYERS = 3
 RECIPES = {
@@ -98,29 +95,3 @@ def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, short_text, tm
         prune(coarse(), recipe, short_text, progress=False, work=tmp_path)
     again = coarse()
     assert_same(outcome(again, prune(again, recipe, short_text, progress=False, work=tmp_path)), expected)
-
-
-# foreign folders
-
-
-def test_the_folder_of_another_run_is_refused_and_says_what_differs(make_lm, short_text, make_ids, tmp_path):
-    recipe, work = RECIPES["wanda dense"], tmp_path / "work"
-    prune(make_lm("diffusion"), recipe, short_text, progress=False, work=work)
-    before = {path: path.read_bytes() for path in work.rglob("*") if path.is_file()}
-    other_model, other_text = make_lm("diffusion", seed=1), Calibration(make_ids(5, 12, seed=8), seed=3)
-    before_NOI = weights_of(other_model)
-    for lm, text, said in [
-        (
-            other_model,
-            short_text,
-            r"it differs in model \(\w{16} there, \w{16} here\): "
-            "use another folder, or remove it to start anew",
-        ),
-        (make_lm("diffusion"), other_text, r"it differs in calibration \(\w{16} there, \w{16} here\)"),
-        (make_lm("diffusion"), dataclasses.replace(short_text, seed=4), r"it differs in calibration"),
-        (other_model, other_text, r"it differs in model \(.*, calibration \("),
-    ]:
-        with pytest.raises(ValueError, match=rf"the work folder .*work belongs to another run; {said}"):
-            prune(lm, recipe, text, progress=False, work=work)
-    assert same(weights_of(other_model), before_NOI)
-    assert {path: path.read_bytes() for path in work.rglob("*") if path.is_file()} == before

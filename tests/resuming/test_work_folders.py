@@ -9,20 +9,19 @@ import warnings
 
 import pytest
 import torch
-from hostile import full_disk, kills, pairs
+from hostile import full_disk, kills
 from hostile.cases import TEXT, Bench, command, contents
+from hostile.fuzz import flip
 from hostile.tally import Tally
 from naive import block_weights_of, same
 from random_models.cases import CASES
 from random_models.writing import write
 
 from sinkprune_companion.cli import main, prune_output
-from sinkprune_core import files
-from sinkprune_core.models.loading import load, open_checkpoint
+from sinkprune_core import Calibration, Recipe, files, load, prune
+from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
 from sinkprune_core.pruning import engine
-from sinkprune_core.pruning.engine import prune
-from sinkprune_core.pruning.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
@@ -96,12 +95,6 @@ def test_a_folder_that_was_there_before_is_never_touched(place, run):
 
 
 # damaged files
-
-
-def flip(file):
-    content = bytearray(file.read_bytes())
-    content[-5] ^= 16
-    file.write_bytes(content)
 
 
 def remove(file):
@@ -210,6 +203,8 @@ def test_a_plan_is_not_made_anew(both, short_text, tmp_path, killed_at, monkeypa
     expected = straight(both, recipe, short_text)
     with killed_at(1):
         prune(both(streamed), recipe, short_text, progress=False, work=tmp_path)
+    for file in tmp_path.rglob("*"):
+        os.utime(file, (4 * 10**9, 4 * 10**9))  # in the year 2096: no time of day decides anything
     monkeypatch.setattr(engine, "outlier_share", lambda *_: pytest.fail("outliers were measured again"))
     monkeypatch.setattr(engine.GlobalThreshold, "of", lambda *_: pytest.fail("a threshold was sought again"))
     lm = both(streamed)
@@ -306,33 +301,48 @@ def test_a_fingerprint_covers_every_byte_whatever_the_time_says(own, monkeypatch
     status = file.stat()
     header = 8 + int.from_bytes(file.read_bytes()[:8], "little")
     for place in (header, (header + status.st_size) // 2, status.st_size - 1):
-        content = bytearray(file.read_bytes())
-        content[place] ^= 1
-        file.write_bytes(content)
+        flip(file, place)
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
         known.add(fingerprint(own))
     assert len(known) == 4
 
 
-@pytest.mark.parametrize("change", ["dtype", "weights", "settings", "mask"])
-def test_a_run_does_not_go_on_with_another_model(own, short_text, tmp_path, killed_at, change):
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [
+        ("dtype", r"model \(\w{16} there, \w{16} here\)"),
+        ("weights", "model"),
+        ("settings", "settings"),
+        ("mask", "settings"),
+        ("text", r"calibration \(\w{16} there, \w{16} here\)"),
+        ("seed", "calibration"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_model_or_text(
+    own, short_text, tmp_path, killed_at, change, differing
+):
     def make(dtype=torch.float32):
         return stream(open_checkpoint(own), "a name", dtype)
 
+    work = tmp_path / "work"
     with killed_at(1):
-        prune(make(), SEQUENTIAL, short_text, progress=False, work=tmp_path / "work")
-    lm = make(torch.bfloat16 if change == "dtype" else torch.float32)
+        prune(make(), SEQUENTIAL, short_text, progress=False, work=work)
+    before = kept(work)
     if change == "weights":
         flip(shards(own)[-1])
-        lm = make()
+    lm, text = make(torch.bfloat16 if change == "dtype" else torch.float32), short_text
     if change == "settings":
         lm.model.config.rms_norm_eps *= 2
     if change == "mask":
         lm = copy.copy(lm)
         object.__setattr__(lm, "mask_token_id", lm.mask_token_id - 1)
-    differing = "model" if change in ("dtype", "weights") else "settings"
-    with pytest.raises(ValueError, match=f"it differs in {differing} "):
-        prune(lm, SEQUENTIAL, short_text, progress=False, work=tmp_path / "work")
+    if change in ("text", "seed"):
+        ids_NT = text.ids_NT.flip(0) if change == "text" else text.ids_NT
+        text = Calibration(ids_NT, text.seed + (change == "seed"), text.batch)
+    said = rf"the work folder .*work belongs to another run; it differs in {differing}.*use another folder"
+    with pytest.raises(ValueError, match=said):
+        prune(lm, SEQUENTIAL, text, progress=False, work=work)
+    assert kept(work) == before
 
 
 # the hostile runs in short (all of them: make hostile)
@@ -373,4 +383,3 @@ def test_hostile_notebooks_in_short(bench):
 
 def test_a_defect_put_in_on_purpose_is_found(bench):
     assert kills.finds_what_is_not_flushed(bench, "dense", last=3)
-    assert pairs.finds_missing_locks(bench, tries=6)

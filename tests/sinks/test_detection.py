@@ -76,15 +76,6 @@ def test_even_attention_has_no_sink(keys, steps, mass, sink_std):
     assert not sink_sets(torch.full((steps, keys), mass), sink_std=sink_std).any()
 
 
-def test_sinks_above_the_others_by_hand():
-    """Of six keys the others' mean is 1 and an even share 16 / 6: a sink exceeds 1 + 3 * 16 / 6 = 9."""
-    mass_SK = torch.tensor([[1.0, 1, 1, 1, 1, 11], [1, 1, 1, 1, 1, 4]])
-    assert sinks_above_others(mass_SK).nonzero().tolist() == [[0, 5]]
-    assert sinks_above_others(mass_SK, shares=1.9).tolist()[1] == [False] * 5 + [True]
-    assert not sinks_above_others(mass_SK, shares=2.1)[1].any(), "4 exceeds 1 by two even shares of 1.5"
-    assert not sinks_above_others(torch.ones(2, 1)).any()
-
-
 @quick
 @given(case=profiles(), shares=st.sampled_from([0.5, 1.0, 3.0]))
 def test_sinks_above_the_others_are_what_a_loop_finds(case, shares):

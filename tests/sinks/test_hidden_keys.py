@@ -1,14 +1,16 @@
 """Keys hidden from attention: eager attention under a mask, what that changes, and what it leaves alone."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from naive_attention import eager
 from transformers import DynamicCache
 
 from sinkprune_core.sinks.attention import hide, track
+from sinkprune_core.sinks.hiding import Hiding, hiding_model
 
 KINDS = ("autoregressive", "diffusion")
-SHAPES = ("gqa", "mha")
 
 
 def forward_and_interrupt(lm, ids_BT) -> None:
@@ -20,23 +22,11 @@ def draw_hidden(rows: int, keys: int, share: float = 0.3, seed: int = 0) -> torc
     return torch.rand(rows, keys, generator=torch.Generator().manual_seed(seed)) < share
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("kind", KINDS)
-def test_hiding_is_eager_attention_under_the_mask(make_lm, make_ids, kind, shape):
-    lm, ids_BT, hidden_BK = make_lm(kind, shape), make_ids(3, 13), draw_hidden(3, 13)
-    with hide(lm.model, hidden_BK):
-        found_BTD = lm.hidden(ids_BT)
-    expected_BTD, _ = eager(lm, ids_BT, hidden_BK=hidden_BK)
-    torch.testing.assert_close(found_BTD, expected_BTD, atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(found_BTD, lm.hidden(ids_BT), atol=1e-2)
-    of_other_rows_BTD, _ = eager(lm, ids_BT, hidden_BK=hidden_BK.roll(1, 0))
-    assert not torch.allclose(found_BTD, of_other_rows_BTD, atol=1e-2)
-
-
 @pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("shape", ["gqa", "mha"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_hiding_respects_padding(make_lm, make_ids, kind, side):
-    lm, ids_BT, hidden_BK = make_lm(kind), make_ids(2, 10), draw_hidden(2, 10)
+def test_hiding_is_eager_attention_under_the_mask_and_respects_padding(make_lm, make_ids, kind, shape, side):
+    lm, ids_BT, hidden_BK = make_lm(kind, shape), make_ids(3, 10), draw_hidden(3, 10)
     padding = slice(0, 3) if side == "left" else slice(7, 10)
     attention_mask_BT = torch.ones_like(ids_BT)
     attention_mask_BT[0, padding] = 0
@@ -45,6 +35,9 @@ def test_hiding_respects_padding(make_lm, make_ids, kind, side):
     real_BT = attention_mask_BT.bool()
     expected_BTD, _ = eager(lm, ids_BT, attention_mask_BT=attention_mask_BT, hidden_BK=hidden_BK)
     torch.testing.assert_close(found_BTD[real_BT], expected_BTD[real_BT], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found_BTD[1:], lm.hidden(ids_BT)[1:], atol=1e-2)
+    of_other_rows_BTD, _ = eager(lm, ids_BT, hidden_BK=hidden_BK.roll(1, 0))
+    assert not torch.allclose(found_BTD[1:], of_other_rows_BTD[1:], atol=1e-2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -137,3 +130,41 @@ def test_one_block_of_hidden_keys_at_a_time(tiny_dlm):
             pass
         assert all("_hidden_keys" in block.self_attn.__dict__ for block in tiny_dlm.blocks)
     assert not any("_hidden_keys" in block.self_attn.__dict__ for block in tiny_dlm.blocks)
+
+
+# threads that share a model
+
+
+def in_thread(function):
+    """Return what a function gives in a thread of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_one_thread_hides_another_one_sees(make_lm, make_ids, kind):
+    lm, ids_BT = make_lm(kind), make_ids(2, 9)
+    dense_BTD = lm.hidden(ids_BT)
+    hidden_BK = torch.zeros(2, 9, dtype=torch.bool)
+    hidden_BK[:, 1] = True
+    with hide(lm.model, hidden_BK):
+        without_BTD = lm.hidden(ids_BT)
+        elsewhere_BTD = in_thread(lambda: lm.hidden(ids_BT))
+    assert torch.equal(elsewhere_BTD, dense_BTD)
+    assert not torch.allclose(without_BTD, dense_BTD, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_that_share_a_model_see_nothing_of_each_other(make_lm, make_ids, kind):
+    lm = make_lm(kind)
+    jobs = [(Hiding(keys, count), make_ids(2, 12, seed)) for seed in range(4) for keys, count in (
+        ("top", 0), ("top", 2), ("random", 2), ("first", 1))]  # fmt: skip
+
+    def run(job):
+        hiding, ids_BT = job
+        return hiding_model(lm, hiding).hidden(ids_BT)
+
+    alone = [run(job) for job in jobs]
+    with ThreadPoolExecutor(4) as pool:
+        for found, expected in zip(pool.map(run, jobs * 3), alone * 3, strict=True):
+            assert torch.equal(found, expected)

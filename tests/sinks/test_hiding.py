@@ -5,10 +5,9 @@ import pytest
 import torch
 from naive_attention import eager
 
+from sinkprune_core import Sampler, generate, score
 from sinkprune_core.diffusion.noise import corrupt
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.diffusion.sampling import decode, generate
-from sinkprune_core.evaluation.likelihood import score
+from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks.detection import sink_sets
 from sinkprune_core.sinks.hiding import Hiding, hiding_model

@@ -70,16 +70,6 @@ def test_a_causal_trace_keeps_the_prompt_and_every_window_apart(tiny_ar, make_id
     torch.testing.assert_close(result.layers_BSLK.sum(-1), queries_S[:, None].expand(3, 4, 3))
 
 
-def test_the_literal_mass_of_a_causal_step_is_that_of_a_forward_over_all_tokens_so_far(tiny_ar, make_ids):
-    """A naive reference: nothing of what comes later can matter, so the text may as well end there."""
-    result = traced(tiny_ar, make_ids(3, PROMPT))
-    for step, last in enumerate((8, 11, 14, 19)):
-        whole_BLHK = mass_of(tiny_ar, result.final_BK[:, :last])[:, :, :, 0]
-        here_BLK = result.mass_BSLK[:, step]
-        torch.testing.assert_close(here_BLK[..., :last], whole_BLHK.mean(2), atol=1e-5, rtol=1e-5)
-        assert result.visible_SK[step].tolist() == [key < last for key in range(LENGTH)]
-
-
 @pytest.mark.parametrize(
     "sampler", [SAMPLER, Sampler(14, 4, None, "random", "time", 0.9)], ids=["greedy", "random"]
 )

@@ -9,9 +9,8 @@ from sinkprune_companion import corpus
 from sinkprune_companion.cli.main import main
 from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_companion.training.base import mask_token_of, open_base
-from sinkprune_core.evaluation.likelihood import score
-from sinkprune_core.models.language_model import LanguageModel, set_direction
-from sinkprune_core.models.loading import load
+from sinkprune_core import LanguageModel, load, score
+from sinkprune_core.models.language_model import set_direction
 
 pytestmark = pytest.mark.slow
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from hostile.fuzz import flip
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -98,9 +99,6 @@ def test_a_damaged_state_of_the_optimizer_is_refused(saved, tmp_path, damage):
 @pytest.mark.parametrize("name", ["optimizer.safetensors", "adapter_model.safetensors"])
 def test_a_checkpoint_with_one_bit_flipped_is_refused(saved, tmp_path, name):
     again = saved[2]
-    file = tmp_path / "checkpoint" / name
-    content = bytearray(file.read_bytes())
-    content[-9] ^= 1
-    file.write_bytes(content)
+    flip(tmp_path / "checkpoint" / name, -9)
     with pytest.raises(ValueError, match=rf"{name} in .* is not what was saved: remove the checkpoint"):
         restore_optimizer(adam(again), tmp_path / "checkpoint")

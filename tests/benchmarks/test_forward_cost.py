@@ -1,6 +1,5 @@
-"""Time and memory of sink tracking against plain SDPA on the embedded pair, as ratios measured in one run."""
+"""Time and memory of forwards with sink tracking and of shrunk models, as ratios of one run; and loading."""
 
-import statistics
 import subprocess
 import sys
 import time
@@ -8,8 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.timing import in_turns
 
 from sinkprune_core.models.loading import load
+from sinkprune_core.pruning.shrink import shrink
+from sinkprune_core.pruning.structured import choose, plan, scores
 from sinkprune_core.sinks import attention
 
 LENGTH = 1024
@@ -37,23 +39,17 @@ def test_tracking_costs_at_most_twice_the_time_of_plain_sdpa(name, record):
     lm = load(name)
     ids_BT = torch.arange(LENGTH)[None] % 40000 + 20
 
-    def seconds() -> float:
-        begun = time.perf_counter()
+    def plain() -> None:
         lm.hidden(ids_BT)
-        return time.perf_counter() - begun
 
-    def tracked() -> float:
-        begun = time.perf_counter()
+    def tracked() -> None:
         with attention.track(lm.model) as tracker:
             lm.hidden(ids_BT)
             tracker.take()
-        return time.perf_counter() - begun
 
     with torch.inference_mode():
-        seconds(), tracked()
-        pairs = [(seconds(), tracked()) for _ in range(7)]
-    ratio = statistics.median(after / before for before, after in pairs)
-    before, after = (statistics.median(times) for times in zip(*pairs, strict=True))
+        plain(), tracked()
+        ratio, after, before = in_turns(tracked, plain, 7, time.perf_counter)
     assert record(
         f"time of a forward with sink tracking, {name}, {LENGTH} tokens",
         ratio,
@@ -83,4 +79,50 @@ def test_tracking_needs_at_most_a_tenth_more_peak_memory(name, record):
         ("plain", "tracked"),
         "GB",
         at_most=1.1,
+    )
+
+
+# shrunk by structured pruning
+
+
+RATIO, BATCH, SHORT, PAIRS = 0.5, 8, 128, 7
+
+
+@pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
+def test_half_of_the_weights_needs_at_most_three_fifths_of_the_time(name, record):
+    lm = load(name)
+    planned = plan(lm, RATIO)
+    kept = []
+    for block in lm.blocks:
+        unit_scores = scores(lm, block, "magnitude")
+        kept.append({kind: choose(score_U, planned.removed[kind]) for kind, score_U in unit_scores.items()})
+    smaller = shrink(lm, kept)
+    ids_BT = torch.arange(BATCH * SHORT).view(BATCH, SHORT) % 40000 + 20
+
+    with torch.inference_mode():
+        lm.hidden(ids_BT), smaller.hidden(ids_BT)
+        ratio, shrunk, dense = in_turns(lambda: smaller.hidden(ids_BT), lambda: lm.hidden(ids_BT), PAIRS)
+    assert record(
+        f"time of a forward of {name} with {planned.reached:.2%} of its block weights gone as whole units, "
+        f"{BATCH} x {SHORT} tokens",
+        ratio,
+        dense,
+        shrunk,
+        ("dense", "shrunk"),
+        at_most=0.6,
+    )
+
+
+# loading
+
+
+@pytest.mark.parametrize("name", ["smol-ar", "smol-dlm"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loading_from_the_cache_takes_less_than_ten_seconds(name, dtype, record):
+    load(name, dtype)
+    begun = time.perf_counter()
+    load(name, dtype)
+    seconds = time.perf_counter() - begun
+    assert record(
+        f"seconds to load {name} in {dtype} from the cache", seconds, None, seconds, ("", "here"), at_most=10
     )
