@@ -89,7 +89,7 @@ MODELS = {
     "03_pruning_results": ("model", "twin"),
     "04_matched_compute": ("model",),
     "05_what_does_the_work": ("model",),
-    "08_stable_sinks": ("models",),
+    "08_stable_sinks": ("models", "twin"),
     "09_best_recipe": ("model",),
     "06_real_models": (),  # random weights in the format of a published model
     "07_robustness": ("model",),

@@ -10,6 +10,7 @@ import nbformat
 import papermill
 import pytest
 import yaml
+from notebook_cells import MODELS, TINY, run_cells, save_tiny_pair
 from papermill.exceptions import PapermillExecutionError
 
 from sinkprune_companion.run.parameters import check, declared
@@ -50,6 +51,17 @@ def test_the_notebook_has_the_cells_of_its_reviewed_source(name):
     assert [(cell.cell_type, cell.source) for cell in published(name)] == [
         (cell.cell_type, cell.source) for cell in cells(name)
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["08_stable_sinks", "09_best_recipe"])
+def test_a_notebook_that_profile_quick_leaves_out_runs_to_its_end(name, tmp_path, monkeypatch):
+    for module in ("records", "parameters"):  # results go here and not to the clone
+        monkeypatch.setattr(f"sinkprune_companion.run.{module}.project_root", lambda: tmp_path)
+    pair = save_tiny_pair(tmp_path)
+    run_cells(name, profile="tiny", **{model: pair[model] for model in MODELS[name]}, **TINY[name])
+    findings = json.loads((tmp_path / "runs" / "tiny" / "findings" / f"{name}.json").read_text())
+    assert findings["findings"]
 
 
 def stated_values(config: Path, name: str) -> list[tuple[str, object]]:
