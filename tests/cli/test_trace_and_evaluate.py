@@ -109,7 +109,7 @@ def test_an_error_after_a_progress_bar_has_a_line_of_its_own(monkeypatch, capsys
         for _ in tqdm(range(3), desc="at work", leave=False):
             raise ValueError("no luck")
 
-    monkeypatch.setattr(main.COMMANDS["evaluate"].module, "run", fail)
+    monkeypatch.setattr("sinkprune_companion.cli.evaluate.run", fail)
     assert main.main(["evaluate", "smol-ar"]) == 1
     before, _, last = capsys.readouterr().err.rpartition("\r")
     assert last.splitlines()[-1].startswith("error: ") and "at work" not in last

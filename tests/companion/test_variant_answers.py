@@ -135,10 +135,3 @@ def test_a_gain_is_a_share_of_the_damage_of_its_benchmark_and_pairs_count_alike(
     assert estimate.value == pytest.approx(np.mean(shares))
     assert estimate.units == sum(PAIRS.values())
     assert estimate.margin == pytest.approx(share_that_matters())
-
-
-def test_benchmarks_on_unequal_draws_are_refused():
-    table = made_up_answers()
-    fewer = table[(table.benchmark == "suite") | (table.seed < 2)]
-    with pytest.raises(ValueError, match=r"answered on \[2, 3\] calibration draws"):
-        share_of_damage(margins(fewer), *sides("paper", "wanda"))

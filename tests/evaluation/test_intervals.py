@@ -60,8 +60,6 @@ def test_what_was_not_measured_gives_none_and_draws_apart_are_refused():
     assert growth(scores, {"variant": "many"}, {"variant": "many"}, "sparsity", 0.5, 0.75) is None
     with pytest.raises(ValueError, match="share no calibration draw"):
         compare(scores, {"variant": "many"}, {"variant": "later"})
-    with pytest.raises(ValueError, match="no record"):
-        pivot(many[many.variant == "other"])
     with pytest.raises(ValueError, match="not be paired"):
         pivot(many.iloc[1:])
 
