@@ -40,7 +40,7 @@ def print_claims(profile: str, kinds: tuple[str, ...] | None = ("claim",)) -> No
     table = claims.verdicts(claims.ledger(), findings)
     if kinds is not None:
         table = table[table.kind.isin(kinds)]
-    print(f"\nClaims, profile {profile} (verdict, claim, value with 95 % interval):\n")
+    print(f"\nClaims, profile {profile} (verdict, value with 95 % interval, claim):\n")
     print(tables.as_text(table))
     print(
         f"\nWhere to look: README.md explains them; figures, their data and the whole table are in "

@@ -26,9 +26,9 @@ EXPLAINED = (
 def as_text(table: pd.DataFrame) -> str:
     """Return the table for a terminal."""
     longest = max(map(len, VERDICTS))
-    width = max(map(len, table.claim), default=0)
+    width = max(map(len, table.interval), default=0)
     return "\n".join(
-        f"  {row.verdict:<{longest}} {row.claim:<{width}} {row.here:>9} {row.interval}"
+        f"  {row.verdict:<{longest}} {row.here:>9} {row.interval:<{width}}  {row.claim}"
         for row in table.itertuples()
     )
 
