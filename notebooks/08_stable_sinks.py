@@ -48,7 +48,7 @@ seeds: int = 2  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
-twin: str = "smol-ar-adapted"  # the autoregressive twin, nearly all of whose sinks are stable
+twin: str = "smol-ar-adapted"  # the autoregressive twin, most of whose sinks are stable
 twin_calibration: int = 4  # its calibration sequences, clean
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
@@ -124,40 +124,26 @@ for name, lm in dlms.items():
                 frames.append(frame.assign(share=share))
 
 # %% [markdown]
-# What each choice costs above the dense model, on the same sequences under the same noise:
+# What each choice costs, on the same sequences under the same noise, and the share of the calibration
+# tokens that it leaves out:
 
 # %%
 import pandas as pd
-from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 losses = pd.concat(frames, ignore_index=True)
-scores = pd.concat([above_dense(part) for _, part in losses.groupby("pair", sort=False)])
 
 
-def values(name: str, share: float, left_out: str):
-    """Nats per token above the dense model, (draws, sequences)."""
-    where = (scores.pair == name) & (scores.share == share) & (scores.variant == left_out)
-    return pivot(scores[where])
+def loss(name: str, share: float, left_out: str):
+    """Nats per token, (draws, sequences)."""
+    same = (losses.pair == name) & (losses.share == share) & (losses.variant == left_out)
+    return pivot(losses[same])
 
 
-# %% [markdown]
-# Every choice beside nothing left out, and the share of the calibration tokens that it leaves out:
-
-# %%
-rows = []
-for name in models:
-    for share in sparsities:
-        none = values(name, share, "none")
-        for left_out in stable_sinks.LEFT_OUT:
-            tokens = scores[(scores.pair == name) & (scores.variant == left_out)].left_out_share
-            cost = crossed_interval(values(name, share, left_out) - none)
-            row = {"pair": name, "sparsity": f"{share:.0%}", "left_out": left_out}
-            row |= {"of the tokens": tokens.mean(), "value": cost.value}
-            rows.append(row | {"low": cost.low, "high": cost.high})
-costs = pd.DataFrame(rows)
-costs.round(4)
+pruned = losses[losses.variant != "dense"]
+table = pruned.groupby(["pair", "share", "variant"], sort=False)
+table.agg(loss=("value", "mean"), tokens_left_out=("left_out_share", "mean")).round(4)
 
 # %% [markdown]
 # As findings, in nats per token, paired by draw, sequence and noise. Each has a margin: a share of
@@ -176,26 +162,17 @@ COMPARED = {
     "random_stable_minus_none": ("random, as many as stable", "none"),
     "stable_minus_random_stable": ("stable", "random, as many as stable"),
 }
-
-
-def ending(name: str, share: float) -> str:
-    """What ends the names of the findings of one model at one sparsity."""
-    number = models.index(name) + 1
-    of_share = "" if share == 0.5 else f"_{100 * share:.0f}"
-    return of_share + ("" if number == 1 else f"_model_{number}")
-
-
-# %% [markdown]
-# All of them, for every model and sparsity:
-
-# %%
-found, damage = {}, {}
-for name in models:
+found, damage, endings = {}, {}, {}
+for number, name in enumerate(models, 1):
     for share in sparsities:
-        damage[name, share] = float(values(name, share, "none").mean())
+        ending = "" if share == 0.5 else f"_{100 * share:.0f}"
+        endings[name, share] = ending + ("" if number == 1 else f"_model_{number}")
+        none = loss(name, share, "none")
+        damage[name, share] = float((none - loss(name, 0.0, "dense")).mean())
         for finding, (one, other) in COMPARED.items():
-            cost = crossed_interval(values(name, share, one) - values(name, share, other))
-            found[finding + ending(name, share)] = with_share_of_damage(cost, damage[name, share])
+            cost = crossed_interval(loss(name, share, one) - loss(name, share, other))
+            cost = with_share_of_damage(cost, damage[name, share])
+            found[finding + endings[name, share]] = cost
 run.find(found)
 
 # %% [markdown]
@@ -208,7 +185,7 @@ from dataclasses import replace
 
 from sinkprune_core.evaluation.intervals import interval
 
-of_first = scores[(scores.pair == models[0]) & scores.variant.isin(["unstable", "all"])]
+of_first = losses[(losses.pair == models[0]) & losses.variant.isin(["unstable", "all"])]
 by_draw = of_first.groupby(["variant", "seed"]).left_out_share.mean()
 stable_R = 1 - by_draw["unstable"] / by_draw["all"]
 if len(stable_R) > 1:
@@ -230,14 +207,14 @@ from sinkprune_companion.pages import titles
 
 parts = []
 for name, share in damage:
-    none = values(name, share, "none")
+    none = loss(name, share, "none")
     effects = {
-        f"{left_out} − none": values(name, share, left_out) - none
+        f"{left_out} − none": loss(name, share, left_out) - none
         for left_out in stable_sinks.LEFT_OUT
         if left_out != "none"
     }
     section = f"{Path(name).name}, {share:.0%}"
-    parts.append(judge(effects, found["stable_minus_none" + ending(name, share)].margin, section))
+    parts.append(judge(effects, found["stable_minus_none" + endings[name, share]].margin, section))
 drawn_rows = pd.concat(parts, ignore_index=True)
 title = titles.title(run, "left_out", "What leaving tokens out of the statistics costs")
 figures.save_figure(
@@ -306,34 +283,20 @@ for (name, seed, share), weights in lost.items():
 back = pd.concat(frames, ignore_index=True)
 
 # %% [markdown]
-# The cost that is left, against the number of weights that are back. Zero is what nothing left out
-# costs; the first point is the model with no weight back.
+# The cost that is left, against the number of weights that are back: zero is what nothing left out
+# costs, and the first point is the model with no weight back. What putting them back saves, and what
+# is left then, are findings.
 
 # %%
-losses_of = losses.set_index(["pair", "share", "variant"]).sort_index()
-
-
-def loss(name: str, share: float, left_out: str):
-    """Nats per token, (draws, sequences)."""
-    return pivot(losses_of.loc[(name, share, left_out)].reset_index())
-
-
 left = {}
 for name, share in damage:
     left[name, share, 0] = loss(name, share, "stable") - loss(name, share, "none")
 for (name, share, count), part in back.groupby(["pair", "share", "restored"]):
     left[name, share, count] = pivot(part) - loss(name, share, "none")
-
-# %% [markdown]
-# What putting weights back saves, and what is left then, as findings:
-
-# %%
-for (name, share, count), values_RN in left.items():
-    if count > 0:
-        saved = values_RN - left[name, share, 0]
-        for side, of_side in (("minus_stable", saved), ("minus_none", values_RN)):
-            cost = with_share_of_damage(crossed_interval(of_side), damage[name, share])
-            found[f"restored_{count}_{side}{ending(name, share)}"] = cost
+    saved = left[name, share, count] - left[name, share, 0]
+    for side, values_RN in (("stable", saved), ("none", left[name, share, count])):
+        cost = with_share_of_damage(crossed_interval(values_RN), damage[name, share])
+        found[f"restored_{count}_minus_{side}{endings[name, share]}"] = cost
 run.find(found)
 
 # %% [markdown]
@@ -363,11 +326,12 @@ figures.save_figure(run, picture, "restored", restored, caption)
 #
 # > prior studies usually keep sinks for AR LLMs (abstract)
 #
-# Nearly all sinks of an AR model are stable. Wanda as published prunes it with and without them,
+# Most sinks of the AR twin are stable. Wanda as published prunes it with and without them,
 # and without random tokens, whose weight is as large in sum and spread over more tokens. Above zero
 # keeping them matters; values are negative log-likelihoods.
 
 # %%
+from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset
 
@@ -428,5 +392,5 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # of the first calibration sequences, which in a small draw are the model's own samples. Lost
 # weights come back one by one in an order that looks at each alone; another order could bring more
 # back with fewer. Both models share one base, and so the massive activations that it brought along.
-# The weights of the two trainings on which leaving all sinks out had cost more were not kept, so
-# nothing here says why it did there.
+# The weights of the two other trainings, on one of which leaving all sinks out had cost more, were
+# not kept, so nothing here says why it did there.

@@ -20,12 +20,12 @@
 # **Question.** At 50 % sparsity the official method loses to Wanda, and at 75 % it gains. Does the
 # gain grow with sparsity, in enough calibration draws for a verdict? Is it the noised text or the
 # dense propagation? Is the official schedule bad because of its last level, where every token is a
-# mask? And does noised text help SparseGPT, too?
+# mask? And does noised text help SparseGPT, too, from which sparsity on, and what else does?
 #
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 8 core-minutes, estimated | 2 GB |
-# | evidence | 3 core-hours without AVX-512 | 2 GB a job |
+# | evidence | 6 core-hours without AVX-512 | 2 GB a job |
 #
 # Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
 # recipes of a draw see as many calibration tokens as whole sequences allow; the table below has
@@ -46,6 +46,7 @@ factorial_sparsities: list[float] = [0.75]  # of noised x dense x sinks
 factorial_sinks: bool = False  # whether all sinks are left out there, too
 places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns N:M
 searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of the search
+at_75: list[str] = []  # more recipes of the search, at 75 % alone
 calibration: int = 5  # calibration sequences
 noise_levels: int = 4  # noise levels per calibration sequence
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
@@ -109,7 +110,8 @@ for share in factorial_sparsities:
     entries["factorial"] += recipe_search.factorial(share, tokens, noise_levels, factorial_sinks)
 for place in places:
     candidates = recipe_search.candidates(place, tokens, noise_levels)
-    entries["search"] += [each for each in candidates if each.name in searched]
+    names = [*searched, *at_75] if place == "75" else searched
+    entries["search"] += [each for each in candidates if each.name in names]
 {part: len(of_part) for part, of_part in entries.items() if part in parts}
 
 # %% [markdown]
@@ -169,6 +171,7 @@ ngram_levels(dlm.tokenizer, texts).round(2)
 # %%
 GRID, LEVELS, BELOW = "even grid", "official levels", "official levels below t = 1"
 WANDA, BOTH = "clean, sequential, none", "noised, dense, none"
+NOISED = "sparsegpt, noised"
 COMPARED = {
     "paper_minus_wanda": ("official", "paper", "wanda"),
     "noised_dense_minus_wanda": ("official", GRID, "wanda"),
@@ -182,11 +185,10 @@ COMPARED = {
     "dense_alone": ("factorial", "clean, dense, none", WANDA),
     "noised_and_dense": ("factorial", BOTH, WANDA),
     "sinks_besides": ("factorial", "noised, dense, all", BOTH),
+    "sparsegpt_noised_minus_sparsegpt_clean": ("search", NOISED, "sparsegpt, clean"),
+    "unstable_left_out_of_sparsegpt": ("search", f"{NOISED}, unstable", NOISED),
+    "owl_in_sparsegpt": ("search", f"{NOISED}, owl", NOISED),
 }
-for name in searched:
-    if name != recipe_search.BASELINE:
-        finding = name.replace(", ", "_") + "_minus_sparsegpt_clean"
-        COMPARED[finding] = ("search", name, recipe_search.BASELINE)
 
 # %% [markdown]
 # Every difference at every place where both were measured, and how it grows from 50 to 75 %.
@@ -204,16 +206,19 @@ for finding, (part, *pair) in COMPARED.items():
         damage[f"{finding}_growth"] = damage[f"{finding}_75"]
 
 # %% [markdown]
-# The main effects of the factorial design are means over its other switches. The margin of a
-# difference is a share of the damage of its second recipe, that of a main effect of Wanda's, and
-# that of a growth of the second recipe's at 75 %.
+# The main effects of the factorial design are means over its other switches; those of text and
+# propagation with no sink left out. The margin of a difference is a share of the damage of its
+# second recipe, that of a main effect of Wanda's, and that of a growth of the second recipe's at
+# 75 %.
 
 # %%
 from sinkprune_companion.ledger.margins import with_share_of_damage
 
 for place, cells in scores[scores.part == "factorial"].groupby("place"):
     by_name = {name: pivot(of_name) for name, of_name in cells.groupby("variant")}
-    for switch, values_RN in recipe_search.main_effects(by_name).items():
+    plain = {name: part for name, part in by_name.items() if name.endswith("none")}
+    main = recipe_search.main_effects(by_name) | recipe_search.main_effects(plain)
+    for switch, values_RN in main.items():
         name = f"main_{switch}_{place.removesuffix(' %')}"
         effects[name], damage[name] = values_RN, float(by_name[WANDA].mean())
 found = {
@@ -251,17 +256,43 @@ if shown:
     display(figures.save_figure(run, drawn, "parts_at_75", forest_table(shown), caption))
 
 # %% [markdown]
-# ## The figure: damage against sparsity
+# ## The figure: what helps SparseGPT
 #
-# Of four recipes, on a logarithmic axis.
+# In percent of what SparseGPT costs without it. Noised text is compared with as many tokens of
+# clean text, unstable sinks and OWL's allocation with SparseGPT on noised text alone.
 
 # %%
-lines = costs[costs.recipe.isin(["wanda", "paper", GRID, LEVELS])]
+HELP = "sparsegpt_noised_minus_sparsegpt_clean"
+IN_SPARSEGPT = {f"noised text, {place} %": f"{HELP}_{place}" for place in (50, 60, 70, 75)} | {
+    "noised text, 2:4": f"{HELP}_2_4",
+    "no unstable sinks, 75 %": "unstable_left_out_of_sparsegpt_75",
+    "OWL's allocation, 75 %": "owl_in_sparsegpt_75",
+}
+shares = {}
+for label, name in IN_SPARSEGPT.items():
+    if name in effects:
+        share = crossed_interval(100 * effects[name] / damage[name])
+        shares[label] = with_share_of_damage(share, 100)
+if shares:
+    title = titles.title(run, "sparsegpt", "What noised text, sinks and OWL do in SparseGPT")
+    drawn = forests.plot_forest(shares, "difference in NELBO (% of the damage)", title=title)
+    caption = f"{title}: differences in percent of the damage, with 95 % intervals."
+    display(figures.save_figure(run, drawn, "sparsegpt", forest_table(shares), caption))
+
+# %% [markdown]
+# ## The figure: damage against sparsity
+#
+# Of six recipes, on a logarithmic axis.
+
+# %%
+SIX = {"wanda": "wanda", "paper": "paper", GRID: "noised-dense", "sparsegpt, clean": "sparsegpt"}
+SIX |= {NOISED: "sparsegpt-noised", f"{NOISED}, owl": "sparsegpt-noised, OWL"}  # by their presets
+lines = costs[costs.recipe.isin(SIX) & costs.place.str.endswith("%")].replace({"recipe": SIX})
 if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))
-    title = titles.title(run, "damage", "What four recipes cost, against sparsity")
+    title = titles.title(run, "damage", "What six recipes cost, against sparsity")
     labels = {"sparsity": "sparsity (%)", "value": "NELBO above dense (nats per token)"}
-    how = {"logy": True, "dodge": 0.4, "title": title}
+    how = {"logy": True, "title": title}
     drawn = figures.plot_curves(
         lines, "sparsity", "value", "recipe", labels, ("low", "high"), **how
     )
@@ -288,7 +319,8 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # ## Exercises
 #
 # 1. Set `places` to `["50"]`. Noised text is expected to make no difference there.
-# 2. Add `"sparsegpt, noised, owl"` to `searched`. Do layers of different sparsity add to the gain?
+# 2. Add `"sparsegpt, half"` to `searched`: every sequence once clean and once noised. Is half of
+#    the noise enough?
 
 # %% [markdown]
 # **What this does not show.** One small model and its likelihood. Five draws of 16,384 tokens: an

@@ -31,7 +31,6 @@ CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its z
 LEFT_OUT = ("none", "unstable")
 ALLOCATIONS = ("uniform", "owl")
 PLAIN = ("none", "uniform")  # what the name of a recipe does not mention
-BASELINE = "sparsegpt, clean"  # what the recipes of the search are compared with
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,8 @@ METHODS = {
     "sparsegpt": Series(GREEN, "s", "-"),
     "paper-sparsegpt": Series(GREEN, "D", "--"),
     "sparsegpt-unstable": Series(GREEN, "^", ":"),
+    "sparsegpt-noised": Series(GREEN, "o", "-."),
+    "sparsegpt-noised, OWL": Series(GREEN, "*", ":"),
     "structured": Series(PINK, "s", "-"),
     "structured-sink": Series(PINK, "D", "--"),
     "structured-no-sinks": Series(PINK, "h", ":"),

@@ -156,13 +156,14 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "recipes": PRESETS,
     "samplers": _one_of(CONDITIONS, "SAMPLERS"),
     "searched": _one_of(SEARCH, "NAMES"),
+    "at_75": _one_of(SEARCH, "NAMES"),
     "structured_recipes": PRESETS,
     "tasks": _check_task,
     "texts": _one_of(CONDITIONS, "TEXTS"),
     "thirds": _one_of("sinkprune_core.sinks.hiding", "THIRDS"),
     "twin": _model_of("autoregressive", "smol-ar"),
 }
-MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "other_")  # what names of lists that may be empty begin with
+MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "at_75", "other_")  # how names of such lists begin
 LEAST = {
     "00_start_here": {"sequences": 12},
     "01_sink_variance": {"steps": 4},

@@ -121,7 +121,9 @@ def straightforward_norms(lm: LanguageModel, ids_RT: torch.Tensor) -> tuple[torc
     return torch.cat(weights), {place: square_I.sqrt() for place, square_I in squares.items()}
 
 
-@pytest.mark.parametrize(("build", "rounds", "goal", "at_least"), [(smol, 3, 3, 2.2), (llada_block, 2, 2, 2)])
+@pytest.mark.parametrize(
+    ("build", "rounds", "goal", "at_least"), [(smol, 3, 2.5, 2.2), (llada_block, 2, 2, 2)]
+)
 def test_noised_calibration_that_leaves_sinks_out(build, rounds, goal, at_least, record):
     lm, calibration = build()
     recipe = preset("all-sinks", noise_levels=4)
@@ -279,7 +281,7 @@ def test_sparsegpt_calibration_and_solve(record):
         before,
         after,
         NAMES,
-        at_least=2.5,
+        at_least=3,
     )
     print(f"{alike:.4%} of the masks alike")
     assert alike > 0.999 and ratio >= 2.2

@@ -50,8 +50,10 @@ def test_every_preset_is_a_recipe_with_a_name_of_its_own():
 
 
 def test_what_is_recommended_depends_on_the_sparsity():
-    for sparsity, name in ((0.5, "sparsegpt"), (0.74, "sparsegpt"), (0.75, "sparsegpt-noised")):
+    for sparsity, name in ((0.5, "sparsegpt"), (0.69, "sparsegpt"), (0.7, "sparsegpt-noised")):
         assert preset("recommended", sparsity=sparsity) == preset(name, sparsity=sparsity)
+    with_owl = preset("sparsegpt-noised", sparsity=0.75, allocation="owl")
+    assert preset("recommended", sparsity=0.75) == with_owl
     assert preset("recommended") == preset("sparsegpt")
     assert preset("recommended", sparsity=0.9, inputs="clean").inputs == "clean"
 
