@@ -49,10 +49,8 @@ def records(name: str) -> list[tuple[dict, list[dict[str, str]]]]:
             if Path(member.name).parent.name == name:
                 texts[member.name] = archive.extractfile(member).read().decode()
     tables = sorted(file for file in texts if file.endswith(".csv"))
-    return [
-        (json.loads(texts[file[:-4] + ".json"]), list(csv.DictReader(io.StringIO(texts[file]))))
-        for file in tables
-    ]
+    rows = {file: list(csv.DictReader(io.StringIO(texts[file]))) for file in tables}
+    return [(json.loads(texts[file[:-4] + ".json"]), rows[file]) for file in tables]
 
 
 def by_draw_and_sequence(scores: list, name: str) -> np.ndarray:

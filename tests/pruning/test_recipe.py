@@ -54,7 +54,6 @@ def test_what_is_recommended_depends_on_the_sparsity():
         assert preset("recommended", sparsity=sparsity) == preset(name, sparsity=sparsity)
     with_owl = preset("sparsegpt-noised", sparsity=0.75, allocation="owl")
     assert preset("recommended", sparsity=0.75) == with_owl
-    assert preset("recommended") == preset("sparsegpt")
     assert preset("recommended", sparsity=0.9, inputs="clean").inputs == "clean"
 
 
