@@ -283,8 +283,7 @@ figures.save_figure(run, drawn, "layers", table, f"what hiding five keys costs. 
 # %% [markdown]
 # **Was a sink hidden at all?** Before, the hidden keys got the share `attention` of all attention.
 # Once they are hidden, the strongest key that remains gets the share `left`; `second` says how
-# often that is position 1. Both are means over all layers, also those where nothing is hidden.
-# Where `left` is as much as one sink had, another key has taken over, and the cost is not that of
+# often that is position 1. All are means over the layers where keys are hidden. Where `left` is as much as one sink had, another key has taken over, and the cost is not that of
 # being without a sink. Without position 0, the second token of a causal model sees only itself, as
 # the first one did.
 

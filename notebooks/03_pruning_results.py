@@ -61,7 +61,7 @@ items: int = 24  # items of the offline suite, of 1,512
 blimp_pairs: int = 1  # minimal pairs of each of BLiMP's 67 paradigms, of 60
 item_draws: int = 1  # ways to mask an ending
 calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
-noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
+noise_levels: int = 4  # noise levels per calibration sequence; official recipes have ten
 length: int = 64  # tokens per sequence
 seeds: int = 1  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
@@ -135,11 +135,10 @@ run = start("03_pruning_results", globals())
 # Names with *structured* score whole units; `flap` scores them by FLAP. *Softly* means by the
 # official token weights; `all-sinks` is `paper` with hard masks, one norm and an even grid of levels.
 #
-# A noised recipe sees every sequence at `noise_levels` levels, `paper` too, whose preset has the
-# official ten ([notebook 09](09_best_recipe.ipynb) runs that). Clean baselines get as many more
-# sequences, so that all see as many tokens; `wanda-unmatched` shows what that is worth. SparseGPT's
-# recipes are all clean. They get as many sequences as noised recipes, and are compared with each
-# other and with `wanda-unmatched`.
+# A noised recipe sees every sequence at `noise_levels` levels, and at the official ten where it has
+# the official noise. Clean baselines see it once. Each gets as many sequences as make up the same
+# tokens; `wanda-unmatched` shows what that is worth. SparseGPT's recipes are all clean. They get
+# `calibration` sequences, and are compared with each other and with `wanda-unmatched`.
 
 # %% [markdown]
 # Where each of them is measured, and in how many calibration draws: those that verdicts rest on in
@@ -232,7 +231,7 @@ assert (mask_OP == of_library_OI[:, :columns]).float().mean() > 0.999  # but for
 # %%
 from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.experiments.variant_answers import variant_answers
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.experiments.variants import Variant, draw_for
 from tqdm.auto import tqdm
 
 texts = held_out_texts(dlm.tokenizer, sequences, length)
@@ -249,13 +248,10 @@ for row in grid:
             losses.append(variant.scores(run, texts, draws, **row.labels, seed=0))
 for seed in tqdm(range(first_seed, last), desc="calibration draws"):
     rows = [row for row in grid if row.is_calibrated and seed < row.draws]
-    text = calibration_draw(dlm, calibration, length, seed)
-    more_text = calibration_draw(dlm, calibration * noise_levels, length, seed)
-    shared = SharedStatistics(dlm, [row.recipe for row in rows], text)
+    drawn = draw_for(dlm, [(row.recipe, row.sequences) for row in rows], length, seed)
     for row in tqdm(rows, desc="prune and measure", unit="variant", leave=False):
-        given = (text, shared) if row.sequences == calibration else (more_text, None)
         labels = {**row.labels, "seed": seed}
-        with Variant(dlm, fingerprint, row.recipe, *given) as variant:
+        with Variant(dlm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
             noise = seed if own_noise else 0
             losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
             if row in asked and seed < pattern_draws:

@@ -40,7 +40,7 @@ structured_recipes: list[str] = ["structured-sink"]  # presets beside the dense 
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
 draws: int = 1  # noise draws per sequence
 calibration: int = 2  # calibration sequences of noised recipes; clean ones get as many tokens
-noise_levels: int = 4  # noise levels per calibration sequence; the official code has 10
+noise_levels: int = 4  # noise levels per calibration sequence; official recipes have ten
 length: int = 64  # tokens per sequence
 seeds: int = 1  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
@@ -83,6 +83,7 @@ run = start("04_matched_compute", globals())
 # NELBO; fewer steps cost more.
 
 # %%
+from sinkprune_companion.experiments.pruning_grid import grid_rows
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset
@@ -93,7 +94,7 @@ for count in steps:
             f"steps={count} must lie in 1 … {length - 1}, the number of tokens to reveal"
         )
 names = [*baselines, "unstable", *structured_recipes]
-recipes = {name: preset(name, sparsity=sparsity, noise_levels=noise_levels) for name in names}
+grid = grid_rows(names, "unstructured", sparsity, seeds, calibration, noise_levels)
 dlm = load(model, dtype, run.device)
 fingerprint = dlm.fingerprint()
 texts = held_out_texts(dlm.tokenizer, sequences, length)
@@ -228,23 +229,19 @@ matched.set_index("steps")
 # calibrated on.
 
 # %%
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
-from sinkprune_companion.run.texts import calibration_draw
+from sinkprune_companion.experiments.variants import Variant, draw_for
 from tqdm.auto import tqdm
 
-grid = sorted({int(count) for count in matched.to_numpy().flatten()})
-asked = [texts, draws, [None, *grid]]
+taken = sorted({int(count) for count in matched.to_numpy().flatten()})
+asked = [texts, draws, [None, *taken]]
 parts = [Variant(dlm, fingerprint).scores(run, *asked, variant="dense", seed=0)]
 for seed in tqdm(range(first_seed, first_seed + seeds), desc="calibration draws"):
-    text = calibration_draw(dlm, calibration, length, seed)
-    more_text = calibration_draw(dlm, calibration * noise_levels, length, seed)
-    shared = SharedStatistics(dlm, recipes.values(), text)
-    for name, recipe in recipes.items():
-        used = more_text if recipe.inputs == "clean" else text
+    drawn = draw_for(dlm, [(row.recipe, row.sequences) for row in grid], length, seed)
+    for row in grid:
+        name = row.variant
         counts = [None] if name not in structured_recipes else []
         counts += steps if name not in baselines else []
-        own = None if used is more_text else shared
-        with Variant(dlm, fingerprint, recipe, used, own) as variant:
+        with Variant(dlm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
             parts.append(variant.scores(run, texts, draws, counts, variant=name, seed=seed))
 scores = pd.concat(parts, ignore_index=True)
 COUNTED = ["zeros", "calibration_tokens", "left_out_share", "prune_seconds"]
@@ -365,14 +362,14 @@ figures.save_figure(run, drawn, "differences", table, caption)
 # the inputs. The recipes compared above have equal calibration tokens.
 
 # %%
+from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.costs.pruning import pruning_cost
 
 plans = {}
-for name in ("paper", "structured", "sparsegpt", "paper-sparsegpt", *recipes):
-    recipe = preset(name, sparsity=sparsity, noise_levels=noise_levels)
-    is_matched = recipe.inputs == "clean" and recipe.criterion != "sparsegpt"
-    count = calibration * (noise_levels if is_matched else 1)
-    plan = pruning_cost(dlm, recipe, calibration_draw(dlm, count, length, 0), speed=1.0)
+others = ["paper", "structured", "sparsegpt", "paper-sparsegpt"]
+for row in grid_rows([*others, *names], "unstructured", sparsity, 1, calibration, noise_levels):
+    name, text = row.variant, calibration_draw(dlm, row.sequences, length, 0)
+    plan = pruning_cost(dlm, row.recipe, text, speed=1.0)
     plans[name] = {"calibration tokens": plan.tokens, "passes": plan.passes}
     plans[name]["TFLOP"] = plan.flops / 1e12
     plans[name]["seconds here"] = scores[scores.variant == name].prune_seconds.mean()

@@ -98,6 +98,7 @@ run = start("05_what_does_the_work", globals())
 # %%
 from dataclasses import replace
 
+from sinkprune_companion.experiments.pruning_grid import OFFICIAL_LEVELS
 from sinkprune_companion.ledger.contrasts import Switch, cells, name, path
 from sinkprune_core.pruning.recipe import Recipe, preset
 
@@ -118,8 +119,8 @@ for by_cell in factorial.values():
 # %% [markdown]
 # **2. A path.** From Wanda to the official recipe one step at a time: noised text, dense
 # propagation, the official noise levels, the official sum of norms, and its sink weights last. The
-# last official noise level masks every token. All recipes have as many levels here; the official
-# code has ten. The steps add up to the whole.
+# last official noise level masks every token. There are ten official levels, on as many tokens in
+# all. The steps add up to the whole.
 #
 # **3. Which tokens.** With noised text and dense propagation: none left out, or each of `left_out`.
 #
@@ -127,8 +128,9 @@ for by_cell in factorial.values():
 # noise level no sink can be unstable.
 
 # %%
-official = preset("paper", sparsity=sparsity, **settings)
-steps = path(wanda, official, ["inputs", "propagation", "noise", "norm_reduction", "exclude"])
+official = preset("paper", sparsity=sparsity, **settings | {"noise_levels": OFFICIAL_LEVELS})
+fields = [("inputs",), ("propagation",), ("noise", "noise_levels"), ("norm_reduction",)]
+steps = path(wanda, official, [*fields, ("exclude",)])
 none = replace(wanda, inputs="noised", propagation="dense")
 choice = {each: replace(none, exclude=each) for each in left_out if each != "soft"}
 if "soft" in left_out:
@@ -158,8 +160,8 @@ print(f"{len(set(recipes))} recipes, {seeds} calibration draws")
 # noise.
 
 # %%
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
-from sinkprune_companion.run.texts import calibration_draw, held_out_texts
+from sinkprune_companion.experiments.variants import Variant, draw_for
+from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 from tqdm.auto import tqdm
 
@@ -177,15 +179,11 @@ for seed in sorted({0, *numbers}) if own_noise else [0]:
     labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
     losses.append(Variant(dlm, fingerprint).scores(run, texts, draws, noise=seed, **labels))
 for seed in tqdm(numbers, desc="calibration draws"):
-    text, shared = {}, {}
-    for count in dict.fromkeys(counts.values()):
-        text[count] = calibration_draw(dlm, count, length, seed)
-        alike = [recipe for recipe in counts if counts[recipe] == count]
-        shared[count] = SharedStatistics(dlm, alike, text[count])
+    drawn = draw_for(dlm, counts.items(), length, seed)
     for recipe, count in tqdm(counts.items(), desc="prune and measure", leave=False):
         labels = {"variant": name(recipe, wanda), "pattern": "unstructured"}
         labels |= {"sparsity": recipe.sparsity, "seed": seed}
-        with Variant(dlm, fingerprint, recipe, text[count], shared[count]) as variant:
+        with Variant(dlm, fingerprint, recipe, *drawn[count]) as variant:
             noise = seed if own_noise else 0
             losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
 

@@ -101,7 +101,7 @@ pd.DataFrame(settings).rename(columns={"other_draws": "draws at other sparsities
 # %%
 from sinkprune_companion.experiments import robustness
 from sinkprune_companion.experiments.stable_sinks import diffusion_model
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.experiments.variants import Variant, draw_for
 from sinkprune_core.models.loading import load
 
 runs = {"": run}
@@ -121,7 +121,7 @@ for pair in pairs:
 # ## The experiment
 #
 # In every setting the recipes of notebook 03 that verdicts rest on: at 50 % all, at other
-# sparsities those of its curve.
+# sparsities those of its curve. But `paper` has `noise_levels` levels like the others, not ten.
 
 # %%
 from sinkprune_companion.experiments.pruning_grid import CURVE, HEADLINE, GridRow, grid_rows
@@ -131,8 +131,8 @@ def rows_of(setting: Setting) -> list[GridRow]:
     rows = []
     for share in sparsities:
         names, count = (HEADLINE, setting.seeds) if share == 0.5 else (CURVE, setting.other_draws)
-        place = ("unstructured", share, count, setting.calibration)
-        rows += grid_rows(names, *place, chosen=recipes, noise_levels=noise_levels)
+        place = ("unstructured", share, count, setting.calibration, noise_levels)
+        rows += grid_rows(names, *place, official_levels=noise_levels, chosen=recipes)
     return [row for row in rows if row.is_calibrated]
 
 
@@ -141,7 +141,7 @@ def rows_of(setting: Setting) -> list[GridRow]:
 # of every draw.
 
 # %%
-from sinkprune_companion.run.texts import calibration_draw, held_out_texts
+from sinkprune_companion.run.texts import held_out_texts
 
 
 def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
@@ -149,15 +149,13 @@ def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
     place = runs[setting.archive]
     texts = held_out_texts(lm.tokenizer, sequences, setting.length)
     rows = [row for row in rows_of(setting) if seed < row.draws]
-    text = calibration_draw(lm, setting.calibration, setting.length, seed)
-    more_text = calibration_draw(lm, setting.calibration * noise_levels, setting.length, seed)
-    shared = SharedStatistics(lm, [row.recipe for row in rows], text)
+    pairs_of = [(row.recipe, row.sequences) for row in rows]
+    drawn = draw_for(lm, pairs_of, setting.length, seed)
     noise = seed if setting.own_noise else 0
     labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": noise}
     scores = [kind(lm, fingerprint).scores(place, texts, draws, noise=noise, **labels)]
     for row in rows:
-        given = (text, shared) if row.sequences == setting.calibration else (more_text, None)
-        with kind(lm, fingerprint, row.recipe, *given) as variant:
+        with kind(lm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
             labels = {**row.labels, "seed": seed}
             scores.append(variant.scores(place, texts, draws, noise=noise, **labels))
     return scores

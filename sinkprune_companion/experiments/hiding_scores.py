@@ -17,9 +17,10 @@ from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.sinks.hiding import Hiding, HidingModel, hiding_model
+from sinkprune_core.sinks.hiding import ALL, Hiding, HidingModel, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`
+THIRD_REVISION = 2  # of the same in one third of the layers
 TEXTS_REVISION = 1  # of `hiding_texts`
 NOTHING_HIDDEN = Hiding(count=0)
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
@@ -131,7 +132,8 @@ def _records(
             return frame.assign(**choice, **hidden)
 
         model = {"model": lm.name, "kind": lm.kind}
-        parts.append(run.record(name, compute, revision, **model, hiding=hiding, **key))
+        version = revision if hiding.layers == ALL else THIRD_REVISION
+        parts.append(run.record(name, compute, version, **model, hiding=hiding, **key))
     frame = pd.concat(parts, ignore_index=True)
     with_all_keys = frame[frame["count"] == 0].set_index("sequence").value
     return frame.assign(excess=frame.value - frame.sequence.map(with_all_keys))

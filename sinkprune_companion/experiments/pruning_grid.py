@@ -1,6 +1,7 @@
 """Which recipes notebooks 03 and 07 prune by, and on how much text and in how many draws each is measured."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from sinkprune_core.pruning.criteria import CRITERIA
@@ -8,6 +9,7 @@ from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 SPARSITY = 0.5  # at which verdicts are read
+OFFICIAL_LEVELS = preset("paper").noise_levels  # noise levels of the official code
 UNSTRUCTURED = "unstructured"
 UNMATCHED = "wanda-unmatched"  # Wanda on as many sequences as noised recipes, and so on fewer tokens
 HEADLINE = (
@@ -73,14 +75,17 @@ def grid_rows(
     sparsity: float,
     draws: int,
     calibration: int,
+    noise_levels: int,
+    official_levels: int = OFFICIAL_LEVELS,
     chosen: Iterable[str] | None = None,
     **settings: object,
 ) -> list[GridRow]:
     """Return the rows of presets at one pattern and sparsity; `chosen` names the presets to keep (None: all).
 
-    `settings` are fields of every recipe. Noised recipes are calibrated on `calibration` sequences. Clean
-    ones get as many tokens as noised recipes see in all their noise levels; but SparseGPT is compared with
-    recipes on clean text alone, among them UNMATCHED, and gets as many sequences.
+    `settings` are fields of every recipe. Noised recipes are calibrated on `calibration` sequences at
+    `noise_levels` levels, those with the official noise at `official_levels`, and clean ones once; each gets
+    as many sequences as make up the same tokens, rounded down, at least one. But SparseGPT is compared with
+    recipes on clean text alone, among them UNMATCHED: they get `calibration` sequences.
     """
     rows = []
     for name in names:
@@ -89,8 +94,12 @@ def grid_rows(
             continue
         pattern_field = {"pattern": pattern} if n_and_m(pattern) else {}
         recipe = preset(preset_name, sparsity=sparsity, **pattern_field, **settings)
+        levels = official_levels if recipe.noise == "official" else noise_levels
+        recipe = replace(recipe, noise_levels=levels)
         sequences = calibration
-        if recipe.inputs == "clean" and recipe.criterion != "sparsegpt" and name != UNMATCHED:
-            sequences *= recipe.noise_levels
+        if recipe.inputs == "noised":
+            sequences = max(1, calibration * noise_levels // levels)
+        elif recipe.criterion != "sparsegpt" and name != UNMATCHED:
+            sequences = calibration * noise_levels
         rows.append(GridRow(name, pattern, sparsity, recipe, sequences, draws))
     return rows

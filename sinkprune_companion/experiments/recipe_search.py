@@ -7,16 +7,15 @@ Dimensions: R repetitions (calibration draws), N sequences.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.experiments.variants import Variant, draw_for
 from sinkprune_companion.ledger.contrasts import contrast
 from sinkprune_companion.run.records import Run
-from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
@@ -81,7 +80,8 @@ def structured(ratio: float, tokens: int) -> list[Entry]:
 def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool = True) -> list[Entry]:
     """Return Wanda's combinations of text and propagation, and of sinks, on `tokens` sequences' tokens.
 
-    There are eight, or four where no sinks are left out.
+    There are eight, or four where no sinks are left out. Where sinks are left out of clean text, they are
+    found at one noise level a sequence, drawn anew for each, so that all take as many forwards.
     """
     entries = []
     left_out = ("none", "all") if with_sinks else ("none",)
@@ -93,6 +93,8 @@ def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool 
             exclude=exclude,
             noise_levels=noise_levels,
         )
+        if inputs == "clean" and exclude == "all":
+            recipe = replace(recipe, noise="stratified", noise_levels=1)
         name = f"{inputs}, {propagation}, {exclude}"
         entries.append(Entry(name, recipe, sequences_of(recipe, tokens)))
     return entries
@@ -165,11 +167,7 @@ def variants_on(
     Recipes on as many sequences share text and statistics.
     """
     yield Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "seed": seed}
-    drawn = {}
-    for count in dict.fromkeys(entry.sequences for entry in entries):
-        text = calibration_draw(lm, count, length, seed)
-        recipes = [entry.recipe for entry in entries if entry.sequences == count]
-        drawn[count] = (text, SharedStatistics(lm, recipes, text))
+    drawn = draw_for(lm, [(entry.recipe, entry.sequences) for entry in entries], length, seed)
     for entry in tqdm(entries, desc="prune and measure", unit="variant", leave=False):
-        text, shared = drawn[entry.sequences]
-        yield Variant(lm, fingerprint, entry.recipe, text, shared), {**entry.labels, "seed": seed}
+        variant = Variant(lm, fingerprint, entry.recipe, *drawn[entry.sequences])
+        yield variant, {**entry.labels, "seed": seed}

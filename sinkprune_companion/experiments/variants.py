@@ -13,6 +13,7 @@ import torch
 
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED, fingerprint_of, score_texts
 from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey
@@ -57,6 +58,23 @@ class SharedStatistics:
         if self._statistics is None:
             self._statistics = dense_statistics(self.lm, self.recipes, self.calibration)
         return self._statistics[recipe.statistics_key]
+
+
+def draw_for(
+    lm: LanguageModel, sequences: Iterable[tuple[Recipe, int]], length: int, seed: int
+) -> dict[int, tuple[Calibration, SharedStatistics]]:
+    """Return one calibration draw in as many sequences as recipes take, and what those on as many share.
+
+    `sequences` are pairs of a recipe and its number of calibration sequences, which are the keys.
+    """
+    recipes: dict[int, list[Recipe]] = {}
+    for recipe, count in sequences:
+        recipes.setdefault(count, []).append(recipe)
+    drawn = {}
+    for count, alike in recipes.items():
+        text = calibration_draw(lm, count, length, seed)
+        drawn[count] = (text, SharedStatistics(lm, alike, text))
+    return drawn
 
 
 @contextmanager

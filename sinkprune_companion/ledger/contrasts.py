@@ -82,14 +82,14 @@ def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
     return recipes
 
 
-def path(start: Recipe, end: Recipe, order: Sequence[str]) -> list[Recipe]:
-    """Return the recipes from `start` to `end` that change one field after the other in `order`.
+def path(start: Recipe, end: Recipe, order: Sequence[tuple[str, ...]]) -> list[Recipe]:
+    """Return the recipes from `start` to `end` that change the fields of one step after the other in `order`.
 
     Where `order` names all that differ, their differences add up to the whole.
     """
     recipes = [start]
-    for field in order:
-        recipes.append(replace(recipes[-1], **{field: getattr(end, field)}))
+    for step in order:
+        recipes.append(replace(recipes[-1], **{field: getattr(end, field) for field in step}))
     return recipes
 
 

@@ -4,7 +4,7 @@ What a model scores or writes without its sinks comes out of the same functions 
 `generate` and `decode` take a `HidingModel` like any other, and so their noise and their random numbers are
 the same.
 
-Dimensions: B batch, K key position (= sequence position T), D hidden width, V vocabulary.
+Dimensions: B batch, L layers, K key position (= sequence position T), D hidden width, V vocabulary.
 """
 
 from dataclasses import dataclass, field, fields
@@ -104,24 +104,24 @@ class HidingModel(LanguageModel):
     query but their own.
 
     A first forward over the same state measures attention, over all layers, and decides which keys; a second
-    one runs without them. A diffusion model may lose any key, masks included. In a causal model only the
-    later half of the queries decides, and only keys that all of these can see may be hidden, so that no key
-    passes for a sink because few queries see it; the choice then depends on the whole text, so the value is
-    that of an intervention and no likelihood.
+    one runs without them, and measures what is left. A diffusion model may lose any key, masks included. In a
+    causal model only the later half of the queries decides, and only keys that all of these can see may be
+    hidden, so that no key passes for a sink because few queries see it; the choice then depends on the whole
+    text, so the value is that of an intervention and no likelihood.
     """
 
     hiding: Hiding = Hiding()  # which keys are hidden
     seed: int = 0  # of random keys, which depend on it and the tokens of the row alone
 
     masses: dict[bytes, torch.Tensor] = field(default_factory=dict, repr=False)
-    """Attention every key received in the dense model, by the tokens of a row; variants may share it."""
+    """Attention every key received in the dense model, (L, K), by the tokens of a row; variants share it."""
 
     log: list[dict[str, float]] = field(default_factory=list, repr=False)
     """Per row of every forward, what was hidden.
 
     `attention`: the share of attention that the hidden keys had received; `first`: whether position 0 was
     hidden; `masks`: how many hidden keys were masks; `left`: the share that the strongest key gets of what is
-    left; `second`: whether that is position 1.
+    left; `second`: whether that is position 1. Shares are over the layers where keys are hidden.
     """
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
@@ -140,16 +140,16 @@ class HidingModel(LanguageModel):
         layers = len(self.blocks)
         in_layer = {True: hidden_BK, False: None}
         with attention.hide(self.model, lambda layer: in_layer[self.hiding.hides_in(layer, layers)]):
-            hidden_BTD, left_BK = self._measured(ids_BT)
-        for row_K, keys_K, left_K in zip(ids_BT.cpu(), hidden_BK, left_BK, strict=True):
-            self._note(row_K, keys_K, left_K)
+            hidden_BTD, left_BLK = self._measured(ids_BT)
+        for row_K, keys_K, left_LK in zip(ids_BT.cpu(), hidden_BK, left_BLK, strict=True):
+            self._note(row_K, keys_K, left_LK)
         return hidden_BTD
 
     def hidden_dense(self, ids_BT: torch.Tensor) -> torch.Tensor:
         """Return the last hidden states with every key, (B, T, D), and remember the attention each got."""
-        hidden_BTD, mass_BK = self._measured(ids_BT)
-        for row_K, mass_K in zip(ids_BT, mass_BK, strict=True):
-            self.masses[_bytes(row_K)] = mass_K
+        hidden_BTD, mass_BLK = self._measured(ids_BT)
+        for row_K, mass_LK in zip(ids_BT, mass_BLK, strict=True):
+            self.masses[_bytes(row_K)] = mass_LK
         return hidden_BTD
 
     def keys_to_hide(self, ids_BT: torch.Tensor) -> torch.Tensor:
@@ -157,7 +157,7 @@ class HidingModel(LanguageModel):
         ids_BT = ids_BT.cpu()
         if any(_bytes(row_K) not in self.masses for row_K in ids_BT):
             self.hidden_dense(ids_BT)
-        mass_BK = torch.stack([self.masses[_bytes(row_K)] for row_K in ids_BT])
+        mass_BK = torch.stack([self.masses[_bytes(row_K)].mean(0) for row_K in ids_BT])
         visible_BK = torch.ones_like(ids_BT, dtype=torch.bool)
         if not self.is_diffusion:
             visible_BK[:, self._first_query(ids_BT.shape[1]) + 1 :] = False
@@ -179,11 +179,11 @@ class HidingModel(LanguageModel):
         return self.head(hidden_BTD[:, -1].contiguous())
 
     def _measured(self, ids_BT: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return last hidden states, and the mass of every key, mean over layers and heads, (B, K)."""
+        """Return last hidden states, and the mass of every key in every layer, mean over heads, (B, L, K)."""
         length = ids_BT.shape[1]
         with attention.track(self.model, [(self._first_query(length), length)]) as tracker:
             hidden_BTD = super().hidden(ids_BT)
-            return hidden_BTD, tracker.take().mean((1, 2))[:, 0].cpu()
+            return hidden_BTD, tracker.take().mean(2)[:, :, 0].cpu()
 
     def _first_query(self, length: int) -> int:
         """Return the first of the queries whose attention decides."""
@@ -195,9 +195,12 @@ class HidingModel(LanguageModel):
             return ids_BT == self.mask_token_id
         return torch.zeros_like(ids_BT, dtype=torch.bool)
 
-    def _note(self, row_K: torch.Tensor, keys_K: torch.Tensor, left_K: torch.Tensor) -> None:
+    def _note(self, row_K: torch.Tensor, keys_K: torch.Tensor, left_LK: torch.Tensor) -> None:
         """Log one row: its tokens, its hidden keys, and the mass that is left to every key without them."""
-        mass_K = self.masses[_bytes(row_K)]
+        layers = len(left_LK)
+        hiding = [layer for layer in range(layers) if self.hiding.hides_in(layer, layers)]
+        mass_K = self.masses[_bytes(row_K)][hiding].mean(0)
+        left_K = left_LK[hiding].mean(0)
         strongest = int(left_K.argmax())
         self.log.append(
             {

@@ -159,18 +159,20 @@ def test_variants_that_share_masses_measure_once_and_hide_the_same(make_lm, make
     torch.testing.assert_close(shared.hidden(ids_BT.flip(0)).flip(0), alone_BTD, atol=1e-5, rtol=1e-5)
 
 
-def test_the_log_says_what_was_hidden_and_what_is_left(make_lm, make_ids):
-    lm = make_lm("diffusion")
+@pytest.mark.parametrize("layers", ["all", "early"])
+def test_the_log_says_what_was_hidden_and_what_is_left_in_the_layers_that_hide(make_lm, make_ids, layers):
+    lm = make_lm("diffusion", layers=6)
     ids_BT = noised(lm, make_ids(3, 16))
-    hiding_lm = hiding_model(lm, Hiding("top", 4))
+    hiding_lm = hiding_model(lm, Hiding("top", 4, layers=layers))
+    end = 6 if layers == "all" else 2  # what is hidden later changes nothing before
     hidden_BK = hiding_lm.keys_to_hide(ids_BT)
     assert hiding_lm.log == []
     hiding_lm.hidden(ids_BT)
     _, maps_BLHQK = eager(lm, ids_BT)
     _, left_BLHQK = eager(lm, ids_BT, hidden_BK=hidden_BK)
     for row, logged in enumerate(hiding_lm.log):
-        left_K = left_BLHQK[row].mean((0, 1, 2))
-        attention = float(maps_BLHQK[row][..., hidden_BK[row]].sum(-1).mean())
+        left_K = left_BLHQK[row][:end].mean((0, 1, 2))
+        attention = float(maps_BLHQK[row][:end][..., hidden_BK[row]].sum(-1).mean())
         assert logged["attention"] == pytest.approx(attention, abs=1e-5)
         assert logged["first"] == float(hidden_BK[row, 0])
         assert logged["masks"] == int((hidden_BK[row] & (ids_BT[row] == lm.mask_token_id)).sum())
