@@ -38,7 +38,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-parts: list[str] = ["official", "factorial", "search"]  # of the notebook, to be measured
+parts: list[str] = ["official", "factorial", "search", "large"]  # of the notebook, to be measured
 official_sparsities: list[float] = [0.5, 0.75]  # of the official method and Wanda
 schedule_sparsities: list[float] = [0.5, 0.75]  # of the official schedule
 ratios: list[float] = [0.5]  # of structured pruning
@@ -47,6 +47,9 @@ factorial_sinks: bool = False  # whether all sinks are left out there, too
 places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns N:M
 searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of the search
 at_75: list[str] = []  # more recipes of the search, at 75 % alone
+large: list[str] = []  # recipes of the search at 75 % once more, on more text
+large_calibration: int = 8  # calibration sequences of these
+large_dtype: str = "auto"  # of the weights there
 calibration: int = 5  # calibration sequences
 noise_levels: int = 4  # noise levels per calibration sequence
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
@@ -89,6 +92,7 @@ run = start("09_best_recipe", globals())
 # * **search**: SparseGPT and Wanda, on clean text, noised text or half of each, with or without the
 #   unstable sinks, one sparsity for all layers or OWL's. Later blocks are calibrated on what pruned
 #   ones make, as both were published.
+# * **large**: some of these at 75 % on more text.
 
 # %%
 from sinkprune_companion.experiments import recipe_search
@@ -112,6 +116,8 @@ for place in places:
     candidates = recipe_search.candidates(place, tokens, noise_levels)
     names = [*searched, *at_75] if place == "75" else searched
     entries["search"] += [each for each in candidates if each.name in names]
+candidates = recipe_search.candidates("75", large_calibration * noise_levels, noise_levels)
+entries["large"] = [each for each in candidates if each.name in large]
 {part: len(of_part) for part, of_part in entries.items() if part in parts}
 
 # %% [markdown]
@@ -124,7 +130,10 @@ for place in places:
 import pandas as pd
 
 losses = []
-for part in parts:
+for part in [part for part in recipe_search.PARTS if part in parts and entries[part]]:
+    if part == "large":  # the last one
+        dlm = load(model, large_dtype, run.device)
+        fingerprint = dlm.fingerprint()
     for seed in range(first_seed, first_seed + seeds):
         variants = recipe_search.variants_on(run, dlm, fingerprint, entries[part], length, seed)
         for variant, labels in variants:
@@ -188,6 +197,8 @@ COMPARED = {
     "sparsegpt_noised_minus_sparsegpt_clean": ("search", NOISED, "sparsegpt, clean"),
     "unstable_left_out_of_sparsegpt": ("search", f"{NOISED}, unstable", NOISED),
     "owl_in_sparsegpt": ("search", f"{NOISED}, owl", NOISED),
+    "noised_text_large": ("large", NOISED, "sparsegpt, clean"),
+    "owl_large": ("large", f"{NOISED}, owl", NOISED),
 }
 
 # %% [markdown]
@@ -267,6 +278,8 @@ IN_SPARSEGPT = {f"noised text, {place} %": f"{HELP}_{place}" for place in (50, 6
     "noised text, 2:4": f"{HELP}_2_4",
     "no unstable sinks, 75 %": "unstable_left_out_of_sparsegpt_75",
     "OWL's allocation, 75 %": "owl_in_sparsegpt_75",
+    "noised text, 75 %, more text": "noised_text_large_75",
+    "OWL's allocation, 75 %, more text": "owl_large_75",
 }
 shares = {}
 for label, name in IN_SPARSEGPT.items():
@@ -324,5 +337,5 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 
 # %% [markdown]
 # **What this does not show.** One small model and its likelihood. Five draws of 16,384 tokens: an
-# eighth of what notebook 03 calibrates on. The official levels see 12 sequences at ten levels, the
-# even grid 16 at eight. Settings of OWL and of SparseGPT are those of their authors.
+# eighth of what notebook 03 calibrates on, and of the part `large`. The official levels see 12
+# sequences at ten levels, the even grid 16 at eight. Settings of OWL and of SparseGPT are those of their authors.

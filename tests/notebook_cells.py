@@ -72,6 +72,7 @@ OWN = {  # what is not named here stays as the notebook has it
     "09_best_recipe": {
         "calibration": 5,
         "factorial_sinks": True,
+        "large": ["sparsegpt, noised"],
         "places": ["75", "2:4"],
     },
     "10_native_pair": {

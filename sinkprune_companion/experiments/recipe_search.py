@@ -25,7 +25,7 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
     "noised": {"inputs": "noised"},
     "half": {"inputs": "noised", "noise": "half-clean", "noise_levels": 2},  # once clean, once noised
 }
-PARTS = ("official", "factorial", "search")  # of the notebook, in order
+PARTS = ("official", "factorial", "search", "large")  # of the notebook, in order
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
 LEFT_OUT = ("none", "unstable")
 ALLOCATIONS = ("uniform", "owl")

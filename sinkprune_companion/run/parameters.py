@@ -157,13 +157,15 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "samplers": _one_of(CONDITIONS, "SAMPLERS"),
     "searched": _one_of(SEARCH, "NAMES"),
     "at_75": _one_of(SEARCH, "NAMES"),
+    "large": _one_of(SEARCH, "NAMES"),
+    "large_dtype": choose_dtype,
     "structured_recipes": PRESETS,
     "tasks": _check_task,
     "texts": _one_of(CONDITIONS, "TEXTS"),
     "thirds": _one_of("sinkprune_core.sinks.hiding", "THIRDS"),
     "twin": _model_of("autoregressive", "smol-ar"),
 }
-MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "at_75", "other_")  # how names of such lists begin
+MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "at_75", "large", "other_")  # how names of such lists begin
 LEAST = {
     "00_start_here": {"sequences": 12},
     "01_sink_variance": {"steps": 4},
