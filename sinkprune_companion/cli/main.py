@@ -21,7 +21,6 @@ COMMANDS = {
     "claims": "print the whole claims table of a run",
     "publish": "put a finished run into notebooks/, figures/ and README.md",
     "train": "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model",
-    "card": "measure a diffusion adapter beside smol-ar and write its model card",
 }
 HELP = ("help", "-h", "--help")
 VERSION = ("--version", "-v", "-V")

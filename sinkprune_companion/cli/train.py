@@ -156,6 +156,4 @@ def run(options: TrainOptions) -> int:
         folder = str(options.export)
         if not options.makes_adapter:
             print(f"next: sinkprune prune {shlex.join([folder, '--out', f'{folder}-pruned'])}")
-        elif options.kind == "diffusion":  # its twin has no card of its own
-            print(f"next: sinkprune card --folder {shlex.quote(folder)}")
     return 0

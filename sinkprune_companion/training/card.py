@@ -1,6 +1,6 @@
 """The model card of a trained model: what it was trained on, how that went, and how good it is.
 
-The card is a function of files: of `measures.json`, which holds what `card_measures` measured, of the
+The card is a function of files: of `measures.json`, which holds what `tools/model_card.py` measured, of the
 training settings and of the log, so that none can be edited without the others. Its words are in
 `pages/card.md.j2`.
 """
@@ -41,7 +41,7 @@ def write_card(folder: Path) -> Path:
         if measures["adapter"] != adapter_digest(folder):
             raise ValueError(
                 f"{file} was measured on another adapter than the one beside it: "
-                f"run `sinkprune card --folder {folder}`"
+                f"run `python tools/model_card.py --folder {folder}`"
             )
     card = folder / "README.md"
     with atomic(card) as partial:

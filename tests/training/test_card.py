@@ -2,10 +2,11 @@
 
 import json
 
+import model_card
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from sinkprune_companion.training import card, card_measures
+from sinkprune_companion.training import card
 from sinkprune_core.models.embedded import ADAPTERS
 
 
@@ -15,9 +16,9 @@ def test_a_committed_card_is_in_step_with_its_measures_its_log_and_its_adapter(n
     measures = None
     if (folder / card.MEASURED).exists():
         measures = json.loads((folder / card.MEASURED).read_text(encoding="utf-8"))
-        assert measures["adapter"] == card.adapter_digest(folder), "run `sinkprune card`"
+        assert measures["adapter"] == card.adapter_digest(folder), "run tools/model_card.py"
     text = card.card_text(folder, measures)
-    assert (folder / "README.md").read_text(encoding="utf-8") == text, "run `sinkprune card --render`"
+    assert (folder / "README.md").read_text(encoding="utf-8") == text, "run tools/model_card.py --render"
 
 
 def test_a_whole_measurement_of_a_tiny_adapter_ends_in_a_card(
@@ -34,13 +35,13 @@ def test_a_whole_measurement_of_a_tiny_adapter_ends_in_a_card(
     texts = {
         name: make_ids(3, 9, seed) for seed, name in enumerate(("samples of the AR model", "documentation"))
     }
-    monkeypatch.setattr(card_measures, "held_out_texts", lambda *_: texts)
-    monkeypatch.setattr(card_measures, "SAMPLE_TOKENS", 32)
-    monkeypatch.setattr(card_measures, "STEPS", (2,))
+    monkeypatch.setattr(model_card, "held_out_texts", lambda *_: texts)
+    monkeypatch.setattr(model_card, "SAMPLE_TOKENS", 32)
+    monkeypatch.setattr(model_card, "STEPS", (2,))
 
-    text = card_measures.write_measures(folder, sequences=3, draws=1, items=24).read_text(encoding="utf-8")
+    text = model_card.write_measures(folder, sequences=3, draws=1, items=24).read_text(encoding="utf-8")
     measured = json.loads((folder / card.MEASURED).read_text())
     assert len(measured["tasks"]["BLiMP"]) == 68 and len(measured["tasks"]["offline suite"]) == 7
-    assert len(measured["samples"]) == len(card_measures.PROMPTS)
+    assert len(measured["samples"]) == len(model_card.PROMPTS)
     assert text.count("| offline suite |") == 7 and text.count("| BLiMP |") == 1
     assert card.write_card(folder).read_text(encoding="utf-8") == text

@@ -1,5 +1,6 @@
-"""Measuring an adapter for its model card: the embedded pair on held-out text and two-choice tasks.
+"""Measures a diffusion adapter beside smol-ar, on held-out text and two-choice tasks, and writes its card.
 
+Run it as `python tools/model_card.py`; `--render` writes the card anew from the files beside the adapter.
 Everything is paired: both models see the same tokens, and a difference is taken sequence by sequence.
 Intervals are 95 % intervals over sequences, for tasks over pairs of items. `dlm` and `ar` are the
 diffusion model and smol-ar; what is written about them is in `pages/card.md.j2`.
@@ -7,6 +8,7 @@ diffusion model and smol-ar; what is written about them is in `pages/card.md.j2`
 Dimensions: N sequences, T sequence position.
 """
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.evaluation.likelihood import nelbo, nll
 from sinkprune_core.files import write_json
 from sinkprune_core.models.catalog import MODELS
+from sinkprune_core.models.embedded import ADAPTER
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, with_adapter
 
@@ -160,3 +163,23 @@ def samples(dlm: LanguageModel, seed: int) -> list[dict]:
 
 def _row(estimate: Estimate) -> dict:
     return {name: getattr(estimate, name) for name in ("value", "low", "high", "units")}
+
+
+def main() -> None:
+    """Measure an adapter, or only render its card, and print where the card is."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--folder", type=Path, default=ADAPTER, help="an exported adapter")
+    parser.add_argument("--sequences", type=int, default=64, help="of WikiText-2, and of the other sources")
+    parser.add_argument("--draws", type=int, default=4, help="noise draws per sequence and two-choice item")
+    parser.add_argument("--items", type=int, default=504, help="of the offline suite, and of BLiMP")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    given = parser.parse_args()
+    if given.render:
+        print(write_card(given.folder))
+    else:
+        print(write_measures(given.folder, given.sequences, given.draws, given.items, given.seed))
+
+
+if __name__ == "__main__":
+    main()
