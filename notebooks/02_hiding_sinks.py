@@ -72,8 +72,9 @@ run = start("02_hiding_sinks", globals())
 # > (abstract)
 #
 # **What would falsify it.** On the same text, hiding its sinks in the middle third of the layers
-# costs the DLM more than the AR model: the whole interval of the difference lies above zero. Hidden
-# in all layers, sinks do not go away, as another key takes over; that is measured beside it.
+# costs the DLM more than the AR model: the whole interval of the difference lies above zero. This
+# third was chosen after the costs of all layers had been seen. Hidden there, sinks do not go away,
+# as another key takes over; that is measured beside it.
 #
 # **Under which conditions.** The main condition is natural English that begins in the middle of a
 # paragraph, without a special first token. Every other condition differs in one thing, as far as
@@ -104,7 +105,7 @@ from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.models.loading import load
 from sinkprune_core.sinks.hiding import Hiding
 
-COUNT = 5  # where verdicts are read, as the ledger says
+COUNT = 5  # where verdicts are read
 if max(counts) > min(lengths) // 8:
     raise ValueError(
         f"counts={counts} must not exceed {min(lengths) // 8}, an eighth of the shortest of "
@@ -255,18 +256,18 @@ from sinkprune_companion.pages.titles import title
 
 
 def costs_of_keys(part: pd.DataFrame, comparison: str, count: int = COUNT) -> list[dict]:
-    """A row per model: what the strongest keys cost, and beside it as many random ones."""
+    """A row per model: what the strongest keys cost beyond as many random ones."""
     rows = []
     for lm in (dlm, ar):
-        cost = interval(by_unit(part, lm, "strongest", count))
+        of_random = by_unit(part, lm, "random", count)
+        cost = interval(by_unit(part, lm, "strongest", count) - of_random)
         row = {"comparison": comparison, "kind": lm.kind, "keys": count, "value": cost.value}
         row |= {"low": cost.low, "high": cost.high, "sequences": cost.units}
-        rows.append(row | {"beside": by_unit(part, lm, "random", count).mean()})
+        rows.append(row | {"random": of_random.mean()})
     return rows
 
 
-COSTS = "excess (nats per token)"
-RANDOM = "as many random keys"
+COSTS = "cost beyond that of as many random keys (nats per token)"
 WHERE = {"middle": "middle third", "late": "late third", "early": "early third"}
 of_main = all_scores[all_scores.condition == "main"]
 rows = []
@@ -275,7 +276,7 @@ for layers in [third for third in WHERE if third in thirds] + ["all"]:
     rows += costs_of_keys(of_main[of_main.layers == layers], place)
 by_layers = pd.DataFrame(rows)
 says = title(run, "layers", "What hiding the five strongest keys costs, by the layers they leave")
-drawn = forests.plot_costs(by_layers, COSTS, says, RANDOM)
+drawn = forests.plot_costs(by_layers, COSTS, says)
 decided = {name: found[name] for name in found if name in FEW or name.endswith("_layers")}
 table = pd.concat([by_layers, forests.forest_table(decided)])
 figures.save_figure(run, drawn, "layers", table, f"what hiding five keys costs. {says}")
@@ -300,7 +301,7 @@ single = in_main.label == "random, first token kept"  # measured for one key alo
 some_hidden = in_main[(in_main["count"] > 0) & ~single]
 costs = figures.intervals(some_hidden, ["model", "kind", "label", "count"], "excess")
 says = title(run, "costs", "What hiding keys in all layers costs, by the number of keys")
-axes = {"count": "keys hidden", "value": COSTS}
+axes = {"count": "keys hidden", "value": "cost (nats per token)"}
 ends = ("low", "high")
 drawn = figures.plot_curves(costs, "count", "value", "label", axes, ends, title=says, panel="model")
 figures.save_figure(run, drawn, "costs", costs, f"bars: 95 % interval over sequences. {says}")
@@ -319,7 +320,7 @@ for (_, what), part in scores.groupby(["condition", "what"], sort=False):
     rows += costs_of_keys(hidden, what, fewest)
 by_condition = pd.DataFrame(rows)
 says = title(run, "conditions", "What hiding the five strongest keys costs, by condition")
-drawn = forests.plot_costs(by_condition[by_condition["keys"] == COUNT], COSTS, says, RANDOM)
+drawn = forests.plot_costs(by_condition[by_condition["keys"] == COUNT], COSTS, says)
 display(figures.save_figure(run, drawn, "conditions", by_condition, f"what hiding costs. {says}"))
 by_condition[by_condition["keys"] != COUNT].round(3)
 
@@ -344,8 +345,10 @@ shown.pivot_table("cell", ["what", "model"], "label", aggfunc="first", sort=Fals
 # scores the text in nats per token. It prefers repetitive text, so the share of distinct neighbours
 # stands beside the score. Other conditions are prompts behind `<|endoftext|>`, that token alone,
 # and other samplers. From that token alone only the DLM writes: an AR model that begins with one
-# key has no five to hide. It knows one sampler, too: beside Dream's stand its texts of the main
-# condition.
+# key has no five to hide. The AR model has one sampler, so its rows beside Dream's repeat those of
+# the main condition. Columns: the judge's nats per token (`value`), these above the text with all
+# keys (`excess`), the share of tokens that changed, of neighbours that are distinct, and of attention
+# that the hidden keys had had.
 
 # %%
 from sinkprune_companion.experiments.hiding_scores import hiding_texts
@@ -396,7 +399,7 @@ for row in shown.itertuples():
 # %% [markdown]
 # ## The reading
 #
-# With the base that both were trained from, whose row the ledger has, and with what was written.
+# With the base that both were trained from, a row of the table below, and with what was written.
 # The pair leaves the memory for the base.
 
 # %%

@@ -19,8 +19,8 @@
 #
 # **Question.** Pruning scores weights on calibration text. Does it help to leave attention sinks
 # out of the statistics: all of them, as the official code does, or only the unstable ones, as the
-# abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 and 4:8 groups, for
-# whole units? And are the sinks the reason, or what else the official comparison changes?
+# abstract says? With Wanda and with SparseGPT, for single weights, for 2:4 zeros, for whole units?
+# And are the sinks the reason, or what else the official comparison changes?
 #
 # Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
@@ -99,8 +99,8 @@ run = start("03_pruning_results", globals())
 # only the sink weights are switched on.
 #
 # Published for LLaDA-8B at 50 %, average of eight tasks: 53.18 against Wanda's 52.70, and 52.36
-# against SparseGPT's 52.34. The method gives 9 % of Wanda's damage back. Half of that share of the
-# damage done here is the smallest difference that matters.
+# against SparseGPT's 52.34. The method gives 9 % of Wanda's damage back. Half of 9 % of what Wanda
+# costs here is the smallest difference that matters, the *margin*.
 #
 # ## The experiment
 #
@@ -325,7 +325,7 @@ excess = pruning_findings.excess(scores)
 quality = excess[excess.pattern == "unstructured"]
 LINES = ["wanda", "noised-dense", "paper", "unstable", "sparsegpt", "paper-sparsegpt"]
 labels = {"sparsity": "sparsity of the blocks' linear maps"}
-labels["value"] = "NELBO above the dense model's (nats)"
+labels["value"] = "NELBO above dense (nats per token)"
 says = title(run, "quality", "What pruning costs, by recipe and sparsity")
 figure = figures.plot_curves(
     quality[quality.recipe.isin(LINES)],
@@ -424,7 +424,7 @@ COUNTED = ["left_out_share", "zeros", "calibration_tokens", "prune_seconds"]
 by_draw = scores[scores.sparsity == 0.5].groupby(["pattern", "variant", "seed"], sort=False)
 by_variant = by_draw[COUNTED].mean().groupby(["pattern", "variant"], sort=False)
 counts = {"draws": by_variant.size(), "counted in": by_variant.zeros.count()}
-by_variant.mean().round(4).assign(**counts)
+Folded(by_variant.mean().round(4).assign(**counts), "Tokens left out, zeros, tokens, seconds")
 
 # %% [markdown]
 # ## The control: the same on the AR twin

@@ -41,10 +41,10 @@ def signed_interval(value: float, low: float, high: float) -> str:
 
 
 def percent(value: float) -> str:
-    """Return a share in percent: with one decimal below 10 %, with two below 1 %."""
-    size = abs(100 * value)
-    decimals = 0 if size >= 10 else 1 if size >= 1 else 2
-    return f"{100 * value:.{decimals}f}{SPACE}%".replace("-", MINUS)
+    """Return a share in percent: with two significant digits below 10 %."""
+    hundredths = 100 * value
+    text = f"{hundredths:.0f}" if abs(hundredths) >= 10 or value == 0 else number(hundredths)
+    return f"{text}{SPACE}%".replace("-", MINUS)
 
 
 def amount(estimate: Estimate, unit: str = "") -> str:

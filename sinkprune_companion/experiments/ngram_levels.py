@@ -44,21 +44,19 @@ class NgramModel:
 
 
 def ngram_levels(tokenizer, texts: dict[str, torch.Tensor]) -> pd.DataFrame:
-    """Return nats per token of texts, int64 (N, T) by name, under both models; a row per text.
+    """Return nats per token of texts, int64 (N, T) by name, under both models; a row per sequence.
 
     They are fitted on the training split of samples and documentation together. The first token of a sequence
-    is context, as in a NELBO. Columns: `text`, `tokens` (counted), `unigram` and `bigram`.
+    is context, as in a NELBO. Columns: `sequence` (numbered through), `text`, `unigram` and `bigram`.
     """
     streams = [corpus.source_stream(source, tokenizer, held_out=False) for source in corpus.SOURCES]
     model = NgramModel(torch.cat(streams), len(tokenizer))
     rows = []
     for name, ids_NT in texts.items():
-        before_N, token_N = ids_NT[:, :-1].flatten().numpy(), ids_NT[:, 1:].flatten().numpy()
-        row = {
-            "text": name,
-            "tokens": len(token_N),
-            "unigram": -np.log(model.unigram(token_N)).mean(),
-            "bigram": -np.log(model.bigram(before_N, token_N)).mean(),
-        }
-        rows.append(row)
+        for ids_T in ids_NT.numpy():
+            before_T, token_T = ids_T[:-1], ids_T[1:]
+            row = {"sequence": len(rows), "text": name}
+            row["unigram"] = -np.log(model.unigram(token_T)).mean()
+            row["bigram"] = -np.log(model.bigram(before_T, token_T)).mean()
+            rows.append(row)
     return pd.DataFrame(rows)

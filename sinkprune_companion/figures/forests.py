@@ -74,12 +74,12 @@ def plot_forest(
 def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     """Draw effects as `contrasts.judge` returns them: a row each below its section, all below a `title`.
 
-    Where the table has a `verdict`, that is the mark, and the largest margin is a band. The first row, the
-    headline, is never cut. An interval that goes beyond REACH times the second furthest ends in an arrow; its
-    numbers stand at the right like all others.
+    Where the table has a `verdict`, that is the mark, and every row has its margin as a band. The first row,
+    the headline, is never cut. An interval that goes beyond REACH times the second furthest ends in an arrow;
+    its numbers stand at the right like all others.
     """
     has_verdicts = "verdict" in table
-    margin = table.margin.max() if has_verdicts and table.margin.notna().any() else 0.0
+    margins = sorted(set(table.margin.dropna())) if has_verdicts else []
     looks = []
     for effect in table.itertuples():
         is_filled = effect.low > 0 or effect.high < 0
@@ -88,38 +88,33 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
         else:
             looks.append(Look(BLUE, "o", BLUE if is_filled else "white"))
     figure, axis = _rows_canvas(table)
-    if margin:
-        axis.axvspan(-margin, margin, color=GREEN, alpha=0.1, lw=0)
-    reach = _reach(table, margin)
+    reach = _reach(table, max(margins, default=0.0))
     axis.set_xlim(-reach, reach)
-    _draw_table(axis, table, looks)
+    axis.locator_params(axis="x", nbins=6)
+    _draw_table(axis, table if has_verdicts else table.assign(margin=float("nan")), looks)
     words = f"{xlabel}\n← better; bars: 95 % interval"
-    if margin:
-        words += f"; band: ± {margin:.2g}, too small to matter"
+    if margins:
+        sizes = " to ".join(dict.fromkeys(f"{margin:.2g}" for margin in (margins[0], margins[-1])))
+        words += f"; band: ± {sizes}, too small to matter"
     axis.set_xlabel(words if has_verdicts else f"{words}; open: zero inside it", fontsize=8.5)
     present = [verdict for verdict in EFFECT_MARKS if has_verdicts and (table.verdict == verdict).any()]
     _title(figure, {verdict: EFFECT_MARKS[verdict] for verdict in present}, title)
     return figure
 
 
-def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "", beside: str = "") -> Figure:
+def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     """Draw costs in the way of `plot_effects`: rows that follow each other may share the name `comparison`.
 
-    The mark is that of the row's `kind`, as in `style`. The column `beside` is a grey line in every row, and
-    the argument says what it is.
+    The mark is that of the row's `kind`, as in `style`.
     """
     named = table.comparison.where(table.comparison != table.comparison.shift(), "")
-    table = table.assign(section="")
+    table = table.assign(section="", margin=float("nan"))
     looks = [_look_of_kind(kind) for kind in table.kind]
     figure, axis = _rows_canvas(table)
     axis.set_xlim(min(0.0, 1.05 * table.low.min()), 1.05 * table.high.max())
     _draw_table(axis, table.assign(comparison=named), looks)
-    legend = {kind: _look_of_kind(kind) for kind in table.kind.unique()}
-    if beside:
-        axis.plot(table.beside, range(len(table)), "|", color=GREY, ms=9, mew=1.8)
-        legend[beside] = Look(GREY, "|", GREY)
     axis.set_xlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8.5)
-    _title(figure, legend, title)
+    _title(figure, {kind: _look_of_kind(kind) for kind in table.kind.unique()}, title)
     return figure
 
 
@@ -172,10 +167,7 @@ def handles_of(legend: dict[str, Look]) -> list[Line2D]:
     """Return the entries of a legend."""
     handles = []
     for label, look in legend.items():
-        style = {"ls": "none", "ms": 9, "mew": 1.8} if look.marker == "|" else {}
-        handles.append(
-            Line2D([], [], color=look.colour, marker=look.marker, mfc=look.inside, label=label, **style)
-        )
+        handles.append(Line2D([], [], color=look.colour, marker=look.marker, mfc=look.inside, label=label))
     return handles
 
 
@@ -189,9 +181,11 @@ def _reach(table: pd.DataFrame, margin: float) -> float:
 
 
 def _draw_effect(axis: Axes, row: int, effect: object) -> None:
-    """Draw one row: interval, arrows where it goes beyond the axis, mark and numbers."""
+    """Draw one row: margin, interval, arrows where it goes beyond the axis, mark and numbers."""
     left, right = axis.get_xlim()
     look = effect.look
+    if effect.margin > 0:  # there may be none
+        axis.barh(row, 2 * effect.margin, 1.0, -effect.margin, color=GREEN, alpha=0.1, lw=0)
     low, value, high = np.clip([effect.low, effect.value, effect.high], left, right)
     axis.plot([low, high], [row, row], color=look.colour, lw=1.5)
     if effect.low < left:
@@ -244,6 +238,7 @@ def plot_rows(
         linear = linear_part((frame if sharex else part).value)
         if hue and linear:
             axis.set_xscale("symlog", linthresh=linear)
+            axis.xaxis.get_major_locator().set_params(numticks=4)
         else:
             axis.locator_params(axis="x", nbins=4)
         axis.set(ylim=(max(1, len(rows)) - 0.5, -0.5))

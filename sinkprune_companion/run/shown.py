@@ -45,7 +45,8 @@ def claims_of_notebook(notebook: str, results: Results) -> str:
             says = HEADS.get(claim.kind, "") + claim.says
             rows.append([says, results.verdict[claim.id], "–" if estimate is None else amount(estimate)])
     if rows:
-        return markdown_table(["claim", "verdict", "number [95 % interval]"], rows)
+        table = markdown_table(["claim", "verdict", "number [95 % interval]"], rows)
+        return f"{table}\n\n[How a verdict is made](../docs/results.md)"
     prefix = f"{notebook}/"
     estimates = {name: one for name, one in results.estimates.items() if name.startswith(prefix)}
     rows = [[f"`{name.removeprefix(prefix)}`", amount(estimate)] for name, estimate in estimates.items()]
