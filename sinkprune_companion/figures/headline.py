@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from sinkprune_companion.figures.figures import save_figure
 from sinkprune_companion.figures.forests import EFFECT_MARKS, draw_rows, handles_of
 from sinkprune_companion.figures.style import BLACK, BLUE, GREEN, bars, canvas
-from sinkprune_companion.ledger.contrasts import verdicts_on_losses
+from sinkprune_companion.ledger.contrasts import HELPS, verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.numbers import number
+from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
+from sinkprune_companion.numbers import number, percent
 from sinkprune_core.evaluation.intervals import Estimate
 
 NAME = "headline"
@@ -31,7 +32,7 @@ LOSSES = {  # a comparison's findings at each sparsity
     },
     "75 % of the weights zero": {
         "official recipe − Wanda": "09/paper_minus_wanda_75",
-        "noised and dense, sinks kept − Wanda": "09/noised_dense_minus_wanda_75",
+        "noised text and dense propagation − Wanda": "09/noised_dense_minus_wanda_75",
         "official noise levels − even ones": "09/official_levels_minus_grid_75",
         "official sink weights − none": "09/paper_minus_paper_no_sinks_75",
         "SparseGPT on noised text − clean": "09/sparsegpt_noised_minus_sparsegpt_clean_75",
@@ -44,6 +45,8 @@ MASKS = {
     "Wanda on clean text": "03/masks_wanda",
 }
 MASK_SECTION = "kept weights that change"
+SINKS = ("03/all_sinks_minus_none", "03/unstable_minus_none", "09/paper_minus_paper_no_sinks_75")
+NOISED_TEXT = ("09/noised_dense_minus_wanda_75", "09/sparsegpt_noised_minus_sparsegpt_clean_75")
 COLUMNS = ("section", "comparison", "finding", "value", "low", "high", "draws", "margin", "damage", "verdict")
 
 
@@ -103,9 +106,17 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
 
     draw_rows(axis, frame, draw, size=8.5)
     axis.text(1.02, 0, "nats", **right)
-    axis.set_title("Loss, first − second", fontsize=9.5)
-    below = f"in % of what the second costs; ← better\nband: ± {number(margin)} %, too small to matter"
+    axis.set_title(_conclusion(frame.set_index("finding").verdict), fontsize=9.5, loc="right")
+    below = "loss, first − second, in % of what the second costs; ← better\n"
+    below += f"band: ± {number(margin)} %, too small to matter"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
+
+
+def _conclusion(verdicts: pd.Series) -> str:
+    """Return what the differences say, as long as they say it."""
+    if (verdicts[[*SINKS]] == NO_DIFFERENCE).all() and (verdicts[[*NOISED_TEXT]] == HELPS).all():
+        return "Sinks left out: nothing that matters; noised text helps at 75 %"
+    return "Loss, first − second"
 
 
 def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
@@ -127,8 +138,10 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
     axis.set(ylim=(len(frame) - 0.5, -0.5), xlim=(0, 120 * frame.high.max()))
-    axis.set_title("Kept weights that change", fontsize=9.5)
-    axis.set_xlabel("% of the weights that are kept at 50 %", fontsize=8.5, x=1.0, ha="right")
+    share = frame.set_index("finding").value
+    sinks, text = percent(share["03/masks_all_sinks"]), percent(share["03/masks_other_text"])
+    axis.set_title(f"Sinks change {sinks} of the mask, other text {text}", fontsize=9.5, loc="right")
+    axis.set_xlabel("kept weights that change at 50 % (%)", fontsize=8.5, x=1.0, ha="right")
 
 
 def save(estimates: Mapping[str, Estimate], root: Path) -> list[Path]:
