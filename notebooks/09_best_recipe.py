@@ -171,12 +171,13 @@ costs.set_index(["part", "place", "recipe"]).round(4)
 from sinkprune_companion.experiments.ngram_levels import ngram_levels
 
 levels = ngram_levels(dlm.tokenizer, texts)
+READ = ["dense", "wanda", "paper", "sparsegpt, clean", "sparsegpt, noised, owl"]
 beside_bigram = {}  # (draws, sequences) by finding
-for (place, variant), cells in losses.groupby(["place", "variant"], sort=False):
-    if place in ("dense", "75 %"):
-        ending = variant.replace(", ", "_").replace(" ", "_")
-        last = cells[cells.part == cells.part.iloc[0]]
-        beside_bigram[f"minus_bigram_{ending}"] = pivot(last) - levels.bigram.to_numpy()
+for variant, cells in losses[losses.place.isin(["dense", "75 %"])].groupby("variant", sort=False):
+    if variant in READ:
+        of_part = cells[cells.part == cells.part.iloc[0]]  # several parts may have it
+        name = f"minus_bigram_{variant.replace(', ', '_')}"
+        beside_bigram[name] = pivot(of_part) - levels.bigram.to_numpy()
 levels.groupby("text", sort=False)[["unigram", "bigram"]].mean().round(2)
 
 # %% [markdown]

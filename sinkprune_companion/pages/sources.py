@@ -169,10 +169,10 @@ def performance() -> dict[str, dict]:
     return json.loads((project_root() / "docs" / "performance.json").read_text(encoding="utf-8"))
 
 
-def first_run_minutes() -> float:
+def first_run_minutes(processor: str) -> float:
     """Return what `make reproduce` takes in a fresh clone, with all that it installs, in minutes."""
     install, reproduce, _ = performance()["commands"]["steps"]
-    return (install["now"] + reproduce["now"]) / 60
+    return (install[processor] + reproduce[processor]) / 60
 
 
 def note_performance(what: str, entry: dict) -> None:
