@@ -238,7 +238,7 @@ def plot_rows(
         linear = linear_part((frame if sharex else part).value)
         if hue and linear:
             axis.set_xscale("symlog", linthresh=linear)
-            axis.xaxis.get_major_locator().set_params(numticks=4)
+            axis.set_xticks([tick for tick in axis.get_xticks() if not 0 < abs(tick) < 8 * linear])
         else:
             axis.locator_params(axis="x", nbins=4)
         axis.set(ylim=(max(1, len(rows)) - 0.5, -0.5))
