@@ -25,7 +25,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 8 core-minutes, estimated | 2 GB |
-# | evidence | 6 core-hours without AVX-512 | 2 GB a job |
+# | evidence | 6 core-hours without AVX-512, and 100 core-minutes with AMX | 2 GB a job |
 #
 # Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
 # recipes of a draw see as many calibration tokens as whole sequences allow; the table below has
