@@ -286,10 +286,10 @@ if shown:
 # %%
 HELP = "sparsegpt_noised_minus_sparsegpt_clean"
 IN_SPARSEGPT = {f"noised text, {place} %": f"{HELP}_{place}" for place in (50, 60, 70, 75)} | {
+    "noised text, 75 %, more text": "noised_text_large_75",
     "noised text, 2:4": f"{HELP}_2_4",
     "no unstable sinks, 75 %": "unstable_left_out_of_sparsegpt_75",
     "OWL's allocation, 75 %": "owl_in_sparsegpt_75",
-    "noised text, 75 %, more text": "noised_text_large_75",
     "OWL's allocation, 75 %, more text": "owl_large_75",
 }
 shares = {}
@@ -311,7 +311,8 @@ if shares:
 # %%
 SIX = {"wanda": "wanda", "paper": "paper", GRID: "noised-dense", "sparsegpt, clean": "sparsegpt"}
 SIX |= {NOISED: "sparsegpt-noised", f"{NOISED}, owl": "sparsegpt-noised, OWL"}  # by their presets
-lines = costs[costs.recipe.isin(SIX) & costs.place.str.endswith("%")].replace({"recipe": SIX})
+by_sparsity = costs[(costs.part != "large") & costs.place.str.endswith("%")]
+lines = by_sparsity[by_sparsity.recipe.isin(SIX)].replace({"recipe": SIX})
 if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))
     title = titles.title(run, "damage", "What six recipes cost, against sparsity")
