@@ -154,8 +154,8 @@ sinks_ST = mass_ST > threshold_S1
 assert torch.equal(sinks_ST, sink_sets(mass_ST, visible_ST))
 
 share = float((mass_ST * sinks_ST).sum() / mass_ST.sum())
-says = f"{sinks_ST.float().mean():.0%} of the tokens are sinks, by pass not always the same ones, "
-says += f"and draw {share:.0%} of all attention"
+says = f"{sinks_ST.float().mean():.0%} of the tokens draw {share:.0%} of all attention; "
+says += f"over the passes {int(sinks_ST.any(0).sum())} different ones are sinks"
 panel = {
     "title": dlm.name,
     "rows": "pass (fewer masks downwards)",

@@ -32,7 +32,7 @@ LOSSES = {  # a comparison's findings at each sparsity
     },
     "75 % of the weights zero": {
         "official recipe − Wanda": "09/paper_minus_wanda_75",
-        "noised text and dense propagation − Wanda": "09/noised_dense_minus_wanda_75",
+        "noised, dense propagation − Wanda": "09/noised_dense_minus_wanda_75",
         "official noise levels − even ones": "09/official_levels_minus_grid_75",
         "official sink weights − none": "09/paper_minus_paper_no_sinks_75",
         "SparseGPT on noised text − clean": "09/sparsegpt_noised_minus_sparsegpt_clean_75",
@@ -115,7 +115,7 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
 def _conclusion(verdicts: pd.Series) -> str:
     """Return what the differences say, as long as they say it."""
     if (verdicts[[*SINKS]] == NO_DIFFERENCE).all() and (verdicts[[*NOISED_TEXT]] == HELPS).all():
-        return "Sinks left out: nothing that matters; noised text helps at 75 %"
+        return "Sinks left out: nothing that matters;\nnoised text helps at 75 %"
     return "Loss, first − second"
 
 
