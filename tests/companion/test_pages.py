@@ -28,7 +28,10 @@ from sinkprune_core.pruning.recipe import check, preset
 pytestmark = pytest.mark.slow
 
 EVERY = [*published.results(), *published.unprinted()]
-FIRST = {row.model: row for row in reversed([*published.unprinted()])}.values()  # of every model
+FIRST = {row.model: row for row in reversed([*published.unprinted()])}  # of every model
+FIRST = [
+    row for model, row in FIRST.items() if model != "GSAI-ML/LLaDA-8B-Base"
+]  # whose commands stand above
 SIZES = {"README.md": 9_000, "docs/results.md": 25_000}  # bytes
 
 

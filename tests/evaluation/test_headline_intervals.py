@@ -16,15 +16,15 @@ from naive_interval import two_way_t_interval
 from scipy import stats
 
 FIGURES = Path(__file__).parents[2] / "figures"
-FIELDS = ("criterion", "inputs", "propagation", "exclude", "noise", "norm_reduction")
+FIELDS = ("criterion", "inputs", "propagation", "exclude", "noise", "noise_levels", "norm_reduction")
 RECIPES = {  # values of FIELDS, and calibration tokens
-    "none": ("wanda", "noised", "dense", "none", "grid", "root", 131072),
-    "unstable": ("wanda", "noised", "dense", "unstable", "grid", "root", 131072),
-    "official": ("wanda", "noised", "dense", "official", "official", "sum", 131072),
-    "Wanda": ("wanda", "clean", "sequential", "none", "grid", "root", 131072),
-    "Wanda, fewer tokens": ("wanda", "clean", "sequential", "none", "grid", "root", 16384),
-    "SparseGPT": ("sparsegpt", "clean", "sequential", "none", "grid", "root", 16384),
-    "official SparseGPT": ("sparsegpt", "clean", "sequential", "official", "official", "root", 16384),
+    "none": ("wanda", "noised", "dense", "none", "grid", 8, "root", 131072),
+    "unstable": ("wanda", "noised", "dense", "unstable", "grid", 8, "root", 131072),
+    "official": ("wanda", "noised", "dense", "official", "official", 10, "sum", 130560),
+    "Wanda": ("wanda", "clean", "sequential", "none", "grid", 8, "root", 131072),
+    "Wanda, fewer tokens": ("wanda", "clean", "sequential", "none", "grid", 8, "root", 16384),
+    "SparseGPT": ("sparsegpt", "clean", "sequential", "none", "grid", 8, "root", 16384),
+    "official SparseGPT": ("sparsegpt", "clean", "sequential", "official", "official", 10, "root", 16384),
 }
 DIFFERENCES = {  # of losses of the DLM, 50 % of the weights, ten calibration draws, by the finding's name
     "unstable_minus_none": ("unstable", "none"),
@@ -86,13 +86,13 @@ def test_a_headline_difference_of_pruning(name, scores):
 
 
 def test_the_headline_difference_of_hiding_in_the_middle_layers():
-    rows = [row for _, table in records("hiding") for row in table]
-    data = {row["data"] for row in rows if row["layers"] == "middle"}
+    rows = [(about["key"], row) for about, table in records("hiding") for row in table]
+    data = {key["data"] for key, row in rows if row["layers"] == "middle"}
     losses = {}
-    for row in rows:
-        if row["data"] in data and row["keys"] == "top":
-            place = (row["model"], row["layers"], int(row["count"]), row["label"])
-            losses.setdefault(place, {})[row["data"], int(row["sequence"])] = float(row["value"])
+    for key, row in rows:
+        if key["data"] in data and row["keys"] == "top":
+            place = (key["model"], row["layers"], int(row["count"]), row["label"])
+            losses.setdefault(place, {})[key["data"], int(row["sequence"])] = float(row["value"])
     cost = {}
     for model in ("smol-dlm", "smol-ar-adapted"):
         hidden = losses[model, "middle", 5, "strongest"]
