@@ -73,8 +73,8 @@ run = start("02_hiding_sinks", globals())
 #
 # **What would falsify it.** On the same text, hiding its sinks in the middle third of the layers
 # costs the DLM more than the AR model: the whole interval of the difference lies above zero. This
-# third was chosen after the costs of all layers had been seen. Hidden there, sinks do not go away,
-# as another key takes over; that is measured beside it.
+# third was chosen after the costs of all layers had been seen. Hidden in all layers, sinks do not
+# go away, as another key takes over; that is measured beside it.
 #
 # **Under which conditions.** The main condition is natural English that begins in the middle of a
 # paragraph, without a special first token. Every other condition differs in one thing, as far as
@@ -284,9 +284,10 @@ figures.save_figure(run, drawn, "layers", table, f"what hiding five keys costs. 
 # %% [markdown]
 # **Was a sink hidden at all?** Before, the hidden keys got the share `attention` of all attention.
 # Once they are hidden, the strongest key that remains gets the share `left`; `second` says how
-# often that is position 1. All are means over the layers where keys are hidden. Where `left` is as much as one sink had, another key has taken over, and the cost is not that of
-# being without a sink. Without position 0, the second token of a causal model sees only itself, as
-# the first one did.
+# often that is position 1. All are means over the layers where keys are hidden. Where `left` is as
+# much as one sink had, another key has taken over, and the cost is not that of being without a
+# sink. Without position 0, the second token of a causal model sees only itself, as the first one
+# did.
 
 # %%
 strongest = of_main[(of_main.label == "strongest") & (of_main["count"] == COUNT)]

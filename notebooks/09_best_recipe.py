@@ -164,8 +164,8 @@ costs.set_index(["part", "place", "recipe"]).round(4)
 
 # %% [markdown]
 # **Is a pruned model of any use?** A unigram and a bigram model are fitted on the shipped training
-# text, with Witten and Bell's interpolation. A pruned model whose NELBO is no better than the
-# bigram model's loss predicts no better than from one token before: its context is lost.
+# text, with Witten and Bell's interpolation. A pruned model whose NELBO, a bound, is no better
+# than the bigram model's loss is not shown to predict better than from one token before.
 
 # %%
 from sinkprune_companion.experiments.ngram_levels import ngram_levels
@@ -353,4 +353,5 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # %% [markdown]
 # **What this does not show.** One small model and its likelihood. Five draws of 16,384 tokens: an
 # eighth of what notebook 03 calibrates on, and of the part `large`. The official levels see 12
-# sequences at ten levels, the even grid 16 at eight. Settings of OWL and of SparseGPT are those of their authors.
+# sequences at ten levels, the even grid 16 at eight. Settings of OWL and of SparseGPT are those of
+# their authors.

@@ -20,7 +20,6 @@ from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks.hiding import ALL, Hiding, HidingModel, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`
-THIRD_REVISION = 2  # of the same in one third of the layers
 TEXTS_REVISION = 1  # of `hiding_texts`
 NOTHING_HIDDEN = Hiding(count=0)
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
@@ -132,7 +131,7 @@ def _records(
             return frame.assign(**choice, **hidden)
 
         model = {"model": lm.name, "kind": lm.kind}
-        version = revision if hiding.layers == ALL else THIRD_REVISION
+        version = revision + (hiding.layers != ALL)  # in a third the log was once a mean over all layers
         parts.append(run.record(name, compute, version, **model, hiding=hiding, **key))
     frame = pd.concat(parts, ignore_index=True)
     with_all_keys = frame[frame["count"] == 0].set_index("sequence").value
