@@ -54,10 +54,7 @@ def rotate(x_TE: torch.Tensor, theta: float) -> torch.Tensor:
     angle_TI = torch.arange(len(x_TE)).float()[:, None] * frequency_I
     first, second = x_TE[:, :half], x_TE[:, half:]
     return torch.cat(
-        [
-            first * angle_TI.cos() - second * angle_TI.sin(),
-            second * angle_TI.cos() + first * angle_TI.sin(),
-        ],
+        [first * angle_TI.cos() - second * angle_TI.sin(), second * angle_TI.cos() + first * angle_TI.sin()],
         dim=1,
     )
 
