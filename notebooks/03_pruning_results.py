@@ -50,6 +50,9 @@ recipes: list[str] | None = [
     "structured",
     "structured-sink",
 ]  # presets to measure, of those below; null: all
+sparsegpt_sparsities: list[
+    float
+] = []  # where SparseGPT has `sparsegpt_draws`, and alone if not above
 patterns: list[str] = []  # N zeros in every M consecutive inputs, e.g. 2:4, 4:8
 ratios: list[float] = [0.5]  # shares of the weights that structured pruning removes
 twin_sparsities: list[float] = [0.5]  # shares of zeros in the AR twin
@@ -66,6 +69,7 @@ length: int = 64  # tokens per sequence
 seeds: int = 1  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 other_draws: int = 1  # the same for controls and sparsities other than 0.5, at most `seeds`
+sparsegpt_draws: int = 1  # the same for SparseGPT at `sparsegpt_sparsities`
 pattern_draws: int = 1  # the same for N:M and structured pruning, and for two-choice items
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
@@ -152,9 +156,13 @@ from sinkprune_core.pruning.patterns import n_and_m
 last = first_seed + seeds
 half = [(pruning_grid.HEADLINE, last), (pruning_grid.CONTROLS, other_draws)]
 curve, units, answering = pruning_grid.CURVE, pruning_grid.UNITS, pruning_grid.ANSWERING
-plan = []  # names of recipes, pattern, share of zeros, calibration draws
+pair = pruning_grid.SPARSEGPT
+without_pair = [name for name in curve if name not in pair]
+plan = [(pair, "unstructured", share, sparsegpt_draws) for share in sparsegpt_sparsities]
+# names of recipes, pattern, share of zeros, calibration draws
 for share in sparsities:
-    for names, count in half if share == 0.5 else [(curve, other_draws)]:
+    others = without_pair if share in sparsegpt_sparsities else curve
+    for names, count in half if share == 0.5 else [(others, other_draws)]:
         plan.append((names, "unstructured", share, count))
 for share in answer_sparsities:
     if share not in sparsities:

@@ -24,6 +24,8 @@ from safetensors.torch import load_file
 
 from sinkprune_companion import DATA
 from sinkprune_core.files import cache_dir, write_json
+from sinkprune_core.models import embedded
+from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.seeds import generator
 
 HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
@@ -223,6 +225,18 @@ def shipped_samples(length: int, held_out: bool) -> torch.Tensor:
     return split_NT[:, :length]
 
 
+def sample_texts(held_out: bool) -> list[str]:
+    """Return the shipped samples of one split as text."""
+    tokenizer = _samples_tokenizer()
+    return tokenizer.batch_decode(_whole_samples(held_out), skip_special_tokens=True)
+
+
+@cache
+def _samples_tokenizer():
+    """Return the tokenizer in whose tokens the samples are kept."""
+    return Checkpoint(embedded.base_folder(), causal=True).tokenizer()
+
+
 def _whole_samples(held_out: bool) -> torch.Tensor:
     """Return all tokens of the shipped samples of one split, int64 (N, T)."""
     ids_NT = load_file(SAMPLES)["ids"].long()
@@ -236,8 +250,10 @@ def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
 
     It is the same tensor every time, so it must not be changed.
     """
-    if source == "samples":  # each begins with a separator
-        return _whole_samples(held_out).flatten()
+    if source == "samples":
+        if tokenizer.get_vocab() == _samples_tokenizer().get_vocab():
+            return _whole_samples(held_out).flatten()  # each begins with a separator
+        return stream(sample_texts(held_out), tokenizer)
     return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
 
 

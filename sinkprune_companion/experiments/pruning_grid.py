@@ -36,6 +36,7 @@ CURVE = (
     "sparsegpt",
     "paper-sparsegpt",
 )  # at other sparsities and in N:M patterns
+SPARSEGPT = (UNMATCHED, "sparsegpt", "paper-sparsegpt")  # on as many tokens
 UNITS = ("structured-magnitude", "structured", "flap", "structured-sink", "structured-no-sinks")
 ANSWERING = (
     "wanda",

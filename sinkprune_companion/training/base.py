@@ -1,15 +1,15 @@
 """What a training run begins with: the embedded base, or any Llama, Qwen2 or Qwen3 causal language model.
 
 A base of your own brings its weights, its tokenizer and a token that can stand for a mask. A run from scratch
-takes the tokenizer and the mask alone: its weights are a fresh small Llama's.
+takes neither weights nor vocabulary: a fresh small Llama has a tokenizer that is made of its training text.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from sinkprune_core.models import embedded
 from sinkprune_core.models.language_model import LanguageModel, set_direction
@@ -20,13 +20,15 @@ EMBEDDED_BASE = "smol-ar"
 TYPES = ("llama", "qwen2", "qwen3")  # configurations whose linears the adapter knows by name
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SHAPE = {
-    "hidden_size": 192,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 3,
-    "intermediate_size": 512,
+    "vocab_size": 4096,  # the last of them is the mask
+    "max_position_embeddings": 8192,
+    "hidden_size": 256,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 704,
     "tie_word_embeddings": True,
-}  # from scratch: with the 49,152 tokens of smol-ar 14.3 million weights
+}  # from scratch: 7 million weights
 RESERVED = re.compile(r"reserved|unused", re.IGNORECASE)
 
 
@@ -39,12 +41,22 @@ class Base:
     origin: str  # what an adapter says it belongs to
     checkpoint: Checkpoint
     mask_token_id: int
-    from_scratch: bool = False  # the weights are not taken
+    vocabulary: Path | None = None  # of a run from scratch: where its own tokenizer lies
 
     @property
     def is_embedded(self) -> bool:
         """Whether this is the base that comes with the package."""
         return self.name == EMBEDDED_BASE
+
+    def tokenizer(self):
+        """Return the tokenizer, of a run from scratch its own."""
+        if self.vocabulary is not None:
+            return AutoTokenizer.from_pretrained(self.vocabulary)
+        return self.checkpoint.tokenizer()
+
+    def from_scratch(self, vocabulary: Path) -> "Base":
+        """Return what a run from scratch begins with, whose tokenizer lies in a folder."""
+        return replace(self, vocabulary=vocabulary, mask_token_id=SHAPE["vocab_size"] - 1)
 
     def member(self, model: PreTrainedModel, tokenizer, kind: str) -> LanguageModel:
         """Return `model`, this base with an adapter of a kind or a fresh one, as a language model.
@@ -53,37 +65,30 @@ class Base:
         stands behind it.
         """
         is_diffusion = kind == "diffusion"
-        ending = "dlm" if is_diffusion else "ar" if self.from_scratch else "ar-adapted"
+        ending = "dlm" if is_diffusion else "ar" if self.vocabulary else "ar-adapted"
         return LanguageModel(
             set_direction(model, causal=not is_diffusion),
             tokenizer,
-            f"{'scratch' if self.from_scratch else self.stem}-{ending}",
+            f"{'scratch' if self.vocabulary else self.stem}-{ending}",
             kind,
             mask_token_id=self.mask_token_id if is_diffusion else None,
-            logits_shifted=not (self.from_scratch and is_diffusion),
+            logits_shifted=not (self.vocabulary and is_diffusion),
         )
 
     def load(self, dtype: torch.dtype) -> tuple[PreTrainedModel, object]:
         """Return the weights and the tokenizer."""
-        return self.checkpoint.load(dtype), self.checkpoint.tokenizer()
+        return self.checkpoint.load(dtype), self.tokenizer()
 
     def fresh(self, seed: int) -> LlamaForCausalLM:
-        """Return a small Llama for the tokens of this base, float32, with random weights of a seed."""
-        own = self.checkpoint.config
-        config = LlamaConfig(
-            vocab_size=own.vocab_size,
-            max_position_embeddings=own.max_position_embeddings,
-            bos_token_id=own.bos_token_id,
-            eos_token_id=own.eos_token_id,
-            **SHAPE,
-        )
+        """Return a small Llama for a run from scratch, float32, with random weights of a seed."""
+        tokenizer = self.tokenizer()
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        config = LlamaConfig(**SHAPE, **ends)
         torch.manual_seed(seed)
         return LlamaForCausalLM(config)
 
 
-def open_base(
-    name: str, mask_token: str | None = None, length: int | None = None, from_scratch: bool = False
-) -> Base:
+def open_base(name: str, mask_token: str | None = None, length: int | None = None) -> Base:
     """Return the base behind a name (`smol-ar`, a hub id of the table of models, a folder), without weights.
 
     `mask_token` names a token of the vocabulary or its number; by default `mask_token_of` finds one that no
@@ -94,7 +99,7 @@ def open_base(
     if name == EMBEDDED_BASE:
         checkpoint = Checkpoint(embedded.base_folder(), causal=True)
         origin = f"{embedded.BASE.package}=={embedded.BASE.version}"
-        return Base(name, "smol", origin, checkpoint, embedded.MASK_TOKEN_ID, from_scratch)
+        return Base(name, "smol", origin, checkpoint, embedded.MASK_TOKEN_ID)
     checkpoint = open_checkpoint(name)
     config = checkpoint.config
     if config.model_type not in TYPES:
@@ -113,7 +118,7 @@ def open_base(
             "use shorter crops"
         )
     mask_token_id = mask_token_of(checkpoint.tokenizer(), config.vocab_size, mask_token)
-    return Base(name, Path(name).name, name, checkpoint, mask_token_id, from_scratch)
+    return Base(name, Path(name).name, name, checkpoint, mask_token_id)
 
 
 def mask_token_of(tokenizer, vocabulary: int, asked: str | None = None) -> int:

@@ -16,10 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from sinkprune_companion import corpus
 from sinkprune_companion.harness.public_data import embedded_wikitext
+from sinkprune_companion.training.base import SHAPE, Base
 from sinkprune_core.files import atomic
 from sinkprune_core.seeds import generator
 
 HELD_OUT_LENGTH = 128  # tokens of a held-out sequence
+VOCABULARY = "tokenizer"  # the folder in a run from scratch that has its own
 HELD_OUT_COUNT = 64  # held-out sequences of each kind that are kept
 
 
@@ -85,14 +87,38 @@ def prepare_data(
     return {name: ids.long() for name, ids in load_file(file).items()}
 
 
+def make_vocabulary(base: Base, folder: Path, text: str | None = None) -> Path:
+    """Return the folder with the tokenizer of a run from scratch, made of its training text where it is not
+    there.
+
+    It splits text as the tokenizer of the base does, into fewer tokens: all but one of the model's.
+    """
+    place = folder / VOCABULARY
+    if not place.exists():
+        _, paragraphs = _paragraphs_of(text)
+        training = [paragraph for paragraph in paragraphs if not corpus.is_held_out(paragraph)]
+        if base.is_embedded:
+            training += corpus.sample_texts(held_out=False)
+        made = base.checkpoint.tokenizer().train_new_from_iterator(
+            training, SHAPE["vocab_size"] - 1, show_progress=False
+        )
+        with atomic(place) as partial:
+            made.save_pretrained(partial)
+    return place
+
+
+def _paragraphs_of(text: str | None) -> tuple[str, list[str]]:
+    """Return the name and the paragraphs of `text`, or of the documentation of this installation."""
+    if text is None:
+        return "documentation", list(corpus.documentation("everything"))
+    return "text", corpus.paragraphs(text)
+
+
 def _make_data(
     tokenizer, is_embedded: bool, text: str | None, held_out_length: int
 ) -> dict[str, torch.Tensor]:
     """Return training streams (T,) and held-out sequences (N, T) by name, see `prepare_data`."""
-    if text is None:
-        name, paragraphs = "documentation", corpus.documentation("everything")
-    else:
-        name, paragraphs = "text", corpus.paragraphs(text)
+    name, paragraphs = _paragraphs_of(text)
     training = [paragraph for paragraph in paragraphs if not corpus.is_held_out(paragraph)]
     held_out = [paragraph for paragraph in paragraphs if corpus.is_held_out(paragraph)]
     data = {f"train_{name}": corpus.stream(training, tokenizer)}

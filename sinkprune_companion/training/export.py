@@ -10,6 +10,7 @@ from transformers import LlamaForCausalLM
 from sinkprune_companion.training.base import Base, open_base
 from sinkprune_companion.training.card import write_card
 from sinkprune_companion.training.checkpoint import check_whole, step_of
+from sinkprune_companion.training.crops import VOCABULARY
 from sinkprune_companion.training.log import rows_of
 from sinkprune_companion.training.settings import EXPORTED_LOG, LOG, SETTINGS, settings_of
 from sinkprune_core.files import atomic, write_json
@@ -28,8 +29,10 @@ def export(checkpoint: Path, folder: Path) -> Path:
     settings = settings_of(run / SETTINGS)
     rows = _rows_up_to(run, step_of(checkpoint))
     check_whole(checkpoint)
-    base = open_base(settings["base"], settings["mask_token"], from_scratch=settings["from_scratch"])
-    is_adapter = base.is_embedded and not base.from_scratch
+    base = open_base(settings["base"], settings["mask_token"])
+    if settings["from_scratch"]:
+        base = base.from_scratch(run / VOCABULARY)
+    is_adapter = base.is_embedded and not settings["from_scratch"]
     if not is_adapter and folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
     origin = base.name
@@ -42,7 +45,7 @@ def export(checkpoint: Path, folder: Path) -> Path:
         else:
             lm = _trained_model(base, settings["kind"], checkpoint)
             card = {"trained_tokens": rows[-1]["tokens"]}
-            if not base.from_scratch:
+            if not settings["from_scratch"]:
                 card["base"] = origin
             lm.save(partial, **card)
         write_json(partial / SETTINGS, settings | {"base": origin})
@@ -73,8 +76,8 @@ def _write_adapter(checkpoint: Path, folder: Path, origin: str) -> None:
 
 def _trained_model(base: Base, kind: str, checkpoint: Path) -> LanguageModel:
     """Return the trained model in bfloat16; base and adapter are added in float32 and rounded once."""
-    if base.from_scratch:
+    if base.vocabulary is not None:
         model = LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
-        return base.member(model, base.checkpoint.tokenizer(), kind)
+        return base.member(model, base.tokenizer(), kind)
     model, tokenizer = base.load(torch.float32)
     return base.member(merge_adapter(model, checkpoint, torch.bfloat16), tokenizer, kind)

@@ -24,7 +24,13 @@ from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training import losses
 from sinkprune_companion.training.base import LINEARS, Base, open_base
 from sinkprune_companion.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
-from sinkprune_companion.training.crops import HELD_OUT_LENGTH, check_lengths, crop_batch, prepare_data
+from sinkprune_companion.training.crops import (
+    HELD_OUT_LENGTH,
+    check_lengths,
+    crop_batch,
+    make_vocabulary,
+    prepare_data,
+)
 from sinkprune_companion.training.log import add_row, held_out_losses, rows_of, sources_of
 from sinkprune_companion.training.settings import (
     EXPORTED_LOG,
@@ -72,12 +78,14 @@ def train(
     with held(folder):
         checkpoint = newest_checkpoint(folder)
         resumes = checkpoint.exists()
-        base = open_base(config.base, config.mask_token, max(config.lengths), config.from_scratch)
+        base = open_base(config.base, config.mask_token, max(config.lengths))
         if begin_with is not None:
             config = _after(config, base, begin_with)
         check_settings(config, folder)
         length = min(HELD_OUT_LENGTH, max(config.lengths))
-        data = prepare_data(base.checkpoint.tokenizer(), folder, base.is_embedded, text, length)
+        if config.from_scratch:
+            base = base.from_scratch(make_vocabulary(base, folder, text))
+        data = prepare_data(base.tokenizer(), folder, base.is_embedded, text, length)
         streams = list(sources_of(data, "train").values())
         check_lengths(streams, config.lengths)
         write_json(folder / SETTINGS, asdict(config))
@@ -144,7 +152,7 @@ def trainable(
     base has the dtype of the settings, what is trained is float32.
     """
     if config.from_scratch:
-        tokenizer = base.checkpoint.tokenizer()
+        tokenizer = base.tokenizer()
         if trained is not None:
             model = LlamaForCausalLM.from_pretrained(trained, dtype=torch.float32)
         else:

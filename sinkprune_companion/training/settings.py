@@ -28,7 +28,7 @@ class Training:
 
     kind: str = "diffusion"  # what the base becomes, or "autoregressive": decides attention and loss
     base: str = EMBEDDED_BASE  # what is trained: smol-ar, a hub id of the table of models, or a folder
-    from_scratch: bool = False  # a fresh small Llama is trained whole, and the base lends it the tokenizer
+    from_scratch: bool = False  # a fresh small Llama is trained whole, with a vocabulary of its own
     mask_token: str | None = None  # a token of another base, or its number; None: one that no text produces
     tokens: Count = 1_024_000  # training tokens in all
     lengths: tuple[int, ...] = (64, 128, 256, 512)  # tokens per crop; all crops of a batch have one of these
