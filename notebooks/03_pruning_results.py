@@ -290,8 +290,7 @@ from sinkprune_companion.pages.titles import title
 
 by_pair = points(answers)
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
-found = pruning_findings.likelihood_findings(scores)
-found |= pruning_findings.growths(scores, sparsities) | accuracy
+found = pruning_findings.likelihood_findings(scores) | accuracy
 if len(answers):
     found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
 run.find(found)

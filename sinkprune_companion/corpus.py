@@ -226,15 +226,9 @@ def shipped_samples(length: int, held_out: bool) -> torch.Tensor:
 
 
 def sample_texts(held_out: bool) -> list[str]:
-    """Return the shipped samples of one split as text."""
-    tokenizer = _samples_tokenizer()
+    """Return the shipped samples of one split as text, by the tokenizer of smol-ar."""
+    tokenizer = Checkpoint(embedded.base_folder(), causal=True).tokenizer()
     return tokenizer.batch_decode(_whole_samples(held_out), skip_special_tokens=True)
-
-
-@cache
-def _samples_tokenizer():
-    """Return the tokenizer in whose tokens the samples are kept."""
-    return Checkpoint(embedded.base_folder(), causal=True).tokenizer()
 
 
 def _whole_samples(held_out: bool) -> torch.Tensor:
@@ -251,9 +245,10 @@ def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
     It is the same tensor every time, so it must not be changed.
     """
     if source == "samples":
-        if tokenizer.get_vocab() == _samples_tokenizer().get_vocab():
-            return _whole_samples(held_out).flatten()  # each begins with a separator
-        return stream(sample_texts(held_out), tokenizer)
+        ids_NT = _whole_samples(held_out)
+        if ids_NT.max() < len(tokenizer):
+            return ids_NT.flatten()  # each begins with a separator
+        return stream(sample_texts(held_out), tokenizer)  # for the small vocabulary of a model from scratch
     return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
 
 

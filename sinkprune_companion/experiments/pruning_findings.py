@@ -13,7 +13,7 @@ import pandas as pd
 
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNMATCHED, UNSTRUCTURED
 from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
-from sinkprune_companion.experiments.variant_pairs import compare, growth, on_common_draws
+from sinkprune_companion.experiments.variant_pairs import compare, on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.pruning.patterns import n_and_m
@@ -80,12 +80,6 @@ ACCURACY |= {
     "noised_dense_minus_wanda": Compared("noised-dense", "wanda", SWITCHES),
     "wanda_minus_dense": Compared("wanda", "dense", "what pruning costs"),
     "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "what pruning costs"),
-}
-GROWTHS = {
-    "paper_gain_growth": COMPARISONS["paper_minus_wanda"],
-    "gain_growth": COMPARISONS["unstable_minus_wanda"],
-    "gain_growth_without_sinks": ACCURACY["noised_dense_minus_wanda"],
-    "gain_growth_of_sinks": COMPARISONS["unstable_minus_none"],
 }
 
 
@@ -178,20 +172,6 @@ def likelihood_findings(
         for name, estimate in differences(scores, place, comparisons).items():
             findings[name + suffix(place)] = estimate
     return findings
-
-
-def growths(scores: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate | None]:
-    """Return by how much differences grow from SPARSITY to the highest sparsity; None if not measured.
-
-    The margin is a share of the damage of the second variant at the highest sparsity.
-    """
-    end = max(sparsities)
-    estimates = {}
-    for name, (variant, other, _) in GROWTHS.items():
-        sides = [{"pattern": UNSTRUCTURED, "variant": side} for side in (variant, other)]
-        estimate = growth(scores, *sides, "sparsity", SPARSITY, end)
-        estimates[name] = with_share_of_damage(estimate, damage(scores, (UNSTRUCTURED, end), other))
-    return estimates
 
 
 # accuracy

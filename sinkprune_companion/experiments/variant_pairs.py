@@ -63,30 +63,3 @@ def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, o
     estimate = crossed_interval(variant_RN - other_RN)
     is_calibrated = max(rows_where(scores, side).calibration_tokens.max() for side in (variant, other)) > 0
     return estimate if is_calibrated else replace(estimate, draws=None)
-
-
-def growth(
-    scores: pd.DataFrame,
-    variant: dict[str, object],
-    other: dict[str, object],
-    column: str,
-    start: object,
-    end: object,
-) -> Estimate | None:
-    """Return how much variant - other in `value` grows as `column` goes from `start` to `end`.
-
-    None where one of the four was not measured, or start and end are the same.
-    """
-    if start == end:
-        return None
-    values = on_common_draws(
-        scores,
-        {**variant, column: end},
-        {**other, column: end},
-        {**variant, column: start},
-        {**other, column: start},
-    )
-    if values is None:
-        return None
-    variant_end, other_end, variant_start, other_start = values
-    return crossed_interval((variant_end - other_end) - (variant_start - other_start))

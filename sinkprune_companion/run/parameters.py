@@ -128,11 +128,6 @@ RANGES = {
     "seed": Number,
     "sequences": _at_least(2),
     **dict.fromkeys(("stability_threshold", "other_stability_thresholds"), Share),
-    **dict.fromkeys(("sparsity", "sparsities"), Sparsity),
-    **{
-        f"{of}_sparsities": Sparsity
-        for of in ("answer", "factorial", "official", "other", "schedule", "twin", "written")
-    },
 }
 PRESETS = _one_of("sinkprune_core.pruning.presets", "PRESETS")
 SEARCH = "sinkprune_companion.experiments.recipe_search"
@@ -163,9 +158,11 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "tasks": _check_task,
     "texts": _one_of(CONDITIONS, "TEXTS"),
     "thirds": _one_of("sinkprune_core.sinks.hiding", "THIRDS"),
+    "training": _one_of("sinkprune_companion.training.settings", "DTYPES", "auto"),
     "twin": _model_of("autoregressive", "smol-ar"),
 }
-MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "at_75", "large", "other_")  # how names of such lists begin
+# How names of lists begin that may be empty.
+MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "at_75", "large", "other_", "sparsegpt_")
 LEAST = {
     "00_start_here": {"sequences": 12},
     "01_sink_variance": {"steps": 4},
@@ -253,7 +250,8 @@ def _check_value(notebook: str, name: str, value: object, annotation: str) -> No
 
 
 def _check_item(notebook: str, name: str, value: object, kind: str) -> None:
-    checked(name, value, RANGES.get(name, KINDS[kind]))
+    is_sparsity = name.endswith(("sparsity", "sparsities"))
+    checked(name, value, Sparsity if is_sparsity else RANGES.get(name, KINDS[kind]))
     if name in WORDS:
         try:
             WORDS[name](value)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.variant_pairs import compare, growth, pivot
+from sinkprune_companion.experiments.variant_pairs import compare, pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 SEQUENCES = 6
@@ -57,18 +57,7 @@ def test_what_was_not_measured_gives_none_and_draws_apart_are_refused():
     many, later = table("many", 2), table("later", 2).assign(seed=lambda frame: frame.seed + 5)
     scores = pd.concat([many, later])
     assert compare(scores, {"variant": "many"}, {"variant": "other"}) is None
-    assert growth(scores, {"variant": "many"}, {"variant": "many"}, "sparsity", 0.5, 0.75) is None
     with pytest.raises(ValueError, match="share no calibration draw"):
         compare(scores, {"variant": "many"}, {"variant": "later"})
     with pytest.raises(ValueError, match="not be paired"):
         pivot(many.iloc[1:])
-
-
-def test_growth_is_a_difference_of_differences():
-    parts = {(name, share): table(name, 2, share) for name in ("a", "b") for share in (0.5, 0.75)}
-    found = growth(pd.concat(parts.values()), {"variant": "a"}, {"variant": "b"}, "sparsity", 0.5, 0.75)
-    at_end = values(parts["a", 0.75]) - values(parts["b", 0.75])
-    at_start = values(parts["a", 0.5]) - values(parts["b", 0.5])
-    by_hand = at_end - at_start
-    assert found.value == pytest.approx(by_hand.mean()) and found == crossed_interval(by_hand)
-    assert growth(pd.concat(parts.values()), {"variant": "a"}, {"variant": "b"}, "sparsity", 0.5, 0.5) is None
