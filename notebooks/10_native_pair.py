@@ -81,9 +81,11 @@ run = start("10_native_pair", globals())
 #
 # ## Training
 #
-# A Llama of 7 million weights, with 4,096 tokens that were made of the training text. Both kinds of
-# one seed begin with the same weights. The command is `sinkprune train --from-scratch`; a training
-# that was stopped goes on where it was.
+# A Llama of 5 million weights, with 1,024 tokens that were made of the training text. Both kinds of
+# one seed begin with the same weights. In the first half of its training the DLM has a fifth of the
+# tokens masked, then all noise levels: with all of them from the start it stayed for long at what
+# token frequencies alone give. The command is `sinkprune train --from-scratch`; a training that was
+# stopped goes on where it was.
 
 # %%
 from sinkprune_companion.training.export import export
@@ -219,11 +221,10 @@ pruned.groupby("left_out", sort=False)[["value", "left_out_share"]].mean().round
 # %% [markdown]
 # ## The findings
 #
-# Differences by training and unit: prompts, or sequences. The trainings are the repetitions of each
-# interval, so it holds their chance.
+# By training and unit: prompts, or sequences. The trainings are the repetitions of each interval, so
+# it holds their chance. First each model for itself:
 
 # %%
-from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 
@@ -232,31 +233,37 @@ def table_of(frame: pd.DataFrame, column: str, unit: str):
     return frame.pivot_table(column, "training", unit).to_numpy()
 
 
-def of_kind(frame: pd.DataFrame, column: str, unit: str):
-    """The same, DLM − AR."""
-    diffusion, autoregressive = (
-        table_of(frame[frame.kind == kind], column, unit) for kind in KINDS
+beyond_random = some_hidden.pivot_table("excess", ["kind", "training", "sequence"], "keys")
+beyond_random = beyond_random.eval("beyond = top - random").reset_index()
+measured = {}  # (trainings, units) by name and kind
+for kind in KINDS:
+    traces, scored, hidings = (
+        frame[frame.kind == kind] for frame in (literal, quality, beyond_random)
     )
-    return diffusion - autoregressive
-
-
-beyond_random = some_hidden.pivot_table(
-    "excess", ["kind", "training", "sequence"], "keys"
-).reset_index()
-beyond_random["beyond"] = beyond_random["top"] - beyond_random["random"]
+    measured["temporal_variance", kind] = table_of(traces, "temporal_variance", "prompt")
+    measured["stable_share", kind] = table_of(traces, "stable_share", "prompt")
+    measured["top_minus_random", kind] = table_of(hidings, "beyond", "sequence")
+    above = table_of(scored, "value", "sequence") - levels.bigram.to_numpy()
+    measured["minus_bigram", kind] = above
+SHORT = {"diffusion": "dlm", "autoregressive": "ar"}
 found = {
-    "temporal_variance_difference": crossed_interval(
-        of_kind(literal, "temporal_variance", "prompt")
-    ),
-    "excess_difference_middle_layers": crossed_interval(
-        of_kind(beyond_random, "beyond", "sequence")
-    ),
+    f"{name}_{SHORT[kind]}": crossed_interval(values_RN)
+    for (name, kind), values_RN in measured.items()
 }
 
 # %% [markdown]
-# What leaving tokens out costs, with a margin that is a share of what pruning costs at all:
+# Then the differences that verdicts are about. What leaving tokens out costs has a margin that is a
+# share of what pruning costs at all.
 
 # %%
+from sinkprune_companion.ledger.margins import with_share_of_damage
+
+DIFFERENCES = {
+    "temporal_variance_difference": "temporal_variance",
+    "excess_difference_middle_layers": "top_minus_random",
+}
+for finding, name in DIFFERENCES.items():
+    found[finding] = crossed_interval(measured[name, KINDS[0]] - measured[name, KINDS[1]])
 dense = table_of(quality[quality.kind == "diffusion"], "value", "sequence")
 by_left_out = {
     left_out: table_of(part, "value", "sequence") for left_out, part in pruned.groupby("left_out")
@@ -269,36 +276,53 @@ for left_out, short in COMPARED.items():
 run.find(found)
 
 # %% [markdown]
-# All numbers:
+# ## The figure: where the sinks are
+#
+# Each training has its row. Left, how far the centroid of the sinks moves while a text is written.
+# Right, the share of their occurrences at positions that are a sink in most of the steps.
 
 # %%
-from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded
-
-Folded(listed(found))
-
-# %% [markdown]
-# ## The figure: which sinks matter
-
-# %%
+from IPython.display import display
 from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.pages import titles
 
-title = "What leaving tokens out costs a DLM trained from scratch"
-rows = pd.DataFrame(
-    [
-        {"left_out": name, "value": cost.value, "low": cost.low, "high": cost.high}
-        for name, short in COMPARED.items()
-        for cost in [found[f"{short}_minus_none"]]
-    ]
-).assign(panel="50 %")
-figures.save_figure(
-    run,
-    forests.plot_rows(rows, "panel", "left_out", "NELBO above none (nats per token)", title),
-    "left_out",
-    rows,
-    f"{title}: NELBO beside nothing left out, with 95 % intervals over trainings and sequences.",
+title = titles.title(run, "sinks", "Sinks of both kinds of model from scratch, by training")
+labels = {"temporal_variance": "temporal variance (squared positions)"}
+labels["stable_share"] = "share of occurrences at stable positions"
+shown = literal.assign(row="training " + literal.training.astype(str))
+drawn = forests.plot_by_row(shown, "row", labels, title)
+caption = f"{title}: means over prompts with 95 % intervals."
+display(
+    figures.save_figure(run, drawn, "sinks", shown[["kind", "row", "prompt", *labels]], caption)
 )
 
 # %% [markdown]
-# **What this does not show.** Seven million weights and one and a half million tokens: text of low
+# ## The figure: which sinks matter when weights are scored
+
+# %%
+from sinkprune_companion.figures.forests import forest_table
+
+title = titles.title(run, "left_out", "What leaving tokens out costs a DLM trained from scratch")
+costs = {f"{name} left out": found[f"{short}_minus_none"] for name, short in COMPARED.items()}
+drawn = forests.plot_forest(costs, "NELBO above none left out (nats per token)", title=title)
+caption = f"{title}: with 95 % intervals over trainings and sequences."
+display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption))
+
+# %% [markdown]
+# ## The reading
+
+# %%
+from sinkprune_companion.figures.forests import listed
+from sinkprune_companion.run.shown import Folded, reading
+
+reading(run)
+
+# %% [markdown]
+# All numbers:
+
+# %%
+Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
+
+# %% [markdown]
+# **What this does not show.** Five million weights and one and a half million tokens: text of low
 # quality, as the levels above say. Both kinds saw equal tokens, of which a DLM learns less.

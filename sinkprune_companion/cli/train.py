@@ -43,7 +43,7 @@ class TrainOptions(Options):
         choices=KINDS,
     )
     from_scratch: bool = switch(
-        "train a fresh Llama of 7 million weights instead, with a vocabulary of the training text; both "
+        "train a fresh Llama of 5 million weights instead, with a vocabulary of the training text; both "
         "kinds of one seed begin with the same weights and see the same text in the same order"
     )
     text: Path | None = path(

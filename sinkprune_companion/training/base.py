@@ -20,15 +20,15 @@ EMBEDDED_BASE = "smol-ar"
 TYPES = ("llama", "qwen2", "qwen3")  # configurations whose linears the adapter knows by name
 LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 SHAPE = {
-    "vocab_size": 4096,  # the last of them is the mask
+    "vocab_size": 1024,  # the last of them is the mask
     "max_position_embeddings": 8192,
     "hidden_size": 256,
-    "num_hidden_layers": 8,
+    "num_hidden_layers": 6,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "intermediate_size": 704,
     "tie_word_embeddings": True,
-}  # from scratch: 7 million weights
+}  # from scratch: 5 million weights
 RESERVED = re.compile(r"reserved|unused", re.IGNORECASE)
 
 

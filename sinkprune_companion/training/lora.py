@@ -135,7 +135,8 @@ def _step(
     (group,) = optimizer.param_groups
     group["lr"] = config.rate(number)
     with losses.precision_of(lm, config.dtype):
-        loss = losses.LOSSES[config.kind](lm, ids_BT, generator(config.seed, "train", number))
+        rng = generator(config.seed, "train", number)
+        loss = losses.LOSSES[config.kind](lm, ids_BT, rng, config.noise_level(number))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
     optimizer.step()

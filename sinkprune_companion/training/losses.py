@@ -14,8 +14,10 @@ from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_coun
 from sinkprune_core.models.language_model import LanguageModel
 
 
-def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """Return a one-batch estimate of the NELBO in nats per token.
+def masked_cross_entropy(
+    lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator, level: float | None = None
+) -> torch.Tensor:
+    """Return a one-batch estimate of the NELBO in nats per token, or of the part of it at one noise `level`.
 
     Noise levels are stratified, and logits computed at masks only. Position 0 is masked as often as any
     other, so no model learns that a first token is always there. It is never predicted, as the twin's is not:
@@ -23,7 +25,10 @@ def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Gen
     """
     batch, length = ids_BT.shape
     predicted_T = torch.arange(length) > 0
-    counts_B = stratified_counts(batch, length - 1, rng)
+    if level is None:
+        counts_B = stratified_counts(batch, length - 1, rng)
+    else:
+        counts_B = torch.full((batch,), max(1, round(level * (length - 1))))
     where_BT = torch.stack([random_mask(predicted_T, int(count), rng) for count in counts_B])
     masked_BT = where_BT.clone()
     masked_BT[:, 0] = torch.rand(batch, generator=rng) < counts_B / (length - 1)
@@ -33,10 +38,13 @@ def masked_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Gen
     return (loss_N / masks_N).sum() / batch
 
 
-def next_token_cross_entropy(lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
+def next_token_cross_entropy(
+    lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator, level: float | None = None
+) -> torch.Tensor:
     """Return the mean negative log-likelihood of a batch in nats per token.
 
-    Position 0 is never predicted. Nothing here is random: `rng` is there because every loss takes one.
+    Position 0 is never predicted. Nothing is random or noised: `rng` and `level` are there because every loss
+    takes them.
     """
     where_BT = (torch.arange(ids_BT.shape[1]) > 0).expand_as(ids_BT)
     logits_NV = lm.logits_at(ids_BT, where_BT)

@@ -15,6 +15,8 @@ SETTINGS = "training.json"  # where a run and an exported adapter keep their set
 LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row again
 EXPORTED_LOG = "training_log.jsonl"  # an exported adapter's log, every row once
 FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps", "dtype")  # may change while a run goes on
+LOW_NOISE = 0.2  # share of masks that a diffusion model from scratch begins with
+LOW_NOISE_SHARE = 0.5  # share of all steps for which it keeps to that
 DTYPES = ("bfloat16", "float32")  # float16 would need its losses scaled
 
 
@@ -70,6 +72,15 @@ class Training:
         warmed_up = min(1.0, (step + 1) / self.warmup_steps)
         decay_steps = max(1.0, self.steps * self.decay_share)
         return self.learning_rate * min(warmed_up, (self.steps - step) / decay_steps)
+
+    def noise_level(self, step: int) -> float | None:
+        """Return the noise level at `step`; None: levels are spread evenly, as in the NELBO.
+
+        From scratch the first steps have few masks: with many, a fresh model learns for long no more than how
+        frequent each token is.
+        """
+        is_early = step < self.steps * LOW_NOISE_SHARE
+        return LOW_NOISE if self.from_scratch and is_early else None
 
 
 def training_dtype(name: str, device: str) -> str:

@@ -8,7 +8,8 @@ import torch
 from sinkprune_companion import corpus
 from sinkprune_companion.cli.main import main
 from sinkprune_companion.experiments.stand_ins import stand_in
-from sinkprune_companion.training.base import mask_token_of, open_base
+from sinkprune_companion.training.base import SHAPE, mask_token_of, open_base
+from sinkprune_companion.training.settings import LOW_NOISE
 from sinkprune_core import LanguageModel, load, score
 from sinkprune_core.models.language_model import set_direction
 
@@ -102,6 +103,25 @@ def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(
     command += ["--length", "16", "--set", "noise_levels=2", "--out", str(pruned)]
     assert main(command) == 0
     assert load(pruned).mask_token_id == MASK_TOKEN_ID
+
+
+def test_from_scratch_a_model_has_a_vocabulary_of_its_own_text(base, text, short, tmp_path):
+    options = {
+        **SHORT,
+        "--tokens": "1280",
+        "--text": text,
+        "--folder": tmp_path / "run",
+        "--export": tmp_path / "made",
+    }
+    del options["--rank"]
+    words = [str(word) for option in options.items() for word in option]
+    assert main(["train", str(base("llama")), "--from-scratch", *words]) == 0
+    dlm = load(tmp_path / "made")
+    assert dlm.kind == "diffusion" and dlm.logits_shifted is False
+    assert len(dlm.tokenizer) <= dlm.mask_token_id == SHAPE["vocab_size"] - 1
+    assert len(dlm.tokenizer("bababebe").input_ids) < 8  # letters that it has seen together
+    settings = short(from_scratch=True)
+    assert [settings.noise_level(step) for step in range(settings.steps)] == [LOW_NOISE] * 2 + [None] * 2
 
 
 class Vocabulary(dict):
