@@ -21,16 +21,9 @@ from tqdm.auto import trange
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from sinkprune_companion.run.allocator import keep_freed_memory
-from sinkprune_companion.training import losses
+from sinkprune_companion.training import crops, losses
 from sinkprune_companion.training.base import LINEARS, Base, open_base
 from sinkprune_companion.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
-from sinkprune_companion.training.crops import (
-    HELD_OUT_LENGTH,
-    check_lengths,
-    crop_batch,
-    make_vocabulary,
-    prepare_data,
-)
 from sinkprune_companion.training.log import add_row, held_out_losses, rows_of, sources_of
 from sinkprune_companion.training.settings import (
     EXPORTED_LOG,
@@ -82,12 +75,12 @@ def train(
         if begin_with is not None:
             config = _after(config, base, begin_with)
         check_settings(config, folder)
-        length = min(HELD_OUT_LENGTH, max(config.lengths))
+        length = min(crops.HELD_OUT_LENGTH, max(config.lengths))
         if config.from_scratch:
-            base = base.from_scratch(make_vocabulary(base, folder, text))
-        data = prepare_data(base.tokenizer(), folder, base.is_embedded, text, length)
+            base = base.from_scratch(crops.make_vocabulary(base, folder, text))
+        data = crops.prepare_data(base.tokenizer(), folder, base.is_embedded, text, length)
         streams = list(sources_of(data, "train").values())
-        check_lengths(streams, config.lengths)
+        crops.check_lengths(streams, config.lengths)
         write_json(folder / SETTINGS, asdict(config))
         keep_freed_memory()
         model, lm = trainable(config, base, checkpoint if resumes else begin_with, device)
@@ -102,7 +95,7 @@ def train(
         since = time.perf_counter()
         steps = trange(first, config.steps, initial=first, total=config.steps, unit="step", desc="train")
         for number in steps:
-            ids_BT = crop_batch(streams, config.lengths, config.batch_tokens, config.seed, number)
+            ids_BT = crops.crop_batch(streams, config.lengths, config.batch_tokens, config.seed, number)
             recent.append(_step(config, lm, optimizer, ids_BT, number))
             done = number + 1
             is_logged = done % check_every == 0 or done == config.steps
