@@ -28,6 +28,7 @@ LOSSES = {  # a comparison's findings at each sparsity
         "official recipe − Wanda": "03/paper_minus_wanda",
         "all sinks left out − none": "03/all_sinks_minus_none",
         "unstable sinks left out − none": "03/unstable_minus_none",
+        "SparseGPT with sink weights − without": "03/paper_sparsegpt_minus_sparsegpt",
         "SparseGPT − Wanda": "03/sparsegpt_minus_wanda",
     },
     "75 % of the weights zero": {
@@ -45,7 +46,12 @@ MASKS = {
     "Wanda on clean text": "03/masks_wanda",
 }
 MASK_SECTION = "kept weights that change"
-SINKS = ("03/all_sinks_minus_none", "03/unstable_minus_none", "09/paper_minus_paper_no_sinks_75")
+SINKS = (
+    "03/all_sinks_minus_none",
+    "03/unstable_minus_none",
+    "03/paper_sparsegpt_minus_sparsegpt",
+    "09/paper_minus_paper_no_sinks_75",
+)
 NOISED_TEXT = ("09/noised_dense_minus_wanda_75", "09/sparsegpt_noised_minus_sparsegpt_clean_75")
 COLUMNS = ("section", "comparison", "finding", "value", "low", "high", "draws", "margin", "damage", "verdict")
 
@@ -125,15 +131,9 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     axis.barh(places, 100 * frame.value, height=0.6, color=BLUE)
     ends = bars(100 * frame.value, 100 * frame.low, 100 * frame.high)
     axis.errorbar(100 * frame.value, places, xerr=ends, fmt="none", ecolor=BLACK, lw=1)
+    beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
     for place, row in zip(places, frame.itertuples(), strict=True):
-        axis.annotate(
-            f"{number(100 * row.value)} %",
-            (100 * row.high, place),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8.5,
-        )
+        axis.annotate(f"{number(100 * row.value)} %", (100 * row.high, place), **beside)
     axis.set_yticks(places, frame.comparison, fontsize=8.5)
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")
@@ -141,7 +141,8 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     share = frame.set_index("finding").value
     sinks, text = percent(share["03/masks_all_sinks"]), percent(share["03/masks_other_text"])
     axis.set_title(f"Sinks change {sinks} of the mask, other text {text}", fontsize=9.5, loc="right")
-    axis.set_xlabel("kept weights that change at 50 % (%)", fontsize=8.5, x=1.0, ha="right")
+    below = "kept weights that change at 50 % (%), beside\nnoised text with no sink left out"
+    axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
 
 
 def save(estimates: Mapping[str, Estimate], root: Path) -> list[Path]:
