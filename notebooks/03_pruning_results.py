@@ -157,16 +157,17 @@ last = first_seed + seeds
 half = [(pruning_grid.HEADLINE, last), (pruning_grid.CONTROLS, other_draws)]
 curve, units, answering = pruning_grid.CURVE, pruning_grid.UNITS, pruning_grid.ANSWERING
 pair = pruning_grid.SPARSEGPT
-without_pair = [name for name in curve if name not in pair]
-plan = [(pair, "unstructured", share, sparsegpt_draws) for share in sparsegpt_sparsities]
-# names of recipes, pattern, share of zeros, calibration draws
+plan = []  # names of recipes, pattern, share of zeros, calibration draws
 for share in sparsities:
-    others = without_pair if share in sparsegpt_sparsities else curve
-    for names, count in half if share == 0.5 else [(others, other_draws)]:
+    for names, count in half if share == 0.5 else [(curve, other_draws)]:
         plan.append((names, "unstructured", share, count))
 for share in answer_sparsities:
     if share not in sparsities:
         plan.append((answering, "unstructured", share, pattern_draws))
+for place, (names, pattern, share, count) in enumerate(plan):
+    if share in sparsegpt_sparsities:
+        plan[place] = ([name for name in names if name not in pair], pattern, share, count)
+plan += [(pair, "unstructured", share, sparsegpt_draws) for share in sparsegpt_sparsities]
 for pattern in patterns:
     zeros, group = n_and_m(pattern)
     plan.append((curve, pattern, zeros / group, pattern_draws))
@@ -316,7 +317,7 @@ def forest(name: str, chosen: list) -> None:
         display(figures.save_figure(run, picture, name, forest_table(estimates), caption))
 
 
-for share in sparsities:
+for share in sorted({*sparsities, *sparsegpt_sparsities}):
     forest(f"differences_{100 * share:.0f}", [("unstructured", share)])
 
 # %% [markdown]
@@ -473,8 +474,7 @@ figures.save_figure(run, drawn, "differences_ar", forest_table(twins), caption)
 # ## The reading
 #
 # Verdicts are read at 50 % sparsity, those of structured pruning at each ratio. Intervals are over
-# calibration draws and sequences together. Growth is the difference at the highest sparsity minus
-# that at 50 %.
+# calibration draws and sequences together.
 
 # %%
 estimates = {name: estimate for name, estimate in found.items() if estimate is not None}

@@ -24,7 +24,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 2 core-minutes, estimated | 2 GB |
-# | evidence | about 2 core-hours with AMX, estimated | 2 GB a job |
+# | evidence | about 65 core-minutes with AMX | 2 GB a job |
 #
 # Every measurement is made on several trainings, and intervals hold the chance of training.
 
@@ -82,15 +82,15 @@ run = start("10_native_pair", globals())
 # ## Training
 #
 # A Llama of 5 million weights, with 1,024 tokens that were made of the training text. Both kinds of
-# one seed begin with the same weights. In the first half of its training the DLM has a fifth of the
-# tokens masked, then all noise levels: with all of them from the start it stayed for long at what
+# one seed begin with the same weights. For its first 768,000 tokens the DLM has a fifth of them
+# masked, then all noise levels: with all of them from the start it stayed for long at what
 # token frequencies alone give. The command is `sinkprune train --from-scratch`; a training that was
 # stopped goes on where it was.
 
 # %%
 from sinkprune_companion.training.export import export
 from sinkprune_companion.training.lora import train
-from sinkprune_companion.training.settings import Training, training_dtype
+from sinkprune_companion.training.settings import Training, check_settings, training_dtype
 
 KINDS = ("diffusion", "autoregressive")
 home = run.records.parent
@@ -108,7 +108,9 @@ for seed in range(first_seed, first_seed + seeds):
         )
         name = f"native-{kind}-{tokens}-{seed}"
         trained[kind, seed] = home / "models" / name
-        if not trained[kind, seed].exists():
+        if trained[kind, seed].exists():
+            check_settings(settings, trained[kind, seed])
+        else:
             checkpoint = train(settings, home / "trainings" / name, device=run.device)
             export(checkpoint, trained[kind, seed])
 
@@ -127,13 +129,15 @@ from sinkprune_core.models.loading import load
 
 models = {key: load(folder, dtype, run.device) for key, folder in trained.items()}
 prints = {key: lm.fingerprint() for key, lm in models.items()}
-texts = held_out_texts(models["diffusion", first_seed].tokenizer, sequences, length)
+tokenizer = models["diffusion", first_seed].tokenizer
+assert all(lm.tokenizer.get_vocab() == tokenizer.get_vocab() for lm in models.values())
+texts = held_out_texts(tokenizer, sequences, length)
 frames = []
 for (kind, seed), lm in models.items():
     with Variant(lm, prints[kind, seed]) as dense:
         frames.append(dense.scores(run, texts, draws, kind=kind, training=seed))
 quality = pd.concat(frames, ignore_index=True)
-levels = ngram_levels(models["diffusion", first_seed].tokenizer, texts)
+levels = ngram_levels(tokenizer, texts)
 of_levels = levels.groupby(levels.text.str.partition("/")[0])[["unigram", "bigram"]].mean()
 quality.pivot_table("value", "text", "kind").join(of_levels).round(2)
 
@@ -252,7 +256,7 @@ found = {
 }
 
 # %% [markdown]
-# Then the differences that verdicts are about. What leaving tokens out costs has a margin that is a
+# Then the differences that the ledger asks about: fewer than five trainings give no verdict. What leaving tokens out costs has a margin that is a
 # share of what pruning costs at all.
 
 # %%

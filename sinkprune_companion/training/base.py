@@ -34,7 +34,7 @@ RESERVED = re.compile(r"reserved|unused", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Base:
-    """What is there before training: an autoregressive model, or its tokenizer alone."""
+    """What is there before training: an autoregressive model, or a vocabulary alone."""
 
     name: str  # what `open_base` took
     stem: str  # the names of the trained models begin with it

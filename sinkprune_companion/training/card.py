@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sinkprune_companion import corpus
 from sinkprune_companion.pages.render import render
+from sinkprune_companion.training import settings as rules
 from sinkprune_companion.training.base import EMBEDDED_BASE, SHAPE
 from sinkprune_companion.training.log import rows_of
 from sinkprune_companion.training.losses import MEASURES
@@ -70,6 +71,7 @@ def card_text(folder: Path, measures: Mapping | None) -> str:
         has_own_text=any("_text_" in column for column in columns),
         base_name=Path(settings["base"]).name,
         shape=SHAPE,
+        rules=rules,
         wheel=embedded.BASE,
         mask_token=embedded.MASK_TOKEN,
         mask_token_id=embedded.MASK_TOKEN_ID,

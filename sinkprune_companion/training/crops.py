@@ -9,6 +9,7 @@ Dimensions: N sequences, B batch, T sequence position.
 
 import hashlib
 from pathlib import Path
+from shutil import rmtree
 
 import torch
 from safetensors import safe_open
@@ -16,11 +17,14 @@ from safetensors.torch import load_file, save_file
 
 from sinkprune_companion import corpus
 from sinkprune_companion.harness.public_data import embedded_wikitext
-from sinkprune_companion.training.base import SHAPE, Base
+from sinkprune_companion.training.base import SHAPE
 from sinkprune_core.files import atomic
+from sinkprune_core.models import embedded
+from sinkprune_core.models.reader import Checkpoint
 from sinkprune_core.seeds import generator
 
 HELD_OUT_LENGTH = 128  # tokens of a held-out sequence
+DATA = "data.safetensors"
 VOCABULARY = "tokenizer"  # the folder in a run from scratch that has its own
 HELD_OUT_COUNT = 64  # held-out sequences of each kind that are kept
 
@@ -70,7 +74,7 @@ def prepare_data(
     `held_out_{source}_{kind}`, with the kinds of `held_out_sequences`. Raises ValueError for too little text,
     and where `folder` keeps other data.
     """
-    file = folder / "data.safetensors"
+    file = folder / DATA
     made_of = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
     if text is not None:
         made_of["text"] = hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -87,23 +91,18 @@ def prepare_data(
     return {name: ids.long() for name, ids in load_file(file).items()}
 
 
-def make_vocabulary(base: Base, folder: Path, text: str | None = None) -> Path:
-    """Return the folder with the tokenizer of a run from scratch, made of its training text where it is not
-    there.
-
-    It splits text as the tokenizer of the base does, into fewer tokens: all but one of the model's.
-    """
+def make_vocabulary(folder: Path, text: str | None = None) -> Path:
+    """Return the folder with a run's own tokenizer: smol-ar's, trained anew on the text for fewer tokens."""
     place = folder / VOCABULARY
-    if not place.exists():
-        _, paragraphs = _paragraphs_of(text)
-        training = [paragraph for paragraph in paragraphs if not corpus.is_held_out(paragraph)]
-        if base.is_embedded:
-            training += corpus.sample_texts(held_out=False)
-        made = base.checkpoint.tokenizer().train_new_from_iterator(
-            training, SHAPE["vocab_size"] - 1, show_progress=False
-        )
-        with atomic(place) as partial:
-            made.save_pretrained(partial)
+    if place.exists() and (folder / DATA).exists():
+        return place
+    rmtree(place, ignore_errors=True)  # of another text
+    training = [part for part in _paragraphs_of(text)[1] if not corpus.is_held_out(part)]
+    training += corpus.sample_texts(held_out=False)
+    tokenizer = Checkpoint(embedded.base_folder(), causal=True).tokenizer()
+    made = tokenizer.train_new_from_iterator(training, SHAPE["vocab_size"] - 1, show_progress=False)
+    with atomic(place) as partial:
+        made.save_pretrained(partial)
     return place
 
 

@@ -77,7 +77,7 @@ def train(
         check_settings(config, folder)
         length = min(crops.HELD_OUT_LENGTH, max(config.lengths))
         if config.from_scratch:
-            base = base.from_scratch(crops.make_vocabulary(base, folder, text))
+            base = base.from_scratch(crops.make_vocabulary(folder, text))
         data = crops.prepare_data(base.tokenizer(), folder, base.is_embedded, text, length)
         streams = list(sources_of(data, "train").values())
         crops.check_lengths(streams, config.lengths)

@@ -16,7 +16,7 @@ LOG = "log.jsonl"  # a run's log: a killed run that goes on may write a row agai
 EXPORTED_LOG = "training_log.jsonl"  # an exported adapter's log, every row once
 FREE = ("tokens", "decay_share", "learning_rate", "warmup_steps", "dtype")  # may change while a run goes on
 LOW_NOISE = 0.2  # share of masks that a diffusion model from scratch begins with
-LOW_NOISE_SHARE = 0.5  # share of all steps for which it keeps to that
+LOW_NOISE_TOKENS = 768_000  # training tokens for which it keeps to that
 DTYPES = ("bfloat16", "float32")  # float16 would need its losses scaled
 
 
@@ -49,6 +49,8 @@ class Training:
         check_fields(self)
         check_choice("kind", self.kind, KINDS)
         check_choice("dtype", self.dtype, DTYPES)
+        if self.from_scratch and self.base != EMBEDDED_BASE:
+            raise ValueError(f"base={self.base!r} does nothing from scratch: leave it out")
         self._check_lengths()
 
     def _check_lengths(self) -> None:
@@ -76,10 +78,9 @@ class Training:
     def noise_level(self, step: int) -> float | None:
         """Return the noise level at `step`; None: levels are spread evenly, as in the NELBO.
 
-        From scratch the first steps have few masks: with many, a fresh model learns for long no more than how
-        frequent each token is.
+        From scratch the first steps have few masks: with many, a model learns token frequencies for long.
         """
-        is_early = step < self.steps * LOW_NOISE_SHARE
+        is_early = step * self.batch_tokens < LOW_NOISE_TOKENS
         return LOW_NOISE if self.from_scratch and is_early else None
 
 

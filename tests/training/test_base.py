@@ -105,23 +105,17 @@ def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(
     assert load(pruned).mask_token_id == MASK_TOKEN_ID
 
 
-def test_from_scratch_a_model_has_a_vocabulary_of_its_own_text(base, text, short, tmp_path):
-    options = {
-        **SHORT,
-        "--tokens": "1280",
-        "--text": text,
-        "--folder": tmp_path / "run",
-        "--export": tmp_path / "made",
-    }
-    del options["--rank"]
-    words = [str(word) for option in options.items() for word in option]
-    assert main(["train", str(base("llama")), "--from-scratch", *words]) == 0
+def test_from_scratch_a_model_has_a_vocabulary_of_its_own_text(tiny_base, text, short, tmp_path):
+    options = {**SHORT, "--tokens": 1280, "--text": text, "--folder": tmp_path, "--export": tmp_path / "made"}
+    words = [str(word) for option in options.items() if option[0] != "--rank" for word in option]
+    assert main(["train", "--from-scratch", *words]) == 0
     dlm = load(tmp_path / "made")
     assert dlm.kind == "diffusion" and dlm.logits_shifted is False
     assert len(dlm.tokenizer) <= dlm.mask_token_id == SHAPE["vocab_size"] - 1
-    assert len(dlm.tokenizer("bababebe").input_ids) < 8  # letters that it has seen together
-    settings = short(from_scratch=True)
-    assert [settings.noise_level(step) for step in range(settings.steps)] == [LOW_NOISE] * 2 + [None] * 2
+    settings = short(from_scratch=True, tokens=1_000_000, lengths=(512,), batch_tokens=384_000)
+    assert [settings.noise_level(step) for step in range(settings.steps)] == [LOW_NOISE] * 2 + [None]
+    with pytest.raises(ValueError, match="base='other' does nothing from scratch"):
+        short(from_scratch=True, base="other")
 
 
 class Vocabulary(dict):
