@@ -164,9 +164,6 @@ for share in sparsities:
 for share in answer_sparsities:
     if share not in sparsities:
         plan.append((answering, "unstructured", share, pattern_draws))
-for place, (names, pattern, share, count) in enumerate(plan):
-    if share in sparsegpt_sparsities:
-        plan[place] = ([name for name in names if name not in pair], pattern, share, count)
 plan += [(pair, "unstructured", share, sparsegpt_draws) for share in sparsegpt_sparsities]
 for pattern in patterns:
     zeros, group = n_and_m(pattern)
@@ -174,9 +171,11 @@ for pattern in patterns:
 plan += [(units, "structured", ratio, pattern_draws) for ratio in ratios]
 settings = {"noise_levels": noise_levels, "sink_std": sink_std}
 settings["stability_threshold"] = stability_threshold
-grid = []
+grid = {}  # what is planned twice counts as it was planned last
 for place in plan:
-    grid += pruning_grid.grid_rows(*place, calibration, chosen=recipes, **settings)
+    for row in pruning_grid.grid_rows(*place, calibration, chosen=recipes, **settings):
+        grid[row.variant, row.pattern, row.sparsity] = row
+grid = list(grid.values())
 questions = {"suite": items, "blimp": blimp_pairs}
 asked = {row for row in grid if row.pattern == "unstructured" and row.variant in answering}
 asked = {row for row in asked if row.sparsity in answer_sparsities}
