@@ -48,7 +48,7 @@ def test_a_title_stops_where_its_verdict_has_changed():
     with pytest.raises(sources.PresumedVerdictError, match=place):
         titles.rendered("03_pruning_results", "differences_50", results)
     with pytest.raises(UndefinedError):
-        titles.rendered("03_pruning_results", "differences_75", results)
+        titles.rendered("03_pruning_results", "quality", results)
 
 
 def test_a_smaller_run_has_titles_that_presume_nothing():
