@@ -100,6 +100,11 @@ def write_checkpoint(folder: Path, blocks: int) -> None:
     PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>").save_pretrained(folder)
 
 
+def processor() -> str:
+    """Return the kind of processor, by the units that decide the time."""
+    return "AMX" if torch.cpu._is_amx_tile_supported() else torch.backends.cpu.get_cpu_capability()
+
+
 def main() -> None:
     """Write the checkpoint, prune it, and note what it took."""
     parser = argparse.ArgumentParser(
@@ -144,6 +149,7 @@ def main() -> None:
         "seconds": seconds,
         "peak_bytes": peak_kilobytes * 1024,
         "threads": torch.get_num_threads(),
+        "processor": processor(),
         "memory_bytes": psutil.virtual_memory().total,
         **environment(),
     }
