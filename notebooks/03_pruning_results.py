@@ -70,7 +70,8 @@ seeds: int = 1  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 other_draws: int = 1  # the same for controls and sparsities other than 0.5, at most `seeds`
 sparsegpt_draws: int = 1  # the same for SparseGPT at `sparsegpt_sparsities`
-pattern_draws: int = 1  # the same for N:M and structured pruning, and for two-choice items
+pattern_draws: int = 1  # the same for N:M and structured pruning
+answer_draws: int = 1  # the same for two-choice items, and sparsities where only they are asked
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
@@ -163,7 +164,7 @@ for share in sparsities:
         plan.append((names, "unstructured", share, count))
 for share in answer_sparsities:
     if share not in sparsities:
-        plan.append((answering, "unstructured", share, pattern_draws))
+        plan.append((answering, "unstructured", share, answer_draws))
 plan += [(pair, "unstructured", share, sparsegpt_draws) for share in sparsegpt_sparsities]
 for pattern in patterns:
     zeros, group = n_and_m(pattern)
@@ -262,7 +263,7 @@ for seed in tqdm(range(first_seed, last), desc="calibration draws"):
         with Variant(dlm, fingerprint, row.recipe, *drawn[row.sequences]) as variant:
             noise = seed if own_noise else 0
             losses.append(variant.scores(run, texts, draws, noise=noise, **labels))
-            if row in asked and seed < pattern_draws:
+            if row in asked and seed < answer_draws:
                 answered.append(variant_answers(run, variant, questions, item_draws, **labels))
 losses = pd.concat(losses, ignore_index=True)
 answers = pd.concat(answered, ignore_index=True)

@@ -207,6 +207,7 @@ COMPARED = {
     "sparsegpt_noised_minus_sparsegpt_clean": ("search", NOISED, "sparsegpt, clean"),
     "unstable_left_out_of_sparsegpt": ("search", f"{NOISED}, unstable", NOISED),
     "owl_in_sparsegpt": ("search", f"{NOISED}, owl", NOISED),
+    "half_noised_in_sparsegpt": ("search", "sparsegpt, half", NOISED),
     "noised_text_large": ("large", NOISED, "sparsegpt, clean"),
     "owl_large": ("large", f"{NOISED}, owl", NOISED),
 }
@@ -347,8 +348,8 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # ## Exercises
 #
 # 1. Set `places` to `["50"]`. Noised text is expected to make no difference there.
-# 2. Add `"sparsegpt, half"` to `searched`: every sequence once clean and once noised. Is half of
-#    the noise enough?
+# 2. Add `"wanda, half"` to `searched`: every sequence once clean and once noised. Is half of the
+#    noise enough for Wanda?
 
 # %% [markdown]
 # **What this does not show.** One small model and its likelihood. Five draws of 16,384 tokens: an

@@ -65,6 +65,7 @@ TWIN_COMPARISONS = {
     "ar_all_minus_none": Compared("wanda, all", "wanda, none", "all sinks left out"),
     "ar_random_minus_none": Compared("wanda, random", "wanda, none", "as many random tokens left out"),
 }
+MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")  # of answers
 ACCURACY = {
     name: COMPARISONS[name]
     for name in (
@@ -210,7 +211,7 @@ def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -
     by_pair = margins(answers)
     estimates = {}
     for sparsity in sparsities:
-        for name in ("paper_minus_wanda", "unstable_minus_none"):
+        for name in MARGINS:
             variants = (*ACCURACY[name][:2], "dense")
             sides = [at((UNSTRUCTURED, sparsity), variant) for variant in variants]
             estimates[f"answer_margin_{name}_{100 * sparsity:.0f}"] = share_of_damage(by_pair, *sides)
