@@ -1,6 +1,7 @@
 """Numbers as readers see them: one format for pages, notebooks and figures."""
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 
 from sinkprune_core.evaluation.intervals import Estimate
 
@@ -16,8 +17,8 @@ def number(value: float | None, digits: int = 2) -> str:
     """
     if value is None:
         return "–"
-    rounded = float(f"{value:.{digits}g}")
-    text = f"{rounded:,.0f}" if abs(rounded) >= 10 ** (digits - 1) else f"{value:#.{digits}g}"
+    rounded = Decimal(f"{value:.{digits - 1}e}")
+    text = f"{rounded:,.0f}" if abs(float(rounded)) >= 10 ** (digits - 1) else f"{rounded:f}"
     return text.replace("-", MINUS)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sinkprune_companion.numbers import number
 from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
 
 ABOVE = "above"
@@ -135,7 +136,8 @@ def note(estimate: Estimate | None, outcome: str, against: float, margin: float 
         return ""
     if estimate.low > against or estimate.high < against:
         return f"the interval leaves {against:g} out, p after correction for its family does not"
-    seen = f"half-width {estimate.half_width:.2g}; could have seen {smallest_effect(estimate):.2g}"
+    effect = smallest_effect(estimate)
+    seen = f"half-width {number(estimate.half_width)}; could have seen {number(effect)}"
     if margin is None:
         return f"{seen}; no margin was stored with the finding"
     return f"{seen}; would decide: {deciding_run(estimate, against, margin)}"
