@@ -182,7 +182,8 @@ asked = {row for row in grid if row.pattern == "unstructured" and row.variant in
 asked = {row for row in asked if row.sparsity in answer_sparsities}
 print(f"{len(grid)} variants, {len(asked)} of which answer, {seeds} calibration draws")
 table = pd.DataFrame(grid).pivot(index="variant", columns=["pattern", "sparsity"], values="draws")
-table.loc[list(dict.fromkeys(row.variant for row in grid))].astype(object).fillna("–")
+table = table.loc[list(dict.fromkeys(row.variant for row in grid))].astype("Int64")
+table.astype(object).fillna("–")
 
 # %% [markdown]
 # **The method in code.** The official weight of a calibration token is one minus a sigmoid of how

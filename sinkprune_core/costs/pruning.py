@@ -162,12 +162,15 @@ class _PlannedRun:
         bytes_per_weight = lm.model.dtype.itemsize
         block = _parameters(lm.blocks[0])
         weights = _parameters(lm.model)
+        working = 3 * 4 * max(outputs * features for outputs, features in _shapes(lm))  # scores of one linear
         if lm.is_streamed:
-            weights = (weights - block * len(lm.blocks)) + 2 * block
-        largest = max(outputs * features for outputs, features in _shapes(lm))
+            weights -= block * (len(lm.blocks) - 1)
+            working = max(working, block * bytes_per_weight)  # or a block beside the file it is read from
+            if not lm.model.config.tie_word_embeddings:
+                weights -= _parameters(lm.model.get_output_embeddings())  # pruning reads no logits
         widest = max(max(shape) for shape in _shapes(lm))
         per_token = 4 * widest * 4 + 2 * lm.model.config.hidden_size * bytes_per_weight
-        memory = PROCESS_BYTES + weights * bytes_per_weight + 4 * 4 * largest
+        memory = PROCESS_BYTES + weights * bytes_per_weight + working
         memory += self.calibration.batch * length * per_token
         if self.needs == "gram":
             memory += 3 * 4 * sum(features**2 for features in {features for _, features in _shapes(lm)})

@@ -169,8 +169,9 @@ class StreamedModel(LanguageModel):
         shard_of = {}
         for number, name in enumerate(rest):
             shard = f"model-rest-{number:05d}.safetensors"
-            tensor = self.checkpoint.tensor(name).to(self.dtype).clone()
+            tensor = self.checkpoint.tensor(name).to(self.dtype).contiguous()
             save_file({name: tensor}, folder / shard, metadata=METADATA)
+            del tensor  # or its file would stay in memory beside the next one
             self.checkpoint.files.close()
             shard_of[name] = shard
         return shard_of

@@ -56,7 +56,7 @@ def wanda(weight_OI: torch.Tensor, inputs: InputStatistics) -> torch.Tensor:
     official sink-aware code sums one norm per forward instead, which weighs noise levels differently:
     `Recipe(norm_reduction="sum")`.
     """
-    return weight_OI.detach().float().abs() * inputs.norm_I.to(weight_OI.device)
+    return weight_OI.detach().abs().float().mul_(inputs.norm_I.to(weight_OI.device))
 
 
 # scores of units

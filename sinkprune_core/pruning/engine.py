@@ -306,7 +306,7 @@ class PruningRun:
             score_OI = self._score(layer, name, linear, statistics)
             pruned_OI = self.selects[layer](score_OI, 0, score_OI.shape[1])
             weight_OI(linear).masked_fill_(pruned_OI, 0)
-            zeros[name] = int(pruned_OI.sum())
+            zeros[name] = int(torch.count_nonzero(pruned_OI))  # many times as fast as a sum
         return zeros
 
     def _prune_and_update(self, layer: int, linears: Linears, statistics: Statistics) -> Zeros:
