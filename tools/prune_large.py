@@ -138,7 +138,7 @@ def main() -> None:
     started = time.perf_counter()
     subprocess.run(command, check=True)
     seconds = time.perf_counter() - started
-    peak_kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     record = {
         "bytes": sum(file.stat().st_size for file in source.glob("*.safetensors")),
         "blocks": options.blocks,
@@ -147,7 +147,10 @@ def main() -> None:
         "length": LENGTH,
         "levels": LEVELS,
         "seconds": seconds,
-        "peak_bytes": peak_kilobytes * 1024,
+        "cores_busy": (usage.ru_utime + usage.ru_stime) / seconds,
+        "read_bytes": 512 * usage.ru_inblock,
+        "written_bytes": 512 * usage.ru_oublock,
+        "peak_bytes": 1024 * usage.ru_maxrss,
         "threads": torch.get_num_threads(),
         "processor": processor(),
         "memory_bytes": psutil.virtual_memory().total,
