@@ -323,7 +323,7 @@ picture = figures.plot_curves(
     restored, "place", "value", "pair", labels, ("low", "high"), dodge=0.06, title=title
 )
 picture.axes[0].set_xticks([*places.values()], [f"{count:,}" for count in places])
-caption = f"{title}, beside nothing left out, with 95 % intervals."
+caption = f"{title}, beside nothing left out, with 95 % intervals"
 figures.save_figure(run, picture, "restored", restored, caption)
 
 # %% [markdown]

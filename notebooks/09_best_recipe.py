@@ -32,8 +32,9 @@
 # their numbers.
 
 # %% [markdown]
-# **Parameters**, with the values that *Run all* takes. Numbers of calibration sequences are those
-# of recipes that see each sequence at `noise_levels` levels; others see as many tokens.
+# **Parameters**, with the values that *Run all* takes. A recipe that sees each calibration sequence
+# at `noise_levels` noise levels gets `calibration` sequences; one that sees it once gets as many
+# tokens.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -85,10 +86,17 @@ run = start("09_best_recipe", globals())
 #
 # ## The recipes
 #
-# * **official**: Wanda; the official method, and that with all tokens counted (*no sinks*); noised
-#   text at an even grid of levels and at the official ones, with and without the last, nothing left
-#   out and norms not summed; structured pruning.
-# * **factorial**: Wanda on clean or noised text, with sequential or dense propagation.
+# *Noised text* is calibration text of which a share of the tokens is masked, as the model sees it
+# while it writes. That share is the *noise level*: an *even grid* has the midpoints of equal parts of
+# 0 to 1, the *official levels* are 0.1, 0.2 … 1.0. The *official method* (`paper`) is Wanda on noised
+# text at the official levels, with dense propagation, norms summed over levels, and sinks left out
+# softly. *OWL's allocation* gives fewer zeros to layers with more outliers. What a recipe *costs*,
+# its *damage*, is its NELBO above the dense model's; NELBO is a bound on the loss.
+#
+# * **official**: Wanda, and the way from there to the official method, one step at a time; the
+#   official levels without the last; structured pruning.
+# * **factorial**: Wanda on clean or noised text, with sequential or dense propagation, with nothing
+#   or all sinks left out.
 # * **search**: SparseGPT and Wanda, on clean text, noised text or half of each, with or without the
 #   unstable sinks, one sparsity for all layers or OWL's. Later blocks are calibrated on what pruned
 #   ones make, as both were published.
@@ -144,11 +152,13 @@ losses = pd.concat(losses, ignore_index=True)
 
 # %% [markdown]
 # What every recipe costs above the dense model, on the same sequences and noise, with 95 % intervals
-# over calibration draws and sequences; beside it the NELBO itself and the calibration tokens.
+# over calibration draws and sequences; beside it the NELBO itself and the calibration tokens. Of
+# structured pruning the place is the share of the weights that it removes.
 
 # %%
 from sinkprune_companion.experiments.scoring import above_dense
 from sinkprune_companion.experiments.variant_pairs import pivot
+from sinkprune_companion.run.shown import Folded, reading
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 scores = pd.concat([above_dense(of_part) for _, of_part in losses.groupby("part", sort=False)])
@@ -160,7 +170,7 @@ for (part, place, variant), cells in scores.groupby(["part", "place", "variant"]
     row |= {"low": cost.low, "high": cost.high, "NELBO": losses.value[cells.index].mean()}
     rows.append(row | {"tokens": cells.calibration_tokens.mean(), "draws": cells.seed.nunique()})
 costs = pd.DataFrame(rows)
-costs.set_index(["part", "place", "recipe"]).round(4)
+Folded(costs.round(4), "What every recipe costs")
 
 # %% [markdown]
 # **Is a pruned model of any use?** A unigram and a bigram model are fitted on the shipped training
@@ -193,6 +203,7 @@ WANDA, BOTH = "clean, sequential, none", "noised, dense, none"
 NOISED = "sparsegpt, noised"
 COMPARED = {
     "paper_minus_wanda": ("official", "paper", "wanda"),
+    "paper_minus_noised_dense": ("official", "paper", GRID),
     "noised_dense_minus_wanda": ("official", GRID, "wanda"),
     "official_levels_minus_grid": ("official", LEVELS, GRID),
     "official_levels_minus_below_1": ("official", LEVELS, BELOW),
@@ -228,10 +239,10 @@ for finding, (part, *pair) in COMPARED.items():
         damage[f"{finding}_growth"] = damage[f"{finding}_75"]
 
 # %% [markdown]
-# The main effects of the factorial design are means over its other switches; those of text and
-# propagation with no sink left out. The margin of a difference is a share of the damage of its
-# second recipe, that of a main effect of Wanda's, and that of a growth of the second recipe's at
-# 75 %.
+# A main effect of the factorial design is a mean over its other switches; those of text and
+# propagation are read with no sink left out. The interaction is what both do together beyond what
+# each does alone. The margin of a difference is a share of the damage of its second recipe, that of
+# an effect of Wanda's, and that of a growth of the second recipe's at 75 %.
 
 # %%
 from sinkprune_companion.ledger.margins import with_share_of_damage
@@ -240,8 +251,11 @@ for place, cells in scores[scores.part == "factorial"].groupby("place"):
     by_name = {name: pivot(of_name) for name, of_name in cells.groupby("variant")}
     plain = {name: part for name, part in by_name.items() if name.endswith("none")}
     main = recipe_search.main_effects(by_name) | recipe_search.main_effects(plain)
-    for switch, values_RN in main.items():
-        name = f"main_{switch}_{place.removesuffix(' %')}"
+    at = place.removesuffix(" %")
+    of_place = {f"main_{switch}_{at}": values_RN for switch, values_RN in main.items()}
+    alone = [effects[f"{switch}_alone_{at}"] for switch in ("noised", "dense")]
+    of_place[f"interaction_{at}"] = effects[f"noised_and_dense_{at}"] - sum(alone)
+    for name, values_RN in of_place.items():
         effects[name], damage[name] = values_RN, float(by_name[WANDA].mean())
 found = {
     name: with_share_of_damage(crossed_interval(values_RN), damage[name])
@@ -253,7 +267,8 @@ run.find(found)
 # %% [markdown]
 # ## The figure: what each part does at 75 %
 #
-# The official method, and one thing changed at a time.
+# The way from Wanda to the official method: each step changes one thing more, but for the first,
+# which changes two. Beneath, every switch of the factorial design on its own.
 
 # %%
 from IPython.display import display
@@ -261,28 +276,32 @@ from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages import titles
 
-SHOWN = {
-    "the official method − Wanda": "paper_minus_wanda_75",
-    "noised text and dense propagation": "noised_and_dense_75",
-    "noised text alone": "noised_alone_75",
-    "dense propagation alone": "dense_alone_75",
-    "official levels − even grid": "official_levels_minus_grid_75",
-    "sum of norms − root of squares": "paper_no_sinks_minus_official_levels_75",
-    "the official sink weights": "paper_minus_paper_no_sinks_75",
-    "noised text, in SparseGPT": "sparsegpt_noised_minus_sparsegpt_clean_75",
+WAY = {
+    "all of it": "paper_minus_wanda_75",
+    "+ noised text, dense propagation": "noised_dense_minus_wanda_75",
+    "+ official noise levels": "official_levels_minus_grid_75",
+    "+ sum of norms": "paper_no_sinks_minus_official_levels_75",
+    "+ official sink weights": "paper_minus_paper_no_sinks_75",
 }
-shown = {label: found[name] for label, name in SHOWN.items() if name in found}
+MAIN = {
+    "noised text": "main_noised_75",
+    "dense propagation": "main_dense_75",
+    "all sinks left out": "main_sinks_75",
+}
+groups = dict.fromkeys(WAY, "from Wanda to the official method")
+groups |= dict.fromkeys(MAIN, "one switch, mean over the others")
+shown = {label: found[name] for label, name in (WAY | MAIN).items() if name in found}
 if shown:
     title = titles.title(run, "parts_at_75", "Paired differences at 75 %")
-    drawn = forests.plot_forest(shown, "difference in NELBO (nats per token)", title=title)
-    caption = f"{title}: paired differences in NELBO at 75 %, with 95 % intervals."
+    drawn = forests.plot_forest(shown, "difference in NELBO (nats per token)", groups, title)
+    caption = f"{title}: paired differences in NELBO at 75 %, with 95 % intervals"
     display(figures.save_figure(run, drawn, "parts_at_75", forest_table(shown), caption))
 
 # %% [markdown]
 # ## The figure: what helps SparseGPT
 #
 # In percent of what SparseGPT costs without it. Noised text is compared with as many tokens of
-# clean text, unstable sinks and OWL's allocation with SparseGPT on noised text alone.
+# clean text; unstable sinks, half-noised text and OWL's allocation with SparseGPT on noised text.
 
 # %%
 HELP = "sparsegpt_noised_minus_sparsegpt_clean"
@@ -290,6 +309,7 @@ IN_SPARSEGPT = {f"noised text, {place} %": f"{HELP}_{place}" for place in (50, 6
     "noised text, 75 %, more text": "noised_text_large_75",
     "noised text, 2:4": f"{HELP}_2_4",
     "no unstable sinks, 75 %": "unstable_left_out_of_sparsegpt_75",
+    "half of the text noised, 75 %": "half_noised_in_sparsegpt_75",
     "OWL's allocation, 75 %": "owl_in_sparsegpt_75",
     "OWL's allocation, 75 %, more text": "owl_large_75",
 }
@@ -301,7 +321,7 @@ for label, name in IN_SPARSEGPT.items():
 if shares:
     title = titles.title(run, "sparsegpt", "What noised text, sinks and OWL do in SparseGPT")
     drawn = forests.plot_forest(shares, "difference in NELBO (% of the damage)", title=title)
-    caption = f"{title}: differences in percent of the damage, with 95 % intervals."
+    caption = f"{title}: differences in percent of the damage, with 95 % intervals"
     display(figures.save_figure(run, drawn, "sparsegpt", forest_table(shares), caption))
 
 # %% [markdown]
@@ -325,15 +345,13 @@ if len(lines):
     of_bigram = -found["minus_bigram_dense"].value
     drawn.axes[0].axhline(of_bigram, color="0.4", ls=":")
     drawn.axes[0].annotate("a bigram model", (lines.sparsity.min(), of_bigram), va="bottom")
-    caption = f"{title}: NELBO above the dense model against sparsity, with 95 % intervals."
+    caption = f"{title}: NELBO above the dense model against sparsity, with 95 % intervals"
     display(figures.save_figure(run, drawn, "damage", lines, caption))
 
 # %% [markdown]
 # ## The reading
 
 # %%
-from sinkprune_companion.run.shown import Folded, reading
-
 reading(run)
 
 # %% [markdown]
@@ -347,7 +365,7 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `places` to `["50"]`. Noised text is expected to make no difference there.
+# 1. Set `places` to `["50"]`. Five draws could not tell there whether noised text helps SparseGPT.
 # 2. Add `"wanda, half"` to `searched`: every sequence once clean and once noised. Is half of the
 #    noise enough for Wanda?
 

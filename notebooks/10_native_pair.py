@@ -295,7 +295,7 @@ labels = {"temporal_variance": "temporal variance (squared positions)"}
 labels["stable_share"] = "share of occurrences at stable positions"
 shown = literal.assign(row="training " + literal.training.astype(str))
 drawn = forests.plot_by_row(shown, "row", labels, title)
-caption = f"{title}: means over prompts with 95 % intervals."
+caption = f"{title}: means over prompts with 95 % intervals"
 display(
     figures.save_figure(run, drawn, "sinks", shown[["kind", "row", "prompt", *labels]], caption)
 )
@@ -309,7 +309,7 @@ from sinkprune_companion.figures.forests import forest_table
 title = titles.title(run, "left_out", "What leaving tokens out costs a DLM trained from scratch")
 costs = {f"{name} left out": found[f"{short}_minus_none"] for name, short in COMPARED.items()}
 drawn = forests.plot_forest(costs, "NELBO above none left out (nats per token)", title=title)
-caption = f"{title}: with 95 % intervals over trainings and sequences."
+caption = f"{title}: with 95 % intervals over trainings and sequences"
 display(figures.save_figure(run, drawn, "left_out", forest_table(costs), caption))
 
 # %% [markdown]

@@ -66,18 +66,7 @@ TWIN_COMPARISONS = {
     "ar_random_minus_none": Compared("wanda, random", "wanda, none", "as many random tokens left out"),
 }
 MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")  # of answers
-ACCURACY = {
-    name: COMPARISONS[name]
-    for name in (
-        "paper_minus_wanda",
-        "all_sinks_minus_wanda",
-        "unstable_minus_wanda",
-        "paper_sparsegpt_minus_sparsegpt",
-        "unstable_minus_none",
-        "all_sinks_minus_none",
-    )
-}
-ACCURACY |= {
+ACCURACY = COMPARISONS | {
     "noised_dense_minus_wanda": Compared("noised-dense", "wanda", SWITCHES),
     "wanda_minus_dense": Compared("wanda", "dense", "what pruning costs"),
     "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "what pruning costs"),

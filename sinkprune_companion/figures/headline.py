@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from sinkprune_companion.figures.figures import save_figure
 from sinkprune_companion.figures.forests import EFFECT_MARKS, draw_rows, handles_of
-from sinkprune_companion.figures.style import BLACK, BLUE, GREEN, bars, canvas
+from sinkprune_companion.figures.style import BLACK, GREEN, GREY, bars, canvas
 from sinkprune_companion.ledger.contrasts import HELPS, verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
@@ -22,12 +22,12 @@ from sinkprune_companion.numbers import number, percent
 from sinkprune_core.evaluation.intervals import Estimate
 
 NAME = "headline"
-CAPTION = "What each change does to the pruned model, and how much of the mask it reaches"
+CAPTION = "What each change does to the pruned model, and how many of the kept weights it changes"
 LOSSES = {  # a comparison's findings at each sparsity
     "50 % of the weights zero": {
         "official recipe − Wanda": "03/paper_minus_wanda",
-        "all sinks left out − none": "03/all_sinks_minus_none",
         "unstable sinks left out − none": "03/unstable_minus_none",
+        "all sinks left out − none": "03/all_sinks_minus_none",
         "SparseGPT with sink weights − without": "03/paper_sparsegpt_minus_sparsegpt",
         "SparseGPT − Wanda": "03/sparsegpt_minus_wanda",
     },
@@ -114,7 +114,7 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
     axis.text(1.02, 0, "nats", **right)
     axis.set_title(_conclusion(frame.set_index("finding").verdict), fontsize=9.5, loc="right")
     below = "loss, first − second, in % of what the second costs; ← better\n"
-    below += f"band: ± {number(margin)} %, too small to matter"
+    below += f"band: ± {number(margin)} %, too small to matter; bars: 95 % intervals"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
 
 
@@ -128,7 +128,7 @@ def _conclusion(verdicts: pd.Series) -> str:
 def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     """Draw a bar per change of the calibration, with its percent beside it."""
     places = range(len(frame))
-    axis.barh(places, 100 * frame.value, height=0.6, color=BLUE)
+    axis.barh(places, 100 * frame.value, height=0.6, color=GREY)
     ends = bars(100 * frame.value, 100 * frame.low, 100 * frame.high)
     axis.errorbar(100 * frame.value, places, xerr=ends, fmt="none", ecolor=BLACK, lw=1)
     beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
@@ -140,8 +140,10 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     axis.set(ylim=(len(frame) - 0.5, -0.5), xlim=(0, 120 * frame.high.max()))
     share = frame.set_index("finding").value
     sinks, text = percent(share["03/masks_all_sinks"]), percent(share["03/masks_other_text"])
-    axis.set_title(f"Sinks change {sinks} of the mask, other text {text}", fontsize=9.5, loc="right")
-    below = "kept weights that change at 50 % (%), beside\nnoised text with no sink left out"
+    title = f"Leaving sinks out changes {sinks}\nof the kept weights, other text {text}"
+    axis.set_title(title, fontsize=9.5, loc="right")
+    below = "kept weights that change at 50 % (%), beside noised\n"
+    below += "text with no sink left out; lines: 95 % intervals"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
 
 

@@ -117,7 +117,7 @@ class _Pass:
         ids_RT = rows_by_key[0].ids_RT
         weights = [torch.ones(ids_RT.shape) if r.weight_RT is None else r.weight_RT for r in rows_by_key]
         rows = Rows(ids_RT, torch.stack(weights))
-        store = self.hidden_store(rows) if self.hidden_store else _no_store
+        store = self.hidden_store(rows) if self.hidden_store else lambda layer: None
         by_key: list[Layers] = [[] for _ in self.keys]
         states = block_inputs(self.lm, rows, self.calibration.batch, store(0))
         what = f"statistics of {self.lm.name}"
@@ -172,10 +172,6 @@ class _Pass:
             context = SinkContext(profile_NST, visible_ST, key, heads_of(self.lm), seed, first)
             weights.append(token_weights(context))
         return torch.stack(weights)
-
-
-def _no_store(layer: int) -> None:
-    """Return no place for the hidden states before a block: they stay where they are made."""
 
 
 def _by_layer(statistics: dict[tuple[int, str], InputStatistics], lm: LanguageModel) -> Layers:

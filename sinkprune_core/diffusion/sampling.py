@@ -269,7 +269,9 @@ def decode(
         padding = _padding_arguments(ids_BT.shape[1], fresh_BT.shape[1], padding_B, lm.device)
         logits_BV = lm.next_logits(fresh_BT, cache, **padding)
         if temperature > 0:
-            noise_BV = _gumbel_rows(logits_BV.shape[1], rngs).to(logits_BV.device)
+            width = logits_BV.shape[1]
+            uniform_BV = torch.stack([torch.rand(width, generator=rng, dtype=torch.float64) for rng in rngs])
+            noise_BV = gumbel_(uniform_BV).to(logits_BV.device)
             logits_BV = logits_BV.double() + temperature * noise_BV
         fresh_BT = logits_BV.argmax(-1, keepdim=True)
         ids_BT = torch.cat([ids_BT, fresh_BT], dim=1)
@@ -289,9 +291,3 @@ def _padding_arguments(
         "attention_mask": (position_BT >= 0).long().to(device),
         "position_ids": position_BT.clamp_min(0)[:, -fresh:].to(device),
     }
-
-
-def _gumbel_rows(width: int, rngs: list[torch.Generator]) -> torch.Tensor:
-    """Return standard Gumbel noise, float64 (B, V), every row from its own generator."""
-    rows = [torch.rand(width, generator=rng, dtype=torch.float64) for rng in rngs]
-    return gumbel_(torch.stack(rows))
