@@ -18,8 +18,9 @@
 # # 01 · Do attention sinks move more in diffusion language models?
 #
 # **Question.** A few tokens, the attention sinks, receive far more attention than the rest. While a
-# text is generated, do they stay where they are? The paper says: they stay in autoregressive (AR)
-# models and move in diffusion language models (DLMs).
+# text is generated, do they stay where they are?
+# [The paper](https://arxiv.org/abs/2602.17664) says: they stay in autoregressive (AR) models and
+# move in diffusion language models (DLMs).
 #
 # Time and memory: [docs/performance.md](../docs/performance.md).
 #
@@ -88,8 +89,9 @@ run = start("01_sink_variance", globals())
 # | AR sinks are stable anchors | fewer than 80 % of their occurrences are at stable positions |
 # | attention is spread more evenly in the DLM | its spatial variance is higher |
 #
-# Each row is judged by its whole 95 % interval, in the main condition. What untrained models show as
-# well is no sign of what was learned: the section on random weights asks that.
+# Each row is judged by its whole 95 % interval, in the main condition. A difference that untrained
+# models show as well says nothing of what was learned: a section below measures it with random
+# weights.
 #
 # ## What is measured
 #
@@ -106,8 +108,8 @@ run = start("01_sink_variance", globals())
 #   in opposite directions.
 #
 # Beside them: a position is *stable* if it is a sink in at least 80 % of the steps in which it
-# exists, and the share of stable sinks counts sink occurrences, a position at a step each. The
-# *overlap* of two consecutive steps is the number of sinks that they share over that of all sinks
+# exists. Of all occurrences of a sink, one for every step and position, the share at stable positions
+# is the *share of stable sinks*. The *overlap* of two consecutive steps is the number of sinks that they share over that of all sinks
 # of either.
 #
 # A *step* of the DLM is a denoising step, in which every query runs again. An AR model computes each
@@ -142,8 +144,8 @@ for condition in conditions:
 #
 # Each model continues every prompt of every condition. Attention is stored per step, so that it can
 # be summed in several ways, the *readings*, later. Last, sinks are looked for as pruning does: on
-# calibration text, masked at several levels for the DLM, cut into windows for the AR model. Of the
-# base there are only traces for the explorer of the site.
+# calibration text, masked at several levels for the DLM, cut into windows for the AR model. The model
+# that both were trained from is traced, too, for the explorer of the project's site.
 
 # %%
 import pandas as pd
@@ -295,8 +297,10 @@ _ = trajectories.save_animation(run, frames, "sink_positions")
 #   attention for a moment and counts as a sink, which speaks against the claim.
 # * *In even shares*: mass divided by what the key would receive if attention were even. A key that
 #   few queries have seen weighs more.
-# * *Rulli et al.'s threshold* (arXiv 2510.15731): a sink exceeds the mean of the other keys by
-#   three even shares.
+# * *All written so far, in even shares*: the same over all queries of written tokens, without those
+#   of the prompt.
+# * *Rulli et al.'s threshold* (arXiv 2510.15731): the attention of a sink exceeds the mean of the
+#   other keys by three times what it would be if attention were even.
 #
 # Only the threshold changes anything for the DLM. The last panel has the share of a step's queries
 # that are new. The second figure has the literal reading, with one thing changed at a time; its
@@ -326,7 +330,7 @@ figures.save_figure(run, drawn, "conditions", literal, caption)
 # The mass above is a mean over layers. Here every layer has sinks of its own, in the literal
 # reading. The table names the tokens that are sinks; persistence is the share of steps in which a
 # position is one. In the DLM a position may hold the mask token at one step and a word at the next;
-# the table counts them apart.
+# the table counts them apart, and shows the tokens that are sinks most often.
 
 # %%
 from sinkprune_companion.run.shown import Folded, reading
@@ -376,7 +380,7 @@ run.find(found)
 
 # %% [markdown]
 # Two measures of the trained pair beside those of random weights. Then every prompt, as a few can
-# carry a mean, and a count of the prompts in which the DLM's sinks move more, with a sign test (ties
+# carry a mean, on an axis that is linear near zero and logarithmic beyond; and a count of the prompts in which the DLM's sinks move more, with a sign test (ties
 # count for neither) and Wilcoxon's test.
 
 # %%

@@ -25,8 +25,8 @@
 # Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
 # Every variant is scored on the same held-out text, over several calibration draws. Variants of one
-# draw see the same noise. Each draw has noise of its own, so that draws average what noise adds to
-# chance. Calibration text is crops that begin anywhere, so no token is special. The scored text is
+# draw see the same noise, and each draw has noise of its own, which a mean over draws averages out.
+# Calibration text is crops that begin anywhere, so no token is special. The scored text is
 # natural English, samples of the AR model and documentation. Half of it is crops, and half begins a
 # document, behind the separator `<|endoftext|>`.
 
@@ -101,7 +101,8 @@ run = start("03_pruning_results", globals())
 #
 # **What would falsify it.** A paired difference in NELBO, method − baseline with the same pattern,
 # whose whole 95 % interval lies above zero. And for the word *sink-aware*: the same difference when
-# only the sink weights are switched on.
+# only the sink weights are switched on. An interval that lies within the margin below, on either
+# side of zero, is *no difference that matters*. Fewer than five calibration draws are *too few*.
 #
 # Published for LLaDA-8B at 50 %, average of eight tasks: 53.18 against Wanda's 52.70, and 52.36
 # against SparseGPT's 52.34. The method gives 9 % of Wanda's damage back. Half of 9 % of what Wanda
@@ -109,10 +110,11 @@ run = start("03_pruning_results", globals())
 #
 # ## The experiment
 #
-# The official comparison with Wanda changes four things at once: calibration text is noised instead
-# of clean; later blocks are calibrated on dense instead of pruned outputs; norms are summed over
-# forwards; sinks are left out. Here each is a switch. The comparison with SparseGPT changes the
-# sink weights only.
+# The official comparison with Wanda changes five things at once: calibration text is noised instead
+# of clean, at levels of its own; later blocks are calibrated on dense instead of pruned outputs;
+# norms are summed over forwards; sinks are left out. Here sinks, noised text and dense propagation
+# are switches; notebooks 05 and 09 have all five. The comparison with SparseGPT changes the sink
+# weights only.
 #
 # | recipe | calibration text and propagation | left out of the statistics |
 # |---|---|---|
