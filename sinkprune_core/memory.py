@@ -56,15 +56,12 @@ def _free_in_groups(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/pr
         lines = own.read_text().splitlines()
     except OSError:  # not Linux
         lines = []
-    folders = {groups: "memory.max"}
+    folders = [groups]
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers == "memory":  # version 1
-            folders |= dict.fromkeys(_with_parents(groups / "memory", path), "memory.limit_in_bytes")
-        elif not controllers:  # version 2, alone or beside version 1
-            for root in (groups, groups / "unified"):
-                folders |= dict.fromkeys(_with_parents(root, path), "memory.max")
-    return min(_free_in_group(folder, limit) for folder, limit in folders.items())
+        if not controllers:  # version 2, alone or beside version 1
+            folders += [*_with_parents(groups, path), *_with_parents(groups / "unified", path)]
+    return min(_free_in_group(folder) for folder in folders)
 
 
 def _with_parents(root: Path, path: str) -> list[Path]:
@@ -73,16 +70,13 @@ def _with_parents(root: Path, path: str) -> list[Path]:
     return [root / group for group in (inner, *inner.parents) if ".." not in group.parts]
 
 
-def _free_in_group(folder: Path, limit_name: str) -> int:
+def _free_in_group(folder: Path) -> int:
     """Return the free bytes of one group; pages of files that nobody writes to are free."""
-    is_first_version = limit_name != "memory.max"
-    used_name = "memory.usage_in_bytes" if is_first_version else "memory.current"
-    prefix = "total_" if is_first_version else ""
     try:
-        limit = int((folder / limit_name).read_text())
-        used = int((folder / used_name).read_text())
+        limit = int((folder / "memory.max").read_text())
+        used = int((folder / "memory.current").read_text())
         counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        files = sum(int(counts.get(f"{prefix}{name}", 0)) for name in ("inactive_file", "active_file"))
+        files = sum(int(counts.get(name, 0)) for name in ("inactive_file", "active_file"))
     except (OSError, ValueError):  # no such group, or `max`
         return UNLIMITED
     return max(0, limit - max(0, used - files))

@@ -82,11 +82,8 @@ def checked_arguments(function: Function) -> Function:
 def _kinds(owner: object) -> dict[str, object]:
     """Return the annotations of a dataclass or a function that are kinds, or kinds and None, by name."""
     hints = get_type_hints(owner, include_extras=True)
-    return {name: hint for name, hint in hints.items() if _is_kind(hint)}
-
-
-def _is_kind(hint: object) -> bool:
-    return get_origin(hint) is Annotated or any(get_origin(part) is Annotated for part in get_args(hint))
+    parts = {name: (hint, *get_args(hint)) for name, hint in hints.items()}
+    return {name: parts[name][0] for name in parts if Annotated in map(get_origin, parts[name])}
 
 
 def checked(name: str, value: object, hint: object) -> object:

@@ -63,32 +63,22 @@ def test_the_head_holds_one_slice_of_logits_and_slices_change_no_loss(tiny_dlm, 
 # how much is free
 
 
-def group(folder: Path, limit: object, used: int, files: int, version: int = 2) -> None:
+def group(folder: Path, limit: object, used: int, files: int) -> None:
     """Write what a control group says of itself."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = (
-        ("memory.max", "memory.current")
-        if version == 2
-        else ("memory.limit_in_bytes", "memory.usage_in_bytes")
-    )
-    prefix = "" if version == 2 else "total_"
-    (folder / names[0]).write_text(f"{limit}\n")
-    (folder / names[1]).write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(
-        f"{prefix}anon 7\n{prefix}inactive_file {files}\n{prefix}active_file 5\n"
-    )
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 7\ninactive_file {files}\nactive_file 5\n")
 
 
-@pytest.mark.parametrize("version", [1, 2])
-def test_every_limit_above_a_process_counts_and_cached_files_are_free(tmp_path, version):
+def test_every_limit_above_a_process_counts_and_cached_files_are_free(tmp_path):
     own = tmp_path / "own"
-    own.write_text("4:memory:/a/b\n1:cpu:/x\n" if version == 1 else "0::/a/b\n")
-    mounted = tmp_path / "memory" if version == 1 else tmp_path
-    group(mounted, "max" if version == 2 else 2**63 - 4096, 9_000, 0, version)
+    own.write_text("1:cpu:/x\n0::/a/b\n")
+    group(tmp_path, "max", 9_000, 0)
     assert memory._free_in_groups(tmp_path, own) > 1 << 60
-    group(mounted / "a", 5_000, 4_000, 1_000, version)
+    group(tmp_path / "a", 5_000, 4_000, 1_000)
     assert memory._free_in_groups(tmp_path, own) == 5_000 - (4_000 - 1_005)
-    group(mounted / "a" / "b", 3_000, 2_900, 0, version)
+    group(tmp_path / "a" / "b", 3_000, 2_900, 0)
     assert memory._free_in_groups(tmp_path, own) == 3_000 - (2_900 - 5)
-    group(mounted / "a" / "b", 3_000, 3_500, 0, version)
+    group(tmp_path / "a" / "b", 3_000, 3_500, 0)
     assert memory._free_in_groups(tmp_path, own) == 0

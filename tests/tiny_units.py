@@ -63,7 +63,6 @@ def statistics_of(lm, layer: int, ids_BT, weight_N) -> dict[str, InputStatistics
             summed_I=norm_I.float(),
             mean_I=mean_I.float(),
             variance_I=variance_I.float(),
-            count=float(count),
         )
     return found
 

@@ -8,7 +8,7 @@ Dimensions: R calibration rows, T position, W choices of token weights.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,7 @@ from sinkprune_core.calibration.token_weights import (
     rows_for,
     token_weights,
 )
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
+from sinkprune_core.models.blocks import HiddenStore, Rows, block_inputs, run_block, visit
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.sinks import attention
 
@@ -41,7 +41,6 @@ WAITING_SHARE = 0.25  # of a GPU's memory that they may take there
 ENOUGH_BYTES = 3 << 26  # inputs that are worth it: with more sequences at a time a forward is no faster
 
 Layers = list[dict[str, InputStatistics]]  # per block, what each of its linears receives
-HiddenStore = Callable[[Rows], Callable[[int], torch.Tensor]]  # see `PruningCheckpoint.hidden_store`
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class DenseStatistics:
     tokens: int  # calibration tokens that went through the model
     left_out_share: float  # 1 minus the mean weight of a calibration token
     seconds: float  # for all recipes that shared the pass
+    key: StatisticsKey | None = None  # of the recipes that they serve; a work folder has it in a file's name
 
 
 @torch.no_grad()
@@ -102,7 +102,7 @@ class _Pass:
         for key, weight_RT, layers in zip(self.keys, rows.weight_RT, by_key, strict=True):
             check_weights(weight_RT, key)
             left_out_share = Rows(rows.ids_RT, weight_RT).left_out_share
-            found[key] = DenseStatistics(layers, rows.tokens, left_out_share, seconds)
+            found[key] = DenseStatistics(layers, rows.tokens, left_out_share, seconds, key)
         return found
 
     def _by_blocks(self, needs_sinks: bool) -> tuple[Rows, list[Layers]]:
@@ -111,7 +111,7 @@ class _Pass:
         profiles = None
         if needs_sinks:
             profiles = sink_profiles(
-                self.lm, self.calibration, first.noise_levels, first.noise, self.progress
+                self.lm, self.calibration, first.noise_levels, first.noise, self.progress, self.hidden_store
             )
         rows_by_key = [rows_for(self.lm, self.calibration, key, self.progress, profiles) for key in self.keys]
         ids_RT = rows_by_key[0].ids_RT

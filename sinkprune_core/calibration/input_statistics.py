@@ -27,7 +27,6 @@ class InputStatistics:
     summed_I: torch.Tensor  # float32: the same norm per sequence, summed over sequences (official code)
     mean_I: torch.Tensor  # float32: mean of x_j, each token counted w^2 times
     variance_I: torch.Tensor  # float32: variance of x_j, each token counted w^2 times
-    count: float  # sum of w^2 over all tokens
     gram_II: torch.Tensor | None = None  # float32: sum of (w x)(w x)^T, where it was asked for
 
     def with_norm(self, reduction: str) -> "InputStatistics":
@@ -38,7 +37,8 @@ class InputStatistics:
 class RunningStatistics:
     """Sums over the tokens of one input so far, float64, for W choices of token weights at once.
 
-    Every sequence is summed on its own before it is added, so results do not depend on the batch.
+    Every sequence is summed on its own before it is added, so results do not depend on the batch, but for
+    rounding in Gram matrices.
     """
 
     def __init__(self, features: int, choices: int = 1, gram: bool = False):
@@ -81,7 +81,6 @@ class RunningStatistics:
             summed_I=self.summed_WI[choice].float(),
             mean_I=mean_I.float(),
             variance_I=variance_I.float(),
-            count=count,
             gram_II=None if self.gram_WII is None else _mirror(self.gram_WII[choice]),
         )
 

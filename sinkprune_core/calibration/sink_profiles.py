@@ -11,7 +11,7 @@ position.
 import torch
 
 from sinkprune_core.calibration.text import Calibration, trajectory
-from sinkprune_core.models.blocks import Rows, block_inputs, run_block, visit
+from sinkprune_core.models.blocks import HiddenStore, Rows, block_inputs, run_block, visit
 from sinkprune_core.models.forwards import check_output
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks import attention
@@ -61,28 +61,35 @@ def visible_keys(length: int, windows: attention.Windows | None, noise_levels: i
 
 @torch.no_grad()
 def sink_profiles(
-    lm: LanguageModel, calibration: Calibration, noise_levels: int, noise: str = "grid", progress: bool = True
+    lm: LanguageModel,
+    calibration: Calibration,
+    noise_levels: int,
+    noise: str = "grid",
+    progress: bool = True,
+    hidden_store: HiddenStore | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the attention mass of every calibration token at every step, and which keys are visible.
 
     Mass is float32 (N, S, T) in even shares, averaged over layers and heads; visibility is bool (S, T).
     Blocks are visited one by one with all rows, so that a model whose blocks come from disk is read once.
-    Raises ValueError where the mass is not finite.
+    What the next block receives takes the place of what this one received, in `hidden_store` where there is
+    one. Raises ValueError where the mass is not finite.
     """
     length = calibration.ids_NT.shape[1]
     windows = windows_of(lm, length, noise_levels)
     ids_RT = tracked_rows(lm, calibration, noise_levels, noise)
     total_RST = torch.zeros(len(ids_RT), 1 if windows is None else noise_levels, length)
-    states = block_inputs(lm, Rows(ids_RT, None), calibration.batch)
+    rows = Rows(ids_RT, None)
+    store_RTD = hidden_store(rows)(0) if hidden_store else None
+    states = block_inputs(lm, rows, calibration.batch, store_RTD)
     with attention.track(lm.model, windows) as tracker:
         for block in visit(lm, progress, "sinks of the calibration text"):
-            outputs = []
             start = 0
-            for state in states:
-                outputs += run_block(block, [state])
+            for place, state in enumerate(states):
+                here_BTD = None if store_RTD is None else state.hidden_BTD
+                (states[place],) = run_block(block, [state], store_RTD=here_BTD)
                 mass_BST = tracker.take().mean((1, 2)).cpu()
                 total_RST[start : start + len(mass_BST)] += mass_BST / len(lm.blocks)
                 start += len(mass_BST)
-            states = outputs
     check_output(lm, total_RST)
     return profile(total_RST, windows, noise_levels), visible_keys(length, windows, noise_levels)

@@ -19,7 +19,7 @@ import torch
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration, trajectory
 from sinkprune_core.diffusion.noise import random_mask
-from sinkprune_core.models.blocks import Rows
+from sinkprune_core.models.blocks import HiddenStore, Rows
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.seeds import generator
 from sinkprune_core.sinks import detection
@@ -238,6 +238,7 @@ def rows_for(
     key: StatisticsKey,
     progress: bool = True,
     profiles: tuple[torch.Tensor, torch.Tensor] | None = None,
+    hidden_store: HiddenStore | None = None,
 ) -> Rows:
     """Return calibration rows and the weights of their tokens.
 
@@ -250,7 +251,7 @@ def rows_for(
     if key.exclude == "none":
         return Rows(ids_RT, None)
     if profiles is None:
-        profiles = sink_profiles(lm, calibration, key.noise_levels, key.noise, progress)
+        profiles = sink_profiles(lm, calibration, key.noise_levels, key.noise, progress, hidden_store)
     weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
     check_weights(weight_RT, key)
     return Rows(ids_RT, weight_RT)

@@ -71,12 +71,13 @@ def pruning_cost(
     flops = planned.flops()
     memory = planned.memory(work is not None)
     disk = planned.disk(out is not None, work is not None)
+    kept = 0 if work is None else sum(file.stat().st_size for file in Path(work).rglob("*") if file.is_file())
     if speed is None:
         speed = speed_here(lm, device)
     missing = planned.missing_memory(memory)
     for folder in dict.fromkeys([out, work]):
         free = disk if folder is None else free_disk_at(Path(folder))
-        if disk > free:
+        if disk - kept > free:
             missing.append(
                 f"{disk / 1e9:.1f} GB of disk at {folder}, which has {free / 1e9:.1f} GB free: "
                 "make room or choose another place"
@@ -181,9 +182,11 @@ class _PlannedRun:
         return memory
 
     def hidden_states(self) -> int:
-        """Return the bytes of all hidden states before a block and after it."""
-        numbers = self.rows * self.calibration.ids_NT.shape[1] * self.lm.model.config.hidden_size
-        return 2 * numbers * self.lm.model.dtype.itemsize
+        """Return the bytes of all hidden states before a block and after it, or of the sinks' forwards."""
+        if self.rows_in_one_pass():
+            return 0
+        per_row = self.calibration.ids_NT.shape[1] * self.lm.model.config.hidden_size
+        return max(2 * self.rows, self.sink_rows()) * per_row * self.lm.model.dtype.itemsize
 
     def disk(self, saves: bool, has_work_folder: bool) -> int:
         """Return the bytes of the pruned model, of hidden states and of finished blocks."""

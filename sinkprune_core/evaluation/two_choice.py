@@ -11,7 +11,7 @@ positions, D hidden size.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import chain, groupby
 
 import pandas as pd
 import torch
@@ -91,7 +91,8 @@ def accuracy(
     """
     questions = [_question(lm, item, draws, seed) for item in items]
     check_positions(lm, max((len(ids_T) for each in questions for ids_T in each.ids), default=0))
-    parts = _batches_of_one_length(_inputs(lm, questions), batch)
+    by_length = groupby(_inputs(lm, questions), key=lambda one: len(one.input_T))  # so no padding
+    parts = chain.from_iterable(batches(of_one_length, batch) for _, of_one_length in by_length)
     values = [[torch.zeros(len(each.share_M), dtype=torch.float64) for each in q.maskings] for q in questions]
     with tqdm(
         total=len(items), desc=f"suite {lm.name}", unit="item", disable=not progress, leave=False
@@ -131,12 +132,6 @@ def _inputs(lm: LanguageModel, questions: Sequence[Question]) -> list[Input]:
                 each = found.setdefault(key, Input(input_T, where_T))
                 each.uses.append(Use(number, choice, masking))
     return sorted(found.values(), key=lambda each: len(each.input_T))
-
-
-def _batches_of_one_length(inputs: list[Input], batch: int) -> Iterator[list[Input]]:
-    """Yield at most `batch` neighbours of equal length: no padding."""
-    for _, of_one_length in groupby(inputs, key=lambda one: len(one.input_T)):
-        yield from batches(of_one_length, batch)
 
 
 # what comes out

@@ -3,7 +3,7 @@
 Dimensions: R calibration rows, B batch, T position, D hidden width, W choices of token weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -33,6 +33,9 @@ class Rows:
         if self.weight_RT is None:
             return 0.0
         return float((1 - self.weight_RT.double()).mean())
+
+
+HiddenStore = Callable[[Rows], Callable[[int], torch.Tensor]]  # see `PruningCheckpoint.hidden_store`
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,13 @@ def block_inputs(
 
 
 def run_block(
-    block: nn.Module, states: list[BlockInput], observer=None, store_RTD: torch.Tensor | None = None
+    block: nn.Module,
+    states: list[BlockInput],
+    observer=None,
+    store_RTD: torch.Tensor | None = None,
+    keep: bool = True,
 ) -> list[BlockInput]:
-    """Send every batch through a block; return the next block's inputs.
+    """Send every batch through a block; return the next block's inputs, none where they are not to `keep`.
 
     The observer is told each batch's token weights before it. Outputs go into `store_RTD` where one is given.
     Hidden states that wait in main memory or in a file come to the block's device batch by batch.
@@ -96,7 +103,8 @@ def run_block(
             observer.weight_WBT = state.weight_BT
         output = block(state.hidden_BTD.to(device), *state.others, **state.arguments)
         hidden_BTD = output[0] if isinstance(output, tuple) else output
-        outputs.append(_stored(replace(state, hidden_BTD=hidden_BTD), store_RTD, start))
+        if keep:
+            outputs.append(_stored(replace(state, hidden_BTD=hidden_BTD), store_RTD, start))
         start += len(state.hidden_BTD)
     return outputs
 
@@ -119,7 +127,18 @@ def visit(lm: LanguageModel, progress: bool, what: str) -> Iterator[nn.Module]:
 
 @contextmanager
 def weights_kept(lm: LanguageModel) -> Iterator[None]:
-    """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo."""
+    """Copy the blocks and put them back at the end, whatever happens inside: prune, measure, undo.
+
+    Of a streamed model only the list of its finished blocks changes, and comes back.
+    """
+    if lm.is_streamed:
+        finished = dict(lm.finished)
+        try:
+            yield
+        finally:
+            lm.finished.clear()
+            lm.finished.update(finished)
+        return
     copies = [
         {name: value.detach().clone() for name, value in block.named_parameters()} for block in lm.blocks
     ]

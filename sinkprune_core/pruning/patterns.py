@@ -243,4 +243,4 @@ def _owl_shifts(outliers_L: Sequence[float], owl_lambda: float) -> torch.Tensor:
 def outlier_share(scores: Iterable[torch.Tensor], owl_m: float) -> float:
     """Return the share of a layer's scores above `owl_m` times their mean, over all its linears (OWL)."""
     flat = torch.cat([score_OI.flatten() for score_OI in scores])
-    return float((flat > owl_m * flat.mean()).double().mean())
+    return int(torch.count_nonzero(flat > owl_m * flat.mean())) / len(flat)

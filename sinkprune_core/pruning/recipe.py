@@ -197,6 +197,8 @@ def preset(name: str, **changes: object) -> Recipe:
     recipe = Recipe(**{**PRESETS[name], **changes})
     for sparsity, fields in FROM[name].items():
         if recipe.sparsity >= sparsity:
+            if n_and_m(recipe.pattern):  # which has one sparsity in all layers
+                fields = {field: value for field, value in fields.items() if field != "allocation"}
             recipe = Recipe(**{**PRESETS[name], **fields, **changes})
     return recipe
 

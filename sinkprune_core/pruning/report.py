@@ -14,7 +14,7 @@ class Report:
 
     recipe: Recipe
     model: str
-    linears: pd.DataFrame  # a row per linear: layer, name, rows, columns, weights, zeros
+    linears: pd.DataFrame  # a row per linear: layer, name, rows, columns, weights, zeros (pruned by this run)
     calibration_tokens: int  # tokens that went through the blocks for statistics
     left_out_share: float  # 1 minus the mean weight of a calibration token
     seconds: float
@@ -25,7 +25,7 @@ class Report:
 
     @property
     def sparsity(self) -> float:
-        """The share of zeros in the pruned linears."""
+        """The share of the linears' weights that this run pruned."""
         return float(self.linears.zeros.sum() / self.linears.weights.sum())
 
     def card(self) -> dict:

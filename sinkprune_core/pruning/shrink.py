@@ -59,19 +59,14 @@ def _cut_block(lm: LanguageModel, layer: int, kept: Kept, new_biases: set[str]) 
             stays = owned_by(kept[kind], count, inputs if reads else outputs)
             index = stays.nonzero().flatten().to(linear.weight.device)
             prefix = f"{lm.blocks_name}.{layer}.{name}"
-            cut[f"{prefix}.weight"] = linear.weight.index_select(_axis(linear, reads), index)
+            axis = int(reads) ^ isinstance(linear, Conv1D)  # GPT-2 stores the transpose
+            cut[f"{prefix}.weight"] = linear.weight.index_select(axis, index)
             bias_O = linear.bias
             if bias_O is None and kind in new_biases:
                 bias_O = linear.weight.new_zeros(outputs)
             if bias_O is not None:
                 cut[f"{prefix}.bias"] = bias_O.clone() if reads else bias_O[index]
     return cut
-
-
-def _axis(linear: nn.Module, reads: bool) -> int:
-    """Return the axis of the stored weight along which units lie; GPT-2's Conv1D stores the transpose."""
-    along_inputs = 0 if isinstance(linear, Conv1D) else 1
-    return along_inputs if reads else 1 - along_inputs
 
 
 def _native_model(lm: LanguageModel, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> nn.Module:

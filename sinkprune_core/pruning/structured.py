@@ -95,18 +95,8 @@ def scores(
 ) -> dict[str, torch.Tensor]:
     """Return the scores of a block's units by kind, float32 (U,) on the weights' device.
 
-    `statistics` holds the inputs of the block's linears by name. Raises ValueError for a criterion that
-    scores no units and for a calibrated one without statistics.
+    `statistics` holds the inputs of the block's linears by name, for a criterion that is calibrated.
     """
-    unit_criteria = [name for name, entry in CRITERIA.items() if entry.unit_score is not None]
-    if criterion not in unit_criteria:
-        raise ValueError(
-            f"criterion={criterion!r} is unknown for units; choose one of {', '.join(unit_criteria)}"
-        )
-    if CRITERIA[criterion].calibrated and statistics is None:
-        raise ValueError(
-            f"criterion={criterion!r} needs calibration statistics: pass those of the block's linears"
-        )
     linears = lm.linears(block)
     scores_of_kind = {}
     for kind, units in removable(lm).items():
@@ -120,12 +110,7 @@ def scores(
 
 
 def choose(score_U: torch.Tensor, removed: int) -> torch.Tensor:
-    """Return the units that stay, int64, ascending: the lowest scores leave, ties by lowest index.
-
-    Raises ValueError for scores that are not finite.
-    """
-    if not bool(torch.isfinite(score_U).all()):
-        raise ValueError("scores of units are not finite: look for weights or activations that are not")
+    """Return the units that stay, int64, ascending: the lowest scores leave, ties by lowest index."""
     return score_U.sort(stable=True).indices[removed:].sort().values
 
 
@@ -136,7 +121,6 @@ def choose(score_U: torch.Tensor, removed: int) -> torch.Tensor:
 class Plan:
     """What every block loses."""
 
-    ratio: float  # the share of the weights of a block's linears that was asked for
     removed: dict[str, int]  # units that leave, by kind
     zeros: dict[str, int]  # weights that leave, by linear
     weights: int  # in the linears of a block
@@ -157,13 +141,9 @@ def plan(lm: LanguageModel, ratio: float) -> Plan:
 
     Biases do not count. Attention loses the number of groups nearest to `ratio` of it (the smaller of two
     equally near) of those that `group_counts` allows and the MLP can make up for, the MLP as many channels as
-    bring the total nearest. One group and one channel stay. Raises ValueError for a ratio outside [0, 1),
+    bring the total nearest. One group and one channel stay. `ratio` lies in [0, 1). Raises ValueError for one
     beyond what can leave, or above 0 but too small for any unit.
     """
-    if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 <= ratio < 1:
-        raise ValueError(
-            f"ratio={ratio!r} must be a number in [0, 1): it is the share of the blocks' weights that leaves"
-        )
     kinds = removable(lm)
     linears = lm.linears(lm.blocks[0])
     removed, missing_channels = _nearest(lm, ratio)
@@ -171,7 +151,7 @@ def plan(lm: LanguageModel, ratio: float) -> Plan:
     for kind, units in kinds.items():
         for name in units.linears:
             zeros[name] = linears[name].weight.numel() // units.count(lm.model.config) * removed[kind]
-    planned = Plan(ratio, {kind: removed[kind] for kind in kinds}, zeros, _block_weights(lm))
+    planned = Plan({kind: removed[kind] for kind in kinds}, zeros, _block_weights(lm))
     if missing_channels > 0:
         raise ValueError(
             f"ratio={ratio} cannot be reached: at most {planned.reached:.4f} of a block's weights can leave "

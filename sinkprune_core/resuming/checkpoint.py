@@ -1,5 +1,5 @@
-"""What a pruning run keeps on disk, so that a kill at any moment loses at most the block that is being
-pruned.
+"""What a pruning run keeps on disk: a kill at any moment loses at most the block that is being pruned, or the
+statistics that are taken before the first one.
 
 A work folder holds the statistics of the dense model, which serve every sparsity and pattern, and per recipe
 the finished blocks and the hidden states before the next one. A block counts once it is on the disk; it and
@@ -196,7 +196,9 @@ class PruningCheckpoint:
                 lm.finished[layer] = block
                 continue
             prefix = f"{lm.blocks_name}.{layer}."
-            values = {name.removeprefix(prefix): value.clone() for name, value in block.tensors().items()}
+            device = next(lm.blocks[layer].parameters()).device
+            tensors = block.tensors().items()
+            values = {name.removeprefix(prefix): value.clone().to(device) for name, value in tensors}
             assign(lm.blocks[layer], values)  # a compensating bias may be new
 
 
@@ -209,25 +211,24 @@ def _save_rows(rows: Rows, file: Path) -> None:
 
 def _save_statistics(statistics: DenseStatistics, file: Path) -> None:
     tensors = {}
-    counts = {}
+    linears_in_order = []
     for layer, linears in enumerate(statistics.layers):
         for name, inputs in linears.items():
-            counts[f"{layer} {name}"] = inputs.count
+            linears_in_order.append(f"{layer} {name}")
             for statistic in FIELDS:  # copied, since linears may share them
                 tensors[f"{layer} {name} {statistic}"] = getattr(inputs, statistic).clone()
     cost = [statistics.tokens, statistics.left_out_share, statistics.seconds]
-    save_file(tensors, file, metadata={"counts": json.dumps(counts), "cost": json.dumps(cost)})
+    save_file(tensors, file, metadata={"linears": json.dumps(linears_in_order), "cost": json.dumps(cost)})
 
 
 def _load_statistics(file: Path) -> DenseStatistics:
     with safe_open(file, "pt") as handle:
-        counts = json.loads(handle.metadata()["counts"])
         cost = json.loads(handle.metadata()["cost"])
         layers: list[dict[str, InputStatistics]] = []
-        for key, count in counts.items():
+        for key in json.loads(handle.metadata()["linears"]):
             layer, name = key.split(" ")
             if int(layer) == len(layers):
                 layers.append({})
             tensors = [handle.get_tensor(f"{key} {statistic}") for statistic in FIELDS]
-            layers[-1][name] = InputStatistics(*tensors, count)
+            layers[-1][name] = InputStatistics(*tensors)
     return DenseStatistics(layers, *cost)

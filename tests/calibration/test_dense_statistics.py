@@ -10,6 +10,7 @@ from sinkprune_core import Recipe, preset, prune, weights_kept
 from sinkprune_core.calibration import dense_statistics as module
 from sinkprune_core.calibration.dense_statistics import one_pass, row_bytes
 from sinkprune_core.calibration.input_statistics import observe
+from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.token_weights import EXCLUDE, SinkContext
 from sinkprune_core.pruning.engine import dense_statistics
 
@@ -63,7 +64,6 @@ def assert_same_statistics(one, other, rtol: float = 1e-6) -> None:
                 torch.testing.assert_close(
                     getattr(inputs, field), getattr(others, field), rtol=rtol, atol=2 * rtol
                 )
-            assert inputs.count == pytest.approx(others.count, rel=rtol)
 
 
 RECIPES = {
@@ -159,3 +159,23 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
     assert rows_at_once(["unstable"], size, tiny_ar, inputs="clean") == 4, (
         "a causal trajectory is one forward"
     )
+
+
+def test_statistics_of_another_recipe_are_refused(tiny_dlm, calibration):
+    known = preset("unstable", noise_levels=2)
+    statistics = dense_statistics(tiny_dlm, [known], calibration, progress=False)[known.statistics_key]
+    for recipe in (preset("all-sinks", noise_levels=2), Recipe()):
+        with pytest.raises(ValueError, match="statistics are not those of recipe"):
+            prune(tiny_dlm, recipe, calibration, progress=False, statistics=statistics)
+
+
+def test_sinks_are_the_same_where_hidden_states_wait_in_a_store(tiny_dlm, calibration):
+    asked = []
+
+    def store(rows):
+        asked.append(torch.empty(*rows.ids_RT.shape, tiny_dlm.model.config.hidden_size))
+        return lambda layer: asked[-1]
+
+    kept, _ = sink_profiles(tiny_dlm, calibration, 2, progress=False)
+    stored, _ = sink_profiles(tiny_dlm, calibration, 2, progress=False, hidden_store=store)
+    assert torch.equal(kept, stored) and len(asked) == 1

@@ -55,6 +55,7 @@ def test_what_is_recommended_depends_on_the_sparsity():
     with_owl = preset("sparsegpt-noised", sparsity=0.75, allocation="owl")
     assert preset("recommended", sparsity=0.75) == with_owl
     assert preset("recommended", sparsity=0.9, inputs="clean").inputs == "clean"
+    assert preset("recommended", sparsity=0.75, pattern="3:4").allocation == "uniform"
 
 
 # what does not fit a model or its text

@@ -222,9 +222,3 @@ def test_a_ratio_that_removes_nothing_is_refused(tiny_dlm):
     said = r"ratio=0\.001 leaves nothing to remove: one MLP channel of tiny-diffusion is 0\.0130"
     with pytest.raises(ValueError, match=said):
         plan(tiny_dlm, 0.001)
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_scores_that_are_not_finite_are_refused(value):
-    with pytest.raises(ValueError, match="scores of units are not finite"):
-        choose(torch.tensor([1.0, value]), 1)

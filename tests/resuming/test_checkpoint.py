@@ -1,11 +1,18 @@
 """Killed runs: whatever the moment, going on ends with the same bits and repeats no finished block."""
 
 import math
+from dataclasses import replace
 
 import pytest
+import torch
 from naive import same, weights_of
+from random_models.cases import CASES
+from random_models.writing import write
 
 from sinkprune_core import Recipe, prune
+from sinkprune_core.models.blocks import weights_kept
+from sinkprune_core.models.loading import open_checkpoint
+from sinkprune_core.models.streaming import stream
 
 LAYERS = 3
 RECIPES = {
@@ -77,6 +84,22 @@ def test_a_run_killed_at_every_block_in_turn_repeats_no_finished_one(
     # the first block only says what goes into it, and nobody reads what the pruned last one makes
     assert calls == [captured, 0, captured]
     assert once[1] > 0
+
+
+def test_a_streamed_model_keeps_its_finished_blocks_when_a_run_fails_and_has_them_back(
+    tmp_path, short_text, killed_at
+):
+    write(CASES["llada"], tmp_path / "llada")
+    lm = stream(open_checkpoint(tmp_path / "llada"), "streamed", torch.float32)
+    recipe, work = Recipe(), tmp_path / "work"
+    with weights_kept(lm):
+        prune(lm, recipe, short_text, progress=False, work=work)
+        finished = dict(lm.finished)
+        other = replace(short_text, seed=1)
+        with pytest.raises(ValueError, match="belongs to"):
+            prune(lm, recipe, other, progress=False, work=work)
+        assert lm.finished == finished and len(finished) == len(lm.blocks)
+    assert not lm.finished
 
 
 def test_ties_at_a_global_border_are_counted_over_a_kill(make_lm, short_text, tmp_path, killed_at):
