@@ -97,9 +97,10 @@ run = start("09_best_recipe", globals())
 #   official levels without the last; structured pruning.
 # * **factorial**: Wanda on clean or noised text, with sequential or dense propagation, with nothing
 #   or all sinks left out.
-# * **search**: SparseGPT and Wanda, on clean text, noised text or half of each, with or without the
-#   unstable sinks, one sparsity for all layers or OWL's. Later blocks are calibrated on what pruned
-#   ones make, as both were published.
+# * **search**: SparseGPT and Wanda, on clean text, on text that is noised at `noise_levels` levels
+#   or at two (*noised twice*), or on text that is seen once clean and once noised (*half*); with or
+#   without the unstable sinks, one sparsity for all layers or OWL's. Later blocks are calibrated on
+#   what pruned ones make, as both were published.
 # * **large**: some of these at 75 % on more text.
 
 # %%
@@ -219,6 +220,8 @@ COMPARED = {
     "unstable_left_out_of_sparsegpt": ("search", f"{NOISED}, unstable", NOISED),
     "owl_in_sparsegpt": ("search", f"{NOISED}, owl", NOISED),
     "half_noised_in_sparsegpt": ("search", "sparsegpt, half", NOISED),
+    "half_minus_noised_twice": ("search", "sparsegpt, half", "sparsegpt, noised twice"),
+    "owl_in_half_noised": ("search", "sparsegpt, half, owl", "sparsegpt, half"),
     "noised_text_large": ("large", NOISED, "sparsegpt, clean"),
     "owl_large": ("large", f"{NOISED}, owl", NOISED),
 }
@@ -310,7 +313,9 @@ IN_SPARSEGPT = {f"noised text, {place} %": f"{HELP}_{place}" for place in (50, 6
     "noised text, 2:4": f"{HELP}_2_4",
     "no unstable sinks, 75 %": "unstable_left_out_of_sparsegpt_75",
     "half of the text noised, 75 %": "half_noised_in_sparsegpt_75",
+    "the same, on as many sequences": "half_minus_noised_twice_75",
     "OWL's allocation, 75 %": "owl_in_sparsegpt_75",
+    "OWL's allocation, 75 %, half noised": "owl_in_half_noised_75",
     "OWL's allocation, 75 %, more text": "owl_large_75",
 }
 shares = {}

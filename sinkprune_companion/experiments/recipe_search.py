@@ -24,6 +24,7 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
     "clean": {"inputs": "clean"},
     "noised": {"inputs": "noised"},
     "half": {"inputs": "noised", "noise": "half-clean", "noise_levels": 2},  # once clean, once noised
+    "noised twice": {"inputs": "noised", "noise": "stratified", "noise_levels": 2},  # on as many sequences
 }
 PARTS = ("official", "factorial", "search", "large")  # of the notebook, in order
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
