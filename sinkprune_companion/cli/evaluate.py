@@ -84,6 +84,8 @@ class EvaluateOptions(ModelOptions):
             self.refuse(("family",), "it chooses settings of --tasks")
 
     def _check_tasks(self) -> None:
+        if not self.task_names:
+            raise ValueError(f"--tasks {' '.join(self.tasks)} names no task")
         if self.protocol is not None:
             raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
         unused = ("text", "sequences", "length")

@@ -94,7 +94,7 @@ def documents_of(options: ModelOptions, held_out: bool) -> list[str] | None:
         split = options.split or ("test" if held_out else "train")
         articles = local_data.wikitext(options.data, split)
         return [local_data.running_text([article]) for article in articles]
-    return local_data.read_text(options.text).split("\n\n")
+    return corpus.paragraphs(local_data.read_text(options.text))
 
 
 def default_length(options: ModelOptions, positions: int) -> int:

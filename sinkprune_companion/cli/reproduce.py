@@ -68,9 +68,10 @@ def run(options: ReproduceOptions) -> int:
         if any((root / ".snakemake" / "locks").glob("*")):  # a killed run leaves its locks behind
             subprocess.run([*command, "--unlock"], env=environment, capture_output=True)
         log = root / "runs" / "reproduce.log"
+        began = time.time()
         status = run_graph(command, environment, lock, log, options)
     if status:
-        say_what_failed(run_folder(options.profile), log)
+        say_what_failed(run_folder(options.profile), log, began)
         return status
     print_claims(options.profile)
     return 0
@@ -84,7 +85,7 @@ def run_graph(command: list[str], environment: dict, lock: int, log: Path, optio
         )
     try:
         show_progress(process, options)
-    except KeyboardInterrupt:
+    except BaseException:
         stop(process)
         raise
     return process.returncode
@@ -129,9 +130,9 @@ def stop(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def say_what_failed(folder: Path, log: Path) -> None:
-    """Print a line per error in the notebooks of a run, or else the end of the log."""
-    lines = failures(folder)
+def say_what_failed(folder: Path, log: Path, began: float) -> None:
+    """Print a line per error in the notebooks of a run since it began, or else the end of the log."""
+    lines = failures(folder, began)
     if not lines:
         lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()][-TAIL:]
     for line in lines:
@@ -169,12 +170,14 @@ def snakemake_command(root: Path, options: ReproduceOptions) -> list[str]:
     return command
 
 
-def failures(folder: Path) -> list[str]:
-    """Return one line per error in the executed notebooks of a run, and per kernel that was killed."""
+def failures(folder: Path, began: float) -> list[str]:
+    """Return one line per error in the notebooks that a run has executed, and per kernel that was killed."""
     import nbformat
 
     lines = []
     for file, label in progress.notebook_files(folder).items():
+        if file.stat().st_mtime < began:
+            continue
         where = f"{file.stem}, cell {label}" if label else file.stem
         try:
             cells = nbformat.read(file, 4).cells

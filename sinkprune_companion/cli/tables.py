@@ -4,7 +4,6 @@ This module imports pandas, so commands import it in `run`.
 """
 
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -34,7 +33,7 @@ def print_table(table: pd.DataFrame, json: Path | None, meanings: Mapping[str, s
     if json is not None:
         with atomic(json) as partial:
             rows = table.reset_index().to_json(orient="records", indent=1)
-            partial.write_text(rows + os.linesep, encoding="utf-8")
+            partial.write_text(f"{rows}\n", encoding="utf-8")
     if meanings:
         width = max(map(len, meanings))
         print("", *(f"{name:<{width}}  {meaning}" for name, meaning in meanings.items()), sep="\n")

@@ -134,6 +134,7 @@ class TrainOptions(Options):
 def run(options: TrainOptions) -> int:
     """Train in the run's folder, going on from its last checkpoint, and export what came out."""
     from sinkprune_companion.cli.inputs import require_memory
+    from sinkprune_companion.harness.local_data import read_text
     from sinkprune_companion.training.export import export
     from sinkprune_companion.training.lora import train
     from sinkprune_companion.training.settings import Training, training_dtype
@@ -148,7 +149,7 @@ def run(options: TrainOptions) -> int:
     if "rank" in options.given:
         settings["alpha"] = 2 * options.rank
     config = Training(dtype=training_dtype(options.dtype, device), **settings)
-    text = None if options.text is None else options.text.read_text(encoding="utf-8")
+    text = None if options.text is None else read_text(options.text)
     checkpoint = train(config, options.run_folder, options.begin_with, text=text, device=device)
     if options.export is not None:
         export(checkpoint, options.export)

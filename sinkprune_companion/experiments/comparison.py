@@ -47,14 +47,9 @@ def flips(items: pd.DataFrame) -> dict[str, int]:
     """Return how many of `paired_items` are right in one model alone (`only_a`, `only_b`), in `both` and in
     `neither`.
     """
-    counts = (items == 1).value_counts()
-    cases = {
-        "only_a": (True, False),
-        "only_b": (False, True),
-        "both": (True, True),
-        "neither": (False, False),
-    }
-    return {name: int(counts.get(case, 0)) for name, case in cases.items()}
+    a, b = items.a == 1, items.b == 1
+    cases = {"only_a": a & ~b, "only_b": b & ~a, "both": a & b, "neither": ~a & ~b}
+    return {name: int(of_case.sum()) for name, of_case in cases.items()}
 
 
 def outcome(difference: Estimate, margin: float) -> str:

@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from sinkprune_companion.experiments.variants import pruned
+from sinkprune_companion.experiments.variants import Variant
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.recipe import Recipe
@@ -23,7 +23,8 @@ def kept_masks(
     Packed bits of (O, I), by number of the layer and name of the linear.
     """
     masks = {}
-    with pruned(lm, recipe, calibration, progress=False):
+    with Variant(lm, "", recipe, calibration) as variant:
+        variant.ready()
         for layer, block in enumerate(lm.blocks):
             for name, linear in lm.linears(block).items():
                 masks[layer, name] = np.packbits((weight_OI(linear) != 0).cpu().numpy())

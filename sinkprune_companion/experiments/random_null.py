@@ -4,6 +4,7 @@ A measure that models with random weights pass as well decides nothing by itself
 """
 
 import copy
+from dataclasses import replace
 
 import pandas as pd
 import torch
@@ -33,14 +34,7 @@ def with_random_weights(
         config = copy.deepcopy(lm.model.config)
         model = type(lm.model)._from_config(config, dtype=choose_dtype(dtype, device))
     set_direction(model.eval().requires_grad_(False), causal=not lm.is_diffusion)
-    return LanguageModel(
-        model.to(device),
-        lm.tokenizer,
-        f"random-{lm.kind}-{seed}",
-        lm.kind,
-        lm.mask_token_id,
-        lm.logits_shifted,
-    )
+    return replace(lm, model=model.to(device), name=f"random-{lm.kind}-{seed}")
 
 
 def stability_at_noise(

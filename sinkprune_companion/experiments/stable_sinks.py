@@ -12,6 +12,7 @@ from sinkprune_companion.experiments import critical_weights
 from sinkprune_companion.experiments.scoring import fingerprint_of, score_texts
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_companion.run.records import Run
+from sinkprune_companion.training.settings import SETTINGS, settings_of
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import SinkContext, rows_for
 from sinkprune_core.diffusion.noise import random_mask
@@ -34,7 +35,8 @@ def diffusion_model(name: str, dtype: str = "auto", device: str = "cpu") -> Lang
     Raises ValueError for a model of another kind and what `load` refuses.
     """
     folder = Path(name)
-    if (folder / adapters.CONFIG).exists():
+    kind = settings_of(folder / SETTINGS)["kind"] if (folder / SETTINGS).exists() else "diffusion"
+    if (folder / adapters.CONFIG).exists() and kind == "diffusion":
         lm = with_adapter(MODELS[ADAPTED], folder, choose_dtype(dtype, device))
         lm.model.requires_grad_(False).to(device)
         return replace(lm, name=folder.name)

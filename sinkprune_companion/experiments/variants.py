@@ -3,8 +3,8 @@
 What the notebooks repeat for every recipe, calibration draw and number of steps.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,30 +77,6 @@ def draw_for(
     return drawn
 
 
-@contextmanager
-def pruned(
-    lm: LanguageModel,
-    recipe: Recipe | None,
-    calibration: Calibration | None,
-    shared: SharedStatistics | None = None,
-    progress: bool = True,
-) -> Iterator[Report | None]:
-    """Prune a model for as long as a block runs, and say what pruning reported.
-
-    Without a recipe the model stays dense, and the report is None. `shared` holds statistics of `calibration`
-    for several recipes; without it the recipe's own are taken.
-    """
-    if recipe is None:
-        yield None
-        return
-    if shared is None:
-        shared = SharedStatistics(lm, [recipe], calibration)
-    statistics = shared.of(recipe)  # before the weights are copied: this needs more memory than the copy
-    release_freed_memory()  # or the copy would come on top of what taking them needed
-    with weights_kept(lm):
-        yield prune(lm, recipe, calibration, progress=progress, statistics=statistics)
-
-
 @dataclass(eq=False)
 class Variant:
     """One variant of a model, dense (no recipe) or pruned, while a `with` block runs.
@@ -116,13 +92,12 @@ class Variant:
     shared: SharedStatistics | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
     _report: Report | None = None
-    _is_ready: bool = False
 
     def __enter__(self) -> "Variant":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._is_ready = False
+        self._report = None
         self._stack.close()
 
     @property
@@ -137,10 +112,12 @@ class Variant:
 
     def ready(self) -> Report | None:
         """Prune the model unless that was done, and return what pruning reported; None for a dense model."""
-        if not self._is_ready:
-            context = pruned(self.lm, self.recipe, self.calibration, self.shared)
-            self._report = self._stack.enter_context(context)
-            self._is_ready = True
+        if self.recipe is not None and self._report is None:
+            shared = self.shared or SharedStatistics(self.lm, [self.recipe], self.calibration)
+            statistics = shared.of(self.recipe)  # needs more memory than a copy of the weights
+            release_freed_memory()  # or the copy would come on top of what taking them needed
+            self._stack.enter_context(weights_kept(self.lm))
+            self._report = prune(self.lm, self.recipe, self.calibration, statistics=statistics)
         return self._report
 
     def scores(

@@ -7,11 +7,12 @@ Later releases read the entry points `lm_eval.models` and find the model by them
 """
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
 
-from sinkprune_companion.harness.suite import NAME, TASKS
+from sinkprune_companion.harness.suite import NAME, TASKS, groups_of
 
 INCLUDE = "--include_path"
 
@@ -43,7 +44,8 @@ def with_suite(arguments: Sequence[str]) -> list[str]:
     Raises ValueError where it names another folder too: the harness takes one.
     """
     arguments = list(arguments)
-    if not any(NAME in argument for argument in arguments):
+    parts = [part for argument in arguments for part in re.split("[,=]", argument)]
+    if not any(groups_of(part) for part in parts):
         return arguments
     if any(argument.partition("=")[0] == INCLUDE for argument in arguments):
         raise ValueError(

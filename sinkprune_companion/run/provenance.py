@@ -24,6 +24,8 @@ def environment() -> dict:
 
 def _git_commit() -> str | None:
     """Return the commit of the clone that holds the package; None where there is no git or no clone."""
+    if not (PACKAGE.parent / ".git").exists():  # it may lie in another project's clone
+        return None
     try:
         commit = _git("rev-parse", "HEAD")
         changes = _git("status", "--porcelain", "--", "sinkprune_core", "sinkprune_companion")

@@ -8,7 +8,8 @@ import json
 import os
 import shutil
 from base64 import b64decode, b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,13 +127,14 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
         claims.findings(folder)
         check_figures(folder, chosen)
         records = check_records(folder, chosen)
+        others = []
         if notebooks:
-            for file in (root / "figures" / "findings").glob("*.json"):
-                if file.stem not in chosen:
-                    shutil.copyfile(file, folder / "findings" / file.name)
+            published = (root / "figures" / "findings").glob("*.json")
+            others = [file for file in published if file.stem not in chosen]
             records = sorted({*records, *record_archive.published_files(profile)})
-        write_claims(profile)
-        pages.pages(folder)  # a sentence that does not hold any more stops here
+        with findings_beside(folder / "findings", others, scratch / "findings"):
+            write_claims(profile)
+            pages.pages(folder)  # a sentence that does not hold any more stops here
         new = scratch / "new"
         _write_new(new, folder, cleaned)
         record_archive.pack(profile, records, new / "figures" / record_archive.archive_file(profile).name)
@@ -141,6 +143,20 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
             write_json(new / run_costs.FILE, costs)
         written = _replace(root, new, scratch / "old")
     return [*written, *pages.write()]
+
+
+@contextmanager
+def findings_beside(place: Path, others: Sequence[Path], kept: Path) -> Iterator[None]:
+    """Have the findings `others` beside a run's own, which wait in `kept` and come back at the end."""
+    shutil.copytree(place, kept)
+    try:
+        for file in others:
+            shutil.copyfile(file, place / file.name)
+        yield
+    finally:
+        for file in others:
+            (place / file.name).unlink(missing_ok=True)
+        shutil.copytree(kept, place, dirs_exist_ok=True)
 
 
 # what is looked at first

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import nbformat
 import pytest
@@ -100,15 +101,16 @@ def cell(answered: bool, source: str = "x = 1", **more):
 
 def test_an_error_of_a_notebook_is_a_line_and_a_finished_one_is_none(tmp_path):
     notebook(tmp_path / "notebooks", cell(True), cell(False, source=" \n"), cell(True))
-    assert failures(tmp_path) == []
+    assert failures(tmp_path, 0.0) == []
     error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
     notebook(tmp_path / "notebooks", cell(True), cell(True, outputs=[error]), cell(False))
-    assert failures(tmp_path) == ["error in 00_one: ValueError: no"]
+    assert failures(tmp_path, 0.0) == ["error in 00_one: ValueError: no"]
+    assert failures(tmp_path, time.time() + 60) == [], "it is of an earlier run"
 
 
 def test_a_notebook_whose_kernel_was_killed_is_named(tmp_path):
     said = "its kernel was killed in code cell 2 of 3, as the system does where memory runs out"
     notebook(tmp_path / "notebooks", cell(True), cell(False), nbformat.v4.new_code_cell("y = 2"))
-    assert failures(tmp_path) == [f"error in 00_one: {said}"]
+    assert failures(tmp_path, 0.0) == [f"error in 00_one: {said}"]
     notebook(tmp_path / "cells" / "00_one" / "size-3", cell(True), cell(False), cell(False))
-    assert failures(tmp_path)[1:] == [f"error in 00_one, cell size-3: {said}"]
+    assert failures(tmp_path, 0.0)[1:] == [f"error in 00_one, cell size-3: {said}"]
