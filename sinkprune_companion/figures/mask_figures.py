@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -28,16 +29,17 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
     for axis, (one, other) in zip(axes.flat, pairs, strict=False):
         part = frame[(frame.one == one) & (frame.other == other)]
         table = part.pivot(index="linear", columns="layer", values="differ")
-        percentages = 100 * table.loc[order]
-        image = axis.imshow(percentages, aspect="auto", cmap="cividis", norm=scale, interpolation="nearest")
-        axis.set_yticks(range(len(order)), [name.split(".")[-1] for name in order], fontsize=8)
-        axis.set_title(f"{one} / {other}: {percent(table.to_numpy().mean())} on average", fontsize=9)
+        percentages = 100 * table.loc[order].rename(lambda name: name.split(".")[-1])
+        seaborn.heatmap(percentages, norm=scale, cmap="cividis", cbar=False, xticklabels=5, ax=axis)
+        axis.set(xlabel="", ylabel="")
+        axis.set_title(f"{one}, {other}: mean {percent(table.to_numpy().mean())}", fontsize=9)
         axis.grid(False)
     for axis in axes.flat[len(pairs) :]:
         axis.axis("off")
     for axis in axes[-1]:
         axis.set_xlabel("layer (0 is the first)")
-    bar = figure.colorbar(image, ax=axes, pad=0.01, label="kept weights that differ (%)")
+    drawn = axes[0, 0].collections[0]
+    bar = figure.colorbar(drawn, ax=axes, pad=0.01, label="kept weights that differ (%)")
     bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     if title:
         titled(figure, title)
