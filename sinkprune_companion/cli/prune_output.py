@@ -112,10 +112,14 @@ def is_finished(options: PruneOptions, lm: LanguageModel, recipe: Recipe, calibr
 def save(lm: LanguageModel, report: Report, options: PruneOptions) -> None:
     """Write the pruned model and its table of linears, remove what the run kept, and say what came out."""
     from sinkprune_core.pruning.shrink import shrink
+    from sinkprune_core.pruning.structured import removable
 
     is_smaller = bool(report.kept_units) and not options.masked
     if is_smaller:
         lm = shrink(lm, report.kept_units)
+    elif report.recipe.compensate:  # its biases need a class of model that has some
+        units = {kind: range(units.count(lm.model.config)) for kind, units in removable(lm).items()}
+        lm = shrink(lm, [units] * len(lm.blocks))
     made_from = marker(options.work_folder) | {"masked": options.masked}
     del made_from["format"]
     table = report.linears.to_csv(index=False)

@@ -47,7 +47,7 @@ def test_a_structured_recipe_saves_a_smaller_model(command, tmp_path):
     assert command("prune", *structured, "--out", tmp_path / "out") == 0
     config = AutoModelForCausalLM.from_pretrained(tmp_path / "out").config
     assert config.intermediate_size < 45 or config.num_attention_heads < 4
-    assert command("prune", "--preset", "structured", "--out", tmp_path / "masked", "--masked") == 0
+    assert command("prune", "--preset", "flap", "--out", tmp_path / "masked", "--masked") == 0
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "masked").config.intermediate_size == 45
 
 
