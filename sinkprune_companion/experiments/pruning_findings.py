@@ -42,6 +42,7 @@ SWITCHES = "one switch at a time"
 HARD = "noised text, dense propagation, sinks left out"
 COMPARISONS = {
     "paper_minus_wanda": Compared("paper", "wanda", OFFICIAL),
+    "paper_no_sinks_minus_wanda": Compared("paper-no-sinks", "wanda", OFFICIAL),
     "all_sinks_minus_wanda": Compared("all-sinks", "wanda", HARD),
     "unstable_minus_wanda": Compared("unstable", "wanda", HARD),
     "paper_sparsegpt_minus_sparsegpt": Compared("paper-sparsegpt", "sparsegpt", OFFICIAL),
@@ -53,9 +54,6 @@ COMPARISONS = {
     "dwanda_minus_wanda": Compared("dwanda", "wanda", SWITCHES),
     "dense_minus_sequential": Compared("noised-dense", "dwanda", SWITCHES),
     "paper_minus_paper_no_sinks": Compared("paper", "paper-no-sinks", SWITCHES),
-    "paper_no_sinks_minus_wanda": Compared(
-        "paper-no-sinks", "wanda", "the official method, no sinks left out"
-    ),
     "all_sinks_minus_none": Compared("all-sinks", "noised-dense", SWITCHES),
     "unstable_minus_none": Compared("unstable", "noised-dense", SWITCHES),
     "stable_minus_none": Compared("stable", "noised-dense", SWITCHES),
