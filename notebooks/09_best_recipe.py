@@ -220,6 +220,7 @@ COMPARED = {
     "unstable_left_out_of_sparsegpt": ("search", f"{NOISED}, unstable", NOISED),
     "owl_in_sparsegpt": ("search", f"{NOISED}, owl", NOISED),
     "half_noised_in_sparsegpt": ("search", "sparsegpt, half", NOISED),
+    "noised_twice_in_sparsegpt": ("search", "sparsegpt, noised twice", NOISED),
     "half_minus_noised_twice": ("search", "sparsegpt, half", "sparsegpt, noised twice"),
     "owl_in_half_noised": ("search", "sparsegpt, half, owl", "sparsegpt, half"),
     "noised_text_large": ("large", NOISED, "sparsegpt, clean"),
@@ -304,7 +305,9 @@ if shown:
 # ## The figure: what helps SparseGPT
 #
 # In percent of what SparseGPT costs without it. Noised text is compared with as many tokens of
-# clean text; unstable sinks, half-noised text and OWL's allocation with SparseGPT on noised text.
+# clean text; unstable sinks, half-noised text and OWL's allocation with SparseGPT on noised text,
+# which has each sequence at eight levels. Noised twice or half noised it has as many tokens in four
+# times as many sequences.
 
 # %%
 HELP = "sparsegpt_noised_minus_sparsegpt_clean"
@@ -312,8 +315,9 @@ IN_SPARSEGPT = {f"noised text, {place} %": f"{HELP}_{place}" for place in (50, 6
     "noised text, 75 %, more text": "noised_text_large_75",
     "noised text, 2:4": f"{HELP}_2_4",
     "no unstable sinks, 75 %": "unstable_left_out_of_sparsegpt_75",
-    "half of the text noised, 75 %": "half_noised_in_sparsegpt_75",
-    "the same, on as many sequences": "half_minus_noised_twice_75",
+    "noised twice, 4 × sequences, 75 %": "noised_twice_in_sparsegpt_75",
+    "half noised, 4 × sequences, 75 %": "half_noised_in_sparsegpt_75",
+    "half noised − noised twice, 75 %": "half_minus_noised_twice_75",
     "OWL's allocation, 75 %": "owl_in_sparsegpt_75",
     "OWL's allocation, 75 %, half noised": "owl_in_half_noised_75",
     "OWL's allocation, 75 %, more text": "owl_large_75",

@@ -108,7 +108,8 @@ ON_DISK = [
 @pytest.mark.parametrize(("name", "kept"), IN_MEMORY + ON_DISK)
 def test_pruning(pair, calibration, tmp_path, name, kept):
     """Every kind of recipe in memory; on disk one of every way to keep rows, statistics, plans and blocks."""
-    on_cpu, on_device = pair(shape="gqa-24" if ":" in name else "gqa")
+    shape = "gqa-24" if ":" in name else "gqa"
+    on_cpu, on_device = pair(shape=shape)
 
     def pruned(lm, folder: str):
         work = tmp_path / folder if kept == "on disk" else None
@@ -117,7 +118,7 @@ def test_pruning(pair, calibration, tmp_path, name, kept):
     expected = pruned(on_cpu, "on_cpu")
     found = pruned(on_device, "on_device")
     if kept == "on disk":  # once more: its finished blocks come back
-        _, on_device = pair(shape="gqa")
+        _, on_device = pair(shape=shape)
         found = pruned(on_device, "on_device")
         assert {parameter.device for parameter in on_device.model.parameters()} == {DEVICE}
     assert_alike(weights(on_cpu), weights(on_device))
