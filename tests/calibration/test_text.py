@@ -182,6 +182,7 @@ def test_random_leaves_out_as_many_visible_tokens_per_step_as_all(make_lm, calib
 
 
 def test_the_fingerprint_follows_text_and_seed_and_nothing_else(make_ids):
+    assert Calibration(make_ids(1, 2)).fingerprint, "one sequence of two tokens is enough"
     ids_NT = make_ids(4, 6)
     original = Calibration(ids_NT, seed=1).fingerprint
     assert Calibration(ids_NT.clone(), seed=1, batch=3).fingerprint == original
