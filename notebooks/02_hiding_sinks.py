@@ -17,8 +17,10 @@
 # %% [markdown]
 # # 02 · Are sinks essential?
 #
-# **Question.** Notebook 01 asks whether sinks move. A sink that moves may still be needed. So hide
-# the keys that receive most attention, or as many others, and see what that costs.
+# **Question.** [The paper](https://arxiv.org/abs/2602.17664) calls attention sinks, the few tokens
+# that receive most attention, less essential in a diffusion model (DLM) than in an autoregressive
+# one (AR). Notebook 01 asks whether they move. A sink that moves may still be needed. So hide the
+# keys that receive most attention, or as many others, and see what that costs.
 #
 # Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 
@@ -91,7 +93,7 @@ run = start("02_hiding_sinks", globals())
 #   all of them see, and the keys are hidden from every later query.
 # * **random**: as many that are neither among those nor sinks, with as many masks among them;
 #   otherwise a text would be compared with blanks.
-# * **first token kept**: the same, with position 0 never hidden.
+# * **first token kept**: the strongest, with position 0 never among them.
 # * **first token**: position 0 alone, special or not. It is compared with one key at another
 #   position, a random one or the strongest.
 #
@@ -400,8 +402,8 @@ for row in shown.itertuples():
 # %% [markdown]
 # ## The reading
 #
-# With the base that both were trained from, a row of the table below, and with what was written.
-# The pair leaves the memory for the base.
+# Costs in it are those beyond random keys; the ledger's rows compare costs as they are. The pair
+# leaves the memory for the model that both were trained from, whose rows stand among all numbers.
 
 # %%
 from sinkprune_companion.figures.forests import listed
@@ -428,7 +430,7 @@ Folded(listed(found))
 # %% [markdown]
 # ## Exercises
 #
-# 1. Set `counts` to `[5, 12]`. Expect hiding to cost more with every key, random ones included.
+# 1. Set `counts` to `[5, 8]`. Expect hiding to cost more with every key, random ones included.
 # 2. Set `twin` to `smol-ar`, the base. Does its first token matter more to it, or less?
 #
 # **What this does not show.** One pair of small models. A nat of a DLM's bound and a nat of an AR
