@@ -108,9 +108,9 @@ run = start("01_sink_variance", globals())
 #   in opposite directions.
 #
 # Beside them: a position is *stable* if it is a sink in at least 80 % of the steps in which it
-# exists. Of all occurrences of a sink, one for every step and position, the share at stable positions
-# is the *share of stable sinks*. The *overlap* of two consecutive steps is the number of sinks that they share over that of all sinks
-# of either.
+# exists. Of all occurrences of a sink, one for every step and position, the share at stable
+# positions is the *share of stable sinks*. The *overlap* of two consecutive steps is the number of
+# sinks that they share over that of all sinks of either.
 #
 # A *step* of the DLM is a denoising step, in which every query runs again. An AR model computes each
 # query once. So its text is cut into as many windows of queries as the DLM has steps, and a step
@@ -380,8 +380,9 @@ run.find(found)
 
 # %% [markdown]
 # Two measures of the trained pair beside those of random weights. Then every prompt, as a few can
-# carry a mean, on an axis that is linear near zero and logarithmic beyond; and a count of the prompts in which the DLM's sinks move more, with a sign test (ties
-# count for neither) and Wilcoxon's test.
+# carry a mean, on an axis that is linear near zero and logarithmic beyond; and a count of the
+# prompts in which the DLM's sinks move more, with a sign test (ties count for neither) and
+# Wilcoxon's test.
 
 # %%
 panels = []

@@ -84,8 +84,8 @@ run = start("10_native_pair", globals())
 # A Llama of 5 million weights, with 1,024 tokens that were made of the training text. Both kinds of
 # one seed begin with the same weights. For its first 768,000 tokens the DLM has a fifth of them
 # masked, then all noise levels: with all of them from the start it stayed for long at what token
-# frequencies alone give, in a first look of which no record is kept. The command is `sinkprune train --from-scratch`; a training that was
-# stopped goes on where it was.
+# frequencies alone give, in a first look of which no record is kept. The command is
+# `sinkprune train --from-scratch`; a training that was stopped goes on where it was.
 
 # %%
 from sinkprune_companion.training.export import export

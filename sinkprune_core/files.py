@@ -262,3 +262,13 @@ def _described(holder: Path) -> str:
         return f"process {known['process']} on {known['machine']} since {known['since']}"
     except (OSError, ValueError, TypeError, KeyError):
         return "another process that has just begun"
+
+
+def bytes_below(folder: Path) -> int:
+    """Return the bytes of all files in a folder, 0 where there is none; what vanishes meanwhile is 0."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.path.getsize(os.path.join(parent, name))
+    return total

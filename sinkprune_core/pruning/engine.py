@@ -81,9 +81,9 @@ def prune(
     was and another sparsity needs no forward. A structured recipe zeroes whole units; `shrink(lm,
     report.kept_units)` removes them.
 
-    Raises ValueError before any work for a recipe that does not fit the model or its calibration text, and,
-    naming the model or the linear, for weights or activations that are not finite and for a Gram matrix that
-    stays singular.
+    Raises ValueError before any work for a recipe that does not fit the model, its calibration text or the
+    statistics, and, naming the model or the linear, for weights or activations that are not finite and for a
+    Gram matrix that stays singular.
     """
     check(lm, recipe, calibration)
     if statistics is not None and (statistics.key != recipe.statistics_key or recipe.propagation != "dense"):
