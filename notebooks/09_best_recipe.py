@@ -39,7 +39,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-parts: list[str] = ["official", "factorial", "search", "large"]  # of the notebook, to be measured
+parts: list[str] = ["official", "factorial", "search", "other", "large"]  # to be measured
 official_sparsities: list[float] = [0.5, 0.75]  # of the official method and Wanda
 schedule_sparsities: list[float] = [0.5, 0.75]  # of the official schedule
 ratios: list[float] = [0.5]  # of structured pruning
@@ -48,6 +48,8 @@ factorial_sinks: bool = False  # whether all sinks are left out there, too
 places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns N:M
 searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of the search
 at_75: list[str] = []  # more recipes of the search, at 75 % alone
+other_model: str | None = None  # one more diffusion model, to try recipes at 75 % on
+other: list[str] = []  # these recipes of the search
 large: list[str] = []  # recipes of the search at 75 % once more, on more text
 large_calibration: int = 8  # calibration sequences of these
 large_dtype: str = "auto"  # of the weights there
@@ -101,6 +103,7 @@ run = start("09_best_recipe", globals())
 #   or at two (*noised twice*), or on text that is seen once clean and once noised (*half*); with or
 #   without the unstable sinks, one sparsity for all layers or OWL's. Later blocks are calibrated on
 #   what pruned ones make, as both were published.
+# * **other**: some of these at 75 % on another diffusion model.
 # * **large**: some of these at 75 % on more text.
 
 # %%
@@ -109,7 +112,6 @@ from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 
 dlm = load(model, dtype, run.device)
-fingerprint = dlm.fingerprint()
 texts = held_out_texts(dlm.tokenizer, sequences, length)
 tokens = calibration * noise_levels  # in sequences
 entries = {part: [] for part in recipe_search.PARTS}
@@ -125,6 +127,8 @@ for place in places:
     candidates = recipe_search.candidates(place, tokens, noise_levels)
     names = [*searched, *at_75] if place == "75" else searched
     entries["search"] += [each for each in candidates if each.name in names]
+candidates = recipe_search.candidates("75", tokens, noise_levels)
+entries["other"] = [each for each in candidates if other_model and each.name in other]
 candidates = recipe_search.candidates("75", large_calibration * noise_levels, noise_levels)
 entries["large"] = [each for each in candidates if each.name in large]
 {part: len(of_part) for part, of_part in entries.items() if part in parts}
@@ -139,12 +143,12 @@ entries["large"] = [each for each in candidates if each.name in large]
 import pandas as pd
 
 losses = []
+loaded = {"other": (other_model, dtype), "large": (model, large_dtype)}  # the others have `dlm`
 for part in [part for part in recipe_search.PARTS if part in parts and entries[part]]:
-    if part == "large":  # the last one
-        dlm = load(model, large_dtype, run.device)
-        fingerprint = dlm.fingerprint()
+    lm = load(*loaded[part], run.device) if part in loaded else dlm
+    fingerprint = lm.fingerprint()
     for seed in range(first_seed, first_seed + seeds):
-        variants = recipe_search.variants_on(run, dlm, fingerprint, entries[part], length, seed)
+        variants = recipe_search.variants_on(run, lm, fingerprint, entries[part], length, seed)
         for variant, labels in variants:
             with variant:
                 frame = variant.scores(run, texts, draws, noise=seed, **labels)
@@ -219,11 +223,15 @@ COMPARED = {
     "sparsegpt_noised_minus_sparsegpt_clean": ("search", NOISED, "sparsegpt, clean"),
     "unstable_left_out_of_sparsegpt": ("search", f"{NOISED}, unstable", NOISED),
     "owl_in_sparsegpt": ("search", f"{NOISED}, owl", NOISED),
+    "sparsegpt_half_minus_sparsegpt_clean": ("search", "sparsegpt, half", "sparsegpt, clean"),
     "half_noised_in_sparsegpt": ("search", "sparsegpt, half", NOISED),
     "noised_twice_in_sparsegpt": ("search", "sparsegpt, noised twice", NOISED),
     "half_minus_noised_twice": ("search", "sparsegpt, half", "sparsegpt, noised twice"),
     "owl_in_half_noised": ("search", "sparsegpt, half, owl", "sparsegpt, half"),
+    "noised_owl_on_other": ("other", f"{NOISED}, owl", "sparsegpt, clean"),
+    "half_owl_on_other": ("other", "sparsegpt, half, owl", "sparsegpt, clean"),
     "noised_text_large": ("large", NOISED, "sparsegpt, clean"),
+    "half_noised_large": ("large", "sparsegpt, half", NOISED),
     "owl_large": ("large", f"{NOISED}, owl", NOISED),
 }
 

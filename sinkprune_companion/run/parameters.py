@@ -153,6 +153,8 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "searched": _one_of(SEARCH, "NAMES"),
     "at_75": _one_of(SEARCH, "NAMES"),
     "large": _one_of(SEARCH, "NAMES"),
+    "other": _one_of(SEARCH, "NAMES"),
+    "other_model": _model_of("diffusion", "smol-dlm"),
     "large_dtype": choose_dtype,
     "structured_recipes": PRESETS,
     "tasks": _check_task,
@@ -162,7 +164,7 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "twin": _model_of("autoregressive", "smol-ar"),
 }
 # How names of lists begin that may be empty.
-MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "at_75", "large", "other_", "sparsegpt_")
+MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "at_75", "large", "other", "sparsegpt_")
 LEAST = {
     "00_start_here": {"sequences": 12},
     "01_sink_variance": {"steps": 4},
