@@ -17,21 +17,21 @@
 # %% [markdown]
 # # 07 · What do the results of pruning depend on?
 #
-# **Question.** Notebook 03 prunes one diffusion model, on one amount of calibration text. What stays
-# where the adapter is trained with another seed, where there is more or less calibration text, or
-# where all calibration draws are scored under one noise? (Sequences of another length are a parameter that
-# no large run has measured yet.)
+# **Question.** [Notebook 03](03_pruning_results.ipynb) prunes one diffusion model, on one amount of
+# calibration text. What stays where the adapter is trained with another seed, where there is less
+# calibration text, or where all calibration draws are scored under one noise?
 #
 # Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
 # Profile quick measures two amounts of text, both ways to draw noise, and two lengths. Profile full
 # reads the records that the project keeps, of 16 and of 128 sequences and of two more pairs, whose
-# training [docs/trainings.md](../docs/trainings.md) repeats.
+# training [docs/trainings.md](../docs/trainings.md) repeats; it has one length. Recipes are those of
+# [docs/pruning.md](../docs/pruning.md), words those of the [glossary](../docs/glossary.md).
 
 # %% [markdown]
 # **Parameters**, with the values of profile quick, which *Run all* takes. The first five lists have
-# an entry for every *setting*, a way to measure. The first setting is the main one, which other
-# pairs and other lengths are compared with.
+# an entry for every *setting* of the published pair, a way to measure it. Other pairs and other
+# lengths are measured in the way of the first.
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
@@ -69,8 +69,9 @@ run = start("07_robustness", globals())
 # %% [markdown]
 # ## The settings
 #
-# One setting differs from another in a single factor: the training of the model, the amount of
-# calibration text, the noise, or the length of all sequences.
+# Every section below compares settings that differ in a single factor: the training of the model,
+# the amount of calibration text, the noise, or the length of all sequences. Their numbers of
+# calibration draws differ, too.
 
 # %%
 import pandas as pd
@@ -120,8 +121,11 @@ for pair in pairs:
 # %% [markdown]
 # ## The experiment
 #
-# In every setting the recipes of notebook 03 that verdicts rest on: at 50 % all, at other
-# sparsities those of its curve. But `paper` has `noise_levels` levels like the others, not ten.
+# In every setting the recipes of notebook 03 that its verdicts rest on. Noised recipes see every
+# calibration sequence at `noise_levels` levels, and clean ones get as many times more sequences, so
+# that tokens are equal; but SparseGPT gets as many sequences as noised recipes, fewer tokens, and
+# so does `wanda-unmatched`, which it is compared with. `paper` has `noise_levels` official levels
+# here, not ten as in notebooks 03 and 05.
 
 # %%
 from sinkprune_companion.experiments.pruning_grid import CURVE, HEADLINE, GridRow, grid_rows
@@ -163,7 +167,10 @@ def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
 
 # %% [markdown]
 # Differences are paired by sequence, noise and calibration draw. Their margin, the smallest
-# difference that matters, is half of 9.18 % of what the second recipe costs in that setting.
+# difference that matters, is half of 9.18 % of what the second recipe costs in that setting; 9.18 %
+# is what the paper's method takes back of what Wanda costs LLaDA-8B. Five draws or more give a
+# verdict: *hurts* and *helps* need an interval without zero and p below 0.05 after correction for
+# the rows of a figure.
 
 # %%
 from sinkprune_companion.experiments import pruning_findings
@@ -223,32 +230,49 @@ def forest(factor: str, plain: str):
 # ## Another training of the adapter
 #
 # Other pairs began with the same earlier adapter and went on with other seeds. The chance of a
-# training is in no interval: it shows only where pairs are compared.
+# training is in no interval: it shows only where pairs are compared. The table beneath has every
+# calibration draw by itself: with two of them an interval is narrow where they happen to agree.
 
 # %%
 forest("pair", "The same differences on other trainings, 50 % sparsity")
 
+# %%
+from sinkprune_companion.experiments.variant_pairs import pivot
+
+rows = []
+for setting in robustness.apart_in("pair", settings):
+    at_half = scores[setting][scores[setting].sparsity == 0.5]
+    for comparison in SHOWN:
+        compared = pruning_findings.COMPARISONS[comparison]
+        sides = [at_half[at_half.variant == side] for side in compared[:2]]
+        if all(map(len, sides)):
+            by_draw = (pivot(sides[0]) - pivot(sides[1])).mean(1).round(4)
+            row = {"difference": compared.label, "pair": setting.value_of("pair")}
+            rows.append(row | {f"draw {draw}": value for draw, value in enumerate(by_draw)})
+pd.DataFrame(rows).set_index(["difference", "pair"]).fillna("–") if rows else "One pair alone."
+
 # %% [markdown]
 # ## More calibration text
 #
-# Clean baselines see as many tokens as noised recipes at every amount.
+# Sequences are those of noised recipes, each seen at every noise level.
 
 # %%
 forest("calibration", "The same differences on more calibration text, 50 % sparsity")
 
 # %% [markdown]
-# What each recipe costs above the dense model, in nats per token:
+# What each recipe costs above the dense model at 50 %, in nats per token:
 
 # %%
 costs = {}
 for setting in robustness.apart_in("calibration", settings):
-    excess = pruning_findings.excess(scores[setting]).set_index(["panel", "recipe"])
-    costs[f"{setting.value_of('calibration')}, {setting.seeds} draws"] = excess.shown
+    excess = pruning_findings.excess(scores[setting]).set_index("recipe")
+    at_half = excess[excess.sparsity == 0.5].shown
+    costs[f"{setting.value_of('calibration')}, {setting.seeds} draws"] = at_half
 pd.DataFrame(costs).fillna("–")
 
 # %% [markdown]
-# Differences at the other sparsities, with the number of calibration draws. Fewer than five draws
-# decide nothing.
+# Differences at the other sparsities. Fewer than five draws decide nothing, and the interval of a
+# single draw holds the chance of sequences alone: that of two draws is wider, and says more.
 
 # %%
 rows = {}
@@ -266,9 +290,8 @@ pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 # ## One noise for all draws, or noise of its own for each
 #
 # Under one noise the chance of that one masking stays, however many calibration draws there are.
-# With noise of their own draws average it. Half-widths of intervals, in thousandths of a nat,
-# beside the smallest difference that matters, and what draws and sequences add to the standard
-# error:
+# With noise of their own draws average it. Differences, half-widths of their intervals and margins,
+# in thousandths of a nat:
 
 # %%
 rows = []
@@ -276,9 +299,7 @@ for setting in robustness.apart_in("own_noise", settings):
     for comparison, estimate in differences[setting, HALF].items():
         row = {"comparison": pruning_findings.COMPARISONS[comparison].label}
         row |= {"noise": setting.value_of("own_noise"), "difference": estimate.value}
-        row |= {"half-width": estimate.half_width, "matters": estimate.margin}
-        row |= {"draws": estimate.error_draws, "sequences": estimate.error_sequences}
-        rows.append(row)
+        rows.append(row | {"half-width": estimate.half_width, "margin": estimate.margin})
 table = pd.DataFrame(rows).set_index(["comparison", "noise"]) if rows else pd.DataFrame()
 (1000 * table.astype(float)).round(1).unstack(sort=False)
 
@@ -293,13 +314,13 @@ forest("length", "The same differences on sequences of other lengths, 50 % spars
 
 # %% [markdown]
 # ## The reading
-#
-# All numbers of all settings:
 
 # %%
+from IPython.display import display
 from sinkprune_companion.figures.forests import listed
-from sinkprune_companion.run.shown import Folded
+from sinkprune_companion.run.shown import Folded, reading
 
+display(reading(run))
 Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 
 # %% [markdown]

@@ -17,11 +17,14 @@
 # %% [markdown]
 # # 08 · Do stable sinks matter?
 #
-# **Question.** Leaving unstable sinks out of the statistics costs nothing that matters. Leaving all
-# sinks out cost more on one of two [other trainings](../docs/trainings.md), on two calibration
-# draws. So the cost should sit in the stable ones, a few tokens in a thousand. Does it? And through
-# which weights? Asked of the published model, and of `smol-dlm-8M`, the adapter after 8 million
-# training tokens that all trainings went on from.
+# **Question.** Wanda scores a weight by its size times the norm of its input over calibration
+# tokens. On one of two other trainings leaving all sinks out of these norms cost more than matters,
+# in two calibration draws, and leaving out the unstable ones did not
+# ([notebook 07](07_robustness.ipynb)). So the cost should sit in the stable sinks, a few tokens in a
+# thousand. Does it? And through which weights? Asked of `smol-dlm`, the adapter that this project
+# publishes, and of `smol-dlm-8M`, the adapter after 8 million training tokens that all trainings
+# went on from. By the way: which of the sinks that the official code leaves out are stable, and does
+# the AR twin need its sinks in these norms?
 #
 # | profile | time | peak memory |
 # |---|---|---|
@@ -71,11 +74,11 @@ run = start("08_stable_sinks", globals())
 # %% [markdown]
 # ## What is expected
 #
-# Stable sinks carry massive activations: a few input channels whose values there are hundreds of
-# times those of other tokens. Wanda's score is the size of a weight times the norm of its input. So
-# without the stable sinks the norms of these channels collapse, and weights that read them leave.
+# Stable sinks are known to carry massive activations: a few input channels whose values there are
+# hundreds of times those of other tokens. Without these sinks the norms of such channels should
+# collapse, and weights that read them leave.
 #
-# **What would falsify it.** One of these:
+# **What would falsify it.** Either of these:
 #
 # * leaving stable sinks out costs no more than leaving out as many random tokens;
 # * putting back the lost weights that meet the largest activations of stable sinks brings nothing
@@ -83,9 +86,10 @@ run = start("08_stable_sinks", globals())
 #
 # ## Leaving tokens out
 #
-# Wanda on noised text with dense propagation. What is left out of the statistics is all that
-# differs. Two controls leave out random tokens: as many as there are sinks, and as many as there
-# are stable sinks. The second one is a function, as anybody can write it:
+# Wanda on noised text, with dense propagation: every block is calibrated on outputs of the dense
+# model, so masks of blocks do not influence each other. What is left out of the statistics is all
+# that differs. Two controls leave out random tokens: as many as there are sinks, and as many as
+# there are stable sinks. The second one is a function, as anybody can write it:
 
 # %%
 import inspect
@@ -129,6 +133,8 @@ for name, lm in dlms.items():
 # tokens that it leaves out:
 
 # %%
+from pathlib import Path
+
 import pandas as pd
 from sinkprune_companion.experiments.variant_pairs import pivot
 from sinkprune_core.evaluation.intervals import crossed_interval
@@ -143,13 +149,18 @@ def loss(name: str, share: float, left_out: str):
 
 
 pruned = losses[losses.variant != "dense"]
-table = pruned.groupby(["pair", "share", "variant"], sort=False)
-table.agg(loss=("value", "mean"), tokens_left_out=("left_out_share", "mean")).round(4)
+pruned = pruned.assign(model=pruned.pair.map(lambda name: Path(name).name))
+table = pruned.rename(columns={"share": "sparsity", "variant": "left out"})
+table = table.groupby(["model", "sparsity", "left out"], sort=False)
+share_out = ("left_out_share", lambda share: 100 * share.mean())
+table.agg(**{"NELBO": ("value", "mean"), "tokens left out (%)": share_out}).round(4)
 
 # %% [markdown]
-# As findings, in nats per token, paired by draw, sequence and noise. Each has a margin: a share of
-# what the recipe with nothing left out costs. An ending names another sparsity, or another model in
-# the order of the parameter `models`.
+# As findings, in nats per token, paired by draw, sequence and noise. Each has a *margin*, the
+# smallest difference that matters: half of 9.18 % of what the recipe with nothing left out costs, as
+# on LLaDA-8B the paper's method takes back 9.18 % of what Wanda costs. *No difference that matters*:
+# the whole interval lies within it. An ending names another sparsity, or another model in the order
+# of the parameter `models`.
 
 # %%
 from sinkprune_companion.ledger.margins import with_share_of_damage
@@ -178,9 +189,10 @@ run.find(found)
 
 # %% [markdown]
 # The official code leaves all sinks out, whether they move or not. Which share of them are stable?
-# If it left out the unstable ones, as the abstract says, it would be none; up to 5 % is taken for
-# none. A mean over calibration draws, on the first model; sinks and stability are those of the even
-# grid of levels that the recipes above see.
+# By the abstract, which says that it leaves out unstable ones, it would be 0; up to 5 % is taken for
+# 0. A mean over calibration draws, on the first model. A sink counts as stable here if it is one at
+# 80 % of the noise levels of calibration text; while a text is written, far more of them are
+# ([notebook 01](01_sink_variance.ipynb)).
 
 # %%
 from dataclasses import replace
@@ -201,8 +213,6 @@ stable_R.round(4).to_frame("stable sinks, of all tokens left out")
 # Against the same recipe with nothing left out. A section is one model at one sparsity.
 
 # %%
-from pathlib import Path
-
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.ledger.contrasts import judge
 from sinkprune_companion.pages import titles
@@ -232,7 +242,8 @@ figures.save_figure(
 #
 # A weight is *lost* when it stays with nothing left out and leaves with the stable sinks left out.
 # For each, another weight of the same output stays instead. Lost weights are ranked by their size
-# times the largest activation of their input at a stable sink. The first ones of the first draw:
+# times the largest activation of their input at a stable sink. How many there are, of all weights
+# that a mask keeps, by draw:
 
 # %%
 from sinkprune_companion.run.shown import Folded, reading
@@ -255,18 +266,23 @@ for (name, seed), (text, shared) in drawn.items():
             share=share,
         )
 all_lost = pd.concat(lost.values(), ignore_index=True)
-PLACE = ["layer", "linear", "input"]
-first = lost[models[0], first_seed, sparsities[0]]
-Folded(first.head(10)[[*PLACE, "output", "weight", "importance", "lost"]], "Ten lost weights")
+all_lost["model"] = all_lost.pair.map(lambda name: Path(name).name)
+linears = [map for lm in dlms.values() for block in lm.blocks for map in lm.linears(block).values()]
+weights_of_one = sum(map.weight.numel() for map in linears) // len(dlms)
+by_draw = all_lost.groupby(["model", "share", "seed"]).lost.first().reset_index()
+by_draw["of the kept (%)"] = 100 * by_draw.lost / (weights_of_one * (1 - by_draw.share))
+by_draw.set_index(["model", "share", "seed"]).unstack("seed").round(3)
 
 # %% [markdown]
 # Where the ten most important of every draw sit: an input channel of a linear map, in how many
 # draws it is among them, and how many of its weights are.
 
 # %%
-top = all_lost[all_lost["rank"] <= 10].groupby(["pair", "share", *PLACE])
+PLACE = ["layer", "linear", "input"]
+top = all_lost[all_lost["rank"] <= 10].groupby(["model", "share", *PLACE])
 where = top.agg(draws=("seed", "nunique"), weights=("output", "size"))
-most = where.sort_values(["draws", "weights"], ascending=False).groupby(["pair", "share"]).head(8)
+where = where.sort_values(["draws", "weights"], ascending=False)
+most = where.groupby(["model", "share"]).head(8).sort_index(level="model", sort_remaining=False)
 Folded(most, "Where the ten most important sit")
 
 # %% [markdown]
@@ -288,9 +304,7 @@ for (name, seed, share), weights in lost.items():
 back = pd.concat(frames, ignore_index=True)
 
 # %% [markdown]
-# The cost that is left, against the number of weights that are back: zero is what nothing left out
-# costs, and the first point is the model with no weight back. What putting them back saves, and what
-# is left then, are findings.
+# What putting them back changes, and what is left then beside nothing left out, are findings.
 
 # %%
 left = {}
@@ -305,25 +319,22 @@ for (name, share, count), part in back.groupby(["pair", "share", "restored"]):
 run.find(found)
 
 # %% [markdown]
-# The picture has a line per model, at the first sparsity:
+# The picture has what putting them back changes, a section per model:
 
 # %%
-rows = []
-for (name, share, count), values_RN in left.items():
-    cost = crossed_interval(values_RN)
-    row = {"pair": Path(name).name, "sparsity": share, "restored": count, "value": cost.value}
-    rows.append(row | {"low": cost.low, "high": cost.high})
-restored = pd.DataFrame(rows).sort_values(["pair", "sparsity", "restored"])
-restored = restored[restored.sparsity == sparsities[0]]
-places = {count: place for place, count in enumerate(sorted({*restored.restored}))}
-restored = restored.assign(place=restored.restored.map(places))
-labels = {"place": "weights put back", "value": "cost that is left (nats per token)"}
-title = titles.title(run, "restored", "What is left of the cost when lost weights come back")
-picture = figures.plot_curves(
-    restored, "place", "value", "pair", labels, ("low", "high"), dodge=0.06, title=title
-)
-picture.axes[0].set_xticks([*places.values()], [f"{count:,}" for count in places])
-caption = f"{title}, beside nothing left out, with 95 % intervals"
+parts = []
+for name, share in damage:
+    changes = {
+        f"{count:,} weights put back": left[name, share, count] - left[name, share, 0]
+        for count in restored_counts
+    }
+    section = f"{Path(name).name}, {share:.0%}"
+    margin = found["stable_minus_none" + endings[name, share]].margin
+    parts.append(judge(changes, margin, section))
+restored = pd.concat(parts, ignore_index=True)
+title = titles.title(run, "restored", "What putting lost weights back changes")
+picture = forests.plot_effects(restored, "difference in NELBO (nats per token)", title)
+caption = f"{title}: NELBO beside the same model with no weight back, with 95 % intervals"
 figures.save_figure(run, picture, "restored", restored, caption)
 
 # %% [markdown]
@@ -331,9 +342,10 @@ figures.save_figure(run, picture, "restored", restored, caption)
 #
 # > prior studies usually keep sinks for AR LLMs (abstract)
 #
-# Most sinks of the AR twin are stable. Wanda as published prunes it with and without them,
-# and without random tokens, whose weight is as large in sum and spread over more tokens. Above zero
-# keeping them matters; values are negative log-likelihoods.
+# Most sinks of the AR twin are stable. Wanda as published prunes it with and without them. The
+# control leaves out as much weight of random tokens: sinks are found in every window of queries, and
+# random tokens are drawn anew for each, so more tokens lose a part. Above zero it hurts to leave
+# them out; values are negative log-likelihoods.
 
 # %%
 from sinkprune_companion.experiments.scoring import above_dense
@@ -395,5 +407,4 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # of the first calibration sequences, which in a small draw are the model's own samples. Lost
 # weights come back one by one in an order that looks at each alone; another order could bring more
 # back with fewer. Both models share one base, and so the massive activations that it brought along.
-# The weights of the two other trainings, on one of which leaving all sinks out had cost more, were
-# not kept, so nothing here says why it did there.
+# The weights of the two other trainings were not kept, so nothing here says why it cost more there.

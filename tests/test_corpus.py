@@ -22,6 +22,8 @@ from sinkprune_companion.harness.public_data import embedded_wikitext
 from sinkprune_companion.run.texts import DOMAINS, STARTS, calibration_draw, held_out_stream, held_out_texts
 from sinkprune_core.models.embedded import START_TOKEN_ID
 
+pytestmark = pytest.mark.slow
+
 PROSE = (
     "Return the number of {} that were found in the given folder, which must exist and must be readable by "
     "the user who calls this function."

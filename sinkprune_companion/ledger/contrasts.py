@@ -6,7 +6,7 @@ on the same sequences, noise and calibration draws, and keeps both dimensions un
 Dimensions: R repetitions (calibration draws), N sequences.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import combinations, product
 from typing import NamedTuple
@@ -56,16 +56,6 @@ def name(recipe: Recipe, base: Recipe) -> str:
             value = choice_name(value)  # which may be a user's function
         parts.append(f"{field}={value}")
     return ", ".join(parts) or "base"
-
-
-def neighbours(combined: Iterable[Cell]) -> list[tuple[Cell, Cell, int]]:
-    """Return every pair (on, off, switch) of combinations that differ in one switch, a number, in order."""
-    pairs = []
-    for off, on in combinations(sorted(combined), 2):
-        changed = [switch for switch, states in enumerate(zip(off, on, strict=True)) if len(set(states)) > 1]
-        if len(changed) == 1:
-            pairs.append((on, off, changed[0]))
-    return pairs
 
 
 def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:

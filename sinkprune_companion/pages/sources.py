@@ -71,9 +71,16 @@ class Results:
         return ""
 
 
-def results_of(folder: Path) -> Results:
-    """Return the results of a run, of `runs/<profile>` or of `figures`, with what others measured."""
-    return Results(claims.ledger(), {**others.findings(), **claims.findings(folder)})
+def results_of(folder: Path, notebook: str | None = None) -> Results:
+    """Return the results of a run, of `runs/<profile>` or of `figures`, with what others measured.
+
+    For the sentences of one notebook published findings stand in for those of others that the run lacks.
+    """
+    known = others.findings()
+    if notebook is not None:
+        published_ones = claims.findings(project_root() / "figures")
+        known |= {name: one for name, one in published_ones.items() if not name.startswith(f"{notebook}/")}
+    return Results(claims.ledger(), {**known, **claims.findings(folder)})
 
 
 # what sinks do, beside the estimates

@@ -44,7 +44,7 @@ def title(run: Run, figure: str, plain: str) -> str:
     if run.profile not in PUBLISHED or figure not in written().get(run.notebook, {}):
         return plain
     try:
-        return rendered(run.notebook, figure, results_of(run.folder))
+        return rendered(run.notebook, figure, results_of(run.folder, run.notebook))
     except (PresumedVerdictError, UndefinedError):
         return plain
 

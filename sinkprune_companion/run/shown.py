@@ -20,21 +20,27 @@ def reading(run: Run) -> Markdown:
     """Return what a notebook found, from the findings that its run has written.
 
     A run of a published profile has the sentences of `pages/readings`, as long as it has their numbers
-    and the verdicts that they presume. Every run has the table of the ledger's rows that it decides.
+    and the verdicts that they presume. Every run has the table of the ledger's rows that it decides; one with
+    neither has a table of its numbers.
     """
     results = results_of(run.folder)
     parts = []
     if run.profile in PUBLISHED:
+        beside = results_of(run.folder, run.notebook)
         try:
-            parts.append(render_results(f"readings/{run.notebook}.md.j2", results))
+            parts.append(render_results(f"readings/{run.notebook}.md.j2", beside))
         except (PresumedVerdictError, UndefinedError) as error:
             parts.append(f"The written reading does not fit this run. {error}.")
-    parts.append(claims_of_notebook(run.notebook, results))
+    rows = claims_of_notebook(run.notebook, results)
+    if rows:
+        parts.append(rows)
+    if not parts:
+        parts.append(numbers_of_notebook(run.notebook, results))
     return Markdown("\n\n".join(parts))
 
 
 def claims_of_notebook(notebook: str, results: Results) -> str:
-    """Return a table of the ledger's rows that a notebook decides; if there is none, of its numbers.
+    """Return a table of the ledger's rows that a notebook decides, empty where there is none.
 
     Controls and questions without a number are left out.
     """
@@ -44,9 +50,14 @@ def claims_of_notebook(notebook: str, results: Results) -> str:
         if claim.notebook == notebook and (claim.kind == CLAIM or estimate is not None):
             says = HEADS.get(claim.kind, "") + claim.says
             rows.append([says, results.verdict[claim.id], "–" if estimate is None else amount(estimate)])
-    if rows:
-        table = markdown_table(["claim", "verdict", "number [95 % interval]"], rows)
-        return f"{table}\n\n[How a verdict is made](../docs/results.md)"
+    if not rows:
+        return ""
+    table = markdown_table(["claim", "verdict", "number [95 % interval]"], rows)
+    return f"{table}\n\n[How a verdict is made](../docs/results.md)"
+
+
+def numbers_of_notebook(notebook: str, results: Results) -> str:
+    """Return a table of the findings of a notebook."""
     prefix = f"{notebook}/"
     estimates = {name: one for name, one in results.estimates.items() if name.startswith(prefix)}
     rows = [[f"`{name.removeprefix(prefix)}`", amount(estimate)] for name, estimate in estimates.items()]

@@ -11,6 +11,8 @@ from sinkprune_core.diffusion.samplers import ORDERS, SCHEDULES, Sampler
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
 
+pytestmark = pytest.mark.slow
+
 
 def states_of(lm, prompt_BT, sampler, **options) -> list[torch.Tensor]:
     """Return the state before every step and the final one."""

@@ -15,6 +15,8 @@ import pytest
 from naive_interval import two_way_t_interval
 from scipy import stats
 
+pytestmark = pytest.mark.slow
+
 FIGURES = Path(__file__).parents[2] / "figures"
 FIELDS = ("criterion", "inputs", "propagation", "exclude", "noise", "noise_levels", "norm_reduction")
 RECIPES = {  # values of FIELDS, and calibration tokens

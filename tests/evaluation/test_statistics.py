@@ -8,6 +8,8 @@ from scipy import stats
 from sinkprune_core.evaluation.intervals import crossed_interval, interval
 from sinkprune_core.evaluation.variance_components import components
 
+pytestmark = pytest.mark.slow
+
 
 def test_an_interval_over_units_is_the_t_interval():
     values = np.random.default_rng(0).normal(2, 1, 12)

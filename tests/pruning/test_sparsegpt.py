@@ -13,6 +13,8 @@ from sinkprune_core import Calibration, Recipe, prune, weights_kept
 from sinkprune_core.pruning.patterns import select
 from sinkprune_core.pruning.sparsegpt import SingularGram, sparsegpt
 
+pytestmark = pytest.mark.slow
+
 
 def problem(
     rows: int, columns: int, seed: int = 0, tokens: int = 300, dead: tuple[int, ...] = ()
