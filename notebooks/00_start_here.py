@@ -102,10 +102,10 @@ for share in (0.15, 0.85):
 maps_LHQK = {name: maps(*state) for name, state in states.items()}
 
 # %% [markdown]
-# The head is the one of the early third of the layers whose strongest key gets most in both states of
-# the DLM; later layers have heads that look at one key alone. The *attention mass* of a key is the sum
-# of its column. The library measures it beside fast attention, without the map; both must agree.
-# The AR model is then scored for the last section, and its weights are dropped: Binder has 2 GB.
+# Shown is the head with the strongest sink in the DLM, by the weaker of its two states, among the
+# first third of the layers, as later ones have heads that look at one key alone; the AR model's map
+# is of the same head, not chosen for it. The *attention mass* of a key is the sum of its column. The
+# library measures it while fast attention runs, without the map; both must agree.
 
 # %%
 from sinkprune_companion.experiments.variants import Variant
@@ -125,8 +125,8 @@ for name, (lm, ids_1T) in states.items():
         mass_LHK = tracker.take()[0, :, :, 0].cpu()
     early_LHK = maps_LHQK[name][:early].sum(2)  # later layers add up what rounding does
     assert torch.allclose(mass_LHK[:early], early_LHK, atol=0.02 * len(text_T))
-of_ar = Variant(ar, prints[ar.name]).scores(run, texts, draws, variant="dense")
-ar.model.to("meta")
+of_ar = Variant(ar, prints[ar.name]).scores(run, texts, draws, variant="dense")  # for the end
+ar.model.to("meta")  # its memory is needed: Binder has 2 GB
 says = title(run, "attention_maps", f"Attention of head {head} in layer {layer} (both from 0)")
 drawn = attention_maps.plot_attention_maps(panels, says)
 caption = f"attention maps of head {head} in layer {layer}, query by key. {says}"
@@ -154,8 +154,8 @@ sinks_ST = mass_ST > threshold_S1
 assert torch.equal(sinks_ST, sink_sets(mass_ST, visible_ST))
 
 share = float((mass_ST * sinks_ST).sum() / mass_ST.sum())
-says = f"{sinks_ST.float().mean():.0%} of the tokens draw {share:.0%} of all attention; "
-says += f"over the passes {int(sinks_ST.any(0).sum())} different ones are sinks"
+says = f"In a pass {sinks_ST.float().mean():.0%} of the tokens, its sinks, draw {share:.0%} "
+says += f"of all attention; over all passes {int(sinks_ST.any(0).sum())} positions are a sink once"
 panel = {
     "title": dlm.name,
     "rows": "pass (fewer masks downwards)",
@@ -199,7 +199,7 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
 
 # %% [markdown]
 # **Compare the two masks.** The picture shows the part of the matrix where they differ most; every
-# cell is a weight.
+# cell is a weight. In a row as many leave as come, but some of them outside the part shown.
 
 # %%
 import pandas as pd
@@ -209,7 +209,7 @@ from sinkprune_core.evaluation.intervals import interval
 
 differ_O = 1 - (kept_OI & also_OI).sum(1) / kept_OI.sum(1)  # of every row, a share
 differ = interval(differ_O.cpu())
-says = f"Without sinks {percent(differ.value)} of the kept weights change"
+says = f"Without sinks {percent(differ.value)} of the kept weights give their places to others"
 drawn = mask_figures.plot_kept_weights(kept_OI.cpu().numpy(), also_OI.cpu().numpy(), says)
 table = pd.DataFrame({"row": range(len(differ_O)), "differ": differ_O.cpu()})
 figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map")
@@ -224,8 +224,9 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # the weights that it keeps. The baselines read each sequence once, the other recipes at several
 # noise levels; so the baselines get as many more sequences, and all see as many tokens.
 #
-# **Read them.** Dense and pruned models continue the same prompt, sampled at temperature 1 with the
-# same random numbers.
+# **Read them.** The dense model and what Wanda, `paper` and SparseGPT make of it continue the same
+# prompt, sampled at temperature 1 with the same random numbers. The numbers at the end are of
+# magnitude, Wanda and `unstable`, on more calibration text.
 
 # %%
 from sinkprune_companion.experiments.variants import SharedStatistics
@@ -288,9 +289,9 @@ for name, recipe in plan.items():
 # ## One number
 #
 # How much worse is a pruned model? Mask a share of a text, let the DLM predict the masked tokens,
-# and take the mean loss per token. The mean over all shares is the *NELBO*, in nats per token. It
-# bounds the negative log-likelihood from above: lower is better. Here it is for one text, and the
-# library must give the same under the same masks.
+# and take the mean loss per token. The mean over all shares is the *NELBO* (negative evidence lower
+# bound), in nats per token. It bounds the negative log-likelihood from above: lower is better. Here
+# it is for one text, and the library must give the same under the same masks.
 
 # %%
 from sinkprune_core.diffusion.noise import random_mask, stratified_counts
@@ -313,7 +314,8 @@ assert torch.allclose(
 )
 
 # %% [markdown]
-# The loss against the share that is masked, on four texts under 16 masks each:
+# The loss against the share that is masked, on four texts under 16 masks each; the table at the end
+# has another NELBO of the dense model, over all held-out texts:
 
 # %%
 by_mask = run.record(
@@ -343,7 +345,7 @@ from sinkprune_companion.figures import forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.run.shown import Folded, reading
 
-pairs = [("unstable", "wanda"), ("magnitude", "wanda"), ("wanda", "dense"), ("unstable", "dense")]
+pairs = [("unstable", "wanda"), ("wanda", "dense"), ("magnitude", "dense")]
 forest = {
     f"{one} − {other}": interval(np.subtract(scores[one].value, scores[other].value))
     for one, other in pairs
@@ -373,7 +375,8 @@ Folded(pd.DataFrame.from_dict(summary, orient="index"), "What each recipe took")
 #
 # 1. Set `sparsity` to 0.75 and run again. Expect every method to cost several times as much, and
 #    magnitude most. Expect `unstable` to beat Wanda there. Is it the sinks? Add `noised-dense`, the
-#    same recipe with its sinks in, to the plan: their difference is what the sinks do.
+#    same recipe with its sinks in, to `names`, and `("unstable", "noised-dense")` to `pairs`: that
+#    difference is what leaving the sinks out does.
 # 2. Set `LEVELS` to 2 and look at the second picture. Are the sinks at the same places with many
 #    masks and with few?
 #
