@@ -365,7 +365,7 @@ if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
     by = ["text", "choice", "tokens", "share"]
     means = reached.groupby(by, sort=False).changed.mean().reset_index()
     percentages = means.assign(share=100 * means.share, changed=100 * means.changed)
-    axes = {"share": "calibration tokens left out, or replaced by other text (%)"}
+    axes = {"share": "tokens left out or replaced (%)"}
     axes["changed"] = "kept weights that change (%)"
     says = title(run, "reach", "Kept weights that change when calibration tokens are left out")
     how = {"logx": True, "logy": True, "title": says, "panel": "text"}

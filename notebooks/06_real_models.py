@@ -193,7 +193,7 @@ for name, lm in models.items():
     loaded[name] = {"loaded": lm.name, "class": type(lm.model).__name__, "kind": lm.kind}
     loaded[name] |= {"mask token": lm.mask_token_id, "logits shifted": lm.logits_shifted}
     loaded[name]["parameters"] = lm.model.num_parameters()
-pd.DataFrame.from_dict(loaded, orient="index").fillna("–")
+pd.DataFrame.from_dict(loaded, orient="index").astype(object).fillna("–")
 
 # %% [markdown]
 # **Sinks.** Both models write from the same kind of prompt, each in its own vocabulary; attention is

@@ -249,7 +249,8 @@ for setting in robustness.apart_in("pair", settings):
             by_draw = (pivot(sides[0]) - pivot(sides[1])).mean(1).round(4)
             row = {"difference": compared.label, "pair": setting.value_of("pair")}
             rows.append(row | {f"draw {draw}": value for draw, value in enumerate(by_draw)})
-pd.DataFrame(rows).set_index(["difference", "pair"]).fillna("–") if rows else "One pair alone."
+by_pair = pd.DataFrame(rows, dtype=object).fillna("–")
+by_pair.set_index(["difference", "pair"]) if rows else "This run has one pair alone."
 
 # %% [markdown]
 # ## More calibration text
