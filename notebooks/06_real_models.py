@@ -114,8 +114,7 @@ if row is not None:
 # Prune, evaluate what was pruned, and last the dense model in the same way. Leave `--limit` out for
 # the whole benchmarks, and take `--tasks paper` for the paper's eight. `--dry-run` shows what your
 # machine would take; `--stream` prunes a model that does not fit its memory, block by block from
-# disk. `--text` is a file of running text, here WikiText-2's training split, or `wikitext-2` for the
-# validation split that ships with the package.
+# disk. `--text wikitext-2` is its training split, from the hub; a file of running text will do.
 
 # %%
 if commands:
@@ -161,24 +160,23 @@ for unit, of_unit in table.groupby("unit", sort=False):
 # ## All steps at small size, or for real
 #
 # Weights of the formats in docs/models.md are renamed to those of a native transformers class; no
-# remote code runs. The first table says what this machine would spend on the published weights with
-# the sizes in the parameters, pruning and scoring both models; the second what was loaded, with the
-# AR model beside it.
+# remote code runs. The first table says what the published weights would take, and what this machine
+# lacks for that; the second what was loaded, with the AR model beside it.
 
 # %%
 import torch
 from sinkprune_companion.experiments.stand_ins import stand_in
-from sinkprune_companion.run.plans import costs
+from sinkprune_core.models.hub import requirements
 from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset as recipe_of
 
 twin = twin or (row.twin if row else None)
 recipes = {sparsity: recipe_of(preset, sparsity=sparsity) for sparsity in sparsities}
 names = [name for name in (model, twin) if name]
-forwards = sequences * draws * (1 + len(recipes))
-plan = costs(names, recipes[sparsities[0]], calibration, length, forwards, dtype, run.device)
-if real and any(plan.lacks):
-    raise RuntimeError(f"this machine lacks {'; '.join(lack for lack in plan.lacks if lack)}")
+needs = {name: requirements(name, dtype, run.device) for name in names}
+lacks = [lack for need in needs.values() for lack in need.missing]
+if real and lacks:
+    raise RuntimeError(f"this machine lacks {'; '.join(lacks)}")
 models = {}
 for name in names:
     weights = name if real else stand_in(name, run.folder / "stand-ins", seed)
@@ -187,7 +185,14 @@ dlm = models[model]
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 if not real:
     print("RANDOM WEIGHTS in the format of the model: a check of the machinery, no claim about it.")
-display(plan.replace({"lacks": {"": "nothing"}}).round(2))
+sizes = {}
+for name, need in needs.items():
+    sizes[name] = {
+        "billion parameters": need.parameters / 1e9,
+        "download (GB)": need.download / 1e9,
+    }
+    sizes[name] |= {"memory (GB)": need.memory / 1e9, "lacks": "; ".join(need.missing) or "nothing"}
+display(pd.DataFrame.from_dict(sizes, orient="index").round(1))
 loaded = {}
 for name, lm in models.items():
     loaded[name] = {"loaded": lm.name, "class": type(lm.model).__name__, "kind": lm.kind}

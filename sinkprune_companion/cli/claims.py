@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sinkprune_companion import project_root
 from sinkprune_companion.cli.options import Options, option
 from sinkprune_companion.run.profiles import run_folder
 
@@ -24,9 +25,10 @@ def run(options: ClaimsOptions) -> int:
 
 
 def print_claims(profile: str, kinds: tuple[str, ...] | None = ("claim",)) -> None:
-    """Print the rows of these kinds with their verdicts (None: all rows), and where the rest of a run is.
+    """Print the rows of these kinds with their verdicts (None: all rows), beside the published ones.
 
-    Raises ValueError for a profile that is no name, and FileNotFoundError where there is no run.
+    Then it says where the rest of a run is. Raises ValueError for a profile that is no name, and
+    FileNotFoundError where there is no run.
     """
     folder = run_folder(profile)
 
@@ -37,11 +39,13 @@ def print_claims(profile: str, kinds: tuple[str, ...] | None = ("claim",)) -> No
         raise FileNotFoundError(
             f"no findings in runs/{profile}: run `sinkprune reproduce --profile {profile}` first"
         )
-    table = claims.verdicts(claims.ledger(), findings)
-    if kinds is not None:
-        table = table[table.kind.isin(kinds)]
-    print(f"\nClaims, profile {profile} (verdict, value with 95 % interval, claim):\n")
-    print(tables.as_text(table))
+    ledger = [claim for claim in claims.ledger() if kinds is None or claim.kind in kinds]
+    named = {profile: claims.verdicts(claims.ledger(), findings)}
+    published = claims.findings(project_root() / "figures")
+    if published:
+        named["published"] = claims.verdicts(claims.ledger(), published)
+    print(f"\nClaims, by profile {profile} and as published (verdict, value with 95 % interval):\n")
+    print(tables.as_text({name: table.loc[[one.id for one in ledger]] for name, table in named.items()}))
     print(
         f"\nWhere to look: README.md explains them; figures, their data and the whole table are in "
         f"runs/{profile}/figures, the notebooks as they ran in runs/{profile}/notebooks"

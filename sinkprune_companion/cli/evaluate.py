@@ -39,7 +39,7 @@ class EvaluateOptions(ModelOptions):
         None,
         "random masks of each sequence, or of each answer of --tasks, under a diffusion model",
         least=1,
-        stated=f"{TEXT_DRAWS}, in other tasks than the suite as published: 128",
+        stated=f"{TEXT_DRAWS} for texts and the suite, 128 for other tasks, as published",
     )
     sequences: int = whole(32, "sequences of text", least=1, group=DRAWN)
     length: int | None = whole(
@@ -62,8 +62,8 @@ class EvaluateOptions(ModelOptions):
     )
     family: str | None = option(
         None,
-        "whose published settings the paper's benchmarks take, alone or by name "
-        "(default, for all eight: llada, or autoregressive)",
+        "whose published settings (shots, draws, length of what is written) the paper's benchmarks take: "
+        "llada, dream or autoregressive (default: those of the harness, with --tasks paper llada's)",
         TASKS,
         choices=FAMILIES,
     )

@@ -18,7 +18,7 @@ TEXT = "text"
 class ModelOptions(Options):
     """Which model, on which device, and which text. Raises ValueError for values that do not go together."""
 
-    model: str = positional("smol-dlm, smol-ar, a hub id of the table of models, or a folder")
+    model: str = positional("smol-dlm, smol-ar, a hub id of docs/models.md, or a folder")
     seed: int = whole(0, "seed of the choice of text and of all noise", least=0)
     dtype: str = option(
         "auto",
@@ -37,8 +37,8 @@ class ModelOptions(Options):
     )
     batch: int | None = whole(16, "sequences at once; it changes speed and memory only", least=1, group=WHERE)
     text: Path | None = path(
-        "text file to take sequences from, or wikitext-2 (default: documentation of this installation, "
-        "and samples of smol-ar for its own vocabulary)",
+        "text file to take sequences from, or wikitext-2 (default, for trials: documentation of this "
+        "installation, and for smol-dlm and smol-ar samples of smol-ar)",
         group=TEXT,
     )
     data: Path | None = path(

@@ -72,13 +72,13 @@ class PruneOptions(ModelOptions):
     )
     masked: bool = switch("structured: keep the dense shape with zeros instead of a smaller model", HOW)
     work: Path | None = path(
-        "keeps finished blocks and statistics: a killed run goes on, and another sparsity needs no "
-        "forward (default: OUT.work, removed at the end)",
+        "keeps finished blocks and statistics: a killed run goes on, and with dense propagation another "
+        "sparsity needs no forward (default: OUT.work, removed at the end)",
         "FOLDER",
         RUNNING,
     )
     stream: bool = switch(
-        "read blocks from disk one at a time (default: only where the model does not fit well into memory)",
+        "read blocks from disk one at a time (default: only where the weights fill the memory)",
         RUNNING,
     )
     dry_run: bool = switch("say what it takes, and stop", RUNNING)
@@ -196,17 +196,19 @@ def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:
     import torch
 
     from sinkprune_companion.cli.inputs import STREAM_ABOVE, default_length
-    from sinkprune_companion.run.plans import without_weights
     from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.costs.pruning import pruning_cost
     from sinkprune_core.models.catalog import EMBEDDED
-    from sinkprune_core.models.hub import available_memory, requirements
+    from sinkprune_core.models.devices import choose_dtype
+    from sinkprune_core.models.hub import available_memory, parse, requirements
+    from sinkprune_core.models.meta_model import meta_model
 
     need = requirements(options.model, options.dtype, options.device)
     if options.model in EMBEDDED or not need.download:
         return False
     is_streamed = options.stream or need.memory > STREAM_ABOVE * available_memory(options.device)
-    lm = replace(without_weights(options.model, options.dtype, options.device), is_streamed=is_streamed)
+    row, _ = parse(options.model)
+    lm = meta_model(row, choose_dtype(options.dtype, options.device), is_streamed)
     length = options.length or default_length(options, lm.model.config.max_position_embeddings)
     calibration = Calibration(torch.zeros(options.sequences, length, dtype=torch.long))
     work = options.work or (Path() if is_streamed else None)

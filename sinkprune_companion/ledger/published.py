@@ -24,7 +24,7 @@ from sinkprune_core.pruning.recipe import preset
 
 SEQUENCES = 128  # of the official calibration
 LENGTH = 4096  # tokens of each
-TEXT = "wikitext2-train.txt"
+TEXT = "wikitext-2"  # its training split
 NOT_RUN = "not run here"
 LIKELIHOOD_DRAWS = 128  # of a likelihood where a benchmark does not say
 
@@ -86,17 +86,15 @@ class Result:
 
     def commands(self) -> list[str]:
         """Return the shell commands that measure this row, pruning first."""
-        device = "--dtype bfloat16 --device cuda"
         commands = []
         if self.preset:
             commands.append(
                 f"sinkprune prune {self.model} --preset {self.preset} --sparsity {self.sparsity:g} "
-                f"--text {TEXT} --sequences {SEQUENCES} --length {self.length} --batch 1 "
-                f"{device} --out {self.folder}"
+                f"--text {TEXT} --sequences {SEQUENCES} --length {self.length} --batch 1 --out {self.folder}"
             )
         commands.append(
             f"sinkprune evaluate {self.folder if self.preset else self.model} "
-            f"--tasks {' '.join(self.tasks)} --family {self.family} {device} --json {self.folder}.json"
+            f"--tasks {' '.join(self.tasks)} --family {self.family} --json {self.folder}.json"
         )
         return commands
 

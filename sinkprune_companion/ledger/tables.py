@@ -1,5 +1,7 @@
 """The claims table as readers see it: in a terminal and in Markdown."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from sinkprune_companion.ledger.verdict_rule import VERDICTS
@@ -23,14 +25,17 @@ EXPLAINED = (
 )
 
 
-def as_text(table: pd.DataFrame) -> str:
-    """Return the table for a terminal."""
+def as_text(named: Mapping[str, pd.DataFrame]) -> str:
+    """Return tables of the same claims for a terminal: of every claim a line of each, behind its name."""
     longest = max(map(len, VERDICTS))
-    width = max(map(len, table.interval), default=0)
-    return "\n".join(
-        f"  {row.verdict:<{longest}} {row.here:>9} {row.interval:<{width}}  {row.claim}"
-        for row in table.itertuples()
-    )
+    width = max(map(len, named))
+    lines = []
+    for claim, text in next(iter(named.values())).claim.items():
+        lines.append(f"  {text}")
+        for name, table in named.items():
+            row = table.loc[claim]
+            lines.append(f"      {name:<{width}}  {row.verdict:<{longest}}  {_with_interval(row)}")
+    return "\n".join(lines)
 
 
 def counts(table: pd.DataFrame) -> str:
@@ -66,7 +71,7 @@ def as_markdown(table: pd.DataFrame, root: str = "") -> str:
     return markdown_table(["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured"], rows)
 
 
-def _with_interval(row: object) -> str:
+def _with_interval(row: pd.Series) -> str:
     """Return a row's number with its interval, which may break between the two only; a dash for none."""
     if not row.here:
         return "–"
