@@ -280,8 +280,9 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 # Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
 # The number of zeros, their pattern and the calibration tokens are equal. The margin of a
 # difference, the smallest that matters, is half of 9.18 % of what its second recipe costs at the
-# same place. The data of each figure has more rows: what fewer tokens are worth to Wanda
-# (`wanda-unmatched`), and extreme controls.
+# same place. Recipes with sinks left out see noised text with dense propagation, as does what they
+# are compared with, where that is not Wanda. SparseGPT is compared with Wanda on as many tokens. The
+# data of each figure has more rows: what fewer tokens are worth to Wanda, and extreme controls.
 
 # %%
 from IPython.display import display
@@ -466,7 +467,7 @@ run.find(found)
 twins = {}
 for place in pruning_findings.places(of_ar):
     for finding, estimate in differences(of_ar, place, TWIN_COMPARISONS).items():
-        twins[f"AR, {place[1]:.0%}: {TWIN_COMPARISONS[finding].group}"] = estimate
+        twins[f"AR, {place[1]:.0%}: {TWIN_COMPARISONS[finding].label}"] = estimate
 says = title(run, "differences_ar", "The pruned AR model with and without its sinks")
 axis = "difference in negative log-likelihood (nats per token)"
 drawn = forests.plot_forest(twins, axis, title=says)

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import yaml
 
-from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNMATCHED, UNSTRUCTURED
+from sinkprune_companion import DATA
+from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED
 from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
 from sinkprune_companion.experiments.variant_pairs import compare, on_common_draws
 from sinkprune_companion.ledger.margins import with_share_of_damage
@@ -29,50 +31,24 @@ class Compared(NamedTuple):
 
     variant: str
     other: str  # what the first is compared with, and whose damage sets the margin
+    label: str  # what figures and tables call it
     group: str  # why
 
-    @property
-    def label(self) -> str:
-        """What figures and tables call it."""
-        return f"{self.variant} − {self.other}"
+
+def _compared(kind: str) -> dict[str, Compared]:
+    """Return the comparisons of one kind in `data/comparisons.yml`, by their findings."""
+    by_group = yaml.safe_load((DATA / "comparisons.yml").read_text(encoding="utf-8"))[kind]
+    return {
+        finding: Compared(*compared, group)
+        for group, by_finding in by_group.items()
+        for finding, compared in by_finding.items()
+    }
 
 
-OFFICIAL = "the official comparison"
-SWITCHES = "one switch at a time"
-HARD = "noised text, dense propagation, sinks left out"
-COMPARISONS = {
-    "paper_minus_wanda": Compared("paper", "wanda", OFFICIAL),
-    "paper_no_sinks_minus_wanda": Compared("paper-no-sinks", "wanda", OFFICIAL),
-    "all_sinks_minus_wanda": Compared("all-sinks", "wanda", HARD),
-    "unstable_minus_wanda": Compared("unstable", "wanda", HARD),
-    "paper_sparsegpt_minus_sparsegpt": Compared("paper-sparsegpt", "sparsegpt", OFFICIAL),
-    "structured_sink_minus_structured": Compared("structured-sink", "structured", OFFICIAL),
-    "paper_minus_wanda_unmatched": Compared("paper", UNMATCHED, "fewer tokens for Wanda"),
-    "wanda_minus_wanda_unmatched": Compared("wanda", UNMATCHED, "fewer tokens for Wanda"),
-    "sparsegpt_minus_wanda": Compared("sparsegpt", UNMATCHED, "baselines, on as many tokens"),
-    "flap_minus_structured": Compared("flap", "structured", "baselines, on as many tokens"),
-    "dwanda_minus_wanda": Compared("dwanda", "wanda", SWITCHES),
-    "dense_minus_sequential": Compared("noised-dense", "dwanda", SWITCHES),
-    "paper_minus_paper_no_sinks": Compared("paper", "paper-no-sinks", SWITCHES),
-    "all_sinks_minus_none": Compared("all-sinks", "noised-dense", SWITCHES),
-    "unstable_minus_none": Compared("unstable", "noised-dense", SWITCHES),
-    "stable_minus_none": Compared("stable", "noised-dense", SWITCHES),
-    "unstable_minus_sparsegpt": Compared("sparsegpt-unstable", "sparsegpt", SWITCHES),
-    "structured_sink_minus_no_sinks": Compared("structured-sink", "structured-no-sinks", SWITCHES),
-    "only_sinks_minus_none": Compared("only-sinks", "noised-dense", "controls"),
-    "all_sinks_minus_random": Compared("all-sinks", "random", "controls"),
-    "random_minus_none": Compared("random", "noised-dense", "controls"),
-}
-TWIN_COMPARISONS = {
-    "ar_all_minus_none": Compared("wanda, all", "wanda, none", "all sinks left out"),
-    "ar_random_minus_none": Compared("wanda, random", "wanda, none", "as many random tokens left out"),
-}
+COMPARISONS = _compared("losses")
+TWIN_COMPARISONS = _compared("twin")
+ACCURACY = COMPARISONS | _compared("answers")
 MARGINS = ("paper_minus_wanda", "paper_sparsegpt_minus_sparsegpt", "unstable_minus_none")  # of answers
-ACCURACY = COMPARISONS | {
-    "noised_dense_minus_wanda": Compared("noised-dense", "wanda", SWITCHES),
-    "wanda_minus_dense": Compared("wanda", "dense", "what pruning costs"),
-    "sparsegpt_minus_dense": Compared("sparsegpt", "dense", "what pruning costs"),
-}
 
 
 def at(place: Place, variant: str) -> dict[str, object]:
@@ -148,7 +124,7 @@ def differences(
     What was not measured is left out.
     """
     estimates = {}
-    for name, (variant, other, _) in comparisons.items():
+    for name, (variant, other, *_) in comparisons.items():
         estimate = compare(scores, at(place, variant), at(place, other))
         if estimate is not None:
             estimates[name] = with_share_of_damage(estimate, damage(scores, place, other))
@@ -179,7 +155,7 @@ def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dic
     findings = {}
     for sparsity in sparsities:
         for benchmark, part in by_pair.groupby("benchmark", sort=False):
-            for name, (variant, other, _) in ACCURACY.items():
+            for name, (variant, other, *_) in ACCURACY.items():
                 place = (UNSTRUCTURED, sparsity)
                 values = on_common_draws(part, *(at(place, side) for side in (variant, other, "dense")))
                 if values is None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 import pandas as pd
+import yaml
 
+from sinkprune_companion import DATA
 from sinkprune_companion.harness import suite
 from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
@@ -39,39 +41,13 @@ class Benchmark:
     settings: dict[str, object] = field(default_factory=dict)  # arguments of `HarnessModel`
 
 
-LLADA_BENCHMARKS = (
-    Benchmark("mmlu", 5, {"protocol": "llada", "mc_num": 1}),
-    Benchmark("arc_challenge", 0, {"protocol": "llada", "guidance": 0.5}),
-    Benchmark("piqa", 0, {"protocol": "llada", "guidance": 0.5}),
-    Benchmark("winogrande", 5, {"protocol": "llada"}),
-    Benchmark("gsm8k", 5, {"sampler": "llada", "gen_length": 1024}),
-    Benchmark("hellaswag", 0, {"protocol": "llada", "guidance": 0.5}),
-    Benchmark("gpqa_main_n_shot", 5, {"protocol": "llada", "guidance": 0.5}),
-    Benchmark("race", 0, {"protocol": "llada", "guidance": 0.5}),
-)
-DREAM_SETTINGS = {"add_bos_token": True, "max_length": 2048, "truncation": True}  # for every task
-DREAM_SCORING = {**DREAM_SETTINGS, "protocol": "dream"}
-DREAM_WRITING = {**DREAM_SETTINGS, "sampler": "dream", "gen_length": 256}
-DREAM_BENCHMARKS = (
-    Benchmark("mmlu", 5, DREAM_SCORING),
-    Benchmark("arc_challenge", 0, DREAM_SCORING),
-    Benchmark("piqa", 0, DREAM_SCORING),
-    Benchmark("winogrande", 5, DREAM_SCORING),
-    Benchmark("gsm8k_cot", 8, DREAM_WRITING),
-    Benchmark("hellaswag", 0, DREAM_SCORING),
-    Benchmark("gpqa_main_n_shot", 5, DREAM_SCORING),
-    Benchmark("race", 0, DREAM_SCORING),
-)
-
-# The eight benchmarks of the sink-aware pruning paper (arXiv 2602.17664) by model family: `llada` from
-# eval_llada.sh of ML-GSAI/LLaDA (which lacks RACE: taken as the other questions without shots), `dream` from
-# eval/ of DreamLM/Dream, `autoregressive` with LLaDA's shots. One-token answers, as MMLU's, are exact under
-# every protocol.
+TABLE = yaml.safe_load((DATA / "benchmarks.yml").read_text(encoding="utf-8"))
 PAPER: dict[str, tuple[Benchmark, ...]] = {
-    "llada": LLADA_BENCHMARKS,
-    "dream": DREAM_BENCHMARKS,
-    "autoregressive": tuple(replace(benchmark, settings={}) for benchmark in LLADA_BENCHMARKS),
+    family: tuple(Benchmark(task, **settings) for task, settings in benchmarks.items())
+    for family, benchmarks in TABLE["families"].items()
 }
+"""The paper's eight benchmarks by model family."""
+PAPER["autoregressive"] = tuple(replace(benchmark, settings={}) for benchmark in PAPER["llada"])
 
 
 def named(family: str) -> dict[str, Benchmark]:

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from sinkprune_companion.experiments.compute import MEMORY, SPEED
-from sinkprune_companion.harness.benchmarks import PAPER, named
+from sinkprune_companion.harness.benchmarks import PAPER, TABLE, named
 from sinkprune_companion.ledger.margins import published_numbers
 from sinkprune_core.calibration.dense_statistics import WAITING_SHARE
 from sinkprune_core.calibration.text import Calibration
@@ -35,21 +35,10 @@ class Requests:
 
     documents: int  # of the test split
     choices: int  # requests per document
-    tokens: int  # per request with its examples: our guess, good to a factor of two
+    tokens: int  # per request with its examples
 
 
-REQUESTS = {
-    "mmlu": Requests(14042, 4, 700),
-    "arc_challenge": Requests(1172, 4, 40),
-    "arc_easy": Requests(2376, 4, 40),
-    "piqa": Requests(1838, 2, 40),
-    "winogrande": Requests(1267, 2, 180),
-    "gsm8k": Requests(1319, 1, 900),
-    "gsm8k_cot": Requests(1319, 1, 1000),
-    "hellaswag": Requests(10042, 4, 110),
-    "gpqa_main_n_shot": Requests(448, 4, 1200),
-    "race": Requests(1045, 4, 450),
-}
+REQUESTS = {task: Requests(**sizes) for task, sizes in TABLE["requests"].items()}
 
 
 @dataclass(frozen=True)
