@@ -155,7 +155,7 @@ assert torch.equal(sinks_ST, sink_sets(mass_ST, visible_ST))
 
 share = float((mass_ST * sinks_ST).sum() / mass_ST.sum())
 says = f"In a pass {sinks_ST.float().mean():.0%} of the tokens, its sinks, draw {share:.0%} "
-says += f"of all attention; over all passes {int(sinks_ST.any(0).sum())} positions are a sink once"
+says += f"of all attention; {int(sinks_ST.any(0).sum())} positions are a sink in some pass"
 panel = {
     "title": dlm.name,
     "rows": "pass (fewer masks downwards)",
@@ -226,7 +226,7 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 #
 # **Read them.** The dense model and what Wanda, `paper` and SparseGPT make of it continue the same
 # prompt, sampled at temperature 1 with the same random numbers. The numbers at the end are of
-# magnitude, Wanda and `unstable`, on more calibration text.
+# magnitude, Wanda and `unstable`, each calibrated on text of its own size (`calibration`).
 
 # %%
 from sinkprune_companion.experiments.variants import SharedStatistics

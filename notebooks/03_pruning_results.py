@@ -280,9 +280,9 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 # Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
 # The number of zeros, their pattern and the calibration tokens are equal. The margin of a
 # difference, the smallest that matters, is half of 9.18 % of what its second recipe costs at the
-# same place. Recipes with sinks left out see noised text with dense propagation, as does what they
-# are compared with, where that is not Wanda. SparseGPT is compared with Wanda on as many tokens. The
-# data of each figure has more rows: what fewer tokens are worth to Wanda, and extreme controls.
+# same place. Where sinks are left out of Wanda's scores it is on noised text with dense propagation,
+# as is what that is compared with, if not Wanda itself. SparseGPT's recipes see clean text, and are
+# compared with Wanda on as many tokens. The data of each figure has more rows: what fewer tokens are worth to Wanda, and extreme controls.
 
 # %%
 from IPython.display import display

@@ -161,7 +161,7 @@ shown.round(2)
 # CUDA GPU from Ampere on.
 #
 # The table has the time of one step of one sequence and its ratio to the dense model's, medians over
-# rounds in which the models take turns.
+# rounds.
 
 # %%
 import copy
@@ -189,8 +189,8 @@ latency = pd.DataFrame(
     {
         "ms per sequence and step": 1e3 * per_round.median() / batch,
         "time / dense": relative.median(),
-        "lowest": relative.min(),
-        "highest": relative.max(),
+        "lowest ratio": relative.min(),
+        "highest ratio": relative.max(),
     }
 )
 latency["effective FLOPs / dense"] = totals.effective_flops / totals.effective_flops["dense"]

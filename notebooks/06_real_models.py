@@ -35,7 +35,7 @@
 
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
-model: str = "GSAI-ML/LLaDA-8B-Base"  # of docs/models.md, with @revision if wanted, or a folder
+model: str = "GSAI-ML/LLaDA-8B-Base"  # of docs/models.md, or a folder
 twin: str | None = None  # an AR model to trace beside it; null: the one in the table of models
 real: bool = False  # true: the published weights, downloaded; false: tiny random ones
 preset: str = "sparsegpt"  # a recipe of docs/pruning.md
@@ -133,7 +133,7 @@ else:
 #
 # **What would falsify it.** A paired difference on one of the benchmarks whose whole interval lies
 # on the other side. The tables of that README have no intervals; what the sink-aware recipe gains in
-# them stands beneath each, and on GSM8K it loses. The first prunes single weights, and its `average`
+# them stands beneath each; in some it loses. The first prunes single weights, and its `average`
 # is over eight benchmarks, of which two are not printed; the second prunes whole heads and channels,
 # and does not name its baseline. [docs/results.md](../docs/results.md) has the commands for every
 # row.
@@ -161,7 +161,8 @@ for unit, of_unit in table.groupby("unit", sort=False):
 #
 # Weights of the formats in docs/models.md are renamed to those of a native transformers class; no
 # remote code runs. The first table says what the published weights would take, and what this machine
-# lacks for that; the second what was loaded, with the AR model beside it.
+# lacks for loading them (`--dry-run` above plans the pruning); the second what was loaded, with the
+# AR model beside it.
 
 # %%
 import torch
@@ -198,7 +199,7 @@ for name, lm in models.items():
     loaded[name] = {"loaded": lm.name, "class": type(lm.model).__name__, "kind": lm.kind}
     loaded[name] |= {"mask token": lm.mask_token_id, "logits shifted": lm.logits_shifted}
     loaded[name]["parameters"] = lm.model.num_parameters()
-pd.DataFrame.from_dict(loaded, orient="index").astype(object).fillna("–")
+pd.DataFrame.from_dict(loaded, orient="index", dtype=object).fillna("–")
 
 # %% [markdown]
 # **Sinks.** Both models write from the same kind of prompt, each in its own vocabulary; attention is

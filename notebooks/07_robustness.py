@@ -170,7 +170,7 @@ def measure(setting: Setting, seed: int) -> list[pd.DataFrame]:
 # difference that matters, is half of 9.18 % of what the second recipe costs in that setting; 9.18 %
 # is what the paper's method takes back of what Wanda costs LLaDA-8B. Five draws or more give a
 # verdict: *hurts* and *helps* need an interval without zero and p below 0.05 after correction for
-# the rows of a figure.
+# the rows of a section.
 
 # %%
 from sinkprune_companion.experiments import pruning_findings

@@ -25,7 +25,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 8 core-minutes, estimated | 2 GB |
-# | evidence | 6 core-hours without AVX-512, and 100 core-minutes with AMX | 2 GB a job |
+# | evidence | 8 core-hours without AVX-512, and 130 core-minutes with AMX | 2 GB a job |
 #
 # Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
 # recipes of a draw see as many calibration tokens as whole sequences allow; the table below has
@@ -48,7 +48,7 @@ factorial_sinks: bool = False  # whether all sinks are left out there, too
 places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns N:M
 searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of the search
 at_75: list[str] = []  # more recipes of the search, at 75 % alone
-other_model: str | None = None  # one more diffusion model, to try recipes at 75 % on
+other_model: str | None = None  # one more diffusion model, or folder of an adapter, for 75 %
 other: list[str] = []  # these recipes of the search
 large: list[str] = []  # recipes of the search at 75 % once more, on more text
 large_calibration: int = 8  # calibration sequences of these
@@ -141,11 +141,15 @@ entries["large"] = [each for each in candidates if each.name in large]
 
 # %%
 import pandas as pd
+from sinkprune_companion.experiments.stable_sinks import diffusion_model
 
 losses = []
-loaded = {"other": (other_model, dtype), "large": (model, large_dtype)}  # the others have `dlm`
 for part in [part for part in recipe_search.PARTS if part in parts and entries[part]]:
-    lm = load(*loaded[part], run.device) if part in loaded else dlm
+    lm = dlm
+    if part == "other":
+        lm = diffusion_model(other_model, dtype, run.device)
+    elif part == "large":
+        lm = load(model, large_dtype, run.device)
     fingerprint = lm.fingerprint()
     for seed in range(first_seed, first_seed + seeds):
         variants = recipe_search.variants_on(run, lm, fingerprint, entries[part], length, seed)
@@ -188,7 +192,8 @@ from sinkprune_companion.experiments.ngram_levels import ngram_levels
 levels = ngram_levels(dlm.tokenizer, texts)
 READ = ["dense", "wanda", "paper", "sparsegpt, clean", "sparsegpt, noised, owl"]
 beside_bigram = {}  # (draws, sequences) by finding
-for variant, cells in losses[losses.place.isin(["dense", "75 %"])].groupby("variant", sort=False):
+at_75_percent = losses[losses.place.isin(["dense", "75 %"]) & (losses.part != "other")]
+for variant, cells in at_75_percent.groupby("variant", sort=False):
     if variant in READ:
         of_part = cells[cells.part == cells.part.iloc[0]]  # several parts may have it
         name = f"minus_bigram_{variant.replace(', ', '_')}"
@@ -349,7 +354,7 @@ if shares:
 # %%
 SIX = {"wanda": "wanda", "paper": "paper", GRID: "noised-dense", "sparsegpt, clean": "sparsegpt"}
 SIX |= {NOISED: "sparsegpt-noised", f"{NOISED}, owl": "sparsegpt-noised, OWL"}  # by their presets
-by_sparsity = costs[(costs.part != "large") & costs.place.str.endswith("%")]
+by_sparsity = costs[~costs.part.isin(["other", "large"]) & costs.place.str.endswith("%")]
 lines = by_sparsity[by_sparsity.recipe.isin(SIX)].replace({"recipe": SIX})
 if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))

@@ -25,7 +25,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 2 core-minutes, estimated | 2 GB |
-# | evidence | about 65 core-minutes with AMX | 2 GB a job |
+# | evidence | about 110 core-minutes with AMX | 2 GB a job |
 #
 # Every measurement is made on several trainings of each kind. Intervals cover how trainings differ,
 # and prompts or sequences.
@@ -190,8 +190,8 @@ by_the_sum.groupby(["state", "kind"])[METRICS].mean().round(3)
 #
 # The strongest keys, or as many random ones, hidden in the middle third of the layers, as in
 # [notebook 02](02_hiding_sinks.ipynb): what that costs in nats per token, which share of the
-# attention of these layers the strongest hidden key had before, and which the strongest key that is
-# left gets then. Where the two are as large for the strongest keys, another one has taken over.
+# attention of these layers the hidden keys had together, and which the strongest key that is left
+# gets then. Where that is as much as one sink had, another key has taken over.
 
 # %%
 from sinkprune_companion.experiments.hiding_scores import hiding_scores
@@ -204,7 +204,7 @@ for (kind, seed), lm in models.items():
     parts.append(scored.assign(kind=kind, training=seed))
 without_keys = pd.concat(parts, ignore_index=True)
 some_hidden = without_keys[without_keys["count"] > 0]
-COLUMNS = {"excess": "cost", "attention": "hidden key had", "left": "strongest left gets"}
+COLUMNS = {"excess": "cost", "attention": "hidden keys had", "left": "strongest left gets"}
 shown = some_hidden.groupby(["kind", "keys"])[[*COLUMNS]].mean()
 shown.rename(columns=COLUMNS).round(3)
 
@@ -303,7 +303,7 @@ run.find(found)
 # %% [markdown]
 # ## The figure: where the sinks are
 #
-# Each training has its row. Left, how far the centroid of the sinks moves while a text is written.
+# Each training has its row, and each untrained pair. Left, how far the centroid of the sinks moves while a text is written.
 # Right, the share of their occurrences at positions that are a sink in at least 80 % of the steps.
 
 # %%

@@ -40,11 +40,11 @@ def print_claims(profile: str, kinds: tuple[str, ...] | None = ("claim",)) -> No
             f"no findings in runs/{profile}: run `sinkprune reproduce --profile {profile}` first"
         )
     ledger = [claim for claim in claims.ledger() if kinds is None or claim.kind in kinds]
-    named = {profile: claims.verdicts(claims.ledger(), findings)}
+    named = {f"profile {profile}": claims.verdicts(claims.ledger(), findings)}
     published = claims.findings(project_root() / "figures")
     if published:
         named["published"] = claims.verdicts(claims.ledger(), published)
-    print(f"\nClaims, by profile {profile} and as published (verdict, value with 95 % interval):\n")
+    print(f"\nClaims, {' and '.join(named)} (verdict, value with 95 % interval):\n")
     print(tables.as_text({name: table.loc[[one.id for one in ledger]] for name, table in named.items()}))
     print(
         f"\nWhere to look: README.md explains them; figures, their data and the whole table are in "

@@ -63,7 +63,7 @@ class EvaluateOptions(ModelOptions):
     family: str | None = option(
         None,
         "whose published settings (shots, draws, length of what is written) the paper's benchmarks take: "
-        "llada, dream or autoregressive (default: those of the harness, with --tasks paper llada's)",
+        "llada, dream or autoregressive (default: the harness's own; for --tasks paper by the kind of model)",
         TASKS,
         choices=FAMILIES,
     )

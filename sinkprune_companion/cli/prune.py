@@ -78,7 +78,7 @@ class PruneOptions(ModelOptions):
         RUNNING,
     )
     stream: bool = switch(
-        "read blocks from disk one at a time (default: only where the weights fill the memory)",
+        "read blocks from disk one at a time (default: where the weights take most of the free memory)",
         RUNNING,
     )
     dry_run: bool = switch("say what it takes, and stop", RUNNING)

@@ -71,7 +71,7 @@ def as_markdown(table: pd.DataFrame, root: str = "") -> str:
     return markdown_table(["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured"], rows)
 
 
-def _with_interval(row: pd.Series) -> str:
+def _with_interval(row: object) -> str:
     """Return a row's number with its interval, which may break between the two only; a dash for none."""
     if not row.here:
         return "–"

@@ -154,7 +154,6 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "at_75": _one_of(SEARCH, "NAMES"),
     "large": _one_of(SEARCH, "NAMES"),
     "other": _one_of(SEARCH, "NAMES"),
-    "other_model": _model_of("diffusion", "smol-dlm"),
     "large_dtype": choose_dtype,
     "structured_recipes": PRESETS,
     "tasks": _check_task,

@@ -13,6 +13,7 @@ from sinkprune_companion.pages.render import render_results
 from sinkprune_companion.pages.sources import PresumedVerdictError, Results, results_of
 from sinkprune_companion.run.records import Run
 
+UNFIT = "The written reading does not fit this run."
 PUBLISHED = ("full", "evidence")  # profiles whose results the written sentences speak of
 
 
@@ -30,13 +31,12 @@ def reading(run: Run) -> Markdown:
         try:
             parts.append(render_results(f"readings/{run.notebook}.md.j2", beside))
         except (PresumedVerdictError, UndefinedError) as error:
-            parts.append(f"The written reading does not fit this run. {error}.")
-    rows = claims_of_notebook(run.notebook, results)
-    if rows:
-        parts.append(rows)
-    if not parts:
+            parts.append(f"{UNFIT} {error}.")
+    is_read = parts and not parts[0].startswith(UNFIT)
+    parts.append(claims_of_notebook(run.notebook, results))
+    if not parts[-1] and not is_read:
         parts.append(numbers_of_notebook(run.notebook, results))
-    return Markdown("\n\n".join(parts))
+    return Markdown("\n\n".join(filter(None, parts)))
 
 
 def claims_of_notebook(notebook: str, results: Results) -> str:

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.slow
 
 EVERY = [*published.results(), *published.unprinted()]
 SHOWN_ABOVE = "GSAI-ML/LLaDA-8B-Base"
+SAID_ABOVE = "llada-structured-50"  # the table whose commands are those of another, at another sparsity
 FIRST = {row.model: row for row in reversed(published.unprinted()) if row.model != SHOWN_ABOVE}.values()
 SIZES = {"README.md": 9_000, "docs/results.md": 25_000}  # bytes
 
@@ -166,7 +167,7 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
     """
     page = (project_root() / "docs" / "results.md").read_text(encoding="utf-8")
     for command in result.commands():
-        is_shown = result not in published.unprinted() or result in FIRST
+        is_shown = result in FIRST if result in published.unprinted() else result.table != SAID_ABOVE
         assert (f"\n{command}\n" in page) == is_shown
         program, *arguments = shlex.split(command)
         _, options = main.parse(arguments)
