@@ -138,7 +138,7 @@ def save_tiny_pair(folder: Path) -> dict[str, str | list[str]]:
         mask = MASK_TOKEN_ID if kind == "diffusion" else None
         LanguageModel(model, tokenizer, f"tiny-{name}", kind, mask, logits_shifted=True).save(folder / name)
     named = {name: str(folder / name) for name in folders}
-    return {**named, "models": [named["model"]]}
+    return {**named, "models": [named["model"]], "other_model": named["model"]}
 
 
 def run_cells(name: str, folder: Path = NOTEBOOKS, /, **given: object) -> dict[str, object]:

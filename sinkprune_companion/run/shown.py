@@ -32,7 +32,7 @@ def reading(run: Run) -> Markdown:
             parts.append(render_results(f"readings/{run.notebook}.md.j2", beside))
         except (PresumedVerdictError, UndefinedError) as error:
             parts.append(f"{UNFIT} {error}.")
-    is_read = parts and not parts[0].startswith(UNFIT)
+    is_read = bool(parts) and not parts[0].startswith(UNFIT)
     parts.append(claims_of_notebook(run.notebook, results))
     if not parts[-1] and not is_read:
         parts.append(numbers_of_notebook(run.notebook, results))

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import yaml
 
-from sinkprune_companion.ledger import claims
+from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.ledger.claims import Claim
 from sinkprune_companion.ledger.verdict_rule import CONTRADICTED, NO_DIFFERENCE, REPRODUCED, UNDECIDED, holm
 from sinkprune_core.evaluation.intervals import Estimate
@@ -161,6 +161,21 @@ def test_a_broken_finding_is_a_sentence(tmp_path, content):
 
 
 # the ledger itself
+
+
+def test_claims_of_two_runs_are_printed_one_beneath_the_other():
+    estimate = Estimate(41.0, 15.0, 67.0, 60, "", margin=1.0)
+    ledger = claims.ledger()
+    found = claims.verdicts(ledger, {"01_sink_variance/temporal_variance_difference": estimate})
+    lines = tables.as_text({"profile quick": claims.verdicts(ledger, {}), "published": found}).splitlines()
+    assert lines[0].strip() == ledger[0].says and len(lines) == 3 * len(ledger)
+    assert lines[1].split() == ["profile", "quick", "not", "run", "–"]
+    assert lines[2].replace("\N{NO-BREAK SPACE}", " ").split()[:4] == [
+        "published",
+        "reproduced",
+        "41.0",
+        "[15.0,",
+    ]
 
 
 def test_the_paper_has_thirteen_claims_with_few_controls_beneath():

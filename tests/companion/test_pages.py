@@ -111,6 +111,22 @@ def test_numbers_have_one_format_and_an_unknown_name_is_an_error(templates):
         render.render_results("page.md", results())
 
 
+def test_sentences_of_one_notebook_take_published_numbers_of_the_others_alone(tmp_path):
+    (tmp_path / "findings").mkdir()
+    known = sources.results_of(tmp_path, "08_stable_sinks").f
+    assert "07/paper_minus_wanda_published_16x128_one_noise" in known and "03/paper_minus_wanda" in known
+    assert not [name for name in known if name.startswith("08/")]
+    assert "03/paper_minus_wanda" not in sources.results_of(tmp_path).f
+
+
+def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
+    for profile in ("quick", shown.PUBLISHED[0]):  # the second has not what its written reading speaks of
+        run = Run("07_robustness", profile, {})
+        run.find({"a_number": Estimate(0.5, 0.4, 0.6, 9, "")})
+        assert "| `a_number` | 0.50 [0.40," in shown.reading(run).data
+
+
 def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
     published_estimates = claims.findings(project_root() / "figures")
