@@ -68,9 +68,9 @@ noise_levels: int = 4  # noise levels per calibration sequence; official recipes
 length: int = 64  # tokens per sequence
 seeds: int = 1  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
-other_draws: int = 1  # the same for controls, other sparsities and structured pruning
+other_draws: int = 1  # the same for controls and other sparsities
 sparsegpt_draws: int = 1  # the same for SparseGPT at `sparsegpt_sparsities`
-pattern_draws: int = 1  # the same for N:M
+pattern_draws: int = 1  # the same for N:M and structured pruning
 answer_draws: int = 1  # the same for two-choice items, and sparsities where only they are asked
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
@@ -171,7 +171,7 @@ plan += [(pair, "unstructured", share, sparsegpt_draws) for share in sparsegpt_s
 for pattern in patterns:
     zeros, group = n_and_m(pattern)
     plan.append((curve, pattern, zeros / group, pattern_draws))
-plan += [(units, "structured", ratio, other_draws) for ratio in ratios]
+plan += [(units, "structured", ratio, pattern_draws) for ratio in ratios]
 settings = {"noise_levels": noise_levels, "sink_std": sink_std}
 settings["stability_threshold"] = stability_threshold
 grid = {}  # what is planned twice counts as it was planned last
@@ -282,7 +282,8 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 # difference, the smallest that matters, is half of 9.18 % of what its second recipe costs at the
 # same place. Where sinks are left out of Wanda's scores it is on noised text with dense propagation,
 # as is what that is compared with, if not Wanda itself. SparseGPT's recipes see clean text, and are
-# compared with Wanda on as many tokens. The data of each figure has more rows: what fewer tokens are worth to Wanda, and extreme controls.
+# compared with Wanda on as many tokens. The data of each figure has more rows: what fewer tokens are
+# worth to Wanda, and extreme controls.
 
 # %%
 from IPython.display import display
