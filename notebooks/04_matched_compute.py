@@ -263,11 +263,8 @@ scores.groupby("variant", sort=False)[COUNTED].mean().round(3)
 
 # %%
 import numpy as np
-from IPython.display import display
 from sinkprune_companion.experiments.variant_pairs import compare, on_common_draws
-from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.ledger.margins import with_share_of_damage
-from sinkprune_companion.pages.titles import title
 from sinkprune_core.evaluation.intervals import crossed_interval
 
 
@@ -304,6 +301,14 @@ for other in baselines:
     name = f"unstable_minus_{other.replace('-', '_')}"
     found[name] = with_share_of_damage(difference, damage)
 run.find(found if sparsity == 0.5 else {})
+
+# %% [markdown]
+# The picture has every model at every number of steps:
+
+# %%
+from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.pages.titles import title
+
 rows = []
 measured = scores[scores.steps > 0][["variant", "steps"]].drop_duplicates()
 for variant, count in measured.itertuples(index=False):
@@ -332,6 +337,7 @@ figures.save_figure(run, drawn, "front", front, caption)
 # a share of what the other recipe costs.
 
 # %%
+from IPython.display import display
 from sinkprune_companion.figures.forests import forest_table
 
 FLOPS, TIME = "equal effective FLOPs", "equal measured time"

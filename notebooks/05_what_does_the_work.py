@@ -300,6 +300,11 @@ found["dense_loss"] = crossed_interval(pivot(losses[losses.variant == "dense"]))
 found["wanda_minus_dense"] = crossed_interval(pivot(scores[scores.variant == "base"]) - dense)
 missing = dict.fromkeys(finding for finding in costs if finding not in found)
 run.find(found | missing if sparsity == 0.5 else {})
+
+# %% [markdown]
+# The picture, a section for each family:
+
+# %%
 sections = {
     "from Wanda to the official recipe": on_path,
     f"factorial at {sparsity:.0%} sparsity": factors[sparsity],
