@@ -106,10 +106,10 @@ def _clean_outputs(outputs: list, count: int) -> list:
 def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
     """Write notebooks, figures, findings, records and the pages computed from them; return the files.
 
-    They are of `runs/<profile>`. With `notebooks`, only these are published anew; the claims are then those
-    of their findings and of the others' published ones, and published records stay. All of it is looked at
-    first and written into a folder beside; what is published is replaced at the end. What notebooks took
-    counts only where they measured all their records themselves.
+    They are of `runs/<profile>`. The claims are those of their findings and of published ones of other
+    profiles' notebooks. With `notebooks`, only these are published anew, beside the published findings and
+    records of the others. All of it is looked at first and written into a folder beside; what is published is
+    replaced at the end. What notebooks took counts only where they measured all their records themselves.
 
     Raises, with everything as it was, ValueError for a profile that is no name or has no file, and for a
     notebook, finding, figure or record that is not whole; FileNotFoundError for one that is missing; and
@@ -127,10 +127,9 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
         claims.findings(folder)
         check_figures(folder, chosen)
         records = check_records(folder, chosen)
-        others = []
+        published = (root / "figures" / "findings").glob("*.json")
+        others = [file for file in published if file.stem not in chosen]
         if notebooks:
-            published = (root / "figures" / "findings").glob("*.json")
-            others = [file for file in published if file.stem not in chosen]
             records = sorted({*records, *record_archive.published_files(profile)})
         with findings_beside(folder / "findings", others, scratch / "findings"):
             write_claims(profile)

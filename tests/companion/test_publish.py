@@ -118,9 +118,15 @@ def test_a_file_that_is_gone_or_damaged_is_named_and_nothing_is_published(root, 
         assert seen(root) == before, (name, done)
 
 
-def test_the_claims_are_those_of_the_findings(root):
-    """Also where the table of the run is an older one."""
+def test_the_claims_are_those_of_the_findings(root, monkeypatch):
+    """Of published ones of another profile's notebook, too; also where the run's table is an older one."""
+    published = root / "figures" / "findings" / "99_of_another_profile.json"
+    published.parent.mkdir()
+    shutil.copyfile(root / "runs" / PROFILE / "findings" / "00_one.json", published)
+    known = []
+    monkeypatch.setattr(publish.pages, "pages", lambda folder: known.extend((folder / "findings").iterdir()))
     publish.publish(PROFILE)
+    assert {file.stem for file in known} == {*NAMES, published.stem}
     right = seen(root)
     claims = root / "runs" / PROFILE / "figures" / "claims.csv"
     claims.write_text("old")
