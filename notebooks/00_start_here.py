@@ -222,11 +222,12 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # the levels, as the paper's abstract says; `paper`, the recipe of the official code, leaves out
 # all. Three baselines have the same sparsity: magnitude, Wanda and SparseGPT, which also updates
 # the weights that it keeps. The baselines read each sequence once, the other recipes at several
-# noise levels; so the baselines get as many more sequences, and all see as many tokens.
+# noise levels; so the baselines get as many more sequences, and all see as many tokens (`paper`, with
+# its ten levels, a quarter more).
 #
 # **Read them.** The dense model and what Wanda, `paper` and SparseGPT make of it continue the same
 # prompt, sampled at temperature 1 with the same random numbers. The numbers at the end are of
-# magnitude, Wanda and `unstable`, each calibrated on text of its own size (`calibration`).
+# magnitude, which needs no text, and of Wanda and `unstable` on more text (`calibration`).
 
 # %%
 from sinkprune_companion.experiments.variants import SharedStatistics

@@ -278,7 +278,8 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 # ## The finding: paired differences
 #
 # Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
-# The number of zeros, their pattern and the calibration tokens are equal. The margin of a
+# The number of zeros, their pattern and, but for rounding to whole sequences, the calibration tokens
+# are equal. The margin of a
 # difference, the smallest that matters, is half of 9.18 % of what its second recipe costs at the
 # same place. Where sinks are left out of Wanda's scores it is on noised text with dense propagation,
 # as is what that is compared with, if not Wanda itself. SparseGPT's recipes see clean text, and are

@@ -231,9 +231,10 @@ matched.set_index("steps")
 #
 # Noised recipes see `calibration` sequences, each at `noise_levels` noise levels; clean ones see
 # `calibration` × `noise_levels` sequences once, as many tokens. Recipes with the official levels
-# round down, as they have ten. Structured recipes are only compared with the dense model in fewer
-# steps. The table says which share of the weights each makes zero or removes, what it was calibrated
-# on, the share of these tokens that it leaves out, and how long it took.
+# have ten, so their sequences are rounded down, to at least one. Structured recipes are only
+# compared with the dense model in fewer steps. The table says which share of the weights each makes
+# zero or removes, what it was calibrated on, the share of these tokens that it leaves out, and how
+# long it took.
 
 # %%
 from sinkprune_companion.experiments.variants import Variant, draw_for

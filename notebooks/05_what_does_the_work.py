@@ -25,7 +25,8 @@
 # Time and memory, of profiles quick and hour: [docs/performance.md](../docs/performance.md).
 #
 # Every recipe is scored on the same held-out text, over several calibration draws. Within a draw all
-# are scored under the same noise, and each draw has its own; all are calibrated on as many tokens.
+# are scored under the same noise, and each draw has its own where `own_noise` is true; all are
+# calibrated on as many tokens.
 # Words are those of the [glossary](../docs/glossary.md), recipes those of
 # [docs/pruning.md](../docs/pruning.md).
 
@@ -125,7 +126,8 @@ for by_cell in factorial.values():
 # propagation, the official noise levels (0.1, 0.2 … 1, where every token is masked; an even grid of
 # as many parts has their midpoints), norms that are summed over levels, not their squares, and sink
 # weights last: soft ones, near 0 for a token far above the sink threshold. Every step sees as many
-# tokens. The steps add up to the whole.
+# tokens, but that sequences with ten levels are rounded down, to at least one. The steps add up to
+# the whole.
 #
 # **3. Which tokens.** With noised text and dense propagation: none left out, or each of `left_out`.
 #

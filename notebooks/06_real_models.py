@@ -76,9 +76,9 @@ run = start("06_real_models", globals())
 # of three benchmarks make a first evaluation of about an hour; each accuracy is then known to within
 # six or seven points, and the paper's differences are smaller. The paper's eight in full take days.
 #
-# Which preset? To test the paper's claim, `paper` beside `wanda`. On the small model here
-# SparseGPT is best ([notebook 03](03_pruning_results.ipynb)); on LLaDA-8B the paper's table below has
-# Wanda ahead of it.
+# Which preset? To test the paper's claim, `paper` (for Dream `paper-dream`) beside `wanda`. On the
+# small model here SparseGPT is best ([notebook 03](03_pruning_results.ipynb)); on LLaDA-8B the
+# paper's table below has Wanda ahead of it.
 
 # %%
 import pandas as pd
@@ -92,13 +92,14 @@ HOUR, ITEMS = ("piqa", "winogrande", "arc_challenge"), 200  # tasks, and items o
 commands = []
 if row is not None:
     plans = {}
-    for name in dict.fromkeys([preset, "wanda", "paper", "sparsegpt", "paper-sparsegpt"]):
+    official = "paper-dream" if row.family == "dream" else "paper"
+    for name in dict.fromkeys([preset, "wanda", official, "sparsegpt", "paper-sparsegpt"]):
         result = published.Result(model, name, sparsities[0], HOUR)
         cost = result.pruning()
         plans[name] = {"calibration tokens": f"{cost.tokens:,}", "passes": cost.passes}
         plans[name] |= {"TFLOP": round(cost.flops / 1e12), "memory (GB)": round(cost.memory / 1e9)}
         plans[name]["minutes, at least"] = round(60 * result.pruning_hours(), 1)
-        if name in (preset, "paper", "wanda"):
+        if name in (preset, official, "wanda"):
             commands += result.commands()
     hours = 0.0  # of the evaluation
     for task in HOUR:

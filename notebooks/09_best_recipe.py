@@ -25,7 +25,7 @@
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 8 core-minutes, estimated | 2 GB |
-# | evidence | 8 core-hours without AVX-512, and 130 core-minutes with AMX | 2 GB a job |
+# | evidence | 9 core-hours without AVX-512, and 100 core-minutes with AMX | 2 GB a job |
 #
 # Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
 # recipes of a draw see as many calibration tokens as whole sequences allow; the table below has
@@ -108,11 +108,18 @@ run = start("09_best_recipe", globals())
 
 # %%
 from sinkprune_companion.experiments import recipe_search
+from sinkprune_companion.experiments.stable_sinks import diffusion_model
 from sinkprune_companion.run.texts import held_out_texts
 from sinkprune_core.models.loading import load
 
 dlm = load(model, dtype, run.device)
 texts = held_out_texts(dlm.tokenizer, sequences, length)
+if "other" in parts and other:
+    if other_model is None:
+        raise ValueError(f"other={other} needs other_model, the model or adapter to prune so")
+    other_dlm = diffusion_model(other_model, dtype, run.device)
+    if other_dlm.tokenizer.get_vocab() != dlm.tokenizer.get_vocab():
+        raise ValueError(f"other_model={other_model!r} must have the tokens of model={model!r}")
 tokens = calibration * noise_levels  # in sequences
 entries = {part: [] for part in recipe_search.PARTS}
 for share in official_sparsities:
@@ -128,7 +135,7 @@ for place in places:
     names = [*searched, *at_75] if place == "75" else searched
     entries["search"] += [each for each in candidates if each.name in names]
 candidates = recipe_search.candidates("75", tokens, noise_levels)
-entries["other"] = [each for each in candidates if other_model and each.name in other]
+entries["other"] = [each for each in candidates if each.name in other]
 candidates = recipe_search.candidates("75", large_calibration * noise_levels, noise_levels)
 entries["large"] = [each for each in candidates if each.name in large]
 {part: len(of_part) for part, of_part in entries.items() if part in parts}
@@ -141,13 +148,12 @@ entries["large"] = [each for each in candidates if each.name in large]
 
 # %%
 import pandas as pd
-from sinkprune_companion.experiments.stable_sinks import diffusion_model
 
 losses = []
 for part in [part for part in recipe_search.PARTS if part in parts and entries[part]]:
     lm = dlm
     if part == "other":
-        lm = diffusion_model(other_model, dtype, run.device)
+        lm = other_dlm
     elif part == "large":
         lm = load(model, large_dtype, run.device)
     fingerprint = lm.fingerprint()
@@ -392,7 +398,8 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 #    noise enough for Wanda?
 
 # %% [markdown]
-# **What this does not show.** One small model and its likelihood. Five draws of 16,384 tokens: an
+# **What this does not show.** One small model, beside it an earlier state of the same training, and
+# their likelihood. Five draws of 16,384 tokens: an
 # eighth of what notebook 03 calibrates on, and of the part `large`. The official levels see 12
 # sequences at ten levels, the even grid 16 at eight. Settings of OWL and of SparseGPT are those of
 # their authors.

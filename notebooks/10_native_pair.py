@@ -303,8 +303,9 @@ run.find(found)
 # %% [markdown]
 # ## The figure: where the sinks are
 #
-# Each training has its row, and each untrained pair. Left, how far the centroid of the sinks moves while a text is written.
-# Right, the share of their occurrences at positions that are a sink in at least 80 % of the steps.
+# Each training has its row, and each untrained pair. Left, how far the centroid of the sinks moves
+# while a text is written. Right, the share of their occurrences at positions that are a sink in at
+# least 80 % of the steps.
 
 # %%
 from IPython.display import display

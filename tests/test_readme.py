@@ -1,4 +1,4 @@
-"""README keeps its word: its example runs, and its links and those of docs lead somewhere."""
+"""README keeps its word: its example runs, and every preset is explained."""
 
 import os
 import re
