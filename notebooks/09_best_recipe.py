@@ -397,8 +397,7 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 #    noise enough for Wanda?
 
 # %% [markdown]
-# **What this does not show.** One small model, beside it an earlier state of the same training, and
-# their likelihood. Five draws of 16,384 tokens: an
+# **What this does not show.** One small model and its likelihood. Five draws of 16,384 tokens: an
 # eighth of what notebook 03 calibrates on, and of the part `large`. The official levels see 12
 # sequences at ten levels, the even grid 16 at eight. Settings of OWL and of SparseGPT are those of
 # their authors.
