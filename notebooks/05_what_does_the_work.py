@@ -402,8 +402,8 @@ display(Folded(listed(found, margin=margins_of)), Folded(numbers, f"{len(table)}
 #    the effect follow?
 # 2. Set `reach_layers` to `[0, 14, 29]`. Do early layers depend on few tokens more than late ones?
 #
-# **What this does not show.** One small model, on another training of which leaving all sinks out
-# cost more ([notebook 07](07_robustness.ipynb)); Wanda scores, zeros per row, likelihood only. States
+# **What this does not show.** One small model, of three that were asked
+# ([notebook 08](08_stable_sinks.ipynb)); Wanda scores, zeros per row, likelihood only. States
 # of real denoising runs (`rollout`) differ from noised text in more than their sinks: the model
 # wrote three quarters of them itself. Three calibration draws leave intervals few degrees of
 # freedom: they are wide, and no verdict rests on them. The official noise levels differ from the even

@@ -18,20 +18,21 @@
 # # 08 · Do stable sinks matter?
 #
 # **Question.** Wanda scores a weight by its size times the norm of its input over calibration
-# tokens. On one of two other trainings leaving all sinks out of these norms cost more than matters,
-# in two calibration draws, and leaving out the unstable ones did not
+# tokens. On seed-1, one of two other trainings, leaving all sinks out of these norms cost more than
+# matters, in two calibration draws, and leaving out the unstable ones did not
 # ([notebook 07](07_robustness.ipynb)). So the cost should sit in the stable sinks, a few tokens in a
 # thousand. Does it? And through which weights? Asked of `smol-dlm`, the adapter that this project
-# publishes, and of `smol-dlm-8M`, the adapter after 8 million training tokens that all trainings
-# went on from. By the way: which of the sinks that the official code leaves out are stable, and does
-# the AR twin need its sinks in these norms?
+# publishes; of `smol-dlm-8M`, the adapter after 8 million training tokens that all trainings went
+# on from; and of seed-1, whose weights had not been kept, trained again by its command. By the way:
+# which of the sinks that the official code leaves out are stable, and does the AR twin need its
+# sinks in these norms?
 #
 # | profile | time | peak memory |
 # |---|---|---|
 # | the defaults | 10 core-minutes, estimated | 2 GB |
-# | evidence | 130 core-minutes without AVX-512 | 2 GB a job |
+# | evidence | 180 core-minutes without AVX-512 | 4 GB a job |
 #
-# Everything is measured on two adapters of one base, over several calibration draws.
+# Everything is measured on adapters of one base, over several calibration draws.
 # Each draw has noise of its own, under which all variants of the draw are scored.
 
 # %% [markdown]
@@ -406,5 +407,6 @@ Folded(listed(found, margin=[estimate.margin for estimate in found.values()]))
 # **What this does not show.** Wanda's scores, with zeros per row. The largest activations are those
 # of the first calibration sequences, which in a small draw are the model's own samples. Lost
 # weights come back one by one in an order that looks at each alone; another order could bring more
-# back with fewer. Both models share one base, and so the massive activations that it brought along.
-# The weights of the two other trainings were not kept, so nothing here says why it cost more there.
+# back with fewer. The models share one base, and so the massive activations that it brought along.
+# Seed-1 made again, on another processor, is not the same model to the bit; seed-2 was not made
+# again. Whether two draws had misled or the first seed-1 was another model cannot be told any more.
