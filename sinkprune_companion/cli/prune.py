@@ -17,8 +17,8 @@ from sinkprune_core.spelling import suggestion
 if TYPE_CHECKING:
     from sinkprune_core.pruning.recipe import Recipe
 
-SEQUENCES = 128  # of calibration text that is seen clean
-# Where each is seen at all noise levels: they choose nearly the zeros that 128 sequences choose.
+SEQUENCES = 128  # of calibration text that is seen clean, or at two noise levels
+# Where each is seen at more of them: they choose nearly the zeros that 128 sequences choose.
 NOISED_SEQUENCES = 32
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
 HOW = "how to prune"
@@ -123,7 +123,8 @@ def run(options: PruneOptions) -> int:
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
     sees_clean_text = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
     if options.sequences is None:
-        options = replace(options, sequences=SEQUENCES if sees_clean_text else NOISED_SEQUENCES)
+        many = sees_clean_text or recipe.noise_levels <= 2
+        options = replace(options, sequences=SEQUENCES if many else NOISED_SEQUENCES)
     with places_held(options, recipe):
         return prune_and_save(options, recipe)
 

@@ -191,14 +191,15 @@ class Recipe:
 
 
 def preset(name: str, **changes: object) -> Recipe:
-    """Return a preset, with fields changed; raises ValueError for an unknown name."""
+    """Return a preset, with fields changed; raises ValueError for an unknown name.
+
+    What a preset has from a sparsity on was measured for single weights: a pattern N:M goes without it.
+    """
     if name not in PRESETS:
         raise ValueError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
     recipe = Recipe(**{**PRESETS[name], **changes})
     for sparsity, fields in FROM[name].items():
-        if recipe.sparsity >= sparsity:
-            if n_and_m(recipe.pattern):  # which has one sparsity in all layers
-                fields = {field: value for field, value in fields.items() if field != "allocation"}
+        if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
             recipe = Recipe(**{**PRESETS[name], **fields, **changes})
     return recipe
 

@@ -50,12 +50,15 @@ def test_every_preset_is_a_recipe_with_a_name_of_its_own():
 
 
 def test_what_is_recommended_depends_on_the_sparsity():
-    for sparsity, name in ((0.5, "sparsegpt"), (0.69, "sparsegpt"), (0.7, "sparsegpt-noised")):
-        assert preset("recommended", sparsity=sparsity) == preset(name, sparsity=sparsity)
-    with_owl = preset("sparsegpt-noised", sparsity=0.75, allocation="owl")
-    assert preset("recommended", sparsity=0.75) == with_owl
+    half = {"noise": "half-clean", "noise_levels": 2}
+    for sparsity, name, fields in (
+        (0.49, "sparsegpt", {}),
+        (0.5, "sparsegpt-noised", half),
+        (0.75, "sparsegpt-noised", half | {"allocation": "owl"}),
+    ):
+        assert preset("recommended", sparsity=sparsity) == preset(name, sparsity=sparsity, **fields)
     assert preset("recommended", sparsity=0.9, inputs="clean").inputs == "clean"
-    assert preset("recommended", sparsity=0.75, pattern="3:4").allocation == "uniform"
+    assert preset("recommended", pattern="2:4") == preset("sparsegpt", pattern="2:4")
 
 
 # what does not fit a model or its text
