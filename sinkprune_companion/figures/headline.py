@@ -30,13 +30,14 @@ LOSSES = {  # a comparison's findings at each sparsity
         "all sinks left out − none": "03/all_sinks_minus_none",
         "SparseGPT with sink weights − without": "03/paper_sparsegpt_minus_sparsegpt",
         "SparseGPT − Wanda": "03/sparsegpt_minus_wanda",
+        "SparseGPT, half-noised text − clean": "09/sparsegpt_half_minus_sparsegpt_clean_50",
     },
     "75 % of the weights zero": {
         "official recipe − Wanda": "09/paper_minus_wanda_75",
         "noised, dense propagation − Wanda": "09/noised_dense_minus_wanda_75",
         "official noise levels − even ones": "09/official_levels_minus_grid_75",
         "official sink weights − none": "09/paper_minus_paper_no_sinks_75",
-        "SparseGPT on noised text − clean": "09/sparsegpt_noised_minus_sparsegpt_clean_75",
+        "SparseGPT, half-noised text − clean": "09/sparsegpt_half_minus_sparsegpt_clean_75",
     },
 }
 MASKS = {
@@ -52,7 +53,11 @@ SINKS = (
     "03/paper_sparsegpt_minus_sparsegpt",
     "09/paper_minus_paper_no_sinks_75",
 )
-NOISED_TEXT = ("09/noised_dense_minus_wanda_75", "09/sparsegpt_noised_minus_sparsegpt_clean_75")
+NOISED_TEXT = (
+    "09/noised_dense_minus_wanda_75",
+    "09/sparsegpt_half_minus_sparsegpt_clean_50",
+    "09/sparsegpt_half_minus_sparsegpt_clean_75",
+)
 COLUMNS = ("section", "comparison", "finding", "value", "low", "high", "draws", "margin", "damage", "verdict")
 
 
@@ -85,7 +90,7 @@ def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
     if is_narrow:
         figure, axes = canvas(2, 1, (4.3, 5.4), height_ratios=(3, 1))
     else:
-        figure, axes = canvas(1, 2, (9.6, 3.5), width_ratios=(3, 2))
+        figure, axes = canvas(1, 2, (9.6, 3.7), width_ratios=(3, 2))
     losses, masks = axes.flat
     _draw_losses(losses, frame[~is_mask])
     _draw_masks(masks, frame[is_mask])
@@ -121,7 +126,7 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
 def _conclusion(verdicts: pd.Series) -> str:
     """Return what the differences say, as long as they say it."""
     if (verdicts[[*SINKS]] == NO_DIFFERENCE).all() and (verdicts[[*NOISED_TEXT]] == HELPS).all():
-        return "Sinks left out: nothing that matters;\nnoised text helps at 75 %"
+        return "Sinks left out: nothing that matters;\nnoised calibration text helps"
     return "Loss, first − second"
 
 

@@ -28,7 +28,8 @@ def line(folder: Path, since: float, total: int) -> str:
         elif is_of_now:  # others were killed
             states = [cell["metadata"].get("papermill", {}).get("status") for cell in notebook["cells"]]
             name = f"{file.stem} {label}".rstrip()
-            running.append(f"{name} cell {states.count('completed') + 1} of {len(states)}")
+            cell = min(states.count("completed") + 1, len(states))
+            running.append(f"{name} cell {cell} of {len(states)}")
     parts = [f"{finished} of {total} jobs finished", *running]
     if finished_now:
         minutes = (time.time() - since) / 60 * (total - finished) / finished_now
