@@ -236,6 +236,9 @@ def forest(factor: str, plain: str):
 # %%
 forest("pair", "The same differences on other trainings, 50 % sparsity")
 
+# %% [markdown]
+# Draw by draw:
+
 # %%
 from sinkprune_companion.experiments.variant_pairs import pivot
 

@@ -230,9 +230,10 @@ for name, share in damage:
     parts.append(judge(effects, found["stable_minus_none" + endings[name, share]].margin, section))
 drawn_rows = pd.concat(parts, ignore_index=True)
 title = titles.title(run, "left_out", "What leaving tokens out of the statistics costs")
+shown = drawn_rows[drawn_rows.comparison != "random − none"]  # that one is in the data alone
 figures.save_figure(
     run,
-    forests.plot_effects(drawn_rows, "difference in NELBO (nats per token)", title),
+    forests.plot_effects(shown, "difference in NELBO (nats per token)", title),
     "left_out",
     drawn_rows,
     f"{title}: NELBO beside the same recipe with nothing left out, with 95 % intervals.",
