@@ -70,7 +70,8 @@ seeds: int = 1  # calibration draws
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 other_draws: int = 1  # the same for controls and other sparsities
 sparsegpt_draws: int = 1  # the same for SparseGPT at `sparsegpt_sparsities`
-pattern_draws: int = 1  # the same for N:M and structured pruning
+pattern_draws: int = 1  # the same for Wanda and the official method with N:M zeros
+unit_draws: int = 1  # the same for other recipes with N:M zeros, and for structured pruning
 answer_draws: int = 1  # the same for two-choice items, and sparsities where only they are asked
 sink_std: float = 2.0  # a sink gets more than mean + this many standard deviations
 stability_threshold: float = 0.8  # a position that is a sink in this share of levels is stable
@@ -170,8 +171,9 @@ for share in answer_sparsities:
 plan += [(pair, "unstructured", share, sparsegpt_draws) for share in sparsegpt_sparsities]
 for pattern in patterns:
     zeros, group = n_and_m(pattern)
-    plan.append((curve, pattern, zeros / group, pattern_draws))
-plan += [(units, "structured", ratio, pattern_draws) for ratio in ratios]
+    plan.append((curve, pattern, zeros / group, unit_draws))
+    plan.append((["wanda", "paper"], pattern, zeros / group, pattern_draws))
+plan += [(units, "structured", ratio, unit_draws) for ratio in ratios]
 settings = {"noise_levels": noise_levels, "sink_std": sink_std}
 settings["stability_threshold"] = stability_threshold
 grid = {}  # what is planned twice counts as it was planned last

@@ -242,6 +242,7 @@ COMPARED = {
     "noised_owl_on_other": ("other", f"{NOISED}, owl", "sparsegpt, clean"),
     "half_owl_on_other": ("other", "sparsegpt, half, owl", "sparsegpt, clean"),
     "noised_text_large": ("large", NOISED, "sparsegpt, clean"),
+    "half_noised_large": ("large", "sparsegpt, half", NOISED),
     "owl_large": ("large", f"{NOISED}, owl", NOISED),
 }
 
