@@ -36,6 +36,7 @@ LOSSES = {  # a comparison's findings at each sparsity
         "official recipe − Wanda": "09/paper_minus_wanda_75",
         "noised, dense propagation − Wanda": "09/noised_dense_minus_wanda_75",
         "official noise levels − even ones": "09/official_levels_minus_grid_75",
+        "norms summed over levels − one norm": "09/paper_no_sinks_minus_official_levels_75",
         "official sink weights − none": "09/paper_minus_paper_no_sinks_75",
         "SparseGPT, half-noised text − clean": "09/sparsegpt_half_minus_sparsegpt_clean_75",
     },
