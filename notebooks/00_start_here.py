@@ -102,9 +102,9 @@ for share in (0.15, 0.85):
 maps_LHQK = {name: maps(*state) for name, state in states.items()}
 
 # %% [markdown]
-# Shown is the head with the strongest sink in the DLM, by the weaker of its two states, among the
-# first third of the layers, as later ones have heads that look at one key alone; the AR model's map
-# is of the same head, not chosen for it. The *attention mass* of a key is the sum of its column. The
+# Shown is one head of the first third of the layers (later ones have heads that look at one key
+# alone): the one whose sink is strong in both states of the DLM. The AR model's map is of the same
+# head, not chosen for it. The *attention mass* of a key is the sum of its column. The
 # library measures it while fast attention runs, without the map; both must agree.
 
 # %%
@@ -169,7 +169,7 @@ drawn = trajectories.plot_sink_positions([panel], says)
 figures.save_figure(run, drawn, "a_sink", trajectories.positions_table([panel]), says)
 
 # %% [markdown]
-# ## Wanda in ten lines, on one layer
+# ## Wanda on one layer
 #
 # Wanda multiplies the size of each weight by the norm of its input over the calibration tokens. In
 # every row the lowest become zero, the share `sparsity`. The example is the query projection of the
@@ -199,7 +199,7 @@ for weight_ST, own_OI in ((None, score_OI), (1.0 - sinks_ST.float(), without_OI)
 
 # %% [markdown]
 # **Compare the two masks.** The picture shows the part of the matrix where they differ most; every
-# cell is a weight. In a row as many leave as come, but some of them outside the part shown.
+# cell is a weight. Each row gains as many weights as it loses, some of them outside the part shown.
 
 # %%
 import pandas as pd
@@ -220,9 +220,9 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # Now all linear maps of all blocks. The recipe `unstable` finds the sinks of the calibration text
 # at every noise level. It leaves out the unstable ones, those that are sinks at less than 80 % of
 # the levels, as the paper's abstract says; `paper`, the recipe of the official code, leaves out
-# all. Three baselines have the same sparsity: magnitude, Wanda and SparseGPT, which also updates
+# all, softly: it gives them little weight. Three baselines have the same sparsity: magnitude, Wanda and SparseGPT, which also updates
 # the weights that it keeps. The baselines read each sequence once, the other recipes at several
-# noise levels; so the baselines get as many more sequences, and all see as many tokens (`paper`, with
+# noise levels. So the baselines get more sequences, and all see equally many tokens (`paper`, with
 # its ten levels, a quarter more).
 #
 # **Read them.** The dense model and what Wanda, `paper` and SparseGPT make of it continue the same

@@ -131,6 +131,11 @@ kinds = {
 }
 ids_BT = texts["samples/crop"][:1].repeat(batch, 1)
 where_BT = (torch.arange(length) >= length // 2).expand(batch, -1)
+
+# %% [markdown]
+# Parameters, bytes and FLOPs of each:
+
+# %%
 models = {"dense": dlm}
 accounts = {"dense": compute.account(dlm, ids_BT[:1], where_BT[:1])}
 for name, lm in cost_models(dlm, kinds):
@@ -185,6 +190,10 @@ clock = run.record(
 per_round = clock.pivot(index="round", columns="variant", values="seconds")
 relative = per_round.div(per_round.dense, axis=0)
 
+# %% [markdown]
+# The table:
+
+# %%
 latency = pd.DataFrame(
     {
         "ms per sequence and step": 1e3 * per_round.median() / batch,

@@ -89,7 +89,7 @@ run = start("05_what_does_the_work", globals())
 # their main effect, over clean and noised text and both propagations, lies above zero, or within
 # the *margin*, the smallest difference that matters: half of 9.18 % of what Wanda costs here, as on
 # LLaDA-8B the paper's method takes back 9.18 % of what Wanda costs. A verdict needs five calibration
-# draws. Profile full has three here, so this notebook describes; notebooks 03 and 09 decide.
+# draws. Claims rest on notebooks 03 and 09; this one says what in the recipe does it.
 #
 # ## The design
 #
@@ -180,6 +180,11 @@ counts = {}  # calibration sequences of every recipe
 for recipe in recipes:
     levels = 1 if recipe.inputs == "clean" else recipe.noise_levels
     counts[recipe] = max(1, tokens // levels)
+
+# %% [markdown]
+# The dense model first, under the noise of every draw; then all recipes on every draw's text:
+
+# %%
 losses = []
 for seed in sorted({0, *numbers}) if own_noise else [0]:
     labels = {"variant": "dense", "pattern": "dense", "sparsity": 0.0, "seed": seed}
@@ -235,8 +240,8 @@ pd.Series(shares_out, name="tokens left out (%)", dtype=float).round(2).to_frame
 # an interval without zero and a corrected p-value below 0.05; the rest is *undecided*.
 #
 # The path from Wanda to the official recipe comes first, and the whole of it in the first row. Then
-# come the three switches of the factorial, each averaged over the settings of the others, the
-# choices of tokens, and settings. Interactions are in the data of the figure and in the folded
+# come the three switches of the factorial, each averaged over the settings of the others, and the
+# choices of tokens. Interactions and other settings are in the data of the figure and in the folded
 # table at the end.
 
 # %%
@@ -249,14 +254,20 @@ from sinkprune_companion.pages.titles import title
 
 
 def against(pairs: dict[str, tuple[Recipe, Recipe]]) -> dict:
+    """Differences of two recipes, by label."""
     named = {label: (name(one, wanda), name(other, wanda)) for label, (one, other) in pairs.items()}
     return differences_of(scores, named)
 
 
 def damage(recipe: Recipe) -> float:
+    """What a recipe costs above the dense model, in nats per token."""
     return float((pivot(scores[scores.variant == name(recipe, wanda)]) - dense).mean())
 
 
+# %% [markdown]
+# Margins, main effects and interactions, the path, and what is compared besides:
+
+# %%
 margins = {share: damage_margin(damage(replace(wanda, sparsity=share))) for share in shares}
 factors = {}
 for share, by_cell in factorial.items():
@@ -319,12 +330,12 @@ for share in other_sparsities:
     section = f"factorial at {share:.0%} sparsity"
     tables[f"effects_{100 * share:.0f}"] = judge(factors[share], margins[share], section)
 SHOWN = [*on_path, *(switch.label for switch in SWITCHES)]
-SHOWN += ["all − none", "unstable − none", "random − none", *by_setting]
+SHOWN += ["all − none", "unstable − none", "random − none"]  # settings are in the data
 for file, table in tables.items():
     says = title(run, file, "What each change does to the pruned model")
     axis = "effect on the NELBO of the pruned model (nats per token)"
     drawn = forests.plot_effects(table[table.comparison.isin(SHOWN)], axis, says)
-    caption = f"effects of steps, switches, choices of tokens and settings. {says}"
+    caption = f"effects of steps, switches and choices of tokens. {says}"
     display(figures.save_figure(run, drawn, file, table, caption))
 
 # %% [markdown]
@@ -360,6 +371,10 @@ def reach(text: Calibration, other: Calibration) -> pd.DataFrame:
     )
 
 
+# %% [markdown]
+# The shares of the kept weights that change, by how many tokens are left out:
+
+# %%
 if first_seed == 0 or not run.is_cell:  # a sweep measures this on draw 0 alone
     reached = pd.concat(
         [
@@ -405,8 +420,7 @@ display(Folded(listed(found, margin=margins_of)), Folded(numbers, f"{len(table)}
 # **What this does not show.** One small model, of three that were asked
 # ([notebook 08](08_stable_sinks.ipynb)); Wanda scores, zeros per row, likelihood only. States
 # of real denoising runs (`rollout`) differ from noised text in more than their sinks: the model
-# wrote three quarters of them itself. Three calibration draws leave intervals few degrees of
-# freedom: they are wide, and no verdict rests on them. The official noise levels differ from the even
-# grid in their number, their values and the last one, which this notebook does not part. Settings
-# are changed one at a time, so joint effects are not seen. The search is greedy and of first order:
+# wrote three quarters of them itself. The official noise levels differ from the even grid in their
+# number, their values and the last one, which this notebook does not part. Settings are changed one
+# at a time, so joint effects are not seen. The search is greedy and of first order:
 # a better one could find tokens that change more.

@@ -28,8 +28,8 @@
 # | evidence | 9 core-hours without AVX-512, and 100 core-minutes with AMX | 2 GB a job |
 #
 # Every recipe is scored on the same held-out text. Each calibration draw has noise of its own. All
-# recipes of a draw see as many calibration tokens as whole sequences allow; the table below has
-# their numbers.
+# recipes of a draw see about equally many calibration tokens (in whole sequences); the table below
+# has their numbers.
 
 # %% [markdown]
 # **Parameters**, with the values that *Run all* takes. A recipe that sees each calibration sequence
@@ -99,10 +99,10 @@ run = start("09_best_recipe", globals())
 #   official levels without the last; structured pruning.
 # * **factorial**: Wanda on clean or noised text, with sequential or dense propagation, with nothing
 #   or all sinks left out.
-# * **search**: SparseGPT and Wanda, on clean text, on text that is noised at `noise_levels` levels
-#   or at two (*noised twice*), or on text that is seen once clean and once noised (*half*); with or
-#   without the unstable sinks, one sparsity for all layers or OWL's. Later blocks are calibrated on
-#   what pruned ones make, as both were published.
+# * **search**: SparseGPT (or Wanda, if `searched` names it) on clean text, on text that is noised at
+#   `noise_levels` levels or at two (*noised twice*), or on text that is seen once clean and once
+#   noised (*half*); with or without the unstable sinks, one sparsity for all layers or OWL's. Later
+#   blocks are calibrated on what pruned ones make, as in the papers of both.
 # * **other**: some of these at 75 % on another diffusion model.
 # * **large**: some of these at 75 % on more text.
 
@@ -120,6 +120,11 @@ if "other" in parts and other:
     other_dlm = diffusion_model(other_model, dtype, run.device)
     if other_dlm.tokenizer.get_vocab() != dlm.tokenizer.get_vocab():
         raise ValueError(f"other_model={other_model!r} must have the tokens of model={model!r}")
+
+# %% [markdown]
+# What is measured in each part:
+
+# %%
 tokens = calibration * noise_levels  # in sequences
 entries = {part: [] for part in recipe_search.PARTS}
 for share in official_sparsities:
@@ -189,8 +194,8 @@ Folded(costs.round(4), "What every recipe costs")
 
 # %% [markdown]
 # **Is a pruned model of any use?** A unigram and a bigram model are fitted on the shipped training
-# text, with Witten and Bell's interpolation. A pruned model whose NELBO, a bound, is no better
-# than the bigram model's loss is not shown to predict better than from one token before.
+# text, with Witten and Bell's interpolation. A pruned model whose NELBO is not below the bigram
+# model's loss is not shown to beat it.
 
 # %%
 from sinkprune_companion.experiments.ngram_levels import ngram_levels
@@ -290,8 +295,9 @@ run.find(found)
 # %% [markdown]
 # ## The figure: what each part does at 75 %
 #
-# The way from Wanda to the official method: each step changes one thing more, but for the first,
-# which changes two. Beneath, every switch of the factorial design on its own.
+# The first row is the official method against Wanda. Then come the steps between them, the first of
+# which changes two things. Beneath, every switch of the factorial design, a mean over the others
+# (of text and propagation: with no sink left out).
 
 # %%
 from IPython.display import display
@@ -349,6 +355,11 @@ ASIDE = {  # in the data, not in the picture
     "half noised − eight times": "half_noised_in_sparsegpt_75",
     "half noised − noised twice": "half_minus_noised_twice_75",
 }
+
+# %% [markdown]
+# In percent, and drawn:
+
+# %%
 shares = {}
 for label, name in (IN_SPARSEGPT | AT_75 | ASIDE).items():
     if name in effects:
@@ -365,7 +376,8 @@ if shares:
 # %% [markdown]
 # ## The figure: damage against sparsity
 #
-# Of six recipes, on a logarithmic axis, and where a model without context stands.
+# Of six recipes, on a logarithmic axis, and where a bigram model stands. Lines between sparsities
+# that were measured are no measurements.
 
 # %%
 SIX = {"wanda": "wanda", "paper": "paper", "sparsegpt, clean": "sparsegpt"}  # by their presets
