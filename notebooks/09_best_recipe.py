@@ -278,7 +278,8 @@ from sinkprune_companion.ledger.margins import with_share_of_damage
 for place, cells in scores[scores.part == "factorial"].groupby("place"):
     by_name = {name: pivot(of_name) for name, of_name in cells.groupby("variant")}
     plain = {name: part for name, part in by_name.items() if name.endswith("none")}
-    main = recipe_search.main_effects(by_name) | recipe_search.main_effects(plain)
+    main = recipe_search.main_effects(by_name)
+    main |= recipe_search.main_effects(plain)  # text and propagation, with no sink left out
     at = place.removesuffix(" %")
     of_place = {f"main_{switch}_{at}": values_RN for switch, values_RN in main.items()}
     alone = [effects[f"{switch}_alone_{at}"] for switch in ("noised", "dense")]
