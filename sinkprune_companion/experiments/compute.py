@@ -1,5 +1,4 @@
-"""What a model costs: parameters, non-zero weights, bytes, FLOPs and time, and what "matched compute" means
-here.
+"""What a model costs: parameters, non-zero weights, bytes, FLOPs and time, at "matched compute".
 
 Matched compute is one of four things, always said which: the same sparsity of the same weights; the same
 number of calibration tokens through the blocks; the same effective FLOPs of generation; the same measured
@@ -28,25 +27,7 @@ from sinkprune_core.models.language_model import LanguageModel
 HARDWARE = "one GPU of 80 GB (H100)"
 MEMORY = 80e9  # bytes
 SPEED = 4e14  # FLOPs per second in bfloat16, assumed
-
-# parameters
-
-
-def _counted(lm: LanguageModel, kinds: dict[str, list[torch.Tensor]]) -> pd.DataFrame:
-    """Return parameters, non-zero weights and bytes of kinds of weights, and of the `rest` of the model."""
-    known = {id(weight) for weights in kinds.values() for weight in weights}
-    rest = [parameter for parameter in lm.model.parameters() if id(parameter) not in known]
-    table = [
-        {
-            "kind": kind,
-            "parameters": sum(weight.numel() for weight in weights),
-            "nonzero": sum(int(weight.count_nonzero()) for weight in weights),
-            "bytes": sum(weight.nbytes for weight in weights),
-        }
-        for kind, weights in {**kinds, "rest": rest}.items()
-    ]
-    return pd.DataFrame(table).set_index("kind")
-
+ROUNDS = 9  # in which time is measured
 
 # FLOPs
 
@@ -87,32 +68,42 @@ def affordable_steps(cost: Callable[[int], float], budget: float, most: int) -> 
 
 
 def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> pd.DataFrame:
-    """Return one row per kind of module: parameters, non-zero weights, bytes as stored, FLOPs of one real
-    forward.
+    """Return one row per kind of module: parameters, non-zero weights, bytes as stored, FLOPs of a forward.
 
     Kinds are the parts of a block that hold linears (`self_attn linears`, `mlp linears`), `attention
     products`, `embeddings and head`, `rest` and `total`. `flops` come from shapes, `effective_flops` count no
     zeros; `counted_flops`, of the total only, is what torch's own counter finds. The forward has ids (B, T)
     and logits where `where_BT` is true.
     """
-    linears: dict[str, list[torch.Tensor]] = {}
+    kinds: dict[str, list[torch.Tensor]] = {}
     for block in lm.blocks:
         for name, linear in lm.linears(block).items():
-            linears.setdefault(f"{name.split('.')[0]} linears", []).append(linear.weight)
-    embeddings = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
-    outer = {id(part.weight): part.weight for part in embeddings}  # once where they are tied
+            kinds.setdefault(f"{name.split('.')[0]} linears", []).append(linear.weight)
     rows, length = ids_BT.shape
-    flops = {
-        kind: 2.0 * rows * length * sum(weight.numel() for weight in weights)
-        for kind, weights in linears.items()
-    }
+    flops = {}
+    for kind, weights in kinds.items():
+        flops[kind] = 2.0 * rows * length * sum(weight.numel() for weight in weights)
     flops["attention products"] = rows * forward_cost(lm, length, 0).attention
     flops["embeddings and head"] = head_flops(lm, int(where_BT.sum()))
-    kinds = {**linears, "attention products": [], "embeddings and head": list(outer.values())}
-    table = _counted(lm, kinds)
+    prunable = list(kinds)
+    embeddings = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
+    kinds["attention products"] = []
+    kinds["embeddings and head"] = list({part.weight for part in embeddings})  # once where they are tied
+    known = {weight for weights in kinds.values() for weight in weights}
+    kinds["rest"] = [parameter for parameter in lm.model.parameters() if parameter not in known]
+    counted = [
+        {
+            "kind": kind,
+            "parameters": sum(weight.numel() for weight in weights),
+            "nonzero": sum(int(weight.count_nonzero()) for weight in weights),
+            "bytes": sum(weight.nbytes for weight in weights),
+        }
+        for kind, weights in kinds.items()
+    ]
+    table = pd.DataFrame(counted).set_index("kind")
     table["flops"] = pd.Series(flops).reindex(table.index, fill_value=0.0)
-    prunable = table.index.isin(list(linears))
-    table["effective_flops"] = table.flops * (table.nonzero / table.parameters).where(prunable, 1.0)
+    remaining = (table.nonzero / table.parameters).where(table.index.isin(prunable), 1.0)
+    table["effective_flops"] = table.flops * remaining
     table.loc["total"] = table.sum()
     table["counted_flops"] = float("nan")
     table.loc["total", "counted_flops"] = float(counted_flops(lm, ids_BT, where_BT))
@@ -123,16 +114,14 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
 
 
 @torch.inference_mode()
-def latency(
-    models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: torch.Tensor, rounds: int = 9
-) -> pd.DataFrame:
+def latency(models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: torch.Tensor) -> pd.DataFrame:
     """Return the seconds of one denoising step of every model: columns `variant`, `round`, `seconds`.
 
     Models are measured in turns after a warm-up. A step is a forward over ids (B, T) with logits where
     `where_BT` is true. Models are compared within a round, since the speed of a machine drifts.
     """
     table = []
-    for number in range(-1, rounds):  # round -1 is the warm-up
+    for number in range(-1, ROUNDS):  # round -1 is the warm-up
         for name, lm in models.items():
             started = time.perf_counter()
             logits_NV = lm.logits_at(ids_BT, where_BT)
@@ -152,10 +141,9 @@ def has_2_4_kernels(lm: LanguageModel) -> bool:
 
 
 def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
-    """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors; return
-    it.
+    """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors.
 
-    Only where torch has kernels for it: ask `has_2_4_kernels` first.
+    Returns the model. Only where torch has kernels for it: ask `has_2_4_kernels` first.
     """
     for block in lm.blocks:
         for linear in lm.linears(block).values():

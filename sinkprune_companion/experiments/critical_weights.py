@@ -12,20 +12,19 @@ from contextlib import contextmanager
 
 import pandas as pd
 import torch
-from torch import nn
 
 from sinkprune_companion.experiments.token_reach import linear_inputs
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
 from sinkprune_core.models.blocks import Rows, weights_kept
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
-from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.criteria import wanda
 from sinkprune_core.pruning.patterns import select
 from sinkprune_core.pruning.recipe import Recipe
 
+BATCH = 16  # rows that are sent through a block at a time
 Place = tuple[int, str]  # number of a layer, name of a linear
 
 
-@torch.no_grad()
 def kept_weights(lm: LanguageModel, recipe: Recipe, statistics: DenseStatistics) -> dict[Place, torch.Tensor]:
     """Return which weights of the blocks' linears a recipe keeps, bool (O, I).
 
@@ -34,40 +33,35 @@ def kept_weights(lm: LanguageModel, recipe: Recipe, statistics: DenseStatistics)
     """
     choose = select(recipe.pattern, recipe.sparsity)
     kept = {}
-    for place, linear in _linears(lm).items():
-        score_OI = _score(linear, statistics, place)
-        kept[place] = ~choose(score_OI, 0, score_OI.shape[1])
+    for (layer, name), weights_OI in weights_of(lm).items():
+        score_OI = wanda(weights_OI, statistics.layers[layer][name])
+        kept[layer, name] = ~choose(score_OI, 0, score_OI.shape[1])
     return kept
 
 
-def _score(linear: nn.Module, statistics: DenseStatistics, place: Place) -> torch.Tensor:
-    layer, name = place
-    return CRITERIA["wanda"].score(weight_OI(linear), statistics.layers[layer][name])
-
-
-def _linears(lm: LanguageModel) -> dict[Place, nn.Module]:
-    linears = {}
+def weights_of(lm: LanguageModel) -> dict[Place, torch.Tensor]:
+    """Return the weights of all linears of the blocks, views (O, I) that write through."""
+    weights = {}
     for layer, block in enumerate(lm.blocks):
         for name, linear in lm.linears(block).items():
-            linears[layer, name] = linear
-    return linears
+            weights[layer, name] = weight_OI(linear).detach()
+    return weights
 
 
-def largest_inputs(lm: LanguageModel, rows: Rows, batch: int = 16) -> dict[Place, torch.Tensor]:
+def largest_inputs(lm: LanguageModel, rows: Rows) -> dict[Place, torch.Tensor]:
     """Return the largest |x| of every linear's inputs at the tokens of `rows` that weigh 0, float32 (I,).
 
     It is 0 where no token does. The model must be dense.
     """
     is_left_out_N = (rows.weight_RT == 0).flatten()
     largest = {}
-    for layer, inputs in linear_inputs(lm, rows.ids_RT, range(len(lm.blocks)), batch):
+    for layer, inputs in linear_inputs(lm, rows.ids_RT, range(len(lm.blocks)), BATCH, progress=False):
         for name, input_NI in inputs.items():
             size_XI = input_NI[is_left_out_N].abs().float()
             largest[layer, name] = size_XI.amax(0) if len(size_XI) else torch.zeros(input_NI.shape[1])
     return largest
 
 
-@torch.no_grad()
 def lost_weights(
     lm: LanguageModel,
     kept: Mapping[Place, torch.Tensor],
@@ -85,51 +79,34 @@ def lost_weights(
     input of a weight of the same output that only the second mask keeps. Of those, the n-th lost weight of an
     output has the one with the n-th lowest score.
     """
-    linears = _linears(lm)
+    weights = weights_of(lm)
     parts = []
     lost = 0
-    for place, linear in linears.items():
-        weights_OI = weight_OI(linear)
-        lost_OI = kept[place] & ~kept_without[place]
+    for (layer, name), weights_OI in weights.items():
+        lost_OI = kept[layer, name] & ~kept_without[layer, name]
         lost += int(lost_OI.sum())
-        value_OI = weights_OI.float().abs() * largest[place].to(weights_OI.device)
         output_X, input_X = lost_OI.nonzero(as_tuple=True)
-        value_X = value_OI[output_X, input_X]
-        top_X = value_X.argsort(descending=True, stable=True)[:count]
+        weight_X = weights_OI[output_X, input_X]
+        importance_X = weight_X.float().abs() * largest[layer, name].to(weights_OI.device)[input_X]
+        top_X = importance_X.argsort(descending=True, stable=True)[:count]
         columns = {
-            "layer": place[0],
-            "linear": place[1],
+            "layer": layer,
+            "linear": name,
             "output": output_X[top_X].cpu().numpy(),
             "input": input_X[top_X].cpu().numpy(),
-            "weight": weights_OI[output_X, input_X][top_X].double().cpu().numpy(),
-            "importance": value_X[top_X].double().cpu().numpy(),
+            "weight": weight_X[top_X].double().cpu().numpy(),
+            "importance": importance_X[top_X].double().cpu().numpy(),
         }
         parts.append(pd.DataFrame(columns))
-    ranked = pd.concat(parts, ignore_index=True)
-    ranked = ranked.sort_values("importance", ascending=False, kind="stable").head(count)
-    ranked = ranked.assign(rank=range(1, len(ranked) + 1), lost=lost)
-    ranked["replaced_by"] = _replacements(linears, kept, kept_without, without, ranked)
-    return ranked.reset_index(drop=True)
-
-
-def _replacements(
-    linears: Mapping[Place, nn.Module],
-    kept: Mapping[Place, torch.Tensor],
-    kept_without: Mapping[Place, torch.Tensor],
-    without: DenseStatistics,
-    ranked: pd.DataFrame,
-) -> pd.Series:
-    """Return the input whose weight goes when a lost weight comes back, see `lost_weights`."""
-    inputs = pd.Series(-1, index=ranked.index)
-    for (layer, name), of_linear in ranked.groupby(["layer", "linear"], sort=False):
-        place = layer, name
-        score_OI = _score(linears[place], without, place)
-        gained_OI = kept_without[place] & ~kept[place]
-        for output, of_row in of_linear.groupby("output", sort=False):
-            score_I = score_OI[output].masked_fill(~gained_OI[output], torch.inf)
-            lowest_first = score_I.argsort(stable=True)[: len(of_row)]
-            inputs[of_row.index] = lowest_first.tolist()
-    return inputs
+    ranked = pd.concat(parts).sort_values("importance", ascending=False, kind="stable", ignore_index=True)
+    ranked = ranked.head(count)
+    ranked = ranked.assign(rank=ranked.index + 1, lost=lost, replaced_by=-1)
+    for (layer, name, output), of_output in ranked.groupby(["layer", "linear", "output"], sort=False):
+        gained_I = kept_without[layer, name][output] & ~kept[layer, name][output]
+        score_I = wanda(weights[layer, name][[output]], without.layers[layer][name])[0]
+        lowest_first = score_I.masked_fill(~gained_I, torch.inf).argsort(stable=True)
+        ranked.loc[of_output.index, "replaced_by"] = lowest_first[: len(of_output)].tolist()
+    return ranked
 
 
 @contextmanager
@@ -138,10 +115,10 @@ def restored(lm: LanguageModel, lost: pd.DataFrame) -> Iterator[None]:
 
     The weights that replaced them become zero, so that as many weights stay pruned.
     """
-    linears = _linears(lm)
+    weights = weights_of(lm)
     with weights_kept(lm):
-        for (layer, name), part in lost.groupby(["layer", "linear"], sort=False):
-            weights_OI = weight_OI(linears[layer, name]).detach()
+        for place, part in lost.groupby(["layer", "linear"], sort=False):
+            weights_OI = weights[place]
             outputs, inputs, replaced, values = (
                 torch.tensor(part[column].to_numpy(), device=weights_OI.device)
                 for column in ("output", "input", "replaced_by", "weight")

@@ -9,26 +9,11 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
+from sinkprune_companion.experiments.critical_weights import weights_of
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.models.language_model import LanguageModel, weight_OI
+from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.pruning.recipe import Recipe
-
-
-def kept_masks(
-    lm: LanguageModel, recipe: Recipe, calibration: Calibration | None
-) -> dict[tuple[int, str], np.ndarray]:
-    """Return which weights are not zero after pruning by `recipe`; the weights come back.
-
-    Packed bits of (O, I), by number of the layer and name of the linear.
-    """
-    masks = {}
-    with Variant(lm, "", recipe, calibration) as variant:
-        variant.ready()
-        for layer, block in enumerate(lm.blocks):
-            for name, linear in lm.linears(block).items():
-                masks[layer, name] = np.packbits((weight_OI(linear) != 0).cpu().numpy())
-    return masks
 
 
 def mask_differences(
@@ -42,7 +27,14 @@ def mask_differences(
     masks, 1 for masks that keep nothing in common; two random masks of sparsity s have s. `variants` maps
     names to a recipe and its calibration text.
     """
-    masks = {name: kept_masks(lm, *variants[name]) for name in dict.fromkeys(chain.from_iterable(pairs))}
+    masks = {}  # packed bits of (O, I), by variant and place
+    for name in dict.fromkeys(chain.from_iterable(pairs)):
+        with Variant(lm, "", *variants[name]) as variant:
+            variant.ready()
+            masks[name] = {
+                place: np.packbits((weights_OI != 0).cpu().numpy())
+                for place, weights_OI in weights_of(lm).items()
+            }
     rows = []
     for one, other in pairs:
         for (layer, name), bits in masks[one].items():

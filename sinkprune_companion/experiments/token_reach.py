@@ -9,6 +9,7 @@ I input features.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -38,12 +39,7 @@ COMPARED = (("sinks", "random"), ("sinks", "largest"), ("largest", "other_text")
 
 
 def token_reach(
-    lm: LanguageModel,
-    recipe: Recipe,
-    calibration: Calibration,
-    other: Calibration,
-    layers: Sequence[int],
-    progress: bool = True,
+    lm: LanguageModel, recipe: Recipe, calibration: Calibration, other: Calibration, layers: Sequence[int]
 ) -> pd.DataFrame:
     """Return the share of kept weights that change when tokens leave the statistics of a dense model.
 
@@ -58,35 +54,36 @@ def token_reach(
         raise ValueError(f"layers={unknown} must lie in 0 … {len(lm.blocks) - 1}, the numbers of the blocks")
     recipe = replace(recipe, exclude="none")
     ids_RT = tracked_rows(lm, calibration, recipe.noise_levels, recipe.noise)
-    sinks = _sinks(lm, recipe, calibration, progress)
-    of_other = dense_statistics(lm, [recipe], other, progress)[recipe.statistics_key].layers
-    rows = []
-    for layer, inputs in linear_inputs(lm, ids_RT, layers, calibration.batch, progress):
-        for name, linear in lm.linears(lm.blocks[layer]).items():
-            search = Search(weight_OI(linear).cpu(), inputs[name], recipe.sparsity)
-            changes = list(_choices(search, sinks, calibration.seed))
-            changed = search.changed(of_other[layer][name].norm_I.cpu().double().square())
-            changes.append({"choice": OTHER_TEXT, "tokens": ids_RT.numel(), "share": 1.0, "changed": changed})
-            rows += [{"layer": layer, "linear": name, **row} for row in changes]
-    return pd.DataFrame(rows)
-
-
-def _sinks(
-    lm: LanguageModel, recipe: Recipe, calibration: Calibration, progress: bool
-) -> dict[str, torch.Tensor]:
-    """Return the numbers of the tokens that are sinks, int64, by the name of the choice."""
-    profiles = sink_profiles(lm, calibration, recipe.noise_levels, recipe.noise, progress)
-    numbers = {}
+    profiles = sink_profiles(lm, calibration, recipe.noise_levels, recipe.noise)
+    sinks = {}  # numbers of the tokens, int64, by the name of the choice
     for exclude, label in SINKS.items():
         key = replace(recipe.statistics_key, exclude=exclude)
         weight_RT = token_weights(SinkContext(*profiles, key, heads_of(lm), calibration.seed))
-        numbers[label] = (weight_RT.flatten() == 0).nonzero().squeeze(-1)
-    return numbers
+        sinks[label] = (weight_RT.flatten() == 0).nonzero().squeeze(-1)
+    tokens = ids_RT.numel()
+    found = {len(chosen) for chosen in sinks.values()}
+    most = max(1, *found)
+    counts = sorted(({2**power for power in range(most.bit_length())} | found) - {0})
+    random_order = torch.randperm(tokens, generator=generator(calibration.seed, "token reach"))
+    of_other = dense_statistics(lm, [recipe], other)[recipe.statistics_key].layers
+    rows = []
+    for layer, inputs in linear_inputs(lm, ids_RT, layers, calibration.batch, progress=True):
+        for name, linear in lm.linears(lm.blocks[layer]).items():
+            search = Search(weight_OI(linear).cpu(), inputs[name], recipe.sparsity)
+            choices = list(sinks.items())
+            for label, ranked in {LARGEST: search.greedy(most), RANDOM: random_order}.items():
+                choices += [(label, ranked[:count]) for count in counts]
+            for choice, chosen in choices:
+                changed = search.changed(search.squares_I - _squares(inputs[name][chosen]))
+                rows.append((layer, name, choice, len(chosen), len(chosen) / tokens, changed))
+            changed = search.changed(of_other[layer][name].norm_I.cpu().double().square())
+            rows.append((layer, name, OTHER_TEXT, tokens, 1.0, changed))
+    return pd.DataFrame(rows, columns=["layer", "linear", "choice", "tokens", "share", "changed"])
 
 
 @torch.no_grad()
 def linear_inputs(
-    lm: LanguageModel, ids_RT: torch.Tensor, layers: Sequence[int], batch: int = 16, progress: bool = False
+    lm: LanguageModel, ids_RT: torch.Tensor, layers: Sequence[int], batch: int, progress: bool
 ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
     """Yield the numbers of `layers` in order, each with what its linears receive, (N, I) by name, on the CPU.
 
@@ -96,40 +93,18 @@ def linear_inputs(
     blocks = lm.blocks[: max(layers) + 1]
     for layer, block in enumerate(tqdm(blocks, desc="inputs", unit="block", disable=not progress)):
         received: dict[str, list[torch.Tensor]] = {}
-        handles = []
-        if layer in layers:
-            for name, linear in lm.linears(block).items():
-                received[name] = []
-                handles.append(linear.register_forward_pre_hook(partial(_append_input, received[name])))
-        try:
+        with ExitStack() as hooks:
+            if layer in layers:
+                for name, linear in lm.linears(block).items():
+                    keep = partial(_append_input, received.setdefault(name, []))
+                    hooks.enter_context(linear.register_forward_pre_hook(keep))
             states = run_block(block, states)
-        finally:
-            for handle in handles:
-                handle.remove()
         if layer in layers:
             yield layer, {name: torch.cat(parts) for name, parts in received.items()}
 
 
 def _append_input(parts: list[torch.Tensor], module: nn.Module, args: tuple) -> None:
     parts.append(args[0].flatten(0, 1).cpu())
-
-
-def _choices(search: "Search", sinks: dict[str, torch.Tensor], seed: int) -> Iterator[dict[str, object]]:
-    """Yield what every choice of tokens changes in one linear, see `token_reach`."""
-    tokens = search.input_NI.shape[0]
-    most = max([1, *(len(chosen) for chosen in sinks.values())])
-    counts = {2**power for power in range(most.bit_length())} | {len(chosen) for chosen in sinks.values()}
-    order = torch.randperm(tokens, generator=generator(seed, "token reach"))
-    ordered = {LARGEST: search.greedy(most), RANDOM: order}
-    named = list(sinks.items())
-    named += [(label, ranked[:count]) for label, ranked in ordered.items() for count in sorted(counts - {0})]
-    for label, chosen in named:
-        yield {
-            "choice": label,
-            "tokens": len(chosen),
-            "share": len(chosen) / tokens,
-            "changed": search.changed(search.squares_I - _squares(search.input_NI[chosen])),
-        }
 
 
 def reach_findings(frame: pd.DataFrame) -> dict[str, Estimate]:

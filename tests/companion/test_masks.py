@@ -72,7 +72,7 @@ def recipe() -> Recipe:
 def test_sinks_and_other_text_change_what_pruning_with_them_changes(tiny_dlm, make_ids, recipe):
     text, other = (Calibration(make_ids(4, 16, seed), seed) for seed in (0, 1))
     before = tiny_dlm.fingerprint()
-    found = token_reach(tiny_dlm, recipe, text, other, [1], progress=False).set_index(["linear", "choice"])
+    found = token_reach(tiny_dlm, recipe, text, other, [1]).set_index(["linear", "choice"])
     assert tiny_dlm.fingerprint() == before
     plain = kept_of(tiny_dlm, recipe, text, [1])
     compared = {
