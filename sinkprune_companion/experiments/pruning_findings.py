@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import yaml
 
 from sinkprune_companion import DATA
 from sinkprune_companion.experiments.pruning_grid import SPARSITY, UNSTRUCTURED
-from sinkprune_companion.experiments.variant_answers import margins, share_of_damage
-from sinkprune_companion.experiments.variant_pairs import compare, on_common_draws
+from sinkprune_companion.experiments.variant_answers import means_by_pair, share_of_damage
+from sinkprune_companion.experiments.variant_pairs import compare, on_common_draws, pivot
 from sinkprune_companion.ledger.margins import with_share_of_damage
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval, interval
 from sinkprune_core.pruning.patterns import n_and_m
@@ -79,11 +78,9 @@ def heading(place: Place) -> str:
 
 
 def damage(scores: pd.DataFrame, place: Place, variant: str) -> float:
-    """Return what a variant costs above the dense model, a mean in nats per token; NaN if not measured."""
-    values = on_common_draws(scores, at(place, variant), at(place, "dense"))
-    if values is None:
-        return float("nan")
-    return float(values[0].mean() - values[1].mean())
+    """Return what a measured variant costs above the dense model, a mean in nats per token."""
+    variant_RN, dense_RN = on_common_draws(scores, at(place, variant), at(place, "dense"))
+    return float(variant_RN.mean() - dense_RN.mean())
 
 
 def excess(scores: pd.DataFrame) -> pd.DataFrame:
@@ -96,17 +93,9 @@ def excess(scores: pd.DataFrame) -> pd.DataFrame:
     measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
     for *place, variant in measured[measured.variant != "dense"].itertuples(index=False):
         cost = compare(scores, at(place, variant), at(place, "dense"))
-        row = {
-            "pattern": place[0],
-            "sparsity": place[1],
-            "panel": heading(place),
-            "recipe": variant,
-            "value": cost.value,
-            "low": cost.low,
-            "high": cost.high,
-            "shown": f"{cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}]",
-        }
-        rows.append(row)
+        row = {"pattern": place[0], "sparsity": place[1], "panel": heading(place), "recipe": variant}
+        row |= {"value": cost.value, "low": cost.low, "high": cost.high}
+        rows.append(row | {"shown": f"{cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}]"})
     return pd.DataFrame(rows)
 
 
@@ -156,8 +145,8 @@ def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dic
     for sparsity in sparsities:
         for benchmark, part in by_pair.groupby("benchmark", sort=False):
             for name, (variant, other, *_) in ACCURACY.items():
-                place = (UNSTRUCTURED, sparsity)
-                values = on_common_draws(part, *(at(place, side) for side in (variant, other, "dense")))
+                sides = [at((UNSTRUCTURED, sparsity), side) for side in (variant, other, "dense")]
+                values = on_common_draws(part, *sides)
                 if values is None:
                     continue
                 variant_RN, other_RN, dense_RN = values
@@ -175,7 +164,7 @@ def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -
 
     `answers` is the table of `variant_answers`; see `share_of_damage`. None for what was not measured.
     """
-    by_pair = margins(answers)
+    by_pair = means_by_pair(answers, "margin")
     estimates = {}
     for sparsity in sparsities:
         for name in MARGINS:
@@ -186,18 +175,14 @@ def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -
 
 
 def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
-    """Return right answers in percent with intervals: a row per variant, a column per benchmark and
-    sparsity.
-    """
+    """Return right answers in percent with intervals: a row per variant, a column per benchmark and place."""
     rows: dict[str, dict] = {}
     columns = ["variant", "benchmark", "sparsity"]
     for (variant, benchmark, sparsity), part in by_pair.groupby(columns, sort=False):
-        values_RN = part.pivot(index="seed", columns="sequence", values="value").to_numpy()
-        heading_of = "dense" if variant == "dense" else f"{sparsity:.0%}"
-        share = crossed_interval(np.asarray(values_RN))
-        rows.setdefault(variant, {})[benchmark, heading_of] = (
-            f"{share.value:.1f} [{share.low:.1f}, {share.high:.1f}]"
-        )
+        share = crossed_interval(pivot(part))
+        column = (benchmark, "dense" if variant == "dense" else f"{sparsity:.0%}")
+        shown = f"{share.value:.1f} [{share.low:.1f}, {share.high:.1f}]"
+        rows.setdefault(variant, {})[column] = shown
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 
@@ -210,8 +195,5 @@ def mask_findings(masks: pd.DataFrame) -> dict[str, Estimate]:
     `masks` is the table of `mask_differences`; means and intervals are over linear maps.
     """
     by_mask = masks.pivot(index=["layer", "linear"], columns="other", values="differ")
-    findings = {}
-    for other in masks.other.unique():
-        name = f"masks_{other.replace('-', '_').replace(' ', '_')}"
-        findings[name] = interval(by_mask[other])
-    return findings
+    names = {other: other.replace("-", "_").replace(" ", "_") for other in masks.other.unique()}
+    return {f"masks_{name}": interval(by_mask[other]) for other, name in names.items()}

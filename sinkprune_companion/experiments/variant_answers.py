@@ -37,7 +37,12 @@ def variant_answers(
     """
     parts = []
     for benchmark, items in questions.items():
-        asked = _items(variant.lm.tokenizer, benchmark, items)
+        check_choice("benchmark", benchmark, BENCHMARKS)
+        if benchmark == "suite":
+            asked = suite.sample(items)
+        else:
+            paradigms = {name: pairs[:items] for name, pairs in embedded_blimp().items()}
+            asked = quality.minimal_pairs(variant.lm.tokenizer, paradigms)
 
         def compute(asked: list[dict] = asked) -> pd.DataFrame:
             report = variant.ready()
@@ -49,29 +54,12 @@ def variant_answers(
     return pd.concat(parts, ignore_index=True)
 
 
-def _items(tokenizer, benchmark: str, count: int) -> list[dict]:
-    check_choice("benchmark", benchmark, BENCHMARKS)
-    if benchmark == "suite":
-        return suite.sample(count)
-    paradigms = {name: pairs[:count] for name, pairs in embedded_blimp().items()}
-    return quality.minimal_pairs(tokenizer, paradigms)
-
-
 def points(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return right answers in points (percent) by pair of items; see `by_pair`."""
-    return by_pair(answers.assign(right=100 * answers.correct), "right")
+    """Return right answers in points (percent) by pair of items; see `means_by_pair`."""
+    return means_by_pair(answers.assign(right=100 * answers.correct), "right")
 
 
-def margins(answers: pd.DataFrame) -> pd.DataFrame:
-    """Return margins in nats by pair of items; see `by_pair`.
-
-    A margin is the log-likelihood of the right ending minus that of the wrong one. Where accuracy only counts
-    its sign, its mean moves with every item, so far fewer items tell two variants apart.
-    """
-    return by_pair(answers, "margin")
-
-
-def by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
+def means_by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return the means of a column by pair of items, as tables of scores are.
 
     `answers` is the table of `variant_answers`. Columns: those that are the same within a pair, `sequence`
@@ -90,10 +78,11 @@ def share_of_damage(
 ) -> Estimate | None:
     """Return variant - other in shares of what `other` costs the dense model, pooled over benchmarks.
 
-    Above zero the first keeps more of the margins. `by_pair` is the table of `margins`; sides are columns
-    with their values, without the benchmark. A pair counts in shares of the mean damage of its benchmark, and
-    every pair counts alike. The smallest share that matters is the estimate's margin. None where no benchmark
-    has all three, or where `other` does no damage to one.
+    `by_pair` has margins in nats, those of the right ending above the wrong one; above zero the first keeps
+    more of them. Where accuracy only counts their sign, their mean moves with every item, so far fewer items
+    tell two variants apart. Sides are columns with their values, without the benchmark. A pair counts in
+    shares of the mean damage of its benchmark, and every pair counts alike. The smallest share that matters
+    is the estimate's margin. None where no benchmark has all three, or where `other` does no damage to one.
     """
     parts = []
     for benchmark in by_pair.benchmark.unique():

@@ -8,7 +8,12 @@ import pytest
 
 from sinkprune_companion.experiments import variant_answers as module
 from sinkprune_companion.experiments.pruning_findings import accuracy_findings
-from sinkprune_companion.experiments.variant_answers import margins, points, share_of_damage, variant_answers
+from sinkprune_companion.experiments.variant_answers import (
+    means_by_pair,
+    points,
+    share_of_damage,
+    variant_answers,
+)
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.harness.public_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
@@ -130,7 +135,7 @@ def sides(*variants: str) -> list[dict]:
 
 
 def test_a_gain_is_a_share_of_the_damage_of_its_benchmark_and_pairs_count_alike():
-    estimate = share_of_damage(margins(made_up_answers()), *sides("paper", "wanda"))
+    estimate = share_of_damage(means_by_pair(made_up_answers(), "margin"), *sides("paper", "wanda"))
     shares = [GAIN[name] / DAMAGE[name] for name, pairs in PAIRS.items() for _ in range(pairs)]
     assert estimate.value == pytest.approx(np.mean(shares))
     assert estimate.units == sum(PAIRS.values())
