@@ -38,15 +38,8 @@ CURVE = (
 )  # at other sparsities and in N:M patterns
 SPARSEGPT = (UNMATCHED, "sparsegpt", "paper-sparsegpt")  # on as many tokens
 UNITS = ("structured-magnitude", "structured", "flap", "structured-sink", "structured-no-sinks")
-ANSWERING = (
-    "wanda",
-    "noised-dense",
-    "all-sinks",
-    "paper",
-    "unstable",
-    "sparsegpt",
-    "paper-sparsegpt",
-)  # recipes whose models answer two-choice items, besides the dense one
+# recipes whose models answer two-choice items, besides the dense one
+ANSWERING = ("wanda", "noised-dense", "all-sinks", "paper", "unstable", "sparsegpt", "paper-sparsegpt")
 
 
 class GridRow(NamedTuple):
@@ -88,13 +81,14 @@ def grid_rows(
     as many sequences as make up the same tokens, rounded down, at least one. But SparseGPT is compared with
     recipes on clean text alone, among them UNMATCHED: they get `calibration` sequences.
     """
+    if n_and_m(pattern):
+        settings["pattern"] = pattern
     rows = []
     for name in names:
         preset_name = "wanda" if name == UNMATCHED else name
         if chosen is not None and preset_name not in chosen:
             continue
-        pattern_field = {"pattern": pattern} if n_and_m(pattern) else {}
-        recipe = preset(preset_name, sparsity=sparsity, **pattern_field, **settings)
+        recipe = preset(preset_name, sparsity=sparsity, **settings)
         levels = official_levels if recipe.noise == "official" else noise_levels
         recipe = replace(recipe, noise_levels=levels)
         sequences = calibration

@@ -28,8 +28,6 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
 }
 PARTS = ("official", "factorial", "search", "other", "large")  # of the notebook, in order
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
-LEFT_OUT = ("none", "unstable")
-ALLOCATIONS = ("uniform", "owl")
 PLAIN = ("none", "uniform")  # what the name of a recipe does not mention
 
 
@@ -46,59 +44,47 @@ class Entry:
         """Where it prunes, in words: `75 %` or `2:4`."""
         return self.recipe.pattern if n_and_m(self.recipe.pattern) else f"{100 * self.recipe.sparsity:g} %"
 
-    @property
-    def labels(self) -> dict[str, object]:
-        """The columns that name it in tables of scores."""
-        return {"variant": self.name, "place": self.place}
 
-
-def sequences_of(recipe: Recipe, tokens: int) -> int:
-    """Return how many sequences a recipe takes, of `tokens` counted in sequences."""
-    states = recipe.noise_levels if recipe.inputs == "noised" else 1
-    return max(1, tokens // states)
+def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[Entry]:
+    """Return recipes by name on as many tokens as `tokens` sequences have, at least one sequence each."""
+    entries = []
+    for name, recipe in recipes.items():
+        states = recipe.noise_levels if recipe.inputs == "noised" else 1
+        entries.append(Entry(name, recipe, max(1, tokens // states)))
+    return entries
 
 
 def official(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
-    """Return Wanda on clean text, the official method, and that with all tokens counted.
-
-    They see as many tokens as `tokens` sequences have.
-    """
+    """Return Wanda on clean text, the official method, and that with all tokens counted."""
     recipes = {
         "wanda": preset("wanda", sparsity=sparsity, noise_levels=noise_levels),  # the recipe of `factorial`
         "paper": preset("paper", sparsity=sparsity),
         "paper-no-sinks": preset("paper-no-sinks", sparsity=sparsity),
     }
-    return [Entry(name, recipe, sequences_of(recipe, tokens)) for name, recipe in recipes.items()]
+    return _on_as_many(recipes, tokens)
 
 
 def structured(ratio: float, tokens: int) -> list[Entry]:
     """Return plain and sink-aware structured pruning, and the latter with all tokens counted."""
     names = ("structured", "structured-sink", "structured-no-sinks")
-    recipes = {name: preset(name, sparsity=ratio) for name in names}
-    return [Entry(name, recipe, sequences_of(recipe, tokens)) for name, recipe in recipes.items()]
+    return _on_as_many({name: preset(name, sparsity=ratio) for name in names}, tokens)
 
 
 def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool = True) -> list[Entry]:
-    """Return Wanda's combinations of text and propagation, and of sinks, on `tokens` sequences' tokens.
+    """Return Wanda's combinations of text and propagation, and of sinks.
 
     There are eight, or four where no sinks are left out. Where sinks are left out of clean text, they are
     found at one noise level a sequence, drawn anew for each, so that all take as many forwards.
     """
-    entries = []
+    recipes = {}
     left_out = ("none", "all") if with_sinks else ("none",)
     for inputs, propagation, exclude in product(("clean", "noised"), ("sequential", "dense"), left_out):
-        recipe = Recipe(
-            sparsity=sparsity,
-            inputs=inputs,
-            propagation=propagation,
-            exclude=exclude,
-            noise_levels=noise_levels,
-        )
+        states = {"noise_levels": noise_levels}
         if inputs == "clean" and exclude == "all":
-            recipe = replace(recipe, noise="stratified", noise_levels=1)
-        name = f"{inputs}, {propagation}, {exclude}"
-        entries.append(Entry(name, recipe, sequences_of(recipe, tokens)))
-    return entries
+            states = {"noise": "stratified", "noise_levels": 1}
+        switches = {"inputs": inputs, "propagation": propagation, "exclude": exclude}
+        recipes[", ".join(switches.values())] = Recipe(sparsity=sparsity, **switches, **states)
+    return _on_as_many(recipes, tokens)
 
 
 def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -120,16 +106,11 @@ def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
     The official schedule without its last level, t = 1, is that of the same sequences and masks: it lacks
     only the states that hold nothing but masks.
     """
-    common = {"sparsity": sparsity, "inputs": "noised", "propagation": "dense"}
-    grid = Recipe(noise_levels=noise_levels, **common)
-    official = Recipe(noise="official", noise_levels=10, **common)
-    below_1 = Recipe(noise="official-below-1", noise_levels=9, **common)
-    sequences = sequences_of(official, tokens)
-    return [
-        Entry("even grid", grid, sequences_of(grid, tokens)),
-        Entry("official levels", official, sequences),
-        Entry("official levels below t = 1", below_1, sequences),
-    ]
+    grid = Recipe(sparsity=sparsity, inputs="noised", propagation="dense", noise_levels=noise_levels)
+    official = replace(grid, noise="official", noise_levels=10)
+    below_1 = replace(grid, noise="official-below-1", noise_levels=9)
+    entries = _on_as_many({"even grid": grid, "official levels": official}, tokens)
+    return [*entries, Entry("official levels below t = 1", below_1, entries[-1].sequences)]
 
 
 def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
@@ -139,22 +120,20 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
     one sparsity in all layers.
     """
     ratio = n_and_m(place)
-    entries = []
-    for criterion, text, exclude, allocation in product(CRITERIA, TEXTS, LEFT_OUT, ALLOCATIONS):
-        if ratio and allocation != "uniform":
-            continue
-        fields = {"noise_levels": noise_levels, **TEXTS[text]}
-        recipe = Recipe(
+    sparsity = ratio[0] / ratio[1] if ratio else float(place) / 100
+    allocations = ("uniform",) if ratio else ("uniform", "owl")
+    recipes = {}
+    for criterion, text, exclude, allocation in product(CRITERIA, TEXTS, ("none", "unstable"), allocations):
+        name = ", ".join([criterion, text, *(part for part in (exclude, allocation) if part not in PLAIN)])
+        recipes[name] = Recipe(
             criterion=criterion,
-            sparsity=ratio[0] / ratio[1] if ratio else float(place) / 100,
+            sparsity=sparsity,
             pattern=place if ratio else CRITERIA[criterion],
             exclude=exclude,
             allocation=allocation,
-            **fields,
+            **{"noise_levels": noise_levels, **TEXTS[text]},
         )
-        name = ", ".join([criterion, text, *(part for part in (exclude, allocation) if part not in PLAIN)])
-        entries.append(Entry(name, recipe, sequences_of(recipe, tokens)))
-    return entries
+    return _on_as_many(recipes, tokens)
 
 
 NAMES = tuple(entry.name for entry in candidates("50", 1, 1))  # of all recipes of the search
@@ -171,4 +150,4 @@ def variants_on(
     drawn = draw_for(lm, [(entry.recipe, entry.sequences) for entry in entries], length, seed)
     for entry in tqdm(entries, desc="prune and measure", unit="variant", leave=False):
         variant = Variant(lm, fingerprint, entry.recipe, *drawn[entry.sequences])
-        yield variant, {**entry.labels, "seed": seed}
+        yield variant, {"variant": entry.name, "place": entry.place, "seed": seed}

@@ -19,7 +19,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from sinkprune_core.files import atomic
-from sinkprune_core.models.catalog import EMBEDDED, KnownModel, ModelShape
+from sinkprune_core.models.catalog import EMBEDDED, KnownModel
 from sinkprune_core.models.configurations import of_shape
 from sinkprune_core.models.formats import FORMATS, renamed
 from sinkprune_core.models.hub import parse
@@ -33,6 +33,7 @@ MASK = 5
 END = "<|endoftext|>"
 # the order in which a block's parameters take from the stream of random numbers
 FIRST = ("layernorm", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj")
+LIT_GPT = ("smdm", "smdm-ar")  # families whose files are those of lit-gpt
 MODEL_TYPES = {"illada": "llada", "dream": "Dream", "a2d": "a2d-{}"}  # {}: that of the native class
 
 
@@ -46,30 +47,35 @@ def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
     if row is None or row.id in EMBEDDED:
         return name
     place = folder / f"tiny-random-{row.id.replace('/', '--')}"
-    if not place.exists():
-        with atomic(place) as partial:
-            partial.mkdir()
-            _write(row, partial, seed)
-    return place
-
-
-def _write(row: KnownModel, folder: Path, seed: int) -> None:
+    if place.exists():
+        return place
     model = _random_model(row, seed)
-    published = FORMATS[row.family]
-    native = {name: parameter.data for name, parameter in model.named_parameters()}
-    if row.family in ("smdm", "smdm-ar"):
-        native = _fused(native, model.config, without_mask=row.family == "smdm")
-    stored_names = tuple((new, old) for old, new in published.names if row.family != "native")
-    stored = {renamed(name, stored_names): tensor.contiguous() for name, tensor in native.items()}
-    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
-    file = "lit_config.json" if row.family in ("smdm", "smdm-ar") else "config.json"
-    (folder / file).write_text(json.dumps(_public_config(row, model.config)))
-    _tokenizer(row).save_pretrained(folder)
+    tensors = {name: parameter.data for name, parameter in model.named_parameters()}
+    config_file = "config.json"
+    if row.family in LIT_GPT:
+        tensors, config_file = _fused(row, tensors, model.config), "lit_config.json"
+    names = tuple((new, old) for old, new in FORMATS[row.family].names if row.family != "native")
+    stored = {renamed(name, names): tensor.contiguous() for name, tensor in tensors.items()}
+    with atomic(place) as partial:
+        partial.mkdir()
+        save_file(stored, partial / "model.safetensors", metadata={"format": "pt"})
+        (partial / config_file).write_text(json.dumps(_public_config(row, model.config)))
+        _tokenizer(row).save_pretrained(partial)
+    return place
 
 
 def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
     """Return a tiny model of a row's class, with gains near 1 and weights that make attention sharp."""
-    shape = _tiny(row)
+    shape = replace(  # what decides which parameters there are stays
+        row.shape,
+        vocabulary=VOCABULARY + (row.family == "smdm"),  # whose mask comes after the vocabulary
+        width=32,
+        mlp=48,
+        layers=3,
+        heads=4,
+        groups=4 if row.shape.groups == row.shape.heads else 2,
+        head_width=8,
+    )
     settings = {"bos_token_id": 0, "eos_token_id": 0}
     if not shape.learned_positions:
         rotary = {"rope_type": "default", "rope_theta": THETA}
@@ -94,27 +100,13 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
     return model
 
 
-def _tiny(row: KnownModel) -> ModelShape:
-    """Return the shape of a row in small; what decides which parameters there are stays."""
-    return replace(
-        row.shape,
-        vocabulary=VOCABULARY + (row.family == "smdm"),  # whose mask comes after the vocabulary
-        width=32,
-        mlp=48,
-        layers=3,
-        heads=4,
-        groups=4 if row.shape.groups == row.shape.heads else 2,
-        head_width=8,
-    )
-
-
 def _place(entry: tuple[str, nn.Parameter]) -> int:
     """Return when a parameter of a module is drawn."""
     places = [place for place, part in enumerate(FIRST) if f"{part}.weight" in entry[0]]
     return min(places, default=len(FIRST))
 
 
-def _fused(native: dict[str, torch.Tensor], config, without_mask: bool) -> dict[str, torch.Tensor]:
+def _fused(row: KnownModel, native: dict[str, torch.Tensor], config) -> dict[str, torch.Tensor]:
     """Return parameters as lit-gpt stores them: queries, key and value of each group in one tensor."""
     stored = {}
     for name, tensor_OI in native.items():
@@ -124,14 +116,14 @@ def _fused(native: dict[str, torch.Tensor], config, without_mask: bool) -> dict[
             stored[name.replace("q_proj", "qkv_proj")] = torch.cat(groups, dim=1).flatten(0, 1)
         elif "k_proj" not in name and "v_proj" not in name:
             stored[name] = tensor_OI
-    if without_mask:
-        stored["lm_head.weight"] = stored["lm_head.weight"][:-1]  # it is never predicted
+    if row.family == "smdm":
+        stored["lm_head.weight"] = stored["lm_head.weight"][:-1]  # the mask is never predicted
     return stored
 
 
 def _public_config(row: KnownModel, config) -> dict:
     """Return what a row's family states of its models, in its field names."""
-    if row.family in ("smdm", "smdm-ar"):
+    if row.family in LIT_GPT:
         heads = {"n_head": config.num_attention_heads, "n_query_groups": config.num_key_value_heads}
         return heads | {"block_size": POSITIONS, "norm_eps": config.rms_norm_eps}
     if row.family in ("llada", "mmada"):
