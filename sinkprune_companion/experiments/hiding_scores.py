@@ -1,6 +1,6 @@
 """What a model scores and writes when keys are hidden from its attention.
 
-Dimensions: N sequences, T tokens per sequence, L tokens written, B batch.
+Dimensions: N sequences, T tokens per sequence, L tokens written, B batch, R records.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ from sinkprune_core.sinks.hiding import ALL, Hiding, HidingModel, hiding_model
 SCORES_REVISION = 1  # of `hiding_scores`
 TEXTS_REVISION = 1  # of `hiding_texts`
 NOTHING_HIDDEN = Hiding(count=0)
+BATCH = 16  # prompts that are continued together
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
 
@@ -74,7 +75,6 @@ def hiding_texts(
     prompt_NT: torch.Tensor,
     sampler: Sampler,
     seed: int,
-    batch: int = 16,
 ) -> pd.DataFrame:
     """Return the records of one model that continues prompts without the keys of each of `hidings`, and with
     all keys.
@@ -86,8 +86,17 @@ def hiding_texts(
     """
 
     def measure(without_keys: HidingModel) -> pd.DataFrame:
-        written_NL = _written(without_keys, prompt_NT, sampler, seed, batch)
-        return _judged(judge, prompt_NT, written_NL, batch)
+        written_NL = _written(without_keys, prompt_NT, sampler, seed)
+        scored = exact_log_likelihood(judge, list(zip(prompt_NT, written_NL, strict=True)), BATCH)
+        rows = written_NL.tolist()
+        return pd.DataFrame(
+            {
+                "sequence": scored.sequence,
+                "value": -scored.value / scored.tokens,
+                "distinct": [len(set(pairwise(row))) / max(1, len(row) - 1) for row in rows],
+                "tokens": [" ".join(map(str, row)) for row in rows],
+            }
+        )
 
     frame = _records(
         run,
@@ -102,9 +111,9 @@ def hiding_texts(
         sampler=sampler,
         seed=seed,
     )
-    tokens_NL = np.array(frame.tokens.str.split().tolist())
-    with_all_keys_NL = np.tile(tokens_NL[: len(prompt_NT)], (1 + len(hidings), 1))  # the first record
-    return frame.assign(changed=(tokens_NL != with_all_keys_NL).mean(axis=1))
+    tokens_RNL = np.array(frame.tokens.str.split().tolist()).reshape(1 + len(hidings), len(prompt_NT), -1)
+    changed_RN = (tokens_RNL != tokens_RNL[0]).mean(axis=2)  # the first record is of all keys
+    return frame.assign(changed=changed_RN.flatten())
 
 
 def _records(
@@ -134,40 +143,17 @@ def _records(
         version = revision + (hiding.layers != ALL)  # in a third the log was once a mean over all layers
         parts.append(run.record(name, compute, version, **model, hiding=hiding, **key))
     frame = pd.concat(parts, ignore_index=True)
-    with_all_keys = frame[frame["count"] == 0].set_index("sequence").value
-    return frame.assign(excess=frame.value - frame.sequence.map(with_all_keys))
+    with_all_keys = frame.groupby("sequence").value.transform("first")
+    return frame.assign(excess=frame.value - with_all_keys)
 
 
-def _written(
-    lm: LanguageModel, prompt_NT: torch.Tensor, sampler: Sampler, seed: int, batch: int
-) -> torch.Tensor:
+def _written(lm: LanguageModel, prompt_NT: torch.Tensor, sampler: Sampler, seed: int) -> torch.Tensor:
     """Return the continuation of every prompt, (N, L)."""
     parts = []
-    for start in range(0, len(prompt_NT), batch):
-        prompt_BT = prompt_NT[start : start + batch]
+    for start in range(0, len(prompt_NT), BATCH):
+        prompt_BT = prompt_NT[start : start + BATCH]
         if lm.is_diffusion:
             parts.append(generate(lm, prompt_BT, sampler, seed, first=start))
         else:
             parts.append(decode(lm, prompt_BT, sampler.length, sampler.temperature, seed, first=start))
     return torch.cat(parts)[:, prompt_NT.shape[1] :]
-
-
-def _judged(
-    judge: LanguageModel, prompt_NT: torch.Tensor, written_NL: torch.Tensor, batch: int
-) -> pd.DataFrame:
-    """Return `sequence`, `value`, `distinct` and `tokens` of continuations, see `hiding_texts`."""
-    scored = exact_log_likelihood(judge, list(zip(prompt_NT, written_NL, strict=True)), batch)
-    distinct = []
-    tokens = []
-    for row in written_NL.tolist():
-        neighbours = set(pairwise(row))
-        distinct.append(len(neighbours) / max(1, len(row) - 1))
-        tokens.append(" ".join(map(str, row)))
-    return pd.DataFrame(
-        {
-            "sequence": scored.sequence,
-            "value": -scored.value / scored.tokens,
-            "distinct": distinct,
-            "tokens": tokens,
-        }
-    )

@@ -55,8 +55,7 @@ def ngram_levels(tokenizer, texts: dict[str, torch.Tensor]) -> pd.DataFrame:
     for name, ids_NT in texts.items():
         for ids_T in ids_NT.numpy():
             before_T, token_T = ids_T[:-1], ids_T[1:]
-            row = {"sequence": len(rows), "text": name}
-            row["unigram"] = -np.log(model.unigram(token_T)).mean()
-            row["bigram"] = -np.log(model.bigram(before_T, token_T)).mean()
-            rows.append(row)
+            unigram = -np.log(model.unigram(token_T)).mean()
+            bigram = -np.log(model.bigram(before_T, token_T)).mean()
+            rows.append({"sequence": len(rows), "text": name, "unigram": unigram, "bigram": bigram})
     return pd.DataFrame(rows)

@@ -24,11 +24,7 @@ STABILITY_REVISION = 1  # of `stability_at_noise`
 def with_random_weights(
     lm: LanguageModel, seed: int, dtype: str = "auto", device: str = "cpu"
 ) -> LanguageModel:
-    """Return a model of the same architecture, kind and vocabulary whose weights are as transformers begins
-    a training.
-
-    Equal seeds give both kinds of model the same weights.
-    """
+    """Return the same model with weights as transformers begins a training: equal ones by equal seeds."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "random weights"))
         config = copy.deepcopy(lm.model.config)
@@ -45,7 +41,6 @@ def stability_at_noise(
     noise_levels: int,
     sink_std: float,
     stability_threshold: float,
-    **labels: object,
 ) -> pd.DataFrame:
     """Return the record of the sink statistics of calibration text in the states that pruning sees.
 
@@ -61,7 +56,6 @@ def stability_at_noise(
         "stability",
         compute,
         STABILITY_REVISION,
-        labels,
         model=lm.name,
         kind=lm.kind,
         fingerprint=fingerprint,
@@ -82,16 +76,13 @@ def paired_counts(frame: pd.DataFrame, metric: str) -> dict[str, float]:
     by_prompt = frame.groupby(["prompt", "kind"])[metric].mean().unstack()  # NaN where no trajectory has it
     difference = (by_prompt["diffusion"] - by_prompt["autoregressive"]).dropna()
     larger, smaller = int((difference > 0).sum()), int((difference < 0).sum())
-    counts = {
+    untied = larger + smaller
+    return {
         "prompts": len(difference),
         "median": float(difference.median()),
         "larger": larger,
         "smaller": smaller,
-        "tied": len(difference) - larger - smaller,
-        "sign test": float("nan"),
-        "Wilcoxon": float("nan"),
+        "tied": len(difference) - untied,
+        "sign test": float(stats.binomtest(larger, untied).pvalue) if untied else float("nan"),
+        "Wilcoxon": float(stats.wilcoxon(difference).pvalue) if untied else float("nan"),
     }
-    if larger + smaller:
-        counts["sign test"] = float(stats.binomtest(larger, larger + smaller).pvalue)
-        counts["Wilcoxon"] = float(stats.wilcoxon(difference).pvalue)
-    return counts

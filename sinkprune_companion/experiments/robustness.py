@@ -96,10 +96,8 @@ def archived_fingerprint(run: Run, model: str) -> str:
 
     Raises ValueError where there are none or several.
     """
-    keys = [
-        json.loads(file.read_text(encoding="utf-8"))["key"]
-        for file in (run.records / "scores").glob("*.json")
-    ]
+    files = (run.records / "scores").glob("*.json")
+    keys = [json.loads(file.read_text(encoding="utf-8"))["key"] for file in files]
     fingerprints = {key["fingerprint"] for key in keys if key["model"] == model}
     if len(fingerprints) != 1:
         raise ValueError(

@@ -33,7 +33,10 @@ def score_texts(
     exact and knows no steps. `steps` is 0 where it is None.
     """
     ids_NT = torch.cat(list(texts.values()))
-    labels = _labels(texts)
+    sources = [name.partition("/") for name, ids_NT in texts.items() for _ in ids_NT]
+    labels = {"text": [text for text, _, _ in sources]}
+    if any(start for _, _, start in sources):
+        labels["start"] = [start for _, _, start in sources]
     if not lm.is_diffusion:
         exact = nll(lm, ids_NT, batch, progress=True, first_scored=first_scored)
         return exact.assign(**labels, steps=0)
@@ -43,15 +46,6 @@ def score_texts(
         mean = by_draw.groupby("sequence", as_index=False).value.mean()
         parts.append(mean.assign(**labels, steps=count or 0))
     return pd.concat(parts, ignore_index=True)
-
-
-def _labels(texts: dict[str, torch.Tensor]) -> dict[str, list[str]]:
-    """Return the columns that say where every sequence comes from: `text` and, if one says it, `start`."""
-    parts = [name.partition("/") for name, ids_NT in texts.items() for _ in ids_NT]
-    labels = {"text": [text for text, _, _ in parts], "start": [start for _, _, start in parts]}
-    if not any(labels["start"]):
-        del labels["start"]
-    return labels
 
 
 def fingerprint_of(texts: dict[str, torch.Tensor]) -> str:

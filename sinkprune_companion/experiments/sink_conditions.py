@@ -1,5 +1,4 @@
-"""Under what conditions sinks are measured: what a text is, what it begins with, how long it gets, which
-sampler writes it.
+"""Conditions under which sinks are measured: a text, what it begins with, its length, who writes it.
 
 Prompts are crops of held-out text that begin in the middle of it, so that no token has a fixed place.
 
@@ -58,9 +57,7 @@ class Condition:
         return f"{self.begins}, {self.tokens:,} tokens, {SAMPLERS[self.sampler]}"
 
     def name(self, main: "Condition") -> str:
-        """Return what of this condition differs from the main one, as findings are named; empty for
-        nothing.
-        """
+        """Return what differs from the main condition, as findings are named; empty for nothing."""
         parts = []
         if self.text == NOTHING:
             parts.append("from_nothing")
@@ -78,9 +75,7 @@ class Condition:
 def conditions(
     texts: list[str], first_tokens: list[bool], lengths: list[int], samplers: list[str]
 ) -> list[Condition]:
-    """Return the main condition, which the first of every list makes, and those that differ from it in one
-    thing, each once.
-    """
+    """Return the main condition, made of the firsts, and those that differ in one thing, each once."""
     main = Condition(texts[0], first_tokens[0], lengths[0], samplers[0])
     chosen = [main]
     chosen += [replace(main, first_token=first_token) for first_token in first_tokens[1:]]
@@ -136,7 +131,10 @@ def _apart(
 
     `rare` says whether <unk> may show.
     """
-    starts = _middles(stream_T == corpus.separator(tokenizer), length)
+    is_separator_T = stream_T == corpus.separator(tokenizer)
+    counted_T = torch.cat([torch.zeros(1, dtype=torch.int64), is_separator_T.cumsum(0)])
+    separators_T = counted_T[length + 1 :] - counted_T[: -(length + 1)]  # in a crop and right before it
+    starts = (separators_T == 0).nonzero().squeeze(-1) + 1
     order = starts[torch.randperm(len(starts), generator=rng)].tolist()
 
     def is_allowed(start: int) -> bool:
@@ -145,13 +143,6 @@ def _apart(
 
     chosen = corpus.apart(filter(is_allowed, order), count, length, bytearray(len(stream_T)))
     return [stream_T[start : start + length] for start in sorted(chosen)]
-
-
-def _middles(is_separator_T: torch.Tensor, length: int) -> torch.Tensor:
-    """Return where crops of `length` tokens may begin: no separator inside, none right before."""
-    counted_T = torch.cat([torch.zeros(1, dtype=torch.int64), is_separator_T.cumsum(0)])
-    separators_T = counted_T[length + 1 :] - counted_T[: -(length + 1)]
-    return (separators_T == 0).nonzero().squeeze(-1) + 1
 
 
 def _joined_stream(tokenizer, text: str) -> torch.Tensor:

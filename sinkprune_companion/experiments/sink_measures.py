@@ -15,8 +15,7 @@ SHORT = {"diffusion": "dlm", "autoregressive": "ar"}  # kinds of model, as findi
 def by_reading(trace: Trace, sink_std: float, stability_threshold: float, **columns: object) -> pd.DataFrame:
     """Return the sink statistics of every prompt under every reading, with further constant `columns`.
 
-    Besides the statistics: `reading`, its `label`, and `new_queries`, the share of a step's queries that the
-    step before did not have.
+    Besides the statistics: `reading`, its `label`, and `new_queries`, see `share_of_new_queries`.
     """
     parts = []
     for name, reading in READINGS.items():
@@ -27,9 +26,7 @@ def by_reading(trace: Trace, sink_std: float, stability_threshold: float, **colu
 
 
 def by_layer(trace: Trace, sink_std: float, stability_threshold: float, **columns: object) -> pd.DataFrame:
-    """Return the sink statistics of every prompt and `layer`, each with sinks of its own, by the literal
-    reading.
-    """
+    """Return the sink statistics of every prompt and `layer`, whose sinks are its own; literal reading."""
     parts = []
     for layer in range(trace.layers_BSLK.shape[2]):
         frame = READINGS[LITERAL].variability(trace, sink_std, stability_threshold, layer)
@@ -37,35 +34,31 @@ def by_layer(trace: Trace, sink_std: float, stability_threshold: float, **column
     return pd.concat(parts, ignore_index=True)
 
 
-def difference(
-    frame: pd.DataFrame, metric: str, kind: str = "diffusion", other: str = "autoregressive"
-) -> Estimate | None:
-    """Return the mean of one kind of model minus another in a metric, paired by prompt, with its interval.
+def difference(frame: pd.DataFrame, metric: str) -> Estimate | None:
+    """Return the mean of diffusion minus autoregressive models in a metric, paired by prompt.
 
     A kind with several rows per prompt, such as layers, counts with their mean. The margin is a tenth of what
-    the other kind has, which the ledger takes for variances in space. None where fewer than two prompts have
+    the second kind has, which the ledger takes for variances in space. None where fewer than two prompts have
     the metric in both.
     """
     by_prompt = frame.pivot_table(metric, "prompt", "kind", aggfunc="mean", dropna=False)
-    if not {kind, other} <= set(by_prompt.columns):
+    by_prompt = by_prompt.reindex(columns=[*SHORT]).dropna()
+    if len(by_prompt) < 2:
         return None
-    values = (by_prompt[kind] - by_prompt[other]).dropna()
-    if len(values) < 2:
-        return None
-    return margins.with_tenth(interval(values), by_prompt.loc[values.index, other].mean())
+    values = interval(by_prompt.diffusion - by_prompt.autoregressive)
+    return margins.with_tenth(values, by_prompt.autoregressive.mean())
 
 
 def stable_share(frame: pd.DataFrame, kind: str) -> Estimate | None:
-    """Return the mean share of stable sinks of one kind of model over prompts that have a sink at all; None
-    where fewer than two do.
+    """Return the mean share of stable sinks of one kind of model; None where fewer than two prompts have a
+    sink.
     """
     values = frame.stable_share[frame.kind == kind].dropna()
     return interval(values) if len(values) > 1 else None
 
 
 def share_of_new_queries(trace: Trace, name: str) -> float:
-    """Return which share of the queries of a step the step before did not have, mean over all steps but the
-    first.
+    """Return which share of a step's queries the step before did not have, mean over steps after the first.
 
     1 where every query runs again or none is kept; small where a sum keeps growing.
     """

@@ -68,12 +68,12 @@ class Continued:
         """Return the table of `sink_measures.by_layer`."""
         return self._table("layers", sink_measures.by_layer, sink_std, stability_threshold)
 
-    def tokens(self, sink_std: float, most: int = 8) -> pd.DataFrame:
-        """Return the `most` frequent rows of `sink_measures.token_table`."""
+    def tokens(self, sink_std: float) -> pd.DataFrame:
+        """Return the first 8 rows of `sink_measures.token_table`."""
 
         def measure(one: Trace, sink_std: float) -> pd.DataFrame:
             given = (one.ids_BSK, one.sinks(sink_std), self.lm.tokenizer, one.visible_SK)
-            return sink_measures.token_table(*given).head(most)
+            return sink_measures.token_table(*given).head(8)
 
         return self._table("tokens", measure, sink_std)
 

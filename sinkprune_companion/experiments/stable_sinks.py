@@ -1,7 +1,7 @@
 """Why stable sinks matter: what is left out of the statistics, and the weights that this decides."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,15 +92,11 @@ def critical(
     """
 
     def compute() -> pd.DataFrame:
-        statistics = [shared.of(recipe) for recipe in (kept_by, without)]
-        masks = [
-            critical_weights.kept_weights(lm, recipe, of_recipe)
-            for recipe, of_recipe in zip((kept_by, without), statistics, strict=True)
-        ]
+        masks = [critical_weights.kept_weights(lm, each, shared.of(each)) for each in (kept_by, without)]
         few = replace(text, ids_NT=text.ids_NT[:sequences])
         rows = rows_for(lm, few, without.statistics_key, progress=False)
         largest = critical_weights.largest_inputs(lm, rows)
-        return critical_weights.lost_weights(lm, *masks, statistics[1], largest, count)
+        return critical_weights.lost_weights(lm, *masks, shared.of(without), largest, count)
 
     return run.record(
         "critical",
@@ -122,7 +118,7 @@ def restored_scores(
     variant: Variant,
     lost: pd.DataFrame,
     counts: Sequence[int],
-    texts: Mapping[str, torch.Tensor],
+    texts: dict[str, torch.Tensor],
     draws: int,
     noise: int,
     **labels: object,
@@ -132,15 +128,14 @@ def restored_scores(
     A record per number of `counts`, which is its column `restored`; `lost` is a record of `critical`. Other
     columns are those of `score_texts` and `labels`.
     """
-    which = ["rank", "layer", "linear", "output", "input", "replaced_by"]
-    places = lost[which].to_csv(index=False)
+    places = lost[["rank", "layer", "linear", "output", "input", "replaced_by"]].to_csv(index=False)
     frames = []
     for restored in counts:
 
         def compute(first: pd.DataFrame = lost[lost["rank"] <= restored]) -> pd.DataFrame:
             variant.ready()
             with critical_weights.restored(variant.lm, first):
-                return score_texts(variant.lm, dict(texts), draws, seed=noise)
+                return score_texts(variant.lm, texts, draws, seed=noise)
 
         frame = run.record(
             "restored",
@@ -150,7 +145,7 @@ def restored_scores(
             **variant.key,
             weights=hashlib.sha256(places.encode()).hexdigest()[:16],
             restored=restored,
-            data=fingerprint_of(dict(texts)),
+            data=fingerprint_of(texts),
             draws=draws,
             evaluation_seed=noise,
         )

@@ -48,12 +48,11 @@ class SharedStatistics:
         return recipe.propagation == "dense" and CRITERIA[recipe.criterion].needs in ("norms", "moments")
 
     def of(self, recipe: Recipe) -> DenseStatistics | None:
-        """Return the statistics of one recipe, None where they are its own or it was not announced.
+        """Return the statistics of one of the recipes, None where they are its own.
 
         The model must be dense when this is called.
         """
-        announced = {one.statistics_key for one in self.recipes}
-        if not self.shared(recipe) or recipe.statistics_key not in announced:
+        if not self.shared(recipe):
             return None
         if self._statistics is None:
             self._statistics = dense_statistics(self.lm, self.recipes, self.calibration)
@@ -126,7 +125,6 @@ class Variant:
         texts: dict[str, torch.Tensor],
         draws: int,
         steps: Sequence[int | None] = (None,),
-        first_scored: int = 1,
         noise: int = EVALUATION_SEED,
         **labels: object,
     ) -> pd.DataFrame:
@@ -139,8 +137,13 @@ class Variant:
 
         def compute() -> pd.DataFrame:
             report = self.ready()
-            scores = score_texts(self.lm, texts, draws, steps, seed=noise, first_scored=first_scored)
-            return scores.assign(**_reported(report))
+            scores = score_texts(self.lm, texts, draws, steps, seed=noise)
+            return scores.assign(
+                zeros=report.sparsity if report else 0.0,
+                calibration_tokens=report.calibration_tokens if report else 0,
+                left_out_share=report.left_out_share if report else 0.0,
+                prune_seconds=report.seconds if report else 0.0,
+            )
 
         return run.record(
             "scores",
@@ -151,21 +154,9 @@ class Variant:
             data=fingerprint_of(texts),
             draws=draws,
             steps_measured=list(steps),
-            first_scored=first_scored,
+            first_scored=1,  # all of a sequence counts
             evaluation_seed=noise,
         )
-
-
-def _reported(report: Report | None) -> dict[str, float]:
-    """Return the columns of `Variant.scores` that pruning reports, zeros for a dense model."""
-    if report is None:
-        return {"zeros": 0.0, "calibration_tokens": 0, "left_out_share": 0.0, "prune_seconds": 0.0}
-    return {
-        "zeros": report.sparsity,
-        "calibration_tokens": report.calibration_tokens,
-        "left_out_share": report.left_out_share,
-        "prune_seconds": report.seconds,
-    }
 
 
 def saved_variant(
@@ -177,9 +168,8 @@ def saved_variant(
     saved smaller.
     """
     drawn = None if calibration is None else calibration.fingerprint
-    identity = run.identity(
-        "model", MODEL_REVISION, {"fingerprint": fingerprint, "recipe": recipe, "calibration": drawn}
-    )
+    key = {"fingerprint": fingerprint, "recipe": recipe, "calibration": drawn}
+    identity = run.identity("model", MODEL_REVISION, key)
     name = lm.name.replace("/", "--")
     folder = run.folder / "models" / f"{name}-{recipe.sparsity:g}-{identity['digest']}"
     if folder.exists():
