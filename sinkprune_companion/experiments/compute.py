@@ -27,6 +27,7 @@ from sinkprune_core.models.language_model import LanguageModel
 HARDWARE = "one GPU of 80 GB (H100)"
 MEMORY = 80e9  # bytes
 SPEED = 4e14  # FLOPs per second in bfloat16, assumed
+PRODUCTS, EMBEDDINGS = "attention products", "embeddings and head"  # kinds of work and weights
 ROUNDS = 9  # in which time is measured
 
 # FLOPs
@@ -75,33 +76,29 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     zeros; `counted_flops`, of the total only, is what torch's own counter finds. The forward has ids (B, T)
     and logits where `where_BT` is true.
     """
-    kinds: dict[str, list[torch.Tensor]] = {}
+    kind_of: dict[torch.Tensor, str] = {}
     for block in lm.blocks:
         for name, linear in lm.linears(block).items():
-            kinds.setdefault(f"{name.split('.')[0]} linears", []).append(linear.weight)
-    rows, length = ids_BT.shape
-    flops = {}
-    for kind, weights in kinds.items():
-        flops[kind] = 2.0 * rows * length * sum(weight.numel() for weight in weights)
-    flops["attention products"] = rows * forward_cost(lm, length, 0).attention
-    flops["embeddings and head"] = head_flops(lm, int(where_BT.sum()))
-    prunable = list(kinds)
-    embeddings = (lm.model.get_input_embeddings(), lm.model.get_output_embeddings())
-    kinds["attention products"] = []
-    kinds["embeddings and head"] = list({part.weight for part in embeddings})  # once where they are tied
-    known = {weight for weights in kinds.values() for weight in weights}
-    kinds["rest"] = [parameter for parameter in lm.model.parameters() if parameter not in known]
-    counted = [
+            kind_of[linear.weight] = f"{name.split('.')[0]} linears"
+    prunable = list(dict.fromkeys(kind_of.values()))
+    for part in (lm.model.get_input_embeddings(), lm.model.get_output_embeddings()):
+        kind_of[part.weight] = EMBEDDINGS
+    table = pd.DataFrame(
         {
-            "kind": kind,
-            "parameters": sum(weight.numel() for weight in weights),
-            "nonzero": sum(int(weight.count_nonzero()) for weight in weights),
-            "bytes": sum(weight.nbytes for weight in weights),
+            "kind": kind_of.get(parameter, "rest"),
+            "parameters": parameter.numel(),
+            "nonzero": int(parameter.count_nonzero()),
+            "bytes": parameter.nbytes,
         }
-        for kind, weights in kinds.items()
-    ]
-    table = pd.DataFrame(counted).set_index("kind")
-    table["flops"] = pd.Series(flops).reindex(table.index, fill_value=0.0)
+        for parameter in lm.model.parameters()
+    )
+    kinds = pd.Index([*prunable, PRODUCTS, EMBEDDINGS, "rest"], name="kind")
+    table = table.groupby("kind").sum().reindex(kinds, fill_value=0)
+    rows, length = ids_BT.shape
+    table["flops"] = 2.0 * rows * length * table.parameters
+    table.loc[PRODUCTS, "flops"] = rows * forward_cost(lm, length, 0).attention
+    table.loc[EMBEDDINGS, "flops"] = head_flops(lm, int(where_BT.sum()))
+    table.loc["rest", "flops"] = 0.0
     remaining = (table.nonzero / table.parameters).where(table.index.isin(prunable), 1.0)
     table["effective_flops"] = table.flops * remaining
     table.loc["total"] = table.sum()

@@ -25,20 +25,6 @@ BATCH = 16  # rows that are sent through a block at a time
 Place = tuple[int, str]  # number of a layer, name of a linear
 
 
-def kept_weights(lm: LanguageModel, recipe: Recipe, statistics: DenseStatistics) -> dict[Place, torch.Tensor]:
-    """Return which weights of the blocks' linears a recipe keeps, bool (O, I).
-
-    The recipe is one of Wanda with dense propagation and zeros per row, `statistics` are its own, and the
-    model is dense.
-    """
-    choose = select(recipe.pattern, recipe.sparsity)
-    kept = {}
-    for (layer, name), weights_OI in weights_of(lm).items():
-        score_OI = wanda(weights_OI, statistics.layers[layer][name])
-        kept[layer, name] = ~choose(score_OI, 0, score_OI.shape[1])
-    return kept
-
-
 def weights_of(lm: LanguageModel) -> dict[Place, torch.Tensor]:
     """Return the weights of all linears of the blocks, views (O, I) that write through."""
     weights = {}
@@ -64,26 +50,32 @@ def largest_inputs(lm: LanguageModel, rows: Rows) -> dict[Place, torch.Tensor]:
 
 def lost_weights(
     lm: LanguageModel,
-    kept: Mapping[Place, torch.Tensor],
-    kept_without: Mapping[Place, torch.Tensor],
+    recipe: Recipe,
+    statistics: DenseStatistics,
     without: DenseStatistics,
     largest: Mapping[Place, torch.Tensor],
     count: int,
 ) -> pd.DataFrame:
-    """Return the most important weights that one mask keeps and another does not, a row each, in order.
+    """Return the most important weights that some statistics keep and others do not, a row each, in order.
 
-    The importance of a weight is its size times the `largest` input that it meets. `kept` and `kept_without`
-    are two masks of the dense model `lm`, bool (O, I), with equally many weights in every row; `without` are
-    the statistics behind the second. Columns: `rank` (from 1), `layer`, `linear`,
-    `output`, `input`, `weight`, `importance`; `lost`, the number of all such weights; and `replaced_by`, the
-    input of a weight of the same output that only the second mask keeps. Of those, the n-th lost weight of an
-    output has the one with the n-th lowest score.
+    The importance of a weight is its size times the `largest` input that it meets. The model is dense, and
+    the recipe one of Wanda with zeros per row, so that both masks keep equally many weights in every row.
+    Columns: `rank` (from 1), `layer`, `linear`, `output`, `input`, `weight`, `importance`; `lost`, the number
+    of all such weights; and `replaced_by`, the input of a weight of the same output that only the second mask
+    keeps. Of those, the n-th lost weight of an output has the one with the n-th lowest score.
     """
+    choose = select(recipe.pattern, recipe.sparsity)
     weights = weights_of(lm)
+    gained = {}
     parts = []
     lost = 0
     for (layer, name), weights_OI in weights.items():
-        lost_OI = kept[layer, name] & ~kept_without[layer, name]
+        pruned_OI, pruned_without_OI = (
+            choose(wanda(weights_OI, each.layers[layer][name]), 0, weights_OI.shape[1])
+            for each in (statistics, without)
+        )
+        gained[layer, name] = pruned_OI & ~pruned_without_OI
+        lost_OI = pruned_without_OI & ~pruned_OI
         lost += int(lost_OI.sum())
         output_X, input_X = lost_OI.nonzero(as_tuple=True)
         weight_X = weights_OI[output_X, input_X]
@@ -102,9 +94,9 @@ def lost_weights(
     ranked = ranked.head(count)
     ranked = ranked.assign(rank=ranked.index + 1, lost=lost, replaced_by=-1)
     for (layer, name, output), of_output in ranked.groupby(["layer", "linear", "output"], sort=False):
-        gained_I = kept_without[layer, name][output] & ~kept[layer, name][output]
         score_I = wanda(weights[layer, name][[output]], without.layers[layer][name])[0]
-        lowest_first = score_I.masked_fill(~gained_I, torch.inf).argsort(stable=True)
+        score_I = score_I.masked_fill(~gained[layer, name][output], torch.inf)
+        lowest_first = score_I.argsort(stable=True)
         ranked.loc[of_output.index, "replaced_by"] = lowest_first[: len(of_output)].tolist()
     return ranked
 

@@ -124,11 +124,11 @@ def likelihood_findings(
     scores: pd.DataFrame, comparisons: Mapping[str, Compared] = COMPARISONS
 ) -> dict[str, Estimate]:
     """Return every difference of losses as a finding, at all places."""
-    findings = {}
-    for place in places(scores):
-        for name, estimate in differences(scores, place, comparisons).items():
-            findings[name + suffix(place)] = estimate
-    return findings
+    return {
+        name + suffix(place): estimate
+        for place in places(scores)
+        for name, estimate in differences(scores, place, comparisons).items()
+    }
 
 
 # accuracy

@@ -25,17 +25,8 @@ HEADLINE = (
     "paper-sparsegpt",
 )  # at SPARSITY, on all calibration draws
 CONTROLS = ("magnitude", "dwanda", "stable", "only-sinks", "sparsegpt-unstable")  # at SPARSITY, on some
-CURVE = (
-    "magnitude",
-    "wanda",
-    UNMATCHED,
-    "noised-dense",
-    "paper",
-    "all-sinks",
-    "unstable",
-    "sparsegpt",
-    "paper-sparsegpt",
-)  # at other sparsities and in N:M patterns
+# at other sparsities and in N:M patterns
+CURVE = ("magnitude", *(name for name in HEADLINE if name not in ("paper-no-sinks", "random")))
 SPARSEGPT = (UNMATCHED, "sparsegpt", "paper-sparsegpt")  # on as many tokens
 UNITS = ("structured-magnitude", "structured", "flap", "structured-sink", "structured-no-sinks")
 # recipes whose models answer two-choice items, besides the dense one

@@ -104,8 +104,7 @@ def prompts(
 
 
 def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch.Tensor:
-    """Return held-out crops that begin in the middle of a paragraph and hold no document separator,
-    int64 (N, T).
+    """Return held-out crops without separators that begin in the middle of a paragraph, int64 (N, T).
 
     No two overlap. Crops lie within paragraphs, and none shows <unk>, WikiText-2's sign for a rare word.
     Where so many do not fit, as for long ones, paragraphs follow each other, and <unk> may show. The choice
@@ -114,7 +113,11 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
     within_T = held_out_stream(tokenizer, text)
     apart = _apart(tokenizer, within_T, count, length, generator(seed, "crops", text), rare=False)
     if len(apart) < count and text != "samples":
-        joined_T = _joined_stream(tokenizer, text)
+        if text == "natural":
+            documents = embedded_articles()
+        else:
+            documents = [[part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]]
+        joined_T = corpus.stream(["\n\n".join(paragraphs) for paragraphs in documents], tokenizer)
         apart = _apart(tokenizer, joined_T, count, length, generator(seed, "joined crops", text), rare=True)
     if len(apart) < count:
         raise ValueError(
@@ -143,19 +146,6 @@ def _apart(
 
     chosen = corpus.apart(filter(is_allowed, order), count, length, bytearray(len(stream_T)))
     return [stream_T[start : start + length] for start in sorted(chosen)]
-
-
-def _joined_stream(tokenizer, text: str) -> torch.Tensor:
-    """Return one text of the held-out split, int64 (T,), with a blank line between its paragraphs.
-
-    A separator stands before each article of WikiText-2, or before all of the documentation.
-    """
-    if text == "natural":
-        documents = ["\n\n".join(article) for article in embedded_articles()]
-    else:
-        held_out = [part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]
-        documents = ["\n\n".join(held_out)]
-    return corpus.stream(documents, tokenizer)
 
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:

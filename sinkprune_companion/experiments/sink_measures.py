@@ -78,15 +78,13 @@ def token_table(
     Columns: `token`, `share` of all sink occurrences, and the mean `persistence` of its positions.
     """
     persistence_BSK = detection.persistence(sinks_BSK, visible_SK).unsqueeze(-2).expand(sinks_BSK.shape)
-    occurrences = pd.DataFrame(
-        {"id": ids_BSK[sinks_BSK].numpy(), "persistence": persistence_BSK[sinks_BSK].numpy()}
-    )
-    by_token = occurrences.groupby("id").persistence.agg(["size", "mean"])
+    persistence = pd.Series(persistence_BSK[sinks_BSK].numpy())
+    by_token = persistence.groupby(ids_BSK[sinks_BSK].numpy()).agg(["size", "mean"])
     by_token = by_token.sort_values("size", ascending=False)
     return pd.DataFrame(
         {
             "token": [repr(tokenizer.decode([int(token)])) for token in by_token.index],
-            "share": (by_token["size"] / len(occurrences)).round(3).to_numpy(),
+            "share": (by_token["size"] / len(persistence)).round(3).to_numpy(),
             "persistence": by_token["mean"].round(3).to_numpy(),
         }
     )

@@ -92,11 +92,11 @@ def critical(
     """
 
     def compute() -> pd.DataFrame:
-        masks = [critical_weights.kept_weights(lm, each, shared.of(each)) for each in (kept_by, without)]
         few = replace(text, ids_NT=text.ids_NT[:sequences])
         rows = rows_for(lm, few, without.statistics_key, progress=False)
         largest = critical_weights.largest_inputs(lm, rows)
-        return critical_weights.lost_weights(lm, *masks, shared.of(without), largest, count)
+        statistics = (shared.of(kept_by), shared.of(without))
+        return critical_weights.lost_weights(lm, without, *statistics, largest, count)
 
     return run.record(
         "critical",

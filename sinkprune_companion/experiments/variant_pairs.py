@@ -36,18 +36,16 @@ def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.
     parts = [rows_where(scores, where) for where in sides]
     if any(part.empty for part in parts):
         return None
-    calibrated = [part.calibration_tokens.max() > 0 for part in parts]
-    draws = [set(part.seed) for part, is_calibrated in zip(parts, calibrated, strict=True) if is_calibrated]
+    draws = [set(part.seed) for part in parts if _is_calibrated(part)]
     common = set.intersection(*draws) if draws else set()
     if draws and not common:
         raise ValueError(f"variants {sides} share no calibration draw: their differences would not be paired")
-    values = []
-    for part, is_calibrated in zip(parts, calibrated, strict=True):
-        if is_calibrated:
-            values.append(pivot(part[part.seed.isin(common)]))
-        else:
-            values.append(pivot(part[part.seed == part.seed.min()]))
-    return values
+    seeds = [common if _is_calibrated(part) else {part.seed.min()} for part in parts]
+    return [pivot(part[part.seed.isin(some)]) for part, some in zip(parts, seeds, strict=True)]
+
+
+def _is_calibrated(scores: pd.DataFrame) -> bool:
+    return scores.calibration_tokens.max() > 0
 
 
 def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:
@@ -61,5 +59,5 @@ def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, o
         return None
     variant_RN, other_RN = values
     estimate = crossed_interval(variant_RN - other_RN)
-    is_calibrated = max(rows_where(scores, side).calibration_tokens.max() for side in (variant, other)) > 0
-    return estimate if is_calibrated else replace(estimate, draws=None)
+    has_draws = any(_is_calibrated(rows_where(scores, side)) for side in (variant, other))
+    return estimate if has_draws else replace(estimate, draws=None)

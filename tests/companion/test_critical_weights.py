@@ -1,5 +1,7 @@
 """Weights that leaving sinks out decides: which, in which order, and the zeros once they are back."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -37,9 +39,16 @@ def shared(lm, by_name, text):
 
 
 @pytest.fixture
-def masks(lm, by_name, shared):
-    recipes = [by_name[name] for name in ("none", "stable")]
-    return [critical_weights.kept_weights(lm, recipe, shared.of(recipe)) for recipe in recipes]
+def largest(lm, by_name, text):
+    rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
+    return critical_weights.largest_inputs(lm, rows)
+
+
+@pytest.fixture
+def lost_weights(lm, by_name, shared, largest):
+    """A function that returns the first so many weights that leave with the stable sinks."""
+    statistics = [shared.of(by_name[name]) for name in ("none", "stable")]
+    return partial(critical_weights.lost_weights, lm, by_name["stable"], *statistics, largest)
 
 
 def linears(lm):
@@ -50,11 +59,15 @@ def linears(lm):
     }
 
 
-def test_lost_weights_are_those_of_a_naive_search_in_its_order(lm, by_name, text, shared, masks):
-    kept, kept_without = masks
-    rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
-    largest = critical_weights.largest_inputs(lm, rows)
-    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), largest, 10_000)
+def test_lost_weights_are_those_of_a_naive_search_in_its_order(
+    lm, by_name, text, shared, largest, lost_weights
+):
+    lost = lost_weights(10_000)
+    kept, kept_without = {}, {}
+    for name, masks in {"none": kept, "stable": kept_without}.items():
+        with Variant(lm, "tiny", by_name[name], text, shared) as variant:
+            variant.ready()
+            masks |= {place: weights != 0 for place, weights in linears(lm).items()}
     expected = []
     for place, weights in linears(lm).items():
         for output in range(len(weights)):
@@ -67,15 +80,13 @@ def test_lost_weights_are_those_of_a_naive_search_in_its_order(lm, by_name, text
     assert lost.importance.tolist() == pytest.approx([-row[0] for row in expected], rel=1e-5)
     found = set(lost[["layer", "linear", "output", "input"]].itertuples(index=False, name=None))
     assert found == {row[1:] for row in expected}
-    first = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), largest, 7)
-    assert first.equals(lost.head(7).reset_index(drop=True)), "a shorter list is the start of a longer one"
+    assert lost_weights(7).equals(lost.head(7).reset_index(drop=True)), (
+        "a shorter list is the start of a longer one"
+    )
 
 
-def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name, text, shared, masks):
-    count = 3
-    rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
-    largest = critical_weights.largest_inputs(lm, rows)
-    lost = critical_weights.lost_weights(lm, *masks, shared.of(by_name["stable"]), largest, count)
+def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name, text, shared, lost_weights):
+    lost = lost_weights(3)
     dense = {place: weights.clone() for place, weights in linears(lm).items()}
     with Variant(lm, "tiny", by_name["stable"], text, shared) as variant:
         variant.ready()
