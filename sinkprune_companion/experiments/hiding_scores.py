@@ -21,7 +21,6 @@ from sinkprune_core.sinks.hiding import ALL, Hiding, HidingModel, hiding_model
 
 SCORES_REVISION = 1  # of `hiding_scores`
 TEXTS_REVISION = 1  # of `hiding_texts`
-NOTHING_HIDDEN = Hiding(count=0)
 BATCH = 16  # prompts that are continued together
 BATCH_TOKENS = 4096  # of a forward that scores: longer sequences come in smaller batches
 MEASURED = ["attention", "first", "masks", "left", "second"]  # what a `HidingModel` logs
@@ -36,34 +35,23 @@ def hiding_scores(
     draws: int,
     first_scored: int = 1,
 ) -> pd.DataFrame:
-    """Return the records of one model that scores text without the keys of each of `hidings`, and with all
-    keys; positions before `first_scored` are context.
+    """Return the records of a model that scores text with all keys and without those of each of `hidings`.
 
     Columns are those of `score_texts`; `excess`, the value less that of the same model with all keys on the
     same sequence and noise; `label`, `keys`, `count` (0: all keys) and `layers` of the hiding; and means of
-    a `HidingModel`'s log.
+    a `HidingModel`'s log. Positions before `first_scored` are context.
     """
     length = next(iter(texts.values())).shape[1]
     batch = max(1, BATCH_TOKENS // length)
-    later = {"first_scored": first_scored} if first_scored > 1 else {}  # other records lack it
+    key = {"fingerprint": fingerprint, "data": fingerprint_of(texts), "draws": draws}
+    key["evaluation_seed"] = EVALUATION_SEED
+    if first_scored > 1:  # other records lack it
+        key["first_scored"] = first_scored
 
     def measure(without_keys: HidingModel) -> pd.DataFrame:
         return score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
 
-    return _records(
-        run,
-        lm,
-        "hiding",
-        SCORES_REVISION,
-        hidings,
-        measure,
-        masses={},
-        fingerprint=fingerprint,
-        data=fingerprint_of(texts),
-        draws=draws,
-        evaluation_seed=EVALUATION_SEED,
-        **later,
-    )
+    return _records(run, lm, "hiding", SCORES_REVISION, hidings, measure, key, masses={})
 
 
 def hiding_texts(
@@ -76,8 +64,7 @@ def hiding_texts(
     sampler: Sampler,
     seed: int,
 ) -> pd.DataFrame:
-    """Return the records of one model that continues prompts without the keys of each of `hidings`, and with
-    all keys.
+    """Return the records of a model that continues prompts with all keys and without those of `hidings`.
 
     Columns: `sequence`; `value`, nats per token of the continuation under `judge`, a dense autoregressive
     model; `excess`, the same less that of what the model wrote with all keys and the same random numbers, and
@@ -98,19 +85,9 @@ def hiding_texts(
             }
         )
 
-    frame = _records(
-        run,
-        lm,
-        "written",
-        TEXTS_REVISION,
-        hidings,
-        measure,
-        fingerprint=fingerprints[lm.name],
-        judge=fingerprints[judge.name],
-        prompts=prompt_NT.tolist(),
-        sampler=sampler,
-        seed=seed,
-    )
+    key = {"fingerprint": fingerprints[lm.name], "judge": fingerprints[judge.name]}
+    key |= {"prompts": prompt_NT.tolist(), "sampler": sampler, "seed": seed}
+    frame = _records(run, lm, "written", TEXTS_REVISION, hidings, measure, key)
     tokens_RNL = np.array(frame.tokens.str.split().tolist()).reshape(1 + len(hidings), len(prompt_NT), -1)
     changed_RN = (tokens_RNL != tokens_RNL[0]).mean(axis=2)  # the first record is of all keys
     return frame.assign(changed=changed_RN.flatten())
@@ -123,14 +100,15 @@ def _records(
     revision: int,
     hidings: Sequence[Hiding],
     measure: Callable[[HidingModel], pd.DataFrame],
+    key: dict[str, object],
     masses: dict | None = None,
-    **key: object,
 ) -> pd.DataFrame:
-    """Return the records of what is measured of a model with all keys and without those of each of `hidings`,
-    with `excess` and what was hidden: means over all rows of all forwards, 0 where nothing was.
+    """Return what is measured of a model with all keys, then without those of each of `hidings`.
+
+    With `excess` and what was hidden: means over all rows of all forwards, 0 where nothing was.
     """
     parts = []
-    for hiding in tqdm([NOTHING_HIDDEN, *hidings], desc=f"{name}, {lm.name}"):
+    for hiding in tqdm([Hiding(count=0), *hidings], desc=f"{name}, {lm.name}"):
 
         def compute(hiding: Hiding = hiding) -> pd.DataFrame:
             without_keys = hiding_model(lm, hiding, masses=masses)
@@ -139,9 +117,9 @@ def _records(
             choice = {name: getattr(hiding, name) for name in ("label", "keys", "count", "layers")}
             return frame.assign(**choice, **hidden)
 
-        model = {"model": lm.name, "kind": lm.kind}
+        of_hiding = {"model": lm.name, "kind": lm.kind, "hiding": hiding}
         version = revision + (hiding.layers != ALL)  # in a third the log was once a mean over all layers
-        parts.append(run.record(name, compute, version, **model, hiding=hiding, **key))
+        parts.append(run.record(name, compute, version, **of_hiding, **key))
     frame = pd.concat(parts, ignore_index=True)
     with_all_keys = frame.groupby("sequence").value.transform("first")
     return frame.assign(excess=frame.value - with_all_keys)

@@ -56,6 +56,11 @@ def at(place: Place, variant: str) -> dict[str, object]:
     return {"variant": variant, "pattern": pattern, "sparsity": sparsity}
 
 
+def sides(place: Place, compared: Compared) -> list[dict[str, object]]:
+    """Return the columns with their values of variant, other and dense model."""
+    return [at(place, variant) for variant in (compared.variant, compared.other, "dense")]
+
+
 def suffix(place: Place) -> str:
     """Return how findings at a place end: none at SPARSITY, else the percentage or the pattern."""
     pattern, sparsity = place
@@ -75,12 +80,6 @@ def heading(place: Place) -> str:
 
 
 # likelihood
-
-
-def damage(scores: pd.DataFrame, place: Place, variant: str) -> float:
-    """Return what a measured variant costs above the dense model, a mean in nats per token."""
-    variant_RN, dense_RN = on_common_draws(scores, at(place, variant), at(place, "dense"))
-    return float(variant_RN.mean() - dense_RN.mean())
 
 
 def excess(scores: pd.DataFrame) -> pd.DataFrame:
@@ -113,10 +112,12 @@ def differences(
     What was not measured is left out.
     """
     estimates = {}
-    for name, (variant, other, *_) in comparisons.items():
-        estimate = compare(scores, at(place, variant), at(place, other))
+    for name, compared in comparisons.items():
+        variant, other, dense = sides(place, compared)
+        estimate = compare(scores, variant, other)
         if estimate is not None:
-            estimates[name] = with_share_of_damage(estimate, damage(scores, place, other))
+            other_RN, dense_RN = on_common_draws(scores, other, dense)
+            estimates[name] = with_share_of_damage(estimate, float(other_RN.mean() - dense_RN.mean()))
     return estimates
 
 
@@ -144,9 +145,8 @@ def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dic
     findings = {}
     for sparsity in sparsities:
         for benchmark, part in by_pair.groupby("benchmark", sort=False):
-            for name, (variant, other, *_) in ACCURACY.items():
-                sides = [at((UNSTRUCTURED, sparsity), side) for side in (variant, other, "dense")]
-                values = on_common_draws(part, *sides)
+            for name, compared in ACCURACY.items():
+                values = on_common_draws(part, *sides((UNSTRUCTURED, sparsity), compared))
                 if values is None:
                     continue
                 variant_RN, other_RN, dense_RN = values
@@ -168,9 +168,8 @@ def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -
     estimates = {}
     for sparsity in sparsities:
         for name in MARGINS:
-            variants = (*ACCURACY[name][:2], "dense")
-            sides = [at((UNSTRUCTURED, sparsity), variant) for variant in variants]
-            estimates[f"answer_margin_{name}_{100 * sparsity:.0f}"] = share_of_damage(by_pair, *sides)
+            share = share_of_damage(by_pair, *sides((UNSTRUCTURED, sparsity), ACCURACY[name]))
+            estimates[f"answer_margin_{name}_{100 * sparsity:.0f}"] = share
     return estimates
 
 

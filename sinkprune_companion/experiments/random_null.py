@@ -50,20 +50,11 @@ def stability_at_noise(
 
     def compute() -> pd.DataFrame:
         mass_NSK, visible_SK = sink_profiles(lm, text, noise_levels)
-        return detection.variability(mass_NSK, visible_SK, sink_std, stability_threshold)
+        return detection.variability(mass_NSK, visible_SK, **rule)
 
-    return run.record(
-        "stability",
-        compute,
-        STABILITY_REVISION,
-        model=lm.name,
-        kind=lm.kind,
-        fingerprint=fingerprint,
-        calibration=text.fingerprint,
-        noise_levels=noise_levels,
-        sink_std=sink_std,
-        stability_threshold=stability_threshold,
-    )
+    rule = {"sink_std": sink_std, "stability_threshold": stability_threshold}
+    key = {"model": lm.name, "kind": lm.kind, "fingerprint": fingerprint, "calibration": text.fingerprint}
+    return run.record("stability", compute, STABILITY_REVISION, **key, noise_levels=noise_levels, **rule)
 
 
 def paired_counts(frame: pd.DataFrame, metric: str) -> dict[str, float]:

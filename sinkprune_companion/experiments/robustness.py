@@ -56,10 +56,7 @@ def apart_in(factor: str, settings: Iterable[Setting]) -> list[Setting]:
     for setting in settings:
         others = tuple(getattr(setting, name) for name in FACTORS if name != factor)
         groups.setdefault(others, {}).setdefault(getattr(setting, factor), setting)
-    for alike in groups.values():
-        if len(alike) > 1:
-            return list(alike.values())
-    return []
+    return next((list(alike.values()) for alike in groups.values() if len(alike) > 1), [])
 
 
 class OnRecord(Variant):

@@ -25,12 +25,12 @@ def by_reading(trace: Trace, sink_std: float, stability_threshold: float, **colu
     return pd.concat(parts, ignore_index=True)
 
 
-def by_layer(trace: Trace, sink_std: float, stability_threshold: float, **columns: object) -> pd.DataFrame:
+def by_layer(trace: Trace, sink_std: float, stability_threshold: float) -> pd.DataFrame:
     """Return the sink statistics of every prompt and `layer`, whose sinks are its own; literal reading."""
     parts = []
     for layer in range(trace.layers_BSLK.shape[2]):
         frame = READINGS[LITERAL].variability(trace, sink_std, stability_threshold, layer)
-        parts.append(frame.assign(layer=layer, **columns))
+        parts.append(frame.assign(layer=layer))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -50,9 +50,7 @@ def difference(frame: pd.DataFrame, metric: str) -> Estimate | None:
 
 
 def stable_share(frame: pd.DataFrame, kind: str) -> Estimate | None:
-    """Return the mean share of stable sinks of one kind of model; None where fewer than two prompts have a
-    sink.
-    """
+    """Return the mean share of stable sinks of a kind of model; None if fewer than two prompts have sinks."""
     values = frame.stable_share[frame.kind == kind].dropna()
     return interval(values) if len(values) > 1 else None
 

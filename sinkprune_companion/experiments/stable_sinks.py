@@ -98,19 +98,9 @@ def critical(
         statistics = (shared.of(kept_by), shared.of(without))
         return critical_weights.lost_weights(lm, without, *statistics, largest, count)
 
-    return run.record(
-        "critical",
-        compute,
-        CRITICAL_REVISION,
-        labels,
-        model=lm.name,
-        fingerprint=fingerprint,
-        kept_by=kept_by,
-        without=without,
-        calibration=text.fingerprint,
-        sequences=sequences,
-        count=count,
-    )
+    key = {"model": lm.name, "fingerprint": fingerprint, "kept_by": kept_by, "without": without}
+    key |= {"calibration": text.fingerprint, "sequences": sequences, "count": count}
+    return run.record("critical", compute, CRITICAL_REVISION, labels, **key)
 
 
 def restored_scores(
@@ -129,6 +119,8 @@ def restored_scores(
     columns are those of `score_texts` and `labels`.
     """
     places = lost[["rank", "layer", "linear", "output", "input", "replaced_by"]].to_csv(index=False)
+    key = {**variant.key, "weights": hashlib.sha256(places.encode()).hexdigest()[:16]}
+    scored_on = {"data": fingerprint_of(texts), "draws": draws, "evaluation_seed": noise}
     frames = []
     for restored in counts:
 
@@ -137,17 +129,6 @@ def restored_scores(
             with critical_weights.restored(variant.lm, first):
                 return score_texts(variant.lm, texts, draws, seed=noise)
 
-        frame = run.record(
-            "restored",
-            compute,
-            RESTORED_REVISION,
-            labels,
-            **variant.key,
-            weights=hashlib.sha256(places.encode()).hexdigest()[:16],
-            restored=restored,
-            data=fingerprint_of(texts),
-            draws=draws,
-            evaluation_seed=noise,
-        )
-        frames.append(frame)
+        key_of_count = {**key, "restored": restored, **scored_on}
+        frames.append(run.record("restored", compute, RESTORED_REVISION, labels, **key_of_count))
     return pd.concat(frames, ignore_index=True)

@@ -3,8 +3,6 @@
 Dimensions: R repetitions (calibration draws), N pairs of items.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
 import pandas as pd
 
@@ -70,24 +68,19 @@ def means_by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
     return means.assign(sequence=means.groupby(names, sort=False).cumcount())
 
 
-def share_of_damage(
-    by_pair: pd.DataFrame,
-    variant: Mapping[str, object],
-    other: Mapping[str, object],
-    dense: Mapping[str, object],
-) -> Estimate | None:
-    """Return variant - other in shares of what `other` costs the dense model, pooled over benchmarks.
+def share_of_damage(by_pair: pd.DataFrame, *sides: dict[str, object]) -> Estimate | None:
+    """Return variant - other in shares of what the other one costs the dense model, over all benchmarks.
 
     `by_pair` has margins in nats, those of the right ending above the wrong one; above zero the first keeps
     more of them. Where accuracy only counts their sign, their mean moves with every item, so far fewer items
-    tell two variants apart. Sides are columns with their values, without the benchmark. A pair counts in
-    shares of the mean damage of its benchmark, and every pair counts alike. The smallest share that matters
-    is the estimate's margin. None where no benchmark has all three, or where `other` does no damage to one.
+    tell two variants apart. `sides` are columns of variant, other and dense model with their values. A pair
+    counts in shares of the mean damage of its benchmark, and every pair counts alike. The smallest share that
+    matters is the estimate's margin. None where no benchmark has all three, or where the other one does no
+    damage to one.
     """
     parts = []
-    for benchmark in by_pair.benchmark.unique():
-        sides = [{"benchmark": benchmark, **side} for side in (variant, other, dense)]
-        values = on_common_draws(by_pair, *sides)
+    for _, of_benchmark in by_pair.groupby("benchmark", sort=False):
+        values = on_common_draws(of_benchmark, *sides)
         if values is None:
             continue
         variant_RN, other_RN, dense_RN = values

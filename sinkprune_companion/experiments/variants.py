@@ -3,9 +3,10 @@
 What the notebooks repeat for every recipe, calibration draw and number of steps.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -30,33 +31,32 @@ SCORES_REVISION = 1  # of `Variant.scores`
 MODEL_REVISION = 1  # of `saved_variant`
 
 
+@dataclass(eq=False)
 class SharedStatistics:
     """Statistics of all recipes with dense propagation on one calibration draw.
 
     They are taken together and once, when they are first asked for.
     """
 
-    def __init__(self, lm: LanguageModel, recipes: Iterable[Recipe], calibration: Calibration):
-        self.lm = lm
-        self.calibration = calibration
-        self.recipes = [recipe for recipe in recipes if self.shared(recipe)]
-        self._statistics: dict[StatisticsKey, DenseStatistics] | None = None
-
-    @staticmethod
-    def shared(recipe: Recipe) -> bool:
-        """Return whether a recipe needs norms of the dense model's inputs, which other recipes can share."""
-        return recipe.propagation == "dense" and CRITERIA[recipe.criterion].needs in ("norms", "moments")
+    lm: LanguageModel
+    recipes: Collection[Recipe]
+    calibration: Calibration | None
 
     def of(self, recipe: Recipe) -> DenseStatistics | None:
         """Return the statistics of one of the recipes, None where they are its own.
 
         The model must be dense when this is called.
         """
-        if not self.shared(recipe):
-            return None
-        if self._statistics is None:
-            self._statistics = dense_statistics(self.lm, self.recipes, self.calibration)
-        return self._statistics[recipe.statistics_key]
+        return self._by_key[recipe.statistics_key] if _can_share(recipe) else None
+
+    @cached_property
+    def _by_key(self) -> dict[StatisticsKey, DenseStatistics]:
+        return dense_statistics(self.lm, list(filter(_can_share, self.recipes)), self.calibration)
+
+
+def _can_share(recipe: Recipe) -> bool:
+    """Return whether a recipe needs norms of the dense model's inputs."""
+    return recipe.propagation == "dense" and CRITERIA[recipe.criterion].needs in ("norms", "moments")
 
 
 def draw_for(
@@ -69,11 +69,8 @@ def draw_for(
     recipes: dict[int, list[Recipe]] = {}
     for recipe, count in sequences:
         recipes.setdefault(count, []).append(recipe)
-    drawn = {}
-    for count, alike in recipes.items():
-        text = calibration_draw(lm, count, length, seed)
-        drawn[count] = (text, SharedStatistics(lm, alike, text))
-    return drawn
+    texts = {count: calibration_draw(lm, count, length, seed) for count in recipes}
+    return {count: (text, SharedStatistics(lm, recipes[count], text)) for count, text in texts.items()}
 
 
 @dataclass(eq=False)
@@ -81,7 +78,8 @@ class Variant:
     """One variant of a model, dense (no recipe) or pruned, while a `with` block runs.
 
     It is pruned when something that is not on record is first asked for, and at most once; its weights come
-    back at the end of the block. `fingerprint` is that of the dense model; `shared` is as in `pruned`.
+    back at the end of the block. `fingerprint` is that of the dense model; `shared` holds statistics that
+    other recipes on the same calibration text need, too.
     """
 
     lm: LanguageModel
@@ -145,30 +143,20 @@ class Variant:
                 prune_seconds=report.seconds if report else 0.0,
             )
 
-        return run.record(
-            "scores",
-            compute,
-            SCORES_REVISION,
-            labels,
-            **self.key,
-            data=fingerprint_of(texts),
-            draws=draws,
-            steps_measured=list(steps),
-            first_scored=1,  # all of a sequence counts
-            evaluation_seed=noise,
-        )
+        key = {**self.key, "data": fingerprint_of(texts), "draws": draws, "steps_measured": list(steps)}
+        key |= {"first_scored": 1, "evaluation_seed": noise}  # all of a sequence counts
+        return run.record("scores", compute, SCORES_REVISION, labels, **key)
 
 
 def saved_variant(
-    run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe, calibration: Calibration | None
+    run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe, calibration: Calibration
 ) -> Path:
     """Return the folder of `lm` pruned by `recipe`, in `runs/<profile>/models`; `lm` stays dense.
 
     It is pruned and saved at most once. `fingerprint` is that of the dense model. A structured recipe is
     saved smaller.
     """
-    drawn = None if calibration is None else calibration.fingerprint
-    key = {"fingerprint": fingerprint, "recipe": recipe, "calibration": drawn}
+    key = {"fingerprint": fingerprint, "recipe": recipe, "calibration": calibration.fingerprint}
     identity = run.identity("model", MODEL_REVISION, key)
     name = lm.name.replace("/", "--")
     folder = run.folder / "models" / f"{name}-{recipe.sparsity:g}-{identity['digest']}"
