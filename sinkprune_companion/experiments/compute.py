@@ -2,11 +2,8 @@
 
 Matched compute is one of four things, always said which: the same sparsity of the same weights; the same
 number of calibration tokens through the blocks; the same effective FLOPs of generation; the same measured
-time. Effective FLOPs count a zero weight as skipped work. That is an idealisation: dense kernels multiply
-zeros as fast as other numbers, so unstructured sparsity saves no time on today's hardware, and latency is
-reported beside it.
-
-A multiply-add counts as two FLOPs.
+time. Effective FLOPs count a zero weight as skipped work, an idealisation: dense kernels multiply zeros as
+fast as other numbers, so latency is reported beside them. A multiply-add counts as two FLOPs.
 
 Dimensions: B batch, T sequence length, N positions whose logits are needed, V vocabulary.
 """

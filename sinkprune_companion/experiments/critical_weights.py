@@ -1,8 +1,7 @@
 """Which weights a choice of calibration tokens decides, and what comes back when they do.
 
 Pruning per row keeps as many weights with any tokens left out: for every weight that leaves, another one of
-its row stays. `lost_weights` ranks those that leave, `restored` puts some of them back, and takes their
-places away again so that the number of zeros stays.
+its row stays. `lost_weights` ranks those that leave, `restored` exchanges some of them again.
 
 Dimensions: O output features, I input features of a linear map, R calibration rows, T tokens, X lost weights.
 """

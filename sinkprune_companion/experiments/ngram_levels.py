@@ -11,6 +11,7 @@ Dimensions: N sequences, T tokens per sequence, V vocabulary.
 import numpy as np
 import pandas as pd
 import torch
+from scipy import sparse
 
 from sinkprune_companion import corpus
 
@@ -19,13 +20,13 @@ class NgramModel:
     """A unigram and a bigram model of a stream of tokens, int64 (T,), over a vocabulary of `size` tokens."""
 
     def __init__(self, stream_T: torch.Tensor, size: int):
-        tokens_T = stream_T.numpy()
+        before_T, after_T = stream_T[:-1].numpy(), stream_T[1:].numpy()
+        pairs = (np.ones_like(before_T), (before_T, after_T))
         self.size = size
-        self.count_V = np.bincount(tokens_T, minlength=size)
-        pairs, self.pair_counts = np.unique(tokens_T[:-1] * size + tokens_T[1:], return_counts=True)
-        self.pairs = pairs  # first token x size + second token, sorted
-        self.followed_V = np.bincount(tokens_T[:-1], minlength=size)  # how often a token had a successor
-        self.followers_V = np.bincount(pairs // size, minlength=size)  # how many different ones
+        self.count_V = np.bincount(stream_T.numpy(), minlength=size)
+        self.count_VV = sparse.csr_matrix(pairs, shape=(size, size))  # of pairs; equal ones add up
+        self.followed_V = np.bincount(before_T, minlength=size)  # how often a token had a successor
+        self.followers_V = self.count_VV.getnnz(axis=1)  # how many different ones
 
     def unigram(self, token_N: np.ndarray) -> np.ndarray:
         """Return the probability of every token, float64 (N,)."""
@@ -34,9 +35,7 @@ class NgramModel:
 
     def bigram(self, before_N: np.ndarray, token_N: np.ndarray) -> np.ndarray:
         """Return the probability of every token behind the one before it, float64 (N,)."""
-        wanted_N = before_N * self.size + token_N
-        place_N = np.searchsorted(self.pairs, wanted_N).clip(max=len(self.pairs) - 1)
-        count_N = np.where(self.pairs[place_N] == wanted_N, self.pair_counts[place_N], 0)
+        count_N = np.asarray(self.count_VV[before_N, token_N]).flatten()
         seen_N, followers_N = self.followed_V[before_N], self.followers_V[before_N]
         lower_N = self.unigram(token_N)
         mixed_N = (count_N + followers_N * lower_N) / np.maximum(seen_N + followers_N, 1)

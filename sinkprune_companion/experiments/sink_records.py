@@ -53,12 +53,8 @@ class Continued:
         prompts_BT = self.prompts_BT[:first]
         batch = max(1, BATCH_TOKENS[self.lm.kind] // self.condition.tokens)
         key = self._key(prompts_BT)
-        return self.run.artifact(
-            f"trace-{self.lm.kind}",
-            Trace,
-            lambda: trace(self.lm, prompts_BT, self.sampler, key["seed"], batch),
-            **key,
-        )
+        given = (self.lm, prompts_BT, self.sampler, key["seed"], batch)
+        return self.run.artifact(f"trace-{self.lm.kind}", Trace, lambda: trace(*given), **key)
 
     def readings(self, sink_std: float, stability_threshold: float) -> pd.DataFrame:
         """Return the table of `sink_measures.by_reading`."""
@@ -83,9 +79,5 @@ class Continued:
         return frame.drop(columns=["model", "seed"])
 
     def _key(self, prompts_BT: torch.Tensor) -> dict[str, object]:
-        return {
-            "model": self.fingerprint,
-            "sampler": self.sampler,
-            "prompts": prompts_BT.tolist(),
-            "seed": self.seed + self.trajectory,
-        }
+        key = {"model": self.fingerprint, "sampler": self.sampler, "prompts": prompts_BT.tolist()}
+        return key | {"seed": self.seed + self.trajectory}

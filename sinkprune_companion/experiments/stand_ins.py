@@ -84,8 +84,12 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
     model = getattr(transformers, row.native)(config).to(DTYPES[row.stored]).requires_grad_(False)
     rng = torch.Generator().manual_seed(seed)
 
+    def place(entry: tuple[str, nn.Parameter]) -> int:
+        """Return when a parameter of a module is drawn."""
+        return next((i for i, part in enumerate(FIRST) if f"{part}.weight" in entry[0]), len(FIRST))
+
     def draw(module: nn.Module, weight_scale: float = 0.35) -> None:
-        for name, parameter in sorted(module.named_parameters(), key=_place):
+        for name, parameter in sorted(module.named_parameters(), key=place):
             is_gain = parameter.dim() == 1 and name.endswith("weight")
             scale = weight_scale if parameter.dim() > 1 else 0.2 if is_gain else 0.1
             parameter.copy_(float(is_gain) + scale * torch.randn(parameter.shape, generator=rng))
@@ -98,12 +102,6 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
     if not shape.tied:
         draw(model.get_output_embeddings())
     return model
-
-
-def _place(entry: tuple[str, nn.Parameter]) -> int:
-    """Return when a parameter of a module is drawn."""
-    places = [place for place, part in enumerate(FIRST) if f"{part}.weight" in entry[0]]
-    return min(places, default=len(FIRST))
 
 
 def _fused(row: KnownModel, native: dict[str, torch.Tensor], config) -> dict[str, torch.Tensor]:

@@ -60,8 +60,8 @@ def points(answers: pd.DataFrame) -> pd.DataFrame:
 def means_by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return the means of a column by pair of items, as tables of scores are.
 
-    `answers` is the table of `variant_answers`. Columns: those that are the same within a pair, `sequence`
-    (the number of the pair within its benchmark and variant) and `value`.
+    `answers` is a table of `variant_answers`. Columns: those of NAMES that it has, `sequence` (the number of
+    the pair within its benchmark and variant) and `value`.
     """
     names = [name for name in NAMES if name in answers]
     means = answers.groupby([*names, "group", "pair"], sort=False)[column].mean().reset_index(name="value")

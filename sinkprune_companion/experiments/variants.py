@@ -1,7 +1,4 @@
-"""Variants of a model, dense or pruned: prune, measure, put the weights back.
-
-What the notebooks repeat for every recipe, calibration draw and number of steps.
-"""
+"""Variants of a model, dense or pruned: prune, measure, put the weights back."""
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
