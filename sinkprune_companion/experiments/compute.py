@@ -80,15 +80,11 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     prunable = list(dict.fromkeys(kind_of.values()))
     for part in (lm.model.get_input_embeddings(), lm.model.get_output_embeddings()):
         kind_of[part.weight] = EMBEDDINGS
-    table = pd.DataFrame(
-        {
-            "kind": kind_of.get(parameter, "rest"),
-            "parameters": parameter.numel(),
-            "nonzero": int(parameter.count_nonzero()),
-            "bytes": parameter.nbytes,
-        }
-        for parameter in lm.model.parameters()
-    )
+    counted = []
+    for parameter in lm.model.parameters():
+        kind, nonzero = kind_of.get(parameter, "rest"), int(parameter.count_nonzero())
+        counted.append((kind, parameter.numel(), nonzero, parameter.nbytes))
+    table = pd.DataFrame(counted, columns=["kind", "parameters", "nonzero", "bytes"])
     kinds = pd.Index([*prunable, PRODUCTS, EMBEDDINGS, "rest"], name="kind")
     table = table.groupby("kind").sum().reindex(kinds, fill_value=0)
     rows, length = ids_BT.shape

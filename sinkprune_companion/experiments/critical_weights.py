@@ -80,7 +80,7 @@ def lost_weights(
         weight_X = weights_OI[output_X, input_X]
         importance_X = weight_X.float().abs() * largest[layer, name].to(weights_OI.device)[input_X]
         top_X = importance_X.argsort(descending=True, stable=True)[:count]
-        columns = {
+        top = {
             "layer": layer,
             "linear": name,
             "output": output_X[top_X].cpu().numpy(),
@@ -88,7 +88,7 @@ def lost_weights(
             "weight": weight_X[top_X].double().cpu().numpy(),
             "importance": importance_X[top_X].double().cpu().numpy(),
         }
-        parts.append(pd.DataFrame(columns))
+        parts.append(pd.DataFrame(top))
     ranked = pd.concat(parts).sort_values("importance", ascending=False, kind="stable", ignore_index=True)
     ranked = ranked.head(count)
     ranked = ranked.assign(rank=ranked.index + 1, lost=lost, replaced_by=-1)
