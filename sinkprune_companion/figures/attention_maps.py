@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from sinkprune_companion.figures.style import canvas, spaced, titled
+from sinkprune_companion.figures.style import MONOSPACED, canvas, spaced, titled
 
 NAMED = 3  # keys that are named along the axis, at most
 APART = 4  # keys from one that is named to the next, at least
@@ -28,7 +28,7 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
         strongest = [int(key) for key in np.argsort(-mass_K, kind="stable") if mass_K[key] > 2]
         named = spaced(strongest, APART)[:NAMED]
         names = [f"{key}: {panel['labels'][key]}" for key in named]
-        axis.set_xticks(named, names, rotation=30, ha="right", fontsize=8, family="DejaVu Sans Mono")
+        axis.set_xticks(named, names, rotation=30, ha="right", fontsize=8, family=MONOSPACED)
         axis.set(title=panel["title"], xlabel="key")
         axis.grid(False)
     axes[0, 0].set_ylabel("query")
@@ -41,7 +41,7 @@ def maps_table(panels: list[dict]) -> pd.DataFrame:
     """Return the data of `plot_attention_maps`: panel, query, key and attention."""
     parts = []
     for panel in panels:
-        query, key = np.indices(panel["map_QK"].shape)
-        columns = {"panel": panel["title"], "query": query.ravel(), "key": key.ravel()}
-        parts.append(pd.DataFrame({**columns, "attention": panel["map_QK"].ravel()}))
+        query, key = np.indices(panel["map_QK"].shape).reshape(2, -1)
+        columns = {"panel": panel["title"], "query": query, "key": key, "attention": panel["map_QK"].ravel()}
+        parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)

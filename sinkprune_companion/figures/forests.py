@@ -6,7 +6,7 @@ A figure takes a table and knows nothing of its origin.
 import textwrap
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,6 +20,7 @@ from sinkprune_companion.figures.style import (
     BLUE,
     GREEN,
     GREY,
+    MONOSPACED,
     ORANGE,
     RED,
     bars,
@@ -28,30 +29,20 @@ from sinkprune_companion.figures.style import (
     series,
     spread_out,
     titled,
-    titled_legend,
 )
 from sinkprune_companion.ledger.contrasts import HELPS, HURTS, fields_of, verdicts_on_losses
 from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE, TOO_FEW_DRAWS, UNDECIDED
 from sinkprune_companion.numbers import signed_interval
 from sinkprune_core.evaluation.intervals import Estimate
 
-
-class Look(NamedTuple):
-    """How one row is drawn."""
-
-    colour: str
-    marker: str
-    inside: str  # colour inside the mark
-
-
-EFFECT_MARKS = {
-    HELPS: Look(BLUE, "<", BLUE),
-    HURTS: Look(RED, ">", RED),
-    NO_DIFFERENCE: Look(GREEN, "D", GREEN),
-    UNDECIDED: Look(ORANGE, "o", "white"),
-    TOO_FEW_DRAWS: Look(GREY, "v", "white"),
+Mark = dict[str, str]  # how a row is marked, in matplotlib's words
+EFFECT_MARKS: dict[str, Mark] = {
+    HELPS: {"color": BLUE, "marker": "<"},
+    HURTS: {"color": RED, "marker": ">"},
+    NO_DIFFERENCE: {"color": GREEN, "marker": "D"},
+    UNDECIDED: {"color": ORANGE, "marker": "o", "mfc": "white"},
+    TOO_FEW_DRAWS: {"color": GREY, "marker": "v", "mfc": "white"},
 }
-MONOSPACED = "DejaVu Sans Mono"
 ARROW_LEFT = 4  # matplotlib's numbers of markers
 ARROW_RIGHT = 5
 REACH = 3  # times the interval that reaches second furthest: what goes further is cut
@@ -78,27 +69,24 @@ def plot_effects(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     the headline, is never cut. An interval that goes beyond REACH times the second furthest ends in an arrow;
     its numbers stand at the right like all others.
     """
-    has_verdicts = "verdict" in table
-    margins = sorted(set(table.margin.dropna())) if has_verdicts else []
-    looks = []
-    for effect in table.itertuples():
-        is_filled = effect.low > 0 or effect.high < 0
-        if has_verdicts:
-            looks.append(EFFECT_MARKS[effect.verdict])
-        else:
-            looks.append(Look(BLUE, "o", BLUE if is_filled else "white"))
-    figure, axis = _rows_canvas(table)
-    reach = _reach(table, max(margins, default=0.0))
-    axis.set_xlim(-reach, reach)
-    axis.locator_params(axis="x", nbins=6)
-    _draw_table(axis, table if has_verdicts else table.assign(margin=float("nan")), looks)
     words = f"{xlabel}\n← better; bars: 95 % interval"
-    if margins:
-        sizes = " to ".join(dict.fromkeys(f"{margin:.2g}" for margin in (margins[0], margins[-1])))
-        words += f"; band: ± {sizes}, too small to matter"
-    axis.set_xlabel(words if has_verdicts else f"{words}; open: zero inside it", fontsize=8.5)
-    present = [verdict for verdict in EFFECT_MARKS if has_verdicts and (table.verdict == verdict).any()]
-    _title(figure, {verdict: EFFECT_MARKS[verdict] for verdict in present}, title)
+    marks = {}
+    if "verdict" in table:
+        looks = [EFFECT_MARKS[verdict] for verdict in table.verdict]
+        marks = marks_of(table.verdict)
+        margins = table.margin.dropna()
+        if len(margins):
+            sizes = dict.fromkeys(f"{margin:.2g}" for margin in (margins.min(), margins.max()))
+            words += f"; band: ± {' to '.join(sizes)}, too small to matter"
+    else:
+        table = table.assign(margin=float("nan"))
+        leaves_zero_out = (table.low > 0) | (table.high < 0)
+        inside = np.where(leaves_zero_out, BLUE, "white")
+        looks = [{"color": BLUE, "marker": "o", "mfc": colour} for colour in inside]
+        words += "; open: zero inside it"
+    reach = _reach(table)
+    figure = _plot_table(table, looks, (-reach, reach), words, title, marks)
+    figure.axes[0].locator_params(axis="x", nbins=6)
     return figure
 
 
@@ -108,32 +96,47 @@ def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
     The mark is that of the row's `kind`, as in `style`.
     """
     named = table.comparison.where(table.comparison != table.comparison.shift(), "")
-    table = table.assign(section="", margin=float("nan"))
-    looks = [_look_of_kind(kind) for kind in table.kind]
-    figure, axis = _rows_canvas(table)
-    axis.set_xlim(min(0.0, 1.05 * table.low.min()), 1.05 * table.high.max())
-    _draw_table(axis, table.assign(comparison=named), looks)
-    axis.set_xlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8.5)
-    _title(figure, {kind: _look_of_kind(kind) for kind in table.kind.unique()}, title)
-    return figure
+    marks = {kind: mark_of(kind, 0) for kind in table.kind.unique()}
+    looks = [marks[kind] for kind in table.kind]
+    ends = min(0.0, 1.05 * table.low.min()), 1.05 * table.high.max()
+    table = table.assign(section="", margin=float("nan"), comparison=named)
+    return _plot_table(table, looks, ends, f"{xlabel}\nbars: 95 % interval", title, marks)
 
 
-def _look_of_kind(kind: str) -> Look:
-    colour, marker, _ = series(kind, 0)
-    return Look(colour, marker, colour)
+def mark_of(name: str, place: int) -> Mark:
+    """Return how the rows of a series are marked, which stands at a `place` among all."""
+    look = series(name, place)
+    return {"color": look.color, "marker": look.marker}
 
 
-def _rows_canvas(table: pd.DataFrame) -> tuple[Figure, Axes]:
-    """Return an empty figure with a row per effect and one per heading, and its axis with a line at zero."""
+def marks_of(verdicts: pd.Series) -> dict[str, Mark]:
+    """Return the marks of all verdicts that occur."""
+    return {verdict: mark for verdict, mark in EFFECT_MARKS.items() if verdict in set(verdicts)}
+
+
+def handles_of(marks: dict[str, Mark]) -> list[Line2D]:
+    """Return the entries of a legend."""
+    return [Line2D([], [], **mark, label=label) for label, mark in marks.items()]
+
+
+def _plot_table(
+    table: pd.DataFrame,
+    looks: list[Mark],
+    ends: tuple[float, float],
+    xlabel: str,
+    title: str,
+    marks: dict[str, Mark],
+) -> Figure:
+    """Draw a row per effect on an axis with these `ends`, above them the title and a legend of `marks`."""
     headings = sum(section != "" for section in table.section.unique())
     figure, axes = canvas(size=(8.2, 1.3 + 0.27 * (len(table) + headings)))
-    axes[0, 0].axvline(0, color=BLACK, lw=0.9)
-    return figure, axes[0, 0]
-
-
-def _draw_table(axis: Axes, table: pd.DataFrame, looks: list[Look]) -> None:
-    """Draw the rows of a table below the headings of their sections."""
+    axis = axes[0, 0]
+    axis.axvline(0, color=BLACK, lw=0.9)
+    axis.set_xlim(*ends)
     draw_rows(axis, table.assign(look=looks), partial(_draw_effect, axis), size=9)
+    axis.set_xlabel(xlabel, fontsize=8.5)
+    titled(figure, title, handles_of(marks))
+    return figure
 
 
 def draw_rows(axis: Axes, table: pd.DataFrame, draw: Callable[[int, Any], None], size: float) -> None:
@@ -155,88 +158,58 @@ def draw_rows(axis: Axes, table: pd.DataFrame, draw: Callable[[int, Any], None],
     axis.set_ylim(len(labels) - 0.5, -0.7)
 
 
-def _title(figure: Figure, legend: dict[str, Look], title: str) -> None:
-    """Put title and legend above all rows."""
-    if not legend:
-        titled(figure, title)
-        return
-    titled_legend(figure, handles_of(legend), title=title)
-
-
-def handles_of(legend: dict[str, Look]) -> list[Line2D]:
-    """Return the entries of a legend."""
-    handles = []
-    for label, look in legend.items():
-        handles.append(Line2D([], [], color=look.colour, marker=look.marker, mfc=look.inside, label=label))
-    return handles
-
-
-def _reach(table: pd.DataFrame, margin: float) -> float:
+def _reach(table: pd.DataFrame) -> float:
     """Return how far the axis goes to both sides of zero."""
     ends = table[["low", "high"]].abs().max(axis=1)
     if not ends.any():
         return 1.0
     furthest, second = ends.nlargest(2).iloc[[0, -1]]
-    return 1.08 * max(min(furthest, REACH * second), ends.iloc[0], margin)
+    return 1.08 * np.nanmax([min(furthest, REACH * second), ends.iloc[0], table.margin.max()])
 
 
 def _draw_effect(axis: Axes, row: int, effect: object) -> None:
     """Draw one row: margin, interval, arrows where it goes beyond the axis, mark and numbers."""
     left, right = axis.get_xlim()
-    look = effect.look
+    colour = effect.look["color"]
     if effect.margin > 0:  # there may be none
         axis.barh(row, 2 * effect.margin, 1.0, -effect.margin, color=GREEN, alpha=0.1, lw=0)
-    low, value, high = np.clip([effect.low, effect.value, effect.high], left, right)
-    axis.plot([low, high], [row, row], color=look.colour, lw=1.5)
+    low, high = np.clip([effect.low, effect.high], left, right)
+    axis.plot([low, high], [row, row], color=colour, lw=1.5)
     if effect.low < left:
-        axis.plot(left, row, marker=ARROW_LEFT, color=look.colour, ms=7, clip_on=False)
+        axis.plot(left, row, marker=ARROW_LEFT, color=colour, ms=7, clip_on=False)
     if effect.high > right:
-        axis.plot(right, row, marker=ARROW_RIGHT, color=look.colour, ms=7, clip_on=False)
+        axis.plot(right, row, marker=ARROW_RIGHT, color=colour, ms=7, clip_on=False)
     if left <= effect.value <= right:
-        axis.plot(value, row, look.marker, color=look.colour, ms=6, mfc=look.inside)
-    axis.text(
-        1.025,
-        row,
-        signed_interval(effect.value, effect.low, effect.high),
-        transform=axis.get_yaxis_transform(),
-        va="center",
-        fontsize=8,
-        family=MONOSPACED,
-    )
+        axis.plot(effect.value, row, ls="none", ms=6, **effect.look)
+    numbers = signed_interval(effect.value, effect.low, effect.high)
+    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8, "family": MONOSPACED}
+    axis.text(1.025, row, numbers, **beside)
 
 
 def plot_rows(
-    frame: pd.DataFrame,
-    panel: str,
-    row: str,
-    xlabel: str,
-    title: str = "",
-    hue: str | None = None,
-    sharex: bool = True,
+    frame: pd.DataFrame, panel: str, row: str, xlabel: str, title: str, hue: str, sharex: bool = True
 ) -> Figure:
     """Draw `value` with 95 % intervals (`low`, `high`): a panel per value of one column, a row per value of
     another, below a `title` in words.
 
-    Rows have one mark per value of `hue` (None: one, drawn by the row), as in `style`. A row that a panel
-    lacks stays empty, and so does the one panel of a table without rows, which a cell of a sweep may have.
+    Rows have one mark per value of `hue`, as in `style`. A row that a panel lacks stays empty, and so does
+    the one panel of a table without rows, which a cell of a sweep may have.
     """
     panels = frame[panel].drop_duplicates().tolist() or ["nothing measured"]
     rows = frame[row].drop_duplicates().tolist()
-    names = frame[hue].drop_duplicates().tolist() if hue else []
-    size = (1.6 + 2.2 * len(panels), 1.2 + (0.4 if hue else 0.28) * len(rows))
+    names = frame[hue].drop_duplicates().tolist()
+    marks = {name: mark_of(name, number) for number, name in enumerate(names)}
+    size = (1.6 + 2.2 * len(panels), 1.2 + 0.4 * len(rows))
     figure, axes = canvas(1, len(panels), size, sharex=sharex, sharey=True)
     for axis, head in zip(axes[0], panels, strict=True):
         part = frame[frame[panel] == head]
-        for mark in part.to_dict("records"):
-            place = rows.index(mark[row])
-            number = names.index(mark[hue]) if hue else place
-            colour, marker, _ = series(mark[hue or row], number)
-            moved = spread_out(number, len(names), 0.26) if hue else 0.0
-            below, above = bars(mark["value"], mark["low"], mark["high"])
-            style = {"color": colour, "marker": marker, "ms": 5, "capsize": 2.5}
-            axis.errorbar(mark["value"], place + moved, xerr=[[below], [above]], **style)
+        for entry in part.to_dict("records"):
+            value, name = entry["value"], entry[hue]
+            place = rows.index(entry[row]) + spread_out(names.index(name), len(names), 0.26)
+            ends = [[end] for end in bars(value, entry["low"], entry["high"])]
+            axis.errorbar(value, place, xerr=ends, **marks[name], ms=5, capsize=2.5)
         linear = linear_part((frame if sharex else part).value)
-        if hue and linear:
+        if linear:
             axis.set_xscale("symlog", linthresh=linear)
             axis.set_xticks([tick for tick in axis.get_xticks() if not 0 < abs(tick) < 8 * linear])
         else:
@@ -245,12 +218,7 @@ def plot_rows(
         axis.set_title(head, fontsize=8.5)
         axis.set_yticks(range(len(rows)), [textwrap.fill(str(name), 34) for name in rows], fontsize=8)
     figure.supxlabel(f"{xlabel}\nbars: 95 % interval", fontsize=8)
-    looks = [(series(name, number), name) for number, name in enumerate(names)]
-    if looks:
-        handles = [Line2D([], [], color=look.colour, marker=look.marker, label=name) for look, name in looks]
-        titled_legend(figure, handles, title=title)
-    else:
-        titled(figure, title)
+    titled(figure, title, handles_of(marks))
     return figure
 
 
@@ -260,9 +228,9 @@ def plot_by_row(frame: pd.DataFrame, row: str, metrics: dict[str, str], title: s
     `frame` has a line per unit (a prompt or sequence) with `kind`, `row` and a column per metric; `metrics`
     maps columns to axis labels with units.
     """
-    parts = []
-    for column, label in metrics.items():
-        parts.append(intervals(frame, [row, "kind"], column).assign(metric=label))
+    parts = [
+        intervals(frame, [row, "kind"], column).assign(metric=label) for column, label in metrics.items()
+    ]
     means = pd.concat(parts, ignore_index=True)
     return plot_rows(means, "metric", row, "points: means", title, hue="kind", sharex=False)
 
@@ -300,15 +268,12 @@ def forest_table(estimates: dict[str, Estimate]) -> pd.DataFrame:
     Columns: `comparison`, `value`, `low`, `high`, `sequences`, `interval` (how it was made); and where every
     estimate has a margin, `margin` and the `verdict` of its row, with p corrected for all rows (Holm).
     """
-    table = pd.DataFrame({"comparison": estimates.keys(), **fields_of(estimates, "value", "low", "high")})
-    table = table.assign(
-        sequences=[estimate.units for estimate in estimates.values()],
-        interval=[estimate.method for estimate in estimates.values()],
-    )
-    margins = [estimate.margin for estimate in estimates.values()]
-    if not estimates or None in margins:
-        return table
-    return table.assign(margin=margins, verdict=verdicts_on_losses(estimates.values()))
+    columns = fields_of(estimates, "value", "low", "high", "units", "method", "margin")
+    table = pd.DataFrame({"comparison": estimates.keys(), **columns})
+    table = table.rename(columns={"units": "sequences", "method": "interval"})
+    if not estimates or None in columns["margin"]:
+        return table.drop(columns="margin")
+    return table.assign(verdict=verdicts_on_losses(estimates.values()))
 
 
 def listed(estimates: dict[str, Estimate | None], **columns: object) -> pd.DataFrame:

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sinkprune_companion.figures.figures import save_figure
-from sinkprune_companion.figures.forests import EFFECT_MARKS, draw_rows, handles_of
+from sinkprune_companion.figures.forests import EFFECT_MARKS, draw_rows, handles_of, marks_of
 from sinkprune_companion.figures.style import BLACK, GREEN, GREY, bars, canvas
-from sinkprune_companion.ledger.contrasts import HELPS, verdicts_on_losses
+from sinkprune_companion.ledger.contrasts import HELPS, fields_of, verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
 from sinkprune_companion.numbers import number, percent
@@ -23,7 +23,8 @@ from sinkprune_core.evaluation.intervals import Estimate
 
 NAME = "headline"
 CAPTION = "What each change does to the pruned model, and how many of the kept weights it changes"
-LOSSES = {  # a comparison's findings at each sparsity
+MASK_SECTION = "kept weights that change"
+FINDINGS = {  # by section and row: differences of losses at each sparsity, and shares of the mask
     "50 % of the weights zero": {
         "official recipe − Wanda": "03/paper_minus_wanda",
         "unstable sinks left out − none": "03/unstable_minus_none",
@@ -40,26 +41,24 @@ LOSSES = {  # a comparison's findings at each sparsity
         "official sink weights − none": "09/paper_minus_paper_no_sinks_75",
         "SparseGPT, half-noised text − clean": "09/sparsegpt_half_minus_sparsegpt_clean_75",
     },
+    MASK_SECTION: {
+        "unstable sinks left out": "03/masks_unstable",
+        "all sinks left out": "03/masks_all_sinks",
+        "other calibration text": "03/masks_other_text",
+        "Wanda on clean text": "03/masks_wanda",
+    },
 }
-MASKS = {
-    "unstable sinks left out": "03/masks_unstable",
-    "all sinks left out": "03/masks_all_sinks",
-    "other calibration text": "03/masks_other_text",
-    "Wanda on clean text": "03/masks_wanda",
-}
-MASK_SECTION = "kept weights that change"
-SINKS = (
+SINKS = [
     "03/all_sinks_minus_none",
     "03/unstable_minus_none",
     "03/paper_sparsegpt_minus_sparsegpt",
     "09/paper_minus_paper_no_sinks_75",
-)
-NOISED_TEXT = (
+]
+NOISED_TEXT = [
     "09/noised_dense_minus_wanda_75",
     "09/sparsegpt_half_minus_sparsegpt_clean_50",
     "09/sparsegpt_half_minus_sparsegpt_clean_75",
-)
-COLUMNS = ("section", "comparison", "finding", "value", "low", "high", "draws", "margin", "damage", "verdict")
+]
 
 
 def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
@@ -68,21 +67,14 @@ def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
     `damage` is what the second recipe costs above the dense model, in nats per token. Verdicts follow the one
     rule, corrected over the differences of this table.
     """
-    rows = []
-    for section, findings in LOSSES.items():
-        for comparison, finding in findings.items():
-            estimate = estimates[finding]
-            damage = estimate.margin / share_that_matters()
-            rows.append({**_row(section, comparison, finding, estimate), "damage": damage})
-    verdicts = verdicts_on_losses([estimates[row["finding"]] for row in rows])
-    rows = [{**row, "verdict": outcome} for row, outcome in zip(rows, verdicts, strict=True)]
-    rows += [_row(MASK_SECTION, change, finding, estimates[finding]) for change, finding in MASKS.items()]
-    return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _row(section: str, comparison: str, finding: str, estimate: Estimate) -> dict[str, object]:
-    numbers = {name: getattr(estimate, name) for name in ("value", "low", "high", "draws", "margin")}
-    return {"section": section, "comparison": comparison, "finding": finding, **numbers}
+    rows = [(section, *named) for section, findings in FINDINGS.items() for named in findings.items()]
+    frame = pd.DataFrame(rows, columns=["section", "comparison", "finding"])
+    shown = {finding: estimates[finding] for finding in frame.finding}
+    frame = frame.assign(**fields_of(shown, "value", "low", "high", "draws", "margin"))
+    frame["damage"] = frame.margin / share_that_matters()
+    losses = frame.finding[frame.section != MASK_SECTION]
+    frame["verdict"] = pd.Series(verdicts_on_losses([shown[finding] for finding in losses]), losses.index)
+    return frame
 
 
 def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
@@ -95,8 +87,7 @@ def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
     losses, masks = axes.flat
     _draw_losses(losses, frame[~is_mask])
     _draw_masks(masks, frame[is_mask])
-    drawn = frame.verdict.dropna().unique()
-    handles = handles_of({name: look for name, look in EFFECT_MARKS.items() if name in drawn})
+    handles = handles_of(marks_of(frame.verdict))
     columns = 2 if is_narrow else len(handles)
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8.5)
     return figure
@@ -110,10 +101,9 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
     right = {"transform": axis.get_yaxis_transform(), "va": "center", "fontsize": 8.5}
 
     def draw(place: int, row: Any) -> None:
-        colour, marker, inside = EFFECT_MARKS[row.verdict]
-        value, low, high = (100 * end / row.damage for end in (row.value, row.low, row.high))
-        look = {"color": colour, "marker": marker, "mfc": inside, "ms": 6, "lw": 1.6}
-        axis.errorbar(value, place, xerr=[[value - low], [high - value]], **look)
+        value, *ends = (100 * end / row.damage for end in (row.value, row.low, row.high))
+        mark = EFFECT_MARKS[row.verdict]
+        axis.errorbar(value, place, xerr=[[end] for end in bars(value, *ends)], **mark, ms=6, lw=1.6)
         axis.text(1.02, place, number(row.value), **right)
 
     draw_rows(axis, frame, draw, size=8.5)
@@ -126,7 +116,7 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
 
 def _conclusion(verdicts: pd.Series) -> str:
     """Return what the differences say, as long as they say it."""
-    if (verdicts[[*SINKS]] == NO_DIFFERENCE).all() and (verdicts[[*NOISED_TEXT]] == HELPS).all():
+    if (verdicts[SINKS] == NO_DIFFERENCE).all() and (verdicts[NOISED_TEXT] == HELPS).all():
         return "Sinks left out: nothing that matters;\nnoised calibration text helps"
     return "Loss, first − second"
 
@@ -134,12 +124,10 @@ def _conclusion(verdicts: pd.Series) -> str:
 def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     """Draw a bar per change of the calibration, with its percent beside it."""
     places = range(len(frame))
-    axis.barh(places, 100 * frame.value, height=0.6, color=GREY)
     ends = bars(100 * frame.value, 100 * frame.low, 100 * frame.high)
-    axis.errorbar(100 * frame.value, places, xerr=ends, fmt="none", ecolor=BLACK, lw=1)
-    beside = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 8.5}
-    for place, row in zip(places, frame.itertuples(), strict=True):
-        axis.annotate(f"{number(100 * row.value)} %", (100 * row.high, place), **beside)
+    line = {"ecolor": BLACK, "lw": 1}
+    drawn = axis.barh(places, 100 * frame.value, xerr=ends, height=0.6, color=GREY, error_kw=line)
+    axis.bar_label(drawn, [f"{number(100 * share)} %" for share in frame.value], padding=4, fontsize=8.5)
     axis.set_yticks(places, frame.comparison, fontsize=8.5)
     axis.tick_params(axis="y", length=0)
     axis.grid(False, axis="y")

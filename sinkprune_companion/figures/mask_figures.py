@@ -6,9 +6,8 @@ import seaborn
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import FormatStrFormatter
 
-from sinkprune_companion.figures.style import BLUE, RED, canvas, titled, titled_legend
+from sinkprune_companion.figures.style import BLUE, RED, canvas, titled
 from sinkprune_companion.numbers import percent
 
 LEAST = 0.01  # percent: the lower end of the colour scale
@@ -39,10 +38,8 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
     for axis in axes[-1]:
         axis.set_xlabel("layer (0 is the first)")
     drawn = axes[0, 0].collections[0]
-    bar = figure.colorbar(drawn, ax=axes, pad=0.01, label="kept weights that differ (%)")
-    bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
-    if title:
-        titled(figure, title)
+    figure.colorbar(drawn, ax=axes, pad=0.01, format="%g", label="kept weights that differ (%)")
+    titled(figure, title)
     return figure
 
 
@@ -57,14 +54,15 @@ def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> 
     tiles = differ_OI.reshape(down, height, across, width).sum((1, 3))
     top, left = np.unravel_index(tiles.argmax(), tiles.shape) * np.array([height, width])
     kept, other = (mask[top : top + height, left : left + width] for mask in (kept_OI, other_OI))
-    state = np.where(kept == other, np.where(kept, 0, 1), 2)
+    state = np.where(kept == other, ~kept, 2)  # the place among the colours
     figure, axes = canvas(size=(6.8, 3.6))
     axis = axes[0, 0]
     place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
-    colours = ListedColormap([BLUE, "#E8EEF3", RED])
-    axis.imshow(state, cmap=colours, vmin=0, vmax=2, interpolation="nearest", extent=place)
+    named = {BLUE: "kept by both", "#E8EEF3": "pruned by both", RED: "kept by one alone"}
+    axis.imshow(
+        state, cmap=ListedColormap(list(named)), vmin=0, vmax=2, interpolation="nearest", extent=place
+    )
     axis.set(xlabel="input feature", ylabel="output feature")
     axis.grid(False)
-    named = {BLUE: "kept by both", "#E8EEF3": "pruned by both", RED: "kept by one alone"}
-    titled_legend(figure, [Patch(color=colour, label=name) for colour, name in named.items()], title=title)
+    titled(figure, title, [Patch(color=colour, label=name) for colour, name in named.items()])
     return figure

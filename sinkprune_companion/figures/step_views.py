@@ -11,10 +11,11 @@ import itertools
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from sinkprune_companion import DATA
-from sinkprune_companion.figures.figures import add_file, save_provenance
+from sinkprune_companion.figures.figures import add_file, place, save_provenance
 from sinkprune_companion.run.records import Run
 from sinkprune_core.files import atomic
 from sinkprune_core.models.language_model import LanguageModel
@@ -30,10 +31,9 @@ MASK = -1  # stands for a mask among the numbers of tokens
 OPENING_WORDS = 6  # of a prompt, in the menu of prompts
 
 
-def shown_steps(steps: int, most: int = STEPS) -> list[int]:
-    """Return which steps are shown, from 0: at most `most`, evenly spaced, with the first and the last."""
-    gaps = min(steps, most) - 1
-    return sorted({round(place * (steps - 1) / max(gaps, 1)) for place in range(gaps + 1)})
+def shown_steps(steps: int) -> list[int]:
+    """Return which steps are shown, from 0: at most STEPS, evenly spaced, with the first and the last."""
+    return np.linspace(0, steps - 1, min(steps, STEPS)).round().astype(int).tolist()
 
 
 def letters(mass_K: torch.Tensor, most: float) -> str:
@@ -113,12 +113,17 @@ def data(views: list[dict], steps: int, pick: bool = False) -> dict:
     return {"pick": pick, "least": LEAST, "most": most, "steps": numbers, "views": views}
 
 
+def as_json(drawn: dict) -> str:
+    """Return `data` as JSON without spaces."""
+    return json.dumps(drawn, separators=(",", ":"), ensure_ascii=False)
+
+
 def fragment(name: str, drawn: dict) -> str:
     """Return HTML that shows `data`, to stand anywhere in a page; `name` is unique in the page.
 
     Where scripts do not run, nothing is seen of it.
     """
-    values = json.dumps(drawn, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    values = as_json(drawn).replace("<", "\\u003c")
     identity = html.escape(f"sink-steps-{name}")
     return (
         f'<div id="{identity}" hidden></div>\n<script>\n(function () {{\n{SCRIPT.read_text(encoding="utf-8")}'
@@ -141,7 +146,7 @@ def save_slider(run: Run, name: str, title: str, drawn: dict) -> object:
     """Write `page` beside the figure `name` as `<name>.html`; return the same for a notebook to show."""
     from IPython.display import HTML
 
-    file = run.folder / "figures" / run.notebook / f"{name}.html"
+    file = place(run, f"{name}.html")
     with atomic(file) as partial:
         partial.write_text(page(name, title, drawn), encoding="utf-8")
     add_file(run, name, file)
@@ -149,13 +154,9 @@ def save_slider(run: Run, name: str, title: str, drawn: dict) -> object:
 
 
 def save_explorer(run: Run, name: str, caption: str, drawn: dict) -> Path:
-    """Write `data` to the run's figures as `<name>_steps.json`, and its provenance as `<name>.json`; return
-    the first.
-    """
-    file = run.folder / "figures" / run.notebook / f"{name}_steps.json"
+    """Write `data` as `<name>_steps.json` and its provenance as `<name>.json`; return the first."""
+    file = place(run, f"{name}_steps.json")
     with atomic(file) as partial:
-        partial.write_text(
-            json.dumps(drawn, separators=(",", ":"), ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-    save_provenance(run, name, caption, [file])
+        partial.write_text(as_json(drawn) + "\n", encoding="utf-8")
+    save_provenance(run, name, caption, file)
     return file

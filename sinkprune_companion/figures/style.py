@@ -6,12 +6,13 @@ own.
 
 import math
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 ORANGE = "#E69F00"
@@ -23,14 +24,15 @@ RED = "#D55E00"
 PINK = "#CC79A7"
 BLACK = "#000000"
 GREY = "#7F7F7F"
+MONOSPACED = "DejaVu Sans Mono"
 
 
 class Series(NamedTuple):
-    """How one series of a figure is drawn."""
+    """How one series of a figure is drawn, in matplotlib's words."""
 
-    colour: str
+    color: str
     marker: str
-    dash: str | tuple  # as matplotlib's `linestyle`
+    linestyle: str | tuple
 
 
 SERIES = [
@@ -89,6 +91,7 @@ STYLE = {
 }
 HANDLE_INCHES = 0.5  # what a legend's entry takes beside its letters
 LETTER_INCHES = 0.055
+LEGEND_ROW_INCHES = 0.17
 TITLE_LETTERS_PER_INCH = 12.5
 TITLE_LINE_INCHES = 0.18
 FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
@@ -114,41 +117,26 @@ def canvas(
     return figure, axes
 
 
-def legend_above(figure: Figure, handles: list, labels: list[str] | None = None, **kwargs) -> None:
-    """Put one legend above all axes, and make the figure higher by as much.
+def titled(figure: Figure, title: str, handles: Sequence[Artist] = ()) -> None:
+    """Put the figure's conclusion in words above all axes, broken to its width, and a legend beneath it.
 
-    Beside the axes it would take a third of a narrow picture. It has as few rows as the width allows, and
-    columns of one height as far as they go.
+    Both make the figure higher. Beside the axes a legend would take a third of a narrow picture. It has as
+    few rows as the width allows, and columns of one height as far as they go.
     """
-    labels = labels or [handle.get_label() for handle in handles]
-    widest = HANDLE_INCHES + LETTER_INCHES * max(map(len, labels))
-    fit = max(1, int(figure.get_figwidth() / widest))
-    rows = math.ceil(len(labels) / fit)
-    figure.set_figheight(figure.get_figheight() + 0.17 * rows)
-    columns = math.ceil(len(labels) / rows)
-    figure.legend(handles, labels, fontsize=7.5, loc="outside upper left", ncols=columns, **kwargs)
-
-
-def titled_legend(figure: Figure, handles: list, labels: list[str] | None = None, title: str = "") -> None:
-    """Put the figure's conclusion in words above all axes, broken to its width, and the legend beneath it."""
-    if not title:
-        legend_above(figure, handles, labels)
-        return
-    broken = _with_room(figure, title)
-    legend_above(figure, handles, labels, title=broken, title_fontsize=9.5, alignment="left")
-
-
-def titled(figure: Figure, title: str) -> None:
-    """Put the figure's conclusion in words above all axes, broken to its width."""
-    figure.suptitle(_with_room(figure, title), x=0.01, ha="left", fontsize=9.5)
-
-
-def _with_room(figure: Figure, title: str) -> str:
-    """Return a title broken to the figure's width, and make the figure as much higher."""
     letters = int(TITLE_LETTERS_PER_INCH * figure.get_figwidth())
     broken = textwrap.fill(title, letters, break_on_hyphens=False)
-    figure.set_figheight(figure.get_figheight() + TITLE_LINE_INCHES * len(broken.splitlines()))
-    return broken
+    height = figure.get_figheight() + TITLE_LINE_INCHES * len(broken.splitlines())
+    if handles:
+        widest = HANDLE_INCHES + LETTER_INCHES * max(len(handle.get_label()) for handle in handles)
+        fit = max(1, int(figure.get_figwidth() / widest))
+        rows = math.ceil(len(handles) / fit)
+        columns = math.ceil(len(handles) / rows)
+        height += LEGEND_ROW_INCHES * rows
+        head = {"title": broken, "title_fontsize": 9.5, "alignment": "left"}
+        figure.legend(handles=handles, fontsize=7.5, loc="outside upper left", ncols=columns, **head)
+    elif title:
+        figure.suptitle(broken, x=0.01, ha="left", fontsize=9.5)
+    figure.set_figheight(height)
 
 
 def linear_part(values: pd.Series) -> float | None:
@@ -175,8 +163,6 @@ def spaced(places: Iterable[int], least: float) -> list[int]:
     return kept
 
 
-def spread_out(place: int, count: int, step: float) -> float:
-    """Return how far the series numbered `place` of `count` is moved so that all stand `step` apart around
-    one x.
-    """
+def spread_out(place: int | pd.Series, count: int | pd.Series, step: float) -> float | pd.Series:
+    """Return how far series `place` of `count` is moved so that all stand `step` apart around one x."""
     return step * (place - (count - 1) / 2)
