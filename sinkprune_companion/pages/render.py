@@ -10,13 +10,12 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from sinkprune_companion import numbers
 from sinkprune_companion.ledger.margins import share_that_matters
+from sinkprune_companion.numbers import amount, count, number, percent, signed
 from sinkprune_companion.pages.sources import PresumedVerdictError, Results
 from sinkprune_core.evaluation.intervals import Estimate
 
 FOLDER = Path(__file__).parent
-ENDING = ".j2"
 
 
 def cell(text: object) -> str:
@@ -29,9 +28,9 @@ def damage(estimate: Estimate) -> float | None:
     return None if estimate.margin is None else estimate.margin / share_that_matters()
 
 
-def gigabytes(amount: float) -> str:
-    """Return an amount of bytes in gigabytes."""
-    return f"{numbers.count(amount / 1e9)} GB"
+def gigabytes(size: float) -> str:
+    """Return a number of bytes in gigabytes."""
+    return f"{count(size / 1e9)} GB"
 
 
 def environment() -> Environment:
@@ -44,20 +43,9 @@ def environment() -> Environment:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown, not HTML
     )
-    made.filters |= {helper.__name__: helper for helper in FILTERS}
+    for helper in (amount, count, number, percent, signed, cell, damage, gigabytes):
+        made.filters[helper.__name__] = helper
     return made
-
-
-FILTERS = (
-    numbers.amount,
-    numbers.count,
-    numbers.number,
-    numbers.percent,
-    numbers.signed,
-    cell,
-    damage,
-    gigabytes,
-)
 
 
 def render(template: str, **values: object) -> str:
@@ -74,9 +62,10 @@ def render(template: str, **values: object) -> str:
 
 def _place(error: Exception) -> str:
     """Return file and line of the innermost template that an error passed through."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(ENDING)]
-    file = Path(frames[-1].filename).relative_to(FOLDER.parent)
-    return f"{file.as_posix()}:{frames[-1].lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    innermost = [frame for frame in frames if frame.filename.endswith(".j2")][-1]
+    file = Path(innermost.filename).relative_to(FOLDER.parent)
+    return f"{file.as_posix()}:{innermost.lineno}"
 
 
 def render_results(template: str, results: Results, **values: object) -> str:
@@ -86,11 +75,5 @@ def render_results(template: str, results: Results, **values: object) -> str:
     `f["03/paper_minus_wanda"]`; the claims of the `ledger`; `verdict` and `estimate` by the claim's id; and
     `holds(claim, verdict, …)`, with every verdict under which the sentence beside it is right.
     """
-    known = {
-        "f": results.f,
-        "ledger": results.ledger,
-        "verdict": results.verdict,
-        "estimate": results.estimate,
-        "holds": results.holds,
-    }
+    known = {name: getattr(results, name) for name in ("f", "ledger", "verdict", "estimate", "holds")}
     return render(template, **known, **values)

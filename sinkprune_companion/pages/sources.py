@@ -1,6 +1,5 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +14,16 @@ from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.ledger import claims, others, published
 from sinkprune_companion.ledger.claims import Claim
+from sinkprune_companion.training.log import rows_of
+from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.pruning import PruningCost, pruning_cost
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import PACKAGE, write_json
+from sinkprune_core.files import write_json
+from sinkprune_core.models import embedded
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.meta_model import meta_model
+from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.pruning.recipe import preset
 
 LARGE = "large"  # the benchmark on a checkpoint of LLaDA-8B's size
@@ -52,8 +55,8 @@ class Results:
     @cached_property
     def estimate(self) -> dict[str, Estimate]:
         """Estimates by the id of the claim that they decide."""
-        known = {claim.id: self.estimates.get(claim.finding or "") for claim in self.ledger}
-        return {name: estimate for name, estimate in known.items() if estimate is not None}
+        known = self.estimates
+        return {claim.id: known[claim.finding] for claim in self.ledger if claim.finding in known}
 
     @cached_property
     def f(self) -> dict[str, Estimate]:
@@ -89,20 +92,18 @@ def results_of(folder: Path, notebook: str | None = None) -> Results:
 def prompt_counts() -> dict[str, int]:
     """Return in how many prompts of the main condition whose sinks move more: `dlm`, `ar`, `all`."""
     frame = pd.read_csv(project_root() / "figures" / "01_sink_variance" / "conditions.csv")
-    frame = frame[frame.condition == "main"]
-    by_kind = frame.pivot(index="prompt", columns="kind", values="temporal_variance")
+    main = frame[frame.condition == "main"]
+    by_kind = main.pivot(index="prompt", columns="kind", values="temporal_variance")
     difference = by_kind.diffusion - by_kind.autoregressive
-    dlm, ar = (difference > 0).sum(), (difference < 0).sum()
-    return {"dlm": int(dlm), "ar": int(ar), "all": len(difference)}
+    return {"dlm": sum(difference > 0), "ar": sum(difference < 0), "all": len(difference)}
 
 
 def filled_right(level: float) -> dict[str, float]:
     """Return the share of masked tokens that the DLM fills right, by kind of text, at a share of masks."""
-    file = PACKAGE / "data" / "adapters" / ADAPTERS["diffusion"] / "measures.json"
-    filling = json.loads(file.read_text(encoding="utf-8"))["filling"]
+    measures = read_json(embedded.ADAPTERS[ADAPTERS["diffusion"]] / "measures.json")
     return {
         text: row["dlm"]["correct"]["value"]
-        for text, rows in filling.items()
+        for text, rows in measures["filling"].items()
         for row in rows
         if row["masked"] == level
     }
@@ -130,17 +131,14 @@ def figures_by_finding() -> dict[str, str]:
 def pairs() -> list[dict]:
     """Return the published pair and those of other trainings: `name`, `f`, `settings` and `logs` by kind."""
     figures = project_root() / "figures"
-    folders = {kind: PACKAGE / "data" / "adapters" / name for kind, name in ADAPTERS.items()}
-    about = {"settings": {}, "logs": {}}
-    for kind, folder in folders.items():
-        about["settings"][kind] = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-        last = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()[-1]
-        about["logs"][kind] = json.loads(last)
-    found = [{"name": "published", "f": results_of(figures).f, **about}]
-    for file in sorted((figures / "trainings").glob("*/pair.json")):
-        about = json.loads(file.read_text(encoding="utf-8"))
-        found.append({"name": file.parent.name, "f": results_of(file.parent).f, **about})
-    return found
+    folders = {kind: embedded.ADAPTERS[name] for kind, name in ADAPTERS.items()}
+    settings = {kind: read_json(folder / SETTINGS) for kind, folder in folders.items()}
+    logs = {kind: rows_of(folder / EXPORTED_LOG)[-1] for kind, folder in folders.items()}
+    later = [
+        {"name": file.parent.name, "f": results_of(file.parent).f, **read_json(file)}
+        for file in sorted((figures / "trainings").glob("*/pair.json"))
+    ]
+    return [{"name": "published", "f": results_of(figures).f, "settings": settings, "logs": logs}, *later]
 
 
 # the paper's models
@@ -173,7 +171,7 @@ def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
 
 def performance() -> dict[str, dict]:
     """Return every benchmark, LARGE among them, by what was measured."""
-    return json.loads((project_root() / "docs" / "performance.json").read_text(encoding="utf-8"))
+    return read_json(project_root() / "docs" / "performance.json")
 
 
 def first_run_minutes(processor: str) -> float:
