@@ -31,19 +31,8 @@ GROUPED = {"hidden_size": 24, "intermediate_size": 48}  # inputs in groups of 3,
 SHAPES = {
     "gqa": {"hidden_size": 32, "intermediate_size": 45, "num_attention_heads": 4, "num_key_value_heads": 2},
     "mha": {"hidden_size": 36, "intermediate_size": 40, "num_attention_heads": 3, "num_key_value_heads": 3},
-    # inputs in groups of 3, 4 and 8
-    "gqa-24": {
-        "hidden_size": 24,
-        "intermediate_size": 48,
-        "num_attention_heads": 6,
-        "num_key_value_heads": 2,
-    },
-    "mha-24": {
-        "hidden_size": 24,
-        "intermediate_size": 48,
-        "num_attention_heads": 3,
-        "num_key_value_heads": 3,
-    },
+    "gqa-24": {**GROUPED, "num_attention_heads": 6, "num_key_value_heads": 2},
+    "mha-24": {**GROUPED, "num_attention_heads": 3, "num_key_value_heads": 3},
 }
 COMMON = {
     "vocab_size": VOCABULARY,

@@ -6,6 +6,7 @@ On a GPU where there is one: `pytest tests/device_cases.py`. On a machine withou
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -18,6 +19,7 @@ from sinkprune_companion import corpus
 from sinkprune_companion.training import lora
 from sinkprune_companion.training.settings import LOG, Training, training_dtype
 from sinkprune_core import PRESETS, Calibration, Recipe, Sampler, generate, preset, prune, score, trace
+from sinkprune_core.diffusion.samplers import SAMPLERS as PUBLISHED
 from sinkprune_core.diffusion.sampling import decode
 from sinkprune_core.evaluation.conditional_likelihood import exact_log_likelihood, log_likelihood, perplexity
 from sinkprune_core.evaluation.protocols import Protocol
@@ -179,17 +181,8 @@ def test_scores(pair, make_ids, kind):
 SAMPLERS = {
     "llada": Sampler(12, 6, block=6),
     "guided": Sampler(12, 6, block=6, guidance=0.5, temperature=0.7),
-    "dream": Sampler(
-        12,
-        6,
-        block=None,
-        order="entropy",
-        schedule="time",
-        proposal="filtered",
-        temperature=0.8,
-        top_p=0.9,
-        top_k=20,
-        order_temperature=0.5,
+    "dream": replace(
+        PUBLISHED["dream"], length=12, steps=6, temperature=0.8, top_p=0.9, top_k=20, order_temperature=0.5
     ),
     "random": Sampler(12, 6, block=None, order="random", temperature=1.0),
 }

@@ -19,14 +19,17 @@ from transformers.pytorch_utils import Conv1D
 Places = set[tuple[int, int]]  # pruned (row, column) of a linear
 
 
-def linears_of(lm) -> dict[tuple[int, str], nn.Module]:
-    """Return every linear of the blocks by layer and name."""
-    blocks = lm.model.transformer.h if hasattr(lm.model, "transformer") else lm.model.model.layers
+def blocks_of(lm) -> nn.ModuleList:
+    return lm.model.transformer.h if hasattr(lm.model, "transformer") else lm.model.model.layers
+
+
+def linears_of(lm, *layers: int) -> dict[tuple[int, str], nn.Module]:
+    """Return the linears of some blocks, or of all, by layer and name."""
     return {
         (layer, name): module
-        for layer, block in enumerate(blocks)
+        for layer, block in enumerate(blocks_of(lm))
         for name, module in block.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
+        if isinstance(module, (nn.Linear, Conv1D)) and (not layers or layer in layers)
     }
 
 
@@ -38,11 +41,10 @@ def matrix(linear: nn.Module) -> np.ndarray:
 
 def zeros_of(lm) -> dict[tuple[int, str], Places]:
     """Return the places of all zeros, by layer and name of a linear."""
-    zeros = {}
-    for place, linear in linears_of(lm).items():
-        rows_and_columns = np.argwhere(matrix(linear) == 0).tolist()
-        zeros[place] = {(row, column) for row, column in rows_and_columns}
-    return zeros
+    return {
+        place: set(map(tuple, np.argwhere(matrix(linear) == 0).tolist()))
+        for place, linear in linears_of(lm).items()
+    }
 
 
 def weights_of(lm) -> dict[str, torch.Tensor]:
@@ -74,9 +76,10 @@ def inputs_of(lm, ids_RT) -> dict[tuple[int, str], np.ndarray]:
     def keep(module, args, place):
         inputs[place] = args[0].double().numpy()
 
-    handles = []
-    for place, linear in linears_of(lm).items():
-        handles.append(linear.register_forward_pre_hook(partial(keep, place=place)))
+    handles = [
+        linear.register_forward_pre_hook(partial(keep, place=place))
+        for place, linear in linears_of(lm).items()
+    ]
     lm.model.base_model(ids_RT, use_cache=False)
     for handle in handles:
         handle.remove()
@@ -154,21 +157,18 @@ def prune(
     """
     dense, pruned_lm = _double(lm), _double(lm)
     pruned, all_scores = {}, {}
-    layers = 1 + max(layer for layer, _ in linears_of(lm))
-    sparsities = sparsity if isinstance(sparsity, list) else [sparsity] * layers
-    for layer in range(layers):
+    sparsities = sparsity if isinstance(sparsity, list) else [sparsity] * len(blocks_of(lm))
+    for layer, share in enumerate(sparsities):
         inputs = {}
         if criterion == "wanda":
             inputs = inputs_of(pruned_lm if propagation == "sequential" else dense, ids_RT)
-        for place, linear in linears_of(pruned_lm).items():
-            if place[0] != layer:
-                continue
+        for place, linear in linears_of(pruned_lm, layer).items():
             norms = [1.0] * matrix(linear).shape[1]
             if inputs:
                 norms = column_norms(inputs[place], weights or equal_weights(ids_RT), norm_reduction)
             all_scores[place] = scaled(linear, norms)
             if pattern != "global":
-                pruned[place] = choose(all_scores[place], pattern, sparsities[layer])
+                pruned[place] = choose(all_scores[place], pattern, share)
                 zero(linear, pruned[place])
     if pattern == "global":
         return choose_globally(all_scores, sparsity)
@@ -199,12 +199,11 @@ def outlier_sparsities(lm, sparsity: float, ids_RT, times: float, owl_lambda: fl
     more."""
     inputs = inputs_of(_double(lm), ids_RT)
     shares = []
-    for layer in range(1 + max(layer for layer, _ in linears_of(lm))):
+    for layer in range(len(blocks_of(lm))):
         scores = []
-        for place, linear in linears_of(lm).items():
-            if place[0] == layer:
-                norms = column_norms(inputs[place], equal_weights(ids_RT), "root")
-                scores += [score for row in scaled(linear, norms) for score in row]
+        for place, linear in linears_of(lm, layer).items():
+            norms = column_norms(inputs[place], equal_weights(ids_RT), "root")
+            scores += [score for row in scaled(linear, norms) for score in row]
         least = times * statistics.fmean(scores)
         shares.append(sum(score > least for score in scores) / len(scores))
     kept = [(share - min(shares)) / (max(shares) - min(shares)) * 2 * owl_lambda for share in shares]
@@ -265,11 +264,9 @@ def prune_by_sparsegpt(
     """Return the new weights (O, I) of every linear, each solved on its own."""
     dense, pruned_lm = _double(lm), _double(lm)
     found = {}
-    for layer in range(1 + max(layer for layer, _ in linears_of(lm))):
+    for layer in range(len(blocks_of(lm))):
         inputs = inputs_of(pruned_lm if propagation == "sequential" else dense, ids_RT)
-        for place, linear in linears_of(pruned_lm).items():
-            if place[0] != layer:
-                continue
+        for place, linear in linears_of(pruned_lm, layer).items():
             gram_II = gram(inputs[place], weights or equal_weights(ids_RT))
             found[place], _ = sparsegpt(matrix(linear), gram_II, pattern, sparsity, damping, block_size)
             put(linear, found[place])
