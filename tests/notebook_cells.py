@@ -99,16 +99,16 @@ MODELS = {
 }  # parameters that name models
 
 
-def parameters_cell(name: str) -> str:
-    """Return the source of a notebook's cell of parameters."""
+def tagged(name: str, tag: str) -> str:
+    """Return the source of the one cell of a notebook with this tag."""
     cells = jupytext.read(NOTEBOOKS / f"{name}.py").cells
-    (source,) = [cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    (source,) = [cell.source for cell in cells if tag in cell.metadata.get("tags", [])]
     return source
 
 
 def tiny_values(name: str) -> dict[str, object]:
     """Return values of a notebook's parameters that let it run in seconds."""
-    declared = parameters.declared([parameters_cell(name)])
+    declared = parameters.declared([tagged(name, "parameters")])
     return {parameter: SMALL[parameter] for parameter in declared if parameter in SMALL} | OWN[name]
 
 

@@ -10,47 +10,26 @@ import nbformat
 import papermill
 import pytest
 import yaml
-from notebook_cells import MODELS, TINY, run_cells, save_tiny_pair
+from notebook_cells import MODELS, NOTEBOOKS, TINY, run_cells, save_tiny_pair, tagged
 from papermill.exceptions import PapermillExecutionError
 
 from sinkprune_companion.run.parameters import check, declared
 from sinkprune_companion.run.publish import WIDGETS, clean_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
-NAMES = [source.stem for source in SOURCES]
-COMMITTED = sorted((ROOT / "notebooks").glob("*.ipynb"))
-
-
-def cells(name: str, kind: str | None = None) -> list:
-    read = jupytext.read(ROOT / "notebooks" / f"{name}.py")
-    return [cell for cell in read.cells if kind is None or cell.cell_type == kind]
-
-
-def tagged(name: str, tag: str) -> str:
-    (source,) = [cell.source for cell in cells(name, "code") if tag in cell.metadata.get("tags", [])]
-    return source
-
-
-def published(name: str) -> list:
-    """Return the cells of a committed notebook."""
-    return nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
-
-
-def values_in(source: str) -> dict[str, object]:
-    """Return the values of a parameters cell by name."""
-    return {node.target.id: ast.literal_eval(node.value) for node in ast.parse(source).body}
+NAMES = sorted(source.stem for source in NOTEBOOKS.glob("*.py"))
 
 
 def test_every_notebook_is_a_pair():
-    assert NAMES and [path.stem for path in COMMITTED] == NAMES
+    assert NAMES and sorted(committed.stem for committed in NOTEBOOKS.glob("*.ipynb")) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_notebook_has_the_cells_of_its_reviewed_source(name):
-    assert [(cell.cell_type, cell.source) for cell in published(name)] == [
-        (cell.cell_type, cell.source) for cell in cells(name)
-    ]
+    committed = nbformat.read(NOTEBOOKS / f"{name}.ipynb", 4)
+    source = jupytext.read(NOTEBOOKS / f"{name}.py")
+    found, expected = ([(cell.cell_type, cell.source) for cell in read.cells] for read in (committed, source))
+    assert found == expected
 
 
 @pytest.mark.slow
@@ -84,13 +63,14 @@ def test_every_profile_sets_parameters_that_exist(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_run_all_does_what_profile_quick_does(name):
     stated = stated_values(ROOT / "workflow" / "config" / "quick.yml", name)
-    defaults = values_in(tagged(name, "parameters"))
+    declared_in = ast.parse(tagged(name, "parameters")).body
+    defaults = {node.target.id: ast.literal_eval(node.value) for node in declared_in}
     assert {parameter: defaults[parameter] for parameter, _ in stated} == dict(stated)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_committed_outputs_are_clean(name):
-    path = ROOT / "notebooks" / f"{name}.ipynb"
+    path = NOTEBOOKS / f"{name}.ipynb"
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
     assert "widgets" not in notebook.metadata and "papermill" not in notebook.metadata
@@ -100,17 +80,14 @@ def test_committed_outputs_are_clean(name):
         for output in cell.get("outputs", []):
             assert output.output_type != "error" and output.get("name") != "stderr"
             assert WIDGETS not in output.get("data", {})
-            assert len(output.get("data", {}).get("image/png", "")) <= 4 / 3 * 150_000, (
-                "a picture of at most 150 kB"
-            )
+            picture = output.get("data", {}).get("image/png", "")
+            assert len(picture) <= 4 / 3 * 150_000, "a picture of at most 150 kB"
     text = path.read_text(encoding="utf-8")
-    assert not re.search(
-        r"/(?:root|home|Users)/\w|[\"\s]/(?:tmp|mnt|opt|srv|var|work)/\w|\b[A-Z]:\\\\{2}\w", text
-    ), "an absolute path"
+    absolute = r"/(?:root|home|Users)/\w|[\"\s]/(?:tmp|mnt|opt|srv|var|work)/\w|\b[A-Z]:\\\\{2}\w"
+    assert not re.search(absolute, text), "an absolute path"
     assert WIDGETS.replace("view", "state") not in text
-    assert [cell.id for cell in notebook.cells] == [
-        f"cell-{number:02d}" for number in range(len(notebook.cells))
-    ]
+    numbers = range(len(notebook.cells))
+    assert [cell.id for cell in notebook.cells] == [f"cell-{number:02d}" for number in numbers]
 
 
 # parameters
@@ -119,59 +96,40 @@ def test_committed_outputs_are_clean(name):
 @pytest.mark.slow
 def test_papermill_shows_a_bad_parameter_as_one_line_and_stops(tmp_path):
     source = tmp_path / "in.ipynb"
-    nbformat.write(jupytext.read(ROOT / "notebooks" / "00_start_here.py"), source)
+    nbformat.write(jupytext.read(NOTEBOOKS / "00_start_here.py"), source)
     with pytest.raises(PapermillExecutionError, match="draws=0 must be a whole number of at least 1"):
         papermill.execute_notebook(
             source, tmp_path / "out.ipynb", {"draws": 0}, kernel_name="python3", progress_bar=False
         )
     ran = nbformat.read(tmp_path / "out.ipynb", 4)
-    errors = [
-        output for cell in ran.cells for output in cell.get("outputs", []) if output.output_type == "error"
-    ]
-    assert len(errors) == 1 and len(errors[0].traceback) == 1, "one line, not a traceback"
-    assert [cell.source for cell in ran.cells if cell.get("execution_count")][-1] == tagged(
-        "00_start_here", "setup"
-    )
+    outputs = [output for cell in ran.cells for output in cell.get("outputs", [])]
+    (error,) = [output for output in outputs if output.output_type == "error"]
+    assert len(error.traceback) == 1, "one line, not a traceback"
+    executed = [cell.source for cell in ran.cells if cell.get("execution_count")]
+    assert executed[-1] == tagged("00_start_here", "setup")
 
 
 # publishing
 
 
 def executed() -> tuple:
-    source = nbformat.v4.new_notebook(
-        cells=[
-            nbformat.v4.new_markdown_cell("# t"),
-            nbformat.v4.new_code_cell(
-                "profile: str = 'manual'\na: int = 1", metadata={"tags": ["parameters"]}
-            ),
-            nbformat.v4.new_code_cell("a"),
-        ]
-    )
+    """Return a notebook as papermill leaves it, and its source."""
+    markdown, code, output = nbformat.v4.new_markdown_cell, nbformat.v4.new_code_cell, nbformat.v4.new_output
+    declared = code("profile: str = 'manual'\na: int = 1", metadata={"tags": ["parameters"]})
+    source = nbformat.v4.new_notebook(cells=[markdown("# t"), declared, code("a")])
     ran = nbformat.from_dict(json.loads(json.dumps(source)))
-    ran.cells.insert(
-        2,
-        nbformat.v4.new_code_cell(
-            '# Parameters\nprofile = "p"\na = 2\n', metadata={"tags": ["injected-parameters"]}
-        ),
-    )
-    bar = nbformat.v4.new_output("display_data", {WIDGETS: {"model_id": "x"}, "text/plain": "0%"})
+    injected = {"tags": ["injected-parameters"]}
+    ran.cells.insert(2, code('# Parameters\nprofile = "p"\na = 2\n', metadata=injected))
+    about = {"image/png": {"alt": "a line", "width": 9}, "scrolled": True}
     ran.cells[3].outputs = [
-        nbformat.v4.new_output("stream", name="stderr", text="warning"),
-        bar,
-        nbformat.v4.new_output(
-            "execute_result",
-            {"text/plain": "2"},
-            execution_count=9,
-            metadata={"image/png": {"alt": "a line", "width": 9}, "scrolled": True},
-        ),
+        output("stream", name="stderr", text="warning"),
+        output("display_data", {WIDGETS: {"model_id": "x"}, "text/plain": "0%"}),
+        output("execute_result", {"text/plain": "2"}, execution_count=9, metadata=about),
     ]
     for cell in (ran.cells[1], ran.cells[3]):
         cell.execution_count = 1
-    ran.metadata = {
-        "widgets": {"state": {}},
-        "papermill": {"output_path": "x"},
-        "kernelspec": {"name": "python3", "display_name": "x"},
-    }
+    kernel = {"name": "python3", "display_name": "x"}
+    ran.metadata = {"widgets": {"state": {}}, "papermill": {"output_path": "x"}, "kernelspec": kernel}
     return ran, source
 
 

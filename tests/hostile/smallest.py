@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from notebook_cells import MODELS, parameters_cell, run_cells
+from notebook_cells import MODELS, run_cells, tagged
 
 from sinkprune_companion.run import parameters
 
@@ -43,7 +43,7 @@ def candidates(annotation: str, default: object) -> Iterator[object]:
 
 def smallest(notebook: str) -> dict[str, object]:
     """Return the smallest value of every parameter that the check of a notebook takes."""
-    source = [parameters_cell(notebook)]
+    source = [tagged(notebook, "parameters")]
     annotations, defaults = parameters.declared(source), parameters.defaults(source)
     values = {}
     for name, annotation in annotations.items():
