@@ -28,6 +28,17 @@ SWITCHES = [
 ]
 
 
+def scores_of(values: dict[str, np.ndarray]) -> pd.DataFrame:
+    """Return scores of variants, from their values (R, N)."""
+    return pd.DataFrame(
+        [
+            {"variant": variant, "seed": seed, "sequence": sequence, "value": value}
+            for variant, value_RN in values.items()
+            for (seed, sequence), value in np.ndenumerate(value_RN)
+        ]
+    )
+
+
 # recipes
 
 
@@ -50,15 +61,8 @@ def test_a_path_changes_the_fields_of_one_step_at_a_time_and_its_differences_add
     assert found[0] == Recipe() and found[-1] == official
     assert [tuple(changes(later, earlier)) for earlier, later in pairwise(found)] == order
     rng = np.random.default_rng(0)
-    scores = pd.DataFrame(
-        [
-            {"variant": name(recipe, Recipe()), "seed": s, "sequence": n, "value": rng.normal()}
-            for recipe in found
-            for s in range(2)
-            for n in range(5)
-        ]
-    )
     names = [name(recipe, Recipe()) for recipe in found]
+    scores = scores_of({one: rng.normal(size=(2, 5)) for one in names})
     steps = differences_of(scores, {later: (later, earlier) for earlier, later in pairwise(names)})
     (whole,) = differences_of(scores, {"whole": (names[-1], names[0])}).values()
     assert np.allclose(sum(steps.values()), whole)
@@ -71,21 +75,13 @@ def test_effects_are_the_coefficients_of_a_regression():
     rng = np.random.default_rng(1)
     factorial = {cell: ", ".join(map(str, cell)) for cell in product((False, True), repeat=3)}
     values = {cell: rng.normal(size=(2, 5)) for cell in factorial}
-    scores = pd.DataFrame(
-        [
-            {"variant": factorial[cell], "seed": s, "sequence": n, "value": values[cell][s, n]}
-            for cell in factorial
-            for s in range(2)
-            for n in range(5)
-        ]
-    )
+    scores = scores_of({variant: values[cell] for cell, variant in factorial.items()})
     found = effects(scores.sample(frac=1, random_state=0), factorial, SWITCHES)
     codes = np.array([[is_on - 0.5 for is_on in cell] for cell in factorial])
     subsets = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
     design = np.column_stack([np.ones(8), *(codes[:, list(which)].prod(1) for which in subsets)])
-    expected = np.linalg.lstsq(design, np.array([values[cell].ravel() for cell in factorial]), rcond=None)[0][
-        1:
-    ]
+    observed = np.array([values[cell].ravel() for cell in factorial])
+    expected = np.linalg.lstsq(design, observed, rcond=None)[0][1:]
     assert list(found) == [
         "noised text",
         "dense propagation",

@@ -95,9 +95,7 @@ def reach(run, lm, make_ids) -> dict[str, list[float]]:
 
 def trajectory(run, lm, make_ids) -> dict[str, list[float]]:
     traced = trace(lm, make_ids(2, 8), SAMPLER, 0)
-    return {
-        "trace": [float(traced.mass_BSK.sum()), float(traced.sinks().sum()), float(traced.final_BK.sum())]
-    }
+    return {"trace": [float(part.sum()) for part in (traced.mass_BSK, traced.sinks(), traced.final_BK)]}
 
 
 def readings(run, lm, make_ids) -> dict[str, list[float]]:
@@ -105,22 +103,25 @@ def readings(run, lm, make_ids) -> dict[str, list[float]]:
     return {name: numbers(part, ["overlap", "stable_share"]) for name, part in frame.groupby("reading")}
 
 
-def lost_weights(run, lm, make_ids) -> dict[str, list[float]]:
-    text = Calibration(make_ids(4, 16), batch=2)
-    by_name = stable_sinks.recipes(0.5, 3, sink_std=1.0, stability_threshold=0.3)
-    pair = (by_name["none"], by_name["stable"])
-    given = (run, lm, "golden", *pair, text, SharedStatistics(lm, pair, text), 2, 20)
-    columns = ["layer", "output", "input", "weight", "importance", "replaced_by", "lost"]
-    return {"ranked": numbers(stable_sinks.critical(*given), columns)}
-
-
-def restored(run, lm, make_ids) -> dict[str, list[float]]:
+def lost_and_variant(run, lm, make_ids) -> tuple[pd.DataFrame, Variant]:
+    """Return the weights that leaving stable sinks out loses, and the variant that lost them."""
     text = Calibration(make_ids(4, 16), batch=2)
     by_name = stable_sinks.recipes(0.5, 3, sink_std=1.0, stability_threshold=0.3)
     pair = (by_name["none"], by_name["stable"])
     shared = SharedStatistics(lm, pair, text)
     lost = stable_sinks.critical(run, lm, "golden", *pair, text, shared, 2, 20)
-    with Variant(lm, "golden", by_name["stable"], text, shared) as variant:
+    return lost, Variant(lm, "golden", by_name["stable"], text, shared)
+
+
+def lost_weights(run, lm, make_ids) -> dict[str, list[float]]:
+    lost, _ = lost_and_variant(run, lm, make_ids)
+    columns = ["layer", "output", "input", "weight", "importance", "replaced_by", "lost"]
+    return {"ranked": numbers(lost, columns)}
+
+
+def restored(run, lm, make_ids) -> dict[str, list[float]]:
+    lost, pruned = lost_and_variant(run, lm, make_ids)
+    with pruned as variant:
         given = (run, variant, lost, [1, 20], {"natural": make_ids(3, 16)}, 2, 5)
         return {"restored": numbers(stable_sinks.restored_scores(*given), ["value"])}
 

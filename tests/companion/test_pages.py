@@ -94,9 +94,8 @@ def test_a_sentence_holds_under_each_verdict_that_it_names(templates):
     templates["page.md"] = 'It works.{{ holds("a-claim", "reproduced", "undecided") }}'
     for verdict in ("reproduced", "undecided"):
         assert render.render_results("page.md", results(a_claim=verdict)) == "It works."
-    with pytest.raises(
-        ValueError, match="is presumed to be reproduced or undecided and is now no difference"
-    ):
+    presumed = "is presumed to be reproduced or undecided and is now no difference"
+    with pytest.raises(ValueError, match=presumed):
         results(a_claim=NO_DIFFERENCE).holds("a-claim", "reproduced", "undecided")
     with pytest.raises(ValueError, match="now no claim of the ledger"):
         results().holds("a-claim", "reproduced")
@@ -119,16 +118,16 @@ def test_sentences_of_one_notebook_take_published_numbers_of_the_others_alone(tm
     assert "03/paper_minus_wanda" not in sources.results_of(tmp_path).f
 
 
-def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers(tmp_path, monkeypatch):
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
+@pytest.mark.usefixtures("run")  # its results go to a folder of their own
+def test_a_notebook_without_rows_of_the_ledger_shows_its_numbers():
     for profile in ("quick", shown.PUBLISHED[0]):  # the second has not what its written reading speaks of
         run = Run("07_robustness", profile, {})
         run.find({"a_number": Estimate(0.5, 0.4, 0.6, 9, "")})
         assert "| `a_number` | 0.50 [0.40," in shown.reading(run).data
 
 
-def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("sinkprune_companion.run.records.project_root", lambda: tmp_path)
+@pytest.mark.usefixtures("run")
+def test_a_smaller_run_shows_numbers_and_verdicts_and_no_written_sentence():
     published_estimates = claims.findings(project_root() / "figures")
     prefix = "04_matched_compute/"
     own = {name.removeprefix(prefix): one for name, one in published_estimates.items() if prefix in name}
@@ -189,14 +188,9 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
         _, options = main.parse(arguments)
         assert program == "sinkprune"
         if arguments[0] == "prune":
-            calibration = Calibration(
-                torch.zeros(options.sequences, options.length, dtype=torch.long), batch=options.batch
-            )
-            check(
-                meta_model(MODELS[options.model]),
-                preset(options.preset, sparsity=options.sparsity),
-                calibration,
-            )
+            ids_NT = torch.zeros(options.sequences, options.length, dtype=torch.long)
+            recipe = preset(options.preset, sparsity=options.sparsity)
+            check(meta_model(MODELS[options.model]), recipe, Calibration(ids_NT, batch=options.batch))
             assert (str(options.out), options.model) == (result.folder, result.model)
         else:
             assert options.tasks == ("paper",) or set(options.tasks) <= set(benchmarks.named(options.family))

@@ -20,21 +20,27 @@ from sinkprune_core.files import PACKAGE
 from sinkprune_core.pruning.recipe import Recipe, preset
 
 
-def test_a_record_is_computed_once_per_key_and_says_where_it_comes_from(run):
-    calls = []
+@dataclass(frozen=True)
+class Measured:
+    """Counts how often a record was computed."""
 
-    def compute():
-        calls.append(1)
+    calls: list
+
+    def __call__(self) -> pd.DataFrame:
+        self.calls.append(1)
         return pd.DataFrame({"value": [0.1 + 0.2, 1 / 3]})
 
-    first = run.record("r", compute, recipe=preset("wanda"), seed=0)
-    again = run.record("r", compute, recipe=preset("wanda"), seed=0)
-    assert len(calls) == 1
+
+def test_a_record_is_computed_once_per_key_and_says_where_it_comes_from(run):
+    measured = Measured([])
+    first = run.record("r", measured, recipe=preset("wanda"), seed=0)
+    again = run.record("r", measured, recipe=preset("wanda"), seed=0)
+    assert len(measured.calls) == 1
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert list(first.seed) == [0, 0] and first.value.tolist() == [0.1 + 0.2, 1 / 3]
-    run.record("r", compute, recipe=preset("wanda"), seed=1)
-    run.record("r", compute, recipe=preset("dwanda"), seed=0)
-    assert len(calls) == 3
+    run.record("r", measured, recipe=preset("wanda"), seed=1)
+    run.record("r", measured, recipe=preset("dwanda"), seed=0)
+    assert len(measured.calls) == 3
     origins = [json.loads(file.read_text()) for file in (run.records / "r").glob("*.json")]
     assert len(origins) == 3
     assert all(o["versions"]["torch"] and o["parameters"] == {"sparsity": 0.5} for o in origins)
@@ -50,17 +56,6 @@ def test_a_failed_record_leaves_nothing_that_would_be_read_later(run):
 
 
 # what else a key holds
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Counts how often a record was computed."""
-
-    calls: list
-
-    def __call__(self) -> pd.DataFrame:
-        self.calls.append(1)
-        return pd.DataFrame({"value": [1.5, 2.5, 3.5]})
 
 
 def test_another_version_of_torch_or_transformers_measures_anew(run, monkeypatch):
@@ -110,24 +105,21 @@ def cut(file) -> None:
     file.write_bytes(file.read_bytes()[:-4])
 
 
-def forget(file) -> None:
-    file.with_suffix(".json").unlink()
+DAMAGES = {
+    "cut": cut,
+    "flip": flip,
+    "forget": lambda file: file.with_suffix(".json").unlink(),
+    "spoil": lambda file: file.with_suffix(".json").write_text("{"),
+    "nest": lambda file: file.with_suffix(".json").write_text("[" * 100_000),
+}
 
 
-def spoil(file) -> None:
-    file.with_suffix(".json").write_text("{")
-
-
-def nest(file) -> None:
-    file.with_suffix(".json").write_text("[" * 100_000)
-
-
-@pytest.mark.parametrize("damage", [cut, flip, forget, spoil, nest])
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_record_that_is_not_what_was_written_is_computed_anew_with_a_warning(run, damage):
     measured = Measured([])
     first = run.record("r", measured, seed=0)
     file = only(run, "r")
-    damage(file)
+    DAMAGES[damage](file)
     with pytest.warns(UserWarning, match=f"record {file.name} is not what was written"):
         again = run.record("r", measured, seed=0)
     pd.testing.assert_frame_equal(again, first)
