@@ -140,7 +140,7 @@ def plot_curves(
             if dodge:
                 line = line.set_index(x).reindex(places)
             low, high = interval_columns or (y, y)
-            look = series(name, names.index(name))._asdict()
+            look = series(name, names.index(name))
             look |= {"label": name, "ms": 4.5, "lw": 1.3, "capsize": 2 if interval_columns else 0}
             axis.errorbar(line.moved, line[y], bars(line[y], line[low], line[high]), **look)
         if logx:

@@ -106,7 +106,7 @@ def plot_costs(table: pd.DataFrame, xlabel: str, title: str = "") -> Figure:
 def mark_of(name: str, place: int) -> Mark:
     """Return how the rows of a series are marked, which stands at a `place` among all."""
     look = series(name, place)
-    return {"color": look.color, "marker": look.marker}
+    return {"color": look["color"], "marker": look["marker"]}
 
 
 def marks_of(verdicts: pd.Series) -> dict[str, Mark]:

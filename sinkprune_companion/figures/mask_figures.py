@@ -1,5 +1,7 @@
 """Figures of masks: how much two of them differ, layer by layer, and where, weight by weight."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import seaborn
@@ -20,7 +22,7 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
     """
     pairs = list(frame[["one", "other"]].drop_duplicates().itertuples(index=False))
     columns = min(2, len(pairs))
-    rows = -(-len(pairs) // columns)
+    rows = math.ceil(len(pairs) / columns)
     size = (3.6 * columns + 0.8, 1.9 * rows + 0.4)
     figure, axes = canvas(rows, columns, size, sharex=True, sharey=True)
     order = frame.linear.drop_duplicates().tolist()
@@ -59,9 +61,8 @@ def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> 
     axis = axes[0, 0]
     place = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
     named = {BLUE: "kept by both", "#E8EEF3": "pruned by both", RED: "kept by one alone"}
-    axis.imshow(
-        state, cmap=ListedColormap(list(named)), vmin=0, vmax=2, interpolation="nearest", extent=place
-    )
+    colours = ListedColormap(list(named))
+    axis.imshow(state, cmap=colours, vmin=0, vmax=2, interpolation="nearest", extent=place)
     axis.set(xlabel="input feature", ylabel="output feature")
     axis.grid(False)
     titled(figure, title, [Patch(color=colour, label=name) for colour, name in named.items()])

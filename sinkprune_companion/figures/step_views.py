@@ -47,9 +47,7 @@ def letters(mass_K: torch.Tensor, most: float) -> str:
     return "".join(LETTERS[int(level)] for level in levels_K.flatten())
 
 
-def view(
-    lm: LanguageModel, trace: Trace, prompt: int, title: str, sink_std: float = 2.0, layers: bool = False
-) -> dict:
+def view(lm: LanguageModel, trace: Trace, prompt: int, sink_std: float = 2.0, layers: bool = False) -> dict:
     """Return one prompt of a trace as JSON values, in the literal reading; with `layers`, every layer too.
 
     `tokens` are the different tokens; `first` and `changes` hold their numbers, MASK for a mask: first for
@@ -68,8 +66,13 @@ def view(
     known = {token: number for number, token in enumerate(tokens)}
     words = lm.tokenizer.decode(trace.final_BK[prompt, : trace.prompt_length].tolist()).split()
     states = [[known.get(token, MASK) for token in state] for state in ids_SK.tolist()]
+    drawn = []
+    for name, mass_SK in chosen.items():
+        sinks_SK = reading.sinks(mass_SK, visible_SK, sink_std)
+        sinks = [sinks_K.nonzero().flatten().tolist() for sinks_K in sinks_SK]
+        drawn.append({"name": name, "mass": letters(mass_SK, most=ids_SK.shape[1]), "sinks": sinks})
     return {
-        "title": title,
+        "title": f"{lm.kind} ({lm.name})",
         "prompt": f"{prompt + 1}: {' '.join(words[:OPENING_WORDS])} …",
         "prompt_length": trace.prompt_length,
         "tokens": [lm.tokenizer.decode([token]) for token in known],
@@ -79,16 +82,7 @@ def view(
             for pair in itertools.pairwise(states)
         ],
         "visible": visible_SK.sum(1).tolist(),
-        "layers": [
-            {
-                "name": name,
-                "mass": letters(mass_SK, most=ids_SK.shape[1]),
-                "sinks": [
-                    row.nonzero().flatten().tolist() for row in reading.sinks(mass_SK, visible_SK, sink_std)
-                ],
-            }
-            for name, mass_SK in chosen.items()
-        ],
+        "layers": drawn,
     }
 
 
@@ -97,7 +91,7 @@ def views(
 ) -> list[dict]:
     """Return the views of the first prompts of every model and its trace."""
     return [
-        view(lm, trace, prompt, f"{lm.kind} ({lm.name})", sink_std, layers)
+        view(lm, trace, prompt, sink_std, layers)
         for prompt in range(min(prompts, len(traced[0][1].final_BK)))
         for lm, trace in traced
     ]

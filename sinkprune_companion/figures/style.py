@@ -7,7 +7,6 @@ own.
 import math
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,56 +24,46 @@ PINK = "#CC79A7"
 BLACK = "#000000"
 GREY = "#7F7F7F"
 MONOSPACED = "DejaVu Sans Mono"
-
-
-class Series(NamedTuple):
-    """How one series of a figure is drawn, in matplotlib's words."""
-
-    color: str
-    marker: str
-    linestyle: str | tuple
-
-
-SERIES = [
-    Series(BLACK, "o", "-"),
-    Series(BLUE, "s", "--"),
-    Series(ORANGE, "D", "-."),
-    Series(GREEN, "^", ":"),
-    Series(RED, "v", (0, (5, 1))),
-    Series(PINK, "P", (0, (3, 1, 1, 1))),
-    Series(SKY, "X", (0, (1, 1))),
-    Series(GREY, "*", (0, (8, 2))),
-    Series(YELLOW, "h", (0, (2, 3))),
+SERIES = [  # colour, marker and line
+    (BLACK, "o", "-"),
+    (BLUE, "s", "--"),
+    (ORANGE, "D", "-."),
+    (GREEN, "^", ":"),
+    (RED, "v", (0, (5, 1))),
+    (PINK, "P", (0, (3, 1, 1, 1))),
+    (SKY, "X", (0, (1, 1))),
+    (GREY, "*", (0, (8, 2))),
+    (YELLOW, "h", (0, (2, 3))),
 ]
 LONG = (0, (5, 1))
 DOTTED = (0, (1, 1))
 METHODS = {
-    "diffusion": Series(BLUE, "o", "-"),
-    "autoregressive": Series(RED, "s", "--"),
-    "dense": Series(BLACK, "o", "-"),
-    "magnitude": Series(GREY, "X", ":"),
-    "wanda": Series(BLUE, "s", "-"),
-    "wanda-unmatched": Series(BLUE, "v", ":"),
-    "dwanda": Series(SKY, "P", "--"),
-    "noised-dense": Series(SKY, "X", "-."),
-    "paper": Series(RED, "D", "-"),
-    "paper-no-sinks": Series(RED, "h", ":"),
-    "all-sinks": Series(ORANGE, "^", "--"),
-    "unstable": Series(ORANGE, "o", "-"),
-    "stable": Series(YELLOW, "^", "-."),
-    "random": Series(GREY, "*", "--"),
-    "only-sinks": Series(GREY, "v", "-."),
-    "sparsegpt": Series(GREEN, "s", "-"),
-    "paper-sparsegpt": Series(GREEN, "D", "--"),
-    "sparsegpt-unstable": Series(GREEN, "^", ":"),
-    "sparsegpt-noised": Series(GREEN, "o", "-."),
-    "SparseGPT, half noised": Series(SKY, "D", "--"),
-    "recommended": Series(BLACK, "*", ":"),
-    "structured": Series(PINK, "s", "-"),
-    "structured-sink": Series(PINK, "D", "--"),
-    "structured-no-sinks": Series(PINK, "h", ":"),
-    "structured-magnitude": Series(PINK, "X", LONG),
-    "flap": Series(PINK, "P", DOTTED),
+    "diffusion": (BLUE, "o", "-"),
+    "autoregressive": (RED, "s", "--"),
+    "dense": (BLACK, "o", "-"),
+    "magnitude": (GREY, "X", ":"),
+    "wanda": (BLUE, "s", "-"),
+    "wanda-unmatched": (BLUE, "v", ":"),
+    "dwanda": (SKY, "P", "--"),
+    "noised-dense": (SKY, "X", "-."),
+    "paper": (RED, "D", "-"),
+    "paper-no-sinks": (RED, "h", ":"),
+    "all-sinks": (ORANGE, "^", "--"),
+    "unstable": (ORANGE, "o", "-"),
+    "stable": (YELLOW, "^", "-."),
+    "random": (GREY, "*", "--"),
+    "only-sinks": (GREY, "v", "-."),
+    "sparsegpt": (GREEN, "s", "-"),
+    "paper-sparsegpt": (GREEN, "D", "--"),
+    "sparsegpt-unstable": (GREEN, "^", ":"),
+    "sparsegpt-noised": (GREEN, "o", "-."),
+    "SparseGPT, half noised": (SKY, "D", "--"),
+    "recommended": (BLACK, "*", ":"),
+    "structured": (PINK, "s", "-"),
+    "structured-sink": (PINK, "D", "--"),
+    "structured-no-sinks": (PINK, "h", ":"),
+    "structured-magnitude": (PINK, "X", LONG),
+    "flap": (PINK, "P", DOTTED),
 }
 STYLE = {
     "axes.spines.right": False,
@@ -97,9 +86,13 @@ TITLE_LINE_INCHES = 0.18
 FAR = 30  # times the median of values: what reaches further needs a logarithmic axis
 
 
-def series(name: str, place: int) -> Series:
-    """Return how a series is drawn: a method as everywhere, anything else by its place in the figure."""
-    return METHODS.get(name, SERIES[place % len(SERIES)])
+def series(name: str, place: int) -> dict[str, str | tuple]:
+    """Return how a series is drawn: a method as everywhere, anything else by its place in the figure.
+
+    In matplotlib's words: `color`, `marker` and `linestyle`.
+    """
+    look = METHODS.get(name, SERIES[place % len(SERIES)])
+    return dict(zip(("color", "marker", "linestyle"), look, strict=True))
 
 
 def canvas(

@@ -57,15 +57,10 @@ def render(template: str, **values: object) -> str:
     try:
         return environment().get_template(template).render(values)
     except PresumedVerdictError as error:
-        raise PresumedVerdictError(f"{_place(error)}: {error}") from None
-
-
-def _place(error: Exception) -> str:
-    """Return file and line of the innermost template that an error passed through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    innermost = [frame for frame in frames if frame.filename.endswith(".j2")][-1]
-    file = Path(innermost.filename).relative_to(FOLDER.parent)
-    return f"{file.as_posix()}:{innermost.lineno}"
+        frames = traceback.extract_tb(error.__traceback__)
+        innermost = [frame for frame in frames if frame.filename.endswith(".j2")][-1]
+        file = Path(innermost.filename).relative_to(FOLDER.parent)
+        raise PresumedVerdictError(f"{file.as_posix()}:{innermost.lineno}: {error}") from None
 
 
 def render_results(template: str, results: Results, **values: object) -> str:

@@ -47,10 +47,3 @@ def title(run: Run, figure: str, plain: str) -> str:
         return rendered(run.notebook, figure, results_of(run.folder, run.notebook))
     except (PresumedVerdictError, UndefinedError):
         return plain
-
-
-def check(results: Results) -> None:
-    """Raise PresumedVerdictError or jinja2.UndefinedError where a title does not fit results."""
-    for notebook, figures in written().items():
-        for figure in figures:
-            rendered(notebook, figure, results)

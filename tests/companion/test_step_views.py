@@ -37,7 +37,7 @@ def mass_of(layer: dict, most: float) -> torch.Tensor:
 
 def test_every_text_of_the_trajectory_comes_back(traced):
     lm, one = traced
-    view = step_views.view(lm, one, 1, "a model")
+    view = step_views.view(lm, one, 1)
     for state, ids in zip(states_of(view), one.ids_BSK[1].tolist(), strict=True):
         tokens = [None if number == step_views.MASK else view["tokens"][number] for number in state]
         assert tokens == [None if id == lm.mask_token_id else lm.tokenizer.decode([id]) for id in ids]
@@ -46,7 +46,7 @@ def test_every_text_of_the_trajectory_comes_back(traced):
 
 def test_attention_comes_back_within_half_a_level_and_sinks_exactly(traced):
     lm, one = traced
-    view = step_views.view(lm, one, 0, "a model", sink_std=1.0, layers=True)
+    view = step_views.view(lm, one, 0, sink_std=1.0, layers=True)
     length = one.final_BK.shape[1]
     assert [layer["name"] for layer in view["layers"]] == [step_views.MEAN, "layer 0", "layer 1", "layer 2"]
     expected = [one.mass_BSK[0], *one.mass_BSLK[0].unbind(1)]
