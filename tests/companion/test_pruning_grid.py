@@ -42,10 +42,8 @@ def test_recipes_that_are_compared_see_as_many_tokens(grid):
             continue
         for pattern, sparsity, name in by_place:
             if name == comparison.variant and (pattern, sparsity, comparison.other) in by_place:
-                other = by_place[pattern, sparsity, comparison.other]
-                assert 0 <= other - by_place[pattern, sparsity, name] < 10, (
-                    comparison
-                )  # one sequence's levels
+                more = by_place[pattern, sparsity, comparison.other] - by_place[pattern, sparsity, name]
+                assert 0 <= more < 10, comparison  # one sequence's levels
                 compared += 1
     assert compared >= 30
     official = {row.variant: row.recipe.noise_levels for row in grid if row.recipe.noise == "official"}
@@ -56,8 +54,18 @@ def test_recipes_that_are_compared_see_as_many_tokens(grid):
 # findings
 
 
-def scores_of(values: dict[tuple[str, str, float], list[float]]) -> pd.DataFrame:
-    """Return scores of variants at places, (variant, pattern, sparsity): one value per sequence."""
+@pytest.fixture
+def scores() -> pd.DataFrame:
+    """Scores of variants at places, one value per sequence."""
+    values = {
+        ("dense", "dense", 0.0): [1.0, 2.0, 3.0, 4.0],
+        ("wanda", "unstructured", 0.5): [2.0, 3.0, 4.0, 5.0],
+        ("paper", "unstructured", 0.5): [1.5, 2.5, 4.5, 5.5],
+        ("wanda", "unstructured", 0.75): [5.0, 6.0, 7.0, 8.0],
+        ("paper", "unstructured", 0.75): [7.0, 8.0, 9.0, 10.0],
+        ("wanda", "2:4", 0.5): [3.0, 4.0, 5.0, 6.0],
+        ("paper", "2:4", 0.5): [3.0, 4.0, 5.0, 6.0],
+    }
     rows = []
     for (variant, pattern, sparsity), numbers in values.items():
         for sequence, value in enumerate(numbers):
@@ -65,21 +73,6 @@ def scores_of(values: dict[tuple[str, str, float], list[float]]) -> pd.DataFrame
             row |= {"sequence": sequence, "value": value, "calibration_tokens": int(variant != "dense")}
             rows.append(row | {"text": "natural", "start": "crop" if sequence < 2 else "beginning"})
     return pd.DataFrame(rows)
-
-
-@pytest.fixture
-def scores() -> pd.DataFrame:
-    return scores_of(
-        {
-            ("dense", "dense", 0.0): [1.0, 2.0, 3.0, 4.0],
-            ("wanda", "unstructured", 0.5): [2.0, 3.0, 4.0, 5.0],
-            ("paper", "unstructured", 0.5): [1.5, 2.5, 4.5, 5.5],
-            ("wanda", "unstructured", 0.75): [5.0, 6.0, 7.0, 8.0],
-            ("paper", "unstructured", 0.75): [7.0, 8.0, 9.0, 10.0],
-            ("wanda", "2:4", 0.5): [3.0, 4.0, 5.0, 6.0],
-            ("paper", "2:4", 0.5): [3.0, 4.0, 5.0, 6.0],
-        }
-    )
 
 
 def test_findings_carry_the_margin_of_their_own_place(scores):

@@ -25,17 +25,22 @@ NAMES = ("00_one", "01_two")
 PROFILE = "p"
 
 
-def finished_run(root: Path) -> None:
-    """Write a project of two notebooks with a finished run, and with what an earlier one published."""
-    config = root / "workflow" / "config" / f"{PROFILE}.yml"
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """A project of two notebooks with a finished run, and with what an earlier run published."""
+    monkeypatch.setattr(publish.pages, "write", list)  # of the whole project
+    monkeypatch.setattr(publish.pages, "pages", lambda folder: {})
+    monkeypatch.setattr(sinkprune_companion, "DATA", tmp_path / "nowhere" / "data")  # not the clone's
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "workflow" / "config" / f"{PROFILE}.yml"
     config.parent.mkdir(parents=True)
     config.write_text(yaml.safe_dump({"profile": PROFILE, "notebooks": dict.fromkeys(NAMES)}))
-    (root / "notebooks").mkdir()
+    (tmp_path / "notebooks").mkdir()
     for name in NAMES:
-        (root / "notebooks" / f"{name}.py").write_text(SOURCE)
-        (root / "notebooks" / f"{name}.ipynb").write_text("old")
-        (root / "figures" / name).mkdir(parents=True)
-        (root / "figures" / name / "old.png").write_bytes(b"old")
+        (tmp_path / "notebooks" / f"{name}.py").write_text(SOURCE)
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text("old")
+        (tmp_path / "figures" / name).mkdir(parents=True)
+        (tmp_path / "figures" / name / "old.png").write_bytes(b"old")
         run = Run(name, PROFILE, {})
         table = run.record("measured", lambda: pd.DataFrame({"value": [0.1, 0.2, 0.4]}), seed=len(name))
         drawn = figures.plot_curves(
@@ -54,23 +59,13 @@ def finished_run(root: Path) -> None:
         job = run.folder / "benchmarks" / f"{name}.tsv"
         job.parent.mkdir(exist_ok=True)
         job.write_text("cpu_time\tmax_pss\n60\t100\n")
+    return tmp_path
 
 
 def seen(root: Path) -> dict[str, bytes]:
     """Return what readers see: everything but the run and locks."""
     every = [file for file in root.rglob("*") if file.is_file() and "runs" not in file.parts]
     return {str(file.relative_to(root)): file.read_bytes() for file in every}
-
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    """A project of two notebooks with a finished run, and with what an earlier run published."""
-    monkeypatch.setattr(publish.pages, "write", list)  # of the whole project
-    monkeypatch.setattr(publish.pages, "pages", lambda folder: {})
-    monkeypatch.setattr(sinkprune_companion, "DATA", tmp_path / "nowhere" / "data")  # not the clone's
-    monkeypatch.chdir(tmp_path)
-    finished_run(tmp_path)
-    return tmp_path
 
 
 def test_a_run_replaces_what_was_published(root):

@@ -26,19 +26,15 @@ def test_names_are_different_and_rows_as_many_as_can_be(part):
         assert tokens - states < entry.sequences * states <= tokens
 
 
-def test_effects_without_sinks_are_of_two_switches():
-    entries = recipe_search.factorial(0.75, TOKENS, 8, with_sinks=False)
-    values = {entry.name: np.array([["noised" in entry.name]], dtype=float) for entry in entries}
-    effects = recipe_search.main_effects(values)
-    assert {switch: effect.item() for switch, effect in effects.items()} == {"noised": 1, "dense": 0}
-
-
-def test_main_effects_are_those_of_a_sum_of_switches():
+@pytest.mark.parametrize("with_sinks", [False, True])
+def test_main_effects_are_those_of_a_sum_of_switches(with_sinks):
     added = {"noised": -0.5, "dense": 0.2, "all": 0.03}
     values = {}
-    for entry in PARTS["factorial"]:
+    for entry in recipe_search.factorial(0.75, TOKENS, 8, with_sinks=with_sinks):
         cost = sum(added.get(setting, 0) for setting in entry.name.split(", "))
         values[entry.name] = np.array([[1.0, 2.0]]) + cost
     effects = recipe_search.main_effects(values)
-    for switch, size in (("noised", -0.5), ("dense", 0.2), ("sinks", 0.03)):
+    sizes = {"noised": -0.5, "dense": 0.2} | ({"sinks": 0.03} if with_sinks else {})
+    assert effects.keys() == sizes.keys()
+    for switch, size in sizes.items():
         assert effects[switch].tolist() == [[pytest.approx(size)] * 2]
