@@ -101,10 +101,8 @@ def assert_frames(expected: pd.DataFrame, found: pd.DataFrame) -> None:
 # They differ from another preset in their token weights alone.
 TWINS = {"stable", "random", "only-sinks", "paper-no-sinks", "structured-no-sinks"}
 IN_MEMORY = [(name, "in memory") for name in RECIPES if name not in TWINS]
-ON_DISK = [
-    (name, "on disk")
-    for name in ("wanda", "unstable", "sparsegpt 2:4", "dense sparsegpt", "flap", "global", "owl")
-]
+KEPT = ("wanda", "unstable", "sparsegpt 2:4", "dense sparsegpt", "flap", "global", "owl")
+ON_DISK = [(name, "on disk") for name in KEPT]
 
 
 @pytest.mark.parametrize(("name", "kept"), IN_MEMORY + ON_DISK)
@@ -245,18 +243,9 @@ def test_training(tiny_base, make_ids, tmp_path, kind):
         folder.mkdir()
         save_file(data, folder / "data.safetensors", metadata=made_of)
         for steps in stops:
-            settings = Training(
-                kind=kind,
-                tokens=steps * 16,
-                lengths=(8,),
-                batch_tokens=16,
-                learning_rate=1e-2,
-                rank=4,
-                alpha=8,
-                warmup_steps=1,
-                decay_share=0.0,
-                dtype=training_dtype("auto", DEVICE),
-            )
+            size = {"tokens": steps * 16, "lengths": (8,), "batch_tokens": 16, "rank": 4, "alpha": 8}
+            pace = {"learning_rate": 1e-2, "warmup_steps": 1, "decay_share": 0.0}
+            settings = Training(kind=kind, **size, **pace, dtype=training_dtype("auto", DEVICE))
             checkpoint = lora.train(settings, folder, check_every=2, draws=1, device=device)
             assert checkpoint.is_dir()
         log = pd.read_json(folder / LOG, lines=True)

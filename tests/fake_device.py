@@ -16,13 +16,9 @@ backend_registration._setup_privateuseone_for_python_backend("pretend")
 torch.__future__.set_swap_module_params_on_conversion(True)
 DEVICE = torch.device("pretend", 0)
 ATEN = torch.ops.aten
-MIXING = {
-    ATEN.copy_.default,
-    ATEN._to_copy.default,
-    ATEN.to.other,
-    ATEN.index.Tensor,
-    ATEN.index_put_.default,
-}  # operations that take sources or indices of the CPU on every device
+# operations that take sources or indices of the CPU on every device
+MIXING = {ATEN.copy_.default, ATEN._to_copy.default, ATEN.to.other}
+MIXING |= {ATEN.index.Tensor, ATEN.index_put_.default}
 
 
 class PretendTensor(torch.Tensor):
@@ -116,9 +112,8 @@ def _to_device(leaf: object) -> object:
 @contextmanager
 def second_device():
     """Inside, DEVICE is a device."""
-    torch._C._set_only_lift_cpu_tensors(
-        True
-    )  # `torch.tensor(..., device=DEVICE)` is made on the CPU and then sent
+    # `torch.tensor(..., device=DEVICE)` is made on the CPU and then sent
+    torch._C._set_only_lift_cpu_tensors(True)
     try:
         with _PretendMode():
             yield

@@ -24,12 +24,7 @@ SMALL = {
 }  # for every notebook that has such a parameter
 OWN = {  # what is not named here stays as the notebook has it
     "00_start_here": {},
-    "01_sink_variance": {
-        "first_tokens": [False],
-        "trajectories": 2,
-        "calibration": 2,
-        "lengths": [48],
-    },
+    "01_sink_variance": {"first_tokens": [False], "trajectories": 2, "calibration": 2, "lengths": [48]},
     "02_hiding_sinks": {
         "counts": [1, 5],
         "thirds": ["early"],
@@ -44,18 +39,9 @@ OWN = {  # what is not named here stays as the notebook has it
         "patterns": ["2:4"],
         "recipes": ["wanda", "noised-dense", "paper", "all-sinks", "unstable", "structured"],
     },
-    "04_matched_compute": {
-        "steps": [4],
-        "batch": 1,
-    },
-    "05_what_does_the_work": {
-        "reach_sequences": 1,
-        "reach_layers": [0],
-    },
-    "06_real_models": {
-        "sequences": 2,
-        "limit": 1,
-    },
+    "04_matched_compute": {"steps": [4], "batch": 1},
+    "05_what_does_the_work": {"reach_sequences": 1, "reach_layers": [0]},
+    "06_real_models": {"sequences": 2, "limit": 1},
     "07_robustness": {
         "calibration": [1, 2],
         "own_noise": [False, False],
@@ -64,11 +50,7 @@ OWN = {  # what is not named here stays as the notebook has it
         "archives": ["", ""],
         "lengths": [48, 32],
     },
-    "08_stable_sinks": {
-        "restored_counts": [1, 10],
-        "largest_from": 1,
-        "stability_threshold": 0.5,
-    },
+    "08_stable_sinks": {"restored_counts": [1, 10], "largest_from": 1, "stability_threshold": 0.5},
     "09_best_recipe": {
         "calibration": 5,
         "factorial_sinks": True,

@@ -151,11 +151,10 @@ def test_publishing_refuses_stale_failed_and_leaking_runs():
     ran.cells[3].execution_count = None
     with pytest.raises(ValueError, match="code cell 2 of 2 was never run"):
         clean_notebook(ran, source)
-    ran, source = executed()
-    ran.cells[3].outputs = [nbformat.v4.new_output("error", ename="E", evalue="boom", traceback=[])]
-    with pytest.raises(ValueError, match="boom"):
-        clean_notebook(ran, source)
-    ran, source = executed()
-    ran.cells[3].outputs = [nbformat.v4.new_output("stream", name="stdout", text=str(Path.home() / "x"))]
-    with pytest.raises(ValueError, match="print paths relative"):
-        clean_notebook(ran, source)
+    failed = nbformat.v4.new_output("error", ename="E", evalue="boom", traceback=[])
+    leaking = nbformat.v4.new_output("stream", name="stdout", text=str(Path.home() / "x"))
+    for output, message in ((failed, "boom"), (leaking, "print paths relative")):
+        ran, source = executed()
+        ran.cells[3].outputs = [output]
+        with pytest.raises(ValueError, match=message):
+            clean_notebook(ran, source)

@@ -59,9 +59,8 @@ def test_every_command_of_the_package_leads_to_a_function(script):
 
 
 def test_a_wheel_holds_every_file_of_the_package_and_nothing_else(tmp_path):
-    if (
-        int(version("setuptools").split(".")[0]) < 77
-    ):  # asked without importing it, which would meddle with distutils here
+    # asked without importing it, which would meddle with distutils here
+    if int(version("setuptools").split(".")[0]) < 77:
         pytest.skip("setuptools is too old to build this package")
     source = tmp_path / "source"
 
@@ -101,15 +100,8 @@ def tracked_files() -> list[Path]:
 
 
 def test_no_tracked_file_holds_a_path_of_a_machine_or_the_host_of_a_registry():
-    hosts = [
-        ("pypi", "org"),
-        ("pythonhosted", "org"),
-        ("download.pytorch", "org"),
-        ("anaconda", "org"),
-        ("npmjs", "org"),
-        ("deb.debian", "org"),
-    ]
-    forbidden = [rb"/(?:root|home|Users)/\w"] + [re.escape(".".join(host)).encode() for host in hosts]
+    hosts = ("pypi", "pythonhosted", "download.pytorch", "anaconda", "npmjs", "deb.debian")
+    forbidden = [rb"/(?:root|home|Users)/\w", *(re.escape(f"{host}.org").encode() for host in hosts)]
     if len(ROOT.parts) > 2:  # this checkout's own place, unless it is too short to tell
         forbidden.append(re.escape(os.fsencode(ROOT)) + rb"\b")
     pattern = re.compile(b"|".join(forbidden))
@@ -135,11 +127,8 @@ def plan(folder: Path) -> tuple[str, list[str]]:
     planned = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=folder)
     assert planned.returncode == 0, planned.stderr
     said = planned.stdout + planned.stderr
-    return said, [
-        line
-        for line in said[said.index("\nFROM ") :].splitlines()
-        if line.strip() and not line.startswith("#")
-    ]
+    lines = said[said.index("\nFROM ") :].splitlines()
+    return said, [line for line in lines if line.strip() and not line.startswith("#")]
 
 
 @pytest.mark.slow

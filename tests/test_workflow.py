@@ -43,21 +43,8 @@ drawn = pd.concat(
 run.find({"mean": interval(second.x)})
 """
 NOTEBOOKS = ("00_one", "01_two")
-CLAIMS = {
-    "claims": [
-        {
-            "id": "c",
-            "kind": "claim",
-            "says": "the mean is above zero",
-            "metric": "m",
-            "finding": "00_one/mean",
-            "side": "above",
-            "against": -50.0,
-            "family": "means",
-            "margin": 0.1,
-        }
-    ]
-}
+CLAIM = {"id": "c", "kind": "claim", "says": "the mean is above zero", "metric": "m"}
+CLAIM |= {"finding": "00_one/mean", "side": "above", "against": -50.0, "family": "means", "margin": 0.1}
 
 
 @pytest.fixture
@@ -71,7 +58,7 @@ def project(tmp_path) -> Path:
     (tmp_path / "notebooks").mkdir()
     for name in NOTEBOOKS:
         (tmp_path / "notebooks" / f"{name}.py").write_text(NOTEBOOK.replace("NAME", name))
-    (tmp_path / "sinkprune_companion" / "data" / "claims.yml").write_text(yaml.safe_dump(CLAIMS))
+    (tmp_path / "sinkprune_companion" / "data" / "claims.yml").write_text(yaml.safe_dump({"claims": [CLAIM]}))
     configure(tmp_path)
     return tmp_path
 
@@ -79,35 +66,28 @@ def project(tmp_path) -> Path:
 def configure(project: Path, one: dict | None = None, two: dict | None = None, **more: dict) -> None:
     for config in (project / "workflow" / "config").glob("*.yml"):
         config.unlink()
-    (project / "workflow" / "config" / "tiny.yml").write_text(
-        yaml.safe_dump(
-            {
-                "profile": "tiny",
-                "notebooks": {"00_one": one or {"size": 2}, "01_two": two or {"size": 3}},
-                **more,
-            }
-        )
-    )
+    notebooks = {"00_one": one or {"size": 2}, "01_two": two or {"size": 3}}
+    stated = yaml.safe_dump({"profile": "tiny", "notebooks": notebooks, **more})
+    (project / "workflow" / "config" / "tiny.yml").write_text(stated)
 
 
 def command(project: Path, *arguments: str) -> dict:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(project),
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    return {
-        "args": [sys.executable, "-m", "sinkprune_companion.cli.main", *arguments],
-        "cwd": project,
-        "env": environment,
-        "text": True,
-    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PYTHONPATH": str(project), "PATH": path}
+    started = [sys.executable, "-m", "sinkprune_companion.cli.main", *arguments]
+    return {"args": started, "cwd": project, "env": environment, "text": True}
 
 
 def reproduce(project: Path, *more: str) -> subprocess.CompletedProcess:
     return subprocess.run(
         **command(project, "reproduce", "--profile", "tiny", *more), capture_output=True, timeout=240
     )
+
+
+def planned_jobs(said: str) -> int:
+    """Return how many jobs a dry run plans."""
+    (total,) = {line.split()[1] for line in said.splitlines() if line.startswith("total ")}
+    return int(total)
 
 
 def stamps(run: Path) -> dict[str, int]:
@@ -172,8 +152,7 @@ def test_a_run_ends_with_the_claims_and_goes_on_only_where_a_parameter_changes(p
     planned = reproduce(project, "--dry-run")
     text = planned.stdout + planned.stderr
     assert "cell first_seed-2" in text
-    (total,) = {line.split()[1] for line in text.splitlines() if line.startswith("total ")}
-    assert int(total) == 4, "the new cell, its notebook, the claims and the target"
+    assert planned_jobs(text) == 4, "the new cell, its notebook, the claims and the target"
 
 
 @pytest.mark.parametrize(
@@ -244,10 +223,7 @@ def test_a_killed_run_goes_on_from_its_records_and_a_failure_names_its_notebook_
 # a cluster
 
 
-PLANS = [("full", "local"), ("full", "slurm"), ("paper", "local")]
-
-
-@pytest.mark.parametrize(("profile", "place"), PLANS)
+@pytest.mark.parametrize(("profile", "place"), [("full", "local"), ("full", "slurm"), ("paper", "local")])
 def test_a_profile_can_be_planned(profile, place):
     """Real notebooks and profiles, with a sweep and without: how many jobs, without running any."""
     config = ROOT / "workflow" / "config" / f"{profile}.yml"
@@ -260,9 +236,5 @@ def test_a_profile_can_be_planned(profile, place):
     options["args"] = [sys.executable, "-m", "snakemake", *flags, "--configfile", str(config)]
     planned = subprocess.run(**options, capture_output=True, timeout=120)
     assert planned.returncode == 0, planned.stderr[-2000:]
-    (total,) = {
-        line.split()[1]
-        for line in (planned.stdout + planned.stderr).splitlines()
-        if line.startswith("total ")
-    }
-    assert int(total) == len(stated["notebooks"]) + cells + 2  # the claims table and the target
+    expected = len(stated["notebooks"]) + cells + 2  # the claims table and the target
+    assert planned_jobs(planned.stdout + planned.stderr) == expected
