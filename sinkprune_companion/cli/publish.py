@@ -3,16 +3,14 @@
 from dataclasses import dataclass
 
 from sinkprune_companion import project_root
-from sinkprune_companion.cli.claims import PROFILE_HELP
 from sinkprune_companion.cli.options import Options, option
-from sinkprune_companion.run.profiles import run_folder
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishOptions(Options):
     """The options of `sinkprune publish`."""
 
-    profile: str = option("full", f"{PROFILE_HELP} (default: full)", metavar="NAME")
+    profile: str = option("full", "name of a run in runs/ (default: full)", metavar="NAME")
     notebooks: tuple[str, ...] = option(
         (),
         "publish these notebooks alone, e.g. 03_pruning_results (default: all of the run)",
@@ -25,8 +23,6 @@ class PublishOptions(Options):
 
 def run(options: PublishOptions) -> int:
     """Publish a run and print the files that were written."""
-    run_folder(options.profile)  # a profile that is no name is refused before seconds of imports
-
     from sinkprune_companion.run.publish import publish
 
     for file in publish(options.profile, options.notebooks):

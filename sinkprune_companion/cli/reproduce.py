@@ -19,6 +19,7 @@ from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs,
 LOOK_EVERY = 2.0  # seconds between two looks at what runs
 SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
 STOP_WITHIN = 10.0  # seconds before what does not end by itself is killed
+ANEW = "\r\033[K"  # what is written next takes the place of a line of a terminal
 GOES_ON = "the same command goes on from here"
 TAIL = 12  # lines of the log that are shown where no notebook failed
 
@@ -53,11 +54,8 @@ def run(options: ReproduceOptions) -> int:
     root = project_root()
     check_workflow(root, options)
     command = snakemake_command(root, options)
-    environment = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-        "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "ignore"),
-    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {"PYTHONWARNINGS": "ignore", **os.environ, "PATH": path}
     if options.dry_run:
         return subprocess.run([*command, "--dry-run", "--nolock"], env=environment).returncode
     with lock_of_all_runs() as lock:
@@ -69,73 +67,60 @@ def run(options: ReproduceOptions) -> int:
             subprocess.run([*command, "--unlock"], env=environment, capture_output=True)
         log = root / "runs" / "reproduce.log"
         began = time.time()
-        status = run_graph(command, environment, lock, log, options)
-    if status:
+        with log.open("w", encoding="utf-8") as stream:
+            process = subprocess.Popen(
+                command, env=environment, pass_fds=[lock], stdout=stream, stderr=subprocess.STDOUT
+            )
+        try:
+            show_progress(process, options.profile, began)
+        except BaseException:
+            stop(process)
+            raise
+    if process.returncode:
         say_what_failed(run_folder(options.profile), log, began)
-        return status
-    print_claims(options.profile)
+        return process.returncode
+    print_claims(options.profile, "claim")
     return 0
 
 
-def run_graph(command: list[str], environment: dict, lock: int, log: Path, options: ReproduceOptions) -> int:
-    """Run Snakemake, whose words go into the log, and show on one line what runs; return its status."""
-    with log.open("w", encoding="utf-8") as stream:
-        process = subprocess.Popen(
-            command, env=environment, pass_fds=[lock], stdout=stream, stderr=subprocess.STDOUT
-        )
-    try:
-        show_progress(process, options)
-    except BaseException:
-        stop(process)
-        raise
-    return process.returncode
-
-
-def show_progress(process: subprocess.Popen, options: ReproduceOptions) -> None:
+def show_progress(process: subprocess.Popen, profile: str, began: float) -> None:
     """Show what a run is doing until it ends: on one line of a terminal, else a line a minute."""
-    began = time.time()
-    total = sum(jobs_by_notebook(options.profile).values())
+    total = sum(jobs_by_notebook(profile).values())
     is_terminal = sys.stderr.isatty()
     while process.poll() is None:
-        show(progress.line(run_folder(options.profile), began, total), is_terminal)
+        line = progress.line(run_folder(profile), began, total)
+        if is_terminal:
+            width = shutil.get_terminal_size().columns - 1
+            print(f"{ANEW}{line[:width]}", end="", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)
         with suppress(subprocess.TimeoutExpired):
             process.wait(LOOK_EVERY if is_terminal else SAY_EVERY)
-    show("", is_terminal)
-
-
-def show(line: str, is_terminal: bool) -> None:
-    """Print a line on stderr, in the place of the last one where that is a terminal."""
     if is_terminal:
-        width = shutil.get_terminal_size().columns - 1
-        print(f"\r\033[K{line[:width]}", end="", file=sys.stderr, flush=True)
-    elif line:
-        print(line, file=sys.stderr, flush=True)
+        print(ANEW, end="", file=sys.stderr, flush=True)
 
 
 def stop(process: subprocess.Popen) -> None:
     """End a process and all that it started; what they have written stays whole."""
     import psutil
 
-    try:
-        tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    except psutil.NoSuchProcess:
-        return
-    for member in tree:
-        with suppress(psutil.NoSuchProcess):
-            member.terminate()
-    _, alive = psutil.wait_procs(tree, STOP_WITHIN)
-    for member in alive:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(process.pid)
+        tree = [*parent.children(recursive=True), parent]
+        for member in tree:
+            with suppress(psutil.NoSuchProcess):
+                member.terminate()
+        _, alive = psutil.wait_procs(tree, STOP_WITHIN)
+        for member in alive:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
     process.wait()
 
 
 def say_what_failed(folder: Path, log: Path, began: float) -> None:
     """Print a line per error in the notebooks of a run since it began, or else the end of the log."""
-    lines = failures(folder, began)
-    if not lines:
-        lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()][-TAIL:]
-    for line in lines:
+    said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for line in failures(folder, began) or said[-TAIL:]:
         print(line, file=sys.stderr)
     print(
         f"error: not everything ran; finished notebooks and records are kept, and {GOES_ON} "
