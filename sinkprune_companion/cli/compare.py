@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,27 +63,18 @@ class CompareOptions(ModelOptions):
 
 def run(options: CompareOptions) -> int:
     """Score both models, one after the other, and print differences with a verdict."""
-    from sinkprune_companion.cli.inputs import documents_of, on_device, open_model, sequences_of
+    from sinkprune_companion.cli.inputs import model_and_texts, on_device, open_model
+    from sinkprune_companion.experiments.comparison import comparison
     from sinkprune_core.files import write_json
 
     options = on_device(options)
-    length = common_length(options)
-    documents = documents_of(options, held_out=True)
-    lm = open_model(options)
-    texts = sequences_of(lm, options, documents, length, held_out=True)
-    a = scores(lm, texts, options)
-    kind = lm.kind
+    lm, texts = model_and_texts(options, common_length(options), held_out=True)
+    a, kind_a = scores(lm, texts, options), lm.kind
     del lm  # only one model is in memory at a time
-    lm = open_model(dataclasses.replace(options, model=options.other))
+    lm = open_model(replace(options, model=options.other))
     b = scores(lm, texts, options)
-    result = {
-        "a": options.model,
-        "b": options.other,
-        "kind_a": kind,
-        "kind_b": lm.kind,
-        "margin": options.margin,
-        **comparison(a, b, options.margin),
-    }
+    result = {"a": options.model, "b": options.other, "kind_a": kind_a, "kind_b": lm.kind}
+    result |= {"margin": options.margin, **comparison(a, b, options.margin)}
     print(report(result))
     if options.json is not None:
         write_json(options.json, result)
@@ -120,50 +110,23 @@ def common_length(options: CompareOptions) -> int:
 
 def scores(
     lm: LanguageModel, texts: dict[str, torch.Tensor], options: CompareOptions
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Return nats per token of the texts and, where they are asked for, answers to the suite.
+) -> dict[str, pd.DataFrame]:
+    """Return nats per token of the texts and, where they are asked for, answers to the suite, by measure.
 
     Noise depends on `--seed` alone.
     """
+    from sinkprune_companion.experiments.comparison import ACCURACY, NATS
     from sinkprune_companion.experiments.scoring import score_texts
     from sinkprune_companion.harness import suite
     from sinkprune_core.evaluation import two_choice
 
-    text_draws = options.draws or TEXT_DRAWS
-    nats = score_texts(lm, texts, text_draws, batch=options.batch or TEXT_BATCH, seed=options.seed)
-    if not options.tasks:
-        return nats, None
-    draws = options.draws or two_choice.DRAWS
-    answers = two_choice.accuracy(
-        lm,
-        suite.items(limit=options.limit),
-        draws,
-        options.seed,
-        options.batch or two_choice.BATCH,
-        progress=True,
-    )
-    return nats, answers
-
-
-def comparison(a: tuple, b: tuple, margin: float) -> dict[str, object]:
-    """Return the verdict, the differences and the flips of what `scores` returned of two models."""
-    from sinkprune_companion.experiments.comparison import difference, flips, outcome, paired, paired_items
-
-    (nats_a, answers_a), (nats_b, answers_b) = a, b
-    nats = paired(nats_a, nats_b, ["sequence"], "value")
-    result = {"verdict": outcome(difference(nats), margin)}
-    compared = {("nats per token", "sequences"): nats}
-    if answers_a is not None:
-        items = paired_items(answers_a, answers_b)
-        result["flips"] = flips(items)
-        compared["accuracy", "pairs of items"] = items.groupby(level=["group", "pair"], sort=False).mean()
-    rows = []
-    for (measure, units), values in compared.items():
-        change = difference(values)
-        row = {"measure": measure, "a": float(values.a.mean()), "b": float(values.b.mean())}
-        row |= {"b_minus_a": change.value, "low": change.low, "high": change.high}
-        rows.append({**row, "number": change.units, "units": units})
-    return {**result, "differences": rows}
+    draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
+    tables = {NATS: score_texts(lm, texts, draws, batch=batch, seed=options.seed)}
+    if options.tasks:
+        draws, batch = options.draws or two_choice.DRAWS, options.batch or two_choice.BATCH
+        items = suite.items(limit=options.limit)
+        tables[ACCURACY] = two_choice.accuracy(lm, items, draws, options.seed, batch, progress=True)
+    return tables
 
 
 def report(result: dict) -> str:

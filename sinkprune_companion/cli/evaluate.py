@@ -1,8 +1,7 @@
 """`sinkprune evaluate`: likelihood of held-out text, or tasks of lm-evaluation-harness."""
 
-import dataclasses
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,19 +74,21 @@ class EvaluateOptions(ModelOptions):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.protocol is not None and (self.tasks or self.text is None):
+            raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
         if self.tasks:
             self._check_tasks()
-        elif self.protocol is not None:
-            self._check_protocol()
-        else:
+            return
+        self.refuse(("family",), "it chooses settings of --tasks")
+        if self.protocol is None:
             self.refuse(("limit",), "it counts items of --tasks or windows of --protocol")
-            self.refuse(("family",), "it chooses settings of --tasks")
+        else:
+            self.refuse(("sequences", "length"), "a protocol scores the whole --text in windows of its own")
+            self.refuse(("draws",), "a protocol has its own number of draws")
 
     def _check_tasks(self) -> None:
         if not self.task_names:
             raise ValueError(f"--tasks {' '.join(self.tasks)} names no task")
-        if self.protocol is not None:
-            raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
         unused = ("text", "sequences", "length")
         self.refuse(unused, "it is for held-out text, and tasks have texts of their own")
         if self.split is not None and self.data is None:
@@ -97,13 +98,6 @@ class EvaluateOptions(ModelOptions):
             )
         if "wikitext" not in self.task_names:
             self.refuse(("split",), "it chooses a split of the task wikitext, which is not among the --tasks")
-
-    def _check_protocol(self) -> None:
-        if self.text is None:
-            raise ValueError(f"--protocol {self.protocol} scores a running text: give --text and no --tasks")
-        self.refuse(("sequences", "length"), "a protocol scores the whole --text in windows of its own")
-        self.refuse(("draws",), "a protocol has its own number of draws")
-        self.refuse(("family",), "it chooses settings of --tasks")
 
     @property
     def task_names(self) -> list[str]:
@@ -139,20 +133,16 @@ def text_table(options: EvaluateOptions) -> "pd.DataFrame":
     """Return nats per token of sequences drawn from the text, with an interval, a row per source."""
     import pandas as pd
 
-    from sinkprune_companion.cli.inputs import documents_of, open_model, sequences_of
+    from sinkprune_companion.cli.inputs import model_and_texts
     from sinkprune_companion.cli.tables import estimate
     from sinkprune_companion.experiments.scoring import score_texts
 
-    documents = documents_of(options, held_out=True)
-    lm = open_model(options)
+    lm, texts = model_and_texts(options, options.length, held_out=True)
     if not lm.is_diffusion:
         options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
-    texts = sequences_of(lm, options, documents, options.length, held_out=True)
-    draws = options.draws or TEXT_DRAWS
-    scores = score_texts(lm, texts, draws, batch=options.batch or TEXT_BATCH, seed=options.seed)
-    rows = {}
-    for source, group in scores.groupby("text"):
-        rows[source] = {"measure": measure_of(lm)} | estimate(group.value)
+    draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
+    by_source = score_texts(lm, texts, draws, batch=batch, seed=options.seed).groupby("text").value
+    rows = {source: {"measure": measure_of(lm), **estimate(values)} for source, values in by_source}
     return pd.DataFrame(rows).T
 
 
@@ -162,10 +152,10 @@ def protocol_table(options: EvaluateOptions) -> "pd.DataFrame":
 
     from sinkprune_companion.cli.inputs import documents_of, open_model
     from sinkprune_companion.harness.local_data import running_text
+    from sinkprune_core.evaluation import protocols
     from sinkprune_core.evaluation.conditional_likelihood import perplexity
-    from sinkprune_core.evaluation.protocols import PROTOCOLS as ALL_PROTOCOLS
 
-    protocol = ALL_PROTOCOLS[options.protocol]
+    protocol = protocols.PROTOCOLS[options.protocol]
     documents = documents_of(options, held_out=True)
     lm = open_model(options)
     ids_T = lm.encode(running_text(documents))
@@ -173,12 +163,8 @@ def protocol_table(options: EvaluateOptions) -> "pd.DataFrame":
         ids_T = ids_T[: protocol.chunk * (options.limit + 1) + 1]
     batch = options.batch or PROTOCOL_BATCH
     estimate = perplexity(lm, ids_T, protocol, options.seed, batch, progress=True)
-    row = {
-        "measure": f"{measure_of(lm)}, {options.protocol}",
-        **dataclasses.asdict(estimate),
-        "perplexity": estimate.perplexity,
-    }
-    return pd.DataFrame({options.text.name: row}).T
+    row = {"measure": f"{measure_of(lm)}, {options.protocol}", **asdict(estimate)}
+    return pd.DataFrame({options.text.name: row | {"perplexity": estimate.perplexity}}).T
 
 
 def task_table(options: EvaluateOptions) -> "pd.DataFrame":

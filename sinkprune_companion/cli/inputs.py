@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 from sinkprune_companion import corpus
-from sinkprune_companion.cli.model_options import ModelOptions, device_map_of
+from sinkprune_companion.cli.model_options import ModelOptions
+from sinkprune_companion.cli.options import Options
 from sinkprune_companion.harness import local_data
 from sinkprune_core.memory import free_memory
-from sinkprune_core.models.catalog import EMBEDDED
+from sinkprune_core.models.catalog import EMBEDDED, MODELS
 from sinkprune_core.models.devices import choose_device, choose_dtype
-from sinkprune_core.models.embedded import ADAPTERS
-from sinkprune_core.models.hub import WORKING, available_memory, parse
+from sinkprune_core.models.hub import WORKING, available_memory
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, open_checkpoint
 from sinkprune_core.models.streaming import stream
@@ -26,23 +26,19 @@ TEXT_LENGTH = 512  # tokens per sequence of --text
 DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
 
 
-def on_device(options: ModelOptions) -> ModelOptions:
+def on_device(options: Options) -> Options:
     """Return `options` with `auto` replaced by a device.
 
-    Raises ValueError for a device that is not here, and what `require_memory` raises.
+    Raises ValueError for a device that is not here, and RuntimeError where there is too little memory to
+    begin with: libraries end the process then.
     """
-    require_memory()
-    return replace(options, device=choose_device(options.device, f"--device {options.device}"))
-
-
-def require_memory() -> None:
-    """Raise RuntimeError where there is too little memory to begin with: libraries end the process then."""
     free = free_memory()
     if free < WORKING:
         raise RuntimeError(
             f"{free / 1e6:.0f} MB of memory can be had, and {WORKING / 1e6:.0f} MB are the least: end other "
             "programs, or raise the limit (of a container, or ulimit -v)"
         )
+    return replace(options, device=choose_device(options.device, f"--device {options.device}"))
 
 
 # models
@@ -54,12 +50,9 @@ def open_model(options: ModelOptions, streamed: bool | None = False) -> Language
     Raises ValueError for a model that cannot be streamed, and what `load` and `stream` raise.
     """
     if options.device_map is not None:
-        return load(options.model, options.dtype, device_map=device_map_of(options.device_map))
-    row, _ = parse(options.model)
+        return load(options.model, options.dtype, device_map=options.device_map)
     dtype = choose_dtype(options.dtype, options.device)
-    if row is not None and row.id in ADAPTERS:
-        streamed = bool(streamed)
-    elif streamed is None and (row is None or row.id not in EMBEDDED):
+    if streamed is None and options.model not in EMBEDDED:
         size = open_checkpoint(options.model).parameters * dtype.itemsize
         streamed = size > STREAM_ABOVE * available_memory(options.device)
     if streamed:
@@ -72,10 +65,8 @@ def without_weights(name: str) -> tuple[str, dict[str, int], int]:
 
     A model that is not on this machine is downloaded.
     """
-    row, _ = parse(name)
-    is_embedded = row is not None and row.id in EMBEDDED
-    checkpoint = open_checkpoint("smol-ar" if is_embedded else name)  # which all embedded models stand on
-    kind = row.kind if is_embedded else checkpoint.kind
+    checkpoint = open_checkpoint("smol-ar" if name in EMBEDDED else name)  # all embedded models stand on it
+    kind = MODELS[name].kind if name in EMBEDDED else checkpoint.kind
     return kind, checkpoint.tokenizer().get_vocab(), checkpoint.config.max_position_embeddings
 
 
@@ -102,40 +93,36 @@ def default_length(options: ModelOptions, positions: int) -> int:
     return min(DEFAULT_LENGTH if options.text is None else TEXT_LENGTH, positions)
 
 
-def sequences_of(
-    lm: LanguageModel,
-    options: ModelOptions,
-    documents: list[str] | None,
-    length: int | None,
-    held_out: bool,
-) -> dict[str, torch.Tensor]:
-    """Return sequences of `length` tokens by source, int64 (N, T), as many as `--sequences` asks for.
+def model_and_texts(
+    options: ModelOptions, length: int | None, held_out: bool, streamed: bool | None = False
+) -> tuple[LanguageModel, dict[str, torch.Tensor]]:
+    """Open a model, and return it with sequences of `length` tokens by source, int64 (N, T), as many as
+    `--sequences` asks for.
 
-    They are drawn from `documents`, or (None) from what comes with every installation: its documentation,
-    and samples of smol-ar for a model of the same vocabulary. Raises ValueError for too short a source.
+    They are drawn from `--text`, or from what comes with every installation: its documentation, and samples
+    of smol-ar for a model of the same vocabulary. Raises ValueError for too short a source, and what
+    `documents_of` raises, before the model is loaded, and `open_model`.
     """
+    documents = documents_of(options, held_out)
+    lm = open_model(options, streamed)
     length = length or default_length(options, lm.model.config.max_position_embeddings)
-    if options.text is None:
+    if documents is None:
         if length <= DEFAULT_LENGTH and has_corpus_vocabulary(lm, options.model):
-            return corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
-        name = "documentation"
+            return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
+        kind = name = "documentation"
         ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
     else:
-        name = options.text.name
+        kind, name = "text", options.text.name  # a copy of a file has another name
         ids_NT = corpus.pack(documents, lm.tokenizer, length)
     if len(ids_NT) < options.sequences:
         raise ValueError(
             f"--sequences {options.sequences}: {name} has {len(ids_NT)} sequences of {length} tokens: "
             "ask for fewer or shorter ones, or give more text"
         )
-    kind = "documentation" if options.text is None else "text"  # a copy of a file has another name
     order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", kind, held_out))
-    return {name: ids_NT[order[: options.sequences].sort().values]}
+    return lm, {name: ids_NT[order[: options.sequences].sort().values]}
 
 
 def has_corpus_vocabulary(lm: LanguageModel, name: str) -> bool:
     """Return whether the shipped samples are written in the vocabulary of a model."""
-    row, _ = parse(name)
-    if row is not None and row.id in EMBEDDED:
-        return True
-    return lm.tokenizer.get_vocab() == open_checkpoint("smol-ar").tokenizer().get_vocab()
+    return name in EMBEDDED or lm.tokenizer.get_vocab() == open_checkpoint("smol-ar").tokenizer().get_vocab()

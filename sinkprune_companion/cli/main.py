@@ -1,6 +1,5 @@
 """Prune, trace and evaluate diffusion language models, and reproduce what a paper claims of them."""
 
-import argparse
 import sys
 import traceback
 import warnings
@@ -22,6 +21,16 @@ COMMANDS = {
     "publish": "put a finished run into notebooks/, figures/ and README.md",
     "train": "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model",
 }
+USAGE = "\n".join(
+    [
+        "usage: sinkprune COMMAND [OPTIONS]",
+        f"\n{__doc__}\n",
+        *(f"  {name:<11} {summary}" for name, summary in COMMANDS.items()),
+        "",
+        "  sinkprune COMMAND --help   explains a command",
+        "  sinkprune --version        prints the version",
+    ]
+)
 HELP = ("help", "-h", "--help")
 VERSION = ("--version", "-v", "-V")
 OUT_OF_MEMORY = (
@@ -35,16 +44,6 @@ INTERRUPTED = 130  # exit status of a command that Ctrl-C ended
 OURS = ("sinkprune_core", "sinkprune_companion", "__main__")
 
 
-def help_text() -> str:
-    """Return what `sinkprune` says of itself."""
-    lines = "\n".join(f"  {name:<11} {summary}" for name, summary in COMMANDS.items())
-    return (
-        f"usage: sinkprune COMMAND [OPTIONS]\n\n{__doc__}\n\n{lines}\n\n"
-        "  sinkprune COMMAND --help   explains a command\n"
-        "  sinkprune --version        prints the version"
-    )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[1:] and arguments[0] in HELP:
         arguments = [arguments[1], "--help"]
     if not arguments or arguments[0] in HELP:
-        print(help_text())
+        print(USAGE)
         return 0
     if arguments[0] in VERSION:
         print(f"sinkprune {version('sinkprune')}")
@@ -77,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
         left = "nothing was done yet" if options is None else options.left_behind
         print(f"interrupted: {left}", file=sys.stderr)
         return INTERRUPTED
-    except (SystemExit, GeneratorExit):
+    except SystemExit:
         raise
     except BaseException as error:  # a library in Rust that panics raises no Exception
         if "--debug" in arguments:
@@ -94,17 +93,8 @@ def parse(arguments: Sequence[str]) -> tuple[str, Options]:
     if name not in COMMANDS:
         near = suggestion(name, COMMANDS)
         raise ValueError(f"there is no command {name}{near or ';'} choose one of {', '.join(COMMANDS)}")
-    module = module_of(name)
-    options = getattr(module, f"{name.title()}Options")
-    parser = Parser(
-        prog=f"sinkprune {name}",
-        description=COMMANDS[name],
-        epilog=getattr(module, "EPILOG", None),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_options(options)
-    parser.add_argument("--debug", action="store_true", help="show where in the code an error came from")
-    return name, parser.options_of(options, rest)
+    options = getattr(module_of(name), f"{name.title()}Options")
+    return name, Parser(name, COMMANDS[name], options).options_of(rest)
 
 
 def module_of(name: str) -> ModuleType:

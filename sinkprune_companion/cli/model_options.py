@@ -1,10 +1,12 @@
 """The options of commands that work on one model and some text: prune, trace, evaluate and compare."""
 
+import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from sinkprune_companion.cli.options import Options, check_input_file, option, path, positional, whole
+from sinkprune_companion.cli.options import Options, check_text, option, path, positional, whole
 
 WIKITEXT = "wikitext-2"  # the value of --text that stands for a data set instead of a file
 SPLITS = ("train", "validation", "test")
@@ -12,6 +14,19 @@ DTYPES = ("float32", "bfloat16", "float16")
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 WHERE = "where the model is computed"
 TEXT = "text"
+
+
+def device_map(text: str) -> str | dict[str, str | int]:
+    """Return the device map that a word or a JSON object spells, for argparse."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        example = '\'{"": "cuda:1"}\''
+        raise argparse.ArgumentTypeError(
+            f"{text}: {error}; give auto, a device, or a JSON object such as {example}"
+        ) from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +44,11 @@ class ModelOptions(Options):
         metavar="DTYPE",
     )
     device: str = option("auto", "cpu, cuda, cuda:1, mps (default: a GPU where there is one)", WHERE)
-    device_map: str | None = option(
+    device_map: str | Mapping[str, str | int] | None = option(
         None,
         "spread the model over several devices: auto (all GPUs), or a JSON object of parts and devices",
         WHERE,
+        type=device_map,
         metavar="MAP",
     )
     batch: int | None = whole(16, "sequences at once; it changes speed and memory only", least=1, group=WHERE)
@@ -56,7 +72,6 @@ class ModelOptions(Options):
 
     def __post_init__(self):
         if self.device_map is not None:
-            device_map_of(self.device_map)
             self.refuse(("device",), f"--device-map {self.device_map} names the devices")
 
     def check_inputs(self) -> None:
@@ -68,29 +83,13 @@ class ModelOptions(Options):
                         f"--{name} {getattr(self, name)} is for --text {WIKITEXT}, and in evaluate for "
                         "--tasks blimp and wikitext: give one of them or leave it out"
                     )
-            check_input_file("text", self.text)
+            check_text(self.text)
         check_model(self.model)
 
     @property
     def asks_wikitext(self) -> bool:
         """Whether `--text` asks for the data set WikiText-2: a file of that name comes first."""
         return self.text is not None and str(self.text) == WIKITEXT and not self.text.is_file()
-
-
-def device_map_of(text: str) -> str | dict[str, str | int]:
-    """Return the device map that `--device-map` spells: a word, or a JSON object.
-
-    Raises ValueError for broken JSON.
-    """
-    if not text.startswith("{"):
-        return text
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        example = '\'{"": "cuda:1"}\''
-        raise ValueError(
-            f"--device-map {text}: {error}; give auto, a device, or a JSON object such as {example}"
-        ) from None
 
 
 def check_model(name: str) -> None:

@@ -3,18 +3,20 @@
 import argparse
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import NoReturn
 
 from sinkprune_core.spelling import suggestion
 
-NEXT = "the same command begins anew"
-LIMITS = {  # of real numbers, as help and errors call them
+LIMITS = {  # of numbers, as help and errors call them
     "above 0": lambda value: value > 0,
     "of at least 0": lambda value: value >= 0,
+    "of at least 1": lambda value: value >= 1,
+    "of at least 2": lambda value: value >= 2,
     "of at least 0 and below 1": lambda value: 0 <= value < 1,
     "of at least 0 and at most 1": lambda value: 0 <= value <= 1,
 }
@@ -30,36 +32,31 @@ def option(default: object, text: str, group: str | None = None, **settings: obj
 
 def whole(default: int | None, text: str, least: int, stated: str | None = None, group: str | None = None):
     """Return the field of a whole number; `stated` says in words what a default of None means."""
-    number = _parser_of(int, lambda value: value >= least, f"a whole number of at least {least}")
-    help_text = _with_default(f"{text} (at least {least}", stated or default)
-    return option(default, help_text, group, type=number, metavar="N")
+    return _number(int, default, text, f"of at least {least}", stated or default, group)
 
 
-def real(default: float | None, text: str, limits: str, stated: str | None = None, group: str | None = None):
+def real(default: float, text: str, limits: str, group: str | None = None):
     """Return the field of a finite number; `limits` is one of LIMITS."""
-    number = _parser_of(float, LIMITS[limits], f"a finite number {limits}")
-    help_text = _with_default(f"{text} ({limits.removeprefix('of ')}", default if stated is None else stated)
-    return option(default, help_text, group, type=number, metavar="X")
+    return _number(float, default, text, limits, default, group)
 
 
-def _parser_of(
-    kind: type[int] | type[float], is_allowed: Callable[[float], bool], words: str
-) -> Callable[[str], float]:
-    """Return argparse's type of a number: finite, and allowed; `words` say what is."""
+def _number(
+    kind: type[int | float], default: object, text: str, limits: str, stated: object, group: str | None
+):
+    called, metavar = ("a whole number", "N") if kind is int else ("a finite number", "X")
 
-    def number(word: str) -> float:
-        with suppress(ValueError):
+    def parsed(word: str) -> float:
+        with suppress(ValueError, OverflowError):
             value = kind(word)
-            if math.isfinite(value) and is_allowed(value):
+            if math.isfinite(value) and LIMITS[limits](value):
                 return value
-        raise argparse.ArgumentTypeError(f"{word} must be {words}: give such a number, or leave it out")
+        raise argparse.ArgumentTypeError(
+            f"{word} must be {called} {limits}: give such a number, or leave it out"
+        )
 
-    return number
-
-
-def _with_default(text: str, default: object) -> str:
-    ending = "" if default is None else f"; default: {default}"
-    return f"{text}{ending})".replace("%", "%%")
+    ending = "" if stated is None else f"; default: {stated}"
+    help_text = f"{text} ({limits.removeprefix('of ')}{ending})".replace("%", "%%")
+    return option(default, help_text, group, type=parsed, metavar=metavar)
 
 
 def path(text: str, metavar: str = "FILE", group: str | None = None):
@@ -72,10 +69,10 @@ def switch(text: str, group: str | None = None):
     return option(False, text, group, action="store_true")
 
 
-def positional(text: str, default: object = ..., **settings: object):
+def positional(text: str, default: object = MISSING, **settings: object):
     """Return the field of an argument without a flag; without a `default` it must be given."""
     metadata = {"help": text, "group": None, "settings": settings, "positional": True}
-    return field(metadata=metadata) if default is ... else field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +85,11 @@ class Options:
     outputs = ()
     """Names of the options whose files the command writes: they must be new, and are held while it runs."""
 
-    left_behind = f"nothing was written, and {NEXT}"
+    left_behind = "nothing was written, and the same command begins anew"
     """What an interrupted command leaves, in words."""
+
+    epilog = None
+    """What help ends with."""
 
     def check_inputs(self) -> None:
         """Raise an error for what is named and not there, before the work."""
@@ -106,14 +106,40 @@ def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def kept(what: str, folder: Path | None) -> str:
+    """Return what an interrupted command leaves in a folder (None: there is none), in words."""
+    if folder is None or not folder.exists():
+        return "nothing was done yet, and nothing was written"
+    return f"{what} kept in {folder}, and the same command goes on from there"
+
+
 # parsing
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that raises its errors as ValueError, and whose result holds given options only."""
+    """The parser of one command: it raises its errors as ValueError."""
 
-    def __init__(self, **settings):
-        super().__init__(argument_default=argparse.SUPPRESS, allow_abbrev=False, **settings)
+    def __init__(self, command: str, about: str, options: type[Options]):
+        super().__init__(
+            prog=f"sinkprune {command}",
+            description=about,
+            epilog=options.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            argument_default=argparse.SUPPRESS,  # so that only what is given is found
+            allow_abbrev=False,
+        )
+        self.options = options
+        groups: dict[str | None, argparse._ArgumentGroup | Parser] = {None: self}
+        for declared in fields(options):
+            shown = declared.metadata
+            if not shown:
+                continue
+            group = shown["group"]
+            if group not in groups:
+                groups[group] = self.add_argument_group(group)
+            name = declared.name if "positional" in shown else flag(declared.name)
+            groups[group].add_argument(name, help=shown["help"], **shown["settings"])
+        self.add_argument("--debug", action="store_true", help="show where in the code an error came from")
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError with argparse's message."""
@@ -125,25 +151,11 @@ class Parser(argparse.ArgumentParser):
             words = f"{value} is unknown{near or ';'} choose one of {', '.join(action.choices)}"
             raise argparse.ArgumentError(action, words)
 
-    def add_options(self, options: type[Options]) -> None:
-        """Add what the fields of a class of options declare, in groups."""
-        groups: dict[str | None, argparse._ArgumentGroup | Parser] = {None: self}
-        for declared in fields(options):
-            about = declared.metadata
-            if not about:
-                continue
-            group = about["group"]
-            if group not in groups:
-                groups[group] = self.add_argument_group(group)
-            name = declared.name if about.get("positional") else flag(declared.name)
-            groups[group].add_argument(name, help=about["help"], **about["settings"])
-
-    def options_of(self, options: type[Options], arguments: Sequence[str]) -> Options:
+    def options_of(self, arguments: Sequence[str]) -> Options:
         """Return the options that `arguments` give; raise ValueError for what cannot be understood."""
         values, unknown = self.parse_known_args(arguments)
         if unknown:
-            names = [flag(declared.name) for declared in fields(options) if declared.metadata]
-            near = suggestion(unknown[0].partition("=")[0], names)
+            near = suggestion(unknown[0].partition("=")[0], self._option_string_actions)
             raise ValueError(
                 f"{self.prog} does not take {unknown[0]}{near or ';'} {self.prog} --help lists its options"
             )
@@ -152,19 +164,19 @@ class Parser(argparse.ArgumentParser):
             for name, value in vars(values).items()
             if name != "debug"
         }
-        return options(**given, given=frozenset(given))
+        return self.options(**given, given=frozenset(given))
 
 
 # files
 
 
-def check_input_file(name: str, file: Path | None) -> None:
-    """Raise an OSError that names the option when `file` is not a file."""
+def check_text(file: Path | None) -> None:
+    """Raise an OSError for a `--text` that is no file."""
     if file is None or file.is_file():
         return
     if file.is_dir():
-        raise IsADirectoryError(f"{flag(name)} {file} is a folder: give a text file")
-    raise FileNotFoundError(f"{flag(name)} {file}: there is no such file; check the name, or leave it out")
+        raise IsADirectoryError(f"--text {file} is a folder: give a text file")
+    raise FileNotFoundError(f"--text {file}: there is no such file; check the name, or leave it out")
 
 
 def check_new_path(name: str, path: Path) -> None:
@@ -184,8 +196,6 @@ def check_writable(name: str, path: Path) -> None:
 
     A folder with a name as long as that of its scratch folder is made there, and removed at once.
     """
-    import tempfile
-
     folder = path.absolute()
     while not folder.exists():
         folder = folder.parent

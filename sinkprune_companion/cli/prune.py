@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sinkprune_companion.cli.model_options import ModelOptions
-from sinkprune_companion.cli.options import option, path, real, switch, whole
+from sinkprune_companion.cli.options import kept, option, path, real, switch, whole
 from sinkprune_companion.cli.prune_output import check_places, is_finished, places_held, save
 from sinkprune_core.pruning.presets import ABOUT
 from sinkprune_core.spelling import suggestion
@@ -23,15 +23,6 @@ NOISED_SEQUENCES = 32
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
 HOW = "how to prune"
 RUNNING = "how to run"
-EPILOG = "\n".join(
-    [
-        "presets:",
-        *(f"  {name:<21} {about}" for name, about in ABOUT.items()),
-        "",
-        "example:",
-        "  sinkprune prune smol-dlm --preset sparsegpt --sparsity 0.5 --out smol-dlm-pruned",
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +46,7 @@ class PruneOptions(ModelOptions):
         choices=tuple(ABOUT),
         metavar="NAME",
     )
-    sparsity: float | None = real(
-        None,
-        "share of zeros in the blocks' linears",
-        "of at least 0 and below 1",
-        stated="0.5",
-        group=HOW,
-    )
+    sparsity: float = real(0.5, "share of zeros in the blocks' linears", "of at least 0 and below 1", HOW)
     pattern: str | None = option(None, "row, layer, global, N:M such as 2:4, or structured", HOW)
     set: tuple[str, ...] = option(
         (),
@@ -83,6 +68,16 @@ class PruneOptions(ModelOptions):
     )
     dry_run: bool = switch("say what it takes, and stop", RUNNING)
 
+    epilog = "\n".join(
+        [
+            "presets:",
+            *(f"  {name:<21} {about}" for name, about in ABOUT.items()),
+            "",
+            "example:",
+            "  sinkprune prune smol-dlm --preset sparsegpt --sparsity 0.5 --out smol-dlm-pruned",
+        ]
+    )
+
     def __post_init__(self):
         super().__post_init__()
         if self.out is None and not self.dry_run:
@@ -103,12 +98,7 @@ class PruneOptions(ModelOptions):
     @property
     def left_behind(self) -> str:
         """What an interrupted command leaves, in words."""
-        if self.dry_run or self.work_folder is None or not self.work_folder.exists():
-            return "nothing was done yet, and nothing was written"
-        return (
-            f"finished blocks and statistics are kept in {self.work_folder}, "
-            "and the same command goes on from there"
-        )
+        return kept("finished blocks and statistics are", None if self.dry_run else self.work_folder)
 
 
 def run(options: PruneOptions) -> int:
@@ -133,7 +123,7 @@ def prune_and_save(options: PruneOptions, recipe: Recipe) -> int:
     """Load the model and do what `run` says, in places that are held."""
     import torch
 
-    from sinkprune_companion.cli.inputs import documents_of, on_device, open_model, sequences_of
+    from sinkprune_companion.cli.inputs import model_and_texts, on_device
     from sinkprune_core.calibration.text import Calibration
     from sinkprune_core.costs.pruning import pruning_cost
     from sinkprune_core.pruning.engine import prune
@@ -141,10 +131,8 @@ def prune_and_save(options: PruneOptions, recipe: Recipe) -> int:
     options = on_device(options)
     if options.dry_run and plan_unfetched(options, recipe):
         return 0
-    documents = documents_of(options, held_out=False)
-    lm = open_model(options, options.stream or None)
-    ids_by_source = sequences_of(lm, options, documents, options.length, held_out=False)
-    calibration = Calibration(torch.cat(list(ids_by_source.values())), options.seed, options.batch)
+    lm, texts = model_and_texts(options, options.length, held_out=False, streamed=options.stream or None)
+    calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
     if is_finished(options, lm, recipe, calibration):
         return 0
     cost = pruning_cost(lm, recipe, calibration, options.out, options.work_folder)
@@ -152,9 +140,8 @@ def prune_and_save(options: PruneOptions, recipe: Recipe) -> int:
     print(f"{lm.name}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
     if cost.missing:
         raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
-    if options.dry_run:
-        return 0
-    save(lm, prune(lm, recipe, calibration, work=options.work_folder), options)
+    if not options.dry_run:
+        save(lm, prune(lm, recipe, calibration, work=options.work_folder), options)
     return 0
 
 
@@ -166,10 +153,7 @@ def recipe_of(options: PruneOptions) -> Recipe:
     """
     from sinkprune_core.pruning.recipe import Recipe, preset
 
-    changes: dict[str, object] = {}
-    for name in ("sparsity", "pattern"):
-        if getattr(options, name) is not None:
-            changes[name] = getattr(options, name)
+    changes = {name: getattr(options, name) for name in ("sparsity", "pattern") if name in options.given}
     known = [declared.name for declared in fields(Recipe)]
     for assignment in options.set:
         name, equals, text = assignment.partition("=")

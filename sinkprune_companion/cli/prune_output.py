@@ -1,6 +1,6 @@
 """What `sinkprune prune` leaves: who may write it, whether it is finished already, and how it is saved.
 
-Nothing here imports torch before a model is loaded.
+This module imports no torch, so that help starts without it.
 """
 
 from __future__ import annotations
@@ -57,31 +57,26 @@ def places_held(options: PruneOptions, recipe: Recipe) -> Iterator[None]:
         return
     with held(options.out), held(options.work_folder):
         remove_leftovers(options.out)  # of a process that was killed when it had just finished
-        if not _is_of(options, recipe):
+        card = _card(options.out)
+        if not (  # made by this recipe; the model is compared later
+            (options.out / TABLE).is_file()
+            and card.get("recipe") == json.loads(json.dumps(recipe.card()))
+            and card.get(MADE_FROM, {}).get("masked") == options.masked
+        ):
             check_new_path("out", options.out)
             marker(options.work_folder)
         yield
 
 
-def _is_of(options: PruneOptions, recipe: Recipe) -> bool:
-    """Return whether the output was made by this recipe; the model is compared later."""
-    card = _card(options.out)
-    return (
-        (options.out / TABLE).is_file()
-        and card.get("recipe") == json.loads(json.dumps(recipe.card()))
-        and card.get(MADE_FROM, {}).get("masked") == options.masked
-    )
-
-
 def _card(folder: Path) -> dict:
     """Return the card of a saved model, {} where there is none."""
     from sinkprune_core.models.language_model import CARD
+    from sinkprune_core.models.weight_files import read_json
 
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        return read_json(folder / CARD)
     except (OSError, ValueError):
         return {}
-    return card if isinstance(card, dict) else {}
 
 
 def is_finished(options: PruneOptions, lm: LanguageModel, recipe: Recipe, calibration: Calibration) -> bool:
@@ -93,11 +88,9 @@ def is_finished(options: PruneOptions, lm: LanguageModel, recipe: Recipe, calibr
 
     if options.dry_run or not options.out.exists():
         return False
-    made_from = _card(options.out)[MADE_FROM]
-    expected = identity(lm, calibration)
-    differing = [
-        name for name in ("model", "settings", "calibration") if made_from.get(name) != expected[name]
-    ]
+    made_from, expected = _card(options.out)[MADE_FROM], identity(lm, calibration)
+    compared = ("model", "settings", "calibration")
+    differing = [name for name in compared if made_from.get(name) != expected[name]]
     if differing:
         raise FileExistsError(
             f"--out {options.out} exists, made by this recipe from another {', '.join(differing)}: "

@@ -77,7 +77,7 @@ def run(options: TraceOptions) -> int:
     import pandas as pd
     import torch
 
-    from sinkprune_companion.cli.inputs import documents_of, on_device, open_model, sequences_of
+    from sinkprune_companion.cli.inputs import model_and_texts, on_device
     from sinkprune_companion.cli.tables import estimate, print_table
     from sinkprune_companion.figures.trajectories import panel, plot_sink_positions
     from sinkprune_core.files import atomic
@@ -85,23 +85,19 @@ def run(options: TraceOptions) -> int:
     from sinkprune_core.sinks.trace import trace
 
     options = on_device(options)
-    documents = documents_of(options, held_out=True)
-    lm = open_model(options)
+    lm, prompts_by_source = model_and_texts(options, options.prompt, held_out=True)
     if not lm.is_diffusion:
         options.refuse(("block",), f"{lm.name} is autoregressive and writes token by token")
-    ids_by_source = sequences_of(lm, options, documents, options.prompt, held_out=True)
-    prompts = torch.cat(list(ids_by_source.values()))
-    traced = trace(lm, prompts, options.sampler, options.seed, options.batch)
+    prompts_NT = torch.cat(list(prompts_by_source.values()))
+    traced = trace(lm, prompts_NT, options.sampler, options.seed, options.batch)
     if options.out is not None:
         traced.save(options.out)
     if options.figure is not None:
-        kind = "diffusion" if lm.is_diffusion else "autoregressive"
-        title = f"{Path(options.model).name}, {kind}"
-        figure = plot_sink_positions([panel(lm, traced, 0, title)])
+        figure = plot_sink_positions([panel(lm, traced, 0, f"{Path(options.model).name}, {lm.kind}")])
         with atomic(options.figure) as partial:
             figure.savefig(partial, dpi=150, bbox_inches="tight")
     measures = variability(traced.mass_BSK, traced.visible_SK).drop(columns="prompt")
-    estimates = pd.DataFrame({name: estimate(measures[name]) for name in measures.columns}).T
+    estimates = pd.DataFrame({name: estimate(values) for name, values in measures.items()}).T
     print_table(estimates, options.json, MEANINGS)
     if options.figure is not None:
         print(f"\n{options.figure}: attention of the first prompt by token and step; red rings are sinks")

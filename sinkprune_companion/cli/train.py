@@ -7,8 +7,9 @@ from pathlib import Path
 from sinkprune_companion.cli.model_options import check_model
 from sinkprune_companion.cli.options import (
     Options,
-    check_input_file,
+    check_text,
     check_writable,
+    kept,
     option,
     path,
     positional,
@@ -99,7 +100,7 @@ class TrainOptions(Options):
 
     def check_inputs(self) -> None:
         """Raise an error for a text or base that is not there, and a folder that cannot be written."""
-        check_input_file("text", self.text)
+        check_text(self.text)
         check_model(self.base)
         check_writable("folder", self.run_folder)
 
@@ -107,11 +108,6 @@ class TrainOptions(Options):
     def is_embedded(self) -> bool:
         """Whether the base is the one that comes with the package."""
         return self.base == EMBEDDED_BASE
-
-    @property
-    def makes_adapter(self) -> bool:
-        """Whether what is exported is an adapter, and not a whole model."""
-        return self.is_embedded and not self.from_scratch
 
     @property
     def run_folder(self) -> Path:
@@ -126,35 +122,30 @@ class TrainOptions(Options):
     @property
     def left_behind(self) -> str:
         """What an interrupted command leaves, in words."""
-        if not self.run_folder.exists():
-            return "nothing was done yet, and nothing was written"
-        return f"the last checkpoint is kept in {self.run_folder}, and the same command goes on from there"
+        return kept("the last checkpoint is", self.run_folder)
 
 
 def run(options: TrainOptions) -> int:
     """Train in the run's folder, going on from its last checkpoint, and export what came out."""
-    from sinkprune_companion.cli.inputs import require_memory
+    from sinkprune_companion.cli.inputs import on_device
     from sinkprune_companion.harness.local_data import read_text
     from sinkprune_companion.training.export import export
     from sinkprune_companion.training.lora import train
     from sinkprune_companion.training.settings import Training, training_dtype
-    from sinkprune_core.models.devices import choose_device
 
-    require_memory()
-    device = choose_device(options.device, f"--device {options.device}")
-    shared = {declared.name for declared in fields(Training)} & {
-        declared.name for declared in fields(options)
-    }
-    settings = {name: getattr(options, name) for name in shared - {"dtype"}}
-    if "rank" in options.given:
-        settings["alpha"] = 2 * options.rank
-    config = Training(dtype=training_dtype(options.dtype, device), **settings)
+    options = on_device(options)
+    names = [declared.name for declared in fields(Training) if hasattr(options, declared.name)]
+    settings = {name: getattr(options, name) for name in names}
+    settings |= {"dtype": training_dtype(options.dtype, options.device), "alpha": 2 * options.rank}
     text = None if options.text is None else read_text(options.text)
-    checkpoint = train(config, options.run_folder, options.begin_with, text=text, device=device)
-    if options.export is not None:
-        export(checkpoint, options.export)
-        print(f"{'adapter' if options.makes_adapter else 'model'} written to {options.export}")
-        folder = str(options.export)
-        if not options.makes_adapter:
-            print(f"next: sinkprune prune {shlex.join([folder, '--out', f'{folder}-pruned'])}")
+    folder, start = options.run_folder, options.begin_with
+    checkpoint = train(Training(**settings), folder, start, text=text, device=options.device)
+    if options.export is None:
+        return 0
+    export(checkpoint, options.export)
+    if options.is_embedded and not options.from_scratch:
+        print(f"adapter written to {options.export}")
+    else:
+        pruned = shlex.join([str(options.export), "--out", f"{options.export}-pruned"])
+        print(f"model written to {options.export}\nnext: sinkprune prune {pruned}")
     return 0

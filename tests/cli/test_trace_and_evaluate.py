@@ -87,19 +87,19 @@ def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypat
 # text files of users
 
 
-def scored(lm, file) -> torch.Tensor:
+def scored(model, file) -> torch.Tensor:
     """Return the sequences that `evaluate --text FILE` scores."""
-    options = EvaluateOptions(model="tiny", text=file, sequences=4, length=12)
-    documents = inputs.documents_of(options, held_out=True)
-    (ids_NT,) = inputs.sequences_of(lm, options, documents, 12, held_out=True).values()
+    options = EvaluateOptions(model=str(model), device="cpu", dtype="float32", text=file, sequences=4)
+    _, texts = inputs.model_and_texts(options, 12, held_out=True)
+    (ids_NT,) = texts.values()
     return ids_NT
 
 
-def test_neither_its_name_nor_a_mark_of_byte_order_is_part_of_a_text(tiny_dlm, tmp_path):
+def test_neither_its_name_nor_a_mark_of_byte_order_is_part_of_a_text(model, tmp_path):
     file, copy = tmp_path / "a.txt", tmp_path / "a copy.txt"
     file.write_text(TEXT)
     copy.write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
-    assert torch.equal(scored(tiny_dlm, file), scored(tiny_dlm, copy))
+    assert torch.equal(scored(model, file), scored(model, copy))
 
 
 def test_an_error_after_a_progress_bar_has_a_line_of_its_own(monkeypatch, capsys):

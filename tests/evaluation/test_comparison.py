@@ -4,15 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sinkprune_companion.experiments.comparison import difference, flips, paired, paired_items
+from sinkprune_companion.experiments.comparison import ACCURACY, NATS, comparison
+
+MARGIN = 0.02
 
 
 def texts(values) -> pd.DataFrame:
     return pd.DataFrame({"sequence": range(len(values)), "value": values})
 
 
-def paired_texts(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
-    return paired(a, b, ["sequence"], "value")
+def compared(a: pd.DataFrame, b: pd.DataFrame, measure: str = NATS) -> dict:
+    return comparison({measure: a}, {measure: b}, MARGIN)
 
 
 def answers(correct: list[bool]) -> pd.DataFrame:
@@ -27,30 +29,31 @@ def answers(correct: list[bool]) -> pd.DataFrame:
 def test_nats_are_paired_by_sequence():
     rng = np.random.default_rng(0)
     value = rng.normal(4, 1, 50)
-    found = paired_texts(texts(value), texts(value + rng.normal(0.1, 0.01, 50)))
-    assert found.a.mean() == pytest.approx(value.mean())
-    change = difference(found)
-    assert found.b.mean() - found.a.mean() == pytest.approx(change.value) == pytest.approx(0.1, abs=0.01)
-    assert change.units == 50
-    assert change.high - change.low < 0.01  # unpaired it would be about 0.8
+    found = compared(texts(value), texts(value + rng.normal(0.1, 0.01, 50)))
+    [row] = found["differences"]
+    assert found["verdict"] == "A is better"
+    assert row["a"] == pytest.approx(value.mean())
+    assert row["b"] - row["a"] == pytest.approx(row["b_minus_a"]) == pytest.approx(0.1, abs=0.01)
+    assert row["number"] == 50
+    assert row["high"] - row["low"] < 0.01  # unpaired it would be about 0.8
     shuffled = texts(value).sample(frac=1, random_state=0)
     with pytest.raises(ValueError, match="score both models on the same texts"):
-        paired_texts(texts(value), shuffled)
+        compared(texts(value), shuffled)
     with pytest.raises(ValueError, match="50 and 49 rows and not the same sequence"):
-        paired_texts(texts(value), texts(value[:-1]))
+        compared(texts(value), texts(value[:-1]))
     with pytest.raises(ValueError, match="at least 2 units"):
-        difference(paired_texts(texts(value[:1]), texts(value[:1])))
+        compared(texts(value[:1]), texts(value[:1]))
 
 
 def test_accuracy_is_paired_by_item_and_a_pair_is_one_unit():
     a = answers([True, True, True, False, False, False, True, False])
     b = answers([False, True, False, True, False, False, True, True])
-    items = paired_items(a, b)
-    found = difference(items.groupby(level=["group", "pair"], sort=False).mean())
-    assert (items.a.mean(), items.b.mean()) == (4 / 8, 4 / 8) and found.units == 4
-    assert found.value == 0  # pairs: -1/2, 0, 0, 1/2
+    found = compared(a, b, ACCURACY)
+    [row] = found["differences"]
+    assert (row["a"], row["b"], row["number"]) == (4 / 8, 4 / 8, 4)
+    assert row["b_minus_a"] == 0  # pairs: -1/2, 0, 0, 1/2
     reach = 3.182446 * (1 / 6) ** 0.5 / 4**0.5  # t of 3 degrees of freedom, times the standard error
-    assert (found.low, found.high) == pytest.approx((-reach, reach))
-    assert flips(items) == {"only_a": 2, "only_b": 2, "both": 2, "neither": 2}
-    with pytest.raises(ValueError, match="not the same group, pair, item"):
-        paired_items(a, b[:6])
+    assert (row["low"], row["high"]) == pytest.approx((-reach, reach))
+    assert found["flips"] == {"only_a": 2, "only_b": 2, "both": 2, "neither": 2}
+    with pytest.raises(ValueError, match="not the same group, pair"):
+        compared(a, b[:6], ACCURACY)
