@@ -13,8 +13,6 @@ class ClaimsOptions(Options):
 
     profile: str = option("quick", "name of a run in runs/ (default: quick)", metavar="NAME")
 
-    left_behind = "this command writes nothing"
-
 
 def run(options: ClaimsOptions) -> int:
     """Print every row of the claims table of a run."""

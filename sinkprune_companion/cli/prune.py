@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sinkprune_companion.cli.model_options import ModelOptions
 from sinkprune_companion.cli.options import kept, option, path, real, switch, whole
-from sinkprune_companion.cli.prune_output import check_places, is_finished, places_held, save
+from sinkprune_companion.cli.prune_output import check_places, finish, places_held, save
 from sinkprune_core.pruning.presets import ABOUT
 from sinkprune_core.spelling import suggestion
 
@@ -103,7 +103,13 @@ class PruneOptions(ModelOptions):
 
 def run(options: PruneOptions) -> int:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
+    import torch
+
+    from sinkprune_companion.cli.inputs import model_and_texts, on_device
+    from sinkprune_core.calibration.text import Calibration
+    from sinkprune_core.costs.pruning import pruning_cost
     from sinkprune_core.pruning.criteria import CRITERIA
+    from sinkprune_core.pruning.engine import prune
 
     check_places(options)
     recipe = recipe_of(options)
@@ -111,37 +117,28 @@ def run(options: PruneOptions) -> int:
         options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
-    sees_clean_text = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
     if options.sequences is None:
+        sees_clean_text = (
+            recipe.inputs == "clean" and recipe.exclude == "none"
+        )  # nor looks for sinks in noise
         many = sees_clean_text or recipe.noise_levels <= 2
         options = replace(options, sequences=SEQUENCES if many else NOISED_SEQUENCES)
-    with places_held(options, recipe):
-        return prune_and_save(options, recipe)
-
-
-def prune_and_save(options: PruneOptions, recipe: Recipe) -> int:
-    """Load the model and do what `run` says, in places that are held."""
-    import torch
-
-    from sinkprune_companion.cli.inputs import model_and_texts, on_device
-    from sinkprune_core.calibration.text import Calibration
-    from sinkprune_core.costs.pruning import pruning_cost
-    from sinkprune_core.pruning.engine import prune
-
-    options = on_device(options)
-    if options.dry_run and plan_unfetched(options, recipe):
-        return 0
-    lm, texts = model_and_texts(options, options.length, held_out=False, streamed=options.stream or None)
-    calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
-    if is_finished(options, lm, recipe, calibration):
-        return 0
-    cost = pruning_cost(lm, recipe, calibration, options.out, options.work_folder)
-    streamed = " streamed from disk" if lm.is_streamed else ""
-    print(f"{lm.name}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
-    if cost.missing:
-        raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
-    if not options.dry_run:
-        save(lm, prune(lm, recipe, calibration, work=options.work_folder), options)
+    with places_held(options, recipe) as made_from:
+        options = on_device(options)
+        if options.dry_run and plan_unfetched(options, recipe):
+            return 0
+        lm, texts = model_and_texts(options, options.length, held_out=False, streamed=options.stream or None)
+        calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
+        if made_from is not None:
+            finish(made_from, options, lm, recipe, calibration)
+            return 0
+        cost = pruning_cost(lm, recipe, calibration, options.out, options.work_folder)
+        streamed = " streamed from disk" if lm.is_streamed else ""
+        print(f"{lm.name}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
+        if cost.missing:
+            raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
+        if not options.dry_run:
+            save(lm, prune(lm, recipe, calibration, work=options.work_folder), options)
     return 0
 
 

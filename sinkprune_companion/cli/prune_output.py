@@ -9,13 +9,12 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from sinkprune_companion.cli.options import check_distinct, check_new_path, check_writable
 from sinkprune_core.files import held, resolved
-from sinkprune_core.resuming.work_folder import marker, remove_job, remove_root
+from sinkprune_core.resuming.work_folder import identity, marker, remove_job, remove_root
 from sinkprune_core.scratch import remove_leftovers
 
 if TYPE_CHECKING:
@@ -46,49 +45,41 @@ def check_places(options: PruneOptions) -> None:
 
 
 @contextmanager
-def places_held(options: PruneOptions, recipe: Recipe) -> Iterator[None]:
-    """Hold output and work folder, unless it is a dry run.
+def places_held(options: PruneOptions, recipe: Recipe) -> Iterator[dict | None]:
+    """Hold output and work folder, unless it is a dry run; yield what the output that is there was made from.
 
-    Raises FileExistsError for an output that is no finished run of this recipe, ValueError for a work folder
-    that is not one, and RuntimeError where another process is at work.
+    It was made by this recipe, and is None where there is no output yet. Raises FileExistsError for any other
+    output, ValueError for a work folder that is not one, and RuntimeError where another process is at work.
     """
-    if options.dry_run:
-        yield
-        return
-    with held(options.out), held(options.work_folder):
-        remove_leftovers(options.out)  # of a process that was killed when it had just finished
-        card = _card(options.out)
-        if not (  # made by this recipe; the model is compared later
-            (options.out / TABLE).is_file()
-            and card.get("recipe") == json.loads(json.dumps(recipe.card()))
-            and card.get(MADE_FROM, {}).get("masked") == options.masked
-        ):
-            check_new_path("out", options.out)
-            marker(options.work_folder)
-        yield
-
-
-def _card(folder: Path) -> dict:
-    """Return the card of a saved model, {} where there is none."""
     from sinkprune_core.models.language_model import CARD
     from sinkprune_core.models.weight_files import read_json
 
-    try:
-        return read_json(folder / CARD)
-    except (OSError, ValueError):
-        return {}
+    if options.dry_run:
+        yield None
+        return
+    with held(options.out), held(options.work_folder):
+        remove_leftovers(options.out)  # of a process that was killed when it had just finished
+        made_from = None
+        with suppress(OSError, ValueError):  # of what is no card
+            card = read_json(options.out / CARD)
+            if card.get("recipe") == json.loads(json.dumps(recipe.card())):
+                made_from = card.get(MADE_FROM)
+        is_ours = made_from is not None and made_from.get("masked") == options.masked
+        if not is_ours or not (options.out / TABLE).is_file():
+            check_new_path("out", options.out)
+            marker(options.work_folder)
+            made_from = None
+        yield made_from
 
 
-def is_finished(options: PruneOptions, lm: LanguageModel, recipe: Recipe, calibration: Calibration) -> bool:
-    """Return whether the output is what this command would make; what is left of the work is removed then.
+def finish(
+    made_from: dict, options: PruneOptions, lm: LanguageModel, recipe: Recipe, calibration: Calibration
+) -> None:
+    """Say that the output is what this command would make, and remove what is left of the work.
 
     Raises FileExistsError for the output of another model or calibration text.
     """
-    from sinkprune_core.resuming.work_folder import identity
-
-    if options.dry_run or not options.out.exists():
-        return False
-    made_from, expected = _card(options.out)[MADE_FROM], identity(lm, calibration)
+    expected = identity(lm, calibration)
     compared = ("model", "settings", "calibration")
     differing = [name for name in compared if made_from.get(name) != expected[name]]
     if differing:
@@ -99,7 +90,6 @@ def is_finished(options: PruneOptions, lm: LanguageModel, recipe: Recipe, calibr
     if options.work_folder.is_dir():
         discard(options, recipe)
     print(f"{options.out}: finished already, from the same model, recipe and calibration text")
-    return True
 
 
 def save(lm: LanguageModel, report: Report, options: PruneOptions) -> None:
