@@ -118,10 +118,8 @@ def run(options: PruneOptions) -> int:
     if recipe.pattern != "structured":
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
     if options.sequences is None:
-        sees_clean_text = (
-            recipe.inputs == "clean" and recipe.exclude == "none"
-        )  # nor looks for sinks in noise
-        many = sees_clean_text or recipe.noise_levels <= 2
+        is_clean = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
+        many = is_clean or recipe.noise_levels <= 2
         options = replace(options, sequences=SEQUENCES if many else NOISED_SEQUENCES)
     with places_held(options, recipe) as made_from:
         options = on_device(options)
