@@ -5,7 +5,6 @@ verdict. The rule is `verdict_rule`, the tables for readers are `tables`.
 """
 
 import datetime
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -13,15 +12,13 @@ from typing import Annotated, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sinkprune_companion import DATA
 from sinkprune_companion.ledger import margins, others, verdict_rule
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.models.weight_files import read_json
 
 FILE = DATA / "claims.yml"
-ESTIMATE = TypeAdapter(Estimate)
 CLAIM = "claim"  # of the paper
 CONTROL = "control"  # of a claim
 OTHERS = "others"  # measured by somebody else, never counted among ours
@@ -46,15 +43,13 @@ class Claim(Checked):
     beneath: str | None = None  # id of the row whose control it is, or that it speaks about
     quote: str | None = None  # the paper's words
     published: str | None = None  # the paper's number
-    finding: Annotated[str, Field(pattern="^[^/]+/[^/]+$")] | None = (
-        None  # notebook/name; None where the claim needs a scale that is not run here
-    )
+    # notebook/name; None where the claim needs a scale that is not run here
+    finding: Annotated[str, Field(pattern="^[^/]+/[^/]+$")] | None = None
     side: Literal["above", "below"] = "below"
     against: float = 0.0
     family: str  # of rows whose p-values are corrected together
-    margin: Annotated[float, Field(gt=0)] | Literal[margins.RULES] | None = (
-        None  # in units of the finding, or a rule that gives it
-    )
+    # in units of the finding, or a rule that gives it
+    margin: Annotated[float, Field(gt=0)] | Literal[margins.RULES] | None = None
     not_run: Literal["needs 8B", "left out for time", "not yet run"] | None = None  # why there may be none
     seen_first: bool = False  # its number had been seen before the row was written
 
@@ -68,18 +63,10 @@ class Claim(Checked):
     @property
     def notebook(self) -> str:
         """The name of the notebook that decides the claim; empty where none does."""
-        if self.finding is None or self.kind == OTHERS:
-            return ""
-        return self.finding.split("/")[0]
-
-    def margin_of(self, estimate: Estimate | None) -> float | None:
-        """Return the margin as a number: the ledger's, or that which its rule gave the finding."""
-        if isinstance(self.margin, str):
-            return estimate.margin if estimate else None
-        return self.margin
+        return "" if self.kind == OTHERS else (self.finding or "").partition("/")[0]
 
 
-class _File(Checked):
+class Ledger(Checked):
     """A ledger's file."""
 
     history: list[dict[str, datetime.date | str]] = []  # changes after results had been seen
@@ -88,10 +75,16 @@ class _File(Checked):
     claims: list[dict]
 
 
+class _Findings(BaseModel):
+    """A file of findings, beside what it says of its origin."""
+
+    findings: dict[str, Estimate | None]
+
+
 # reading
 
 
-def _checked(check: Callable[[object], object], values: object, where: str) -> object:
+def _checked(check: Callable, values: object, where: str) -> object:
     """Return what `check` makes of `values`; raise ValueError, in one line, for what does not fit."""
     try:
         return check(values)
@@ -102,19 +95,19 @@ def _checked(check: Callable[[object], object], values: object, where: str) -> o
         raise ValueError(f"{where}: {field + ': ' if field else ''}{message}") from error
 
 
-def _content(file: Path) -> _File:
+def read_ledger(file: Path = FILE) -> Ledger:
     """Return what a ledger's file holds; raise ValueError, in one line, for what is no ledger."""
-    return _checked(_File.model_validate, yaml.safe_load(file.read_text(encoding="utf-8")), file.name)
+    return _checked(Ledger.model_validate, yaml.safe_load(file.read_text(encoding="utf-8")), file.name)
 
 
 def ledger(file: Path = FILE) -> list[Claim]:
     """Return the claims in order; raise ValueError for a row that is no `Claim`."""
-    content = _content(file)
+    content = read_ledger(file)
     rows = [row for entry in content.claims for row in _rows(entry, {}, content)]
     return [_checked(Claim.model_validate, row, f"{file.name}, claim {row['id']!r}") for row in rows]
 
 
-def _rows(entry: dict, inherited: Mapping[str, object], content: _File) -> Iterator[dict]:
+def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iterator[dict]:
     """Yield the rows that an entry of the ledger stands for: itself, and those beneath it."""
     fields = {**inherited, **entry}
     beneath = fields.pop("rows", [])
@@ -122,15 +115,14 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: _File) -> Itera
     if fields.get("margin") in content.margins:
         fields["margin"] = content.margins[fields["margin"]]["value"]
     is_row = "id" in entry or not beneath
-    if conditions:
-        for name in conditions:
-            yield {
-                **fields,
-                "id": f"{fields['id']}-{name.replace('_', '-')}",
-                "says": f"{fields['says']}: {content.conditions[name]}",
-                "finding": f"{fields['finding']}_{name}",
-            }
-    elif is_row:
+    for name in conditions:
+        yield {
+            **fields,
+            "id": f"{fields['id']}-{name.replace('_', '-')}",
+            "says": f"{fields['says']}: {content.conditions[name]}",
+            "finding": f"{fields['finding']}_{name}",
+        }
+    if is_row and not conditions:
         yield fields
     passed_on = {name: value for name, value in fields.items() if name not in OWN}
     if is_row:
@@ -141,29 +133,16 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: _File) -> Itera
         yield from _rows(row, passed_on, content)
 
 
-def history(file: Path = FILE) -> list[dict]:
-    """Return what was changed after results had been seen, in order.
-
-    Raises ValueError for an unknown field.
-    """
-    return _content(file).history
-
-
 def findings(folder: Path) -> dict[str, Estimate]:
     """Return every finding below `folder` (`runs/<profile>`), by `notebook/name`.
 
     Raises ValueError for a file that holds none, and for a value that is no estimate.
     """
     estimates = {}
+    check = partial(_Findings.model_validate_json, strict=True)
     for file in sorted((folder / "findings").glob("*.json")):
-        named = read_json(file).get("findings")
-        if not isinstance(named, dict):
-            raise ValueError(f"{file} has findings={named!r:.60}: it must be an object of findings by name")
-        for name, values in named.items():
-            if values is not None:
-                check = partial(ESTIMATE.validate_json, strict=True)
-                where = f"{file}, finding {name!r}"
-                estimates[f"{file.stem}/{name}"] = _checked(check, json.dumps(values), where)
+        named = _checked(check, file.read_bytes(), str(file)).findings
+        estimates |= {f"{file.stem}/{name}": found for name, found in named.items() if found is not None}
     return estimates
 
 
@@ -173,39 +152,37 @@ def findings(folder: Path) -> dict[str, Estimate]:
 def verdicts(claims: Iterable[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:
     """Return the claims table.
 
-    p-values are corrected over the whole family (Holm), of which rows without a finding count as 1: the
+    p-values are corrected over the whole family (Holm), of which rows without an estimate count as 1: the
     correction does not depend on which notebooks ran.
     """
     claims = list(claims)
     known = {**others.findings(), **estimates}
-    decided = {claim.id: known[claim.finding] for claim in claims if claim.finding in known}
-    p_values = {claim.id: decided[claim.id].p_value(claim.against) for claim in claims if claim.id in decided}
+    p_of = {
+        claim.id: known[claim.finding].p_value(claim.against) for claim in claims if claim.finding in known
+    }
     asked = pd.DataFrame(
-        [(claim.id, claim.family, p_values.get(claim.id, 1.0)) for claim in claims if claim.finding],
+        [(claim.id, claim.family, p_of.get(claim.id, 1.0)) for claim in claims if claim.finding],
         columns=["id", "family", "p"],
     ).set_index("id")
-    corrected = asked.groupby("family").p.transform(lambda p: verdict_rule.holm(p.tolist()))
-    rows = [
-        _row(claim, decided.get(claim.id), float(corrected[claim.id]) if claim.id in decided else None)
-        for claim in claims
-    ]
+    corrected = asked.groupby("family").p.transform(verdict_rule.holm)
+    rows = [_row(claim, known.get(claim.finding), corrected.get(claim.id)) for claim in claims]
     return pd.DataFrame(rows).set_index("id")
 
 
 def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, object]:
     """Return a row of the claims table."""
-    margin = claim.margin_of(estimate)
+    margin = claim.margin
+    if isinstance(margin, str):  # the rule that gave the finding its own
+        margin = getattr(estimate, "margin", None)
     outcome = verdict_rule.verdict(estimate, margin, claim.against, p)
-    notes = [verdict_rule.note(estimate, outcome, claim.against, margin)]
-    if outcome == verdict_rule.NOT_RUN:
-        notes = [claim.not_run or NOT_MEASURED]
-    if claim.seen_first and estimate is not None:
-        notes.append(SEEN_FIRST)
     here, interval, effect = "", "", None
+    notes = [claim.not_run or NOT_MEASURED]
     if estimate is not None:
         here = f"{estimate.value:.3g}"
         interval = f"[{estimate.low:.3g}, {estimate.high:.3g}]"
         effect = verdict_rule.smallest_effect(estimate)
+        notes = [verdict_rule.note(estimate, outcome, claim.against, margin)]
+        notes += [SEEN_FIRST] if claim.seen_first else []
     return {
         "id": claim.id,
         "claim": claim.says,
@@ -219,12 +196,12 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
         "claimed": f"{claim.side} {claim.against:g}" if claim.finding else "",
         "verdict": verdict_rule.on_claim(outcome, claim.side),
         "margin": margin,
-        "p_holm": p,
+        "p_holm": None if estimate is None else p,
         "draws": getattr(estimate, "draws", None),
         "half_width": getattr(estimate, "half_width", None),
         "smallest_effect": effect,
         "error_draws": getattr(estimate, "error_draws", None),
         "error_sequences": getattr(estimate, "error_sequences", None),
-        "note": "; ".join(part for part in notes if part),
+        "note": "; ".join(filter(None, notes)),
         "notebook": claim.notebook,
     }

@@ -8,27 +8,6 @@ from sinkprune_companion.run.records import Run
 from sinkprune_core.files import atomic, file_digest
 from sinkprune_core.models.weight_files import read_json
 
-VERSIONS = ("python", "torch", "transformers")
-
-
-def origin(folder: Path) -> str:
-    """Return a sentence on where a run's numbers come from: its profile and the versions of its records."""
-    versions = []
-    for package in VERSIONS:
-        different = sorted({record["versions"][package] for record in records_behind(folder).values()})
-        versions.append(f"{package} {' and '.join(different)}")
-    return f"From profile `{folder.name}`: {', '.join(versions)}."
-
-
-def records_behind(folder: Path) -> dict[str, dict]:
-    """Return where the records behind a run's findings come from, by notebook and name of the record."""
-    behind = {}
-    for file in sorted((folder / "findings").glob("*.json")):
-        for group in read_json(file)["provenance"]["records"]:
-            for name in group.pop("names"):
-                behind[f"{file.stem}/{name}"] = group
-    return behind
-
 
 def write_claims(profile: str) -> Path:
     """Write the claims table of a run to `runs/<profile>/figures/claims.*`; return the Markdown.
@@ -37,16 +16,23 @@ def write_claims(profile: str) -> Path:
     of the ledger.
     """
     run = Run("", profile, {"ledger_sha256": file_digest(claims.FILE)})
-    run.records_read.update(records_behind(run.folder))
+    for file in sorted((run.folder / "findings").glob("*.json")):
+        for group in read_json(file)["provenance"]["records"]:
+            for name in group.pop("names"):
+                run.records_read[f"{file.stem}/{name}"] = group
     table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
     caption = "every row of the ledger with its verdict, computed from the findings of this run"
     save_table(run, "claims", table.reset_index(), caption)
-    changes = [f"* {change['date']}: {change['changed']}" for change in claims.history()]
+    versions = []
+    for package in ("python", "torch", "transformers"):
+        different = sorted({record["versions"][package] for record in run.records_read.values()})
+        versions.append(f"{package} {' and '.join(different)}")
+    changes = [f"* {change['date']}: {change['changed']}" for change in claims.read_ledger().history]
     parts = [
         tables.counts(table),
         tables.as_markdown(table, "../"),
         tables.EXPLAINED,
-        origin(run.folder),
+        f"From profile `{profile}`: {', '.join(versions)}.",
         "What changed in the ledger after results had been seen:\n\n" + "\n".join(changes),
     ]
     markdown = run.folder / "figures" / "claims.md"

@@ -20,7 +20,6 @@ from sinkprune_core.calibration.token_weights import choice_name
 from sinkprune_core.evaluation.intervals import Estimate, crossed_interval
 from sinkprune_core.pruning.recipe import Recipe
 
-FIELDS = tuple(field.name for field in fields(Recipe))
 Cell = tuple[bool, ...]  # which switches are on
 HELPS = "helps"
 HURTS = "hurts"
@@ -39,22 +38,14 @@ class Switch(NamedTuple):
 # recipes
 
 
-def changes(one: Recipe, other: Recipe) -> dict[str, tuple[object, object]]:
-    """Return the fields in which two recipes differ, as field -> (its value in `one`, in `other`)."""
-    values = {field: (getattr(one, field), getattr(other, field)) for field in FIELDS}
-    return {field: pair for field, pair in values.items() if pair[0] != pair[1]}
-
-
 def name(recipe: Recipe, base: Recipe) -> str:
     """Return what sets a recipe apart from `base`, e.g. `inputs=noised, exclude=all`.
 
     Equal names mean equal recipes; that of `base` is `base`.
     """
-    parts = []
-    for field, (value, _) in changes(recipe, base).items():
-        if field == "exclude":
-            value = choice_name(value)  # which may be a user's function
-        parts.append(f"{field}={value}")
+    own = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+    own["exclude"] = choice_name(recipe.exclude)  # which may be a user's function
+    parts = [f"{field}={own[field]}" for field in own if getattr(recipe, field) != getattr(base, field)]
     return ", ".join(parts) or "base"
 
 
@@ -65,9 +56,8 @@ def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
     """
     recipes = {}
     for cell in product((False, True), repeat=len(switches)):
-        values = {}
-        for switch, is_on in zip(switches, cell, strict=True):
-            values[switch.field] = switch.on if is_on else switch.off
+        settings = zip(switches, cell, strict=True)
+        values = {switch.field: switch.on if is_on else switch.off for switch, is_on in settings}
         recipes[cell] = replace(base, **values)
     return recipes
 
@@ -100,11 +90,8 @@ def contrast(values: Mapping[Cell, np.ndarray], which: Collection[int]) -> np.nd
             f"{len(missing)} of {2**width} combinations of switches have no values, e.g. {min(missing)}: "
             "effects would be mixed"
         )
-    total = 0
-    for cell, value_RN in values.items():
-        off = sum(not cell[switch] for switch in which)
-        total = total + (-1) ** off * value_RN
-    return total / 2 ** (width - len(which))
+    signs = {cell: (-1) ** sum(not cell[switch] for switch in which) for cell in values}
+    return sum(signs[cell] * values[cell] for cell in values) / 2 ** (width - len(which))
 
 
 def effects(
@@ -142,19 +129,18 @@ def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str 
     HELPS, HURTS or the other verdicts of the rule. Raises ValueError unless `margin` > 0.
     """
     estimates = {label: crossed_interval(effect).with_margin(margin) for label, effect in effects.items()}
-    table = pd.DataFrame(
+    p = [estimate.p_value() for estimate in estimates.values()]
+    return pd.DataFrame(
         {
             "comparison": estimates.keys(),
             **fields_of(estimates, "value", "low", "high"),
-            "p": [estimate.p_value() for estimate in estimates.values()],
+            "p": p,
+            "p_holm": holm(p),
+            **fields_of(estimates, "error_sequences", "error_draws"),
+            "section": section,
+            "margin": float("nan") if margin is None else margin,
+            "verdict": verdicts_on_losses(estimates.values()),
         }
-    )
-    return table.assign(
-        p_holm=holm(table.p.tolist()),
-        **fields_of(estimates, "error_sequences", "error_draws"),
-        section=section,
-        margin=float("nan") if margin is None else margin,
-        verdict=verdicts_on_losses(estimates.values()),
     )
 
 

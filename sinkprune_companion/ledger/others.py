@@ -10,8 +10,6 @@ from scipy import stats
 from sinkprune_companion.ledger.margins import damage_margin, published_numbers
 from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
 
-SOURCE = "others"  # what findings of this module begin with, in place of a notebook
-SINK_AWARE = "sink-aware "  # before the name of the method that it is compared with
 REACH = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
 UNPAIRED = "from both standard errors, as if on different items: wider than a paired interval"
 
@@ -23,8 +21,8 @@ def runs() -> tuple[dict, ...]:
     """
     made = []
     for run in published_numbers()["others"]:
-        by_place = {(row["sparsity"], SINK_AWARE + row["method"]): row for row in run["rows"]}
-        rows = [{**row, "baseline": by_place.get((row["sparsity"], row["method"]))} for row in run["rows"]]
+        plain = {(row["sparsity"], f"sink-aware {row['method']}"): row for row in run["rows"]}
+        rows = [{**row, "baseline": plain.get((row["sparsity"], row["method"]))} for row in run["rows"]]
         dense = {**run["dense"], "method": "dense", "sparsity": 0.0, "baseline": None}
         made.append({**run, "rows": rows, "dense": dense})
     return tuple(made)
@@ -46,11 +44,10 @@ def difference(run: dict, row: dict) -> Estimate:
 
 def findings() -> dict[str, Estimate]:
     """Return the findings of all runs by others, by `others/<run>_<method>_<percent>`, as the ledger does."""
+    compared = [(run, row) for run in runs() for row in run["rows"] if row["baseline"]]
     return {
-        f"{SOURCE}/{run['id']}_{row['baseline']['method'].lower()}_{100 * row['sparsity']:.0f}": difference(
+        f"others/{run['id']}_{row['baseline']['method'].lower()}_{100 * row['sparsity']:.0f}": difference(
             run, row
         )
-        for run in runs()
-        for row in run["rows"]
-        if row["baseline"]
+        for run, row in compared
     }

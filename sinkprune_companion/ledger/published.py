@@ -87,38 +87,27 @@ class Result:
         )
         return commands
 
-    def pruning(self) -> PruningCost | None:
-        """Return what pruning takes at the assumed speed; None for the dense model."""
-        if self.preset is None:
-            return None
-        return _pruning(self.model, self.preset, self.length)
+    def pruning(self) -> PruningCost:
+        """Return what pruning by the preset takes at the assumed speed."""
+        calibration = Calibration(torch.zeros(SEQUENCES, self.length, dtype=torch.long), batch=1)
+        lm = meta_model(MODELS[self.model])
+        memory = int(WAITING_SHARE * MEMORY)
+        return pruning_cost(lm, preset(self.preset), calibration, speed=SPEED, memory_budget=memory)
 
     def evaluation_flops(self) -> float:
         """Return the FLOPs of all forwards of the evaluation, from the sizes of its benchmarks."""
-        whole = [benchmark.task for benchmark in PAPER[self.family]]
-        tasks = whole if self.tasks == ("paper",) else self.tasks
+        tasks = self.tasks
+        if tasks == ("paper",):
+            tasks = [benchmark.task for benchmark in PAPER[self.family]]
         return sum(_benchmark_flops(self.model, self.family, task) for task in tasks)
 
     def pruning_hours(self) -> float:
-        """Return the hours of pruning at the assumed speed, a lower bound; 0 for the dense model."""
-        cost = self.pruning()
-        return cost.flops / SPEED / 3600 if cost else 0.0
+        """Return the hours of pruning at the assumed speed, a lower bound."""
+        return self.pruning().flops / SPEED / 3600
 
     def evaluation_hours(self) -> float:
         """Return the hours of the evaluation at the assumed speed, a lower bound."""
         return self.evaluation_flops() / SPEED / 3600
-
-
-@cache
-def _pruning(model: str, name: str, length: int) -> PruningCost:
-    calibration = Calibration(torch.zeros(SEQUENCES, length, dtype=torch.long), batch=1)
-    return pruning_cost(
-        meta_model(MODELS[model]),
-        preset(name),
-        calibration,
-        speed=SPEED,
-        memory_budget=int(WAITING_SHARE * MEMORY),
-    )
 
 
 @cache
@@ -139,24 +128,23 @@ def _benchmark_flops(model: str, family: str, task: str) -> float:
 
 def results() -> list[Result]:
     """Return every published row, in the order of the paper's tables."""
-    rows = []
-    for table in published_numbers()["tables"]:
-        for row in table["rows"]:
-            result = Result(
-                model=table["model"],
-                preset=row["preset"],
-                sparsity=table["sparsity"] if row["preset"] else 0.0,
-                tasks=tuple(table["evaluate"]),
-                method=row["method"],
-                table=table["id"],
-                title=table["title"],
-                unit=table["unit"],
-                source=published_numbers()["sources"][table["source"]],
-                note=table["note"],
-                values=dict(zip(table["tasks"], row["values"], strict=True)),
-            )
-            rows.append(result)
-    return rows
+    return [
+        Result(
+            model=table["model"],
+            preset=row["preset"],
+            sparsity=table["sparsity"] if row["preset"] else 0.0,
+            tasks=tuple(table["evaluate"]),
+            method=row["method"],
+            table=table["id"],
+            title=table["title"],
+            unit=table["unit"],
+            source=published_numbers()["sources"][table["source"]],
+            note=table["note"],
+            values=dict(zip(table["tasks"], row["values"], strict=True)),
+        )
+        for table in published_numbers()["tables"]
+        for row in table["rows"]
+    ]
 
 
 def unprinted() -> list[Result]:
@@ -174,20 +162,17 @@ def beside(
     accuracy, or exact match where there is none, in the published unit; that the published numbers are these
     is inferred. What was not measured is marked `not run here`.
     """
+    ours = {}
+    for variant, tasks in (measured or {}).items():
+        is_ours = tasks.metric.isin(["acc", "exact_match"]) & ~tasks["filter"].str.startswith("strict")
+        ours |= {(*variant, row.task): row.value for row in tasks[is_ours].itertuples()}
     rows = []
     for result in results():
         if result.model != model:
             continue
-        tasks = (measured or {}).get((result.preset, round(result.sparsity, 6)))
+        scale = 100 if "percent" in result.unit else 1
         for task, value in result.values.items():
-            row = {"method": result.method, "sparsity": result.sparsity, "task": task, "published": value}
-            here = NOT_RUN if tasks is None else _here(tasks, task, 100 if "percent" in result.unit else 1)
-            rows.append({**row, "here": here, "unit": result.unit})
+            place = (result.preset, result.sparsity, task)
+            here = f"{scale * ours[place]:.4g}" if place in ours else NOT_RUN
+            rows.append([result.method, result.sparsity, task, value, here, result.unit])
     return pd.DataFrame(rows, columns=["method", "sparsity", "task", "published", "here", "unit"])
-
-
-def _here(tasks: pd.DataFrame, task: str, scale: int) -> str:
-    """Return what was measured of one task, in words."""
-    is_task = (tasks.task == task) & tasks.metric.isin(["acc", "exact_match"])
-    values = tasks[is_task & ~tasks["filter"].str.startswith("strict")].value
-    return NOT_RUN if values.empty else f"{scale * values.iloc[-1]:.4g}"

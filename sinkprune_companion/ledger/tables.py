@@ -41,8 +41,7 @@ def as_text(named: Mapping[str, pd.DataFrame]) -> str:
 def counts(table: pd.DataFrame) -> str:
     """Return how many rows of each kind have which verdict, in Markdown; what is ours is counted apart."""
     by_kind = pd.crosstab(table.kind, table.verdict).reindex(columns=list(VERDICTS), fill_value=0)
-    present = [kind for kind in KINDS if kind in by_kind.index]
-    rows = [[KINDS[kind], *by_kind.loc[kind]] for kind in present]
+    rows = [[says, *by_kind.loc[kind]] for kind, says in KINDS.items() if kind in by_kind.index]
     return markdown_table(["rows", *VERDICTS], rows)
 
 

@@ -22,7 +22,6 @@ from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate
 
 ABOVE = "above"
 BELOW = "below"
-SIDES = (ABOVE, BELOW)
 REPRODUCED = "reproduced"
 CONTRADICTED = "contradicted"
 NO_DIFFERENCE = "no difference that matters"
@@ -59,9 +58,9 @@ def verdict(
 
 def on_claim(outcome: str, side: str) -> str:
     """Return a `verdict` as one of VERDICTS, on the claim that the quantity lies on `side`."""
-    if outcome in SIDES:
-        return REPRODUCED if outcome == side else CONTRADICTED
-    return outcome
+    if outcome == side:
+        return REPRODUCED
+    return CONTRADICTED if outcome in (ABOVE, BELOW) else outcome
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
@@ -113,10 +112,11 @@ def limiting_units(estimate: Estimate, margin: float) -> list[str]:
 def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
     """Return the size of run that would decide an open verdict, in words."""
     factor = deciding_factor(estimate, against, margin)
+    limiting = limiting_units(estimate, margin)
     if factor > MOST_FACTOR:
-        return f"more than {MOST_FACTOR:,} times the {' and '.join(limiting_units(estimate, margin))}"
+        return f"more than {MOST_FACTOR:,} times the {' and '.join(limiting)}"
     sizes = []
-    for name in limiting_units(estimate, margin):
+    for name in limiting:
         count = estimate.draws if name == "calibration draws" else estimate.units
         sizes.append(f"{_rounded_up(factor * count):,} {name} instead of {count:,}")
     return " and ".join(sizes)
@@ -128,7 +128,7 @@ def _rounded_up(count: float) -> int:
     return int(-(-count // step) * step)
 
 
-def note(estimate: Estimate | None, outcome: str, against: float, margin: float | None) -> str:
+def note(estimate: Estimate, outcome: str, against: float, margin: float | None) -> str:
     """Return what must be said beside a verdict; empty where it says it all."""
     if outcome == TOO_FEW_DRAWS:
         return f"{estimate.draws} of at least {LEAST_DRAWS} calibration draws"
