@@ -49,10 +49,8 @@ def _one_of(module: str, constant: str, *more: str, without: tuple[str, ...] = (
     """Return a check that a name is one that a module knows; to import it takes seconds, and happens late."""
 
     def check_name(name: str) -> None:
-        known = [
-            *more,
-            *(known for known in getattr(import_module(module), constant) if known not in without),
-        ]
+        every = (*more, *getattr(import_module(module), constant))
+        known = [choice for choice in every if choice not in without]
         if name not in known:
             raise ValueError(f"{name!r} is unknown; choose one of {', '.join(known)}")
 
@@ -112,31 +110,22 @@ KINDS = {
 }
 RANGES = {
     "alpha": AboveZero,
-    "batch_tokens": _at_least(2),
-    "crop_lengths": _at_least(2),  # as the first token is never predicted
-    "first_seed": Number,
     "items": _at_least(24),  # two pairs of each group of the suite
-    "length": _at_least(8),
-    "lengths": _at_least(8),
-    "long_sequences": _at_least(2),  # as every interval rests on two or more
-    "null_seeds": Number,
-    "other_prompts": _at_least(2),
     "prompt_length": _at_least(4),
-    "prompts": _at_least(2),
     "ratios": Sparsity,
-    "reach_layers": Number,
-    "seed": Number,
-    "sequences": _at_least(2),
+    **dict.fromkeys(("batch_tokens", "crop_lengths"), _at_least(2)),  # as the first token is never predicted
+    **dict.fromkeys(("first_seed", "null_seeds", "reach_layers", "seed"), Number),
+    **dict.fromkeys(("length", "lengths"), _at_least(8)),
+    # as every interval rests on two or more
+    **dict.fromkeys(("long_sequences", "other_prompts", "prompts", "sequences"), _at_least(2)),
     **dict.fromkeys(("stability_threshold", "other_stability_thresholds"), Share),
 }
-PRESETS = _one_of("sinkprune_core.pruning.presets", "PRESETS")
+PRESETS = "sinkprune_core.pruning.presets"
 SEARCH = "sinkprune_companion.experiments.recipe_search"
 CONDITIONS = "sinkprune_companion.experiments.sink_conditions"
 WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are allowed
     "base": _model_of("autoregressive", "smol-ar"),
-    "baselines": PRESETS,
     "device": choose_device,
-    "dtype": choose_dtype,
     "left_out": _one_of(
         "sinkprune_core.calibration.token_weights", "EXCLUDE", "soft", without=("none", "only")
     ),
@@ -146,21 +135,16 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "parts": _one_of(SEARCH, "PARTS"),
     "patterns": _check_n_of_m,
     "places": _check_place,
-    "preset": PRESETS,
     "profile": _check_profile,
-    "recipes": PRESETS,
     "samplers": _one_of(CONDITIONS, "SAMPLERS"),
-    "searched": _one_of(SEARCH, "NAMES"),
-    "at_75": _one_of(SEARCH, "NAMES"),
-    "large": _one_of(SEARCH, "NAMES"),
-    "other": _one_of(SEARCH, "NAMES"),
-    "large_dtype": choose_dtype,
-    "structured_recipes": PRESETS,
     "tasks": _check_task,
     "texts": _one_of(CONDITIONS, "TEXTS"),
     "thirds": _one_of("sinkprune_core.sinks.hiding", "THIRDS"),
     "training": _one_of("sinkprune_companion.training.settings", "DTYPES", "auto"),
     "twin": _model_of("autoregressive", "smol-ar"),
+    **dict.fromkeys(("dtype", "large_dtype"), choose_dtype),
+    **dict.fromkeys(("searched", "at_75", "large", "other"), _one_of(SEARCH, "NAMES")),
+    **dict.fromkeys(("baselines", "preset", "recipes", "structured_recipes"), _one_of(PRESETS, "PRESETS")),
 }
 # How names of lists begin that may be empty.
 MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "at_75", "large", "other", "sparsegpt_")
@@ -204,12 +188,8 @@ def _assignments(cells: list[str]) -> list[ast.AnnAssign]:
 
 def injected(cells: list[str]) -> list[str]:
     """Return the names that papermill's injected cell assigns."""
-    names = []
-    for source in cells:
-        if source.startswith("# Parameters"):
-            assigned = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
-            names.extend(node.targets[0].id for node in assigned)
-    return names
+    lines = [line for source in cells if source.startswith("# Parameters") for line in ast.parse(source).body]
+    return [line.targets[0].id for line in lines if isinstance(line, ast.Assign)]
 
 
 def check(notebook: str, annotations: dict[str, str], values: dict[str, object]) -> None:
@@ -236,7 +216,6 @@ def check(notebook: str, annotations: dict[str, str], values: dict[str, object])
 def _check_value(notebook: str, name: str, value: object, annotation: str) -> None:
     """Check a value by its annotation: one of KINDS or a list of one, with or without `| None`."""
     inner, _, none = annotation.partition(" | ")
-    kind = inner.removeprefix("list[").removesuffix("]")
     if value is None and none:
         return
     items = [value]
@@ -246,21 +225,19 @@ def _check_value(notebook: str, name: str, value: object, annotation: str) -> No
         if not value and not name.startswith(MAY_BE_EMPTY):
             raise ValueError(f"{name} is empty: give at least one value")
         items = value
-    for item in items:
-        _check_item(notebook, name, item, kind)
-
-
-def _check_item(notebook: str, name: str, value: object, kind: str) -> None:
-    is_sparsity = name.endswith(("sparsity", "sparsities"))
-    checked(name, value, Sparsity if is_sparsity else RANGES.get(name, KINDS[kind]))
-    if name in WORDS:
-        try:
-            WORDS[name](value)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from None
+    kind = RANGES.get(name, KINDS[inner.removeprefix("list[").removesuffix("]")])
+    if name.endswith(("sparsity", "sparsities")):
+        kind = Sparsity
     least = LEAST.get(notebook, {}).get(name)
-    if least is not None and value < least:
-        raise ValueError(f"{name}={value} must be at least {least} in {notebook}")
+    for item in items:
+        checked(name, item, kind)
+        if name in WORDS:
+            try:
+                WORDS[name](item)
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
+        if least is not None and item < least:
+            raise ValueError(f"{name}={item} must be at least {least} in {notebook}")
 
 
 def start(notebook: str, namespace: dict) -> Run:
@@ -284,19 +261,15 @@ def start(notebook: str, namespace: dict) -> Run:
         record, _, _ = scratch.name[1:].rsplit(".", 2)
         remove_leftovers(scratch.with_name(record))
     dtype = choose_dtype(parameters.get("dtype", "auto"), run.device)
-    print(f"results go to {_place(run)}")
+    place = run.folder
+    if project_root() == PACKAGE.parent:  # in a clone: no output names a home
+        place = place.relative_to(project_root()).as_posix()
+    print(f"results go to {place}")
     print(f"computed on {device_name(run.device)} in {str(dtype).removeprefix('torch.')}")
-    shown = {name: value for name, value in defaults(cells).items() if name in given and name != "profile"}
-    others = {name: given[name] for name, value in shown.items() if given[name] != value}
+    shown = defaults(cells)
+    others = [name for name in shown if name in given and name != "profile" and given[name] != shown[name]]
     if others:
         print(OTHERS)
-        for name, value in others.items():
-            print(textwrap.fill(f"{name} = {value!r}", LINE, break_on_hyphens=False))
+    for name in others:
+        print(textwrap.fill(f"{name} = {given[name]!r}", LINE, break_on_hyphens=False))
     return run
-
-
-def _place(run: Run) -> str:
-    """Return the folder of a run for people, in a clone relative to it: no output names a home."""
-    if project_root() == PACKAGE.parent:
-        return run.folder.relative_to(project_root()).as_posix()
-    return str(run.folder)

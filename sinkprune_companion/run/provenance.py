@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 
 from sinkprune_core.files import PACKAGE
@@ -26,19 +26,12 @@ def _git_commit() -> str | None:
     """Return the commit of the clone that holds the package; None where there is no git or no clone."""
     if not (PACKAGE.parent / ".git").exists():  # it may lie in another project's clone
         return None
+    git = partial(
+        subprocess.check_output, cwd=PACKAGE.parent, stderr=subprocess.DEVNULL, text=True, timeout=20
+    )
     try:
-        commit = _git("rev-parse", "HEAD")
-        changes = _git("status", "--porcelain", "--", "sinkprune_core", "sinkprune_companion")
+        commit = git(["git", "rev-parse", "HEAD"]).strip()
+        changes = git(["git", "status", "--porcelain", "--", "sinkprune_core", "sinkprune_companion"])
     except (OSError, subprocess.SubprocessError):
         return None
-    if changes:
-        return f"{commit}-dirty"
-    return commit
-
-
-def _git(*arguments: str) -> str:
-    """Return what a git command prints; raises CalledProcessError where it fails."""
-    done = subprocess.run(
-        ["git", *arguments], cwd=PACKAGE.parent, capture_output=True, text=True, timeout=20, check=True
-    )
-    return done.stdout.strip()
+    return f"{commit}-dirty" if changes else commit

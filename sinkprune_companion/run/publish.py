@@ -11,7 +11,10 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
 
 from sinkprune_companion import project_root
 from sinkprune_companion.figures import figures
@@ -24,9 +27,6 @@ from sinkprune_core.files import file_digest, flush, make_folder, write_json
 from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.scratch import scratch_folder
 
-if TYPE_CHECKING:  # what publishes nothing does without Jupyter
-    from nbformat import NotebookNode
-
 MOST = 300  # characters of an error in another's words
 WIDGETS = "application/vnd.jupyter.widget-view+json"
 SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
@@ -35,7 +35,7 @@ SAME_EVERYWHERE = {  # a notebook's metadata, wherever it ran
 }
 
 
-def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "NotebookNode":
+def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode:
     """Return the notebook `source` with the outputs of `executed`.
 
     Its parameters cell keeps the defaults, so that *Run all* takes minutes; the values that made the outputs
@@ -44,8 +44,6 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
     cells differ, one was not run, an output is an error, or an output names the home or the project
     directory.
     """
-    import nbformat
-
     clean = nbformat.from_dict(source)
     ran, mine = _code_cells(executed), _code_cells(clean)
     if [cell.source for cell in ran] != [cell.source for cell in mine]:
@@ -69,7 +67,7 @@ def clean_notebook(executed: "NotebookNode", source: "NotebookNode") -> "Noteboo
     return clean
 
 
-def _code_cells(notebook: "NotebookNode") -> list:
+def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
     """Return the code cells of a notebook but the one that papermill puts in."""
     return [
         cell
@@ -126,7 +124,7 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
         claims.findings(folder)
         check_figures(folder, chosen)
-        records = check_records(folder, chosen)
+        records = records_behind(folder, chosen)
         published = (root / "figures" / "findings").glob("*.json")
         others = [file for file in published if file.stem not in chosen]
         if notebooks:
@@ -161,11 +159,8 @@ def findings_beside(place: Path, others: Sequence[Path], kept: Path) -> Iterator
 # what is looked at first
 
 
-def clean_run(root: Path, folder: Path, name: str) -> "NotebookNode":
+def clean_run(root: Path, folder: Path, name: str) -> NotebookNode:
     """Return one executed notebook of a run as readers see it; raise an error that names it."""
-    import jupytext
-    import nbformat
-
     file = folder / "notebooks" / f"{name}.ipynb"
     place = file.relative_to(root)
     again = f"run `sinkprune reproduce --profile {folder.name}` first"
@@ -200,15 +195,26 @@ def check_figures(folder: Path, names: list[str]) -> None:
             )
 
 
-def check_records(folder: Path, names: list[str]) -> list[Path]:
-    """Return the files of the records behind notebooks; raise ValueError for one that is not what was
-    written.
+def records_behind(folder: Path, names: list[str]) -> list[Path]:
+    """Return the files of the records that the findings and figures of a run's notebooks rest on.
+
+    Raises ValueError for a record that is missing or is not what was written.
     """
-    files = record_archive.files_behind(folder, names)
+    files = set()
+    findings = [folder / "findings" / f"{name}.json" for name in names]
+    figures_of = [file for name in names for file in (folder / "figures" / name).glob("*.json")]
+    for file in [*findings, *figures_of]:
+        about = json.loads(file.read_text(encoding="utf-8"))
+        groups = about.get("provenance", about).get("records", [])
+        for record in [record for group in groups for record in group["names"]]:
+            parts = set((folder / "records").glob(f"{record}.*"))
+            if len(parts) < 2:  # the record and what it is known by
+                raise ValueError(f"{file} rests on record {record}, which is missing: run it again")
+            files |= parts
     for file in files:
         if file.suffix != ".json":
             _check_digest(file, read_json(file.with_suffix(".json")).get("sha256"))
-    return files
+    return sorted(files)
 
 
 def _check_digest(file: Path, expected: str | None) -> None:
@@ -219,10 +225,8 @@ def _check_digest(file: Path, expected: str | None) -> None:
 # what is written
 
 
-def _write_new(new: Path, folder: Path, cleaned: dict[str, "NotebookNode"]) -> None:
+def _write_new(new: Path, folder: Path, cleaned: dict[str, NotebookNode]) -> None:
     """Write notebooks, their figures and findings, and the claims below `new` as they are published."""
-    import nbformat
-
     make_folder(new / "notebooks")
     make_folder(new / "figures" / "findings")
     for file in (folder / "figures").glob("claims.*"):

@@ -6,7 +6,6 @@ records where the notebooks look for them.
 """
 
 import io
-import json
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -95,23 +94,3 @@ def restored(profile: str) -> bool:
 
 def _records(profile: str) -> Path:
     return run_folder(profile) / "records"
-
-
-def files_behind(folder: Path, notebooks: Iterable[str]) -> list[Path]:
-    """Return the files of the records that the findings and figures of a run's notebooks rest on.
-
-    Raises ValueError for a record that is missing.
-    """
-    files = set()
-    findings = [folder / "findings" / f"{name}.json" for name in notebooks]
-    figures = [file for name in notebooks for file in (folder / "figures" / name).glob("*.json")]
-    for file in [*findings, *figures]:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        provenance = about.get("provenance", about)
-        for group in provenance.get("records", []):
-            for name in group["names"]:
-                parts = set((folder / "records").glob(f"{name}.*"))
-                if len(parts) < 2:  # the record and what it is known by
-                    raise ValueError(f"{file} rests on record {name}, which is missing: run it again")
-                files |= parts
-    return sorted(files)

@@ -9,7 +9,9 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
@@ -25,6 +27,7 @@ from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.devices import choose_device, device_name
 
 KEY_PACKAGES = ("torch", "transformers")  # another version of one of these measures anew
+PLAIN = (bool, int, float, str)  # values of a key that become columns
 ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows
 
 
@@ -38,10 +41,10 @@ def _plain(value: object) -> object:
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, FunctionType) and value.__module__.startswith("sinkprune_"):
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, FunctionType):  # a user's own choice of calibration tokens
-        raise ValueError(
+    if isinstance(value, FunctionType):
+        if value.__module__.startswith("sinkprune_"):
+            return f"{value.__module__}.{value.__qualname__}"
+        raise ValueError(  # a user's own choice of calibration tokens
             f"exclude={value.__qualname__!r} is a function, and another one may have its name, so no record "
             "is kept: add it to EXCLUDE in token_weights.py under a name of its own, or call `prune`"
         )
@@ -63,18 +66,16 @@ class Run:
     # so far, by this object: `<function>/<digest>` -> ORIGIN
 
     @property
-    def folder(self) -> Path:
-        """The folder of findings and figures."""
-        profile, _, cell = self.profile.partition("@")
-        shared = project_root() / "runs" / profile
-        if cell:
-            return shared / "cells" / self.notebook / cell
-        return shared
-
-    @property
     def is_cell(self) -> bool:
         """Whether this is one cell of a sweep: its records count; what it draws rests on its part alone."""
         return "@" in self.profile
+
+    @property
+    def folder(self) -> Path:
+        """The folder of findings and figures."""
+        if self.is_cell:
+            return self.records.parent / "cells" / self.notebook / self.profile.partition("@")[2]
+        return self.records.parent
 
     @property
     def records(self) -> Path:
@@ -94,11 +95,15 @@ class Run:
         `versions`, `platform` and `device` of when they were computed, and `names`, each with the digest of
         its key.
         """
+        groups = {}
+        for name, origin in sorted(self.records_read.items()):
+            group = groups.setdefault(json.dumps(origin, sort_keys=True), {**origin, "names": []})
+            group["names"].append(name)
         return {
             "notebook": self.notebook,
             "profile": self.profile,
             "parameters": self.parameters,
-            "records": _by_origin(self.records_read),
+            "records": list(groups.values()),
         }
 
     def record(
@@ -116,21 +121,11 @@ class Run:
         depend on: recipes, seeds, fingerprints of models and data. Its plain values become columns, and so do
         `labels`, which name a measurement and do not change it.
         """
-        constants = {
-            column: value for column, value in key.items() if isinstance(value, (bool, int, float, str))
-        }
+        write = partial(pd.DataFrame.to_csv, index=False)
+        frame = pd.read_csv(self._file(name, revision, key, compute, "csv", write))
+        constants = {column: value for column, value in key.items() if isinstance(value, PLAIN)}
         columns = {**(labels or {}), **constants}
-        frame = self._once(
-            name,
-            revision,
-            key,
-            compute,
-            "csv",
-            lambda made, file: made.to_csv(file, index=False),
-            pd.read_csv,
-        )
-        missing = {column: value for column, value in columns.items() if column not in frame}
-        return frame.assign(**missing)
+        return frame.assign(**{column: columns[column] for column in columns if column not in frame})
 
     def artifact(
         self, name: str, kind: type, compute: Callable[[], object], revision: int = 1, **key: object
@@ -139,7 +134,7 @@ class Run:
 
         It is computed at most once, as a `record`.
         """
-        return self._once(name, revision, key, compute, "safetensors", kind.save, kind.load)
+        return kind.load(self._file(name, revision, key, compute, "safetensors", kind.save))
 
     def identity(self, name: str, revision: int, key: dict) -> dict:
         """Return what decides whether a value was computed before, and its digest.
@@ -148,14 +143,17 @@ class Run:
         their own way) and `versions` of KEY_PACKAGES. Dtypes are part of a model's fingerprint, and so of
         keys. The code is not: who changes what a function measures raises its revision.
         """
-        versions = {package: version(package) for package in KEY_PACKAGES}
-        device = self.device.partition(":")[0]
-        decides = {"name": name, "revision": revision, "key": _plain(key), "device": device}
-        decides["versions"] = versions
+        decides = {
+            "name": name,
+            "revision": revision,
+            "key": _plain(key),
+            "device": self.device.partition(":")[0],
+            "versions": {package: version(package) for package in KEY_PACKAGES},
+        }
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
         return {**decides, "digest": digest}
 
-    def _once(
+    def _file(
         self,
         name: str,
         revision: int,
@@ -163,16 +161,16 @@ class Run:
         compute: Callable[[], object],
         suffix: str,
         write: Callable[[object, Path], None],
-        read: Callable[[Path], object],
-    ) -> object:
-        """Read a record, after computing and writing it where it is missing; remember where it comes from."""
+    ) -> Path:
+        """Return the file of a record, computed and written where it is missing; remember its origin."""
         decides = self.identity(name, revision, key)
         file = self.records / name / f"{decides['digest']}.{suffix}"
-        if not _is_whole(file):
+        origin = _origin(file)
+        if origin is None:
             value = compute()
             release_freed_memory()  # or what records leave behind in pieces, too small for the next, adds up
-            with atomic(file) as partial:
-                write(value, partial)
+            with atomic(file) as unfinished:
+                write(value, unfinished)
                 about = {
                     "notebook": self.notebook,
                     "profile": self.profile,
@@ -182,52 +180,38 @@ class Run:
                     "record": name,
                     "revision": revision,
                     "key": decides["key"],
-                    "sha256": file_digest(partial),
+                    "sha256": file_digest(unfinished),
                 }
                 write_json(file.with_suffix(".json"), about)
-        about = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
-        self.records_read[f"{name}/{file.stem}"] = {part: about[part] for part in ORIGIN}
-        return read(file)
+            origin = {part: about[part] for part in ORIGIN}
+        self.records_read[f"{name}/{file.stem}"] = origin
+        return file
 
     def find(self, findings: dict[str, Estimate | None]) -> None:
         """Write what this notebook found, by the names that `claims.yml` uses.
 
         None stands for what could not be measured.
         """
-        plain = {}
-        for name, found in findings.items():
-            plain[name] = None if found is None else _plain(asdict(found))
+        plain = {name: found and _plain(asdict(found)) for name, found in findings.items()}
         write_json(
             self.folder / "findings" / f"{self.notebook}.json",
             {"findings": plain, "provenance": self.provenance},
         )
 
 
-def _by_origin(records: dict[str, dict]) -> list[dict]:
-    """Return records in groups of one origin, each with the `names` of its records."""
-    groups = {}
-    for name in sorted(records):
-        origin = records[name]
-        group = groups.setdefault(json.dumps(origin, sort_keys=True), {**origin, "names": []})
-        group["names"].append(name)
-    return list(groups.values())
-
-
-def _is_whole(file: Path) -> bool:
-    """Return whether a record is there and is what was written; warn of one that is there and is not."""
+def _origin(file: Path) -> dict | None:
+    """Return ORIGIN of a record that is what was written, else None; warn of one that is there and is not."""
     if not file.exists():
-        return False
+        return None
     about = file.with_suffix(".json")
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
         said = json.loads(about.read_text(encoding="utf-8"))
-        expected = said["sha256"] if all(part in said for part in ORIGIN) else None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        expected = None
-    if file_digest(file) == expected:
-        return True
+        origin = {part: said[part] for part in ORIGIN}
+        if said["sha256"] == file_digest(file):
+            return origin
     warnings.warn(
         f"record {file.name} is not what was written: its SHA-256 is not the one in {about.name}; "
         "it is computed anew",
         stacklevel=4,
     )
-    return False
+    return None
