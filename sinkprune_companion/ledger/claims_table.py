@@ -9,18 +9,19 @@ from sinkprune_core.files import atomic, file_digest
 from sinkprune_core.models.weight_files import read_json
 
 
-def write_claims(profile: str) -> Path:
+def write_claims(profile: str, folder: Path | None = None) -> Path:
     """Write the claims table of a run to `runs/<profile>/figures/claims.*`; return the Markdown.
 
     CSV, JSON and Markdown. The table's provenance is that of the records behind the findings, and the digest
-    of the ledger.
+    of the ledger. The findings are those in `folder` (None: those of the run alone).
     """
     run = Run("", profile, {"ledger_sha256": file_digest(claims.FILE)})
-    for file in sorted((run.folder / "findings").glob("*.json")):
+    folder = folder or run.folder
+    for file in sorted((folder / "findings").glob("*.json")):
         for group in read_json(file)["provenance"]["records"]:
             for name in group.pop("names"):
                 run.records_read[f"{file.stem}/{name}"] = group
-    table = claims.verdicts(claims.ledger(), claims.findings(run.folder))
+    table = claims.verdicts(claims.ledger(), claims.findings(folder))
     caption = "every row of the ledger with its verdict, computed from the findings of this run"
     save_table(run, "claims", table.reset_index(), caption)
     versions = []

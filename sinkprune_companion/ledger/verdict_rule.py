@@ -118,14 +118,10 @@ def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
     sizes = []
     for name in limiting:
         count = estimate.draws if name == "calibration draws" else estimate.units
-        sizes.append(f"{_rounded_up(factor * count):,} {name} instead of {count:,}")
+        step = 10 ** max(0, len(str(int(factor * count))) - 2)  # of numbers with two digits that are not 0
+        enough = int(-(-factor * count // step) * step)
+        sizes.append(f"{enough:,} {name} instead of {count:,}")
     return " and ".join(sizes)
-
-
-def _rounded_up(count: float) -> int:
-    """Return a whole number not below `count`, with two digits that are not zero."""
-    step = 10 ** max(0, len(str(int(count))) - 2)
-    return int(-(-count // step) * step)
 
 
 def note(estimate: Estimate, outcome: str, against: float, margin: float | None) -> str:

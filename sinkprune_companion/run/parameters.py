@@ -72,22 +72,14 @@ def _model_of(kind: str, example: str) -> Callable[[str], None]:
     return check_model
 
 
-def _check_profile(name: str) -> None:
-    if not re.fullmatch(r"[\w-]+(@[\w.-]*\w)?", name):
-        raise ValueError(
-            f"{name!r} names a folder below runs/: use letters, digits, - and _, "
-            "and profile@cell for one cell of a sweep"
-        )
+def _must(words: str, *fits: Callable[[str], object]) -> Callable[[str], None]:
+    """Return a check that a text fits one of some forms; `words` say which, behind the text."""
 
+    def check_form(text: str) -> None:
+        if not any(is_so(text) for is_so in fits):
+            raise ValueError(f"{text!r} {words}")
 
-def _check_n_of_m(pattern: str) -> None:
-    if n_and_m(pattern) is None:
-        raise ValueError(f"{pattern!r} must read N:M, N zeros in every M consecutive inputs, e.g. 2:4")
-
-
-def _check_place(place: str) -> None:
-    if n_and_m(place) is None and not re.fullmatch(r"\d{1,2}(\.\d+)?", place):
-        raise ValueError(f"{place!r} must be a sparsity in percent below 100, e.g. 75, or N:M, e.g. 2:4")
+    return check_form
 
 
 def _check_task(name: str) -> None:
@@ -133,9 +125,16 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "other_allocations": _one_of("sinkprune_core.pruning.patterns", "ALLOCATIONS", without=("uniform",)),
     "other_noise": _one_of("sinkprune_core.calibration.text", "NOISE", without=("grid",)),
     "parts": _one_of(SEARCH, "PARTS"),
-    "patterns": _check_n_of_m,
-    "places": _check_place,
-    "profile": _check_profile,
+    "patterns": _must("must read N:M, N zeros in every M consecutive inputs, e.g. 2:4", n_and_m),
+    "places": _must(
+        "must be a sparsity in percent below 100, e.g. 75, or N:M, e.g. 2:4",
+        n_and_m,
+        re.compile(r"\d{1,2}(\.\d+)?").fullmatch,
+    ),
+    "profile": _must(
+        "names a folder below runs/: use letters, digits, - and _, and profile@cell for one cell of a sweep",
+        re.compile(r"[\w-]+(@[\w.-]*\w)?").fullmatch,
+    ),
     "samplers": _one_of(CONDITIONS, "SAMPLERS"),
     "tasks": _check_task,
     "texts": _one_of(CONDITIONS, "TEXTS"),

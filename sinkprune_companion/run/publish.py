@@ -8,8 +8,7 @@ import json
 import os
 import shutil
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import jupytext
@@ -125,35 +124,22 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
         claims.findings(folder)
         check_figures(folder, chosen)
         records = records_behind(folder, chosen)
-        published = (root / "figures" / "findings").glob("*.json")
-        others = [file for file in published if file.stem not in chosen]
         if notebooks:
             records = sorted({*records, *record_archive.published_files(profile)})
-        with findings_beside(folder / "findings", others, scratch / "findings"):
-            write_claims(profile)
-            pages.pages(folder)  # a sentence that does not hold any more stops here
+        shutil.copytree(folder / "findings", scratch / "findings")
+        for file in (root / "figures" / "findings").glob("*.json"):
+            if file.stem not in chosen:
+                shutil.copyfile(file, scratch / "findings" / file.name)
+        write_claims(profile, scratch)
+        pages.pages(scratch)  # a sentence that does not hold any more stops here
         new = scratch / "new"
         _write_new(new, folder, cleaned)
         record_archive.pack(profile, records, new / "figures" / record_archive.archive_file(profile).name)
-        if not record_archive.restored(profile):
+        if not (folder / "records" / record_archive.MARK).exists():
             costs = run_costs.with_costs(profile, run_costs.measured(folder))
             write_json(new / run_costs.FILE, costs)
         written = _replace(root, new, scratch / "old")
     return [*written, *pages.write()]
-
-
-@contextmanager
-def findings_beside(place: Path, others: Sequence[Path], kept: Path) -> Iterator[None]:
-    """Have the findings `others` beside a run's own, which wait in `kept` and come back at the end."""
-    shutil.copytree(place, kept)
-    try:
-        for file in others:
-            shutil.copyfile(file, place / file.name)
-        yield
-    finally:
-        for file in others:
-            (place / file.name).unlink(missing_ok=True)
-        shutil.copytree(kept, place, dirs_exist_ok=True)
 
 
 # what is looked at first
@@ -167,8 +153,7 @@ def clean_run(root: Path, folder: Path, name: str) -> NotebookNode:
     if not file.exists():
         raise FileNotFoundError(f"no finished run: {place} is missing; {again}")
     try:
-        executed = nbformat.read(file, 4)
-        return clean_notebook(executed, jupytext.read(root / "notebooks" / f"{name}.py"))
+        return clean_notebook(nbformat.read(file, 4), jupytext.read(root / "notebooks" / f"{name}.py"))
     except (ValueError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:MOST]  # nbformat's words quote the whole file
         raise ValueError(f"{place} is not a whole notebook: {reason}; {again}") from error
@@ -196,7 +181,7 @@ def check_figures(folder: Path, names: list[str]) -> None:
 
 
 def records_behind(folder: Path, names: list[str]) -> list[Path]:
-    """Return the files of the records that the findings and figures of a run's notebooks rest on.
+    """Return the files of the records that findings and figures of a run's notebooks rest on.
 
     Raises ValueError for a record that is missing or is not what was written.
     """

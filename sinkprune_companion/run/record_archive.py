@@ -14,7 +14,7 @@ from sinkprune_companion import project_root
 from sinkprune_companion.run.profiles import run_folder
 from sinkprune_core.files import atomic, file_digest
 
-MARK = "from-archive"  # in a folder of records of which some come from an archive
+MARK = "from-archive"  # in a folder of records of which some come from an archive: no job measured them
 
 
 def archive_file(profile: str) -> Path:
@@ -33,7 +33,7 @@ def pack(profile: str, files: Iterable[Path] | None = None, target: Path | None 
     `files` are records to choose from (None: all), `target` another place than the profile's. Two archives of
     the same records are the same to the byte. Raises FileNotFoundError where there are none.
     """
-    folder = _records(profile)
+    folder = run_folder(profile) / "records"
     known = folder.rglob("*") if files is None else files
     tables = [file for file in known if file.suffix == ".csv"]
     chosen = sorted(part for file in tables for part in (file, file.with_suffix(".json")))
@@ -69,7 +69,7 @@ def unpack(profile: str) -> int:
             f"figures/{source.name} is damaged (its SHA-256 is not that of {digest_file(source).name}): "
             "fetch both again"
         )
-    folder = _records(profile)
+    folder = run_folder(profile) / "records"
     with tarfile.open(source) as archive:
         missing = [member for member in archive if not (folder / member.name).exists()]
         archive.extractall(folder, missing, filter="data")
@@ -80,17 +80,9 @@ def unpack(profile: str) -> int:
 
 def published_files(profile: str) -> list[Path]:
     """Return the files in `runs/<profile>` of the records that the project keeps; none without an archive."""
-    if not archive_file(profile).exists():
+    source = archive_file(profile)
+    if not source.exists():
         return []
-    with tarfile.open(archive_file(profile)) as archive:
-        files = [_records(profile) / name for name in archive.getnames()]
+    with tarfile.open(source) as archive:
+        files = [run_folder(profile) / "records" / name for name in archive.getnames()]
     return [file for file in files if file.exists()]
-
-
-def restored(profile: str) -> bool:
-    """Return whether records of `runs/<profile>` come from the archive, so that no job measured them."""
-    return (_records(profile) / MARK).exists()
-
-
-def _records(profile: str) -> Path:
-    return run_folder(profile) / "records"

@@ -3,7 +3,6 @@
 import json
 import random
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import nbformat
@@ -122,20 +121,9 @@ def test_the_claims_are_those_of_the_findings(root, monkeypatch):
     monkeypatch.setattr(publish.pages, "pages", lambda folder: known.extend((folder / "findings").iterdir()))
     publish.publish(PROFILE)
     assert {file.stem for file in known} == {*NAMES, published.stem}
+    assert {file.stem for file in (root / "runs" / PROFILE / "findings").iterdir()} == set(NAMES)
     right = seen(root)
     claims = root / "runs" / PROFILE / "figures" / "claims.csv"
     claims.write_text("old")
     publish.publish(PROFILE)
     assert seen(root) == right and {"figures/claims.csv", "figures/claims.md"} <= set(right)
-
-
-def test_findings_of_other_notebooks_wait_and_come_back(tmp_path):
-    own, published = tmp_path / "findings", tmp_path / "published"
-    for folder, text in ((own, "own"), (published, "published")):
-        folder.mkdir()
-        (folder / "01.json").write_text(text)
-    (published / "02.json").write_text("published")
-    with suppress(ValueError), publish.findings_beside(own, [*published.iterdir()], tmp_path / "kept"):
-        assert {file.read_text() for file in own.iterdir()} == {"published"}
-        raise ValueError
-    assert {file.name: file.read_text() for file in own.iterdir()} == {"01.json": "own"}
