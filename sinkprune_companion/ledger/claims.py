@@ -5,7 +5,7 @@ verdict. The rule is `verdict_rule`, the tables for readers are `tables`.
 """
 
 import datetime
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,8 +22,6 @@ FILE = DATA / "claims.yml"
 CLAIM = "claim"  # of the paper
 CONTROL = "control"  # of a claim
 OTHERS = "others"  # measured by somebody else, never counted among ours
-SEEN_FIRST = "row added after its number had been seen"
-NOT_MEASURED = "not part of this run"
 OWN = ("rows", "conditions", "quote", "published", "seen_first")  # what rows beneath a row do not inherit
 
 
@@ -90,9 +88,9 @@ def _checked(check: Callable, values: object, where: str) -> object:
         return check(values)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
         message = " ".join(first["msg"].removeprefix("Value error, ").split())
-        raise ValueError(f"{where}: {field + ': ' if field else ''}{message}") from error
+        field = ".".join(map(str, first["loc"]))
+        raise ValueError(": ".join(filter(None, [where, field, message]))) from error
 
 
 def read_ledger(file: Path = FILE) -> Ledger:
@@ -114,7 +112,6 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
     conditions = fields.pop("conditions", [])
     if fields.get("margin") in content.margins:
         fields["margin"] = content.margins[fields["margin"]]["value"]
-    is_row = "id" in entry or not beneath
     for name in conditions:
         yield {
             **fields,
@@ -122,13 +119,13 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
             "says": f"{fields['says']}: {content.conditions[name]}",
             "finding": f"{fields['finding']}_{name}",
         }
-    if is_row and not conditions:
-        yield fields
     passed_on = {name: value for name, value in fields.items() if name not in OWN}
-    if is_row:
+    if "id" in entry or not beneath:
+        if not conditions:
+            yield fields
         passed_on["beneath"] = fields["id"]
-    if is_row and fields["kind"] == CLAIM:
-        passed_on |= {"kind": CONTROL, "family": f"{fields['family']}, controls"}
+        if fields["kind"] == CLAIM:
+            passed_on |= {"kind": CONTROL, "family": f"{fields['family']}, controls"}
     for row in beneath:
         yield from _rows(row, passed_on, content)
 
@@ -149,22 +146,20 @@ def findings(folder: Path) -> dict[str, Estimate]:
 # verdicts
 
 
-def verdicts(claims: Iterable[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:
+def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:
     """Return the claims table.
 
     p-values are corrected over the whole family (Holm), of which rows without an estimate count as 1: the
     correction does not depend on which notebooks ran.
     """
-    claims = list(claims)
     known = {**others.findings(), **estimates}
-    p_of = {
-        claim.id: known[claim.finding].p_value(claim.against) for claim in claims if claim.finding in known
-    }
-    asked = pd.DataFrame(
-        [(claim.id, claim.family, p_of.get(claim.id, 1.0)) for claim in claims if claim.finding],
-        columns=["id", "family", "p"],
-    ).set_index("id")
-    corrected = asked.groupby("family").p.transform(verdict_rule.holm)
+    asked = []
+    for claim in claims:
+        if claim.finding:
+            estimate = known.get(claim.finding)
+            asked.append((claim.id, claim.family, estimate.p_value(claim.against) if estimate else 1.0))
+    p_values = pd.DataFrame(asked, columns=["id", "family", "p"]).set_index("id")
+    corrected = p_values.groupby("family").p.transform(verdict_rule.holm)
     rows = [_row(claim, known.get(claim.finding), corrected.get(claim.id)) for claim in claims]
     return pd.DataFrame(rows).set_index("id")
 
@@ -176,13 +171,13 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
         margin = getattr(estimate, "margin", None)
     outcome = verdict_rule.verdict(estimate, margin, claim.against, p)
     here, interval, effect = "", "", None
-    notes = [claim.not_run or NOT_MEASURED]
+    notes = [claim.not_run or "not part of this run"]
     if estimate is not None:
         here = f"{estimate.value:.3g}"
         interval = f"[{estimate.low:.3g}, {estimate.high:.3g}]"
         effect = verdict_rule.smallest_effect(estimate)
         notes = [verdict_rule.note(estimate, outcome, claim.against, margin)]
-        notes += [SEEN_FIRST] if claim.seen_first else []
+        notes += ["row added after its number had been seen"] if claim.seen_first else []
     return {
         "id": claim.id,
         "claim": claim.says,

@@ -7,7 +7,7 @@ Dimensions: R repetitions (calibration draws), N sequences.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import combinations, product
 from typing import NamedTuple
 
@@ -43,9 +43,8 @@ def name(recipe: Recipe, base: Recipe) -> str:
 
     Equal names mean equal recipes; that of `base` is `base`.
     """
-    own = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
-    own["exclude"] = choice_name(recipe.exclude)  # which may be a user's function
-    parts = [f"{field}={own[field]}" for field in own if getattr(recipe, field) != getattr(base, field)]
+    words = {**vars(recipe), "exclude": choice_name(recipe.exclude)}  # which may be a user's function
+    parts = [f"{field}={words[field]}" for field, value in vars(base).items() if vars(recipe)[field] != value]
     return ", ".join(parts) or "base"
 
 

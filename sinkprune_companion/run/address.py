@@ -27,11 +27,10 @@ def with_badges(text: str, notebook: str, url: str) -> str:
     if not url or not text.startswith("# "):
         return text
     name = ADDRESS.fullmatch(url)[1]
-    colab = f"{COLAB}/github/{name}/blob/{REF}/notebooks/{notebook}.ipynb"
-    binder = f"{BINDER}/v2/gh/{name}/{REF}?urlpath=lab/tree/notebooks/{notebook}.ipynb"
-    badges = (
-        f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({colab})\n"
-        f"[![Open in Binder]({BINDER}/badge_logo.svg)]({binder})\n"
+    file = f"notebooks/{notebook}.ipynb"
+    colab = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{name}/blob/{REF}/{file})"
+    binder = (
+        f"[![Open in Binder]({BINDER}/badge_logo.svg)]({BINDER}/v2/gh/{name}/{REF}?urlpath=lab/tree/{file})"
     )
     title, rest = text.split("\n", 1)
-    return f"{title}\n\n{badges}{rest}"
+    return f"{title}\n\n{colab}\n{binder}\n{rest}"

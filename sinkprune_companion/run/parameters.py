@@ -160,7 +160,6 @@ LEAST = {
     "10_native_pair": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
 }  # what a notebook needs more than others, so that every kind of text has two sequences
 OTHERS = "with these values instead of the defaults above:"
-LINE = 100  # characters of a line of output
 
 
 def declared(cells: list[str]) -> dict[str, str]:
@@ -243,9 +242,7 @@ def start(notebook: str, namespace: dict) -> Run:
     """Check the parameters in a notebook's namespace (`globals()`) and return its `Run`.
 
     Prints where results go, where and in which dtype they are computed, and the values that papermill put in
-    place of the defaults shown.
-    Raises ParameterError for an unknown name, a wrong type or a value that cannot be used, naming what is
-    allowed.
+    place of the defaults shown. Raises ParameterError as `check` does.
     """
     cells = namespace.get("In", [])
     annotations = declared(cells)
@@ -270,5 +267,5 @@ def start(notebook: str, namespace: dict) -> Run:
     if others:
         print(OTHERS)
     for name in others:
-        print(textwrap.fill(f"{name} = {given[name]!r}", LINE, break_on_hyphens=False))
+        print(textwrap.fill(f"{name} = {given[name]!r}", 100, break_on_hyphens=False))
     return run

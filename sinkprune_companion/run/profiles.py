@@ -24,13 +24,11 @@ def jobs_by_notebook(profile: str) -> dict[str, int]:
 
     Raises ValueError for a profile that has no file in workflow/config.
     """
-    folder = project_root() / "workflow" / "config"
-    profiles = sorted(file.stem for file in folder.glob("*.yml"))
-    if profile not in profiles:
-        near = suggestion(profile, profiles)
-        raise ValueError(f"profile {profile!r} is unknown{near or ';'} choose one of {', '.join(profiles)}")
-    file = folder / f"{profile}.yml"
-    config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    files = {file.stem: file for file in sorted((project_root() / "workflow" / "config").glob("*.yml"))}
+    if profile not in files:
+        near = suggestion(profile, files)
+        raise ValueError(f"profile {profile!r} is unknown{near or ';'} choose one of {', '.join(files)}")
+    config = yaml.safe_load(files[profile].read_text(encoding="utf-8"))
     counts = dict.fromkeys(config["notebooks"], 1)
     for name, grid in (config.get("sweep") or {}).items():
         if name in counts:

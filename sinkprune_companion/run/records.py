@@ -91,9 +91,8 @@ class Run:
     def provenance(self) -> dict:
         """What findings and figures say of themselves: `notebook`, `profile`, `parameters` and `records`.
 
-        `records` holds all records that the notebook had read by then, in groups of one origin: `git_commit`,
-        `versions`, `platform` and `device` of when they were computed, and `names`, each with the digest of
-        its key.
+        `records` holds all records that the notebook had read by then, in groups of one ORIGIN, of when they
+        were computed, with their `names`, `<function>/<digest>`.
         """
         groups = {}
         for name, origin in sorted(self.records_read.items()):
@@ -139,9 +138,8 @@ class Run:
     def identity(self, name: str, revision: int, key: dict) -> dict:
         """Return what decides whether a value was computed before, and its digest.
 
-        These are `name` and `revision` of the measuring function, `key`, `device` (cpu or cuda: both round in
-        their own way) and `versions` of KEY_PACKAGES. Dtypes are part of a model's fingerprint, and so of
-        keys. The code is not: who changes what a function measures raises its revision.
+        `device` is cpu or cuda: both round in their own way. Dtypes are part of a model's fingerprint, and so
+        of `key`. The code is not: who changes what a function measures raises its `revision`.
         """
         decides = {
             "name": name,

@@ -57,13 +57,11 @@ def any_text(
 ) -> dict[str, torch.Tensor]:
     """Return standard-library documentation in a model's own vocabulary, int64 (N, T), by its source.
 
-    For models that no shipped sample is written for. Raises ValueError when there are fewer sequences than
-    asked for.
+    For models that no shipped sample is written for. Raises ValueError for more sequences than there are.
     """
     texts = [text for text in corpus.documentation("stdlib") if corpus.is_held_out(text) == held_out]
     order = torch.randperm(len(texts), generator=generator(seed, "texts", "documentation", held_out))
-    chosen = []
-    letters = 0
+    chosen, letters = [], 0
     for index in order.tolist():
         chosen.append(texts[index])
         letters += len(texts[index])
