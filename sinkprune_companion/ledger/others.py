@@ -44,10 +44,10 @@ def difference(run: dict, row: dict) -> Estimate:
 
 def findings() -> dict[str, Estimate]:
     """Return the findings of all runs by others, by `others/<run>_<method>_<percent>`, as the ledger does."""
-    compared = [(run, row) for run in runs() for row in run["rows"] if row["baseline"]]
-    return {
-        f"others/{run['id']}_{row['baseline']['method'].lower()}_{100 * row['sparsity']:.0f}": difference(
-            run, row
-        )
-        for run, row in compared
-    }
+    found = {}
+    for run in runs():
+        for row in run["rows"]:
+            if row["baseline"]:
+                name = f"{run['id']}_{row['baseline']['method'].lower()}_{100 * row['sparsity']:.0f}"
+                found[f"others/{name}"] = difference(run, row)
+    return found

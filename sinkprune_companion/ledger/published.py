@@ -7,6 +7,7 @@ assumed speed (`SPEED`). They are lower bounds, since no machine computes at its
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from types import SimpleNamespace
 
 import pandas as pd
 import torch
@@ -24,21 +25,9 @@ from sinkprune_core.pruning.recipe import preset
 
 SEQUENCES = 128  # of the official calibration
 LENGTH = 4096  # tokens of each
-TEXT = "wikitext-2"  # its training split
-NOT_RUN = "not run here"
 LIKELIHOOD_DRAWS = 128  # of a likelihood where a benchmark does not say
-
-
-@dataclass(frozen=True)
-class Requests:
-    """The requests of a benchmark."""
-
-    documents: int  # of the test split
-    choices: int  # requests per document
-    tokens: int  # per request with its examples
-
-
-REQUESTS = {task: Requests(**sizes) for task, sizes in TABLE["requests"].items()}
+# `documents` of each benchmark, `choices` per document and `tokens` per choice; see data/benchmarks.yml
+REQUESTS = {task: SimpleNamespace(**sizes) for task, sizes in TABLE["requests"].items()}
 
 
 @dataclass(frozen=True)
@@ -78,8 +67,8 @@ class Result:
         commands = []
         if self.preset:
             commands.append(
-                f"sinkprune prune {self.model} --preset {self.preset} --sparsity {self.sparsity:g} "
-                f"--text {TEXT} --sequences {SEQUENCES} --length {self.length} --batch 1 --out {self.folder}"
+                f"sinkprune prune {self.model} --preset {self.preset} --sparsity {self.sparsity:g} --text "
+                f"wikitext-2 --sequences {SEQUENCES} --length {self.length} --batch 1 --out {self.folder}"
             )
         commands.append(
             f"sinkprune evaluate {self.folder if self.preset else self.model} "
@@ -173,6 +162,6 @@ def beside(
         scale = 100 if "percent" in result.unit else 1
         for task, value in result.values.items():
             place = (result.preset, result.sparsity, task)
-            here = f"{scale * ours[place]:.4g}" if place in ours else NOT_RUN
+            here = f"{scale * ours[place]:.4g}" if place in ours else "not run here"
             rows.append([result.method, result.sparsity, task, value, here, result.unit])
     return pd.DataFrame(rows, columns=["method", "sparsity", "task", "published", "here", "unit"])

@@ -56,9 +56,8 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
         cell.execution_count = count
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
-    paired = {**source.metadata.get("jupytext", {})}
-    paired.pop("text_representation", None)
-    clean.metadata = SAME_EVERYWHERE | ({"jupytext": paired} if paired else {})
+    clean.metadata.get("jupytext", {}).pop("text_representation", None)
+    clean.metadata.update(SAME_EVERYWHERE)
     text = nbformat.writes(clean)
     for place in {str(Path.home()), str(project_root())} - {os.sep}:
         if json.dumps(place).strip('"') in text:
@@ -100,7 +99,7 @@ def _clean_outputs(outputs: list, count: int) -> list:
     return clean
 
 
-def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
+def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
     """Write notebooks, figures, findings, records and the pages computed from them; return the files.
 
     They are of `runs/<profile>`. The claims are those of their findings and of published ones of other
@@ -115,11 +114,11 @@ def publish(profile: str, notebooks: Sequence[str] | None = None) -> list[Path]:
     root = project_root()
     folder = run_folder(profile)
     with lock_of_all_runs(), scratch_folder(root / "publication") as scratch:
-        all_names = list(jobs_by_notebook(profile))
-        for name in notebooks or ():
-            if name not in all_names:
-                raise ValueError(f"--notebooks {name}: the profile has {', '.join(all_names)}")
-        chosen = [name for name in all_names if not notebooks or name in notebooks]
+        known = jobs_by_notebook(profile)
+        for name in notebooks:
+            if name not in known:
+                raise ValueError(f"--notebooks {name}: the profile has {', '.join(known)}")
+        chosen = [name for name in known if not notebooks or name in notebooks]
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
         claims.findings(folder)
         check_figures(folder, chosen)
@@ -196,10 +195,11 @@ def records_behind(folder: Path, names: list[str]) -> list[Path]:
             if len(parts) < 2:  # the record and what it is known by
                 raise ValueError(f"{file} rests on record {record}, which is missing: run it again")
             files |= parts
+    files = sorted(files)
     for file in files:
         if file.suffix != ".json":
             _check_digest(file, read_json(file.with_suffix(".json")).get("sha256"))
-    return sorted(files)
+    return files
 
 
 def _check_digest(file: Path, expected: str | None) -> None:
