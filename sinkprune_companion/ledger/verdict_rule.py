@@ -100,13 +100,12 @@ def limiting_units(estimate: Estimate, margin: float) -> list[str]:
     The source with the larger standard error does, and the other one, too, if by itself it gives an interval
     that is wider than the margin. Without errors by source they are the units that the estimate rests on.
     """
-    errors = {"calibration draws": estimate.error_draws, "sequences": estimate.error_sequences}
-    known = {name: error for name, error in errors.items() if error is not None}
-    if len(known) < 2:
+    if estimate.error_draws is None:
         return ["sequences" if estimate.draws else "units"]
-    largest = max(known, key=known.get)
+    errors = {"calibration draws": estimate.error_draws, "sequences": estimate.error_sequences}
+    largest = max(errors, key=errors.get)
     reach = estimate.errors_at((1 + CONFIDENCE) / 2)
-    return [name for name, error in known.items() if name == largest or reach * error > margin]
+    return [name for name, error in errors.items() if name == largest or reach * error > margin]
 
 
 def deciding_run(estimate: Estimate, against: float, margin: float) -> str:

@@ -27,19 +27,16 @@ def digest_file(archive: Path) -> Path:
     return archive.with_name(archive.name + ".sha256")
 
 
-def pack(profile: str, files: Iterable[Path] | None = None, target: Path | None = None) -> Path:
-    """Write the tables of `runs/<profile>`, each with its key, to an archive and return its path.
+def pack(profile: str, files: Iterable[Path], target: Path) -> None:
+    """Write the tables among some records of `runs/<profile>`, each with its key, to an archive.
 
-    `files` are records to choose from (None: all), `target` another place than the profile's. Two archives of
-    the same records are the same to the byte. Raises FileNotFoundError where there are none.
+    Two archives of the same records are the same to the byte. Raises FileNotFoundError where there are none.
     """
     folder = run_folder(profile) / "records"
-    known = folder.rglob("*") if files is None else files
-    tables = [file for file in known if file.suffix == ".csv"]
+    tables = [file for file in files if file.suffix == ".csv"]
     chosen = sorted(part for file in tables for part in (file, file.with_suffix(".json")))
     if not chosen:
         raise FileNotFoundError(f"no records in runs/{profile}: run `sinkprune reproduce` first")
-    target = target or archive_file(profile)
     with atomic(target) as partial, tarfile.open(partial, "w:xz", preset=9) as archive:
         for file in chosen:
             content = file.read_bytes()
@@ -48,7 +45,6 @@ def pack(profile: str, files: Iterable[Path] | None = None, target: Path | None 
             archive.addfile(entry, io.BytesIO(content))
     with atomic(digest_file(target)) as partial:
         partial.write_text(f"{file_digest(target)}  {target.name}\n", encoding="utf-8")
-    return target
 
 
 def unpack(profile: str) -> int:

@@ -42,7 +42,7 @@ def project(tmp_path, monkeypatch):
     (records / "measured").mkdir(parents=True)
     for suffix in ("csv", "json"):
         (records / "measured" / f"0123456789ab.{suffix}").write_text("{}")
-    record_archive.pack("tiny")
+    record_archive.pack("tiny", records.rglob("*"), record_archive.archive_file("tiny"))
     records.rename(tmp_path / "elsewhere")
     return tmp_path
 

@@ -3,6 +3,7 @@
 import random
 import shutil
 import tarfile
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -32,6 +33,13 @@ def measure(calls: list) -> Run:
     return run
 
 
+def packed(run: Run) -> Path:
+    """Return the archive of all records of a run."""
+    file = record_archive.archive_file("p")
+    record_archive.pack("p", run.records.rglob("*"), file)
+    return file
+
+
 def files(folder) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
@@ -40,8 +48,8 @@ def test_records_come_back_byte_for_byte_and_nothing_is_measured_again(root):
     calls = []
     run = measure(calls)
     before = files(run.records)
-    first = record_archive.pack("p").read_bytes()
-    assert record_archive.pack("p").read_bytes() == first  # the same to the byte
+    first = packed(run).read_bytes()
+    assert packed(run).read_bytes() == first  # the same to the byte
     shutil.rmtree(run.records)
     assert record_archive.unpack("p") == len(before) == 2
     (run.records / record_archive.MARK).unlink()
@@ -53,7 +61,7 @@ def test_records_come_back_byte_for_byte_and_nothing_is_measured_again(root):
 
 def test_a_damaged_archive_is_refused_before_a_file_is_written(root):
     run = measure([])
-    file = record_archive.pack("p")
+    file = packed(run)
     shutil.rmtree(run.records)
     for done, damaged in spoiled_bytes(file.read_bytes(), random.Random(0), flips=20, cuts=10):
         file.write_bytes(damaged)
@@ -66,11 +74,11 @@ def test_what_is_no_archive_of_records_is_refused_before_a_file_is_written(root)
     with pytest.raises(FileNotFoundError, match="keeps no records of profile p"):
         record_archive.unpack("p")
     with pytest.raises(FileNotFoundError, match="sinkprune reproduce"):
-        record_archive.pack("p")
+        record_archive.pack("p", [], root / "p.tar.xz")
     with pytest.raises(ValueError, match="is no name"):
-        record_archive.pack("../p")
+        record_archive.pack("../p", [], root / "p.tar.xz")
     run = measure([])
-    file = record_archive.pack("p")
+    file = packed(run)
     shutil.rmtree(run.records)
     with tarfile.open(file, "w:xz") as archive:
         archive.addfile(tarfile.TarInfo("measured/0123456789ab.json"))
