@@ -1,7 +1,7 @@
 """Text that needs no download: samples of the embedded model that come with the package, and documentation.
 
-Both are deterministic, deduplicated and split by content: a hash of a paragraph's words decides once and
-everywhere whether it is held out, so no machine ever trains on what another one evaluates on.
+Documentation is split by content: a hash of a paragraph's words decides once and everywhere whether it is
+held out, so no machine ever trains on what another one evaluates on.
 
 Dimensions: N sequences, T tokens per sequence.
 """
@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache, lru_cache
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -52,10 +53,7 @@ def paragraphs(text: str) -> list[str]:
 
 
 def is_held_out(text: str) -> bool:
-    """Return whether a paragraph belongs to the held-out split.
-
-    That is a property of its words alone, or of all of it where it has no word of Latin letters.
-    """
+    """Return whether a paragraph is held out, which its words decide, or all of it where it has none."""
     words = _words(text) or text
     return hashlib.sha256(words.encode()).digest()[0] % HELD_OUT_SHARE == 0
 
@@ -70,12 +68,11 @@ def _words(text: str) -> str:
 
 @cache
 def documentation(scope: str) -> tuple[str, ...]:
-    """Return deduplicated English paragraphs of docstrings: of the standard library (`stdlib`), or of
-    `everything`.
+    """Return deduplicated English paragraphs of docstrings in order of path, read from the cache until a
+    file changes.
 
-    `everything` is the standard library and what is installed besides. Order is by path, so the stream
-    depends on nothing but what is installed. The standard library alone changes with the Python version only;
-    use it wherever numbers are compared. It is read from the cache until a file changes.
+    They are of the standard library (`stdlib`), which changes with the Python version only: use it wherever
+    numbers are compared. Or they are of `everything`, that and what is installed besides.
     """
     roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in SCOPES[scope])
     files = [file for root in roots for file in _sources(root)]
@@ -92,9 +89,7 @@ def _sources(root: Path) -> list[Path]:
     """Return the Python files below `root` in order of path, without tests and installed packages."""
     files = []
     for folder, inner, names in os.walk(root):
-        left_out = {"tests"}
-        if folder == str(root):
-            left_out.update(NOT_READ)
+        left_out = ("tests", *NOT_READ) if folder == str(root) else ("tests",)
         inner[:] = [name for name in inner if name not in left_out]  # `os.walk` enters these only
         files += [Path(folder, name) for name in names if name.endswith(".py")]
     return sorted(files)
@@ -115,12 +110,11 @@ def _prose(files: list[Path]) -> list[str]:
     """Return the English paragraphs of the files' docstrings; the first of those with the same words."""
     paragraph_of_words: dict[str, str] = {}
     for file in files:
-        for docstring in _docstrings(file):
-            for part in _BLANK_LINES.split(docstring):
-                paragraph = " ".join(part.split())
-                words = _words(paragraph)
-                if words not in paragraph_of_words and _is_english(paragraph):
-                    paragraph_of_words[words] = paragraph
+        for part in chain.from_iterable(map(paragraphs, _docstrings(file))):
+            paragraph = " ".join(part.split())
+            words = _words(paragraph)
+            if words not in paragraph_of_words and _is_english(paragraph):
+                paragraph_of_words[words] = paragraph
     return list(paragraph_of_words.values())
 
 
@@ -141,33 +135,26 @@ def _docstrings(file: Path) -> Iterator[str]:
 
 
 def _is_english(paragraph: str) -> bool:
-    """Return whether a paragraph is prose, not code, tables or lists of names.
-
-    Prose has enough words of ordinary length, is mostly letters, and begins and ends as a sentence does.
-    """
+    """Return whether a paragraph is prose, mostly of plain words: no code, table or list of names."""
     words = paragraph.split()
-    if not 20 <= len(words) <= 400 or ">>>" in paragraph or "::" in paragraph or "http" in paragraph:
+    if not 20 <= len(words) <= 400 or any(mark in paragraph for mark in (">>>", "::", "http")):
         return False
-    if not paragraph[0].isupper() or paragraph.rstrip()[-1] not in ".!?":
+    if not paragraph[0].isupper() or paragraph[-1] not in ".!?":
         return False
     letters = sum(mark.isalpha() or mark.isspace() or mark in ".,;'" for mark in paragraph)
-    plain_words = [
-        word for word in words if word in ("a", "A", "I") or _WORD.fullmatch(word.strip(".,;:()'\""))
-    ]
-    return letters >= 0.93 * len(paragraph) and len(plain_words) >= 0.8 * len(words)
+    plain = sum(word in ("a", "A", "I") or bool(_WORD.fullmatch(word.strip(".,;:()'\""))) for word in words)
+    return letters >= 0.93 * len(paragraph) and plain >= 0.8 * len(words)
 
 
 # token sequences
 
 
 def separator(tokenizer) -> int:
-    """Return the token that separates documents.
+    """Return the token that separates documents: `<|endoftext|>`, else the begin or the end of text.
 
-    It is `<|endoftext|>` where the vocabulary has it, else the begin or the end of text. Raises ValueError
-    for a tokenizer with none of them.
+    Raises ValueError for a tokenizer with none of them.
     """
-    candidates = (tokenizer.get_vocab().get(SEPARATOR), tokenizer.bos_token_id, tokenizer.eos_token_id)
-    for token in candidates:
+    for token in (tokenizer.get_vocab().get(SEPARATOR), tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
             return token
     raise ValueError(
@@ -179,8 +166,7 @@ def separator(tokenizer) -> int:
 def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
     """Join texts with the document separator and cut into sequences that start with it, int64 (N, T).
 
-    A rest shorter than a sequence is dropped. Raises ValueError when there is too little text for one
-    sequence.
+    A rest shorter than a sequence is dropped. Raises ValueError for too little text for one sequence.
     """
     stream_T = stream(texts, tokenizer).roll(-1)  # the first separator goes to the end
     rows = len(stream_T) // (length - 1)
@@ -194,10 +180,7 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
 
 @lru_cache(maxsize=8)
 def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:
-    """Return packed documentation of one split, int64 (N, T), in path order.
-
-    It is the same tensor every time, so it must not be changed.
-    """
+    """Return packed documentation of one split in path order, int64 (N, T): one tensor, not to be changed."""
     return pack([text for text in documentation(scope) if is_held_out(text) == held_out], tokenizer, length)
 
 
@@ -205,11 +188,8 @@ def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
     """Return texts as one stream of tokens, a document separator before each, int64 (T,)."""
     texts = list(texts)
     between = separator(tokenizer)
-    tokens = []
-    if texts:  # a tokenizer takes no empty list
-        for ids in tokenizer(texts, add_special_tokens=False).input_ids:
-            tokens += [between, *ids]
-    return torch.tensor(tokens, dtype=torch.long)
+    encoded = tokenizer(texts, add_special_tokens=False).input_ids if texts else []  # it takes no empty list
+    return torch.tensor([token for ids in encoded for token in (between, *ids)], dtype=torch.long)
 
 
 def shipped_samples(length: int, held_out: bool) -> torch.Tensor:
@@ -240,16 +220,14 @@ def _whole_samples(held_out: bool) -> torch.Tensor:
 @lru_cache(maxsize=8)
 def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
     """Return one split of `samples` of smol-ar or of standard-library `documentation` as one stream of
-    tokens, a separator before each document, int64 (T,).
-
-    It is the same tensor every time, so it must not be changed.
+    tokens, a separator before each document, int64 (T,): one tensor, not to be changed.
     """
-    if source == "samples":
-        ids_NT = _whole_samples(held_out)
-        if ids_NT.max() < len(tokenizer):
-            return ids_NT.flatten()  # each begins with a separator
-        return stream(sample_texts(held_out), tokenizer)  # for the small vocabulary of a model from scratch
-    return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
+    if source == "documentation":
+        return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
+    ids_NT = _whole_samples(held_out)
+    if ids_NT.max() < len(tokenizer):
+        return ids_NT.flatten()  # each begins with a separator
+    return stream(sample_texts(held_out), tokenizer)  # for the small vocabulary of a model from scratch
 
 
 def draw_sequences(
@@ -257,10 +235,9 @@ def draw_sequences(
 ) -> dict[str, torch.Tensor]:
     """Return sequences of a stream that do not overlap, drawn at random, int64 (N, T) by how they start.
 
-    `counts` says how many `crop`s, which begin anywhere in the middle of text and never with the separator
-    `between`, and how many of each `beginning`: the separator and the first tokens of a document. Separators
-    may stand inside both. A smaller draw with the same random numbers is the start of a larger one, of one
-    kind. Raises ValueError where fewer fit.
+    `counts` says how many `crop`s, which begin anywhere in the middle of text, and how many of each
+    `beginning`: the separator `between` and the first tokens of a document. Separators may stand inside both.
+    A smaller draw of one kind is the start of a larger one. Raises ValueError where fewer fit.
     """
     is_separator_T = stream_T[: max(0, len(stream_T) - length + 1)] == between
     allowed = {"crop": ~is_separator_T, "beginning": is_separator_T}
@@ -303,9 +280,8 @@ def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0)
     split for calibration. Raises ValueError when a source has too little text.
     """
     half = sequences // 2
-    wanted = {"samples": sequences - half, "documentation": half}
     chosen = {}
-    for source, count in wanted.items():
+    for source, count in (("samples", sequences - half), ("documentation", half)):
         rng = generator(seed, "texts", source, held_out)
         stream_T = source_stream(source, tokenizer, held_out)
         drawn = draw_sequences(stream_T, {"crop": count}, length, separator(tokenizer), rng)
