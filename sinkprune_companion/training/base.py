@@ -1,7 +1,7 @@
 """What a training run begins with: the embedded base, or any Llama, Qwen2 or Qwen3 causal language model.
 
-A base of your own brings its weights, its tokenizer and a token that can stand for a mask. A run from scratch
-takes neither weights nor vocabulary: a fresh small Llama has a tokenizer that is made of its training text.
+A run from scratch takes neither weights nor vocabulary: a fresh small Llama has a tokenizer that is made of
+its training text.
 """
 
 import re
@@ -56,9 +56,16 @@ class Base:
 
     def from_scratch(self, vocabulary: Path) -> "Base":
         """Return what a run from scratch begins with, whose tokenizer lies in a folder."""
-        return replace(self, vocabulary=vocabulary, mask_token_id=SHAPE["vocab_size"] - 1)
+        return replace(self, stem="scratch", vocabulary=vocabulary, mask_token_id=SHAPE["vocab_size"] - 1)
 
-    def member(self, model: PreTrainedModel, tokenizer, kind: str) -> LanguageModel:
+    def fresh(self, seed: int) -> LlamaForCausalLM:
+        """Return a small Llama for a run from scratch, float32, with random weights of a seed."""
+        ends = self.tokenizer()
+        config = LlamaConfig(**SHAPE, bos_token_id=ends.bos_token_id, eos_token_id=ends.eos_token_id)
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+    def member(self, model: PreTrainedModel, kind: str) -> LanguageModel:
         """Return `model`, this base with an adapter of a kind or a fresh one, as a language model.
 
         Its direction is set. Its logits are shifted, but for a diffusion model from scratch: no causal model
@@ -68,33 +75,20 @@ class Base:
         ending = "dlm" if is_diffusion else "ar" if self.vocabulary else "ar-adapted"
         return LanguageModel(
             set_direction(model, causal=not is_diffusion),
-            tokenizer,
-            f"{'scratch' if self.vocabulary else self.stem}-{ending}",
+            self.tokenizer(),
+            f"{self.stem}-{ending}",
             kind,
             mask_token_id=self.mask_token_id if is_diffusion else None,
             logits_shifted=not (self.vocabulary and is_diffusion),
         )
 
-    def load(self, dtype: torch.dtype) -> tuple[PreTrainedModel, object]:
-        """Return the weights and the tokenizer."""
-        return self.checkpoint.load(dtype), self.tokenizer()
 
-    def fresh(self, seed: int) -> LlamaForCausalLM:
-        """Return a small Llama for a run from scratch, float32, with random weights of a seed."""
-        tokenizer = self.tokenizer()
-        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-        config = LlamaConfig(**SHAPE, **ends)
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
-
-
-def open_base(name: str, mask_token: str | None = None, length: int | None = None) -> Base:
+def open_base(name: str, mask_token: str | None = None, length: int = 0) -> Base:
     """Return the base behind a name (`smol-ar`, a hub id of the table of models, a folder), without weights.
 
-    `mask_token` names a token of the vocabulary or its number; by default `mask_token_of` finds one that no
-    text produces. `length` is that of the longest training sequence, in tokens. Raises ValueError for a model
-    of another type, one that is a diffusion model already, one with fewer positions than `length`, and where
-    no token can stand for a mask.
+    `mask_token` is what `mask_token_of` takes, `length` that of the longest training sequence, in tokens.
+    Raises ValueError for a model of another type, one that is a diffusion model already, one with fewer
+    positions than `length`, and where no token can stand for a mask.
     """
     if name == EMBEDDED_BASE:
         checkpoint = Checkpoint(embedded.base_folder(), causal=True)
@@ -112,7 +106,7 @@ def open_base(name: str, mask_token: str | None = None, length: int | None = Non
             f"base {name} is a diffusion model already: training begins with a causal language model, "
             "give the one it came from"
         )
-    if length is not None and length > config.max_position_embeddings:
+    if length > config.max_position_embeddings:
         raise ValueError(
             f"length={length} exceeds the {config.max_position_embeddings} positions of base {name}: "
             "use shorter crops"

@@ -1,8 +1,7 @@
 """The model card of a trained model: what it was trained on, how that went, and how good it is.
 
-The card is a function of files: of `measures.json`, which holds what `tools/model_card.py` measured, of the
-training settings and of the log, so that none can be edited without the others. Its words are in
-`pages/card.md.j2`.
+It is a function of files, the training settings, the log and what `tools/model_card.py` measured, so that
+none can be edited without the others. Its words are in `pages/card.md.j2`.
 """
 
 from collections.abc import Mapping
@@ -12,9 +11,7 @@ from sinkprune_companion import corpus
 from sinkprune_companion.pages.render import render
 from sinkprune_companion.training import settings as rules
 from sinkprune_companion.training.base import EMBEDDED_BASE, SHAPE
-from sinkprune_companion.training.log import rows_of
 from sinkprune_companion.training.losses import MEASURES
-from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, settings_of
 from sinkprune_core.files import atomic, file_digest
 from sinkprune_core.models import embedded
 from sinkprune_core.models.weight_files import read_json
@@ -26,7 +23,6 @@ SOURCES = {
     "text": "held-out text",
     "natural": "WikiText-2",
 }  # of held-out text in a training log
-KINDS = ("crops", "beginnings")  # of held-out sequences
 LOG_ROWS = 15  # about so many rows of a log stand on the card
 
 
@@ -36,14 +32,12 @@ def write_card(folder: Path) -> Path:
     Raises ValueError where the measures belong to another adapter.
     """
     file = folder / MEASURED
-    measures = None
-    if file.is_file():
-        measures = read_json(file)
-        if measures["adapter"] != adapter_digest(folder):
-            raise ValueError(
-                f"{file} was measured on another adapter than the one beside it: "
-                f"run `python tools/model_card.py --folder {folder}`"
-            )
+    measures = read_json(file) if file.is_file() else None
+    if measures is not None and measures["adapter"] != adapter_digest(folder):
+        raise ValueError(
+            f"{file} was measured on another adapter than the one beside it: "
+            f"run `python tools/model_card.py --folder {folder}`"
+        )
     card = folder / "README.md"
     with atomic(card) as partial:
         partial.write_text(card_text(folder, measures), encoding="utf-8")
@@ -57,15 +51,21 @@ def adapter_digest(folder: Path) -> str:
 
 def card_text(folder: Path, measures: Mapping | None) -> str:
     """Return the model card of a folder with training settings and log; None for what was not measured."""
-    settings = settings_of(folder / SETTINGS)
-    log = rows_of(folder / EXPORTED_LOG)
-    columns = log_columns(log[-1], MEASURES[settings["kind"]])
+    settings = rules.settings_of(folder / rules.SETTINGS)
+    log = rules.rows_of(folder / rules.EXPORTED_LOG)
+    last = log[-1]
+    measure = MEASURES[settings["kind"]]
+    titles = {f"train_{measure}": "training"}
+    for source, title in SOURCES.items():
+        for kind in ("crops", "beginnings"):
+            titles[f"{measure}_{source}_{kind}"] = f"{title}, {kind}"
+    columns = {column: title for column, title in titles.items() if column in last}
     return render(
         "card.md.j2",
         settings=settings,
         measures=measures,
-        log=[*log[: -1 : max(1, len(log) // LOG_ROWS)], log[-1]],  # some rows, the last among them
-        last=log[-1],
+        log=[*log[: -1 : max(1, len(log) // LOG_ROWS)], last],
+        last=last,
         columns=columns,
         is_embedded=settings["base"] == EMBEDDED_BASE,
         has_own_text=any("_text_" in column for column in columns),
@@ -78,12 +78,3 @@ def card_text(folder: Path, measures: Mapping | None) -> str:
         held_out_samples=corpus.HELD_OUT_SAMPLES,
         held_out_share=corpus.HELD_OUT_SHARE,
     )
-
-
-def log_columns(row: Mapping, measure: str) -> dict[str, str]:
-    """Return the titles of the columns of loss that a row of a log has, by column."""
-    columns = {f"train_{measure}": "training"}
-    for source, title in SOURCES.items():
-        for kind in KINDS:
-            columns[f"{measure}_{source}_{kind}"] = f"{title}, {kind}"
-    return {column: title for column, title in columns.items() if column in row}

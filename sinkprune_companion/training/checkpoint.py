@@ -26,11 +26,9 @@ def newest_checkpoint(folder: Path) -> Path:
     takes its place, and what is left of others goes.
     """
     checkpoint = folder / "checkpoint"
-    copies = (folder / "checkpoint.new", folder / "checkpoint.old")
-    for copy in copies:
+    for copy in (folder / "checkpoint.new", folder / "checkpoint.old"):
         if not checkpoint.exists() and (copy / OPTIMIZER).exists():
             copy.rename(checkpoint)
-    for copy in copies:
         shutil.rmtree(copy, ignore_errors=True)
         remove_leftovers(copy)
     return checkpoint
@@ -48,8 +46,7 @@ def save_checkpoint(
         shutil.rmtree(leftover, ignore_errors=True)
     state = {}
     for index, moments in optimizer.state_dict()["state"].items():
-        for key, value in moments.items():
-            state[f"{key}.{index}"] = value
+        state |= {f"{key}.{index}": value for key, value in moments.items()}
     with atomic(fresh) as partial:  # a checkpoint has all its files, on the disk, before another one goes
         model.save_pretrained(partial)
         save_file(state, partial / OPTIMIZER, metadata={"step": str(step)})
@@ -64,12 +61,11 @@ def save_checkpoint(
 def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
     """Load the optimizer's state from a checkpoint; return the step to go on from.
 
-    Raises ValueError for a checkpoint without it, or whose files are not what was saved: a run that went on
-    without its moments would be another run.
+    A run that went on without its moments would be another run, so this raises what `step_of` raises, and
+    ValueError for the state of another optimizer.
     """
-    file = checkpoint / OPTIMIZER
     step = step_of(checkpoint)
-    check_whole(checkpoint)
+    file = checkpoint / OPTIMIZER
     state = optimizer.state_dict()
     with refused(f"{file} is not the state of this optimizer", START_ANEW), safe_open(file, "pt") as handle:
         for name in handle.keys():  # noqa: SIM118 - the handle of a file cannot be iterated over
@@ -79,20 +75,16 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int
     return step
 
 
-def check_whole(checkpoint: Path) -> None:
-    """Raise ValueError for a checkpoint whose files are not what was saved."""
-    damaged = damaged_files(checkpoint)
-    if damaged:
-        raise ValueError(f"{', '.join(damaged)} in {checkpoint} is not what was saved: {START_ANEW}")
-
-
 def step_of(checkpoint: Path) -> int:
     """Return the number of steps after which a checkpoint was saved.
 
-    Raises ValueError for a checkpoint that does not say.
+    Raises ValueError for a checkpoint without the optimizer's state, or whose files are not what was saved.
     """
     file = checkpoint / OPTIMIZER
     if not file.is_file():
         raise ValueError(f"{checkpoint} has no {OPTIMIZER}, without which no run goes on: {START_ANEW}")
+    damaged = damaged_files(checkpoint)
+    if damaged:
+        raise ValueError(f"{', '.join(damaged)} in {checkpoint} is not what was saved: {START_ANEW}")
     with refused(f"{file} does not say its step", START_ANEW), safe_open(file, "pt") as handle:
         return int(handle.metadata()["step"])

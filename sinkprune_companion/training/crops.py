@@ -1,10 +1,10 @@
 """Training text as token streams, and crops of them that may begin anywhere.
 
-No token has a fixed place: a crop begins in the middle of a sentence as readily as at a document's first
-word, document separators stand inside, and crops of several lengths are mixed. A model that is trained on
-them learns no habit about a first token.
+A crop begins in the middle of a sentence as readily as at a document's first word, document separators stand
+inside, and crops of several lengths are mixed: a model that is trained on them learns no habit about a first
+token.
 
-Dimensions: N sequences, B batch, T sequence position.
+Dimensions: N sequences, B batch, T sequence position, P places in a stream.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ HELD_OUT_COUNT = 64  # held-out sequences of each kind that are kept
 
 def check_lengths(streams: list[torch.Tensor], lengths: tuple[int, ...]) -> None:
     """Raise ValueError for a stream that is shorter than the longest crop."""
-    shortest = min(len(stream_T) for stream_T in streams)
+    shortest = min(map(len, streams))
     if shortest < max(lengths):
         raise ValueError(
             f"lengths={lengths} need a source of at least {max(lengths)} tokens, and one has {shortest}: "
@@ -44,18 +44,24 @@ def crop_batch(
 ) -> torch.Tensor:
     """Return batch number `index` of crops, int64 (B, T): a pure function of (seed, index).
 
-    So a run can stop and go on anywhere. A batch holds `batch_tokens` tokens (fewer where the length of its
-    crops does not divide them) in crops of one length, drawn from `lengths`; its rows take turns among the
-    streams, int64 (T,).
+    A batch holds `batch_tokens` tokens (fewer where the length of its crops does not divide them) in crops of
+    one length, drawn from `lengths`; its rows take turns among the streams, int64 (T,).
     """
     rng = generator(seed, "crops", index)
     length = lengths[int(torch.randint(len(lengths), (), generator=rng))]
     rows = []
-    for row in range(max(1, batch_tokens // length)):
+    for row in range(batch_tokens // length):
         stream_T = streams[(index + row) % len(streams)]
         start = int(torch.randint(len(stream_T) - length + 1, (), generator=rng))
         rows.append(stream_T[start : start + length])
-    return torch.stack(rows).long()
+    return torch.stack(rows)
+
+
+def sources_of(data: dict[str, torch.Tensor], split: str) -> dict[str, torch.Tensor]:
+    """Return a split's text by source (`train`) or source and kind (`held_out`), the base's samples first."""
+    prefix = f"{split}_"
+    of_split = {name.removeprefix(prefix): ids for name, ids in data.items() if name.startswith(prefix)}
+    return dict(sorted(of_split.items(), key=lambda item: not item[0].startswith("samples")))
 
 
 def prepare_data(
@@ -67,10 +73,9 @@ def prepare_data(
 ) -> dict[str, torch.Tensor]:
     """Return training streams (T,) and held-out sequences (N, T) by name, int64, and keep them in `folder`.
 
-    A resumed run sees the same data. Sources are paragraphs of `text` (None: documentation of this
-    installation), where a hash of a paragraph's words decides whether it is held out, and with the embedded
-    base the samples of it that come with the package. With it there is natural English besides, WikiText-2's
-    validation split, from which no training text comes. Names are `train_{source}` and
+    So a resumed run sees the same data. Sources are paragraphs of `text` (None: documentation of this
+    installation), of which `is_held_out` says the split, and with the embedded base the samples of it that
+    come with the package; held out besides is WikiText-2's validation split. Names are `train_{source}` and
     `held_out_{source}_{kind}`, with the kinds of `held_out_sequences`. Raises ValueError for too little text,
     and where `folder` keeps other data.
     """
@@ -80,8 +85,9 @@ def prepare_data(
         made_of["text"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     if not file.exists():
         data = _make_data(tokenizer, is_embedded, text, held_out_length)
+        stored = {name: ids.int().contiguous() for name, ids in data.items()}
         with atomic(file) as partial:
-            save_file({name: ids.int().contiguous() for name, ids in data.items()}, partial, metadata=made_of)
+            save_file(stored, partial, metadata=made_of)
     with safe_open(file, "pt") as handle:
         if handle.metadata() != made_of:
             raise ValueError(
@@ -97,8 +103,7 @@ def make_vocabulary(folder: Path, text: str | None = None) -> Path:
     if place.exists() and (folder / DATA).exists():
         return place
     rmtree(place, ignore_errors=True)  # of another text
-    training = [part for part in _paragraphs_of(text)[1] if not corpus.is_held_out(part)]
-    training += corpus.sample_texts(held_out=False)
+    training = _paragraphs_of(text, held_out=False) + corpus.sample_texts(held_out=False)
     tokenizer = Checkpoint(embedded.base_folder(), causal=True).tokenizer()
     made = tokenizer.train_new_from_iterator(training, SHAPE["vocab_size"] - 1, show_progress=False)
     with atomic(place) as partial:
@@ -106,22 +111,19 @@ def make_vocabulary(folder: Path, text: str | None = None) -> Path:
     return place
 
 
-def _paragraphs_of(text: str | None) -> tuple[str, list[str]]:
-    """Return the name and the paragraphs of `text`, or of the documentation of this installation."""
-    if text is None:
-        return "documentation", list(corpus.documentation("everything"))
-    return "text", corpus.paragraphs(text)
+def _paragraphs_of(text: str | None, held_out: bool) -> list[str]:
+    """Return the paragraphs of one split of `text`, or (None) of the documentation of this installation."""
+    paragraphs = corpus.documentation("everything") if text is None else corpus.paragraphs(text)
+    return [paragraph for paragraph in paragraphs if corpus.is_held_out(paragraph) == held_out]
 
 
 def _make_data(
     tokenizer, is_embedded: bool, text: str | None, held_out_length: int
 ) -> dict[str, torch.Tensor]:
-    """Return training streams (T,) and held-out sequences (N, T) by name, see `prepare_data`."""
-    name, paragraphs = _paragraphs_of(text)
-    training = [paragraph for paragraph in paragraphs if not corpus.is_held_out(paragraph)]
-    held_out = [paragraph for paragraph in paragraphs if corpus.is_held_out(paragraph)]
-    data = {f"train_{name}": corpus.stream(training, tokenizer)}
-    held_out_streams = {name: corpus.stream(held_out, tokenizer)}
+    """Return what `prepare_data` returns, made anew."""
+    name = "documentation" if text is None else "text"
+    data = {f"train_{name}": corpus.stream(_paragraphs_of(text, held_out=False), tokenizer)}
+    held_out_streams = {name: corpus.stream(_paragraphs_of(text, held_out=True), tokenizer)}
     if is_embedded:
         data["train_samples"] = corpus.source_stream("samples", tokenizer, held_out=False)
         held_out_streams["samples"] = corpus.source_stream("samples", tokenizer, held_out=True)
@@ -139,19 +141,17 @@ def held_out_sequences(stream_T: torch.Tensor, separator: int, length: int) -> d
     `crops` begin with any token but a separator, `beginnings` with a separator; a kind without a place is
     left out. Raises ValueError for a stream shorter than a sequence.
     """
-    places = len(stream_T) - length + 1
-    if places < 1:
+    if len(stream_T) < length:
         raise ValueError(
             f"the held-out text has {len(stream_T)} tokens, too few for one sequence of {length}: "
             "give more text"
         )
-    is_separator_T = stream_T[:places] == separator
+    windows_PT = stream_T.unfold(0, length, 1)
+    begins_P = windows_PT[:, 0] == separator
     sequences = {}
-    for kind, allowed_T in (("crops", ~is_separator_T), ("beginnings", is_separator_T)):
-        starts = allowed_T.nonzero().squeeze(-1)
-        count = min(HELD_OUT_COUNT, len(starts))
-        if count == 0:
-            continue
-        chosen = starts[(torch.arange(count) * len(starts)) // count]
-        sequences[kind] = torch.stack([stream_T[start : start + length] for start in chosen.tolist()])
+    for kind, allowed_P in (("crops", ~begins_P), ("beginnings", begins_P)):
+        places = allowed_P.nonzero().squeeze(-1)
+        count = min(HELD_OUT_COUNT, len(places))
+        if count:
+            sequences[kind] = windows_PT[places[torch.arange(count) * len(places) // count]]
     return sequences

@@ -3,10 +3,9 @@ scratch, resumably.
 
 Attention becomes bidirectional, a reserved vocabulary entry becomes the absorbing mask token, logits stay
 shifted (position i-1 predicts token i), as Dream was adapted from Qwen2.5. The same recipe with the
-next-token loss and causal attention gives an autoregressive twin that has seen the same data. The base is
-the embedded one or any other that `open_base` opens. From scratch, a small Llama of either kind is trained
-whole by the same loop, on the same text in the same order. Data, learning rate and stopping are chosen by
-held-out loss and nothing else.
+next-token loss and causal attention gives an autoregressive twin that has seen the same data. From scratch, a
+small Llama of either kind is trained whole by the same loop, on the same text in the same order. Data,
+learning rate and stopping are chosen by held-out loss and nothing else.
 
 Dimensions: B batch, T sequence position.
 """
@@ -24,24 +23,23 @@ from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.training import crops, losses
 from sinkprune_companion.training.base import LINEARS, Base, open_base
 from sinkprune_companion.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
-from sinkprune_companion.training.log import add_row, held_out_losses, rows_of, sources_of
 from sinkprune_companion.training.settings import (
     EXPORTED_LOG,
     LOG,
     SETTINGS,
     Training,
+    add_row,
     check_settings,
+    rows_of,
     settings_of,
 )
 from sinkprune_core.files import held, make_folder, write_json
-from sinkprune_core.models.adapters import CONFIG, open_adapter
+from sinkprune_core.models.adapters import CONFIG, WEIGHTS, open_adapter
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, checked_arguments
-
-EXPORTED = ("adapter_config.json", "adapter_model.safetensors", SETTINGS, EXPORTED_LOG)
 
 
 @checked_arguments
@@ -75,21 +73,18 @@ def train(
         if begin_with is not None:
             config = _after(config, base, begin_with)
         check_settings(config, folder)
-        length = min(crops.HELD_OUT_LENGTH, max(config.lengths))
         if config.from_scratch:
             base = base.from_scratch(crops.make_vocabulary(folder, text))
+        length = min(crops.HELD_OUT_LENGTH, max(config.lengths))
         data = crops.prepare_data(base.tokenizer(), folder, base.is_embedded, text, length)
-        streams = list(sources_of(data, "train").values())
+        streams = list(crops.sources_of(data, "train").values())
+        held_out = crops.sources_of(data, "held_out")
         crops.check_lengths(streams, config.lengths)
         write_json(folder / SETTINGS, asdict(config))
         keep_freed_memory()
         model, lm = trainable(config, base, checkpoint if resumes else begin_with, device)
-        optimizer = torch.optim.AdamW(
-            [parameter for parameter in model.parameters() if parameter.requires_grad],
-            lr=config.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=0.0,
-        )
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, config.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
         first = restore_optimizer(optimizer, checkpoint) if resumes else 0
         recent = []  # losses since the last row of the log
         since = time.perf_counter()
@@ -107,7 +102,7 @@ def train(
                     "learning_rate": config.rate(number),
                     "tokens_per_second": len(recent) * config.batch_tokens / (time.perf_counter() - since),
                 }
-                row |= held_out_losses(lm, data, config.dtype, held_out_count, draws)
+                row |= losses.held_out_losses(lm, held_out, config.dtype, held_out_count, draws)
                 add_row(folder / LOG, row)
                 steps.set_postfix({name: f"{value:.3f}" for name, value in row.items() if measure in name})
                 recent = []
@@ -118,17 +113,13 @@ def train(
 
 
 def _step(
-    config: Training,
-    lm: LanguageModel,
-    optimizer: torch.optim.Optimizer,
-    ids_BT: torch.Tensor,
-    number: int,
+    config: Training, lm: LanguageModel, optimizer: torch.optim.Optimizer, ids_BT: torch.Tensor, number: int
 ) -> float:
     """Take optimizer step `number`; return its loss in nats per token."""
     (group,) = optimizer.param_groups
     group["lr"] = config.rate(number)
+    rng = generator(config.seed, "train", number)
     with losses.precision_of(lm, config.dtype):
-        rng = generator(config.seed, "train", number)
         loss = losses.LOSSES[config.kind](lm, ids_BT, rng, config.noise_level(number))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(group["params"], 1.0)
@@ -146,26 +137,25 @@ def trainable(
     base has the dtype of the settings, what is trained is float32.
     """
     if config.from_scratch:
-        tokenizer = base.tokenizer()
-        if trained is not None:
-            model = LlamaForCausalLM.from_pretrained(trained, dtype=torch.float32)
+        if trained is None:
+            network = base.fresh(config.seed)
         else:
-            model = base.fresh(config.seed)
-        network = model
+            network = LlamaForCausalLM.from_pretrained(trained, dtype=torch.float32)
+        model = network
     else:
-        network, tokenizer = base.load(choose_dtype(config.dtype))
-        if trained is not None:
-            model = open_adapter(network, trained, trainable=True)
-        else:
+        network = base.checkpoint.load(choose_dtype(config.dtype))
+        if trained is None:
             torch.manual_seed(config.seed)  # LoRA's own initialisation draws from the global generator
             lora = LoraConfig(
                 r=config.rank, lora_alpha=config.alpha, target_modules=list(LINEARS), task_type="CAUSAL_LM"
             )
             model = get_peft_model(network, lora)
+        else:
+            model = open_adapter(network, trained, trainable=True)
     if torch.device(device).type == "cpu":
         network.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
     model.to(device)
-    return model, base.member(network, tokenizer, config.kind)
+    return model, base.member(network, config.kind)
 
 
 def _after(config: Training, base: Base, adapter: Path) -> Training:
@@ -173,7 +163,8 @@ def _after(config: Training, base: Base, adapter: Path) -> Training:
 
     Raises FileNotFoundError or ValueError for a folder that is none.
     """
-    missing = [name for name in EXPORTED if not (adapter / name).is_file()]
+    exported = (CONFIG, WEIGHTS, SETTINGS, EXPORTED_LOG)
+    missing = [name for name in exported if not (adapter / name).is_file()]
     if missing:
         raise FileNotFoundError(
             f"{adapter} has no {' and no '.join(missing)}: "
@@ -185,6 +176,5 @@ def _after(config: Training, base: Base, adapter: Path) -> Training:
             f"the adapter in {adapter} belongs to the base {origin!r}, not to {base.origin!r}: "
             "start from another, or from none"
         )
-    seen = rows_of(adapter / EXPORTED_LOG)[-1]["tokens"]
-    earlier = settings_of(adapter / SETTINGS)["earlier_tokens"]
-    return replace(config, earlier_tokens=earlier + seen)
+    seen = settings_of(adapter / SETTINGS)["earlier_tokens"] + rows_of(adapter / EXPORTED_LOG)[-1]["tokens"]
+    return replace(config, earlier_tokens=seen)

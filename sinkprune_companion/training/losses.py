@@ -1,6 +1,6 @@
-"""The two losses, in nats per token, and the precision in which they are computed.
+"""The two losses, in nats per token, on a batch and on held-out text, and the precision they are computed in.
 
-Dimensions: B batch, T sequence position, N predicted positions, V vocabulary.
+Dimensions: B batch, N sequences, T sequence position, N predicted positions, V vocabulary.
 """
 
 from collections.abc import Iterator
@@ -11,6 +11,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch.nn.functional import cross_entropy
 
 from sinkprune_core.diffusion.noise import corrupt, random_mask, stratified_counts
+from sinkprune_core.evaluation.likelihood import score
 from sinkprune_core.models.language_model import LanguageModel
 
 
@@ -19,9 +20,8 @@ def masked_cross_entropy(
 ) -> torch.Tensor:
     """Return a one-batch estimate of the NELBO in nats per token, or of the part of it at one noise `level`.
 
-    Noise levels are stratified, and logits computed at masks only. Position 0 is masked as often as any
-    other, so no model learns that a first token is always there. It is never predicted, as the twin's is not:
-    both kinds have the same targets.
+    Noise levels are stratified. Position 0 is masked as often as any other, so no model learns that a first
+    token is always there. It is never predicted, as the twin's is not: both kinds have the same targets.
     """
     batch, length = ids_BT.shape
     predicted_T = torch.arange(length) > 0
@@ -41,10 +41,9 @@ def masked_cross_entropy(
 def next_token_cross_entropy(
     lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator, level: float | None = None
 ) -> torch.Tensor:
-    """Return the mean negative log-likelihood of a batch in nats per token.
+    """Return the mean negative log-likelihood of a batch in nats per token; position 0 is never predicted.
 
-    Position 0 is never predicted. Nothing is random or noised: `rng` and `level` are there because every loss
-    takes them.
+    `rng` and `level` do nothing here: every loss takes them.
     """
     where_BT = (torch.arange(ids_BT.shape[1]) > 0).expand_as(ids_BT)
     logits_NV = lm.logits_at(ids_BT, where_BT)
@@ -66,3 +65,18 @@ def precision_of(lm: LanguageModel, dtype: str) -> Iterator[None]:
         return
     with torch.autocast(lm.device.type, dtype=torch.bfloat16), disable_input_dtype_casting(lm.model):
         yield
+
+
+def held_out_losses(
+    lm: LanguageModel, held_out: dict[str, torch.Tensor], dtype: str, count: int, draws: int
+) -> dict[str, float]:
+    """Return the mean NELBO or negative log-likelihood of the first `count` sequences of each kind.
+
+    `held_out` has them by source and kind, int64 (N, T). In nats per token, computed in `dtype`. Keys are
+    `{measure}_{source}_{kind}`. A NELBO has `draws` noise levels per sequence.
+    """
+    with precision_of(lm, dtype):
+        return {
+            f"{MEASURES[lm.kind]}_{name}": float(score(lm, ids_NT[:count], draws, seed=0).value.mean())
+            for name, ids_NT in held_out.items()
+        }

@@ -1,11 +1,13 @@
-"""The settings of a training run, how a folder keeps them, and which of them a run may go on with."""
+"""The settings of a training run and its log: how a folder keeps them, and which settings may change."""
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from sinkprune_companion.training.base import EMBEDDED_BASE
+from sinkprune_core.files import atomic
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import KINDS
 from sinkprune_core.models.weight_files import read_json
@@ -51,9 +53,6 @@ class Training:
         check_choice("dtype", self.dtype, DTYPES)
         if self.from_scratch and self.base != EMBEDDED_BASE:
             raise ValueError(f"base={self.base!r} does nothing from scratch: leave it out")
-        self._check_lengths()
-
-    def _check_lengths(self) -> None:
         if not self.lengths or min(self.lengths) < 2:
             raise ValueError(
                 f"lengths={self.lengths} must be at least 2 each: the first token is never predicted"
@@ -86,9 +85,9 @@ class Training:
 
 def training_dtype(name: str, device: str) -> str:
     """Return the dtype of a name; `auto` is bfloat16 on a device with units for it, else float32."""
-    if name == "auto":
-        return "bfloat16" if choose_dtype("auto", device) == torch.bfloat16 else "float32"
-    return name
+    if name != "auto":
+        return name
+    return "bfloat16" if choose_dtype(name, device) == torch.bfloat16 else "float32"
 
 
 def settings_of(file: Path) -> dict:
@@ -114,3 +113,21 @@ def check_settings(config: Training, folder: Path) -> None:
             f"{folder} holds a run with other settings ({', '.join(differing)}): "
             f"use another folder, or the former settings in {file.name}"
         )
+
+
+# the log
+
+
+def rows_of(file: Path) -> list[dict]:
+    """Return the rows of a log in their order; raise ValueError for a file that is none."""
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise ValueError(f"{file} is no log of a training: {error}") from None
+
+
+def add_row(file: Path, row: dict) -> None:
+    """Add a row to a log, which need not exist; raise OSError where the disk is full."""
+    former = file.read_text(encoding="utf-8") if file.exists() else ""
+    with atomic(file) as partial:
+        partial.write_text(f"{former}{json.dumps(row)}\n", encoding="utf-8")

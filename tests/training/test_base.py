@@ -89,9 +89,8 @@ def test_one_command_makes_a_diffusion_model_that_learns_loads_and_prunes(
 
     held_out = [part for part in corpus.paragraphs(text.read_text()) if corpus.is_held_out(part)]
     held_out_NT = corpus.pack(held_out, dlm.tokenizer, 16)
-    model, tokenizer = open_base(str(folder)).load(torch.float32)
-    model = set_direction(model, causal=False)
-    untrained = LanguageModel(model, tokenizer, "before", "diffusion", MASK_TOKEN_ID, True)
+    model = set_direction(open_base(str(folder)).checkpoint.load(torch.float32), causal=False)
+    untrained = LanguageModel(model, dlm.tokenizer, "before", "diffusion", MASK_TOKEN_ID, True)
     before, after = (score(lm, held_out_NT, 4, 0).value.mean() for lm in (untrained, dlm))
     assert after < before - (0.2 if family == "llama" else 0)
     assert f"tiny-{family} as a masked diffusion language model" in (out / "README.md").read_text()
