@@ -67,12 +67,14 @@ def choose(lm: LanguageModel, tasks: Sequence[str], family: str | None = None) -
     `paper` stands for the eight of the paper, set up for a family of `PAPER`. Where a family is asked for, a
     task that it has published settings for takes them by name too. Raises ValueError for an unknown family.
     """
-    settings_of = family or ("llada" if lm.is_diffusion else "autoregressive")
-    check_choice("family", settings_of, PAPER)
-    known = named(settings_of) if family else {}
+    known = {}
+    if family:
+        check_choice("family", family, PAPER)
+        known = named(family)
+    paper = PAPER[family or ("llada" if lm.is_diffusion else "autoregressive")]
     chosen: list[Benchmark] = []
     for task in tasks:
-        chosen += PAPER[settings_of] if task == "paper" else [known.get(task, Benchmark(task))]
+        chosen += paper if task == "paper" else [known.get(task, Benchmark(task))]
     return chosen
 
 
@@ -102,7 +104,7 @@ def evaluate_named(
         raise ValueError(
             f"draws={draws} cannot be used: {lm.name} is autoregressive, its likelihood is exact"
         )
-    groups = [group for task in tasks for group in suite.groups_of(task)]
+    groups = dict.fromkeys(group for task in tasks for group in suite.groups_of(task))
     others = [task for task in tasks if not suite.groups_of(task)]
     tables = []
     if others:
@@ -110,10 +112,9 @@ def evaluate_named(
         given = {name: value for name, value in settings.items() if value is not None}
         tables.append(evaluate(lm, others, limit, family, include, **given))
     if groups:
-        numbers = {"draws": draws or DRAWS, "seed": seed, "batch": batch or BATCH}
-        items = suite.items(list(dict.fromkeys(groups)), limit)
-        answers = accuracy(lm, items, **numbers, progress=progress)
-        tables.append(suite.shares(answers, numbers["draws"] if lm.is_diffusion else None))
+        items = suite.items(list(groups), limit)
+        answers = accuracy(lm, items, draws or DRAWS, seed, batch or BATCH, progress)
+        tables.append(suite.shares(answers, (draws or DRAWS) if lm.is_diffusion else None))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -127,12 +128,11 @@ def evaluate(
 ) -> pd.DataFrame:
     """Run tasks of lm-evaluation-harness; one row per task and metric.
 
-    `tasks` are names, or `paper`; `include` is a folder of further tasks; `limit`
-    is documents per task; `settings` are arguments of `HarnessModel` and override those of a benchmark.
-    Columns: `task`, `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`,
-    `guidance`. The data of every task is loaded before any work. Raises ValueError for an unknown task,
-    family or setting, OSError for data that cannot be had, and ModuleNotFoundError where the harness is not
-    installed.
+    `tasks` are names, or `paper`; `include` is a folder of further tasks; `limit` is documents per task;
+    `settings` are arguments of `HarnessModel` and override those of a benchmark. Columns: `task`,
+    `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`, `guidance`. The
+    data of every task is loaded before any work. Raises ValueError for an unknown task, family or setting,
+    OSError for data that cannot be had, and ModuleNotFoundError where the harness is not installed.
     """
     from lm_eval import simple_evaluate
 

@@ -18,10 +18,9 @@ INCLUDE = "--include_path"
 
 
 def main() -> int:
-    """Run the harness's own command, with the model `sinkprune` and the suite's tasks known to it.
+    """Run the harness's own command, with the model `sinkprune` and the suite's tasks; return an exit status.
 
-    Returns an exit status. An error is one line on stderr and status 1; with LMEVAL_LOG_LEVEL=DEBUG its
-    traceback comes before it.
+    An error is one line on stderr and status 1; with LMEVAL_LOG_LEVEL=DEBUG its traceback comes before it.
     """
     try:
         from lm_eval.__main__ import cli_evaluate
@@ -43,10 +42,9 @@ def with_suite(arguments: Sequence[str]) -> list[str]:
 
     Raises ValueError where it names another folder too: the harness takes one.
     """
-    arguments = list(arguments)
     parts = [part for argument in arguments for part in re.split("[,=]", argument)]
     if not any(groups_of(part) for part in parts):
-        return arguments
+        return list(arguments)
     if any(argument.partition("=")[0] == INCLUDE for argument in arguments):
         raise ValueError(
             f"{INCLUDE} cannot be given with tasks {NAME}*, whose folder it would hide: evaluate them in a "

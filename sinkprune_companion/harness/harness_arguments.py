@@ -11,6 +11,7 @@ from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.evaluation.protocols import Protocol, protocol
 from sinkprune_core.models.devices import choose_device
 from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.loading import load
 from sinkprune_core.values import check_choice
 
 SAMPLER_OPTIONS = [field.name for field in fields(Sampler) if field.name not in ("length", "guidance")]
@@ -41,7 +42,7 @@ class HarnessOptions(BaseModel):
     @property
     def sampler_options(self) -> dict[str, object]:
         """Return the fields of the sampler that were given."""
-        return {**(self.model_extra or {}), "guidance": self.guidance or 0.0}
+        return {**self.model_extra, "guidance": self.guidance or 0.0}
 
     def protocol_with_changes(self) -> Protocol:
         """Return the protocol, with the draws and the guidance that were given."""
@@ -52,7 +53,7 @@ class HarnessOptions(BaseModel):
 
     def check_model(self, lm: LanguageModel) -> None:
         """Raise ValueError where the model does not take what was given."""
-        names = ("protocol", "mc_num", "guidance", "sampler", *(self.model_extra or {}))
+        names = ("protocol", "mc_num", "guidance", "sampler", *self.model_extra)
         given = [f"{name}={getattr(self, name)}" for name in names if getattr(self, name) is not None]
         if self.is_check_greedy:
             given.append("is_check_greedy=True")
@@ -84,10 +85,14 @@ def read_options(given: dict[str, object]) -> HarnessOptions:
     return options
 
 
-def device_or_cpu(name: str | None) -> str:
-    """Return the device; the best there is where none is named, or a CUDA device that is not there.
+def open_model(pretrained: str | LanguageModel, options: HarnessOptions) -> LanguageModel:
+    """Return the model itself, or load it by name on its device, or on the best where that is not there.
 
     The harness's command asks for `cuda:0` even where there is none; its own models fall back likewise.
     """
-    is_missing = name is None or (name.startswith("cuda") and not torch.cuda.is_available())
-    return choose_device("auto" if is_missing else name)
+    if isinstance(pretrained, LanguageModel):
+        return pretrained
+    device = options.device or "auto"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        device = "auto"
+    return load(pretrained, options.dtype, choose_device(device))

@@ -2,11 +2,12 @@
 
 Importing this module registers the model `sinkprune` with the harness; `harness` is the command that does so.
 
-Dimensions: P tokens of a prompt, L tokens of a target.
+Dimensions: B batch, T sequence position, P tokens of a prompt, L tokens of a target or of what is written.
 """
 
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 
 import torch
@@ -15,21 +16,30 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from sinkprune_companion.harness.harness_arguments import device_or_cpu, read_options
-from sinkprune_companion.harness.harness_generation import GenerationRequest, write_texts
+from sinkprune_companion.harness.harness_arguments import open_model, read_options
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
-from sinkprune_core.diffusion.sampling import generate
+from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import Pair, exact_log_likelihood, log_likelihood
 from sinkprune_core.evaluation.protocols import Protocol
 from sinkprune_core.evaluation.token_losses import batches
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import load
 
 BATCHES_PER_SAVE = 16  # batches between two saves of finished requests into the harness's cache
 DEFAULT_LENGTH = 256  # tokens to write where neither the task nor the model says how many
 TASK_OPTIONS = ("until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k")  # of one to write
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """What the harness asks to be continued."""
+
+    prompt_P: torch.Tensor  # token ids of the context, int64 (P,)
+    settings: tuple[tuple[str, ...], Sampler]  # strings before which the text ends, and how to write
+    name: tuple[tuple[int, ...], int]  # seeds it: the tokens of the prompt, and how many before had the same
+    args: tuple  # the harness's own arguments of the request, by which it keeps answers in its cache
 
 
 @register_model("sinkprune")
@@ -38,8 +48,7 @@ class HarnessModel(TemplateLM):
 
     `pretrained` is a name or folder for `load`, or a `LanguageModel` (then `dtype` and `device` are its
     own); `options` are the fields of `HarnessOptions`, and those of a `Sampler`. An autoregressive model is
-    exact, and takes nothing that is for a diffusion model. Raises ValueError for arguments that do not fit
-    the model.
+    exact. Raises ValueError for arguments that do not fit the model.
 
     Differences from the published code: an empty context is the first special token, not nothing; generated
     text is cut at end-of-text and stop strings for every model; requests are seeded by their text, so order
@@ -51,12 +60,8 @@ class HarnessModel(TemplateLM):
         super().__init__()
         self.options = read_options(options)
         how = self.options.protocol_with_changes()
-        if isinstance(pretrained, LanguageModel):
-            lm = pretrained
-        else:
-            lm = load(pretrained, self.options.dtype, device_or_cpu(self.options.device))
+        self.lm = lm = open_model(pretrained, self.options)
         self.options.check_model(lm)
-        self.lm = lm
         self.tokenizer = lm.tokenizer
         self.batch_size = self.options.batch_size
         positions = resolve_max_length(lm.model.config, lm.tokenizer)
@@ -80,9 +85,8 @@ class HarnessModel(TemplateLM):
     @property
     def prefix_token_id(self) -> int:
         """Return the token that stands for an empty context."""
-        if self.tokenizer.bos_token_id is None:
-            return self.tokenizer.eos_token_id
-        return self.tokenizer.bos_token_id
+        first = self.tokenizer.bos_token_id
+        return self.eot_token_id if first is None else first
 
     @property
     def tokenizer_name(self) -> str:
@@ -102,9 +106,9 @@ class HarnessModel(TemplateLM):
         special = add_special_tokens is not False
         has_first_token = string.startswith(self.tokenizer.decode([self.prefix_token_id]))
         ids = self.tokenizer.encode(string, add_special_tokens=special and not has_first_token)
-        first = self.tokenizer.bos_token_id
-        if self.options.add_bos_token and special and ids[:1] != [first]:
-            return [first, *ids]
+        first = [self.tokenizer.bos_token_id]
+        if self.options.add_bos_token and special and ids[:1] != first:
+            return first + ids
         return ids
 
     def apply_chat_template(
@@ -148,14 +152,12 @@ class HarnessModel(TemplateLM):
         if how is not None:
             how = replace(how, visible_end=False)  # the end of a window is not that of the text
         answers = []
-        arguments = [request.args for request in requests]
-        for part in self._parts(arguments, self.batch_size, "loglikelihood_rolling", disable_tqdm):
-            windows = [self._windows(text) for (text,) in part]
+        for part in self._parts(requests, self.batch_size, "loglikelihood_rolling", disable_tqdm):
+            windows = [self._windows(*request.args) for request in part]
             scores = iter(self._score([pair for pairs in windows for pair in pairs], how))
-            for args, pairs in zip(part, windows, strict=True):
-                answer = float(sum(next(scores)[0] for _ in pairs))
-                answers.append(answer)
-                self.cache_hook.add_partial("loglikelihood_rolling", args, answer)
+            for request, pairs in zip(part, windows, strict=True):
+                answers.append(sum((next(scores)[0] for _ in pairs), 0.0))
+                self.cache_hook.add_partial("loglikelihood_rolling", request.args, answers[-1])
         return answers
 
     def _windows(self, text: str) -> list[Pair]:
@@ -163,14 +165,9 @@ class HarnessModel(TemplateLM):
         length = self.max_length
         if self.lm.is_diffusion:
             length -= 1  # a causal model never sees the last token of a window, and can have one more
-        windows = utils.get_rolling_token_windows(
-            self.tok_encode(text), self.prefix_token_id, length, context_len=1
-        )
-        pairs = []
-        for window in windows:
-            context, target = utils.make_disjoint_window(window)
-            pairs.append((torch.tensor(context), torch.tensor(target)))
-        return pairs
+        windows = utils.get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, length, 1)
+        disjoint = map(utils.make_disjoint_window, windows)
+        return [(torch.tensor(context), torch.tensor(target)) for context, target in disjoint]
 
     def _score(self, pairs: list[Pair], how: Protocol | None) -> list[tuple[float, bool]]:
         """Return the log-likelihood of every pair in nats and whether its target would be written."""
@@ -193,34 +190,32 @@ class HarnessModel(TemplateLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Write a continuation per request, cut at the first end-of-text token or stop string."""
         wanted = self._generation_requests(requests)
-        answers: list = [None] * len(wanted)
-        order = sorted(
-            range(len(wanted)), key=lambda index: (repr(wanted[index].settings), len(wanted[index].prompt_P))
-        )
+        answers: dict[tuple, str] = {}
+        order = sorted(wanted, key=lambda request: (repr(request.settings), len(request.prompt_P)))
         for part in self._parts(order, self.batch_size, "generate_until", disable_tqdm):
-            for _, group in groupby(part, lambda index: wanted[index].settings):
-                indices = list(group)
-                alike = [wanted[index] for index in indices]
+            for _, group in groupby(part, lambda request: request.settings):
+                alike = list(group)
                 texts = write_texts(self.lm, alike, self.prefix_token_id, self.options.seed)
-                for index, text in zip(indices, texts, strict=True):
-                    answers[index] = text
-                    self.cache_hook.add_partial("generate_until", wanted[index].args, text)
-        return answers
+                for request, text in zip(alike, texts, strict=True):
+                    answers[request.name] = text
+                    self.cache_hook.add_partial("generate_until", request.args, text)
+        return [answers[request.name] for request in wanted]
 
     def _generation_requests(self, requests: list[Instance]) -> list[GenerationRequest]:
         wanted = []
         repetitions: Counter = Counter()  # repetitions of a request are different samples
         for request in requests:
             context, asked = request.args
-            kwargs = dict(normalize_gen_kwargs(asked, DEFAULT_LENGTH))
-            length = kwargs["max_gen_toks"] if self.options.gen_length is None else self.options.gen_length
+            kwargs = normalize_gen_kwargs(asked, DEFAULT_LENGTH)
+            length = self.options.gen_length or kwargs["max_gen_toks"]
             sampler = self._sampler(length, kwargs)
             ids = self.tok_encode(context) or [self.prefix_token_id]
             prompt_P, _ = self._fit(ids, [self.eot_token_id] * length, 0)
             prompt = tuple(prompt_P.tolist())
             name = (prompt, repetitions[prompt])
             repetitions[prompt] += 1
-            wanted.append(GenerationRequest(prompt_P, tuple(kwargs["until"]), sampler, name, request.args))
+            settings = tuple(kwargs["until"]), sampler
+            wanted.append(GenerationRequest(prompt_P, settings, name, request.args))
         return wanted
 
     def _sampler(self, length: int, kwargs: dict[str, object]) -> Sampler:
@@ -239,7 +234,7 @@ class HarnessModel(TemplateLM):
         if temperature is None:
             temperature = float(kwargs.get("temperature", 0.0))
         changes = {"length": length, "steps": length, "block": None, "temperature": temperature}
-        return replace(self.sampler, **{**changes, **shaping, **self.options.sampler_options})
+        return replace(self.sampler, **(changes | shaping | self.options.sampler_options))
 
     # lengths and batches
 
@@ -261,3 +256,57 @@ class HarnessModel(TemplateLM):
     def _parts(self, items: list, size: int, name: str, disable_tqdm: bool) -> tqdm:
         parts = list(batches(items, size))
         return tqdm(parts, desc=f"{name} {self.lm.name}", unit="batch", disable=disable_tqdm)
+
+
+# writing
+
+
+def cut(lm: LanguageModel, ids_L: torch.Tensor, stops: Sequence[str], ends: set[int]) -> tuple[str, bool]:
+    """Return a text before its end, and whether it has ended for good.
+
+    It ends at a token of `ends` or a mask, or before a stop string, whichever comes first. A mask ends it for
+    now only: it may still become a token.
+    """
+    ids = ids_L.tolist()
+    places = (place for place, token in enumerate(ids) if token in ends or token == lm.mask_token_id)
+    end = next(places, len(ids))
+    whole = lm.tokenizer.decode(ids[:end], skip_special_tokens=True)
+    stopped = [whole.index(stop) for stop in stops if stop and stop in whole]
+    has_end_token = end < len(ids) and ids[end] in ends
+    return whole[: min(stopped, default=len(whole))], bool(stopped) or has_end_token
+
+
+def write_texts(
+    lm: LanguageModel, requests: Sequence[GenerationRequest], padding_id: int, seed: int
+) -> list[str]:
+    """Return a text for each of some requests with equal settings; writing stops when all texts have ended.
+
+    Prompts are padded on the left with `padding_id`, which is hidden from attention.
+    """
+    stops, sampler = requests[0].settings
+    prompts = [request.prompt_P for request in requests]
+    shown = [torch.ones_like(prompt_P) for prompt_P in prompts]
+    prompt_BP = pad_sequence(prompts, batch_first=True, padding_value=padding_id, padding_side="left")
+    width = prompt_BP.shape[1]
+    special = lm.tokenizer.added_tokens_decoder.items()
+    ends = {index for index, token in special if token.special and token.content in stops}
+    ends.add(lm.tokenizer.eos_token_id)
+    ended: set[int] = set()
+
+    def all_ended(ids_BT: torch.Tensor) -> bool:
+        for row in range(len(requests)):
+            if row not in ended and cut(lm, ids_BT[row, width:], stops, ends)[1]:
+                ended.add(row)
+        return len(ended) == len(requests)
+
+    options = {
+        "seed": seed,
+        "attention_mask_BT": pad_sequence(shown, batch_first=True, padding_side="left"),
+        "names": [request.name for request in requests],
+        "until": all_ended,
+    }
+    if lm.is_diffusion:
+        ids_BT = generate(lm, prompt_BP, sampler, **options)
+    else:
+        ids_BT = decode(lm, prompt_BP, sampler.length, sampler.temperature, **options)
+    return [cut(lm, ids_T[width:], stops, ends)[0] for ids_T in ids_BT]

@@ -1,12 +1,12 @@
-"""What is in the files of BLiMP and WikiText-2: minimal pairs and articles.
+"""BLiMP and WikiText-2 in a local folder, in the formats in which they are published.
 
-They lie in a local folder, WikiText-2 also on the hub. `data_files` finds the files, this module reads
-them, and `local_tasks` gives them to lm-evaluation-harness.
+Files are found by their names, at any depth. WikiText-2 can come from the Hugging Face hub, too, whose names
+of splits are used.
 """
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,20 +14,97 @@ import pandas as pd
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # which pydantic asks for
 
-from sinkprune_companion.harness.data_files import SPLITS, wikitext_files
+from sinkprune_core.files import resolved
 from sinkprune_core.values import check_choice
 
 WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
 HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
-
+SPLITS = ("train", "validation", "test")
+EXPECTED = {  # what a folder should hold, for messages
+    "blimp": "<paradigm>.jsonl (as its authors publish it) or <paradigm>/*.parquet (as the hub does)",
+    "wikitext": (
+        "wiki.{train,valid,test}.raw or .tokens, or {train,valid,test}.txt or "
+        "{train,validation,test}*.parquet in a folder named wikitext-2…"
+    ),
+}
 
 Text = Annotated[str, StringConstraints(strict=True, pattern=r"\S")]
-
-
 PAIR = TypeAdapter(TypedDict("Pair", {"sentence_good": Text, "sentence_bad": Text}))
 
+_FILE = re.compile(r"(wiki\.)?(train|valid|validation|test)(?:-\d+-of-\d+)?\.(raw|tokens|txt|parquet)")
+_WIKITEXT = re.compile(r"wikitext[-_]?(\d+)", re.IGNORECASE)
 
-# BLiMP
+
+# finding
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files below a folder, sorted by path; raise OSError where it is no folder."""
+    if not folder.is_dir():
+        state = "is a file" if folder.exists() else "does not exist"
+        raise NotADirectoryError(
+            f"the data folder {folder} {state}: give the folder that holds BLiMP or WikiText-2"
+        )
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def blimp_files(folder: Path, tasks: Iterable[str]) -> dict[str, list[Path]]:
+    """Return the files of each of some `blimp_<paradigm>` that lies below a folder, by task.
+
+    Raises ValueError for a paradigm that is there twice.
+    """
+    by_name: dict[str, list[Path]] = {}
+    for file in files_below(folder):
+        if file.suffix in (".jsonl", ".parquet"):
+            names = {file.stem, file.parent.name} if file.suffix == ".parquet" else {file.stem}
+            for name in names:
+                by_name.setdefault(f"blimp_{name}", []).append(file)
+    present = [task for task in tasks if task in by_name]
+    return {
+        task: _of_one_source(by_name[task], f"BLiMP paradigm {task.removeprefix('blimp_')}")
+        for task in present
+    }
+
+
+def wikitext_files(folder: Path | str, split: str) -> list[Path]:
+    """Return the files of one split of WikiText-2 below a folder.
+
+    Where it is there as raw text and as text with <unk>, the raw text is taken. Files of another WikiText, by
+    the names of their folders, are passed over. Raises ValueError for a split that is missing or there twice.
+    """
+    folder = resolved(folder)
+    by_split: dict[str, list[Path]] = {}
+    for file in files_below(folder):
+        match = _FILE.fullmatch(file.name)
+        if match is None:
+            continue
+        prefix, name, suffix = match.groups()
+        sizes = _WIKITEXT.findall(str(Path(folder.name) / file.relative_to(folder).parent))
+        # wiki.test.raw is never anything else, other names need the folder's
+        if sizes[-1:] == ["2"] or (not sizes and prefix and suffix in ("raw", "tokens")):
+            by_split.setdefault("validation" if name == "valid" else name, []).append(file)
+    if split not in by_split:
+        others = f"; it holds {' and '.join(by_split)}: choose one by --split" if by_split else ""
+        raise ValueError(
+            f"the data folder {folder} holds no {split} split of WikiText-2, "
+            f"looked for as {EXPECTED['wikitext']}{others}"
+        )
+    raw = [file for file in by_split[split] if "raw" in str(file.relative_to(folder))]
+    return _of_one_source(raw or by_split[split], f"the {split} split of WikiText-2")
+
+
+def _of_one_source(files: list[Path], what: str) -> list[Path]:
+    """Return the files; raise ValueError unless they are one, or parquet files of one folder."""
+    first_of_source: dict[Path, Path] = {}
+    for file in files:
+        first_of_source.setdefault(file.parent if file.suffix == ".parquet" else file, file)
+    if len(first_of_source) > 1:
+        one, other, *_ = first_of_source.values()
+        raise ValueError(f"{what} is there twice, in {one} and {other}: move one of them away")
+    return files
+
+
+# reading
 
 
 def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
@@ -53,9 +130,6 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
     if not sentences:
         raise ValueError(f"{files[0]} holds no pairs: fetch it anew")
     return sentences
-
-
-# WikiText-2
 
 
 def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
@@ -126,16 +200,14 @@ def _split_into_articles(text: str) -> list[str]:
 
     They are cut as the hub's document-level data set cuts them.
     """
-    pages = []
-    lines: list[str] = []
+    pages: list[list[str]] = [[]]
     for line in text.split("\n"):
         heading = line.replace("= = =", "===").replace("= =", "==").strip()
         if heading.startswith("= ") and heading.endswith(" ="):
-            pages.append("\n".join(lines))
-            lines = []
-        lines.append(line)
-    pages.append("\n".join(lines))
-    return [page for page in pages if page.strip()]
+            pages.append([])
+        pages[-1].append(line)
+    joined = ["\n".join(lines) for lines in pages]
+    return [page for page in joined if page.strip()]
 
 
 def detokenised(text: str) -> str:
@@ -155,9 +227,6 @@ def detokenised(text: str) -> str:
 def running_text(pages: Sequence[str]) -> str:
     """Return articles as the published perplexity protocols read them: lines that are not blank."""
     return "\n".join(line for page in pages for line in page.split("\n") if line.strip())
-
-
-# files
 
 
 def read_text(file: Path) -> str:

@@ -5,7 +5,7 @@ The tasks are the harness's own; only where their data lies is changed.
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,8 +13,7 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from sinkprune_companion.harness.data_files import EXPECTED, blimp_files, files_below
-from sinkprune_companion.harness.local_data import pairs, wikitext
+from sinkprune_companion.harness.local_data import EXPECTED, blimp_files, files_below, pairs, wikitext
 
 BLIMP_SPLIT = "train"  # that the harness's tasks of BLiMP read
 
@@ -34,26 +33,34 @@ def local_tasks(
     """
     folder = Path(folder)
     files_below(folder)  # a folder that is none is told before everything else
-    harness_tasks("blimp")  # and so is a harness that is not installed
-    paradigms = _asked_paradigms(folder, asked)
+    known = harness_tasks("blimp")  # and so is a harness that is not installed
+    paradigms = _asked_paradigms(folder, asked, known)
+    names = {name: name for name in asked}
     with TemporaryDirectory(prefix="sinkprune-tasks-") as place:
         include = Path(place)
         for task, files in paradigms.items():
-            _write_task(include, harness_tasks("blimp")[task], {"task": task}, BLIMP_SPLIT, pairs(files))
-        names = []
-        for name in dict.fromkeys(asked):
-            if name == "wikitext":
-                names.append(_write_wikitext(include, folder, split))
-            elif name == "blimp":
-                names.append(_write_blimp_group(include, folder, list(paradigms)))
-            else:
-                names.append(name)
-        yield names, include
+            _write_task(include, known[task], {"task": task}, BLIMP_SPLIT, pairs(files))
+        if "wikitext" in names:
+            names["wikitext"] = name = "wikitext" if split == "test" else f"wikitext_{split}"
+            [base] = harness_tasks("wikitext").values()
+            changes = {"task": name, "training_split": None, "validation_split": None, "test_split": split}
+            _write_task(include, base, changes, split, [{"page": page} for page in wikitext(folder, split)])
+        if "blimp" in names:
+            every = len(known) - 1  # the group itself is among them
+            if len(paradigms) < every:
+                names["blimp"] = f"blimp_{len(paradigms)}_of_{every}"
+                warnings.warn(
+                    f"{folder} holds {len(paradigms)} of the {every} paradigms of BLiMP: the result is their "
+                    f"mean, under the name {names['blimp']}",
+                    stacklevel=3,
+                )
+            group = {"include": str(known["blimp"]), "group": names["blimp"], "task": list(paradigms)}
+            (include / f"{group['group']}.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+        yield list(names.values()), include
 
 
-def _asked_paradigms(folder: Path, asked: Sequence[str]) -> dict[str, list[Path]]:
+def _asked_paradigms(folder: Path, asked: Sequence[str], known: Collection[str]) -> dict[str, list[Path]]:
     """Return the files of BLiMP's tasks that are asked for, by task; raise ValueError for one without."""
-    known = harness_tasks("blimp")
     for name in asked:
         if name not in ("wikitext", *known):
             raise ValueError(
@@ -63,9 +70,8 @@ def _asked_paradigms(folder: Path, asked: Sequence[str]) -> dict[str, list[Path]
     wanted = {*asked} - {"wikitext"}
     if not wanted:
         return {}
-    paradigms = [task.removeprefix("blimp_") for task in known if task != "blimp"]
-    present = {f"blimp_{paradigm}": files for paradigm, files in blimp_files(folder, paradigms).items()}
-    missing = wanted - {*present, *(["blimp"] if present else [])}
+    present = blimp_files(folder, [task for task in known if task != "blimp"])
+    missing = wanted - present.keys() - ({"blimp"} if present else set())
     if missing:
         raise ValueError(
             f"the data folder {folder} holds no {' and no '.join(sorted(missing))}, "
@@ -83,10 +89,8 @@ def harness_tasks(folder: str) -> dict[str, Path]:
     import lm_eval.tasks
 
     tasks = Path(lm_eval.tasks.__file__).parent / folder
-    manager = lm_eval.tasks.TaskManager(include_path=tasks, include_defaults=False)
-    return {
-        name: entry.yaml_path for name, entry in manager.task_index.items() if entry.yaml_path is not None
-    }
+    index = lm_eval.tasks.TaskManager(include_path=tasks, include_defaults=False).task_index
+    return {name: entry.yaml_path for name, entry in index.items() if entry.yaml_path is not None}
 
 
 def _write_task(
@@ -96,33 +100,9 @@ def _write_task(
     data = include / f"{changes['task']}.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     source = {
+        "include": str(base),
         "dataset_path": "json",
         "dataset_name": None,
         "dataset_kwargs": {"data_files": {split: str(data)}},
     }
-    task = {"include": str(base), **source, **changes}
-    data.with_suffix(".yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
-
-
-def _write_wikitext(include: Path, folder: Path, split: str) -> str:
-    """Write the task of WikiText-2 and return its name."""
-    [base] = harness_tasks("wikitext").values()
-    name = "wikitext" if split == "test" else f"wikitext_{split}"
-    changes = {"task": name, "training_split": None, "validation_split": None, "test_split": split}
-    _write_task(include, base, changes, split, [{"page": page} for page in wikitext(folder, split)])
-    return name
-
-
-def _write_blimp_group(include: Path, folder: Path, paradigms: list[str]) -> str:
-    """Write the group of the paradigms that are there and return its name."""
-    group = {"include": str(harness_tasks("blimp")["blimp"]), "group": "blimp", "task": paradigms}
-    every = len(harness_tasks("blimp")) - 1  # the group itself is among them
-    if len(paradigms) < every:
-        group["group"] = f"blimp_{len(paradigms)}_of_{every}"
-        warnings.warn(
-            f"{folder} holds {len(paradigms)} of the {every} paradigms of BLiMP: the result is their mean, "
-            f"under the name {group['group']}",
-            stacklevel=4,
-        )
-    (include / f"{group['group']}.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
-    return group["group"]
+    data.with_suffix(".yaml").write_text(yaml.safe_dump(source | changes), encoding="utf-8")

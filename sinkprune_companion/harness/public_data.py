@@ -30,10 +30,7 @@ def embedded_wikitext() -> list[str]:
 
 
 def embedded_blimp() -> dict[str, list[dict[str, str]]]:
-    """Return the first 60 minimal pairs of each of BLiMP's 67 paradigms, by paradigm.
-
-    A pair has `sentence_good` and `sentence_bad`.
-    """
+    """Return the first 60 pairs (`sentence_good`, `sentence_bad`) of each BLiMP paradigm, by paradigm."""
     paradigms: dict[str, list[dict[str, str]]] = {}
     for line in BLIMP_FILE.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

@@ -19,7 +19,6 @@ from sinkprune_core.values import check_choice
 
 TASKS = DATA / "tasks"  # `lm_eval --include_path` takes this folder
 GROUPS = ("grammar", "reference", "physical", "facts", "arithmetic", "stories")
-SPLIT = "test"
 NAME = "sinkprune_suite"  # of the group of all tasks in lm-evaluation-harness; its tasks are NAME_group
 
 
@@ -55,8 +54,7 @@ def sample(count: int) -> list[dict]:
     for group in GROUPS:
         of_group = items([group])
         share = len(of_group) * min(count, total) / total
-        pairs = max(2, round(share / 2))
-        chosen += of_group[: 2 * pairs]
+        chosen += of_group[: 2 * max(2, round(share / 2))]
     return chosen
 
 
@@ -68,7 +66,7 @@ def dataset(group: str, **_: object):
     """
     from datasets import load_dataset
 
-    return load_dataset("json", data_files={SPLIT: str(TASKS / f"{group}.jsonl")})
+    return load_dataset("json", data_files={"test": str(TASKS / f"{group}.jsonl")})
 
 
 def groups_of(task: str) -> tuple[str, ...]:
@@ -86,37 +84,30 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
 
     Takes the table of `two_choice.accuracy`. Columns: `task` and `metric` (names in lm-evaluation-harness:
     `acc` sums over tokens, `acc_norm` takes the mean), `filter` (`none`), `value`, `low` and `high` (95 %
-    t interval over pairs of items, NaN for a single pair; every pair has draws of its own, so what
-    draws add is in it), `error_draws` (how far other draws on the same items would move the share at most, a
-    standard error), `documents` (items) and `draws` (NaN where the model is exact).
+    t interval over pairs of items, NaN for a single pair; what draws add is in it), `error_draws` (of
+    `share_error_over_draws`), `documents` (items) and `draws` (NaN where the model is exact).
     """
-    names = dict.fromkeys(frame.group)
-    parts = {f"{NAME}_{name}": frame[frame.group == name] for name in names}
-    if len(names) > 1:
+    parts = {f"{NAME}_{name}": part for name, part in frame.groupby("group", sort=False)}
+    if len(parts) > 1:
         parts[NAME] = frame
     rows = []
     for task, part in parts.items():
         for metric, ending in (("acc", ""), ("acc_norm", "_mean")):
+            by_pair = _by_pair(part, f"correct{ending}")
+            estimate = interval(by_pair) if len(by_pair) > 1 else None
             row = {
                 "task": task,
                 "metric": metric,
                 "filter": "none",
-                **_share(part, f"correct{ending}"),
+                "value": estimate.value if estimate else by_pair.item(),
+                "low": estimate.low if estimate else math.nan,
+                "high": estimate.high if estimate else math.nan,
                 "error_draws": share_error_over_draws(part, ending),
                 "documents": len(part),
                 "draws": math.nan if draws is None else draws,
             }
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _share(frame: pd.DataFrame, column: str) -> dict[str, float]:
-    """Return the share of right answers with its interval."""
-    by_pair = _by_pair(frame, column)
-    if len(by_pair) < 2:
-        return {"value": float(frame[column].mean()), "low": math.nan, "high": math.nan}
-    estimate = interval(by_pair.to_numpy())
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def _by_pair(frame: pd.DataFrame, column: str) -> pd.Series:
@@ -131,22 +122,19 @@ def matched(frame: pd.DataFrame) -> pd.DataFrame:
     itself cancels, and `correct` says that right and wrong are told apart by their contexts. Chance is one
     half, as for items.
     """
-    pairs = frame.groupby(["group", "pair"], sort=False)
-    table = pairs.agg(
-        template=("template", "first"), margin=("margin", "sum"), margin_mean=("margin_mean", "sum")
-    ).reset_index()
+    pairs = frame.groupby(["group", "pair"], sort=False, as_index=False)
+    table = pairs.agg({"template": "first", "margin": "sum", "margin_mean": "sum"})
     return table.assign(correct=table.margin > 0, correct_mean=table.margin_mean > 0)
 
 
 def by_group(frame: pd.DataFrame) -> dict[str, Estimate]:
-    """Return the share of right answers of every group and of `all`, with 95 % intervals.
+    """Return the share of right answers of every group and of `all`, with 95 % t intervals over pairs.
 
-    They are t intervals over pairs of items. Takes the table of `accuracy` or of `matched`.
+    Takes the table of `accuracy` or of `matched`.
     """
-    shares = _by_pair(frame, "correct")
-    groups = shares.groupby(level=0, sort=False)
-    estimates = {group: interval(of_group.to_numpy()) for group, of_group in groups}
-    return {**estimates, "all": interval(shares.to_numpy())}
+    by_pair = _by_pair(frame, "correct")
+    groups = by_pair.groupby(level=0, sort=False)
+    return {**{group: interval(of_group) for group, of_group in groups}, "all": interval(by_pair)}
 
 
 def share_error_over_draws(frame: pd.DataFrame, ending: str = "") -> float:
