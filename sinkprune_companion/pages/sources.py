@@ -14,8 +14,7 @@ from sinkprune_companion import project_root
 from sinkprune_companion.experiments import compute
 from sinkprune_companion.ledger import claims, others, published
 from sinkprune_companion.ledger.claims import Claim
-from sinkprune_companion.training.log import rows_of
-from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS
+from sinkprune_companion.training.settings import EXPORTED_LOG, SETTINGS, rows_of
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.costs.pruning import PruningCost, pruning_cost
 from sinkprune_core.evaluation.intervals import Estimate
