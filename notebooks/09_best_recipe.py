@@ -248,6 +248,7 @@ COMPARED = {
     "half_owl_on_other": ("other", "sparsegpt, half, owl", "sparsegpt, clean"),
     "noised_text_large": ("large", NOISED, "sparsegpt, clean"),
     "half_noised_large": ("large", "sparsegpt, half", NOISED),
+    "half_minus_clean_large": ("large", "sparsegpt, half", "sparsegpt, clean"),
     "owl_large": ("large", f"{NOISED}, owl", NOISED),
 }
 
@@ -351,6 +352,7 @@ AT_75 = {
 groups |= dict.fromkeys(AT_75, "with it − without, at 75 %")
 ASIDE = {  # in the data, not in the picture
     "noised, more text": "noised_text_large_75",
+    "half noised, more text": "half_minus_clean_large_75",
     "OWL's allocation, noised, more text": "owl_large_75",
     "noised twice − eight times": "noised_twice_in_sparsegpt_75",
     "half noised − eight times": "half_noised_in_sparsegpt_75",
