@@ -346,11 +346,11 @@ for kind, finding in {"noised": HELP, "half noised": HALF}.items():
         IN_SPARSEGPT[label], groups[label] = f"{finding}_{ending}", f"{kind} text − clean text"
 AT_75 = {
     "no unstable sinks, noised": "unstable_left_out_of_sparsegpt_75",
-    "OWL's allocation, noised": "owl_in_sparsegpt_75",
     "OWL's allocation, half noised": "owl_in_half_noised_75",
 }
 groups |= dict.fromkeys(AT_75, "with it − without, at 75 %")
 ASIDE = {  # in the data, not in the picture
+    "OWL's allocation, noised": "owl_in_sparsegpt_75",
     "noised, more text": "noised_text_large_75",
     "half noised, more text": "half_minus_clean_large_75",
     "OWL's allocation, noised, more text": "owl_large_75",
