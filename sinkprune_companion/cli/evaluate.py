@@ -88,7 +88,7 @@ class EvaluateOptions(ModelOptions):
 
     def _check_tasks(self) -> None:
         if not self.task_names:
-            raise ValueError(f"--tasks {' '.join(self.tasks)} names no task")
+            raise ValueError(f"--tasks {' '.join(self.tasks)} names no task: give one, e.g. --tasks suite")
         unused = ("text", "sequences", "length")
         self.refuse(unused, "it is for held-out text, and tasks have texts of their own")
         if self.split is not None and self.data is None:

@@ -1,5 +1,6 @@
 """`sinkprune train`: make a diffusion model, or its autoregressive twin, from a causal model or anew."""
 
+import argparse
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +27,11 @@ EMBEDDED_BASE = "smol-ar"
 
 def whole_numbers(text: str) -> tuple[int, ...]:
     """Return the numbers of a list with commas, for argparse."""
-    return tuple(int(part) for part in text.split(","))
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        words = f"{text} must be whole numbers with commas between them, e.g. 64,128"
+        raise argparse.ArgumentTypeError(words) from None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,8 @@ def test_a_number_outside_its_range_is_refused_with_its_name_value_and_way_out(l
         ("evaluate m --tasks suite --text x", "--text does nothing here: it is for held-out text"),
         ("evaluate m --tasks suite --protocol ppl_llada", "--protocol ppl_llada scores a running text"),
         ("evaluate m --text t --protocol ppl_llda", "did you mean ppl_llada?"),
-        ("evaluate m --tasks ,", "--tasks , names no task"),
+        ("evaluate m --tasks ,", "--tasks , names no task: give one, e.g. --tasks suite"),
+        ("train --lengths a,b", "--lengths: a,b must be whole numbers with commas between them, e.g. 64,128"),
     ],
 )
 def test_options_that_contradict_each_other_or_do_nothing_are_refused(line, said, refused):
