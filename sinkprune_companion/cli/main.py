@@ -35,6 +35,7 @@ HELP = ("help", "-h", "--help")
 VERSION = ("--version", "-v", "-V")
 OUT_OF_MEMORY = (
     "allocate memory",  # the system and PyTorch on a CPU
+    "could not create a primitive",  # oneDNN, for bfloat16 on a CPU
     "out of memory",  # PyTorch on a GPU
     "(os error 12)",  # libraries in Rust
     "failed to map segment",  # a library that is being imported
