@@ -8,7 +8,7 @@ Dimensions: B batch, T sequence position (tokens), D hidden width, V vocabulary,
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,14 +233,9 @@ def set_direction(model: PreTrainedModel, causal: bool) -> PreTrainedModel:
     return model
 
 
-def check_finite(lm: LanguageModel) -> None:
-    """Raise ValueError, naming the first parameter outside the blocks with a number that is not finite.
-
-    Those of a block are checked when pruning comes to it.
-    """
-    for name, parameter in lm.model.named_parameters():
-        if name.startswith(f"{lm.blocks_name}."):
-            continue
+def check_finite(lm: LanguageModel, named: Iterable[tuple[str, nn.Parameter]]) -> None:
+    """Raise ValueError, naming the first of some parameters with a number that is not finite."""
+    for name, parameter in named:
         value = parameter.detach()
         if value.is_meta:  # the head of a streamed model
             value = lm.checkpoint.tensor(name).to(lm.dtype)

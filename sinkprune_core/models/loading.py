@@ -13,7 +13,7 @@ from sinkprune_core.models.adapters import merge_adapter
 from sinkprune_core.models.catalog import EMBEDDED, KnownModel
 from sinkprune_core.models.devices import choose_device, choose_dtype
 from sinkprune_core.models.hub import fetch, parse, requirements
-from sinkprune_core.models.language_model import LanguageModel, set_direction
+from sinkprune_core.models.language_model import LanguageModel, check_finite, set_direction
 from sinkprune_core.models.placement import DeviceMap, device_of, dispatch, place
 from sinkprune_core.models.reader import LARGE, Checkpoint
 
@@ -29,13 +29,12 @@ def load(
     A name is that of an embedded model (`"smol-dlm"`), a hub id, or a hub id with `@revision`. A folder is in
     a public format (formats.py), in transformers' own, or written by `LanguageModel.save`. `dtype`: float32,
     bfloat16, float16, or `auto`, what the device is best at. `device`: cpu, cuda, cuda:1, mps, or `auto`, a
-    GPU where there is one. `device_map` spreads the model over several
-    devices instead of one (`auto`, or part -> device, see `placement.place`); every weight is read straight
-    to its place.
+    GPU where there is one. `device_map` spreads the model over several devices instead of one (`auto`, or
+    part -> device, see `placement.place`); every weight is read straight to its place.
 
-    Raises ValueError for an unknown name, dtype or device and for weights that do not fit, RuntimeError for a
-    machine without the memory or disk it takes (before any download), and `embedded.FetchError` when files
-    cannot be fetched.
+    Raises ValueError for an unknown name, dtype or device, for weights that do not fit and for one that is
+    not finite, RuntimeError for a machine without the memory or disk it takes (before any download), and
+    `embedded.FetchError` when files cannot be fetched.
     """
     if device_map is not None and torch.cuda.is_available():
         device = "cuda"  # what `auto` is about
@@ -58,6 +57,7 @@ def load(
         device_by_name = partial(device_of, devices=places)
         checkpoint.fill(lm.model, "", dtype, device_by_name, progress=checkpoint.bytes > LARGE)
     lm.model.requires_grad_(False)
+    check_finite(lm, lm.model.named_parameters())  # attention may swallow what is not
     dispatch(lm.model, places)
     release_freed_memory()  # what conversion and merging needed
     return lm

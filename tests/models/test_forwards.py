@@ -190,6 +190,15 @@ def test_a_model_with_a_number_that_is_not_finite_is_not_pruned(tmp_path, part, 
     assert streamed or lm.fingerprint() == before
 
 
+@pytest.mark.parametrize("part", ["lm_head.weight", "model.layers.1.self_attn.q_proj.weight"])
+def test_a_model_with_a_number_that_is_not_finite_is_not_loaded(tmp_path, part):
+    write(PUBLIC["llama"], tmp_path / "public")
+    lm = load(tmp_path / "public")
+    lm.model.get_parameter(part).view(-1)[3] = torch.nan
+    with pytest.raises(ValueError, match=f"{part} of .* holds numbers that are not finite"):
+        load(lm.save(tmp_path / "saved"))
+
+
 def test_a_likelihood_that_is_not_finite_is_refused(tiny_dlm, make_ids):
     tiny_dlm.model.get_parameter("model.norm.weight")[3] = torch.nan
     with pytest.raises(ValueError, match=r"what tiny-diffusion computes in torch\.float32 is not finite"):
