@@ -225,8 +225,8 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # noise levels. So the baselines get more sequences, and all see equally many tokens (`paper`, with
 # its ten levels, a quarter more).
 #
-# **Read them.** The dense model and what Wanda, `paper` and SparseGPT make of it continue the same
-# prompt, sampled at temperature 1 with the same random numbers. The numbers at the end are of
+# **Read them.** The dense model and what Wanda, `paper`, SparseGPT and the preset `recommended` make
+# of it continue the same prompt, sampled at temperature 1 with the same random numbers. The numbers at the end are of
 # magnitude, which needs no text, and of Wanda and `unstable` on more text (`calibration`).
 
 # %%
@@ -254,12 +254,9 @@ def text_of(variant: Variant) -> str:
 
 
 # %% [markdown]
-# A variant is pruned inside its `with` block, and its weights come back at the end. What writes is
-# calibrated on little text, and in float32, so that it takes a minute or two on any CPU:
+# A variant is pruned inside its `with` block, and its weights come back at the end:
 
 # %%
-import textwrap
-
 names = ("magnitude", "wanda", "unstable")
 recipes = {name: preset(name, sparsity=sparsity) for name in names}
 levels = recipes["unstable"].noise_levels
@@ -271,18 +268,29 @@ for name, recipe in recipes.items():
     with Variant(dlm, prints[dlm.name], recipe, text) as variant:
         scores[name] = variant.scores(run, texts, draws, variant=name)
 
+# %% [markdown]
+# What writes is calibrated on little text, and in float32, so that it takes a minute or two on any
+# CPU:
+
+# %%
+import textwrap
+
 plan = {"dense": None}
 for share in written_sparsities:
-    for name in ("wanda", "paper", "sparsegpt"):
+    for name in ("wanda", "paper", "sparsegpt", "recommended"):
         plan[f"{name}, {share:.0%}"] = preset(name, sparsity=share)
-little_text = calibration_draw(writer, 2, length, seed)
-as_much_text = calibration_draw(writer, 2 * levels, length, seed)  # of clean recipes
-noised = [recipe for recipe in plan.values() if recipe and recipe.inputs == "noised"]
-shared = SharedStatistics(writer, noised, little_text)  # taken once, when asked for
+little_text = calibration_draw(writer, 2, length, seed)  # for `paper`, at several noise levels
+papers = [recipe for name, recipe in plan.items() if name.startswith("paper")]
+shared = SharedStatistics(writer, papers, little_text)  # taken once, when asked for
 fingerprint = writer.fingerprint()
 for name, recipe in plan.items():
-    given = (little_text, shared) if recipe in noised else (as_much_text, None)
-    with Variant(writer, fingerprint, recipe, *(given if recipe else ())) as variant:
+    given = ()
+    if recipe in papers:
+        given = (little_text, shared)
+    elif recipe:  # as many tokens: once each, or once clean and once noised
+        states = recipe.noise_levels if recipe.inputs == "noised" else 1
+        given = (calibration_draw(writer, 2 * levels // states, length, seed), None)
+    with Variant(writer, fingerprint, recipe, *given) as variant:
         text = textwrap.fill(text_of(variant), 78, subsequent_indent=" " * 18)
         print(f"{name:>16}: {text}\n")
 
