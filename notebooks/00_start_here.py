@@ -220,14 +220,16 @@ figures.save_figure(run, drawn, "two_masks", table, f"{says}, in one linear map"
 # Now all linear maps of all blocks. The recipe `unstable` finds the sinks of the calibration text
 # at every noise level. It leaves out the unstable ones, those that are sinks at less than 80 % of
 # the levels, as the paper's abstract says; `paper`, the recipe of the official code, leaves out
-# all, softly: it gives them little weight. Three baselines have the same sparsity: magnitude, Wanda and SparseGPT, which also updates
+# all, softly: it gives them little weight. Three baselines have the same sparsity: magnitude, Wanda
+# and SparseGPT, which also updates
 # the weights that it keeps. The baselines read each sequence once, the other recipes at several
 # noise levels. So the baselines get more sequences, and all see equally many tokens (`paper`, with
 # its ten levels, a quarter more).
 #
-# **Read them.** The dense model and what Wanda, `paper`, SparseGPT and the preset `recommended` make
-# of it continue the same prompt, sampled at temperature 1 with the same random numbers. The numbers at the end are of
-# magnitude, which needs no text, and of Wanda and `unstable` on more text (`calibration`).
+# **Read them.** The dense model and what Wanda, `paper`, SparseGPT and the preset `recommended`
+# make of it continue the same prompt, sampled at temperature 1 with the same random numbers. The
+# numbers at the end are of magnitude, which needs no text, and of Wanda and `unstable` on more text
+# (`calibration`).
 
 # %%
 from sinkprune_companion.experiments.variants import SharedStatistics

@@ -36,7 +36,7 @@ def signed(value: float, decimals: int = 3) -> str:
 
 
 def signed_interval(value: float, low: float, high: float) -> str:
-    """Return a signed number and its interval in three decimals, in four within ± 0.1, in one beyond ± 10."""
+    """Return a signed number and its interval in 3 decimals, 4 within ± 0.1, 1 beyond ± 10."""
     furthest = max(abs(low), abs(high))
     decimals = 4 if furthest < 0.1 else 1 if furthest > 10 else 3
     return f"{signed(value, decimals)} [{signed(low, decimals)}, {signed(high, decimals)}]"
