@@ -53,6 +53,10 @@ other: list[str] = []  # these recipes of the search
 large: list[str] = []  # recipes of the search at 75 % once more, on more text
 large_calibration: int = 8  # calibration sequences of these
 large_dtype: str = "auto"  # of the weights there
+answering: list[str] = []  # recipes of the search whose models answer two-choice items, at 75 %
+items: int = 48  # of these, from the offline suite
+blimp_pairs: int = 1  # minimal pairs of each BLiMP paradigm
+item_draws: int = 2  # maskings of each ending
 calibration: int = 5  # calibration sequences
 noise_levels: int = 4  # noise levels per calibration sequence
 sequences: int = 12  # held-out sequences, shared out among three kinds of text and two starts
@@ -143,18 +147,21 @@ candidates = recipe_search.candidates("75", tokens, noise_levels)
 entries["other"] = [each for each in candidates if each.name in other]
 candidates = recipe_search.candidates("75", large_calibration * noise_levels, noise_levels)
 entries["large"] = [each for each in candidates if each.name in large]
+asked = {("dense", "dense"), *((each, "75 %") for each in answering)} if answering else {}
 {part: len(of_part) for part, of_part in entries.items() if part in parts}
 
 # %% [markdown]
 # ## The loop
 #
 # Prune, measure, restore the weights. Every result is a record, so a run that was stopped goes on
-# where it was.
+# where it was. Models of the search answer two-choice items where `answering` names their recipe.
 
 # %%
 import pandas as pd
+from sinkprune_companion.experiments.variant_answers import variant_answers
 
-losses = []
+questions = {"suite": items, "blimp": blimp_pairs}
+losses, answers = [], []
 for part in [part for part in recipe_search.PARTS if part in parts and entries[part]]:
     lm = dlm
     if part == "other":
@@ -167,6 +174,8 @@ for part in [part for part in recipe_search.PARTS if part in parts and entries[p
         for variant, labels in variants:
             with variant:
                 frame = variant.scores(run, texts, draws, noise=seed, **labels)
+                if part == "search" and (labels["variant"], labels["place"]) in asked:
+                    answers.append(variant_answers(run, variant, questions, item_draws, **labels))
             losses.append(frame.assign(part=part))
 losses = pd.concat(losses, ignore_index=True)
 
@@ -292,6 +301,26 @@ found = {
     for name, values_RN in effects.items()
 }
 found |= {name: crossed_interval(values_RN) for name, values_RN in beside_bigram.items()}
+
+# %% [markdown]
+# **Do the answers follow?** Two-choice items of the offline suite and of BLiMP, where chance is 50 %:
+# right answers in percent, means over calibration draws. Their count tells little, so what is
+# compared is the *margin*, how far the right answer lies above the wrong one in log-likelihood:
+# SparseGPT on half-noised text with OWL's allocation − SparseGPT on clean text, in shares of what the
+# latter costs. Above zero the first keeps more of it.
+
+# %%
+from IPython.display import display
+from sinkprune_companion.experiments.variant_answers import means_by_pair, share_of_damage
+
+COMPARED_ANSWERS = ["sparsegpt, half, owl", "sparsegpt, clean", "dense"]
+if answers:
+    answers = pd.concat(answers, ignore_index=True)
+    sides = [{"variant": variant} for variant in COMPARED_ANSWERS]
+    share = share_of_damage(means_by_pair(answers, "margin"), *sides)
+    found |= {"answer_margin_half_owl_minus_clean_75": share} if share is not None else {}
+    right = 100 * answers.groupby(["benchmark", "variant"], sort=False).correct.mean()
+    display(right.unstack("benchmark").round(1))
 run.find(found)
 
 # %% [markdown]
@@ -302,7 +331,6 @@ run.find(found)
 # (of text and propagation: with no sink left out).
 
 # %%
-from IPython.display import display
 from sinkprune_companion.figures import figures, forests
 from sinkprune_companion.figures.forests import forest_table
 from sinkprune_companion.pages import titles

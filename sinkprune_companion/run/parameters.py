@@ -142,11 +142,11 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "training": _one_of("sinkprune_companion.training.settings", "DTYPES", "auto"),
     "twin": _model_of("autoregressive", "smol-ar"),
     **dict.fromkeys(("dtype", "large_dtype"), choose_dtype),
-    **dict.fromkeys(("searched", "at_75", "large", "other"), _one_of(SEARCH, "NAMES")),
+    **dict.fromkeys(("searched", "answering", "at_75", "large", "other"), _one_of(SEARCH, "NAMES")),
     **dict.fromkeys(("baselines", "preset", "recipes", "structured_recipes"), _one_of(PRESETS, "PRESETS")),
 }
 # How names of lists begin that may be empty.
-MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "at_75", "large", "other", "sparsegpt_")
+MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "answering", "at_75", "large", "other", "sparsegpt_")
 LEAST = {
     "00_start_here": {"sequences": 12},
     "01_sink_variance": {"steps": 4},
