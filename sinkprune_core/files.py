@@ -52,9 +52,6 @@ def resolved(path: Path | str) -> Path:
         raise ValueError(f"{path} leads to itself through symbolic links: choose another place") from None
 
 
-# writing
-
-
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it on success and vanishes on any failure.
@@ -141,9 +138,6 @@ def write_json(path: Path | str, value: object) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-# digests
-
-
 def file_digest(path: Path | str) -> str:
     """Return the SHA-256 of a file, 64 hexadecimal digits."""
     with open(path, "rb") as file:
@@ -213,9 +207,6 @@ def damaged_files(folder: Path) -> list[str]:
         return []
     except (ValueError, AttributeError):
         return [DIGESTS]
-
-
-# locks
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def instance(cls: type) -> object:
 def _of_int64(ids: torch.Tensor) -> torch.Tensor:
     if ids.dtype != torch.int64 or ids.dim() != 2 or ids.is_meta:
         raise ValueError(f"{ids.dtype} of shape {tuple(ids.shape)}")
-    return ids
+    return ids.cpu()
 
 
 TokenIds = Annotated[

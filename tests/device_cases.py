@@ -162,7 +162,7 @@ def test_streaming(tmp_path, killed_at, name):
 def test_scores(pair, make_ids, kind):
     on_cpu, on_device = pair(kind)
     ids_NT = make_ids(3, 20)
-    assert_frames(score(on_cpu, ids_NT), score(on_device, ids_NT))
+    assert_frames(score(on_cpu, ids_NT), score(on_device, ids_NT.to(DEVICE)))
     hidden = [hiding_model(lm, Hiding("top", 2)) for lm in (on_cpu, on_device)]
     assert_frames(*(score(lm, ids_NT) for lm in hidden))
     measure = log_likelihood if kind == "diffusion" else exact_log_likelihood

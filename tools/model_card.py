@@ -9,31 +9,38 @@ Dimensions: N sequences, T sequence position.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import torch
+from tqdm.auto import tqdm
 
 from sinkprune_companion import corpus
-from sinkprune_companion.harness import quality, suite
+from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.public_data import embedded_blimp, embedded_wikitext
 from sinkprune_companion.run.provenance import environment
 from sinkprune_companion.training.base import EMBEDDED_BASE
 from sinkprune_companion.training.card import MEASURED, adapter_digest, write_card
 from sinkprune_companion.training.crops import HELD_OUT_LENGTH, held_out_sequences
 from sinkprune_companion.training.settings import SETTINGS, settings_of
+from sinkprune_core.diffusion.noise import corrupt, random_mask
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER
 from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.evaluation import two_choice
 from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.evaluation.likelihood import nelbo, nll
+from sinkprune_core.evaluation.token_losses import token_losses
 from sinkprune_core.files import write_json
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.embedded import ADAPTER
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.models.loading import load, with_adapter
+from sinkprune_core.seeds import generator
 
 BATCH = 16  # sequences at once
+SHARES = (0.15, 0.5, 0.85)  # of the tokens that are masked, for the accuracy of filling
 TITLES = {"samples": "samples of the AR model"}  # of the texts on the card, where it says more
 STEPS = (16, 32, 64)  # denoising steps of the samples
 SAMPLE_TOKENS = 64
@@ -77,7 +84,7 @@ def write_measures(
     blimp = {paradigm: pairs[:per_paradigm] for paradigm, pairs in embedded_blimp().items()}
     tasks = {
         "offline suite": suite.sample(items),
-        "BLiMP": quality.minimal_pairs(dlm.tokenizer, blimp),
+        "BLiMP": suite.minimal_pairs(dlm.tokenizer, blimp),
     }
     made_with = environment()
     measures = {
@@ -120,15 +127,53 @@ def likelihood(dlm: LanguageModel, ar: LanguageModel, ids_NT: torch.Tensor, draw
 
 def filling(dlm: LanguageModel, ar: LanguageModel, ids_NT: torch.Tensor, seed: int) -> list[dict]:
     """Return, by the share of tokens that are `masked`, which share both fill right, and nats per token."""
-    filled = quality.filling(dlm, ar, ids_NT, seed=seed, progress=True)
     levels = []
-    for share, of_share in filled.groupby("share"):
+    for share, of_share in filled(dlm, ar, ids_NT, seed).groupby("share"):
         level = {"masked": share}
         for name, lm in (("dlm", dlm), ("ar", ar)):
             part = of_share[of_share.model == lm.name]
             level[name] = {"correct": _row(interval(part.correct)), "nats": _row(interval(part.value))}
         levels.append(level)
     return levels
+
+
+@torch.inference_mode()
+def filled(
+    dlm: LanguageModel,
+    ar: LanguageModel,
+    ids_NT: torch.Tensor,
+    seed: int,
+    shares: Sequence[float] = SHARES,
+    batch: int = 4,
+) -> pd.DataFrame:
+    """Let `dlm` fill masks, and `ar` predict the same tokens from those before them.
+
+    One row per sequence, share and model. Columns: `sequence`, `share` (of the maskable tokens that are
+    masked), `masks`, `model`, `kind`, `correct` (share of the masked tokens that are the most probable one)
+    and `value` (mean cross entropy at them, nats per token). Position 0 is context. Masks depend on (seed,
+    sequence) alone and grow with the share, so that shares are compared on common random numbers.
+    """
+    count, length = ids_NT.shape
+    maskable_T = torch.arange(length) > 0
+    parts = []
+    for share in shares:
+        masks = max(1, round(share * (length - 1)))
+        rngs = [generator(seed, "filling", sequence) for sequence in range(count)]
+        where_NT = torch.stack([random_mask(maskable_T, masks, rng) for rng in rngs])
+        for lm in (ar, dlm):
+            input_NT = corrupt(ids_NT, where_NT, lm.mask_token_id) if lm.is_diffusion else ids_NT
+            losses, hits = [], []
+            starts = range(0, count, batch)
+            for start in tqdm(starts, desc=f"fill {lm.name}", leave=False):
+                rows = slice(start, start + batch)
+                targets = ids_NT[rows][where_NT[rows]]
+                loss, hit = token_losses(lm, input_NT[rows], where_NT[rows], targets)
+                losses.append(loss.view(-1, masks))
+                hits.append(hit.view(-1, masks))
+            columns = {"sequence": range(count), "share": share, "masks": masks, "model": lm.name}
+            columns |= {"kind": lm.kind, "correct": torch.cat(hits).double().mean(1)}
+            parts.append(pd.DataFrame({**columns, "value": torch.cat(losses).mean(1)}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def answers(
@@ -140,11 +185,33 @@ def answers(
         frame = two_choice.accuracy(lm, items, draws, seed, progress=True)
         tables = {"answers": frame}
         if (frame.groupby(["group", "pair"]).size() == 2).all():
-            tables["pairs"] = suite.matched(frame)
+            tables["pairs"] = matched(frame)
         for measure, table in tables.items():
-            for group, estimate in suite.by_group(table).items():
+            for group, estimate in by_group(table).items():
                 groups.setdefault(group, {}).setdefault(measure, {})[name] = _row(estimate)
     return groups
+
+
+def matched(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per pair: does the context decide? Columns as in `two_choice.accuracy`.
+
+    `margin` sums those of the two items, in which each ending is right once: whatever an ending is worth by
+    itself cancels, and `correct` says that right and wrong are told apart by their contexts. Chance is one
+    half, as for items.
+    """
+    pairs = frame.groupby(["group", "pair"], sort=False, as_index=False)
+    table = pairs.agg({"template": "first", "margin": "sum", "margin_mean": "sum"})
+    return table.assign(correct=table.margin > 0, correct_mean=table.margin_mean > 0)
+
+
+def by_group(frame: pd.DataFrame) -> dict[str, Estimate]:
+    """Return the share of right answers of every group and of `all`, with 95 % t intervals over pairs.
+
+    Takes the table of `two_choice.accuracy` or of `matched`.
+    """
+    by_pair = frame.correct.astype(float).groupby([frame.group, frame.pair], sort=False).mean()
+    groups = by_pair.groupby(level=0, sort=False)
+    return {**{group: interval(of_group) for group, of_group in groups}, "all": interval(by_pair)}
 
 
 def samples(dlm: LanguageModel, seed: int) -> list[dict]:

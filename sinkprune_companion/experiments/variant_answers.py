@@ -9,7 +9,7 @@ import pandas as pd
 from sinkprune_companion.experiments.scoring import EVALUATION_SEED
 from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.harness import quality, suite
+from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.public_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
@@ -40,7 +40,7 @@ def variant_answers(
             asked = suite.sample(items)
         else:
             paradigms = {name: pairs[:items] for name, pairs in embedded_blimp().items()}
-            asked = quality.minimal_pairs(variant.lm.tokenizer, paradigms)
+            asked = suite.minimal_pairs(variant.lm.tokenizer, paradigms)
 
         def compute(asked: list[dict] = asked) -> pd.DataFrame:
             report = variant.ready()

@@ -7,14 +7,15 @@ half of all items. `tools/suite_builder.py` makes the items, `two_choice` lets a
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from sinkprune_companion import DATA
-from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune_companion.corpus import separator
+from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.values import check_choice
 
 TASKS = DATA / "tasks"  # `lm_eval --include_path` takes this folder
@@ -56,6 +57,26 @@ def sample(count: int) -> list[dict]:
         share = len(of_group) * min(count, total) / total
         chosen += of_group[: 2 * max(2, round(share / 2))]
     return chosen
+
+
+def minimal_pairs(tokenizer, paradigms: Mapping[str, Sequence[Mapping[str, str]]]) -> list[dict]:
+    """Return two-choice items that ask to tell `sentence_good` from `sentence_bad`, a group per paradigm.
+
+    Whole sentences are scored, after the separator of documents.
+    """
+    start = tokenizer.decode([separator(tokenizer)])
+    return [
+        {
+            "group": name,
+            "pair": number,
+            "template": 0,
+            "context": start,
+            "choices": [pair["sentence_good"], pair["sentence_bad"]],
+            "answer": 0,
+        }
+        for name, pairs in paradigms.items()
+        for number, pair in enumerate(pairs)
+    ]
 
 
 def dataset(group: str, **_: object):
@@ -113,28 +134,6 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
 def _by_pair(frame: pd.DataFrame, column: str) -> pd.Series:
     """Return the share of right answers of every pair, by group and pair."""
     return frame[column].astype(float).groupby([frame.group, frame.pair], sort=False).mean()
-
-
-def matched(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per pair: does the context decide? Columns as in `two_choice.accuracy`.
-
-    `margin` sums those of the two items, in which each ending is right once: whatever an ending is worth by
-    itself cancels, and `correct` says that right and wrong are told apart by their contexts. Chance is one
-    half, as for items.
-    """
-    pairs = frame.groupby(["group", "pair"], sort=False, as_index=False)
-    table = pairs.agg({"template": "first", "margin": "sum", "margin_mean": "sum"})
-    return table.assign(correct=table.margin > 0, correct_mean=table.margin_mean > 0)
-
-
-def by_group(frame: pd.DataFrame) -> dict[str, Estimate]:
-    """Return the share of right answers of every group and of `all`, with 95 % t intervals over pairs.
-
-    Takes the table of `accuracy` or of `matched`.
-    """
-    by_pair = _by_pair(frame, "correct")
-    groups = by_pair.groupby(level=0, sort=False)
-    return {**{group: interval(of_group) for group, of_group in groups}, "all": interval(by_pair)}
 
 
 def share_error_over_draws(frame: pd.DataFrame, ending: str = "") -> float:

@@ -33,6 +33,7 @@ from sinkprune_core.calibration.token_weights import (
     token_weights,
 )
 from sinkprune_core.models.blocks import HiddenStore, Rows, block_inputs, run_block, visit
+from sinkprune_core.models.forwards import check_output
 from sinkprune_core.models.language_model import LanguageModel, weight_OI
 from sinkprune_core.sinks import attention
 
@@ -51,7 +52,9 @@ class DenseStatistics:
     tokens: int  # calibration tokens that went through the model
     left_out_share: float  # 1 minus the mean weight of a calibration token
     seconds: float  # for all recipes that shared the pass
-    key: StatisticsKey | None = None  # of the recipes that they serve; a work folder has it in a file's name
+    # of the recipes that they serve, and the fingerprint of the text: a work folder knows both
+    key: StatisticsKey | None = None
+    text: str | None = None
 
 
 @torch.no_grad()
@@ -102,7 +105,8 @@ class _Pass:
         for key, weight_RT, layers in zip(self.keys, rows.weight_RT, by_key, strict=True):
             check_weights(weight_RT, key)
             left_out_share = Rows(rows.ids_RT, weight_RT).left_out_share
-            found[key] = DenseStatistics(layers, rows.tokens, left_out_share, seconds, key)
+            text = self.calibration.fingerprint
+            found[key] = DenseStatistics(layers, rows.tokens, left_out_share, seconds, key, text)
         return found
 
     def _by_blocks(self, needs_sinks: bool) -> tuple[Rows, list[Layers]]:
@@ -158,7 +162,8 @@ class _Pass:
         ):
             for start in starts:
                 lm.hidden(ids_RT[start : start + rows_at_once])
-                profile_NST = profile(tracker.take().mean((1, 2)).cpu(), windows, steps)
+                mass_RLHWK = check_output(lm, tracker.take())
+                profile_NST = profile(mass_RLHWK.mean((1, 2)).cpu(), windows, steps)
                 weights.append(self._weights(profile_NST, visible_ST, start // rows_together))
                 observer.flush(weights[-1])
         by_key = [_by_layer(observer.statistics(choice), lm) for choice in range(len(self.keys))]

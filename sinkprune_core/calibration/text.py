@@ -115,9 +115,6 @@ NOISE: dict[str, Callable | None] = {
 }
 
 
-# states
-
-
 def trajectory(
     lm: LanguageModel, calibration: Calibration, noise_levels: int, noise: str = "grid"
 ) -> torch.Tensor:

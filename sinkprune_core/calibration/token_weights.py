@@ -162,9 +162,6 @@ def settings_digest(settings: StatisticsKey, weight_RT: torch.Tensor | None = No
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:12]
 
 
-# weights
-
-
 def token_weights(context: SinkContext) -> torch.Tensor:
     """Return the weights of calibration tokens, float32 (R, T).
 

@@ -31,9 +31,6 @@ Watcher = Callable[[int, torch.Tensor], None]  # called with a step and the stat
 Stop = Callable[[torch.Tensor], bool]  # says of a state (B, T) whether generation may end
 
 
-# what both kinds of generation check and share
-
-
 def _left_padding(
     lm: LanguageModel, prompt_BT: torch.Tensor, attention_mask_BT: torch.Tensor | None
 ) -> torch.Tensor:
@@ -88,9 +85,6 @@ def _end_tokens(tokenizer) -> tuple[int, list[int]]:
     vocabulary = tokenizer.get_vocab()
     ends = {vocabulary[token] for token in END_OF_TURN if token in vocabulary}
     return tokenizer.eos_token_id, sorted({tokenizer.eos_token_id, *ends})
-
-
-# diffusion
 
 
 class _Denoising:
@@ -160,7 +154,7 @@ class _Denoising:
         if not bool(self.padding_B.any()):
             return self.lm.logits_at(ids_BT, where_BT)
         length = ids_BT.shape[1]
-        position_T = torch.arange(length)
+        position_T = torch.arange(length - int(self.padding_B.min()))  # what pads every row is left out
         index_BT = (position_T + self.padding_B[:, None]) % length
         attention_mask_BT = (position_T < length - self.padding_B[:, None]).long()
         return self.lm.logits_at(ids_BT.gather(1, index_BT), where_BT.gather(1, index_BT), attention_mask_BT)
@@ -233,9 +227,6 @@ def generate(
         if until is not None and is_end_of_block and until(denoising.ids_BT):
             break
     return denoising.ids_BT
-
-
-# left to right
 
 
 @checked_arguments

@@ -263,7 +263,14 @@ def native(raw: dict, shapes: Shapes) -> PretrainedConfig:
     """A configuration of transformers, as it is."""
     cls = CONFIG_MAPPING[raw["model_type"]]
     _check(cls, raw, NATIVE_NEEDED.get(raw["model_type"], ()), {})
-    return cls.from_dict(raw)
+    config = cls.from_dict(raw)
+    kinds = sorted(set(getattr(config, "layer_types", None) or ()))
+    if len(kinds) > 1:
+        raise FormatError(
+            f"layer_types mixes {' and '.join(kinds)}: blocks are run one by one, which needs the same "
+            "attention in all of them"
+        )
+    return config
 
 
 def of_shape(native: str, shape: ModelShape, positions: int, **settings: object) -> PretrainedConfig:

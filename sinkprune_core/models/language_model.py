@@ -146,6 +146,8 @@ class LanguageModel:
         They are float32 (B, V). Padded rows come with `attention_mask` of all tokens so far and
         `position_ids` of the new ones.
         """
+        if self.is_streamed:
+            raise ValueError(f"{self.name} is streamed from disk and cannot write token by token: use `load`")
         tokens = cache.get_seq_length() + fresh_BT.shape[1]
         if padding:
             tokens = int(padding["attention_mask"].sum(1).max())
@@ -170,9 +172,16 @@ class LanguageModel:
         """Write the model, tokenizer and card in transformers format (safetensors), atomically.
 
         `load(folder)` reads it back. `texts` are more files by name, `card` is more to put on the card, JSON
-        values by name. Raises FileExistsError if `folder` exists: nothing is ever overwritten.
+        values by name. Raises FileExistsError if `folder` exists, as nothing is ever overwritten, and
+        ValueError for biases from `compensate` in a class without: `shrink` gives a class that has them.
         """
         folder = self._new_folder(folder)
+        with torch.device("meta"):
+            expected = type(self.model)(self.model.config).state_dict()
+        if more := sorted(self.model.state_dict().keys() - expected.keys()):
+            raise ValueError(
+                f"{self.name} has {more[0]}, which its class cannot read back: `shrink` it first"
+            )
         with atomic(folder) as partial:
             # native names, whatever format was read
             self.model.save_pretrained(partial, save_original_format=False)

@@ -36,6 +36,8 @@ def load(
     not finite, RuntimeError for a machine without the memory or disk it takes (before any download), and
     `embedded.FetchError` when files cannot be fetched.
     """
+    if device_map is not None and device not in ("cpu", "auto"):
+        raise ValueError(f"device={device!r} does not go with device_map, which names devices: leave it out")
     if device_map is not None and torch.cuda.is_available():
         device = "cuda"  # what `auto` is about
     device = choose_device(device)

@@ -41,9 +41,6 @@ class Criterion:
         return self.needs is not None
 
 
-# scores of single weights
-
-
 def magnitude(weight_OI: torch.Tensor, inputs: InputStatistics | None) -> torch.Tensor:
     """Return |W|, float32 (O, I) (Han et al. 2015)."""
     return weight_OI.detach().float().abs()
@@ -57,9 +54,6 @@ def wanda(weight_OI: torch.Tensor, inputs: InputStatistics) -> torch.Tensor:
     `Recipe(norm_reduction="sum")`.
     """
     return weight_OI.detach().abs().float().mul_(inputs.norm_I.to(weight_OI.device))
-
-
-# scores of units
 
 
 def unit_magnitude(

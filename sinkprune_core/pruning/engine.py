@@ -23,7 +23,7 @@ from sinkprune_core.calibration.dense_statistics import DenseStatistics, collect
 from sinkprune_core.calibration.input_statistics import InputStatistics, observe
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import StatisticsKey, rows_for, settings_digest
-from sinkprune_core.files import held
+from sinkprune_core.files import held, resolved
 from sinkprune_core.models.blocks import BlockInput, Rows, block_inputs, run_block, visit
 from sinkprune_core.models.forwards import is_finite
 from sinkprune_core.models.language_model import LanguageModel, check_finite, weight_OI
@@ -86,11 +86,17 @@ def prune(
     Gram matrix that stays singular.
     """
     check(lm, recipe, calibration)
-    if statistics is not None and (statistics.key != recipe.statistics_key or recipe.propagation != "dense"):
-        raise ValueError(
-            f"statistics are not those of recipe {recipe.name!r}: "
-            "take them from dense_statistics(lm, [recipe], calibration)"
+    if statistics is not None:
+        same = (statistics.key, statistics.text) == (
+            recipe.statistics_key,
+            calibration and calibration.fingerprint,
         )
+        if not same or recipe.propagation != "dense":
+            raise ValueError(
+                f"statistics are not those of recipe {recipe.name!r} and this calibration text: "
+                "take them from dense_statistics(lm, [recipe], calibration)"
+            )
+    work = None if work is None else resolved(work)
     inner = f"{lm.blocks_name}."
     outer = [named for named in lm.model.named_parameters() if not named[0].startswith(inner)]
     check_finite(lm, outer)  # those of a block are checked when pruning comes to it

@@ -153,6 +153,8 @@ class Recipe:
                 "compensate=True gives back the mean of removed units: "
                 "it needs pattern='structured' and a calibrated criterion"
             )
+        if self.norm_reduction != "root" and criterion.needs != "norms" and self.allocation != "owl":
+            raise ValueError(f"{prefix} reads no norms: it takes norm_reduction='root' only")
         soft = [name for name, choice in EXCLUDE.items() if choice.soft]
         if self.alpha is not None and self.exclude not in soft and not callable(self.exclude):
             raise ValueError(
@@ -202,9 +204,6 @@ def preset(name: str, **changes: object) -> Recipe:
         if recipe.sparsity >= sparsity and not n_and_m(recipe.pattern):
             recipe = Recipe(**{**PRESETS[name], **fields, **changes})
     return recipe
-
-
-# whether a recipe fits
 
 
 def check(lm: LanguageModel, recipe: Recipe, calibration: Calibration | None) -> None:

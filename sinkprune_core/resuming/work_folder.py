@@ -35,9 +35,6 @@ OF_JOB = re.compile(r"progress\.json|rows\.safetensors(\.sha256)?|hidden-[01]\.b
 OF_BLOCKS = re.compile(r"\d{5}\.safetensors")
 
 
-# whose it is
-
-
 def identity(lm: LanguageModel, calibration: Calibration | None) -> dict[str, str | None]:
     """Return what a work folder and a pruned model are made from, by name: digests and versions."""
     settings = lm.model.config.to_dict()
@@ -49,6 +46,7 @@ def identity(lm: LanguageModel, calibration: Calibration | None) -> dict[str, st
         "model": lm.fingerprint(),
         "settings": hashlib.sha256(text.encode()).hexdigest()[:16],
         "calibration": calibration and calibration.fingerprint,
+        "sinkprune": version("sinkprune"),
         "torch": version("torch"),
         "transformers": version("transformers"),
     }
@@ -102,9 +100,6 @@ def claim(root: Path, mine: dict[str, str | None]) -> None:
         )
 
 
-# files with a digest
-
-
 def written_once(file: Path, write: Callable[[Path], object]) -> Path:
     """Return a file that `write` makes once; where it is not what was written, it is made again."""
     note = file.with_name(file.name + DIGEST)
@@ -152,9 +147,6 @@ def _read(file: Path) -> dict | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
-
-
-# removing
 
 
 def _is_scratch(path: Path, ours: re.Pattern) -> bool:

@@ -219,6 +219,8 @@ def hiding_model(
 
     Variants that are given one `masses` measure each state once.
     """
+    if lm.is_streamed:
+        raise ValueError(f"{lm.name} is streamed from disk, where no keys can be hidden: use `load`")
     parts = {part.name: getattr(lm, part.name) for part in fields(LanguageModel)}
     return HidingModel(**parts, hiding=hiding, seed=seed, masses={} if masses is None else masses)
 

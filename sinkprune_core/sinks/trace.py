@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER, Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.files import atomic
+from sinkprune_core.models.forwards import check_output
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks import attention, detection
 from sinkprune_core.values import Count, TokenIds, Whole, checked_arguments, instance
@@ -163,7 +164,7 @@ def _trace_diffusion(
 
         def watch(step: int, ids_BT: torch.Tensor) -> None:
             nonlocal heads_BLHK
-            mass_BLHK = tracker.take()[:, :, :, 0].cpu()
+            mass_BLHK = check_output(lm, tracker.take())[:, :, :, 0].cpu()
             states.append(ids_BT.clone())
             layers.append(mass_BLHK.mean(2))
             heads_BLHK = heads_BLHK + mass_BLHK / sampler.steps
@@ -193,7 +194,7 @@ def _trace_causal(
     windows = query_windows(prompt_length, ids_BK.shape[1], sampler.steps)
     with attention.track(lm.model, [(0, prompt_length), *windows]) as tracker:
         lm.hidden(ids_BK)
-        mass_BLHSK = tracker.take().cpu()  # the prompt's queries, then those of every step
+        mass_BLHSK = check_output(lm, tracker.take()).cpu()  # the prompt's queries, then those of every step
     bar.update(sampler.steps)
     layers_BSLK = mass_BLHSK.mean(2).transpose(1, 2)
     return Trace(

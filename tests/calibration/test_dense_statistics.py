@@ -161,12 +161,31 @@ def test_one_pass_needs_memory_for_a_row_or_for_a_trajectory(tiny_dlm, tiny_ar, 
     )
 
 
-def test_statistics_of_another_recipe_are_refused(tiny_dlm, calibration):
+def test_statistics_of_another_recipe_or_text_are_refused(tiny_dlm, calibration):
     known = preset("unstable", noise_levels=2)
     statistics = dense_statistics(tiny_dlm, [known], calibration, progress=False)[known.statistics_key]
-    for recipe in (preset("all-sinks", noise_levels=2), Recipe()):
+    other_text = dataclasses.replace(calibration, seed=calibration.seed + 1)
+    for recipe, text in (
+        (preset("all-sinks", noise_levels=2), calibration),
+        (Recipe(), calibration),
+        (known, other_text),
+    ):
         with pytest.raises(ValueError, match="statistics are not those of recipe"):
-            prune(tiny_dlm, recipe, calibration, progress=False, statistics=statistics)
+            prune(tiny_dlm, recipe, text, progress=False, statistics=statistics)
+
+
+@pytest.mark.parametrize("exclude", ["all", "unstable"])
+def test_attention_that_is_not_finite_is_an_error_and_not_a_text_without_sinks(
+    tiny_dlm, calibration, exclude
+):
+    attention = tiny_dlm.blocks[0].self_attn
+    with torch.no_grad():
+        attention.q_proj.weight.fill_(1e18)
+        attention.k_proj.weight.fill_(1e22)
+    with pytest.raises(ValueError, match="is not finite"):
+        dense_statistics(
+            tiny_dlm, [Recipe(inputs="noised", propagation="dense", exclude=exclude)], calibration
+        )
 
 
 def test_sinks_are_the_same_where_hidden_states_wait_in_a_store(tiny_dlm, calibration):

@@ -126,3 +126,14 @@ def test_the_mask_is_never_a_prediction(tiny_dlm, make_ids):
         tiny_dlm.model(start_BT, use_cache=False).logits.argmax(-1)[:, 4:-1] == MASK_TOKEN_ID
     ).any()  # it would be
     assert not (generate(tiny_dlm, prompt_BT, sampler) == MASK_TOKEN_ID).any()
+
+
+def test_padding_of_every_row_takes_no_position_and_changes_nothing(make_family, make_ids):
+    lm = make_family("gpt2")
+    prompt_BT = make_ids(2, 7)
+    length = lm.model.config.n_positions - 7
+    sampler = Sampler(length=length, steps=2, block=None)
+    padded_BT = torch.cat([make_ids(2, 5, seed=1), prompt_BT], dim=1)
+    mask_BT = torch.cat([torch.zeros(2, 5), torch.ones(2, 7)], dim=1).long()
+    padded_BT = generate(lm, padded_BT, sampler, attention_mask_BT=mask_BT)
+    assert torch.equal(padded_BT[:, 5:], generate(lm, prompt_BT, sampler))

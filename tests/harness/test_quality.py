@@ -1,11 +1,12 @@
 """Filling masks beside the twin, and minimal pairs, agree with loops over naive code."""
 
+import model_card
 import numpy as np
 import pytest
 import torch
 
 from sinkprune_companion.corpus import separator
-from sinkprune_companion.harness import quality
+from sinkprune_companion.harness import suite
 from sinkprune_core.diffusion.noise import random_mask
 from sinkprune_core.evaluation import two_choice
 from sinkprune_core.models.embedded import MASK_TOKEN_ID
@@ -16,7 +17,7 @@ from sinkprune_core.seeds import generator
 
 def test_filling_equals_a_naive_loop(tiny_dlm, tiny_ar, make_ids):
     ids_NT = make_ids(3, 9)
-    found = quality.filling(tiny_dlm, tiny_ar, ids_NT, shares=(0.25, 1.0), seed=4, batch=2).set_index(
+    found = model_card.filled(tiny_dlm, tiny_ar, ids_NT, seed=4, shares=(0.25, 1.0), batch=2).set_index(
         ["model", "share", "sequence"]
     )
     for share, masks in ((0.25, 2), (1.0, 8)):
@@ -46,7 +47,7 @@ def test_minimal_pairs_are_scored_as_whole_sentences(tiny_ar):
         log_p_TV = tiny_ar.model(ids_T[None]).logits[0].double().log_softmax(-1)
         return float(log_p_TV[:-1].gather(1, ids_T[1:, None]).sum())
 
-    items = quality.minimal_pairs(tiny_ar.tokenizer, {"p": pairs})
+    items = suite.minimal_pairs(tiny_ar.tokenizer, {"p": pairs})
     margin = two_choice.accuracy(tiny_ar, items, draws=1).margin
     assert margin.tolist() == pytest.approx(
         [naive(pair["sentence_good"]) - naive(pair["sentence_bad"]) for pair in pairs], abs=1e-4

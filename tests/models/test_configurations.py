@@ -1,5 +1,6 @@
 """What no native class can express is refused; the table of models counts what was published."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -69,3 +70,12 @@ def test_a_model_that_is_not_covered_says_why(name):
         with pytest.raises(ValueError, match=f"{name} is not covered: it") as caught:
             load(spelled)
         assert REFUSED[name] in str(caught.value)
+
+
+def test_blocks_of_different_attention_are_refused(make_family, tmp_path):
+    folder = make_family("qwen2").save(tmp_path / "mixed")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["layer_types"][-1] = "sliding_attention"
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ValueError, match="layer_types mixes full_attention and sliding_attention"):
+        load(folder)

@@ -27,6 +27,7 @@ from sinkprune_core.pruning.recipe import NORM_REDUCTIONS, PRESETS, Recipe, chec
         ({"pattern": "global"}, "it needs propagation='dense'"),
         ({"criterion": "magnitude", "allocation": "owl"}, "allocation='owl' needs calibrated scores"),
         ({"compensate": True}, "compensate=True gives back the mean of removed units"),
+        ({"criterion": "sparsegpt", "norm_reduction": "sum"}, "it takes norm_reduction='root' only"),
         ({"alpha": 5.0}, "alpha=5.0 softens the threshold of exclude='all' or 'official' only"),
     ],
 )
