@@ -111,10 +111,11 @@ run = start("03_pruning_results", globals())
 #
 # ## The experiment
 #
-# The official comparison with Wanda changes five things at once: calibration text is noised instead
-# of clean, at levels of its own; later blocks are calibrated on dense instead of pruned outputs;
-# norms are summed over forwards; sinks are left out. Here sinks, noised text and dense propagation
-# are switches; notebooks 05 and 09 have all five. The comparison with SparseGPT changes the sink
+# The official comparison with Wanda changes six things at once: calibration text is noised instead
+# of clean, at levels of its own, and seen at ten of them where Wanda sees it once; later blocks are
+# calibrated on dense instead of pruned outputs; norms are summed over forwards; sinks are left out.
+# Here the number of tokens is equal, and sinks, noised text and dense propagation are switches;
+# notebooks 05 and 09 switch the other two as well. The comparison with SparseGPT changes the sink
 # weights only.
 #
 # | recipe | calibration text and propagation | left out of the statistics |
@@ -147,8 +148,7 @@ run = start("03_pruning_results", globals())
 # the official noise. Clean baselines see it once. Each gets as many sequences as make up the same
 # tokens; `wanda-unmatched` shows what that is worth. SparseGPT's recipes are all clean. They get
 # `calibration` sequences, and are compared with each other and with `wanda-unmatched`.
-
-# %% [markdown]
+#
 # Where each of them is measured, and in how many calibration draws: those that verdicts rest on in
 # most. Some of these models answer two-choice items, and so does the dense one.
 
@@ -281,21 +281,14 @@ print(f"NELBO of the dense model: {dense:.4f} nats per token")
 #
 # Each row compares two recipes with one pattern at one sparsity; left of zero the first is better.
 # The number of zeros, their pattern and, but for rounding to whole sequences, the calibration tokens
-# are equal. The margin of a
-# difference, the smallest that matters, is half of 9.18 % of what its second recipe costs at the
-# same place. Where sinks are left out of Wanda's scores it is on noised text with dense propagation,
-# as is what that is compared with, if not Wanda itself. SparseGPT's recipes see clean text, and are
-# compared with Wanda on as many tokens. The data of each figure has more rows: what fewer tokens are
-# worth to Wanda, and extreme controls.
+# are equal. The margin of a difference, the smallest that matters, is half of 9.18 % of what its
+# second recipe costs at the same place. Where sinks are left out of Wanda's scores it is on noised
+# text with dense propagation, as is what that is compared with, if not Wanda itself. SparseGPT's
+# recipes see clean text, and are compared with Wanda on as many tokens.
 
 # %%
-from IPython.display import display
 from sinkprune_companion.experiments import pruning_findings
-from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
 from sinkprune_companion.experiments.variant_answers import points
-from sinkprune_companion.figures import figures, forests
-from sinkprune_companion.figures.forests import forest_table
-from sinkprune_companion.pages.titles import title
 
 by_pair = points(answers)
 accuracy = pruning_findings.accuracy_findings(by_pair, answer_sparsities)
@@ -303,9 +296,20 @@ found = pruning_findings.likelihood_findings(scores) | accuracy
 if len(answers):
     found |= pruning_findings.answer_margin_findings(answers, answer_sparsities)
 run.find(found)
+
+# %% [markdown]
+# A figure for each sparsity. Its data has more rows: what fewer tokens are worth to Wanda, and
+# extreme controls.
+
+# %%
+from IPython.display import display
+from sinkprune_companion.experiments.pruning_findings import COMPARISONS, differences, heading
+from sinkprune_companion.figures import figures, forests
+from sinkprune_companion.figures.forests import forest_table
+from sinkprune_companion.pages.titles import title
+
 ASIDE = ["paper_minus_wanda_unmatched", "wanda_minus_wanda_unmatched", "unstable_minus_sparsegpt"]
 ASIDE += ["only_sinks_minus_none", "all_sinks_minus_random", "stable_minus_none"]
-# in the data, not in the picture
 
 
 def forest(name: str, chosen: list) -> None:

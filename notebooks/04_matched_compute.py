@@ -77,7 +77,8 @@ run = start("04_matched_compute", globals())
 # model with fewer steps is a competitor, too, is our own question. A difference is a loss of the
 # first less one of the second, so below zero the first is better. It matters from half of 9.18 % of
 # the *damage* on: of what Wanda costs, or taking fewer steps (on LLaDA-8B the paper's method takes
-# back 9.18 % of what Wanda costs).
+# back 9.18 % of what Wanda costs). The ledger judges the claim itself in notebooks
+# [03](03_pruning_results.ipynb) and [09](09_best_recipe.ipynb).
 #
 # ## The measure
 #
@@ -360,7 +361,7 @@ for name in structured_recipes:
     matches += [(name, "dense, FLOPs of structured"), (name, "dense, time of structured")]
 for other in baselines:
     finding = f"unstable_minus_{other.replace('-', '_')}"
-    labels[finding] = (f"unstable − {other}", "equal sparsity, FLOPs, calibration tokens")
+    labels[finding] = (f"unstable − {other}", "equal sparsity, FLOPs of steps, calibration tokens")
 forest = {labels[finding][0]: estimate for finding, estimate in found.items()}
 groups = dict(labels.values())
 by_step = {}

@@ -73,8 +73,8 @@ run = start("06_real_models", globals())
 # memory, from the published shapes. `paper` sees every sequence at ten noise levels, and
 # `paper-sparsegpt` looks for sinks at as many. Minutes are FLOPs over the speed in the line above the
 # table: a lower bound, without loading, disk, and all that is no matrix product. 200 items of each
-# of three benchmarks make a first evaluation of about an hour; each accuracy is then known to within
-# six or seven points, and the paper's differences are smaller. The paper's eight in full take days.
+# of three benchmarks are a first evaluation, which nobody has timed; each accuracy is then known to
+# within six or seven points, and the paper's differences are smaller. Its eight in full take days.
 #
 # Which preset? To test the paper's claim, `paper` (for Dream `paper-dream`) beside `wanda`. On the
 # small model here SparseGPT is best ([notebook 03](03_pruning_results.ipynb)); on LLaDA-8B the
@@ -161,15 +161,11 @@ for unit, of_unit in table.groupby("unit", sort=False):
 # ## All steps at small size, or for real
 #
 # Weights of the formats in docs/models.md are renamed to those of a native transformers class; no
-# remote code runs. The first table says what the published weights would take, and what this machine
-# lacks for loading them (`--dry-run` above plans the pruning); the second what was loaded, with the
-# AR model beside it.
+# remote code runs. The table says what the published weights of the model and of the AR model beside
+# it would take, and what this machine lacks for loading them (`--dry-run` above plans the pruning).
 
 # %%
-import torch
-from sinkprune_companion.experiments.stand_ins import stand_in
 from sinkprune_core.models.hub import requirements
-from sinkprune_core.models.loading import load
 from sinkprune_core.pruning.recipe import preset as recipe_of
 
 twin = twin or (row.twin if row else None)
@@ -179,6 +175,23 @@ needs = {name: requirements(name, dtype, run.device) for name in names}
 lacks = [lack for need in needs.values() for lack in need.missing]
 if real and lacks:
     raise RuntimeError(f"this machine lacks {'; '.join(lacks)}")
+sizes = {}
+for name, need in needs.items():
+    sizes[name] = {
+        "billion parameters": need.parameters / 1e9,
+        "download (GB)": need.download / 1e9,
+    }
+    sizes[name] |= {"memory (GB)": need.memory / 1e9, "lacks": "; ".join(need.missing) or "nothing"}
+pd.DataFrame.from_dict(sizes, orient="index").round(1)
+
+# %% [markdown]
+# What is loaded: the published weights where `real` is true, else random ones in the same format.
+
+# %%
+import torch
+from sinkprune_companion.experiments.stand_ins import stand_in
+from sinkprune_core.models.loading import load
+
 models = {}
 for name in names:
     weights = name if real else stand_in(name, run.folder / "stand-ins", seed)
@@ -187,14 +200,6 @@ dlm = models[model]
 prints = {name: lm.fingerprint() for name, lm in models.items()}
 if not real:
     print("RANDOM WEIGHTS in the format of the model: a check of the machinery, no claim about it.")
-sizes = {}
-for name, need in needs.items():
-    sizes[name] = {
-        "billion parameters": need.parameters / 1e9,
-        "download (GB)": need.download / 1e9,
-    }
-    sizes[name] |= {"memory (GB)": need.memory / 1e9, "lacks": "; ".join(need.missing) or "nothing"}
-display(pd.DataFrame.from_dict(sizes, orient="index").round(1))
 loaded = {}
 for name, lm in models.items():
     loaded[name] = {"loaded": lm.name, "class": type(lm.model).__name__, "kind": lm.kind}
@@ -239,13 +244,11 @@ pd.DataFrame(moves).round(3)
 # %% [markdown]
 # **Pruning, saving, reloading, writing.** Each sparsity has a folder in `runs/<profile>/models`.
 # Stock transformers reads it without this package, both directions of attention among what it
-# reads (`is_causal`), and must give the logits that this package gives from the same folder. Then
-# all continue one prompt; random weights write random bytes.
+# reads (`is_causal`), and must give the logits that this package gives from the same folder.
 
 # %%
 from sinkprune_companion.experiments.variants import saved_variant
 from sinkprune_core.calibration.text import Calibration
-from sinkprune_core.diffusion.sampling import generate
 from sinkprune_core.pruning.recipe import check
 from transformers import AutoModelForCausalLM
 
@@ -266,6 +269,13 @@ for sparsity, recipe in recipes.items():
     if not torch.equal(stock_BTV, our_BTV):
         raise RuntimeError(f"{folder}: stock transformers gives other logits than this package")
     print(f"{sparsity:.0%}: {type(stock).__name__} of stock transformers gives the same logits")
+
+# %% [markdown]
+# All continue one prompt; random weights write random bytes.
+
+# %%
+from sinkprune_core.diffusion.sampling import generate
+
 variants = {0.0: dlm, **pruned}
 prompt_BT = traced[model].final_BK[:1, :32]
 for sparsity, lm in variants.items():
@@ -282,7 +292,6 @@ for sparsity, lm in variants.items():
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.figures.forests import listed
 from sinkprune_companion.harness.benchmarks import evaluate_named
-from sinkprune_companion.run.shown import Folded
 from sinkprune_core.evaluation.intervals import interval
 
 family = "dream" if row and row.family == "dream" else "llada"
@@ -298,8 +307,15 @@ for sparsity in pruned:
     excess = scores[sparsity].value - scores[0.0].value
     forest[f"{preset}, {sparsity:.0%} − dense, nats per token"] = interval(excess)
 run.find({})
-display(listed(forest))
-if real and limit is None:  # on whole benchmarks: beside the published numbers
+listed(forest)
+
+# %% [markdown]
+# The benchmarks, and on whole ones the published numbers beside them:
+
+# %%
+from sinkprune_companion.run.shown import Folded
+
+if real and limit is None:
     ours = {(preset if sparsity else None, sparsity): found for sparsity, found in results.items()}
     display(published.beside(model, ours))
 by_task = {

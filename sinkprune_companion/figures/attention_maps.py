@@ -20,7 +20,7 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
     A panel has `title`, `map_QK` (rows add up to 1) and `labels` (K). Keys that get more than twice an even
     share are named. A key that many queries look at is a bright column: a sink.
     """
-    figure, axes = canvas(1, len(panels), (3.1 * len(panels) + 0.6, 3.6))
+    figure, axes = canvas(1, len(panels), (3.1 * len(panels) + 0.6, 3.8))
     for axis, panel in zip(axes[0], panels, strict=True):
         map_QK = panel["map_QK"]
         image = axis.imshow(map_QK, cmap="cividis", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
@@ -29,8 +29,9 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
         named = spaced(strongest, APART)[:NAMED]
         names = [f"{key}: {panel['labels'][key]}" for key in named]
         axis.set_xticks(named, names, rotation=30, ha="right", fontsize=8, family=MONOSPACED)
-        axis.set(title=panel["title"], xlabel="key")
+        axis.set_title(panel["title"])
         axis.grid(False)
+    figure.supxlabel("key", fontsize=10)
     axes[0, 0].set_ylabel("query")
     figure.colorbar(image, ax=axes, pad=0.02, shrink=0.75, label="share of the query's attention")
     titled(figure, title)

@@ -29,7 +29,7 @@ FINDINGS = {  # by section and row: differences of losses at each sparsity, and 
         "official recipe − Wanda": "03/paper_minus_wanda",
         "unstable sinks left out − none": "03/unstable_minus_none",
         "all sinks left out − none": "03/all_sinks_minus_none",
-        "SparseGPT with sink weights − without": "03/paper_sparsegpt_minus_sparsegpt",
+        "sinks left out of SparseGPT − none": "03/paper_sparsegpt_minus_sparsegpt",
         "SparseGPT − Wanda": "03/sparsegpt_minus_wanda",
         "SparseGPT, half-noised text − clean": "09/sparsegpt_half_minus_sparsegpt_clean_50",
     },
@@ -38,7 +38,7 @@ FINDINGS = {  # by section and row: differences of losses at each sparsity, and 
         "noised, dense propagation − Wanda": "09/noised_dense_minus_wanda_75",
         "official noise levels − even ones": "09/official_levels_minus_grid_75",
         "norms summed over levels − one norm": "09/paper_no_sinks_minus_official_levels_75",
-        "official sink weights − none": "09/paper_minus_paper_no_sinks_75",
+        "sinks left out, officially − none": "09/paper_minus_paper_no_sinks_75",
         "SparseGPT, half-noised text − clean": "09/sparsegpt_half_minus_sparsegpt_clean_75",
     },
     MASK_SECTION: {
@@ -54,8 +54,7 @@ SINKS = [
     "03/paper_sparsegpt_minus_sparsegpt",
     "09/paper_minus_paper_no_sinks_75",
 ]
-NOISED_TEXT = [
-    "09/noised_dense_minus_wanda_75",
+HALF_NOISED = [
     "09/sparsegpt_half_minus_sparsegpt_clean_50",
     "09/sparsegpt_half_minus_sparsegpt_clean_75",
 ]
@@ -116,8 +115,8 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
 
 def _conclusion(verdicts: pd.Series) -> str:
     """Return what the differences say, as long as they say it."""
-    if (verdicts[SINKS] == NO_DIFFERENCE).all() and (verdicts[NOISED_TEXT] == HELPS).all():
-        return "Sinks left out: nothing that matters;\nnoised calibration text helps"
+    if (verdicts[SINKS] == NO_DIFFERENCE).all() and (verdicts[HALF_NOISED] == HELPS).all():
+        return "Sinks left out: nothing that matters;\nhalf-noised text helps SparseGPT"
     return "Loss, first − second"
 
 
@@ -136,8 +135,8 @@ def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     sinks, text = percent(share["03/masks_all_sinks"]), percent(share["03/masks_other_text"])
     title = f"Leaving sinks out changes {sinks}\nof the kept weights, other text {text}"
     axis.set_title(title, fontsize=9.5, loc="right")
-    below = "kept weights that change at 50 % (%), beside noised\n"
-    below += "text with no sink left out; lines: 95 % intervals"
+    below = "kept weights that differ at 50 % from those on noised\n"
+    below += "text, all sinks kept (%); lines: 95 % intervals"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
 
 

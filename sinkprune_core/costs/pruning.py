@@ -43,9 +43,12 @@ class PruningCost:
     def __str__(self) -> str:
         minutes, seconds = divmod(round(self.seconds), 60)
         hours, minutes = divmod(minutes, 60)
+        duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+        work = self.flops / 1e12
         return (
-            f"{self.tokens:,} calibration tokens x {self.passes} passes, {self.flops / 1e12:.3g} TFLOP, "
-            f"at least {hours} h {minutes} min {seconds} s at this machine's speed now; "
+            f"{self.tokens:,} calibration tokens x {self.passes} passes, "
+            f"{f'{work:,.0f}' if work >= 100 else f'{work:.3g}'} TFLOP, "
+            f"at least {duration} at this machine's speed now; "
             f"peak memory about {self.memory / 1e9:.1f} GB, disk {self.disk / 1e9:.1f} GB"
         )
 
