@@ -46,10 +46,11 @@ def free_disk_at(path: Path) -> int:
 
 def resolved(path: Path | str) -> Path:
     """Return where a path leads; raise ValueError where symbolic links lead round in a circle."""
-    try:
-        return Path(path).resolve()
-    except RuntimeError:
-        raise ValueError(f"{path} leads to itself through symbolic links: choose another place") from None
+    with suppress(RuntimeError):  # of a circle; from Python 3.13 on it comes back as it is
+        place = Path(path).resolve()
+        if not any(part.is_symlink() for part in (place, *place.parents)):
+            return place
+    raise ValueError(f"{path} leads to itself through symbolic links: choose another place")
 
 
 @contextmanager
