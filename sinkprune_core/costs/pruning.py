@@ -44,10 +44,10 @@ class PruningCost:
         minutes, seconds = divmod(round(self.seconds), 60)
         hours, minutes = divmod(minutes, 60)
         duration = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
-        work = self.flops / 1e12
+        teraflops = self.flops / 1e12
+        work = f"{teraflops:,.0f}" if teraflops >= 100 else f"{teraflops:.3g}"
         return (
-            f"{self.tokens:,} calibration tokens x {self.passes} passes, "
-            f"{f'{work:,.0f}' if work >= 100 else f'{work:.3g}'} TFLOP, "
+            f"{self.tokens:,} calibration tokens x {self.passes} passes, {work} TFLOP, "
             f"at least {duration} at this machine's speed now; "
             f"peak memory about {self.memory / 1e9:.1f} GB, disk {self.disk / 1e9:.1f} GB"
         )
