@@ -39,7 +39,7 @@
 # %% tags=["parameters"]
 profile: str = "manual"  # results go to runs/<profile>
 model: str = "smol-dlm"  # the diffusion model to prune
-parts: list[str] = ["official", "factorial", "search", "other", "large"]  # to be measured
+parts: list[str] = ["official", "structured", "factorial", "search", "other", "large", "twin"]
 official_sparsities: list[float] = [0.5, 0.75]  # of the official method and Wanda
 schedule_sparsities: list[float] = [0.5, 0.75]  # of the official schedule
 ratios: list[float] = [0.5]  # of structured pruning
@@ -50,6 +50,8 @@ searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of th
 at_75: list[str] = []  # more recipes of the search, at 75 % alone
 other_model: str | None = None  # one more diffusion model, or folder of an adapter, for 75 %
 other: list[str] = []  # these recipes of the search
+twin: str = "smol-ar"  # an autoregressive model, for 75 %
+on_twin: list[str] = []  # these recipes of the search, on clean text
 large: list[str] = []  # recipes of the search at 75 % once more, on more text
 large_calibration: int = 8  # calibration sequences of these
 large_dtype: str = "auto"  # of the weights there
@@ -63,6 +65,7 @@ sequences: int = 12  # held-out sequences, shared out among three kinds of text 
 draws: int = 1  # noise draws per sequence
 length: int = 128  # tokens per sequence
 seeds: int = 2  # calibration draws
+all_parts: int = 2  # draws below this number have all parts; the others structured pruning alone
 first_seed: int = 0  # number of the first calibration draw: one cell of a sweep takes one draw
 device: str = "auto"  # cpu or cuda; auto: a GPU where there is one
 dtype: str = "auto"  # of the weights: float32, bfloat16, float16, or the device's best
@@ -100,7 +103,8 @@ run = start("09_best_recipe", globals())
 # its *damage*, is its NELBO above the dense model's; NELBO is a bound on the loss.
 #
 # * **official**: Wanda, and the way from there to the official method, one step at a time; the
-#   official levels without the last; structured pruning.
+#   official levels without the last.
+# * **structured**: whole heads and MLP channels, plain and sink-aware.
 # * **factorial**: Wanda on clean or noised text, with sequential or dense propagation, with nothing
 #   or all sinks left out.
 # * **search**: SparseGPT (or Wanda, if `searched` names it) on clean text, on text that is noised at
@@ -109,6 +113,7 @@ run = start("09_best_recipe", globals())
 #   blocks are calibrated on what pruned ones make, as in the papers of both.
 # * **other**: some of these at 75 % on another diffusion model.
 # * **large**: some of these at 75 % on more text.
+# * **twin**: some of these at 75 % on clean text, on an autoregressive model.
 
 # %%
 from sinkprune_companion.experiments import recipe_search
@@ -124,6 +129,8 @@ if "other" in parts and other:
     other_dlm = diffusion_model(other_model, dtype, run.device)
     if other_dlm.tokenizer.get_vocab() != dlm.tokenizer.get_vocab():
         raise ValueError(f"other_model={other_model!r} must have the tokens of model={model!r}")
+if "twin" in parts and on_twin:
+    ar = load(twin, dtype, run.device)
 
 # %% [markdown]
 # What is measured in each part:
@@ -136,7 +143,7 @@ for share in official_sparsities:
 for share in schedule_sparsities:
     entries["official"] += recipe_search.schedules(share, tokens, noise_levels)
 for ratio in ratios:
-    entries["official"] += recipe_search.structured(ratio, tokens)
+    entries["structured"] += recipe_search.structured(ratio, tokens)
 for share in factorial_sparsities:
     entries["factorial"] += recipe_search.factorial(share, tokens, noise_levels, factorial_sinks)
 for place in places:
@@ -145,6 +152,7 @@ for place in places:
     entries["search"] += [each for each in candidates if each.name in names]
 candidates = recipe_search.candidates("75", tokens, noise_levels)
 entries["other"] = [each for each in candidates if each.name in other]
+entries["twin"] = [each for each in candidates if each.name in on_twin]
 candidates = recipe_search.candidates("75", large_calibration * noise_levels, noise_levels)
 entries["large"] = [each for each in candidates if each.name in large]
 asked = {("dense", "dense"), *((each, "75 %") for each in answering)} if answering else {}
@@ -168,8 +176,12 @@ for part in [part for part in recipe_search.PARTS if part in parts and entries[p
         lm = other_dlm
     elif part == "large":
         lm = load(model, large_dtype, run.device)
+    elif part == "twin":
+        lm = ar
     fingerprint = lm.fingerprint()
     for seed in range(first_seed, first_seed + seeds):
+        if seed >= all_parts and part != "structured":
+            continue
         variants = recipe_search.variants_on(run, lm, fingerprint, entries[part], length, seed)
         for variant, labels in variants:
             with variant:
@@ -211,8 +223,9 @@ from sinkprune_companion.experiments.ngram_levels import ngram_levels
 
 levels = ngram_levels(dlm.tokenizer, texts)
 READ = ["dense", "wanda", "paper", "sparsegpt, clean", "sparsegpt, noised, owl"]
+ELSEWHERE = ["other", "twin"]  # on other models
 beside_bigram = {}  # (draws, sequences) by finding
-at_75_percent = losses[losses.place.isin(["dense", "75 %"]) & (losses.part != "other")]
+at_75_percent = losses[losses.place.isin(["dense", "75 %"]) & ~losses.part.isin(ELSEWHERE)]
 for variant, cells in at_75_percent.groupby("variant", sort=False):
     if variant in READ:
         of_part = cells[cells.part == cells.part.iloc[0]]  # several parts may have it
@@ -239,8 +252,8 @@ COMPARED = {
     "official_levels_minus_below_1": ("official", LEVELS, BELOW),
     "paper_minus_paper_no_sinks": ("official", "paper", "paper-no-sinks"),
     "paper_no_sinks_minus_official_levels": ("official", "paper-no-sinks", LEVELS),
-    "structured_sink_minus_structured": ("official", "structured-sink", "structured"),
-    "structured_sink_minus_no_sinks": ("official", "structured-sink", "structured-no-sinks"),
+    "structured_sink_minus_structured": ("structured", "structured-sink", "structured"),
+    "structured_sink_minus_no_sinks": ("structured", "structured-sink", "structured-no-sinks"),
     "noised_alone": ("factorial", "noised, sequential, none", WANDA),
     "dense_alone": ("factorial", "clean, dense, none", WANDA),
     "noised_and_dense": ("factorial", BOTH, WANDA),
@@ -259,6 +272,8 @@ COMPARED = {
     "half_noised_large": ("large", "sparsegpt, half", NOISED),
     "half_minus_clean_large": ("large", "sparsegpt, half", "sparsegpt, clean"),
     "owl_large": ("large", f"{NOISED}, owl", NOISED),
+    "owl_on_twin": ("twin", "sparsegpt, clean, owl", "sparsegpt, clean"),
+    "sparsegpt_on_twin": ("twin", "sparsegpt, clean", "wanda, clean"),
 }
 
 # %% [markdown]
@@ -272,6 +287,9 @@ for finding, (part, *pair) in COMPARED.items():
             one, other = (pivot(cells[cells.variant == each]) for each in pair)
             name = f"{finding}_{place.removesuffix(' %').replace(':', '_')}"
             effects[name], damage[name] = one - other, float(other.mean())
+            if part == "structured" and len(one) > all_parts:  # draws added later, apart
+                effects[f"{name}_later"] = effects[name][all_parts:]
+                damage[f"{name}_later"] = damage[name]
     if f"{finding}_50" in effects and f"{finding}_75" in effects:
         effects[f"{finding}_growth"] = effects[f"{finding}_75"] - effects[f"{finding}_50"]
         damage[f"{finding}_growth"] = damage[f"{finding}_75"]
@@ -414,7 +432,7 @@ if shares:
 SIX = {"wanda": "wanda", "paper": "paper", "sparsegpt, clean": "sparsegpt"}  # by their presets
 SIX |= {NOISED: "sparsegpt-noised", "sparsegpt, half": "SparseGPT, half noised"}
 SIX |= {"sparsegpt, half, owl": "recommended"}
-by_sparsity = costs[~costs.part.isin(["other", "large"]) & costs.place.str.endswith("%")]
+by_sparsity = costs[~costs.part.isin([*ELSEWHERE, "large"]) & costs.place.str.endswith("%")]
 lines = by_sparsity[by_sparsity.recipe.isin(SIX)].replace({"recipe": SIX})
 if len(lines):
     lines = lines.assign(sparsity=lines.place.str.rstrip(" %").astype(float))

@@ -55,6 +55,7 @@ OWN = {  # what is not named here stays as the notebook has it
         "calibration": 5,
         "factorial_sinks": True,
         "large": ["sparsegpt, noised"],
+        "on_twin": ["sparsegpt, clean"],
         "other": ["sparsegpt, noised, owl"],
         "places": ["75", "2:4"],
     },
@@ -74,7 +75,7 @@ MODELS = {
     "04_matched_compute": ("model",),
     "05_what_does_the_work": ("model",),
     "08_stable_sinks": ("models", "twin"),
-    "09_best_recipe": ("model", "other_model"),
+    "09_best_recipe": ("model", "twin", "other_model"),
     "06_real_models": (),  # random weights in the format of a published model
     "07_robustness": ("model",),
     "10_native_pair": (),  # trains its models

@@ -26,7 +26,7 @@ TEXTS = {  # how calibration text is seen: fields of a recipe
     "half": {"inputs": "noised", "noise": "half-clean", "noise_levels": 2},  # once clean, once noised
     "noised twice": {"inputs": "noised", "noise": "stratified", "noise_levels": 2},  # on as many sequences
 }
-PARTS = ("official", "factorial", "search", "other", "large")  # of the notebook, in order
+PARTS = ("official", "structured", "factorial", "search", "other", "large", "twin")  # of the notebook
 CRITERIA = {"wanda": "row", "sparsegpt": "layer"}  # and where each counts its zeros
 PLAIN = ("none", "uniform")  # what the name of a recipe does not mention
 

@@ -115,6 +115,7 @@ RANGES = {
 PRESETS = "sinkprune_core.pruning.presets"
 SEARCH = "sinkprune_companion.experiments.recipe_search"
 CONDITIONS = "sinkprune_companion.experiments.sink_conditions"
+SEARCHED = ("answering", "at_75", "large", "on_twin", "other", "searched")  # name its recipes
 WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are allowed
     "base": _model_of("autoregressive", "smol-ar"),
     "device": choose_device,
@@ -142,11 +143,11 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     "training": _one_of("sinkprune_companion.training.settings", "DTYPES", "auto"),
     "twin": _model_of("autoregressive", "smol-ar"),
     **dict.fromkeys(("dtype", "large_dtype"), choose_dtype),
-    **dict.fromkeys(("searched", "answering", "at_75", "large", "other"), _one_of(SEARCH, "NAMES")),
+    **dict.fromkeys(SEARCHED, _one_of(SEARCH, "NAMES")),
     **dict.fromkeys(("baselines", "preset", "recipes", "structured_recipes"), _one_of(PRESETS, "PRESETS")),
 }
 # How names of lists begin that may be empty.
-MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "answering", "at_75", "large", "other", "sparsegpt_")
+MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "sparsegpt_", *SEARCHED)
 LEAST = {
     "00_start_here": {"sequences": 12},
     "01_sink_variance": {"steps": 4},
