@@ -346,7 +346,7 @@ run.find(found)
 #
 # The first row is the official method against Wanda. Then come the steps between them, the first of
 # which changes two things. Beneath, every switch of the factorial design, a mean over the others
-# (of text and propagation: with no sink left out).
+# (of text and propagation: with no sink left out), at 75 and at 65 %.
 
 # %%
 from sinkprune_companion.figures import figures, forests
@@ -365,13 +365,16 @@ MAIN = {
     "dense propagation": "main_dense_75",
     "all sinks left out": "main_sinks_75",
 }
+MAIN_65 = {f"{switch} (65 %)": name.replace("75", "65") for switch, name in MAIN.items()}
 groups = dict.fromkeys(WAY, "from Wanda to the official method")
 groups |= dict.fromkeys(MAIN, "one switch, mean over the others")
-shown = {label: found[name] for label, name in (WAY | MAIN).items() if name in found}
+groups |= dict.fromkeys(MAIN_65, "the same at 65 % sparsity")
+drawn_rows = WAY | MAIN | MAIN_65
+shown = {label: found[name] for label, name in drawn_rows.items() if name in found}
 if shown:
     title = titles.title(run, "parts_at_75", "Paired differences at 75 %")
     drawn = forests.plot_forest(shown, "difference in NELBO (nats per token)", groups, title)
-    caption = f"{title}: paired differences in NELBO at 75 %, with 95 % intervals"
+    caption = f"{title}: paired differences in NELBO, with 95 % intervals"
     display(figures.save_figure(run, drawn, "parts_at_75", forest_table(shown), caption))
 
 # %% [markdown]

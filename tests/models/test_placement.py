@@ -98,6 +98,8 @@ def test_a_bad_map_is_one_error_before_any_weight_is_read(device_map, said, fold
     with pytest.raises(ValueError, match=said) as caught:
         place(lm.model, lm.blocks_name, device_map, torch.float32)
     assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="device='mps' does not go with device_map"):
+        load(folder("llada"), device="mps", device_map=device_map)
 
 
 # streamed: that any recipe prunes such a model alike is a property in pruning/test_valid_recipes
