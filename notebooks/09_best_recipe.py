@@ -44,7 +44,7 @@ official_sparsities: list[float] = [0.5, 0.75]  # of the official method and Wan
 schedule_sparsities: list[float] = [0.5, 0.75]  # of the official schedule
 ratios: list[float] = [0.5]  # of structured pruning
 factorial_sparsities: list[float] = [0.75]  # of noised x dense x sinks
-factorial_sinks: bool = False  # whether all sinks are left out there, too
+sinks_sparsities: list[float] = []  # of these, where all sinks are left out, too
 places: list[str] = ["75"]  # of the search: sparsities in percent, or patterns N:M
 searched: list[str] = ["sparsegpt, clean", "sparsegpt, noised"]  # recipes of the search
 at_75: list[str] = []  # more recipes of the search, at 75 % alone
@@ -106,7 +106,7 @@ run = start("09_best_recipe", globals())
 #   official levels without the last.
 # * **structured**: whole heads and MLP channels, plain and sink-aware.
 # * **factorial**: Wanda on clean or noised text, with sequential or dense propagation, with nothing
-#   or all sinks left out.
+#   or, at `sinks_sparsities`, all sinks left out.
 # * **search**: SparseGPT (or Wanda, if `searched` names it) on clean text, on text that is noised at
 #   `noise_levels` levels or at two (*noised twice*), or on text that is seen once clean and once
 #   noised (*half*); with or without the unstable sinks, one sparsity for all layers or OWL's. Later
@@ -145,7 +145,8 @@ for share in schedule_sparsities:
 for ratio in ratios:
     entries["structured"] += recipe_search.structured(ratio, tokens)
 for share in factorial_sparsities:
-    entries["factorial"] += recipe_search.factorial(share, tokens, noise_levels, factorial_sinks)
+    with_sinks = share in sinks_sparsities
+    entries["factorial"] += recipe_search.factorial(share, tokens, noise_levels, with_sinks)
 for place in places:
     candidates = recipe_search.candidates(place, tokens, noise_levels)
     names = [*searched, *at_75] if place == "75" else searched

@@ -53,7 +53,7 @@ OWN = {  # what is not named here stays as the notebook has it
     "08_stable_sinks": {"restored_counts": [1, 10], "largest_from": 1, "stability_threshold": 0.5},
     "09_best_recipe": {
         "calibration": 5,
-        "factorial_sinks": True,
+        "sinks_sparsities": [0.75],
         "large": ["sparsegpt, noised"],
         "on_twin": ["sparsegpt, clean"],
         "other": ["sparsegpt, noised, owl"],

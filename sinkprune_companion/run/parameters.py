@@ -147,7 +147,7 @@ WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are al
     **dict.fromkeys(("baselines", "preset", "recipes", "structured_recipes"), _one_of(PRESETS, "PRESETS")),
 }
 # How names of lists begin that may be empty.
-MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "sparsegpt_", *SEARCHED)
+MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "sinks_", "sparsegpt_", *SEARCHED)
 LEAST = {
     "00_start_here": {"sequences": 12},
     "01_sink_variance": {"steps": 4},
