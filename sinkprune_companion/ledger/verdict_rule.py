@@ -39,8 +39,8 @@ def verdict(
 ) -> str:
     """Return what an estimate says: ABOVE, BELOW, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS or NOT_RUN.
 
-    `p` is the p-value that the mean is `against`, corrected for the family of questions that are read
-    together; without one the estimate's own. Without a margin (None) nothing can be too small to matter.
+    `p` is corrected for its family; without one it is the estimate's own. Without a margin (None) nothing is
+    too small to matter.
     """
     if estimate is None:
         return NOT_RUN
@@ -64,10 +64,7 @@ def on_claim(outcome: str, side: str) -> str:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return p-values adjusted for a family of questions, in order.
-
-    Holm (1979) bounds the chance of any false answer.
-    """
+    """Return the p-values of a family adjusted (Holm 1979): the chance of any false answer is bounded."""
     p_values = np.asarray(p_values, dtype=float)
     order = np.argsort(p_values, kind="stable")
     adjusted = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
