@@ -67,17 +67,13 @@ def suffix(place: Place) -> str:
     pattern, sparsity = place
     if n_and_m(pattern):
         return f"_{pattern.replace(':', '_')}"
-    if pattern == UNSTRUCTURED and sparsity == SPARSITY:
-        return ""
-    return f"_{100 * sparsity:.0f}"
+    return "" if place == (UNSTRUCTURED, SPARSITY) else f"_{100 * sparsity:.0f}"
 
 
 def heading(place: Place) -> str:
     """Return what figures and tables call a place."""
     pattern, sparsity = place
-    if n_and_m(pattern):
-        return pattern
-    return f"{pattern}, {sparsity:.0%}"
+    return pattern if n_and_m(pattern) else f"{pattern}, {sparsity:.0%}"
 
 
 def excess(scores: pd.DataFrame) -> pd.DataFrame:

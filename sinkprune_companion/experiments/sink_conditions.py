@@ -5,6 +5,7 @@ Prompts are crops of held-out text that begin in the middle of it, so that no to
 Dimensions: N sequences, T tokens per sequence.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -103,39 +104,35 @@ def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch
     so many do not fit, they may span paragraphs and show it. The choice depends on (seed, text) alone. Raises
     ValueError when there are fewer.
     """
-    within_T = held_out_stream(tokenizer, text)
-    apart = _apart(tokenizer, within_T, count, length, generator(seed, "crops", text), rare=False)
-    if len(apart) < count and text != "samples":
-        if text == "natural":
-            documents = embedded_articles()
-        else:
-            documents = [[part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]]
-        joined_T = corpus.stream(["\n\n".join(paragraphs) for paragraphs in documents], tokenizer)
-        apart = _apart(tokenizer, joined_T, count, length, generator(seed, "joined crops", text), rare=True)
-    if len(apart) < count:
-        raise ValueError(
-            f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(apart)} "
-            "were found: ask for fewer or shorter ones"
-        )
-    return torch.stack(apart)
+    for stream_T, purpose in _streams(tokenizer, text):
+        is_separator_T = stream_T == corpus.separator(tokenizer)
+        counted_T = torch.cat([torch.zeros(1, dtype=torch.int64), is_separator_T.cumsum(0)])
+        separators_T = counted_T[length + 1 :] - counted_T[: -(length + 1)]  # in a crop and right before it
+        starts = (separators_T == 0).nonzero().squeeze(-1) + 1
+        order = starts[torch.randperm(len(starts), generator=generator(seed, purpose, text))].tolist()
+        if purpose == "crops":
+            ends = ((max(0, start - RARE_TOKENS), start + length + RARE_TOKENS) for start in order)
+            around = (tokenizer.decode(stream_T[first:last]) for first, last in ends)
+            order = (start for start, shown in zip(order, around, strict=True) if RARE not in shown)
+        chosen = corpus.apart(order, count, length, bytearray(len(stream_T)))
+        if len(chosen) == count:
+            return torch.stack([stream_T[start : start + length] for start in sorted(chosen)])
+    raise ValueError(
+        f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(chosen)} "
+        "were found: ask for fewer or shorter ones"
+    )
 
 
-def _apart(
-    tokenizer, stream_T: torch.Tensor, count: int, length: int, rng: torch.Generator, rare: bool
-) -> list[torch.Tensor]:
-    """Return at most `count` random crops of a stream without overlap, in order; <unk> shows if `rare`."""
-    is_separator_T = stream_T == corpus.separator(tokenizer)
-    counted_T = torch.cat([torch.zeros(1, dtype=torch.int64), is_separator_T.cumsum(0)])
-    separators_T = counted_T[length + 1 :] - counted_T[: -(length + 1)]  # in a crop and right before it
-    starts = (separators_T == 0).nonzero().squeeze(-1) + 1
-    order = starts[torch.randperm(len(starts), generator=rng)].tolist()
-
-    def is_allowed(start: int) -> bool:
-        surroundings_T = stream_T[max(0, start - RARE_TOKENS) : start + length + RARE_TOKENS]
-        return rare or RARE not in tokenizer.decode(surroundings_T)
-
-    chosen = corpus.apart(filter(is_allowed, order), count, length, bytearray(len(stream_T)))
-    return [stream_T[start : start + length] for start in sorted(chosen)]
+def _streams(tokenizer, text: str) -> Iterator[tuple[torch.Tensor, str]]:
+    """Yield held-out text by paragraph, then with paragraphs joined, (T,), and what draws from each."""
+    yield held_out_stream(tokenizer, text), "crops"
+    if text == "natural":
+        documents = embedded_articles()
+    elif text == "documentation":
+        documents = [[part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]]
+    else:
+        return
+    yield corpus.stream(["\n\n".join(paragraphs) for paragraphs in documents], tokenizer), "joined crops"
 
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:

@@ -60,7 +60,7 @@ def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
     with atomic(place) as partial:
         partial.mkdir()
         save_file(stored, partial / "model.safetensors", metadata={"format": "pt"})
-        (partial / config_file).write_text(json.dumps(_public_config(row, model.config)))
+        (partial / config_file).write_text(json.dumps(_stated(row, model.config)))
         _tokenizer(row).save_pretrained(partial)
     return place
 
@@ -113,7 +113,7 @@ def _fused(row: KnownModel, native: dict[str, torch.Tensor], config) -> dict[str
     return stored
 
 
-def _public_config(row: KnownModel, config) -> dict:
+def _stated(row: KnownModel, config) -> dict:
     """Return what a row's family states of a model, in its field names."""
     if row.family in PUBLIC:
         fields = PUBLIC[row.family]

@@ -91,29 +91,23 @@ def deciding_factor(estimate: Estimate, against: float, margin: float) -> float:
     return max(1.0, (estimate.half_width / needed) ** 2)
 
 
-def limiting_units(estimate: Estimate, margin: float) -> list[str]:
-    """Return which units limit an interval: `calibration draws`, `sequences` or both.
-
-    The source with the larger standard error does, and the other one, too, if by itself it gives an interval
-    that is wider than the margin. Without errors by source they are the units that the estimate rests on.
-    """
-    if estimate.error_draws is None:
-        return ["sequences" if estimate.draws else "units"]
-    errors = {"calibration draws": estimate.error_draws, "sequences": estimate.error_sequences}
-    largest = max(errors, key=errors.get)
-    reach = estimate.errors_at((1 + CONFIDENCE) / 2)
-    return [name for name, error in errors.items() if name == largest or reach * error > margin]
-
-
 def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
-    """Return the size of run that would decide an open verdict, in words."""
+    """Return the size of run that would decide an open verdict, in words.
+
+    What limits it is the source with the larger standard error, and the other one, too, if by itself it gives
+    an interval that is wider than the margin; without errors by source, the units that the estimate rests on.
+    """
+    limiting = {"sequences" if estimate.draws else "units": estimate.units}
+    if estimate.error_draws is not None:
+        counts = {"calibration draws": estimate.draws, "sequences": estimate.units}
+        errors = {"calibration draws": estimate.error_draws, "sequences": estimate.error_sequences}
+        least = min(max(errors.values()), margin / estimate.errors_at((1 + CONFIDENCE) / 2))
+        limiting = {name: count for name, count in counts.items() if errors[name] >= least}
     factor = deciding_factor(estimate, against, margin)
-    limiting = limiting_units(estimate, margin)
     if factor > MOST_FACTOR:
         return f"more than {MOST_FACTOR:,} times the {' and '.join(limiting)}"
     sizes = []
-    for name in limiting:
-        count = estimate.draws if name == "calibration draws" else estimate.units
+    for name, count in limiting.items():
         step = 10 ** max(0, len(str(int(factor * count))) - 2)  # of numbers with two digits that are not 0
         enough = int(-(-factor * count // step) * step)
         sizes.append(f"{enough:,} {name} instead of {count:,}")
