@@ -82,14 +82,10 @@ def hiding_texts(
         written_NL = torch.cat(parts)[:, prompt_NT.shape[1] :]
         scored = exact_log_likelihood(judge, list(zip(prompt_NT, written_NL, strict=True)), BATCH)
         rows = written_NL.tolist()
-        return pd.DataFrame(
-            {
-                "sequence": scored.sequence,
-                "value": -scored.value / scored.tokens,
-                "distinct": [len(set(pairwise(row))) / max(1, len(row) - 1) for row in rows],
-                "tokens": [" ".join(map(str, row)) for row in rows],
-            }
-        )
+        distinct = [len(set(pairwise(row))) / max(1, len(row) - 1) for row in rows]
+        tokens = [" ".join(map(str, row)) for row in rows]
+        frame = scored[["sequence"]].assign(value=-scored.value / scored.tokens)
+        return frame.assign(distinct=distinct, tokens=tokens)
 
     key = {"fingerprint": fingerprints[lm.name], "judge": fingerprints[judge.name]}
     key |= {"prompts": prompt_NT.tolist(), "sampler": sampler, "seed": seed}

@@ -1,10 +1,9 @@
 """Why stable sinks matter: what is left out of the statistics, and the weights that this decides.
 
 Pruning per row keeps as many weights with any tokens left out: for every weight that leaves, another one of
-its row stays. `lost_weights` ranks those that leave, `restored` exchanges some of them again.
+its row stays.
 
-Dimensions: O output features, I input features of a linear map, N sequences, S steps, T tokens, X lost
-weights.
+Dimensions: O output features, I input features of a linear map, N sequences, S steps, T tokens, X weights.
 """
 
 import hashlib

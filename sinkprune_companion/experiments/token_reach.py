@@ -47,8 +47,7 @@ def token_reach(
     (how many are left out), `share` (of all tokens) and `changed`. Choices are all and unstable sinks;
     `largest change`, searched greedily, and random tokens, for powers of two and as many as there are sinks;
     and `other text`, whose statistics are those of `other`. `recipe` is one of Wanda with dense propagation,
-    hard sinks and zeros per row; its `exclude` is not looked at. Raises ValueError for a block that the model
-    lacks.
+    hard sinks and zeros per row, whatever its `exclude`. Raises ValueError for a block that the model lacks.
     """
     if unknown := [layer for layer in layers if not 0 <= layer < len(lm.blocks)]:
         raise ValueError(f"layers={unknown} must lie in 0 … {len(lm.blocks) - 1}, the numbers of the blocks")
@@ -70,10 +69,9 @@ def token_reach(
     for layer, inputs in linear_inputs(lm, ids_RT, layers, calibration.batch, progress=True):
         for name, linear in lm.linears(lm.blocks[layer]).items():
             search = Search(weight_OI(linear).cpu(), inputs[name], recipe.sparsity)
-            choices = list(sinks.items())
-            for label, ranked in {LARGEST: search.greedy(most), RANDOM: random_order}.items():
-                choices += [(label, ranked[:count]) for count in counts]
-            for choice, chosen in choices:
+            ranked = {LARGEST: search.greedy(most), RANDOM: random_order}
+            few = [(label, ranked[label][:count]) for label in ranked for count in counts]
+            for choice, chosen in [*sinks.items(), *few]:
                 changed = search.changed(search.squares_I - _squares(inputs[name][chosen]))
                 rows.append((layer, name, choice, len(chosen), len(chosen) / tokens, changed))
             changed = search.changed(of_other[layer][name].norm_I.cpu().double().square())

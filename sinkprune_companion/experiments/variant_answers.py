@@ -69,10 +69,9 @@ def means_by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
 def share_of_damage(by_pair: pd.DataFrame, *sides: dict[str, object]) -> Estimate | None:
     """Return variant - other in shares of what the other one costs the dense model, over all benchmarks.
 
-    `by_pair` has margins in nats, those of the right ending above the wrong one; above zero the first keeps
-    more of them. Where accuracy only counts their sign, their mean moves with every item, so far fewer items
-    tell two variants apart. `sides` are columns of variant, other and dense model with their values. A pair
-    counts in shares of the mean damage of its benchmark; the margin is the smallest share that matters. None
+    `by_pair` has margins in nats, those of the right ending above the wrong one. Accuracy counts their sign;
+    their mean moves with every item, so fewer items tell two variants apart. `sides` are columns of variant,
+    other and dense model with their values. A pair counts in shares of the mean damage of its benchmark. None
     where no benchmark has all three, or where the other one does no damage to one.
     """
     parts = []

@@ -92,12 +92,9 @@ class Variant:
     @property
     def key(self) -> dict[str, object]:
         """What tells this variant from others in the key of a record."""
-        return {
-            "model": self.lm.name,
-            "fingerprint": self.fingerprint,
-            "recipe": self.recipe,
-            "calibration": None if self.calibration is None else self.calibration.fingerprint,
-        }
+        calibration = self.calibration and self.calibration.fingerprint
+        of_model = {"model": self.lm.name, "fingerprint": self.fingerprint}
+        return {**of_model, "recipe": self.recipe, "calibration": calibration}
 
     def ready(self) -> Report | None:
         """Prune the model unless that was done, and return what pruning reported; None for a dense model."""

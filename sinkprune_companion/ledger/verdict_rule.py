@@ -101,8 +101,9 @@ def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
     if estimate.error_draws is not None:
         counts = {"calibration draws": estimate.draws, "sequences": estimate.units}
         errors = {"calibration draws": estimate.error_draws, "sequences": estimate.error_sequences}
-        least = min(max(errors.values()), margin / estimate.errors_at((1 + CONFIDENCE) / 2))
-        limiting = {name: count for name, count in counts.items() if errors[name] >= least}
+        largest = max(errors, key=errors.get)
+        reach = estimate.errors_at((1 + CONFIDENCE) / 2)
+        limiting = {name: counts[name] for name in counts if name == largest or reach * errors[name] > margin}
     factor = deciding_factor(estimate, against, margin)
     if factor > MOST_FACTOR:
         return f"more than {MOST_FACTOR:,} times the {' and '.join(limiting)}"
