@@ -1,9 +1,7 @@
-"""What a model costs: parameters, non-zero weights, bytes, FLOPs and time, at "matched compute".
+"""What a model costs: parameters, non-zero weights, bytes, FLOPs and time.
 
-Matched compute is one of four things, always said which: the same sparsity of the same weights; the same
-number of calibration tokens through the blocks; the same effective FLOPs of generation; the same measured
-time. Effective FLOPs count a zero weight as skipped work, an idealisation: dense kernels multiply zeros as
-fast as other numbers, so latency is reported beside them. A multiply-add counts as two FLOPs.
+Effective FLOPs count a zero weight as skipped work, an idealisation: dense kernels multiply zeros as fast as
+other numbers, so latency is reported beside them. A multiply-add counts as two FLOPs.
 
 Dimensions: B batch, T sequence length, N positions whose logits are needed, V vocabulary.
 """
@@ -27,17 +25,12 @@ SPEED = 4e14  # FLOPs per second in bfloat16, assumed
 PRODUCTS, EMBEDDINGS = "attention products", "embeddings and head"  # kinds of work and weights
 ROUNDS = 9  # in which time is measured
 
-# FLOPs
-
 
 @torch.inference_mode()
 def counted_flops(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> int:
-    """Return what torch's FlopCounterMode counts in one real forward: the check of `forward_cost`.
-
-    Attention runs eagerly for the count, as matrix products that the counter knows.
-    """
+    """Return what torch's FlopCounterMode counts in one real forward: the check of `forward_cost`."""
     former = lm.model.config._attn_implementation
-    lm.model.set_attn_implementation("eager")
+    lm.model.set_attn_implementation("eager")  # as matrix products that the counter knows
     try:
         with FlopCounterMode(display=False) as counter:
             lm.logits_at(ids_BT, where_BT)
@@ -68,15 +61,12 @@ def affordable_steps(cost: Callable[[int], float], budget: float, most: int) -> 
 def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> pd.DataFrame:
     """Return one row per kind of module: parameters, non-zero weights, bytes as stored, FLOPs of a forward.
 
-    Kinds are the parts of a block that hold linears (`self_attn linears`, `mlp linears`), `attention
-    products`, `embeddings and head`, `rest` and `total`. `flops` come from shapes, `effective_flops` count no
-    zeros; `counted_flops`, of the total only, is what torch's own counter finds. The forward has ids (B, T)
-    and logits where `where_BT` is true.
+    Kinds are the parts of a block that hold linears (`self_attn linears`, `mlp linears`), PRODUCTS,
+    EMBEDDINGS, `rest` and `total`. `flops` come from shapes; `counted_flops`, of the total only, is what
+    torch's own counter finds. The forward has ids (B, T) and logits where `where_BT` is true.
     """
-    kind_of: dict[torch.Tensor, str] = {}
-    for block in lm.blocks:
-        for name, linear in lm.linears(block).items():
-            kind_of[linear.weight] = f"{name.split('.')[0]} linears"
+    linears = [named for block in lm.blocks for named in lm.linears(block).items()]
+    kind_of = {linear.weight: f"{name.split('.')[0]} linears" for name, linear in linears}
     prunable = list(dict.fromkeys(kind_of.values()))
     for part in (lm.model.get_input_embeddings(), lm.model.get_output_embeddings()):
         kind_of[part.weight] = EMBEDDINGS
@@ -95,20 +85,15 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
     remaining = (table.nonzero / table.parameters).where(table.index.isin(prunable), 1.0)
     table["effective_flops"] = table.flops * remaining
     table.loc["total"] = table.sum()
-    table["counted_flops"] = float("nan")
-    table.loc["total", "counted_flops"] = float(counted_flops(lm, ids_BT, where_BT))
-    return table
-
-
-# time
+    return table.assign(counted_flops=pd.Series({"total": float(counted_flops(lm, ids_BT, where_BT))}))
 
 
 @torch.inference_mode()
 def latency(models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: torch.Tensor) -> pd.DataFrame:
     """Return the seconds of one denoising step of every model: columns `variant`, `round`, `seconds`.
 
-    Models are measured in turns after a warm-up. A step is a forward over ids (B, T) with logits where
-    `where_BT` is true. Models are compared within a round, since the speed of a machine drifts.
+    A step is a forward over ids (B, T) with logits where `where_BT` is true. Models are measured in turns
+    after a warm-up, to be compared within a round, since the speed of a machine drifts.
     """
     table = []
     for number in range(-1, ROUNDS):  # round -1 is the warm-up
@@ -125,15 +110,14 @@ def latency(models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: to
 
 def has_2_4_kernels(lm: LanguageModel) -> bool:
     """Return whether torch has 2:4 kernels for a model where it is: half precision, a GPU from Ampere on."""
-    if lm.device.type != "cuda" or lm.model.dtype not in (torch.float16, torch.bfloat16):
-        return False
-    return torch.cuda.get_device_capability(lm.device) >= (8, 0)
+    is_half = lm.model.dtype in (torch.float16, torch.bfloat16)
+    return lm.device.type == "cuda" and is_half and torch.cuda.get_device_capability(lm.device) >= (8, 0)
 
 
 def on_2_4_kernels(lm: LanguageModel) -> LanguageModel:
-    """Turn the block linears of a model pruned 2:4, in place, into torch's semi-structured tensors.
+    """Turn the block linears of a model pruned 2:4 into torch's semi-structured tensors; return the model.
 
-    Returns the model. Only where torch has kernels for it: ask `has_2_4_kernels` first.
+    Ask `has_2_4_kernels` first.
     """
     for block in lm.blocks:
         for linear in lm.linears(block).values():

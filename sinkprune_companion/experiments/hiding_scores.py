@@ -37,21 +37,20 @@ def hiding_scores(
 ) -> pd.DataFrame:
     """Return the records of a model that scores text with all keys and without those of each of `hidings`.
 
-    Columns are those of `score_texts`; `excess`, the value less that of the same model with all keys on the
-    same sequence and noise; `label`, `keys`, `count` (0: all keys) and `layers` of the hiding; and means of
-    a `HidingModel`'s log. Positions before `first_scored` are context.
+    Columns are those of `score_texts`, for which positions before `first_scored` are context; `excess`, the
+    value less that of the same model with all keys on the same sequence and noise; `label`, `keys`, `count`
+    (0: all keys) and `layers` of the hiding; and means of a `HidingModel`'s log, 0 where nothing was hidden.
     """
-    length = next(iter(texts.values())).shape[1]
-    batch = max(1, BATCH_TOKENS // length)
+    how = {"batch": max(1, BATCH_TOKENS // next(iter(texts.values())).shape[1]), "first_scored": first_scored}
     key = {"fingerprint": fingerprint, "data": fingerprint_of(texts), "draws": draws}
     key["evaluation_seed"] = EVALUATION_SEED
     if first_scored > 1:  # other records lack it
         key["first_scored"] = first_scored
 
     def measure(without_keys: HidingModel) -> pd.DataFrame:
-        return score_texts(without_keys, texts, draws, batch=batch, first_scored=first_scored)
+        return score_texts(without_keys, texts, draws, **how)
 
-    return _records(run, lm, "hiding", SCORES_REVISION, hidings, measure, key, masses={})
+    return _records(run, lm, "hiding", hidings, measure, key)
 
 
 def hiding_texts(
@@ -73,40 +72,34 @@ def hiding_texts(
     """
 
     def measure(without_keys: HidingModel) -> pd.DataFrame:
-        written_NL = _written(without_keys, prompt_NT, sampler, seed)
+        parts = []
+        for start, prompt_BT in zip(range(0, len(prompt_NT), BATCH), prompt_NT.split(BATCH), strict=True):
+            if lm.is_diffusion:
+                parts.append(generate(without_keys, prompt_BT, sampler, seed, first=start))
+            else:
+                how = (sampler.length, sampler.temperature, seed)
+                parts.append(decode(without_keys, prompt_BT, *how, first=start))
+        written_NL = torch.cat(parts)[:, prompt_NT.shape[1] :]
         scored = exact_log_likelihood(judge, list(zip(prompt_NT, written_NL, strict=True)), BATCH)
         rows = written_NL.tolist()
-        return pd.DataFrame(
-            {
-                "sequence": scored.sequence,
-                "value": -scored.value / scored.tokens,
-                "distinct": [len(set(pairwise(row))) / max(1, len(row) - 1) for row in rows],
-                "tokens": [" ".join(map(str, row)) for row in rows],
-            }
-        )
+        distinct = [len(set(pairwise(row))) / max(1, len(row) - 1) for row in rows]
+        tokens = [" ".join(map(str, row)) for row in rows]
+        frame = scored[["sequence"]].assign(value=-scored.value / scored.tokens)
+        return frame.assign(distinct=distinct, tokens=tokens)
 
     key = {"fingerprint": fingerprints[lm.name], "judge": fingerprints[judge.name]}
     key |= {"prompts": prompt_NT.tolist(), "sampler": sampler, "seed": seed}
-    frame = _records(run, lm, "written", TEXTS_REVISION, hidings, measure, key)
+    frame = _records(run, lm, "written", hidings, measure, key)
     tokens_RNL = np.array(frame.tokens.str.split().tolist()).reshape(1 + len(hidings), len(prompt_NT), -1)
     changed_RN = (tokens_RNL != tokens_RNL[0]).mean(axis=2)  # the first record is of all keys
     return frame.assign(changed=changed_RN.flatten())
 
 
 def _records(
-    run: Run,
-    lm: LanguageModel,
-    name: str,
-    revision: int,
-    hidings: Sequence[Hiding],
-    measure: Callable[[HidingModel], pd.DataFrame],
-    key: dict[str, object],
-    masses: dict | None = None,
+    run: Run, lm: LanguageModel, name: str, hidings: Sequence[Hiding], measure: Callable, key: dict
 ) -> pd.DataFrame:
-    """Return what is measured of a model with all keys, then without those of each of `hidings`.
-
-    With `excess` and what was hidden: means over all rows of all forwards, 0 where nothing was.
-    """
+    """Return what `measure` gives of a model with all keys, then without those of each of `hidings`."""
+    revision, masses = (SCORES_REVISION, {}) if name == "hiding" else (TEXTS_REVISION, None)
     parts = []
     for hiding in tqdm([Hiding(count=0), *hidings], desc=f"{name}, {lm.name}"):
 
@@ -121,17 +114,4 @@ def _records(
         version = revision + (hiding.layers != ALL)  # in a third the log was once a mean over all layers
         parts.append(run.record(name, compute, version, **of_hiding, **key))
     frame = pd.concat(parts, ignore_index=True)
-    with_all_keys = frame.groupby("sequence").value.transform("first")
-    return frame.assign(excess=frame.value - with_all_keys)
-
-
-def _written(lm: LanguageModel, prompt_NT: torch.Tensor, sampler: Sampler, seed: int) -> torch.Tensor:
-    """Return the continuation of every prompt, (N, L)."""
-    parts = []
-    for start in range(0, len(prompt_NT), BATCH):
-        prompt_BT = prompt_NT[start : start + BATCH]
-        if lm.is_diffusion:
-            parts.append(generate(lm, prompt_BT, sampler, seed, first=start))
-        else:
-            parts.append(decode(lm, prompt_BT, sampler.length, sampler.temperature, seed, first=start))
-    return torch.cat(parts)[:, prompt_NT.shape[1] :]
+    return frame.assign(excess=frame.value - frame.groupby("sequence").value.transform("first"))

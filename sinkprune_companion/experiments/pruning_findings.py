@@ -1,9 +1,10 @@
 """What the scores and answers of notebook 03 come to: differences of variants with the margin of each.
 
-The margin of a difference is the smallest one that matters: a share of the damage that the second variant
-does to the dense model, at the same pattern and sparsity and on the same text; see `margins`.
+A margin is a share of the damage that the second variant does to the dense model, at the same place.
 """
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -29,7 +30,7 @@ class Compared(NamedTuple):
     """Two variants that are compared."""
 
     variant: str
-    other: str  # what the first is compared with, and whose damage sets the margin
+    other: str  # whose damage sets the margin
     label: str  # what figures and tables call it
     group: str  # why
 
@@ -66,36 +67,27 @@ def suffix(place: Place) -> str:
     pattern, sparsity = place
     if n_and_m(pattern):
         return f"_{pattern.replace(':', '_')}"
-    if pattern == UNSTRUCTURED and sparsity == SPARSITY:
-        return ""
-    return f"_{100 * sparsity:.0f}"
+    return "" if place == (UNSTRUCTURED, SPARSITY) else f"_{100 * sparsity:.0f}"
 
 
 def heading(place: Place) -> str:
     """Return what figures and tables call a place."""
     pattern, sparsity = place
-    if n_and_m(pattern):
-        return pattern
-    return f"{pattern}, {sparsity:.0%}"
-
-
-# likelihood
+    return pattern if n_and_m(pattern) else f"{pattern}, {sparsity:.0%}"
 
 
 def excess(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the NELBO of every variant above that of the dense model, a row each.
+    """Return the NELBO of every variant, its `recipe`, above that of the dense model, a row each.
 
-    Columns: `pattern`, `sparsity`, `panel` (both in words), `recipe`, `value`, `low`, `high`, and `shown`,
-    the value with its interval.
+    `panel` is pattern and sparsity in words, `shown` the value with its interval.
     """
     rows = []
     measured = scores[["pattern", "sparsity", "variant"]].drop_duplicates()
     for *place, variant in measured[measured.variant != "dense"].itertuples(index=False):
         cost = compare(scores, at(place, variant), at(place, "dense"))
-        row = {"pattern": place[0], "sparsity": place[1], "panel": heading(place), "recipe": variant}
-        row |= {"value": cost.value, "low": cost.low, "high": cost.high}
-        rows.append(row | {"shown": f"{cost.value:.3g} [{cost.low:.3g}, {cost.high:.3g}]"})
-    return pd.DataFrame(rows)
+        bounds = [getattr(cost, bound) for bound in BOUNDS]
+        rows.append([*place, heading(place), variant, *bounds, "{:.3g} [{:.3g}, {:.3g}]".format(*bounds)])
+    return pd.DataFrame(rows, columns=["pattern", "sparsity", "panel", "recipe", *BOUNDS, "shown"])
 
 
 def places(scores: pd.DataFrame) -> list[Place]:
@@ -107,10 +99,7 @@ def places(scores: pd.DataFrame) -> list[Place]:
 def differences(
     scores: pd.DataFrame, place: Place, comparisons: Mapping[str, Compared] = COMPARISONS
 ) -> dict[str, Estimate]:
-    """Return the differences at a place with their margins, by the key of the comparison.
-
-    What was not measured is left out.
-    """
+    """Return the differences at a place with their margins, by comparison; without what was not measured."""
     estimates = {}
     for name, compared in comparisons.items():
         variant, other, dense = sides(place, compared)
@@ -132,15 +121,10 @@ def likelihood_findings(
     }
 
 
-# accuracy
-
-
 def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dict[str, Estimate]:
     """Return differences of accuracy in points as findings `accuracy_{benchmark}_{comparison}_{percent}`.
 
-    `by_pair` is the table of `variant_answers.points`; intervals resample calibration draws and pairs of
-    items together. The margin is a share of the points that the second variant costs; none against the dense
-    model.
+    `by_pair` is the table of `variant_answers.points`. There is no margin against the dense model.
     """
     findings = {}
     for sparsity in sparsities:
@@ -150,10 +134,10 @@ def accuracy_findings(by_pair: pd.DataFrame, sparsities: Sequence[float]) -> dic
                 if values is None:
                     continue
                 variant_RN, other_RN, dense_RN = values
-                cost = float(dense_RN.mean() - other_RN.mean())
                 estimate = crossed_interval(variant_RN - other_RN)
                 # right answers are counts: an interval that ends at -1e-16 ends at zero, and has it inside
-                bounds = {name: round(getattr(estimate, name), DIGITS) + 0.0 for name in BOUNDS}
+                bounds = {bound: round(getattr(estimate, bound), DIGITS) + 0.0 for bound in BOUNDS}
+                cost = float(dense_RN.mean() - other_RN.mean())
                 finding = f"accuracy_{benchmark}_{name}_{100 * sparsity:.0f}"
                 findings[finding] = with_share_of_damage(replace(estimate, **bounds), cost)
     return findings
@@ -165,34 +149,28 @@ def answer_margin_findings(answers: pd.DataFrame, sparsities: Sequence[float]) -
     `answers` is the table of `variant_answers`; see `share_of_damage`. None for what was not measured.
     """
     by_pair = means_by_pair(answers, "margin")
-    estimates = {}
-    for sparsity in sparsities:
-        for name in MARGINS:
-            share = share_of_damage(by_pair, *sides((UNSTRUCTURED, sparsity), ACCURACY[name]))
-            estimates[f"answer_margin_{name}_{100 * sparsity:.0f}"] = share
-    return estimates
+    return {
+        f"answer_margin_{name}_{100 * sparsity:.0f}": share_of_damage(
+            by_pair, *sides((UNSTRUCTURED, sparsity), ACCURACY[name])
+        )
+        for sparsity in sparsities
+        for name in MARGINS
+    }
 
 
 def shares_right(by_pair: pd.DataFrame) -> pd.DataFrame:
     """Return right answers in percent with intervals: a row per variant, a column per benchmark and place."""
-    rows: dict[str, dict] = {}
+    rows = defaultdict(dict)
     columns = ["variant", "benchmark", "sparsity"]
     for (variant, benchmark, sparsity), part in by_pair.groupby(columns, sort=False):
         share = crossed_interval(pivot(part))
         column = (benchmark, "dense" if variant == "dense" else f"{sparsity:.0%}")
-        shown = f"{share.value:.1f} [{share.low:.1f}, {share.high:.1f}]"
-        rows.setdefault(variant, {})[column] = shown
+        rows[variant][column] = f"{share.value:.1f} [{share.low:.1f}, {share.high:.1f}]"
     return pd.DataFrame.from_dict(rows, orient="index").fillna("–")
 
 
-# masks
-
-
 def mask_findings(masks: pd.DataFrame) -> dict[str, Estimate]:
-    """Return the share of kept weights that differ from the first mask of each pair, `masks_{other}`.
-
-    `masks` is the table of `mask_differences`; means and intervals are over linear maps.
-    """
+    """Return the mean shares of `mask_differences` over linear maps as findings, `masks_{other}`."""
     by_mask = masks.pivot(index=["layer", "linear"], columns="other", values="differ")
-    names = {other: other.replace("-", "_").replace(" ", "_") for other in masks.other.unique()}
+    names = {other: re.sub("[- ]", "_", other) for other in masks.other.unique()}
     return {f"masks_{name}": interval(by_mask[other]) for other, name in names.items()}

@@ -4,6 +4,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+import yaml
+
+from sinkprune_companion import DATA
 from sinkprune_core.pruning.criteria import CRITERIA
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.pruning.recipe import Recipe, preset
@@ -11,26 +14,10 @@ from sinkprune_core.pruning.recipe import Recipe, preset
 SPARSITY = 0.5  # at which verdicts are read
 OFFICIAL_LEVELS = preset("paper").noise_levels  # noise levels of the official code
 UNSTRUCTURED = "unstructured"
-UNMATCHED = "wanda-unmatched"  # Wanda on as many sequences as noised recipes, and so on fewer tokens
-HEADLINE = (
-    "wanda",
-    UNMATCHED,
-    "noised-dense",
-    "paper",
-    "paper-no-sinks",
-    "all-sinks",
-    "unstable",
-    "random",
-    "sparsegpt",
-    "paper-sparsegpt",
-)  # at SPARSITY, on all calibration draws
-CONTROLS = ("magnitude", "dwanda", "stable", "only-sinks", "sparsegpt-unstable")  # at SPARSITY, on some
-# at other sparsities and in N:M patterns
-CURVE = ("magnitude", *(name for name in HEADLINE if name not in ("paper-no-sinks", "random")))
-SPARSEGPT = (UNMATCHED, "sparsegpt", "paper-sparsegpt")  # on as many tokens
-UNITS = ("structured-magnitude", "structured", "flap", "structured-sink", "structured-no-sinks")
-# recipes whose models answer two-choice items, besides the dense one
-ANSWERING = ("wanda", "noised-dense", "all-sinks", "paper", "unstable", "sparsegpt", "paper-sparsegpt")
+UNMATCHED = "wanda-unmatched"
+_NAMES = yaml.safe_load((DATA / "grid.yml").read_text(encoding="utf-8"))
+HEADLINE, CONTROLS, CURVE = _NAMES["headline"], _NAMES["controls"], _NAMES["curve"]
+SPARSEGPT, UNITS, ANSWERING = _NAMES["sparsegpt"], _NAMES["units"], _NAMES["answering"]
 
 
 class GridRow(NamedTuple):
@@ -81,11 +68,11 @@ def grid_rows(
             continue
         recipe = preset(preset_name, sparsity=sparsity, **settings)
         levels = official_levels if recipe.noise == "official" else noise_levels
-        recipe = replace(recipe, noise_levels=levels)
         sequences = calibration
         if recipe.inputs == "noised":
             sequences = max(1, calibration * noise_levels // levels)
         elif recipe.criterion != "sparsegpt" and name != UNMATCHED:
             sequences = calibration * noise_levels
+        recipe = replace(recipe, noise_levels=levels)
         rows.append(GridRow(name, pattern, sparsity, recipe, sequences, draws))
     return rows

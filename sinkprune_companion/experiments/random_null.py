@@ -42,15 +42,10 @@ def stability_at_noise(
     sink_std: float,
     stability_threshold: float,
 ) -> pd.DataFrame:
-    """Return the record of the sink statistics of calibration text in the states that pruning sees.
-
-    A row per sequence with the columns of `detection.sink_statistics`. The steps of an autoregressive model
-    are query windows, as in its calibration.
-    """
+    """Return the record of the sink statistics of calibration text in the states that pruning sees."""
 
     def compute() -> pd.DataFrame:
-        mass_NSK, visible_SK = sink_profiles(lm, text, noise_levels)
-        return detection.variability(mass_NSK, visible_SK, **rule)
+        return detection.variability(*sink_profiles(lm, text, noise_levels), **rule)
 
     rule = {"sink_std": sink_std, "stability_threshold": stability_threshold}
     key = {"model": lm.name, "kind": lm.kind, "fingerprint": fingerprint, "calibration": text.fingerprint}
@@ -58,11 +53,10 @@ def stability_at_noise(
 
 
 def paired_counts(frame: pd.DataFrame, metric: str) -> dict[str, float]:
-    """Return how the diffusion model lies to the autoregressive one, prompt by prompt.
+    """Return how the diffusion model lies to the autoregressive one, prompt by prompt, each a mean over rows.
 
-    A prompt counts with its mean over trajectories. Keys: `prompts`, the `median` of the differences, how
-    many prompts are `larger`, `smaller` and `tied`, and p-values of the `sign test` (ties left out) and of
-    `Wilcoxon`'s signed ranks; NaN where all are tied.
+    Keys: `prompts`, the `median` difference, how many are `larger`, `smaller` and `tied`, and p-values of the
+    `sign test` (ties left out) and of `Wilcoxon`'s signed ranks; NaN where all are tied.
     """
     by_prompt = frame.groupby(["prompt", "kind"])[metric].mean().unstack()  # NaN where no trajectory has it
     difference = (by_prompt["diffusion"] - by_prompt["autoregressive"]).dropna()

@@ -47,20 +47,15 @@ class Entry:
 
 def _on_as_many(recipes: Mapping[str, Recipe], tokens: int) -> list[Entry]:
     """Return recipes by name on as many tokens as `tokens` sequences have, at least one sequence each."""
-    entries = []
-    for name, recipe in recipes.items():
-        states = recipe.noise_levels if recipe.inputs == "noised" else 1
-        entries.append(Entry(name, recipe, max(1, tokens // states)))
-    return entries
+    states = [recipe.noise_levels if recipe.inputs == "noised" else 1 for recipe in recipes.values()]
+    sequences = [max(1, tokens // count) for count in states]
+    return [Entry(*named, count) for named, count in zip(recipes.items(), sequences, strict=True)]
 
 
 def official(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
     """Return Wanda on clean text, the official method, and that with all tokens counted."""
-    recipes = {
-        "wanda": preset("wanda", sparsity=sparsity, noise_levels=noise_levels),  # the recipe of `factorial`
-        "paper": preset("paper", sparsity=sparsity),
-        "paper-no-sinks": preset("paper-no-sinks", sparsity=sparsity),
-    }
+    recipes = {name: preset(name, sparsity=sparsity) for name in ("wanda", "paper", "paper-no-sinks")}
+    recipes["wanda"] = replace(recipes["wanda"], noise_levels=noise_levels)  # the recipe of `factorial`
     return _on_as_many(recipes, tokens)
 
 
@@ -71,10 +66,10 @@ def structured(ratio: float, tokens: int) -> list[Entry]:
 
 
 def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool = True) -> list[Entry]:
-    """Return Wanda's combinations of text and propagation, and of sinks.
+    """Return Wanda's combinations of text and propagation, and of sinks left out where it is `with_sinks`.
 
-    There are eight, or four where no sinks are left out. Where sinks are left out of clean text, they are
-    found at one noise level a sequence, drawn anew for each, so that all take as many forwards.
+    Sinks to leave out of clean text are found at one noise level a sequence, drawn anew for each, so that all
+    take as many forwards.
     """
     recipes = {}
     left_out = ("none", "all") if with_sinks else ("none",)
@@ -90,8 +85,7 @@ def factorial(sparsity: float, tokens: int, noise_levels: int, with_sinks: bool 
 def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return what each switch of `factorial` does to the loss, mean over the settings of the others, (R, N).
 
-    `values` are losses by the name of the combination, (R, N) each. Switches: `noised`, `dense` and, where it
-    was thrown, `sinks`, all of which are left out.
+    `values` are losses by the name of the combination. Switches: `noised`, `dense` and, if thrown, `sinks`.
     """
     switches = {"noised": "noised", "dense": "dense", "sinks": "all"}
     settings = {name: name.split(", ") for name in values}
@@ -103,8 +97,7 @@ def main_effects(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def schedules(sparsity: float, tokens: int, noise_levels: int) -> list[Entry]:
     """Return Wanda on noised text with dense propagation under the even grid and the official schedule.
 
-    The official schedule without its last level, t = 1, is that of the same sequences and masks: it lacks
-    only the states that hold nothing but masks.
+    And under that without its last level, t = 1, on the same sequences: only states of masks alone are gone.
     """
     grid = Recipe(sparsity=sparsity, inputs="noised", propagation="dense", noise_levels=noise_levels)
     official = replace(grid, noise="official", noise_levels=10)
@@ -125,14 +118,10 @@ def candidates(place: str, tokens: int, noise_levels: int) -> list[Entry]:
     recipes = {}
     for criterion, text, exclude, allocation in product(CRITERIA, TEXTS, ("none", "unstable"), allocations):
         name = ", ".join([criterion, text, *(part for part in (exclude, allocation) if part not in PLAIN)])
-        recipes[name] = Recipe(
-            criterion=criterion,
-            sparsity=sparsity,
-            pattern=place if ratio else CRITERIA[criterion],
-            exclude=exclude,
-            allocation=allocation,
-            **{"noise_levels": noise_levels, **TEXTS[text]},
-        )
+        pattern = place if ratio else CRITERIA[criterion]
+        common = {"criterion": criterion, "sparsity": sparsity, "pattern": pattern, "exclude": exclude}
+        seen = {"noise_levels": noise_levels, **TEXTS[text]}
+        recipes[name] = Recipe(**common, **seen, allocation=allocation)
     return _on_as_many(recipes, tokens)
 
 
@@ -142,10 +131,7 @@ NAMES = tuple(entry.name for entry in candidates("50", 1, 1))  # of all recipes 
 def variants_on(
     run: Run, lm: LanguageModel, fingerprint: str, entries: Sequence[Entry], length: int, seed: int
 ) -> Iterator[tuple[Variant, dict[str, object]]]:
-    """Yield the dense model and every entry on one calibration draw, each with its labels.
-
-    Recipes on as many sequences share text and statistics.
-    """
+    """Yield the dense model and every entry on one calibration draw, each with its labels."""
     yield Variant(lm, fingerprint), {"variant": "dense", "place": "dense", "seed": seed}
     drawn = draw_for(lm, [(entry.recipe, entry.sequences) for entry in entries], length, seed)
     for entry in tqdm(entries, desc="prune and measure", unit="variant", leave=False):

@@ -28,13 +28,9 @@ class Setting(NamedTuple):
 
     def value_of(self, factor: str) -> str:
         """Return what one of FACTORS is here, in words."""
-        words = {
-            "pair": Path(self.pair).name,
-            "calibration": f"{self.calibration} sequences",
-            "own_noise": "noise of its own" if self.own_noise else "one noise",
-            "length": f"{self.length} tokens",
-        }
-        return words[factor]
+        noise = "noise of its own" if self.own_noise else "one noise"
+        words = (Path(self.pair).name, f"{self.calibration} sequences", noise, f"{self.length} tokens")
+        return words[FACTORS.index(factor)]
 
     @property
     def name(self) -> str:
@@ -48,13 +44,10 @@ FACTORS = Setting._fields[:4]  # what a result may depend on
 
 
 def apart_in(factor: str, settings: Iterable[Setting]) -> list[Setting]:
-    """Return the first settings, two or more, that differ in one of FACTORS alone; none where there are none.
-
-    Numbers of draws and archives are no factor.
-    """
+    """Return the first settings, two or more, that differ in one of FACTORS alone; none for none."""
     groups: dict[tuple, dict[object, Setting]] = {}
     for setting in settings:
-        others = tuple(getattr(setting, name) for name in FACTORS if name != factor)
+        others = setting._replace(**{factor: None})[: len(FACTORS)]
         groups.setdefault(others, {}).setdefault(getattr(setting, factor), setting)
     return next((list(alike.values()) for alike in groups.values() if len(alike) > 1), [])
 
@@ -64,17 +57,16 @@ class OnRecord(Variant):
 
     def ready(self) -> Report | None:
         """Raise FileNotFoundError."""
-        recipe = "the dense model" if self.recipe is None else self.recipe
         raise FileNotFoundError(
-            f"no record of {recipe} of the model {self.fingerprint}: name the folder of its weights in pairs"
+            f"no record of {self.recipe or 'the dense model'} of the model {self.fingerprint}: "
+            "name the folder of its weights in pairs"
         )
 
 
 def archived_run(run: Run, archive: str) -> Run:
     """Return a run that reads and writes `runs/archive-{archive}`, with the scores of an archive in it.
 
-    It is apart from the run's own records: those are measured, kept and published with the run, which names
-    the archive among its parameters. Raises FileNotFoundError for an archive that the project does not keep.
+    So these are no records of the run's own. Raises FileNotFoundError for an archive that is not kept.
     """
     file = record_archive.archive_file(archive)
     if not file.exists():
@@ -89,10 +81,7 @@ def archived_run(run: Run, archive: str) -> Run:
 
 
 def archived_fingerprint(run: Run, model: str) -> str:
-    """Return the fingerprint of the one model called so that the scores of a run are of.
-
-    Raises ValueError where there are none or several.
-    """
+    """Return the fingerprint of the one model called so in a run's scores; ValueError for none or several."""
     files = (run.records / "scores").glob("*.json")
     keys = [json.loads(file.read_text(encoding="utf-8"))["key"] for file in files]
     fingerprints = {key["fingerprint"] for key in keys if key["model"] == model}

@@ -27,13 +27,12 @@ def score_texts(
     """Return nats per token of every sequence, one row per sequence and number of steps.
 
     `texts` holds ids, int64 (N, T), by source; a source may say how its sequences start, e.g. `natural/crop`.
-    Columns: `sequence` (numbered through), `text` (its source), `start` (only where a source says it),
-    `steps` and `value`. Positions before `first_scored` are context. A diffusion model's value is its NELBO,
-    or the bound for generation in so many `steps`, from `draws` noise draws; an autoregressive model's is
-    exact and knows no steps. `steps` is 0 where it is None.
+    Columns: `sequence` (numbered through), `text`, `start` (where a source says it), `steps` (0 for None)
+    and `value`: a diffusion model's NELBO, or its bound for generation in so many steps, from `draws` noise
+    draws; exact for an autoregressive model. Positions before `first_scored` are context.
     """
     ids_NT = torch.cat(list(texts.values()))
-    sources = [name.partition("/") for name, ids_NT in texts.items() for _ in ids_NT]
+    sources = [name.partition("/") for name, of_text_NT in texts.items() for _ in of_text_NT]
     labels = {"text": [text for text, _, _ in sources]}
     if any(start for _, _, start in sources):
         labels["start"] = [start for _, _, start in sources]
@@ -55,10 +54,7 @@ def fingerprint_of(texts: dict[str, torch.Tensor]) -> str:
 
 
 def above_dense(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return scores with the dense model's under the same noise taken off `value`.
-
-    What is left of the dense model is one draw of zeros, so that comparisons with it stay paired.
-    """
+    """Return scores less the dense model's under the same noise, of which one draw, of zeros, is left."""
     is_dense = scores.variant == "dense"
     dense = scores[is_dense].set_index(["seed", "sequence"]).value
     of_row = pd.MultiIndex.from_frame(scores[["seed", "sequence"]])

@@ -5,6 +5,7 @@ Prompts are crops of held-out text that begin in the middle of it, so that no to
 Dimensions: N sequences, T tokens per sequence.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,9 +43,7 @@ class Condition:
         """What the text is and begins with, in words."""
         if self.text == NOTHING:
             return "<|endoftext|> alone"
-        if self.first_token:
-            return f"<|endoftext|> + {TEXTS[self.text]}"
-        return TEXTS[self.text]
+        return f"<|endoftext|> + {TEXTS[self.text]}" if self.first_token else TEXTS[self.text]
 
     @property
     def body(self) -> tuple[str, int, str]:
@@ -58,18 +57,16 @@ class Condition:
 
     def name(self, main: "Condition") -> str:
         """Return what differs from the main condition, as findings are named; empty for nothing."""
-        parts = []
+        words = {
+            "text": self.text,
+            "first_token": "first_token" if self.first_token else "no_first_token",
+            "tokens": f"tokens_{self.tokens}",
+            "sampler": self.sampler,
+        }
         if self.text == NOTHING:
-            parts.append("from_nothing")
-        elif self.text != main.text:
-            parts.append(self.text)
-        if self.first_token != main.first_token and self.text != NOTHING:
-            parts.append("first_token" if self.first_token else "no_first_token")
-        if self.tokens != main.tokens:
-            parts.append(f"tokens_{self.tokens}")
-        if self.sampler != main.sampler:
-            parts.append(self.sampler)
-        return "_".join(parts)
+            words |= {"text": "from_nothing", "first_token": ""}
+        parts = [words[name] for name in words if getattr(self, name) != getattr(main, name)]
+        return "_".join(filter(None, parts))
 
 
 def conditions(
@@ -77,13 +74,11 @@ def conditions(
 ) -> list[Condition]:
     """Return the main condition, made of the firsts, and those that differ in one thing, each once."""
     main = Condition(texts[0], first_tokens[0], lengths[0], samplers[0])
-    chosen = [main]
-    chosen += [replace(main, first_token=first_token) for first_token in first_tokens[1:]]
-    for text in texts[1:]:
-        chosen.append(replace(main, text=text, first_token=main.first_token or text == NOTHING))
-    chosen += [replace(main, tokens=tokens) for tokens in lengths[1:]]
-    chosen += [replace(main, sampler=sampler) for sampler in samplers[1:]]
-    return list(dict.fromkeys(chosen))
+    others = [{"first_token": first_token} for first_token in first_tokens[1:]]
+    others += [{"text": text, "first_token": main.first_token or text == NOTHING} for text in texts[1:]]
+    others += [{"tokens": tokens} for tokens in lengths[1:]]
+    others += [{"sampler": sampler} for sampler in samplers[1:]]
+    return list(dict.fromkeys([main, *(replace(main, **fields) for fields in others)]))
 
 
 def prompts(
@@ -91,8 +86,7 @@ def prompts(
 ) -> dict[str, torch.Tensor]:
     """Return `count` prompts of `prompt_length` tokens, int64 (N, T), by the name of their text.
 
-    With the condition's first token they are the same prompts with one token more; without text they are
-    that token alone.
+    A first token comes before the same prompts; without text it is all there is.
     """
     first_N1 = torch.full((count, 1), corpus.separator(tokenizer))
     if condition.text == NOTHING:
@@ -106,57 +100,48 @@ def prompts(
 def crops(tokenizer, text: str, count: int, length: int, seed: int = 0) -> torch.Tensor:
     """Return held-out crops without separators that begin in the middle of a paragraph, int64 (N, T).
 
-    No two overlap. Crops lie within paragraphs, and none shows <unk>, WikiText-2's sign for a rare word.
-    Where so many do not fit, as for long ones, paragraphs follow each other, and <unk> may show. The choice
-    depends on (seed, text) alone. Raises ValueError when there are fewer.
+    No two overlap. They lie within paragraphs and do not show <unk>, WikiText-2's sign for a rare word; where
+    so many do not fit, they may span paragraphs and show it. The choice depends on (seed, text) alone. Raises
+    ValueError when there are fewer.
     """
-    within_T = held_out_stream(tokenizer, text)
-    apart = _apart(tokenizer, within_T, count, length, generator(seed, "crops", text), rare=False)
-    if len(apart) < count and text != "samples":
-        if text == "natural":
-            documents = embedded_articles()
-        else:
-            documents = [[part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]]
-        joined_T = corpus.stream(["\n\n".join(paragraphs) for paragraphs in documents], tokenizer)
-        apart = _apart(tokenizer, joined_T, count, length, generator(seed, "joined crops", text), rare=True)
-    if len(apart) < count:
-        raise ValueError(
-            f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(apart)} "
-            "were found: ask for fewer or shorter ones"
-        )
-    return torch.stack(apart)
+    for stream_T, purpose in _streams(tokenizer, text):
+        is_separator_T = stream_T == corpus.separator(tokenizer)
+        counted_T = torch.cat([torch.zeros(1, dtype=torch.int64), is_separator_T.cumsum(0)])
+        separators_T = counted_T[length + 1 :] - counted_T[: -(length + 1)]  # in a crop and right before it
+        starts = (separators_T == 0).nonzero().squeeze(-1) + 1
+        order = starts[torch.randperm(len(starts), generator=generator(seed, purpose, text))].tolist()
+        if purpose == "crops":
+            ends = ((max(0, start - RARE_TOKENS), start + length + RARE_TOKENS) for start in order)
+            around = (tokenizer.decode(stream_T[first:last]) for first, last in ends)
+            order = (start for start, shown in zip(order, around, strict=True) if RARE not in shown)
+        chosen = corpus.apart(order, count, length, bytearray(len(stream_T)))
+        if len(chosen) == count:
+            return torch.stack([stream_T[start : start + length] for start in sorted(chosen)])
+    raise ValueError(
+        f"{count} crops of {length} tokens do not fit the held-out {TEXTS[text]}, where {len(chosen)} "
+        "were found: ask for fewer or shorter ones"
+    )
 
 
-def _apart(
-    tokenizer, stream_T: torch.Tensor, count: int, length: int, rng: torch.Generator, rare: bool
-) -> list[torch.Tensor]:
-    """Return at most `count` crops of a stream, chosen at random, none of which overlap, in their order.
-
-    `rare` says whether <unk> may show.
-    """
-    is_separator_T = stream_T == corpus.separator(tokenizer)
-    counted_T = torch.cat([torch.zeros(1, dtype=torch.int64), is_separator_T.cumsum(0)])
-    separators_T = counted_T[length + 1 :] - counted_T[: -(length + 1)]  # in a crop and right before it
-    starts = (separators_T == 0).nonzero().squeeze(-1) + 1
-    order = starts[torch.randperm(len(starts), generator=rng)].tolist()
-
-    def is_allowed(start: int) -> bool:
-        surroundings_T = stream_T[max(0, start - RARE_TOKENS) : start + length + RARE_TOKENS]
-        return rare or RARE not in tokenizer.decode(surroundings_T)
-
-    chosen = corpus.apart(filter(is_allowed, order), count, length, bytearray(len(stream_T)))
-    return [stream_T[start : start + length] for start in sorted(chosen)]
+def _streams(tokenizer, text: str) -> Iterator[tuple[torch.Tensor, str]]:
+    """Yield held-out text by paragraph, then with paragraphs joined, (T,), and what draws from each."""
+    yield held_out_stream(tokenizer, text), "crops"
+    if text == "natural":
+        documents = embedded_articles()
+    elif text == "documentation":
+        documents = [[part for part in corpus.documentation("stdlib") if corpus.is_held_out(part)]]
+    else:
+        return
+    yield corpus.stream(["\n\n".join(paragraphs) for paragraphs in documents], tokenizer), "joined crops"
 
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:
     """Return the sampler that writes what is left of a text behind its prompt.
 
-    LLaDA's writes BLOCKS blocks, the surest token first, evenly many a step; Dream's one block, the lowest
-    entropy first, on a time grid. Raises ValueError for tokens or steps that the blocks cannot share.
+    LLaDA's writes BLOCKS blocks, the surest token first; Dream's one block, the lowest entropy first, on a
+    time grid. Raises ValueError for tokens or steps that the blocks cannot share.
     """
-    written = condition.tokens
-    if condition.text != NOTHING:
-        written -= prompt_length
+    written = condition.tokens - (prompt_length if condition.text != NOTHING else 0)
     if written < BLOCKS or written % BLOCKS or steps % BLOCKS:
         raise ValueError(
             f"{condition.tokens} tokens less prompt_length={prompt_length} leave {written} to write in "

@@ -3,7 +3,6 @@
 import pandas as pd
 import torch
 
-from sinkprune_companion.ledger import margins
 from sinkprune_core.evaluation.intervals import Estimate, interval
 from sinkprune_core.sinks import detection
 from sinkprune_core.sinks.readings import LITERAL, READINGS
@@ -13,15 +12,11 @@ SHORT = {"diffusion": "dlm", "autoregressive": "ar"}  # kinds of model, as findi
 
 
 def by_reading(trace: Trace, sink_std: float, stability_threshold: float, **columns: object) -> pd.DataFrame:
-    """Return the sink statistics of every prompt under every reading, with further constant `columns`.
-
-    Besides the statistics: `reading`, its `label`, and `new_queries`, see `share_of_new_queries`.
-    """
+    """Return the sink statistics of every prompt under every reading, with further constant `columns`."""
     parts = []
     for name, reading in READINGS.items():
-        frame = reading.variability(trace, sink_std, stability_threshold)
-        new_queries = share_of_new_queries(trace, name)
-        parts.append(frame.assign(reading=name, label=reading.label, new_queries=new_queries, **columns))
+        about = {"reading": name, "label": reading.label, "new_queries": share_of_new_queries(trace, name)}
+        parts.append(reading.variability(trace, sink_std, stability_threshold).assign(**about, **columns))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -38,15 +33,14 @@ def difference(frame: pd.DataFrame, metric: str) -> Estimate | None:
     """Return the mean of diffusion minus autoregressive models in a metric, paired by prompt.
 
     A kind with several rows per prompt, such as layers, counts with their mean. The margin is a tenth of what
-    the second kind has, which the ledger takes for variances in space. None where fewer than two prompts have
-    the metric in both.
+    the second kind has. None where fewer than two prompts have the metric in both.
     """
     by_prompt = frame.pivot_table(metric, "prompt", "kind", aggfunc="mean", dropna=False)
     by_prompt = by_prompt.reindex(columns=[*SHORT]).dropna()
     if len(by_prompt) < 2:
         return None
-    values = interval(by_prompt.diffusion - by_prompt.autoregressive)
-    return margins.with_tenth(values, by_prompt.autoregressive.mean())
+    tenth = abs(by_prompt.autoregressive.mean()) / 10  # the rule of the ledger
+    return interval(by_prompt.diffusion - by_prompt.autoregressive).with_margin(tenth or None)
 
 
 def stable_share(frame: pd.DataFrame, kind: str) -> Estimate | None:
@@ -64,8 +58,7 @@ def share_of_new_queries(trace: Trace, name: str) -> float:
         return 1.0
     first_S, last_S = trace.windows_S2.T[:, 1:]
     starts = {"beginning": 0, "continuation": trace.prompt_length, "step": first_S}
-    share_S = (last_S - first_S) / (last_S - starts[READINGS[name].since])
-    return float(share_S.mean())
+    return float(((last_S - first_S) / (last_S - starts[READINGS[name].since])).mean())
 
 
 def token_table(
@@ -77,12 +70,8 @@ def token_table(
     """
     persistence_BSK = detection.persistence(sinks_BSK, visible_SK).unsqueeze(-2).expand(sinks_BSK.shape)
     persistence = pd.Series(persistence_BSK[sinks_BSK].numpy())
-    by_token = persistence.groupby(ids_BSK[sinks_BSK].numpy()).agg(["size", "mean"])
-    by_token = by_token.sort_values("size", ascending=False)
-    return pd.DataFrame(
-        {
-            "token": [repr(tokenizer.decode([int(token)])) for token in by_token.index],
-            "share": (by_token["size"] / len(persistence)).round(3).to_numpy(),
-            "persistence": by_token["mean"].round(3).to_numpy(),
-        }
-    )
+    by_token = persistence.groupby(ids_BSK[sinks_BSK].numpy()).agg(share="size", persistence="mean")
+    by_token = by_token.sort_values("share", ascending=False)
+    by_token["share"] /= len(persistence)
+    by_token.insert(0, "token", [repr(tokenizer.decode([int(token)])) for token in by_token.index])
+    return by_token.round(3).reset_index(drop=True)

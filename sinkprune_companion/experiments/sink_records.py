@@ -43,10 +43,8 @@ class Continued:
     @property
     def sampler(self) -> Sampler:
         """What writes; an autoregressive model knows no order of denoising, and no sampler but one."""
-        condition = self.condition
-        if not self.lm.is_diffusion:
-            condition = replace(condition, sampler="llada")
-        return sink_conditions.sampler_of(condition, **self.sampling)
+        name = self.condition.sampler if self.lm.is_diffusion else "llada"
+        return sink_conditions.sampler_of(replace(self.condition, sampler=name), **self.sampling)
 
     def trace(self, first: int | None = None) -> Trace:
         """Return the trace of all prompts or of the `first` ones, which is the same for them."""
@@ -79,5 +77,6 @@ class Continued:
         return frame.drop(columns=["model", "seed"])
 
     def _key(self, prompts_BT: torch.Tensor) -> dict[str, object]:
-        key = {"model": self.fingerprint, "sampler": self.sampler, "prompts": prompts_BT.tolist()}
-        return key | {"seed": self.seed + self.trajectory}
+        seed = self.seed + self.trajectory
+        prompts = prompts_BT.tolist()
+        return {"model": self.fingerprint, "sampler": self.sampler, "prompts": prompts, "seed": seed}

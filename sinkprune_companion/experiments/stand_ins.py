@@ -1,8 +1,7 @@
 """Tiny random models in the public formats: what takes a model's place where no weights are wanted.
 
 A stand-in has the class, direction, shift and layout of files of a row of the table of models, and its kinds
-of parameters. It spells any text in bytes. Its weights are random: no number of it says anything about the
-real model.
+of parameters. It spells any text in bytes. No number of it says anything about the real model.
 
 Dimensions: O output features, I input features.
 """
@@ -13,11 +12,13 @@ from pathlib import Path
 
 import torch
 import transformers
+import yaml
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from sinkprune_companion import DATA
 from sinkprune_core.files import atomic
 from sinkprune_core.models.catalog import EMBEDDED, KnownModel
 from sinkprune_core.models.configurations import of_shape
@@ -29,19 +30,19 @@ from sinkprune_core.models.weight_files import DTYPES
 VOCABULARY = 288  # 256 bytes, special tokens, and some entries that no text has
 POSITIONS = 1024
 THETA = 500_000.0  # base of the rotary frequencies
-MASK = 5
+MASK = 5  # as in the file of PUBLIC, as is THETA
 END = "<|endoftext|>"
 # the order in which a block's parameters take from the stream of random numbers
 FIRST = ("layernorm", "q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj", "gate_proj")
+PUBLIC = yaml.safe_load((DATA / "stand_ins.yml").read_text(encoding="utf-8"))  # configurations, by family
 LIT_GPT = ("smdm", "smdm-ar")  # families whose files are those of lit-gpt
 MODEL_TYPES = {"illada": "llada", "dream": "Dream", "a2d": "a2d-{}"}  # {}: that of the native class
 
 
 def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
-    """Return what to load where no weights are wanted.
+    """Return what to load where no weights are wanted: for a hub id a stand-in below `folder`, else the name.
 
-    For a hub id that is a stand-in below `folder`, written where it is missing; for an embedded model or a
-    folder it is the name itself. Raises ValueError for an unknown name, as `load` does.
+    Raises ValueError for an unknown name, as `load` does.
     """
     row, _ = parse(name)
     if row is None or row.id in EMBEDDED:
@@ -59,23 +60,17 @@ def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
     with atomic(place) as partial:
         partial.mkdir()
         save_file(stored, partial / "model.safetensors", metadata={"format": "pt"})
-        (partial / config_file).write_text(json.dumps(_public_config(row, model.config)))
+        (partial / config_file).write_text(json.dumps(_stated(row, model.config)))
         _tokenizer(row).save_pretrained(partial)
     return place
 
 
 def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
     """Return a tiny model of a row's class, with gains near 1 and weights that make attention sharp."""
-    shape = replace(  # what decides which parameters there are stays
-        row.shape,
-        vocabulary=VOCABULARY + (row.family == "smdm"),  # whose mask comes after the vocabulary
-        width=32,
-        mlp=48,
-        layers=3,
-        heads=4,
-        groups=4 if row.shape.groups == row.shape.heads else 2,
-        head_width=8,
-    )
+    sizes = {"width": 32, "mlp": 48, "layers": 3, "heads": 4, "head_width": 8}
+    sizes["groups"] = 4 if row.shape.groups == row.shape.heads else 2
+    sizes["vocabulary"] = VOCABULARY + (row.family == "smdm")  # whose mask comes after the vocabulary
+    shape = replace(row.shape, **sizes)  # what decides which parameters there are stays
     settings = {"bos_token_id": 0, "eos_token_id": 0}
     if not shape.learned_positions:
         rotary = {"rope_type": "default", "rope_theta": THETA}
@@ -84,12 +79,11 @@ def _random_model(row: KnownModel, seed: int) -> PreTrainedModel:
     model = getattr(transformers, row.native)(config).to(DTYPES[row.stored]).requires_grad_(False)
     rng = torch.Generator().manual_seed(seed)
 
-    def place(entry: tuple[str, nn.Parameter]) -> int:
-        """Return when a parameter of a module is drawn."""
-        return next((i for i, part in enumerate(FIRST) if f"{part}.weight" in entry[0]), len(FIRST))
+    def order(named: tuple[str, nn.Parameter]) -> int:
+        return next((i for i, part in enumerate(FIRST) if f"{part}.weight" in named[0]), len(FIRST))
 
     def draw(module: nn.Module, weight_scale: float = 0.35) -> None:
-        for name, parameter in sorted(module.named_parameters(), key=place):
+        for name, parameter in sorted(module.named_parameters(), key=order):
             is_gain = parameter.dim() == 1 and name.endswith("weight")
             scale = weight_scale if parameter.dim() > 1 else 0.2 if is_gain else 0.1
             parameter.copy_(float(is_gain) + scale * torch.randn(parameter.shape, generator=rng))
@@ -119,31 +113,11 @@ def _fused(row: KnownModel, native: dict[str, torch.Tensor], config) -> dict[str
     return stored
 
 
-def _public_config(row: KnownModel, config) -> dict:
-    """Return what a row's family states of its models, in its field names."""
-    if row.family in LIT_GPT:
-        heads = {"n_head": config.num_attention_heads, "n_query_groups": config.num_key_value_heads}
-        return heads | {"block_size": POSITIONS, "norm_eps": config.rms_norm_eps}
-    if row.family in ("llada", "mmada"):
-        return {
-            "model_type": row.family,
-            "d_model": config.hidden_size,
-            "n_layers": config.num_hidden_layers,
-            "n_heads": config.num_attention_heads,
-            "n_kv_heads": config.num_key_value_heads,
-            "mlp_hidden_size": config.intermediate_size,
-            "vocab_size": config.vocab_size,
-            "max_sequence_length": POSITIONS,
-            "rms_norm_eps": config.rms_norm_eps,
-            "rope_theta": THETA,
-            "rope": True,
-            "weight_tying": config.tie_word_embeddings,
-            "block_type": "llama",
-            "activation_type": "silu",
-            "layer_norm_type": "rms",
-            "include_bias": False,
-            "mask_token_id": MASK,
-        }
+def _stated(row: KnownModel, config) -> dict:
+    """Return what a row's family states of a model, in its field names."""
+    if row.family in PUBLIC:
+        fields = PUBLIC[row.family]
+        return {name: getattr(config, native) for name, native in fields["native"].items()} | fields["stated"]
     public = config.to_dict() | {"dtype": row.stored}
     public["model_type"] = MODEL_TYPES.get(row.family, "{}").format(config.model_type)
     if row.kind == "diffusion":

@@ -1,13 +1,13 @@
 """How much any choice of few calibration tokens can change which weights are kept, and how much sinks do.
 
-Wanda compares the weights of a row by |W_ij| ||x_j||. Leaving tokens out changes the norms, and weights near
-their row's threshold change places. The tokens that change most are searched greedily by a first-order
-measure; what a choice of tokens changes is then counted exactly.
+Leaving tokens out changes the norms of Wanda's |W_ij| ||x_j||, and weights near their row's threshold change
+places. The tokens that change most are searched by a first-order measure; changes are counted exactly.
 
 Dimensions: R calibration rows, T position, N calibration tokens, C candidates among them, O output features,
 I input features.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -44,11 +44,10 @@ def token_reach(
     """Return the share of kept weights that change when tokens leave the statistics of a dense model.
 
     One row per block of `layers`, linear and choice of tokens. Columns: `layer`, `linear`, `choice`, `tokens`
-    (how many are left out), `share` (of all tokens) and `changed`. Choices are all sinks and unstable sinks;
-    `largest change`, searched greedily for each linear, and random tokens, for powers of two and as many as
-    there are sinks. `other text` takes the statistics of `other` instead, at a share of 1. `recipe` is one of
-    Wanda with dense propagation, hard sinks and zeros per row; its `exclude` is not looked at. Raises
-    ValueError for a block that the model lacks.
+    (how many are left out), `share` (of all tokens) and `changed`. Choices are all and unstable sinks;
+    `largest change`, searched greedily, and random tokens, for powers of two and as many as there are sinks;
+    and `other text`, whose statistics are those of `other`. `recipe` is one of Wanda with dense propagation,
+    hard sinks and zeros per row, whatever its `exclude`. Raises ValueError for a block that the model lacks.
     """
     if unknown := [layer for layer in layers if not 0 <= layer < len(lm.blocks)]:
         raise ValueError(f"layers={unknown} must lie in 0 … {len(lm.blocks) - 1}, the numbers of the blocks")
@@ -70,10 +69,9 @@ def token_reach(
     for layer, inputs in linear_inputs(lm, ids_RT, layers, calibration.batch, progress=True):
         for name, linear in lm.linears(lm.blocks[layer]).items():
             search = Search(weight_OI(linear).cpu(), inputs[name], recipe.sparsity)
-            choices = list(sinks.items())
-            for label, ranked in {LARGEST: search.greedy(most), RANDOM: random_order}.items():
-                choices += [(label, ranked[:count]) for count in counts]
-            for choice, chosen in choices:
+            ranked = {LARGEST: search.greedy(most), RANDOM: random_order}
+            few = [(label, ranked[label][:count]) for label in ranked for count in counts]
+            for choice, chosen in [*sinks.items(), *few]:
                 changed = search.changed(search.squares_I - _squares(inputs[name][chosen]))
                 rows.append((layer, name, choice, len(chosen), len(chosen) / tokens, changed))
             changed = search.changed(of_other[layer][name].norm_I.cpu().double().square())
@@ -85,45 +83,38 @@ def token_reach(
 def linear_inputs(
     lm: LanguageModel, ids_RT: torch.Tensor, layers: Sequence[int], batch: int, progress: bool
 ) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
-    """Yield the numbers of `layers` in order, each with what its linears receive, (N, I) by name, on the CPU.
+    """Yield `layers` in order, each with what its linears receive from a dense model, (N, I), on the CPU."""
+    received = defaultdict(list)
 
-    The model must be dense.
-    """
+    def keep(linear: nn.Module, args: tuple, name: str) -> None:
+        received[name].append(args[0].flatten(0, 1).cpu())
+
     states = block_inputs(lm, Rows(ids_RT, None), batch)
     blocks = lm.blocks[: max(layers) + 1]
     for layer, block in enumerate(tqdm(blocks, desc="inputs", unit="block", disable=not progress)):
-        received: dict[str, list[torch.Tensor]] = {}
+        linears = lm.linears(block) if layer in layers else {}
         with ExitStack() as hooks:
-            if layer in layers:
-                for name, linear in lm.linears(block).items():
-                    keep = partial(_append_input, received.setdefault(name, []))
-                    hooks.enter_context(linear.register_forward_pre_hook(keep))
+            for name, linear in linears.items():
+                hooks.enter_context(linear.register_forward_pre_hook(partial(keep, name=name)))
             states = run_block(block, states)
-        if layer in layers:
-            yield layer, {name: torch.cat(parts) for name, parts in received.items()}
-
-
-def _append_input(parts: list[torch.Tensor], module: nn.Module, args: tuple) -> None:
-    parts.append(args[0].flatten(0, 1).cpu())
+        if linears:
+            yield layer, {name: torch.cat(received.pop(name)) for name in linears}
 
 
 def reach_findings(frame: pd.DataFrame) -> dict[str, Estimate]:
-    """Return shares of kept weights that change, by choice of the calibration tokens left out.
+    """Return shares of kept weights that change, by the choice of as many tokens as there are sinks.
 
-    `frame` is what `token_reach` returns for one kind of calibration text. Choices are all sinks
-    (`reach_sinks`), as many random tokens (`reach_random`), as many that change most (`reach_largest`), and
-    other text (`reach_other_text`); COMPARED names the pairs whose differences are findings, too. Intervals
-    are over linear maps, and differences are paired by them. Without sinks, or with fewer than two linear
-    maps, there is nothing to say.
+    `frame` is what `token_reach` returns for one kind of calibration text; COMPARED names the pairs whose
+    differences are findings, too. Intervals are over linear maps, by which differences are paired. Without
+    sinks, or with fewer than two linear maps, there is nothing to say.
     """
     sinks = frame[frame.choice == SINKS["all"]]
     if len(sinks) < 2 or sinks.tokens.iloc[0] == 0:
         return {}
     same_count = frame[(frame.tokens == sinks.tokens.iloc[0]) | (frame.choice == OTHER_TEXT)]
     labels = {"sinks": SINKS["all"], "random": RANDOM, "largest": LARGEST, "other_text": OTHER_TEXT}
-    changed = {}
-    for name, label in labels.items():
-        changed[name] = same_count[same_count.choice == label].set_index(["layer", "linear"]).changed
+    by_choice = same_count.set_index(["layer", "linear"])
+    changed = {name: by_choice.changed[by_choice.choice == label] for name, label in labels.items()}
     findings = {f"reach_{name}": interval(values) for name, values in changed.items()}
     for one, other in COMPARED:
         findings[f"reach_{one}_minus_{other}"] = interval(changed[one] - changed[other])
@@ -131,21 +122,21 @@ def reach_findings(frame: pd.DataFrame) -> dict[str, Estimate]:
 
 
 class Search:
-    """The kept weights of one linear under Wanda, zeros counted per row, and what leaving tokens out does.
+    """The weights of one linear, (O, I), that Wanda keeps by inputs (N, I), and what leaving tokens out does.
 
-    Takes its weights (O, I) and the inputs of all calibration tokens (N, I), both on the CPU.
+    Both are on the CPU; zeros are counted per row.
     """
 
     def __init__(self, weight_OI: torch.Tensor, input_NI: torch.Tensor, sparsity: float):
         self.size_OI = weight_OI.detach().double().abs()
         self.input_NI = input_NI
         self.squares_I = _squares(input_NI)
-        self.pruned_per_row = int(weight_OI.shape[1] * sparsity)
+        self.sparsity = sparsity
         self.kept_OI = self._kept(self.squares_I)
 
     def _kept(self, squares_I: torch.Tensor) -> torch.Tensor:
         score_OI = self.size_OI * squares_I.clamp_min(0).sqrt()
-        return ~lowest(score_OI.float(), self.pruned_per_row)
+        return ~lowest(score_OI.float(), int(score_OI.shape[1] * self.sparsity))
 
     def changed(self, squares_I: torch.Tensor) -> float:
         """Return the share of the kept weights that squared norms (I,) would not keep."""
@@ -159,7 +150,9 @@ class Search:
         scores of column j by p_tj / 2, and every threshold by the mean over weights close to it. A set S then
         moves sum_j r_j |sum_S (p_tj - mean)| weights, r_j of which are close per unit.
         """
-        close_I = self._close()
+        score_OI = (self.size_OI * self.squares_I.sqrt()).clamp_min(1e-30).log()
+        threshold_O1 = score_OI.masked_fill(~self.kept_OI, torch.inf).amin(1, keepdim=True)
+        close_I = ((score_OI - threshold_O1).abs() < NEAR).sum(0).float()
         share_NI = self.input_NI.float().square() / self.squares_I.clamp_min(1e-30).float()
         shift_NI = (share_NI - (share_NI @ close_I)[:, None] / close_I.sum()) * close_I
         alone_N = shift_NI.abs().sum(1)
@@ -175,12 +168,6 @@ class Search:
             is_left_C[best] = False
             chosen.append(best)
         return candidates_C[chosen]
-
-    def _close(self) -> torch.Tensor:
-        """Return how many weights of every column lie close to their row's threshold, float32 (I,)."""
-        score_OI = (self.size_OI * self.squares_I.sqrt()).clamp_min(1e-30).log()
-        threshold_O1 = score_OI.masked_fill(~self.kept_OI, torch.inf).amin(1, keepdim=True)
-        return ((score_OI - threshold_O1).abs() < NEAR).sum(0).float()
 
 
 def _squares(input_NI: torch.Tensor) -> torch.Tensor:

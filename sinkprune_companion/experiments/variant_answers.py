@@ -29,9 +29,8 @@ def variant_answers(
 
     These are about so many items of the offline suite (`suite`), or the first so many minimal pairs of each
     BLiMP paradigm that the package brings (`blimp`). Columns are those of `two_choice.accuracy`, `benchmark`,
-    `labels`, and `calibration_tokens`, 0 for a dense model. Maskings of a diffusion model, `draws` of each
-    ending, depend on the item alone, so variants are compared item by item. Raises ValueError for another
-    benchmark.
+    `labels`, and `calibration_tokens`, 0 for a dense model. Maskings, `draws` of each ending, depend on the
+    item alone, so variants are compared item by item. Raises ValueError for another benchmark.
     """
     parts = []
     for benchmark, items in questions.items():
@@ -58,10 +57,9 @@ def points(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def means_by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the means of a column by pair of items, as tables of scores are.
+    """Return the means of a column of `variant_answers` by pair of items, as tables of scores are.
 
-    `answers` is a table of `variant_answers`. Columns: those of NAMES that it has, `sequence` (the number of
-    the pair within its benchmark and variant) and `value`.
+    Columns: those of NAMES that it has, `sequence` (the number of the pair within these) and `value`.
     """
     names = [name for name in NAMES if name in answers]
     means = answers.groupby([*names, "group", "pair"], sort=False)[column].mean().reset_index(name="value")
@@ -71,12 +69,10 @@ def means_by_pair(answers: pd.DataFrame, column: str) -> pd.DataFrame:
 def share_of_damage(by_pair: pd.DataFrame, *sides: dict[str, object]) -> Estimate | None:
     """Return variant - other in shares of what the other one costs the dense model, over all benchmarks.
 
-    `by_pair` has margins in nats, those of the right ending above the wrong one; above zero the first keeps
-    more of them. Where accuracy only counts their sign, their mean moves with every item, so far fewer items
-    tell two variants apart. `sides` are columns of variant, other and dense model with their values. A pair
-    counts in shares of the mean damage of its benchmark, and every pair counts alike. The smallest share that
-    matters is the estimate's margin. None where no benchmark has all three, or where the other one does no
-    damage to one.
+    `by_pair` has margins in nats, those of the right ending above the wrong one. Accuracy counts their sign;
+    their mean moves with every item, so fewer items tell two variants apart. `sides` are columns of variant,
+    other and dense model with their values. A pair counts in shares of the mean damage of its benchmark. None
+    where no benchmark has all three, or where the other one does no damage to one.
     """
     parts = []
     for _, of_benchmark in by_pair.groupby("benchmark", sort=False):

@@ -1,5 +1,6 @@
 """Variants of a model, dense or pruned: prune, measure, put the weights back."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,24 +27,19 @@ from sinkprune_core.pruning.shrink import shrink
 
 SCORES_REVISION = 1  # of `Variant.scores`
 MODEL_REVISION = 1  # of `saved_variant`
+REPORTED = ("zeros", "calibration_tokens", "left_out_share", "prune_seconds")
 
 
 @dataclass(eq=False)
 class SharedStatistics:
-    """Statistics of all recipes with dense propagation on one calibration draw.
-
-    They are taken together and once, when they are first asked for.
-    """
+    """Statistics of all recipes with dense propagation on one calibration draw, taken once, when needed."""
 
     lm: LanguageModel
     recipes: Collection[Recipe]
     calibration: Calibration | None
 
     def of(self, recipe: Recipe) -> DenseStatistics | None:
-        """Return the statistics of one of the recipes, None where they are its own.
-
-        The model must be dense when this is called.
-        """
+        """Return the statistics of one of the recipes, None where they are its own; `lm` must be dense."""
         return self._by_key[recipe.statistics_key] if _can_share(recipe) else None
 
     @cached_property
@@ -63,9 +59,9 @@ def draw_for(
 
     `sequences` are pairs of a recipe and its number of calibration sequences, which are the keys.
     """
-    recipes: dict[int, list[Recipe]] = {}
+    recipes = defaultdict(list)
     for recipe, count in sequences:
-        recipes.setdefault(count, []).append(recipe)
+        recipes[count].append(recipe)
     texts = {count: calibration_draw(lm, count, length, seed) for count in recipes}
     return {count: (text, SharedStatistics(lm, recipes[count], text)) for count, text in texts.items()}
 
@@ -75,8 +71,7 @@ class Variant:
     """One variant of a model, dense (no recipe) or pruned, while a `with` block runs.
 
     It is pruned when something that is not on record is first asked for, and at most once; its weights come
-    back at the end of the block. `fingerprint` is that of the dense model; `shared` holds statistics that
-    other recipes on the same calibration text need, too.
+    back at the end of the block. `fingerprint` is that of the dense model.
     """
 
     lm: LanguageModel
@@ -97,12 +92,9 @@ class Variant:
     @property
     def key(self) -> dict[str, object]:
         """What tells this variant from others in the key of a record."""
-        return {
-            "model": self.lm.name,
-            "fingerprint": self.fingerprint,
-            "recipe": self.recipe,
-            "calibration": None if self.calibration is None else self.calibration.fingerprint,
-        }
+        calibration = self.calibration and self.calibration.fingerprint
+        of_model = {"model": self.lm.name, "fingerprint": self.fingerprint}
+        return {**of_model, "recipe": self.recipe, "calibration": calibration}
 
     def ready(self) -> Report | None:
         """Prune the model unless that was done, and return what pruning reported; None for a dense model."""
@@ -125,20 +117,17 @@ class Variant:
     ) -> pd.DataFrame:
         """Return the record of this variant's nats per token, under the noise with seed `noise`.
 
-        Columns are those of `score_texts` and `labels`, and what pruning reported: `zeros`, their share in
-        the block linears; `calibration_tokens`, `left_out_share` and `prune_seconds`. Variants that are
-        compared take the same noise; noise of its own for every calibration draw lets draws average it.
+        Columns are those of `score_texts`, `labels`, and what pruning reported: `zeros`, their share in the
+        block linears; `calibration_tokens`, `left_out_share` and `prune_seconds`, all 0 for a dense model.
         """
 
         def compute() -> pd.DataFrame:
             report = self.ready()
+            reported = (0.0, 0, 0.0, 0.0)
+            if report:
+                reported = (report.sparsity, report.calibration_tokens, report.left_out_share, report.seconds)
             scores = score_texts(self.lm, texts, draws, steps, seed=noise)
-            return scores.assign(
-                zeros=report.sparsity if report else 0.0,
-                calibration_tokens=report.calibration_tokens if report else 0,
-                left_out_share=report.left_out_share if report else 0.0,
-                prune_seconds=report.seconds if report else 0.0,
-            )
+            return scores.assign(**dict(zip(REPORTED, reported, strict=True)))
 
         key = {**self.key, "data": fingerprint_of(texts), "draws": draws, "steps_measured": list(steps)}
         key |= {"first_scored": 1, "evaluation_seed": noise}  # all of a sequence counts
@@ -148,10 +137,9 @@ class Variant:
 def saved_variant(
     run: Run, lm: LanguageModel, fingerprint: str, recipe: Recipe, calibration: Calibration
 ) -> Path:
-    """Return the folder of `lm` pruned by `recipe`, in `runs/<profile>/models`; `lm` stays dense.
+    """Return the folder of `lm` pruned by `recipe`, in `runs/<profile>/models`, saved at most once.
 
-    It is pruned and saved at most once. `fingerprint` is that of the dense model. A structured recipe is
-    saved smaller.
+    `lm`, whose fingerprint is given, stays dense. A structured recipe is saved smaller.
     """
     key = {"fingerprint": fingerprint, "recipe": recipe, "calibration": calibration.fingerprint}
     identity = run.identity("model", MODEL_REVISION, key)

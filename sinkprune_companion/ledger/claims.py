@@ -74,9 +74,7 @@ class Ledger(Checked):
 
 
 class _Findings(BaseModel):
-    """A file of findings, beside what it says of its origin."""
-
-    findings: dict[str, Estimate | None]
+    findings: dict[str, Estimate | None]  # beside them a file says where they come from
 
 
 # reading
@@ -131,10 +129,7 @@ def _rows(entry: dict, inherited: Mapping[str, object], content: Ledger) -> Iter
 
 
 def findings(folder: Path) -> dict[str, Estimate]:
-    """Return every finding below `folder` (`runs/<profile>`), by `notebook/name`.
-
-    Raises ValueError for a file that holds none, and for a value that is no estimate.
-    """
+    """Return the findings below a folder, by `notebook/name`; ValueError for a file or value that is none."""
     estimates = {}
     check = partial(_Findings.model_validate_json, strict=True)
     for file in sorted((folder / "findings").glob("*.json")):
@@ -147,11 +142,7 @@ def findings(folder: Path) -> dict[str, Estimate]:
 
 
 def verdicts(claims: list[Claim], estimates: Mapping[str, Estimate]) -> pd.DataFrame:
-    """Return the claims table.
-
-    p-values are corrected over the whole family (Holm), of which rows without an estimate count as 1: the
-    correction does not depend on which notebooks ran.
-    """
+    """Return the claims table; in the correction of a family (Holm) rows without an estimate have p = 1."""
     known = {**others.findings(), **estimates}
     asked = []
     for claim in claims:
@@ -170,14 +161,11 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
     if isinstance(margin, str):  # the rule that gave the finding its own
         margin = getattr(estimate, "margin", None)
     outcome = verdict_rule.verdict(estimate, margin, claim.against, p)
-    here, interval, effect = "", "", None
-    notes = [claim.not_run or "not part of this run"]
-    if estimate is not None:
-        here = f"{estimate.value:.3g}"
-        interval = f"[{estimate.low:.3g}, {estimate.high:.3g}]"
-        effect = verdict_rule.smallest_effect(estimate)
-        notes = [verdict_rule.note(estimate, outcome, claim.against, margin)]
-        notes += ["row added after its number had been seen"] if claim.seen_first else []
+    if estimate is None:
+        notes = [claim.not_run or "not part of this run"]
+    else:
+        seen_first = "row added after its number had been seen" if claim.seen_first else ""
+        notes = [verdict_rule.note(estimate, outcome, claim.against, margin), seen_first]
     return {
         "id": claim.id,
         "claim": claim.says,
@@ -186,15 +174,15 @@ def _row(claim: Claim, estimate: Estimate | None, p: float | None) -> dict[str, 
         "family": claim.family,
         "metric": claim.metric,
         "published": claim.published or "",
-        "here": here,
-        "interval": interval,
+        "here": f"{estimate.value:.3g}" if estimate else "",
+        "interval": f"[{estimate.low:.3g}, {estimate.high:.3g}]" if estimate else "",
         "claimed": f"{claim.side} {claim.against:g}" if claim.finding else "",
         "verdict": verdict_rule.on_claim(outcome, claim.side),
         "margin": margin,
-        "p_holm": None if estimate is None else p,
+        "p_holm": p if estimate else None,
         "draws": getattr(estimate, "draws", None),
         "half_width": getattr(estimate, "half_width", None),
-        "smallest_effect": effect,
+        "smallest_effect": verdict_rule.smallest_effect(estimate) if estimate else None,
         "error_draws": getattr(estimate, "error_draws", None),
         "error_sequences": getattr(estimate, "error_sequences", None),
         "note": "; ".join(filter(None, notes)),

@@ -12,8 +12,8 @@ from sinkprune_core.models.weight_files import read_json
 def write_claims(profile: str, folder: Path | None = None) -> Path:
     """Write the claims table of a run to `runs/<profile>/figures/claims.*`; return the Markdown.
 
-    CSV, JSON and Markdown. The table's provenance is that of the records behind the findings, and the digest
-    of the ledger. The findings are those in `folder` (None: those of the run alone).
+    Its provenance is that of the records behind the findings, which are those in `folder` (None: the run's
+    alone), and the ledger's digest.
     """
     run = Run("", profile, {"ledger_sha256": file_digest(claims.FILE)})
     folder = folder or run.folder

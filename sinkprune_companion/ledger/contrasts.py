@@ -8,7 +8,7 @@ Dimensions: R repetitions (calibration draws), N sequences.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -39,33 +39,22 @@ class Switch(NamedTuple):
 
 
 def name(recipe: Recipe, base: Recipe) -> str:
-    """Return what sets a recipe apart from `base`, e.g. `inputs=noised, exclude=all`.
-
-    Equal names mean equal recipes; that of `base` is `base`.
-    """
+    """Return what sets a recipe apart from `base`, e.g. `inputs=noised, exclude=all`; else `base`."""
     words = {**vars(recipe), "exclude": choice_name(recipe.exclude)}  # which may be a user's function
     parts = [f"{field}={words[field]}" for field, value in vars(base).items() if vars(recipe)[field] != value]
     return ", ".join(parts) or "base"
 
 
 def cells(base: Recipe, switches: Sequence[Switch]) -> dict[Cell, Recipe]:
-    """Return the recipe of every combination of switches, all other fields as in `base`.
-
-    The last switch changes fastest.
-    """
-    recipes = {}
-    for cell in product((False, True), repeat=len(switches)):
-        settings = zip(switches, cell, strict=True)
-        values = {switch.field: switch.on if is_on else switch.off for switch, is_on in settings}
-        recipes[cell] = replace(base, **values)
-    return recipes
+    """Return the recipe of every combination of switches, all else as in `base`; the last changes fastest."""
+    fields = [switch.field for switch in switches]
+    settings = product(*((switch.off, switch.on) for switch in switches))
+    recipes = [replace(base, **dict(zip(fields, values, strict=True))) for values in settings]
+    return dict(zip(product((False, True), repeat=len(switches)), recipes, strict=True))
 
 
 def path(start: Recipe, end: Recipe, order: Sequence[tuple[str, ...]]) -> list[Recipe]:
-    """Return the recipes from `start` to `end` that change the fields of one step after the other in `order`.
-
-    Where `order` names all that differ, their differences add up to the whole.
-    """
+    """Return the recipes from `start` to `end`, each with the fields of one more step of `order` changed."""
     recipes = [start]
     for step in order:
         recipes.append(replace(recipes[-1], **{field: getattr(end, field) for field in step}))
@@ -78,9 +67,8 @@ def path(start: Recipe, end: Recipe, order: Sequence[tuple[str, ...]]) -> list[R
 def contrast(values: Mapping[Cell, np.ndarray], which: Collection[int]) -> np.ndarray:
     """Return the effect of the switches numbered `which`, (R, N), averaged over all settings of the others.
 
-    One switch: on - off. Two: by how much the effect of one grows when the other is switched on, and so on: a
-    difference of differences, without the factor 1/2 of textbooks, so that every effect is in the units of
-    the values. Raises ValueError unless `values` has every combination of switches.
+    One switch: on - off. Two: by how much the effect of one grows when the other is switched on, without the
+    factor 1/2 of textbooks, and so on. Raises ValueError unless `values` has every combination of switches.
     """
     width = len(next(iter(values)))
     missing = set(product((False, True), repeat=width)) - set(values)
@@ -98,16 +86,12 @@ def effects(
 ) -> dict[str, np.ndarray]:
     """Return main effects, then interactions of two, then of more, as label -> (R, N).
 
-    `scores` has `variant`, `seed`, `sequence` and `value`; `factorial` names the variant of every combination
-    of `switches`.
+    `factorial` names the variant in `scores` of every combination of `switches`.
     """
     values = {cell: pivot(scores[scores.variant == variant]) for cell, variant in factorial.items()}
-    effect_RN = {}
-    for size in range(1, len(switches) + 1):
-        for which in combinations(range(len(switches)), size):
-            label = " × ".join(switches[switch].label for switch in which)
-            effect_RN[label] = contrast(values, which)
-    return effect_RN
+    places = range(len(switches))
+    chosen = chain.from_iterable(combinations(places, size) for size in range(1, len(switches) + 1))
+    return {" × ".join(switches[place].label for place in which): contrast(values, which) for which in chosen}
 
 
 def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, str]]) -> dict[str, np.ndarray]:
@@ -121,11 +105,10 @@ def differences_of(scores: pd.DataFrame, comparisons: Mapping[str, tuple[str, st
 
 
 def judge(effects: Mapping[str, np.ndarray], margin: float | None, section: str = "") -> pd.DataFrame:
-    """Return one row per effect {label: (R, N)} of a family that is read together.
+    """Return one row per effect {label: (R, N)} that are read together, with its `crossed_interval`.
 
-    Columns: `comparison`; `value`, `low` and `high` (`crossed_interval`); `p` and `p_holm`, corrected over
-    this family; `error_sequences` and `error_draws`; `section`; `margin`, NaN without one; `verdict`, one of
-    HELPS, HURTS or the other verdicts of the rule. Raises ValueError unless `margin` > 0.
+    `p_holm` is corrected over this family, `margin` NaN without one, `verdict` HELPS, HURTS or another one of
+    the rule. Raises ValueError unless `margin` > 0.
     """
     estimates = {label: crossed_interval(effect).with_margin(margin) for label, effect in effects.items()}
     p = [estimate.p_value() for estimate in estimates.values()]
@@ -149,9 +132,9 @@ def fields_of(estimates: Mapping[str, Estimate], *names: str) -> dict[str, list]
 
 
 def verdicts_on_losses(estimates: Collection[Estimate]) -> list[str]:
-    """Return HELPS, HURTS or another verdict for each difference of losses of a family that is read together.
+    """Return HELPS, HURTS or another verdict for each difference of losses; p is corrected over all (Holm).
 
-    Every estimate has its own margin; p is corrected over all (Holm).
+    Every estimate has its own margin.
     """
     corrected = holm([estimate.p_value() for estimate in estimates])
     outcomes = [verdict(one, one.margin, p=p) for one, p in zip(estimates, corrected, strict=True)]

@@ -32,17 +32,11 @@ def share_that_matters() -> float:
 
 
 def damage_margin(damage: float) -> float | None:
-    """Return the margin where a baseline does `damage`, in its units; None where it does none.
+    """Return the margin where a baseline does `damage`, a positive number, in its units; None for no damage.
 
-    Damage is what the baseline costs at the same pattern and sparsity, as a positive number: nats per token
-    above the dense model, or points of accuracy below it.
+    Nats per token above the dense model, or points of accuracy below it, at one pattern and sparsity.
     """
     return share_that_matters() * damage if damage > 0 else None
-
-
-def with_tenth(estimate: Estimate, value: float) -> Estimate:
-    """Return an estimate with a tenth of `value`, that of the AR model, as its margin; none where it is 0."""
-    return estimate.with_margin(abs(value) / 10 or None)
 
 
 def with_share_of_damage(estimate: Estimate | None, damage: float) -> Estimate | None:

@@ -16,9 +16,7 @@ UNPAIRED = "from both standard errors, as if on different items: wider than a pa
 
 @cache
 def runs() -> tuple[dict, ...]:
-    """Return every run by others as the file has it, and each sink-aware row with the `baseline` that it is
-    compared with; None in other rows.
-    """
+    """Return every run by others; each row has the `baseline` that it is compared with, None if plain."""
     made = []
     for run in published_numbers()["others"]:
         plain = {(row["sparsity"], f"sink-aware {row['method']}"): row for row in run["rows"]}
@@ -44,10 +42,9 @@ def difference(run: dict, row: dict) -> Estimate:
 
 def findings() -> dict[str, Estimate]:
     """Return the findings of all runs by others, by `others/<run>_<method>_<percent>`, as the ledger does."""
-    found = {}
-    for run in runs():
-        for row in run["rows"]:
-            if row["baseline"]:
-                name = f"{run['id']}_{row['baseline']['method'].lower()}_{100 * row['sparsity']:.0f}"
-                found[f"others/{name}"] = difference(run, row)
-    return found
+    compared = [(run, row) for run in runs() for row in run["rows"] if row["baseline"]]
+    name = "others/{}_{}_{:.0f}".format
+    return {
+        name(run["id"], row["baseline"]["method"].lower(), 100 * row["sparsity"]): difference(run, row)
+        for run, row in compared
+    }

@@ -40,9 +40,9 @@ class Result:
     tasks: tuple[str, ...] = ("paper",)  # what `sinkprune evaluate` is asked for
     method: str = "sink-aware Wanda"  # as the paper calls it
     table: str = "unprinted"  # id of the table
-    title: str = ""  # of the table
-    unit: str = ""  # of the values
-    source: str = ""  # where they were printed
+    title: str = ""
+    unit: str = ""
+    source: str = ""
     note: str = ""
     values: dict[str, float] = field(default_factory=dict)  # by task; empty where none were at hand
 
@@ -64,17 +64,13 @@ class Result:
 
     def commands(self) -> list[str]:
         """Return the shell commands that measure this row, pruning first."""
-        commands = []
-        if self.preset:
-            commands.append(
-                f"sinkprune prune {self.model} --preset {self.preset} --sparsity {self.sparsity:g} --text "
-                f"wikitext-2 --sequences {SEQUENCES} --length {self.length} --batch 1 --out {self.folder}"
-            )
-        commands.append(
-            f"sinkprune evaluate {self.folder if self.preset else self.model} "
-            f"--tasks {' '.join(self.tasks)} --family {self.family} --json {self.folder}.json"
-        )
-        return commands
+        asked = f"--tasks {' '.join(self.tasks)} --family {self.family} --json {self.folder}.json"
+        if not self.preset:
+            return [f"sinkprune evaluate {self.model} {asked}"]
+        recipe = f"--preset {self.preset} --sparsity {self.sparsity:g}"
+        text = f"--text wikitext-2 --sequences {SEQUENCES} --length {self.length} --batch 1"
+        prune = f"sinkprune prune {self.model} {recipe} {text} --out {self.folder}"
+        return [prune, f"sinkprune evaluate {self.folder} {asked}"]
 
     def pruning(self) -> PruningCost:
         """Return what pruning by the preset takes at the assumed speed."""
@@ -85,9 +81,8 @@ class Result:
 
     def evaluation_flops(self) -> float:
         """Return the FLOPs of all forwards of the evaluation, from the sizes of its benchmarks."""
-        tasks = self.tasks
-        if tasks == ("paper",):
-            tasks = [benchmark.task for benchmark in PAPER[self.family]]
+        of_paper = [benchmark.task for benchmark in PAPER[self.family]]
+        tasks = of_paper if self.tasks == ("paper",) else self.tasks
         return sum(_benchmark_flops(self.model, self.family, task) for task in tasks)
 
     def pruning_hours(self) -> float:
@@ -104,36 +99,28 @@ def _benchmark_flops(model: str, family: str, task: str) -> float:
     """Return the FLOPs of all forwards of one benchmark."""
     settings = named(family)[task].settings
     requests = REQUESTS[task]
-    lm = meta_model(MODELS[model])
-    forwards = 2 if settings.get("guidance") else 1  # with and without the prompt
-    written = settings.get("gen_length")
+    written = settings.get("gen_length") or 0
     if written:
-        one = forward_cost(lm, requests.tokens + written, written // 2).total
-        return requests.documents * written * forwards * one
-    draws = settings.get("mc_num", LIKELIHOOD_DRAWS)
-    one = forward_cost(lm, requests.tokens, requests.tokens // 4).total
-    return requests.documents * requests.choices * draws * forwards * one
+        forwards, logits = written, written // 2
+    else:
+        forwards, logits = requests.choices * settings.get("mc_num", LIKELIHOOD_DRAWS), requests.tokens // 4
+    if settings.get("guidance"):  # with and without the prompt
+        forwards *= 2
+    one = forward_cost(meta_model(MODELS[model]), requests.tokens + written, logits)
+    return requests.documents * forwards * one.total
 
 
 def results() -> list[Result]:
     """Return every published row, in the order of the paper's tables."""
-    return [
-        Result(
-            model=table["model"],
-            preset=row["preset"],
-            sparsity=table["sparsity"] if row["preset"] else 0.0,
-            tasks=tuple(table["evaluate"]),
-            method=row["method"],
-            table=table["id"],
-            title=table["title"],
-            unit=table["unit"],
-            source=published_numbers()["sources"][table["source"]],
-            note=table["note"],
-            values=dict(zip(table["tasks"], row["values"], strict=True)),
-        )
-        for table in published_numbers()["tables"]
-        for row in table["rows"]
-    ]
+    rows = []
+    for table in published_numbers()["tables"]:
+        source = published_numbers()["sources"][table["source"]]
+        of_table = (table["id"], table["title"], table["unit"], source, table["note"])
+        for row in table["rows"]:
+            what = (table["model"], row["preset"], table["sparsity"] if row["preset"] else 0.0)
+            values = dict(zip(table["tasks"], row["values"], strict=True))
+            rows.append(Result(*what, tuple(table["evaluate"]), row["method"], *of_table, values))
+    return rows
 
 
 def unprinted() -> list[Result]:
@@ -148,17 +135,14 @@ def beside(
     """Return the published numbers of a model, one row per method, sparsity and task, with ours beside them.
 
     `measured` has what `benchmarks.evaluate` returned, by preset (None: dense) and sparsity. Ours is
-    accuracy, or exact match where there is none, in the published unit; that the published numbers are these
-    is inferred. What was not measured is marked `not run here`.
+    accuracy, or exact match where there is none, in the published unit, which is inferred.
     """
     ours = {}
     for variant, tasks in (measured or {}).items():
         is_ours = tasks.metric.isin(["acc", "exact_match"]) & ~tasks["filter"].str.startswith("strict")
         ours |= {(*variant, row.task): row.value for row in tasks[is_ours].itertuples()}
     rows = []
-    for result in results():
-        if result.model != model:
-            continue
+    for result in (result for result in results() if result.model == model):
         scale = 100 if "percent" in result.unit else 1
         for task, value in result.values.items():
             place = (result.preset, result.sparsity, task)

@@ -7,11 +7,8 @@ import pandas as pd
 from sinkprune_companion.ledger.verdict_rule import VERDICTS
 from sinkprune_companion.numbers import SPACE, markdown_table, number, p_text
 
-HEADS = {
-    "control": "*control:* ",
-    "question": "*our question:* ",
-    "others": "*by others:* ",
-}  # of a claim, by kind of row
+# of a claim, by kind of row
+HEADS = {"control": "*control:* ", "question": "*our question:* ", "others": "*by others:* "}
 KINDS = {
     "claim": "claims of the paper",
     "control": "controls of these",
@@ -48,25 +45,17 @@ def counts(table: pd.DataFrame) -> str:
 def as_markdown(table: pd.DataFrame, root: str = "") -> str:
     """Return the table in Markdown for a page from which `root` leads to the project, with kinds marked.
 
-    Claim, verdict and number come first, so that they are what a narrow screen shows; an interval stays on
-    one line.
+    Claim, verdict and number come first: a narrow screen shows no more.
     """
     rows = []
     for row in table.itertuples():
         measured = row.metric
         if row.notebook:
             measured += f" [{row.notebook[:2]}]({root}notebooks/{row.notebook}.ipynb)"
-        rows.append(
-            [
-                HEADS.get(row.kind, "") + row.claim,
-                row.verdict,
-                _with_interval(row),
-                "–" if pd.isna(row.margin) else number(row.margin),
-                p_text(row.p_holm),
-                row.note or "–",
-                measured,
-            ]
-        )
+        margin = "–" if pd.isna(row.margin) else number(row.margin)
+        claim = HEADS.get(row.kind, "") + row.claim
+        numbers = (_with_interval(row), margin, p_text(row.p_holm))
+        rows.append([claim, row.verdict, *numbers, row.note or "–", measured])
     return markdown_table(["claim", "verdict", "here (95 % interval)", "±", "p", "note", "measured"], rows)
 
 

@@ -39,8 +39,8 @@ def verdict(
 ) -> str:
     """Return what an estimate says: ABOVE, BELOW, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS or NOT_RUN.
 
-    `p` is the p-value that the mean is `against`, corrected for the family of questions that are read
-    together; without one the estimate's own. Without a margin (None) nothing can be too small to matter.
+    `p` is corrected for its family; without one it is the estimate's own. Without a margin (None) nothing is
+    too small to matter.
     """
     if estimate is None:
         return NOT_RUN
@@ -64,10 +64,7 @@ def on_claim(outcome: str, side: str) -> str:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Return p-values adjusted for a family of questions, in order.
-
-    Holm (1979) bounds the chance of any false answer.
-    """
+    """Return the p-values of a family adjusted (Holm 1979): the chance of any false answer is bounded."""
     p_values = np.asarray(p_values, dtype=float)
     order = np.argsort(p_values, kind="stable")
     adjusted = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
@@ -94,29 +91,24 @@ def deciding_factor(estimate: Estimate, against: float, margin: float) -> float:
     return max(1.0, (estimate.half_width / needed) ** 2)
 
 
-def limiting_units(estimate: Estimate, margin: float) -> list[str]:
-    """Return which units limit an interval: `calibration draws`, `sequences` or both.
-
-    The source with the larger standard error does, and the other one, too, if by itself it gives an interval
-    that is wider than the margin. Without errors by source they are the units that the estimate rests on.
-    """
-    if estimate.error_draws is None:
-        return ["sequences" if estimate.draws else "units"]
-    errors = {"calibration draws": estimate.error_draws, "sequences": estimate.error_sequences}
-    largest = max(errors, key=errors.get)
-    reach = estimate.errors_at((1 + CONFIDENCE) / 2)
-    return [name for name, error in errors.items() if name == largest or reach * error > margin]
-
-
 def deciding_run(estimate: Estimate, against: float, margin: float) -> str:
-    """Return the size of run that would decide an open verdict, in words."""
+    """Return the size of run that would decide an open verdict, in words.
+
+    What limits it is the source with the larger standard error, and the other one, too, if by itself it gives
+    an interval that is wider than the margin; without errors by source, the units that the estimate rests on.
+    """
+    limiting = {"sequences" if estimate.draws else "units": estimate.units}
+    if estimate.error_draws is not None:
+        counts = {"calibration draws": estimate.draws, "sequences": estimate.units}
+        errors = {"calibration draws": estimate.error_draws, "sequences": estimate.error_sequences}
+        largest = max(errors, key=errors.get)
+        reach = estimate.errors_at((1 + CONFIDENCE) / 2)
+        limiting = {name: counts[name] for name in counts if name == largest or reach * errors[name] > margin}
     factor = deciding_factor(estimate, against, margin)
-    limiting = limiting_units(estimate, margin)
     if factor > MOST_FACTOR:
         return f"more than {MOST_FACTOR:,} times the {' and '.join(limiting)}"
     sizes = []
-    for name in limiting:
-        count = estimate.draws if name == "calibration draws" else estimate.units
+    for name, count in limiting.items():
         step = 10 ** max(0, len(str(int(factor * count))) - 2)  # of numbers with two digits that are not 0
         enough = int(-(-factor * count // step) * step)
         sizes.append(f"{enough:,} {name} instead of {count:,}")

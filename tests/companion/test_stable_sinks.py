@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from sinkprune_companion.experiments import critical_weights, stable_sinks
+from sinkprune_companion.experiments import stable_sinks
 from sinkprune_companion.experiments.variants import SharedStatistics, Variant
 from sinkprune_core.calibration.sink_profiles import sink_profiles
 from sinkprune_core.calibration.text import Calibration
@@ -41,14 +41,14 @@ def shared(lm, by_name, text):
 @pytest.fixture
 def largest(lm, by_name, text):
     rows = rows_for(lm, text, by_name["stable"].statistics_key, progress=False)
-    return critical_weights.largest_inputs(lm, rows)
+    return stable_sinks.largest_inputs(lm, rows)
 
 
 @pytest.fixture
 def lost_weights(lm, by_name, shared, largest):
     """A function that returns the first so many weights that leave with the stable sinks."""
     statistics = [shared.of(by_name[name]) for name in ("none", "stable")]
-    return partial(critical_weights.lost_weights, lm, by_name["stable"], *statistics, largest)
+    return partial(stable_sinks.lost_weights, lm, by_name["stable"], *statistics, largest)
 
 
 def linears(lm):
@@ -95,7 +95,7 @@ def test_restoring_keeps_the_number_of_zeros_and_ends_with_the_block(lm, by_name
         already_zero = 0  # replacements that the dense model has as zeros: what goes was nothing
         for row in lost.itertuples():
             already_zero += int(dense[row.layer, row.linear][row.output, row.replaced_by] == 0)
-        with critical_weights.restored(lm, lost):
+        with stable_sinks.restored(lm, lost):
             now = linears(lm)
             assert zeros - sum(int((weights == 0).sum()) for weights in now.values()) == already_zero
             for row in lost.itertuples():
