@@ -9,7 +9,6 @@ from hostile.cases import TEXT
 from tqdm.auto import tqdm
 
 from sinkprune_companion.cli import inputs, main
-from sinkprune_companion.cli.evaluate import EvaluateOptions
 from sinkprune_companion.cli.trace import MEANINGS
 from sinkprune_companion.harness.suite import GROUPS, items
 from sinkprune_core import Trace, load, nelbo
@@ -89,7 +88,8 @@ def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypat
 
 def scored(model, file) -> torch.Tensor:
     """Return the sequences that `evaluate --text FILE` scores."""
-    options = EvaluateOptions(model=str(model), device="cpu", dtype="float32", text=file, sequences=4)
+    line = ["evaluate", model, "--device", "cpu", "--dtype", "float32", "--text", file, "--sequences", 4]
+    options = main.parse([str(part) for part in line])
     _, texts = inputs.model_and_texts(options, 12, held_out=True)
     (ids_NT,) = texts.values()
     return ids_NT
