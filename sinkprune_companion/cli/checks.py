@@ -4,15 +4,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import combinations
 from pathlib import Path
 
-from sinkprune_companion.cli.options import Options, flag
+from sinkprune_companion.cli.options import COMMANDS, Options, flag
 from sinkprune_core.files import cache_dir, held
 
 EMBEDDED_BASE = "smol-ar"  # the base that comes with the package
 PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
 WIKITEXT = "wikitext-2"  # the value of --text that stands for a data set instead of a file
-GOES_ON = "the same command goes on from "
 
 
 # options
@@ -49,7 +49,7 @@ def _settle_prune(options: Options) -> None:
             "--stream and --device-map exclude each other: "
             "a model comes from disk block by block, or lies on its devices"
         )
-    options.work_folder = options.work  # of finished blocks and statistics; a dry run needs none
+    options.work_folder = options.work  # of finished blocks and statistics; a dry run may have none
     if options.work is None and options.out is not None:
         options.work_folder = options.out.with_name(options.out.name + ".work")
 
@@ -102,11 +102,10 @@ def _settle_train(options: Options) -> None:
         options.refuse(("mask_token",), f"it is for other bases, and {EMBEDDED_BASE} has its own mask token")
     if options.from_scratch:
         options.refuse(("rank", "begin_with"), "--from-scratch trains no adapter")
-    if options.folder is None:
-        name = options.kind if is_embedded else f"{Path(options.base).name}-{options.kind}"
-        if options.from_scratch:
-            name = f"scratch-{name}-seed{options.seed}"
-        options.folder = cache_dir() / "training" / name
+    name = options.kind if is_embedded else f"{Path(options.base).name}-{options.kind}"
+    if options.from_scratch:
+        name = f"scratch-{name}-seed{options.seed}"
+    options.work_folder = options.folder or cache_dir() / "training" / name
 
 
 SETTLE: dict[str, Callable[[Options], None]] = {
@@ -120,21 +119,12 @@ SETTLE: dict[str, Callable[[Options], None]] = {
 
 def left_behind(options: Options) -> str:
     """Return what an interrupted command leaves, in words."""
-    if options.command == "reproduce":
-        return f"finished notebooks and records are kept in runs/{options.profile}, and {GOES_ON}here"
-    if options.command == "publish":
-        return "what is published may be of two runs; the same command publishes all of this one"
-    if options.command == "prune":
-        return _kept("finished blocks and statistics are", None if options.dry_run else options.work_folder)
-    if options.command == "train":
-        return _kept("the last checkpoint is", options.folder)
-    return "nothing was written, and the same command begins anew"
-
-
-def _kept(what: str, folder: Path | None) -> str:
-    if folder is None or not folder.exists():
-        return "nothing was done yet, and nothing was written"
-    return f"{what} kept in {folder}, and {GOES_ON}there"
+    if "work_folder" in options:
+        is_plan = options.command == "prune" and options.dry_run
+        if is_plan or not options.work_folder.exists():
+            return "nothing was done yet, and nothing was written"
+    words = "nothing was written, and the same command begins anew"
+    return COMMANDS[options.command].get("left_behind", words).format(**vars(options))
 
 
 # files and models
@@ -154,7 +144,7 @@ def check_inputs(options: Options) -> None:
         for name in options.models:
             parse(getattr(options, name))
     if options.command == "train":
-        check_writable("folder", options.folder)
+        check_writable("folder", options.work_folder)
 
 
 def check_new_path(name: str, path: Path) -> None:
@@ -189,15 +179,10 @@ def check_writable(name: str, path: Path) -> None:
 
 def check_distinct(**paths: Path | None) -> None:
     """Raise ValueError for two options that lead to one place, however it is spelt."""
-    names: dict[str, str] = {}
-    for name, path in paths.items():
-        if path is None:
-            continue
-        other = names.setdefault(os.path.realpath(path), name)
-        if other != name:
-            raise ValueError(
-                f"{flag(other)} {paths[other]} and {flag(name)} {path} are one place: give two names"
-            )
+    given = [(flag(name), path) for name, path in paths.items() if path is not None]
+    for (one, path), (other, second) in combinations(given, 2):
+        if os.path.realpath(path) == os.path.realpath(second):
+            raise ValueError(f"{one} {path} and {other} {second} are one place: give two names")
 
 
 @contextmanager

@@ -6,10 +6,9 @@ from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.run.profiles import run_folder
 
 
-def run(options: Options) -> int:
+def run(options: Options) -> None:
     """Print every row of the claims table of a run."""
     print_claims(options.profile)
-    return 0
 
 
 def print_claims(profile: str, kind: str | None = None) -> None:

@@ -9,14 +9,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import torch
 
-from sinkprune_companion.cli.inputs import (
-    as_text,
-    default_length,
-    model_and_texts,
-    open_model,
-    settle_device,
-    without_weights,
-)
+from sinkprune_companion.cli import common
 from sinkprune_companion.cli.options import Options
 from sinkprune_companion.experiments.scoring import score_texts
 from sinkprune_companion.harness import suite
@@ -37,20 +30,19 @@ MEASURES = {  # what is independent, the columns that name one of these, and the
 BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss lies
 
 
-def run(options: Options) -> int:
+def run(options: Options) -> None:
     """Score both models, one after the other, and print differences with a verdict."""
-    settle_device(options)
-    lm, texts = model_and_texts(options, common_length(options), held_out=True)
+    common.settle_device(options)
+    lm, texts = common.model_and_texts(options, common_length(options), held_out=True)
     a, kind_a = scores(lm, texts, options), lm.kind
     del lm  # only one model is in memory at a time
-    lm = open_model(options, options.other)
+    lm = common.open_model(options, options.other)
     b = scores(lm, texts, options)
     result = {"a": options.model, "b": options.other, "kind_a": kind_a, "kind_b": lm.kind}
     result |= {"margin": options.margin, **comparison(a, b, options.margin)}
     print(report(result))
     if options.json is not None:
         write_json(options.json, result)
-    return 0
 
 
 def common_length(options: Options) -> int:
@@ -59,8 +51,8 @@ def common_length(options: Options) -> int:
     Raises ValueError for models of different tokenizers, for a length beyond the positions of one, and for
     `--draws` where both are exact.
     """
-    kind_a, vocabulary_a, positions_a = without_weights(options.model)
-    kind_b, vocabulary_b, positions_b = without_weights(options.other)
+    kind_a, vocabulary_a, positions_a = common.without_weights(options.model)
+    kind_b, vocabulary_b, positions_b = common.without_weights(options.other)
     if vocabulary_a != vocabulary_b:
         raise ValueError(
             f"{options.model} and {options.other} have different tokenizers: nats per token of different "
@@ -69,7 +61,7 @@ def common_length(options: Options) -> int:
     if kind_a == kind_b == "autoregressive":
         options.refuse(("draws",), "both models are autoregressive, and their likelihood is exact")
     positions = min(positions_a, positions_b)
-    length = options.length or default_length(options, positions)
+    length = options.length or common.default_length(options, positions)
     if length > positions:
         shorter = options.model if positions_a == positions else options.other
         raise ValueError(
@@ -129,16 +121,13 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str], column: str) -
 
     Raises ValueError where these differ.
     """
-    values = []
-    for table in (a, b):
-        numbered = table.assign(row=table.groupby(keys).cumcount())
-        values.append(numbered.set_index([*keys, "row"])[column].astype(float))
-    if not values[0].index.equals(values[1].index):
+    rows = [table.assign(row=table.groupby(keys).cumcount()).set_index([*keys, "row"]) for table in (a, b)]
+    if not rows[0].index.equals(rows[1].index):
         raise ValueError(
             f"the two tables have {len(a)} and {len(b)} rows and not the same {', '.join(keys)}: "
             "score both models on the same texts and items"
         )
-    return pd.DataFrame({"a": values[0], "b": values[1]})
+    return pd.DataFrame({"a": rows[0][column], "b": rows[1][column]}, dtype=float)
 
 
 def outcome(difference: Estimate, margin: float) -> str:
@@ -157,7 +146,7 @@ def outcome(difference: Estimate, margin: float) -> str:
 def report(result: dict) -> str:
     """Return what is printed: the table, the items that flipped, and the verdict last."""
     table = pd.DataFrame(result["differences"]).set_index("measure")
-    lines = [f"A is {result['a']}, B is {result['b']}", "", as_text(table), ""]
+    lines = [f"A is {result['a']}, B is {result['b']}", "", common.as_text(table), ""]
     if "flips" in result:
         counts = result["flips"]
         same = counts["both"] + counts["neither"]

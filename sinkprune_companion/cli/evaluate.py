@@ -5,15 +5,8 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from sinkprune_companion.cli.inputs import (
-    documents_of,
-    estimate,
-    model_and_texts,
-    open_model,
-    print_table,
-    settle_device,
-)
-from sinkprune_companion.cli.options import Options
+from sinkprune_companion.cli import common
+from sinkprune_companion.cli.options import COMMANDS, Options
 from sinkprune_companion.experiments.scoring import score_texts
 from sinkprune_companion.harness.benchmarks import evaluate_named, named
 from sinkprune_companion.harness.local_data import running_text
@@ -26,16 +19,11 @@ from sinkprune_core.models.language_model import LanguageModel
 TEXT_BATCH = 32  # sequences at once where text is scored
 TEXT_DRAWS = 8  # noise levels per sequence
 PROTOCOL_BATCH = 16  # windows at once where a protocol scores it
-SUITE_MEANINGS = {
-    "acc": "share of items whose right answer is more likely; acc_norm: per token. Chance is one half",
-    "low, high": "95 % interval over pairs of items; what random masks add is in it",
-    "error_draws": "standard error that random masks add to the value at most; --draws asks for more of them",
-}
 
 
-def run(options: Options) -> int:
+def run(options: Options) -> None:
     """Evaluate a model and print a table; what is missing or broken is said before the model is loaded."""
-    settle_device(options)
+    common.settle_device(options)
     if options.tasks:
         table = task_table(options)
     elif options.protocol is not None:
@@ -43,26 +31,25 @@ def run(options: Options) -> int:
     else:
         table = text_table(options)
     is_of_suite = {"task", "error_draws"} <= set(table)
-    print_table(table, options.json, SUITE_MEANINGS if is_of_suite else None)
-    return 0
+    common.print_table(table, options.json, COMMANDS["evaluate"]["meanings"] if is_of_suite else None)
 
 
 def text_table(options: Options) -> pd.DataFrame:
     """Return nats per token of sequences drawn from the text, with an interval, a row per source."""
-    lm, texts = model_and_texts(options, options.length, held_out=True)
+    lm, texts = common.model_and_texts(options, options.length, held_out=True)
     if not lm.is_diffusion:
         options.refuse(("draws",), f"{lm.name} is autoregressive, and its likelihood is exact")
     draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
     by_source = score_texts(lm, texts, draws, batch=batch, seed=options.seed).groupby("text").value
-    rows = {source: {"measure": measure_of(lm), **estimate(values)} for source, values in by_source}
+    rows = {source: {"measure": measure_of(lm), **common.estimate(values)} for source, values in by_source}
     return pd.DataFrame(rows).T
 
 
 def protocol_table(options: Options) -> pd.DataFrame:
     """Return nats per token of `--text`, or of its first `--limit` windows, by a published protocol."""
     protocol = PROTOCOLS[options.protocol]
-    documents = documents_of(options, held_out=True)
-    lm = open_model(options, options.model)
+    documents = common.documents_of(options, held_out=True)
+    lm = common.open_model(options, options.model)
     ids_T = lm.encode(running_text(documents))
     if options.limit is not None:
         ids_T = ids_T[: protocol.chunk * (options.limit + 1) + 1]
@@ -86,7 +73,7 @@ def task_table(options: Options) -> pd.DataFrame:
     if options.data is not None:
         data = local_tasks(options.data, others, options.split or "test")
     with data as (others, include):
-        lm = open_model(options, options.model)
+        lm = common.open_model(options, options.model)
         settings = {"limit": options.limit, "family": options.family, "draws": options.draws}
         settings |= {"seed": options.seed, "batch": options.batch, "include": include, "progress": True}
         return evaluate_named(lm, [*of_suite, *others], **settings)

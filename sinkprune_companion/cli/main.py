@@ -62,7 +62,7 @@ def run(arguments: Sequence[str]) -> int:
         options = parse(arguments)
         check_inputs(options)
         with new_files(**{name: getattr(options, name) for name in options.outputs}):
-            return import_module(f"sinkprune_companion.cli.{options.command}").run(options)
+            return import_module(f"sinkprune_companion.cli.{options.command}").run(options) or 0
     except KeyboardInterrupt:
         left = "nothing was done yet" if options is None else left_behind(options)
         print(f"interrupted: {left}", file=sys.stderr)

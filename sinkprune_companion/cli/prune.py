@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from sinkprune_companion.cli.checks import check_distinct, check_new_path, check_writable
-from sinkprune_companion.cli.inputs import STREAM_ABOVE, default_length, model_and_texts, settle_device
+from sinkprune_companion.cli.common import STREAM_ABOVE, default_length, model_and_texts, settle_device
 from sinkprune_companion.cli.options import Options
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import settings_digest
@@ -42,9 +42,8 @@ TABLE = "sinkprune-linears.csv"  # a row per pruned linear
 MADE_FROM = "made_from"  # on the card: digests of the model and of the calibration text
 
 
-def run(options: Options) -> int:
+def run(options: Options) -> None:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
-    check_places(options)
     recipe = recipe_of(options)
     if not CRITERIA[recipe.criterion].calibrated:
         options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
@@ -56,12 +55,12 @@ def run(options: Options) -> int:
     with places_held(options, recipe) as made_from:
         settle_device(options)
         if options.dry_run and plan_unfetched(options, recipe):
-            return 0
+            return
         lm, texts = model_and_texts(options, options.length, False, options.stream or None)
         calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
         if made_from is not None:
             finish(made_from, options, lm, recipe, calibration)
-            return 0
+            return
         cost = pruning_cost(lm, recipe, calibration, options.out, options.work_folder)
         streamed = " streamed from disk" if lm.is_streamed else ""
         print(f"{lm.name}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
@@ -69,7 +68,6 @@ def run(options: Options) -> int:
             raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
         if not options.dry_run:
             save(lm, prune(lm, recipe, calibration, work=options.work_folder), options)
-    return 0
 
 
 def recipe_of(options: Options) -> Recipe:
@@ -128,29 +126,21 @@ def plan_unfetched(options: Options, recipe: Recipe) -> bool:
 # what is written
 
 
-def check_places(options: Options) -> None:
-    """Raise an OSError or ValueError for places that cannot be written or do not go together.
-
-    An output that exists is an error unless `sinkprune prune` made it.
-    """
-    check_distinct(out=options.out, work=options.work)
-    if options.out is None:
-        return
-    if options.dry_run or not (options.out / TABLE).is_file():
-        check_new_path("out", options.out)
-    if options.work is not None:
-        if resolved(options.out) in resolved(options.work).parents:
-            raise ValueError(f"--work {options.work} lies in --out {options.out}: choose a place outside")
-        check_writable("work", options.work)
-
-
 @contextmanager
 def places_held(options: Options, recipe: Recipe) -> Iterator[dict | None]:
     """Hold output and work folder, unless it is a dry run; yield what the output that is there was made from.
 
     It was made by this recipe, and is None where there is no output yet. Raises FileExistsError for any other
-    output, ValueError for a work folder that is not one, and RuntimeError where another process is at work.
+    output, OSError for places that cannot be written, ValueError for those that do not go together and for a
+    work folder that is not one, and RuntimeError where another process is at work.
     """
+    check_distinct(out=options.out, work=options.work)
+    if options.out is not None and (options.dry_run or not (options.out / TABLE).is_file()):
+        check_new_path("out", options.out)
+    if options.out is not None and options.work is not None:
+        if resolved(options.out) in resolved(options.work).parents:
+            raise ValueError(f"--work {options.work} lies in --out {options.out}: choose a place outside")
+        check_writable("work", options.work)
     if options.dry_run:
         yield None
         return

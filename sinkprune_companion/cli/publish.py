@@ -5,8 +5,7 @@ from sinkprune_companion.cli.options import Options
 from sinkprune_companion.run.publish import publish
 
 
-def run(options: Options) -> int:
+def run(options: Options) -> None:
     """Publish a run and print the files that were written."""
     for file in publish(options.profile, options.notebooks):
         print(file.relative_to(project_root()))
-    return 0

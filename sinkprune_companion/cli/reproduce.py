@@ -12,7 +12,6 @@ from pathlib import Path
 import psutil
 
 from sinkprune_companion import project_root
-from sinkprune_companion.cli.checks import GOES_ON
 from sinkprune_companion.cli.options import Options
 from sinkprune_companion.run import progress
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
@@ -55,15 +54,15 @@ def run(options: Options) -> int:
         for line in failures(run_folder(options.profile), began) or said[-TAIL:]:
             print(line, file=sys.stderr)
         print(
-            f"error: not everything ran; finished notebooks and records are kept, and {GOES_ON}here "
-            f"(its log: runs/{log.name})",
+            "error: not everything ran; finished notebooks and records are kept, and the same command goes "
+            f"on from here (its log: runs/{log.name})",
             file=sys.stderr,
         )
-        return process.returncode
-    from sinkprune_companion.cli.claims import print_claims  # pandas, which need not wait for hours in memory
+    else:
+        from sinkprune_companion.cli.claims import print_claims  # pandas, which need not wait in memory
 
-    print_claims(options.profile, "claim")
-    return 0
+        print_claims(options.profile, "claim")
+    return process.returncode
 
 
 def show_progress(process: subprocess.Popen, profile: str, began: float) -> None:

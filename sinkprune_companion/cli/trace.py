@@ -5,29 +5,16 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sinkprune_companion.cli.inputs import estimate, model_and_texts, print_table, settle_device
-from sinkprune_companion.cli.options import Options
+from sinkprune_companion.cli.common import estimate, model_and_texts, print_table, settle_device
+from sinkprune_companion.cli.options import COMMANDS, Options
 from sinkprune_companion.figures.trajectories import panel, plot_sink_positions
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.files import atomic
 from sinkprune_core.sinks.detection import variability
 from sinkprune_core.sinks.trace import trace
 
-MEANINGS = {
-    "spatial_variance": "how unevenly attention falls on positions: variance of mass, whose mean is 1",
-    "temporal_variance": "how far the centre of the sinks moves: variance over steps, in squared positions",
-    "temporal_variance_relative": "temporal_variance with positions as shares of the length",
-    "centroid_jump": "mean distance between the centres of two consecutive steps, as a share of the length",
-    "overlap": "sinks that two consecutive steps share, of the sinks of either (Jaccard): 1 where none moves",
-    "sinks_per_step": "mean number of sinks of a step",
-    "positions": "number of positions that are a sink at any step",
-    "stable_share": "share of sinks at positions that are a sink in at least 80 % of all steps",
-    "top_share": "share of all attention that the strongest position gets, mean over the steps",
-    "value": "mean over the prompts; low and high are its 95 % interval",
-}
 
-
-def run(options: Options) -> int:
+def run(options: Options) -> None:
     """Trace a model, print the table of sink statistics, explain it, and say what to read first."""
     try:
         sampler = Sampler(options.tokens, options.steps, options.block, temperature=options.temperature)
@@ -47,11 +34,10 @@ def run(options: Options) -> int:
             figure.savefig(partial, dpi=150, bbox_inches="tight")
     measures = variability(traced.mass_BSK, traced.visible_SK).drop(columns="prompt")
     estimates = pd.DataFrame({name: estimate(values) for name, values in measures.items()}).T
-    print_table(estimates, options.json, MEANINGS)
+    print_table(estimates, options.json, COMMANDS["trace"]["meanings"])
     if options.figure is not None:
         print(f"\n{options.figure}: attention of the first prompt by token and step; red rings are sinks")
     print(
         f"\nRead overlap first: of the sinks of two consecutive steps "
         f"{estimates.loc['overlap', 'value']:.0%} are the same (100 % where none moves)."
     )
-    return 0

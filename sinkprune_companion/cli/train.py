@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import fields
 
-from sinkprune_companion.cli.inputs import settle_device
+from sinkprune_companion.cli.common import settle_device
 from sinkprune_companion.cli.options import Options
 from sinkprune_companion.harness.local_data import read_text
 from sinkprune_companion.training import lora
@@ -12,21 +12,20 @@ from sinkprune_companion.training.export import export
 from sinkprune_companion.training.settings import Training, training_dtype
 
 
-def run(options: Options) -> int:
+def run(options: Options) -> None:
     """Train in the run's folder, going on from its last checkpoint, and export what came out."""
     settle_device(options)
     settings = {part.name: getattr(options, part.name) for part in fields(Training) if part.name in options}
     settings |= {"dtype": training_dtype(options.dtype, options.device), "alpha": 2 * options.rank}
     text = None if options.text is None else read_text(options.text)
     checkpoint = lora.train(
-        Training(**settings), options.folder, options.begin_with, text=text, device=options.device
+        Training(**settings), options.work_folder, options.begin_with, text=text, device=options.device
     )
     if options.export is None:
-        return 0
+        return
     export(checkpoint, options.export)
     if options.base == EMBEDDED_BASE and not options.from_scratch:
         print(f"adapter written to {options.export}")
     else:
         pruned = shlex.join([str(options.export), "--out", f"{options.export}-pruned"])
         print(f"model written to {options.export}\nnext: sinkprune prune {pruned}")
-    return 0

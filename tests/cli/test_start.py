@@ -117,7 +117,7 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
 
 
 def test_names_in_help_are_those_of_the_library():
-    from sinkprune_companion.cli import checks, compare, evaluate, inputs, prune, trace
+    from sinkprune_companion.cli import checks, common, compare, evaluate, prune
     from sinkprune_companion.cli.options import ALIASES, COMMANDS
     from sinkprune_companion.harness.benchmarks import PAPER
     from sinkprune_companion.harness.local_data import SPLITS, WIKITEXT
@@ -147,10 +147,10 @@ def test_names_in_help_are_those_of_the_library():
     assert stated["compare"].startswith(f"{compare.TEXT_DRAWS}, in the suite")
     counts = f"{prune.SEQUENCES}, and {prune.NOISED_SEQUENCES} for a recipe"
     assert options["prune"]["sequences"]["stated"].startswith(counts)
-    lengths = f"{inputs.DEFAULT_LENGTH}, with --text {inputs.TEXT_LENGTH}"
+    lengths = f"{common.DEFAULT_LENGTH}, with --text {common.TEXT_LENGTH}"
     assert options["prune"]["length"]["stated"] == lengths
 
     import torch
 
     measures = variability(torch.rand(2, 3, 8)).columns
-    assert set(trace.MEANINGS) == {*measures, "value"} - {"prompt"}
+    assert set(COMMANDS["trace"]["meanings"]) == {*measures, "value"} - {"prompt"}

@@ -153,7 +153,7 @@ def _import_everything() -> None:
     import transformers.models.llama.modeling_llama
     from hostile import notebook
 
-    from sinkprune_companion.cli import compare, evaluate, inputs, prune, trace, train
+    from sinkprune_companion.cli import common, compare, evaluate, prune, trace, train
     from sinkprune_companion.experiments import scoring
     from sinkprune_companion.figures import figures
     from sinkprune_companion.run import parameters
@@ -165,7 +165,7 @@ def _import_everything() -> None:
     lora.train = partial(lora.train, check_every=1, save_every=1)  # a checkpoint and a row of the log a step
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
     cost.free_disk_at = lambda folder: 1 << 60  # others fill the disk after the plan
-    del transformers, inputs, prune, engine, shrink
+    del transformers, common, prune, engine, shrink
     del compare, evaluate, trace, train, scoring, export, notebook, figures, parameters
 
 

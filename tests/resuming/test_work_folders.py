@@ -265,7 +265,7 @@ def test_a_second_process_says_who_is_at_work_before_it_begins(place, run, holde
     more = ("--work", "mine") if held == "mine" else ()
     with monkeypatch.context() as patches:
         patches.setattr(
-            "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
+            "sinkprune_companion.cli.common.open_model", lambda *_: pytest.fail("the model was loaded")
         )
         status, said = run(command("sequential", *more))
     assert status == 1

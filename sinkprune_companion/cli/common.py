@@ -109,7 +109,8 @@ def model_and_texts(
     lm = open_model(options, options.model, streamed)
     length = length or default_length(options, lm.model.config.max_position_embeddings)
     if documents is None:
-        if length <= DEFAULT_LENGTH and has_corpus_vocabulary(lm, options.model):
+        is_own = options.model in EMBEDDED or lm.tokenizer.get_vocab() == without_weights("smol-ar")[1]
+        if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
             return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
         kind = name = "documentation"
         ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
@@ -123,11 +124,6 @@ def model_and_texts(
         )
     order = torch.randperm(len(ids_NT), generator=generator(options.seed, "texts", kind, held_out))
     return lm, {name: ids_NT[order[: options.sequences].sort().values]}
-
-
-def has_corpus_vocabulary(lm: LanguageModel, name: str) -> bool:
-    """Return whether the shipped samples are written in the vocabulary of a model."""
-    return name in EMBEDDED or lm.tokenizer.get_vocab() == open_checkpoint("smol-ar").tokenizer().get_vocab()
 
 
 # tables
