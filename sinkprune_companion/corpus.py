@@ -33,11 +33,10 @@ HELD_OUT_SHARE = 8  # one paragraph in 8 is held out
 SAMPLES = DATA / "ar_samples.safetensors"  # of smol-ar, the first with seed 0, uint16 (N, 128)
 HELD_OUT_SAMPLES = 256  # the first of them, which are never trained on
 
-# Folders with documentation, by the names that sysconfig has for them.
-SCOPES = {"stdlib": ["stdlib"], "everything": ["stdlib", "purelib"]}
+SCOPES = {"stdlib": ["stdlib"], "everything": ["stdlib", "purelib"]}  # of folders, as sysconfig names them
 NOT_READ = ("site-packages", "dist-packages", "test", "idlelib")  # folders at the top of such a folder
 SEPARATOR = "<|endoftext|>"  # the token between documents, where a vocabulary has it
-SOURCES = ("samples", "documentation")  # of calibration text
+SOURCES = ("samples", "documentation")  # of calibration text: of smol-ar, of the standard library
 
 _WORD = re.compile(r"[A-Za-z][a-z]+")
 _BLANK_LINES = re.compile(r"\n\s*\n")
@@ -59,7 +58,6 @@ def is_held_out(text: str) -> bool:
 
 
 def _words(text: str) -> str:
-    """Return the words of Latin letters in a text, in lower case, joined by spaces."""
     return " ".join(_WORD.findall(text)).lower()
 
 
@@ -68,11 +66,11 @@ def _words(text: str) -> str:
 
 @cache
 def documentation(scope: str) -> tuple[str, ...]:
-    """Return deduplicated English paragraphs of docstrings in order of path, read from the cache until a
-    file changes.
+    """Return deduplicated English paragraphs of docstrings in order of path, from the cache until a file
+    changes.
 
-    They are of the standard library (`stdlib`), which changes with the Python version only: use it wherever
-    numbers are compared. Or they are of `everything`, that and what is installed besides.
+    They are of the standard library (`stdlib`), which changes with the Python version only, so numbers that
+    are compared rest on it, or of `everything`, that and what is installed besides.
     """
     roots = dict.fromkeys(Path(sysconfig.get_path(name)) for name in SCOPES[scope])
     files = [file for root in roots for file in _sources(root)]
@@ -85,8 +83,12 @@ def documentation(scope: str) -> tuple[str, ...]:
     return tuple(prose)
 
 
+def documentation_split(held_out: bool, scope: str = "stdlib") -> list[str]:
+    """Return the paragraphs of documentation that are held out, or the others."""
+    return [text for text in documentation(scope) if is_held_out(text) == held_out]
+
+
 def _sources(root: Path) -> list[Path]:
-    """Return the Python files below `root` in order of path, without tests and installed packages."""
     files = []
     for folder, inner, names in os.walk(root):
         left_out = ("tests", *NOT_READ) if folder == str(root) else ("tests",)
@@ -107,7 +109,6 @@ def _state(files: list[Path]) -> str:
 
 
 def _prose(files: list[Path]) -> list[str]:
-    """Return the English paragraphs of the files' docstrings; the first of those with the same words."""
     paragraph_of_words: dict[str, str] = {}
     for file in files:
         for part in chain.from_iterable(map(paragraphs, _docstrings(file))):
@@ -181,7 +182,7 @@ def pack(texts: Iterable[str], tokenizer, length: int) -> torch.Tensor:
 @lru_cache(maxsize=8)
 def documentation_sequences(tokenizer, length: int, held_out: bool, scope: str = "stdlib") -> torch.Tensor:
     """Return packed documentation of one split in path order, int64 (N, T): one tensor, not to be changed."""
-    return pack([text for text in documentation(scope) if is_held_out(text) == held_out], tokenizer, length)
+    return pack(documentation_split(held_out, scope), tokenizer, length)
 
 
 def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
@@ -192,39 +193,31 @@ def stream(texts: Iterable[str], tokenizer) -> torch.Tensor:
     return torch.tensor([token for ids in encoded for token in (between, *ids)], dtype=torch.long)
 
 
-def shipped_samples(length: int, held_out: bool) -> torch.Tensor:
-    """Return the samples of smol-ar that come with the package, int64 (N, T), cut to `length` tokens.
+def shipped_samples(length: int | None, held_out: bool) -> torch.Tensor:
+    """Return the samples of smol-ar that come with the package, int64 (N, T), cut to `length` (None: whole).
 
     Raises ValueError for more tokens than a sample has.
     """
-    split_NT = _whole_samples(held_out)
-    if not 2 <= length <= split_NT.shape[1]:
-        raise ValueError(
-            f"length={length} must lie in 2 … {split_NT.shape[1]}, the length of the shipped samples"
-        )
+    ids_NT = load_file(SAMPLES)["ids"].long()
+    longest = ids_NT.shape[1]
+    if length is not None and not 2 <= length <= longest:
+        raise ValueError(f"length={length} must lie in 2 … {longest}, the length of the shipped samples")
+    split_NT = ids_NT[:HELD_OUT_SAMPLES] if held_out else ids_NT[HELD_OUT_SAMPLES:]
     return split_NT[:, :length]
 
 
 def sample_texts(held_out: bool) -> list[str]:
     """Return the shipped samples of one split as text, by the tokenizer of smol-ar."""
     tokenizer = Checkpoint(embedded.base_folder(), causal=True).tokenizer()
-    return tokenizer.batch_decode(_whole_samples(held_out), skip_special_tokens=True)
-
-
-def _whole_samples(held_out: bool) -> torch.Tensor:
-    """Return all tokens of the shipped samples of one split, int64 (N, T)."""
-    ids_NT = load_file(SAMPLES)["ids"].long()
-    return ids_NT[:HELD_OUT_SAMPLES] if held_out else ids_NT[HELD_OUT_SAMPLES:]
+    return tokenizer.batch_decode(shipped_samples(None, held_out), skip_special_tokens=True)
 
 
 @lru_cache(maxsize=8)
 def source_stream(source: str, tokenizer, held_out: bool) -> torch.Tensor:
-    """Return one split of `samples` of smol-ar or of standard-library `documentation` as one stream of
-    tokens, a separator before each document, int64 (T,): one tensor, not to be changed.
-    """
+    """Return one split of one of SOURCES as `stream` does, int64 (T,): one tensor, not to be changed."""
     if source == "documentation":
-        return stream([text for text in documentation("stdlib") if is_held_out(text) == held_out], tokenizer)
-    ids_NT = _whole_samples(held_out)
+        return stream(documentation_split(held_out), tokenizer)
+    ids_NT = shipped_samples(None, held_out)
     if ids_NT.max() < len(tokenizer):
         return ids_NT.flatten()  # each begins with a separator
     return stream(sample_texts(held_out), tokenizer)  # for the small vocabulary of a model from scratch
@@ -252,8 +245,8 @@ def draw_sequences(
                 f"{count} sequences of {length} tokens do not fit the {len(stream_T)} tokens of a text that "
                 f"holds {len(chosen)}: ask for fewer or shorter ones"
             )
-        rows = [stream_T[place : place + length] for place in chosen]
-        drawn[start] = torch.stack(rows) if rows else stream_T.new_zeros(0, length)
+        first_N1 = torch.tensor(chosen, dtype=torch.long)[:, None]
+        drawn[start] = stream_T[first_N1 + torch.arange(length)]
     return drawn
 
 
@@ -271,17 +264,15 @@ def apart(places: Iterable[int], count: int, length: int, is_taken: bytearray) -
 
 
 def texts(tokenizer, sequences: int, length: int, held_out: bool, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Return `sequences` crops, half of them of samples of smol-ar and half of standard-library
-    documentation.
+    """Return `sequences` crops by source, int64 (N, T): half of them of samples, half of documentation.
 
-    Each half is int64 (N, T) under its name, `samples` or `documentation`. Crops begin in the middle of text
-    and do not overlap; no token has a fixed place. The choice is a draw without replacement that depends on
+    Crops begin in the middle of text and do not overlap; no token has a fixed place. The draw depends on
     (seed, split) alone, and a smaller one is part of a larger one. Held-out text is for evaluation, the other
     split for calibration. Raises ValueError when a source has too little text.
     """
     half = sequences // 2
     chosen = {}
-    for source, count in (("samples", sequences - half), ("documentation", half)):
+    for source, count in zip(SOURCES, (sequences - half, half), strict=True):
         rng = generator(seed, "texts", source, held_out)
         stream_T = source_stream(source, tokenizer, held_out)
         drawn = draw_sequences(stream_T, {"crop": count}, length, separator(tokenizer), rng)

@@ -7,14 +7,10 @@ from sinkprune_core.evaluation.intervals import Estimate
 
 MINUS = "−"
 SPACE = "\N{NO-BREAK SPACE}"  # no line breaks within a number
-SMALLEST_P = 0.001  # smaller ones are shown as below it
 
 
 def number(value: float | None, digits: int = 2) -> str:
-    """Return a number of so many significant digits, with a true minus sign and commas between thousands.
-
-    A dash stands for none.
-    """
+    """Return a number of so many significant digits, with a true minus sign and commas; a dash for none."""
     if value is None:
         return "–"
     rounded = Decimal(f"{value:.{digits - 1}e}")
@@ -30,9 +26,7 @@ def count(value: float) -> str:
 def signed(value: float, decimals: int = 3) -> str:
     """Return a signed number of so many decimals with a true minus sign; what rounds to zero has no sign."""
     text = f"{value:+.{decimals}f}"
-    if float(text) == 0:
-        return text[1:]
-    return text.replace("-", MINUS)
+    return text.replace("-", MINUS) if float(text) else text[1:]
 
 
 def signed_interval(value: float, low: float, high: float) -> str:
@@ -59,9 +53,7 @@ def p_text(p: float | None) -> str:
     """Return a p-value; a dash for none."""
     if p is None or p != p:
         return "–"
-    if p < SMALLEST_P:
-        return f"< {SMALLEST_P:g}"
-    return f"{p:.2g}"
+    return f"{p:.2g}" if p >= 0.001 else "< 0.001"
 
 
 def markdown_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> str:

@@ -1,7 +1,6 @@
-"""The shell command `sinkprune`. Read `main` first: its table names the module of every command.
+"""The shell command `sinkprune`: `main` parses a command line and runs the module of that command.
 
-A command's module has its options and its `run`. `options` has what all commands share, `model_options` what
-the commands on one model share. `inputs` opens models and texts and `tables` prints results: these two import
-torch and pandas, so they are imported in `run`, and help starts without them.
+Commands and options are data, in `data/commands.yml`, which `options` reads. The modules of commands import
+torch and pandas, so they are imported only to be run: help and errors in options need neither.
 This folder may import every other one, and nothing imports it.
 """

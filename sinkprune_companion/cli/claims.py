@@ -1,23 +1,14 @@
 """`sinkprune claims`: print the claims table of a run."""
 
-from dataclasses import dataclass
-
 from sinkprune_companion import project_root
-from sinkprune_companion.cli.options import Options, option
+from sinkprune_companion.cli.options import Options
+from sinkprune_companion.ledger import claims, tables
 from sinkprune_companion.run.profiles import run_folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClaimsOptions(Options):
-    """The options of `sinkprune claims`."""
-
-    profile: str = option("quick", "name of a run in runs/ (default: quick)", metavar="NAME")
-
-
-def run(options: ClaimsOptions) -> int:
+def run(options: Options) -> None:
     """Print every row of the claims table of a run."""
     print_claims(options.profile)
-    return 0
 
 
 def print_claims(profile: str, kind: str | None = None) -> None:
@@ -26,11 +17,7 @@ def print_claims(profile: str, kind: str | None = None) -> None:
 
     Raises ValueError for a profile that is no name, and FileNotFoundError where there is no run.
     """
-    folder = run_folder(profile)
-
-    from sinkprune_companion.ledger import claims, tables
-
-    findings = claims.findings(folder)
+    findings = claims.findings(run_folder(profile))
     if not findings:
         raise FileNotFoundError(
             f"no findings in runs/{profile}: run `sinkprune reproduce --profile {profile}` first"

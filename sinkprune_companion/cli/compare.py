@@ -1,96 +1,58 @@
-"""`sinkprune compare`: two models, or one before and after pruning, in pairs on the same texts and items."""
+"""`sinkprune compare`: two models, or one before and after pruning, in pairs on the same texts and items.
 
-from __future__ import annotations
+`model` is A, `other` is B, and differences are B - A.
+"""
 
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
 
-from sinkprune_companion.cli.model_options import ModelOptions, check_model
-from sinkprune_companion.cli.options import option, path, positional, real, whole
+import pandas as pd
+import torch
 
-if TYPE_CHECKING:
-    import pandas as pd
-    import torch
-
-    from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_companion.cli import common
+from sinkprune_companion.cli.options import Options
+from sinkprune_companion.experiments.scoring import score_texts
+from sinkprune_companion.harness import suite
+from sinkprune_companion.ledger.verdict_rule import ABOVE, BELOW, UNDECIDED, deciding_factor, verdict
+from sinkprune_core.evaluation import two_choice
+from sinkprune_core.evaluation.intervals import Estimate, interval
+from sinkprune_core.files import write_json
+from sinkprune_core.models.language_model import LanguageModel
 
 TEXT_BATCH = 32  # sequences at once
 TEXT_DRAWS = 4  # noise levels per sequence: more sequences tell more than more draws
+NATS = "nats per token"
+ACCURACY = "accuracy"
+MEASURES = {  # what is independent, the columns that name one of these, and the column that is compared
+    NATS: ("sequences", ["sequence"], "value"),
+    ACCURACY: ("pairs of items", ["group", "pair"], "correct"),
+}
+BETTER = {ABOVE: "A is better", BELOW: "B is better"}  # where B - A in a loss lies
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompareOptions(ModelOptions):
-    """The options of `sinkprune compare`; `model` is A and `other` is B."""
-
-    other: str = positional("the model to compare it with, B in what is printed; the first is A")
-    batch: int | None = whole(None, "sequences at once; it changes speed and memory only", least=1)
-    sequences: int = whole(64, "sequences of held-out text", least=2)
-    length: int | None = whole(None, "tokens per sequence", least=2, stated="128, with --text 512")
-    draws: int | None = whole(
-        None,
-        "random masks of each sequence and of each answer under a diffusion model, the same for both",
-        least=1,
-        stated=f"{TEXT_DRAWS}, in the suite as in evaluate",
-    )
-    margin: float = real(
-        0.02,
-        "smallest difference that would matter, in nats per token; 0.02 is 2 % of perplexity",
-        "above 0",
-    )
-    tasks: tuple[str, ...] = option(
-        (),
-        "suite: this project's offline items, besides the text",
-        nargs="+",
-        choices=("suite",),
-        metavar="TASK",
-    )
-    limit: int | None = whole(None, "items of each group of the suite", least=1, stated="all")
-    json: Path | None = path("where the result goes besides")
-
-    outputs = ("json",)
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not self.tasks:
-            self.refuse(("limit",), "it counts items of --tasks")
-
-    def check_inputs(self) -> None:
-        """Raise an error for a `--text` or a model that is not there."""
-        super().check_inputs()
-        check_model(self.other)
-
-
-def run(options: CompareOptions) -> int:
+def run(options: Options) -> None:
     """Score both models, one after the other, and print differences with a verdict."""
-    from sinkprune_companion.cli.inputs import model_and_texts, on_device, open_model
-    from sinkprune_companion.experiments.comparison import comparison
-    from sinkprune_core.files import write_json
-
-    options = on_device(options)
-    lm, texts = model_and_texts(options, common_length(options), held_out=True)
+    common.settle_device(options)
+    lm, texts = common.model_and_texts(options, common_length(options), held_out=True)
     a, kind_a = scores(lm, texts, options), lm.kind
     del lm  # only one model is in memory at a time
-    lm = open_model(replace(options, model=options.other))
+    lm = common.open_model(options, options.other)
     b = scores(lm, texts, options)
     result = {"a": options.model, "b": options.other, "kind_a": kind_a, "kind_b": lm.kind}
     result |= {"margin": options.margin, **comparison(a, b, options.margin)}
     print(report(result))
     if options.json is not None:
         write_json(options.json, result)
-    return 0
 
 
-def common_length(options: CompareOptions) -> int:
+def common_length(options: Options) -> int:
     """Return the tokens per sequence that both models are scored on; no weights are read for it.
 
     Raises ValueError for models of different tokenizers, for a length beyond the positions of one, and for
     `--draws` where both are exact.
     """
-    from sinkprune_companion.cli.inputs import default_length, without_weights
-
-    kind_a, vocabulary_a, positions_a = without_weights(options.model)
-    kind_b, vocabulary_b, positions_b = without_weights(options.other)
+    kind_a, vocabulary_a, positions_a = common.without_weights(options.model)
+    kind_b, vocabulary_b, positions_b = common.without_weights(options.other)
     if vocabulary_a != vocabulary_b:
         raise ValueError(
             f"{options.model} and {options.other} have different tokenizers: nats per token of different "
@@ -99,7 +61,7 @@ def common_length(options: CompareOptions) -> int:
     if kind_a == kind_b == "autoregressive":
         options.refuse(("draws",), "both models are autoregressive, and their likelihood is exact")
     positions = min(positions_a, positions_b)
-    length = options.length or default_length(options, positions)
+    length = options.length or common.default_length(options, positions)
     if length > positions:
         shorter = options.model if positions_a == positions else options.other
         raise ValueError(
@@ -108,18 +70,11 @@ def common_length(options: CompareOptions) -> int:
     return length
 
 
-def scores(
-    lm: LanguageModel, texts: dict[str, torch.Tensor], options: CompareOptions
-) -> dict[str, pd.DataFrame]:
+def scores(lm: LanguageModel, texts: dict[str, torch.Tensor], options: Options) -> dict[str, pd.DataFrame]:
     """Return nats per token of the texts and, where they are asked for, answers to the suite, by measure.
 
     Noise depends on `--seed` alone.
     """
-    from sinkprune_companion.experiments.comparison import ACCURACY, NATS
-    from sinkprune_companion.experiments.scoring import score_texts
-    from sinkprune_companion.harness import suite
-    from sinkprune_core.evaluation import two_choice
-
     draws, batch = options.draws or TEXT_DRAWS, options.batch or TEXT_BATCH
     tables = {NATS: score_texts(lm, texts, draws, batch=batch, seed=options.seed)}
     if options.tasks:
@@ -129,14 +84,69 @@ def scores(
     return tables
 
 
+def comparison(
+    a: Mapping[str, pd.DataFrame], b: Mapping[str, pd.DataFrame], margin: float
+) -> dict[str, object]:
+    """Return the verdict on NATS, the items that flipped where there are some, and every difference with its
+    95 % interval.
+
+    Takes the `scores` of both models. Raises ValueError for other texts or items, and for a single sequence
+    or pair.
+    """
+    result = {}
+    differences = []
+    for measure, table in a.items():
+        units, keys, column = MEASURES[measure]
+        rows = paired(table, b[measure], keys, column)
+        means = rows.groupby(level=keys, sort=False).mean()
+        change = interval(means.b - means.a)
+        row = {"measure": measure, "a": float(means.a.mean()), "b": float(means.b.mean())}
+        row |= {"b_minus_a": change.value, "low": change.low, "high": change.high}
+        differences.append({**row, "number": change.units, "units": units})
+        if measure == NATS:
+            result["verdict"] = outcome(change, margin)
+        else:
+            is_right_a, is_right_b = rows.a == 1, rows.b == 1
+            result["flips"] = {
+                "only_a": int((is_right_a & ~is_right_b).sum()),
+                "only_b": int((is_right_b & ~is_right_a).sum()),
+                "both": int((is_right_a & is_right_b).sum()),
+                "neither": int((~is_right_a & ~is_right_b).sum()),
+            }
+    return {**result, "differences": differences}
+
+
+def paired(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str], column: str) -> pd.DataFrame:
+    """Return `column` of both tables as `a` and `b`, by `keys` and the number of a row where they repeat.
+
+    Raises ValueError where these differ.
+    """
+    rows = [table.assign(row=table.groupby(keys).cumcount()).set_index([*keys, "row"]) for table in (a, b)]
+    if not rows[0].index.equals(rows[1].index):
+        raise ValueError(
+            f"the two tables have {len(a)} and {len(b)} rows and not the same {', '.join(keys)}: "
+            "score both models on the same texts and items"
+        )
+    return pd.DataFrame({"a": rows[0][column], "b": rows[1][column]}, dtype=float)
+
+
+def outcome(difference: Estimate, margin: float) -> str:
+    """Return what a difference in nats per token, of which fewer are better, says by `verdict_rule`.
+
+    One of `no difference that matters`, `A is better`, `B is better` and `undecided`, with half the width of
+    the interval and the number of sequences that would decide.
+    """
+    result = verdict(difference, margin)
+    if result != UNDECIDED:
+        return BETTER.get(result, result)
+    count = math.ceil(difference.units * deciding_factor(difference, 0.0, margin))
+    return f"undecided (half-width {difference.half_width:.2g}; about {count:,} sequences would decide)"
+
+
 def report(result: dict) -> str:
     """Return what is printed: the table, the items that flipped, and the verdict last."""
-    import pandas as pd
-
-    from sinkprune_companion.cli.tables import as_text
-
     table = pd.DataFrame(result["differences"]).set_index("measure")
-    lines = [f"A is {result['a']}, B is {result['b']}", "", as_text(table), ""]
+    lines = [f"A is {result['a']}, B is {result['b']}", "", common.as_text(table), ""]
     if "flips" in result:
         counts = result["flips"]
         same = counts["both"] + counts["neither"]

@@ -6,26 +6,16 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from types import ModuleType
 
-from sinkprune_companion.cli.options import Options, Parser, new_files
+from sinkprune_companion.cli.checks import check_inputs, left_behind, new_files, settle
+from sinkprune_companion.cli.options import COMMANDS, Options, Parser
 from sinkprune_core.spelling import suggestion
 
-COMMANDS = {
-    "prune": "prune a model and save it in transformers format",
-    "trace": "write from prompts, and print how much attention sinks move",
-    "evaluate": "likelihood on held-out text, or tasks",
-    "compare": "two models, or one before and after pruning, in pairs, with a verdict",
-    "reproduce": "run the notebooks and print the paper's claims with their verdicts",
-    "claims": "print the whole claims table of a run",
-    "publish": "put a finished run into notebooks/, figures/ and README.md",
-    "train": "make a diffusion model of smol-ar, or of any Llama, Qwen2 or Qwen3 model",
-}
 USAGE = "\n".join(
     [
         "usage: sinkprune COMMAND [OPTIONS]",
         f"\n{__doc__}\n",
-        *(f"  {name:<11} {summary}" for name, summary in COMMANDS.items()),
+        *(f"  {name:<11} {entry['about']}" for name, entry in COMMANDS.items()),
         "",
         "  sinkprune COMMAND --help   explains a command",
         "  sinkprune --version        prints the version",
@@ -69,12 +59,12 @@ def run(arguments: Sequence[str]) -> int:
     """Parse and run one command; see `main`."""
     options = None
     try:
-        name, options = parse(arguments)
-        options.check_inputs()
-        with new_files(**{output: getattr(options, output) for output in options.outputs}):
-            return module_of(name).run(options)
+        options = parse(arguments)
+        check_inputs(options)
+        with new_files(**{name: getattr(options, name) for name in options.outputs}):
+            return import_module(f"sinkprune_companion.cli.{options.command}").run(options) or 0
     except KeyboardInterrupt:
-        left = "nothing was done yet" if options is None else options.left_behind
+        left = "nothing was done yet" if options is None else left_behind(options)
         print(f"interrupted: {left}", file=sys.stderr)
         return INTERRUPTED
     except SystemExit:
@@ -88,19 +78,15 @@ def run(arguments: Sequence[str]) -> int:
         return 1
 
 
-def parse(arguments: Sequence[str]) -> tuple[str, Options]:
-    """Return the command's name and its options; raise ValueError for what cannot be understood."""
+def parse(arguments: Sequence[str]) -> Options:
+    """Return the options of a command line; raise ValueError for what cannot be understood or done."""
     name, *rest = arguments
     if name not in COMMANDS:
         near = suggestion(name, COMMANDS)
         raise ValueError(f"there is no command {name}{near or ';'} choose one of {', '.join(COMMANDS)}")
-    options = getattr(module_of(name), f"{name.title()}Options")
-    return name, Parser(name, COMMANDS[name], options).options_of(rest)
-
-
-def module_of(name: str) -> ModuleType:
-    """Return the module of a command, with a class of options and `run`, imported when it is needed."""
-    return import_module(f"sinkprune_companion.cli.{name}")
+    options = Parser(name).options_of(rest)
+    settle(options)
+    return options
 
 
 def sentence(error: BaseException, command: str) -> str:

@@ -1,98 +1,32 @@
-"""What all commands share: options declared once, errors of one line, and checks of what is written."""
+"""From a command line to values: the commands and their options are data, in `data/commands.yml`."""
 
 import argparse
+import json
 import math
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import MISSING, dataclass, field, fields
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+import yaml
+
+from sinkprune_companion import DATA
+from sinkprune_core.pruning.presets import ABOUT
 from sinkprune_core.spelling import suggestion
 
-LIMITS = {  # of numbers, as help and errors call them
-    "above 0": lambda value: value > 0,
-    "of at least 0": lambda value: value >= 0,
-    "of at least 1": lambda value: value >= 1,
-    "of at least 2": lambda value: value >= 2,
-    "of at least 0 and below 1": lambda value: 0 <= value < 1,
-    "of at least 0 and at most 1": lambda value: 0 <= value <= 1,
-}
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first takes a hundredth of the time
+COMMANDS = yaml.load((DATA / "commands.yml").read_text(encoding="utf-8"), _LOADER)["commands"]
+PRESETS = "\n".join(f"  {name:<21} {about}" for name, about in ABOUT.items())
+ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+NUMBERS = {"whole": (int, "a whole number", "N"), "real": (float, "a finite number", "X")}
+LIMITS = {"of at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
 
 
-# fields of a class of options
-
-
-def option(default: object, text: str, group: str | None = None, **settings: object):
-    """Return the field of an option: its default, its help, and argparse's `settings`."""
-    return field(default=default, metadata={"help": text, "group": group, "settings": settings})
-
-
-def whole(default: int | None, text: str, least: int, stated: str | None = None, group: str | None = None):
-    """Return the field of a whole number; `stated` says in words what a default of None means."""
-    return _number(int, default, text, f"of at least {least}", stated or default, group)
-
-
-def real(default: float, text: str, limits: str, group: str | None = None):
-    """Return the field of a finite number; `limits` is one of LIMITS."""
-    return _number(float, default, text, limits, default, group)
-
-
-def _number(
-    kind: type[int | float], default: object, text: str, limits: str, stated: object, group: str | None
-):
-    called, metavar = ("a whole number", "N") if kind is int else ("a finite number", "X")
-
-    def parsed(word: str) -> float:
-        with suppress(ValueError, OverflowError):
-            value = kind(word)
-            if math.isfinite(value) and LIMITS[limits](value):
-                return value
-        raise argparse.ArgumentTypeError(
-            f"{word} must be {called} {limits}: give such a number, or leave it out"
-        )
-
-    ending = "" if stated is None else f"; default: {stated}"
-    help_text = f"{text} ({limits.removeprefix('of ')}{ending})".replace("%", "%%")
-    return option(default, help_text, group, type=parsed, metavar=metavar)
-
-
-def path(text: str, metavar: str = "FILE", group: str | None = None):
-    """Return the field of a file or folder, None where it is not given."""
-    return option(None, text, group, type=Path, metavar=metavar)
-
-
-def switch(text: str, group: str | None = None):
-    """Return the field of something that is off unless it is asked for."""
-    return option(False, text, group, action="store_true")
-
-
-def positional(text: str, default: object = MISSING, **settings: object):
-    """Return the field of an argument without a flag; without a `default` it must be given."""
-    metadata = {"help": text, "group": None, "settings": settings, "positional": True}
-    return field(default=default, metadata=metadata)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """The options of a command."""
-
-    given: frozenset[str] = frozenset()
-    """Names of the options that the user gave; all others have their defaults."""
-
-    outputs = ()
-    """Names of the options whose files the command writes: they must be new, and are held while it runs."""
-
-    left_behind = "nothing was written, and the same command begins anew"
-    """What an interrupted command leaves, in words."""
-
-    epilog = None
-    """What help ends with."""
-
-    def check_inputs(self) -> None:
-        """Raise an error for what is named and not there, before the work."""
+class Options(argparse.Namespace):
+    """The values of a command's options, its name in `command`, and besides `given`, the names of those that
+    the user gave, and `outputs` and `models`, the names of those that are files to be written and models.
+    """
 
     def refuse(self, names: Iterable[str], reason: str) -> None:
         """Raise ValueError when the user gave one of the options `names`, which do nothing for `reason`."""
@@ -102,15 +36,67 @@ class Options:
 
 
 def flag(name: str) -> str:
-    """Return how the option of a field is written on the command line."""
+    """Return how the option of a name is written on the command line."""
     return "--" + name.replace("_", "-")
 
 
-def kept(what: str, folder: Path | None) -> str:
-    """Return what an interrupted command leaves in a folder (None: there is none), in words."""
-    if folder is None or not folder.exists():
-        return "nothing was done yet, and nothing was written"
-    return f"{what} kept in {folder}, and the same command goes on from there"
+# kinds of options
+
+
+def device_map(text: str) -> str | dict[str, str | int]:
+    """Return the device map that a word or a JSON object spells."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        example = '\'{"": "cuda:1"}\''
+        raise argparse.ArgumentTypeError(
+            f"{text}: {error}; give auto, a device, or a JSON object such as {example}"
+        ) from None
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers of a list with commas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        words = f"{text} must be whole numbers with commas between them, e.g. 64,128"
+        raise argparse.ArgumentTypeError(words) from None
+
+
+def number(kind: str, limits: dict[str, float]) -> Callable[[str], float]:
+    """Return what parses a number of a kind, one of NUMBERS, within limits."""
+    convert, called, _ = NUMBERS[kind]
+
+    def parsed(word: str) -> float:
+        with suppress(ValueError, OverflowError):
+            value = convert(word)
+            if math.isfinite(value) and all(LIMITS[name](value, limit) for name, limit in limits.items()):
+                return value
+        raise argparse.ArgumentTypeError(
+            f"{word} must be {called} {in_words(limits)}: give such a number, or leave it out"
+        )
+
+    return parsed
+
+
+def in_words(limits: dict[str, float]) -> str:
+    """Return limits as help and errors call them."""
+    return " and ".join(f"{name} {limit}" for name, limit in limits.items())
+
+
+KINDS = {  # argparse's settings of all but numbers
+    "model": {},
+    "switch": {"action": "store_true"},
+    "file": {"type": Path, "metavar": "FILE"},
+    "folder": {"type": Path, "metavar": "FOLDER"},
+    "names": {"type": lambda names: tuple(names.split(",")), "metavar": "NAME,NAME"},
+    "whole numbers": {"type": whole_numbers, "metavar": "N,N"},
+    "dtype": {"type": lambda name: ALIASES.get(name, name), "metavar": "DTYPE"},
+    "device map": {"type": device_map, "metavar": "MAP"},
+    "preset": {"choices": tuple(ABOUT), "metavar": "NAME"},
+}
 
 
 # parsing
@@ -119,27 +105,52 @@ def kept(what: str, folder: Path | None) -> str:
 class Parser(argparse.ArgumentParser):
     """The parser of one command: it raises its errors as ValueError."""
 
-    def __init__(self, command: str, about: str, options: type[Options]):
+    def __init__(self, command: str):
+        entry = COMMANDS[command]
         super().__init__(
             prog=f"sinkprune {command}",
-            description=about,
-            epilog=options.epilog,
+            description=entry["about"],
+            epilog=entry.get("epilog", "").format(presets=PRESETS),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             argument_default=argparse.SUPPRESS,  # so that only what is given is found
             allow_abbrev=False,
         )
-        self.options = options
-        groups: dict[str | None, argparse._ArgumentGroup | Parser] = {None: self}
-        for declared in fields(options):
-            shown = declared.metadata
-            if not shown:
-                continue
-            group = shown["group"]
-            if group not in groups:
-                groups[group] = self.add_argument_group(group)
-            name = declared.name if "positional" in shown else flag(declared.name)
-            groups[group].add_argument(name, help=shown["help"], **shown["settings"])
+        self.values = Options(command=command, outputs=[], models=[])
+        self.groups: dict[str | None, argparse._ArgumentGroup | Parser] = {None: self}
+        for name, declared in entry["options"].items():
+            self.declare(name, **declared)
         self.add_argument("--debug", action="store_true", help="show where in the code an error came from")
+
+    def declare(
+        self,
+        name: str,
+        help: str,
+        kind: str | None = None,
+        default: object = None,
+        group: str | None = None,
+        limits: dict[str, float] | None = None,
+        stated: str | None = None,
+        is_new: bool = False,
+        **settings: object,
+    ) -> None:
+        """Add an option as `data/commands.yml` declares it; `settings` are argparse's."""
+        if kind in NUMBERS:
+            settings |= {"type": number(kind, limits), "metavar": NUMBERS[kind][2]}
+            ending = f"; default: {stated or default}" if stated or default is not None else ""
+            help = f"{help} ({in_words(limits).removeprefix('of ')}{ending})"
+        elif kind is not None:
+            settings = KINDS[kind] | settings
+        if kind == "model":
+            self.values.models.append(name)
+        if is_new:
+            self.values.outputs.append(name)
+        if kind == "switch":
+            default = False
+        setattr(self.values, name, default)
+        if group not in self.groups:
+            self.groups[group] = self.add_argument_group(group)
+        shown = name if kind == "model" else flag(name)
+        self.groups[group].add_argument(shown, help=help.replace("%", "%%"), **settings)
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError with argparse's message."""
@@ -153,90 +164,11 @@ class Parser(argparse.ArgumentParser):
 
     def options_of(self, arguments: Sequence[str]) -> Options:
         """Return the options that `arguments` give; raise ValueError for what cannot be understood."""
-        values, unknown = self.parse_known_args(arguments)
+        found, unknown = self.parse_known_args(arguments)
         if unknown:
             near = suggestion(unknown[0].partition("=")[0], self._option_string_actions)
             raise ValueError(
                 f"{self.prog} does not take {unknown[0]}{near or ';'} {self.prog} --help lists its options"
             )
-        given = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in vars(values).items()
-            if name != "debug"
-        }
-        return self.options(**given, given=frozenset(given))
-
-
-# files
-
-
-def check_text(file: Path | None) -> None:
-    """Raise an OSError for a `--text` that is no file."""
-    if file is None or file.is_file():
-        return
-    if file.is_dir():
-        raise IsADirectoryError(f"--text {file} is a folder: give a text file")
-    raise FileNotFoundError(f"--text {file}: there is no such file; check the name, or leave it out")
-
-
-def check_new_path(name: str, path: Path) -> None:
-    """Raise an OSError that names the option when `path` exists or could not be written; make nothing."""
-    if path.exists() or path.is_symlink():
-        raise FileExistsError(f"{flag(name)} {path} exists: choose another name or remove it first")
-    folder = path.absolute().parent
-    if not folder.exists():
-        raise FileNotFoundError(
-            f"{flag(name)} {path}: there is no folder {folder}; make it first, or choose another place"
-        )
-    check_writable(name, path)
-
-
-def check_writable(name: str, path: Path) -> None:
-    """Raise an OSError that names the option when nothing can be written where `path` is to be.
-
-    A folder with a name as long as that of its scratch folder is made there, and removed at once.
-    """
-    folder = path.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.{os.getpid()}."):
-            pass
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise OSError(
-            f"{flag(name)} {path} cannot be written: {folder}: {reason}; choose another name or place"
-        ) from error
-
-
-def check_distinct(**paths: Path | None) -> None:
-    """Raise ValueError for two options that lead to one place, however it is spelt."""
-    names: dict[str, str] = {}
-    for name, path in paths.items():
-        if path is None:
-            continue
-        other = names.setdefault(os.path.realpath(path), name)
-        if other != name:
-            raise ValueError(
-                f"{flag(other)} {paths[other]} and {flag(name)} {path} are one place: give two names"
-            )
-
-
-@contextmanager
-def new_files(**paths: Path | None) -> Iterator[None]:
-    """Hold what a command writes, by the names of its options, from before the work until it is written.
-
-    Raises, before anything is made, what `check_distinct` and `check_new_path` raise, and RuntimeError where
-    another process is about to write it.
-    """
-    from sinkprune_core.files import held  # a tenth of a second, which help does without
-
-    check_distinct(**paths)
-    outputs = {name: path for name, path in paths.items() if path is not None}
-    for name, path in outputs.items():
-        check_new_path(name, path)
-    with ExitStack() as stack:
-        for name, path in outputs.items():
-            stack.enter_context(held(path))
-            check_new_path(name, path)  # another process may have made it meanwhile
-        yield
+        given = vars(found)
+        return Options(**vars(self.values) | given, given=frozenset(given))

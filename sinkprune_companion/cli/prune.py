@@ -1,117 +1,49 @@
 """`sinkprune prune`: say what it takes, prune a model and save it in transformers format."""
 
-from __future__ import annotations
-
 import json
+import shlex
 import sys
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sinkprune_companion.cli.model_options import ModelOptions
-from sinkprune_companion.cli.options import kept, option, path, real, switch, whole
-from sinkprune_companion.cli.prune_output import check_places, finish, places_held, save
-from sinkprune_core.pruning.presets import ABOUT
+import torch
+
+from sinkprune_companion.cli.checks import check_distinct, check_new_path, check_writable
+from sinkprune_companion.cli.common import STREAM_ABOVE, default_length, model_and_texts, settle_device
+from sinkprune_companion.cli.options import Options
+from sinkprune_core.calibration.text import Calibration
+from sinkprune_core.calibration.token_weights import settings_digest
+from sinkprune_core.costs.pruning import pruning_cost
+from sinkprune_core.files import held, resolved
+from sinkprune_core.models.catalog import EMBEDDED
+from sinkprune_core.models.devices import choose_dtype
+from sinkprune_core.models.hub import available_memory, parse, requirements
+from sinkprune_core.models.language_model import CARD, LanguageModel
+from sinkprune_core.models.meta_model import meta_model
+from sinkprune_core.models.weight_files import read_json
+from sinkprune_core.pruning.criteria import CRITERIA
+from sinkprune_core.pruning.engine import prune
+from sinkprune_core.pruning.recipe import Recipe, preset
+from sinkprune_core.pruning.report import Report
+from sinkprune_core.pruning.shrink import shrink
+from sinkprune_core.pruning.structured import removable
+from sinkprune_core.resuming.checkpoint import job_folder
+from sinkprune_core.resuming.work_folder import identity, marker, remove_job, remove_root
+from sinkprune_core.scratch import remove_leftovers
 from sinkprune_core.spelling import suggestion
-
-if TYPE_CHECKING:
-    from sinkprune_core.pruning.recipe import Recipe
 
 SEQUENCES = 128  # of calibration text that is seen clean, or at two noise levels
 # Where each is seen at more of them: they choose nearly the zeros that 128 sequences choose.
 NOISED_SEQUENCES = 32
 CALIBRATION = ("text", "data", "split", "sequences", "length", "batch", "seed")
-HOW = "how to prune"
-RUNNING = "how to run"
+TABLE = "sinkprune-linears.csv"  # a row per pruned linear
+MADE_FROM = "made_from"  # on the card: digests of the model and of the calibration text
 
 
-@dataclass(frozen=True, kw_only=True)
-class PruneOptions(ModelOptions):
-    """The options of `sinkprune prune`."""
-
-    out: Path | None = path(
-        "where the pruned model goes; it must not exist (required, but with --dry-run)", "FOLDER"
-    )
-    sequences: int | None = whole(
-        None,
-        "calibration sequences",
-        least=1,
-        stated=f"{SEQUENCES}, and {NOISED_SEQUENCES} for a recipe that sees each at several noise levels",
-    )
-    length: int | None = whole(None, "tokens per sequence", least=2, stated="128, with --text 512")
-    preset: str = option(
-        "sparsegpt",
-        "a recipe of the literature, see below (default: sparsegpt)",
-        HOW,
-        choices=tuple(ABOUT),
-        metavar="NAME",
-    )
-    sparsity: float = real(0.5, "share of zeros in the blocks' linears", "of at least 0 and below 1", HOW)
-    pattern: str | None = option(None, "row, layer, global, N:M such as 2:4, or structured", HOW)
-    set: tuple[str, ...] = option(
-        (),
-        "any other field of a recipe, e.g. --set allocation=owl (repeatable)",
-        HOW,
-        action="append",
-        metavar="FIELD=VALUE",
-    )
-    masked: bool = switch("structured: keep the dense shape with zeros instead of a smaller model", HOW)
-    work: Path | None = path(
-        "keeps finished blocks and statistics: a killed run goes on, and with dense propagation another "
-        "sparsity needs no forward (default: OUT.work, removed at the end)",
-        "FOLDER",
-        RUNNING,
-    )
-    stream: bool = switch(
-        "read blocks from disk one at a time (default: where the weights take most of the free memory)",
-        RUNNING,
-    )
-    dry_run: bool = switch("say what it takes, and stop", RUNNING)
-
-    epilog = "\n".join(
-        [
-            "presets:",
-            *(f"  {name:<21} {about}" for name, about in ABOUT.items()),
-            "",
-            "example:",
-            "  sinkprune prune smol-dlm --preset sparsegpt --sparsity 0.5 --out smol-dlm-pruned",
-        ]
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.out is None and not self.dry_run:
-            raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
-        if self.stream and self.device_map is not None:
-            raise ValueError(
-                "--stream and --device-map exclude each other: "
-                "a model comes from disk block by block, or lies on its devices"
-            )
-
-    @property
-    def work_folder(self) -> Path | None:
-        """Where finished blocks and statistics are kept; None for a dry run that names no folder."""
-        if self.work is not None or self.out is None:
-            return self.work
-        return self.out.with_name(self.out.name + ".work")
-
-    @property
-    def left_behind(self) -> str:
-        """What an interrupted command leaves, in words."""
-        return kept("finished blocks and statistics are", None if self.dry_run else self.work_folder)
-
-
-def run(options: PruneOptions) -> int:
+def run(options: Options) -> None:
     """Say what pruning takes, prune, save, and only then remove the work folder."""
-    import torch
-
-    from sinkprune_companion.cli.inputs import model_and_texts, on_device
-    from sinkprune_core.calibration.text import Calibration
-    from sinkprune_core.costs.pruning import pruning_cost
-    from sinkprune_core.pruning.criteria import CRITERIA
-    from sinkprune_core.pruning.engine import prune
-
-    check_places(options)
     recipe = recipe_of(options)
     if not CRITERIA[recipe.criterion].calibrated:
         options.refuse(CALIBRATION, f"criterion={recipe.criterion} uses no calibration text")
@@ -119,17 +51,16 @@ def run(options: PruneOptions) -> int:
         options.refuse(("masked",), f"it is for pattern=structured, and this recipe has {recipe.pattern}")
     if options.sequences is None:
         is_clean = recipe.inputs == "clean" and recipe.exclude == "none"  # nor looks for sinks in noise
-        many = is_clean or recipe.noise_levels <= 2
-        options = replace(options, sequences=SEQUENCES if many else NOISED_SEQUENCES)
+        options.sequences = SEQUENCES if is_clean or recipe.noise_levels <= 2 else NOISED_SEQUENCES
     with places_held(options, recipe) as made_from:
-        options = on_device(options)
+        settle_device(options)
         if options.dry_run and plan_unfetched(options, recipe):
-            return 0
-        lm, texts = model_and_texts(options, options.length, held_out=False, streamed=options.stream or None)
+            return
+        lm, texts = model_and_texts(options, options.length, False, options.stream or None)
         calibration = Calibration(torch.cat(list(texts.values())), options.seed, options.batch)
         if made_from is not None:
             finish(made_from, options, lm, recipe, calibration)
-            return 0
+            return
         cost = pruning_cost(lm, recipe, calibration, options.out, options.work_folder)
         streamed = " streamed from disk" if lm.is_streamed else ""
         print(f"{lm.name}{streamed}, {recipe.name}, sparsity {recipe.sparsity}: {cost}", file=sys.stderr)
@@ -137,17 +68,14 @@ def run(options: PruneOptions) -> int:
             raise RuntimeError(f"this machine lacks {'; '.join(cost.missing)}")
         if not options.dry_run:
             save(lm, prune(lm, recipe, calibration, work=options.work_folder), options)
-    return 0
 
 
-def recipe_of(options: PruneOptions) -> Recipe:
+def recipe_of(options: Options) -> Recipe:
     """Return the recipe of `--preset` with `--sparsity`, `--pattern` and the fields of `--set` changed.
 
     A field is set to a JSON value, or a word. Raises ValueError for one that does not exist or is given
     twice, and what `Recipe` raises.
     """
-    from sinkprune_core.pruning.recipe import Recipe, preset
-
     changes = {name: getattr(options, name) for name in ("sparsity", "pattern") if name in options.given}
     known = [declared.name for declared in fields(Recipe)]
     for assignment in options.set:
@@ -168,21 +96,11 @@ def recipe_of(options: PruneOptions) -> Recipe:
     return preset(options.preset, **changes)
 
 
-def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:
+def plan_unfetched(options: Options, recipe: Recipe) -> bool:
     """Print what a model that this machine lacks would take, download included.
 
     Returns False, and prints nothing, where there is nothing to download.
     """
-    import torch
-
-    from sinkprune_companion.cli.inputs import STREAM_ABOVE, default_length
-    from sinkprune_core.calibration.text import Calibration
-    from sinkprune_core.costs.pruning import pruning_cost
-    from sinkprune_core.models.catalog import EMBEDDED
-    from sinkprune_core.models.devices import choose_dtype
-    from sinkprune_core.models.hub import available_memory, parse, requirements
-    from sinkprune_core.models.meta_model import meta_model
-
     need = requirements(options.model, options.dtype, options.device)
     if options.model in EMBEDDED or not need.download:
         return False
@@ -203,3 +121,88 @@ def plan_unfetched(options: PruneOptions, recipe: Recipe) -> bool:
     for lack in (*lacks, *cost.missing):
         print(f"this machine lacks {lack}", file=sys.stderr)
     return True
+
+
+# what is written
+
+
+@contextmanager
+def places_held(options: Options, recipe: Recipe) -> Iterator[dict | None]:
+    """Hold output and work folder, unless it is a dry run; yield what the output that is there was made from.
+
+    It was made by this recipe, and is None where there is no output yet. Raises FileExistsError for any other
+    output, OSError for places that cannot be written, ValueError for those that do not go together and for a
+    work folder that is not one, and RuntimeError where another process is at work.
+    """
+    check_distinct(out=options.out, work=options.work)
+    if options.out is not None and (options.dry_run or not (options.out / TABLE).is_file()):
+        check_new_path("out", options.out)
+    if options.out is not None and options.work is not None:
+        if resolved(options.out) in resolved(options.work).parents:
+            raise ValueError(f"--work {options.work} lies in --out {options.out}: choose a place outside")
+        check_writable("work", options.work)
+    if options.dry_run:
+        yield None
+        return
+    with held(options.out), held(options.work_folder):
+        remove_leftovers(options.out)  # of a process that was killed when it had just finished
+        made_from = None
+        with suppress(OSError, ValueError):  # of what is no card
+            card = read_json(options.out / CARD)
+            if card.get("recipe") == json.loads(json.dumps(recipe.card())):
+                made_from = card.get(MADE_FROM)
+        is_ours = made_from is not None and made_from.get("masked") == options.masked
+        if not is_ours or not (options.out / TABLE).is_file():
+            check_new_path("out", options.out)
+            marker(options.work_folder)
+            made_from = None
+        yield made_from
+
+
+def finish(
+    made_from: dict, options: Options, lm: LanguageModel, recipe: Recipe, calibration: Calibration
+) -> None:
+    """Say that the output is what this command would make, and remove what is left of the work.
+
+    Raises FileExistsError for the output of another model or calibration text.
+    """
+    expected = identity(lm, calibration)
+    compared = ("model", "settings", "calibration")
+    differing = [name for name in compared if made_from.get(name) != expected[name]]
+    if differing:
+        raise FileExistsError(
+            f"--out {options.out} exists, made by this recipe from another {', '.join(differing)}: "
+            "choose another name or remove it first"
+        )
+    if options.work_folder.is_dir():
+        discard(options, recipe)
+    print(f"{options.out}: finished already, from the same model, recipe and calibration text")
+
+
+def save(lm: LanguageModel, report: Report, options: Options) -> None:
+    """Write the pruned model and its table of linears, remove what the run kept, and say what came out."""
+    is_smaller = bool(report.kept_units) and not options.masked
+    if is_smaller:
+        lm = shrink(lm, report.kept_units)
+    elif report.recipe.compensate:  # its biases need a class of model that has some
+        units = {kind: range(units.count(lm.model.config)) for kind, units in removable(lm).items()}
+        lm = shrink(lm, [units] * len(lm.blocks))
+    made_from = marker(options.work_folder) | {"masked": options.masked}
+    del made_from["format"]
+    table = report.linears.to_csv(index=False)
+    lm.save(options.out, {TABLE: table}, **report.card(), **{MADE_FROM: made_from})
+    discard(options, report.recipe)
+    weights = int(report.linears.weights.sum())
+    print(
+        f"{options.out}: {report.sparsity:.4f} of {weights:,} weights in the blocks' linears are "
+        f"{'removed' if is_smaller else 'zero'}; {report.unpruned_parameters:,} other parameters are unpruned"
+    )
+    print(f"next: sinkprune compare {shlex.quote(options.model)} {shlex.quote(str(options.out))}")
+
+
+def discard(options: Options, recipe: Recipe) -> None:
+    """Remove a job that is saved, and the work folder where it was made for this job alone."""
+    root = options.work_folder
+    remove_job(job_folder(root, settings_digest(recipe)))
+    if options.work is None and not remove_root(root):
+        print(f"{root} stays: it holds other jobs, or files that are not sinkprune's", file=sys.stderr)

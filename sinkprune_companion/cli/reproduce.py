@@ -6,53 +6,28 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
+
 from sinkprune_companion import project_root
-from sinkprune_companion.cli.claims import print_claims
-from sinkprune_companion.cli.options import Options, option, switch
+from sinkprune_companion.cli.options import Options
 from sinkprune_companion.run import progress
 from sinkprune_companion.run.profiles import jobs_by_notebook, lock_of_all_runs, run_folder
+from sinkprune_companion.run.record_archive import unpack
+from sinkprune_core.memory import free_memory
 
 LOOK_EVERY = 2.0  # seconds between two looks at what runs
 SAY_EVERY = 60.0  # seconds between two lines where there is no terminal
 STOP_WITHIN = 10.0  # seconds before what does not end by itself is killed
 ANEW = "\r\033[K"  # what is written next takes the place of a line of a terminal
-GOES_ON = "the same command goes on from here"
 TAIL = 12  # lines of the log that are shown where no notebook failed
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReproduceOptions(Options):
-    """The options of `sinkprune reproduce`."""
-
-    profile: str = option(
-        "quick", "a file of workflow/config without its ending (default: quick)", metavar="NAME"
-    )
-    on: str = option(
-        "local",
-        "a folder of workflow/profiles: local (one machine, default) or slurm "
-        "(a cluster; needs the extra `slurm`)",
-        metavar="PLACE",
-    )
-    dry_run: bool = switch("say what would run, and why; write nothing")
-    with_records: bool = switch(
-        "begin with the records that the project keeps of this profile, so that figures are drawn "
-        "without measuring; what other code or versions made is measured anew"
-    )
-
-    @property
-    def left_behind(self) -> str:
-        """What an interrupted command leaves, in words."""
-        return f"finished notebooks and records are kept in runs/{self.profile}, and {GOES_ON}"
-
-
-def run(options: ReproduceOptions) -> int:
+def run(options: Options) -> int:
     """Run what is not up to date, then print the claims, or which notebooks failed and how."""
     root = project_root()
-    check_workflow(root, options)
     command = snakemake_command(root, options)
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     environment = {"PYTHONWARNINGS": "ignore", **os.environ, "PATH": path}
@@ -60,8 +35,6 @@ def run(options: ReproduceOptions) -> int:
         return subprocess.run([*command, "--dry-run", "--nolock"], env=environment).returncode
     with lock_of_all_runs() as lock:
         if options.with_records:
-            from sinkprune_companion.run.record_archive import unpack
-
             print(f"{unpack(options.profile)} files of records put into runs/{options.profile}")
         if any((root / ".snakemake" / "locks").glob("*")):  # a killed run leaves its locks behind
             subprocess.run([*command, "--unlock"], env=environment, capture_output=True)
@@ -77,10 +50,19 @@ def run(options: ReproduceOptions) -> int:
             stop(process)
             raise
     if process.returncode:
-        say_what_failed(run_folder(options.profile), log, began)
-        return process.returncode
-    print_claims(options.profile, "claim")
-    return 0
+        said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
+        for line in failures(run_folder(options.profile), began) or said[-TAIL:]:
+            print(line, file=sys.stderr)
+        print(
+            "error: not everything ran; finished notebooks and records are kept, and the same command goes "
+            f"on from here (its log: runs/{log.name})",
+            file=sys.stderr,
+        )
+    else:
+        from sinkprune_companion.cli.claims import print_claims  # pandas, which need not wait in memory
+
+        print_claims(options.profile, "claim")
+    return process.returncode
 
 
 def show_progress(process: subprocess.Popen, profile: str, began: float) -> None:
@@ -102,8 +84,6 @@ def show_progress(process: subprocess.Popen, profile: str, began: float) -> None
 
 def stop(process: subprocess.Popen) -> None:
     """End a process and all that it started; what they have written stays whole."""
-    import psutil
-
     with suppress(psutil.NoSuchProcess):
         parent = psutil.Process(process.pid)
         tree = [*parent.children(recursive=True), parent]
@@ -117,35 +97,20 @@ def stop(process: subprocess.Popen) -> None:
     process.wait()
 
 
-def say_what_failed(folder: Path, log: Path, began: float) -> None:
-    """Print a line per error in the notebooks of a run since it began, or else the end of the log."""
-    said = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    for line in failures(folder, began) or said[-TAIL:]:
-        print(line, file=sys.stderr)
-    print(
-        f"error: not everything ran; finished notebooks and records are kept, and {GOES_ON} "
-        f"(its log: runs/{log.name})",
-        file=sys.stderr,
-    )
+def snakemake_command(root: Path, options: Options) -> list[str]:
+    """Return the command that runs the graph of a profile at a place.
 
-
-def check_workflow(root: Path, options: ReproduceOptions) -> None:
-    """Raise ValueError for a profile or a place that `root` does not have."""
-    if not (root / "workflow").is_dir():
+    Raises ValueError for a profile or a place that `root` does not have.
+    """
+    workflow = root / "workflow"
+    if not workflow.is_dir():
         raise ValueError(f"there is no workflow in {root}: run this in a clone of the repository")
-    jobs_by_notebook(options.profile)
-    places = sorted(file.parent.name for file in (root / "workflow" / "profiles").glob("*/config.yaml"))
+    jobs_by_notebook(options.profile)  # it knows the profiles
+    places = sorted(file.parent.name for file in (workflow / "profiles").glob("*/config.yaml"))
     if options.on not in places:
         raise ValueError(f"--on {options.on}: choose one of {', '.join(places)}")
     if options.on == "slurm" and find_spec("snakemake_executor_plugin_slurm") is None:
         raise ValueError("--on slurm needs snakemake-executor-plugin-slurm: pip install 'sinkprune[slurm]'")
-
-
-def snakemake_command(root: Path, options: ReproduceOptions) -> list[str]:
-    """Return the command that runs the graph of a profile at a place."""
-    from sinkprune_core.memory import free_memory
-
-    workflow = root / "workflow"
     command = [sys.executable, "-m", "snakemake"]
     command += ["--snakefile", str(workflow / "Snakefile"), "--directory", str(root)]
     command += ["--workflow-profile", str(workflow / "profiles" / options.on)]

@@ -1,9 +1,8 @@
 """How well text is predicted without a neural network: levels to hold a pruned model's loss against.
 
-Both models are fitted on the shipped training text and interpolated after Witten and Bell (1991): the
-unigram model with the even share of all tokens, the bigram model with the unigram model. A context that was
-seen n times, before d different tokens, gives n / (n + d) to its own counts and the rest to the model below.
-So nothing is tuned.
+Interpolation is that of Witten and Bell (1991), so nothing is tuned: a context that was seen n times, before
+d different tokens, gives n / (n + d) to its own counts and the rest to the model below. That is the unigram
+model below the bigram model, and the even share of all tokens below the unigram model.
 
 Dimensions: N sequences, T tokens per sequence, V vocabulary.
 """
@@ -43,10 +42,10 @@ class NgramModel:
 
 
 def ngram_levels(tokenizer, texts: dict[str, torch.Tensor]) -> pd.DataFrame:
-    """Return nats per token of texts, int64 (N, T) by name, under both models; a row per sequence.
+    """Return nats per token of texts, int64 (N, T) by name, under models of the training text of all sources.
 
-    They are fitted on the training split of samples and documentation together. The first token of a sequence
-    is context, as in a NELBO. Columns: `sequence` (numbered through), `text`, `unigram` and `bigram`.
+    A row per sequence, whose first token is context, as in a NELBO. Columns: `sequence` (numbered through),
+    `text`, `unigram` and `bigram`.
     """
     streams = [corpus.source_stream(source, tokenizer, held_out=False) for source in corpus.SOURCES]
     model = NgramModel(torch.cat(streams), len(tokenizer))

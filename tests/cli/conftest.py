@@ -59,7 +59,7 @@ def refused(capsys):
 @pytest.fixture
 def no_model(monkeypatch):
     """No command may load a model."""
-    monkeypatch.setattr("sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("loaded a model"))
+    monkeypatch.setattr("sinkprune_companion.cli.common.open_model", lambda *_: pytest.fail("loaded a model"))
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sinkprune_companion.cli.checks import new_files
 from sinkprune_companion.cli.main import parse
-from sinkprune_companion.cli.options import new_files
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,8 +21,11 @@ ROOT = Path(__file__).resolve().parents[2]
         ("prune m --out x --sparsity 1", "--sparsity: 1 must be a finite number of at least 0 and below 1"),
         ("prune m --out x --sparsity 50", "of at least 0 and below 1: give such a number"),
         ("trace m --prompt 1", "--prompt: 1 must be a whole number of at least 2"),
-        ("trace m --block 30", "length=64 is not a multiple of block=30"),
-        ("trace m --block 16 --steps 30", "steps=30 cannot be shared by 4 blocks: use a multiple of 4"),
+        ("trace smol-dlm --block 30", "length=64 is not a multiple of block=30"),
+        (
+            "trace smol-dlm --block 16 --steps 30",
+            "steps=30 cannot be shared by 4 blocks: use a multiple of 4",
+        ),
         ("train --lengths 64,1", "lengths=(64, 1) must be at least 2 each"),
         ("train --lengths 64,4096", "lengths=(64, 4096) must not exceed batch_tokens=2048"),
     ],
@@ -175,8 +178,7 @@ def command_lines() -> list[str]:
 
 @pytest.mark.parametrize("line", sorted(set(command_lines())))
 def test_every_command_line_of_the_pages_can_be_parsed(line):
-    name, _ = parse(line.split()[1:])
-    assert name == line.split()[1]
+    assert parse(line.split()[1:]).command == line.split()[1]
 
 
 def test_what_a_command_writes_is_held_from_before_the_work(tmp_path):
@@ -198,7 +200,7 @@ def test_what_a_command_writes_is_held_from_before_the_work(tmp_path):
 HOLD = """
 import sys
 from pathlib import Path
-from sinkprune_companion.cli.options import new_files
+from sinkprune_companion.cli.checks import new_files
 try:
     with new_files(json=Path(sys.argv[1])):
         pass

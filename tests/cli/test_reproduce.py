@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from sinkprune_companion.cli import reproduce
+from sinkprune_companion.cli.main import parse
 from sinkprune_companion.cli.reproduce import failures
 from sinkprune_companion.run import profiles, record_archive
 
@@ -64,7 +65,7 @@ def test_a_dry_run_writes_nothing(project, monkeypatch):
     monkeypatch.setattr(subprocess, "run", plan)
     (project / "runs" / ".lock").unlink(missing_ok=True)
     before = sorted(project.rglob("*"))
-    assert reproduce.run(reproduce.ReproduceOptions(profile="tiny", dry_run=True, with_records=True)) == 0
+    assert reproduce.run(parse(["reproduce", "--profile", "tiny", "--dry-run", "--with-records"])) == 0
     assert sorted(project.rglob("*")) == before and "--dry-run" in commands[0]
 
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
@@ -116,25 +117,40 @@ def test_an_interrupted_command_says_what_it_kept(model, tmp_path, capsys, monke
 
 
 def test_names_in_help_are_those_of_the_library():
-    from sinkprune_companion.cli import evaluate, model_options, trace, train
+    from sinkprune_companion.cli import checks, common, compare, evaluate, prune
+    from sinkprune_companion.cli.options import ALIASES, COMMANDS
     from sinkprune_companion.harness.benchmarks import PAPER
     from sinkprune_companion.harness.local_data import SPLITS, WIKITEXT
     from sinkprune_companion.training.base import EMBEDDED_BASE
+    from sinkprune_companion.training.settings import DTYPES as TRAINED
+    from sinkprune_companion.training.settings import Training
     from sinkprune_core.evaluation.protocols import PROTOCOLS
     from sinkprune_core.models.language_model import KINDS
     from sinkprune_core.models.weight_files import DTYPES
     from sinkprune_core.pruning import recipe
     from sinkprune_core.sinks.detection import variability
 
+    options = {name: entry["options"] for name, entry in COMMANDS.items()}
     assert recipe.PRESETS is PRESETS and list(PRESETS) == list(ABOUT)
-    assert set(model_options.DTYPES) == set(DTYPES)
-    assert (model_options.SPLITS, model_options.WIKITEXT) == (SPLITS, WIKITEXT)
+    assert set(options["prune"]["dtype"]["choices"]) == {*DTYPES, "auto"} and {*ALIASES.values()} == {*DTYPES}
+    assert (options["evaluate"]["split"]["choices"], checks.WIKITEXT) == ([*SPLITS], WIKITEXT)
     running = {name for name, protocol in PROTOCOLS.items() if protocol.chunk is not None}
-    assert set(evaluate.PROTOCOLS) == running
-    assert set(evaluate.FAMILIES) == set(PAPER)
-    assert set(train.KINDS) == set(KINDS) and train.EMBEDDED_BASE == EMBEDDED_BASE
+    assert set(options["evaluate"]["protocol"]["choices"]) == running
+    assert set(options["evaluate"]["family"]["choices"]) == set(PAPER)
+    assert set(options["train"]["kind"]["choices"]) == set(KINDS) and checks.EMBEDDED_BASE == EMBEDDED_BASE
+    assert set(options["train"]["dtype"]["choices"]) == {*TRAINED, "auto"}
+    train = main.parse(["train"])
+    shared = [field.name for field in fields(Training) if field.name in train and field.name != "dtype"]
+    assert Training(**{name: getattr(train, name) for name in shared}) == Training()
+    stated = {name: declared["draws"]["stated"] for name, declared in options.items() if "draws" in declared}
+    assert stated["evaluate"].startswith(f"{evaluate.TEXT_DRAWS} for texts")
+    assert stated["compare"].startswith(f"{compare.TEXT_DRAWS}, in the suite")
+    counts = f"{prune.SEQUENCES}, and {prune.NOISED_SEQUENCES} for a recipe"
+    assert options["prune"]["sequences"]["stated"].startswith(counts)
+    lengths = f"{common.DEFAULT_LENGTH}, with --text {common.TEXT_LENGTH}"
+    assert options["prune"]["length"]["stated"] == lengths
 
     import torch
 
     measures = variability(torch.rand(2, 3, 8)).columns
-    assert set(trace.MEANINGS) == {*measures, "value"} - {"prompt"}
+    assert set(COMMANDS["trace"]["meanings"]) == {*measures, "value"} - {"prompt"}

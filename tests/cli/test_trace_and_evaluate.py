@@ -8,9 +8,8 @@ import torch
 from hostile.cases import TEXT
 from tqdm.auto import tqdm
 
-from sinkprune_companion.cli import inputs, main
-from sinkprune_companion.cli.evaluate import EvaluateOptions
-from sinkprune_companion.cli.trace import MEANINGS
+from sinkprune_companion.cli import common, main
+from sinkprune_companion.cli.options import COMMANDS
 from sinkprune_companion.harness.suite import GROUPS, items
 from sinkprune_core import Trace, load, nelbo
 from sinkprune_core.evaluation.two_choice import accuracy
@@ -24,7 +23,7 @@ def test_trace_writes_what_it_saw_and_a_row_of_every_measure(command, tmp_path):
     assert Trace.load(out).ids_BSK.shape == (6, 3, 14)
     rows = json.loads((tmp_path / "table.json").read_text())
     assert all(set(row) == {"index", "value", "low", "high", "units", "method"} for row in rows)
-    assert [*(row["index"] for row in rows), "value"] == list(MEANINGS)
+    assert [*(row["index"] for row in rows), "value"] == list(COMMANDS["trace"]["meanings"])
 
 
 def test_what_only_a_diffusion_model_has_is_refused_for_others(tiny_ar, tmp_path, refused, capsys):
@@ -89,8 +88,9 @@ def test_the_suite_needs_no_harness_and_no_data(model, refused, suite, monkeypat
 
 def scored(model, file) -> torch.Tensor:
     """Return the sequences that `evaluate --text FILE` scores."""
-    options = EvaluateOptions(model=str(model), device="cpu", dtype="float32", text=file, sequences=4)
-    _, texts = inputs.model_and_texts(options, 12, held_out=True)
+    line = ["evaluate", model, "--device", "cpu", "--dtype", "float32", "--text", file, "--sequences", 4]
+    options = main.parse([str(part) for part in line])
+    _, texts = common.model_and_texts(options, 12, held_out=True)
     (ids_NT,) = texts.values()
     return ids_NT
 

@@ -185,7 +185,7 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
         is_shown = result in FIRST if result in published.unprinted() else result.table != SAID_ABOVE
         assert (f"\n{command}\n" in page) == is_shown
         program, *arguments = shlex.split(command)
-        _, options = main.parse(arguments)
+        options = main.parse(arguments)
         assert program == "sinkprune"
         if arguments[0] == "prune":
             ids_NT = torch.zeros(options.sequences, options.length, dtype=torch.long)
@@ -193,5 +193,5 @@ def test_every_command_of_the_results_page_is_one_the_program_takes(result):
             check(meta_model(MODELS[options.model]), recipe, Calibration(ids_NT, batch=options.batch))
             assert (str(options.out), options.model) == (result.folder, result.model)
         else:
-            assert options.tasks == ("paper",) or set(options.tasks) <= set(benchmarks.named(options.family))
+            assert options.tasks == ["paper"] or set(options.tasks) <= set(benchmarks.named(options.family))
             assert options.model == (result.folder if result.preset else result.model)

@@ -153,8 +153,8 @@ def _import_everything() -> None:
     import transformers.models.llama.modeling_llama
     from hostile import notebook
 
-    from sinkprune_companion.cli import compare, evaluate, inputs, prune, trace, train
-    from sinkprune_companion.experiments import comparison, scoring
+    from sinkprune_companion.cli import common, compare, evaluate, prune, trace, train
+    from sinkprune_companion.experiments import scoring
     from sinkprune_companion.figures import figures
     from sinkprune_companion.run import parameters
     from sinkprune_companion.training import export, lora
@@ -165,8 +165,8 @@ def _import_everything() -> None:
     lora.train = partial(lora.train, check_every=1, save_every=1)  # a checkpoint and a row of the log a step
     cost.PROBE_SECONDS = 0.001  # nobody waits for a plan here
     cost.free_disk_at = lambda folder: 1 << 60  # others fill the disk after the plan
-    del transformers, inputs, prune, engine, shrink
-    del compare, evaluate, trace, train, scoring, comparison, export, notebook, figures, parameters
+    del transformers, common, prune, engine, shrink
+    del compare, evaluate, trace, train, scoring, export, notebook, figures, parameters
 
 
 def _in_child(order: dict, said: Path, counted: Path) -> None:

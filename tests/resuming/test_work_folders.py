@@ -17,7 +17,7 @@ from naive import block_weights_of, same
 from random_models.cases import CASES
 from random_models.writing import write
 
-from sinkprune_companion.cli import main, prune_output
+from sinkprune_companion.cli import main
 from sinkprune_core import Calibration, Recipe, files, load, prune
 from sinkprune_core.models.loading import open_checkpoint
 from sinkprune_core.models.streaming import stream
@@ -167,7 +167,9 @@ def test_what_counts_has_reached_the_disk(both, short_text, tmp_path, monkeypatc
 @pytest.mark.parametrize("way", ["sequential", "sequential, streamed", "structured"])
 def test_a_rerun_after_a_finished_save_says_so(place, run, monkeypatch, way):
     with monkeypatch.context() as patches:
-        patches.setattr(prune_output, "discard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patches.setattr(
+            "sinkprune_companion.cli.prune.discard", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         assert run(command(way))[0] == main.INTERRUPTED
     assert (place / "out" / "sinkprune-linears.csv").is_file() and (place / "out.work").is_dir()
     before = contents(place / "out")
@@ -263,7 +265,7 @@ def test_a_second_process_says_who_is_at_work_before_it_begins(place, run, holde
     more = ("--work", "mine") if held == "mine" else ()
     with monkeypatch.context() as patches:
         patches.setattr(
-            "sinkprune_companion.cli.inputs.open_model", lambda *_: pytest.fail("the model was loaded")
+            "sinkprune_companion.cli.common.open_model", lambda *_: pytest.fail("the model was loaded")
         )
         status, said = run(command("sequential", *more))
     assert status == 1

@@ -1,17 +1,19 @@
-"""From options to a model on a device, and to sequences of tokens.
+"""What commands on a model share: from options to a model on a device and to tokens, and printed tables."""
 
-This module imports torch, so commands import it in `run`.
-"""
-
-from dataclasses import replace
+import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from sinkprune_companion import corpus
-from sinkprune_companion.cli.model_options import ModelOptions
+from sinkprune_companion.cli.checks import asks_wikitext
 from sinkprune_companion.cli.options import Options
 from sinkprune_companion.harness import local_data
+from sinkprune_core.evaluation.intervals import interval
+from sinkprune_core.files import write_json
 from sinkprune_core.memory import free_memory
 from sinkprune_core.models.catalog import EMBEDDED, MODELS
 from sinkprune_core.models.devices import choose_device, choose_dtype
@@ -26,8 +28,11 @@ TEXT_LENGTH = 512  # tokens per sequence of --text
 DEFAULT_LENGTH = 128  # tokens per sequence of the text that comes with every installation
 
 
-def on_device(options: Options) -> Options:
-    """Return `options` with `auto` replaced by a device.
+# models
+
+
+def settle_device(options: Options) -> None:
+    """Replace `auto` by a device.
 
     Raises ValueError for a device that is not here, and RuntimeError where there is too little memory to
     begin with: libraries end the process then.
@@ -38,26 +43,23 @@ def on_device(options: Options) -> Options:
             f"{free / 1e6:.0f} MB of memory can be had, and {WORKING / 1e6:.0f} MB are the least: end other "
             "programs, or raise the limit (of a container, or ulimit -v)"
         )
-    return replace(options, device=choose_device(options.device, f"--device {options.device}"))
+    options.device = choose_device(options.device, f"--device {options.device}")
 
 
-# models
-
-
-def open_model(options: ModelOptions, streamed: bool | None = False) -> LanguageModel:
+def open_model(options: Options, name: str, streamed: bool | None = False) -> LanguageModel:
     """Load a model, or stream it from disk; None: stream it where it would not fit well into memory.
 
     Raises ValueError for a model that cannot be streamed, and what `load` and `stream` raise.
     """
     if options.device_map is not None:
-        return load(options.model, options.dtype, device_map=options.device_map)
+        return load(name, options.dtype, device_map=options.device_map)
     dtype = choose_dtype(options.dtype, options.device)
-    if streamed is None and options.model not in EMBEDDED:
-        size = open_checkpoint(options.model).parameters * dtype.itemsize
+    if streamed is None and name not in EMBEDDED:
+        size = open_checkpoint(name).parameters * dtype.itemsize
         streamed = size > STREAM_ABOVE * available_memory(options.device)
     if streamed:
-        return stream(open_checkpoint(options.model), Path(options.model).name, dtype, options.device)
-    return load(options.model, dtype, options.device)
+        return stream(open_checkpoint(name), Path(name).name, dtype, options.device)
+    return load(name, dtype, options.device)
 
 
 def without_weights(name: str) -> tuple[str, dict[str, int], int]:
@@ -73,7 +75,7 @@ def without_weights(name: str) -> tuple[str, dict[str, int], int]:
 # text
 
 
-def documents_of(options: ModelOptions, held_out: bool) -> list[str] | None:
+def documents_of(options: Options, held_out: bool) -> list[str] | None:
     """Return the documents of `--text`: paragraphs of a file, or articles of WikiText-2; None without it.
 
     WikiText-2 is its test split for `held_out` text, else its train split, unless `--split` says which.
@@ -81,20 +83,20 @@ def documents_of(options: ModelOptions, held_out: bool) -> list[str] | None:
     """
     if options.text is None:
         return None
-    if options.asks_wikitext:
+    if asks_wikitext(options):
         split = options.split or ("test" if held_out else "train")
         articles = local_data.wikitext(options.data, split)
         return [local_data.running_text([article]) for article in articles]
     return corpus.paragraphs(local_data.read_text(options.text))
 
 
-def default_length(options: ModelOptions, positions: int) -> int:
+def default_length(options: Options, positions: int) -> int:
     """Return the tokens per sequence without `--length`; never more than a model's `positions`."""
     return min(DEFAULT_LENGTH if options.text is None else TEXT_LENGTH, positions)
 
 
 def model_and_texts(
-    options: ModelOptions, length: int | None, held_out: bool, streamed: bool | None = False
+    options: Options, length: int | None, held_out: bool, streamed: bool | None = False
 ) -> tuple[LanguageModel, dict[str, torch.Tensor]]:
     """Open a model, and return it with sequences of `length` tokens by source, int64 (N, T), as many as
     `--sequences` asks for.
@@ -104,10 +106,11 @@ def model_and_texts(
     `documents_of` raises, before the model is loaded, and `open_model`.
     """
     documents = documents_of(options, held_out)
-    lm = open_model(options, streamed)
+    lm = open_model(options, options.model, streamed)
     length = length or default_length(options, lm.model.config.max_position_embeddings)
     if documents is None:
-        if length <= DEFAULT_LENGTH and has_corpus_vocabulary(lm, options.model):
+        is_own = options.model in EMBEDDED or lm.tokenizer.get_vocab() == without_weights("smol-ar")[1]
+        if length <= DEFAULT_LENGTH and is_own:  # the samples are written in this vocabulary
             return lm, corpus.texts(lm.tokenizer, options.sequences, length, held_out, options.seed)
         kind = name = "documentation"
         ids_NT = corpus.documentation_sequences(lm.tokenizer, length, held_out, scope="everything")
@@ -123,6 +126,28 @@ def model_and_texts(
     return lm, {name: ids_NT[order[: options.sequences].sort().values]}
 
 
-def has_corpus_vocabulary(lm: LanguageModel, name: str) -> bool:
-    """Return whether the shipped samples are written in the vocabulary of a model."""
-    return name in EMBEDDED or lm.tokenizer.get_vocab() == open_checkpoint("smol-ar").tokenizer().get_vocab()
+# tables
+
+
+def estimate(values: pd.Series) -> dict[str, object]:
+    """Return the mean of `values` with its 95 % interval; a single value has no interval, and none is NaN."""
+    known = values.dropna()
+    if len(known) > 1:
+        mean = interval(known)
+        return {name: getattr(mean, name) for name in ("value", "low", "high", "units", "method")}
+    return {"value": float(known.mean()) if len(known) else math.nan}
+
+
+def as_text(table: pd.DataFrame) -> str:
+    """Return `table` as text, numbers with four digits."""
+    return table.to_string(float_format="{:.4g}".format)
+
+
+def print_table(table: pd.DataFrame, file: Path | None, meanings: Mapping[str, str] | None = None) -> None:
+    """Print `table` and what its columns or rows mean, and write its rows to a JSON file (None: to none)."""
+    print(as_text(table))
+    if file is not None:
+        write_json(file, json.loads(table.reset_index().to_json(orient="records")))
+    if meanings:
+        width = max(map(len, meanings))
+        print("", *(f"{name:<{width}}  {meaning}" for name, meaning in meanings.items()), sep="\n")

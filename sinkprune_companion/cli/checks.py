@@ -1,0 +1,202 @@
+"""What is refused before anything heavy is imported: options that do not go together, and files."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import combinations
+from pathlib import Path
+
+from sinkprune_companion.cli.options import COMMANDS, Options, flag
+from sinkprune_core.files import cache_dir, held
+
+EMBEDDED_BASE = "smol-ar"  # the base that comes with the package
+PICTURES = (".png", ".pdf", ".svg")  # endings of --figure
+WIKITEXT = "wikitext-2"  # the value of --text that stands for a data set instead of a file
+
+
+# options
+
+
+def settle(options: Options) -> None:
+    """Put what follows from other options in place; raise ValueError for those that do not go together."""
+    if "device_map" in options:
+        if options.device_map is not None:
+            options.refuse(("device",), f"--device-map {options.device_map} names the devices")
+        if not asks_wikitext(options) and not (options.command == "evaluate" and options.tasks):
+            for name in ("data", "split"):
+                if getattr(options, name) is not None:
+                    raise ValueError(
+                        f"--{name} {getattr(options, name)} is for --text {WIKITEXT}, and in evaluate for "
+                        "--tasks blimp and wikitext: give one of them or leave it out"
+                    )
+    if options.command in SETTLE:
+        SETTLE[options.command](options)
+
+
+def asks_wikitext(options: Options) -> bool:
+    """Return whether `--text` asks for the data set WikiText-2, where a command reads data: a file of that
+    name comes first.
+    """
+    return "data" in options and str(options.text) == WIKITEXT and not options.text.is_file()
+
+
+def _settle_prune(options: Options) -> None:
+    if options.out is None and not options.dry_run:
+        raise ValueError("--out is missing: name the folder the pruned model goes to (or use --dry-run)")
+    if options.stream and options.device_map is not None:
+        raise ValueError(
+            "--stream and --device-map exclude each other: "
+            "a model comes from disk block by block, or lies on its devices"
+        )
+    options.work_folder = options.work  # of finished blocks and statistics; a dry run may have none
+    if options.work is None and options.out is not None:
+        options.work_folder = options.out.with_name(options.out.name + ".work")
+
+
+def _settle_trace(options: Options) -> None:
+    if options.figure is not None and options.figure.suffix not in PICTURES:
+        raise ValueError(
+            f"--figure {options.figure} must end in one of {', '.join(PICTURES)}: the ending says how it is "
+            "written"
+        )
+
+
+def _settle_evaluate(options: Options) -> None:
+    if options.protocol is not None and (options.tasks or options.text is None):
+        raise ValueError(f"--protocol {options.protocol} scores a running text: give --text and no --tasks")
+    if options.tasks:
+        _settle_tasks(options)
+        return
+    options.refuse(("family",), "it chooses settings of --tasks")
+    if options.protocol is None:
+        options.refuse(("limit",), "it counts items of --tasks or windows of --protocol")
+    else:
+        options.refuse(("sequences", "length"), "a protocol scores the whole --text in windows of its own")
+        options.refuse(("draws",), "a protocol has its own number of draws")
+
+
+def _settle_tasks(options: Options) -> None:
+    words, options.tasks = options.tasks, " ".join(options.tasks).replace(",", " ").split()
+    if not options.tasks:
+        raise ValueError(f"--tasks {' '.join(words)} names no task: give one, e.g. --tasks suite")
+    unused = ("text", "sequences", "length")
+    options.refuse(unused, "it is for held-out text, and tasks have texts of their own")
+    if options.split is not None and options.data is None:
+        raise ValueError(
+            f"--split {options.split} chooses among local files of WikiText-2: "
+            "give --data FOLDER, or leave it out (the harness takes test)"
+        )
+    if "wikitext" not in options.tasks:
+        options.refuse(("split",), "it chooses a split of the task wikitext, which is not among the --tasks")
+
+
+def _settle_compare(options: Options) -> None:
+    if not options.tasks:
+        options.refuse(("limit",), "it counts items of --tasks")
+
+
+def _settle_train(options: Options) -> None:
+    is_embedded = options.base == EMBEDDED_BASE
+    if is_embedded:
+        options.refuse(("mask_token",), f"it is for other bases, and {EMBEDDED_BASE} has its own mask token")
+    if options.from_scratch:
+        options.refuse(("rank", "begin_with"), "--from-scratch trains no adapter")
+    name = options.kind if is_embedded else f"{Path(options.base).name}-{options.kind}"
+    if options.from_scratch:
+        name = f"scratch-{name}-seed{options.seed}"
+    options.work_folder = options.folder or cache_dir() / "training" / name
+
+
+SETTLE: dict[str, Callable[[Options], None]] = {
+    "prune": _settle_prune,
+    "trace": _settle_trace,
+    "evaluate": _settle_evaluate,
+    "compare": _settle_compare,
+    "train": _settle_train,
+}
+
+
+def left_behind(options: Options) -> str:
+    """Return what an interrupted command leaves, in words."""
+    if "work_folder" in options:
+        is_plan = options.command == "prune" and options.dry_run
+        if is_plan or not options.work_folder.exists():
+            return "nothing was done yet, and nothing was written"
+    words = "nothing was written, and the same command begins anew"
+    return COMMANDS[options.command].get("left_behind", words).format(**vars(options))
+
+
+# files and models
+
+
+def check_inputs(options: Options) -> None:
+    """Raise an error for a text or a model that is not there, or a folder that cannot be written."""
+    text = getattr(options, "text", None)
+    if text is not None and not asks_wikitext(options):
+        if text.is_dir():
+            raise IsADirectoryError(f"--text {text} is a folder: give a text file")
+        if not text.is_file():
+            raise FileNotFoundError(f"--text {text}: there is no such file; check the name, or leave it out")
+    if options.models:
+        from sinkprune_core.models.hub import parse  # seconds of imports, which help does without
+
+        for name in options.models:
+            parse(getattr(options, name))
+    if options.command == "train":
+        check_writable("folder", options.work_folder)
+
+
+def check_new_path(name: str, path: Path) -> None:
+    """Raise an OSError that names the option when `path` exists or could not be written; make nothing."""
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"{flag(name)} {path} exists: choose another name or remove it first")
+    folder = path.absolute().parent
+    if not folder.exists():
+        raise FileNotFoundError(
+            f"{flag(name)} {path}: there is no folder {folder}; make it first, or choose another place"
+        )
+    check_writable(name, path)
+
+
+def check_writable(name: str, path: Path) -> None:
+    """Raise an OSError that names the option when nothing can be written where `path` is to be.
+
+    A folder with a name as long as that of its scratch folder is made there, and removed at once.
+    """
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{path.name}.{os.getpid()}."):
+            pass
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise OSError(
+            f"{flag(name)} {path} cannot be written: {folder}: {reason}; choose another name or place"
+        ) from error
+
+
+def check_distinct(**paths: Path | None) -> None:
+    """Raise ValueError for two options that lead to one place, however it is spelt."""
+    given = [(flag(name), path) for name, path in paths.items() if path is not None]
+    for (one, path), (other, second) in combinations(given, 2):
+        if os.path.realpath(path) == os.path.realpath(second):
+            raise ValueError(f"{one} {path} and {other} {second} are one place: give two names")
+
+
+@contextmanager
+def new_files(**paths: Path | None) -> Iterator[None]:
+    """Hold what a command writes, by the names of its options, from before the work until it is written.
+
+    Raises what `check_distinct` and `check_new_path` raise, and RuntimeError where another process is about
+    to write it.
+    """
+    check_distinct(**paths)
+    with ExitStack() as stack:
+        for name, path in paths.items():
+            if path is not None:
+                check_new_path(name, path)
+                stack.enter_context(held(path))
+                check_new_path(name, path)  # another process may have made it meanwhile
+        yield
