@@ -8,6 +8,7 @@ import torch
 from sinkprune_companion.cli.common import estimate, model_and_texts, print_table, settle_device
 from sinkprune_companion.cli.options import COMMANDS, Options
 from sinkprune_companion.figures.trajectories import panel, plot_sink_positions
+from sinkprune_companion.numbers import percent
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.files import atomic
 from sinkprune_core.sinks.detection import variability
@@ -39,5 +40,5 @@ def run(options: Options) -> None:
         print(f"\n{options.figure}: attention of the first prompt by token and step; red rings are sinks")
     print(
         f"\nRead overlap first: of the sinks of two consecutive steps "
-        f"{estimates.loc['overlap', 'value']:.0%} are the same (100 % where none moves)."
+        f"{percent(estimates.loc['overlap', 'value'])} are the same (100 % where none moves)."
     )
