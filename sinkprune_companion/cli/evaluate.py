@@ -170,8 +170,7 @@ def protocol_table(options: EvaluateOptions) -> "pd.DataFrame":
 def task_table(options: EvaluateOptions) -> "pd.DataFrame":
     """Return the results of `--tasks`, with the data of BLiMP and WikiText-2 from `--data` if given."""
     from sinkprune_companion.cli.inputs import open_model
-    from sinkprune_companion.harness.benchmarks import evaluate_named, named
-    from sinkprune_companion.harness.local_tasks import local_tasks
+    from sinkprune_companion.harness.benchmarks import evaluate_named, local_tasks, named
     from sinkprune_companion.harness.suite import groups_of
 
     names = options.task_names
