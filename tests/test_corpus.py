@@ -18,7 +18,7 @@ from sinkprune_companion.corpus import (
     shipped_samples,
     texts,
 )
-from sinkprune_companion.harness.public_data import embedded_wikitext
+from sinkprune_companion.harness.local_data import embedded_wikitext
 from sinkprune_companion.run.texts import DOMAINS, STARTS, calibration_draw, held_out_stream, held_out_texts
 from sinkprune_core.models.embedded import START_TOKEN_ID
 

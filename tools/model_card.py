@@ -19,11 +19,11 @@ from tqdm.auto import tqdm
 
 from sinkprune_companion import corpus
 from sinkprune_companion.harness import suite
-from sinkprune_companion.harness.public_data import embedded_blimp, embedded_wikitext
+from sinkprune_companion.harness.local_data import embedded_blimp, embedded_wikitext
 from sinkprune_companion.run.provenance import environment
 from sinkprune_companion.training.base import EMBEDDED_BASE
-from sinkprune_companion.training.card import MEASURED, adapter_digest, write_card
 from sinkprune_companion.training.crops import HELD_OUT_LENGTH, held_out_sequences
+from sinkprune_companion.training.export import MEASURED, adapter_digest, write_card
 from sinkprune_companion.training.settings import SETTINGS, settings_of
 from sinkprune_core.diffusion.noise import corrupt, random_mask
 from sinkprune_core.diffusion.samplers import LLADA_SAMPLER

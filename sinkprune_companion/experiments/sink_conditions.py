@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from sinkprune_companion import corpus
-from sinkprune_companion.harness.public_data import embedded_articles
+from sinkprune_companion.harness.local_data import embedded_articles
 from sinkprune_companion.run.texts import held_out_stream
 from sinkprune_core.diffusion.samplers import Sampler
 from sinkprune_core.seeds import generator

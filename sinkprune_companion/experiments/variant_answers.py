@@ -10,7 +10,7 @@ from sinkprune_companion.experiments.scoring import EVALUATION_SEED
 from sinkprune_companion.experiments.variant_pairs import on_common_draws
 from sinkprune_companion.experiments.variants import Variant
 from sinkprune_companion.harness import suite
-from sinkprune_companion.harness.public_data import embedded_blimp
+from sinkprune_companion.harness.local_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation import two_choice

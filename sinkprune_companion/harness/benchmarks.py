@@ -1,15 +1,18 @@
-"""Tasks of lm-evaluation-harness with their published settings, and the table of results that comes of them.
+"""Tasks of lm-evaluation-harness with their published settings, or on local data, and the table of results.
 
 The harness is imported where it is used: the settings can be read without it.
 """
 
-import functools
+import json
 import logging
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -18,6 +21,7 @@ import yaml
 
 from sinkprune_companion import DATA
 from sinkprune_companion.harness import suite
+from sinkprune_companion.harness.local_data import EXPECTED, blimp_files, files_below, pairs, wikitext
 from sinkprune_core.evaluation.two_choice import BATCH, DRAWS, accuracy
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.spelling import suggestion
@@ -26,7 +30,7 @@ from sinkprune_core.values import check_choice
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
-    from sinkprune_companion.harness.harness_model import HarnessModel
+BLIMP_SPLIT = "train"  # that the harness's tasks of BLiMP read
 
 
 # settings
@@ -51,11 +55,10 @@ PAPER["autoregressive"] = tuple(replace(benchmark, settings={}) for benchmark in
 
 
 def named(family: str) -> dict[str, Benchmark]:
-    """Return the published settings of a family by task.
-
-    They are the paper's eight, and ARC-Easy, which the paper's structured table has, with the settings of
-    ARC-Challenge.
+    """Return the published settings of a family by task: the paper's eight, and ARC-Easy, which the paper's
+    structured table has, with the settings of ARC-Challenge. Raises ValueError for an unknown family.
     """
+    check_choice("family", family, PAPER)
     known = {benchmark.task: benchmark for benchmark in PAPER[family]}
     known["arc_easy"] = replace(known["arc_challenge"], task="arc_easy")
     return known
@@ -65,12 +68,9 @@ def choose(lm: LanguageModel, tasks: Sequence[str], family: str | None = None) -
     """Return the tasks with their settings.
 
     `paper` stands for the eight of the paper, set up for a family of `PAPER`. Where a family is asked for, a
-    task that it has published settings for takes them by name too. Raises ValueError for an unknown family.
+    task that it has published settings for takes them by name too. Raises what `named` raises.
     """
-    known = {}
-    if family:
-        check_choice("family", family, PAPER)
-        known = named(family)
+    known = named(family) if family else {}
     paper = PAPER[family or ("llada" if lm.is_diffusion else "autoregressive")]
     chosen: list[Benchmark] = []
     for task in tasks:
@@ -92,13 +92,15 @@ def evaluate_named(
     include: Path | str | None = None,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Run tasks by name: this project's suite by its own code, all others by `evaluate`; one table.
+    """Run tasks by name: this project's suite by its own code, all others by the harness; one table.
 
-    `suite` stands for all groups of the suite, `paper` for the paper's eight benchmarks. Columns are those of
-    `evaluate` and of `suite.shares`. `draws` are maskings of a target under a diffusion model (None: those of
-    `two_choice` for the suite, of the protocol for other tasks), `batch` sequences at once (None: a good
-    number for each).
-    Raises ValueError for draws of an autoregressive model, and what `evaluate` raises.
+    `suite` stands for all groups of the suite, `paper` for the paper's eight benchmarks; `include` is a
+    folder of further tasks, `limit` documents per task. `draws` are maskings of a target under a diffusion
+    model (None: those of `two_choice` for the suite, of the protocol for other tasks), `batch` sequences at
+    once (None: a good number for each). Columns: those of `suite.shares`, and of other tasks `task`,
+    `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`, `guidance`.
+    Raises ValueError for draws of an autoregressive model, an unknown task or family, OSError for data that
+    cannot be had, all before any work, and ModuleNotFoundError where the harness is not installed.
     """
     if draws is not None and not lm.is_diffusion:
         raise ValueError(
@@ -110,7 +112,7 @@ def evaluate_named(
     if others:
         settings = {"seed": seed, "mc_num": draws, "batch_size": batch}
         given = {name: value for name, value in settings.items() if value is not None}
-        tables.append(evaluate(lm, others, limit, family, include, **given))
+        tables.append(_evaluate(lm, choose(lm, others, family), limit, include, given))
     if groups:
         items = suite.items(list(groups), limit)
         answers = accuracy(lm, items, draws or DRAWS, seed, batch or BATCH, progress)
@@ -118,32 +120,19 @@ def evaluate_named(
     return pd.concat(tables, ignore_index=True)
 
 
-def evaluate(
-    lm: LanguageModel,
-    tasks: Sequence[str],
-    limit: int | None = None,
-    family: str | None = None,
-    include: Path | str | None = None,
-    **settings: object,
+def _evaluate(
+    lm: LanguageModel, chosen: list[Benchmark], limit: int | None, include: Path | str | None, given: dict
 ) -> pd.DataFrame:
-    """Run tasks of lm-evaluation-harness; one row per task and metric.
-
-    `tasks` are names, or `paper`; `include` is a folder of further tasks; `limit` is documents per task;
-    `settings` are arguments of `HarnessModel` and override those of a benchmark. Columns: `task`,
-    `metric`, `filter`, `value`, `stderr` (over documents), `documents`, `shots`, `draws`, `guidance`. The
-    data of every task is loaded before any work. Raises ValueError for an unknown task, family or setting,
-    OSError for data that cannot be had, and ModuleNotFoundError where the harness is not installed.
-    """
+    """Return a row per task and metric; what is `given` to the model overrides a benchmark's settings."""
     from lm_eval import simple_evaluate
 
     from sinkprune_companion.harness.harness_model import HarnessModel
 
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} must be at least 1: a number of documents per task")
-    chosen = choose(lm, tasks, family)
-    models = [HarnessModel(lm, **{**benchmark.settings, **settings}) for benchmark in chosen]
+    models = [HarnessModel(lm, **(benchmark.settings | given)) for benchmark in chosen]
     rows = []
-    with quiet_harness():
+    with _quiet_harness():
         manager = manager_of([benchmark.task for benchmark in chosen], include)
         loaded = [_load(manager, benchmark.task) for benchmark in chosen]
         for benchmark, model, tasks_and_groups in zip(chosen, models, loaded, strict=True):
@@ -156,19 +145,14 @@ def evaluate(
                 bootstrap_iters=1000,
                 log_samples=False,
             )
-            rows += _rows(results, model)
+            how = {name: getattr(model.how, name, math.nan) for name in ("draws", "guidance")}
+            rows += [row | how for row in _rows(results)]
     return pd.DataFrame(rows)
 
 
-# the harness's tasks
-
-
 @contextmanager
-def quiet_harness() -> Iterator[None]:
-    """Keep the harness from logging anything but errors, and from asking git about the working directory.
-
-    Its record of the commit, which nothing here reads, is None; git would complain outside of a repository.
-    """
+def _quiet_harness() -> Iterator[None]:
+    """Keep the harness from logging anything but errors, and from asking git about the working directory."""
     from lm_eval import evaluator
 
     logger = logging.getLogger("lm_eval")
@@ -181,7 +165,7 @@ def quiet_harness() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@functools.cache
+@cache
 def installed() -> "TaskManager":
     """Return the index of the harness's own tasks; to make it takes seconds."""
     from lm_eval.tasks import TaskManager
@@ -208,10 +192,7 @@ def manager_of(tasks: Sequence[str], include: Path | str | None = None) -> "Task
 
 
 def _load(manager: "TaskManager", task: str) -> list:
-    """Return the task or group itself, its data loaded; members of a group come with it.
-
-    Raises OSError where there is no data.
-    """
+    """Return the task or group itself, its data loaded; members of a group come with it."""
     try:
         loaded = manager.load([task])
     except OSError as error:
@@ -225,22 +206,16 @@ def _load(manager: "TaskManager", task: str) -> list:
     return [item for name, item in tasks_and_groups.items() if name not in members]
 
 
-# results
-
-
-def _rows(results: dict, model: "HarnessModel") -> list[dict[str, object]]:
-    """Return a row per task and metric; members of a group that has a value of its own are left out."""
+def _rows(results: dict) -> Iterator[dict[str, object]]:
+    """Yield a row per task and metric; members of a group that has a value of its own are left out."""
     members = {name for group in results.get("groups", {}) for name in results["group_subtasks"][group]}
-    rows = []
     for task, values in results["results"].items():
-        if task in members:
-            continue
         for key, value in values.items():
             metric, _, name = key.partition(",")
-            if not name or metric.endswith("_stderr"):
+            if task in members or not name or metric.endswith("_stderr"):
                 continue
             error = values.get(f"{metric}_stderr,{name}")
-            row = {
+            yield {
                 "task": task,
                 "metric": metric,
                 "filter": name,
@@ -248,8 +223,94 @@ def _rows(results: dict, model: "HarnessModel") -> list[dict[str, object]]:
                 "stderr": error if isinstance(error, float) else math.nan,
                 "documents": values["sample_len"],
                 "shots": results["n-shot"].get(task, 0),
-                "draws": getattr(model.how, "draws", math.nan),
-                "guidance": getattr(model.how, "guidance", math.nan),
             }
-            rows.append(row)
-    return rows
+
+
+# tasks on data from a local folder
+
+
+@contextmanager
+def local_tasks(
+    folder: Path | str, asked: Sequence[str], split: str = "test"
+) -> Iterator[tuple[list[str], Path]]:
+    """Give the names of the tasks on local data, and the folder of their files, for `evaluate_named`.
+
+    `asked`: `blimp`, `blimp_<paradigm>`, `wikitext`. All data is read once, so that what is broken is told
+    before any work. A BLiMP with less than all paradigms is the group `blimp_<n>_of_67`, their mean, and
+    WikiText-2 on another split than test is `wikitext_<split>`: neither is the published number. Raises
+    ValueError for other tasks, for data that the folder lacks, and for files that cannot be read (with the
+    row), and ModuleNotFoundError where the harness is not installed.
+    """
+    folder = Path(folder)
+    files_below(folder)  # a folder that is none is told before everything else
+    known = _harness_tasks("blimp")  # and so is a harness that is not installed
+    paradigms = _asked_paradigms(folder, asked, known)
+    names = {name: name for name in asked}
+    with TemporaryDirectory(prefix="sinkprune-tasks-") as place:
+        include = Path(place)
+        for task, files in paradigms.items():
+            _write_task(include, known[task], task, BLIMP_SPLIT, pairs(files))
+        if "wikitext" in names:
+            names["wikitext"] = name = "wikitext" if split == "test" else f"wikitext_{split}"
+            [base] = _harness_tasks("wikitext").values()
+            splits = {"training_split": None, "validation_split": None, "test_split": split}
+            _write_task(
+                include, base, name, split, [{"page": page} for page in wikitext(folder, split)], **splits
+            )
+        if "blimp" in names:
+            every = len(known) - 1  # the group itself is among them
+            if len(paradigms) < every:
+                names["blimp"] = f"blimp_{len(paradigms)}_of_{every}"
+                warnings.warn(
+                    f"{folder} holds {len(paradigms)} of the {every} paradigms of BLiMP: the result is their "
+                    f"mean, under the name {names['blimp']}",
+                    stacklevel=3,
+                )
+            group = {"include": str(known["blimp"]), "group": names["blimp"], "task": list(paradigms)}
+            (include / f"{names['blimp']}.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+        yield list(names.values()), include
+
+
+def _asked_paradigms(folder: Path, asked: Sequence[str], known: dict[str, Path]) -> dict[str, list[Path]]:
+    """Return the files of BLiMP's tasks that are asked for, by task; raise ValueError for one without."""
+    for name in asked:
+        if name not in ("wikitext", *known):
+            raise ValueError(
+                f"task {name!r} cannot take local data, only blimp, blimp_<paradigm> and wikitext can: "
+                "run it without --data"
+            )
+    wanted = {*asked} - {"wikitext"}
+    present = blimp_files(folder, [task for task in known if task != "blimp"]) if wanted else {}
+    missing = wanted - present.keys() - ({"blimp"} if present else set())
+    if missing:
+        raise ValueError(
+            f"the data folder {folder} holds no {' and no '.join(sorted(missing))}, "
+            f"looked for as {EXPECTED['blimp']}"
+        )
+    return {task: files for task, files in present.items() if "blimp" in wanted or task in wanted}
+
+
+@cache
+def _harness_tasks(folder: str) -> dict[str, Path]:
+    """Return the YAML files of the tasks and groups in a folder of lm-evaluation-harness, by name."""
+    import lm_eval.tasks
+
+    tasks = Path(lm_eval.tasks.__file__).parent / folder
+    index = lm_eval.tasks.TaskManager(include_path=tasks, include_defaults=False).task_index
+    return {name: entry.yaml_path for name, entry in index.items() if entry.yaml_path is not None}
+
+
+def _write_task(
+    include: Path, base: Path, name: str, split: str, rows: list[dict[str, str]], **changes: str | None
+) -> None:
+    """Write a task that includes the harness's own file `base` and takes other data, and that data."""
+    data = include / f"{name}.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    source = {
+        "include": str(base),
+        "task": name,
+        "dataset_path": "json",
+        "dataset_name": None,
+        "dataset_kwargs": {"data_files": {split: str(data)}},
+    }
+    data.with_suffix(".yaml").write_text(yaml.safe_dump(source | changes), encoding="utf-8")

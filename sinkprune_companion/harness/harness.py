@@ -1,9 +1,7 @@
 """The command of lm-evaluation-harness with this project's models and tasks: `sinkprune-lm-eval`, or this
 module by `python -m`.
 
-The harness up to 0.4.13 knows no models but its own, so its command has to come through this module:
-`sinkprune-lm-eval run --model sinkprune --model_args pretrained=smol-dlm,mc_num=32 --tasks piqa`.
-Later releases read the entry points `lm_eval.models` and find the model by themselves.
+The harness up to 0.4.13 knows no models but its own. Later releases read the entry points `lm_eval.models`.
 """
 
 import os
@@ -38,12 +36,11 @@ def main() -> int:
 
 
 def with_suite(arguments: Sequence[str]) -> list[str]:
-    """Return a command line that knows the folder of the suite's tasks, where it names one of them.
+    """Return a command line that knows the suite's folder where it names one of its tasks.
 
     Raises ValueError where it names another folder too: the harness takes one.
     """
-    parts = [part for argument in arguments for part in re.split("[,=]", argument)]
-    if not any(groups_of(part) for part in parts):
+    if not any(groups_of(part) for argument in arguments for part in re.split("[,=]", argument)):
         return list(arguments)
     if any(argument.partition("=")[0] == INCLUDE for argument in arguments):
         raise ValueError(

@@ -5,10 +5,12 @@ Importing this module registers the model `sinkprune` with the harness; `harness
 Dimensions: B batch, T sequence position, P tokens of a prompt, L tokens of a target or of what is written.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby
+from typing import Annotated
 
 import torch
 from lm_eval import utils
@@ -16,20 +18,66 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
-from sinkprune_companion.harness.harness_arguments import open_model, read_options
 from sinkprune_core.diffusion.samplers import SAMPLERS, Sampler
 from sinkprune_core.diffusion.sampling import decode, generate
 from sinkprune_core.evaluation.conditional_likelihood import Pair, exact_log_likelihood, log_likelihood
-from sinkprune_core.evaluation.protocols import Protocol
+from sinkprune_core.evaluation.protocols import Protocol, protocol
 from sinkprune_core.evaluation.token_losses import batches
+from sinkprune_core.models.devices import choose_device
 from sinkprune_core.models.language_model import LanguageModel
+from sinkprune_core.models.loading import load
+from sinkprune_core.values import check_choice
 
 BATCHES_PER_SAVE = 16  # batches between two saves of finished requests into the harness's cache
 DEFAULT_LENGTH = 256  # tokens to write where neither the task nor the model says how many
+SAMPLER_OPTIONS = [field.name for field in fields(Sampler) if field.name not in ("length", "guidance")]
+DIFFUSION_OPTIONS = ("protocol", "mc_num", "guidance", "sampler", "is_check_greedy")  # and extra ones
 TASK_OPTIONS = ("until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k")  # of one to write
+NonNegative = Annotated[FiniteFloat, Field(ge=0)]
+
+
+class HarnessOptions(BaseModel):
+    """What `HarnessModel` takes besides a model. Further arguments are fields of the sampler."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    dtype: str = "float32"  # of a model that is loaded by name
+    device: str | None = None  # of a model that is loaded by name; None: a GPU where there is one
+    batch_size: PositiveInt = 32  # requests at once, for speed only
+    max_batch_size: None = None  # batches are not sized automatically
+    protocol: str | None = None  # how a diffusion model scores: a name of `PROTOCOLS`; None: `llada`
+    mc_num: int | None = None  # draws per target; None: as many as the protocol has
+    guidance: NonNegative | None = None  # of scores and texts; None: that of the protocol, and none for texts
+    sampler: str | None = None  # how a diffusion model writes: a name of `SAMPLERS`; None: `llada`
+    gen_length: PositiveInt | None = None  # tokens written per request; None: the task's max_gen_toks, or 256
+    temperature: NonNegative | None = None  # of what is written; None: the task's
+    max_length: int | None = None  # most tokens of a sequence; None: all positions of the model
+    truncation: bool = False  # whether too long contexts are cut from the left; else they are an error
+    add_bos_token: bool = False  # whether a first token is put before every context
+    is_check_greedy: bool = False  # whether to ask if a diffusion model would write a target, token by token
+    seed: int = 0  # of all random numbers
+
+
+def read_options(given: dict[str, object]) -> HarnessOptions:
+    """Return checked options; raise ValueError, in one line, for one that is unknown or cannot be."""
+    unknown = sorted(set(given) - set(HarnessOptions.model_fields) - set(SAMPLER_OPTIONS))
+    if unknown:
+        raise ValueError(
+            f"unknown model argument {unknown[0]!r}; there are {', '.join(HarnessOptions.model_fields)}, and "
+            f"the sampler's: {', '.join(SAMPLER_OPTIONS)}"
+        )
+    try:
+        return HarnessOptions(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        [name] = first["loc"]
+        raise ValueError(
+            f"model argument {name}={given[name]!r} cannot be: {first['msg']}; change it or leave it out"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -58,22 +106,37 @@ class HarnessModel(TemplateLM):
 
     def __init__(self, pretrained: str | LanguageModel, **options: object):
         super().__init__()
-        self.options = read_options(options)
-        how = self.options.protocol_with_changes()
-        self.lm = lm = open_model(pretrained, self.options)
-        self.options.check_model(lm)
+        self.options = asked = read_options(options)
+        check_choice("sampler", asked.sampler or "llada", SAMPLERS)
+        how = protocol(asked.protocol or "llada")
+        draws = how.draws if asked.mc_num is None else asked.mc_num
+        guidance = how.guidance if asked.guidance is None else asked.guidance
+        how = replace(how, draws=draws, grid=math.gcd(draws, how.grid), guidance=guidance)
+        if not isinstance(pretrained, LanguageModel):
+            device = asked.device or "auto"
+            if device.startswith("cuda") and not torch.cuda.is_available():
+                device = "auto"  # the harness's command asks for cuda:0 even where there is none
+            pretrained = load(pretrained, asked.dtype, choose_device(device))
+        self.lm = lm = pretrained
+        given = asked.model_dump(include={*DIFFUSION_OPTIONS, *asked.model_extra}, exclude_defaults=True)
+        if given and not lm.is_diffusion:
+            named = ", ".join(f"{name}={value}" for name, value in given.items())
+            raise ValueError(
+                f"{named} cannot be used: {lm.name} is autoregressive, its likelihood is exact "
+                "and it writes from left to right"
+            )
         self.tokenizer = lm.tokenizer
-        self.batch_size = self.options.batch_size
+        self.batch_size = asked.batch_size
         positions = resolve_max_length(lm.model.config, lm.tokenizer)
-        self.max_length = self.options.max_length or positions
+        self.max_length = asked.max_length or positions
         if not 1 < self.max_length <= positions:
             raise ValueError(
                 f"max_length={self.max_length} must lie in 2 … {positions}, the positions of {lm.name}"
             )
         self.how = how if lm.is_diffusion else None
-        self.sampler = SAMPLERS[self.options.sampler or "llada"]
-        if self.options.gen_length is not None:
-            self._sampler(self.options.gen_length, {})  # options that do not fit one another are an error now
+        self.sampler = SAMPLERS[asked.sampler or "llada"]
+        if asked.gen_length is not None:
+            self._sampler(asked.gen_length, {})  # options that do not fit one another are an error now
 
     # what the harness asks about
 
@@ -107,9 +170,7 @@ class HarnessModel(TemplateLM):
         has_first_token = string.startswith(self.tokenizer.decode([self.prefix_token_id]))
         ids = self.tokenizer.encode(string, add_special_tokens=special and not has_first_token)
         first = [self.tokenizer.bos_token_id]
-        if self.options.add_bos_token and special and ids[:1] != first:
-            return first + ids
-        return ids
+        return first + ids if self.options.add_bos_token and special and ids[:1] != first else ids
 
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
@@ -144,10 +205,7 @@ class HarnessModel(TemplateLM):
         return answers
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
-        """Return the log-likelihood of whole texts in nats, a bound for a diffusion model.
-
-        Texts are scored in windows of `max_length`, as the harness's own models do it.
-        """
+        """Return the log-likelihood of whole texts in nats, in windows as the harness's own models do it."""
         how = self.how
         if how is not None:
             how = replace(how, visible_end=False)  # the end of a window is not that of the text
@@ -185,38 +243,31 @@ class HarnessModel(TemplateLM):
         [ids_T] = generate(self.lm, prompt_P[None], sampler)
         return torch.equal(ids_T[len(prompt_P) :], target_L)
 
-    # generation
+    # writing
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Write a continuation per request, cut at the first end-of-text token or stop string."""
-        wanted = self._generation_requests(requests)
-        answers: dict[tuple, str] = {}
-        order = sorted(wanted, key=lambda request: (repr(request.settings), len(request.prompt_P)))
-        for part in self._parts(order, self.batch_size, "generate_until", disable_tqdm):
-            for _, group in groupby(part, lambda request: request.settings):
-                alike = list(group)
-                texts = write_texts(self.lm, alike, self.prefix_token_id, self.options.seed)
-                for request, text in zip(alike, texts, strict=True):
-                    answers[request.name] = text
-                    self.cache_hook.add_partial("generate_until", request.args, text)
-        return [answers[request.name] for request in wanted]
-
-    def _generation_requests(self, requests: list[Instance]) -> list[GenerationRequest]:
         wanted = []
         repetitions: Counter = Counter()  # repetitions of a request are different samples
         for request in requests:
             context, asked = request.args
             kwargs = normalize_gen_kwargs(asked, DEFAULT_LENGTH)
             length = self.options.gen_length or kwargs["max_gen_toks"]
-            sampler = self._sampler(length, kwargs)
+            settings = tuple(kwargs["until"]), self._sampler(length, kwargs)
             ids = self.tok_encode(context) or [self.prefix_token_id]
             prompt_P, _ = self._fit(ids, [self.eot_token_id] * length, 0)
             prompt = tuple(prompt_P.tolist())
-            name = (prompt, repetitions[prompt])
+            wanted.append(GenerationRequest(prompt_P, settings, (prompt, repetitions[prompt]), request.args))
             repetitions[prompt] += 1
-            settings = tuple(kwargs["until"]), sampler
-            wanted.append(GenerationRequest(prompt_P, settings, name, request.args))
-        return wanted
+        answers: dict[tuple, str] = {}
+        order = sorted(wanted, key=lambda request: (repr(request.settings), len(request.prompt_P)))
+        for part in self._parts(order, self.batch_size, "generate_until", disable_tqdm):
+            for _, group in groupby(part, lambda request: request.settings):
+                alike = list(group)
+                for request, text in zip(alike, self._write(alike), strict=True):
+                    answers[request.name] = text
+                    self.cache_hook.add_partial("generate_until", request.args, text)
+        return [answers[request.name] for request in wanted]
 
     def _sampler(self, length: int, kwargs: dict[str, object]) -> Sampler:
         """Return how to write `length` tokens: the preset, with changes of the task, then of the model."""
@@ -234,7 +285,53 @@ class HarnessModel(TemplateLM):
         if temperature is None:
             temperature = float(kwargs.get("temperature", 0.0))
         changes = {"length": length, "steps": length, "block": None, "temperature": temperature}
-        return replace(self.sampler, **(changes | shaping | self.options.sampler_options))
+        changes |= shaping | self.options.model_extra | {"guidance": self.options.guidance or 0.0}
+        return replace(self.sampler, **changes)
+
+    def _write(self, requests: list[GenerationRequest]) -> list[str]:
+        """Return a text for each of some requests with equal settings; writing stops when all have ended."""
+        stops, sampler = requests[0].settings
+        prompts = [request.prompt_P for request in requests]
+        shown = [torch.ones_like(prompt_P) for prompt_P in prompts]
+        left = {"batch_first": True, "padding_side": "left"}
+        prompt_BP = pad_sequence(prompts, padding_value=self.prefix_token_id, **left)
+        width = prompt_BP.shape[1]
+        special = self.tokenizer.added_tokens_decoder.items()
+        ends = {index for index, token in special if token.special and token.content in stops}
+        ends.add(self.eot_token_id)
+        ended: set[int] = set()
+
+        def all_ended(ids_BT: torch.Tensor) -> bool:
+            for row, ids_T in enumerate(ids_BT):
+                if row not in ended and self._cut(ids_T[width:], stops, ends)[1]:
+                    ended.add(row)
+            return len(ended) == len(requests)
+
+        options = {
+            "seed": self.options.seed,
+            "attention_mask_BT": pad_sequence(shown, **left),
+            "names": [request.name for request in requests],
+            "until": all_ended,
+        }
+        if self.lm.is_diffusion:
+            ids_BT = generate(self.lm, prompt_BP, sampler, **options)
+        else:
+            ids_BT = decode(self.lm, prompt_BP, sampler.length, sampler.temperature, **options)
+        return [self._cut(ids_T[width:], stops, ends)[0] for ids_T in ids_BT]
+
+    def _cut(self, ids_L: torch.Tensor, stops: Sequence[str], ends: set[int]) -> tuple[str, bool]:
+        """Return a text before its end, and whether it has ended for good.
+
+        It ends at a token of `ends` or a mask, or before a stop string, whichever comes first. A mask ends it
+        for now only: it may still become a token.
+        """
+        ids = ids_L.tolist()
+        places = (place for place, token in enumerate(ids) if token in ends or token == self.lm.mask_token_id)
+        end = next(places, len(ids))
+        whole = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
+        stopped = [whole.index(stop) for stop in stops if stop and stop in whole]
+        has_end_token = end < len(ids) and ids[end] in ends
+        return whole[: min(stopped, default=len(whole))], bool(stopped) or has_end_token
 
     # lengths and batches
 
@@ -256,57 +353,3 @@ class HarnessModel(TemplateLM):
     def _parts(self, items: list, size: int, name: str, disable_tqdm: bool) -> tqdm:
         parts = list(batches(items, size))
         return tqdm(parts, desc=f"{name} {self.lm.name}", unit="batch", disable=disable_tqdm)
-
-
-# writing
-
-
-def cut(lm: LanguageModel, ids_L: torch.Tensor, stops: Sequence[str], ends: set[int]) -> tuple[str, bool]:
-    """Return a text before its end, and whether it has ended for good.
-
-    It ends at a token of `ends` or a mask, or before a stop string, whichever comes first. A mask ends it for
-    now only: it may still become a token.
-    """
-    ids = ids_L.tolist()
-    places = (place for place, token in enumerate(ids) if token in ends or token == lm.mask_token_id)
-    end = next(places, len(ids))
-    whole = lm.tokenizer.decode(ids[:end], skip_special_tokens=True)
-    stopped = [whole.index(stop) for stop in stops if stop and stop in whole]
-    has_end_token = end < len(ids) and ids[end] in ends
-    return whole[: min(stopped, default=len(whole))], bool(stopped) or has_end_token
-
-
-def write_texts(
-    lm: LanguageModel, requests: Sequence[GenerationRequest], padding_id: int, seed: int
-) -> list[str]:
-    """Return a text for each of some requests with equal settings; writing stops when all texts have ended.
-
-    Prompts are padded on the left with `padding_id`, which is hidden from attention.
-    """
-    stops, sampler = requests[0].settings
-    prompts = [request.prompt_P for request in requests]
-    shown = [torch.ones_like(prompt_P) for prompt_P in prompts]
-    prompt_BP = pad_sequence(prompts, batch_first=True, padding_value=padding_id, padding_side="left")
-    width = prompt_BP.shape[1]
-    special = lm.tokenizer.added_tokens_decoder.items()
-    ends = {index for index, token in special if token.special and token.content in stops}
-    ends.add(lm.tokenizer.eos_token_id)
-    ended: set[int] = set()
-
-    def all_ended(ids_BT: torch.Tensor) -> bool:
-        for row in range(len(requests)):
-            if row not in ended and cut(lm, ids_BT[row, width:], stops, ends)[1]:
-                ended.add(row)
-        return len(ended) == len(requests)
-
-    options = {
-        "seed": seed,
-        "attention_mask_BT": pad_sequence(shown, batch_first=True, padding_side="left"),
-        "names": [request.name for request in requests],
-        "until": all_ended,
-    }
-    if lm.is_diffusion:
-        ids_BT = generate(lm, prompt_BP, sampler, **options)
-    else:
-        ids_BT = decode(lm, prompt_BP, sampler.length, sampler.temperature, **options)
-    return [cut(lm, ids_T[width:], stops, ends)[0] for ids_T in ids_BT]

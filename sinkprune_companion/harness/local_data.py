@@ -1,9 +1,11 @@
-"""BLiMP and WikiText-2 in a local folder, in the formats in which they are published.
+"""BLiMP and WikiText-2: in a local folder, in the formats in which they are published, and what of them ships
+with the package.
 
 Files are found by their names, at any depth. WikiText-2 can come from the Hugging Face hub, too, whose names
-of splits are used.
+of splits are used. Sources, authors and licences of what ships stand in the README.md beside each file.
 """
 
+import json
 import re
 import warnings
 from collections.abc import Iterable, Sequence
@@ -14,11 +16,14 @@ import pandas as pd
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 from typing_extensions import TypedDict  # which pydantic asks for
 
+from sinkprune_companion import DATA
 from sinkprune_core.files import resolved
 from sinkprune_core.values import check_choice
 
 WIKITEXT = "wikitext-2"  # the name by which `--text` asks for it
 HUB = ("EleutherAI/wikitext_document_level", "wikitext-2-raw-v1")  # what the harness's task `wikitext` reads
+WIKITEXT_FILE = DATA / "wikitext-2" / "valid.txt"
+BLIMP_FILE = DATA / "blimp" / "blimp_67x60.jsonl"
 SPLITS = ("train", "validation", "test")
 EXPECTED = {  # what a folder should hold, for messages
     "blimp": "<paradigm>.jsonl (as its authors publish it) or <paradigm>/*.parquet (as the hub does)",
@@ -55,22 +60,21 @@ def blimp_files(folder: Path, tasks: Iterable[str]) -> dict[str, list[Path]]:
     """
     by_name: dict[str, list[Path]] = {}
     for file in files_below(folder):
-        if file.suffix in (".jsonl", ".parquet"):
-            names = {file.stem, file.parent.name} if file.suffix == ".parquet" else {file.stem}
-            for name in names:
-                by_name.setdefault(f"blimp_{name}", []).append(file)
-    present = [task for task in tasks if task in by_name]
+        names = {".jsonl": {file.stem}, ".parquet": {file.stem, file.parent.name}}
+        for name in names.get(file.suffix, ()):
+            by_name.setdefault(f"blimp_{name}", []).append(file)
     return {
         task: _of_one_source(by_name[task], f"BLiMP paradigm {task.removeprefix('blimp_')}")
-        for task in present
+        for task in tasks
+        if task in by_name
     }
 
 
 def wikitext_files(folder: Path | str, split: str) -> list[Path]:
-    """Return the files of one split of WikiText-2 below a folder.
+    """Return the files of one split of WikiText-2 below a folder, raw ones rather than those with <unk>.
 
-    Where it is there as raw text and as text with <unk>, the raw text is taken. Files of another WikiText, by
-    the names of their folders, are passed over. Raises ValueError for a split that is missing or there twice.
+    Files of another WikiText, by the names of their folders, are passed over. Raises ValueError for a split
+    that is missing or there twice.
     """
     folder = resolved(folder)
     by_split: dict[str, list[Path]] = {}
@@ -115,11 +119,9 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
     sentences = []
     for file in files:
         if file.suffix == ".parquet":
-            rows = read_parquet(file).to_dict("records")
-            check = PAIR.validate_python
+            rows, check = read_parquet(file).to_dict("records"), PAIR.validate_python
         else:
-            rows = [line for line in read_text(file).split("\n") if line.strip()]
-            check = PAIR.validate_json
+            rows, check = filter(str.strip, read_text(file).split("\n")), PAIR.validate_json
         for number, row in enumerate(rows, 1):
             try:
                 sentences.append(check(row))
@@ -133,15 +135,24 @@ def pairs(files: Sequence[Path]) -> list[dict[str, str]]:
 
 
 def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
-    """Return the articles of a split of WikiText-2 as published.
+    """Return the articles of a split of WikiText-2 as published, from a local folder or (None) from the hub.
 
-    They come from a local folder, or (None) from the raw version on the hub. Raises ValueError for an
-    unknown split, one that the folder lacks and files that cannot be read, OSError for a folder that is
-    none and where the hub cannot be reached. Warns where a local version has <unk> for rare words.
+    Raises ValueError for an unknown split, one that the folder lacks and files that cannot be read, OSError
+    for a folder that is none and where the hub cannot be reached. Warns where a local version has <unk> for
+    rare words.
     """
     check_choice("split", split, SPLITS)
     if folder is None:
-        return _wikitext_from_hub(split)
+        from datasets import load_dataset
+
+        try:
+            return load_dataset(*HUB, split=split)["page"][:]
+        except OSError as error:
+            reason = " ".join(str(error).split())
+            raise OSError(
+                f"WikiText-2 cannot be had from the hub ({reason}): give a local folder of it (--data); "
+                "HF_HUB_OFFLINE=1 takes what is cached"
+            ) from error
     pages = articles(wikitext_files(folder, split))
     if any(" <unk> " in page for page in pages):
         raw_name = "valid" if split == "validation" else split
@@ -153,25 +164,10 @@ def wikitext(folder: Path | str | None, split: str = "test") -> list[str]:
     return pages
 
 
-def _wikitext_from_hub(split: str) -> list[str]:
-    from datasets import load_dataset
-
-    try:
-        return load_dataset(*HUB, split=split)["page"][:]
-    except OSError as error:
-        reason = " ".join(str(error).split())
-        raise OSError(
-            f"WikiText-2 cannot be had from the hub ({reason}): give a local folder of it (--data); "
-            "HF_HUB_OFFLINE=1 takes what is cached"
-        ) from error
-
-
 def articles(files: Sequence[Path]) -> list[str]:
     """Return the articles of a split of WikiText-2 from its files; raise ValueError where there are none."""
-    if files[0].suffix == ".parquet":
-        pages = _articles_of_parquet(files)
-    else:
-        pages = _split_into_articles(read_text(files[0]))
+    is_table = files[0].suffix == ".parquet"
+    pages = _articles_of_parquet(files) if is_table else _split_into_articles(read_text(files[0]))
     if not pages:
         raise ValueError(f"{files[0]} holds no text: fetch it anew")
     return pages
@@ -196,25 +192,18 @@ def _articles_of_parquet(files: Sequence[Path]) -> list[str]:
 
 
 def _split_into_articles(text: str) -> list[str]:
-    """Return the articles of a WikiText file, each from its title to before the next one.
-
-    They are cut as the hub's document-level data set cuts them.
-    """
+    """Return the articles of a WikiText file, cut before each title as the hub's are."""
     pages: list[list[str]] = [[]]
     for line in text.split("\n"):
         heading = line.replace("= = =", "===").replace("= =", "==").strip()
         if heading.startswith("= ") and heading.endswith(" ="):
             pages.append([])
         pages[-1].append(line)
-    joined = ["\n".join(lines) for lines in pages]
-    return [page for page in joined if page.strip()]
+    return [page for page in map("\n".join, pages) if page.strip()]
 
 
 def detokenised(text: str) -> str:
-    """Return pre-tokenised text of WikiText as it is written: no spaces before punctuation, no @-@.
-
-    <unk> stays.
-    """
+    """Return pre-tokenised text of WikiText as it is written: no spaces before punctuation; <unk> stays."""
     text = re.sub(r" @([-,.])@ ", r"\1", text)
     text = re.sub(r" ([.,;:!?%)\]])", r"\1", text)
     text = re.sub(r"([(\[$£]) ", r"\1", text)
@@ -230,10 +219,7 @@ def running_text(pages: Sequence[str]) -> str:
 
 
 def read_text(file: Path) -> str:
-    """Return a text of UTF-8, without the mark of byte order that some editors put first.
-
-    Raises ValueError for other bytes.
-    """
+    """Return a text of UTF-8, without a mark of byte order; raise ValueError for other bytes."""
     try:
         return file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -251,3 +237,32 @@ def read_parquet(file: Path) -> pd.DataFrame:
     except (ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} is no whole parquet file ({reason}): fetch it anew") from None
+
+
+# what ships
+
+
+def embedded_articles() -> list[list[str]]:
+    """Return the paragraphs of each article of WikiText-2's validation split, as they are written.
+
+    There are no headings, and <unk> stands for rare words.
+    """
+    by_article = []
+    for article in articles([WIKITEXT_FILE]):
+        lines = [line.strip() for line in article.split("\n")]
+        by_article.append([detokenised(line) for line in lines if line and not line.startswith("=")])
+    return by_article
+
+
+def embedded_wikitext() -> list[str]:
+    """Return the paragraphs of `embedded_articles` one after the other."""
+    return [paragraph for article in embedded_articles() for paragraph in article]
+
+
+def embedded_blimp() -> dict[str, list[dict[str, str]]]:
+    """Return the first 60 pairs (`sentence_good`, `sentence_bad`) of each BLiMP paradigm, by paradigm."""
+    paradigms: dict[str, list[dict[str, str]]] = {}
+    for line in BLIMP_FILE.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        paradigms.setdefault(row["UID"], []).append(row)
+    return paradigms

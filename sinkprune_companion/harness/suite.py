@@ -1,8 +1,7 @@
 """The offline suite, this project's own two-choice items: reading them, and tables of answers to them.
 
-Two items in a row are a pair with the same two endings, each right in one item and wrong in the other.
-Whatever judges endings alone, their length or the frequency of their words, is therefore right in exactly
-half of all items. `tools/suite_builder.py` makes the items, `two_choice` lets a model answer them.
+Two items in a row are a pair with the same two endings, each right in one of them: whatever judges endings
+alone is right in exactly half of all items. `tools/suite_builder.py` makes the items.
 """
 
 import json
@@ -40,29 +39,27 @@ def items(groups: Sequence[str] = GROUPS, limit: int | None = None) -> list[dict
 
 
 def sample(count: int) -> list[dict]:
-    """Return about `count` items, whole pairs, of every group by its share of all and at least 2 pairs.
+    """Return about `count` items, the first pairs of every group by its share of all, at least 2 of each.
 
-    Items lie in a shuffled order, so the first ones of a group are a random draw. Raises ValueError for fewer
-    than 24 items.
+    Items lie in a shuffled order, so these are a random draw. Raises ValueError for fewer than 24 items.
     """
     least = 4 * len(GROUPS)
     if count < least:
         raise ValueError(
             f"items={count} must be at least {least}: two pairs of each group, else there is no interval"
         )
-    total = len(items())
+    by_group = [items([group]) for group in GROUPS]
+    total = sum(map(len, by_group))
     chosen = []
-    for group in GROUPS:
-        of_group = items([group])
+    for of_group in by_group:
         share = len(of_group) * min(count, total) / total
         chosen += of_group[: 2 * max(2, round(share / 2))]
     return chosen
 
 
 def minimal_pairs(tokenizer, paradigms: Mapping[str, Sequence[Mapping[str, str]]]) -> list[dict]:
-    """Return two-choice items that ask to tell `sentence_good` from `sentence_bad`, a group per paradigm.
-
-    Whole sentences are scored, after the separator of documents.
+    """Return items that ask to tell `sentence_good` from `sentence_bad`, a group per paradigm: whole
+    sentences, after the separator of documents.
     """
     start = tokenizer.decode([separator(tokenizer)])
     return [
@@ -80,10 +77,9 @@ def minimal_pairs(tokenizer, paradigms: Mapping[str, Sequence[Mapping[str, str]]
 
 
 def dataset(group: str, **_: object):
-    """Return a group as lm-evaluation-harness wants it, a datasets.DatasetDict.
+    """Return a group as a datasets.DatasetDict, for the harness: task files name this function.
 
-    The task files name this function as their `custom_dataset`. It is not a path because `datasets` reads
-    relative paths from the working directory.
+    A path would not do, as `datasets` reads relative ones from the working directory.
     """
     from datasets import load_dataset
 
@@ -105,8 +101,10 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
 
     Takes the table of `two_choice.accuracy`. Columns: `task` and `metric` (names in lm-evaluation-harness:
     `acc` sums over tokens, `acc_norm` takes the mean), `filter` (`none`), `value`, `low` and `high` (95 %
-    t interval over pairs of items, NaN for a single pair; what draws add is in it), `error_draws` (of
-    `share_error_over_draws`), `documents` (items) and `draws` (NaN where the model is exact).
+    t interval over pairs of items, NaN for a single pair; what draws add is in it), `error_draws` (standard
+    error over other draws on the same items, overstated as those of margins are, which are taken as normal; 0
+    where nothing was drawn, NaN for a single draw), `documents` (items) and `draws` (NaN where the model is
+    exact).
     """
     parts = {f"{NAME}_{name}": part for name, part in frame.groupby("group", sort=False)}
     if len(parts) > 1:
@@ -114,8 +112,11 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
     rows = []
     for task, part in parts.items():
         for metric, ending in (("acc", ""), ("acc_norm", "_mean")):
-            by_pair = _by_pair(part, f"correct{ending}")
+            correct = part[f"correct{ending}"].astype(float)
+            by_pair = correct.groupby([part.group, part.pair], sort=False).mean()
             estimate = interval(by_pair) if len(by_pair) > 1 else None
+            drawn = part[part[f"error{ending}"] != 0]
+            right = stats.norm.cdf(drawn[f"margin{ending}"] / drawn[f"error{ending}"])
             row = {
                 "task": task,
                 "metric": metric,
@@ -123,26 +124,9 @@ def shares(frame: pd.DataFrame, draws: int | None = None) -> pd.DataFrame:
                 "value": estimate.value if estimate else by_pair.item(),
                 "low": estimate.low if estimate else math.nan,
                 "high": estimate.high if estimate else math.nan,
-                "error_draws": share_error_over_draws(part, ending),
+                "error_draws": float(np.sqrt((right * (1 - right)).sum()) / len(part)),
                 "documents": len(part),
                 "draws": math.nan if draws is None else draws,
             }
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _by_pair(frame: pd.DataFrame, column: str) -> pd.Series:
-    """Return the share of right answers of every pair, by group and pair."""
-    return frame[column].astype(float).groupby([frame.group, frame.pair], sort=False).mean()
-
-
-def share_error_over_draws(frame: pd.DataFrame, ending: str = "") -> float:
-    """Return how far other draws on the same items would move the share of right answers: a standard error.
-
-    It is overstated, as the errors of margins are. Takes the table of `accuracy`, and the `ending` of the
-    columns that count: none or `_mean`. Margins are taken as normal around their values, and items as
-    independent; 0 where nothing was drawn, NaN for a single draw.
-    """
-    drawn = frame[frame[f"error{ending}"] != 0]
-    right = stats.norm.cdf(drawn[f"margin{ending}"] / drawn[f"error{ending}"])
-    return float(np.sqrt((right * (1 - right)).sum()) / len(frame))

@@ -134,7 +134,7 @@ def beside(
 ) -> pd.DataFrame:
     """Return the published numbers of a model, one row per method, sparsity and task, with ours beside them.
 
-    `measured` has what `benchmarks.evaluate` returned, by preset (None: dense) and sparsity. Ours is
+    `measured` has what `benchmarks.evaluate_named` returned, by preset (None: dense) and sparsity. Ours is
     accuracy, or exact match where there is none, in the published unit, which is inferred.
     """
     ours = {}

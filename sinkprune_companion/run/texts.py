@@ -6,7 +6,7 @@ Dimensions: N sequences, T tokens per sequence.
 import torch
 
 from sinkprune_companion import corpus
-from sinkprune_companion.harness.public_data import embedded_wikitext
+from sinkprune_companion.harness.local_data import embedded_wikitext
 from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.diffusion.noise import even_split
 from sinkprune_core.models.language_model import LanguageModel

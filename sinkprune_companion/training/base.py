@@ -1,15 +1,10 @@
-"""What a training run begins with: the embedded base, or any Llama, Qwen2 or Qwen3 causal language model.
-
-A run from scratch takes neither weights nor vocabulary: a fresh small Llama has a tokenizer that is made of
-its training text.
-"""
+"""What a training run begins with: the embedded base, or any Llama, Qwen2 or Qwen3 causal language model."""
 
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from sinkprune_core.models import embedded
 from sinkprune_core.models.language_model import LanguageModel, set_direction
@@ -43,11 +38,6 @@ class Base:
     mask_token_id: int
     vocabulary: Path | None = None  # of a run from scratch: where its own tokenizer lies
 
-    @property
-    def is_embedded(self) -> bool:
-        """Whether this is the base that comes with the package."""
-        return self.name == EMBEDDED_BASE
-
     def tokenizer(self):
         """Return the tokenizer, of a run from scratch its own."""
         if self.vocabulary is not None:
@@ -58,18 +48,10 @@ class Base:
         """Return what a run from scratch begins with, whose tokenizer lies in a folder."""
         return replace(self, stem="scratch", vocabulary=vocabulary, mask_token_id=SHAPE["vocab_size"] - 1)
 
-    def fresh(self, seed: int) -> LlamaForCausalLM:
-        """Return a small Llama for a run from scratch, float32, with random weights of a seed."""
-        ends = self.tokenizer()
-        config = LlamaConfig(**SHAPE, bos_token_id=ends.bos_token_id, eos_token_id=ends.eos_token_id)
-        torch.manual_seed(seed)
-        return LlamaForCausalLM(config)
-
     def member(self, model: PreTrainedModel, kind: str) -> LanguageModel:
         """Return `model`, this base with an adapter of a kind or a fresh one, as a language model.
 
-        Its direction is set. Its logits are shifted, but for a diffusion model from scratch: no causal model
-        stands behind it.
+        Logits are shifted, but for a diffusion model from scratch: no causal model stands behind it.
         """
         is_diffusion = kind == "diffusion"
         ending = "dlm" if is_diffusion else "ar" if self.vocabulary else "ar-adapted"

@@ -1,6 +1,4 @@
-"""Checkpoints of a training run: what is trained, AdamW's state and the step, replaced so that a kill leaves
-a whole one.
-"""
+"""Checkpoints of a training run: what is trained, AdamW's state and the step. A kill leaves a whole one."""
 
 import shutil
 from pathlib import Path
@@ -15,54 +13,51 @@ from sinkprune_core.files import atomic, damaged_files, flush_one, write_digests
 from sinkprune_core.models.weight_files import refused
 from sinkprune_core.scratch import remove_leftovers
 
+NEW = "checkpoint.new"  # beside a checkpoint: the one that takes its place, whole from the first moment on
 OPTIMIZER = "optimizer.safetensors"
 START_ANEW = "remove the checkpoint to start anew, or put the file back"
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """Return the folder of a run's checkpoint, which need not exist yet; the run's lock is held.
-
-    A kill between the two renames of `save_checkpoint` leaves only complete copies beside it: the newest
-    takes its place, and what is left of others goes.
-    """
+    """Return the folder of a run's checkpoint, which need not exist yet; the run's lock is held."""
+    remove_leftovers(folder / NEW)
     checkpoint = folder / "checkpoint"
-    for copy in (folder / "checkpoint.new", folder / "checkpoint.old"):
-        if not checkpoint.exists() and (copy / OPTIMIZER).exists():
-            copy.rename(checkpoint)
-        shutil.rmtree(copy, ignore_errors=True)
-        remove_leftovers(copy)
+    _put_in_place(checkpoint)  # where a kill came before
     return checkpoint
 
 
 def save_checkpoint(
-    model: PeftModel | PreTrainedModel, optimizer: torch.optim.Optimizer, folder: Path, step: int
+    model: PeftModel | PreTrainedModel, optimizer: torch.optim.Optimizer, checkpoint: Path, step: int
 ) -> None:
-    """Replace the checkpoint in `folder`, as safetensors: AdamW's moments and counts, the step, and the
-    adapter or, of a model from scratch, all weights.
+    """Replace a checkpoint, as safetensors: AdamW's moments and counts, the step, and the adapter or, of a
+    model from scratch, all weights.
     """
-    fresh = folder.with_name("checkpoint.new")
-    old = folder.with_name("checkpoint.old")
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    state = {}
-    for index, moments in optimizer.state_dict()["state"].items():
-        state |= {f"{key}.{index}": value for key, value in moments.items()}
-    with atomic(fresh) as partial:  # a checkpoint has all its files, on the disk, before another one goes
+    state = {
+        f"{key}.{index}": value
+        for index, moments in optimizer.state_dict()["state"].items()
+        for key, value in moments.items()
+    }
+    with atomic(checkpoint.with_name(NEW)) as partial:
         model.save_pretrained(partial)
         save_file(state, partial / OPTIMIZER, metadata={"step": str(step)})
         write_digests(partial)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    flush_one(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    _put_in_place(checkpoint)
+
+
+def _put_in_place(checkpoint: Path) -> None:
+    """Let the new checkpoint, if there is one, take the place of the former, which goes."""
+    new = checkpoint.with_name(NEW)
+    if new.exists():
+        shutil.rmtree(checkpoint, ignore_errors=True)
+        new.rename(checkpoint)
+        flush_one(checkpoint.parent)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path) -> int:
     """Load the optimizer's state from a checkpoint; return the step to go on from.
 
-    A run that went on without its moments would be another run, so this raises what `step_of` raises, and
-    ValueError for the state of another optimizer.
+    Raises what `step_of` raises, and ValueError for the state of another optimizer: without its moments a run
+    would be another.
     """
     step = step_of(checkpoint)
     file = checkpoint / OPTIMIZER

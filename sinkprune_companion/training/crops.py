@@ -1,8 +1,4 @@
-"""Training text as token streams, and crops of them that may begin anywhere.
-
-A crop begins in the middle of a sentence as readily as at a document's first word, document separators stand
-inside, and crops of several lengths are mixed: a model that is trained on them learns no habit about a first
-token.
+"""Training text as token streams, and crops that may begin anywhere: no model learns about first tokens.
 
 Dimensions: N sequences, B batch, T sequence position, P places in a stream.
 """
@@ -16,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sinkprune_companion import corpus
-from sinkprune_companion.harness.public_data import embedded_wikitext
+from sinkprune_companion.harness.local_data import embedded_wikitext
 from sinkprune_companion.training.base import SHAPE
 from sinkprune_core.files import atomic
 from sinkprune_core.models import embedded
@@ -27,16 +23,6 @@ HELD_OUT_LENGTH = 128  # tokens of a held-out sequence
 DATA = "data.safetensors"
 VOCABULARY = "tokenizer"  # the folder in a run from scratch that has its own
 HELD_OUT_COUNT = 64  # held-out sequences of each kind that are kept
-
-
-def check_lengths(streams: list[torch.Tensor], lengths: tuple[int, ...]) -> None:
-    """Raise ValueError for a stream that is shorter than the longest crop."""
-    shortest = min(map(len, streams))
-    if shortest < max(lengths):
-        raise ValueError(
-            f"lengths={lengths} need a source of at least {max(lengths)} tokens, and one has {shortest}: "
-            "give more text or shorter crops"
-        )
 
 
 def crop_batch(
@@ -57,44 +43,43 @@ def crop_batch(
     return torch.stack(rows)
 
 
-def sources_of(data: dict[str, torch.Tensor], split: str) -> dict[str, torch.Tensor]:
-    """Return a split's text by source (`train`) or source and kind (`held_out`), the base's samples first."""
-    prefix = f"{split}_"
-    of_split = {name.removeprefix(prefix): ids for name, ids in data.items() if name.startswith(prefix)}
-    return dict(sorted(of_split.items(), key=lambda item: not item[0].startswith("samples")))
-
-
 def prepare_data(
-    tokenizer,
-    folder: Path,
-    is_embedded: bool,
-    text: str | None = None,
-    held_out_length: int = HELD_OUT_LENGTH,
-) -> dict[str, torch.Tensor]:
-    """Return training streams (T,) and held-out sequences (N, T) by name, int64, and keep them in `folder`.
+    tokenizer, folder: Path, is_embedded: bool, lengths: tuple[int, ...], text: str | None = None
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return training streams (T,) by source and held-out sequences (N, T) by `{source}_{kind}`, int64.
 
-    So a resumed run sees the same data. Sources are paragraphs of `text` (None: documentation of this
-    installation), of which `is_held_out` says the split, and with the embedded base the samples of it that
-    come with the package; held out besides is WikiText-2's validation split. Names are `train_{source}` and
-    `held_out_{source}_{kind}`, with the kinds of `held_out_sequences`. Raises ValueError for too little text,
-    and where `folder` keeps other data.
+    They are kept in `folder`, so that a resumed run sees the same data. Sources are paragraphs of `text`
+    (None: documentation of this installation), of which `is_held_out` says the split, and with the embedded
+    base the samples of it that come with the package, which come first; held out besides is WikiText-2's
+    validation split. Kinds are those of `held_out_sequences`. Raises ValueError for text that is too little
+    for crops of these `lengths`, and where `folder` keeps other data.
     """
     file = folder / DATA
     made_of = {"held_out_share": str(corpus.HELD_OUT_SHARE), "kind": "crops"}
     if text is not None:
         made_of["text"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     if not file.exists():
-        data = _make_data(tokenizer, is_embedded, text, held_out_length)
-        stored = {name: ids.int().contiguous() for name, ids in data.items()}
+        data = _make_data(tokenizer, is_embedded, text, min(HELD_OUT_LENGTH, max(lengths)))
         with atomic(file) as partial:
-            save_file(stored, partial, metadata=made_of)
+            save_file({name: ids.int().contiguous() for name, ids in data.items()}, partial, metadata=made_of)
     with safe_open(file, "pt") as handle:
         if handle.metadata() != made_of:
             raise ValueError(
                 f"{file} was made with another held-out split or text: use another folder, "
                 "or remove it to make the data anew"
             )
-    return {name: ids.long() for name, ids in load_file(file).items()}
+    data = sorted(load_file(file).items(), key=lambda item: "_samples" not in item[0])
+    streams, held_out = (
+        {name.removeprefix(split): ids.long() for name, ids in data if name.startswith(split)}
+        for split in ("train_", "held_out_")
+    )
+    shortest = min(map(len, streams.values()))
+    if shortest < max(lengths):
+        raise ValueError(
+            f"lengths={lengths} need a source of at least {max(lengths)} tokens, and one has {shortest}: "
+            "give more text or shorter crops"
+        )
+    return streams, held_out
 
 
 def make_vocabulary(folder: Path, text: str | None = None) -> Path:
@@ -117,21 +102,18 @@ def _paragraphs_of(text: str | None, held_out: bool) -> list[str]:
     return [paragraph for paragraph in paragraphs if corpus.is_held_out(paragraph) == held_out]
 
 
-def _make_data(
-    tokenizer, is_embedded: bool, text: str | None, held_out_length: int
-) -> dict[str, torch.Tensor]:
-    """Return what `prepare_data` returns, made anew."""
+def _make_data(tokenizer, is_embedded: bool, text: str | None, length: int) -> dict[str, torch.Tensor]:
+    """Return `train_{source}` (T,) and `held_out_{source}_{kind}` (N, `length`)."""
     name = "documentation" if text is None else "text"
     data = {f"train_{name}": corpus.stream(_paragraphs_of(text, held_out=False), tokenizer)}
-    held_out_streams = {name: corpus.stream(_paragraphs_of(text, held_out=True), tokenizer)}
+    held_out = {name: corpus.stream(_paragraphs_of(text, held_out=True), tokenizer)}
     if is_embedded:
         data["train_samples"] = corpus.source_stream("samples", tokenizer, held_out=False)
-        held_out_streams["samples"] = corpus.source_stream("samples", tokenizer, held_out=True)
-        held_out_streams["natural"] = corpus.stream(embedded_wikitext(), tokenizer)
-    separator = corpus.separator(tokenizer)
-    for source, stream_T in held_out_streams.items():
-        for kind, sequences_NT in held_out_sequences(stream_T, separator, held_out_length).items():
-            data[f"held_out_{source}_{kind}"] = sequences_NT
+        held_out["samples"] = corpus.source_stream("samples", tokenizer, held_out=True)
+        held_out["natural"] = corpus.stream(embedded_wikitext(), tokenizer)
+    for source, stream_T in held_out.items():
+        by_kind = held_out_sequences(stream_T, corpus.separator(tokenizer), length)
+        data |= {f"held_out_{source}_{kind}": ids_NT for kind, ids_NT in by_kind.items()}
     return data
 
 

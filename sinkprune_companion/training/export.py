@@ -1,20 +1,37 @@
-"""What is kept of a training run: the adapter of the embedded base, or a whole model, and a model card."""
+"""What is kept of a training run: the adapter of the embedded base, or a whole model, and a model card.
+
+A card is a function of the training settings, the log and what `tools/model_card.py` measured.
+"""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from sinkprune_companion.training.base import open_base
-from sinkprune_companion.training.card import write_card
+from sinkprune_companion import corpus
+from sinkprune_companion.pages.render import render
+from sinkprune_companion.training import settings as rules
+from sinkprune_companion.training.base import EMBEDDED_BASE, SHAPE, open_base
 from sinkprune_companion.training.checkpoint import step_of
 from sinkprune_companion.training.crops import VOCABULARY
+from sinkprune_companion.training.losses import MEASURES
 from sinkprune_companion.training.settings import EXPORTED_LOG, LOG, SETTINGS, rows_of, settings_of
-from sinkprune_core.files import atomic, write_json
+from sinkprune_core.files import atomic, file_digest, write_json
+from sinkprune_core.models import embedded
 from sinkprune_core.models.adapters import CONFIG, WEIGHTS, merge_adapter
 from sinkprune_core.models.weight_files import read_json
+
+MEASURED = "measures.json"
+SOURCES = {
+    "samples": "samples of the base",
+    "documentation": "documentation",
+    "text": "held-out text",
+    "natural": "WikiText-2",
+}  # of held-out text in a training log
+LOG_ROWS = 15  # about so many rows of a log stand on the card
 
 
 def export(checkpoint: Path, folder: Path) -> Path:
@@ -22,7 +39,8 @@ def export(checkpoint: Path, folder: Path) -> Path:
 
     Of the embedded base that is the adapter in bfloat16, what `load("smol-dlm")` merges; of another base the
     whole model in bfloat16 with the adapter merged in, and from scratch the model itself: `load(folder)`
-    reads both. `checkpoint` is what `train` returned. Raises ValueError where the log has no row up to it.
+    reads both. `checkpoint` is what `train` returned. Raises ValueError where the log has no row up to it,
+    FileExistsError for a `folder` that a whole model would replace.
     """
     run = checkpoint.parent
     settings = settings_of(run / SETTINGS)
@@ -32,15 +50,20 @@ def export(checkpoint: Path, folder: Path) -> Path:
     if not rows:
         raise ValueError(f"{LOG} in {run} has no row up to step {step}, the checkpoint's")
     base = open_base(settings["base"], settings["mask_token"])
-    is_adapter = base.is_embedded and not settings["from_scratch"]
+    is_adapter = base.name == EMBEDDED_BASE and not settings["from_scratch"]
     if not is_adapter and folder.exists():
         raise FileExistsError(f"output folder {folder} exists: choose another name or remove it first")
-    if not base.is_embedded and Path(base.name).is_dir():
+    if base.name != EMBEDDED_BASE and Path(base.name).is_dir():
         settings["base"] = base.stem  # where a folder lies is nobody's business
     with atomic(folder) as partial:
         if is_adapter:
             partial.mkdir()
-            _write_adapter(checkpoint, partial, base.origin)
+            trained = load_file(checkpoint / WEIGHTS)
+            rounded = {name: value.to(torch.bfloat16).contiguous() for name, value in trained.items()}
+            save_file(rounded, partial / WEIGHTS, metadata={"format": "pt"})
+            config = read_json(checkpoint / CONFIG) | {"base_model_name_or_path": base.origin}
+            config["target_modules"].sort()  # a set: its order changes from run to run
+            write_json(partial / CONFIG, config)
         elif settings["from_scratch"]:
             model = LlamaForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
             lm = base.from_scratch(run / VOCABULARY).member(model, settings["kind"])
@@ -56,11 +79,57 @@ def export(checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
-def _write_adapter(checkpoint: Path, folder: Path, origin: str) -> None:
-    trained = load_file(checkpoint / WEIGHTS)
-    rounded = {name: value.to(torch.bfloat16).contiguous() for name, value in trained.items()}
-    save_file(rounded, folder / WEIGHTS, metadata={"format": "pt"})
-    config = read_json(checkpoint / CONFIG)
-    config["target_modules"] = sorted(config["target_modules"])  # a set: its order changes from run to run
-    config["base_model_name_or_path"] = origin
-    write_json(folder / CONFIG, config)
+# the card
+
+
+def write_card(folder: Path) -> Path:
+    """Write README.md in `folder` from its settings, its log and its `measures.json`, if any; return it.
+
+    Raises ValueError where the measures belong to another adapter.
+    """
+    file = folder / MEASURED
+    measures = read_json(file) if file.is_file() else None
+    if measures is not None and measures["adapter"] != adapter_digest(folder):
+        raise ValueError(
+            f"{file} was measured on another adapter than the one beside it: "
+            f"run `python tools/model_card.py --folder {folder}`"
+        )
+    card = folder / "README.md"
+    with atomic(card) as partial:
+        partial.write_text(card_text(folder, measures), encoding="utf-8")
+    return card
+
+
+def adapter_digest(folder: Path) -> str:
+    """Return the SHA-256 of an exported adapter."""
+    return file_digest(folder / WEIGHTS)
+
+
+def card_text(folder: Path, measures: Mapping | None) -> str:
+    """Return the model card of a folder with training settings and log; None for what was not measured."""
+    settings = settings_of(folder / SETTINGS)
+    log = rows_of(folder / EXPORTED_LOG)
+    last = log[-1]
+    measure = MEASURES[settings["kind"]]
+    titles = {f"train_{measure}": "training"}
+    for source, title in SOURCES.items():
+        titles |= {f"{measure}_{source}_{kind}": f"{title}, {kind}" for kind in ("crops", "beginnings")}
+    columns = {column: title for column, title in titles.items() if column in last}
+    return render(
+        "card.md.j2",
+        settings=settings,
+        measures=measures,
+        log=[*log[: -1 : max(1, len(log) // LOG_ROWS)], last],
+        last=last,
+        columns=columns,
+        is_embedded=settings["base"] == EMBEDDED_BASE,
+        has_own_text=any("_text_" in column for column in columns),
+        base_name=Path(settings["base"]).name,
+        shape=SHAPE,
+        rules=rules,
+        wheel=embedded.BASE,
+        mask_token=embedded.MASK_TOKEN,
+        mask_token_id=embedded.MASK_TOKEN_ID,
+        held_out_samples=corpus.HELD_OUT_SAMPLES,
+        held_out_share=corpus.HELD_OUT_SHARE,
+    )

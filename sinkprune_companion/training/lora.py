@@ -2,42 +2,32 @@
 scratch, resumably.
 
 Attention becomes bidirectional, a reserved vocabulary entry becomes the absorbing mask token, logits stay
-shifted (position i-1 predicts token i), as Dream was adapted from Qwen2.5. The same recipe with the
-next-token loss and causal attention gives an autoregressive twin that has seen the same data. From scratch, a
-small Llama of either kind is trained whole by the same loop, on the same text in the same order. Data,
-learning rate and stopping are chosen by held-out loss and nothing else.
+shifted (position i-1 predicts token i), as Dream was adapted from Qwen2.5. The next-token loss and causal
+attention give an autoregressive twin that has seen the same text in the same order. Data, learning rate and
+stopping are chosen by held-out loss and nothing else.
 
 Dimensions: B batch, T sequence position.
 """
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm.auto import trange
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from sinkprune_companion.run.allocator import keep_freed_memory
-from sinkprune_companion.training import crops, losses
-from sinkprune_companion.training.base import LINEARS, Base, open_base
+from sinkprune_companion.training import losses
+from sinkprune_companion.training.base import EMBEDDED_BASE, LINEARS, SHAPE, Base, open_base
 from sinkprune_companion.training.checkpoint import newest_checkpoint, restore_optimizer, save_checkpoint
-from sinkprune_companion.training.settings import (
-    EXPORTED_LOG,
-    LOG,
-    SETTINGS,
-    Training,
-    add_row,
-    check_settings,
-    rows_of,
-    settings_of,
-)
+from sinkprune_companion.training.crops import crop_batch, make_vocabulary, prepare_data
+from sinkprune_companion.training.settings import LOG, SETTINGS, Training, add_row, check_settings, going_on
 from sinkprune_core.files import held, make_folder, write_json
-from sinkprune_core.models.adapters import CONFIG, WEIGHTS, open_adapter
+from sinkprune_core.models.adapters import open_adapter
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.weight_files import read_json
 from sinkprune_core.seeds import generator
 from sinkprune_core.values import Count, checked_arguments
 
@@ -71,15 +61,13 @@ def train(
         resumes = checkpoint.exists()
         base = open_base(config.base, config.mask_token, max(config.lengths))
         if begin_with is not None:
-            config = _after(config, base, begin_with)
+            config = going_on(config, base, begin_with)
         check_settings(config, folder)
         if config.from_scratch:
-            base = base.from_scratch(crops.make_vocabulary(folder, text))
-        length = min(crops.HELD_OUT_LENGTH, max(config.lengths))
-        data = crops.prepare_data(base.tokenizer(), folder, base.is_embedded, text, length)
-        streams = list(crops.sources_of(data, "train").values())
-        held_out = crops.sources_of(data, "held_out")
-        crops.check_lengths(streams, config.lengths)
+            base = base.from_scratch(make_vocabulary(folder, text))
+        is_embedded = config.base == EMBEDDED_BASE
+        by_source, held_out = prepare_data(base.tokenizer(), folder, is_embedded, config.lengths, text)
+        streams = list(by_source.values())
         write_json(folder / SETTINGS, asdict(config))
         keep_freed_memory()
         model, lm = trainable(config, base, checkpoint if resumes else begin_with, device)
@@ -90,7 +78,7 @@ def train(
         since = time.perf_counter()
         steps = trange(first, config.steps, initial=first, total=config.steps, unit="step", desc="train")
         for number in steps:
-            ids_BT = crops.crop_batch(streams, config.lengths, config.batch_tokens, config.seed, number)
+            ids_BT = crop_batch(streams, config.lengths, config.batch_tokens, config.seed, number)
             recent.append(_step(config, lm, optimizer, ids_BT, number))
             done = number + 1
             is_logged = done % check_every == 0 or done == config.steps
@@ -136,12 +124,13 @@ def trainable(
     It goes on from what was `trained`, an adapter or the weights of a model from scratch, or begins afresh. A
     base has the dtype of the settings, what is trained is float32.
     """
-    if config.from_scratch:
-        if trained is None:
-            network = base.fresh(config.seed)
-        else:
-            network = LlamaForCausalLM.from_pretrained(trained, dtype=torch.float32)
-        model = network
+    if config.from_scratch and trained is None:
+        ends = base.tokenizer()
+        shape = LlamaConfig(**SHAPE, bos_token_id=ends.bos_token_id, eos_token_id=ends.eos_token_id)
+        torch.manual_seed(config.seed)
+        model = network = LlamaForCausalLM(shape)
+    elif config.from_scratch:
+        model = network = LlamaForCausalLM.from_pretrained(trained, dtype=torch.float32)
     else:
         network = base.checkpoint.load(choose_dtype(config.dtype))
         if trained is None:
@@ -156,25 +145,3 @@ def trainable(
         network.set_attn_implementation("eager")  # its backward pass is faster there than the fused one's
     model.to(device)
     return model, base.member(network, config.kind)
-
-
-def _after(config: Training, base: Base, adapter: Path) -> Training:
-    """Return the settings of a run that begins with an exported adapter of the base, and its earlier tokens.
-
-    Raises FileNotFoundError or ValueError for a folder that is none.
-    """
-    exported = (CONFIG, WEIGHTS, SETTINGS, EXPORTED_LOG)
-    missing = [name for name in exported if not (adapter / name).is_file()]
-    if missing:
-        raise FileNotFoundError(
-            f"{adapter} has no {' and no '.join(missing)}: "
-            "start from a folder that `sinkprune train --export` wrote"
-        )
-    origin = read_json(adapter / CONFIG)["base_model_name_or_path"]
-    if origin != base.origin:
-        raise ValueError(
-            f"the adapter in {adapter} belongs to the base {origin!r}, not to {base.origin!r}: "
-            "start from another, or from none"
-        )
-    seen = settings_of(adapter / SETTINGS)["earlier_tokens"] + rows_of(adapter / EXPORTED_LOG)[-1]["tokens"]
-    return replace(config, earlier_tokens=seen)

@@ -20,8 +20,8 @@ def masked_cross_entropy(
 ) -> torch.Tensor:
     """Return a one-batch estimate of the NELBO in nats per token, or of the part of it at one noise `level`.
 
-    Noise levels are stratified. Position 0 is masked as often as any other, so no model learns that a first
-    token is always there. It is never predicted, as the twin's is not: both kinds have the same targets.
+    Position 0 is masked as often as any other, so no model learns that a first token is always there, and
+    never predicted, as the twin's is not.
     """
     batch, length = ids_BT.shape
     predicted_T = torch.arange(length) > 0
@@ -41,10 +41,7 @@ def masked_cross_entropy(
 def next_token_cross_entropy(
     lm: LanguageModel, ids_BT: torch.Tensor, rng: torch.Generator, level: float | None = None
 ) -> torch.Tensor:
-    """Return the mean negative log-likelihood of a batch in nats per token; position 0 is never predicted.
-
-    `rng` and `level` do nothing here: every loss takes them.
-    """
+    """Return the mean negative log-likelihood of a batch in nats per token; `rng` and `level` do nothing."""
     where_BT = (torch.arange(ids_BT.shape[1]) > 0).expand_as(ids_BT)
     logits_NV = lm.logits_at(ids_BT, where_BT)
     return cross_entropy(logits_NV, ids_BT[where_BT].to(logits_NV.device))
@@ -56,10 +53,7 @@ MEASURES = {"diffusion": "nelbo", "autoregressive": "nll"}  # what the log calls
 
 @contextmanager
 def precision_of(lm: LanguageModel, dtype: str) -> Iterator[None]:
-    """Compute in `bfloat16` or `float32`, on the model's device.
-
-    What is trained and its moments stay float32, and in bfloat16 no input is cast to float32 and back.
-    """
+    """Compute in `bfloat16`, without casting inputs to float32 and back, or in `float32`, on any device."""
     if dtype == "float32":
         yield
         return
@@ -70,10 +64,8 @@ def precision_of(lm: LanguageModel, dtype: str) -> Iterator[None]:
 def held_out_losses(
     lm: LanguageModel, held_out: dict[str, torch.Tensor], dtype: str, count: int, draws: int
 ) -> dict[str, float]:
-    """Return the mean NELBO or negative log-likelihood of the first `count` sequences of each kind.
-
-    `held_out` has them by source and kind, int64 (N, T). In nats per token, computed in `dtype`. Keys are
-    `{measure}_{source}_{kind}`. A NELBO has `draws` noise levels per sequence.
+    """Return the mean NELBO or negative log-likelihood, in nats per token, of the first `count` sequences of
+    each source and kind, int64 (N, T), by `{measure}_{source}_{kind}`; a NELBO has `draws` noise levels each.
     """
     with precision_of(lm, dtype):
         return {

@@ -1,13 +1,14 @@
 """The settings of a training run and its log: how a folder keeps them, and which settings may change."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
-from sinkprune_companion.training.base import EMBEDDED_BASE
+from sinkprune_companion.training.base import EMBEDDED_BASE, Base
 from sinkprune_core.files import atomic
+from sinkprune_core.models.adapters import CONFIG, WEIGHTS
 from sinkprune_core.models.devices import choose_dtype
 from sinkprune_core.models.language_model import KINDS
 from sinkprune_core.models.weight_files import read_json
@@ -93,11 +94,7 @@ def training_dtype(name: str, device: str) -> str:
 def settings_of(file: Path) -> dict:
     """Return the settings of a run by field; a field that the file lacks has its default."""
     written = read_json(file)
-    return {name: written.get(name, default) for name, default in _as_json(Training()).items()}
-
-
-def _as_json(config: Training) -> dict:
-    return asdict(config) | {"lengths": list(config.lengths)}
+    return {name: written.get(name, default) for name, default in asdict(Training()).items()}
 
 
 def check_settings(config: Training, folder: Path) -> None:
@@ -105,14 +102,36 @@ def check_settings(config: Training, folder: Path) -> None:
     file = folder / SETTINGS
     if not file.exists():
         return
-    former = settings_of(file)
-    now = _as_json(config)
-    differing = sorted(name for name in now if name not in FREE and former[name] != now[name])
+    former = settings_of(file) | dict.fromkeys(FREE)
+    now = asdict(config) | dict.fromkeys(FREE)
+    differing = sorted(name for name in now if json.dumps(former[name]) != json.dumps(now[name]))
     if differing:
         raise ValueError(
             f"{folder} holds a run with other settings ({', '.join(differing)}): "
             f"use another folder, or the former settings in {file.name}"
         )
+
+
+def going_on(config: Training, base: Base, adapter: Path) -> Training:
+    """Return the settings of a run that begins with an exported adapter of the base, and its earlier tokens.
+
+    Raises FileNotFoundError or ValueError for a folder that is none.
+    """
+    exported = (CONFIG, WEIGHTS, SETTINGS, EXPORTED_LOG)
+    missing = [name for name in exported if not (adapter / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"{adapter} has no {' and no '.join(missing)}: "
+            "start from a folder that `sinkprune train --export` wrote"
+        )
+    origin = read_json(adapter / CONFIG)["base_model_name_or_path"]
+    if origin != base.origin:
+        raise ValueError(
+            f"the adapter in {adapter} belongs to the base {origin!r}, not to {base.origin!r}: "
+            "start from another, or from none"
+        )
+    seen = settings_of(adapter / SETTINGS)["earlier_tokens"] + rows_of(adapter / EXPORTED_LOG)[-1]["tokens"]
+    return replace(config, earlier_tokens=seen)
 
 
 # the log

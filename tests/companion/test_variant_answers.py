@@ -13,7 +13,7 @@ from sinkprune_companion.experiments.variant_answers import (
     variant_answers,
 )
 from sinkprune_companion.experiments.variants import Variant
-from sinkprune_companion.harness.public_data import embedded_blimp
+from sinkprune_companion.harness.local_data import embedded_blimp
 from sinkprune_companion.ledger.margins import share_that_matters
 from sinkprune_core import Calibration, preset
 

@@ -15,9 +15,8 @@ from lm_eval.tasks.wikitext.preprocess_wikitext import wikitext_detokenizer
 from public_formats import BLIMP, LINES, PAGES, RAW, parquet, put, write_both
 
 from sinkprune_companion.cli import main
-from sinkprune_companion.harness.benchmarks import evaluate
+from sinkprune_companion.harness.benchmarks import evaluate_named, local_tasks
 from sinkprune_companion.harness.local_data import pairs, running_text, wikitext
-from sinkprune_companion.harness.local_tasks import local_tasks
 from sinkprune_core.evaluation.conditional_likelihood import log_likelihood, perplexity
 from sinkprune_core.evaluation.protocols import PROTOCOLS, Protocol
 
@@ -173,7 +172,7 @@ def bound(lm, text: str, how: Protocol) -> float:
 
 def local(lm, data: Path, tasks: list[str], split: str = "test", **options) -> pd.DataFrame:
     with local_tasks(data, tasks, split) as (names, include):
-        return evaluate(lm, names, include=include, **options)
+        return evaluate_named(lm, names, include=include, **options)
 
 
 # BLiMP
@@ -196,7 +195,7 @@ def test_accuracy_is_that_of_a_naive_loop(tiny_ar, tiny_dlm, folder):
     right = [
         bound(tiny_dlm, f" {good}", how) > bound(tiny_dlm, f" {bad}", how) for good, bad in BLIMP["passive_1"]
     ]
-    assert local(tiny_dlm, folder, ["blimp_passive_1"], mc_num=8).value.tolist() == [sum(right) / 4]
+    assert local(tiny_dlm, folder, ["blimp_passive_1"], draws=8).value.tolist() == [sum(right) / 4]
 
 
 # WikiText-2

@@ -6,7 +6,7 @@ import model_card
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from sinkprune_companion.training import card
+from sinkprune_companion.training import export as card
 from sinkprune_core.models.embedded import ADAPTERS
 
 

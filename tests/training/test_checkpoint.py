@@ -1,5 +1,7 @@
 """Checkpoints bring back all that a run needs, and a kill while one is saved leaves a whole one."""
 
+from shutil import rmtree
+
 import pytest
 import torch
 from hostile.fuzz import flip
@@ -67,19 +69,24 @@ def test_without_moments_the_next_step_would_differ(saved):
     assert any(not torch.allclose(one, other, atol=1e-4) for one, other in pairs)
 
 
-@pytest.mark.parametrize("left", [{"old": 1, "new": 2}, {"old": 1}, {"new": 2}])
-def test_a_kill_between_the_renames_leaves_a_whole_checkpoint(tiny_ar, make_ids, tmp_path, left):
+@pytest.mark.parametrize("left_of_former", ["all", "a part", "nothing"])
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_a_whole_one(
+    tiny_ar, make_ids, tmp_path, left_of_former
+):
     model = with_adapter(tiny_ar.model)
     optimizer = adam(model)
     some_steps(model, optimizer, make_ids(2, 5), 1)
-    for name, step in left.items():
-        save_checkpoint(model, optimizer, tmp_path / "checkpoint", step)
-        (tmp_path / "checkpoint").rename(tmp_path / name)
-    for name in left:
-        (tmp_path / name).rename(tmp_path / f"checkpoint.{name}")
-    found = newest_checkpoint(tmp_path)
-    assert found == tmp_path / "checkpoint"
-    assert step_of(found) == max(left.values())
+    checkpoint, new, former = (tmp_path / name for name in ("checkpoint", "checkpoint.new", "former"))
+    for step, place in ((1, former), (2, new)):
+        save_checkpoint(model, optimizer, checkpoint, step)
+        checkpoint.rename(place)
+    former.rename(checkpoint)
+    if left_of_former == "a part":
+        (checkpoint / "optimizer.safetensors").unlink()
+    if left_of_former == "nothing":
+        rmtree(checkpoint)
+    assert newest_checkpoint(tmp_path) == checkpoint
+    assert step_of(checkpoint) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
