@@ -82,14 +82,14 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
 
 def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:
     """Draw a bar per change of the calibration, with its percent beside it."""
-
-    def draw(place: int, row: Any) -> None:
-        ends = [[100 * end] for end in bars(row.value, row.low, row.high)]
-        line = {"ecolor": BLACK, "lw": 1}
-        bar = axis.barh(place, 100 * row.value, xerr=ends, height=0.6, color=GREY, error_kw=line)
-        axis.bar_label(bar, [f"{number(100 * row.value)} %"], padding=4, fontsize=8.5)
-
-    draw_rows(axis, frame.assign(section=""), draw, size=8.5)
+    places = range(len(frame))
+    ends = bars(100 * frame.value, 100 * frame.low, 100 * frame.high)
+    line = {"ecolor": BLACK, "lw": 1}
+    drawn = axis.barh(places, 100 * frame.value, xerr=ends, height=0.6, color=GREY, error_kw=line)
+    axis.bar_label(drawn, [f"{number(100 * share)} %" for share in frame.value], padding=4, fontsize=8.5)
+    axis.set_yticks(places, frame.comparison, fontsize=8.5)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(False, axis="y")
     axis.set(ylim=(len(frame) - 0.5, -0.5), xlim=(0, 120 * frame.high.max()))
     share = frame.set_index("finding").value
     sinks, text = percent(share["03/masks_all_sinks"]), percent(share["03/masks_other_text"])

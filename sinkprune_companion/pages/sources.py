@@ -117,10 +117,12 @@ def pairs() -> list[dict]:
     first = {"name": "published", "f": results_of(figures).f}
     first["settings"] = {kind: read_json(folder / SETTINGS) for kind, folder in folders.items()}
     first["logs"] = {kind: rows_of(folder / EXPORTED_LOG)[-1] for kind, folder in folders.items()}
-    later = sorted((figures / "trainings").glob("*/pair.json"))
-    return [first] + [
-        {"name": file.parent.name, "f": results_of(file.parent).f, **read_json(file)} for file in later
-    ]
+    files = sorted((figures / "trainings").glob("*/pair.json"))
+    later = [{"name": file.parent.name, "f": results_of(file.parent).f, **read_json(file)} for file in files]
+    return [first, *later]
+
+
+# the paper's models
 
 
 def published_averages() -> dict[str, float]:
@@ -140,6 +142,9 @@ def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
     whole = {task: published.Result(model, None, 0.0, tasks=(task,)).evaluation_flops() for task in tasks}
     flops = sum(whole[task] * limit / published.REQUESTS[task].documents for task in tasks)
     return flops / compute.SPEED / 60
+
+
+# benchmarks
 
 
 def performance() -> dict[str, dict]:

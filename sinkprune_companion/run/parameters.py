@@ -146,13 +146,11 @@ def _check_value(notebook: str, name: str, value: object, annotation: str) -> No
     inner, _, none = annotation.partition(" | ")
     if value is None and none:
         return
-    items = [value]
-    if inner.startswith("list["):
-        if not isinstance(value, list):
-            raise ValueError(f"{name}={in_short(value)} is no list: it must be {annotation}")
-        if not value and not name.startswith(tuple(RULES["may_be_empty"])):
-            raise ValueError(f"{name} is empty: give at least one value")
-        items = value
+    items = value if inner.startswith("list[") else [value]
+    if not isinstance(items, list):
+        raise ValueError(f"{name}={in_short(value)} is no list: it must be {annotation}")
+    if not items and not name.startswith(tuple(RULES["may_be_empty"])):
+        raise ValueError(f"{name} is empty: give at least one value")
     kind = RANGES.get(name, KINDS[inner.removeprefix("list[").removesuffix("]")])
     if name.endswith(("sparsity", "sparsities")):
         kind = Sparsity
@@ -193,7 +191,7 @@ def start(notebook: str, namespace: dict) -> Run:
     print(f"results go to {place}")
     print(f"computed on {device_name(run.device)} in {str(dtype).removeprefix('torch.')}")
     shown = defaults(cells)
-    others = [name for name in shown if name in given and name != "profile" and given[name] != shown[name]]
+    others = [name for name in shown if name != "profile" and given.get(name, shown[name]) != shown[name]]
     if others:
         print(OTHERS)
     for name in others:
