@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from sinkprune_companion import corpus
 from sinkprune_companion.harness import suite
 from sinkprune_companion.harness.local_data import embedded_blimp, embedded_wikitext
-from sinkprune_companion.run.provenance import environment
+from sinkprune_companion.run.records import environment
 from sinkprune_companion.training.base import EMBEDDED_BASE
 from sinkprune_companion.training.crops import HELD_OUT_LENGTH, held_out_sequences
 from sinkprune_companion.training.export import MEASURED, adapter_digest, write_card

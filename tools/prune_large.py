@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sinkprune_companion.pages.sources import LARGE, note_performance
-from sinkprune_companion.run.provenance import environment
+from sinkprune_companion.run.records import environment
 
 SEQUENCES, LENGTH, LEVELS = 8, 256, 4
 WIDTH, MLP, HEADS = 4096, 12288, 32

@@ -18,7 +18,7 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
     """Draw the attention of one head in every panel: queries down, keys across, below a `title`.
 
     A panel has `title`, `map_QK` (rows add up to 1) and `labels` (K). Keys that get more than twice an even
-    share are named. A key that many queries look at is a bright column: a sink.
+    share are named.
     """
     figure, axes = canvas(1, len(panels), (3.1 * len(panels) + 0.6, 3.8))
     for axis, panel in zip(axes[0], panels, strict=True):
@@ -40,9 +40,6 @@ def plot_attention_maps(panels: list[dict], title: str = "") -> Figure:
 
 def maps_table(panels: list[dict]) -> pd.DataFrame:
     """Return the data of `plot_attention_maps`: panel, query, key and attention."""
-    parts = []
-    for panel in panels:
-        query, key = np.indices(panel["map_QK"].shape).reshape(2, -1)
-        columns = {"panel": panel["title"], "query": query, "key": key, "attention": panel["map_QK"].ravel()}
-        parts.append(pd.DataFrame(columns))
-    return pd.concat(parts, ignore_index=True)
+    maps = [pd.DataFrame(panel["map_QK"]).stack() for panel in panels]
+    table = pd.concat(maps, keys=[panel["title"] for panel in panels], names=["panel", "query", "key"])
+    return table.rename("attention").reset_index()

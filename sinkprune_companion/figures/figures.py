@@ -6,15 +6,15 @@ shows them, and the figure says so.
 
 import io
 import os
-from pathlib import Path
 from unittest import mock
 
 import pandas as pd
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FormatStrFormatter, LogLocator, NullFormatter
+from PIL import Image
 
-from sinkprune_companion.figures.style import BLUE, RED, bars, canvas, linear_part, series, spread_out, titled
+from sinkprune_companion.figures.style import BLUE, RED, bars, canvas, linear_part, series, titled
 from sinkprune_companion.run.records import Run
 from sinkprune_core.evaluation.intervals import interval
 from sinkprune_core.files import atomic, file_digest, write_json
@@ -25,64 +25,52 @@ DATE = "SOURCE_DATE_EPOCH"  # seconds since 1970; zip files cannot be older than
 
 def save_figure(run: Run, figure: Figure, name: str, data: pd.DataFrame, caption: str) -> Figure:
     """Write PNG, PDF, the data (CSV) and provenance (JSON) to the run's `figures/<notebook>/`; return the
-    figure.
+    figure, with the caption as its alternative text in a notebook.
 
-    Files are the same to the byte for the same data, so that a diff shows a change of the result. The
-    provenance is that of the records that the run had read by then. A notebook keeps the caption as the
-    alternative text of the picture.
+    Files are the same to the byte for the same data.
     """
-    png, pdf = (place(run, f"{name}.{ending}") for ending in ("png", "pdf"))
-    with atomic(png) as partial:
-        figure.savefig(partial, format="png", dpi=110, metadata={"Software": None})
-        partial.write_bytes(with_palette(partial.read_bytes()))
+    png, pdf = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
     figure.set_layout_engine(None)  # the layout is found once, for the first file
-    with atomic(pdf) as partial:
-        undated = {"CreationDate": None, "Producer": None, "Creator": None}
-        with mock.patch.dict(os.environ, {DATE: os.environ.get(DATE, "0")}):  # of fonts inside the file
-            figure.savefig(partial, format="pdf", metadata=undated)
-    save_table(run, name, data, caption, png, pdf)
-
-    def alternative_text(**_: object) -> tuple[dict, dict]:
-        return {}, {"image/png": {"alt": caption}}  # IPython adds the picture itself
-
-    figure._repr_mimebundle_ = alternative_text
+    undated = {"CreationDate": None, "Producer": None, "Creator": None}
+    with mock.patch.dict(os.environ, {DATE: os.environ.get(DATE, "0")}):  # of fonts inside the file
+        figure.savefig(pdf, format="pdf", metadata=undated)
+    pictures = {".png": with_palette(png.getvalue()), ".pdf": pdf.getvalue()}
+    save_files(run, name, {".csv": _csv(data), **pictures}, caption)
+    alternative = {"image/png": {"alt": caption}}
+    figure._repr_mimebundle_ = lambda **_: ({}, alternative)  # IPython adds the picture itself
     return figure
 
 
-def place(run: Run, name: str) -> Path:
-    """Return where a file of a run's figures lies."""
-    return run.folder / "figures" / run.notebook / name
+def save_table(run: Run, name: str, data: pd.DataFrame, caption: str) -> None:
+    """Write a table (CSV) and its provenance (JSON) to the run's `figures/<notebook>/`."""
+    save_files(run, name, {".csv": _csv(data)}, caption)
 
 
-def save_table(run: Run, name: str, data: pd.DataFrame, caption: str, *pictures: Path) -> None:
-    """Write a table (CSV) and its provenance (JSON), with that of its pictures, to `figures/<notebook>/`."""
-    file = place(run, f"{name}.csv")
-    with atomic(file) as partial:
-        data.to_csv(partial, index=False, float_format="%.8g")
-    save_provenance(run, name, caption, file, *pictures)
+def _csv(data: pd.DataFrame) -> bytes:
+    return data.to_csv(index=False, float_format="%.8g").encode()
 
 
-def save_provenance(run: Run, name: str, caption: str, *files: Path) -> None:
-    """Write where a figure comes from, and the digests of its files, beside them as `<name>.json`."""
-    about = {"caption": caption, **run.provenance, "files": {file.name: file_digest(file) for file in files}}
-    write_json(place(run, f"{name}.json"), about)
+def save_files(run: Run, name: str, contents: dict[str, bytes], caption: str | None = None) -> None:
+    """Write files, by the ending behind `name`, to the run's `figures/<notebook>/`, and beside them as
+    `<name>.json` their caption, the provenance of the records that the run has read by now, and digests.
 
-
-def add_file(run: Run, name: str, file: Path) -> None:
-    """Add the digest of a further file to those of a figure that is saved already."""
-    about = place(run, f"{name}.json")
-    content = read_json(about)
-    content["files"][file.name] = file_digest(file)
-    write_json(about, content)
+    Without a caption they join the files of a figure that is saved already.
+    """
+    folder = run.folder / "figures" / run.notebook
+    about = {"caption": caption, **run.provenance, "files": {}}
+    if caption is None:
+        about = read_json(folder / f"{name}.json")
+    for ending, content in contents.items():
+        file = folder / f"{name}{ending}"
+        with atomic(file) as partial:
+            partial.write_bytes(content)
+        about["files"][file.name] = file_digest(file)
+    write_json(folder / f"{name}.json", about)
 
 
 def with_palette(png: bytes) -> bytes:
-    """Return a PNG with at most 256 colours, without dithering, where that makes it smaller.
-
-    It takes a third of the bytes for most figures.
-    """
-    from PIL import Image
-
+    """Return a PNG with at most 256 colours, where that makes it smaller: to a third for most figures."""
     packed = io.BytesIO()
     picture = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     picture.save(packed, format="PNG", optimize=True)
@@ -94,12 +82,9 @@ def intervals(frame: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
 
     NaN is left out, and so are groups without two values.
     """
-    rows = []
-    for names, part in frame.groupby(by, sort=False)[column]:
-        values = part.dropna()
-        if len(values) > 1:
-            mean = interval(values)
-            rows.append([*names, mean.value, mean.low, mean.high])
+    groups = frame.groupby(by, sort=False)[column]
+    means = {names: interval(part) for names, part in groups if part.count() > 1}
+    rows = [[*names, mean.value, mean.low, mean.high] for names, mean in means.items()]
     return pd.DataFrame(rows, columns=[*by, "value", "low", "high"])
 
 
@@ -117,32 +102,30 @@ def plot_curves(
     panel: str | None = None,
     sharey: bool = True,
 ) -> Figure:
-    """Draw y against x, one line per value of `hue`; bars are 95 % intervals. A method is drawn as in
-    `style`.
+    """Draw y against x, one line per value of `hue`, below a `title`; bars are 95 % intervals.
 
-    `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `title` says in
-    words what the figure shows, `panel` is a column whose values have a panel each. `dodge` moves what stands
-    at the same x apart, around it, so that bars stay readable; the axis then names these x alone, and a line
-    has a gap where its method was not measured.
+    `labels` names columns `x` and `y`, `interval_columns` are those of the interval's ends, `panel` is a
+    column whose values have a panel each. `dodge` moves what stands at the same x apart, around it; the axis
+    then names these x alone, and a line has a gap where its method was not measured.
     """
     names = frame[hue].drop_duplicates().tolist()
     panels = frame[panel].drop_duplicates().tolist() if panel else [""]
     size = (6.4, 3.8) if len(panels) == 1 else (0.9 + 2.9 * len(panels), 3.6)
     figure, axes = canvas(1, len(panels), size, sharey=sharey)
     linear = linear_part(frame[y]) if sharey else None
+    low, high = interval_columns or (y, y)
     for axis, head in zip(axes[0], panels, strict=True):
         drawn = frame[frame[panel] == head] if panel else frame
         places = sorted(drawn[x].unique())
         at_x = drawn.groupby(x)[hue]
-        moved = spread_out(at_x.cumcount(), at_x.transform("size"), dodge)
+        moved = dodge * (at_x.cumcount() - (at_x.transform("size") - 1) / 2)
         for name, line in drawn.assign(moved=drawn[x] + moved).groupby(hue, sort=False):
             line = line.sort_values(x)
             if dodge:
                 line = line.set_index(x).reindex(places)
-            low, high = interval_columns or (y, y)
-            look = series(name, names.index(name))
-            look |= {"label": name, "ms": 4.5, "lw": 1.3, "capsize": 2 if interval_columns else 0}
-            axis.errorbar(line.moved, line[y], bars(line[y], line[low], line[high]), **look)
+            ends = bars(line[y], line[low], line[high])
+            look = series(name, names.index(name)) | {"capsize": 2 if interval_columns else 0}
+            axis.errorbar(line.moved, line[y], ends, label=name, ms=4.5, lw=1.3, **look)
         if logx:
             axis.set_xscale("log")
             _number_logarithmic(axis.xaxis, frame[x])

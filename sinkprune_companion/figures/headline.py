@@ -1,7 +1,4 @@
-"""The figure of README's first screen: the comparisons that matter, and how much of the mask sinks reach.
-
-It is drawn from published findings when pages are written, in two shapes: wide, and narrow for a phone.
-"""
+"""The figure of README's first screen, wide, and narrow for a phone; `data/headline.yml` has its rows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,55 +6,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from sinkprune_companion import DATA
 from sinkprune_companion.figures.figures import save_figure
-from sinkprune_companion.figures.forests import EFFECT_MARKS, draw_rows, handles_of, marks_of
+from sinkprune_companion.figures.forests import draw_rows, handles_of, marks_of
 from sinkprune_companion.figures.style import BLACK, GREEN, GREY, bars, canvas
-from sinkprune_companion.ledger.contrasts import HELPS, fields_of, verdicts_on_losses
+from sinkprune_companion.ledger.contrasts import fields_of, verdicts_on_losses
 from sinkprune_companion.ledger.margins import share_that_matters
-from sinkprune_companion.ledger.verdict_rule import NO_DIFFERENCE
 from sinkprune_companion.numbers import number, percent
 from sinkprune_core.evaluation.intervals import Estimate
 
 NAME = "headline"
 CAPTION = "What each change does to the pruned model, and how many of the kept weights it changes"
-MASK_SECTION = "kept weights that change"
-FINDINGS = {  # by section and row: differences of losses at each sparsity, and shares of the mask
-    "50 % of the weights zero": {
-        "official recipe − Wanda": "03/paper_minus_wanda",
-        "unstable sinks left out − none": "03/unstable_minus_none",
-        "all sinks left out − none": "03/all_sinks_minus_none",
-        "sinks left out of SparseGPT − none": "03/paper_sparsegpt_minus_sparsegpt",
-        "SparseGPT − Wanda": "03/sparsegpt_minus_wanda",
-        "SparseGPT, half-noised text − clean": "09/sparsegpt_half_minus_sparsegpt_clean_50",
-    },
-    "75 % of the weights zero": {
-        "official recipe − Wanda": "09/paper_minus_wanda_75",
-        "noised, dense propagation − Wanda": "09/noised_dense_minus_wanda_75",
-        "official noise levels − even ones": "09/official_levels_minus_grid_75",
-        "norms summed over levels − one norm": "09/paper_no_sinks_minus_official_levels_75",
-        "sinks left out, officially − none": "09/paper_minus_paper_no_sinks_75",
-        "SparseGPT, half-noised text − clean": "09/sparsegpt_half_minus_sparsegpt_clean_75",
-    },
-    MASK_SECTION: {
-        "unstable sinks left out": "03/masks_unstable",
-        "all sinks left out": "03/masks_all_sinks",
-        "other calibration text": "03/masks_other_text",
-        "Wanda on clean text": "03/masks_wanda",
-    },
-}
-SINKS = [
-    "03/all_sinks_minus_none",
-    "03/unstable_minus_none",
-    "03/paper_sparsegpt_minus_sparsegpt",
-    "09/paper_minus_paper_no_sinks_75",
-]
-HALF_NOISED = [
-    "09/sparsegpt_half_minus_sparsegpt_clean_50",
-    "09/sparsegpt_half_minus_sparsegpt_clean_75",
-]
+SHOWN = yaml.safe_load((DATA / "headline.yml").read_text(encoding="utf-8"))
+MASK_SECTION = list(SHOWN["rows"])[-1]
 
 
 def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
@@ -66,7 +31,7 @@ def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
     `damage` is what the second recipe costs above the dense model, in nats per token. Verdicts follow the one
     rule, corrected over the differences of this table.
     """
-    rows = [(section, *named) for section, findings in FINDINGS.items() for named in findings.items()]
+    rows = [(section, *named) for section, findings in SHOWN["rows"].items() for named in findings.items()]
     frame = pd.DataFrame(rows, columns=["section", "comparison", "finding"])
     shown = {finding: estimates[finding] for finding in frame.finding}
     frame = frame.assign(**fields_of(shown, "value", "low", "high", "draws", "margin"))
@@ -79,16 +44,16 @@ def table(estimates: Mapping[str, Estimate]) -> pd.DataFrame:
 def plot(frame: pd.DataFrame, is_narrow: bool = False) -> Figure:
     """Draw `table`'s differences in percent of what the second recipe costs, and the mask's in percent."""
     is_mask = frame.section == MASK_SECTION
+    marks = marks_of(frame.verdict)
     if is_narrow:
         figure, axes = canvas(2, 1, (4.3, 5.4), height_ratios=(3, 1))
     else:
         figure, axes = canvas(1, 2, (9.6, 3.7), width_ratios=(3, 2))
     losses, masks = axes.flat
-    _draw_losses(losses, frame[~is_mask])
+    _draw_losses(losses, frame[~is_mask].assign(mark=frame.verdict.map(marks)))
     _draw_masks(masks, frame[is_mask])
-    handles = handles_of(marks_of(frame.verdict))
-    columns = 2 if is_narrow else len(handles)
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=8.5)
+    columns = 2 if is_narrow else len(marks)
+    figure.legend(handles=handles_of(marks), loc="outside upper left", ncols=columns, fontsize=8.5)
     return figure
 
 
@@ -101,23 +66,18 @@ def _draw_losses(axis: Axes, frame: pd.DataFrame) -> None:
 
     def draw(place: int, row: Any) -> None:
         value, *ends = (100 * end / row.damage for end in (row.value, row.low, row.high))
-        mark = EFFECT_MARKS[row.verdict]
-        axis.errorbar(value, place, xerr=[[end] for end in bars(value, *ends)], **mark, ms=6, lw=1.6)
+        axis.errorbar(value, place, xerr=[[end] for end in bars(value, *ends)], **row.mark, ms=6, lw=1.6)
         axis.text(1.02, place, number(row.value), **right)
 
     draw_rows(axis, frame, draw, size=8.5)
     axis.text(1.02, 0, "nats", **right)
-    axis.set_title(_conclusion(frame.set_index("finding").verdict), fontsize=9.5, loc="right")
+    verdicts = frame.set_index("finding").verdict
+    presumed = SHOWN["presumed"].items()
+    holds = all((verdicts[findings] == verdict).all() for verdict, findings in presumed)
+    axis.set_title(SHOWN["conclusion"] if holds else "Loss, first − second", fontsize=9.5, loc="right")
     below = "loss, first − second, in % of what the second costs; ← better\n"
     below += f"band: ± {number(margin)} %, too small to matter; bars: 95 % intervals"
     axis.set_xlabel(below, fontsize=8.5, x=1.0, ha="right")
-
-
-def _conclusion(verdicts: pd.Series) -> str:
-    """Return what the differences say, as long as they say it."""
-    if (verdicts[SINKS] == NO_DIFFERENCE).all() and (verdicts[HALF_NOISED] == HELPS).all():
-        return "Sinks left out: nothing that matters;\nhalf-noised text helps SparseGPT"
-    return "Loss, first − second"
 
 
 def _draw_masks(axis: Axes, frame: pd.DataFrame) -> None:

@@ -17,18 +17,15 @@ TILE = (32, 64)  # rows and columns of a linear map that are drawn
 
 
 def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
-    """Draw the table of `masks.mask_differences`: a map per pair of methods, layers across, linears down,
-    below a `title` in words.
-    """
-    pairs = list(frame[["one", "other"]].drop_duplicates().itertuples(index=False))
+    """Draw the table of `masks.mask_differences`: a map per pair of methods, layers across, linears down."""
+    pairs = frame.groupby(["one", "other"], sort=False)
     columns = min(2, len(pairs))
     rows = math.ceil(len(pairs) / columns)
     size = (3.6 * columns + 0.8, 1.9 * rows + 0.4)
     figure, axes = canvas(rows, columns, size, sharex=True, sharey=True)
     order = frame.linear.drop_duplicates().tolist()
     scale = LogNorm(LEAST, max(100 * frame.differ.max(), 10 * LEAST), clip=True)
-    for axis, (one, other) in zip(axes.flat, pairs, strict=False):
-        part = frame[(frame.one == one) & (frame.other == other)]
+    for axis, ((one, other), part) in zip(axes.flat, pairs, strict=False):
         table = part.pivot(index="linear", columns="layer", values="differ")
         percentages = 100 * table.loc[order].rename(lambda name: name.split(".")[-1])
         seaborn.heatmap(percentages, norm=scale, cmap="cividis", cbar=False, xticklabels=5, ax=axis)
@@ -46,10 +43,7 @@ def plot_mask_differences(frame: pd.DataFrame, title: str = "") -> Figure:
 
 
 def plot_kept_weights(kept_OI: np.ndarray, other_OI: np.ndarray, title: str) -> Figure:
-    """Draw which weights two masks keep in the tile of one linear map where they differ most.
-
-    Dark: kept by both; light: pruned by both; red: kept by one alone.
-    """
+    """Draw which weights two masks keep in the tile of one linear map where they differ most."""
     height, width = np.minimum(TILE, kept_OI.shape)
     down, across = kept_OI.shape[0] // height, kept_OI.shape[1] // width
     differ_OI = (kept_OI != other_OI)[: down * height, : across * width]

@@ -9,20 +9,18 @@ Dimensions: B prompt, S step, L layer, K key position.
 import html
 import itertools
 import json
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from sinkprune_companion import DATA
-from sinkprune_companion.figures.figures import add_file, place, save_provenance
+from sinkprune_companion.figures.figures import save_files
 from sinkprune_companion.run.records import Run
-from sinkprune_core.files import atomic
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks.readings import LITERAL, READINGS
 from sinkprune_core.sinks.trace import Trace
 
-SCRIPT = DATA / "web" / "steps.js"
+WEB = DATA / "web"
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"  # one per level of attention
 LEAST = 0.02  # mass of level 0, in units of the mean; that of the highest is the number of keys
 STEPS = 24  # that a view shows at most
@@ -37,10 +35,7 @@ def shown_steps(steps: int) -> list[int]:
 
 
 def letters(mass_K: torch.Tensor, most: float) -> str:
-    """Return attention mass as one letter per key, on a logarithmic scale from LEAST to `most`.
-
-    A mass in between is off by half a level at most.
-    """
+    """Return attention mass as one letter per key, on a logarithmic scale from LEAST to `most`."""
     highest = len(LETTERS) - 1
     within_K = mass_K.double().clamp(LEAST, most) / LEAST
     levels_K = (within_K.log() / torch.tensor(most / LEAST).double().log() * highest).round()
@@ -59,13 +54,13 @@ def view(lm: LanguageModel, trace: Trace, prompt: int, sink_std: float = 2.0, la
     ids_SK = trace.ids_BSK[prompt, steps]
     visible_SK = reading.visible(trace)[steps]
     mass_SLK = reading.mass(trace)[prompt, steps]
-    chosen = {MEAN: mass_SLK.mean(1)}
-    if layers:
-        chosen |= {f"layer {number}": mass_SLK[:, number] for number in range(mass_SLK.shape[1])}
     tokens = [token for token in ids_SK.unique().tolist() if token != lm.mask_token_id]
     known = {token: number for number, token in enumerate(tokens)}
-    words = lm.tokenizer.decode(trace.final_BK[prompt, : trace.prompt_length].tolist()).split()
     states = [[known.get(token, MASK) for token in state] for state in ids_SK.tolist()]
+    words = lm.tokenizer.decode(trace.final_BK[prompt, : trace.prompt_length].tolist()).split()
+    chosen = {MEAN: mass_SLK.mean(1)}
+    if layers:
+        chosen |= {f"layer {number}": mass_SK for number, mass_SK in enumerate(mass_SLK.unbind(1))}
     drawn = []
     for name, mass_SK in chosen.items():
         sinks_SK = reading.sinks(mass_SK, visible_SK, sink_std)
@@ -107,50 +102,35 @@ def data(views: list[dict], steps: int, pick: bool = False) -> dict:
     return {"pick": pick, "least": LEAST, "most": most, "steps": numbers, "views": views}
 
 
-def as_json(drawn: dict) -> str:
-    """Return `data` as JSON without spaces."""
+def _as_json(drawn: dict) -> str:
     return json.dumps(drawn, separators=(",", ":"), ensure_ascii=False)
 
 
 def fragment(name: str, drawn: dict) -> str:
-    """Return HTML that shows `data`, to stand anywhere in a page; `name` is unique in the page.
-
-    Where scripts do not run, nothing is seen of it.
-    """
-    values = as_json(drawn).replace("<", "\\u003c")
+    """Return HTML that shows `data` where scripts run, for any page in which `name` is unique."""
+    script = (WEB / "steps.js").read_text(encoding="utf-8")
+    values = _as_json(drawn).replace("<", "\\u003c")
     identity = html.escape(f"sink-steps-{name}")
     return (
-        f'<div id="{identity}" hidden></div>\n<script>\n(function () {{\n{SCRIPT.read_text(encoding="utf-8")}'
+        f'<div id="{identity}" hidden></div>\n<script>\n(function () {{\n{script}'
         f'sinkSteps(document.getElementById("{identity}"), {values});\n}})();\n</script>\n'
     )
 
 
 def page(name: str, title: str, drawn: dict) -> str:
     """Return a whole HTML page that shows `data`."""
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n</head>\n"
-        '<body style="font-family: sans-serif; max-width: 60em; margin: 1em auto; padding: 0 1em">\n'
-        f"<h1>{html.escape(title)}</h1>\n{fragment(name, drawn)}</body>\n</html>\n"
-    )
+    frame = (WEB / "page.html").read_text(encoding="utf-8")
+    return frame.format(title=html.escape(title), fragment=fragment(name, drawn))
 
 
 def save_slider(run: Run, name: str, title: str, drawn: dict) -> object:
     """Write `page` beside the figure `name` as `<name>.html`; return the same for a notebook to show."""
     from IPython.display import HTML
 
-    file = place(run, f"{name}.html")
-    with atomic(file) as partial:
-        partial.write_text(page(name, title, drawn), encoding="utf-8")
-    add_file(run, name, file)
+    save_files(run, name, {".html": page(name, title, drawn).encode()})
     return HTML(fragment(name, drawn))
 
 
-def save_explorer(run: Run, name: str, caption: str, drawn: dict) -> Path:
-    """Write `data` as `<name>_steps.json` and its provenance as `<name>.json`; return the first."""
-    file = place(run, f"{name}_steps.json")
-    with atomic(file) as partial:
-        partial.write_text(as_json(drawn) + "\n", encoding="utf-8")
-    save_provenance(run, name, caption, file)
-    return file
+def save_explorer(run: Run, name: str, caption: str, drawn: dict) -> None:
+    """Write `data` as `<name>_steps.json` and its provenance as `<name>.json`."""
+    save_files(run, name, {"_steps.json": f"{_as_json(drawn)}\n".encode()}, caption)

@@ -6,7 +6,6 @@ Dimensions: S step, K key position.
 import io
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,11 +13,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from PIL import Image
 
-from sinkprune_companion.figures.figures import add_file, place
+from sinkprune_companion.figures.figures import save_files
 from sinkprune_companion.figures.style import MONOSPACED, RED, canvas, spaced, titled
 from sinkprune_companion.run.records import Run
-from sinkprune_core.files import atomic
 from sinkprune_core.models.language_model import LanguageModel
 from sinkprune_core.sinks.readings import LITERAL, READINGS, Reading
 from sinkprune_core.sinks.trace import Trace
@@ -42,17 +41,6 @@ def token_labels(tokenizer, ids: Sequence[int]) -> list[str]:
     return [text[:LABEL_LETTERS] or "∅" for text in texts]
 
 
-def strongest_apart(panel: dict) -> list[int]:
-    """Return which keys of a panel to name: those that are sinks most often, then those with most attention.
-
-    No two are nearer than APART of the axis.
-    """
-    attention_K = np.where(panel["visible_SK"], panel["profile_SK"], 0).mean(0)
-    often_K = panel["sinks_SK"].sum(0)
-    strongest = np.lexsort((-attention_K, -often_K)).tolist()
-    return sorted(spaced(strongest, APART * len(attention_K)))
-
-
 def panel(
     lm: LanguageModel,
     trace: Trace,
@@ -62,8 +50,7 @@ def panel(
     sink_std: float = 2.0,
 ) -> dict:
     """Return the panel of one prompt of a trace for `plot_sink_positions` and `plot_writing`."""
-    mass_BSK = reading.mass_BSK(trace)
-    visible_SK = reading.visible(trace)
+    mass_BSK, visible_SK = reading.mass_BSK(trace), reading.visible(trace)
     ids_SK = trace.ids_BSK[prompt]
     tokens = ids_SK.unique().tolist()
     names = dict(zip(tokens, token_labels(lm.tokenizer, tokens), strict=True)) | {lm.mask_token_id: ""}
@@ -89,8 +76,7 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
     """Draw attention per key position (across) and step (down), one panel per model, below a `title`.
 
     A panel has `title`, `profile_SK` (mass; 1 is the mean of all keys), `visible_SK`, `sinks_SK`, `labels`
-    (K), `prompt_length` (0: none), and `rows` where they are no steps. The strongest tokens are named along
-    the axis. Sinks are ringed; keys that do not count in a step are grey.
+    (K), `prompt_length` (0: none), and `rows` where they are no steps. Keys that do not count are grey.
     """
     figure, axes = canvas(len(panels), 1, (9.2, 3.3 * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
@@ -101,7 +87,9 @@ def plot_sink_positions(panels: list[dict], title: str = "") -> Figure:
         axis.plot(position, step, "o", mfc="none", mec=RING, ms=6, mew=1.4)
         if panel["prompt_length"]:
             axis.axvline(panel["prompt_length"] - 0.5, color="white", lw=1.2, ls="--")
-        named = strongest_apart(panel)
+        attention_K = np.nan_to_num(profile_SK).mean(0)
+        strongest = np.lexsort((-attention_K, -panel["sinks_SK"].sum(0)))  # sinks come first
+        named = sorted(spaced(strongest.tolist(), APART * len(strongest)))
         labels = [panel["labels"][key] for key in named]
         tilted = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"}
         axis.set_xticks(named, labels, **tilted, fontsize=7, family=MONOSPACED)
@@ -123,16 +111,11 @@ def positions_table(panels: list[dict]) -> pd.DataFrame:
     parts = []
     for panel in panels:
         step, position = np.nonzero(panel["visible_SK"])
-        labels = np.asarray(panel["labels"], dtype=object)
-        columns = {
-            "panel": panel["title"],
-            "step": step,
-            "position": position,
-            "token": labels[position],
-            "attention": panel["profile_SK"][step, position],
-            "sink": panel["sinks_SK"][step, position],
-        }
-        parts.append(pd.DataFrame(columns))
+        part = pd.DataFrame({"panel": panel["title"], "step": step, "position": position})
+        part["token"] = np.asarray(panel["labels"], dtype=object)[position]
+        part["attention"] = panel["profile_SK"][step, position]
+        part["sink"] = panel["sinks_SK"][step, position]
+        parts.append(part)
     return pd.concat(parts, ignore_index=True)
 
 
@@ -140,16 +123,24 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
     """Draw one step of writing, one panel per model: the text so far, every token coloured by its attention.
 
     Panels are those of `plot_sink_positions` with `states_SK` besides: what stands at every position at every
-    step (S lists of K names, "" for a mask). Sinks have a red frame; tokens that do not exist yet are grey.
+    step (S lists of K names, "" for a mask). Sinks have a red frame.
     """
     longest = max(len(panel["labels"]) for panel in panels)
     rows = math.ceil(longest / COLUMNS)
+    centred = {"ha": "center", "va": "center", "fontsize": 6.3, "family": MONOSPACED}
     figure, axes = canvas(len(panels), 1, (8.6, (0.3 + 0.24 * rows) * len(panels)))
     for axis, panel in zip(axes[:, 0], panels, strict=True):
         profile_K = np.where(panel["visible_SK"][step], panel["profile_SK"][step], np.nan)
         cells = np.pad(profile_K, (0, rows * COLUMNS - len(profile_K)), constant_values=np.nan)
         image = _attention_image(axis, cells.reshape(rows, COLUMNS))
-        _draw_tokens(axis, panel, step)
+        for position, token in enumerate(panel["states_SK"][step]):
+            row, column = divmod(position, COLUMNS)
+            if panel["visible_SK"][step][position]:
+                colour = "white" if profile_K[position] < 3 else "black"
+                axis.text(column, row, _cell_label(token), color=colour, **centred)
+            if panel["sinks_SK"][step][position]:
+                corner = (column - 0.46, row - 0.44)
+                axis.add_patch(plt.Rectangle(corner, 0.92, 0.88, fill=False, ec=RED, lw=1.8))
         axis.set_xticks(np.arange(COLUMNS + 1) - 0.5, [])
         axis.set_yticks(np.arange(rows + 1) - 0.5, [])
         axis.tick_params(length=0)
@@ -159,46 +150,25 @@ def plot_writing(panels: list[dict], step: int) -> Figure:
     return figure
 
 
-def _draw_tokens(axis: Axes, panel: dict, step: int) -> None:
-    """Write the tokens of one step into the cells of a panel, and frame the sinks."""
-    centred = {"ha": "center", "va": "center", "fontsize": 6.3, "family": MONOSPACED}
-    for position, token in enumerate(panel["states_SK"][step]):
-        row, column = divmod(position, COLUMNS)
-        if panel["visible_SK"][step][position]:
-            colour = "white" if panel["profile_SK"][step][position] < 3 else "black"
-            axis.text(column, row, _cell_label(token), color=colour, **centred)
-        if panel["sinks_SK"][step][position]:
-            corner = (column - 0.46, row - 0.44)
-            axis.add_patch(plt.Rectangle(corner, 0.92, 0.88, fill=False, ec=RED, lw=1.8))
-
-
 def _cell_label(token: str) -> str:
     """Return a token's name as it fits into a cell; a word that is cut ends in dots."""
     word = token.removeprefix("<|").removesuffix("|>").strip("·") or token
-    if len(word) <= CELL_LETTERS:
-        return word
-    return word[: CELL_LETTERS - 1] + "…"
+    return word if len(word) <= CELL_LETTERS else word[: CELL_LETTERS - 1] + "…"
 
 
-def save_animation(run: Run, frames: Iterable[Figure], name: str) -> Path:
-    """Write figures as a GIF that plays for ever and rests on its last frame; return its path.
+def save_animation(run: Run, frames: Iterable[Figure], name: str) -> None:
+    """Write figures as a GIF that plays for ever and rests on its last frame, beside the figure `name`.
 
-    It lies beside the figure `name`, whose data it shows, and is the same to the byte for the same data. All
-    frames take the colours of the last, which keeps the file small.
+    All frames take the colours of the last, which keeps the file small.
     """
-    from PIL import Image
-
     pictures = []
     for frame in frames:
         buffer = io.BytesIO()
         frame.savefig(buffer, format="png", dpi=110)
         pictures.append(Image.open(buffer).convert("RGB"))
     palette = pictures[-1].quantize(COLOURS, dither=Image.Dither.NONE)
-    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
-    times = [MILLISECONDS] * (len(pictures) - 1) + [4 * MILLISECONDS]
-    file = place(run, f"{name}.gif")
-    with atomic(file) as partial:
-        film = {"save_all": True, "append_images": pictures[1:], "duration": times, "loop": 0}
-        pictures[0].save(partial, format="GIF", **film)
-    add_file(run, name, file)
-    return file
+    first, *others = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    times = [MILLISECONDS] * len(others) + [4 * MILLISECONDS]
+    film = io.BytesIO()
+    first.save(film, format="GIF", save_all=True, append_images=others, duration=times, loop=0)
+    save_files(run, name, {".gif": film.getvalue()})

@@ -38,7 +38,7 @@ def pages(folder: Path) -> dict[str, str]:
     results = sources.results_of(folder)
     for file in sorted(READINGS.glob("*.j2")):
         render_results(f"{READINGS.name}/{file.name}", results)
-    for notebook, figures in titles.written().items():
+    for notebook, figures in titles.WRITTEN.items():
         for figure in figures:
             titles.rendered(notebook, figure, results)
     known = {

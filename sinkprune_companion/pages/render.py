@@ -58,17 +58,12 @@ def render(template: str, **values: object) -> str:
         return environment().get_template(template).render(values)
     except PresumedVerdictError as error:
         frames = traceback.extract_tb(error.__traceback__)
-        innermost = [frame for frame in frames if frame.filename.endswith(".j2")][-1]
+        *_, innermost = (frame for frame in frames if frame.filename.endswith(".j2"))
         file = Path(innermost.filename).relative_to(FOLDER.parent)
         raise PresumedVerdictError(f"{file.as_posix()}:{innermost.lineno}: {error}") from None
 
 
 def render_results(template: str, results: Results, **values: object) -> str:
-    """Return the text of a template that speaks of a run's results.
-
-    Beside `values` it knows `f`, estimates by the notebook's number and their name, as in
-    `f["03/paper_minus_wanda"]`; the claims of the `ledger`; `verdict` and `estimate` by the claim's id; and
-    `holds(claim, verdict, …)`, with every verdict under which the sentence beside it is right.
-    """
+    """Return the text of a template that knows `values`, and `f`, `ledger`, … and `holds` of the results."""
     known = {name: getattr(results, name) for name in ("f", "ledger", "verdict", "estimate", "holds")}
     return render(template, **known, **values)

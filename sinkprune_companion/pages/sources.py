@@ -1,7 +1,7 @@
 """What pages are written from: results of a run, and tables that lie in the repository."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,13 +38,12 @@ class Results:
     """The claims of the ledger, and the estimates of a run that decide them."""
 
     ledger: list[Claim]
-    estimates: Mapping[str, Estimate]
-    """By notebook/name, as findings are kept; those of runs by others are among them."""
+    estimates: dict[str, Estimate]  # by notebook/name, as findings are kept; those of runs by others, too
 
     @cached_property
     def table(self) -> pd.DataFrame:
         """The claims table, by the claim's id."""
-        return claims.verdicts(self.ledger, dict(self.estimates))
+        return claims.verdicts(self.ledger, self.estimates)
 
     @cached_property
     def verdict(self) -> dict[str, str]:
@@ -80,12 +79,9 @@ def results_of(folder: Path, notebook: str | None = None) -> Results:
     """
     known = others.findings()
     if notebook is not None:
-        published_ones = claims.findings(project_root() / "figures")
-        known |= {name: one for name, one in published_ones.items() if not name.startswith(f"{notebook}/")}
-    return Results(claims.ledger(), {**known, **claims.findings(folder)})
-
-
-# what sinks do, beside the estimates
+        every = claims.findings(project_root() / "figures").items()
+        known |= {name: estimate for name, estimate in every if not name.startswith(f"{notebook}/")}
+    return Results(claims.ledger(), known | claims.findings(folder))
 
 
 def prompt_counts() -> dict[str, int]:
@@ -99,16 +95,9 @@ def prompt_counts() -> dict[str, int]:
 
 def filled_right(level: float) -> dict[str, float]:
     """Return the share of masked tokens that the DLM fills right, by kind of text, at a share of masks."""
-    measures = read_json(embedded.ADAPTERS[ADAPTERS["diffusion"]] / "measures.json")
-    return {
-        text: row["dlm"]["correct"]["value"]
-        for text, rows in measures["filling"].items()
-        for row in rows
-        if row["masked"] == level
-    }
-
-
-# figures
+    filling = read_json(embedded.ADAPTERS[ADAPTERS["diffusion"]] / "measures.json")["filling"]
+    rows = {text: row for text, levels in filling.items() for row in levels if row["masked"] == level}
+    return {text: row["dlm"]["correct"]["value"] for text, row in rows.items()}
 
 
 def figures_by_finding() -> dict[str, str]:
@@ -117,27 +106,20 @@ def figures_by_finding() -> dict[str, str]:
     The path is from the repository's root, e.g. `figures/05_what_does_the_work/effects.png`.
     """
     shown = yaml.safe_load((Path(__file__).parent / "figures.yml").read_text(encoding="utf-8"))
-    return {
-        f"{figure.partition('/')[0]}/{finding}": f"figures/{figure}.png"
-        for figure, findings in shown.items()
-        for finding in findings
-    }
-
-
-# other trainings
+    named = [(figure, finding) for figure, findings in shown.items() for finding in findings]
+    return {f"{figure.partition('/')[0]}/{finding}": f"figures/{figure}.png" for figure, finding in named}
 
 
 def pairs() -> list[dict]:
     """Return the published pair and those of other trainings: `name`, `f`, `settings` and `logs` by kind."""
     figures = project_root() / "figures"
     folders = {kind: embedded.ADAPTERS[name] for kind, name in ADAPTERS.items()}
-    settings = {kind: read_json(folder / SETTINGS) for kind, folder in folders.items()}
-    logs = {kind: rows_of(folder / EXPORTED_LOG)[-1] for kind, folder in folders.items()}
-    later = [
-        {"name": file.parent.name, "f": results_of(file.parent).f, **read_json(file)}
-        for file in sorted((figures / "trainings").glob("*/pair.json"))
-    ]
-    return [{"name": "published", "f": results_of(figures).f, "settings": settings, "logs": logs}, *later]
+    first = {"name": "published", "f": results_of(figures).f}
+    first["settings"] = {kind: read_json(folder / SETTINGS) for kind, folder in folders.items()}
+    first["logs"] = {kind: rows_of(folder / EXPORTED_LOG)[-1] for kind, folder in folders.items()}
+    files = sorted((figures / "trainings").glob("*/pair.json"))
+    later = [{"name": file.parent.name, "f": results_of(file.parent).f, **read_json(file)} for file in files]
+    return [first, *later]
 
 
 # the paper's models
@@ -145,8 +127,7 @@ def pairs() -> list[dict]:
 
 def published_averages() -> dict[str, float]:
     """Return the paper's average accuracy on LLaDA-8B at 50 %, in percent, by its name of the method."""
-    table = [row for row in published.results() if row.table == "llada-50"]
-    return {row.method: row.values["average"] for row in table}
+    return {row.method: row.values["average"] for row in published.results() if row.table == "llada-50"}
 
 
 def plan(model: str, name: str, length: int) -> PruningCost:
@@ -158,10 +139,8 @@ def plan(model: str, name: str, length: int) -> PruningCost:
 
 def evaluation_minutes(model: str, tasks: Sequence[str], limit: int) -> float:
     """Return the least minutes of an evaluation on so many items per task, at the speed that is assumed."""
-    flops = 0.0
-    for task in tasks:
-        whole = published.Result(model, None, 0.0, tasks=(task,)).evaluation_flops()
-        flops += whole * limit / published.REQUESTS[task].documents
+    whole = {task: published.Result(model, None, 0.0, tasks=(task,)).evaluation_flops() for task in tasks}
+    flops = sum(whole[task] * limit / published.REQUESTS[task].documents for task in tasks)
     return flops / compute.SPEED / 60
 
 

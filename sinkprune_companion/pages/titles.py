@@ -1,9 +1,6 @@
-"""Titles of figures that say a conclusion: sentences that people wrote, in `titles.yml`.
+"""Titles of figures that say a conclusion: templates that people wrote, in `titles.yml`."""
 
-They are templates as all pages are, and `holds` stops a sentence that presumes another verdict.
-"""
-
-from functools import cache
+from contextlib import suppress
 
 import yaml
 from jinja2 import UndefinedError
@@ -13,37 +10,23 @@ from sinkprune_companion.pages.sources import PresumedVerdictError, Results, res
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.run.shown import PUBLISHED
 
-FILE = FOLDER / "titles.yml"
-
-
-@cache
-def written() -> dict[str, dict[str, str]]:
-    """Return the templates of all titles, by notebook and figure."""
-    return yaml.safe_load(FILE.read_text(encoding="utf-8"))
+WRITTEN = yaml.safe_load((FOLDER / "titles.yml").read_text(encoding="utf-8"))  # by notebook and figure
 
 
 def rendered(notebook: str, figure: str, results: Results) -> str:
-    """Return one written title with the numbers of a run.
-
-    Raises jinja2.UndefinedError for a number that the run lacks, and PresumedVerdictError, which names the
-    title, where it presumes another verdict than the run gives.
-    """
-    template = environment().from_string(written()[notebook][figure])
+    """Return one written title with the numbers of a run; errors are those of `render`."""
+    template = environment().from_string(WRITTEN[notebook][figure])
     try:
         return template.render(f=results.f, holds=results.holds).strip()
     except PresumedVerdictError as error:
-        raise PresumedVerdictError(f"{FILE.name}, {notebook}/{figure}: {error}") from None
+        raise PresumedVerdictError(f"titles.yml, {notebook}/{figure}: {error}") from None
 
 
 def title(run: Run, figure: str, plain: str) -> str:
-    """Return the title of a figure by the findings that its run has written so far.
-
-    It is the written sentence in a run of a published profile, as long as that has its numbers and the
-    verdicts that it presumes; else `plain`, which presumes nothing.
+    """Return the written title of a figure, by the findings that its run has so far; `plain`, which presumes
+    nothing, where the profile is not published or the run lacks the numbers or verdicts that it presumes.
     """
-    if run.profile not in PUBLISHED or figure not in written().get(run.notebook, {}):
-        return plain
-    try:
-        return rendered(run.notebook, figure, results_of(run.folder, run.notebook))
-    except (PresumedVerdictError, UndefinedError):
-        return plain
+    if run.profile in PUBLISHED and figure in WRITTEN.get(run.notebook, {}):
+        with suppress(PresumedVerdictError, UndefinedError):
+            return rendered(run.notebook, figure, results_of(run.folder, run.notebook))
+    return plain

@@ -1,41 +1,33 @@
 """What every notebook does first: check its parameters, so that a bad one fails before any work.
 
-papermill only warns of a parameter that does not exist and takes any type; `start` refuses both in one
-sentence.
+What each may be stands in `data/parameters.yml`.
 """
 
 import ast
 import re
 import textwrap
 from collections.abc import Callable
-from importlib import import_module
+from functools import partial
+from pkgutil import resolve_name
 from typing import Annotated
 
 import matplotlib
 import pandas
+import yaml
 from pydantic import Field
 
-from sinkprune_companion import project_root
+from sinkprune_companion import DATA, project_root
 from sinkprune_companion.harness.suite import groups_of
 from sinkprune_companion.run.allocator import keep_freed_memory
 from sinkprune_companion.run.records import Run
+from sinkprune_core import values as kinds
 from sinkprune_core.files import PACKAGE
 from sinkprune_core.models.devices import choose_device, choose_dtype, device_name
 from sinkprune_core.models.hub import parse
 from sinkprune_core.pruning.patterns import n_and_m
 from sinkprune_core.scratch import remove_leftovers
 from sinkprune_core.spelling import suggestion
-from sinkprune_core.values import (
-    AboveZero,
-    AtLeastZero,
-    Count,
-    Flag,
-    Number,
-    Share,
-    Sparsity,
-    checked,
-    in_short,
-)
+from sinkprune_core.values import AtLeastZero, Count, Flag, Sparsity, checked, in_short
 
 
 class ParameterError(ValueError):
@@ -45,41 +37,23 @@ class ParameterError(ValueError):
         return [f"ParameterError: {self}"]
 
 
-def _one_of(module: str, constant: str, *more: str, without: tuple[str, ...] = ()) -> Callable[[str], None]:
-    """Return a check that a name is one that a module knows; to import it takes seconds, and happens late."""
-
-    def check_name(name: str) -> None:
-        every = (*more, *getattr(import_module(module), constant))
-        known = [choice for choice in every if choice not in without]
-        if name not in known:
-            raise ValueError(f"{name!r} is unknown; choose one of {', '.join(known)}")
-
-    return check_name
+def _check_name(text: str, parameter: str) -> None:
+    """Raise ValueError unless a name is allowed; to import those that are takes seconds, and happens late."""
+    every = [*RULES["more"].get(parameter, ()), *resolve_name(NAMES[parameter])]
+    known = [choice for choice in every if choice not in RULES["without"].get(parameter, ())]
+    if text not in known:
+        raise ValueError(f"{text!r} is unknown; choose one of {', '.join(known)}")
 
 
-def _model_of(kind: str, example: str) -> Callable[[str], None]:
-    """Return a check that a name means a model of a kind; it reads no weights."""
+def _check_model(name: str, kind: str) -> None:
+    """Raise ValueError unless a name means a model of a kind; it reads no weights."""
+    row, _ = parse(name)
+    if row is None:
+        from sinkprune_core.models.reader import Checkpoint  # seconds of imports
 
-    def check_model(name: str) -> None:
-        row, _ = parse(name)
-        if row is None:
-            from sinkprune_core.models.reader import Checkpoint  # seconds of imports
-
-            row = Checkpoint(name)
-        if row.kind != kind:
-            raise ValueError(f"{name!r} is {row.kind}, and this must be of kind {kind}, e.g. {example}")
-
-    return check_model
-
-
-def _must(words: str, *fits: Callable[[str], object]) -> Callable[[str], None]:
-    """Return a check that a text fits one of some forms; `words` say which, behind the text."""
-
-    def check_form(text: str) -> None:
-        if not any(is_so(text) for is_so in fits):
-            raise ValueError(f"{text!r} {words}")
-
-    return check_form
+        row = Checkpoint(name)
+    if row.kind != kind:
+        raise ValueError(f"{name!r} is {row.kind}, and this must be of kind {kind}, e.g. {EXAMPLES[kind]}")
 
 
 def _check_task(name: str) -> None:
@@ -89,88 +63,45 @@ def _check_task(name: str) -> None:
         manager_of([name])
 
 
+def _check_form(text: str, form: str, says: str) -> None:
+    if not re.fullmatch(form, text):
+        raise ValueError(f"{text!r} {says}")
+    if ":" in text:
+        n_and_m(text)  # raises an error of its own
+
+
 def _at_least(least: int) -> object:
     return Annotated[int, Field(ge=least, description=f"a whole number of at least {least}")]
 
 
-# What a name means is the same in every notebook, and so is what it may be. A list is checked item by item.
-KINDS = {
-    "int": Count,
-    "float": AtLeastZero,
-    "bool": Flag,
-    "str": Annotated[str, Field(description="a text")],
+RULES = yaml.safe_load((DATA / "parameters.yml").read_text(encoding="utf-8"))
+EXAMPLES = {"autoregressive": "smol-ar", "diffusion": "smol-dlm"}  # of models, by kind
+TEXT = Annotated[str, Field(description="a text")]
+KINDS = {"int": Count, "float": AtLeastZero, "bool": Flag, "str": TEXT}  # by annotation
+RANGES = {  # by name
+    **{name: getattr(kinds, kind) for kind, names in RULES["kinds"].items() for name in names},
+    **{name: _at_least(least) for name, least in RULES["least"].items()},
 }
-RANGES = {
-    "alpha": AboveZero,
-    "items": _at_least(24),  # two pairs of each group of the suite
-    "prompt_length": _at_least(4),
-    "ratios": Sparsity,
-    **dict.fromkeys(("batch_tokens", "crop_lengths"), _at_least(2)),  # as the first token is never predicted
-    **dict.fromkeys(("first_seed", "null_seeds", "reach_layers", "seed"), Number),
-    **dict.fromkeys(("length", "lengths"), _at_least(8)),
-    # as every interval rests on two or more
-    **dict.fromkeys(("long_sequences", "other_prompts", "prompts", "sequences"), _at_least(2)),
-    **dict.fromkeys(("stability_threshold", "other_stability_thresholds"), Share),
-}
-PRESETS = "sinkprune_core.pruning.presets"
-SEARCH = "sinkprune_companion.experiments.recipe_search"
-CONDITIONS = "sinkprune_companion.experiments.sink_conditions"
-SEARCHED = ("answering", "at_75", "large", "on_twin", "other", "searched")  # name its recipes
-WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are allowed
-    "base": _model_of("autoregressive", "smol-ar"),
-    "device": choose_device,
-    "left_out": _one_of(
-        "sinkprune_core.calibration.token_weights", "EXCLUDE", "soft", without=("none", "only")
-    ),
-    "model": _model_of("diffusion", "smol-dlm"),
-    "other_allocations": _one_of("sinkprune_core.pruning.patterns", "ALLOCATIONS", without=("uniform",)),
-    "other_noise": _one_of("sinkprune_core.calibration.text", "NOISE", without=("grid",)),
-    "parts": _one_of(SEARCH, "PARTS"),
-    "patterns": _must("must read N:M, N zeros in every M consecutive inputs, e.g. 2:4", n_and_m),
-    "places": _must(
-        "must be a sparsity in percent below 100, e.g. 75, or N:M, e.g. 2:4",
-        n_and_m,
-        re.compile(r"\d{1,2}(\.\d+)?").fullmatch,
-    ),
-    "profile": _must(
-        "names a folder below runs/: use letters, digits, - and _, and profile@cell for one cell of a sweep",
-        re.compile(r"[\w-]+(@[\w.-]*\w)?").fullmatch,
-    ),
-    "samplers": _one_of(CONDITIONS, "SAMPLERS"),
-    "tasks": _check_task,
-    "texts": _one_of(CONDITIONS, "TEXTS"),
-    "thirds": _one_of("sinkprune_core.sinks.hiding", "THIRDS"),
-    "training": _one_of("sinkprune_companion.training.settings", "DTYPES", "auto"),
-    "twin": _model_of("autoregressive", "smol-ar"),
+NAMES = {name: constant for constant, names in RULES["one_of"].items() for name in names}
+WORDS: dict[str, Callable[[str], object]] = {  # checks of the words that are allowed, by name
     **dict.fromkeys(("dtype", "large_dtype"), choose_dtype),
-    **dict.fromkeys(SEARCHED, _one_of(SEARCH, "NAMES")),
-    **dict.fromkeys(("baselines", "preset", "recipes", "structured_recipes"), _one_of(PRESETS, "PRESETS")),
+    "device": choose_device,
+    "tasks": _check_task,
+    **{name: partial(_check_form, form=form, says=says) for name, (form, says) in RULES["forms"].items()},
+    **{name: partial(_check_model, kind=kind) for name, kind in RULES["models"].items()},
+    **{name: partial(_check_name, parameter=name) for name in NAMES},
 }
-# How names of lists begin that may be empty.
-MAY_BE_EMPTY = ("thirds", "pairs", "patterns", "sinks_", "sparsegpt_", *SEARCHED)
-LEAST = {
-    "00_start_here": {"sequences": 12},
-    "01_sink_variance": {"steps": 4},
-    "02_hiding_sinks": {"prompt_length": 20, "written": 16, "lengths": 24, "steps": 4},
-    "03_pruning_results": {"sequences": 6},
-    "04_matched_compute": {"sequences": 6},
-    "05_what_does_the_work": {"sequences": 12, "sparsity": 0.1},
-    "07_robustness": {"sequences": 12},
-    "08_stable_sinks": {"sequences": 12, "sparsities": 0.1},
-    "09_best_recipe": {"sequences": 12},
-    "10_native_pair": {"sequences": 12, "steps": 4, "length": 40, "prompt_length": 4},
-}  # what a notebook needs more than others, so that every kind of text has two sequences
 OTHERS = "with these values instead of the defaults above:"
 
 
 def declared(cells: list[str]) -> dict[str, str]:
     """Return name -> annotation of the parameters cell."""
-    return {node.target.id: ast.unparse(node.annotation) for node in _assignments(cells)}
+    return {line.target.id: ast.unparse(line.annotation) for line in _assignments(cells)}
 
 
 def defaults(cells: list[str]) -> dict[str, object]:
     """Return name -> value of the parameters cell."""
-    return {node.target.id: ast.literal_eval(node.value) for node in _assignments(cells)}
+    return {line.target.id: ast.literal_eval(line.value) for line in _assignments(cells)}
 
 
 def _assignments(cells: list[str]) -> list[ast.AnnAssign]:
@@ -180,7 +111,7 @@ def _assignments(cells: list[str]) -> list[ast.AnnAssign]:
             body = ast.parse(source).body
         except SyntaxError:
             continue
-        if body and all(isinstance(node, ast.AnnAssign) for node in body):
+        if body and all(isinstance(line, ast.AnnAssign) for line in body):
             return body
     raise ParameterError("no parameters cell was run: run the notebook from its top")
 
@@ -192,10 +123,8 @@ def injected(cells: list[str]) -> list[str]:
 
 
 def check(notebook: str, annotations: dict[str, str], values: dict[str, object]) -> None:
-    """Raise ParameterError for an unknown name, a wrong type or a value that cannot be used.
-
-    The message is one line: the name, the value, what is allowed. `annotations` are those of the parameters
-    cell.
+    """Raise ParameterError, in one line with the name, the value and what is allowed, for an unknown name, a
+    wrong type or a value that cannot be used. `annotations` are those of the parameters cell.
     """
     for name, value in values.items():
         if name not in annotations:
@@ -217,17 +146,15 @@ def _check_value(notebook: str, name: str, value: object, annotation: str) -> No
     inner, _, none = annotation.partition(" | ")
     if value is None and none:
         return
-    items = [value]
-    if inner.startswith("list["):
-        if not isinstance(value, list):
-            raise ValueError(f"{name}={in_short(value)} is no list: it must be {annotation}")
-        if not value and not name.startswith(MAY_BE_EMPTY):
-            raise ValueError(f"{name} is empty: give at least one value")
-        items = value
+    items = value if inner.startswith("list[") else [value]
+    if not isinstance(items, list):
+        raise ValueError(f"{name}={in_short(value)} is no list: it must be {annotation}")
+    if not items and not name.startswith(tuple(RULES["may_be_empty"])):
+        raise ValueError(f"{name} is empty: give at least one value")
     kind = RANGES.get(name, KINDS[inner.removeprefix("list[").removesuffix("]")])
     if name.endswith(("sparsity", "sparsities")):
         kind = Sparsity
-    least = LEAST.get(notebook, {}).get(name)
+    least = RULES["least_in"].get(notebook, {}).get(name)
     for item in items:
         checked(name, item, kind)
         if name in WORDS:
@@ -264,7 +191,7 @@ def start(notebook: str, namespace: dict) -> Run:
     print(f"results go to {place}")
     print(f"computed on {device_name(run.device)} in {str(dtype).removeprefix('torch.')}")
     shown = defaults(cells)
-    others = [name for name in shown if name in given and name != "profile" and given[name] != shown[name]]
+    others = [name for name in shown if name != "profile" and given.get(name, shown[name]) != shown[name]]
     if others:
         print(OTHERS)
     for name in others:

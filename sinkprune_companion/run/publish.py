@@ -1,7 +1,5 @@
 """From a run to what readers see: executed notebooks without traces of the machine, figures, findings, and
 the pages that are computed from them.
-
-Only the pipeline writes committed outputs, so what GitHub shows is what `make reproduce` made.
 """
 
 import json
@@ -44,7 +42,14 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
     directory.
     """
     clean = nbformat.from_dict(source)
-    ran, mine = _code_cells(executed), _code_cells(clean)
+    ran, mine = (
+        [
+            cell
+            for cell in notebook.cells
+            if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
+        ]
+        for notebook in (executed, clean)
+    )
     if [cell.source for cell in ran] != [cell.source for cell in mine]:
         raise ValueError(
             "the executed notebook has other cells than its source: run it again before publishing"
@@ -52,7 +57,8 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
     for count, (cell, done) in enumerate(zip(mine, ran, strict=True), 1):
         if cell.source.strip() and done.execution_count is None:
             raise ValueError(f"code cell {count} of {len(mine)} was never run")
-        cell.outputs = _clean_outputs(done.outputs, count)
+        shown = [_clean_output(output, count) for output in done.outputs]
+        cell.outputs = [output for output in shown if output is not None]
         cell.execution_count = count
     for number, cell in enumerate(clean.cells):
         cell.id = f"cell-{number:02d}"
@@ -65,38 +71,21 @@ def clean_notebook(executed: NotebookNode, source: NotebookNode) -> NotebookNode
     return clean
 
 
-def _code_cells(notebook: NotebookNode) -> list[NotebookNode]:
-    """Return the code cells of a notebook but the one that papermill puts in."""
-    return [
-        cell
-        for cell in notebook.cells
-        if cell.cell_type == "code" and "injected-parameters" not in cell.metadata.get("tags", [])
-    ]
-
-
-def _clean_outputs(outputs: list, count: int) -> list:
-    """Return the outputs of code cell `count` that readers see; raises ValueError for an error."""
-    clean = []
-    for output in outputs:
-        if output.output_type == "error":
-            raise ValueError(f"cell {count} ended with {output.ename}: {output.evalue}")
-        data = output.get("data", {})
-        if output.get("name") == "stderr" or WIDGETS in data:
-            continue
-        output.pop("transient", None)
-        if "metadata" in output:
-            output["metadata"] = {
-                kind: {"alt": about["alt"]}
-                for kind, about in output["metadata"].items()
-                if isinstance(about, dict) and "alt" in about
-            }
-        if "image/png" in data:
-            smaller = figures.with_palette(b64decode(data["image/png"]))
-            data["image/png"] = b64encode(smaller).decode()
-        if output.output_type == "execute_result":
-            output["execution_count"] = count
-        clean.append(output)
-    return clean
+def _clean_output(output: NotebookNode, count: int) -> NotebookNode | None:
+    """Return an output of code cell `count` as readers see it, None for none; ValueError for an error."""
+    if output.output_type == "error":
+        raise ValueError(f"cell {count} ended with {output.ename}: {output.evalue}")
+    data = output.get("data", {})
+    if output.get("name") == "stderr" or WIDGETS in data:
+        return None
+    if "metadata" in output:
+        texts = {kind: about for kind, about in output["metadata"].items() if isinstance(about, dict)}
+        output["metadata"] = {kind: {"alt": about["alt"]} for kind, about in texts.items() if "alt" in about}
+    if "image/png" in data:
+        data["image/png"] = b64encode(figures.with_palette(b64decode(data["image/png"]))).decode()
+    if output.output_type == "execute_result":
+        output["execution_count"] = count
+    return output
 
 
 def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
@@ -104,8 +93,7 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
 
     They are of `runs/<profile>`. The claims are those of their findings and of published ones of other
     profiles' notebooks. With `notebooks`, only these are published anew, beside the published findings and
-    records of the others. All of it is looked at first and written into a folder beside; what is published is
-    replaced at the end. What notebooks took counts only where they measured all their records themselves.
+    records of the others. What notebooks took counts only where they measured all their records themselves.
 
     Raises, with everything as it was, ValueError for a profile that is no name or has no file, and for a
     notebook, finding, figure or record that is not whole; FileNotFoundError for one that is missing; and
@@ -121,10 +109,9 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
         chosen = [name for name in known if not notebooks or name in notebooks]
         cleaned = {name: clean_run(root, folder, name) for name in chosen}
         claims.findings(folder)
-        check_figures(folder, chosen)
         records = records_behind(folder, chosen)
         if notebooks:
-            records = sorted({*records, *record_archive.published_files(profile)})
+            records |= set(record_archive.published_files(profile))
         shutil.copytree(folder / "findings", scratch / "findings")
         for file in (root / "figures" / "findings").glob("*.json"):
             if file.stem not in chosen:
@@ -135,8 +122,7 @@ def publish(profile: str, notebooks: Sequence[str] = ()) -> list[Path]:
         _write_new(new, folder, cleaned)
         record_archive.pack(profile, records, new / "figures" / record_archive.archive_file(profile).name)
         if not (folder / "records" / record_archive.MARK).exists():
-            costs = run_costs.with_costs(profile, run_costs.measured(folder))
-            write_json(new / run_costs.FILE, costs)
+            write_json(new / run_costs.FILE, run_costs.with_costs(profile, run_costs.measured(folder)))
         written = _replace(root, new, scratch / "old")
     return [*written, *pages.write()]
 
@@ -158,45 +144,34 @@ def clean_run(root: Path, folder: Path, name: str) -> NotebookNode:
         raise ValueError(f"{place} is not a whole notebook: {reason}; {again}") from error
 
 
-def check_figures(folder: Path, names: list[str]) -> None:
-    """Raise ValueError for a file of a notebook's figures that is missing, is not what was written, or
-    belongs to none.
+def records_behind(folder: Path, names: list[str]) -> set[Path]:
+    """Return the files of the records that findings and figures of a run's notebooks rest on.
+
+    Raises ValueError for a record, or a file of a figure, that is missing or is not what was written, and for
+    a file that belongs to no figure.
     """
+    files = set()
     for name in names:
         place = folder / "figures" / name
         strange = {file.name for file in place.glob("*")}
-        for about in sorted(place.glob("*.json")):
-            files = read_json(about).get("files")
-            if files is None:
-                continue  # data that a figure has, or a figure of an earlier version
-            strange -= {about.name, *files}
-            for part, digest in files.items():
-                _check_digest(place / part, digest)
+        for file in [folder / "findings" / f"{name}.json", *sorted(place.glob("*.json"))]:
+            about = read_json(file)
+            for group in about.get("provenance", about).get("records", []):
+                for record in group["names"]:
+                    parts = set((folder / "records").glob(f"{record}.*"))
+                    if len(parts) < 2:  # the record and what it is known by
+                        raise ValueError(f"{file} rests on record {record}, which is missing: run it again")
+                    files |= parts
+            if "files" in about:  # else data that a figure has, or a figure of an earlier version
+                strange -= {file.name, *about["files"]}
+                for part, digest in about["files"].items():
+                    _check_digest(place / part, digest)
         if strange:
             raise ValueError(
                 f"{place} holds what belongs to none of its figures: {', '.join(sorted(strange))}; "
                 "run the notebook again, and remove what it does not make any more"
             )
-
-
-def records_behind(folder: Path, names: list[str]) -> list[Path]:
-    """Return the files of the records that findings and figures of a run's notebooks rest on.
-
-    Raises ValueError for a record that is missing or is not what was written.
-    """
-    files = set()
-    findings = [folder / "findings" / f"{name}.json" for name in names]
-    figures_of = [file for name in names for file in (folder / "figures" / name).glob("*.json")]
-    for file in [*findings, *figures_of]:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        groups = about.get("provenance", about).get("records", [])
-        for record in [record for group in groups for record in group["names"]]:
-            parts = set((folder / "records").glob(f"{record}.*"))
-            if len(parts) < 2:  # the record and what it is known by
-                raise ValueError(f"{file} rests on record {record}, which is missing: run it again")
-            files |= parts
-    files = sorted(files)
-    for file in files:
+    for file in sorted(files):
         if file.suffix != ".json":
             _check_digest(file, read_json(file.with_suffix(".json")).get("sha256"))
     return files
@@ -215,12 +190,12 @@ def _write_new(new: Path, folder: Path, cleaned: dict[str, NotebookNode]) -> Non
     make_folder(new / "notebooks")
     make_folder(new / "figures" / "findings")
     for file in (folder / "figures").glob("claims.*"):
-        shutil.copyfile(file, new / "figures" / file.name)
+        shutil.copy(file, new / "figures")
     for name, notebook in cleaned.items():
         nbformat.write(notebook, new / "notebooks" / f"{name}.ipynb")
         if (folder / "figures" / name).is_dir():
             shutil.copytree(folder / "figures" / name, new / "figures" / name)
-        shutil.copyfile(folder / "findings" / f"{name}.json", new / "figures" / "findings" / f"{name}.json")
+        shutil.copy(folder / "findings" / f"{name}.json", new / "figures" / "findings")
 
 
 def _replace(root: Path, new: Path, old: Path) -> list[Path]:
@@ -229,16 +204,14 @@ def _replace(root: Path, new: Path, old: Path) -> list[Path]:
     The folder of a notebook's figures is replaced as a whole: what it no longer makes goes into `old`.
     """
     flush(new)
-    files = [file.relative_to(new) for file in sorted(new.rglob("*")) if file.is_file()]
     make_folder(old)
-    for notebook in (new / "notebooks").glob("*.ipynb"):
-        place = Path("figures") / notebook.stem
-        if (new / place).is_dir():
-            if (root / place).exists():
-                os.replace(root / place, old / place.name)
-            os.replace(new / place, root / place)
-    for file in files:
-        if (new / file).exists():
-            make_folder((root / file).parent)
-            os.replace(new / file, root / file)
-    return [root / file for file in files]
+    files = [file for file in sorted(new.rglob("*")) if file.is_file()]
+    whole = [new / "figures" / file.stem for file in files if file.suffix == ".ipynb"]
+    whole = [folder for folder in whole if folder.is_dir()]
+    for part in [*whole, *(file for file in files if file.parent not in whole)]:
+        place = root / part.relative_to(new)
+        make_folder(place.parent)
+        if place.is_dir():
+            os.replace(place, old / place.name)
+        os.replace(part, place)
+    return [root / file.relative_to(new) for file in files]

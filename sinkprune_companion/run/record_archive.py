@@ -1,11 +1,8 @@
 """A profile's tables in one file, so that anyone can draw and analyse anew, or go on, without measuring.
 
 Traces of attention, hundreds of megabytes, are not among them: what rests on a trace is measured anew.
-`sinkprune publish` writes it, with its digest beside it, and `sinkprune reproduce --with-records` puts its
-records where the notebooks look for them.
 """
 
-import io
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,16 +30,16 @@ def pack(profile: str, files: Iterable[Path], target: Path) -> None:
     Two archives of the same records are the same to the byte. Raises FileNotFoundError where there are none.
     """
     folder = run_folder(profile) / "records"
-    tables = [file for file in files if file.suffix == ".csv"]
-    chosen = sorted(part for file in tables for part in (file, file.with_suffix(".json")))
-    if not chosen:
+    tables = sorted(file for file in files if file.suffix == ".csv")
+    if not tables:
         raise FileNotFoundError(f"no records in runs/{profile}: run `sinkprune reproduce` first")
     with atomic(target) as partial, tarfile.open(partial, "w:xz", preset=9) as archive:
-        for file in chosen:
-            content = file.read_bytes()
-            entry = tarfile.TarInfo(file.relative_to(folder).as_posix())
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
+        for file in tables:
+            for part in (file, file.with_suffix(".json")):
+                entry = tarfile.TarInfo(part.relative_to(folder).as_posix())
+                entry.size = part.stat().st_size
+                with part.open("rb") as content:
+                    archive.addfile(entry, content)
     with atomic(digest_file(target)) as partial:
         partial.write_text(f"{file_digest(target)}  {target.name}\n", encoding="utf-8")
 
@@ -54,16 +51,15 @@ def unpack(profile: str) -> int:
     keeps none, and ValueError for an archive that is not what its digest says.
     """
     source = archive_file(profile)
-    for file in (source, digest_file(source)):
+    digest = digest_file(source)
+    for file in (source, digest):
         if not file.exists():
             raise FileNotFoundError(
                 f"figures/{file.name} is missing: the project keeps no records of profile {profile}"
             )
-    expected = digest_file(source).read_text(encoding="utf-8").partition(" ")[0]
-    if file_digest(source) != expected:
+    if file_digest(source) != digest.read_text(encoding="utf-8").partition(" ")[0]:
         raise ValueError(
-            f"figures/{source.name} is damaged (its SHA-256 is not that of {digest_file(source).name}): "
-            "fetch both again"
+            f"figures/{source.name} is damaged (its SHA-256 is not that of {digest.name}): fetch both again"
         )
     folder = run_folder(profile) / "records"
     with tarfile.open(source) as archive:

@@ -1,46 +1,70 @@
 """Records: one table per measurement, with everything needed to know where its numbers come from.
 
 A record is computed once per measuring function and its revision, arguments, fingerprints of model and text,
-kind of device, and versions of torch and transformers, and read ever after, by all notebooks of a profile. So
-a run that was killed goes on where it was, and drawing repeats no computation.
+kind of device, and versions of torch and transformers, and read ever after, by all notebooks of a profile.
 """
 
 import hashlib
 import json
+import platform
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 from types import FunctionType
 
-import numpy as np
 import pandas as pd
 
 from sinkprune_companion import project_root
-from sinkprune_companion.run.provenance import environment
 from sinkprune_core.evaluation.intervals import Estimate
-from sinkprune_core.files import atomic, file_digest, write_json
+from sinkprune_core.files import PACKAGE, atomic, file_digest, write_json
 from sinkprune_core.memory import release_freed_memory
 from sinkprune_core.models.devices import choose_device, device_name
 
+PACKAGES = ("sinkprune", "torch", "transformers", "peft", "numpy", "pandas", "scipy")
 KEY_PACKAGES = ("torch", "transformers")  # another version of one of these measures anew
 PLAIN = (bool, int, float, str)  # values of a key that become columns
 ORIGIN = ("git_commit", "versions", "platform", "device")  # what a figure says of the records that it shows
 
 
+@cache
+def environment() -> dict:
+    """Return `versions`, `git_commit` (with `-dirty` where the package differs from it) and `platform`."""
+    versions = {package: version(package) for package in PACKAGES}
+    return {
+        "versions": {"python": platform.python_version(), **versions},
+        "git_commit": _git_commit(),
+        "platform": f"{sys.platform} {platform.machine()}",
+    }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the clone that holds the package; None where there is no git or no clone."""
+    root = PACKAGE.parent
+    if not (root / ".git").exists():  # it may lie in another project's clone
+        return None
+    git = partial(subprocess.check_output, cwd=root, stderr=subprocess.DEVNULL, text=True, timeout=20)
+    try:
+        commit = git(["git", "rev-parse", "HEAD"]).strip()
+        changes = git(["git", "status", "--porcelain", "--", "sinkprune_core", "sinkprune_companion"])
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return f"{commit}-dirty" if changes else commit
+
+
 def _plain(value: object) -> object:
-    """Return JSON values for dataclasses, paths and numpy scalars."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__, **_plain(asdict(value))}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return value.item()
+    """Return a value as it comes back from JSON: dataclasses with their name, functions by theirs."""
+    return json.loads(json.dumps(value, default=_as_json))
+
+
+def _as_json(value: object) -> object:
+    if is_dataclass(value):
+        return {"type": type(value).__name__, **asdict(value)}
     if isinstance(value, FunctionType):
         if value.__module__.startswith("sinkprune_"):
             return f"{value.__module__}.{value.__qualname__}"
@@ -48,7 +72,7 @@ def _plain(value: object) -> object:
             f"exclude={value.__qualname__!r} is a function, and another one may have its name, so no record "
             "is kept: add it to EXCLUDE in token_weights.py under a name of its own, or call `prune`"
         )
-    return value
+    return value.item()  # of numpy
 
 
 @dataclass(frozen=True)
@@ -67,15 +91,15 @@ class Run:
 
     @property
     def is_cell(self) -> bool:
-        """Whether this is one cell of a sweep: its records count; what it draws rests on its part alone."""
+        """Whether this is one cell of a sweep."""
         return "@" in self.profile
 
     @property
     def folder(self) -> Path:
         """The folder of findings and figures."""
-        if self.is_cell:
-            return self.records.parent / "cells" / self.notebook / self.profile.partition("@")[2]
-        return self.records.parent
+        profile, _, cell = self.profile.partition("@")
+        run = project_root() / "runs" / profile
+        return run / "cells" / self.notebook / cell if cell else run
 
     @property
     def records(self) -> Path:
@@ -88,58 +112,46 @@ class Run:
         return choose_device(self.parameters.get("device", "cpu"))
 
     @property
+    def _known_by(self) -> dict:
+        return {"notebook": self.notebook, "profile": self.profile, "parameters": self.parameters}
+
+    @property
     def provenance(self) -> dict:
         """What findings and figures say of themselves: `notebook`, `profile`, `parameters` and `records`.
 
-        `records` holds all records that the notebook had read by then, in groups of one ORIGIN, of when they
-        were computed, with their `names`, `<function>/<digest>`.
+        These are all records that the notebook has read so far, by their `names`, in groups of one ORIGIN.
         """
         groups = {}
         for name, origin in sorted(self.records_read.items()):
             group = groups.setdefault(json.dumps(origin, sort_keys=True), {**origin, "names": []})
             group["names"].append(name)
-        return {
-            "notebook": self.notebook,
-            "profile": self.profile,
-            "parameters": self.parameters,
-            "records": list(groups.values()),
-        }
+        return {**self._known_by, "records": list(groups.values())}
 
     def record(
-        self,
-        name: str,
-        compute: Callable[[], pd.DataFrame],
-        revision: int = 1,
-        labels: dict[str, object] | None = None,
-        **key: object,
+        self, name: str, compute: Callable, revision: int = 1, labels: dict | None = None, **key: object
     ) -> pd.DataFrame:
         """Return the table that `compute()` gives, computing it at most once per name, revision and key.
 
         `name` is that of the measuring function, and `revision` its number: raise it when the function gives
-        other numbers (`tests/companion/test_golden_numbers.py` notices). `key` holds all that the numbers
-        depend on: recipes, seeds, fingerprints of models and data. Its plain values become columns, and so do
-        `labels`, which name a measurement and do not change it.
+        other numbers. `key` holds all that the numbers depend on: recipes, seeds, fingerprints of models and
+        data. Its plain values become columns, and so do `labels`, which do not change a measurement.
         """
         write = partial(pd.DataFrame.to_csv, index=False)
-        frame = pd.read_csv(self._file(name, revision, key, compute, "csv", write))
+        frame = pd.read_csv(self._file(self.identity(name, revision, key), compute, "csv", write))
         constants = {column: value for column, value in key.items() if isinstance(value, PLAIN)}
-        columns = {**(labels or {}), **constants}
+        columns = (labels or {}) | constants
         return frame.assign(**{column: columns[column] for column in columns if column not in frame})
 
-    def artifact(
-        self, name: str, kind: type, compute: Callable[[], object], revision: int = 1, **key: object
-    ) -> object:
-        """Return what `compute()` gives, an object of class `kind` with `save(file)` and `load(file)`.
-
-        It is computed at most once, as a `record`.
-        """
-        return kind.load(self._file(name, revision, key, compute, "safetensors", kind.save))
+    def artifact(self, name: str, kind: type, compute: Callable, revision: int = 1, **key: object) -> object:
+        """Return an object of class `kind`, with `save(file)` and `load(file)`, as `record` does a table."""
+        decides = self.identity(name, revision, key)
+        return kind.load(self._file(decides, compute, "safetensors", kind.save))
 
     def identity(self, name: str, revision: int, key: dict) -> dict:
         """Return what decides whether a value was computed before, and its digest.
 
-        `device` is cpu or cuda: both round in their own way. Dtypes are part of a model's fingerprint, and so
-        of `key`. The code is not: who changes what a function measures raises its `revision`.
+        `device` is cpu or cuda: both round in their own way. The code is no part of it: who changes what a
+        function measures raises its `revision`.
         """
         decides = {
             "name": name,
@@ -151,64 +163,46 @@ class Run:
         digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
         return {**decides, "digest": digest}
 
-    def _file(
-        self,
-        name: str,
-        revision: int,
-        key: dict,
-        compute: Callable[[], object],
-        suffix: str,
-        write: Callable[[object, Path], None],
-    ) -> Path:
+    def _file(self, decides: dict, compute: Callable, suffix: str, write: Callable) -> Path:
         """Return the file of a record, computed and written where it is missing; remember its origin."""
-        decides = self.identity(name, revision, key)
-        file = self.records / name / f"{decides['digest']}.{suffix}"
-        origin = _origin(file)
-        if origin is None:
+        file = self.records / decides["name"] / f"{decides['digest']}.{suffix}"
+        about = _about(file)
+        if about is None:
             value = compute()
             release_freed_memory()  # or what records leave behind in pieces, too small for the next, adds up
             with atomic(file) as unfinished:
                 write(value, unfinished)
                 about = {
-                    "notebook": self.notebook,
-                    "profile": self.profile,
-                    "parameters": self.parameters,
+                    **self._known_by,
                     **environment(),
                     "device": device_name(self.device),
-                    "record": name,
-                    "revision": revision,
+                    "record": decides["name"],
+                    "revision": decides["revision"],
                     "key": decides["key"],
                     "sha256": file_digest(unfinished),
                 }
                 write_json(file.with_suffix(".json"), about)
-            origin = {part: about[part] for part in ORIGIN}
-        self.records_read[f"{name}/{file.stem}"] = origin
+        self.records_read[f"{file.parent.name}/{file.stem}"] = {part: about[part] for part in ORIGIN}
         return file
 
     def find(self, findings: dict[str, Estimate | None]) -> None:
-        """Write what this notebook found, by the names that `claims.yml` uses.
-
-        None stands for what could not be measured.
-        """
+        """Write what this notebook found, by the names that `claims.yml` uses; None was not measured."""
         plain = {name: found and _plain(asdict(found)) for name, found in findings.items()}
-        write_json(
-            self.folder / "findings" / f"{self.notebook}.json",
-            {"findings": plain, "provenance": self.provenance},
-        )
+        about = {"findings": plain, "provenance": self.provenance}
+        write_json(self.folder / "findings" / f"{self.notebook}.json", about)
 
 
-def _origin(file: Path) -> dict | None:
-    """Return ORIGIN of a record that is what was written, else None; warn of one that is there and is not."""
+def _about(file: Path) -> dict | None:
+    """Return what is known of a record that is what was written, else None; warn of one that is not."""
     if not file.exists():
         return None
-    about = file.with_suffix(".json")
+    known = file.with_suffix(".json")
     with suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
-        said = json.loads(about.read_text(encoding="utf-8"))
-        origin = {part: said[part] for part in ORIGIN}
-        if said["sha256"] == file_digest(file):
-            return origin
+        about = json.loads(known.read_text(encoding="utf-8"))
+        if about["sha256"] == file_digest(file) and about.keys() >= set(ORIGIN):
+            return about
     warnings.warn(
-        f"record {file.name} is not what was written: its SHA-256 is not the one in {about.name}; "
+        f"record {file.name} is not what was written: its SHA-256 is not the one in {known.name}; "
         "it is computed anew",
         stacklevel=4,
     )

@@ -1,11 +1,9 @@
 """What the notebooks of a profile took: docs/run_costs.json.
 
-`sinkprune publish` takes it from what Snakemake measured of the jobs of the profile that it publishes: long
-jobs, which it looks at every half minute. Those of profile quick are measured by
+`sinkprune publish` takes it from what Snakemake measured of long jobs; those of profile quick are measured by
 `pytest tests/benchmarks/test_notebook_memory.py --record`.
 """
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +11,11 @@ import torch
 
 from sinkprune_companion import project_root
 from sinkprune_companion.numbers import markdown_table
-from sinkprune_companion.run.provenance import environment
+from sinkprune_companion.run.records import environment
 from sinkprune_core.models.devices import choose_dtype
+from sinkprune_core.models.weight_files import read_json
 
-FILE = "docs/run_costs.json"
+FILE = "docs/run_costs.json"  # by profile: `costs` by notebook, `platform` and `torch`
 
 
 def measured(folder: Path) -> dict[str, dict[str, float]]:
@@ -30,9 +29,8 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
         raise FileNotFoundError(
             f"no measured job in {folder}: run `sinkprune reproduce --profile {folder.name}` first"
         )
-    jobs = [pd.read_csv(file, sep="\t", nrows=1) for file in files]
-    names = [file.stem.partition("@")[0] for file in files]
-    by_notebook = pd.concat(jobs, keys=names).groupby(level=0)
+    jobs = pd.concat(pd.read_csv(file, sep="\t", nrows=1) for file in files)
+    by_notebook = jobs.groupby([file.stem.partition("@")[0] for file in files])
     costs = {
         "core_minutes": by_notebook.cpu_time.sum() / 60,
         "gigabytes": by_notebook.max_pss.max() * 2**20 / 1e9,  # of mebibytes
@@ -41,20 +39,13 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
     return pd.DataFrame(costs).to_dict("index")
 
 
-def by_profile() -> dict[str, dict]:
-    """Return what docs/run_costs.json has, by profile: `costs` by notebook, `platform` and `torch`."""
-    file = project_root() / FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
 def table() -> str:
     """Return a table of all profiles that were measured, for docs/performance.md."""
     rows = []
-    for profile, entry in by_profile().items():
-        where = f"{entry['platform']}, torch {entry['torch']}"
+    for profile, entry in read_json(project_root() / FILE).items():
         for name, cost in entry["costs"].items():
             numbers = [cost["jobs"], f"{cost['core_minutes']:.1f}", f"{cost['gigabytes']:.1f} GB"]
-            rows.append([profile, name, *numbers, where])
+            rows.append([profile, name, *numbers, f"{entry['platform']}, torch {entry['torch']}"])
     heads = ["profile", "notebook", "jobs", "core-minutes", "memory of the largest job", "where"]
     return markdown_table(heads, rows)
 
@@ -66,12 +57,11 @@ def with_costs(profile: str, costs: dict[str, dict[str, float]]) -> dict[str, di
     """
     if profile == "quick" and choose_dtype("auto", "cpu") == torch.bfloat16:
         profile = "quick in bfloat16"
-    entries = by_profile()
-    here = environment()
+    entries = read_json(project_root() / FILE)
     vectors = torch.backends.cpu.get_cpu_capability()  # AVX2, AVX512: they decide the time
-    entry = {
-        "platform": f"{here['platform']}, {vectors}",
-        "torch": here["versions"]["torch"],
+    entries[profile] = {
+        "platform": f"{environment()['platform']}, {vectors}",
+        "torch": environment()["versions"]["torch"],
         "costs": entries.get(profile, {}).get("costs", {}) | costs,
     }
-    return {**entries, profile: entry}
+    return entries

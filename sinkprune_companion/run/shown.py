@@ -17,11 +17,9 @@ PUBLISHED = ("full", "evidence")  # profiles whose results the written sentences
 
 
 def reading(run: Run) -> Markdown:
-    """Return what a notebook found, from the findings that its run has written.
-
-    A run of a published profile has the sentences of `pages/readings`, as long as it has their numbers
-    and the verdicts that they presume. Every run has the table of the ledger's rows that it decides, controls
-    and questions without a number left out; one with neither has a table of its numbers.
+    """Return what a notebook found, from the findings that its run has written: of a published profile the
+    sentences of `pages/readings`, where they fit; the ledger's rows that it decides, controls and questions
+    without a number left out; and where there is neither, its numbers.
     """
     results = results_of(run.folder)
     parts = []
@@ -44,8 +42,8 @@ def reading(run: Run) -> Markdown:
         parts.append("[How a verdict is made](../docs/results.md)")
     elif not is_read:
         prefix = f"{run.notebook}/"
-        own = {name.removeprefix(prefix): one for name, one in results.estimates.items() if prefix in name}
-        rows = [[f"`{name}`", amount(estimate)] for name, estimate in own.items()]
+        own = [(name, one) for name, one in results.estimates.items() if name.startswith(prefix)]
+        rows = [[f"`{name.removeprefix(prefix)}`", amount(estimate)] for name, estimate in own]
         parts.append(markdown_table(["finding", "number [95 % interval]"], rows))
     return Markdown("\n\n".join(parts))
 

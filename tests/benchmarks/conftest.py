@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sinkprune_companion.pages.sources import note_performance
-from sinkprune_companion.run.provenance import environment
+from sinkprune_companion.run.records import environment
 
 
 def pytest_addoption(parser):

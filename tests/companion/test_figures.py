@@ -35,7 +35,7 @@ def test_rows_have_verdicts_where_all_have_margins():
 
 
 def test_every_title_is_asked_for_by_its_notebook():
-    for notebook, figures in titles.written().items():
+    for notebook, figures in titles.WRITTEN.items():
         source = (project_root() / "notebooks" / f"{notebook}.py").read_text(encoding="utf-8")
         for figure in figures:
             assert f'"{figure}"' in source or f'f"{figure.partition("_")[0]}_' in source, (notebook, figure)

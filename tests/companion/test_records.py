@@ -14,8 +14,7 @@ from hostile.fuzz import flip
 
 from sinkprune_companion.figures import figures
 from sinkprune_companion.run import records
-from sinkprune_companion.run.provenance import environment
-from sinkprune_companion.run.records import Run
+from sinkprune_companion.run.records import Run, environment
 from sinkprune_core.files import PACKAGE
 from sinkprune_core.pruning.recipe import Recipe, preset
 
