@@ -15,7 +15,7 @@
 # ---
 
 # %% [markdown]
-# # 09 · What makes the gain at 75 %, in five draws
+# # 09 · What makes the gain at 75 %, in five draws or more
 #
 # **Question.** The official method gains on Wanda at 75 % sparsity, and not at 50 %. Does the gain
 # grow with sparsity, in enough calibration draws for a verdict, and what makes it: sinks, the noised
@@ -104,7 +104,7 @@ run = start("09_best_recipe", globals())
 #
 # * **official**: Wanda, and the way from there to the official method, one step at a time; the
 #   official levels without the last.
-# * **structured**: whole heads and MLP channels, plain and sink-aware.
+# * **structured**: whole heads and MLP channels, plain and sink-aware; in more draws than the rest.
 # * **factorial**: Wanda on clean or noised text, with sequential or dense propagation, with nothing
 #   or, at `sinks_sparsities`, all sinks left out.
 # * **search**: SparseGPT (or Wanda, if `searched` names it) on clean text, on text that is noised at
