@@ -1,7 +1,6 @@
 """What notebook 01 knows of a model that continues prompts: its trace, and tables of its sinks.
 
-Tables are small and are kept with the records of a profile. Traces take tens of megabytes; they are made
-where a table is missing and where a picture is drawn.
+A trace takes tens of megabytes; it is made where a table is missing and where a picture is drawn.
 """
 
 from collections.abc import Callable
@@ -13,9 +12,7 @@ import torch
 from sinkprune_companion.experiments import sink_conditions, sink_measures
 from sinkprune_companion.experiments.sink_conditions import Condition
 from sinkprune_companion.run.records import Run
-from sinkprune_core.diffusion.samplers import Sampler
-from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.sinks.trace import Trace, trace
+from sinkprune_core import LanguageModel, Sampler, Trace, trace
 
 REVISION = 1  # of the tables
 BATCH_TOKENS = {"diffusion": 768, "autoregressive": 4096}  # memory grows with them, and with logits most

@@ -1,8 +1,5 @@
 """Why stable sinks matter: what is left out of the statistics, and the weights that this decides.
 
-Pruning per row keeps as many weights with any tokens left out: for every weight that leaves, another one of
-its row stays.
-
 Dimensions: O output features, I input features of a linear map, N sequences, S steps, T tokens, X weights.
 """
 
@@ -15,25 +12,21 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from sinkprune_companion.experiments.masks import Place, weights_of
-from sinkprune_companion.experiments.scoring import fingerprint_of, score_texts
-from sinkprune_companion.experiments.token_reach import linear_inputs
-from sinkprune_companion.experiments.variants import SharedStatistics, Variant
+from sinkprune_companion.experiments.masks import Place, linear_inputs, weights_of
+from sinkprune_companion.experiments.variants import SharedStatistics, Variant, fingerprint_of, score_texts
 from sinkprune_companion.run.records import Run
 from sinkprune_companion.training.settings import SETTINGS, settings_of
+from sinkprune_core import Calibration, LanguageModel, Recipe, load, weights_kept
 from sinkprune_core.calibration.dense_statistics import DenseStatistics
-from sinkprune_core.calibration.text import Calibration
 from sinkprune_core.calibration.token_weights import SinkContext, rows_for
 from sinkprune_core.diffusion.noise import random_mask
 from sinkprune_core.models import adapters
-from sinkprune_core.models.blocks import Rows, weights_kept
+from sinkprune_core.models.blocks import Rows
 from sinkprune_core.models.catalog import MODELS
 from sinkprune_core.models.devices import choose_dtype
-from sinkprune_core.models.language_model import LanguageModel
-from sinkprune_core.models.loading import load, with_adapter
+from sinkprune_core.models.loading import with_adapter
 from sinkprune_core.pruning.criteria import wanda
 from sinkprune_core.pruning.patterns import select
-from sinkprune_core.pruning.recipe import Recipe
 from sinkprune_core.seeds import generator
 
 CRITICAL_REVISION = 1  # of `critical`
@@ -133,10 +126,10 @@ def lost_weights(
 ) -> pd.DataFrame:
     """Return the most important weights that some statistics keep and others do not, a row each, in order.
 
-    `importance` is the size of a `weight` times the `largest` input that it meets. The model is dense, and
-    the recipe one of Wanda with zeros per row. Further columns: `rank` (from 1), `layer`, `linear`, `output`,
-    `input`; `lost`, the number of all such weights; and `replaced_by`, the input of a weight of the same
-    output that only the second mask keeps, the lowest score first.
+    The model is dense, and the recipe one of Wanda with zeros per row. Columns: `layer`, `linear`, `output`,
+    `input`, `weight`; `importance`, its size times the `largest` input that it meets; `rank`, from 1; `lost`,
+    how many there are in all; and `replaced_by`, the input of a weight of the same output that only the
+    second mask keeps, the lowest score first.
     """
     choose = select(recipe.pattern, recipe.sparsity)
     weights = weights_of(lm)
@@ -195,10 +188,7 @@ def restored_scores(
     noise: int,
     **labels: object,
 ) -> pd.DataFrame:
-    """Return the records of a variant's `score_texts` with the first of its `critical` weights put back.
-
-    A record per number of `counts`, which is its column `restored`.
-    """
+    """Return a variant's `score_texts` with the first so many `critical` weights back, a record per count."""
     places = lost[["rank", "layer", "linear", "output", "input", "replaced_by"]].to_csv(index=False)
     key = {**variant.key, "weights": hashlib.sha256(places.encode()).hexdigest()[:16]}
     key |= {"data": fingerprint_of(texts), "draws": draws, "evaluation_seed": noise}

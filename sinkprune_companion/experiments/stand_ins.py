@@ -1,9 +1,7 @@
 """Tiny random models in the public formats: what takes a model's place where no weights are wanted.
 
-A stand-in has the class, direction, shift and layout of files of a row of the table of models, and its kinds
-of parameters. It spells any text in bytes. No number of it says anything about the real model.
-
-Dimensions: O output features, I input features.
+A stand-in has the class, direction, shift, kinds of parameters and layout of files of a row of the table of
+models, and spells any text in bytes. Dimensions: O output features, I input features.
 """
 
 import json
@@ -40,10 +38,7 @@ MODEL_TYPES = {"illada": "llada", "dream": "Dream", "a2d": "a2d-{}"}  # {}: that
 
 
 def stand_in(name: str, folder: Path, seed: int = 0) -> Path | str:
-    """Return what to load where no weights are wanted: for a hub id a stand-in below `folder`, else the name.
-
-    Raises ValueError for an unknown name, as `load` does.
-    """
+    """Return a stand-in below `folder` for a hub id, else the name; ValueError for an unknown one."""
     row, _ = parse(name)
     if row is None or row.id in EMBEDDED:
         return name

@@ -10,10 +10,9 @@ from sinkprune_core.models.weight_files import read_json
 
 
 def write_claims(profile: str, folder: Path | None = None) -> Path:
-    """Write the claims table of a run to `runs/<profile>/figures/claims.*`; return the Markdown.
+    """Write the claims table of a run, by findings in `folder`, to `runs/<profile>/figures/claims.*`.
 
-    Its provenance is that of the records behind the findings, which are those in `folder` (None: the run's
-    alone), and the ledger's digest.
+    Return the Markdown. Provenance is that of the records behind the findings, and the ledger's digest.
     """
     run = Run("", profile, {"ledger_sha256": file_digest(claims.FILE)})
     folder = folder or run.folder

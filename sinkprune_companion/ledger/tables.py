@@ -3,23 +3,14 @@
 from collections.abc import Mapping
 
 import pandas as pd
+import yaml
 
+from sinkprune_companion import DATA
 from sinkprune_companion.ledger.verdict_rule import VERDICTS
 from sinkprune_companion.numbers import SPACE, markdown_table, number, p_text
 
-# of a claim, by kind of row
-HEADS = {"control": "*control:* ", "question": "*our question:* ", "others": "*by others:* "}
-KINDS = {
-    "claim": "claims of the paper",
-    "control": "controls of these",
-    "question": "our questions",
-    "others": "measured by others, at 8B",
-}
-EXPLAINED = (
-    "± is the smallest difference that matters. p is that of a two-sided t test, corrected over the row's "
-    "family (Holm). Undecided rows say the half-width of the interval, the smallest effect that the run "
-    "could have seen (power 80 %), and the run that would decide."
-)
+WORDS = yaml.safe_load((DATA / "claims_table.yml").read_text(encoding="utf-8"))
+HEADS, KINDS, EXPLAINED = WORDS["heads"], WORDS["kinds"], WORDS["explained"]
 
 
 def as_text(named: Mapping[str, pd.DataFrame]) -> str:
@@ -43,11 +34,8 @@ def counts(table: pd.DataFrame) -> str:
 
 
 def as_markdown(table: pd.DataFrame, root: str = "") -> str:
-    """Return the table in Markdown for a page from which `root` leads to the project, with kinds marked.
-
-    Claim, verdict and number come first: a narrow screen shows no more.
-    """
-    rows = []
+    """Return the table in Markdown for a page from which `root` leads to the project, with kinds marked."""
+    rows = []  # claim, verdict and number come first: a narrow screen shows no more
     for row in table.itertuples():
         measured = row.metric
         if row.notebook:
