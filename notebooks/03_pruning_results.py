@@ -407,7 +407,7 @@ Folded(listed(accuracy), "Differences in points")
 # sweep measures this on draw 0 alone.
 
 # %%
-from sinkprune_companion.experiments.masks import mask_differences
+from sinkprune_companion.experiments.stable_sinks import mask_differences
 from sinkprune_companion.figures import mask_figures
 
 NAMES = ["noised-dense", "unstable", "all-sinks", "wanda"]

@@ -349,7 +349,7 @@ for file, table in tables.items():
 
 # %%
 from sinkprune_companion import corpus
-from sinkprune_companion.experiments.masks import reach_findings, token_reach
+from sinkprune_companion.experiments.stable_sinks import reach_findings, token_reach
 from sinkprune_companion.run.texts import calibration_draw
 from sinkprune_core.calibration.text import Calibration
 

@@ -89,8 +89,7 @@ def account(lm: LanguageModel, ids_BT: torch.Tensor, where_BT: torch.Tensor) -> 
 def cost_models(lm: LanguageModel, recipes: dict[str, Recipe]) -> Iterator[tuple[str, LanguageModel]]:
     """Yield copies of a model on its device, pruned by recipes that need no text, the last recipe's first.
 
-    A structured recipe's smaller model is for a moment beside the full copy: as the last it finds room. Input
-    embeddings are shared.
+    A structured recipe's smaller model is for a moment beside the full copy: as the last it finds room.
     """
     embeddings = lm.model.get_input_embeddings()
     for name, recipe in reversed(recipes.items()):
@@ -111,12 +110,11 @@ def cost_models(lm: LanguageModel, recipes: dict[str, Recipe]) -> Iterator[tuple
 def latency(models: dict[str, LanguageModel], ids_BT: torch.Tensor, where_BT: torch.Tensor) -> pd.DataFrame:
     """Return the seconds of one denoising step of every model: columns `variant`, `round`, `seconds`.
 
-    A step is a forward over ids (B, T) with logits where `where_BT` is true. Models take turns, as a machine
-    changes its speed: compare them within a round.
+    A step is a forward over ids (B, T) with logits where `where_BT` is true. Compare within a round.
     """
     table = []
     for number in range(-1, ROUNDS):  # round -1 is the warm-up
-        for name, lm in models.items():
+        for name, lm in models.items():  # in turns, since the speed of a machine drifts
             started = time.perf_counter()
             logits_NV = lm.logits_at(ids_BT, where_BT)
             float(logits_NV[0, 0])  # waits for a device

@@ -40,16 +40,13 @@ def stability_at_noise(
     stability_threshold: float,
 ) -> pd.DataFrame:
     """Return the record of the sink statistics of calibration text in the states that pruning sees."""
+
+    def compute() -> pd.DataFrame:
+        return detection.variability(*sink_profiles(lm, text, noise_levels), **rule)
+
     rule = {"sink_std": sink_std, "stability_threshold": stability_threshold}
     key = {"model": lm.name, "kind": lm.kind, "fingerprint": fingerprint, "calibration": text.fingerprint}
-    return run.record(
-        "stability",
-        lambda: detection.variability(*sink_profiles(lm, text, noise_levels), **rule),
-        STABILITY_REVISION,
-        **key,
-        noise_levels=noise_levels,
-        **rule,
-    )
+    return run.record("stability", compute, STABILITY_REVISION, **key, noise_levels=noise_levels, **rule)
 
 
 def paired_counts(frame: pd.DataFrame, metric: str) -> dict[str, float]:

@@ -1,8 +1,6 @@
 """Recipes that notebooks 05 and 09 compare, and what each switch of a recipe does to the loss.
 
-Losses are in nats per token, so an effect below zero is a gain.
-
-Dimensions: R repetitions (calibration draws), N sequences.
+Effects are of losses in nats per token. Dimensions: R repetitions (calibration draws), N sequences.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

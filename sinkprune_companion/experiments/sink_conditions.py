@@ -130,10 +130,7 @@ def _streams(tokenizer, text: str) -> Iterator[tuple[torch.Tensor, str]]:
 
 
 def sampler_of(condition: Condition, prompt_length: int, steps: int, temperature: float) -> Sampler:
-    """Return the sampler that writes what is left of a text behind its prompt.
-
-    Raises ValueError for tokens or steps that BLOCKS blocks cannot share.
-    """
+    """Return the sampler that writes the rest of a text; ValueError for what BLOCKS blocks cannot share."""
     written = condition.tokens - (prompt_length if condition.text != NOTHING else 0)
     if written < BLOCKS or written % BLOCKS or steps % BLOCKS:
         raise ValueError(

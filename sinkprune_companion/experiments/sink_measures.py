@@ -1,7 +1,5 @@
 """Tables of sink statistics by reading and condition, and differences between the two kinds of model."""
 
-from functools import partial
-
 import pandas as pd
 import torch
 
@@ -24,9 +22,11 @@ def by_reading(trace: Trace, sink_std: float, stability_threshold: float, **colu
 
 def by_layer(trace: Trace, sink_std: float, stability_threshold: float) -> pd.DataFrame:
     """Return the sink statistics of every prompt and `layer`, whose sinks are its own; literal reading."""
-    measure = partial(READINGS[LITERAL].variability, trace, sink_std, stability_threshold)
-    layers = range(trace.layers_BSLK.shape[2])
-    return pd.concat([measure(layer).assign(layer=layer) for layer in layers], ignore_index=True)
+    parts = []
+    for layer in range(trace.layers_BSLK.shape[2]):
+        frame = READINGS[LITERAL].variability(trace, sink_std, stability_threshold, layer)
+        parts.append(frame.assign(layer=layer))
+    return pd.concat(parts, ignore_index=True)
 
 
 def difference(frame: pd.DataFrame, metric: str) -> Estimate | None:

@@ -1,7 +1,4 @@
-"""What notebook 01 knows of a model that continues prompts: its trace, and tables of its sinks.
-
-A trace takes tens of megabytes; it is made where a table is missing and where a picture is drawn.
-"""
+"""What notebook 01 knows of a model that continues prompts: its trace, and tables of its sinks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -44,7 +41,7 @@ class Continued:
         return sink_conditions.sampler_of(replace(self.condition, sampler=name), **self.sampling)
 
     def trace(self, first: int | None = None) -> Trace:
-        """Return the trace of all prompts or of the `first` ones, which is the same for them."""
+        """Return the trace, tens of megabytes, of all prompts or of the `first` ones: the same for them."""
         prompts_BT = self.prompts_BT[:first]
         batch = max(1, BATCH_TOKENS[self.lm.kind] // self.condition.tokens)
         key = self._key(prompts_BT)

@@ -122,13 +122,11 @@ def _stated(row: KnownModel, config) -> dict:
 
 def _tokenizer(row: KnownModel) -> PreTrainedTokenizerFast:
     """Return a tokenizer of one byte per token, the mask at its place where the vocabulary spells it."""
-    special = {0: END}
-    if row.mask_token:
-        special[MASK] = row.mask_token
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    places = [place for place in range(len(letters) + len(special)) if place not in special]
-    vocabulary = dict(zip(letters, places, strict=True)) | {token: place for place, token in special.items()}
-    inner = Tokenizer(models.BPE(vocabulary, []))
+    special = {0: END} | ({MASK: row.mask_token} if row.mask_token else {})
+    spellings = sorted(pre_tokenizers.ByteLevel.alphabet())
+    for place, token in special.items():
+        spellings.insert(place, token)
+    inner = Tokenizer(models.BPE({token: place for place, token in enumerate(spellings)}, []))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens(list(special.values()))

@@ -282,16 +282,13 @@ def on_common_draws(scores: pd.DataFrame, *sides: dict[str, object]) -> list[np.
 
 
 def compare(scores: pd.DataFrame, variant: dict[str, object], other: dict[str, object]) -> Estimate | None:
-    """Return the mean of variant - other in `value`, paired by common calibration draw and by sequence.
-
-    None where one of the two was not measured; `draws` is None where neither variant is calibrated.
-    """
+    """Return the mean of variant - other in `value`, paired by draw and sequence; None if one is missing."""
     values = on_common_draws(scores, variant, other)
     if values is None:
         return None
     estimate = crossed_interval(values[0] - values[1])
     has_draws = any(_is_calibrated(_rows_where(scores, side)) for side in (variant, other))
-    return estimate if has_draws else replace(estimate, draws=None)
+    return estimate if has_draws else replace(estimate, draws=None)  # neither is calibrated
 
 
 def share_of_damage(by_pair: pd.DataFrame, *sides: dict[str, object]) -> Estimate | None:

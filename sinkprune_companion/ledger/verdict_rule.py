@@ -19,8 +19,7 @@ import pandas as pd
 from sinkprune_companion.numbers import number
 from sinkprune_core.evaluation.intervals import CONFIDENCE, Estimate, crossed_interval
 
-ABOVE = "above"
-BELOW = "below"
+ABOVE, BELOW = "above", "below"
 REPRODUCED = "reproduced"
 CONTRADICTED = "contradicted"
 NO_DIFFERENCE = "no difference that matters"
@@ -28,8 +27,7 @@ UNDECIDED = "undecided"
 TOO_FEW_DRAWS = "too few draws"
 NOT_RUN = "not run"
 VERDICTS = (REPRODUCED, CONTRADICTED, NO_DIFFERENCE, UNDECIDED, TOO_FEW_DRAWS, NOT_RUN)  # on a claim
-HELPS = "helps"
-HURTS = "hurts"
+HELPS, HURTS = "helps", "hurts"
 ON_A_LOSS = {BELOW: HELPS, ABOVE: HURTS}  # where an effect lies -> what its switch does
 LEAST_DRAWS = 5  # intervals over fewer cover less than they say, as a test simulates
 POWER = 0.8  # of the smallest effect that a run could have seen

@@ -17,7 +17,6 @@ import torch
 
 from sinkprune_companion.experiments import (
     hiding_scores,
-    masks,
     random_null,
     sink_measures,
     sink_records,
@@ -80,14 +79,16 @@ def differing(run, lm, make_ids) -> dict[str, list[float]]:
         name: preset(name, sparsity=0.5, noise_levels=3) for name in ("noised-dense", "unstable", "wanda")
     }
     named = {name: (recipe, text) for name, recipe in recipes.items()}
-    frame = masks.mask_differences(lm, named, [("noised-dense", "unstable"), ("noised-dense", "wanda")])
+    frame = stable_sinks.mask_differences(
+        lm, named, [("noised-dense", "unstable"), ("noised-dense", "wanda")]
+    )
     return {other: numbers(part, ["differ"]) for other, part in frame.groupby("other")}
 
 
 def reach(run, lm, make_ids) -> dict[str, list[float]]:
     recipe = preset("noised-dense", sparsity=0.5, noise_levels=3)
     texts = [Calibration(make_ids(4, 16, seed), seed) for seed in (0, 1)]
-    frame = masks.token_reach(lm, recipe, *texts, [0])
+    frame = stable_sinks.token_reach(lm, recipe, *texts, [0])
     return {"reach": numbers(frame, list(frame.select_dtypes("number")))}
 
 
