@@ -1,6 +1,6 @@
 """Recipes that notebooks 05 and 09 compare, and what each switch of a recipe does to the loss.
 
-Effects are of losses in nats per token. Dimensions: R repetitions (calibration draws), N sequences.
+Effects are on losses in nats per token, gains below 0. Dimensions: R calibration draws, N sequences.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
